@@ -1,0 +1,78 @@
+import { randomBytes } from "node:crypto";
+import { chmod, mkdir, rename, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { execa } from "execa";
+import type { HostSettings } from "./host-settings.ts";
+import { labDir, root } from "./paths.ts";
+import type { InstalledTool, ToolName } from "./toolchain/install.ts";
+
+/** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
+export const stackDir = (stack: string): string => join(labDir, stack);
+
+/**
+ * What plain `pulumi`, `vagrant` and `kubectl` need to act on this lab; `lab env` prints it.
+ * It holds file names, never a secret.
+ */
+export function labVariables(settings: HostSettings): Record<string, string> {
+  return {
+    K3S_LAB_ROOT: root,
+    PATH: `${join(labDir, "bin")}:${process.env.PATH ?? ""}`,
+    PULUMI_HOME: join(labDir, "pulumi"),
+    PULUMI_CONFIG_PASSPHRASE_FILE: join(labDir, "passphrase"),
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+    PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER: "true",
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+    VAGRANT_CWD: join(root, "vagrant"),
+    VAGRANT_DOTFILE_PATH: join(stackDir("cluster"), "vagrant"),
+    VAGRANT_CHECKPOINT_DISABLE: "1",
+    KUBECONFIG: join(stackDir("cluster"), "kubeconfig"),
+    ...(settings.provider ? { VAGRANT_DEFAULT_PROVIDER: settings.provider } : {}),
+    ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
+    ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),
+  };
+}
+
+/**
+ * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, the key to the machines,
+ * and the folders that Pulumi expects to exist. Does nothing where they are there.
+ */
+export async function prepareLabDir(): Promise<void> {
+  for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])
+    await mkdir(join(labDir, folder), { recursive: true, mode: 0o700 });
+  await chmod(labDir, 0o700);
+  await writeOnce(join(labDir, "passphrase"), randomBytes(32).toString("base64url"));
+  const key = join(labDir, "ssh", "id_ed25519");
+  await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "k3s-lab", "-f", key], {
+    stdin: "ignore",
+    reject: false,
+  });
+}
+
+async function writeOnce(file: string, content: string): Promise<void> {
+  try {
+    await writeFile(file, content, { flag: "wx", mode: 0o600 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
+}
+
+/** Puts the tools where a shell with `labVariables` and Pulumi find them: `.lab/bin` and Pulumi's plugin folder. */
+export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>): Promise<void> {
+  const bin = join(labDir, "bin");
+  await link(process.execPath, join(bin, "node"));
+  for (const tool of Object.values(tools)) {
+    const plugin = /^pulumi-(kubernetes|command)$/.exec(tool.name)?.[1];
+    const folder = plugin
+      ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${tool.version.replace(/^v/, "")}`)
+      : bin;
+    for (const [name, path] of Object.entries(tool.files)) await link(path, join(folder, name));
+    if (tool.files.k3s) await link(tool.files.k3s, join(bin, "kubectl"));
+  }
+}
+
+async function link(target: string, path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = `${path}.${process.pid}`;
+  await symlink(target, temporary);
+  await rename(temporary, path);
+}

@@ -1,0 +1,29 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { labDir } from "./paths.ts";
+
+/** What `lab up` found out about this computer, kept in `.lab/host.json` for `lab env` and `lab down`. */
+export interface HostSettings {
+  /** The Vagrant provider in use. */
+  readonly provider?: string;
+  /** The Docker daemon's socket as a URL, where it is not Docker's own default. */
+  readonly dockerHost?: string;
+  /** Tag of the image that machines of the `docker` provider are made from. */
+  readonly machineImage?: string;
+}
+
+const file = join(labDir, "host.json");
+
+/** The settings of the last `lab up`; empty before the first. */
+export async function readHostSettings(): Promise<HostSettings> {
+  try {
+    return JSON.parse(await readFile(file, "utf8")) as HostSettings;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return {};
+    throw error;
+  }
+}
+
+export async function writeHostSettings(settings: HostSettings): Promise<void> {
+  await writeFile(file, `${JSON.stringify(settings, null, 2)}\n`, { mode: 0o600 });
+}

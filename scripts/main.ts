@@ -1,0 +1,31 @@
+import { Command } from "commander";
+import { LabError } from "./errors.ts";
+
+/** A verb's file is read only when it is called: `lab env` need not load the Automation API. */
+const verbs: Record<string, string> = {
+  up: "bring the lab up: tools, machines, K3s, apps; then verify it",
+  down: "take the lab down and prove that nothing is left",
+  verify: "ask the real thing whether the lab is what its stack files say",
+  env: "print what a shell needs for plain pulumi, vagrant and kubectl",
+  tools: "show, install and check the tools that the stacks need",
+  test: "run the tests",
+  bench: "time the lab against the same steps by hand",
+};
+
+const program = new Command("lab").description("A reproducible Kubernetes lab.").showHelpAfterError();
+
+const [verb = ""] = process.argv.slice(2);
+if (Object.hasOwn(verbs, verb)) {
+  const { command } = (await import(`./verbs/${verb}.ts`)) as { command: Command };
+  program.addCommand(command.description(verbs[verb] ?? ""));
+} else {
+  for (const [name, description] of Object.entries(verbs)) program.command(name).description(description);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof LabError)) throw error;
+  process.stderr.write(`lab: ${error.message}\n`);
+  process.exitCode = error.exitCode;
+}

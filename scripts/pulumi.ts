@@ -1,0 +1,127 @@
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  type EngineEvent,
+  LocalWorkspace,
+  type OutputMap,
+  type Stack,
+} from "@pulumi/pulumi/automation/index.js";
+import { execa } from "execa";
+import { isMap, parseDocument } from "yaml";
+import { stackFile } from "../stacks/config.ts";
+import { LabError } from "./errors.ts";
+import { labDir, root } from "./paths.ts";
+import type { Progress } from "./progress.ts";
+
+/** What a run changed: counts of resources by operation, such as `{ same: 9, update: 1 }`. */
+export type Changes = Readonly<Record<string, number>>;
+
+/**
+ * Runs `up` or `destroy` on a stack through the Automation API: the same thing that plain `pulumi` does.
+ *
+ * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
+ *
+ * @param signal aborts the run: Pulumi ends its children, keeps what is done in its state, and the next run goes on.
+ * @throws LabError with the words of the resource that failed.
+ */
+export async function runStack(
+  operation: "up" | "destroy",
+  name: string,
+  environment: Record<string, string>,
+  progress: Progress,
+  signal?: AbortSignal,
+): Promise<{ readonly outputs: OutputMap; readonly changes: Changes }> {
+  await dropUnusedSalt(name);
+  const stack = await selectStack(name, environment);
+  const failures: string[] = [];
+  const onEvent = (event: EngineEvent) => {
+    const line = describeEvent(event);
+    if (line !== undefined) progress(line);
+    const { severity, message } = event.diagnosticEvent ?? {};
+    if (severity === "error" && message !== undefined) failures.push(message.trim());
+  };
+  const options = { onEvent, color: "never" as const, ...(signal ? { signal } : {}) };
+  try {
+    await endStaleLock(stack, environment);
+    if (operation === "destroy") {
+      const { summary } = await stack.destroy(options);
+      return { outputs: {}, changes: summary.resourceChanges ?? {} };
+    }
+    const { outputs, summary } = await stack.up(options);
+    return { outputs, changes: summary.resourceChanges ?? {} };
+  } catch (cause) {
+    const reason = failures.length ? failures.join("\n") : String((cause as Error).message);
+    throw new LabError(
+      `pulumi ${operation} of the stack "${name}" failed:\n${reason}\nNothing is lost: run the same command again, or \`lab down\` to clean up.`,
+      { cause },
+    );
+  } finally {
+    await dropUnusedSalt(name);
+  }
+}
+
+async function selectStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
+  try {
+    return await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
+  } catch (cause) {
+    throw new LabError(`The stack "${stackName}" cannot be opened: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/**
+ * Pulumi's passphrase provider writes an `encryptionsalt` for the passphrase of this checkout into the stack file on
+ * every run. Unless the file holds secret values nothing needs it, since the state carries its own; committed, it would
+ * lock out every other checkout. So it goes again.
+ */
+async function dropUnusedSalt(stack: string): Promise<void> {
+  const file = join(root, stackFile(stack));
+  const text = await readFile(file, "utf8");
+  const document = parseDocument(text);
+  if (!isMap(document.contents) || !document.has("encryptionsalt") || /^\s+secure: /m.test(text)) return;
+  await writeFile(file, text.replace(/^encryptionsalt: .*\n?/m, ""));
+}
+
+/** A lock whose process is gone protects nothing; Pulumi's file backend leaves it behind when it is killed. */
+async function endStaleLock(stack: Stack, environment: Record<string, string>): Promise<void> {
+  const folder = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack.name);
+  const locks = await readdir(folder).catch(() => []);
+  for (const lock of locks) {
+    const { pid } = JSON.parse(await readFile(join(folder, lock), "utf8")) as { pid: number };
+    if (isAlive(pid))
+      throw new LabError(
+        `The stack "${stack.name}" is in use by process ${pid}. Wait until it ends, or end it, and try again.`,
+      );
+    await execa("pulumi", ["cancel", "--yes", "--stack", stack.name], { cwd: root, env: environment });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+const verbs: Record<string, string> = {
+  create: "creating",
+  update: "updating",
+  delete: "deleting",
+  "create-replacement": "making anew",
+  "delete-replaced": "deleting the old",
+};
+
+/** One line on what the engine begins to do, or undefined where a person would not care. */
+export function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
+  if (!resourcePreEvent) return undefined;
+  const { op, urn, type } = resourcePreEvent.metadata;
+  const verb = verbs[op];
+  if (verb === undefined || type.startsWith("pulumi:")) return undefined;
+  const [, qualified = "", name = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  // A component's child is spoken of as the component; the component itself does nothing.
+  const parent = qualified.split("$").at(-2)?.split(":").at(-1);
+  if (type.startsWith("k3s-lab:")) return undefined;
+  const kind = type.split(":").at(-1) ?? type;
+  return `${verb} ${parent && kind === "Command" ? parent : kind} ${name}`;
+}

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as pulumi from "@pulumi/pulumi";
+
+interface Made {
+  readonly type: string;
+  readonly name: string;
+  readonly inputs: Record<string, unknown>;
+}
+const made: Made[] = [];
+await pulumi.runtime.setMocks({
+  newResource: ({ type, name, inputs }) => {
+    made.push({ type, name, inputs });
+    return { id: `${name}-id`, state: inputs };
+  },
+  call: ({ inputs }) => inputs,
+});
+const { WebApp } = await import("./web-app.ts");
+
+/** The inputs of what a component made, by kind. */
+async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
+  made.length = 0;
+  create();
+  await pulumi.runtime.waitForRPCs();
+  return Object.fromEntries(made.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
+}
+
+const image = "k3s-lab/web:1";
+
+test("a host becomes an Ingress rule to the app's own Service", async () => {
+  const { Ingress, Service } = await manifests(
+    () => new WebApp("app2", { image, version: "1.2.3", replicas: 3, host: "app2.com" }),
+  );
+  const labels = { "app.kubernetes.io/name": "app2", "app.kubernetes.io/part-of": "k3s-lab" };
+  const metadata = { name: "app2", namespace: "default", labels };
+  assert.deepEqual(Ingress, {
+    apiVersion: "networking.k8s.io/v1",
+    kind: "Ingress",
+    metadata,
+    spec: {
+      ingressClassName: "traefik",
+      rules: [
+        {
+          host: "app2.com",
+          http: {
+            paths: [
+              {
+                path: "/",
+                pathType: "Prefix",
+                backend: { service: { name: "app2", port: { name: "http" } } },
+              },
+            ],
+          },
+        },
+      ],
+    },
+  });
+  assert.deepEqual(Service, {
+    apiVersion: "v1",
+    kind: "Service",
+    metadata,
+    spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
+  });
+});
+
+test("without a host the rule matches every request", async () => {
+  const { Ingress } = await manifests(() => new WebApp("app3", { image, version: "1" }));
+  const [rule] = (Ingress as { spec: { rules: object[] } }).spec.rules;
+  assert.ok(rule && !("host" in rule));
+});
+
+interface PodTemplate {
+  readonly spec: {
+    readonly replicas: number;
+    readonly strategy: object;
+    readonly template: {
+      readonly spec: {
+        readonly securityContext: object;
+        readonly automountServiceAccountToken: boolean;
+        readonly containers: readonly Record<string, unknown>[];
+      };
+    };
+  };
+}
+
+test("the pods run without privileges and are replaced without a gap", async () => {
+  const { Deployment } = await manifests(() => new WebApp("app2", { image, version: "1.2.3", replicas: 3 }));
+  const { spec } = Deployment as unknown as PodTemplate;
+  assert.equal(spec.replicas, 3);
+  assert.deepEqual(spec.strategy, {
+    type: "RollingUpdate",
+    rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
+  });
+  const pod = spec.template.spec;
+  assert.equal(pod.automountServiceAccountToken, false);
+  assert.deepEqual(pod.securityContext, {
+    runAsNonRoot: true,
+    runAsUser: 65532,
+    runAsGroup: 65532,
+    seccompProfile: { type: "RuntimeDefault" },
+  });
+  const [container] = pod.containers;
+  assert.deepEqual(container?.securityContext, {
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ["ALL"] },
+  });
+  assert.equal(container?.image, image);
+  const env = container?.env as { name: string; value?: string }[];
+  assert.deepEqual(
+    env.filter(({ value }) => value !== undefined),
+    [
+      { name: "APP_NAME", value: "app2" },
+      { name: "APP_VERSION", value: "1.2.3" },
+      { name: "PORT", value: "8080" },
+    ],
+  );
+});

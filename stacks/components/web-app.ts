@@ -1,0 +1,140 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+
+const port = 8080;
+
+/** What a `WebApp` is made from. */
+export interface WebAppArgs {
+  /** The image that every node already holds. */
+  readonly image: pulumi.Input<string>;
+  /** Shown on the page; a new version is rolled out without downtime. */
+  readonly version: pulumi.Input<string>;
+  /** Namespace of the app. Default: `default`. */
+  readonly namespace?: pulumi.Input<string>;
+  /** Number of pods. Default: 1. */
+  readonly replicas?: pulumi.Input<number>;
+  /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
+  readonly host?: pulumi.Input<string> | undefined;
+  /** IngressClass. Default: `traefik`, which K3s brings. */
+  readonly ingressClass?: pulumi.Input<string>;
+}
+
+/**
+ * One web app behind the Ingress controller: a Deployment, its Service, and an Ingress that routes a host to it.
+ * The pods run without privileges: non-root, read-only root, no capabilities, no service-account token.
+ */
+export class WebApp extends pulumi.ComponentResource {
+  /** Host name of the rule, or `*`. */
+  readonly host: pulumi.Output<string>;
+
+  constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:WebApp", name, {}, opts);
+    const namespace = args.namespace ?? "default";
+    const labels = { "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "k3s-lab" };
+
+    new k8s.apps.v1.Deployment(
+      name,
+      {
+        metadata: { name, namespace, labels },
+        spec: {
+          replicas: args.replicas ?? 1,
+          revisionHistoryLimit: 5,
+          // A new pod must be ready before an old one goes: no request is lost in a rollout.
+          strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+          selector: { matchLabels: labels },
+          template: { metadata: { labels }, spec: podSpec(name, labels, args) },
+        },
+      },
+      { parent: this },
+    );
+
+    const service = new k8s.core.v1.Service(
+      name,
+      {
+        metadata: { name, namespace, labels },
+        spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
+      },
+      { parent: this },
+    );
+
+    const path = {
+      path: "/",
+      pathType: "Prefix",
+      backend: { service: { name: service.metadata.name, port: { name: "http" } } },
+    };
+    new k8s.networking.v1.Ingress(
+      name,
+      {
+        metadata: { name, namespace, labels },
+        spec: {
+          ingressClassName: args.ingressClass ?? "traefik",
+          rules: [{ ...(args.host === undefined ? {} : { host: args.host }), http: { paths: [path] } }],
+        },
+      },
+      { parent: this },
+    );
+
+    this.host = pulumi.output(args.host ?? "*");
+    this.registerOutputs({ host: this.host });
+  }
+}
+
+function podSpec(
+  name: string,
+  labels: Record<string, string>,
+  { image, version }: WebAppArgs,
+): k8s.types.input.core.v1.PodSpec {
+  const field = (variable: string, fieldPath: string) => ({
+    name: variable,
+    valueFrom: { fieldRef: { fieldPath } },
+  });
+  return {
+    automountServiceAccountToken: false,
+    enableServiceLinks: false,
+    securityContext: {
+      runAsNonRoot: true,
+      runAsUser: 65532,
+      runAsGroup: 65532,
+      seccompProfile: { type: "RuntimeDefault" },
+    },
+    topologySpreadConstraints: [
+      {
+        maxSkew: 1,
+        topologyKey: "kubernetes.io/hostname",
+        whenUnsatisfiable: "ScheduleAnyway",
+        labelSelector: { matchLabels: labels },
+      },
+    ],
+    containers: [
+      {
+        name: "web",
+        image,
+        imagePullPolicy: "IfNotPresent",
+        env: [
+          { name: "APP_NAME", value: name },
+          { name: "APP_VERSION", value: version },
+          { name: "PORT", value: String(port) },
+          field("POD_NAME", "metadata.name"),
+          field("POD_NAMESPACE", "metadata.namespace"),
+          field("POD_IP", "status.podIP"),
+          field("NODE_NAME", "spec.nodeName"),
+        ],
+        ports: [{ name: "http", containerPort: port }],
+        // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
+        startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
+        readinessProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 5 },
+        livenessProbe: {
+          httpGet: { path: "/healthz", port: "http" },
+          periodSeconds: 10,
+          failureThreshold: 3,
+        },
+        resources: { requests: { cpu: "25m", memory: "48Mi" }, limits: { memory: "128Mi" } },
+        securityContext: {
+          allowPrivilegeEscalation: false,
+          readOnlyRootFilesystem: true,
+          capabilities: { drop: ["ALL"] },
+        },
+      },
+    ],
+  };
+}

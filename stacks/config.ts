@@ -1,0 +1,295 @@
+import { readFile } from "node:fs/promises";
+import { BlockList, isIPv4 } from "node:net";
+import { join } from "node:path";
+import { closest } from "fastest-levenshtein";
+import { parse } from "yaml";
+import { z } from "zod";
+import { LabError } from "../scripts/errors.ts";
+
+/** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
+const dnsLabel = z
+  .string()
+  .regex(
+    /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/,
+    "a name of a-z, 0-9 and '-', 1 to 63 characters, no '-' at its ends",
+  );
+
+const ipv4 = z.string().refine(isIPv4, "an IPv4 address such as 192.168.42.110");
+
+const network = z.string().refine((value) => {
+  const [base = "", bits = "", ...rest] = value.split("/");
+  return rest.length === 0 && isIPv4(base) && /^(8|9|1\d|2\d|30)$/.test(bits);
+}, "an IPv4 network such as 192.168.42.0/24, its prefix from 8 to 30");
+
+/** A host name (RFC 1123 subdomain), as an Ingress rule takes it. */
+const hostName = z
+  .string()
+  .max(253)
+  .regex(
+    /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/,
+    "a host name such as app1.com: lower-case labels of a-z, 0-9 and '-' separated by dots",
+  );
+
+/** Flags that the lab sets from the rest of the stack file; given twice they would contradict it. */
+const ownFlags = ["--node-ip", "--flannel-iface", "--node-name", "--token", "--token-file", "--server"];
+const k3sArgument = z
+  .string()
+  .regex(
+    /^--[a-z][-a-z0-9]*(=[^\s'"\\]*)?$/,
+    "one K3s flag such as --disable=traefik, without spaces or quotes",
+  )
+  .refine(
+    (flag) => !ownFlags.includes(flag.split("=")[0] ?? ""),
+    `a flag that the lab does not set itself (it sets ${ownFlags.join(", ")})`,
+  );
+
+const machine = z.strictObject({
+  /** Name of the machine and of its Kubernetes node. */
+  name: dnsLabel,
+  role: z.enum(["server", "agent"]),
+  /** Its address on `eth1`, which is also K3s's `--node-ip`. */
+  ip: ipv4,
+  /** Default: 2. */
+  cpus: z.int().min(1).max(64).default(2),
+  /** MiB. Default: 2048. */
+  memory: z.int().min(512, "at least 512 (MiB): K3s does not run in less").max(1_048_576).default(2048),
+});
+
+/** One machine of the `cluster` stack. */
+export type Machine = z.output<typeof machine>;
+
+const clusterSchema = z
+  .strictObject({
+    /** Default: auto, the best that works on this computer. */
+    provider: z.enum(["auto", "docker", "libvirt", "virtualbox"]).default("auto"),
+    /** Default: 192.168.42.0/24. */
+    network: network.default("192.168.42.0/24"),
+    machines: z.array(machine).min(1, "at least one machine"),
+    k3s: z
+      .strictObject({
+        /** A K3s release. Default: the one in the tool table. */
+        version: z
+          .string()
+          .regex(/^v\d+\.\d+\.\d+\+k3s\d+$/, "a K3s release such as v1.25.4+k3s1")
+          .optional(),
+        serverArgs: z.array(k3sArgument).default(["--write-kubeconfig-mode=644"]),
+        agentArgs: z.array(k3sArgument).default([]),
+      })
+      .prefault({}),
+  })
+  .superRefine((config, context) => {
+    const add = (index: number, key: string, message: string) =>
+      context.addIssue({ code: "custom", path: ["machines", index, key], message });
+    config.machines.forEach((one, index) => {
+      const before = config.machines.slice(0, index);
+      if (before.some(({ name }) => name === one.name))
+        add(index, "name", "a name that no other machine has");
+      const twin = before.find(({ ip }) => ip === one.ip);
+      if (twin) add(index, "ip", `an address that no other machine has (${twin.name} has it)`);
+      if (isIPv4(one.ip) && !usableAddress(config.network, one.ip))
+        add(index, "ip", `an address of a host inside ${config.network} (its first one belongs to the host)`);
+    });
+    const servers = config.machines.filter(({ role }) => role === "server").length;
+    if (servers !== 1 && config.machines.length > 0)
+      context.addIssue({
+        code: "custom",
+        path: ["machines"],
+        message: `exactly one machine with role server (found ${servers})`,
+      });
+  });
+
+/** What `Pulumi.cluster.yaml` says, defaults filled in. */
+export type ClusterConfig = z.output<typeof clusterSchema>;
+
+const app = z.strictObject({
+  name: dnsLabel,
+  /** Default: none, the app then answers every request that no other host matches. */
+  host: hostName.optional(),
+  /** Default: 1. */
+  replicas: z.int().min(0).max(100).default(1),
+  /** What the page shows as its version. Default: 1.0.0. */
+  version: z
+    .string()
+    .regex(/^[\w][\w.+-]{0,62}$/, "a version such as 1.0.0")
+    .default("1.0.0"),
+});
+
+/** One web app: host, replicas, version. */
+export type App = z.output<typeof app>;
+
+const appsSchema = z
+  .strictObject({
+    cluster: z.union(
+      [
+        z.strictObject({ stack: dnsLabel }),
+        z.strictObject({ kubeconfig: z.string().min(1), context: z.string().min(1) }),
+      ],
+      { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
+    ),
+    /** Default: default. */
+    namespace: dnsLabel.default("default"),
+    apps: z.array(app).min(1, "at least one app"),
+  })
+  .superRefine(({ apps }, context) => {
+    apps.forEach((one, index) => {
+      const before = apps.slice(0, index);
+      const add = (key: string, message: string) =>
+        context.addIssue({ code: "custom", path: ["apps", index, key], message });
+      if (before.some(({ name }) => name === one.name)) add("name", "a name that no other app has");
+      const twin = before.find(({ host }) => host === one.host);
+      if (twin) {
+        const text = one.host
+          ? "a host that no other app has"
+          : "a host, for only one app can answer all other hosts";
+        add("host", `${text} (${twin.name} has it)`);
+      }
+    });
+  });
+
+/** What `Pulumi.apps.yaml` says, defaults filled in. */
+export type AppsConfig = z.output<typeof appsSchema>;
+
+const schemas = { cluster: clusterSchema, apps: appsSchema } as const;
+
+/** A program of this project; a stack runs the one that its name begins with. */
+export type ProgramName = keyof typeof schemas;
+
+/**
+ * The program that a stack runs: `cluster-ha` runs `cluster`, `apps-k3d` runs `apps`.
+ * @throws LabError when the name begins with no program's name.
+ */
+export function programOf(stack: string): ProgramName {
+  const name = stack.split("-")[0] ?? "";
+  if (Object.hasOwn(schemas, name)) return name as ProgramName;
+  throw new LabError(
+    `There is no program for the stack "${stack}". A stack's name is, or begins with and a dash, one of: ${Object.keys(schemas).join(", ")}.`,
+    { exitCode: 2 },
+  );
+}
+
+/** The file that holds a stack's configuration, relative to the checkout. */
+export const stackFile = (stack: string): string => `Pulumi.${stack}.yaml`;
+
+/**
+ * Checks the `k3s-lab:` values of a stack and fills in the defaults.
+ * @param values keys without the `k3s-lab:` prefix.
+ * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
+ */
+export function parseConfig(program: "cluster", values: object, file: string): ClusterConfig;
+export function parseConfig(program: "apps", values: object, file: string): AppsConfig;
+export function parseConfig(program: ProgramName, values: object, file: string): ClusterConfig | AppsConfig;
+export function parseConfig(program: ProgramName, values: object, file: string): ClusterConfig | AppsConfig {
+  const result = schemas[program].safeParse(values);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => `${file}: ${describe(issue, values, program)}`);
+  throw new LabError(faults.join("\n"), { exitCode: 2 });
+}
+
+/**
+ * Reads and checks `Pulumi.<stack>.yaml`.
+ * @param directory the folder of `Pulumi.yaml`.
+ */
+export async function readStackFile(stack: "cluster", directory: string): Promise<ClusterConfig>;
+export async function readStackFile(stack: "apps", directory: string): Promise<AppsConfig>;
+export async function readStackFile(stack: string, directory: string): Promise<ClusterConfig | AppsConfig>;
+export async function readStackFile(stack: string, directory: string): Promise<ClusterConfig | AppsConfig> {
+  const program = programOf(stack);
+  const file = stackFile(stack);
+  let document: unknown;
+  try {
+    document = parse(await readFile(join(directory, file), "utf8"));
+  } catch (cause) {
+    const reason = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "it does not exist" : String(cause);
+    throw new LabError(
+      `${file} cannot be read: ${reason}. Copy ${stackFile(program)} of the project and edit it.`,
+      {
+        cause,
+        exitCode: 2,
+      },
+    );
+  }
+  const config = (document as { config?: Record<string, unknown> } | null)?.config ?? {};
+  const prefix = "k3s-lab:";
+  const own = Object.entries(config).filter(([key]) => key.startsWith(prefix));
+  return parseConfig(
+    program,
+    Object.fromEntries(own.map(([key, value]) => [key.slice(prefix.length), value])),
+    file,
+  );
+}
+
+function describe(issue: z.core.$ZodIssue, values: object, program: ProgramName): string {
+  const key = `k3s-lab:${keyPath(issue.path)}`;
+  if (issue.code === "unrecognized_keys") {
+    const known = knownKeys(program, issue.path);
+    return issue.keys
+      .map((name) => {
+        const where = issue.path.length ? `${key}.${name}` : `k3s-lab:${name}`;
+        return `${where}: unknown key; did you mean "${closest(name, known)}"? Known: ${known.join(", ")}.`;
+      })
+      .join(" ");
+  }
+  const value = issue.path.reduce<unknown>(
+    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    values,
+  );
+  const given = value === undefined ? "is missing" : `${JSON.stringify(value)} is not accepted`;
+  return `${key}: ${given}; expected ${expected(issue)}.`;
+}
+
+function expected(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_value":
+      return `one of: ${issue.values.join(", ")}`;
+    case "invalid_type":
+      return issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`;
+    case "too_small":
+      return issue.origin === "array" || !issue.message.startsWith("Too small")
+        ? issue.message
+        : `at least ${issue.minimum}`;
+    case "too_big":
+      return `at most ${issue.maximum}`;
+    default:
+      return issue.message;
+  }
+}
+
+function keyPath(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, index) => (typeof part === "number" ? `[${part}]` : `${index ? "." : ""}${String(part)}`))
+    .join("");
+}
+
+function knownKeys(program: ProgramName, path: readonly PropertyKey[]): string[] {
+  let at: unknown = schemas[program];
+  for (const part of path) {
+    at = unwrap(at);
+    at =
+      at instanceof z.ZodArray && typeof part === "number"
+        ? at.element
+        : at instanceof z.ZodObject
+          ? at.shape[String(part)]
+          : at;
+  }
+  const object = unwrap(at);
+  return object instanceof z.ZodObject ? Object.keys(object.shape) : ["stack", "kubeconfig", "context"];
+}
+
+function unwrap(schema: unknown): unknown {
+  return schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional
+    ? unwrap(schema.unwrap())
+    : schema;
+}
+
+/** Whether a host may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */
+function usableAddress(cidr: string, ip: string): boolean {
+  const [base = "", bits = "0"] = cidr.split("/");
+  if (!isIPv4(base) || !isIPv4(ip)) return false;
+  const list = new BlockList();
+  list.addSubnet(base, Number(bits));
+  const size = 2 ** (32 - Number(bits));
+  const offset = toNumber(ip) % size;
+  return list.check(ip) && offset > 1 && offset < size - 1;
+}
+
+const toNumber = (ip: string): number => ip.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);

@@ -1,0 +1,98 @@
+import { constants } from "node:fs";
+import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import type { ClusterConfig } from "./config.ts";
+
+/** A Vagrant provider that the lab has a Vagrantfile for. */
+export type Provider = Exclude<ClusterConfig["provider"], "auto">;
+
+/** The provider that was chosen, and the sentence that says why. */
+export interface ProviderChoice {
+  readonly provider: Provider;
+  readonly reason: string;
+}
+
+/** What can be found out about this computer; tests pass their own. */
+export interface ProviderProbes {
+  /** Why libvirt cannot run a KVM guest here, or undefined where it can. */
+  readonly libvirt: () => Promise<string | undefined>;
+  /** Why VirtualBox cannot run a guest here, or undefined where it can. */
+  readonly virtualbox: () => Promise<string | undefined>;
+}
+
+/**
+ * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
+ * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
+ */
+export async function chooseProvider(
+  wanted: ClusterConfig["provider"],
+  probes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox },
+): Promise<ProviderChoice> {
+  if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
+  const libvirt = await probes.libvirt();
+  if (libvirt === undefined) return { provider: "libvirt", reason: "KVM runs guests here" };
+  const virtualbox = await probes.virtualbox();
+  if (virtualbox === undefined)
+    return { provider: "virtualbox", reason: `VirtualBox runs guests here, libvirt does not (${libvirt})` };
+  return { provider: "docker", reason: `machines are containers here: ${libvirt}; ${virtualbox}` };
+}
+
+async function probeLibvirt(): Promise<string | undefined> {
+  if (!(await works("virsh", ["--version"]))) return "libvirt is not installed";
+  const plugins = await execa("vagrant", ["plugin", "list"], { reject: false });
+  if (!plugins.stdout?.includes("vagrant-libvirt")) return "Vagrant's libvirt plugin is not installed";
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+  } catch {
+    return "/dev/kvm is missing or not yours to use";
+  }
+  return (await kvmBoots()) ? undefined : "/dev/kvm is there but boots no guest";
+}
+
+/**
+ * Boots a 512-byte boot sector that asks QEMU's debug-exit device to end with a known status.
+ * A /dev/kvm that merely opens says nothing: without nested virtualisation it exists and boots nothing.
+ */
+async function kvmBoots(): Promise<boolean> {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
+  try {
+    const sector = Buffer.alloc(512);
+    // mov al, 0x10; mov dx, 0x501; out dx, al; hlt. QEMU ends with (0x10 << 1) | 1.
+    Buffer.from([0xb0, 0x10, 0xba, 0x01, 0x05, 0xee, 0xf4]).copy(sector);
+    sector.writeUInt16LE(0xaa55, 510);
+    const image = join(folder, "boot.img");
+    await writeFile(image, sector);
+    const result = await execa(
+      "qemu-system-x86_64",
+      [
+        "-accel",
+        "kvm",
+        "-m",
+        "16",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-device",
+        "isa-debug-exit,iobase=0x501,iosize=1",
+      ].concat(["-drive", `file=${image},format=raw`]),
+      { reject: false, timeout: 5000, stdin: "ignore" },
+    );
+    return result.exitCode === 33;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function probeVirtualBox(): Promise<string | undefined> {
+  if (!(await works("VBoxManage", ["--version"]))) return "VirtualBox is not installed";
+  return (await works("VBoxManage", ["list", "hostinfo"]))
+    ? undefined
+    : "VirtualBox's kernel driver does not answer";
+}
+
+async function works(command: string, args: readonly string[]): Promise<boolean> {
+  const { failed } = await execa(command, args, { reject: false, timeout: 10_000, stdin: "ignore" });
+  return !failed;
+}

@@ -1,0 +1,25 @@
+import * as pulumi from "@pulumi/pulumi";
+import { type AppsConfig, type ClusterConfig, parseConfig, stackFile } from "./config.ts";
+
+/**
+ * The checked configuration of the stack that is running, as Pulumi hands it over:
+ * `Pulumi.<stack>.yaml` and whatever `--config` adds.
+ */
+export function stackConfig(program: "cluster"): ClusterConfig;
+export function stackConfig(program: "apps"): AppsConfig;
+export function stackConfig(program: "cluster" | "apps"): ClusterConfig | AppsConfig {
+  const prefix = `${pulumi.getProject()}:`;
+  const own = Object.entries(pulumi.runtime.allConfig()).filter(([key]) => key.startsWith(prefix));
+  const values = own.map(([key, text]) => [key.slice(prefix.length), fromText(text)] as const);
+  return parseConfig(program, Object.fromEntries(values), stackFile(pulumi.getStack()));
+}
+
+/** Pulumi hands structured values over as JSON text and plain ones as they are. */
+function fromText(text: string): unknown {
+  if (!/^[[{]/.test(text)) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Drives one machine for Pulumi: machine.sh up | update | destroy
+#   K3S_LAB_ROOT    the checkout
+#   LAB_STACK       the stack that the machine belongs to
+#   LAB_MACHINE     the machine as JSON, as it was when Pulumi recorded it; the Vagrantfile takes it over the stack file
+#   LAB_PROVIDER    docker | libvirt | virtualbox
+#   LAB_GENERATION  names this making of the machine, LAB_BOOT this start of it; stacks/observe.ts reads them back
+set -eu
+
+lab="$K3S_LAB_ROOT/.lab/$LAB_STACK"
+field() { printf '%s' "$LAB_MACHINE" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
+name=$(field name)
+notes="$lab/machines/$name"
+export VAGRANT_CWD="$K3S_LAB_ROOT/vagrant" VAGRANT_DOTFILE_PATH="$lab/vagrant"
+
+note() {
+  mkdir -p "$lab/machines"
+  printf '%s' "$LAB_GENERATION" >"$notes.generation"
+  printf '%s' "$LAB_BOOT" >"$notes.boot"
+}
+
+start() { vagrant up "$name" --provider "$LAB_PROVIDER" --no-provision --no-color; }
+
+case "$1" in
+up)
+  # A machine made anew has a new host key.
+  ssh-keygen -q -R "$(field ip)" -f "$K3S_LAB_ROOT/.lab/ssh/known_hosts" >/dev/null 2>&1 || true
+  start
+  note
+  ;;
+update)
+  if [ "$LAB_PROVIDER" = docker ]; then
+    start
+    docker update --cpus "$(field cpus)" --memory "$(field memory)m" --memory-swap "$(field memory)m" \
+      "$(cat "$VAGRANT_DOTFILE_PATH/machines/$name/docker/id")"
+  else
+    vagrant reload "$name" --no-provision --no-color
+  fi
+  note
+  ;;
+destroy)
+  vagrant destroy --force "$name" --no-color
+  rm -f "$notes.generation" "$notes.boot"
+  ;;
+*)
+  echo "machine.sh: unknown action '$1': up, update or destroy" >&2
+  exit 2
+  ;;
+esac
