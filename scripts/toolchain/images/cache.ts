@@ -1,0 +1,117 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { cacheDir } from "../../paths.ts";
+import type { Progress } from "../../progress.ts";
+import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArchive } from "./archive.ts";
+
+/** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
+const format = 1;
+
+/** The SHA-256 of a file's content, in hex. */
+export async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
+  return hash.digest("hex");
+}
+
+/** Hashes of files by path, remembered across runs as long as size, inode and times stay the same. */
+export class FileHashes {
+  readonly #file: string;
+  #known: Record<string, string> | undefined;
+  #changed = false;
+
+  /** @param file where to remember. Default: in the user's cache. */
+  constructor(file: string = join(cacheDir, "images", "hashes.json")) {
+    this.#file = file;
+  }
+
+  async of(path: string): Promise<string> {
+    this.#known ??= await readFile(this.#file, "utf8").then(
+      (text) => JSON.parse(text) as Record<string, string>,
+      () => ({}),
+    );
+    const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    const key = [path, size, ino, mtimeNs, ctimeNs].join("|");
+    const known = this.#known[key];
+    if (known !== undefined) return known;
+    const hash = await hashFile(path);
+    for (const old of Object.keys(this.#known)) if (old.startsWith(`${path}|`)) delete this.#known[old];
+    this.#known[key] = hash;
+    this.#changed = true;
+    return hash;
+  }
+
+  async save(): Promise<void> {
+    if (!this.#changed || this.#known === undefined) return;
+    const work = `${this.#file}.${process.pid}`;
+    await writeFile(work, JSON.stringify(this.#known));
+    await rename(work, this.#file);
+    this.#changed = false;
+  }
+}
+
+/** What identifies images: everything that ends up in their bytes. */
+export async function imagesKey(images: readonly ImageSpec[], hashes: FileHashes): Promise<string> {
+  const layers = new Map<Layer, string>();
+  for (const layer of images.flatMap((image) => image.layers)) {
+    if (layers.has(layer)) continue;
+    const hash = createHash("sha256");
+    for (const [path, entry] of sortedEntries(layer)) {
+      const content =
+        "source" in entry
+          ? { ...entry, source: await hashes.of(entry.source), bits: (await stat(entry.source)).mode & 0o111 }
+          : "content" in entry
+            ? { ...entry, content: Buffer.from(entry.content as Uint8Array).toString("base64") }
+            : entry;
+      hash.update(JSON.stringify([path, content]));
+    }
+    layers.set(layer, hash.digest("hex"));
+  }
+  const whole = images.map((image) => ({ ...image, layers: image.layers.map((layer) => layers.get(layer)) }));
+  return createHash("sha256")
+    .update(JSON.stringify([format, imageArchitecture(), whole]))
+    .digest("hex");
+}
+
+/**
+ * The archive of these images from the cache, written first where it is missing or its bytes are not the recorded ones.
+ * Two runs at once do no harm: each writes its own and the last rename wins with the same bytes.
+ */
+export async function cachedArchive(
+  name: string,
+  images: readonly ImageSpec[],
+  progress: Progress,
+): Promise<string> {
+  const base = join(cacheDir, "images");
+  await mkdir(base, { recursive: true });
+  const hashes = new FileHashes();
+  const folder = join(base, await imagesKey(images, hashes));
+  const archive = join(folder, `${name}.tar`);
+  if (!(await isWhole(archive, hashes))) {
+    progress(`writing ${images.length === 1 ? "image" : `${images.length} images`} to ${name}.tar`);
+    const work = await mkdtemp(join(base, ".write-"));
+    try {
+      await writeArchive(join(work, `${name}.tar`), images);
+      await writeFile(join(work, `${name}.tar.sha256`), `${await hashFile(join(work, `${name}.tar`))}\n`);
+      await mkdir(folder, { recursive: true });
+      // The hash first: an archive without it, or with another's, is written anew.
+      await rename(join(work, `${name}.tar.sha256`), `${archive}.sha256`);
+      await rename(join(work, `${name}.tar`), archive);
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+    await hashes.of(archive);
+  }
+  await hashes.save();
+  return archive;
+}
+
+async function isWhole(archive: string, hashes: FileHashes): Promise<boolean> {
+  const recorded = await readFile(`${archive}.sha256`, "utf8").catch(() => undefined);
+  if (recorded === undefined) return false;
+  const actual = await hashes.of(archive).catch(() => undefined);
+  return actual === recorded.trim();
+}

@@ -1,0 +1,96 @@
+import { realpath } from "node:fs/promises";
+import { basename, delimiter } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../../errors.ts";
+import type { Layer, LayerEntry } from "./archive.ts";
+
+/** The folders that are links into /usr on every current distribution; images here are laid out the same. */
+export const mergedUsr: Layer = {
+  "/bin": { symlink: "usr/bin" },
+  "/sbin": { symlink: "usr/sbin" },
+  "/lib": { symlink: "usr/lib" },
+  "/lib64": { symlink: "usr/lib64" },
+  "/usr/lib64": { directory: true },
+  "/usr/sbin": { directory: true },
+};
+
+export interface ClosureOptions {
+  /** A folder holding an unpacked package tree: its libraries win over the host's and lose this prefix in the image. */
+  readonly root?: string;
+}
+
+/** A library as the loader asks for it (`at`, a path in the image) and the file it is. */
+export interface Library {
+  readonly at: string;
+  readonly source: string;
+}
+
+/**
+ * Reads what `ldd` prints. Empty for a static program.
+ *
+ * @throws LabError that names the libraries which are missing.
+ */
+export function parseLdd(program: string, output: string, root = ""): Library[] {
+  if (/statically linked|not a dynamic executable/.test(output)) return [];
+  const libraries: Library[] = [];
+  const missing: string[] = [];
+  for (const line of output.split("\n")) {
+    const [, name, target] = /^\s*(\S+)\s+=>\s+(not found|\S+)/.exec(line) ?? [];
+    if (target === "not found" && name !== undefined) missing.push(name);
+    // The loader itself is printed with its path alone; the kernel's own vdso has none.
+    const path = target ?? /^\s*(\/\S+)\s+\(0x/.exec(line)?.[1];
+    if (path === undefined || target === "not found") continue;
+    libraries.push({ at: imagePath(path, root), source: path });
+  }
+  if (missing.length > 0)
+    throw new LabError(
+      `${program} needs ${missing.join(", ")}, which this system does not have. ` +
+        "Install the package that brings it, then run the command again.",
+    );
+  return libraries;
+}
+
+/** A host path as it is in the image: without `root`, and below /usr where the folders are merged. */
+export function imagePath(path: string, root = ""): string {
+  const inside = root !== "" && path.startsWith(`${root}/`) ? path.slice(root.length) : path;
+  return inside.replace(/^\/(bin|sbin|lib|lib64)\//, "/usr/$1/");
+}
+
+/**
+ * A program at `at` (a path in the image) and every library and loader that it needs, each where the loader looks for it.
+ * `extra` names more files that it opens by itself while it runs (plug-ins); what they need is added too.
+ */
+export async function programLayer(
+  at: string,
+  program: string,
+  options: ClosureOptions & { readonly extra?: Readonly<Record<string, string>> } = {},
+): Promise<Layer> {
+  const files = { [at]: program, ...options.extra };
+  const layer: Record<string, LayerEntry> = { ...mergedUsr };
+  for (const [path, source] of Object.entries(files)) {
+    layer[path] = { source: await realpath(source), mode: path === at ? 0o755 : 0o644 };
+    for (const library of await librariesOf(source, options))
+      layer[library.at] = { source: await realpath(library.source), mode: 0o755 };
+  }
+  return layer;
+}
+
+async function librariesOf(program: string, options: ClosureOptions): Promise<Library[]> {
+  const root = options.root;
+  const path = root === undefined ? [] : await libraryFolders(root);
+  const { stdout, stderr, exitCode } = await execa("ldd", [program], {
+    reject: false,
+    env: { LC_ALL: "C", ...(path.length > 0 ? { LD_LIBRARY_PATH: path.join(delimiter) } : {}) },
+  });
+  const output = `${stdout}\n${stderr}`;
+  if (exitCode !== 0 && !/statically linked|not a dynamic executable/.test(output))
+    throw new LabError(`ldd cannot read ${basename(program)}: ${output.trim()}`);
+  return parseLdd(program, output, root);
+}
+
+async function libraryFolders(root: string): Promise<string[]> {
+  const triplet = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" }[process.arch as string];
+  return [`${root}/usr/lib`, `${root}/lib`].flatMap((folder) =>
+    triplet === undefined ? [folder] : [`${folder}/${triplet}`, folder],
+  );
+}

@@ -1,0 +1,76 @@
+import { access, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../../errors.ts";
+import { cacheDir } from "../../paths.ts";
+import type { Progress } from "../../progress.ts";
+
+/**
+ * The files of Debian packages without installing them: fetched by apt (which checks their signatures), unpacked once
+ * into the cache. Needs no root. Dependencies are not followed: name every package that is wanted.
+ *
+ * @returns the folder that holds their tree (`usr/bin/…`).
+ * @throws LabError where apt cannot give them.
+ */
+export async function unpackedPackages(names: readonly string[], progress: Progress): Promise<string> {
+  const sorted = [...names].sort();
+  const base = join(cacheDir, "images", "debian");
+  const target = join(base, sorted.join("+"));
+  if (await exists(target)) return target;
+  await mkdir(base, { recursive: true });
+  const work = await mkdtemp(join(base, ".unpack-"));
+  try {
+    progress(`fetching Debian packages ${sorted.join(", ")}`);
+    await download(sorted, work);
+    const debs = (await readdir(work)).filter((file) => file.endsWith(".deb"));
+    const root = join(work, "root");
+    await mkdir(root);
+    for (const deb of debs) await execa("dpkg-deb", ["--extract", join(work, deb), root]);
+    await rename(root, target).catch(async (error: unknown) => {
+      // Another run was faster: its tree is the same.
+      if (!(await exists(target))) throw error;
+    });
+    return target;
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+async function download(names: readonly string[], folder: string): Promise<void> {
+  const fetch = (options: readonly string[]) =>
+    execa("apt-get", [...options, "download", ...names], {
+      cwd: folder,
+      reject: false,
+      env: { LC_ALL: "C" },
+    });
+  // _apt cannot enter a private folder; the download then runs as this user, which apt only warns about.
+  const plain = ["-q", "-o", "APT::Sandbox::User=root"];
+  if ((await fetch(plain)).exitCode === 0) return;
+
+  // The system's package lists are missing or old: read them anew, into this folder, which needs no root.
+  const own = [
+    ...plain,
+    ...["-o", `Dir::State::Lists=${join(folder, "lists")}`],
+    ...["-o", `Dir::Cache=${join(folder, "cache")}`],
+  ];
+  await mkdir(join(folder, "lists", "partial"), { recursive: true });
+  await mkdir(join(folder, "cache", "archives", "partial"), { recursive: true });
+  const update = await execa("apt-get", [...own, "update"], { reject: false, env: { LC_ALL: "C" } });
+  const second = await fetch(own);
+  if (second.exitCode !== 0)
+    throw new LabError(
+      `apt cannot fetch ${names.join(", ")}: ${lastLine(second.stderr) || lastLine(update.stderr) || second.shortMessage}. ` +
+        `See that \`apt-get download ${names[0]}\` works, then run the command again.`,
+    );
+}
+
+function lastLine(text: string | undefined): string {
+  return text?.trim().split("\n").at(-1) ?? "";
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
