@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
@@ -46,6 +46,7 @@ export class FileHashes {
 
   async save(): Promise<void> {
     if (!this.#changed || this.#known === undefined) return;
+    await mkdir(dirname(this.#file), { recursive: true });
     const work = `${this.#file}.${process.pid}`;
     await writeFile(work, JSON.stringify(this.#known));
     await rename(work, this.#file);

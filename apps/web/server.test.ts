@@ -1,0 +1,228 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { Agent, request } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { after, before, describe, it } from "node:test";
+import { type Config, createWebServer, preferredFormat, readConfig } from "./server.ts";
+
+const config: Config = {
+  app: "app2",
+  version: "1.2.3",
+  pod: "app2-7d9f-x2x4v",
+  node: "agent",
+  namespace: "default",
+  podIp: "10.42.1.7",
+  port: 0,
+  lingerMs: 0,
+};
+
+describe("the web app", () => {
+  const { server } = createWebServer(config);
+  let base = "";
+  before(async () => {
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  });
+  after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+
+  it("tells as JSON who answered and how the request came", async () => {
+    const response = await fetch(`${base}/?a=1`, {
+      headers: {
+        accept: "application/json",
+        "x-forwarded-for": "192.168.42.1, 10.42.0.5",
+        "x-forwarded-host": "app2.com",
+        "x-secret": "not shown",
+      },
+    });
+    assert.equal(response.status, 200);
+    assert.equal(response.headers.get("content-type"), "application/json; charset=utf-8");
+    assert.equal(response.headers.get("vary"), "Accept");
+    assert.deepEqual(await response.json(), {
+      app: "app2",
+      version: "1.2.3",
+      pod: "app2-7d9f-x2x4v",
+      node: "agent",
+      namespace: "default",
+      podIp: "10.42.1.7",
+      request: {
+        method: "GET",
+        host: base.slice("http://".length),
+        path: "/?a=1",
+        protocol: "HTTP/1.1",
+        client: "192.168.42.1",
+        peer: "127.0.0.1",
+        forwarded: { "x-forwarded-for": "192.168.42.1, 10.42.0.5", "x-forwarded-host": "app2.com" },
+      },
+    });
+  });
+
+  it("shows the same as a page that loads nothing and runs nothing", async () => {
+    const response = await fetch(base);
+    const page = await response.text();
+    assert.equal(response.headers.get("content-type"), "text/html; charset=utf-8");
+    for (const value of ["app2", "1.2.3", "app2-7d9f-x2x4v", "agent", "10.42.1.7", "default/app2"])
+      assert.ok(page.includes(value), value);
+    assert.doesNotMatch(page, /<script|src="|url\(/);
+    assert.match(
+      response.headers.get("content-security-policy") ?? "",
+      /default-src 'none'; style-src 'sha256-/,
+    );
+  });
+
+  it("never lets a header become markup", async () => {
+    const evil = `<img src=x onerror='alert("&")'>`;
+    const { body } = await plainGet(base, "/", { host: evil, "x-forwarded-host": evil });
+    assert.ok(!body.includes("<img"));
+    assert.ok(body.includes("&#60;img src=x onerror=&#39;alert(&#34;&#38;&#34;)&#39;&#62;"));
+  });
+
+  it("answers HEAD with the page's headers alone", async () => {
+    const page = await fetch(base);
+    const head = await fetch(base, { method: "HEAD" });
+    assert.equal(head.status, 200);
+    assert.equal(head.headers.get("content-length"), page.headers.get("content-length"));
+    assert.equal(await head.text(), "");
+    assert.ok(Number(page.headers.get("content-length")) > 0);
+  });
+
+  it("refuses what it does not have", async () => {
+    const missing = await fetch(`${base}/nowhere`, { headers: { accept: "application/json" } });
+    assert.equal(missing.status, 404);
+    assert.deepEqual(await missing.json(), { app: "app2", status: 404, error: "There is no /nowhere here" });
+    const post = await fetch(base, { method: "POST", body: "x" });
+    assert.equal(post.status, 405);
+    assert.equal(post.headers.get("allow"), "GET, HEAD");
+    assert.equal((await fetch(`${base}/slow?ms=99999`)).status, 400);
+    assert.equal((await plainGet(base, "//[", {})).status, 400);
+  });
+
+  it("answers probes", async () => {
+    assert.equal((await fetch(`${base}/healthz`)).status, 200);
+    assert.equal((await fetch(`${base}/readyz`)).status, 200);
+  });
+});
+
+it("chooses the format by Accept", () => {
+  const cases: Readonly<Record<string, string>> = {
+    "": "html",
+    "*/*": "html",
+    "application/json": "json",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "html",
+    "application/json, */*;q=0.1": "json",
+    "text/html;q=0.5, application/json;q=0.9": "json",
+    "text/plain": "text",
+    "image/png": "html",
+    "application/json;q=0, text/plain": "text",
+  };
+  for (const [accept, format] of Object.entries(cases)) assert.equal(preferredFormat(accept), format, accept);
+});
+
+it("reads its environment, with defaults and limits", () => {
+  const read = readConfig({ APP_NAME: "app1", POD_NAME: "p", NODE_NAME: "", PORT: "80" });
+  assert.deepEqual(read, {
+    app: "app1",
+    version: "dev",
+    pod: "p",
+    node: null,
+    namespace: null,
+    podIp: null,
+    port: 80,
+    lingerMs: 2000,
+  });
+  for (const PORT of ["65536", "-1", "80a", "1e3", "8.5"])
+    assert.throws(() => readConfig({ PORT }), new RegExp(`^RangeError: PORT is "${PORT}"`));
+});
+
+describe("ending by SIGTERM", () => {
+  it("stays there for a moment but unready, finishes open requests, then ends", async () => {
+    const { child, base } = await start({ LINGER_MS: "400" });
+    const agent = new Agent({ keepAlive: true });
+    await plainGet(base, "/", {}, agent);
+    const open = plainGet(base, "/slow?ms=700", {}, agent);
+    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
+
+    assert.equal((await plainGet(base, "/readyz", {})).status, 503);
+    assert.equal((await plainGet(base, "/healthz", {})).status, 200);
+    const during = await plainGet(base, "/", {}, agent);
+    assert.deepEqual([during.status, during.connection], [200, "close"]);
+
+    const ended = once(child, "exit");
+    assert.equal((await open).status, 200);
+    assert.deepEqual(await ended, [0, null]);
+    await assert.rejects(plainGet(base, "/", {}), /ECONNREFUSED/);
+    agent.destroy();
+  });
+
+  it("does not wait for connections without a request", async () => {
+    const { child, base } = await start({ LINGER_MS: "0" });
+    const agent = new Agent({ keepAlive: true });
+    await plainGet(base, "/", {}, agent);
+    const ended = once(child, "exit");
+    child.kill("SIGTERM");
+    assert.deepEqual(await ended, [0, null]);
+    agent.destroy();
+  });
+
+  it("refuses to start with a port that is none", async () => {
+    const child = spawn(process.execPath, [join(import.meta.dirname, "server.ts")], {
+      env: { ...process.env, PORT: "http" },
+    });
+    const said = child.stderr.setEncoding("utf8").toArray();
+    assert.deepEqual(await once(child, "exit"), [2, null]);
+    assert.match((await said).join(""), /PORT is "http"; it must be a whole number from 0 to 65535/);
+  });
+});
+
+interface Reply {
+  readonly status: number | undefined;
+  readonly connection: string | undefined;
+  readonly body: string;
+}
+
+/** A GET that sends its headers and path as they are, which fetch would not. */
+function plainGet(
+  base: string,
+  path: string,
+  headers: Readonly<Record<string, string>>,
+  agent?: Agent,
+): Promise<Reply> {
+  const { hostname, port } = new URL(base);
+  return new Promise((done, fail) => {
+    const options = { hostname, port, path, headers, ...(agent === undefined ? {} : { agent }) };
+    request(options, async (response) => {
+      const body = (await response.setEncoding("utf8").toArray()).join("");
+      done({ status: response.statusCode, connection: response.headers.connection, body });
+    })
+      .on("error", fail)
+      .end();
+  });
+}
+
+async function start(env: Readonly<Record<string, string>>): Promise<{ child: ChildProcess; base: string }> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "server.ts")], {
+    env: { ...process.env, PORT: "0", ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const line = await seen(child, /listens on port/);
+  return { child, base: `http://127.0.0.1:${/port (\d+)/.exec(line)?.[1]}` };
+}
+
+/** The first line of its output that matches, after `act`. */
+async function seen(child: ChildProcess, pattern: RegExp, act: () => void = () => {}): Promise<string> {
+  if (child.stdout === null) throw new Error("no output");
+  const lines = createInterface({ input: child.stdout });
+  const found = new Promise<string>((done) => {
+    lines.on("line", (line) => {
+      if (pattern.test(line)) done(line);
+    });
+  });
+  act();
+  return found;
+}

@@ -1,0 +1,263 @@
+import { createHash } from "node:crypto";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { hostname } from "node:os";
+import { setTimeout as pause } from "node:timers/promises";
+import { type Answer, pageStyle, renderPage, renderText } from "./page.ts";
+
+/** What the container's environment says. */
+export interface Config {
+  readonly app: string;
+  readonly version: string;
+  readonly pod: string;
+  readonly node: string | null;
+  readonly namespace: string | null;
+  readonly podIp: string | null;
+  /** TCP port to listen on; 0 takes a free one. */
+  readonly port: number;
+  /** Milliseconds after SIGTERM in which new requests are still answered: the cluster learns of the end only then. */
+  readonly lingerMs: number;
+}
+
+/** Milliseconds that open requests get to finish once no new ones are taken. Less than a pod's grace period of 30 s. */
+const drainMs = 20_000;
+
+/** The longest a visitor may ask `/slow` to take, in milliseconds. */
+const slowestMs = 30_000;
+
+/**
+ * Reads APP_NAME (default: app), APP_VERSION (dev), POD_NAME (the host name), NODE_NAME, POD_NAMESPACE, POD_IP,
+ * PORT (8080) and LINGER_MS (2000). Empty counts as not set.
+ *
+ * @throws RangeError where a number is none or out of range.
+ */
+export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
+  const given = (name: string) => env[name]?.trim() || null;
+  return {
+    app: given("APP_NAME") ?? "app",
+    version: given("APP_VERSION") ?? "dev",
+    pod: given("POD_NAME") ?? hostname(),
+    node: given("NODE_NAME"),
+    namespace: given("POD_NAMESPACE"),
+    podIp: given("POD_IP"),
+    port: wholeNumber("PORT", given("PORT") ?? "8080", 65_535),
+    lingerMs: wholeNumber("LINGER_MS", given("LINGER_MS") ?? "2000", 30_000),
+  };
+}
+
+function wholeNumber(name: string, text: string, most: number): number {
+  const value = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value <= most))
+    throw new RangeError(`${name} is "${text}"; it must be a whole number from 0 to ${most}`);
+  return value;
+}
+
+export type Format = "html" | "json" | "text";
+
+/** The format a visitor prefers by its Accept header. Default, and for anything unknown: the page. */
+export function preferredFormat(accept: string | undefined): Format {
+  const offered: readonly (readonly [Format, string, string])[] = [
+    ["html", "text", "html"],
+    ["json", "application", "json"],
+    ["text", "text", "plain"],
+  ];
+  const ranges = (accept ?? "").split(",").map((range) => {
+    const [name = "", ...parameters] = range.split(";").map((part) => part.trim().toLowerCase());
+    const [type = "", subtype = ""] = name.split("/");
+    const q = Number(parameters.find((parameter) => parameter.startsWith("q="))?.slice(2) ?? 1);
+    return { type, subtype, q: Number.isNaN(q) ? 0 : q };
+  });
+  let best: { format: Format; q: number } = { format: "html", q: 0 };
+  for (const [format, type, subtype] of offered) {
+    // The most exact range decides: `application/json, */*;q=0.1` wants JSON.
+    const range =
+      ranges.find((each) => each.type === type && each.subtype === subtype) ??
+      ranges.find((each) => each.type === type && each.subtype === "*") ??
+      ranges.find((each) => each.type === "*");
+    if (range !== undefined && range.q > best.q) best = { format, q: range.q };
+  }
+  return best.format;
+}
+
+/** What this server says to a request. */
+export function answerTo(config: Config, request: IncomingMessage): Answer {
+  const forwarded: Record<string, string> = {};
+  for (const [name, value] of Object.entries(request.headers).sort(([a], [b]) => (a < b ? -1 : 1)))
+    if (/^x-forwarded-|^x-real-ip$|^forwarded$/.test(name) && value !== undefined)
+      forwarded[name] = Array.isArray(value) ? value.join(", ") : value;
+  const peer = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? null;
+  return {
+    app: config.app,
+    version: config.version,
+    pod: config.pod,
+    node: config.node,
+    namespace: config.namespace,
+    podIp: config.podIp,
+    request: {
+      // HEAD promises the very headers of GET, its length included.
+      method: request.method === "HEAD" ? "GET" : (request.method ?? "GET"),
+      host: request.headers.host ?? null,
+      path: request.url ?? "/",
+      protocol: `HTTP/${request.httpVersion}`,
+      client: forwarded["x-forwarded-for"]?.split(",")[0]?.trim() || forwarded["x-real-ip"] || peer,
+      peer,
+      forwarded,
+    },
+  };
+}
+
+/** A server that can end without dropping a request. */
+export interface WebServer {
+  readonly server: Server;
+  /** Ends it: unready at once, still answering for `lingerMs`, then open requests finish. True: none was cut off. */
+  stop(): Promise<boolean>;
+}
+
+/** Makes the server; it does not listen yet. `log` gets a line for each request that is not a probe. */
+export function createWebServer(config: Config, log: (line: string) => void = () => {}): WebServer {
+  const styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
+  let ending: Promise<boolean> | undefined;
+
+  const send = (
+    request: IncomingMessage,
+    response: ServerResponse,
+    status: number,
+    type: string,
+    body: string,
+    headers: Readonly<Record<string, string>> = {},
+  ) => {
+    // A proxy keeps its connections to a pod open: it must let go of this one before the pod is gone.
+    if (ending !== undefined) response.setHeader("connection", "close");
+    response.writeHead(status, {
+      "content-type": `${type}; charset=utf-8`,
+      "content-length": Buffer.byteLength(body),
+      "cache-control": "no-store",
+      "x-content-type-options": "nosniff",
+      ...headers,
+    });
+    response.end(request.method === "HEAD" ? undefined : body);
+  };
+
+  const sendAnswer = (request: IncomingMessage, response: ServerResponse) => {
+    const answer = answerTo(config, request);
+    const vary = { vary: "Accept" };
+    switch (preferredFormat(request.headers.accept)) {
+      case "json":
+        return send(request, response, 200, "application/json", `${JSON.stringify(answer, null, 2)}\n`, vary);
+      case "text":
+        return send(request, response, 200, "text/plain", renderText(answer), vary);
+      case "html":
+        return send(request, response, 200, "text/html", renderPage(answer), {
+          ...vary,
+          "content-security-policy": `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+          "referrer-policy": "no-referrer",
+        });
+    }
+  };
+
+  const sendProblem = (request: IncomingMessage, response: ServerResponse, status: number, error: string) => {
+    const json = preferredFormat(request.headers.accept) === "json";
+    const extra = status === 405 ? { allow: "GET, HEAD" } : {};
+    const body = json ? `${JSON.stringify({ app: config.app, status, error })}\n` : `${error}\n`;
+    send(request, response, status, json ? "application/json" : "text/plain", body, extra);
+  };
+
+  const server = createServer(async (request, response) => {
+    const began = performance.now();
+    const url = URL.parse(request.url ?? "/", "http://localhost");
+    const probe = url?.pathname === "/healthz" || url?.pathname === "/readyz";
+    if (!probe)
+      response.once("close", () => {
+        const took = Math.round(performance.now() - began);
+        const cut = response.writableFinished ? "" : " (connection lost)";
+        log(
+          `${request.method} ${request.headers.host ?? "-"}${request.url} ${response.statusCode} ${took} ms${cut}`,
+        );
+      });
+
+    if (url === null) return sendProblem(request, response, 400, "The path cannot be read");
+    if (request.method !== "GET" && request.method !== "HEAD")
+      return sendProblem(request, response, 405, "Only GET and HEAD are answered here");
+    switch (url.pathname) {
+      case "/":
+        return sendAnswer(request, response);
+      case "/healthz":
+        return send(request, response, 200, "text/plain", "ok\n");
+      case "/readyz":
+        return ending === undefined
+          ? send(request, response, 200, "text/plain", "ready\n")
+          : send(request, response, 503, "text/plain", "shutting down\n");
+      case "/slow": {
+        // To see what a rollout or a deleted pod does to a request that is under way.
+        const asked = url.searchParams.get("ms") ?? "2000";
+        const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
+        if (!(wait <= slowestMs))
+          return sendProblem(request, response, 400, `ms must be a whole number from 0 to ${slowestMs}`);
+        await pause(wait);
+        return sendAnswer(request, response);
+      }
+      default:
+        return sendProblem(request, response, 404, `There is no ${url.pathname} here`);
+    }
+  });
+  // Longer than Traefik keeps an idle connection (90 s): else both may act on it at once and a request is lost.
+  server.keepAliveTimeout = 95_000;
+  server.headersTimeout = 10_000;
+  server.requestTimeout = 30_000;
+
+  const end = async () => {
+    await pause(config.lingerMs);
+    const closed = new Promise<true>((done) => server.close(() => done(true)));
+    server.closeIdleConnections();
+    const late = new AbortController();
+    const finished = await Promise.race([
+      closed,
+      pause(drainMs, false as const, { signal: late.signal }).catch(() => true),
+    ]);
+    late.abort();
+    server.closeAllConnections();
+    return finished;
+  };
+  return {
+    server,
+    stop() {
+      ending ??= end();
+      return ending;
+    },
+  };
+}
+
+function main(): void {
+  const log = (line: string) => process.stdout.write(`${new Date().toISOString()} ${line}\n`);
+  let config: Config;
+  try {
+    config = readConfig(process.env);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 2;
+    return;
+  }
+  const { server, stop } = createWebServer(config, log);
+  server.on("error", (error) => {
+    process.stderr.write(`${error.message}\n`);
+    process.exit(1);
+  });
+  server.listen(config.port, () => {
+    const { port } = server.address() as AddressInfo;
+    log(`${config.app} ${config.version} listens on port ${port}`);
+  });
+
+  let asked = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const)
+    process.on(signal, async () => {
+      // Whoever asks twice does not want to wait.
+      if (asked) process.exit(1);
+      asked = true;
+      log(`${signal}: finishing open requests`);
+      const clean = await stop();
+      log(clean ? "all requests finished" : "some requests took too long and were cut off");
+      process.exit(clean ? 0 : 1);
+    });
+}
+
+if (process.argv[1] === import.meta.filename) main();
