@@ -1,0 +1,237 @@
+import type { handleUnaryCall, Server } from "@grpc/grpc-js";
+import type * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
+import type { Struct as StructMessage } from "google-protobuf/google/protobuf/struct_pb.js";
+import * as command from "./command.ts";
+import { rootOf } from "./diff.ts";
+import type { EngineLog } from "./engine-log.ts";
+import { checkInputs, commandShapes, executionOf, type Failure, runShapes, text } from "./inputs.ts";
+import type { Processes } from "./processes.ts";
+import { Empty, grpc, messages, plugin, Struct, services } from "./protocol.ts";
+import { run } from "./run.ts";
+import { description, schema, version } from "./schema.ts";
+import type { Wire, WireObject } from "./values.ts";
+
+const commandType = "command:local:Command";
+const runToken = "command:local:run";
+
+/** Pulumi's resource provider protocol over local commands. */
+export class Provider {
+  readonly #log: EngineLog;
+  readonly #processes: Processes;
+  readonly #cancel = new AbortController();
+
+  constructor(log: EngineLog, processes: Processes) {
+    this.#log = log;
+    this.#processes = processes;
+  }
+
+  /** Ends what runs and refuses what comes. */
+  cancel(): void {
+    this.#cancel.abort(new Error("cancelled"));
+  }
+
+  /** Makes the server answer for this provider. Calls of the protocol that are not here are answered as unimplemented. */
+  serve(server: Server): void {
+    server.addService(services.ResourceProviderService, {
+      attach: unary((request: InstanceType<typeof plugin.PluginAttach>) => {
+        this.#log.attach(request.getAddress());
+        return new Empty();
+      }),
+      getPluginInfo: unary(() => new plugin.PluginInfo().setVersion(version)),
+      getSchema: unary(() => new messages.GetSchemaResponse().setSchema(schema())),
+      checkConfig: unary((request: rpc.CheckRequest) => answerCheck(properties(request.getNews()), [])),
+      diffConfig: unary(() => answerDiff([])),
+      configure: unary(() => this.#configure()),
+      invoke: unary((request: rpc.InvokeRequest) => this.#invoke(request)),
+      check: unary((request: rpc.CheckRequest) => this.#check(request)),
+      diff: unary((request: rpc.DiffRequest) => this.#diff(request)),
+      create: unary((request: rpc.CreateRequest) => this.#create(request)),
+      read: unary((request: rpc.ReadRequest) => this.#read(request)),
+      update: unary((request: rpc.UpdateRequest) => this.#update(request)),
+      delete: unary((request: rpc.DeleteRequest) => this.#delete(request)),
+      cancel: unary(() => {
+        this.cancel();
+        return new Empty();
+      }),
+    });
+  }
+
+  #configure(): rpc.ConfigureResponse {
+    this.#log.debug(description);
+    const response = new messages.ConfigureResponse();
+    response.setAcceptsecrets(true);
+    response.setSupportspreview(true);
+    return response;
+  }
+
+  #check(request: rpc.CheckRequest): rpc.CheckResponse {
+    requireCommand(request.getUrn());
+    const inputs = properties(request.getNews());
+    return answerCheck(inputs, checkInputs(inputs, commandShapes));
+  }
+
+  #diff(request: rpc.DiffRequest): rpc.DiffResponse {
+    requireCommand(request.getUrn());
+    const oldInputs = request.hasOldInputs() ? properties(request.getOldInputs()) : undefined;
+    return answerDiff(
+      command.diffCommand(properties(request.getOlds()), properties(request.getNews()), oldInputs),
+    );
+  }
+
+  async #create(request: rpc.CreateRequest): Promise<rpc.CreateResponse> {
+    const urn = requireCommand(request.getUrn());
+    const inputs = properties(request.getProperties());
+    const state = request.getPreview()
+      ? command.previewCreate(inputs)
+      : await command.create(inputs, this.#runner(urn, request.getTimeout()));
+    const response = new messages.CreateResponse();
+    response.setId(command.newId(urn));
+    response.setProperties(struct(state));
+    return response;
+  }
+
+  #read(request: rpc.ReadRequest): rpc.ReadResponse {
+    requireCommand(request.getUrn());
+    const response = new messages.ReadResponse();
+    response.setId(request.getId());
+    response.setProperties(request.getProperties());
+    response.setInputs(request.getInputs());
+    return response;
+  }
+
+  async #update(request: rpc.UpdateRequest): Promise<rpc.UpdateResponse> {
+    const urn = requireCommand(request.getUrn());
+    const [olds, news] = [properties(request.getOlds()), properties(request.getNews())];
+    const state = request.getPreview()
+      ? command.previewUpdate(olds, news)
+      : await command.update(olds, news, this.#runner(urn, request.getTimeout()));
+    const response = new messages.UpdateResponse();
+    response.setProperties(struct(state));
+    return response;
+  }
+
+  async #delete(request: rpc.DeleteRequest): Promise<InstanceType<typeof Empty>> {
+    const urn = requireCommand(request.getUrn());
+    await command.remove(properties(request.getProperties()), this.#runner(urn, request.getTimeout()));
+    return new Empty();
+  }
+
+  async #invoke(request: rpc.InvokeRequest): Promise<rpc.InvokeResponse> {
+    const token = request.getTok();
+    if (token !== runToken) throw new Error(absence(token) ?? `Invoke '${token}' not found`);
+    const args = properties(request.getArgs());
+    const line = text(args, "command");
+    const failures = [...checkInputs(args, runShapes)];
+    if (line === undefined && failures.length === 0) {
+      failures.push({ property: "command", reason: 'the required property "command" is missing' });
+    }
+    const response = new messages.InvokeResponse();
+    response.setFailuresList(failures.map(failureMessage));
+    if (line === undefined || failures.length > 0) return response;
+    const result = await this.#runner("", 0)(line, args, { stdout: "", stderr: "" });
+    response.setReturn(struct({ ...args, ...command.resultProperties(result) }));
+    return response;
+  }
+
+  /** @param timeout seconds; 0 is none. */
+  #runner(urn: string, timeout: number): command.Runner {
+    return async (line, source, previous) => {
+      const deadline = new AbortController();
+      const timer =
+        timeout > 0 &&
+        setTimeout(() => deadline.abort(new Error(`timed out after ${timeout} s`)), timeout * 1000);
+      try {
+        return await run(line, executionOf(source), {
+          previous,
+          log: (shown) => this.#log.line(urn, shown),
+          processes: this.#processes,
+          signal: AbortSignal.any([this.#cancel.signal, deadline.signal]),
+        });
+      } finally {
+        if (timer) clearTimeout(timer);
+        await this.#log.drain();
+      }
+    };
+  }
+}
+
+/** A unary method out of a function that returns the answer or throws. */
+function unary<Request, Response>(
+  answer: (request: Request) => Response | Promise<Response>,
+): handleUnaryCall<Request, Response> {
+  return async (call, callback) => {
+    try {
+      callback(null, await answer(call.request));
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      callback({ code: grpc.status.UNKNOWN, details: message });
+    }
+  };
+}
+
+/** Returns the urn when it is of a resource that this provider carries. */
+function requireCommand(urn: string): string {
+  const type = urn.split("::").at(2)?.split("$").at(-1) ?? "";
+  if (type !== commandType) throw new Error(absence(type) ?? `Resource '${type}' not found`);
+  return urn;
+}
+
+/** Why something that the real plugin has is not here. */
+function absence(token: string): string | undefined {
+  if (!token.startsWith("command:remote:")) return undefined;
+  return (
+    `${token} is not carried by K3s Lab's stand-in for the command plugin. ` +
+    "Use command.local.Command with the system's ssh or scp, which also check host keys; " +
+    `or install the real plugin where GitHub can be reached: pulumi plugin install resource command ${version}`
+  );
+}
+
+function answerCheck(inputs: WireObject, failures: readonly Failure[]): rpc.CheckResponse {
+  const response = new messages.CheckResponse();
+  response.setInputs(struct(inputs));
+  response.setFailuresList(failures.map(failureMessage));
+  return response;
+}
+
+function failureMessage({ property, reason }: Failure): rpc.CheckFailure {
+  const message = new messages.CheckFailure();
+  message.setProperty(property);
+  message.setReason(reason);
+  return message;
+}
+
+function answerDiff(changes: readonly command.PropertyChange[]): rpc.DiffResponse {
+  const { ADD, ADD_REPLACE, UPDATE, UPDATE_REPLACE, DELETE, DELETE_REPLACE } = messages.PropertyDiff.Kind;
+  const kinds = {
+    add: [ADD, ADD_REPLACE],
+    update: [UPDATE, UPDATE_REPLACE],
+    delete: [DELETE, DELETE_REPLACE],
+  } as const;
+  const response = new messages.DiffResponse();
+  const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
+  response.setChanges(changes.length > 0 ? DIFF_SOME : DIFF_NONE);
+  response.setHasdetaileddiff(true);
+  for (const { path, change, isReplace } of changes) {
+    const difference = new messages.PropertyDiff();
+    difference.setKind(kinds[change][isReplace ? 1 : 0]);
+    difference.setInputdiff(true);
+    response.getDetaileddiffMap().set(path, difference);
+  }
+  response.setDiffsList(roots(changes));
+  response.setReplacesList(roots(changes.filter(({ isReplace }) => isReplace)));
+  return response;
+}
+
+function roots(changes: readonly command.PropertyChange[]): string[] {
+  return [...new Set(changes.map(({ path }) => rootOf(path)))];
+}
+
+function properties(message: StructMessage | undefined): WireObject {
+  const entries = Object.entries((message?.toJavaScript() ?? {}) as Record<string, Wire>);
+  return Object.fromEntries(entries.filter(([, value]) => value !== null));
+}
+
+function struct(object: WireObject): StructMessage {
+  // The declared parameter type is an index of its own; it takes what JSON can hold.
+  return Struct.fromJavaScript(object as Parameters<typeof Struct.fromJavaScript>[0]);
+}

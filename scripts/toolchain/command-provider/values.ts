@@ -1,0 +1,75 @@
+/**
+ * Pulumi property values as they travel: JSON, with secrets, assets, archives and not yet known values
+ * marked by the signatures below (the protocol's own constants).
+ */
+export type Wire = null | boolean | number | string | readonly Wire[] | WireObject;
+export interface WireObject {
+  readonly [key: string]: Wire;
+}
+
+const signatureKey = "4dabf18193072939515e22adb298388d";
+const secretSignature = "1b47061264138c4ac30d75fd1eb44270";
+const outputSignature = "d0e6a833031e9bbcd3f4e8bde6ca49a4";
+const assetSignature = "c44067f5952c0a294b673a41bacd8c17";
+const archiveSignature = "0def7320c3a5731c473e5ecbe6d01bc7";
+
+/** Stands for a value that is known only after the resource it comes from exists. */
+export const unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
+
+export function isObject(value: Wire | undefined): value is WireObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+export function isArray(value: Wire | undefined): value is readonly Wire[] {
+  return Array.isArray(value);
+}
+
+/** Is it an object of the user's, not a secret, an asset or another marked value? */
+export function isPlainObject(value: Wire | undefined): value is WireObject {
+  return isObject(value) && value[signatureKey] === undefined;
+}
+
+/** The value with secrecy taken off at every depth; what is not known stays `unknown`. */
+export function reveal(value: Wire): Wire {
+  if (isArray(value)) return value.map(reveal);
+  if (!isObject(value)) return value;
+  const signature = value[signatureKey];
+  if (signature === secretSignature || signature === outputSignature) return reveal(value.value ?? unknown);
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, reveal(inner)]));
+}
+
+/** Is any part of it not known yet? */
+export function hasUnknown(value: Wire): boolean {
+  const plain = reveal(value);
+  if (isArray(plain)) return plain.some(hasUnknown);
+  if (isObject(plain)) return Object.values(plain).some(hasUnknown);
+  return plain === unknown;
+}
+
+/** The same value, secrecy included. */
+export function isSame(a: Wire, b: Wire): boolean {
+  if (isArray(a) && isArray(b)) {
+    return a.length === b.length && a.every((value, index) => isSame(value, b[index] ?? null));
+  }
+  if (isObject(a) && isObject(b)) {
+    const keys = Object.keys(a);
+    return (
+      keys.length === Object.keys(b).length &&
+      keys.every((key) => {
+        const [left, right] = [a[key], b[key]];
+        return left !== undefined && right !== undefined && isSame(left, right);
+      })
+    );
+  }
+  return a === b;
+}
+
+/** A file on this computer as an asset. @param hash SHA-256 of its content, in hex. */
+export function fileAsset(path: string, hash: string): WireObject {
+  return { [signatureKey]: assetSignature, path, hash };
+}
+
+/** An archive made of assets, each under its path in the archive. */
+export function assetArchive(assets: WireObject): WireObject {
+  return { [signatureKey]: archiveSignature, assets };
+}
