@@ -1,0 +1,62 @@
+import assert from "node:assert/strict";
+import { chmod, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import type { ImageSpec } from "./archive.ts";
+
+describe("the image cache", () => {
+  let folder = "";
+  // The cache's place is read from the environment once, when the module loads.
+  let cache: typeof import("./cache.ts");
+  const outer = process.env.K3S_LAB_CACHE;
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "cache-"));
+    process.env.K3S_LAB_CACHE = folder;
+    cache = await import("./cache.ts");
+    await writeFile(join(folder, "program"), "binary", { mode: 0o755 });
+  });
+  after(async () => {
+    if (outer === undefined) delete process.env.K3S_LAB_CACHE;
+    else process.env.K3S_LAB_CACHE = outer;
+    await rm(folder, { recursive: true });
+  });
+
+  const image = (content = "x"): ImageSpec => ({
+    ref: "example/one:1",
+    layers: [{ "/program": { source: join(folder, "program") }, "/text": { content } }],
+    config: { cmd: ["/program"] },
+  });
+  const write = async (spec: ImageSpec) => {
+    const lines: string[] = [];
+    const path = await cache.cachedArchive("test", [spec], (line) => lines.push(line));
+    return { path, written: lines.length > 0 };
+  };
+
+  it("writes once, then only what changed", async () => {
+    const first = await write(image());
+    assert.equal(first.written, true);
+    assert.deepEqual(await write(image()), { path: first.path, written: false });
+    assert.notEqual((await write(image("y"))).path, first.path);
+    assert.notEqual((await write({ ...image(), config: { cmd: ["/other"] } })).path, first.path);
+
+    await writeFile(join(folder, "program"), "BINARY");
+    assert.notEqual((await write(image())).path, first.path, "another content of the same size");
+    await writeFile(join(folder, "program"), "binary");
+    await utimes(join(folder, "program"), 1, 1);
+    assert.deepEqual(await write(image()), { path: first.path, written: false });
+    await chmod(join(folder, "program"), 0o644);
+    assert.notEqual((await write(image())).path, first.path, "no longer executable");
+    await chmod(join(folder, "program"), 0o755);
+  });
+
+  it("writes anew what was damaged, or has no recorded hash", async () => {
+    const { path } = await write(image());
+    const whole = await cache.hashFile(path);
+    await writeFile(path, "damaged");
+    assert.deepEqual(await write(image()), { path, written: true });
+    assert.equal(await cache.hashFile(path), whole);
+    await rm(`${path}.sha256`);
+    assert.deepEqual(await write(image()), { path, written: true });
+  });
+});

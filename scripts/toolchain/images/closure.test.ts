@@ -1,0 +1,49 @@
+import assert from "node:assert/strict";
+import { it } from "node:test";
+import { imagePath, parseLdd, programLayer } from "./closure.ts";
+
+const printed = `\tlinux-vdso.so.1 (0x00007efdc1e32000)
+\tlibxtables.so.12 => /cache/root/usr/lib/x86_64-linux-gnu/libxtables.so.12 (0x00007efdc1e1c000)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007efdc1919000)
+\t/lib64/ld-linux-x86-64.so.2 (0x00007efdc1e34000)
+`;
+
+it("reads libraries and the loader, each where the loader looks for it", () => {
+  assert.deepEqual(parseLdd("iptables", printed, "/cache/root"), [
+    {
+      at: "/usr/lib/x86_64-linux-gnu/libxtables.so.12",
+      source: "/cache/root/usr/lib/x86_64-linux-gnu/libxtables.so.12",
+    },
+    { at: "/usr/lib/x86_64-linux-gnu/libc.so.6", source: "/lib/x86_64-linux-gnu/libc.so.6" },
+    { at: "/usr/lib64/ld-linux-x86-64.so.2", source: "/lib64/ld-linux-x86-64.so.2" },
+  ]);
+});
+
+it("finds nothing beside a static program", () => {
+  assert.deepEqual(parseLdd("coredns", "\tstatically linked\n"), []);
+  assert.deepEqual(parseLdd("coredns", "\tnot a dynamic executable\n"), []);
+});
+
+it("names what is missing", () => {
+  assert.throws(
+    () => parseLdd("tool", "\tlibfoo.so.1 => not found\n\tlibbar.so.2 => not found\n"),
+    /tool needs libfoo\.so\.1, libbar\.so\.2, which this system does not have/,
+  );
+});
+
+it("merges the folders that are links into /usr, and only those", () => {
+  assert.equal(imagePath("/lib/x86_64-linux-gnu/libc.so.6"), "/usr/lib/x86_64-linux-gnu/libc.so.6");
+  assert.equal(imagePath("/opt/lib/x.so"), "/opt/lib/x.so");
+  assert.equal(imagePath("/root-b/lib/x.so", "/root"), "/root-b/lib/x.so");
+});
+
+it("takes this very Node.js with all that it needs", async () => {
+  const layer = await programLayer("/usr/bin/node", process.execPath);
+  const paths = Object.keys(layer);
+  assert.ok(paths.includes("/usr/bin/node"));
+  assert.ok(
+    paths.some((path) => /^\/usr\/lib.*\/libc\.so/.test(path)),
+    paths.join(" "),
+  );
+  assert.ok(paths.some((path) => /\/ld-linux.*\.so/.test(path)));
+});

@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { after, before, beforeEach, describe, it } from "node:test";
+import { execa } from "execa";
+import { parseAllDocuments } from "yaml";
+import { airgapBundle, systemManifests } from "./index.ts";
+
+it("names K3s's own bundle for a release", () => {
+  assert.deepEqual(airgapBundle("v1.25.4+k3s1", "x64"), {
+    file: "k3s-airgap-images-amd64.tar.gz",
+    url: "https://github.com/k3s-io/k3s/releases/download/v1.25.4%2Bk3s1/k3s-airgap-images-amd64.tar.gz",
+    checksums: "https://github.com/k3s-io/k3s/releases/download/v1.25.4%2Bk3s1/sha256sum-amd64.txt",
+  });
+});
+
+it("has manifests that K3s can apply, all before its own traefik.yaml", async () => {
+  const names = (await systemManifests()).map((path) => basename(path));
+  assert.deepEqual(names, [
+    "k3s-lab-local-path.yaml",
+    "k3s-lab-traefik-config.yaml",
+    "k3s-lab-traefik-io.yaml",
+  ]);
+  const kinds = new Set<string>();
+  for (const path of await systemManifests())
+    for (const document of parseAllDocuments(await readFile(path, "utf8"))) {
+      assert.deepEqual(document.errors, []);
+      const object = document.toJS();
+      assert.ok(object.apiVersion && object.kind && object.metadata.name, path);
+      kinds.add(object.kind);
+    }
+  assert.ok(kinds.has("HelmChartConfig") && kinds.has("CustomResourceDefinition"));
+});
+
+describe("klipper-helm's entry", () => {
+  const entry = join(import.meta.dirname, "klipper-helm", "entry");
+  let folder = "";
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "klipper-"));
+    // Each call is recorded; answers come line by line: exit code, then what is said.
+    await writeFile(
+      join(folder, "helm"),
+      `#!/bin/sh
+echo "$HELM_NAMESPACE: $*" >>"${folder}/calls"
+if [ "$1" = status ]; then cat "${folder}/status"; exit 0; fi
+if [ -s "${folder}/answers" ]; then
+  answer=$(head -n 1 "${folder}/answers"); sed -i 1d "${folder}/answers"
+  echo "\${answer#* }"; exit "\${answer%% *}"
+fi
+echo done
+`,
+      { mode: 0o755 },
+    );
+  });
+  beforeEach(async () => {
+    for (const file of ["calls", "answers", "status"]) await writeFile(join(folder, file), "");
+  });
+  after(() => rm(folder, { recursive: true }));
+
+  const run = async (args: readonly string[], env: Readonly<Record<string, string>> = {}) => {
+    const result = await execa("sh", [entry, ...args], {
+      reject: false,
+      all: true,
+      extendEnv: false,
+      env: {
+        PATH: `${folder}:${process.env.PATH}`,
+        NAME: "traefik",
+        CHART: "https://%{KUBERNETES_API}%/static/charts/traefik.tgz",
+        TARGET_NAMESPACE: "kube-system",
+        KUBERNETES_SERVICE_HOST: "10.43.0.1",
+        KUBERNETES_SERVICE_PORT: "443",
+        HELM_HOME_DIR: join(folder, "home"),
+        CONFIG_DIR: join(folder, "config"),
+        CHART_DIR: join(folder, "chart"),
+        SERVICE_ACCOUNT_DIR: join(folder, "account"),
+        ...env,
+      },
+    });
+    const calls = (await readFile(join(folder, "calls"), "utf8")).trim().split("\n");
+    return { exitCode: result.exitCode, said: result.all, calls };
+  };
+  const upgrade =
+    "kube-system: upgrade --install --set a=b c traefik https://10.43.0.1:443/static/charts/traefik.tgz";
+
+  it("installs from the cluster's own API with the arguments as they came", async () => {
+    assert.deepEqual(await run(["install", "--set", "a=b c"]), {
+      exitCode: 0,
+      said: "done",
+      calls: [upgrade],
+    });
+    const six = await run(["install"], { KUBERNETES_SERVICE_HOST: "fd00::1" });
+    assert.match(six.calls.at(-1) ?? "", /https:\/\/\[fd00::1\]:443\/static/);
+  });
+
+  it("asks again while the CRDs of another chart are missing, and says so once", async () => {
+    await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n".repeat(2));
+    assert.deepEqual(await run(["install", "--set", "a=b c"]), {
+      exitCode: 0,
+      said: "klipper-helm: traefik waits for the CRDs it needs\ndone",
+      calls: [upgrade, upgrade, upgrade],
+    });
+  });
+
+  it("gives up at its deadline with helm's own words", async () => {
+    await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n".repeat(9));
+    const result = await run(["install"], { RETRY_SECONDS: "0" });
+    assert.equal(result.exitCode, 1);
+    assert.match(result.said ?? "", /Required CRDs are missing/);
+  });
+
+  it("does not repeat what cannot get better", async () => {
+    await writeFile(join(folder, "answers"), "1 Error: values do not meet the schema\n");
+    const result = await run(["install"]);
+    assert.deepEqual([result.exitCode, result.calls.length], [1, 2]);
+  });
+
+  it("uninstalls a failed release and installs it anew, unless told to abort", async () => {
+    await writeFile(join(folder, "answers"), "1 Error: has no deployed releases\n");
+    await writeFile(join(folder, "status"), "NAME: traefik\nSTATUS: failed\n");
+    const result = await run(["install", "--set", "a=b c"]);
+    assert.equal(result.exitCode, 0);
+    assert.deepEqual(result.calls, [
+      upgrade,
+      "kube-system: status traefik",
+      "kube-system: uninstall traefik --wait",
+      upgrade,
+    ]);
+
+    await writeFile(join(folder, "answers"), "1 Error: has no deployed releases\n");
+    assert.equal((await run(["install"], { FAILURE_POLICY: "abort" })).exitCode, 1);
+  });
+
+  it("deletes, and refuses anything else", async () => {
+    const deleted = await run(["delete"]);
+    assert.deepEqual(deleted.calls, ["kube-system: uninstall traefik --ignore-not-found --wait"]);
+    assert.equal((await run(["upgrade"])).exitCode, 2);
+  });
+});
