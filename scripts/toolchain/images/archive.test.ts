@@ -178,5 +178,7 @@ function text(files: Files, name: string): string {
 }
 
 function sha256(body: Buffer | undefined): string {
-  return createHash("sha256").update(body ?? "").digest("hex");
+  return createHash("sha256")
+    .update(body ?? "")
+    .digest("hex");
 }
