@@ -1,0 +1,223 @@
+import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { type Options as ExecaOptions, execa } from "execa";
+import { LabError } from "../errors.ts";
+import type { Progress } from "../progress.ts";
+import { IntegrityError, sha256Of } from "./tool-cache.ts";
+import type { ModuleWay } from "./tools.ts";
+
+/** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
+export const oldestGo = { major: 1, minor: 24 } as const;
+
+/** What `go mod edit -json` says of a `go.mod`, as far as it is needed here. */
+export interface GoMod {
+  readonly Replace?: readonly { readonly Old: GoVersion; readonly New: GoVersion }[] | null;
+  readonly Exclude?: readonly GoVersion[] | null;
+}
+
+interface GoVersion {
+  readonly Path: string;
+  readonly Version?: string;
+}
+
+/** What `go mod download -json` says of a module. */
+interface DownloadedModule {
+  readonly Dir: string;
+  readonly GoMod: string;
+  readonly Sum: string;
+  readonly GoModSum: string;
+}
+
+/**
+ * The `go.mod` of the small module that a tool is built in. Go heeds `replace` and `exclude` in the main module alone, so
+ * the tool's own are repeated; replacements by a folder of its repository are left out, since that is not there.
+ */
+export function goModText(recipe: ModuleWay, own: GoMod): string {
+  const version = ({ Path, Version }: GoVersion) => (Version ? `${Path} ${Version}` : Path);
+  return [
+    "module build",
+    `go ${oldestGo.major}.${oldestGo.minor}`,
+    `require ${recipe.module} ${recipe.moduleVersion}`,
+    ...Object.entries(recipe.require ?? {}).map(([path, at]) => `require ${path} ${at}`),
+    ...(own.Replace ?? [])
+      .filter((replace) => replace.New.Version)
+      .map((replace) => `replace ${version(replace.Old)} => ${version(replace.New)}`),
+    ...Object.entries(recipe.replace ?? {}).map(([path, by]) => `replace ${path} => ${by}`),
+    ...(own.Exclude ?? []).map((exclude) => `exclude ${version(exclude)}`),
+    "",
+  ].join("\n");
+}
+
+/** The `go.sum` beside it: the sums pinned here, then those that the module's authors recorded. */
+export function goSumText(recipe: ModuleWay, own: string): string {
+  const { module, moduleVersion, sum, goModSum } = recipe;
+  return `${module} ${moduleVersion} ${sum}\n${module} ${moduleVersion}/go.mod ${goModSum}\n${own}`;
+}
+
+/** The arguments of `go build`, the same for every run so that Go's build cache knows them. */
+export function buildArguments(recipe: ModuleWay, output: string): string[] {
+  return [
+    "build",
+    ...(recipe.tags ? ["-tags", recipe.tags.join(" ")] : []),
+    ...(recipe.ldflags ? ["-ldflags", recipe.ldflags] : []),
+    "-o",
+    output,
+    packageOf(recipe),
+  ];
+}
+
+const packageOf = (recipe: ModuleWay): string => (typeof recipe.package === "string" ? recipe.package : ".");
+
+/** What `go` needs to see, besides what is set already. */
+export function goEnvironment(
+  recipe: ModuleWay,
+  inherited: NodeJS.ProcessEnv = process.env,
+): Record<string, string> {
+  return {
+    GOFLAGS: "-mod=mod -trimpath -buildvcs=false",
+    GOWORK: "off",
+    ...(recipe.cgo === "off" ? { CGO_ENABLED: "0" } : {}),
+    ...(recipe.cgo === "required" ? { CGO_ENABLED: "1" } : {}),
+    ...(recipe.cgoCflags ? { CGO_CFLAGS: recipe.cgoCflags } : {}),
+    ...(recipe.inChecksumDatabase === false
+      ? { GONOSUMDB: [inherited.GONOSUMDB, recipe.module].filter(Boolean).join(",") }
+      : {}),
+  };
+}
+
+/** A `go` that can build the tools, or why there is none. */
+export type GoFound = { readonly command: string } | { readonly missing: string };
+
+/** Looks for Go on PATH and where its own installer puts it. */
+export async function findGo(): Promise<GoFound> {
+  const tooOld: string[] = [];
+  for (const command of ["go", "/usr/local/go/bin/go"]) {
+    const { stdout, failed } = await execa(command, ["env", "GOVERSION"], { reject: false, cwd: "/" });
+    if (failed) continue;
+    const [, major, minor] = /^go(\d+)\.(\d+)/.exec(stdout) ?? [];
+    if (Number(major) > oldestGo.major || Number(minor) >= oldestGo.minor) return { command };
+    tooOld.push(stdout.trim());
+  }
+  const found = tooOld.length ? `only ${tooOld.join(", ")} is here` : "there is no go on PATH";
+  return {
+    missing: `${found}; Go ${oldestGo.major}.${oldestGo.minor} or newer is needed: install it from https://go.dev/doc/install or, on Debian 12, from bookworm-backports (apt install -t bookworm-backports golang-go)`,
+  };
+}
+
+/** What a build needs besides its recipe. */
+export interface BuildContext {
+  readonly go: string;
+  /** Scratch space of this build, made if missing, left to be deleted by the caller. */
+  readonly work: string;
+  /** Where `main` packages of ours are. */
+  readonly recipes: string;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+  /** Gives notice that a C compiler is needed. */
+  readonly ensureCompiler: (progress: Progress) => Promise<void>;
+}
+
+/**
+ * Lays out the small module that a tool is built in, and downloads all that its build needs. Nothing is compiled, so
+ * this can run beside another tool's build.
+ */
+export async function prepareModule(recipe: ModuleWay, context: BuildContext): Promise<DownloadedModule> {
+  const { work, progress, recipes } = context;
+  await rm(work, { recursive: true, force: true });
+  await mkdir(work, { recursive: true });
+  progress(`downloading ${recipe.module}@${recipe.moduleVersion}`);
+  const found = await downloadModule(recipe, context);
+  if (found.Sum !== recipe.sum || found.GoModSum !== recipe.goModSum)
+    throw new IntegrityError(
+      `${recipe.module}@${recipe.moduleVersion} is not the module that the lab pins: its sum is ${found.Sum}, expected ${recipe.sum}.\nNothing was built. Look at what GOPROXY (${await goSetting("GOPROXY", context)}) serves.`,
+    );
+  const { stdout: own } = await run(["mod", "edit", "-json", found.GoMod], recipe, context);
+  await writeFile(join(work, "go.mod"), goModText(recipe, JSON.parse(own) as GoMod));
+  await writeFile(
+    join(work, "go.sum"),
+    goSumText(recipe, await readFile(join(found.Dir, "go.sum"), "utf8").catch(() => "")),
+  );
+  if (typeof recipe.package !== "string") {
+    await copyFile(join(recipes, recipe.package.recipe, "main.go"), join(work, "main.go"));
+    for (const file of recipe.package.copy) {
+      await copyFile(join(found.Dir, file), join(work, basename(file)));
+      // The module cache is read-only, and so would the copy be.
+      await chmod(join(work, basename(file)), 0o644);
+    }
+  }
+  await run(
+    ["list", "-deps", ...(recipe.tags ? ["-tags", recipe.tags.join(" ")] : []), packageOf(recipe)],
+    recipe,
+    context,
+  );
+  return found;
+}
+
+/** Builds a prepared module's program into a folder, with the files of the module that belong to it. */
+export async function buildModule(
+  recipe: ModuleWay,
+  binary: string,
+  folder: string,
+  downloaded: DownloadedModule,
+  context: BuildContext,
+): Promise<void> {
+  if (recipe.cgo === "required") await context.ensureCompiler(context.progress);
+  context.progress(`building; from nothing this takes about ${recipe.seconds} s on two cores`);
+  await run(buildArguments(recipe, join(folder, binary)), recipe, context);
+  for (const [file, sha256] of Object.entries(recipe.files ?? {})) {
+    const path = join(folder, basename(file));
+    await copyFile(join(downloaded.Dir, file), path);
+    await chmod(path, 0o755);
+    const actual = await sha256Of(path);
+    if (actual !== sha256)
+      throw new IntegrityError(`${file} of ${recipe.module} has the hash ${actual}, expected ${sha256}.`);
+  }
+}
+
+async function downloadModule(recipe: ModuleWay, context: BuildContext): Promise<DownloadedModule> {
+  const { stdout } = await run(
+    ["mod", "download", "-json", `${recipe.module}@${recipe.moduleVersion}`],
+    recipe,
+    context,
+  );
+  return JSON.parse(stdout) as DownloadedModule;
+}
+
+async function goSetting(name: string, { go }: BuildContext): Promise<string> {
+  const { stdout } = await execa(go, ["env", name], { reject: false });
+  return typeof stdout === "string" ? stdout : "";
+}
+
+/** Runs `go` in the build's folder; its compilers end with it when the signal aborts. */
+async function run(
+  args: readonly string[],
+  recipe: ModuleWay,
+  { go, work, signal, progress }: BuildContext,
+): Promise<{ stdout: string }> {
+  const options = {
+    cwd: work,
+    env: goEnvironment(recipe),
+    stdin: "ignore",
+    cancelSignal: signal,
+    killDescendants: true,
+    reject: false,
+  } as const satisfies ExecaOptions;
+  const child = execa(go, args, options);
+  let downloads = 0;
+  child.stderr.on("data", (chunk: Buffer) => {
+    downloads += chunk.toString().split("go: downloading").length - 1;
+    const [, last] = /go: downloading (\S+)[^\n]*\n?$/.exec(chunk.toString()) ?? [];
+    if (last) progress(`downloading modules: ${downloads}, now ${last}`);
+  });
+  const result = await child;
+  if (!result.failed) return { stdout: result.stdout };
+  signal.throwIfAborted();
+  const words = result.stderr
+    .split("\n")
+    .filter((line) => line && !line.startsWith("go: downloading"))
+    .slice(-20)
+    .join("\n");
+  throw new LabError(
+    `go ${args[0]} of ${recipe.module}@${recipe.moduleVersion} failed:\n${words || result.shortMessage}`,
+  );
+}

@@ -1,0 +1,538 @@
+import { createHash } from "node:crypto";
+import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../errors.ts";
+import { cacheDir, root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import {
+  type DownloadOptions,
+  downloadVerified,
+  forgetDownload,
+  LearnedHashes,
+  unpackFiles,
+} from "./download.ts";
+import { withFileLock } from "./file-lock.ts";
+import { type BuildContext, buildModule, findGo, type GoFound, prepareModule } from "./go-module.ts";
+import { Semaphore } from "./semaphore.ts";
+import { type CachedTool, type CacheKey, type Found, IntegrityError, ToolCache } from "./tool-cache.ts";
+import {
+  type Download,
+  isToolName,
+  type Platform,
+  type Tool,
+  type ToolName,
+  tools,
+  versionOf,
+  type Way,
+  wayOrder,
+  waysOf,
+} from "./tools.ts";
+
+export type { ToolName, Way } from "./tools.ts";
+
+/** A tool that is ready to use. */
+export interface InstalledTool {
+  readonly name: ToolName;
+  readonly version: string;
+  readonly way: Way;
+  readonly dir: string;
+  /** Absolute path by file name. */
+  readonly files: Readonly<Record<string, string>>;
+}
+
+export interface InstallOptions {
+  /** Told of what happens to which tool. Default: nobody is. */
+  readonly progress?: (tool: ToolName, line: string) => void;
+  /**
+   * The way that comes first for every tool that has it; nothing else is tried for those. Default: `LAB_TOOLS_WAY`; and
+   * where that is not set either, what is installed already, then the first way that works here.
+   */
+  readonly way?: Way;
+  readonly signal?: AbortSignal;
+}
+
+/** What is in the cache of one tool. */
+export interface ToolStatus {
+  readonly tool: Tool;
+  /** The way it is installed, or the one that would come first. */
+  readonly way: Way;
+  readonly version: string;
+  readonly installed: CachedTool | undefined;
+}
+
+/** What an installer works with; tests bring their own. */
+export interface InstallerOptions {
+  readonly cache: string;
+  readonly checkout: string;
+  readonly table: Readonly<Record<string, Tool>>;
+  /** Default: this computer's. */
+  readonly platform?: Platform;
+  /** The project's lock file of hashes. Default: `scripts/toolchain/releases.lock.json` of the checkout. */
+  readonly hashes?: string;
+  readonly rewrite?: (url: string) => string;
+  readonly stallMs?: number;
+  readonly retries?: number;
+  /** Whether releases can be reached. Default: one look at where they are. */
+  readonly probe?: (signal: AbortSignal) => Promise<boolean>;
+  readonly findGo?: () => Promise<GoFound>;
+  readonly ensureCompiler?: (progress: Progress) => Promise<void>;
+}
+
+const probeUrl = "https://github.com/k3s-io/k3s/releases/latest";
+const probeTimeoutMs = 4000;
+const releasesAtOnce = 4;
+
+/** Installs tools into a cache that a user's checkouts share. */
+export class Installer {
+  readonly #options: InstallerOptions;
+  readonly #cache: ToolCache;
+  readonly #hashes: LearnedHashes;
+  readonly #downloads: string;
+  #reachable: Promise<boolean> | undefined;
+  #go: Promise<GoFound> | undefined;
+  // A Go build fills every core by itself, but while one compiles another's modules can arrive.
+  readonly #preparing = new Semaphore(1);
+  readonly #building = new Semaphore(1);
+  readonly #downloading = new Semaphore(releasesAtOnce);
+
+  constructor(options: InstallerOptions) {
+    this.#options = options;
+    this.#cache = new ToolCache(join(options.cache, "tools"));
+    this.#downloads = join(options.cache, "downloads");
+    this.#hashes = new LearnedHashes(
+      options.hashes ?? join(options.checkout, "scripts/toolchain/releases.lock.json"),
+      join(options.cache, "releases.lock.json"),
+    );
+  }
+
+  /** The hashes learned from releases. */
+  get hashes(): LearnedHashes {
+    return this.#hashes;
+  }
+
+  /**
+   * Makes tools ready: what is in the cache and unchanged is used, the rest is downloaded or built.
+   *
+   * @throws LabError that says for every tool that cannot be had what was tried.
+   */
+  async install(
+    names: readonly string[],
+    options: InstallOptions = {},
+  ): Promise<Record<string, InstalledTool>> {
+    const wanted = [...new Set(names)].map((name) => this.#toolNamed(name));
+    const asked = options.way ?? wayFromEnvironment();
+    const found = await Promise.all(wanted.map((tool) => this.#installed(tool, asked, options)));
+    const missing = wanted.filter((_, index) => found[index] === undefined);
+    const ready = found.filter((tool) => tool !== undefined);
+    if (missing.length)
+      ready.push(
+        ...(await interruptible(options.signal, (signal) => this.#make(missing, asked, options, signal))),
+      );
+    const byName = new Map(ready.map((tool) => [tool.name as string, tool]));
+    return Object.fromEntries(
+      wanted.flatMap(({ name }) => {
+        const tool = byName.get(name);
+        return tool ? [[name, tool]] : [];
+      }),
+    );
+  }
+
+  /** What is installed, for every tool of the table. Nothing is fetched or changed. */
+  async status(): Promise<ToolStatus[]> {
+    const asked = wayFromEnvironment();
+    return await Promise.all(
+      Object.values(this.#options.table).map(async (tool) => {
+        for (const way of waysFor(tool, asked)) {
+          const found = await this.#cache.find(await this.#keyOf(tool, way));
+          if (found.state === "good")
+            return { tool, way, version: versionOf(tool, way), installed: found.tool };
+        }
+        const [way = "release"] = waysFor(tool, asked);
+        return { tool, way, version: versionOf(tool, way), installed: undefined };
+      }),
+    );
+  }
+
+  /**
+   * Reads every installed file whole and compares its hash.
+   *
+   * @param discard whether to take away what is damaged, so that the next install makes it anew. Default: false.
+   */
+  async verify(
+    names: readonly string[] = Object.keys(this.#options.table),
+    discard = false,
+  ): Promise<{ tool: Tool; way: Way; found: Found }[]> {
+    const results: { tool: Tool; way: Way; found: Found }[] = [];
+    for (const tool of names.map((name) => this.#toolNamed(name)))
+      for (const way of waysOf(tool)) {
+        const key = await this.#keyOf(tool, way);
+        const found = await this.#cache.find(key, true);
+        if (found.state === "absent") continue;
+        results.push({ tool, way, found });
+        if (found.state === "bad" && discard)
+          await withFileLock(this.#cache.lockOf(key), () => this.#cache.discard(key));
+      }
+    return results;
+  }
+
+  #toolNamed(name: string): Tool {
+    const tool = Object.hasOwn(this.#options.table, name) ? this.#options.table[name] : undefined;
+    if (tool) return tool;
+    throw new LabError(
+      `There is no tool "${name}". The tools are ${Object.keys(this.#options.table).join(", ")}.`,
+      { exitCode: 2 },
+    );
+  }
+
+  #platformOf(tool: Tool): Platform {
+    const platform = this.#options.platform ?? hostPlatform();
+    return tool.runsOn === "machine" ? (platform.replace(/^[a-z]+/, "linux") as Platform) : platform;
+  }
+
+  async #keyOf(tool: Tool, way: Way): Promise<CacheKey> {
+    const recipe = createHash("sha256").update(JSON.stringify(tool.ways[way]));
+    const { package: built } = (way === "module" ? tool.ways.module : undefined) ?? {};
+    if (typeof built === "object")
+      recipe.update(await readFile(join(this.#recipes, built.recipe, "main.go"), "utf8"));
+    if (way === "bundled") recipe.update(this.#options.checkout).update(process.execPath);
+    return {
+      name: tool.name,
+      version: versionOf(tool, way),
+      way,
+      platform: this.#platformOf(tool),
+      recipe: recipe.digest("hex"),
+    };
+  }
+
+  get #recipes(): string {
+    return join(this.#options.checkout, "scripts/toolchain/go");
+  }
+
+  /** The tool from the cache. One that is damaged is discarded, with a sentence. */
+  async #installed(
+    tool: Tool,
+    asked: Way | undefined,
+    options: InstallOptions,
+  ): Promise<InstalledTool | undefined> {
+    for (const way of waysFor(tool, asked)) {
+      const key = await this.#keyOf(tool, way);
+      const found = await this.#cache.find(key);
+      if (found.state === "good") return installedTool(tool, way, found.tool);
+      if (found.state === "bad")
+        options.progress?.(tool.name, `what is in the cache is thrown away: ${found.reason}`);
+    }
+    return undefined;
+  }
+
+  async #make(
+    missing: readonly Tool[],
+    asked: Way | undefined,
+    options: InstallOptions,
+    signal: AbortSignal,
+  ): Promise<InstalledTool[]> {
+    const used = new Set<Download>();
+    const stop = new AbortController();
+    const either = AbortSignal.any([signal, stop.signal]);
+    const results = await Promise.allSettled(
+      missing.map(async (tool) => {
+        try {
+          return await this.#makeOne(tool, asked, options, either, used);
+        } catch (error) {
+          // Long builds are not begun for a lab that lacks a tool all the same.
+          stop.abort(error);
+          throw error;
+        }
+      }),
+    );
+    await Promise.all([...used].map((download) => forgetDownload(download, this.#downloads)));
+    signal.throwIfAborted();
+    const reasons = results.flatMap((result) =>
+      result.status === "rejected" ? [result.reason as unknown] : [],
+    );
+    if (reasons.length) throw stop.signal.reason ?? reasons[0];
+    return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+  }
+
+  async #makeOne(
+    tool: Tool,
+    asked: Way | undefined,
+    options: InstallOptions,
+    signal: AbortSignal,
+    used: Set<Download>,
+  ): Promise<InstalledTool> {
+    const progress: Progress = (line) => options.progress?.(tool.name, line);
+    const tried: string[] = [];
+    for (const way of waysFor(tool, asked)) {
+      const refused = await this.#refusal(tool, way, asked, signal);
+      if (refused !== undefined) {
+        tried.push(`- ${way}: ${refused}`);
+        continue;
+      }
+      const key = await this.#keyOf(tool, way);
+      try {
+        const made = await withFileLock(
+          this.#cache.lockOf(key),
+          async () => {
+            signal.throwIfAborted();
+            // Another process may have made it while this one waited.
+            const found = await this.#cache.find(key);
+            if (found.state === "good") return found.tool;
+            if (found.state === "bad") await this.#cache.discard(key);
+            const files = filesOf(tool, way, key.platform as Platform);
+            if (way === "release") return await this.#makeRelease(tool, key, files, progress, signal, used);
+            if (way === "module") return await this.#makeModule(tool, key, files, progress, signal);
+            return await this.#makeBundled(tool, key, files);
+          },
+          { progress, signal },
+        );
+        return installedTool(tool, way, made);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof LabError)) throw error;
+        if (error instanceof IntegrityError) throw error;
+        tried.push(`- ${way}: ${error.message}`);
+        progress(`the ${way} way failed: ${error.message.split("\n")[0]}`);
+      }
+    }
+    throw new LabError(
+      `${tool.name} ${tool.version} cannot be had here. Tried:\n${tried.join("\n")}\nMend one of these and run the same command again: what is done stays done.`,
+    );
+  }
+
+  /** Why a way is not open here. */
+  async #refusal(
+    tool: Tool,
+    way: Way,
+    asked: Way | undefined,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const platform = this.#platformOf(tool);
+    if (way === "release") {
+      if (!tool.ways.release?.downloads[platform]) return `there is none for ${platform}`;
+      // Whoever asks for releases wants to see why they do not come.
+      if (asked === "release") return undefined;
+      this.#reachable ??= (this.#options.probe ?? probeReleases)(signal);
+      return (await this.#reachable) ? undefined : "the places that releases are at do not answer";
+    }
+    if (way === "module") {
+      const host = this.#options.platform ?? hostPlatform();
+      if (platform !== host) return `it is built for ${platform} only there, not on ${host}`;
+      this.#go ??= (this.#options.findGo ?? findGo)();
+      const go = await this.#go;
+      return "missing" in go ? go.missing : undefined;
+    }
+    return undefined;
+  }
+
+  async #makeRelease(
+    tool: Tool,
+    key: CacheKey,
+    files: readonly string[],
+    progress: Progress,
+    signal: AbortSignal,
+    used: Set<Download>,
+  ): Promise<CachedTool> {
+    const { rewrite, stallMs, retries } = this.#options;
+    const options: DownloadOptions = {
+      folder: this.#downloads,
+      hashes: this.#hashes,
+      progress,
+      signal,
+      ...(rewrite ? { rewrite } : {}),
+      ...(stallMs ? { stallMs } : {}),
+      ...(retries === undefined ? {} : { retries }),
+    };
+    const leave = await this.#downloading.enter();
+    try {
+      return await this.#cache.add(key, files, async (folder) => {
+        for (const download of tool.ways.release?.downloads[key.platform as Platform] ?? []) {
+          const file = await downloadVerified(download, options);
+          used.add(download);
+          try {
+            if (download.unpack) await unpackFiles(file, download.unpack, folder);
+            else if (download.as) await copyFile(file, join(folder, download.as));
+          } finally {
+            await rm(file, { force: true });
+          }
+        }
+      });
+    } finally {
+      leave();
+    }
+  }
+
+  async #makeModule(
+    tool: Tool,
+    key: CacheKey,
+    files: readonly string[],
+    progress: Progress,
+    signal: AbortSignal,
+  ): Promise<CachedTool> {
+    const recipe = tool.ways.module;
+    const go = await this.#go;
+    if (!recipe || !go || "missing" in go) throw new Error(`${tool.name} has no module way`);
+    const work = join(this.#options.cache, "build", `${key.name}-${key.platform}`);
+    const context: BuildContext = {
+      go: go.command,
+      work,
+      recipes: this.#recipes,
+      progress,
+      signal,
+      ensureCompiler: this.#options.ensureCompiler ?? ensureCompiler,
+    };
+    const leaves = [await this.#preparing.enter()];
+    try {
+      signal.throwIfAborted();
+      const downloaded = await prepareModule(recipe, context);
+      progress("its modules are here; waiting for its turn to build");
+      leaves.push(await this.#building.enter());
+      leaves.shift()?.();
+      signal.throwIfAborted();
+      return await this.#cache.add(key, files, (folder) =>
+        buildModule(recipe, recipe.binary ?? tool.name, folder, downloaded, context),
+      );
+    } finally {
+      for (const leave of leaves) leave();
+      await rm(work, { recursive: true, force: true });
+    }
+  }
+
+  async #makeBundled(tool: Tool, key: CacheKey, files: readonly string[]): Promise<CachedTool> {
+    const bundled = tool.ways.bundled;
+    if (!bundled) throw new Error(`${tool.name} has no bundled way`);
+    const main = join(this.#options.checkout, bundled.main);
+    return await this.#cache.add(key, files, (folder) =>
+      writeFile(
+        join(folder, bundled.binary),
+        `#!/bin/sh\nexec ${shellQuote(process.execPath)} ${shellQuote(main)} "$@"\n`,
+        { mode: 0o755 },
+      ),
+    );
+  }
+}
+
+/** The files a tool gives when it is had this way: releases may bring more than the others. */
+function filesOf(tool: Tool, way: Way, platform: Platform): readonly string[] {
+  if (way !== "release") return tool.files;
+  const given = (tool.ways.release?.downloads[platform] ?? []).flatMap(({ unpack, as }) => [
+    ...Object.keys(unpack ?? {}),
+    ...(as ? [as] : []),
+  ]);
+  return [...new Set([...tool.files, ...given])];
+}
+
+/** The ways of a tool in the order they are tried: the asked one alone where the tool has it. */
+function waysFor(tool: Tool, asked: Way | undefined): readonly Way[] {
+  const ways = waysOf(tool);
+  if (asked === undefined) return ways;
+  if (ways.includes(asked)) return [asked];
+  // Asked to build, nothing is downloaded; asked to download, what has no release is built.
+  return asked === "release" ? ways : ways.filter((way) => way !== "release");
+}
+
+const installedTool = (tool: Tool, way: Way, cached: CachedTool): InstalledTool => ({
+  name: tool.name,
+  version: versionOf(tool, way),
+  way,
+  dir: cached.dir,
+  files: cached.files,
+});
+
+/** The `LAB_TOOLS_WAY` of the environment, if it is set to something other than `auto`. */
+function wayFromEnvironment(): Way | undefined {
+  const text = process.env.LAB_TOOLS_WAY;
+  return text === undefined || text === "" || text === "auto" ? undefined : parseWay(text, "LAB_TOOLS_WAY");
+}
+
+/**
+ * Reads the name of a way.
+ *
+ * @param where what holds the text, for the error.
+ */
+export function parseWay(text: string, where: string): Way {
+  const way = wayOrder.find((known) => known === text);
+  if (way) return way;
+  throw new LabError(`${where} is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`, {
+    exitCode: 2,
+  });
+}
+
+function hostPlatform(): Platform {
+  const os = process.platform;
+  const arch = { x64: "amd64", arm64: "arm64" }[process.arch as string] as "amd64" | "arm64" | undefined;
+  if ((os === "linux" || os === "darwin") && arch) return `${os}-${arch}`;
+  throw new LabError(
+    `The lab runs on Linux and macOS, on x86-64 and ARM64; this is ${process.platform} on ${process.arch}.`,
+    { exitCode: 2 },
+  );
+}
+
+async function probeReleases(signal: AbortSignal): Promise<boolean> {
+  try {
+    const timeout = AbortSignal.timeout(probeTimeoutMs);
+    const { status } = await fetch(probeUrl, {
+      method: "HEAD",
+      redirect: "manual",
+      signal: AbortSignal.any([timeout, signal]),
+    });
+    return status < 400;
+  } catch {
+    signal.throwIfAborted();
+    return false;
+  }
+}
+
+/** Runs work that Ctrl-C and the like end in order: the signal aborts, what is half done goes away, then it is reported. */
+async function interruptible<T>(
+  outer: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const own = new AbortController();
+  const interrupt = (name: NodeJS.Signals) =>
+    own.abort(
+      new LabError(`Interrupted by ${name}. What is done stays done; run the same command to go on.`, {
+        exitCode: 130,
+      }),
+    );
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const name of signals) process.on(name, interrupt);
+  try {
+    return await work(outer ? AbortSignal.any([own.signal, outer]) : own.signal);
+  } finally {
+    for (const name of signals) process.off(name, interrupt);
+  }
+}
+
+/** A C compiler with its library's headers, installed where it is missing and that is possible. */
+async function ensureCompiler(progress: Progress): Promise<void> {
+  const { failed } = await execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], {
+    input: "#include <stdlib.h>\n",
+    reject: false,
+  });
+  if (!failed) return;
+  const { ensurePackages } = await import("../host/packages.ts");
+  await ensurePackages(["gcc", "libc6-dev"], progress);
+}
+
+const shellQuote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
+
+const installer = new Installer({ cache: cacheDir, checkout: root, table: tools });
+
+/** The lab's own installer. */
+export const labInstaller: Installer = installer;
+
+/**
+ * Makes the lab's tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
+ *
+ * @param names only these are looked at.
+ * @throws LabError that says for every tool that cannot be had what was tried.
+ */
+export async function installTools<Name extends ToolName>(
+  names: readonly Name[],
+  options: InstallOptions = {},
+): Promise<Record<Name, InstalledTool>> {
+  for (const name of names)
+    if (!isToolName(name)) throw new LabError(`There is no tool "${name}".`, { exitCode: 2 });
+  return (await installer.install(names, options)) as Record<Name, InstalledTool>;
+}

@@ -1,0 +1,532 @@
+/** What the lab is made of. */
+export type ToolName =
+  | "pulumi"
+  | "pulumi-language-nodejs"
+  | "pulumi-kubernetes"
+  | "pulumi-command"
+  | "k3s"
+  | "traefik"
+  | "coredns"
+  | "helm"
+  | "metrics-server"
+  | "local-path-provisioner"
+  | "flannel"
+  | "k3d";
+
+/** How a tool can be had; `wayOrder` says what is tried first. */
+export type Way = "release" | "module" | "bundled";
+
+/**
+ * `release`: the project's official download, its SHA-256 checked. `module`: built here from its Go module.
+ * `bundled`: a stand-in that comes with this project.
+ */
+export const wayOrder: readonly Way[] = ["release", "module", "bundled"];
+
+/** Go's words for a platform, such as `linux-amd64`. */
+export type Platform = `${"linux" | "darwin"}-${"amd64" | "arm64"}`;
+
+/** Programs of this project that need tools. */
+export type StackName = "cluster" | "apps" | "k3d";
+
+/** One file to download. */
+export interface Download {
+  readonly url: string;
+  /** Hex. Without it the hash comes from `checksums`, and where neither has it nothing is installed. */
+  readonly sha256?: string;
+  /**
+   * Where the release publishes its SHA-256 sums, tried in turn: a list of `hash  name` lines, a bare hash, or the
+   * description of a GitHub release, which carries a digest for each file.
+   */
+  readonly checksums?: readonly string[];
+  /** Files to take out of a `.tar.gz`: path in the archive by name in the tool's folder. Default: the download itself. */
+  readonly unpack?: Readonly<Record<string, string>>;
+  /** Name in the tool's folder of a download that is not unpacked. */
+  readonly as?: string;
+}
+
+/** The official downloads of a tool. */
+export interface ReleaseWay {
+  readonly version?: string;
+  readonly downloads: Readonly<Partial<Record<Platform, readonly Download[]>>>;
+}
+
+/** How a tool is built from its Go module. */
+export interface ModuleWay {
+  readonly version?: string;
+  readonly module: string;
+  readonly moduleVersion: string;
+  /** The module's own sums, as `go.sum` has them: of its files and of its `go.mod`. */
+  readonly sum: string;
+  readonly goModSum: string;
+  /** Whether Go's checksum database knows the module. Default: true. Where it does not, only the pinned sums vouch for it. */
+  readonly inChecksumDatabase?: boolean;
+  /** The package to build, or a folder of `scripts/toolchain/go` that holds a `main` of ours. */
+  readonly package: string | { readonly recipe: string; readonly copy: readonly string[] };
+  readonly tags?: readonly string[];
+  readonly ldflags?: string;
+  /** `required`: needs a C compiler. `off`: a static binary. Default: as Go finds it. */
+  readonly cgo?: "required" | "off";
+  readonly cgoCflags?: string;
+  /** Versions that the module's own requirements leave too old, by module path. */
+  readonly require?: Readonly<Record<string, string>>;
+  /** Replacements beside the module's own. */
+  readonly replace?: Readonly<Record<string, string>>;
+  /** Name of the built program. Default: the tool's name. */
+  readonly binary?: string;
+  /** Files of the module itself that belong to the tool, with their SHA-256 in hex. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Seconds that the build takes on two cores with nothing cached: what a person is told to expect. */
+  readonly seconds: number;
+}
+
+/** A program of this project, run by the Node.js in use. */
+export interface BundledWay {
+  /** Relative to the checkout. */
+  readonly main: string;
+  readonly binary: string;
+}
+
+/** One tool: what it is for and every way to have it. */
+export interface Tool {
+  readonly name: ToolName;
+  readonly about: string;
+  /** The version of each way that names no other. */
+  readonly version: string;
+  /** Stacks that need it. */
+  readonly stacks: readonly StackName[];
+  /** Another tool that needs this one only when it was had as a module: K3s releases bring their own. Default: none. */
+  readonly besideModule?: ToolName;
+  /** `host`: runs on the computer itself. `machine`: runs on the lab's machines, which are Linux. Default: `host`. */
+  readonly runsOn?: "host" | "machine";
+  /** Names of the files it gives, whichever way it is had. */
+  readonly files: readonly string[];
+  readonly ways: {
+    readonly release?: ReleaseWay;
+    readonly module?: ModuleWay;
+    readonly bundled?: BundledWay;
+  };
+}
+
+const github = "https://github.com";
+
+/** The description of a GitHub release holds a SHA-256 of each of its files, whatever else the project publishes. */
+const githubRelease = (repository: string, tag: string): string =>
+  `https://api.github.com/repos/${repository}/releases/tags/${encodeURIComponent(tag)}`;
+
+const pulumiVersion = "v3.259.0";
+
+/** Pulumi's one archive carries the CLI and its language hosts; its name says x64 where Go says amd64. */
+function pulumiArchive(binary: string): ReleaseWay {
+  const download = (platform: string): readonly Download[] => [
+    {
+      url: `https://get.pulumi.com/releases/sdk/pulumi-${pulumiVersion}-${platform}.tar.gz`,
+      checksums: [
+        `${github}/pulumi/pulumi/releases/download/${pulumiVersion}/pulumi-${pulumiVersion.slice(1)}-checksums.txt`,
+        githubRelease("pulumi/pulumi", pulumiVersion),
+      ],
+      unpack: { [binary]: `pulumi/${binary}` },
+    },
+  ];
+  return {
+    version: pulumiVersion,
+    downloads: {
+      "linux-amd64": download("linux-x64"),
+      "linux-arm64": download("linux-arm64"),
+      "darwin-amd64": download("darwin-x64"),
+      "darwin-arm64": download("darwin-arm64"),
+    },
+  };
+}
+
+function pulumiPlugin(kind: string, version: string): ReleaseWay {
+  const repository = `pulumi/pulumi-${kind}`;
+  const binary = `pulumi-resource-${kind}`;
+  const download = (platform: Platform): readonly Download[] => [
+    {
+      url: `${github}/${repository}/releases/download/${version}/${binary}-${version}-${platform}.tar.gz`,
+      checksums: [
+        `${github}/${repository}/releases/download/${version}/pulumi-${kind}_${version.slice(1)}_checksums.txt`,
+        githubRelease(repository, version),
+      ],
+      unpack: { [binary]: binary },
+    },
+  ];
+  return {
+    downloads: {
+      "linux-amd64": download("linux-amd64"),
+      "linux-arm64": download("linux-arm64"),
+      "darwin-amd64": download("darwin-amd64"),
+      "darwin-arm64": download("darwin-arm64"),
+    },
+  };
+}
+
+const k3sRelease = "v1.34.8+k3s1";
+
+/** The installer of K3s releases, pinned to one commit of it; it installs any release. */
+const k3sInstaller: Download = {
+  url: "https://raw.githubusercontent.com/k3s-io/k3s/019b0afdd830e36f5e4b7a5b237e6a4339e6a6be/install.sh",
+  sha256: "68ae766b4c4fd2c8032f712cdd346c8f9d1ae60eaeb4736a1155effda44ea23d",
+  as: "install.sh",
+};
+
+function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
+  const folder = `${github}/k3s-io/k3s/releases/download/${encodeURIComponent(k3sRelease)}`;
+  const checksums = [`${folder}/sha256sum-${architecture}.txt`, githubRelease("k3s-io/k3s", k3sRelease)];
+  return [
+    { url: `${folder}/${architecture === "amd64" ? "k3s" : "k3s-arm64"}`, checksums, as: "k3s" },
+    { url: `${folder}/k3s-airgap-images-${architecture}.tar.gz`, checksums, as: "k3s-airgap-images.tar.gz" },
+    k3sInstaller,
+  ];
+}
+
+const helmDownload = (platform: Platform, sha256: string): readonly Download[] => [
+  {
+    url: `https://get.helm.sh/helm-v3.20.2-${platform}.tar.gz`,
+    sha256,
+    unpack: { helm: `${platform}/helm` },
+  },
+];
+
+const k3dDownload = (platform: Platform, sha256: string): readonly Download[] => [
+  { url: `${github}/k3d-io/k3d/releases/download/v5.8.3/k3d-${platform}`, sha256, as: "k3d" },
+];
+
+/** The version that K3s gives itself when it is built here, set as its own build script sets it. */
+function k3sLdflags(): string {
+  const version = "v1.25.4+k3s1";
+  const commit = "0dc63334c0db3e7b99244427615e091909fc486e";
+  const kubernetes = ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) => [
+    `${path}.gitVersion=${version}`,
+    `${path}.gitCommit=${commit}`,
+    `${path}.gitTreeState=clean`,
+    `${path}.buildDate=2022-11-15T21:54:39Z`,
+  ]);
+  const own = "github.com/k3s-io/k3s/pkg/version";
+  return linkerFlags([`${own}.Version=${version}`, `${own}.GitCommit=${commit.slice(0, 8)}`, ...kubernetes]);
+}
+
+/** Without symbol table and debug information, with these package variables set. */
+const linkerFlags = (variables: readonly string[] = []): string =>
+  ["-s -w", ...variables.map((variable) => `-X ${variable}`)].join(" ");
+
+/** Every tool of the lab, its version pinned: the one place that says what is installed, from where, with which hash. */
+export const tools: Readonly<Record<ToolName, Tool>> = {
+  pulumi: {
+    name: "pulumi",
+    about: "Pulumi's command line and engine",
+    version: pulumiVersion,
+    stacks: ["cluster", "apps", "k3d"],
+    files: ["pulumi"],
+    ways: {
+      release: pulumiArchive("pulumi"),
+      module: {
+        module: "github.com/pulumi/pulumi/pkg/v3",
+        moduleVersion: "v3.259.0",
+        sum: "h1:Zf4wiLmgdhTAyq5dtTVnNY26BjtGrJ85ZQYut2qG6xM=",
+        goModSum: "h1:/LDEE76XfaNuOs5GQxc6T9LVPmO3Wm8ZlSbFFfjDMjU=",
+        package: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+        ldflags: linkerFlags([`github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=${pulumiVersion}`]),
+        seconds: 180,
+      },
+    },
+  },
+  "pulumi-language-nodejs": {
+    name: "pulumi-language-nodejs",
+    about: "Runs the stacks' TypeScript for Pulumi",
+    version: pulumiVersion,
+    stacks: ["cluster", "apps", "k3d"],
+    files: ["pulumi-language-nodejs"],
+    ways: {
+      release: pulumiArchive("pulumi-language-nodejs"),
+      module: {
+        // The last version whose module holds the language host; newer ones keep it in a module that is not published.
+        version: "v3.68.0",
+        module: "github.com/pulumi/pulumi/sdk/v3",
+        moduleVersion: "v3.68.0",
+        sum: "h1:JWn3DGJhzoWL8bNbUdyLSSPeKS2F9mv14/EL9QeVT3w=",
+        goModSum: "h1:A/WHc5MlxU8GpX/sRmfQ9G0/Bxxl4GNdSP7TQmy4yIw=",
+        package: "github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/pulumi-language-nodejs",
+        ldflags: linkerFlags(),
+        seconds: 37,
+      },
+    },
+  },
+  "pulumi-kubernetes": {
+    name: "pulumi-kubernetes",
+    about: "Pulumi's plugin for Kubernetes resources",
+    version: "v4.25.0",
+    stacks: ["apps"],
+    files: ["pulumi-resource-kubernetes"],
+    ways: {
+      release: pulumiPlugin("kubernetes", "v4.25.0"),
+      module: {
+        // The commit of release v4.25.0.
+        module: "github.com/pulumi/pulumi-kubernetes/provider/v4",
+        moduleVersion: "v4.0.0-20260115033456-f47bc2d6f199",
+        sum: "h1:j2bphCf7c2YhnBrhwht2f3TNRRgcMImltUlAgzxr9H4=",
+        goModSum: "h1:61at6ZXhz4COFbTksqENrBzq5VUQ/LV8sdZ7WJt9KT4=",
+        inChecksumDatabase: false,
+        package: {
+          recipe: "pulumi-kubernetes",
+          copy: [
+            "cmd/pulumi-resource-kubernetes/schema.json",
+            "cmd/pulumi-resource-kubernetes/terraform-mapping.json",
+          ],
+        },
+        binary: "pulumi-resource-kubernetes",
+        ldflags: linkerFlags([
+          "main.version=4.25.0",
+          "github.com/pulumi/pulumi-kubernetes/provider/v4/pkg/version.Version=4.25.0",
+        ]),
+        seconds: 418,
+      },
+    },
+  },
+  "pulumi-command": {
+    name: "pulumi-command",
+    about: "Pulumi's plugin for local commands",
+    version: "v1.2.1",
+    stacks: ["cluster", "k3d"],
+    files: ["pulumi-resource-command"],
+    ways: {
+      release: pulumiPlugin("command", "v1.2.1"),
+      bundled: { main: "scripts/toolchain/command-provider/main.ts", binary: "pulumi-resource-command" },
+    },
+  },
+  k3s: {
+    name: "k3s",
+    about: "Kubernetes in one program, with its installer",
+    version: "v1.25.4+k3s1",
+    stacks: ["cluster", "k3d"],
+    runsOn: "machine",
+    files: ["k3s", "install.sh"],
+    ways: {
+      release: {
+        version: k3sRelease,
+        downloads: { "linux-amd64": k3sDownloads("amd64"), "linux-arm64": k3sDownloads("arm64") },
+      },
+      module: {
+        module: "github.com/k3s-io/k3s",
+        moduleVersion: "v1.25.5-0.20221115215439-0dc63334c0db",
+        sum: "h1:62LPZgwik1d7yQ9xs0iOOIGEF6Ywbjyv4PqVyAaoMBo=",
+        goModSum: "h1:bDqCO5RsW7NKzUuVoiRBTdUC3WWvVPDeWF3CmAXRS5g=",
+        package: "github.com/k3s-io/k3s/cmd/server",
+        tags: ["netcgo", "osusergo", "providerless", "urfave_cli_no_docs"],
+        ldflags: k3sLdflags(),
+        cgo: "required",
+        cgoCflags: "-DSQLITE_ENABLE_DBSTAT_VTAB=1",
+        // Its home is gone; this is where the project moved.
+        replace: { "inet.af/tcpproxy": "github.com/inetaf/tcpproxy v0.0.0-20240214030015-3ce58045626c" },
+        files: { "install.sh": "3f51c04045932cdaa9a7e222130a1744b72f5c3bdd668aa829663a2e578c195a" },
+        seconds: 236,
+      },
+    },
+  },
+  traefik: {
+    name: "traefik",
+    about: "K3s's ingress controller, for its image",
+    version: "v2.11.14",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["traefik"],
+    ways: {
+      module: {
+        module: "github.com/traefik/traefik/v2",
+        moduleVersion: "v2.11.14",
+        sum: "h1:TxYR6gnMW3xjA3qXHb65A+VrKa0VugH2tZ3BEKXoD1s=",
+        goModSum: "h1:jZCBQ6ccELy0tp0c19t5KET6UaWLvRetLDrzxzN2t2s=",
+        package: "github.com/traefik/traefik/v2/cmd/traefik",
+        ldflags: linkerFlags(["github.com/traefik/traefik/v2/pkg/version.Version=v2.11.14"]),
+        cgo: "off",
+        seconds: 225,
+      },
+    },
+  },
+  coredns: {
+    name: "coredns",
+    about: "K3s's cluster DNS, for its image",
+    version: "v1.9.4",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["coredns"],
+    ways: {
+      module: {
+        module: "github.com/coredns/coredns",
+        moduleVersion: "v1.9.4",
+        sum: "h1:SStEod1YmgIX+asjm5qOj17oqL22SmTxkS8Shq9zTeo=",
+        goModSum: "h1:I5S7QivE50qZVwi5Az8rB8xKFsg10aFn5Yw7+18LEZo=",
+        package: "github.com/coredns/coredns",
+        // Its own x/net reaches into package syscall, which linkers since Go 1.23 refuse.
+        require: { "golang.org/x/net": "v0.38.0", "golang.org/x/sys": "v0.31.0" },
+        ldflags: linkerFlags(),
+        cgo: "off",
+        seconds: 96,
+      },
+    },
+  },
+  helm: {
+    name: "helm",
+    about: "Installs K3s's Traefik chart, for the image of its jobs",
+    version: "v3.20.2",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["helm"],
+    ways: {
+      release: {
+        downloads: {
+          "linux-amd64": helmDownload(
+            "linux-amd64",
+            "258e830a9e613c8a7a302d6059b4bb3b9758f2f3e1bb8ea0d707ce10a9a72fea",
+          ),
+          "linux-arm64": helmDownload(
+            "linux-arm64",
+            "5ea2d6bc2cda3f8edf985e028809f5a9278f404fb8ab24044de9b7cb9b79a691",
+          ),
+        },
+      },
+      module: {
+        module: "helm.sh/helm/v3",
+        moduleVersion: "v3.20.2",
+        sum: "h1:binM4rvPx5DcNsa1sIt7UZi55lRbu3pZUFmQkSoRh48=",
+        goModSum: "h1:Fl1kBaWCpkUrM6IYXPjQ3bdZQfFrogKArqptvueZ6Ww=",
+        package: "helm.sh/helm/v3/cmd/helm",
+        ldflags: linkerFlags(["helm.sh/helm/v3/internal/version.version=v3.20.2"]),
+        cgo: "off",
+        seconds: 57,
+      },
+    },
+  },
+  "metrics-server": {
+    name: "metrics-server",
+    about: "K3s's metrics server, for its image",
+    version: "v0.6.1",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["metrics-server"],
+    ways: {
+      module: {
+        module: "sigs.k8s.io/metrics-server",
+        moduleVersion: "v0.6.1",
+        sum: "h1:XooqhTZu+HltKmPQYkzIarTvAbNvJOVhNLCqsZrznsI=",
+        goModSum: "h1:n0EsNkwCRklMlcIq4z2MzokErhVzg+Njly0tlWnl3yQ=",
+        package: "sigs.k8s.io/metrics-server/cmd/metrics-server",
+        ldflags: linkerFlags(),
+        cgo: "off",
+        seconds: 112,
+      },
+    },
+  },
+  "local-path-provisioner": {
+    name: "local-path-provisioner",
+    about: "K3s's volumes on the nodes' disks, for its image",
+    version: "v0.0.30",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["local-path-provisioner"],
+    ways: {
+      module: {
+        module: "github.com/rancher/local-path-provisioner",
+        moduleVersion: "v0.0.30",
+        sum: "h1:OkiuofkCSscddl7tma/B9Ox1wu+JEVSrP7IcZI65Ggo=",
+        goModSum: "h1:TqBzH7Qk0qgyzrX/PsG1X99IphVRnPaNWbWUDTxPTsw=",
+        package: "github.com/rancher/local-path-provisioner",
+        ldflags: linkerFlags(),
+        cgo: "off",
+        seconds: 56,
+      },
+    },
+  },
+  flannel: {
+    name: "flannel",
+    about: "The CNI plugin of K3s's network, which Debian's package lacks",
+    version: "v0.9.1",
+    stacks: ["cluster", "k3d"],
+    besideModule: "k3s",
+    runsOn: "machine",
+    files: ["flannel"],
+    ways: {
+      module: {
+        module: "github.com/containernetworking/plugins",
+        moduleVersion: "v0.9.1",
+        sum: "h1:FD1tADPls2EEi3flPc2OegIY1M9pUa9r2Quag7HMLV8=",
+        goModSum: "h1:xP/idU2ldlzN6m4p5LmGiwRDjeJr6FLK6vuiUwoH7P8=",
+        package: "github.com/containernetworking/plugins/plugins/meta/flannel",
+        // With its own cni it refuses the configuration K3s writes, of cniVersion 1.0.0.
+        require: { "github.com/containernetworking/cni": "v1.1.2" },
+        ldflags: linkerFlags(),
+        cgo: "off",
+        seconds: 2,
+      },
+    },
+  },
+  k3d: {
+    name: "k3d",
+    about: "K3s clusters in Docker",
+    version: "v5.8.3",
+    stacks: ["k3d"],
+    files: ["k3d"],
+    ways: {
+      release: {
+        downloads: {
+          "linux-amd64": k3dDownload(
+            "linux-amd64",
+            "dbaa79a76ace7f4ca230a1ff41dc7d8a5036a8ad0309e9c54f9bf3836dbe853e",
+          ),
+          "linux-arm64": k3dDownload(
+            "linux-arm64",
+            "0b8110f2229631af7402fb828259330985918b08fefd38b7f1b788a1c8687216",
+          ),
+          "darwin-amd64": k3dDownload(
+            "darwin-amd64",
+            "fd0f8e9e8ea4d8bc3674572ca6ed0833b639bf57c43c708616d937377324cfea",
+          ),
+          "darwin-arm64": k3dDownload(
+            "darwin-arm64",
+            "8da468daa7dc7cf7cdd4735f90a9bb05179fa27858250f62e3d8cdf5b5ca0698",
+          ),
+        },
+      },
+      module: {
+        module: "github.com/k3d-io/k3d/v5",
+        moduleVersion: "v5.8.3",
+        sum: "h1:TRgPQNEV48b2PYXfus2F7fPepE7BKub4erNkY17K8Zs=",
+        goModSum: "h1:bFlhRV/R1cPT42ZZzQAHPHUF33CbCT8VSbjtjTr3J1Y=",
+        package: "github.com/k3d-io/k3d/v5",
+        ldflags: linkerFlags(["github.com/k3d-io/k3d/v5/version.Version=v5.8.3"]),
+        cgo: "off",
+        seconds: 51,
+      },
+    },
+  },
+};
+
+export const toolNames = Object.keys(tools) as ToolName[];
+
+/** Whether a text names a tool. */
+export const isToolName = (text: string): text is ToolName => Object.hasOwn(tools, text);
+
+/** The version that a tool has when it is had this way. */
+export const versionOf = (tool: Tool, way: Way): string =>
+  (way === "bundled" ? undefined : tool.ways[way]?.version) ?? tool.version;
+
+/** The ways in which a tool can be had, the first choice first. */
+export const waysOf = (tool: Tool): readonly Way[] => wayOrder.filter((way) => tool.ways[way] !== undefined);
+
+/**
+ * The tools that these stacks need.
+ *
+ * @param way how K3s is had: a release of it brings the images whose programs are otherwise built here.
+ */
+export const toolsOf = (stacks: readonly StackName[], way: Way): ToolName[] =>
+  toolNames.filter((name) => {
+    const { stacks: needing, besideModule } = tools[name];
+    return (
+      needing.some((stack) => stacks.includes(stack)) && (besideModule === undefined || way === "module")
+    );
+  });
