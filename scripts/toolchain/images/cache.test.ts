@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -38,6 +38,7 @@ describe("the image cache", () => {
     assert.equal(first.written, true);
     assert.deepEqual(await write(image()), { path: first.path, written: false });
     assert.notEqual((await write(image("y"))).path, first.path);
+    await write(image());
     assert.notEqual((await write({ ...image(), config: { cmd: ["/other"] } })).path, first.path);
 
     await writeFile(join(folder, "program"), "BINARY");
@@ -48,6 +49,22 @@ describe("the image cache", () => {
     await chmod(join(folder, "program"), 0o644);
     assert.notEqual((await write(image())).path, first.path, "no longer executable");
     await chmod(join(folder, "program"), 0o755);
+  });
+
+  it("keeps the three used last", async () => {
+    const paths: string[] = [];
+    for (const content of ["1", "2", "3"]) paths.push((await write(image(content))).path);
+    await write(image("1"));
+    await write(image("4"));
+    const there = await Promise.all(
+      paths.map((path) =>
+        stat(path).then(
+          () => true,
+          () => false,
+        ),
+      ),
+    );
+    assert.deepEqual(there, [true, false, true]);
   });
 
   it("writes anew what was damaged, or has no recorded hash", async () => {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { cacheDir } from "../../paths.ts";
@@ -105,9 +105,27 @@ export async function cachedArchive(
       await rm(work, { recursive: true, force: true });
     }
     await hashes.of(archive);
+    await prune(base, name);
   }
+  const now = new Date();
+  await utimes(`${archive}.sha256`, now, now);
   await hashes.save();
   return archive;
+}
+
+/** Archives of one name that stay: a checkout beside this one may still use an older one. */
+const keptArchives = 3;
+
+/** Removes the archives of this name that were not used for longest. */
+async function prune(base: string, name: string): Promise<void> {
+  const used: { folder: string; at: number }[] = [];
+  for (const key of await readdir(base)) {
+    const folder = join(base, key);
+    const found = await stat(join(folder, `${name}.tar.sha256`)).catch(() => undefined);
+    if (found !== undefined) used.push({ folder, at: found.mtimeMs });
+  }
+  used.sort((a, b) => b.at - a.at);
+  for (const { folder } of used.slice(keptArchives)) await rm(folder, { recursive: true, force: true });
 }
 
 async function isWhole(archive: string, hashes: FileHashes): Promise<boolean> {
