@@ -3,6 +3,9 @@ import { engineMessages, engineServices, grpc } from "./protocol.ts";
 /** With more lines than this waiting, they travel together: the engine must not hold up a chatty command. */
 const singleLines = 50;
 
+/** Something to send, or whom to tell when all before it has been sent. */
+type Item = Entry | (() => void);
+
 interface Entry {
   readonly urn: string;
   readonly text: string;
@@ -14,8 +17,7 @@ interface Entry {
 /** Sends text to the engine's display, in order. What cannot be sent is dropped: the work goes on without it. */
 export class EngineLog {
   #client: InstanceType<typeof engineServices.EngineClient> | undefined;
-  /** What is to be sent, and whom to tell when it comes to that place. */
-  readonly #waiting: (Entry | (() => void))[] = [];
+  #waiting: Item[] = [];
   #isSending = false;
 
   /** @param address host:port of the engine. Default: none, and nothing is shown. */
@@ -27,6 +29,11 @@ export class EngineLog {
   attach(address: string): void {
     this.#client?.close();
     this.#client = new engineServices.EngineClient(address, grpc.credentials.createInsecure());
+  }
+
+  /** Ends the connection. */
+  close(): void {
+    this.#client?.close();
   }
 
   /** A line that a resource's command wrote. */
@@ -44,29 +51,22 @@ export class EngineLog {
     return new Promise((resolve) => this.#add(resolve));
   }
 
-  #add(entry: Entry | (() => void)): void {
+  #add(entry: Item): void {
     this.#waiting.push(entry);
     if (!this.#isSending) void this.#sendAll();
   }
 
   async #sendAll(): Promise<void> {
     this.#isSending = true;
-    for (let next = this.#waiting.shift(); next; next = this.#waiting.shift()) {
-      if (typeof next === "function") next();
-      else await this.#send(this.#joined(next));
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting;
+      this.#waiting = [];
+      for (const next of batch.length > singleLines ? joined(batch) : batch) {
+        if (typeof next === "function") next();
+        else await this.#send(next);
+      }
     }
     this.#isSending = false;
-  }
-
-  #joined(first: Entry): Entry {
-    if (this.#waiting.length < singleLines) return first;
-    const texts = [first.text];
-    for (let next = this.#waiting[0]; next; next = this.#waiting[0]) {
-      if (typeof next === "function" || next.urn !== first.urn || next.severity !== first.severity) break;
-      texts.push(next.text);
-      this.#waiting.shift();
-    }
-    return { ...first, text: texts.join("\n") };
   }
 
   #send(entry: Entry): Promise<void> {
@@ -79,4 +79,21 @@ export class EngineLog {
     request.setEphemeral(entry.isPassing);
     return new Promise((resolve) => client.log(request, () => resolve()));
   }
+}
+
+/** The same with neighbouring lines of one resource as one text. */
+function joined(batch: readonly Item[]): readonly Item[] {
+  const result: (Entry[] | (() => void))[] = [];
+  for (const next of batch) {
+    const last = result.at(-1);
+    if (typeof next === "function") result.push(next);
+    else if (Array.isArray(last) && last[0]?.urn === next.urn && last[0].severity === next.severity)
+      last.push(next);
+    else result.push([next]);
+  }
+  return result.flatMap((group): readonly Item[] => {
+    if (typeof group === "function") return [group];
+    const text = group.map((entry) => entry.text).join("\n");
+    return group.slice(0, 1).map((entry) => ({ ...entry, text }));
+  });
 }

@@ -16,9 +16,9 @@ while read -r line; do
     -*) running="\${running%% $pid *} \${running#* $pid }" ;;
   esac
 done
-for pid in $running; do kill -TERM -- "-$pid"; done 2>/dev/null
+for pid in $running; do kill -s TERM -- "-$pid"; done 2>/dev/null
 [ "$running" = " " ] || sleep ${graceMs / 1000}
-for pid in $running; do kill -KILL -- "-$pid"; done 2>/dev/null
+for pid in $running; do kill -s KILL -- "-$pid"; done 2>/dev/null
 `;
 
 /**

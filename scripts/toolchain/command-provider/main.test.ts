@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import pWaitFor from "p-wait-for";
+import { grpc, messages, Struct, services } from "./protocol.ts";
+import { isAlive, writtenPid } from "./testing.ts";
+
+const main = join(import.meta.dirname, "main.ts");
+const dir = mkdtempSync(join(tmpdir(), "command-provider-"));
+const env = { ...process.env, K3S_LAB_CACHE: join(dir, "cache") };
+
+after(() => rmSync(dir, { recursive: true }));
+
+/** A provider process in the middle of a command, and the id of a process that the command started. */
+async function startBusy(): Promise<{ provider: ChildProcess; sleeper: number }> {
+  const provider = spawn(process.execPath, [main], { stdio: ["ignore", "pipe", "inherit"], env });
+  const port = await firstLine(provider);
+  const client = new services.ResourceProviderClient(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
+  const file = join(dir, String(port));
+  const request = new messages.CreateRequest();
+  request.setUrn("urn:pulumi:dev::lab::command:local:Command::web");
+  request.setProperties(Struct.fromJavaScript({ create: `sleep 62 & echo $! > ${file}; wait` }));
+  client.create(request, () => client.close());
+  return { provider, sleeper: await writtenPid(file) };
+}
+
+function firstLine(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => child.stdout?.once("data", (chunk) => resolve(String(chunk).trim())));
+}
+
+for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
+  test(`a provider that ends by ${signal} leaves no process behind`, async () => {
+    const { provider, sleeper } = await startBusy();
+    assert.ok(isAlive(sleeper));
+    provider.kill(signal);
+    await pWaitFor(() => !isAlive(sleeper), { interval: 10, timeout: 6000 });
+  });
+}
+
+test("a provider whose engine is killed ends too", async () => {
+  const script = `"${process.execPath}" "${main}" & echo $!; wait`;
+  const engine = spawn("/bin/sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], env });
+  const provider = Number(await firstLine(engine));
+  await new Promise((resolve) => engine.stdout?.once("data", resolve));
+  engine.kill("SIGKILL");
+  await pWaitFor(() => !isAlive(provider), { interval: 20, timeout: 5000 });
+});
+
+test("--version says what it is", async () => {
+  const asked = spawn(process.execPath, [main, "--version"], { stdio: ["ignore", "pipe", "inherit"], env });
+  assert.match(await firstLine(asked), /^1\.2\.1\nK3s Lab's stand-in/);
+});

@@ -1,0 +1,358 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import type { ServiceError } from "@grpc/grpc-js";
+import type { LogRequest } from "@pulumi/pulumi/proto/engine_pb.js";
+import { EngineLog } from "./engine-log.ts";
+import { Processes } from "./processes.ts";
+import { Empty, engineMessages, engineServices, grpc, messages, Struct, services } from "./protocol.ts";
+import { Provider } from "./provider.ts";
+import { isAlive, writtenPid } from "./testing.ts";
+import { unknown, type WireObject } from "./values.ts";
+
+const signature = "4dabf18193072939515e22adb298388d";
+const secret = (value: string) => ({ [signature]: "1b47061264138c4ac30d75fd1eb44270", value });
+const urn = "urn:pulumi:dev::lab::command:local:Command::web";
+const remoteUrn = "urn:pulumi:dev::lab::command:remote:Command::web";
+
+const insecure = grpc.credentials.createInsecure();
+const engine = new grpc.Server();
+const server = new grpc.Server();
+const dir = mkdtempSync(join(tmpdir(), "command-provider-"));
+let client: InstanceType<typeof services.ResourceProviderClient>;
+let log: EngineLog;
+let shown: LogRequest.AsObject[] = [];
+
+function listen(target: typeof server): Promise<number> {
+  return new Promise((resolve, reject) =>
+    target.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, port) =>
+      error ? reject(error) : resolve(port),
+    ),
+  );
+}
+
+before(async () => {
+  engine.addService(engineServices.EngineService, {
+    log: (call: { request: LogRequest }, callback: (error: null, answer: object) => void) => {
+      shown.push(call.request.toObject());
+      callback(null, new Empty());
+    },
+  });
+  log = new EngineLog(`127.0.0.1:${await listen(engine)}`);
+  new Provider(log, new Processes()).serve(server);
+  client = new services.ResourceProviderClient(`127.0.0.1:${await listen(server)}`, insecure);
+});
+
+beforeEach(() => {
+  shown = [];
+});
+
+after(() => {
+  client.close();
+  log.close();
+  server.forceShutdown();
+  engine.forceShutdown();
+  rmSync(dir, { recursive: true });
+});
+
+function struct(object: WireObject) {
+  return Struct.fromJavaScript(object as Parameters<typeof Struct.fromJavaScript>[0]);
+}
+
+function ask<Answer>(
+  call: (callback: (error: ServiceError | null, answer: Answer) => void) => unknown,
+): Promise<Answer> {
+  return new Promise((resolve, reject) =>
+    call((error, answer) => (error ? reject(new Error(error.details)) : resolve(answer))),
+  );
+}
+
+async function create(
+  inputs: WireObject,
+  options: { preview?: boolean; timeout?: number; urn?: string } = {},
+) {
+  const request = new messages.CreateRequest();
+  request.setUrn(options.urn ?? urn);
+  request.setProperties(struct(inputs));
+  request.setPreview(options.preview ?? false);
+  request.setTimeout(options.timeout ?? 0);
+  const answer = await ask<InstanceType<typeof messages.CreateResponse>>((done) =>
+    client.create(request, done),
+  );
+  return { id: answer.getId(), state: answer.getProperties()?.toJavaScript() };
+}
+
+async function diff(olds: WireObject, news: WireObject, oldInputs?: WireObject) {
+  const request = new messages.DiffRequest();
+  request.setUrn(urn);
+  request.setOlds(struct(olds));
+  request.setNews(struct(news));
+  if (oldInputs) request.setOldInputs(struct(oldInputs));
+  const answer = await ask<InstanceType<typeof messages.DiffResponse>>((done) => client.diff(request, done));
+  return {
+    changes: answer.getChanges(),
+    replaces: answer.getReplacesList(),
+    kinds: Object.fromEntries(
+      [...answer.getDetaileddiffMap().entries()].map(([path, difference]) => [path, difference.getKind()]),
+    ),
+  };
+}
+
+async function check(news: WireObject, of = urn) {
+  const request = new messages.CheckRequest();
+  request.setUrn(of);
+  request.setNews(struct(news));
+  const answer = await ask<InstanceType<typeof messages.CheckResponse>>((done) =>
+    client.check(request, done),
+  );
+  return { inputs: answer.getInputs()?.toJavaScript(), failures: answer.toObject().failuresList };
+}
+
+test("create runs the command, shows its lines and keeps secrets secret", async () => {
+  const inputs = {
+    create: 'printf "%s\\n\\n" "$A"; cat >&2',
+    environment: { A: secret("hidden") },
+    stdin: secret("given"),
+  };
+  const { id, state } = await create(inputs);
+  assert.match(id, /^web[0-9a-f]{8}$/);
+  assert.deepEqual(state, { ...inputs, stdout: "hidden\n", stderr: "given" });
+  assert.deepEqual(shown.map(({ message }) => message).sort(), ["", "given", "hidden"]);
+  assert.deepEqual(
+    shown.map(({ urn: of, ephemeral, severity }) => ({ of, ephemeral, severity })),
+    Array(3).fill({ of: urn, ephemeral: true, severity: engineMessages.LogSeverity.INFO }),
+  );
+});
+
+for (const [logging, expected] of [
+  ["stdout", ["out"]],
+  ["stderr", ["err"]],
+  ["none", []],
+] as const) {
+  test(`logging ${logging} shows that alone, and returns all`, async () => {
+    const { state } = await create({ create: "echo out; echo err >&2", logging });
+    assert.deepEqual(
+      shown.map(({ message }) => message),
+      expected,
+    );
+    assert.deepEqual(state, { create: "echo out; echo err >&2", logging, stdout: "out", stderr: "err" });
+  });
+}
+
+test("many lines are all shown, in order", async () => {
+  await create({ create: "seq 1 2000" });
+  assert.deepEqual(
+    shown.flatMap(({ message }) => message.split("\n")),
+    Array.from({ length: 2000 }, (_, index) => String(index + 1)),
+  );
+});
+
+test("interpreter and dir are used", async () => {
+  const { state } = await create({
+    create: "process.stdout.write(process.cwd())",
+    interpreter: [process.execPath, "-e"],
+    dir,
+  });
+  assert.equal(state?.stdout, dir);
+});
+
+test("a failing command says how, which and what it wrote", async () => {
+  await assert.rejects(create({ create: 'echo "a"; echo b >&2; exit 3' }), {
+    message: 'exit status 3: running "echo \\"a\\"; echo b >&2; exit 3":\na\nb\n',
+  });
+});
+
+test("a command that ends by a signal says which", async () => {
+  await assert.rejects(create({ create: "kill -KILL $$" }), {
+    message: 'signal: killed: running "kill -KILL $$":\n',
+  });
+});
+
+test("a command that cannot start says why", async () => {
+  await assert.rejects(create({ create: "x", interpreter: ["no-such-program"] }), {
+    message: 'exec: "no-such-program": executable file not found in $PATH: running "x":\n',
+  });
+  await assert.rejects(create({ create: "x", interpreter: ["/no/such"] }), {
+    message: 'fork/exec /no/such: no such file or directory: running "x":\n',
+  });
+  await assert.rejects(create({ create: "x", dir: "/no/such" }), {
+    message: 'chdir /no/such: no such file or directory: running "x":\n',
+  });
+});
+
+test("a null byte in the environment is refused without its value", async () => {
+  await assert.rejects(create({ create: "x", environment: { A: "hidden\0" } }), (error: Error) => {
+    assert.match(error.message, /null byte/);
+    assert.doesNotMatch(error.message, /hidden/);
+    return true;
+  });
+});
+
+test("a long output is cut from the front of the error", async () => {
+  await assert.rejects(create({ create: "seq 1 100000; exit 1" }), (error: Error) => {
+    assert.match(error.message, /^exit status 1: running .*\n\[the first \d+ characters are left out\]\n/);
+    assert.match(error.message, /\n100000\n$/);
+    return true;
+  });
+});
+
+test("a timeout ends the command and all it started", async () => {
+  const started = Date.now();
+  await assert.rejects(create({ create: "sleep 60 & sleep 60; wait" }, { timeout: 0.2 }), {
+    message: 'timed out after 0.2 s: signal: terminated: running "sleep 60 & sleep 60; wait":\n',
+  });
+  assert.ok(Date.now() - started < 3000);
+});
+
+test("a preview runs nothing and takes unknown inputs", async () => {
+  const file = join(dir, "touched");
+  const inputs = { create: `touch ${file}`, environment: { A: unknown } };
+  const { state } = await create(inputs, { preview: true });
+  assert.deepEqual(state, { ...inputs, stdout: unknown, stderr: unknown });
+  const { state: listed } = await create({ create: `ls ${dir}` });
+  assert.doesNotMatch(String(listed?.stdout), /touched/);
+});
+
+test("assets and archives hold the chosen files", async () => {
+  const { state } = await create({
+    create: "mkdir -p sub; echo a > sub/a.txt; echo b > b.txt; echo c > c.log",
+    dir,
+    assetPaths: ["**.txt", "!b*"],
+    archivePaths: ["*.txt"],
+  });
+  const asset = (name: string, hash: string) => ({
+    [signature]: "c44067f5952c0a294b673a41bacd8c17",
+    path: join(dir, name),
+    hash,
+  });
+  assert.deepEqual(state?.assets, {
+    "sub/a.txt": asset("sub/a.txt", "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7"),
+  });
+  assert.deepEqual(state?.archive, {
+    [signature]: "0def7320c3a5731c473e5ecbe6d01bc7",
+    assets: { "b.txt": asset("b.txt", "0263829989b6fd954f72baaf2fc64bc2e2f01d692d4de72986ea808f6e99813f") },
+  });
+});
+
+test("update sees the output of the run before, delete too", async () => {
+  const request = new messages.UpdateRequest();
+  request.setUrn(urn);
+  request.setOlds(struct({ create: "x", stdout: "one", stderr: "two" }));
+  request.setNews(struct({ create: "x", update: 'echo "$PULUMI_COMMAND_STDOUT+$PULUMI_COMMAND_STDERR"' }));
+  const answer = await ask<InstanceType<typeof messages.UpdateResponse>>((done) =>
+    client.update(request, done),
+  );
+  assert.equal(answer.getProperties()?.toJavaScript().stdout, "one+two");
+
+  const file = join(dir, "deleted");
+  const removal = new messages.DeleteRequest();
+  removal.setUrn(urn);
+  removal.setProperties(
+    struct({
+      delete: `printf %s "$PULUMI_COMMAND_STDOUT" > ${file}; cat ${file}`,
+      stdout: secret("one"),
+      stderr: "",
+    }),
+  );
+  await ask((done) => client.delete(removal, done));
+  assert.deepEqual(shown.at(-1)?.message, "one");
+});
+
+test("diff tells updates from replacements", async () => {
+  const { UPDATE, UPDATE_REPLACE, ADD } = messages.PropertyDiff.Kind;
+  const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
+  const olds = { create: "c", environment: { A: "1" }, triggers: [1], stdout: "", stderr: "" };
+  assert.deepEqual(await diff(olds, { create: "c", environment: { A: "1" }, triggers: [1] }), {
+    changes: DIFF_NONE,
+    replaces: [],
+    kinds: {},
+  });
+  assert.deepEqual(await diff(olds, { create: "c", environment: { A: "2", B: "" }, triggers: [2] }), {
+    changes: DIFF_SOME,
+    replaces: ["triggers"],
+    kinds: { "environment.A": UPDATE, "environment.B": ADD, "triggers[0]": UPDATE_REPLACE },
+  });
+  assert.deepEqual(
+    (await diff({ create: "of the state" }, { create: "c" }, { create: "c" })).changes,
+    DIFF_NONE,
+  );
+});
+
+test("check passes good inputs on and names bad ones", async () => {
+  const inputs = { create: secret("c"), environment: { A: unknown } };
+  assert.deepEqual(await check(inputs), { inputs, failures: [] });
+  assert.deepEqual((await check({ create: true })).failures, [
+    { property: "create", reason: "expected a string, got a boolean" },
+  ]);
+});
+
+test("read gives back what it is given", async () => {
+  const request = new messages.ReadRequest();
+  request.setUrn(urn);
+  request.setId("web1");
+  request.setProperties(struct({ stdout: "s" }));
+  request.setInputs(struct({ create: "c" }));
+  const answer = await ask<InstanceType<typeof messages.ReadResponse>>((done) => client.read(request, done));
+  assert.deepEqual(
+    [answer.getId(), answer.getProperties()?.toJavaScript(), answer.getInputs()?.toJavaScript()],
+    ["web1", { stdout: "s" }, { create: "c" }],
+  );
+});
+
+async function invoke(token: string, args: WireObject) {
+  const request = new messages.InvokeRequest();
+  request.setTok(token);
+  request.setArgs(struct(args));
+  const answer = await ask<InstanceType<typeof messages.InvokeResponse>>((done) =>
+    client.invoke(request, done),
+  );
+  return { result: answer.getReturn()?.toJavaScript(), failures: answer.toObject().failuresList };
+}
+
+test("the function runs a command and returns its output", async () => {
+  assert.deepEqual(await invoke("command:local:run", { command: "echo hi" }), {
+    result: { command: "echo hi", stdout: "hi", stderr: "" },
+    failures: [],
+  });
+  assert.deepEqual((await invoke("command:local:run", {})).failures, [
+    { property: "command", reason: 'the required property "command" is missing' },
+  ]);
+});
+
+test("what the stand-in does not carry is said, with what to use", async () => {
+  const expected =
+    /^command:remote:Command is not carried by K3s Lab's stand-in .*command\.local\.Command.*plugin install/;
+  await assert.rejects(check({}, remoteUrn), { message: expected });
+  await assert.rejects(create({}, { urn: remoteUrn }), { message: expected });
+  await assert.rejects(invoke("command:remote:run", {}), /not carried/);
+  await assert.rejects(check({}, urn.replace("Command", "Other")), {
+    message: "Resource 'command:local:Other' not found",
+  });
+});
+
+test("it tells its version, and its schema holds what it carries", async () => {
+  const info = await ask<{ getVersion(): string }>((done) => client.getPluginInfo(new Empty(), done));
+  assert.equal(info.getVersion(), "1.2.1");
+  const answer = await ask<InstanceType<typeof messages.GetSchemaResponse>>((done) =>
+    client.getSchema(new messages.GetSchemaRequest(), done),
+  );
+  const schema = JSON.parse(answer.getSchema());
+  assert.match(schema.description, /stand-in/);
+  assert.deepEqual(Object.keys(schema.resources), ["command:local:Command"]);
+  assert.deepEqual(Object.keys(schema.functions), ["command:local:run"]);
+});
+
+test("cancel ends what runs, with what it started, and refuses what comes", async () => {
+  const marker = join(dir, "started");
+  const script = join(dir, "long.sh");
+  writeFileSync(script, `sleep 61 & echo $! > ${marker}; wait`);
+  const running = create({ create: `sh ${script}` });
+  const seen = assert.rejects(running, /^Error: cancelled: signal: terminated: running/);
+  const started = await writtenPid(marker);
+  await ask((done) => client.cancel(new Empty(), done));
+  await seen;
+  assert.ok(!isAlive(started));
+  await assert.rejects(create({ create: "echo late" }), { message: 'cancelled: running "echo late":\n' });
+});
