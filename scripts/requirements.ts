@@ -1,0 +1,96 @@
+import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
+import { BlockList } from "node:net";
+import { freemem, networkInterfaces } from "node:os";
+import type { ClusterConfig } from "../stacks/config.ts";
+import { LabError } from "./errors.ts";
+import { cacheDir, labDir } from "./paths.ts";
+
+const GiB = 1024 ** 3;
+const MiB = 1024 ** 2;
+
+/** Free disk that tools, images and machines take from nothing; K3s evicts pods when a disk is nearly full. */
+const diskNeeded = 8 * GiB;
+
+/** What a computer has to offer; bytes. */
+export interface HostFacts {
+  readonly memoryAvailable: number;
+  readonly diskFree: readonly { readonly path: string; readonly bytes: number }[];
+  readonly addresses: readonly { readonly interface: string; readonly address: string }[];
+}
+
+/**
+ * What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does.
+ * @param ownInterfaces tells the bridges of the lab's own network, which an earlier `up` made.
+ */
+export function missingRequirements(
+  { machines, network }: Pick<ClusterConfig, "machines" | "network">,
+  facts: HostFacts,
+  ownInterfaces: RegExp = /^(br-|virbr|vboxnet)/,
+): string[] {
+  const faults: string[] = [];
+  const wanted = machines.reduce((sum, { memory }) => sum + memory * MiB, 0);
+  if (wanted > facts.memoryAvailable)
+    faults.push(
+      `The machines ask for ${gib(wanted)} of memory and ${gib(facts.memoryAvailable)} is available: lower \`memory\` in the stack file, or end other programs.`,
+    );
+  for (const { path, bytes } of facts.diskFree)
+    if (bytes < diskNeeded)
+      faults.push(
+        `${path} has ${gib(bytes)} free and the lab needs ${gib(diskNeeded)}: free some disk, or set K3S_LAB_CACHE to a folder on another.`,
+      );
+  const [base = "", bits = "0"] = network.split("/");
+  const list = new BlockList();
+  list.addSubnet(base, Number(bits));
+  for (const { interface: name, address } of facts.addresses)
+    if (list.check(address) && !ownInterfaces.test(name))
+      faults.push(
+        `The interface ${name} already has ${address}, inside the lab's network ${network}: set another \`k3s-lab:network\` and addresses, or take ${name} down.`,
+      );
+  return faults;
+}
+
+/**
+ * Refuses, before anything is touched, a cluster that this computer cannot hold.
+ * @throws LabError (exit code 2) with every reason.
+ */
+export async function checkRequirements(config: ClusterConfig): Promise<void> {
+  for (const folder of [labDir, cacheDir]) await checkWritable(folder);
+  const faults = missingRequirements(config, await hostFacts());
+  if (faults.length) throw new LabError(faults.join("\n"), { exitCode: 2 });
+}
+
+async function checkWritable(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await access(folder, constants.W_OK);
+  } catch (cause) {
+    throw new LabError(
+      `${folder} cannot be written: ${(cause as Error).message}. Give yourself the right to write there and try again.`,
+      {
+        cause,
+        exitCode: 2,
+      },
+    );
+  }
+}
+
+async function hostFacts(): Promise<HostFacts> {
+  const { bavail, bsize } = await statfs(cacheDir);
+  const addresses = Object.entries(networkInterfaces()).flatMap(([name, list = []]) =>
+    list.filter(({ family }) => family === "IPv4").map(({ address }) => ({ interface: name, address })),
+  );
+  return {
+    memoryAvailable: await memoryAvailable(),
+    diskFree: [{ path: cacheDir, bytes: bavail * bsize }],
+    addresses,
+  };
+}
+
+/** Linux counts memory that it can take back from caches as available; elsewhere only free memory is known. */
+async function memoryAvailable(): Promise<number> {
+  const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
+  const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1];
+  return kib === undefined ? freemem() : Number(kib) * 1024;
+}
+
+const gib = (bytes: number): string => `${(bytes / GiB).toFixed(1)} GiB`;

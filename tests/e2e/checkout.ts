@@ -1,0 +1,92 @@
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import { root } from "../../scripts/paths.ts";
+
+/** How a command ended. */
+export interface Outcome {
+  readonly command: string;
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  /** Standard output and error as they came. */
+  readonly all: string;
+  readonly seconds: number;
+}
+
+/** A copy of the checkout that a test may edit and bring labs up from; a developer's own `.lab` is not in it. */
+export interface Checkout {
+  readonly directory: string;
+  /** Runs `scripts/lab`. A failure does not throw: tests look at the exit code. */
+  lab(...args: string[]): Promise<Outcome>;
+  /** Runs a program as a user would after `eval "$(scripts/lab env)"`. A failure does not throw. */
+  run(program: string, ...args: string[]): Promise<Outcome>;
+  /** Replaces a text that occurs exactly once in a file of the copy. */
+  edit(file: string, from: string, to: string): Promise<void>;
+  /** Node and pod states and the last log lines of K3s: what a failed test shows. */
+  evidence(): Promise<string>;
+  remove(): Promise<void>;
+}
+
+/** Copies what git would have in a fresh clone, uncommitted changes included; the dependencies are linked. */
+export async function copyCheckout(): Promise<Checkout> {
+  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-e2e-"));
+  const { stdout } = await execa("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
+    cwd: root,
+  });
+  for (const file of stdout.split("\0").filter(Boolean))
+    await cp(join(root, file), join(directory, file)).catch(ignoreDeleted);
+  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+
+  const start = async (
+    program: string,
+    args: readonly string[],
+    env: Record<string, string> = {},
+  ): Promise<Outcome> => {
+    const result = await execa(program, args, {
+      cwd: directory,
+      reject: false,
+      all: true,
+      stdin: "ignore",
+      env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
+    });
+    const { command, exitCode, stdout, all, durationMs } = result;
+    return { command, exitCode, stdout, all, seconds: durationMs / 1000 };
+  };
+  const lab = (...args: string[]) => start("scripts/lab", args);
+  const run = async (program: string, ...args: string[]) =>
+    start(program, args, JSON.parse((await lab("env", "--json")).stdout) as Record<string, string>);
+
+  return {
+    directory,
+    lab,
+    run,
+    edit: async (file, from, to) => {
+      const path = join(directory, file);
+      const parts = (await readFile(path, "utf8")).split(from);
+      if (parts.length !== 2)
+        throw new Error(`${file} holds ${JSON.stringify(from)} ${parts.length - 1} times, not once`);
+      await writeFile(path, parts.join(to));
+    },
+    evidence: async () => {
+      const asked = [
+        await run("kubectl", "get", "nodes,pods", "--all-namespaces", "--output=wide"),
+        await run("kubectl", "get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
+        await run("docker", "ps", "--all"),
+        ...(await Promise.all(
+          ["server", "agent"].map((name) =>
+            run("vagrant", "ssh", name, "--command", "sudo journalctl --no-pager --lines 30 --unit 'k3s*'"),
+          ),
+        )),
+      ];
+      return asked
+        .map(({ command, all }) => `$ ${command}\n${all.split("\n").slice(-40).join("\n")}`)
+        .join("\n\n");
+    },
+    remove: () => rm(directory, { recursive: true, force: true }),
+  };
+}
+
+function ignoreDeleted(error: NodeJS.ErrnoException): void {
+  if (error.code !== "ENOENT") throw error;
+}

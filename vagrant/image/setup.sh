@@ -1,0 +1,40 @@
+#!/bin/sh
+# Turns a bare Debian with systemd into a machine: user vagrant, ssh by key, only the units that a machine needs.
+set -eu
+
+useradd --create-home --shell /bin/bash vagrant
+# "*" and not "!": sshd refuses a locked account even with a key.
+usermod --password '*' vagrant
+install -d -o vagrant -g vagrant -m 0700 /home/vagrant/.ssh
+echo 'vagrant ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/vagrant
+chmod 0440 /etc/sudoers.d/vagrant
+
+cat >/etc/ssh/sshd_config.d/lab.conf <<'CONF'
+PasswordAuthentication no
+UseDNS no
+CONF
+
+# Every machine makes its own host keys and id at its first start.
+rm -f /etc/ssh/ssh_host_*
+: >/etc/machine-id
+mkdir -p /etc/systemd/system/ssh.service.d
+cat >/etc/systemd/system/ssh.service.d/host-keys.conf <<'CONF'
+[Service]
+ExecStartPre=
+ExecStartPre=/bin/sh -c 'test -s /etc/ssh/ssh_host_ed25519_key || ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key'
+ExecStartPre=/usr/sbin/sshd -t
+CONF
+echo 'HostKey /etc/ssh/ssh_host_ed25519_key' >>/etc/ssh/sshd_config.d/lab.conf
+
+mkdir -p /etc/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
+
+# K3s starts its own containerd; the rest a container has no use for.
+systemctl mask --quiet \
+  containerd.service getty.target console-getty.service systemd-logind.service systemd-udevd.service \
+  systemd-udev-trigger.service systemd-timesyncd.service systemd-networkd.service systemd-resolved.service \
+  apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-tmpfiles-clean.timer \
+  systemd-modules-load.service systemd-sysctl.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+  sys-kernel-config.mount sys-fs-fuse-connections.mount
+systemctl enable --quiet ssh.service
+systemctl set-default --quiet multi-user.target

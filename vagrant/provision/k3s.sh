@@ -1,0 +1,120 @@
+#!/bin/bash
+# Installs K3s on this machine by K3s's own installer, or brings an installed one up to date. Run as root.
+#
+#   NODE_NAME, NODE_IP, NODE_ROLE   the node: its name, its address on the lab's network, server | agent
+#   K3S_VERSION                     the release, such as v1.25.4+k3s1; empty: the one that the machine carries
+#   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
+#   SERVER_IP                       for an agent: the address of its server
+#   ~vagrant/.k3s-token             the secret that joins nodes, mode 0600; moved to /etc/rancher/k3s/token
+#
+# Flags: https://docs.k3s.io/cli/server and https://docs.k3s.io/cli/agent
+set -euo pipefail
+
+# What the machine was made with, where nothing can be downloaded: K3s, its installer, images, manifests.
+readonly carried=/opt/k3s-lab
+readonly ready_within=180 # seconds
+
+service=k3s uninstall=k3s-uninstall.sh
+if [ "$NODE_ROLE" = agent ]; then service=k3s-agent uninstall=k3s-agent-uninstall.sh; fi
+
+die() {
+  echo "k3s.sh on $NODE_NAME: $*" >&2
+  exit 1
+}
+
+# The lab's interface is the one that carries the address; the lab promises that it is eth1.
+interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
+[ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)"
+[ "$interface" = eth1 ] || die "$NODE_IP is on $interface, not on eth1; check the network of the machine in the Vagrantfile"
+
+# K3s's configuration file holds what the user did not ask for but the machine needs; the flags stay the user's own.
+write_config() {
+  install -d -m 0755 /etc/rancher/k3s
+  if [ -f ~vagrant/.k3s-token ]; then
+    install -m 0600 -o root ~vagrant/.k3s-token /etc/rancher/k3s/token
+    rm -f ~vagrant/.k3s-token
+  fi
+  [ -s /etc/rancher/k3s/token ] || die "the token is missing: copy it to ~vagrant/.k3s-token first"
+  {
+    echo "token-file: /etc/rancher/k3s/token"
+    if [ -d $carried/containerd ]; then
+      # Images that came with the machine cannot be pulled again, so a full disk must not delete them.
+      echo "kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
+      # Without a name server that pods can use, K3s would send their questions to a public one.
+      echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
+      echo "resolv-conf: /etc/rancher/k3s/resolv.conf"
+    fi
+  } >/etc/rancher/k3s/config.yaml
+}
+
+# Links, for uninstalling removes K3s from its places and the retry needs it again.
+place_carried() {
+  [ -x $carried/k3s ] || return 0
+  local own
+  own=$($carried/k3s --version | awk 'NR == 1 { print $3 }')
+  if [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
+    die "K3s $K3S_VERSION was asked for and this machine carries $own, and can download no other; set k3s.version to $own"
+  fi
+  ln -sf $carried/k3s /usr/local/bin/k3s
+  if [ "$NODE_ROLE" = server ]; then
+    mkdir -p /var/lib/rancher/k3s/server/manifests
+    cp $carried/manifests/*.yaml /var/lib/rancher/k3s/server/manifests/ 2>/dev/null || true
+  fi
+  if [ -d $carried/containerd ]; then link_image_store; fi
+}
+
+# Puts the carried images into K3s's image store without copying them: containerd's small databases are copied, the
+# unpacked images and their blobs are links. What K3s adds later lies in its own folder.
+link_image_store() {
+  local from=$carried/containerd to=/var/lib/rancher/k3s/agent/containerd
+  if [ -d $to ]; then return 0; fi
+  local snapshots=io.containerd.snapshotter.v1.overlayfs
+  mkdir -p $to/$snapshots/snapshots
+  cp -r $from/io.containerd.metadata.v1.bolt $to/
+  cp -rs $from/io.containerd.content.v1.content $to/
+  cp $from/$snapshots/metadata.db $to/$snapshots/
+  ln -s $from/$snapshots/snapshots/* $to/$snapshots/snapshots/
+}
+
+run_installer() {
+  local exec_args="$NODE_ROLE --node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}"
+  if [ "$NODE_ROLE" = agent ]; then exec_args="$exec_args --server=https://$SERVER_IP:6443"; fi
+  write_config
+  place_carried
+  if [ -x $carried/k3s ]; then
+    INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_EXEC="$exec_args" sh $carried/install.sh
+  else
+    INSTALL_K3S_VERSION="${K3S_VERSION:-}" INSTALL_K3S_EXEC="$exec_args" sh $carried/install.sh
+  fi
+}
+
+is_ready() {
+  if [ "$NODE_ROLE" = server ]; then
+    [ "$(kubectl get node "$NODE_NAME" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]
+  else
+    # An agent may ask for its own node with the kubelet's rights.
+    [ "$(kubectl --kubeconfig /var/lib/rancher/k3s/agent/kubelet.kubeconfig get node "$NODE_NAME" \
+      -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]
+  fi
+}
+
+wait_until_ready() {
+  local deadline=$((SECONDS + ready_within))
+  until is_ready; do
+    if [ $SECONDS -ge $deadline ] || ! systemctl is-active --quiet $service; then
+      journalctl --no-pager --lines 30 --unit $service >&2
+      echo "k3s.sh on $NODE_NAME: the node was not Ready after ${ready_within} s, or $service ended; its last lines are above" >&2
+      return 1
+    fi
+    read -r -t 0.3 <> <(:) || true
+  done
+}
+
+if ! { run_installer && wait_until_ready; }; then
+  echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
+  if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
+  cp /etc/rancher/k3s/token ~vagrant/.k3s-token
+  if [ -x /usr/local/bin/$uninstall ]; then /usr/local/bin/$uninstall; fi
+  run_installer
+  wait_until_ready
+fi
