@@ -1,0 +1,57 @@
+import { type Agent as HttpAgent, request as requestHttp } from "node:http";
+import { type Agent as HttpsAgent, request as requestHttps } from "node:https";
+
+/** What an HTTP server answered. */
+export interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
+}
+
+export interface HttpOptions {
+  /** A `Host` here goes out as it is, whatever the URL says. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** For the whole exchange, in milliseconds. Default: 3000. */
+  readonly timeout?: number;
+  /** Keeps connections and, for https, the certificates. Default: one new connection for each request. */
+  readonly agent?: HttpAgent | HttpsAgent;
+}
+
+/**
+ * GETs a URL. Unlike `fetch` it sends the `Host` header that it is given, and takes a certificate authority and a client
+ * certificate from its agent.
+ *
+ * @throws Error whose message says in a few words why there is no answer; never later than `timeout`.
+ */
+export function get(
+  url: string,
+  { headers = {}, timeout = 3000, agent }: HttpOptions = {},
+): Promise<HttpAnswer> {
+  const secure = url.startsWith("https:");
+  const signal = AbortSignal.timeout(timeout);
+  const options = { headers, signal, agent: agent ?? false };
+  return new Promise((resolve, reject) => {
+    const fail = (cause: NodeJS.ErrnoException) =>
+      reject(new Error(signal.aborted ? `no answer within ${timeout / 1000} s` : reason(cause), { cause }));
+    const request = (secure ? requestHttps : requestHttp)(url, options, async (response) => {
+      try {
+        const parts: Buffer[] = [];
+        for await (const part of response) parts.push(part as Buffer);
+        resolve({ status: response.statusCode ?? 0, body: Buffer.concat(parts).toString("utf8") });
+      } catch (error) {
+        fail(error as NodeJS.ErrnoException);
+      }
+    });
+    request.on("error", fail).end();
+  });
+}
+
+const reasons: Record<string, string> = {
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection closed without an answer",
+  EHOSTUNREACH: "no route to this address",
+  ENETUNREACH: "no route to this network",
+  EINVAL: "no route to this address",
+  ETIMEDOUT: "no answer",
+};
+
+const reason = ({ code, message }: NodeJS.ErrnoException): string => reasons[code ?? ""] ?? message;

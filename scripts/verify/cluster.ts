@@ -1,0 +1,250 @@
+import type { ClusterConfig, Machine } from "../../stacks/config.ts";
+import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
+import { type Deployment, isReady, type Node, type Pod, podState } from "./kubernetes.ts";
+import type { MachineFacts } from "./machines.ts";
+
+/** What was found out about a cluster and its machines. */
+export interface ClusterFindings {
+  /** By the machine's name. */
+  readonly machines: Readonly<Record<string, Answer<MachineFacts>>>;
+  readonly version: Answer<string>;
+  readonly nodes: Answer<readonly Node[]>;
+  /** Of the namespace kube-system. */
+  readonly pods: Answer<readonly Pod[]>;
+  readonly deployments: Answer<readonly Deployment[]>;
+}
+
+/** K3s's own add-ons that are Deployments, by the word that `--disable` takes. */
+const addOns = {
+  coredns: "coredns",
+  traefik: "traefik",
+  "local-storage": "local-path-provisioner",
+  "metrics-server": "metrics-server",
+} as const;
+
+/**
+ * Judges a cluster by its stack file.
+ * @param stack begins each check's id.
+ * @param version the K3s release that was asked for.
+ */
+export function checkCluster(
+  stack: string,
+  { machines, network, k3s }: ClusterConfig,
+  version: string,
+  found: ClusterFindings,
+): Check[] {
+  const flags = new Flags(k3s.serverArgs);
+  const perMachine = machines.flatMap((machine) => [
+    ...checkMachine(machine, network, flags.value("--flannel-backend") ?? "vxlan", found),
+    ...checkNode(machine, version, found),
+  ]);
+  const names = machines.map(({ name }) => name).sort();
+  const whole: Judgement[] = [
+    {
+      id: "nodes",
+      title: "the nodes are the machines of the stack file",
+      expected: names.join(", "),
+      actual: map(found.nodes, (nodes) =>
+        nodes
+          .map(({ metadata }) => metadata.name)
+          .sort()
+          .join(", "),
+      ),
+      hint: "Run `scripts/lab up`; take a node away that should not be there with `kubectl delete node NAME`.",
+    },
+    {
+      id: "api-version",
+      title: "the API server's version",
+      expected: version,
+      actual: found.version,
+      hint: "Run `scripts/lab up`: it installs the version that the stack file asks for.",
+    },
+    {
+      id: "system-pods",
+      title: "every pod in kube-system is ready",
+      expected: "all ready",
+      actual: map(found.pods, describeSystemPods),
+      hint: "See why: `kubectl --namespace kube-system describe pod NAME` and `kubectl --namespace kube-system logs NAME`.",
+    },
+    ...checkAddOns(flags, names, found),
+  ];
+  return [...perMachine, ...whole].map((one) => judge({ ...one, id: `${stack}/${one.id}` }));
+}
+
+function checkMachine(
+  { name, ip }: Machine,
+  network: string,
+  backend: string,
+  found: ClusterFindings,
+): Judgement[] {
+  const facts = found.machines[name] ?? { ok: false, reason: `the machine ${name} was not asked` };
+  const address: Judgement = {
+    id: `${name}/eth1`,
+    title: `${name}: eth1 carries its address`,
+    expected: `${ip}/${network.split("/")[1]} on eth1`,
+    actual: map(facts, (value) => describeAddress(value, ip)),
+    hint: `Make the machine anew: \`scripts/lab down\`, then \`scripts/lab up\`.`,
+  };
+  const flannel: Judgement = {
+    id: `${name}/flannel`,
+    title: `${name}: flannel's tunnel starts at its address on eth1`,
+    expected: `vxlan over eth1 from ${ip}`,
+    actual: map(facts, describeFlannel),
+    hint: `K3s on ${name} must run with --flannel-iface=eth1: run \`scripts/lab up\`.`,
+  };
+  // Only this backend has a device of its own.
+  return backend === "vxlan" ? [address, flannel] : [address];
+}
+
+function describeAddress({ addresses }: MachineFacts, ip: string): string {
+  for (const { ifname, addr_info } of addresses) {
+    const mine = addr_info.find(({ local }) => local === ip);
+    if (mine) return `${ip}/${mine.prefixlen} on ${ifname}`;
+  }
+  const eth1 = addresses.find(({ ifname }) => ifname === "eth1");
+  if (!eth1) return "there is no eth1";
+  return `eth1 has ${eth1.addr_info.map(({ local }) => local).join(", ") || "no address"}`;
+}
+
+function describeFlannel({ flannel: [device] }: MachineFacts): string {
+  if (!device) return "there is no device flannel.1";
+  const { info_kind, info_data } = device.linkinfo;
+  return `${info_kind ?? "a device"} over ${info_data.link ?? "nothing"} from ${info_data.local ?? "no address"}`;
+}
+
+function checkNode({ name, role, ip }: Machine, version: string, { nodes }: ClusterFindings): Judgement[] {
+  const node: Answer<Node> = nodes.ok ? find(nodes.value, name, "the cluster has no such node") : nodes;
+  const up = "Run `scripts/lab up`: it installs K3s with the flags that the stack file asks for.";
+  const log = role === "server" ? "k3s" : "k3s-agent";
+  return [
+    {
+      id: `${name}/ready`,
+      title: `${name}: the node is Ready`,
+      expected: "Ready",
+      actual: map(node, ({ status }) => {
+        const ready = status.conditions.find(({ type }) => type === "Ready");
+        return ready?.status === "True" ? "Ready" : `NotReady: ${ready?.message ?? "nothing heard of it"}`;
+      }),
+      hint: `See its log: \`vagrant ssh ${name} --command "sudo journalctl --unit ${log} --lines 50"\`.`,
+    },
+    {
+      id: `${name}/node-ip`,
+      title: `${name}: the node's address`,
+      expected: ip,
+      actual: map(node, ({ status }) => {
+        const internal = status.addresses.filter(({ type }) => type === "InternalIP");
+        return internal.map(({ address }) => address).join(", ") || "none";
+      }),
+      hint: up,
+    },
+    {
+      id: `${name}/flannel-address`,
+      title: `${name}: the address that other nodes send its pods' traffic to`,
+      expected: ip,
+      actual: map(
+        node,
+        ({ metadata }) => metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
+      ),
+      hint: up,
+    },
+    {
+      id: `${name}/role`,
+      title: `${name}: the node's role`,
+      expected: role === "server" ? "control-plane" : "none",
+      actual: map(node, ({ metadata: { labels } }) =>
+        "node-role.kubernetes.io/control-plane" in labels ? "control-plane" : "none",
+      ),
+      hint: `${name} has role ${role} in the stack file. Run \`scripts/lab up\`.`,
+    },
+    {
+      id: `${name}/version`,
+      title: `${name}: the kubelet's version`,
+      expected: version,
+      actual: map(node, ({ status }) => status.nodeInfo.kubeletVersion),
+      hint: up,
+    },
+  ];
+}
+
+function find<T extends { readonly metadata: { readonly name: string } }>(
+  list: readonly T[],
+  name: string,
+  reason: string,
+): Answer<T> {
+  const value = list.find(({ metadata }) => metadata.name === name);
+  return value ? { ok: true, value } : { ok: false, reason };
+}
+
+/** A pod of a Job that has done its work is Succeeded and stays so. */
+function describeSystemPods(pods: readonly Pod[]): string {
+  if (pods.length === 0) return "there is no pod";
+  const late = pods.filter((pod) => pod.status.phase !== "Succeeded" && !isReady(pod));
+  return late.map((pod) => `${pod.metadata.name} is ${podState(pod)}`).join(", ") || "all ready";
+}
+
+function checkAddOns(
+  flags: Flags,
+  machines: readonly string[],
+  { deployments, pods }: ClusterFindings,
+): Judgement[] {
+  const disabled = flags.disabled();
+  const hint = (what: string) =>
+    `See why: \`kubectl --namespace kube-system get pods\` and the logs of ${what}.`;
+  const wanted = Object.entries(addOns).filter(([word]) => !disabled.has(word));
+  const checks: Judgement[] = wanted.map(([, name]) => ({
+    id: `add-on/${name}`,
+    title: `add-on ${name}`,
+    expected: "ready",
+    actual: map(deployments, (list) => {
+      const one = list.find(({ metadata }) => metadata.name === name);
+      if (!one) return "not installed";
+      return one.status.readyReplicas >= Math.max(1, one.spec.replicas)
+        ? "ready"
+        : `${one.status.readyReplicas} of ${one.spec.replicas} ready`;
+    }),
+    hint: hint(name),
+  }));
+  if (disabled.has("servicelb") || disabled.has("traefik")) return checks;
+  return [
+    ...checks,
+    {
+      id: "add-on/svclb",
+      title: "ServiceLB serves Traefik on every node",
+      expected: machines.join(", "),
+      actual: map(pods, (list) => {
+        const serving = list.filter((pod) => isServiceLb(pod) && isReady(pod));
+        return (
+          serving
+            .map(({ spec }) => spec.nodeName ?? "?")
+            .sort()
+            .join(", ") || "on no node"
+        );
+      }),
+      hint: hint("svclb-traefik"),
+    },
+  ];
+}
+
+/** ServiceLB's pod that passes a node's ports 80 and 443 on to Traefik. */
+export const isServiceLb = ({ metadata }: Pod): boolean => metadata.name.startsWith("svclb-traefik-");
+
+/** K3s's flags as the stack file gives them. */
+class Flags {
+  readonly #given: readonly (readonly [string, string])[];
+
+  constructor(given: readonly string[]) {
+    this.#given = given.map((flag) => {
+      const [name = "", ...value] = flag.split("=");
+      return [name, value.join("=")] as const;
+    });
+  }
+
+  value(name: string): string | undefined {
+    return this.#given.findLast(([given]) => given === name)?.[1];
+  }
+
+  disabled(): ReadonlySet<string> {
+    const lists = this.#given.filter(([name]) => name === "--disable").map(([, value]) => value);
+    return new Set(lists.flatMap((list) => list.split(",")));
+  }
+}

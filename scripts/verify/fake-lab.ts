@@ -1,0 +1,197 @@
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { World } from "./index.ts";
+import { unknownHost } from "./ingress.ts";
+import { connect } from "./kubernetes.ts";
+import { parseMachineFacts } from "./machines.ts";
+
+type Json = Record<string, unknown>;
+
+/** A healthy lab as tests see it; they break it by changing what it says. */
+export interface FakeLab {
+  /** What the API server answers, by path. A path that is missing is answered with 404. */
+  readonly api: Record<string, Json>;
+  /** What `machine.sh` prints, by the machine's address. A machine that is missing does not answer. */
+  readonly machines: Record<string, { addresses: Json[]; flannel: Json[] }>;
+  /** The pods that answer in turn, by address and host. */
+  readonly routes: Record<string, string[]>;
+  /** What a pod resolves and reaches, by the node it is on. A node that is missing refuses `kubectl exec`. */
+  readonly inside: Record<string, { names: Record<string, string>; urls: Record<string, string> }>;
+}
+
+const server = { name: "server", ip: "192.168.42.110", control: true };
+const agent = { name: "agent", ip: "192.168.42.111", control: false };
+const version = "v1.25.4+k3s1";
+
+/** The stack files that the healthy lab follows. */
+export const stackFiles: Readonly<Record<string, string>> = {
+  "Pulumi.cluster.yaml": `config:
+  k3s-lab:machines:
+    - { name: server, role: server, ip: 192.168.42.110 }
+    - { name: agent, role: agent, ip: 192.168.42.111 }
+  k3s-lab:k3s: { version: ${version} }
+`,
+  "Pulumi.apps.yaml": `config:
+  k3s-lab:cluster: { stack: cluster }
+  k3s-lab:apps:
+    - { name: app2, host: app2.com, replicas: 2 }
+    - { name: app3 }
+`,
+};
+
+const condition = (status: string) => [{ type: "Ready", status }];
+
+const fakePod = (name: string, nodeName: string, podIP: string, app?: string): Json => ({
+  metadata: {
+    name,
+    ...(app ? { labels: { "app.kubernetes.io/name": app, "app.kubernetes.io/part-of": "k3s-lab" } } : {}),
+  },
+  spec: { nodeName, containers: [{ ports: [{ containerPort: app ? 8080 : 80 }] }] },
+  status: { phase: "Running", podIP, conditions: condition("True") },
+});
+
+const deployment = (name: string, replicas: number): Json => ({
+  metadata: { name },
+  spec: { replicas },
+  status: { replicas, readyReplicas: replicas },
+});
+
+const service = (name: string, clusterIP: string): Json => ({ metadata: { name }, spec: { clusterIP } });
+
+const slice = (name: string, addresses: readonly string[]): Json => ({
+  metadata: { name: `${name}-abc`, labels: { "kubernetes.io/service-name": name } },
+  endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
+});
+
+const node = ({ name, ip, control }: typeof server): Json => ({
+  metadata: {
+    name,
+    labels: control ? { "node-role.kubernetes.io/control-plane": "true" } : {},
+    annotations: { "flannel.alpha.coreos.com/public-ip": ip },
+  },
+  status: {
+    addresses: [
+      { type: "InternalIP", address: ip },
+      { type: "Hostname", address: name },
+    ],
+    conditions: condition("True"),
+    nodeInfo: { kubeletVersion: version },
+  },
+});
+
+const machine = ({ ip }: typeof server) => ({
+  addresses: [
+    { ifname: "lo", addr_info: [{ local: "127.0.0.1", prefixlen: 8 }] },
+    { ifname: "eth0", addr_info: [{ local: "172.17.0.2", prefixlen: 16 }] },
+    { ifname: "eth1", addr_info: [{ local: ip, prefixlen: 24 }] },
+  ],
+  flannel: [{ linkinfo: { info_kind: "vxlan", info_data: { id: 1, link: "eth1", local: ip } } }],
+});
+
+const names = {
+  "kubernetes.default": "10.43.0.1",
+  "app2.default.svc.cluster.local": "10.43.0.2",
+  "app3.default.svc.cluster.local": "10.43.0.3",
+};
+
+/** A fresh healthy lab: a server and an agent, app2 with a pod on each, app3 on the server. */
+export function healthyLab(): FakeLab {
+  const items = (...list: Json[]): Json => ({ items: list });
+  const routes = [server, agent].flatMap(({ ip }) => [
+    [`${ip} app2.com`, ["app2-a", "app2-b"]] as const,
+    [`${ip} ${unknownHost}`, ["app3-a"]] as const,
+    [`${ip} `, ["app3-a"]] as const,
+  ]);
+  return structuredClone({
+    api: {
+      "/version": { gitVersion: version },
+      "/api/v1/nodes": items(node(server), node(agent)),
+      "/api/v1/namespaces/kube-system/pods": items(
+        fakePod("coredns-1", "server", "10.42.0.2"),
+        fakePod("svclb-traefik-1", "server", "10.42.0.9"),
+        fakePod("svclb-traefik-2", "agent", "10.42.1.9"),
+        { metadata: { name: "helm-install-traefik-1" }, spec: {}, status: { phase: "Succeeded" } },
+      ),
+      "/apis/apps/v1/namespaces/kube-system/deployments": items(
+        ...["coredns", "traefik", "local-path-provisioner", "metrics-server"].map((name) =>
+          deployment(name, 1),
+        ),
+      ),
+      "/apis/apps/v1/namespaces/default/deployments": items(deployment("app2", 2), deployment("app3", 1)),
+      "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices": items(
+        slice("app2", ["10.42.0.3", "10.42.1.3"]),
+        slice("app3", ["10.42.0.4"]),
+        slice("kubernetes", [server.ip]),
+      ),
+      "/api/v1/namespaces/default/pods": items(
+        fakePod("app2-a", "server", "10.42.0.3", "app2"),
+        fakePod("app2-b", "agent", "10.42.1.3", "app2"),
+        fakePod("app3-a", "server", "10.42.0.4", "app3"),
+      ),
+      "/api/v1/namespaces/default/services": items(
+        service("kubernetes", "10.43.0.1"),
+        service("app2", "10.43.0.2"),
+        service("app3", "10.43.0.3"),
+      ),
+    },
+    machines: { [server.ip]: machine(server), [agent.ip]: machine(agent) },
+    routes: Object.fromEntries(routes) as FakeLab["routes"],
+    inside: {
+      server: {
+        names: { ...names },
+        urls: { "http://10.42.1.3:8080/": "app2-b", "http://10.42.1.9:80/": "404" },
+      },
+      agent: { names: { ...names }, urls: { "http://10.42.0.3:8080/": "app2-a" } },
+    },
+  });
+}
+
+/** An API server on loopback that says what the lab says; it goes away when the test ends. */
+export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; close(): void }> {
+  const api: Server = createServer((request, response) => {
+    const answer = lab.api[request.url ?? ""];
+    response.statusCode = answer ? 200 : 404;
+    response.end(JSON.stringify(answer ?? {}));
+  });
+  await new Promise<void>((ready) => api.listen(0, "127.0.0.1", ready));
+  return {
+    url: `http://127.0.0.1:${(api.address() as AddressInfo).port}`,
+    close: () => {
+      api.close();
+      api.closeAllConnections();
+    },
+  };
+}
+
+/** The lab behind everything that `verify` asks; the API server is asked by real HTTP. */
+export function worldOf(lab: FakeLab, apiUrl: string): World {
+  const turns = new Map<string, number>();
+  return {
+    connect: async () => connect({ server: apiUrl }),
+    machine: async (ip) => {
+      const facts = lab.machines[ip];
+      if (!facts) throw new Error("ssh: no answer within 8 s");
+      return parseMachineFacts(JSON.stringify(facts));
+    },
+    http: async (address, host) => {
+      const key = `${address} ${host ?? ""}`;
+      const pods = lab.routes[key];
+      if (!pods) throw new Error("connection refused");
+      const turn = turns.get(key) ?? 0;
+      turns.set(key, turn + 1);
+      const pod = pods[turn % pods.length];
+      if (pod === undefined) return { status: 503, body: "no available server" };
+      return {
+        status: 200,
+        body: JSON.stringify({ app: pod.split("-")[0], version: "1.0.0", pod }),
+      };
+    },
+    podAsker: () => async (pod, questions) => {
+      const view = lab.inside[pod.spec.nodeName ?? ""];
+      if (!view) throw new Error("kubectl exec: container not found");
+      const pick = (wanted: readonly string[], from: Record<string, string>) =>
+        Object.fromEntries(wanted.map((one) => [one, from[one] ?? "EHOSTUNREACH"]));
+      return { names: pick(questions.names, view.names), urls: pick(questions.urls, view.urls) };
+    },
+  };
+}

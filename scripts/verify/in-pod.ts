@@ -1,0 +1,48 @@
+import type { Answers, Questions } from "./inside.ts";
+
+/**
+ * Resolves names and gets URLs, as any program would where this runs. Its source text is what runs inside a pod, so it
+ * must not use anything that is outside it.
+ *
+ * @param timeout for each name and each URL, in milliseconds.
+ */
+export async function look({ names, urls }: Questions, timeout: number): Promise<Answers> {
+  const { lookup } = await import("node:dns/promises");
+
+  const reason = (error: unknown): string => {
+    const { cause, message } = error as Error;
+    const { code } = (cause ?? error) as { code?: unknown };
+    // A DOMException's code is a number that tells nothing.
+    return typeof code === "string" ? code : message;
+  };
+
+  const resolveName = async (name: string): Promise<string> => {
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    // The resolver's own patience with a name server that is silent is longer than anyone's here.
+    const timer = setTimeout(() => reject(new Error(`no answer within ${timeout / 1000} s`)), timeout);
+    try {
+      return (await Promise.race([lookup(name, { family: 4 }), late])).address;
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+
+  const getUrl = async (url: string): Promise<string> => {
+    const answer = await fetch(url, {
+      headers: { accept: "application/json" },
+      signal: AbortSignal.timeout(timeout),
+    });
+    const text = await answer.text();
+    try {
+      return String((JSON.parse(text) as { pod?: unknown }).pod ?? answer.status);
+    } catch {
+      return String(answer.status);
+    }
+  };
+
+  const each = async (list: readonly string[], answer: (one: string) => Promise<string>) =>
+    Object.fromEntries(await Promise.all(list.map(async (one) => [one, await answer(one).catch(reason)])));
+
+  const [addresses, answers] = await Promise.all([each(names, resolveName), each(urls, getUrl)]);
+  return { names: addresses, urls: answers };
+}

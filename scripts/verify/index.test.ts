@@ -1,0 +1,546 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { LabError } from "../errors.ts";
+import { unanswered } from "./check.ts";
+import { type FakeLab, healthyLab, serveApi, stackFiles, worldOf } from "./fake-lab.ts";
+import { type Check, verify } from "./index.ts";
+import { unknownHost } from "./ingress.ts";
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "k3s-lab-verify-"));
+  for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(directory, name), text);
+});
+after(() => rm(directory, { recursive: true }));
+
+type Break = (lab: FakeLab) => void;
+
+async function look(damage: Break = () => {}, stacks = ["cluster", "apps"]): Promise<Check[]> {
+  const lab = healthyLab();
+  damage(lab);
+  const api = await serveApi(lab);
+  try {
+    return await verify(stacks, { directory, world: worldOf(lab, api.url) });
+  } finally {
+    api.close();
+  }
+}
+
+const failedIds = (checks: readonly Check[]): string[] =>
+  checks
+    .filter(({ ok }) => !ok)
+    .map(({ id }) => id)
+    .sort();
+
+/** An item of a list that the API server answers. */
+function item(lab: FakeLab, path: string, name: string) {
+  const { items } = lab.api[path] as { items: { metadata: { name: string } }[] };
+  // biome-ignore lint/suspicious/noExplicitAny: tests bend answers into any shape
+  const found = items.find(({ metadata }) => metadata.name === name) as any;
+  assert.ok(found, `${name} is in ${path}`);
+  return found;
+}
+const nodes = "/api/v1/nodes";
+const systemPods = "/api/v1/namespaces/kube-system/pods";
+const systemDeployments = "/apis/apps/v1/namespaces/kube-system/deployments";
+const deployments = "/apis/apps/v1/namespaces/default/deployments";
+const slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+const pods = "/api/v1/namespaces/default/pods";
+
+function remove(lab: FakeLab, path: string, name: string): void {
+  const list = lab.api[path] as { items: unknown[] };
+  list.items = list.items.filter((one) => one !== item(lab, path, name));
+}
+
+function machine(lab: FakeLab, ip: string) {
+  const found = lab.machines[ip];
+  assert.ok(found);
+  return found;
+}
+
+const server = "192.168.42.110";
+const agent = "192.168.42.111";
+
+/** What is broken, what must be seen, and what must be said of the first. */
+const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] = [
+  [
+    "eth1 of the server has another address",
+    (lab) => {
+      machine(lab, server).addresses = [
+        { ifname: "eth1", addr_info: [{ local: "10.0.0.5", prefixlen: 24 }] },
+      ];
+    },
+    ["cluster/server/eth1"],
+    /^eth1 has 10\.0\.0\.5$/,
+  ],
+  [
+    "the address is on another interface",
+    (lab) => {
+      machine(lab, agent).addresses = [{ ifname: "eth2", addr_info: [{ local: agent, prefixlen: 24 }] }];
+    },
+    ["cluster/agent/eth1"],
+    /111\/24 on eth2$/,
+  ],
+  [
+    "the address has another prefix",
+    (lab) => {
+      machine(lab, agent).addresses = [{ ifname: "eth1", addr_info: [{ local: agent, prefixlen: 16 }] }];
+    },
+    ["cluster/agent/eth1"],
+    /111\/16 on eth1$/,
+  ],
+  [
+    "flannel went over eth0",
+    (lab) => {
+      machine(lab, server).flannel = [
+        { linkinfo: { info_kind: "vxlan", info_data: { link: "eth0", local: "172.17.0.2" } } },
+      ];
+    },
+    ["cluster/server/flannel"],
+    /^vxlan over eth0 from 172\.17\.0\.2$/,
+  ],
+  [
+    "there is no flannel",
+    (lab) => {
+      machine(lab, agent).flannel = [];
+    },
+    ["cluster/agent/flannel"],
+    /no device flannel\.1/,
+  ],
+  [
+    "a machine does not answer",
+    (lab) => {
+      delete lab.machines[agent];
+    },
+    ["cluster/agent/eth1", "cluster/agent/flannel"],
+    /^not asked: ssh: no answer/,
+  ],
+  ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [
+    [
+      `${name} is not Ready`,
+      (lab) => {
+        item(lab, nodes, name).status.conditions = [
+          { type: "Ready", status: "Unknown", message: "Kubelet stopped posting node status." },
+        ];
+      },
+      [`cluster/${name}/ready`],
+      /^NotReady: Kubelet stopped/,
+    ],
+    [
+      `${name} took the address of eth0`,
+      (lab) => {
+        item(lab, nodes, name).status.addresses = [{ type: "InternalIP", address: "172.17.0.2" }];
+      },
+      [`cluster/${name}/node-ip`],
+      /^172\.17\.0\.2$/,
+    ],
+    [
+      `flannel announces another address for ${name}`,
+      (lab) => {
+        item(lab, nodes, name).metadata.annotations = {};
+      },
+      [`cluster/${name}/flannel-address`],
+      /none announced/,
+    ],
+    [
+      `${name} runs another version`,
+      (lab) => {
+        item(lab, nodes, name).status.nodeInfo.kubeletVersion = "v1.24.0+k3s1";
+      },
+      [`cluster/${name}/version`],
+      /^v1\.24\.0\+k3s1$/,
+    ],
+  ]),
+  [
+    "the server has lost its role",
+    (lab) => {
+      item(lab, nodes, "server").metadata.labels = {};
+    },
+    ["cluster/server/role"],
+    /^none$/,
+  ],
+  [
+    "the agent is a server",
+    (lab) => {
+      item(lab, nodes, "agent").metadata.labels = { "node-role.kubernetes.io/control-plane": "true" };
+    },
+    ["cluster/agent/role"],
+    /^control-plane$/,
+  ],
+  [
+    "a node that no machine stands for",
+    (lab) => {
+      item(lab, nodes, "agent").metadata.name = "ghost";
+    },
+    [
+      ...["flannel-address", "node-ip", "ready", "role", "version"].map((one) => `cluster/agent/${one}`),
+      "cluster/nodes",
+      "apps/pod-to-pod/server/ghost",
+    ],
+    /^not asked: the cluster has no such node$/,
+  ],
+  [
+    "the API server is of another version",
+    (lab) => {
+      lab.api["/version"] = { gitVersion: "v1.26.0+k3s1" };
+    },
+    ["cluster/api-version"],
+    /^v1\.26\.0/,
+  ],
+  [
+    "a pod of kube-system crashes",
+    (lab) => {
+      const { status } = item(lab, systemPods, "coredns-1");
+      status.conditions = [{ type: "Ready", status: "False" }];
+      status.containerStatuses = [{ state: { waiting: { reason: "CrashLoopBackOff" } } }];
+    },
+    ["cluster/system-pods"],
+    /^coredns-1 is CrashLoopBackOff$/,
+  ],
+  [
+    "kube-system is empty",
+    (lab) => {
+      lab.api[systemPods] = { items: [] };
+    },
+    ["cluster/system-pods", "cluster/add-on/svclb"],
+    /^there is no pod$/,
+  ],
+  ...["coredns", "traefik", "local-path-provisioner", "metrics-server"].map(
+    (name): (typeof breaks)[number] => [
+      `${name} is not installed`,
+      (lab) => remove(lab, systemDeployments, name),
+      [`cluster/add-on/${name}`],
+      /^not installed$/,
+    ],
+  ),
+  [
+    "an add-on is not ready",
+    (lab) => {
+      item(lab, systemDeployments, "traefik").status = {};
+    },
+    ["cluster/add-on/traefik"],
+    /^0 of 1 ready$/,
+  ],
+  [
+    "ServiceLB is on one node only",
+    (lab) => remove(lab, systemPods, "svclb-traefik-2"),
+    ["cluster/add-on/svclb"],
+    /^server$/,
+  ],
+  ...(["app2", "app3"] as const).flatMap((name): (typeof breaks)[number][] => [
+    [
+      `${name} is not deployed`,
+      (lab) => remove(lab, deployments, name),
+      [`apps/${name}/replicas`],
+      /^there is none$/,
+    ],
+    [
+      `${name} has a pod that is not ready`,
+      (lab) => {
+        item(lab, deployments, name).status.readyReplicas = 0;
+      },
+      [`apps/${name}/replicas`],
+      /, 0 ready$/,
+    ],
+    [
+      `${name} was scaled by hand`,
+      (lab) => {
+        item(lab, deployments, name).spec.replicas = 5;
+      },
+      [`apps/${name}/replicas`],
+      /^5 replicas/,
+    ],
+    [
+      `an endpoint of ${name} is not ready`,
+      (lab) => {
+        item(lab, slices, `${name}-abc`).endpoints[0].conditions.ready = false;
+      },
+      [`apps/${name}/endpoints`],
+      /ready$/,
+    ],
+    [
+      `the Service of ${name} selects nothing`,
+      (lab) => {
+        item(lab, slices, `${name}-abc`).endpoints = null;
+      },
+      [`apps/${name}/endpoints`],
+      /^0 ready$/,
+    ],
+  ]),
+  ...[server, agent].flatMap((ip): (typeof breaks)[number][] => [
+    [
+      `app2.com leads to another app through ${ip}`,
+      (lab) => {
+        lab.routes[`${ip} app2.com`] = ["app3-a"];
+      },
+      ip === server ? ["apps/app2/pods", `apps/app2/route/${ip}`] : [`apps/app2/route/${ip}`],
+      ip === server ? /^0 different pods$/ : /^app3 1\.0\.0$/,
+    ],
+    [
+      `an unknown host leads to another app through ${ip}`,
+      (lab) => {
+        lab.routes[`${ip} ${unknownHost}`] = ["app2-a"];
+      },
+      [`apps/default/unknown-host/${ip}`],
+      /^app2 1\.0\.0$/,
+    ],
+    [
+      `no host leads nowhere through ${ip}`,
+      (lab) => {
+        delete lab.routes[`${ip} `];
+      },
+      ip === server ? ["apps/app3/pods", `apps/default/no-host/${ip}`] : [`apps/default/no-host/${ip}`],
+      /connection refused$/,
+    ],
+  ]),
+  [
+    "one pod of app2 gets no requests",
+    (lab) => {
+      lab.routes[`${server} app2.com`] = ["app2-a"];
+    },
+    ["apps/app2/pods"],
+    /^1 pod$/,
+  ],
+  ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [
+    [
+      `names do not resolve on ${name}`,
+      (lab) => {
+        const view = lab.inside[name];
+        assert.ok(view);
+        view.names["app3.default.svc.cluster.local"] = "ENOTFOUND";
+      },
+      [`apps/dns/${name}`],
+      /^app3\.default\.svc\.cluster\.local is ENOTFOUND, not 10\.43\.0\.3$/,
+    ],
+    [
+      `pods on ${name} reach no other node`,
+      (lab) => {
+        const view = lab.inside[name];
+        assert.ok(view);
+        view.urls = {};
+      },
+      [`apps/pod-to-pod/${name}/${name === "server" ? "agent" : "server"}`],
+      /^http:\/\/10\.42\.\d\.3:8080\/: EHOSTUNREACH$/,
+    ],
+  ]),
+  [
+    "another pod answers at a pod's address",
+    (lab) => {
+      const view = lab.inside.agent;
+      assert.ok(view);
+      view.urls = { "http://10.42.0.3:8080/": "somebody" };
+    },
+    ["apps/pod-to-pod/agent/server"],
+    /somebody$/,
+  ],
+  [
+    "kubectl exec is refused",
+    (lab) => {
+      delete lab.inside.agent;
+    },
+    ["apps/dns/agent", "apps/pod-to-pod/agent/server"],
+    /^not asked: kubectl exec/,
+  ],
+];
+
+test("a healthy lab passes every check", async () => {
+  const checks = await look();
+  assert.deepEqual(failedIds(checks), []);
+  assert.ok(checks.every(({ hint }) => hint === ""));
+  assert.equal(new Set(checks.map(({ id }) => id)).size, checks.length, "ids are unique");
+});
+
+const seenToFail = new Set<string>();
+for (const [what, damage, expected, actual] of breaks)
+  test(`seen: ${what}`, async () => {
+    const checks = await look(damage);
+    const failed = failedIds(checks);
+    for (const id of failed) seenToFail.add(id);
+    assert.deepEqual(failed, [...expected].sort());
+    const first = checks.find(({ id }) => id === expected[0]);
+    assert.match(first?.actual ?? "", actual);
+    assert.notEqual(first?.hint, "");
+  });
+
+test("every check has been seen to fail", async () => {
+  const all = (await look()).map(({ id }) => id);
+  assert.deepEqual(
+    all.filter((id) => !seenToFail.has(id)),
+    [],
+  );
+});
+
+test("an API server that is down fails what rests on it, and says so; the rest is still asked", async () => {
+  const lab = healthyLab();
+  const api = await serveApi(lab);
+  api.close();
+  const checks = await verify(["cluster", "apps"], { directory, world: worldOf(lab, api.url) });
+  const ready = checks.find(({ id }) => id === "cluster/server/ready");
+  assert.match(
+    ready?.actual ?? "",
+    /^not asked: the API server http:\/\/127\.0\.0\.1:\d+: connection refused$/,
+  );
+  assert.equal(ready?.hint, unanswered);
+  const passed = checks.filter(({ ok }) => ok).map(({ id }) => id);
+  assert.ok(passed.includes("cluster/server/eth1"));
+  assert.ok(passed.includes(`apps/app2/route/${server}`));
+  assert.ok(!passed.some((id) => id.startsWith("apps/dns")));
+});
+
+test("without a kubeconfig the missing file is named", async () => {
+  const world = worldOf(healthyLab(), "http://127.0.0.1:9");
+  const checks = await verify(["cluster"], {
+    directory,
+    world: {
+      ...world,
+      connect: async (kubeconfig) => {
+        throw new Error(`there is no ${kubeconfig}`);
+      },
+    },
+  });
+  assert.match(
+    checks.find(({ id }) => id === "cluster/nodes")?.actual ?? "",
+    /^not asked: there is no .*cluster\/kubeconfig$/,
+  );
+});
+
+test("where a node has no app pod, ServiceLB's stands in as the pod to reach", async () => {
+  const checks = await look(
+    (lab) => {
+      item(lab, pods, "app2-b").spec.nodeName = "server";
+    },
+    ["apps"],
+  );
+  assert.deepEqual(failedIds(checks), []);
+  assert.ok(checks.some(({ id }) => id === "apps/pod-to-pod/server/agent"));
+  assert.ok(!checks.some(({ id }) => id === "apps/dns/agent"));
+});
+
+test("a pod that is on its way out is not asked", async () => {
+  const checks = await look(
+    (lab) => {
+      for (const one of ["app2-a", "app2-b", "app3-a"])
+        item(lab, pods, one).metadata.deletionTimestamp = "2024-01-01T00:00:00Z";
+    },
+    ["apps"],
+  );
+  assert.deepEqual(failedIds(checks), ["apps/dns"]);
+  assert.match(checks.find(({ id }) => id === "apps/dns")?.actual ?? "", /no ready pod to look from/);
+});
+
+test("a disabled add-on is not asked for", async (t) => {
+  await writeFile(
+    join(directory, "Pulumi.cluster-bare.yaml"),
+    (stackFiles["Pulumi.cluster.yaml"] ?? "").replace(
+      "{ version: v1.25.4+k3s1 }",
+      "{ version: v1.25.4+k3s1, serverArgs: ['--disable=traefik,metrics-server', --flannel-backend=host-gw] }",
+    ),
+  );
+  t.after(() => rm(join(directory, "Pulumi.cluster-bare.yaml")));
+  const ids = (await look(() => {}, ["cluster-bare"])).map(({ id }) => id);
+  assert.deepEqual(
+    ids.filter((id) => /add-on|flannel$/.test(id)),
+    ["cluster-bare/add-on/coredns", "cluster-bare/add-on/local-path-provisioner"],
+  );
+});
+
+test("any other cluster: the Ingress says where it listens", async (t) => {
+  const file = "Pulumi.apps-other.yaml";
+  await writeFile(
+    join(directory, file),
+    (stackFiles["Pulumi.apps.yaml"] ?? "").replace(
+      "{ stack: cluster }",
+      "{ kubeconfig: kube, context: other }",
+    ),
+  );
+  t.after(() => rm(join(directory, file)));
+  const path = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+  const good = await look(
+    (lab) => {
+      lab.api[path] = {
+        items: [{ metadata: { name: "app2" }, status: { loadBalancer: { ingress: [{ ip: agent }] } } }],
+      };
+    },
+    ["apps-other"],
+  );
+  assert.deepEqual(failedIds(good), []);
+  assert.ok(good.some(({ id }) => id === `apps-other/app2/route/${agent}`));
+  const bad = await look(
+    (lab) => {
+      lab.api[path] = { items: [{ metadata: { name: "app2" }, status: { loadBalancer: {} } }] };
+    },
+    ["apps-other"],
+  );
+  assert.match(
+    bad.find(({ id }) => id === "apps-other/app2/route/?")?.actual ?? "",
+    /no Ingress in the namespace default has an address/,
+  );
+});
+
+test("an app without replicas must not answer, and there is nothing to look from", async (t) => {
+  const file = "Pulumi.apps-zero.yaml";
+  await writeFile(
+    join(directory, file),
+    "config:\n  k3s-lab:cluster: { stack: cluster }\n  k3s-lab:apps: [{ name: app2, host: app2.com, replicas: 0 }]\n",
+  );
+  t.after(() => rm(join(directory, file)));
+  const zero: Break = (lab) => {
+    lab.api[deployments] = { items: [{ metadata: { name: "app2" }, spec: { replicas: 0 }, status: {} }] };
+    lab.api[slices] = { items: [] };
+    for (const ip of [server, agent]) lab.routes[`${ip} app2.com`] = [];
+  };
+  const checks = await look(zero, ["apps-zero"]);
+  // Nothing is the default route here, while the fake lab still answers with app3.
+  assert.ok(failedIds(checks).every((id) => id.startsWith("apps-zero/default/")));
+  assert.deepEqual(
+    checks.filter(({ ok }) => ok).map(({ id }) => id),
+    [
+      "apps-zero/app2/replicas",
+      "apps-zero/app2/endpoints",
+      `apps-zero/app2/route/${server}`,
+      `apps-zero/app2/route/${agent}`,
+    ],
+  );
+});
+
+test("wait looks again until all is well, and tells what is missing", async () => {
+  const lab = healthyLab();
+  const deployment = item(lab, deployments, "app2");
+  deployment.status.readyReplicas = 1;
+  const lines: string[] = [];
+  const api = await serveApi(lab);
+  const checks = await verify(["apps"], {
+    directory,
+    world: worldOf(lab, api.url),
+    wait: 20,
+    progress: (line) => {
+      lines.push(line);
+      deployment.status.readyReplicas = 2;
+    },
+  });
+  api.close();
+  assert.deepEqual(failedIds(checks), []);
+  assert.equal(lines.length, 1);
+  assert.match(lines[0] ?? "", /^waiting \d+ s more: app2: its Deployment: 2 replicas, 1 ready$/);
+});
+
+test("wait gives up at its end with what still fails", async () => {
+  const began = performance.now();
+  const lab = healthyLab();
+  remove(lab, deployments, "app2");
+  const api = await serveApi(lab);
+  const checks = await verify(["apps"], { directory, world: worldOf(lab, api.url), wait: 0.2 });
+  api.close();
+  assert.deepEqual(failedIds(checks), ["apps/app2/replicas"]);
+  assert.ok(performance.now() - began < 5000);
+});
+
+test("a stack file that is missing is refused before anything is asked", async () => {
+  await assert.rejects(
+    verify(["cluster-none"], { directory }),
+    (error) => error instanceof LabError && error.exitCode === 2,
+  );
+});

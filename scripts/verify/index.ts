@@ -1,0 +1,179 @@
+import { join, resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../../stacks/config.ts";
+import { stackDir } from "../environment.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { tools } from "../toolchain/tools.ts";
+import { checkApps, lookInside } from "./apps.ts";
+import { type Answer, ask, type Check } from "./check.ts";
+import { checkCluster } from "./cluster.ts";
+import { askIngress, type Get, getThroughIngress, type IngressAddress } from "./ingress.ts";
+import { type AskPod, podAsker } from "./inside.ts";
+import { connect, type KubernetesApi, readKubeconfig } from "./kubernetes.ts";
+import { type MachineFacts, readMachine } from "./machines.ts";
+
+export type { Check } from "./check.ts";
+
+export interface VerifyOptions {
+  /** Seconds in which a check that fails is made again, until all pass. Default: 0, each is made once. */
+  readonly wait?: number;
+  /** Hears between two rounds what is still missing. */
+  readonly progress?: Progress;
+  /** The folder of the stack files. Default: the checkout. */
+  readonly directory?: string;
+  /** How the lab is reached. Default: the real one. */
+  readonly world?: World;
+}
+
+/** Everything that `verify` asks; tests put their own in its place. */
+export interface World {
+  readonly connect: (kubeconfig: string, context?: string) => Promise<KubernetesApi & { close(): void }>;
+  readonly machine: (ip: string) => Promise<MachineFacts>;
+  readonly http: Get;
+  readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
+}
+
+const realWorld: World = {
+  connect: async (kubeconfig, context) => connect(await readKubeconfig(kubeconfig, context)),
+  machine: (ip) => readMachine(ip),
+  http: getThroughIngress,
+  podAsker,
+};
+
+/** Milliseconds between two rounds of `wait`. */
+const interval = 500;
+
+/**
+ * Asks the real thing whether it is what the stack files say: machines over ssh, the API server, HTTP from outside,
+ * names and pods from inside. Changes nothing. Everything is asked side by side and every question has its deadline,
+ * so that one round ends within 15 seconds whatever is broken.
+ *
+ * @throws LabError (exit code 2) when a stack file is missing or wrong; a lab that is down is a failed check instead.
+ */
+export async function verify(stacks: readonly string[], options: VerifyOptions = {}): Promise<Check[]> {
+  const { wait = 0, progress, directory = root, world = realWorld } = options;
+  const plans = await Promise.all(stacks.map((stack) => readPlan(stack, directory)));
+  const end = Date.now() + wait * 1000;
+  for (;;) {
+    const round = new Round(world);
+    const checks = (await Promise.all(plans.map((plan) => plan(round)))).flat();
+    await round.end();
+    const failed = checks.filter(({ ok }) => !ok);
+    const left = end - Date.now();
+    if (failed.length === 0 || left <= 0) return checks;
+    progress?.(describeMissing(failed, left));
+    await pause(Math.min(interval, left));
+  }
+}
+
+/** One line on what `wait` waits for. */
+export function describeMissing(failed: readonly Check[], leftMs: number): string {
+  const [first] = failed;
+  const more = failed.length > 1 ? ` and ${failed.length - 1} more` : "";
+  return `waiting ${Math.ceil(leftMs / 1000)} s more: ${first?.title}: ${first?.actual}${more}`;
+}
+
+/** One look at the lab. Stacks on one cluster share what was asked of it. */
+class Round {
+  readonly world: World;
+  readonly #apis = new Map<string, Promise<Answer<KubernetesApi & { close(): void }>>>();
+
+  constructor(world: World) {
+    this.world = world;
+  }
+
+  api(kubeconfig: string, context?: string): Promise<Answer<KubernetesApi>> {
+    const key = `${kubeconfig} ${context ?? ""}`;
+    const api = this.#apis.get(key) ?? ask(() => this.world.connect(kubeconfig, context));
+    this.#apis.set(key, api);
+    return api;
+  }
+
+  async end(): Promise<void> {
+    for (const api of await Promise.all(this.#apis.values())) if (api.ok) api.value.close();
+  }
+}
+
+type Plan = (round: Round) => Promise<Check[]>;
+
+const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
+
+async function readPlan(stack: string, directory: string): Promise<Plan> {
+  const program = programOf(stack);
+  switch (program) {
+    case "cluster": {
+      const config = (await readStackFile(stack, directory)) as ClusterConfig;
+      return (round) => verifyCluster(stack, config, round);
+    }
+    case "apps": {
+      const config = (await readStackFile(stack, directory)) as AppsConfig;
+      const { cluster } = config;
+      if (!("stack" in cluster))
+        return (round) =>
+          verifyApps(stack, config, round, resolve(directory, cluster.kubeconfig), cluster.context);
+      const { machines } = (await readStackFile(cluster.stack, directory)) as ClusterConfig;
+      const addresses = machines.map(({ ip }) => ip);
+      return (round) => verifyApps(stack, config, round, kubeconfigOf(cluster.stack), undefined, addresses);
+    }
+  }
+}
+
+async function verifyCluster(stack: string, config: ClusterConfig, round: Round): Promise<Check[]> {
+  const api = await round.api(kubeconfigOf(stack));
+  const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
+    api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
+  const [machines, version, nodes, pods, deployments] = await Promise.all([
+    Promise.all(
+      config.machines.map(async ({ name, ip }) => [name, await ask(() => round.world.machine(ip))] as const),
+    ),
+    fromApi((it) => it.version()),
+    fromApi((it) => it.nodes()),
+    fromApi((it) => it.pods("kube-system")),
+    fromApi((it) => it.deployments("kube-system")),
+  ]);
+  return checkCluster(stack, config, config.k3s.version ?? tools.k3s.version, {
+    machines: Object.fromEntries(machines),
+    version,
+    nodes,
+    pods,
+    deployments,
+  });
+}
+
+async function verifyApps(
+  stack: string,
+  config: AppsConfig,
+  round: Round,
+  kubeconfig: string,
+  context: string | undefined,
+  known?: readonly IngressAddress[],
+): Promise<Check[]> {
+  const { namespace } = config;
+  const api = await round.api(kubeconfig, context);
+  const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
+    api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
+  const askPod = round.world.podAsker(kubeconfig, context, namespace);
+  const outside = async () => {
+    const addresses: Answer<readonly IngressAddress[]> = known
+      ? { ok: true, value: known }
+      : await fromApi((it) => ingressAddresses(it, namespace));
+    const list = addresses.ok ? addresses.value : [];
+    return { addresses, ingress: await askIngress(config.apps, list, round.world.http) };
+  };
+  const [found, deployments, endpointSlices, inside] = await Promise.all([
+    outside(),
+    fromApi((it) => it.deployments(namespace)),
+    fromApi((it) => it.endpointSlices(namespace)),
+    fromApi((it) => lookInside(config, it, askPod)),
+  ]);
+  return checkApps(stack, config, { ...found, deployments, endpointSlices, inside });
+}
+
+/** Where the cluster itself says that its Ingress controller listens. */
+async function ingressAddresses(api: KubernetesApi, namespace: string): Promise<IngressAddress[]> {
+  const ingresses = await api.ingresses(namespace);
+  const all = ingresses.flatMap(({ status }) => status.loadBalancer.ingress.flatMap(({ ip }) => ip ?? []));
+  if (all.length === 0) throw new Error(`no Ingress in the namespace ${namespace} has an address`);
+  return [...new Set(all)];
+}

@@ -1,0 +1,87 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type TestContext, test } from "node:test";
+import type { App } from "../../stacks/config.ts";
+import type { HttpAnswer } from "../http.ts";
+import { answerKey, askIngress, describeAnswer, unknownHost } from "./ingress.ts";
+
+const app = (name: string, replicas: number, host?: string): App => ({
+  name,
+  replicas,
+  version: "1.0.0",
+  host,
+});
+const answer = (name: string, pod: string): HttpAnswer => ({
+  status: 200,
+  body: JSON.stringify({ app: name, version: "1.0.0", pod }),
+});
+
+/** An Ingress controller on loopback that routes by host, each app's pods in turn. */
+async function ingress(t: TestContext, routes: Record<string, readonly string[]>) {
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    const host = request.headers.host ?? "";
+    assert.equal(request.headers.accept, "application/json");
+    asked.push(host);
+    const [name = "", ...pods] = routes[host] ?? routes["*"] ?? [];
+    const { status, body } = answer(name, pods[asked.length % pods.length] ?? "");
+    response.writeHead(name ? status : 404).end(name ? body : "404 page not found");
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
+}
+
+test("asks for every host, an unknown one and none, over real HTTP", async (t) => {
+  const { address, asked } = await ingress(t, { "app2.com": ["app2", "a", "b", "c"], "*": ["app3", "z"] });
+  const { answers, pods } = await askIngress([app("app2", 3, "app2.com"), app("app3", 1)], [address]);
+  assert.deepEqual(Object.fromEntries(answers), {
+    [answerKey(address, "app2.com")]: "app2 1.0.0",
+    [answerKey(address, unknownHost)]: "app3 1.0.0",
+    [answerKey(address, undefined)]: "app3 1.0.0",
+  });
+  assert.deepEqual(pods.get("app2"), { ok: true, value: ["a", "b", "c"] });
+  assert.deepEqual(pods.get("app3"), { ok: true, value: ["z"] });
+  // Without a host a browser sends the address.
+  assert.deepEqual(new Set(asked), new Set(["app2.com", unknownHost, address]));
+});
+
+test("a pod that never answers is given up on after a bounded number of requests", async () => {
+  let requests = 0;
+  const { pods } = await askIngress([app("app2", 3, "app2.com")], ["address"], async (_, host) => {
+    if (host === "app2.com") requests++;
+    return answer("app2", requests % 2 ? "a" : "b");
+  });
+  assert.deepEqual(pods.get("app2"), { ok: true, value: ["a", "b"] });
+  assert.equal(requests, 3 * 20 + 1);
+});
+
+test("another app's pods do not count", async () => {
+  const { pods } = await askIngress([app("app2", 1, "app2.com")], ["address"], async () =>
+    answer("app3", "z"),
+  );
+  assert.deepEqual(pods.get("app2"), { ok: true, value: [] });
+});
+
+test("where nothing answers, the reason is kept and nothing is asked again and again", async () => {
+  let requests = 0;
+  const { answers, pods } = await askIngress([app("app2", 3, "app2.com")], ["address"], async () => {
+    requests++;
+    throw new Error("connection refused");
+  });
+  assert.equal(answers.get(answerKey("address", "app2.com")), "no answer: connection refused");
+  assert.deepEqual(pods.get("app2"), { ok: false, reason: "connection refused" });
+  assert.equal(requests, 3 + 3);
+});
+
+test("an answer is an app's only when it says so itself", () => {
+  assert.equal(describeAnswer(answer("app1", "a")), "app1 1.0.0");
+  assert.equal(describeAnswer({ ...answer("app1", "a"), status: 500 }), "status 500");
+  assert.equal(describeAnswer({ status: 404, body: "404 page not found" }), "status 404");
+  assert.equal(describeAnswer({ status: 200, body: "{}" }), "status 200");
+  assert.equal(describeAnswer({ status: 200, body: "<html>" }), "status 200");
+});

@@ -1,0 +1,94 @@
+import { z } from "zod";
+import type { App } from "../../stacks/config.ts";
+import { get, type HttpAnswer } from "../http.ts";
+import { type Answer, ask } from "./check.ts";
+
+/** Where an Ingress controller listens; the port is 80 unless it is part of it, such as `127.0.0.1:8888`. */
+export type IngressAddress = string;
+
+/** What an app says of itself when it is asked for JSON. */
+const selfSchema = z.object({ app: z.string(), version: z.string(), pod: z.string() });
+export type Self = z.output<typeof selfSchema>;
+
+/** How a request is sent; tests put their own in its place. */
+export type Get = (address: IngressAddress, host: string | undefined) => Promise<HttpAnswer>;
+
+/** A request that names `host`, or just the address, as a browser does when no name is known. */
+export const getThroughIngress: Get = (address, host) =>
+  get(`http://${address}/`, { headers: { accept: "application/json", ...(host ? { host } : {}) } });
+
+/** A host that nobody has: RFC 2606 keeps `.invalid` free. */
+export const unknownHost = "no-such-app.invalid";
+
+/** What was found out by requests from outside. */
+export interface IngressFindings {
+  /** By `answerKey`: who answered, or why nobody did. */
+  readonly answers: ReadonlyMap<string, string>;
+  /** For each app that should have pods: the names of those that answered. */
+  readonly pods: ReadonlyMap<string, Answer<readonly string[]>>;
+}
+
+export const answerKey = (address: IngressAddress, host: string | undefined): string =>
+  `${address} ${host ?? ""}`;
+
+/** Most requests for each replica until all of them must have answered. */
+export const requestsPerReplica = 20;
+
+/** Asks for every app, an unknown host and no host through every address, and each app until all its pods have answered. */
+export async function askIngress(
+  apps: readonly App[],
+  addresses: readonly IngressAddress[],
+  send: Get = getThroughIngress,
+): Promise<IngressFindings> {
+  const hosts = [...apps.flatMap(({ host }) => host ?? []), unknownHost, undefined];
+  const answers = new Map<string, string>();
+  const pods = new Map<string, Answer<readonly string[]>>();
+  const questions = addresses.flatMap((address) =>
+    hosts.map(async (host) => {
+      const answer = await ask(() => send(address, host));
+      answers.set(
+        answerKey(address, host),
+        answer.ok ? describeAnswer(answer.value) : `no answer: ${answer.reason}`,
+      );
+    }),
+  );
+  const [first] = addresses;
+  const counts = apps.map(async ({ name, host, replicas }) => {
+    if (replicas === 0 || first === undefined) return;
+    pods.set(name, await ask(() => meetPods(name, replicas, () => send(first, host))));
+  });
+  await Promise.all([...questions, ...counts]);
+  return { answers, pods };
+}
+
+/** Who answered, in few words: an app with its version, or else the status. */
+export function describeAnswer({ status, body }: HttpAnswer): string {
+  const self = parseSelf(body);
+  return status === 200 && self ? `${self.app} ${self.version}` : `status ${status}`;
+}
+
+function parseSelf(body: string): Self | undefined {
+  try {
+    return selfSchema.safeParse(JSON.parse(body)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+async function meetPods(
+  app: string,
+  replicas: number,
+  send: () => Promise<HttpAnswer>,
+): Promise<readonly string[]> {
+  const pods = new Set<string>();
+  let requests = 0;
+  while (pods.size < replicas && requests < replicas * requestsPerReplica) {
+    const batch = await Promise.all(Array.from({ length: replicas }, send));
+    requests += batch.length;
+    for (const { body } of batch) {
+      const self = parseSelf(body);
+      if (self?.app === app) pods.add(self.pod);
+    }
+  }
+  return [...pods].sort();
+}

@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type TestContext, test } from "node:test";
+import { execa } from "execa";
+import { look } from "./in-pod.ts";
+import { parseAnswers, program } from "./inside.ts";
+
+async function serve(t: TestContext, body: string | undefined, status = 200): Promise<string> {
+  const server = createServer((_, response) => {
+    response.statusCode = status;
+    if (body !== undefined) response.end(body);
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+}
+
+test("the program runs by itself, as it does in a pod", async (t) => {
+  const url = await serve(t, '{"pod":"app2-a"}');
+  const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url] });
+  const { stdout } = await execa(process.execPath, ["--eval", program, questions]);
+  assert.deepEqual(parseAnswers(stdout), { names: { "127.0.0.1": "127.0.0.1" }, urls: { [url]: "app2-a" } });
+});
+
+test("what is no app's answer is told by its status, what did not come by its reason", async (t) => {
+  const other = await serve(t, "404 page not found", 404);
+  const silent = await serve(t, undefined);
+  const closed = createServer();
+  await new Promise<void>((ready) => closed.listen(0, "127.0.0.1", ready));
+  const gone = `http://127.0.0.1:${(closed.address() as AddressInfo).port}/`;
+  await new Promise((done) => closed.close(done));
+  const { urls } = await look({ names: [], urls: [other, silent, gone] }, 200);
+  assert.equal(urls[other], "404");
+  assert.match(urls[silent] ?? "", /timeout/);
+  assert.equal(urls[gone], "ECONNREFUSED");
+});
+
+test("a name that is none has a reason for an address", async () => {
+  const { names } = await look({ names: ["not a name"], urls: [] }, 2000);
+  assert.match(names["not a name"] ?? "", /^E[A-Z_]+$|no answer/);
+});
+
+test("any other output is refused", () => {
+  assert.throws(() => parseAnswers("sh: node: not found"), /not understood/);
+  assert.throws(() => parseAnswers('{"names":{}}'), /not understood/);
+});

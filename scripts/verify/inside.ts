@@ -1,0 +1,63 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { z } from "zod";
+import { labDir } from "../paths.ts";
+import { look } from "./in-pod.ts";
+import type { Pod } from "./kubernetes.ts";
+
+/** What a pod is asked to find out from where it is. */
+export interface Questions {
+  /** Names to resolve. */
+  readonly names: readonly string[];
+  /** URLs to get. */
+  readonly urls: readonly string[];
+}
+
+const answersSchema = z.object({
+  names: z.record(z.string(), z.string()),
+  urls: z.record(z.string(), z.string()),
+});
+
+/** For each name its address or why it has none; for each URL the pod that answered, a status, or why nothing came. */
+export type Answers = z.output<typeof answersSchema>;
+
+/** Asks a pod that has Node.js; tests put their own in its place. */
+export type AskPod = (pod: Pod, questions: Questions) => Promise<Answers>;
+
+/** A JavaScript program that looks around and prints its answers; Node.js has taken the types out of `look` already. */
+export const program = `
+  (${look})(JSON.parse(process.argv[1]), 5000).then((answers) =>
+    process.stdout.write(JSON.stringify(answers), () => process.exit(0)));
+`;
+
+/**
+ * Asks from inside a pod by `kubectl exec`, once for everything.
+ * @throws Error that says why there is no answer, after 12 seconds at the latest.
+ */
+export function podAsker(kubeconfig: string, context: string | undefined, namespace: string): AskPod {
+  return async ({ metadata: { name } }, questions) => {
+    const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
+    const node = ["node", "--eval", program, JSON.stringify(questions)];
+    const result = await execa("kubectl", [...where, "--namespace", namespace, "exec", name, "--", ...node], {
+      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
+      stdin: "ignore",
+      timeout: 12_000,
+      reject: false,
+    });
+    if (result.timedOut) throw new Error(`kubectl exec ${name}: no answer within 12 s`);
+    if (result.failed) {
+      const line = result.stderr?.trim().split("\n").at(-1);
+      throw new Error(`kubectl exec ${name}: ${line || result.code || `status ${result.exitCode}`}`);
+    }
+    return parseAnswers(result.stdout);
+  };
+}
+
+/** @throws Error when the text is not what `in-pod.ts` prints. */
+export function parseAnswers(text: string): Answers {
+  try {
+    return answersSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new Error("the pod's answer is not understood", { cause });
+  }
+}

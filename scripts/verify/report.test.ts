@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { stripVTControlCharacters } from "node:util";
+import { type Check, judge, unanswered } from "./check.ts";
+import { renderJson, renderJunit, renderLines, renderTable, summarize } from "./report.ts";
+
+const question = { id: "cluster/a", title: "a's <role>", expected: "none", hint: "Run `x`." };
+const good = judge({ ...question, actual: { ok: true, value: "none" } });
+const bad = judge({ ...question, id: "apps/b", actual: { ok: true, value: 'control & "plane"\u0007' } });
+const silent = judge({ ...question, id: "apps/c", actual: { ok: false, reason: "no kubeconfig" } });
+
+test("a check passes when what is found reads as what is expected, and only then has no hint", () => {
+  assert.deepEqual(good, {
+    id: "cluster/a",
+    title: "a's <role>",
+    ok: true,
+    expected: "none",
+    actual: "none",
+    hint: "",
+  });
+  assert.deepEqual([bad.ok, bad.hint], [false, "Run `x`."]);
+  assert.deepEqual([silent.ok, silent.actual, silent.hint], [false, "not asked: no kubeconfig", unanswered]);
+});
+
+test("plain lines explain each failure, and what could not be asked once", () => {
+  assert.equal(
+    renderLines([good, bad, silent, silent]),
+    [
+      "ok    a's <role>: none",
+      `FAIL  a's <role>: ${bad.actual}`,
+      "      expected: none",
+      "      next: Run `x`.",
+      "FAIL  a's <role>: not asked: no kubeconfig",
+      "FAIL  a's <role>: not asked: no kubeconfig",
+      `Where nobody could be asked: ${unanswered}`,
+    ].join("\n"),
+  );
+  assert.equal(renderLines([good]), "ok    a's <role>: none");
+});
+
+test("the table fits the terminal", () => {
+  const long: Check = { ...bad, title: "t".repeat(200), actual: "word ".repeat(60) };
+  for (const columns of [60, 80, 200])
+    for (const line of renderTable([good, { ...long, ok: true }], columns).split("\n"))
+      assert.ok(stripVTControlCharacters(line).length <= columns, `${columns}: ${line}`);
+  const text = stripVTControlCharacters(renderTable([good, bad, silent], 80));
+  assert.match(text, /│ ✔ │ a's <role> +│ none/);
+  assert.match(text, /│ ✘ │ a's <role> +│ not asked/);
+  assert.match(text, /expected: none\n {6}next: Run `x`\.\nWhere nobody/);
+});
+
+test("the summary counts", () => {
+  assert.equal(summarize([good, good], 940), "All 2 checks passed (0.9 s)");
+  assert.equal(summarize([good, bad, silent], 1250), "2 of 3 checks failed (1.3 s)");
+});
+
+test("JSON holds every check whole", () => {
+  assert.deepEqual(JSON.parse(renderJson([good, bad])), { ok: false, checks: [good, bad] });
+  assert.equal(JSON.parse(renderJson([good])).ok, true);
+});
+
+test("JUnit has a suite for each stack, and nothing that XML refuses", () => {
+  assert.equal(
+    renderJunit([good, bad], 1500),
+    `<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="lab verify" tests="2" failures="1" time="1.500">
+  <testsuite name="cluster" tests="1" failures="0">
+    <testcase classname="cluster/a" name="a&apos;s &lt;role&gt;"/>
+  </testsuite>
+  <testsuite name="apps" tests="1" failures="1">
+    <testcase classname="apps/b" name="a&apos;s &lt;role&gt;">
+      <failure message="expected none, found control &amp; &quot;plane&quot;">Run \`x\`.</failure>
+    </testcase>
+  </testsuite>
+</testsuites>
+`,
+  );
+});

@@ -1,0 +1,96 @@
+import Table from "cli-table3";
+import { type Check, unanswered } from "./check.ts";
+
+/** `3 of 31 checks failed (1.2 s)`. @param ms how long all of it took. */
+export function summarize(checks: readonly Check[], ms: number): string {
+  const failed = checks.filter(({ ok }) => !ok).length;
+  const took = `(${(ms / 1000).toFixed(1)} s)`;
+  return failed === 0
+    ? `All ${checks.length} checks passed ${took}`
+    : `${failed} of ${checks.length} checks failed ${took}`;
+}
+
+/**
+ * A table for a terminal; what failed is explained below it.
+ * @param columns the terminal's width.
+ */
+export function renderTable(checks: readonly Check[], columns: number): string {
+  // Three borders, two spaces for each cell, and the mark.
+  const room = columns - 4 - 6 - 1;
+  const title = Math.min(Math.max(...checks.map((check) => check.title.length)), Math.floor(room * 0.6));
+  const table = new Table({
+    head: ["", "check", "found"],
+    style: { head: ["bold"], border: ["grey"] },
+    // One line a check: no rule between them.
+    chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" },
+    wordWrap: true,
+    colWidths: [3, title + 2, Math.max(room - title, 10) + 2],
+  });
+  for (const { ok, title, actual } of checks)
+    table.push([ok ? "\x1b[32m✔\x1b[39m" : "\x1b[31m✘\x1b[39m", title, actual]);
+  const answered = checks.filter(({ ok, hint }) => !ok && hint !== unanswered);
+  return [table.toString(), ...answered.map(explain), ...adviceFor(checks)].join("\n");
+}
+
+/** One line for each check, and below one that failed what was expected and what to do. */
+export const renderLines = (checks: readonly Check[]): string =>
+  [
+    ...checks.map((check) =>
+      check.ok ? `ok    ${check.title}: ${check.actual}` : `FAIL  ${explain(check)}`,
+    ),
+    ...adviceFor(checks),
+  ].join("\n");
+
+/** One cause often leaves many checks without an answer: what to do about it is said once. */
+const adviceFor = (checks: readonly Check[]): readonly string[] =>
+  checks.some(({ hint }) => hint === unanswered) ? [`Where nobody could be asked: ${unanswered}`] : [];
+
+function explain({ title, expected, actual, hint }: Check): string {
+  const finding = `${title}: ${actual}`;
+  return hint === unanswered ? finding : `${finding}\n      expected: ${expected}\n      next: ${hint}`;
+}
+
+/** What `--json` prints. */
+export const renderJson = (checks: readonly Check[]): string =>
+  `${JSON.stringify({ ok: checks.every(({ ok }) => ok), checks }, null, 2)}\n`;
+
+/** JUnit's XML as continuous integration reads it: a suite for each stack. @param ms how long all of it took. */
+export function renderJunit(checks: readonly Check[], ms: number): string {
+  const suites = Map.groupBy(checks, ({ id }) => id.split("/")[0] ?? "");
+  const count = (list: readonly Check[]) =>
+    `tests="${list.length}" failures="${list.filter(({ ok }) => !ok).length}"`;
+  const lines = [...suites].flatMap(([stack, list]) => [
+    `  <testsuite name="${escapeXml(stack)}" ${count(list)}>`,
+    ...list.map(renderCase),
+    "  </testsuite>",
+  ]);
+  return [
+    '<?xml version="1.0" encoding="UTF-8"?>',
+    `<testsuites name="lab verify" ${count(checks)} time="${(ms / 1000).toFixed(3)}">`,
+    ...lines,
+    "</testsuites>",
+    "",
+  ].join("\n");
+}
+
+function renderCase({ id, title, ok, expected, actual, hint }: Check): string {
+  const start = `    <testcase classname="${escapeXml(id)}" name="${escapeXml(title)}"`;
+  if (ok) return `${start}/>`;
+  const message = escapeXml(`expected ${expected}, found ${actual}`);
+  return `${start}>\n      <failure message="${message}">${escapeXml(hint)}</failure>\n    </testcase>`;
+}
+
+const entities: Record<string, string> = {
+  "&": "&amp;",
+  "<": "&lt;",
+  ">": "&gt;",
+  '"': "&quot;",
+  "'": "&apos;",
+};
+
+/** XML 1.0 takes no control characters, not even escaped. */
+const escapeXml = (text: string): string =>
+  text
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what XML refuses
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "")
+    .replace(/[&<>"']/g, (character) => entities[character] ?? character);
