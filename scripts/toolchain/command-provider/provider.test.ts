@@ -190,10 +190,11 @@ test("a null byte in the environment is refused without its value", async () => 
   });
 });
 
-test("a long output is cut from the front of the error", async () => {
-  await assert.rejects(create({ create: "seq 1 100000; exit 1" }), (error: Error) => {
-    assert.match(error.message, /^exit status 1: running .*\n\[the first \d+ characters are left out\]\n/);
-    assert.match(error.message, /\n100000\n$/);
+test("a long output leaves its middle out of the error", async () => {
+  const long = "seq 1 100000; printf '日%.0s' $(seq 1 50000); echo end; exit 1";
+  await assert.rejects(create({ create: long }), (error: Error) => {
+    assert.match(error.message, /^exit status 1: running "seq 1 100000;.*\n1\n2\n/);
+    assert.match(error.message, /\n\[\d+ characters are left out here\]\n.*日end\n$/);
     return true;
   });
 });
@@ -286,6 +287,16 @@ test("check passes good inputs on and names bad ones", async () => {
   assert.deepEqual((await check({ create: true })).failures, [
     { property: "create", reason: "expected a string, got a boolean" },
   ]);
+});
+
+test("it takes secrets and previews", async () => {
+  const answer = await ask<InstanceType<typeof messages.ConfigureResponse>>((done) =>
+    client.configure(new messages.ConfigureRequest(), done),
+  );
+  assert.deepEqual([answer.getAcceptsecrets(), answer.getSupportspreview()], [true, true]);
+  await log.drain();
+  assert.match(shown[0]?.message ?? "", /stand-in/);
+  assert.equal(shown[0]?.severity, engineMessages.LogSeverity.DEBUG);
 });
 
 test("read gives back what it is given", async () => {

@@ -9,6 +9,7 @@ import type { Processes } from "./processes.ts";
 import { Empty, grpc, messages, plugin, Struct, services } from "./protocol.ts";
 import { run } from "./run.ts";
 import { description, schema, version } from "./schema.ts";
+import { fitTrailer } from "./trailer.ts";
 import type { Wire, WireObject } from "./values.ts";
 
 const commandType = "command:local:Command";
@@ -164,7 +165,7 @@ function unary<Request, Response>(
       callback(null, await answer(call.request));
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      callback({ code: grpc.status.UNKNOWN, details: message });
+      callback({ code: grpc.status.UNKNOWN, details: fitTrailer(message) });
     }
   };
 }

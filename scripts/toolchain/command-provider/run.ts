@@ -25,9 +25,6 @@ export interface RunOptions {
   readonly signal: AbortSignal;
 }
 
-/** A failed run travels in the trailer of its answer, which takes 64 KiB with up to three bytes a character. */
-const errorOutputLimit = 16_000;
-
 /**
  * Runs one command to its end.
  *
@@ -48,8 +45,7 @@ function runProcess(command: string, execution: Execution, options: RunOptions):
   const { processes, signal } = options;
   const [name, ...args] = buildArgv(execution, command);
   const written: string[] = [];
-  const failure = (reason: string) =>
-    new Error(`${reason}: running ${quote(command)}:\n${shorten(written.join(""))}`);
+  const failure = (reason: string) => new Error(`${reason}: running ${quote(command)}:\n${written.join("")}`);
 
   if (signal.aborted) return Promise.reject(failure(reasonOf(signal)));
   const program = findProgram(name);
@@ -132,12 +128,6 @@ function startFailure(program: string, error: NodeJS.ErrnoException): string {
     E2BIG: "argument list too long",
   };
   return `fork/exec ${program}: ${texts[error.code ?? ""] ?? error.message}`;
-}
-
-function shorten(output: string): string {
-  if (output.length <= errorOutputLimit) return output;
-  const left = output.length - errorOutputLimit;
-  return `[the first ${left} characters are left out]\n${output.slice(left)}`;
 }
 
 const signalTexts: Readonly<Partial<Record<NodeJS.Signals, string>>> = {
