@@ -1,0 +1,50 @@
+import { writeFile } from "node:fs/promises";
+import { Command, InvalidArgumentError } from "commander";
+import { LabError } from "../errors.ts";
+import { verify } from "../verify/index.ts";
+import { renderJson, renderJunit, renderLines, renderTable, summarize } from "../verify/report.ts";
+
+interface Options {
+  readonly json?: boolean;
+  readonly junit?: string;
+  readonly wait: number;
+}
+
+export const command = new Command("verify")
+  .argument("[stacks...]", "the stacks to verify", ["cluster", "apps"])
+  .option("--json", "print JSON: every check with what was expected and found")
+  .option("--junit <file>", "also write the checks to a file, as continuous integration reads them")
+  .option("--wait <seconds>", "repeat until every check passes, at most so long", seconds, 0)
+  .addHelpText("after", "\nExit code: 0 when every check passes, 1 when one fails, 2 for bad input.")
+  .action(async (stacks: string[], { json, junit, wait }: Options) => {
+    const began = performance.now();
+    const progress = (line: string) => process.stderr.write(`${line}\n`);
+    const checks = await verify(stacks, { wait, progress });
+    const took = performance.now() - began;
+    if (junit !== undefined) await write(junit, renderJunit(checks, took));
+    if (json) process.stdout.write(renderJson(checks));
+    else {
+      const { isTTY, columns } = process.stdout;
+      const text = isTTY ? renderTable(checks, columns) : renderLines(checks);
+      process.stdout.write(`${text}\n${summarize(checks, took)}\n`);
+    }
+    process.exitCode = checks.every(({ ok }) => ok) ? 0 : 1;
+  });
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value >= 0 && value <= 86_400))
+    throw new InvalidArgumentError("A number of seconds from 0 to 86400 is expected.");
+  return value;
+}
+
+async function write(file: string, text: string): Promise<void> {
+  try {
+    await writeFile(file, text);
+  } catch (cause) {
+    throw new LabError(
+      `${file} cannot be written: ${(cause as Error).message}. Name a file in a folder that is yours.`,
+      { cause, exitCode: 2 },
+    );
+  }
+}
