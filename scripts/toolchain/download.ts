@@ -4,6 +4,8 @@ import { link, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/prom
 import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { setTimeout as startTimer } from "node:timers";
+import { setTimeout } from "node:timers/promises";
 import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
 import { LabError } from "../errors.ts";
@@ -26,8 +28,10 @@ export interface DownloadOptions {
   readonly rewrite?: (url: string) => string;
   /** Milliseconds without a byte after which a download is taken up anew. Default: 30 000. */
   readonly stallMs?: number;
-  /** How often a broken download is taken up again. Default: 4. */
+  /** How often in a row a download may bring nothing before it is given up. Default: 4. */
   readonly retries?: number;
+  /** Milliseconds of pause after the first try that brought nothing; each further one adds as much. Default: 500. */
+  readonly retryMs?: number;
 }
 
 /** Hashes that were learned from a release's own checksum file: what was true once must stay true. */
@@ -202,7 +206,7 @@ async function request(
   { rewrite = (same) => same, signal, stallMs = 30_000 }: DownloadOptions,
 ): Promise<{ response: Response; abort: AbortController; alive: NodeJS.Timeout }> {
   const abort = new AbortController();
-  const alive = setTimeout(
+  const alive = startTimer(
     () => abort.abort(new Error(`nothing arrived for ${Math.ceil(stallMs / 1000)} s`)),
     stallMs,
   );
@@ -233,9 +237,10 @@ async function fetchText(url: string, options: DownloadOptions): Promise<string>
 
 /** Returns whether it was put together from more than one answer. */
 async function fetchWhole(url: string, partial: string, options: DownloadOptions): Promise<boolean> {
+  const { signal, progress, retries = 4, retryMs = 500 } = options;
   await mkdir(dirname(partial), { recursive: true });
   let continued = false;
-  let left = options.retries ?? 4;
+  let fruitless = 0;
   for (;;) {
     const before = await sizeOf(partial);
     try {
@@ -243,18 +248,26 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
       await fetchRest(url, partial, before, options);
       return continued;
     } catch (error) {
-      options.signal.throwIfAborted();
+      signal.throwIfAborted();
       if (error instanceof LabError) throw error;
       // As long as something arrives, an unsteady line is only slow.
-      if ((await sizeOf(partial)) <= before) left -= 1;
-      if (left < 0)
+      fruitless = (await sizeOf(partial)) > before ? 0 : fruitless + 1;
+      if (fruitless > retries || isUnreachable(error))
         throw new UnavailableError(
-          `${url} cannot be downloaded: ${reasonOf(error)}. What arrived is kept; the next try goes on from there.`,
+          `${url} cannot be downloaded: ${reasonOf(error)}.${before > 0 ? " What arrived is kept; the next try goes on from there." : ""}`,
           { cause: error },
         );
-      options.progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
+      progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
+      // A server that is overrun is not helped by asking at once.
+      await setTimeout(fruitless * retryMs, undefined, { signal });
     }
   }
+}
+
+/** There is no such host, or nobody answers at its port: asking again changes nothing. */
+function isUnreachable(error: unknown): boolean {
+  const { code } = (error as { cause?: { code?: string } }).cause ?? {};
+  return code === "ENOTFOUND" || code === "ECONNREFUSED" || code === "EAI_AGAIN";
 }
 
 async function fetchRest(

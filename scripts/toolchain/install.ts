@@ -44,6 +44,8 @@ export interface InstalledTool {
 export interface InstallOptions {
   /** Told of what happens to which tool. Default: nobody is. */
   readonly progress?: (tool: ToolName, line: string) => void;
+  /** Told of each tool as soon as it is ready, from the cache or new. Default: nobody is. */
+  readonly onReady?: (tool: InstalledTool) => void;
   /**
    * The way that comes first for every tool that has it; nothing else is tried for those. Default: `LAB_TOOLS_WAY`; and
    * where that is not set either, what is installed already, then the first way that works here.
@@ -61,6 +63,14 @@ export interface ToolStatus {
   readonly installed: CachedTool | undefined;
 }
 
+/** What a full look at an installed tool found. */
+export interface Verified {
+  readonly tool: Tool;
+  readonly way: Way;
+  readonly version: string;
+  readonly found: Found;
+}
+
 /** What an installer works with; tests bring their own. */
 export interface InstallerOptions {
   readonly cache: string;
@@ -73,6 +83,7 @@ export interface InstallerOptions {
   readonly rewrite?: (url: string) => string;
   readonly stallMs?: number;
   readonly retries?: number;
+  readonly retryMs?: number;
   /** Whether releases can be reached. Default: one look at where they are. */
   readonly probe?: (signal: AbortSignal) => Promise<boolean>;
   readonly findGo?: () => Promise<GoFound>;
@@ -125,6 +136,7 @@ export class Installer {
     const found = await Promise.all(wanted.map((tool) => this.#installed(tool, asked, options)));
     const missing = wanted.filter((_, index) => found[index] === undefined);
     const ready = found.filter((tool) => tool !== undefined);
+    for (const tool of ready) options.onReady?.(tool);
     if (missing.length)
       ready.push(
         ...(await interruptible(options.signal, (signal) => this.#make(missing, asked, options, signal))),
@@ -136,6 +148,29 @@ export class Installer {
         return tool ? [[name, tool]] : [];
       }),
     );
+  }
+
+  /** Where installed tools are. */
+  get folder(): string {
+    return this.#cache.folder;
+  }
+
+  /**
+   * The way a tool is installed, or else the way it would be: the first that is open here, or that is asked for.
+   *
+   * @throws LabError where no way is open.
+   */
+  async wayOf(name: string, asked: Way | undefined = wayFromEnvironment()): Promise<Way> {
+    const tool = this.#toolNamed(name);
+    const installed = await this.#installed(tool, asked, {});
+    if (installed) return installed.way;
+    const refusals: string[] = [];
+    for (const way of waysFor(tool, asked)) {
+      const refused = await this.#refusal(tool, way, asked, new AbortController().signal);
+      if (refused === undefined) return way;
+      refusals.push(`- ${way}: ${refused}`);
+    }
+    throw new LabError(`${name} cannot be had here:\n${refusals.join("\n")}`);
   }
 
   /** What is installed, for every tool of the table. Nothing is fetched or changed. */
@@ -162,14 +197,14 @@ export class Installer {
   async verify(
     names: readonly string[] = Object.keys(this.#options.table),
     discard = false,
-  ): Promise<{ tool: Tool; way: Way; found: Found }[]> {
-    const results: { tool: Tool; way: Way; found: Found }[] = [];
+  ): Promise<Verified[]> {
+    const results: Verified[] = [];
     for (const tool of names.map((name) => this.#toolNamed(name)))
       for (const way of waysOf(tool)) {
         const key = await this.#keyOf(tool, way);
         const found = await this.#cache.find(key, true);
         if (found.state === "absent") continue;
-        results.push({ tool, way, found });
+        results.push({ tool, way, version: key.version, found });
         if (found.state === "bad" && discard)
           await withFileLock(this.#cache.lockOf(key), () => this.#cache.discard(key));
       }
@@ -237,7 +272,9 @@ export class Installer {
     const results = await Promise.allSettled(
       missing.map(async (tool) => {
         try {
-          return await this.#makeOne(tool, asked, options, either, used);
+          const made = await this.#makeOne(tool, asked, options, either, used);
+          options.onReady?.(made);
+          return made;
         } catch (error) {
           // Long builds are not begun for a lab that lacks a tool all the same.
           stop.abort(error);
@@ -333,7 +370,7 @@ export class Installer {
     signal: AbortSignal,
     used: Set<Download>,
   ): Promise<CachedTool> {
-    const { rewrite, stallMs, retries } = this.#options;
+    const { rewrite, stallMs, retries, retryMs } = this.#options;
     const options: DownloadOptions = {
       folder: this.#downloads,
       hashes: this.#hashes,
@@ -342,6 +379,7 @@ export class Installer {
       ...(rewrite ? { rewrite } : {}),
       ...(stallMs ? { stallMs } : {}),
       ...(retries === undefined ? {} : { retries }),
+      ...(retryMs === undefined ? {} : { retryMs }),
     };
     const leave = await this.#downloading.enter();
     try {

@@ -1,0 +1,193 @@
+import Table from "cli-table3";
+import { Command } from "commander";
+import { Listr, PRESET_TIMER } from "listr2";
+import { LabError } from "../errors.ts";
+import {
+  type InstallOptions,
+  labInstaller,
+  parseWay,
+  type ToolStatus,
+  type Way,
+} from "../toolchain/install.ts";
+import { isToolName, type StackName, type ToolName, toolNames, toolsOf } from "../toolchain/tools.ts";
+
+const stackNames: readonly StackName[] = ["cluster", "apps", "k3d"];
+
+export const command = new Command("tools");
+
+command
+  .command("list", { isDefault: true })
+  .description("show every tool: version, way, size, who needs it")
+  .option("--json", "print JSON")
+  .action(async ({ json }: { json?: boolean }) => {
+    const statuses = await labInstaller.status();
+    process.stdout.write(json ? `${JSON.stringify(statuses.map(describe), null, 2)}\n` : table(statuses));
+  });
+
+command
+  .command("install")
+  .description("make tools ready: by name, or those that stacks need")
+  .argument("[names...]", `tools, or stacks (${stackNames.join(", ")}). Default: what cluster and apps need`)
+  .option("--way <way>", "auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto")
+  .addHelpText(
+    "after",
+    "\nExit code: 0 when all are ready, 1 when one cannot be had, 4 when a hash is wrong.",
+  )
+  .action(async (names: string[], { way }: { way?: string }) => {
+    await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"));
+  });
+
+command
+  .command("verify")
+  .description("read every installed file and compare its hash; what is damaged is thrown away")
+  .argument("[names...]", "tools. Default: all")
+  .option("--json", "print JSON")
+  .addHelpText("after", "\nExit code: 0 when all are as installed, 4 when one was damaged.")
+  .action(async (names: string[], { json }: { json?: boolean }) => {
+    const results = await labInstaller.verify(names.length ? names : toolNames, true);
+    const lines = results.map(({ tool, way, version, found }) => ({
+      name: tool.name,
+      version,
+      way,
+      ok: found.state === "good",
+      ...(found.state === "bad" ? { reason: found.reason } : {}),
+    }));
+    if (json) process.stdout.write(`${JSON.stringify(lines, null, 2)}\n`);
+    else
+      for (const { name, version, way, ok, reason } of lines)
+        process.stdout.write(
+          `${ok ? "ok     " : "damaged"} ${name} ${version} (${way})${reason ? `: ${reason}; it was thrown away, \`lab tools install ${name}\` makes it anew` : ""}\n`,
+        );
+    if (!json && lines.length === 0) process.stdout.write("No tool is installed yet: lab tools install\n");
+    process.exitCode = lines.every(({ ok }) => ok) ? 0 : 4;
+  });
+
+command
+  .command("path")
+  .description("print where the files of an installed tool are")
+  .argument("<name>")
+  .action(async (name: string) => {
+    checkNames([name], toolNames);
+    const status = (await labInstaller.status()).find(({ tool }) => tool.name === name);
+    if (!status?.installed)
+      throw new LabError(`${name} is not installed. Install it with: lab tools install ${name}`);
+    for (const path of Object.values(status.installed.files)) process.stdout.write(`${path}\n`);
+  });
+
+command
+  .command("lock")
+  .description(
+    "add the hashes that were learned here to scripts/toolchain/releases.lock.json, to be committed",
+  )
+  .action(async () => {
+    const added = await labInstaller.hashes.commit();
+    process.stdout.write(`${added} new ${added === 1 ? "hash" : "hashes"}\n`);
+  });
+
+const describe = ({ tool, way, version, installed }: ToolStatus) => ({
+  name: tool.name,
+  about: tool.about,
+  version,
+  way,
+  installed: installed !== undefined,
+  neededBy: tool.stacks,
+  ...(tool.besideModule ? { onlyWithBuilt: tool.besideModule } : {}),
+  ...(installed ? { bytes: installed.size, dir: installed.dir, files: installed.files } : {}),
+});
+
+function table(statuses: readonly ToolStatus[]): string {
+  const head = ["tool", "version", "way", "installed", "needed by"];
+  const rows = statuses.map(({ tool, way, version, installed }) => [
+    tool.name,
+    version,
+    installed ? way : `${way}?`,
+    installed ? megabytes(installed.size) : "no",
+    tool.stacks.join(", ") + (tool.besideModule ? `, where ${tool.besideModule} is built` : ""),
+  ]);
+  if (!process.stdout.isTTY) return [head, ...rows].map((row) => `${row.join("\t")}\n`).join("");
+  const drawn = new Table({ head, style: { head: [], border: [] } });
+  drawn.push(...rows);
+  const total = statuses.reduce((sum, { installed }) => sum + (installed?.size ?? 0), 0);
+  return `${drawn.toString()}\n${megabytes(total)} in ${labInstaller.folder}; a way with ? is what would be tried first\n`;
+}
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 0)} MB`;
+
+async function install(names: readonly string[], way: Way | undefined): Promise<void> {
+  checkNames(names, [...toolNames, ...stackNames]);
+  const began = performance.now();
+  const wanted = await chosenTools(names, way);
+  const chosen = way ? { way } : {};
+  await (process.stdout.isTTY ? installWithSpinners : installWithLines)(wanted, chosen, began);
+  process.stdout.write(`${wanted.length} tools are ready after ${elapsed(began)}\n`);
+}
+
+/** One line an event, with the seconds since the start: for logs. */
+async function installWithLines(
+  wanted: readonly ToolName[],
+  options: InstallOptions,
+  began: number,
+): Promise<void> {
+  const print = (name: string, line: string) => process.stdout.write(`${elapsed(began)} ${name}: ${line}\n`);
+  await labInstaller.install(wanted, {
+    ...options,
+    progress: print,
+    onReady: ({ name, version, way }) => print(name, `${version} is ready (${way})`),
+  });
+}
+
+/** A spinner a tool, with its last line and its time. */
+async function installWithSpinners(
+  wanted: readonly ToolName[],
+  options: InstallOptions,
+  began: number,
+): Promise<void> {
+  const ready = new Map(wanted.map((name) => [name, Promise.withResolvers<string>()]));
+  const lines = new Map<ToolName, (line: string) => void>();
+  const finished = labInstaller.install(wanted, {
+    ...options,
+    progress: (tool, line) => lines.get(tool)?.(line),
+    onReady: ({ name, version, way }) => ready.get(name)?.resolve(`${name} ${version} (${way})`),
+  });
+  // The first failure is the reason; the other tools then stop because of it.
+  finished.catch((error) => {
+    for (const { reject } of ready.values()) reject(error);
+  });
+  const tasks = new Listr(
+    [...ready].map(([name, { promise }]) => ({
+      title: name,
+      task: async (_: unknown, task: { title: string; output: string }) => {
+        lines.set(name, (line) => {
+          task.output = `${elapsed(began)} ${line}`;
+        });
+        task.title = await promise;
+      },
+    })),
+    {
+      concurrent: true,
+      exitOnError: false,
+      // Ctrl-C is the installer's: it clears up and then reports.
+      registerSignalListeners: false,
+      rendererOptions: { timer: PRESET_TIMER, showErrorMessage: false },
+    },
+  );
+  await Promise.allSettled([tasks.run(), finished]);
+  await finished;
+}
+
+/** The named tools and those of the named stacks; by itself, K3s's way decides whether its images' programs are needed. */
+async function chosenTools(names: readonly string[], way: Way | undefined): Promise<ToolName[]> {
+  const stacks = names.filter((name): name is StackName => (stackNames as readonly string[]).includes(name));
+  const named = names.filter(isToolName);
+  const needing: readonly StackName[] = names.length ? stacks : ["cluster", "apps"];
+  const k3sWay = needing.length ? await labInstaller.wayOf("k3s", way) : "release";
+  return [...new Set([...named, ...toolsOf(needing, k3sWay)])];
+}
+
+function checkNames(names: readonly string[], known: readonly string[]): void {
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw new LabError(`"${unknown}" is not known. Known are ${known.join(", ")}.`, { exitCode: 2 });
+}
+
+const elapsed = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;
