@@ -1,0 +1,630 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, afterEach, beforeEach, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { type Header, pack } from "tar-stream";
+import { LabError } from "../errors.ts";
+import { checksumFor } from "./download.ts";
+import { Installer, type InstallerOptions, type InstallOptions } from "./install.ts";
+import type { Download, Tool, Way } from "./tools.ts";
+
+const site = "https://releases.example";
+const content = Buffer.alloc(200_000, "lab");
+const hashOf = (data: Buffer): string => createHash("sha256").update(data).digest("hex");
+
+type Answer = (request: IncomingMessage, response: ServerResponse) => void;
+
+const answers = new Map<string, Answer>();
+const asked: { path: string; range: string | undefined }[] = [];
+const server = createServer((request, response) => {
+  const path = request.url ?? "";
+  asked.push({ path, range: request.headers.range });
+  (answers.get(path) ?? ((_, missing) => missing.writeHead(404).end()))(request, response);
+});
+await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+const { port } = server.address() as AddressInfo;
+after(() => {
+  server.closeAllConnections();
+  server.close();
+});
+
+let cache: string;
+beforeEach(async () => {
+  cache = await mkdtemp(join(tmpdir(), "lab-install-"));
+  asked.length = 0;
+  answers.clear();
+});
+afterEach(() => rm(cache, { recursive: true, force: true }));
+
+/** Answers with data, from where the request wants it. */
+const serve =
+  (data: Buffer): Answer =>
+  ({ headers }, response) => {
+    const from = Number(/^bytes=(\d+)-$/.exec(headers.range ?? "")?.[1] ?? 0);
+    if (from >= data.length && from > 0)
+      response.writeHead(416, { "content-range": `bytes */${data.length}` }).end();
+    else if (from > 0)
+      response
+        .writeHead(206, { "content-range": `bytes ${from}-${data.length - 1}/${data.length}` })
+        .end(data.subarray(from));
+    else response.writeHead(200, { "content-length": data.length }).end(data);
+  };
+
+/** Answers with so many bytes of data, then breaks the connection. */
+const breakOff =
+  (data: Buffer, bytes: number): Answer =>
+  (_, response) => {
+    response.writeHead(200, { "content-length": data.length });
+    response.write(data.subarray(0, bytes), () => response.destroy());
+  };
+
+function releasing(name: string, ...downloads: Download[]): Tool {
+  const files = downloads.flatMap(({ as, unpack }) => [...(as ? [as] : []), ...Object.keys(unpack ?? {})]);
+  return {
+    name: name as Tool["name"],
+    about: "a tool of the tests",
+    version: "v1.0.0",
+    stacks: ["apps"],
+    files,
+    ways: { release: { downloads: { "linux-amd64": downloads } } },
+  };
+}
+
+const plain = (extra: Partial<Download> = {}): Tool =>
+  releasing("tool", { url: `${site}/v1/tool`, sha256: hashOf(content), as: "tool", ...extra });
+
+function installerFor(tool: Tool | readonly Tool[], options: Partial<InstallerOptions> = {}): Installer {
+  return new Installer({
+    cache,
+    checkout: cache,
+    table: Object.fromEntries([tool].flat().map((each) => [each.name, each])),
+    platform: "linux-amd64",
+    hashes: join(cache, "committed.json"),
+    rewrite: (url) => url.replace(site, `http://127.0.0.1:${port}`),
+    stallMs: 200,
+    retries: 1,
+    retryMs: 1,
+    probe: async () => true,
+    findGo: async () => ({ missing: "there is no go on PATH" }),
+    ...options,
+  });
+}
+
+async function install(tool: Tool, options: Partial<InstallerOptions> = {}, install: InstallOptions = {}) {
+  const lines: string[] = [];
+  const progress = (_: string, line: string) => void lines.push(line);
+  const installed = await installerFor(tool, options).install([tool.name], { progress, ...install });
+  const found = installed[tool.name];
+  assert.ok(found);
+  return { ...found, lines };
+}
+
+/** All that is left in the cache, without the folders. */
+const left = async (): Promise<string[]> =>
+  (await readdir(cache, { recursive: true, withFileTypes: true }))
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => entry.name)
+    .sort();
+
+describe("the release way", () => {
+  test("downloads, checks, makes executable, and leaves nothing but the tool and its manifest", async () => {
+    answers.set("/v1/tool", serve(content));
+    const { files, dir, way, version } = await install(plain());
+    assert.deepEqual([way, version], ["release", "v1.0.0"]);
+    assert.equal(dir, join(cache, "tools/tool/v1.0.0-release-linux-amd64"));
+    assert.deepEqual(files, { tool: join(dir, "tool") });
+    assert.deepEqual(await readFile(join(dir, "tool")), content);
+    assert.equal((await stat(join(dir, "tool"))).mode & 0o777, 0o755);
+    assert.deepEqual(await left(), ["manifest.json", "tool"]);
+  });
+
+  test("the second time nothing is asked for, not even whether releases can be reached", async () => {
+    answers.set("/v1/tool", serve(content));
+    await install(plain());
+    asked.length = 0;
+    const probe = () => assert.fail("asked");
+    assert.equal((await install(plain(), { probe })).way, "release");
+    assert.deepEqual(asked, []);
+  });
+
+  test("a file of another hash is thrown away and never installed, and no other way is taken instead", async () => {
+    answers.set("/v1/tool", serve(Buffer.from("something else")));
+    const bundled = { main: "main.ts", binary: "tool" };
+    const tool = plain();
+    await assert.rejects(
+      install({ ...tool, ways: { ...tool.ways, bundled } }),
+      (error) =>
+        error instanceof LabError &&
+        error.exitCode === 4 &&
+        error.message.includes(hashOf(content)) &&
+        error.message.includes(`${site}/v1/tool`),
+    );
+    assert.deepEqual(await left(), []);
+  });
+
+  test("a broken download is continued where it stopped", async () => {
+    let first = true;
+    answers.set("/v1/tool", (request, response) => {
+      (first ? breakOff(content, 120_000) : serve(content))(request, response);
+      first = false;
+    });
+    const { files, lines } = await install(plain());
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+    assert.equal(asked.length, 2);
+    assert.match(asked[1]?.range ?? "", /^bytes=[1-9]\d*-$/);
+    assert.ok(lines.some((line) => line.includes("broke off")));
+  });
+
+  test("a download that was given up is continued by the next run", async () => {
+    answers.set("/v1/tool", (request, response) => {
+      if (request.headers.range) response.writeHead(503).end();
+      else breakOff(content, 120_000)(request, response);
+    });
+    await assert.rejects(install(plain()), /What arrived is kept/);
+    answers.set("/v1/tool", serve(content));
+    asked.length = 0;
+    await install(plain());
+    assert.match(asked[0]?.range ?? "", /^bytes=[1-9]\d*-$/);
+    assert.equal(asked.length, 1);
+  });
+
+  test("a server that cannot continue sends the whole again", async () => {
+    let first = true;
+    answers.set("/v1/tool", (_, response) => {
+      if (first) breakOff(content, 120_000)(_, response);
+      else response.writeHead(200, { "content-length": content.length }).end(content);
+      first = false;
+    });
+    const { files } = await install(plain());
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+  });
+
+  test("a part of a file that was replaced meanwhile is not mixed with the new one", async () => {
+    answers.set("/v1/tool", (request, response) => {
+      if (request.headers.range) response.writeHead(503).end();
+      else breakOff(Buffer.alloc(content.length, "old"), 120_000)(request, response);
+    });
+    await assert.rejects(install(plain()));
+    answers.set("/v1/tool", serve(content));
+    const { files } = await install(plain());
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+  });
+
+  test("a part that is the whole already is only checked", async () => {
+    const id = hashOf(Buffer.from(`${site}/v1/tool`)).slice(0, 12);
+    await mkdir(join(cache, "downloads"));
+    await writeFile(join(cache, "downloads", `${id}-tool.part`), content);
+    answers.set("/v1/tool", serve(content));
+    const { files } = await install(plain());
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+    assert.deepEqual(asked, [{ path: "/v1/tool", range: `bytes=${content.length}-` }]);
+  });
+
+  test("a server that falls silent is asked again", async () => {
+    let first = true;
+    answers.set("/v1/tool", (request, response) => {
+      if (first)
+        response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 50_000));
+      else serve(content)(request, response);
+      first = false;
+    });
+    const { files, lines } = await install(plain());
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+    assert.ok(lines.some((line) => line.includes("nothing arrived")));
+  });
+
+  test("a missing file is said to be missing, by its address", async () => {
+    await assert.rejects(
+      install(plain()),
+      /tool v1\.0\.0 cannot be had[\s\S]*release: .*\/v1\/tool answers 404/,
+    );
+    assert.deepEqual(await left(), []);
+    assert.equal(asked.length, 1);
+  });
+
+  test("nobody at the address is not asked again and again", async () => {
+    const rewrite = () => "http://127.0.0.1:1/tool";
+    const { message } = (await install(plain(), { rewrite }).catch((error) => error)) as Error;
+    assert.match(message, /cannot be downloaded/);
+  });
+
+  test("an overrun server is asked again", async () => {
+    let left = 1;
+    answers.set("/v1/tool", (request, response) => {
+      if (left-- > 0) response.writeHead(503).end();
+      else serve(content)(request, response);
+    });
+    await install(plain());
+    assert.equal(asked.length, 2);
+  });
+});
+
+describe("hashes", () => {
+  const unknown = () =>
+    releasing("tool", { url: `${site}/v1/tool`, as: "tool", checksums: [`${site}/v1/SUMS`] });
+
+  test("one that is not in the table is read from the release's checksums and kept", async () => {
+    answers.set("/v1/tool", serve(content));
+    answers.set("/v1/SUMS", serve(Buffer.from(`${"0".repeat(64)}  other\n${hashOf(content)}  tool\n`)));
+    await install(unknown());
+    const learned = JSON.parse(await readFile(join(cache, "releases.lock.json"), "utf8"));
+    assert.deepEqual(learned, { [`${site}/v1/tool`]: hashOf(content) });
+  });
+
+  test("what was learned once must stay true, whatever the checksums say later", async () => {
+    answers.set("/v1/tool", serve(content));
+    answers.set("/v1/SUMS", serve(Buffer.from(hashOf(content))));
+    await install(unknown());
+    await rm(join(cache, "tools"), { recursive: true });
+    const other = Buffer.from("replaced");
+    answers.set("/v1/tool", serve(other));
+    answers.set("/v1/SUMS", serve(Buffer.from(hashOf(other))));
+    await assert.rejects(install(unknown()), /expected/);
+  });
+
+  test("the project's lock file comes before what was learned, and takes it in on request", async () => {
+    answers.set("/v1/tool", serve(content));
+    answers.set("/v1/SUMS", serve(Buffer.from(hashOf(content))));
+    const installer = installerFor(unknown());
+    await installer.install(["tool"]);
+    assert.equal(await installer.hashes.commit(), 1);
+    assert.equal(await installer.hashes.commit(), 0);
+    const committed = JSON.parse(await readFile(join(cache, "committed.json"), "utf8"));
+    assert.deepEqual(committed, { [`${site}/v1/tool`]: hashOf(content) });
+    await writeFile(join(cache, "committed.json"), JSON.stringify({ [`${site}/v1/tool`]: "0".repeat(64) }));
+    await rm(join(cache, "tools"), { recursive: true });
+    await assert.rejects(install(unknown()), new RegExp(`expected ${"0".repeat(64)}`));
+  });
+
+  test("no hash, no install: nothing is even downloaded", async () => {
+    answers.set("/v1/tool", serve(content));
+    await assert.rejects(install(unknown()), /No SHA-256 of .* is known, so it is not installed/);
+    assert.deepEqual(
+      asked.map(({ path }) => path),
+      ["/v1/SUMS"],
+    );
+  });
+
+  test("a hash is only learned from a download that has it", async () => {
+    answers.set("/v1/tool", serve(content));
+    answers.set("/v1/SUMS", serve(Buffer.from("1".repeat(64))));
+    await assert.rejects(install(unknown()), /expected 1111/);
+    await assert.rejects(stat(join(cache, "releases.lock.json")), { code: "ENOENT" });
+  });
+
+  test("checksum files of every shape are read, sums of other kinds are not", () => {
+    const hash = "a".repeat(64);
+    assert.equal(checksumFor("k3s", `${hash}  k3s\n`), hash);
+    assert.equal(checksumFor("k3s", `${hash.toUpperCase()} *./dist/k3s\r\n`), hash);
+    assert.equal(checksumFor("k3s", `${hash}\n`), hash);
+    assert.equal(checksumFor("k3s", `${"b".repeat(64)}  k3s-arm64\n${hash}  k3s\n`), hash);
+    assert.equal(checksumFor("k3s", `${hash}  k3s-arm64\n`), undefined);
+    assert.equal(checksumFor("k3s", `${"a".repeat(40)}  k3s\n`), undefined);
+    assert.equal(checksumFor("k3s", "<html>Not Found</html>"), undefined);
+    const release = { assets: [{ name: "other" }, { name: "k3s", digest: `sha256:${hash}` }] };
+    assert.equal(checksumFor("k3s", JSON.stringify(release)), hash);
+    assert.equal(checksumFor("k3d", JSON.stringify(release)), undefined);
+    assert.equal(checksumFor("k3s", '{"message": "rate limit'), undefined);
+  });
+});
+
+/** A `.tar.gz` of these members. */
+async function archive(
+  members: readonly (Partial<Header> & { name: string; data?: string })[],
+): Promise<Buffer> {
+  const packed = pack();
+  for (const { data, ...header } of members)
+    if (data === undefined) packed.entry(header);
+    else packed.entry(header, data);
+  packed.finalize();
+  const chunks: Buffer[] = [];
+  for await (const chunk of packed) chunks.push(chunk as Buffer);
+  return gzipSync(Buffer.concat(chunks));
+}
+
+describe("archives", () => {
+  const archived = (data: Buffer, unpack: Record<string, string> = { tool: "tool-1.0/tool" }) => {
+    answers.set("/v1/tool.tar.gz", serve(data));
+    return releasing("tool", { url: `${site}/v1/tool.tar.gz`, sha256: hashOf(data), unpack });
+  };
+
+  test("only the wanted file is taken out, under its own name", async () => {
+    const data = await archive([
+      { name: "tool-1.0/", type: "directory" },
+      { name: "./tool-1.0/tool", data: "program", mode: 0o644 },
+      { name: "tool-1.0/README", data: "text" },
+    ]);
+    const { files } = await install(archived(data));
+    assert.equal(await readFile(files.tool ?? "", "utf8"), "program");
+    assert.deepEqual(await left(), ["manifest.json", "tool"]);
+  });
+
+  test("members that point out of the folder are never written", async () => {
+    const data = await archive([
+      { name: "../../escaped", data: "bad" },
+      { name: "/tmp/lab-escaped-from-archive", data: "bad" },
+      { name: "tool-1.0/tool", data: "program" },
+    ]);
+    await install(archived(data));
+    assert.deepEqual(await left(), ["manifest.json", "tool"]);
+    await assert.rejects(stat("/tmp/lab-escaped-from-archive"), { code: "ENOENT" });
+  });
+
+  test("a link in the place of the program is refused", async () => {
+    const data = await archive([{ name: "tool-1.0/tool", type: "symlink", linkname: "/etc/passwd" }]);
+    await assert.rejects(install(archived(data)), /is a symlink, expected a file/);
+    assert.deepEqual(
+      (await left()).filter((name) => !name.endsWith(".tar.gz")),
+      [],
+    );
+  });
+
+  test("an archive without the program, or that is none, is named", async () => {
+    await assert.rejects(
+      install(archived(await archive([{ name: "else", data: "x" }]))),
+      /holds no tool-1\.0\/tool/,
+    );
+    await assert.rejects(install(archived(Buffer.from("no archive"))), /cannot be unpacked/);
+  });
+
+  test("two tools of one archive download it once", async () => {
+    const data = await archive([
+      { name: "both/a", data: "A" },
+      { name: "both/b", data: "B" },
+    ]);
+    answers.set("/v1/both.tar.gz", serve(data));
+    const from = (name: string) =>
+      releasing(name, {
+        url: `${site}/v1/both.tar.gz`,
+        sha256: hashOf(data),
+        unpack: { [name]: `both/${name}` },
+      });
+    const installed = await installerFor([from("a"), from("b")]).install(["a", "b"]);
+    assert.equal(await readFile(installed.b?.files.b ?? "", "utf8"), "B");
+    assert.equal(asked.length, 1);
+    assert.deepEqual(await left(), ["a", "b", "manifest.json", "manifest.json"]);
+  });
+});
+
+describe("the cache", () => {
+  beforeEach(async () => {
+    answers.set("/v1/tool", serve(content));
+    await install(plain());
+    asked.length = 0;
+  });
+  const file = () => join(cache, "tools/tool/v1.0.0-release-linux-amd64/tool");
+
+  test("a changed file is noticed, thrown away with a sentence, and fetched again", async () => {
+    await appendFile(file(), "!");
+    const { lines } = await install(plain());
+    assert.ok(lines.some((line) => /thrown away: tool no longer has the hash [0-9a-f]{64}/.test(line)));
+    assert.deepEqual(await readFile(file()), content);
+    assert.equal(asked.length, 1);
+  });
+
+  test("so are a missing file, a damaged manifest and none at all", async () => {
+    await rm(file());
+    assert.ok((await install(plain())).lines.some((line) => line.includes("tool is gone")));
+    const manifest = join(file(), "../manifest.json");
+    await writeFile(manifest, "{");
+    assert.ok((await install(plain())).lines.some((line) => line.includes("its manifest is damaged")));
+    await rm(manifest);
+    assert.ok((await install(plain())).lines.some((line) => line.includes("it has no manifest")));
+    assert.equal(asked.length, 3);
+  });
+
+  test("a file that only has another time is hashed once and kept", async () => {
+    await utimes(file(), 1, 1);
+    await install(plain());
+    assert.deepEqual(asked, []);
+    const { files } = JSON.parse(await readFile(join(file(), "../manifest.json"), "utf8"));
+    assert.equal(files.tool.mtimeMs, 1000);
+  });
+
+  test("another recipe makes another tool", async () => {
+    answers.set("/v2/tool", serve(content));
+    const { lines } = await install(plain({ url: `${site}/v2/tool` }));
+    assert.ok(lines.some((line) => line.includes("another recipe")));
+  });
+
+  test("verify finds a change that keeps size and time, and clears it away", async () => {
+    const { mtime } = await stat(file());
+    const changed = Buffer.from(content);
+    changed[0] = 0;
+    await writeFile(file(), changed);
+    await utimes(file(), mtime, mtime);
+    const installer = installerFor(plain());
+    const [result] = await installer.verify(undefined, true);
+    assert.equal(result?.found.state, "bad");
+    assert.deepEqual(await installer.verify(), []);
+    await install(plain());
+    assert.deepEqual(
+      (await installer.verify()).map(({ found }) => found.state),
+      ["good"],
+    );
+  });
+
+  test("status tells what is there", async () => {
+    const [status] = await installerFor(plain()).status();
+    assert.equal(status?.installed?.size, content.length);
+    assert.equal(status?.way, "release");
+    await rm(join(cache, "tools"), { recursive: true });
+    assert.equal((await installerFor(plain()).status())[0]?.installed, undefined);
+  });
+});
+
+describe("several at once", () => {
+  test("two installers of one cache make a tool once", async () => {
+    answers.set("/v1/tool", serve(content));
+    const results = await Promise.all([install(plain()), install(plain()), install(plain())]);
+    assert.equal(new Set(results.map(({ dir }) => dir)).size, 1);
+    assert.equal(asked.length, 1);
+    assert.deepEqual(await left(), ["manifest.json", "tool"]);
+  });
+
+  test("at most four downloads run side by side", async () => {
+    let running = 0;
+    let most = 0;
+    const list = Array.from({ length: 8 }, (_, index) => {
+      answers.set(`/many/${index}`, (request, response) => {
+        running += 1;
+        most = Math.max(most, running);
+        setTimeout(() => {
+          running -= 1;
+          serve(content)(request, response);
+        }, 20);
+      });
+      return releasing(`tool${index}`, {
+        url: `${site}/many/${index}`,
+        sha256: hashOf(content),
+        as: `tool${index}`,
+      });
+    });
+    await installerFor(list).install(list.map(({ name }) => name));
+    assert.equal(most, 4);
+  });
+
+  test("the first failure ends the others and is the one that is reported", async () => {
+    answers.set("/slow", (_, response) => void response.writeHead(200, { "content-length": 10 }).write("x"));
+    const slow = releasing("slow", { url: `${site}/slow`, sha256: hashOf(content), as: "slow" });
+    const installer = installerFor([slow, plain()], { stallMs: 60_000 });
+    await assert.rejects(installer.install(["slow", "tool"]), /tool v1\.0\.0 cannot be had/);
+  });
+});
+
+describe("an abort", () => {
+  test("ends a download, keeps what arrived and leaves no half tool", async () => {
+    const abort = new AbortController();
+    answers.set("/v1/tool", (_, response) => {
+      response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 100_000));
+      setTimeout(() => abort.abort(new Error("enough")), 30);
+    });
+    await assert.rejects(install(plain(), { stallMs: 60_000 }, { signal: abort.signal }), /enough/);
+    assert.deepEqual(
+      (await left()).map((name) => name.replace(/^[0-9a-f]+-/, "")),
+      ["tool.part"],
+    );
+  });
+
+  test("Ctrl-C does the same and says how to go on", async () => {
+    answers.set("/v1/tool", (_, response) => {
+      response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 100_000));
+      setTimeout(() => process.emit("SIGINT"), 30);
+    });
+    const before = process.listenerCount("SIGINT");
+    await assert.rejects(
+      install(plain(), { stallMs: 60_000 }),
+      (error) => error instanceof LabError && error.exitCode === 130 && error.message.includes("to go on"),
+    );
+    assert.equal(process.listenerCount("SIGINT"), before);
+  });
+});
+
+describe("the choice of a way", () => {
+  const bundled = { main: "main.ts", binary: "tool" };
+  const module = {
+    module: "example.org/tool",
+    moduleVersion: "v1.0.0",
+    sum: "h1:x=",
+    goModSum: "h1:y=",
+    package: "example.org/tool",
+    seconds: 1,
+  };
+  const withWays = (...ways: Way[]): Tool => {
+    const all = { ...plain().ways, module, bundled };
+    return { ...plain(), ways: Object.fromEntries(ways.map((way) => [way, all[way]])) };
+  };
+  const wayOf = (tool: Tool, asked?: Way, options?: Partial<InstallerOptions>) =>
+    installerFor(tool, options).wayOf("tool", asked);
+  const go = { findGo: async () => ({ command: "go" }) };
+  const offline = { probe: async () => false };
+
+  test("a release where they can be reached, else a build where there is Go, else what is bundled", async () => {
+    const tool = withWays("release", "module", "bundled");
+    assert.equal(await wayOf(tool, undefined, go), "release");
+    assert.equal(await wayOf(tool, undefined, { ...offline, ...go }), "module");
+    assert.equal(await wayOf(tool, undefined, offline), "bundled");
+  });
+
+  test("whoever asks for a way gets it or, where the tool lacks it, one that comes closest", async () => {
+    assert.equal(await wayOf(withWays("release", "module"), "module", go), "module");
+    assert.equal(await wayOf(withWays("release", "bundled"), "module"), "bundled");
+    assert.equal(await wayOf(withWays("module"), "release", go), "module");
+  });
+
+  test("LAB_TOOLS_WAY asks too, and a wrong word is refused before anything happens", async () => {
+    const before = process.env.LAB_TOOLS_WAY;
+    try {
+      process.env.LAB_TOOLS_WAY = "module";
+      assert.equal(await wayOf(withWays("release", "module"), undefined, go), "module");
+      process.env.LAB_TOOLS_WAY = "source";
+      await assert.rejects(
+        install(plain()),
+        /LAB_TOOLS_WAY is "source"\. Accepted: auto, release, module, bundled/,
+      );
+    } finally {
+      if (before === undefined) delete process.env.LAB_TOOLS_WAY;
+      else process.env.LAB_TOOLS_WAY = before;
+    }
+  });
+
+  test("releases are looked for once, however many tools want them", async () => {
+    let looks = 0;
+    const probe = async () => {
+      looks += 1;
+      return false;
+    };
+    const list = [0, 1, 2].map((index) => ({
+      ...withWays("release", "bundled"),
+      name: `t${index}` as Tool["name"],
+    }));
+    await installerFor(list, { probe }).install(list.map(({ name }) => name));
+    assert.equal(looks, 1);
+  });
+
+  test("a tool that cannot be had says what was tried for each way", async () => {
+    await assert.rejects(
+      install(withWays("release", "module"), offline),
+      (error) =>
+        error instanceof LabError &&
+        /- release: .*do not answer\n- module: there is no go on PATH\n/.test(error.message),
+    );
+  });
+
+  test("a release that is not there gives way to what is bundled", async () => {
+    const { way, files } = await install(withWays("release", "bundled"));
+    assert.equal(way, "bundled");
+    const script = await readFile(files.tool ?? "", "utf8");
+    assert.equal(script, `#!/bin/sh\nexec '${process.execPath}' '${join(cache, "main.ts")}' "$@"\n`);
+  });
+
+  test("a platform without a release says so", async () => {
+    await assert.rejects(
+      install(plain(), { platform: "linux-arm64" }),
+      /release: there is none for linux-arm64/,
+    );
+  });
+
+  test("programs of the machines are Linux's on a Mac, and are not built there", async () => {
+    answers.set("/v1/tool", serve(content));
+    const tool: Tool = { ...plain(), runsOn: "machine" };
+    assert.match((await install(tool, { platform: "darwin-amd64" })).dir, /linux-amd64$/);
+    const built: Tool = { ...withWays("module"), runsOn: "machine" };
+    await assert.rejects(
+      wayOf(built, undefined, { platform: "darwin-arm64", ...go }),
+      /built for linux-arm64/,
+    );
+  });
+
+  test("an unknown tool is named, with the known ones", async () => {
+    await assert.rejects(
+      installerFor(plain()).install(["kubectl"]),
+      /no tool "kubectl"\. The tools are tool\./,
+    );
+  });
+});

