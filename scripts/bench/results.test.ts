@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { median, render, summarize, type Timing } from "./results.ts";
+
+const timing = (returned: number, answering?: number, phases: Timing["phases"] = []): Timing => ({
+  returned,
+  phases,
+  ...(answering === undefined ? {} : { answering }),
+});
+
+test("the median is the middle, whatever the order", () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 3, 2]), 2.5);
+  assert.equal(median([10, 9, 100]), 10);
+  assert.throws(() => median([]), RangeError);
+});
+
+const timings = {
+  byHand: [
+    timing(52, 50, [
+      { name: "machines", endsAt: 8 },
+      { name: "apps", endsAt: 51 },
+    ]),
+    timing(50, 49, [
+      { name: "machines", endsAt: 10 },
+      { name: "apps", endsAt: 49 },
+    ]),
+  ],
+  up: [timing(70, 40), timing(74, 42)],
+  upAgain: [timing(3), timing(4)],
+  down: [timing(25), timing(19)],
+};
+
+test("compares medians with what is to be reached", () => {
+  const summary = summarize(timings);
+  assert.deepEqual(summary.byHand, { answering: 49.5, returned: 51 });
+  assert.deepEqual(summary.phases.byHand, [
+    { name: "machines", endsAt: 9 },
+    { name: "apps", endsAt: 50 },
+  ]);
+  assert.deepEqual(
+    summary.goals.map(({ value, met }) => [Number(value.toFixed(2)), met]),
+    [
+      [0.83, true],
+      [1.41, false],
+      [3.5, true],
+      [22, false],
+    ],
+  );
+});
+
+test("shows phases, ratio and what was missed", () => {
+  const text = render(summarize(timings));
+  assert.match(text, /by hand +│ machines +│ +9\.0 s/);
+  assert.match(text, /three apps answering, times by hand +│ +0\.83 │ +1\.2 │ reached/);
+  assert.match(text, /lab down, seconds +│ +22\.00 │ +20 │ missed/);
+  assert.match(text, /Medians of 2 rounds/);
+});

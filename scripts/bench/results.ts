@@ -1,0 +1,125 @@
+import Table from "cli-table3";
+
+/** A part of a run, in the words of who ran it. */
+export interface Phase {
+  readonly name: string;
+  /** From the start of the run to the end of the phase. */
+  readonly endsAt: number;
+}
+
+/** One timed command; seconds. */
+export interface Timing {
+  /** Until the command returned. */
+  readonly returned: number;
+  /** Until all apps had answered, as seen from outside; none for commands that do not bring the lab up. */
+  readonly answering?: number;
+  readonly phases: readonly Phase[];
+}
+
+/** What is timed. */
+export type Kind = "byHand" | "up" | "upAgain" | "down";
+
+export type Timings = Readonly<Record<Kind, readonly Timing[]>>;
+
+/** What the lab is to reach. */
+const goals = { ratio: 1.2, upAgain: 6, down: 20 } as const;
+
+export interface Goal {
+  readonly what: string;
+  readonly value: number;
+  readonly atMost: number;
+  readonly met: boolean;
+}
+
+/** Medians over all rounds, in seconds. */
+export interface Summary {
+  readonly rounds: number;
+  readonly byHand: { readonly answering: number; readonly returned: number };
+  readonly up: { readonly answering: number; readonly returned: number };
+  readonly upAgain: number;
+  readonly down: number;
+  readonly goals: readonly Goal[];
+  /** Of each kind: its phases by name, when they end. */
+  readonly phases: Readonly<Record<Kind, readonly Phase[]>>;
+}
+
+/** The middle value, or the mean of the two in the middle. @throws RangeError for no values. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const upper = sorted[Math.floor(sorted.length / 2)];
+  const lower = sorted[Math.ceil(sorted.length / 2) - 1];
+  if (upper === undefined || lower === undefined) throw new RangeError("the median of nothing");
+  return (upper + lower) / 2;
+}
+
+export function summarize(timings: Timings): Summary {
+  const returned = (kind: Kind) => median(timings[kind].map((timing) => timing.returned));
+  const answering = (kind: Kind) =>
+    median(timings[kind].map((timing) => timing.answering ?? timing.returned));
+  const goal = (what: string, value: number, atMost: number): Goal => ({
+    what,
+    value,
+    atMost,
+    met: value <= atMost,
+  });
+  return {
+    rounds: timings.byHand.length,
+    byHand: { answering: answering("byHand"), returned: returned("byHand") },
+    up: { answering: answering("up"), returned: returned("up") },
+    upAgain: returned("upAgain"),
+    down: returned("down"),
+    goals: [
+      goal("three apps answering, times by hand", answering("up") / answering("byHand"), goals.ratio),
+      goal("lab up returned, times by hand", returned("up") / returned("byHand"), goals.ratio),
+      goal("lab up without a change, seconds", returned("upAgain"), goals.upAgain),
+      goal("lab down, seconds", returned("down"), goals.down),
+    ],
+    phases: {
+      byHand: medianPhases(timings.byHand),
+      up: medianPhases(timings.up),
+      upAgain: medianPhases(timings.upAgain),
+      down: medianPhases(timings.down),
+    },
+  };
+}
+
+function medianPhases(timings: readonly Timing[]): Phase[] {
+  const byName = Map.groupBy(
+    timings.flatMap(({ phases }) => phases),
+    ({ name }) => name,
+  );
+  return [...byName]
+    .map(([name, list]) => ({ name, endsAt: median(list.map(({ endsAt }) => endsAt)) }))
+    .sort((a, b) => a.endsAt - b.endsAt);
+}
+
+const titles: Readonly<Record<Kind, string>> = {
+  byHand: "by hand",
+  up: "lab up",
+  upAgain: "lab up, no change",
+  down: "lab down",
+};
+
+/** The summary for people: a table of phases, a table of goals. */
+export function render({ rounds, byHand, up, goals: reached, phases }: Summary): string {
+  const seconds = (value: number) => `${value.toFixed(1)} s`;
+  const style = { head: [], border: [] };
+  const colAligns: ("left" | "right")[] = ["left", "left", "right"];
+  const ends = new Table({ head: ["", "until", "median"], style, colAligns });
+  for (const kind of ["byHand", "up", "upAgain", "down"] as const)
+    for (const { name, endsAt } of phases[kind]) ends.push([titles[kind], name, seconds(endsAt)]);
+  ends.push(
+    [titles.byHand, "three apps answer, seen from outside", seconds(byHand.answering)],
+    [titles.up, "three apps answer, seen from outside", seconds(up.answering)],
+    [titles.byHand, "the command returns", seconds(byHand.returned)],
+    [titles.up, "the command returns", seconds(up.returned)],
+  );
+  const goals = new Table({
+    head: ["", "median", "at most", ""],
+    style,
+    colAligns: ["left", "right", "right", "left"],
+  });
+  for (const { what, value, atMost, met } of reached)
+    goals.push([what, value.toFixed(2), String(atMost), met ? "reached" : "missed"]);
+  return `${ends}\n${goals}\nMedians of ${rounds} ${rounds === 1 ? "round" : "rounds"}, run in turn.\n`;
+}

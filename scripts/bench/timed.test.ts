@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { phaseName, timed, untilAnswering } from "./timed.ts";
+
+async function logFile(t: { after(fn: () => Promise<void>): void }): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
+  t.after(() => rm(directory, { recursive: true }));
+  return join(directory, "log");
+}
+
+test("the end of a phase is read from either way's output", () => {
+  assert.equal(phaseName("phase K3s server"), "K3s server");
+  assert.equal(phaseName("✔ Tools: 7 ready [0.3s]"), "Tools");
+  assert.equal(phaseName("✔ Stack cluster "), "Stack cluster");
+  assert.equal(phaseName("✔ Images [0.3s]"), "Images");
+  assert.equal(phaseName("❯ Images"), undefined);
+  assert.equal(phaseName("› creating phase x"), undefined);
+});
+
+test("notes when phases end, when the apps answer and when the command returns", async (t) => {
+  const log = await logFile(t);
+  const script =
+    "console.log('phase a'); setTimeout(() => console.error('\\u001b[32m✔\\u001b[39m b [1s]'), 100)";
+  const timing = await timed({
+    file: process.execPath,
+    args: ["--eval", script],
+    log,
+    watch: () => Promise.resolve(),
+  });
+  assert.deepEqual(
+    timing.phases.map(({ name }) => name),
+    ["a", "b"],
+  );
+  const [a, b] = timing.phases;
+  assert.ok(a && b && b.endsAt - a.endsAt > 0.05 && timing.returned >= b.endsAt);
+  assert.ok(timing.answering !== undefined && timing.answering < a.endsAt);
+  assert.match(await readFile(log, "utf8"), /^\$ .*\n +\d\.\d {2}phase a\n +\d\.\d {2}✔ b \[1s\]\n$/);
+});
+
+test("a command that fails stops the benchmark with its last lines", async (t) => {
+  const log = await logFile(t);
+  const gaveUp = Promise.withResolvers<void>();
+  const failing = timed({
+    file: process.execPath,
+    args: ["--eval", "console.error('no machine'); process.exit(3)"],
+    log,
+    watch: (signal) => {
+      signal.addEventListener("abort", () => gaveUp.resolve());
+      return gaveUp.promise;
+    },
+  });
+  await assert.rejects(failing, /failed, so there is nothing to compare[\s\S]*no machine/);
+  await gaveUp.promise;
+});
+
+test("the apps answer when each has answered as itself", async () => {
+  const asked: (string | undefined)[] = [];
+  const send = async (host: string | undefined) => {
+    asked.push(host);
+    // At first Traefik sends app2's visitors to the app without a host.
+    if (host === undefined || asked.length <= 2) return { status: 200, body: '{"app":"app3"}' };
+    return { status: asked.length <= 4 ? 503 : 200, body: '{"app":"app2"}' };
+  };
+  const routes = [{ name: "app3" }, { name: "app2", host: "app2.com" }];
+  await untilAnswering(routes, send, new AbortController().signal);
+  assert.deepEqual(asked, [undefined, "app2.com", "app2.com", "app2.com", "app2.com"]);
+});
+
+test("watching ends when it is told to", async () => {
+  const refused = () => Promise.reject(new Error("connection refused"));
+  await assert.rejects(untilAnswering([{ name: "app1" }], refused, AbortSignal.timeout(20)));
+});
