@@ -15,6 +15,6 @@ CONF
 ln -s $carried/k3s /usr/local/bin/k3s
 if [[ $INSTALL_K3S_EXEC == server* ]]; then
   mkdir -p /var/lib/rancher/k3s/server/manifests
-  cp $carried/manifests/*.yaml /var/lib/rancher/k3s/server/manifests/
+  find $carried/manifests -name '*.yaml' -exec cp {} /var/lib/rancher/k3s/server/manifests/ \;
 fi
 INSTALL_K3S_SKIP_DOWNLOAD=true sh $carried/install.sh

@@ -76,34 +76,35 @@ async function byHandEnvironment(progress: Progress): Promise<Record<string, str
     throw new LabError(
       `The benchmark compares machines of Vagrant's docker provider, and the lab used ${settings.provider ?? "none"}. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
     );
-  const tools = await installTools([
-    "coredns",
-    "traefik",
-    "helm",
-    "metrics-server",
-    "local-path-provisioner",
-  ]);
-  const file = (name: keyof typeof tools): string => tools[name].files[name] ?? "";
-  const [system, app] = await Promise.all([
-    systemImages(
-      {
-        coredns: file("coredns"),
-        traefik: file("traefik"),
-        helm: file("helm"),
-        metricsServer: file("metrics-server"),
-        localPathProvisioner: file("local-path-provisioner"),
-      },
-      { progress },
-    ),
-    appImage({ progress }),
-  ]);
+  const [system, app] = await Promise.all([systemArchive(progress), appImage({ progress })]);
   return {
     ...labVariables(settings),
     BENCH_DIR: byHandDir,
-    SYSTEM_IMAGES: system.path,
+    SYSTEM_IMAGES: system,
     APP_IMAGES: app.path,
     APP_REF: app.ref,
   };
+}
+
+/** K3s's own images as it was released, or as they were built here. */
+async function systemArchive(progress: Progress): Promise<string> {
+  const { k3s } = await installTools(["k3s"]);
+  const released = k3s.files["k3s-airgap-images.tar.gz"];
+  if (released !== undefined) return released;
+  const names = ["coredns", "traefik", "helm", "metrics-server", "local-path-provisioner"] as const;
+  const tools = await installTools(names);
+  const file = (name: (typeof names)[number]): string => tools[name].files[name] ?? "";
+  const { path } = await systemImages(
+    {
+      coredns: file("coredns"),
+      traefik: file("traefik"),
+      helm: file("helm"),
+      metricsServer: file("metrics-server"),
+      localPathProvisioner: file("local-path-provisioner"),
+    },
+    { progress },
+  );
+  return path;
 }
 
 /**
