@@ -1,0 +1,46 @@
+import { createInterface } from "node:readline";
+import { execa } from "execa";
+
+/** How a command ended. */
+export interface CommandResult {
+  /** Undefined where the program could not be started or was ended by a signal. */
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** What a command is given beside its arguments. */
+export interface CommandOptions {
+  /** Standard input. Default: empty. */
+  readonly input?: string;
+  /** Called with each line that the command prints, as it prints it. */
+  readonly onLine?: (line: string) => void;
+  /** Milliseconds after which the command is ended. Default: none. */
+  readonly timeout?: number;
+}
+
+/** Runs a program with its arguments to its end and never throws for how that was; tests pass their own. */
+export type Run = (command: readonly string[], options?: CommandOptions) => Promise<CommandResult>;
+
+/** Runs a command on this computer, with messages in English. */
+export const run: Run = async ([file = "", ...args], { input = "", onLine, timeout } = {}) => {
+  const child = execa(file, args, {
+    input,
+    reject: false,
+    all: true,
+    env: { LC_ALL: "C.UTF-8" },
+    ...(timeout === undefined ? {} : { timeout }),
+  });
+  if (onLine) createInterface({ input: child.all }).on("line", onLine);
+  const result = await child;
+  return {
+    exitCode: result.exitCode,
+    stdout: result.stdout ?? "",
+    // A program that cannot be started says nothing itself.
+    stderr: result.stderr || (result.failed ? (result.shortMessage ?? "") : ""),
+  };
+};
+
+/** The last lines of a text, which mostly hold the reason. */
+export const lastLines = (text: string, count = 15): string =>
+  text.trimEnd().split("\n").slice(-count).join("\n");

@@ -1,0 +1,299 @@
+import { spawn } from "node:child_process";
+import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import pWaitFor from "p-wait-for";
+import { LabError } from "../errors.ts";
+import { cacheDir } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { withFileLock } from "../toolchain/file-lock.ts";
+import { lastLines, type Run, run } from "./commands.ts";
+import { addedRules, deleteCommands, ownRule, tables } from "./firewall.ts";
+import { ociRuntime } from "./oci-runtime.ts";
+import { ensurePackages, hasSystemd } from "./packages.ts";
+import { isRoot, requireRoot } from "./privilege.ts";
+import { isRunning, type ProcessId, processesWith, processId } from "./processes.ts";
+
+const runDir = "/run/k3s-lab";
+const execRoot = join(runDir, "docker");
+const stateFile = join(runDir, "docker.json");
+const ownHost = `unix://${join(runDir, "docker.sock")}`;
+const logFile = join(cacheDir, "log", "dockerd.log");
+const startsWithin = 60_000;
+const endsWithin = 45_000;
+
+/** What `stopDocker` needs to know of the daemon that the lab started. */
+interface DaemonRecord {
+  readonly daemon: ProcessId;
+  /** What was there before it, and stays. */
+  readonly bridges: readonly string[];
+  readonly rules: Readonly<Record<string, string>>;
+}
+
+/**
+ * A Docker daemon to make machines with. One that answers is used as it is: the one that `DOCKER_HOST` or the Docker
+ * context names, or Docker's default. Otherwise Docker is installed where it is missing and started: by systemd, or,
+ * where none runs, as a daemon of the lab's own that keeps its data in the user's cache.
+ *
+ * @returns what `DOCKER_HOST` must be for children to reach it: the lab's own daemon's address, or what `DOCKER_HOST` is
+ * already; undefined where Docker's default is the one.
+ * @throws LabError where Docker can be reached by no such way: what is in the way, and what to do.
+ */
+export async function ensureDocker(progress: Progress): Promise<string | undefined> {
+  const found = await findDaemon();
+  if ("host" in found) return found.host;
+  const { problem } = found;
+  if (/permission denied/i.test(problem))
+    throw new LabError(
+      `Docker runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
+    );
+  const asked = process.env.DOCKER_HOST;
+  if (asked && asked !== ownHost)
+    throw new LabError(
+      `DOCKER_HOST is ${asked}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
+    );
+  if (process.platform !== "linux")
+    throw new LabError("Docker does not run. Start Docker Desktop (or colima), then try again.");
+  if (!(await hasDockerd())) await ensurePackages(["docker.io"], progress);
+  return (await hasSystemd()) ? await startBySystemd(progress) : await startOwn(progress);
+}
+
+/**
+ * What children need in their environment to reach the same daemon as `ensureDocker` found: `DOCKER_HOST` where the lab
+ * started one of its own, else nothing.
+ */
+export async function dockerEnvironment(): Promise<Record<string, string>> {
+  const record = await readRecord();
+  return record && (await isRunning(record.daemon)) ? { DOCKER_HOST: ownHost } : {};
+}
+
+/**
+ * Ends the daemon that the lab started, with its containers, and takes away its bridges and firewall rules; images stay
+ * in the user's cache. Does nothing where the lab started none. One that systemd started goes on: it is the system's.
+ *
+ * @returns whether a daemon was ended.
+ */
+export async function stopDocker(progress: Progress): Promise<boolean> {
+  const record = await readRecord();
+  if (!record) return false;
+  await requireRoot("Stopping the lab's Docker daemon", ["scripts/lab", "down"], run);
+  return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(record, progress));
+}
+
+async function findDaemon(): Promise<{ readonly host: string | undefined } | { readonly problem: string }> {
+  const problem = await unreachable();
+  if (problem === undefined) return { host: process.env.DOCKER_HOST || undefined };
+  const own = !process.env.DOCKER_HOST && (await unreachable(ownHost)) === undefined;
+  return own ? { host: ownHost } : { problem };
+}
+
+/** Why no daemon answers, or undefined where one does. */
+async function unreachable(host?: string, ask: Run = run): Promise<string | undefined> {
+  const { exitCode, stdout, stderr } = await ask(
+    ["docker", ...(host ? ["--host", host] : []), "version", "--format", "{{.Server.Version}}"],
+    { timeout: 15_000 },
+  );
+  return exitCode === 0 && stdout.trim() !== "" ? undefined : lastLines(stderr, 1) || "it does not answer";
+}
+
+async function hasDockerd(): Promise<boolean> {
+  return (
+    (await run(["dockerd", "--version"])).exitCode === 0 &&
+    (await run(["docker", "--version"])).exitCode === 0
+  );
+}
+
+async function startBySystemd(progress: Progress): Promise<undefined> {
+  const start = ["systemctl", "start", "docker"];
+  const prefix = await requireRoot("Starting Docker", start, run);
+  progress("starting Docker");
+  const { exitCode, stderr } = await run([...prefix, ...start]);
+  const log = async () =>
+    (await run([...prefix, "journalctl", "--unit", "docker", "--no-pager", "--lines", "15"])).stdout;
+  if (exitCode !== 0) throw new LabError(`Docker does not start: ${lastLines(stderr)}\n${await log()}`);
+  await untilReachable(undefined, () => true, log);
+  return undefined;
+}
+
+async function startOwn(progress: Progress): Promise<string> {
+  if (!isRoot())
+    throw new LabError(
+      "Docker does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo dockerd",
+    );
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  return await withFileLock(
+    join(runDir, "docker.lock"),
+    async () => {
+      // Another `lab` may have started it while this one waited.
+      if ((await unreachable(ownHost)) !== undefined) {
+        const record = await readRecord();
+        if (record) await stopOwn(record, progress);
+        await launch(progress);
+      }
+      return ownHost;
+    },
+    { progress },
+  );
+}
+
+/** The arguments of the lab's own dockerd. */
+export function daemonArguments(runtime: string | undefined): string[] {
+  return [
+    ...["--host", ownHost],
+    ...["--data-root", join(cacheDir, "docker"), "--exec-root", execRoot],
+    ...["--pidfile", join(runDir, "docker.pid")],
+    // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
+    ...["--ip-forward=false", "--ip-masq=false"],
+    ...(runtime ? ["--add-runtime", `lab=${runtime}`, "--default-runtime", "lab"] : []),
+  ];
+}
+
+async function launch(progress: Progress): Promise<void> {
+  const runtime = await ociRuntime(progress);
+  progress("starting a Docker daemon of the lab's own");
+  const before = { bridges: await bridges(), rules: await firewall() };
+  await mkdir(join(cacheDir, "log"), { recursive: true });
+  const log = await open(logFile, "w", 0o600);
+  try {
+    const child = spawn("dockerd", daemonArguments(runtime), {
+      cwd: "/",
+      detached: true,
+      stdio: ["ignore", log.fd, log.fd],
+    });
+    // A program that cannot be started has no pid; that is told below.
+    child.on("error", () => {});
+    child.unref();
+    const daemon = child.pid === undefined ? undefined : await processId(child.pid);
+    if (!daemon) throw new LabError(`dockerd cannot be started. Its log: ${logFile}`);
+    await writeFile(stateFile, JSON.stringify({ daemon, ...before } satisfies DaemonRecord), { mode: 0o600 });
+    await untilReachable(
+      ownHost,
+      () => isRunning(daemon),
+      () => readFile(logFile, "utf8"),
+    );
+  } finally {
+    await log.close();
+  }
+}
+
+/** Waits for the daemon's answer; a daemon that ended is not waited for. */
+async function untilReachable(
+  host: string | undefined,
+  alive: () => boolean | Promise<boolean>,
+  log: () => Promise<string>,
+): Promise<void> {
+  let problem: string | undefined;
+  const fail = async (what: string) => {
+    const text = await log().catch(() => "");
+    return new LabError(
+      `Docker ${what}: ${problem}. The last lines of its log:\n${lastLines(text) || "(empty)"}`,
+    );
+  };
+  let ended = false;
+  try {
+    await pWaitFor(
+      async () => {
+        problem = await unreachable(host);
+        ended = problem !== undefined && !(await alive());
+        return ended || problem === undefined;
+      },
+      { interval: 100, timeout: startsWithin },
+    );
+  } catch {
+    if (problem && /permission denied/i.test(problem))
+      throw new LabError(
+        `Docker runs now, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
+      );
+    throw await fail(`does not answer after ${startsWithin / 1000} s`);
+  }
+  if (ended) throw await fail("ended while it started");
+}
+
+async function readRecord(): Promise<DaemonRecord | undefined> {
+  try {
+    return JSON.parse(await readFile(stateFile, "utf8")) as DaemonRecord;
+  } catch {
+    return undefined;
+  }
+}
+
+async function stopOwn(
+  { daemon, bridges: before, rules }: DaemonRecord,
+  progress: Progress,
+): Promise<boolean> {
+  const running = await isRunning(daemon);
+  const own = running ? await ownBridges() : [];
+  if (running) {
+    progress("stopping the lab's Docker daemon");
+    process.kill(daemon.pid, "SIGTERM");
+    await ended([daemon], "SIGKILL");
+  }
+  // A daemon that was killed leaves its containerd and the containers behind; all name its folder.
+  const rest = await processesWith(`${execRoot}/`);
+  for (const { pid } of rest) signal(pid, "SIGTERM");
+  await ended(rest, "SIGKILL");
+  await unmountBelow(`${execRoot}/`);
+
+  const gone = (await bridges()).filter(
+    (name) => !before.includes(name) && (name === "docker0" || own.includes(name) || !running),
+  );
+  for (const name of gone.filter(ownBridge)) await run(["ip", "link", "delete", name]);
+  for (const [table, text] of Object.entries(await firewall())) {
+    const [program = "", name = ""] = table.split(" ");
+    const added = addedRules(rules[table] ?? "", text).filter((line) => ownRule(line, gone));
+    for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
+  }
+  await rm(execRoot, { recursive: true, force: true });
+  for (const file of ["docker.json", "docker.pid", "docker.sock"])
+    await rm(join(runDir, file), { force: true });
+  return running;
+}
+
+const ownBridge = (name: string): boolean => /^(docker0|br-[0-9a-f]{12})$/.test(name);
+
+/** The bridges of the daemon's networks, which outlive it. */
+async function ownBridges(): Promise<string[]> {
+  const { stdout } = await run(["docker", "--host", ownHost, "network", "ls", "--quiet", "--no-trunc"]);
+  return stdout.split("\n").map((id) => `br-${id.slice(0, 12)}`);
+}
+
+async function bridges(): Promise<string[]> {
+  const { stdout } = await run(["ip", "-brief", "link", "show", "type", "bridge"]);
+  return [...stdout.matchAll(/^([^\s@]+)/gm)].map(([, name = ""]) => name);
+}
+
+/** The firewall's rules as text, by program and table. */
+async function firewall(): Promise<Record<string, string>> {
+  const entries = await Promise.all(
+    tables.map(async ([program, table]) => {
+      const { stdout } = await run([`${program}-save`, "--table", table]);
+      return [`${program} ${table}`, stdout] as const;
+    }),
+  );
+  return Object.fromEntries(entries);
+}
+
+/** Waits for processes to end, and ends them the hard way when they do not. */
+async function ended(processes: readonly ProcessId[], last: NodeJS.Signals): Promise<void> {
+  const all = async () => (await Promise.all(processes.map(isRunning))).every((running) => !running);
+  try {
+    await pWaitFor(all, { interval: 50, timeout: endsWithin });
+  } catch {
+    for (const one of processes) if (await isRunning(one)) signal(one.pid, last);
+    await pWaitFor(all, { interval: 50, timeout: 5000 });
+  }
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+async function unmountBelow(folder: string): Promise<void> {
+  const text = await readFile("/proc/self/mounts", "utf8");
+  const points = text.split("\n").map((line) => line.split(" ")[1] ?? "");
+  for (const point of points.filter((path) => path.startsWith(folder)).reverse())
+    await run(["umount", point]);
+}

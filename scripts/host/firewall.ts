@@ -1,0 +1,37 @@
+/** The programs and tables that Docker writes rules to. */
+export const tables: readonly (readonly [program: string, table: string])[] = [
+  "iptables",
+  "ip6tables",
+].flatMap((program) => ["nat", "filter"].map((table) => [program, table] as const));
+
+/** Lines of an `iptables-save` that an earlier one does not have: chains as `:NAME`, rules as `-A …`. */
+export function addedRules(before: string, after: string): string[] {
+  const known = new Set(lines(before));
+  return lines(after).filter((line) => !known.has(line));
+}
+
+/** Chains lose their policy and counters, which change all the time. */
+const lines = (text: string): string[] =>
+  text
+    .split("\n")
+    .filter((line) => line.startsWith(":") || line.startsWith("-A "))
+    .map((line) => line.replace(/^(:\S+) .*/, "$1").trimEnd());
+
+/** Whether Docker made this rule or chain: it is of a DOCKER chain, or of one of these bridges. */
+export function ownRule(line: string, bridges: readonly string[]): boolean {
+  if (/(^:|^-A |(-j|-g) )DOCKER(-[A-Z0-9-]+)?( |$)/.test(line)) return true;
+  return bridges.some((bridge) => line.split(" ").includes(bridge));
+}
+
+/** What to give `iptables --table TABLE` so that these are gone: rules before the chains that they name. */
+export function deleteCommands(added: readonly string[]): string[][] {
+  const rules = added.filter((line) => line.startsWith("-A ")).map((line) => ["-D", ...words(line.slice(3))]);
+  const chains = added.filter((line) => line.startsWith(":")).map((line) => line.slice(1));
+  return [...rules, ...chains.map((name) => ["-F", name]), ...chains.map((name) => ["-X", name])];
+}
+
+/** The words of a line as `iptables-save` quotes them. */
+const words = (line: string): string[] =>
+  [...line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
+    quoted === undefined ? (plain ?? "") : quoted.replace(/\\(.)/g, "$1"),
+  );

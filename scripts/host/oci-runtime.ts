@@ -1,0 +1,69 @@
+import { createHash } from "node:crypto";
+import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { LabError } from "../errors.ts";
+import { cacheDir } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { findGo } from "../toolchain/go-module.ts";
+import { lastLines, run } from "./commands.ts";
+
+const sources = join(import.meta.dirname, "runtime");
+const capSysResource = 24n;
+
+/**
+ * Whether processes of a host can ever have CAP_SYS_RESOURCE. Sandboxes mostly withhold it, and then runc cannot start
+ * privileged containers.
+ * @param status the text of /proc/self/status. Where it says nothing of capabilities, nothing is withheld.
+ */
+export function lacksSysResource(status: string): boolean {
+  const bounding = /^CapBnd:\s*([0-9a-f]+)$/im.exec(status)?.[1];
+  return bounding !== undefined && ((BigInt(`0x${bounding}`) >> capSysResource) & 1n) === 0n;
+}
+
+/**
+ * The OCI runtime that stands in front of runc on hosts without CAP_SYS_RESOURCE: built from `runtime/` when first
+ * needed and kept in the user's cache. It is one static program, so that machines can run it too.
+ *
+ * @returns its path, or undefined where runc needs no such help.
+ * @throws LabError where Go is missing or the build fails.
+ */
+export async function ociRuntime(progress: Progress): Promise<string | undefined> {
+  const status = await readFile("/proc/self/status", "utf8").catch(() => "");
+  return lacksSysResource(status) ? await buildOciRuntime(progress) : undefined;
+}
+
+/** Builds the runtime, or finds it built. See `ociRuntime`. */
+export async function buildOciRuntime(progress: Progress): Promise<string> {
+  const hash = createHash("sha256");
+  for (const file of ["go.mod", "main.go"]) hash.update(await readFile(join(sources, file)));
+  const folder = join(cacheDir, "oci-runtime", hash.digest("hex").slice(0, 16));
+  const path = join(folder, "oci-runtime");
+  if (
+    await access(path).then(
+      () => true,
+      () => false,
+    )
+  )
+    return path;
+
+  const go = await findGo();
+  if ("missing" in go)
+    throw new LabError(
+      `This host withholds CAP_SYS_RESOURCE from containers. The lab has a small runtime that cures it, to be built with Go, but ${go.missing}.`,
+    );
+  progress("building the OCI runtime for hosts without CAP_SYS_RESOURCE");
+  await mkdir(folder, { recursive: true });
+  const work = `${path}.${process.pid}`;
+  try {
+    const result = await run([
+      ...["env", "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", go.command, "-C", sources, "build"],
+      ...["-trimpath", "-ldflags", "-s -w", "-o", work, "."],
+    ]);
+    if (result.exitCode !== 0)
+      throw new LabError(`The OCI runtime in ${sources} does not build:\n${lastLines(result.stderr)}`);
+    await rename(work, path);
+  } finally {
+    await rm(work, { force: true });
+  }
+  return path;
+}

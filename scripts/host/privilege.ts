@@ -1,0 +1,41 @@
+import { LabError } from "../errors.ts";
+import type { Run } from "./commands.ts";
+
+/** Whether this process is root. */
+export const isRoot = (): boolean => process.getuid?.() === 0;
+
+/**
+ * What goes before a command so that root runs it: nothing for root, `sudo -n` where that asks no password.
+ * @returns undefined where there is no such way.
+ */
+export async function rootPrefix(run: Run, root: boolean = isRoot()): Promise<readonly string[] | undefined> {
+  if (root) return [];
+  const { exitCode } = await run(["sudo", "-n", "true"]);
+  return exitCode === 0 ? ["sudo", "-n"] : undefined;
+}
+
+/** A command line as a person types it. */
+export function shown(command: readonly string[]): string {
+  return command
+    .map((word) => (/^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
+    .join(" ");
+}
+
+/**
+ * The prefix for work that only root may do.
+ * @param what the work, as the sentence "WHAT needs root" begins.
+ * @param command what the person can run by hand instead.
+ * @throws LabError with that command where root is out of reach.
+ */
+export async function requireRoot(
+  what: string,
+  command: readonly string[],
+  run: Run,
+  root: boolean = isRoot(),
+): Promise<readonly string[]> {
+  const prefix = await rootPrefix(run, root);
+  if (prefix) return prefix;
+  throw new LabError(
+    `${what} needs root, and sudo asks for a password here. Run this, then try again:\n  sudo ${shown(command)}`,
+  );
+}

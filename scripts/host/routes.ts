@@ -1,0 +1,106 @@
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { LabError } from "../errors.ts";
+import { labDir } from "../paths.ts";
+import { lastLines, type Run, run as runHere } from "./commands.ts";
+import { requireRoot } from "./privilege.ts";
+
+/** Above every metric that a real route has: such a route is only taken when there is no other. */
+const metric = "4242";
+
+/** K3s's own networks of pods and Services: https://docs.k3s.io/cli/server#networking */
+const clusterNetworks: readonly string[] = ["10.42.0.0/16", "10.43.0.0/16"];
+
+/** Where the routes are changed and remembered; tests pass their own. */
+export interface RouteOptions {
+  readonly run?: Run;
+  readonly root?: boolean;
+  /** Remembers which routes were added. Default: `.lab/routes.json`. */
+  readonly file?: string;
+}
+
+const defaultFile = join(labDir, "routes.json");
+
+/**
+ * Keeps traffic to the lab on this computer: while a lab network is down, what is sent to its addresses is dropped
+ * rather than handed to the default gateway. Routes that exist already are left alone.
+ *
+ * @param network the machines' network, such as 192.168.42.0/24; K3s's own networks are added to it.
+ * @returns the networks whose route was added now.
+ * @throws LabError with the exact command where root is out of reach.
+ */
+export async function addBlackholeRoutes(
+  network: string,
+  { run = runHere, root, file = defaultFile }: RouteOptions = {},
+): Promise<string[]> {
+  const networks = [network, ...clusterNetworks];
+  const present = new Set(await blackholes(run));
+  const missing = networks.filter((network) => !present.has(network));
+  const [first] = missing;
+  if (first === undefined) return [];
+  const prefix = await requireRoot("Adding a route", command("add", first), run, root);
+  const added: string[] = [];
+  try {
+    for (const network of missing) {
+      const { exitCode, stderr } = await run([...prefix, ...command("add", network)]);
+      if (exitCode === 0) added.push(network);
+      // Another `lab` was quicker.
+      else if (!stderr.includes("File exists"))
+        throw new LabError(`The route for ${network} could not be added: ${lastLines(stderr)}`);
+    }
+  } finally {
+    if (added.length) await remember([...new Set([...(await remembered(file)), ...added])], file);
+  }
+  return added;
+}
+
+/** Removes the routes that `addBlackholeRoutes` added and no other; does nothing where there are none. */
+export async function removeBlackholeRoutes({
+  run = runHere,
+  root,
+  file = defaultFile,
+}: RouteOptions = {}): Promise<void> {
+  const known = await remembered(file);
+  const present = new Set(await blackholes(run));
+  const ours = known.filter((network) => present.has(network));
+  const [first] = ours;
+  if (first !== undefined) {
+    const prefix = await requireRoot("Removing a route", command("del", first), run, root);
+    for (const network of ours) {
+      const { exitCode, stderr } = await run([...prefix, ...command("del", network)]);
+      if (exitCode !== 0 && !stderr.includes("No such process"))
+        throw new LabError(`The route for ${network} could not be removed: ${lastLines(stderr)}`);
+    }
+  }
+  await rm(file, { force: true });
+}
+
+const command = (action: "add" | "del", network: string): string[] => [
+  "ip",
+  "route",
+  action,
+  "blackhole",
+  network,
+  "metric",
+  metric,
+];
+
+async function blackholes(run: Run): Promise<string[]> {
+  const { exitCode, stdout, stderr } = await run(["ip", "-4", "route", "show", "type", "blackhole"]);
+  if (exitCode === undefined)
+    throw new LabError(
+      "The command `ip` is missing: install iproute2 (sudo apt-get install iproute2) and try again.",
+    );
+  if (exitCode !== 0) throw new LabError(`The routes cannot be read: ${lastLines(stderr)}`);
+  return [...stdout.matchAll(/^blackhole (\S+).* metric 4242\b/gm)].map(([, network = ""]) => network);
+}
+
+async function remembered(file: string): Promise<string[]> {
+  const text = await readFile(file, "utf8").catch(() => "[]");
+  return JSON.parse(text) as string[];
+}
+
+async function remember(networks: readonly string[], file: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  await writeFile(file, JSON.stringify(networks), { mode: 0o600 });
+}

@@ -1,0 +1,3 @@
+module k3s-lab/oci-runtime
+
+go 1.21
