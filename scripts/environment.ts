@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { chmod, mkdir, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, link, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import type { HostSettings } from "./host-settings.ts";
-import { labDir, root } from "./paths.ts";
+import { cacheDir, labDir, root } from "./paths.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 
 /** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
@@ -17,6 +17,8 @@ export function labVariables(settings: HostSettings): Record<string, string> {
   return {
     K3S_LAB_ROOT: root,
     PATH: `${join(labDir, "bin")}:${process.env.PATH ?? ""}`,
+    // Node keeps what it compiled of Pulumi's SDK: a third of a program's start.
+    NODE_COMPILE_CACHE: join(cacheDir, "node-compile-cache"),
     PULUMI_HOME: join(labDir, "pulumi"),
     PULUMI_CONFIG_PASSPHRASE_FILE: join(labDir, "passphrase"),
     PULUMI_SKIP_UPDATE_CHECK: "true",
@@ -59,20 +61,31 @@ async function writeOnce(file: string, content: string): Promise<void> {
 /** Puts the tools where a shell with `labVariables` and Pulumi find them: `.lab/bin` and Pulumi's plugin folder. */
 export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>): Promise<void> {
   const bin = join(labDir, "bin");
-  await link(process.execPath, join(bin, "node"));
+  await place(process.execPath, join(bin, "node"), symlink);
   for (const tool of Object.values(tools)) {
     const plugin = /^pulumi-(kubernetes|command)$/.exec(tool.name)?.[1];
-    const folder = plugin
-      ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${tool.version.replace(/^v/, "")}`)
-      : bin;
-    for (const [name, path] of Object.entries(tool.files)) await link(path, join(folder, name));
-    if (tool.files.k3s) await link(tool.files.k3s, join(bin, "kubectl"));
+    const version = tool.version.replace(/^v/, "");
+    const folder = plugin ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${version}`) : bin;
+    // Pulumi looks for its language host in the folder that its own program really lies in.
+    const how = /^pulumi(-language-nodejs)?$/.test(tool.name) ? linkOrCopy : symlink;
+    for (const [name, path] of Object.entries(tool.files)) await place(path, join(folder, name), how);
+    if (tool.files.k3s) await place(tool.files.k3s, join(bin, "kubectl"), symlink);
   }
 }
 
-async function link(target: string, path: string): Promise<void> {
+/** Replaces `path` in one step, so that whoever runs it meanwhile finds the old one or the new one. */
+async function place(
+  target: string,
+  path: string,
+  how: (from: string, to: string) => Promise<void>,
+): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const temporary = `${path}.${process.pid}`;
-  await symlink(target, temporary);
+  await how(target, temporary);
   await rename(temporary, path);
+  // rename() of two links to one file does nothing and leaves both.
+  await rm(temporary, { force: true });
 }
+
+export const linkOrCopy = (from: string, to: string): Promise<void> =>
+  link(from, to).catch(() => cp(from, to));

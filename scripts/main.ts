@@ -7,6 +7,7 @@ const verbs: Record<string, string> = {
   down: "take the lab down and prove that nothing is left",
   verify: "ask the real thing whether the lab is what its stack files say",
   env: "print what a shell needs for plain pulumi, vagrant and kubectl",
+  image: "write an image that the lab built, as an archive, to standard output",
   tools: "show, install and check the tools that the stacks need",
   test: "run the tests",
   bench: "time the lab against the same steps by hand",

@@ -6,11 +6,12 @@ import { Kubeconfig } from "./components/kubeconfig.ts";
 import { VagrantMachine } from "./components/vagrant-machine.ts";
 import type { Machine } from "./config.ts";
 import { observeMachine } from "./observe.ts";
+import type { ClusterOutputs } from "./outputs.ts";
 import { chooseProvider } from "./provider.ts";
 import { stackConfig } from "./stack-config.ts";
 
 /** Part 1: Vagrant machines with a K3s server and its agents. */
-export default async function cluster() {
+export default async function cluster(): Promise<ClusterOutputs> {
   const { provider: wanted, machines, k3s } = stackConfig("cluster");
   const { provider } = await chooseProvider(wanted);
   const version = k3s.version ?? tools.k3s.version;
@@ -45,14 +46,6 @@ export default async function cluster() {
     kubeconfig,
     apiServer: `https://${serverMachine.ip}:6443`,
     ingress: { addresses: machines.map(({ ip }) => ip), http: 80, https: 443 },
-    // Known once every node is Ready.
-    nodes: pulumi.all([server, ...joined].map(({ installation }) => installation)).apply((installations) =>
-      [serverMachine, ...agents].map(({ name, role, ip }, index) => ({
-        name,
-        role,
-        address: ip,
-        installation: installations[index],
-      })),
-    ),
+    nodes: pulumi.all([server, ...joined].map(({ details }) => details)),
   };
 }

@@ -1,5 +1,6 @@
 import { parse, stringify } from "yaml";
 import { z } from "zod";
+import { LabError } from "../scripts/errors.ts";
 
 const named = z.looseObject({ name: z.string() });
 const schema = z.looseObject({
@@ -7,6 +8,8 @@ const schema = z.looseObject({
   contexts: z.tuple([named.extend({ context: z.looseObject({}) })]),
   users: z.tuple([named]),
 });
+
+const contextsSchema = z.looseObject({ contexts: z.array(named) });
 
 /**
  * Makes K3s's kubeconfig usable outside its machine: it names the API server's address instead of 127.0.0.1, and its
@@ -26,4 +29,19 @@ export function rewriteKubeconfig(text: string, server: string, name: string): s
     contexts: [{ name, context: { cluster: name, user: name } }],
     "current-context": name,
   });
+}
+
+/**
+ * Makes one context of a kubeconfig its current one.
+ * @throws LabError that names the contexts there are, when there is no such context.
+ */
+export function selectContext(text: string, context: string): string {
+  const config = contextsSchema.parse(parse(text));
+  const names = config.contexts.map(({ name }) => name);
+  if (!names.includes(context))
+    throw new LabError(
+      `The kubeconfig has no context "${context}"; it has: ${names.join(", ")}. Set k3s-lab:cluster.context to one of them.`,
+      { exitCode: 2 },
+    );
+  return stringify({ ...config, "current-context": context });
 }

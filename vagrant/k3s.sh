@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs K3s's scripts on a machine for Pulumi: k3s.sh install | uninstall | kubeconfig
+# Runs K3s's scripts on a machine for Pulumi: k3s.sh install | uninstall | kubeconfig | load
 #   K3S_LAB_ROOT   the checkout
 #   NODE_IP        the machine; the other variables are those of provision/k3s.sh
 #   SERVER_IP      when an agent is uninstalled: the server that forgets it
+#   IMAGE          load: the image to put into the node's image store
 #   stdin          install: the token that joins nodes
 set -eu
 
@@ -40,8 +41,15 @@ uninstall)
 kubeconfig)
   on "$NODE_IP" sudo cat /etc/rancher/k3s/k3s.yaml
   ;;
+load)
+  # The tag says the content: a node that has it need not get it again.
+  if ! on "$NODE_IP" "sudo k3s crictl inspecti -q '$IMAGE' >/dev/null 2>&1"; then
+    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_IP" \
+      "sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images import -"
+  fi
+  ;;
 *)
-  echo "k3s.sh: unknown action '$1': install, uninstall or kubeconfig" >&2
+  echo "k3s.sh: unknown action '$1': install, uninstall, kubeconfig or load" >&2
   exit 2
   ;;
 esac

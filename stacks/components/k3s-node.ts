@@ -1,6 +1,7 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../config.ts";
+import type { ClusterNode } from "../outputs.ts";
 
 /** What a `K3sNode` is made from. */
 export interface K3sNodeArgs {
@@ -29,6 +30,8 @@ export interface K3sNodeArgs {
 export class K3sNode extends pulumi.ComponentResource {
   /** Changes when K3s was installed anew; known once the node is Ready. */
   readonly installation: pulumi.Output<string>;
+  /** The node as the stack exports it. */
+  readonly details: pulumi.Output<ClusterNode>;
 
   constructor(name: string, args: K3sNodeArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:cluster:K3sNode", name, {}, opts);
@@ -57,6 +60,8 @@ export class K3sNode extends pulumi.ComponentResource {
       { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "15m", update: "15m" } },
     );
     this.installation = pulumi.unsecret(pulumi.all([installation, node.id]).apply(([value]) => value));
-    this.registerOutputs({ installation: this.installation });
+    const { name: nodeName, role, ip: address } = machine;
+    this.details = this.installation.apply((id) => ({ name: nodeName, role, address, installation: id }));
+    this.registerOutputs({ details: this.details });
   }
 }

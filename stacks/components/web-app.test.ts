@@ -21,7 +21,7 @@ const { WebApp } = await import("./web-app.ts");
 async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
   made.length = 0;
   create();
-  await pulumi.runtime.waitForRPCs();
+  await pulumi.runtime.disconnect();
   return Object.fromEntries(made.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
 }
 

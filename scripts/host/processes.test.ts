@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { test } from "node:test";
+import { isRunning, parseStat, processesWith, processId } from "./processes.ts";
+
+const skip = process.platform !== "linux" && "needs /proc";
+
+test("reads state and start time past any name of a program", () => {
+  const rest = Array.from({ length: 40 }, (_, index) => String(index + 4));
+  assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), { state: "S", startTime: "22" });
+  assert.equal(parseStat(""), undefined);
+});
+
+test("tells a process from a later one with its id", { skip }, async () => {
+  const self = await processId(process.pid);
+  assert.ok(self);
+  assert.equal(await isRunning(self), true);
+  assert.equal(await isRunning({ ...self, startTime: "1" }), false);
+});
+
+test("finds processes by their command line, and sees them end", { skip }, async () => {
+  const mark = `k3s-lab-test-${process.pid}`;
+  const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", mark], { stdio: "ignore" });
+  await once(child, "spawn");
+  const found = await processesWith(mark);
+  assert.deepEqual(
+    found.map(({ pid }) => pid),
+    [child.pid],
+  );
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  assert.deepEqual(await Promise.all(found.map(isRunning)), [false]);
+});

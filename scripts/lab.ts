@@ -1,0 +1,218 @@
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import { appImage } from "../apps/web/image.ts";
+import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
+import { chooseProvider, type Provider } from "../stacks/provider.ts";
+import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
+import { ensureDocker, stopDocker } from "./host/docker.ts";
+import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
+import { ensurePackages } from "./host/packages.ts";
+import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
+import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
+import { root } from "./paths.ts";
+import { type Changes, runStack } from "./pulumi.ts";
+import { runSteps } from "./report.ts";
+import { checkRequirements } from "./requirements.ts";
+import { systemImages, systemManifests } from "./toolchain/images/index.ts";
+import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
+
+/** Debian's packages that a provider needs on this computer. */
+const providerPackages: Record<Provider, readonly string[]> = {
+  docker: ["vagrant"],
+  libvirt: ["vagrant", "vagrant-libvirt"],
+  virtualbox: ["vagrant"],
+};
+
+const pulumiTools = [
+  "pulumi",
+  "pulumi-language-nodejs",
+  "pulumi-kubernetes",
+  "pulumi-command",
+  "k3s",
+] as const;
+
+/** What K3s's own images, and flannel, are made of where K3s does not bring them. */
+const imageTools = [
+  "coredns",
+  "traefik",
+  "helm",
+  "metrics-server",
+  "local-path-provisioner",
+  "flannel",
+] as const;
+
+/**
+ * Brings stacks up, one after the other: tools, Docker, images, machines, K3s, apps. What is there already stays as it
+ * is, so an interrupted run is picked up by the next one.
+ *
+ * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
+ */
+export async function bringUp(stacks: readonly string[], signal: AbortSignal): Promise<void> {
+  const clusters = await clustersOf(stacks);
+  for (const [stack, config] of clusters) if (!(await hasMachines(stack))) await checkRequirements(config);
+  await prepareLabDir();
+  Object.assign(process.env, labVariables(await readHostSettings()));
+
+  let settings: HostSettings = {};
+  let base = "";
+  const tools = new Map<ToolName, InstalledTool>();
+  const install = async (names: readonly ToolName[], progress: (line: string) => void) => {
+    const report = (tool: ToolName, line: string) => progress(`${tool}: ${line}`);
+    for (const tool of Object.values(await installTools(names, { progress: report, signal })))
+      tools.set(tool.name, tool);
+  };
+  const file = (tool: ToolName, name: string): string => {
+    const path = tools.get(tool)?.files[name];
+    if (path === undefined) throw new Error(`the tool ${tool} was not installed with ${name}`);
+    return path;
+  };
+  const needsMachines = clusters.length > 0;
+
+  await runSteps([
+    [
+      {
+        title: "Tools",
+        run: async (progress) => {
+          await install(pulumiTools, progress);
+          if (needsMachines && tools.get("k3s")?.way !== "release") await install(imageTools, progress);
+          await linkTools(Object.fromEntries(tools));
+          return [...new Set([...tools.values()].map(({ way }) => way))].join(" and ");
+        },
+      },
+      ...clusters.slice(0, 1).map(([, config]) => ({
+        title: "Provider",
+        run: async (progress: (line: string) => void) => {
+          const { provider, reason } = await chooseProvider(config.provider);
+          settings = { provider };
+          await ensurePackages([...providerPackages[provider], "openssh-client", "iproute2"], progress);
+          if (provider === "docker") {
+            const dockerHost = await ensureDocker(progress);
+            if (dockerHost !== undefined) {
+              settings = { ...settings, dockerHost };
+              process.env.DOCKER_HOST = dockerHost;
+            }
+            base = await ensureBaseImage(progress);
+          }
+          await addBlackholeRoutes(config.network);
+          return `${provider} (${reason})`;
+        },
+      })),
+    ],
+    [
+      {
+        title: "App image",
+        run: async (progress) => (await appImage({ progress })).ref,
+      },
+      ...clusters.slice(0, 1).map(() => ({
+        title: "Machine image",
+        run: async (progress: (line: string) => void) => {
+          if (settings.provider === "docker") {
+            const released = tools.get("k3s")?.files["k3s-airgap-images.tar.gz"];
+            const images = released ?? (await builtImages(file, progress));
+            const machineImage = await ensureMachineImage(
+              base,
+              {
+                k3s: file("k3s", "k3s"),
+                installScript: file("k3s", "install.sh"),
+                ...(released ? {} : { flannel: file("flannel", "flannel") }),
+                images,
+                manifests: released ? [] : await systemManifests(),
+              },
+              progress,
+            );
+            settings = { ...settings, machineImage };
+          }
+          await writeHostSettings(settings);
+          Object.assign(process.env, labVariables(settings));
+          return settings.machineImage;
+        },
+      })),
+    ],
+    ...stacks.map((stack) => [
+      {
+        title: `Stack ${stack}`,
+        run: async (progress: (line: string) => void) => {
+          const { changes } = await runStack(
+            "up",
+            stack,
+            labVariables(await readHostSettings()),
+            progress,
+            signal,
+          );
+          return describeChanges(changes);
+        },
+      },
+    ]),
+  ]);
+}
+
+/** Takes stacks down, the last first, and then what the lab started on this computer. */
+export async function takeDown(stacks: readonly string[], signal: AbortSignal): Promise<void> {
+  await clustersOf(stacks);
+  await prepareLabDir();
+  const settings = await readHostSettings();
+  Object.assign(process.env, labVariables(settings));
+  await runSteps([
+    ...[...stacks].reverse().map((stack) => [
+      {
+        title: `Stack ${stack}`,
+        run: async (progress: (line: string) => void) => {
+          const { changes } = await runStack("destroy", stack, labVariables(settings), progress, signal);
+          return describeChanges(changes);
+        },
+      },
+    ]),
+    [
+      {
+        title: "Routes and daemons",
+        run: async (progress) => {
+          if (!(await hasMachines("cluster"))) {
+            await removeBlackholeRoutes();
+            await stopDocker(progress);
+          }
+          return undefined;
+        },
+      },
+    ],
+  ]);
+}
+
+async function builtImages(
+  file: (tool: ToolName, name: string) => string,
+  progress: (line: string) => void,
+): Promise<string> {
+  const { path } = await systemImages(
+    {
+      coredns: file("coredns", "coredns"),
+      traefik: file("traefik", "traefik"),
+      helm: file("helm", "helm"),
+      metricsServer: file("metrics-server", "metrics-server"),
+      localPathProvisioner: file("local-path-provisioner", "local-path-provisioner"),
+    },
+    { progress },
+  );
+  return path;
+}
+
+/** Reads every stack's file, so that a fault in the last is told before the first is touched. */
+async function clustersOf(stacks: readonly string[]): Promise<(readonly [string, ClusterConfig])[]> {
+  const configs = await Promise.all(
+    stacks.map(async (stack) => [stack, await readStackFile(stack, root)] as const),
+  );
+  return configs.filter(
+    (entry): entry is readonly [string, ClusterConfig] => programOf(entry[0]) === "cluster",
+  );
+}
+
+const hasMachines = (stack: string): Promise<boolean> =>
+  access(join(stackDir(stack), "machines")).then(
+    () => true,
+    () => false,
+  );
+
+function describeChanges(changes: Changes): string {
+  const words = Object.entries(changes)
+    .filter(([operation]) => operation !== "same")
+    .map(([operation, count]) => `${count} ${operation}`);
+  return words.length ? words.join(", ") : "no change";
+}

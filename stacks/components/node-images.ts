@@ -1,0 +1,38 @@
+import { local } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterNode } from "../outputs.ts";
+
+/** What `NodeImages` is made from. */
+export interface NodeImagesArgs {
+  /** Name and tag of the image; a new one is loaded beside the old. */
+  readonly image: string;
+  /** The nodes that are to hold it. */
+  readonly nodes: readonly ClusterNode[];
+}
+
+/**
+ * An image in the image store of every node, so that no registry is needed. A node that was made anew gets it again.
+ * The archive is built, or found in the user's cache, by `lab image`.
+ */
+export class NodeImages extends pulumi.ComponentResource {
+  /** The image's name, known once every node holds it. */
+  readonly image: pulumi.Output<string>;
+
+  constructor(name: string, { image, nodes }: NodeImagesArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:NodeImages", name, {}, opts);
+    const loads = nodes.map(
+      (node) =>
+        new local.Command(
+          `${name}-${node.name}`,
+          {
+            create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
+            environment: { NODE_NAME: node.name, NODE_IP: node.address, IMAGE: image },
+            triggers: [node.installation],
+          },
+          { parent: this },
+        ),
+    );
+    this.image = pulumi.all(loads.map(({ id }) => id)).apply(() => image);
+    this.registerOutputs({ image: this.image });
+  }
+}
