@@ -65,7 +65,8 @@ export async function ensurePackages(
   const apt = (...args: string[]) =>
     run(asRoot("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", ...aptOptions, ...args), {
       onLine: (line) => {
-        if (/^(Get:|Unpacking |Setting up )/.test(line)) progress(describe(line));
+        const step = describe(line);
+        if (step) progress(step);
       },
     });
   const update = () => {
@@ -127,8 +128,10 @@ async function foreignPolicy(run: Run, exists: PackageHost["exists"]): Promise<b
   return stdout.trim() !== policy.trim();
 }
 
+/** What apt is at; empty where a person would not care. */
 function describe(line: string): string {
-  const [, version] = /^Get:\d+ \S+ \S+ \S+ (\S+ \S+)/.exec(line) ?? [];
-  if (version) return `downloading ${version.split(" ")[0]}`;
-  return line.replace(/^Unpacking (\S+).*/, "unpacking $1").replace(/^Setting up (\S+).*/, "setting up $1");
+  const [, fetched] = /^Get:\d+ \S+ \S+ \S+ ([a-z0-9][\w.+-]*) /.exec(line) ?? [];
+  if (fetched) return `downloading ${fetched}`;
+  const [, step = "", name = ""] = /^(Unpacking|Setting up) (\S+)/.exec(line) ?? [];
+  return name === "" ? "" : `${step.toLowerCase()} ${name}`;
 }
