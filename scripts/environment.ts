@@ -21,6 +21,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     NODE_COMPILE_CACHE: join(cacheDir, "node-compile-cache"),
     PULUMI_HOME: join(labDir, "pulumi"),
     PULUMI_CONFIG_PASSPHRASE_FILE: join(labDir, "passphrase"),
+    PULUMI_AUTOMATION_API_SKIP_VERSION_CHECK: "true",
     PULUMI_SKIP_UPDATE_CHECK: "true",
     PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER: "true",
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",

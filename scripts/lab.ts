@@ -1,20 +1,24 @@
-import { access } from "node:fs/promises";
+import { access, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { appImage } from "../apps/web/image.ts";
 import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
 import { chooseProvider, type Provider } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
+import { LabError } from "./errors.ts";
 import { ensureDocker, stopDocker } from "./host/docker.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
-import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
-import { root } from "./paths.ts";
+import { readHostSettings, writeHostSettings } from "./host-settings.ts";
+import { labDir, root } from "./paths.ts";
 import { type Changes, runStack } from "./pulumi.ts";
 import { runSteps } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
+import { isSettled, noteSettled } from "./settled.ts";
 import { systemImages, systemManifests } from "./toolchain/images/index.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
+import { verify } from "./verify/index.ts";
+import { renderLines, summarize } from "./verify/report.ts";
 
 /** Debian's packages that a provider needs on this computer. */
 const providerPackages: Record<Provider, readonly string[]> = {
@@ -51,9 +55,9 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   const clusters = await clustersOf(stacks);
   for (const [stack, config] of clusters) if (!(await hasMachines(stack))) await checkRequirements(config);
   await prepareLabDir();
-  Object.assign(process.env, labVariables(await readHostSettings()));
+  let settings = await readHostSettings();
+  Object.assign(process.env, labVariables(settings));
 
-  let settings: HostSettings = {};
   let base = "";
   const tools = new Map<ToolName, InstalledTool>();
   const install = async (names: readonly ToolName[], progress: (line: string) => void) => {
@@ -128,22 +132,60 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
         },
       })),
     ],
-    ...stacks.map((stack) => [
-      {
-        title: `Stack ${stack}`,
-        run: async (progress: (line: string) => void) => {
-          const { changes } = await runStack(
-            "up",
-            stack,
-            labVariables(await readHostSettings()),
-            progress,
-            signal,
-          );
-          return describeChanges(changes);
-        },
-      },
-    ]),
   ]);
+
+  // While nothing has changed since the last run, no stack waits for the outputs of another.
+  const settled = await Promise.all(stacks.map((stack) => isSettled(stack, settings)));
+  const steps = stacks.map((stack) => ({
+    title: `Stack ${stack}`,
+    run: async (progress: (line: string) => void) => {
+      const { changes } = await runStack("up", stack, labVariables(settings), progress, signal);
+      await noteSettled(stack, settings);
+      return describeChanges(changes);
+    },
+  }));
+  await runSteps(settled.every(Boolean) ? [steps] : steps.map((step) => [step]));
+  await runSteps([[{ title: "Verification", run: (progress) => verifyOrFail(stacks, progress) }]]);
+  console.log(await summary(stacks));
+}
+
+/** Seconds that add-ons and pods get to become ready once Pulumi is done. */
+const verifyWithin = 120;
+
+async function verifyOrFail(stacks: readonly string[], progress: (line: string) => void): Promise<string> {
+  const began = performance.now();
+  const checks = await verify(stacks, { wait: verifyWithin, progress });
+  const failed = checks.filter(({ ok }) => !ok);
+  if (failed.length > 0)
+    throw new LabError(
+      `The lab is up and not as its stack files say:\n${renderLines(failed)}\nRun \`lab verify\` to look again.`,
+    );
+  return summarize(checks, performance.now() - began);
+}
+
+/** Where the lab answers and how to ask it. */
+async function summary(stacks: readonly string[]): Promise<string> {
+  const lines: string[] = [];
+  for (const stack of stacks) {
+    const config = await readStackFile(stack, root);
+    if ("machines" in config) {
+      lines.push("", `Cluster ${stack}`);
+      for (const { name, role, ip } of config.machines)
+        lines.push(`  ${name.padEnd(12)} ${role.padEnd(8)} ${ip}`);
+    } else if ("stack" in config.cluster) {
+      const cluster = await readStackFile(config.cluster.stack, root);
+      const address =
+        "machines" in cluster ? cluster.machines.find(({ role }) => role === "server")?.ip : undefined;
+      lines.push("", `Apps of ${stack}`);
+      for (const { host } of config.apps)
+        lines.push(`  curl ${host ? `-H 'Host: ${host}' ` : ""}http://${address}/`);
+    }
+  }
+  lines.push(
+    "",
+    'A shell of your own: eval "$(scripts/lab env)"; then kubectl, pulumi and vagrant are at hand.',
+  );
+  return lines.join("\n");
 }
 
 /** Takes stacks down, the last first, and then what the lab started on this computer. */
@@ -166,7 +208,8 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       {
         title: "Routes and daemons",
         run: async (progress) => {
-          if (!(await hasMachines("cluster"))) {
+          const folders = await readdir(labDir);
+          if (!(await Promise.all(folders.map(hasMachines))).some(Boolean)) {
             await removeBlackholeRoutes();
             await stopDocker(progress);
           }

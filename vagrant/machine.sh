@@ -41,6 +41,8 @@ update)
 destroy)
   vagrant destroy --force "$name" --no-color
   rm -f "$notes.generation" "$notes.boot"
+  # The folder says that machines exist: with the last one it goes.
+  rmdir "$lab/machines" 2>/dev/null || true
   ;;
 *)
   echo "machine.sh: unknown action '$1': up, update or destroy" >&2
