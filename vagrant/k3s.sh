@@ -14,12 +14,14 @@ on() {
   ip="$1"
   shift
   ssh -i "$keys/id_ed25519" -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=10 -o LogLevel=ERROR \
-    -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$keys/known_hosts" "vagrant@$ip" "$@"
+    -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$keys/known_hosts.$ip" "vagrant@$ip" "$@"
 }
 
 case "$1" in
 install)
-  on "$NODE_IP" 'umask 077; cat >.k3s-token'
+  # A machine from a public box does not carry K3s's installer.
+  on "$NODE_IP" 'umask 077; cat >.k3s-token; test -f /opt/k3s-lab/install.sh' ||
+    on "$NODE_IP" 'cat >k3s-install.sh' <"$K3S_LAB_ROOT/.lab/bin/install.sh"
   on "$NODE_IP" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" SERVER_IP="${SERVER_IP:-}" \
     K3S_VERSION="$K3S_VERSION" "'K3S_ARGS=$K3S_ARGS'" bash -s <"$K3S_LAB_ROOT/vagrant/provision/k3s.sh"
   ;;

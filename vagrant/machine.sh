@@ -24,7 +24,7 @@ start() { vagrant up "$name" --provider "$LAB_PROVIDER" --no-provision --no-colo
 case "$1" in
 up)
   # A machine made anew has a new host key.
-  ssh-keygen -q -R "$(field ip)" -f "$K3S_LAB_ROOT/.lab/ssh/known_hosts" >/dev/null 2>&1 || true
+  rm -f "$K3S_LAB_ROOT/.lab/ssh/known_hosts.$(field ip)"
   start
   note
   ;;

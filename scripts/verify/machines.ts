@@ -47,7 +47,7 @@ export function parseMachineFacts(text: string): MachineFacts {
 export async function readMachine(ip: string, timeout = 8000): Promise<MachineFacts> {
   const options = [
     `IdentityFile=${join(labDir, "ssh", "id_ed25519")}`,
-    `UserKnownHostsFile=${join(labDir, "ssh", "known_hosts")}`,
+    `UserKnownHostsFile=${join(labDir, "ssh", `known_hosts.${ip}`)}`,
     ...["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR"],
   ];
   const result = await execa(

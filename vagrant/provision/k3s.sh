@@ -5,6 +5,7 @@
 #   K3S_VERSION                     the release, such as v1.25.4+k3s1; empty: the one that the machine carries
 #   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
 #   SERVER_IP                       for an agent: the address of its server
+#   ~vagrant/k3s-install.sh         K3s's installer, for a machine that does not carry it
 #   ~vagrant/.k3s-token             the secret that joins nodes, mode 0600; moved to /etc/rancher/k3s/token
 #
 # Flags: https://docs.k3s.io/cli/server and https://docs.k3s.io/cli/agent
@@ -26,6 +27,10 @@ die() {
 interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
 [ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)"
 [ "$interface" = eth1 ] || die "$NODE_IP is on $interface, not on eth1; check the network of the machine in the Vagrantfile"
+
+installer=$carried/install.sh
+[ -f $installer ] || installer=~vagrant/k3s-install.sh
+[ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first"
 
 # K3s's configuration file holds what the user did not ask for but the machine needs; the flags stay the user's own.
 write_config() {
@@ -81,11 +86,10 @@ run_installer() {
   if [ "$NODE_ROLE" = agent ]; then exec_args="$exec_args --server=https://$SERVER_IP:6443"; fi
   write_config
   place_carried
-  if [ -x $carried/k3s ]; then
-    INSTALL_K3S_SKIP_DOWNLOAD=true INSTALL_K3S_EXEC="$exec_args" sh $carried/install.sh
-  else
-    INSTALL_K3S_VERSION="${K3S_VERSION:-}" INSTALL_K3S_EXEC="$exec_args" sh $carried/install.sh
-  fi
+  local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
+  if [ -x $carried/k3s ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
+  # The installer waits for the service without end, and an agent without its server is never up.
+  env "${download[@]}" INSTALL_K3S_EXEC="$exec_args" timeout "$ready_within" sh "$installer"
 }
 
 is_ready() {
@@ -101,20 +105,25 @@ is_ready() {
 wait_until_ready() {
   local deadline=$((SECONDS + ready_within))
   until is_ready; do
-    if [ $SECONDS -ge $deadline ] || ! systemctl is-active --quiet $service; then
-      journalctl --no-pager --lines 30 --unit $service >&2
-      echo "k3s.sh on $NODE_NAME: the node was not Ready after ${ready_within} s, or $service ended; its last lines are above" >&2
-      return 1
-    fi
+    if [ $SECONDS -ge $deadline ] || ! systemctl is-active --quiet $service; then return 1; fi
     read -r -t 0.3 <> <(:) || true
   done
 }
 
+explain() {
+  journalctl --no-pager --lines 30 --unit $service >&2
+  echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above" >&2
+}
+
 if ! { run_installer && wait_until_ready; }; then
+  explain
   echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
   if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
+  # Uninstalling removes the token too.
   cp /etc/rancher/k3s/token ~vagrant/.k3s-token
   if [ -x /usr/local/bin/$uninstall ]; then /usr/local/bin/$uninstall; fi
-  run_installer
-  wait_until_ready
+  if ! { run_installer && wait_until_ready; }; then
+    explain
+    exit 1
+  fi
 fi
