@@ -1,0 +1,207 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, test } from "node:test";
+
+const folder = await mkdtemp(join(tmpdir(), "provision-"));
+after(() => rm(folder, { recursive: true }));
+
+const original = await readFile(join(import.meta.dirname, "k3s.sh"), "utf8");
+const eth1 = "3: eth1    inet 192.168.42.110/24 brd 192.168.42.255 scope global eth1";
+
+interface Machine {
+  /** What `ip -o -4 addr show` prints. Default: the address on eth1. */
+  readonly addresses?: string;
+  /** Shell that install.sh runs; `$attempt` counts from 1. Default: a node that gets Ready. */
+  readonly installer?: string;
+  /** Default: a token. */
+  readonly token?: string | undefined;
+  /** Whether the machine carries K3s. Default: true. */
+  readonly carriesK3s?: boolean;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** Runs k3s.sh with its absolute paths moved into a folder and the machine's programs played by scripts. */
+async function provision(name: string, machine: Machine) {
+  const root = join(folder, name.replaceAll(/\W+/g, "-"));
+  const path = (file: string) => join(root, file);
+  const put = async (file: string, text: string, mode = 0o755) => {
+    await mkdir(dirname(path(file)), { recursive: true });
+    await writeFile(path(file), text);
+    await chmod(path(file), mode);
+  };
+  const script = original
+    .replaceAll("~vagrant", path("home"))
+    .replaceAll(/(?<![\w$])\/(opt\/k3s-lab|etc\/rancher|usr\/local\/bin|var\/lib\/rancher)/g, `${root}/$1`)
+    .replace("readonly ready_within=180", "readonly ready_within=1");
+  const log = `echo "$(basename "$0") $*" >>${path("log")}`;
+
+  await put("home/keep", "", 0o644);
+  await put("usr/local/bin/keep", "", 0o644);
+  const token = "token" in machine ? machine.token : "s3cr3t";
+  if (token !== undefined) await put("home/.k3s-token", token, 0o600);
+  await put("bin/ip", `#!/bin/sh\ncat <<'END'\n${machine.addresses ?? eth1}\nEND\n`);
+  await put("bin/systemctl", `#!/bin/sh\ntest -e ${path("active")}\n`);
+  await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
+  await put("bin/kubectl", `#!/bin/sh\ntest -e ${path("ready")} && printf True\n`);
+  // Only root may give files to root.
+  await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
+  if (machine.carriesK3s ?? true)
+    await put("opt/k3s-lab/k3s", '#!/bin/sh\necho "k3s version v1.25.4+k3s1 (0dc63334)"\n');
+  const installScript = machine.carriesK3s === false ? "home/k3s-install.sh" : "opt/k3s-lab/install.sh";
+  const uninstaller = (file: string) =>
+    `printf '#!/bin/sh\\necho ${file} >>${path("log")}\\nrm -rf ${path("etc/rancher")} ${path("active")}\\n' >${path(`usr/local/bin/${file}`)}; chmod +x ${path(`usr/local/bin/${file}`)}`;
+  await put(
+    installScript,
+    [
+      "#!/bin/sh",
+      `echo "install.sh SKIP=\${INSTALL_K3S_SKIP_DOWNLOAD-} VERSION=\${INSTALL_K3S_VERSION-} EXEC=$INSTALL_K3S_EXEC" >>${path("log")}`,
+      `attempt=$(grep -c ^install.sh ${path("log")})`,
+      uninstaller("k3s-uninstall.sh"),
+      uninstaller("k3s-agent-uninstall.sh"),
+      `printf '#!/bin/sh\\necho k3s-killall.sh >>${path("log")}\\n' >${path("usr/local/bin/k3s-killall.sh")}; chmod +x ${path("usr/local/bin/k3s-killall.sh")}`,
+      `up() { touch ${path("active")} ${path("ready")}; }`,
+      machine.installer ?? "up",
+      "",
+    ].join("\n"),
+  );
+  const { status, stdout, stderr } = spawnSync("bash", ["-s"], {
+    input: script,
+    encoding: "utf8",
+    timeout: 20_000,
+    env: {
+      PATH: `${path("bin")}:${process.env.PATH}`,
+      NODE_NAME: "server",
+      NODE_IP: "192.168.42.110",
+      NODE_ROLE: "server",
+      K3S_VERSION: "v1.25.4+k3s1",
+      K3S_ARGS: "--write-kubeconfig-mode=644",
+      ...machine.environment,
+    },
+  });
+  const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
+  return { status, stdout, stderr, path, read, log: (await read("log")).trimEnd().split("\n") };
+}
+
+const serverLine =
+  "install.sh SKIP=true VERSION= EXEC=server --node-ip=192.168.42.110 --flannel-iface=eth1 --write-kubeconfig-mode=644";
+
+test("a server is installed once, with the user's own flags", async () => {
+  const { status, stderr, log, read, path } = await provision("server", {});
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(log, [serverLine]);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+  assert.equal((await stat(path("etc/rancher/k3s/token"))).mode & 0o777, 0o600);
+  assert.equal(existsSync(path("home/.k3s-token")), false);
+  assert.match(await read("etc/rancher/k3s/config.yaml"), /^token-file: \/.*\/etc\/rancher\/k3s\/token$/m);
+});
+
+test("an agent joins its server", async () => {
+  const { status, stderr, log } = await provision("agent", {
+    addresses: eth1.replace(".110", ".111"),
+    environment: {
+      NODE_NAME: "agent",
+      NODE_ROLE: "agent",
+      NODE_IP: "192.168.42.111",
+      SERVER_IP: "192.168.42.110",
+      K3S_ARGS: "",
+    },
+  });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(log, [
+    "install.sh SKIP=true VERSION= EXEC=agent --node-ip=192.168.42.111 --flannel-iface=eth1 --server=https://192.168.42.110:6443",
+  ]);
+});
+
+test("a failed installation is tried once more after k3s-killall.sh and k3s-uninstall.sh", async () => {
+  const { status, stderr, log, read } = await provision("retry", {
+    installer: '[ "$attempt" = 1 ] && exit 1; up',
+  });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(log, [
+    serverLine,
+    "journalctl --no-pager --lines 30 --unit k3s",
+    "k3s-killall.sh",
+    "k3s-uninstall.sh",
+    serverLine,
+  ]);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+});
+
+test("an agent is retried by its own uninstaller", async () => {
+  const { log } = await provision("agent-retry", {
+    installer: '[ "$attempt" = 1 ] && exit 1; up',
+    environment: { NODE_ROLE: "agent", SERVER_IP: "192.168.42.1" },
+  });
+  assert.deepEqual(
+    log.filter((line) => line.endsWith("uninstall.sh")),
+    ["k3s-agent-uninstall.sh"],
+  );
+});
+
+test("a service that ends is a failed installation; the second one shows its log and fails", async () => {
+  const { status, stderr, log } = await provision("ends", { installer: "exit 0" });
+  assert.equal(status, 1);
+  assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 2);
+  assert.match(
+    stderr,
+    /level=fatal msg="the reason"\nk3s\.sh on server: k3s ended, or its node was not Ready after 1 s/,
+  );
+});
+
+test("an installer that never ends, as for an agent without its server, is given up", async () => {
+  const { status, stderr } = await provision("hangs", { installer: "sleep 30" });
+  assert.equal(status, 1);
+  assert.match(stderr, /not Ready after 1 s/);
+});
+
+test("the token is shown nowhere", async () => {
+  const { stdout, stderr, log } = await provision("secret", { installer: "exit 1" });
+  assert.doesNotMatch([stdout, stderr, ...log].join("\n"), /s3cr3t/);
+});
+
+const refusals: readonly (readonly [title: string, machine: Machine, message: RegExp])[] = [
+  [
+    "an address on another interface",
+    { addresses: eth1.replaceAll("eth1", "eth2") },
+    /192\.168\.42\.110 is on eth2, not on eth1/,
+  ],
+  [
+    "an address that no interface has",
+    { addresses: eth1.replace(".110/", ".99/") },
+    /no interface carries 192\.168\.42\.110; found: eth1=192\.168\.42\.99\/24/,
+  ],
+  ["a missing token", { token: undefined }, /the token is missing/],
+  ["an empty token", { token: "" }, /the token is missing/],
+  [
+    "a release that the machine does not carry",
+    { environment: { K3S_VERSION: "v1.30.0+k3s1" } },
+    /v1\.30\.0\+k3s1 was asked for and this machine carries v1\.25\.4\+k3s1/,
+  ],
+];
+
+for (const [title, machine, message] of refusals)
+  test(`refuses ${title} before anything is installed`, async () => {
+    const { status, stderr, log } = await provision(title, machine);
+    assert.equal(status, 1);
+    assert.match(stderr, message);
+    assert.deepEqual(log, [""]);
+  });
+
+test("a machine that carries no K3s downloads the release that was asked for", async () => {
+  const { status, stderr, log } = await provision("download", { carriesK3s: false });
+  assert.equal(status, 0, stderr);
+  assert.match(log[0] ?? "", /^install\.sh SKIP= VERSION=v1\.25\.4\+k3s1 EXEC=server /);
+});
+
+test("a later run keeps the token that the machine has", async () => {
+  const machine = { environment: { K3S_ARGS: "--disable=traefik" } };
+  await provision("again", {});
+  const { status, stderr, log, read } = await provision("again", { ...machine, token: undefined });
+  assert.equal(status, 0, stderr);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+  assert.match(log.at(-1) ?? "", /--disable=traefik$/);
+});
