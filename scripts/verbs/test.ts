@@ -1,0 +1,59 @@
+import { glob } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { Command } from "commander";
+import { execa } from "execa";
+import { LabError } from "../errors.ts";
+import { ensurePackages } from "../host/packages.ts";
+import { root } from "../paths.ts";
+
+export const command = new Command("test")
+  .option("--unit", "only types, lint and unit tests: seconds")
+  .action(async ({ unit }: { unit?: boolean }) => {
+    await ensurePackages(["shellcheck"], console.log);
+    await checkSources();
+    await nodeTest("unit", await files("{apps,scripts,stacks}/**/*.test.ts"), availableParallelism());
+    if (unit) return;
+    // One lab network: one test file after the other.
+    await nodeTest("end-to-end", await files("tests/**/*.test.ts"), 1);
+  });
+
+/** Types, lint, shell scripts: side by side; each prints what it finds. */
+async function checkSources(): Promise<void> {
+  const scripts = await files("{scripts,vagrant}/**/*.sh");
+  const checks = [
+    ["tsc", "--noEmit"],
+    ["biome", "check", "--error-on-warnings", "."],
+    [
+      "shellcheck",
+      "scripts/lab",
+      ".ci/run",
+      ...scripts,
+      ...(await files("scripts/toolchain/images/*/entry")),
+    ],
+  ] as const;
+  const results = await Promise.all(
+    checks.map(([file, ...args]) =>
+      execa(file, args, { cwd: root, preferLocal: true, reject: false, all: true }),
+    ),
+  );
+  for (const { failed, all, command } of results) if (failed) throw new LabError(`${command}\n${all}`);
+  console.log("types, lint and shell scripts: nothing to complain about");
+}
+
+async function nodeTest(kind: string, tests: readonly string[], concurrency: number): Promise<void> {
+  const { exitCode } = await execa(
+    process.execPath,
+    ["--test", `--test-concurrency=${concurrency}`, ...tests],
+    {
+      cwd: root,
+      stdio: ["ignore", "inherit", "inherit"],
+      env: { PULUMI_ERROR_OUTPUT_STRING: "true" },
+      reject: false,
+    },
+  );
+  if (exitCode !== 0) throw new LabError(`The ${kind} tests failed: see above for the first "not ok" or ✖.`);
+}
+
+async function files(pattern: string): Promise<string[]> {
+  return (await Array.fromAsync(glob(pattern, { cwd: root }))).sort();
+}

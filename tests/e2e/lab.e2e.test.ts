@@ -1,0 +1,255 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
+
+// One lab from nothing to nothing, by the commands that a person types. The tests build on each other.
+
+let checkout: Checkout;
+/** What was on this computer before the lab: nothing of the lab's may be left in the end. */
+let hostBefore: string;
+
+/** Fails with what the command printed and what the cluster says of itself. */
+async function succeeded(outcome: Outcome): Promise<Outcome> {
+  if (outcome.exitCode === 0) return outcome;
+  const said = outcome.all.split("\n").slice(-60).join("\n");
+  return assert.fail(
+    `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await checkout.evidence()}`,
+  );
+}
+
+/** Asks the lab over HTTP as `curl -H "Host: …" http://…/` does, with `Accept: application/json`. */
+async function ask(address: string, host: string): Promise<{ app: string; pod: string; version: string }> {
+  const { stdout } = await execa("curl", [
+    ...["--silent", "--show-error", "--fail", "--max-time", "10"],
+    ...["--header", `Host: ${host}`, "--header", "Accept: application/json", `http://${address}/`],
+  ]);
+  return JSON.parse(stdout) as { app: string; pod: string; version: string };
+}
+
+/** Bridges, routes, rules, containers' processes: everything that a lab makes on the host. */
+async function hostState(): Promise<string> {
+  const commands = [
+    ["ip", "-brief", "link", "show", "type", "bridge"],
+    ["ip", "-brief", "link", "show", "type", "veth"],
+    ["ip", "-4", "route", "show"],
+    ["iptables", "--list-rules"],
+    ["iptables", "--table", "nat", "--list-rules"],
+  ] as const;
+  const answers = await Promise.all(commands.map(([file, ...args]) => execa(file, args, { reject: false })));
+  const { stdout: processes } = await execa("ps", ["-eo", "comm="]);
+  const ofLab = processes
+    .split("\n")
+    .filter((name) => /^(dockerd|containerd|k3s|pulumi|vagrant|ruby)/.test(name));
+  return [
+    ...answers.map(({ stdout, command }) => `$ ${command}\n${stdout ?? ""}`),
+    ofLab.sort().join("\n"),
+  ].join("\n");
+}
+
+const server = "192.168.42.110";
+const agent = "192.168.42.111";
+
+describe("a lab, from nothing to nothing", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    hostBefore = await hostState();
+  });
+  after(async () => {
+    await checkout.lab("down");
+    await checkout.remove();
+  });
+
+  test("a bad stack file is refused before anything is touched", async () => {
+    await checkout.edit("Pulumi.cluster.yaml", "ip: 192.168.42.111", "ip: 192.168.42.110");
+    const { exitCode, all } = await checkout.lab("up");
+    assert.equal(exitCode, 2, all);
+    assert.match(
+      all,
+      /Pulumi\.cluster\.yaml: k3s-lab:machines\[1\]\.ip: "192\.168\.42\.110" is not accepted/,
+    );
+    await assert.rejects(stat(join(checkout.directory, ".lab")), { code: "ENOENT" });
+    await checkout.edit(
+      "Pulumi.cluster.yaml",
+      "- {name: agent, role: agent, ip: 192.168.42.110",
+      "- {name: agent, role: agent, ip: 192.168.42.111",
+    );
+  });
+
+  test("Ctrl-C in the middle of `lab up` ends it in good order, and the next one goes on", async () => {
+    const up = spawn("scripts/lab", ["up"], { cwd: checkout.directory, stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    up.stdout.on("data", (data) => {
+      output += data;
+    });
+    up.stderr.on("data", (data) => {
+      output += data;
+    });
+    const ended = new Promise<number | null>((resolve) => up.once("exit", resolve));
+    await pWaitFor(() => /creating K3sNode server/.test(output) || up.exitCode !== null, {
+      interval: 50,
+      timeout: 1_200_000,
+    });
+    up.kill("SIGINT");
+    const code = await ended;
+    assert.notEqual(code, 0, output);
+    const { stdout } = await execa("pgrep", ["--full", `${checkout.directory}/.lab/bin`], { reject: false });
+    assert.equal(stdout, "", `left running after Ctrl-C: ${stdout}`);
+    await succeeded(await checkout.lab("up"));
+  });
+
+  test("the three apps answer by host name, through either node", async () => {
+    for (const address of [server, agent]) {
+      assert.equal((await ask(address, "app1.com")).app, "app1");
+      assert.equal((await ask(address, "app2.com")).app, "app2");
+      assert.equal((await ask(address, "anything.else")).app, "app3");
+    }
+    const pods = new Set<string>();
+    for (let request = 0; request < 30 && pods.size < 3; request += 1)
+      pods.add((await ask(server, "app2.com")).pod);
+    assert.equal(pods.size, 3, `app2 answered from ${[...pods]}`);
+  });
+
+  test("`lab verify` passes, and says so as JSON too", async () => {
+    const { stdout } = await succeeded(await checkout.lab("verify", "--json"));
+    const text = JSON.stringify(JSON.parse(stdout));
+    assert.match(text, /"ok":true/);
+    assert.doesNotMatch(text, /"ok":false/);
+  });
+
+  test("K3s runs with the flags that were promised", async () => {
+    const { stdout } = await succeeded(
+      await checkout.run("vagrant", "ssh", "server", "--command", "cat /etc/systemd/system/k3s.service"),
+    );
+    for (const flag of [`--node-ip=${server}`, "--flannel-iface=eth1", "--write-kubeconfig-mode=644"])
+      assert.ok(stdout.includes(`'${flag}'`), `${flag} is not in:\n${stdout}`);
+  });
+
+  test("secrets lie in files of mode 0600, and in Pulumi's state encrypted", async () => {
+    const lab = join(checkout.directory, ".lab");
+    for (const file of ["passphrase", "cluster/token", "cluster/kubeconfig", "ssh/id_ed25519"])
+      assert.equal((await stat(join(lab, file))).mode & 0o777, 0o600, file);
+    const token = await readFile(join(lab, "cluster", "token"), "utf8");
+    const state = await readFile(join(lab, "state", ".pulumi", "stacks", "k3s-lab", "cluster.json"), "utf8");
+    assert.ok(token.length >= 32);
+    assert.ok(!state.includes(token), "the token is in Pulumi's state in clear");
+    assert.ok(!state.includes("client-key-data"), "the kubeconfig is in Pulumi's state in clear");
+    const { stdout } = await checkout.run(
+      "vagrant",
+      "ssh",
+      "server",
+      "--command",
+      "ps -eo args; sudo journalctl --no-pager",
+    );
+    assert.ok(!stdout.includes(token), "the token is in a command line or the journal of the server");
+  });
+
+  test("a preview of either stack shows no change, and the stack files are as they were", async () => {
+    for (const stack of ["cluster", "apps"])
+      await succeeded(
+        await checkout.run("pulumi", "preview", "--stack", stack, "--expect-no-changes", "--non-interactive"),
+      );
+    await succeeded(await checkout.lab("up"));
+    assert.doesNotMatch(
+      await readFile(join(checkout.directory, "Pulumi.cluster.yaml"), "utf8"),
+      /encryptionsalt/,
+    );
+  });
+
+  test("a replica more by plain `pulumi up --stack apps`", async () => {
+    await checkout.edit("Pulumi.apps.yaml", "host: app1.com, replicas: 1", "host: app1.com, replicas: 2");
+    const { all } = await succeeded(
+      await checkout.run("pulumi", "up", "--stack", "apps", "--yes", "--skip-preview", "--non-interactive"),
+    );
+    assert.match(all, /~ 1 updated/);
+    await succeeded(await checkout.lab("verify", "apps", "--wait", "60"));
+  });
+
+  test("memory and flags change in place, as the preview says", async () => {
+    const id = () =>
+      readFile(join(checkout.directory, ".lab/cluster/vagrant/machines/agent/docker/id"), "utf8");
+    const idBefore = await id();
+    await checkout.edit("Pulumi.cluster.yaml", "cpus: 2, memory: 1024", "cpus: 2, memory: 1536");
+    await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--kubelet-arg=max-pods=77]");
+    const preview = await succeeded(
+      await checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive"),
+    );
+    assert.match(preview.all, /~ 2 to update/);
+    assert.doesNotMatch(preview.all, /to (create|delete|replace)/);
+    await succeeded(await checkout.lab("up"));
+    assert.equal(await id(), idBefore, "the machine was rebuilt");
+    const memory = await checkout.run("docker", "inspect", "--format", "{{.HostConfig.Memory}}", idBefore);
+    assert.equal(memory.stdout, String(1536 * 1024 * 1024));
+    const pods = await checkout.run(
+      "kubectl",
+      "get",
+      "node",
+      "agent",
+      "--output=jsonpath={.status.capacity.pods}",
+    );
+    assert.equal(pods.stdout, "77");
+  });
+
+  test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt", async () => {
+    await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent"));
+    const preview = await succeeded(
+      await checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive"),
+    );
+    assert.match(preview.all, /to replace/);
+    await succeeded(await checkout.lab("up"));
+    assert.equal((await ask(agent, "app2.com")).app, "app2");
+  });
+
+  test("machines that were stopped are started again", async () => {
+    await succeeded(await checkout.run("docker", "stop", "k3s-lab-cluster-server", "k3s-lab-cluster-agent"));
+    await succeeded(await checkout.lab("up"));
+    assert.equal((await ask(server, "app1.com")).app, "app1");
+  });
+
+  test("`pulumi destroy` works when the cluster is already gone", async () => {
+    await succeeded(
+      await checkout.run(
+        "docker",
+        "rm",
+        "--force",
+        "--volumes",
+        "k3s-lab-cluster-server",
+        "k3s-lab-cluster-agent",
+      ),
+    );
+    for (const stack of ["apps", "cluster"])
+      await succeeded(
+        await checkout.run(
+          "pulumi",
+          "destroy",
+          "--stack",
+          stack,
+          "--yes",
+          "--skip-preview",
+          "--non-interactive",
+        ),
+      );
+  });
+
+  test("plain Vagrant: `up` makes the machines, `provision` installs K3s, and again on request", async () => {
+    await succeeded(await checkout.run("vagrant", "up"));
+    const asked = await checkout.run("vagrant", "ssh", "server", "--command", "test -e /usr/local/bin/k3s");
+    assert.notEqual(asked.exitCode, 0, "`vagrant up` installed K3s");
+    await succeeded(await checkout.run("vagrant", "provision"));
+    await succeeded(await checkout.run("vagrant", "provision", "agent"));
+    const { stdout } = await succeeded(
+      await checkout.run("vagrant", "ssh", "server", "--command", "kubectl get nodes --no-headers"),
+    );
+    assert.equal(stdout.match(/ Ready /g)?.length, 2, stdout);
+    await succeeded(await checkout.run("vagrant", "destroy", "--force"));
+  });
+
+  test("`lab down` leaves nothing of the lab on the host", async () => {
+    await succeeded(await checkout.lab("down"));
+    assert.equal(await hostState(), hostBefore);
+  });
+});
