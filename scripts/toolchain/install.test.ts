@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, beforeEach, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
+import pWaitFor from "p-wait-for";
 import { type Header, pack } from "tar-stream";
 import { LabError } from "../errors.ts";
 import { checksumFor } from "./download.ts";
@@ -55,12 +56,29 @@ const serve =
     else response.writeHead(200, { "content-length": data.length }).end(data);
   };
 
-/** Answers with so many bytes of data, then breaks the connection. */
+/** Waits until some bytes of a download are on the disk. */
+async function someArrived(): Promise<void> {
+  const folder = join(cache, "downloads");
+  const arrived = async () => {
+    const parts = (await readdir(folder)).filter((name) => name.endsWith(".part"));
+    const sizes = await Promise.all(parts.map((name) => stat(join(folder, name))));
+    return sizes.some(({ size }) => size > 0);
+  };
+  await pWaitFor(arrived, { interval: 5, timeout: 5000 });
+}
+
+/** Answers with so many bytes of data, then does no more. */
+const fallSilent =
+  (data: Buffer, bytes: number): Answer =>
+  (_, response) =>
+    void response.writeHead(200, { "content-length": data.length }).write(data.subarray(0, bytes));
+
+/** Answers with so many bytes of data, then breaks the connection once some of them arrived. */
 const breakOff =
   (data: Buffer, bytes: number): Answer =>
-  (_, response) => {
-    response.writeHead(200, { "content-length": data.length });
-    response.write(data.subarray(0, bytes), () => response.destroy());
+  (request, response) => {
+    fallSilent(data, bytes)(request, response);
+    void someArrived().finally(() => response.destroy());
   };
 
 function releasing(name: string, ...downloads: Download[]): Tool {
@@ -182,6 +200,7 @@ describe("the release way", () => {
     });
     const { files } = await install(plain());
     assert.deepEqual(await readFile(files.tool ?? ""), content);
+    assert.equal(asked.length, 2);
   });
 
   test("a part of a file that was replaced meanwhile is not mixed with the new one", async () => {
@@ -208,8 +227,7 @@ describe("the release way", () => {
   test("a server that falls silent is asked again", async () => {
     let first = true;
     answers.set("/v1/tool", (request, response) => {
-      if (first)
-        response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 50_000));
+      if (first) fallSilent(content, 50_000)(request, response);
       else serve(content)(request, response);
       first = false;
     });
@@ -433,11 +451,12 @@ describe("the cache", () => {
   });
 
   test("verify finds a change that keeps size and time, and clears it away", async () => {
-    const { mtime } = await stat(file());
+    await utimes(file(), 1, 1);
+    await install(plain());
     const changed = Buffer.from(content);
     changed[0] = 0;
     await writeFile(file(), changed);
-    await utimes(file(), mtime, mtime);
+    await utimes(file(), 1, 1);
     const installer = installerFor(plain());
     const [result] = await installer.verify(undefined, true);
     assert.equal(result?.found.state, "bad");
@@ -490,7 +509,7 @@ describe("several at once", () => {
   });
 
   test("the first failure ends the others and is the one that is reported", async () => {
-    answers.set("/slow", (_, response) => void response.writeHead(200, { "content-length": 10 }).write("x"));
+    answers.set("/slow", fallSilent(content, 1));
     const slow = releasing("slow", { url: `${site}/slow`, sha256: hashOf(content), as: "slow" });
     const installer = installerFor([slow, plain()], { stallMs: 60_000 });
     await assert.rejects(installer.install(["slow", "tool"]), /tool v1\.0\.0 cannot be had/);
@@ -500,9 +519,9 @@ describe("several at once", () => {
 describe("an abort", () => {
   test("ends a download, keeps what arrived and leaves no half tool", async () => {
     const abort = new AbortController();
-    answers.set("/v1/tool", (_, response) => {
-      response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 100_000));
-      setTimeout(() => abort.abort(new Error("enough")), 30);
+    answers.set("/v1/tool", (request, response) => {
+      fallSilent(content, 100_000)(request, response);
+      void someArrived().then(() => abort.abort(new Error("enough")));
     });
     await assert.rejects(install(plain(), { stallMs: 60_000 }, { signal: abort.signal }), /enough/);
     assert.deepEqual(
@@ -512,9 +531,9 @@ describe("an abort", () => {
   });
 
   test("Ctrl-C does the same and says how to go on", async () => {
-    answers.set("/v1/tool", (_, response) => {
-      response.writeHead(200, { "content-length": content.length }).write(content.subarray(0, 100_000));
-      setTimeout(() => process.emit("SIGINT"), 30);
+    answers.set("/v1/tool", (request, response) => {
+      fallSilent(content, 100_000)(request, response);
+      void someArrived().then(() => process.emit("SIGINT"));
     });
     const before = process.listenerCount("SIGINT");
     await assert.rejects(
