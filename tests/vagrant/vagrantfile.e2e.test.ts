@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { execa } from "execa";
+import { root } from "../../scripts/paths.ts";
+
+// Vagrant itself reads the Vagrantfile; the programs of its providers are played by scripts.
+const installed = await execa("vagrant", ["--version"], { reject: false });
+const skip = installed.failed && "needs Vagrant";
+const plugins = skip ? "" : (await execa("vagrant", ["plugin", "list"], { reject: false })).stdout;
+const libvirt = /vagrant-libvirt/.test(plugins);
+
+const folder = await mkdtemp(join(tmpdir(), "vagrantfile-"));
+after(() => rm(folder, { recursive: true }));
+let checkouts = 0;
+
+/** A checkout that holds nothing but the Vagrantfile, its scripts, a key and a stack file. */
+async function checkout(stackFile?: string) {
+  const path = join(folder, String(++checkouts));
+  const file = (name: string) => join(path, name);
+  await mkdir(file(".lab/ssh"), { recursive: true });
+  await mkdir(file("bin"));
+  await cp(join(root, "vagrant"), file("vagrant"), { recursive: true });
+  for (const key of ["id_ed25519", "id_ed25519.pub"])
+    await writeFile(file(`.lab/ssh/${key}`), "", { mode: 0o600 });
+  await writeFile(
+    file("Pulumi.cluster.yaml"),
+    stackFile ?? (await readFile(join(root, "Pulumi.cluster.yaml"), "utf8")),
+  );
+  const program = async (name: string, script: string) => {
+    await writeFile(file(`bin/${name}`), `#!/bin/sh\n${script}\n`);
+    await chmod(file(`bin/${name}`), 0o755);
+  };
+  // Docker refuses to run the container, and so `vagrant up` ends there.
+  const log = file("docker.log");
+  await program(
+    "docker",
+    `echo "$*" >>${log}; case "$1" in version) echo ok ;; network) [ "$2" != inspect ] || echo '[]' ;; run) exit 1 ;; esac`,
+  );
+  await program("VBoxManage", "echo 7.0.20r1");
+  const vagrant = (args: readonly string[], environment: Record<string, string> = {}) =>
+    execa("vagrant", args, {
+      cwd: path,
+      reject: false,
+      all: true,
+      stdin: "ignore",
+      extendEnv: false,
+      env: {
+        PATH: `${file("bin")}:${process.env.PATH}`,
+        HOME: path,
+        VAGRANT_CWD: file("vagrant"),
+        VAGRANT_DOTFILE_PATH: file(".lab/vagrant"),
+        VAGRANT_CHECKPOINT_DISABLE: "1",
+        ...environment,
+      },
+    });
+  const dockerLog = async () => (await readFile(log, "utf8").catch(() => "")).trimEnd().split("\n");
+  return { path, file, vagrant, dockerLog };
+}
+
+const stack = (values: string) => `config:\n  k3s-lab:network: 10.9.8.0/24\n${values}`;
+const twoMachines = stack(`  k3s-lab:machines:
+    - { name: boss, role: server, ip: 10.9.8.10, cpus: 1, memory: 900 }
+    - { name: hand, role: agent, ip: 10.9.8.11, cpus: 3, memory: 700 }
+`);
+
+describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
+  for (const provider of ["docker", "virtualbox", "libvirt"])
+    test(`is valid for ${provider}`, {
+      skip: provider === "libvirt" && !libvirt && "needs vagrant-libvirt",
+    }, async () => {
+      const { vagrant } = await checkout();
+      const { all, exitCode } = await vagrant(["validate"], { VAGRANT_DEFAULT_PROVIDER: provider });
+      assert.equal(exitCode, 0, all);
+    });
+
+  test("makes of a stack file's machine a container with its name, size, key and network", async () => {
+    const { path, vagrant, dockerLog } = await checkout(twoMachines);
+    await vagrant(["up", "hand", "--no-provision"], { LAB_MACHINE_IMAGE: "k3s-lab/machine:abc" });
+    const log = await dockerLog();
+    assert.ok(
+      log.some((line) => /^network create \S+ --subnet 10\.9\.8\.0\/24$/.test(line)),
+      log.join("\n"),
+    );
+    const run = log.find((line) => line.startsWith("run "))?.replace(/127\.0\.0\.1:\d+:22/, "SSH");
+    assert.equal(
+      run,
+      [
+        "run --name k3s-lab-cluster-hand -d -p SSH --hostname hand --privileged --cgroupns=private",
+        "--tmpfs /run --tmpfs /tmp:exec -v /var/lib/rancher -v /var/lib/kubelet",
+        `-v ${path}/.lab/ssh/id_ed25519.pub:/home/vagrant/.ssh/authorized_keys:ro`,
+        "--cpus 3 --memory 700m --memory-swap 700m --label k3s-lab.stack=cluster k3s-lab/machine:abc",
+      ].join(" "),
+    );
+  });
+
+  test("takes the image that lab made from what lab wrote down", async () => {
+    const { file, vagrant, dockerLog } = await checkout(twoMachines);
+    await writeFile(file(".lab/host.json"), JSON.stringify({ machineImage: "k3s-lab/machine:noted" }));
+    await vagrant(["up", "boss", "--no-provision"]);
+    assert.match(
+      (await dockerLog()).find((line) => line.startsWith("run ")) ?? "",
+      / k3s-lab\/machine:noted$/,
+    );
+  });
+
+  test("says what to do where no image was made, and asks no registry for one", async () => {
+    const { vagrant, dockerLog } = await checkout(twoMachines);
+    const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"]);
+    assert.notEqual(exitCode, 0);
+    assert.match(all ?? "", /image is not made yet: run scripts\/lab up once/);
+    assert.deepEqual(
+      (await dockerLog()).filter((line) => /^(pull|run|create)/.test(line)),
+      [],
+    );
+  });
+
+  test("a machine that Pulumi recorded goes before the stack file", async () => {
+    const { vagrant } = await checkout(twoMachines);
+    const { stdout } = await vagrant(["status", "--machine-readable"], {
+      LAB_MACHINE: JSON.stringify({ name: "gone", role: "agent", ip: "10.9.8.12" }),
+    });
+    assert.match(stdout, /,gone,state,not_created/);
+    assert.doesNotMatch(stdout, /,boss,/);
+  });
+
+  test("provisioning makes the token, mode 0600, and shows it nowhere", async () => {
+    const { file, vagrant } = await checkout(twoMachines);
+    const { all } = await vagrant(["provision", "boss"]);
+    const token = await readFile(file(".lab/cluster/token"), "utf8");
+    assert.match(token, /^[0-9a-f]{64}$/);
+    assert.equal(all?.includes(token), false);
+  });
+
+  const faults: readonly (readonly [title: string, stackFile: string, message: RegExp])[] = [
+    ["no config", "name: x\n", /Pulumi\.cluster\.yaml has no values under config/],
+    ["no machines", stack(""), /Pulumi\.cluster\.yaml names no machines under k3s-lab:machines/],
+    [
+      "a machine without an address",
+      stack("  k3s-lab:machines: [{ name: a, role: server }]\n"),
+      /k3s-lab:machines\[0\] has no ip/,
+    ],
+    ["text that is no YAML", "config: [", /is not YAML that can be read/],
+    [
+      "an unknown provider",
+      `${twoMachines}  k3s-lab:provider: vmware\n`,
+      /k3s-lab:provider is vmware; it can be auto, docker, libvirt, virtualbox/,
+    ],
+  ];
+  for (const [title, stackFile, message] of faults)
+    test(`refuses ${title} in one sentence`, async () => {
+      const { vagrant } = await checkout(stackFile);
+      const { all = "", exitCode } = await vagrant(["validate"]);
+      assert.notEqual(exitCode, 0);
+      assert.match(all, message);
+      assert.doesNotMatch(all, /Vagrantfile:\d+|undefined method/);
+    });
+
+  test("refuses a stack that has no file", async () => {
+    const { vagrant } = await checkout();
+    const { all } = await vagrant(["validate"], { LAB_STACK: "cluster-nope" });
+    assert.match(all ?? "", /Pulumi\.cluster-nope\.yaml does not exist\. Set LAB_STACK/);
+  });
+});
