@@ -33,12 +33,12 @@ test("without a Host header it names the address", async (t) => {
 
 test("ends at the deadline, before the headers", async (t) => {
   const url = await serve(t, () => {});
-  await assert.rejects(get(url, { timeout: 50 }), /^Error: no answer within 0\.05 s$/);
+  await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
 test("ends at the deadline, in the middle of a body", async (t) => {
   const url = await serve(t, (_, response) => void response.write("a"));
-  await assert.rejects(get(url, { timeout: 50 }), /^Error: no answer within 0\.05 s$/);
+  await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
 test("a body that is cut off is no answer", async (t) => {

@@ -31,7 +31,7 @@ export function get(
   const options = { headers, signal, agent: agent ?? false };
   return new Promise((resolve, reject) => {
     const fail = (cause: NodeJS.ErrnoException) =>
-      reject(new Error(signal.aborted ? `no answer within ${timeout / 1000} s` : reason(cause), { cause }));
+      reject(new Error(signal.aborted ? `timed out after ${timeout / 1000} s` : reason(cause), { cause }));
     const request = (secure ? requestHttps : requestHttp)(url, options, async (response) => {
       try {
         const parts: Buffer[] = [];

@@ -3,6 +3,7 @@ import { type Answer, ask, type Check, type Judgement, judge, map } from "./chec
 import { isServiceLb } from "./cluster.ts";
 import {
   answerKey,
+  differentPods,
   type IngressAddress,
   type IngressFindings,
   requestsPerReplica,
@@ -154,20 +155,14 @@ function checkDefault(apps: readonly App[], found: AppsFindings): Judgement[] {
   ];
 }
 
-function checkSpread(
-  { name, replicas: wanted }: App,
-  namespace: string,
-  { addresses, ingress }: AppsFindings,
-): Judgement[] {
+function checkSpread({ name, replicas: wanted }: App, namespace: string, found: AppsFindings): Judgement[] {
   if (wanted === 0) return [];
-  const pods = (count: number) => `${count} ${count === 1 ? "pod" : "different pods"}`;
-  const met = ingress.pods.get(name) ?? { ok: false, reason: `${name} was not asked` };
   return [
     {
       id: `${name}/pods`,
       title: `${name}: all its pods answer`,
-      expected: pods(wanted),
-      actual: addresses.ok ? map(met, (names) => pods(names.length)) : addresses,
+      expected: differentPods(wanted),
+      actual: map(found.addresses, () => found.ingress.pods.get(name) ?? "nobody asked"),
       hint: `${wanted * requestsPerReplica} requests are enough to meet every pod. See which take part: \`kubectl --namespace ${namespace} describe service ${name}\`.`,
     },
   ];
@@ -263,9 +258,9 @@ function expectedNames(
     address: value,
   });
   return [
-    // Short, so that the pod's search domains are tried too.
+    // This one is short, so that the pod's search domains are tried too; the others end with a dot, so that they are not.
     name("kubernetes.default", address(own, "kubernetes")),
-    ...apps.map((app) => name(`${app.name}.${namespace}.svc.cluster.local`, address(services, app.name))),
+    ...apps.map((app) => name(`${app.name}.${namespace}.svc.cluster.local.`, address(services, app.name))),
   ];
 }
 

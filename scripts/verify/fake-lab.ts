@@ -90,8 +90,8 @@ const machine = ({ ip }: typeof server) => ({
 
 const names = {
   "kubernetes.default": "10.43.0.1",
-  "app2.default.svc.cluster.local": "10.43.0.2",
-  "app3.default.svc.cluster.local": "10.43.0.3",
+  "app2.default.svc.cluster.local.": "10.43.0.2",
+  "app3.default.svc.cluster.local.": "10.43.0.3",
 };
 
 /** A fresh healthy lab: a server and an agent, app2 with a pod on each, app3 on the server. */

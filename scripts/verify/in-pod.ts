@@ -8,6 +8,8 @@ import type { Answers, Questions } from "./inside.ts";
  */
 export async function look({ names, urls }: Questions, timeout: number): Promise<Answers> {
   const { lookup } = await import("node:dns/promises");
+  // See resolv.conf(5). A process cannot end while the C library still waits for a name server that is silent.
+  process.env.RES_OPTIONS = "timeout:1 attempts:2";
 
   const reason = (error: unknown): string => {
     const { cause, message } = error as Error;

@@ -310,10 +310,10 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       (lab) => {
         const view = lab.inside[name];
         assert.ok(view);
-        view.names["app3.default.svc.cluster.local"] = "ENOTFOUND";
+        view.names["app3.default.svc.cluster.local."] = "ENOTFOUND";
       },
       [`apps/dns/${name}`],
-      /^app3\.default\.svc\.cluster\.local is ENOTFOUND, not 10\.43\.0\.3$/,
+      /^app3\.default\.svc\.cluster\.local\. is ENOTFOUND, not 10\.43\.0\.3$/,
     ],
     [
       `pods on ${name} reach no other node`,
@@ -524,7 +524,7 @@ test("wait looks again until all is well, and tells what is missing", async () =
   api.close();
   assert.deepEqual(failedIds(checks), []);
   assert.equal(lines.length, 1);
-  assert.match(lines[0] ?? "", /^waiting \d+ s more: app2: its Deployment: 2 replicas, 1 ready$/);
+  assert.match(lines[0] ?? "", /^waiting, \d+ s at most: app2: its Deployment: 2 replicas, 1 ready$/);
 });
 
 test("wait gives up at its end with what still fails", async () => {

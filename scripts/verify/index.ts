@@ -18,7 +18,7 @@ export type { Check } from "./check.ts";
 export interface VerifyOptions {
   /** Seconds in which a check that fails is made again, until all pass. Default: 0, each is made once. */
   readonly wait?: number;
-  /** Hears between two rounds what is still missing. */
+  /** Hears what is still missing, whenever that has changed. */
   readonly progress?: Progress;
   /** The folder of the stack files. Default: the checkout. */
   readonly directory?: string;
@@ -55,6 +55,7 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
   const { wait = 0, progress, directory = root, world = realWorld } = options;
   const plans = await Promise.all(stacks.map((stack) => readPlan(stack, directory)));
   const end = Date.now() + wait * 1000;
+  let told = "";
   for (;;) {
     const round = new Round(world);
     const checks = (await Promise.all(plans.map((plan) => plan(round)))).flat();
@@ -62,16 +63,18 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
     const failed = checks.filter(({ ok }) => !ok);
     const left = end - Date.now();
     if (failed.length === 0 || left <= 0) return checks;
-    progress?.(describeMissing(failed, left));
+    const missing = describeMissing(failed);
+    if (missing !== told) progress?.(`waiting, ${Math.ceil(left / 1000)} s at most: ${missing}`);
+    told = missing;
     await pause(Math.min(interval, left));
   }
 }
 
-/** One line on what `wait` waits for. */
-export function describeMissing(failed: readonly Check[], leftMs: number): string {
+/** What `wait` waits for, in one line. */
+function describeMissing(failed: readonly Check[]): string {
   const [first] = failed;
   const more = failed.length > 1 ? ` and ${failed.length - 1} more` : "";
-  return `waiting ${Math.ceil(leftMs / 1000)} s more: ${first?.title}: ${first?.actual}${more}`;
+  return `${first?.title}: ${first?.actual}${more}`;
 }
 
 /** One look at the lab. Stacks on one cluster share what was asked of it. */

@@ -24,8 +24,8 @@ export const unknownHost = "no-such-app.invalid";
 export interface IngressFindings {
   /** By `answerKey`: who answered, or why nobody did. */
   readonly answers: ReadonlyMap<string, string>;
-  /** For each app that should have pods: the names of those that answered. */
-  readonly pods: ReadonlyMap<string, Answer<readonly string[]>>;
+  /** For each app that should have pods: how many of them answered, or why none did. */
+  readonly pods: ReadonlyMap<string, string>;
 }
 
 export const answerKey = (address: IngressAddress, host: string | undefined): string =>
@@ -42,24 +42,30 @@ export async function askIngress(
 ): Promise<IngressFindings> {
   const hosts = [...apps.flatMap(({ host }) => host ?? []), unknownHost, undefined];
   const answers = new Map<string, string>();
-  const pods = new Map<string, Answer<readonly string[]>>();
+  const pods = new Map<string, string>();
   const questions = addresses.flatMap((address) =>
     hosts.map(async (host) => {
       const answer = await ask(() => send(address, host));
-      answers.set(
-        answerKey(address, host),
-        answer.ok ? describeAnswer(answer.value) : `no answer: ${answer.reason}`,
-      );
+      answers.set(answerKey(address, host), inWords(answer, describeAnswer));
     }),
   );
   const [first] = addresses;
   const counts = apps.map(async ({ name, host, replicas }) => {
     if (replicas === 0 || first === undefined) return;
-    pods.set(name, await ask(() => meetPods(name, replicas, () => send(first, host))));
+    pods.set(
+      name,
+      inWords(await ask(() => meetPods(name, replicas, () => send(first, host))), differentPods),
+    );
   });
   await Promise.all([...questions, ...counts]);
   return { answers, pods };
 }
+
+const inWords = <T>(answer: Answer<T>, words: (value: T) => string): string =>
+  answer.ok ? words(answer.value) : `no answer: ${answer.reason}`;
+
+/** How many pods answered, in words. */
+export const differentPods = (count: number): string => (count === 1 ? "1 pod" : `${count} different pods`);
 
 /** Who answered, in few words: an app with its version, or else the status. */
 export function describeAnswer({ status, body }: HttpAnswer): string {
@@ -75,11 +81,7 @@ function parseSelf(body: string): Self | undefined {
   }
 }
 
-async function meetPods(
-  app: string,
-  replicas: number,
-  send: () => Promise<HttpAnswer>,
-): Promise<readonly string[]> {
+async function meetPods(app: string, replicas: number, send: () => Promise<HttpAnswer>): Promise<number> {
   const pods = new Set<string>();
   let requests = 0;
   while (pods.size < replicas && requests < replicas * requestsPerReplica) {
@@ -90,5 +92,5 @@ async function meetPods(
       if (self?.app === app) pods.add(self.pod);
     }
   }
-  return [...pods].sort();
+  return pods.size;
 }
