@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
+import { constants } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../errors.ts";
@@ -530,7 +531,7 @@ async function interruptible<T>(
   const interrupt = (name: NodeJS.Signals) =>
     own.abort(
       new LabError(`Interrupted by ${name}. What is done stays done; run the same command to go on.`, {
-        exitCode: 130,
+        exitCode: 128 + constants.signals[name],
       }),
     );
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
