@@ -1,0 +1,18 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { execa } from "execa";
+import { root } from "../paths.ts";
+
+const lab = (...args: readonly string[]) =>
+  execa(process.execPath, [join(root, "scripts", "main.ts"), "verify", ...args], { reject: false });
+
+test("bad input is refused before anything is asked", async () => {
+  const missing = await lab("cluster-none");
+  assert.equal(missing.exitCode, 2);
+  assert.match(missing.stderr, /^lab: Pulumi\.cluster-none\.yaml cannot be read: it does not exist/m);
+  assert.equal(missing.stdout, "");
+  const wrong = await lab("--wait", "soon");
+  assert.notEqual(wrong.exitCode, 0);
+  assert.match(wrong.stderr, /A number of seconds from 0 to 86400 is expected/);
+});
