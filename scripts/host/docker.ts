@@ -16,6 +16,7 @@ import { isRunning, type ProcessId, processesWith, processId } from "./processes
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
 const stateFile = join(runDir, "docker.json");
+const dataRoot = join(cacheDir, "docker");
 const ownHost = `unix://${join(runDir, "docker.sock")}`;
 const logFile = join(cacheDir, "log", "dockerd.log");
 const startsWithin = 60_000;
@@ -139,7 +140,7 @@ async function startOwn(progress: Progress): Promise<string> {
 export function daemonArguments(runtime: string | undefined): string[] {
   return [
     ...["--host", ownHost],
-    ...["--data-root", join(cacheDir, "docker"), "--exec-root", execRoot],
+    ...["--data-root", dataRoot, "--exec-root", execRoot],
     ...["--pidfile", join(runDir, "docker.pid")],
     // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
     ...["--ip-forward=false", "--ip-masq=false"],
@@ -231,7 +232,7 @@ async function stopOwn(
   const rest = await processesWith(`${execRoot}/`);
   for (const { pid } of rest) signal(pid, "SIGTERM");
   await ended(rest, "SIGKILL");
-  await unmountBelow(`${execRoot}/`);
+  await unmountAll([execRoot, dataRoot]);
 
   const gone = (await bridges()).filter(
     (name) => !before.includes(name) && (name === "docker0" || own.includes(name) || !running),
@@ -291,9 +292,12 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
-async function unmountBelow(folder: string): Promise<void> {
+/** Takes away the mounts at and below these folders, the last made first. */
+async function unmountAll(folders: readonly string[]): Promise<void> {
   const text = await readFile("/proc/self/mounts", "utf8");
   const points = text.split("\n").map((line) => line.split(" ")[1] ?? "");
-  for (const point of points.filter((path) => path.startsWith(folder)).reverse())
-    await run(["umount", point]);
+  const own = points.filter((point) =>
+    folders.some((folder) => point === folder || point.startsWith(`${folder}/`)),
+  );
+  for (const point of own.reverse()) await run(["umount", point]);
 }

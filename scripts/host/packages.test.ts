@@ -78,6 +78,14 @@ test("fetches apt's lists first where there are none", async () => {
   assert.deepEqual(commands.slice(1), [aptUpdate, `${aptInstall} vagrant`]);
 });
 
+test("does not try again with lists that are fresh", async () => {
+  const { ensure, commands } = host([query(""), [/update$/, {}], [/install/, { exitCode: 100 }]], {
+    hasLists: async () => false,
+  });
+  await assert.rejects(ensure("vagrant"));
+  assert.deepEqual(commands.slice(1), [aptUpdate, `${aptInstall} vagrant`]);
+});
+
 test("fetches apt's lists anew when they are too old, and tries again once", async () => {
   const { ensure, commands } = host([
     query(""),
