@@ -533,7 +533,7 @@ describe("an abort", () => {
   test("Ctrl-C does the same and says how to go on", async () => {
     answers.set("/v1/tool", (request, response) => {
       fallSilent(content, 100_000)(request, response);
-      void someArrived().then(() => process.emit("SIGINT"));
+      void someArrived().then(() => process.emit("SIGINT", "SIGINT"));
     });
     const before = process.listenerCount("SIGINT");
     await assert.rejects(
