@@ -530,6 +530,14 @@ describe("an abort", () => {
     );
   });
 
+  test("without a reason says how to go on", async () => {
+    const signal = AbortSignal.abort();
+    await assert.rejects(
+      install(plain(), {}, { signal }),
+      (error) => error instanceof LabError && error.exitCode === 130,
+    );
+  });
+
   test("Ctrl-C does the same and says how to go on", async () => {
     answers.set("/v1/tool", (request, response) => {
       fallSilent(content, 100_000)(request, response);

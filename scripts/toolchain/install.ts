@@ -538,6 +538,13 @@ async function interruptible<T>(
   for (const name of signals) process.on(name, interrupt);
   try {
     return await work(outer ? AbortSignal.any([own.signal, outer]) : own.signal);
+  } catch (error) {
+    // What an abort without a reason of its own throws.
+    if (!(error instanceof DOMException) || error.name !== "AbortError") throw error;
+    throw new LabError("Interrupted. What is done stays done; run the same command to go on.", {
+      cause: error,
+      exitCode: 130,
+    });
   } finally {
     for (const name of signals) process.off(name, interrupt);
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, lstat, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -97,6 +97,16 @@ test("a changed lockfile installs them anew", async () => {
   await writeFile(join(checkout, "package-lock.json"), '{"lockfileVersion": 3, "packages": {}}\n');
   await door();
   assert.equal((await calls()).length, 2);
+});
+
+test("dependencies that are a link to another checkout's are left alone", async () => {
+  const other = join(folder, "other/node_modules");
+  await mkdir(other, { recursive: true });
+  await writeFile(join(other, "kept"), "");
+  await symlink(other, join(checkout, "node_modules"));
+  await door();
+  assert.deepEqual(await readdir(other), ["kept"]);
+  assert.ok((await lstat(join(checkout, "node_modules"))).isDirectory());
 });
 
 test("a failed install shows npm's words, leaves no lock, and is tried again by the next run", async () => {
