@@ -11,7 +11,7 @@ import { addedRules, deleteCommands, ownRule, tables } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { isRunning, type ProcessId, processesWith, processId } from "./processes.ts";
+import { childrenOf, isRunning, type ProcessId, processesWith, processId } from "./processes.ts";
 
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
@@ -230,8 +230,10 @@ async function stopOwn(
   }
   // A daemon that was killed leaves its containerd and the containers behind; all name its folder.
   const rest = await processesWith(`${execRoot}/`);
+  const containers = await childrenOf(rest);
+  for (const { pid } of containers) signal(pid, "SIGKILL");
   for (const { pid } of rest) signal(pid, "SIGTERM");
-  await ended(rest, "SIGKILL");
+  await ended([...containers, ...rest], "SIGKILL");
   await unmountAll([execRoot, dataRoot]);
 
   const gone = (await bridges()).filter(

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { test } from "node:test";
-import { isRunning, parseStat, processesWith, processId } from "./processes.ts";
+import { childrenOf, isRunning, parseStat, processesWith, processId } from "./processes.ts";
 
 const skip = process.platform !== "linux" && "needs /proc";
 
 test("reads state and start time past any name of a program", () => {
   const rest = Array.from({ length: 40 }, (_, index) => String(index + 4));
-  assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), { state: "S", startTime: "22" });
+  assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), { state: "S", parent: 4, startTime: "22" });
   assert.equal(parseStat(""), undefined);
 });
 
@@ -28,6 +28,10 @@ test("finds processes by their command line, and sees them end", { skip }, async
     found.map(({ pid }) => pid),
     [child.pid],
   );
+  const self = await processId(process.pid);
+  assert.ok(self);
+  assert.ok((await childrenOf([self])).some(({ pid }) => pid === child.pid));
+  assert.deepEqual(await childrenOf(found), []);
   child.kill("SIGKILL");
   await once(child, "exit");
   assert.deepEqual(await Promise.all(found.map(isRunning)), [false]);

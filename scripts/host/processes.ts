@@ -15,11 +15,13 @@ export async function processId(pid: number): Promise<ProcessId | undefined> {
   return fields && fields.state !== "Z" ? { pid, startTime: fields.startTime } : undefined;
 }
 
-/** State and start time out of /proc/PID/stat, whose second field may hold spaces and parentheses (proc(5)). */
-export function parseStat(text: string): { readonly state: string; readonly startTime: string } | undefined {
+/** What /proc/PID/stat says; its second field may hold spaces and parentheses (proc(5)). */
+export function parseStat(
+  text: string,
+): { readonly state: string; readonly parent: number; readonly startTime: string } | undefined {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const [state, startTime] = [fields[0], fields[19]];
-  return state && startTime ? { state, startTime } : undefined;
+  const [state, parent, startTime] = [fields[0], fields[1], fields[19]];
+  return state && parent && startTime ? { state, parent: Number(parent), startTime } : undefined;
 }
 
 /** Whether this very process still runs. */
@@ -28,15 +30,23 @@ export async function isRunning({ pid, startTime }: ProcessId): Promise<boolean>
 }
 
 /** The processes whose command line holds a text. */
-export async function processesWith(text: string): Promise<ProcessId[]> {
+export const processesWith = (text: string): Promise<ProcessId[]> =>
+  processesThat(async (pid) => {
+    const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    return pid !== process.pid && line.replaceAll("\0", " ").includes(text);
+  });
+
+/** The processes that these started. */
+export function childrenOf(parents: readonly ProcessId[]): Promise<ProcessId[]> {
+  const pids = new Set(parents.map(({ pid }) => pid));
+  return processesThat(async (pid) => {
+    const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+    return pids.has(parseStat(text)?.parent ?? 0);
+  });
+}
+
+async function processesThat(fit: (pid: number) => Promise<boolean>): Promise<ProcessId[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(Number);
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-      return pid !== process.pid && line.replaceAll("\0", " ").includes(text)
-        ? await processId(pid)
-        : undefined;
-    }),
-  );
+  const found = await Promise.all(pids.map(async (pid) => ((await fit(pid)) ? await processId(pid) : undefined)));
   return found.filter((one) => one !== undefined);
 }
