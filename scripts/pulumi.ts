@@ -21,7 +21,8 @@ export type Changes = Readonly<Record<string, number>>;
  *
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
  *
- * @param signal aborts the run: Pulumi ends its children, keeps what is done in its state, and the next run goes on.
+ * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
+ * @param options.signal aborts the run: Pulumi ends its children, keeps what is done in its state, and the next run goes on.
  * @throws LabError with the words of the resource that failed.
  */
 export async function runStack(
@@ -29,7 +30,7 @@ export async function runStack(
   name: string,
   environment: Record<string, string>,
   progress: Progress,
-  signal?: AbortSignal,
+  { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
 ): Promise<{ readonly outputs: OutputMap; readonly changes: Changes }> {
   await dropUnusedSalt(name);
   const stack = await selectStack(name, environment);
@@ -47,7 +48,7 @@ export async function runStack(
       const { summary } = await stack.destroy(options);
       return { outputs: {}, changes: summary.resourceChanges ?? {} };
     }
-    const { outputs, summary } = await stack.up(options);
+    const { outputs, summary } = await stack.up({ ...options, refresh });
     return { outputs, changes: summary.resourceChanges ?? {} };
   } catch (cause) {
     const reason = failures.length ? failures.join("\n") : String((cause as Error).message);

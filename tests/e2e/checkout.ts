@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -28,7 +28,7 @@ export interface Checkout {
   remove(): Promise<void>;
 }
 
-/** Copies what git would have in a fresh clone, uncommitted changes included; the dependencies are linked. */
+/** Copies what git would have in a fresh clone, uncommitted changes included. */
 export async function copyCheckout(): Promise<Checkout> {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-e2e-"));
   const { stdout } = await execa("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
@@ -36,7 +36,10 @@ export async function copyCheckout(): Promise<Checkout> {
   });
   for (const file of stdout.split("\0").filter(Boolean))
     await cp(join(root, file), join(directory, file)).catch(ignoreDeleted);
-  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  // Links to the same files, not one link to the folder: what the copy installs must not reach the original.
+  const copy = (...options: string[]) =>
+    execa("cp", ["--archive", ...options, join(root, "node_modules"), directory]);
+  await copy("--link").catch(() => copy());
 
   const start = async (
     program: string,
