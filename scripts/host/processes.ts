@@ -47,6 +47,8 @@ export function childrenOf(parents: readonly ProcessId[]): Promise<ProcessId[]> 
 
 async function processesThat(fit: (pid: number) => Promise<boolean>): Promise<ProcessId[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(Number);
-  const found = await Promise.all(pids.map(async (pid) => ((await fit(pid)) ? await processId(pid) : undefined)));
+  const found = await Promise.all(
+    pids.map(async (pid) => ((await fit(pid)) ? await processId(pid) : undefined)),
+  );
   return found.filter((one) => one !== undefined);
 }

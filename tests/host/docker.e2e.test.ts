@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { execa } from "execa";
+
+// The daemon runs in namespaces of its own: neither a lab that is up nor the host's network can be touched.
+const namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc"];
+const works = async (file: string, args: readonly string[]) =>
+  !(await execa(file, args, { reject: false })).failed;
+const skip =
+  !(
+    (await works("unshare", [...namespaces, "true"])) &&
+    (await works("dockerd", ["--version"])) &&
+    (await works("go", ["version"]))
+  ) && "needs root, Docker and Go";
+
+describe("the lab's own Docker daemon", { skip }, () => {
+  let folder = "";
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "k3s-lab-docker-"));
+    await writeFile(
+      join(folder, "main.go"),
+      'package main\n\nimport "time"\n\nfunc main() { time.Sleep(time.Hour) }\n',
+    );
+    const env = { CGO_ENABLED: "0", GOFLAGS: "", GO111MODULE: "off" };
+    await execa("go", ["build", "-o", "sleeper", "main.go"], { cwd: folder, env });
+    await execa("tar", ["--create", "--file", "sleeper.tar", "sleeper"], { cwd: folder });
+  });
+  after(() => rm(folder, { recursive: true, force: true }));
+
+  for (const how of ["stopped", "killed"])
+    test(`leaves nothing behind when it is ${how}`, async () => {
+      const script = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"';
+      const command = [
+        process.execPath,
+        join(import.meta.dirname, "docker-daemon.ts"),
+        how,
+        join(folder, "sleeper.tar"),
+      ];
+      const { stdout } = await execa("unshare", [...namespaces, "sh", "-c", script, "sh", ...command], {
+        env: { K3S_LAB_CACHE: join(folder, how), DOCKER_CONFIG: folder, DOCKER_HOST: undefined },
+        timeout: 90_000,
+      });
+      const seen = JSON.parse(stdout);
+      assert.equal(seen.host, "unix:///run/k3s-lab/docker.sock");
+      assert.equal(seen.again, seen.host, "two callers at once share one daemon");
+      assert.match(seen.container, /^[0-9a-f]{64}$/);
+      assert.equal(seen.during.processes.filter((name: string) => name === "dockerd").length, 1);
+      assert.ok(seen.during.processes.includes("/sleeper"));
+      assert.ok(seen.during.links.some((name: string) => name.startsWith("br-")));
+      assert.ok(seen.during.rules.length > 0);
+      assert.equal(seen.stopped, how === "stopped");
+      assert.equal(seen.stoppedTwice, false);
+      assert.deepEqual(seen.after, seen.before);
+    });
+});
