@@ -31,6 +31,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     KUBECONFIG: join(stackDir("cluster"), "kubeconfig"),
     ...(settings.provider ? { VAGRANT_DEFAULT_PROVIDER: settings.provider } : {}),
     ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
+    ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
     ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),
   };
 }

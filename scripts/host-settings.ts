@@ -10,6 +10,8 @@ export interface HostSettings {
   readonly dockerHost?: string;
   /** Tag of the image that machines of the `docker` provider are made from. */
   readonly machineImage?: string;
+  /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
+  readonly k3sVersion?: string;
 }
 
 const file = join(labDir, "host.json");

@@ -61,7 +61,10 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   let base = "";
   const tools = new Map<ToolName, InstalledTool>();
   const install = async (names: readonly ToolName[], progress: (line: string) => void) => {
-    const report = (tool: ToolName, line: string) => progress(`${tool}: ${line}`);
+    const report = (tool: ToolName, line: string) => {
+      // Hundreds of lines: a terminal shows the last one, a log would show them all.
+      if (process.stdout.isTTY || !line.startsWith("downloading modules")) progress(`${tool}: ${line}`);
+    };
     for (const tool of Object.values(await installTools(names, { progress: report, signal })))
       tools.set(tool.name, tool);
   };
@@ -126,6 +129,8 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
             );
             settings = { ...settings, machineImage };
           }
+          const version = tools.get("k3s")?.version;
+          if (version !== undefined) settings = { ...settings, k3sVersion: version };
           await writeHostSettings(settings);
           Object.assign(process.env, labVariables(settings));
           return settings.machineImage;

@@ -22,7 +22,8 @@ export type Changes = Readonly<Record<string, number>>;
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
  *
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
- * @param options.signal aborts the run: Pulumi ends its children, keeps what is done in its state, and the next run goes on.
+ * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (`abortOnSignal`), ends
+ * its children and keeps what is done in its state, so that the next run goes on.
  * @throws LabError with the words of the resource that failed.
  */
 export async function runStack(
@@ -41,7 +42,7 @@ export async function runStack(
     const { severity, message } = event.diagnosticEvent ?? {};
     if (severity === "error" && message !== undefined) failures.push(message.trim());
   };
-  const options = { onEvent, color: "never" as const, ...(signal ? { signal } : {}) };
+  const options = { onEvent, color: "never" as const };
   try {
     await endStaleLock(stack, environment);
     if (operation === "destroy") {
@@ -51,6 +52,11 @@ export async function runStack(
     const { outputs, summary } = await stack.up({ ...options, refresh });
     return { outputs, changes: summary.resourceChanges ?? {} };
   } catch (cause) {
+    if (signal?.aborted)
+      throw new LabError(
+        `Interrupted during pulumi ${operation} of the stack "${name}". What is done is kept: run the same command again to go on, or \`lab down\` to clean up.`,
+        { cause, exitCode: 130 },
+      );
     const reason = failures.length ? failures.join("\n") : String((cause as Error).message);
     throw new LabError(
       `pulumi ${operation} of the stack "${name}" failed:\n${reason}\nNothing is lost: run the same command again, or \`lab down\` to clean up.`,
@@ -86,7 +92,7 @@ async function dropUnusedSalt(stack: string): Promise<void> {
 async function endStaleLock(stack: Stack, environment: Record<string, string>): Promise<void> {
   const folder = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack.name);
   const locks = await readdir(folder).catch(() => []);
-  for (const lock of locks) {
+  for (const lock of locks.filter((file) => file.endsWith(".json"))) {
     const { pid } = JSON.parse(await readFile(join(folder, lock), "utf8")) as { pid: number };
     if (isAlive(pid))
       throw new LabError(

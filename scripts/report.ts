@@ -45,6 +45,8 @@ export async function runSteps(groups: readonly (readonly Step[])[]): Promise<vo
     const list = new Listr(group.map(toTask), {
       concurrent: true,
       exitOnError: false,
+      // An interrupt is answered by ending in good order, not at once.
+      registerSignalListeners: false,
       fallbackRenderer: "simple",
       rendererOptions: { timer, collapseErrors: false },
       fallbackRendererOptions: { timer },

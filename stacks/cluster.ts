@@ -1,10 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
-import { tools } from "../scripts/toolchain/tools.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
 import { K3sNode } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { VagrantMachine } from "./components/vagrant-machine.ts";
-import type { Machine } from "./config.ts";
+import { k3sVersion, type Machine } from "./config.ts";
 import { observeMachine } from "./observe.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { chooseProvider } from "./provider.ts";
@@ -12,9 +11,10 @@ import { stackConfig } from "./stack-config.ts";
 
 /** Part 1: Vagrant machines with a K3s server and its agents. */
 export default async function cluster(): Promise<ClusterOutputs> {
-  const { provider: wanted, machines, k3s } = stackConfig("cluster");
+  const config = stackConfig("cluster");
+  const { provider: wanted, machines, k3s } = config;
   const { provider } = await chooseProvider(wanted);
-  const version = k3s.version ?? tools.k3s.version;
+  const version = k3sVersion(config);
   const token = new ClusterToken("token");
 
   const install = async (

@@ -5,6 +5,7 @@ import { closest } from "fastest-levenshtein";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
+import { tools } from "../scripts/toolchain/tools.ts";
 
 /** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
 const dnsLabel = z
@@ -293,3 +294,7 @@ function usableAddress(cidr: string, ip: string): boolean {
 }
 
 const toNumber = (ip: string): number => ip.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+
+/** The K3s release of a cluster: the one its stack file names, else the one `lab up` installed on this computer. */
+export const k3sVersion = ({ k3s }: ClusterConfig): string =>
+  k3s.version ?? process.env.LAB_K3S_VERSION ?? tools.k3s.version;

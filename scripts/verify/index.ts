@@ -1,10 +1,15 @@
 import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../../stacks/config.ts";
+import {
+  type AppsConfig,
+  type ClusterConfig,
+  k3sVersion,
+  programOf,
+  readStackFile,
+} from "../../stacks/config.ts";
 import { stackDir } from "../environment.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { tools } from "../toolchain/tools.ts";
 import { checkApps, lookInside } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
@@ -135,7 +140,7 @@ async function verifyCluster(stack: string, config: ClusterConfig, round: Round)
     fromApi((it) => it.pods("kube-system")),
     fromApi((it) => it.deployments("kube-system")),
   ]);
-  return checkCluster(stack, config, config.k3s.version ?? tools.k3s.version, {
+  return checkCluster(stack, config, k3sVersion(config), {
     machines: Object.fromEntries(machines),
     version,
     nodes,
