@@ -1,5 +1,6 @@
 import { access, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
 import { chooseProvider, type Provider } from "../stacks/provider.ts";
@@ -216,6 +217,7 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
         title: `Stack ${stack}`,
         run: async (progress: (line: string) => void) => {
           const { changes } = await runStack("destroy", stack, labVariables(settings), progress, { signal });
+          if (programOf(stack) === "cluster" && settings.provider === "docker") await sweep(stack);
           return describeChanges(changes);
         },
       },
@@ -234,6 +236,17 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       },
     ],
   ]);
+}
+
+/** Removes the machines that an interrupted run left without Pulumi knowing of them. */
+async function sweep(stack: string): Promise<void> {
+  const { failed, all } = await execa(join(root, "vagrant", "machine.sh"), ["sweep"], {
+    env: { K3S_LAB_ROOT: root, LAB_STACK: stack },
+    all: true,
+    reject: false,
+  });
+  if (failed)
+    throw new LabError(`Machines that no state knows of could not be removed:\n${all}\nSee docker ps --all.`);
 }
 
 async function builtImages(
