@@ -42,6 +42,11 @@ case "$1" in
 up)
   if [ "$LAB_PROVIDER" = docker ] && [ ! -s "$VAGRANT_DOTFILE_PATH/machines/$name/docker/id" ]; then
     for id in $(containers --filter "name=^k3s-lab-$LAB_STACK-$name\$"); do docker rm --force --volumes "$id"; done
+    other=$(docker ps --all --filter "name=^k3s-lab-$LAB_STACK-$name\$" --format '{{.Label "k3s-lab.checkout"}}')
+    if [ -n "$other" ]; then
+      echo "machine.sh: the machine $name of $other is in the way: run scripts/lab down there, or docker rm --force k3s-lab-$LAB_STACK-$name" >&2
+      exit 1
+    fi
   fi
   # A machine made anew has a new host key.
   rm -f "$K3S_LAB_ROOT/.lab/ssh/known_hosts.$(field ip)"

@@ -46,8 +46,8 @@ export class VagrantMachine extends pulumi.ComponentResource {
       // Two machines cannot hold one name and address, not even for a moment.
       { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "15m", update: "15m" } },
     );
-    // Known only once the command has run, so that what needs the machine waits for it.
-    this.generation = command.stdout.apply(() => observed.generation);
+    // What needs the machine waits for it; an update in place leaves the id, and so the generation, known in a preview.
+    this.generation = command.id.apply(() => observed.generation);
     this.registerOutputs({ generation: this.generation });
   }
 }
