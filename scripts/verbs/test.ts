@@ -5,6 +5,7 @@ import { execa } from "execa";
 import { LabError } from "../errors.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { root } from "../paths.ts";
+import { installTools } from "../toolchain/install.ts";
 
 export const command = new Command("test")
   .option("--unit", "only types, lint and unit tests: seconds")
@@ -13,8 +14,15 @@ export const command = new Command("test")
     await checkSources();
     await nodeTest("unit", await files("{apps,scripts,stacks}/**/*.test.ts"), availableParallelism());
     if (unit) return;
+    await ensurePackages(["vagrant"], console.log);
+    const tools = await installTools(["pulumi", "pulumi-language-nodejs"], {
+      progress: (tool, line) => console.log(`${tool}: ${line}`),
+    });
     // One lab network: one test file after the other.
-    await nodeTest("end-to-end", await files("tests/**/*.test.ts"), 1);
+    await nodeTest("end-to-end", await files("tests/**/*.test.ts"), 1, {
+      PULUMI_CLI: tools.pulumi.files.pulumi ?? "",
+      PULUMI_LANGUAGE_NODEJS: tools["pulumi-language-nodejs"].files["pulumi-language-nodejs"] ?? "",
+    });
   });
 
 /** Types, lint, shell scripts: side by side; each prints what it finds. */
@@ -40,14 +48,19 @@ async function checkSources(): Promise<void> {
   console.log("types, lint and shell scripts: nothing to complain about");
 }
 
-async function nodeTest(kind: string, tests: readonly string[], concurrency: number): Promise<void> {
+async function nodeTest(
+  kind: string,
+  tests: readonly string[],
+  concurrency: number,
+  env: Record<string, string> = {},
+): Promise<void> {
   const { exitCode } = await execa(
     process.execPath,
     ["--test", `--test-concurrency=${concurrency}`, ...tests],
     {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
-      env: { PULUMI_ERROR_OUTPUT_STRING: "true" },
+      env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
       reject: false,
     },
   );
