@@ -135,6 +135,8 @@ async function layOut(context: string, content: MachineContent, runtime: string 
   for (const manifest of content.manifests)
     await cp(manifest, join(carried, "manifests", basename(manifest)));
   if (content.flannel) {
+    // What was built here was built because nothing can be downloaded: neither can pods reach a name server outside.
+    await writeFile(join(carried, "offline"), "");
     await linkOrCopy(content.flannel, join(carried, "cni", "flannel"));
     for (const plugin of cniPlugins) await symlink(`/usr/lib/cni/${plugin}`, join(carried, "cni", plugin));
   }

@@ -194,6 +194,28 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.equal(pods.stdout, "77");
   });
 
+  test("an agent more joins, and leaves again", async () => {
+    const line = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1536}\n";
+    const more = `${line}    - {name: agent2, role: agent, ip: 192.168.42.112, cpus: 1, memory: 1024}\n`;
+    const names = async () =>
+      (await checkout.run("kubectl", "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).stdout
+        .split(" ")
+        .sort();
+    await checkout.edit("Pulumi.cluster.yaml", line, more);
+    await succeeded(await checkout.lab("up"));
+    assert.deepEqual(await names(), ["agent", "agent2", "server"]);
+    assert.equal((await ask("192.168.42.112", "app1.com")).app, "app1");
+    await checkout.edit("Pulumi.cluster.yaml", more, line);
+    await succeeded(await checkout.lab("up"));
+    assert.deepEqual(await names(), ["agent", "server"]);
+  });
+
+  test("what was changed behind Pulumi's back inside the cluster is mended by `lab up`", async () => {
+    await succeeded(await checkout.run("kubectl", "delete", "ingress", "app2"));
+    await succeeded(await checkout.lab("up"));
+    assert.equal((await ask(server, "app2.com")).app, "app2");
+  });
+
   test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt", async () => {
     await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent"));
     const preview = await succeeded(

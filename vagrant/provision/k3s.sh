@@ -45,6 +45,8 @@ write_config() {
     if [ -d $carried/containerd ]; then
       # Images that came with the machine cannot be pulled again, so a full disk must not delete them.
       echo "kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
+    fi
+    if [ -e $carried/offline ]; then
       # Without a name server that pods can use, K3s would send their questions to a public one.
       echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
       echo "resolv-conf: /etc/rancher/k3s/resolv.conf"
