@@ -17,25 +17,24 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const version = k3sVersion(config);
   const token = new ClusterToken("token");
 
-  const install = async (
-    machine: Machine,
-    args: readonly string[],
-    server?: { machine: Machine; node: K3sNode },
-  ) => {
-    const { name } = machine;
-    const observed = await observeMachine(pulumi.getStack(), name, provider);
-    const { generation } = new VagrantMachine(name, { machine, provider, observed });
-    const joins = server && { server: { ...server.machine, installation: server.node.installation } };
-    return new K3sNode(name, { machine, generation, token: token.value, version, args, ...joins });
-  };
-
-  const [serverMachine, ...agents] = [...machines].sort((a, b) => b.role.localeCompare(a.role)) as [
+  const [serverMachine, ...agentMachines] = [...machines].sort((a, b) => b.role.localeCompare(a.role)) as [
     Machine,
     ...Machine[],
   ];
-  const server = await install(serverMachine, k3s.serverArgs);
-  const joined = await Promise.all(
-    agents.map((machine) => install(machine, k3s.agentArgs, { machine: serverMachine, node: server })),
+  const make = async (machine: Machine) => {
+    const observed = await observeMachine(pulumi.getStack(), machine.name, provider);
+    return {
+      machine,
+      generation: new VagrantMachine(machine.name, { machine, provider, observed }).generation,
+    };
+  };
+  const [serverMade, agentsMade] = [await make(serverMachine), await Promise.all(agentMachines.map(make))];
+
+  // Agents are installed beside their server and wait for it: together they are Ready sooner than one after the other.
+  const common = { token: token.value, version };
+  const server = new K3sNode(serverMachine.name, { ...serverMade, ...common, args: k3s.serverArgs });
+  const agents = agentsMade.map(
+    (made) => new K3sNode(made.machine.name, { ...made, ...common, args: k3s.agentArgs, server: serverMade }),
   );
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
     serverIp: serverMachine.ip,
@@ -46,6 +45,6 @@ export default async function cluster(): Promise<ClusterOutputs> {
     kubeconfig,
     apiServer: `https://${serverMachine.ip}:6443`,
     ingress: { addresses: machines.map(({ ip }) => ip), http: 80, https: 443 },
-    nodes: pulumi.all([server, ...joined].map(({ details }) => details)),
+    nodes: pulumi.all([server, ...agents].map(({ details }) => details)),
   };
 }

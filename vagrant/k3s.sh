@@ -34,9 +34,9 @@ uninstall)
   fi
   # The server would refuse a new node of the same name until it has forgotten the old one and its password.
   if [ -n "${SERVER_IP:-}" ] && on "$SERVER_IP" test -x /usr/local/bin/k3s 2>/dev/null; then
-    on "$SERVER_IP" sudo kubectl delete --ignore-not-found --wait=false \
+    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --wait=false \
       "node/$NODE_NAME" || echo "the server did not answer: it still knows the node $NODE_NAME"
-    on "$SERVER_IP" sudo kubectl delete --ignore-not-found --namespace kube-system \
+    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --namespace kube-system \
       "secret/$NODE_NAME.node-password.k3s" || echo "the server did not answer: it still knows the password of $NODE_NAME"
   fi
   ;;

@@ -12,7 +12,7 @@ export const command = new Command("test")
   .action(async ({ unit }: { unit?: boolean }) => {
     await ensurePackages(["shellcheck"], console.log);
     await checkSources();
-    await nodeTest("unit", await files("{apps,scripts,stacks}/**/*.test.ts"), availableParallelism());
+    await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
     if (unit) return;
     await ensurePackages(["vagrant"], console.log);
     const tools = await installTools(["pulumi", "pulumi-language-nodejs"], {

@@ -15,12 +15,8 @@ export interface K3sNodeArgs {
   readonly version: string;
   /** Flags for `k3s server` or `k3s agent`. New ones are applied in place. */
   readonly args: readonly string[];
-  /** For an agent: the server it joins. Default: none, this node is the server. */
-  readonly server?: {
-    readonly name: string;
-    readonly ip: string;
-    readonly installation: pulumi.Input<string>;
-  };
+  /** For an agent: the machine of the server it joins, and waits for. Default: none, this node is the server. */
+  readonly server?: { readonly machine: Machine; readonly generation: pulumi.Input<string> };
 }
 
 /**
@@ -38,7 +34,7 @@ export class K3sNode extends pulumi.ComponentResource {
     const { machine, server } = args;
     // An agent cannot follow its server into a new cluster: it is installed anew with it.
     const installation = server
-      ? pulumi.interpolate`${args.generation}/${server.installation}`
+      ? pulumi.interpolate`${args.generation}/${server.generation}`
       : pulumi.output(args.generation);
     const node = new local.Command(
       name,
@@ -52,7 +48,7 @@ export class K3sNode extends pulumi.ComponentResource {
           NODE_ROLE: machine.role,
           K3S_VERSION: args.version,
           K3S_ARGS: args.args.join(" "),
-          ...(server ? { SERVER_NAME: server.name, SERVER_IP: server.ip } : {}),
+          ...(server ? { SERVER_IP: server.machine.ip } : {}),
         },
         stdin: pulumi.secret(args.token),
         triggers: [installation],
