@@ -1,27 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import * as pulumi from "@pulumi/pulumi";
+import { type Made, mockEngine, resourcesOf } from "./mocks.ts";
 
-interface Made {
-  readonly type: string;
-  readonly name: string;
-  readonly inputs: Record<string, unknown>;
-}
-const made: Made[] = [];
-await pulumi.runtime.setMocks({
-  newResource: ({ type, name, inputs }) => {
-    made.push({ type, name, inputs });
-    return { id: `${name}-id`, state: inputs };
-  },
-  call: ({ inputs }) => inputs,
-});
+await mockEngine();
 const { WebApp } = await import("./web-app.ts");
 
 /** The inputs of what a component made, by kind. */
 async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
-  made.length = 0;
-  create();
-  await pulumi.runtime.disconnect();
+  const made = await resourcesOf(create);
   return Object.fromEntries(made.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
 }
 
