@@ -87,7 +87,8 @@ const clusterSchema = z
         add(index, "name", "a name that no other machine has");
       const twin = before.find(({ ip }) => ip === one.ip);
       if (twin) add(index, "ip", `an address that no other machine has (${twin.name} has it)`);
-      if (isIPv4(one.ip) && !usableAddress(config.network, one.ip))
+      const comparable = isIPv4(one.ip) && network.safeParse(config.network).success;
+      if (comparable && !usableAddress(config.network, one.ip))
         add(index, "ip", `an address of a host inside ${config.network} (its first one belongs to the host)`);
     });
     const servers = config.machines.filter(({ role }) => role === "server").length;
