@@ -6,12 +6,14 @@ carried=/opt/k3s-lab
 mkdir -p /etc/rancher/k3s
 install -m 0600 ~vagrant/token /etc/rancher/k3s/token
 rm ~vagrant/token
-echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
-cat >/etc/rancher/k3s/config.yaml <<CONF
-token-file: /etc/rancher/k3s/token
-resolv-conf: /etc/rancher/k3s/resolv.conf
-kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]
-CONF
+{
+  echo "token-file: /etc/rancher/k3s/token"
+  echo "kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
+  if [ -e $carried/offline ]; then
+    echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
+    echo "resolv-conf: /etc/rancher/k3s/resolv.conf"
+  fi
+} >/etc/rancher/k3s/config.yaml
 ln -s $carried/k3s /usr/local/bin/k3s
 if [[ $INSTALL_K3S_EXEC == server* ]]; then
   mkdir -p /var/lib/rancher/k3s/server/manifests
