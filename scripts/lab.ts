@@ -144,7 +144,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   const settled = await Promise.all(stacks.map((stack) => isSettled(stack, settings)));
   let changed = false;
   const up = async (stack: string, refresh: boolean, progress: (line: string) => void) => {
-    const { changes } = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
+    const changes = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
     changed ||= Object.keys(changes).some((operation) => operation !== "same");
     await noteSettled(stack, settings);
     return describeChanges(changes);
@@ -216,7 +216,7 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       {
         title: `Stack ${stack}`,
         run: async (progress: (line: string) => void) => {
-          const { changes } = await runStack("destroy", stack, labVariables(settings), progress, { signal });
+          const changes = await runStack("destroy", stack, labVariables(settings), progress, { signal });
           if (programOf(stack) === "cluster" && settings.provider === "docker") await sweep(stack);
           return describeChanges(changes);
         },

@@ -1,11 +1,6 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  type EngineEvent,
-  LocalWorkspace,
-  type OutputMap,
-  type Stack,
-} from "@pulumi/pulumi/automation/index.js";
+import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation/index.js";
 import { execa } from "execa";
 import { isMap, parseDocument } from "yaml";
 import { stackFile } from "../stacks/config.ts";
@@ -24,6 +19,7 @@ export type Changes = Readonly<Record<string, number>>;
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
  * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (`abortOnSignal`), ends
  * its children and keeps what is done in its state, so that the next run goes on.
+ * @returns what was changed.
  * @throws LabError with the words of the resource that failed.
  */
 export async function runStack(
@@ -32,11 +28,15 @@ export async function runStack(
   environment: Record<string, string>,
   progress: Progress,
   { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
-): Promise<{ readonly outputs: OutputMap; readonly changes: Changes }> {
+): Promise<Changes> {
   await dropUnusedSalt(name);
   const stack = await selectStack(name, environment);
+  // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
+  Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
   const failures: string[] = [];
+  let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {
+    changes = event.summaryEvent?.resourceChanges ?? changes;
     const line = describeEvent(event);
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};
@@ -45,12 +45,9 @@ export async function runStack(
   const options = { onEvent, color: "never" as const };
   try {
     await endStaleLock(stack, environment);
-    if (operation === "destroy") {
-      const { summary } = await stack.destroy(options);
-      return { outputs: {}, changes: summary.resourceChanges ?? {} };
-    }
-    const { outputs, summary } = await stack.up({ ...options, refresh });
-    return { outputs, changes: summary.resourceChanges ?? {} };
+    if (operation === "destroy") await stack.destroy(options);
+    else await stack.up({ ...options, refresh });
+    return changes;
   } catch (cause) {
     if (signal?.aborted)
       throw new LabError(
