@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { Agent, request } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
@@ -226,3 +226,16 @@ async function seen(child: ChildProcess, pattern: RegExp, act: () => void = () =
   act();
   return found;
 }
+
+it("a connection on which nothing was asked does not hold up the end", async () => {
+  const { server, stop } = createWebServer({ ...config, lingerMs: 0 });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const silent = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  await once(silent, "connect");
+  const closed = once(silent, "close");
+  const began = performance.now();
+  assert.equal(await stop(), true);
+  await closed;
+  assert.ok(performance.now() - began < 5000, "the silent connection was waited for");
+});

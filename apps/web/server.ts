@@ -117,6 +117,8 @@ export interface WebServer {
 export function createWebServer(config: Config, log: (line: string) => void = () => {}): WebServer {
   const styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
   let ending: Promise<boolean> | undefined;
+  let openRequests = 0;
+  let onQuiet: (() => void) | undefined;
 
   const send = (
     request: IncomingMessage,
@@ -163,6 +165,11 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
   };
 
   const server = createServer(async (request, response) => {
+    openRequests += 1;
+    response.once("close", () => {
+      openRequests -= 1;
+      if (openRequests === 0) onQuiet?.();
+    });
     const began = performance.now();
     const url = URL.parse(request.url ?? "/", "http://localhost");
     const probe = url?.pathname === "/healthz" || url?.pathname === "/readyz";
@@ -207,11 +214,15 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
 
   const end = async () => {
     await pause(config.lingerMs);
-    const closed = new Promise<true>((done) => server.close(() => done(true)));
-    server.closeIdleConnections();
+    server.close();
+    // Requests are waited for, connections are not: one on which nothing was asked yet would hold the pod up for long.
+    const quiet = new Promise<true>((done) => {
+      onQuiet = () => done(true);
+      if (openRequests === 0) onQuiet();
+    });
     const late = new AbortController();
     const finished = await Promise.race([
-      closed,
+      quiet,
       pause(drainMs, false as const, { signal: late.signal }).catch(() => true),
     ]);
     late.abort();

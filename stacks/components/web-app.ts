@@ -122,7 +122,7 @@ function podSpec(
         ports: [{ name: "http", containerPort: port }],
         // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
         startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
-        readinessProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 5 },
+        readinessProbe: { httpGet: { path: "/readyz", port: "http" }, periodSeconds: 5 },
         livenessProbe: {
           httpGet: { path: "/healthz", port: "http" },
           periodSeconds: 10,
