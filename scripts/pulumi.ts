@@ -5,6 +5,7 @@ import { execa } from "execa";
 import { isMap, parseDocument } from "yaml";
 import { stackFile } from "../stacks/config.ts";
 import { LabError } from "./errors.ts";
+import { isAlive } from "./host/processes.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 
@@ -91,20 +92,11 @@ async function endStaleLock(stack: Stack, environment: Record<string, string>): 
   const locks = await readdir(folder).catch(() => []);
   for (const lock of locks.filter((file) => file.endsWith(".json"))) {
     const { pid } = JSON.parse(await readFile(join(folder, lock), "utf8")) as { pid: number };
-    if (isAlive(pid))
+    if (await isAlive(pid))
       throw new LabError(
         `The stack "${stack.name}" is in use by process ${pid}. Wait until it ends, or end it, and try again.`,
       );
     await execa("pulumi", ["cancel", "--yes", "--stack", stack.name], { cwd: root, env: environment });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

@@ -15,6 +15,17 @@ export async function processId(pid: number): Promise<ProcessId | undefined> {
   return fields && fields.state !== "Z" ? { pid, startTime: fields.startTime } : undefined;
 }
 
+/** Whether a process has this id and has not ended; on systems without /proc a zombie counts as alive. */
+export async function isAlive(pid: number): Promise<boolean> {
+  try {
+    process.kill(pid, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
+  }
+  const stat = parseStat(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""));
+  return stat?.state !== "Z";
+}
+
 /** What /proc/PID/stat says; its second field may hold spaces and parentheses (proc(5)). */
 export function parseStat(
   text: string,

@@ -36,7 +36,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
     const { provider, sleeper } = await startBusy();
     assert.ok(isAlive(sleeper));
     provider.kill(signal);
-    await pWaitFor(() => !isAlive(sleeper), { interval: 10, timeout: 6000 });
+    await pWaitFor(() => !isAlive(sleeper), { interval: 10, timeout: 15_000 });
   });
 }
 
@@ -46,7 +46,7 @@ test("a provider whose engine is killed ends too", async () => {
   const provider = Number(await firstLine(engine));
   await new Promise((resolve) => engine.stdout?.once("data", resolve));
   engine.kill("SIGKILL");
-  await pWaitFor(() => !isAlive(provider), { interval: 20, timeout: 5000 });
+  await pWaitFor(() => !isAlive(provider), { interval: 20, timeout: 15_000 });
 });
 
 test("--version says what it is", async () => {
