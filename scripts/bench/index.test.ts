@@ -106,7 +106,7 @@ test("by hand the apps are those that the stack deploys", async () => {
   const { WebApp } = await import("../../stacks/components/web-app.ts");
   const { apps } = await readStackFile("apps", root);
   for (const { name, ...app } of apps) new WebApp(name, { image: "app", ...app });
-  await pulumi.runtime.waitForRPCs();
+  await pulumi.runtime.disconnect();
 
   const text = await readFile(join(here, "apps.yaml"), "utf8");
   const byHand = parseAllDocuments(text).map((one) => one.toJS() as Manifest);
