@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import * as pulumi from "@pulumi/pulumi";
 import { parseAllDocuments } from "yaml";
+import { mockEngine, resourcesOf } from "../../stacks/components/mocks.ts";
 import { readStackFile } from "../../stacks/config.ts";
 import { root } from "../paths.ts";
 import { type Contest, compare } from "./index.ts";
@@ -95,18 +95,15 @@ const essence = ({ kind, metadata: { name }, spec }: Manifest) => [
 ];
 
 test("by hand the apps are those that the stack deploys", async () => {
-  const made: Manifest[] = [];
-  await pulumi.runtime.setMocks({
-    newResource: ({ name, inputs, type }) => {
-      if (type.startsWith("kubernetes:")) made.push(inputs as Manifest);
-      return { id: name, state: inputs };
-    },
-    call: ({ inputs }) => inputs,
-  });
+  await mockEngine();
   const { WebApp } = await import("../../stacks/components/web-app.ts");
   const { apps } = await readStackFile("apps", root);
-  for (const { name, ...app } of apps) new WebApp(name, { image: "app", ...app });
-  await pulumi.runtime.disconnect();
+  const resources = await resourcesOf(() =>
+    apps.map(({ name, ...app }) => new WebApp(name, { image: "app", ...app })),
+  );
+  const made = resources
+    .filter(({ type }) => type.startsWith("kubernetes:"))
+    .map(({ inputs }) => inputs as unknown as Manifest);
 
   const text = await readFile(join(here, "apps.yaml"), "utf8");
   const byHand = parseAllDocuments(text).map((one) => one.toJS() as Manifest);
