@@ -1,11 +1,15 @@
-/** What a visitor is told: who answered, and how the request came here. JSON and page show the same. */
-export interface Answer {
+/** Who answers: an app's pod. */
+export interface Identity {
   readonly app: string;
   readonly version: string;
   readonly pod: string;
   readonly node: string | null;
   readonly namespace: string | null;
   readonly podIp: string | null;
+}
+
+/** What a visitor is told: who answered, and how the request came here. JSON and page show the same. */
+export interface Answer extends Identity {
   readonly request: {
     readonly method: string;
     readonly host: string | null;

@@ -3,16 +3,10 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
 import { setTimeout as pause } from "node:timers/promises";
-import { type Answer, pageStyle, renderPage, renderText } from "./page.ts";
+import { type Answer, type Identity, pageStyle, renderPage, renderText } from "./page.ts";
 
 /** What the container's environment says. */
-export interface Config {
-  readonly app: string;
-  readonly version: string;
-  readonly pod: string;
-  readonly node: string | null;
-  readonly namespace: string | null;
-  readonly podIp: string | null;
+export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;
   /** Milliseconds after SIGTERM in which new requests are still answered: the cluster learns of the end only then. */
