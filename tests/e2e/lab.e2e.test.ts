@@ -41,10 +41,12 @@ async function hostState(): Promise<string> {
     ["iptables", "--table", "nat", "--list-rules"],
   ] as const;
   const answers = await Promise.all(commands.map(([file, ...args]) => execa(file, args, { reject: false })));
-  const { stdout: processes } = await execa("ps", ["-eo", "comm="]);
+  const { stdout: processes } = await execa("ps", ["-eo", "stat=,comm="]);
+  // A process that has ended and only waits to be reaped (Z) is not running.
   const ofLab = processes
     .split("\n")
-    .filter((name) => /^(dockerd|containerd|k3s|pulumi|vagrant|ruby)/.test(name));
+    .map((line) => /^[^Z]\S* +((dockerd|containerd|k3s|pulumi|vagrant|ruby)\S*)/.exec(line)?.[1])
+    .filter((name) => name !== undefined);
   return [
     ...answers.map(({ stdout, command }) => `$ ${command}\n${stdout ?? ""}`),
     ofLab.sort().join("\n"),

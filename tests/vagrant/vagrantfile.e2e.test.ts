@@ -91,7 +91,7 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
         "run --name k3s-lab-cluster-hand -d -p SSH --hostname hand --privileged --cgroupns=private",
         "--tmpfs /run --tmpfs /tmp:exec -v /var/lib/rancher -v /var/lib/kubelet",
         `-v ${path}/.lab/ssh/id_ed25519.pub:/home/vagrant/.ssh/authorized_keys:ro`,
-        "--cpus 3 --memory 700m --memory-swap 700m --label k3s-lab.stack=cluster k3s-lab/machine:abc",
+        `--cpus 3 --memory 700m --memory-swap 700m --label k3s-lab.stack=cluster --label k3s-lab.checkout=${path} k3s-lab/machine:abc`,
       ].join(" "),
     );
   });
