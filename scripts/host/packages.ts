@@ -99,7 +99,7 @@ export async function ensurePackages(
  * Which of these Debian packages are not installed.
  * @throws LabError that names the packages where this computer has no dpkg.
  */
-export async function missingPackages(names: readonly string[], run: Run = runHere): Promise<string[]> {
+async function missingPackages(names: readonly string[], run: Run = runHere): Promise<string[]> {
   if (names.length === 0) return [];
   const { exitCode, stdout } = await run([
     "dpkg-query",

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import pWaitFor from "p-wait-for";
-import { grpc, messages, Struct, services } from "./protocol.ts";
+import { Empty, grpc, messages, Struct, services } from "./protocol.ts";
 import { isAlive, writtenPid } from "./testing.ts";
 
 const main = join(import.meta.dirname, "main.ts");
@@ -24,7 +24,12 @@ async function startBusy(): Promise<{ provider: ChildProcess; sleeper: number }>
   request.setUrn("urn:pulumi:dev::lab::command:local:Command::web");
   request.setProperties(Struct.fromJavaScript({ create: `sleep 62 & echo $! > ${file}; wait` }));
   client.create(request, () => client.close());
-  return { provider, sleeper: await writtenPid(file) };
+  const sleeper = await writtenPid(file);
+  // The command may be quicker than the provider, which must have noted it before a test ends the provider.
+  await new Promise<void>((resolve, reject) =>
+    client.getPluginInfo(new Empty(), (error) => (error ? reject(error) : resolve())),
+  );
+  return { provider, sleeper };
 }
 
 function firstLine(child: ChildProcess): Promise<string> {

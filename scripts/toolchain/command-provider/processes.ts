@@ -29,6 +29,19 @@ export class Processes {
   readonly #running = new Set<number>();
   #guard: ChildProcess | undefined;
 
+  /** Starts the guard. Call it before a command is started: until its group is noted, nobody would end it. */
+  prepare(): void {
+    if (this.#guard) return;
+    this.#guard = spawn("/bin/sh", ["-c", guardScript], {
+      stdio: ["pipe", "ignore", "ignore"],
+      detached: true,
+      cwd: "/",
+    });
+    this.#guard.on("error", () => {});
+    this.#guard.stdin?.on("error", () => {});
+    this.#guard.unref();
+  }
+
   /** Notes a group by the id of its first process. Returns what to call when that has ended. */
   add(pid: number): () => void {
     this.#running.add(pid);
@@ -52,17 +65,7 @@ export class Processes {
   }
 
   #tellGuard(line: string): void {
-    if (!this.#guard) {
-      this.#guard = spawn("/bin/sh", ["-c", guardScript], {
-        stdio: ["pipe", "ignore", "ignore"],
-        detached: true,
-        cwd: "/",
-      });
-      this.#guard.on("error", () => {});
-      this.#guard.stdin?.on("error", () => {});
-      this.#guard.unref();
-    }
-    this.#guard.stdin?.write(`${line}\n`);
+    this.#guard?.stdin?.write(`${line}\n`);
   }
 }
 

@@ -60,6 +60,7 @@ function runProcess(command: string, execution: Execution, options: RunOptions):
       // Node's own error would show the value, which may be a secret.
       return reject(failure(`fork/exec ${program}: a null byte in the arguments or the environment`));
     }
+    processes.prepare();
     const child = spawn(program, args, {
       argv0: name,
       cwd: resolve(execution.dir ?? "."),

@@ -5,15 +5,7 @@ import { basename, join } from "node:path";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { execa } from "execa";
 import { parseAllDocuments } from "yaml";
-import { airgapBundle, systemManifests } from "./index.ts";
-
-it("names K3s's own bundle for a release", () => {
-  assert.deepEqual(airgapBundle("v1.25.4+k3s1", "x64"), {
-    file: "k3s-airgap-images-amd64.tar.gz",
-    url: "https://github.com/k3s-io/k3s/releases/download/v1.25.4%2Bk3s1/k3s-airgap-images-amd64.tar.gz",
-    checksums: "https://github.com/k3s-io/k3s/releases/download/v1.25.4%2Bk3s1/sha256sum-amd64.txt",
-  });
-});
+import { systemManifests } from "./index.ts";
 
 it("has manifests that K3s can apply, all before its own traefik.yaml", async () => {
   const names = (await systemManifests()).map((path) => basename(path));

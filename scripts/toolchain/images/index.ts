@@ -4,7 +4,7 @@ import { execa } from "execa";
 import { LabError } from "../../errors.ts";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
-import { type ImageSpec, imageArchitecture, type Layer } from "./archive.ts";
+import type { ImageSpec, Layer } from "./archive.ts";
 import { cachedArchive, hashFile } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
@@ -19,7 +19,7 @@ export interface ImageTools {
 }
 
 /** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
-export const systemImageRefs = {
+const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
   traefik: "rancher/mirrored-library-traefik:2.9.4",
@@ -30,28 +30,8 @@ export const systemImageRefs = {
   busybox: "rancher/mirrored-library-busybox:1.34.1",
 } as const;
 
-/** Where images of a K3s release come from when it was downloaded rather than built: K3s's own air-gap bundle. */
-export interface AirgapBundle {
-  readonly file: string;
-  readonly url: string;
-  /** A list of SHA-256 sums, one line a file. */
-  readonly checksums: string;
-}
-
-/**
- * The air-gap bundle that belongs to a K3s release; it goes whole into the image folder, as `systemImages` does.
- *
- * @param version such as `v1.25.4+k3s1`.
- */
-export function airgapBundle(version: string, arch: string = process.arch): AirgapBundle {
-  const architecture = imageArchitecture(arch);
-  const base = `https://github.com/k3s-io/k3s/releases/download/${encodeURIComponent(version)}`;
-  const file = `k3s-airgap-images-${architecture}.tar.gz`;
-  return { file, url: `${base}/${file}`, checksums: `${base}/sha256sum-${architecture}.txt` };
-}
-
 /** The folder of manifests that K3s needs beside these images: each goes into /var/lib/rancher/k3s/server/manifests. */
-export const manifestsDir = join(import.meta.dirname, "manifests");
+const manifestsDir = join(import.meta.dirname, "manifests");
 
 /** The manifests of `manifestsDir`, absolute and in the order K3s applies them. */
 export async function systemManifests(): Promise<string[]> {
