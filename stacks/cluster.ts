@@ -36,14 +36,17 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const agents = agentsMade.map(
     (made) => new K3sNode(made.machine.name, { ...made, ...common, args: k3s.agentArgs, server: serverMade }),
   );
+  const apiServer = `https://${serverMachine.ip}:6443`;
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
-    serverIp: serverMachine.ip,
+    server: apiServer,
+    command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
+    environment: { NODE_IP: serverMachine.ip },
     installation: server.installation,
   });
 
   return {
     kubeconfig,
-    apiServer: `https://${serverMachine.ip}:6443`,
+    apiServer,
     ingress: { addresses: machines.map(({ ip }) => ip), http: 80, https: 443 },
     nodes: pulumi.all([server, ...agents].map(({ details }) => details)),
   };

@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { BlockList, isIPv4 } from "node:net";
 import { join } from "node:path";
-import { closest } from "fastest-levenshtein";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { tools } from "../scripts/toolchain/tools.ts";
+import { checked } from "./schema.ts";
 
 /** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
 const dnsLabel = z
@@ -151,10 +151,28 @@ const appsSchema = z
 /** What `Pulumi.apps.yaml` says, defaults filled in. */
 export type AppsConfig = z.output<typeof appsSchema>;
 
-const schemas = { cluster: clusterSchema, apps: appsSchema } as const;
+const k3dSchema = z.strictObject({
+  /** A k3d config file, relative to the checkout: what k3d makes is said there and nowhere else. */
+  config: z.string().regex(/\.ya?ml$/, "a k3d config file such as stacks/k3d.yaml"),
+});
+
+/** What `Pulumi.k3d.yaml` says. */
+export type K3dConfig = z.output<typeof k3dSchema>;
+
+const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;
+
+/** The configuration of each program. */
+export interface Configs {
+  readonly cluster: ClusterConfig;
+  readonly apps: AppsConfig;
+  readonly k3d: K3dConfig;
+}
 
 /** A program of this project; a stack runs the one that its name begins with. */
-export type ProgramName = keyof typeof schemas;
+export type ProgramName = keyof Configs;
+
+/** The program of a stack whose name is known when types are checked; any for other stacks. */
+type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
 
 /**
  * The program that a stack runs: `cluster-ha` runs `cluster`, `apps-k3d` runs `apps`.
@@ -177,25 +195,23 @@ export const stackFile = (stack: string): string => `Pulumi.${stack}.yaml`;
  * @param values keys without the `k3s-lab:` prefix.
  * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
  */
-export function parseConfig(program: "cluster", values: object, file: string): ClusterConfig;
-export function parseConfig(program: "apps", values: object, file: string): AppsConfig;
-export function parseConfig(program: ProgramName, values: object, file: string): ClusterConfig | AppsConfig;
-export function parseConfig(program: ProgramName, values: object, file: string): ClusterConfig | AppsConfig {
-  const result = schemas[program].safeParse(values);
-  if (result.success) return result.data;
-  const faults = result.error.issues.map((issue) => `${file}: ${describe(issue, values, program)}`);
-  throw new LabError(faults.join("\n"), { exitCode: 2 });
+export function parseConfig<Program extends ProgramName>(
+  program: Program,
+  values: object,
+  file: string,
+): Configs[Program] {
+  return checked<z.ZodType>(schemas[program], values, file, "k3s-lab:") as Configs[Program];
 }
 
 /**
  * Reads and checks `Pulumi.<stack>.yaml`.
  * @param directory the folder of `Pulumi.yaml`.
  */
-export async function readStackFile(stack: "cluster", directory: string): Promise<ClusterConfig>;
-export async function readStackFile(stack: "apps", directory: string): Promise<AppsConfig>;
-export async function readStackFile(stack: string, directory: string): Promise<ClusterConfig | AppsConfig>;
-export async function readStackFile(stack: string, directory: string): Promise<ClusterConfig | AppsConfig> {
-  const program = programOf(stack);
+export async function readStackFile<Stack extends string>(
+  stack: Stack,
+  directory: string,
+): Promise<Configs[ProgramOf<Stack>]> {
+  const program = programOf(stack) as ProgramOf<Stack>;
   const file = stackFile(stack);
   let document: unknown;
   try {
@@ -218,69 +234,6 @@ export async function readStackFile(stack: string, directory: string): Promise<C
     Object.fromEntries(own.map(([key, value]) => [key.slice(prefix.length), value])),
     file,
   );
-}
-
-function describe(issue: z.core.$ZodIssue, values: object, program: ProgramName): string {
-  const key = `k3s-lab:${keyPath(issue.path)}`;
-  if (issue.code === "unrecognized_keys") {
-    const known = knownKeys(program, issue.path);
-    return issue.keys
-      .map((name) => {
-        const where = issue.path.length ? `${key}.${name}` : `k3s-lab:${name}`;
-        return `${where}: unknown key; did you mean "${closest(name, known)}"? Known: ${known.join(", ")}.`;
-      })
-      .join(" ");
-  }
-  const value = issue.path.reduce<unknown>(
-    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
-    values,
-  );
-  const given = value === undefined ? "is missing" : `${JSON.stringify(value)} is not accepted`;
-  return `${key}: ${given}; expected ${expected(issue)}.`;
-}
-
-function expected(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_value":
-      return `one of: ${issue.values.join(", ")}`;
-    case "invalid_type":
-      return issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`;
-    case "too_small":
-      return issue.origin === "array" || !issue.message.startsWith("Too small")
-        ? issue.message
-        : `at least ${issue.minimum}`;
-    case "too_big":
-      return `at most ${issue.maximum}`;
-    default:
-      return issue.message;
-  }
-}
-
-function keyPath(path: readonly PropertyKey[]): string {
-  return path
-    .map((part, index) => (typeof part === "number" ? `[${part}]` : `${index ? "." : ""}${String(part)}`))
-    .join("");
-}
-
-function knownKeys(program: ProgramName, path: readonly PropertyKey[]): string[] {
-  let at: unknown = schemas[program];
-  for (const part of path) {
-    at = unwrap(at);
-    at =
-      at instanceof z.ZodArray && typeof part === "number"
-        ? at.element
-        : at instanceof z.ZodObject
-          ? at.shape[String(part)]
-          : at;
-  }
-  const object = unwrap(at);
-  return object instanceof z.ZodObject ? Object.keys(object.shape) : ["stack", "kubeconfig", "context"];
-}
-
-function unwrap(schema: unknown): unknown {
-  return schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional
-    ? unwrap(schema.unwrap())
-    : schema;
 }
 
 /** Whether a host may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */

@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
+import { LabError } from "../scripts/errors.ts";
 import { labDir } from "../scripts/paths.ts";
 import type { Provider } from "./provider.ts";
 
-/** What a program knows of a machine before it runs; `@pulumi/command` has no `read` that could see it. */
+/** What a program knows of a machine or of nodes before it runs; `@pulumi/command` has no `read` that could see it. */
 export interface Observation {
   /** Names this making of the machine; a new value, never seen before, where the machine is gone. */
   readonly generation: string;
@@ -47,14 +48,52 @@ export async function observeMachine(
   provider: Provider,
   now: string = new Date().toISOString(),
 ): Promise<Observation> {
-  const folder = join(labDir, stack);
-  const state = await powerState(join(folder, "vagrant", "machines", name, provider, "id"), provider);
-  const noted = (kind: string) =>
-    readFile(join(folder, "machines", `${name}.${kind}`), "utf8").catch(() => now);
+  const id = join(labDir, stack, "vagrant", "machines", name, provider, "id");
+  return observation(stack, name, await powerState(id, provider), now);
+}
+
+/** What was noted of a machine when it was made and started, as far as that still holds. */
+async function observation(
+  stack: string,
+  name: string,
+  state: PowerState,
+  now: string,
+): Promise<Observation> {
+  const noted = async (kind: string) => (await readNote(stack, name, kind)) ?? now;
   return {
     generation: state === "absent" ? now : await noted("generation"),
     boot: state === "running" ? await noted("boot") : now,
   };
+}
+
+const readNote = (stack: string, name: string, kind: string): Promise<string | undefined> =>
+  readFile(join(labDir, stack, "machines", `${name}.${kind}`), "utf8").catch(() => undefined);
+
+/**
+ * Looks at nodes of a k3d cluster, which are one thing to Pulumi: are they all there, do they run, and is that since
+ * `stacks/k3d/k3d.sh` started them? Docker starts them by itself after a restart of its own, without what k3d does then.
+ *
+ * @param names of their containers; notes are kept under the first.
+ * @param now names what is to be made or started now. Default: the time.
+ * @throws LabError when Docker does not answer.
+ */
+export async function observeContainers(
+  stack: string,
+  names: readonly [string, ...string[]],
+  now: string = new Date().toISOString(),
+): Promise<Observation> {
+  const { failed, stdout, stderr, shortMessage } = await execa(
+    "docker",
+    ["inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.StartedAt}}", ...names],
+    { reject: false, timeout: 20_000, stdin: "ignore" },
+  );
+  if (failed && !/no such (object|container)/i.test(stderr ?? ""))
+    throw new LabError(
+      `Docker cannot be asked for the containers of the stack "${stack}": ${stderr?.trim() || shortMessage}. Run \`scripts/lab up ${stack}\`, which starts it.`,
+    );
+  const [name] = names;
+  const asLeft = stdout.trim() === (await readNote(stack, name, "state"))?.trim();
+  return observation(stack, name, failed ? "absent" : asLeft ? "running" : "stopped", now);
 }
 
 async function powerState(idFile: string, provider: Provider): Promise<PowerState> {

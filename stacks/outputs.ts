@@ -4,7 +4,7 @@ import type * as pulumi from "@pulumi/pulumi";
 export interface ClusterNode {
   readonly name: string;
   readonly role: "server" | "agent";
-  /** Where the node is reached; for machines, its address on the lab's network. */
+  /** How the node is reached, as a URL: `ssh://192.168.42.110` a machine, `docker://k3d-k3d-server-0` a container. */
   readonly address: string;
   /** Changes when the node was made anew: what was loaded into the old one is gone. */
   readonly installation: string;
@@ -13,8 +13,9 @@ export interface ClusterNode {
 /** Where HTTP requests for the apps go. */
 export interface IngressAddress {
   readonly addresses: readonly string[];
-  readonly http: number;
-  readonly https: number;
+  /** Absent where the cluster publishes no such port. */
+  readonly http?: number | undefined;
+  readonly https?: number | undefined;
 }
 
 /** What every stack that makes a cluster exports, so that `apps` and `verify` need not know how it was made. */

@@ -1,13 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
-import { type AppsConfig, type ClusterConfig, parseConfig, stackFile } from "./config.ts";
+import { type Configs, type ProgramName, parseConfig, stackFile } from "./config.ts";
 
 /**
  * The checked configuration of the stack that is running, as Pulumi hands it over:
  * `Pulumi.<stack>.yaml` and whatever `--config` adds.
  */
-export function stackConfig(program: "cluster"): ClusterConfig;
-export function stackConfig(program: "apps"): AppsConfig;
-export function stackConfig(program: "cluster" | "apps"): ClusterConfig | AppsConfig {
+export function stackConfig<Program extends ProgramName>(program: Program): Configs[Program] {
   const prefix = `${pulumi.getProject()}:`;
   const own = Object.entries(pulumi.runtime.allConfig()).filter(([key]) => key.startsWith(prefix));
   const values = own.map(([key, text]) => [key.slice(prefix.length), fromText(text)] as const);

@@ -92,7 +92,7 @@ export async function ensureMachineImage(
     // A tool's folder and an archive's are named after what is in them.
     ...files,
     ...(await Promise.all(
-      ["Dockerfile", "setup.sh", "fill.sh"].map((file) => readFile(join(recipe, file), "utf8")),
+      ["Dockerfile", "setup.sh", "fill.sh", "place.sh"].map((file) => readFile(join(recipe, file), "utf8")),
     )),
     ...(await Promise.all(content.manifests.map((file) => readFile(file, "utf8")))),
   ])}`;
@@ -132,6 +132,7 @@ async function layOut(context: string, content: MachineContent, runtime: string 
   for (const folder of ["cni", "manifests"]) await mkdir(join(carried, folder), { recursive: true });
   await linkOrCopy(content.k3s, join(carried, "k3s"));
   await linkOrCopy(content.installScript, join(carried, "install.sh"));
+  await cp(join(recipe, "place.sh"), join(carried, "place.sh"));
   for (const manifest of content.manifests)
     await cp(manifest, join(carried, "manifests", basename(manifest)));
   if (content.flannel) {

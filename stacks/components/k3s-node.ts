@@ -56,8 +56,13 @@ export class K3sNode extends pulumi.ComponentResource {
       { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "15m", update: "15m" } },
     );
     this.installation = pulumi.unsecret(pulumi.all([installation, node.id]).apply(([value]) => value));
-    const { name: nodeName, role, ip: address } = machine;
-    this.details = this.installation.apply((id) => ({ name: nodeName, role, address, installation: id }));
+    const { name: nodeName, role, ip } = machine;
+    this.details = this.installation.apply((id) => ({
+      name: nodeName,
+      role,
+      address: `ssh://${ip}`,
+      installation: id,
+    }));
     this.registerOutputs({ details: this.details });
   }
 }

@@ -4,14 +4,17 @@ import { rewriteKubeconfig } from "../kubeconfig.ts";
 
 /** What a `Kubeconfig` is made from. */
 export interface KubeconfigArgs {
-  /** Address of the K3s server on the lab's network. */
-  readonly serverIp: string;
+  /** URL of the API server as this computer reaches it. */
+  readonly server: string;
+  /** Prints K3s's kubeconfig; a shell command that needs nothing but `environment`. */
+  readonly command: string;
+  readonly environment: Readonly<Record<string, string>>;
   /** Changes when the server was installed anew; its certificates are then new too. */
   readonly installation: pulumi.Input<string>;
 }
 
 /**
- * The way into the cluster: K3s's own kubeconfig, pointed at the server's address and given a context named after the
+ * The way into the cluster: K3s's own kubeconfig, pointed at the API server as it is reached from here and given a context named after the
  * stack. A copy for `kubectl` is kept in `.lab/<stack>/kubeconfig`, mode 0600.
  */
 export class Kubeconfig extends pulumi.ComponentResource {
@@ -25,17 +28,15 @@ export class Kubeconfig extends pulumi.ComponentResource {
     const original = new local.Command(
       name,
       {
-        create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
-        environment: { ...environment, NODE_IP: args.serverIp },
+        create: args.command,
+        environment: { ...environment, ...args.environment },
         triggers: [args.installation],
         logging: "none",
       },
       { parent: this, additionalSecretOutputs: ["stdout", "stderr"] },
     );
     this.value = pulumi.secret(
-      original.stdout.apply((text) =>
-        rewriteKubeconfig(text, `https://${args.serverIp}:6443`, `k3s-lab-${stack}`),
-      ),
+      original.stdout.apply((text) => rewriteKubeconfig(text, args.server, `k3s-lab-${stack}`)),
     );
     new local.Command(
       `${name}-file`,

@@ -25,8 +25,8 @@ export class NodeImages extends pulumi.ComponentResource {
         new local.Command(
           `${name}-${node.name}`,
           {
-            create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
-            environment: { NODE_NAME: node.name, NODE_IP: node.address, IMAGE: image },
+            create: loader(node),
+            environment: { NODE_NAME: node.name, NODE_IP: new URL(node.address).hostname, IMAGE: image },
             triggers: [node.installation],
           },
           { parent: this },
@@ -35,4 +35,12 @@ export class NodeImages extends pulumi.ComponentResource {
     this.image = pulumi.all(loads.map(({ id }) => id)).apply(() => image);
     this.registerOutputs({ image: this.image });
   }
+}
+
+/** What puts an image into a node, by the way it is reached. */
+function loader({ name, address }: ClusterNode): string {
+  const { protocol } = new URL(address);
+  if (protocol === "ssh:") return '"$K3S_LAB_ROOT/vagrant/k3s.sh" load';
+  if (protocol === "docker:") return '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load';
+  throw new Error(`the node ${name} is reached by ${address}, and nothing here can load an image that way`);
 }

@@ -63,24 +63,7 @@ place_carried() {
     die "K3s $K3S_VERSION was asked for and this machine carries $own, and can download no other; set k3s.version to $own"
   fi
   ln -sf $carried/k3s /usr/local/bin/k3s
-  if [ "$NODE_ROLE" = server ]; then
-    mkdir -p /var/lib/rancher/k3s/server/manifests
-    cp $carried/manifests/*.yaml /var/lib/rancher/k3s/server/manifests/ 2>/dev/null || true
-  fi
-  if [ -d $carried/containerd ]; then link_image_store; fi
-}
-
-# Puts the carried images into K3s's image store without copying them: containerd's small databases are copied, the
-# unpacked images and their blobs are links. What K3s adds later lies in its own folder.
-link_image_store() {
-  local from=$carried/containerd to=/var/lib/rancher/k3s/agent/containerd
-  if [ -d $to ]; then return 0; fi
-  local snapshots=io.containerd.snapshotter.v1.overlayfs
-  mkdir -p $to/$snapshots/snapshots
-  cp -r $from/io.containerd.metadata.v1.bolt $to/
-  cp -rs $from/io.containerd.content.v1.content $to/
-  cp $from/$snapshots/metadata.db $to/$snapshots/
-  ln -s $from/$snapshots/snapshots/* $to/$snapshots/snapshots/
+  $carried/place.sh "$NODE_ROLE"
 }
 
 run_installer() {

@@ -49,8 +49,10 @@ async function provision(name: string, machine: Machine) {
   await put("bin/kubectl", `#!/bin/sh\ntest -e ${path("ready")} && printf True\n`);
   // Only root may give files to root.
   await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
-  if (machine.carriesK3s ?? true)
+  if (machine.carriesK3s ?? true) {
     await put("opt/k3s-lab/k3s", '#!/bin/sh\necho "k3s version v1.25.4+k3s1 (0dc63334)"\n');
+    await put("opt/k3s-lab/place.sh", `#!/bin/sh\nprintf %s "$1" >${path("placed-for")}\n`);
+  }
   const installScript = machine.carriesK3s === false ? "home/k3s-install.sh" : "opt/k3s-lab/install.sh";
   const uninstaller = (file: string) =>
     `printf '#!/bin/sh\\necho ${file} >>${path("log")}\\nrm -rf ${path("etc/rancher")} ${path("active")}\\n' >${path(`usr/local/bin/${file}`)}; chmod +x ${path(`usr/local/bin/${file}`)}`;
@@ -96,6 +98,7 @@ test("a server is installed once, with the user's own flags", async () => {
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
   assert.equal((await stat(path("etc/rancher/k3s/token"))).mode & 0o777, 0o600);
   assert.equal(existsSync(path("home/.k3s-token")), false);
+  assert.equal(await read("placed-for"), "server");
   assert.match(await read("etc/rancher/k3s/config.yaml"), /^token-file: \/.*\/etc\/rancher\/k3s\/token$/m);
 });
 

@@ -1,0 +1,63 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { execa } from "execa";
+import { LabError } from "../scripts/errors.ts";
+import { hostPorts, type K3dFile, type K3dImages, k3sVersionOf } from "./k3d-file.ts";
+
+/**
+ * The images to use: the ones that `lab up` built where K3s's own cannot be pulled, if they are of the release that the
+ * file asks for, else the file's.
+ */
+export function chooseK3dImages(file: K3dFile, environment: NodeJS.ProcessEnv = process.env): K3dImages {
+  const built = k3sVersionOf(file) === environment.LAB_K3S_VERSION;
+  return {
+    node: built ? environment.LAB_K3D_IMAGE : undefined,
+    registry: environment.LAB_K3D_REGISTRY_IMAGE,
+    loadBalancer: environment.LAB_K3D_LOADBALANCER === "true",
+  };
+}
+
+/**
+ * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, its image is, or one of its
+ * ports is taken. Looks, changes nothing.
+ *
+ * @throws LabError (exit code 2) that says what is in the way and the next step.
+ */
+export async function refuseUnlessReady(file: K3dFile, images: K3dImages): Promise<void> {
+  const { name } = file.metadata;
+  const image = images.node ?? file.image;
+  const [k3d, containers, local] = await Promise.all([
+    execa("k3d", ["--version"], { reject: false }),
+    execa("docker", ["ps", "--all", "--quiet", "--filter", `label=k3d.cluster=${name}`], { reject: false }),
+    execa("docker", ["image", "inspect", "--format", "{{.Id}}", image], { reject: false }),
+  ]);
+  const refuse = (message: string) => new LabError(message, { exitCode: 2 });
+  if (k3d.failed)
+    throw refuse(
+      'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
+    );
+  const isThere = containers.stdout.trim() !== "";
+  // A cluster that is there must not go before the image of the new one has come.
+  if (local.failed && (images.node !== undefined || isThere))
+    throw refuse(
+      `Docker does not have the image ${image}. Run \`scripts/lab up k3d\`, which builds or pulls it, or \`docker pull ${image}\`.`,
+    );
+  if (isThere) return;
+  const taken = (await Promise.all(hostPorts(file).map(takenPort))).filter((port) => port !== undefined);
+  if (taken.length)
+    throw refuse(
+      `The cluster ${name} cannot have ${taken.map((port) => `port ${port}`).join(", ")} of this computer: another program listens there. End it, or give the k3d config file another port.`,
+    );
+}
+
+async function takenPort(port: number): Promise<number | undefined> {
+  const server = createServer();
+  try {
+    await once(server.listen(port, "127.0.0.1"), "listening");
+    return undefined;
+  } catch {
+    return port;
+  } finally {
+    server.close();
+  }
+}

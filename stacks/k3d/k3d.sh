@@ -1,0 +1,124 @@
+#!/bin/sh
+# Drives a cluster of k3d for Pulumi: k3d.sh create | start | delete | add-agent | start-agent | remove-agent | kubeconfig | load
+#   K3S_LAB_ROOT    the checkout
+#   LAB_STACK       the stack that the cluster belongs to
+#   K3D_CLUSTER     its name in k3d; absent for load
+#   NODE_NAME       the node; of a cluster its first server
+#   SERVERS         create, start: the names of all its servers
+#   NODE_ARGUMENT   add-agent: what `k3d node create` makes NODE_NAME from
+#   K3D_IMAGE       create: the image of the nodes; pulled where Docker does not have it
+#   IMAGE           load: the image to put into the node's image store
+#   LAB_GENERATION  names this making of the cluster or agent, LAB_BOOT this start of it; stacks/observe.ts reads them back
+#   stdin           create: what k3d makes, as a k3d config
+set -eu
+
+notes="$K3S_LAB_ROOT/.lab/$LAB_STACK/machines"
+label="k3s-lab.checkout=$K3S_LAB_ROOT"
+server="k3d-${K3D_CLUSTER:-}-server-0"
+
+# k3d leaves its own temporary files behind.
+TMPDIR=$(mktemp -d)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
+fail() {
+  echo "k3d.sh: $*" >&2
+  exit 1
+}
+
+note() {
+  mkdir -p "$notes"
+  printf '%s' "$LAB_GENERATION" >"$notes/$NODE_NAME.generation"
+  note_boot
+}
+
+note_boot() {
+  printf '%s' "$LAB_BOOT" >"$notes/$NODE_NAME.boot"
+  # shellcheck disable=SC2086 # a list
+  docker inspect --format '{{.State.Status}} {{.State.StartedAt}}' ${SERVERS:-$NODE_NAME} >"$notes/$NODE_NAME.state"
+}
+
+# K3s writes its own list of names for CoreDNS at every start, and what k3d has put into it is gone. This file K3s only
+# reads: CoreDNS knows the computer itself by the name that k3d gives it, also after a restart.
+name_the_host() {
+  gateway=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' "k3d-$K3D_CLUSTER")
+  docker exec --interactive "$server" sh -c 'cat >/var/lib/rancher/k3s/server/manifests/k3s-lab-host.yaml' <<END
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: coredns-custom, namespace: kube-system}
+data:
+  k3s-lab.server: |
+    host.k3d.internal:53 {
+      hosts {
+        $gateway host.k3d.internal
+      }
+    }
+END
+}
+
+# What an interrupted run of k3d has left, which k3d itself takes for somebody else's.
+remove_leftovers() {
+  for id in $(docker ps --all --quiet --filter "label=k3d.cluster=$K3D_CLUSTER"); do
+    docker rm --force --volumes "$id" >/dev/null
+  done
+  if docker network inspect "k3d-$K3D_CLUSTER" >/dev/null 2>&1; then docker network rm "k3d-$K3D_CLUSTER"; fi
+  if docker volume inspect "k3d-$K3D_CLUSTER-images" >/dev/null 2>&1; then docker volume rm "k3d-$K3D_CLUSTER-images"; fi
+}
+
+case "$1" in
+create)
+  there=$(docker ps --all --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server --format '{{.Label "k3s-lab.checkout"}}')
+  if [ -n "$(docker ps --all --quiet --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server)" ] &&
+    [ "$(echo "$there" | sort -u)" != "$K3S_LAB_ROOT" ]; then
+    fail "a cluster $K3D_CLUSTER is there already, made by ${there:-somebody else}: give yours another metadata.name, or remove that one with: k3d cluster delete $K3D_CLUSTER"
+  fi
+  remove_leftovers
+  docker image inspect "$K3D_IMAGE" >/dev/null 2>&1 || docker pull "$K3D_IMAGE" ||
+    fail "the image $K3D_IMAGE is neither here nor can it be pulled: run \`scripts/lab up $LAB_STACK\`, which builds one, or name another image"
+  k3d cluster create --config - --runtime-label "$label@server:*"
+  name_the_host
+  note
+  ;;
+start)
+  k3d cluster start "$K3D_CLUSTER" --wait
+  name_the_host
+  note_boot
+  ;;
+delete)
+  k3d cluster delete "$K3D_CLUSTER"
+  remove_leftovers
+  # The folder says that a cluster exists.
+  rm -rf "$notes"
+  ;;
+add-agent)
+  docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
+  k3d node create "$NODE_ARGUMENT" --cluster "$K3D_CLUSTER" --role agent --runtime-label "$label"
+  note
+  ;;
+start-agent)
+  docker start "$NODE_NAME"
+  note_boot
+  ;;
+remove-agent)
+  # The server would refuse a new node of the same name until it has forgotten the old one and its password.
+  docker exec "$server" kubectl delete --ignore-not-found --wait=false "node/$NODE_NAME" ||
+    echo "the server did not answer: it still knows the node $NODE_NAME"
+  docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
+  docker exec "$server" kubectl delete --ignore-not-found --namespace kube-system "secret/$NODE_NAME.node-password.k3s" ||
+    echo "the server did not answer: it still knows the password of $NODE_NAME"
+  rm -f "$notes/$NODE_NAME".*
+  ;;
+kubeconfig)
+  k3d kubeconfig get "$K3D_CLUSTER"
+  ;;
+load)
+  # The tag says the content: a node that has it need not get it again.
+  if ! docker exec "$NODE_NAME" crictl inspecti -q "$IMAGE" >/dev/null 2>&1; then
+    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | docker exec --interactive "$NODE_NAME" ctr --namespace k8s.io images import -
+  fi
+  ;;
+*)
+  echo "k3d.sh: unknown action '$1': create, start, delete, add-agent, start-agent, remove-agent, kubeconfig or load" >&2
+  exit 2
+  ;;
+esac

@@ -1,0 +1,84 @@
+import { closest } from "fastest-levenshtein";
+import { z } from "zod";
+import { LabError } from "../scripts/errors.ts";
+
+/**
+ * Checks values that a person wrote and fills in the defaults.
+ * @param file named in every fault.
+ * @param prefix stands before each key. Default: none.
+ * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
+ */
+export function checked<Schema extends z.ZodType>(
+  schema: Schema,
+  values: unknown,
+  file: string,
+  prefix = "",
+): z.output<Schema> {
+  const result = schema.safeParse(values);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => `${file}: ${describe(issue, values, schema, prefix)}`);
+  throw new LabError(faults.join("\n"), { exitCode: 2 });
+}
+
+function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, prefix: string): string {
+  const key = `${prefix}${keyPath(issue.path)}`;
+  if (issue.code === "unrecognized_keys") {
+    const known = knownKeys(schema, issue.path);
+    return issue.keys
+      .map((name) => {
+        const where = issue.path.length ? `${key}.${name}` : `${prefix}${name}`;
+        return `${where}: unknown key; did you mean "${closest(name, known)}"? Known: ${known.join(", ")}.`;
+      })
+      .join(" ");
+  }
+  const value = issue.path.reduce<unknown>(
+    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    values,
+  );
+  const given = value === undefined ? "is missing" : `${JSON.stringify(value)} is not accepted`;
+  return `${key}: ${given}; expected ${expected(issue)}.`;
+}
+
+function expected(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_value":
+      return `one of: ${issue.values.join(", ")}`;
+    case "invalid_type":
+      return issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`;
+    case "too_small":
+      return issue.origin === "array" || !issue.message.startsWith("Too small")
+        ? issue.message
+        : `at least ${issue.minimum}`;
+    case "too_big":
+      return `at most ${issue.maximum}`;
+    default:
+      return issue.message;
+  }
+}
+
+function keyPath(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, index) => (typeof part === "number" ? `[${part}]` : `${index ? "." : ""}${String(part)}`))
+    .join("");
+}
+
+function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let at: unknown = schema;
+  for (const part of path) {
+    at = unwrap(at);
+    at =
+      at instanceof z.ZodArray && typeof part === "number"
+        ? at.element
+        : at instanceof z.ZodObject
+          ? at.shape[String(part)]
+          : at;
+  }
+  const object = unwrap(at);
+  return object instanceof z.ZodObject ? Object.keys(object.shape) : ["stack", "kubeconfig", "context"];
+}
+
+function unwrap(schema: unknown): unknown {
+  return schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional
+    ? unwrap(schema.unwrap())
+    : schema;
+}

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Puts what a machine, or a node of k3d, carries of K3s where K3s looks for it: place.sh server | agent. Run as root, as
+# often as you like; what is there stays.
+set -eu
+
+carried=${CARRIED:-/opt/k3s-lab}
+data=${K3S_DATA:-/var/lib/rancher/k3s}
+
+if [ "$1" = server ] && [ -n "$(ls "$carried/manifests" 2>/dev/null)" ]; then
+  mkdir -p "$data/server/manifests"
+  cp "$carried"/manifests/*.yaml "$data/server/manifests/"
+fi
+
+# The carried images come into K3s's image store without being copied: containerd's small databases are copied, the
+# unpacked images and their blobs are links. What K3s adds later lies in its own folder.
+from=$carried/containerd to=$data/agent/containerd
+snapshots=io.containerd.snapshotter.v1.overlayfs
+if [ -d "$from" ] && [ ! -d "$to" ]; then
+  mkdir -p "$to/$snapshots/snapshots"
+  cp -r "$from/io.containerd.metadata.v1.bolt" "$to/"
+  cp -rs "$from/io.containerd.content.v1.content" "$to/"
+  cp "$from/$snapshots/metadata.db" "$to/$snapshots/"
+  ln -s "$from/$snapshots/snapshots/"* "$to/$snapshots/snapshots/"
+fi
