@@ -7,6 +7,7 @@ import type { HttpAnswer } from "../http.ts";
 import { answerKey, askIngress, describeAnswer, unknownHost } from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({
+  namespace: "default",
   name,
   replicas,
   version: "1.0.0",

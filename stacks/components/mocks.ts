@@ -30,3 +30,9 @@ export async function resourcesOf(create: () => unknown): Promise<readonly Made[
   await pulumi.runtime.disconnect();
   return made.filter(({ type }) => !type.startsWith("k3s-lab:"));
 }
+
+/** The inputs of what a component made, by kind. */
+export async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
+  const resources = await resourcesOf(create);
+  return Object.fromEntries(resources.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
+}
