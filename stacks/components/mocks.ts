@@ -26,7 +26,7 @@ export const mockEngine = (): Promise<void> =>
 /** The resources that `create` makes, components left out, in the order they are made. */
 export async function resourcesOf(create: () => unknown): Promise<readonly Made[]> {
   made.length = 0;
-  create();
+  await create();
   await pulumi.runtime.disconnect();
   return made.filter(({ type }) => !type.startsWith("k3s-lab:"));
 }
