@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LabError } from "../scripts/errors.ts";
 import { root } from "../scripts/paths.ts";
-import { appPath, type ProgramName, parseConfig, programOf, readStackFile, resourceName } from "./config.ts";
+import {
+  type AppsConfig,
+  appPath,
+  type ProgramName,
+  parseConfig,
+  programOf,
+  readStackFile,
+  resourceName,
+} from "./config.ts";
 
 const server = { name: "server", role: "server", ip: "192.168.42.110" };
 const agent = { name: "agent", role: "agent", ip: "192.168.42.111" };
@@ -41,6 +49,27 @@ test("the stack files of the project are accepted and hold the promised lab", as
       ["app1", "app1.com", 1],
       ["app2", "app2.com", 3],
       ["app3", undefined, 1],
+    ],
+  );
+});
+
+test("the apps on k3d are the same three in two namespaces", async () => {
+  const { cluster, namespaces, apps } = (await readStackFile("apps-k3d", root)) as AppsConfig;
+  const quota = { pods: 10, cpu: "1", memory: "2Gi" };
+  assert.deepEqual(cluster, { stack: "k3d" });
+  assert.deepEqual(namespaces, [
+    { name: "dev", quota, isolated: true },
+    { name: "staging", quota, isolated: true },
+  ]);
+  assert.deepEqual(
+    apps.map(({ namespace, name, host, replicas }) => [namespace, name, host, replicas]),
+    [
+      ["dev", "app1", "app1.dev.localhost", 1],
+      ["dev", "app2", "app2.dev.localhost", 3],
+      ["dev", "app3", undefined, 1],
+      ["staging", "app1", "app1.staging.localhost", 1],
+      ["staging", "app2", "app2.staging.localhost", 1],
+      ["staging", "app3", "app3.staging.localhost", 1],
     ],
   );
 });
@@ -141,13 +170,18 @@ test("namespaces that the stack makes are isolated unless it says otherwise", ()
   const namespaces = [
     { name: "dev", quota: { pods: 10, cpu: "500m", memory: "2Gi" } },
     { name: "open", isolated: false },
+    { name: "bare", quota: { cpu: 2, memory: "2Gi" } },
   ];
   const config = parseConfig(
     "apps",
     { cluster, namespaces, apps: [{ name: "a", namespace: "dev" }] },
     "FILE",
   );
-  assert.deepEqual(config.namespaces, [{ ...namespaces[0], isolated: true }, namespaces[1]]);
+  assert.deepEqual(config.namespaces, [
+    { ...namespaces[0], isolated: true },
+    namespaces[1],
+    { name: "bare", quota: { cpu: "2", memory: "2Gi" }, isolated: true },
+  ]);
 });
 
 test("where the Ingress controller's pods are is known for every choice", () => {
@@ -266,7 +300,8 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ["half a pod", withQuota({ pods: 0.5 }), /quota\.pods: 0\.5 .*whole number/],
   ["a CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
   ["no CPU", withQuota({ cpu: "0m" }), /quota\.cpu: "0m"/],
-  ["CPU as a number", withQuota({ cpu: 2 }), /quota\.cpu: 2 .*type string/],
+  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*type string/],
+  ["less than no CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
   ["memory with another unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
   ["a part of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],
   [

@@ -121,9 +121,12 @@ const app = z.strictObject({
     .default("1.0.0"),
 });
 
-/** An amount above zero, as Kubernetes writes it. */
+/** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
 const quantity = (pattern: RegExp, expected: string) =>
-  z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected);
+  z.preprocess(
+    (value) => (typeof value === "number" ? String(value) : value),
+    z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
+  );
 
 /** The namespaces that every cluster has. */
 const reservedNamespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
