@@ -6,7 +6,7 @@ import { observeMachine } from "../stacks/observe.ts";
 import type { Provider } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { labDir, root } from "./paths.ts";
+import { root, stateFile } from "./paths.ts";
 
 /**
  * Whether everything that a stack's `up` depends on is as it was after the last one: its file, the programs, Pulumi's
@@ -30,7 +30,7 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
   const files = [
     join(root, stackFile(stack)),
     join(root, "package-lock.json"),
-    join(labDir, "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`),
+    stateFile(stack),
     ...(await Array.fromAsync(glob("{stacks,vagrant,apps}/**/*.*", { cwd: root })))
       .sort()
       .map((file) => join(root, file)),

@@ -1,39 +1,58 @@
-import { readFileSync } from "node:fs";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { appImageRef } from "../apps/web/image.ts";
+import { AppNamespace } from "./components/app-namespace.ts";
 import { NodeImages } from "./components/node-images.ts";
+import { Traefik } from "./components/traefik.ts";
 import { WebApp } from "./components/web-app.ts";
-import { selectContext } from "./kubeconfig.ts";
-import type { ClusterNode } from "./outputs.ts";
+import { managedIngress, resourceName } from "./config.ts";
+import { foreignKubeconfig } from "./foreign-cluster.ts";
+import { labCluster } from "./lab-cluster.ts";
 import { stackConfig } from "./stack-config.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
 export default async function apps() {
-  const { cluster, namespace, apps } = stackConfig("apps");
-
-  let kubeconfig: pulumi.Input<string>;
-  let nodes: readonly ClusterNode[] = [];
-  if ("stack" in cluster) {
-    const reference = new pulumi.StackReference("cluster", {
-      name: `organization/${pulumi.getProject()}/${cluster.stack}`,
-    });
-    kubeconfig = reference.requireOutput("kubeconfig") as pulumi.Output<string>;
-    nodes = (await reference.getOutputDetails("nodes")).value as readonly ClusterNode[];
-  } else {
-    kubeconfig = pulumi.secret(selectContext(readFileSync(cluster.kubeconfig, "utf8"), cluster.context));
-  }
+  const config = stackConfig("apps");
+  const { cluster, namespace, ingress, ingressNamespace } = config;
+  const stack = pulumi.getStack();
+  const own = "stack" in cluster;
+  const { kubeconfig, nodes } = own
+    ? await labCluster(cluster.stack)
+    : { kubeconfig: pulumi.secret(await foreignKubeconfig(cluster, { stack, ingress })), nodes: [] };
 
   const provider = new k8s.Provider("cluster", {
     kubeconfig,
     namespace,
-    clusterIdentifier: pulumi.getStack(),
+    // Another context is another cluster: what is on the old one is not on it.
+    clusterIdentifier: own ? stack : `${stack}/${cluster.context}`,
     deleteUnreachable: true,
   });
-  const { image } = new NodeImages("web", { image: await appImageRef(), nodes });
-  const made = apps.map(
-    ({ name, host, replicas, version }) =>
-      new WebApp(name, { image, host, replicas, version, namespace }, { provider }),
+  const { image } = new NodeImages("web", {
+    image: config.image ?? (await appImageRef()),
+    nodes: config.image === undefined ? nodes : [],
+  });
+  const namespaces = new Map(
+    config.namespaces.map(({ name, ...args }) => [
+      name,
+      new AppNamespace(name, { ...args, ingressNamespace }, { provider }),
+    ]),
   );
-  return { apps: made.map(({ host }, index) => ({ name: apps[index]?.name, host })) };
+  const ingressClass =
+    ingress === managedIngress ? new Traefik("traefik", {}, { provider }).ingressClass : ingress;
+  // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
+  const awaitAddress = own && ingress === "traefik";
+  const made = config.apps.map((app) => {
+    const { name: appName, ...args } = app;
+    const home = namespaces.get(app.namespace);
+    return new WebApp(
+      resourceName(config, app),
+      { ...args, appName, namespace: home?.name ?? app.namespace, image, ingressClass, awaitAddress },
+      { provider, dependsOn: home ?? [] },
+    );
+  });
+  const describe = ({ host }: WebApp, index: number) => {
+    const { name, namespace } = config.apps[index] ?? {};
+    return { name, namespace, host };
+  };
+  return { apps: made.map(describe) };
 }

@@ -2,7 +2,15 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LabError } from "../scripts/errors.ts";
 import { root } from "../scripts/paths.ts";
-import { type ProgramName, parseConfig, programOf, readStackFile } from "./config.ts";
+import {
+  type AppsConfig,
+  appPath,
+  type ProgramName,
+  parseConfig,
+  programOf,
+  readStackFile,
+  resourceName,
+} from "./config.ts";
 
 const server = { name: "server", role: "server", ip: "192.168.42.110" };
 const agent = { name: "agent", role: "agent", ip: "192.168.42.111" };
@@ -41,6 +49,27 @@ test("the stack files of the project are accepted and hold the promised lab", as
       ["app1", "app1.com", 1],
       ["app2", "app2.com", 3],
       ["app3", undefined, 1],
+    ],
+  );
+});
+
+test("the apps on k3d are the same three in two namespaces", async () => {
+  const { cluster, namespaces, apps } = (await readStackFile("apps-k3d", root)) as AppsConfig;
+  const quota = { pods: 10, cpu: "1", memory: "2Gi" };
+  assert.deepEqual(cluster, { stack: "k3d" });
+  assert.deepEqual(namespaces, [
+    { name: "dev", quota, isolated: true },
+    { name: "staging", quota, isolated: true },
+  ]);
+  assert.deepEqual(
+    apps.map(({ namespace, name, host, replicas }) => [namespace, name, host, replicas]),
+    [
+      ["dev", "app1", "app1.dev.localhost", 1],
+      ["dev", "app2", "app2.dev.localhost", 3],
+      ["dev", "app3", undefined, 1],
+      ["staging", "app1", "app1.staging.localhost", 1],
+      ["staging", "app2", "app2.staging.localhost", 1],
+      ["staging", "app3", "app3.staging.localhost", 1],
     ],
   );
 });
@@ -117,6 +146,63 @@ for (const [name, values, expected] of clusterFaults)
   });
 
 const cluster = { stack: "cluster" };
+
+test("apps without a namespace are in the stack's own", () => {
+  const values = {
+    cluster,
+    namespace: "lab",
+    apps: [{ name: "a" }, { name: "a", namespace: "default", host: "a.com" }],
+  };
+  assert.deepEqual(parseConfig("apps", values, "FILE"), {
+    cluster,
+    namespace: "lab",
+    namespaces: [],
+    ingress: "traefik",
+    ingressNamespace: "kube-system",
+    apps: [
+      { name: "a", namespace: "lab", replicas: 1, version: "1.0.0" },
+      { name: "a", namespace: "default", host: "a.com", replicas: 1, version: "1.0.0" },
+    ],
+  });
+});
+
+test("namespaces that the stack makes are isolated unless it says otherwise", () => {
+  const namespaces = [
+    { name: "dev", quota: { pods: 10, cpu: "500m", memory: "2Gi" } },
+    { name: "open", isolated: false },
+    { name: "bare", quota: { cpu: 2, memory: "2Gi" } },
+  ];
+  const config = parseConfig(
+    "apps",
+    { cluster, namespaces, apps: [{ name: "a", namespace: "dev" }] },
+    "FILE",
+  );
+  assert.deepEqual(config.namespaces, [
+    { ...namespaces[0], isolated: true },
+    namespaces[1],
+    { name: "bare", quota: { cpu: "2", memory: "2Gi" }, isolated: true },
+  ]);
+});
+
+test("where the Ingress controller's pods are is known for every choice", () => {
+  const where = (values: object) =>
+    parseConfig("apps", { cluster, apps: [{ name: "a" }], ...values }, "FILE").ingressNamespace;
+  assert.equal(where({}), "kube-system");
+  assert.equal(where({ ingress: "managed" }), "traefik");
+  assert.equal(where({ ingress: "nginx", ingressNamespace: "ingress-nginx" }), "ingress-nginx");
+});
+
+test("an app is named after its namespace too, unless that is the stack's own", () => {
+  const config = { namespace: "default" };
+  const elsewhere = { name: "app1", namespace: "dev" };
+  const own = { name: "app1", namespace: "default" };
+  assert.deepEqual([appPath(config, own), appPath(config, elsewhere)], ["app1", "dev/app1"]);
+  assert.deepEqual([resourceName(config, own), resourceName(config, elsewhere)], ["app1", "dev-app1"]);
+});
+
+const apps = [{ name: "a" }];
+const inDev = (values: object) => ({ cluster, namespaces: [{ name: "dev" }], ...values });
+const withQuota = (quota: object) => ({ cluster, namespaces: [{ name: "dev", quota }], apps });
 const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ["a bad host name", { cluster, apps: [{ name: "a", host: "App_1.com" }] }, /apps\[0\]\.host: "App_1\.com"/],
   [
@@ -146,6 +232,90 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     { cluster: { ...cluster, contxt: "x" }, apps: [{ name: "a" }] },
     /did you mean "context"\?/,
   ],
+  [
+    "two apps of one name in one namespace",
+    inDev({
+      apps: [...apps, { name: "b", namespace: "dev", host: "b" }, { name: "b", namespace: "dev", host: "c" }],
+    }),
+    /apps\[2\]\.name: "b" .*no other app in dev has/,
+  ],
+  [
+    "two apps that Pulumi would take for one",
+    inDev({ apps: [{ name: "dev-b" }, { name: "b", namespace: "dev", host: "b.com" }] }),
+    /apps\[1\]\.name: "b" .*tell from dev-b: both are dev-b/,
+  ],
+  [
+    "one host in two namespaces",
+    inDev({
+      apps: [
+        { name: "a", namespace: "dev", host: "a.com" },
+        { name: "a", host: "a.com" },
+      ],
+    }),
+    /apps\[1\]\.host: "a\.com" .*\(dev\/a has it\)/,
+  ],
+  [
+    "an app for all other hosts in each of two namespaces",
+    inDev({ apps: [{ name: "a", namespace: "dev" }, { name: "a" }] }),
+    /apps\[1\]\.host: is missing; .*only one app .*\(dev\/a has it\)/,
+  ],
+  [
+    "a namespace that nobody makes",
+    inDev({ apps: [{ name: "a", namespace: "dve" }] }),
+    /apps\[0\]\.namespace: "dve" .*one of: default, dev \(did you mean "dev"\?/,
+  ],
+  [
+    "a namespace twice",
+    inDev({ namespaces: [{ name: "dev" }, { name: "dev" }], apps }),
+    /namespaces\[1\]\.name: "dev"/,
+  ],
+  ...["default", "kube-system", "kube-public", "kube-node-lease"].map(
+    (name): readonly [string, object, RegExp] => [
+      `the namespace ${name}, which the cluster has`,
+      { cluster, namespaces: [{ name }], apps },
+      new RegExp(`namespaces\\[0\\]\\.name: "${name}" .*does not use itself`),
+    ],
+  ),
+  [
+    "the namespace of the lab's own Ingress controller",
+    { cluster, ingress: "managed", namespaces: [{ name: "traefik" }], apps },
+    /namespaces\[0\]\.name: "traefik"/,
+  ],
+  [
+    "another place for the lab's own Ingress controller",
+    { cluster, ingress: "managed", ingressNamespace: "web", apps },
+    /ingressNamespace: "web" .*in traefik/,
+  ],
+  [
+    "a misspelt namespace key",
+    { cluster, namespaces: [{ name: "dev", quoat: {} }], apps },
+    /did you mean "quota"\?/,
+  ],
+  [
+    "a misspelt quota key",
+    withQuota({ ram: "1Gi" }),
+    /quota\.ram: unknown key; did you mean .* Known: pods, cpu, memory/,
+  ],
+  ["no pods at all", withQuota({ pods: 0 }), /quota\.pods: 0 .*at least 1/],
+  ["half a pod", withQuota({ pods: 0.5 }), /quota\.pods: 0\.5 .*whole number/],
+  ["a CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
+  ["no CPU", withQuota({ cpu: "0m" }), /quota\.cpu: "0m"/],
+  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*type string/],
+  ["less than no CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
+  ["memory with another unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
+  ["a part of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],
+  [
+    "isolation that is neither",
+    { cluster, namespaces: [{ name: "dev", isolated: "yes" }], apps },
+    /isolated: "yes"/,
+  ],
+  [
+    "an IngressClass that is none",
+    { cluster, ingress: "Nginx!", apps },
+    /ingress: "Nginx!" .*managed, or the name/,
+  ],
+  ["an image that is none", { cluster, image: "a b", apps }, /image: "a b" .*reference of an image/],
+  ["a misspelt key on top", { cluster, ingres: "managed", apps }, /did you mean "ingress"\?/],
 ];
 for (const [name, values, expected] of appFaults)
   test(`refused: ${name}`, () => {

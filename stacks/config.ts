@@ -1,10 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { BlockList, isIPv4 } from "node:net";
 import { join } from "node:path";
+import { closest } from "fastest-levenshtein";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { tools } from "../scripts/toolchain/tools.ts";
+import { parseQuantity } from "./quota.ts";
 import { checked } from "./schema.ts";
 
 /** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
@@ -22,14 +24,15 @@ const network = z.string().refine((value) => {
   return rest.length === 0 && isIPv4(base) && /^(8|9|1\d|2\d|30)$/.test(bits);
 }, "an IPv4 network such as 192.168.42.0/24, its prefix from 8 to 30");
 
-/** A host name (RFC 1123 subdomain), as an Ingress rule takes it. */
-const hostName = z
-  .string()
-  .max(253)
-  .regex(
-    /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/,
-    "a host name such as app1.com: lower-case labels of a-z, 0-9 and '-' separated by dots",
-  );
+/** A DNS subdomain (RFC 1123). @param what names it in messages. */
+const subdomain = (what: string) =>
+  z
+    .string()
+    .max(253, `${what}: at most 253 characters`)
+    .regex(
+      /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/,
+      `${what}: lower-case labels of a-z, 0-9 and '-' separated by dots`,
+    );
 
 /** Flags that the lab sets from the rest of the stack file; given twice they would contradict it. */
 const ownFlags = ["--node-ip", "--flannel-iface", "--node-name", "--token", "--token-file", "--server"];
@@ -104,9 +107,12 @@ const clusterSchema = z
 export type ClusterConfig = z.output<typeof clusterSchema>;
 
 const app = z.strictObject({
+  /** Name of the app, of its Deployment, Service and Ingress. */
   name: dnsLabel,
+  /** Default: the stack's `namespace`. */
+  namespace: dnsLabel.optional(),
   /** Default: none, the app then answers every request that no other host matches. */
-  host: hostName.optional(),
+  host: subdomain("a host name such as app1.com").optional(),
   /** Default: 1. */
   replicas: z.int().min(0).max(100).default(1),
   /** What the page shows as its version. Default: 1.0.0. */
@@ -116,8 +122,47 @@ const app = z.strictObject({
     .default("1.0.0"),
 });
 
-/** One web app: host, replicas, version. */
-export type App = z.output<typeof app>;
+/** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
+const quantity = (pattern: RegExp, expected: string) =>
+  z.preprocess(
+    (value) => (typeof value === "number" ? String(value) : value),
+    z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
+  );
+
+/** The namespaces that every cluster has. */
+const reservedNamespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+const namespace = z.strictObject({
+  name: dnsLabel.refine(
+    (name) => !reservedNamespaces.includes(name),
+    `a name that the cluster does not use itself (it has ${reservedNamespaces.join(", ")})`,
+  ),
+  /** What its pods may take together. Default: as much as they like. */
+  quota: z
+    .strictObject({
+      pods: z.int().min(1).max(100_000).optional(),
+      cpu: quantity(
+        /^(\d+m|\d+(\.\d{1,3})?)$/,
+        'CPUs as Kubernetes counts them, such as "500m" or "2"',
+      ).optional(),
+      memory: quantity(
+        /^\d+([KMGT]i?|k)?$/,
+        'memory as Kubernetes counts it, such as "512Mi" or "2Gi"',
+      ).optional(),
+    })
+    .optional(),
+  /** Whether its pods take requests from itself and the Ingress controller alone. Default: true. */
+  isolated: z.boolean().default(true),
+});
+
+/** A namespace that an `apps` stack makes. */
+export type AppNamespace = z.output<typeof namespace>;
+
+/** The value of `k3s-lab:ingress` that brings the lab's own Ingress controller. */
+export const managedIngress = "managed";
+
+/** Where the lab's own Ingress controller runs, and the IngressClass that it serves. */
+export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
 
 const appsSchema = z
   .strictObject({
@@ -128,25 +173,90 @@ const appsSchema = z
       ],
       { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
     ),
-    /** Default: default. */
+    /** Where an app goes that names no namespace; it must exist, or be one of `namespaces`. Default: default. */
     namespace: dnsLabel.default("default"),
+    /** Namespaces that the stack makes, and takes away again. Default: none. */
+    namespaces: z.array(namespace).default([]),
+    /** An IngressClass that the cluster has, or `managed`: the lab brings its own Traefik. Default: traefik. */
+    ingress: subdomain("managed, or the name of an IngressClass such as traefik").default("traefik"),
+    /** Where the pods of that Ingress controller run. Default: kube-system, where K3s has its Traefik. */
+    ingressNamespace: dnsLabel.optional(),
+    /** An image of the web app that the cluster can pull. Default: the lab's own, loaded into its nodes. */
+    image: z
+      .string()
+      .regex(/^[a-z0-9][\w.:/@-]{0,254}$/i, "the reference of an image such as registry.example/web:1.0")
+      .optional(),
     apps: z.array(app).min(1, "at least one app"),
   })
-  .superRefine(({ apps }, context) => {
+  .superRefine((config, context) => {
+    const { namespaces } = config;
+    const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+    namespaces.forEach(({ name }, index) => {
+      if (namespaces.slice(0, index).some((other) => other.name === name))
+        add(["namespaces", index, "name"], "a name that no other namespace has");
+      if (config.ingress === managedIngress && name === managedTraefik.namespace)
+        add(["namespaces", index, "name"], "a name that the lab's own Ingress controller does not have");
+    });
+    if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
+      add(["ingressNamespace"], `no value, for the lab's own Traefik is in ${managedTraefik.namespace}`);
+
+    const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
+    const apps = inNamespaces(config);
     apps.forEach((one, index) => {
       const before = apps.slice(0, index);
-      const add = (key: string, message: string) =>
-        context.addIssue({ code: "custom", path: ["apps", index, key], message });
-      if (before.some(({ name }) => name === one.name)) add("name", "a name that no other app has");
+      if (!known.includes(one.namespace))
+        add(
+          ["apps", index, "namespace"],
+          `one of: ${known.join(", ")} (did you mean "${closest(one.namespace, known)}"? k3s-lab:namespaces makes more)`,
+        );
+      const double = before.find(({ name, namespace }) => name === one.name && namespace === one.namespace);
+      if (double) add(["apps", index, "name"], `a name that no other app in ${one.namespace} has`);
+      const clash = before.find(
+        (other) => other !== double && resourceName(config, other) === resourceName(config, one),
+      );
+      if (clash)
+        add(
+          ["apps", index, "name"],
+          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(config, one)}`,
+        );
       const twin = before.find(({ host }) => host === one.host);
       if (twin) {
         const text = one.host
           ? "a host that no other app has"
           : "a host, for only one app can answer all other hosts";
-        add("host", `${text} (${twin.name} has it)`);
+        add(["apps", index, "host"], `${text} (${appPath(config, twin)} has it)`);
       }
     });
-  });
+  })
+  .transform((config) => ({
+    ...config,
+    apps: inNamespaces(config),
+    ingressNamespace:
+      config.ingress === managedIngress
+        ? managedTraefik.namespace
+        : (config.ingressNamespace ?? "kube-system"),
+  }));
+
+function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
+  readonly namespace: string;
+  readonly apps: readonly T[];
+}): (T & { readonly namespace: string })[] {
+  return config.apps.map((one) => ({ ...one, namespace: one.namespace ?? config.namespace }));
+}
+
+/** One web app: where it is, host, replicas, version. */
+export type App = AppsConfig["apps"][number];
+
+/** What an app is known by: its name and its namespace. */
+type AppId = Pick<App, "name" | "namespace">;
+
+/** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
+export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
+  namespace === config.namespace ? name : `${namespace}/${name}`;
+
+/** The name of an app's resource in Pulumi. */
+export const resourceName = (config: Pick<AppsConfig, "namespace">, app: AppId): string =>
+  appPath(config, app).replace("/", "-");
 
 /** What `Pulumi.apps.yaml` says, defaults filled in. */
 export type AppsConfig = z.output<typeof appsSchema>;

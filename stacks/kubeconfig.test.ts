@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { parse } from "yaml";
-import { rewriteKubeconfig } from "./kubeconfig.ts";
+import { LabError } from "../scripts/errors.ts";
+import { root } from "../scripts/paths.ts";
+import { kubeconfigFile, rewriteKubeconfig, selectContext } from "./kubeconfig.ts";
 
 const original = `apiVersion: v1
 kind: Config
@@ -45,4 +49,33 @@ test("the kubeconfig names the server's address and carries its own context; cer
 
 test("text that is no kubeconfig is refused", () => {
   assert.throws(() => rewriteKubeconfig("clusters: []", "https://192.168.42.110:6443", "lab"));
+});
+
+test("a context becomes the current one; the rest stays", () => {
+  const text = "contexts: [{ name: a }, { name: b }]\ncurrent-context: a\nusers: []\n";
+  assert.deepEqual(parse(selectContext(text, "b")), {
+    contexts: [{ name: "a" }, { name: "b" }],
+    "current-context": "b",
+    users: [],
+  });
+  assert.throws(
+    () => selectContext(text, "c"),
+    (error) =>
+      error instanceof LabError &&
+      error.exitCode === 2 &&
+      /no context "c"; it has: a, b\./.test(error.message),
+  );
+  for (const none of ["a: [", "users: []", ""])
+    assert.throws(
+      () => selectContext(none, "a"),
+      (error) =>
+        error instanceof LabError && error.exitCode === 2 && /no list of contexts/.test(error.message),
+    );
+});
+
+test("a kubeconfig is found in the home folder, beside the stack file, or where it is said to be", () => {
+  assert.equal(kubeconfigFile("~/.kube/config"), join(homedir(), ".kube/config"));
+  assert.equal(kubeconfigFile("kube/config"), join(root, "kube/config"));
+  assert.equal(kubeconfigFile("kube", "/elsewhere"), "/elsewhere/kube");
+  assert.equal(kubeconfigFile("/etc/kube", "/elsewhere"), "/etc/kube");
 });

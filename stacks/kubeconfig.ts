@@ -1,6 +1,9 @@
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
 import { parse, stringify } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
+import { root } from "../scripts/paths.ts";
 
 const named = z.looseObject({ name: z.string() });
 const schema = z.looseObject({
@@ -32,11 +35,18 @@ export function rewriteKubeconfig(text: string, server: string, name: string): s
 }
 
 /**
+ * The kubeconfig file that a stack file names.
+ * @param directory what a relative path starts from. Default: the checkout.
+ */
+export const kubeconfigFile = (file: string, directory: string = root): string =>
+  /^~(\/|$)/.test(file) ? join(homedir(), file.slice(1)) : resolve(directory, file);
+
+/**
  * Makes one context of a kubeconfig its current one.
- * @throws LabError that names the contexts there are, when there is no such context.
+ * @throws LabError when the text is no kubeconfig; one that names the contexts there are, when it is not among them.
  */
 export function selectContext(text: string, context: string): string {
-  const config = contextsSchema.parse(parse(text));
+  const config = parseContexts(text);
   const names = config.contexts.map(({ name }) => name);
   if (!names.includes(context))
     throw new LabError(
@@ -44,4 +54,15 @@ export function selectContext(text: string, context: string): string {
       { exitCode: 2 },
     );
   return stringify({ ...config, "current-context": context });
+}
+
+function parseContexts(text: string): z.output<typeof contextsSchema> {
+  try {
+    return contextsSchema.parse(parse(text));
+  } catch (cause) {
+    throw new LabError(
+      "The kubeconfig has no list of contexts. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster.",
+      { cause, exitCode: 2 },
+    );
+  }
 }

@@ -190,14 +190,14 @@ async function docker(args: readonly string[]): Promise<void> {
     );
 }
 
-async function imageExists(tag: string): Promise<boolean> {
+export async function imageExists(tag: string): Promise<boolean> {
   const { failed } = await execa("docker", ["image", "inspect", "--format", "{{.Id}}", tag], {
     reject: false,
   });
   return !failed;
 }
 
-const shortHash = (parts: readonly string[]): string =>
+export const shortHash = (parts: readonly string[]): string =>
   createHash("sha256").update(parts.join("\0")).digest("hex").slice(0, 16);
 
 const lastLine = (error: unknown): string =>

@@ -1,12 +1,19 @@
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
-import { appImage } from "../../apps/web/image.ts";
+import { appImage, appImageRef } from "../../apps/web/image.ts";
 import { LabError } from "../errors.ts";
 
 export const command = new Command("image")
-  .argument("<name>", "name and tag of the image")
-  .action(async (name: string) => {
+  .argument(
+    "[name]",
+    "name and tag of the image, which is then written as an archive; without it the name is",
+  )
+  .action(async (name: string | undefined) => {
+    if (name === undefined) {
+      process.stdout.write(`${await appImageRef()}\n`);
+      return;
+    }
     const { path, ref } = await appImage();
     if (name !== ref)
       throw new LabError(

@@ -1,4 +1,5 @@
-import type { ClusterConfig, Machine } from "../../stacks/config.ts";
+import type { ClusterPlan, PlannedNode } from "../../stacks/cluster-plan.ts";
+import type { Machine } from "../../stacks/config.ts";
 import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
 import { type Deployment, isReady, type Node, type Pod, podState } from "./kubernetes.ts";
 import type { MachineFacts } from "./machines.ts";
@@ -25,24 +26,24 @@ const addOns = {
 /**
  * Judges a cluster by its stack file.
  * @param stack begins each check's id.
- * @param version the K3s release that was asked for.
  */
 export function checkCluster(
   stack: string,
-  { machines, network, k3s }: ClusterConfig,
-  version: string,
+  { nodes, network = "", serverArgs, version }: ClusterPlan,
   found: ClusterFindings,
 ): Check[] {
-  const flags = new Flags(k3s.serverArgs);
-  const perMachine = machines.flatMap((machine) => [
-    ...checkMachine(machine, network, flags.value("--flannel-backend") ?? "vxlan", found),
-    ...checkNode(machine, version, found),
+  const flags = new Flags(serverArgs);
+  const perNode = nodes.flatMap((node) => [
+    ...(node.machine
+      ? checkMachine(node.machine, network, flags.value("--flannel-backend") ?? "vxlan", found)
+      : []),
+    ...checkNode(node, version, found),
   ]);
-  const names = machines.map(({ name }) => name).sort();
+  const names = nodes.map(({ name }) => name).sort();
   const whole: Judgement[] = [
     {
       id: "nodes",
-      title: "the nodes are the machines of the stack file",
+      title: "the nodes are those of the stack file",
       expected: names.join(", "),
       actual: map(found.nodes, (nodes) =>
         nodes
@@ -68,7 +69,7 @@ export function checkCluster(
     },
     ...checkAddOns(flags, names, found),
   ];
-  return [...perMachine, ...whole].map((one) => judge({ ...one, id: `${stack}/${one.id}` }));
+  return [...perNode, ...whole].map((one) => judge({ ...one, id: `${stack}/${one.id}` }));
 }
 
 function checkMachine(
@@ -112,9 +113,8 @@ function describeFlannel({ flannel: [device] }: MachineFacts): string {
   return `${info_kind ?? "a device"} over ${info_data.link ?? "nothing"} from ${info_data.local ?? "no address"}`;
 }
 
-function checkNode({ name, role, ip }: Machine, version: string, { nodes }: ClusterFindings): Judgement[] {
+function checkNode({ name, role, machine }: PlannedNode, version: string, { nodes }: ClusterFindings): Judgement[] {
   const node: Answer<Node> = nodes.ok ? find(nodes.value, name, "the cluster has no such node") : nodes;
-  const up = "Run `scripts/lab up`: it installs K3s with the flags that the stack file asks for.";
   const log = role === "server" ? "k3s" : "k3s-agent";
   return [
     {
@@ -125,28 +125,11 @@ function checkNode({ name, role, ip }: Machine, version: string, { nodes }: Clus
         const ready = status.conditions.find(({ type }) => type === "Ready");
         return ready?.status === "True" ? "Ready" : `NotReady: ${ready?.message ?? "nothing heard of it"}`;
       }),
-      hint: `See its log: \`vagrant ssh ${name} --command "sudo journalctl --unit ${log} --lines 50"\`.`,
+      hint: machine
+        ? `See its log: \`vagrant ssh ${name} --command "sudo journalctl --unit ${log} --lines 50"\`.`
+        : `See its log: \`docker logs --tail 50 ${name}\`.`,
     },
-    {
-      id: `${name}/node-ip`,
-      title: `${name}: the node's address`,
-      expected: ip,
-      actual: map(node, ({ status }) => {
-        const internal = status.addresses.filter(({ type }) => type === "InternalIP");
-        return internal.map(({ address }) => address).join(", ") || "none";
-      }),
-      hint: up,
-    },
-    {
-      id: `${name}/flannel-address`,
-      title: `${name}: the address that other nodes send its pods' traffic to`,
-      expected: ip,
-      actual: map(
-        node,
-        ({ metadata }) => metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
-      ),
-      hint: up,
-    },
+    ...(machine ? checkAddresses(machine, node) : []),
     {
       id: `${name}/role`,
       title: `${name}: the node's role`,
@@ -161,10 +144,38 @@ function checkNode({ name, role, ip }: Machine, version: string, { nodes }: Clus
       title: `${name}: the kubelet's version`,
       expected: version,
       actual: map(node, ({ status }) => status.nodeInfo.kubeletVersion),
-      hint: up,
+      hint: installs,
     },
   ];
 }
+
+/** The address that the stack file gives a machine is the one that its node uses. */
+function checkAddresses({ name, ip }: Machine, node: Answer<Node>): Judgement[] {
+  return [
+    {
+      id: `${name}/node-ip`,
+      title: `${name}: the node's address`,
+      expected: ip,
+      actual: map(node, ({ status }) => {
+        const internal = status.addresses.filter(({ type }) => type === "InternalIP");
+        return internal.map(({ address }) => address).join(", ") || "none";
+      }),
+      hint: installs,
+    },
+    {
+      id: `${name}/flannel-address`,
+      title: `${name}: the address that other nodes send its pods' traffic to`,
+      expected: ip,
+      actual: map(
+        node,
+        ({ metadata }) => metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
+      ),
+      hint: installs,
+    },
+  ];
+}
+
+const installs = "Run `scripts/lab up`: it installs K3s with the flags that the stack file asks for.";
 
 function find<T extends { readonly metadata: { readonly name: string } }>(
   list: readonly T[],

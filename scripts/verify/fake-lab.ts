@@ -13,9 +13,12 @@ export interface FakeLab {
   readonly api: Record<string, Json>;
   /** What `machine.sh` prints, by the machine's address. A machine that is missing does not answer. */
   readonly machines: Record<string, { addresses: Json[]; flannel: Json[] }>;
-  /** The pods that answer in turn, by address and host. */
+  /** The pods that answer in turn, by address and host; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
-  /** What a pod resolves and reaches, by the node it is on. A node that is missing refuses `kubectl exec`. */
+  /**
+   * What a pod resolves and reaches, by the node it is on; outside the namespace `default` by namespace and node, such
+   * as `dev/server`. One that is missing refuses `kubectl exec`.
+   */
   readonly inside: Record<string, { names: Record<string, string>; urls: Record<string, string> }>;
 }
 
@@ -36,6 +39,16 @@ export const stackFiles: Readonly<Record<string, string>> = {
   k3s-lab:apps:
     - { name: app2, host: app2.com, replicas: 2 }
     - { name: app3 }
+`,
+  "Pulumi.apps-spaces.yaml": `config:
+  k3s-lab:cluster: { stack: cluster }
+  k3s-lab:namespaces:
+    - { name: dev, quota: { pods: 10, cpu: "1", memory: 2Gi } }
+    - { name: staging }
+  k3s-lab:apps:
+    - { name: app1, namespace: dev, host: app1.dev.localhost, replicas: 2 }
+    - { name: app3, namespace: dev }
+    - { name: app1, namespace: staging, host: app1.staging.localhost }
 `,
 };
 
@@ -146,6 +159,69 @@ export function healthyLab(): FakeLab {
   });
 }
 
+/** The healthy lab with the apps of `Pulumi.apps-spaces.yaml` instead, in two isolated namespaces. */
+export function namespacedLab(): FakeLab {
+  const lab = healthyLab();
+  const apps = {
+    dev: { app1: ["10.42.0.5", "10.42.1.5"], app3: ["10.42.0.6"] },
+    staging: { app1: ["10.42.1.7"] },
+  };
+  const nodeOf = (address: string) => (address.startsWith("10.42.0.") ? server.name : agent.name);
+  const entries = Object.entries(apps).flatMap(([namespace, ofNamespace], index) =>
+    Object.entries(ofNamespace).map(([name, addresses]) => ({
+      namespace,
+      name,
+      addresses,
+      clusterIP: `10.43.${index + 1}.${name.slice(-1)}`,
+      pods: addresses.map((address, at) => fakePod(`${name}-${"ab"[at]}`, nodeOf(address), address, name)),
+    })),
+  );
+  for (const namespace of Object.keys(apps)) {
+    const mine = entries.filter((one) => one.namespace === namespace);
+    const core = `/api/v1/namespaces/${namespace}`;
+    lab.api[`${core}/pods`] = { items: mine.flatMap(({ pods }) => pods) };
+    lab.api[`${core}/services`] = { items: mine.map(({ name, clusterIP }) => service(name, clusterIP)) };
+    lab.api[`/apis/apps/v1/namespaces/${namespace}/deployments`] = {
+      items: mine.map(({ name, addresses }) => deployment(name, addresses.length)),
+    };
+    lab.api[`/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`] = {
+      items: mine.map(({ name, addresses }) => slice(name, addresses)),
+    };
+  }
+  lab.api["/api/v1/namespaces/dev/resourcequotas"] = {
+    // The API server spells amounts its own way.
+    items: [
+      {
+        metadata: { name: "dev" },
+        spec: { hard: { pods: "10", "requests.cpu": "1000m", "limits.memory": "2048Mi" } },
+      },
+    ],
+  };
+  for (const { ip } of [server, agent]) {
+    lab.routes[`${ip} app1.dev.localhost`] = ["dev/app1-a", "dev/app1-b"];
+    lab.routes[`${ip} app1.staging.localhost`] = ["staging/app1-a"];
+    for (const host of [unknownHost, ""]) lab.routes[`${ip} ${host}`] = ["dev/app3-a"];
+  }
+  const known = (namespace: string) => ({
+    "kubernetes.default": names["kubernetes.default"],
+    ...Object.fromEntries(
+      entries
+        .filter((one) => one.namespace === namespace)
+        .map(({ name, clusterIP }) => [`${name}.${namespace}.svc.cluster.local.`, clusterIP]),
+    ),
+  });
+  // What is not listed does not answer.
+  Object.assign(lab.inside, {
+    "dev/server": { names: known("dev"), urls: { "http://10.42.1.5:8080/": "app1-b" } },
+    "dev/agent": { names: known("dev"), urls: { "http://10.42.0.5:8080/": "app1-a" } },
+    "staging/agent": {
+      names: known("staging"),
+      urls: { "http://10.42.0.9:80/": "404", "http://10.42.1.7:8080/": "app1-a" },
+    },
+  });
+  return lab;
+}
+
 /** An API server on loopback that says what the lab says; it goes away when the test ends. */
 export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; close(): void }> {
   const api: Server = createServer((request, response) => {
@@ -181,17 +257,22 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       turns.set(key, turn + 1);
       const pod = pods[turn % pods.length];
       if (pod === undefined) return { status: 503, body: "no available server" };
+      const [name = "", namespace = "default"] = pod.split("/").reverse();
       return {
         status: 200,
-        body: JSON.stringify({ app: pod.split("-")[0], version: "1.0.0", pod }),
+        body: JSON.stringify({ app: name.split("-")[0], version: "1.0.0", namespace, pod: name }),
       };
     },
-    podAsker: () => async (pod, questions) => {
-      const view = lab.inside[pod.spec.nodeName ?? ""];
+    podAsker: (_kubeconfig, _context, namespace) => async (pod, questions) => {
+      const where = namespace === "default" ? "" : `${namespace}/`;
+      const view = lab.inside[`${where}${pod.spec.nodeName}`];
       if (!view) throw new Error("kubectl exec: container not found");
       const pick = (wanted: readonly string[], from: Record<string, string>) =>
         Object.fromEntries(wanted.map((one) => [one, from[one] ?? "EHOSTUNREACH"]));
-      return { names: pick(questions.names, view.names), urls: pick(questions.urls, view.urls) };
+      return {
+        names: pick(questions.names, view.names),
+        urls: pick([...questions.urls, ...questions.barred], view.urls),
+      };
     },
   };
 }

@@ -5,8 +5,13 @@ import type { Answers, Questions } from "./inside.ts";
  * must not use anything that is outside it.
  *
  * @param timeout for each name and each URL, in milliseconds.
+ * @param barredTimeout for each URL that should not answer: a network that drops what it forbids is silent to the end.
  */
-export async function look({ names, urls }: Questions, timeout: number): Promise<Answers> {
+export async function look(
+  { names, urls, barred }: Questions,
+  timeout: number,
+  barredTimeout: number,
+): Promise<Answers> {
   const { lookup } = await import("node:dns/promises");
   // See resolv.conf(5). A process cannot end while the C library still waits for a name server that is silent.
   process.env.RES_OPTIONS = "timeout:1 attempts:2";
@@ -29,7 +34,7 @@ export async function look({ names, urls }: Questions, timeout: number): Promise
     }
   };
 
-  const getUrl = async (url: string): Promise<string> => {
+  const getUrl = async (url: string, timeout: number): Promise<string> => {
     const answer = await fetch(url, {
       headers: { accept: "application/json" },
       signal: AbortSignal.timeout(timeout),
@@ -45,6 +50,10 @@ export async function look({ names, urls }: Questions, timeout: number): Promise
   const each = async (list: readonly string[], answer: (one: string) => Promise<string>) =>
     Object.fromEntries(await Promise.all(list.map(async (one) => [one, await answer(one).catch(reason)])));
 
-  const [addresses, answers] = await Promise.all([each(names, resolveName), each(urls, getUrl)]);
-  return { names: addresses, urls: answers };
+  const [addresses, answers, others] = await Promise.all([
+    each(names, resolveName),
+    each(urls, (url) => getUrl(url, timeout)),
+    each(barred, (url) => getUrl(url, barredTimeout)),
+  ]);
+  return { names: addresses, urls: { ...answers, ...others } };
 }

@@ -1,18 +1,23 @@
-import { join, resolve } from "node:path";
+import { isIPv4 } from "node:net";
+import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import {
   type AppsConfig,
   type ClusterConfig,
   k3sVersion,
+  managedIngress,
+  managedTraefik,
   programOf,
   readStackFile,
 } from "../../stacks/config.ts";
+import { kubeconfigFile } from "../../stacks/kubeconfig.ts";
 import { stackDir } from "../environment.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { checkApps, lookInside } from "./apps.ts";
+import { checkApps } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
+import { lookInside, namespacesOf } from "./from-pods.ts";
 import { askIngress, type Get, getThroughIngress, type IngressAddress } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { connect, type KubernetesApi, readKubeconfig } from "./kubernetes.ts";
@@ -108,40 +113,36 @@ type Plan = (round: Round) => Promise<Check[]>;
 const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
 
 async function readPlan(stack: string, directory: string): Promise<Plan> {
-  const program = programOf(stack);
-  switch (program) {
-    case "cluster": {
-      const config = (await readStackFile(stack, directory)) as ClusterConfig;
-      return (round) => verifyCluster(stack, config, round);
-    }
-    case "apps": {
-      const config = (await readStackFile(stack, directory)) as AppsConfig;
-      const { cluster } = config;
-      if (!("stack" in cluster))
-        return (round) =>
-          verifyApps(stack, config, round, resolve(directory, cluster.kubeconfig), cluster.context);
-      const { machines } = (await readStackFile(cluster.stack, directory)) as ClusterConfig;
-      const addresses = machines.map(({ ip }) => ip);
-      return (round) => verifyApps(stack, config, round, kubeconfigOf(cluster.stack), undefined, addresses);
-    }
+  if (programOf(stack) !== "apps") {
+    const plan = await readClusterPlan(stack, directory);
+    return (round) => verifyCluster(stack, plan, round);
   }
+  const config = await readStackFile(stack as "apps", directory);
+  const { cluster } = config;
+  if (!("stack" in cluster))
+    return (round) =>
+      verifyApps(stack, config, round, kubeconfigFile(cluster.kubeconfig, directory), cluster.context);
+  const { ingress } = await readClusterPlan(cluster.stack, directory);
+  const known = config.ingress === managedIngress ? undefined : ingress;
+  return (round) => verifyApps(stack, config, round, kubeconfigOf(cluster.stack), undefined, known);
 }
 
-async function verifyCluster(stack: string, config: ClusterConfig, round: Round): Promise<Check[]> {
+async function verifyCluster(stack: string, plan: ClusterPlan, round: Round): Promise<Check[]> {
   const api = await round.api(kubeconfigOf(stack));
   const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
     api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
-  const [machines, version, nodes, pods, deployments] = await Promise.all([
+  const machines = plan.nodes.flatMap(({ machine }) => machine ?? []);
+  const [facts, version, nodes, pods, deployments] = await Promise.all([
     Promise.all(
-      config.machines.map(async ({ name, ip }) => [name, await ask(() => round.world.machine(ip))] as const),
+      machines.map(async ({ name, ip }) => [name, await ask(() => round.world.machine(ip))] as const),
     ),
     fromApi((it) => it.version()),
     fromApi((it) => it.nodes()),
     fromApi((it) => it.pods("kube-system")),
     fromApi((it) => it.deployments("kube-system")),
   ]);
-  return checkCluster(stack, config, k3sVersion(config), {
-    machines: Object.fromEntries(machines),
+  return checkCluster(stack, plan, {
+    machines: Object.fromEntries(facts),
     version,
     nodes,
     pods,
@@ -157,31 +158,52 @@ async function verifyApps(
   context: string | undefined,
   known?: readonly IngressAddress[],
 ): Promise<Check[]> {
-  const { namespace } = config;
   const api = await round.api(kubeconfig, context);
   const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
     api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
-  const askPod = round.world.podAsker(kubeconfig, context, namespace);
+  const each = async <T>(names: readonly string[], look: (namespace: string) => Promise<T>) =>
+    new Map(await Promise.all(names.map(async (name) => [name, await look(name)] as const)));
+  const askPod = (namespace: string) => round.world.podAsker(kubeconfig, context, namespace);
   const outside = async () => {
     const addresses: Answer<readonly IngressAddress[]> = known
       ? { ok: true, value: known }
-      : await fromApi((it) => ingressAddresses(it, namespace));
+      : await fromApi((it) => ingressAddresses(it, config));
     const list = addresses.ok ? addresses.value : [];
     return { addresses, ingress: await askIngress(config.apps, list, round.world.http) };
   };
-  const [found, deployments, endpointSlices, inside] = await Promise.all([
+  const namespaces = namespacesOf(config.apps);
+  const limited = config.namespaces.filter(({ quota }) => quota !== undefined).map(({ name }) => name);
+  const [found, deployments, endpointSlices, quotas, inside] = await Promise.all([
     outside(),
-    fromApi((it) => it.deployments(namespace)),
-    fromApi((it) => it.endpointSlices(namespace)),
+    each(namespaces, (namespace) => fromApi((it) => it.deployments(namespace))),
+    each(namespaces, (namespace) => fromApi((it) => it.endpointSlices(namespace))),
+    each(limited, (namespace) => fromApi((it) => it.resourceQuotas(namespace))),
     fromApi((it) => lookInside(config, it, askPod)),
   ]);
-  return checkApps(stack, config, { ...found, deployments, endpointSlices, inside });
+  return checkApps(stack, config, { ...found, deployments, endpointSlices, quotas, inside });
 }
 
 /** Where the cluster itself says that its Ingress controller listens. */
-async function ingressAddresses(api: KubernetesApi, namespace: string): Promise<IngressAddress[]> {
-  const ingresses = await api.ingresses(namespace);
-  const all = ingresses.flatMap(({ status }) => status.loadBalancer.ingress.flatMap(({ ip }) => ip ?? []));
-  if (all.length === 0) throw new Error(`no Ingress in the namespace ${namespace} has an address`);
-  return [...new Set(all)];
+async function ingressAddresses(api: KubernetesApi, config: AppsConfig): Promise<IngressAddress[]> {
+  const namespaces = namespacesOf(config.apps);
+  const ingresses = (await Promise.all(namespaces.map((namespace) => api.ingresses(namespace)))).flat();
+  const all = ingresses.flatMap(({ status }) =>
+    status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
+  );
+  if (all.length > 0) return [...new Set(all)];
+  if (config.ingress === managedIngress) return nodePortAddresses(api);
+  throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
+}
+
+/** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
+async function nodePortAddresses(api: KubernetesApi): Promise<IngressAddress[]> {
+  const { namespace } = managedTraefik;
+  const [services, nodes] = await Promise.all([api.services(namespace), api.nodes()]);
+  const service = services.find(({ metadata }) => metadata.name === "traefik");
+  const port = service?.spec.ports.find(({ name }) => name === "web")?.nodePort;
+  if (port === undefined) throw new Error(`the Service ${namespace}/traefik has no node port`);
+  const internal = nodes.flatMap(({ status }) =>
+    status.addresses.filter(({ type }) => type === "InternalIP"),
+  );
+  return internal.filter(({ address }) => isIPv4(address)).map(({ address }) => `${address}:${port}`);
 }

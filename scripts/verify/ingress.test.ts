@@ -7,6 +7,7 @@ import type { HttpAnswer } from "../http.ts";
 import { answerKey, askIngress, describeAnswer, unknownHost } from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({
+  namespace: "default",
   name,
   replicas,
   version: "1.0.0",
@@ -44,8 +45,8 @@ test("asks for every host, an unknown one and none, over real HTTP", async (t) =
     [answerKey(address, unknownHost)]: "app3 1.0.0",
     [answerKey(address, undefined)]: "app3 1.0.0",
   });
-  assert.deepEqual(pods.get("app2"), "3 different pods");
-  assert.deepEqual(pods.get("app3"), "1 pod");
+  assert.deepEqual(pods.get("default/app2"), "3 different pods");
+  assert.deepEqual(pods.get("default/app3"), "1 pod");
   // Without a host a browser sends the address.
   assert.deepEqual(new Set(asked), new Set(["app2.com", unknownHost, address]));
 });
@@ -56,7 +57,7 @@ test("a pod that never answers is given up on after a bounded number of requests
     if (host === "app2.com") requests++;
     return answer("app2", requests % 2 ? "a" : "b");
   });
-  assert.deepEqual(pods.get("app2"), "2 different pods");
+  assert.deepEqual(pods.get("default/app2"), "2 different pods");
   assert.equal(requests, 3 * 20 + 1);
 });
 
@@ -64,7 +65,22 @@ test("another app's pods do not count", async () => {
   const { pods } = await askIngress([app("app2", 1, "app2.com")], ["address"], async () =>
     answer("app3", "z"),
   );
-  assert.deepEqual(pods.get("app2"), "0 different pods");
+  assert.deepEqual(pods.get("default/app2"), "0 different pods");
+});
+
+test("an app of the same name in another namespace is told apart", async () => {
+  const elsewhere = {
+    ...answer("app2", "a"),
+    body: JSON.stringify({ ...JSON.parse(answer("app2", "a").body), namespace: "dev" }),
+  };
+  assert.equal(describeAnswer(elsewhere), "app2 1.0.0 in dev");
+  const own = app("app2", 1, "app2.com");
+  const { pods } = await askIngress(
+    [own, { ...own, namespace: "dev", host: "dev.com" }],
+    ["address"],
+    async () => elsewhere,
+  );
+  assert.deepEqual(Object.fromEntries(pods), { "default/app2": "0 different pods", "dev/app2": "1 pod" });
 });
 
 test("where nothing answers, the reason is kept and nothing is asked again and again", async () => {
@@ -74,7 +90,7 @@ test("where nothing answers, the reason is kept and nothing is asked again and a
     throw new Error("connection refused");
   });
   assert.equal(answers.get(answerKey("address", "app2.com")), "no answer: connection refused");
-  assert.deepEqual(pods.get("app2"), "no answer: connection refused");
+  assert.deepEqual(pods.get("default/app2"), "no answer: connection refused");
   assert.equal(requests, 3 + 3);
 });
 

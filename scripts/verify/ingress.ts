@@ -7,8 +7,17 @@ import { type Answer, ask } from "./check.ts";
 export type IngressAddress = string;
 
 /** What an app says of itself when it is asked for JSON. */
-const selfSchema = z.object({ app: z.string(), version: z.string(), pod: z.string() });
+const selfSchema = z.object({
+  app: z.string(),
+  version: z.string(),
+  namespace: z.string().default("default"),
+  pod: z.string(),
+});
 export type Self = z.output<typeof selfSchema>;
+
+/** Which app it is, in few words; two namespaces may have one of the same name. */
+export const describeApp = ({ app, version, namespace }: Omit<Self, "pod">): string =>
+  `${app} ${version}${namespace === "default" ? "" : ` in ${namespace}`}`;
 
 /** How a request is sent; tests put their own in its place. */
 export type Get = (address: IngressAddress, host: string | undefined) => Promise<HttpAnswer>;
@@ -24,12 +33,16 @@ export const unknownHost = "no-such-app.invalid";
 export interface IngressFindings {
   /** By `answerKey`: who answered, or why nobody did. */
   readonly answers: ReadonlyMap<string, string>;
-  /** For each app that should have pods: how many of them answered, or why none did. */
+  /** By `appKey`, for each app that should have pods: how many of them answered, or why none did. */
   readonly pods: ReadonlyMap<string, string>;
 }
 
 export const answerKey = (address: IngressAddress, host: string | undefined): string =>
   `${address} ${host ?? ""}`;
+
+/** Tells an app from those of the same name in other namespaces. */
+export const appKey = ({ namespace, name }: Pick<App, "namespace" | "name">): string =>
+  `${namespace}/${name}`;
 
 /** Most requests for each replica until all of them must have answered. */
 export const requestsPerReplica = 20;
@@ -50,12 +63,10 @@ export async function askIngress(
     }),
   );
   const [first] = addresses;
-  const counts = apps.map(async ({ name, host, replicas }) => {
-    if (replicas === 0 || first === undefined) return;
-    pods.set(
-      name,
-      inWords(await ask(() => meetPods(name, replicas, () => send(first, host))), differentPods),
-    );
+  const counts = apps.map(async (app) => {
+    if (app.replicas === 0 || first === undefined) return;
+    const met = await ask(() => meetPods(app, () => send(first, app.host)));
+    pods.set(appKey(app), inWords(met, differentPods));
   });
   await Promise.all([...questions, ...counts]);
   return { answers, pods };
@@ -70,7 +81,7 @@ export const differentPods = (count: number): string => (count === 1 ? "1 pod" :
 /** Who answered, in few words: an app with its version, or else the status. */
 export function describeAnswer({ status, body }: HttpAnswer): string {
   const self = parseSelf(body);
-  return status === 200 && self ? `${self.app} ${self.version}` : `status ${status}`;
+  return status === 200 && self ? describeApp(self) : `status ${status}`;
 }
 
 function parseSelf(body: string): Self | undefined {
@@ -81,7 +92,10 @@ function parseSelf(body: string): Self | undefined {
   }
 }
 
-async function meetPods(app: string, replicas: number, send: () => Promise<HttpAnswer>): Promise<number> {
+async function meetPods(
+  { name, namespace, replicas }: App,
+  send: () => Promise<HttpAnswer>,
+): Promise<number> {
   const pods = new Set<string>();
   let requests = 0;
   while (pods.size < replicas && requests < replicas * requestsPerReplica) {
@@ -89,7 +103,7 @@ async function meetPods(app: string, replicas: number, send: () => Promise<HttpA
     requests += batch.length;
     for (const { body } of batch) {
       const self = parseSelf(body);
-      if (self?.app === app) pods.add(self.pod);
+      if (self?.app === name && self.namespace === namespace) pods.add(self.pod);
     }
   }
   return pods.size;

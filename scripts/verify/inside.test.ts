@@ -21,7 +21,7 @@ async function serve(t: TestContext, body: string | undefined, status = 200): Pr
 
 test("the program runs by itself, as it does in a pod", async (t) => {
   const url = await serve(t, '{"pod":"app2-a"}');
-  const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url] });
+  const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url], barred: [] });
   const { stdout } = await execa(process.execPath, ["--eval", program, questions]);
   assert.deepEqual(parseAnswers(stdout), { names: { "127.0.0.1": "127.0.0.1" }, urls: { [url]: "app2-a" } });
 });
@@ -33,14 +33,24 @@ test("what is no app's answer is told by its status, what did not come by its re
   await new Promise<void>((ready) => closed.listen(0, "127.0.0.1", ready));
   const gone = `http://127.0.0.1:${(closed.address() as AddressInfo).port}/`;
   await new Promise((done) => closed.close(done));
-  const { urls } = await look({ names: [], urls: [other, silent, gone] }, 200);
+  const { urls } = await look({ names: [], urls: [other, silent, gone], barred: [] }, 200, 200);
   assert.equal(urls[other], "404");
   assert.match(urls[silent] ?? "", /timeout/);
   assert.equal(urls[gone], "ECONNREFUSED");
 });
 
+test("what should not answer is given up on sooner, and told when it answers", async (t) => {
+  const silent = await serve(t, undefined);
+  const open = await serve(t, '{"pod":"app2-a"}');
+  const began = performance.now();
+  const { urls } = await look({ names: [], urls: [], barred: [silent, open] }, 60_000, 200);
+  assert.ok(performance.now() - began < 5000);
+  assert.match(urls[silent] ?? "", /timeout/);
+  assert.equal(urls[open], "app2-a");
+});
+
 test("a name that is none has a reason for an address", async () => {
-  const { names } = await look({ names: ["not a name"], urls: [] }, 2000);
+  const { names } = await look({ names: ["not a name"], urls: [], barred: [] }, 2000, 2000);
   assert.match(names["not a name"] ?? "", /^E[A-Z_]+$|no answer/);
 });
 

@@ -11,6 +11,8 @@ export interface Questions {
   readonly names: readonly string[];
   /** URLs to get. */
   readonly urls: readonly string[];
+  /** URLs that should not answer; they are given up on sooner. */
+  readonly barred: readonly string[];
 }
 
 const answersSchema = z.object({
@@ -26,7 +28,7 @@ export type AskPod = (pod: Pod, questions: Questions) => Promise<Answers>;
 
 /** A JavaScript program that looks around and prints its answers; Node.js has taken the types out of `look` already. */
 export const program = `
-  (${look})(JSON.parse(process.argv[1]), 5000).then((answers) =>
+  (${look})(JSON.parse(process.argv[1]), 5000, 2000).then((answers) =>
     process.stdout.write(JSON.stringify(answers), () => process.exit(0)));
 `;
 

@@ -56,7 +56,13 @@ const schemas = {
     spec: z.object({ replicas: z.int().default(1) }),
     status: z.object({ readyReplicas: z.int().default(0), replicas: z.int().default(0) }),
   }),
-  service: z.object({ metadata, spec: z.object({ clusterIP: z.string().default("None") }) }),
+  service: z.object({
+    metadata,
+    spec: z.object({
+      clusterIP: z.string().default("None"),
+      ports: z.array(z.object({ name: z.string().optional(), nodePort: z.int().optional() })).default([]),
+    }),
+  }),
   endpointSlice: z.object({
     metadata,
     endpoints: z
@@ -73,10 +79,17 @@ const schemas = {
     metadata,
     status: z.object({
       loadBalancer: z
-        .object({ ingress: z.array(z.object({ ip: z.string().optional() })).default([]) })
+        .object({
+          // A load balancer has an address or, as Docker Desktop's `localhost`, a name.
+          ingress: z
+            .array(z.object({ ip: z.string().optional(), hostname: z.string().optional() }))
+            .default([]),
+        })
         .default({ ingress: [] }),
     }),
   }),
+  ingressClass: z.object({ metadata }),
+  resourceQuota: z.object({ metadata, spec: z.object({ hard: strings }) }),
 } as const;
 
 export type Node = z.output<typeof schemas.node>;
@@ -85,6 +98,8 @@ export type Deployment = z.output<typeof schemas.deployment>;
 export type Service = z.output<typeof schemas.service>;
 export type EndpointSlice = z.output<typeof schemas.endpointSlice>;
 export type Ingress = z.output<typeof schemas.ingress>;
+export type IngressClass = z.output<typeof schemas.ingressClass>;
+export type ResourceQuota = z.output<typeof schemas.resourceQuota>;
 
 /** Reads of the API server that the checks need; each throws an Error that says why there is no answer. */
 export interface KubernetesApi {
@@ -96,6 +111,8 @@ export interface KubernetesApi {
   services(namespace: string): Promise<Service[]>;
   endpointSlices(namespace: string): Promise<EndpointSlice[]>;
   ingresses(namespace: string): Promise<Ingress[]>;
+  ingressClasses(): Promise<IngressClass[]>;
+  resourceQuotas(namespace: string): Promise<ResourceQuota[]>;
 }
 
 /** How to reach and be trusted by an API server. */
@@ -219,6 +236,9 @@ export function connect({ server, token, ...tls }: KubeAccess): KubernetesApi & 
       list(`/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`, schemas.endpointSlice),
     ingresses: (namespace) =>
       list(`/apis/networking.k8s.io/v1/namespaces/${namespace}/ingresses`, schemas.ingress),
+    ingressClasses: () => list("/apis/networking.k8s.io/v1/ingressclasses", schemas.ingressClass),
+    resourceQuotas: (namespace) =>
+      list(`/api/v1/namespaces/${namespace}/resourcequotas`, schemas.resourceQuota),
     close: () => agent.destroy(),
   };
 }

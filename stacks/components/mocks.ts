@@ -26,7 +26,13 @@ export const mockEngine = (): Promise<void> =>
 /** The resources that `create` makes, components left out, in the order they are made. */
 export async function resourcesOf(create: () => unknown): Promise<readonly Made[]> {
   made.length = 0;
-  create();
+  await create();
   await pulumi.runtime.disconnect();
   return made.filter(({ type }) => !type.startsWith("k3s-lab:"));
+}
+
+/** The inputs of what a component made, by kind. */
+export async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
+  const resources = await resourcesOf(create);
+  return Object.fromEntries(resources.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
 }

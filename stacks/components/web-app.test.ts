@@ -1,15 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Made, mockEngine, resourcesOf } from "./mocks.ts";
+import { manifests, mockEngine } from "./mocks.ts";
 
 await mockEngine();
 const { WebApp } = await import("./web-app.ts");
-
-/** The inputs of what a component made, by kind. */
-async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
-  const made = await resourcesOf(create);
-  return Object.fromEntries(made.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));
-}
 
 const image = "k3s-lab/web:1";
 
@@ -47,6 +41,30 @@ test("a host becomes an Ingress rule to the app's own Service", async () => {
     metadata,
     spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
   });
+});
+
+test("a resource may be named otherwise than its app", async () => {
+  const { Deployment, Ingress } = await manifests(
+    () =>
+      new WebApp("dev-app1", {
+        image,
+        version: "1",
+        appName: "app1",
+        namespace: "dev",
+        ingressClass: "nginx",
+        awaitAddress: false,
+      }),
+  );
+  const labels = { "app.kubernetes.io/name": "app1", "app.kubernetes.io/part-of": "k3s-lab" };
+  assert.deepEqual(Deployment?.metadata, { name: "app1", namespace: "dev", labels });
+  assert.deepEqual(Ingress?.metadata, {
+    name: "app1",
+    namespace: "dev",
+    labels,
+    annotations: { "pulumi.com/skipAwait": "true" },
+  });
+  const { spec } = Ingress as unknown as { spec: { ingressClassName: string } };
+  assert.equal(spec.ingressClassName, "nginx");
 });
 
 test("without a host the rule matches every request", async () => {

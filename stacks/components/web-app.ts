@@ -5,7 +5,9 @@ const port = 8080;
 
 /** What a `WebApp` is made from. */
 export interface WebAppArgs {
-  /** The image that every node already holds. */
+  /** Name of the app, of its Deployment, Service and Ingress. Default: the resource's name. */
+  readonly appName?: string;
+  /** The image that every node already holds, or can pull. */
   readonly image: pulumi.Input<string>;
   /** Shown on the page; a new version is rolled out without downtime. */
   readonly version: pulumi.Input<string>;
@@ -17,7 +19,12 @@ export interface WebAppArgs {
   readonly host?: pulumi.Input<string> | undefined;
   /** IngressClass. Default: `traefik`, which K3s brings. */
   readonly ingressClass?: pulumi.Input<string>;
+  /** Whether the Ingress is there only once it has an address. Default: true; false where none may ever come. */
+  readonly awaitAddress?: boolean;
 }
+
+/** Tells Pulumi not to wait for the address that a load balancer would give. */
+export const skipAwait = { "pulumi.com/skipAwait": "true" } as const;
 
 /**
  * One web app behind the Ingress controller: a Deployment, its Service, and an Ingress that routes a host to it.
@@ -29,20 +36,21 @@ export class WebApp extends pulumi.ComponentResource {
 
   constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:WebApp", name, {}, opts);
-    const namespace = args.namespace ?? "default";
-    const labels = { "app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "k3s-lab" };
+    const { appName = name, namespace = "default" } = args;
+    const labels = { "app.kubernetes.io/name": appName, "app.kubernetes.io/part-of": "k3s-lab" };
+    const metadata = { name: appName, namespace, labels };
 
     new k8s.apps.v1.Deployment(
       name,
       {
-        metadata: { name, namespace, labels },
+        metadata,
         spec: {
           replicas: args.replicas ?? 1,
           revisionHistoryLimit: 5,
           // A new pod must be ready before an old one goes: no request is lost in a rollout.
           strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
           selector: { matchLabels: labels },
-          template: { metadata: { labels }, spec: podSpec(name, labels, args) },
+          template: { metadata: { labels }, spec: podSpec(appName, labels, args) },
         },
       },
       { parent: this },
@@ -51,7 +59,7 @@ export class WebApp extends pulumi.ComponentResource {
     const service = new k8s.core.v1.Service(
       name,
       {
-        metadata: { name, namespace, labels },
+        metadata,
         spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
       },
       { parent: this },
@@ -65,7 +73,7 @@ export class WebApp extends pulumi.ComponentResource {
     new k8s.networking.v1.Ingress(
       name,
       {
-        metadata: { name, namespace, labels },
+        metadata: { ...metadata, ...((args.awaitAddress ?? true) ? {} : { annotations: skipAwait }) },
         spec: {
           ingressClassName: args.ingressClass ?? "traefik",
           rules: [{ ...(args.host === undefined ? {} : { host: args.host }), http: { paths: [path] } }],

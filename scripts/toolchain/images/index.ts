@@ -19,7 +19,7 @@ export interface ImageTools {
 }
 
 /** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
-const systemImageRefs = {
+export const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
   traefik: "rancher/mirrored-library-traefik:2.9.4",

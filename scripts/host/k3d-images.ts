@@ -1,0 +1,86 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../errors.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { registryImage } from "../toolchain/images/registry.ts";
+import { tools } from "../toolchain/tools.ts";
+import { imageExists, shortHash } from "./machine-image.ts";
+
+const recipe = join(root, "stacks", "k3d", "image");
+
+/** What `lab env` and the stack `k3d` need to know of k3d's images. */
+export interface K3dImageSettings {
+  /** Image of the nodes, where it was built here. */
+  readonly k3dImage?: string;
+  /** Image of k3d's helper container, where it was built here. */
+  readonly k3dToolsImage?: string;
+  /** Image of k3d's registry, where it was made here. */
+  readonly k3dRegistryImage?: string;
+  /** Whether k3d's load balancer is here. */
+  readonly k3dLoadBalancer: boolean;
+}
+
+/**
+ * Builds the image that k3d makes nodes and its helper container from, out of the machines' image: the same K3s, the same
+ * images in its store. Does nothing where the same was built before.
+ */
+export async function buildK3dImages(
+  machineImage: string,
+  { registry }: { readonly registry: boolean },
+  progress: Progress,
+): Promise<K3dImageSettings> {
+  const files = await Promise.all(
+    ["Dockerfile", "k3s", "tools", "config.yaml"].map((file) => readFile(join(recipe, file), "utf8")),
+  );
+  const tag = `k3s-lab/k3d:${shortHash([machineImage, ...files])}`;
+  if (!(await imageExists(tag))) {
+    progress("building the image of k3d's nodes");
+    const { failed, all } = await execa(
+      "docker",
+      ["build", "--quiet", "--network", "none", "--build-arg", `machine=${machineImage}`, "--tag", tag, recipe],
+      { all: true, reject: false, stdin: "ignore" },
+    );
+    if (failed) throw new LabError(`The image of k3d's nodes could not be built:\n${all}`);
+  }
+  return {
+    k3dImage: tag,
+    k3dToolsImage: tag,
+    ...(registry ? { k3dRegistryImage: await loadRegistryImage(progress) } : {}),
+    k3dLoadBalancer: false,
+  };
+}
+
+async function loadRegistryImage(progress: Progress): Promise<string> {
+  const { path, ref } = await registryImage(progress);
+  if (!(await imageExists(ref))) {
+    progress("loading the registry's image");
+    await execa("docker", ["load", "--quiet", "--input", path], { stdin: "ignore" });
+  }
+  return ref;
+}
+
+/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is made anew. */
+export async function pullK3dImages(images: readonly string[], progress: Progress): Promise<K3dImageSettings> {
+  const helper = (name: string) => `ghcr.io/k3d-io/k3d-${name}:${tools.k3d.version.replace(/^v/, "")}`;
+  await Promise.all([...images, helper("tools")].map((image) => pull(image, progress)));
+  const k3dLoadBalancer = await pull(helper("proxy"), progress).then(
+    () => true,
+    () => false,
+  );
+  return { k3dLoadBalancer };
+}
+
+async function pull(image: string, progress: Progress): Promise<void> {
+  if (await imageExists(image)) return;
+  progress(`pulling ${image}`);
+  const { failed, stderr } = await execa("docker", ["pull", "--quiet", image], {
+    reject: false,
+    stdin: "ignore",
+  });
+  if (failed)
+    throw new LabError(
+      `The image ${image} cannot be pulled: ${stderr.trim().split("\n").at(-1)}. Name one that can be had in the k3d config file.`,
+    );
+}

@@ -1,0 +1,42 @@
+import type { Progress } from "./progress.ts";
+import { systemImages } from "./toolchain/images/index.ts";
+import type { InstalledTool, ToolName } from "./toolchain/install.ts";
+
+/** What K3s's own images, and flannel, are made of where K3s does not bring them. */
+export const imageTools = [
+  "coredns",
+  "traefik",
+  "helm",
+  "metrics-server",
+  "local-path-provisioner",
+  "flannel",
+] as const;
+
+/** The path of a file of an installed tool; an Error where it was not installed. */
+export type ToolFile = (tool: ToolName, name: string) => string;
+
+/** Finds files of installed tools. */
+export const toolFile =
+  (tools: Readonly<Partial<Record<ToolName, InstalledTool>>>): ToolFile =>
+  (tool, name) => {
+    const path = tools[tool]?.files[name];
+    if (path === undefined) throw new Error(`the tool ${tool} was not installed with ${name}`);
+    return path;
+  };
+
+/** An archive of the images that K3s asks for: the one that was released with it, else one that is built here. */
+export async function systemArchive(k3s: InstalledTool, file: ToolFile, progress: Progress): Promise<string> {
+  const released = k3s.files["k3s-airgap-images.tar.gz"];
+  if (released !== undefined) return released;
+  const { path } = await systemImages(
+    {
+      coredns: file("coredns", "coredns"),
+      traefik: file("traefik", "traefik"),
+      helm: file("helm", "helm"),
+      metricsServer: file("metrics-server", "metrics-server"),
+      localPathProvisioner: file("local-path-provisioner", "local-path-provisioner"),
+    },
+    { progress },
+  );
+  return path;
+}

@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { manifests, mockEngine } from "./mocks.ts";
+
+await mockEngine();
+const { AppNamespace } = await import("./app-namespace.ts");
+
+const labels = { "app.kubernetes.io/part-of": "k3s-lab" };
+const metadata = { name: "dev", namespace: "dev", labels };
+
+const Namespace = {
+  apiVersion: "v1",
+  kind: "Namespace",
+  metadata: { name: "dev", labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted" } },
+};
+const NetworkPolicy = (from: string) => ({
+  apiVersion: "networking.k8s.io/v1",
+  kind: "NetworkPolicy",
+  metadata,
+  spec: {
+    podSelector: {},
+    policyTypes: ["Ingress"],
+    ingress: [
+      {
+        from: [
+          { podSelector: {} },
+          { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": from } } },
+        ],
+      },
+    ],
+  },
+});
+
+test("a namespace has its quota, and its pods are asked by itself and the Ingress controller alone", async () => {
+  const made = await manifests(
+    () =>
+      new AppNamespace("dev", { quota: { pods: 10, cpu: "1", memory: "2Gi" }, ingressNamespace: "traefik" }),
+  );
+  assert.deepEqual(made, {
+    Namespace,
+    ResourceQuota: {
+      apiVersion: "v1",
+      kind: "ResourceQuota",
+      metadata,
+      spec: { hard: { pods: "10", "requests.cpu": "1", "limits.memory": "2Gi" } },
+    },
+    LimitRange: {
+      apiVersion: "v1",
+      kind: "LimitRange",
+      metadata,
+      spec: {
+        limits: [
+          { type: "Container", defaultRequest: { cpu: "25m", memory: "48Mi" }, default: { memory: "128Mi" } },
+        ],
+      },
+    },
+    NetworkPolicy: NetworkPolicy("traefik"),
+  });
+});
+
+test("without a quota it is isolated still; K3s has its Ingress controller in kube-system", async () => {
+  assert.deepEqual(await manifests(() => new AppNamespace("dev")), {
+    Namespace,
+    NetworkPolicy: NetworkPolicy("kube-system"),
+  });
+});
+
+test("an open namespace without a quota is a namespace, no more", async () => {
+  assert.deepEqual(await manifests(() => new AppNamespace("dev", { isolated: false })), { Namespace });
+});

@@ -1,0 +1,83 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { hardLimits, type Quota } from "../quota.ts";
+
+/** What an `AppNamespace` is made from. */
+export interface AppNamespaceArgs {
+  /** What its pods may take together. Default: as much as they like. */
+  readonly quota?: Quota | undefined;
+  /** Whether its pods take requests from itself and the Ingress controller alone. Default: true. */
+  readonly isolated?: boolean;
+  /** Namespace of the Ingress controller's pods. Default: kube-system, where K3s has its Traefik. */
+  readonly ingressNamespace?: string;
+}
+
+/**
+ * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and admission of
+ * pods without privileges alone.
+ */
+export class AppNamespace extends pulumi.ComponentResource {
+  /** The namespace's name, known once it is there. */
+  readonly name: pulumi.Output<string>;
+
+  constructor(name: string, args: AppNamespaceArgs = {}, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:AppNamespace", name, {}, opts);
+    const labels = { "app.kubernetes.io/part-of": "k3s-lab" };
+    const namespace = new k8s.core.v1.Namespace(
+      name,
+      { metadata: { name, labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted" } } },
+      { parent: this },
+    );
+    this.name = namespace.metadata.name;
+    const metadata = { name, namespace: this.name, labels };
+
+    const hard = hardLimits(args.quota ?? {});
+    if (Object.keys(hard).length > 0) {
+      new k8s.core.v1.ResourceQuota(name, { metadata, spec: { hard } }, { parent: this });
+      new k8s.core.v1.LimitRange(
+        name,
+        {
+          metadata,
+          spec: {
+            limits: [
+              {
+                type: "Container",
+                // A quota refuses pods that do not say what they take; `kubectl run` says nothing.
+                defaultRequest: { cpu: "25m", memory: "48Mi" },
+                default: { memory: "128Mi" },
+              },
+            ],
+          },
+        },
+        { parent: this },
+      );
+    }
+
+    if (args.isolated ?? true)
+      new k8s.networking.v1.NetworkPolicy(
+        name,
+        {
+          metadata,
+          spec: {
+            podSelector: {},
+            policyTypes: ["Ingress"],
+            ingress: [
+              {
+                from: [
+                  { podSelector: {} },
+                  {
+                    // Every namespace carries its name as this label, set by the API server.
+                    namespaceSelector: {
+                      matchLabels: { "kubernetes.io/metadata.name": args.ingressNamespace ?? "kube-system" },
+                    },
+                  },
+                ],
+              },
+            ],
+          },
+        },
+        { parent: this },
+      );
+    this.registerOutputs({ name: this.name });
+  }
+}

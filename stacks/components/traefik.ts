@@ -1,0 +1,153 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { systemImageRefs } from "../../scripts/toolchain/images/index.ts";
+import { managedTraefik } from "../config.ts";
+import { AppNamespace } from "./app-namespace.ts";
+import { skipAwait } from "./web-app.ts";
+
+const { namespace, ingressClass } = managedTraefik;
+
+/** Ports inside the pod; below 1024 they would take a capability. */
+const ports = { web: 8000, websecure: 8443, traefik: 9000 } as const;
+
+/** What `Traefik` is made from. */
+export interface TraefikArgs {
+  /** Image of Traefik 2. Default: the one that K3s uses, which its nodes hold already. */
+  readonly image?: pulumi.Input<string>;
+}
+
+/**
+ * The lab's own Ingress controller, for clusters that have none: Traefik in its namespace, the IngressClass it serves,
+ * and a Service that a load balancer, or each node on its node ports, leads to. It reads Ingresses alone, no resources
+ * of its own.
+ */
+export class Traefik extends pulumi.ComponentResource {
+  /** The IngressClass, known once Traefik serves it. */
+  readonly ingressClass: pulumi.Output<string>;
+
+  constructor(name: string, args: TraefikArgs = {}, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:Traefik", name, {}, opts);
+    const child = { parent: this };
+    const selector = { "app.kubernetes.io/name": "traefik", "app.kubernetes.io/part-of": "k3s-lab" };
+    // The stack tells this controller from one that another stack brought.
+    const labels = { ...selector, "app.kubernetes.io/instance": pulumi.getStack() };
+
+    const { name: made } = new AppNamespace(namespace, { isolated: false }, child);
+    const metadata = { name: "traefik", namespace: made, labels };
+    // These belong to the whole cluster, where somebody else may have a "traefik".
+    const clusterWide = { name: "k3s-lab-traefik", labels };
+
+    const account = new k8s.core.v1.ServiceAccount(name, { metadata }, child);
+    const role = new k8s.rbac.v1.ClusterRole(name, { metadata: clusterWide, rules }, child);
+    const binding = new k8s.rbac.v1.ClusterRoleBinding(
+      name,
+      {
+        metadata: clusterWide,
+        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role.metadata.name },
+        subjects: [{ kind: "ServiceAccount", name: account.metadata.name, namespace: made }],
+      },
+      child,
+    );
+    const served = new k8s.networking.v1.IngressClass(
+      name,
+      {
+        metadata: { name: ingressClass, labels },
+        spec: { controller: "traefik.io/ingress-controller" },
+      },
+      child,
+    );
+    new k8s.core.v1.Service(
+      name,
+      {
+        // Where nobody gives addresses to load balancers this one never gets any; its node ports answer all the same.
+        metadata: { ...metadata, annotations: skipAwait },
+        spec: {
+          type: "LoadBalancer",
+          selector,
+          ports: [
+            { name: "web", port: 80, targetPort: "web" },
+            { name: "websecure", port: 443, targetPort: "websecure" },
+          ],
+        },
+      },
+      child,
+    );
+    const deployment = new k8s.apps.v1.Deployment(
+      name,
+      {
+        metadata,
+        spec: {
+          replicas: 1,
+          strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+          selector: { matchLabels: selector },
+          template: {
+            metadata: { labels },
+            spec: {
+              serviceAccountName: account.metadata.name,
+              enableServiceLinks: false,
+              securityContext: {
+                runAsNonRoot: true,
+                runAsUser: 65532,
+                runAsGroup: 65532,
+                seccompProfile: { type: "RuntimeDefault" },
+              },
+              containers: [container(args.image ?? systemImageRefs.traefik)],
+            },
+          },
+        },
+      },
+      // Without its rights it would start and see nothing.
+      { ...child, dependsOn: [binding, served] },
+    );
+    this.ingressClass = pulumi.all([served.metadata.name, deployment.id]).apply(([className]) => className);
+    this.registerOutputs({ ingressClass: this.ingressClass });
+  }
+}
+
+/** What Traefik's `kubernetesingress` provider reads, and the one thing that it writes. */
+const rules: k8s.types.input.rbac.v1.PolicyRule[] = [
+  {
+    apiGroups: [""],
+    resources: ["services", "endpoints", "secrets", "nodes"],
+    verbs: ["get", "list", "watch"],
+  },
+  { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"] },
+  {
+    apiGroups: ["extensions", "networking.k8s.io"],
+    resources: ["ingresses", "ingressclasses"],
+    verbs: ["get", "list", "watch"],
+  },
+  { apiGroups: ["extensions", "networking.k8s.io"], resources: ["ingresses/status"], verbs: ["update"] },
+];
+
+function container(image: pulumi.Input<string>): k8s.types.input.core.v1.Container {
+  const ping = { path: "/ping", port: "traefik" };
+  return {
+    name: "traefik",
+    image,
+    imagePullPolicy: "IfNotPresent",
+    args: [
+      // A lab calls nobody.
+      "--global.checknewversion=false",
+      "--global.sendanonymoususage=false",
+      ...Object.entries(ports).map(
+        ([entryPoint, port]) => `--entrypoints.${entryPoint}.address=:${port}/tcp`,
+      ),
+      "--entrypoints.websecure.http.tls=true",
+      "--ping=true",
+      "--providers.kubernetesingress=true",
+      `--providers.kubernetesingress.ingressclass=${ingressClass}`,
+      `--providers.kubernetesingress.ingressendpoint.publishedservice=${namespace}/traefik`,
+    ],
+    ports: Object.entries(ports).map(([entryPoint, containerPort]) => ({ name: entryPoint, containerPort })),
+    startupProbe: { httpGet: ping, periodSeconds: 1, failureThreshold: 60 },
+    readinessProbe: { httpGet: ping, periodSeconds: 5 },
+    livenessProbe: { httpGet: ping, periodSeconds: 10, failureThreshold: 3 },
+    resources: { requests: { cpu: "50m", memory: "64Mi" }, limits: { memory: "256Mi" } },
+    securityContext: {
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ["ALL"] },
+    },
+  };
+}

@@ -1,0 +1,33 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { hardLimits, parseQuantity } from "./quota.ts";
+
+const quantities: readonly (readonly [string, number | undefined])[] = [
+  ["500m", 0.5],
+  ["1000m", 1],
+  ["2", 2],
+  ["0.1", 0.1],
+  ["100m", 0.1],
+  ["512Mi", 2 ** 29],
+  ["1024Mi", 2 ** 30],
+  ["1Gi", 2 ** 30],
+  ["128k", 128_000],
+  ["", undefined],
+  ["-1", undefined],
+  ["1 Gi", undefined],
+  ["2GB", undefined],
+  ["2gi", undefined],
+  ["1e3", undefined],
+  ["constructor", undefined],
+];
+for (const [text, value] of quantities)
+  test(`the quantity "${text}" is ${value}`, () => assert.equal(parseQuantity(text), value));
+
+test("a quota limits what it names and nothing else", () => {
+  assert.deepEqual(hardLimits({ pods: 10, cpu: "500m", memory: "2Gi" }), {
+    pods: "10",
+    "requests.cpu": "500m",
+    "limits.memory": "2Gi",
+  });
+  assert.deepEqual(hardLimits({ memory: "2Gi" }), { "limits.memory": "2Gi" });
+});
