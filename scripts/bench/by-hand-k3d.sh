@@ -2,7 +2,7 @@
 # The k3d lab by hand, as fast as plain tools bring it up: by-hand-k3d.sh up | down
 # `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
 #   BENCH_DIR           a folder of its own: the kubeconfig
-#   LAB_K3D_IMAGE       image of the nodes; where it is not set, k3d takes its own
+#   LAB_K3D_IMAGE       image of the nodes; where it is empty, k3d takes its own
 #   APP_IMAGES, APP_REF archive and name of the apps' image
 #   PATH                has k3d, kubectl, curl
 set -euo pipefail

@@ -1,4 +1,6 @@
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { parse } from "yaml";
 import { appImage } from "../../apps/web/image.ts";
 import { readStackFile } from "../../stacks/config.ts";
 import { labVariables } from "../environment.ts";
@@ -50,8 +52,9 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     address: async () => "127.0.0.1:8081",
     goals: { answering: 1.1, upAgain: 6, down: 10 },
     script: "by-hand-k3d.sh",
-    // `labVariables` names the image of the nodes.
-    images: async () => ({}),
+    images: async (settings) => ({
+      LAB_K3D_IMAGE: labVariables(settings).LAB_K3D_IMAGE ?? (await imageOfK3dFile("stacks/k3d.yaml")),
+    }),
   },
 };
 
@@ -94,6 +97,12 @@ async function routesOf(stack: string): Promise<readonly Route[]> {
 
 /** The path of a script that brings a substrate up by hand. */
 export const scriptOf = ({ script }: Substrate): string => join(import.meta.dirname, script);
+
+/** The image of the nodes that a configuration file of k3d names; none where k3d takes its own. */
+async function imageOfK3dFile(file: string): Promise<string> {
+  const { image = "" } = parse(await readFile(join(root, file), "utf8")) as { image?: string };
+  return image;
+}
 
 /** K3s's own images as it was released, or as they were built here. */
 async function systemArchive(progress: Progress): Promise<string> {
