@@ -11,6 +11,7 @@ const verbs: Record<string, string> = {
   tools: "show, install and check the tools that the stacks need",
   test: "run the tests",
   bench: "time the lab against the same steps by hand",
+  compare: "K3s or K3d? measure both on this computer: time, memory, disk",
 };
 
 const program = new Command("lab").description("A reproducible Kubernetes lab.").showHelpAfterError();

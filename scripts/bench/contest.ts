@@ -1,57 +1,39 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
-import { BlockList } from "node:net";
+import { BlockList, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
-import { appImage } from "../../apps/web/image.ts";
 import { readStackFile } from "../../stacks/config.ts";
-import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
 import { ensureDocker } from "../host/docker.ts";
 import { readHostSettings } from "../host-settings.ts";
-import { get } from "../http.ts";
 import { labDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { systemImages } from "../toolchain/images/index.ts";
-import { installTools } from "../toolchain/install.ts";
 import type { Contest } from "./index.ts";
-import { type TimedCommand, timed, untilAnswering } from "./timed.ts";
+import { appsWatch, byHandEnvironment, type Substrate, scriptOf, substrates } from "./substrates.ts";
+import { timed } from "./timed.ts";
 
-const lab = join(root, "scripts", "lab");
-const byHandScript = join(import.meta.dirname, "by-hand.sh");
+/** The door to the lab, as a person calls it. */
+export const lab = join(root, "scripts", "lab");
 
-/** Where the by-hand way keeps its key, token and Vagrant state. */
+/** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
 const byHandDir = join(labDir, "by-hand");
 
 /** The two ways on this computer. @param log gets all that they print, each line with its time. */
-export async function realContest(log: string, progress: Progress): Promise<Contest> {
-  const [{ apps }, { machines }] = await Promise.all([
-    readStackFile("apps", root),
-    readStackFile("cluster", root),
-  ]);
-  const [address = ""] = machines.map(({ ip }) => ip);
-  const watch: TimedCommand["watch"] = (signal) =>
-    untilAnswering(
-      apps,
-      (host) =>
-        get(`http://${address}/`, {
-          headers: { accept: "application/json", ...(host ? { host } : {}) },
-          timeout: 1000,
-        }),
-      signal,
-    );
-  const run = (args: readonly string[]) => timed({ file: lab, args, log });
-  const up = () => timed({ file: lab, args: ["up"], log, watch });
-  const down = () => run(["down"]);
+export async function realContest(substrate: Substrate, log: string, progress: Progress): Promise<Contest> {
+  const { stacks } = substrate;
+  const script = scriptOf(substrate);
+  const watch = await appsWatch(substrate);
+  const up = () => timed({ file: lab, args: ["up", ...stacks], log, watch });
+  const down = () => timed({ file: lab, args: ["down", ...stacks], log });
   let env: Readonly<Record<string, string>> = {};
 
   return {
     prepare: async () => {
-      await mkdir(dirname(log), { recursive: true, mode: 0o700 });
-      await rm(log, { force: true });
+      await startLog(log);
       try {
         await up();
-        env = await byHandEnvironment(progress);
+        env = await byHandEnvironment(substrate, byHandDir, await readHostSettings(), progress);
       } finally {
         await down();
       }
@@ -60,67 +42,40 @@ export async function realContest(log: string, progress: Progress): Promise<Cont
       const dockerHost = await ensureDocker(progress);
       if (dockerHost !== undefined) env = { ...env, DOCKER_HOST: dockerHost };
     },
-    byHand: () => timed({ file: byHandScript, args: ["up"], env, log, watch }),
+    byHand: () => timed({ file: script, args: ["up"], env, log, watch }),
     cleanByHand: async () => {
-      await execa(byHandScript, ["down"], { env, stdin: "ignore" });
+      await execa(script, ["down"], { env, stdin: "ignore" });
     },
     up,
     down,
   };
 }
 
-/** The by-hand way gets the very images that `lab up` used: only the way is compared. */
-async function byHandEnvironment(progress: Progress): Promise<Record<string, string>> {
-  const settings = await readHostSettings();
-  if (settings.machineImage === undefined)
-    throw new LabError(
-      `The benchmark compares machines of Vagrant's docker provider, and the lab used ${settings.provider ?? "none"}. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
-    );
-  const [system, app] = await Promise.all([systemArchive(progress), appImage({ progress })]);
-  return {
-    ...labVariables(settings),
-    BENCH_DIR: byHandDir,
-    SYSTEM_IMAGES: system,
-    APP_IMAGES: app.path,
-    APP_REF: app.ref,
-  };
-}
-
-/** K3s's own images as it was released, or as they were built here. */
-async function systemArchive(progress: Progress): Promise<string> {
-  const { k3s } = await installTools(["k3s"]);
-  const released = k3s.files["k3s-airgap-images.tar.gz"];
-  if (released !== undefined) return released;
-  const names = ["coredns", "traefik", "helm", "metrics-server", "local-path-provisioner"] as const;
-  const tools = await installTools(names);
-  const file = (name: (typeof names)[number]): string => tools[name].files[name] ?? "";
-  const { path } = await systemImages(
-    {
-      coredns: file("coredns"),
-      traefik: file("traefik"),
-      helm: file("helm"),
-      metricsServer: file("metrics-server"),
-      localPathProvisioner: file("local-path-provisioner"),
-    },
-    { progress },
-  );
-  return path;
+/** Begins a log of timed commands anew. */
+export async function startLog(file: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  await rm(file, { force: true });
 }
 
 /**
  * A lab that is up would be taken down, and would answer in the place of the one that is timed.
- * @throws LabError when there is one.
+ * @param verb the one that would take it down.
+ * @throws LabError (exit code 2) when there is one.
  */
-export async function refuseWhileUp(): Promise<void> {
-  const { network } = await readStackFile("cluster", root);
-  const sign = (await machinesOf(labDir)) ?? networkInUse(network);
-  if (sign)
+export async function refuseWhileUp(verb: string): Promise<void> {
+  const refuse = (sign: string, down: string) => {
     throw new LabError(
-      `A lab is up (${sign}), and the benchmark would take it down. Run \`scripts/lab down\` first.`,
+      `A lab is up (${sign}), and \`lab ${verb}\` would take it down. Run \`${down}\` first.`,
       {
         exitCode: 2,
       },
     );
+  };
+  const { network } = await readStackFile("cluster", root);
+  const machines = (await machinesOf(labDir)) ?? networkInUse(network);
+  if (machines) refuse(machines, "scripts/lab down");
+  const port = await portInUse(await substrates.k3d.address());
+  if (port) refuse(port, `scripts/lab down ${substrates.k3d.stacks.join(" ")}`);
 }
 
 /** The first machine that Vagrant has a note of, of any stack. @param directory the lab's folder. */
@@ -139,4 +94,16 @@ export function networkInUse(network: string, interfaces = networkInterfaces()):
     for (const { address, family } of addresses)
       if (family === "IPv4" && list.check(address)) return `the interface ${name} has ${address}`;
   return undefined;
+}
+
+/** Whether a program listens on an address of this computer. @param address host and port, such as 127.0.0.1:8081. */
+export async function portInUse(address: string): Promise<string | undefined> {
+  const [host = "", port = ""] = address.split(":");
+  const server = createServer();
+  const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
+  server.once("error", (error: NodeJS.ErrnoException) =>
+    error.code === "EADDRINUSE" ? resolve(`a program listens on ${address}`) : reject(error),
+  );
+  server.listen(Number(port), host, () => server.close(() => resolve(undefined)));
+  return promise;
 }

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parseAllDocuments } from "yaml";
 import { mockEngine, resourcesOf } from "../../stacks/components/mocks.ts";
-import { readStackFile } from "../../stacks/config.ts";
+import { readStackFile, stackFile } from "../../stacks/config.ts";
 import { root } from "../paths.ts";
 import { type Contest, compare } from "./index.ts";
 import type { Timing } from "./results.ts";
+import { type SubstrateName, substrateNames, substrates } from "./substrates.ts";
 
 /** Notes what is called; the call of that number fails. */
 function contest(failing = -1): { readonly calls: string[]; readonly contest: Contest } {
@@ -84,28 +86,57 @@ test("by hand the machines are those of the stack file", async () => {
 
 interface Manifest {
   readonly kind: string;
-  readonly metadata: { readonly name: string };
+  readonly metadata: { readonly name: string; readonly namespace?: string };
   readonly spec: { readonly replicas?: number; readonly template?: unknown };
 }
 
-/** What makes a difference in time: how many pods of what kind, and how they are reached. */
-const essence = ({ kind, metadata: { name }, spec }: Manifest) => [
-  `${kind} ${name}`,
+/** What makes a difference in time: how many pods of what kind, where, and how they are reached. */
+const essence = ({ kind, metadata: { name, namespace = "default" }, spec }: Manifest) => [
+  `${kind} ${namespace}/${name}`,
   kind === "Deployment" ? { replicas: spec.replicas, template: spec.template } : spec,
 ];
 
-test("by hand the apps are those that the stack deploys", async () => {
-  await mockEngine();
-  const { WebApp } = await import("../../stacks/components/web-app.ts");
-  const { apps } = await readStackFile("apps", root);
-  const resources = await resourcesOf(() =>
-    apps.map(({ name, ...app }) => new WebApp(name, { image: "app", ...app })),
-  );
-  const made = resources
-    .filter(({ type }) => type.startsWith("kubernetes:"))
-    .map(({ inputs }) => inputs as unknown as Manifest);
+const manifests: Readonly<Record<SubstrateName, string>> = { cluster: "apps.yaml", k3d: "apps-k3d.yaml" };
 
-  const text = await readFile(join(here, "apps.yaml"), "utf8");
-  const byHand = parseAllDocuments(text).map((one) => one.toJS() as Manifest);
-  assert.deepEqual(Object.fromEntries(byHand.map(essence)), Object.fromEntries(made.map(essence)));
+for (const name of substrateNames) {
+  const [, stack] = substrates[name].stacks;
+  const skip = existsSync(join(root, stackFile(stack))) ? false : `there is no ${stackFile(stack)}`;
+  test(`by hand the apps on ${name} are those that the stack deploys`, { skip }, async () => {
+    await mockEngine();
+    const { WebApp } = await import("../../stacks/components/web-app.ts");
+    const config = await readStackFile(stack, root);
+    assert.ok("apps" in config);
+    const resources = await resourcesOf(() =>
+      config.apps.map(({ name, ...app }) => new WebApp(name, { image: "app", ...app })),
+    );
+    const made = resources
+      .filter(({ type }) => type.startsWith("kubernetes:"))
+      .map(({ inputs }) => inputs as unknown as Manifest);
+
+    const text = await readFile(join(here, manifests[name]), "utf8");
+    const byHand = parseAllDocuments(text).map((one) => one.toJS() as Manifest);
+    const ofApps = byHand.filter(({ kind }) => ["Deployment", "Service", "Ingress"].includes(kind));
+    assert.equal(ofApps.length, 3 * config.apps.length);
+    assert.deepEqual(Object.fromEntries(ofApps.map(essence)), Object.fromEntries(made.map(essence)));
+  });
+}
+
+test("every app by hand on k3d is in a namespace that is made before it", async () => {
+  const text = await readFile(join(here, manifests.k3d), "utf8");
+  const made = new Set<string>();
+  for (const document of parseAllDocuments(text)) {
+    const { kind, metadata } = document.toJS() as Manifest;
+    if (kind === "Namespace") made.add(metadata.name);
+    else assert.ok(made.has(metadata.namespace ?? ""), `${kind} ${metadata.name} has a namespace`);
+  }
+  assert.deepEqual([...made], ["dev", "staging"]);
+});
+
+test("by hand on k3d every host is asked for by the script", async () => {
+  const script = await readFile(join(here, "by-hand-k3d.sh"), "utf8");
+  const text = await readFile(join(here, manifests.k3d), "utf8");
+  const hosts = [...text.matchAll(/- host: (\S+)/g)].map(([, host]) => host);
+  assert.equal(hosts.length, 5);
+  for (const host of hosts) assert.ok(script.split(/\s+/).includes(host ?? ""), `${host} in by-hand-k3d.sh`);
+  assert.ok(script.includes(`address=${await substrates.k3d.address()}\n`));
 });

@@ -49,16 +49,29 @@ export async function compare(
       await contest.cleanByHand();
     }
     await contest.ready();
-    let isDown = false;
-    try {
-      await run("up", "lab up", () => contest.up());
-      await run("upAgain", "lab up, no change", () => contest.up());
-      await run("down", "lab down", () => contest.down());
-      isDown = true;
-    } finally {
-      if (!isDown)
-        await contest.down().catch((error: Error) => progress(`lab down failed: ${error.message}`));
-    }
+    await downAtLast(
+      async () => {
+        await run("up", "lab up", () => contest.up());
+        await run("upAgain", "lab up, no change", () => contest.up());
+        await run("down", "lab down", () => contest.down());
+      },
+      () => contest.down(),
+      progress,
+    );
   }
   return timings;
+}
+
+/** Does work that ends with a lab that is down; where the work fails on its way there, takes the lab down. */
+export async function downAtLast<T>(
+  work: () => Promise<T>,
+  down: () => Promise<unknown>,
+  progress: Progress,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    await down().catch((error: Error) => progress(`lab down failed: ${error.message}`));
+    throw cause;
+  }
 }

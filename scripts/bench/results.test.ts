@@ -31,8 +31,10 @@ const timings = {
   down: [timing(25), timing(19)],
 };
 
+const goals = { answering: 1.2, returned: 1.2, upAgain: 6, down: 20 };
+
 test("compares medians with what is to be reached", () => {
-  const summary = summarize(timings);
+  const summary = summarize(timings, goals);
   assert.deepEqual(summary.byHand, { answering: 49.5, returned: 51 });
   assert.deepEqual(summary.phases.byHand, [
     { name: "machines", endsAt: 9 },
@@ -50,9 +52,21 @@ test("compares medians with what is to be reached", () => {
 });
 
 test("shows phases, ratio and what was missed", () => {
-  const text = render(summarize(timings));
+  const text = render(summarize(timings, goals));
   assert.match(text, /by hand +│ machines +│ +9\.0 s/);
-  assert.match(text, /three apps answering, times by hand +│ +0\.83 │ +1\.2 │ reached/);
+  assert.match(text, /all apps answering, times by hand +│ +0\.83 │ +1\.2 │ reached/);
   assert.match(text, /lab down, seconds +│ +22\.00 │ +20 │ missed/);
   assert.match(text, /Medians of 2 rounds/);
+});
+
+test("what has no goal is not judged", () => {
+  const { goals: judged } = summarize(timings, { answering: 0.8, upAgain: 3, down: 22 });
+  assert.deepEqual(
+    judged.map(({ what, atMost, met }) => [what, atMost, met]),
+    [
+      ["all apps answering, times by hand", 0.8, false],
+      ["lab up without a change, seconds", 3, false],
+      ["lab down, seconds", 22, true],
+    ],
+  );
 });

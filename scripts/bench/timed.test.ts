@@ -69,6 +69,18 @@ test("the apps answer when each has answered as itself", async () => {
   assert.deepEqual(asked, [undefined, "app2.com", "app2.com", "app2.com", "app2.com"]);
 });
 
+test("an app of the same name in another namespace is another app", async () => {
+  let asked = 0;
+  const send = async () => {
+    asked += 1;
+    // At first Traefik sends the visitors of staging's app3 to the app without a host, which is dev's app3.
+    return { status: 200, body: JSON.stringify({ app: "app3", namespace: asked < 3 ? "dev" : "staging" }) };
+  };
+  const route = { name: "app3", namespace: "staging", host: "app3.staging.localhost" };
+  await untilAnswering([route], send, new AbortController().signal);
+  assert.equal(asked, 3);
+});
+
 test("watching ends when it is told to", async () => {
   const refused = () => Promise.reject(new Error("connection refused"));
   await assert.rejects(untilAnswering([{ name: "app1" }], refused, AbortSignal.timeout(20)));

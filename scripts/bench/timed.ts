@@ -18,7 +18,7 @@ export interface TimedCommand {
 }
 
 /**
- * Runs a command to its end and notes when each phase ends: by-hand.sh says `phase NAME`, `lab` puts a tick before the
+ * Runs a command to its end and notes when each phase ends: the scripts of the by-hand way say `phase NAME`, `lab` puts a tick before the
  * title of a step that is done.
  *
  * @throws LabError with the command's last lines when it fails.
@@ -67,6 +67,8 @@ export const phaseName = (line: string): string | undefined =>
 /** An app and the host that leads to it. */
 export interface Route {
   readonly name: string;
+  /** Default: any; an app of this name in whatever namespace may answer. */
+  readonly namespace?: string | undefined;
   readonly host?: string | undefined;
 }
 
@@ -79,16 +81,19 @@ export async function untilAnswering(
   const missing = new Set(routes);
   while (missing.size > 0) {
     const answers = [...missing].map(async (route) => {
-      if (isFrom(route.name, await send(route.host).catch(() => undefined))) missing.delete(route);
+      if (isFrom(route, await send(route.host).catch(() => undefined))) missing.delete(route);
     });
     await Promise.all(answers);
     if (missing.size > 0) await pause(100, undefined, { signal });
   }
 }
 
-function isFrom(app: string, answer: HttpAnswer | undefined): boolean {
+function isFrom({ name, namespace }: Route, answer: HttpAnswer | undefined): boolean {
   try {
-    return answer?.status === 200 && (JSON.parse(answer.body) as { app?: unknown }).app === app;
+    const self = JSON.parse(answer?.body ?? "") as { app?: unknown; namespace?: unknown };
+    return (
+      answer?.status === 200 && self.app === name && (namespace === undefined || self.namespace === namespace)
+    );
   } catch {
     return false;
   }

@@ -1,0 +1,70 @@
+#!/bin/bash
+# The k3d lab by hand, as fast as plain tools bring it up: by-hand-k3d.sh up | down
+# `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
+#   BENCH_DIR           a folder of its own: the kubeconfig
+#   LAB_K3D_IMAGE       image of the nodes; where it is empty, k3d takes its own
+#   APP_IMAGES, APP_REF archive and name of the apps' image
+#   PATH                has k3d, kubectl, curl
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cluster=byhand
+address=127.0.0.1:8081
+export KUBECONFIG=$BENCH_DIR/kubeconfig
+
+# answers APP NAMESPACE HOST: another app's answer, or that of another namespace, does not count.
+answers() {
+  local answer
+  answer=$(curl --silent --max-time 2 --header 'Accept: application/json' --header "Host: $3" "http://$address/") &&
+    grep -q "\"app\": *\"$1\"" <<<"$answer" && grep -q "\"namespace\": *\"$2\"" <<<"$answer"
+}
+
+all_answer() {
+  answers app1 dev app1.dev.localhost && answers app2 dev app2.dev.localhost && answers app3 dev any.localhost &&
+    answers app1 staging app1.staging.localhost && answers app2 staging app2.staging.localhost &&
+    answers app3 staging app3.staging.localhost
+}
+
+up() {
+  (umask 077 && mkdir -p "$BENCH_DIR")
+
+  k3d cluster create $cluster --no-lb -p "$address:80@server:0:direct" --api-port 127.0.0.1:6550 \
+    ${LAB_K3D_IMAGE:+--image "$LAB_K3D_IMAGE"} \
+    --kubeconfig-update-default=false --kubeconfig-switch-context=false --wait
+  (umask 077 && k3d kubeconfig get $cluster >"$KUBECONFIG")
+  echo "phase cluster"
+
+  # The other mode starts a container that k3d pulls.
+  k3d image import --mode direct --cluster $cluster "$APP_IMAGES"
+  echo "phase app image"
+
+  sed "s|image: app|image: $APP_REF|" "$here/apps-k3d.yaml" | kubectl apply -f -
+  echo "phase apps applied"
+
+  local deadline=$((SECONDS + 240))
+  until all_answer; do
+    if [ $SECONDS -ge $deadline ]; then
+      kubectl get pods --all-namespaces --output wide >&2
+      echo "by-hand-k3d.sh: the apps did not answer within 240 s" >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+  echo "phase apps answering"
+}
+
+case "${1:-}" in
+up) up ;;
+down)
+  # What a run that was ended at a bad moment has left behind goes too: it all carries the cluster's label or name.
+  k3d cluster delete $cluster || true
+  docker ps --all --quiet --filter label=k3d.cluster=$cluster | xargs --no-run-if-empty docker rm --force --volumes
+  docker volume rm k3d-$cluster-images >/dev/null 2>&1 || true
+  docker network rm k3d-$cluster >/dev/null 2>&1 || true
+  rm -rf "$BENCH_DIR"
+  ;;
+*)
+  echo "usage: by-hand-k3d.sh up | down" >&2
+  exit 2
+  ;;
+esac

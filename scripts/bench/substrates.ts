@@ -1,0 +1,126 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { appImage } from "../../apps/web/image.ts";
+import { readStackFile } from "../../stacks/config.ts";
+import { labVariables } from "../environment.ts";
+import { LabError } from "../errors.ts";
+import type { HostSettings } from "../host-settings.ts";
+import { get } from "../http.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { systemImages } from "../toolchain/images/index.ts";
+import { installTools } from "../toolchain/install.ts";
+import type { Goals } from "./results.ts";
+import { type Route, type TimedCommand, untilAnswering } from "./timed.ts";
+
+/** What a cluster of the lab can be made of, named after the stack that makes it. */
+export const substrateNames = ["cluster", "k3d"] as const;
+
+export type SubstrateName = (typeof substrateNames)[number];
+
+/** One way to get a cluster, and the same by hand. */
+export interface Substrate {
+  /** The stacks of a whole lab: the cluster, then its apps. */
+  readonly stacks: readonly [cluster: string, apps: string];
+  /** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
+  readonly address: () => Promise<string>;
+  /** What `lab` is to reach, compared with the same by hand. */
+  readonly goals: Goals;
+  /** The same by hand: a script that takes `up` or `down`, in this folder. */
+  readonly script: string;
+  /** The images that the script takes, as variables of its environment. */
+  readonly images: (settings: HostSettings, progress: Progress) => Promise<Record<string, string>>;
+}
+
+export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
+  cluster: {
+    stacks: ["cluster", "apps"],
+    address: async () => (await readStackFile("cluster", root)).machines[0]?.ip ?? "",
+    goals: { answering: 1.2, returned: 1.2, upAgain: 6, down: 20 },
+    script: "by-hand.sh",
+    images: async (settings, progress) => {
+      if (settings.machineImage === undefined)
+        throw new LabError(
+          `The benchmark compares machines of Vagrant's docker provider, and the lab used ${settings.provider ?? "none"}. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
+        );
+      return { SYSTEM_IMAGES: await systemArchive(progress) };
+    },
+  },
+  k3d: {
+    stacks: ["k3d", "apps-k3d"],
+    address: async () => "127.0.0.1:8081",
+    goals: { answering: 1.1, upAgain: 6, down: 10 },
+    script: "by-hand-k3d.sh",
+    images: async (settings) => ({
+      LAB_K3D_IMAGE: labVariables(settings).LAB_K3D_IMAGE ?? (await imageOfK3dFile("stacks/k3d.yaml")),
+    }),
+  },
+};
+
+/** What a script of the by-hand way gets: the very images that `lab up` used, so that only the way is compared. */
+export async function byHandEnvironment(
+  { images }: Substrate,
+  directory: string,
+  settings: HostSettings,
+  progress: Progress,
+): Promise<Record<string, string>> {
+  const [own, app] = await Promise.all([images(settings, progress), appImage({ progress })]);
+  return {
+    ...labVariables(settings),
+    BENCH_DIR: directory,
+    APP_IMAGES: app.path,
+    APP_REF: app.ref,
+    ...own,
+  };
+}
+
+/** Ends when each app of a substrate has answered once from outside. */
+export async function appsWatch({
+  stacks: [, apps],
+  address,
+}: Substrate): Promise<NonNullable<TimedCommand["watch"]>> {
+  const [routes, where] = await Promise.all([routesOf(apps), address()]);
+  const send = (host: string | undefined) =>
+    get(`http://${where}/`, {
+      headers: { accept: "application/json", ...(host ? { host } : {}) },
+      timeout: 1000,
+    });
+  return (signal) => untilAnswering(routes, send, signal);
+}
+
+async function routesOf(stack: string): Promise<readonly Route[]> {
+  const config = await readStackFile(stack, root);
+  if ("apps" in config) return config.apps;
+  throw new Error(`${stack} has no apps`);
+}
+
+/** The path of a script that brings a substrate up by hand. */
+export const scriptOf = ({ script }: Substrate): string => join(import.meta.dirname, script);
+
+/** The image of the nodes that a configuration file of k3d names; none where k3d takes its own. */
+async function imageOfK3dFile(file: string): Promise<string> {
+  const { image = "" } = parse(await readFile(join(root, file), "utf8")) as { image?: string };
+  return image;
+}
+
+/** K3s's own images as it was released, or as they were built here. */
+async function systemArchive(progress: Progress): Promise<string> {
+  const { k3s } = await installTools(["k3s"]);
+  const released = k3s.files["k3s-airgap-images.tar.gz"];
+  if (released !== undefined) return released;
+  const names = ["coredns", "traefik", "helm", "metrics-server", "local-path-provisioner"] as const;
+  const tools = await installTools(names);
+  const file = (name: (typeof names)[number]): string => tools[name].files[name] ?? "";
+  const { path } = await systemImages(
+    {
+      coredns: file("coredns"),
+      traefik: file("traefik"),
+      helm: file("helm"),
+      metricsServer: file("metrics-server"),
+      localPathProvisioner: file("local-path-provisioner"),
+    },
+    { progress },
+  );
+  return path;
+}

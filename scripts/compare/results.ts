@@ -1,0 +1,92 @@
+import Table from "cli-table3";
+import { median } from "../bench/results.ts";
+import type { Measurement } from "./index.ts";
+
+/** What is measured, in the order that it is shown. */
+export const metrics = [
+  { key: "nodesReady", title: "until all nodes are Ready", unit: "seconds" },
+  { key: "appsAnswering", title: "until all apps answer", unit: "seconds" },
+  { key: "addNode", title: "until one more node is Ready", unit: "seconds" },
+  { key: "takeDown", title: "until all is gone, that node too", unit: "seconds" },
+  { key: "memory", title: "memory", unit: "bytes" },
+  { key: "disk", title: "written to disk", unit: "bytes" },
+  { key: "processes", title: "processes", unit: "count" },
+] as const satisfies readonly Metric[];
+
+export interface Metric {
+  readonly key: keyof Measurement;
+  readonly title: string;
+  readonly unit: "seconds" | "bytes" | "count";
+}
+
+/** What was brought up: the stack files say how much. */
+export interface Extent {
+  readonly title: string;
+  /** The stacks, as one types them. */
+  readonly stacks: string;
+  readonly nodes: number;
+  readonly apps: number;
+  /** Pods of the apps. */
+  readonly pods: number;
+}
+
+/** One cluster with its medians over all rounds, and every single measurement. */
+export interface Result extends Extent {
+  readonly medians: Measurement;
+  readonly measurements: readonly Measurement[];
+}
+
+export interface Summary {
+  readonly rounds: number;
+  /** CPUs of the computer that it was measured on. */
+  readonly cpus: number;
+  readonly results: readonly Result[];
+}
+
+/** @param measured of each of the extents the measurements, one a round. */
+export function summarize(
+  extents: readonly Extent[],
+  measured: readonly (readonly Measurement[])[],
+  cpus: number,
+): Summary {
+  const results = extents.map((extent, index) => {
+    const measurements = measured[index] ?? [];
+    const values = metrics.map(({ key }) => [key, median(measurements.map((one) => one[key]))]);
+    return { ...extent, medians: Object.fromEntries(values) as Measurement, measurements };
+  });
+  return { rounds: measured[0]?.length ?? 0, cpus, results };
+}
+
+/** A value as people read it. */
+export function format(value: number, unit: Metric["unit"]): string {
+  if (unit === "seconds") return `${value.toFixed(1)} s`;
+  return unit === "bytes" ? `${Math.round(value / 1024 ** 2)} MiB` : String(Math.round(value));
+}
+
+/** How much was brought up, in words. */
+export const extentInWords = ({ nodes, apps, pods }: Extent): string =>
+  `${counted(nodes, "node")}, ${counted(apps, "app")} in ${counted(pods, "pod")}`;
+
+/** `1 node`, `2 nodes`. */
+export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
+/** What the numbers are, in a sentence. */
+export const provenance = ({ rounds, cpus }: Summary): string =>
+  `${rounds === 1 ? "One round" : `Medians of ${rounds} rounds`} on ${counted(cpus, "CPU")}, tools and images in the cache.`;
+
+/** The summary for people: a table with a column for each cluster. */
+export function renderTable(summary: Summary): string {
+  const { results } = summary;
+  const table = new Table({
+    head: ["", ...results.map(({ title, stacks }) => `${title} (${stacks})`)],
+    style: { head: [], border: [] },
+    colAligns: ["left", ...results.map(() => "right" as const)],
+  });
+  table.push(["brought up", ...results.map(extentInWords)]);
+  for (const { key, title, unit } of metrics)
+    table.push([title, ...results.map(({ medians }) => format(medians[key], unit))]);
+  return `${table}\n${provenance(summary)}\n`;
+}
+
+/** What `--json` prints. Times are seconds, sizes bytes. */
+export const renderJson = (summary: Summary): string => `${JSON.stringify(summary, null, 2)}\n`;

@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parse } from "yaml";
+import { parseConfig } from "../../stacks/config.ts";
+import { root } from "../paths.ts";
+import { subjects } from "./subjects.ts";
+import { k3dFile, machinesFile, withChangedFile } from "./topology.ts";
+
+const machines = `config:
+  # a comment stays
+  k3s-lab:network: 192.168.42.0/24
+  k3s-lab:machines:
+    - {name: server, role: server, ip: 192.168.42.110, cpus: 2, memory: 2048}
+    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}
+`;
+
+/** The checked values of a stack file's text. */
+function clusterOf(text: string) {
+  const { config } = parse(text) as { config: Record<string, unknown> };
+  const values = Object.entries(config).map(([key, value]) => [key.replace("k3s-lab:", ""), value]);
+  return parseConfig("cluster", Object.fromEntries(values), "FILE");
+}
+
+test("one more machine is like the last one, with a name and an address of its own", () => {
+  const { nodes, oneMore } = machinesFile("FILE");
+  const changed = oneMore(machines);
+  assert.deepEqual([nodes(machines), nodes(changed)], [2, 3]);
+  assert.deepEqual(clusterOf(changed).machines.slice(0, 2), clusterOf(machines).machines);
+  assert.deepEqual(clusterOf(changed).machines[2], {
+    name: "agent2",
+    role: "agent",
+    ip: "192.168.42.112",
+    cpus: 2,
+    memory: 1024,
+  });
+  assert.match(changed, /# a comment stays/);
+  assert.equal(clusterOf(oneMore(changed)).machines[3]?.ip, "192.168.42.113");
+});
+
+test("one more machine beside a server alone is an agent, and takes no name that is taken", () => {
+  const { oneMore } = machinesFile("FILE");
+  const alone =
+    "config: {'k3s-lab:machines': [{name: agent1, role: server, ip: 192.168.42.255}], 'k3s-lab:network': 192.168.40.0/21}";
+  assert.deepEqual(
+    clusterOf(oneMore(alone)).machines.map(({ name, role, ip }) => [name, role, ip]),
+    [
+      ["agent1", "server", "192.168.42.255"],
+      ["agent2", "agent", "192.168.43.0"],
+    ],
+  );
+});
+
+test("k3d counts one server unless told otherwise", () => {
+  const { nodes, oneMore } = k3dFile("FILE");
+  const text = "apiVersion: k3d.io/v1alpha5\nkind: Simple\n# how many\nservers: 1\nagents: 2\n";
+  assert.deepEqual([nodes(text), nodes(oneMore(text)), nodes("kind: Simple\n")], [3, 4, 1]);
+  assert.equal(oneMore(text), text.replace("agents: 2", "agents: 3"));
+  assert.equal(nodes(oneMore("kind: Simple\n")), 2);
+});
+
+for (const [name, { topology }] of Object.entries(subjects)) {
+  const path = join(root, topology.file);
+  const skip = existsSync(path) ? false : `there is no ${topology.file}`;
+  test(`the file of ${name} is understood`, { skip }, async () => {
+    const text = await readFile(path, "utf8");
+    assert.ok(topology.nodes(text) >= 1);
+    assert.equal(topology.nodes(topology.oneMore(text)), topology.nodes(text) + 1);
+  });
+}
+
+const k3dConfig = join(root, subjects.k3d.topology.file);
+test("by hand on k3d there are as many nodes as the file says", {
+  skip: existsSync(k3dConfig) ? false : "there is no such file",
+}, async () => {
+  const script = await readFile(join(root, "scripts", "bench", "by-hand-k3d.sh"), "utf8");
+  const option = (name: string, usual: number) =>
+    Number(new RegExp(`--${name} (\\d+)`).exec(script)?.[1] ?? usual);
+  const wanted = subjects.k3d.topology.nodes(await readFile(k3dConfig, "utf8"));
+  assert.equal(option("servers", 1) + option("agents", 0), wanted);
+});
+
+async function temporaryFile(t: { after(fn: () => Promise<void>): void }, content: Buffer): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-compare-"));
+  t.after(() => rm(directory, { recursive: true }));
+  const path = join(directory, "file.yaml");
+  await writeFile(path, content);
+  return path;
+}
+
+/** Not what a YAML library, nor an editor, would write. */
+const odd = Buffer.from("\uFEFFa:   1\r\n\r\n# no end of line", "utf8");
+
+const listeners = process.listenerCount("exit");
+
+test("a changed file gets back every byte", async (t) => {
+  const path = await temporaryFile(t, odd);
+  const meanwhile = await withChangedFile(
+    path,
+    (text) => `${text}\nb: 2\n`,
+    () => readFile(path, "utf8"),
+  );
+  assert.match(meanwhile, /b: 2/);
+  assert.deepEqual(await readFile(path), odd);
+  assert.equal(process.listenerCount("exit"), listeners);
+});
+
+test("also when the work or the change fails", async (t) => {
+  const path = await temporaryFile(t, odd);
+  const broke = () => {
+    throw new Error("broke");
+  };
+  await assert.rejects(
+    withChangedFile(
+      path,
+      () => "x",
+      async () => broke(),
+    ),
+    /broke/,
+  );
+  assert.deepEqual(await readFile(path), odd);
+  await assert.rejects(
+    withChangedFile(path, broke, async () => {}),
+    /broke/,
+  );
+  assert.deepEqual(await readFile(path), odd);
+  assert.equal(process.listenerCount("exit"), listeners);
+});
+
+test("also when the process ends meanwhile", async (t) => {
+  const path = await temporaryFile(t, odd);
+  const script = `
+    const { withChangedFile } = await import(${JSON.stringify(join(import.meta.dirname, "topology.ts"))});
+    await withChangedFile(process.argv[1], () => "changed", async () => {
+      process.on("SIGTERM", () => process.exit(1));
+      setInterval(() => {}, 1000);
+      process.stdout.write("changed");
+      await new Promise(() => {});
+    });`;
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", script, path], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(child.stdout, "data");
+  assert.equal(await readFile(path, "utf8"), "changed");
+  child.kill("SIGTERM");
+  await once(child, "exit");
+  assert.deepEqual(await readFile(path), odd);
+});

@@ -1,0 +1,96 @@
+import { writeFileSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
+import { isIPv4 } from "node:net";
+import { parse, parseDocument } from "yaml";
+
+/** How the file that says what a cluster is made of is read and changed; pure, from its text. */
+export interface Topology {
+  /** Path in the checkout. */
+  readonly file: string;
+  /** How many nodes the text asks for. */
+  readonly nodes: (text: string) => number;
+  /** The same text, asking for one agent more. */
+  readonly oneMore: (text: string) => string;
+}
+
+/** A machine of `Pulumi.cluster.yaml`; the rest of it goes over to its twin as it is. */
+interface Machine {
+  readonly name: string;
+  readonly ip: string;
+}
+
+const machinesKey = ["config", "k3s-lab:machines"] as const;
+
+/** A stack file that lists machines. */
+export const machinesFile = (file: string): Topology => ({
+  file,
+  nodes: (text) => machinesOf(text).length,
+  oneMore: (text) => {
+    const machines = machinesOf(text);
+    const last = machines.at(-1);
+    if (last === undefined) throw new Error(`${file} names no machines`);
+    const document = parseDocument(text);
+    const twin = { ...last, name: newName(machines), role: "agent", ip: newAddress(machines) };
+    document.addIn(machinesKey, document.createNode(twin));
+    return document.toString({ lineWidth: 0 });
+  },
+});
+
+/** A configuration file of k3d: `servers` and `agents` are numbers. */
+export const k3dFile = (file: string): Topology => {
+  const count = (text: string, key: "servers" | "agents", usual: number): number =>
+    (parse(text) as Partial<Record<typeof key, number>>)[key] ?? usual;
+  return {
+    file,
+    nodes: (text) => count(text, "servers", 1) + count(text, "agents", 0),
+    oneMore: (text) => {
+      const document = parseDocument(text);
+      document.set("agents", count(text, "agents", 0) + 1);
+      return document.toString({ lineWidth: 0 });
+    },
+  };
+};
+
+const machinesOf = (text: string): readonly Machine[] =>
+  (parse(text) as { config?: { "k3s-lab:machines"?: readonly Machine[] } }).config?.["k3s-lab:machines"] ??
+  [];
+
+function newName(machines: readonly Machine[]): string {
+  const taken = new Set(machines.map(({ name }) => name));
+  let number = machines.length;
+  while (taken.has(`agent${number}`)) number += 1;
+  return `agent${number}`;
+}
+
+/** The address behind the highest one; the stack file's own check refuses one that the network does not have. */
+function newAddress(machines: readonly Machine[]): string {
+  const octets = machines
+    .map(({ ip }) => ip)
+    .filter(isIPv4)
+    .map((ip) => ip.split(".").map(Number));
+  const numbers = octets.map((parts) => parts.reduce((sum, part) => sum * 256 + part, 0));
+  const next = Math.max(...numbers) + 1;
+  return [24, 16, 8, 0].map((bits) => Math.floor(next / 2 ** bits) % 256).join(".");
+}
+
+/**
+ * Works while a file holds another text, and puts back the bytes that it had: also when the work fails, and when this
+ * process ends in the middle of it.
+ */
+export async function withChangedFile<T>(
+  path: string,
+  change: (text: string) => string,
+  work: () => Promise<T>,
+): Promise<T> {
+  const before = await readFile(path);
+  const restore = () => writeFileSync(path, before);
+  const changed = change(before.toString("utf8"));
+  process.once("exit", restore);
+  try {
+    await writeFile(path, changed);
+    return await work();
+  } finally {
+    restore();
+    process.off("exit", restore);
+  }
+}

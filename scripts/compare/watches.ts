@@ -1,0 +1,55 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { connect, type Node, readKubeconfig } from "../verify/kubernetes.ts";
+
+/** Ends when it has seen what it waits for, or fails when it is told to give up. */
+export type Watch = (signal: AbortSignal) => Promise<void>;
+
+/** Milliseconds that one look at the nodes may take; while machines come up, an address can swallow a request. */
+const patience = 1000;
+
+/** Ends when so many nodes are Ready. @param look reads the nodes; that it fails means there are none yet. */
+export const untilReady =
+  (count: number, look: () => Promise<readonly Node[]>): Watch =>
+  async (signal) => {
+    for (;;) {
+      const late = new AbortController();
+      const nodes = await Promise.race([
+        look().catch(() => []),
+        pause(patience, [], { signal: late.signal }).catch(() => []),
+      ]);
+      late.abort();
+      if (nodes.filter(isReady).length >= count) return;
+      await pause(100, undefined, { signal });
+    }
+  };
+
+const isReady = ({ status }: Node): boolean =>
+  status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True");
+
+/** Reads the nodes from the API server that a kubeconfig names; fails while there is no such file. */
+export async function readNodes(kubeconfig: string): Promise<readonly Node[]> {
+  const api = connect(await readKubeconfig(kubeconfig));
+  try {
+    return await api.nodes();
+  } finally {
+    api.close();
+  }
+}
+
+/** Watches for several things at once, and notes after how many seconds each was seen. */
+export function stopwatch<K extends string>(
+  watches: Readonly<Record<K, Watch>>,
+): { readonly watch: Watch; readonly seen: Partial<Record<K, number>> } {
+  const seen: Partial<Record<K, number>> = {};
+  const watch: Watch = async (signal) => {
+    const began = performance.now();
+    const names = Object.keys(watches) as K[];
+    await Promise.all(
+      names.map(async (name) => {
+        await watches[name](signal);
+        seen[name] = (performance.now() - began) / 1000;
+      }),
+    );
+  };
+  return { watch, seen };
+}

@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { test } from "node:test";
+import { stoppable } from "./signals.ts";
+
+const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const listeners = () => names.map((name) => process.listenerCount(name));
+
+for (const name of names)
+  test(`${name} stops the next command, not the one that runs`, async () => {
+    const before = listeners();
+    const done: string[] = [];
+    const series = stoppable("It was stopped.", async (signal) => {
+      const stopped = once(signal, "abort");
+      process.kill(process.pid, name);
+      await stopped;
+      done.push("the one that runs");
+      signal.throwIfAborted();
+      done.push("the next");
+    });
+    await assert.rejects(series, { name: "LabError", exitCode: 130, message: "It was stopped." });
+    assert.deepEqual(done, ["the one that runs"]);
+    assert.deepEqual(listeners(), before);
+  });
+
+test("what fails without being stopped fails as it is", async () => {
+  const before = listeners();
+  const broke = new Error("broke");
+  await assert.rejects(
+    stoppable("It was stopped.", () => Promise.reject(broke)),
+    broke,
+  );
+  assert.equal(await stoppable("It was stopped.", async () => 7), 7);
+  assert.deepEqual(listeners(), before);
+});
