@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { existsSync, globSync } from "node:fs";
 import { chmod, cp, link, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
 import type { HostSettings } from "./host-settings.ts";
 import { cacheDir, labDir, root } from "./paths.ts";
@@ -28,12 +29,26 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     VAGRANT_CWD: join(root, "vagrant"),
     VAGRANT_DOTFILE_PATH: join(stackDir("cluster"), "vagrant"),
     VAGRANT_CHECKPOINT_DISABLE: "1",
-    KUBECONFIG: join(stackDir("cluster"), "kubeconfig"),
+    KUBECONFIG: kubeconfigs().join(delimiter),
     ...(settings.provider ? { VAGRANT_DEFAULT_PROVIDER: settings.provider } : {}),
     ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
     ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
+    ...(settings.k3dImage ? { LAB_K3D_IMAGE: settings.k3dImage } : {}),
+    ...(settings.k3dToolsImage ? { K3D_IMAGE_TOOLS: settings.k3dToolsImage } : {}),
+    ...(settings.k3dRegistryImage ? { LAB_K3D_REGISTRY_IMAGE: settings.k3dRegistryImage } : {}),
+    ...(settings.k3dLoadBalancer ? { LAB_K3D_LOADBALANCER: "true" } : {}),
     ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),
   };
+}
+
+/** The kubeconfigs of the clusters that are up, `cluster`'s first: kubectl's current context is the first one's. */
+function kubeconfigs(): string[] {
+  const own = join(stackDir("cluster"), "kubeconfig");
+  const all = globSync("*/kubeconfig", { cwd: labDir })
+    .map((file) => join(labDir, file))
+    .filter((file) => file !== own)
+    .sort();
+  return existsSync(own) || all.length === 0 ? [own, ...all] : all;
 }
 
 /**

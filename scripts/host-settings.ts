@@ -10,6 +10,14 @@ export interface HostSettings {
   readonly dockerHost?: string;
   /** Tag of the image that machines of the `docker` provider are made from. */
   readonly machineImage?: string;
+  /** Image of k3d's nodes, where it was built here. */
+  readonly k3dImage?: string;
+  /** Image of k3d's helper container, where it was built here. */
+  readonly k3dToolsImage?: string;
+  /** Image of k3d's registry, where it was made here. */
+  readonly k3dRegistryImage?: string;
+  /** Whether k3d's load balancer is here; without, the first server answers in its place. */
+  readonly k3dLoadBalancer?: boolean;
   /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
   readonly k3sVersion?: string;
 }

@@ -2,21 +2,28 @@ import { access, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
+import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
+import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
+import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
+import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import { chooseProvider, type Provider } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import { ensureDocker, stopDocker } from "./host/docker.ts";
+import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
-import { readHostSettings, writeHostSettings } from "./host-settings.ts";
+import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
+import type { Progress } from "./progress.ts";
 import { type Changes, runStack } from "./pulumi.ts";
-import { runSteps } from "./report.ts";
+import { runSteps, type Step } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
 import { isSettled, noteSettled } from "./settled.ts";
-import { systemImages, systemManifests } from "./toolchain/images/index.ts";
+import { imageTools, systemArchive, toolFile } from "./system-archive.ts";
+import { systemManifests } from "./toolchain/images/index.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { verify } from "./verify/index.ts";
 import { renderLines, summarize } from "./verify/report.ts";
@@ -28,22 +35,13 @@ const providerPackages: Record<Provider, readonly string[]> = {
   virtualbox: ["vagrant"],
 };
 
-const pulumiTools = [
+/** What every stack needs; `kubectl` is K3s by another name. */
+const commonTools = [
   "pulumi",
   "pulumi-language-nodejs",
   "pulumi-kubernetes",
   "pulumi-command",
   "k3s",
-] as const;
-
-/** What K3s's own images, and flannel, are made of where K3s does not bring them. */
-const imageTools = [
-  "coredns",
-  "traefik",
-  "helm",
-  "metrics-server",
-  "local-path-provisioner",
-  "flannel",
 ] as const;
 
 /**
@@ -53,100 +51,115 @@ const imageTools = [
  * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
  */
 export async function bringUp(stacks: readonly string[], signal: AbortSignal): Promise<void> {
-  const clusters = await clustersOf(stacks);
-  for (const [stack, config] of clusters) if (!(await hasMachines(stack))) await checkRequirements(config);
+  const { machines, k3d } = await readStacks(stacks);
+  await checkForeignClusters(stacks);
+  for (const [stack, config] of machines) if (!(await isMade(stack))) await checkRequirements(config);
+  const settings = new Settings(await readHostSettings());
+  for (const [, file] of k3d)
+    if (!(await hasContainers(file))) {
+      await checkRequirements();
+      await refuseTakenPorts(file);
+    }
   await prepareLabDir();
-  let settings = await readHostSettings();
-  Object.assign(process.env, labVariables(settings));
-
-  let base = "";
-  const tools = new Map<ToolName, InstalledTool>();
-  const install = async (names: readonly ToolName[], progress: (line: string) => void) => {
+  const tools: Partial<Record<ToolName, InstalledTool>> = {};
+  const install = async (names: readonly ToolName[], progress: Progress) => {
     const report = (tool: ToolName, line: string) => {
       // Hundreds of lines: a terminal shows the last one, a log would show them all.
       if (process.stdout.isTTY || !line.startsWith("downloading modules")) progress(`${tool}: ${line}`);
     };
-    for (const tool of Object.values(await installTools(names, { progress: report, signal })))
-      tools.set(tool.name, tool);
+    Object.assign(tools, await installTools(names, { progress: report, signal }));
   };
-  const file = (tool: ToolName, name: string): string => {
-    const path = tools.get(tool)?.files[name];
-    if (path === undefined) throw new Error(`the tool ${tool} was not installed with ${name}`);
-    return path;
-  };
-  const needsMachines = clusters.length > 0;
+  const [first] = machines;
+  const needsNodes = machines.length + k3d.length > 0;
+  let base: string | undefined;
 
+  const toolStep: Step = {
+    title: "Tools",
+    run: async (progress) => {
+      await install([...commonTools, ...(k3d.length ? (["k3d"] as const) : [])], progress);
+      if (needsNodes && tools.k3s?.way !== "release") await install(imageTools, progress);
+      await linkTools(tools);
+      return [...new Set(Object.values(tools).map(({ way }) => way))].join(" and ");
+    },
+  };
+  const startDocker = async (progress: Progress) =>
+    settings.set({ dockerHost: await ensureDocker(progress) });
+  const providerStep = (config: ClusterConfig): Step => ({
+    title: "Provider",
+    run: async (progress) => {
+      const { provider, reason } = await chooseProvider(config.provider);
+      settings.set({ provider });
+      await ensurePackages([...providerPackages[provider], "openssh-client", "iproute2"], progress);
+      if (provider === "docker") {
+        await startDocker(progress);
+        base = await ensureBaseImage(progress);
+      } else if (k3d.length) await startDocker(progress);
+      await addBlackholeRoutes(config.network);
+      return `${provider} (${reason})`;
+    },
+  });
+  const dockerStep: Step = {
+    title: "Docker",
+    run: async (progress) => {
+      await startDocker(progress);
+      return settings.values.dockerHost;
+    },
+  };
+  const appImageStep: Step = {
+    title: "App image",
+    run: async (progress) => (await appImage({ progress })).ref,
+  };
+  const nodeImageStep: Step = {
+    title: "Node images",
+    run: async (progress) => {
+      const { k3s } = tools;
+      if (!k3s) throw new Error("unreachable: K3s was installed");
+      const released = k3s.way === "release";
+      settings.set({ k3sVersion: k3s.version });
+      const onMachines = machines.length > 0 && settings.values.provider === "docker";
+      if (onMachines || (k3d.length && !released)) {
+        const file = toolFile(tools);
+        base ??= await ensureBaseImage(progress);
+        const machineImage = await ensureMachineImage(
+          base,
+          {
+            k3s: file("k3s", "k3s"),
+            installScript: file("k3s", "install.sh"),
+            ...(released ? {} : { flannel: file("flannel", "flannel") }),
+            images: await systemArchive(k3s, file, progress),
+            manifests: released ? [] : await systemManifests(),
+          },
+          progress,
+        );
+        settings.set({ machineImage });
+      }
+      if (k3d.length) {
+        const files = k3d.map(([, file]) => file);
+        const registry = files.some(({ registries }) => registries?.create);
+        const { machineImage = "" } = settings.values;
+        settings.set(
+          released
+            ? await pullK3dImages([...new Set(files.map(({ image }) => image))], progress)
+            : await buildK3dImages(machineImage, { registry }, progress),
+        );
+      }
+      await settings.save();
+      return settings.values.k3dImage ?? settings.values.machineImage;
+    },
+  };
   await runSteps([
-    [
-      {
-        title: "Tools",
-        run: async (progress) => {
-          await install(pulumiTools, progress);
-          if (needsMachines && tools.get("k3s")?.way !== "release") await install(imageTools, progress);
-          await linkTools(Object.fromEntries(tools));
-          return [...new Set([...tools.values()].map(({ way }) => way))].join(" and ");
-        },
-      },
-      ...clusters.slice(0, 1).map(([, config]) => ({
-        title: "Provider",
-        run: async (progress: (line: string) => void) => {
-          const { provider, reason } = await chooseProvider(config.provider);
-          settings = { provider };
-          await ensurePackages([...providerPackages[provider], "openssh-client", "iproute2"], progress);
-          if (provider === "docker") {
-            const dockerHost = await ensureDocker(progress);
-            if (dockerHost !== undefined) {
-              settings = { ...settings, dockerHost };
-              process.env.DOCKER_HOST = dockerHost;
-            }
-            base = await ensureBaseImage(progress);
-          }
-          await addBlackholeRoutes(config.network);
-          return `${provider} (${reason})`;
-        },
-      })),
-    ],
-    [
-      {
-        title: "App image",
-        run: async (progress) => (await appImage({ progress })).ref,
-      },
-      ...clusters.slice(0, 1).map(() => ({
-        title: "Machine image",
-        run: async (progress: (line: string) => void) => {
-          if (settings.provider === "docker") {
-            const released = tools.get("k3s")?.files["k3s-airgap-images.tar.gz"];
-            const images = released ?? (await builtImages(file, progress));
-            const machineImage = await ensureMachineImage(
-              base,
-              {
-                k3s: file("k3s", "k3s"),
-                installScript: file("k3s", "install.sh"),
-                ...(released ? {} : { flannel: file("flannel", "flannel") }),
-                images,
-                manifests: released ? [] : await systemManifests(),
-              },
-              progress,
-            );
-            settings = { ...settings, machineImage };
-          }
-          const version = tools.get("k3s")?.version;
-          if (version !== undefined) settings = { ...settings, k3sVersion: version };
-          await writeHostSettings(settings);
-          Object.assign(process.env, labVariables(settings));
-          return settings.machineImage;
-        },
-      })),
-    ],
+    [toolStep, ...(first ? [providerStep(first[1])] : k3d.length ? [dockerStep] : [])],
+    [appImageStep, ...(needsNodes ? [nodeImageStep] : [])],
   ]);
+  const found = settings.values;
 
   // While nothing has changed since the last run, no stack waits for the outputs of another.
-  const settled = await Promise.all(stacks.map((stack) => isSettled(stack, settings)));
+  const settled = await Promise.all(stacks.map((stack) => isSettled(stack, found)));
   let changed = false;
   const up = async (stack: string, refresh: boolean, progress: (line: string) => void) => {
-    const changes = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
+    const changes = await runStack("up", stack, labVariables(found), progress, { signal, refresh });
     changed ||= Object.keys(changes).some((operation) => operation !== "same");
-    await noteSettled(stack, settings);
+    await noteSettled(stack, found);
     return describeChanges(changes);
   };
   const steps = stacks.map((stack) => ({
@@ -184,19 +197,18 @@ const verifyWithin = 120;
 async function summary(stacks: readonly string[]): Promise<string> {
   const lines: string[] = [];
   for (const stack of stacks) {
-    const config = await readStackFile(stack, root);
-    if ("machines" in config) {
+    if (programOf(stack) !== "apps") {
       lines.push("", `Cluster ${stack}`);
-      for (const { name, role, ip } of config.machines)
-        lines.push(`  ${name.padEnd(12)} ${role.padEnd(8)} ${ip}`);
-    } else if ("stack" in config.cluster) {
-      const cluster = await readStackFile(config.cluster.stack, root);
-      const address =
-        "machines" in cluster ? cluster.machines.find(({ role }) => role === "server")?.ip : undefined;
-      lines.push("", `Apps of ${stack}`);
-      for (const { host } of config.apps)
-        lines.push(`  curl ${host ? `-H 'Host: ${host}' ` : ""}http://${address}/`);
+      for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
+        lines.push(`  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}`);
+      continue;
     }
+    const { cluster, apps } = await readStackFile(stack as "apps", root);
+    if (!("stack" in cluster)) continue;
+    const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
+    if (address === undefined) continue;
+    lines.push("", `Apps of ${stack}`);
+    for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
   }
   lines.push(
     "",
@@ -205,29 +217,40 @@ async function summary(stacks: readonly string[]): Promise<string> {
   return lines.join("\n");
 }
 
+/** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
+function curl(address: string, host: string | undefined): string {
+  if (host === undefined) return `curl http://${address}/`;
+  const port = address.split(":")[1];
+  const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
+  return isHere
+    ? `curl http://${host}${port ? `:${port}` : ""}/`
+    : `curl -H 'Host: ${host}' http://${address}/`;
+}
+
 /** Takes stacks down, the last first, and then what the lab started on this computer. */
 export async function takeDown(stacks: readonly string[], signal: AbortSignal): Promise<void> {
-  await clustersOf(stacks);
+  const { k3d } = await readStacks(stacks);
   await prepareLabDir();
-  const settings = await readHostSettings();
-  Object.assign(process.env, labVariables(settings));
+  const settings = new Settings(await readHostSettings());
+  const destroy = (stack: string): Step => ({
+    title: `Stack ${stack}`,
+    run: async (progress) => {
+      const changes = await runStack("destroy", stack, labVariables(settings.values), progress, { signal });
+      if (programOf(stack) === "cluster" && settings.values.provider === "docker")
+        await sweep(stack, "vagrant/machine.sh", {});
+      for (const [name, { metadata }] of k3d)
+        if (name === stack) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: metadata.name });
+      return describeChanges(changes);
+    },
+  });
   await runSteps([
-    ...[...stacks].reverse().map((stack) => [
-      {
-        title: `Stack ${stack}`,
-        run: async (progress: (line: string) => void) => {
-          const changes = await runStack("destroy", stack, labVariables(settings), progress, { signal });
-          if (programOf(stack) === "cluster" && settings.provider === "docker") await sweep(stack);
-          return describeChanges(changes);
-        },
-      },
-    ]),
+    ...[...stacks].reverse().map((stack) => [destroy(stack)]),
     [
       {
         title: "Routes and daemons",
         run: async (progress) => {
           const folders = await readdir(labDir);
-          if (!(await Promise.all(folders.map(hasMachines))).some(Boolean)) {
+          if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
             await stopDocker(progress);
           }
@@ -238,45 +261,69 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
   ]);
 }
 
-/** Removes the machines that an interrupted run left without Pulumi knowing of them. */
-async function sweep(stack: string): Promise<void> {
-  const { failed, all } = await execa(join(root, "vagrant", "machine.sh"), ["sweep"], {
-    env: { K3S_LAB_ROOT: root, LAB_STACK: stack },
+/** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
+async function sweep(stack: string, script: string, environment: Record<string, string>): Promise<void> {
+  const { failed, all } = await execa(join(root, script), ["sweep"], {
+    env: { K3S_LAB_ROOT: root, LAB_STACK: stack, ...environment },
     all: true,
     reject: false,
   });
   if (failed)
-    throw new LabError(`Machines that no state knows of could not be removed:\n${all}\nSee docker ps --all.`);
+    throw new LabError(
+      `Containers that no state knows of could not be removed:\n${all}\nSee docker ps --all.`,
+    );
 }
 
-async function builtImages(
-  file: (tool: ToolName, name: string) => string,
-  progress: (line: string) => void,
-): Promise<string> {
-  const { path } = await systemImages(
-    {
-      coredns: file("coredns", "coredns"),
-      traefik: file("traefik", "traefik"),
-      helm: file("helm", "helm"),
-      metricsServer: file("metrics-server", "metrics-server"),
-      localPathProvisioner: file("local-path-provisioner", "local-path-provisioner"),
-    },
-    { progress },
-  );
-  return path;
+/** What was found out about this computer; the environment of this process and its children follows it. */
+class Settings {
+  values: HostSettings;
+
+  constructor(values: HostSettings) {
+    this.values = values;
+    Object.assign(process.env, labVariables(values));
+  }
+
+  /** Takes in what is given; what is given as undefined is forgotten. */
+  set(changes: { readonly [Key in keyof HostSettings]?: HostSettings[Key] | undefined }): void {
+    const all = Object.entries({ ...this.values, ...changes }).filter(([, value]) => value !== undefined);
+    this.values = Object.fromEntries(all);
+    Object.assign(process.env, labVariables(this.values));
+  }
+
+  save(): Promise<void> {
+    return writeHostSettings(this.values);
+  }
 }
 
 /** Reads every stack's file, so that a fault in the last is told before the first is touched. */
-async function clustersOf(stacks: readonly string[]): Promise<(readonly [string, ClusterConfig])[]> {
-  const configs = await Promise.all(
-    stacks.map(async (stack) => [stack, await readStackFile(stack, root)] as const),
-  );
-  return configs.filter(
-    (entry): entry is readonly [string, ClusterConfig] => programOf(entry[0]) === "cluster",
-  );
+async function readStacks(stacks: readonly string[]) {
+  const machines: (readonly [string, ClusterConfig])[] = [];
+  const k3d: (readonly [string, K3dFile])[] = [];
+  for (const stack of stacks) {
+    const program = programOf(stack);
+    if (program === "cluster") machines.push([stack, await readStackFile(stack as "cluster", root)]);
+    else if (program === "k3d") {
+      const { config } = await readStackFile(stack as "k3d", root);
+      k3d.push([stack, await readK3dFile(config, root)]);
+    } else {
+      const { cluster } = await readStackFile(stack as "apps", root);
+      if ("stack" in cluster) await readClusterPlan(cluster.stack, root);
+    }
+  }
+  return { machines, k3d };
 }
 
-const hasMachines = (stack: string): Promise<boolean> =>
+/** Refuses apps for a cluster of somebody else's that does not answer or cannot take them. */
+async function checkForeignClusters(stacks: readonly string[]): Promise<void> {
+  for (const stack of stacks) {
+    if (programOf(stack) !== "apps") continue;
+    const { cluster, ingress } = await readStackFile(stack as "apps", root);
+    if (!("stack" in cluster)) await foreignKubeconfig(cluster, { stack, ingress });
+  }
+}
+
+/** Whether a stack has made machines or nodes: the scripts that make them keep notes there. */
+const isMade = (stack: string): Promise<boolean> =>
   access(join(stackDir(stack), "machines")).then(
     () => true,
     () => false,

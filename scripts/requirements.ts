@@ -18,12 +18,15 @@ export interface HostFacts {
   readonly addresses: readonly { readonly interface: string; readonly address: string }[];
 }
 
+/** What a cluster asks of this computer; one of k3d's asks for no memory beforehand and for no network of ours. */
+type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "network">>;
+
 /**
  * What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does.
  * @param ownInterfaces tells the bridges of the lab's own network, which an earlier `up` made.
  */
 export function missingRequirements(
-  { machines, network }: Pick<ClusterConfig, "machines" | "network">,
+  { machines, network }: Requirements,
   facts: HostFacts,
   ownInterfaces: RegExp = /^(br-|virbr|vboxnet)/,
 ): string[] {
@@ -38,6 +41,7 @@ export function missingRequirements(
       faults.push(
         `${path} has ${gib(bytes)} free and the lab needs ${gib(diskNeeded)}: free some disk, or set K3S_LAB_CACHE to a folder on another.`,
       );
+  if (network === undefined) return faults;
   const [base = "", bits = "0"] = network.split("/");
   const list = new BlockList();
   list.addSubnet(base, Number(bits));
@@ -53,7 +57,7 @@ export function missingRequirements(
  * Refuses, before anything is touched, a cluster that this computer cannot hold.
  * @throws LabError (exit code 2) with every reason.
  */
-export async function checkRequirements(config: ClusterConfig): Promise<void> {
+export async function checkRequirements(config: Requirements = { machines: [] }): Promise<void> {
   for (const folder of [labDir, cacheDir]) await checkWritable(folder);
   const faults = missingRequirements(config, await hostFacts());
   if (faults.length) throw new LabError(faults.join("\n"), { exitCode: 2 });

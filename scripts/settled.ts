@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { glob, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
-import { observeMachine } from "../stacks/observe.ts";
+import { agentsOf, readK3dFile, serversOf } from "../stacks/k3d-file.ts";
+import { type Observation, observeContainers, observeMachine } from "../stacks/observe.ts";
 import type { Provider } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import type { HostSettings } from "./host-settings.ts";
@@ -36,11 +37,18 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
       .map((file) => join(root, file)),
   ];
   for (const file of files) hash.update(file).update(await readFile(file).catch(() => ""));
-  if (programOf(stack) === "cluster" && settings.provider !== undefined) {
-    const { machines } = (await readStackFile(stack, root)) as { machines: readonly { name: string }[] };
-    const now = "absent";
-    for (const { name } of machines)
-      hash.update(JSON.stringify(await observeMachine(stack, name, settings.provider as Provider, now)));
+  const observe = (one: Promise<Observation>) => one.then((seen) => hash.update(JSON.stringify(seen)));
+  const now = "absent";
+  const program = programOf(stack);
+  if (program === "cluster" && settings.provider !== undefined)
+    for (const { name } of (await readStackFile(stack as "cluster", root)).machines)
+      await observe(observeMachine(stack, name, settings.provider as Provider, now));
+  if (program === "k3d") {
+    const { config } = await readStackFile(stack as "k3d", root);
+    const file = await readK3dFile(config, root);
+    hash.update(JSON.stringify(file));
+    await observe(observeContainers(stack, serversOf(file), now));
+    for (const { name } of agentsOf(file)) await observe(observeContainers(stack, [name], now));
   }
   return hash.digest("hex");
 }

@@ -1,5 +1,5 @@
-import { k3sVersion, type Machine, programOf, readStackFile, stackFile } from "./config.ts";
 import { LabError } from "../scripts/errors.ts";
+import { k3sVersion, type Machine, programOf, readStackFile, stackFile } from "./config.ts";
 import { agentsOf, k3sVersionOf, publishedPort, readK3dFile, serverArgsOf, serversOf } from "./k3d-file.ts";
 
 /** A node that a stack file asks for. */

@@ -24,11 +24,10 @@ export function chooseK3dImages(file: K3dFile, environment: NodeJS.ProcessEnv = 
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
 export async function refuseUnlessReady(file: K3dFile, images: K3dImages): Promise<void> {
-  const { name } = file.metadata;
   const image = images.node ?? file.image;
-  const [k3d, containers, local] = await Promise.all([
+  const [k3d, isThere, local] = await Promise.all([
     execa("k3d", ["--version"], { reject: false }),
-    execa("docker", ["ps", "--all", "--quiet", "--filter", `label=k3d.cluster=${name}`], { reject: false }),
+    hasContainers(file),
     execa("docker", ["image", "inspect", "--format", "{{.Id}}", image], { reject: false }),
   ]);
   const refuse = (message: string) => new LabError(message, { exitCode: 2 });
@@ -36,17 +35,31 @@ export async function refuseUnlessReady(file: K3dFile, images: K3dImages): Promi
     throw refuse(
       'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
     );
-  const isThere = containers.stdout.trim() !== "";
   // A cluster that is there must not go before the image of the new one has come.
   if (local.failed && (images.node !== undefined || isThere))
     throw refuse(
       `Docker does not have the image ${image}. Run \`scripts/lab up k3d\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
-  if (isThere) return;
+  if (!isThere) await refuseTakenPorts(file);
+}
+
+/** Whether Docker has any container of the cluster; an interrupted run leaves some that hold its ports. */
+export async function hasContainers({ metadata: { name } }: K3dFile): Promise<boolean> {
+  const ids = ["ps", "--all", "--quiet", "--filter", `label=k3d.cluster=${name}`];
+  const { failed, stdout } = await execa("docker", ids, { reject: false });
+  return !failed && stdout.trim() !== "";
+}
+
+/**
+ * Refuses a cluster whose ports another program has. Looks, changes nothing.
+ * @throws LabError (exit code 2) that names them.
+ */
+export async function refuseTakenPorts(file: K3dFile): Promise<void> {
   const taken = (await Promise.all(hostPorts(file).map(takenPort))).filter((port) => port !== undefined);
   if (taken.length)
-    throw refuse(
-      `The cluster ${name} cannot have ${taken.map((port) => `port ${port}`).join(", ")} of this computer: another program listens there. End it, or give the k3d config file another port.`,
+    throw new LabError(
+      `The cluster ${file.metadata.name} cannot have ${taken.map((port) => `port ${port}`).join(", ")} of this computer: another program listens there. End it, or give the k3d config file another port.`,
+      { exitCode: 2 },
     );
 }
 

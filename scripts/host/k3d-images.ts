@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../errors.ts";
+import type { HostSettings } from "../host-settings.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { registryImage } from "../toolchain/images/registry.ts";
@@ -10,17 +11,12 @@ import { imageExists, shortHash } from "./machine-image.ts";
 
 const recipe = join(root, "stacks", "k3d", "image");
 
-/** What `lab env` and the stack `k3d` need to know of k3d's images. */
-export interface K3dImageSettings {
-  /** Image of the nodes, where it was built here. */
-  readonly k3dImage?: string;
-  /** Image of k3d's helper container, where it was built here. */
-  readonly k3dToolsImage?: string;
-  /** Image of k3d's registry, where it was made here. */
-  readonly k3dRegistryImage?: string;
-  /** Whether k3d's load balancer is here. */
-  readonly k3dLoadBalancer: boolean;
-}
+/** What is told to `lab env` and the stack `k3d`; undefined forgets what an earlier run found. */
+type K3dImageSettings = Required<{
+  readonly [Key in "k3dImage" | "k3dToolsImage" | "k3dRegistryImage" | "k3dLoadBalancer"]:
+    | HostSettings[Key]
+    | undefined;
+}>;
 
 /**
  * Builds the image that k3d makes nodes and its helper container from, out of the machines' image: the same K3s, the same
@@ -39,7 +35,17 @@ export async function buildK3dImages(
     progress("building the image of k3d's nodes");
     const { failed, all } = await execa(
       "docker",
-      ["build", "--quiet", "--network", "none", "--build-arg", `machine=${machineImage}`, "--tag", tag, recipe],
+      [
+        "build",
+        "--quiet",
+        "--network",
+        "none",
+        "--build-arg",
+        `machine=${machineImage}`,
+        "--tag",
+        tag,
+        recipe,
+      ],
       { all: true, reject: false, stdin: "ignore" },
     );
     if (failed) throw new LabError(`The image of k3d's nodes could not be built:\n${all}`);
@@ -47,7 +53,7 @@ export async function buildK3dImages(
   return {
     k3dImage: tag,
     k3dToolsImage: tag,
-    ...(registry ? { k3dRegistryImage: await loadRegistryImage(progress) } : {}),
+    k3dRegistryImage: registry ? await loadRegistryImage(progress) : undefined,
     k3dLoadBalancer: false,
   };
 }
@@ -62,14 +68,17 @@ async function loadRegistryImage(progress: Progress): Promise<string> {
 }
 
 /** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is made anew. */
-export async function pullK3dImages(images: readonly string[], progress: Progress): Promise<K3dImageSettings> {
+export async function pullK3dImages(
+  images: readonly string[],
+  progress: Progress,
+): Promise<K3dImageSettings> {
   const helper = (name: string) => `ghcr.io/k3d-io/k3d-${name}:${tools.k3d.version.replace(/^v/, "")}`;
   await Promise.all([...images, helper("tools")].map((image) => pull(image, progress)));
   const k3dLoadBalancer = await pull(helper("proxy"), progress).then(
     () => true,
     () => false,
   );
-  return { k3dLoadBalancer };
+  return { k3dImage: undefined, k3dToolsImage: undefined, k3dRegistryImage: undefined, k3dLoadBalancer };
 }
 
 async function pull(image: string, progress: Progress): Promise<void> {

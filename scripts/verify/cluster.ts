@@ -113,7 +113,11 @@ function describeFlannel({ flannel: [device] }: MachineFacts): string {
   return `${info_kind ?? "a device"} over ${info_data.link ?? "nothing"} from ${info_data.local ?? "no address"}`;
 }
 
-function checkNode({ name, role, machine }: PlannedNode, version: string, { nodes }: ClusterFindings): Judgement[] {
+function checkNode(
+  { name, role, machine }: PlannedNode,
+  version: string,
+  { nodes }: ClusterFindings,
+): Judgement[] {
   const node: Answer<Node> = nodes.ok ? find(nodes.value, name, "the cluster has no such node") : nodes;
   const log = role === "server" ? "k3s" : "k3s-agent";
   return [

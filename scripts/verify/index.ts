@@ -1,10 +1,9 @@
 import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
+import { type ClusterPlan, readClusterPlan } from "../../stacks/cluster-plan.ts";
 import {
   type AppsConfig,
-  type ClusterConfig,
-  k3sVersion,
   managedIngress,
   managedTraefik,
   programOf,

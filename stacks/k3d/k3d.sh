@@ -1,5 +1,5 @@
 #!/bin/sh
-# Drives a cluster of k3d for Pulumi: k3d.sh create | start | delete | add-agent | start-agent | remove-agent | kubeconfig | load
+# Drives a cluster of k3d for Pulumi: k3d.sh create | start | delete | sweep | add-agent | start-agent | remove-agent | kubeconfig | load
 #   K3S_LAB_ROOT    the checkout
 #   LAB_STACK       the stack that the cluster belongs to
 #   K3D_CLUSTER     its name in k3d; absent for load
@@ -56,6 +56,12 @@ data:
 END
 }
 
+# others: who made servers of this cluster's name, where that was not this checkout.
+others() {
+  docker ps --all --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server \
+    --format '{{with .Label "k3s-lab.checkout"}}{{.}}{{else}}somebody else{{end}}' | grep -Fxv "$K3S_LAB_ROOT" | head -n 1
+}
+
 # What an interrupted run of k3d has left, which k3d itself takes for somebody else's.
 remove_leftovers() {
   for id in $(docker ps --all --quiet --filter "label=k3d.cluster=$K3D_CLUSTER"); do
@@ -67,11 +73,9 @@ remove_leftovers() {
 
 case "$1" in
 create)
-  there=$(docker ps --all --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server --format '{{.Label "k3s-lab.checkout"}}')
-  if [ -n "$(docker ps --all --quiet --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server)" ] &&
-    [ "$(echo "$there" | sort -u)" != "$K3S_LAB_ROOT" ]; then
-    fail "a cluster $K3D_CLUSTER is there already, made by ${there:-somebody else}: give yours another metadata.name, or remove that one with: k3d cluster delete $K3D_CLUSTER"
-  fi
+  other=$(others)
+  [ -z "$other" ] ||
+    fail "a cluster $K3D_CLUSTER is there already, made by $other: give yours another metadata.name, or remove that one with: k3d cluster delete $K3D_CLUSTER"
   remove_leftovers
   docker image inspect "$K3D_IMAGE" >/dev/null 2>&1 || docker pull "$K3D_IMAGE" ||
     fail "the image $K3D_IMAGE is neither here nor can it be pulled: run \`scripts/lab up $LAB_STACK\`, which builds one, or name another image"
@@ -88,6 +92,10 @@ delete)
   k3d cluster delete "$K3D_CLUSTER"
   remove_leftovers
   # The folder says that a cluster exists.
+  rm -rf "$notes"
+  ;;
+sweep)
+  [ -n "$(others)" ] || remove_leftovers
   rm -rf "$notes"
   ;;
 add-agent)
@@ -118,7 +126,7 @@ load)
   fi
   ;;
 *)
-  echo "k3d.sh: unknown action '$1': create, start, delete, add-agent, start-agent, remove-agent, kubeconfig or load" >&2
+  echo "k3d.sh: unknown action '$1': create, start, delete, sweep, add-agent, start-agent, remove-agent, kubeconfig or load" >&2
   exit 2
   ;;
 esac

@@ -13,7 +13,9 @@ const repository = "k3s-lab/registry";
  *
  * @returns a `docker load` archive in the user's cache, and the image's name; its tag says its content.
  */
-export async function registryImage(progress: Progress): Promise<{ readonly path: string; readonly ref: string }> {
+export async function registryImage(
+  progress: Progress,
+): Promise<{ readonly path: string; readonly ref: string }> {
   const root = await unpackedPackages(["docker-registry"], progress);
   const image: ImageSpec = {
     ref: repository,
