@@ -244,7 +244,7 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
     },
   });
   await runSteps([
-    ...[...stacks].reverse().map((stack) => [destroy(stack)]),
+    ...(await downOrder(stacks)).map((stack) => [destroy(stack)]),
     [
       {
         title: "Routes and daemons",
@@ -259,6 +259,22 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       },
     ],
   ]);
+}
+
+/**
+ * The last stack first; but apps after the cluster that goes with them, for which nobody need wait until each pod has
+ * ended: to Pulumi they are then gone with it.
+ */
+async function downOrder(stacks: readonly string[]): Promise<string[]> {
+  const isGone = await Promise.all(
+    stacks.map(async (stack) => {
+      if (programOf(stack) !== "apps") return false;
+      const { cluster } = await readStackFile(stack as "apps", root);
+      return "stack" in cluster && stacks.includes(cluster.stack);
+    }),
+  );
+  const which = (gone: boolean) => stacks.filter((_, index) => isGone[index] === gone).reverse();
+  return [...which(false), ...which(true)];
 }
 
 /** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */

@@ -173,6 +173,8 @@ export function createConfig(file: K3dFile, images: K3dImages): object {
   const { agents: _, ports, options, registries, ...rest } = file;
   const direct = (filter: string) => (filter === "loadbalancer" ? "server:0:direct" : filter);
   return {
+    // With a network of its own k3d gives servers addresses that stay; K3s does not survive that they change.
+    subnet: "auto",
     ...rest,
     ...(images.node ? { image: images.node } : {}),
     ports: images.loadBalancer

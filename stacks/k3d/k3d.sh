@@ -1,8 +1,7 @@
 #!/bin/sh
 # Drives a cluster of k3d for Pulumi: k3d.sh create | start | delete | sweep | add-agent | start-agent | remove-agent | kubeconfig | load
 #   K3S_LAB_ROOT    the checkout
-#   LAB_STACK       the stack that the cluster belongs to
-#   K3D_CLUSTER     its name in k3d; absent for load
+#   LAB_STACK       the stack that the cluster belongs to, K3D_CLUSTER its name in k3d; both absent for load
 #   NODE_NAME       the node; of a cluster its first server
 #   SERVERS         create, start: the names of all its servers
 #   NODE_ARGUMENT   add-agent: what `k3d node create` makes NODE_NAME from
@@ -12,7 +11,7 @@
 #   stdin           create: what k3d makes, as a k3d config
 set -eu
 
-notes="$K3S_LAB_ROOT/.lab/$LAB_STACK/machines"
+notes="$K3S_LAB_ROOT/.lab/${LAB_STACK:-}/machines"
 label="k3s-lab.checkout=$K3S_LAB_ROOT"
 server="k3d-${K3D_CLUSTER:-}-server-0"
 
@@ -36,6 +35,18 @@ note_boot() {
   printf '%s' "$LAB_BOOT" >"$notes/$NODE_NAME.boot"
   # shellcheck disable=SC2086 # a list
   docker inspect --format '{{.State.Status}} {{.State.StartedAt}}' ${SERVERS:-$NODE_NAME} >"$notes/$NODE_NAME.state"
+}
+
+# address CONTAINER: its address in the cluster's network, while it runs.
+address() {
+  docker inspect --format "{{(index .NetworkSettings.Networks \"k3d-$K3D_CLUSTER\").IPAddress}}" "$1"
+}
+
+# pin CONTAINER ADDRESS: it keeps this address for good. Docker gives out addresses in the order containers start, and
+# after a restart an agent may have the server's, whose certificates then are somebody else's. k3d pins servers alone.
+pin() {
+  docker network disconnect "k3d-$K3D_CLUSTER" "$1"
+  docker network connect --ip "$2" "k3d-$K3D_CLUSTER" "$1"
 }
 
 # K3s writes its own list of names for CoreDNS at every start, and what k3d has put into it is gone. This file K3s only
@@ -62,6 +73,18 @@ others() {
     --format '{{with .Label "k3s-lab.checkout"}}{{.}}{{else}}somebody else{{end}}' | grep -Fxv "$K3S_LAB_ROOT" | head -n 1
 }
 
+# An agent's K3s has joined its server, and got its certificates from it, when its containerd answers.
+wait_for_containerd() {
+  deadline=$(($(date +%s) + 120))
+  until docker exec "$NODE_NAME" ctr version >/dev/null 2>&1; do
+    if [ "$(date +%s)" -ge $deadline ]; then
+      docker logs --tail 30 "$NODE_NAME" >&2
+      fail "K3s in $NODE_NAME has not started its containerd within 120 s; its last lines are above"
+    fi
+    sleep 0.3
+  done
+}
+
 # What an interrupted run of k3d has left, which k3d itself takes for somebody else's.
 remove_leftovers() {
   for id in $(docker ps --all --quiet --filter "label=k3d.cluster=$K3D_CLUSTER"); do
@@ -80,6 +103,9 @@ create)
   docker image inspect "$K3D_IMAGE" >/dev/null 2>&1 || docker pull "$K3D_IMAGE" ||
     fail "the image $K3D_IMAGE is neither here nor can it be pulled: run \`scripts/lab up $LAB_STACK\`, which builds one, or name another image"
   k3d cluster create --config - --runtime-label "$label@server:*"
+  for id in $(docker ps --quiet --filter "network=k3d-$K3D_CLUSTER" --filter label=k3d.role=registry); do
+    pin "$id" "$(address "$id")"
+  done
   name_the_host
   note
   ;;
@@ -100,11 +126,18 @@ sweep)
   ;;
 add-agent)
   docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
-  k3d node create "$NODE_ARGUMENT" --cluster "$K3D_CLUSTER" --role agent --runtime-label "$label"
+  k3d node create "$NODE_ARGUMENT" --cluster "$K3D_CLUSTER" --role agent --runtime-label "$label" --wait=false
+  # With the interface goes the tunnel that K3s has laid over it: K3s starts with the one that stays.
+  ip=$(address "$NODE_NAME")
+  docker kill "$NODE_NAME" >/dev/null
+  pin "$NODE_NAME" "$ip"
+  docker start "$NODE_NAME"
+  wait_for_containerd
   note
   ;;
 start-agent)
   docker start "$NODE_NAME"
+  wait_for_containerd
   note_boot
   ;;
 remove-agent)
