@@ -73,6 +73,13 @@ others() {
     --format '{{with .Label "k3s-lab.checkout"}}{{.}}{{else}}somebody else{{end}}' | grep -Fxv "$K3S_LAB_ROOT" | head -n 1
 }
 
+# one_at_a_time COMMAND...: k3d's helper container has one name, so that two k3d for one cluster are in each other's way.
+# macOS has no flock; there agents that come together may fail, and come with the next run.
+one_at_a_time() {
+  mkdir -p "$notes"
+  if command -v flock >/dev/null; then flock "$notes" "$@"; else "$@"; fi
+}
+
 # An agent's K3s has joined its server, and got its certificates from it, when its containerd answers.
 wait_for_containerd() {
   deadline=$(($(date +%s) + 120))
@@ -126,7 +133,7 @@ sweep)
   ;;
 add-agent)
   docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
-  k3d node create "$NODE_ARGUMENT" --cluster "$K3D_CLUSTER" --role agent --runtime-label "$label" --wait=false
+  one_at_a_time k3d node create "$NODE_ARGUMENT" --cluster "$K3D_CLUSTER" --role agent --runtime-label "$label" --wait=false
   # With the interface goes the tunnel that K3s has laid over it: K3s starts with the one that stays.
   ip=$(address "$NODE_NAME")
   docker kill "$NODE_NAME" >/dev/null
