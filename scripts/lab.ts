@@ -18,7 +18,7 @@ import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
 import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
-import { type Changes, runStack } from "./pulumi.ts";
+import { type Changes, hasResources, runStack } from "./pulumi.ts";
 import { runSteps, type Step } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
 import { isSettled, noteSettled } from "./settled.ts";
@@ -156,8 +156,15 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   // While nothing has changed since the last run, no stack waits for the outputs of another.
   const settled = await Promise.all(stacks.map((stack) => isSettled(stack, found)));
   let changed = false;
+  let isNewCluster = false;
   const up = async (stack: string, refresh: boolean, progress: (line: string) => void) => {
-    const changes = await runStack("up", stack, labVariables(found), progress, { signal, refresh });
+    const isApps = programOf(stack) === "apps";
+    const changes = await runStack("up", stack, labVariables(found), progress, {
+      signal,
+      // What Pulumi noted of apps on a cluster that has been made anew is not there any more.
+      refresh: refresh || (isApps && isNewCluster && (await hasResources(stack))),
+    });
+    isNewCluster ||= !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
     changed ||= Object.keys(changes).some((operation) => operation !== "same");
     await noteSettled(stack, found);
     return describeChanges(changes);
@@ -252,6 +259,7 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
           const folders = await readdir(labDir);
           if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
+            if (await dockerIsBusy()) return "Docker goes on: containers of others run in it";
             await stopDocker(progress);
           }
           return undefined;
@@ -259,6 +267,12 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       },
     ],
   ]);
+}
+
+/** Whether a container runs; with the last stack of this checkout down, it is another's. */
+async function dockerIsBusy(): Promise<boolean> {
+  const { failed, stdout } = await execa("docker", ["ps", "--quiet"], { reject: false });
+  return !failed && stdout !== "";
 }
 
 /**

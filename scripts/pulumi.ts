@@ -6,7 +6,7 @@ import { isMap, parseDocument } from "yaml";
 import { stackFile } from "../stacks/config.ts";
 import { LabError } from "./errors.ts";
 import { isAlive } from "./host/processes.ts";
-import { labDir, root } from "./paths.ts";
+import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 
 /** What a run changed: counts of resources by operation, such as `{ same: 9, update: 1 }`. */
@@ -63,6 +63,13 @@ export async function runStack(
   } finally {
     await dropUnusedSalt(name);
   }
+}
+
+/** Whether Pulumi has noted anything of a stack. */
+export async function hasResources(stack: string): Promise<boolean> {
+  const text = await readFile(stateFile(stack), "utf8").catch(() => "{}");
+  const state = JSON.parse(text) as { checkpoint?: { latest?: { resources?: readonly unknown[] } } };
+  return (state.checkpoint?.latest?.resources ?? []).length > 0;
 }
 
 async function selectStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {

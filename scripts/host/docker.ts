@@ -59,15 +59,6 @@ export async function ensureDocker(progress: Progress): Promise<string | undefin
 }
 
 /**
- * What children need in their environment to reach the same daemon as `ensureDocker` found: `DOCKER_HOST` where the lab
- * started one of its own, else nothing.
- */
-export async function dockerEnvironment(): Promise<Record<string, string>> {
-  const record = await readRecord();
-  return record && (await isRunning(record.daemon)) ? { DOCKER_HOST: ownHost } : {};
-}
-
-/**
  * Ends the daemon that the lab started, with its containers, and takes away its bridges and firewall rules; images stay
  * in the user's cache. Does nothing where the lab started none. One that systemd started goes on: it is the system's.
  *

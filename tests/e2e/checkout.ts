@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +24,8 @@ export interface Checkout {
   run(program: string, ...args: string[]): Promise<Outcome>;
   /** Replaces a text that occurs exactly once in a file of the copy. */
   edit(file: string, from: string, to: string): Promise<void>;
+  /** The outcome, if the command went well; else fails with what it printed and what the cluster says of itself. */
+  succeeded(outcome: Outcome): Promise<Outcome>;
   /** Node and pod states and the last log lines of K3s: what a failed test shows. */
   evidence(): Promise<string>;
   remove(): Promise<void>;
@@ -60,6 +63,28 @@ export async function copyCheckout(): Promise<Checkout> {
   const run = async (program: string, ...args: string[]) =>
     start(program, args, JSON.parse((await lab("env", "--json")).stdout) as Record<string, string>);
 
+  const evidence = async (): Promise<string> => {
+    const { stdout: containers } = await run("docker", "ps", "--all", "--format", "{{.Names}}");
+    const asked = [
+      await run("kubectl", "get", "nodes,pods", "--all-namespaces", "--output=wide"),
+      await run("kubectl", "get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
+      await run("docker", "ps", "--all"),
+      ...(await Promise.all(
+        containers
+          .split("\n")
+          .filter(Boolean)
+          .map((name) =>
+            name.startsWith("k3d-")
+              ? run("docker", "logs", "--tail", "30", name)
+              : run("docker", "exec", name, "journalctl", "--no-pager", "--lines", "30", "--unit", "k3s*"),
+          ),
+      )),
+    ];
+    return asked
+      .map(({ command, all }) => `$ ${command}\n${all.split("\n").slice(-40).join("\n")}`)
+      .join("\n\n");
+  };
+
   return {
     directory,
     lab,
@@ -71,21 +96,14 @@ export async function copyCheckout(): Promise<Checkout> {
         throw new Error(`${file} holds ${JSON.stringify(from)} ${parts.length - 1} times, not once`);
       await writeFile(path, parts.join(to));
     },
-    evidence: async () => {
-      const asked = [
-        await run("kubectl", "get", "nodes,pods", "--all-namespaces", "--output=wide"),
-        await run("kubectl", "get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
-        await run("docker", "ps", "--all"),
-        ...(await Promise.all(
-          ["server", "agent"].map((name) =>
-            run("vagrant", "ssh", name, "--command", "sudo journalctl --no-pager --lines 30 --unit 'k3s*'"),
-          ),
-        )),
-      ];
-      return asked
-        .map(({ command, all }) => `$ ${command}\n${all.split("\n").slice(-40).join("\n")}`)
-        .join("\n\n");
+    succeeded: async (outcome) => {
+      if (outcome.exitCode === 0) return outcome;
+      const said = outcome.all.split("\n").slice(-60).join("\n");
+      return assert.fail(
+        `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await evidence()}`,
+      );
     },
+    evidence,
     remove: () => rm(directory, { recursive: true, force: true }),
   };
 }

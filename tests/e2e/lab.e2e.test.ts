@@ -6,6 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
+import { ask, hostState } from "./host.ts";
 
 // One lab from nothing to nothing, by the commands that a person types. The tests build on each other.
 
@@ -13,45 +14,7 @@ let checkout: Checkout;
 /** What was on this computer before the lab: nothing of the lab's may be left in the end. */
 let hostBefore: string;
 
-/** Fails with what the command printed and what the cluster says of itself. */
-async function succeeded(outcome: Outcome): Promise<Outcome> {
-  if (outcome.exitCode === 0) return outcome;
-  const said = outcome.all.split("\n").slice(-60).join("\n");
-  return assert.fail(
-    `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await checkout.evidence()}`,
-  );
-}
-
-/** Asks the lab over HTTP as `curl -H "Host: …" http://…/` does, with `Accept: application/json`. */
-async function ask(address: string, host: string): Promise<{ app: string; pod: string; version: string }> {
-  const { stdout } = await execa("curl", [
-    ...["--silent", "--show-error", "--fail", "--max-time", "10"],
-    ...["--header", `Host: ${host}`, "--header", "Accept: application/json", `http://${address}/`],
-  ]);
-  return JSON.parse(stdout) as { app: string; pod: string; version: string };
-}
-
-/** Bridges, routes, rules, containers' processes: everything that a lab makes on the host. */
-async function hostState(): Promise<string> {
-  const commands = [
-    ["ip", "-brief", "link", "show", "type", "bridge"],
-    ["ip", "-brief", "link", "show", "type", "veth"],
-    ["ip", "-4", "route", "show"],
-    ["iptables", "--list-rules"],
-    ["iptables", "--table", "nat", "--list-rules"],
-  ] as const;
-  const answers = await Promise.all(commands.map(([file, ...args]) => execa(file, args, { reject: false })));
-  const { stdout: processes } = await execa("ps", ["-eo", "stat=,comm="]);
-  // A process that has ended and only waits to be reaped (Z) is not running.
-  const ofLab = processes
-    .split("\n")
-    .map((line) => /^[^Z]\S* +((dockerd|containerd|k3s|pulumi|vagrant|ruby)\S*)/.exec(line)?.[1])
-    .filter((name) => name !== undefined);
-  return [
-    ...answers.map(({ stdout, command }) => `$ ${command}\n${stdout ?? ""}`),
-    ofLab.sort().join("\n"),
-  ].join("\n");
-}
+const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
 
 const server = "192.168.42.110";
 const agent = "192.168.42.111";

@@ -3,7 +3,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { dockerEnvironment, ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
+import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
 
 const [how = "", image = ""] = process.argv.slice(2);
 
@@ -27,7 +27,7 @@ async function leftovers() {
 
 const before = await leftovers();
 const [host, again] = await Promise.all([ensureDocker(() => {}), ensureDocker(() => {})]);
-Object.assign(process.env, await dockerEnvironment());
+process.env.DOCKER_HOST = host;
 await execa("docker", ["network", "create", "--subnet", "192.168.142.0/24", "lab"]);
 await execa("docker", ["import", "--change", 'CMD ["/sleeper"]', image, "sleeper"]);
 const run = ["run", "--detach", "--rm", "--privileged", "--network", "lab", "--stop-timeout", "1", "sleeper"];
