@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ClusterNode } from "../outputs.ts";
+import { mockEngine, resourcesOf } from "./mocks.ts";
+
+await mockEngine();
+const { NodeImages } = await import("./node-images.ts");
+
+const node = (name: string, address: string): ClusterNode => ({
+  name,
+  role: "server",
+  address,
+  installation: "i1",
+});
+const commands = (...nodes: ClusterNode[]) =>
+  resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
+
+test("a machine gets the image over ssh, a container through Docker; each again when it was made anew", async () => {
+  const made = await commands(node("server", "ssh://192.168.42.110"), node("k3d-a", "docker://k3d-a"));
+  assert.deepEqual(
+    made.map(({ inputs }) => inputs),
+    [
+      {
+        create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
+        environment: { NODE_NAME: "server", NODE_IP: "192.168.42.110", IMAGE: "web:1" },
+        triggers: ["i1"],
+      },
+      {
+        create: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load',
+        environment: { NODE_NAME: "k3d-a", NODE_IP: "k3d-a", IMAGE: "web:1" },
+        triggers: ["i1"],
+      },
+    ],
+  );
+});
+
+test("a node that is reached in another way is an error that names it", async () => {
+  await assert.rejects(commands(node("far", "telnet://far")), /the node far is reached by telnet:\/\/far/);
+});
