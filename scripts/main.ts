@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import { Command, CommanderError } from "commander";
 import { LabError } from "./errors.ts";
 
 /** A verb's file is read only when it is called: `lab env` need not load the Automation API. */
@@ -14,11 +14,15 @@ const verbs: Record<string, string> = {
   compare: "K3s or K3d? measure both on this computer: time, memory, disk",
 };
 
-const program = new Command("lab").description("A reproducible Kubernetes lab.").showHelpAfterError();
+const program = new Command("lab")
+  .description("A reproducible Kubernetes lab.")
+  .showHelpAfterError()
+  .exitOverride();
 
 const [verb = ""] = process.argv.slice(2);
 if (Object.hasOwn(verbs, verb)) {
   const { command } = (await import(`./verbs/${verb}.ts`)) as { command: Command };
+  for (const one of [command, ...command.commands]) one.exitOverride();
   program.addCommand(command.description(verbs[verb] ?? ""));
 } else {
   for (const [name, description] of Object.entries(verbs)) program.command(name).description(description);
@@ -27,6 +31,8 @@ if (Object.hasOwn(verbs, verb)) {
 try {
   await program.parseAsync();
 } catch (error) {
+  // Commander has said what is wrong with the command line, or has shown the help that was asked for.
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   if (!(error instanceof LabError)) throw error;
   process.stderr.write(`lab: ${error.message}\n`);
   process.exitCode = error.exitCode;

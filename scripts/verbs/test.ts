@@ -16,7 +16,7 @@ export const command = new Command("test")
     if (unit) return;
     await ensurePackages(["vagrant"], console.log);
     // From an empty cache this is most of the time; no test's deadline should have to allow for it.
-    await execa("scripts/lab", ["tools", "install", "cluster", "apps"], {
+    await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d"], {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
     });
@@ -30,7 +30,7 @@ export const command = new Command("test")
 
 /** Types, lint, shell scripts: side by side; each prints what it finds. */
 async function checkSources(): Promise<void> {
-  const scripts = await files("{scripts,vagrant}/**/*.sh");
+  const scripts = await files("{scripts,stacks,vagrant}/**/*.sh");
   const checks = [
     ["tsc", "--noEmit"],
     ["biome", "check", "--error-on-warnings", "."],
@@ -40,6 +40,7 @@ async function checkSources(): Promise<void> {
       ".ci/run",
       ...scripts,
       ...(await files("scripts/toolchain/images/*/entry")),
+      ...(await files("stacks/k3d/image/{k3s,tools}")),
     ],
   ] as const;
   const results = await Promise.all(

@@ -46,7 +46,8 @@ async function provision(name: string, machine: Machine) {
   await put("bin/ip", `#!/bin/sh\ncat <<'END'\n${machine.addresses ?? eth1}\nEND\n`);
   await put("bin/systemctl", `#!/bin/sh\ntest -e ${path("active")}\n`);
   await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
-  await put("bin/kubectl", `#!/bin/sh\ntest -e ${path("ready")} && printf True\n`);
+  const node = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}';
+  await put("bin/curl", `#!/bin/sh\ntest -e ${path("ready")} && printf %s '${node}'\n`);
   // Only root may give files to root.
   await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
   if (machine.carriesK3s ?? true) {

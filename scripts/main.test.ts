@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { test } from "node:test";
+import { execa } from "execa";
+
+const lab = (...args: string[]) =>
+  execa(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", join(import.meta.dirname, "main.ts"), ...args],
+    {
+      reject: false,
+      all: true,
+    },
+  );
+
+for (const args of [["--help"], ["up", "--help"], ["tools", "install", "--help"]])
+  test(`\`lab ${args.join(" ")}\` shows help and ends well`, async () => {
+    const { exitCode, stdout } = await lab(...args);
+    assert.equal(exitCode, 0);
+    assert.match(stdout, /^Usage: lab/);
+  });
+
+for (const [args, message] of [
+  [["nonsense"], /unknown command 'nonsense'/],
+  [["verify", "--wait", "soon"], /'soon' is invalid/],
+  [["up", "--nonsense"], /unknown option '--nonsense'/],
+  [["up", "nonsense"], /There is no program for the stack "nonsense"/],
+  [["tools", "install", "nonsense"], /"nonsense" is not known/],
+] as const)
+  test(`\`lab ${args.join(" ")}\` is bad input: exit code 2`, async () => {
+    const { exitCode, all } = await lab(...args);
+    assert.equal(exitCode, 2, all);
+    assert.match(all, message);
+  });
