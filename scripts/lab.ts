@@ -7,6 +7,7 @@ import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.t
 import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
+import { refuseIngressOf } from "../stacks/lab-cluster.ts";
 import { chooseProvider, type Provider } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
@@ -336,8 +337,9 @@ async function readStacks(stacks: readonly string[]) {
       const { config } = await readStackFile(stack as "k3d", root);
       k3d.push([stack, await readK3dFile(config, root)]);
     } else {
-      const { cluster } = await readStackFile(stack as "apps", root);
-      if ("stack" in cluster) await readClusterPlan(cluster.stack, root);
+      const { cluster, ingress } = await readStackFile(stack as "apps", root);
+      if ("stack" in cluster)
+        refuseIngressOf(cluster.stack, ingress, await readClusterPlan(cluster.stack, root));
     }
   }
   return { machines, k3d };

@@ -17,7 +17,7 @@ export default async function apps() {
   const stack = pulumi.getStack();
   const own = "stack" in cluster;
   const { kubeconfig, nodes } = own
-    ? await labCluster(cluster.stack)
+    ? await labCluster(cluster.stack, ingress)
     : { kubeconfig: pulumi.secret(await foreignKubeconfig(cluster, { stack, ingress })), nodes: [] };
 
   const provider = new k8s.Provider("cluster", {

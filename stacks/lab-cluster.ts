@@ -1,7 +1,10 @@
 import { access } from "node:fs/promises";
 import * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../scripts/errors.ts";
-import { stateFile } from "../scripts/paths.ts";
+import { root, stateFile } from "../scripts/paths.ts";
+import { type ClusterPlan, readClusterPlan } from "./cluster-plan.ts";
+import { managedIngress } from "./config.ts";
+import { K3sFlags } from "./k3s-flags.ts";
 import type { ClusterNode } from "./outputs.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
@@ -12,11 +15,40 @@ export interface LabCluster {
 }
 
 /**
- * The cluster of another stack, by what that stack exports.
- * @param state the file of that stack's state. Default: the lab's.
- * @throws LabError (exit code 2) when that stack is not up.
+ * Refuses apps whose Ingress controller is not there, or would be there twice.
+ * @param ingress the value of `k3s-lab:ingress`.
+ * @throws LabError (exit code 2) with the value to set.
  */
-export async function labCluster(stack: string, state: string = stateFile(stack)): Promise<LabCluster> {
+export function refuseIngressOf(
+  stack: string,
+  ingress: string,
+  { serverArgs }: Pick<ClusterPlan, "serverArgs">,
+): void {
+  const hasTraefik = !new K3sFlags(serverArgs).disabled().has("traefik");
+  if (ingress === "traefik" && !hasTraefik)
+    throw new LabError(
+      `The cluster of the stack "${stack}" runs without Traefik (--disable=traefik). Set k3s-lab:ingress to managed for the lab's own, or to the IngressClass of another controller.`,
+      { exitCode: 2 },
+    );
+  if (ingress === managedIngress && hasTraefik)
+    throw new LabError(
+      `The cluster of the stack "${stack}" has K3s's own Traefik, and the lab's own would take its name. Leave k3s-lab:ingress out, or give K3s --disable=traefik.`,
+      { exitCode: 2 },
+    );
+}
+
+/**
+ * The cluster of another stack, by what that stack exports.
+ * @param ingress the value of `k3s-lab:ingress`.
+ * @param state the file of that stack's state. Default: the lab's.
+ * @throws LabError (exit code 2) when that stack is not up, or its cluster cannot route requests so.
+ */
+export async function labCluster(
+  stack: string,
+  ingress: string,
+  state: string = stateFile(stack),
+): Promise<LabCluster> {
+  refuseIngressOf(stack, ingress, await readClusterPlan(stack, root));
   const refuse = (cause?: unknown): never => {
     throw new LabError(
       `The stack "${stack}" is not up: nobody knows its cluster yet. Run \`scripts/lab up ${stack}\` first.`,

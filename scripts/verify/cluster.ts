@@ -1,5 +1,6 @@
 import type { ClusterPlan, PlannedNode } from "../../stacks/cluster-plan.ts";
 import type { Machine } from "../../stacks/config.ts";
+import { K3sFlags } from "../../stacks/k3s-flags.ts";
 import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
 import { type Deployment, isReady, type Node, type Pod, podState } from "./kubernetes.ts";
 import type { MachineFacts } from "./machines.ts";
@@ -32,7 +33,7 @@ export function checkCluster(
   { nodes, network = "", serverArgs, version }: ClusterPlan,
   found: ClusterFindings,
 ): Check[] {
-  const flags = new Flags(serverArgs);
+  const flags = new K3sFlags(serverArgs);
   const perNode = nodes.flatMap((node) => [
     ...(node.machine
       ? checkMachine(node.machine, network, flags.value("--flannel-backend") ?? "vxlan", found)
@@ -198,7 +199,7 @@ function describeSystemPods(pods: readonly Pod[]): string {
 }
 
 function checkAddOns(
-  flags: Flags,
+  flags: K3sFlags,
   machines: readonly string[],
   { deployments, pods }: ClusterFindings,
 ): Judgement[] {
@@ -242,24 +243,3 @@ function checkAddOns(
 
 /** ServiceLB's pod that passes a node's ports 80 and 443 on to Traefik. */
 export const isServiceLb = ({ metadata }: Pod): boolean => metadata.name.startsWith("svclb-traefik-");
-
-/** K3s's flags as the stack file gives them. */
-class Flags {
-  readonly #given: readonly (readonly [string, string])[];
-
-  constructor(given: readonly string[]) {
-    this.#given = given.map((flag) => {
-      const [name = "", ...value] = flag.split("=");
-      return [name, value.join("=")] as const;
-    });
-  }
-
-  value(name: string): string | undefined {
-    return this.#given.findLast(([given]) => given === name)?.[1];
-  }
-
-  disabled(): ReadonlySet<string> {
-    const lists = this.#given.filter(([name]) => name === "--disable").map(([, value]) => value);
-    return new Set(lists.flatMap((list) => list.split(",")));
-  }
-}
