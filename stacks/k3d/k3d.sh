@@ -67,6 +67,8 @@ data:
 END
 }
 
+server_kubectl() { docker exec "$server" kubectl --request-timeout=10s "$@"; }
+
 # others: who made servers of this cluster's name, where that was not this checkout.
 others() {
   docker ps --all --filter "label=k3d.cluster=$K3D_CLUSTER" --filter label=k3d.role=server \
@@ -148,12 +150,18 @@ start-agent)
   note_boot
   ;;
 remove-agent)
-  # The server would refuse a new node of the same name until it has forgotten the old one and its password.
-  docker exec "$server" kubectl delete --ignore-not-found --wait=false "node/$NODE_NAME" ||
-    echo "the server did not answer: it still knows the node $NODE_NAME"
+  # Its pods move while it still runs.
+  server_kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --timeout=60s ||
+    echo "$NODE_NAME is not drained: its pods end with it"
   docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
-  docker exec "$server" kubectl delete --ignore-not-found --namespace kube-system "secret/$NODE_NAME.node-password.k3s" ||
-    echo "the server did not answer: it still knows the password of $NODE_NAME"
+  # What is left is of DaemonSets; the server would keep it for most of a minute.
+  server_kubectl delete pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --force --grace-period=0 ||
+    echo "the server still knows pods of $NODE_NAME"
+  # The server would refuse a new node of the same name until it has forgotten the old one and its password.
+  for object in "node/$NODE_NAME" "--namespace=kube-system secret/$NODE_NAME.node-password.k3s"; do
+    # shellcheck disable=SC2086 # a namespace and a name
+    server_kubectl delete --ignore-not-found --wait=false $object || echo "the server still knows $object"
+  done
   rm -f "$notes/$NODE_NAME".*
   ;;
 kubeconfig)
