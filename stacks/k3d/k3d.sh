@@ -154,14 +154,14 @@ remove-agent)
   server_kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --timeout=60s ||
     echo "$NODE_NAME is not drained: its pods end with it"
   docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
-  # What is left is of DaemonSets; the server would keep it for most of a minute.
-  server_kubectl delete pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --force --grace-period=0 ||
-    echo "the server still knows pods of $NODE_NAME"
   # The server would refuse a new node of the same name until it has forgotten the old one and its password.
   for object in "node/$NODE_NAME" "--namespace=kube-system secret/$NODE_NAME.node-password.k3s"; do
     # shellcheck disable=SC2086 # a namespace and a name
     server_kubectl delete --ignore-not-found --wait=false $object || echo "the server still knows $object"
   done
+  # Now its pods, which are of DaemonSets: the server would keep them for most of a minute.
+  server_kubectl delete pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --force --grace-period=0 ||
+    echo "the server still knows pods of $NODE_NAME"
   rm -f "$notes/$NODE_NAME".*
   ;;
 kubeconfig)
