@@ -43,7 +43,8 @@ export async function runStack(
     const { severity, message } = event.diagnosticEvent ?? {};
     if (severity === "error" && message !== undefined) failures.push(message.trim());
   };
-  const options = { onEvent, color: "never" as const };
+  // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
+  const options = { onEvent, color: "never" as const, parallel: 64 };
   try {
     await endStaleLock(stack, environment);
     if (operation === "destroy") await stack.destroy(options);

@@ -45,9 +45,9 @@ kubeconfig)
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.
-  if ! on "$NODE_IP" "sudo k3s crictl inspecti -q '$IMAGE' >/dev/null 2>&1"; then
-    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_IP" \
-      "sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images import -"
+  ctr="sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images"
+  if [ -z "$(on "$NODE_IP" "$ctr ls -q 'name==docker.io/$IMAGE'")" ]; then
+    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_IP" "$ctr import -"
   fi
   ;;
 *)

@@ -59,7 +59,8 @@ export class WebApp extends pulumi.ComponentResource {
     const service = new k8s.core.v1.Service(
       name,
       {
-        metadata,
+        // The Deployment waits for the pods; the Ingress needs no more of the Service than its name.
+        metadata: { ...metadata, annotations: skipAwait },
         spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
       },
       { parent: this },

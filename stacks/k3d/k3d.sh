@@ -169,8 +169,10 @@ kubeconfig)
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.
-  if ! docker exec "$NODE_NAME" crictl inspecti -q "$IMAGE" >/dev/null 2>&1; then
-    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | docker exec --interactive "$NODE_NAME" ctr --namespace k8s.io images import -
+  images="ctr --namespace k8s.io images"
+  # shellcheck disable=SC2086 # a command and its arguments
+  if [ -z "$(docker exec "$NODE_NAME" $images ls -q "name==docker.io/$IMAGE")" ]; then
+    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | docker exec --interactive "$NODE_NAME" $images import -
   fi
   ;;
 *)
