@@ -9,7 +9,7 @@ import type { HostSettings } from "../host-settings.ts";
 import { get } from "../http.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { systemImages } from "../toolchain/images/index.ts";
+import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { installTools } from "../toolchain/install.ts";
 import type { Goals } from "./results.ts";
 import { type Route, type TimedCommand, untilAnswering } from "./timed.ts";
@@ -44,7 +44,9 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
         throw new LabError(
           `The benchmark compares machines of Vagrant's docker provider, and the lab used ${settings.provider ?? "none"}. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
         );
-      return { SYSTEM_IMAGES: await systemArchive(progress) };
+      const { k3s } = await installTools(["k3s"]);
+      const programs = k3s.way === "release" ? {} : await installTools(imageTools);
+      return { SYSTEM_IMAGES: await systemArchive(k3s, toolFile(programs), progress) };
     },
   },
   k3d: {
@@ -102,25 +104,4 @@ export const scriptOf = ({ script }: Substrate): string => join(import.meta.dirn
 async function imageOfK3dFile(file: string): Promise<string> {
   const { image = "" } = parse(await readFile(join(root, file), "utf8")) as { image?: string };
   return image;
-}
-
-/** K3s's own images as it was released, or as they were built here. */
-async function systemArchive(progress: Progress): Promise<string> {
-  const { k3s } = await installTools(["k3s"]);
-  const released = k3s.files["k3s-airgap-images.tar.gz"];
-  if (released !== undefined) return released;
-  const names = ["coredns", "traefik", "helm", "metrics-server", "local-path-provisioner"] as const;
-  const tools = await installTools(names);
-  const file = (name: (typeof names)[number]): string => tools[name].files[name] ?? "";
-  const { path } = await systemImages(
-    {
-      coredns: file("coredns"),
-      traefik: file("traefik"),
-      helm: file("helm"),
-      metricsServer: file("metrics-server"),
-      localPathProvisioner: file("local-path-provisioner"),
-    },
-    { progress },
-  );
-  return path;
 }

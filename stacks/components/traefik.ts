@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { systemImageRefs } from "../../scripts/toolchain/images/index.ts";
 import { managedTraefik } from "../config.ts";
 import { AppNamespace } from "./app-namespace.ts";
+import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
 const { namespace, ingressClass } = managedTraefik;
@@ -85,12 +86,7 @@ export class Traefik extends pulumi.ComponentResource {
             spec: {
               serviceAccountName: account.metadata.name,
               enableServiceLinks: false,
-              securityContext: {
-                runAsNonRoot: true,
-                runAsUser: 65532,
-                runAsGroup: 65532,
-                seccompProfile: { type: "RuntimeDefault" },
-              },
+              securityContext: unprivilegedPod,
               containers: [container(args.image ?? systemImageRefs.traefik)],
             },
           },
@@ -144,10 +140,6 @@ function container(image: pulumi.Input<string>): k8s.types.input.core.v1.Contain
     readinessProbe: { httpGet: ping, periodSeconds: 5 },
     livenessProbe: { httpGet: ping, periodSeconds: 10, failureThreshold: 3 },
     resources: { requests: { cpu: "50m", memory: "64Mi" }, limits: { memory: "256Mi" } },
-    securityContext: {
-      allowPrivilegeEscalation: false,
-      readOnlyRootFilesystem: true,
-      capabilities: { drop: ["ALL"] },
-    },
+    securityContext: unprivilegedContainer,
   };
 }

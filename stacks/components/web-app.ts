@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
 const port = 8080;
 
@@ -100,12 +101,7 @@ function podSpec(
   return {
     automountServiceAccountToken: false,
     enableServiceLinks: false,
-    securityContext: {
-      runAsNonRoot: true,
-      runAsUser: 65532,
-      runAsGroup: 65532,
-      seccompProfile: { type: "RuntimeDefault" },
-    },
+    securityContext: unprivilegedPod,
     topologySpreadConstraints: [
       {
         maxSkew: 1,
@@ -138,11 +134,7 @@ function podSpec(
           failureThreshold: 3,
         },
         resources: { requests: { cpu: "25m", memory: "48Mi" }, limits: { memory: "128Mi" } },
-        securityContext: {
-          allowPrivilegeEscalation: false,
-          readOnlyRootFilesystem: true,
-          capabilities: { drop: ["ALL"] },
-        },
+        securityContext: unprivilegedContainer,
       },
     ],
   };
