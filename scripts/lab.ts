@@ -237,7 +237,7 @@ function curl(address: string, host: string | undefined): string {
 
 /** Takes stacks down, the last first, and then what the lab started on this computer. */
 export async function takeDown(stacks: readonly string[], signal: AbortSignal): Promise<void> {
-  const { k3d } = await readStacks(stacks);
+  const { k3d, foreign } = await readStacks(stacks);
   await prepareLabDir();
   const settings = new Settings(await readHostSettings());
   const destroy = (stack: string): Step => ({
@@ -257,6 +257,8 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
       {
         title: "Routes and daemons",
         run: async (progress) => {
+          // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
+          if (foreign.length === stacks.length) return undefined;
           const folders = await readdir(labDir);
           if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
@@ -330,6 +332,7 @@ class Settings {
 async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
+  const foreign: string[] = [];
   for (const stack of stacks) {
     const program = programOf(stack);
     if (program === "cluster") machines.push([stack, await readStackFile(stack as "cluster", root)]);
@@ -340,9 +343,10 @@ async function readStacks(stacks: readonly string[]) {
       const { cluster, ingress } = await readStackFile(stack as "apps", root);
       if ("stack" in cluster)
         refuseIngressOf(cluster.stack, ingress, await readClusterPlan(cluster.stack, root));
+      else foreign.push(stack);
     }
   }
-  return { machines, k3d };
+  return { machines, k3d, foreign };
 }
 
 /** Refuses apps for a cluster of somebody else's that does not answer or cannot take them. */

@@ -88,7 +88,8 @@ test("stacks get what they need and nothing else; a release of K3s needs no prog
     "pulumi-command",
     "k3s",
   ]);
-  assert.deepEqual(toolsOf(["cluster", "apps", "k3d"], "module").toSorted(), toolNames.toSorted());
+  assert.deepEqual(toolsOf(["tests"], "release"), ["kubernetes"]);
+  assert.deepEqual(toolsOf(["cluster", "apps", "k3d", "tests"], "module").toSorted(), toolNames.toSorted());
 });
 
 test("ways come release first, and each has its own version where that differs", () => {

@@ -11,7 +11,8 @@ export type ToolName =
   | "metrics-server"
   | "local-path-provisioner"
   | "flannel"
-  | "k3d";
+  | "k3d"
+  | "kubernetes";
 
 /** How a tool can be had; `wayOrder` says what is tried first. */
 export type Way = "release" | "module" | "bundled";
@@ -27,6 +28,9 @@ export type Platform = `${"linux" | "darwin"}-${"amd64" | "arm64"}`;
 
 /** Programs of this project that need tools. */
 export type StackName = "cluster" | "apps" | "k3d";
+
+/** Who needs a tool: a program of this project, or its end-to-end tests. */
+export type Needing = StackName | "tests";
 
 /** One file to download. */
 export interface Download {
@@ -92,8 +96,8 @@ export interface Tool {
   readonly about: string;
   /** The version of each way that names no other. */
   readonly version: string;
-  /** Stacks that need it. */
-  readonly stacks: readonly StackName[];
+  /** Who needs it. */
+  readonly stacks: readonly Needing[];
   /** Another tool that needs this one only when it was had as a module: K3s releases bring their own. Default: none. */
   readonly besideModule?: ToolName;
   /** `host`: runs on the computer itself. `machine`: runs on the lab's machines, which are Linux. Default: `host`. */
@@ -204,6 +208,31 @@ function k3sLdflags(): string {
   ]);
   const own = "github.com/k3s-io/k3s/pkg/version";
   return linkerFlags([`${own}.Version=${version}`, `${own}.GitCommit=${commit.slice(0, 8)}`, ...kubernetes]);
+}
+
+const kubernetesVersion = "v1.34.4";
+
+/** The modules that Kubernetes's own repository holds; each is published by itself too, as v0 of the same release. */
+const kubernetesModules = [
+  ["api", "apiextensions-apiserver", "apimachinery", "apiserver", "cli-runtime", "client-go"],
+  ["cloud-provider", "cluster-bootstrap", "code-generator", "component-base", "component-helpers"],
+  ["controller-manager", "cri-api", "cri-client", "csi-translation-lib", "dynamic-resource-allocation"],
+  ["endpointslice", "externaljwt", "kms", "kube-aggregator", "kube-controller-manager", "kube-proxy"],
+  ["kube-scheduler", "kubectl", "kubelet", "metrics", "mount-utils", "pod-security-admission"],
+  ["sample-apiserver", "sample-cli-plugin", "sample-controller"],
+].flat();
+
+/** The version that Kubernetes gives itself when it is built here. */
+function kubernetesLdflags(): string {
+  const [major, minor] = kubernetesVersion.slice(1).split(".");
+  return linkerFlags(
+    ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) => [
+      `${path}.gitVersion=${kubernetesVersion}`,
+      `${path}.gitMajor=${major}`,
+      `${path}.gitMinor=${minor}`,
+      `${path}.gitTreeState=clean`,
+    ]),
+  );
 }
 
 /** Without symbol table and debug information, with these package variables set. */
@@ -504,6 +533,32 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
       },
     },
   },
+  kubernetes: {
+    name: "kubernetes",
+    about: "Upstream Kubernetes with etcd, for a cluster that is not K3s",
+    version: kubernetesVersion,
+    stacks: ["tests"],
+    runsOn: "machine",
+    files: ["kubernetes"],
+    ways: {
+      module: {
+        module: "k8s.io/kubernetes",
+        moduleVersion: kubernetesVersion,
+        sum: "h1:Yy6R4QB8C9kJPp25GFqEvX5XQwY5qzKeqD0Xx6oAcmk=",
+        goModSum: "h1:m6pZk6a179pRo2wsTiCPORJ86iOEQmfIzUvtyEF8BwA=",
+        package: { recipe: "kubernetes", copy: [] },
+        replace: Object.fromEntries(
+          kubernetesModules.map((name) => [
+            `k8s.io/${name}`,
+            `k8s.io/${name} ${kubernetesVersion.replace("v1", "v0")}`,
+          ]),
+        ),
+        ldflags: kubernetesLdflags(),
+        cgo: "off",
+        seconds: 300,
+      },
+    },
+  },
 };
 
 export const toolNames = Object.keys(tools) as ToolName[];
@@ -519,11 +574,11 @@ export const versionOf = (tool: Tool, way: Way): string =>
 export const waysOf = (tool: Tool): readonly Way[] => wayOrder.filter((way) => tool.ways[way] !== undefined);
 
 /**
- * The tools that these stacks need.
+ * The tools that these stacks, or the tests, need.
  *
  * @param way how K3s is had: a release of it brings the images whose programs are otherwise built here.
  */
-export const toolsOf = (stacks: readonly StackName[], way: Way): ToolName[] =>
+export const toolsOf = (stacks: readonly Needing[], way: Way): ToolName[] =>
   toolNames.filter((name) => {
     const { stacks: needing, besideModule } = tools[name];
     return (

@@ -5,6 +5,7 @@ import { execa } from "execa";
 import { LabError } from "../errors.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { root } from "../paths.ts";
+import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 
 export const command = new Command("test")
@@ -16,7 +17,8 @@ export const command = new Command("test")
     if (unit) return;
     await ensurePackages(["vagrant"], console.log);
     // From an empty cache this is most of the time; no test's deadline should have to allow for it.
-    await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d"], {
+    const go = "command" in (await findGo()) ? ["tests"] : [];
+    await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
     });
@@ -30,7 +32,7 @@ export const command = new Command("test")
 
 /** Types, lint, shell scripts: side by side; each prints what it finds. */
 async function checkSources(): Promise<void> {
-  const scripts = await files("{scripts,stacks,vagrant}/**/*.sh");
+  const scripts = await files("{scripts,stacks,tests,vagrant}/**/*.sh");
   const checks = [
     ["tsc", "--noEmit"],
     ["biome", "check", "--error-on-warnings", "."],

@@ -9,9 +9,9 @@ import {
   type ToolStatus,
   type Way,
 } from "../toolchain/install.ts";
-import { isToolName, type StackName, type ToolName, toolNames, toolsOf } from "../toolchain/tools.ts";
+import { isToolName, type Needing, type ToolName, toolNames, toolsOf } from "../toolchain/tools.ts";
 
-const stackNames: readonly StackName[] = ["cluster", "apps", "k3d"];
+const needingNames: readonly Needing[] = ["cluster", "apps", "k3d", "tests"];
 
 export const command = new Command("tools");
 
@@ -27,7 +27,10 @@ command
 command
   .command("install")
   .description("make tools ready: by name, or those that stacks need")
-  .argument("[names...]", `tools, or stacks (${stackNames.join(", ")}). Default: what cluster and apps need`)
+  .argument(
+    "[names...]",
+    `tools, or who needs them (${needingNames.join(", ")}). Default: what cluster and apps need`,
+  )
   .option("--way <way>", "auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto")
   .addHelpText(
     "after",
@@ -114,7 +117,7 @@ function table(statuses: readonly ToolStatus[]): string {
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 0)} MB`;
 
 async function install(names: readonly string[], way: Way | undefined): Promise<void> {
-  checkNames(names, [...toolNames, ...stackNames]);
+  checkNames(names, [...toolNames, ...needingNames]);
   const began = performance.now();
   const wanted = await chosenTools(names, way);
   const chosen = way ? { way } : {};
@@ -177,9 +180,9 @@ async function installWithSpinners(
 
 /** The named tools and those of the named stacks; by itself, K3s's way decides whether its images' programs are needed. */
 async function chosenTools(names: readonly string[], way: Way | undefined): Promise<ToolName[]> {
-  const stacks = names.filter((name): name is StackName => (stackNames as readonly string[]).includes(name));
+  const asked = names.filter((name): name is Needing => (needingNames as readonly string[]).includes(name));
   const named = names.filter(isToolName);
-  const needing: readonly StackName[] = names.length ? stacks : ["cluster", "apps"];
+  const needing: readonly Needing[] = names.length ? asked : ["cluster", "apps"];
   const k3sWay = needing.length ? await labInstaller.wayOf("k3s", way) : "release";
   return [...new Set([...named, ...toolsOf(needing, k3sWay)])];
 }

@@ -71,37 +71,102 @@ export async function systemImages(
   return { path, refs: images.map((image) => image.ref) };
 }
 
+/** The programs that `kubernetesImages` is made of. */
+export type KubernetesTools = Pick<ImageTools, "coredns" | "traefik"> & {
+  /** Upstream Kubernetes: the one program that is all of its parts. */
+  readonly kubernetes: string;
+};
+
+/** The parts of Kubernetes that kubeadm runs in pods. */
+const kubernetesParts = [
+  "kube-apiserver",
+  "kube-controller-manager",
+  "kube-scheduler",
+  "kube-proxy",
+  "etcd",
+] as const;
+
+/**
+ * One archive with every image of a cluster that kubeadm makes, and Traefik under the name that it has for K3s. For
+ * nodes that can pull nothing.
+ *
+ * @param version every image's tag; kubeadm asks for them as `k3s-lab/NAME:VERSION` where its `imageRepository` is
+ * `k3s-lab` and the tags of etcd and CoreDNS are this one.
+ */
+export async function kubernetesImages(
+  tools: KubernetesTools,
+  version: string,
+  options: { readonly progress?: Progress } = {},
+): Promise<{ readonly path: string; readonly refs: readonly string[] }> {
+  const progress = options.progress ?? (() => {});
+  const [root, pause] = await Promise.all([unpackedPackages(packages, progress), pauseProgram(progress)]);
+  const program = await programLayer("/usr/local/bin/kubernetes", tools.kubernetes);
+  const parts = kubernetesParts.map((part) => [`/usr/local/bin/${part}`, { symlink: "kubernetes" }] as const);
+  const iptables = await iptablesLayer(root, proxyExtension);
+  const names = ["iptables", "ip6tables"].flatMap((family) =>
+    ["", "-save", "-restore"].map(
+      (suffix) => [`/usr/sbin/${family}${suffix}`, { symlink: "xtables-nft-multi" }] as const,
+    ),
+  );
+  // kube-proxy alone calls iptables; the others do not mind it, and share every layer.
+  const layers = [
+    base,
+    { ...iptables, ...Object.fromEntries(names) },
+    { ...program, ...Object.fromEntries(parts) },
+  ];
+  const ref = (name: string) => `k3s-lab/${name}:${version}`;
+  const images: ImageSpec[] = [
+    ...kubernetesParts.map((part) => ({ ref: ref(part), layers, config: { cmd: [part] } })),
+    { ...(await corednsImage(tools.coredns)), ref: ref("coredns") },
+    { ...(await pauseImage(pause)), ref: ref("pause") },
+    await traefikImage(tools.traefik, root),
+  ];
+  const path = await cachedArchive("kubernetes", images, progress);
+  return { path, refs: images.map((image) => image.ref) };
+}
+
+const base: Layer = {
+  ...mergedUsr,
+  "/etc/passwd": { content: "root:x:0:0:root:/root:/bin/sh\nlab:x:65532:65532:lab:/tmp:/bin/sh\n" },
+  "/etc/group": { content: "root:x:0:\nlab:x:65532:\n" },
+  "/etc/nsswitch.conf": { content: "hosts: files dns\n" },
+  "/root": { directory: true, mode: 0o700 },
+  "/run": { directory: true },
+  "/tmp": { directory: true, mode: 0o1777 },
+};
+
+const trustLayer = async (root: string): Promise<Layer> => ({
+  "/etc/ssl/certs/ca-certificates.crt": { content: await certificates(root) },
+});
+
+const pauseImage = async (program: string): Promise<ImageSpec> => ({
+  ref: systemImageRefs.pause,
+  layers: [await programLayer("/pause", program)],
+  config: { entrypoint: ["/pause"], user: "65535:65535" },
+});
+
+const corednsImage = async (program: string): Promise<ImageSpec> => ({
+  ref: systemImageRefs.coredns,
+  layers: [base, await programLayer("/coredns", program)],
+  // Root, with no capability but NET_BIND_SERVICE, by K3s's manifest: port 53 needs it.
+  config: { entrypoint: ["/coredns"] },
+});
+
+const traefikImage = async (program: string, root: string): Promise<ImageSpec> => ({
+  ref: systemImageRefs.traefik,
+  layers: [base, await trustLayer(root), await programLayer("/usr/local/bin/traefik", program)],
+  config: { entrypoint: ["/usr/local/bin/traefik"], user: nonRoot },
+});
+
 async function systemImageSpecs(tools: ImageTools, root: string, pause: string): Promise<ImageSpec[]> {
-  const base: Layer = {
-    ...mergedUsr,
-    "/etc/passwd": { content: "root:x:0:0:root:/root:/bin/sh\nlab:x:65532:65532:lab:/tmp:/bin/sh\n" },
-    "/etc/group": { content: "root:x:0:\nlab:x:65532:\n" },
-    "/etc/nsswitch.conf": { content: "hosts: files dns\n" },
-    "/root": { directory: true, mode: 0o700 },
-    "/run": { directory: true },
-    "/tmp": { directory: true, mode: 0o1777 },
-  };
-  const trust: Layer = { "/etc/ssl/certs/ca-certificates.crt": { content: await certificates(root) } };
+  const trust = await trustLayer(root);
   const shell = await busyboxLayer(root);
   const program = (path: string, source: string) => programLayer(path, source);
 
   return [
-    {
-      ref: systemImageRefs.pause,
-      layers: [await program("/pause", pause)],
-      config: { entrypoint: ["/pause"], user: "65535:65535" },
-    },
-    {
-      ref: systemImageRefs.coredns,
-      layers: [base, await program("/coredns", tools.coredns)],
-      // Root, with no capability but NET_BIND_SERVICE, by K3s's manifest: port 53 needs it.
-      config: { entrypoint: ["/coredns"] },
-    },
-    {
-      ref: systemImageRefs.traefik,
-      layers: [base, trust, await program("/usr/local/bin/traefik", tools.traefik)],
-      config: { entrypoint: ["/usr/local/bin/traefik"], user: nonRoot },
-    },
+    await pauseImage(pause),
+    await corednsImage(tools.coredns),
+    await traefikImage(tools.traefik, root),
     {
       ref: systemImageRefs.klipperHelm,
       layers: [
@@ -158,10 +223,14 @@ async function busyboxLayer(root: string): Promise<Layer> {
 /** What klipper-lb's rules load: matches on ports, and NAT. */
 const neededExtension = /^lib(xt|ipt|ip6t)_(standard|tcp|udp|sctp|NAT|DNAT|MASQUERADE)\.so$/;
 
-async function iptablesLayer(root: string): Promise<Layer> {
+/** What kube-proxy's rules load besides. */
+const proxyExtension =
+  /^lib(xt|ipt|ip6t)_(standard|tcp|udp|sctp|NAT|DNAT|MASQUERADE|REJECT|addrtype|comment|conntrack|mark|MARK|nfacct|recent|statistic)\.so$/;
+
+async function iptablesLayer(root: string, wanted: RegExp = neededExtension): Promise<Layer> {
   const extensions = join(root, "usr/lib", await multiarch(root), "xtables");
   const extra: Record<string, string> = {};
-  for (const file of (await readdir(extensions)).filter((name) => neededExtension.test(name)).sort())
+  for (const file of (await readdir(extensions)).filter((name) => wanted.test(name)).sort())
     extra[join("/usr/lib", await multiarch(root), "xtables", file)] = join(extensions, file);
   const layer: Record<string, Layer[string]> = {};
   for (const kind of ["nft", "legacy"]) {

@@ -1,0 +1,182 @@
+import assert from "node:assert/strict";
+import { access, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { execa } from "execa";
+import { findGo } from "../../scripts/toolchain/go-module.ts";
+import { tools } from "../../scripts/toolchain/tools.ts";
+import { managedTraefik } from "../../stacks/config.ts";
+import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
+import { ask } from "../e2e/host.ts";
+import { startUpstreamNode, type UpstreamNode } from "./upstream/node.ts";
+
+// A cluster that is not K3s and that no stack made: upstream Kubernetes, made by kubeadm. It has no Ingress controller
+// and nobody who gives load balancers an address. The tests build on each other.
+
+let node: UpstreamNode;
+let checkout: Checkout;
+/** What the cluster held before the apps came. */
+let heldBefore: string;
+
+const stack = "apps-upstream";
+const pulumiUp = ["up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"];
+
+/** Writes the stack file; what is given takes the place of what works. */
+async function writeStackFile(given: {
+  readonly kubeconfig?: string;
+  readonly context?: string;
+  readonly ingress?: string;
+  readonly isolated?: boolean;
+}): Promise<void> {
+  const { kubeconfig, context, ingress, isolated } = {
+    kubeconfig: node.kubeconfig,
+    context: node.context,
+    ingress: "managed",
+    // The node's network knows no NetworkPolicies.
+    isolated: false,
+    ...given,
+  };
+  await writeFile(
+    join(checkout.directory, `Pulumi.${stack}.yaml`),
+    `config:
+  k3s-lab:cluster: {kubeconfig: ${kubeconfig}, context: ${context}}
+  k3s-lab:ingress: ${ingress}
+  k3s-lab:namespaces:
+    - {name: dev, isolated: ${isolated}, quota: {pods: 10, cpu: "1", memory: 1Gi}}
+    - {name: other, isolated: ${isolated}}
+  k3s-lab:apps:
+    - {name: app1, namespace: dev, host: app1.test, replicas: 1}
+    - {name: app2, namespace: dev, host: app2.test, replicas: 3}
+    - {name: app3, namespace: other, replicas: 1}
+`,
+  );
+}
+
+async function succeeded(outcome: Outcome): Promise<Outcome> {
+  if (outcome.exitCode === 0) return outcome;
+  const said = outcome.all.split("\n").slice(-60).join("\n");
+  return assert.fail(
+    `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await node.evidence()}`,
+  );
+}
+
+/** Names of everything that the apps program makes anywhere, whoever made it here. */
+const held = (): Promise<string> =>
+  node.kubectl(
+    "get",
+    "namespaces,deployments,services,ingresses,ingressclasses,clusterroles,clusterrolebindings,serviceaccounts,resourcequotas,limitranges,networkpolicies",
+    "--all-namespaces",
+    "--output=name",
+  );
+
+const go = await findGo();
+const skip = "missing" in go ? `upstream Kubernetes is built here, and ${go.missing}` : false;
+
+describe("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
+  before(async () => {
+    node = await startUpstreamNode(console.log);
+    checkout = await copyCheckout();
+    heldBefore = await held();
+  });
+  after(async () => {
+    await checkout?.remove();
+    await node?.remove();
+  });
+
+  test("the cluster is upstream Kubernetes, and has no Ingress controller", async () => {
+    const { version } = tools.kubernetes;
+    const { serverVersion } = JSON.parse(await node.kubectl("version", "--output=json")) as {
+      serverVersion: { gitVersion: string };
+    };
+    assert.equal(serverVersion.gitVersion, version);
+    const kubelets = "--output=jsonpath={.items[*].status.nodeInfo.kubeletVersion}";
+    assert.equal(await node.kubectl("get", "nodes", kubelets), version);
+    assert.equal(await node.kubectl("get", "ingressclasses", "--output=name"), "");
+  });
+
+  test("what the cluster lacks is said before anything is made", async () => {
+    const elsewhere = `${node.kubeconfig}-elsewhere`;
+    const text = await readFile(node.kubeconfig, "utf8");
+    await writeFile(elsewhere, text.replace(/(server: https:\/\/[^:]+):\d+/, "$1:1"), { mode: 0o600 });
+    const faults = [
+      [{ context: "kind-lab" }, /kind-lab/],
+      [{ kubeconfig: `${node.kubeconfig}-none` }, /-none does not exist/],
+      [{ kubeconfig: elsewhere }, /cannot be used: .*connection refused/],
+      [{ ingress: "traefik" }, /has no IngressClass "traefik"; it has none/],
+    ] as const;
+    for (const [given, message] of faults) {
+      await writeStackFile(given);
+      const { exitCode, all, seconds } = await checkout.lab("up", stack);
+      assert.equal(exitCode, 2, all);
+      assert.match(all, message);
+      assert.equal(all.trim().split("\n").length, 1, `more than one line:\n${all}`);
+      assert.ok(seconds < 20, `it took ${seconds} s`);
+    }
+    await assert.rejects(access(join(checkout.directory, ".lab")), { code: "ENOENT" });
+    assert.equal(await held(), heldBefore);
+  });
+
+  test("`lab up` brings the apps and the lab's own Traefik", async () => {
+    await writeStackFile({});
+    const { stdout: ref } = await succeeded(await checkout.lab("image"));
+    const { stdout: archive } = await execa("scripts/lab", ["image", ref], {
+      cwd: checkout.directory,
+      encoding: "buffer",
+      maxBuffer: 1 << 30,
+    });
+    await node.importImages(archive);
+    await succeeded(await checkout.lab("up", stack));
+  });
+
+  test("`lab verify` passes", async () => {
+    const { all } = await succeeded(await checkout.lab("verify", stack));
+    assert.match(all, /app2\.test through /);
+  });
+
+  test("the apps answer by host name through Traefik's node port", async () => {
+    const port = await node.kubectl(
+      ...["get", "service", "traefik", `--namespace=${managedTraefik.namespace}`],
+      '--output=jsonpath={.spec.ports[?(@.name=="web")].nodePort}',
+    );
+    const address = `${node.address}:${port}`;
+    assert.equal((await ask(address, "app1.test")).app, "app1");
+    assert.equal((await ask(address, "any.other")).app, "app3");
+    const pods = new Set<string>();
+    for (let request = 0; request < 60 && pods.size < 3; request += 1) {
+      const { app, pod, namespace } = await ask(address, "app2.test");
+      assert.deepEqual([app, namespace], ["app2", "dev"]);
+      pods.add(pod);
+    }
+    assert.equal(pods.size, 3, `app2 answered from ${[...pods]}`);
+  });
+
+  test("a second `lab up` changes nothing", async () => {
+    const { all } = await succeeded(await checkout.lab("up", stack));
+    assert.match(all, /Stack apps-upstream: no change/);
+  });
+
+  test("a network that cannot isolate namespaces fails verification, and is named", async () => {
+    await writeStackFile({ isolated: true });
+    await succeeded(await checkout.run("pulumi", ...pulumiUp));
+    const { exitCode, all } = await checkout.lab("verify", stack);
+    assert.equal(exitCode, 1, all);
+    assert.match(all, /FAIL .*other: closed to pods of dev: .* answers/);
+    assert.match(all, /network ignores policies, set `isolated: false`/);
+    await writeStackFile({});
+  });
+
+  test("`lab down` leaves the cluster as it was, and running", async () => {
+    await succeeded(await checkout.lab("down", stack));
+    assert.equal(await held(), heldBefore);
+  });
+
+  test("when the cluster is gone, `lab up` says so and `lab down` works", async () => {
+    await succeeded(await checkout.lab("up", stack));
+    await node.stop();
+    const { exitCode, all } = await checkout.lab("up", stack);
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /The cluster "kubernetes-admin@upstream" cannot be used/);
+    const down = await checkout.lab("down", stack);
+    assert.equal(down.exitCode, 0, down.all);
+  });
+});
