@@ -112,8 +112,10 @@ create)
   docker image inspect "$K3D_IMAGE" >/dev/null 2>&1 || docker pull "$K3D_IMAGE" ||
     fail "the image $K3D_IMAGE is neither here nor can it be pulled: run \`scripts/lab up $LAB_STACK\`, which builds one, or name another image"
   k3d cluster create --config - --runtime-label "$label@server:*"
-  for id in $(docker ps --quiet --filter "network=k3d-$K3D_CLUSTER" --filter label=k3d.role=registry); do
-    pin "$id" "$(address "$id")"
+  for role in loadbalancer registry; do
+    for id in $(docker ps --quiet --filter "network=k3d-$K3D_CLUSTER" --filter "label=k3d.role=$role"); do
+      pin "$id" "$(address "$id")"
+    done
   done
   name_the_host
   note
