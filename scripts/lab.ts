@@ -11,7 +11,7 @@ import { refuseIngressOf } from "../stacks/lab-cluster.ts";
 import { chooseProvider, type Provider } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
-import { ensureDocker, stopDocker } from "./host/docker.ts";
+import * as docker from "./host/docker.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
 import { ensurePackages } from "./host/packages.ts";
@@ -84,7 +84,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     },
   };
   const startDocker = async (progress: Progress) =>
-    settings.set({ dockerHost: await ensureDocker(progress) });
+    settings.set({ dockerHost: await docker.ensureDocker(progress) });
   const providerStep = (config: ClusterConfig): Step => ({
     title: "Provider",
     run: async (progress) => {
@@ -262,20 +262,14 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
           const folders = await readdir(labDir);
           if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
-            if (await dockerIsBusy()) return "Docker goes on: containers of others run in it";
-            await stopDocker(progress);
+            if (await docker.hasContainers()) return "Docker goes on: containers of others run in it";
+            await docker.stopDocker(progress);
           }
           return undefined;
         },
       },
     ],
   ]);
-}
-
-/** Whether a container runs; with the last stack of this checkout down, it is another's. */
-async function dockerIsBusy(): Promise<boolean> {
-  const { failed, stdout } = await execa("docker", ["ps", "--quiet"], { reject: false });
-  return !failed && stdout !== "";
 }
 
 /**

@@ -71,6 +71,12 @@ export async function stopDocker(progress: Progress): Promise<boolean> {
   return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(record, progress));
 }
 
+/** Whether containers run in the daemon that the lab started; with this checkout's lab down, they are another's. */
+export async function hasContainers(): Promise<boolean> {
+  const { exitCode, stdout } = await run(["docker", "--host", ownHost, "ps", "--quiet"]);
+  return exitCode === 0 && stdout.trim() !== "";
+}
+
 async function findDaemon(): Promise<{ readonly host: string | undefined } | { readonly problem: string }> {
   const problem = await unreachable();
   if (problem === undefined) return { host: process.env.DOCKER_HOST || undefined };

@@ -12,6 +12,8 @@ import { installTools } from "../../../scripts/toolchain/install.ts";
 
 /** The container's name, and its network's. What an earlier run left of them goes first. */
 const name = "k3s-lab-upstream";
+/** What `DOCKER_HOST` must be for the daemon that it runs in. Who tests `lab` has an environment without it. */
+let host: string | undefined;
 const sources = import.meta.dirname;
 /** Where the container sees what it is given. */
 const mounted = "/opt/upstream";
@@ -33,20 +35,20 @@ export interface UpstreamNode {
   evidence(): Promise<string>;
   /** Ends the node, as a computer that is switched off. */
   stop(): Promise<void>;
-  /** Takes the node away with its volumes and its network, and the lab's own Docker daemon where nobody else uses it. */
+  /** Takes the node away with its volumes and its network, and the lab's own Docker daemon where it is the last in it. */
   remove(): Promise<void>;
 }
 
 /** Makes the node and waits until it is Ready and its add-ons run. */
 export async function startUpstreamNode(progress: (line: string) => void): Promise<UpstreamNode> {
-  const host = await ensureDocker(progress);
-  if (host) process.env.DOCKER_HOST = host;
+  const { DOCKER_HOST: asked } = process.env;
+  host = await ensureDocker(progress);
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-upstream-"));
   const remove = async () => {
     await removeContainer();
     await rm(folder, { recursive: true, force: true });
-    // Whoever else uses the daemon keeps it.
-    if ((await execa("docker", ["ps", "--quiet"])).stdout === "") await stopDocker(progress);
+    // The lab's own daemon goes when nobody has containers in it.
+    if (!asked && host && (await docker("ps", "--quiet")).stdout === "") await stopDocker(progress);
   };
   try {
     const version = await startContainer(folder, progress);
@@ -54,9 +56,9 @@ export async function startUpstreamNode(progress: (line: string) => void): Promi
     await untilMade();
     progress("waiting for the node and its add-ons");
     await untilReady();
-    const { stdout: address } = await execa("docker", [
+    const { stdout: address } = await docker(
       ...["inspect", "--format", `{{(index .NetworkSettings.Networks "${name}").IPAddress}}`, name],
-    ]);
+    );
     const kubeconfig = join(folder, "kubeconfig");
     await writeFile(kubeconfig, await inside("cat", "/etc/kubernetes/admin.conf"), { mode: 0o600 });
     return {
@@ -66,11 +68,12 @@ export async function startUpstreamNode(progress: (line: string) => void): Promi
       version,
       kubectl,
       importImages: async (archive) => {
-        await execa("docker", ["exec", "--interactive", name, ...importImages, "-"], { input: archive });
+        const command = ["exec", "--interactive", name, ...importImages, "-"];
+        await execa("docker", command, { input: archive, env: dockerHost() });
       },
       evidence,
       stop: async () => {
-        await execa("docker", ["kill", name]);
+        await docker("kill", name);
       },
       remove,
     };
@@ -97,7 +100,10 @@ async function startContainer(folder: string, progress: (line: string) => void):
   const config = await readFile(join(sources, "kubeadm.yaml"), "utf8");
   await writeFile(join(folder, "kubeadm.yaml"), config.replaceAll("VERSION", version));
   const runtime = await ociRuntime(progress);
+  const { DOCKER_HOST: asked } = process.env;
+  if (host) process.env.DOCKER_HOST = host;
   const base = await ensureBaseImage(progress);
+  if (asked === undefined) delete process.env.DOCKER_HOST;
 
   await removeContainer();
   progress("starting the node");
@@ -109,22 +115,26 @@ async function startContainer(folder: string, progress: (line: string) => void):
     "node.sh": join(sources, "node.sh"),
     ...(runtime ? { runc: runtime } : {}),
   };
-  await execa("docker", ["network", "create", name]);
-  await execa("docker", [
+  await docker("network", "create", name);
+  await docker(
     ...["run", "--detach", "--name", name, "--hostname", "upstream", "--network", name],
     ...["--privileged", "--cgroupns=private", "--tmpfs", "/run", "--tmpfs", "/tmp:exec"],
     ...["/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd"].flatMap((path) => ["--volume", path]),
     ...Object.entries(mounts).flatMap(([to, from]) => ["--volume", `${from}:${mounted}/${to}:ro`]),
     ...["--env", `KUBERNETES_VERSION=${version}`, "--stop-signal", "SIGRTMIN+3"],
     ...[base, `${mounted}/boot.sh`],
-  ]);
+  );
   return version;
 }
+
+const dockerHost = () => (host === undefined ? {} : { DOCKER_HOST: host });
+
+const docker = (...args: string[]) => execa("docker", args, { env: dockerHost(), all: true });
 
 const importImages = ["ctr", "--namespace", "k8s.io", "images", "import"];
 
 async function inside(...command: string[]): Promise<string> {
-  return (await execa("docker", ["exec", name, ...command])).stdout;
+  return (await docker("exec", name, ...command)).stdout;
 }
 
 const kubectl = (...args: string[]): Promise<string> =>
@@ -134,7 +144,7 @@ const kubectl = (...args: string[]): Promise<string> =>
 async function untilMade(): Promise<void> {
   let state = "";
   await until("node.service", 300, async () => {
-    const { stdout: running } = await execa("docker", ["inspect", "--format", "{{.State.Running}}", name]);
+    const { stdout: running } = await docker("inspect", "--format", "{{.State.Running}}", name);
     state =
       running === "true"
         ? await inside("systemctl", "show", "--property=ActiveState", "--value", "node.service")
@@ -143,7 +153,7 @@ async function untilMade(): Promise<void> {
   });
   if (state === "failed") throw new Error(`kubeadm did not make a cluster:\n${await log("node.service")}`);
   if (state === "gone") {
-    const { all } = await execa("docker", ["logs", "--tail", "40", name], { all: true });
+    const { all } = await docker("logs", "--tail", "40", name);
     throw new Error(`the node's container ended:\n${all}`);
   }
 }
@@ -188,6 +198,7 @@ const podLog = (app: string): Promise<string> =>
   kubectl("logs", "--namespace=kube-system", `--selector=k8s-app=${app}`, "--tail=20").catch(String);
 
 async function removeContainer(): Promise<void> {
-  await execa("docker", ["rm", "--force", "--volumes", name], { reject: false });
-  await execa("docker", ["network", "rm", name], { reject: false });
+  // What is not there need not go.
+  await docker("rm", "--force", "--volumes", name).catch(() => {});
+  await docker("network", "rm", name).catch(() => {});
 }
