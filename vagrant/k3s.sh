@@ -34,10 +34,12 @@ uninstall)
   fi
   # The server would refuse a new node of the same name until it has forgotten the old one and its password.
   if [ -n "${SERVER_IP:-}" ] && on "$SERVER_IP" test -x /usr/local/bin/k3s 2>/dev/null; then
-    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --wait=false \
-      "node/$NODE_NAME" || echo "the server did not answer: it still knows the node $NODE_NAME"
-    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --namespace kube-system \
-      "secret/$NODE_NAME.node-password.k3s" || echo "the server did not answer: it still knows the password of $NODE_NAME"
+    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --wait=false --namespace kube-system \
+      "node/$NODE_NAME" "secret/$NODE_NAME.node-password.k3s" ||
+      echo "the server did not answer: it still knows the node $NODE_NAME and its password"
+    # Its pods went with it; the server would keep them for most of a minute.
+    on "$SERVER_IP" sudo kubectl delete pods --request-timeout=10s --all-namespaces --force --grace-period=0 \
+      --field-selector "spec.nodeName=$NODE_NAME" || echo "the server did not answer: it still knows pods of $NODE_NAME"
   fi
   ;;
 kubeconfig)

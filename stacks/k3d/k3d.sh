@@ -157,10 +157,8 @@ remove-agent)
     echo "$NODE_NAME is not drained: its pods end with it"
   docker rm --force --volumes "$NODE_NAME" >/dev/null 2>&1 || true
   # The server would refuse a new node of the same name until it has forgotten the old one and its password.
-  for object in "node/$NODE_NAME" "--namespace=kube-system secret/$NODE_NAME.node-password.k3s"; do
-    # shellcheck disable=SC2086 # a namespace and a name
-    server_kubectl delete --ignore-not-found --wait=false $object || echo "the server still knows $object"
-  done
+  server_kubectl delete --ignore-not-found --wait=false --namespace kube-system \
+    "node/$NODE_NAME" "secret/$NODE_NAME.node-password.k3s" || echo "the server still knows $NODE_NAME and its password"
   # Now its pods, which are of DaemonSets: the server would keep them for most of a minute.
   server_kubectl delete pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --force --grace-period=0 ||
     echo "the server still knows pods of $NODE_NAME"
