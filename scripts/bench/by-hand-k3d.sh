@@ -35,7 +35,9 @@ up() {
   echo "phase cluster"
 
   # The other mode starts a container that k3d pulls.
-  k3d image import --mode direct --cluster $cluster "$APP_IMAGES"
+  # It fails now and then when the node's containerd has only just started; who sits there types it again.
+  k3d image import --mode direct --cluster $cluster "$APP_IMAGES" ||
+    k3d image import --mode direct --cluster $cluster "$APP_IMAGES"
   echo "phase app image"
 
   sed "s|image: app|image: $APP_REF|" "$here/apps-k3d.yaml" | kubectl apply -f -
