@@ -4,7 +4,7 @@ import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
-import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
+import { type ForeignCluster, foreignKubeconfig, type IngressWish } from "../stacks/foreign-cluster.ts";
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import { refuseIngressOf } from "../stacks/lab-cluster.ts";
@@ -52,8 +52,8 @@ const commonTools = [
  * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
  */
 export async function bringUp(stacks: readonly string[], signal: AbortSignal): Promise<void> {
-  const { machines, k3d } = await readStacks(stacks);
-  await checkForeignClusters(stacks);
+  const { machines, k3d, foreign } = await readStacks(stacks);
+  for (const { cluster, ...wish } of foreign) await foreignKubeconfig(cluster, wish);
   for (const [stack, config] of machines) if (!(await isMade(stack))) await checkRequirements(config);
   const settings = new Settings(await readHostSettings());
   for (const [, file] of k3d)
@@ -326,7 +326,7 @@ class Settings {
 async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
-  const foreign: string[] = [];
+  const foreign: (IngressWish & { readonly cluster: ForeignCluster })[] = [];
   for (const stack of stacks) {
     const program = programOf(stack);
     if (program === "cluster") machines.push([stack, await readStackFile(stack as "cluster", root)]);
@@ -337,19 +337,10 @@ async function readStacks(stacks: readonly string[]) {
       const { cluster, ingress } = await readStackFile(stack as "apps", root);
       if ("stack" in cluster)
         refuseIngressOf(cluster.stack, ingress, await readClusterPlan(cluster.stack, root));
-      else foreign.push(stack);
+      else foreign.push({ stack, ingress, cluster });
     }
   }
   return { machines, k3d, foreign };
-}
-
-/** Refuses apps for a cluster of somebody else's that does not answer or cannot take them. */
-async function checkForeignClusters(stacks: readonly string[]): Promise<void> {
-  for (const stack of stacks) {
-    if (programOf(stack) !== "apps") continue;
-    const { cluster, ingress } = await readStackFile(stack as "apps", root);
-    if (!("stack" in cluster)) await foreignKubeconfig(cluster, { stack, ingress });
-  }
 }
 
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there. */

@@ -1,7 +1,6 @@
-import { once } from "node:events";
-import { createServer } from "node:net";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
+import { isPortTaken } from "../scripts/host/ports.ts";
 import { hostPorts, type K3dFile, type K3dImages, k3sVersionOf } from "./k3d-file.ts";
 
 /**
@@ -55,22 +54,13 @@ export async function hasContainers({ metadata: { name } }: K3dFile): Promise<bo
  * @throws LabError (exit code 2) that names them.
  */
 export async function refuseTakenPorts(file: K3dFile): Promise<void> {
-  const taken = (await Promise.all(hostPorts(file).map(takenPort))).filter((port) => port !== undefined);
+  const ports = hostPorts(file);
+  // A port that this user may not listen on is Docker's to judge.
+  const answers = await Promise.all(ports.map((port) => isPortTaken(port).catch(() => false)));
+  const taken = ports.filter((_, index) => answers[index]);
   if (taken.length)
     throw new LabError(
       `The cluster ${file.metadata.name} cannot have ${taken.map((port) => `port ${port}`).join(", ")} of this computer: another program listens there. End it, or give the k3d config file another port.`,
       { exitCode: 2 },
     );
-}
-
-async function takenPort(port: number): Promise<number | undefined> {
-  const server = createServer();
-  try {
-    await once(server.listen(port, "127.0.0.1"), "listening");
-    return undefined;
-  } catch {
-    return port;
-  } finally {
-    server.close();
-  }
 }

@@ -1,11 +1,12 @@
 import { mkdir, readdir, rm } from "node:fs/promises";
-import { BlockList, createServer } from "node:net";
+import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { readStackFile } from "../../stacks/config.ts";
 import { LabError } from "../errors.ts";
 import { ensureDocker } from "../host/docker.ts";
+import { isPortTaken } from "../host/ports.ts";
 import { readHostSettings } from "../host-settings.ts";
 import { labDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
@@ -99,11 +100,5 @@ export function networkInUse(network: string, interfaces = networkInterfaces()):
 /** Whether a program listens on an address of this computer. @param address host and port, such as 127.0.0.1:8081. */
 export async function portInUse(address: string): Promise<string | undefined> {
   const [host = "", port = ""] = address.split(":");
-  const server = createServer();
-  const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
-  server.once("error", (error: NodeJS.ErrnoException) =>
-    error.code === "EADDRINUSE" ? resolve(`a program listens on ${address}`) : reject(error),
-  );
-  server.listen(Number(port), host, () => server.close(() => resolve(undefined)));
-  return promise;
+  return (await isPortTaken(Number(port), host)) ? `a program listens on ${address}` : undefined;
 }
