@@ -8,7 +8,8 @@ import { type ForeignCluster, foreignKubeconfig, type IngressWish } from "../sta
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import { refuseIngressOf } from "../stacks/lab-cluster.ts";
-import { chooseProvider, type Provider } from "../stacks/provider.ts";
+import { chooseProvider, type ProviderChoice, providers } from "../stacks/provider.ts";
+import { sshAlias } from "../stacks/ssh-config.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import * as docker from "./host/docker.ts";
@@ -29,13 +30,6 @@ import { type InstalledTool, installTools, type ToolName } from "./toolchain/ins
 import { verify } from "./verify/index.ts";
 import { renderLines, summarize } from "./verify/report.ts";
 
-/** Debian's packages that a provider needs on this computer. */
-const providerPackages: Record<Provider, readonly string[]> = {
-  docker: ["vagrant"],
-  libvirt: ["vagrant", "vagrant-libvirt"],
-  virtualbox: ["vagrant"],
-};
-
 /** What every stack needs; `kubectl` is K3s by another name. */
 const commonTools = [
   "pulumi",
@@ -54,7 +48,8 @@ const commonTools = [
 export async function bringUp(stacks: readonly string[], signal: AbortSignal): Promise<void> {
   const { machines, k3d, foreign } = await readStacks(stacks);
   for (const { cluster, ...wish } of foreign) await foreignKubeconfig(cluster, wish);
-  for (const [stack, config] of machines) if (!(await isMade(stack))) await checkRequirements(config);
+  for (const [stack, config] of machines)
+    if (!(await isMade(stack))) await checkRequirements(config.provider === "hosts" ? undefined : config);
   const settings = new Settings(await readHostSettings());
   for (const [, file] of k3d)
     if (!(await hasContainers(file))) {
@@ -70,7 +65,6 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     };
     Object.assign(tools, await installTools(names, { progress: report, signal }));
   };
-  const [first] = machines;
   const needsNodes = machines.length + k3d.length > 0;
   let base: string | undefined;
 
@@ -85,20 +79,30 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   };
   const startDocker = async (progress: Progress) =>
     settings.set({ dockerHost: await docker.ensureDocker(progress) });
-  const providerStep = (config: ClusterConfig): Step => ({
+  let isDocker = false;
+  const choose = async (
+    { provider: wanted, network }: ClusterConfig,
+    progress: Progress,
+  ): Promise<ProviderChoice> => {
+    const choice = await chooseProvider(wanted);
+    const { packages, isHere } = providers[choice.provider];
+    await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
+    if (!isHere) return choice;
+    settings.set({ provider: choice.provider });
+    isDocker ||= choice.provider === "docker";
+    await addBlackholeRoutes(network);
+    return choice;
+  };
+  const providerStep: Step = {
     title: "Provider",
     run: async (progress) => {
-      const { provider, reason } = await chooseProvider(config.provider);
-      settings.set({ provider });
-      await ensurePackages([...providerPackages[provider], "openssh-client", "iproute2"], progress);
-      if (provider === "docker") {
-        await startDocker(progress);
-        base = await ensureBaseImage(progress);
-      } else if (k3d.length) await startDocker(progress);
-      await addBlackholeRoutes(config.network);
-      return `${provider} (${reason})`;
+      const choices: ProviderChoice[] = [];
+      for (const [, config] of machines) choices.push(await choose(config, progress));
+      if (isDocker || k3d.length) await startDocker(progress);
+      if (isDocker) base = await ensureBaseImage(progress);
+      return choices.map(({ provider, reason }) => `${provider} (${reason})`).join("; ");
     },
-  });
+  };
   const dockerStep: Step = {
     title: "Docker",
     run: async (progress) => {
@@ -117,8 +121,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
       if (!k3s) throw new Error("unreachable: K3s was installed");
       const released = k3s.way === "release";
       settings.set({ k3sVersion: k3s.version });
-      const onMachines = machines.length > 0 && settings.values.provider === "docker";
-      if (onMachines || (k3d.length && !released)) {
+      if (isDocker || (k3d.length && !released)) {
         const file = toolFile(tools);
         base ??= await ensureBaseImage(progress);
         const machineImage = await ensureMachineImage(
@@ -149,7 +152,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     },
   };
   await runSteps([
-    [toolStep, ...(first ? [providerStep(first[1])] : k3d.length ? [dockerStep] : [])],
+    [toolStep, ...(machines.length ? [providerStep] : k3d.length ? [dockerStep] : [])],
     [appImageStep, ...(needsNodes ? [nodeImageStep] : [])],
   ]);
   const found = settings.values;
@@ -208,7 +211,9 @@ async function summary(stacks: readonly string[]): Promise<string> {
     if (programOf(stack) !== "apps") {
       lines.push("", `Cluster ${stack}`);
       for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
-        lines.push(`  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}`);
+        lines.push(
+          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine?.ssh ? await hostKey(sshAlias(stack, name)) : ""}`,
+        );
       continue;
     }
     const { cluster, apps } = await readStackFile(stack as "apps", root);
@@ -225,6 +230,13 @@ async function summary(stacks: readonly string[]): Promise<string> {
   return lines.join("\n");
 }
 
+/** The key by which a host is known, for a person to compare with what the host says of itself. */
+async function hostKey(alias: string): Promise<string> {
+  const noted = join(labDir, "ssh", alias, "known_hosts");
+  const { stdout, failed } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
+  return failed ? "  host key as in the stack file" : `  host key ${stdout.split(" ").slice(1, 2)}`;
+}
+
 /** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
 function curl(address: string, host: string | undefined): string {
   if (host === undefined) return `curl http://${address}/`;
@@ -237,14 +249,15 @@ function curl(address: string, host: string | undefined): string {
 
 /** Takes stacks down, the last first, and then what the lab started on this computer. */
 export async function takeDown(stacks: readonly string[], signal: AbortSignal): Promise<void> {
-  const { k3d, foreign } = await readStacks(stacks);
+  const { machines, k3d, foreign } = await readStacks(stacks);
   await prepareLabDir();
   const settings = new Settings(await readHostSettings());
   const destroy = (stack: string): Step => ({
     title: `Stack ${stack}`,
     run: async (progress) => {
       const changes = await runStack("destroy", stack, labVariables(settings.values), progress, { signal });
-      if (programOf(stack) === "cluster" && settings.values.provider === "docker")
+      const config = machines.find(([name]) => name === stack)?.[1];
+      if (config && config.provider !== "hosts" && settings.values.provider === "docker")
         await sweep(stack, "vagrant/machine.sh", {});
       for (const [name, { metadata }] of k3d)
         if (name === stack) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: metadata.name });

@@ -31,7 +31,7 @@ export function missingRequirements(
   ownInterfaces: RegExp = /^(br-|virbr|vboxnet)/,
 ): string[] {
   const faults: string[] = [];
-  const wanted = machines.reduce((sum, { memory }) => sum + memory * MiB, 0);
+  const wanted = machines.reduce((sum, { memory = 0 }) => sum + memory * MiB, 0);
   if (wanted > facts.memoryAvailable)
     faults.push(
       `The machines ask for ${gib(wanted)} of memory and ${gib(facts.memoryAvailable)} is available: lower \`memory\` in the stack file, or end other programs.`,

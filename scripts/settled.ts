@@ -40,9 +40,12 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
   const observe = (one: Promise<Observation>) => one.then((seen) => hash.update(JSON.stringify(seen)));
   const now = "absent";
   const program = programOf(stack);
-  if (program === "cluster" && settings.provider !== undefined)
-    for (const { name } of (await readStackFile(stack as "cluster", root)).machines)
-      await observe(observeMachine(stack, name, settings.provider as Provider, now));
+  if (program === "cluster") {
+    const { provider, machines } = await readStackFile(stack as "cluster", root);
+    const made = provider === "hosts" ? provider : settings.provider;
+    if (made !== undefined)
+      for (const { name } of machines) await observe(observeMachine(stack, name, made as Provider, now));
+  }
   if (program === "k3d") {
     const { config } = await readStackFile(stack as "k3d", root);
     const file = await readK3dFile(config, root);

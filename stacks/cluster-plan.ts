@@ -17,7 +17,7 @@ export interface ClusterPlan {
   /** The K3s release, such as v1.25.4+k3s1. */
   readonly version: string;
   readonly serverArgs: readonly string[];
-  /** The machines' network, such as 192.168.42.0/24; absent for k3d. */
+  /** The machines' network, such as 192.168.42.0/24; absent for k3d, and for hosts, which may be in any. */
   readonly network?: string;
   /** Where its Ingress controller is reached from this computer, as `host` or `host:port`. */
   readonly ingress: readonly string[];
@@ -32,12 +32,12 @@ export async function readClusterPlan(stack: string, directory: string): Promise
   const program = programOf(stack);
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", directory);
-    const { machines, network, k3s } = config;
+    const { provider, machines, network, k3s } = config;
     return {
       nodes: machines.map((machine) => ({ name: machine.name, role: machine.role, machine })),
       version: k3sVersion(config),
       serverArgs: k3s.serverArgs,
-      network,
+      ...(provider === "hosts" ? {} : { network }),
       ingress: machines.map(({ ip }) => ip),
     };
   }

@@ -1,53 +1,59 @@
 import * as pulumi from "@pulumi/pulumi";
 import { ClusterToken } from "./components/cluster-token.ts";
-import { K3sNode } from "./components/k3s-node.ts";
+import { K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
-import { VagrantMachine } from "./components/vagrant-machine.ts";
+import { LabMachine } from "./components/lab-machine.ts";
 import { k3sVersion, type Machine } from "./config.ts";
 import { observeMachine } from "./observe.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { chooseProvider } from "./provider.ts";
 import { stackConfig } from "./stack-config.ts";
 
-/** Part 1: Vagrant machines with a K3s server and its agents. */
+/** Part 1: machines with K3s servers and agents. */
 export default async function cluster(): Promise<ClusterOutputs> {
   const config = stackConfig("cluster");
   const { provider: wanted, machines, k3s } = config;
   const { provider } = await chooseProvider(wanted);
   const version = k3sVersion(config);
-  const token = new ClusterToken("token");
+  const { value: token } = new ClusterToken("token");
 
-  const [serverMachine, ...agentMachines] = [...machines].sort((a, b) => b.role.localeCompare(a.role)) as [
-    Machine,
-    ...Machine[],
-  ];
-  const make = async (machine: Machine) => {
-    const observed = await observeMachine(pulumi.getStack(), machine.name, provider);
-    return {
-      machine,
-      generation: new VagrantMachine(machine.name, { machine, provider, observed }).generation,
-    };
-  };
-  const [serverMade, agentsMade] = [await make(serverMachine), await Promise.all(agentMachines.map(make))];
-
-  // Agents are installed beside their server and wait for it: together they are Ready sooner than one after the other.
-  const common = { token: token.value, version };
-  const server = new K3sNode(serverMachine.name, { ...serverMade, ...common, args: k3s.serverArgs });
-  const agents = agentsMade.map(
-    (made) => new K3sNode(made.machine.name, { ...made, ...common, args: k3s.agentArgs, server: serverMade }),
+  const now = new Date().toISOString();
+  const made = await Promise.all(
+    machines.map(async (machine) => {
+      const observed = await observeMachine(pulumi.getStack(), machine.name, provider, now);
+      return { machine, observed, resource: new LabMachine(machine.name, { machine, provider, observed }) };
+    }),
   );
-  const apiServer = `https://${serverMachine.ip}:6443`;
+  const servers = machines.filter(isServer) as [Machine, ...Machine[]];
+  // A server that is made anew joins the others: the cluster is as old as its oldest one.
+  const oldest = made
+    .filter(({ machine }) => isServer(machine))
+    .reduce((a, b) => (b.observed.generation < a.observed.generation ? b : a));
+
+  // Nodes are installed side by side, agents wait for a server: together they are Ready sooner than one after the other.
+  // But only when every machine is there: a fault of the last one is known before anything is installed on the first.
+  const together = made.map(({ resource }) => resource);
+  const nodes = made.map(({ machine, resource: { generation } }) => {
+    const common = { machine, generation, token, version, servers, together };
+    const own = isServer(machine)
+      ? { args: k3s.serverArgs }
+      : { args: k3s.agentArgs, cluster: oldest.resource.generation };
+    return new K3sNode(machine.name, { ...common, ...own });
+  });
+  const [apiServer, ...otherServers] = servers.map(({ ip }) => `https://${ip}:6443`) as [string, ...string[]];
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
-    server: apiServer,
+    servers: [apiServer, ...otherServers],
     command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
-    environment: { NODE_IP: serverMachine.ip },
-    installation: server.installation,
+    environment: { SERVERS: serverList(servers) },
+    installation: (nodes[machines.indexOf(servers[0])] as K3sNode).installation,
   });
 
   return {
     kubeconfig,
     apiServer,
     ingress: { addresses: machines.map(({ ip }) => ip), http: 80, https: 443 },
-    nodes: pulumi.all([server, ...agents].map(({ details }) => details)),
+    nodes: pulumi.all(nodes.map(({ details }) => details)),
   };
 }
+
+const isServer = ({ role }: Machine): boolean => role === "server";

@@ -105,9 +105,13 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   [
     "an unknown provider",
     { provider: "vmware", machines: [server] },
-    /provider: "vmware" .*auto, docker, libvirt, virtualbox/,
+    /provider: "vmware" .*auto, docker, libvirt, virtualbox, hosts/,
   ],
-  ["zero servers", { machines: [agent] }, /machines: .*exactly one machine with role server \(found 0\)/],
+  [
+    "zero servers",
+    { machines: [agent] },
+    /machines: .*an odd number of machines with role server \(found 0\)/,
+  ],
   ["no machines", { machines: [] }, /machines: \[\] .*at least one machine/],
   ["two servers", { machines: [server, { ...agent, role: "server" }] }, /found 2/],
   ["too little memory", { machines: [{ ...server, memory: 128 }] }, /memory: 128 .*at least 512/],

@@ -47,27 +47,85 @@ const k3sArgument = z
     `a flag that the lab does not set itself (it sets ${ownFlags.join(", ")})`,
   );
 
+const hostName = z
+  .string()
+  .regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?$/, "a host name or an IPv4 address");
+const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
+const userName = z.string().regex(/^[a-z_][-a-z0-9_.]{0,31}$/, "the name of a user such as pi");
+
+/** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
+const ssh = z.strictObject({
+  /** Somebody who may run `sudo` without a password. */
+  user: userName.optional(),
+  /** Default: 22. */
+  port: port.optional(),
+  /** File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` takes by itself. */
+  key: z
+    .string()
+    .regex(/^[^"\n]+$/, "the file of a private key")
+    .optional(),
+  /** A host to go through, as `ssh -J` takes it. Default: none. */
+  jump: z
+    .string()
+    .regex(
+      /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
+      "one host to go through, such as me@bastion.example:22",
+    )
+    .optional(),
+});
+
+const hostSsh = ssh.extend({
+  /** Where ssh reaches it. Default: the machine's `ip`. */
+  address: hostName.optional(),
+  /** Its public host key, such as `ssh-ed25519 AAAA…`. Default: the one that it shows at first, which is noted. */
+  hostKey: z
+    .string()
+    .regex(
+      /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
+      "a public host key such as the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
+    )
+    .optional(),
+});
+
 const machine = z.strictObject({
   /** Name of the machine and of its Kubernetes node. */
   name: dnsLabel,
   role: z.enum(["server", "agent"]),
-  /** Its address on `eth1`, which is also K3s's `--node-ip`. */
+  /** Its address on the lab's interface, which is also K3s's `--node-ip`. */
   ip: ipv4,
+  /** The interface that must carry the address. Default: `eth1` where there is one, else the one that does. */
+  interface: z
+    .string()
+    .regex(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "an interface such as eth1, enp0s8 or ens4")
+    .optional(),
   /** Default: 2. */
-  cpus: z.int().min(1).max(64).default(2),
+  cpus: z.int().min(1).max(64).optional(),
   /** MiB. Default: 2048. */
-  memory: z.int().min(512, "at least 512 (MiB): K3s does not run in less").max(1_048_576).default(2048),
+  memory: z.int().min(512, "at least 512 (MiB): K3s does not run in less").max(1_048_576).optional(),
+  ssh: hostSsh.optional(),
 });
 
+/** How a host is reached by ssh. */
+export type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
+
 /** One machine of the `cluster` stack. */
-export type Machine = z.output<typeof machine>;
+export type Machine = Pick<z.output<typeof machine>, "name" | "role" | "ip" | "interface"> & {
+  /** Of a machine that is made here; a host has what it has. */
+  readonly cpus?: number;
+  /** MiB. */
+  readonly memory?: number;
+  /** Of a host that is there already. */
+  readonly ssh?: HostSsh;
+};
 
 const clusterSchema = z
   .strictObject({
-    /** Default: auto, the best that works on this computer. */
-    provider: z.enum(["auto", "docker", "libvirt", "virtualbox"]).default("auto"),
-    /** Default: 192.168.42.0/24. */
+    /** `hosts`: machines that are there already, reached by ssh. Default: auto, the best that works on this computer. */
+    provider: z.enum(["auto", "docker", "libvirt", "virtualbox", "hosts"]).default("auto"),
+    /** The machines' network; hosts may be in any. Default: 192.168.42.0/24. */
     network: network.default("192.168.42.0/24"),
+    /** What is the same for every host. Default: nothing. */
+    ssh: ssh.optional(),
     machines: z.array(machine).min(1, "at least one machine"),
     k3s: z
       .strictObject({
@@ -90,18 +148,44 @@ const clusterSchema = z
         add(index, "name", "a name that no other machine has");
       const twin = before.find(({ ip }) => ip === one.ip);
       if (twin) add(index, "ip", `an address that no other machine has (${twin.name} has it)`);
+      if (config.provider === "hosts") {
+        for (const key of ["cpus", "memory"] as const)
+          if (one[key] !== undefined) add(index, key, "no value, for a host has what it has");
+        if ((one.ssh?.user ?? config.ssh?.user) === undefined)
+          context.addIssue({
+            code: "custom",
+            path: ["machines", index, "ssh", "user"],
+            message: "a user who may run sudo without a password, here or under k3s-lab:ssh for all",
+          });
+        return;
+      }
+      if (one.ssh) add(index, "ssh", "no value unless k3s-lab:provider is hosts");
       const comparable = isIPv4(one.ip) && network.safeParse(config.network).success;
       if (comparable && !usableAddress(config.network, one.ip))
         add(index, "ip", `an address of a host inside ${config.network} (its first one belongs to the host)`);
     });
+    if (config.ssh && config.provider !== "hosts")
+      context.addIssue({
+        code: "custom",
+        path: ["ssh"],
+        message: "no value unless k3s-lab:provider is hosts",
+      });
     const servers = config.machines.filter(({ role }) => role === "server").length;
-    if (servers !== 1 && config.machines.length > 0)
+    if (servers % 2 !== 1 && config.machines.length > 0)
       context.addIssue({
         code: "custom",
         path: ["machines"],
-        message: `exactly one machine with role server (found ${servers})`,
+        message: `an odd number of machines with role server (found ${servers}): etcd needs more than half of them to go on`,
       });
-  });
+  })
+  .transform(({ ssh: common, ...config }) => ({
+    ...config,
+    machines: config.machines.map(({ ssh, cpus, memory, ...one }): Machine => {
+      if (config.provider !== "hosts") return { ...one, cpus: cpus ?? 2, memory: memory ?? 2048 };
+      const { user = "", ...access } = { ...common, ...ssh };
+      return { ...one, ssh: { ...access, user } };
+    }),
+  }));
 
 /** What `Pulumi.cluster.yaml` says, defaults filled in. */
 export type ClusterConfig = z.output<typeof clusterSchema>;

@@ -28,7 +28,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
   const { hostIP, hostPort } = file.kubeAPI;
   const apiServer = `https://${hostIP}:${hostPort}`;
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
-    server: apiServer,
+    servers: [apiServer],
     command: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" kubeconfig',
     environment: { K3D_CLUSTER: clusterName },
     installation: cluster.generation,

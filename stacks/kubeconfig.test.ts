@@ -29,7 +29,7 @@ users:
 `;
 
 test("the kubeconfig names the server's address and carries its own context; certificates stay", () => {
-  assert.deepEqual(parse(rewriteKubeconfig(original, "https://192.168.42.110:6443", "k3s-lab-cluster")), {
+  assert.deepEqual(parse(rewriteKubeconfig(original, ["https://192.168.42.110:6443"], "k3s-lab-cluster")), {
     apiVersion: "v1",
     kind: "Config",
     preferences: {},
@@ -47,8 +47,25 @@ test("the kubeconfig names the server's address and carries its own context; cer
   });
 });
 
+test("every further server has a context of its own", () => {
+  const servers = ["https://10.0.0.1:6443", "https://10.0.0.2:6443"] as const;
+  const { clusters, contexts, users, ...rest } = parse(rewriteKubeconfig(original, servers, "ha"));
+  assert.deepEqual(
+    clusters.map(({ name, cluster }: { name: string; cluster: { server: string } }) => [
+      name,
+      cluster.server,
+    ]),
+    [
+      ["ha", servers[0]],
+      ["ha-2", servers[1]],
+    ],
+  );
+  assert.deepEqual(contexts.at(-1), { name: "ha-2", context: { cluster: "ha-2", user: "ha" } });
+  assert.deepEqual([users.length, rest["current-context"]], [1, "ha"]);
+});
+
 test("text that is no kubeconfig is refused", () => {
-  assert.throws(() => rewriteKubeconfig("clusters: []", "https://192.168.42.110:6443", "lab"));
+  assert.throws(() => rewriteKubeconfig("clusters: []", ["https://192.168.42.110:6443"], "lab"));
 });
 
 test("a context becomes the current one; the rest stays", () => {

@@ -18,18 +18,24 @@ const contextsSchema = z.looseObject({ contexts: z.array(named) });
  * Makes K3s's kubeconfig usable outside its machine: it names the API server's address instead of 127.0.0.1, and its
  * cluster, user and context carry `name`, so that it can be merged with others without clobbering `default`.
  *
- * @param server URL of the API server, such as https://192.168.42.110:6443.
+ * @param servers URLs of the API servers, such as https://192.168.42.110:6443. The first is the current context's; each
+ * further one has a context of its own, `name-2` and so on, for the day when the first is lost.
  * @throws ZodError when `text` is not a kubeconfig with one cluster, one user and one context.
  */
-export function rewriteKubeconfig(text: string, server: string, name: string): string {
+export function rewriteKubeconfig(
+  text: string,
+  servers: readonly [string, ...string[]],
+  name: string,
+): string {
   const config = schema.parse(parse(text));
   const [cluster] = config.clusters;
   const [user] = config.users;
+  const all = servers.map((server, index) => ({ server, name: index === 0 ? name : `${name}-${index + 1}` }));
   return stringify({
     ...config,
-    clusters: [{ ...cluster, name, cluster: { ...cluster.cluster, server } }],
+    clusters: all.map(({ server, name }) => ({ ...cluster, name, cluster: { ...cluster.cluster, server } })),
     users: [{ ...user, name }],
-    contexts: [{ name, context: { cluster: name, user: name } }],
+    contexts: all.map((one) => ({ name: one.name, context: { cluster: one.name, user: name } })),
     "current-context": name,
   });
 }

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../scripts/errors.ts";
 
-const node = { name: "server", role: "server", address: "ssh://192.168.42.110", installation: "1" };
+const node = { name: "server", role: "server", address: "ssh://server.cluster", installation: "1" };
 const outputs: Record<string, object> = {
   "organization/k3s-lab/cluster": { kubeconfig: "KUBECONFIG", nodes: [node] },
   "organization/k3s-lab/k3d": {},

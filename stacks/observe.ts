@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
 import { labDir } from "../scripts/paths.ts";
-import type { Provider } from "./provider.ts";
+import { type Provider, type ProviderTraits, providers } from "./provider.ts";
+import { sshAlias } from "./ssh-config.ts";
 
 /** What a program knows of a machine or of nodes before it runs; `@pulumi/command` has no `read` that could see it. */
 export interface Observation {
@@ -15,27 +16,8 @@ export interface Observation {
 
 type PowerState = "running" | "stopped" | "absent";
 
-/** How each provider tells a machine's state by its id. Looks, changes nothing. */
-const askers: Record<
-  Provider,
-  { readonly command: (id: string) => readonly [string, ...string[]]; readonly running: RegExp }
-> = {
-  docker: {
-    command: (id) => ["docker", "inspect", "--format", "{{.State.Status}}", id],
-    running: /^running$/m,
-  },
-  libvirt: {
-    command: (id) => ["virsh", "--connect", "qemu:///system", "domstate", id],
-    running: /^running$/m,
-  },
-  virtualbox: {
-    command: (id) => ["VBoxManage", "showvminfo", id, "--machinereadable"],
-    running: /^VMState="running"$/m,
-  },
-};
-
 /**
- * Looks at a machine of a stack: is it there, does it run?
+ * Looks at a machine of a stack: is it there, does it run? A host is there once it has been seen and its host key noted.
  *
  * `vagrant/machine.sh` writes down the generation that it made and the boot that it started. While the machine is
  * there those come back unchanged, so an `up` without a change does nothing.
@@ -48,8 +30,12 @@ export async function observeMachine(
   provider: Provider,
   now: string = new Date().toISOString(),
 ): Promise<Observation> {
-  const id = join(labDir, stack, "vagrant", "machines", name, provider, "id");
-  return observation(stack, name, await powerState(id, provider), now);
+  const { state } = providers[provider];
+  const note = state
+    ? join(labDir, stack, "vagrant", "machines", name, provider, "id")
+    : join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
+  const noted = await readFile(note, "utf8").catch(() => "");
+  return observation(stack, name, noted === "" ? "absent" : await powerState(noted, state), now);
 }
 
 /** What was noted of a machine when it was made and started, as far as that still holds. */
@@ -96,12 +82,10 @@ export async function observeContainers(
   return observation(stack, name, failed ? "absent" : asLeft ? "running" : "stopped", now);
 }
 
-async function powerState(idFile: string, provider: Provider): Promise<PowerState> {
-  const id = await readFile(idFile, "utf8").catch(() => "");
-  if (id === "") return "absent";
-  const { command, running } = askers[provider];
-  const [file, ...args] = command(id.trim());
+async function powerState(id: string, state: ProviderTraits["state"]): Promise<PowerState> {
+  if (!state) return "running";
+  const [file, ...args] = state.command(id.trim());
   const result = await execa(file, args, { reject: false, timeout: 20_000, stdin: "ignore" });
   if (result.failed) return "absent";
-  return running.test(result.stdout) ? "running" : "stopped";
+  return state.running.test(result.stdout) ? "running" : "stopped";
 }

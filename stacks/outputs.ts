@@ -4,7 +4,7 @@ import type * as pulumi from "@pulumi/pulumi";
 export interface ClusterNode {
   readonly name: string;
   readonly role: "server" | "agent";
-  /** How the node is reached, as a URL: `ssh://192.168.42.110` a machine, `docker://k3d-k3d-server-0` a container. */
+  /** How the node is reached, as a URL: `ssh://server.cluster` a machine (`sshAlias`), `docker://k3d-k3d-server-0` a container. */
   readonly address: string;
   /** Changes when the node was made anew: what was loaded into the old one is gone. */
   readonly installation: string;

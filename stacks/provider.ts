@@ -5,8 +5,61 @@ import { join } from "node:path";
 import { execa } from "execa";
 import type { ClusterConfig } from "./config.ts";
 
-/** A Vagrant provider that the lab has a Vagrantfile for. */
+/** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
 export type Provider = Exclude<ClusterConfig["provider"], "auto">;
+
+/** All that differs between providers once a machine is asked for; when it is up, nothing does. */
+export interface ProviderTraits {
+  /** Debian's packages that it needs on this computer. */
+  readonly packages: readonly string[];
+  /** Whether its machines, and their network, are on this computer. */
+  readonly isHere: boolean;
+  /** How it tells a machine's state by the id that Vagrant noted; undefined where Vagrant does not drive it. */
+  readonly state?: {
+    readonly command: (id: string) => readonly [string, ...string[]];
+    readonly running: RegExp;
+  };
+  /** The private key that opens a machine, below `.lab`. A machine's own `ssh` in the stack file goes before it. */
+  readonly key: (stack: string, machine: string) => string;
+}
+
+const labKey = () => "ssh/id_ed25519";
+
+/** Vagrant puts a new key into a machine in place of the one that everybody has. */
+const keyByVagrant = (provider: string) => (stack: string, machine: string) =>
+  `${stack}/vagrant/machines/${machine}/${provider}/private_key`;
+
+/** The table of providers. */
+export const providers: Readonly<Record<Provider, ProviderTraits>> = {
+  docker: {
+    packages: ["vagrant"],
+    isHere: true,
+    state: {
+      command: (id) => ["docker", "inspect", "--format", "{{.State.Status}}", id],
+      running: /^running$/m,
+    },
+    key: labKey,
+  },
+  libvirt: {
+    packages: ["vagrant", "vagrant-libvirt"],
+    isHere: true,
+    state: {
+      command: (id) => ["virsh", "--connect", "qemu:///system", "domstate", id],
+      running: /^running$/m,
+    },
+    key: keyByVagrant("libvirt"),
+  },
+  virtualbox: {
+    packages: ["vagrant"],
+    isHere: true,
+    state: {
+      command: (id) => ["VBoxManage", "showvminfo", id, "--machinereadable"],
+      running: /^VMState="running"$/m,
+    },
+    key: keyByVagrant("virtualbox"),
+  },
+  hosts: { packages: [], isHere: false, key: labKey },
+};
 
 /** The provider that was chosen, and the sentence that says why. */
 export interface ProviderChoice {

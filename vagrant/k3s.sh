@@ -1,55 +1,79 @@
 #!/bin/sh
 # Runs K3s's scripts on a machine for Pulumi: k3s.sh install | uninstall | kubeconfig | load
 #   K3S_LAB_ROOT   the checkout
-#   NODE_IP        the machine; the other variables are those of provision/k3s.sh
-#   SERVER_IP      when an agent is uninstalled: the server that forgets it
+#   LAB_STACK      the stack that the machine belongs to
+#   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
+#   SERVERS        the machines of all servers: NAME=ADDRESS NAME=ADDRESS…
+#   NODE_ADDRESS   load: the machine, as ssh knows it
 #   IMAGE          load: the image to put into the node's image store
 #   stdin          install: the token that joins nodes
 set -eu
 
-keys="$K3S_LAB_ROOT/.lab/ssh"
-
-# on IP COMMAND...: runs a command on a machine; its host key is noted at first sight and must stay the same.
+# on MACHINE.STACK COMMAND...: runs a command on a machine, reached as machine.sh wrote down.
 on() {
-  ip="$1"
+  alias="$1"
   shift
-  ssh -i "$keys/id_ed25519" -o IdentitiesOnly=yes -o BatchMode=yes -o ConnectTimeout=10 -o LogLevel=ERROR \
-    -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$keys/known_hosts.$ip" "vagrant@$ip" "$@"
+  ssh -F "$K3S_LAB_ROOT/.lab/ssh/$alias/config" "$alias" "$@"
+}
+
+# on_server COMMAND...: runs a command on the first server but this machine that answers and has K3s.
+on_server() {
+  for server in $SERVERS; do
+    name="${server%%=*}"
+    if [ "$name" != "${NODE_NAME:-}" ] && on "$name.$LAB_STACK" test -x /usr/local/bin/k3s 2>/dev/null; then
+      on "$name.$LAB_STACK" "$@"
+      return
+    fi
+  done
+  echo "no server answers"
+  return 1
 }
 
 case "$1" in
 install)
-  # A machine from a public box does not carry K3s's installer.
-  on "$NODE_IP" 'umask 077; cat >.k3s-token; test -f /opt/k3s-lab/install.sh' ||
-    on "$NODE_IP" 'cat >k3s-install.sh' <"$K3S_LAB_ROOT/.lab/bin/install.sh"
-  on "$NODE_IP" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" SERVER_IP="${SERVER_IP:-}" \
-    K3S_VERSION="$K3S_VERSION" "'K3S_ARGS=$K3S_ARGS'" bash -s <"$K3S_LAB_ROOT/vagrant/provision/k3s.sh"
+  here="$NODE_NAME.$LAB_STACK"
+  # A machine whose image or box does not carry K3s gets what it needs from here, unless it has just that.
+  carried=$(on "$here" 'uname -m; cat /opt/k3s-lab/bundle 2>/dev/null || { test ! -x /opt/k3s-lab/k3s || echo made-with; }' </dev/null)
+  case "$carried" in
+  *made-with) ;;
+  *)
+    arch=$(printf '%s\n' "$carried" | head -n 1)
+    if [ "$(printf '%s\n' "$carried" | tail -n 1)" != "$("$K3S_LAB_ROOT/scripts/lab" bundle "$arch" --id </dev/null)" ]; then
+      "$K3S_LAB_ROOT/scripts/lab" bundle "$arch" </dev/null |
+        on "$here" 'sudo sh -c "rm -rf /opt/k3s-lab && mkdir /opt/k3s-lab && tar --extract --directory /opt/k3s-lab"'
+    fi
+    ;;
+  esac
+  # The token goes first, to memory that only root reads; the script follows it.
+  { cat && echo && cat "$K3S_LAB_ROOT/vagrant/provision/k3s.sh"; } |
+    on "$here" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
+      NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="$K3S_VERSION" "'K3S_ARGS=$K3S_ARGS'" \
+      bash -c "'umask 077; mkdir -p /run/k3s-lab; read -r token; printf %s \"\$token\" >/run/k3s-lab/token; exec bash -s'"
   ;;
 uninstall)
-  # A machine that is gone has nothing left to uninstall.
-  if on "$NODE_IP" true 2>/dev/null; then
-    on "$NODE_IP" sudo bash -s <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
+  here="$NODE_NAME.$LAB_STACK"
+  # etcd must let go of a server while there are enough of them to agree; see provision/leave.sh.
+  leave() {
+    on_server sudo env NODE_NAME="$NODE_NAME" NODE_ROLE="$NODE_ROLE" bash -s "$1" <"$K3S_LAB_ROOT/vagrant/provision/leave.sh" ||
+      echo "the cluster was not told that $NODE_NAME leaves"
+  }
+  if [ "$NODE_ROLE" = server ]; then leave before; fi
+  # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
+  if on "$here" true 2>/dev/null; then
+    on "$here" sudo bash -s <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
   else
-    echo "$NODE_NAME cannot be reached: nothing to uninstall there"
+    echo "$NODE_NAME cannot be reached: nothing is uninstalled there"
   fi
-  # The server would refuse a new node of the same name until it has forgotten the old one and its password.
-  if [ -n "${SERVER_IP:-}" ] && on "$SERVER_IP" test -x /usr/local/bin/k3s 2>/dev/null; then
-    on "$SERVER_IP" sudo kubectl delete --request-timeout=10s --ignore-not-found --wait=false --namespace kube-system \
-      "node/$NODE_NAME" "secret/$NODE_NAME.node-password.k3s" ||
-      echo "the server did not answer: it still knows the node $NODE_NAME and its password"
-    # Its pods went with it; the server would keep them for most of a minute.
-    on "$SERVER_IP" sudo kubectl delete pods --request-timeout=10s --all-namespaces --force --grace-period=0 \
-      --field-selector "spec.nodeName=$NODE_NAME" || echo "the server did not answer: it still knows pods of $NODE_NAME"
-  fi
+  leave after
   ;;
 kubeconfig)
-  on "$NODE_IP" sudo cat /etc/rancher/k3s/k3s.yaml
+  on_server sudo cat /etc/rancher/k3s/k3s.yaml
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.
   ctr="sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images"
-  if [ -z "$(on "$NODE_IP" "$ctr ls -q 'name==docker.io/$IMAGE'")" ]; then
-    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_IP" "$ctr import -"
+  if [ -z "$(on "$NODE_ADDRESS" "$ctr ls -q 'name==docker.io/$IMAGE'")" ]; then
+    "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_ADDRESS" "$ctr import -"
   fi
   ;;
 *)

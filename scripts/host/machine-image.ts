@@ -21,7 +21,7 @@ const basePackages = [
 ].flat();
 
 /** Plugins that K3s wants in one folder with its own `flannel`; Debian has them in /usr/lib/cni. */
-const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "portmap"];
+export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "portmap"];
 
 /** What a machine carries of K3s, so that nothing is downloaded when it is made. */
 export interface MachineContent {

@@ -1,6 +1,7 @@
 import type { ClusterPlan, PlannedNode } from "../../stacks/cluster-plan.ts";
 import type { Machine } from "../../stacks/config.ts";
 import { K3sFlags } from "../../stacks/k3s-flags.ts";
+import { sshAlias } from "../../stacks/ssh-config.ts";
 import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
 import { type Deployment, isReady, type Node, type Pod, podState } from "./kubernetes.ts";
 import type { MachineFacts } from "./machines.ts";
@@ -30,7 +31,7 @@ const addOns = {
  */
 export function checkCluster(
   stack: string,
-  { nodes, network = "", serverArgs, version }: ClusterPlan,
+  { nodes, network, serverArgs, version }: ClusterPlan,
   found: ClusterFindings,
 ): Check[] {
   const flags = new K3sFlags(serverArgs);
@@ -38,7 +39,7 @@ export function checkCluster(
     ...(node.machine
       ? checkMachine(node.machine, network, flags.value("--flannel-backend") ?? "vxlan", found)
       : []),
-    ...checkNode(node, version, found),
+    ...checkNode(node, sshAlias(stack, node.name), version, found),
   ]);
   const names = nodes.map(({ name }) => name).sort();
   const whole: Judgement[] = [
@@ -74,38 +75,46 @@ export function checkCluster(
 }
 
 function checkMachine(
-  { name, ip }: Machine,
-  network: string,
+  { name, ip, interface: wanted }: Machine,
+  network: string | undefined,
   backend: string,
   found: ClusterFindings,
 ): Judgement[] {
   const facts = found.machines[name] ?? { ok: false, reason: `the machine ${name} was not asked` };
+  const on = facts.ok ? interfaceOf(facts.value, wanted, ip) : (wanted ?? "eth1");
   const address: Judgement = {
-    id: `${name}/eth1`,
-    title: `${name}: eth1 carries its address`,
-    expected: `${ip}/${network.split("/")[1]} on eth1`,
-    actual: map(facts, (value) => describeAddress(value, ip)),
+    id: `${name}/interface`,
+    title: `${name}: ${on} carries its address`,
+    expected: `${network ? `${ip}/${network.split("/")[1]}` : ip} on ${on}`,
+    actual: map(facts, (value) => describeAddress(value, ip, on, network !== undefined)),
     hint: `Make the machine anew: \`scripts/lab down\`, then \`scripts/lab up\`.`,
   };
   const flannel: Judgement = {
     id: `${name}/flannel`,
-    title: `${name}: flannel's tunnel starts at its address on eth1`,
-    expected: `vxlan over eth1 from ${ip}`,
+    title: `${name}: flannel's tunnel starts at its address on ${on}`,
+    expected: `vxlan over ${on} from ${ip}`,
     actual: map(facts, describeFlannel),
-    hint: `K3s on ${name} must run with --flannel-iface=eth1: run \`scripts/lab up\`.`,
+    hint: `K3s on ${name} must run with --flannel-iface=${on}: run \`scripts/lab up\`.`,
   };
   // Only this backend has a device of its own.
   return backend === "vxlan" ? [address, flannel] : [address];
 }
 
-function describeAddress({ addresses }: MachineFacts, ip: string): string {
+/** The lab's interface: the one that the stack file names, else eth1 where there is one, else the one with the address. */
+function interfaceOf({ addresses }: MachineFacts, wanted: string | undefined, ip: string): string {
+  if (wanted !== undefined) return wanted;
+  if (addresses.some(({ ifname }) => ifname === "eth1")) return "eth1";
+  return addresses.find(({ addr_info }) => addr_info.some(({ local }) => local === ip))?.ifname ?? "eth1";
+}
+
+function describeAddress({ addresses }: MachineFacts, ip: string, on: string, prefix: boolean): string {
   for (const { ifname, addr_info } of addresses) {
     const mine = addr_info.find(({ local }) => local === ip);
-    if (mine) return `${ip}/${mine.prefixlen} on ${ifname}`;
+    if (mine) return `${ip}${prefix ? `/${mine.prefixlen}` : ""} on ${ifname}`;
   }
-  const eth1 = addresses.find(({ ifname }) => ifname === "eth1");
-  if (!eth1) return "there is no eth1";
-  return `eth1 has ${eth1.addr_info.map(({ local }) => local).join(", ") || "no address"}`;
+  const there = addresses.find(({ ifname }) => ifname === on);
+  if (!there) return `there is no ${on}`;
+  return `${on} has ${there.addr_info.map(({ local }) => local).join(", ") || "no address"}`;
 }
 
 function describeFlannel({ flannel: [device] }: MachineFacts): string {
@@ -116,6 +125,7 @@ function describeFlannel({ flannel: [device] }: MachineFacts): string {
 
 function checkNode(
   { name, role, machine }: PlannedNode,
+  alias: string,
   version: string,
   { nodes }: ClusterFindings,
 ): Judgement[] {
@@ -131,7 +141,7 @@ function checkNode(
         return ready?.status === "True" ? "Ready" : `NotReady: ${ready?.message ?? "nothing heard of it"}`;
       }),
       hint: machine
-        ? `See its log: \`vagrant ssh ${name} --command "sudo journalctl --unit ${log} --lines 50"\`.`
+        ? `See its log: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit ${log} --lines 50\`.`
         : `See its log: \`docker logs --tail 50 ${name}\`.`,
     },
     ...(machine ? checkAddresses(machine, node) : []),

@@ -11,7 +11,7 @@ type Json = Record<string, unknown>;
 export interface FakeLab {
   /** What the API server answers, by path. A path that is missing is answered with 404. */
   readonly api: Record<string, Json>;
-  /** What `machine.sh` prints, by the machine's address. A machine that is missing does not answer. */
+  /** What `machine.sh` prints, by what the machine is called to ssh. A machine that is missing does not answer. */
   readonly machines: Record<string, { addresses: Json[]; flannel: Json[] }>;
   /** The pods that answer in turn, by address and host; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
@@ -147,7 +147,7 @@ export function healthyLab(): FakeLab {
         service("app3", "10.43.0.3"),
       ),
     },
-    machines: { [server.ip]: machine(server), [agent.ip]: machine(agent) },
+    machines: { "server.cluster": machine(server), "agent.cluster": machine(agent) },
     routes: Object.fromEntries(routes) as FakeLab["routes"],
     inside: {
       server: {
@@ -244,8 +244,8 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
   const turns = new Map<string, number>();
   return {
     connect: async () => connect({ server: apiUrl }),
-    machine: async (ip) => {
-      const facts = lab.machines[ip];
+    machine: async (alias) => {
+      const facts = lab.machines[alias];
       if (!facts) throw new Error("ssh: no answer within 8 s");
       return parseMachineFacts(JSON.stringify(facts));
     },

@@ -10,6 +10,7 @@ import {
   readStackFile,
 } from "../../stacks/config.ts";
 import { kubeconfigFile } from "../../stacks/kubeconfig.ts";
+import { sshAlias } from "../../stacks/ssh-config.ts";
 import { stackDir } from "../environment.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
@@ -38,14 +39,14 @@ export interface VerifyOptions {
 /** Everything that `verify` asks; tests put their own in its place. */
 export interface World {
   readonly connect: (kubeconfig: string, context?: string) => Promise<KubernetesApi & { close(): void }>;
-  readonly machine: (ip: string) => Promise<MachineFacts>;
+  readonly machine: (alias: string) => Promise<MachineFacts>;
   readonly http: Get;
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
 }
 
 const realWorld: World = {
   connect: async (kubeconfig, context) => connect(await readKubeconfig(kubeconfig, context)),
-  machine: (ip) => readMachine(ip),
+  machine: (alias) => readMachine(alias),
   http: getThroughIngress,
   podAsker,
 };
@@ -133,7 +134,9 @@ async function verifyCluster(stack: string, plan: ClusterPlan, round: Round): Pr
   const machines = plan.nodes.flatMap(({ machine }) => machine ?? []);
   const [facts, version, nodes, pods, deployments] = await Promise.all([
     Promise.all(
-      machines.map(async ({ name, ip }) => [name, await ask(() => round.world.machine(ip))] as const),
+      machines.map(
+        async ({ name }) => [name, await ask(() => round.world.machine(sshAlias(stack, name)))] as const,
+      ),
     ),
     fromApi((it) => it.version()),
     fromApi((it) => it.nodes()),

@@ -2,7 +2,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
-import { labDir } from "../paths.ts";
+import { sshTo } from "../../stacks/ssh-config.ts";
+import { root } from "../paths.ts";
 
 const factsSchema = z.object({
   addresses: z.array(
@@ -40,21 +41,17 @@ export function parseMachineFacts(text: string): MachineFacts {
 
 /**
  * Asks a machine over ssh, once for everything.
- * @param ip the machine's address in the lab; its host key is the one that was noted when K3s was installed.
+ * @param alias the machine as its ssh configuration in `.lab/ssh` calls it (`sshAlias`).
  * @param timeout in milliseconds. Default: 8000.
  * @throws Error that says why there is no answer.
  */
-export async function readMachine(ip: string, timeout = 8000): Promise<MachineFacts> {
-  const options = [
-    `IdentityFile=${join(labDir, "ssh", "id_ed25519")}`,
-    `UserKnownHostsFile=${join(labDir, "ssh", `known_hosts.${ip}`)}`,
-    ...["IdentitiesOnly=yes", "BatchMode=yes", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR"],
-  ];
-  const result = await execa(
-    "ssh",
-    [...options.flatMap((option) => ["-o", option]), `vagrant@${ip}`, "sh", "-s"],
-    { input: await readFile(join(import.meta.dirname, "machine.sh")), timeout, reject: false },
-  );
+export async function readMachine(alias: string, timeout = 8000): Promise<MachineFacts> {
+  const result = await execa("ssh", [...sshTo(root, alias), "sh", "-s"], {
+    input: await readFile(join(import.meta.dirname, "machine.sh")),
+    env: { K3S_LAB_ROOT: root },
+    timeout,
+    reject: false,
+  });
   if (result.timedOut) throw new Error(`ssh: no answer within ${timeout / 1000} s`);
   if (result.failed) throw new Error(result.stderr?.trim().split("\n").at(-1) || result.shortMessage);
   return parseMachineFacts(result.stdout);

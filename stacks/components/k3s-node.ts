@@ -2,22 +2,34 @@ import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../config.ts";
 import type { ClusterNode } from "../outputs.ts";
+import { sshAlias } from "../ssh-config.ts";
 
-/** What a `K3sNode` is made from. */
-export interface K3sNodeArgs {
-  /** The machine that K3s is installed on. */
+/** A machine, and what names this making of it. */
+export interface MadeMachine {
   readonly machine: Machine;
   /** Changes when the machine was made anew; K3s is then installed anew. */
   readonly generation: pulumi.Input<string>;
+}
+
+/** What a `K3sNode` is made from. */
+export interface K3sNodeArgs extends MadeMachine {
   /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;
   /** K3s release, such as v1.25.4+k3s1. A new one is installed in place. */
   readonly version: string;
   /** Flags for `k3s server` or `k3s agent`. New ones are applied in place. */
   readonly args: readonly string[];
-  /** For an agent: the machine of the server it joins, and waits for. Default: none, this node is the server. */
-  readonly server?: { readonly machine: Machine; readonly generation: pulumi.Input<string> };
+  /** The machines of all servers; the first one starts the cluster. Several keep its data in etcd. */
+  readonly servers: readonly Machine[];
+  /** What must be there before anything is installed: every machine of the cluster. */
+  readonly together: readonly pulumi.Resource[];
+  /** Changes when the cluster was started anew: agents cannot follow into another. Default: none, this is a server. */
+  readonly cluster?: pulumi.Input<string>;
 }
+
+/** Servers as `vagrant/k3s.sh` takes them: `name=address`, separated by spaces. */
+export const serverList = (servers: readonly Machine[]): string =>
+  servers.map(({ name, ip }) => `${name}=${ip}`).join(" ");
 
 /**
  * K3s on a machine, by K3s's own `install.sh`. Creating installs, a change runs the installer again in place, and
@@ -31,10 +43,10 @@ export class K3sNode extends pulumi.ComponentResource {
 
   constructor(name: string, args: K3sNodeArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:cluster:K3sNode", name, {}, opts);
-    const { machine, server } = args;
-    // An agent cannot follow its server into a new cluster: it is installed anew with it.
-    const installation = server
-      ? pulumi.interpolate`${args.generation}/${server.generation}`
+    const { machine, servers } = args;
+    const stack = pulumi.getStack();
+    const installation = args.cluster
+      ? pulumi.interpolate`${args.generation}/${args.cluster}`
       : pulumi.output(args.generation);
     const node = new local.Command(
       name,
@@ -42,25 +54,31 @@ export class K3sNode extends pulumi.ComponentResource {
         create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" install',
         delete: '"$K3S_LAB_ROOT/vagrant/k3s.sh" uninstall',
         environment: {
-          LAB_STACK: pulumi.getStack(),
+          LAB_STACK: stack,
           NODE_NAME: machine.name,
           NODE_IP: machine.ip,
           NODE_ROLE: machine.role,
+          NODE_INTERFACE: machine.interface ?? "",
           K3S_VERSION: args.version,
           K3S_ARGS: args.args.join(" "),
-          ...(server ? { SERVER_IP: server.machine.ip } : {}),
+          SERVERS: serverList(servers),
         },
         stdin: pulumi.secret(args.token),
         triggers: [installation],
       },
-      { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "15m", update: "15m" } },
+      {
+        parent: this,
+        dependsOn: [...args.together],
+        deleteBeforeReplace: true,
+        customTimeouts: { create: "30m", update: "30m" },
+      },
     );
     this.installation = pulumi.unsecret(pulumi.all([installation, node.id]).apply(([value]) => value));
-    const { name: nodeName, role, ip } = machine;
+    const { name: nodeName, role } = machine;
     this.details = this.installation.apply((id) => ({
       name: nodeName,
       role,
-      address: `ssh://${ip}`,
+      address: `ssh://${sshAlias(stack, nodeName)}`,
       installation: id,
     }));
     this.registerOutputs({ details: this.details });

@@ -4,8 +4,8 @@ import { rewriteKubeconfig } from "../kubeconfig.ts";
 
 /** What a `Kubeconfig` is made from. */
 export interface KubeconfigArgs {
-  /** URL of the API server as this computer reaches it. */
-  readonly server: string;
+  /** URLs of the API servers as this computer reaches them; the first is the one that is asked. */
+  readonly servers: readonly [string, ...string[]];
   /** Prints K3s's kubeconfig; a shell command that needs nothing but `environment`. */
   readonly command: string;
   readonly environment: Readonly<Record<string, string>>;
@@ -36,7 +36,7 @@ export class Kubeconfig extends pulumi.ComponentResource {
       { parent: this, additionalSecretOutputs: ["stdout", "stderr"] },
     );
     this.value = pulumi.secret(
-      original.stdout.apply((text) => rewriteKubeconfig(text, args.server, `k3s-lab-${stack}`)),
+      original.stdout.apply((text) => rewriteKubeconfig(text, args.servers, `k3s-lab-${stack}`)),
     );
     new local.Command(
       `${name}-file`,

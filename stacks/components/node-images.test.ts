@@ -16,18 +16,18 @@ const commands = (...nodes: ClusterNode[]) =>
   resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
 
 test("a machine gets the image over ssh, a container through Docker; each again when it was made anew", async () => {
-  const made = await commands(node("server", "ssh://192.168.42.110"), node("k3d-a", "docker://k3d-a"));
+  const made = await commands(node("server", "ssh://server.cluster"), node("k3d-a", "docker://k3d-a"));
   assert.deepEqual(
     made.map(({ inputs }) => inputs),
     [
       {
         create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
-        environment: { NODE_NAME: "server", NODE_IP: "192.168.42.110", IMAGE: "web:1" },
+        environment: { NODE_NAME: "server", NODE_ADDRESS: "server.cluster", IMAGE: "web:1" },
         triggers: ["i1"],
       },
       {
         create: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load',
-        environment: { NODE_NAME: "k3d-a", NODE_IP: "k3d-a", IMAGE: "web:1" },
+        environment: { NODE_NAME: "k3d-a", NODE_ADDRESS: "k3d-a", IMAGE: "web:1" },
         triggers: ["i1"],
       },
     ],

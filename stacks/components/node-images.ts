@@ -26,7 +26,7 @@ export class NodeImages extends pulumi.ComponentResource {
           `${name}-${node.name}`,
           {
             create: loader(node),
-            environment: { NODE_NAME: node.name, NODE_IP: new URL(node.address).hostname, IMAGE: image },
+            environment: { NODE_NAME: node.name, NODE_ADDRESS: new URL(node.address).hostname, IMAGE: image },
             triggers: [node.installation],
           },
           { parent: this },

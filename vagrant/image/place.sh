@@ -5,10 +5,27 @@ set -eu
 
 carried=${CARRIED:-/opt/k3s-lab}
 data=${K3S_DATA:-/var/lib/rancher/k3s}
+units=${UNITS:-/etc/systemd/system}
 
 if [ "$1" = server ] && [ -n "$(ls "$carried/manifests" 2>/dev/null)" ]; then
   mkdir -p "$data/server/manifests"
   cp "$carried"/manifests/*.yaml "$data/server/manifests/"
+fi
+
+# What a bundle brought: archives, which K3s imports when it starts, once for each bundle; and programs, for a K3s that
+# has none of its own inside.
+if [ -e "$carried/bundle" ]; then
+  if ! cmp -s "$carried/bundle" "$data/agent/k3s-lab-imported"; then
+    mkdir -p "$data/agent/images"
+    for archive in "$carried"/images/*; do ln -sf "$archive" "$data/agent/images/k3s-lab-${archive##*/}"; done
+  fi
+  if [ -d "$carried/bin" ]; then
+    for unit in k3s k3s-agent; do
+      mkdir -p "$units/$unit.service.d"
+      echo "[Service]
+Environment=PATH=$carried/cni:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$carried/bin" >"$units/$unit.service.d/k3s-lab.conf"
+    done
+  fi
 fi
 
 # The carried images come into K3s's image store without being copied: containerd's small databases are copied, the

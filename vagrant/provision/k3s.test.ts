@@ -15,8 +15,16 @@ const eth1 = "3: eth1    inet 192.168.42.110/24 brd 192.168.42.255 scope global 
 interface Machine {
   /** What `ip -o -4 addr show` prints. Default: the address on eth1. */
   readonly addresses?: string;
-  /** Shell that install.sh runs; `$attempt` counts from 1. Default: a node that gets Ready. */
+  /** The interfaces besides. Default: eth1. */
+  readonly links?: readonly string[];
+  /** What the machine calls itself. Default: server. */
+  readonly hostname?: string;
+  /** Addresses of servers that answer. Default: none. */
+  readonly answering?: readonly string[];
+  /** Shell that install.sh runs; `$attempt` counts from 1. Default: nothing. */
   readonly installer?: string;
+  /** Shell that K3s's start runs; `$attempt` counts from 1. Default: a node that gets Ready. */
+  readonly start?: string;
   /** Default: a token. */
   readonly token?: string | undefined;
   /** Whether the machine carries K3s. Default: true. */
@@ -34,20 +42,43 @@ async function provision(name: string, machine: Machine) {
     await chmod(path(file), mode);
   };
   const script = original
-    .replaceAll("~vagrant", path("home"))
-    .replaceAll(/(?<![\w$])\/(opt\/k3s-lab|etc\/rancher|usr\/local\/bin|var\/lib\/rancher)/g, `${root}/$1`)
-    .replace("readonly ready_within=180", "readonly ready_within=1");
+    .replaceAll("/home/vagrant", path("home"))
+    .replaceAll(
+      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g,
+      `${root}/$1`,
+    )
+    .replace("ready_within=$((180 * $(slowness)))", "ready_within=1");
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
   await put("home/keep", "", 0o644);
   await put("usr/local/bin/keep", "", 0o644);
   const token = "token" in machine ? machine.token : "s3cr3t";
-  if (token !== undefined) await put("home/.k3s-token", token, 0o600);
-  await put("bin/ip", `#!/bin/sh\ncat <<'END'\n${machine.addresses ?? eth1}\nEND\n`);
-  await put("bin/systemctl", `#!/bin/sh\ntest -e ${path("active")}\n`);
+  if (token !== undefined) await put("run/k3s-lab/token", token, 0o600);
+  const hasEth1 = machine.links?.includes("eth1") ?? true;
+  await put(
+    "bin/ip",
+    `#!/bin/sh\ncase "$*" in *"link show eth1") exit ${hasEth1 ? 0 : 1} ;; esac\ncat <<'END'\n${machine.addresses ?? eth1}\nEND\n`,
+  );
+  await put(
+    "bin/systemctl",
+    [
+      "#!/bin/sh",
+      'case "$1" in',
+      `is-active) test -e ${path("active")} ;;`,
+      `show) cat ${path("ends")} 2>/dev/null || echo 0 ;;`,
+      `restart) echo "systemctl $*" >>${path("log")}; attempt=$(grep -c ^install.sh ${path("log")}); up() { touch ${path("active")} ${path("ready")}; }; ${machine.start ?? "up"} ;;`,
+      "esac",
+      "",
+    ].join("\n"),
+  );
+  await put("bin/uname", `#!/bin/sh\necho ${machine.hostname ?? "server"}\n`);
   await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
   const node = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}';
-  await put("bin/curl", `#!/bin/sh\ntest -e ${path("ready")} && printf %s '${node}'\n`);
+  const answers = (machine.answering ?? []).map((ip) => `*//${ip}:6443/cacerts) exit 0 ;;`).join(" ");
+  await put(
+    "bin/curl",
+    `#!/bin/sh\ncase "$*" in ${answers} */cacerts) exit 7 ;; esac\ntest -e ${path("ready")} && printf %s '${node}'\n`,
+  );
   // Only root may give files to root.
   await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
   if (machine.carriesK3s ?? true) {
@@ -66,8 +97,8 @@ async function provision(name: string, machine: Machine) {
       uninstaller("k3s-uninstall.sh"),
       uninstaller("k3s-agent-uninstall.sh"),
       `printf '#!/bin/sh\\necho k3s-killall.sh >>${path("log")}\\n' >${path("usr/local/bin/k3s-killall.sh")}; chmod +x ${path("usr/local/bin/k3s-killall.sh")}`,
-      `up() { touch ${path("active")} ${path("ready")}; }`,
-      machine.installer ?? "up",
+      `mkdir -p ${path("etc/systemd/system")}; echo "$INSTALL_K3S_EXEC" >${path("etc/systemd/system/k3s.service")}; cp ${path("etc/systemd/system")}/k3s.service ${path("etc/systemd/system")}/k3s-agent.service`,
+      machine.installer ?? ":",
       "",
     ].join("\n"),
   );
@@ -82,6 +113,7 @@ async function provision(name: string, machine: Machine) {
       NODE_ROLE: "server",
       K3S_VERSION: "v1.25.4+k3s1",
       K3S_ARGS: "--write-kubeconfig-mode=644",
+      SERVERS: "server=192.168.42.110",
       ...machine.environment,
     },
   });
@@ -95,34 +127,35 @@ const serverLine =
 test("a server is installed once, with the user's own flags", async () => {
   const { status, stderr, log, read, path } = await provision("server", {});
   assert.equal(status, 0, stderr);
-  assert.deepEqual(log, [serverLine]);
+  assert.deepEqual(log, [serverLine, "systemctl restart --no-block k3s"]);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
   assert.equal((await stat(path("etc/rancher/k3s/token"))).mode & 0o777, 0o600);
-  assert.equal(existsSync(path("home/.k3s-token")), false);
+  assert.equal(existsSync(path("run/k3s-lab/token")), false);
   assert.equal(await read("placed-for"), "server");
   assert.match(await read("etc/rancher/k3s/config.yaml"), /^token-file: \/.*\/etc\/rancher\/k3s\/token$/m);
 });
 
 test("an agent joins its server", async () => {
   const { status, stderr, log } = await provision("agent", {
+    hostname: "agent",
     addresses: eth1.replace(".110", ".111"),
     environment: {
       NODE_NAME: "agent",
       NODE_ROLE: "agent",
       NODE_IP: "192.168.42.111",
-      SERVER_IP: "192.168.42.110",
       K3S_ARGS: "",
     },
   });
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
     "install.sh SKIP=true VERSION= EXEC=agent --node-ip=192.168.42.111 --flannel-iface=eth1 --server=https://192.168.42.110:6443",
+    "systemctl restart --no-block k3s-agent",
   ]);
 });
 
 test("a failed installation is tried once more after k3s-killall.sh and k3s-uninstall.sh", async () => {
   const { status, stderr, log, read } = await provision("retry", {
-    installer: '[ "$attempt" = 1 ] && exit 1; up',
+    installer: '[ "$attempt" = 2 ]',
   });
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
@@ -131,14 +164,15 @@ test("a failed installation is tried once more after k3s-killall.sh and k3s-unin
     "k3s-killall.sh",
     "k3s-uninstall.sh",
     serverLine,
+    "systemctl restart --no-block k3s",
   ]);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
 
 test("an agent is retried by its own uninstaller", async () => {
   const { log } = await provision("agent-retry", {
-    installer: '[ "$attempt" = 1 ] && exit 1; up',
-    environment: { NODE_ROLE: "agent", SERVER_IP: "192.168.42.1" },
+    start: '[ "$attempt" = 1 ] || up',
+    environment: { NODE_ROLE: "agent", NODE_NAME: "agent" },
   });
   assert.deepEqual(
     log.filter((line) => line.endsWith("uninstall.sh")),
@@ -147,7 +181,9 @@ test("an agent is retried by its own uninstaller", async () => {
 });
 
 test("a service that ends is a failed installation; the second one shows its log and fails", async () => {
-  const { status, stderr, log } = await provision("ends", { installer: "exit 0" });
+  const { status, stderr, log } = await provision("ends", {
+    start: "echo 1 >$(dirname $0)/../ends",
+  });
   assert.equal(status, 1);
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 2);
   assert.match(
@@ -156,8 +192,8 @@ test("a service that ends is a failed installation; the second one shows its log
   );
 });
 
-test("an installer that never ends, as for an agent without its server, is given up", async () => {
-  const { status, stderr } = await provision("hangs", { installer: "sleep 30" });
+test("a node that never gets Ready, as an agent without its server, is given up", async () => {
+  const { status, stderr } = await provision("hangs", { start: ":" });
   assert.equal(status, 1);
   assert.match(stderr, /not Ready after 1 s/);
 });
@@ -171,7 +207,12 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
   [
     "an address on another interface",
     { addresses: eth1.replaceAll("eth1", "eth2") },
-    /192\.168\.42\.110 is on eth2, not on eth1/,
+    /192\.168\.42\.110 is on eth2, not on eth1; .*`interface` in the stack file to eth2/,
+  ],
+  [
+    "an address that is not where the stack file says",
+    { links: [], environment: { NODE_INTERFACE: "ens4" } },
+    /192\.168\.42\.110 is on eth1, not on ens4/,
   ],
   [
     "an address that no interface has",
@@ -201,11 +242,83 @@ test("a machine that carries no K3s downloads the release that was asked for", a
   assert.match(log[0] ?? "", /^install\.sh SKIP= VERSION=v1\.25\.4\+k3s1 EXEC=server /);
 });
 
+test("a machine that has no eth1 goes by the address", async () => {
+  const { status, stderr, log } = await provision("enp0s8", {
+    addresses: eth1.replaceAll("eth1", "enp0s8"),
+    links: ["enp0s8"],
+  });
+  assert.equal(status, 0, stderr);
+  assert.match(log[0] ?? "", /--flannel-iface=enp0s8 /);
+});
+
+test("an interface that the stack file names is taken, eth1 or not", async () => {
+  const { status, stderr, log } = await provision("named", {
+    addresses: eth1.replaceAll("eth1", "eth2"),
+    environment: { NODE_INTERFACE: "eth2" },
+  });
+  assert.equal(status, 0, stderr);
+  assert.match(log[0] ?? "", /--flannel-iface=eth2 /);
+});
+
+test("a node is called as the stack file says, whatever the host calls itself", async () => {
+  const { log } = await provision("other-name", { hostname: "raspberrypi" });
+  assert.match(log[0] ?? "", /--write-kubeconfig-mode=644 --node-name=server$/);
+});
+
+const three = "server=192.168.42.110 two=192.168.42.111 three=192.168.42.112";
+const joins: readonly (readonly [string, Machine, RegExp])[] = [
+  ["the first of several servers starts the cluster", {}, / --cluster-init$/],
+  [
+    "another server joins the first, which is not there yet",
+    { environment: { NODE_NAME: "two" }, hostname: "two" },
+    / --server=https:\/\/192\.168\.42\.110:6443$/,
+  ],
+  [
+    "the first server, made anew, joins one that answers and starts no second cluster",
+    { answering: ["192.168.42.112"] },
+    / --server=https:\/\/192\.168\.42\.112:6443$/,
+  ],
+  [
+    "an agent joins a server that answers",
+    {
+      answering: ["192.168.42.111"],
+      hostname: "agent",
+      environment: { NODE_NAME: "agent", NODE_ROLE: "agent" },
+    },
+    / --server=https:\/\/192\.168\.42\.111:6443$/,
+  ],
+];
+for (const [title, machine, flags] of joins)
+  test(title, async () => {
+    const { status, stderr, log } = await provision(title, {
+      ...machine,
+      environment: { SERVERS: three, ...machine.environment },
+    });
+    assert.equal(status, 0, stderr);
+    assert.match(log[0] ?? "", flags);
+  });
+
+test("a run that changes nothing does not start K3s again", async () => {
+  await provision("same", {});
+  const { status, stderr, log } = await provision("same", {});
+  assert.equal(status, 0, stderr);
+  assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 2);
+  assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1);
+});
+
+test("K3s of another cluster is left alone", async () => {
+  await provision("foreign", { token: "theirs" });
+  const { status, stderr, log } = await provision("foreign", { token: "ours" });
+  assert.equal(status, 1);
+  assert.match(stderr, /K3s of another cluster is installed here/);
+  assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
+});
+
 test("a later run keeps the token that the machine has", async () => {
   const machine = { environment: { K3S_ARGS: "--disable=traefik" } };
   await provision("again", {});
   const { status, stderr, log, read } = await provision("again", { ...machine, token: undefined });
   assert.equal(status, 0, stderr);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
-  assert.match(log.at(-1) ?? "", /--disable=traefik$/);
+  assert.match(log.at(-2) ?? "", /--disable=traefik$/);
 });

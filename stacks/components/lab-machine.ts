@@ -3,9 +3,10 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../config.ts";
 import type { Observation } from "../observe.ts";
 import type { Provider } from "../provider.ts";
+import { sshConfig } from "../ssh-config.ts";
 
-/** What a `VagrantMachine` is made from. */
-export interface VagrantMachineArgs {
+/** What a `LabMachine` is made from. */
+export interface LabMachineArgs {
   readonly machine: Machine;
   readonly provider: Provider;
   /** What was seen of the machine before this run; a machine that is gone is made anew. */
@@ -13,38 +14,46 @@ export interface VagrantMachineArgs {
 }
 
 /**
- * One Vagrant machine with its address on `eth1`. `vagrant/machine.sh` does the work: it follows the one file of
- * machines, so that plain `vagrant` sees the same machine.
+ * One machine with its address on the lab's interface, made by Vagrant or, with the provider `hosts`, looked over.
+ * `vagrant/machine.sh` does the work: it follows the one file of machines, so that plain `vagrant` sees the same
+ * machine. When it is up, its ssh configuration in `.lab/ssh` is all that anybody needs to know of it.
  *
- * CPU and memory change in place; another address, provider or a lost machine replaces it.
+ * CPU, memory and the way there change in place; another address, provider or host key, or a lost machine, replaces it.
  */
-export class VagrantMachine extends pulumi.ComponentResource {
+export class LabMachine extends pulumi.ComponentResource {
   /** Changes when the machine was made anew: what was installed on the old one is gone. */
   readonly generation: pulumi.Output<string>;
 
   constructor(
     name: string,
-    { machine, provider, observed }: VagrantMachineArgs,
+    { machine, provider, observed }: LabMachineArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
-    super("k3s-lab:cluster:VagrantMachine", name, {}, opts);
+    super("k3s-lab:cluster:LabMachine", name, {}, opts);
+    const stack = pulumi.getStack();
     const command = new local.Command(
       name,
       {
         create: '"$K3S_LAB_ROOT/vagrant/machine.sh" up',
         update: '"$K3S_LAB_ROOT/vagrant/machine.sh" update',
         delete: '"$K3S_LAB_ROOT/vagrant/machine.sh" destroy',
+        stdin: sshConfig(stack, machine, provider),
         environment: {
-          LAB_STACK: pulumi.getStack(),
+          LAB_STACK: stack,
           LAB_PROVIDER: provider,
           LAB_MACHINE: JSON.stringify(machine),
           LAB_GENERATION: observed.generation,
           LAB_BOOT: observed.boot,
         },
-        triggers: [provider, machine.ip, observed.generation],
+        triggers: [
+          provider,
+          machine.ip,
+          observed.generation,
+          ...(machine.ssh?.hostKey ? [machine.ssh.hostKey] : []),
+        ],
       },
       // Two machines cannot hold one name and address, not even for a moment.
-      { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "15m", update: "15m" } },
+      { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "30m", update: "30m" } },
     );
     // What needs the machine waits for it; an update in place leaves the id, and so the generation, known in a preview.
     this.generation = command.id.apply(() => observed.generation);

@@ -3,14 +3,14 @@ import { test } from "node:test";
 import { mockEngine, resourcesOf } from "./mocks.ts";
 
 await mockEngine();
-const { VagrantMachine } = await import("./vagrant-machine.ts");
+const { LabMachine } = await import("./lab-machine.ts");
 
 const machine = { name: "agent", role: "agent", ip: "192.168.42.111", cpus: 2, memory: 1024 } as const;
 const observed = { generation: "g1", boot: "b1" };
 const commandOf = async (changed: object = {}, seen: object = {}) => {
   const [command] = await resourcesOf(
     () =>
-      new VagrantMachine("agent", {
+      new LabMachine("agent", {
         machine: { ...machine, ...changed },
         provider: "docker",
         observed: { ...observed, ...seen },
@@ -29,6 +29,11 @@ test("the machine is recorded whole, so that it can be destroyed when the stack 
     LAB_GENERATION: "g1",
     LAB_BOOT: "b1",
   });
+});
+
+test("its ssh configuration is handed to the script", async () => {
+  const { stdin } = await commandOf();
+  assert.match(String(stdin), /^Host agent\.cluster\n {2}HostName 192\.168\.42\.111$/m);
 });
 
 test("memory changes in place; another address or a lost machine replaces it", async () => {

@@ -1,0 +1,99 @@
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import type { Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { pack } from "tar-stream";
+import { LabError } from "../errors.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
+import { unpackedPackages } from "../toolchain/images/debian.ts";
+import { systemManifests } from "../toolchain/images/index.ts";
+import { installTools } from "../toolchain/install.ts";
+import { cniPlugins, shortHash } from "./machine-image.ts";
+
+/** A file of a bundle: text, or the file on this computer that holds it. */
+type Entry = ({ readonly text: string } | { readonly source: string }) & { readonly executable?: boolean };
+
+/** What a machine is sent that carries no K3s of its own, laid out as `/opt/k3s-lab`. */
+export interface Bundle {
+  /** Changes with the content; the machine keeps it as the file `bundle`, the last one to be unpacked. */
+  readonly id: string;
+  readonly entries: Readonly<Record<string, Entry>>;
+}
+
+/** What a K3s that was built from its module does not bring: Debian's, as in the machines' image. */
+const runtimePackages = ["containerd", "runc", "containernetworking-plugins"];
+const runtimePrograms = [
+  "usr/bin/containerd",
+  "usr/bin/containerd-shim-runc-v2",
+  "usr/bin/ctr",
+  "usr/sbin/runc",
+];
+
+/**
+ * K3s, its installer, its images and all else that a machine needs which can download nothing.
+ *
+ * @param architecture as `uname -m` says it on the machine.
+ * @throws LabError where that is to be had for this computer's architecture only.
+ */
+export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
+  const own = { x64: "x86_64", arm64: "aarch64" }[process.arch as string];
+  if (architecture !== own)
+    throw new LabError(
+      `K3s for ${architecture} cannot be made on this computer, which is ${own}: run the lab on a computer of that kind.`,
+    );
+  const report = (tool: string, line: string) => progress(`${tool}: ${line}`);
+  const tools = await installTools(["k3s"], { progress: report });
+  const released = tools.k3s.way === "release";
+  const all = released ? tools : { ...tools, ...(await installTools(imageTools, { progress: report })) };
+  const file = toolFile(all);
+  const images = await systemArchive(tools.k3s, file, progress);
+  const entries: Record<string, Entry> = {
+    k3s: { source: file("k3s", "k3s"), executable: true },
+    "install.sh": { source: file("k3s", "install.sh"), executable: true },
+    "place.sh": { source: join(root, "vagrant", "image", "place.sh"), executable: true },
+    [`images/${basename(images)}`]: { source: images },
+  };
+  if (!released) {
+    const debian = await unpackedPackages(runtimePackages, progress);
+    entries.offline = { text: "" };
+    entries["cni/flannel"] = { source: file("flannel", "flannel"), executable: true };
+    for (const program of runtimePrograms)
+      entries[`bin/${basename(program)}`] = { source: join(debian, program), executable: true };
+    for (const plugin of cniPlugins)
+      entries[`cni/${plugin}`] = { source: join(debian, "usr/lib/cni", plugin), executable: true };
+    for (const manifest of await systemManifests())
+      entries[`manifests/${basename(manifest)}`] = { source: manifest };
+  }
+  // A tool's folder and an archive's are named after what is in them.
+  const content = await Promise.all(
+    Object.entries(entries).map(async ([name, entry]) => {
+      if (!("source" in entry)) return `${name} ${entry.text}`;
+      const isOurs = entry.source.startsWith(root);
+      return `${name} ${isOurs ? await readFile(entry.source, "utf8") : entry.source}`;
+    }),
+  );
+  const id = `k3s-${tools.k3s.version}-${architecture}-${shortHash(content.sort())}`;
+  return { id, entries: { ...entries, bundle: { text: id } } };
+}
+
+/** Writes a bundle as a tar archive, its files in order: what was not sent whole lacks its last one. */
+export async function writeBundle({ entries }: Bundle, to: Writable): Promise<void> {
+  const archive = pack();
+  const sent = pipeline(archive, to);
+  for (const [name, entry] of Object.entries(entries)) {
+    const mode = entry.executable ? 0o755 : 0o644;
+    if ("text" in entry) archive.entry({ name, mode }, entry.text);
+    else {
+      const { size } = await stat(entry.source);
+      await pipeline(
+        createReadStream(entry.source, { highWaterMark: 1 << 20 }),
+        archive.entry({ name, mode, size }),
+      );
+    }
+  }
+  archive.finalize();
+  await sent;
+}

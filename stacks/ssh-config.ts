@@ -1,0 +1,87 @@
+import { join } from "node:path";
+import type { Machine } from "./config.ts";
+import { type Provider, providers } from "./provider.ts";
+
+/**
+ * What a machine is called to ssh, and in Pulumi's outputs: unlike its name and address it is unique in a checkout.
+ * Its ssh configuration and the host keys that were noted of it lie in `.lab/ssh/<this>/`.
+ */
+export const sshAlias = (stack: string, machine: string): string => `${machine}.${stack}`;
+
+/** `ssh`'s arguments that lead to a machine; `K3S_LAB_ROOT` must be set, as in the environment of `lab env`. */
+export const sshTo = (root: string, alias: string): readonly string[] => [
+  "-F",
+  join(root, ".lab", "ssh", alias, "config"),
+  alias,
+];
+
+const lab = `\${K3S_LAB_ROOT}/.lab`;
+
+/**
+ * The ssh configuration of a machine, which is all that the scripts know of the way there: ssh_config(5).
+ *
+ * A host key that the stack file gives is the only one that is taken; any other is noted at first sight and must stay.
+ */
+export function sshConfig(
+  stack: string,
+  { name, ip, ssh }: Pick<Machine, "name" | "ip" | "ssh">,
+  provider: Provider,
+): string {
+  const alias = sshAlias(stack, name);
+  const noted = `"${lab}/ssh/${alias}/known_hosts"`;
+  const common = [
+    ["BatchMode", "yes"],
+    ["ConnectTimeout", "10"],
+    ["ServerAliveInterval", "15"],
+    ["LogLevel", "ERROR"],
+  ];
+  if (!ssh)
+    return block(alias, [
+      ["HostName", ip],
+      ["HostKeyAlias", alias],
+      ["User", "vagrant"],
+      ["IdentityFile", `"${lab}/${providers[provider].key(stack, name)}"`],
+      ["IdentitiesOnly", "yes"],
+      ["StrictHostKeyChecking", "accept-new"],
+      ["UserKnownHostsFile", noted],
+      ...common,
+    ]);
+  const key = ssh.key === undefined ? [] : [["IdentityFile", `"${keyFile(ssh.key)}"`]];
+  const atFirstSight = [
+    ["StrictHostKeyChecking", "accept-new"],
+    ["UserKnownHostsFile", noted],
+  ];
+  const pinned = [
+    ["StrictHostKeyChecking", "yes"],
+    ["UserKnownHostsFile", "/dev/null"],
+    ["KnownHostsCommand", `/bin/echo ${alias} ${ssh.hostKey}`],
+  ];
+  const host = block(alias, [
+    ["HostName", ssh.address ?? ip],
+    ["HostKeyAlias", alias],
+    ["Port", String(ssh.port ?? 22)],
+    ["User", ssh.user],
+    ...key,
+    ...(ssh.jump ? [["ProxyJump", `jump.${alias}`]] : []),
+    ...(ssh.hostKey === undefined ? atFirstSight : pinned),
+    ["GlobalKnownHostsFile", "/dev/null"],
+    ...common,
+  ]);
+  if (ssh.jump === undefined) return host;
+  const [, user, address = "", port = "22"] = /^(?:(.+)@)?([^:]+)(?::(\d+))?$/.exec(ssh.jump) ?? [];
+  const jump = block(`jump.${alias}`, [
+    ["HostName", address],
+    ["Port", port],
+    ["User", user ?? ssh.user],
+    ...key,
+    ...atFirstSight,
+    ...common,
+  ]);
+  return `${jump}${host}`;
+}
+
+const block = (host: string, options: readonly (readonly string[])[]): string =>
+  [`Host ${host}`, ...options.map(([name, value]) => `  ${name} ${value}`), ""].join("\n");
+
+/** A key's file as ssh finds it from anywhere: `~` is ssh's to expand, other relative paths start from the checkout. */
+const keyFile = (file: string): string => (/^[~/]/.test(file) ? file : `\${K3S_LAB_ROOT}/${file}`);

@@ -1,0 +1,36 @@
+#!/bin/bash
+# Tells the cluster, on a server that stays, that a node leaves: leave.sh before | after. Run as root.
+#   NODE_NAME, NODE_ROLE   the node that leaves
+#
+# before   a server leaves etcd while it still runs, so that those that stay always agree: K3s's etcd controller removes
+#          the member of a node that is annotated so (pkg/etcd/member_controller.go of K3s)
+# after    the cluster forgets the node, its password, without which none of that name could join again, and its pods,
+#          which it would keep for most of a minute
+set -euo pipefail
+
+kubectl() { /usr/local/bin/k3s kubectl --request-timeout=10s "$@"; }
+field() { kubectl get node "$NODE_NAME" --ignore-not-found --output "jsonpath={.metadata.$1}"; }
+
+case "$1" in
+before)
+  if [ "$(field 'labels.node-role\.kubernetes\.io/etcd')" != true ]; then exit; fi
+  kubectl annotate --overwrite node "$NODE_NAME" etcd.k3s.cattle.io/remove=true
+  deadline=$((SECONDS + 30))
+  until [ -n "$(field 'annotations.etcd\.k3s\.cattle\.io/removed-node-name')" ]; do
+    if [ $SECONDS -ge $deadline ]; then
+      echo "etcd still has the member of $NODE_NAME after 30 s; see: journalctl --unit k3s" >&2
+      exit 1
+    fi
+    read -r -t 0.5 <> <(:) || true
+  done
+  ;;
+after)
+  kubectl delete --ignore-not-found --wait=false --namespace kube-system \
+    "node/$NODE_NAME" "secret/$NODE_NAME.node-password.k3s"
+  kubectl delete pods --all-namespaces --force --grace-period=0 --field-selector "spec.nodeName=$NODE_NAME"
+  ;;
+*)
+  echo "leave.sh: unknown step '$1': before or after" >&2
+  exit 2
+  ;;
+esac
