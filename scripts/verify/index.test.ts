@@ -56,7 +56,7 @@ function remove(lab: FakeLab, path: string, name: string): void {
 }
 
 function machine(lab: FakeLab, ip: string) {
-  const found = lab.machines[ip];
+  const found = lab.machines[`${ip === server ? "server" : "agent"}.cluster`];
   assert.ok(found);
   return found;
 }
@@ -73,15 +73,18 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
         { ifname: "eth1", addr_info: [{ local: "10.0.0.5", prefixlen: 24 }] },
       ];
     },
-    ["cluster/server/eth1"],
+    ["cluster/server/interface"],
     /^eth1 has 10\.0\.0\.5$/,
   ],
   [
     "the address is on another interface",
     (lab) => {
-      machine(lab, agent).addresses = [{ ifname: "eth2", addr_info: [{ local: agent, prefixlen: 24 }] }];
+      machine(lab, agent).addresses = [
+        { ifname: "eth1", addr_info: [] },
+        { ifname: "eth2", addr_info: [{ local: agent, prefixlen: 24 }] },
+      ];
     },
-    ["cluster/agent/eth1"],
+    ["cluster/agent/interface"],
     /111\/24 on eth2$/,
   ],
   [
@@ -89,7 +92,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     (lab) => {
       machine(lab, agent).addresses = [{ ifname: "eth1", addr_info: [{ local: agent, prefixlen: 16 }] }];
     },
-    ["cluster/agent/eth1"],
+    ["cluster/agent/interface"],
     /111\/16 on eth1$/,
   ],
   [
@@ -113,9 +116,9 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   [
     "a machine does not answer",
     (lab) => {
-      delete lab.machines[agent];
+      delete lab.machines["agent.cluster"];
     },
-    ["cluster/agent/eth1", "cluster/agent/flannel"],
+    ["cluster/agent/interface", "cluster/agent/flannel"],
     /^not asked: ssh: no answer/,
   ],
   ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [
@@ -385,7 +388,7 @@ test("an API server that is down fails what rests on it, and says so; the rest i
   );
   assert.equal(ready?.hint, unanswered);
   const passed = checks.filter(({ ok }) => ok).map(({ id }) => id);
-  assert.ok(passed.includes("cluster/server/eth1"));
+  assert.ok(passed.includes("cluster/server/interface"));
   assert.ok(passed.includes(`apps/app2/route/${server}`));
   assert.ok(!passed.some((id) => id.startsWith("apps/dns")));
 });
@@ -543,4 +546,16 @@ test("a stack file that is missing is refused before anything is asked", async (
     verify(["cluster-none"], { directory }),
     (error) => error instanceof LabError && error.exitCode === 2,
   );
+});
+
+test("a machine without an eth1 is judged by the interface that carries its address", async () => {
+  const checks = await look((lab) => {
+    machine(lab, agent).addresses = [{ ifname: "enp0s8", addr_info: [{ local: agent, prefixlen: 24 }] }];
+    machine(lab, agent).flannel = [
+      { linkinfo: { info_kind: "vxlan", info_data: { link: "enp0s8", local: agent } } },
+    ];
+  });
+  assert.deepEqual(failedIds(checks), []);
+  const address = checks.find(({ id }) => id === "cluster/agent/interface");
+  assert.equal(address?.actual, `${agent}/24 on enp0s8`);
 });
