@@ -1,10 +1,13 @@
 import { access } from "node:fs/promises";
+import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../scripts/errors.ts";
-import { root, stateFile } from "../scripts/paths.ts";
+import { labDir, root, stateFile } from "../scripts/paths.ts";
+import { reach } from "../scripts/verify/kubernetes.ts";
 import { type ClusterPlan, readClusterPlan } from "./cluster-plan.ts";
 import { managedIngress } from "./config.ts";
 import { K3sFlags } from "./k3s-flags.ts";
+import { selectContext } from "./kubeconfig.ts";
 import type { ClusterNode } from "./outputs.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
@@ -37,6 +40,13 @@ export function refuseIngressOf(
     );
 }
 
+/** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
+async function throughAnyServer(text: pulumi.Output<string>, file: string): Promise<pulumi.Output<string>> {
+  const { context, close } = await reach(file).catch(() => ({ context: undefined, close: () => {} }));
+  close();
+  return context === undefined ? text : text.apply((it) => selectContext(it, context));
+}
+
 /**
  * The cluster of another stack, by what that stack exports.
  * @param ingress the value of `k3s-lab:ingress`.
@@ -65,8 +75,9 @@ export async function labCluster(
     reference.getOutputDetails("nodes"),
   ]);
   if ((kubeconfig.secretValue ?? kubeconfig.value) === undefined || nodes.value === undefined) refuse();
+  const text = reference.requireOutput("kubeconfig") as pulumi.Output<string>;
   return {
-    kubeconfig: reference.requireOutput("kubeconfig") as pulumi.Output<string>,
+    kubeconfig: await throughAnyServer(text, join(labDir, stack, "kubeconfig")),
     nodes: nodes.value as readonly ClusterNode[],
   };
 }

@@ -243,7 +243,7 @@ export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; cl
 export function worldOf(lab: FakeLab, apiUrl: string): World {
   const turns = new Map<string, number>();
   return {
-    connect: async () => connect({ server: apiUrl }),
+    connect: async () => ({ context: undefined, ...connect({ server: apiUrl }) }),
     machine: async (alias) => {
       const facts = lab.machines[alias];
       if (!facts) throw new Error("ssh: no answer within 8 s");

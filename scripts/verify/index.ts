@@ -20,7 +20,7 @@ import { checkCluster } from "./cluster.ts";
 import { lookInside, namespacesOf } from "./from-pods.ts";
 import { askIngress, type Get, getThroughIngress, type IngressAddress } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
-import { connect, type KubernetesApi, readKubeconfig } from "./kubernetes.ts";
+import { connect, type KubernetesApi, type Reached, reach, readKubeconfig } from "./kubernetes.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 
 export type { Check } from "./check.ts";
@@ -38,14 +38,18 @@ export interface VerifyOptions {
 
 /** Everything that `verify` asks; tests put their own in its place. */
 export interface World {
-  readonly connect: (kubeconfig: string, context?: string) => Promise<KubernetesApi & { close(): void }>;
+  /** Without a context it is a cluster of the lab's, any of whose servers will do. */
+  readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
   readonly http: Get;
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
 }
 
 const realWorld: World = {
-  connect: async (kubeconfig, context) => connect(await readKubeconfig(kubeconfig, context)),
+  connect: async (kubeconfig, context) =>
+    context === undefined
+      ? reach(kubeconfig)
+      : { context, ...connect(await readKubeconfig(kubeconfig, context)) },
   machine: (alias) => readMachine(alias),
   http: getThroughIngress,
   podAsker,
@@ -90,13 +94,13 @@ function describeMissing(failed: readonly Check[]): string {
 /** One look at the lab. Stacks on one cluster share what was asked of it. */
 class Round {
   readonly world: World;
-  readonly #apis = new Map<string, Promise<Answer<KubernetesApi & { close(): void }>>>();
+  readonly #apis = new Map<string, Promise<Answer<Reached>>>();
 
   constructor(world: World) {
     this.world = world;
   }
 
-  api(kubeconfig: string, context?: string): Promise<Answer<KubernetesApi>> {
+  api(kubeconfig: string, context?: string): Promise<Answer<Reached>> {
     const key = `${kubeconfig} ${context ?? ""}`;
     const api = this.#apis.get(key) ?? ask(() => this.world.connect(kubeconfig, context));
     this.#apis.set(key, api);
@@ -165,7 +169,8 @@ async function verifyApps(
     api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
   const each = async <T>(names: readonly string[], look: (namespace: string) => Promise<T>) =>
     new Map(await Promise.all(names.map(async (name) => [name, await look(name)] as const)));
-  const askPod = (namespace: string) => round.world.podAsker(kubeconfig, context, namespace);
+  const askPod = (namespace: string) =>
+    round.world.podAsker(kubeconfig, api.ok ? api.value.context : context, namespace);
   const outside = async () => {
     const addresses: Answer<readonly IngressAddress[]> = known
       ? { ok: true, value: known }

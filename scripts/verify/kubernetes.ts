@@ -156,18 +156,11 @@ const kubeconfigSchema = z.object({
  * @throws Error that says what is missing; it never holds a key.
  */
 export async function readKubeconfig(file: string, context?: string): Promise<KubeAccess> {
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    throw new Error(
-      cause.code === "ENOENT" ? `there is no ${file}` : `${file} cannot be read: ${cause.code}`,
-    );
-  });
-  const parsed = kubeconfigSchema.safeParse(parseYaml(text));
-  if (!parsed.success)
-    throw new Error(`${file} is not a kubeconfig (${parsed.error.issues[0]?.path.join(".")})`);
-  const wanted = context ?? parsed.data["current-context"];
-  const chosen = parsed.data.contexts.find(({ name }) => name === wanted)?.context;
-  const cluster = parsed.data.clusters.find(({ name }) => name === chosen?.cluster)?.cluster;
-  const user = parsed.data.users.find(({ name }) => name === chosen?.user)?.user;
+  const config = await parseKubeconfig(file);
+  const wanted = context ?? config["current-context"];
+  const chosen = config.contexts.find(({ name }) => name === wanted)?.context;
+  const cluster = config.clusters.find(({ name }) => name === chosen?.cluster)?.cluster;
+  const user = config.users.find(({ name }) => name === chosen?.user)?.user;
   if (!cluster || !user)
     throw new Error(`${file} has no context ${wanted ?? "(no current one)"} with a cluster and a user`);
   const pem = async (data?: string, path?: string): Promise<string | undefined> =>
@@ -183,6 +176,53 @@ export async function readKubeconfig(file: string, context?: string): Promise<Ku
     ...(cert && key ? { cert, key } : {}),
     ...(user.token ? { token: user.token } : {}),
   };
+}
+
+/** An API server that was reached, and the context of the kubeconfig that led there. */
+export interface Reached extends KubernetesApi {
+  readonly context: string | undefined;
+  close(): void;
+}
+
+/**
+ * Reaches a cluster of the lab's by its kubeconfig, whose contexts are its servers: the first server that answers, or
+ * the first at all where none does.
+ * @throws Error that says what the file lacks.
+ */
+export async function reach(file: string): Promise<Reached> {
+  const { contexts } = await parseKubeconfig(file);
+  const names = contexts.length ? contexts.map(({ name }) => name) : [undefined];
+  const apis = await Promise.all(
+    names.map(async (context) => ({ context, ...connect(await readKubeconfig(file, context)) })),
+  );
+  const [first] = apis as [Reached, ...Reached[]];
+  if (apis.length === 1) return first;
+  const answers = apis.map((api) =>
+    api.version().then(
+      () => true,
+      () => false,
+    ),
+  );
+  let chosen: Reached = first;
+  for (const [index, api] of apis.entries())
+    if (await answers[index]) {
+      chosen = api;
+      break;
+    }
+  for (const api of apis) if (api !== chosen) api.close();
+  return chosen;
+}
+
+async function parseKubeconfig(file: string): Promise<z.output<typeof kubeconfigSchema>> {
+  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    throw new Error(
+      cause.code === "ENOENT" ? `there is no ${file}` : `${file} cannot be read: ${cause.code}`,
+    );
+  });
+  const parsed = kubeconfigSchema.safeParse(parseYaml(text));
+  if (!parsed.success)
+    throw new Error(`${file} is not a kubeconfig (${parsed.error.issues[0]?.path.join(".")})`);
+  return parsed.data;
 }
 
 function parseYaml(text: string): unknown {

@@ -35,7 +35,7 @@ if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     refuse "its kernel counts no memory for containers; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and restart it"
 fi
 
-found=$(sudo -n cat /etc/rancher/k3s/token 2>/dev/null | sha256sum | cut -d ' ' -f 1)
-if [ -e /usr/local/bin/k3s ] && [ "$found" != "$CLUSTER_ID" ]; then
+found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
+if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
   refuse "K3s of another cluster is installed there; take it away first, by its lab or by k3s-uninstall.sh, or name another host"
 fi

@@ -1,0 +1,144 @@
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
+import { ensureBaseImage } from "../../scripts/host/machine-image.ts";
+import { ociRuntime } from "../../scripts/host/oci-runtime.ts";
+import { root } from "../../scripts/paths.ts";
+
+const network = "k3s-lab-hosts";
+const subnet = "192.168.45";
+/** The routes that keep packets for hosts that are down on this computer. */
+const route = ["blackhole", `${subnet}.0/24`, "metric", "4242"];
+
+/** Computers that are there already: containers that no lab made, in a network of their own, reached by ssh. */
+export interface Fleet {
+  /** File of the private key that opens them all. */
+  readonly key: string;
+  /** A host's address on its one interface, eth0. */
+  address(host: string): string;
+  /** Runs a command on a host, as root, by Docker. @throws where it fails. */
+  on(host: string, ...command: string[]): Promise<string>;
+  /** A host's public key, as `ssh.hostKey` takes it. */
+  hostKey(host: string): Promise<string>;
+  docker(...args: string[]): Promise<string>;
+  /** Node and unit states of every host, for a test that fails. */
+  evidence(): Promise<string>;
+  /** Ends what was started, the lab's own Docker daemon where it is the last in it. */
+  remove(): Promise<void>;
+}
+
+/** Starts hosts of these names and waits until ssh answers on each. */
+export async function startFleet(names: readonly string[], progress: (line: string) => void): Promise<Fleet> {
+  const { DOCKER_HOST: asked } = process.env;
+  const host = await ensureDocker(progress);
+  const env = host ? { DOCKER_HOST: host } : {};
+  const docker = async (...args: string[]) => (await execa("docker", args, { env, stdin: "ignore" })).stdout;
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-hosts-"));
+  const key = join(folder, "id_ed25519");
+  const address = (name: string) => `${subnet}.${10 + names.indexOf(name)}`;
+  const on = (name: string, ...command: string[]) => docker("exec", container(name), ...command);
+  const clear = async () => {
+    const all = await docker("ps", "--all", "--quiet", "--filter", `label=${network}`);
+    for (const id of all.split("\n").filter(Boolean)) await docker("rm", "--force", "--volumes", id);
+    await execa("docker", ["network", "rm", network], { env, reject: false });
+    await execa("ip", ["route", "del", ...route], { reject: false });
+  };
+  const remove = async () => {
+    await clear();
+    await rm(folder, { recursive: true, force: true });
+    if (!asked && host && (await docker("ps", "--quiet")) === "") await stopDocker(progress);
+  };
+  try {
+    await clear();
+    await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", key]);
+    if (host) process.env.DOCKER_HOST = host;
+    const base = await ensureBaseImage(progress);
+    if (asked === undefined) delete process.env.DOCKER_HOST;
+    await buildImage(base, folder, progress, docker);
+    await execa("ip", ["route", "add", ...route]);
+    await docker("network", "create", "--subnet", `${subnet}.0/24`, network);
+    await Promise.all(
+      names.map(async (name) => {
+        await docker(
+          ...["run", "--detach", "--name", container(name), "--hostname", `${name}.lan`, "--label", network],
+          ...["--network", network, "--ip", address(name), "--privileged", "--cgroupns=private"],
+          ...[
+            "--tmpfs",
+            "/run",
+            "--tmpfs",
+            "/tmp:exec",
+            "--volume",
+            "/var/lib/rancher",
+            "--volume",
+            "/var/lib/kubelet",
+          ],
+          ...["pi", "guest"].flatMap((user) => [
+            "--volume",
+            `${key}.pub:/home/${user}/.ssh/authorized_keys:ro`,
+          ]),
+          network,
+        );
+        await pWaitFor(
+          async () => (await on(name, "systemctl", "is-active", "ssh").catch(() => "")) === "active",
+          {
+            interval: 200,
+            timeout: 60_000,
+          },
+        );
+      }),
+    );
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+  return {
+    key,
+    address,
+    on,
+    hostKey: async (name) =>
+      (await on(name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")).split(" ").slice(0, 2).join(" "),
+    docker,
+    evidence: async () => {
+      const asked = names.map(async (name) => {
+        const said = on(name, "journalctl", "--no-pager", "--lines", "20", "--unit", "k3s*");
+        return `== ${name}\n${await said.catch((error: Error) => error.message)}`;
+      });
+      return (await Promise.all(asked)).join("\n");
+    },
+    remove,
+  };
+}
+
+const container = (name: string): string => `${network}-${name}`;
+
+async function buildImage(
+  base: string,
+  folder: string,
+  progress: (line: string) => void,
+  docker: (...args: string[]) => Promise<string>,
+): Promise<void> {
+  const context = join(folder, "image");
+  await mkdir(join(context, "runtime"), { recursive: true });
+  await cp(join(root, "vagrant/image/setup.sh"), join(context, "setup.sh"));
+  await writeFile(join(context, "Dockerfile"), await readFile(join(import.meta.dirname, "Dockerfile")));
+  const runtime = await ociRuntime(progress);
+  if (runtime) {
+    await cp(runtime, join(context, "runtime", "runc"));
+    await chmod(join(context, "runtime", "runc"), 0o755);
+  }
+  progress("building the image of the hosts");
+  await docker(
+    "build",
+    "--quiet",
+    "--network",
+    "none",
+    "--build-arg",
+    `base=${base}`,
+    "--tag",
+    network,
+    context,
+  );
+}
