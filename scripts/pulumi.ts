@@ -31,7 +31,9 @@ export async function runStack(
   { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
 ): Promise<Changes> {
   await dropUnusedSalt(name);
-  const stack = await selectStack(name, environment);
+  // Nobody need tell a cluster that a node leaves when all of them do; see vagrant/k3s.sh.
+  const leaving: Record<string, string> = operation === "destroy" ? { LAB_ALL_LEAVE: "true" } : {};
+  const stack = await selectStack(name, { ...environment, ...leaving });
   // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
   Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
   const failures: string[] = [];
@@ -42,6 +44,8 @@ export async function runStack(
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};
     if (severity === "error" && message !== undefined) failures.push(message.trim());
+    // What a script found worth a person's attention, though it went on.
+    if (message?.startsWith("warning: ")) process.stderr.write(`${message.trim()}\n`);
   };
   // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
   const options = { onEvent, color: "never" as const, parallel: 64 };

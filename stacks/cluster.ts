@@ -26,18 +26,17 @@ export default async function cluster(): Promise<ClusterOutputs> {
   );
   const servers = machines.filter(isServer) as [Machine, ...Machine[]];
   // A server that is made anew joins the others: the cluster is as old as its oldest one.
-  const oldest = made
+  const [oldest = now] = made
     .filter(({ machine }) => isServer(machine))
-    .reduce((a, b) => (b.observed.generation < a.observed.generation ? b : a));
+    .map(({ observed }) => observed.generation)
+    .sort();
 
   // Nodes are installed side by side, agents wait for a server: together they are Ready sooner than one after the other.
   // But only when every machine is there: a fault of the last one is known before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
   const nodes = made.map(({ machine, resource: { generation } }) => {
     const common = { machine, generation, token, version, servers, together };
-    const own = isServer(machine)
-      ? { args: k3s.serverArgs }
-      : { args: k3s.agentArgs, cluster: oldest.resource.generation };
+    const own = isServer(machine) ? { args: k3s.serverArgs } : { args: k3s.agentArgs, cluster: oldest };
     return new K3sNode(machine.name, { ...common, ...own });
   });
   const [apiServer, ...otherServers] = servers.map(({ ip }) => `https://${ip}:6443`) as [string, ...string[]];

@@ -2,9 +2,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
-import { labDir } from "../scripts/paths.ts";
-import { type Provider, type ProviderTraits, providers } from "./provider.ts";
-import { sshAlias } from "./ssh-config.ts";
+import { labDir, root } from "../scripts/paths.ts";
+import { type MachineState, type Provider, providers } from "./provider.ts";
+import { sshAlias, sshTo } from "./ssh-config.ts";
 
 /** What a program knows of a machine or of nodes before it runs; `@pulumi/command` has no `read` that could see it. */
 export interface Observation {
@@ -17,7 +17,8 @@ export interface Observation {
 type PowerState = "running" | "stopped" | "absent";
 
 /**
- * Looks at a machine of a stack: is it there, does it run? A host is there once it has been seen and its host key noted.
+ * Looks at a machine of a stack: is it there, does it run? A host is there once it has been seen and its host key noted;
+ * one that does not let us in counts as stopped, so that the next `up` looks it over and says why.
  *
  * `vagrant/machine.sh` writes down the generation that it made and the boot that it started. While the machine is
  * there those come back unchanged, so an `up` without a change does nothing.
@@ -31,11 +32,13 @@ export async function observeMachine(
   now: string = new Date().toISOString(),
 ): Promise<Observation> {
   const { state } = providers[provider];
+  const alias = sshAlias(stack, name);
   const note = state
     ? join(labDir, stack, "vagrant", "machines", name, provider, "id")
-    : join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
-  const noted = await readFile(note, "utf8").catch(() => "");
-  return observation(stack, name, noted === "" ? "absent" : await powerState(noted, state), now);
+    : join(labDir, "ssh", alias, "known_hosts");
+  const id = await readFile(note, "utf8").catch(() => "");
+  const look = () => (state ? powerState(id, state) : answers(alias));
+  return observation(stack, name, id === "" ? "absent" : await look(), now);
 }
 
 /** What was noted of a machine when it was made and started, as far as that still holds. */
@@ -82,10 +85,19 @@ export async function observeContainers(
   return observation(stack, name, failed ? "absent" : asLeft ? "running" : "stopped", now);
 }
 
-async function powerState(id: string, state: ProviderTraits["state"]): Promise<PowerState> {
-  if (!state) return "running";
-  const [file, ...args] = state.command(id.trim());
+async function powerState(id: string, { command, running }: MachineState): Promise<PowerState> {
+  const [file, ...args] = command(id.trim());
   const result = await execa(file, args, { reject: false, timeout: 20_000, stdin: "ignore" });
   if (result.failed) return "absent";
-  return state.running.test(result.stdout) ? "running" : "stopped";
+  return running.test(result.stdout) ? "running" : "stopped";
+}
+
+async function answers(alias: string): Promise<PowerState> {
+  const { failed } = await execa("ssh", [...sshTo(root, alias), "true"], {
+    env: { K3S_LAB_ROOT: root },
+    reject: false,
+    timeout: 20_000,
+    stdin: "ignore",
+  });
+  return failed ? "stopped" : "running";
 }

@@ -8,17 +8,20 @@ import type { ClusterConfig } from "./config.ts";
 /** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
 export type Provider = Exclude<ClusterConfig["provider"], "auto">;
 
+/** How a machine's state is asked for by the id that Vagrant noted, and what a running one is called. */
+export interface MachineState {
+  readonly command: (id: string) => readonly [string, ...string[]];
+  readonly running: RegExp;
+}
+
 /** All that differs between providers once a machine is asked for; when it is up, nothing does. */
 export interface ProviderTraits {
   /** Debian's packages that it needs on this computer. */
   readonly packages: readonly string[];
   /** Whether its machines, and their network, are on this computer. */
   readonly isHere: boolean;
-  /** How it tells a machine's state by the id that Vagrant noted; undefined where Vagrant does not drive it. */
-  readonly state?: {
-    readonly command: (id: string) => readonly [string, ...string[]];
-    readonly running: RegExp;
-  };
+  /** How it tells a machine's state; undefined where it did not make the machine. */
+  readonly state?: MachineState;
   /** The private key that opens a machine, below `.lab`. A machine's own `ssh` in the stack file goes before it. */
   readonly key: (stack: string, machine: string) => string;
 }

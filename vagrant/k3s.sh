@@ -55,16 +55,17 @@ uninstall)
   # etcd must let go of a server while there are enough of them to agree; see provision/leave.sh.
   leave() {
     on_server sudo env NODE_NAME="$NODE_NAME" NODE_ROLE="$NODE_ROLE" bash -s "$1" <"$K3S_LAB_ROOT/vagrant/provision/leave.sh" ||
-      echo "the cluster was not told that $NODE_NAME leaves"
+      echo "warning: the cluster was not told that $NODE_NAME leaves; if it goes on, run there: kubectl delete node $NODE_NAME"
   }
-  if [ "$NODE_ROLE" = server ]; then leave before; fi
+  # With the whole cluster on its way out, nobody stays to be told.
+  if [ "$NODE_ROLE" = server ] && [ -z "${LAB_ALL_LEAVE:-}" ]; then leave before; fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
   if on "$here" true 2>/dev/null; then
     on "$here" sudo bash -s <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
   else
-    echo "$NODE_NAME cannot be reached: nothing is uninstalled there"
+    echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; a host that comes back is rid of K3s by k3s-uninstall.sh or k3s-agent-uninstall.sh"
   fi
-  leave after
+  if [ -z "${LAB_ALL_LEAVE:-}" ]; then leave after; fi
   ;;
 kubeconfig)
   on_server sudo cat /etc/rancher/k3s/k3s.yaml

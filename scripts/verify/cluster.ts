@@ -81,7 +81,7 @@ function checkMachine(
   found: ClusterFindings,
 ): Judgement[] {
   const facts = found.machines[name] ?? { ok: false, reason: `the machine ${name} was not asked` };
-  const on = facts.ok ? interfaceOf(facts.value, wanted, ip) : (wanted ?? "eth1");
+  const on = facts.ok ? interfaceOf(facts.value, wanted, ip) : (wanted ?? "the lab's interface");
   const address: Judgement = {
     id: `${name}/interface`,
     title: `${name}: ${on} carries its address`,

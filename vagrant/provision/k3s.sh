@@ -91,8 +91,11 @@ place_carried() {
   $carried/place.sh "$NODE_ROLE"
 }
 
-# answers ADDRESS: whether a server there has started.
-answers() { curl --silent --insecure --max-time 3 --output /dev/null "https://$1:6443/cacerts"; }
+# is_serving ADDRESS: whether a server there takes nodes in. The token proves who asks; it is given in no argument.
+is_serving() {
+  printf 'user = "node:%s"\n' "$(cat $token)" |
+    curl --config - --silent --fail --insecure --max-time 3 --output /dev/null "https://$1:6443/v1-k3s/readyz"
+}
 
 # What joins this node to the others: flags for K3s.
 join_flags() {
@@ -103,15 +106,15 @@ join_flags() {
   done
   if [ "$NODE_ROLE" = server ] && [ ${#others[@]} = 0 ]; then return; fi
   # A server that has its part of the cluster's data keeps to it. One that lost it must not start a second cluster.
-  local is_new=true answering='' ip
+  local is_new=true serving='' ip
   if [ -d /var/lib/rancher/k3s/server/db ]; then is_new=false; fi
   for ip in "${others[@]}"; do
-    if [ -z "$answering" ] && answers "$ip"; then answering=$ip; fi
+    if [ -z "$serving" ] && is_serving "$ip"; then serving=$ip; fi
   done
-  if [ "$NODE_ROLE" = server ] && [ "${first%%=*}" = "$NODE_NAME" ] && { [ $is_new = false ] || [ -z "$answering" ]; }; then
+  if [ "$NODE_ROLE" = server ] && [ "${first%%=*}" = "$NODE_NAME" ] && { [ $is_new = false ] || [ -z "$serving" ]; }; then
     echo "--cluster-init"
   else
-    echo "--server=https://${answering:-${others[0]}}:6443"
+    echo "--server=https://${serving:-${others[0]}}:6443"
   fi
 }
 

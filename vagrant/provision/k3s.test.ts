@@ -74,10 +74,10 @@ async function provision(name: string, machine: Machine) {
   await put("bin/uname", `#!/bin/sh\necho ${machine.hostname ?? "server"}\n`);
   await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
   const node = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}';
-  const answers = (machine.answering ?? []).map((ip) => `*//${ip}:6443/cacerts) exit 0 ;;`).join(" ");
+  const answers = (machine.answering ?? []).map((ip) => `*//${ip}:6443/v1-k3s/readyz) exit 0 ;;`).join(" ");
   await put(
     "bin/curl",
-    `#!/bin/sh\ncase "$*" in ${answers} */cacerts) exit 7 ;; esac\ntest -e ${path("ready")} && printf %s '${node}'\n`,
+    `#!/bin/sh\ncase "$1" in --config) cat >/dev/null ;; esac\ncase "$*" in ${answers} */readyz) exit 22 ;; esac\ntest -e ${path("ready")} && printf %s '${node}'\n`,
   );
   // Only root may give files to root.
   await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
