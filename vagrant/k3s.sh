@@ -16,16 +16,14 @@ on() {
   ssh -F "$K3S_LAB_ROOT/.lab/ssh/$alias/config" "$alias" "$@"
 }
 
-# on_server COMMAND...: runs a command on the first server but this machine that answers and has K3s.
+# on_server SCRIPT COMMAND...: runs a command on the first server but this machine where it succeeds; SCRIPT is its input.
 on_server() {
+  script="$1"
+  shift
   for server in $SERVERS; do
     name="${server%%=*}"
-    if [ "$name" != "${NODE_NAME:-}" ] && on "$name.$LAB_STACK" test -x /usr/local/bin/k3s 2>/dev/null; then
-      on "$name.$LAB_STACK" "$@"
-      return
-    fi
+    if [ "$name" != "${NODE_NAME:-}" ] && on "$name.$LAB_STACK" "$@" <"$script"; then return; fi
   done
-  echo "no server answers"
   return 1
 }
 
@@ -54,7 +52,7 @@ uninstall)
   here="$NODE_NAME.$LAB_STACK"
   # etcd must let go of a server while there are enough of them to agree; see provision/leave.sh.
   leave() {
-    on_server sudo env NODE_NAME="$NODE_NAME" NODE_ROLE="$NODE_ROLE" bash -s "$1" <"$K3S_LAB_ROOT/vagrant/provision/leave.sh" ||
+    on_server "$K3S_LAB_ROOT/vagrant/provision/leave.sh" sudo env NODE_NAME="$NODE_NAME" bash -s "$1" ||
       echo "warning: the cluster was not told that $NODE_NAME leaves; if it goes on, run there: kubectl delete node $NODE_NAME"
   }
   # With the whole cluster on its way out, nobody stays to be told.
@@ -68,7 +66,7 @@ uninstall)
   if [ -z "${LAB_ALL_LEAVE:-}" ]; then leave after; fi
   ;;
 kubeconfig)
-  on_server sudo cat /etc/rancher/k3s/k3s.yaml
+  on_server /dev/null sudo cat /etc/rancher/k3s/k3s.yaml
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.

@@ -104,7 +104,13 @@ update)
   note
   ;;
 destroy)
-  if [ "$LAB_PROVIDER" != hosts ]; then vagrant destroy --force "$name" --no-color; fi
+  if [ "$LAB_PROVIDER" = hosts ]; then
+    # What an interrupted installation brought is in no state.
+    ssh -F "$ssh/config" "$name.$LAB_STACK" 'test ! -e /opt/k3s-lab || sudo bash -s' \
+      <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh" || echo "$name does not answer"
+  else
+    vagrant destroy --force "$name" --no-color
+  fi
   rm -rf "$notes.generation" "$notes.boot" "$ssh"
   # The folder says that machines exist: with the last one it goes.
   rmdir "$lab/machines" 2>/dev/null || true

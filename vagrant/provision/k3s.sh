@@ -107,7 +107,8 @@ join_flags() {
   if [ "$NODE_ROLE" = server ] && [ ${#others[@]} = 0 ]; then return; fi
   # A server that has its part of the cluster's data keeps to it. One that lost it must not start a second cluster.
   local is_new=true serving='' ip
-  if [ -d /var/lib/rancher/k3s/server/db ]; then is_new=false; fi
+  local data=/var/lib/rancher/k3s/server/db
+  if [ -e $data/state.db ] || [ -d $data/etcd/member ]; then is_new=false; fi
   for ip in "${others[@]}"; do
     if [ -z "$serving" ] && is_serving "$ip"; then serving=$ip; fi
   done

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Tells the cluster, on a server that stays, that a node leaves: leave.sh before | after. Run as root.
-#   NODE_NAME, NODE_ROLE   the node that leaves
+#   NODE_NAME   the node that leaves
 #
 # before   a server leaves etcd while it still runs, so that those that stay always agree: K3s's etcd controller removes
 #          the member of a node that is annotated so (pkg/etcd/member_controller.go of K3s)
