@@ -17,6 +17,7 @@ import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
+import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
@@ -85,6 +86,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     progress: Progress,
   ): Promise<ProviderChoice> => {
     const choice = await chooseProvider(wanted);
+    if (choice.provider === "virtualbox") await refuseUnlessAllowed(network);
     const { packages, isHere } = providers[choice.provider];
     await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
     if (!isHere) return choice;
@@ -336,7 +338,7 @@ class Settings {
 }
 
 /** Reads every stack's file, so that a fault in the last is told before the first is touched. */
-async function readStacks(stacks: readonly string[]) {
+export async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
   const foreign: (IngressWish & { readonly cluster: ForeignCluster })[] = [];
@@ -357,7 +359,7 @@ async function readStacks(stacks: readonly string[]) {
 }
 
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there. */
-const isMade = (stack: string): Promise<boolean> =>
+export const isMade = (stack: string): Promise<boolean> =>
   access(join(stackDir(stack), "machines")).then(
     () => true,
     () => false,

@@ -6,6 +6,7 @@ const verbs: Record<string, string> = {
   up: "bring the lab up: tools, machines, K3s, apps; then verify it",
   down: "take the lab down and prove that nothing is left",
   verify: "ask the real thing whether the lab is what its stack files say",
+  doctor: "look at this computer: what `lab up` would lack, and what mends it",
   env: "print what a shell needs for plain pulumi, vagrant and kubectl",
   image: "write an image that the lab built, as an archive, to standard output",
   bundle: "write what a machine needs that carries no K3s, as an archive, to standard output",

@@ -100,16 +100,25 @@ async function dropUnusedSalt(stack: string): Promise<void> {
 
 /** A lock whose process is gone protects nothing; Pulumi's file backend leaves it behind when it is killed. */
 async function endStaleLock(stack: Stack, environment: Record<string, string>): Promise<void> {
-  const folder = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack.name);
-  const locks = await readdir(folder).catch(() => []);
-  for (const lock of locks.filter((file) => file.endsWith(".json"))) {
-    const { pid } = JSON.parse(await readFile(join(folder, lock), "utf8")) as { pid: number };
-    if (await isAlive(pid))
+  for (const { pid, alive } of await locksOf(stack.name)) {
+    if (alive)
       throw new LabError(
         `The stack "${stack.name}" is in use by process ${pid}. Wait until it ends, or end it, and try again.`,
       );
     await execa("pulumi", ["cancel", "--yes", "--stack", stack.name], { cwd: root, env: environment });
   }
+}
+
+/** The processes that hold a stack, or held it when they were killed. */
+export async function locksOf(stack: string): Promise<{ readonly pid: number; readonly alive: boolean }[]> {
+  const folder = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack);
+  const files = (await readdir(folder).catch(() => [])).filter((file) => file.endsWith(".json"));
+  return Promise.all(
+    files.map(async (file) => {
+      const { pid } = JSON.parse(await readFile(join(folder, file), "utf8")) as { pid: number };
+      return { pid, alive: await isAlive(pid) };
+    }),
+  );
 }
 
 const verbs: Record<string, string> = {

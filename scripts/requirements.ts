@@ -1,8 +1,10 @@
 import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
 import { BlockList } from "node:net";
 import { freemem, networkInterfaces } from "node:os";
+import { dirname } from "node:path";
 import type { ClusterConfig } from "../stacks/config.ts";
 import { LabError } from "./errors.ts";
+import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 import { cacheDir, labDir } from "./paths.ts";
 
 const GiB = 1024 ** 3;
@@ -19,7 +21,7 @@ export interface HostFacts {
 }
 
 /** What a cluster asks of this computer; one of k3d's asks for no memory beforehand and for no network of ours. */
-type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "network">>;
+type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "network" | "provider">>;
 
 /**
  * What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does.
@@ -61,6 +63,7 @@ export async function checkRequirements(config: Requirements = { machines: [] })
   for (const folder of [labDir, cacheDir]) await checkWritable(folder);
   const faults = missingRequirements(config, await hostFacts());
   if (faults.length) throw new LabError(faults.join("\n"), { exitCode: 2 });
+  if (config.provider === "virtualbox" && config.network) await refuseUnlessAllowed(config.network);
 }
 
 async function checkWritable(folder: string): Promise<void> {
@@ -78,8 +81,9 @@ async function checkWritable(folder: string): Promise<void> {
   }
 }
 
-async function hostFacts(): Promise<HostFacts> {
-  const { bavail, bsize } = await statfs(cacheDir);
+/** What this computer has to offer now. */
+export async function hostFacts(): Promise<HostFacts> {
+  const { bavail, bsize } = await statfs(await existing(cacheDir));
   const addresses = Object.entries(networkInterfaces()).flatMap(([name, list = []]) =>
     list.filter(({ family }) => family === "IPv4").map(({ address }) => ({ interface: name, address })),
   );
@@ -88,6 +92,14 @@ async function hostFacts(): Promise<HostFacts> {
     diskFree: [{ path: cacheDir, bytes: bavail * bsize }],
     addresses,
   };
+}
+
+/** The folder, or the nearest one above it that is there. */
+async function existing(folder: string): Promise<string> {
+  return access(folder).then(
+    () => folder,
+    () => existing(dirname(folder)),
+  );
 }
 
 /** Linux counts memory that it can take back from caches as available; elsewhere only free memory is known. */

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
 import { chooseProvider } from "./provider.ts";
 
 const probes = (libvirt?: string, virtualbox?: string) => ({
@@ -22,5 +25,32 @@ test("auto prefers KVM, then VirtualBox, then containers, and says why", async (
   assert.deepEqual(await chooseProvider("auto", probes("no KVM", "no VirtualBox")), {
     provider: "docker",
     reason: "machines are containers here: no KVM; no VirtualBox",
+  });
+});
+
+/** The programs of a computer that has these and no others. */
+async function withPrograms(context: TestContext, programs: Readonly<Record<string, string>>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-provider-"));
+  const before = process.env.PATH;
+  context.after(async () => {
+    process.env.PATH = before;
+    await rm(folder, { recursive: true });
+  });
+  for (const [name, script] of Object.entries(programs))
+    await writeFile(join(folder, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  process.env.PATH = folder;
+}
+
+test("VirtualBox is taken where its driver answers and libvirt is not installed", async (context) => {
+  await withPrograms(context, { VBoxManage: "echo 7.0.20r163906" });
+  assert.equal((await chooseProvider("auto")).provider, "virtualbox");
+});
+
+test("VirtualBox without its kernel driver is not taken", async (context) => {
+  await withPrograms(context, { VBoxManage: '[ "$1" = --version ]' });
+  assert.deepEqual(await chooseProvider("auto"), {
+    provider: "docker",
+    reason:
+      "machines are containers here: libvirt is not installed; VirtualBox's kernel driver does not answer",
   });
 });

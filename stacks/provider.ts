@@ -1,8 +1,5 @@
-import { constants } from "node:fs";
-import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { execa } from "execa";
+import { kvmProblem } from "../scripts/host/kvm.ts";
 import type { ClusterConfig } from "./config.ts";
 
 /** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
@@ -84,7 +81,7 @@ export interface ProviderProbes {
  */
 export async function chooseProvider(
   wanted: ClusterConfig["provider"],
-  probes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox },
+  probes: ProviderProbes = providerProbes,
 ): Promise<ProviderChoice> {
   if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
   const libvirt = await probes.libvirt();
@@ -95,57 +92,25 @@ export async function chooseProvider(
   return { provider: "docker", reason: `machines are containers here: ${libvirt}; ${virtualbox}` };
 }
 
+/** What this computer says of itself. */
+export const providerProbes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox };
+
 async function probeLibvirt(): Promise<string | undefined> {
   if (!(await works("virsh", ["--version"]))) return "libvirt is not installed";
-  const plugins = await execa("vagrant", ["plugin", "list"], { reject: false });
-  if (!plugins.stdout?.includes("vagrant-libvirt")) return "Vagrant's libvirt plugin is not installed";
-  try {
-    await access("/dev/kvm", constants.R_OK | constants.W_OK);
-  } catch {
-    return "/dev/kvm is missing or not yours to use";
-  }
-  return (await kvmBoots()) ? undefined : "/dev/kvm is there but boots no guest";
-}
-
-/**
- * Boots a 512-byte boot sector that asks QEMU's debug-exit device to end with a known status.
- * A /dev/kvm that merely opens says nothing: without nested virtualisation it exists and boots nothing.
- */
-async function kvmBoots(): Promise<boolean> {
-  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
-  try {
-    const sector = Buffer.alloc(512);
-    // mov al, 0x10; mov dx, 0x501; out dx, al; hlt. QEMU ends with (0x10 << 1) | 1.
-    Buffer.from([0xb0, 0x10, 0xba, 0x01, 0x05, 0xee, 0xf4]).copy(sector);
-    sector.writeUInt16LE(0xaa55, 510);
-    const image = join(folder, "boot.img");
-    await writeFile(image, sector);
-    const result = await execa(
-      "qemu-system-x86_64",
-      [
-        "-accel",
-        "kvm",
-        "-m",
-        "16",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-device",
-        "isa-debug-exit,iobase=0x501,iosize=1",
-      ].concat(["-drive", `file=${image},format=raw`]),
-      { reject: false, timeout: 5000, stdin: "ignore" },
-    );
-    return result.exitCode === 33;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const [plugins, kvm] = await Promise.all([
+    execa("vagrant", ["plugin", "list"], { reject: false }),
+    kvmProblem(),
+  ]);
+  return plugins.stdout?.includes("vagrant-libvirt") ? kvm : "Vagrant's libvirt plugin is not installed";
 }
 
 async function probeVirtualBox(): Promise<string | undefined> {
   if (!(await works("VBoxManage", ["--version"]))) return "VirtualBox is not installed";
-  return (await works("VBoxManage", ["list", "hostinfo"]))
+  if (!(await works("VBoxManage", ["list", "hostinfo"]))) return "VirtualBox's kernel driver does not answer";
+  // VirtualBox for arm64 runs arm64 alone, and the box that the Vagrantfile pins is for x86-64.
+  return process.arch === "x64"
     ? undefined
-    : "VirtualBox's kernel driver does not answer";
+    : "the lab has no VirtualBox box for this computer's architecture";
 }
 
 async function works(command: string, args: readonly string[]): Promise<boolean> {

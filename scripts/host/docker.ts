@@ -42,20 +42,43 @@ interface DaemonRecord {
 export async function ensureDocker(progress: Progress): Promise<string | undefined> {
   const found = await findDaemon();
   if ("host" in found) return found.host;
-  const { problem } = found;
+  const refused = refusal(found.problem);
+  if (refused) throw refused;
+  if (!(await hasDockerd())) await ensurePackages(["docker.io"], progress);
+  return (await hasSystemd()) ? await startBySystemd(progress) : await startOwn(progress);
+}
+
+/** What a look at Docker finds; nothing is started. */
+export type DockerFound =
+  /** A daemon answers; `host` is what `ensureDocker` would return. */
+  | { readonly state: "running"; readonly host: string | undefined }
+  /** None does, and `ensureDocker` would start one, after installing Docker where `missing` says so. */
+  | { readonly state: "stopped"; readonly missing: boolean }
+  /** Why `ensureDocker` would refuse. */
+  | { readonly state: "refused"; readonly reason: LabError };
+
+/** Whether Docker can be used here, and what `ensureDocker` would do about it. */
+export async function lookAtDocker(): Promise<DockerFound> {
+  const found = await findDaemon();
+  if ("host" in found) return { state: "running", host: found.host };
+  const reason = refusal(found.problem);
+  return reason ? { state: "refused", reason } : { state: "stopped", missing: !(await hasDockerd()) };
+}
+
+/** Why a daemon that does not answer cannot be helped by starting one. */
+function refusal(problem: string): LabError | undefined {
   if (/permission denied/i.test(problem))
-    throw new LabError(
+    return new LabError(
       `Docker runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
     );
   const asked = process.env.DOCKER_HOST;
   if (asked && asked !== ownHost)
-    throw new LabError(
+    return new LabError(
       `DOCKER_HOST is ${asked}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
     );
   if (process.platform !== "linux")
-    throw new LabError("Docker does not run. Start Docker Desktop (or colima), then try again.");
-  if (!(await hasDockerd())) await ensurePackages(["docker.io"], progress);
-  return (await hasSystemd()) ? await startBySystemd(progress) : await startOwn(progress);
+    return new LabError("Docker does not run. Start Docker Desktop (or colima), then try again.");
+  return undefined;
 }
 
 /**

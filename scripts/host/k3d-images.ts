@@ -7,7 +7,7 @@ import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { registryImage } from "../toolchain/images/registry.ts";
 import { tools } from "../toolchain/tools.ts";
-import { imageExists, shortHash } from "./machine-image.ts";
+import { docker, imageExists, shortHash } from "./machine-image.ts";
 
 const recipe = join(root, "stacks", "k3d", "image");
 
@@ -33,22 +33,8 @@ export async function buildK3dImages(
   const tag = `k3s-lab/k3d:${shortHash([machineImage, ...files])}`;
   if (!(await imageExists(tag))) {
     progress("building the image of k3d's nodes");
-    const { failed, all } = await execa(
-      "docker",
-      [
-        "build",
-        "--quiet",
-        "--network",
-        "none",
-        "--build-arg",
-        `machine=${machineImage}`,
-        "--tag",
-        tag,
-        recipe,
-      ],
-      { all: true, reject: false, stdin: "ignore" },
-    );
-    if (failed) throw new LabError(`The image of k3d's nodes could not be built:\n${all}`);
+    const build = ["build", "--quiet", "--network", "none", "--build-arg", `machine=${machineImage}`];
+    await docker("The image of k3d's nodes", [...build, "--tag", tag, recipe]);
   }
   return {
     k3dImage: tag,
@@ -62,7 +48,7 @@ async function loadRegistryImage(progress: Progress): Promise<string> {
   const { path, ref } = await registryImage(progress);
   if (!(await imageExists(ref))) {
     progress("loading the registry's image");
-    await execa("docker", ["load", "--quiet", "--input", path], { stdin: "ignore" });
+    await docker("The registry's image", ["load", "--quiet", "--input", path]);
   }
   return ref;
 }

@@ -7,6 +7,7 @@ import { linkOrCopy } from "../environment.ts";
 import { LabError } from "../errors.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
+import { lastLines } from "./commands.ts";
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages } from "./packages.ts";
 
@@ -22,6 +23,9 @@ const basePackages = [
 
 /** Plugins that K3s wants in one folder with its own `flannel`; Debian has them in /usr/lib/cni. */
 export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "portmap"];
+
+/** How messages name what `ensureMachineImage` makes. */
+const machinesImage = "The machines' image";
 
 /** What a machine carries of K3s, so that nothing is downloaded when it is made. */
 export interface MachineContent {
@@ -55,7 +59,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
       ["--quiet", "--variant=minbase", `--include=${basePackages.join(",")}`, suite, archive],
       { stdin: "ignore", all: true, detached: true, env: { TMPDIR: folder } },
     );
-    await docker(["import", "--change", "ENV container=docker", archive, tag]);
+    await docker("The machines' Debian", ["import", "--change", "ENV container=docker", archive, tag]);
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     throw new LabError(
@@ -107,20 +111,11 @@ export async function ensureMachineImage(
     await layOut(context, content, runtime);
     progress("building the machines' image");
     const built = `${tag}-unfilled`;
-    await docker([
-      "build",
-      "--quiet",
-      "--network",
-      "none",
-      "--build-arg",
-      `base=${base}`,
-      "--tag",
-      built,
-      context,
-    ]);
+    const build = ["build", "--quiet", "--network", "none", "--build-arg", `base=${base}`];
+    await docker(machinesImage, [...build, "--tag", built, context]);
     progress("unpacking K3s's images into it");
     await fill(built, tag, content.images);
-    await docker(["image", "rm", built]);
+    await docker(machinesImage, ["image", "rm", built]);
   } finally {
     await rm(context, { recursive: true, force: true });
   }
@@ -169,6 +164,7 @@ async function fill(from: string, tag: string, archive: string): Promise<void> {
   const name = `k3s-lab-fill-${process.pid}`;
   try {
     await docker(
+      machinesImage,
       [
         ["run", "--name", name, "--privileged", "--network", "none", "--tmpfs", "/run", "--volume", "/fill"],
         ["--volume", `${archive}:/images/${basename(archive)}:ro`],
@@ -176,17 +172,26 @@ async function fill(from: string, tag: string, archive: string): Promise<void> {
         [from, "sh", "/fill.sh"],
       ].flat(),
     );
-    await docker(["commit", "--change", 'CMD ["/lib/systemd/systemd"]', name, tag]);
+    await docker(machinesImage, ["commit", "--change", 'CMD ["/lib/systemd/systemd"]', name, tag]);
   } finally {
     await execa("docker", ["rm", "--force", "--volumes", name], { reject: false });
   }
 }
 
-async function docker(args: readonly string[]): Promise<void> {
-  const { failed, all } = await execa("docker", args, { all: true, reject: false, stdin: "ignore" });
+/**
+ * Runs docker.
+ * @param what is being made, as the sentence "WHAT could not be made" begins.
+ * @throws LabError with the last lines that docker printed.
+ */
+export async function docker(what: string, args: readonly string[]): Promise<void> {
+  const { failed, all, shortMessage } = await execa("docker", args, {
+    all: true,
+    reject: false,
+    stdin: "ignore",
+  });
   if (failed)
     throw new LabError(
-      `The machines' image could not be made: docker ${args[0]} failed:\n${all.split("\n").slice(-8).join("\n")}`,
+      `${what} could not be made: docker ${args[0]} failed:\n${lastLines(all, 8) || shortMessage}`,
     );
 }
 

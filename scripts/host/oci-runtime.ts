@@ -36,7 +36,8 @@ export async function ociRuntime(progress: Progress): Promise<string | undefined
 export async function buildOciRuntime(progress: Progress): Promise<string> {
   const hash = createHash("sha256");
   for (const file of ["go.mod", "main.go"]) hash.update(await readFile(join(sources, file)));
-  const folder = join(cacheDir, "oci-runtime", hash.digest("hex").slice(0, 16));
+  // A home may be shared by computers of several architectures.
+  const folder = join(cacheDir, "oci-runtime", `${hash.digest("hex").slice(0, 16)}-${process.arch}`);
   const path = join(folder, "oci-runtime");
   if (
     await access(path).then(

@@ -54,11 +54,11 @@ export async function ensurePackages(
   const { run, root, systemd, hasLists, exists } = host ?? (await thisHost());
   const missing = await missingPackages(names, run);
   if (missing.length === 0) return;
-  const install = ["install", "-y", "--no-install-recommends", ...missing];
+  const install = installArguments(missing);
   const prefix = await rootPrefix(run, root);
   if (prefix === undefined)
     throw new LabError(
-      `These Debian packages are missing: ${missing.join(", ")}. Installing them needs root, and sudo asks for a password here. Run this, then try again:\n  sudo apt-get update && sudo ${shown(["apt-get", ...install])}`,
+      `These Debian packages are missing: ${missing.join(", ")}. Installing them needs root, and sudo asks for a password here. Run this, then try again:\n  ${installCommand(missing)}`,
     );
 
   const asRoot = (...command: string[]) => [...prefix, ...command];
@@ -95,11 +95,22 @@ export async function ensurePackages(
   }
 }
 
+const installArguments = (names: readonly string[]): string[] => [
+  "install",
+  "-y",
+  "--no-install-recommends",
+  ...names,
+];
+
+/** What a person types to install Debian packages as the lab would. */
+export const installCommand = (names: readonly string[]): string =>
+  `sudo apt-get update && sudo ${shown(["apt-get", ...installArguments(names)])}`;
+
 /**
  * Which of these Debian packages are not installed.
  * @throws LabError that names the packages where this computer has no dpkg.
  */
-async function missingPackages(names: readonly string[], run: Run = runHere): Promise<string[]> {
+export async function missingPackages(names: readonly string[], run: Run = runHere): Promise<string[]> {
   if (names.length === 0) return [];
   const { exitCode, stdout } = await run([
     "dpkg-query",

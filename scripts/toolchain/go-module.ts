@@ -4,7 +4,7 @@ import { type Options as ExecaOptions, execa } from "execa";
 import { LabError } from "../errors.ts";
 import type { Progress } from "../progress.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
-import type { ModuleWay } from "./tools.ts";
+import type { ModuleWay, Platform } from "./tools.ts";
 
 /** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
 export const oldestGo = { major: 1, minor: 24 } as const;
@@ -68,12 +68,58 @@ export function buildArguments(recipe: ModuleWay, output: string): string[] {
 
 const packageOf = (recipe: ModuleWay): string => (typeof recipe.package === "string" ? recipe.package : ".");
 
+/** How a build differs that is for another platform than the one it runs on; empty where it is not. */
+export interface CrossBuild {
+  /** What `go` must see. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Debian's packages with the C compiler that it needs. Default: none. */
+  readonly packages?: readonly string[];
+}
+
+/** Debian's cross compilers by what they compile for: its name and its packages. */
+const crossCompilers: Readonly<
+  Record<string, { readonly command: string; readonly packages: readonly string[] }>
+> = {
+  "linux-arm64": {
+    command: "aarch64-linux-gnu-gcc",
+    packages: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+  },
+  "linux-amd64": {
+    command: "x86_64-linux-gnu-gcc",
+    packages: ["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
+  },
+};
+
+/**
+ * What a build on `host` for `platform` needs: Go itself compiles for any platform, C only with a compiler for it.
+ * @returns why it cannot be done where Debian has no such compiler.
+ */
+export function crossBuild(
+  recipe: ModuleWay | undefined,
+  platform: Platform,
+  host: Platform,
+): CrossBuild | { readonly impossible: string } {
+  if (platform === host) return { environment: {} };
+  const [os = "", architecture = ""] = platform.split("-");
+  const target = { GOOS: os, GOARCH: architecture };
+  if (recipe?.cgo !== "required") return { environment: target };
+  const compiler = crossCompilers[platform];
+  if (!compiler || !host.startsWith("linux"))
+    return { impossible: `it holds C, and there is no C compiler for ${platform} to be had on ${host}` };
+  return {
+    environment: { ...target, CC: compiler.command },
+    packages: compiler.packages,
+  };
+}
+
 /** What `go` needs to see, besides what is set already. */
 export function goEnvironment(
   recipe: ModuleWay,
   inherited: NodeJS.ProcessEnv = process.env,
+  target: CrossBuild = { environment: {} },
 ): Record<string, string> {
   return {
+    ...target.environment,
     GOFLAGS: "-mod=mod -trimpath -buildvcs=false",
     GOWORK: "off",
     ...(recipe.cgo === "off" ? { CGO_ENABLED: "0" } : {}),
@@ -113,6 +159,8 @@ export interface BuildContext {
   readonly recipes: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
+  /** Default: for the platform that it runs on. */
+  readonly target?: CrossBuild;
   /** Gives notice that a C compiler is needed. */
   readonly ensureCompiler: (progress: Progress) => Promise<void>;
 }
@@ -192,11 +240,11 @@ async function goSetting(name: string, { go }: BuildContext): Promise<string> {
 async function run(
   args: readonly string[],
   recipe: ModuleWay,
-  { go, work, signal, progress }: BuildContext,
+  { go, work, signal, progress, target }: BuildContext,
 ): Promise<{ stdout: string }> {
   const options = {
     cwd: work,
-    env: goEnvironment(recipe),
+    env: goEnvironment(recipe, process.env, target),
     stdin: "ignore",
     cancelSignal: signal,
     killDescendants: true,

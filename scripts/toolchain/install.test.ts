@@ -648,6 +648,46 @@ describe("the choice of a way", () => {
     );
   });
 
+  test("for a machine of another architecture the release is that architecture's, cached beside this one's", async () => {
+    const other = Buffer.from("another architecture's program");
+    answers.set("/v1/tool", serve(content));
+    answers.set("/v1/tool-arm64", serve(other));
+    const tool: Tool = {
+      ...plain(),
+      runsOn: "machine",
+      ways: {
+        release: {
+          downloads: {
+            ...plain().ways.release?.downloads,
+            "linux-arm64": [{ url: `${site}/v1/tool-arm64`, sha256: hashOf(other), as: "tool" }],
+          },
+        },
+      },
+    };
+    const own = await install(tool);
+    const foreign = await install(tool, {}, { platform: "linux-arm64" });
+    assert.match(own.dir, /linux-amd64$/);
+    assert.match(foreign.dir, /linux-arm64$/);
+    assert.deepEqual(await readFile(foreign.files.tool ?? ""), other);
+    assert.deepEqual(await readFile(own.files.tool ?? ""), content);
+  });
+
+  test("what cannot be had for another platform says why", async () => {
+    const built = withWays("module");
+    const withC: Tool = {
+      ...built,
+      ...(built.ways.module ? { ways: { module: { ...built.ways.module, cgo: "required" } } } : {}),
+    };
+    await assert.rejects(
+      install(withC, go, { platform: "darwin-arm64" }),
+      /module: it holds C, and there is no C compiler for darwin-arm64 to be had on linux-amd64/,
+    );
+    await assert.rejects(
+      install(withWays("bundled"), {}, { platform: "linux-arm64" }),
+      /bundled: it runs by this computer's Node\.js, not on linux-arm64/,
+    );
+  });
+
   test("an unknown tool is named, with the known ones", async () => {
     await assert.rejects(
       installerFor(plain()).install(["kubectl"]),

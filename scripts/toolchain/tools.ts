@@ -23,8 +23,11 @@ export type Way = "release" | "module" | "bundled";
  */
 export const wayOrder: readonly Way[] = ["release", "module", "bundled"];
 
-/** Go's words for a platform, such as `linux-amd64`. */
-export type Platform = `${"linux" | "darwin"}-${"amd64" | "arm64"}`;
+/** The computers that the lab runs on, in Go's words. */
+export const platforms = ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"] as const;
+
+/** Such as `linux-amd64`. */
+export type Platform = (typeof platforms)[number];
 
 /** Programs of this project that need tools. */
 export type StackName = "cluster" | "apps" | "k3d";
@@ -565,6 +568,10 @@ export const toolNames = Object.keys(tools) as ToolName[];
 
 /** Whether a text names a tool. */
 export const isToolName = (text: string): text is ToolName => Object.hasOwn(tools, text);
+
+/** What a tool runs on where the lab is on this platform: machines are Linux, of the same architecture. */
+export const platformOf = (tool: Tool, platform: Platform): Platform =>
+  tool.runsOn === "machine" ? (platform.replace(/^[a-z]+/, "linux") as Platform) : platform;
 
 /** The version that a tool has when it is had this way. */
 export const versionOf = (tool: Tool, way: Way): string =>

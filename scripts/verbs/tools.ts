@@ -1,15 +1,25 @@
 import Table from "cli-table3";
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { Listr, PRESET_TIMER } from "listr2";
 import { LabError } from "../errors.ts";
 import {
+  hostPlatform,
   type InstallOptions,
   labInstaller,
   parseWay,
   type ToolStatus,
   type Way,
 } from "../toolchain/install.ts";
-import { isToolName, type Needing, type ToolName, toolNames, toolsOf } from "../toolchain/tools.ts";
+import { planTools, renderPlan } from "../toolchain/plan.ts";
+import {
+  isToolName,
+  type Needing,
+  type Platform,
+  platforms,
+  type ToolName,
+  toolNames,
+  toolsOf,
+} from "../toolchain/tools.ts";
 
 const needingNames: readonly Needing[] = ["cluster", "apps", "k3d", "tests"];
 
@@ -19,7 +29,17 @@ command
   .command("list", { isDefault: true })
   .description("show every tool: version, way, size, who needs it")
   .option("--json", "print JSON")
-  .action(async ({ json }: { json?: boolean }) => {
+  .option(
+    "--platform <platform>",
+    `do nothing, and show how each tool would be had on ${platforms.join(", ")}`,
+    parsePlatform,
+  )
+  .action(async ({ json, platform }: { json?: boolean; platform?: Platform }) => {
+    if (platform) {
+      const plans = planTools(platform, hostPlatform());
+      process.stdout.write(json ? `${JSON.stringify(plans, null, 2)}\n` : `${renderPlan(plans)}\n`);
+      return;
+    }
     const statuses = await labInstaller.status();
     process.stdout.write(json ? `${JSON.stringify(statuses.map(describe), null, 2)}\n` : table(statuses));
   });
@@ -32,12 +52,17 @@ command
     `tools, or who needs them (${needingNames.join(", ")}). Default: what cluster and apps need`,
   )
   .option("--way <way>", "auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto")
+  .option(
+    "--platform <platform>",
+    "what they are to run on. Default: this computer, and its machines",
+    parsePlatform,
+  )
   .addHelpText(
     "after",
     "\nExit code: 0 when all are ready, 1 when one cannot be had, 4 when a hash is wrong.",
   )
-  .action(async (names: string[], { way }: { way?: string }) => {
-    await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"));
+  .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
+    await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
   });
 
 command
@@ -116,11 +141,15 @@ function table(statuses: readonly ToolStatus[]): string {
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 0)} MB`;
 
-async function install(names: readonly string[], way: Way | undefined): Promise<void> {
+async function install(
+  names: readonly string[],
+  way: Way | undefined,
+  platform: Platform | undefined,
+): Promise<void> {
   checkNames(names, [...toolNames, ...needingNames]);
   const began = performance.now();
   const wanted = await chosenTools(names, way);
-  const chosen = way ? { way } : {};
+  const chosen = { ...(way ? { way } : {}), ...(platform ? { platform } : {}) };
   await (process.stdout.isTTY ? installWithSpinners : installWithLines)(wanted, chosen, began);
   process.stdout.write(`${wanted.length} tools are ready after ${elapsed(began)}\n`);
 }
@@ -191,6 +220,12 @@ function checkNames(names: readonly string[], known: readonly string[]): void {
   const unknown = names.find((name) => !known.includes(name));
   if (unknown !== undefined)
     throw new LabError(`"${unknown}" is not known. Known are ${known.join(", ")}.`, { exitCode: 2 });
+}
+
+function parsePlatform(text: string): Platform {
+  const platform = platforms.find((known) => known === text);
+  if (platform) return platform;
+  throw new InvalidArgumentError(`Accepted: ${platforms.join(", ")}.`);
 }
 
 const elapsed = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;

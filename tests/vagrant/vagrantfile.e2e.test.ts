@@ -1,70 +1,14 @@
 import assert from "node:assert/strict";
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { readFile, writeFile } from "node:fs/promises";
+import { describe, test } from "node:test";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
+import { checkout, stack, twoMachines } from "./checkout.ts";
 
 // Vagrant itself reads the Vagrantfile; the programs of its providers are played by scripts.
 const installed = await execa("vagrant", ["--version"], { reject: false });
 const skip = installed.failed && "needs Vagrant";
 const plugins = skip ? "" : (await execa("vagrant", ["plugin", "list"], { reject: false })).stdout;
 const libvirt = /vagrant-libvirt/.test(plugins);
-
-const folder = await mkdtemp(join(tmpdir(), "vagrantfile-"));
-after(() => rm(folder, { recursive: true }));
-let checkouts = 0;
-
-/** A checkout that holds nothing but the Vagrantfile, its scripts, a key and a stack file. */
-async function checkout(stackFile?: string) {
-  const path = join(folder, String(++checkouts));
-  const file = (name: string) => join(path, name);
-  await mkdir(file(".lab/ssh"), { recursive: true });
-  await mkdir(file("bin"));
-  await cp(join(root, "vagrant"), file("vagrant"), { recursive: true });
-  for (const key of ["id_ed25519", "id_ed25519.pub"])
-    await writeFile(file(`.lab/ssh/${key}`), "", { mode: 0o600 });
-  await writeFile(
-    file("Pulumi.cluster.yaml"),
-    stackFile ?? (await readFile(join(root, "Pulumi.cluster.yaml"), "utf8")),
-  );
-  const program = async (name: string, script: string) => {
-    await writeFile(file(`bin/${name}`), `#!/bin/sh\n${script}\n`);
-    await chmod(file(`bin/${name}`), 0o755);
-  };
-  // Docker refuses to run the container, and so `vagrant up` ends there.
-  const log = file("docker.log");
-  await program(
-    "docker",
-    `echo "$*" >>${log}; case "$1" in version) echo ok ;; network) [ "$2" != inspect ] || echo '[]' ;; run) exit 1 ;; esac`,
-  );
-  await program("VBoxManage", "echo 7.0.20r1");
-  const vagrant = (args: readonly string[], environment: Record<string, string> = {}) =>
-    execa("vagrant", args, {
-      cwd: path,
-      reject: false,
-      all: true,
-      stdin: "ignore",
-      extendEnv: false,
-      env: {
-        PATH: `${file("bin")}:${process.env.PATH}`,
-        HOME: path,
-        VAGRANT_CWD: file("vagrant"),
-        VAGRANT_DOTFILE_PATH: file(".lab/vagrant"),
-        VAGRANT_CHECKPOINT_DISABLE: "1",
-        ...environment,
-      },
-    });
-  const dockerLog = async () => (await readFile(log, "utf8").catch(() => "")).trimEnd().split("\n");
-  return { path, file, vagrant, dockerLog };
-}
-
-const stack = (values: string) => `config:\n  k3s-lab:network: 10.9.8.0/24\n${values}`;
-const twoMachines = stack(`  k3s-lab:machines:
-    - { name: boss, role: server, ip: 10.9.8.10, cpus: 1, memory: 900 }
-    - { name: hand, role: agent, ip: 10.9.8.11, cpus: 3, memory: 700 }
-`);
 
 describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
   for (const provider of ["docker", "virtualbox", "libvirt"])

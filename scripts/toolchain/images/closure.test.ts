@@ -19,6 +19,15 @@ it("reads libraries and the loader, each where the loader looks for it", () => {
   ]);
 });
 
+it("does so on arm64, whose loader lies elsewhere", () => {
+  const text =
+    "\tlinux-vdso.so.1 (0x0000ffff8a7c0000)\n\tlibc.so.6 => /lib/aarch64-linux-gnu/libc.so.6 (0x0000ffff8a5d0000)\n\t/lib/ld-linux-aarch64.so.1 (0x0000ffff8a783000)\n";
+  assert.deepEqual(parseLdd("iptables", text), [
+    { at: "/usr/lib/aarch64-linux-gnu/libc.so.6", source: "/lib/aarch64-linux-gnu/libc.so.6" },
+    { at: "/usr/lib/ld-linux-aarch64.so.1", source: "/lib/ld-linux-aarch64.so.1" },
+  ]);
+});
+
 it("finds nothing beside a static program", () => {
   assert.deepEqual(parseLdd("coredns", "\tstatically linked\n"), []);
   assert.deepEqual(parseLdd("coredns", "\tnot a dynamic executable\n"), []);

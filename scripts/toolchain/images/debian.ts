@@ -15,7 +15,8 @@ import type { Progress } from "../../progress.ts";
 export async function unpackedPackages(names: readonly string[], progress: Progress): Promise<string> {
   const sorted = [...names].sort();
   const base = join(cacheDir, "images", "debian");
-  const target = join(base, sorted.join("+"));
+  // A home may be shared by computers of several architectures.
+  const target = join(base, `${sorted.join("+")}-${process.arch}`);
   if (await exists(target)) return target;
   await mkdir(base, { recursive: true });
   const work = await mkdtemp(join(base, ".unpack-"));

@@ -1,0 +1,216 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { examine, type Finding, type Patient, renderFindings, summarizeFindings } from "./doctor.ts";
+import { LabError } from "./errors.ts";
+import { fakeRun } from "./host/fake-run.ts";
+import { tools } from "./toolchain/tools.ts";
+
+const GiB = 1024 ** 3;
+const config = (provider: "auto" | "libvirt" | "virtualbox" | "hosts" = "auto") => ({
+  provider,
+  network: "192.168.42.0/24",
+  machines: [{ name: "server", role: "server" as const, ip: "192.168.42.110", cpus: 2, memory: 2048 }],
+  k3s: { serverArgs: [], agentArgs: [] },
+});
+
+const versions = fakeRun(
+  [/^npm/, { stdout: "11.0.0\n" }],
+  [/^vagrant/, { stdout: "Vagrant 2.3.4\n" }],
+  [/^VBoxManage/, { stdout: "7.1.4r165100\n" }],
+);
+
+/** A computer that has all it needs. */
+const well: Patient = {
+  run: versions.run,
+  platform: "linux",
+  stacks: async () => ({ machines: [["cluster", config()]], k3d: [], foreign: [] }),
+  tools: async () =>
+    Object.values(tools).map((tool) => ({
+      tool,
+      way: "release" as const,
+      version: tool.version,
+      installed: { dir: "/tools", files: {}, size: 1, installed: "" },
+    })),
+  go: async () => ({ command: "go" }),
+  docker: async () => ({ state: "running", host: "unix:///run/lab.sock" }),
+  probes: {
+    libvirt: async () => "libvirt is not installed",
+    virtualbox: async () => "VirtualBox is not installed",
+  },
+  facts: async () => ({
+    memoryAvailable: 8 * GiB,
+    diskFree: [{ path: "/cache", bytes: 50 * GiB }],
+    addresses: [],
+  }),
+  missingPackages: async () => [],
+  canBeRoot: async () => true,
+  hostOnlyProblem: async () => undefined,
+  refuseTakenPorts: async () => {},
+  refuseForeign: async () => {},
+  isMade: async () => false,
+  traces: async () => ({ locks: [], forgotten: [] }),
+};
+
+/** What is found by id, of a computer that differs so from one that has all it needs. */
+async function found(changes: Partial<Patient>): Promise<(id: string) => Omit<Finding, "id" | "title">> {
+  const findings = await examine(["cluster"], { ...well, ...changes });
+  return (id) => {
+    const one = findings.find((finding) => finding.id === id);
+    assert.ok(one, `${id} is not among ${findings.map((finding) => finding.id).join(", ")}`);
+    const { status, found, fix } = one;
+    return { status, found, ...(fix ? { fix } : {}) };
+  };
+}
+
+const withProvider = (provider: "libvirt" | "virtualbox" | "hosts"): Partial<Patient> => ({
+  stacks: async () => ({ machines: [["cluster", config(provider)]], k3d: [], foreign: [] }),
+});
+
+test("a computer that has all it needs has no problem, and each provider's reason is told", async () => {
+  const findings = await examine(["cluster"], well);
+  assert.deepEqual(
+    findings.filter(({ status }) => status !== "ok"),
+    [],
+  );
+  const of = await found({});
+  assert.match(of("cluster/provider").found, /^docker \(machines are containers here: /);
+  assert.deepEqual(of("cluster/libvirt"), {
+    status: "ok",
+    found: "not used: libvirt is not installed",
+    fix: "sudo apt-get update && sudo apt-get install -y --no-install-recommends vagrant vagrant-libvirt",
+  });
+});
+
+test("each stack file's faults are findings, and the rest is looked at all the same", async () => {
+  const fault = new LabError("Pulumi.cluster.yaml: k3s-lab:network is not accepted", { exitCode: 2 });
+  const of = await found({ stacks: () => Promise.reject(fault) });
+  assert.deepEqual(of("cluster/file"), { status: "problem", found: fault.message });
+  assert.equal(of("computer").status, "ok");
+});
+
+test("what `lab up` installs as root is a warning, without root a problem with the command", async () => {
+  const changes: Partial<Patient> = { missingPackages: async () => ["vagrant"] };
+  const command = "sudo apt-get update && sudo apt-get install -y --no-install-recommends vagrant";
+  const fix = { found: "missing: vagrant; `lab up` sees to it", fix: command };
+  assert.deepEqual((await found(changes))("cluster/packages"), { status: "warning", ...fix });
+  const user = await found({ ...changes, canBeRoot: async () => false });
+  assert.deepEqual(user("cluster/packages"), { status: "problem", found: "missing: vagrant", fix: command });
+});
+
+test("Docker that is not this user's is a problem; the command is taken out of the message", async () => {
+  const reason = new LabError(
+    "Docker runs here, but not for you. Join its group:\n  sudo usermod -aG docker me",
+  );
+  const of = await found({ docker: async () => ({ state: "refused", reason }) });
+  assert.deepEqual(of("cluster/docker"), {
+    status: "problem",
+    found: "Docker runs here, but not for you. Join its group:",
+    fix: "sudo usermod -aG docker me",
+  });
+});
+
+test("a provider that the stack file names and that cannot be used is a problem with what mends it", async () => {
+  const of = await found({
+    ...withProvider("libvirt"),
+    probes: { ...well.probes, libvirt: async () => "/dev/kvm is not yours to use" },
+  });
+  assert.deepEqual(of("cluster/libvirt"), {
+    status: "problem",
+    found: "/dev/kvm is not yours to use",
+    fix: 'sudo usermod -aG kvm "$USER", then log in again',
+  });
+});
+
+test("VirtualBox: its networks, and a Vagrant that is too old for it", async () => {
+  const of = await found({
+    ...withProvider("virtualbox"),
+    probes: { ...well.probes, virtualbox: async () => undefined },
+    hostOnlyProblem: async () => "the line\n  * 192.168.42.0/24\nAdd it with:\n  echo it",
+  });
+  assert.deepEqual(of("cluster/networks"), {
+    status: "problem",
+    found: "the line\n  * 192.168.42.0/24\nAdd it with:",
+    fix: "echo it",
+  });
+  assert.match(
+    of("cluster/vagrant").found,
+    /2\.3\.4 does not know VirtualBox 7\.1\.4, which Vagrant 2\.4\.2/,
+  );
+  assert.equal(of("cluster/docker").found, "not used");
+  const newer = fakeRun([/^vagrant/, { stdout: "Vagrant 2.4.10" }], [/./, { stdout: "7.1.4r1" }]);
+  const good = await found({ ...withProvider("virtualbox"), run: newer.run });
+  assert.equal(good("cluster/vagrant").status, "ok");
+});
+
+test("tools that are missing: how long they take, and Go only where they could be built", async () => {
+  const none = async () =>
+    (await well.tools()).map(({ installed: _, ...one }) => ({ ...one, installed: undefined }));
+  const of = await found({ tools: none });
+  assert.match(
+    of("tools").found,
+    /^5 of 5 not installed: pulumi, .* in a minute by downloads or 15 min by Go$/,
+  );
+  const without = await found({ tools: none, go: async () => ({ missing: "there is no go on PATH" }) });
+  assert.match(without("tools").found, /by downloads; they cannot be built: there is no go on PATH$/);
+  assert.equal((await found({ go: async () => ({ missing: "no go" }) }))("tools").status, "ok");
+});
+
+test("no room is a problem before the machines are made, not after", async () => {
+  const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
+  assert.match((await found({ facts }))("cluster/room").found, /ask for 2\.0 GiB of memory and 1\.0 GiB/);
+  assert.equal((await found({ facts, isMade: async () => true }))("cluster/room").status, "ok");
+});
+
+test("hosts need neither Vagrant nor Docker, nor this computer's memory", async () => {
+  const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
+  const of = await found({ ...withProvider("hosts"), facts });
+  assert.deepEqual(of("cluster/vagrant"), { status: "ok", found: "not used" });
+  assert.deepEqual(of("cluster/docker"), { status: "ok", found: "not used" });
+  assert.deepEqual(of("cluster/packages"), { status: "ok", found: "openssh-client, iproute2" });
+  assert.equal(of("cluster/room").status, "ok");
+});
+
+test("who holds a stack, and what an interrupted run left", async () => {
+  const traces = (locks: readonly { pid: number; alive: boolean }[], forgotten: readonly string[] = []) =>
+    found({ traces: async () => ({ locks, forgotten }) });
+  assert.deepEqual((await traces([{ pid: 42, alive: true }]))("cluster/runs"), {
+    status: "problem",
+    found: "in use by process 42",
+    fix: "Wait until it ends, or end it: kill 42",
+  });
+  assert.equal((await traces([{ pid: 42, alive: false }]))("cluster/runs").status, "ok");
+  assert.deepEqual((await traces([], ["agent"]))("cluster/runs"), {
+    status: "warning",
+    found: "an interrupted run left what Pulumi knows nothing of: agent",
+    fix: "scripts/lab down cluster",
+  });
+});
+
+test("each probe is made once, however many findings go by it", async () => {
+  let looks = 0;
+  const libvirt = async () => {
+    looks += 1;
+    return undefined;
+  };
+  await examine(["cluster"], { ...well, probes: { ...well.probes, libvirt } });
+  assert.equal(looks, 1);
+});
+
+test("an error that was not made for a person is not swallowed", async () => {
+  await assert.rejects(found({ facts: () => Promise.reject(new TypeError("a bug")) }), TypeError);
+});
+
+test("a line for each finding, with the next step below one that is not well", () => {
+  const findings: Finding[] = [
+    { id: "a", title: "A", status: "ok", found: "fine", fix: "unneeded" },
+    { id: "b", title: "B", status: "problem", found: "two\nlines", fix: "do this" },
+    { id: "c", title: "C", status: "warning", found: "hm" },
+  ];
+  assert.equal(
+    renderFindings(findings),
+    "ok      A: fine\nPROBLEM B: two\n        lines\n        next: do this\nwarning C: hm",
+  );
+  assert.match(renderFindings(findings, true), /✘/);
+  assert.equal(summarizeFindings(findings, 1234), "1 problem, 1 warning (1.2 s)");
+  assert.equal(summarizeFindings([], 10), "no problems, no warnings (0.0 s)");
+});

@@ -1,0 +1,361 @@
+import { readdir } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
+import type { K3dFile } from "../stacks/k3d-file.ts";
+import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
+import {
+  chooseProvider,
+  type Provider,
+  type ProviderProbes,
+  providerProbes,
+  providers,
+} from "../stacks/provider.ts";
+import { stackDir } from "./environment.ts";
+import { LabError } from "./errors.ts";
+import { type Run, run } from "./host/commands.ts";
+import { type DockerFound, lookAtDocker } from "./host/docker.ts";
+import { hasSystemd, installCommand, missingPackages } from "./host/packages.ts";
+import { rootPrefix } from "./host/privilege.ts";
+import { hostOnlyProblem } from "./host/vbox-networks.ts";
+import { isMade, readStacks } from "./lab.ts";
+import { hasResources, locksOf } from "./pulumi.ts";
+import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
+import { findGo, type GoFound } from "./toolchain/go-module.ts";
+import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
+import { type StackName, toolsOf } from "./toolchain/tools.ts";
+
+/** One thing that was looked at. */
+export interface Finding {
+  /** Stays the same from run to run, such as `cluster/provider`. */
+  readonly id: string;
+  readonly title: string;
+  /** `warning`: `lab up` sees to it, or it may not matter. `problem`: `lab up` cannot go on. */
+  readonly status: "ok" | "warning" | "problem";
+  readonly found: string;
+  /** The command to run, the line to add or the step to take. */
+  readonly fix?: string;
+}
+
+type Stacks = Awaited<ReturnType<typeof readStacks>>;
+type ClusterStack = Stacks["machines"][number];
+type Answer = Omit<Finding, "id" | "title">;
+
+/** All that the doctor asks; tests put their own in its place. */
+export interface Patient {
+  readonly run: Run;
+  readonly platform: NodeJS.Platform;
+  readonly stacks: (names: readonly string[]) => Promise<Stacks>;
+  readonly tools: () => Promise<readonly ToolStatus[]>;
+  readonly go: () => Promise<GoFound>;
+  readonly docker: () => Promise<DockerFound>;
+  readonly probes: ProviderProbes;
+  readonly facts: () => Promise<HostFacts>;
+  readonly missingPackages: (names: readonly string[]) => Promise<readonly string[]>;
+  /** Whether `lab up` can be root, as it must to install packages. */
+  readonly canBeRoot: () => Promise<boolean>;
+  readonly hostOnlyProblem: (network: string) => Promise<string | undefined>;
+  readonly refuseTakenPorts: (file: K3dFile) => Promise<void>;
+  readonly refuseForeign: (foreign: Stacks["foreign"][number]) => Promise<unknown>;
+  readonly isMade: (stack: string) => Promise<boolean>;
+  readonly traces: (stack: string) => Promise<Traces>;
+}
+
+/** What runs of the past, or of another process, left of a stack. */
+export interface Traces {
+  readonly locks: readonly { readonly pid: number; readonly alive: boolean }[];
+  /** Machines that were made and that Pulumi knows nothing of. */
+  readonly forgotten: readonly string[];
+}
+
+const thisComputer: Patient = {
+  run,
+  platform: process.platform,
+  stacks: readStacks,
+  tools: () => labInstaller.status(),
+  go: findGo,
+  docker: lookAtDocker,
+  probes: providerProbes,
+  facts: hostFacts,
+  missingPackages,
+  canBeRoot: async () => (await rootPrefix(run)) !== undefined,
+  hostOnlyProblem,
+  refuseTakenPorts: async (file) => {
+    if (!(await hasContainers(file))) await refuseTakenPorts(file);
+  },
+  refuseForeign: ({ cluster, ...wish }) => foreignKubeconfig(cluster, wish),
+  isMade,
+  traces: async (stack) => {
+    const [locks, notes, isKnown] = await Promise.all([
+      locksOf(stack),
+      readdir(join(stackDir(stack), "machines")).catch(() => []),
+      hasResources(stack),
+    ]);
+    const names = new Set(notes.map((note) => note.replace(/\.[^.]+$/, "")));
+    return { locks, forgotten: isKnown ? [] : [...names].sort() };
+  },
+};
+
+/**
+ * Looks at all that `lab up` of these stacks needs, side by side, and changes nothing.
+ * @param stacks their files need not be valid: that is one of the findings.
+ */
+export async function examine(
+  stacks: readonly string[],
+  patient: Patient = thisComputer,
+): Promise<Finding[]> {
+  const read = await Promise.all(stacks.map((stack) => readOne(stack, patient)));
+  const machines = read.flatMap(({ stacks }) => stacks?.machines ?? []);
+  const k3d = read.flatMap(({ stacks }) => stacks?.k3d ?? []);
+  const foreign = read.flatMap(({ stacks }) => stacks?.foreign ?? []);
+  // Each probe takes seconds, and more than one finding goes by it.
+  const found = { libvirt: once(patient.probes.libvirt), virtualbox: once(patient.probes.virtualbox) };
+  const doctor = {
+    ...patient,
+    probes: found,
+    canBeRoot: once(patient.canBeRoot),
+    docker: once(patient.docker),
+  };
+  const programs: StackName[] = [
+    ...(machines.length ? (["cluster"] as const) : []),
+    ...(k3d.length ? (["k3d"] as const) : []),
+    "apps",
+  ];
+  const rest = await Promise.all([
+    finding("computer", "Computer", () => computer(doctor)),
+    finding("tools", "Tools", () => tools(programs, doctor)),
+    ...machines.flatMap((one) => machineFindings(one, doctor)),
+    ...(machines.length === 0 && k3d.length ? [finding("docker", "Docker", () => docker(doctor))] : []),
+    ...k3d.map(([stack, file]) =>
+      finding(`${stack}/ports`, `Ports of ${stack}`, async () => {
+        await doctor.refuseTakenPorts(file);
+        return ok("free, or the cluster's own");
+      }),
+    ),
+    ...foreign.map((one) =>
+      finding(`${one.stack}/cluster`, `Cluster of ${one.stack}`, async () => {
+        await doctor.refuseForeign(one);
+        return ok("answers");
+      }),
+    ),
+    ...stacks.map((stack) =>
+      finding(`${stack}/runs`, `Runs of ${stack}`, async () => runs(stack, await doctor.traces(stack))),
+    ),
+  ]);
+  return [...read.map(({ finding }) => finding), ...rest];
+}
+
+function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promise<Finding>[] {
+  const choice = once(() => chooseProvider(config.provider, doctor.probes));
+  const own = (name: string, title: string, look: () => Promise<Answer>) =>
+    finding(`${stack}/${name}`, `${title} ${stack}`, look);
+  const other = (provider: "libvirt" | "virtualbox", title: string) =>
+    finding(`${stack}/${provider}`, title, async () => {
+      const problem = await doctor.probes[provider]();
+      if (problem === undefined) return ok("runs guests here");
+      const isChosen = (await choice()).provider === provider;
+      return {
+        status: isChosen ? "problem" : "ok",
+        found: isChosen ? problem : `not used: ${problem}`,
+        fix: remedy(provider, problem),
+      };
+    });
+  return [
+    own("provider", "Provider of", async () => {
+      const { provider, reason } = await choice();
+      return ok(`${provider} (${reason})`);
+    }),
+    other("libvirt", "libvirt and KVM"),
+    other("virtualbox", "VirtualBox"),
+    own("vagrant", "Vagrant for", async () => vagrant((await choice()).provider, doctor)),
+    own("packages", "Packages for", async () => packages((await choice()).provider, doctor)),
+    own("docker", "Docker for", async () =>
+      (await choice()).provider === "docker" ? docker(doctor) : ok("not used"),
+    ),
+    own("networks", "VirtualBox's networks for", async () => {
+      if ((await choice()).provider !== "virtualbox") return ok("not used");
+      const problem = await doctor.hostOnlyProblem(config.network);
+      return problem === undefined ? ok(`${config.network} is allowed`) : fromText(problem);
+    }),
+    own("room", "Room for", async () => {
+      if (await doctor.isMade(stack)) return ok("its machines are there");
+      // Hosts bring memory and network of their own.
+      const asked = config.provider === "hosts" ? { machines: [] } : config;
+      const faults = missingRequirements(asked, await doctor.facts());
+      return faults.length ? { status: "problem", found: faults.join("\n") } : ok("memory, disk and network");
+    }),
+  ];
+}
+
+async function readOne(
+  stack: string,
+  { stacks }: Patient,
+): Promise<{ readonly finding: Finding; readonly stacks: Stacks | undefined }> {
+  let read: Stacks | undefined;
+  const result = await finding(`${stack}/file`, `File of ${stack}`, async () => {
+    read = await stacks([stack]);
+    return ok("valid");
+  });
+  return { finding: result, stacks: read };
+}
+
+async function computer({ run, platform }: Patient): Promise<Answer> {
+  const { exitCode, stdout } = await run(["npm", "--version"], { timeout: 10_000 });
+  const found = `${platform} on ${process.arch}, ${availableParallelism()} processors, Node ${process.versions.node}`;
+  if (exitCode === 0) return ok(`${found}, npm ${stdout.trim()}`);
+  // The dependencies are there, or this would not run.
+  return { status: "warning", found: `${found}, no npm`, fix: "sudo apt-get install npm" };
+}
+
+async function tools(programs: readonly StackName[], { tools, go }: Patient): Promise<Answer> {
+  const all = await tools();
+  const way = all.find(({ tool }) => tool.name === "k3s")?.way ?? "release";
+  const needed = all.filter(({ tool }) => toolsOf(programs, way).includes(tool.name));
+  const missing = needed.filter(({ installed }) => !installed);
+  if (missing.length === 0) return ok(`all ${needed.length} installed`);
+  const names = missing.map(({ tool }) => tool.name).join(", ");
+  const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` sees to it`;
+  const fix = "scripts/lab tools install";
+  const seconds = missing.reduce((sum, { tool }) => sum + (tool.ways.module?.seconds ?? 0), 0);
+  // What is bundled is there at once.
+  if (seconds === 0) return { status: "warning", found, fix };
+  const compiler = await go();
+  return "missing" in compiler
+    ? { status: "warning", found: `${found} by downloads; they cannot be built: ${compiler.missing}`, fix }
+    : {
+        status: "warning",
+        found: `${found}, in a minute by downloads or ${Math.ceil(seconds / 60)} min by Go`,
+        fix,
+      };
+}
+
+async function docker({ docker, canBeRoot }: Patient): Promise<Answer> {
+  const seen = await docker();
+  if (seen.state === "running") return ok(`answers${seen.host ? ` at ${seen.host}` : ""}`);
+  if (seen.state === "refused") return fromText(seen.reason.message);
+  const start = (await hasSystemd()) ? "sudo systemctl start docker" : "sudo dockerd";
+  const found = seen.missing ? "not installed" : "installed, not running";
+  const fix = seen.missing ? installCommand(["docker.io"]) : start;
+  return byLabUp(found, fix, canBeRoot);
+}
+
+async function packages(provider: Provider, doctor: Patient): Promise<Answer> {
+  const names = [...providers[provider].packages, "openssh-client", "iproute2"];
+  const missing = await doctor.missingPackages(names);
+  if (missing.length === 0) return ok(names.join(", "));
+  return byLabUp(`missing: ${missing.join(", ")}`, installCommand(missing), doctor.canBeRoot);
+}
+
+/** What `lab up` does itself where it can be root. */
+async function byLabUp(found: string, fix: string, canBeRoot: () => Promise<boolean>): Promise<Answer> {
+  return (await canBeRoot())
+    ? { status: "warning", found: `${found}; \`lab up\` sees to it`, fix }
+    : { status: "problem", found, fix };
+}
+
+/** The Vagrant that first knew a VirtualBox, from its changelog: another ends with "not supported". */
+const vagrantFor: readonly (readonly [virtualBox: string, vagrant: string])[] = [
+  ["7.2", "2.4.9"],
+  ["7.1", "2.4.2"],
+];
+
+async function vagrant(provider: Provider, { run, canBeRoot }: Patient): Promise<Answer> {
+  if (!providers[provider].state) return ok("not used");
+  const ask = async (program: string) => {
+    const { exitCode, stdout } = await run([program, "--version"], { timeout: 10_000 });
+    return exitCode === 0 ? /\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;
+  };
+  const version = await ask("vagrant");
+  if (version === undefined) return byLabUp("not installed", installCommand(["vagrant"]), canBeRoot);
+  const virtualBox = provider === "virtualbox" ? ((await ask("VBoxManage")) ?? "") : "";
+  const needed = vagrantFor.find(([since]) => isAtLeast(virtualBox, since))?.[1];
+  if (needed === undefined || isAtLeast(version, needed)) return ok(version);
+  return {
+    status: "problem",
+    found: `${version} does not know VirtualBox ${virtualBox}, which Vagrant ${needed} was the first to know`,
+    fix: `Install Vagrant ${needed} or newer from https://developer.hashicorp.com/vagrant/install, or VirtualBox 7.0.`,
+  };
+}
+
+function isAtLeast(version: string, least: string): boolean {
+  return version !== "" && version.localeCompare(least, "en", { numeric: true }) >= 0;
+}
+
+function runs(stack: string, { locks, forgotten }: Traces): Answer {
+  const alive = locks.filter(({ alive }) => alive).map(({ pid }) => pid);
+  if (alive.length)
+    return {
+      status: "problem",
+      found: `in use by process ${alive.join(", ")}`,
+      fix: `Wait until it ends, or end it: kill ${alive.join(" ")}`,
+    };
+  if (forgotten.length)
+    return {
+      status: "warning",
+      found: `an interrupted run left what Pulumi knows nothing of: ${forgotten.join(", ")}`,
+      fix: `scripts/lab down ${stack}`,
+    };
+  return ok(locks.length ? "one was killed; the next one goes on where it ended" : "nobody uses it");
+}
+
+/** What to do where a provider of VMs cannot be used. */
+function remedy(provider: "libvirt" | "virtualbox", problem: string): string {
+  const other = "set k3s-lab:provider to docker";
+  if (/not yours/.test(problem)) return 'sudo usermod -aG kvm "$USER", then log in again';
+  if (/kvm/.test(problem))
+    return `Turn virtualisation on in the firmware, nested virtualisation where this is a VM; or ${other}.`;
+  if (/driver/.test(problem)) return "sudo /sbin/vboxconfig";
+  if (/architecture/.test(problem)) return "Set k3s-lab:provider to docker or libvirt.";
+  return provider === "libvirt"
+    ? installCommand(providers.libvirt.packages)
+    : "Install VirtualBox from https://www.virtualbox.org/wiki/Downloads.";
+}
+
+const ok = (found: string): Answer => ({ status: "ok", found });
+
+/** A message made for a person, whose indented last lines are what to type. */
+function fromText(message: string): Answer {
+  const [, found = message, fix] = /^([\s\S]*?)((?:\n {2}[^\n]*)+)$/.exec(message) ?? [];
+  return { status: "problem", found, ...(fix ? { fix: fix.trim().replaceAll("\n  ", "\n") } : {}) };
+}
+
+/** A LabError is a finding: it was made for the person at the keyboard. */
+async function finding(id: string, title: string, look: () => Promise<Answer>): Promise<Finding> {
+  try {
+    return { id, title, ...(await look()) };
+  } catch (error) {
+    if (!(error instanceof LabError)) throw error;
+    return { id, title, ...fromText(error.message) };
+  }
+}
+
+function once<T>(look: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined;
+  return () => {
+    answer ??= look();
+    return answer;
+  };
+}
+
+/** One line for each finding, and below one that is not well what to do. @param color whether a terminal shows it. */
+export function renderFindings(findings: readonly Finding[], color = false): string {
+  const marks = color
+    ? { ok: "\x1b[32m✔\x1b[39m", warning: "\x1b[33m!\x1b[39m", problem: "\x1b[31m✘\x1b[39m" }
+    : { ok: "ok     ", warning: "warning", problem: "PROBLEM" };
+  const indent = color ? "\n    " : "\n        ";
+  return findings
+    .map(({ status, title, found, fix }) => {
+      const lines = [found, ...(status !== "ok" && fix ? [`next: ${fix}`] : [])].join("\n");
+      return `${marks[status]} ${title}: ${lines.replaceAll("\n", indent)}`;
+    })
+    .join("\n");
+}
+
+/** `2 problems, 1 warning (0.9 s)`. @param ms how long the look took. */
+export function summarizeFindings(findings: readonly Finding[], ms: number): string {
+  const count = (status: Finding["status"]) => {
+    const number = findings.filter((one) => one.status === status).length;
+    return `${number || "no"} ${status}${number === 1 ? "" : "s"}`;
+  };
+  return `${count("problem")}, ${count("warning")} (${(ms / 1000).toFixed(1)} s)`;
+}

@@ -1,0 +1,84 @@
+import { readFile } from "node:fs/promises";
+import { BlockList, isIP } from "node:net";
+import { execa } from "execa";
+import { LabError } from "../errors.ts";
+
+/** Where VirtualBox is told which host-only networks it may make. */
+const networksConf = "/etc/vbox/networks.conf";
+
+/** What VirtualBox allows where that file does not exist. */
+const defaultRange = "192.168.56.0/21";
+
+/**
+ * Why VirtualBox will not make a host-only network, with the line that it misses and the command that adds it; undefined
+ * where it will.
+ *
+ * VirtualBox has the rule since 6.1.28, on every host but Windows and, since 7.0, macOS, whose host-only networks are of
+ * another kind: https://www.virtualbox.org/manual/ch06.html#network_hostonly. Lines of ranges begin with `*`; a file that
+ * is there replaces the default, even an empty one.
+ *
+ * @param network such as 192.168.42.0/24.
+ * @param file the text of /etc/vbox/networks.conf, undefined where it does not exist.
+ * @param version what `VBoxManage --version` prints, such as 7.0.20r163906.
+ * @param platform Default: this computer's.
+ */
+export function networksConfProblem(
+  network: string,
+  file: string | undefined,
+  version: string,
+  platform: NodeJS.Platform = process.platform,
+): string | undefined {
+  if (!hasRule(version, platform)) return undefined;
+  const ranges = file === undefined ? [defaultRange] : rangesOf(file);
+  if (ranges.some((range) => holds(range, network))) return undefined;
+  const add = `| sudo tee -a ${networksConf}`;
+  // The first line of a new file would take the default away from other machines.
+  const command =
+    file === undefined
+      ? `sudo mkdir -p /etc/vbox && printf '* ${defaultRange}\\n* ${network}\\n' ${add}`
+      : `echo '* ${network}' ${add}`;
+  const allowed = ranges.length ? `only ${ranges.join(", ")}` : "no network at all";
+  return `VirtualBox allows ${allowed} for host-only networks, and the lab's is ${network}: ${networksConf} needs the line\n  * ${network}\nAdd it with:\n  ${command}`;
+}
+
+/**
+ * Refuses, before anything is touched, a network that VirtualBox on this computer will not make.
+ * @throws LabError (exit code 2) with the line and the command; nothing where VirtualBox is not installed.
+ */
+export async function refuseUnlessAllowed(network: string): Promise<void> {
+  const problem = await hostOnlyProblem(network);
+  if (problem !== undefined) throw new LabError(problem, { exitCode: 2 });
+}
+
+/** `networksConfProblem` of this computer; undefined where VirtualBox is not installed. */
+export async function hostOnlyProblem(network: string): Promise<string | undefined> {
+  const { failed, stdout } = await execa("VBoxManage", ["--version"], { reject: false, stdin: "ignore" });
+  if (failed) return undefined;
+  const file = await readFile(networksConf, "utf8").catch(() => undefined);
+  // The last line: warnings about the kernel's modules come before it.
+  return networksConfProblem(network, file, stdout.trim().split("\n").at(-1) ?? "");
+}
+
+function hasRule(version: string, platform: NodeJS.Platform): boolean {
+  const [major = 0, minor = 0, patch = 0] = version.split(/\D+/).map(Number);
+  if (platform === "win32" || (platform === "darwin" && major >= 7)) return false;
+  return major > 6 || (major === 6 && (minor > 1 || (minor === 1 && patch >= 28)));
+}
+
+const rangesOf = (file: string): string[] =>
+  file
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line.startsWith("*"))
+    .flatMap((line) => line.slice(1).split(/\s+/))
+    .filter((range) => isIP(range.split("/")[0] ?? "") !== 0);
+
+/** Whether every address of a network is inside a range; one of another family never is. */
+function holds(range: string, network: string): boolean {
+  const [rangeBase = "", rangeBits = "32"] = range.split("/");
+  const [base = "", bits = "32"] = network.split("/");
+  if (isIP(rangeBase) !== 4 || Number(rangeBits) > Number(bits)) return false;
+  const list = new BlockList();
+  list.addSubnet(rangeBase, Number(rangeBits));
+  return list.check(base);
+}
