@@ -23,7 +23,11 @@ export interface Fleet {
   on(host: string, ...command: string[]): Promise<string>;
   /** A host's public key, as `ssh.hostKey` takes it. */
   hostKey(host: string): Promise<string>;
-  docker(...args: string[]): Promise<string>;
+  /** Switches a host off, as a power cut does, and on again. */
+  stop(host: string): Promise<void>;
+  start(host: string): Promise<void>;
+  /** Gives a host a new system: what was on it is gone, and its host key is another. */
+  reinstall(host: string): Promise<void>;
   /** Node and unit states of every host, for a test that fails. */
   evidence(): Promise<string>;
   /** Ends what was started, the lab's own Docker daemon where it is the last in it. */
@@ -51,6 +55,22 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     await rm(folder, { recursive: true, force: true });
     if (!asked && host && (await docker("ps", "--quiet")) === "") await stopDocker(progress);
   };
+  const answers = (name: string) =>
+    pWaitFor(async () => (await on(name, "systemctl", "is-active", "ssh").catch(() => "")) === "active", {
+      interval: 200,
+      timeout: 60_000,
+    });
+  const boot = async (name: string) => {
+    await docker(
+      ...["run", "--detach", "--name", container(name), "--hostname", `${name}.lan`, "--label", network],
+      ...["--network", network, "--ip", address(name), "--privileged", "--cgroupns=private"],
+      ...["--tmpfs", "/run", "--tmpfs", "/tmp:exec"],
+      ...["/var/lib/rancher", "/var/lib/kubelet"].flatMap((folder) => ["--volume", folder]),
+      ...["pi", "guest"].flatMap((user) => ["--volume", `${key}.pub:/home/${user}/.ssh/authorized_keys:ro`]),
+      network,
+    );
+    await answers(name);
+  };
   try {
     await clear();
     await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", key]);
@@ -60,36 +80,7 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     await buildImage(base, folder, progress, docker);
     await execa("ip", ["route", "add", ...route]);
     await docker("network", "create", "--subnet", `${subnet}.0/24`, network);
-    await Promise.all(
-      names.map(async (name) => {
-        await docker(
-          ...["run", "--detach", "--name", container(name), "--hostname", `${name}.lan`, "--label", network],
-          ...["--network", network, "--ip", address(name), "--privileged", "--cgroupns=private"],
-          ...[
-            "--tmpfs",
-            "/run",
-            "--tmpfs",
-            "/tmp:exec",
-            "--volume",
-            "/var/lib/rancher",
-            "--volume",
-            "/var/lib/kubelet",
-          ],
-          ...["pi", "guest"].flatMap((user) => [
-            "--volume",
-            `${key}.pub:/home/${user}/.ssh/authorized_keys:ro`,
-          ]),
-          network,
-        );
-        await pWaitFor(
-          async () => (await on(name, "systemctl", "is-active", "ssh").catch(() => "")) === "active",
-          {
-            interval: 200,
-            timeout: 60_000,
-          },
-        );
-      }),
-    );
+    await Promise.all(names.map(boot));
   } catch (error) {
     await remove();
     throw error;
@@ -100,7 +91,17 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     on,
     hostKey: async (name) =>
       (await on(name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")).split(" ").slice(0, 2).join(" "),
-    docker,
+    stop: async (name) => {
+      await docker("kill", container(name));
+    },
+    start: async (name) => {
+      await docker("start", container(name));
+      await answers(name);
+    },
+    reinstall: async (name) => {
+      await docker("rm", "--force", "--volumes", container(name));
+      await boot(name);
+    },
     evidence: async () => {
       const asked = names.map(async (name) => {
         const said = on(name, "journalctl", "--no-pager", "--lines", "20", "--unit", "k3s*");

@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import pWaitFor from "p-wait-for";
+import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
+import { ask } from "../e2e/host.ts";
+import { type Fleet, startFleet } from "./fleet.ts";
+
+// Machines that are there already: three servers and three agents, reached by ssh. The tests build on each other.
+
+let fleet: Fleet;
+let checkout: Checkout;
+/** What each host held before the lab came. */
+let heldBefore: readonly string[];
+
+const servers = ["s1", "s2", "s3"];
+const agents = ["a1", "a2", "a3"];
+const names = [...servers, ...agents];
+const stack = "cluster-hosts";
+const stacks = [stack, "apps-hosts"];
+
+async function succeeded(outcome: Outcome): Promise<Outcome> {
+  if (outcome.exitCode === 0) return outcome;
+  const said = outcome.all.split("\n").slice(-60).join("\n");
+  return assert.fail(
+    `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await fleet.evidence()}`,
+  );
+}
+
+/** Writes the stack file; `own` adds to what it says of one machine. */
+async function writeStackFile(own: Readonly<Record<string, string>>, agentArgs = "[]"): Promise<void> {
+  const machines = names.map((name) => {
+    const role = servers.includes(name) ? "server" : "agent";
+    const more = own[name] === undefined ? "" : `, ${own[name]}`;
+    return `    - {name: ${name}, role: ${role}, ip: ${fleet.address(name)}${more}}`;
+  });
+  // Kubernetes gives a node that is lost five minutes before its pods go elsewhere; tests have no such time.
+  const patience = ["not-ready", "unreachable"].map(
+    (state) => `--kube-apiserver-arg=default-${state}-toleration-seconds=10`,
+  );
+  await writeFile(
+    join(checkout.directory, `Pulumi.${stack}.yaml`),
+    [
+      "config:",
+      "  k3s-lab:provider: hosts",
+      `  k3s-lab:ssh: {user: pi, key: ${fleet.key}}`,
+      "  k3s-lab:machines:",
+      ...machines,
+      `  k3s-lab:k3s: {serverArgs: [${["--write-kubeconfig-mode=644", ...patience].join(", ")}], agentArgs: ${agentArgs}}`,
+      "",
+    ].join("\n"),
+  );
+}
+
+/** The hosts as they are meant: one's key is pinned, one is reached through another, one names its interface. */
+const wanted = async () => ({
+  a1: `ssh: {hostKey: "${await fleet.hostKey("a1")}"}`,
+  a2: `ssh: {jump: "pi@${fleet.address("a3")}"}`,
+  s2: "interface: eth0",
+});
+
+/** Files outside of what logs and package managers write, processes, and firewall rules of a host. */
+const held = (): Promise<string[]> =>
+  Promise.all(
+    names.map((name) =>
+      fleet.on(
+        name,
+        "sh",
+        "-c",
+        "find / -xdev -path /var/log -prune -o -path /var/lib/systemd -prune -o -path /tmp -prune -o -print | sort; ls /var/lib/rancher /var/lib/kubelet; systemctl list-units --all --plain 'k3s*'; iptables-save | grep -c KUBE-SVC; ip -brief link",
+      ),
+    ),
+  );
+
+const kubectl = async (...args: string[]): Promise<string> => {
+  const kubeconfig = `${checkout.directory}/.lab/${stack}/kubeconfig`;
+  return (await succeeded(await checkout.run("kubectl", "--kubeconfig", kubeconfig, ...args))).stdout;
+};
+const nodeNames = async (...args: string[]): Promise<string[]> =>
+  (await kubectl(...args, "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).split(" ").sort();
+
+describe("machines that are there already", { concurrency: false }, () => {
+  before(async () => {
+    fleet = await startFleet(names, console.log);
+    checkout = await copyCheckout();
+    await writeFile(
+      join(checkout.directory, "Pulumi.apps-hosts.yaml"),
+      [
+        "config:",
+        `  k3s-lab:cluster: {stack: ${stack}}`,
+        "  k3s-lab:apps:",
+        "    - {name: app1, host: app1.com}",
+        "    - {name: app2, host: app2.com, replicas: 3}",
+        "    - {name: app3}",
+        "",
+      ].join("\n"),
+    );
+    heldBefore = await held();
+  });
+  after(async () => {
+    await checkout.lab("down", ...stacks);
+    await checkout.remove();
+    await fleet.remove();
+  });
+
+  test("every fault of a host is one clear error, and nothing is installed on any", async () => {
+    await fleet.on("a2", "sh", "-c", "echo theirs >/usr/local/bin/k3s");
+    await writeStackFile({
+      s1: 'ssh: {address: "192.168.45.250"}',
+      s2: `ssh: {key: ${checkout.directory}/README.md}`,
+      s3: `ssh: {hostKey: "${await fleet.hostKey("a1")}"}`,
+      a1: "ssh: {user: guest}",
+      a3: "interface: eth9",
+    });
+    const { exitCode, all } = await checkout.lab("up", stack);
+    assert.equal(exitCode, 1, all);
+    for (const fault of [
+      /the host s1 \(pi@192\.168\.45\.250 port 22\): it cannot be reached: .*No route to host/,
+      /the host s2 .*: it does not let you in with this key: add the public key/,
+      /the host s3 .*: its host key is not the one that is expected: .*ssh\.hostKey/,
+      /the host a1 \(guest@.*: guest may not use sudo without a password; allow it there: echo 'guest ALL=/,
+      /the host a2 .*: K3s of another cluster is installed there; take it away first/,
+      /the host a3 .*: 192\.168\.45\.15 is on eth0, not on eth9; set the machine's `interface`/,
+    ])
+      assert.match(all, fault);
+    await fleet.on("a2", "rm", "/usr/local/bin/k3s");
+    assert.deepEqual(await held(), heldBefore);
+  });
+
+  test("three servers and three agents come up side by side, and are verified", async () => {
+    await writeStackFile(await wanted());
+    const up = await succeeded(await checkout.lab("up", ...stacks));
+    console.log(`six hosts and three apps after ${up.seconds.toFixed(0)} s`);
+    assert.match(up.stdout, /s1 +server +192\.168\.45\.10 +host key SHA256:\S+/);
+    assert.match(up.stdout, /a1 +agent +192\.168\.45\.13 +host key as in the stack file/);
+    assert.deepEqual(await nodeNames(), [...names].sort());
+  });
+
+  test("the servers keep the cluster in etcd, and flannel goes over the interface with the address", async () => {
+    const etcd = await kubectl(
+      ...["get", "nodes", "--selector=node-role.kubernetes.io/etcd=true"],
+      "--output=jsonpath={.items[*].metadata.name}",
+    );
+    assert.deepEqual(etcd.split(" ").sort(), servers);
+    assert.match(await fleet.on("a1", "systemctl", "cat", "k3s-agent"), /'--flannel-iface=eth0'/);
+  });
+
+  test("the apps answer by host name through a server and an agent", async () => {
+    for (const address of [fleet.address("s3"), fleet.address("a3")]) {
+      assert.equal((await ask(address, "app1.com")).app, "app1");
+      assert.equal((await ask(address, "app2.com")).app, "app2");
+      assert.equal((await ask(address, "anything.else")).app, "app3");
+    }
+  });
+
+  test("a preview shows no change; flags change in place", async () => {
+    const preview = (...options: string[]) =>
+      checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
+    await succeeded(await preview("--expect-no-changes"));
+    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
+    const { all } = await succeeded(await preview());
+    assert.match(all, /~ 3 to update/);
+    assert.doesNotMatch(all, /to (create|delete|replace)/);
+    await succeeded(await checkout.lab("up", ...stacks));
+    assert.equal(await kubectl("get", "node", "a2", "--output=jsonpath={.status.capacity.pods}"), "77");
+  });
+
+  test("another provider shows as a replacement of every machine", async () => {
+    await writeFile(
+      join(checkout.directory, `Pulumi.${stack}.yaml`),
+      [
+        "config:",
+        "  k3s-lab:provider: docker",
+        "  k3s-lab:network: 192.168.45.0/24",
+        "  k3s-lab:machines:",
+        ...names.map(
+          (name) =>
+            `    - {name: ${name}, role: ${servers.includes(name) ? "server" : "agent"}, ip: ${fleet.address(name)}}`,
+        ),
+        "",
+      ].join("\n"),
+    );
+    const { all } = await succeeded(
+      await checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive"),
+    );
+    for (const name of names) assert.match(all, new RegExp(`command:local:Command ${name} replace`));
+    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
+  });
+
+  test("the loss of the first server: the API and the apps go on, `lab verify` names it, and it comes back", async () => {
+    await fleet.stop("s1");
+    const nodes = await kubectl("--context", `k3s-lab-${stack}-2`, "get", "nodes", "--no-headers");
+    assert.equal(nodes.split("\n").length, names.length);
+    await pWaitFor(
+      async () => {
+        const apps = await Promise.all(
+          ["app1.com", "app2.com", "x.y"].map((host) =>
+            ask(fleet.address("s2"), host).catch(() => undefined),
+          ),
+        );
+        return apps.every((answer) => answer !== undefined);
+      },
+      { interval: 1000, timeout: 180_000 },
+    );
+    const verified = await checkout.lab("verify", stack, "--json");
+    assert.equal(verified.exitCode, 1);
+    const failed = (JSON.parse(verified.stdout) as { checks: { id: string; ok: boolean }[] }).checks
+      .filter(({ ok }) => !ok)
+      .map(({ id }) => id);
+    assert.ok(failed.includes(`${stack}/s1/interface`), failed.join(" "));
+    assert.deepEqual(
+      failed.filter((id) => /\/(s2|s3|a1|a2|a3)\//.test(id)),
+      [],
+    );
+    await fleet.start("s1");
+    await succeeded(await checkout.lab("verify", ...stacks, "--wait", "240"));
+  });
+
+  test("a host that was installed anew is refused until its key is accepted, then joins the cluster that is there", async () => {
+    await fleet.reinstall("s1");
+    const refused = await checkout.lab("up", ...stacks);
+    assert.equal(refused.exitCode, 1);
+    assert.match(
+      refused.all,
+      /the host s1 .*: its host key is not the one that is expected: .*remove (\S+\/known_hosts)/,
+    );
+    await rm(join(checkout.directory, ".lab", "ssh", `s1.${stack}`, "known_hosts"));
+    await succeeded(await checkout.lab("up", ...stacks));
+    assert.deepEqual(await nodeNames(), [...names].sort());
+    // Two clusters would each have a node of their own.
+    assert.deepEqual(await nodeNames("--context", `k3s-lab-${stack}-3`), [...names].sort());
+  });
+
+  test("`lab down` leaves the hosts as they were", async () => {
+    await succeeded(await checkout.lab("down", ...stacks));
+    assert.deepEqual(await held(), heldBefore);
+  });
+});
