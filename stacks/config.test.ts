@@ -74,6 +74,34 @@ test("the apps on k3d are the same three in two namespaces", async () => {
   );
 });
 
+test("hosts take what is said for all and add their own; networks may be any", () => {
+  const config = parseConfig(
+    "cluster",
+    {
+      provider: "hosts",
+      ssh: { user: "pi", key: "~/.ssh/pi" },
+      machines: [
+        { ...server, ip: "10.0.0.5" },
+        { ...agent, ip: "172.16.0.9", interface: "ens4", ssh: { user: "admin", address: "agent.example" } },
+      ],
+    },
+    "FILE",
+  );
+  assert.deepEqual(config.machines, [
+    { ...server, ip: "10.0.0.5", ssh: { user: "pi", key: "~/.ssh/pi" } },
+    {
+      ...{ ...agent, ip: "172.16.0.9", interface: "ens4" },
+      ssh: { user: "admin", key: "~/.ssh/pi", address: "agent.example" },
+    },
+  ]);
+});
+
+test("an odd number of servers is accepted", () => {
+  const machines = [1, 2, 3].map((n) => ({ ...server, name: `s${n}`, ip: `192.168.42.11${n}` }));
+  assert.equal(parseConfig("cluster", { machines }, "FILE").machines.length, 3);
+});
+
+const hosts = { provider: "hosts", ssh: { user: "pi" }, machines: [server] };
 const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   [
     "a wrong address",
@@ -114,6 +142,43 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   ],
   ["no machines", { machines: [] }, /machines: \[\] .*at least one machine/],
   ["two servers", { machines: [server, { ...agent, role: "server" }] }, /found 2/],
+  [
+    "cpus of a host",
+    { ...hosts, machines: [{ ...server, cpus: 2 }] },
+    /machines\[0\]\.cpus: 2 .*a host has what it has/,
+  ],
+  [
+    "a host without a user",
+    { provider: "hosts", machines: [server] },
+    /machines\[0\]\.ssh\.user: is missing; .*sudo without a password/,
+  ],
+  [
+    "ssh of a machine that is made here",
+    { machines: [{ ...server, ssh: { user: "pi" } }] },
+    /machines\[0\]\.ssh: .*unless k3s-lab:provider is hosts/,
+  ],
+  ["ssh for all where machines are made here", { ...hosts, provider: "docker" }, /k3s-lab:ssh: .*unless/],
+  [
+    "a host key that is none",
+    { ...hosts, machines: [{ ...server, ssh: { hostKey: "SHA256:abc" } }] },
+    /ssh\.hostKey: "SHA256:abc" .*public host key/,
+  ],
+  [
+    "two hosts to go through",
+    { ...hosts, machines: [{ ...server, ssh: { jump: "a,b" } }] },
+    /ssh\.jump: "a,b" .*one host to go through/,
+  ],
+  [
+    "an address with options in it",
+    { ...hosts, machines: [{ ...server, ssh: { address: "-oX" } }] },
+    /ssh\.address/,
+  ],
+  ["an interface that is none", { machines: [{ ...server, interface: "eth 1" }] }, /interface: "eth 1"/],
+  [
+    "a misspelt key of ssh",
+    { ...hosts, ssh: { user: "pi", prot: 22 } },
+    /k3s-lab:ssh\.prot: unknown key; did you mean "port"\?/,
+  ],
   ["too little memory", { machines: [{ ...server, memory: 128 }] }, /memory: 128 .*at least 512/],
   ["half a CPU", { machines: [{ ...server, cpus: 0.5 }] }, /cpus: 0\.5 .*whole number/],
   [

@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { execa } from "execa";
+import type { Provider } from "./provider.ts";
+import { sshConfig } from "./ssh-config.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "ssh-config-"));
+after(() => rm(folder, { recursive: true }));
+
+const machine = { name: "pi", ip: "10.0.0.5" };
+const hostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ6t2lH0kKzUq3mO4f5b3cZ7gG8sT1nW0cP9vQ2rXyZa";
+
+/** What ssh itself makes of the configuration, of some options. */
+async function understood(text: string, host: string, ...options: string[]) {
+  const file = join(folder, "config");
+  await writeFile(file, text);
+  const { stdout } = await execa("ssh", ["-G", "-F", file, host], { env: { K3S_LAB_ROOT: "/lab" } });
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: ssh's own placeholder, which -G leaves in some options
+  const lines = stdout
+    .replaceAll("${K3S_LAB_ROOT}", "/lab")
+    .split("\n")
+    .map((line) => line.split(/ (.*)/) as [string, string]);
+  return Object.fromEntries(lines.filter(([name]) => options.includes(name)));
+}
+
+for (const [provider, key] of [
+  ["docker", "ssh/id_ed25519"],
+  ["libvirt", "cluster/vagrant/machines/pi/libvirt/private_key"],
+  ["virtualbox", "cluster/vagrant/machines/pi/virtualbox/private_key"],
+] satisfies [Provider, string][])
+  test(`a machine of ${provider} is reached at its address, with the key that it was given`, async () => {
+    const found = await understood(
+      sshConfig("cluster", machine, provider),
+      "pi.cluster",
+      ...["hostname", "user", "identityfile", "identitiesonly", "batchmode", "stricthostkeychecking"],
+      ...["hostkeyalias", "userknownhostsfile"],
+    );
+    assert.deepEqual(found, {
+      hostname: "10.0.0.5",
+      user: "vagrant",
+      identityfile: `/lab/.lab/${key}`,
+      identitiesonly: "yes",
+      batchmode: "yes",
+      stricthostkeychecking: "accept-new",
+      hostkeyalias: "pi.cluster",
+      userknownhostsfile: "/lab/.lab/ssh/pi.cluster/known_hosts",
+    });
+  });
+
+test("a host is reached as the stack file says", async () => {
+  const ssh = { user: "me", address: "pi.example", port: 2222, key: "~/.ssh/pi" };
+  const options = ["hostname", "port", "user", "identityfile", "proxyjump"];
+  assert.deepEqual(
+    await understood(sshConfig("cluster", { ...machine, ssh }, "hosts"), "pi.cluster", ...options),
+    {
+      hostname: "pi.example",
+      port: "2222",
+      user: "me",
+      identityfile: "~/.ssh/pi",
+    },
+  );
+});
+
+test("a host behind another is reached through it, by the same user unless it says another", async () => {
+  const config = (jump: string) =>
+    sshConfig("cluster", { ...machine, ssh: { user: "me", key: "/keys/pi", jump } }, "hosts");
+  const options = ["hostname", "port", "user", "identityfile", "proxyjump"];
+  const host = await understood(config("gate.example"), "pi.cluster", ...options);
+  assert.equal(host.proxyjump, "jump.pi.cluster");
+  assert.equal(host.hostname, "10.0.0.5");
+  assert.deepEqual(await understood(config("gate.example"), "jump.pi.cluster", ...options), {
+    hostname: "gate.example",
+    port: "22",
+    user: "me",
+    identityfile: "/keys/pi",
+  });
+  const other = await understood(config("you@gate.example:2200"), "jump.pi.cluster", ...options);
+  assert.deepEqual([other.user, other.port], ["you", "2200"]);
+});
+
+test("a host key that the stack file gives is the only one that is taken", async () => {
+  const found = await understood(
+    sshConfig("cluster", { ...machine, ssh: { user: "me", hostKey } }, "hosts"),
+    "pi.cluster",
+    ...["stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile", "knownhostscommand"],
+  );
+  assert.deepEqual(found, {
+    stricthostkeychecking: "true",
+    userknownhostsfile: "/dev/null",
+    globalknownhostsfile: "/dev/null",
+    knownhostscommand: `/bin/echo pi.cluster ${hostKey}`,
+  });
+});
+
+test("a key in the checkout is found from anywhere", async () => {
+  const text = sshConfig("cluster", { ...machine, ssh: { user: "me", key: "keys/pi" } }, "hosts");
+  assert.equal((await understood(text, "pi.cluster", "identityfile")).identityfile, "/lab/keys/pi");
+});
