@@ -18,9 +18,8 @@ async function understood(text: string, host: string, ...options: string[]) {
   const file = join(folder, "config");
   await writeFile(file, text);
   const { stdout } = await execa("ssh", ["-G", "-F", file, host], { env: { K3S_LAB_ROOT: "/lab" } });
-  // biome-ignore lint/suspicious/noTemplateCurlyInString: ssh's own placeholder, which -G leaves in some options
   const lines = stdout
-    .replaceAll("${K3S_LAB_ROOT}", "/lab")
+    .replaceAll(/\$\{K3S_LAB_ROOT\}/g, "/lab")
     .split("\n")
     .map((line) => line.split(/ (.*)/) as [string, string]);
   return Object.fromEntries(lines.filter(([name]) => options.includes(name)));
