@@ -11,6 +11,7 @@ import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { unpackedPackages } from "../toolchain/images/debian.ts";
 import { systemManifests } from "../toolchain/images/index.ts";
 import { installTools } from "../toolchain/install.ts";
+import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
 
 /** A file of a bundle: text, or the file on this computer that holds it. */
@@ -36,16 +37,11 @@ const runtimePrograms = [
  * K3s, its installer, its images and all else that a machine needs which can download nothing.
  *
  * @param architecture as `uname -m` says it on the machine.
- * @throws LabError where that is to be had for this computer's architecture only.
+ * @throws LabError where K3s is not to be had for it: another architecture than this computer's takes the release.
  */
 export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
-  const own = { x64: "x86_64", arm64: "aarch64" }[process.arch as string];
-  if (architecture !== own)
-    throw new LabError(
-      `K3s for ${architecture} cannot be made on this computer, which is ${own}: run the lab on a computer of that kind.`,
-    );
   const report = (tool: string, line: string) => progress(`${tool}: ${line}`);
-  const tools = await installTools(["k3s"], { progress: report });
+  const tools = await installTools(["k3s"], { progress: report, ...platformFor(architecture) });
   const released = tools.k3s.way === "release";
   const all = released ? tools : { ...tools, ...(await installTools(imageTools, { progress: report })) };
   const file = toolFile(all);
@@ -79,21 +75,45 @@ export async function k3sBundle(architecture: string, progress: Progress): Promi
   return { id, entries: { ...entries, bundle: { text: id } } };
 }
 
+/** What `installTools` is told of a machine's architecture: nothing where it is this computer's own. */
+export function platformFor(
+  architecture: string,
+  own: string = process.arch,
+): { readonly platform?: Platform; readonly way?: "release" } {
+  const names: Readonly<Record<string, readonly [arch: string, platform: Platform]>> = {
+    x86_64: ["x64", "linux-amd64"],
+    aarch64: ["arm64", "linux-arm64"],
+  };
+  const [arch, platform] = names[architecture] ?? [];
+  if (platform === undefined)
+    throw new LabError(
+      `K3s is not to be had for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
+    );
+  // The images of a K3s that is built here hold this computer's libraries: for another kind only the release will do.
+  return arch === own ? {} : { platform, way: "release" };
+}
+
 /** Writes a bundle as a tar archive, its files in order: what was not sent whole lacks its last one. */
 export async function writeBundle({ entries }: Bundle, to: Writable): Promise<void> {
   const archive = pack();
   const sent = pipeline(archive, to);
-  for (const [name, entry] of Object.entries(entries)) {
-    const mode = entry.executable ? 0o755 : 0o644;
-    if ("text" in entry) archive.entry({ name, mode }, entry.text);
-    else {
-      const { size } = await stat(entry.source);
-      await pipeline(
-        createReadStream(entry.source, { highWaterMark: 1 << 20 }),
-        archive.entry({ name, mode, size }),
-      );
+  const add = async () => {
+    for (const [name, entry] of Object.entries(entries)) {
+      const mode = entry.executable ? 0o755 : 0o644;
+      if ("text" in entry) archive.entry({ name, mode }, entry.text);
+      else {
+        const { size } = await stat(entry.source);
+        const file = createReadStream(entry.source, { highWaterMark: 1 << 20 });
+        await pipeline(file, archive.entry({ name, mode, size }));
+      }
     }
-  }
-  archive.finalize();
-  await sent;
+    archive.finalize();
+  };
+  await Promise.all([
+    sent,
+    add().catch((cause: Error) => {
+      archive.destroy(cause);
+      throw cause;
+    }),
+  ]);
 }

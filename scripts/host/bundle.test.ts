@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { buffer } from "node:stream/consumers";
+import { after, test } from "node:test";
+import { extract } from "tar-stream";
+import { LabError } from "../errors.ts";
+import { platformFor, writeBundle } from "./bundle.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "bundle-"));
+after(() => rm(folder, { recursive: true }));
+
+test("an archive holds the files in order, the name of the whole last", async () => {
+  const k3s = join(folder, "k3s");
+  await writeFile(k3s, "K3s itself");
+  const stream = new PassThrough();
+  const read = buffer(stream);
+  await writeBundle(
+    {
+      id: "k3s-1",
+      entries: {
+        k3s: { source: k3s, executable: true },
+        offline: { text: "" },
+        "manifests/a.yaml": { text: "kind: A" },
+        bundle: { text: "k3s-1" },
+      },
+    },
+    stream,
+  );
+  const found: [string, number | undefined, string][] = [];
+  const reader = extract();
+  reader.end(await read);
+  for await (const entry of reader)
+    found.push([entry.header.name, entry.header.mode, String(await buffer(entry))]);
+  assert.deepEqual(found, [
+    ["k3s", 0o755, "K3s itself"],
+    ["offline", 0o644, ""],
+    ["manifests/a.yaml", 0o644, "kind: A"],
+    ["bundle", 0o644, "k3s-1"],
+  ]);
+});
+
+test("a file that is missing is an error, and the archive does not end as if it were whole", async () => {
+  const stream = new PassThrough();
+  const read = buffer(stream).catch((error: Error) => error);
+  await assert.rejects(
+    writeBundle(
+      { id: "k3s-1", entries: { k3s: { source: join(folder, "none") }, bundle: { text: "k3s-1" } } },
+      stream,
+    ),
+    { code: "ENOENT" },
+  );
+  stream.destroy();
+  assert.doesNotMatch(String(await read), /k3s-1/);
+});
+
+test("a machine of this computer's kind gets what is here, another the release, and a third kind an error", () => {
+  assert.deepEqual(platformFor("x86_64", "x64"), {});
+  assert.deepEqual(platformFor("aarch64", "arm64"), {});
+  assert.deepEqual(platformFor("aarch64", "x64"), { platform: "linux-arm64", way: "release" });
+  assert.deepEqual(platformFor("x86_64", "arm64"), { platform: "linux-amd64", way: "release" });
+  assert.throws(
+    () => platformFor("armv7l", "x64"),
+    (error) => error instanceof LabError && /armv7l: it is for x86_64 and aarch64/.test(error.message),
+  );
+});
