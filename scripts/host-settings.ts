@@ -10,6 +10,10 @@ export interface HostSettings {
   readonly dockerHost?: string;
   /** Tag of the image that machines of the `docker` provider are made from. */
   readonly machineImage?: string;
+  /** The Vagrant box that machines of the `libvirt` provider are made from. */
+  readonly box?: { readonly name: string; readonly version: string };
+  /** How libvirt runs machines: `kvm`, or `qemu`, which emulates the processor. */
+  readonly libvirtDriver?: string;
   /** Image of k3d's nodes, where it was built here. */
   readonly k3dImage?: string;
   /** Image of k3d's helper container, where it was built here. */

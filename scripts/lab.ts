@@ -14,10 +14,13 @@ import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.
 import { LabError } from "./errors.ts";
 import * as docker from "./host/docker.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
+import { kvmProblem } from "./host/kvm.ts";
+import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "./host/routes.ts";
 import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
+import { prepareVirtualMachines } from "./host/virtual-machines.ts";
 import { type HostSettings, readHostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
@@ -25,8 +28,7 @@ import { type Changes, hasResources, runStack } from "./pulumi.ts";
 import { runSteps, type Step } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
 import { isSettled, noteSettled } from "./settled.ts";
-import { imageTools, systemArchive, toolFile } from "./system-archive.ts";
-import { systemManifests } from "./toolchain/images/index.ts";
+import { imageTools, machineContent, toolFile } from "./system-archive.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { verify } from "./verify/index.ts";
 import { renderLines, summarize } from "./verify/report.ts";
@@ -93,7 +95,11 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     settings.set({ provider: choice.provider });
     isDocker ||= choice.provider === "docker";
     await addBlackholeRoutes(network);
-    return choice;
+    if (choice.provider !== "libvirt") return choice;
+    const kvm = (await kvmProblem()) === undefined;
+    settings.set({ libvirtDriver: kvm ? "kvm" : "qemu" });
+    const slow = "no KVM here: QEMU emulates the processor, expect ten times slower";
+    return kvm ? choice : { ...choice, reason: slow };
   };
   const providerStep: Step = {
     title: "Provider",
@@ -123,22 +129,14 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
       if (!k3s) throw new Error("unreachable: K3s was installed");
       const released = k3s.way === "release";
       settings.set({ k3sVersion: k3s.version });
+      const content = () => machineContent(k3s, toolFile(tools), progress);
       if (isDocker || (k3d.length && !released)) {
-        const file = toolFile(tools);
         base ??= await ensureBaseImage(progress);
-        const machineImage = await ensureMachineImage(
-          base,
-          {
-            k3s: file("k3s", "k3s"),
-            installScript: file("k3s", "install.sh"),
-            ...(released ? {} : { flannel: file("flannel", "flannel") }),
-            images: await systemArchive(k3s, file, progress),
-            manifests: released ? [] : await systemManifests(),
-          },
-          progress,
-        );
-        settings.set({ machineImage });
+        settings.set({ machineImage: await ensureMachineImage(base, await content(), progress) });
       }
+      for (const [, config] of machines)
+        if ((await chooseProvider(config.provider)).provider === "libvirt")
+          settings.set({ box: await prepareVirtualMachines(config, content, released, progress) });
       if (k3d.length) {
         const files = k3d.map(([, file]) => file);
         const registry = files.some(({ registries }) => registries?.create);
@@ -150,7 +148,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
         );
       }
       await settings.save();
-      return settings.values.k3dImage ?? settings.values.machineImage;
+      return settings.values.k3dImage ?? settings.values.box?.name ?? settings.values.machineImage;
     },
   };
   await runSteps([
@@ -257,10 +255,11 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
   const destroy = (stack: string): Step => ({
     title: `Stack ${stack}`,
     run: async (progress) => {
+      if (settings.values.provider === "libvirt" && (await isMade(stack))) await resumeLibvirt(progress);
       const changes = await runStack("destroy", stack, labVariables(settings.values), progress, { signal });
       const config = machines.find(([name]) => name === stack)?.[1];
-      if (config && config.provider !== "hosts" && settings.values.provider === "docker")
-        await sweep(stack, "vagrant/machine.sh", {});
+      if (config && config.provider !== "hosts" && settings.values.provider)
+        await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: settings.values.provider });
       for (const [name, { metadata }] of k3d)
         if (name === stack) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: metadata.name });
       return describeChanges(changes);
@@ -277,6 +276,8 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
           const folders = await readdir(labDir);
           if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
+            if ((await hasLibvirt()) && (await stopLibvirt(progress)))
+              return "libvirt goes on: machines of others run in it";
             if (await docker.hasContainers()) return "Docker goes on: containers of others run in it";
             await docker.stopDocker(progress);
           }

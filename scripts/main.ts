@@ -10,6 +10,7 @@ const verbs: Record<string, string> = {
   env: "print what a shell needs for plain pulumi, vagrant and kubectl",
   image: "write an image that the lab built, as an archive, to standard output",
   bundle: "write what a machine needs that carries no K3s, as an archive, to standard output",
+  box: "build the Vagrant box of libvirt's machines",
   tools: "show, install and check the tools that the stacks need",
   test: "run the tests",
   bench: "time the lab against the same steps by hand",

@@ -1,5 +1,6 @@
+import type { MachineContent } from "./host/machine-image.ts";
 import type { Progress } from "./progress.ts";
-import { systemImages } from "./toolchain/images/index.ts";
+import { systemImages, systemManifests } from "./toolchain/images/index.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 
 /** What K3s's own images, and flannel, are made of where K3s does not bring them. */
@@ -39,4 +40,20 @@ export async function systemArchive(k3s: InstalledTool, file: ToolFile, progress
     { progress },
   );
   return path;
+}
+
+/** What machines carry of K3s. A K3s that was built here brings neither flannel nor images: they were built too. */
+export async function machineContent(
+  k3s: InstalledTool,
+  file: ToolFile,
+  progress: Progress,
+): Promise<MachineContent> {
+  const released = k3s.way === "release";
+  return {
+    k3s: file("k3s", "k3s"),
+    installScript: file("k3s", "install.sh"),
+    ...(released ? {} : { flannel: file("flannel", "flannel") }),
+    images: await systemArchive(k3s, file, progress),
+    manifests: released ? [] : await systemManifests(),
+  };
 }

@@ -123,6 +123,16 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     { machines: [{ ...server, ip: "10.0.0.5" }] },
     /ip: "10\.0\.0\.5" .*inside 192\.168\.42\.0\/24/,
   ],
+  [
+    "a box behind a URL whose content nobody vouches for",
+    { machines: [server], box: { name: "my/box", version: "1.0.0", url: "https://example.org/a.box" } },
+    /k3s-lab:box: .*url and sha256 together/,
+  ],
+  [
+    "a box's checksum that is none",
+    { machines: [server], box: { name: "my/box", version: "1.0.0", url: "file:///a.box", sha256: "abc" } },
+    /k3s-lab:box\.sha256: "abc" .*64 hexadecimal digits/,
+  ],
   ["the host's own address", { machines: [{ ...server, ip: "192.168.42.1" }] }, /ip: "192\.168\.42\.1"/],
   ["the broadcast address", { machines: [{ ...server, ip: "192.168.42.255" }] }, /ip: "192\.168\.42\.255"/],
   [

@@ -118,6 +118,29 @@ export type Machine = Pick<z.output<typeof machine>, "name" | "role" | "ip" | "i
   readonly ssh?: HostSsh;
 };
 
+const box = z
+  .strictObject({
+    /** Its name in Vagrant. */
+    name: z.string().regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12"),
+    version: z.string().regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12"),
+    /** Where it lies. Default: Vagrant's public catalog knows, and its checksum too. */
+    url: z
+      .string()
+      .regex(
+        /^(https?|file):\/\/\S+$/,
+        "a URL such as https://example.org/machine.box or file:///srv/machine.box",
+      )
+      .optional(),
+    /** Of the file behind `url`, which needs one. */
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
+      .optional(),
+  })
+  .refine(({ url, sha256 }) => (url === undefined) === (sha256 === undefined), {
+    error: "url and sha256 together, or neither",
+  });
+
 const clusterSchema = z
   .strictObject({
     /** `hosts`: machines that are there already, reached by ssh. Default: auto, the best that works on this computer. */
@@ -127,6 +150,8 @@ const clusterSchema = z
     /** What is the same for every host. Default: nothing. */
     ssh: ssh.optional(),
     machines: z.array(machine).min(1, "at least one machine"),
+    /** The Vagrant box of libvirt's machines. Default: one that is built here, else a public one. */
+    box: box.optional(),
     k3s: z
       .strictObject({
         /** A K3s release. Default: the one in the tool table. */

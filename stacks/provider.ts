@@ -41,7 +41,17 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
     key: labKey,
   },
   libvirt: {
-    packages: ["vagrant", "vagrant-libvirt"],
+    packages: [
+      ...[
+        "vagrant",
+        "vagrant-libvirt",
+        "libvirt-daemon-system",
+        "libvirt-clients",
+        "dnsmasq-base",
+        "iptables",
+      ],
+      ...["qemu-utils", process.arch === "arm64" ? "qemu-system-arm" : "qemu-system-x86"],
+    ],
     isHere: true,
     state: {
       command: (id) => ["virsh", "--connect", "qemu:///system", "domstate", id],

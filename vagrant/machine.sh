@@ -16,8 +16,33 @@ containers() {
   docker ps --all --quiet --filter "label=k3s-lab.checkout=$K3S_LAB_ROOT" --filter "label=k3s-lab.stack=$LAB_STACK" "$@"
 }
 
-# An interrupted `vagrant up` can leave behind a container whose id it has not written down; nobody else would remove it.
+virsh() { command virsh --connect qemu:///system --quiet "$@" </dev/null; }
+
+# The names of this checkout's machines in libvirt; without a libvirt there are none.
+domains() {
+  virsh list --all --name 2>/dev/null | grep "^k3s-lab-$LAB_STACK-" | while read -r domain; do
+    if [ "$(virsh desc "$domain")" = "$K3S_LAB_ROOT" ]; then echo "$domain"; fi
+  done
+}
+
+# forget DOMAIN: removes a machine and its disk, as far as they are there.
+forget() {
+  virsh destroy "$1" >/dev/null 2>&1 || true
+  virsh undefine "$1" >/dev/null 2>&1 || true
+  virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
+}
+
+# An interrupted `vagrant up` can leave behind a machine whose id it has not written down; nobody else would remove it.
 if [ "$1" = sweep ]; then
+  case "$LAB_PROVIDER" in
+  docker) ;;
+  libvirt)
+    domains | while read -r domain; do forget "$domain"; done
+    rm -rf "$VAGRANT_DOTFILE_PATH/machines" "$lab/machines"
+    exit
+    ;;
+  *) exit ;;
+  esac
   for id in $(containers); do docker rm --force --volumes "$id"; done
   docker network ls --quiet --filter "name=vagrant_network_" | while read -r network; do
     # Docker refuses to remove a network that is in use.
@@ -70,6 +95,18 @@ look_over() {
   fi
 }
 
+# Removes what an interrupted `vagrant up` left of this machine in libvirt: Vagrant stumbles over its name.
+forget_unknown() {
+  if [ "$LAB_PROVIDER" != libvirt ] || [ -s "$VAGRANT_DOTFILE_PATH/machines/$name/libvirt/id" ]; then return; fi
+  domain="k3s-lab-$LAB_STACK-$name"
+  other=$(virsh desc "$domain" 2>/dev/null || true)
+  if [ -n "$other" ] && [ "$other" != "$K3S_LAB_ROOT" ]; then
+    echo "machine.sh: the machine $name of $other is in the way: run scripts/lab down there, or virsh undefine $domain" >&2
+    exit 1
+  fi
+  forget "$domain"
+}
+
 case "$1" in
 up)
   write_ssh_config
@@ -81,6 +118,7 @@ up)
       exit 1
     fi
   fi
+  forget_unknown
   if [ "$LAB_PROVIDER" = hosts ]; then
     look_over
   else
@@ -109,6 +147,7 @@ destroy)
     ssh -F "$ssh/config" "$name.$LAB_STACK" 'test ! -e /opt/k3s-lab || sudo bash -s' \
       <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh" || echo "$name does not answer"
   else
+    forget_unknown
     vagrant destroy --force "$name" --no-color
   fi
   rm -rf "$notes.generation" "$notes.boot" "$ssh"

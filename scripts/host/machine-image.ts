@@ -14,8 +14,8 @@ import { ensurePackages } from "./packages.ts";
 const recipe = join(root, "vagrant", "image");
 
 /** Debian's release and the packages of a machine: systemd, ssh, what K3s calls, what people look around with. */
-const suite = "bookworm";
-const basePackages = [
+export const suite = "bookworm";
+export const basePackages: readonly string[] = [
   ["systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "curl"],
   ["containerd", "runc", "containernetworking-plugins"],
   ["iproute2", "iptables", "ipset", "kmod", "procps", "conntrack", "socat", "ethtool", "iputils-ping"],
@@ -96,7 +96,9 @@ export async function ensureMachineImage(
     // A tool's folder and an archive's are named after what is in them.
     ...files,
     ...(await Promise.all(
-      ["Dockerfile", "setup.sh", "fill.sh", "place.sh"].map((file) => readFile(join(recipe, file), "utf8")),
+      ["Dockerfile", "setup.sh", "container.sh", "fill.sh", "place.sh"].map((file) =>
+        readFile(join(recipe, file), "utf8"),
+      ),
     )),
     ...(await Promise.all(content.manifests.map((file) => readFile(file, "utf8")))),
   ])}`;
@@ -108,7 +110,9 @@ export async function ensureMachineImage(
   );
   try {
     progress("laying out the machines' image");
-    await layOut(context, content, runtime);
+    await layOut(join(context, "files"), content, runtime);
+    for (const file of ["Dockerfile", "setup.sh", "container.sh"])
+      await cp(join(recipe, file), join(context, file));
     progress("building the machines' image");
     const built = `${tag}-unfilled`;
     const build = ["build", "--quiet", "--network", "none", "--build-arg", `base=${base}`];
@@ -122,9 +126,16 @@ export async function ensureMachineImage(
   return tag;
 }
 
-async function layOut(context: string, content: MachineContent, runtime: string | undefined): Promise<void> {
-  const carried = join(context, "files", "opt", "k3s-lab");
-  for (const folder of ["cni", "manifests"]) await mkdir(join(carried, folder), { recursive: true });
+/**
+ * Lays out what lies above Debian's own files on a machine: K3s, its installer, manifests and plugins in /opt/k3s-lab.
+ * Big files are links where that is possible.
+ *
+ * @param folder stands for the machine's root folder.
+ * @param runtime a program to run containers with in place of runc. Default: none.
+ */
+export async function layOut(folder: string, content: MachineContent, runtime?: string): Promise<void> {
+  const carried = join(folder, "opt", "k3s-lab");
+  for (const part of ["cni", "manifests"]) await mkdir(join(carried, part), { recursive: true });
   await linkOrCopy(content.k3s, join(carried, "k3s"));
   await linkOrCopy(content.installScript, join(carried, "install.sh"));
   await cp(join(recipe, "place.sh"), join(carried, "place.sh"));
@@ -152,11 +163,10 @@ async function layOut(context: string, content: MachineContent, runtime: string 
     "/bin",
   ];
   for (const unit of ["k3s", "k3s-agent"]) {
-    const folder = join(context, "files", "etc", "systemd", "system", `${unit}.service.d`);
-    await mkdir(folder, { recursive: true });
-    await writeFile(join(folder, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
+    const place = join(folder, "etc", "systemd", "system", `${unit}.service.d`);
+    await mkdir(place, { recursive: true });
+    await writeFile(join(place, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
   }
-  for (const file of ["Dockerfile", "setup.sh"]) await cp(join(recipe, file), join(context, file));
 }
 
 /** Unpacks the images with containerd in a container of the new machine and keeps the result as the image. */

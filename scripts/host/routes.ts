@@ -75,6 +75,25 @@ export async function removeBlackholeRoutes({
   await rm(file, { force: true });
 }
 
+/**
+ * Does work that takes a route of ours for somebody's use of the network, as libvirt's making of a network does. The
+ * route is gone meanwhile, and back in the end however that was.
+ */
+export async function withoutBlackholeRoute<T>(
+  network: string,
+  work: () => Promise<T>,
+  { run = runHere, root }: Pick<RouteOptions, "run" | "root"> = {},
+): Promise<T> {
+  if (!(await blackholes(run)).includes(network)) return await work();
+  const prefix = await requireRoot("Changing a route", command("del", network), run, root);
+  await run([...prefix, ...command("del", network)]);
+  try {
+    return await work();
+  } finally {
+    await run([...prefix, ...command("add", network)]);
+  }
+}
+
 const command = (action: "add" | "del", network: string): string[] => [
   "ip",
   "route",

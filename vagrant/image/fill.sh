@@ -1,7 +1,7 @@
 #!/bin/sh
-# Unpacks the images of /images/*.tar into /opt/k3s-lab/containerd, laid out as containerd's root folder, so that K3s
+# Unpacks the images of the archives in /images into /opt/k3s-lab/containerd, laid out as containerd's root folder, so that K3s
 # finds them in its image store when it starts for the first time; provision/k3s.sh links them there.
-# /fill is a volume: an overlay mount, which unpacking makes, cannot lie on a container's own file system.
+# /fill is not an overlay mount, which a container's own file system is: unpacking makes one on it.
 set -eu
 
 containerd --log-level error --root /fill --state /run/fill --address /run/fill.sock &
@@ -16,7 +16,7 @@ until ctr version >/dev/null 2>&1; do
   fi
   sleep 0.1
 done
-for archive in /images/*.tar; do
+for archive in /images/*; do
   ctr images import "$archive"
 done
 ctr images list -q
@@ -26,5 +26,5 @@ wait $daemon || true
 store=/opt/k3s-lab/containerd
 mkdir -p "$store"
 for part in content.v1.content metadata.v1.bolt snapshotter.v1.overlayfs; do
-  cp -a "/fill/io.containerd.$part" "$store/"
+  mv "/fill/io.containerd.$part" "$store/"
 done

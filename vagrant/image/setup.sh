@@ -1,5 +1,6 @@
 #!/bin/sh
-# Turns a bare Debian with systemd into a machine: user vagrant, ssh by key, only the units that a machine needs.
+# Turns a bare Debian with systemd into a machine: user vagrant, ssh by key. What only a container or only a virtual
+# machine needs is in container.sh beside this and in ../box/vm.sh.
 set -eu
 
 useradd --create-home --shell /bin/bash vagrant
@@ -29,12 +30,9 @@ echo 'HostKey /etc/ssh/ssh_host_ed25519_key' >>/etc/ssh/sshd_config.d/lab.conf
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 
-# K3s starts its own containerd; the rest a container has no use for.
+# K3s starts its own containerd; the timers would take a lab's processors.
 systemctl mask --quiet \
-  containerd.service getty.target console-getty.service systemd-logind.service systemd-udevd.service \
-  systemd-udev-trigger.service systemd-timesyncd.service systemd-networkd.service systemd-resolved.service \
-  apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-tmpfiles-clean.timer \
-  systemd-modules-load.service systemd-sysctl.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
-  sys-kernel-config.mount sys-fs-fuse-connections.mount
+  containerd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
+  systemd-tmpfiles-clean.timer
 systemctl enable --quiet ssh.service
 systemctl set-default --quiet multi-user.target

@@ -154,13 +154,28 @@ is_ready() {
 
 # systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
 wait_until_ready() {
-  local deadline=$((SECONDS + ready_within)) ends_allowed=0
+  local deadline=$((SECONDS + ready_within)) ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
   if [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; then ends_allowed=20; fi
   until is_ready; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
-    pause 0.3
+    # At most a quarter of the time is spent on asking.
+    took=$((${EPOCHREALTIME/./} - asked))
+    took=$((took < 100000 ? 300000 : took * 3))
+    printf -v rest '%d.%06d' $((took / 1000000)) $((took % 1000000))
+    pause "$rest"
+    asked=${EPOCHREALTIME/./}
   done
+}
+
+# Whoever asks first for the description of the API waits until it is put together: on a slow machine for longer than
+# Pulumi waits. So this machine asks first, for the form that Pulumi asks for.
+describe_api() {
+  local agent=/var/lib/rancher/k3s/agent
+  if [ "$NODE_ROLE" = agent ] || [ $ready_within -le 180 ]; then return; fi
+  curl --silent --max-time "$ready_within" --output /dev/null --cacert $agent/server-ca.crt --cert $agent/client-kubelet.crt \
+    --key $agent/client-kubelet.key --header 'Accept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf' \
+    https://127.0.0.1:6443/openapi/v2 || true
 }
 
 explain() {
@@ -185,6 +200,7 @@ if ! { run_installer && wait_until_ready; }; then
     exit 1
   fi
 fi
+describe_api
 # Imported once: K3s would import them at every start.
 if [ -e $carried/bundle ]; then
   rm -f /var/lib/rancher/k3s/agent/images/k3s-lab-*

@@ -1,0 +1,248 @@
+import {
+  access,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
+import { homedir, tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { linkOrCopy } from "../environment.ts";
+import { LabError } from "../errors.ts";
+import { cacheDir, root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { FileHashes, hashFile } from "../toolchain/images/cache.ts";
+import { lastLines, type Run, run as runHere } from "./commands.ts";
+import { basePackages, layOut, type MachineContent, shortHash, suite } from "./machine-image.ts";
+import { ensurePackages } from "./packages.ts";
+import { requireRoot } from "./privilege.ts";
+
+/** A Vagrant box that machines are made from. */
+export interface Box {
+  /** Its name in Vagrant. */
+  readonly name: string;
+  readonly version: string;
+}
+
+/** A box and where it comes from. */
+export interface BoxSource extends Box {
+  /** Where the box lies. Default: Vagrant's public catalog knows, and the checksum too. */
+  readonly url?: string | undefined;
+  /** SHA-256 of the file behind `url`, in hex. */
+  readonly sha256?: string | undefined;
+}
+
+/** A box that was built on this computer. */
+export interface BuiltBox extends BoxSource {
+  readonly path: string;
+  readonly url: string;
+  readonly sha256: string;
+  /** In bytes. */
+  readonly size: number;
+}
+
+const recipes = join(root, "vagrant");
+const recipeFiles = [
+  ...["build.sh", "inodes.sh", "vm.sh", "Vagrantfile"].map((file) => `box/${file}`),
+  ...["setup.sh", "fill.sh", "place.sh"].map((file) => `image/${file}`),
+];
+
+/** What a virtual machine has beside the packages of a machine in a container: a kernel and what sets up devices. */
+const packages = (arch: NodeJS.Architecture): readonly string[] => [
+  ...basePackages,
+  `linux-image-cloud-${arch === "arm64" ? "arm64" : "amd64"}`,
+  "udev",
+  "systemd-resolved",
+];
+
+/** Time of every file in a box, in seconds: a box is the same bytes whenever it is built. */
+const epoch = "1704067200";
+
+/** GiB; the disk takes what is written to it. */
+const diskSize = 16;
+
+/** Part of every key: raise it when a box must be built anew for reasons that its recipe does not show. */
+const format = 1;
+
+/**
+ * The box of libvirt's machines, built here from `vagrant/box` and what a machine carries: Debian with its own kernel,
+ * K3s and K3s's images. Needs root, and neither Docker nor a loop device nor, given Debian's packages, the internet.
+ * Kept in the user's cache and checked before use; does nothing where the same was built before.
+ *
+ * @param apps archives of further images, for machines that are slow to take them in later.
+ * @throws LabError where root is out of reach, and with the last lines of what failed.
+ */
+export async function ensureBox(
+  content: MachineContent,
+  apps: readonly string[],
+  progress: Progress,
+  { run = runHere, folder = join(cacheDir, "boxes") }: { readonly run?: Run; readonly folder?: string } = {},
+): Promise<BuiltBox> {
+  const include = packages(process.arch);
+  const key = shortHash([
+    String(format),
+    ...[process.arch, suite, epoch, String(diskSize)],
+    ...include,
+    // A tool's folder and an archive's are named after what is in them.
+    ...[content.k3s, content.installScript, content.images, content.flannel ?? "", ...apps],
+    ...(await Promise.all(recipeFiles.map((file) => readFile(join(recipes, file), "utf8")))),
+    ...(await Promise.all(content.manifests.map((file) => readFile(file, "utf8")))),
+  ]);
+  const name = `k3s-lab/machine-${key}`;
+  const path = join(folder, `${key}.box`);
+  const box = { name, version: "1.0.0", path, url: `file://${path}` };
+  const found = await whole(path);
+  if (found) return { ...box, ...found };
+
+  await ensurePackages(["mmdebstrap", "qemu-utils", "e2fsprogs", "zstd"], progress);
+  const script = join(recipes, "box", "build.sh");
+  const prefix = await requireRoot("Building the machines' box", ["scripts/lab", "box", "build"], run);
+  await mkdir(folder, { recursive: true });
+  const work = await mkdtemp(join(folder, ".build-"));
+  try {
+    await layOut(join(work, "files"), content);
+    await mkdir(join(work, "images"));
+    for (const archive of [content.images, ...apps])
+      await linkOrCopy(archive, join(work, "images", basename(archive)));
+    const environment = {
+      SUITE: suite,
+      PACKAGES: include.join(","),
+      SIZE: `${diskSize}G`,
+      SOURCE_DATE_EPOCH: epoch,
+      UUID: uuid(key),
+      NODE: process.execPath,
+    };
+    const { exitCode, stdout, stderr } = await run(
+      [
+        ...prefix,
+        ...["unshare", "--mount", "env", ...Object.entries(environment).map((pair) => pair.join("="))],
+        ...[script, work],
+      ],
+      { onLine: (line) => line.startsWith("== ") && progress(line.slice(3)) },
+    );
+    if (exitCode !== 0)
+      throw new LabError(
+        `The machines' box could not be built:\n${lastLines(stderr || stdout)}\nCheck that this computer reaches Debian's packages and try again.`,
+      );
+    const made = join(work, "machine.box");
+    await writeFile(`${path}.sha256`, `${await hashFile(made)}\n`);
+    await rename(made, path);
+  } finally {
+    await run([...prefix, "rm", "-rf", work]);
+  }
+  await prune(folder);
+  const built = await whole(path);
+  if (!built) throw new Error(`unreachable: ${path} was written`);
+  return { ...box, ...built };
+}
+
+/** A file system's UUID that follows from the box's content. */
+const uuid = (key: string): string =>
+  [key.slice(0, 8), key.slice(8, 12), `4${key.slice(13, 16)}`, `8${key.slice(1, 4)}`, key.slice(0, 12)].join(
+    "-",
+  );
+
+async function whole(file: string): Promise<Pick<BuiltBox, "sha256" | "size"> | undefined> {
+  const recorded = await readFile(`${file}.sha256`, "utf8").catch(() => undefined);
+  const size = await stat(file).then(
+    (found) => found.size,
+    () => undefined,
+  );
+  if (recorded === undefined || size === undefined) return undefined;
+  const hashes = new FileHashes();
+  const sha256 = await hashes.of(file);
+  await hashes.save();
+  if (sha256 !== recorded.trim()) return undefined;
+  const now = new Date();
+  await utimes(`${file}.sha256`, now, now);
+  return { sha256, size };
+}
+
+/** Boxes that stay: a checkout beside this one may still use an older one. */
+const kept = 2;
+
+/** Removes the boxes that were not used for longest. */
+async function prune(folder: string): Promise<void> {
+  const hashes = (await readdir(folder)).filter((name) => name.endsWith(".box.sha256"));
+  const used = await Promise.all(
+    hashes.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
+  );
+  used.sort((a, b) => b.at - a.at);
+  for (const { name } of used.slice(kept))
+    for (const file of [name, name.replace(/\.sha256$/, "")]) await rm(join(folder, file), { force: true });
+}
+
+/** Where Vagrant keeps its boxes. */
+const vagrantHome = (): string => process.env.VAGRANT_HOME ?? join(homedir(), ".vagrant.d");
+
+/** The folder of a box of the libvirt provider that Vagrant has. */
+export const boxFolder = ({ name, version }: Box): string =>
+  join(vagrantHome(), "boxes", name.replaceAll("/", "-VAGRANTSLASH-"), version, "libvirt");
+
+/**
+ * The catalog of one box, from which `vagrant box add` takes version and checksum.
+ * https://developer.hashicorp.com/vagrant/docs/boxes/format#box-metadata
+ */
+export const catalogOf = ({ name, version, url, sha256 }: BoxSource): object => {
+  const provider = { name: "libvirt", url, checksum_type: "sha256", checksum: sha256 };
+  return { name, versions: [{ version, providers: [provider] }] };
+};
+
+/**
+ * Gives a box to Vagrant, which checks its SHA-256 and keeps nothing of one that is another; does nothing where Vagrant
+ * has it.
+ *
+ * @throws LabError (exit code 2) where the checksum is wrong, and with Vagrant's last lines for any other reason.
+ */
+export async function addBox(box: BoxSource, progress: Progress, run: Run = runHere): Promise<void> {
+  if (await exists(join(boxFolder(box), "metadata.json"))) return;
+  progress(`giving the box ${box.name} to Vagrant`);
+  const work = await mkdtemp(join(tmpdir(), "k3s-lab-box-"));
+  try {
+    const catalog = join(work, "box.json");
+    if (box.url !== undefined) await writeFile(catalog, JSON.stringify(catalogOf(box)));
+    const source = box.url === undefined ? [box.name, "--box-version", box.version] : [catalog];
+    const { exitCode, stdout, stderr } = await run(
+      ["vagrant", "box", "add", "--clean", "--no-color", "--provider", "libvirt", ...source],
+      {
+        onLine: (line) => {
+          const [step] = /Progress: \d+%/.exec(line) ?? [];
+          if (step) progress(`${box.name}: ${step}`);
+        },
+      },
+    );
+    if (exitCode === 0) return;
+    const said = `${stdout}\n${stderr}`;
+    if (/checksum/i.test(said))
+      throw new LabError(
+        `The box ${box.name} ${box.version}${box.url ? ` from ${box.url} does not have the SHA-256 ${box.sha256}` : " does not have its catalog's checksum"}: it was damaged or replaced, and nothing of it was kept. Compare k3s-lab:box with what the box's maker published.`,
+        { exitCode: 2 },
+      );
+    throw new LabError(`Vagrant could not add the box ${box.name}:\n${lastLines(stderr || stdout, 6)}`);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Takes the boxes that were built here from Vagrant, but for the last ones: a stopped machine starts with its box's kernel. */
+export async function removeOldBoxes(run: Run = runHere): Promise<void> {
+  const folder = join(vagrantHome(), "boxes");
+  const own = (await readdir(folder)).filter((name) => name.startsWith("k3s-lab-VAGRANTSLASH-machine-"));
+  const found = await Promise.all(
+    own.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
+  );
+  found.sort((a, b) => b.at - a.at);
+  for (const { name } of found.slice(kept))
+    await run(["vagrant", "box", "remove", "--all", "--force", name.replace("-VAGRANTSLASH-", "/")]);
+}
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { fakeRun } from "./fake-run.ts";
+import { hiddenFolder, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
+
+const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
+
+test("the lab's network has this computer's address, no DHCP, and leads nowhere else", () => {
+  const [, [name, xml]] = networks({ network: "10.9.8.0/22", internet: true, box }) as [
+    unknown,
+    [string, string],
+  ];
+  assert.equal(name, "k3s-lab");
+  assert.match(xml, /<ip address="10\.9\.8\.1" netmask="255\.255\.252\.0"><\/ip>/);
+  assert.doesNotMatch(xml, /forward|dhcp/);
+});
+
+for (const internet of [true, false])
+  test(`Vagrant's network ${internet ? "leads on" : "leads nowhere"}, and gives addresses`, () => {
+    const [[name, xml]] = networks({ network: "10.9.8.0/24", internet, box }) as [[string, string]];
+    assert.equal(name, "k3s-lab-management");
+    assert.equal(xml.includes('<forward mode="nat"/>'), internet);
+    assert.match(xml, /<range start="192\.168\.119\.2" end="192\.168\.119\.254"\/>/);
+  });
+
+test("a box's disk has the name by which Vagrant looks for it", () => {
+  assert.equal(volumeName(box), "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img");
+});
+
+test("volumes are read from virsh's list", () => {
+  assert.deepEqual(volumeNames(" a.img   /pool/a.img\n b.img   /pool/b.img\n\n"), ["a.img", "b.img"]);
+  assert.deepEqual(volumeNames(""), []);
+});
+
+test("networks and pool stay while machines of another checkout use them", async () => {
+  const { run, commands } = fakeRun(
+    [/ uri$/, {}],
+    [/ list --all --name$/, { stdout: "someone's\nk3s-lab-cluster-server\n" }],
+  );
+  assert.equal(await stopLibvirt(() => {}, run), true);
+  assert.equal(commands.length, 2);
+});
+
+test("a folder that keeps QEMU from the box's kernel is found", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "hidden-"));
+  await mkdir(join(folder, "home", "boxes"), { recursive: true });
+  await chmod(folder, 0o755);
+  const kernel = join(folder, "home", "boxes", "vmlinuz");
+  assert.equal(await hiddenFolder(kernel), undefined);
+  await chmod(join(folder, "home"), 0o700);
+  assert.equal(await hiddenFolder(kernel), join(folder, "home"));
+  await rm(folder, { recursive: true });
+});

@@ -1,0 +1,403 @@
+import { spawn } from "node:child_process";
+import { access, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import pWaitFor from "p-wait-for";
+import { providers } from "../../stacks/provider.ts";
+import { LabError } from "../errors.ts";
+import { cacheDir } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { withFileLock } from "../toolchain/file-lock.ts";
+import { type Box, boxFolder } from "./box.ts";
+import { lastLines, type Run, run as runHere } from "./commands.ts";
+import { addedRules, deleteCommands } from "./firewall.ts";
+import { ensurePackages, hasSystemd } from "./packages.ts";
+import { isRoot, requireRoot } from "./privilege.ts";
+import { isRunning, type ProcessId, processId } from "./processes.ts";
+import { withoutBlackholeRoute } from "./routes.ts";
+
+const runDir = "/run/k3s-lab";
+const stateFile = join(runDir, "libvirt.json");
+const logFile = join(cacheDir, "log", "libvirtd.log");
+const startsWithin = 60_000;
+const endsWithin = 30_000;
+
+/** The pool of the machines' disks; the Vagrantfile names it too. */
+export const pool = "k3s-lab";
+
+/** The network of Vagrant's own way to the machines, their eth0; the Vagrantfile names it too. */
+export const managementNetwork = { name: "k3s-lab-management", network: "192.168.119.0/24" } as const;
+
+/** What is asked of libvirt. */
+export interface LibvirtWish {
+  /** The machines' network, such as 192.168.42.0/24; its first address is this computer's. */
+  readonly network: string;
+  /** Whether machines may reach what this computer reaches; else nothing of theirs leaves it. */
+  readonly internet: boolean;
+  /** The box whose disk the machines' disks begin as. */
+  readonly box: Box;
+}
+
+/** What `stopLibvirt` needs to know of the daemon that the lab started. */
+interface DaemonRecord {
+  readonly daemon: ProcessId;
+  /** What was there before it, and stays. */
+  readonly rules: Readonly<Record<string, string>>;
+  readonly forwarding: string;
+  readonly runFolder: boolean;
+}
+
+/**
+ * A libvirt that can make the machines: with the lab's networks, and its pool with the box's disk in it. A daemon that
+ * answers is used as it is; otherwise systemd starts it, or, where none runs, it is started as a daemon of the lab's
+ * own that sees folders of the lab in place of /etc/libvirt, /var/lib/libvirt and the like.
+ *
+ * @throws LabError where libvirt can be had in no such way: what is in the way, and what to do.
+ */
+export async function ensureLibvirt(
+  wish: LibvirtWish,
+  progress: Progress,
+  run: Run = runHere,
+): Promise<void> {
+  await ensurePackages(providers.libvirt.packages, progress);
+  await ensureDaemon(progress, run);
+  const kernel = join(boxFolder(wish.box), "vmlinuz");
+  const hidden = (await readRecord()) === undefined && (await exists(kernel)) && (await hiddenFolder(kernel));
+  if (hidden)
+    throw new LabError(
+      `QEMU, which runs as a user of its own, may not look into ${hidden}, where the kernel of Vagrant's box lies. Let it, then try again:\n  chmod o+x '${hidden}'`,
+    );
+  progress("making libvirt's networks");
+  const make = async () => {
+    for (const [name, xml] of networks(wish)) await ensureNetwork(name, xml, run);
+  };
+  if (!(await isNetwork(labNetwork, run)) || !(await isNetwork(managementNetwork.name, run)))
+    await withoutBlackholeRoute(wish.network, make, { run });
+  await ensurePool(run);
+  await ensureVolume(wish.box, progress, run);
+}
+
+/** Starts the libvirt that made machines, if it does not run: Vagrant cannot destroy them without it. */
+export async function resumeLibvirt(progress: Progress, run: Run = runHere): Promise<void> {
+  if (await hasLibvirt()) await ensureDaemon(progress, run);
+}
+
+/**
+ * Takes away the lab's networks and pool, and ends the daemon that the lab started; one of the system's goes on.
+ * Does nothing where machines of another checkout use them.
+ *
+ * @returns whether machines of others were found.
+ */
+export async function stopLibvirt(progress: Progress, run: Run = runHere): Promise<boolean> {
+  if ((await unreachable(run)) === undefined) {
+    if ((await domains(run)).length > 0) return true;
+    for (const name of [labNetwork, managementNetwork.name]) await virsh(run, "net-destroy", name);
+    const { stdout } = await virsh(run, "vol-list", pool);
+    for (const name of volumeNames(stdout)) await virsh(run, "vol-delete", "--pool", pool, name);
+    await virsh(run, "pool-destroy", pool);
+  }
+  const record = await readRecord();
+  if (record) {
+    await requireRoot("Stopping the lab's libvirt", ["scripts/lab", "down"], run);
+    await withFileLock(join(runDir, "libvirt.lock"), () => stopOwn(record, progress, run));
+  }
+  return false;
+}
+
+/** The domains that the lab made, of whichever checkout. */
+async function domains(run: Run): Promise<string[]> {
+  const { stdout } = await virsh(run, "list", "--all", "--name");
+  return stdout.split("\n").filter((name) => name.startsWith("k3s-lab-"));
+}
+
+const virsh = (run: Run, ...args: string[]) =>
+  run(["virsh", "--connect", "qemu:///system", "--quiet", ...args], { timeout: 120_000 });
+
+/** Why no daemon answers, or undefined where one does. */
+async function unreachable(run: Run): Promise<string | undefined> {
+  const { exitCode, stderr } = await run(["virsh", "--connect", "qemu:///system", "--quiet", "uri"], {
+    timeout: 15_000,
+  });
+  return exitCode === 0 ? undefined : lastLines(stderr, 1) || "it does not answer";
+}
+
+const labNetwork = "k3s-lab";
+
+const isNetwork = async (name: string, run: Run): Promise<boolean> =>
+  (await virsh(run, "net-info", name)).exitCode === 0;
+
+/** The lab's networks as libvirt's XML, by name; they end with the daemon or with `net-destroy`. */
+export function networks({ network, internet }: LibvirtWish): (readonly [name: string, xml: string])[] {
+  const xml = (name: string, cidr: string, forward: boolean, dhcp: boolean) => {
+    const [base = "", bits] = cidr.split("/");
+    // vagrant-libvirt finds networks by their netmask and reads no prefix.
+    const netmask = dotted(2 ** 32 - 2 ** (32 - Number(bits)));
+    const host = (last: number) => base.replace(/\d+$/, String(last));
+    const range = dhcp ? `<dhcp><range start="${host(2)}" end="${host(254)}"/></dhcp>` : "";
+    return `<network><name>${name}</name>${forward ? '<forward mode="nat"/>' : ""}<bridge stp="off" delay="0"/><ip address="${firstHost(cidr)}" netmask="${netmask}">${range}</ip></network>`;
+  };
+  const { name, network: management } = managementNetwork;
+  return [
+    [name, xml(name, management, internet, true)],
+    [labNetwork, xml(labNetwork, network, false, false)],
+  ];
+}
+
+/** The first address of a network: this computer's. */
+function firstHost(cidr: string): string {
+  const [base = "", bits = "32"] = cidr.split("/");
+  const value = base.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+  const size = 2 ** (32 - Number(bits));
+  const first = value - (value % size) + 1;
+  return dotted(first);
+}
+
+const dotted = (address: number): string =>
+  [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
+
+/** Makes a network that is not there; it lasts until it is destroyed, and is written down nowhere. */
+async function ensureNetwork(name: string, xml: string, run: Run): Promise<void> {
+  if (await isNetwork(name, run)) return;
+  // virsh reads files only: it opens its input anew, which a socket does not let it.
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
+  try {
+    const file = join(folder, `${name}.xml`);
+    await writeFile(file, xml);
+    const { exitCode, stderr } = await virsh(run, "net-create", file);
+    if (exitCode !== 0)
+      throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}`);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+async function ensurePool(run: Run): Promise<void> {
+  if ((await virsh(run, "pool-info", pool)).exitCode === 0) return;
+  const { exitCode, stderr } = await virsh(
+    run,
+    ...["pool-create-as", pool, "dir", "--build", "--target", "/var/lib/libvirt/images/k3s-lab"],
+  );
+  if (exitCode !== 0) throw new LabError(`libvirt could not make the pool ${pool}: ${lastLines(stderr, 3)}`);
+}
+
+/** The name by which vagrant-libvirt looks for a box's disk before it uploads it. */
+export const volumeName = ({ name, version }: Box): string =>
+  `${name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${version}_box.img`;
+
+/** Names in a list of `virsh vol-list`. */
+export const volumeNames = (text: string): string[] =>
+  text
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/)[0] ?? "")
+    .filter(Boolean);
+
+/**
+ * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
+ * A box of several disks is left to Vagrant.
+ */
+async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
+  const name = volumeName(box);
+  if ((await virsh(run, "vol-info", "--pool", pool, name)).exitCode === 0) return;
+  const file = join(boxFolder(box), "box.img");
+  const { virtual_size } = await metadata(box);
+  if (virtual_size === undefined) return;
+  progress("copying the box's disk");
+  const steps = [
+    ["vol-create-as", pool, name, `${virtual_size}G`, "--format", "qcow2", "--allocation", "0"],
+    ["vol-upload", "--pool", pool, name, file],
+  ];
+  for (const step of steps) {
+    const { exitCode, stderr } = await virsh(run, ...step);
+    if (exitCode === 0) continue;
+    await virsh(run, "vol-delete", "--pool", pool, name);
+    throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
+  }
+}
+
+async function metadata(box: Box): Promise<{ readonly virtual_size?: number }> {
+  return JSON.parse(await readFile(join(boxFolder(box), "metadata.json"), "utf8")) as {
+    virtual_size?: number;
+  };
+}
+
+async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
+  const problem = await unreachable(run);
+  if (problem === undefined) return;
+  if (/permission denied|authentication/i.test(problem))
+    throw new LabError(
+      `libvirt runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG libvirt "$USER"`,
+    );
+  if (await hasSystemd()) {
+    const start = ["systemctl", "start", "libvirtd"];
+    const prefix = await requireRoot("Starting libvirt", start, run);
+    progress("starting libvirt");
+    const { exitCode, stderr } = await run([...prefix, ...start]);
+    if (exitCode !== 0)
+      throw new LabError(`libvirt does not start: ${lastLines(stderr)}\nSee journalctl --unit libvirtd.`);
+    await untilReachable(() => true, run);
+    return;
+  }
+  if (!isRoot())
+    throw new LabError(
+      "libvirt does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo libvirtd --daemon",
+    );
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  await withFileLock(
+    join(runDir, "libvirt.lock"),
+    async () => {
+      // Another `lab` may have started it while this one waited.
+      if ((await unreachable(run)) === undefined) return;
+      await launch(progress, run);
+    },
+    { progress },
+  );
+}
+
+/** Folders of libvirt's that its daemon finds the lab's in place of. */
+const ownFolders = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"] as const;
+
+/**
+ * QEMU runs as root: as another user it could not read the cache, and libvirt, seeing that root may open a /dev/kvm that
+ * the user may not, would probe every QEMU anew for each machine, which takes minutes. Cgroups are left as they are.
+ */
+const qemuConfig = `user = "root"
+group = "root"
+cgroup_controllers = []
+security_driver = "none"
+remember_owner = 0
+stdio_handler = "file"
+`;
+
+async function launch(progress: Progress, run: Run): Promise<void> {
+  progress("starting a libvirt of the lab's own");
+  // A daemon that was killed left its machines running and its rules: the new one finds them again.
+  const { rules, forwarding, runFolder } = (await readRecord()) ?? {
+    rules: await firewall(run),
+    forwarding: await readForwarding(),
+    runFolder: await exists(runFolderOf),
+  };
+  const base = join(cacheDir, "libvirt");
+  const own = (folder: string) => join(base, folder.slice(1).replaceAll("/", "-"));
+  for (const folder of ownFolders) {
+    await mkdir(own(folder), { recursive: true });
+    await mkdir(folder, { recursive: true });
+  }
+  await writeFile(join(own("/etc/libvirt"), "qemu.conf"), qemuConfig);
+  await mkdir(join(cacheDir, "log"), { recursive: true });
+  const log = await open(logFile, "w", 0o600);
+  try {
+    const mounts = ownFolders.map((folder) => `mount --bind '${own(folder)}' ${folder}`).join(" && ");
+    const child = spawn("unshare", ["--mount", "sh", "-c", `${mounts} && exec libvirtd`], {
+      cwd: "/",
+      detached: true,
+      stdio: ["ignore", log.fd, log.fd],
+    });
+    // A program that cannot be started has no pid; that is told below.
+    child.on("error", () => {});
+    child.unref();
+    const daemon = child.pid === undefined ? undefined : await processId(child.pid);
+    if (!daemon) throw new LabError(`libvirtd cannot be started. Its log: ${logFile}`);
+    const record: DaemonRecord = { daemon, rules, forwarding, runFolder };
+    await writeFile(stateFile, JSON.stringify(record), { mode: 0o600 });
+    await untilReachable(() => isRunning(daemon), run);
+  } finally {
+    await log.close();
+  }
+}
+
+/** Waits for the daemon's answer; a daemon that ended is not waited for. */
+async function untilReachable(alive: () => boolean | Promise<boolean>, run: Run): Promise<void> {
+  let problem: string | undefined;
+  let ended = false;
+  const fail = async (what: string) => {
+    const text = await readFile(logFile, "utf8").catch(() => "");
+    return new LabError(
+      `libvirt ${what}: ${problem}. The last lines of its log:\n${lastLines(text) || "(empty)"}`,
+    );
+  };
+  try {
+    await pWaitFor(
+      async () => {
+        problem = await unreachable(run);
+        ended = problem !== undefined && !(await alive());
+        return ended || problem === undefined;
+      },
+      { interval: 200, timeout: startsWithin },
+    );
+  } catch {
+    throw await fail(`does not answer after ${startsWithin / 1000} s`);
+  }
+  if (ended) throw await fail("ended while it started");
+}
+
+async function readRecord(): Promise<DaemonRecord | undefined> {
+  try {
+    return JSON.parse(await readFile(stateFile, "utf8")) as DaemonRecord;
+  } catch {
+    return undefined;
+  }
+}
+
+async function stopOwn(
+  { daemon, rules, forwarding, runFolder }: DaemonRecord,
+  progress: Progress,
+  run: Run,
+): Promise<void> {
+  if (await isRunning(daemon)) {
+    progress("stopping the lab's libvirt");
+    process.kill(daemon.pid, "SIGTERM");
+    const ended = async () => !(await isRunning(daemon));
+    try {
+      await pWaitFor(ended, { interval: 50, timeout: endsWithin });
+    } catch {
+      process.kill(daemon.pid, "SIGKILL");
+      await pWaitFor(ended, { interval: 50, timeout: 5000 });
+    }
+  }
+  // The networks are gone; their chains stay, empty.
+  for (const [table, text] of Object.entries(await firewall(run))) {
+    const [program = "", name = ""] = table.split(" ");
+    const added = addedRules(rules[table] ?? "", text).filter((line) => /(^:|^-A | -j )LIBVIRT_/.test(line));
+    for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
+  }
+  if ((await readForwarding()) !== forwarding) await writeFile(forwardingFile, forwarding);
+  if (!runFolder) await rm(runFolderOf, { recursive: true, force: true });
+  await rm(stateFile, { force: true });
+}
+
+const forwardingFile = "/proc/sys/net/ipv4/ip_forward";
+const readForwarding = (): Promise<string> => readFile(forwardingFile, "utf8").catch(() => "0\n");
+
+/** The firewall's rules as text, by program and table. */
+async function firewall(run: Run): Promise<Record<string, string>> {
+  const tables = ["iptables", "ip6tables"].flatMap((program) =>
+    ["nat", "filter", "mangle"].map((table) => [program, table] as const),
+  );
+  const entries = await Promise.all(
+    tables.map(async ([program, table]) => {
+      const { stdout } = await run([`${program}-save`, "--table", table]);
+      return [`${program} ${table}`, stdout] as const;
+    }),
+  );
+  return Object.fromEntries(entries);
+}
+
+/** The outermost folder above a file that other users may not look into. */
+export async function hiddenFolder(file: string): Promise<string | undefined> {
+  const above = dirname(file);
+  const outer = above === file ? undefined : await hiddenFolder(above);
+  if (outer !== undefined || above === file) return outer;
+  return ((await stat(above)).mode & 0o001) === 0 ? above : undefined;
+}
+
+/** Where libvirt keeps its sockets and what it knows of running machines. */
+const runFolderOf = "/run/libvirt";
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
+/** Whether libvirt is installed at all; where it is not, there is nothing of it to stop. */
+export const hasLibvirt = (): Promise<boolean> => exists("/usr/bin/virsh");

@@ -1,0 +1,55 @@
+import { appImage } from "../../apps/web/image.ts";
+import type { ClusterConfig } from "../../stacks/config.ts";
+import type { Progress } from "../progress.ts";
+import { addBox, type Box, type BuiltBox, ensureBox, removeOldBoxes } from "./box.ts";
+import { type Run, run as runHere } from "./commands.ts";
+import { kvmProblem } from "./kvm.ts";
+import { ensureLibvirt } from "./libvirt.ts";
+import type { MachineContent } from "./machine-image.ts";
+import { rootPrefix } from "./privilege.ts";
+
+/** The box for computers that build none: Vagrant's catalog has it, with checksums of its own. */
+const publicBox: Box = { name: "generic/debian12", version: "4.3.12" };
+
+/**
+ * Everything that libvirt's machines need on this computer: a box that Vagrant has, and a libvirt with the lab's
+ * networks and pool. The box is the stack file's, else one that is built here, with K3s in it, else a public one.
+ *
+ * @param content what a machine carries; asked for where a box is built.
+ * @param internet whether machines may reach what this computer reaches.
+ * @returns the box that the Vagrantfile is to use.
+ */
+export async function prepareVirtualMachines(
+  { network, box: wanted }: ClusterConfig,
+  content: () => Promise<MachineContent>,
+  internet: boolean,
+  progress: Progress,
+): Promise<Box> {
+  const { name, version } = await registered(wanted, content, progress);
+  const box = { name, version };
+  await ensureLibvirt({ network, internet, box }, progress);
+  return box;
+}
+
+async function registered(
+  wanted: ClusterConfig["box"],
+  content: () => Promise<MachineContent>,
+  progress: Progress,
+): Promise<Box> {
+  const own = wanted === undefined && (await buildsBoxes());
+  const box = own ? await buildBox(await content(), progress) : (wanted ?? publicBox);
+  await addBox(box, progress);
+  if (own) await removeOldBoxes();
+  return box;
+}
+
+/** The box that machines on this computer are made from; an emulated processor would take a minute to load the apps' image. */
+export async function buildBox(content: MachineContent, progress: Progress): Promise<BuiltBox> {
+  const apps = (await kvmProblem()) === undefined ? [] : [(await appImage({ progress })).path];
+  return await ensureBox(content, apps, progress);
+}
+
+/** Whether this computer has what building a box takes: Debian's packages, and root. */
+async function buildsBoxes(run: Run = runHere): Promise<boolean> {
+  return (await run(["dpkg-query", "--version"])).exitCode === 0 && (await rootPrefix(run)) !== undefined;
+}

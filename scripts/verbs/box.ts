@@ -1,0 +1,22 @@
+import { Command } from "commander";
+import { buildBox } from "../host/virtual-machines.ts";
+import { imageTools, machineContent, toolFile } from "../system-archive.ts";
+import { installTools } from "../toolchain/install.ts";
+
+const build = new Command("build")
+  .description("build the box, or find the same one in the cache, and say where it is")
+  .option("--json", "path, name, SHA-256, size in bytes and seconds, as JSON")
+  .action(async ({ json }: { json?: boolean }) => {
+    const began = performance.now();
+    const progress = (line: string) => void (json || console.log(line));
+    const k3s = await installTools(["k3s"]);
+    const built = k3s.k3s.way === "release" ? {} : await installTools(imageTools);
+    const content = await machineContent(k3s.k3s, toolFile({ ...k3s, ...built }), progress);
+    const { path, name, version, sha256, size } = await buildBox(content, progress);
+    const seconds = Math.round(performance.now() - began) / 1000;
+    const report = { path, name, version, sha256, size, seconds };
+    if (json) console.log(JSON.stringify(report, null, 2));
+    else for (const [key, value] of Object.entries(report)) console.log(`${key.padEnd(8)} ${value}`);
+  });
+
+export const command = new Command("box").addCommand(build);

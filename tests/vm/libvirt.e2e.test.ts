@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { glob, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { cacheDir } from "../../scripts/paths.ts";
+import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
+import { ask, hostState } from "../e2e/host.ts";
+
+// The lab on real virtual machines, from nothing to nothing; where KVM boots no guest, QEMU emulates their processors.
+
+/** What the three apps may take from the beginning of `lab up`, the box being built, on two emulated processors. */
+const appsWithin = 8 * 60_000;
+/** The whole of this file: what hangs must not hang for ever. */
+const timeout = 25 * 60_000;
+
+const server = "192.168.42.110";
+const agent = "192.168.42.111";
+
+let checkout: Checkout;
+let folder: string;
+let before_: string;
+
+/** The host as a lab of virtual machines could change it. */
+async function state(): Promise<string> {
+  const commands = [
+    ["iptables", "--table", "mangle", "--list-rules"],
+    ["ip6tables", "--list-rules"],
+    ["sysctl", "net.ipv4.ip_forward"],
+    ["virsh", "--connect", "qemu:///system", "list", "--all", "--name"],
+    ["find", "/etc/libvirt", "/var/lib/libvirt", "-type", "f", "-newer", join(folder, "began")],
+  ] as const;
+  const answers = await Promise.all(commands.map(([file, ...args]) => execa(file, args, { reject: false })));
+  const { stdout: processes } = await execa("ps", ["-eo", "stat=,comm="]);
+  return [
+    await hostState(),
+    ...answers.map(({ command, stdout }) => `$ ${command}\n${stdout ?? ""}`),
+    // A process that has ended and only waits to be reaped (Z) is not running.
+    ...processes.split("\n").filter((line) => /^[^Z]\S* +(libvirtd|virtlogd|dnsmasq|qemu-system)/.test(line)),
+  ].join("\n");
+}
+
+const succeeded = async (outcome: Outcome): Promise<Outcome> =>
+  outcome.exitCode === 0
+    ? outcome
+    : assert.fail(
+        `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${outcome.all.split("\n").slice(-40).join("\n")}\n\n${await evidence()}`,
+      );
+const pulumi = (...args: string[]) => checkout.run("pulumi", ...args, "--non-interactive");
+
+/** What the machines say of themselves: states, the last lines of their consoles and of K3s. */
+async function evidence(): Promise<string> {
+  const texts = [(await execa("virsh", ["-c", "qemu:///system", "list", "--all"], { reject: false })).stdout];
+  for await (const file of glob(".lab/cluster/*.console", { cwd: checkout.directory }))
+    texts.push(file, (await readFile(join(checkout.directory, file), "utf8")).slice(-2000));
+  for (const name of ["server", "agent"]) {
+    const journal = ["ssh", name, "--command", "sudo journalctl --no-pager --lines 30 --unit 'k3s*'"];
+    texts.push(`K3s on ${name}`, (await checkout.run("vagrant", ...journal)).all);
+  }
+  texts.push((await checkout.run("kubectl", "get", "nodes,pods", "--all-namespaces", "--output=wide")).all);
+  return texts.join("\n");
+}
+
+describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "k3s-lab-vm-"));
+    await writeFile(join(folder, "began"), "");
+    checkout = await copyCheckout();
+    await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
+    before_ = await state();
+  });
+  after(async () => {
+    await checkout.lab("down");
+    await checkout.remove();
+    await rm(folder, { recursive: true });
+  });
+
+  test("a box that is not what its checksum says is one clear error, and nothing of it stays", async () => {
+    const file = join(folder, "other.box");
+    await writeFile(file, "not the box that was meant");
+    const sha256 = createHash("sha256").update("the box that was meant").digest("hex");
+    const box = `k3s-lab:box: {name: k3s-lab/other, version: 1.0.0, url: "file://${file}", sha256: ${sha256}}`;
+    await checkout.edit("Pulumi.cluster.yaml", "  k3s-lab:network:", `  ${box}\n  k3s-lab:network:`);
+    const { exitCode, all } = await checkout.lab("up");
+    assert.equal(exitCode, 2, all);
+    assert.match(all, new RegExp(`The box k3s-lab/other 1.0.0 .* does not have the SHA-256 ${sha256}`));
+    const { stdout } = await checkout.run("vagrant", "box", "list");
+    assert.doesNotMatch(stdout, /k3s-lab\/other/);
+    await checkout.edit("Pulumi.cluster.yaml", `  ${box}\n`, "");
+    await succeeded(await checkout.lab("down"));
+    assert.equal(await state(), before_);
+  });
+
+  test("`lab box build` says where the box is, and the same again", async () => {
+    const build = async () =>
+      JSON.parse((await succeeded(await checkout.lab("box", "build", "--json"))).stdout) as {
+        readonly path: string;
+        readonly sha256: string;
+        readonly seconds: number;
+      };
+    const built = await build();
+    assert.ok(built.path.startsWith(cacheDir));
+    console.log(`the box took ${built.seconds} s`);
+    assert.equal((await build()).sha256, built.sha256);
+  });
+
+  test("`lab up`: three apps answer by host name on both machines' addresses, and the lab is verified", async () => {
+    const began = performance.now();
+    let ended = false;
+    const up = checkout.lab("up").finally(() => {
+      ended = true;
+    });
+    const answers = async () => {
+      for (const host of ["app1.com", "app2.com", "else.org"]) await ask(server, host);
+      return true;
+    };
+    await pWaitFor(async () => ended || (await answers().catch(() => false)), { interval: 1000 });
+    const took = performance.now() - began;
+    const outcome = await succeeded(await up);
+    console.log(`three apps answered after ${took / 1000} s; lab up ended after ${outcome.seconds} s`);
+    for (const address of [server, agent])
+      for (const [host, app] of [
+        ["app1.com", "app1"],
+        ["app2.com", "app2"],
+        ["else.org", "app3"],
+      ] as const)
+        assert.equal((await ask(address, host)).app, app, `${host} at ${address}`);
+    assert.ok(took <= appsWithin, `three apps answered after ${took / 1000} s`);
+  });
+
+  test("they are virtual machines: their own kernel, eth1 with the address, flannel on it, nodes Ready", async () => {
+    const { stdout: host } = await execa("uname", ["--kernel-release"]);
+    for (const [name, address] of [
+      ["server", server],
+      ["agent", agent],
+    ] as const) {
+      const question =
+        "uname -r; systemd-detect-virt; ip -brief -4 address show eth1; ip -details link show flannel.1";
+      const { stdout } = await succeeded(await checkout.run("vagrant", "ssh", name, "--command", question));
+      assert.ok(!stdout.includes(host), stdout);
+      assert.match(stdout, /^(qemu|kvm)$/m);
+      assert.ok(stdout.includes(` ${address}/24`), stdout);
+      assert.match(stdout, /vxlan id 1 .*local 192\.168\.42\.\d+ dev eth1/);
+    }
+    const { stdout } = await succeeded(await checkout.run("kubectl", "get", "nodes", "--no-headers"));
+    assert.equal(stdout.match(/ Ready /g)?.length, 2, stdout);
+  });
+
+  test("a preview shows no change, and another provider as a replacement", async () => {
+    await succeeded(await pulumi("preview", "--stack", "cluster", "--expect-no-changes"));
+    await checkout.edit("Pulumi.cluster.yaml", "provider: libvirt", "provider: docker");
+    const { all } = await succeeded(await pulumi("preview", "--stack", "cluster"));
+    assert.match(all, /to replace/);
+    await checkout.edit("Pulumi.cluster.yaml", "provider: docker", "provider: libvirt");
+  });
+
+  test("`lab down` leaves the host as it was, a machine that nobody knows of included", async () => {
+    // As an interrupted `vagrant up` leaves it: a domain without the note that names it.
+    await rm(join(checkout.directory, ".lab/cluster/vagrant/machines/agent/libvirt/id"));
+    await succeeded(await checkout.lab("down"));
+    assert.equal(await state(), before_);
+  });
+});
