@@ -30,7 +30,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     VAGRANT_DOTFILE_PATH: join(stackDir("cluster"), "vagrant"),
     VAGRANT_CHECKPOINT_DISABLE: "1",
     KUBECONFIG: kubeconfigs().join(delimiter),
-    ...(settings.provider ? { VAGRANT_DEFAULT_PROVIDER: settings.provider } : {}),
+    ...(settings.autoProvider ? { LAB_AUTO_PROVIDER: settings.autoProvider } : {}),
     ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
     ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
     ...(settings.k3dImage ? { LAB_K3D_IMAGE: settings.k3dImage } : {}),

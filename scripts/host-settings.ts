@@ -1,11 +1,12 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Provider } from "../stacks/provider.ts";
 import { labDir } from "./paths.ts";
 
 /** What `lab up` found out about this computer, kept in `.lab/host.json` for `lab env` and `lab down`. */
 export interface HostSettings {
-  /** The Vagrant provider in use. */
-  readonly provider?: string;
+  /** The provider that was chosen for stacks whose file says `auto`; it stays until the lab is down. */
+  readonly autoProvider?: Provider;
   /** The Docker daemon's socket as a URL, where it is not Docker's own default. */
   readonly dockerHost?: string;
   /** Tag of the image that machines of the `docker` provider are made from. */

@@ -8,7 +8,7 @@ import { type ForeignCluster, foreignKubeconfig, type IngressWish } from "../sta
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import { refuseIngressOf } from "../stacks/lab-cluster.ts";
-import { chooseProvider, type ProviderChoice, providers } from "../stacks/provider.ts";
+import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
@@ -92,7 +92,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
     const { packages, isHere } = providers[choice.provider];
     await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
     if (!isHere) return choice;
-    settings.set({ provider: choice.provider });
+    if (wanted === "auto") settings.set({ autoProvider: choice.provider });
     isDocker ||= choice.provider === "docker";
     await addBlackholeRoutes(network);
     if (choice.provider !== "libvirt") return choice;
@@ -135,7 +135,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
         settings.set({ machineImage: await ensureMachineImage(base, await content(), progress) });
       }
       for (const [, config] of machines)
-        if ((await chooseProvider(config.provider)).provider === "libvirt")
+        if (madeBy(config, settings.values) === "libvirt")
           settings.set({ box: await prepareVirtualMachines(config, content, released, progress) });
       if (k3d.length) {
         const files = k3d.map(([, file]) => file);
@@ -255,11 +255,12 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
   const destroy = (stack: string): Step => ({
     title: `Stack ${stack}`,
     run: async (progress) => {
-      if (settings.values.provider === "libvirt" && (await isMade(stack))) await resumeLibvirt(progress);
-      const changes = await runStack("destroy", stack, labVariables(settings.values), progress, { signal });
       const config = machines.find(([name]) => name === stack)?.[1];
-      if (config && config.provider !== "hosts" && settings.values.provider)
-        await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: settings.values.provider });
+      const provider = config && madeBy(config, settings.values);
+      if (provider === "libvirt" && (await isMade(stack))) await resumeLibvirt(progress);
+      const changes = await runStack("destroy", stack, labVariables(settings.values), progress, { signal });
+      if (provider && provider !== "hosts")
+        await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: provider });
       for (const [name, { metadata }] of k3d)
         if (name === stack) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: metadata.name });
       return describeChanges(changes);
@@ -276,6 +277,8 @@ export async function takeDown(stacks: readonly string[], signal: AbortSignal): 
           const folders = await readdir(labDir);
           if (!(await Promise.all(folders.map(isMade))).some(Boolean)) {
             await removeBlackholeRoutes();
+            settings.set({ autoProvider: undefined });
+            await settings.save();
             if ((await hasLibvirt()) && (await stopLibvirt(progress)))
               return "libvirt goes on: machines of others run in it";
             if (await docker.hasContainers()) return "Docker goes on: containers of others run in it";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
 import { agentsOf, readK3dFile, serversOf } from "../stacks/k3d-file.ts";
 import { type Observation, observeContainers, observeMachine } from "../stacks/observe.ts";
-import type { Provider } from "../stacks/provider.ts";
+import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { root, stateFile } from "./paths.ts";
@@ -41,10 +41,10 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
   const now = "absent";
   const program = programOf(stack);
   if (program === "cluster") {
-    const { provider, machines } = await readStackFile(stack as "cluster", root);
-    const made = provider === "hosts" ? provider : settings.provider;
-    if (made !== undefined)
-      for (const { name } of machines) await observe(observeMachine(stack, name, made as Provider, now));
+    const config = await readStackFile(stack as "cluster", root);
+    const provider = madeBy(config, settings);
+    if (provider !== undefined)
+      for (const { name } of config.machines) await observe(observeMachine(stack, name, provider, now));
   }
   if (program === "k3d") {
     const { config } = await readStackFile(stack as "k3d", root);

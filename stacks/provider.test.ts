@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { chooseProvider } from "./provider.ts";
+import { chooseProvider, madeBy } from "./provider.ts";
 
 const probes = (libvirt?: string, virtualbox?: string) => ({
   libvirt: async () => libvirt,
@@ -14,6 +14,14 @@ test("a provider that the stack file names is taken without a look at the comput
   const never = () => Promise.reject(new Error("probed"));
   const choice = await chooseProvider("virtualbox", { libvirt: never, virtualbox: never });
   assert.equal(choice.provider, "virtualbox");
+});
+
+test("what was chosen for auto stays while the lab is up; a word that is no provider does not count", async () => {
+  assert.equal((await chooseProvider("auto", probes(), "docker")).provider, "docker");
+  assert.equal((await chooseProvider("auto", probes(), "vmware")).provider, "libvirt");
+  assert.equal(madeBy({ provider: "auto" }, { autoProvider: "docker" }), "docker");
+  assert.equal(madeBy({ provider: "auto" }, {}), undefined);
+  assert.equal(madeBy({ provider: "hosts" }, { autoProvider: "docker" }), "hosts");
 });
 
 test("auto prefers KVM, then VirtualBox, then containers, and says why", async () => {

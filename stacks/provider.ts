@@ -86,14 +86,28 @@ export interface ProviderProbes {
 }
 
 /**
+ * Who makes, or made, the machines of a stack; undefined where nobody has chosen yet.
+ * @param settings what `lab up` found out about this computer.
+ */
+export const madeBy = (
+  { provider }: Pick<ClusterConfig, "provider">,
+  { autoProvider }: { readonly autoProvider?: Provider },
+): Provider | undefined => (provider === "auto" ? autoProvider : provider);
+
+/**
  * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
  * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
+ *
+ * @param chosen what `lab up` chose for `auto`, which stays while the lab is up. Default: LAB_AUTO_PROVIDER.
  */
 export async function chooseProvider(
   wanted: ClusterConfig["provider"],
   probes: ProviderProbes = providerProbes,
+  chosen: string | undefined = process.env.LAB_AUTO_PROVIDER,
 ): Promise<ProviderChoice> {
   if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
+  if (chosen !== undefined && Object.hasOwn(providers, chosen))
+    return { provider: chosen as Provider, reason: "as the lab is up already" };
   const libvirt = await probes.libvirt();
   if (libvirt === undefined) return { provider: "libvirt", reason: "KVM runs guests here" };
   const virtualbox = await probes.virtualbox();
