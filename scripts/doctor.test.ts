@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { providers } from "../stacks/provider.ts";
 import { examine, type Finding, type Patient, renderFindings, summarizeFindings } from "./doctor.ts";
 import { LabError } from "./errors.ts";
 import { fakeRun } from "./host/fake-run.ts";
@@ -77,7 +78,7 @@ test("a computer that has all it needs has no problem, and each provider's reaso
   assert.deepEqual(of("cluster/libvirt"), {
     status: "ok",
     found: "not used: libvirt is not installed",
-    fix: "sudo apt-get update && sudo apt-get install -y --no-install-recommends vagrant vagrant-libvirt",
+    fix: `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${providers.libvirt.packages.join(" ")}`,
   });
 });
 
