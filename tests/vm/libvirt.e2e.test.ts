@@ -70,6 +70,9 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await writeFile(join(folder, "began"), "");
     checkout = await copyCheckout();
     await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
+    // Two emulated processors in all: more would wait for each other on a computer that has no more.
+    for (const memory of [2048, 1024])
+      await checkout.edit("Pulumi.cluster.yaml", `cpus: 2, memory: ${memory}`, `cpus: 1, memory: ${memory}`);
     before_ = await state();
   });
   after(async () => {
