@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
-import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
+import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { type ForeignCluster, foreignKubeconfig, type IngressWish } from "../stacks/foreign-cluster.ts";
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
@@ -32,6 +32,7 @@ import { imageTools, machineContent, toolFile } from "./system-archive.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { verify } from "./verify/index.ts";
 import { renderLines, summarize } from "./verify/report.ts";
+import { slownessOf } from "./verify/slowness.ts";
 
 /** What every stack needs; `kubectl` is K3s by another name. */
 const commonTools = [
@@ -181,7 +182,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
 
   const look = async (wait: number, progress: (line: string) => void) => {
     const began = performance.now();
-    const checks = await verify(stacks, { wait, progress });
+    const checks = await verify(stacks, { wait: wait * (await slownessOf(stacks, root)), progress });
     const failed = checks.filter(({ ok }) => !ok);
     return { failed, summary: summarize(checks, performance.now() - began) };
   };
@@ -201,7 +202,7 @@ export async function bringUp(stacks: readonly string[], signal: AbortSignal): P
   console.log(await summary(stacks));
 }
 
-/** Seconds that add-ons and pods get to become ready once Pulumi is done. */
+/** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
 const verifyWithin = 120;
 
 /** Where the lab answers and how to ask it. */
@@ -212,7 +213,7 @@ async function summary(stacks: readonly string[]): Promise<string> {
       lines.push("", `Cluster ${stack}`);
       for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
         lines.push(
-          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine?.ssh ? await hostKey(sshAlias(stack, name)) : ""}`,
+          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine ? await hostKey(stack, machine) : ""}`,
         );
       continue;
     }
@@ -231,10 +232,12 @@ async function summary(stacks: readonly string[]): Promise<string> {
 }
 
 /** The key by which a host is known, for a person to compare with what the host says of itself. */
-async function hostKey(alias: string): Promise<string> {
-  const noted = join(labDir, "ssh", alias, "known_hosts");
-  const { stdout, failed } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
-  return failed ? "  host key as in the stack file" : `  host key ${stdout.split(" ").slice(1, 2)}`;
+async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
+  if (ssh === undefined) return "";
+  if (ssh.hostKey !== undefined) return "  host key as in the stack file";
+  const noted = join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
+  const { stdout } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
+  return `  host key ${stdout?.split(" ")[1] ?? "not noted"}`;
 }
 
 /** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */

@@ -150,7 +150,7 @@ destroy)
     forget_unknown
     vagrant destroy --force "$name" --no-color
   fi
-  rm -rf "$notes.generation" "$notes.boot" "$ssh"
+  rm -rf "$notes.generation" "$notes.boot" "$notes.slowness" "$ssh"
   # The folder says that machines exist: with the last one it goes.
   rmdir "$lab/machines" 2>/dev/null || true
   ;;

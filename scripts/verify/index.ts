@@ -18,10 +18,11 @@ import { checkApps } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { lookInside, namespacesOf } from "./from-pods.ts";
-import { askIngress, type Get, getThroughIngress, type IngressAddress } from "./ingress.ts";
+import { askIngress, type Get, getWithin, type IngressAddress } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { connect, type KubernetesApi, type Reached, reach, readKubeconfig } from "./kubernetes.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
+import { slownessOf } from "./slowness.ts";
 
 export type { Check } from "./check.ts";
 
@@ -45,15 +46,16 @@ export interface World {
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
 }
 
-const realWorld: World = {
+/** @param patience how many times longer than usual an answer may take. */
+const realWorld = (patience: number): World => ({
   connect: async (kubeconfig, context) =>
     context === undefined
-      ? reach(kubeconfig)
-      : { context, ...connect(await readKubeconfig(kubeconfig, context)) },
-  machine: (alias) => readMachine(alias),
-  http: getThroughIngress,
-  podAsker,
-};
+      ? reach(kubeconfig, 5000 * patience)
+      : { context, ...connect(await readKubeconfig(kubeconfig, context), 5000 * patience) },
+  machine: (alias) => readMachine(alias, 8000 * patience),
+  http: getWithin(3000 * patience),
+  podAsker: (kubeconfig, context, namespace) => podAsker(kubeconfig, context, namespace, patience),
+});
 
 /** Milliseconds between two rounds of `wait`. */
 const interval = 500;
@@ -61,12 +63,13 @@ const interval = 500;
 /**
  * Asks the real thing whether it is what the stack files say: machines over ssh, the API server, HTTP from outside,
  * names and pods from inside. Changes nothing. Everything is asked side by side and every question has its deadline,
- * so that one round ends within 15 seconds whatever is broken.
+ * so that one round ends within 15 seconds whatever is broken; of machines that are slower than usual that many times.
  *
  * @throws LabError (exit code 2) when a stack file is missing or wrong; a lab that is down is a failed check instead.
  */
 export async function verify(stacks: readonly string[], options: VerifyOptions = {}): Promise<Check[]> {
-  const { wait = 0, progress, directory = root, world = realWorld } = options;
+  const { wait = 0, progress, directory = root } = options;
+  const world = options.world ?? realWorld(await slownessOf(stacks, directory));
   const plans = await Promise.all(stacks.map((stack) => readPlan(stack, directory)));
   const end = Date.now() + wait * 1000;
   let told = "";

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import type { App } from "../../stacks/config.ts";
 import type { HttpAnswer } from "../http.ts";
-import { answerKey, askIngress, describeAnswer, unknownHost } from "./ingress.ts";
+import { answerKey, askIngress, describeAnswer, getWithin, unknownHost } from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({
   namespace: "default",
@@ -39,7 +39,11 @@ async function ingress(t: TestContext, routes: Record<string, readonly string[]>
 
 test("asks for every host, an unknown one and none, over real HTTP", async (t) => {
   const { address, asked } = await ingress(t, { "app2.com": ["app2", "a", "b", "c"], "*": ["app3", "z"] });
-  const { answers, pods } = await askIngress([app("app2", 3, "app2.com"), app("app3", 1)], [address]);
+  const { answers, pods } = await askIngress(
+    [app("app2", 3, "app2.com"), app("app3", 1)],
+    [address],
+    getWithin(3000),
+  );
   assert.deepEqual(Object.fromEntries(answers), {
     [answerKey(address, "app2.com")]: "app2 1.0.0",
     [answerKey(address, unknownHost)]: "app3 1.0.0",

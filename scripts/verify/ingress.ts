@@ -22,9 +22,17 @@ export const describeApp = ({ app, version, namespace }: Omit<Self, "pod">): str
 /** How a request is sent; tests put their own in its place. */
 export type Get = (address: IngressAddress, host: string | undefined) => Promise<HttpAnswer>;
 
-/** A request that names `host`, or just the address, as a browser does when no name is known. */
-export const getThroughIngress: Get = (address, host) =>
-  get(`http://${address}/`, { headers: { accept: "application/json", ...(host ? { host } : {}) } });
+/**
+ * Requests that name `host`, or just the address, as a browser does when no name is known.
+ * @param timeout in milliseconds.
+ */
+export const getWithin =
+  (timeout: number): Get =>
+  (address, host) =>
+    get(`http://${address}/`, {
+      headers: { accept: "application/json", ...(host ? { host } : {}) },
+      timeout,
+    });
 
 /** A host that nobody has: RFC 2606 keeps `.invalid` free. */
 export const unknownHost = "no-such-app.invalid";
@@ -51,7 +59,7 @@ export const requestsPerReplica = 20;
 export async function askIngress(
   apps: readonly App[],
   addresses: readonly IngressAddress[],
-  send: Get = getThroughIngress,
+  send: Get,
 ): Promise<IngressFindings> {
   const hosts = [...apps.flatMap(({ host }) => host ?? []), unknownHost, undefined];
   const answers = new Map<string, string>();

@@ -22,7 +22,7 @@ async function serve(t: TestContext, body: string | undefined, status = 200): Pr
 test("the program runs by itself, as it does in a pod", async (t) => {
   const url = await serve(t, '{"pod":"app2-a"}');
   const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url], barred: [] });
-  const { stdout } = await execa(process.execPath, ["--eval", program, questions]);
+  const { stdout } = await execa(process.execPath, ["--eval", program(), questions]);
   assert.deepEqual(parseAnswers(stdout), { names: { "127.0.0.1": "127.0.0.1" }, urls: { [url]: "app2-a" } });
 });
 

@@ -27,26 +27,33 @@ export type Answers = z.output<typeof answersSchema>;
 export type AskPod = (pod: Pod, questions: Questions) => Promise<Answers>;
 
 /** A JavaScript program that looks around and prints its answers; Node.js has taken the types out of `look` already. */
-export const program = `
-  (${look})(JSON.parse(process.argv[1]), 5000, 2000).then((answers) =>
+export const program = (patience = 1): string => `
+  (${look})(JSON.parse(process.argv[1]), ${5000 * patience}, ${2000 * patience}).then((answers) =>
     process.stdout.write(JSON.stringify(answers), () => process.exit(0)));
 `;
 
 /**
  * Asks from inside a pod by `kubectl exec`, once for everything.
- * @throws Error that says why there is no answer, after 12 seconds at the latest.
+ * @param patience how many times longer than usual an answer may take. Default: 1.
+ * @throws Error that says why there is no answer, after 12 seconds at the latest, `patience` times.
  */
-export function podAsker(kubeconfig: string, context: string | undefined, namespace: string): AskPod {
+export function podAsker(
+  kubeconfig: string,
+  context: string | undefined,
+  namespace: string,
+  patience = 1,
+): AskPod {
+  const seconds = 12 * patience;
   return async ({ metadata: { name } }, questions) => {
     const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
-    const node = ["node", "--eval", program, JSON.stringify(questions)];
+    const node = ["node", "--eval", program(patience), JSON.stringify(questions)];
     const result = await execa("kubectl", [...where, "--namespace", namespace, "exec", name, "--", ...node], {
       env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
       stdin: "ignore",
-      timeout: 12_000,
+      timeout: seconds * 1000,
       reject: false,
     });
-    if (result.timedOut) throw new Error(`kubectl exec ${name}: no answer within 12 s`);
+    if (result.timedOut) throw new Error(`kubectl exec ${name}: no answer within ${seconds} s`);
     if (result.failed) {
       const line = result.stderr?.trim().split("\n").at(-1);
       throw new Error(`kubectl exec ${name}: ${line || result.code || `status ${result.exitCode}`}`);

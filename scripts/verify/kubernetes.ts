@@ -187,13 +187,14 @@ export interface Reached extends KubernetesApi {
 /**
  * Reaches a cluster of the lab's by its kubeconfig, whose contexts are its servers: the first server that answers, or
  * the first at all where none does.
+ * @param timeout of a question, in milliseconds. Default: 5000.
  * @throws Error that says what the file lacks.
  */
-export async function reach(file: string): Promise<Reached> {
+export async function reach(file: string, timeout?: number): Promise<Reached> {
   const { contexts } = await parseKubeconfig(file);
   const names = contexts.length ? contexts.map(({ name }) => name) : [undefined];
   const apis = await Promise.all(
-    names.map(async (context) => ({ context, ...connect(await readKubeconfig(file, context)) })),
+    names.map(async (context) => ({ context, ...connect(await readKubeconfig(file, context), timeout) })),
   );
   const [first] = apis as [Reached, ...Reached[]];
   if (apis.length === 1) return first;
@@ -236,8 +237,12 @@ function parseYaml(text: string): unknown {
 /**
  * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl.
  * What was read once is not asked again; make a new one to look again.
+ * @param timeout of a question, in milliseconds. Default: 5000.
  */
-export function connect({ server, token, ...tls }: KubeAccess): KubernetesApi & { close(): void } {
+export function connect(
+  { server, token, ...tls }: KubeAccess,
+  timeout = 5000,
+): KubernetesApi & { close(): void } {
   const options = { keepAlive: true, maxSockets: 4 };
   const agent = server.startsWith("https:") ? new HttpsAgent({ ...options, ...tls }) : new HttpAgent(options);
   const headers = { accept: "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) };
@@ -245,7 +250,7 @@ export function connect({ server, token, ...tls }: KubeAccess): KubernetesApi & 
 
   const fetchJson = async (path: string): Promise<unknown> => {
     const where = `the API server ${server}`;
-    const answer = await get(`${server}${path}`, { headers, agent, timeout: 5000 }).catch((cause: Error) => {
+    const answer = await get(`${server}${path}`, { headers, agent, timeout }).catch((cause: Error) => {
       throw new Error(`${where}: ${cause.message}`);
     });
     if (answer.status !== 200) throw new Error(`${where} answered ${answer.status} to ${path}`);

@@ -70,9 +70,8 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await writeFile(join(folder, "began"), "");
     checkout = await copyCheckout();
     await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
-    // Two emulated processors in all: more would wait for each other on a computer that has no more.
-    for (const memory of [2048, 1024])
-      await checkout.edit("Pulumi.cluster.yaml", `cpus: 2, memory: ${memory}`, `cpus: 1, memory: ${memory}`);
+    // The agent has little to do: a second emulated processor would only wait for the server's.
+    await checkout.edit("Pulumi.cluster.yaml", "cpus: 2, memory: 1024", "cpus: 1, memory: 1024");
     before_ = await state();
   });
   after(async () => {
@@ -116,11 +115,12 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     const up = checkout.lab("up").finally(() => {
       ended = true;
     });
-    const answers = async () => {
-      for (const host of ["app1.com", "app2.com", "else.org"]) await ask(server, host);
+    const answers = async (address: string) => {
+      for (const host of ["app1.com", "app2.com", "else.org"]) await ask(address, host);
       return true;
     };
-    await pWaitFor(async () => ended || (await answers().catch(() => false)), { interval: 1000 });
+    const anywhere = () => Promise.any([server, agent].map(answers)).catch(() => false);
+    await pWaitFor(async () => ended || (await anywhere()), { interval: 1000 });
     const took = performance.now() - began;
     const outcome = await succeeded(await up);
     console.log(`three apps answered after ${took / 1000} s; lab up ended after ${outcome.seconds} s`);

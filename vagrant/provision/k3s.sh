@@ -35,7 +35,8 @@ slowness() {
   local took=$((${EPOCHREALTIME/./} - began))
   echo $((took < 100000 ? 1 : (took + 99999) / 100000))
 }
-ready_within=$((180 * $(slowness))) # seconds
+slower=$(slowness)
+ready_within=$((180 * slower)) # seconds
 
 find_interface() {
   local wanted=${NODE_INTERFACE:-}
@@ -201,6 +202,9 @@ if ! { run_installer && wait_until_ready; }; then
   fi
 fi
 describe_api
+# Who waits for this machine later asks here how long.
+mkdir -p /run/k3s-lab
+echo "$slower" >/run/k3s-lab/slowness
 # Imported once: K3s would import them at every start.
 if [ -e $carried/bundle ]; then
   rm -f /var/lib/rancher/k3s/agent/images/k3s-lab-*

@@ -47,7 +47,7 @@ async function provision(name: string, machine: Machine) {
       /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g,
       `${root}/$1`,
     )
-    .replace("ready_within=$((180 * $(slowness)))", "ready_within=1");
+    .replace("ready_within=$((180 * slower))", "ready_within=1");
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
   await put("home/keep", "", 0o644);

@@ -73,7 +73,7 @@ echo done
     return { exitCode: result.exitCode, said: result.all, calls };
   };
   const upgrade =
-    "kube-system: upgrade --install --set a=b c traefik https://10.43.0.1:443/static/charts/traefik.tgz";
+    "kube-system: upgrade --install --set a=b c --disable-openapi-validation traefik https://10.43.0.1:443/static/charts/traefik.tgz";
 
   it("installs from the cluster's own API with the arguments as they came", async () => {
     assert.deepEqual(await run(["install", "--set", "a=b c"]), {
