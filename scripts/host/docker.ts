@@ -1,13 +1,13 @@
 import { spawn } from "node:child_process";
 import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
 import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines, type Run, run } from "./commands.ts";
-import { addedRules, deleteCommands, ownRule, tables } from "./firewall.ts";
+import { signal, untilAnswers, untilEnded } from "./daemon.ts";
+import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
@@ -19,15 +19,13 @@ const stateFile = join(runDir, "docker.json");
 const dataRoot = join(cacheDir, "docker");
 const ownHost = `unix://${join(runDir, "docker.sock")}`;
 const logFile = join(cacheDir, "log", "dockerd.log");
-const startsWithin = 60_000;
-const endsWithin = 45_000;
 
 /** What `stopDocker` needs to know of the daemon that the lab started. */
 interface DaemonRecord {
   readonly daemon: ProcessId;
   /** What was there before it, and stays. */
   readonly bridges: readonly string[];
-  readonly rules: Readonly<Record<string, string>>;
+  readonly rules: Firewall;
 }
 
 /**
@@ -171,7 +169,7 @@ export function daemonArguments(runtime: string | undefined): string[] {
 async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting a Docker daemon of the lab's own");
-  const before = { bridges: await bridges(), rules: await firewall() };
+  const before = { bridges: await bridges(), rules: await readFirewall(run) };
   await mkdir(join(cacheDir, "log"), { recursive: true });
   const log = await open(logFile, "w", 0o600);
   try {
@@ -196,38 +194,23 @@ async function launch(progress: Progress): Promise<void> {
   }
 }
 
-/** Waits for the daemon's answer; a daemon that ended is not waited for. */
-async function untilReachable(
+const untilReachable = (
   host: string | undefined,
   alive: () => boolean | Promise<boolean>,
   log: () => Promise<string>,
-): Promise<void> {
-  let problem: string | undefined;
-  const fail = async (what: string) => {
-    const text = await log().catch(() => "");
-    return new LabError(
-      `Docker ${what}: ${problem}. The last lines of its log:\n${lastLines(text) || "(empty)"}`,
-    );
-  };
-  let ended = false;
-  try {
-    await pWaitFor(
-      async () => {
-        problem = await unreachable(host);
-        ended = problem !== undefined && !(await alive());
-        return ended || problem === undefined;
-      },
-      { interval: 100, timeout: startsWithin },
-    );
-  } catch {
-    if (problem && /permission denied/i.test(problem))
-      throw new LabError(
-        `Docker runs now, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
-      );
-    throw await fail(`does not answer after ${startsWithin / 1000} s`);
-  }
-  if (ended) throw await fail("ended while it started");
-}
+): Promise<void> =>
+  untilAnswers({
+    name: "Docker",
+    problem: () => unreachable(host),
+    alive,
+    log,
+    explain: (problem) =>
+      /permission denied/i.test(problem)
+        ? new LabError(
+            `Docker runs now, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
+          )
+        : undefined,
+  });
 
 async function readRecord(): Promise<DaemonRecord | undefined> {
   try {
@@ -246,25 +229,21 @@ async function stopOwn(
   if (running) {
     progress("stopping the lab's Docker daemon");
     process.kill(daemon.pid, "SIGTERM");
-    await ended([daemon], "SIGKILL");
+    await untilEnded([daemon]);
   }
   // A daemon that was killed leaves its containerd and the containers behind; all name its folder.
   const rest = await processesWith(`${execRoot}/`);
   const containers = await childrenOf(rest);
   for (const { pid } of containers) signal(pid, "SIGKILL");
   for (const { pid } of rest) signal(pid, "SIGTERM");
-  await ended([...containers, ...rest], "SIGKILL");
+  await untilEnded([...containers, ...rest]);
   await unmountAll([execRoot, dataRoot]);
 
   const gone = (await bridges()).filter(
     (name) => !before.includes(name) && (name === "docker0" || own.includes(name) || !running),
   );
   for (const name of gone.filter(ownBridge)) await run(["ip", "link", "delete", name]);
-  for (const [table, text] of Object.entries(await firewall())) {
-    const [program = "", name = ""] = table.split(" ");
-    const added = addedRules(rules[table] ?? "", text).filter((line) => ownRule(line, gone));
-    for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
-  }
+  await removeRules(rules, (line) => ownRule(line, gone), run);
   await rm(execRoot, { recursive: true, force: true });
   for (const file of ["docker.json", "docker.pid", "docker.sock"])
     await rm(join(runDir, file), { force: true });
@@ -282,36 +261,6 @@ async function ownBridges(): Promise<string[]> {
 async function bridges(): Promise<string[]> {
   const { stdout } = await run(["ip", "-brief", "link", "show", "type", "bridge"]);
   return [...stdout.matchAll(/^([^\s@]+)/gm)].map(([, name = ""]) => name);
-}
-
-/** The firewall's rules as text, by program and table. */
-async function firewall(): Promise<Record<string, string>> {
-  const entries = await Promise.all(
-    tables.map(async ([program, table]) => {
-      const { stdout } = await run([`${program}-save`, "--table", table]);
-      return [`${program} ${table}`, stdout] as const;
-    }),
-  );
-  return Object.fromEntries(entries);
-}
-
-/** Waits for processes to end, and ends them the hard way when they do not. */
-async function ended(processes: readonly ProcessId[], last: NodeJS.Signals): Promise<void> {
-  const all = async () => (await Promise.all(processes.map(isRunning))).every((running) => !running);
-  try {
-    await pWaitFor(all, { interval: 50, timeout: endsWithin });
-  } catch {
-    for (const one of processes) if (await isRunning(one)) signal(one.pid, last);
-    await pWaitFor(all, { interval: 50, timeout: 5000 });
-  }
-}
-
-function signal(pid: number, name: NodeJS.Signals): void {
-  try {
-    process.kill(pid, name);
-  } catch {
-    // It has ended meanwhile.
-  }
 }
 
 /** Takes away the mounts at and below these folders, the last made first. */

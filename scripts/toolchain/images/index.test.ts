@@ -87,11 +87,19 @@ echo done
 
   it("asks again while the CRDs of another chart are missing, and says so once", async () => {
     await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n".repeat(2));
-    assert.deepEqual(await run(["install", "--set", "a=b c"]), {
-      exitCode: 0,
-      said: "klipper-helm: traefik waits for the CRDs it needs\ndone",
-      calls: [upgrade, upgrade, upgrade],
-    });
+    const CHART = "https://charts.example/traefik.tgz";
+    const { exitCode, said, calls } = await run(["install", "--set", "a=b c"], { CHART });
+    assert.deepEqual([exitCode, said], [0, "klipper-helm: traefik waits for the CRDs it needs\ndone"]);
+    const other = upgrade.replace(/--disable.*/, `traefik ${CHART}`);
+    assert.deepEqual(calls, [other, other, other]);
+  });
+
+  it("looks for the release that brings the CRDs of K3s's own chart before it tries again", async () => {
+    await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n");
+    await writeFile(join(folder, "status"), "STATUS: deployed\n");
+    const { exitCode, calls } = await run(["install", "--set", "a=b c"]);
+    assert.equal(exitCode, 0);
+    assert.deepEqual(calls, [upgrade, "kube-system: status traefik-crd", upgrade]);
   });
 
   it("gives up at its deadline with helm's own words", async () => {

@@ -1,0 +1,66 @@
+import pWaitFor from "p-wait-for";
+import { LabError } from "../errors.ts";
+import { lastLines } from "./commands.ts";
+import { isRunning, type ProcessId } from "./processes.ts";
+
+const startsWithin = 60_000;
+const endsWithin = 45_000;
+
+/** How a daemon that starts is asked for. */
+export interface Starting {
+  /** Such as Docker. */
+  readonly name: string;
+  /** Why it does not answer, or undefined where it does. */
+  readonly problem: () => Promise<string | undefined>;
+  /** Whether its process is still there; one that ended is not waited for. */
+  readonly alive: () => boolean | Promise<boolean>;
+  readonly log: () => Promise<string>;
+  /** What is to be said in place of the log, for a problem that it does not explain. */
+  readonly explain?: (problem: string) => LabError | undefined;
+}
+
+/**
+ * Waits for a daemon's answer, for a minute at most.
+ * @throws LabError with the last lines of its log where it ends or does not answer.
+ */
+export async function untilAnswers({ name, problem: ask, alive, log, explain }: Starting): Promise<void> {
+  let problem: string | undefined;
+  let hasEnded = false;
+  const fail = async (what: string) => {
+    const text = lastLines(await log().catch(() => ""));
+    return new LabError(`${name} ${what}: ${problem}. The last lines of its log:\n${text || "(empty)"}`);
+  };
+  try {
+    await pWaitFor(
+      async () => {
+        problem = await ask();
+        hasEnded = problem !== undefined && !(await alive());
+        return hasEnded || problem === undefined;
+      },
+      { interval: 100, timeout: startsWithin },
+    );
+  } catch {
+    throw explain?.(problem ?? "") ?? (await fail(`does not answer after ${startsWithin / 1000} s`));
+  }
+  if (hasEnded) throw await fail("ended while it started");
+}
+
+/** Waits for processes to end that were told to, and ends them the hard way when they do not. */
+export async function untilEnded(processes: readonly ProcessId[]): Promise<void> {
+  const all = async () => (await Promise.all(processes.map(isRunning))).every((running) => !running);
+  try {
+    await pWaitFor(all, { interval: 50, timeout: endsWithin });
+  } catch {
+    for (const one of processes) if (await isRunning(one)) signal(one.pid, "SIGKILL");
+    await pWaitFor(all, { interval: 50, timeout: 5000 });
+  }
+}
+
+/** Sends a signal to a process that may have ended meanwhile. */
+export function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has ended.
+  }
+}
