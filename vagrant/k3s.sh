@@ -46,7 +46,7 @@ install)
   { cat && echo && cat "$K3S_LAB_ROOT/vagrant/provision/k3s.sh"; } |
     on "$here" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="$K3S_VERSION" "'K3S_ARGS=$K3S_ARGS'" \
-      bash -c "'umask 077; mkdir -p /run/k3s-lab; read -r token; printf %s \"\$token\" >/run/k3s-lab/token; exec bash -s'"
+      bash -c "'read -r token; (umask 077; mkdir -p /run/k3s-lab; printf %s \"\$token\" >/run/k3s-lab/token); exec bash -s'"
   # verify waits so many times longer for this machine.
   on "$here" sudo cat /run/k3s-lab/slowness </dev/null >"$K3S_LAB_ROOT/.lab/$LAB_STACK/machines/$NODE_NAME.slowness"
   ;;

@@ -88,6 +88,11 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
     ],
     ["text that is no YAML", "config: [", /is not YAML that can be read/],
     [
+      "a stack of hosts",
+      `${twoMachines}  k3s-lab:provider: hosts\n`,
+      /are hosts that are there already, which Vagrant does not make/,
+    ],
+    [
       "an unknown provider",
       `${twoMachines}  k3s-lab:provider: vmware\n`,
       /k3s-lab:provider is vmware; it can be auto, docker, libvirt, virtualbox/,
