@@ -123,7 +123,8 @@ async function buildImage(
 ): Promise<void> {
   const context = join(folder, "image");
   await mkdir(join(context, "runtime"), { recursive: true });
-  await cp(join(root, "vagrant/image/setup.sh"), join(context, "setup.sh"));
+  for (const file of ["setup.sh", "container.sh"])
+    await cp(join(root, "vagrant/image", file), join(context, file));
   await writeFile(join(context, "Dockerfile"), await readFile(join(import.meta.dirname, "Dockerfile")));
   const runtime = await ociRuntime(progress);
   if (runtime) {

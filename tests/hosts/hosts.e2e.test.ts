@@ -63,7 +63,7 @@ const wanted = async () => ({
 /** What every host holds: files but for logs, units, firewall chains, network devices; a line each, the host's name before it. */
 async function held(): Promise<ReadonlySet<string>> {
   const question = [
-    "find / -xdev -path /var/log -prune -o -path /var/lib/systemd -prune -o -path /tmp -prune -o -print",
+    "find / -xdev -path /var/log -prune -o -path /var/lib/systemd -prune -o -path /tmp -prune -o -path /var/tmp -prune -o -print",
     "ls /var/lib/rancher /var/lib/kubelet",
     "systemctl list-units --all --plain --no-legend 'k3s*'",
     "iptables-save | grep -E '^:(KUBE|CNI|FLANNEL)'",

@@ -8,8 +8,8 @@
 #          which it would keep for most of a minute
 set -euo pipefail
 
-# K3s is kubectl where it is called so.
-kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s "$@"); }
+# K3s is kubectl where it is called so. What kubectl keeps for the next time goes with the lab.
+kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s --cache-dir=/run/k3s-lab/kubectl "$@"); }
 field() { kubectl get node "$NODE_NAME" --ignore-not-found --output "jsonpath={.metadata.$1}"; }
 
 case "$1" in

@@ -8,8 +8,11 @@ done
 # What K3s's scripts leave: the node's password, and folders where they are empty.
 rm -rf /run/k3s-lab /etc/rancher/node
 rmdir /etc/rancher /var/lib/rancher 2>/dev/null || true
+rmdir --parents /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
 # A machine that was made with K3s keeps it; what was sent, even in part, goes.
 if [ -d /opt/k3s-lab ] && [ ! -d /opt/k3s-lab/containerd ]; then
   rm -rf /opt/k3s-lab /etc/systemd/system/k3s.service.d/k3s-lab.conf /etc/systemd/system/k3s-agent.service.d/k3s-lab.conf
   rmdir /etc/systemd/system/k3s.service.d /etc/systemd/system/k3s-agent.service.d 2>/dev/null || true
 fi
+# K3s's scripts remove its unit after systemd has read its units anew.
+systemctl daemon-reload
