@@ -65,7 +65,7 @@ async function held(): Promise<ReadonlySet<string>> {
   const question = [
     "find / -xdev -path /var/log -prune -o -path /var/lib/systemd -prune -o -path /tmp -prune -o -path /var/tmp -prune -o -print",
     "ls /var/lib/rancher /var/lib/kubelet",
-    "systemctl list-units --all --plain --no-legend 'k3s*'",
+    "systemctl list-unit-files --no-legend 'k3s*'",
     "iptables-save | grep -E '^:(KUBE|CNI|FLANNEL)'",
     "ip -brief link | cut -d ' ' -f 1 | cut -d @ -f 1",
   ].join("; ");
