@@ -35,7 +35,7 @@ export const command = new Command("test")
     const left = Math.floor(testsWithin - (performance.now() - began) / 60_000);
     if (left >= vmTestWithin) return await vmTest();
     console.log(
-      `NOT RUN: the lab on virtual machines. It may take ${vmTestWithin} minutes, and of the ${testsWithin} for all tests ${left} are left. Run it by itself: npm run test:vm`,
+      `NOT RUN: the lab on virtual machines. It wants ${vmTestWithin} of the ${testsWithin} minutes for all tests to be left, and ${left} are. Run it by itself: npm run test:vm`,
     );
   });
 
