@@ -1,7 +1,7 @@
 import type { MachineContent } from "./host/machine-image.ts";
 import type { Progress } from "./progress.ts";
 import { systemImages, systemManifests } from "./toolchain/images/index.ts";
-import type { InstalledTool, ToolName } from "./toolchain/install.ts";
+import { type InstalledTool, type InstallOptions, installTools, type ToolName } from "./toolchain/install.ts";
 
 /** What K3s's own images, and flannel, are made of where K3s does not bring them. */
 export const imageTools = [
@@ -56,4 +56,18 @@ export async function machineContent(
     images: await systemArchive(k3s, file, progress),
     manifests: released ? [] : await systemManifests(),
   };
+}
+
+/**
+ * What machines carry of K3s, its tools being installed first where they are missing.
+ * @param options whose machines it is for. Default: this computer's architecture, K3s had in whichever way there is.
+ */
+export async function installedContent(
+  progress: Progress,
+  options: Pick<InstallOptions, "platform" | "way"> = {},
+): Promise<{ readonly k3s: InstalledTool; readonly content: MachineContent }> {
+  const report = (tool: ToolName, line: string) => progress(`${tool}: ${line}`);
+  const { k3s } = await installTools(["k3s"], { progress: report, ...options });
+  const built = k3s.way === "release" ? {} : await installTools(imageTools, { progress: report });
+  return { k3s, content: await machineContent(k3s, toolFile({ k3s, ...built }), progress) };
 }

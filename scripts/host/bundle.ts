@@ -7,10 +7,8 @@ import { pack } from "tar-stream";
 import { LabError } from "../errors.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
+import { installedContent } from "../system-archive.ts";
 import { unpackedPackages } from "../toolchain/images/debian.ts";
-import { systemManifests } from "../toolchain/images/index.ts";
-import { installTools } from "../toolchain/install.ts";
 import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
 
@@ -40,38 +38,32 @@ const runtimePrograms = [
  * @throws LabError where K3s is not to be had for it: another architecture than this computer's takes the release.
  */
 export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
-  const report = (tool: string, line: string) => progress(`${tool}: ${line}`);
-  const tools = await installTools(["k3s"], { progress: report, ...platformFor(architecture) });
-  const released = tools.k3s.way === "release";
-  const all = released ? tools : { ...tools, ...(await installTools(imageTools, { progress: report })) };
-  const file = toolFile(all);
-  const images = await systemArchive(tools.k3s, file, progress);
+  const { k3s, content } = await installedContent(progress, platformFor(architecture));
   const entries: Record<string, Entry> = {
-    k3s: { source: file("k3s", "k3s"), executable: true },
-    "install.sh": { source: file("k3s", "install.sh"), executable: true },
+    k3s: { source: content.k3s, executable: true },
+    "install.sh": { source: content.installScript, executable: true },
     "place.sh": { source: join(root, "vagrant", "image", "place.sh"), executable: true },
-    [`images/${basename(images)}`]: { source: images },
+    [`images/${basename(content.images)}`]: { source: content.images },
   };
-  if (!released) {
+  if (content.flannel !== undefined) {
     const debian = await unpackedPackages(runtimePackages, progress);
     entries.offline = { text: "" };
-    entries["cni/flannel"] = { source: file("flannel", "flannel"), executable: true };
+    entries["cni/flannel"] = { source: content.flannel, executable: true };
     for (const program of runtimePrograms)
       entries[`bin/${basename(program)}`] = { source: join(debian, program), executable: true };
     for (const plugin of cniPlugins)
       entries[`cni/${plugin}`] = { source: join(debian, "usr/lib/cni", plugin), executable: true };
-    for (const manifest of await systemManifests())
-      entries[`manifests/${basename(manifest)}`] = { source: manifest };
   }
+  for (const manifest of content.manifests) entries[`manifests/${basename(manifest)}`] = { source: manifest };
   // A tool's folder and an archive's are named after what is in them.
-  const content = await Promise.all(
+  const parts = await Promise.all(
     Object.entries(entries).map(async ([name, entry]) => {
       if (!("source" in entry)) return `${name} ${entry.text}`;
       const isOurs = entry.source.startsWith(root);
       return `${name} ${isOurs ? await readFile(entry.source, "utf8") : entry.source}`;
     }),
   );
-  const id = `k3s-${tools.k3s.version}-${architecture}-${shortHash(content.sort())}`;
+  const id = `k3s-${k3s.version}-${architecture}-${shortHash(parts.sort())}`;
   return { id, entries: { ...entries, bundle: { text: id } } };
 }
 

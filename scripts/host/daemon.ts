@@ -1,10 +1,40 @@
+import { spawn } from "node:child_process";
+import { mkdir, open } from "node:fs/promises";
+import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
 import { lastLines } from "./commands.ts";
-import { isRunning, type ProcessId } from "./processes.ts";
+import { isRunning, type ProcessId, processId } from "./processes.ts";
 
 const startsWithin = 60_000;
 const endsWithin = 45_000;
+
+/**
+ * Starts a daemon that outlives this process.
+ * @param name is what messages call it.
+ * @param logFile takes what it prints; what an earlier one printed goes.
+ * @throws LabError where there is no such program.
+ */
+export async function startDaemon(
+  name: string,
+  [program, ...args]: readonly [string, ...string[]],
+  logFile: string,
+): Promise<ProcessId> {
+  await mkdir(dirname(logFile), { recursive: true });
+  const log = await open(logFile, "w", 0o600);
+  try {
+    const stdio = ["ignore", log.fd, log.fd] as const;
+    const child = spawn(program, args, { cwd: "/", detached: true, stdio: [...stdio] });
+    // A program that cannot be started has no pid; that is told below.
+    child.on("error", () => {});
+    child.unref();
+    const daemon = child.pid === undefined ? undefined : await processId(child.pid);
+    if (!daemon) throw new LabError(`${name} cannot be started. Its log: ${logFile}`);
+    return daemon;
+  } finally {
+    await log.close();
+  }
+}
 
 /** How a daemon that starts is asked for. */
 export interface Starting {

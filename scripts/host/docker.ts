@@ -1,17 +1,16 @@
-import { spawn } from "node:child_process";
-import { mkdir, open, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../errors.ts";
 import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines, type Run, run } from "./commands.ts";
-import { signal, untilAnswers, untilEnded } from "./daemon.ts";
+import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
 import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { childrenOf, isRunning, type ProcessId, processesWith, processId } from "./processes.ts";
+import { childrenOf, isRunning, type ProcessId, processesWith } from "./processes.ts";
 
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
@@ -170,28 +169,13 @@ async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting a Docker daemon of the lab's own");
   const before = { bridges: await bridges(), rules: await readFirewall(run) };
-  await mkdir(join(cacheDir, "log"), { recursive: true });
-  const log = await open(logFile, "w", 0o600);
-  try {
-    const child = spawn("dockerd", daemonArguments(runtime), {
-      cwd: "/",
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
-    });
-    // A program that cannot be started has no pid; that is told below.
-    child.on("error", () => {});
-    child.unref();
-    const daemon = child.pid === undefined ? undefined : await processId(child.pid);
-    if (!daemon) throw new LabError(`dockerd cannot be started. Its log: ${logFile}`);
-    await writeFile(stateFile, JSON.stringify({ daemon, ...before } satisfies DaemonRecord), { mode: 0o600 });
-    await untilReachable(
-      ownHost,
-      () => isRunning(daemon),
-      () => readFile(logFile, "utf8"),
-    );
-  } finally {
-    await log.close();
-  }
+  const daemon = await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)], logFile);
+  await writeFile(stateFile, JSON.stringify({ daemon, ...before } satisfies DaemonRecord), { mode: 0o600 });
+  await untilReachable(
+    ownHost,
+    () => isRunning(daemon),
+    () => readFile(logFile, "utf8"),
+  );
 }
 
 const untilReachable = (

@@ -1,5 +1,4 @@
-import { spawn } from "node:child_process";
-import { access, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { providers } from "../../stacks/provider.ts";
@@ -9,11 +8,11 @@ import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { type Box, boxFolder } from "./box.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
-import { signal, untilAnswers, untilEnded } from "./daemon.ts";
+import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
 import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { isRunning, type ProcessId, processId } from "./processes.ts";
+import { isRunning, type ProcessId } from "./processes.ts";
 import { withoutBlackholeRoute } from "./routes.ts";
 
 const runDir = "/run/k3s-lab";
@@ -281,26 +280,12 @@ async function launch(progress: Progress, run: Run): Promise<void> {
     await mkdir(folder, { recursive: true });
   }
   await writeFile(join(own("/etc/libvirt"), "qemu.conf"), qemuConfig);
-  await mkdir(join(cacheDir, "log"), { recursive: true });
-  const log = await open(logFile, "w", 0o600);
-  try {
-    const mounts = ownFolders.map((folder) => `mount --bind '${own(folder)}' ${folder}`).join(" && ");
-    const child = spawn("unshare", ["--mount", "sh", "-c", `${mounts} && exec libvirtd`], {
-      cwd: "/",
-      detached: true,
-      stdio: ["ignore", log.fd, log.fd],
-    });
-    // A program that cannot be started has no pid; that is told below.
-    child.on("error", () => {});
-    child.unref();
-    const daemon = child.pid === undefined ? undefined : await processId(child.pid);
-    if (!daemon) throw new LabError(`libvirtd cannot be started. Its log: ${logFile}`);
-    const record: DaemonRecord = { daemon, rules, forwarding, runFolder };
-    await writeFile(stateFile, JSON.stringify(record), { mode: 0o600 });
-    await untilReachable(() => isRunning(daemon), run);
-  } finally {
-    await log.close();
-  }
+  const mounts = ownFolders.map((folder) => `mount --bind '${own(folder)}' ${folder}`).join(" && ");
+  const command = ["unshare", "--mount", "sh", "-c", `${mounts} && exec libvirtd`] as const;
+  const daemon = await startDaemon("libvirtd", command, logFile);
+  const record: DaemonRecord = { daemon, rules, forwarding, runFolder };
+  await writeFile(stateFile, JSON.stringify(record), { mode: 0o600 });
+  await untilReachable(() => isRunning(daemon), run);
 }
 
 const untilReachable = (alive: () => boolean | Promise<boolean>, run: Run): Promise<void> =>

@@ -1,7 +1,6 @@
 import { Command } from "commander";
 import { buildBox } from "../host/virtual-machines.ts";
-import { imageTools, machineContent, toolFile } from "../system-archive.ts";
-import { installTools } from "../toolchain/install.ts";
+import { installedContent } from "../system-archive.ts";
 
 const build = new Command("build")
   .description("build the box, or find the same one in the cache, and say where it is")
@@ -9,9 +8,7 @@ const build = new Command("build")
   .action(async ({ json }: { json?: boolean }) => {
     const began = performance.now();
     const progress = (line: string) => void (json || console.log(line));
-    const k3s = await installTools(["k3s"]);
-    const built = k3s.k3s.way === "release" ? {} : await installTools(imageTools);
-    const content = await machineContent(k3s.k3s, toolFile({ ...k3s, ...built }), progress);
+    const { content } = await installedContent(progress);
     const { path, name, version, sha256, size } = await buildBox(content, progress);
     const seconds = Math.round(performance.now() - began) / 1000;
     const report = { path, name, version, sha256, size, seconds };

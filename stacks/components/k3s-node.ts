@@ -4,15 +4,12 @@ import type { Machine } from "../config.ts";
 import type { ClusterNode } from "../outputs.ts";
 import { sshAlias } from "../ssh-config.ts";
 
-/** A machine, and what names this making of it. */
-export interface MadeMachine {
+/** What a `K3sNode` is made from. */
+export interface K3sNodeArgs {
+  /** The machine that K3s is installed on. */
   readonly machine: Machine;
   /** Changes when the machine was made anew; K3s is then installed anew. */
   readonly generation: pulumi.Input<string>;
-}
-
-/** What a `K3sNode` is made from. */
-export interface K3sNodeArgs extends MadeMachine {
   /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;
   /** K3s release, such as v1.25.4+k3s1. A new one is installed in place. */
