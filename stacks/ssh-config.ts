@@ -44,6 +44,8 @@ export function sshConfig(
       ["IdentitiesOnly", "yes"],
       ["StrictHostKeyChecking", "accept-new"],
       ["UserKnownHostsFile", noted],
+      // The network of a machine that was made this moment may need another.
+      ["ConnectionAttempts", "3"],
       ...common,
     ]);
   const key = ssh.key === undefined ? [] : [["IdentityFile", `"${keyFile(ssh.key)}"`]];

@@ -140,7 +140,8 @@ run_installer() {
   # The installer would wait for the service without end, and an agent without its server is never up.
   env "${download[@]}" INSTALL_K3S_SKIP_START=true INSTALL_K3S_EXEC="$exec_args" sh "$installer" || return 1
   if [ "$before" != "$(installed_state)" ] || ! systemctl is-active --quiet $service; then
-    systemctl restart --no-block $service
+    # A server's unit is up when its API is, and to wait for systemd costs nothing. What comes of it is seen later.
+    timeout "$ready_within" systemctl restart $service || true
   fi
 }
 
@@ -155,14 +156,14 @@ is_ready() {
 
 # systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
 wait_until_ready() {
-  local deadline=$((SECONDS + ready_within)) ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
+  local ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
   if [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; then ends_allowed=20; fi
   until is_ready; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
-    # At most a quarter of the time is spent on asking.
+    # At most a tenth of the time is spent on asking.
     took=$((${EPOCHREALTIME/./} - asked))
-    took=$((took < 100000 ? 300000 : took * 3))
+    took=$((took < 100000 ? 300000 : took * 9))
     printf -v rest '%d.%06d' $((took / 1000000)) $((took % 1000000))
     pause "$rest"
     asked=${EPOCHREALTIME/./}
@@ -179,6 +180,11 @@ describe_api() {
     https://127.0.0.1:6443/openapi/v2 || true
 }
 
+bring_up() {
+  deadline=$((SECONDS + ready_within))
+  run_installer && wait_until_ready
+}
+
 explain() {
   journalctl --no-pager --lines 30 --unit $service >&2
   echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above" >&2
@@ -189,14 +195,14 @@ refuse_foreign
 [ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first"
 [ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first"
 
-if ! { run_installer && wait_until_ready; }; then
+if ! bring_up; then
   explain
   echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
   if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
   # Uninstalling removes the token too.
   install -D -m 0600 $token "$token_file"
   if [ -x /usr/local/bin/$uninstall ]; then /usr/local/bin/$uninstall; fi
-  if ! { run_installer && wait_until_ready; }; then
+  if ! bring_up; then
     explain
     exit 1
   fi

@@ -127,7 +127,7 @@ const serverLine =
 test("a server is installed once, with the user's own flags", async () => {
   const { status, stderr, log, read, path } = await provision("server", {});
   assert.equal(status, 0, stderr);
-  assert.deepEqual(log, [serverLine, "systemctl restart --no-block k3s"]);
+  assert.deepEqual(log, [serverLine, "systemctl restart k3s"]);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
   assert.equal((await stat(path("etc/rancher/k3s/token"))).mode & 0o777, 0o600);
   assert.equal(existsSync(path("run/k3s-lab/token")), false);
@@ -149,7 +149,7 @@ test("an agent joins its server", async () => {
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
     "install.sh SKIP=true VERSION= EXEC=agent --node-ip=192.168.42.111 --flannel-iface=eth1 --server=https://192.168.42.110:6443",
-    "systemctl restart --no-block k3s-agent",
+    "systemctl restart k3s-agent",
   ]);
 });
 
@@ -164,7 +164,7 @@ test("a failed installation is tried once more after k3s-killall.sh and k3s-unin
     "k3s-killall.sh",
     "k3s-uninstall.sh",
     serverLine,
-    "systemctl restart --no-block k3s",
+    "systemctl restart k3s",
   ]);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
