@@ -26,6 +26,9 @@ export default async function apps() {
     // Another context is another cluster: what is on the old one is not on it.
     clusterIdentifier: own ? stack : `${stack}/${cluster.context}`,
     deleteUnreachable: true,
+    // Seconds for one answer. Whoever asks first for the API's description waits until it is put together: where the
+    // processor is emulated, for longer than the usual 32.
+    kubeClientSettings: { timeout: 300 },
   });
   const { image } = new NodeImages("web", {
     image: config.image ?? (await appImageRef()),

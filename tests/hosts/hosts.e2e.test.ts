@@ -7,7 +7,7 @@ import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask } from "../e2e/host.ts";
 import { type Fleet, startFleet } from "./fleet.ts";
 
-// Machines that are there already: three servers and three agents, reached by ssh. The tests build on each other.
+// Machines that are there already: three servers and seven agents, reached by ssh. The tests build on each other.
 
 let fleet: Fleet;
 let checkout: Checkout;
@@ -15,7 +15,7 @@ let checkout: Checkout;
 let heldBefore: ReadonlySet<string>;
 
 const servers = ["s1", "s2", "s3"];
-const agents = ["a1", "a2", "a3"];
+const agents = ["a1", "a2", "a3", "a4", "a5", "a6", "a7"];
 const names = [...servers, ...agents];
 const stack = "cluster-hosts";
 const stacks = [stack, "apps-hosts"];
@@ -28,9 +28,14 @@ async function succeeded(outcome: Outcome): Promise<Outcome> {
   );
 }
 
-/** Writes the stack file; `own` adds to what it says of one machine. */
-async function writeStackFile(own: Readonly<Record<string, string>>, agentArgs = "[]"): Promise<void> {
-  const machines = names.map((name) => {
+/** Writes the stack file; `own` adds to what it says of one machine, `without` are those that it does not name. */
+async function writeStackFile(
+  own: Readonly<Record<string, string>>,
+  agentArgs = "[]",
+  without: readonly string[] = [],
+): Promise<void> {
+  const named = names.filter((name) => !without.includes(name));
+  const machines = named.map((name) => {
     const role = servers.includes(name) ? "server" : "agent";
     const more = own[name] === undefined ? "" : `, ${own[name]}`;
     return `    - {name: ${name}, role: ${role}, ip: ${fleet.address(name)}${more}}`;
@@ -139,10 +144,10 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.deepEqual(await changedHosts(), []);
   });
 
-  test("three servers and three agents come up side by side, and are verified", async () => {
+  test("three servers and seven agents come up side by side, and are verified", async () => {
     await writeStackFile(await wanted());
     const up = await succeeded(await checkout.lab("up", ...stacks));
-    console.log(`six hosts and three apps after ${up.seconds.toFixed(0)} s`);
+    console.log(`ten hosts and three apps after ${up.seconds.toFixed(0)} s`);
     assert.match(up.stdout, /s1 +server +192\.168\.45\.10 +host key SHA256:\S+/);
     assert.match(up.stdout, /a1 +agent +192\.168\.45\.13 +host key as in the stack file/);
     assert.deepEqual(await nodeNames(), [...names].sort());
@@ -171,7 +176,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     await succeeded(await preview("--expect-no-changes"));
     await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
     const { all } = await succeeded(await preview());
-    assert.match(all, /~ 3 to update/);
+    assert.match(all, new RegExp(`~ ${agents.length} to update`));
     assert.doesNotMatch(all, /to (create|delete|replace)/);
     await succeeded(await checkout.lab("up", ...stacks));
     assert.equal(await kubectl("get", "node", "a2", "--output=jsonpath={.status.capacity.pods}"), "77");
@@ -221,7 +226,7 @@ describe("machines that are there already", { concurrency: false }, () => {
       .map(({ id }) => id);
     assert.ok(failed.includes(`${stack}/s1/interface`), failed.join(" "));
     assert.deepEqual(
-      failed.filter((id) => /\/(s2|s3|a1|a2|a3)\//.test(id)),
+      failed.filter((id) => names.some((name) => name !== "s1" && id.includes(`/${name}/`))),
       [],
     );
     await fleet.start("s1");
@@ -241,6 +246,17 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.deepEqual(await nodeNames(), [...names].sort());
     // Two clusters would each have a node of their own.
     assert.deepEqual(await nodeNames("--context", `k3s-lab-${stack}-3`), [...names].sort());
+  });
+
+  test("two servers leave, and the one that stays keeps the cluster", async () => {
+    const leaving = ["s2", "s3"];
+    await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]", leaving);
+    await succeeded(await checkout.lab("up", ...stacks));
+    assert.deepEqual(await nodeNames(), names.filter((name) => !leaving.includes(name)).sort());
+    const left = (await changedHosts()).filter((line) =>
+      leaving.some((name) => line.startsWith(`+ ${name}: `)),
+    );
+    assert.deepEqual(left, []);
   });
 
   test("`lab down` leaves the hosts as they were", async () => {

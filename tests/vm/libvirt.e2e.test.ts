@@ -17,6 +17,13 @@ const timeout = 25 * 60_000;
 
 const server = "192.168.42.110";
 const agent = "192.168.42.111";
+const apps = [
+  ["app1.com", "app1"],
+  ["app2.com", "app2"],
+  ["else.org", "app3"],
+] as const;
+/** The agent as the stack file has it; it joins last, for two emulated processors are enough for one machine. */
+const agentLine = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}\n";
 
 let checkout: Checkout;
 let folder: string;
@@ -49,6 +56,20 @@ const succeeded = async (outcome: Outcome): Promise<Outcome> =>
       );
 const pulumi = (...args: string[]) => checkout.run("pulumi", ...args, "--non-interactive");
 
+/** Whether each app answers at this address under its host name. */
+async function answers(address: string): Promise<boolean> {
+  for (const [host, app] of apps)
+    if ((await ask(address, host).catch(() => undefined))?.app !== app) return false;
+  return true;
+}
+
+/** A request to an emulated machine may take more than one try. */
+const answered = (address: string): Promise<void> =>
+  pWaitFor(() => answers(address), {
+    interval: 1000,
+    timeout: { milliseconds: 120_000, message: `no answer from the apps at ${address}` },
+  });
+
 /** What the machines say of themselves: states, the last lines of their consoles and of K3s. */
 async function evidence(): Promise<string> {
   const texts = [(await execa("virsh", ["-c", "qemu:///system", "list", "--all"], { reject: false })).stdout];
@@ -68,9 +89,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await writeFile(join(folder, "began"), "");
     checkout = await copyCheckout();
     await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
-    // Two emulated processors in all: on a computer with two, more would wait for each other.
-    for (const memory of [2048, 1024])
-      await checkout.edit("Pulumi.cluster.yaml", `cpus: 2, memory: ${memory}`, `cpus: 1, memory: ${memory}`);
+    await checkout.edit("Pulumi.cluster.yaml", agentLine, "");
     before_ = await state();
   });
   after(async () => {
@@ -108,30 +127,31 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     assert.equal((await build()).sha256, built.sha256);
   });
 
-  test("`lab up`: three apps answer by host name on both machines' addresses, and the lab is verified", async () => {
+  test("`lab up`: three apps answer by host name from one machine of two processors, and the lab is verified", async () => {
     const began = performance.now();
     let ended = false;
     const up = checkout.lab("up").finally(() => {
       ended = true;
     });
-    const answers = async (address: string) => {
-      for (const host of ["app1.com", "app2.com", "else.org"]) await ask(address, host);
-      return true;
-    };
-    const anywhere = () => Promise.any([server, agent].map(answers)).catch(() => false);
-    await pWaitFor(async () => ended || (await anywhere()), { interval: 1000 });
+    await pWaitFor(async () => ended || (await answers(server)), { interval: 1000 });
     const took = performance.now() - began;
     const outcome = await succeeded(await up);
-    console.log(`three apps answered after ${took / 1000} s; lab up ended after ${outcome.seconds} s`);
-    for (const address of [server, agent])
-      for (const [host, app] of [
-        ["app1.com", "app1"],
-        ["app2.com", "app2"],
-        ["else.org", "app3"],
-      ] as const)
-        await pWaitFor(async () => (await ask(address, host).catch(() => undefined))?.app === app, {
-          timeout: { milliseconds: 120_000, message: `${host} at ${address} is not answered by ${app}` },
-        });
+    console.log(
+      `three apps answered after ${(took / 1000).toFixed(0)} s; lab up ended after ${outcome.seconds.toFixed(0)} s`,
+    );
+    await answered(server);
+  });
+
+  test("an agent joins, and the apps answer at its address too", async () => {
+    const serverLine = `    - {name: server, role: server, ip: ${server}, cpus: 2, memory: 2048}\n`;
+    await checkout.edit(
+      "Pulumi.cluster.yaml",
+      serverLine,
+      serverLine + agentLine.replace("cpus: 2", "cpus: 1"),
+    );
+    const { seconds } = await succeeded(await checkout.lab("up"));
+    console.log(`with an agent after ${seconds.toFixed(0)} s more`);
+    await answered(agent);
   });
 
   test("they are virtual machines: their own kernel, eth1 with the address, flannel on it, nodes Ready", async () => {

@@ -72,6 +72,10 @@ write_config() {
       # Images that were brought here cannot be pulled again, so a full disk must not delete them.
       echo "kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
     fi
+    if [ "$NODE_ROLE" = server ] && [ "$slower" -gt 1 ]; then
+      # To put the API's whole description together, which Pulumi asks for, takes a slow machine longer than the usual 60 s.
+      echo "kube-apiserver-arg: [request-timeout=$((60 * slower))s]"
+    fi
     if [ -e $carried/offline ]; then
       # Without a name server that pods can use, K3s would send their questions to a public one.
       echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
@@ -170,16 +174,6 @@ wait_until_ready() {
   done
 }
 
-# Whoever asks first for the description of the API waits until it is put together: on a slow machine for longer than
-# Pulumi waits. So this machine asks first, for the form that Pulumi asks for.
-describe_api() {
-  local agent=/var/lib/rancher/k3s/agent
-  if [ "$NODE_ROLE" = agent ] || [ $ready_within -le 180 ]; then return; fi
-  curl --silent --max-time "$ready_within" --output /dev/null --cacert $agent/server-ca.crt --cert $agent/client-kubelet.crt \
-    --key $agent/client-kubelet.key --header 'Accept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf' \
-    https://127.0.0.1:6443/openapi/v2 || true
-}
-
 bring_up() {
   deadline=$((SECONDS + ready_within))
   run_installer && wait_until_ready
@@ -207,7 +201,6 @@ if ! bring_up; then
     exit 1
   fi
 fi
-describe_api
 # Who waits for this machine later asks here how long.
 mkdir -p /run/k3s-lab
 echo "$slower" >/run/k3s-lab/slowness

@@ -29,6 +29,8 @@ interface Machine {
   readonly token?: string | undefined;
   /** Whether the machine carries K3s. Default: true. */
   readonly carriesK3s?: boolean;
+  /** How many times slower than a usual computer the machine finds itself. Default: 1. */
+  readonly slower?: number;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -47,6 +49,7 @@ async function provision(name: string, machine: Machine) {
       /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g,
       `${root}/$1`,
     )
+    .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
     .replace("ready_within=$((180 * slower))", "ready_within=1");
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
@@ -133,6 +136,17 @@ test("a server is installed once, with the user's own flags", async () => {
   assert.equal(existsSync(path("run/k3s-lab/token")), false);
   assert.equal(await read("placed-for"), "server");
   assert.match(await read("etc/rancher/k3s/config.yaml"), /^token-file: \/.*\/etc\/rancher\/k3s\/token$/m);
+});
+
+test("a slow machine's API server gives each request more time, and others keep the usual", async () => {
+  const slow = await provision("slow", { slower: 8 });
+  assert.match(
+    await slow.read("etc/rancher/k3s/config.yaml"),
+    /^kube-apiserver-arg: \[request-timeout=480s\]$/m,
+  );
+  assert.equal((await slow.read("run/k3s-lab/slowness")).trim(), "8");
+  const usual = await provision("usual", {});
+  assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml"), /kube-apiserver-arg/);
 });
 
 test("an agent joins its server", async () => {
