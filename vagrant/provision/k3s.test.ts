@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
@@ -31,6 +31,8 @@ interface Machine {
   readonly carriesK3s?: boolean;
   /** How many times slower than a usual computer the machine finds itself. Default: 1. */
   readonly slower?: number;
+  /** The driver of eth1. Default: veth, which has no file. */
+  readonly driver?: string;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -46,7 +48,7 @@ async function provision(name: string, machine: Machine) {
   const script = original
     .replaceAll("/home/vagrant", path("home"))
     .replaceAll(
-      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g,
+      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab|sys\/class)/g,
       `${root}/$1`,
     )
     .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
@@ -54,6 +56,14 @@ async function provision(name: string, machine: Machine) {
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
   await put("home/keep", "", 0o644);
+  if (machine.driver) {
+    await put("etc/systemd/network/keep", "", 0o644);
+    await mkdir(path("sys/class/net/eth1/device"), { recursive: true });
+    await symlink(
+      `../../../../bus/virtio/drivers/${machine.driver}`,
+      path("sys/class/net/eth1/device/driver"),
+    );
+  }
   await put("usr/local/bin/keep", "", 0o644);
   const token = "token" in machine ? machine.token : "s3cr3t";
   if (token !== undefined) await put("run/k3s-lab/token", token, 0o600);
@@ -147,6 +157,14 @@ test("a slow machine's API server gives each request more time, and others keep 
   assert.equal((await slow.read("run/k3s-lab/slowness")).trim(), "8");
   const usual = await provision("usual", {});
   assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml"), /kube-apiserver-arg/);
+});
+
+test("a virtual network interface has flannel's checksums computed, another is left alone", async () => {
+  const file = "etc/systemd/network/10-k3s-lab-flannel.link";
+  const virtual = await provision("virtio", { driver: "virtio_net" });
+  assert.match(await virtual.read(file), /^OriginalName=flannel\.1\n\[Link\]\nTransmitChecksumOffload=no$/m);
+  const real = await provision("real", { driver: "e1000" });
+  assert.equal(existsSync(real.path(file)), false);
 });
 
 test("an agent joins its server", async () => {

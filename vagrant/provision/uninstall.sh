@@ -5,8 +5,8 @@ set -euo pipefail
 for script in k3s-agent-uninstall.sh k3s-uninstall.sh; do
   if [ -x /usr/local/bin/$script ]; then /usr/local/bin/$script; fi
 done
-# What K3s's scripts leave: the node's password, and folders where they are empty.
-rm -rf /run/k3s-lab /etc/rancher/node
+# What K3s's scripts leave: the node's password, the lab's own file beside it, and folders where they are empty.
+rm -rf /run/k3s-lab /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
 rmdir /etc/rancher /var/lib/rancher 2>/dev/null || true
 rmdir --parents /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
 # A machine that was made with K3s keeps it; what was sent, even in part, goes.
