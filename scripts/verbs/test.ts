@@ -41,8 +41,8 @@ export const command = new Command("test")
 
 /** Minutes that all tests together may take. */
 const testsWithin = 60;
-/** Minutes that must be left for the tests on virtual machines: they give up after 25, and computers differ in pace. */
-const vmTestWithin = 40;
+/** Minutes that must be left for the tests on virtual machines, which give up after as many. */
+const vmTestWithin = 25;
 
 /** The lab on virtual machines; where KVM boots none, their processors are emulated, which takes its time. */
 async function vmTest(): Promise<void> {
