@@ -1,4 +1,4 @@
-import { access, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
@@ -12,6 +12,7 @@ import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stack
 import { sshAlias } from "../stacks/ssh-config.ts";
 import { labVariables, linkTools, prepareLabDir, stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
+import { exists } from "./files.ts";
 import * as docker from "./host/docker.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { kvmProblem } from "./host/kvm.ts";
@@ -366,11 +367,7 @@ export async function readStacks(stacks: readonly string[]) {
 }
 
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there. */
-export const isMade = (stack: string): Promise<boolean> =>
-  access(join(stackDir(stack), "machines")).then(
-    () => true,
-    () => false,
-  );
+export const isMade = (stack: string): Promise<boolean> => exists(join(stackDir(stack), "machines"));
 
 function describeChanges(changes: Changes): string {
   const words = Object.entries(changes)

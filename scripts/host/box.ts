@@ -1,19 +1,9 @@
-import {
-  access,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  utimes,
-  writeFile,
-} from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { linkOrCopy } from "../environment.ts";
 import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
 import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { FileHashes, hashFile } from "../toolchain/images/cache.ts";
@@ -240,9 +230,3 @@ export async function removeOldBoxes(run: Run = runHere): Promise<void> {
   for (const { name } of found.slice(kept))
     await run(["vagrant", "box", "remove", "--all", "--force", name.replace("-VAGRANTSLASH-", "/")]);
 }
-
-const exists = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );

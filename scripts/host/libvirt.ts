@@ -1,8 +1,9 @@
-import { access, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { providers } from "../../stacks/provider.ts";
 import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
 import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
@@ -334,12 +335,6 @@ export async function hiddenFolder(file: string): Promise<string | undefined> {
 
 /** Where libvirt keeps its sockets and what it knows of running machines. */
 const runFolderOf = "/run/libvirt";
-
-const exists = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
 
 /** Whether libvirt is installed at all; where it is not, there is nothing of it to stop. */
 export const hasLibvirt = (): Promise<boolean> => exists("/usr/bin/virsh");

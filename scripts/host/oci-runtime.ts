@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { access, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
 import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { findGo } from "../toolchain/go-module.ts";
@@ -39,13 +40,7 @@ export async function buildOciRuntime(progress: Progress): Promise<string> {
   // A home may be shared by computers of several architectures.
   const folder = join(cacheDir, "oci-runtime", `${hash.digest("hex").slice(0, 16)}-${process.arch}`);
   const path = join(folder, "oci-runtime");
-  if (
-    await access(path).then(
-      () => true,
-      () => false,
-    )
-  )
-    return path;
+  if (await exists(path)) return path;
 
   const go = await findGo();
   if ("missing" in go)

@@ -1,5 +1,6 @@
-import { access, glob } from "node:fs/promises";
+import { glob } from "node:fs/promises";
 import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
 import type { Progress } from "../progress.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { isRoot, rootPrefix, shown } from "./privilege.ts";
@@ -14,12 +15,6 @@ export interface PackageHost {
   readonly hasLists: () => Promise<boolean>;
   readonly exists: (path: string) => Promise<boolean>;
 }
-
-const exists = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
 
 /** Whether systemd runs services on this computer. */
 export const hasSystemd = (): Promise<boolean> => exists("/run/systemd/system");

@@ -1,7 +1,8 @@
-import { access, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../errors.ts";
+import { exists } from "../../files.ts";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
 
@@ -67,11 +68,4 @@ async function download(names: readonly string[], folder: string): Promise<void>
 
 function lastLine(text: string | undefined): string {
   return text?.trim().split("\n").at(-1) ?? "";
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,7 +1,8 @@
-import { access, mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../errors.ts";
+import { exists } from "../../files.ts";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
@@ -263,11 +264,7 @@ async function pauseProgram(progress: Progress): Promise<string> {
   const base = join(cacheDir, "images", "pause");
   const folder = join(base, `${await hashFile(source)}-${process.arch}`);
   const program = join(folder, "pause");
-  const there = await access(program).then(
-    () => true,
-    () => false,
-  );
-  if (there) return program;
+  if (await exists(program)) return program;
   progress("compiling the pause program");
   await mkdir(folder, { recursive: true });
   const work = await mkdtemp(join(base, ".compile-"));
