@@ -38,3 +38,19 @@ test("an address of the lab's network on another interface is a conflict, on a b
   assert.match(missingRequirements(lab, on("wlan0"))[0] ?? "", /wlan0 already has 192\.168\.42\.9/);
   assert.deepEqual(missingRequirements(lab, on("br-0123456789ab")), []);
 });
+
+test("more machines in containers than the kernel watches files for are refused with the command that mends it", () => {
+  const agents = Array.from({ length: 10 }, (_, index) => ({
+    name: `agent${index}`,
+    role: "agent" as const,
+    ip: `192.168.42.${120 + index}`,
+  }));
+  const many = { ...lab, provider: "docker" as const, machines: [...lab.machines, ...agents] };
+  const facts = { ...plenty, inotifyInstances: 128 };
+  assert.match(
+    missingRequirements(many, facts)[0] ?? "",
+    /^12 machines in containers take 156 inotify instances and this computer allows 128, .*: sysctl fs\.inotify\.max_user_instances=256$/,
+  );
+  assert.deepEqual(missingRequirements({ ...many, provider: "libvirt" }, facts), []);
+  assert.deepEqual(missingRequirements({ ...lab, provider: "docker" }, facts), []);
+});

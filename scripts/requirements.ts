@@ -13,8 +13,13 @@ const MiB = 1024 ** 2;
 /** Free disk that tools, images and machines take from nothing; K3s evicts pods when a disk is nearly full. */
 const diskNeeded = 8 * GiB;
 
+/** inotify instances that a machine in a container takes of this computer's; counted with K3s v1.25.4, systemd included. */
+const inotifyOf = { server: 24, agent: 12 } as const;
+
 /** What a computer has to offer; bytes. */
 export interface HostFacts {
+  /** inotify instances that a user may have; unknown where machines in containers do not run on this kernel. */
+  readonly inotifyInstances?: number | undefined;
   readonly memoryAvailable: number;
   readonly diskFree: readonly { readonly path: string; readonly bytes: number }[];
   readonly addresses: readonly { readonly interface: string; readonly address: string }[];
@@ -28,7 +33,7 @@ type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig
  * @param ownInterfaces tells the bridges of the lab's own network, which an earlier `up` made.
  */
 export function missingRequirements(
-  { machines, network }: Requirements,
+  { machines, network, provider }: Requirements,
   facts: HostFacts,
   ownInterfaces: RegExp = /^(br-|virbr|vboxnet)/,
 ): string[] {
@@ -43,6 +48,12 @@ export function missingRequirements(
       faults.push(
         `${path} has ${gib(bytes)} free and the lab needs ${gib(diskNeeded)}: free some disk, or set K3S_LAB_CACHE to a folder on another.`,
       );
+  const { inotifyInstances = Number.POSITIVE_INFINITY } = facts;
+  const watching = machines.reduce((sum, { role }) => sum + inotifyOf[role], 0);
+  if ((provider === "docker" || provider === "auto") && watching > inotifyInstances)
+    faults.push(
+      `${machines.length} machines in containers take ${watching} inotify instances and this computer allows ${inotifyInstances}, without which K3s does not start: sysctl fs.inotify.max_user_instances=${2 ** Math.ceil(Math.log2(watching + 1))}`,
+    );
   if (network === undefined) return faults;
   const [base = "", bits = "0"] = network.split("/");
   const list = new BlockList();
@@ -87,7 +98,9 @@ export async function hostFacts(): Promise<HostFacts> {
   const addresses = Object.entries(networkInterfaces()).flatMap(([name, list = []]) =>
     list.filter(({ family }) => family === "IPv4").map(({ address }) => ({ interface: name, address })),
   );
+  const instances = await readFile("/proc/sys/fs/inotify/max_user_instances", "utf8").catch(() => undefined);
   return {
+    inotifyInstances: instances === undefined ? undefined : Number(instances),
     memoryAvailable: await memoryAvailable(),
     diskFree: [{ path: cacheDir, bytes: bavail * bsize }],
     addresses,

@@ -13,6 +13,9 @@ const subnet = "192.168.45";
 /** The routes that keep packets for hosts that are down on this computer. */
 const route = ["blackhole", `${subnet}.0/24`, "metric", "4242"];
 
+/** Ten computers on one kernel watch more files than it usually allows one user. */
+const watches = "fs.inotify.max_user_instances";
+
 /** Computers that are there already: containers that no lab made, in a network of their own, reached by ssh. */
 export interface Fleet {
   /** File of the private key that opens them all. */
@@ -50,8 +53,11 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     await execa("docker", ["network", "rm", network], { env, reject: false });
     await execa("ip", ["route", "del", ...route], { reject: false });
   };
+  const { stdout: allowed } = await execa("sysctl", ["--values", watches]);
+  const allow = (instances: string) => execa("sysctl", ["--write", `${watches}=${instances}`]);
   const remove = async () => {
     await clear();
+    await allow(allowed);
     await rm(folder, { recursive: true, force: true });
     if (!asked && host && (await docker("ps", "--quiet")) === "") await stopDocker(progress);
   };
@@ -73,6 +79,7 @@ export async function startFleet(names: readonly string[], progress: (line: stri
   };
   try {
     await clear();
+    await allow(String(Math.max(512, Number(allowed))));
     await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", key]);
     if (host) process.env.DOCKER_HOST = host;
     const base = await ensureBaseImage(progress);

@@ -200,6 +200,10 @@ refuse_foreign
 
 if ! bring_up; then
   explain
+  if [ "$NODE_ROLE" = server ] && [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; then
+    # The others know it as a member of etcd, and would refuse it if it came back without its data.
+    die "the installation failed, and what is there stays: the next run goes on from it"
+  fi
   echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
   if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
   # Uninstalling removes the token too.

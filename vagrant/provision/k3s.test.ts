@@ -330,6 +330,19 @@ for (const [title, machine, flags] of joins)
     assert.match(log[0] ?? "", flags);
   });
 
+test("one of several servers that fails keeps what it has: etcd knows it, and the next run goes on", async () => {
+  const { status, stderr, log } = await provision("one of three", {
+    start: "echo 21 >$(dirname $0)/../ends",
+    environment: { SERVERS: three },
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /the installation failed, and what is there stays: the next run goes on from it/);
+  assert.deepEqual(
+    log.filter((line) => line.endsWith("uninstall.sh")),
+    [],
+  );
+});
+
 test("a run that changes nothing does not start K3s again", async () => {
   await provision("same", {});
   const { status, stderr, log } = await provision("same", {});
