@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 
 /**
@@ -32,7 +32,11 @@ const [verb = "", ...rest] = args;
 
 if (!isLook()) writeFileSync(join(folder, "calls"), `${JSON.stringify(args)}\n`, { flag: "a" });
 const answer = answerTo();
-writeFileSync(stateFile, JSON.stringify(state));
+if (!isLook()) {
+  // At once: whoever looks meanwhile, as a Vagrant that gives up may, sees all or nothing of it.
+  writeFileSync(`${stateFile}.${process.pid}`, JSON.stringify(state));
+  renameSync(`${stateFile}.${process.pid}`, stateFile);
+}
 if (answer) process.stdout.write(answer.endsWith("\n") ? answer : `${answer}\n`);
 
 function isLook(): boolean {
@@ -180,9 +184,6 @@ function fail(message: string): never {
 
 function read(): State {
   mkdirSync(join(folder, "machines"), { recursive: true });
-  try {
-    return JSON.parse(readFileSync(stateFile, "utf8")) as State;
-  } catch {
-    return { machines: [], interfaces: [], made: 0 };
-  }
+  if (!existsSync(stateFile)) return { machines: [], interfaces: [], made: 0 };
+  return JSON.parse(readFileSync(stateFile, "utf8")) as State;
 }
