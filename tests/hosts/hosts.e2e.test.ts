@@ -249,10 +249,14 @@ describe("machines that are there already", { concurrency: false }, () => {
   });
 
   test("two servers leave, and the one that stays keeps the cluster", async () => {
-    const leaving = ["s2", "s3"];
+    const leaving = ["s1", "s2"];
+    const [agent] = agents;
+    const before = await kubectl("get", "node", `${agent}`, "--output=jsonpath={.metadata.uid}");
     await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]", leaving);
     await succeeded(await checkout.lab("up", ...stacks));
     assert.deepEqual(await nodeNames(), names.filter((name) => !leaving.includes(name)).sort());
+    // An agent goes over to the server that is left, and is the same node.
+    assert.equal(await kubectl("get", "node", `${agent}`, "--output=jsonpath={.metadata.uid}"), before);
     const left = (await changedHosts()).filter((line) =>
       leaving.some((name) => line.startsWith(`+ ${name}: `)),
     );
