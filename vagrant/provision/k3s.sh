@@ -167,10 +167,12 @@ is_ready() {
     "https://127.0.0.1:$port/api/v1/nodes/$NODE_NAME?pretty=false" 2>/dev/null | grep -q '"type":"Ready","status":"True"'
 }
 
+has_several_servers() { [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; }
+
 # systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
 wait_until_ready() {
   local ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
-  if [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; then ends_allowed=20; fi
+  if has_several_servers; then ends_allowed=20; fi
   until is_ready; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
@@ -200,7 +202,7 @@ refuse_foreign
 
 if ! bring_up; then
   explain
-  if [ "$NODE_ROLE" = server ] && [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; then
+  if [ "$NODE_ROLE" = server ] && has_several_servers; then
     # The others know it as a member of etcd, and would refuse it if it came back without its data.
     die "the installation failed, and what is there stays: the next run goes on from it"
   fi
