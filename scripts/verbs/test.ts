@@ -1,5 +1,7 @@
-import { glob } from "node:fs/promises";
-import { availableParallelism } from "node:os";
+import { glob, mkdtemp, readFile, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { join } from "node:path";
+import Table from "cli-table3";
 import { Command } from "commander";
 import { execa } from "execa";
 import { LabError } from "../errors.ts";
@@ -11,33 +13,70 @@ import { installTools } from "../toolchain/install.ts";
 export const command = new Command("test")
   .option("--unit", "only types, lint and unit tests: seconds")
   .option("--vm", "only the lab on virtual machines: a quarter of an hour where the processor is emulated")
-  .action(async ({ unit, vm }: { unit?: boolean; vm?: boolean }) => {
-    const began = performance.now();
-    if (vm) return await vmTest();
-    await ensurePackages(["shellcheck"], console.log);
-    await checkSources();
-    await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
-    if (unit) return;
-    await ensurePackages(["vagrant"], console.log);
-    // From an empty cache this is most of the time; no test's deadline should have to allow for it.
-    const go = "command" in (await findGo()) ? ["tests"] : [];
-    await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
-      cwd: root,
-      stdio: ["ignore", "inherit", "inherit"],
-    });
-    const tools = await installTools(["pulumi", "pulumi-language-nodejs"]);
-    // One lab network: one test file after the other.
-    const tests = (await files("tests/**/*.test.ts")).filter((file) => !file.startsWith("tests/vm/"));
+  .option("--all", "everything, however long it takes: every injected fault, and virtual machines")
+  .option("--faults", "only the injected faults, all of them")
+  .action(
+    async ({ unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>) => {
+      const began = performance.now();
+      if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
+      if (vm) return await vmTest();
+      await ensurePackages(["shellcheck"], console.log);
+      await checkSources();
+      await nodeTest(
+        "unit",
+        await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"),
+        availableParallelism(),
+      );
+      if (unit) return;
+      await ensurePackages(["vagrant"], console.log);
+      // From an empty cache this is most of the time; no test's deadline should have to allow for it.
+      const go = "command" in (await findGo()) ? ["tests"] : [];
+      await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
+        cwd: root,
+        stdio: ["ignore", "inherit", "inherit"],
+      });
+      const isLong = (file: string) => file.startsWith("tests/faults/long/");
+      const tests = (await files("tests/**/*.test.ts")).filter((file) => !file.startsWith("tests/vm/"));
+      await endToEnd(all ? tests : tests.filter((file) => !isLong(file)));
+      if (all) return await vmTest();
+      const left = Math.floor(testsWithin - (performance.now() - began) / 60_000);
+      if (left >= vmTestWithin) return await vmTest();
+      console.log(
+        `NOT RUN: the lab on virtual machines. It wants ${vmTestWithin} of the ${testsWithin} minutes for all tests to be left, and ${left} are. Run it by itself: npm run test:vm`,
+      );
+    },
+  );
+
+/** Tests that use the one lab network, one file after the other; then the table of the faults that they injected. */
+async function endToEnd(tests: readonly string[]): Promise<void> {
+  const tools = await installTools(["pulumi", "pulumi-language-nodejs"]);
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-faults-"));
+  const table = join(folder, "table");
+  try {
     await nodeTest("end-to-end", tests, 1, {
       PULUMI_CLI: tools.pulumi.files.pulumi ?? "",
       PULUMI_LANGUAGE_NODEJS: tools["pulumi-language-nodejs"].files["pulumi-language-nodejs"] ?? "",
+      K3S_LAB_FAULT_TABLE: table,
     });
-    const left = Math.floor(testsWithin - (performance.now() - began) / 60_000);
-    if (left >= vmTestWithin) return await vmTest();
-    console.log(
-      `NOT RUN: the lab on virtual machines. It wants ${vmTestWithin} of the ${testsWithin} minutes for all tests to be left, and ${left} are. Run it by itself: npm run test:vm`,
-    );
-  });
+  } finally {
+    printFaults(await readFile(table, "utf8").catch(() => ""));
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** @param text the rows that `tests/faults/table.ts` wrote. */
+function printFaults(text: string): void {
+  const rows = text
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Record<"kind" | "name" | "happened" | "lost", string>);
+  if (rows.length === 0) return;
+  const table = new Table({ head: ["", "fault", "what happened", "what was lost"], style: { head: [] } });
+  for (const { kind, name, happened, lost } of rows) table.push([kind, name, happened, lost]);
+  console.log(`${table}`);
+  const count = (kind: string) => rows.filter((row) => row.kind === kind).length;
+  console.log(`${count("fault")} injected faults, ${count("bad input")} bad inputs`);
+}
 
 /** Minutes that all tests together may take. */
 const testsWithin = 60;

@@ -1,0 +1,30 @@
+import { randomUUID } from "node:crypto";
+import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { labDir } from "../scripts/paths.ts";
+
+/** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
+export const labIdFile = join(labDir, "id");
+
+/**
+ * The id of this checkout's lab, made at random on first use. It moves with the checkout, unlike its path. Everything that
+ * the lab makes carries it, with its stack, as a label; what does not carry both is not the lab's.
+ *
+ * @param file where it is kept. Default: `.lab/id`.
+ */
+export async function labId(file: string = labIdFile): Promise<string> {
+  const read = async (): Promise<string> => (await readFile(file, "utf8").catch(() => "")).trim();
+  const found = await read();
+  if (found !== "") return found;
+  await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });
+  const id = randomUUID();
+  const temporary = `${file}.${id}`;
+  await writeFile(temporary, id, { mode: 0o600 });
+  try {
+    // The first of two callers wins; both return the same id.
+    await link(temporary, file).catch(() => {});
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  return read();
+}

@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { appendFile } from "node:fs/promises";
+import { test } from "node:test";
+
+/** What came of an injected fault. */
+export interface Outcome {
+  /** What the lab did, in a few words: "exit 1, the old flags run again". */
+  readonly happened: string;
+  /** What is gone afterwards: "nothing", or what. A test compares before and after; it does not assume. */
+  readonly lost: string;
+}
+
+/** A row of the table that `lab test` prints at the end. */
+export interface Row extends Outcome {
+  readonly kind: "fault" | "bad input";
+  readonly name: string;
+}
+
+/** The table goes to this file, a JSON object a line; `lab test` sets it. */
+const tableFile = process.env.K3S_LAB_FAULT_TABLE;
+
+async function note(row: Row): Promise<void> {
+  if (tableFile !== undefined) await appendFile(tableFile, `${JSON.stringify(row)}\n`);
+}
+
+/**
+ * A test that injects one fault and fails when anything is lost.
+ * @param name the fault, and the number of `faults` that it stands for: "C1: a wrong flag on a running cluster".
+ * @param run injects the fault, asserts what must hold, and says what came of it.
+ */
+export function fault(name: string, run: () => Promise<Outcome>, options: { timeout?: number } = {}): void {
+  test(name, options, async () => {
+    const outcome = await run();
+    await note({ kind: "fault", name, ...outcome });
+    assert.equal(outcome.lost, "nothing", `${name}: ${outcome.happened}`);
+  });
+}
+
+/**
+ * A test that a wrong value is refused (exit code 2) with a sentence, before anything is touched.
+ * @param run returns the error; undefined where the value was accepted.
+ * @param sentence what the sentence must say: where, which value, what is accepted.
+ */
+export function refused(
+  name: string,
+  run: () => Promise<(Error & { readonly exitCode?: number }) | undefined>,
+  sentence: RegExp,
+): void {
+  test(name, async () => {
+    const error = await run();
+    assert.ok(error, `${name}: accepted`);
+    assert.equal(error.exitCode, 2, `${name}: ${error.message}`);
+    assert.match(error.message, sentence);
+    await note({ kind: "bad input", name, happened: `exit 2: ${error.message}`, lost: "nothing" });
+  });
+}
