@@ -177,7 +177,7 @@ test("who holds a stack, and what an interrupted run left", async () => {
   assert.deepEqual((await traces([{ pid: 42, alive: true }]))("cluster/runs"), {
     status: "problem",
     found: "in use by process 42",
-    fix: "Wait until it ends, or end it: kill 42",
+    fix: "Wait until it ends.",
   });
   assert.equal((await traces([{ pid: 42, alive: false }]))("cluster/runs").status, "ok");
   assert.deepEqual((await traces([], ["agent"]))("cluster/runs"), {

@@ -287,7 +287,7 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
     return {
       status: "problem",
       found: `in use by process ${alive.join(", ")}`,
-      fix: `Wait until it ends, or end it: kill ${alive.join(" ")}`,
+      fix: "Wait until it ends.",
     };
   if (forgotten.length)
     return {

@@ -1,10 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, globSync } from "node:fs";
-import { chmod, cp, link, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
+import { labId } from "../stacks/lab-id.ts";
+import { LabError } from "./errors.ts";
+import { writeWhole } from "./files.ts";
+import { withoutProxy } from "./foreign-variables.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { cacheDir, labDir, root } from "./paths.ts";
+import { cacheDir, labDir, root, stateFile } from "./paths.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 
 /** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
@@ -16,6 +20,7 @@ export const stackDir = (stack: string): string => join(labDir, stack);
  */
 export function labVariables(settings: HostSettings): Record<string, string> {
   return {
+    ...withoutProxy(process.env, settings.networks ?? []),
     K3S_LAB_ROOT: root,
     PATH: `${join(labDir, "bin")}:${process.env.PATH ?? ""}`,
     // Node keeps what it compiled of Pulumi's SDK: a third of a program's start.
@@ -52,26 +57,62 @@ function kubeconfigs(): string[] {
 }
 
 /**
- * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, the key to the machines,
- * and the folders that Pulumi expects to exist. Does nothing where they are there.
+ * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, and the folders that Pulumi expects to exist.
+ * Does nothing where they are there.
+ *
+ * @throws LabError where the passphrase is there and empty, while a state needs the one that it was: only a copy helps.
  */
 export async function prepareLabDir(): Promise<void> {
   for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])
     await mkdir(join(labDir, folder), { recursive: true, mode: 0o700 });
   await chmod(labDir, 0o700);
-  await writeOnce(join(labDir, "passphrase"), randomBytes(32).toString("base64url"));
-  const key = join(labDir, "ssh", "id_ed25519");
-  await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "k3s-lab", "-f", key], {
+  await labId();
+  const file = join(labDir, "passphrase");
+  const held = await readFile(file, "utf8").catch(() => undefined);
+  if (held?.trim() === "") {
+    if (globSync("*.json", { cwd: dirname(stateFile("any")) }).length)
+      throw new LabError(
+        `${file} is empty, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
+      );
+    await rm(file);
+  }
+  await writeOnce(file, randomBytes(32).toString("base64url"));
+}
+
+/**
+ * Makes the key to the machines, where it is not there.
+ * @throws LabError with what ssh-keygen said.
+ */
+export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promise<void> {
+  const key = join(folder, "id_ed25519");
+  const isWhole = async (file: string) => ((await stat(file).catch(() => undefined))?.size ?? 0) > 0;
+  if ((await isWhole(key)) && (await isWhole(`${key}.pub`))) return;
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  // A key whose other half is missing gets it back; of a half-written one nothing is left.
+  if (await isWhole(key)) {
+    const { exitCode, stdout } = await execa("ssh-keygen", ["-y", "-P", "", "-f", key], { reject: false });
+    if (exitCode === 0) return await writeWhole(`${key}.pub`, `${stdout}\n`, { mode: 0o644 });
+  }
+  for (const file of [key, `${key}.pub`]) await rm(file, { force: true });
+  const made = await execa("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "k3s-lab", "-f", key], {
     stdin: "ignore",
     reject: false,
   });
+  if (made.failed)
+    throw new LabError(
+      `The key to the machines, ${key}, cannot be made: ${made.stderr || made.shortMessage}. Is openssh-client installed?`,
+    );
 }
 
 async function writeOnce(file: string, content: string): Promise<void> {
+  const temporary = `${file}.${process.pid}`;
   try {
-    await writeFile(file, content, { flag: "wx", mode: 0o600 });
+    await writeFile(temporary, content, { mode: 0o600, flush: true });
+    await link(temporary, file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  } finally {
+    await rm(temporary, { force: true });
   }
 }
 
@@ -79,12 +120,19 @@ async function writeOnce(file: string, content: string): Promise<void> {
 export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>): Promise<void> {
   const bin = join(labDir, "bin");
   await place(process.execPath, join(bin, "node"), symlink);
+  // Pulumi is called through a script that keeps it from writing to the stack files.
+  if (tools.pulumi) await place("../../scripts/pulumi.sh", join(bin, "pulumi"), symlink);
   for (const tool of Object.values(tools)) {
     const plugin = /^pulumi-(kubernetes|command)$/.exec(tool.name)?.[1];
     const version = tool.version.replace(/^v/, "");
-    const folder = plugin ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${version}`) : bin;
     // Pulumi looks for its language host in the folder that its own program really lies in.
-    const how = /^pulumi(-language-nodejs)?$/.test(tool.name) ? linkOrCopy : symlink;
+    const isPulumi = /^pulumi(-language-nodejs)?$/.test(tool.name);
+    const folder = plugin
+      ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${version}`)
+      : isPulumi
+        ? join(labDir, "pulumi", "bin")
+        : bin;
+    const how = isPulumi ? linkOrCopy : symlink;
     for (const [name, path] of Object.entries(tool.files)) await place(path, join(folder, name), how);
     if (tool.files.k3s) await place(tool.files.k3s, join(bin, "kubectl"), symlink);
   }

@@ -6,9 +6,45 @@ export class LabError extends Error {
   override readonly name = "LabError";
   readonly exitCode: number;
 
-  /** @param exitCode Default: 1. 2 is for bad input: nothing was touched. */
+  /**
+   * @param exitCode 1 failed (default); 2 bad input, nothing was touched; 3 something that lives would be replaced or
+   * removed, which was not asked for: nothing was touched; 4 no space is left on a disk; 130 interrupted.
+   */
   constructor(message: string, options: ErrorOptions & { readonly exitCode?: number } = {}) {
     super(message, options);
     this.exitCode = options.exitCode ?? 1;
   }
 }
+
+/** What programs and the system say of a full disk or a used-up quota. */
+const diskFull = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
+
+/**
+ * Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of.
+ */
+export function isDiskFull(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOSPC" || code === "EDQUOT" || diskFull.test(error.message) || isDiskFull(error.cause);
+}
+
+/**
+ * An error as a person is to see it, and the exit code that goes with it. One that was not made for a person is a fault
+ * of this program: it is told in one sentence all the same, and `LAB_DEBUG` shows where it came from.
+ */
+export function forPerson(error: unknown): { readonly message: string; readonly exitCode: number } {
+  const message =
+    error instanceof LabError || isSystemError(error)
+      ? (error as Error).message
+      : `this is a fault of lab's own: ${error instanceof Error ? error.message : String(error)}. Run it again with LAB_DEBUG=1 to see where.`;
+  if (isDiskFull(error))
+    return {
+      message: `${message}\nNo space is left on a disk. Free some (df -h names the full one), then run the same command again.`,
+      exitCode: 4,
+    };
+  return { message, exitCode: error instanceof LabError ? error.exitCode : 1 };
+}
+
+/** Whether the operating system refused something: its words name the file and the reason. */
+const isSystemError = (error: unknown): boolean =>
+  error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";

@@ -1,6 +1,7 @@
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Provider } from "../stacks/provider.ts";
+import { type Provider, providers } from "../stacks/provider.ts";
+import { writeWhole } from "./files.ts";
 import { labDir } from "./paths.ts";
 
 /** What `lab up` found out about this computer, kept in `.lab/host.json` for `lab env` and `lab down`. */
@@ -25,20 +26,59 @@ export interface HostSettings {
   readonly k3dLoadBalancer?: boolean;
   /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
   readonly k3sVersion?: string;
+  /** The networks and addresses of the machines, which no proxy stands before. */
+  readonly networks?: readonly string[];
+  /** The way by which that K3s came, such as `release`; it stays while the lab is up. */
+  readonly k3sWay?: string;
 }
 
-const file = join(labDir, "host.json");
+/** What each note must be; a note that is something else was written by somebody else and is left out. */
+const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isKind: { readonly [Key in keyof Required<HostSettings>]: (value: unknown) => boolean } = {
+  autoProvider: (value) => isText(value) && Object.hasOwn(providers, value as string),
+  dockerHost: isText,
+  machineImage: isText,
+  box: (value) => isObject(value) && isText(value.name) && isText(value.version),
+  libvirtDriver: isText,
+  k3dImage: isText,
+  k3dToolsImage: isText,
+  k3dRegistryImage: isText,
+  k3dLoadBalancer: (value) => typeof value === "boolean",
+  k3sVersion: isText,
+  k3sWay: isText,
+  networks: (value) => Array.isArray(value) && value.every(isText),
+};
 
-/** The settings of the last `lab up`; empty before the first. */
-export async function readHostSettings(): Promise<HostSettings> {
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Where the settings are kept. */
+export const hostSettingsFile = join(labDir, "host.json");
+
+/**
+ * The settings of the last `lab up`; empty before the first. They are notes, which `lab up` can make again: a file that
+ * cannot be understood counts as empty, and the next `lab up` writes a whole one.
+ */
+export async function readHostSettings(file: string = hostSettingsFile): Promise<HostSettings> {
+  let found: unknown;
   try {
-    return JSON.parse(await readFile(file, "utf8")) as HostSettings;
+    found = JSON.parse(await readFile(file, "utf8"));
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return {};
-    throw error;
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+      process.stderr.write(
+        `lab: ${file} cannot be read (${(error as Error).message}): its notes are made again by lab up\n`,
+      );
+    return {};
   }
+  if (!isObject(found)) return {};
+  const known = Object.entries(found).filter(([key, value]) => isKind[key as keyof HostSettings]?.(value));
+  return Object.fromEntries(known);
 }
 
-export async function writeHostSettings(settings: HostSettings): Promise<void> {
-  await writeFile(file, `${JSON.stringify(settings, null, 2)}\n`, { mode: 0o600 });
+/** Writes the settings whole or not at all. */
+export async function writeHostSettings(
+  settings: HostSettings,
+  file: string = hostSettingsFile,
+): Promise<void> {
+  await writeWhole(file, `${JSON.stringify(settings, null, 2)}\n`);
 }

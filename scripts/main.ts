@@ -1,12 +1,13 @@
 import { Command, CommanderError } from "commander";
-import { LabError } from "./errors.ts";
+import { forPerson } from "./errors.ts";
+import { dropForeignVariables, droppedVariables } from "./foreign-variables.ts";
 
 /** A verb's file is read only when it is called: `lab env` need not load the Automation API. */
 const verbs: Record<string, string> = {
   up: "bring the lab up: tools, machines, K3s, apps; then verify it",
   down: "take the lab down and prove that nothing is left",
   verify: "ask the real thing whether the lab is what its stack files say",
-  doctor: "look at this computer: what `lab up` would lack, and what mends it",
+  doctor: "look at this computer: what `lab up` would lack, and what to do about it",
   env: "print what a shell needs for plain pulumi, vagrant and kubectl",
   image: "write an image that the lab built, as an archive, to standard output",
   bundle: "write what a machine needs that carries no K3s, as an archive, to standard output",
@@ -16,6 +17,21 @@ const verbs: Record<string, string> = {
   bench: "time the lab against the same steps by hand",
   compare: "K3s or K3d? measure both on this computer: time, memory, disk",
 };
+
+droppedVariables.push(...dropForeignVariables(process.env));
+
+// A reader that has gone away, such as `| head` or a closed terminal, is no reason to leave a run half done.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+
+/** Tells a person what went wrong and ends: what still waits for something must not keep the process. */
+function end(error: unknown): never {
+  const { message, exitCode } = forPerson(error);
+  if (process.env.LAB_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  process.stderr.write(`lab: ${message}\n`);
+  process.exit(exitCode);
+}
+process.on("uncaughtException", end);
+process.on("unhandledRejection", end);
 
 const program = new Command("lab")
   .description("A reproducible Kubernetes lab.")
@@ -36,7 +52,5 @@ try {
 } catch (error) {
   // Commander has said what is wrong with the command line, or has shown the help that was asked for.
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
-  if (!(error instanceof LabError)) throw error;
-  process.stderr.write(`lab: ${error.message}\n`);
-  process.exitCode = error.exitCode;
+  end(error);
 }

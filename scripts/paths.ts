@@ -11,6 +11,16 @@ export const labDir = join(root, ".lab");
 export const stateFile = (stack: string): string =>
   join(labDir, "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`);
 
-/** What a user's checkouts share: tools and images, each keyed by name, version and way. Default: `~/.cache/k3s-lab`. */
-export const cacheDir =
-  process.env.K3S_LAB_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "k3s-lab");
+/**
+ * What a user's checkouts share: tools and images, each keyed by name, version and way. `scripts/lab` reads the same
+ * variables in the same way: an empty one counts as unset, and a relative folder, which would be another one in each
+ * directory, counts from the checkout.
+ *
+ * Default: `~/.cache/k3s-lab`.
+ */
+export const cacheDirOf = (
+  { K3S_LAB_CACHE: own, XDG_CACHE_HOME: common }: NodeJS.ProcessEnv,
+  home: string,
+): string => resolve(root, own || join(common || join(home, ".cache"), "k3s-lab"));
+
+export const cacheDir = cacheDirOf(process.env, homedir());

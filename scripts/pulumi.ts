@@ -1,16 +1,26 @@
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation/index.js";
-import { execa } from "execa";
-import { isMap, parseDocument } from "yaml";
-import { stackFile } from "../stacks/config.ts";
 import { LabError } from "./errors.ts";
-import { isAlive } from "./host/processes.ts";
+import { processStart } from "./host/processes.ts";
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 
+/** Milliseconds that an interrupted Pulumi gets to end in good order; see `endRun`. */
+export const pulumiStopsWithin = 70_000;
+
 /** What a run changed: counts of resources by operation, such as `{ same: 9, update: 1 }`. */
 export type Changes = Readonly<Record<string, number>>;
+
+/** What a preview says would happen to a resource that is there. */
+export interface PlannedStep {
+  /** Such as `replace` or `delete`. */
+  readonly operation: string;
+  readonly urn: string;
+  /** What it was made from, as the state has it. */
+  readonly inputs: Readonly<Record<string, unknown>>;
+}
 
 /**
  * Runs `up` or `destroy` on a stack through the Automation API: the same thing that plain `pulumi` does.
@@ -18,8 +28,8 @@ export type Changes = Readonly<Record<string, number>>;
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
  *
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
- * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (`abortOnSignal`), ends
- * its children and keeps what is done in its state, so that the next run goes on.
+ * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (see `asRun`), ends its
+ * children and keeps what is done in its state, so that the next run goes on.
  * @returns what was changed.
  * @throws LabError with the words of the resource that failed.
  */
@@ -30,12 +40,9 @@ export async function runStack(
   progress: Progress,
   { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
 ): Promise<Changes> {
-  await dropUnusedSalt(name);
   // Nobody need tell a cluster that a node leaves when all of them do; see vagrant/k3s.sh.
   const leaving: Record<string, string> = operation === "destroy" ? { LAB_ALL_LEAVE: "true" } : {};
-  const stack = await selectStack(name, { ...environment, ...leaving });
-  // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
-  Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
+  const stack = await openStack(name, { ...environment, ...leaving });
   const failures: string[] = [];
   let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {
@@ -43,14 +50,18 @@ export async function runStack(
     const line = describeEvent(event);
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};
-    if (severity === "error" && message !== undefined) failures.push(message.trim());
+    if (severity === "error" && message !== undefined) {
+      failures.push(message.trim());
+      // Pulumi begins nothing more, but waits for what it has begun.
+      progress(`failed, ending what has begun: ${message.trim().split("\n", 1)[0]}`);
+    }
     // What a script found worth a person's attention, though it went on.
     if (message?.startsWith("warning: ")) process.stderr.write(`${message.trim()}\n`);
   };
   // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
   const options = { onEvent, color: "never" as const, parallel: 64 };
   try {
-    await endStaleLock(stack, environment);
+    signal?.throwIfAborted();
     if (operation === "destroy") await stack.destroy(options);
     else await stack.up({ ...options, refresh });
     return changes;
@@ -60,72 +71,155 @@ export async function runStack(
         `Interrupted during pulumi ${operation} of the stack "${name}". What is done is kept: run the same command again to go on, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
-    const reason = failures.length ? failures.join("\n") : String((cause as Error).message);
     throw new LabError(
-      `pulumi ${operation} of the stack "${name}" failed:\n${reason}\nNothing is lost: run the same command again, or \`lab down\` to clean up.`,
+      `pulumi ${operation} of the stack "${name}" failed:\n${reasonOf(failures, cause)}\nWhat was done before that is recorded: put the cause right and run the same command again, or \`lab down\` to clean up.`,
       { cause },
     );
-  } finally {
-    await dropUnusedSalt(name);
   }
 }
 
-/** Whether Pulumi has noted anything of a stack. */
-export async function hasResources(stack: string): Promise<boolean> {
-  const text = await readFile(stateFile(stack), "utf8").catch(() => "{}");
-  const state = JSON.parse(text) as { checkpoint?: { latest?: { resources?: readonly unknown[] } } };
-  return (state.checkpoint?.latest?.resources ?? []).length > 0;
+/**
+ * What `up` would do to the resources of a stack that are there; changes nothing.
+ * @throws LabError where Pulumi cannot tell.
+ */
+export async function previewStack(
+  name: string,
+  environment: Record<string, string>,
+): Promise<readonly PlannedStep[]> {
+  const stack = await openStack(name, environment);
+  const steps = new Map<string, PlannedStep>();
+  const failures: string[] = [];
+  const onEvent = ({ resourcePreEvent, diagnosticEvent }: EngineEvent) => {
+    const { severity, message } = diagnosticEvent ?? {};
+    if (severity === "error" && message !== undefined) failures.push(message.trim());
+    if (!resourcePreEvent) return;
+    const { op, urn, old, new: wanted } = resourcePreEvent.metadata;
+    if (op === "same" || op === "read") return;
+    const inputs = (op === "create" ? wanted : old)?.inputs ?? {};
+    if (op !== "create-replacement" && op !== "delete-replaced")
+      steps.set(urn, { operation: op, urn, inputs });
+  };
+  try {
+    await stack.preview({ onEvent, color: "never", parallel: 64 });
+    return [...steps.values()];
+  } catch (cause) {
+    throw new LabError(
+      `What would change in the stack "${name}" cannot be told, so nothing was touched:\n${reasonOf(failures, cause)}`,
+      { cause },
+    );
+  }
 }
 
-async function selectStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
+const reasonOf = (failures: readonly string[], cause: unknown): string =>
+  failures.length ? failures.join("\n") : String((cause as Error).message);
+
+/**
+ * What Pulumi has noted of a stack's resources; empty where it has noted nothing.
+ * @throws LabError where the state is there and cannot be understood: nothing may be made beside what it speaks of.
+ */
+export async function stateOf(
+  stack: string,
+  file: string = stateFile(stack),
+): Promise<readonly StateResource[]> {
+  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "{}";
+    throw error;
+  });
   try {
-    return await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
+    const state = JSON.parse(text) as { checkpoint?: { latest?: { resources?: readonly StateResource[] } } };
+    return state.checkpoint?.latest?.resources ?? [];
+  } catch (cause) {
+    throw new LabError(
+      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${(cause as Error).message}. Put ${file}.bak, the state before it, in its place, then run the same command again.`,
+      { cause },
+    );
+  }
+}
+
+/** A resource as the state has it. */
+export interface StateResource {
+  readonly urn: string;
+  readonly type: string;
+  readonly inputs?: Readonly<Record<string, unknown>>;
+}
+
+/** Whether Pulumi has noted anything of a stack. */
+export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
+
+async function openStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
+  await endStaleLocks(stackName);
+  try {
+    const stack = await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
+    // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
+    return Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
   } catch (cause) {
     throw new LabError(`The stack "${stackName}" cannot be opened: ${(cause as Error).message}`, { cause });
   }
 }
 
-/**
- * Pulumi's passphrase provider writes an `encryptionsalt` for the passphrase of this checkout into the stack file on
- * every run. Unless the file holds secret values nothing needs it, since the state carries its own; committed, it would
- * lock out every other checkout. So it goes again.
- */
-async function dropUnusedSalt(stack: string): Promise<void> {
-  const file = join(root, stackFile(stack));
-  const text = await readFile(file, "utf8");
-  const document = parseDocument(text);
-  if (!isMap(document.contents) || !document.has("encryptionsalt") || /^\s+secure: /m.test(text)) return;
-  await writeFile(file, text.replace(/^encryptionsalt: .*\n?/m, ""));
+/** A process that holds a stack, or held it when it was killed. */
+export interface StackLock {
+  readonly file: string;
+  /** 0 where the lock cannot be read: a run was killed while it wrote it. */
+  readonly pid: number;
+  /** The computer that it runs on, where that is another one. */
+  readonly host: string | undefined;
+  readonly alive: boolean;
 }
 
 /** A lock whose process is gone protects nothing; Pulumi's file backend leaves it behind when it is killed. */
-async function endStaleLock(stack: Stack, environment: Record<string, string>): Promise<void> {
-  for (const { pid, alive } of await locksOf(stack.name)) {
+async function endStaleLocks(stack: string): Promise<void> {
+  for (const { file, pid, host, alive } of await locksOf(stack)) {
     if (alive)
       throw new LabError(
-        `The stack "${stack.name}" is in use by process ${pid}. Wait until it ends, or end it, and try again.`,
+        `The stack "${stack}" is in use by process ${pid}${host ? ` on ${host}` : ""}. Wait until it ends and try again.${host ? ` If nothing runs there any more, remove ${file}.` : ""}`,
       );
-    await execa("pulumi", ["cancel", "--yes", "--stack", stack.name], { cwd: root, env: environment });
+    await rm(file, { force: true });
   }
 }
 
-/** The processes that hold a stack, or held it when they were killed. */
-export async function locksOf(stack: string): Promise<{ readonly pid: number; readonly alive: boolean }[]> {
-  const folder = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack);
+/**
+ * The processes that hold a stack. A process with the id that a lock names holds it only if it was there when the lock was
+ * made: ids are given out again.
+ *
+ * @param folder where the locks are. Default: those of this checkout.
+ */
+export async function locksOf(
+  stack: string,
+  folder: string = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack),
+): Promise<readonly StackLock[]> {
   const files = (await readdir(folder).catch(() => [])).filter((file) => file.endsWith(".json"));
   return Promise.all(
-    files.map(async (file) => {
-      const { pid } = JSON.parse(await readFile(join(folder, file), "utf8")) as { pid: number };
-      return { pid, alive: await isAlive(pid) };
+    files.map(async (name) => {
+      const file = join(folder, name);
+      const lock = parseLock(await readFile(file, "utf8").catch(() => ""));
+      if (!lock) return { file, pid: 0, host: undefined, alive: false };
+      const { pid, hostname: host, timestamp } = lock;
+      if (host !== hostname()) return { file, pid, host, alive: true };
+      const started = await processStart(pid);
+      // The clock may have been set since; a process that began well after the lock did not make it.
+      const alive = started !== undefined && started <= Date.parse(timestamp) + 2000;
+      return { file, pid, host: undefined, alive };
     }),
   );
+}
+
+function parseLock(text: string): { pid: number; hostname: string; timestamp: string } | undefined {
+  try {
+    const { pid, hostname: host, timestamp } = JSON.parse(text) as Record<string, unknown>;
+    if (typeof pid !== "number" || typeof host !== "string" || typeof timestamp !== "string")
+      return undefined;
+    return Number.isNaN(Date.parse(timestamp)) ? undefined : { pid, hostname: host, timestamp };
+  } catch {
+    return undefined;
+  }
 }
 
 const verbs: Record<string, string> = {
   create: "creating",
   update: "updating",
   delete: "deleting",
-  "create-replacement": "making anew",
+  "create-replacement": "replacing",
   "delete-replaced": "deleting the old",
 };
 

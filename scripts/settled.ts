@@ -1,11 +1,12 @@
 import { createHash } from "node:crypto";
-import { glob, mkdir, readFile, writeFile } from "node:fs/promises";
+import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
 import { agentsOf, readK3dFile, serversOf } from "../stacks/k3d-file.ts";
 import { type Observation, observeContainers, observeMachine } from "../stacks/observe.ts";
 import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
+import { writeWhole } from "./files.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { root, stateFile } from "./paths.ts";
 
@@ -20,8 +21,7 @@ export async function isSettled(stack: string, settings: HostSettings): Promise<
 
 /** Notes that a stack is up as its file says. */
 export async function noteSettled(stack: string, settings: HostSettings): Promise<void> {
-  await mkdir(stackDir(stack), { recursive: true, mode: 0o700 });
-  await writeFile(noteFile(stack), await fingerprint(stack, settings));
+  await writeWhole(noteFile(stack), await fingerprint(stack, settings));
 }
 
 const noteFile = (stack: string): string => join(stackDir(stack), "settled");

@@ -14,7 +14,7 @@ import type { Contest } from "./index.ts";
 import { appsWatch, byHandEnvironment, type Substrate, scriptOf, substrates } from "./substrates.ts";
 import { timed } from "./timed.ts";
 
-/** The door to the lab, as a person calls it. */
+/** The `lab` command, as a person calls it. */
 export const lab = join(root, "scripts", "lab");
 
 /** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
@@ -59,14 +59,18 @@ export async function startLog(file: string): Promise<void> {
 }
 
 /**
- * A lab that is up would be taken down, and would answer in the place of the one that is timed.
- * @param verb the one that would take it down.
+ * Refuses to go on beside a lab that is up, in this checkout or another: the addresses and ports are the same.
+ * @param verb the one that is refused.
+ * @param why the two cannot be at once.
  * @throws LabError (exit code 2) when there is one.
  */
-export async function refuseWhileUp(verb: string): Promise<void> {
+export async function refuseWhileUp(
+  verb: string,
+  why = "it would answer in the place of the one that is measured",
+): Promise<void> {
   const refuse = (sign: string, down: string) => {
     throw new LabError(
-      `A lab is up (${sign}), and \`lab ${verb}\` would take it down. Run \`${down}\` first.`,
+      `A lab is up (${sign}), and \`lab ${verb}\` does not go on beside it: ${why}. Run \`${down}\` in its checkout first.`,
       {
         exitCode: 2,
       },

@@ -3,6 +3,7 @@ import { mkdir, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
+import { withoutMark } from "../run-mark.ts";
 import { lastLines } from "./commands.ts";
 import { isRunning, type ProcessId, processId } from "./processes.ts";
 
@@ -24,7 +25,7 @@ export async function startDaemon(
   const log = await open(logFile, "w", 0o600);
   try {
     const stdio = ["ignore", log.fd, log.fd] as const;
-    const child = spawn(program, args, { cwd: "/", detached: true, stdio: [...stdio] });
+    const child = spawn(program, args, { cwd: "/", detached: true, env: withoutMark(), stdio: [...stdio] });
     // A program that cannot be started has no pid; that is told below.
     child.on("error", () => {});
     child.unref();

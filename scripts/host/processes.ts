@@ -26,6 +26,18 @@ export async function isAlive(pid: number): Promise<boolean> {
   return stat?.state !== "Z";
 }
 
+/**
+ * When the process with this id was started, in milliseconds since 1970; undefined where none runs. Where the system does
+ * not say, a running process counts as started long ago.
+ */
+export async function processStart(pid: number): Promise<number | undefined> {
+  const [own, system] = await Promise.all([processId(pid), readFile("/proc/stat", "utf8").catch(() => "")]);
+  const booted = Number(/^btime (\d+)$/m.exec(system)?.[1]);
+  if (Number.isNaN(booted)) return (await isAlive(pid)) ? 0 : undefined;
+  // Ticks are hundredths of a second on all of Linux's architectures that the lab runs on (sysconf(3), _SC_CLK_TCK).
+  return own && booted * 1000 + Number(own.startTime) * 10;
+}
+
 /** What /proc/PID/stat says; its second field may hold spaces and parentheses (proc(5)). */
 export function parseStat(
   text: string,

@@ -1,11 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { link, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
 import type { Progress } from "../progress.ts";
 
 interface Holder {
   readonly pid: number;
+  /** The computer that it runs on: a home may be shared by several. Without one, this computer. */
+  readonly host?: string;
   /** Tells a process from a later one with the same id; empty where the system does not say. */
   readonly started: string;
   readonly token: string;
@@ -20,7 +23,12 @@ export async function withFileLock<T>(
   work: () => Promise<T>,
   options: { readonly progress?: Progress; readonly signal?: AbortSignal } = {},
 ): Promise<T> {
-  const holder: Holder = { pid: process.pid, started: await startOf(process.pid), token: randomUUID() };
+  const holder: Holder = {
+    pid: process.pid,
+    host: hostname(),
+    started: await startOf(process.pid),
+    token: randomUUID(),
+  };
   await mkdir(dirname(file), { recursive: true });
   if (!(await take(file, holder))) {
     let told = false;
@@ -31,8 +39,13 @@ export async function withFileLock<T>(
         const other = await readHolder(file);
         if (other && !told) {
           told = true;
-          if (other.pid !== process.pid)
-            options.progress?.(`waiting for process ${other.pid}, which is at the same thing`);
+          const { pid, host } = other;
+          if (isElsewhere(other))
+            options.progress?.(
+              `waiting for process ${pid} on ${host}, which is at the same thing. If nothing runs there any more, remove ${file}`,
+            );
+          else if (pid !== process.pid)
+            options.progress?.(`waiting for process ${pid}, which is at the same thing`);
         }
         return false;
       },
@@ -59,7 +72,7 @@ async function take(file: string, holder: Holder): Promise<boolean> {
   }
   try {
     const still = await readHolder(file);
-    if (still?.token === other.token) await rm(file, { force: true });
+    if (still?.token === other.token && still.pid === other.pid) await rm(file, { force: true });
     return await create(file, holder);
   } finally {
     await rm(clearing, { force: true });
@@ -81,16 +94,33 @@ async function create(file: string, holder: Holder): Promise<boolean> {
   }
 }
 
+/** The holder that a lock names; one that cannot be understood was not made by `create`, and nobody holds it. */
 async function readHolder(file: string): Promise<Holder | undefined> {
-  try {
-    return JSON.parse(await readFile(file, "utf8")) as Holder;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
     throw error;
+  });
+  if (text === undefined) return undefined;
+  try {
+    const found = JSON.parse(text) as Partial<Holder> | null;
+    if (
+      typeof found?.pid === "number" &&
+      typeof found.started === "string" &&
+      typeof found.token === "string"
+    )
+      return { ...found, pid: found.pid, started: found.started, token: found.token };
+  } catch {
+    // Half-written, or somebody else's.
   }
+  return { pid: 0, started: "", token: "" };
 }
 
-async function isAlive({ pid, started }: Holder): Promise<boolean> {
+const isElsewhere = ({ host }: Holder): boolean => host !== undefined && host !== hostname();
+
+async function isAlive(holder: Holder): Promise<boolean> {
+  const { pid, started } = holder;
+  if (pid <= 0) return false;
+  if (isElsewhere(holder)) return true;
   try {
     process.kill(pid, 0);
   } catch (error) {

@@ -1,14 +1,14 @@
 import { Command } from "commander";
 import { examine, renderFindings, summarizeFindings } from "../doctor.ts";
 import { labVariables } from "../environment.ts";
-import { readHostSettings } from "../host-settings.ts";
+import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("doctor")
   .argument("[stacks...]", "the stacks that are to be brought up", ["cluster", "apps"])
   .option("--json", "print JSON: every finding with its status and what mends it")
   .addHelpText("after", "\nExit code: 0 when there is no problem, 1 when there is one. Changes nothing.")
   .action(async (stacks: string[], { json }: { json?: boolean }) => {
-    Object.assign(process.env, labVariables(await readHostSettings()));
+    Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
     const findings = await examine(stacks);
     const isWell = findings.every(({ status }) => status !== "problem");

@@ -1,14 +1,18 @@
 import { Command } from "commander";
 import { labVariables, prepareLabDir } from "../environment.ts";
-import { readHostSettings } from "../host-settings.ts";
+import { droppedVariables, neverSet } from "../foreign-variables.ts";
+import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("env")
   .option("--json", "print JSON instead of shell lines")
   .addHelpText("after", '\nExample:\n  eval "$(scripts/lab env)" && pulumi preview --stack cluster')
   .action(async (options: { json?: boolean }) => {
     await prepareLabDir();
-    const variables = labVariables(await readHostSettings());
+    const variables = labVariables(await currentSettings());
     if (options.json) return console.log(JSON.stringify(variables, null, 2));
+    console.log(
+      `unset ${[...new Set([...neverSet, ...droppedVariables])].filter((name) => !(name in variables)).join(" ")}`,
+    );
     for (const [name, value] of Object.entries(variables)) console.log(`export ${name}=${quote(value)}`);
   });
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import Table from "cli-table3";
 import { Command } from "commander";
 import { execa } from "execa";
+import { refuseWhileUp } from "../bench/contest.ts";
 import { LabError } from "../errors.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { root } from "../paths.ts";
@@ -18,6 +19,8 @@ export const command = new Command("test")
   .action(
     async ({ unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>) => {
       const began = performance.now();
+      // Tests bring up labs of their own at the same addresses, and take them down again.
+      if (!unit) await refuseWhileUp("test", "the tests need its addresses");
       if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
       if (vm) return await vmTest();
       await ensurePackages(["shellcheck"], console.log);

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
-import { readHostSettings } from "../host-settings.ts";
+import { currentSettings } from "../recorded.ts";
 import { verify } from "../verify/index.ts";
 import { renderJson, renderJunit, renderLines, renderTable, summarize } from "../verify/report.ts";
 
@@ -19,7 +19,7 @@ export const command = new Command("verify")
   .option("--wait <seconds>", "repeat until every check passes, at most so long", seconds, 0)
   .addHelpText("after", "\nExit code: 0 when every check passes, 1 when one fails, 2 for bad input.")
   .action(async (stacks: string[], { json, junit, wait }: Options) => {
-    Object.assign(process.env, labVariables(await readHostSettings()));
+    Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
     const progress = (line: string) => process.stderr.write(`${line}\n`);
     const checks = await verify(stacks, { wait, progress });

@@ -1,0 +1,196 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts";
+import { readK3dFile } from "../stacks/k3d-file.ts";
+import { madeBy, type Provider, providers } from "../stacks/provider.ts";
+import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
+import { LabError } from "./errors.ts";
+import { exists } from "./files.ts";
+import * as docker from "./host/docker.ts";
+import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
+import { ensurePackages } from "./host/packages.ts";
+import { removeBlackholeRoutes } from "./host/routes.ts";
+import type { HostSettings } from "./host-settings.ts";
+import { appearedSince, ownThings } from "./inventory.ts";
+import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.ts";
+import { labDir, root, stateFile } from "./paths.ts";
+import type { Progress } from "./progress.ts";
+import { pulumiStopsWithin, runStack, stateOf } from "./pulumi.ts";
+import { currentSettings, environmentOf, recordedIn } from "./recorded.ts";
+import { runSteps, type Step } from "./report.ts";
+import { asRun } from "./run.ts";
+import { installTools, type ToolName } from "./toolchain/install.ts";
+import { tools, versionOf, wayOrder } from "./toolchain/tools.ts";
+
+/** What is known of a stack that is to be taken down; its file need not be there, nor be right. */
+interface Doomed {
+  readonly stack: string;
+  readonly program: ProgramName;
+  /** Who made its machines. */
+  readonly provider?: Provider | undefined;
+  /** Name of its k3d cluster. */
+  readonly k3dCluster?: string | undefined;
+  /** The stack that its apps run in, or undefined where the cluster is somebody else's or not known. */
+  readonly cluster?: string | undefined;
+  /** Whether Pulumi or Vagrant has noted anything of it. */
+  readonly made: boolean;
+}
+
+/** Reads what was recorded of a stack, and from its file only what that does not say. */
+async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed> {
+  const program = programOf(stack);
+  const state = await stateOf(stack);
+  const made = state.length > 0 || (await isMade(stack));
+  if (program === "cluster") {
+    const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
+    const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
+    return { stack, program, made, provider };
+  }
+  if (program === "k3d") {
+    const recorded = state.map(({ inputs }) => environmentOf(inputs).K3D_CLUSTER).find(Boolean);
+    const named = async () => {
+      const { config } = await readStackFile(stack as "k3d", root);
+      return (await readK3dFile(config, root)).metadata.name;
+    };
+    return { stack, program, made, k3dCluster: recorded ?? (await named().catch(() => undefined)) };
+  }
+  const file = await readStackFile(stack as "apps", root).catch(() => undefined);
+  return { stack, program, made, cluster: file && "stack" in file.cluster ? file.cluster.stack : undefined };
+}
+
+/**
+ * Takes stacks down, the last first, and then what the lab started on this computer. Goes by what was recorded: neither
+ * the stack files nor the cache need be there.
+ *
+ * @throws LabError where something of the lab's own is left.
+ */
+export async function takeDown(stacks: readonly string[]): Promise<void> {
+  for (const stack of stacks) programOf(stack);
+  await prepareLabDir();
+  await asRun("down", async (signal, endChildren) => {
+    const settings = new Settings(await currentSettings());
+    const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
+    const destroy = ({ stack, provider, k3dCluster, made }: Doomed): Step => ({
+      title: `Stack ${stack}`,
+      endsWithin: pulumiStopsWithin,
+      run: async (progress) => {
+        if (!made) return "nothing is up";
+        if (provider === "libvirt") await resumeLibvirt(progress);
+        const changes = (await exists(stateFile(stack)))
+          ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
+          : {};
+        signal.throwIfAborted();
+        if (provider && provider !== "hosts")
+          await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: provider });
+        if (k3dCluster) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: k3dCluster });
+        return describeChanges(changes);
+      },
+    });
+    const needed = doomed.filter(({ made }) => made);
+    const toolStep: Step = {
+      title: "Tools",
+      endsWithin: 10_000,
+      run: async (progress) => {
+        await restoreTools(needed, progress, signal);
+        const inDocker = needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
+        if (inDocker)
+          settings.set({ dockerHost: (await docker.ensureDocker(progress)) ?? settings.values.dockerHost });
+        return undefined;
+      },
+    };
+    await runSteps(
+      [
+        ...(needed.length ? [[toolStep]] : []),
+        ...downOrder(doomed).map((one) => [destroy(one)]),
+        [
+          {
+            title: "Routes and daemons",
+            endsWithin: 10_000,
+            run: async (progress) => {
+              // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
+              const isForeign = doomed.every(
+                ({ program, cluster }) => program === "apps" && cluster === undefined,
+              );
+              if (isForeign || (await anyMade())) return undefined;
+              await removeBlackholeRoutes();
+              const left = await ownThings();
+              if (left.length)
+                throw new LabError(
+                  `Of this lab there is still: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they stay.`,
+                );
+              settings.set({ autoProvider: undefined, k3sVersion: undefined, k3sWay: undefined });
+              await settings.save();
+              if ((await hasLibvirt()) && (await stopLibvirt(progress)))
+                return "libvirt goes on: machines of others run in it";
+              if (await docker.hasContainers()) return "Docker goes on: containers of others run in it";
+              await docker.stopDocker(progress);
+              return undefined;
+            },
+          },
+        ],
+      ],
+      { signal, endChildren },
+    );
+    if (await anyMade()) return;
+    const others = await appearedSince();
+    if (others.length)
+      console.log(
+        `Not the lab's own, and left as it is: ${others.length > 20 ? `${others.slice(0, 20).join(", ")} and ${others.length - 20} more` : others.join(", ")}`,
+      );
+  });
+}
+
+/** Installs and links the tools that taking down needs, where their links lead nowhere: the cache may be emptied. */
+async function restoreTools(
+  doomed: readonly Doomed[],
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const wanted: ToolName[] = [
+    ...commonTools,
+    ...(doomed.some(({ program }) => program === "k3d") ? (["k3d"] as const) : []),
+  ];
+  const places = [
+    ...["bin/node", "bin/pulumi", "pulumi/bin/pulumi", "pulumi/bin/pulumi-language-nodejs", "bin/k3s"],
+    ...["command", "kubernetes"].map(
+      (name) => `pulumi/plugins/resource-${name}-v${pluginVersion(name)}/pulumi-resource-${name}`,
+    ),
+    ...(wanted.includes("k3d") ? ["bin/k3d"] : []),
+  ];
+  const there = await Promise.all(places.map((place) => exists(join(labDir, place))));
+  if (!there.every(Boolean)) {
+    const report = (tool: ToolName, line: string) => progress(`${tool}: ${line}`);
+    await linkTools(await installTools(wanted, { progress: report, signal }));
+  }
+  const packages = doomed.flatMap(({ provider }) => (provider ? providers[provider].packages : []));
+  if (packages.length) await ensurePackages([...new Set(packages)], progress);
+}
+
+/** The version of one of Pulumi's plugins, without its v. */
+const pluginVersion = (name: string): string => {
+  const tool = tools[`pulumi-${name}` as "pulumi-command"];
+  return versionOf(tool, wayOrder.find((way) => tool.ways[way] !== undefined) ?? "release").replace(/^v/, "");
+};
+
+/**
+ * The last stack first; but apps after the cluster that goes with them, for which nobody need wait until each pod has
+ * ended: to Pulumi they are then gone with it.
+ */
+function downOrder(doomed: readonly Doomed[]): Doomed[] {
+  const goesWithCluster = ({ cluster }: Doomed) => doomed.some(({ stack }) => stack === cluster);
+  const which = (goes: boolean) => doomed.filter((one) => goesWithCluster(one) === goes).reverse();
+  return [...which(false), ...which(true)];
+}
+
+/** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
+async function sweep(stack: string, script: string, environment: Record<string, string>): Promise<void> {
+  const { failed, all } = await execa(join(root, script), ["sweep"], {
+    env: { K3S_LAB_ROOT: root, LAB_STACK: stack, ...environment },
+    all: true,
+    reject: false,
+  });
+  if (failed)
+    throw new LabError(
+      `Containers that no state knows of could not be removed:\n${all}\nSee docker ps --all.`,
+    );
+}

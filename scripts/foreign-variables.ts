@@ -1,0 +1,67 @@
+/**
+ * Variables of the user's shell that would make Pulumi, Vagrant, K3s, k3d or Node do something other than the stack files
+ * say, or do it elsewhere. The lab sets those that it needs itself; the user's have no effect. What stays the user's:
+ * DOCKER_HOST and DOCKER_CONTEXT, VAGRANT_HOME, proxies, K3S_LAB_CACHE, LAB_TOOLS_WAY.
+ */
+const foreign: readonly RegExp[] = [
+  // Empty is not unset here: an empty PULUMI_CONFIG_PASSPHRASE is a passphrase. PULUMI_OPTION_… is any flag of its CLI.
+  /^PULUMI_(?!ERROR_OUTPUT_STRING$)/,
+  /^VAGRANT_(?!(HOME|LOG|SERVER_URL|SERVER_ACCESS_TOKEN_BY_URL|CLOUD_TOKEN)$)/,
+  /^(INSTALL_)?K3S_(?!LAB_(CACHE|FAULT_TABLE)$)/,
+  /^K3D_/,
+  /^LAB_(?!(TOOLS_WAY|DEBUG)$)/,
+  /^(NODE_OPTIONS|LIBVIRT_DEFAULT_URI|DOCKER_DEFAULT_PLATFORM|DOCKER_BUILDKIT)$/,
+  // bash runs the one before each script, and prints where it goes for the other.
+  /^(BASH_ENV|CDPATH)$/,
+  // Names that the lab's own scripts take.
+  /^(NODE_(NAME|IP|ROLE|INTERFACE|ARGUMENT)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
+];
+
+/** The names among these that are not for the lab's programs. */
+export const foreignVariables = (environment: NodeJS.ProcessEnv): string[] =>
+  Object.keys(environment)
+    .filter((name) => foreign.some((pattern) => pattern.test(name)))
+    .sort();
+
+/** Takes them out of an environment. @returns their names. */
+export function dropForeignVariables(environment: NodeJS.ProcessEnv): string[] {
+  const names = foreignVariables(environment);
+  for (const name of names) delete environment[name];
+  return names;
+}
+
+/** What this process was started with and has dropped: `lab env` tells a shell to drop it too. */
+export const droppedVariables: string[] = [];
+
+/** What a shell for plain `pulumi`, `vagrant` and `kubectl` must not have, whether it has it now or not. */
+export const neverSet = [
+  "PULUMI_CONFIG_PASSPHRASE",
+  "PULUMI_BACKEND_URL",
+  "PULUMI_STACK",
+  "PULUMI_ORG",
+  "VAGRANT_DEFAULT_PROVIDER",
+  "VAGRANT_VAGRANTFILE",
+  "NODE_OPTIONS",
+] as const;
+
+/** Where a request must not go through a proxy: this computer, and the lab's own networks. */
+const direct = ["localhost", "127.0.0.1", "::1"];
+
+/**
+ * `NO_PROXY` and `no_proxy` for the lab's programs; empty where no proxy is set.
+ * @param networks of the lab's machines: addresses, and networks such as 192.168.42.0/24, which Go understands.
+ */
+export function withoutProxy(
+  environment: NodeJS.ProcessEnv,
+  networks: readonly string[],
+): Record<string, string> {
+  const isSet = Object.keys(environment).some(
+    (name) => /^(https?|all|grpc)_proxy$/i.test(name) && environment[name],
+  );
+  if (!isSet) return {};
+  const asked = `${environment.NO_PROXY ?? ""},${environment.no_proxy ?? ""}`
+    .split(",")
+    .map((one) => one.trim());
+  const all = [...new Set([...asked.filter(Boolean), ...direct, ...networks])].join(",");
+  return { NO_PROXY: all, no_proxy: all };
+}

@@ -1,0 +1,182 @@
+import { createInterface } from "node:readline/promises";
+import { programOf } from "../stacks/config.ts";
+import { observeContainers, observeMachine } from "../stacks/observe.ts";
+import { type Provider, providers } from "../stacks/provider.ts";
+import { LabError } from "./errors.ts";
+import type { PlannedStep } from "./pulumi.ts";
+import { environmentOf } from "./recorded.ts";
+
+/** A thing that lives and that a run would replace or remove. */
+export interface Loss {
+  readonly stack: string;
+  /** Such as: the machine agent (192.168.42.111) and the K3s node on it. */
+  readonly what: string;
+  readonly how: "replaced" | "removed";
+}
+
+/** A thing that a step of Pulumi's makes or takes away. */
+interface Thing {
+  readonly what: string;
+  /** Whether it is there now; asked for only where it would go. */
+  readonly lives: () => Promise<boolean>;
+  /** What it is known by, beside its name, by which a rename is found out. */
+  readonly place?: string | undefined;
+  readonly name?: string;
+}
+
+/** What tells whether a thing is there; tests bring their own. */
+export interface Look {
+  readonly machine: (stack: string, name: string, provider: Provider) => Promise<boolean>;
+  readonly container: (stack: string, name: string) => Promise<boolean>;
+}
+
+const look: Look = {
+  machine: async (stack, name, provider) =>
+    (await observeMachine(stack, name, provider, "absent")).generation !== "absent",
+  container: async (stack, name) =>
+    (await observeContainers(stack, [name], "absent")).generation !== "absent",
+};
+
+/**
+ * What would be lost of what lives. What is gone already is not lost by being replaced; and what a thing takes with it,
+ * such as a machine its node, is not named twice.
+ *
+ * @param options.provider who made the stack's machines, as its state has it.
+ */
+export async function lossesOf(
+  stack: string,
+  steps: readonly PlannedStep[],
+  { provider, see = look }: { readonly provider?: Provider | undefined; readonly see?: Look } = {},
+): Promise<Loss[]> {
+  const losses: Loss[] = [];
+  const toThing = (step: PlannedStep) => thingOf(stack, step, provider, see);
+  const made = steps.filter(({ operation }) => operation === "create").map(toThing);
+  const named = new Set<string>();
+  for (const step of steps.filter(({ operation }) => operation === "replace" || operation === "delete")) {
+    const thing = toThing(step);
+    if (!thing || named.has(thing.what) || !(await thing.lives())) continue;
+    named.add(thing.what);
+    const renamed = made.find((other) => other?.place !== undefined && other.place === thing.place);
+    const rename =
+      step.operation === "delete" && renamed?.name !== undefined && renamed.name !== thing.name
+        ? `; ${renamed.name} has its address: that is a new name, which needs a new machine`
+        : "";
+    losses.push({
+      stack,
+      what: `${thing.what}${rename}`,
+      how: step.operation === "delete" ? "removed" : "replaced",
+    });
+  }
+  // A node goes with its machine.
+  const machines = losses.flatMap(({ what }) => /^the machine (\S+)/.exec(what)?.[1] ?? []);
+  return losses.filter(({ what }) => !machines.some((name) => what === nodeWords(name)));
+}
+
+const nodeWords = (name: string): string => `K3s on ${name}, with its data`;
+
+function thingOf(
+  stack: string,
+  { urn, inputs }: PlannedStep,
+  made: Provider | undefined,
+  see: Look,
+): Thing | undefined {
+  const [, kinds = "", resource = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  const environment = environmentOf(inputs);
+  const { LAB_MACHINE, NODE_NAME, SERVERS = "", K3D_CLUSTER = resource } = environment;
+  if (kinds.includes("k3s-lab:cluster:LabMachine$")) {
+    const { name, ip, ssh } = parseMachine(LAB_MACHINE, resource);
+    const provider = providerOf(environment.LAB_PROVIDER) ?? made;
+    return {
+      name,
+      what: `the machine ${name}${ip ? ` (${ip})` : ""}, with K3s and all data on it`,
+      place: ssh?.address ?? ip,
+      lives: async () => provider === undefined || (await see.machine(stack, name, provider)),
+    };
+  }
+  if (kinds.includes("k3s-lab:cluster:K3sNode$")) {
+    const name = NODE_NAME ?? resource;
+    // Its machine's own row tells whether that is there; K3s without a machine is nowhere.
+    const provider = providerOf(environment.LAB_PROVIDER) ?? made;
+    return {
+      name,
+      what: nodeWords(name),
+      lives: async () => provider === undefined || (await see.machine(stack, name, provider)),
+    };
+  }
+  if (kinds.includes("k3s-lab:k3d:K3dCluster$"))
+    return {
+      name: K3D_CLUSTER,
+      what: `the k3d cluster ${K3D_CLUSTER}, with all that runs in it`,
+      lives: async () => {
+        const servers = SERVERS.split(" ").filter(Boolean);
+        for (const server of servers) if (await see.container(stack, server)) return true;
+        return servers.length === 0;
+      },
+    };
+  if (kinds.includes("k3s-lab:k3d:")) {
+    const name = NODE_NAME ?? resource;
+    return {
+      name,
+      what: `the container ${name} of the k3d cluster`,
+      lives: () => see.container(stack, name),
+    };
+  }
+  if (kinds.endsWith("kubernetes:core/v1:Namespace")) {
+    const { name = resource } = (inputs.metadata ?? {}) as { name?: string };
+    return { name, what: `the namespace ${name}, with all that is in it`, lives: async () => true };
+  }
+  return undefined;
+}
+
+const providerOf = (name: string | undefined): Provider | undefined =>
+  name !== undefined && Object.hasOwn(providers, name) ? (name as Provider) : undefined;
+
+function parseMachine(
+  text: string | undefined,
+  name: string,
+): { readonly name: string; readonly ip?: string; readonly ssh?: { readonly address?: string } } {
+  try {
+    return { name, ...(JSON.parse(text ?? "{}") as object) };
+  } catch {
+    return { name };
+  }
+}
+
+/**
+ * Asks on a terminal whether what lives may go; elsewhere it must have been said beforehand.
+ *
+ * @param allowed whether it was, by `--replace`.
+ * @throws LabError (exit code 3) where it may not: nothing was touched.
+ */
+export async function permit(losses: readonly Loss[], allowed: boolean, ask = askOnTerminal): Promise<void> {
+  if (losses.length === 0) return;
+  const list = losses.map(({ stack, what, how }) => `  ${how} (stack ${stack}): ${what}`).join("\n");
+  if (allowed) {
+    process.stderr.write(`lab: as --replace allows:\n${list}\n`);
+    return;
+  }
+  if (await ask(`This lives, and would be lost:\n${list}\nGo on? [y/N] `)) return;
+  throw new LabError(
+    `This lives, and would be lost:\n${list}\nNothing was touched. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
+    { exitCode: 3 },
+  );
+}
+
+async function askOnTerminal(question: string): Promise<boolean> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question(question)).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+/** Whether all that a stack's cluster was made of goes: what was in it goes too, and is not asked for by itself. */
+export const losesCluster = (stack: string, steps: readonly PlannedStep[]): boolean =>
+  programOf(stack) !== "apps" &&
+  steps.some(
+    ({ operation, urn, inputs }) =>
+      (operation === "replace" || operation === "delete") &&
+      (urn.includes("k3s-lab:k3d:K3dCluster$") || environmentOf(inputs).NODE_ROLE === "server"),
+  );

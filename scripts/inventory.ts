@@ -1,0 +1,133 @@
+import { readdir, readFile, rm } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { labId } from "../stacks/lab-id.ts";
+import { exists, writeWhole } from "./files.ts";
+import { run } from "./host/commands.ts";
+import { labDir, root } from "./paths.ts";
+
+/** What there is on this computer of every kind of thing that a lab makes, by name. */
+export type Inventory = Readonly<Record<Kind, readonly string[]>>;
+
+const kinds = {
+  containers: "container",
+  networks: "Docker network",
+  volumes: "volume",
+  machines: "virtual machine",
+  interfaces: "interface",
+  routes: "route",
+  rules: "firewall rule",
+  mounts: "mount",
+  namespaces: "network namespace",
+  contexts: "kubectl context",
+} as const;
+type Kind = keyof typeof kinds;
+
+const inventoryFile = join(labDir, "inventory.json");
+const asks = { timeout: 10_000 } as const;
+
+const linesOf = async (...command: readonly string[]): Promise<string[]> => {
+  const { exitCode, stdout } = await run(command, asks);
+  return exitCode === 0
+    ? stdout
+        .split("\n")
+        .map((line) => line.trim())
+        .filter(Boolean)
+    : [];
+};
+
+const virsh = async (...args: readonly string[]): Promise<string[]> =>
+  (await exists("/usr/bin/virsh")) ? linesOf("virsh", "--connect", "qemu:///system", "--quiet", ...args) : [];
+
+/** Looks at this computer: a tenth of a second. What cannot be asked for is left out. */
+export async function takeInventory(): Promise<Inventory> {
+  const names = (folder: string) => readdir(folder).catch(() => []);
+  const rules = ["filter", "nat"].map((table) => linesOf("iptables", "--table", table, "--list-rules"));
+  const found = {
+    containers: linesOf("docker", "ps", "--all", "--format", "{{.Names}}"),
+    networks: linesOf("docker", "network", "ls", "--format", "{{.Name}}"),
+    volumes: linesOf("docker", "volume", "ls", "--format", "{{.Name}}"),
+    machines: virsh("list", "--all", "--name"),
+    interfaces: names("/sys/class/net"),
+    routes: linesOf("ip", "-4", "route", "show", "table", "all"),
+    rules: Promise.all(rules).then((lists) => lists.flat()),
+    mounts: readFile("/proc/self/mounts", "utf8").then(
+      (text) =>
+        text
+          .split("\n")
+          .map((line) => line.split(" ")[1] ?? "")
+          .filter(Boolean),
+      () => [],
+    ),
+    namespaces: names("/run/netns"),
+    contexts: contexts(),
+  } satisfies Record<Kind, Promise<string[]>>;
+  const entries = await Promise.all(
+    Object.entries(found).map(async ([kind, list]) => [kind, [...new Set(await list)].sort()] as const),
+  );
+  return Object.fromEntries(entries) as unknown as Inventory;
+}
+
+/** The contexts of the user's own kubeconfig, which the lab leaves alone. */
+async function contexts(): Promise<string[]> {
+  try {
+    const found = parse(await readFile(join(homedir(), ".kube", "config"), "utf8")) as {
+      contexts?: { name: string }[];
+    };
+    return (found?.contexts ?? []).map(({ name }) => String(name));
+  } catch {
+    return [];
+  }
+}
+
+/** Keeps what there is before the first stack is brought up; `lab down` compares with it. */
+export async function noteInventory(): Promise<void> {
+  await writeWhole(inventoryFile, JSON.stringify(await takeInventory()));
+}
+
+/** What has appeared since, one line a thing. */
+export function appeared(before: Inventory, after: Inventory): string[] {
+  return Object.entries(kinds).flatMap(([kind, word]) => {
+    const known = new Set(before[kind as Kind] ?? []);
+    return (after[kind as Kind] ?? []).filter((name) => !known.has(name)).map((name) => `${word} ${name}`);
+  });
+}
+
+/** What carries this lab's mark: labels of containers, networks and volumes, descriptions of virtual machines. */
+export async function ownThings(): Promise<string[]> {
+  const id = await labId();
+  const labelled = async (word: string, ...list: readonly string[]) => {
+    const filters = [`label=k3s-lab.id=${id}`, `label=k3s-lab.checkout=${root}`];
+    const found = await Promise.all(filters.map((filter) => linesOf("docker", ...list, "--filter", filter)));
+    return [...new Set(found.flat())].map((name) => `${word} ${name}`);
+  };
+  const described = async () => {
+    const domains = await virsh("list", "--all", "--name");
+    const own = await Promise.all(
+      domains.map(async (name) =>
+        (await virsh("desc", name)).some((line) => line.includes(id) || line === root),
+      ),
+    );
+    return domains.filter((_, index) => own[index]).map((name) => `virtual machine ${name}`);
+  };
+  const all = await Promise.all([
+    labelled("container", "ps", "--all", "--format", "{{.Names}}"),
+    labelled("Docker network", "network", "ls", "--format", "{{.Name}}"),
+    labelled("volume", "volume", "ls", "--format", "{{.Name}}"),
+    described(),
+  ]);
+  return all.flat();
+}
+
+/** What is there now and was not before the lab was brought up; empty where that was not noted. Then the note goes. */
+export async function appearedSince(): Promise<string[]> {
+  const text = await readFile(inventoryFile, "utf8").catch(() => undefined);
+  if (text === undefined) return [];
+  await rm(inventoryFile, { force: true });
+  try {
+    return appeared(JSON.parse(text) as Inventory, await takeInventory());
+  } catch {
+    return [];
+  }
+}

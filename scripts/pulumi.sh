@@ -1,0 +1,90 @@
+#!/bin/sh
+# Pulumi on this lab: `.lab/bin/pulumi` leads here. When it runs, Pulumi writes an `encryptionsalt` into the stack's
+# configuration and formats the file anew (GetSecretsManager and getAndSaveSecretsManager in its pkg/cmd/pulumi). So it
+# is given a copy, and the user's file is never changed by a run. `pulumi config set` and the like still write to it.
+set -eu
+
+lab=$(CDPATH='' cd -P "${0%/*}/.." && pwd)
+root=${lab%/.lab}
+pulumi=$lab/pulumi/bin/pulumi
+if [ ! -x "$pulumi" ]; then
+  echo "pulumi is not installed for this lab: run scripts/lab up, or scripts/lab tools install" >&2
+  exit 127
+fi
+
+# The command, what follows it, and the stack that it is for.
+verb='' second='' third='' stack='' next='' given=''
+for argument; do
+  case $next in
+    stack) stack=$argument next='' && continue ;;
+    skip) next='' && continue ;;
+  esac
+  case $argument in
+    # Another project, or somebody who knows better; and help needs no stack.
+    -C | --cwd | --cwd=* | --config-file | --config-file=* | --help | -h) given=yes ;;
+    --stack | -s) next=stack ;;
+    --stack=*) stack=${argument#--stack=} ;;
+    -s?*) stack=${argument#-s} ;;
+    --color | -v | --verbose | --tracing | --profiling | --memprofilerate) next=skip ;;
+    -*) ;;
+    *)
+      if [ -z "$verb" ]; then
+        verb=$argument
+      elif [ -z "$second" ]; then
+        second=$argument
+      elif [ -z "$third" ]; then
+        third=$argument
+      fi
+      ;;
+  esac
+done
+[ -z "$given" ] || exec "$pulumi" "$@"
+
+# elsewhere ARGUMENT...: runs Pulumi in a folder with the same project and no stack files of the user's.
+elsewhere() {
+  folder=$lab/pulumi/project
+  mkdir -p "$folder"
+  rm -f "$folder/Pulumi.${stack##*/}.yaml"
+  printf 'name: k3s-lab\nruntime: nodejs\nbackend:\n  url: file://%s/state\n' "$lab" >"$folder/Pulumi.yaml.$$"
+  mv "$folder/Pulumi.yaml.$$" "$folder/Pulumi.yaml"
+  "$pulumi" --cwd "$folder" "$@"
+}
+
+case $verb in
+  stack)
+    case $second in
+      init | new)
+        stack=${stack:-$third}
+        [ -n "$stack" ] || exec "$pulumi" "$@"
+        elsewhere "$@"
+        exec "$pulumi" stack select "$stack"
+        ;;
+      history)
+        [ -n "$stack" ] || exec "$pulumi" "$@"
+        elsewhere "$@"
+        exit
+        ;;
+    esac
+    exec "$pulumi" "$@"
+    ;;
+  up | update | preview | pre | refresh | import | watch | logs) ;;
+  # Destroying goes by the state alone: it needs no stack file, nor a right one.
+  destroy | down | dn) case " $* " in *" --run-program"*) ;; *) verb=destroy ;; esac ;;
+  config) case $second in '' | get) ;; *) exec "$pulumi" "$@" ;; esac ;;
+  *) exec "$pulumi" "$@" ;;
+esac
+
+[ -n "$stack" ] || stack=$("$pulumi" stack --show-name 2>/dev/null) || exec "$pulumi" "$@"
+name=${stack##*/}
+copy=$lab/$name/config.yaml
+(
+  umask 077
+  mkdir -p "$lab/$name"
+  if [ "$verb" != destroy ] && [ -f "$root/Pulumi.$name.yaml" ]; then
+    cat "$root/Pulumi.$name.yaml" >"$copy.$$"
+  else
+    echo 'config: {}' >"$copy.$$"
+  fi
+  mv "$copy.$$" "$copy"
+)
+exec "$pulumi" "$@" --config-file "$copy"

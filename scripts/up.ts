@@ -1,0 +1,412 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { appImage } from "../apps/web/image.ts";
+import { readClusterPlan } from "../stacks/cluster-plan.ts";
+import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
+import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
+import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
+import { labId } from "../stacks/lab-id.ts";
+import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
+import { sshAlias } from "../stacks/ssh-config.ts";
+import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environment.ts";
+import { LabError } from "./errors.ts";
+import { type Loss, losesCluster, lossesOf, permit } from "./gate.ts";
+import * as docker from "./host/docker.ts";
+import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
+import { kvmProblem } from "./host/kvm.ts";
+import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
+import { ensurePackages } from "./host/packages.ts";
+import { addBlackholeRoutes } from "./host/routes.ts";
+import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
+import { prepareVirtualMachines } from "./host/virtual-machines.ts";
+import type { HostSettings } from "./host-settings.ts";
+import { noteInventory } from "./inventory.ts";
+import { anyMade, commonTools, describeChanges, isMade, readStacks, Settings, type Stacks } from "./lab.ts";
+import { othersMachine } from "./other-labs.ts";
+import { labDir, root } from "./paths.ts";
+import type { Progress } from "./progress.ts";
+import { hasResources, previewStack, pulumiStopsWithin, runStack, stateOf } from "./pulumi.ts";
+import { currentSettings, recordedIn } from "./recorded.ts";
+import { runSteps, type Step, type Stopping, unlessStopped } from "./report.ts";
+import { checkRequirements } from "./requirements.ts";
+import { asRun } from "./run.ts";
+import { isSettled, noteSettled } from "./settled.ts";
+import { imageTools, machineContent, toolFile } from "./system-archive.ts";
+import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
+import { tools as toolTable, versionOf, type Way, wayOrder } from "./toolchain/tools.ts";
+import { verify } from "./verify/index.ts";
+import { renderLines, summarize } from "./verify/report.ts";
+import { slownessOf } from "./verify/slowness.ts";
+
+/** What `lab up` may be told. */
+export interface UpOptions {
+  /** Whether what lives may be replaced or removed. Default: false, a terminal is asked, and elsewhere it is refused. */
+  readonly replace?: boolean;
+}
+
+/**
+ * Brings stacks up, one after the other: tools, Docker, images, machines, K3s, apps. What is there already stays as it
+ * is, so an interrupted run is picked up by the next one.
+ *
+ * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
+ */
+export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
+  const found = await readStacks(stacks);
+  const { machines, k3d, foreign } = found;
+  for (const { cluster, ...wish } of foreign) await foreignKubeconfig(cluster, wish);
+  for (const [stack, config] of machines)
+    if (!(await isMade(stack))) await checkRequirements(config.provider === "hosts" ? undefined : config);
+  for (const [, file] of k3d)
+    if (!(await hasContainers(file))) {
+      await checkRequirements();
+      await refuseTakenPorts(file);
+    }
+  await prepareLabDir();
+  await asRun("up", async (signal, endChildren) => {
+    const settings = new Settings(await currentSettings());
+    settings.set({ networks: machines.flatMap(([, config]) => networksOf(config)) });
+    if (!(await anyMade())) await noteInventory();
+    const stopping = { signal, endChildren };
+    await runSteps(preparation(found, settings, signal), stopping);
+    await settings.save();
+    const unseen = await openGate(stacks, settings.values, replace);
+    const changed = await runStacks(stacks, settings.values, stopping, unseen);
+    await runSteps([[verification(stacks, settings.values, changed)]], stopping);
+    console.log(await summary(stacks));
+  });
+}
+
+/** The addresses that a cluster's machines are at, for programs that a proxy would keep from them. */
+const networksOf = ({ network, machines }: ClusterConfig): string[] => [
+  network,
+  ...machines.map(({ ip }) => ip),
+];
+
+/** What is found, installed and built before a stack is touched, in groups that go side by side. */
+function preparation({ machines, k3d }: Stacks, settings: Settings, signal: AbortSignal): Step[][] {
+  const tools: Partial<Record<ToolName, InstalledTool>> = {};
+  const install = async (names: readonly ToolName[], progress: Progress, way?: Way) => {
+    const report = (tool: ToolName, line: string) => {
+      // Hundreds of lines: a terminal shows the last one, a log would show them all.
+      if (process.stdout.isTTY || !line.startsWith("downloading modules")) progress(`${tool}: ${line}`);
+    };
+    const options = { progress: report, signal, ...(way ? { way } : {}) };
+    Object.assign(tools, await installTools(names, options));
+  };
+  const needsNodes = machines.length + k3d.length > 0;
+  let base: string | undefined;
+
+  const toolStep: Step = {
+    title: "Tools",
+    // What is half downloaded or built goes away.
+    endsWithin: 10_000,
+    run: async (progress) => {
+      const others = [
+        ...commonTools.filter((name) => name !== "k3s"),
+        ...(k3d.length ? (["k3d"] as const) : []),
+      ];
+      await Promise.all([install(others, progress), install(["k3s"], progress, wayOfK3s(settings.values))]);
+      const { k3s } = tools;
+      if (!k3s) throw new Error("unreachable: K3s was installed");
+      if (needsNodes && k3s.way !== "release") await install(imageTools, progress);
+      await linkTools(tools);
+      const { k3sVersion = k3s.version } = settings.values;
+      if (k3sVersion !== k3s.version)
+        process.stderr.write(
+          `lab: K3s stays at ${k3sVersion}, which the lab was made with; another comes by k3s.version in the stack file, or after lab down\n`,
+        );
+      settings.set({ k3sVersion, k3sWay: k3s.way });
+      const ways = [...new Set(Object.values(tools).map(({ way }) => way))].join(" and ");
+      const built =
+        k3s.way === "release"
+          ? ""
+          : ", built here: its releases were not asked for, or did not answer; LAB_TOOLS_WAY=release insists on them";
+      return `${ways}; K3s ${k3sVersion}${built}`;
+    },
+  };
+  const startDocker = async (progress: Progress) => {
+    const host = await docker.ensureDocker(progress);
+    settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
+  };
+  let isDocker = false;
+  const choose = async (
+    { provider: wanted, network }: ClusterConfig,
+    progress: Progress,
+  ): Promise<ProviderChoice> => {
+    const choice = await chooseProvider(wanted);
+    if (choice.provider === "virtualbox") await refuseUnlessAllowed(network);
+    const { packages, isHere } = providers[choice.provider];
+    await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
+    await ensureSshKey();
+    if (!isHere) return choice;
+    if (wanted === "auto") settings.set({ autoProvider: choice.provider });
+    isDocker ||= choice.provider === "docker";
+    await addBlackholeRoutes(network);
+    if (choice.provider !== "libvirt") return choice;
+    const kvm = (await kvmProblem()) === undefined;
+    settings.set({ libvirtDriver: kvm ? "kvm" : "qemu" });
+    const slow = "no KVM here: QEMU emulates the processor, expect ten times slower";
+    return kvm ? choice : { ...choice, reason: slow };
+  };
+  const providerStep: Step = {
+    title: "Provider",
+    run: async (progress) => {
+      const choices: ProviderChoice[] = [];
+      for (const [, config] of machines) choices.push(await choose(config, progress));
+      if (isDocker || k3d.length) await startDocker(progress);
+      if (isDocker) {
+        for (const [stack, config] of machines) await refuseOthersMachines(stack, config);
+        base = await ensureBaseImage(progress);
+      }
+      return choices.map(({ provider, reason }) => `${provider} (${reason})`).join("; ");
+    },
+  };
+  const dockerStep: Step = {
+    title: "Docker",
+    run: async (progress) => {
+      await startDocker(progress);
+      return settings.values.dockerHost;
+    },
+  };
+  const appImageStep: Step = {
+    title: "App image",
+    run: async (progress) => (await appImage({ progress })).ref,
+  };
+  const nodeImageStep: Step = {
+    title: "Node images",
+    run: async (progress) => {
+      const { k3s } = tools;
+      if (!k3s) throw new Error("unreachable: K3s was installed");
+      const released = k3s.way === "release";
+      const content = () => machineContent(k3s, toolFile(tools), progress);
+      if (isDocker || (k3d.length && !released)) {
+        base ??= await ensureBaseImage(progress);
+        settings.set({ machineImage: await ensureMachineImage(base, await content(), progress) });
+      }
+      for (const [, config] of machines)
+        if (madeBy(config, settings.values) === "libvirt")
+          settings.set({ box: await prepareVirtualMachines(config, content, released, progress) });
+      if (k3d.length) {
+        const files = k3d.map(([, file]) => file);
+        const registry = files.some(({ registries }) => registries?.create);
+        const { machineImage = "" } = settings.values;
+        settings.set(
+          released
+            ? await pullK3dImages([...new Set(files.map(({ image }) => image))], progress)
+            : await buildK3dImages(machineImage, { registry }, progress),
+        );
+      }
+      return settings.values.k3dImage ?? settings.values.box?.name ?? settings.values.machineImage;
+    },
+  };
+  return [
+    [toolStep, ...(machines.length ? [providerStep] : k3d.length ? [dockerStep] : [])],
+    [appImageStep, ...(needsNodes ? [nodeImageStep] : [])],
+  ];
+}
+
+/** The way by which K3s came to a lab that is up: another one could bring another version. */
+function wayOfK3s({ k3sWay, k3sVersion }: HostSettings): Way | undefined {
+  const noted = wayOrder.find((way) => way === k3sWay);
+  if (noted !== undefined || k3sVersion === undefined) return noted;
+  return wayOrder.find(
+    (way) => toolTable.k3s.ways[way] !== undefined && versionOf(toolTable.k3s, way) === k3sVersion,
+  );
+}
+
+/** The socket that `docker` asks, which a later shell's context may not name any more. */
+async function dockerEndpoint(): Promise<string | undefined> {
+  const format = "{{.Endpoints.docker.Host}}";
+  const { stdout } = await execa("docker", ["context", "inspect", "--format", format], { reject: false });
+  return stdout?.trim() || undefined;
+}
+
+/**
+ * Refuses a machine whose name or address another lab's has: of another checkout, which is never touched.
+ * @throws LabError (exit code 2) with what is in the way.
+ */
+async function refuseOthersMachines(stack: string, { machines }: ClusterConfig): Promise<void> {
+  const { stdout: ids } = await execa("docker", [
+    "ps",
+    "--all",
+    "--quiet",
+    "--filter",
+    "label=k3s-lab.stack",
+  ]);
+  if (ids === "") return;
+  const format = [
+    "{{.Name}}",
+    '{{index .Config.Labels "k3s-lab.id"}}',
+    '{{index .Config.Labels "k3s-lab.checkout"}}',
+    "{{range .NetworkSettings.Networks}}{{with .IPAMConfig}}{{.IPv4Address}} {{end}}{{.IPAddress}} {{end}}",
+  ].join("\t");
+  const { stdout = "" } = await execa("docker", ["inspect", "--format", format, ...ids.split("\n")], {
+    reject: false,
+  });
+  const fault = othersMachine(stdout, stack, machines, { id: await labId(), checkout: root });
+  if (fault) throw new LabError(fault, { exitCode: 2 });
+}
+
+/**
+ * Asks for what lives and would be lost, before any stack is touched. A stack without resources, or as it was after the last
+ * `up`, has nothing to lose.
+ *
+ * @param allowed whether everything may go.
+ * @returns stacks that could not be looked at, because their cluster does not answer before it is up; each is asked for then.
+ * @throws LabError (exit code 3) where it may not.
+ */
+async function openGate(
+  stacks: readonly string[],
+  settings: HostSettings,
+  allowed: boolean,
+): Promise<ReadonlySet<string>> {
+  const looks = await Promise.allSettled(stacks.map((stack) => lookAhead(stack, settings)));
+  const unseen = new Set<string>();
+  const losses: Loss[] = [];
+  const going = new Set<string>();
+  for (const [index, look] of looks.entries()) {
+    const stack = stacks[index] ?? "";
+    if (look.status === "fulfilled") {
+      losses.push(...look.value.losses);
+      if (look.value.goes) going.add(stack);
+    } else if (programOf(stack) === "apps" && stacks.length > 1) unseen.add(stack);
+    else throw look.reason;
+  }
+  const asked: Loss[] = [];
+  // What is in a cluster that goes is not asked for by itself.
+  for (const loss of losses) if (!going.has((await clusterOf(loss.stack)) ?? "")) asked.push(loss);
+  await permit(asked, allowed);
+  return allowed ? new Set() : unseen;
+}
+
+async function lookAhead(
+  stack: string,
+  settings: HostSettings,
+): Promise<{ readonly losses: readonly Loss[]; readonly goes: boolean }> {
+  const state = await stateOf(stack);
+  if (state.length === 0 || (await isSettled(stack, settings))) return { losses: [], goes: false };
+  const steps = await previewStack(stack, labVariables(settings));
+  const { provider } = recordedIn(state);
+  return { losses: await lossesOf(stack, steps, { provider }), goes: losesCluster(stack, steps) };
+}
+
+/** The stack whose cluster a stack's apps run in. */
+async function clusterOf(stack: string): Promise<string | undefined> {
+  if (programOf(stack) !== "apps") return undefined;
+  const { cluster } = await readStackFile(stack as "apps", root);
+  return "stack" in cluster ? cluster.stack : undefined;
+}
+
+/** Runs Pulumi for each stack. @returns whether anything was changed. */
+async function runStacks(
+  stacks: readonly string[],
+  settings: HostSettings,
+  stopping: Stopping,
+  /** What `openGate` could not look at. */
+  unseen: ReadonlySet<string>,
+): Promise<boolean> {
+  // While nothing has changed since the last run, no stack waits for the outputs of another.
+  const settled = await Promise.all(stacks.map((stack) => isSettled(stack, settings)));
+  let changed = false;
+  let isNewCluster = false;
+  const steps = stacks.map(
+    (stack): Step => ({
+      title: `Stack ${stack}`,
+      endsWithin: pulumiStopsWithin,
+      run: async (progress, signal) => {
+        const isApps = programOf(stack) === "apps";
+        if (unseen.has(stack) && !isNewCluster)
+          await permit((await lookAhead(stack, settings)).losses, false);
+        // What Pulumi noted of apps on a cluster that has been made anew is not there any more.
+        const refresh = isApps && isNewCluster && (await hasResources(stack));
+        const changes = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
+        isNewCluster ||= !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
+        changed ||= Object.keys(changes).some((operation) => operation !== "same");
+        await noteSettled(stack, settings);
+        return describeChanges(changes);
+      },
+    }),
+  );
+  await runSteps(settled.every(Boolean) ? [steps] : steps.map((step) => [step]), stopping);
+  return changed;
+}
+
+/** Looks whether the lab is what its stack files say, and has Pulumi repair what is not. */
+function verification(stacks: readonly string[], settings: HostSettings, changed: boolean): Step {
+  const look = async (wait: number, progress: Progress) => {
+    const began = performance.now();
+    const checks = await verify(stacks, { wait: wait * (await slownessOf(stacks, root)), progress });
+    const failed = checks.filter(({ ok }) => !ok);
+    return { failed, summary: summarize(checks, performance.now() - began) };
+  };
+  return {
+    title: "Verification",
+    endsWithin: pulumiStopsWithin,
+    run: async (progress, signal) => {
+      const { failed: drifted, summary } = await unlessStopped(
+        look(changed ? verifyWithin : 0, progress),
+        signal,
+      );
+      if (drifted.length === 0) return summary;
+      // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
+      progress("something was changed behind Pulumi's back: reading what is really there");
+      for (const stack of stacks) {
+        await runStack("up", stack, labVariables(settings), progress, { signal, refresh: true });
+        await noteSettled(stack, settings);
+      }
+      const second = await unlessStopped(look(verifyWithin, progress), signal);
+      if (second.failed.length === 0) return second.summary;
+      throw new LabError(
+        `The lab is up and not as its stack files say:\n${renderLines(second.failed)}\nRun \`lab verify\` to look again.`,
+      );
+    },
+  };
+}
+
+/** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
+const verifyWithin = 120;
+
+/** Where the lab answers and how to ask it. */
+async function summary(stacks: readonly string[]): Promise<string> {
+  const lines: string[] = [];
+  for (const stack of stacks) {
+    if (programOf(stack) !== "apps") {
+      lines.push("", `Cluster ${stack}`);
+      for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
+        lines.push(
+          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine ? await hostKey(stack, machine) : ""}`,
+        );
+      continue;
+    }
+    const { cluster, apps } = await readStackFile(stack as "apps", root);
+    if (!("stack" in cluster)) continue;
+    const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
+    if (address === undefined) continue;
+    lines.push("", `Apps of ${stack}`);
+    for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
+  }
+  lines.push(
+    "",
+    'A shell of your own: eval "$(scripts/lab env)"; then kubectl, pulumi and vagrant are at hand.',
+  );
+  return lines.join("\n");
+}
+
+/** The key by which a host is known, for a person to compare with what the host says of itself. */
+async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
+  if (ssh === undefined) return "";
+  if (ssh.hostKey !== undefined) return "  host key as in the stack file";
+  const noted = join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
+  const { stdout } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
+  return `  host key ${stdout?.split(" ")[1] ?? "not noted"}`;
+}
+
+/** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
+function curl(address: string, host: string | undefined): string {
+  if (host === undefined) return `curl http://${address}/`;
+  const port = address.split(":")[1];
+  const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
+  return isHere
+    ? `curl http://${host}${port ? `:${port}` : ""}/`
+    : `curl -H 'Host: ${host}' http://${address}/`;
+}
