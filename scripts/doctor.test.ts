@@ -50,6 +50,7 @@ const well: Patient = {
   refuseForeign: async () => {},
   isMade: async () => false,
   traces: async () => ({ locks: [], forgotten: [] }),
+  quirks: async () => [],
 };
 
 /** What is found by id, of a computer that differs so from one that has all it needs. */
@@ -78,7 +79,7 @@ test("a computer that has all it needs has no problem, and each provider's reaso
   assert.deepEqual(of("cluster/libvirt"), {
     status: "ok",
     found: "not used: libvirt is not installed",
-    fix: `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${providers.libvirt.packages.join(" ")}`,
+    fix: `sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove ${providers.libvirt.packages.join(" ")}`,
   });
 });
 
@@ -91,7 +92,8 @@ test("each stack file's faults are findings, and the rest is looked at all the s
 
 test("what `lab up` installs as root is a warning, without root a problem with the command", async () => {
   const changes: Partial<Patient> = { missingPackages: async () => ["vagrant"] };
-  const command = "sudo apt-get update && sudo apt-get install -y --no-install-recommends vagrant";
+  const command =
+    "sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove vagrant";
   const fix = { found: "missing: vagrant; `lab up` sees to it", fix: command };
   assert.deepEqual((await found(changes))("cluster/packages"), { status: "warning", ...fix });
   const user = await found({ ...changes, canBeRoot: async () => false });
@@ -176,8 +178,8 @@ test("who holds a stack, and what an interrupted run left", async () => {
     found({ traces: async () => ({ locks, forgotten }) });
   assert.deepEqual((await traces([{ pid: 42, alive: true }]))("cluster/runs"), {
     status: "problem",
-    found: "in use by process 42",
-    fix: "Wait until it ends.",
+    found: "locked, and process 42 is there",
+    fix: "See what it is: ps -f -p 42. Where it is a `lab` or `pulumi`, wait until it ends or press Ctrl-C in its terminal.",
   });
   assert.equal((await traces([{ pid: 42, alive: false }]))("cluster/runs").status, "ok");
   assert.deepEqual((await traces([], ["agent"]))("cluster/runs"), {

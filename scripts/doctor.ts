@@ -15,8 +15,10 @@ import { stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import { type Run, run } from "./host/commands.ts";
 import { type DockerFound, lookAtDocker } from "./host/docker.ts";
-import { hasSystemd, installCommand, missingPackages } from "./host/packages.ts";
+import type { DockerUse } from "./host/docker-answer.ts";
+import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
+import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
 import { isMade, readStacks } from "./lab.ts";
 import { hasResources, locksOf } from "./pulumi.ts";
@@ -48,7 +50,7 @@ export interface Patient {
   readonly stacks: (names: readonly string[]) => Promise<Stacks>;
   readonly tools: () => Promise<readonly ToolStatus[]>;
   readonly go: () => Promise<GoFound>;
-  readonly docker: () => Promise<DockerFound>;
+  readonly docker: (use: DockerUse) => Promise<DockerFound>;
   readonly probes: ProviderProbes;
   readonly facts: () => Promise<HostFacts>;
   readonly missingPackages: (names: readonly string[]) => Promise<readonly string[]>;
@@ -59,6 +61,7 @@ export interface Patient {
   readonly refuseForeign: (foreign: Stacks["foreign"][number]) => Promise<unknown>;
   readonly isMade: (stack: string) => Promise<boolean>;
   readonly traces: (stack: string) => Promise<Traces>;
+  readonly quirks: () => Promise<readonly Quirk[]>;
 }
 
 /** What runs of the past, or of another process, left of a stack. */
@@ -85,6 +88,7 @@ const thisComputer: Patient = {
   },
   refuseForeign: ({ cluster, ...wish }) => foreignKubeconfig(cluster, wish),
   isMade,
+  quirks,
   traces: async (stack) => {
     const [locks, notes, isKnown] = await Promise.all([
       locksOf(stack),
@@ -114,7 +118,6 @@ export async function examine(
     ...patient,
     probes: found,
     canBeRoot: once(patient.canBeRoot),
-    docker: once(patient.docker),
   };
   const programs: StackName[] = [
     ...(machines.length ? (["cluster"] as const) : []),
@@ -125,7 +128,9 @@ export async function examine(
     finding("computer", "Computer", () => computer(doctor)),
     finding("tools", "Tools", () => tools(programs, doctor)),
     ...machines.flatMap((one) => machineFindings(one, doctor)),
-    ...(machines.length === 0 && k3d.length ? [finding("docker", "Docker", () => docker(doctor))] : []),
+    ...(machines.length === 0 && k3d.length
+      ? [finding("docker", "Docker", () => docker("k3d", doctor))]
+      : []),
     ...k3d.map(([stack, file]) =>
       finding(`${stack}/ports`, `Ports of ${stack}`, async () => {
         await doctor.refuseTakenPorts(file);
@@ -157,7 +162,7 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
       return {
         status: isChosen ? "problem" : "ok",
         found: isChosen ? problem : `not used: ${problem}`,
-        fix: remedy(provider, problem),
+        fix: await remedy(provider, problem),
       };
     });
   return [
@@ -170,7 +175,7 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
     own("vagrant", "Vagrant for", async () => vagrant((await choice()).provider, doctor)),
     own("packages", "Packages for", async () => packages((await choice()).provider, doctor)),
     own("docker", "Docker for", async () =>
-      (await choice()).provider === "docker" ? docker(doctor) : ok("not used"),
+      (await choice()).provider === "docker" ? docker("machines", doctor) : ok("not used"),
     ),
     own("networks", "VirtualBox's networks for", async () => {
       if ((await choice()).provider !== "virtualbox") return ok("not used");
@@ -199,12 +204,17 @@ async function readOne(
   return { finding: result, stacks: read };
 }
 
-async function computer({ run, platform }: Patient): Promise<Answer> {
+async function computer({ run, platform, quirks }: Patient): Promise<Answer> {
   const { exitCode, stdout } = await run(["npm", "--version"], { timeout: 10_000 });
-  const found = `${platform} on ${process.arch}, ${availableParallelism()} processors, Node ${process.versions.node}`;
-  if (exitCode === 0) return ok(`${found}, npm ${stdout.trim()}`);
+  const seen = await quirks();
+  const found = [
+    `${platform} on ${process.arch}, ${availableParallelism()} processors, Node ${process.versions.node}, ${exitCode === 0 ? `npm ${stdout.trim()}` : "no npm"}`,
+    ...seen.map(({ found }) => found),
+  ].join("\n");
+  const fixes = seen.flatMap(({ fix }) => (fix ? [fix] : []));
   // The dependencies are there, or this would not run.
-  return { status: "warning", found: `${found}, no npm`, fix: "sudo apt-get install npm" };
+  if (exitCode !== 0) fixes.push("sudo apt-get install npm");
+  return fixes.length ? { status: "warning", found, fix: fixes.join("\n") } : ok(found);
 }
 
 async function tools(programs: readonly StackName[], { tools, go }: Patient): Promise<Answer> {
@@ -229,13 +239,13 @@ async function tools(programs: readonly StackName[], { tools, go }: Patient): Pr
       };
 }
 
-async function docker({ docker, canBeRoot }: Patient): Promise<Answer> {
-  const seen = await docker();
+async function docker(use: DockerUse, { docker, canBeRoot }: Patient): Promise<Answer> {
+  const seen = await docker(use);
   if (seen.state === "running") return ok(`answers${seen.host ? ` at ${seen.host}` : ""}`);
   if (seen.state === "refused") return fromText(seen.reason.message);
   const start = (await hasSystemd()) ? "sudo systemctl start docker" : "sudo dockerd";
   const found = seen.missing ? "not installed" : "installed, not running";
-  const fix = seen.missing ? installCommand(["docker.io"]) : start;
+  const fix = seen.missing ? await installAdvice(["docker.io"]) : start;
   return byLabUp(found, fix, canBeRoot);
 }
 
@@ -243,7 +253,7 @@ async function packages(provider: Provider, doctor: Patient): Promise<Answer> {
   const names = [...providers[provider].packages, "openssh-client", "iproute2"];
   const missing = await doctor.missingPackages(names);
   if (missing.length === 0) return ok(names.join(", "));
-  return byLabUp(`missing: ${missing.join(", ")}`, installCommand(missing), doctor.canBeRoot);
+  return byLabUp(`missing: ${missing.join(", ")}`, await installAdvice(missing), doctor.canBeRoot);
 }
 
 /** What `lab up` does itself where it can be root. */
@@ -266,7 +276,7 @@ async function vagrant(provider: Provider, { run, canBeRoot }: Patient): Promise
     return exitCode === 0 ? /\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;
   };
   const version = await ask("vagrant");
-  if (version === undefined) return byLabUp("not installed", installCommand(["vagrant"]), canBeRoot);
+  if (version === undefined) return byLabUp("not installed", await installAdvice(["vagrant"]), canBeRoot);
   const virtualBox = provider === "virtualbox" ? ((await ask("VBoxManage")) ?? "") : "";
   const needed = vagrantFor.find(([since]) => isAtLeast(virtualBox, since))?.[1];
   if (needed === undefined || isAtLeast(version, needed)) return ok(version);
@@ -286,8 +296,9 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
   if (alive.length)
     return {
       status: "problem",
-      found: `in use by process ${alive.join(", ")}`,
-      fix: "Wait until it ends.",
+      found: `locked, and process ${alive.join(", ")} is there`,
+      // Its id may be anybody's by now: nothing here knows whether it is the one that took the lock.
+      fix: `See what it is: ps -f -p ${alive.join(",")}. Where it is a \`lab\` or \`pulumi\`, wait until it ends or press Ctrl-C in its terminal.`,
     };
   if (forgotten.length)
     return {
@@ -299,7 +310,7 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
 }
 
 /** What to do where a provider of VMs cannot be used. */
-function remedy(provider: "libvirt" | "virtualbox", problem: string): string {
+async function remedy(provider: "libvirt" | "virtualbox", problem: string): Promise<string> {
   const other = "set k3s-lab:provider to docker";
   if (/not yours/.test(problem)) return 'sudo usermod -aG kvm "$USER", then log in again';
   if (/kvm/.test(problem))
@@ -307,7 +318,7 @@ function remedy(provider: "libvirt" | "virtualbox", problem: string): string {
   if (/driver/.test(problem)) return "sudo /sbin/vboxconfig";
   if (/architecture/.test(problem)) return "Set k3s-lab:provider to docker or libvirt.";
   return provider === "libvirt"
-    ? installCommand(providers.libvirt.packages)
+    ? await installAdvice(providers.libvirt.packages)
     : "Install VirtualBox from https://www.virtualbox.org/wiki/Downloads.";
 }
 

@@ -122,9 +122,8 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
               await settings.save();
               if ((await hasLibvirt()) && (await stopLibvirt(progress)))
                 return "libvirt goes on: machines of others run in it";
-              if (await docker.hasContainers()) return "Docker goes on: containers of others run in it";
-              await docker.stopDocker(progress);
-              return undefined;
+              const docked = await docker.stopDocker(progress);
+              return docked.state === "kept" ? `Docker goes on: ${docked.by.join(", ")} in it` : undefined;
             },
           },
         ],

@@ -17,7 +17,8 @@ export class LabError extends Error {
 }
 
 /** What programs and the system say of a full disk or a used-up quota. */
-const diskFull = /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded/i;
+const diskFull =
+  /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space/i;
 
 /**
  * Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of.

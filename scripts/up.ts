@@ -12,6 +12,7 @@ import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environm
 import { LabError } from "./errors.ts";
 import { type Loss, losesCluster, lossesOf, permit } from "./gate.ts";
 import * as docker from "./host/docker.ts";
+import { dockerEndpoint } from "./host/docker-answer.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { kvmProblem } from "./host/kvm.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
@@ -61,6 +62,9 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
       await checkRequirements();
       await refuseTakenPorts(file);
     }
+  const choices = await Promise.all(machines.map(([, { provider }]) => chooseProvider(provider)));
+  const isDocker = choices.some(({ provider }) => provider === "docker");
+  if (isDocker || k3d.length) await docker.refuseUnfitDocker(isDocker ? "machines" : "k3d");
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
     const settings = new Settings(await currentSettings());
@@ -124,11 +128,12 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
       return `${ways}; K3s ${k3sVersion}${built}`;
     },
   };
+  let isDocker = false;
   const startDocker = async (progress: Progress) => {
-    const host = await docker.ensureDocker(progress);
+    const host = await docker.ensureDocker(progress, isDocker ? "machines" : "k3d");
+    // A later shell's context may not name it any more.
     settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
   };
-  let isDocker = false;
   const choose = async (
     { provider: wanted, network }: ClusterConfig,
     progress: Progress,
@@ -212,13 +217,6 @@ function wayOfK3s({ k3sWay, k3sVersion }: HostSettings): Way | undefined {
   return wayOrder.find(
     (way) => toolTable.k3s.ways[way] !== undefined && versionOf(toolTable.k3s, way) === k3sVersion,
   );
-}
-
-/** The socket that `docker` asks, which a later shell's context may not name any more. */
-async function dockerEndpoint(): Promise<string | undefined> {
-  const format = "{{.Endpoints.docker.Host}}";
-  const { stdout } = await execa("docker", ["context", "inspect", "--format", format], { reject: false });
-  return stdout?.trim() || undefined;
 }
 
 /**

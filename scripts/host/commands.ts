@@ -7,6 +7,8 @@ export interface CommandResult {
   readonly exitCode: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
+  /** Why there is no exit code: no such program on PATH, or it did not end in time. */
+  readonly ended?: "missing" | "timeout";
 }
 
 /** What a command is given beside its arguments. */
@@ -22,22 +24,36 @@ export interface CommandOptions {
 /** Runs a program with its arguments to its end and never throws for how that was; tests pass their own. */
 export type Run = (command: readonly string[], options?: CommandOptions) => Promise<CommandResult>;
 
+/**
+ * What a command whose output is read must see: gettext heeds LANGUAGE in every locale but C, and in C.UTF-8 too.
+ * https://www.gnu.org/software/gettext/manual/html_node/The-LANGUAGE-variable.html
+ */
+export const plainEnglish: Readonly<Record<string, string | undefined>> = {
+  LC_ALL: "C",
+  LANGUAGE: undefined,
+};
+
 /** Runs a command on this computer, with messages in English. */
 export const run: Run = async ([file = "", ...args], { input = "", onLine, timeout } = {}) => {
   const child = execa(file, args, {
     input,
     reject: false,
     all: true,
-    env: { LC_ALL: "C.UTF-8" },
+    env: plainEnglish,
     ...(timeout === undefined ? {} : { timeout }),
   });
   if (onLine) createInterface({ input: child.all }).on("line", onLine);
   const result = await child;
+  const ended = result.timedOut ? "timeout" : result.code === "ENOENT" ? "missing" : undefined;
   return {
     exitCode: result.exitCode,
     stdout: result.stdout ?? "",
-    // A program that cannot be started says nothing itself.
-    stderr: result.stderr || (result.failed ? (result.shortMessage ?? "") : ""),
+    // A program that cannot be started says nothing itself, nor does one that hangs.
+    stderr:
+      ended === "timeout"
+        ? `${file} did not answer within ${(timeout ?? 0) / 1000} s`
+        : result.stderr || (result.failed ? (result.shortMessage ?? "") : ""),
+    ...(ended ? { ended } : {}),
   };
 };
 

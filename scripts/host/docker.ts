@@ -1,47 +1,55 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
 import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { lastLines, type Run, run } from "./commands.ts";
+import { lastLines, run } from "./commands.ts";
 import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
+import { type Asked, askDocker, type DockerUse, dockerEndpoint, unfitness } from "./docker-answer.ts";
 import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
-import { ensurePackages, hasSystemd } from "./packages.ts";
+import { ensurePackages, hasSystemd, missingPackages } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { childrenOf, isRunning, type ProcessId, processesWith } from "./processes.ts";
+import { childrenOf, isRunning, isStopped, type ProcessId, processesOf, processId } from "./processes.ts";
 
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
 const stateFile = join(runDir, "docker.json");
+const usersDir = join(runDir, "docker-users");
 const dataRoot = join(cacheDir, "docker");
 const ownHost = `unix://${join(runDir, "docker.sock")}`;
 const logFile = join(cacheDir, "log", "dockerd.log");
 
-/** What `stopDocker` needs to know of the daemon that the lab started. */
+/** What was there before the daemon that the lab started, and stays. */
 interface DaemonRecord {
-  readonly daemon: ProcessId;
-  /** What was there before it, and stays. */
   readonly bridges: readonly string[];
   readonly rules: Firewall;
 }
 
 /**
  * A Docker daemon to make machines with. One that answers is used as it is: the one that `DOCKER_HOST` or the Docker
- * context names, or Docker's default. Otherwise Docker is installed where it is missing and started: by systemd, or,
- * where none runs, as a daemon of the lab's own that keeps its data in the user's cache.
+ * context names, or Docker's default. Where none is, Docker is installed if it is missing and started: by systemd, or,
+ * where none runs, as a daemon of the lab's own that keeps its data in the user's cache. While this process lives, no
+ * other lab ends that one. A daemon that is there and does not answer is never started a second time.
  *
+ * @param use what it must be fit for. Default: anything, as for what is to be taken away.
  * @returns what `DOCKER_HOST` must be for children to reach it: the lab's own daemon's address, or what `DOCKER_HOST` is
  * already; undefined where Docker's default is the one.
- * @throws LabError where Docker can be reached by no such way: what is in the way, and what to do.
+ * @throws LabError where Docker can be reached by no such way: what is in the way, and what to do. Exit code 2 for a
+ * Docker that no lab can live in.
  */
-export async function ensureDocker(progress: Progress): Promise<string | undefined> {
-  const found = await findDaemon();
-  if ("host" in found) return found.host;
-  const refused = refusal(found.problem);
-  if (refused) throw refused;
-  if (!(await hasDockerd())) await ensurePackages(["docker.io"], progress);
+export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
+  const found = await findDaemon(use);
+  if (found.state === "refused") throw found.reason;
+  const host = found.state === "running" ? found.host : await start(progress);
+  if (host === ownHost) await noteUser();
+  return host;
+}
+
+async function start(progress: Progress): Promise<string | undefined> {
+  await ensurePackages(["docker.io"], progress);
   return (await hasSystemd()) ? await startBySystemd(progress) : await startOwn(progress);
 }
 
@@ -49,85 +57,114 @@ export async function ensureDocker(progress: Progress): Promise<string | undefin
 export type DockerFound =
   /** A daemon answers; `host` is what `ensureDocker` would return. */
   | { readonly state: "running"; readonly host: string | undefined }
-  /** None does, and `ensureDocker` would start one, after installing Docker where `missing` says so. */
+  /** None is there, and `ensureDocker` would start one, after installing Docker where `missing` says so. */
   | { readonly state: "stopped"; readonly missing: boolean }
   /** Why `ensureDocker` would refuse. */
   | { readonly state: "refused"; readonly reason: LabError };
 
 /** Whether Docker can be used here, and what `ensureDocker` would do about it. */
-export async function lookAtDocker(): Promise<DockerFound> {
-  const found = await findDaemon();
-  if ("host" in found) return { state: "running", host: found.host };
-  const reason = refusal(found.problem);
-  return reason ? { state: "refused", reason } : { state: "stopped", missing: !(await hasDockerd()) };
+export async function lookAtDocker(use: DockerUse): Promise<DockerFound> {
+  const found = await findDaemon(use);
+  if (found.state !== "stopped") return found;
+  return { ...found, missing: (await missingPackages(["docker.io"])).length > 0 };
 }
 
+/** Refuses, before anything is built, a Docker that no lab can live in or that does not answer. @throws LabError */
+export async function refuseUnfitDocker(use: DockerUse): Promise<void> {
+  const found = await findDaemon(use);
+  if (found.state === "refused") throw found.reason;
+}
+
+type Found = Exclude<DockerFound, { state: "stopped" }> | { readonly state: "stopped" };
+
+async function findDaemon(use: DockerUse | undefined): Promise<Found> {
+  const endpoint = await dockerEndpoint();
+  // One on another computer may take its time not to answer.
+  const remote = unfitness(use, endpoint, undefined);
+  if (remote) return refuse(remote, 2);
+  const asked = await askDocker(undefined);
+  if (asked.state === "answers") {
+    const unfit = unfitness(use, endpoint, asked.facts);
+    return unfit ? refuse(unfit, 2) : { state: "running", host: process.env.DOCKER_HOST || undefined };
+  }
+  const chosen = process.env.DOCKER_HOST;
+  if (!chosen && asked.state === "absent") {
+    const own = await askDocker(ownHost);
+    if (own.state === "answers") return { state: "running", host: ownHost };
+    if (own.state !== "absent") return refuse(await unwell(own.problem));
+  }
+  if (chosen === ownHost && asked.state !== "absent") return refuse(await unwell(asked.problem));
+  return refusal(asked, chosen, endpoint) ?? { state: "stopped" };
+}
+
+const refuse = (reason: string, exitCode = 1): Found => ({
+  state: "refused",
+  reason: new LabError(reason, { exitCode }),
+});
+
 /** Why a daemon that does not answer cannot be helped by starting one. */
-function refusal(problem: string): LabError | undefined {
-  if (/permission denied/i.test(problem))
-    return new LabError(
+function refusal(
+  { state, problem }: Exclude<Asked, { state: "answers" }>,
+  chosen: string | undefined,
+  endpoint: string | undefined,
+): Found | undefined {
+  if (state === "denied")
+    return refuse(
       `Docker runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
     );
-  const asked = process.env.DOCKER_HOST;
-  if (asked && asked !== ownHost)
-    return new LabError(
-      `DOCKER_HOST is ${asked}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
+  if (chosen && chosen !== ownHost)
+    return refuse(
+      `DOCKER_HOST is ${chosen}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
+    );
+  if (state !== "absent")
+    return refuse(
+      `Docker is there (${endpoint ?? "its default"}) and does not answer: ${problem}. Its containers may be running, so none is started beside it. See \`docker info\`; when it answers, try again.`,
     );
   if (process.platform !== "linux")
-    return new LabError("Docker does not run. Start Docker Desktop (or colima), then try again.");
+    return refuse("Docker does not run. Start Docker Desktop (or colima), then try again.");
   return undefined;
 }
 
+/** What to say of a daemon of the lab's own that is there and does not answer. */
+async function unwell(problem: string): Promise<string> {
+  const daemon = await ownDaemon();
+  const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""} is there`;
+  if (daemon && (await isStopped(daemon)))
+    return `${which} and was stopped; its containers run on. Continue it, then try again:\n  sudo kill -CONT ${daemon.pid}`;
+  return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logFile}`;
+}
+
+/** What `stopDocker` did: there was none, it was ended, or it goes on because of somebody. */
+export type DockerStopped =
+  | { readonly state: "none" | "ended" }
+  | { readonly state: "kept"; readonly by: readonly string[] };
+
 /**
- * Ends the daemon that the lab started, with its containers, and takes away its bridges and firewall rules; images stay
- * in the user's cache. Does nothing where the lab started none. One that systemd started goes on: it is the system's.
+ * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
+ * While any container lives in it, of whichever checkout, and while another `lab` is at work with it, it goes on. So does
+ * one that systemd started: it is the system's.
  *
- * @returns whether a daemon was ended.
+ * @throws LabError where it cannot be asked what lives in it.
  */
-export async function stopDocker(progress: Progress): Promise<boolean> {
-  const record = await readRecord();
-  if (!record) return false;
+export async function stopDocker(progress: Progress): Promise<DockerStopped> {
+  if (!(await exists(stateFile)) && !(await ownDaemon())) return { state: "none" };
   await requireRoot("Stopping the lab's Docker daemon", ["scripts/lab", "down"], run);
-  return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(record, progress));
-}
-
-/** Whether containers run in the daemon that the lab started; with this checkout's lab down, they are another's. */
-export async function hasContainers(): Promise<boolean> {
-  const { exitCode, stdout } = await run(["docker", "--host", ownHost, "ps", "--quiet"]);
-  return exitCode === 0 && stdout.trim() !== "";
-}
-
-async function findDaemon(): Promise<{ readonly host: string | undefined } | { readonly problem: string }> {
-  const problem = await unreachable();
-  if (problem === undefined) return { host: process.env.DOCKER_HOST || undefined };
-  const own = !process.env.DOCKER_HOST && (await unreachable(ownHost)) === undefined;
-  return own ? { host: ownHost } : { problem };
-}
-
-/** Why no daemon answers, or undefined where one does. */
-async function unreachable(host?: string, ask: Run = run): Promise<string | undefined> {
-  const { exitCode, stdout, stderr } = await ask(
-    ["docker", ...(host ? ["--host", host] : []), "version", "--format", "{{.Server.Version}}"],
-    { timeout: 15_000 },
-  );
-  return exitCode === 0 && stdout.trim() !== "" ? undefined : lastLines(stderr, 1) || "it does not answer";
-}
-
-async function hasDockerd(): Promise<boolean> {
-  return (
-    (await run(["dockerd", "--version"])).exitCode === 0 &&
-    (await run(["docker", "--version"])).exitCode === 0
-  );
+  return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(progress));
 }
 
 async function startBySystemd(progress: Progress): Promise<undefined> {
   const start = ["systemctl", "start", "docker"];
-  const prefix = await requireRoot("Starting Docker", start, run);
-  progress("starting Docker");
-  const { exitCode, stderr } = await run([...prefix, ...start]);
+  // After a boot it may be on its way, which needs nobody's help.
+  const { stdout } = await run(["systemctl", "is-active", "docker"], { timeout: 15_000 });
+  const prefix =
+    stdout.trim() === "activating" ? undefined : await requireRoot("Starting Docker", start, run);
+  progress(prefix ? "starting Docker" : "waiting for Docker to start");
   const log = async () =>
-    (await run([...prefix, "journalctl", "--unit", "docker", "--no-pager", "--lines", "15"])).stdout;
-  if (exitCode !== 0) throw new LabError(`Docker does not start: ${lastLines(stderr)}\n${await log()}`);
+    (await run([...(prefix ?? []), "journalctl", "--unit", "docker", "--no-pager", "--lines", "15"])).stdout;
+  if (prefix) {
+    const { exitCode, stderr } = await run([...prefix, ...start]);
+    if (exitCode !== 0) throw new LabError(`Docker does not start: ${lastLines(stderr)}\n${await log()}`);
+  }
   await untilReachable(undefined, () => true, log);
   return undefined;
 }
@@ -138,19 +175,20 @@ async function startOwn(progress: Progress): Promise<string> {
       "Docker does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo dockerd",
     );
   await mkdir(runDir, { recursive: true, mode: 0o700 });
-  return await withFileLock(
+  await withFileLock(
     join(runDir, "docker.lock"),
     async () => {
-      // Another `lab` may have started it while this one waited.
-      if ((await unreachable(ownHost)) !== undefined) {
-        const record = await readRecord();
-        if (record) await stopOwn(record, progress);
-        await launch(progress);
-      }
-      return ownHost;
+      const { state } = await askDocker(ownHost);
+      if (state === "answers") return;
+      const daemon = await ownDaemon();
+      if (!daemon) await launch(progress);
+      // Another `lab` may have been killed while it started the daemon.
+      else if (state === "absent" && !(await isStopped(daemon))) await untilOwnAnswers(daemon);
+      else throw new LabError(await unwell("it does not answer"));
     },
     { progress },
   );
+  return ownHost;
 }
 
 /** The arguments of the lab's own dockerd. */
@@ -159,24 +197,42 @@ export function daemonArguments(runtime: string | undefined): string[] {
     ...["--host", ownHost],
     ...["--data-root", dataRoot, "--exec-root", execRoot],
     ...["--pidfile", join(runDir, "docker.pid")],
+    // A daemon that ends takes no container with it.
+    "--live-restore",
     // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
     ...["--ip-forward=false", "--ip-masq=false"],
     ...(runtime ? ["--add-runtime", `lab=${runtime}`, "--default-runtime", "lab"] : []),
   ];
 }
 
+/** The lab's own dockerd: no other has its folder among its arguments. A process id that was written down could be anybody's. */
+async function ownDaemon(): Promise<ProcessId | undefined> {
+  return (await processesOf(["dockerd"], `--exec-root ${execRoot} `))[0];
+}
+
 async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting a Docker daemon of the lab's own");
-  const before = { bridges: await bridges(), rules: await readFirewall(run) };
-  const daemon = await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)], logFile);
-  await writeFile(stateFile, JSON.stringify({ daemon, ...before } satisfies DaemonRecord), { mode: 0o600 });
-  await untilReachable(
+  // One that was killed left its bridges and rules, and the note of what there was before it.
+  if (!(await readRecord())) {
+    const before: DaemonRecord = { bridges: await bridges(), rules: await readFirewall(run) };
+    await writeFile(`${stateFile}.new`, JSON.stringify(before), { mode: 0o600 });
+    await rename(`${stateFile}.new`, stateFile);
+  }
+  // The containerd of a dockerd that was killed ends with it, a moment later: the new one must not take it for alive.
+  await untilEnded(await processesOf(["containerd"], `${execRoot}/`));
+  // Process ids of what was killed: another has them by now, or nobody has noticed yet that they ended.
+  for (const file of [join(runDir, "docker.pid"), join(execRoot, "containerd", "containerd.pid")])
+    await rm(file, { force: true });
+  await untilOwnAnswers(await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)], logFile));
+}
+
+const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
+  untilReachable(
     ownHost,
     () => isRunning(daemon),
     () => readFile(logFile, "utf8"),
   );
-}
 
 const untilReachable = (
   host: string | undefined,
@@ -185,7 +241,10 @@ const untilReachable = (
 ): Promise<void> =>
   untilAnswers({
     name: "Docker",
-    problem: () => unreachable(host),
+    problem: async () => {
+      const asked = await askDocker(host);
+      return asked.state === "answers" ? undefined : asked.problem;
+    },
     alive,
     log,
     explain: (problem) =>
@@ -204,42 +263,91 @@ async function readRecord(): Promise<DaemonRecord | undefined> {
   }
 }
 
-async function stopOwn(
-  { daemon, bridges: before, rules }: DaemonRecord,
-  progress: Progress,
-): Promise<boolean> {
-  const running = await isRunning(daemon);
-  const own = running ? await ownBridges() : [];
-  if (running) {
-    progress("stopping the lab's Docker daemon");
-    process.kill(daemon.pid, "SIGTERM");
-    await untilEnded([daemon]);
+/** Notes that this process is at work with the lab's daemon. */
+async function noteUser(): Promise<void> {
+  const self = await processId(process.pid);
+  if (!self || !isRoot()) return;
+  await mkdir(usersDir, { recursive: true, mode: 0o700 });
+  await writeFile(join(usersDir, `${self.pid}-${self.startTime}`), "");
+}
+
+/** Other processes that are at work with the lab's daemon. */
+async function otherUsers(): Promise<number[]> {
+  const others: number[] = [];
+  for (const name of await readdir(usersDir).catch(() => [])) {
+    const [pid = "", startTime = ""] = name.split("-");
+    if (!(await isRunning({ pid: Number(pid), startTime }))) await rm(join(usersDir, name), { force: true });
+    else if (Number(pid) !== process.pid) others.push(Number(pid));
   }
-  // A daemon that was killed leaves its containerd and the containers behind; all name its folder.
-  const rest = await processesWith(`${execRoot}/`);
+  return others;
+}
+
+async function stopOwn(progress: Progress): Promise<DockerStopped> {
+  const before = await readRecord();
+  // One that was killed may have left containers running, and its networks can be asked of nobody else.
+  if (!(await ownDaemon())) await launch(progress);
+  const daemon = await ownDaemon();
+  const asked = await askDocker(ownHost);
+  if (!daemon || asked.state !== "answers")
+    throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
+  const users = (await otherUsers()).map((pid) => `process ${pid} (lab)`);
+  const by = [...(await livingContainers()), ...users];
+  if (by.length) return { state: "kept", by };
+  const networks = await ownBridges();
+
+  progress("stopping the lab's Docker daemon");
+  signal(daemon.pid, "SIGTERM");
+  await untilEnded([daemon]);
+  const rest = await processesOf(
+    ["containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy"],
+    `${execRoot}/`,
+  );
   const containers = await childrenOf(rest);
   for (const { pid } of containers) signal(pid, "SIGKILL");
   for (const { pid } of rest) signal(pid, "SIGTERM");
   await untilEnded([...containers, ...rest]);
   await unmountAll([execRoot, dataRoot]);
 
-  const gone = (await bridges()).filter(
-    (name) => !before.includes(name) && (name === "docker0" || own.includes(name) || !running),
-  );
-  for (const name of gone.filter(ownBridge)) await run(["ip", "link", "delete", name]);
-  await removeRules(rules, (line) => ownRule(line, gone), run);
+  // docker0 and Docker's chains have one name for every daemon.
+  const isShared = (await processesOf(["dockerd"], "")).length > 0;
+  // Without the note, nothing can be told to have come with the lab's daemon but what bears one of its networks' ids.
+  const known = before?.bridges ?? ["docker0"];
+  const gone = networks.filter((name) => !known.includes(name) && !(isShared && name === "docker0"));
+  for (const name of gone) await run(["ip", "link", "delete", name, "type", "bridge"]);
+  if (before) await removeRules(before.rules, (line) => ownRule(line, gone, isShared), run);
   await rm(execRoot, { recursive: true, force: true });
   for (const file of ["docker.json", "docker.pid", "docker.sock"])
     await rm(join(runDir, file), { force: true });
-  return running;
+  await rm(usersDir, { recursive: true, force: true });
+  return { state: "ended" };
 }
 
-const ownBridge = (name: string): boolean => /^(docker0|br-[0-9a-f]{12})$/.test(name);
+async function askOwn(...args: readonly string[]): Promise<string[]> {
+  const { exitCode, stdout, stderr } = await run(["docker", "--host", ownHost, ...args], { timeout: 60_000 });
+  if (exitCode !== 0)
+    throw new LabError(
+      `The lab's Docker daemon cannot be asked what lives in it, so it goes on: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
+    );
+  return stdout.split("\n").filter(Boolean);
+}
+
+/** The containers, of anybody, that a daemon's end would harm: all but those that have ended. */
+function livingContainers(): Promise<string[]> {
+  const states = ["created", "running", "paused", "restarting", "removing"];
+  const filters = states.flatMap((state) => ["--filter", `status=${state}`]);
+  return askOwn("ps", "--all", ...filters, "--format", "{{.Names}}");
+}
 
 /** The bridges of the daemon's networks, which outlive it. */
 async function ownBridges(): Promise<string[]> {
-  const { stdout } = await run(["docker", "--host", ownHost, "network", "ls", "--quiet", "--no-trunc"]);
-  return stdout.split("\n").map((id) => `br-${id.slice(0, 12)}`);
+  const ids = await askOwn("network", "ls", "--quiet", "--no-trunc", "--filter", "driver=bridge");
+  if (ids.length === 0) return [];
+  const lines = await askOwn("network", "inspect", "--format", "{{.Id}} {{json .Options}}", ...ids);
+  return lines.map((line) => {
+    const [id = "", options = ""] = line.split(/ (.*)/);
+    const named = /"com\.docker\.network\.bridge\.name":"([^"]+)"/.exec(options)?.[1];
+    return named ?? `br-${id.slice(0, 12)}`;
+  });
 }
 
 async function bridges(): Promise<string[]> {
@@ -250,7 +358,12 @@ async function bridges(): Promise<string[]> {
 /** Takes away the mounts at and below these folders, the last made first. */
 async function unmountAll(folders: readonly string[]): Promise<void> {
   const text = await readFile("/proc/self/mounts", "utf8");
-  const points = text.split("\n").map((line) => line.split(" ")[1] ?? "");
+  // Blanks and the like are written by their number in base eight.
+  const points = text
+    .split("\n")
+    .map((line) =>
+      (line.split(" ")[1] ?? "").replace(/\\(\d{3})/g, (_, code) => String.fromCharCode(parseInt(code, 8))),
+    );
   const own = points.filter((point) =>
     folders.some((folder) => point === folder || point.startsWith(`${folder}/`)),
   );

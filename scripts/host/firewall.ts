@@ -17,7 +17,10 @@ export async function readFirewall(run: Run): Promise<Firewall> {
   return Object.fromEntries(entries);
 }
 
-/** Removes the rules and chains that have come since `before` and that `isOurs` tells to be the lab's to remove. */
+/**
+ * Removes the rules and chains that have come since `before` and that `isOurs` tells to be the lab's to remove. A chain in
+ * which somebody else has a rule stays, with that rule.
+ */
 export async function removeRules(
   before: Firewall,
   isOurs: (line: string) => boolean,
@@ -25,7 +28,9 @@ export async function removeRules(
 ): Promise<void> {
   for (const [table, text] of Object.entries(await readFirewall(run))) {
     const [program = "", name = ""] = table.split(" ");
-    const added = addedRules(before[table] ?? "", text).filter(isOurs);
+    const ours = addedRules(before[table] ?? "", text).filter(isOurs);
+    const others = lines(text).filter((line) => line.startsWith("-A ") && !ours.includes(line));
+    const added = ours.filter((line) => !others.some((other) => other.split(" ").includes(line.slice(1))));
     for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);
   }
 }
@@ -43,9 +48,14 @@ const lines = (text: string): string[] =>
     .filter((line) => line.startsWith(":") || line.startsWith("-A "))
     .map((line) => line.replace(/^(:\S+) .*/, "$1").trimEnd());
 
-/** Whether Docker made this rule or chain: it is of a DOCKER chain, or of one of these bridges. */
-export function ownRule(line: string, bridges: readonly string[]): boolean {
-  if (/(^:|^-A |(-j|-g) )DOCKER(-[A-Z0-9-]+)?( |$)/.test(line)) return true;
+/**
+ * Whether Docker made this rule or chain: it is of a DOCKER chain, or of one of these bridges. In DOCKER-USER it makes
+ * one rule, RETURN; the others there are people's.
+ * @param isShared whether another daemon has its rules in the same chains. Default: no.
+ */
+export function ownRule(line: string, bridges: readonly string[], isShared = false): boolean {
+  if (line.startsWith("-A DOCKER-USER ") && line !== "-A DOCKER-USER -j RETURN") return false;
+  if (!isShared && /(^:|^-A |(-j|-g) )DOCKER(-[A-Z0-9-]+)?( |$)/.test(line)) return true;
   return bridges.some((bridge) => line.split(" ").includes(bridge));
 }
 

@@ -1,23 +1,31 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
-import { LabError } from "../errors.ts";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { execa } from "execa";
+import { isDiskFull, LabError } from "../errors.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
-import { ensurePackages, type PackageHost } from "./packages.ts";
+import { adviceWithoutApt, ensurePackages, type PackageHost } from "./packages.ts";
 
+const script = join(import.meta.dirname, "apt.sh");
 const query = (stdout: string): Answer => [/^dpkg-query /, { exitCode: stdout ? 0 : 1, stdout }];
-const aptInstall =
-  "env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q install -y --no-install-recommends";
-const aptUpdate = "env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q update";
+const aptInstall = `sh ${script} services install -y --no-install-recommends --no-remove`;
+const aptUpdate = `sh ${script} services update`;
 
-function host(answers: readonly Answer[], settings: Partial<PackageHost> = {}) {
+function host(
+  answers: readonly Answer[],
+  { programs = ["apt-get"], ...settings }: Partial<PackageHost> & { programs?: readonly string[] } = {},
+) {
   const fake = fakeRun(...answers);
   const lines: string[] = [];
   const packageHost: PackageHost = {
     run: fake.run,
     root: true,
     systemd: true,
-    hasLists: async () => true,
     exists: async () => false,
+    hasProgram: async (name) => programs.includes(name),
+    osRelease: "",
     ...settings,
   };
   return {
@@ -34,6 +42,19 @@ test("touches nothing where every package is installed", async () => {
   assert.deepEqual(lines, []);
 });
 
+test("touches nothing where the programs come from elsewhere, as Docker's own packages do", async () => {
+  const { ensure, commands } = host([query("")], {
+    programs: ["apt-get", "docker", "dockerd", "ssh", "ssh-keygen"],
+  });
+  await ensure("docker.io", "openssh-client");
+  assert.equal(commands.length, 1);
+});
+
+test("takes a program for missing where its package brings several and one is not there", async () => {
+  const { ensure } = host([query(""), [/apt\.sh/, {}]], { programs: ["apt-get", "docker"] });
+  await ensure("docker.io");
+});
+
 test("installs what is missing, removed or half configured, and says so", async () => {
   const { ensure, commands, lines } = host([
     query("socat installed\nvagrant config-files\nethtool half-configured\n"),
@@ -48,10 +69,14 @@ test("installs what is missing, removed or half configured, and says so", async 
   assert.equal(lines.at(-1), "setting up vagrant");
 });
 
-test("uses sudo where it asks no password", async () => {
+test("uses sudo where it asks no password, and names the proxies that it must not drop", async () => {
   const { ensure, commands } = host([query(""), [/^sudo -n /, {}]], { root: false });
   await ensure("vagrant");
-  assert.deepEqual(commands.slice(1), ["sudo -n true", `sudo -n ${aptInstall} vagrant`]);
+  assert.equal(commands[1], "sudo -n true");
+  assert.match(
+    commands[2] ?? "",
+    /^sudo -n --preserve-env=http_proxy,https_proxy,\S+ sh \S+apt\.sh services install/,
+  );
 });
 
 test("prints the exact command where root is out of reach", async () => {
@@ -60,33 +85,46 @@ test("prints the exact command where root is out of reach", async () => {
     assert.ok(error instanceof LabError);
     assert.match(
       error.message,
-      /^ {2}sudo apt-get update && sudo apt-get install -y --no-install-recommends vagrant docker\.io$/m,
+      /^ {2}sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove vagrant docker\.io$/m,
     );
     return true;
   });
-  assert.equal(commands.filter((line) => line.includes("apt-get")).length, 0);
+  assert.equal(commands.filter((line) => line.includes("apt")).length, 0);
 });
 
-test("names the packages where this is no Debian", async () => {
-  const { ensure } = host([[/^dpkg-query/, { exitCode: undefined, stderr: "ENOENT" }]]);
-  await assert.rejects(ensure("vagrant", "socat"), /no Debian packages.*vagrant, socat/);
+const missingDpkg: Answer = [/^dpkg-query/, { exitCode: undefined, ended: "missing" }];
+
+test("without apt, what is there is used, and what is not is named by its programs and packages", async () => {
+  const fedora = { osRelease: 'ID=fedora\nNAME="Fedora Linux"\n' };
+  const there = host([missingDpkg], { ...fedora, programs: ["vagrant", "ssh", "ssh-keygen", "ip"] });
+  await there.ensure("vagrant", "openssh-client", "iproute2");
+  const lacking = host([missingDpkg], { ...fedora, programs: ["vagrant"] });
+  await assert.rejects(
+    lacking.ensure("vagrant", "openssh-client", "iproute2"),
+    /: ssh, ssh-keygen, ip\. Install them, then try again:\n {2}sudo dnf install openssh-clients iproute$/,
+  );
 });
 
-test("fetches apt's lists first where there are none", async () => {
-  const { ensure, commands } = host([query(""), [/apt-get/, {}]], { hasLists: async () => false });
-  await ensure("vagrant");
-  assert.deepEqual(commands.slice(1), [aptUpdate, `${aptInstall} vagrant`]);
+test("each family of distributions has its own words", () => {
+  const advice = (osRelease: string) => adviceWithoutApt(["docker.io", "iproute2"], osRelease);
+  assert.match(
+    advice('ID="rocky"\nID_LIKE="rhel centos fedora"\n'),
+    /\n {2}sudo dnf install moby-engine iproute$/,
+  );
+  assert.match(advice("ID=manjaro\nID_LIKE=arch\n"), /\n {2}sudo pacman -S --needed docker iproute2$/);
+  assert.match(advice('ID="opensuse-leap"\n'), /\n {2}sudo zypper install docker iproute2$/);
+  assert.match(
+    advice("ID=void\n"),
+    /: docker, dockerd, ip\. Install them by this computer's own package manager/,
+  );
 });
 
-test("does not try again with lists that are fresh", async () => {
-  const { ensure, commands } = host([query(""), [/update$/, {}], [/install/, { exitCode: 100 }]], {
-    hasLists: async () => false,
-  });
-  await assert.rejects(ensure("vagrant"));
-  assert.deepEqual(commands.slice(1), [aptUpdate, `${aptInstall} vagrant`]);
+test("a dpkg that cannot answer is an error, not a list of missing packages", async () => {
+  const { ensure } = host([[/^dpkg-query/, { exitCode: 2, stderr: "dpkg-query: error: parsing file" }]]);
+  await assert.rejects(ensure("vagrant"), /dpkg cannot tell.*parsing file.*dpkg --audit/);
 });
 
-test("fetches apt's lists anew when they are too old, and tries again once", async () => {
+test("fetches apt's lists when there are none or old ones, and tries again once", async () => {
   const { ensure, commands } = host([
     query(""),
     [/update$/, {}],
@@ -96,25 +134,63 @@ test("fetches apt's lists anew when they are too old, and tries again once", asy
   assert.deepEqual(commands.slice(1), [`${aptInstall} vagrant`, aptUpdate, `${aptInstall} vagrant`]);
 });
 
-test("lets packages start no services where there is no systemd, even when apt fails", async () => {
-  const { ensure, commands, inputs } = host(
-    [query(""), [/apt-get/, { exitCode: 1, stderr: "no" }], [/policy-rc\.d$/, {}]],
-    { systemd: false },
-  );
-  await assert.rejects(ensure("docker.io"));
-  assert.equal(commands[1], "install -m 0755 /dev/stdin /usr/sbin/policy-rc.d");
-  assert.match(inputs[0] ?? "", /^#!\/bin\/sh\n.*\nexit 101\n$/);
-  assert.equal(commands.at(-1), "rm -f /usr/sbin/policy-rc.d");
+test("a full disk is said, by exit code 4", async () => {
+  const { ensure } = host([
+    query(""),
+    [
+      /apt\.sh/,
+      { exitCode: 100, stderr: "E: You don't have enough free space in /var/cache/apt/archives/." },
+    ],
+  ]);
+  await assert.rejects(ensure("vagrant"), isDiskFull);
 });
 
-test("leaves the policy of somebody else in place", async () => {
-  const { ensure, commands } = host(
-    [query(""), [/^cat/, { stdout: "#!/bin/sh\nexit 104\n" }], [/apt-get/, {}]],
-    { systemd: false, exists: async () => true },
-  );
-  await ensure("docker.io");
-  assert.deepEqual(
-    commands.filter((line) => line.includes("policy-rc.d")),
-    ["cat /usr/sbin/policy-rc.d"],
-  );
+test("lets packages start no services where there is no systemd, and tidies up even when apt fails", async () => {
+  const { ensure, commands } = host([query(""), [/apt\.sh/, { exitCode: 1, stderr: "no" }]], {
+    systemd: false,
+  });
+  await assert.rejects(ensure("docker.io"));
+  assert.match(commands[1] ?? "", /apt\.sh no-services install/);
+  assert.match(commands.at(-1) ?? "", /apt\.sh no-services$/);
+});
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-apt-"));
+after(() => rm(folder, { recursive: true, force: true }));
+
+/** Runs apt.sh with an apt-get that runs `script`. */
+async function apt(name: string, program: string, args: readonly string[]) {
+  const policy = join(folder, name);
+  await writeFile(join(folder, "apt-get"), `#!/bin/sh\n${program}\n`, { mode: 0o755 });
+  const env = { POLICY: policy, PATH: `${folder}:${process.env.PATH}` };
+  const child = execa("sh", [script, ...args], { env, reject: false });
+  const asked = async () => (await execa("sh", [policy], { reject: false })).exitCode;
+  return { policy, child, asked, tidy: () => execa("sh", [script, "services"], { env }) };
+}
+
+test("apt.sh: services may not start while apt-get runs, and may afterwards", async () => {
+  const { child, policy, tidy } = await apt("runs", 'sh "$POLICY"; echo $?; echo "$*"', [
+    "no-services",
+    "install",
+    "x",
+  ]);
+  const { stdout } = await child;
+  assert.match(stdout, /^101\n-q -o DPkg::Lock::Timeout=300 .* install x$/);
+  await tidy();
+  await assert.rejects(readFile(policy));
+});
+
+test("apt.sh: the policy of an apt-get that was killed forbids nothing and takes itself away", async () => {
+  const { child, policy, asked } = await apt("killed", "kill -9 $$", ["no-services", "install", "x"]);
+  await child;
+  assert.match(await readFile(policy, "utf8"), /k3s-lab/);
+  assert.equal(await asked(), 0);
+  await assert.rejects(readFile(policy));
+});
+
+test("apt.sh: somebody else's policy is neither changed nor removed", async () => {
+  await writeFile(join(folder, "foreign"), "#!/bin/sh\nexit 104\n");
+  const { child, policy, tidy } = await apt("foreign", "true", ["no-services", "install", "x"]);
+  await child;
+  await tidy();
+  assert.equal(await readFile(policy, "utf8"), "#!/bin/sh\nexit 104\n");
 });

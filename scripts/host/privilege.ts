@@ -10,9 +10,19 @@ export const isRoot = (): boolean => process.getuid?.() === 0;
  */
 export async function rootPrefix(run: Run, root: boolean = isRoot()): Promise<readonly string[] | undefined> {
   if (root) return [];
-  const { exitCode } = await run(["sudo", "-n", "true"]);
+  const { exitCode } = await run(["sudo", "-n", "true"], { timeout: 30_000 });
   return exitCode === 0 ? ["sudo", "-n"] : undefined;
 }
+
+/** How programs are told of a proxy; some read only one spelling. */
+export const proxyVariables = [
+  "http_proxy",
+  "https_proxy",
+  "no_proxy",
+  "HTTP_PROXY",
+  "HTTPS_PROXY",
+  "NO_PROXY",
+];
 
 /** A command line as a person types it. */
 export function shown(command: readonly string[]): string {

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { basename } from "node:path";
 import { test } from "node:test";
-import { childrenOf, isRunning, parseStat, processesWith, processId } from "./processes.ts";
+import { childrenOf, isRunning, parseStat, processesOf, processId } from "./processes.ts";
 
 const skip = process.platform !== "linux" && "needs /proc";
 
@@ -23,11 +24,12 @@ test("finds processes by their command line, and sees them end", { skip }, async
   const mark = `k3s-lab-test-${process.pid}`;
   const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", mark], { stdio: "ignore" });
   await once(child, "spawn");
-  const found = await processesWith(mark);
+  const found = await processesOf([basename(process.execPath)], mark);
   assert.deepEqual(
     found.map(({ pid }) => pid),
     [child.pid],
   );
+  assert.deepEqual(await processesOf(["tail"], mark), [], "another program that names it is none of them");
   const self = await processId(process.pid);
   assert.ok(self);
   assert.ok((await childrenOf([self])).some(({ pid }) => pid === child.pid));

@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises";
+import { basename } from "node:path";
 
 /** Names one process: its id alone is given to another when it has ended. */
 export interface ProcessId {
@@ -52,12 +53,19 @@ export async function isRunning({ pid, startTime }: ProcessId): Promise<boolean>
   return (await processId(pid))?.startTime === startTime;
 }
 
-/** The processes whose command line holds a text. */
-export const processesWith = (text: string): Promise<ProcessId[]> =>
+/** The processes that run one of these programs with a text in their arguments. An editor of such a file is none of them. */
+export const processesOf = (programs: readonly string[], text: string): Promise<ProcessId[]> =>
   processesThat(async (pid) => {
     const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    return pid !== process.pid && line.replaceAll("\0", " ").includes(text);
+    const [program = ""] = line.split("\0");
+    return programs.includes(basename(program)) && line.replaceAll("\0", " ").includes(text);
   });
+
+/** Whether a process was stopped (SIGSTOP, Ctrl-Z): it is there and does nothing until it is continued. */
+export async function isStopped({ pid }: ProcessId): Promise<boolean> {
+  const state = parseStat(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""))?.state;
+  return state === "T" || state === "t";
+}
 
 /** The processes that these started. */
 export function childrenOf(parents: readonly ProcessId[]): Promise<ProcessId[]> {

@@ -30,9 +30,9 @@ describe("the lab's own Docker daemon", { skip }, () => {
   });
   after(() => rm(folder, { recursive: true, force: true }));
 
-  for (const how of ["stopped", "killed"])
-    test(`leaves nothing behind when it is ${how}`, async () => {
-      const script = 'mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"';
+  for (const how of ["running", "killed", "hanging"])
+    test(`a ${how} one: ends only when no container lives in it, and leaves nothing behind`, async () => {
+      const script = 'mount -t tmpfs tmpfs /run && ip link set lo up && "$@"';
       const command = [
         process.execPath,
         join(import.meta.dirname, "docker-daemon.ts"),
@@ -41,7 +41,7 @@ describe("the lab's own Docker daemon", { skip }, () => {
       ];
       const { stdout } = await execa("unshare", [...namespaces, "sh", "-c", script, "sh", ...command], {
         env: { K3S_LAB_CACHE: join(folder, how), DOCKER_CONFIG: folder, DOCKER_HOST: undefined },
-        timeout: 90_000,
+        timeout: 180_000,
       });
       const seen = JSON.parse(stdout);
       assert.equal(seen.host, "unix:///run/k3s-lab/docker.sock");
@@ -51,8 +51,21 @@ describe("the lab's own Docker daemon", { skip }, () => {
       assert.ok(seen.during.processes.includes("/sleeper"));
       assert.ok(seen.during.links.some((name: string) => name.startsWith("br-")));
       assert.ok(seen.during.rules.length > 0);
-      assert.equal(seen.stopped, how === "stopped");
-      assert.equal(seen.stoppedTwice, false);
+      const name = seen.whileRunning.by?.[0];
+      assert.deepEqual(seen.whileRunning, { state: "kept", by: [name] });
+      assert.deepEqual(seen.whilePaused, seen.whileRunning);
+      assert.match(seen.whileUsed.by.join(), /^process \d+ \(lab\)$/);
+      // A daemon that was killed took no container with it, and is there again.
+      assert.ok(seen.afterwards.processes.includes("/sleeper"));
+      assert.equal(seen.afterwards.processes.filter((name: string) => name === "dockerd").length, 1);
+      if (how === "hanging") {
+        assert.match(seen.hanging.ensure, /is there and was stopped.*\n {2}sudo kill -CONT \d+$/s);
+        assert.match(seen.hanging.stop, /is there and was stopped/);
+        assert.equal(seen.hanging.daemons, 1, "no second daemon was started");
+      }
+      assert.equal(seen.rules.length, 1, "a person's rule in DOCKER-USER stays");
+      assert.deepEqual(seen.stopped, { state: "ended" });
+      assert.deepEqual(seen.stoppedTwice, { state: "none" });
       assert.deepEqual(seen.after, seen.before);
     });
 });

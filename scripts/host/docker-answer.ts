@@ -1,0 +1,119 @@
+import { hostname, release } from "node:os";
+import { lastLines, type Run, run as runHere } from "./commands.ts";
+
+/** What uses Docker: machines are reached by their containers' addresses, k3d's nodes by ports of this computer. */
+export type DockerUse = "machines" | "k3d";
+
+/** What a daemon says of itself. */
+export interface DaemonFacts {
+  /** The name of its computer. */
+  readonly name: string;
+  readonly kernel: string;
+  readonly system: string;
+  /** Such as `name=rootless`. */
+  readonly security: readonly string[];
+}
+
+/**
+ * What became of the question whether a daemon is there. Only `absent`, in Docker's own words, means that none is:
+ * `hangs` and `other` are daemons that may have containers running.
+ */
+export type Asked =
+  | { readonly state: "answers"; readonly facts: DaemonFacts }
+  | { readonly state: "absent" | "denied" | "hangs" | "other"; readonly problem: string };
+
+/** Milliseconds that a busy daemon may take. */
+const answersWithin = 15_000;
+
+/**
+ * Asks a daemon what it is.
+ * @param host as in `DOCKER_HOST`. Default: the one that `DOCKER_HOST` or the Docker context names, or Docker's default.
+ */
+export async function askDocker(host: string | undefined, run: Run = runHere): Promise<Asked> {
+  const docker = ["docker", ...(host ? ["--host", host] : [])];
+  const fields = ["Name", "KernelVersion", "OperatingSystem", "SecurityOptions"];
+  const version = await run([...docker, "version", "--format", "{{.Server.Version}}"], {
+    timeout: answersWithin,
+  });
+  if (version.exitCode !== 0 || version.stdout.trim() === "") return noAnswer(version);
+  const info = await run(
+    [...docker, "info", "--format", fields.map((field) => `{{json .${field}}}`).join("\n")],
+    {
+      timeout: answersWithin,
+    },
+  );
+  if (info.exitCode !== 0) return noAnswer(info);
+  try {
+    const [name, kernel, system, security] = info.stdout
+      .split("\n")
+      .map((line) => JSON.parse(line) as unknown);
+    return {
+      state: "answers",
+      facts: {
+        name: String(name),
+        kernel: String(kernel),
+        system: String(system),
+        security: Array.isArray(security) ? security.map(String) : [],
+      },
+    };
+  } catch {
+    return {
+      state: "other",
+      problem: `its description of itself cannot be read: ${lastLines(info.stdout, 1)}`,
+    };
+  }
+}
+
+function noAnswer({ stderr, ended }: Awaited<ReturnType<Run>>): Exclude<Asked, { state: "answers" }> {
+  const problem = lastLines(stderr, 1) || "it does not answer";
+  if (ended === "missing") return { state: "absent", problem: "Docker is not installed" };
+  if (ended === "timeout") return { state: "hangs", problem };
+  if (/permission denied/i.test(problem)) return { state: "denied", problem };
+  const isAbsent =
+    /cannot connect to the docker daemon|is the docker daemon running|no such file or directory|connection refused/i;
+  return { state: isAbsent.test(problem) ? "absent" : "other", problem };
+}
+
+/** Where Docker is asked for: `DOCKER_HOST`, else what the Docker context names; undefined where Docker is missing. */
+export async function dockerEndpoint(run: Run = runHere): Promise<string | undefined> {
+  if (process.env.DOCKER_HOST) return process.env.DOCKER_HOST;
+  const asked = await run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], {
+    timeout: answersWithin,
+  });
+  return asked.exitCode === 0 ? asked.stdout.trim() || undefined : undefined;
+}
+
+const instead =
+  "Use the system's own Docker (sudo systemctl start docker; docker context use default; unset DOCKER_HOST)";
+
+/**
+ * Why a lab cannot live in a Docker, however well it answers.
+ * @param endpoint where it is asked for. @param facts undefined where it does not answer.
+ */
+export function unfitness(
+  use: DockerUse | undefined,
+  endpoint: string | undefined,
+  facts: DaemonFacts | undefined,
+  here: { readonly name: string; readonly kernel: string } = { name: hostname(), kernel: release() },
+): string | undefined {
+  if (use === undefined) return undefined;
+  const isElsewhere = facts && facts.name !== here.name && facts.kernel !== here.kernel;
+  const [, scheme = "", address = ""] =
+    /^(\w+):\/\/(?:[^@/]*@)?(\[[^\]]*\]|[^:/]*)/.exec(endpoint ?? "") ?? [];
+  const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(address);
+  if (scheme === "ssh" || (/^(tcp|https?)$/.test(scheme) && (!isLoopback || isElsewhere)))
+    return `Docker is asked for at ${endpoint}, on another computer: what runs there cannot be reached from this one. ${instead}.`;
+  if (use === "k3d" || !facts) return undefined;
+  const others = `${instead}, another k3s-lab:provider, or k3d, which needs only ports: scripts/lab up k3d apps-k3d`;
+  const why = facts.security.some((option) => /\bname=rootless\b/.test(option))
+    ? "Docker runs rootless here"
+    : facts.system === "Docker Desktop"
+      ? "Docker is Docker Desktop's here, in a virtual machine"
+      : isElsewhere
+        ? `Docker runs in a virtual machine here (${facts.name})`
+        : undefined;
+  return (
+    why &&
+    `${why}: its containers' addresses cannot be reached from this computer, so machines cannot be containers. ${others}.`
+  );
+}
