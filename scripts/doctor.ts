@@ -1,7 +1,6 @@
 import { readdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
 import type { K3dFile } from "../stacks/k3d-file.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import {
@@ -20,7 +19,7 @@ import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
-import { isMade, readStacks } from "./lab.ts";
+import { isMade, readStacks, refuseForeign } from "./lab.ts";
 import { hasResources, locksOf } from "./pulumi.ts";
 import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
 import { findGo, type GoFound } from "./toolchain/go-module.ts";
@@ -86,7 +85,7 @@ const thisComputer: Patient = {
   refuseTakenPorts: async (file) => {
     if (!(await hasContainers(file))) await refuseTakenPorts(file);
   },
-  refuseForeign: ({ cluster, ...wish }) => foreignKubeconfig(cluster, wish),
+  refuseForeign,
   isMade,
   quirks,
   traces: async (stack) => {

@@ -1,7 +1,9 @@
 import { join } from "node:path";
 import { execa } from "execa";
 import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts";
+import { type ForeignCluster, refuseSilence } from "../stacks/foreign-cluster.ts";
 import { readK3dFile } from "../stacks/k3d-file.ts";
+import { refuseStopped } from "../stacks/lab-cluster.ts";
 import { madeBy, type Provider, providers } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
@@ -32,6 +34,8 @@ interface Doomed {
   readonly k3dCluster?: string | undefined;
   /** The stack that its apps run in, or undefined where the cluster is somebody else's or not known. */
   readonly cluster?: string | undefined;
+  /** The cluster of somebody else's that its apps run in. */
+  readonly foreign?: ForeignCluster | undefined;
   /** Whether Pulumi or Vagrant has noted anything of it. */
   readonly made: boolean;
 }
@@ -55,7 +59,27 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
     return { stack, program, made, k3dCluster: recorded ?? (await named().catch(() => undefined)) };
   }
   const file = await readStackFile(stack as "apps", root).catch(() => undefined);
-  return { stack, program, made, cluster: file && "stack" in file.cluster ? file.cluster.stack : undefined };
+  if (file === undefined) return { stack, program, made };
+  const { cluster } = file;
+  return {
+    stack,
+    program,
+    made,
+    ...("stack" in cluster ? { cluster: cluster.stack } : { foreign: cluster }),
+  };
+}
+
+/**
+ * Makes sure that the clusters answer which apps are taken away from: to Pulumi, what is on one that does not is gone.
+ * @throws LabError that says how to go on.
+ */
+async function refuseSilentClusters(doomed: readonly Doomed[]): Promise<void> {
+  for (const { stack, made, cluster, foreign } of doomed) {
+    if (made && foreign) await refuseSilence(stack, foreign);
+    // With its cluster, what is in it goes.
+    const stays = cluster !== undefined && !doomed.some((other) => other.stack === cluster);
+    if (made && stays) await refuseStopped(stack, cluster);
+  }
 }
 
 /**
@@ -70,6 +94,7 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
   await asRun("down", async (signal, endChildren) => {
     const settings = new Settings(await currentSettings());
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
+    await refuseSilentClusters(doomed);
     const destroy = ({ stack, provider, k3dCluster, made }: Doomed): Step => ({
       title: `Stack ${stack}`,
       endsWithin: pulumiStopsWithin,

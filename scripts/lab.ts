@@ -1,10 +1,11 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
-import { type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
-import type { ForeignCluster, IngressWish } from "../stacks/foreign-cluster.ts";
+import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
+import { type ForeignCluster, foreignCluster } from "../stacks/foreign-cluster.ts";
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
-import { refuseIngressOf } from "../stacks/lab-cluster.ts";
+import { refuseIngressOf, refuseInTheWay } from "../stacks/lab-cluster.ts";
+import { knownLabId } from "../stacks/lab-id.ts";
 import { labVariables, stackDir } from "./environment.ts";
 import { exists } from "./files.ts";
 import { type HostSettings, writeHostSettings } from "./host-settings.ts";
@@ -49,7 +50,8 @@ export type Stacks = Awaited<ReturnType<typeof readStacks>>;
 export async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
-  const foreign: (IngressWish & { readonly cluster: ForeignCluster })[] = [];
+  const foreign: ForeignApps[] = [];
+  const apps: OwnApps[] = [];
   for (const stack of stacks) {
     const program = programOf(stack);
     if (program === "cluster") machines.push([stack, await readStackFile(stack as "cluster", root)]);
@@ -57,14 +59,44 @@ export async function readStacks(stacks: readonly string[]) {
       const { config } = await readStackFile(stack as "k3d", root);
       k3d.push([stack, await readK3dFile(config, root)]);
     } else {
-      const { cluster, ingress } = await readStackFile(stack as "apps", root);
-      if ("stack" in cluster)
+      const config = await readStackFile(stack as "apps", root);
+      const { cluster, ingress } = config;
+      if ("stack" in cluster) {
         refuseIngressOf(cluster.stack, ingress, await readClusterPlan(cluster.stack, root));
-      else foreign.push({ stack, ingress, cluster });
+        apps.push({ stack, cluster: cluster.stack, config });
+      } else foreign.push({ stack, cluster, config });
     }
   }
-  return { machines, k3d, foreign };
+  return { machines, k3d, foreign, apps };
 }
+
+/** Apps on a cluster that no stack made. */
+export interface ForeignApps {
+  readonly stack: string;
+  readonly cluster: ForeignCluster;
+  readonly config: AppsConfig;
+}
+
+/** Apps on a cluster of another stack. */
+export interface OwnApps {
+  readonly stack: string;
+  readonly cluster: string;
+  readonly config: AppsConfig;
+}
+
+/**
+ * Refuses a cluster of somebody else's that the apps cannot use. Changes nothing.
+ * @throws LabError (exit code 2).
+ */
+export const refuseForeign = async ({ stack, cluster, config }: ForeignApps): Promise<unknown> =>
+  foreignCluster(cluster, config, { lab: await knownLabId(), stack });
+
+/**
+ * Refuses apps in whose way something of somebody else's is, on a cluster that is up. Changes nothing.
+ * @throws LabError (exit code 2).
+ */
+export const refuseOthersObjects = async ({ stack, cluster, config }: OwnApps): Promise<void> =>
+  refuseInTheWay(cluster, config, { lab: await knownLabId(), stack });
 
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there, and Pulumi in its state. */
 export async function isMade(stack: string): Promise<boolean> {

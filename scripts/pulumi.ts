@@ -71,6 +71,8 @@ export async function runStack(
         `Interrupted during pulumi ${operation} of the stack "${name}". What is done is kept: run the same command again to go on, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
+    const refusal = refusalOf(failures, cause);
+    if (refusal) throw refusal;
     throw new LabError(
       `pulumi ${operation} of the stack "${name}" failed:\n${reasonOf(failures, cause)}\nWhat was done before that is recorded: put the cause right and run the same command again, or \`lab down\` to clean up.`,
       { cause },
@@ -103,11 +105,25 @@ export async function previewStack(
     await stack.preview({ onEvent, color: "never", parallel: 64 });
     return [...steps.values()];
   } catch (cause) {
+    const refusal = refusalOf(failures, cause);
+    if (refusal) throw refusal;
     throw new LabError(
       `What would change in the stack "${name}" cannot be told, so nothing was touched:\n${reasonOf(failures, cause)}`,
       { cause },
     );
   }
+}
+
+/**
+ * What a program refused before it made anything, in its own words: bad input, exit code 2. Pulumi ends with one code
+ * whatever went wrong, so `stacks/index.ts` says so in front of the sentence.
+ */
+export function refusalOf(failures: readonly string[], cause: unknown): LabError | undefined {
+  for (const failure of failures) {
+    const [, sentence] = /^(?:error: )?refused: ([^]+)$/.exec(failure.trim()) ?? [];
+    if (sentence !== undefined) return new LabError(sentence, { cause, exitCode: 2 });
+  }
+  return undefined;
 }
 
 const reasonOf = (failures: readonly string[], cause: unknown): string =>

@@ -3,7 +3,6 @@ import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
-import { foreignKubeconfig } from "../stacks/foreign-cluster.ts";
 import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
 import { labId } from "../stacks/lab-id.ts";
 import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
@@ -22,7 +21,17 @@ import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 import { prepareVirtualMachines } from "./host/virtual-machines.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { noteInventory } from "./inventory.ts";
-import { anyMade, commonTools, describeChanges, isMade, readStacks, Settings, type Stacks } from "./lab.ts";
+import {
+  anyMade,
+  commonTools,
+  describeChanges,
+  isMade,
+  readStacks,
+  refuseForeign,
+  refuseOthersObjects,
+  Settings,
+  type Stacks,
+} from "./lab.ts";
 import { othersMachine } from "./other-labs.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
@@ -53,8 +62,9 @@ export interface UpOptions {
  */
 export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
   const found = await readStacks(stacks);
-  const { machines, k3d, foreign } = found;
-  for (const { cluster, ...wish } of foreign) await foreignKubeconfig(cluster, wish);
+  const { machines, k3d, foreign, apps } = found;
+  for (const one of foreign) await refuseForeign(one);
+  for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
     if (!(await isMade(stack))) await checkRequirements(config.provider === "hosts" ? undefined : config);
   for (const [, file] of k3d)

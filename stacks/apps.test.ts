@@ -5,10 +5,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
-import { healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
+import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
 import { type Made, mockEngine, resourcesOf } from "./components/mocks.ts";
 
 await mockEngine();
+const { objectsOf, pathOf } = await import("./ownership.ts");
+const { parseConfig } = await import("./config.ts");
 const { default: program } = await import("./apps.ts");
 
 /** Runs the program on a cluster that no stack of the lab made, and that has no IngressClass. */
@@ -52,7 +54,7 @@ const metadataOf = ({ inputs }: Made) =>
   inputs.metadata as { name: string; namespace?: string; annotations?: object };
 const kind = (made: readonly Made[], word: string) => made.filter(({ type }) => type.endsWith(`:${word}`));
 
-test("apps of the stack's own namespace keep their names; others carry their namespace", async () => {
+test("an app's name in Pulumi says where it is, whatever the default namespace", async () => {
   const made = await deploy({
     namespaces: [{ name: "dev", quota: { pods: 10 } }],
     apps: [
@@ -65,7 +67,7 @@ test("apps of the stack's own namespace keep their names; others carry their nam
     return [one.name, namespace, name];
   });
   assert.deepEqual(deployments.sort(), [
-    ["app1", "default", "app1"],
+    ["default-app1", "default", "app1"],
     ["dev-app1", "dev", "app1"],
     ["traefik", "traefik", "traefik"],
   ]);
@@ -95,10 +97,40 @@ test("nothing is made on a cluster that cannot route requests", async () => {
   );
 });
 
-test("the image of the stack file is used as it is, and the cluster is told from others by its context", async () => {
+test("the image of the stack file is used as it is; the cluster is told from others by its UID, and never thought gone", async () => {
   const made = await deploy({ apps: [{ name: "app1" }] });
-  const app = kind(made, "Deployment").find(({ name }) => name === "app1");
+  const app = kind(made, "Deployment").find(({ name }) => name === "default-app1");
   assert.match(JSON.stringify(app?.inputs), /"image":"web:1"/);
   assert.deepEqual(kind(made, "Command"), []);
-  assert.equal(kind(made, "kubernetes")[0]?.inputs.clusterIdentifier, "cluster/kind");
+  const [provider] = kind(made, "kubernetes");
+  assert.equal(provider?.inputs.clusterIdentifier, clusterUid);
+  assert.ok(!("deleteUnreachable" in (provider?.inputs ?? {})));
+});
+
+test("everything that is made carries this stack's marks, and is asked for before", async () => {
+  const values = {
+    namespaces: [
+      { name: "dev", quota: { pods: 10 } },
+      { name: "open", isolated: false },
+    ],
+    apps: [
+      { name: "app1", host: "app1.com" },
+      { name: "app2", namespace: "dev" },
+    ],
+  };
+  const made = await deploy(values);
+  const objects = made.filter(({ type }) => type.startsWith("kubernetes:"));
+  for (const one of objects) {
+    const { labels } = one.inputs.metadata as { labels: Record<string, string> };
+    assert.equal(labels["k3s-lab/stack"], "cluster", one.name);
+    assert.match(labels["k3s-lab/lab"] ?? "", /^[0-9a-f-]{36}$/, one.name);
+  }
+  const cluster = { kubeconfig: "k", context: "kind" };
+  const config = parseConfig("apps", { cluster, ingress: "managed", ...values }, "FILE");
+  const places = objects.map(({ inputs }) => {
+    const { name, namespace } = inputs.metadata as { name: string; namespace?: string };
+    const { apiVersion, kind } = inputs as { apiVersion: string; kind: string };
+    return pathOf({ apiVersion, kind, namespace, name });
+  });
+  assert.deepEqual(places.sort(), objectsOf(config).map(pathOf).sort());
 });

@@ -5,52 +5,66 @@ import { AppNamespace } from "./components/app-namespace.ts";
 import { NodeImages } from "./components/node-images.ts";
 import { Traefik } from "./components/traefik.ts";
 import { WebApp } from "./components/web-app.ts";
-import { managedIngress, resourceName } from "./config.ts";
-import { foreignKubeconfig } from "./foreign-cluster.ts";
+import { type App, managedIngress, resourceName } from "./config.ts";
+import { foreignCluster } from "./foreign-cluster.ts";
 import { labCluster } from "./lab-cluster.ts";
+import { labId } from "./lab-id.ts";
+import { observeImages } from "./observe-images.ts";
+import { type OwnState, readOwnState } from "./own-state.ts";
+import { marking } from "./ownership.ts";
 import { stackConfig } from "./stack-config.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
 export default async function apps() {
   const config = stackConfig("apps");
   const { cluster, namespace, ingress, ingressNamespace } = config;
-  const stack = pulumi.getStack();
+  const owner = { lab: await labId(), stack: pulumi.getStack() };
   const own = "stack" in cluster;
-  const { kubeconfig, nodes } = own
-    ? await labCluster(cluster.stack, ingress)
-    : { kubeconfig: pulumi.secret(await foreignKubeconfig(cluster, { stack, ingress })), nodes: [] };
+  const { kubeconfig, identity, nodes } = own
+    ? await labCluster(cluster.stack, config, owner)
+    : { ...(await foreignCluster(cluster, config, owner)), nodes: [] };
+  const state = await readOwnState(owner.stack);
 
   const provider = new k8s.Provider("cluster", {
-    kubeconfig,
+    kubeconfig: pulumi.secret(kubeconfig),
     namespace,
-    // Another context is another cluster: what is on the old one is not on it.
-    clusterIdentifier: own ? stack : `${stack}/${cluster.context}`,
-    deleteUnreachable: true,
+    // Another cluster, whatever it is called: what is on the old one is not on it.
+    clusterIdentifier: identity,
+    // What was on a cluster of the lab's goes with it. Of any other nobody knows whether it is gone or stopped.
+    ...(own ? { deleteUnreachable: true } : {}),
     // Seconds for one answer. Whoever asks first for the API's description waits until it is put together: where the
     // processor is emulated, for longer than the usual 32.
     kubeClientSettings: { timeout: 300 },
   });
-  const { image } = new NodeImages("web", {
-    image: config.image ?? (await appImageRef()),
-    nodes: config.image === undefined ? nodes : [],
+  const child = { provider, transformations: [marking(owner)] };
+  const image = config.image ?? (await appImageRef());
+  const images = new NodeImages("web", {
+    image,
+    nodes: config.image === undefined ? await observeImages("web", image, nodes, state) : [],
   });
   const namespaces = new Map(
     config.namespaces.map(({ name, ...args }) => [
       name,
-      new AppNamespace(name, { ...args, ingressNamespace }, { provider }),
+      new AppNamespace(name, { ...args, ingress, ingressNamespace }, child),
     ]),
   );
-  const ingressClass =
-    ingress === managedIngress ? new Traefik("traefik", {}, { provider }).ingressClass : ingress;
+  const ingressClass = ingress === managedIngress ? new Traefik("traefik", {}, child).ingressClass : ingress;
   // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
   const awaitAddress = own && ingress === "traefik";
   const made = config.apps.map((app) => {
     const { name: appName, ...args } = app;
     const home = namespaces.get(app.namespace);
     return new WebApp(
-      resourceName(config, app),
-      { ...args, appName, namespace: home?.name ?? app.namespace, image, ingressClass, awaitAddress },
-      { provider, dependsOn: home ?? [] },
+      resourceName(app),
+      {
+        ...args,
+        appName,
+        namespace: home?.name ?? app.namespace,
+        image: images.image,
+        ingressClass,
+        awaitAddress,
+      },
+      { ...child, dependsOn: home ?? [], aliases: formerNames(app, state) },
     );
   });
   const describe = ({ host }: WebApp, index: number) => {
@@ -58,4 +72,12 @@ export default async function apps() {
     return { name, namespace, host };
   };
   return { apps: made.map(describe) };
+}
+
+/** What an app that is deployed was called by older versions, which left the stack's own namespace out. */
+function formerNames({ name, namespace }: App, { objects }: OwnState): pulumi.Alias[] {
+  const held = objects.find(
+    (one) => one.kind === "Deployment" && one.name === name && one.namespace === namespace,
+  );
+  return held && held.resource !== resourceName({ name, namespace }) ? [{ name: held.resource }] : [];
 }

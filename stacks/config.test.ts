@@ -271,12 +271,12 @@ test("where the Ingress controller's pods are is known for every choice", () => 
   assert.equal(where({ ingress: "nginx", ingressNamespace: "ingress-nginx" }), "ingress-nginx");
 });
 
-test("an app is named after its namespace too, unless that is the stack's own", () => {
+test("an app is spoken of by its namespace too, unless that is the stack's own; Pulumi's name never depends on that", () => {
   const config = { namespace: "default" };
   const elsewhere = { name: "app1", namespace: "dev" };
   const own = { name: "app1", namespace: "default" };
   assert.deepEqual([appPath(config, own), appPath(config, elsewhere)], ["app1", "dev/app1"]);
-  assert.deepEqual([resourceName(config, own), resourceName(config, elsewhere)], ["app1", "dev-app1"]);
+  assert.deepEqual([resourceName(own), resourceName(elsewhere)], ["default-app1", "dev-app1"]);
 });
 
 const apps = [{ name: "a" }];
@@ -320,8 +320,29 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ],
   [
     "two apps that Pulumi would take for one",
-    inDev({ apps: [{ name: "dev-b" }, { name: "b", namespace: "dev", host: "b.com" }] }),
-    /apps\[1\]\.name: "b" .*tell from dev-b: both are dev-b/,
+    {
+      cluster,
+      namespaces: [{ name: "dev" }, { name: "dev-a" }],
+      apps: [
+        { name: "a-b", namespace: "dev" },
+        { name: "b", namespace: "dev-a", host: "b.com" },
+      ],
+    },
+    /apps\[1\]\.name: "b" .*tell from dev\/a-b: both are dev-a-b/,
+  ],
+  [
+    "a quota that blocks every rollout",
+    {
+      cluster,
+      namespaces: [{ name: "dev", quota: { pods: 3 } }],
+      apps: [{ name: "a", namespace: "dev", replicas: 3 }],
+    },
+    /namespaces\[0\]\.quota\.pods: 3 .*at least 4/,
+  ],
+  [
+    "isolation without the place of an Ingress controller that is not Traefik",
+    { ...inDev({ apps: [{ name: "a" }] }), ingress: "nginx" },
+    /ingressNamespace: .*such as ingress-nginx/,
   ],
   [
     "one host in two namespaces",

@@ -6,7 +6,7 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { tools } from "../scripts/toolchain/tools.ts";
-import { parseQuantity } from "./quota.ts";
+import { parseQuantity, quotaShortages } from "./quota.ts";
 import { checked } from "./schema.ts";
 
 /** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
@@ -311,6 +311,21 @@ const appsSchema = z
 
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);
+    namespaces.forEach(({ name, quota }, index) => {
+      const replicas = apps.filter(({ namespace }) => namespace === name).map((one) => one.replicas);
+      for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
+        add(["namespaces", index, "quota", part], expected);
+    });
+    // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
+    if (
+      ![managedIngress, managedTraefik.ingressClass].includes(config.ingress) &&
+      config.ingressNamespace === undefined &&
+      namespaces.some(({ isolated }) => isolated)
+    )
+      add(
+        ["ingressNamespace"],
+        `the namespace of the pods of the Ingress controller "${config.ingress}", such as ingress-nginx: isolated namespaces admit these alone`,
+      );
     apps.forEach((one, index) => {
       const before = apps.slice(0, index);
       if (!known.includes(one.namespace))
@@ -320,13 +335,11 @@ const appsSchema = z
         );
       const double = before.find(({ name, namespace }) => name === one.name && namespace === one.namespace);
       if (double) add(["apps", index, "name"], `a name that no other app in ${one.namespace} has`);
-      const clash = before.find(
-        (other) => other !== double && resourceName(config, other) === resourceName(config, one),
-      );
+      const clash = before.find((other) => other !== double && resourceName(other) === resourceName(one));
       if (clash)
         add(
           ["apps", index, "name"],
-          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(config, one)}`,
+          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(one)}`,
         );
       const twin = before.find(({ host }) => host === one.host);
       if (twin) {
@@ -363,9 +376,8 @@ type AppId = Pick<App, "name" | "namespace">;
 export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
   namespace === config.namespace ? name : `${namespace}/${name}`;
 
-/** The name of an app's resource in Pulumi. */
-export const resourceName = (config: Pick<AppsConfig, "namespace">, app: AppId): string =>
-  appPath(config, app).replace("/", "-");
+/** The name of an app's resource in Pulumi: by where it is, so that another default namespace renames nothing. */
+export const resourceName = ({ name, namespace }: AppId): string => `${namespace}-${name}`;
 
 /** What `Pulumi.apps.yaml` says, defaults filled in. */
 export type AppsConfig = z.output<typeof appsSchema>;

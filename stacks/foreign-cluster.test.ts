@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { after, before, type TestContext, test } from "node:test";
 import { parse, stringify } from "yaml";
 import { LabError } from "../scripts/errors.ts";
-import { healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
-import type { IngressClass } from "../scripts/verify/kubernetes.ts";
-import { foreignKubeconfig, refuseIngress } from "./foreign-cluster.ts";
+import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
+import type { Identity, IngressClass } from "../scripts/verify/kubernetes.ts";
+import { parseConfig } from "./config.ts";
+import { foreignCluster, refuseIngress, refuseSilence } from "./foreign-cluster.ts";
+import { isOwn, marksOf } from "./ownership.ts";
 
 let directory = "";
 before(async () => {
@@ -16,12 +18,9 @@ before(async () => {
 after(() => rm(directory, { recursive: true }));
 
 const ingressClass = (name: string, labels: Record<string, string> = {}): IngressClass => ({
-  metadata: { name, labels, annotations: {} },
+  metadata: { name, labels, annotations: {}, uid: "1" },
 });
-const ownLabels = (stack: string) => ({
-  "app.kubernetes.io/part-of": "k3s-lab",
-  "app.kubernetes.io/instance": stack,
-});
+const ownLabels = (stack: string) => marksOf({ lab: "lab-a", stack });
 
 /** What a cluster has, what the stack wants, and the words it is refused with; none where it is not. */
 const wishes: readonly (readonly [string, readonly IngressClass[], string, string | undefined])[] = [
@@ -67,7 +66,9 @@ const wishes: readonly (readonly [string, readonly IngressClass[], string, strin
 ];
 for (const [what, classes, ingress, message] of wishes)
   test(`${message === undefined ? "accepted" : "refused"}: ${what}`, () => {
-    const look = () => refuseIngress("ctx", { stack: "apps", ingress }, classes);
+    const mine = (one: Identity) =>
+      isOwn(one, { lab: "lab-a", stack: "apps" }, { objects: [], environments: new Map() });
+    const look = () => refuseIngress("ctx", ingress, classes, mine);
     if (message === undefined) look();
     else assert.throws(look, (error) => isRefusal(error, message));
   });
@@ -101,17 +102,27 @@ async function cluster(t: TestContext, classes: readonly string[] | undefined) {
   return { api, kubeconfig };
 }
 
-const wish = { stack: "apps-kind", ingress: "traefik" };
+const owner = { lab: "lab-a", stack: "apps-kind" };
+const wish = (kubeconfig: string, context: string, more: object = {}) => {
+  const cluster = { kubeconfig, context };
+  const values = { cluster, apps: [{ name: "app1" }], image: "web:1", ...more };
+  return [cluster, parseConfig("apps", values, "FILE"), owner] as const;
+};
 
 test("a cluster that answers and has the IngressClass is taken, by the context of the stack file", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
-  const text = await foreignKubeconfig({ kubeconfig, context: "kind-lab" }, wish);
-  assert.equal((parse(text) as { "current-context": string })["current-context"], "kind-lab");
+  const { kubeconfig: text, identity } = await foreignCluster(...wish(kubeconfig, "kind-lab"));
+  const { contexts } = parse(text) as { contexts: readonly { name: string }[] };
+  assert.deepEqual(
+    contexts.map(({ name }) => name),
+    ["kind-lab"],
+  );
+  assert.equal(identity, clusterUid);
 });
 
 test("a cluster without the IngressClass is refused", async (t) => {
   const { kubeconfig } = await cluster(t, ["nginx"]);
-  await assert.rejects(foreignKubeconfig({ kubeconfig, context: "kind-lab" }, wish), (error) =>
+  await assert.rejects(foreignCluster(...wish(kubeconfig, "kind-lab")), (error) =>
     isRefusal(error, /^The cluster "kind-lab" has no IngressClass "traefik"; it has: nginx\./),
   );
 });
@@ -119,23 +130,23 @@ test("a cluster without the IngressClass is refused", async (t) => {
 test("a kubeconfig that is not there, and a context that it lacks, are named", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const none = join(directory, "none");
-  await assert.rejects(foreignKubeconfig({ kubeconfig: none, context: "kind-lab" }, wish), (error) =>
+  await assert.rejects(foreignCluster(...wish(none, "kind-lab")), (error) =>
     isRefusal(
       error,
       `The kubeconfig ${none} does not exist. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster, such as ~/.kube/config.`,
     ),
   );
-  await assert.rejects(foreignKubeconfig({ kubeconfig: directory, context: "kind-lab" }, wish), (error) =>
+  await assert.rejects(foreignCluster(...wish(directory, "kind-lab")), (error) =>
     isRefusal(error, /cannot be read \(EISDIR\)/),
   );
-  await assert.rejects(foreignKubeconfig({ kubeconfig, context: "minikube" }, wish), (error) =>
+  await assert.rejects(foreignCluster(...wish(kubeconfig, "minikube")), (error) =>
     isRefusal(error, /no context "minikube"; it has: other, kind-lab\./),
   );
 });
 
 test("a cluster that is down, or answers no questions, is told with its reason", async (t) => {
   const { api, kubeconfig } = await cluster(t, undefined);
-  const look = () => foreignKubeconfig({ kubeconfig, context: "kind-lab" }, wish);
+  const look = () => foreignCluster(...wish(kubeconfig, "kind-lab"));
   await assert.rejects(look, (error) =>
     isRefusal(error, /^The cluster "kind-lab" cannot be used: the API server http\S+ answered 404 to \/apis/),
   );
@@ -143,4 +154,34 @@ test("a cluster that is down, or answers no questions, is told with its reason",
   await assert.rejects(look, (error) =>
     isRefusal(error, /^The cluster "kind-lab" cannot be used: .*: connection refused\. Start the cluster/),
   );
+});
+
+test("isolated namespaces need the pods of the Ingress controller where they are looked for", async (t) => {
+  const { kubeconfig } = await cluster(t, ["traefik"]);
+  const isolated = { namespaces: [{ name: "dev" }] };
+  await assert.rejects(foreignCluster(...wish(kubeconfig, "kind-lab", isolated)), (error) =>
+    isRefusal(
+      error,
+      /has no pod of the Ingress controller "traefik" in the namespace kube-system.*ingressNamespace/,
+    ),
+  );
+  await foreignCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
+});
+
+test("apps on a cluster that does not answer stay noted, unless a person says that it is gone", async (t) => {
+  const { api, kubeconfig } = await cluster(t, ["traefik"]);
+  const look = () => refuseSilence("apps-kind", { kubeconfig, context: "kind-lab" });
+  await look();
+  api.close();
+  await assert.rejects(look, (error: LabError) => {
+    assert.match(
+      error.message,
+      /"kind-lab" does not answer, so the apps of the stack "apps-kind" stay: .*connection refused/,
+    );
+    assert.match(error.message, /PULUMI_K8S_DELETE_UNREACHABLE=true scripts\/lab down apps-kind/);
+    return error.exitCode === 1;
+  });
+  process.env.PULUMI_K8S_DELETE_UNREACHABLE = "true";
+  t.after(() => delete process.env.PULUMI_K8S_DELETE_UNREACHABLE);
+  await look();
 });

@@ -1,8 +1,18 @@
 import { readFile } from "node:fs/promises";
 import { LabError } from "../scripts/errors.ts";
-import { connect, type IngressClass, readKubeconfig } from "../scripts/verify/kubernetes.ts";
-import { managedIngress, managedTraefik } from "./config.ts";
-import { kubeconfigFile, selectContext } from "./kubeconfig.ts";
+import {
+  ApiError,
+  accessOf,
+  connect,
+  type Identity,
+  type IngressClass,
+  type KubernetesApi,
+} from "../scripts/verify/kubernetes.ts";
+import { controllerLabels } from "./components/app-namespace.ts";
+import { type AppsConfig, managedIngress, managedTraefik } from "./config.ts";
+import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "./kubeconfig.ts";
+import { readOwnState } from "./own-state.ts";
+import { isOwn, lookAtCluster, type Owner } from "./ownership.ts";
 
 /** A cluster that no stack of the lab made. */
 export interface ForeignCluster {
@@ -12,22 +22,68 @@ export interface ForeignCluster {
   readonly context: string;
 }
 
-/** Who wants to use the cluster, and by which Ingress controller. */
-export interface IngressWish {
-  /** Name of the `apps` stack. */
-  readonly stack: string;
-  /** The value of `k3s-lab:ingress`. */
-  readonly ingress: string;
+/** The cluster as `apps` uses it. */
+export interface UsableCluster {
+  /** A kubeconfig of its one context. */
+  readonly kubeconfig: string;
+  /** What Pulumi knows the cluster by. */
+  readonly identity: string;
 }
 
 /**
- * The kubeconfig of a cluster that no stack of the lab made, its context chosen. Makes sure first that the cluster
- * answers and can route requests: without, Pulumi would wait for minutes and then say less. Changes nothing.
+ * The cluster of a kubeconfig that no stack of the lab made. Makes sure first that it answers, can route requests, and
+ * has nothing of somebody else's in the way: without, Pulumi would wait for minutes and say less, or take over what it
+ * finds. Changes nothing.
  *
- * @throws LabError (exit code 2) that says what is missing and what to do.
+ * @throws LabError (exit code 2) that says what is missing or in the way, and what to do.
  */
-export async function foreignKubeconfig(cluster: ForeignCluster, wish: IngressWish): Promise<string> {
-  const file = kubeconfigFile(cluster.kubeconfig);
+export async function foreignCluster(
+  cluster: ForeignCluster,
+  config: AppsConfig,
+  owner: Owner,
+): Promise<UsableCluster> {
+  const context = await readContext(cluster);
+  const where = `The cluster "${cluster.context}"`;
+  const api = await reachable(context);
+  try {
+    const state = await readOwnState(owner.stack);
+    refuseIngress(cluster.context, config.ingress, await api.ingressClasses(), (one) =>
+      isOwn(one, owner, state),
+    );
+    await refuseBarrier(where, config, api);
+    return {
+      kubeconfig: kubeconfigOf(context),
+      identity: await lookAtCluster(api, where, config, owner, state),
+    };
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw unusable(cluster.context, cause as Error);
+  } finally {
+    api.close();
+  }
+}
+
+/**
+ * Makes sure before a stack's apps are taken away that their cluster answers. One that does not may only be stopped:
+ * Pulumi is then not told to forget what runs there.
+ *
+ * @throws LabError that says how to go on, whether the cluster is stopped or gone.
+ */
+export async function refuseSilence(stack: string, cluster: ForeignCluster): Promise<void> {
+  if (process.env.PULUMI_K8S_DELETE_UNREACHABLE === "true") return;
+  try {
+    const api = connect(await accessOf(await readContext(cluster)));
+    await api.version().finally(api.close);
+  } catch (cause) {
+    throw new LabError(
+      `The cluster "${cluster.context}" does not answer, so the apps of the stack "${stack}" stay: ${(cause as Error).message}. Start it and run the same command again; if it is gone for good, run \`PULUMI_K8S_DELETE_UNREACHABLE=true scripts/lab down ${stack}\`.`,
+      { cause },
+    );
+  }
+}
+
+async function readContext({ kubeconfig, context }: ForeignCluster): Promise<KubeContext> {
+  const file = kubeconfigFile(kubeconfig);
   const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "does not exist" : `cannot be read (${cause.code})`;
     throw new LabError(
@@ -35,26 +91,45 @@ export async function foreignKubeconfig(cluster: ForeignCluster, wish: IngressWi
       { cause, exitCode: 2 },
     );
   });
-  const chosen = selectContext(text, cluster.context);
-  refuseIngress(cluster.context, wish, await ingressClassesOf(file, cluster.context));
-  return chosen;
+  return chooseContext(text, file, context);
 }
 
-/** Asks the cluster for its IngressClasses, which also tells whether it answers at all: within 5 s. */
-async function ingressClassesOf(file: string, context: string): Promise<readonly IngressClass[]> {
+async function reachable(context: KubeContext): Promise<ReturnType<typeof connect>> {
   try {
-    const api = connect(await readKubeconfig(file, context));
-    try {
-      return await api.ingressClasses();
-    } finally {
-      api.close();
-    }
+    return connect(await accessOf(context));
   } catch (cause) {
-    throw new LabError(
-      `The cluster "${context}" cannot be used: ${(cause as Error).message}. Start the cluster, or set k3s-lab:cluster.context to another; its user must have a client certificate or a token.`,
-      { cause, exitCode: 2 },
-    );
+    throw unusable(context.name, cause as Error);
   }
+}
+
+function unusable(context: string, cause: Error): LabError {
+  const forbidden = cause instanceof ApiError && [401, 403].includes(cause.status);
+  const next = forbidden
+    ? "Its user must be allowed to read and make what the apps need"
+    : "Start the cluster, or set k3s-lab:cluster.context to another";
+  return new LabError(`The cluster "${context}" cannot be used: ${cause.message}. ${next}.`, {
+    cause,
+    exitCode: 2,
+  });
+}
+
+/**
+ * Isolated namespaces admit the pods of the Ingress controller alone. Where there is none in the namespace that they are
+ * looked for in, nothing would get through.
+ */
+async function refuseBarrier(where: string, config: AppsConfig, api: KubernetesApi): Promise<void> {
+  if (config.ingress === managedIngress || !config.namespaces.some(({ isolated }) => isolated)) return;
+  const { ingressNamespace: namespace } = config;
+  const pods = await api.pods(namespace).catch((cause) => {
+    if (cause instanceof ApiError && cause.status === 404) return [];
+    throw cause;
+  });
+  const labels = Object.entries(controllerLabels(config.ingress));
+  if (pods.some(({ metadata }) => labels.every(([key, value]) => metadata.labels[key] === value))) return;
+  throw new LabError(
+    `${where} has no pod of the Ingress controller "${config.ingress}" in the namespace ${namespace}, so it could not reach isolated namespaces. Set k3s-lab:ingressNamespace to the namespace of its pods.`,
+    { exitCode: 2 },
+  );
 }
 
 /**
@@ -64,11 +139,12 @@ async function ingressClassesOf(file: string, context: string): Promise<readonly
  */
 export function refuseIngress(
   context: string,
-  { stack, ingress }: IngressWish,
+  ingress: string,
   classes: readonly IngressClass[],
+  own: (one: Identity) => boolean,
 ): void {
   // What this stack itself brought goes away when it is no longer asked for.
-  const names = classes.filter((one) => !isOwn(one, stack)).map(({ metadata }) => metadata.name);
+  const names = classes.filter(({ metadata }) => !own(metadata)).map(({ metadata }) => metadata.name);
   const { ingressClass } = managedTraefik;
   if (ingress === managedIngress) {
     if (!names.includes(ingressClass)) return;
@@ -86,6 +162,3 @@ export function refuseIngress(
     { exitCode: 2 },
   );
 }
-
-const isOwn = ({ metadata: { labels } }: IngressClass, stack: string): boolean =>
-  labels["app.kubernetes.io/part-of"] === "k3s-lab" && labels["app.kubernetes.io/instance"] === stack;

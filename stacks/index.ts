@@ -1,8 +1,16 @@
 import * as pulumi from "@pulumi/pulumi";
+import { LabError } from "../scripts/errors.ts";
 import { programOf } from "./config.ts";
 
 /** Runs the program of the stack: `cluster` and `cluster-ha` run `cluster.ts`; what it returns are the outputs. */
 export default async (): Promise<Record<string, unknown>> => {
   const { default: program } = await import(`./${programOf(pulumi.getStack())}.ts`);
-  return program();
+  try {
+    return await program();
+  } catch (error) {
+    // Pulumi prints such an error as it is, without the stack trace of a bug.
+    if (error instanceof LabError)
+      throw new pulumi.RunError(`${error.exitCode === 2 ? "refused: " : ""}${error.message}`);
+    throw error;
+  }
 };

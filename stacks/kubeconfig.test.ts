@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parse } from "yaml";
+import { parse, stringify } from "yaml";
 import { LabError } from "../scripts/errors.ts";
 import { root } from "../scripts/paths.ts";
-import { kubeconfigFile, rewriteKubeconfig, selectContext } from "./kubeconfig.ts";
+import { chooseContext, kubeconfigFile, kubeconfigOf, rewriteKubeconfig } from "./kubeconfig.ts";
 
 const original = `apiVersion: v1
 kind: Config
@@ -68,25 +68,116 @@ test("text that is no kubeconfig is refused", () => {
   assert.throws(() => rewriteKubeconfig("clusters: []", ["https://192.168.42.110:6443"], "lab"));
 });
 
-test("a context becomes the current one; the rest stays", () => {
-  const text = "contexts: [{ name: a }, { name: b }]\ncurrent-context: a\nusers: []\n";
-  assert.deepEqual(parse(selectContext(text, "b")), {
-    contexts: [{ name: "a" }, { name: "b" }],
-    "current-context": "b",
-    users: [],
+const file = "/home/user/.kube/config";
+const several = (users: readonly object[], cluster: object = {}): string =>
+  stringify({
+    "current-context": "a",
+    clusters: [
+      { name: "a", cluster: { server: "https://a:6443", ...cluster } },
+      { name: "b", cluster: { server: "https://b:6443" } },
+    ],
+    users,
+    contexts: [
+      { name: "a", context: { cluster: "a", user: "a", namespace: "mine" } },
+      { name: "b", context: { cluster: "b", user: "b" } },
+      { name: "half", context: { cluster: "b" } },
+    ],
   });
-  assert.throws(
-    () => selectContext(text, "c"),
-    (error) =>
-      error instanceof LabError &&
-      error.exitCode === 2 &&
-      /no context "c"; it has: a, b\./.test(error.message),
+const kubeconfig = (content: string, context?: string): unknown =>
+  parse(kubeconfigOf(chooseContext(content, file, context)));
+
+test("only the chosen context is taken, with its cluster and its user", () => {
+  const text = several([
+    { name: "a", user: { token: "secret-a" } },
+    { name: "b", user: { token: "secret-b" } },
+  ]);
+  assert.deepEqual(kubeconfig(text), {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: "a", cluster: { server: "https://a:6443" } }],
+    users: [{ name: "a", user: { token: "secret-a" } }],
+    contexts: [{ name: "a", context: { cluster: "a", user: "a", namespace: "mine" } }],
+    "current-context": "a",
+  });
+  assert.doesNotMatch(JSON.stringify(kubeconfig(text, "b")), /secret-a/);
+});
+
+test("what changes elsewhere in the file changes nothing: others, extensions, the current context", () => {
+  const before = several([{ name: "b", user: { token: "t" } }]);
+  const minikube = { extensions: [{ name: "cluster_info", extension: { "last-update": "now" } }] };
+  const after = several(
+    [
+      { name: "b", user: { token: "t", ...minikube } },
+      { name: "new", user: null },
+    ],
+    minikube,
   );
-  for (const none of ["a: [", "users: []", ""])
+  const changed = after.replace("current-context: a", "current-context: half");
+  assert.deepEqual(kubeconfig(changed, "b"), kubeconfig(before, "b"));
+});
+
+test("another context without a user or a cluster does not matter; the chosen one may do without a user", () => {
+  assert.match(JSON.stringify(kubeconfig(several([]), "half")), /"user":\{\}/);
+  assert.throws(() => kubeconfig(several([]), "b"), /has no user "b", whom its context "b" names/);
+  assert.match(JSON.stringify(kubeconfig(several([{ name: "a", user: {} }]), "a")), /https:\/\/a:6443/);
+});
+
+test("paths start from the file's folder, as they do for kubectl", () => {
+  const user = {
+    "client-certificate": "pki/client.crt",
+    "client-key": "/etc/client.key",
+    tokenFile: "token",
+    exec: { apiVersion: "client.authentication.k8s.io/v1", command: "./login", args: ["-x"], env: null },
+  };
+  const chosen = chooseContext(several([{ name: "a", user }], { "certificate-authority": "ca.crt" }), file);
+  assert.equal(chosen.cluster["certificate-authority"], "/home/user/.kube/ca.crt");
+  assert.equal(chosen.user["client-certificate"], "/home/user/.kube/pki/client.crt");
+  assert.equal(chosen.user["client-key"], "/etc/client.key");
+  assert.equal(chosen.user.tokenFile, "/home/user/.kube/token");
+  assert.equal(chosen.user.exec?.command, "/home/user/.kube/login");
+});
+
+test("what client-go understands is handed on", () => {
+  const cluster = {
+    "insecure-skip-tls-verify": true,
+    "tls-server-name": "kubernetes",
+    "proxy-url": "http://127.0.0.1:3128",
+    "disable-compression": true,
+  };
+  const user = { token: "t", "as-groups": ["system:masters"], as: "me" };
+  const text = JSON.stringify(kubeconfig(several([{ name: "a", user }], cluster)));
+  for (const part of [...Object.keys(cluster), "as-groups"]) assert.match(text, new RegExp(`"${part}"`));
+});
+
+test("a kubeconfig that is none, or that lacks something, is refused without showing what it holds", () => {
+  const refusals: readonly (readonly [string, string | undefined, RegExp])[] = [
+    [several([]), "c", /has no context "c"; it has: a, b, half\. Set k3s-lab:cluster\.context/],
+    ["users: [secret", "a", /is not a kubeconfig/],
+    ["secret", "a", /is not a kubeconfig/],
+    ["users: []", "a", /has no context\./],
+    ["contexts: null\nclusters: null", undefined, /has no context\./],
+    [
+      several([{ name: "a", user: { exec: { command: "" } } }]),
+      "a",
+      /the user of its context "a" is wrong at exec/,
+    ],
+    [several([{ name: "a", user: { "auth-provider": { name: "gcp" } } }]), "a", /auth-provider/],
+    [
+      several([{ name: "a", user: {} }], { server: "" }),
+      "a",
+      /the cluster of its context "a" is wrong at server/,
+    ],
+  ];
+  for (const [text, context, message] of refusals)
     assert.throws(
-      () => selectContext(none, "a"),
-      (error) =>
-        error instanceof LabError && error.exitCode === 2 && /no list of contexts/.test(error.message),
+      () => chooseContext(text, file, context),
+      (error) => {
+        assert.ok(error instanceof LabError);
+        assert.equal(error.exitCode, 2);
+        assert.match(error.message, message);
+        assert.doesNotMatch(error.message, /secret/);
+        return true;
+      },
     );
 });
 

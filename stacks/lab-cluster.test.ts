@@ -1,14 +1,27 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
+import { stringify } from "yaml";
 import { LabError } from "../scripts/errors.ts";
+import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
+import { parseConfig } from "./config.ts";
 
+const lab = healthyLab();
+const api = await serveApi(lab);
+after(api.close);
+const kubeconfig = stringify({
+  clusters: [{ name: "lab", cluster: { server: api.url } }],
+  users: [{ name: "lab", user: { token: "secret" } }],
+  contexts: [{ name: "lab", context: { cluster: "lab", user: "lab" } }],
+});
 const node = { name: "server", role: "server", address: "ssh://server.cluster", installation: "1" };
 const outputs: Record<string, object> = {
-  "organization/k3s-lab/cluster": { kubeconfig: "KUBECONFIG", nodes: [node] },
+  "organization/k3s-lab/cluster": { kubeconfig, nodes: [node] },
   "organization/k3s-lab/k3d": {},
 };
+const config = parseConfig("apps", { cluster: { stack: "cluster" }, apps: [{ name: "app1" }] }, "FILE");
+const owner = { lab: "lab-a", stack: "apps" };
 await pulumi.runtime.setMocks(
   {
     newResource: ({ id, inputs }) => ({
@@ -33,16 +46,35 @@ const notUp = (stack: string) => (error: unknown) => {
 };
 
 test("a stack that is up hands over its cluster, the kubeconfig as a secret", async () => {
-  const { kubeconfig, nodes } = await labCluster("cluster", "traefik", import.meta.filename);
-  assert.deepEqual(nodes, [node]);
-  assert.equal(await pulumi.isSecret(kubeconfig), true);
+  const cluster = await labCluster("cluster", config, owner, import.meta.filename);
+  assert.deepEqual([cluster.nodes, cluster.identity], [[node], clusterUid]);
+  assert.equal(await pulumi.isSecret(cluster.kubeconfig), true);
 });
 
 test("a stack that was taken down is refused", () =>
-  assert.rejects(labCluster("k3d", "traefik", import.meta.filename), notUp("k3d")));
+  assert.rejects(labCluster("k3d", config, owner, import.meta.filename), notUp("k3d")));
 
 test("a stack that never was is refused before Pulumi is asked for it", () =>
-  assert.rejects(labCluster("k3d", "traefik", join(import.meta.dirname, "none.json")), notUp("k3d")));
+  assert.rejects(labCluster("k3d", config, owner, join(import.meta.dirname, "none.json")), notUp("k3d")));
+
+test("what is somebody else's on the cluster is refused; a cluster that is silent is an error, not another one", async () => {
+  const app = "/apis/apps/v1/namespaces/default/deployments/app1";
+  lab.api[app] = { metadata: { name: "app1", uid: "1" } };
+  const look = () => labCluster("cluster", config, owner, import.meta.filename);
+  await assert.rejects(look, (error: LabError) => {
+    assert.match(error.message, /^The cluster of the stack "cluster" has Deployment default\/app1 already/);
+    return error.exitCode === 2;
+  });
+  delete lab.api[app];
+  api.close();
+  await assert.rejects(look, (error: LabError) => {
+    assert.match(
+      error.message,
+      /"cluster" does not answer: .*connection refused\. Run `scripts\/lab up cluster`/,
+    );
+    return error.exitCode === 1;
+  });
+});
 
 test("an Ingress controller that is not there, or would be there twice, is refused", () => {
   const refusal = (ingress: string, ...serverArgs: string[]) => {

@@ -1,19 +1,24 @@
-import { access } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { labDir, root, stateFile } from "../scripts/paths.ts";
-import { reach } from "../scripts/verify/kubernetes.ts";
+import { reachAny } from "../scripts/verify/kubernetes.ts";
 import { type ClusterPlan, readClusterPlan } from "./cluster-plan.ts";
-import { managedIngress } from "./config.ts";
+import { type AppsConfig, managedIngress } from "./config.ts";
 import { K3sFlags } from "./k3s-flags.ts";
-import { selectContext } from "./kubeconfig.ts";
+import { chooseContext, kubeconfigOf } from "./kubeconfig.ts";
 import type { ClusterNode } from "./outputs.ts";
+import { readOwnState } from "./own-state.ts";
+import { lookAtCluster, type Owner } from "./ownership.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
 export interface LabCluster {
-  /** A secret. */
+  /** Of its one context; a secret. */
   readonly kubeconfig: pulumi.Output<string>;
+  /** What Pulumi knows the cluster by. */
+  readonly identity: string;
   readonly nodes: readonly ClusterNode[];
 }
 
@@ -40,25 +45,21 @@ export function refuseIngressOf(
     );
 }
 
-/** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
-async function throughAnyServer(text: pulumi.Output<string>, file: string): Promise<pulumi.Output<string>> {
-  const { context, close } = await reach(file).catch(() => ({ context: undefined, close: () => {} }));
-  close();
-  return context === undefined ? text : text.apply((it) => selectContext(it, context));
-}
-
 /**
- * The cluster of another stack, by what that stack exports.
- * @param ingress the value of `k3s-lab:ingress`.
+ * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
+ * else's is in the way of the apps. Changes nothing.
+ *
  * @param state the file of that stack's state. Default: the lab's.
- * @throws LabError (exit code 2) when that stack is not up, or its cluster cannot route requests so.
+ * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests so, or has something in the
+ * way; with exit code 1 when it does not answer.
  */
 export async function labCluster(
   stack: string,
-  ingress: string,
+  config: AppsConfig,
+  owner: Owner,
   state: string = stateFile(stack),
 ): Promise<LabCluster> {
-  refuseIngressOf(stack, ingress, await readClusterPlan(stack, root));
+  refuseIngressOf(stack, config.ingress, await readClusterPlan(stack, root));
   const refuse = (cause?: unknown): never => {
     throw new LabError(
       `The stack "${stack}" is not up: nobody knows its cluster yet. Run \`scripts/lab up ${stack}\` first.`,
@@ -74,10 +75,75 @@ export async function labCluster(
     reference.getOutputDetails("kubeconfig"),
     reference.getOutputDetails("nodes"),
   ]);
-  if ((kubeconfig.secretValue ?? kubeconfig.value) === undefined || nodes.value === undefined) refuse();
-  const text = reference.requireOutput("kubeconfig") as pulumi.Output<string>;
+  const content = z.string().safeParse(kubeconfig.secretValue ?? kubeconfig.value).data;
+  if (content === undefined || nodes.value === undefined) return refuse();
+  const { context, identity } = await lookThroughAnyServer(stack, content, config, owner);
   return {
-    kubeconfig: await throughAnyServer(text, join(labDir, stack, "kubeconfig")),
+    kubeconfig: pulumi.secret(context),
+    identity,
     nodes: nodes.value as readonly ClusterNode[],
   };
+}
+
+/** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
+async function lookThroughAnyServer(
+  stack: string,
+  content: string,
+  config: AppsConfig,
+  owner: Owner,
+): Promise<{ readonly context: string; readonly identity: string }> {
+  const file = `the kubeconfig of the stack "${stack}"`;
+  const where = `The cluster of the stack "${stack}"`;
+  try {
+    const api = await reachAny(content, file, patience);
+    const state = await readOwnState(owner.stack);
+    const identity = await lookAtCluster(api, where, config, owner, state).finally(api.close);
+    return { context: kubeconfigOf(chooseContext(content, file, api.context)), identity };
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw new LabError(
+      `${where} does not answer: ${(cause as Error).message}. Run \`scripts/lab up ${stack}\`, which puts it right or says what is wrong.`,
+      { cause },
+    );
+  }
+}
+
+/** Milliseconds for one answer: an emulated machine that has just started takes its time. */
+const patience = 30_000;
+
+/**
+ * Looks at a cluster of the lab's that is up already, before a run changes anything: is something of somebody else's in
+ * the way of the apps? Where it does not answer now, the program asks again when it does.
+ *
+ * @throws LabError (exit code 2) that names what is in the way.
+ */
+export async function refuseInTheWay(stack: string, config: AppsConfig, owner: Owner): Promise<void> {
+  const file = join(labDir, stack, "kubeconfig");
+  const content = await readFile(file, "utf8").catch(() => undefined);
+  if (content === undefined) return;
+  await lookThroughAnyServer(stack, content, config, owner).catch((error: LabError) => {
+    if (error.exitCode === 2) throw error;
+  });
+}
+
+/**
+ * Makes sure, before apps are taken away from a cluster of the lab's that stays, that it answers: to Pulumi, apps on a
+ * cluster that is out of reach are gone.
+ *
+ * @throws LabError that says how to go on.
+ */
+export async function refuseStopped(stack: string, cluster: string): Promise<void> {
+  const file = join(labDir, cluster, "kubeconfig");
+  const content = await readFile(file, "utf8").catch(() => undefined);
+  // Where the cluster was taken down, so were its apps.
+  if (content === undefined) return;
+  try {
+    const api = await reachAny(content, file);
+    await api.version().finally(api.close);
+  } catch (cause) {
+    throw new LabError(
+      `The cluster of the stack "${cluster}" does not answer, so the apps of the stack "${stack}" stay: ${(cause as Error).message}. Start it by \`scripts/lab up ${cluster}\`, or take both down by \`scripts/lab down ${cluster} ${stack}\`.`,
+      { cause },
+    );
+  }
 }

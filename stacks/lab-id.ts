@@ -28,3 +28,7 @@ export async function labId(file: string = labIdFile): Promise<string> {
   }
   return read();
 }
+
+/** The id without making one: a checkout that has none has made nothing that could carry it. */
+export const knownLabId = async (file: string = labIdFile): Promise<string> =>
+  (await readFile(file, "utf8").catch(() => "")).trim() || randomUUID();

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { hardLimits, parseQuantity } from "./quota.ts";
+import { hardLimits, parseQuantity, quotaShortages } from "./quota.ts";
 
 const quantities: readonly (readonly [string, number | undefined])[] = [
   ["500m", 0.5],
@@ -30,4 +30,17 @@ test("a quota limits what it names and nothing else", () => {
     "limits.memory": "2Gi",
   });
   assert.deepEqual(hardLimits({ memory: "2Gi" }), { "limits.memory": "2Gi" });
+});
+
+test("a quota leaves room for the pod that each app starts before an old one goes", () => {
+  const parts = (quota: object) =>
+    quotaShortages(quota, [1, 3, 0]).map(({ part, expected }) => [part, expected]);
+  const why = "4 pods of the apps, and one more for each of the 2 apps while it is rolled out";
+  assert.deepEqual(parts({ pods: 6, cpu: "150m", memory: "768Mi" }), []);
+  assert.deepEqual(parts({}), []);
+  assert.deepEqual(parts({ pods: 5, cpu: "149m", memory: "767Mi" }), [
+    ["pods", `at least 6: ${why}`],
+    ["cpu", `at least 150m: 25m for ${why}`],
+    ["memory", `at least 768Mi: 128Mi for ${why}`],
+  ]);
 });

@@ -41,3 +41,50 @@ export const hardLimits = ({ pods, cpu, memory }: Quota): Readonly<Record<string
   ...(cpu === undefined ? {} : { "requests.cpu": cpu }),
   ...(memory === undefined ? {} : { "limits.memory": memory }),
 });
+
+/** What one pod of a web app reserves (`requests`) and may use (`limits`). */
+export const podResources = {
+  requests: { cpu: "25m", memory: "48Mi" },
+  limits: { memory: "128Mi" },
+} as const;
+
+/** A part of a quota that is too small for the apps, and the least that is enough. */
+export interface QuotaShortage {
+  readonly part: keyof Quota;
+  /** Says how much is accepted and why. */
+  readonly expected: string;
+}
+
+/**
+ * What a quota lacks for its namespace's apps. A rollout starts a new pod before an old one goes, one for each app, and
+ * all apps may be rolled out at once: a quota that has no room for these pods blocks every rollout.
+ *
+ * @param replicas of each app in the namespace.
+ */
+export function quotaShortages(quota: Quota, replicas: readonly number[]): QuotaShortage[] {
+  const running = replicas.reduce((sum, count) => sum + count, 0);
+  const surge = replicas.filter((count) => count > 0).length;
+  const pods = running + surge;
+  const least = (each: string): number => Math.round((parseQuantity(each) ?? 0) * pods * 1000) / 1000;
+  const { requests, limits } = podResources;
+  const [cpu, memory] = [least(requests.cpu), least(limits.memory)];
+  const why = `${running} pods of the apps, and one more for each of the ${surge} apps while it is rolled out`;
+  const lacks = (given: string | undefined, needed: number) =>
+    given !== undefined && (parseQuantity(given) ?? needed) < needed;
+  return [
+    ...(quota.pods !== undefined && quota.pods < pods
+      ? [{ part: "pods", expected: `at least ${pods}: ${why}` } as const]
+      : []),
+    ...(lacks(quota.cpu, cpu)
+      ? [{ part: "cpu", expected: `at least ${Math.ceil(cpu * 1000)}m: ${requests.cpu} for ${why}` } as const]
+      : []),
+    ...(lacks(quota.memory, memory)
+      ? [
+          {
+            part: "memory",
+            expected: `at least ${Math.ceil(memory / 2 ** 20)}Mi: ${limits.memory} for ${why}`,
+          } as const,
+        ]
+      : []),
+  ];
+}

@@ -16,7 +16,10 @@ export interface Answer extends Identity {
     /** Path and query as sent. */
     readonly path: string;
     readonly protocol: string;
-    /** Who asked, as far as it is known here: what the proxy says, else the peer of the connection. */
+    /**
+     * Where the request is seen from: what the proxy says, else the peer of the connection. Behind K3s's ServiceLB that is
+     * an address of the cluster's own, for ServiceLB puts its own in the visitor's place.
+     */
     readonly client: string | null;
     /** The peer of the connection: the proxy, where there is one. */
     readonly peer: string | null;
@@ -146,7 +149,12 @@ interface Hop {
 function hops(answer: Answer): readonly Hop[] {
   const proxied = Object.keys(answer.request.forwarded).length > 0;
   return [
-    { icon: "browser", name: "Browser", detail: answer.request.client ?? "unknown", kind: "" },
+    {
+      icon: "browser",
+      name: "Browser",
+      detail: `seen from ${answer.request.client ?? "nowhere known"}`,
+      kind: "",
+    },
     {
       icon: "traefik",
       name: "Traefik",
@@ -211,7 +219,7 @@ export function renderPage(answer: Answer): string {
 <section class="card"><h2>This request</h2>${facts([
     ["Host", request.host],
     ["Path", `${request.method} ${request.path}`],
-    ["Client", request.client],
+    ["Seen from", request.client],
     ["Peer", request.peer],
     ...Object.entries(request.forwarded),
   ])}</section>

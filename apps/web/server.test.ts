@@ -6,6 +6,7 @@ import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import { type Config, createWebServer, preferredFormat, readConfig } from "./server.ts";
 
 const config: Config = {
@@ -134,7 +135,7 @@ it("reads its environment, with defaults and limits", () => {
     namespace: null,
     podIp: null,
     port: 80,
-    lingerMs: 2000,
+    lingerMs: 6000,
   });
   for (const PORT of ["65536", "-1", "80a", "1e3", "8.5"])
     assert.throws(() => readConfig({ PORT }), new RegExp(`^RangeError: PORT is "${PORT}"`));
@@ -157,6 +158,26 @@ describe("ending by SIGTERM", () => {
     assert.equal((await open).status, 200);
     assert.deepEqual(await ended, [0, null]);
     await assert.rejects(plainGet(base, "/", {}), /ECONNREFUSED/);
+    agent.destroy();
+  });
+
+  it("goes on as long as it is asked, and no longer than two and a half times as long", async () => {
+    const { child, base } = await start({ LINGER_MS: "1000" });
+    const agent = new Agent({ keepAlive: true });
+    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
+    const began = performance.now();
+    const ended = once(child, "exit");
+    let answered = 0;
+    // A proxy that has not heard of the end keeps asking; none of its requests is lost while it does.
+    while (performance.now() - began < 2000) {
+      assert.equal((await plainGet(base, "/", {}, agent)).status, 200);
+      answered += 1;
+      await pause(50);
+    }
+    assert.ok(answered > 10);
+    assert.deepEqual(await ended, [0, null]);
+    const took = performance.now() - began;
+    assert.ok(took >= 2000 && took < 4500, `it took ${took} ms`);
     agent.destroy();
   });
 

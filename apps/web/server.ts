@@ -9,19 +9,33 @@ import { type Answer, type Identity, pageStyle, renderPage, renderText } from ".
 export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;
-  /** Milliseconds after SIGTERM in which new requests are still answered: the cluster learns of the end only then. */
+  /**
+   * Milliseconds after SIGTERM in which new requests are still answered, at the least: the cluster learns of the end only
+   * then, and Traefik takes in changes every 2 s at most. While requests keep coming it goes on, `longestLinger` at most.
+   */
   readonly lingerMs: number;
 }
-
-/** Milliseconds that open requests get to finish once no new ones are taken. Less than a pod's grace period of 30 s. */
-const drainMs = 20_000;
 
 /** The longest a visitor may ask `/slow` to take, in milliseconds. */
 const slowestMs = 30_000;
 
+/** Milliseconds that open requests get to finish once no new ones are taken. */
+const drainMs = slowestMs + 1000;
+
+const defaultLingerMs = 6000;
+
+/** Milliseconds without a request after which nobody is expected to ask any more. */
+const quietMs = 2000;
+
+/** How long new requests are answered after SIGTERM at the most, in milliseconds. */
+const longestLinger = (lingerMs: number): number => lingerMs * 2.5;
+
+/** Seconds from SIGTERM until the last request is answered: what a pod's grace period must leave. */
+export const graceSeconds = Math.ceil((longestLinger(defaultLingerMs) + drainMs) / 1000) + 4;
+
 /**
  * Reads APP_NAME (default: app), APP_VERSION (dev), POD_NAME (the host name), NODE_NAME, POD_NAMESPACE, POD_IP,
- * PORT (8080) and LINGER_MS (2000). Empty counts as not set.
+ * PORT (8080) and LINGER_MS (6000). Empty counts as not set.
  *
  * @throws RangeError where a number is none or out of range.
  */
@@ -35,7 +49,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     namespace: given("POD_NAMESPACE"),
     podIp: given("POD_IP"),
     port: wholeNumber("PORT", given("PORT") ?? "8080", 65_535),
-    lingerMs: wholeNumber("LINGER_MS", given("LINGER_MS") ?? "2000", 30_000),
+    lingerMs: wholeNumber("LINGER_MS", given("LINGER_MS") ?? String(defaultLingerMs), 30_000),
   };
 }
 
@@ -103,7 +117,7 @@ export function answerTo(config: Config, request: IncomingMessage): Answer {
 /** A server that can end without dropping a request. */
 export interface WebServer {
   readonly server: Server;
-  /** Ends it: unready at once, still answering for `lingerMs`, then open requests finish. True: none was cut off. */
+  /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
   stop(): Promise<boolean>;
 }
 
@@ -112,6 +126,7 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
   const styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
   let ending: Promise<boolean> | undefined;
   let openRequests = 0;
+  let lastAsked = 0;
   let onQuiet: (() => void) | undefined;
 
   const send = (
@@ -167,7 +182,8 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
     const began = performance.now();
     const url = URL.parse(request.url ?? "/", "http://localhost");
     const probe = url?.pathname === "/healthz" || url?.pathname === "/readyz";
-    if (!probe)
+    if (!probe) {
+      lastAsked = began;
       response.once("close", () => {
         const took = Math.round(performance.now() - began);
         const cut = response.writableFinished ? "" : " (connection lost)";
@@ -175,6 +191,7 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
           `${request.method} ${request.headers.host ?? "-"}${request.url} ${response.statusCode} ${took} ms${cut}`,
         );
       });
+    }
 
     if (url === null) return sendProblem(request, response, 400, "The path cannot be read");
     if (request.method !== "GET" && request.method !== "HEAD")
@@ -206,8 +223,20 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
   server.headersTimeout = 10_000;
   server.requestTimeout = 30_000;
 
-  const end = async () => {
+  /** Waits until nobody asks any more. */
+  const linger = async () => {
+    const latest = performance.now() + longestLinger(config.lingerMs);
     await pause(config.lingerMs);
+    for (;;) {
+      const now = performance.now();
+      const left = Math.min(lastAsked + quietMs, latest) - now;
+      if (left <= 0) return;
+      await pause(left);
+    }
+  };
+
+  const end = async () => {
+    await linger();
     server.close();
     // Requests are waited for, connections are not: one on which nothing was asked yet would hold the pod up for long.
     const quiet = new Promise<true>((done) => {

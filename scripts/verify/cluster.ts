@@ -201,11 +201,35 @@ function find<T extends { readonly metadata: { readonly name: string } }>(
   return value ? { ok: true, value } : { ok: false, reason };
 }
 
-/** A pod of a Job that has done its work is Succeeded and stays so. */
 function describeSystemPods(pods: readonly Pod[]): string {
   if (pods.length === 0) return "there is no pod";
-  const late = pods.filter((pod) => pod.status.phase !== "Succeeded" && !isReady(pod));
+  const late = pods.filter((pod) => !isReady(pod) && !isFinished(pod, pods));
   return late.map((pod) => `${pod.metadata.name} is ${podState(pod)}`).join(", ") || "all ready";
+}
+
+/**
+ * Whether nobody waits for a pod that is not ready. One of a Job that has done its work is Succeeded and stays so; one
+ * that died is Failed and stays so too, which says nothing once another has taken its place or where it had no owner.
+ */
+function isFinished(pod: Pod, all: readonly Pod[]): boolean {
+  if (pod.status.phase === "Succeeded") return true;
+  if (pod.status.phase !== "Failed") return false;
+  const mine = workloadOf(pod);
+  if (mine === undefined) return true;
+  const made = ({ metadata: { creationTimestamp = "" } }: Pod) => creationTimestamp;
+  return all.some(
+    (other) =>
+      workloadOf(other) === mine &&
+      made(other) > made(pod) &&
+      (isReady(other) || other.status.phase === "Succeeded"),
+  );
+}
+
+/** What a pod belongs to; a Deployment's ReplicaSets, which end in a hash of the template, count as one. */
+function workloadOf({ metadata: { ownerReferences } }: Pod): string | undefined {
+  const [owner] = ownerReferences ?? [];
+  if (owner === undefined) return undefined;
+  return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;
 }
 
 function checkAddOns(

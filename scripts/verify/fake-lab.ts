@@ -26,6 +26,9 @@ const server = { name: "server", ip: "192.168.42.110", control: true };
 const agent = { name: "agent", ip: "192.168.42.111", control: false };
 const version = "v1.25.4+k3s1";
 
+/** What the healthy lab's cluster is told from others by. */
+export const clusterUid = "5f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
+
 /** The stack files that the healthy lab follows. */
 export const stackFiles: Readonly<Record<string, string>> = {
   "Pulumi.cluster.yaml": `config:
@@ -119,6 +122,8 @@ export function healthyLab(): FakeLab {
     api: {
       "/version": { gitVersion: version },
       "/api/v1/nodes": items(node(server), node(agent)),
+      "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
+      "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },
       "/api/v1/namespaces/kube-system/pods": items(
         fakePod("coredns-1", "server", "10.42.0.2"),
         fakePod("svclb-traefik-1", "server", "10.42.0.9"),

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer as createHttpServer } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { TLSSocket } from "node:tls";
 import { execa } from "execa";
 import { stringify } from "yaml";
-import { healthyLab, serveApi } from "./fake-lab.ts";
+import { clusterUid, healthyLab, serveApi } from "./fake-lab.ts";
 import { connect, isReady, type Pod, podState, readKubeconfig } from "./kubernetes.ts";
 
 let directory = "";
@@ -94,7 +95,90 @@ test("a context is chosen by name; one that is missing is named", async () => {
   const file = await kubeconfig(two);
   assert.deepEqual(await readKubeconfig(file), { server: "https://one:6443", token: "secret" });
   assert.equal((await readKubeconfig(file, "b")).server, "https://two:6443");
-  await assert.rejects(readKubeconfig(file, "c"), /has no context c/);
+  await assert.rejects(readKubeconfig(file, "c"), /has no context "c"/);
+});
+
+test("what kubectl accepts works: no check of the certificate, another name in it, a token's file, a plugin, a proxy", async (t) => {
+  const api = await certificate("named");
+  const seen: (string | undefined)[] = [];
+  const server = createServer(api, (request, response) => {
+    seen.push(request.headers.authorization);
+    response.end(JSON.stringify({ gitVersion: (request.socket as TLSSocket).servername || "none" }));
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  const proxy = createHttpServer();
+  const through: (string | undefined)[] = [];
+  proxy.on("connect", (request, socket, head) => {
+    through.push(request.url);
+    const [host = "", port = "0"] = (request.url ?? "").split(":");
+    const onward = connectTcp(Number(port), host, () => {
+      socket.write("HTTP/1.1 200 Connection Established\r\n\r\n");
+      onward.write(head);
+      onward.pipe(socket).pipe(onward);
+    });
+  });
+  await new Promise<void>((ready) => proxy.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    for (const one of [server, proxy]) {
+      one.close();
+      one.closeAllConnections();
+    }
+  });
+  const portOf = (one: { address(): unknown }) => (one.address() as AddressInfo).port;
+  const url = `https://127.0.0.1:${portOf(server)}`;
+  const ask = async (cluster: object, user: object = {}) => {
+    const connection = connect(await readKubeconfig(await kubeconfig(config(url, cluster, user))));
+    try {
+      return await connection.version();
+    } finally {
+      connection.close();
+    }
+  };
+  const insecure = { "insecure-skip-tls-verify": true };
+  assert.equal(await ask(insecure), "none");
+  const ca = { "certificate-authority": "named.crt" };
+  await assert.rejects(ask({ ...ca, "tls-server-name": "elsewhere" }), /altnames/);
+  assert.equal(await ask(ca), "none");
+
+  await writeFile(join(directory, "token"), "from-file\n");
+  await ask(insecure, { tokenFile: "token", token: "written-down" });
+  const credential = { kind: "ExecCredential", status: { token: "from-plugin" } };
+  const script = `#!/bin/sh\necho '${JSON.stringify(credential)}'\n`;
+  await writeFile(join(directory, "login"), script, { mode: 0o700 });
+  const exec = { apiVersion: "client.authentication.k8s.io/v1", command: "./login" };
+  await ask(insecure, { exec });
+  await ask(insecure, { username: "me", password: "secret" });
+  assert.deepEqual(seen.slice(-3), [
+    "Bearer from-file",
+    "Bearer from-plugin",
+    `Basic ${base64("me:secret")}`,
+  ]);
+  await writeFile(join(directory, "refuses"), "#!/bin/sh\necho secret\necho 'log in first' >&2\nexit 1\n", {
+    mode: 0o700,
+  });
+  await assert.rejects(ask(insecure, { exec: { ...exec, command: "./refuses" } }), (error: Error) => {
+    assert.match(error.message, /plugin .*refuses gave no credential: log in first/);
+    return !/secret/.test(error.message);
+  });
+
+  assert.deepEqual(through, []);
+  await ask({ ...insecure, "proxy-url": `http://127.0.0.1:${portOf(proxy)}` });
+  assert.deepEqual(through, [url.replace("https://", "")]);
+  await assert.rejects(
+    ask({ "proxy-url": "socks5://127.0.0.1:1" }),
+    /goes through socks5, and the lab only knows http/,
+  );
+});
+
+test("an object that is not there is told from one that cannot be asked for", async (t) => {
+  const lab = healthyLab();
+  const api = await serveApi(lab);
+  t.after(api.close);
+  const connection = connect({ server: api.url });
+  assert.equal((await connection.object("/api/v1/namespaces/kube-system"))?.uid, clusterUid);
+  assert.equal(await connection.object("/api/v1/namespaces/none"), undefined);
+  api.close();
+  await assert.rejects(connection.object("/api/v1/namespaces/other"), /the API server/);
 });
 
 test("a kubeconfig that is none is refused without showing what it holds", async () => {

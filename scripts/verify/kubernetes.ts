@@ -1,9 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import { dirname, resolve } from "node:path";
+import { execa } from "execa";
 import { parse } from "yaml";
 import { z } from "zod";
+import { chooseContext, contextNames, type KubeContext } from "../../stacks/kubeconfig.ts";
 import { get } from "../http.ts";
 
 const strings = z.record(z.string(), z.string()).default({});
@@ -12,8 +13,19 @@ const metadata = z.object({
   labels: strings,
   annotations: strings,
   deletionTimestamp: z.string().optional(),
+  creationTimestamp: z.string().optional(),
+  ownerReferences: z.array(z.object({ kind: z.string(), name: z.string() })).optional(),
 });
 const condition = z.object({ type: z.string(), status: z.string(), message: z.string().optional() });
+
+const identified = z.object({ metadata: z.object({ uid: z.string(), labels: strings }) });
+const absent = z.null();
+
+/** The API server answers with metadata alone where it can; a Deployment's status may be long. */
+const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+
+/** What tells an object from another of the same name, and whose mark it carries. */
+export type Identity = z.output<typeof identified>["metadata"];
 
 /** The parts of Kubernetes objects that the checks look at. */
 const schemas = {
@@ -88,7 +100,7 @@ const schemas = {
         .default({ ingress: [] }),
     }),
   }),
-  ingressClass: z.object({ metadata }),
+  ingressClass: z.object({ metadata: metadata.extend({ uid: z.string().default("") }) }),
   resourceQuota: z.object({ metadata, spec: z.object({ hard: strings }) }),
 } as const;
 
@@ -105,6 +117,8 @@ export type ResourceQuota = z.output<typeof schemas.resourceQuota>;
 export interface KubernetesApi {
   /** The API server's own version, such as `v1.25.4+k3s1`. */
   version(): Promise<string>;
+  /** @param path such as `/api/v1/namespaces/dev`. @returns undefined where the API server says that there is none. */
+  object(path: string): Promise<Identity | undefined>;
   nodes(): Promise<Node[]>;
   pods(namespace: string): Promise<Pod[]>;
   deployments(namespace: string): Promise<Deployment[]>;
@@ -122,60 +136,114 @@ export interface KubeAccess {
   readonly cert?: string;
   readonly key?: string;
   readonly token?: string;
+  readonly basic?: string;
+  /** The name in the server's certificate, where it is not that of the URL. */
+  readonly serverName?: string;
+  /** Whether any certificate of the server will do. Default: false. */
+  readonly insecure?: boolean;
+  /** URL of an HTTP proxy on the way. */
+  readonly proxy?: string;
 }
 
-const named = z.object({ name: z.string() });
-const kubeconfigSchema = z.object({
-  "current-context": z.string().optional(),
-  contexts: z.array(named.extend({ context: z.object({ cluster: z.string(), user: z.string() }) })),
-  clusters: z.array(
-    named.extend({
-      cluster: z.object({
-        server: z.string(),
-        "certificate-authority-data": z.string().optional(),
-        "certificate-authority": z.string().optional(),
-      }),
-    }),
-  ),
-  users: z.array(
-    named.extend({
-      user: z.object({
-        "client-certificate-data": z.string().optional(),
-        "client-certificate": z.string().optional(),
-        "client-key-data": z.string().optional(),
-        "client-key": z.string().optional(),
-        token: z.string().optional(),
-      }),
-    }),
-  ),
-});
-
 /**
- * Reads a kubeconfig file.
+ * Reads a kubeconfig file as kubectl does.
  * @param context Default: the file's current one.
  * @throws Error that says what is missing; it never holds a key.
  */
-export async function readKubeconfig(file: string, context?: string): Promise<KubeAccess> {
-  const config = await parseKubeconfig(file);
-  const wanted = context ?? config["current-context"];
-  const chosen = config.contexts.find(({ name }) => name === wanted)?.context;
-  const cluster = config.clusters.find(({ name }) => name === chosen?.cluster)?.cluster;
-  const user = config.users.find(({ name }) => name === chosen?.user)?.user;
-  if (!cluster || !user)
-    throw new Error(`${file} has no context ${wanted ?? "(no current one)"} with a cluster and a user`);
+export const readKubeconfig = async (file: string, context?: string): Promise<KubeAccess> =>
+  accessOf(chooseContext(await readText(file), file, context));
+
+/**
+ * What a context says, with the files it names read and its exec plugin asked.
+ * @throws Error that says which file or plugin failed, and never holds a credential.
+ */
+export async function accessOf({ name, cluster, user }: KubeContext): Promise<KubeAccess> {
+  const proxy = cluster["proxy-url"];
+  if (proxy !== undefined && !/^https?:/.test(proxy))
+    throw new Error(
+      `the context "${name}" goes through ${proxy.split(":")[0]}, and the lab only knows http proxies: remove proxy-url and tunnel to the cluster yourself`,
+    );
   const pem = async (data?: string, path?: string): Promise<string | undefined> =>
-    data ? Buffer.from(data, "base64").toString() : path && readFile(resolve(dirname(file), path), "utf8");
-  const [ca, cert, key] = await Promise.all([
+    data ? Buffer.from(data, "base64").toString() : path && readText(path);
+  const [ca, cert, key, fileToken, plugin] = await Promise.all([
     pem(cluster["certificate-authority-data"], cluster["certificate-authority"]),
     pem(user["client-certificate-data"], user["client-certificate"]),
     pem(user["client-key-data"], user["client-key"]),
+    user.tokenFile && readText(user.tokenFile),
+    user.exec ? askPlugin(user.exec, cluster) : undefined,
   ]);
+  // kubectl takes the file's token before the one that is written down.
+  const token = fileToken?.trim() || user.token || plugin?.token;
+  const pair =
+    cert && key ? { cert, key } : plugin?.cert && plugin.key ? { cert: plugin.cert, key: plugin.key } : {};
   return {
     server: cluster.server.replace(/\/$/, ""),
     ...(ca ? { ca } : {}),
-    ...(cert && key ? { cert, key } : {}),
-    ...(user.token ? { token: user.token } : {}),
+    ...pair,
+    ...(token ? { token } : {}),
+    ...(user.username && user.password ? { basic: `${user.username}:${user.password}` } : {}),
+    ...(cluster["tls-server-name"] ? { serverName: cluster["tls-server-name"] } : {}),
+    ...(cluster["insecure-skip-tls-verify"] ? { insecure: true } : {}),
+    ...(proxy ? { proxy } : {}),
   };
+}
+
+const credentialSchema = z.object({
+  status: z.object({
+    token: z.string().optional(),
+    clientCertificateData: z.string().optional(),
+    clientKeyData: z.string().optional(),
+  }),
+});
+
+/** Seconds that an exec plugin may take. */
+const pluginWithin = 30;
+
+/** Asks an exec plugin for a credential, as client-go does. */
+async function askPlugin(
+  {
+    command,
+    args,
+    env,
+    apiVersion,
+    provideClusterInfo,
+    installHint,
+  }: NonNullable<KubeContext["user"]["exec"]>,
+  { server, "certificate-authority-data": ca }: KubeContext["cluster"],
+): Promise<{
+  readonly token?: string | undefined;
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+}> {
+  const info = {
+    apiVersion,
+    kind: "ExecCredential",
+    spec: {
+      interactive: false,
+      ...(provideClusterInfo ? { cluster: { server, "certificate-authority-data": ca } } : {}),
+    },
+  };
+  const result = await execa(command, args ?? [], {
+    env: {
+      ...Object.fromEntries((env ?? []).map(({ name, value }) => [name, value])),
+      KUBERNETES_EXEC_INFO: JSON.stringify(info),
+    },
+    stdin: "ignore",
+    timeout: pluginWithin * 1000,
+    reject: false,
+  });
+  const parsed = result.failed ? undefined : credentialSchema.safeParse(parseYaml(result.stdout)).data;
+  if (parsed === undefined) {
+    // Its standard output may hold a credential; its standard error is meant for a person.
+    const why = result.timedOut
+      ? `no answer within ${pluginWithin} s`
+      : result.stderr?.trim().split("\n").at(-1) || result.code || `status ${result.exitCode}`;
+    throw new Error(
+      `the kubeconfig's plugin ${command} gave no credential: ${why}${installHint ? `. ${installHint.trim()}` : ""}`,
+    );
+  }
+  const { token, clientCertificateData: cert, clientKeyData: key } = parsed.status;
+  return { token, cert, key };
 }
 
 /** An API server that was reached, and the context of the kubeconfig that led there. */
@@ -190,11 +258,17 @@ export interface Reached extends KubernetesApi {
  * @param timeout of a question, in milliseconds. Default: 5000.
  * @throws Error that says what the file lacks.
  */
-export async function reach(file: string, timeout?: number): Promise<Reached> {
-  const { contexts } = await parseKubeconfig(file);
-  const names = contexts.length ? contexts.map(({ name }) => name) : [undefined];
+export const reach = async (file: string, timeout?: number): Promise<Reached> =>
+  reachAny(await readText(file), file, timeout);
+
+/** The same for a kubeconfig that is at hand. @param file what it is called in messages. */
+export async function reachAny(content: string, file: string, timeout?: number): Promise<Reached> {
+  const names = contextNames(content, file);
   const apis = await Promise.all(
-    names.map(async (context) => ({ context, ...connect(await readKubeconfig(file, context), timeout) })),
+    (names.length ? names : [undefined]).map(async (context) => ({
+      context,
+      ...connect(await accessOf(chooseContext(content, file, context)), timeout),
+    })),
   );
   const [first] = apis as [Reached, ...Reached[]];
   if (apis.length === 1) return first;
@@ -214,16 +288,12 @@ export async function reach(file: string, timeout?: number): Promise<Reached> {
   return chosen;
 }
 
-async function parseKubeconfig(file: string): Promise<z.output<typeof kubeconfigSchema>> {
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+async function readText(file: string): Promise<string> {
+  return readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
     throw new Error(
       cause.code === "ENOENT" ? `there is no ${file}` : `${file} cannot be read: ${cause.code}`,
     );
   });
-  const parsed = kubeconfigSchema.safeParse(parseYaml(text));
-  if (!parsed.success)
-    throw new Error(`${file} is not a kubeconfig (${parsed.error.issues[0]?.path.join(".")})`);
-  return parsed.data;
 }
 
 function parseYaml(text: string): unknown {
@@ -239,29 +309,34 @@ function parseYaml(text: string): unknown {
  * What was read once is not asked again; make a new one to look again.
  * @param timeout of a question, in milliseconds. Default: 5000.
  */
-export function connect(
-  { server, token, ...tls }: KubeAccess,
-  timeout = 5000,
-): KubernetesApi & { close(): void } {
-  const options = { keepAlive: true, maxSockets: 4 };
-  const agent = server.startsWith("https:") ? new HttpsAgent({ ...options, ...tls }) : new HttpAgent(options);
-  const headers = { accept: "application/json", ...(token ? { authorization: `Bearer ${token}` } : {}) };
+export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {
+  const { server } = access;
+  const agent = agentFor(access);
+  const headers = { accept: "application/json", ...authorization(access) };
   const asked = new Map<string, Promise<unknown>>();
+  const where = `the API server ${server}`;
 
-  const fetchJson = async (path: string): Promise<unknown> => {
-    const where = `the API server ${server}`;
-    const answer = await get(`${server}${path}`, { headers, agent, timeout }).catch((cause: Error) => {
+  const fetchJson = async (path: string, accept: string, absentIs: unknown): Promise<unknown> => {
+    const options = { headers: { ...headers, accept }, agent, timeout };
+    const answer = await get(`${server}${path}`, options).catch((cause: Error) => {
       throw new Error(`${where}: ${cause.message}`);
     });
-    if (answer.status !== 200) throw new Error(`${where} answered ${answer.status} to ${path}`);
+    if (answer.status === 404 && absentIs !== undefined) return absentIs;
+    if (answer.status !== 200)
+      throw new ApiError(`${where} answered ${answer.status} to ${path}`, answer.status);
     try {
       return JSON.parse(answer.body);
     } catch {
       throw new Error(`${where} answered something else than JSON to ${path}`);
     }
   };
-  const read = async <T>(path: string, schema: z.ZodType<T>): Promise<T> => {
-    const answer = asked.get(path) ?? fetchJson(path);
+  const read = async <T>(
+    path: string,
+    schema: z.ZodType<T>,
+    accept = headers.accept,
+    absentIs?: unknown,
+  ): Promise<T> => {
+    const answer = asked.get(path) ?? fetchJson(path, accept, absentIs);
     asked.set(path, answer);
     const parsed = schema.safeParse(await answer);
     if (parsed.success) return parsed.data;
@@ -273,6 +348,8 @@ export function connect(
 
   return {
     version: async () => (await read("/version", z.object({ gitVersion: z.string() }))).gitVersion,
+    object: (path) =>
+      read(path, z.union([identified, absent]), metadataOnly, null).then((it) => it?.metadata),
     nodes: () => list("/api/v1/nodes", schemas.node),
     pods: (namespace) => list(`/api/v1/namespaces/${namespace}/pods`, schemas.pod),
     services: (namespace) => list(`/api/v1/namespaces/${namespace}/services`, schemas.service),
@@ -286,6 +363,48 @@ export function connect(
       list(`/api/v1/namespaces/${namespace}/resourcequotas`, schemas.resourceQuota),
     close: () => agent.destroy(),
   };
+}
+
+/** An answer that is no success. */
+export class ApiError extends Error {
+  readonly status: number;
+
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
+
+function agentFor({
+  server,
+  ca,
+  cert,
+  key,
+  serverName,
+  insecure,
+  proxy,
+}: KubeAccess): HttpAgent | HttpsAgent {
+  const options = {
+    keepAlive: true,
+    maxSockets: 4,
+    // The kubeconfig's proxy and no other: what the environment names is not meant for a cluster nearby.
+    ...(proxy
+      ? { proxyEnv: { HTTP_PROXY: proxy, HTTPS_PROXY: proxy, http_proxy: proxy, https_proxy: proxy } }
+      : {}),
+  };
+  if (!server.startsWith("https:")) return new HttpAgent(options);
+  return new HttpsAgent({
+    ...options,
+    ...(ca ? { ca } : {}),
+    ...(cert && key ? { cert, key } : {}),
+    ...(serverName ? { servername: serverName } : {}),
+    ...(insecure ? { rejectUnauthorized: false } : {}),
+  });
+}
+
+function authorization({ token, basic }: KubeAccess): Readonly<Record<string, string>> {
+  if (token) return { authorization: `Bearer ${token}` };
+  return basic ? { authorization: `Basic ${Buffer.from(basic).toString("base64")}` } : {};
 }
 
 /** Whether a pod takes requests: it runs, is ready, and is not on its way out. */

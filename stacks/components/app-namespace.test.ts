@@ -13,7 +13,7 @@ const Namespace = {
   kind: "Namespace",
   metadata: { name: "dev", labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted" } },
 };
-const NetworkPolicy = (from: string) => ({
+const NetworkPolicy = (from: string, controller: object = { "app.kubernetes.io/name": "traefik" }) => ({
   apiVersion: "networking.k8s.io/v1",
   kind: "NetworkPolicy",
   metadata,
@@ -24,7 +24,10 @@ const NetworkPolicy = (from: string) => ({
       {
         from: [
           { podSelector: {} },
-          { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": from } } },
+          {
+            namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": from } },
+            podSelector: { matchLabels: controller },
+          },
         ],
       },
     ],
@@ -67,4 +70,12 @@ test("without a quota it is isolated still; K3s has its Ingress controller in ku
 
 test("an open namespace without a quota is a namespace, no more", async () => {
   assert.deepEqual(await manifests(() => new AppNamespace("dev", { isolated: false })), { Namespace });
+});
+
+test("of an Ingress controller that is not Traefik, every pod of its namespace is admitted", async () => {
+  const args = { ingress: "nginx", ingressNamespace: "ingress-nginx" };
+  assert.deepEqual(await manifests(() => new AppNamespace("dev", args)), {
+    Namespace,
+    NetworkPolicy: NetworkPolicy("ingress-nginx", {}),
+  });
 });

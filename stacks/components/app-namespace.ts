@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { hardLimits, type Quota } from "../quota.ts";
+import { managedIngress } from "../config.ts";
+import { hardLimits, podResources, type Quota } from "../quota.ts";
 
 /** What an `AppNamespace` is made from. */
 export interface AppNamespaceArgs {
@@ -10,7 +11,16 @@ export interface AppNamespaceArgs {
   readonly isolated?: boolean;
   /** Namespace of the Ingress controller's pods. Default: kube-system, where K3s has its Traefik. */
   readonly ingressNamespace?: string;
+  /** The IngressClass of that controller. Default: traefik. */
+  readonly ingress?: string;
 }
+
+/**
+ * Labels that tell the pods of an Ingress controller from others in their namespace. Of one that is not Traefik none are
+ * known: then every pod of its namespace counts, so it should have one of its own.
+ */
+export const controllerLabels = (ingress: string): Readonly<Record<string, string>> =>
+  [managedIngress, "traefik"].includes(ingress) ? { "app.kubernetes.io/name": "traefik" } : {};
 
 /**
  * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and admission of
@@ -43,8 +53,8 @@ export class AppNamespace extends pulumi.ComponentResource {
               {
                 type: "Container",
                 // A quota refuses pods that do not say what they take; `kubectl run` says nothing.
-                defaultRequest: { cpu: "25m", memory: "48Mi" },
-                default: { memory: "128Mi" },
+                defaultRequest: podResources.requests,
+                default: podResources.limits,
               },
             ],
           },
@@ -70,6 +80,7 @@ export class AppNamespace extends pulumi.ComponentResource {
                     namespaceSelector: {
                       matchLabels: { "kubernetes.io/metadata.name": args.ingressNamespace ?? "kube-system" },
                     },
+                    podSelector: { matchLabels: { ...controllerLabels(args.ingress ?? "traefik") } },
                   },
                 ],
               },

@@ -1,18 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ClusterNode } from "../outputs.ts";
+import type { ImageNode } from "../observe-images.ts";
 import { mockEngine, resourcesOf } from "./mocks.ts";
 
 await mockEngine();
 const { NodeImages } = await import("./node-images.ts");
 
-const node = (name: string, address: string): ClusterNode => ({
+const node = (name: string, address: string): ImageNode => ({
   name,
   role: "server",
   address,
   installation: "i1",
+  loaded: "then",
 });
-const commands = (...nodes: ClusterNode[]) =>
+const commands = (...nodes: ImageNode[]) =>
   resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
 
 test("a machine gets the image over ssh, a container through Docker; each again when it was made anew", async () => {
@@ -22,12 +23,12 @@ test("a machine gets the image over ssh, a container through Docker; each again 
     [
       {
         create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
-        environment: { NODE_NAME: "server", NODE_ADDRESS: "server.cluster", IMAGE: "web:1" },
+        environment: { NODE_NAME: "server", NODE_ADDRESS: "server.cluster", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },
       {
         create: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load',
-        environment: { NODE_NAME: "k3d-a", NODE_ADDRESS: "k3d-a", IMAGE: "web:1" },
+        environment: { NODE_NAME: "k3d-a", NODE_ADDRESS: "k3d-a", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },
     ],

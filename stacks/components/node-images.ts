@@ -1,17 +1,18 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { ClusterNode } from "../outputs.ts";
+import type { ImageNode } from "../observe-images.ts";
 
 /** What `NodeImages` is made from. */
 export interface NodeImagesArgs {
   /** Name and tag of the image; a new one is loaded beside the old. */
   readonly image: string;
   /** The nodes that are to hold it. */
-  readonly nodes: readonly ClusterNode[];
+  readonly nodes: readonly ImageNode[];
 }
 
 /**
- * An image in the image store of every node, so that no registry is needed. A node that was made anew gets it again.
+ * An image in the image store of every node, so that no registry is needed. A node that was made anew, or has lost it,
+ * gets it again.
  * The archive is built, or found in the user's cache, by `lab image`.
  */
 export class NodeImages extends pulumi.ComponentResource {
@@ -26,7 +27,12 @@ export class NodeImages extends pulumi.ComponentResource {
           `${name}-${node.name}`,
           {
             create: loader(node),
-            environment: { NODE_NAME: node.name, NODE_ADDRESS: new URL(node.address).hostname, IMAGE: image },
+            environment: {
+              NODE_NAME: node.name,
+              NODE_ADDRESS: new URL(node.address).hostname,
+              IMAGE: image,
+              LOADED: node.loaded,
+            },
             triggers: [node.installation],
           },
           { parent: this },
@@ -38,7 +44,7 @@ export class NodeImages extends pulumi.ComponentResource {
 }
 
 /** What puts an image into a node, by the way it is reached. */
-function loader({ name, address }: ClusterNode): string {
+function loader({ name, address }: ImageNode): string {
   const { protocol } = new URL(address);
   if (protocol === "ssh:") return '"$K3S_LAB_ROOT/vagrant/k3s.sh" load';
   if (protocol === "docker:") return '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load';

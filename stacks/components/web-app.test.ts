@@ -74,13 +74,26 @@ test("without a host the rule matches every request", async () => {
   assert.ok(rule && !("host" in rule));
 });
 
+test("whoever drains a node takes one pod of an app at a time", async () => {
+  const { PodDisruptionBudget } = await manifests(() => new WebApp("app2", { image, version: "1" }));
+  const labels = { "app.kubernetes.io/name": "app2", "app.kubernetes.io/part-of": "k3s-lab" };
+  assert.deepEqual(PodDisruptionBudget, {
+    apiVersion: "policy/v1",
+    kind: "PodDisruptionBudget",
+    metadata: { name: "app2", namespace: "default", labels },
+    spec: { maxUnavailable: 1, selector: { matchLabels: labels } },
+  });
+});
+
 interface PodTemplate {
   readonly spec: {
     readonly replicas: number;
     readonly strategy: object;
+    readonly minReadySeconds: number;
     readonly template: {
       readonly spec: {
         readonly securityContext: object;
+        readonly terminationGracePeriodSeconds: number;
         readonly automountServiceAccountToken: boolean;
         readonly containers: readonly Record<string, unknown>[];
       };
@@ -96,7 +109,10 @@ test("the pods run without privileges and are replaced without a gap", async () 
     type: "RollingUpdate",
     rollingUpdate: { maxSurge: 1, maxUnavailable: 0 },
   });
+  assert.equal(spec.minReadySeconds, 2);
   const pod = spec.template.spec;
+  // `/slow` takes 30 s at most, and a pod that ends is asked for 15 s more at most.
+  assert.equal(pod.terminationGracePeriodSeconds, 50);
   assert.equal(pod.automountServiceAccountToken, false);
   assert.deepEqual(pod.securityContext, {
     runAsNonRoot: true,

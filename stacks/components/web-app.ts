@@ -1,5 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { graceSeconds } from "../../apps/web/server.ts";
+import { podResources } from "../quota.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
 const port = 8080;
@@ -28,7 +30,8 @@ export interface WebAppArgs {
 export const skipAwait = { "pulumi.com/skipAwait": "true" } as const;
 
 /**
- * One web app behind the Ingress controller: a Deployment, its Service, and an Ingress that routes a host to it.
+ * One web app behind the Ingress controller: a Deployment and its PodDisruptionBudget, its Service, and an Ingress that
+ * routes a host to it.
  * The pods run without privileges: non-root, read-only root, no capabilities, no service-account token.
  */
 export class WebApp extends pulumi.ComponentResource {
@@ -48,12 +51,21 @@ export class WebApp extends pulumi.ComponentResource {
         spec: {
           replicas: args.replicas ?? 1,
           revisionHistoryLimit: 5,
+          // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
+          minReadySeconds: 2,
           // A new pod must be ready before an old one goes: no request is lost in a rollout.
           strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
           selector: { matchLabels: labels },
           template: { metadata: { labels }, spec: podSpec(appName, labels, args) },
         },
       },
+      { parent: this },
+    );
+
+    // Whoever drains a node waits until the pod that went is replaced. One alone may go: else its node never drains.
+    new k8s.policy.v1.PodDisruptionBudget(
+      name,
+      { metadata, spec: { maxUnavailable: 1, selector: { matchLabels: labels } } },
       { parent: this },
     );
 
@@ -102,6 +114,8 @@ function podSpec(
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     securityContext: unprivilegedPod,
+    // A pod that ends still answers until nobody asks any more, and then finishes what it has begun.
+    terminationGracePeriodSeconds: graceSeconds,
     topologySpreadConstraints: [
       {
         maxSkew: 1,
@@ -133,7 +147,7 @@ function podSpec(
           periodSeconds: 10,
           failureThreshold: 3,
         },
-        resources: { requests: { cpu: "25m", memory: "48Mi" }, limits: { memory: "128Mi" } },
+        resources: podResources,
         securityContext: unprivilegedContainer,
       },
     ],

@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { readOwnState } from "./own-state.ts";
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "k3s-lab-state-"));
+});
+after(() => rm(directory, { recursive: true }));
+
+const urn = (type: string, name: string): string =>
+  `urn:pulumi:apps::k3s-lab::k3s-lab:apps:WebApp$${type}::${name}`;
+
+test("objects are known by their UIDs, the cluster by its identity, commands by what they were told", async () => {
+  const file = join(directory, "apps.json");
+  const metadata = { name: "app1", namespace: "dev", uid: "u1" };
+  const resources = [
+    {
+      urn: urn("pulumi:providers:kubernetes", "cluster"),
+      type: "pulumi:providers:kubernetes",
+      inputs: { clusterIdentifier: "apps", kubeconfig: { ciphertext: "…" } },
+    },
+    {
+      urn: urn("kubernetes:apps/v1:Deployment", "dev-app1"),
+      type: "kubernetes:apps/v1:Deployment",
+      inputs: { metadata: { name: "app1", labels: { "k3s-lab/lab": "id" } } },
+      outputs: { apiVersion: "apps/v1", kind: "Deployment", metadata },
+    },
+    {
+      urn: urn("kubernetes:core/v1:Namespace", "dev"),
+      type: "kubernetes:core/v1:Namespace",
+      inputs: { metadata: { name: "dev" } },
+      outputs: { apiVersion: "v1", kind: "Namespace", metadata: { name: "dev", uid: "u2" } },
+    },
+    {
+      urn: urn("command:local:Command", "web-server"),
+      type: "command:local:Command",
+      inputs: { environment: { IMAGE: "web:1", LOADED: "then" } },
+    },
+    { urn: urn("k3s-lab:apps:WebApp", "dev-app1"), type: "k3s-lab:apps:WebApp" },
+  ];
+  await writeFile(file, JSON.stringify({ version: 3, checkpoint: { latest: { resources } } }));
+  assert.deepEqual(await readOwnState("apps", file), {
+    objects: [
+      { resource: "dev-app1", apiVersion: "apps/v1", kind: "Deployment", ...metadata, lab: "id" },
+      { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
+    ],
+    clusterIdentifier: "apps",
+    environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
+  });
+});
+
+test("without a state nothing is known; half a one is an error that says where the whole one is", async () => {
+  assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
+    objects: [],
+    environments: new Map(),
+  });
+  const file = join(directory, "half.json");
+  for (const half of ["", '{"checkpoint": {"latest"', "[]"]) {
+    await writeFile(file, half);
+    await assert.rejects(readOwnState("apps", file), /half\.json cannot be read: .*\.bak/);
+  }
+  await writeFile(file, '{"checkpoint": {"latest": null}}');
+  assert.deepEqual((await readOwnState("apps", file)).objects, []);
+});

@@ -1,0 +1,100 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { LabError } from "../scripts/errors.ts";
+import { stateFile } from "../scripts/paths.ts";
+
+/** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
+export interface HeldObject {
+  /** Its name in Pulumi. */
+  readonly resource: string;
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly namespace?: string | undefined;
+  readonly name: string;
+  /** The API server's own name for it: another object of the same name has another. */
+  readonly uid: string;
+  /** The lab's mark that the last run put on it. Absent in states of older versions. */
+  readonly lab?: string | undefined;
+}
+
+/** What the state of an `apps` stack says of the last run. */
+export interface OwnState {
+  readonly objects: readonly HeldObject[];
+  /** The `clusterIdentifier` that the last run used. Absent where there was none. */
+  readonly clusterIdentifier?: string | undefined;
+  /** By resource, what its command was told the last time. */
+  readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
+}
+
+const resourceSchema = z.object({
+  urn: z.string(),
+  type: z.string(),
+  inputs: z.looseObject({}).optional(),
+  outputs: z.looseObject({}).optional(),
+});
+
+const stateSchema = z.object({
+  checkpoint: z.object({
+    latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish(),
+  }),
+});
+
+const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
+
+const objectSchema = z.object({
+  apiVersion: z.string(),
+  kind: z.string(),
+  metadata: z.object({ name: z.string(), namespace: z.string().optional(), uid: z.string() }),
+});
+
+/**
+ * Reads what Pulumi noted of this stack. A program does so to know what is its own: objects by their UIDs, and the
+ * cluster that they are on.
+ *
+ * @param file Default: where the lab keeps the state. Without it, nothing is known.
+ * @throws LabError when the file is there and cannot be read.
+ */
+export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
+  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT") return undefined;
+    throw unreadable(file, cause);
+  });
+  if (text === undefined) return { objects: [], environments: new Map() };
+  const resources = parseState(text, file);
+  return {
+    objects: resources.flatMap((one) => {
+      if (!one.type.startsWith("kubernetes:")) return [];
+      const parsed = objectSchema.safeParse(one.outputs).data;
+      if (parsed === undefined) return [];
+      const { metadata, apiVersion, kind } = parsed;
+      const labels = labelsSchema.safeParse(one.inputs).data?.metadata.labels;
+      return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab: labels?.["k3s-lab/lab"] };
+    }),
+    clusterIdentifier: resources
+      .filter(({ type }) => type === "pulumi:providers:kubernetes")
+      .map(({ inputs }) => z.string().safeParse(inputs?.clusterIdentifier).data)
+      .at(-1),
+    environments: new Map(
+      resources.flatMap((one) => {
+        const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;
+        return environment ? [[nameOf(one.urn), environment] as const] : [];
+      }),
+    ),
+  };
+}
+
+const nameOf = (urn: string): string => urn.split("::").at(-1) ?? urn;
+
+function parseState(text: string, file: string): readonly z.output<typeof resourceSchema>[] {
+  try {
+    return stateSchema.parse(JSON.parse(text)).checkpoint.latest?.resources ?? [];
+  } catch (cause) {
+    throw unreadable(file, cause);
+  }
+}
+
+const unreadable = (file: string, cause: unknown): LabError =>
+  new LabError(
+    `Pulumi's state ${file} cannot be read: ${(cause as Error).message.split("\n")[0]}. Pulumi keeps the state before it beside it, as ${file}.bak.`,
+    { cause },
+  );
