@@ -120,7 +120,7 @@ export async function previewStack(
  */
 export function refusalOf(failures: readonly string[], cause: unknown): LabError | undefined {
   for (const failure of failures) {
-    const [, sentence] = /^(?:error: )?refused: ([^]+)$/.exec(failure.trim()) ?? [];
+    const [, sentence] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
     if (sentence !== undefined) return new LabError(sentence, { cause, exitCode: 2 });
   }
   return undefined;
