@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before } from "node:test";
+import { stringify } from "yaml";
+import type { LabError } from "../../scripts/errors.ts";
+import { clusterUid, type FakeLab, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { parseConfig, resourceName } from "../../stacks/config.ts";
+import { foreignCluster, refuseSilence } from "../../stacks/foreign-cluster.ts";
+import { chooseContext, kubeconfigOf } from "../../stacks/kubeconfig.ts";
+import { observeImages } from "../../stacks/observe-images.ts";
+import type { OwnState } from "../../stacks/own-state.ts";
+import { identityOf, isOwn, marksOf } from "../../stacks/ownership.ts";
+import { fault, refused } from "./table.ts";
+
+// A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "k3s-lab-faults-apps-"));
+});
+after(() => rm(directory, { recursive: true }));
+
+const owner = { lab: "lab-a", stack: "apps-kind" };
+const file = "Pulumi.apps-kind.yaml";
+const values = {
+  namespaces: [{ name: "dev", isolated: false }],
+  apps: [
+    { name: "app1", namespace: "dev" },
+    { name: "app2", host: "app2.com" },
+  ],
+};
+const config = (more: object = {}) =>
+  parseConfig("apps", { cluster: { kubeconfig: "k", context: "kind" }, ...values, ...more }, file);
+
+/** What the lab says to a cluster that holds these objects beside what it has anyway. */
+async function look(
+  damage: (api: FakeLab["api"]) => void,
+  more: object = {},
+  kubeconfig: { readonly cluster?: object; readonly user?: object } = {},
+): Promise<(Error & { readonly exitCode?: number }) | undefined> {
+  const lab = healthyLab();
+  lab.api["/apis/networking.k8s.io/v1/ingressclasses"] = { items: [{ metadata: { name: "traefik" } }] };
+  damage(lab.api);
+  const api = await serveApi(lab);
+  const path = join(directory, "kubeconfig");
+  const entry = { server: api.url, ...kubeconfig.cluster };
+  await writeFile(
+    path,
+    stringify({
+      clusters: [{ name: "kind", cluster: entry }],
+      users: [{ name: "kind", user: { token: "t", ...kubeconfig.user } }],
+      contexts: [
+        { name: "kind", context: { cluster: "kind", user: "kind" } },
+        { name: "half", context: { cluster: "gone" } },
+      ],
+    }),
+  );
+  try {
+    await foreignCluster({ kubeconfig: path, context: "kind" }, config(more), owner);
+    return undefined;
+  } catch (error) {
+    return error as LabError;
+  } finally {
+    api.close();
+  }
+}
+
+/** Objects by their paths, with the labels of whoever made them. */
+const taken: readonly (readonly [string, string, Record<string, string>, RegExp])[] = [
+  [
+    "C6: a namespace of the user's own",
+    "/api/v1/namespaces/dev",
+    {},
+    /has Namespace dev already, which is not the lab's/,
+  ],
+  [
+    "C6: an app of the user's own",
+    "/apis/apps/v1/namespaces/default/deployments/app2",
+    { app: "app2" },
+    /has Deployment default\/app2 already, which is not the lab's/,
+  ],
+  [
+    "C6: an Ingress of the user's own",
+    "/apis/networking.k8s.io/v1/namespaces/default/ingresses/app2",
+    {},
+    /Ingress default\/app2 already/,
+  ],
+  [
+    "C6: a PodDisruptionBudget of the user's own",
+    "/apis/policy/v1/namespaces/default/poddisruptionbudgets/app2",
+    {},
+    /PodDisruptionBudget default\/app2 already/,
+  ],
+  [
+    "C6: labels that only look like the lab's",
+    "/api/v1/namespaces/dev",
+    { "app.kubernetes.io/part-of": "k3s-lab" },
+    /which is not the lab's/,
+  ],
+  [
+    "C13: a second apps stack of this checkout",
+    "/apis/apps/v1/namespaces/default/deployments/app2",
+    marksOf({ ...owner, stack: "apps" }),
+    /which is the stack apps's: nothing was touched/,
+  ],
+  [
+    "C13: the same stack of another checkout",
+    "/apis/apps/v1/namespaces/default/deployments/app2",
+    marksOf({ ...owner, lab: "lab-b" }),
+    /which is the stack apps-kind's of another checkout/,
+  ],
+];
+for (const [name, path, labels, sentence] of taken)
+  refused(
+    name,
+    () =>
+      look((api) => {
+        api[path] = { metadata: { name: "taken", uid: "users", labels } };
+      }),
+    sentence,
+  );
+refused(
+  "C6: an app called kubernetes in the namespace default",
+  () =>
+    look(
+      (api) => {
+        api["/api/v1/namespaces/default/services/kubernetes"] = {
+          metadata: { name: "kubernetes", uid: "1" },
+        };
+      },
+      { apps: [{ name: "kubernetes" }] },
+    ),
+  /Service default\/kubernetes already|apps\[0\]\.name: "kubernetes"/,
+);
+refused(
+  "a namespace that does not exist",
+  () => look(() => {}, { namespace: "nowhere", apps: [{ name: "app3" }] }),
+  /has no namespace "nowhere" for the apps/,
+);
+refused(
+  "an Ingress controller that is not there",
+  () => look(() => {}, { ingress: "haproxy" }),
+  /no IngressClass "haproxy"/,
+);
+for (const [name, more, sentence] of [
+  ["H16: a quota of as many pods as the apps have", { quota: { pods: 1 } }, /quota\.pods: 1 .*at least 2/],
+  ["H16: a quota of memory that a rollout does not fit in", { quota: { memory: "200Mi" } }, /at least 256Mi/],
+  ["H16: a quota of CPU that a rollout does not fit in", { quota: { cpu: "40m" } }, /at least 50m/],
+] as const)
+  refused(name, () => look(() => {}, { namespaces: [{ name: "dev", isolated: false, ...more }] }), sentence);
+refused(
+  "nginx and isolated namespaces, without the place of its pods",
+  () => look(() => {}, { ingress: "nginx", namespaces: [{ name: "dev" }] }),
+  /ingressNamespace/,
+);
+refused(
+  "a kubeconfig through a proxy that the lab does not know",
+  () => look(() => {}, {}, { cluster: { "proxy-url": "socks5://127.0.0.1:1080" } }),
+  /goes through socks5/,
+);
+refused(
+  "a kubeconfig whose file of a token is not there",
+  () => look(() => {}, {}, { user: { tokenFile: "none" } }),
+  /there is no .*none/,
+);
+refused(
+  "a kubeconfig whose plugin gives no credential",
+  () =>
+    look(
+      () => {},
+      {},
+      { user: { token: "", exec: { apiVersion: "v1", command: "k3s-lab-no-such-plugin" } } },
+    ),
+  /plugin k3s-lab-no-such-plugin gave no credential/,
+);
+
+const nothing: OwnState = { objects: [], environments: new Map() };
+
+fault("C6: a run was interrupted while it made the apps", async () => {
+  const error = await look((api) => {
+    for (const path of ["/api/v1/namespaces/dev", "/apis/apps/v1/namespaces/dev/deployments/app1"])
+      api[path] = { metadata: { name: "made", uid: "1", labels: marksOf(owner) } };
+  });
+  assert.equal(error, undefined);
+  return { happened: "what carries this stack's marks is its own: the next run goes on", lost: "nothing" };
+});
+
+fault("C6: a namespace of the stack's was deleted, and the user made one of that name", async () => {
+  const before = {
+    ...nothing,
+    objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
+  };
+  const own = isOwn({ uid: "new", labels: {} }, owner, before);
+  return { happened: "the state knows another UID: refused", lost: own ? "the user's namespace" : "nothing" };
+});
+
+fault("C7: another default namespace", async () => {
+  const app = { name: "app1", namespace: "dev" };
+  const names = ["default", "dev"].map((namespace) => {
+    const [one] = config({ namespace, apps: [app] }).apps;
+    return one && resourceName(one);
+  });
+  return {
+    happened: `the app is ${names.join(" and ")} to Pulumi`,
+    lost: names[0] === names[1] ? "nothing" : "the app",
+  };
+});
+
+fault("H4: the same stack name, another cluster", async () => {
+  const another = "6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
+  const seen = identityOf(another, { ...nothing, clusterIdentifier: clusterUid }, false);
+  assert.equal(seen, another);
+  // An older version noted the stack's name: it stays only while what it noted is there.
+  assert.equal(identityOf(clusterUid, { ...nothing, clusterIdentifier: "apps" }, true), "apps");
+  assert.equal(identityOf(another, { ...nothing, clusterIdentifier: "apps" }, false), another);
+  return { happened: "known by the UID of kube-system: everything is deployed anew", lost: "nothing" };
+});
+
+fault("H5: the user's cluster is stopped, and the apps are taken down", async () => {
+  const lab = healthyLab();
+  const api = await serveApi(lab);
+  const path = join(directory, "stopped");
+  const [clusters, contexts] = [
+    [{ name: "kind", cluster: { server: api.url } }],
+    [{ name: "kind", context: { cluster: "kind" } }],
+  ];
+  await writeFile(path, stringify({ clusters, contexts }));
+  api.close();
+  await assert.rejects(
+    refuseSilence("apps-kind", { kubeconfig: path, context: "kind" }),
+    /the apps of the stack "apps-kind" stay/,
+  );
+  return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
+});
+
+fault("H6: the app's image was removed from a node", async () => {
+  const node = {
+    name: "server",
+    role: "server",
+    address: "ssh://server.cluster",
+    installation: "1",
+  } as const;
+  const environments = new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]);
+  const look = (has: boolean | undefined) =>
+    observeImages("web", "web:1", [node], { ...nothing, environments }, async () => has, "now");
+  assert.equal((await look(true))[0]?.loaded, "then");
+  assert.equal((await look(undefined))[0]?.loaded, "then", "a node that does not say has not lost it");
+  assert.equal((await look(false))[0]?.loaded, "now");
+  return { happened: "preview shows an update, which loads it again", lost: "nothing" };
+});
+
+fault("a kubeconfig's other contexts change, and one of them is broken", async () => {
+  const text = (more: object[], current: string) =>
+    stringify({
+      clusters: [{ name: "a", cluster: { server: "https://a:6443", extensions: more } }],
+      users: [{ name: "a", user: { token: "secret-a" } }, ...more],
+      contexts: [{ name: "a", context: { cluster: "a", user: "a" } }, ...more],
+      "current-context": current,
+    });
+  const take = (content: string) => kubeconfigOf(chooseContext(content, "/k", "a"));
+  const before = take(text([], "a"));
+  assert.equal(
+    take(text([{ name: "b", user: { token: "secret-b" }, context: { cluster: "gone" } }], "b")),
+    before,
+  );
+  return { happened: "only the chosen context's credentials are taken; no change", lost: "nothing" };
+});

@@ -1,0 +1,31 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test } from "node:test";
+import { startLoad } from "./load.ts";
+
+test("every request without an answer is counted, with its reason; idle connections that close cost none", async (t) => {
+  let asked = 0;
+  const server = createServer((request, response) => {
+    asked += 1;
+    if (asked % 50 === 0) request.socket.destroy();
+    else if (asked % 50 === 1) response.writeHead(502).end();
+    else response.end("{}");
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const run = { addresses: [address], hosts: ["a", "b"], rate: 100_000 };
+  const once = await startLoad(run).stop(200);
+  assert.deepEqual([once.total, once.lost, once.repeated], [200, 8, 0]);
+  assert.ok(
+    Object.keys(once.reasons).some((reason) => /(a|b) through 127.*: (status 502|ECONNRESET)/.test(reason)),
+  );
+  const kept = await startLoad({ ...run, keepAlive: true }).stop(200);
+  assert.ok(kept.repeated > 0 && kept.lost < 8, JSON.stringify(kept));
+  const gone = await startLoad({ addresses: ["127.0.0.1:1"] }).stop(10);
+  assert.deepEqual(gone.reasons, { "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED": 10 });
+});

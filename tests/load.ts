@@ -1,0 +1,127 @@
+import { Agent, request } from "node:http";
+
+/** What a load asks for, and how. */
+export interface LoadOptions {
+  /** Where an Ingress controller or a server listens, such as `192.168.42.110` or `127.0.0.1:8888`; asked in turn. */
+  readonly addresses: readonly string[];
+  /** Host headers, asked in turn. Default: the address. */
+  readonly hosts?: readonly string[];
+  /** Default: `/`. */
+  readonly path?: string;
+  /** Whether connections are used again. Default: false, one for each request. */
+  readonly keepAlive?: boolean;
+  /** Requests under way at once. Default: 8. */
+  readonly concurrency?: number;
+  /** Requests a second, at most. Default: 300. */
+  readonly rate?: number;
+  /** Milliseconds for one answer, after which the request counts as lost. Default: 5000. */
+  readonly timeout?: number;
+}
+
+/** What came of a load. */
+export interface LoadResult {
+  readonly total: number;
+  readonly lost: number;
+  /**
+   * Requests that were sent again because the server had closed the idle connection that they were sent on. Browsers and
+   * HTTP libraries do so by themselves (RFC 9110, 9.2.2): nothing was answered, and a GET may be repeated.
+   */
+  readonly repeated: number;
+  /** How many were lost for which reason. */
+  readonly reasons: Readonly<Record<string, number>>;
+  /** The longest that an answer took, in milliseconds. */
+  readonly slowest: number;
+  readonly seconds: number;
+}
+
+/** A load that runs. */
+export interface Load {
+  /** Requests sent so far. */
+  readonly sent: () => number;
+  /**
+   * Ends it.
+   * @param atLeast goes on until so many requests were sent. Default: 0.
+   */
+  stop(atLeast?: number): Promise<LoadResult>;
+}
+
+type Answer =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: string; readonly again: boolean };
+
+/** Starts to ask, and goes on until it is stopped. Every request that has no answer with status 200 is counted as lost. */
+export function startLoad(options: LoadOptions): Load {
+  const { addresses, hosts = [], path = "/", keepAlive = false } = options;
+  const { concurrency = 8, rate = 300, timeout = 5000 } = options;
+  const agent = keepAlive ? new Agent({ keepAlive, maxSockets: concurrency }) : undefined;
+  const reasons: Record<string, number> = {};
+  const began = performance.now();
+  let [total, lost, repeated, slowest] = [0, 0, 0, 0];
+  let last = Number.POSITIVE_INFINITY;
+
+  const send = (address: string, host: string): Promise<Answer> =>
+    new Promise((done) => {
+      const fail = (reason: string, again = false) => done({ ok: false, reason, again });
+      const asked = request(
+        `http://${address}${path}`,
+        {
+          headers: { host, accept: "application/json" },
+          agent: agent ?? false,
+          signal: AbortSignal.timeout(timeout),
+        },
+        (response) => {
+          response.once("error", (error) =>
+            fail(`cut off: ${(error as NodeJS.ErrnoException).code ?? error.name}`),
+          );
+          response.once("end", () => {
+            if (response.statusCode === 200) done({ ok: true });
+            else fail(`status ${response.statusCode}`);
+          });
+          response.resume();
+        },
+      );
+      asked.once("error", (error: NodeJS.ErrnoException) => {
+        const reason =
+          error.name === "TimeoutError" || error.name === "AbortError"
+            ? "no answer"
+            : (error.code ?? error.message);
+        fail(reason, asked.reusedSocket && ["ECONNRESET", "EPIPE"].includes(reason));
+      });
+      asked.end();
+    });
+
+  const worker = async () => {
+    while (total < last) {
+      const turn = total;
+      total += 1;
+      const due = began + (turn * 1000) / rate;
+      const early = due - performance.now();
+      if (early > 1) await new Promise((done) => setTimeout(done, early));
+      const address = addresses[turn % addresses.length] ?? "";
+      // Every host through every address, whatever their numbers have in common.
+      const host = hosts[Math.floor(turn / addresses.length) % hosts.length] ?? address;
+      const sentAt = performance.now();
+      let answer = await send(address, host);
+      if (!answer.ok && answer.again) {
+        repeated += 1;
+        answer = await send(address, host);
+      }
+      slowest = Math.max(slowest, performance.now() - sentAt);
+      if (answer.ok) continue;
+      lost += 1;
+      const reason = `${host} through ${address}: ${answer.reason}`;
+      reasons[reason] = (reasons[reason] ?? 0) + 1;
+    }
+  };
+  const workers = Promise.all(Array.from({ length: concurrency }, worker));
+  return {
+    sent: () => total,
+    stop: async (atLeast = 0) => {
+      last = Math.max(total, atLeast);
+      await workers;
+      agent?.destroy();
+      const seconds = Math.round((performance.now() - began) / 100) / 10;
+      return { total, lost, repeated, reasons, slowest: Math.round(slowest), seconds };
+    },
+  };
+}
