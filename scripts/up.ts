@@ -15,6 +15,7 @@ import { dockerEndpoint } from "./host/docker-answer.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
 import { kvmProblem } from "./host/kvm.ts";
 import { ensureBaseImage, ensureMachineImage } from "./host/machine-image.ts";
+import { refuseOverlappingNetwork } from "./host/networks.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { addBlackholeRoutes } from "./host/routes.ts";
 import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
@@ -66,7 +67,11 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
   for (const one of foreign) await refuseForeign(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
-    if (!(await isMade(stack))) await checkRequirements(config.provider === "hosts" ? undefined : config);
+    if (!(await isMade(stack))) {
+      const isHere = config.provider !== "hosts";
+      await checkRequirements(isHere ? config : undefined);
+      if (isHere) await refuseOverlappingNetwork(config.network);
+    }
   for (const [, file] of k3d)
     if (!(await hasContainers(file))) {
       await checkRequirements();

@@ -19,7 +19,8 @@ const execRoot = join(runDir, "docker");
 const stateFile = join(runDir, "docker.json");
 const usersDir = join(runDir, "docker-users");
 const dataRoot = join(cacheDir, "docker");
-const ownHost = `unix://${join(runDir, "docker.sock")}`;
+/** Where the lab's own daemon answers, as in `DOCKER_HOST`. */
+export const ownHost = `unix://${join(runDir, "docker.sock")}`;
 const logFile = join(cacheDir, "log", "dockerd.log");
 
 /** What was there before the daemon that the lab started, and stays. */

@@ -1,12 +1,56 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { readFile, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { LabError } from "../errors.ts";
+import { writeWhole } from "../files.ts";
 import { labDir } from "../paths.ts";
+import { overlap } from "./cidr.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { requireRoot } from "./privilege.ts";
 
 /** Above every metric that a real route has: such a route is only taken when there is no other. */
 const metric = "4242";
+
+/** Who made the route, by a number that no program has: what bears it is the lab's (ip-route(8), `protocol`). */
+const protocol = "242";
+
+/** A route of this computer's, as far as it is needed here. */
+export interface Route {
+  /** In CIDR notation, or a bare address. */
+  readonly dst: string;
+  readonly dev?: string;
+  readonly gateway?: string;
+  /** Default: unicast. */
+  readonly type?: string;
+  readonly protocol?: string;
+  readonly metric?: number;
+}
+
+/** Whether the lab made a route. */
+export const isOurRoute = (route: Route): boolean =>
+  route.type === "blackhole" && String(route.metric) === metric && route.protocol === protocol;
+
+/**
+ * The routes of this computer to anything in particular; one by default leads anywhere.
+ * @throws LabError where they cannot be read.
+ */
+export async function routesHere(run: Run = runHere): Promise<Route[]> {
+  const { stdout, stderr, exitCode, ended } = await run(
+    ["ip", "-json", "-4", "route", "show", "table", "all"],
+    { timeout: 15_000 },
+  );
+  if (ended === "missing")
+    throw new LabError(
+      "The command `ip` is missing: install iproute2 (sudo apt-get install iproute2) and try again.",
+    );
+  if (exitCode !== 0) throw new LabError(`The routes cannot be read: ${lastLines(stderr)}`);
+  const routes = JSON.parse(stdout.trim() || "[]") as Route[];
+  return routes.filter(
+    ({ dst, type = "unicast" }) =>
+      dst !== "default" &&
+      dst !== "0.0.0.0/0" &&
+      !["local", "broadcast", "multicast", "anycast"].includes(type),
+  );
+}
 
 /** K3s's own networks of pods and Services: https://docs.k3s.io/cli/server#networking */
 const clusterNetworks: readonly string[] = ["10.42.0.0/16", "10.43.0.0/16"];
@@ -23,7 +67,8 @@ const defaultFile = join(labDir, "routes.json");
 
 /**
  * Keeps traffic to the lab on this computer: while a lab network is down, what is sent to its addresses is dropped
- * rather than handed to the default gateway. Routes that exist already are left alone.
+ * rather than handed to the default gateway. Routes that exist already are left alone, and K3s's networks get none where a
+ * route of somebody else's leads to a part of them: it would be cut off, or end in ours when it goes.
  *
  * @param network the machines' network, such as 192.168.42.0/24; K3s's own networks are added to it.
  * @returns the networks whose route was added now.
@@ -33,9 +78,11 @@ export async function addBlackholeRoutes(
   network: string,
   { run = runHere, root, file = defaultFile }: RouteOptions = {},
 ): Promise<string[]> {
-  const networks = [network, ...clusterNetworks];
-  const present = new Set(await blackholes(run));
-  const missing = networks.filter((network) => !present.has(network));
+  const routes = await routesHere(run);
+  const present = new Set(routes.filter(isOurRoute).map(({ dst }) => dst));
+  const others = routes.filter((route) => !isOurRoute(route));
+  const open = clusterNetworks.filter((network) => !others.some(({ dst }) => overlap(network, dst)));
+  const missing = [network, ...open].filter((network) => !present.has(network));
   const [first] = missing;
   if (first === undefined) return [];
   const prefix = await requireRoot("Adding a route", command("add", first), run, root);
@@ -102,24 +149,23 @@ const command = (action: "add" | "del", network: string): string[] => [
   network,
   "metric",
   metric,
+  "proto",
+  protocol,
 ];
 
-async function blackholes(run: Run): Promise<string[]> {
-  const { exitCode, stdout, stderr } = await run(["ip", "-4", "route", "show", "type", "blackhole"]);
-  if (exitCode === undefined)
-    throw new LabError(
-      "The command `ip` is missing: install iproute2 (sudo apt-get install iproute2) and try again.",
-    );
-  if (exitCode !== 0) throw new LabError(`The routes cannot be read: ${lastLines(stderr)}`);
-  return [...stdout.matchAll(/^blackhole (\S+).* metric 4242\b/gm)].map(([, network = ""]) => network);
-}
+const blackholes = async (run: Run): Promise<string[]> =>
+  (await routesHere(run)).filter(isOurRoute).map(({ dst }) => dst);
 
+/** Half written, or something else, it says nothing: what is ours bears our mark all the same. */
 async function remembered(file: string): Promise<string[]> {
   const text = await readFile(file, "utf8").catch(() => "[]");
-  return JSON.parse(text) as string[];
+  try {
+    const found = JSON.parse(text) as unknown;
+    return Array.isArray(found) ? found.map(String) : [];
+  } catch {
+    return [];
+  }
 }
 
-async function remember(networks: readonly string[], file: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  await writeFile(file, JSON.stringify(networks), { mode: 0o600 });
-}
+const remember = (networks: readonly string[], file: string): Promise<void> =>
+  writeWhole(file, JSON.stringify(networks));

@@ -8,7 +8,7 @@ import { setTimeout as startTimer } from "node:timers";
 import { setTimeout } from "node:timers/promises";
 import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
-import { LabError } from "../errors.ts";
+import { isDiskFull, LabError } from "../errors.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "./file-lock.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
@@ -250,6 +250,10 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof LabError) throw error;
+      if (isDiskFull(error))
+        throw new LabError(`${url} cannot be stored in ${dirname(partial)}: ${reasonOf(error)}.`, {
+          cause: error,
+        });
       // As long as something arrives, an unsteady line is only slow.
       fruitless = (await sizeOf(partial)) > before ? 0 : fruitless + 1;
       if (fruitless > retries || isUnreachable(error))
@@ -365,7 +369,7 @@ export async function unpackFiles(
   try {
     await Promise.all([pipeline(createReadStream(archive), createGunzip(), unpacker), write]);
   } catch (error) {
-    if (error instanceof LabError) throw error;
+    if (error instanceof LabError || isDiskFull(error)) throw error;
     throw new IntegrityError(`${archive} cannot be unpacked: ${(error as Error).message}.`, { cause: error });
   }
   if (missing.size) throw new IntegrityError(`${archive} holds no ${[...missing].join(", ")}.`);

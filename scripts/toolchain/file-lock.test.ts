@@ -1,9 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { once } from "node:events";
+import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { LabError } from "../errors.ts";
 import { withFileLock } from "./file-lock.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "lab-lock-"));
@@ -65,4 +69,70 @@ test("waiting ends when the signal aborts", async () => {
     abort.abort(new Error("stop"));
     await assert.rejects(waiting, /stop/);
   });
+});
+
+const gone = { pid: 2 ** 22 + 1, started: "1", token: "gone" };
+const long = new Date(Date.now() - 3_600_000);
+const stale: Readonly<Record<string, string>> = {
+  "half written": '{"pid": 12',
+  empty: "",
+  "not a lock at all": "[]",
+  "of a process of before the last boot, whose id lives": JSON.stringify({
+    ...gone,
+    pid: process.pid,
+    host: hostname(),
+    boot: "another",
+  }),
+  "of another computer that has been silent for an hour": JSON.stringify({
+    ...gone,
+    host: "another",
+    boot: "b",
+  }),
+  "of a container that has been silent for an hour": JSON.stringify({
+    ...gone,
+    host: hostname(),
+    ids: "pid:[1]",
+  }),
+};
+for (const [name, text] of Object.entries(stale))
+  test(`a lock that is ${name} holds nobody up`, async () => {
+    const file = join(folder, "left");
+    await writeFile(file, text);
+    await utimes(file, long, long);
+    assert.equal(await withFileLock(file, async () => "in"), "in");
+  });
+
+test("the lock of another computer that has just said that it lives is waited for, and it is named", async () => {
+  const file = join(folder, "foreign");
+  await writeFile(file, JSON.stringify({ ...gone, host: "another", boot: "b" }));
+  const lines: string[] = [];
+  const abort = new AbortController();
+  const waiting = withFileLock(file, async () => "in", {
+    signal: abort.signal,
+    progress: (line) => lines.push(line),
+  });
+  await pWaitFor(() => lines.length > 0, { interval: 10, timeout: 5000 });
+  abort.abort(new Error("enough"));
+  await assert.rejects(waiting, /enough/);
+  assert.match(lines[0] ?? "", /process 4194305 on another, .*foreign/);
+  assert.match(await readFile(file, "utf8"), /another/);
+});
+
+test("a holder that was killed, half a second in, is noticed", async () => {
+  const file = join(folder, "killed");
+  const script = `import { withFileLock } from ${JSON.stringify(join(import.meta.dirname, "file-lock.ts"))};
+    await withFileLock(${JSON.stringify(file)}, async () => { console.log("held"); await new Promise((end) => setTimeout(end, 60_000)); });`;
+  const child = execa(process.execPath, ["--input-type=module", "--eval", script], { reject: false });
+  await once(child.stdout, "data");
+  child.kill("SIGKILL");
+  assert.equal(await withFileLock(file, async () => "in"), "in");
+  await child;
+});
+
+test("a folder that cannot be written is a sentence, not a stack trace", async () => {
+  await writeFile(join(folder, "file"), "");
+  await assert.rejects(
+    withFileLock(join(folder, "file", "lock"), async () => "in"),
+    (error) => error instanceof LabError && /cannot be locked/.test(error.message),
+  );
 });

@@ -1,35 +1,55 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, readlink, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
+import { LabError } from "../errors.ts";
 import type { Progress } from "../progress.ts";
 
+/** Who holds a lock. A process is its computer, that computer's start, its id and its own start. */
 interface Holder {
   readonly pid: number;
-  /** The computer that it runs on: a home may be shared by several. Without one, this computer. */
-  readonly host?: string;
-  /** Tells a process from a later one with the same id; empty where the system does not say. */
+  /** In clock ticks since boot; empty where the system does not say. */
   readonly started: string;
   readonly token: string;
+  readonly host?: string;
+  /** Changes with every boot. */
+  readonly boot?: string;
+  /** Which process ids it sees: a container has its own. */
+  readonly ids?: string;
+}
+
+/** How often the holder says that it lives. */
+const beatEvery = 10_000;
+/** A lock of another computer whose holder has not said so for this long is a dead one's: a home may be shared. */
+const silentFor = 12 * beatEvery;
+
+let self: Promise<Omit<Holder, "token">> | undefined;
+
+async function whoIAm(): Promise<Omit<Holder, "token">> {
+  const [started, boot, ids] = await Promise.all([
+    startOf(process.pid),
+    readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => ""),
+    readlink("/proc/self/ns/pid").catch(() => ""),
+  ]);
+  return { pid: process.pid, started, host: hostname(), boot: boot.trim(), ids };
 }
 
 /**
- * Runs work while holding a lock that at most one caller on this computer has, in this process or another.
- * A holder that died without releasing it is noticed. Waits as long as the holder works.
+ * Runs work while holding a lock that at most one caller has, in this process or another, on this computer or one that
+ * shares the folder. A holder that died without releasing it is noticed, and so is a lock that was written by half. Waits
+ * as long as the holder works.
+ *
+ * @throws LabError where the lock's folder cannot be written.
  */
 export async function withFileLock<T>(
   file: string,
   work: () => Promise<T>,
   options: { readonly progress?: Progress; readonly signal?: AbortSignal } = {},
 ): Promise<T> {
-  const holder: Holder = {
-    pid: process.pid,
-    host: hostname(),
-    started: await startOf(process.pid),
-    token: randomUUID(),
-  };
-  await mkdir(dirname(file), { recursive: true });
+  self ??= whoIAm();
+  const holder: Holder = { ...(await self), token: randomUUID() };
+  await mkdir(dirname(file), { recursive: true }).catch(cannotLock(file));
   if (!(await take(file, holder))) {
     let told = false;
     await pWaitFor(
@@ -39,40 +59,50 @@ export async function withFileLock<T>(
         const other = await readHolder(file);
         if (other && !told) {
           told = true;
-          const { pid, host } = other;
-          if (isElsewhere(other))
+          const where = other.host && other.host !== holder.host ? ` on ${other.host}` : "";
+          if (other.pid !== process.pid || where)
             options.progress?.(
-              `waiting for process ${pid} on ${host}, which is at the same thing. If nothing runs there any more, remove ${file}`,
+              `waiting for process ${other.pid}${where}, which is at the same thing (${file})`,
             );
-          else if (pid !== process.pid)
-            options.progress?.(`waiting for process ${pid}, which is at the same thing`);
         }
         return false;
       },
       { interval: 100 },
     );
   }
+  const beat = setInterval(() => {
+    const now = new Date();
+    utimes(file, now, now).catch(() => {});
+  }, beatEvery);
+  beat.unref();
   try {
     return await work();
   } finally {
-    await rm(file, { force: true });
+    clearInterval(beat);
+    // One that was taken for dead may find another's lock in its place.
+    if ((await readHolder(file))?.token === holder.token) await rm(file, { force: true });
   }
 }
+
+const cannotLock = (file: string) => (cause: NodeJS.ErrnoException) => {
+  throw new LabError(`${file} cannot be locked: ${cause.message}. Give yourself the right to write there.`, {
+    cause,
+  });
+};
 
 async function take(file: string, holder: Holder): Promise<boolean> {
   if (await create(file, holder)) return true;
   const other = await readHolder(file);
-  if (other === undefined || (await isAlive(other))) return false;
+  if (other === undefined || (await isAlive(file, other, holder))) return false;
   // Only one may clear away a dead holder's lock, or the second to try would clear away the first one's new lock.
   const clearing = `${file}.clearing`;
   if (!(await create(clearing, holder))) {
-    const age = Date.now() - (await stat(clearing).then((found) => found.mtimeMs, Date.now));
-    if (age > 10_000) await rm(clearing, { force: true });
+    if ((await ageOf(clearing)) > 10_000) await rm(clearing, { force: true });
     return false;
   }
   try {
     const still = await readHolder(file);
-    if (still?.token === other.token && still.pid === other.pid) await rm(file, { force: true });
+    if (still?.token === other.token) await rm(file, { force: true });
     return await create(file, holder);
   } finally {
     await rm(clearing, { force: true });
@@ -82,55 +112,74 @@ async function take(file: string, holder: Holder): Promise<boolean> {
 /** Makes a file that appears together with its content, or not at all where there is one. */
 async function create(file: string, holder: Holder): Promise<boolean> {
   const own = `${file}.${holder.token}`;
-  await writeFile(own, JSON.stringify(holder), { mode: 0o600 });
+  await writeFile(own, JSON.stringify(holder), { mode: 0o600 }).catch(cannotLock(file));
   try {
     await link(own, file);
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST") return false;
+    if (code !== "EPERM" && code !== "ENOTSUP" && code !== "ENOSYS" && code !== "EMLINK")
+      return cannotLock(file)(error as Error);
+    // A file system without hard links.
+    return await writeFile(file, JSON.stringify(holder), { mode: 0o600, flag: "wx" }).then(
+      () => true,
+      (again: NodeJS.ErrnoException) => (again.code === "EEXIST" ? false : cannotLock(file)(again)),
+    );
   } finally {
     await rm(own, { force: true });
   }
 }
 
-/** The holder that a lock names; one that cannot be understood was not made by `create`, and nobody holds it. */
+/** Undefined where there is no lock. One that cannot be read is nobody's: `pid` 0. */
 async function readHolder(file: string): Promise<Holder | undefined> {
-  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  });
-  if (text === undefined) return undefined;
+  let text: string;
   try {
-    const found = JSON.parse(text) as Partial<Holder> | null;
-    if (
-      typeof found?.pid === "number" &&
-      typeof found.started === "string" &&
-      typeof found.token === "string"
-    )
-      return { ...found, pid: found.pid, started: found.started, token: found.token };
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    return cannotLock(file)(error as Error);
+  }
+  try {
+    const holder = JSON.parse(text) as Partial<Holder> | null;
+    if (typeof holder?.pid === "number" && typeof holder.token === "string")
+      return { started: "", ...holder, pid: holder.pid, token: holder.token };
   } catch {
-    // Half-written, or somebody else's.
+    // Half written: the computer went down, or its disk was full.
   }
   return { pid: 0, started: "", token: "" };
 }
 
-const isElsewhere = ({ host }: Holder): boolean => host !== undefined && host !== hostname();
-
-async function isAlive(holder: Holder): Promise<boolean> {
-  const { pid, started } = holder;
-  if (pid <= 0) return false;
-  if (isElsewhere(holder)) return true;
+async function isAlive(file: string, other: Holder, me: Holder): Promise<boolean> {
+  // Whoever writes one without hard links is done within moments.
+  if (other.pid === 0) return (await ageOf(file)) < 5000;
+  if (other.host !== undefined && other.host !== me.host) return (await ageOf(file)) < silentFor;
+  if (other.boot !== undefined && other.boot !== me.boot) return false;
+  if (other.ids !== undefined && other.ids !== me.ids) return (await ageOf(file)) < silentFor;
   try {
-    process.kill(pid, 0);
+    process.kill(other.pid, 0);
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
   }
-  return started === (await startOf(pid));
+  return other.started === (await startOf(other.pid));
+}
+
+/** Milliseconds since a file was written, by the clock of its file system: another computer's may go wrong. */
+async function ageOf(file: string): Promise<number> {
+  const probe = `${file}.${randomUUID()}`;
+  try {
+    await writeFile(probe, "").catch(cannotLock(file));
+    const now = (await stat(probe)).mtimeMs;
+    return now - ((await stat(file).catch(() => undefined))?.mtimeMs ?? now);
+  } finally {
+    await rm(probe, { force: true });
+  }
 }
 
 /** When a process started, in clock ticks since boot: the 22nd field of its stat, counted after its name. */
 async function startOf(pid: number): Promise<string> {
   const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-  return text.slice(text.lastIndexOf(")") + 2).split(" ")[19] ?? "";
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  // A zombie has ended.
+  return fields[0] === "Z" ? "" : (fields[19] ?? "");
 }

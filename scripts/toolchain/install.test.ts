@@ -158,7 +158,7 @@ describe("the release way", () => {
       install({ ...tool, ways: { ...tool.ways, bundled } }),
       (error) =>
         error instanceof LabError &&
-        error.exitCode === 4 &&
+        error.exitCode === 1 &&
         error.message.includes(hashOf(content)) &&
         error.message.includes(`${site}/v1/tool`),
     );

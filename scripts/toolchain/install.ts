@@ -3,7 +3,7 @@ import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../errors.ts";
+import { isDiskFull, LabError } from "../errors.ts";
 import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import {
@@ -339,8 +339,15 @@ export class Installer {
         return installedTool(tool, way, made);
       } catch (error) {
         signal.throwIfAborted();
-        if (!(error instanceof LabError)) throw error;
-        if (error instanceof IntegrityError) throw error;
+        if (!(error instanceof LabError)) {
+          if (isDiskFull(error))
+            throw new LabError(`${tool.name} cannot be stored: ${(error as Error).message}.`, {
+              cause: error,
+            });
+          throw error;
+        }
+        // On a full disk no other way goes further.
+        if (error instanceof IntegrityError || isDiskFull(error)) throw error;
         tried.push(`- ${way}: ${error.message}`);
         progress(`the ${way} way failed: ${error.message.split("\n")[0]}`);
       }

@@ -7,11 +7,7 @@ import { LabError } from "../errors.ts";
 import type { Way } from "./tools.ts";
 
 /** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */
-export class IntegrityError extends LabError {
-  constructor(message: string, options: ErrorOptions = {}) {
-    super(message, { ...options, exitCode: 4 });
-  }
-}
+export class IntegrityError extends LabError {}
 
 /** What identifies a tool in the cache. */
 export interface CacheKey {
@@ -99,6 +95,8 @@ export class ToolCache {
       if (error instanceof SyntaxError) return { state: "bad", reason: "its manifest is damaged" };
       throw error;
     }
+    if (typeof manifest?.files !== "object" || manifest.files === null)
+      return { state: "bad", reason: "its manifest is damaged" };
     if (manifest.recipe !== key.recipe)
       return { state: "bad", reason: "it was made by another recipe than today's" };
 

@@ -59,7 +59,7 @@ command
   )
   .addHelpText(
     "after",
-    "\nExit code: 0 when all are ready, 1 when one cannot be had, 4 when a hash is wrong.",
+    "\nExit code: 0 when all are ready, 1 when one cannot be had or its hash is wrong, 4 when the disk is full.",
   )
   .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
     await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
@@ -70,7 +70,7 @@ command
   .description("read every installed file and compare its hash; what is damaged is thrown away")
   .argument("[names...]", "tools. Default: all")
   .option("--json", "print JSON")
-  .addHelpText("after", "\nExit code: 0 when all are as installed, 4 when one was damaged.")
+  .addHelpText("after", "\nExit code: 0 when all are as installed, 1 when one was damaged.")
   .action(async (names: string[], { json }: { json?: boolean }) => {
     const results = await labInstaller.verify(names.length ? names : toolNames, true);
     const lines = results.map(({ tool, way, version, found }) => ({
@@ -87,7 +87,7 @@ command
           `${ok ? "ok     " : "damaged"} ${name} ${version} (${way})${reason ? `: ${reason}; it was thrown away, \`lab tools install ${name}\` makes it anew` : ""}\n`,
         );
     if (!json && lines.length === 0) process.stdout.write("No tool is installed yet: lab tools install\n");
-    process.exitCode = lines.every(({ ok }) => ok) ? 0 : 4;
+    process.exitCode = lines.every(({ ok }) => ok) ? 0 : 1;
   });
 
 command

@@ -17,6 +17,16 @@ export async function hashFile(path: string): Promise<string> {
   return hash.digest("hex");
 }
 
+/** What was remembered; nothing where it was half written or is something else. */
+function hashesIn(text: string): Record<string, string> {
+  try {
+    const found = JSON.parse(text) as unknown;
+    return typeof found === "object" && found !== null ? (found as Record<string, string>) : {};
+  } catch {
+    return {};
+  }
+}
+
 /** Hashes of files by path, remembered across runs as long as size, inode and times stay the same. */
 export class FileHashes {
   readonly #file: string;
@@ -29,10 +39,7 @@ export class FileHashes {
   }
 
   async of(path: string): Promise<string> {
-    this.#known ??= await readFile(this.#file, "utf8").then(
-      (text) => JSON.parse(text) as Record<string, string>,
-      () => ({}),
-    );
+    this.#known ??= await readFile(this.#file, "utf8").then(hashesIn, () => ({}));
     const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
     const key = [path, size, ino, mtimeNs, ctimeNs].join("|");
     const known = this.#known[key];
