@@ -6,9 +6,17 @@ import { LabError } from "../errors.ts";
 import { exists } from "../files.ts";
 import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
+import { withFileLock } from "../toolchain/file-lock.ts";
 import { FileHashes, hashFile } from "../toolchain/images/cache.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
-import { basePackages, layOut, type MachineContent, shortHash, suite } from "./machine-image.ts";
+import {
+  basePackages,
+  contentParts,
+  layOut,
+  type MachineContent,
+  shortHash,
+  suite,
+} from "./machine-image.ts";
 import { ensurePackages } from "./packages.ts";
 import { requireRoot } from "./privilege.ts";
 
@@ -78,18 +86,38 @@ export async function ensureBox(
     String(format),
     ...[process.arch, suite, epoch, String(diskSize)],
     ...include,
-    // A tool's folder and an archive's are named after what is in them.
-    ...[content.k3s, content.installScript, content.images, content.flannel ?? "", ...apps],
+    ...(await contentParts(content)),
+    ...(await Promise.all(apps.map(hashFile))),
     ...(await Promise.all(recipeFiles.map((file) => readFile(join(recipes, file), "utf8")))),
-    ...(await Promise.all(content.manifests.map((file) => readFile(file, "utf8")))),
   ]);
   const name = `k3s-lab/machine-${key}`;
   const path = join(folder, `${key}.box`);
   const box = { name, version: "1.0.0", path, url: `file://${path}` };
-  const found = await whole(path);
-  if (found) return { ...box, ...found };
+  // Of several at once, in whichever checkout, one builds it.
+  return await withFileLock(
+    join(cacheDir, "locks", `box-${key}.lock`),
+    async () => {
+      const found = await whole(path);
+      if (found) return { ...box, ...found };
+      await build(path, key, include, content, apps, progress, { run, folder });
+      const built = await whole(path);
+      if (!built) throw new Error(`unreachable: ${path} was written`);
+      return { ...box, ...built };
+    },
+    { progress },
+  );
+}
 
-  await ensurePackages(["mmdebstrap", "qemu-utils", "e2fsprogs", "zstd"], progress);
+async function build(
+  path: string,
+  key: string,
+  include: readonly string[],
+  content: MachineContent,
+  apps: readonly string[],
+  progress: Progress,
+  { run, folder }: { readonly run: Run; readonly folder: string },
+): Promise<void> {
+  await ensurePackages(["mmdebstrap", "debian-archive-keyring", "qemu-utils", "e2fsprogs", "zstd"], progress);
   const script = join(recipes, "box", "build.sh");
   const prefix = await requireRoot("Building the machines' box", ["scripts/lab", "box", "build"], run);
   await mkdir(folder, { recursive: true });
@@ -126,9 +154,6 @@ export async function ensureBox(
     await run([...prefix, "rm", "-rf", work]);
   }
   await prune(folder);
-  const built = await whole(path);
-  if (!built) throw new Error(`unreachable: ${path} was written`);
-  return { ...box, ...built };
 }
 
 /** A file system's UUID that follows from the box's content. */

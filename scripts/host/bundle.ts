@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -8,6 +8,7 @@ import { LabError } from "../errors.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { installedContent } from "../system-archive.ts";
+import { FileHashes } from "../toolchain/images/cache.ts";
 import { unpackedPackages } from "../toolchain/images/debian.ts";
 import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
@@ -55,14 +56,11 @@ export async function k3sBundle(architecture: string, progress: Progress): Promi
       entries[`cni/${plugin}`] = { source: join(debian, "usr/lib/cni", plugin), executable: true };
   }
   for (const manifest of content.manifests) entries[`manifests/${basename(manifest)}`] = { source: manifest };
-  // A tool's folder and an archive's are named after what is in them.
-  const parts = await Promise.all(
-    Object.entries(entries).map(async ([name, entry]) => {
-      if (!("source" in entry)) return `${name} ${entry.text}`;
-      const isOurs = entry.source.startsWith(root);
-      return `${name} ${isOurs ? await readFile(entry.source, "utf8") : entry.source}`;
-    }),
-  );
+  const hashes = new FileHashes();
+  const parts: string[] = [];
+  for (const [name, entry] of Object.entries(entries))
+    parts.push(`${name} ${"source" in entry ? await hashes.of(entry.source) : entry.text}`);
+  await hashes.save();
   const id = `k3s-${k3s.version}-${architecture}-${shortHash(parts.sort())}`;
   return { id, entries: { ...entries, bundle: { text: id } } };
 }

@@ -5,11 +5,14 @@ import { basename, dirname, join } from "node:path";
 import { execa } from "execa";
 import { linkOrCopy } from "../environment.ts";
 import { LabError } from "../errors.ts";
-import { root } from "../paths.ts";
+import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
-import { lastLines } from "./commands.ts";
+import { withFileLock } from "../toolchain/file-lock.ts";
+import { FileHashes } from "../toolchain/images/cache.ts";
+import { bootstrapMode } from "./bootstrap.ts";
+import { lastLines, plainEnglish, run } from "./commands.ts";
 import { ociRuntime } from "./oci-runtime.ts";
-import { ensurePackages } from "./packages.ts";
+import { isRunning, processId } from "./processes.ts";
 
 const recipe = join(root, "vagrant", "image");
 
@@ -41,35 +44,72 @@ export interface MachineContent {
 
 /**
  * The bare system under every machine of the `docker` provider: Debian's own packages, checked by Debian's own
- * signatures, made into an image on this computer. Does nothing where it was made before.
+ * signatures, made into an image on this computer. Does nothing where it was made before: what a machine is made of does
+ * not change by itself. `lab tools prune` takes away one that is a month old and that nothing uses, and the next is made of
+ * the packages of its day.
  *
  * @returns the image's tag.
  */
 export async function ensureBaseImage(progress: Progress): Promise<string> {
   const tag = `k3s-lab/base:${shortHash([suite, ...basePackages])}`;
+  return await once(tag, progress, async () => {
+    const { mode, folder: place } = await bootstrapMode(progress);
+    progress(`making a Debian ${suite} with ${basePackages.length} packages`);
+    const folder = await mkdtemp(join(place, "k3s-lab-base-"));
+    try {
+      const archive = join(folder, "base.tar");
+      // mmdebstrap sends SIGHUP to its whole process group when it fails: it gets one of its own.
+      await execa(
+        "mmdebstrap",
+        [
+          "--quiet",
+          `--mode=${mode}`,
+          "--variant=minbase",
+          `--include=${basePackages.join(",")}`,
+          suite,
+          archive,
+        ],
+        { stdin: "ignore", all: true, detached: true, env: { ...plainEnglish, TMPDIR: folder } },
+      );
+      await docker("The machines' Debian", ["import", "--change", "ENV container=docker", archive, tag]);
+    } catch (cause) {
+      if (cause instanceof LabError) throw cause;
+      throw new LabError(
+        `The machines' Debian could not be made: ${lastLines(String((cause as { all?: string }).all || (cause as Error).message), 3)}. Check that this computer reaches Debian's packages and try again.`,
+        { cause },
+      );
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+}
+
+/**
+ * Makes an image where it is not there. Of several at once, in whichever checkout, one makes it.
+ * @returns its tag.
+ */
+async function once(tag: string, progress: Progress, make: () => Promise<void>): Promise<string> {
   if (await imageExists(tag)) return tag;
-  await ensurePackages(["mmdebstrap"], progress);
-  progress(`making a Debian ${suite} with ${basePackages.length} packages`);
-  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-base-"));
-  try {
-    const archive = join(folder, "base.tar");
-    // mmdebstrap sends SIGHUP to its whole process group when it fails: it gets one of its own.
-    await execa(
-      "mmdebstrap",
-      ["--quiet", "--variant=minbase", `--include=${basePackages.join(",")}`, suite, archive],
-      { stdin: "ignore", all: true, detached: true, env: { TMPDIR: folder } },
-    );
-    await docker("The machines' Debian", ["import", "--change", "ENV container=docker", archive, tag]);
-  } catch (cause) {
-    if (cause instanceof LabError) throw cause;
-    throw new LabError(
-      `The machines' Debian could not be made: ${lastLine(cause)}. Check that this computer reaches Debian's packages and try again.`,
-      { cause },
-    );
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const lock = join(cacheDir, "locks", `${tag.replaceAll(/[/:]/g, "-")}.lock`);
+  await withFileLock(
+    lock,
+    async () => {
+      if (!(await imageExists(tag))) await make();
+    },
+    { progress },
+  );
   return tag;
+}
+
+/** All that decides what a machine carries, by content: a file may lie in another place, or be another in the same. */
+export async function contentParts(content: MachineContent): Promise<string[]> {
+  const hashes = new FileHashes();
+  const { k3s, installScript, images, flannel, manifests } = content;
+  const parts: string[] = [];
+  for (const file of [k3s, installScript, images, ...(flannel ? [flannel] : []), ...manifests])
+    parts.push(`${basename(file)} ${await hashes.of(file)}`);
+  await hashes.save();
+  return parts;
 }
 
 /**
@@ -84,46 +124,39 @@ export async function ensureMachineImage(
   progress: Progress,
 ): Promise<string> {
   const runtime = await ociRuntime(progress);
-  const files = [
-    content.k3s,
-    content.installScript,
-    content.images,
-    ...(content.flannel ? [content.flannel] : []),
-  ];
-  const tag = `k3s-lab/machine:${shortHash([
-    base,
-    runtime ?? "",
-    // A tool's folder and an archive's are named after what is in them.
-    ...files,
-    ...(await Promise.all(
-      ["Dockerfile", "setup.sh", "container.sh", "fill.sh", "place.sh"].map((file) =>
-        readFile(join(recipe, file), "utf8"),
-      ),
-    )),
-    ...(await Promise.all(content.manifests.map((file) => readFile(file, "utf8")))),
-  ])}`;
-  if (await imageExists(tag)) return tag;
-
-  // The context lies beside the big files, so that linking them is enough.
-  const context = await mkdtemp(join(dirname(content.images), "context-")).catch(() =>
-    mkdtemp(join(tmpdir(), "k3s-lab-")),
+  const recipes = await Promise.all(
+    ["Dockerfile", "setup.sh", "container.sh", "fill.sh", "place.sh"].map((file) =>
+      readFile(join(recipe, file), "utf8"),
+    ),
   );
-  try {
-    progress("laying out the machines' image");
-    await layOut(join(context, "files"), content, runtime);
-    for (const file of ["Dockerfile", "setup.sh", "container.sh"])
-      await cp(join(recipe, file), join(context, file));
-    progress("building the machines' image");
-    const built = `${tag}-unfilled`;
-    const build = ["build", "--quiet", "--network", "none", "--build-arg", `base=${base}`];
-    await docker(machinesImage, [...build, "--tag", built, context]);
-    progress("unpacking K3s's images into it");
-    await fill(built, tag, content.images);
-    await docker(machinesImage, ["image", "rm", built]);
-  } finally {
-    await rm(context, { recursive: true, force: true });
-  }
-  return tag;
+  const tag = `k3s-lab/machine:${shortHash([
+    (await imageId(base)) ?? base,
+    // It is named after what is in it.
+    basename(dirname(runtime ?? "")),
+    ...(await contentParts(content)),
+    ...recipes,
+  ])}`;
+  return await once(tag, progress, async () => {
+    // The context lies beside the big files, so that linking them is enough.
+    const context = await mkdtemp(join(dirname(content.images), "context-")).catch(() =>
+      mkdtemp(join(tmpdir(), "k3s-lab-")),
+    );
+    const built = `${tag}-unfilled-${process.pid}`;
+    try {
+      progress("laying out the machines' image");
+      await layOut(join(context, "files"), content, runtime);
+      for (const file of ["Dockerfile", "setup.sh", "container.sh"])
+        await cp(join(recipe, file), join(context, file));
+      progress("building the machines' image");
+      const build = ["build", "--quiet", "--network", "none", "--build-arg", `base=${base}`];
+      await docker(machinesImage, [...build, "--tag", built, context]);
+      progress("unpacking K3s's images into it");
+      await fill(built, tag, content.images);
+    } finally {
+      await execa("docker", ["image", "rm", built], { reject: false });
+      await rm(context, { recursive: true, force: true });
+    }
+  });
 }
 
 /**
@@ -164,19 +197,21 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
   ];
   for (const unit of ["k3s", "k3s-agent"]) {
     const place = join(folder, "etc", "systemd", "system", `${unit}.service.d`);
-    await mkdir(place, { recursive: true });
     await writeFile(join(place, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
   }
 }
 
 /** Unpacks the images with containerd in a container of the new machine and keeps the result as the image. */
 async function fill(from: string, tag: string, archive: string): Promise<void> {
+  await removeDeadFills();
   const name = `k3s-lab-fill-${process.pid}`;
+  const started = (await processId(process.pid))?.startTime ?? "";
   try {
     await docker(
       machinesImage,
       [
-        ["run", "--name", name, "--privileged", "--network", "none", "--tmpfs", "/run", "--volume", "/fill"],
+        ["run", "--name", name, "--label", `${fillLabel}=${process.pid}-${started}`],
+        ["--privileged", "--network", "none", "--tmpfs", "/run", "--volume", "/fill"],
         ["--volume", `${archive}:/images/${basename(archive)}:ro`],
         ["--volume", `${join(recipe, "fill.sh")}:/fill.sh:ro`],
         [from, "sh", "/fill.sh"],
@@ -185,6 +220,27 @@ async function fill(from: string, tag: string, archive: string): Promise<void> {
     await docker(machinesImage, ["commit", "--change", 'CMD ["/lib/systemd/systemd"]', name, tag]);
   } finally {
     await execa("docker", ["rm", "--force", "--volumes", name], { reject: false });
+  }
+}
+
+/** Tells a container in which an image is made from a machine, and by which process. */
+const fillLabel = "k3s-lab.fill";
+
+/** Removes the containers in which a `lab` that was killed was making an image. */
+async function removeDeadFills(): Promise<void> {
+  const format = `{{.ID}} {{.Label "${fillLabel}"}}`;
+  const { stdout } = await execa(
+    "docker",
+    ["ps", "--all", "--filter", `label=${fillLabel}`, "--format", format],
+    {
+      reject: false,
+      timeout: 60_000,
+    },
+  );
+  for (const line of (stdout ?? "").split("\n").filter(Boolean)) {
+    const [container = "", pid = "", startTime = ""] = line.split(/[ -]/);
+    if (!(await isRunning({ pid: Number(pid), startTime })))
+      await execa("docker", ["rm", "--force", "--volumes", container], { reject: false });
   }
 }
 
@@ -198,6 +254,7 @@ export async function docker(what: string, args: readonly string[]): Promise<voi
     all: true,
     reject: false,
     stdin: "ignore",
+    env: plainEnglish,
   });
   if (failed)
     throw new LabError(
@@ -205,18 +262,18 @@ export async function docker(what: string, args: readonly string[]): Promise<voi
     );
 }
 
-export async function imageExists(tag: string): Promise<boolean> {
-  const { failed } = await execa("docker", ["image", "inspect", "--format", "{{.Id}}", tag], {
-    reject: false,
+/** Whether Docker has an image. @throws LabError where it cannot be asked: that is not to be taken for "no". */
+export const imageExists = async (tag: string): Promise<boolean> => (await imageId(tag)) !== undefined;
+
+/** The id of an image, which says its content; undefined where Docker has none of that name. */
+export async function imageId(tag: string): Promise<string | undefined> {
+  const { exitCode, stdout, stderr } = await run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], {
+    timeout: 60_000,
   });
-  return !failed;
+  if (exitCode === 0) return stdout.trim();
+  if (/no such (image|object)/i.test(stderr)) return undefined;
+  throw new LabError(`Docker cannot be asked for the image ${tag}: ${lastLines(stderr, 2)}`);
 }
 
 export const shortHash = (parts: readonly string[]): string =>
   createHash("sha256").update(parts.join("\0")).digest("hex").slice(0, 16);
-
-const lastLine = (error: unknown): string =>
-  String((error as Error).message)
-    .trim()
-    .split("\n")
-    .at(-1) ?? "";
