@@ -1,390 +1,18 @@
-import { readFile } from "node:fs/promises";
-import { BlockList, isIPv4 } from "node:net";
-import { join } from "node:path";
 import { closest } from "fastest-levenshtein";
-import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { tools } from "../scripts/toolchain/tools.ts";
-import { parseQuantity, quotaShortages } from "./quota.ts";
-import { checked } from "./schema.ts";
+import { type AppsConfig, appsSchema } from "./config/apps.ts";
+import { type ClusterConfig, clusterSchema } from "./config/cluster.ts";
+import { readPlainYaml } from "./plain-yaml.ts";
+import { checked, isRecord, knownKeys } from "./schema.ts";
 
-/** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node, a Service or a namespace. */
-const dnsLabel = z
-  .string()
-  .regex(
-    /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/,
-    "a name of a-z, 0-9 and '-', 1 to 63 characters, no '-' at its ends",
-  );
-
-const ipv4 = z.string().refine(isIPv4, "an IPv4 address such as 192.168.42.110");
-
-const network = z.string().refine((value) => {
-  const [base = "", bits = "", ...rest] = value.split("/");
-  return rest.length === 0 && isIPv4(base) && /^(8|9|1\d|2\d|30)$/.test(bits);
-}, "an IPv4 network such as 192.168.42.0/24, its prefix from 8 to 30");
-
-/** A DNS subdomain (RFC 1123). @param what names it in messages. */
-const subdomain = (what: string) =>
-  z
-    .string()
-    .max(253, `${what}: at most 253 characters`)
-    .regex(
-      /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$/,
-      `${what}: lower-case labels of a-z, 0-9 and '-' separated by dots`,
-    );
-
-/** Flags that the lab sets from the rest of the stack file; given twice they would contradict it. */
-const ownFlags = ["--node-ip", "--flannel-iface", "--node-name", "--token", "--token-file", "--server"];
-const k3sArgument = z
-  .string()
-  .regex(
-    /^--[a-z][-a-z0-9]*(=[^\s'"\\]*)?$/,
-    "one K3s flag such as --disable=traefik, without spaces or quotes",
-  )
-  .refine(
-    (flag) => !ownFlags.includes(flag.split("=")[0] ?? ""),
-    `a flag that the lab does not set itself (it sets ${ownFlags.join(", ")})`,
-  );
-
-const hostName = z
-  .string()
-  .regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,251}[a-zA-Z0-9])?$/, "a host name or an IPv4 address");
-const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
-const userName = z.string().regex(/^[a-z_][-a-z0-9_.]{0,31}$/, "the name of a user such as pi");
-
-/** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
-const ssh = z.strictObject({
-  /** Somebody who may run `sudo` without a password. */
-  user: userName.optional(),
-  /** Default: 22. */
-  port: port.optional(),
-  /** File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` takes by itself. */
-  key: z
-    .string()
-    .regex(/^[^"\n]+$/, "the file of a private key")
-    .optional(),
-  /** A host to go through, as `ssh -J` takes it. Default: none. */
-  jump: z
-    .string()
-    .regex(
-      /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
-      "one host to go through, such as me@bastion.example:22",
-    )
-    .optional(),
-});
-
-const hostSsh = ssh.extend({
-  /** Where ssh reaches it. Default: the machine's `ip`. */
-  address: hostName.optional(),
-  /** Its public host key, such as `ssh-ed25519 AAAA…`. Default: the one that it shows at first, which is noted. */
-  hostKey: z
-    .string()
-    .regex(
-      /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
-      "a public host key such as the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
-    )
-    .optional(),
-});
-
-const machine = z.strictObject({
-  /** Name of the machine and of its Kubernetes node. */
-  name: dnsLabel,
-  role: z.enum(["server", "agent"]),
-  /** Its address on the lab's interface, which is also K3s's `--node-ip`. */
-  ip: ipv4,
-  /** The interface that must carry the address. Default: `eth1` where there is one, else the one that does. */
-  interface: z
-    .string()
-    .regex(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "an interface such as eth1, enp0s8 or ens4")
-    .optional(),
-  /** Default: 2. */
-  cpus: z.int().min(1).max(64).optional(),
-  /** MiB. Default: 2048. */
-  memory: z.int().min(512, "at least 512 (MiB): K3s does not run in less").max(1_048_576).optional(),
-  ssh: hostSsh.optional(),
-});
-
-/** How a host is reached by ssh. */
-export type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
-
-/** One machine of the `cluster` stack. */
-export type Machine = Pick<z.output<typeof machine>, "name" | "role" | "ip" | "interface"> & {
-  /** Of a machine that is made here; a host has what it has. */
-  readonly cpus?: number;
-  /** MiB. */
-  readonly memory?: number;
-  /** Of a host that is there already. */
-  readonly ssh?: HostSsh;
-};
-
-const box = z
-  .strictObject({
-    /** Its name in Vagrant. */
-    name: z.string().regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12"),
-    version: z.string().regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12"),
-    /** Where it lies. Default: Vagrant's public catalog knows, and its checksum too. */
-    url: z
-      .string()
-      .regex(
-        /^(https?|file):\/\/\S+$/,
-        "a URL such as https://example.org/machine.box or file:///srv/machine.box",
-      )
-      .optional(),
-    /** Of the file behind `url`, which needs one. */
-    sha256: z
-      .string()
-      .regex(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
-      .optional(),
-  })
-  .refine(({ url, sha256 }) => (url === undefined) === (sha256 === undefined), {
-    error: "url and sha256 together, or neither",
-  });
-
-const clusterSchema = z
-  .strictObject({
-    /** `hosts`: machines that are there already, reached by ssh. Default: auto, the best that works on this computer. */
-    provider: z.enum(["auto", "docker", "libvirt", "virtualbox", "hosts"]).default("auto"),
-    /** The machines' network; hosts may be in any. Default: 192.168.42.0/24. */
-    network: network.default("192.168.42.0/24"),
-    /** What is the same for every host. Default: nothing. */
-    ssh: ssh.optional(),
-    machines: z.array(machine).min(1, "at least one machine"),
-    /** The Vagrant box of libvirt's machines. Default: one that is built here, else a public one. */
-    box: box.optional(),
-    k3s: z
-      .strictObject({
-        /** A K3s release. Default: the one in the tool table. */
-        version: z
-          .string()
-          .regex(/^v\d+\.\d+\.\d+\+k3s\d+$/, "a K3s release such as v1.25.4+k3s1")
-          .optional(),
-        serverArgs: z.array(k3sArgument).default(["--write-kubeconfig-mode=644"]),
-        agentArgs: z.array(k3sArgument).default([]),
-      })
-      .prefault({}),
-  })
-  .superRefine((config, context) => {
-    const add = (index: number, key: string, message: string) =>
-      context.addIssue({ code: "custom", path: ["machines", index, key], message });
-    config.machines.forEach((one, index) => {
-      const before = config.machines.slice(0, index);
-      if (before.some(({ name }) => name === one.name))
-        add(index, "name", "a name that no other machine has");
-      const twin = before.find(({ ip }) => ip === one.ip);
-      if (twin) add(index, "ip", `an address that no other machine has (${twin.name} has it)`);
-      if (config.provider === "hosts") {
-        for (const key of ["cpus", "memory"] as const)
-          if (one[key] !== undefined) add(index, key, "no value, for a host has what it has");
-        if ((one.ssh?.user ?? config.ssh?.user) === undefined)
-          context.addIssue({
-            code: "custom",
-            path: ["machines", index, "ssh", "user"],
-            message: "a user who may run sudo without a password, here or under k3s-lab:ssh for all",
-          });
-        return;
-      }
-      if (one.ssh) add(index, "ssh", "no value unless k3s-lab:provider is hosts");
-      const comparable = isIPv4(one.ip) && network.safeParse(config.network).success;
-      if (comparable && !usableAddress(config.network, one.ip))
-        add(index, "ip", `an address of a host inside ${config.network} (its first one belongs to the host)`);
-    });
-    if (config.ssh && config.provider !== "hosts")
-      context.addIssue({
-        code: "custom",
-        path: ["ssh"],
-        message: "no value unless k3s-lab:provider is hosts",
-      });
-    const servers = config.machines.filter(({ role }) => role === "server").length;
-    if (servers % 2 !== 1 && config.machines.length > 0)
-      context.addIssue({
-        code: "custom",
-        path: ["machines"],
-        message: `an odd number of machines with role server (found ${servers}): etcd needs more than half of them to go on`,
-      });
-  })
-  .transform(({ ssh: common, ...config }) => ({
-    ...config,
-    machines: config.machines.map(({ ssh, cpus, memory, ...one }): Machine => {
-      if (config.provider !== "hosts") return { ...one, cpus: cpus ?? 2, memory: memory ?? 2048 };
-      const { user = "", ...access } = { ...common, ...ssh };
-      return { ...one, ssh: { ...access, user } };
-    }),
-  }));
-
-/** What `Pulumi.cluster.yaml` says, defaults filled in. */
-export type ClusterConfig = z.output<typeof clusterSchema>;
-
-const app = z.strictObject({
-  /** Name of the app, of its Deployment, Service and Ingress. */
-  name: dnsLabel,
-  /** Default: the stack's `namespace`. */
-  namespace: dnsLabel.optional(),
-  /** Default: none, the app then answers every request that no other host matches. */
-  host: subdomain("a host name such as app1.com").optional(),
-  /** Default: 1. */
-  replicas: z.int().min(0).max(100).default(1),
-  /** What the page shows as its version. Default: 1.0.0. */
-  version: z
-    .string()
-    .regex(/^[\w][\w.+-]{0,62}$/, "a version such as 1.0.0")
-    .default("1.0.0"),
-});
-
-/** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
-const quantity = (pattern: RegExp, expected: string) =>
-  z.preprocess(
-    (value) => (typeof value === "number" ? String(value) : value),
-    z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
-  );
-
-/** The namespaces that every cluster has. */
-const reservedNamespaces = ["default", "kube-system", "kube-public", "kube-node-lease"];
-
-const namespace = z.strictObject({
-  name: dnsLabel.refine(
-    (name) => !reservedNamespaces.includes(name),
-    `a name that the cluster does not use itself (it has ${reservedNamespaces.join(", ")})`,
-  ),
-  /** What its pods may take together. Default: as much as they like. */
-  quota: z
-    .strictObject({
-      pods: z.int().min(1).max(100_000).optional(),
-      cpu: quantity(
-        /^(\d+m|\d+(\.\d{1,3})?)$/,
-        'CPUs as Kubernetes counts them, such as "500m" or "2"',
-      ).optional(),
-      memory: quantity(
-        /^\d+([KMGT]i?|k)?$/,
-        'memory as Kubernetes counts it, such as "512Mi" or "2Gi"',
-      ).optional(),
-    })
-    .optional(),
-  /** Whether its pods take requests from itself and the Ingress controller alone. Default: true. */
-  isolated: z.boolean().default(true),
-});
-
-/** A namespace that an `apps` stack makes. */
-export type AppNamespace = z.output<typeof namespace>;
-
-/** The value of `k3s-lab:ingress` that brings the lab's own Ingress controller. */
-export const managedIngress = "managed";
-
-/** Where the lab's own Ingress controller runs, and the IngressClass that it serves. */
-export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
-
-const appsSchema = z
-  .strictObject({
-    cluster: z.union(
-      [
-        z.strictObject({ stack: dnsLabel }),
-        z.strictObject({ kubeconfig: z.string().min(1), context: z.string().min(1) }),
-      ],
-      { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
-    ),
-    /** Where an app goes that names no namespace; it must exist, or be one of `namespaces`. Default: default. */
-    namespace: dnsLabel.default("default"),
-    /** Namespaces that the stack makes, and takes away again. Default: none. */
-    namespaces: z.array(namespace).default([]),
-    /** An IngressClass that the cluster has, or `managed`: the lab brings its own Traefik. Default: traefik. */
-    ingress: subdomain("managed, or the name of an IngressClass such as traefik").default("traefik"),
-    /** Where the pods of that Ingress controller run. Default: kube-system, where K3s has its Traefik. */
-    ingressNamespace: dnsLabel.optional(),
-    /** An image of the web app that the cluster can pull. Default: the lab's own, loaded into its nodes. */
-    image: z
-      .string()
-      .regex(/^[a-z0-9][\w.:/@-]{0,254}$/i, "the reference of an image such as registry.example/web:1.0")
-      .optional(),
-    apps: z.array(app).min(1, "at least one app"),
-  })
-  .superRefine((config, context) => {
-    const { namespaces } = config;
-    const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
-    namespaces.forEach(({ name }, index) => {
-      if (namespaces.slice(0, index).some((other) => other.name === name))
-        add(["namespaces", index, "name"], "a name that no other namespace has");
-      if (config.ingress === managedIngress && name === managedTraefik.namespace)
-        add(["namespaces", index, "name"], "a name that the lab's own Ingress controller does not have");
-    });
-    if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
-      add(["ingressNamespace"], `no value, for the lab's own Traefik is in ${managedTraefik.namespace}`);
-
-    const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
-    const apps = inNamespaces(config);
-    namespaces.forEach(({ name, quota }, index) => {
-      const replicas = apps.filter(({ namespace }) => namespace === name).map((one) => one.replicas);
-      for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
-        add(["namespaces", index, "quota", part], expected);
-    });
-    // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
-    if (
-      ![managedIngress, managedTraefik.ingressClass].includes(config.ingress) &&
-      config.ingressNamespace === undefined &&
-      namespaces.some(({ isolated }) => isolated)
-    )
-      add(
-        ["ingressNamespace"],
-        `the namespace of the pods of the Ingress controller "${config.ingress}", such as ingress-nginx: isolated namespaces admit these alone`,
-      );
-    apps.forEach((one, index) => {
-      const before = apps.slice(0, index);
-      if (!known.includes(one.namespace))
-        add(
-          ["apps", index, "namespace"],
-          `one of: ${known.join(", ")} (did you mean "${closest(one.namespace, known)}"? k3s-lab:namespaces makes more)`,
-        );
-      const double = before.find(({ name, namespace }) => name === one.name && namespace === one.namespace);
-      if (double) add(["apps", index, "name"], `a name that no other app in ${one.namespace} has`);
-      const clash = before.find((other) => other !== double && resourceName(other) === resourceName(one));
-      if (clash)
-        add(
-          ["apps", index, "name"],
-          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(one)}`,
-        );
-      const twin = before.find(({ host }) => host === one.host);
-      if (twin) {
-        const text = one.host
-          ? "a host that no other app has"
-          : "a host, for only one app can answer all other hosts";
-        add(["apps", index, "host"], `${text} (${appPath(config, twin)} has it)`);
-      }
-    });
-  })
-  .transform((config) => ({
-    ...config,
-    apps: inNamespaces(config),
-    ingressNamespace:
-      config.ingress === managedIngress
-        ? managedTraefik.namespace
-        : (config.ingressNamespace ?? "kube-system"),
-  }));
-
-function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
-  readonly namespace: string;
-  readonly apps: readonly T[];
-}): (T & { readonly namespace: string })[] {
-  return config.apps.map((one) => ({ ...one, namespace: one.namespace ?? config.namespace }));
-}
-
-/** One web app: where it is, host, replicas, version. */
-export type App = AppsConfig["apps"][number];
-
-/** What an app is known by: its name and its namespace. */
-type AppId = Pick<App, "name" | "namespace">;
-
-/** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
-export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
-  namespace === config.namespace ? name : `${namespace}/${name}`;
-
-/** The name of an app's resource in Pulumi: by where it is, so that another default namespace renames nothing. */
-export const resourceName = ({ name, namespace }: AppId): string => `${namespace}-${name}`;
-
-/** What `Pulumi.apps.yaml` says, defaults filled in. */
-export type AppsConfig = z.output<typeof appsSchema>;
+export * from "./config/apps.ts";
+export * from "./config/cluster.ts";
 
 const k3dSchema = z.strictObject({
   /** A k3d config file, relative to the checkout: what k3d makes is said there and nowhere else. */
-  config: z.string().regex(/\.ya?ml$/, "a k3d config file such as stacks/k3d.yaml"),
+  config: z.string().regex(/^[^/].*\.ya?ml$/, "a k3d config file of the checkout such as stacks/k3d.yaml"),
 });
 
 /** What `Pulumi.k3d.yaml` says. */
@@ -410,16 +38,25 @@ type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : Progr
  * @throws LabError when the name begins with no program's name.
  */
 export function programOf(stack: string): ProgramName {
-  const name = stack.split("-")[0] ?? "";
-  if (Object.hasOwn(schemas, name)) return name as ProgramName;
-  throw new LabError(
-    `There is no program for the stack "${stack}". A stack's name is, or begins with and a dash, one of: ${Object.keys(schemas).join(", ")}.`,
-    { exitCode: 2 },
-  );
+  const [name = ""] = stack.split("-");
+  if (!Object.hasOwn(schemas, name))
+    throw new LabError(
+      `There is no program for the stack "${stack}". A stack's name is, or begins with and a dash, one of: ${Object.keys(schemas).join(", ")}.`,
+      { exitCode: 2 },
+    );
+  // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
+  if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
+    throw new LabError(
+      `The stack "${stack}" cannot be called so: expected a-z, 0-9 and '-', at most 40 characters, no '-' at its end.`,
+      { exitCode: 2 },
+    );
+  return name as ProgramName;
 }
 
 /** The file that holds a stack's configuration, relative to the checkout. */
 export const stackFile = (stack: string): string => `Pulumi.${stack}.yaml`;
+
+const prefix = "k3s-lab:";
 
 /**
  * Checks the `k3s-lab:` values of a stack and fills in the defaults.
@@ -431,7 +68,7 @@ export function parseConfig<Program extends ProgramName>(
   values: object,
   file: string,
 ): Configs[Program] {
-  return checked<z.ZodType>(schemas[program], values, file, "k3s-lab:") as Configs[Program];
+  return checked<z.ZodType>(schemas[program], values, file, prefix) as Configs[Program];
 }
 
 /**
@@ -444,41 +81,70 @@ export async function readStackFile<Stack extends string>(
 ): Promise<Configs[ProgramOf<Stack>]> {
   const program = programOf(stack) as ProgramOf<Stack>;
   const file = stackFile(stack);
-  let document: unknown;
-  try {
-    document = parse(await readFile(join(directory, file), "utf8"));
-  } catch (cause) {
-    const reason = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "it does not exist" : String(cause);
-    throw new LabError(
-      `${file} cannot be read: ${reason}. Copy ${stackFile(program)} of the project and edit it.`,
-      {
-        cause,
-        exitCode: 2,
-      },
+  const hint = `Copy ${stackFile(program)} of the project and edit it.`;
+  const document = await readPlainYaml(file, directory, hint);
+  return parseConfig(program, ownValues(program, document, file), file);
+}
+
+/** What Pulumi itself may write beside `config`. */
+const besides = ["encryptionsalt", "secretsprovider", "encryptedkey"];
+
+/** The values of the project's own keys; every other key is refused, for nobody would read it. */
+function ownValues(program: ProgramName, document: unknown, file: string): Record<string, unknown> {
+  const faults: string[] = [];
+  const known = knownKeys(schemas[program], []);
+  const whole = isRecord(document) ? document : {};
+  if (!isRecord(document) || !("config" in document))
+    faults.push(`it has no values under config; expected config: with keys such as ${prefix}${known[0]}`);
+  for (const key of Object.keys(whole).filter((key) => key !== "config" && !besides.includes(key))) {
+    const own = bare(key);
+    faults.push(
+      key === "environment"
+        ? "environment: only Pulumi would read it; expected every value under config"
+        : known.includes(own)
+          ? `${key}: it stands beside config; expected it under config, as ${prefix}${own}`
+          : `${key}: unknown key; did you mean "config"? Known: config`,
     );
   }
-  const config = (document as { config?: Record<string, unknown> } | null)?.config ?? {};
-  const prefix = "k3s-lab:";
-  const own = Object.entries(config).filter(([key]) => key.startsWith(prefix));
-  return parseConfig(
-    program,
-    Object.fromEntries(own.map(([key, value]) => [key.slice(prefix.length), value])),
-    file,
-  );
+  const config = whole.config ?? {};
+  if (!isRecord(config))
+    faults.push(
+      `config: ${JSON.stringify(config)} is not accepted; expected keys such as ${prefix}${known[0]}`,
+    );
+  const values: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(isRecord(config) ? config : {})) {
+    const name = key.slice(prefix.length);
+    if (key.startsWith("pulumi:")) continue;
+    if (key.startsWith(prefix) && holdsSecret(value))
+      faults.push(
+        `${key}: a value that only Pulumi can decrypt is not accepted; expected it in clear, for none is a secret`,
+      );
+    else if (key.startsWith(prefix) && !known.includes(name) && programsWith(name).length)
+      faults.push(
+        `${key}: it belongs to stacks of ${programsWith(name).join(" and ")}, and "${program}" is what this one runs. Known: ${known.join(", ")}`,
+      );
+    else if (key.startsWith(prefix)) values[name] = value;
+    else
+      faults.push(
+        `${key}: nobody would read it; did you mean "${prefix}${closest(bare(key), known)}"? Keys of this project begin with ${prefix}`,
+      );
+  }
+  if (faults.length)
+    throw new LabError(faults.map((fault) => `${file}: ${fault}.`).join("\n"), { exitCode: 2 });
+  return values;
 }
 
-/** Whether a host may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */
-function usableAddress(cidr: string, ip: string): boolean {
-  const [base = "", bits = "0"] = cidr.split("/");
-  if (!isIPv4(base) || !isIPv4(ip)) return false;
-  const list = new BlockList();
-  list.addSubnet(base, Number(bits));
-  const size = 2 ** (32 - Number(bits));
-  const offset = toNumber(ip) % size;
-  return list.check(ip) && offset > 1 && offset < size - 1;
-}
+/** A key without what stands before its last colon, or where a prefix was misspelt, before `machines` and the like. */
+const bare = (key: string): string => key.replace(/^.*:/, "").replace(/^k3s[-_.]?lab[-_.]?/, "");
 
-const toNumber = (ip: string): number => ip.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+const programsWith = (key: string): ProgramName[] =>
+  (Object.keys(schemas) as ProgramName[]).filter((program) => knownKeys(schemas[program], []).includes(key));
+
+const holdsSecret = (value: unknown): boolean =>
+  isRecord(value)
+    ? (Object.keys(value).length === 1 && typeof value.secure === "string") ||
+      Object.values(value).some(holdsSecret)
+    : Array.isArray(value) && value.some(holdsSecret);
 
 /** The K3s release of a cluster: the one its stack file names, else the one `lab up` installed on this computer. */
 export const k3sVersion = ({ k3s }: ClusterConfig): string =>

@@ -1,11 +1,16 @@
 import * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../scripts/errors.ts";
-import { programOf } from "./config.ts";
+import { root } from "../scripts/paths.ts";
+import { programOf, readStackFile } from "./config.ts";
+import { refuseOtherValues } from "./stack-config.ts";
 
 /** Runs the program of the stack: `cluster` and `cluster-ha` run `cluster.ts`; what it returns are the outputs. */
 export default async (): Promise<Record<string, unknown>> => {
-  const { default: program } = await import(`./${programOf(pulumi.getStack())}.ts`);
+  const stack = pulumi.getStack();
   try {
+    // Plain `pulumi up` refuses what `lab up` refuses.
+    refuseOtherValues(programOf(stack), await readStackFile(stack, root));
+    const { default: program } = await import(`./${programOf(stack)}.ts`);
     return await program();
   } catch (error) {
     // Pulumi prints such an error as it is, without the stack trace of a bug.

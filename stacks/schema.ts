@@ -1,6 +1,7 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
+import { withoutSecrets } from "./k3s-flags.ts";
 
 /**
  * Checks values that a person wrote and fills in the defaults.
@@ -35,9 +36,20 @@ function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, p
     (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
     values,
   );
-  const given = value === undefined ? "is missing" : `${JSON.stringify(value)} is not accepted`;
+  const given = value === undefined ? "is missing" : `${shown(value)} is not accepted`;
   return `${key}: ${given}; expected ${expected(issue)}.`;
 }
+
+/** A value as a person may see it: on one line, without secrets. */
+function shown(value: unknown): string {
+  const text = withoutSecrets(JSON.stringify(value));
+  return text.length > longestShown ? `${text.slice(0, longestShown)}…` : text;
+}
+
+const longestShown = 200;
+
+export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 
 function expected(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
@@ -62,7 +74,8 @@ function keyPath(path: readonly PropertyKey[]): string {
     .join("");
 }
 
-function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+/** The keys that a schema knows at a path. */
+export function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   let at: unknown = schema;
   for (const part of path) {
     at = unwrap(at);

@@ -1,0 +1,539 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { parse } from "yaml";
+import { root } from "../../scripts/paths.ts";
+import { readStackFile } from "../../stacks/config.ts";
+import { type Checkout, copyCheckout } from "../e2e/checkout.ts";
+import { refused } from "./table.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-config-"));
+after(() => rm(folder, { recursive: true }));
+let stacks = 0;
+
+/** Reads a file of these bytes as the file of a stack of the program. */
+async function read(program: string, content: string | Uint8Array): Promise<unknown> {
+  const stack = `${program}-${++stacks}`;
+  await writeFile(join(folder, `Pulumi.${stack}.yaml`), content);
+  return readStackFile(stack, folder);
+}
+
+const refusal = (program: string, content: string | Uint8Array) => async () => {
+  try {
+    await read(program, content);
+  } catch (error) {
+    return error as Error & { exitCode?: number };
+  }
+  return undefined;
+};
+
+const server = "{name: server, role: server, ip: 192.168.42.110}";
+const agent = "{name: agent, role: agent, ip: 192.168.42.111}";
+/** A stack of two machines, with more lines under config. */
+const cluster = (...lines: readonly string[]) =>
+  ["config:", `  k3s-lab:machines: [${server}, ${agent}]`, ...lines.map((line) => `  ${line}`), ""].join(
+    "\n",
+  );
+const machines = (...list: readonly string[]) => `config:\n  k3s-lab:machines: [${list.join(", ")}]\n`;
+const serverFlag = (...flags: readonly string[]) =>
+  cluster(`k3s-lab:k3s: {serverArgs: ${JSON.stringify(flags)}}`);
+const agentFlag = (...flags: readonly string[]) =>
+  cluster(`k3s-lab:k3s: {agentArgs: ${JSON.stringify(flags)}}`);
+const network = (cidr: string) =>
+  `config:\n  k3s-lab:network: ${cidr}\n  k3s-lab:machines: [{name: a, role: server, ip: ${cidr.replace(/\d+\/\d+$/, "10")}}]\n`;
+const hosts = (...list: readonly string[]) =>
+  `config:\n  k3s-lab:provider: hosts\n  k3s-lab:ssh: {user: pi}\n  k3s-lab:machines: [${list.join(", ")}]\n`;
+const apps = (one: string, ...lines: readonly string[]) =>
+  [
+    "config:",
+    "  k3s-lab:cluster: {stack: cluster}",
+    ...lines.map((line) => `  ${line}`),
+    `  k3s-lab:apps: [${one}]`,
+    "",
+  ].join("\n");
+const app = (values: string) => apps(`{name: a, ${values}}`);
+
+type Bad = readonly [title: string, program: string, content: string | Uint8Array, sentence: RegExp];
+
+const flags: readonly Bad[] = [
+  ...(
+    [
+      ["--data-dir=/data", /no --data-dir: .*\/var\/lib\/rancher\/k3s/],
+      ["-d=/data", /"-d=\/data" .*no --data-dir/],
+      ["--https-listen-port=7443", /--https-listen-port with 6443/],
+      ["--bind-address=10.0.0.1", /--bind-address with 0\.0\.0\.0/],
+      ["--write-kubeconfig=/tmp/x", /no --write-kubeconfig: .*k3s\.yaml/],
+      ["-o=/tmp/x", /no --write-kubeconfig/],
+      ["--disable-agent", /no --disable-agent/],
+      ["--disable-apiserver", /no --disable-apiserver/],
+      ["--config=/tmp/x", /no --config: .*config\.yaml\.d/],
+      ["-c=/tmp/x", /no --config/],
+      ["--cluster-reset", /no --cluster-reset/],
+      ["--cluster-init", /no --cluster-init/],
+      ["--flannel-backend=none", /--flannel-backend with vxlan, host-gw or wireguard-native/],
+      ["--flannel-backend=ipsec", /one of: vxlan, host-gw, wireguard-native/],
+      ["-s=https://x:6443", /no --server/],
+      ["--node-ip=1.2.3.4", /no --node-ip: the lab sets it/],
+      ["--tls-sans=foo", /did you mean --tls-san\?/],
+      ["--disable=treafik", /did you mean "traefik"/],
+      ["--node-label=", /--node-label with a value/],
+      ["--node-label=node-role.kubernetes.io/worker=true", /a kubelet may not set/],
+      ["--node-taint=a=b", /NoSchedule, PreferNoSchedule or NoExecute/],
+      ["--cluster-cidr=foo", /--cluster-cidr with one IPv4 network/],
+      ["--cluster-cidr=10.42.0.5/16", /without a host's part/],
+      ["--cluster-cidr=192.168.0.0/16", /network: is missing|network apart from 192\.168\.0\.0\/16/],
+      ["--cluster-cidr=10.43.0.0/16", /apart from that of Services/],
+      ["--cluster-dns=10.99.0.10", /inside that of Services/],
+      ["--service-node-port-range=30000-70000", /a range of ports/],
+      ["--kubelet-arg=max-pods", /an option and its value/],
+      ["--kubelet-arg=hostname-override=x", /another option than hostname-override/],
+      ["--disable-helm-controller", /--disable=traefik beside/],
+      ["--cluster-domain=lab.local", /--cluster-domain with cluster\.local/],
+      ["--snapshotter=native", /--snapshotter with overlayfs/],
+      ["--write-kubeconfig-mode=999", /a file's mode such as 644/],
+      ["--kubelet-arg=a=$(id)", /without spaces, quotes/],
+      ["--disable-apiserver-lb", /belongs into agentArgs/],
+      ["--node-external-ip=foo", /an IPv4 address/],
+      ["-disable=traefik", /it written out: --disable=VALUE/],
+    ] as const
+  ).map(([flag, sentence]): Bad => [`the flag ${flag}`, "cluster", serverFlag(flag), sentence]),
+  [
+    "a flag and its value in two items",
+    "cluster",
+    serverFlag("--disable", "traefik"),
+    /serverArgs\[0\]: "--disable" .*in one item/,
+  ],
+  ["a value without its flag", "cluster", serverFlag("traefik"), /"traefik" .*one flag of K3s such as/],
+  [
+    "one flag with two values",
+    "cluster",
+    serverFlag("--egress-selector-mode=pod", "--egress-selector-mode=agent"),
+    /serverArgs\[1\].*once/,
+  ],
+  [
+    "a server's flag for agents",
+    "cluster",
+    agentFlag("--tls-san=foo"),
+    /agentArgs\[0\].*belongs into serverArgs/,
+  ],
+  [
+    "a flag that this K3s does not have yet",
+    "cluster",
+    cluster('k3s-lab:k3s: {version: v1.25.4+k3s1, serverArgs: ["--embedded-registry"]}'),
+    /does not have it yet/,
+  ],
+];
+
+const secretFlags = [
+  "--token",
+  "-t",
+  "--agent-token",
+  "--datastore-endpoint",
+  "--etcd-s3-secret-key",
+  "--etcd-s3-access-key",
+  "--vpn-auth",
+];
+for (const flag of secretFlags)
+  for (const [how, items] of [
+    ["", [`${flag}=hunter2`]],
+    [" in two items", [flag, "hunter2"]],
+  ] as const)
+    test(`the secret of ${flag}${how} is refused and not shown`, async () => {
+      const error = await refusal("cluster", serverFlag(...items))();
+      assert.equal(error?.exitCode, 2);
+      assert.match(error.message, /k3s-lab:k3s\.serverArgs\[0\]: .*expected no --/);
+      assert.doesNotMatch(error.message, /hunter2/);
+    });
+
+const networks: readonly Bad[] = [
+  [
+    "the network of pods",
+    "cluster",
+    network("10.42.0.0/24"),
+    /network: "10\.42\.0\.0\/24" .*apart from 10\.42\.0\.0\/16, the network of K3s's pods/,
+  ],
+  ["the network of Services", "cluster", network("10.43.7.0/24"), /network of K3s's Services/],
+  [
+    "the network of pods by a flag",
+    "cluster",
+    `${network("10.9.0.0/24")}  k3s-lab:k3s: {serverArgs: [--cluster-cidr=10.9.0.0/16]}\n`,
+    /apart from 10\.9\.0\.0\/16/,
+  ],
+  ["a network with a host's part", "cluster", network("192.168.42.5/24"), /such as 192\.168\.42\.0\/24/],
+  [
+    "the network that libvirt's machines are managed by",
+    "cluster",
+    network("192.168.119.0/24"),
+    /the lab manages virtual machines/,
+  ],
+  ["a network around the one of VirtualBox", "cluster", network("10.0.0.0/16"), /VirtualBox/],
+  ["loopback", "cluster", network("127.0.0.0/24"), /private network/],
+  ["a link-local network", "cluster", network("169.254.1.0/24"), /private network/],
+  ["multicast", "cluster", network("224.0.0.0/24"), /private network/],
+  ["somebody else's network", "cluster", network("8.8.8.0/24"), /private network/],
+  [
+    "a network without its prefix",
+    "cluster",
+    network("192.168.42.0/24").replace("/24", ""),
+    /its prefix from 8 to 30/,
+  ],
+  [
+    "the network's own address",
+    "cluster",
+    machines("{name: a, role: server, ip: 192.168.42.0}"),
+    /host inside 192\.168\.42\.0\/24/,
+  ],
+  [
+    "a host that is this computer",
+    "cluster",
+    hosts("{name: a, role: server, ip: 127.0.0.1}"),
+    /127\.0\.0\.1 is this computer itself/,
+  ],
+  ["a host at a multicast address", "cluster", hosts("{name: a, role: server, ip: 239.1.1.1}"), /multicast/],
+  [
+    "a host in the network of pods",
+    "cluster",
+    hosts("{name: a, role: server, ip: 10.42.0.9}"),
+    /outside 10\.42\.0\.0\/16/,
+  ],
+  [
+    "one address for two hosts",
+    "cluster",
+    hosts("{name: a, role: server, ip: 10.0.0.5}", "{name: b, role: agent, ip: 10.0.0.5}"),
+    /a has it/,
+  ],
+  [
+    "one host as two machines",
+    "cluster",
+    hosts(
+      "{name: a, role: server, ip: 10.0.0.5}",
+      "{name: b, role: agent, ip: 10.0.0.6, ssh: {address: 10.0.0.5, port: 22}}",
+    ),
+    /machines\[1\]\.ssh: .*another way than that of a/,
+  ],
+  [
+    "an ssh address that is none",
+    "cluster",
+    hosts("{name: a, role: server, ip: 10.0.0.5, ssh: {address: 10.0.0.999}}"),
+    /a host name or an IPv4 address/,
+  ],
+  [
+    "a machine called localhost",
+    "cluster",
+    machines("{name: localhost, role: server, ip: 192.168.42.110}"),
+    /"localhost"/,
+  ],
+  [
+    "a name in upper case",
+    "cluster",
+    machines("{name: Server, role: server, ip: 192.168.42.110}"),
+    /"Server"/,
+  ],
+];
+
+const appFaults: readonly Bad[] = [
+  [
+    "an app whose name no Service can have",
+    "apps",
+    apps("{name: 2048-game}"),
+    /apps\[0\]\.name: "2048-game" .*begins with a letter/,
+  ],
+  ["an app's name of 64 characters", "apps", apps(`{name: ${"a".repeat(64)}}`), /1 to 63 characters/],
+  [
+    "an app in the API's place",
+    "apps",
+    apps("{name: kubernetes}"),
+    /default\/kubernetes is the Service of the API/,
+  ],
+  ["a host that is an address", "apps", app("host: 192.168.42.110"), /an Ingress takes no IP address/],
+  [
+    "a host that is an IPv6 address",
+    "apps",
+    app('host: "fe80::1"'),
+    /an Ingress takes no IP address|without a port/,
+  ],
+  ["a host with a port", "apps", app('host: "app1.com:8081"'), /without a port/],
+  ["a host with a scheme", "apps", app("host: http://app1.com"), /without http:\/\/ and path/],
+  ["a host in upper case", "apps", app("host: App1.com"), /in lower case/],
+  ["a host with a dot at its end", "apps", app("host: app1.com."), /without a dot at its end/],
+  ["a star in the middle of a host", "apps", app('host: "app.*.com"'), /labels of a-z/],
+  ["a star for every host", "apps", app('host: "*"'), /no host for any host/],
+  [
+    "another controller without the place of its pods",
+    "apps",
+    apps("{name: a, namespace: dev}", "k3s-lab:ingress: nginx", "k3s-lab:namespaces: [{name: dev}]"),
+    /ingressNamespace: is missing; .*"nginx", such as ingress-nginx/,
+  ],
+  [
+    "a namespace of Kubernetes's own",
+    "apps",
+    apps("{name: a}", "k3s-lab:namespace: kube-system"),
+    /kube-… is Kubernetes's own/,
+  ],
+  [
+    "a quota of just the pods",
+    "apps",
+    apps("{name: a, namespace: dev, replicas: 3}", "k3s-lab:namespaces: [{name: dev, quota: {pods: 3}}]"),
+    /quota\.pods: 3 .*at least 4: 3 pods of the apps/,
+  ],
+  [
+    "a quota of memory for the pods alone",
+    "apps",
+    apps(
+      "{name: a, namespace: dev, replicas: 2}",
+      "k3s-lab:namespaces: [{name: dev, quota: {memory: 256Mi}}]",
+    ),
+    /quota\.memory: "256Mi" .*at least 384Mi/,
+  ],
+  [
+    "apps on apps",
+    "apps",
+    apps("{name: a}").replace("{stack: cluster}", "{stack: apps-k3d}"),
+    /begins with and a dash, cluster or k3d|stack: NAME/,
+  ],
+  [
+    "an image in upper case",
+    "apps",
+    apps("{name: a}", "k3s-lab:image: Registry/Web"),
+    /reference of an image/,
+  ],
+  ["a version that no label can hold", "apps", app("version: 1.0.0-"), /a version such as 1\.0\.0/],
+];
+
+const keys: readonly Bad[] = [
+  [
+    "a misspelt prefix",
+    "cluster",
+    cluster("k3slab:provider: docker"),
+    /k3slab:provider: nobody would read it; did you mean "k3s-lab:provider"/,
+  ],
+  [
+    "a prefix with a dash",
+    "cluster",
+    cluster("k3s-lab-network: 10.9.8.0/24"),
+    /did you mean "k3s-lab:network"/,
+  ],
+  ["a key without a prefix", "cluster", cluster("provider: docker"), /did you mean "k3s-lab:provider"/],
+  [
+    "a key of another project",
+    "cluster",
+    cluster("aws:region: eu-west-1"),
+    /aws:region: nobody would read it/,
+  ],
+  [
+    "config misspelt",
+    "cluster",
+    cluster().replace("config:", "confg:"),
+    /confg: unknown key; did you mean "config"/,
+  ],
+  [
+    "a key beside config",
+    "cluster",
+    `${cluster()}k3s-lab:provider: docker\n`,
+    /k3s-lab:provider: it stands beside config/,
+  ],
+  [
+    "an environment of Pulumi's",
+    "cluster",
+    `${cluster()}environment: [dev]\n`,
+    /environment: only Pulumi would read it/,
+  ],
+  [
+    "a key of another program",
+    "cluster",
+    cluster("k3s-lab:apps: [{name: a}]"),
+    /k3s-lab:apps: it belongs to stacks of apps/,
+  ],
+  [
+    "a secret value",
+    "cluster",
+    cluster("k3s-lab:network: {secure: AAABAL0}"),
+    /k3s-lab:network: a value that only Pulumi can decrypt/,
+  ],
+  [
+    "a number in quotes",
+    "cluster",
+    machines('{name: a, role: server, ip: 192.168.42.110, cpus: "2"}'),
+    /cpus: "2" .*type number/,
+  ],
+  [
+    "a list that is a text",
+    "cluster",
+    cluster("k3s-lab:k3s: {serverArgs: --agent-token=hunter2}"),
+    /serverArgs: "--agent-token=…" .*type array/,
+  ],
+];
+
+const yaml: readonly Bad[] = [
+  [
+    "an octal number",
+    "cluster",
+    machines("{name: a, role: server, ip: 192.168.42.110, cpus: 010}"),
+    /line 2: k3s-lab:machines\[0\]\.cpus: 010 is not the same to every reader/,
+  ],
+  [
+    "an octal number of YAML 1.2",
+    "cluster",
+    machines("{name: a, role: server, ip: 192.168.42.110, cpus: 0o2}"),
+    /0o2 is not the same/,
+  ],
+  ["a number to the base of 60", "apps", app("version: 1:30"), /1:30 is not the same/],
+  ["a date", "apps", app("version: 2026-11-25"), /version: 2026-11-25 is not the same/],
+  ["no", "apps", app("version: no"), /version: no is not the same/],
+  [
+    "on as a name",
+    "cluster",
+    machines("{name: on, role: server, ip: 192.168.42.110}"),
+    /name: on is not the same/,
+  ],
+  ["nothing", "cluster", cluster("k3s-lab:network: ~"), /k3s-lab:network: it has no value/],
+  [
+    "a number with an underscore",
+    "cluster",
+    machines("{name: a, role: server, ip: 192.168.42.110, memory: 1_024}"),
+    /1_024 is not the same/,
+  ],
+  ["a number with an exponent", "apps", app("replicas: 1e1"), /1e1 is not the same/],
+  ["a number without a digit in front", "apps", app("replicas: .5"), /\.5 is not the same/],
+  ["an anchor", "cluster", machines("&one {name: a, role: server, ip: 192.168.42.110}"), /the anchor &one/],
+  [
+    "an alias",
+    "cluster",
+    `config:\n  k3s-lab:machines: [${server}]\n  k3s-lab:network: *net\n`,
+    /line 3: .*alias|Unresolved alias|\*net/,
+  ],
+  [
+    "a merge key",
+    "cluster",
+    machines("{<<: {name: a}, role: server, ip: 192.168.42.110}"),
+    /the merge key <</,
+  ],
+  [
+    "a key twice",
+    "cluster",
+    cluster("k3s-lab:provider: docker", "k3s-lab:provider: hosts"),
+    /line 4: a key that is there twice/,
+  ],
+  ["two documents", "cluster", `${cluster()}---\n${cluster()}`, /a second document/],
+  ["a tag", "cluster", cluster("k3s-lab:provider: !!binary ZG9ja2Vy"), /the tag tag:yaml\.org,2002:binary/],
+  ["a directive", "cluster", `%YAML 1.1\n---\n${cluster()}`, /line 1: the directive %YAML 1\.1/],
+  ["a tab", "cluster", cluster("k3s-lab:provider:\tdocker"), /line 3: the character tab/],
+  ["NUL", "cluster", cluster("k3s-lab:provider: do\0cker"), /the character NUL/],
+  ["a lone carriage return", "cluster", cluster("k3s-lab:provider: docker\rx: y"), /carriage return/],
+  [
+    "text that is not UTF-8",
+    "cluster",
+    Buffer.concat([Buffer.from(cluster()), Buffer.from([0x23, 0xe9, 0x0a])]),
+    /not text in UTF-8/,
+  ],
+  ["UTF-16", "cluster", Buffer.from(`\ufeff${cluster()}`, "utf16le"), /not text in UTF-8|NUL/],
+  [
+    "a file of two megabytes",
+    "cluster",
+    `${cluster()}# ${"x".repeat(2 << 20)}\n`,
+    /expected at most 1048576/,
+  ],
+  ["a file that is too deep", "cluster", `config: ${"[".repeat(100_000)}`, /nested too deeply/],
+  ["30 levels", "cluster", `config: ${"[".repeat(30)}${"]".repeat(30)}`, /nested too deeply/],
+  ["an empty file", "cluster", "", /it has no values under config/],
+  ["only a comment", "cluster", "# nothing\n", /it has no values under config/],
+  ["config without values", "cluster", "config:\n", /config: it has no value/],
+  ["config that is a list", "cluster", "config: [a]\n", /config: \["a"\] is not accepted/],
+  [
+    "a text over several lines",
+    "cluster",
+    cluster("k3s-lab:provider: |\n    docker"),
+    /a text of several lines/,
+  ],
+  ["no YAML", "cluster", "config: [", /line 1: it is no YAML/],
+  ["a file that is a number", "cluster", "42\n", /it has no values under config/],
+];
+
+for (const [title, program, content, sentence] of [...flags, ...networks, ...appFaults, ...keys, ...yaml])
+  refused(title, refusal(program, content), sentence);
+
+const readme = await readFile(join(root, "README.md"), "utf8");
+const examples = [...readme.matchAll(/```yaml\n(config:\n[\s\S]*?)```/g)].map(([, text = ""]) => text);
+const good: readonly (readonly [title: string, program: string, content: string])[] = [
+  ["a wildcard host", "apps", app('host: "*.app.com"')],
+  ["a host of one label", "apps", app("host: localhost")],
+  ["a byte order mark and line ends of Windows", "cluster", `\ufeff${cluster().replaceAll("\n", "\r\n")}`],
+  ["a salt of Pulumi's", "cluster", `encryptionsalt: v1:abc=:v1:def:ghi=\n${cluster()}`],
+  [
+    "another pods' network",
+    "cluster",
+    serverFlag("--cluster-cidr=10.99.0.0/16", "--service-cidr=10.98.0.0/16", "--cluster-dns=10.98.0.10"),
+  ],
+  ["the usual port, said aloud", "cluster", serverFlag("--https-listen-port=6443")],
+  ["no ServiceLB", "cluster", serverFlag("--disable=servicelb", "--disable=traefik,metrics-server")],
+  [
+    "labels, taints, options",
+    "cluster",
+    agentFlag(
+      "--node-label=disk=ssd",
+      "--node-taint=a=b:NoSchedule",
+      "--kubelet-arg=eviction-hard=memory.available<100Mi",
+      "--kubelet-arg=max-pods=50",
+    ),
+  ],
+  [
+    "a flag of a K3s that is newer than the list",
+    "cluster",
+    cluster("k3s-lab:k3s: {version: v1.99.0+k3s1, serverArgs: [--fancy=1]}"),
+  ],
+  [
+    "two hosts with one address behind two bastions",
+    "cluster",
+    hosts(
+      "{name: a, role: server, ip: 10.0.0.5, ssh: {address: 10.1.1.1, jump: me@one}}",
+      "{name: b, role: agent, ip: 10.0.0.6, ssh: {address: 10.1.1.1, jump: me@two}}",
+    ),
+  ],
+  [
+    "a quota with room for a rollout",
+    "apps",
+    apps(
+      "{name: a, namespace: dev, replicas: 3}",
+      'k3s-lab:namespaces: [{name: dev, quota: {pods: 4, cpu: "100m", memory: 512Mi}}]',
+    ),
+  ],
+  ...examples.map(
+    (text, index) =>
+      [
+        `example ${index + 1} of the README`,
+        /k3s-lab:apps:/.test(text) ? "apps" : "cluster",
+        text.replaceAll(/AAAA…/g, "AAAA"),
+      ] as const,
+  ),
+];
+for (const [title, program, content] of good)
+  test(`accepted: ${title}`, async () => {
+    assert.ok(await read(program, content));
+  });
+
+for (const stack of ["cluster", "apps", "apps-k3d", "k3d", "k3d-ha"])
+  test(`accepted: Pulumi.${stack}.yaml of the project`, async () => {
+    assert.ok(await readStackFile(stack, root));
+    assert.ok(parse(await readFile(join(root, `Pulumi.${stack}.yaml`), "utf8")));
+  });
+
+describe("lab up refuses a bad file before anything is made", () => {
+  let checkout: Checkout;
+  before(async () => {
+    checkout = await copyCheckout();
+    // A file in the place of the lab's folder: were the stack accepted, the run would end here, and not make a lab.
+    await writeFile(join(checkout.directory, ".lab"), "");
+  });
+  after(() => checkout.remove());
+  const bad = [flags[0], networks[0], appFaults[0], keys[0], yaml[0]].filter((one) => one !== undefined);
+  for (const [title, program, content, sentence] of bad)
+    test(title, async () => {
+      await writeFile(join(checkout.directory, `Pulumi.${program}-bad.yaml`), content);
+      const { exitCode, all } = await checkout.lab("up", `${program}-bad`);
+      assert.equal(exitCode, 2, all);
+      assert.match(all, sentence);
+      assert.doesNotMatch(all, / {4}at /);
+    });
+});
