@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import type { K3dFile } from "../stacks/k3d-file.ts";
-import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
+import { preflightK3d } from "../stacks/k3d-host.ts";
 import {
   chooseProvider,
   type Provider,
@@ -56,7 +56,7 @@ export interface Patient {
   /** Whether `lab up` can be root, as it must to install packages. */
   readonly canBeRoot: () => Promise<boolean>;
   readonly hostOnlyProblem: (network: string) => Promise<string | undefined>;
-  readonly refuseTakenPorts: (file: K3dFile) => Promise<void>;
+  readonly refuseTakenPorts: (stacks: readonly (readonly [string, K3dFile])[]) => Promise<unknown>;
   readonly refuseForeign: (foreign: Stacks["foreign"][number]) => Promise<unknown>;
   readonly isMade: (stack: string) => Promise<boolean>;
   readonly traces: (stack: string) => Promise<Traces>;
@@ -82,9 +82,7 @@ const thisComputer: Patient = {
   missingPackages,
   canBeRoot: async () => (await rootPrefix(run)) !== undefined,
   hostOnlyProblem,
-  refuseTakenPorts: async (file) => {
-    if (!(await hasContainers(file))) await refuseTakenPorts(file);
-  },
+  refuseTakenPorts: preflightK3d,
   refuseForeign,
   isMade,
   quirks,
@@ -132,7 +130,7 @@ export async function examine(
       : []),
     ...k3d.map(([stack, file]) =>
       finding(`${stack}/ports`, `Ports of ${stack}`, async () => {
-        await doctor.refuseTakenPorts(file);
+        await doctor.refuseTakenPorts([[stack, file]]);
         return ok("free, or the cluster's own");
       }),
     ),

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts";
 import { type ForeignCluster, refuseSilence } from "../stacks/foreign-cluster.ts";
-import { readK3dFile } from "../stacks/k3d-file.ts";
+import { ownsInDocker } from "../stacks/k3d-host.ts";
 import { refuseStopped } from "../stacks/lab-cluster.ts";
 import { madeBy, type Provider, providers } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
@@ -18,7 +18,7 @@ import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.t
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 import { pulumiStopsWithin, runStack, stateOf } from "./pulumi.ts";
-import { currentSettings, environmentOf, recordedIn } from "./recorded.ts";
+import { currentSettings, recordedIn } from "./recorded.ts";
 import { runSteps, type Step } from "./report.ts";
 import { asRun } from "./run.ts";
 import { installTools, type ToolName } from "./toolchain/install.ts";
@@ -30,8 +30,6 @@ interface Doomed {
   readonly program: ProgramName;
   /** Who made its machines. */
   readonly provider?: Provider | undefined;
-  /** Name of its k3d cluster. */
-  readonly k3dCluster?: string | undefined;
   /** The stack that its apps run in, or undefined where the cluster is somebody else's or not known. */
   readonly cluster?: string | undefined;
   /** The cluster of somebody else's that its apps run in. */
@@ -50,14 +48,8 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
     const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
     return { stack, program, made, provider };
   }
-  if (program === "k3d") {
-    const recorded = state.map(({ inputs }) => environmentOf(inputs).K3D_CLUSTER).find(Boolean);
-    const named = async () => {
-      const { config } = await readStackFile(stack as "k3d", root);
-      return (await readK3dFile(config, root)).metadata.name;
-    };
-    return { stack, program, made, k3dCluster: recorded ?? (await named().catch(() => undefined)) };
-  }
+  // Its containers say themselves whose they are: neither its file nor its name in k3d is needed.
+  if (program === "k3d") return { stack, program, made: made || (await ownsInDocker(stack)) };
   const file = await readStackFile(stack as "apps", root).catch(() => undefined);
   if (file === undefined) return { stack, program, made };
   const { cluster } = file;
@@ -95,7 +87,7 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
     const settings = new Settings(await currentSettings());
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
     await refuseSilentClusters(doomed);
-    const destroy = ({ stack, provider, k3dCluster, made }: Doomed): Step => ({
+    const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
       title: `Stack ${stack}`,
       endsWithin: pulumiStopsWithin,
       run: async (progress) => {
@@ -107,7 +99,7 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
         signal.throwIfAborted();
         if (provider && provider !== "hosts")
           await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: provider });
-        if (k3dCluster) await sweep(stack, "stacks/k3d/k3d.sh", { K3D_CLUSTER: k3dCluster });
+        if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {});
         return describeChanges(changes);
       },
     });
@@ -170,16 +162,13 @@ async function restoreTools(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
-  const wanted: ToolName[] = [
-    ...commonTools,
-    ...(doomed.some(({ program }) => program === "k3d") ? (["k3d"] as const) : []),
-  ];
+  // Taking a k3d cluster down needs Docker alone.
+  const wanted: readonly ToolName[] = commonTools;
   const places = [
     ...["bin/node", "bin/pulumi", "pulumi/bin/pulumi", "pulumi/bin/pulumi-language-nodejs", "bin/k3s"],
     ...["command", "kubernetes"].map(
       (name) => `pulumi/plugins/resource-${name}-v${pluginVersion(name)}/pulumi-resource-${name}`,
     ),
-    ...(wanted.includes("k3d") ? ["bin/k3d"] : []),
   ];
   const there = await Promise.all(places.map((place) => exists(join(labDir, place))));
   if (!there.every(Boolean)) {

@@ -1,6 +1,7 @@
 import { createInterface } from "node:readline/promises";
 import { programOf } from "../stacks/config.ts";
-import { observeContainers, observeMachine } from "../stacks/observe.ts";
+import { livesInDocker } from "../stacks/k3d-host.ts";
+import { observeMachine } from "../stacks/observe.ts";
 import { type Provider, providers } from "../stacks/provider.ts";
 import { LabError } from "./errors.ts";
 import type { PlannedStep } from "./pulumi.ts";
@@ -27,14 +28,14 @@ interface Thing {
 /** What tells whether a thing is there; tests bring their own. */
 export interface Look {
   readonly machine: (stack: string, name: string, provider: Provider) => Promise<boolean>;
-  readonly container: (stack: string, name: string) => Promise<boolean>;
+  /** @param name of a container. Default: any server of the stack's k3d cluster, whatever it is called. */
+  readonly container: (stack: string, name?: string) => Promise<boolean>;
 }
 
 const look: Look = {
   machine: async (stack, name, provider) =>
     (await observeMachine(stack, name, provider, "absent")).generation !== "absent",
-  container: async (stack, name) =>
-    (await observeContainers(stack, [name], "absent")).generation !== "absent",
+  container: livesInDocker,
 };
 
 /**
@@ -82,7 +83,7 @@ function thingOf(
 ): Thing | undefined {
   const [, kinds = "", resource = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
   const environment = environmentOf(inputs);
-  const { LAB_MACHINE, NODE_NAME, SERVERS = "", K3D_CLUSTER = resource } = environment;
+  const { LAB_MACHINE, NODE_NAME, K3D_CLUSTER = resource } = environment;
   if (kinds.includes("k3s-lab:cluster:LabMachine$")) {
     const { name, ip, ssh } = parseMachine(LAB_MACHINE, resource);
     const provider = providerOf(environment.LAB_PROVIDER) ?? made;
@@ -107,11 +108,13 @@ function thingOf(
     return {
       name: K3D_CLUSTER,
       what: `the k3d cluster ${K3D_CLUSTER}, with all that runs in it`,
-      lives: async () => {
-        const servers = SERVERS.split(" ").filter(Boolean);
-        for (const server of servers) if (await see.container(stack, server)) return true;
-        return servers.length === 0;
-      },
+      lives: () => see.container(stack),
+    };
+  if (kinds.includes("k3s-lab:k3d:K3dRegistry$"))
+    return {
+      name: resource,
+      what: "the registry of the k3d cluster, with the images in it",
+      lives: async () => true,
     };
   if (kinds.includes("k3s-lab:k3d:")) {
     const name = NODE_NAME ?? resource;

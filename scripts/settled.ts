@@ -2,8 +2,9 @@ import { createHash } from "node:crypto";
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
-import { agentsOf, readK3dFile, serversOf } from "../stacks/k3d-file.ts";
-import { type Observation, observeContainers, observeMachine } from "../stacks/observe.ts";
+import { readK3dFile } from "../stacks/k3d-file.ts";
+import { observeK3d } from "../stacks/k3d-host.ts";
+import { type Observation, observeMachine } from "../stacks/observe.ts";
 import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
@@ -50,8 +51,8 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
     const { config } = await readStackFile(stack as "k3d", root);
     const file = await readK3dFile(config, root);
     hash.update(JSON.stringify(file));
-    await observe(observeContainers(stack, serversOf(file), now));
-    for (const { name } of agentsOf(file)) await observe(observeContainers(stack, [name], now));
+    const { cluster, agents, registry } = await observeK3d(stack, file, now);
+    hash.update(JSON.stringify([cluster, [...agents], registry]));
   }
   return hash.digest("hex");
 }

@@ -3,7 +3,7 @@ import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
-import { hasContainers, refuseTakenPorts } from "../stacks/k3d-host.ts";
+import { preflightK3d } from "../stacks/k3d-host.ts";
 import { labId } from "../stacks/lab-id.ts";
 import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
@@ -72,11 +72,7 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
       await checkRequirements(isHere ? config : undefined);
       if (isHere) await refuseOverlappingNetwork(config.network);
     }
-  for (const [, file] of k3d)
-    if (!(await hasContainers(file))) {
-      await checkRequirements();
-      await refuseTakenPorts(file);
-    }
+  if ((await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
   const choices = await Promise.all(machines.map(([, { provider }]) => chooseProvider(provider)));
   const isDocker = choices.some(({ provider }) => provider === "docker");
   if (isDocker || k3d.length) await docker.refuseUnfitDocker(isDocker ? "machines" : "k3d");

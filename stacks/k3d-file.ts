@@ -1,8 +1,12 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
+import { isIP, isIPv4 } from "node:net";
+import { dirname, join, resolve } from "node:path";
 import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
+import { type FilteredNode, filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
+import { K3sFlags } from "./k3s-flags.ts";
 import { checked } from "./schema.ts";
 
 const dnsName = z
@@ -10,18 +14,120 @@ const dnsName = z
   .regex(/^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$/, "a name of a-z, 0-9 and '-', 1 to 32 characters");
 
 /** `127.0.0.1:8081:80` or `127.0.0.1:8081:80/tcp`: without an address in front, k3d would listen on all of them. */
-const portMapping = /^127\.\d+\.\d+\.\d+:(\d{1,5}):(\d{1,5})(\/(tcp|udp))?$/;
+const portMapping = /^(127\.\d+\.\d+\.\d+):(\d{1,5}):(\d{1,5})(?:\/(tcp|udp))?$/;
 
-const portNumber = z
+const isPort = (text: string | undefined): boolean =>
+  /^[1-9]\d{0,4}$/.test(text ?? "") && Number(text) < 65_536;
+
+const portNumber = z.string().refine(isPort, 'a port from 1 to 65535 in quotes, such as "6550"');
+
+const loopback = z
   .string()
   .refine(
-    (text) => /^\d{1,5}$/.test(text) && Number(text) > 0 && Number(text) < 65_536,
-    'a port in quotes, such as "6550"',
+    (text) => isIPv4(text) && text.startsWith("127."),
+    "an address of loopback, 127.0.0.0/8, such as 127.0.0.1",
   );
 
-const anything = z.unknown().optional();
+/** A key that k3d knows and the lab does not hand on. @param why what is accepted instead, and why. */
+const refusedKey = (why: string) =>
+  z
+    .any()
+    .optional()
+    .refine((value) => value === undefined, `the key left out: ${why}`);
 
-/** What the lab reads of k3d's format; the rest is k3d's own business and handed on as it is. */
+/** Which nodes an entry is for. k3d itself asks for them wherever there is more than one node. */
+const nodeFilters = z
+  .array(z.string(), 'the nodes that it is for, such as ["server:*", "agent:0"]')
+  .min(1, 'the nodes that it is for, such as ["server:*", "agent:0"]');
+
+/** Shortcuts for paths of K3s that k3d knows: https://k3d.io/stable/usage/configfile/ */
+const shortcuts: Readonly<Record<string, string>> = {
+  "k3s-storage": "/var/lib/rancher/k3s/storage",
+  "k3s-manifests": "/var/lib/rancher/k3s/server/manifests",
+  "k3s-manifests-custom": "/var/lib/rancher/k3s/server/manifests/custom",
+  "k3s-containerd": "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+  "k3s-containerd-tmpl": "/var/lib/rancher/k3s/agent/etc/containerd/config.toml.tmpl",
+  "k3s-registry-config": "/etc/rancher/k3s/registries.yaml",
+};
+
+/** A path in a node, its shortcut spelt out. */
+const inNode = (path: string): string => path.replace(/^[^/]+/, (first) => shortcuts[first] ?? first);
+
+const volume = z
+  .string()
+  .regex(
+    /^((\/[^:]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:[a-zA-Z,]+)?$/,
+    'an absolute path or a volume\'s name, a path in the node, and options, such as "/srv/data:/data:ro"',
+  )
+  .transform((text) => {
+    const parts = text.split(":");
+    const at = parts.length === 1 ? 0 : 1;
+    return parts.map((part, index) => (index === at ? inNode(part) : part)).join(":");
+  });
+
+const envVar = z
+  .string()
+  .regex(/^[A-Za-z_][A-Za-z0-9_]*=/, 'a variable and its value, such as "HTTP_PROXY=http://proxy:3128"')
+  .refine(
+    (text) => !/^K3S_(TOKEN|URL|KUBECONFIG_OUTPUT|NODE_NAME)=/.test(text),
+    "a variable that k3d does not set itself (it sets K3S_TOKEN, K3S_URL, K3S_KUBECONFIG_OUTPUT and the node's name)",
+  );
+
+/** What k3d or the lab gives K3s, or what would leave a node that nobody finds. */
+const ownFlags = [
+  ...["--node-name", "--token", "--token-file", "--agent-token", "--agent-token-file", "--server"],
+  ...["--cluster-init", "--cluster-reset", "--config", "--data-dir", "--https-listen-port", "--bind-address"],
+  ...["--write-kubeconfig", "--datastore-endpoint", "--disable-agent", "--disable-apiserver"],
+  ...["--disable-etcd", "--disable-controller-manager", "--rootless"],
+];
+const k3sArg = z
+  .string()
+  .regex(/^--[a-z][-a-z0-9]*(=.*)?$/, "one K3s flag such as --disable=traefik")
+  .refine(
+    (flag) => !ownFlags.includes(flag.split("=")[0] ?? ""),
+    `a flag that neither k3d nor the lab sets itself (${ownFlags.join(", ")})`,
+  )
+  .refine(
+    (flag) =>
+      !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*|etcd-s3-\S*key|datastore-\S*)/.test(flag),
+    "a flag with which pods and the published ports still work, and that carries no secret",
+  );
+
+const nodeLabel = z
+  .string()
+  .regex(
+    /^([a-z0-9.-]+\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?=([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/,
+    "a label of a node such as tier=front",
+  )
+  .refine(
+    (label) =>
+      !/^([a-z0-9.-]*\.)?(kubernetes|k8s)\.io\//.test(label) || /^node\.kubernetes\.io\//.test(label),
+    "a label outside kubernetes.io and k8s.io, which a node may not give itself",
+  );
+
+const runtimeLabel = z
+  .string()
+  .regex(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a label of a container such as team=blue")
+  .refine(
+    (label) => !/^(k3s\.|k3d\.|k3s-lab\.|app(=|$))/.test(label),
+    "a label that neither k3d nor the lab gives itself (app, k3d.*, k3s.*, k3s-lab.*)",
+  );
+
+const ulimits = [
+  ...["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"],
+  ...["rtprio", "rttime", "sigpending", "stack"],
+] as const;
+
+const subnet = z.string().refine((text) => {
+  if (text === "auto") return true;
+  const [base = "", bits = "", ...rest] = text.split("/");
+  if (rest.length || !isIPv4(base) || !/^(1[6-9]|2[0-8])$/.test(bits)) return false;
+  const number = base.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
+  const isNetwork = number % 2 ** (32 - Number(bits)) === 0;
+  return isNetwork && !/^10\.4[23]\./.test(base);
+}, "auto, or an IPv4 network such as 172.28.0.0/16: prefix from 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
+
+/** k3d's format, key by key: what it says is handed on as it is, and what the lab cannot keep its word on is refused. */
 const schema = z.strictObject({
   apiVersion: z.literal("k3d.io/v1alpha5"),
   kind: z.literal("Simple"),
@@ -29,6 +135,7 @@ const schema = z.strictObject({
   servers: z
     .int()
     .min(1, "at least one server")
+    .max(9, "at most 9 servers")
     .refine(
       (count) => count % 2 === 1,
       "an odd number: etcd needs a majority, and an even one adds no safety",
@@ -38,57 +145,153 @@ const schema = z.strictObject({
   image: z
     .string()
     .regex(
-      /^[^\s:]+:v\d+\.\d+\.\d+-k3s\d+(@sha256:[0-9a-f]{64})?$/,
+      /^([a-z0-9.-]+(:\d{1,5})?\/)?[a-z0-9._/-]+:v\d+\.\d+\.\d+-k3s\d+(@sha256:[0-9a-f]{64})?$/,
       "an image of K3s with its version as tag, such as rancher/k3s:v1.25.4-k3s1",
     ),
   kubeAPI: z.strictObject({
-    host: anything,
-    hostIP: z.string().regex(/^127\.\d+\.\d+\.\d+$/, "an address of loopback such as 127.0.0.1"),
+    host: z
+      .string()
+      .regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name")
+      .optional(),
+    hostIP: loopback,
     hostPort: portNumber,
   }),
   ports: z
     .array(
       z.strictObject({
-        port: z
-          .string()
-          .regex(portMapping, 'a port of loopback and one of the nodes, such as "127.0.0.1:8081:80"'),
-        nodeFilters: z.array(z.string()).default(["loadbalancer"]),
+        port: z.string().refine((text) => {
+          const [, address = "", host, node] = portMapping.exec(text) ?? [];
+          return isIPv4(address) && isPort(host) && isPort(node);
+        }, 'a port of loopback and one of the nodes, each from 1 to 65535, such as "127.0.0.1:8081:80"'),
+        nodeFilters: z
+          .array(z.string())
+          .min(1, 'the nodes that it leads to, such as ["loadbalancer"]')
+          .default(["loadbalancer"]),
       }),
     )
     .default([]),
   options: z
-    .looseObject({
-      k3d: z.looseObject({}).prefault({}),
+    .strictObject({
+      k3d: z
+        .strictObject({
+          wait: z.boolean().optional(),
+          timeout: z
+            .string()
+            .regex(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a time with its unit, such as 180s or 5m")
+            .optional(),
+          disableLoadbalancer: z.boolean().optional(),
+          disableImageVolume: z
+            .literal(false, "false: without that volume k3d cannot start its helper container")
+            .optional(),
+          disableRollback: z.boolean().optional(),
+          loadbalancer: z.strictObject({ configOverrides: z.array(z.string()).optional() }).optional(),
+        })
+        .prefault({}),
       k3s: z
-        .looseObject({
-          extraArgs: z
-            .array(z.looseObject({ arg: z.string(), nodeFilters: z.array(z.string()) }))
-            .default([]),
+        .strictObject({
+          extraArgs: z.array(z.strictObject({ arg: k3sArg, nodeFilters })).default([]),
+          nodeLabels: z.array(z.strictObject({ label: nodeLabel, nodeFilters })).default([]),
+        })
+        .prefault({}),
+      kubeconfig: z
+        .strictObject({
+          updateDefaultKubeconfig: z
+            .literal(false, "false: the lab keeps a kubeconfig of its own in .lab")
+            .optional(),
+          switchCurrentContext: z
+            .literal(false, "false: the lab keeps a kubeconfig of its own in .lab")
+            .optional(),
         })
         .optional(),
+      runtime: z
+        .strictObject({
+          gpuRequest: z.string().min(1, "all, or a number of GPUs").optional(),
+          serversMemory: refusedKey(
+            "k3d would keep files of it in your home folder that outlive the cluster",
+          ),
+          agentsMemory: refusedKey("k3d would keep files of it in your home folder that outlive the cluster"),
+          hostPidMode: z.boolean().optional(),
+          labels: z.array(z.strictObject({ label: runtimeLabel, nodeFilters })).default([]),
+          ulimits: z
+            .array(z.strictObject({ name: z.enum(ulimits), soft: z.int(), hard: z.int() }))
+            .default([]),
+        })
+        .prefault({}),
     })
     .prefault({}),
   registries: z
-    .looseObject({
+    .strictObject({
       create: z
-        .looseObject({
-          name: z.string().min(1),
-          host: z.string().regex(/^127\.\d+\.\d+\.\d+$/, "an address of loopback such as 127.0.0.1"),
+        .strictObject({
+          name: z
+            .string()
+            .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, "a host name such as k3d-registry.localhost"),
+          host: loopback,
           hostPort: portNumber,
+          image: z.string().regex(/^\S+$/, "an image such as docker.io/library/registry:2").optional(),
+          proxy: z
+            .strictObject({
+              remoteURL: z.string().regex(/^https?:\/\/\S+$/, "a URL such as https://registry-1.docker.io"),
+              username: z.string().optional(),
+              password: z.string().optional(),
+            })
+            .optional(),
+          volumes: z.array(volume).default([]),
         })
         .optional(),
+      use: z
+        .array(
+          z
+            .string()
+            .regex(
+              /^[a-z0-9][a-z0-9._-]*(:\d{1,5})?$/,
+              "the container of a registry and its port, such as mine:5000",
+            ),
+        )
+        .optional(),
+      /** The text of a registries.yaml, or its file. */
+      config: z.string().min(1, "the text of a registries.yaml, or its file").optional(),
     })
     .optional(),
-  network: anything,
-  subnet: z.string().optional(),
-  token: anything,
-  volumes: anything,
-  env: anything,
-  hostAliases: anything,
-  files: anything,
+  network: refusedKey(
+    "the lab makes the cluster's network itself, so that it can tell it from others and remove it",
+  ),
+  subnet: subnet.optional(),
+  token: z
+    .string()
+    .regex(/^[A-Za-z0-9._:-]{8,}$/, "a token of at least 8 letters, digits, '.', '_', ':' or '-'")
+    .optional(),
+  volumes: z.array(z.strictObject({ volume, nodeFilters })).default([]),
+  env: z.array(z.strictObject({ envVar, nodeFilters })).default([]),
+  hostAliases: z
+    .array(
+      z.strictObject({
+        ip: z.string().refine((text) => isIP(text) !== 0, "an IP address"),
+        hostnames: z
+          .array(z.string().regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name"))
+          .min(1, "at least one host name"),
+      }),
+    )
+    .default([]),
+  files: z
+    .array(
+      z.strictObject({
+        source: z.string().min(1, "a file, or a text of several lines"),
+        destination: z
+          .string()
+          .transform(inNode)
+          .refine(
+            (path) => path.startsWith("/"),
+            `an absolute path, or one that starts with ${Object.keys(shortcuts).join(", ")}`,
+          ),
+        description: z.string().optional(),
+        nodeFilters,
+      }),
+    )
+    .default([]),
 });
 
-/** A k3d config file, defaults filled in. */
+/** A k3d config file, defaults filled in; `files` and `registries.config` name absolute paths. */
 export type K3dFile = z.output<typeof schema>;
 
 /**
@@ -106,14 +309,129 @@ export async function readK3dFile(path: string, directory: string): Promise<K3dF
       { cause, exitCode: 2 },
     );
   }
-  return checked(schema, document, path);
+  refuseAll(path, dollars(document));
+  const file = checked(schema, document, path);
+  refuseAll(path, [...filterFaults(file), ...twice(file)]);
+  return withPaths(file, path, dirname(join(directory, path)));
+}
+
+/** A fault of a value: `key` is where it stands. */
+interface Fault {
+  readonly key: string;
+  readonly value: unknown;
+  readonly expected: string;
+}
+
+function refuseAll(path: string, faults: readonly Fault[]): void {
+  if (faults.length === 0) return;
+  const lines = faults.map(
+    ({ key, value, expected }) =>
+      `${path}: ${key}: ${JSON.stringify(value)} is not accepted; expected ${expected}.`,
+  );
+  throw new LabError(lines.join("\n"), { exitCode: 2 });
+}
+
+/** k3d puts variables of its environment into its config file: what the cluster is would change from shell to shell. */
+function dollars(value: unknown, key = ""): Fault[] {
+  if (typeof value === "string")
+    return /\$[A-Za-z_{(]/.test(value)
+      ? [
+          {
+            key,
+            value,
+            expected: "a value without $NAME: k3d would put a variable of the shell in its place",
+          },
+        ]
+      : [];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([name, one]) => {
+    const at = Array.isArray(value) ? `${key}[${name}]` : key === "" ? name : `${key}.${name}`;
+    return dollars(one, at);
+  });
+}
+
+/** Every list whose entries name the nodes that they are for, by its key. */
+const filtered = ({ volumes, env, files, options }: K3dFile) => ({
+  volumes,
+  env,
+  files,
+  "options.k3s.extraArgs": options.k3s.extraArgs,
+  "options.k3s.nodeLabels": options.k3s.nodeLabels,
+  "options.runtime.labels": options.runtime.labels,
+});
+
+function filterFaults(file: K3dFile): Fault[] {
+  const fault = (key: string, value: string, expected: string | undefined) =>
+    expected === undefined ? [] : [{ key, value, expected }];
+  const general = Object.entries(filtered(file)).flatMap(([list, entries]) =>
+    entries.flatMap((entry, index) =>
+      entry.nodeFilters.flatMap((filter, at) =>
+        fault(`${list}[${index}].nodeFilters[${at}]`, filter, filterFault(filter, file)),
+      ),
+    ),
+  );
+  const ports = file.ports.flatMap((entry, index) =>
+    entry.nodeFilters.flatMap((filter, at) =>
+      fault(`ports[${index}].nodeFilters[${at}]`, filter, portFilterFault(filter, file)),
+    ),
+  );
+  return [...general, ...ports];
+}
+
+/** Ports that the file gives away twice. */
+function twice(file: K3dFile): Fault[] {
+  const seen = new Map<string, string>();
+  return hostPorts(file).flatMap(({ key, address, port, protocol }) => {
+    const id = `${address}:${port}/${protocol}`;
+    const first = seen.get(id);
+    if (first === undefined) {
+      seen.set(id, key);
+      return [];
+    }
+    return [
+      { key, value: String(port), expected: `a port of its own: ${first} has ${address}:${port} already` },
+    ];
+  });
+}
+
+/** k3d resolves paths from wherever it runs: they are made absolute, from the config file's own folder. */
+async function withPaths(file: K3dFile, path: string, folder: string): Promise<K3dFile> {
+  const faults: Fault[] = [];
+  const absolute = async (key: string, source: string): Promise<string> => {
+    if (source.includes("\n")) return source;
+    const found = resolve(folder, source);
+    const isFile = await stat(found).then(
+      (entry) => entry.isFile(),
+      () => false,
+    );
+    if (!isFile)
+      faults.push({
+        key,
+        value: source,
+        expected: `a file (looked for ${found}), or a text of several lines`,
+      });
+    return found;
+  };
+  const files = await Promise.all(
+    file.files.map(async (one, index) => ({
+      ...one,
+      source: await absolute(`files[${index}].source`, one.source),
+    })),
+  );
+  const config = file.registries?.config;
+  const registries = file.registries && {
+    ...file.registries,
+    ...(config === undefined ? {} : { config: await absolute("registries.config", config) }),
+  };
+  refuseAll(path, faults);
+  return { ...file, files, registries };
 }
 
 /** An agent of a k3d cluster; K3s knows it by the name of its container. */
 export interface K3dAgentName {
   readonly name: string;
-  /** What `k3d node create` is told: it puts `k3d-` before it and `-0` behind. */
-  readonly argument: string;
+  /** Its number, by which node filters such as `agent:0` know it. */
+  readonly index: number;
 }
 
 /** The names of the servers' containers, which are also those of the nodes. */
@@ -122,74 +440,176 @@ export function serversOf({ metadata: { name }, servers }: K3dFile): [string, ..
   return [server(0), ...Array.from({ length: servers - 1 }, (_, index) => server(index + 1))];
 }
 
-/** The agents, in the order they are numbered. */
+/** The agents, in the order they are numbered; each is named as `k3d node create NAME-agent-N` would. */
 export const agentsOf = ({ metadata: { name }, agents }: K3dFile): K3dAgentName[] =>
-  Array.from({ length: agents }, (_, index) => `${name}-agent-${index}`).map((argument) => ({
-    name: `k3d-${argument}-0`,
-    argument,
-  }));
+  Array.from({ length: agents }, (_, index) => ({ name: `k3d-${name}-agent-${index}-0`, index }));
 
-/** The port of this computer that leads to a port of the nodes; undefined where none does. */
+/** The port of this computer that leads to a TCP port of the nodes; undefined where none does. */
 export function publishedPort({ ports }: K3dFile, port: number): number | undefined {
-  const found = ports.map((one) => portMapping.exec(one.port)).find((match) => Number(match?.[2]) === port);
-  return found ? Number(found[1]) : undefined;
+  const found = ports
+    .map((one) => portMapping.exec(one.port))
+    .find((match) => Number(match?.[3]) === port && match?.[4] !== "udp");
+  return found ? Number(found[2]) : undefined;
 }
 
-/** Every port of this computer that the cluster takes. */
-export function hostPorts({ kubeAPI, ports, registries }: K3dFile): number[] {
-  const mapped = ports.map((one) => Number(portMapping.exec(one.port)?.[1]));
-  const registry = registries?.create ? [Number(registries.create.hostPort)] : [];
-  return [Number(kubeAPI.hostPort), ...mapped, ...registry];
+/** A port of this computer. */
+export interface HostPort {
+  readonly address: string;
+  readonly port: number;
+  readonly protocol: "tcp" | "udp";
+}
+
+/** Every port of this computer that the cluster takes, and the key that says so. */
+export function hostPorts({ kubeAPI, ports, registries }: K3dFile): (HostPort & { readonly key: string })[] {
+  const mapped = ports.map(({ port }, index) => {
+    const [, address = "", host, , protocol = "tcp"] = portMapping.exec(port) ?? [];
+    return { key: `ports[${index}].port`, address, port: Number(host), protocol: protocol as "tcp" | "udp" };
+  });
+  const tcp = (key: string, address: string, port: string) => ({
+    ...{ key, address, port: Number(port), protocol: "tcp" as const },
+  });
+  const { create } = registries ?? {};
+  return [
+    tcp("kubeAPI.hostPort", kubeAPI.hostIP, kubeAPI.hostPort),
+    ...mapped,
+    ...(create ? [tcp("registries.create.hostPort", create.host, create.hostPort)] : []),
+  ];
 }
 
 /** The K3s release of the file's image, such as v1.25.4+k3s1. */
 export const k3sVersionOf = ({ image }: K3dFile): string =>
-  image
-    .replace(/^[^:]+:/, "")
-    .replace(/@.*$/, "")
-    .replace("-k3s", "+k3s");
+  image.replace(/@.*$/, "").replace(/^.*:/, "").replace("-k3s", "+k3s");
 
 /** The flags that the file gives to servers. */
-export const serverArgsOf = ({ options }: K3dFile): string[] =>
-  (options.k3s?.extraArgs ?? [])
-    .filter(({ nodeFilters }) => nodeFilters.some((filter) => /^(server:|all$)/.test(filter)))
+export const serverArgsOf = (file: K3dFile): string[] =>
+  file.options.k3s.extraArgs
+    .filter(({ nodeFilters }) => indicesOf("server", nodeFilters, file).length > 0)
     .map(({ arg }) => arg);
 
-/** What stands in for what the file asks for, where that cannot be pulled. */
+/** The add-ons that no server runs. */
+export const disabledOf = (file: K3dFile): ReadonlySet<string> => new K3sFlags(serverArgsOf(file)).disabled();
+
+/** What was chosen when a cluster was made; it stays as long as the cluster lives. */
 export interface K3dImages {
   /** Image of the nodes. Default: the file's. */
   readonly node?: string | undefined;
   /** Image of the registry. Default: the file's, or k3d's own. */
   readonly registry?: string | undefined;
-  /** Whether k3d's load balancer can be had; without it the first server answers in its place. */
+  /** Whether k3d's load balancer is there; without it the first server answers in its place. */
   readonly loadBalancer: boolean;
 }
 
-/**
- * What `k3d cluster create` is told: the file, but agents, which are resources of their own, and with the images that
- * are there.
- */
-export function createConfig(file: K3dFile, images: K3dImages): object {
-  const { agents: _, ports, options, registries, ...rest } = file;
-  const direct = (filter: string) => (filter === "loadbalancer" ? "server:0:direct" : filter);
+/** The file, as far as it says what one of its nodes is: what has another role or number is not in it. */
+export function nodeConfig(file: K3dFile, node: FilteredNode) {
+  const own = <Entry extends { readonly nodeFilters: readonly string[] }>(
+    entries: readonly Entry[],
+  ): Entry[] =>
+    entries.filter(({ nodeFilters }) => indicesOf(node.role, nodeFilters, file).includes(node.index));
+  const { k3s, runtime } = file.options;
   return {
-    // With a network of its own k3d gives servers addresses that stay; K3s does not survive that they change.
-    subnet: "auto",
-    ...rest,
-    ...(images.node ? { image: images.node } : {}),
-    ports: images.loadBalancer
-      ? ports
-      : ports.map(({ port, nodeFilters }) => ({ port, nodeFilters: nodeFilters.map(direct) })),
-    options: images.loadBalancer
-      ? options
-      : { ...options, k3d: { ...options.k3d, disableLoadbalancer: true } },
-    ...(registries && {
-      registries: {
-        ...registries,
-        ...(registries.create && {
-          create: { ...registries.create, ...(images.registry ? { image: images.registry } : {}) },
-        }),
-      },
-    }),
+    volumes: own(file.volumes).map(({ volume }) => volume),
+    env: own(file.env).map(({ envVar }) => envVar),
+    files: own(file.files).map(({ source, destination }) => ({ source, destination })),
+    args: own(k3s.extraArgs).map(({ arg }) => arg),
+    nodeLabels: own(k3s.nodeLabels).map(({ label }) => label),
+    labels: own(runtime.labels).map(({ label }) => label),
+    ulimits: runtime.ulimits.map(({ name, soft, hard }) => `${name}=${soft}:${hard}`),
+    gpus: runtime.gpuRequest,
+    hostPid: runtime.hostPidMode === true,
   };
 }
+
+/** What a node is made from, beside what it takes over from its cluster. */
+export type NodeConfig = ReturnType<typeof nodeConfig>;
+
+/** The ports of this computer that lead straight to a server: without a load balancer those of the first are all. */
+export function directPorts(file: K3dFile, index: number, { loadBalancer }: K3dImages): string[] {
+  const { kubeAPI, ports } = file;
+  const api = loadBalancer || index > 0 ? [] : [`${kubeAPI.hostIP}:${kubeAPI.hostPort}:6443`];
+  const direct = ports.filter(({ nodeFilters }) =>
+    loadBalancer
+      ? nodeFilters.includes(`server:${index}:direct`)
+      : nodeFilters.map(directFilter).includes(`server:${index}:direct`),
+  );
+  return [...api, ...direct.map(({ port }) => port)];
+}
+
+/** A filter of a port where no load balancer could pass it on. */
+const directFilter = (filter: string): string => (filter.endsWith(":direct") ? filter : "server:0:direct");
+
+/** Whether k3d's load balancer can be made: the file wants it and its image can be had. */
+export const wantsLoadBalancer = ({ options }: K3dFile): boolean => options.k3d.disableLoadbalancer !== true;
+
+/**
+ * What `k3d cluster create` is told: the file, but agents and the registry, which are resources of their own, the network,
+ * which carries the lab's labels, and host aliases, which a restart would take away; and with the images that are there.
+ */
+export function createConfig(file: K3dFile, images: K3dImages): object {
+  const { agents: _, ports, options, registries, subnet: _n, network: _o, hostAliases: _h, ...rest } = file;
+  const forServers = <Entry extends { readonly nodeFilters: readonly string[] }>(entries: readonly Entry[]) =>
+    entries.flatMap((entry) => {
+      const servers = indicesOf("server", entry.nodeFilters, file);
+      return servers.length ? [{ ...entry, nodeFilters: [`server:${servers.join(",")}`] }] : [];
+    });
+  const { create, ...ofRegistries } = registries ?? {};
+  const use = [...(registries?.use ?? []), ...(create ? [`${create.name}:${create.hostPort}`] : [])];
+  const { serversMemory: _s, agentsMemory: _a, ...runtime } = options.runtime;
+  return {
+    ...rest,
+    ...(images.node ? { image: images.node } : {}),
+    volumes: forServers(file.volumes),
+    env: forServers(file.env),
+    // k3d runs in the root folder, and takes paths for relative to it.
+    files: forServers(file.files).map(({ source, ...one }) => ({
+      ...one,
+      source: source.replace(/^\//, ""),
+    })),
+    ports: images.loadBalancer
+      ? ports
+      : ports.map(({ port, nodeFilters }) => ({
+          port,
+          nodeFilters: [...new Set(nodeFilters.map(directFilter))],
+        })),
+    options: {
+      k3d: images.loadBalancer ? options.k3d : { ...options.k3d, disableLoadbalancer: true },
+      k3s: { extraArgs: forServers(options.k3s.extraArgs), nodeLabels: forServers(options.k3s.nodeLabels) },
+      kubeconfig: { updateDefaultKubeconfig: false, switchCurrentContext: false },
+      runtime: { ...runtime, labels: forServers(runtime.labels) },
+    },
+    registries: { ...ofRegistries, ...(use.length ? { use } : {}) },
+  };
+}
+
+/** Lines for /etc/hosts of every node and for CoreDNS, beside the computer's own name. */
+export const hostLines = ({ hostAliases }: K3dFile): string[] =>
+  hostAliases.map(({ ip, hostnames }) => `${ip} ${hostnames.join(" ")}`);
+
+/** What of the file makes the cluster what it is: another value needs another cluster, for k3d changes none in place. */
+export async function clusterIdentity(file: K3dFile): Promise<string> {
+  const { servers, image, kubeAPI, ports, subnet, token, registries, options } = file;
+  const { create, ...ofRegistries } = registries ?? {};
+  const identity = {
+    name: file.metadata.name,
+    ...{ servers, image, kubeAPI, subnet },
+    ports: ports.map(({ port, nodeFilters }) => `${port} ${[...nodeFilters].sort().join(" ")}`).sort(),
+    token: token === undefined ? undefined : hashOf(token),
+    registries: { ...ofRegistries, create: create && `${create.name}:${create.hostPort}` },
+    loadBalancer: wantsLoadBalancer(file),
+    overrides: options.k3d.loadbalancer?.configOverrides,
+    nodes: await Promise.all(
+      serversOf(file).map((_, index) => nodeIdentity(nodeConfig(file, { role: "server", index }))),
+    ),
+  };
+  return JSON.stringify(identity);
+}
+
+/** What makes a node what it is, the content of its files included. */
+export async function nodeIdentity({ files, ...config }: NodeConfig): Promise<object> {
+  const contents = files.map(async ({ source, destination }) => ({
+    destination,
+    content: hashOf(source.includes("\n") ? source : await readFile(source)),
+  }));
+  return { ...config, files: await Promise.all(contents) };
+}
+
+const hashOf = (content: string | Buffer): string => createHash("sha256").update(content).digest("hex");

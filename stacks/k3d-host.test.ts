@@ -1,18 +1,30 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, test } from "node:test";
+import { after, beforeEach, test } from "node:test";
 import type { LabError } from "../scripts/errors.ts";
 import { root } from "../scripts/paths.ts";
+import { fakeDocker, type World } from "../tests/faults/fake-docker.ts";
+import { ownerOf } from "./k3d/docker.ts";
 import { type K3dFile, readK3dFile } from "./k3d-file.ts";
-import { chooseK3dImages, refuseUnlessReady } from "./k3d-host.ts";
+import {
+  chooseK3dImages,
+  livesInDocker,
+  observeK3d,
+  ownsInDocker,
+  preflightK3d,
+  refuseUnlessReady,
+} from "./k3d-host.ts";
+
+const fake = await fakeDocker();
+after(() => fake.remove());
+beforeEach(() => fake.set({}));
 
 const file = await readK3dFile("stacks/k3d.yaml", root);
-const folder = await mkdtemp(join(tmpdir(), "k3d-host-"));
-after(() => rm(folder, { recursive: true }));
+const { id } = await ownerOf("k3d");
+const mine = { "k3s-lab.id": id, "k3s-lab.stack": "k3d" };
 
 /** A port that nobody listens on, and a server that listens on another. */
 const free = createServer();
@@ -31,70 +43,107 @@ const onPort = (port: number): K3dFile => ({
 });
 
 /** Runs the check with programs that answer as told in the place of k3d and docker. */
-async function refusal(
-  port: number,
-  { k3d = true, containers = "", image = true }: { k3d?: boolean; containers?: string; image?: boolean } = {},
-  node: string | null = "built:1",
-): Promise<string | undefined> {
-  const bin = await mkdtemp(join(folder, "bin-"));
-  const put = async (name: string, script: string) => {
-    await writeFile(join(bin, name), `#!/bin/sh\n${script}\n`);
-    await chmod(join(bin, name), 0o755);
-  };
-  if (k3d) await put("k3d", "echo k3d version");
-  await put(
-    "docker",
-    `case $1 in ps) printf '%s' '${containers}' ;; image) ${image ? "exit 0" : "exit 1"} ;; esac`,
-  );
-  const path = process.env.PATH;
-  process.env.PATH = bin;
+async function refusal(of: K3dFile, world: Partial<World> = {}, node: string | undefined = "built:1") {
+  await fake.set(world);
   try {
-    await refuseUnlessReady(onPort(port), { node: node ?? undefined, loadBalancer: false });
+    await fake.within(async () =>
+      refuseUnlessReady("k3d", of, { node, loadBalancer: false }, await observeK3d("k3d", of)),
+    );
     return undefined;
   } catch (error) {
     assert.equal((error as LabError).exitCode, 2);
     return (error as LabError).message;
-  } finally {
-    process.env.PATH = path;
   }
 }
 
 test("what was built is used for its own release alone", () => {
   const environment = { LAB_K3D_IMAGE: "built:1", LAB_K3S_VERSION: "v1.25.4+k3s1" };
-  assert.equal(chooseK3dImages(file, environment).node, "built:1");
-  assert.equal(chooseK3dImages(file, { ...environment, LAB_K3S_VERSION: "v1.30.0+k3s1" }).node, undefined);
-  assert.equal(chooseK3dImages(file, {}).loadBalancer, false);
-  assert.equal(chooseK3dImages(file, { LAB_K3D_LOADBALANCER: "true" }).loadBalancer, true);
+  assert.equal(chooseK3dImages(file, [], environment).node, "built:1");
+  assert.equal(
+    chooseK3dImages(file, [], { ...environment, LAB_K3S_VERSION: "v1.30.0+k3s1" }).node,
+    undefined,
+  );
+  assert.equal(chooseK3dImages(file, [], {}).loadBalancer, false);
+  assert.equal(chooseK3dImages(file, [], { LAB_K3D_LOADBALANCER: "true" }).loadBalancer, true);
+  const without: K3dFile = { ...file, options: { ...file.options, k3d: { disableLoadbalancer: true } } };
+  assert.equal(chooseK3dImages(without, [], { LAB_K3D_LOADBALANCER: "true" }).loadBalancer, false);
 });
 
 test("a computer that has k3d, the image and the ports is not refused", async () => {
-  assert.equal(await refusal(freePort), undefined);
+  assert.equal(await refusal(onPort(freePort)), undefined);
 });
 
 test("k3d that is missing is named first, with the command that brings it", async () => {
-  assert.match(
-    (await refusal(takenPort, { k3d: false })) ?? "",
-    /^k3d was not found\. Run `scripts\/lab tools install k3d`/,
-  );
+  const without = await fakeDocker();
+  await rm(join(without.bin, "k3d"));
+  const { PATH } = process.env;
+  process.env.PATH = without.bin;
+  try {
+    await assert.rejects(
+      async () =>
+        refuseUnlessReady("k3d", onPort(takenPort), { loadBalancer: false }, await observeK3d("k3d", file)),
+      /k3d was not found\. Run `scripts\/lab tools install k3d`/,
+    );
+  } finally {
+    process.env.PATH = PATH;
+    await without.remove();
+  }
 });
 
 test("a port that another program has", async () => {
   assert.match(
-    (await refusal(takenPort)) ?? "",
-    new RegExp(`cannot have port ${takenPort} of this computer`),
+    (await refusal(onPort(takenPort))) ?? "",
+    new RegExp(`cannot have port ${takenPort} of 127.0.0.1`),
   );
 });
 
-test("a cluster that is there has its ports itself", async () => {
-  assert.equal(await refusal(takenPort, { containers: "abc" }), undefined);
+test("a node that a person has added to the lab's own cluster is in nobody's way", async () => {
+  const labels = { app: "k3d", "k3d.cluster": "k3d", "k3d.role": "agent" };
+  const server = {
+    ...{ name: "k3d-k3d-server-0", status: "running" },
+    labels: { ...mine, ...labels, "k3d.role": "server" },
+  };
+  const byHand = { name: "k3d-extra-0", status: "running", labels };
+  assert.equal(await refusal(onPort(freePort), { containers: [server, byHand] }), undefined);
+  assert.match(
+    (await refusal(onPort(freePort), { containers: [byHand] })) ?? "",
+    /made by somebody else \(container k3d-extra-0\)/,
+  );
 });
 
-test("an image that was built and is gone", async () => {
-  assert.match((await refusal(freePort, { image: false })) ?? "", /^Docker does not have the image built:1/);
+test("a registry that the file uses and that is not there", async () => {
+  const used = { ...onPort(freePort), registries: { use: ["mine:5000"] } };
+  assert.match((await refusal(used)) ?? "", /registries\.use: mine:5000: Docker has no registry mine/);
 });
 
-test("an image that can be pulled is no reason, unless a cluster would have to go first", async () => {
-  assert.equal(await refusal(freePort, { image: false }, null), undefined);
-  const there = await refusal(freePort, { image: false, containers: "abc" }, null);
-  assert.match(there ?? "", /does not have the image rancher\/k3s:v1\.25\.4-k3s1.*docker pull/);
+test("a folder that the file names and that is not there", async () => {
+  const volumes = [{ volume: "/no/such/folder:/x", nodeFilters: ["server:*"] }];
+  assert.match(
+    (await refusal({ ...onPort(freePort), volumes })) ?? "",
+    /this computer has no \/no\/such\/folder/,
+  );
+});
+
+test("before tools are fetched: where Docker does not run nothing is there; where it does not say, nothing counts as gone", async () => {
+  const stacks = [["k3d", onPort(freePort)]] as const;
+  const broken =
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+  await fake.set({ broken });
+  assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set());
+  assert.equal(await fake.within(() => ownsInDocker("k3d")), false);
+  await fake.set({ broken: "permission denied while trying to connect to the Docker daemon socket" });
+  await assert.rejects(
+    fake.within(() => preflightK3d(stacks)),
+    /permission denied.*Nothing counts as gone/s,
+  );
+});
+
+test("what lives is asked for by labels, whatever it is called", async () => {
+  const labels = { ...mine, "k3d.role": "server" };
+  await fake.set({ containers: [{ name: "old-name", status: "paused", labels }] });
+  assert.equal(await fake.within(() => livesInDocker("k3d")), true);
+  assert.equal(await fake.within(() => livesInDocker("k3d-ha")), false);
+  assert.equal(await fake.within(() => livesInDocker("k3d", "k3d-k3d-agent-0-0")), false);
+  await fake.set({ volumes: [{ name: "k3d-k3d-images", labels: mine }] });
+  assert.equal(await fake.within(() => ownsInDocker("k3d")), true);
 });

@@ -1,33 +1,214 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { access } from "node:fs/promises";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
 import { isPortTaken } from "../scripts/host/ports.ts";
-import { hostPorts, type K3dFile, type K3dImages, k3sVersionOf } from "./k3d-file.ts";
+import { refuseStrangers, refuseWithoutQuorum } from "./k3d/actions.ts";
+import {
+  type Container,
+  containersOf,
+  docker,
+  dockerError,
+  inspect,
+  labelOf,
+  nameOf,
+  namesOf,
+  type Owner,
+  ownerOf,
+  roleOf,
+  tryDocker,
+} from "./k3d/docker.ts";
+import { readMarks } from "./k3d/marks.ts";
+import {
+  agentsOf,
+  type HostPort,
+  hostPorts,
+  type K3dFile,
+  type K3dImages,
+  k3sVersionOf,
+  serversOf,
+  wantsLoadBalancer,
+} from "./k3d-file.ts";
+
+/** What a program knows of a node or of a whole cluster before it runs; `@pulumi/command` has no `read` that could see it. */
+export interface NodeObservation {
+  /** Names the making of it; a new value where it is gone. */
+  readonly generation: string;
+  /** Names the last start; a new value where it does not run as it was left. */
+  readonly boot: string;
+}
+
+/** What is in Docker of a stack, by its labels. */
+export interface K3dObservation {
+  readonly owner: Owner;
+  /** Every container of the stack, whatever it is called. */
+  readonly containers: readonly Container[];
+  /** The servers of the cluster that the file names. */
+  readonly cluster: NodeObservation;
+  readonly servers: ReadonlyMap<string, NodeObservation>;
+  readonly agents: ReadonlyMap<string, NodeObservation>;
+  readonly registry: NodeObservation;
+}
 
 /**
- * The images to use: the ones that `lab up` built where K3s's own cannot be pulled, if they are of the release that the
- * file asks for, else the file's.
+ * Looks at what a stack has in Docker. Absent is only what Docker says is absent: what is paused, stopped or starting is
+ * there, and is brought back.
+ *
+ * @param now names what is to be made or started now. Default: the time.
+ * @throws LabError when Docker does not answer; one that names the way back where a majority of the servers is lost.
  */
-export function chooseK3dImages(file: K3dFile, environment: NodeJS.ProcessEnv = process.env): K3dImages {
-  const built = k3sVersionOf(file) === environment.LAB_K3S_VERSION;
+export async function observeK3d(
+  stack: string,
+  file: K3dFile,
+  now: string = new Date().toISOString(),
+): Promise<K3dObservation> {
+  const owner = await ownerOf(stack);
+  const containers = await containersOf(owner);
+  const nodes = containers.filter(
+    (one) => labelOf(one, "k3d.cluster") === file.metadata.name && /^(server|agent)$/.test(roleOf(one)),
+  );
+  const marks = new Map(
+    await Promise.all(nodes.map(async (one) => [nameOf(one), { one, ...(await readMarks(one)) }] as const)),
+  );
+  const generationOf = (one: Container) => labelOf(one, "k3s-lab.generation") ?? now;
+  const isThere = (one: Container | undefined) =>
+    one !== undefined && !/^(dead|removing)$/.test(one.State.Status);
+
+  const names = serversOf(file);
+  const made = names.flatMap((name) => {
+    const found = marks.get(name);
+    return found?.isMade && isThere(found.one) ? [found] : [];
+  });
+  const generation = made[0] ? generationOf(made[0].one) : now;
+  const balancer = made[0] && labelOf(made[0].one, "k3d.server.loadbalancer");
+  const runs = (name: string) => containers.find((one) => nameOf(one) === name)?.State.Status === "running";
+  const boots = new Set(names.map((name) => marks.get(name)?.boot));
+  const [boot] = boots;
+  const isAsLeft = made.length === names.length && boots.size === 1 && (!balancer || runs(balancer));
+  // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
+  if (made[0] && labelOf(made[0].one, "k3s-lab.servers") === String(file.servers))
+    refuseWithoutQuorum(
+      { name: file.metadata.name },
+      names.filter((name) => !made.some(({ one }) => nameOf(one) === name)),
+      names.length,
+    );
+  const server = (name: string): NodeObservation => {
+    const found = made.find(({ one }) => nameOf(one) === name);
+    const own = found && (labelOf(found.one, "k3s-lab.made") ?? generation);
+    return { generation: own ?? now, boot: found?.boot ?? now };
+  };
+  const agent = (name: string): NodeObservation => {
+    const found = marks.get(name);
+    if (!found || !isThere(found.one)) return { generation: now, boot: now };
+    return { generation: generationOf(found.one), boot: found.boot ?? now };
+  };
+  const registry = containers.find((one) => roleOf(one) === "registry");
+  const ofRegistry = (registry?.State.Status === "running" && labelOf(registry, "k3s-lab.boot")) || now;
   return {
-    node: built ? environment.LAB_K3D_IMAGE : undefined,
-    registry: environment.LAB_K3D_REGISTRY_IMAGE,
-    loadBalancer: environment.LAB_K3D_LOADBALANCER === "true",
+    owner,
+    containers,
+    cluster: { generation, boot: (isAsLeft && boot) || now },
+    servers: new Map(names.map((name) => [name, server(name)])),
+    agents: new Map(agentsOf(file).map(({ name }) => [name, agent(name)])),
+    registry: { generation: registry?.Id ?? now, boot: ofRegistry },
   };
 }
 
 /**
- * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, its image is, or one of its
- * ports is taken. Looks, changes nothing.
+ * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
+ * @returns the stacks that have something in Docker; where Docker does not run, none has.
+ * @throws LabError (exit code 2) that says what is in the way and the next step.
+ */
+export async function preflightK3d(
+  stacks: readonly (readonly [stack: string, file: K3dFile])[],
+): Promise<Set<string>> {
+  refuseShared(stacks);
+  const runs = await dockerRuns();
+  const there = new Set<string>();
+  for (const [stack, file] of stacks) {
+    const owner = await ownerOf(stack);
+    const containers = runs ? await containersOf(owner) : [];
+    if (containers.length) there.add(stack);
+    if (runs) await refuseTakenNames(file, owner, containers);
+    await refuseTakenPorts(file, containers);
+  }
+  return there;
+}
+
+/** Whether anything in Docker carries a stack's labels, whatever Pulumi knows of it. */
+export async function ownsInDocker(stack: string): Promise<boolean> {
+  if (!(await dockerRuns())) return false;
+  const owner = await ownerOf(stack);
+  const counts = [
+    (await containersOf(owner)).length,
+    (await namesOf("network", owner)).length,
+    (await namesOf("volume", owner)).length,
+  ];
+  return counts.some((count) => count > 0);
+}
+
+/** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */
+export const livesInDocker = async (stack: string, name?: string): Promise<boolean> =>
+  (await containersOf(await ownerOf(stack))).some((one) =>
+    name === undefined ? roleOf(one) === "server" : nameOf(one) === name,
+  );
+
+/**
+ * Whether a Docker daemon runs: not where Docker itself says that none does, or where there is no Docker at all.
+ * @throws LabError where it does not say either: what it has may be there or not.
+ */
+async function dockerRuns(): Promise<boolean> {
+  const answer = await tryDocker(["ps", "--quiet"]);
+  if (!answer.failed) return true;
+  if (/cannot connect to the docker daemon|ENOENT/i.test(`${answer.stderr} ${answer.shortMessage ?? ""}`))
+    return false;
+  throw dockerError(answer, "docker ps");
+}
+
+/**
+ * The images to use, and whether there is a load balancer. What a living cluster was made with stays: it is read from its
+ * containers. For a new one: the images that `lab up` built where K3s's own cannot be pulled, if they are of the release
+ * that the file asks for, else the file's.
+ */
+export function chooseK3dImages(
+  file: K3dFile,
+  containers: readonly Container[] = [],
+  environment: NodeJS.ProcessEnv = process.env,
+): K3dImages {
+  const built = k3sVersionOf(file) === environment.LAB_K3S_VERSION ? environment.LAB_K3D_IMAGE : undefined;
+  const named = (name: string) => containers.find((one) => nameOf(one) === name);
+  const registry = file.registries?.create && named(file.registries.create.name);
+  const server = serversOf(file)
+    .map(named)
+    .find((one) => one !== undefined);
+  const madeOf = server && labelOf(server, "k3s-lab.image") === file.image ? server.Config.Image : undefined;
+  const balancer = server && labelOf(server, "k3d.server.loadbalancer");
+  const here = environment.LAB_K3D_LOADBALANCER === "true";
+  return {
+    node: madeOf ?? built,
+    registry: registry?.Config.Image ?? environment.LAB_K3D_REGISTRY_IMAGE,
+    loadBalancer: wantsLoadBalancer(file) && (balancer === undefined ? here : balancer !== ""),
+  };
+}
+
+/**
+ * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, an image is, something that
+ * the file names is not there, another cluster has the name, or another program has one of its ports. Looks, changes nothing.
  *
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
-export async function refuseUnlessReady(file: K3dFile, images: K3dImages): Promise<void> {
+export async function refuseUnlessReady(
+  stack: string,
+  file: K3dFile,
+  images: K3dImages,
+  { owner, containers }: Pick<K3dObservation, "owner" | "containers">,
+): Promise<void> {
   const image = images.node ?? file.image;
-  const [k3d, isThere, local] = await Promise.all([
-    execa("k3d", ["--version"], { reject: false }),
-    hasContainers(file),
-    execa("docker", ["image", "inspect", "--format", "{{.Id}}", image], { reject: false }),
+  const isThere = containers.some((one) => roleOf(one) === "server");
+  const [k3d, local] = await Promise.all([
+    execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
+    tryDocker(["image", "inspect", "--format", "{{.Id}}", image]),
   ]);
   const refuse = (message: string) => new LabError(message, { exitCode: 2 });
   if (k3d.failed)
@@ -37,30 +218,152 @@ export async function refuseUnlessReady(file: K3dFile, images: K3dImages): Promi
   // A cluster that is there must not go before the image of the new one has come.
   if (local.failed && (images.node !== undefined || isThere))
     throw refuse(
-      `Docker does not have the image ${image}. Run \`scripts/lab up k3d\`, which builds or pulls it, or \`docker pull ${image}\`.`,
+      `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
-  if (!isThere) await refuseTakenPorts(file);
+  await refuseTakenNames(file, owner, containers);
+  await refuseMissing(file);
+  await refuseTakenPorts(file, containers);
 }
 
-/** Whether Docker has any container of the cluster; an interrupted run leaves some that hold its ports. */
-export async function hasContainers({ metadata: { name } }: K3dFile): Promise<boolean> {
-  const ids = ["ps", "--all", "--quiet", "--filter", `label=k3d.cluster=${name}`];
-  const { failed, stdout } = await execa("docker", ids, { reject: false });
-  return !failed && stdout.trim() !== "";
+/** Refuses what somebody else has in Docker under a name that the cluster would take. */
+async function refuseTakenNames(
+  file: K3dFile,
+  owner: Owner,
+  containers: readonly Container[],
+): Promise<void> {
+  const { name } = file.metadata;
+  const registry = file.registries?.create?.name;
+  const isOurs = containers.some((one) => labelOf(one, "k3d.cluster") === name);
+  // A node that a person has added by hand to the lab's own cluster is in nobody's way.
+  if (!isOurs) return await refuseStrangers({ owner, name }, registry === undefined ? [] : [registry]);
+  const planned = [
+    ...serversOf(file),
+    ...agentsOf(file).map((agent) => agent.name),
+    ...(registry ? [registry] : []),
+  ];
+  const missing = planned.filter((one) => !containers.some((container) => nameOf(container) === one));
+  const found = await Promise.all(missing.map(inspect));
+  const stranger = found.find((one) => one !== undefined);
+  if (stranger)
+    throw new LabError(
+      `There is a container ${nameOf(stranger)} already that the lab did not make. Remove it (docker rm --force ${nameOf(stranger)}), or give the k3d config file another metadata.name.`,
+      { exitCode: 2 },
+    );
+}
+
+/** Refuses folders and registries that the file names and that are not here. */
+async function refuseMissing(file: K3dFile): Promise<void> {
+  for (const { volume } of file.volumes) {
+    const [source = "", inNode] = volume.split(":");
+    if (inNode === undefined || !source.startsWith("/")) continue;
+    await access(source).catch((cause) => {
+      throw new LabError(
+        `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
+        { cause, exitCode: 2 },
+      );
+    });
+  }
+  for (const reference of file.registries?.use ?? []) {
+    const name = reference.replace(/:\d+$/, "");
+    const found = await inspect(name);
+    if (!found || roleOf(found) !== "registry")
+      throw new LabError(
+        `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
+        { exitCode: 2 },
+      );
+  }
+}
+
+/** The ports of this computer that containers hold, or will hold again once they are started. */
+export const portsOf = (containers: readonly Container[]): HostPort[] =>
+  containers.flatMap(({ HostConfig }) =>
+    Object.entries(HostConfig.PortBindings ?? {}).flatMap(([inside, bindings]) =>
+      bindings.map(({ HostIp, HostPort }) => ({
+        address: HostIp === "" ? "0.0.0.0" : HostIp,
+        port: Number(HostPort),
+        protocol: inside.endsWith("/udp") ? ("udp" as const) : ("tcp" as const),
+      })),
+    ),
+  );
+
+const isSame = (one: HostPort, other: HostPort): boolean =>
+  one.port === other.port &&
+  one.protocol === other.protocol &&
+  (one.address === other.address || [one.address, other.address].includes("0.0.0.0"));
+
+/**
+ * Refuses a cluster whose ports somebody else has. What the stack's own containers hold is its own, whatever they are
+ * called. Looks, changes nothing.
+ *
+ * @param containers the stack's own.
+ * @throws LabError (exit code 2) that names them, and the container that has them.
+ */
+export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
+  const own = portsOf(containers);
+  const wanted = hostPorts(file).filter((port) => !own.some((one) => isSame(one, port)));
+  // A port that this user may not listen on is Docker's to judge.
+  const answers = await Promise.all(wanted.map((one) => isTaken(one).catch(() => false)));
+  const taken = wanted.filter((_, index) => answers[index]);
+  if (taken.length === 0) return;
+  const holders = await Promise.all(taken.map(holderOf));
+  const list = taken.map(
+    ({ key, address, port }, index) =>
+      `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
+  );
+  throw new LabError(
+    `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. End what is there, or give the k3d config file another port.`,
+    { exitCode: 2 },
+  );
+}
+
+async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> {
+  if (protocol === "tcp") return await isPortTaken(port, address);
+  const socket = createSocket("udp4");
+  try {
+    socket.bind(port, address);
+    await once(socket, "listening");
+    return false;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return true;
+    throw error;
+  } finally {
+    socket.close();
+  }
+}
+
+/** The container that publishes a port, and its stack where it is a lab's; undefined where none does. */
+async function holderOf({ port, protocol }: HostPort): Promise<string | undefined> {
+  const format = '{{.Names}}\t{{.Label "k3s-lab.stack"}}\t{{.Label "k3s-lab.checkout"}}';
+  const text = await docker(["ps", "--filter", `publish=${port}/${protocol}`, "--format", format]).catch(
+    () => "",
+  );
+  const [name = "", stack, checkout] = text.split("\n")[0]?.split("\t") ?? [];
+  if (name === "") return undefined;
+  return `the container ${name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`;
 }
 
 /**
- * Refuses a cluster whose ports another program has. Looks, changes nothing.
- * @throws LabError (exit code 2) that names them.
+ * Refuses k3d stacks that would take one port, or one name, of this computer twice.
+ * @throws LabError (exit code 2) that names both.
  */
-export async function refuseTakenPorts(file: K3dFile): Promise<void> {
-  const ports = hostPorts(file);
-  // A port that this user may not listen on is Docker's to judge.
-  const answers = await Promise.all(ports.map((port) => isPortTaken(port).catch(() => false)));
-  const taken = ports.filter((_, index) => answers[index]);
-  if (taken.length)
-    throw new LabError(
-      `The cluster ${file.metadata.name} cannot have ${taken.map((port) => `port ${port}`).join(", ")} of this computer: another program listens there. End it, or give the k3d config file another port.`,
-      { exitCode: 2 },
-    );
+export function refuseShared(stacks: readonly (readonly [stack: string, file: K3dFile])[]): void {
+  const seen: { readonly stack: string; readonly name: string; readonly ports: readonly HostPort[] }[] = [];
+  for (const [stack, file] of stacks) {
+    const { name } = file.metadata;
+    const ports = hostPorts(file);
+    for (const other of seen) {
+      const shared = ports.find((port) => other.ports.some((one) => isSame(one, port)));
+      const refuse = (what: string, next: string) =>
+        new LabError(
+          `The stacks "${other.stack}" and "${stack}" both take ${what}. Give one of them another ${next}.`,
+          {
+            exitCode: 2,
+          },
+        );
+      if (shared) throw refuse(`port ${shared.port} of ${shared.address}`, "port in its k3d config file");
+      if (name === other.name)
+        throw refuse(`the name ${name} in k3d`, "metadata.name in its k3d config file");
+    }
+    seen.push({ stack, name, ports });
+  }
 }

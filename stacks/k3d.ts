@@ -2,10 +2,17 @@ import * as pulumi from "@pulumi/pulumi";
 import { root } from "../scripts/paths.ts";
 import { K3dAgent } from "./components/k3d-agent.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
+import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
-import { agentsOf, publishedPort, readK3dFile, serversOf } from "./k3d-file.ts";
-import { chooseK3dImages, refuseUnlessReady } from "./k3d-host.ts";
-import { observeContainers } from "./observe.ts";
+import {
+  agentsOf,
+  clusterIdentity,
+  nodeConfig,
+  nodeIdentity,
+  publishedPort,
+  readK3dFile,
+} from "./k3d-file.ts";
+import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./k3d-host.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { stackConfig } from "./stack-config.ts";
 
@@ -13,16 +20,29 @@ import { stackConfig } from "./stack-config.ts";
 export default async function k3d(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const file = await readK3dFile(stackConfig("k3d").config, root);
-  const { name: clusterName } = file.metadata;
-  const images = chooseK3dImages(file);
-  const observed = await observeContainers(stack, serversOf(file));
-  await refuseUnlessReady(file, images);
+  const observed = await observeK3d(stack, file);
+  const { owner } = observed;
+  const images = chooseK3dImages(file, observed.containers);
+  await refuseUnlessReady(stack, file, images, observed);
 
-  const cluster = new K3dCluster(clusterName, { file, images, observed });
+  const { create } = file.registries ?? {};
+  const registry =
+    create &&
+    new K3dRegistry("registry", { file, registry: create, images, owner, observed: observed.registry });
+  // Named after the stack: another name in k3d's config replaces the cluster, and does not put another beside it.
+  const cluster = new K3dCluster(
+    stack,
+    { file, images, identity: await clusterIdentity(file), observed },
+    { dependsOn: registry ? [registry.command] : [] },
+  );
   const joined = await Promise.all(
     agentsOf(file).map(async (node) => {
-      const observed = await observeContainers(stack, [node.name]);
-      return new K3dAgent(node.name, { node, cluster, clusterName, observed }).details;
+      const identity = JSON.stringify(
+        await nodeIdentity(nodeConfig(file, { role: "agent", index: node.index })),
+      );
+      const seen = observed.agents.get(node.name) ?? observed.cluster;
+      const name = `k3d-${stack}-agent-${node.index}-0`;
+      return new K3dAgent(name, { file, node, cluster, owner, identity, observed: seen }).details;
     }),
   );
   const { hostIP, hostPort } = file.kubeAPI;
@@ -30,12 +50,13 @@ export default async function k3d(): Promise<ClusterOutputs> {
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
     servers: [apiServer],
     command: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" kubeconfig',
-    environment: { K3D_CLUSTER: clusterName },
+    environment: { K3D_CLUSTER: file.metadata.name },
     installation: cluster.generation,
   });
 
   return {
     kubeconfig,
+    clusterId: cluster.id,
     apiServer,
     ingress: { addresses: [hostIP], http: publishedPort(file, 80), https: publishedPort(file, 443) },
     nodes: pulumi.all([cluster.details, pulumi.all(joined)]).apply((all) => all.flat()),

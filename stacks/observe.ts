@@ -1,12 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../scripts/errors.ts";
 import { labDir, root } from "../scripts/paths.ts";
 import { type MachineState, type Provider, providers } from "./provider.ts";
 import { sshAlias, sshTo } from "./ssh-config.ts";
 
-/** What a program knows of a machine or of nodes before it runs; `@pulumi/command` has no `read` that could see it. */
+/** What a program knows of a machine before it runs; `@pulumi/command` has no `read` that could see it. */
 export interface Observation {
   /** Names this making of the machine; a new value, never seen before, where the machine is gone. */
   readonly generation: string;
@@ -57,33 +56,6 @@ async function observation(
 
 const readNote = (stack: string, name: string, kind: string): Promise<string | undefined> =>
   readFile(join(labDir, stack, "machines", `${name}.${kind}`), "utf8").catch(() => undefined);
-
-/**
- * Looks at nodes of a k3d cluster, which are one thing to Pulumi: are they all there, do they run, and is that since
- * `stacks/k3d/k3d.sh` started them? Docker starts them by itself after a restart of its own, without what k3d does then.
- *
- * @param names of their containers; notes are kept under the first.
- * @param now names what is to be made or started now. Default: the time.
- * @throws LabError when Docker does not answer.
- */
-export async function observeContainers(
-  stack: string,
-  names: readonly [string, ...string[]],
-  now: string = new Date().toISOString(),
-): Promise<Observation> {
-  const { failed, stdout, stderr, shortMessage } = await execa(
-    "docker",
-    ["inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.StartedAt}}", ...names],
-    { reject: false, timeout: 20_000, stdin: "ignore" },
-  );
-  if (failed && !/no such (object|container)/i.test(stderr ?? ""))
-    throw new LabError(
-      `Docker cannot be asked for the containers of the stack "${stack}": ${stderr?.trim() || shortMessage}. Run \`scripts/lab up ${stack}\`, which starts it.`,
-    );
-  const [name] = names;
-  const asLeft = stdout.trim() === (await readNote(stack, name, "state"))?.trim();
-  return observation(stack, name, failed ? "absent" : asLeft ? "running" : "stopped", now);
-}
 
 async function powerState(id: string, { command, running }: MachineState): Promise<PowerState> {
   const [file, ...args] = command(id.trim());

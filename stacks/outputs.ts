@@ -22,6 +22,8 @@ export interface IngressAddress {
 export interface ClusterOutputs extends Record<string, unknown> {
   /** A kubeconfig with one context; a secret. */
   readonly kubeconfig: pulumi.Output<string>;
+  /** The UID of its namespace kube-system: what the cluster says of itself; another cluster has another. */
+  readonly clusterId?: pulumi.Output<string>;
   /** URL of the Kubernetes API. */
   readonly apiServer: pulumi.Input<string>;
   readonly ingress: pulumi.Input<IngressAddress>;

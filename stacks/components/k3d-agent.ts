@@ -1,18 +1,21 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { K3dAgentName } from "../k3d-file.ts";
-import type { Observation } from "../observe.ts";
+import type { AgentInput } from "../k3d/actions.ts";
+import { hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../k3d-file.ts";
+import type { K3dObservation, NodeObservation } from "../k3d-host.ts";
 import type { ClusterNode } from "../outputs.ts";
-import type { K3dCluster } from "./k3d-cluster.ts";
+import { clusterVariables, type K3dCluster, k3dScript } from "./k3d-cluster.ts";
 
 /** What a `K3dAgent` is made from. */
 export interface K3dAgentArgs {
+  readonly file: K3dFile;
   readonly node: K3dAgentName;
   readonly cluster: K3dCluster;
-  /** Name of the cluster in k3d. */
-  readonly clusterName: string;
+  readonly owner: K3dObservation["owner"];
+  /** What of the file makes it another agent, see `nodeIdentity`. */
+  readonly identity: string;
   /** What was seen of the agent before this run; one that is gone is made anew. */
-  readonly observed: Observation;
+  readonly observed: NodeObservation;
 }
 
 /** An agent of a k3d cluster: it joins the servers that are there, and leaves them again, without touching the others. */
@@ -22,26 +25,26 @@ export class K3dAgent extends pulumi.ComponentResource {
 
   constructor(
     name: string,
-    { node, cluster, clusterName, observed }: K3dAgentArgs,
+    { file, node, cluster, owner, identity, observed }: K3dAgentArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("k3s-lab:k3d:K3dAgent", name, {}, opts);
-    const script = (action: string) => `"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" ${action}`;
+    const input: AgentInput = {
+      ...node,
+      config: nodeConfig(file, { role: "agent", index: node.index }),
+      hosts: hostLines(file),
+      ...observed,
+    };
     const command = new local.Command(
       name,
       {
-        create: script("add-agent"),
-        update: script("start-agent"),
-        delete: script("remove-agent"),
-        environment: {
-          LAB_STACK: pulumi.getStack(),
-          K3D_CLUSTER: clusterName,
-          NODE_NAME: node.name,
-          NODE_ARGUMENT: node.argument,
-          LAB_GENERATION: observed.generation,
-          LAB_BOOT: observed.boot,
-        },
-        triggers: [cluster.generation, observed.generation],
+        create: k3dScript("add-agent"),
+        update: k3dScript("start-agent"),
+        delete: k3dScript("remove-agent"),
+        environment: { ...clusterVariables({ owner, name: file.metadata.name }), NODE_NAME: node.name },
+        stdin: JSON.stringify(input),
+        triggers: [cluster.generation, observed.generation, identity],
+        addPreviousOutputInEnv: false,
       },
       {
         parent: this,

@@ -1,81 +1,120 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parse } from "yaml";
 import { root } from "../../scripts/paths.ts";
-import { readK3dFile } from "../k3d-file.ts";
+import type { AgentInput, RegistryInput, ServersInput } from "../k3d/actions.ts";
+import { type K3dFile, readK3dFile } from "../k3d-file.ts";
+import type { NodeObservation } from "../k3d-host.ts";
 import { mockEngine, resourcesOf } from "./mocks.ts";
 
 await mockEngine();
 const { K3dCluster } = await import("./k3d-cluster.ts");
 const { K3dAgent } = await import("./k3d-agent.ts");
+const { K3dRegistry } = await import("./k3d-registry.ts");
 
 const file = await readK3dFile("stacks/k3d.yaml", root);
 const images = { node: "built:1", loadBalancer: false };
-const observed = { generation: "g1", boot: "b1" };
+const owner = { id: "lab-1", stack: "cluster" };
+const seen: NodeObservation = { generation: "g1", boot: "b1" };
 
-const clusterCommand = async (changed: object = {}, seen: object = {}) => {
-  const [command] = await resourcesOf(
-    () =>
-      new K3dCluster("k3d", { file: { ...file, ...changed }, images, observed: { ...observed, ...seen } }),
-  );
+const clusterOf = (changed: Partial<K3dFile>, identity = "same", observed: NodeObservation = seen) =>
+  new K3dCluster("cluster", {
+    file: { ...file, ...changed },
+    images,
+    identity,
+    observed: { owner, cluster: observed, servers: new Map() },
+  });
+
+const clusterCommand = async (...args: Parameters<typeof clusterOf>) => {
+  const [command] = await resourcesOf(() => clusterOf(...args));
   return command?.inputs ?? {};
 };
 
-test("the script gets k3d's own config on standard input, with the image that is here", async () => {
+test("the script gets whose the cluster is, and on standard input what k3d makes with the image that is here", async () => {
   const { create, update, delete: destroy, environment, stdin } = await clusterCommand({ servers: 3 });
   assert.deepEqual(
     [create, update, destroy],
     ["create", "start", "delete"].map((action) => `"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" ${action}`),
   );
-  assert.deepEqual(environment, {
-    LAB_STACK: "cluster",
-    K3D_CLUSTER: "k3d",
-    K3D_IMAGE: "built:1",
-    NODE_NAME: "k3d-k3d-server-0",
-    SERVERS: "k3d-k3d-server-0 k3d-k3d-server-1 k3d-k3d-server-2",
-    LAB_GENERATION: "g1",
-    LAB_BOOT: "b1",
-  });
-  const config = parse(String(stdin)) as { image: string; servers: number };
-  assert.deepEqual([config.image, config.servers], ["built:1", 3]);
+  assert.deepEqual(environment, { LAB_ID: "lab-1", LAB_STACK: "cluster", K3D_CLUSTER: "k3d" });
+  const input = JSON.parse(String(stdin)) as ServersInput;
+  assert.deepEqual([input.config.image, input.config.servers, input.image], ["built:1", 3, "built:1"]);
+  assert.deepEqual(
+    input.servers.map(({ name, ports }) => [name, ports.length]),
+    [
+      ["k3d-k3d-server-0", 3],
+      ["k3d-k3d-server-1", 0],
+      ["k3d-k3d-server-2", 0],
+    ],
+  );
+  assert.deepEqual([input.generation, input.boot, input.subnet], ["g1", "b1", "auto"]);
+  assert.deepEqual(input.labels, { "k3s-lab.image": file.image, "k3s-lab.servers": "3" });
 });
 
-test("agents do not replace the cluster, a restart neither; anything else that k3d reads does", async () => {
-  const before = await clusterCommand();
-  const triggers = async (changed: object, seen: object = {}) =>
-    (await clusterCommand(changed, seen)).triggers;
-  assert.deepEqual(await triggers({ agents: 5 }), before.triggers);
-  assert.deepEqual(await triggers({}, { boot: "b2" }), before.triggers);
-  assert.notDeepEqual(await triggers({ servers: 3 }), before.triggers);
-  assert.notDeepEqual(await triggers({ ports: [] }), before.triggers);
-  assert.notDeepEqual(await triggers({}, { generation: "g2" }), before.triggers);
+test("another identity or a cluster that is gone replaces it; a start does not", async () => {
+  const triggers = async (...args: Parameters<typeof clusterOf>) => (await clusterCommand(...args)).triggers;
+  const before = await triggers({});
+  assert.deepEqual(before, ["same", "g1"]);
+  assert.deepEqual(await triggers({ agents: 5 }), before);
+  assert.deepEqual(await triggers({}, "same", { ...seen, boot: "b2" }), before);
+  assert.notDeepEqual(await triggers({}, "other"), before);
+  assert.notDeepEqual(await triggers({}, "same", { ...seen, generation: "g2" }), before);
 });
 
-test("an agent is made anew with its cluster, or when it is gone; it need not be deleted when the cluster is", async () => {
-  const agentCommand = async (clusterGeneration: string, agentGeneration: string) => {
-    const [, command] = await resourcesOf(() => {
-      const cluster = new K3dCluster("k3d", {
-        file,
-        images,
-        observed: { ...observed, generation: clusterGeneration },
-      });
-      new K3dAgent("k3d-k3d-agent-0-0", {
-        node: { name: "k3d-k3d-agent-0-0", argument: "k3d-agent-0" },
-        cluster,
-        clusterName: "k3d",
-        observed: { ...observed, generation: agentGeneration },
-      });
+test("the cluster's own name for itself is asked for, and again when it is another cluster", async () => {
+  const [, id] = await resourcesOf(() => clusterOf({}));
+  assert.equal(id?.inputs.create, '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" cluster-id');
+  assert.deepEqual(id?.inputs.triggers, ["g1"]);
+});
+
+test("a token is a secret of Pulumi's, and nothing else of the file is", async () => {
+  const { stdin } = await clusterCommand({ token: "very-secret" });
+  // The mock engine hands secrets over unwrapped: that the value arrives is all that can be seen here.
+  assert.match(JSON.stringify(stdin), /very-secret/);
+});
+
+test("an agent is made anew with its cluster, when it is gone, or when the file says another", async () => {
+  const made = await resourcesOf(() => {
+    new K3dAgent("k3d-k3d-agent-0-0", {
+      file,
+      node: { name: "k3d-k3d-agent-0-0", index: 0 },
+      cluster: clusterOf({}),
+      owner,
+      identity: "agent",
+      observed: { generation: "a1", boot: "b1" },
     });
-    return command?.inputs ?? {};
-  };
-  const command = await agentCommand("g1", "a1");
-  assert.deepEqual(command.triggers, ["g1", "a1"]);
-  assert.deepEqual(command.environment, {
-    LAB_STACK: "cluster",
-    K3D_CLUSTER: "k3d",
+  });
+  const inputs = made.find(({ name }) => name === "k3d-k3d-agent-0-0")?.inputs ?? {};
+  assert.deepEqual(inputs.triggers, ["g1", "a1", "agent"]);
+  assert.deepEqual(inputs.environment, {
+    ...{ LAB_ID: "lab-1", LAB_STACK: "cluster", K3D_CLUSTER: "k3d" },
     NODE_NAME: "k3d-k3d-agent-0-0",
-    NODE_ARGUMENT: "k3d-agent-0",
-    LAB_GENERATION: "a1",
-    LAB_BOOT: "b1",
+  });
+  const input = JSON.parse(String(inputs.stdin)) as AgentInput;
+  assert.deepEqual(
+    [input.name, input.index, input.generation, input.boot],
+    ["k3d-k3d-agent-0-0", 0, "a1", "b1"],
+  );
+});
+
+test("a registry has no triggers: whatever changes, its images stay", async () => {
+  const registry = { name: "r.localhost", host: "127.0.0.1", hostPort: "5050", volumes: [] };
+  const [command] = await resourcesOf(
+    () =>
+      new K3dRegistry("registry", {
+        ...{ file, registry, owner, observed: seen },
+        images: { loadBalancer: false, registry: "r:1" },
+      }),
+  );
+  assert.equal(command?.inputs.triggers, undefined);
+  assert.deepEqual(JSON.parse(String(command?.inputs.stdin)) as RegistryInput, {
+    ...{
+      name: "r.localhost",
+      address: "127.0.0.1",
+      port: "5050",
+      volumes: [],
+      image: "r:1",
+      env: [],
+      boot: "b1",
+    },
   });
 });

@@ -1,0 +1,58 @@
+import { local } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+import type { RegistryInput } from "../k3d/actions.ts";
+import type { K3dFile, K3dImages } from "../k3d-file.ts";
+import type { K3dObservation } from "../k3d-host.ts";
+import { clusterVariables, k3dScript } from "./k3d-cluster.ts";
+
+/** What a `K3dRegistry` is made from. */
+export interface K3dRegistryArgs {
+  readonly file: K3dFile;
+  /** The file's `registries.create`. */
+  readonly registry: NonNullable<NonNullable<K3dFile["registries"]>["create"]>;
+  readonly images: K3dImages;
+  readonly owner: K3dObservation["owner"];
+  /** What was seen of it before this run; one that is stopped or gone gets a new container with the images of the old. */
+  readonly observed: K3dObservation["registry"];
+}
+
+/**
+ * A registry beside a k3d cluster. Its images are in a volume and survive every change, that of the cluster too; they go
+ * when the stack goes, or when the file has no registry any more.
+ */
+export class K3dRegistry extends pulumi.ComponentResource {
+  /** What the cluster needs before it is made. */
+  readonly command: local.Command;
+
+  constructor(
+    name: string,
+    { file, registry, images, owner, observed }: K3dRegistryArgs,
+    opts?: pulumi.ComponentResourceOptions,
+  ) {
+    super("k3s-lab:k3d:K3dRegistry", name, {}, opts);
+    const { remoteURL, username, password } = registry.proxy ?? {};
+    const proxy = { REMOTEURL: remoteURL, USERNAME: username, PASSWORD: password };
+    const input: RegistryInput = {
+      ...{ name: registry.name, address: registry.host, port: registry.hostPort, volumes: registry.volumes },
+      image: images.registry ?? registry.image ?? "docker.io/library/registry:2",
+      env: Object.entries(proxy).flatMap(([key, value]) =>
+        value === undefined ? [] : [`REGISTRY_PROXY_${key}=${value}`],
+      ),
+      boot: observed.boot,
+    };
+    const text = JSON.stringify(input);
+    this.command = new local.Command(
+      name,
+      {
+        create: k3dScript("registry"),
+        update: k3dScript("registry"),
+        delete: k3dScript("delete-registry"),
+        environment: clusterVariables({ owner, name: file.metadata.name }),
+        stdin: password === undefined ? text : pulumi.secret(text),
+        addPreviousOutputInEnv: false,
+      },
+      { parent: this, customTimeouts: { create: "15m", update: "15m" } },
+    );
+    this.registerOutputs({});
+  }
+}

@@ -1,0 +1,60 @@
+// What stacks/k3d/k3d.sh runs: one action of Pulumi's on a cluster, a node or a registry of k3d's.
+//
+//   main.ts create | start | delete | add-agent | start-agent | remove-agent | registry | delete-registry | sweep |
+//           kubeconfig | cluster-id
+//
+//   K3S_LAB_ROOT   the checkout
+//   LAB_STACK      the stack that everything belongs to
+//   LAB_ID         the lab's id. Default: the checkout's; a deletion that Pulumi recorded brings it
+//   K3D_CLUSTER    the cluster's name in k3d
+//   NODE_NAME      remove-agent: the node
+//   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (actions.ts)
+import { mkdir } from "node:fs/promises";
+import { text } from "node:stream/consumers";
+import { stackDir } from "../../scripts/environment.ts";
+import { LabError } from "../../scripts/errors.ts";
+import * as actions from "./actions.ts";
+import { ownerOf } from "./docker.ts";
+
+const variable = (name: string): string => {
+  const value = process.env[name];
+  if (!value)
+    throw new LabError(`k3d.sh: ${name} is not set. Run \`scripts/lab\`, which sets it.`, { exitCode: 2 });
+  return value;
+};
+const input = async <Input>(): Promise<Input> => JSON.parse(await text(process.stdin)) as Input;
+
+const run: Readonly<Record<string, (cluster: actions.Cluster) => Promise<unknown>>> = {
+  create: async (cluster) => {
+    await mkdir(stackDir(cluster.owner.stack), { recursive: true, mode: 0o700 });
+    await actions.create(cluster, await input<actions.ServersInput>());
+  },
+  start: async (cluster) => await actions.start(cluster, await input<actions.ServersInput>()),
+  delete: ({ owner }) => actions.removeCluster(owner),
+  sweep: ({ owner }) => actions.removeAll(owner),
+  "add-agent": async (cluster) => await actions.addAgent(cluster, await input<actions.AgentInput>()),
+  "start-agent": async (cluster) => await actions.startAgent(cluster, await input<actions.AgentInput>()),
+  "remove-agent": (cluster) => actions.removeAgent(cluster, variable("NODE_NAME")),
+  registry: async (cluster) => await actions.makeRegistry(cluster, await input<actions.RegistryInput>()),
+  "delete-registry": ({ owner }) => actions.removeRegistry(owner),
+  kubeconfig: async (cluster) => console.log(await actions.kubeconfig(cluster)),
+  "cluster-id": async (cluster) => process.stdout.write(await actions.clusterId(cluster)),
+};
+
+try {
+  const [name = ""] = process.argv.slice(2);
+  const action = run[name];
+  if (action === undefined)
+    throw new LabError(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")} or load`, {
+      exitCode: 2,
+    });
+  const stack = variable("LAB_STACK");
+  const owner = { ...(await ownerOf(stack)), ...(process.env.LAB_ID ? { id: process.env.LAB_ID } : {}) };
+  // A sweep goes by labels alone.
+  const cluster = name === "sweep" ? "" : variable("K3D_CLUSTER");
+  await action({ owner, name: cluster, checkout: variable("K3S_LAB_ROOT") });
+} catch (error) {
+  if (!(error instanceof LabError)) throw error;
+  console.error(error.message);
+  process.exitCode = error.exitCode;
+}

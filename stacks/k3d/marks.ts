@@ -1,0 +1,38 @@
+import { type Container, copyOut, docker, dockerError, isAbsent, nameOf, tryDocker } from "./docker.ts";
+
+/** In a server's data: the cluster was made to its end. It lives and goes with the container. */
+const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
+/** On a node's tmpfs: since it started, all was done that is to be done after a start. A restart takes it away. */
+const bootFile = "/run/k3s-lab-boot";
+
+/** What a node says of itself. */
+export interface Marks {
+  /** Whether the cluster that this server is of was made to its end; what an interrupted run left was not. */
+  readonly isMade: boolean;
+  /** What the last start was called; undefined where the node was started since, or does not run. */
+  readonly boot: string | undefined;
+}
+
+/** Reads a node's marks, whatever state it is in. */
+export async function readMarks(container: Container): Promise<Marks> {
+  const name = nameOf(container);
+  if (container.State.Status === "running") {
+    const script = `[ -e ${madeFile} ] && echo made; cat ${bootFile} 2>/dev/null; true`;
+    const result = await tryDocker(["exec", name, "sh", "-c", script]);
+    if (!result.failed) {
+      const lines = result.stdout.split("\n");
+      return { isMade: lines.includes("made"), boot: lines.find((line) => line !== "" && line !== "made") };
+    }
+    // It may have ended since it was looked at.
+    if (!isAbsent(result) && !/is not running|is paused|is restarting/.test(result.stderr))
+      throw dockerError(result, `docker exec ${name}`);
+  }
+  return { isMade: (await copyOut(name, madeFile)) !== undefined, boot: undefined };
+}
+
+/** Marks a server as one of a cluster that was made to its end. */
+export const markMade = (name: string): Promise<string> => docker(["exec", name, "touch", madeFile]);
+
+/** Marks a node as started. @param boot names the start; no secret. */
+export const markBoot = (name: string, boot: string): Promise<string> =>
+  docker(["exec", name, "sh", "-c", `printf %s "$1" >${bootFile}`, "sh", boot]);

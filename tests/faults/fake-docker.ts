@@ -1,0 +1,178 @@
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+
+/** A container of a `FakeDocker`. */
+export interface FakeContainer {
+  readonly name: string;
+  /** Docker's word, such as running, exited or paused. */
+  readonly status: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Default: an image of K3s. */
+  readonly image?: string;
+  readonly address?: string;
+  /** Whether its data says that its cluster was made to its end. Default: true. */
+  readonly made?: boolean;
+  /** What the start was called that it still runs from. Default: none. */
+  readonly boot?: string;
+  /** Default: none. */
+  readonly ports?: Readonly<
+    Record<string, readonly { readonly HostIp: string; readonly HostPort: string }[]>
+  >;
+}
+
+/** What a Docker daemon has. */
+export interface World {
+  readonly containers: readonly FakeContainer[];
+  readonly networks: readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[];
+  readonly volumes: readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[];
+  /** What every call says instead, with exit code 1; the real words. Default: none. */
+  readonly broken?: string;
+  /** Whether every call hangs. Default: false. */
+  readonly hangs?: boolean;
+  /** Exit code and words of k3d. Default: it makes nothing and is content. */
+  readonly k3d?: { readonly exitCode: number; readonly says: string };
+}
+
+/** Programs `docker` and `k3d` that act on a world in a file, with the words of the real ones. */
+export interface FakeDocker {
+  /** The folder to put in front of PATH. */
+  readonly bin: string;
+  set(world: Partial<World>): Promise<void>;
+  world(): Promise<World>;
+  /** The arguments of every call of docker so far that changes something, a line each. */
+  changes(): Promise<string[]>;
+  /** Runs `work` with these programs first in PATH. */
+  within<Result>(work: () => Promise<Result>): Promise<Result>;
+  remove(): Promise<void>;
+}
+
+const program = (folder: string) => `#!${process.execPath}
+const { readFileSync, writeFileSync, appendFileSync, mkdirSync, rmdirSync } = require("node:fs");
+const args = process.argv.slice(2);
+const file = ${JSON.stringify(join(folder, "world.json"))};
+// One call at a time, as the daemon takes what changes it.
+const lock = file + ".lock";
+for (;;) {
+  try { mkdirSync(lock); break; } catch { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5); }
+}
+process.on("exit", () => rmdirSync(lock));
+const world = JSON.parse(readFileSync(file, "utf8"));
+const save = () => writeFileSync(file, JSON.stringify(world));
+const die = (words) => { console.error(words); process.exit(1); };
+const log = () => appendFileSync(${JSON.stringify(join(folder, "changes"))}, args.join(" ") + "\\n");
+if (world.hangs) { process.on("SIGTERM", () => process.exit(1)); setTimeout(() => {}, 600000); return; }
+if (world.broken) die(world.broken);
+const filters = args.flatMap((arg, index) => (args[index - 1] === "--filter" ? [arg] : []));
+const format = args[args.indexOf("--format") + 1] ?? "";
+const passes = (one) => filters.every((filter) => {
+  const [, kind, value] = /^([a-z]+)=(.*)$/.exec(filter);
+  if (kind === "label") { const [key, ...rest] = value.split("="); return one.labels[key] === rest.join("="); }
+  if (kind === "publish") return Object.values(one.ports ?? {}).flat().some(({ HostPort }) => HostPort === value.split("/")[0]);
+  if (kind === "network") return one.status === "running" && "address" in one;
+  return true;
+});
+const show = (one) => format
+  .replaceAll(/{{\\.Label "([^"]+)"}}/g, (_, key) => one.labels[key] ?? "")
+  .replaceAll(/{{\\.(Names?|ID)}}/g, one.name).replaceAll("\\\\t", "\\t");
+const list = (all) => { for (const one of all.filter(passes)) console.log(args.includes("--quiet") ? one.name : show(one)); };
+const find = (name) => world.containers.find((one) => one.name === name);
+const need = (name) => find(name) ?? die("Error response from daemon: No such container: " + name);
+const inspected = (one) => ({
+  Id: one.name, Name: "/" + one.name, State: { Status: one.status, ExitCode: 0 },
+  Config: { Image: one.image ?? "rancher/k3s:v1.25.4-k3s1", Env: ["K3S_TOKEN=very-secret"], Labels: one.labels, Entrypoint: ["/bin/k3s"] },
+  HostConfig: { PortBindings: one.ports ?? {} },
+  NetworkSettings: { Networks: { "k3d-k3d": { IPAddress: one.address ?? "", IPAMConfig: { IPv4Address: one.address ?? "" } } } },
+});
+const [verb, sub] = args;
+if (verb === "ps") list(world.containers);
+else if (verb === "inspect") {
+  const one = find(args.at(-1)) ?? die("Error: No such object: " + args.at(-1));
+  console.log(JSON.stringify([inspected(one)]));
+} else if (verb === "exec") {
+  const rest = args.slice(1).filter((arg) => !arg.startsWith("--"));
+  const one = need(rest[0]);
+  if (one.status === "paused") die("Error response from daemon: Container " + one.name + " is paused, unpause the container before exec");
+  if (one.status !== "running") die("Error response from daemon: container " + one.name + " is not running");
+  const asked = args.join(" ");
+  if (asked.includes("k3s-lab-made ] &&")) { if (one.made !== false) console.log("made"); if (one.boot) console.log(one.boot); }
+  else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
+  else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
+  else if (asked.includes("removed-node-name")) console.log("removed");
+  else if (asked.includes("get node")) console.log("node/" + args.at(-1));
+  else if (asked.includes("get namespace kube-system")) console.log("uid-1");
+  if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
+} else if (verb === "cp") {
+  if (args[1] === "-" || args[2] !== "-") log();
+  else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file in container");
+} else if (verb === "image" || verb === "logs") {}
+else if (verb === "network" && sub === "ls") list(world.networks);
+else if (verb === "volume" && sub === "ls") list(world.volumes);
+else if (verb === "network" && sub === "inspect") {
+  const one = world.networks.find(({ name }) => name === args.at(-1)) ?? die("Error response from daemon: network " + args.at(-1) + " not found");
+  console.log(format.includes("Subnet") ? "172.28.0.0/16" : one.name);
+} else {
+  log();
+  const name = args.at(-1);
+  const labels = Object.fromEntries(args.flatMap((arg, i) => (args[i - 1] === "--label" ? [arg.split(/=(.*)/s).slice(0, 2)] : [])));
+  if (sub === "rm") {
+    const kind = verb === "network" ? "networks" : "volumes";
+    if (!world[kind].some((one) => one.name === name)) die(verb === "network" ? "Error response from daemon: network " + name + " not found" : "Error response from daemon: get " + name + ": no such volume");
+    world[kind] = world[kind].filter((one) => one.name !== name);
+  } else if ((verb === "network" || verb === "volume") && sub === "create") world[verb + "s"].push({ name, labels });
+  else if (verb === "rm") { need(name); world.containers = world.containers.filter((one) => one !== find(name)); }
+  else if (verb === "unpause") { const one = need(name); if (one.status !== "paused") die("Error response from daemon: Container " + name + " is not paused"); one.status = "running"; }
+  else if (verb === "start") { const one = need(name); if (one.status === "paused") die("Error response from daemon: cannot start a paused container, try unpause instead"); one.status = "running"; delete one.boot; }
+  else if (verb === "create") {
+    const text = args.includes("--label-file") ? readFileSync(args[args.indexOf("--label-file") + 1], "utf8") : "";
+    const own = Object.fromEntries(text.split("\\n").filter(Boolean).map((line) => line.split(/=(.*)/s).slice(0, 2)));
+    world.containers.push({ name: args[args.indexOf("--name") + 1], status: "created", labels: { ...labels, ...own }, made: false, address: args[args.indexOf("--ip") + 1] });
+  }
+  save();
+}
+`;
+
+const k3d = (folder: string) => `#!${process.execPath}
+const { readFileSync, writeFileSync } = require("node:fs");
+const file = ${JSON.stringify(join(folder, "world.json"))};
+const world = JSON.parse(readFileSync(file, "utf8"));
+if (process.argv[2] === "--version") { console.log("k3d version v5.8.3"); return; }
+writeFileSync(${JSON.stringify(join(folder, "k3d-config"))}, readFileSync(0));
+if (world.k3d) { console.error(world.k3d.says); process.exit(world.k3d.exitCode); }
+`;
+
+/** Makes the programs; `remove` takes them away. */
+export async function fakeDocker(): Promise<FakeDocker> {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-fake-docker-"));
+  const worldFile = join(folder, "world.json");
+  const world = async (): Promise<World> => JSON.parse(await readFile(worldFile, "utf8")) as World;
+  const empty: World = { containers: [], networks: [], volumes: [] };
+  await writeFile(worldFile, JSON.stringify(empty));
+  for (const [name, text] of [
+    ["docker", program(folder)],
+    ["k3d", k3d(folder)],
+  ] as const) {
+    await writeFile(join(folder, name), text);
+    await chmod(join(folder, name), 0o755);
+  }
+  return {
+    bin: folder,
+    set: async (changes) => {
+      await writeFile(worldFile, JSON.stringify({ ...empty, ...changes }));
+      await rm(join(folder, "changes"), { force: true });
+    },
+    world,
+    changes: async () =>
+      (await readFile(join(folder, "changes"), "utf8").catch(() => "")).split("\n").filter(Boolean),
+    within: async (work) => {
+      const { PATH } = process.env;
+      process.env.PATH = `${folder}${delimiter}${PATH}`;
+      try {
+        return await work();
+      } finally {
+        process.env.PATH = PATH;
+      }
+    },
+    remove: () => rm(folder, { recursive: true, force: true }),
+  };
+}

@@ -1,0 +1,543 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, beforeEach } from "node:test";
+import { stringify } from "yaml";
+import type { LabError } from "../../scripts/errors.ts";
+import { root } from "../../scripts/paths.ts";
+import * as actions from "../../stacks/k3d/actions.ts";
+import { ownerOf } from "../../stacks/k3d/docker.ts";
+import {
+  clusterIdentity,
+  createConfig,
+  directPorts,
+  hostLines,
+  type K3dFile,
+  nodeConfig,
+  readK3dFile,
+  serversOf,
+} from "../../stacks/k3d-file.ts";
+import {
+  chooseK3dImages,
+  observeK3d,
+  preflightK3d,
+  refuseTakenPorts,
+  refuseUnlessReady,
+} from "../../stacks/k3d-host.ts";
+import { type FakeContainer, fakeDocker, type World } from "./fake-docker.ts";
+import { fault, refused } from "./table.ts";
+
+const fake = await fakeDocker();
+after(() => fake.remove());
+beforeEach(() => fake.set({}));
+
+const stack = "k3d";
+const owner = await ownerOf(stack);
+const mine = { "k3s-lab.id": owner.id, "k3s-lab.stack": owner.stack };
+/** A port that nobody listens on. */
+const free = createServer();
+await once(free.listen(0, "127.0.0.1"), "listening");
+const freePort = String((free.address() as AddressInfo).port);
+free.close();
+const read = await readK3dFile("stacks/k3d.yaml", root);
+const file: K3dFile = { ...read, kubeAPI: { ...read.kubeAPI, hostPort: freePort }, ports: [] };
+const three: K3dFile = { ...file, servers: 3, agents: 1, ports: read.ports };
+const images = { loadBalancer: false };
+const cluster: actions.Cluster = { owner, name: "k3d", checkout: "/checkout" };
+
+const node = (name: string, role: string, more: Partial<FakeContainer> = {}): FakeContainer => ({
+  ...{ name, status: "running", boot: "b1", address: `172.28.0.${name.length + Number(name.at(-1))}` },
+  ...more,
+  labels: {
+    ...{ ...mine, app: "k3d", "k3d.cluster": "k3d", "k3d.role": role, "k3d.server.loadbalancer": "" },
+    ...{ "k3s-lab.generation": "g1", "k3s-lab.servers": "3", "k3s-lab.image": file.image },
+    ...more.labels,
+  },
+});
+const whole = (changes: Readonly<Record<string, Partial<FakeContainer> | undefined>> = {}): World => ({
+  containers: [
+    ...serversOf(three).map((name) => node(name, "server")),
+    node("k3d-k3d-agent-0-0", "agent"),
+  ].flatMap((one) => {
+    if (!(one.name in changes)) return [one];
+    const change = changes[one.name];
+    return change ? [{ ...one, ...change }] : [];
+  }),
+  networks: [{ name: "k3d-k3d", labels: mine }],
+  volumes: [{ name: "k3d-k3d-images", labels: mine }],
+});
+const input = (of: K3dFile, boot = "b2"): actions.ServersInput => ({
+  config: { ...createConfig(of, images) },
+  ...{ image: of.image, subnet: "auto", hosts: hostLines(of), labels: {}, generation: "g1", boot },
+  servers: serversOf(of).map((name, index) => ({
+    name,
+    config: nodeConfig(of, { role: "server", index }),
+    ports: directPorts(of, index, images),
+  })),
+});
+const agentInput = (): actions.AgentInput => ({
+  ...{ name: "k3d-k3d-agent-0-0", index: 0, config: nodeConfig(three, { role: "agent", index: 0 }) },
+  ...{ hosts: [], generation: "g1", boot: "b2" },
+});
+const thrown = async (work: () => Promise<unknown>): Promise<LabError | undefined> => {
+  try {
+    await fake.within(work);
+    return undefined;
+  } catch (error) {
+    return error as LabError;
+  }
+};
+const observe = (of: K3dFile = three) => fake.within(() => observeK3d(stack, of, "now"));
+/** What has the name of a container that was removed or that is not what it was. */
+const lost = async (before: World, ...may: string[]): Promise<string> => {
+  const { containers, networks, volumes } = await fake.world();
+  const names = (world: Pick<World, "containers" | "networks" | "volumes">) =>
+    [...world.containers, ...world.networks, ...world.volumes].map(({ name }) => name);
+  const left = names({ containers, networks, volumes });
+  const gone = names(before).filter((name) => !left.includes(name) && !may.includes(name));
+  return gone.length ? gone.join(", ") : "nothing";
+};
+
+fault("C8: one of three server containers is gone: it alone is made again and joins the others", async () => {
+  const before = whole({ "k3d-k3d-server-0": undefined });
+  await fake.set(before);
+  const seen = await observe();
+  assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+  assert.equal(seen.servers.get("k3d-k3d-server-0")?.generation, "now", "images are loaded again");
+  await fake.within(() => actions.start(cluster, input(three)));
+  const changes = await fake.changes();
+  const created = changes.filter((line) => line.startsWith("create "));
+  assert.equal(created.length, 1);
+  assert.match(created[0] ?? "", /--name k3d-k3d-server-0 --hostname k3d-k3d-server-0/);
+  assert.match(created[0] ?? "", /--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80/);
+  assert.doesNotMatch(created[0] ?? "", /very-secret|cluster-init/);
+  const told = changes.join("\n");
+  assert.match(told, /annotate .*k3d-k3d-server-0 etcd\.k3s\.cattle\.io\/remove=true/);
+  assert.match(told, /delete .*secret k3d-k3d-server-0\.node-password\.k3s/);
+  assert.equal((await observe()).cluster.boot, "b2");
+  return { happened: "update in place, one container made, three servers", lost: await lost(before) };
+});
+
+fault("C8: two of three servers are gone: no silent new cluster, the way back is said", async () => {
+  const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });
+  await fake.set(before);
+  const error = await thrown(() => observeK3d(stack, three));
+  assert.match(
+    error?.message ?? "",
+    /lost k3d-k3d-server-0 and k3d-k3d-server-2 of its 3 servers.*cluster-reset/,
+  );
+  assert.match((await thrown(() => actions.start(cluster, input(three))))?.message ?? "", /no majority/);
+  assert.deepEqual(await fake.changes(), []);
+  return { happened: "exit 1 in preview and up", lost: await lost(before) };
+});
+
+for (const [what, words] of [
+  [
+    "Docker does not run",
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+  ],
+  [
+    "Docker may not be asked",
+    "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
+  ],
+  ["Docker's own error", "Error response from daemon: context deadline exceeded"],
+] as const)
+  fault(`C3: ${what}: nothing counts as gone`, async () => {
+    await fake.set({ ...whole(), broken: words });
+    for (const work of [
+      () => observeK3d(stack, three),
+      () => actions.start(cluster, input(three)),
+      () => actions.removeCluster(owner),
+      () => actions.addAgent(cluster, agentInput()),
+    ]) {
+      const error = await thrown(work);
+      assert.equal(error?.name, "LabError");
+      assert.ok(error?.message.includes(words), error?.message);
+    }
+    return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
+  });
+
+for (const status of ["paused", "exited", "created"])
+  fault(`C3: a server and an agent that are ${status} are there, and are brought back`, async () => {
+    const before = whole({
+      "k3d-k3d-server-1": { status, boot: "b1" },
+      "k3d-k3d-agent-0-0": { status, boot: "b1" },
+    });
+    await fake.set(before);
+    const seen = await observe();
+    assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" });
+    assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "now" });
+    await fake.within(() => actions.start(cluster, input(three)));
+    await fake.within(() => actions.startAgent(cluster, agentInput()));
+    const verbs = (await fake.changes()).map((line) => line.split(" ").slice(0, 2).join(" "));
+    const verb = status === "paused" ? "unpause" : "start";
+    assert.deepEqual(verbs, [`${verb} k3d-k3d-server-1`, `${verb} k3d-k3d-agent-0-0`]);
+    const now = await observe();
+    assert.deepEqual([now.cluster.boot, now.agents.get("k3d-k3d-agent-0-0")?.boot], ["b2", "b2"]);
+    return { happened: `docker ${verb}, in place`, lost: await lost(before) };
+  });
+
+fault("C3: after a restart of Docker the same containers run again: an update, no replacement", async () => {
+  await fake.set(whole(Object.fromEntries(serversOf(three).map((name) => [name, { boot: "" }]))));
+  const { cluster: seen } = await observe();
+  assert.deepEqual(seen, { generation: "g1", boot: "now" });
+  return { happened: "update in place", lost: "nothing" };
+});
+
+fault("a lost agent is made again alone", async () => {
+  const before = whole({ "k3d-k3d-agent-0-0": undefined });
+  await fake.set(before);
+  const seen = await observe();
+  assert.deepEqual(seen.cluster, { generation: "g1", boot: "b1" });
+  assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "now", boot: "now" });
+  await fake.within(() => actions.addAgent(cluster, agentInput()));
+  const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+  assert.match(created.join("\n"), /--name k3d-k3d-agent-0-0 .* --ip 172\.28\.255\.254 .* agent$/);
+  return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
+});
+
+fault("C12: k3d's load balancer can be pulled later: the cluster stays as it was made", async () => {
+  await fake.set(whole());
+  const { containers } = await observe();
+  const later = { LAB_K3D_LOADBALANCER: "true", LAB_K3D_IMAGE: "built:2", LAB_K3S_VERSION: "v1.25.4+k3s1" };
+  assert.equal(chooseK3dImages(three, [], later).loadBalancer, true);
+  assert.deepEqual(chooseK3dImages(three, containers, later), chooseK3dImages(three, containers, {}));
+  const balanced = whole().containers.map((one) => ({
+    ...one,
+    labels: { ...one.labels, "k3d.server.loadbalancer": "k3d-k3d-serverlb" },
+  }));
+  await fake.set({ ...whole(), containers: balanced });
+  const seen = await observe();
+  assert.equal(chooseK3dImages(three, seen.containers, {}).loadBalancer, true);
+  return { happened: "read from the containers' labels", lost: "nothing" };
+});
+
+const taken = createServer();
+await once(taken.listen(0, "127.0.0.1"), "listening");
+after(() => taken.close());
+const takenPort = String((taken.address() as AddressInfo).port);
+const onTaken: K3dFile = {
+  ...three,
+  ports: [{ port: `127.0.0.1:${takenPort}:80`, nodeFilters: ["loadbalancer"] }],
+};
+const holding = (port: string) => ({ ports: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: port }] } });
+
+refused(
+  "C10: a running cluster's port is changed to one that another program has",
+  async () => {
+    await fake.set(whole());
+    return await thrown(async () => {
+      const seen = await observeK3d(stack, onTaken);
+      await refuseUnlessReady(stack, onTaken, images, seen);
+    });
+  },
+  /cannot have port \d+ of 127\.0\.0\.1 \(ports\[0\]\.port\): another program listens there/,
+);
+
+fault(
+  "C10: the ports that the cluster itself holds are free for it, also under another name (H11)",
+  async () => {
+    const old = whole({ "k3d-k3d-server-0": holding(takenPort) });
+    await fake.set(old);
+    const renamed = { ...onTaken, metadata: { name: "renamed" } };
+    for (const one of [onTaken, renamed])
+      await fake.within(async () => refuseTakenPorts(one, (await observeK3d(stack, one)).containers));
+    const seen = await observe(renamed);
+    assert.equal(seen.cluster.generation, "now", "a replacement, which is asked for");
+    assert.notEqual(await clusterIdentity(renamed), await clusterIdentity(onTaken));
+    await fake.within(() => actions.removeCluster(owner));
+    const { containers } = await fake.world();
+    assert.deepEqual(containers, [], "the old one goes by its labels, whatever it is called");
+    return { happened: "a replacement that ends well", lost: "nothing" };
+  },
+);
+
+refused(
+  "a port that another stack's running cluster holds",
+  async () => {
+    const other = { "k3s-lab.id": owner.id, "k3s-lab.stack": "k3d-ha", "k3s-lab.checkout": "/checkout" };
+    await fake.set({
+      containers: [{ ...node("k3d-k3d-ha-server-0", "server", holding(takenPort)), labels: other }],
+    });
+    return await thrown(() => preflightK3d([[stack, onTaken]]));
+  },
+  /the container k3d-k3d-ha-server-0 of the stack "k3d-ha" in \/checkout has it/,
+);
+
+refused(
+  "two k3d stacks with the same port",
+  () =>
+    thrown(() =>
+      preflightK3d([
+        ["k3d", file],
+        ["k3d-ha", { ...file, metadata: { name: "other" } }],
+      ]),
+    ),
+  /The stacks "k3d" and "k3d-ha" both take port \d+ of 127\.0\.0\.1/,
+);
+refused(
+  "two k3d stacks with the same name",
+  () => {
+    const kubeAPI = { ...file.kubeAPI, hostPort: "6999" };
+    return thrown(() =>
+      preflightK3d([
+        ["k3d", file],
+        ["k3d-b", { ...file, kubeAPI, ports: [] }],
+      ]),
+    );
+  },
+  /both take the name k3d in k3d/,
+);
+
+const byHand: World = {
+  containers: [
+    {
+      ...node("k3d-k3d-server-0", "server"),
+      labels: { app: "k3d", "k3d.cluster": "k3d", "k3d.role": "server" },
+    },
+  ],
+  networks: [{ name: "k3d-k3d", labels: { app: "k3d" } }],
+  volumes: [{ name: "k3d-k3d-images", labels: { app: "k3d", "k3d.cluster": "k3d" } }],
+};
+
+for (const [what, world] of [
+  ["a user's own cluster of the name", byHand],
+  ["a user's network of the name", { ...byHand, containers: [], volumes: [] }],
+  ["a user's volume of the name", { ...byHand, containers: [], networks: [] }],
+  [
+    "another lab's cluster of the name",
+    whole({
+      "k3d-k3d-server-0": {
+        labels: { ...mine, "k3s-lab.id": "other", "k3d.role": "server", "k3d.cluster": "k3d" },
+      },
+    }),
+  ],
+  [
+    "another stack's cluster of the name",
+    whole({
+      "k3d-k3d-server-0": {
+        labels: { ...mine, "k3s-lab.stack": "k3d-other", "k3d.role": "server", "k3d.cluster": "k3d" },
+      },
+    }),
+  ],
+] as const) {
+  const strangers = { ...world, containers: world.containers.slice(0, 1) };
+  refused(
+    `${what} is refused before anything is made`,
+    async () => {
+      await fake.set(strangers);
+      return await thrown(() => preflightK3d([[stack, file]]));
+    },
+    /A cluster k3d is there already, made by somebody else \((container|network|volume) k3d-k3d/,
+  );
+  fault(`${what} survives create, delete and sweep`, async () => {
+    const foreign = what.startsWith("another") ? { ...strangers, networks: [], volumes: [] } : strangers;
+    await fake.set(foreign);
+    assert.match(
+      (await thrown(() => actions.create(cluster, input(file))))?.message ?? "",
+      /made by somebody else/,
+    );
+    await fake.within(() => actions.removeCluster(owner));
+    await fake.within(() => actions.removeAll(owner));
+    assert.deepEqual(await fake.changes(), []);
+    return { happened: "left alone", lost: await lost(foreign) };
+  });
+}
+
+fault("a state that was lost: a whole cluster is adopted, not wiped", async () => {
+  await fake.set(whole());
+  await fake.within(() => actions.create(cluster, input(three)));
+  assert.deepEqual(await fake.changes(), []);
+  return { happened: "taken over as it is", lost: await lost(whole()) };
+});
+
+fault(
+  "what an interrupted run left of a cluster goes before the next is made; nothing of it had served",
+  async () => {
+    await fake.set({
+      ...whole(Object.fromEntries(serversOf(three).map((name) => [name, { made: false }]))),
+      k3d: {
+        exitCode: 1,
+        says: "\u001b[31mFATA\u001b[0m[0003] Cluster creation FAILED, all changes have been rolled back!",
+      },
+    });
+    assert.equal((await observe()).cluster.generation, "now");
+    const error = await thrown(() => actions.create(cluster, input(three)));
+    assert.match(error?.message ?? "", /k3d could not make the cluster k3d: Cluster creation FAILED/);
+    const { containers, networks, volumes } = await fake.world();
+    assert.deepEqual([containers, networks, volumes], [[], [], []], "nothing half is left");
+    return { happened: "exit 1 with k3d's words, nothing half there", lost: "nothing" };
+  },
+);
+
+fault("k3d is missing and the config file gone: a recorded deletion needs Docker alone", async () => {
+  await fake.set(whole());
+  await fake.within(() => actions.removeCluster(owner));
+  const { containers, networks, volumes } = await fake.world();
+  assert.deepEqual([containers, networks, volumes], [[], [], []]);
+  return { happened: "removed by its labels", lost: "nothing" };
+});
+
+fault("the registry and its images survive the replacement of its cluster", async () => {
+  const registry = node("r.localhost", "registry", {
+    labels: { ...mine, "k3d.role": "registry", "k3s-lab.boot": "b1" },
+  });
+  const world = whole();
+  await fake.set({
+    ...world,
+    containers: [...world.containers, registry],
+    volumes: [...world.volumes, { name: "k3d-k3d-registry", labels: mine }],
+  });
+  await fake.within(() => actions.removeCluster(owner));
+  const { containers, volumes } = await fake.world();
+  assert.deepEqual(
+    [containers.map(({ name }) => name), volumes.map(({ name }) => name)],
+    [["r.localhost"], ["k3d-k3d-registry"]],
+  );
+  return { happened: "container and volume stay", lost: "nothing" };
+});
+
+// What the config file may say.
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-faults-"));
+after(() => rm(folder, { recursive: true }));
+await writeFile(join(folder, "here.yaml"), "a: 1\n");
+const base = {
+  ...{ apiVersion: "k3d.io/v1alpha5", kind: "Simple", metadata: { name: "k3d" }, servers: 3, agents: 1 },
+  image: "rancher/k3s:v1.25.4-k3s1",
+  kubeAPI: { hostIP: "127.0.0.1", hostPort: "6550" },
+};
+const port = (text: string, ...nodeFilters: string[]) => ({
+  ports: [{ port: text, ...(nodeFilters.length ? { nodeFilters } : {}) }],
+});
+const arg = (text: string, ...nodeFilters: string[]) => ({
+  options: { k3s: { extraArgs: [{ arg: text, nodeFilters }] } },
+});
+const runtime = (more: object) => ({ options: { runtime: more } });
+const badInputs: readonly (readonly [string, object, RegExp])[] = [
+  ["port 80811", port("127.0.0.1:80811:80"), /ports\[0\]\.port: "127\.0\.0\.1:80811:80" .*from 1 to 65535/],
+  ["port 0", port("127.0.0.1:0:80"), /ports\[0\]\.port: .*from 1 to 65535/],
+  ["a port 0 of a node", port("127.0.0.1:8081:0"), /ports\[0\]\.port: .*from 1 to 65535/],
+  ["the API's port 0", { kubeAPI: { hostIP: "127.0.0.1", hostPort: "0" } }, /kubeAPI\.hostPort: "0"/],
+  ["an address that is none", port("127.0.0.999:8081:80"), /ports\[0\]\.port/],
+  [
+    "one port twice",
+    { ports: [{ port: "127.0.0.1:8081:80" }, { port: "127.0.0.1:8081:443" }] },
+    /ports\[1\]\.port: "8081" .*ports\[0\]\.port has 127\.0\.0\.1:8081 already/,
+  ],
+  ["the API's port twice", port("127.0.0.1:6550:80"), /ports\[0\]\.port: "6550" .*kubeAPI\.hostPort has/],
+  [
+    "the registry's port twice",
+    { registries: { create: { name: "r", host: "127.0.0.1", hostPort: "6550" } } },
+    /registries\.create\.hostPort: "6550" .*kubeAPI/,
+  ],
+  [
+    "a port of an agent",
+    port("127.0.0.1:8081:80", "agent:0"),
+    /ports\[0\]\.nodeFilters\[0\]: "agent:0" .*loadbalancer/,
+  ],
+  ["a port of all", port("127.0.0.1:8081:80", "all"), /nodeFilters\[0\]: "all"/],
+  ["a direct port of several", port("127.0.0.1:8081:80", "server:*:direct"), /one server for a direct port/],
+  ["a port of a server that is not there", port("127.0.0.1:8081:80", "server:3"), /0 to 2/],
+  ["a network of the user's", { network: "my-net" }, /^k3d\.yaml: network: "my-net" .*left out/],
+  ["the host's network", { network: "host" }, /network: "host" .*left out/],
+  ["a subnet with host bits", { subnet: "172.28.0.5/16" }, /subnet: "172\.28\.0\.5\/16" .*no host bits/],
+  ["K3s's own subnet", { subnet: "10.42.0.0/16" }, /subnet: "10\.42\.0\.0\/16"/],
+  [
+    "a filter without numbers",
+    { env: [{ envVar: "A=1", nodeFilters: ["server"] }] },
+    /env\[0\]\.nodeFilters\[0\]: "server" .*server:\*/,
+  ],
+  ["no filter", { env: [{ envVar: "A=1" }] }, /env\[0\]\.nodeFilters: is missing/],
+  ["a filter of an agent that is not there", arg("--v=1", "agent:5"), /"agent:5" .*numbers of agents/],
+  [
+    "a filter that is none",
+    { volumes: [{ volume: "/tmp:/x", nodeFilters: ["nodes"] }] },
+    /volumes\[0\]\.nodeFilters\[0\]/,
+  ],
+  [
+    "a relative folder",
+    { volumes: [{ volume: "./x:/x", nodeFilters: ["all"] }] },
+    /volumes\[0\]\.volume: "\.\/x:\/x"/,
+  ],
+  [
+    "a file that is not there",
+    { files: [{ source: "gone.yaml", destination: "/a", nodeFilters: ["all"] }] },
+    /files\[0\]\.source: "gone\.yaml" .*a file/,
+  ],
+  [
+    "a destination that is none",
+    { files: [{ source: "here.yaml", destination: "a/b", nodeFilters: ["all"] }] },
+    /files\[0\]\.destination: "a\/b" .*k3s-manifests/,
+  ],
+  [
+    "a variable that k3d sets",
+    { env: [{ envVar: "K3S_TOKEN=x", nodeFilters: ["all"] }] },
+    /env\[0\]\.envVar/,
+  ],
+  ["a variable without a value", { env: [{ envVar: "A", nodeFilters: ["all"] }] }, /env\[0\]\.envVar: "A"/],
+  [
+    "a value from the shell",
+    { env: [{ envVar: "A=$HOME", nodeFilters: ["all"] }] },
+    /env\[0\]\.envVar: "A=\$HOME" .*without \$NAME/,
+  ],
+  ["another data folder of K3s", arg("--data-dir=/x", "server:*"), /extraArgs\[0\]\.arg: "--data-dir=\/x"/],
+  ["another port of K3s", arg("--https-listen-port=7443", "server:*"), /--https-listen-port/],
+  ["--cluster-reset", arg("--cluster-reset", "server:*"), /--cluster-reset/],
+  ["--cluster-init", arg("--cluster-init", "server:*"), /--cluster-init/],
+  ["a token as a flag", arg("--agent-token=x", "all"), /--agent-token/],
+  ["no flannel", arg("--flannel-backend=none", "server:*"), /--flannel-backend=none/],
+  ["no ServiceLB", arg("--disable=traefik,servicelb", "server:*"), /servicelb/],
+  [
+    "a label that a node may not have",
+    { options: { k3s: { nodeLabels: [{ label: "node-role.kubernetes.io/x=y", nodeFilters: ["all"] }] } } },
+    /nodeLabels\[0\]\.label/,
+  ],
+  [
+    "a label of the lab's own",
+    runtime({ labels: [{ label: "k3s-lab.id=x", nodeFilters: ["all"] }] }),
+    /runtime\.labels\[0\]\.label/,
+  ],
+  ["memory of servers", runtime({ serversMemory: "1g" }), /options\.runtime\.serversMemory: "1g" .*left out/],
+  [
+    "an unknown limit",
+    runtime({ ulimits: [{ name: "files", soft: 1, hard: 1 }] }),
+    /ulimits\[0\]\.name: "files"/,
+  ],
+  [
+    "the user's kubeconfig",
+    { options: { kubeconfig: { updateDefaultKubeconfig: true } } },
+    /updateDefaultKubeconfig: true .*one of: false/,
+  ],
+  ["no image volume", { options: { k3d: { disableImageVolume: true } } }, /disableImageVolume: true/],
+  ["a time without a unit", { options: { k3d: { timeout: "180" } } }, /options\.k3d\.timeout: "180" .*180s/],
+  [
+    "an unknown key in options",
+    { options: { k3d: { waits: true } } },
+    /options\.k3d\.waits: unknown key; did you mean "wait"/,
+  ],
+  [
+    "a registry without its port",
+    { registries: { create: { name: "r", host: "127.0.0.1" } } },
+    /registries\.create\.hostPort: is missing/,
+  ],
+  ["a short token", { token: "abc" }, /token: "abc"/],
+  [
+    "an alias without an address",
+    { hostAliases: [{ ip: "x", hostnames: ["a"] }] },
+    /hostAliases\[0\]\.ip: "x" .*an IP address/,
+  ],
+  ["an image without a tag", { image: "localhost:5000/k3s" }, /image: "localhost:5000\/k3s"/],
+];
+for (const [what, changes, sentence] of badInputs)
+  refused(
+    `k3d config: ${what}`,
+    async () => {
+      await writeFile(join(folder, "k3d.yaml"), stringify({ ...base, ...changes }));
+      return await thrown(() => readK3dFile("k3d.yaml", folder));
+    },
+    sentence,
+  );
