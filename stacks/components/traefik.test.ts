@@ -86,6 +86,7 @@ test("Traefik brings all that an Ingress controller needs, and waits for no load
         spec: {
           serviceAccountName: "traefik",
           enableServiceLinks: false,
+          terminationGracePeriodSeconds: 50,
           securityContext: {
             runAsNonRoot: true,
             runAsUser: 65532,
@@ -103,6 +104,10 @@ test("Traefik brings all that an Ingress controller needs, and waits for no load
                 "--entrypoints.web.address=:8000/tcp",
                 "--entrypoints.websecure.address=:8443/tcp",
                 "--entrypoints.traefik.address=:9000/tcp",
+                "--entrypoints.web.transport.lifecycle.requestacceptgracetimeout=10",
+                "--entrypoints.web.transport.lifecycle.gracetimeout=35",
+                "--entrypoints.websecure.transport.lifecycle.requestacceptgracetimeout=10",
+                "--entrypoints.websecure.transport.lifecycle.gracetimeout=35",
                 "--entrypoints.websecure.http.tls=true",
                 "--ping=true",
                 "--providers.kubernetesingress=true",

@@ -11,6 +11,12 @@ const { namespace, ingressClass } = managedTraefik;
 /** Ports inside the pod; below 1024 they would take a capability. */
 const ports = { web: 8000, websecure: 8443, traefik: 9000 } as const;
 
+/**
+ * Seconds in which a pod that is told to end still takes requests, because every node's kube-proxy must hear of it first,
+ * and then finishes those that are open: `/slow` of the web app takes up to 30.
+ */
+const endsAfter = { accepting: 10, open: 35 } as const;
+
 /** What `Traefik` is made from. */
 export interface TraefikArgs {
   /** Image of Traefik 2. Default: the one that K3s uses, which its nodes hold already. */
@@ -86,6 +92,7 @@ export class Traefik extends pulumi.ComponentResource {
             spec: {
               serviceAccountName: account.metadata.name,
               enableServiceLinks: false,
+              terminationGracePeriodSeconds: endsAfter.accepting + endsAfter.open + 5,
               securityContext: unprivilegedPod,
               containers: [container(args.image ?? systemImageRefs.traefik)],
             },
@@ -129,6 +136,10 @@ function container(image: pulumi.Input<string>): k8s.types.input.core.v1.Contain
       ...Object.entries(ports).map(
         ([entryPoint, port]) => `--entrypoints.${entryPoint}.address=:${port}/tcp`,
       ),
+      ...["web", "websecure"].flatMap((entryPoint) => [
+        `--entrypoints.${entryPoint}.transport.lifecycle.requestacceptgracetimeout=${endsAfter.accepting}`,
+        `--entrypoints.${entryPoint}.transport.lifecycle.gracetimeout=${endsAfter.open}`,
+      ]),
       "--entrypoints.websecure.http.tls=true",
       "--ping=true",
       "--providers.kubernetesingress=true",

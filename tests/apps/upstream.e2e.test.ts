@@ -170,13 +170,41 @@ describe("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     assert.equal(await held(), heldBefore);
   });
 
-  test("when the cluster is gone, `lab up` says so and `lab down` works", async () => {
+  test("what is somebody else's is in the way, and stays as it is", async () => {
+    const users = ["namespaces", "deployments", "services"];
+    const uids = () =>
+      node.kubectl(
+        ...["get", users.join(","), "--all-namespaces"],
+        "--output=jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.metadata.labels}{'\\n'}{end}",
+      );
+    await node.kubectl("create", "namespace", "dev");
+    await node.kubectl("create", "service", "clusterip", "app1", "--namespace=dev", "--tcp=80");
+    const before = await uids();
+    const { exitCode, all } = await checkout.lab("up", stack);
+    assert.equal(exitCode, 2, all);
+    assert.match(
+      all,
+      /has Namespace dev, Service dev\/app1 already, which is not the lab's: nothing was touched/,
+    );
+    await succeeded(await checkout.lab("down", stack));
+    assert.equal(await uids(), before);
+    await node.kubectl("delete", "namespace", "dev");
+  });
+
+  test("when the cluster is stopped nothing is forgotten; that it is gone for good is a person's to say", async () => {
     await succeeded(await checkout.lab("up", stack));
     await node.stop();
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
     assert.match(all, /The cluster "kubernetes-admin@upstream" cannot be used/);
     const down = await checkout.lab("down", stack);
-    assert.equal(down.exitCode, 0, down.all);
+    assert.equal(down.exitCode, 1, down.all);
+    assert.match(down.all, /does not answer, so the apps of the stack "apps-upstream" stay/);
+    process.env.PULUMI_K8S_DELETE_UNREACHABLE = "true";
+    try {
+      await succeeded(await checkout.lab("down", stack));
+    } finally {
+      delete process.env.PULUMI_K8S_DELETE_UNREACHABLE;
+    }
   });
 });
