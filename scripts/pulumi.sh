@@ -64,6 +64,8 @@ case $verb in
         elsewhere "$@"
         exit
         ;;
+      # Without this it would remove the user's file as well.
+      rm | remove) exec "$pulumi" "$@" --preserve-config ;;
     esac
     exec "$pulumi" "$@"
     ;;
