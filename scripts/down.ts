@@ -17,10 +17,11 @@ import { appearedSince, ownThings } from "./inventory.ts";
 import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.ts";
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
-import { pulumiStopsWithin, runStack, stateOf } from "./pulumi.ts";
+import { pulumiStopsWithin, runStack } from "./pulumi.ts";
 import { currentSettings, recordedIn } from "./recorded.ts";
 import { runSteps, type Step } from "./report.ts";
 import { asRun } from "./run.ts";
+import { stateOf } from "./state.ts";
 import { installTools, type ToolName } from "./toolchain/install.ts";
 import { tools, versionOf, wayOrder } from "./toolchain/tools.ts";
 

@@ -40,24 +40,31 @@ const linesOf = async (...command: readonly string[]): Promise<string[]> => {
 const virsh = async (...args: readonly string[]): Promise<string[]> =>
   (await exists("/usr/bin/virsh")) ? linesOf("virsh", "--connect", "qemu:///system", "--quiet", ...args) : [];
 
+/** What Docker makes for its networks and containers, which are named themselves. */
+const ofDocker = /\b(docker0|docker_gwbridge|br-[0-9a-f]{12}|veth[0-9a-f]+|DOCKER[-\w]*)\b/;
+const without = (all: readonly string[], pattern: RegExp) => all.filter((one) => !pattern.test(one));
+
 /** Looks at this computer: a tenth of a second. What cannot be asked for is left out. */
 export async function takeInventory(): Promise<Inventory> {
   const names = (folder: string) => readdir(folder).catch(() => []);
   const rules = ["filter", "nat"].map((table) => linesOf("iptables", "--table", table, "--list-rules"));
   const found = {
     containers: linesOf("docker", "ps", "--all", "--format", "{{.Names}}"),
-    networks: linesOf("docker", "network", "ls", "--format", "{{.Name}}"),
-    volumes: linesOf("docker", "volume", "ls", "--format", "{{.Name}}"),
+    networks: linesOf("docker", "network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"),
+    // Volumes without a name go with their containers.
+    volumes: linesOf("docker", "volume", "ls", "--format", "{{.Name}}").then((all) =>
+      without(all, /^[0-9a-f]{64}$/),
+    ),
     machines: virsh("list", "--all", "--name"),
-    interfaces: names("/sys/class/net"),
-    routes: linesOf("ip", "-4", "route", "show", "table", "all"),
-    rules: Promise.all(rules).then((lists) => lists.flat()),
+    interfaces: names("/sys/class/net").then((all) => without(all, ofDocker)),
+    routes: linesOf("ip", "-4", "route", "show").then((all) => without(all, ofDocker)),
+    rules: Promise.all(rules).then((lists) => without(lists.flat(), ofDocker)),
     mounts: readFile("/proc/self/mounts", "utf8").then(
       (text) =>
         text
           .split("\n")
           .map((line) => line.split(" ")[1] ?? "")
-          .filter(Boolean),
+          .filter((path) => path !== "" && !/\/(docker|containerd|netns)\//.test(path)),
       () => [],
     ),
     namespaces: names("/run/netns"),

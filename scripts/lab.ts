@@ -10,8 +10,9 @@ import { labVariables, stackDir } from "./environment.ts";
 import { exists } from "./files.ts";
 import { type HostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
-import { type Changes, stateOf } from "./pulumi.ts";
+import type { Changes } from "./pulumi.ts";
 import { knownStacks } from "./recorded.ts";
+import { stateOf } from "./state.ts";
 
 /** What every stack needs; `kubectl` is K3s by another name. */
 export const commonTools = [

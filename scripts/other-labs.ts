@@ -14,13 +14,20 @@ export function othersMachine(
   machines: readonly Pick<Machine, "name" | "ip">[],
   own: { readonly id: string; readonly checkout: string },
 ): string | undefined {
-  for (const line of text.split("\n").filter(Boolean)) {
-    const [path = "", id = "", checkout = "", addresses = ""] = line.split("\t");
-    const isOwn = id === "" || id === "<no value>" ? checkout === own.checkout : id === own.id;
+  const found = text
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => {
+      const [path = "", id = "", checkout = "", addresses = ""] = line.split("\t");
+      const isOwn = id === "" || id === "<no value>" ? checkout === own.checkout : id === own.id;
+      return { name: path.replace(/^\//, ""), checkout, held: addresses.split(" "), isOwn };
+    });
+  const nameOf = (machine: { readonly name: string }) => `k3s-lab-${stack}-${machine.name}`;
+  // A machine that is there already has its name and its address.
+  const wanted = machines.filter((one) => !found.some(({ isOwn, name }) => isOwn && name === nameOf(one)));
+  for (const { name, checkout, held, isOwn } of found) {
     if (isOwn) continue;
-    const name = path.replace(/^\//, "");
-    const held = addresses.split(" ");
-    const twin = machines.find((one) => name === `k3s-lab-${stack}-${one.name}` || held.includes(one.ip));
+    const twin = wanted.find((one) => name === nameOf(one) || held.includes(one.ip));
     if (twin)
       return `The machine ${name} of the lab in ${checkout} has the ${held.includes(twin.ip) ? `address ${twin.ip}` : "name"} of ${twin.name} of Pulumi.${stack}.yaml. Run scripts/lab down there first, or choose other names and addresses here.`;
   }

@@ -4,7 +4,7 @@ import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts"
 import { type Provider, providers } from "../stacks/provider.ts";
 import { type HostSettings, readHostSettings } from "./host-settings.ts";
 import { root, stateFile } from "./paths.ts";
-import { type StateResource, stateOf } from "./pulumi.ts";
+import { type StateResource, stateOf } from "./state.ts";
 
 /** What was chosen when a stack's machines were made; it stays as long as they live. */
 export interface Recorded {

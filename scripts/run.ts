@@ -11,7 +11,7 @@ import { mark, withoutMark } from "./run-mark.ts";
 import { withFileLock } from "./toolchain/file-lock.ts";
 
 /** Milliseconds that a program gets to end after SIGTERM. */
-const endsWithin = 10_000;
+const endsWithin = 5_000;
 /** Milliseconds that Pulumi gets after an interrupt: it ends its children, and writes down what is done. */
 const pulumiEndsWithin = 45_000;
 

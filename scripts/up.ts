@@ -36,12 +36,13 @@ import {
 import { othersMachine } from "./other-labs.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
-import { hasResources, previewStack, pulumiStopsWithin, runStack, stateOf } from "./pulumi.ts";
+import { previewStack, pulumiStopsWithin, runStack } from "./pulumi.ts";
 import { currentSettings, recordedIn } from "./recorded.ts";
 import { runSteps, type Step, type Stopping, unlessStopped } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
 import { asRun } from "./run.ts";
 import { isSettled, noteSettled } from "./settled.ts";
+import { hasResources, stateOf } from "./state.ts";
 import { imageTools, machineContent, toolFile } from "./system-archive.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { tools as toolTable, versionOf, type Way, wayOrder } from "./toolchain/tools.ts";

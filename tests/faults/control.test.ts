@@ -1,0 +1,631 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { after } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { LabError } from "../../scripts/errors.ts";
+import { dropForeignVariables } from "../../scripts/foreign-variables.ts";
+import { lossesOf, permit } from "../../scripts/gate.ts";
+import { readHostSettings, writeHostSettings } from "../../scripts/host-settings.ts";
+import { appeared, type Inventory } from "../../scripts/inventory.ts";
+import { othersMachine } from "../../scripts/other-labs.ts";
+import { root } from "../../scripts/paths.ts";
+import type { PlannedStep } from "../../scripts/pulumi.ts";
+import { locksOf, stateOf } from "../../scripts/state.ts";
+import { fault, refused } from "./table.ts";
+
+// Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
+
+const folder = await mkdtemp(join(tmpdir(), "lab-control-"));
+after(() => rm(folder, { recursive: true, force: true }));
+const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
+
+/** A checkout that has this one's programs and a `.lab` of its own. */
+async function checkout(name: string): Promise<string> {
+  const directory = join(folder, name);
+  await mkdir(directory);
+  for (const file of ["apps", "scripts", "stacks", "vagrant"])
+    await cp(join(root, file), join(directory, file), { recursive: true });
+  for (const file of await readdir(root))
+    if (/^(Pulumi.*\.yaml|package.*\.json)$/.test(file)) await cp(join(root, file), join(directory, file));
+  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  return directory;
+}
+
+const lab = (directory: string, args: readonly string[], env: Record<string, string> = {}) =>
+  execa(node[0], [node[1], join(directory, "scripts", "main.ts"), ...args], {
+    reject: false,
+    all: true,
+    stdin: "ignore",
+    timeout: 60_000,
+    env,
+  });
+
+const noStackTrace = /^\s+at .*:\d+:\d+\)?$/m;
+
+for (const [name, text] of [
+  ["half-written", '{"autoProvider": "dock'],
+  ["empty", ""],
+  ["a list", "[1, 2]"],
+  ["of other types", '{"box": 7, "k3sVersion": {"a": 1}, "autoProvider": "vmware"}'],
+] as const)
+  fault(`H20: a ${name} .lab/host.json`, async () => {
+    const directory = await checkout(`host-${name.replaceAll(" ", "-")}`);
+    await mkdir(join(directory, ".lab"));
+    await writeFile(join(directory, ".lab", "host.json"), text);
+    for (const args of [["env"], ["env", "--json"], ["down", "nonsense"]]) {
+      const { exitCode, all } = await lab(directory, args);
+      assert.equal(exitCode, args[0] === "env" ? 0 : 2, all);
+      assert.doesNotMatch(all, noStackTrace);
+      assert.doesNotMatch(all, /vmware/);
+    }
+    return { happened: "its notes are made again; no stack trace", lost: "nothing" };
+  });
+
+fault("H20: a host.json that cannot be read, and one that is a folder", async () => {
+  const file = join(folder, "as-folder.json");
+  await mkdir(file);
+  assert.deepEqual(await readHostSettings(file), {});
+  return { happened: "read as empty", lost: "nothing" };
+});
+
+fault("H20: killed while it writes host.json", async () => {
+  const file = join(folder, "whole.json");
+  await writeHostSettings({ k3sVersion: "v1.25.4+k3s1" }, file);
+  const before = await readFile(file, "utf8");
+  // The new content never reaches the file's own name before it is complete.
+  const writer = `import { writeHostSettings } from ${JSON.stringify(join(root, "scripts/host-settings.ts"))};
+    for (let turn = 0; ; turn += 1) await writeHostSettings({ k3sVersion: "x".repeat(200_000) + turn }, ${JSON.stringify(file)});`;
+  for (let turn = 0; turn < 5; turn += 1) {
+    const child = spawn(node[0], [node[1], "--input-type=module", "--eval", writer], { stdio: "ignore" });
+    await pWaitFor(async () => (await readFile(file, "utf8")) !== before || child.exitCode !== null, {
+      timeout: 10_000,
+    });
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    assert.ok((await readHostSettings(file)).k3sVersion?.startsWith("x"), "half a file");
+  }
+  return { happened: "the old file or the new one, five times", lost: "nothing" };
+});
+
+fault("H20: Pulumi's state is half-written", async () => {
+  const file = join(folder, "cluster.json");
+  await writeFile(file, '{"version": 3, "checkpoint": {"latest": {"resou');
+  await assert.rejects(stateOf("cluster", file), {
+    name: "LabError",
+    message: /cannot be read: .* Put .*cluster\.json\.bak/s,
+  });
+  return { happened: "exit 1: names the file and its backup; nothing is made beside it", lost: "nothing" };
+});
+
+fault("H20: an empty passphrase beside a state", async () => {
+  const directory = await checkout("passphrase");
+  const stacks = join(directory, ".lab", "state", ".pulumi", "stacks", "k3s-lab");
+  await mkdir(stacks, { recursive: true });
+  await writeFile(join(stacks, "cluster.json"), "{}");
+  await writeFile(join(directory, ".lab", "passphrase"), "");
+  const { exitCode, all } = await lab(directory, ["env"]);
+  assert.equal(exitCode, 1, all);
+  assert.match(all, /passphrase is empty.*Put a copy of it back/);
+  assert.doesNotMatch(all, noStackTrace);
+  await rm(join(stacks, "cluster.json"));
+  assert.equal((await lab(directory, ["env"])).exitCode, 0);
+  return { happened: "exit 1 while a state needs it, made again where none does", lost: "nothing" };
+});
+
+fault("H18: PULUMI_*, VAGRANT_*, K3S_*, K3D_*, NODE_OPTIONS and LAB_* of the user's shell", async () => {
+  const foreign = {
+    PULUMI_CONFIG_PASSPHRASE: "",
+    PULUMI_BACKEND_URL: "s3://elsewhere",
+    PULUMI_STACK: "other",
+    PULUMI_OPTION_REFRESH: "true",
+    VAGRANT_VAGRANTFILE: "Other",
+    VAGRANT_DEFAULT_PROVIDER: "virtualbox",
+    K3S_TOKEN: "x",
+    INSTALL_K3S_EXEC: "--disable-agent",
+    K3D_IMAGE_TOOLS: "x",
+    LAB_STACK: "x",
+    K3S_LAB_ROOT: "/another/checkout",
+    BASH_ENV: "/nowhere",
+    SERVERS: "x",
+  };
+  const kept = { VAGRANT_HOME: "/v", K3S_LAB_CACHE: "/c", LAB_TOOLS_WAY: "module", DOCKER_HOST: "unix:///d" };
+  const environment: NodeJS.ProcessEnv = { ...foreign, ...kept };
+  assert.deepEqual(dropForeignVariables(environment), Object.keys(foreign).sort());
+  assert.deepEqual(environment, kept);
+  const directory = await checkout("variables");
+  const { stdout } = await lab(directory, ["env"], foreign);
+  assert.match(stdout, /^unset .*PULUMI_CONFIG_PASSPHRASE.*PULUMI_OPTION_REFRESH/m);
+  assert.match(stdout, new RegExp(`^export K3S_LAB_ROOT='${directory}'$`, "m"));
+  assert.doesNotMatch(stdout, /another\/checkout|export LAB_STACK|s3:/);
+  return { happened: "dropped, and unset in `lab env`", lost: "nothing" };
+});
+
+fault("H18: a proxy does not stand before the lab's own addresses", async () => {
+  const directory = await checkout("proxy");
+  await mkdir(join(directory, ".lab"));
+  await writeFile(
+    join(directory, ".lab", "host.json"),
+    '{"networks": ["192.168.42.0/24", "192.168.42.110"]}',
+  );
+  const env = { HTTPS_PROXY: "http://proxy.example:3128", NO_PROXY: "intern.example", no_proxy: "" };
+  const found = JSON.parse((await lab(directory, ["env", "--json"], env)).stdout) as Record<string, string>;
+  for (const name of ["NO_PROXY", "no_proxy"])
+    assert.equal(found[name], "intern.example,localhost,127.0.0.1,::1,192.168.42.0/24,192.168.42.110");
+  return { happened: "NO_PROXY names them", lost: "nothing" };
+});
+
+/** A checkout of its own for Pulumi: a program without resources, and a stack file that Pulumi would write anew. */
+async function pulumiProject(name: string): Promise<{
+  readonly directory: string;
+  readonly pulumi: (...args: string[]) => Promise<{ exitCode: number | undefined; all: string }>;
+}> {
+  const directory = join(folder, name);
+  const { PULUMI_CLI: cli = "", PULUMI_LANGUAGE_NODEJS: host = "" } = process.env;
+  for (const part of [".lab/bin", ".lab/pulumi/bin", ".lab/state", "scripts", "stacks"])
+    await mkdir(join(directory, part), { recursive: true });
+  await cp(cli, join(directory, ".lab/pulumi/bin/pulumi"));
+  await cp(host, join(directory, ".lab/pulumi/bin/pulumi-language-nodejs"));
+  await cp(join(root, "scripts/pulumi.sh"), join(directory, "scripts/pulumi.sh"));
+  await symlink("../../scripts/pulumi.sh", join(directory, ".lab/bin/pulumi"));
+  await cp(join(root, "Pulumi.yaml"), join(directory, "Pulumi.yaml"));
+  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  await writeFile(join(directory, "package.json"), '{"type": "module"}');
+  await writeFile(
+    join(directory, "stacks/index.ts"),
+    'import * as pulumi from "@pulumi/pulumi";\nexport const mode = new pulumi.Config("k3s-lab").require("mode");\nexport const kept = pulumi.secret("hidden");\n',
+  );
+  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
+  const env = {
+    PATH: `${join(directory, ".lab/bin")}:${join(process.execPath, "..")}:${process.env.PATH}`,
+    PULUMI_HOME: join(directory, ".lab/pulumi"),
+    PULUMI_CONFIG_PASSPHRASE_FILE: join(directory, ".lab/passphrase"),
+    PULUMI_SKIP_UPDATE_CHECK: "true",
+    PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER: "true",
+    PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+  };
+  const pulumi = async (...args: string[]) => {
+    const options = {
+      cwd: directory,
+      env,
+      reject: false,
+      all: true,
+      stdin: "ignore",
+      timeout: 60_000,
+    } as const;
+    const { exitCode, all } = await execa("pulumi", args, options);
+    return { exitCode, all };
+  };
+  return { directory, pulumi };
+}
+
+// `lab test` names the programs; by itself this file goes without.
+if (process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS) {
+  fault("H19: plain pulumi writes to the user's stack file", async () => {
+    const { directory, pulumi } = await pulumiProject("stack-file");
+    const file = join(directory, "Pulumi.cluster.yaml");
+    const text = "config:\n  # a person's own words\n  k3s-lab:mode:   0644\n  k3s-lab:since: 2026-11-25\n";
+    await writeFile(file, text);
+    const run = ["--stack", "cluster", "--non-interactive"] as const;
+    for (const args of [
+      ["stack", "init", "cluster"],
+      ["up", "--yes", "--skip-preview", ...run],
+      ["preview", ...run],
+      ["refresh", "--yes", "--skip-preview", ...run],
+      ["stack", "history", "--stack", "cluster"],
+      ["stack", "output", "--show-secrets", "--stack", "cluster"],
+      ["config", "--stack", "cluster"],
+      ["destroy", "--yes", "--skip-preview", ...run],
+      ["stack", "rm", "--yes", "cluster"],
+    ]) {
+      const { exitCode, all } = await pulumi(...args);
+      assert.equal(exitCode, 0, `${args.join(" ")}: ${all}`);
+      assert.equal(await readFile(file, "utf8"), text, args.join(" "));
+    }
+    return { happened: "nine commands, every byte as it was", lost: "nothing" };
+  });
+
+  fault("H29: plain pulumi destroys a stack whose file is gone, or no YAML", async () => {
+    const { directory, pulumi } = await pulumiProject("no-stack-file");
+    const file = join(directory, "Pulumi.cluster.yaml");
+    const run = ["--stack", "cluster", "--yes", "--skip-preview", "--non-interactive"] as const;
+    for (const spoil of [() => rm(file), () => writeFile(file, "config: [}\n")]) {
+      await writeFile(file, "config: {k3s-lab:mode: a}\n");
+      await pulumi("stack", "init", "cluster");
+      assert.equal((await pulumi("up", ...run)).exitCode, 0);
+      await spoil();
+      const { exitCode, all } = await pulumi("destroy", ...run);
+      assert.equal(exitCode, 0, all);
+    }
+    return { happened: "destroyed from its state", lost: "nothing" };
+  });
+}
+
+/** Starts a run of `asRun` whose work is a shell line, as an own process; resolves when that line says `begun`. */
+async function startRun(
+  name: string,
+  line: string,
+): Promise<{ child: ChildProcess; directory: string; said: () => string }> {
+  const directory = join(folder, name);
+  await mkdir(directory, { recursive: true });
+  const program = `import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
+    import { forPerson } from ${JSON.stringify(join(root, "scripts/errors.ts"))};
+    import { execa } from ${JSON.stringify(import.meta.resolve("execa"))};
+    try {
+      await asRun("up", async (signal) => {
+        await execa("sh", ["-c", ${JSON.stringify(line)}], { stdio: ["ignore", "inherit", "inherit"] });
+        signal.throwIfAborted();
+      }, ${JSON.stringify(directory)});
+    } catch (error) {
+      const { message, exitCode } = forPerson(error);
+      console.error(message);
+      process.exit(exitCode);
+    }`;
+  const child = spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let text = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on("data", (data) => {
+      text += data;
+    });
+  await pWaitFor(() => /begun|waiting for/.test(text) || child.exitCode !== null, {
+    timeout: 20_000,
+    interval: 20,
+  });
+  return { child, directory, said: () => text };
+}
+
+const ended = async (child: ChildProcess): Promise<void> => {
+  if (child.exitCode === null && child.signalCode === null) await once(child, "exit");
+};
+
+/** Processes whose command line holds a text. */
+const running = async (text: string): Promise<string> =>
+  (await execa("pgrep", ["--full", "--list-full", text], { reject: false })).stdout;
+
+/** What a run starts: a child and a grandchild, of which one ends when it is told to and one does not want to. */
+const stubborn = (name: string) =>
+  `(trap '' TERM INT HUP; exec sleep 1000.${name}) & sleep 2000.${name} & echo begun; wait`;
+
+let number = 10;
+for (const [name, exit] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 130],
+  ["SIGHUP", 130],
+  ["SIGKILL", null],
+] as const)
+  fault(`H27: ${name} in a step that runs programs`, async () => {
+    number += 1;
+    const { child, directory } = await startRun(`signal-${name}`, stubborn(`${number}`));
+    const exited = once(child, "exit");
+    child.kill(name);
+    const [code] = await exited;
+    assert.equal(code, exit);
+    const isLeft = async () => await running(`sleep [12]000.${number}`);
+    // After SIGKILL a process of its own does it; otherwise it is done before `lab` ends.
+    if (exit === null) await pWaitFor(async () => (await isLeft()) === "", { timeout: 30_000 });
+    assert.equal(await isLeft(), "");
+    if (exit !== null) assert.deepEqual(await readdir(directory), []);
+    // The next run is not held up.
+    const next = await startRun(`signal-${name}`, "echo begun");
+    await ended(next.child);
+    assert.equal(next.child.exitCode, 0, next.said());
+    return {
+      happened: `exit ${exit ?? "by the signal"}, no program goes on, the next run begins`,
+      lost: "nothing",
+    };
+  });
+
+fault("H27: SIGKILL of `lab` and of what guards it", async () => {
+  number += 1;
+  const { child } = await startRun("guard", stubborn(`${number}`));
+  const { stdout } = await execa("pgrep", ["--full", "lab-guard.*end-run.ts"], { reject: false });
+  const guards = await Promise.all(
+    stdout
+      .split("\n")
+      .filter(Boolean)
+      .map(async (pid) => {
+        const parent = (await execa("ps", ["-o", "ppid=", "-p", pid], { reject: false })).stdout.trim();
+        return parent === String(child.pid) ? Number(pid) : undefined;
+      }),
+  );
+  const exited = once(child, "exit");
+  for (const pid of guards) if (pid !== undefined) process.kill(pid, "SIGKILL");
+  child.kill("SIGKILL");
+  await exited;
+  const next = await startRun("guard", "echo begun");
+  assert.equal(await running(`sleep [12]000.${number}`), "");
+  await ended(next.child);
+  return { happened: "the next run ends its programs before it begins", lost: "nothing" };
+});
+
+fault("H30: two runs at once in one checkout", async () => {
+  const first = await startRun("twice", "echo begun; sleep 1.5; echo ended");
+  const second = await startRun("twice", "echo begun");
+  assert.match(second.said(), /waiting for process \d+/);
+  assert.equal(first.child.exitCode, null);
+  await Promise.all([ended(first.child), ended(second.child)]);
+  assert.match(first.said(), /ended/);
+  assert.equal(second.child.exitCode, 0);
+  return { happened: "the second waits", lost: "nothing" };
+});
+
+for (const [name, text] of [
+  [
+    "of a process that has this user's id now",
+    JSON.stringify({ pid: process.pid, host: hostname(), started: "1", token: "x" }),
+  ],
+  ["half-written", '{"pid": 12'],
+  ["of somebody else's program", "locked by backup"],
+] as const)
+  fault(`H30: a run's lock ${name}`, async () => {
+    const directory = join(folder, `lock-${name.replaceAll(/\W/g, "-")}`);
+    await mkdir(directory);
+    await writeFile(join(directory, "run.lock"), text);
+    const { child, said } = await startRun(`lock-${name.replaceAll(/\W/g, "-")}`, "echo begun");
+    await ended(child);
+    assert.equal(child.exitCode, 0, said());
+    return { happened: "taken away; the process is left alone", lost: "nothing" };
+  });
+
+fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another computer", async () => {
+  const locks = join(folder, "locks");
+  await mkdir(locks);
+  const now = Date.now();
+  const write = (name: string, content: unknown) =>
+    writeFile(join(locks, `${name}.json`), typeof content === "string" ? content : JSON.stringify(content));
+  const at = (ms: number) => new Date(ms).toISOString();
+  await write("1-gone", { pid: 2 ** 22 + 1, username: "x", hostname: hostname(), timestamp: at(now) });
+  await write("2-later", {
+    pid: process.pid,
+    username: "x",
+    hostname: hostname(),
+    timestamp: at(now - 86_400_000),
+  });
+  await write("3-holder", { pid: process.pid, username: "x", hostname: hostname(), timestamp: at(now) });
+  await write("4-elsewhere", { pid: 1, username: "x", hostname: "another-computer", timestamp: at(now) });
+  await write("5-half", '{"pid": 1');
+  const found = await locksOf("cluster", locks);
+  assert.deepEqual(
+    found.map(({ alive, host }) => [alive, host]),
+    [
+      [false, undefined],
+      [false, undefined],
+      [true, undefined],
+      [true, "another-computer"],
+      [false, undefined],
+    ],
+  );
+  return { happened: "held only by the process that made it", lost: "nothing" };
+});
+
+const urnOf = (kinds: string, name: string) => `urn:pulumi:cluster::k3s-lab::${kinds}::${name}`;
+const machineStep = (operation: string, name: string, ip: string): PlannedStep => ({
+  operation,
+  urn: urnOf("k3s-lab:cluster:LabMachine$command:local:Command", name),
+  inputs: { environment: { LAB_PROVIDER: "docker", LAB_MACHINE: JSON.stringify({ name, ip }) } },
+});
+const nodeStep = (operation: string, name: string): PlannedStep => ({
+  operation,
+  urn: urnOf("k3s-lab:cluster:K3sNode$command:local:Command", `${name}-k3s`),
+  inputs: { environment: { NODE_NAME: name, NODE_ROLE: "agent" } },
+});
+const all = { machine: async () => true, container: async () => true };
+const none = { machine: async () => false, container: async () => false };
+
+fault("Rule 5: a machine that lives would be replaced", async () => {
+  const steps = [machineStep("replace", "agent", "192.168.42.111"), nodeStep("replace", "agent")];
+  const losses = await lossesOf("cluster", steps, { see: all, provider: "docker" });
+  assert.equal(losses.length, 1, "its node goes with it");
+  await assert.rejects(
+    permit(losses, false, async () => false),
+    {
+      name: "LabError",
+      exitCode: 3,
+      message: /replaced \(stack cluster\): the machine agent \(192\.168\.42\.111\).*--replace/s,
+    },
+  );
+  await permit(losses, false, async () => true);
+  await permit(losses, true, () => assert.fail("asked though it was allowed"));
+  assert.deepEqual(await lossesOf("cluster", steps, { see: none, provider: "docker" }), []);
+  return { happened: "exit 3 without --replace; what is gone asks nothing", lost: "nothing" };
+});
+
+fault("Rule 5: a renamed machine", async () => {
+  const steps = [
+    machineStep("delete", "agent", "192.168.42.111"),
+    machineStep("create", "worker", "192.168.42.111"),
+  ];
+  const [loss] = await lossesOf("cluster", steps, { see: all });
+  assert.match(loss?.what ?? "", /the machine agent .*worker has its address/);
+  return { happened: "named as a rename", lost: "nothing" };
+});
+
+fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
+  const k3d = {
+    environment: { K3D_CLUSTER: "k3d", SERVERS: "k3d-k3d-server-0", NODE_NAME: "k3d-k3d-agent-0" },
+  };
+  const losses = await lossesOf(
+    "k3d",
+    [
+      {
+        operation: "replace",
+        urn: urnOf("k3s-lab:k3d:K3dCluster$command:local:Command", "k3d"),
+        inputs: k3d,
+      },
+      { operation: "delete", urn: urnOf("k3s-lab:k3d:K3dAgent$command:local:Command", "a"), inputs: k3d },
+      {
+        operation: "delete",
+        urn: urnOf("kubernetes:core/v1:Namespace", "dev"),
+        inputs: { metadata: { name: "dev" } },
+      },
+      { operation: "update", urn: urnOf("kubernetes:core/v1:Namespace", "prod"), inputs: {} },
+    ],
+    { see: all },
+  );
+  assert.deepEqual(
+    losses.map(({ how }) => how),
+    ["replaced", "removed", "removed"],
+  );
+  return { happened: "each is named", lost: "nothing" };
+});
+
+refused(
+  "Two checkouts with one machine name",
+  async () => {
+    const own = { id: "ours", checkout: "/here" };
+    const machines = [{ name: "server", ip: "192.168.42.110" }];
+    const line = (id: string, checkout: string, ip: string, name = "/k3s-lab-cluster-server") =>
+      `${name}\t${id}\t${checkout}\t${ip}`;
+    assert.equal(
+      othersMachine(line("ours", "/moved", "192.168.42.110"), "cluster", machines, own),
+      undefined,
+    );
+    assert.equal(othersMachine(line("<no value>", "/here", ""), "cluster", machines, own), undefined);
+    assert.match(
+      othersMachine(
+        line("theirs", "/there", "192.168.42.110 ", "/k3s-lab-cluster-ha-one"),
+        "cluster",
+        machines,
+        own,
+      ) ?? "",
+      /has the address 192\.168\.42\.110 of server/,
+    );
+    const fault = othersMachine(line("theirs", "/there", "10.0.0.2"), "cluster", machines, own);
+    return fault === undefined ? undefined : new LabError(fault, { exitCode: 2 });
+  },
+  /k3s-lab-cluster-server of the lab in \/there has the name of server .* Run scripts\/lab down there first/,
+);
+
+fault("`lab down`: what appeared meanwhile and is not its own", async () => {
+  const nothing: Inventory = {
+    ...{ containers: [], networks: ["bridge"], volumes: [], machines: [], interfaces: ["lo"], routes: [] },
+    ...{ rules: [], mounts: [], namespaces: [], contexts: [] },
+  };
+  const after: Inventory = {
+    ...nothing,
+    containers: ["db"],
+    networks: ["bridge", "other"],
+    routes: ["10.9.0.0/16 dev lo"],
+  };
+  assert.deepEqual(appeared(nothing, after), [
+    "container db",
+    "Docker network other",
+    "route 10.9.0.0/16 dev lo",
+  ]);
+  return { happened: "named, and left as it is", lost: "nothing" };
+});
+
+fault("A full disk: `lab env` where nothing can be written", async () => {
+  const directory = await checkout("full");
+  const mounted = join(directory, ".lab");
+  await mkdir(mounted);
+  const mount = await execa("mount", ["-t", "tmpfs", "-o", "size=16k,nr_inodes=40", "tmpfs", mounted], {
+    reject: false,
+  });
+  if (mount.failed) return { happened: "not tried: this user may not mount", lost: "nothing" };
+  try {
+    await writeFile(join(mounted, "filler"), "x".repeat(64 * 1024)).catch(() => {});
+    const { exitCode, all } = await lab(directory, ["env"]);
+    assert.equal(exitCode, 4, all);
+    assert.match(all, /No space is left on a disk/);
+    assert.doesNotMatch(all, noStackTrace);
+    const left = (await readdir(mounted, { recursive: true })).filter((name) =>
+      /passphrase|\bid\b/.test(name),
+    );
+    for (const name of left)
+      assert.notEqual(await readFile(join(mounted, name), "utf8"), "", `${name} is half there`);
+    await rm(join(mounted, "filler"));
+    assert.equal((await lab(directory, ["env"])).exitCode, 0);
+  } finally {
+    await execa("umount", [mounted]);
+  }
+  return { happened: "exit 4; with room again it goes on", lost: "nothing" };
+});
+
+fault(
+  "H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: the entry script and the program agree",
+  async () => {
+    const directory = await checkout("cache");
+    const { stdout: script } = await execa("sh", [
+      "-c",
+      `sed -n '/^# The same folder/,/^esac/p' ${join(root, "scripts/lab")}`,
+    ]);
+    for (const env of [
+      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "" },
+      { HOME: "/h", XDG_CACHE_HOME: "/x", K3S_LAB_CACHE: "" },
+      { HOME: "/h", XDG_CACHE_HOME: "relative", K3S_LAB_CACHE: "" },
+      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "my/cache" },
+      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "/c" },
+    ]) {
+      const { stdout: shell } = await execa(
+        "sh",
+        ["-euc", `root=${directory}; ${script}\nprintf %s "$cache"`],
+        { env },
+      );
+      const { stdout: program } = await execa(
+        node[0],
+        [
+          node[1],
+          "--input-type=module",
+          "--eval",
+          `import { cacheDir } from ${JSON.stringify(join(directory, "scripts/paths.ts"))}; console.log(cacheDir)`,
+        ],
+        { env },
+      );
+      assert.equal(program, shell, JSON.stringify(env));
+    }
+    return { happened: "one folder in five settings", lost: "nothing" };
+  },
+);
+
+fault("H23: ssh-keygen is not installed, and a key whose public half is gone", async () => {
+  const { ensureSshKey } = await import("../../scripts/environment.ts");
+  const keys = join(folder, "ssh");
+  const path = process.env.PATH;
+  process.env.PATH = join(folder, "empty");
+  try {
+    await assert.rejects(ensureSshKey(keys), {
+      name: "LabError",
+      message: /cannot be made: .*openssh-client/s,
+    });
+  } finally {
+    process.env.PATH = path;
+  }
+  await ensureSshKey(keys);
+  const [secret, open] = await Promise.all(
+    ["id_ed25519", "id_ed25519.pub"].map((name) => readFile(join(keys, name), "utf8")),
+  );
+  await rm(join(keys, "id_ed25519.pub"));
+  await ensureSshKey(keys);
+  assert.equal(await readFile(join(keys, "id_ed25519"), "utf8"), secret, "the key was replaced");
+  const again = await readFile(join(keys, "id_ed25519.pub"), "utf8");
+  assert.deepEqual(again.split(" ").slice(0, 2), open?.split(" ").slice(0, 2));
+  return { happened: "said with the next step; the other half comes back", lost: "nothing" };
+});
+
+fault("H29: `lab down` in a fresh checkout, with stack files gone and no tools", async () => {
+  const directory = await checkout("fresh");
+  for (const file of ["Pulumi.cluster.yaml", "Pulumi.apps.yaml"]) await rm(join(directory, file));
+  const bin = join(directory, "programs");
+  await mkdir(bin);
+  // The programs that a minimal system has, and none of the lab's.
+  for (const name of ["sh", "ip", "cat", "ps"]) {
+    const { stdout } = await execa("sh", ["-c", `command -v ${name}`], { reject: false });
+    if (stdout) await symlink(stdout, join(bin, name));
+  }
+  await chmod(bin, 0o755);
+  const { exitCode, all } = await lab(directory, ["down"], {
+    PATH: bin,
+    K3S_LAB_CACHE: join(directory, "cache"),
+  });
+  assert.equal(exitCode, 0, all);
+  assert.doesNotMatch(all, /ENOENT/);
+  assert.doesNotMatch(all, noStackTrace);
+  return { happened: "exit 0: nothing is up", lost: "nothing" };
+});
