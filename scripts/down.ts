@@ -13,7 +13,7 @@ import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { removeBlackholeRoutes } from "./host/routes.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { appearedSince, ownThings } from "./inventory.ts";
+import { appearedSince, forgetInventory, hasInventory, ownThings } from "./inventory.ts";
 import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.ts";
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
@@ -104,6 +104,7 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
         return describeChanges(changes);
       },
     });
+    let others: readonly string[] = [];
     const needed = doomed.filter(({ made }) => made);
     const toolStep: Step = {
       title: "Tools",
@@ -130,6 +131,8 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
                 ({ program, cluster }) => program === "apps" && cluster === undefined,
               );
               if (isForeign || (await anyMade())) return undefined;
+              // What others started is theirs.
+              if (needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
               await removeBlackholeRoutes();
               const left = await ownThings();
               if (left.length)
@@ -141,6 +144,8 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
               if ((await hasLibvirt()) && (await stopLibvirt(progress)))
                 return "libvirt goes on: machines of others run in it";
               const docked = await docker.stopDocker(progress);
+              others = await appearedSince();
+              if (docked.state !== "kept") await forgetInventory();
               return docked.state === "kept" ? `Docker goes on: ${docked.by.join(", ")} in it` : undefined;
             },
           },
@@ -148,13 +153,14 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
       ],
       { signal, endChildren },
     );
-    if (await anyMade()) return;
-    const others = await appearedSince();
-    if (others.length)
-      console.log(
-        `Not the lab's own, and left as it is: ${others.length > 20 ? `${others.slice(0, 20).join(", ")} and ${others.length - 20} more` : others.join(", ")}`,
-      );
+    if (others.length) console.log(renderOthers(others));
   });
+}
+
+/** What appeared while the lab was up, in one line. */
+function renderOthers(others: readonly string[]): string {
+  const more = others.length - 20;
+  return `Not the lab's own, and left as it is: ${others.slice(0, 20).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
 }
 
 /** Installs and links the tools that taking down needs, where their links lead nowhere: the cache may be emptied. */

@@ -22,7 +22,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
   return {
     ...withoutProxy(process.env, settings.networks ?? []),
     K3S_LAB_ROOT: root,
-    PATH: `${join(labDir, "bin")}:${process.env.PATH ?? ""}`,
+    PATH: [...new Set([join(labDir, "bin"), ...(process.env.PATH ?? "").split(":")])].join(":"),
     // Node keeps what it compiled of Pulumi's SDK: a third of a program's start.
     NODE_COMPILE_CACHE: join(cacheDir, "node-compile-cache"),
     PULUMI_HOME: join(labDir, "pulumi"),

@@ -127,13 +127,16 @@ export async function ownThings(): Promise<string[]> {
   return all.flat();
 }
 
-/** What is there now and was not before the lab was brought up; empty where that was not noted. Then the note goes. */
+/** Whether a stack was brought up here since the last `lab down`. */
+export const hasInventory = (): Promise<boolean> => exists(inventoryFile);
+
+/** Forgets what was there before: nothing that this checkout has started is left. */
+export const forgetInventory = (): Promise<void> => rm(inventoryFile, { force: true });
+
+/** What is there now and was not before the lab was brought up; empty where that was not noted. */
 export async function appearedSince(): Promise<string[]> {
-  const text = await readFile(inventoryFile, "utf8").catch(() => undefined);
-  if (text === undefined) return [];
-  await rm(inventoryFile, { force: true });
   try {
-    return appeared(JSON.parse(text) as Inventory, await takeInventory());
+    return appeared(JSON.parse(await readFile(inventoryFile, "utf8")) as Inventory, await takeInventory());
   } catch {
     return [];
   }

@@ -65,6 +65,8 @@ export interface UpOptions {
 export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
   const found = await readStacks(stacks);
   const { machines, k3d, foreign, apps } = found;
+  // From here on what was chosen for what lives is chosen.
+  const settings = new Settings(await currentSettings());
   for (const one of foreign) await refuseForeign(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
@@ -79,7 +81,6 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
   if (isDocker || k3d.length) await docker.refuseUnfitDocker(isDocker ? "machines" : "k3d");
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
-    const settings = new Settings(await currentSettings());
     settings.set({ networks: machines.flatMap(([, config]) => networksOf(config)) });
     if (!(await anyMade())) await noteInventory();
     const stopping = { signal, endChildren };

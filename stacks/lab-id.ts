@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { labDir } from "../scripts/paths.ts";
 
@@ -19,10 +19,12 @@ export async function labId(file: string = labIdFile): Promise<string> {
   await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });
   const id = randomUUID();
   const temporary = `${file}.${id}`;
-  await writeFile(temporary, id, { mode: 0o600 });
   try {
-    // The first of two callers wins; both return the same id.
-    await link(temporary, file).catch(() => {});
+    await writeFile(temporary, id, { mode: 0o600, flush: true });
+    // The first of two callers wins; both return the same id. A file that is empty was half-written, and names nothing.
+    await link(temporary, file).catch(async () => {
+      if ((await read()) === "") await rename(temporary, file);
+    });
   } finally {
     await rm(temporary, { force: true });
   }

@@ -615,7 +615,7 @@ fault("H29: `lab down` in a fresh checkout, with stack files gone and no tools",
   const bin = join(directory, "programs");
   await mkdir(bin);
   // The programs that a minimal system has, and none of the lab's.
-  for (const name of ["sh", "ip", "cat", "ps"]) {
+  for (const name of ["sh", "ip", "cat", "ps", "id"]) {
     const { stdout } = await execa("sh", ["-c", `command -v ${name}`], { reject: false });
     if (stdout) await symlink(stdout, join(bin, name));
   }
