@@ -267,7 +267,7 @@ const vagrantFor: readonly (readonly [virtualBox: string, vagrant: string])[] = 
 ];
 
 async function vagrant(provider: Provider, { run, canBeRoot }: Patient): Promise<Answer> {
-  if (!providers[provider].state) return ok("not used");
+  if (!providers[provider].isHere) return ok("not used");
   const ask = async (program: string) => {
     const { exitCode, stdout } = await run([program, "--version"], { timeout: 10_000 });
     return exitCode === 0 ? /\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;

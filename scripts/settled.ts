@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
 import { readK3dFile } from "../stacks/k3d-file.ts";
 import { observeK3d } from "../stacks/k3d-host.ts";
-import { type Observation, observeMachine } from "../stacks/observe.ts";
+import { observeMachines } from "../stacks/observe.ts";
 import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
@@ -38,14 +38,13 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
       .map((file) => join(root, file)),
   ];
   for (const file of files) hash.update(file).update(await readFile(file).catch(() => ""));
-  const observe = (one: Promise<Observation>) => one.then((seen) => hash.update(JSON.stringify(seen)));
   const now = "absent";
   const program = programOf(stack);
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", root);
     const provider = madeBy(config, settings);
     if (provider !== undefined)
-      for (const { name } of config.machines) await observe(observeMachine(stack, name, provider, now));
+      hash.update(JSON.stringify([...(await observeMachines(stack, provider, config.machines, now))]));
   }
   if (program === "k3d") {
     const { config } = await readStackFile(stack as "k3d", root);

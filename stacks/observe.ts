@@ -1,75 +1,156 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { execa } from "execa";
-import { labDir, root } from "../scripts/paths.ts";
-import { type MachineState, type Provider, providers } from "./provider.ts";
-import { sshAlias, sshTo } from "./ssh-config.ts";
+import { LabError } from "../scripts/errors.ts";
+import { labDir } from "../scripts/paths.ts";
+import type { Machine } from "./config.ts";
+import { labId } from "./lab-id.ts";
+import { lookOverHosts, machineIdOf } from "./look-over.ts";
+import { type ListedMachine, type ListingProvider, listMachines, type PowerState } from "./machine-list.ts";
+import type { Provider } from "./provider.ts";
 
-/** What a program knows of a machine before it runs; `@pulumi/command` has no `read` that could see it. */
-export interface Observation {
-  /** Names this making of the machine; a new value, never seen before, where the machine is gone. */
+/** What was seen of a machine before a run. */
+export interface MachineObservation {
+  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that gave no answer. */
+  readonly state: PowerState | "absent" | "unreachable";
+  /**
+   * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
+   * host its /etc/machine-id. A new value, never seen before, where the machine is absent.
+   */
   readonly generation: string;
-  /** Names this start of the machine; a new value where it is stopped. */
-  readonly boot: string;
+  /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
+  readonly found?: string;
+  /** Why it is unreachable. */
+  readonly reason?: string;
 }
 
-type PowerState = "running" | "stopped" | "absent";
+/** A machine as a stack file wants it, as far as it matters to what is there. */
+type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
+
+/** What Vagrant calls a machine. */
+const providerName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
 
 /**
- * Looks at a machine of a stack: is it there, does it run? A host is there once it has been seen and its host key noted;
- * one that does not let us in counts as stopped, so that the next `up` looks it over and says why.
+ * Looks at all machines of a stack: are they there, do they run, are they the ones that this stack made? Changes nothing.
  *
- * `vagrant/machine.sh` writes down the generation that it made and the boot that it started. While the machine is
- * there those come back unchanged, so an `up` without a change does nothing.
+ * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but one that is taken by a machine
+ * of somebody else's is refused, as is an address that another living machine of the stack still has.
  *
  * @param now names what is to be made or started now. Default: the time.
+ * @returns by the machine's name.
+ * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
  */
-export async function observeMachine(
+export async function observeMachines(
   stack: string,
-  name: string,
   provider: Provider,
+  machines: readonly WantedMachine[],
   now: string = new Date().toISOString(),
-): Promise<Observation> {
-  const { state } = providers[provider];
-  const alias = sshAlias(stack, name);
-  const note = state
-    ? join(labDir, stack, "vagrant", "machines", name, provider, "id")
-    : join(labDir, "ssh", alias, "known_hosts");
-  const id = await readFile(note, "utf8").catch(() => "");
-  const look = () => (state ? powerState(id, state) : answers(alias));
-  return observation(stack, name, id === "" ? "absent" : await look(), now);
+): Promise<ReadonlyMap<string, MachineObservation>> {
+  if (provider === "hosts") return lookOverHosts(stack, machines);
+  const listed = await listMachines(provider);
+  const lab = await labId();
+  const seen = await Promise.all(
+    machines.map(async (machine) => {
+      const own = await ownMachine(listed, lab, stack, machine.name, provider);
+      if (own === undefined) refuseNameOfOthers(listed, stack, machine.name, provider);
+      refuseAddressOfOthers(listed, lab, stack, machine);
+      return [machine.name, observed(own, now)] as const;
+    }),
+  );
+  return new Map(seen);
 }
 
-/** What was noted of a machine when it was made and started, as far as that still holds. */
-async function observation(
+function observed(own: ListedMachine | undefined, now: string): MachineObservation {
+  if (own === undefined) return { state: "absent", generation: now, found: `absent at ${now}` };
+  const { state, connected } = own;
+  const generation = generationOf(own);
+  if (state !== "running") return { state, generation, found: `${state} at ${now}` };
+  return connected ? { state, generation } : { state, generation, found: `cut off at ${now}` };
+}
+
+/** A machine that plain Vagrant made carries no generation. */
+const generationOf = ({ id, marks }: ListedMachine): string => marks.generation ?? id;
+
+async function ownMachine(
+  listed: readonly ListedMachine[],
+  lab: string,
   stack: string,
   name: string,
-  state: PowerState,
-  now: string,
-): Promise<Observation> {
-  const noted = async (kind: string) => (await readNote(stack, name, kind)) ?? now;
-  return {
-    generation: state === "absent" ? now : await noted("generation"),
-    boot: state === "running" ? await noted("boot") : now,
-  };
+  provider: ListingProvider,
+): Promise<ListedMachine | undefined> {
+  const marked = listed.find(
+    ({ marks }) => marks.id === lab && marks.stack === stack && marks.machine === name,
+  );
+  if (marked) return marked;
+  // A Vagrant that was interrupted may have made the machine and not yet marked it.
+  const noted = await readFile(
+    join(labDir, stack, "vagrant", "machines", name, provider, "id"),
+    "utf8",
+  ).catch(() => "");
+  return listed.find(({ id, marks }) => id === noted.trim() && marks.id === undefined);
 }
 
-const readNote = (stack: string, name: string, kind: string): Promise<string | undefined> =>
-  readFile(join(labDir, stack, "machines", `${name}.${kind}`), "utf8").catch(() => undefined);
-
-async function powerState(id: string, { command, running }: MachineState): Promise<PowerState> {
-  const [file, ...args] = command(id.trim());
-  const result = await execa(file, args, { reject: false, timeout: 20_000, stdin: "ignore" });
-  if (result.failed) return "absent";
-  return running.test(result.stdout) ? "running" : "stopped";
+function refuseNameOfOthers(
+  listed: readonly ListedMachine[],
+  stack: string,
+  name: string,
+  provider: ListingProvider,
+): void {
+  const taken = listed.find((one) => one.name === providerName(stack, name));
+  if (taken === undefined) return;
+  const whose = taken.marks.id === undefined ? "no lab made it" : "another checkout's lab made it";
+  throw new LabError(
+    `${provider} has a machine ${taken.name} already, and ${whose}: it is not touched. Take the stack down where it was made, remove the machine yourself, or call yours something else: another stack name (Pulumi.cluster-mine.yaml), or another machine name.`,
+    { exitCode: 2 },
+  );
 }
 
-async function answers(alias: string): Promise<PowerState> {
-  const { failed } = await execa("ssh", [...sshTo(root, alias), "true"], {
-    env: { K3S_LAB_ROOT: root },
-    reject: false,
-    timeout: 20_000,
-    stdin: "ignore",
-  });
-  return failed ? "stopped" : "running";
+function refuseAddressOfOthers(
+  listed: readonly ListedMachine[],
+  lab: string,
+  stack: string,
+  { name, ip }: WantedMachine,
+): void {
+  const holder = listed.find(
+    ({ marks }) => marks.id === lab && marks.stack === stack && marks.ip === ip && marks.machine !== name,
+  );
+  if (holder === undefined) return;
+  throw new LabError(
+    `${name} is to have the address ${ip}, which the machine ${holder.marks.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    { exitCode: 2 },
+  );
+}
+
+/** What Pulumi's state holds of a machine: the inputs of its command. */
+export interface RecordedMachine {
+  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Its ssh configuration. */
+  readonly stdin?: string;
+}
+
+/**
+ * Whether a machine that Pulumi recorded lives: `absent` where it is gone, or where another was made in its place. Who
+ * asks before destroying it must take every other answer, `unreachable` too, for a yes.
+ *
+ * @throws LabError where its provider cannot be asked: it may live.
+ */
+export async function recordedMachineState({
+  environment = {},
+}: RecordedMachine): Promise<MachineObservation["state"]> {
+  const { LAB_STACK = "", LAB_PROVIDER = "", LAB_MACHINE = "{}", LAB_GENERATION = "" } = environment;
+  const machine = JSON.parse(LAB_MACHINE) as WantedMachine;
+  if (LAB_PROVIDER === "hosts") {
+    const id = await machineIdOf(LAB_STACK, machine);
+    if (id === undefined) return "unreachable";
+    return id === LAB_GENERATION ? "running" : "absent";
+  }
+  const provider = LAB_PROVIDER as ListingProvider;
+  const own = await ownMachine(
+    await listMachines(provider),
+    await labId(),
+    LAB_STACK,
+    machine.name,
+    provider,
+  );
+  return own === undefined || generationOf(own) !== LAB_GENERATION ? "absent" : own.state;
 }

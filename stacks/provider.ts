@@ -5,20 +5,12 @@ import type { ClusterConfig } from "./config.ts";
 /** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
 export type Provider = Exclude<ClusterConfig["provider"], "auto">;
 
-/** How a machine's state is asked for by the id that Vagrant noted, and what a running one is called. */
-export interface MachineState {
-  readonly command: (id: string) => readonly [string, ...string[]];
-  readonly running: RegExp;
-}
-
 /** All that differs between providers once a machine is asked for; when it is up, nothing does. */
 export interface ProviderTraits {
   /** Debian's packages that it needs on this computer. */
   readonly packages: readonly string[];
   /** Whether its machines, and their network, are on this computer. */
   readonly isHere: boolean;
-  /** How it tells a machine's state; undefined where it did not make the machine. */
-  readonly state?: MachineState;
   /** The private key that opens a machine, below `.lab`. A machine's own `ssh` in the stack file goes before it. */
   readonly key: (stack: string, machine: string) => string;
 }
@@ -34,10 +26,6 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
   docker: {
     packages: ["vagrant"],
     isHere: true,
-    state: {
-      command: (id) => ["docker", "inspect", "--format", "{{.State.Status}}", id],
-      running: /^running$/m,
-    },
     key: labKey,
   },
   libvirt: {
@@ -53,19 +41,11 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
       ...["qemu-utils", process.arch === "arm64" ? "qemu-system-arm" : "qemu-system-x86"],
     ],
     isHere: true,
-    state: {
-      command: (id) => ["virsh", "--connect", "qemu:///system", "domstate", id],
-      running: /^running$/m,
-    },
     key: keyByVagrant("libvirt"),
   },
   virtualbox: {
     packages: ["vagrant"],
     isHere: true,
-    state: {
-      command: (id) => ["VBoxManage", "showvminfo", id, "--machinereadable"],
-      running: /^VMState="running"$/m,
-    },
     key: keyByVagrant("virtualbox"),
   },
   hosts: { packages: [], isHere: false, key: labKey },

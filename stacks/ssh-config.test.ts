@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { execa } from "execa";
 import type { Provider } from "./provider.ts";
-import { sshConfig } from "./ssh-config.ts";
+import { knownHost, sshConfig } from "./ssh-config.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "ssh-config-"));
 after(() => rm(folder, { recursive: true }));
@@ -84,14 +84,35 @@ test("a host key that the stack file gives is the only one that is taken", async
   const found = await understood(
     sshConfig("cluster", { ...machine, ssh: { user: "me", hostKey } }, "hosts"),
     "pi.cluster",
-    ...["stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile", "knownhostscommand"],
+    ...["stricthostkeychecking", "userknownhostsfile", "globalknownhostsfile"],
   );
+  // machine.sh writes the key there; KnownHostsCommand is newer than the ssh of some.
   assert.deepEqual(found, {
     stricthostkeychecking: "true",
-    userknownhostsfile: "/dev/null",
+    userknownhostsfile: "/lab/.lab/ssh/pi.cluster/known_hosts",
     globalknownhostsfile: "/dev/null",
-    knownhostscommand: `/bin/echo pi.cluster ${hostKey}`,
   });
+  assert.equal(knownHost("pi.cluster", hostKey), `pi.cluster ${hostKey}\n`);
+});
+
+test("H13: the key of the host on the way is noted apart from the host's own", async () => {
+  const text = sshConfig("cluster", { ...machine, ssh: { user: "me", jump: "gate" } }, "hosts");
+  assert.deepEqual(await understood(text, "jump.pi.cluster", "userknownhostsfile"), {
+    userknownhostsfile: "/lab/.lab/ssh/pi.cluster/known_hosts.jump",
+  });
+  assert.deepEqual(await understood(text, "pi.cluster", "userknownhostsfile"), {
+    userknownhostsfile: "/lab/.lab/ssh/pi.cluster/known_hosts",
+  });
+});
+
+test("beside a key that is named, the keys of an agent are not offered", async () => {
+  const text = sshConfig(
+    "cluster",
+    { ...machine, ssh: { user: "me", key: "/keys/pi", jump: "gate" } },
+    "hosts",
+  );
+  for (const name of ["pi.cluster", "jump.pi.cluster"])
+    assert.deepEqual(await understood(text, name, "identitiesonly"), { identitiesonly: "yes" });
 });
 
 test("a key in the checkout is found from anywhere", async () => {

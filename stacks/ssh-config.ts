@@ -20,7 +20,8 @@ const lab = `\${K3S_LAB_ROOT}/.lab`;
 /**
  * The ssh configuration of a machine, which is all that the scripts know of the way there: ssh_config(5).
  *
- * A host key that the stack file gives is the only one that is taken; any other is noted at first sight and must stay.
+ * A host key that the stack file gives is the only one that is taken: `vagrant/machine.sh` writes it where others are
+ * noted. Any other is noted at first sight and must stay.
  */
 export function sshConfig(
   stack: string,
@@ -48,16 +49,14 @@ export function sshConfig(
       ["ConnectionAttempts", "3"],
       ...common,
     ]);
-  const key = ssh.key === undefined ? [] : [["IdentityFile", `"${keyFile(ssh.key)}"`]];
-  const atFirstSight = [
-    ["StrictHostKeyChecking", "accept-new"],
-    ["UserKnownHostsFile", noted],
-  ];
-  const pinned = [
-    ["StrictHostKeyChecking", "yes"],
-    ["UserKnownHostsFile", "/dev/null"],
-    ["KnownHostsCommand", `/bin/echo ${alias} ${ssh.hostKey}`],
-  ];
+  // An agent's keys would be offered first, and a server ends the connection after six.
+  const key =
+    ssh.key === undefined
+      ? []
+      : [
+          ["IdentityFile", `"${keyFile(ssh.key)}"`],
+          ["IdentitiesOnly", "yes"],
+        ];
   const host = block(alias, [
     ["HostName", ssh.address ?? ip],
     ["HostKeyAlias", alias],
@@ -65,7 +64,8 @@ export function sshConfig(
     ["User", ssh.user],
     ...key,
     ...(ssh.jump ? [["ProxyJump", `jump.${alias}`]] : []),
-    ...(ssh.hostKey === undefined ? atFirstSight : pinned),
+    ["StrictHostKeyChecking", ssh.hostKey === undefined ? "accept-new" : "yes"],
+    ["UserKnownHostsFile", noted],
     ["GlobalKnownHostsFile", "/dev/null"],
     ...common,
   ]);
@@ -76,11 +76,16 @@ export function sshConfig(
     ["Port", port],
     ["User", user ?? ssh.user],
     ...key,
-    ...atFirstSight,
+    ["StrictHostKeyChecking", "accept-new"],
+    // Not beside the host's own key, which a person compares.
+    ["UserKnownHostsFile", `"${lab}/ssh/${alias}/known_hosts.jump"`],
     ...common,
   ]);
   return `${jump}${host}`;
 }
+
+/** A line of a file of known hosts: the key that a host must show. */
+export const knownHost = (alias: string, hostKey: string): string => `${alias} ${hostKey}\n`;
 
 const block = (host: string, options: readonly (readonly string[])[]): string =>
   [`Host ${host}`, ...options.map(([name, value]) => `  ${name} ${value}`), ""].join("\n");

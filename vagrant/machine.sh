@@ -1,161 +1,270 @@
 #!/bin/sh
 # Drives one machine for Pulumi: machine.sh up | update | destroy; and machine.sh sweep for what no state knows of
-#   K3S_LAB_ROOT    the checkout
+#   K3S_LAB_ROOT    the checkout; its .lab/id says whose machines are whose
 #   LAB_STACK       the stack that the machine belongs to
-#   LAB_MACHINE     the machine as JSON, as it was when Pulumi recorded it; the Vagrantfile takes it over the stack file
 #   LAB_PROVIDER    docker | libvirt | virtualbox, which are Vagrant's; or hosts: the machine is there already
-#   LAB_GENERATION  names this making of the machine, LAB_BOOT this start of it; stacks/observe.ts reads them back
-#   stdin           up, update: the machine's ssh configuration
+#   LAB_MACHINE     the machine as JSON, as it was when Pulumi recorded it; the Vagrantfile takes it over the stack file
+#   LAB_NETWORK     the machines' network, such as 192.168.42.0/24
+#   LAB_GENERATION  names this making of the machine, and is written on it; of a host its /etc/machine-id
+#   stdin           the machine's ssh configuration
+#
+# A machine is ours when it carries the lab's id and the stack, both whole. What does not is never changed or removed. And
+# it is absent when its provider gives a list that it is not on: a question that fails ends this script.
 set -eu
 
 lab="$K3S_LAB_ROOT/.lab/$LAB_STACK"
+id=$(cat "$K3S_LAB_ROOT/.lab/id")
 export VAGRANT_CWD="$K3S_LAB_ROOT/vagrant" VAGRANT_DOTFILE_PATH="$lab/vagrant"
 
-# containers [FILTER...]: the ids of this checkout's machines in containers.
-containers() {
-  docker ps --all --quiet --filter "label=k3s-lab.checkout=$K3S_LAB_ROOT" --filter "label=k3s-lab.stack=$LAB_STACK" "$@"
+die() {
+  echo "machine.sh: $*" >&2
+  exit 1
 }
 
-virsh() { command virsh --connect qemu:///system --quiet "$@" </dev/null; }
+# Both are translated.
+virsh() { LC_ALL=C command virsh --connect qemu:///system --quiet "$@" </dev/null; }
+VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 
-# The names of this checkout's machines in libvirt; without a libvirt there are none.
+# containers [FILTER...]: the ids of this lab's containers.
+containers() { docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@"; }
+of_stack="label=k3s-lab.stack=$LAB_STACK"
+
+# is_ours_in TEXT: whether these marks, one a word or line, are this stack's.
+is_ours_in() {
+  marks=$(printf '%s' "$1" | tr '\n' ' ')
+  case " $marks " in *" k3s-lab.id=$id "*) ;; *) return 1 ;; esac
+  case " $marks " in *" k3s-lab.stack=$LAB_STACK "*) ;; *) return 1 ;; esac
+}
+
+# The names of our domains. Without libvirt there are none.
 domains() {
-  virsh list --all --name 2>/dev/null | grep "^k3s-lab-$LAB_STACK-" | while read -r domain; do
-    if [ "$(virsh desc "$domain")" = "$K3S_LAB_ROOT" ]; then echo "$domain"; fi
+  command -v virsh >/dev/null || return 0
+  all=$(virsh list --all --name)
+  for domain in $all; do
+    case "$domain" in
+    "k3s-lab-$LAB_STACK-"*) if is_ours_in "$(virsh desc "$domain")"; then echo "$domain"; fi ;;
+    esac
   done
 }
 
-# forget DOMAIN: removes a machine and its disk, as far as they are there.
-forget() {
-  virsh destroy "$1" >/dev/null 2>&1 || true
-  virsh undefine "$1" >/dev/null 2>&1 || true
+# remove_domain DOMAIN: removes a domain of ours and its disk.
+remove_domain() {
+  if [ "$(virsh domstate "$1")" != "shut off" ]; then virsh destroy "$1" >/dev/null; fi
+  virsh undefine "$1" >/dev/null
   virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
 }
 
-# An interrupted `vagrant up` can leave behind a machine whose id it has not written down; nobody else would remove it.
-if [ "$1" = sweep ]; then
-  case "$LAB_PROVIDER" in
-  docker) ;;
-  libvirt)
-    domains | while read -r domain; do forget "$domain"; done
-    rm -rf "$VAGRANT_DOTFILE_PATH/machines" "$lab/machines"
-    exit
-    ;;
-  *) exit ;;
-  esac
-  for id in $(containers); do docker rm --force --volumes "$id"; done
-  docker network ls --quiet --filter "name=vagrant_network_" | while read -r network; do
+# Our networks go with our last container: one that is stopped needs its network too, and Docker does not count it.
+remove_networks() {
+  remaining=$(containers)
+  if [ -n "$remaining" ]; then return; fi
+  for network in $(docker network ls --quiet --filter "label=k3s-lab.id=$id"); do
     # Docker refuses to remove a network that is in use.
     docker network rm "$network" >/dev/null 2>&1 || true
   done
+}
+
+# An interrupted run can leave behind a machine that no state knows of; nobody else would remove it.
+if [ "$1" = sweep ]; then
+  case "$LAB_PROVIDER" in
+  docker)
+    ids=$(containers --filter "$of_stack")
+    for container in $ids; do docker rm --force --volumes "$container" >/dev/null; done
+    remove_networks
+    ;;
+  libvirt)
+    ours=$(domains)
+    for domain in $ours; do remove_domain "$domain"; done
+    ;;
+  *) exit ;;
+  esac
   rm -rf "$VAGRANT_DOTFILE_PATH/machines" "$lab/machines"
   exit
 fi
 
 field() { printf '%s' "$LAB_MACHINE" | sed -n "s/.*\"$1\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 name=$(field name)
-notes="$lab/machines/$name"
 ssh="$K3S_LAB_ROOT/.lab/ssh/$name.$LAB_STACK"
-
-note() {
-  mkdir -p "$lab/machines"
-  printf '%s' "$LAB_GENERATION" >"$notes.generation"
-  printf '%s' "$LAB_BOOT" >"$notes.boot"
-}
+alias="$name.$LAB_STACK"
+machine="k3s-lab-$LAB_STACK-$name"
+noted="$VAGRANT_DOTFILE_PATH/machines/$name/$LAB_PROVIDER/id"
 
 write_ssh_config() {
-  mkdir -p "$ssh"
+  mkdir -p "$ssh" "$lab/machines"
   cat >"$ssh/config"
+  host_key=$(field hostKey)
+  if [ -n "$host_key" ]; then printf '%s %s\n' "$alias" "$host_key" >"$ssh/known_hosts"; fi
+}
+
+# find_PROVIDER: the provider's id of our machine; nothing where it is absent, "foreign" where its name is somebody else's.
+find_docker() { containers --filter "$of_stack" --filter "label=k3s-lab.machine=$name"; }
+find_libvirt() {
+  all=$(virsh list --all --name)
+  if ! printf '%s\n' "$all" | grep -Fqx "$machine"; then return; fi
+  desc=$(virsh desc "$machine")
+  if is_ours_in "$desc"; then virsh domuuid "$machine"; else echo foreign; fi
+}
+find_virtualbox() {
+  all=$(VBoxManage list vms)
+  uuid=$(printf '%s\n' "$all" | sed -n "s/^\"$machine\" {\(.*\)}\$/\1/p")
+  if [ -z "$uuid" ]; then return; fi
+  data=$(VBoxManage getextradata "$uuid" enumerate)
+  marks=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
+  # A Vagrant that was interrupted has made it and not marked it.
+  if is_ours_in "$marks" || { [ -z "$marks" ] && [ "$(cat "$noted" 2>/dev/null)" = "$uuid" ]; }; then echo "$uuid"; else echo foreign; fi
+}
+
+# find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
+find_machine() {
+  found=$("find_$LAB_PROVIDER")
+  if [ "$found" = foreign ]; then return; fi
+  if [ -n "$found" ] && [ "$(cat "$noted" 2>/dev/null)" != "$found" ]; then
+    mkdir -p "$(dirname "$noted")"
+    printf '%s' "$found" >"$noted"
+  fi
 }
 
 start() { vagrant up "$name" --provider "$LAB_PROVIDER" --no-provision --no-color; }
 
-# Looks a host over, as root there; changes nothing on it. What ssh says is put into words with the next step.
-look_over() {
-  shown=$([ -s "$ssh/known_hosts" ] || echo yes)
-  id=$("$K3S_LAB_ROOT/vagrant/provision/token.sh" "$lab/token" | sha256sum | cut -d ' ' -f 1)
-  if ! said=$(ssh -F "$ssh/config" "$name.$LAB_STACK" NODE_IP="$(field ip)" NODE_INTERFACE="'$(field interface)'" \
-    CLUSTER_ID="$id" bash -s <"$K3S_LAB_ROOT/vagrant/provision/look-over.sh" 2>&1); then
-    where=$(ssh -G -F "$ssh/config" "$name.$LAB_STACK" | awk '/^(user|hostname|port) / { v[$1] = $2 } END { print v["user"] "@" v["hostname"] " port " v["port"] }')
-    case "$said" in
-    *"look-over.sh: "*) reason=$(printf '%s\n' "$said" | sed -n 's/^look-over.sh: //p') ;;
-    *"Host key verification failed"* | *"HOST IDENTIFICATION HAS CHANGED"*)
-      reason="its host key is not the one that is expected: another machine answers there, or it was installed anew. If that is so, remove $ssh/known_hosts, or set its ssh.hostKey in the stack file" ;;
-    *"Permission denied"*)
-      reason="it does not let you in with this key: add the public key to ~/.ssh/authorized_keys there, or set ssh.user and ssh.key in the stack file" ;;
-    *) reason="it cannot be reached: $(printf '%s\n' "$said" | tail -n 1)" ;;
-    esac
-    echo "the host $name ($where): $reason" >&2
-    exit 1
-  fi
-  if [ -s "$ssh/known_hosts" ]; then
-    if [ "$shown" ]; then echo "the host key of $name is noted: $(ssh-keygen -l -f "$ssh/known_hosts" | head -n 1)"; fi
-  else
-    echo "# the host key of $name is in the stack file" >"$ssh/known_hosts"
-  fi
+# has_size CPUS MEMORY: whether these, in MiB, are what the machine is to have.
+has_size() { [ "$1" = "$(field cpus)" ] && [ "$2" = "$(field memory)" ]; }
+
+# The id of Docker's network with the machines' addresses, whoever made it.
+network_of_machines() {
+  all=$(docker network ls --quiet --no-trunc)
+  for one in $all; do
+    subnet=$(docker network inspect --format '{{range .IPAM.Config}}{{.Subnet}}{{end}}' "$one")
+    if [ "$subnet" = "$LAB_NETWORK" ]; then echo "$one"; fi
+  done
 }
 
-# Removes what an interrupted `vagrant up` left of this machine in libvirt: Vagrant stumbles over its name.
-forget_unknown() {
-  if [ "$LAB_PROVIDER" != libvirt ] || [ -s "$VAGRANT_DOTFILE_PATH/machines/$name/libvirt/id" ]; then return; fi
-  domain="k3s-lab-$LAB_STACK-$name"
-  other=$(virsh desc "$domain" 2>/dev/null || true)
-  if [ -n "$other" ] && [ "$other" != "$K3S_LAB_ROOT" ]; then
-    echo "machine.sh: the machine $name of $other is in the way: run scripts/lab down there, or virsh undefine $domain" >&2
-    exit 1
+# resume_PROVIDER ID: a machine that is there runs, in its network, and has its size. One that has all that is left alone.
+resume_docker() {
+  network=$(network_of_machines)
+  if [ -z "$network" ]; then
+    # Docker removes networks that no running machine uses when it is told to prune.
+    network=$(docker network create --label "k3s-lab.id=$id" --subnet "$LAB_NETWORK" "vagrant_network_$LAB_NETWORK")
   fi
-  forget "$domain"
+  case "$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}' "$1")" in
+  *"$network"*) ;;
+  *)
+    docker network disconnect --force "vagrant_network_$LAB_NETWORK" "$1" >/dev/null 2>&1 || true
+    docker network connect --ip "$(field ip)" "$network" "$1"
+    ;;
+  esac
+  case "$(docker inspect --format '{{.State.Status}}' "$1")" in
+  running) ;;
+  paused) docker unpause "$1" >/dev/null ;;
+  *) docker start "$1" >/dev/null ;;
+  esac
+  docker update --cpu-period 100000 --cpu-quota "$(field cpus)00000" --memory "$(field memory)m" --memory-swap "$(field memory)m" "$1" >/dev/null
+}
+resume_libvirt() {
+  case "$(virsh domstate "$1")" in
+  running) ;;
+  paused) virsh resume "$1" >/dev/null ;;
+  pmsuspended) virsh dompmwakeup "$1" >/dev/null ;;
+  *) start ;;
+  esac
+  info=$(virsh dominfo "$1")
+  memory=$(printf '%s\n' "$info" | awk '/^Max memory:/ { print $3 / 1024 }')
+  has_size "$(printf '%s\n' "$info" | awk '/^CPU\(s\):/ { print $2 }')" "$memory" || vagrant reload "$name" --no-provision --no-color
+}
+resume_virtualbox() {
+  value() { VBoxManage showvminfo "$1" --machinereadable | sed -n "s/^$2=\"\{0,1\}\([^\"]*\)\"\{0,1\}\$/\1/p"; }
+  case "$(value "$1" VMState)" in
+  running) ;;
+  paused) VBoxManage controlvm "$1" resume ;;
+  *) start ;;
+  esac
+  has_size "$(value "$1" cpus)" "$(value "$1" memory)" || vagrant reload "$name" --no-provision --no-color
 }
 
-case "$1" in
-up)
-  write_ssh_config
-  if [ "$LAB_PROVIDER" = docker ] && [ ! -s "$VAGRANT_DOTFILE_PATH/machines/$name/docker/id" ]; then
-    for id in $(containers --filter "name=^k3s-lab-$LAB_STACK-$name\$"); do docker rm --force --volumes "$id"; done
-    other=$(docker ps --all --filter "name=^k3s-lab-$LAB_STACK-$name\$" --format '{{.Label "k3s-lab.checkout"}}')
-    if [ -n "$other" ]; then
-      echo "machine.sh: the machine $name of $other is in the way: run scripts/lab down there, or docker rm --force k3s-lab-$LAB_STACK-$name" >&2
-      exit 1
-    fi
-  fi
-  forget_unknown
-  if [ "$LAB_PROVIDER" = hosts ]; then
-    look_over
+# Waits until a machine that was started lets us in; an emulated processor takes its time.
+wait_for_ssh() {
+  seconds=$([ "$LAB_PROVIDER" = docker ] && echo 120 || echo 900)
+  deadline=$(($(date +%s) + seconds))
+  until said=$(ssh -F "$ssh/config" "$alias" true </dev/null 2>&1 >/dev/null); do
+    # ssh itself waits between its attempts.
+    if [ "$(date +%s)" -ge "$deadline" ]; then die "the machine $name runs and does not answer ssh after $seconds s: $said"; fi
+  done
+}
+
+# Docker takes a limit above what there is for no limit.
+say_cpus() {
+  have=$(docker info --format '{{.NCPU}}')
+  if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name is to have $(field cpus) CPUs and Docker has $have: it gets what there is"; fi
+}
+
+bring_up() {
+  if [ "$LAB_PROVIDER" = docker ]; then say_cpus; fi
+  find_machine
+  if [ "$found" = foreign ]; then
+    die "$LAB_PROVIDER has a machine $machine already that is not this lab's: it is not touched. Take it down where it was made, or call this stack or machine something else"
+  elif [ -n "$found" ]; then
+    "resume_$LAB_PROVIDER" "$found"
+    wait_for_ssh
   else
-    # A machine made anew has a new host key.
+    # A machine that is made now has a new host key.
     rm -f "$ssh/known_hosts"
     start
   fi
-  note
-  ;;
-update)
-  write_ssh_config
-  case "$LAB_PROVIDER" in
-  docker)
-    start
-    docker update --cpus "$(field cpus)" --memory "$(field memory)m" --memory-swap "$(field memory)m" \
-      "$(cat "$VAGRANT_DOTFILE_PATH/machines/$name/docker/id")"
-    ;;
-  hosts) look_over ;;
-  *) vagrant reload "$name" --no-provision --no-color ;;
+}
+
+# ask_host: runs the script on standard input there as bash, whatever the user's login shell is.
+ask_host() { ssh -F "$ssh/config" "$alias" bash -s; }
+
+# The host is the one that the program looked over; its host key is noted by this first sight of it.
+meet_host() {
+  shown=$([ -s "$ssh/known_hosts" ] || echo yes)
+  said=$(echo 'sed s/^/machine-id=/ /etc/machine-id' | ask_host 2>&1) || die "the host $name cannot be reached: $(printf '%s\n' "$said" | tail -n 1)"
+  case "$said" in
+  *"machine-id=$LAB_GENERATION"*) ;;
+  *) die "the host $name is another than a moment ago: its /etc/machine-id is not $LAB_GENERATION. Run the same command again" ;;
   esac
-  note
+  if [ "$shown" ]; then echo "the host key of $name is noted: $(ssh-keygen -l -f "$ssh/known_hosts" | head -n 1)"; fi
+}
+
+# Removes what an interrupted installation brought, and what is in no state; from that host and from no other.
+clean_host() {
+  if [ ! -s "$ssh/config" ]; then write_ssh_config; fi
+  {
+    echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'another host answers at the address of $name, and keeps what it has'; exit; fi"
+    echo "if [ ! -e /opt/k3s-lab ]; then exit; fi"
+    echo "exec sudo bash -s"
+    cat "$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
+  } | ask_host || echo "$name does not answer"
+}
+
+case "$1" in
+up | update)
+  write_ssh_config
+  if [ "$LAB_PROVIDER" = hosts ]; then meet_host; else bring_up; fi
   ;;
 destroy)
-  if [ "$LAB_PROVIDER" = hosts ]; then
-    # What an interrupted installation brought is in no state.
-    ssh -F "$ssh/config" "$name.$LAB_STACK" 'test ! -e /opt/k3s-lab || sudo bash -s' \
-      <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh" || echo "$name does not answer"
-  else
-    forget_unknown
-    vagrant destroy --force "$name" --no-color
-  fi
-  rm -rf "$notes.generation" "$notes.boot" "$notes.slowness" "$ssh"
+  case "$LAB_PROVIDER" in
+  docker)
+    # Vagrant would remove every unused network of its own, whoever's project made it.
+    ids=$(find_docker)
+    for container in $ids; do docker rm --force --volumes "$container" >/dev/null; done
+    remove_networks
+    ;;
+  libvirt)
+    find_machine
+    case "$found" in '' | foreign) ;; *) remove_domain "$machine" ;; esac
+    ;;
+  virtualbox)
+    find_machine
+    case "$found" in '' | foreign) ;; *) vagrant destroy --force "$name" --no-color ;; esac
+    ;;
+  hosts) clean_host ;;
+  esac
+  rm -rf "$VAGRANT_DOTFILE_PATH/machines/$name" "$lab/machines/$name.slowness" "$ssh"
   # The folder says that machines exist: with the last one it goes.
   rmdir "$lab/machines" 2>/dev/null || true
   ;;
 *)
-  echo "machine.sh: unknown action '$1': up, update or destroy" >&2
+  echo "machine.sh: unknown action '$1': up, update, destroy or sweep" >&2
   exit 2
   ;;
 esac

@@ -6,13 +6,18 @@ await mockEngine();
 const { LabMachine } = await import("./lab-machine.ts");
 
 const machine = { name: "agent", role: "agent", ip: "192.168.42.111", cpus: 2, memory: 1024 } as const;
-const observed = { generation: "g1", boot: "b1" };
-const commandOf = async (changed: object = {}, seen: object = {}) => {
+const observed = { state: "running", generation: "g1" } as const;
+const commandOf = async (
+  changed: object = {},
+  seen: object = {},
+  provider: "docker" | "hosts" = "docker",
+) => {
   const [command] = await resourcesOf(
     () =>
       new LabMachine("agent", {
         machine: { ...machine, ...changed },
-        provider: "docker",
+        provider,
+        network: "192.168.42.0/24",
         observed: { ...observed, ...seen },
       }),
   );
@@ -26,8 +31,9 @@ test("the machine is recorded whole, so that it can be destroyed when the stack 
     LAB_STACK: "cluster",
     LAB_PROVIDER: "docker",
     LAB_MACHINE: JSON.stringify(machine),
+    LAB_NETWORK: "192.168.42.0/24",
     LAB_GENERATION: "g1",
-    LAB_BOOT: "b1",
+    LAB_FOUND: "",
   });
 });
 
@@ -43,5 +49,26 @@ test("memory changes in place; another address or a lost machine replaces it", a
   assert.notDeepEqual(moreMemory.environment, before.environment);
   assert.notDeepEqual((await commandOf({ ip: "192.168.42.120" })).triggers, before.triggers);
   assert.notDeepEqual((await commandOf({}, { generation: "g2" })).triggers, before.triggers);
-  assert.deepEqual((await commandOf({}, { boot: "b2" })).triggers, before.triggers);
+});
+
+test("a machine that is stopped or paused is put right in place", async () => {
+  const before = await commandOf();
+  const stopped = await commandOf({}, { state: "stopped", found: "stopped at noon" });
+  assert.deepEqual(stopped.triggers, before.triggers);
+  assert.notDeepEqual(stopped.environment, before.environment);
+});
+
+test("C5: a host is its machine-id: address, port, key and host key change in place", async () => {
+  const ssh = { user: "me" };
+  const host = async (changed: object = {}, generation = "m1") =>
+    (await commandOf({ ssh, ...changed }, { generation }, "hosts")).triggers;
+  const before = await host();
+  for (const changed of [
+    { ip: "10.0.0.9" },
+    { ssh: { ...ssh, address: "pi.example" } },
+    { ssh: { ...ssh, hostKey: "ssh-ed25519 AAAA" } },
+    { ssh: { user: "you", port: 2222, key: "~/.ssh/pi", jump: "gate" } },
+  ])
+    assert.deepEqual(await host(changed), before);
+  assert.notDeepEqual(await host({}, "m2"), before);
 });

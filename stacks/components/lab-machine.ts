@@ -1,7 +1,7 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../config.ts";
-import type { Observation } from "../observe.ts";
+import type { MachineObservation } from "../observe.ts";
 import type { Provider } from "../provider.ts";
 import { sshConfig } from "../ssh-config.ts";
 
@@ -9,28 +9,34 @@ import { sshConfig } from "../ssh-config.ts";
 export interface LabMachineArgs {
   readonly machine: Machine;
   readonly provider: Provider;
-  /** What was seen of the machine before this run; a machine that is gone is made anew. */
-  readonly observed: Observation;
+  /** The machines' network, such as 192.168.42.0/24. */
+  readonly network: string;
+  /** What was seen of the machine before this run; a machine that is gone is made again. */
+  readonly observed: MachineObservation;
 }
 
 /**
  * One machine with its address on the lab's interface, made by Vagrant or, with the provider `hosts`, looked over.
- * `vagrant/machine.sh` does the work: it follows the one file of machines, so that plain `vagrant` sees the same
- * machine. When it is up, its ssh configuration in `.lab/ssh` is all that anybody needs to know of it.
+ * `vagrant/machine.sh` does the work. What it needs is recorded whole, so that a machine can be destroyed when the stack
+ * file no longer names it, or is gone. When it is up, its ssh configuration in `.lab/ssh` is all that anybody needs to
+ * know of it.
  *
- * CPU, memory and the way there change in place; another address, provider or host key, or a lost machine, replaces it.
+ * CPU, memory and the way there change in place, and so is a stopped, paused or cut-off machine put right. Another
+ * provider, another address of a machine that is made here, or a lost machine replaces it. A host is its /etc/machine-id:
+ * keys, names and addresses are only ways to it.
  */
 export class LabMachine extends pulumi.ComponentResource {
-  /** Changes when the machine was made anew: what was installed on the old one is gone. */
+  /** Changes when the machine was made again: what was installed on the old one is gone. */
   readonly generation: pulumi.Output<string>;
 
   constructor(
     name: string,
-    { machine, provider, observed }: LabMachineArgs,
+    { machine, provider, network, observed }: LabMachineArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("k3s-lab:cluster:LabMachine", name, {}, opts);
     const stack = pulumi.getStack();
+    const isUnreachable = observed.state === "unreachable";
     const command = new local.Command(
       name,
       {
@@ -42,21 +48,43 @@ export class LabMachine extends pulumi.ComponentResource {
           LAB_STACK: stack,
           LAB_PROVIDER: provider,
           LAB_MACHINE: JSON.stringify(machine),
+          LAB_NETWORK: network,
           LAB_GENERATION: observed.generation,
-          LAB_BOOT: observed.boot,
+          LAB_FOUND: observed.found ?? "",
         },
-        triggers: [
-          provider,
-          machine.ip,
-          observed.generation,
-          ...(machine.ssh?.hostKey ? [machine.ssh.hostKey] : []),
-        ],
+        triggers: [provider, ...(provider === "hosts" ? [] : [machine.ip]), observed.generation],
+        addPreviousOutputInEnv: false,
       },
-      // Two machines cannot hold one name and address, not even for a moment.
-      { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "30m", update: "30m" } },
+      {
+        parent: this,
+        // Two machines cannot hold one name and address, not even for a moment.
+        deleteBeforeReplace: true,
+        customTimeouts: { create: "30m", update: "30m" },
+        // While nothing is to be put right, what was put right last stays recorded.
+        ignoreChanges: isUnreachable
+          ? everyInput
+          : observed.found === undefined
+            ? ["environment.LAB_FOUND"]
+            : [],
+      },
     );
     // What needs the machine waits for it; an update in place leaves the id, and so the generation, known in a preview.
-    this.generation = command.id.apply(() => observed.generation);
+    this.generation = isUnreachable
+      ? command.triggers.apply((triggers) => String(triggers?.at(-1)))
+      : command.id.apply(() => observed.generation);
     this.registerOutputs({ generation: this.generation });
   }
 }
+
+const everyInput = [
+  ...["create", "update", "delete", "stdin", "environment", "triggers"],
+  ...["interpreter", "dir", "logging", "assetPaths", "archivePaths", "addPreviousOutputInEnv"],
+];
+
+/**
+ * Options that leave a component's resources as they were recorded: for what is on a host that does not answer. One that
+ * was never made is made all the same, and fails with what is wrong.
+ */
+export const asRecorded: pulumi.ComponentResourceOptions = {
+  transforms: [({ props, opts }) => ({ props, opts: { ...opts, ignoreChanges: everyInput } })],
+};

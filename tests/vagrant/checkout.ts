@@ -20,9 +20,12 @@ export async function checkout(stackFile?: string) {
   const file = (name: string) => join(path, name);
   await mkdir(file(".lab/ssh"), { recursive: true });
   await mkdir(file("bin"));
+  await writeFile(file(".lab/id"), "lab-1");
   await cp(join(root, "vagrant"), file("vagrant"), { recursive: true });
   for (const key of ["id_ed25519", "id_ed25519.pub"])
-    await writeFile(file(`.lab/ssh/${key}`), "", { mode: 0o600 });
+    await writeFile(file(`.lab/ssh/${key}`), key.endsWith("pub") ? "ssh-ed25519 AAAA lab" : "", {
+      mode: 0o600,
+    });
   await writeFile(
     file("Pulumi.cluster.yaml"),
     stackFile ?? (await readFile(join(root, "Pulumi.cluster.yaml"), "utf8")),
@@ -53,7 +56,7 @@ export async function checkout(stackFile?: string) {
         PATH: `${file("bin")}:${process.env.PATH}`,
         HOME: path,
         VAGRANT_CWD: file("vagrant"),
-        VAGRANT_DOTFILE_PATH: file(".lab/vagrant"),
+        VAGRANT_DOTFILE_PATH: file(".lab/cluster/vagrant"),
         VAGRANT_CHECKPOINT_DISABLE: "1",
         ...environment,
       },

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { describe, test } from "node:test";
 import { execa } from "execa";
 import { checkout, stack, twoMachines } from "./checkout.ts";
@@ -20,12 +20,17 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
       assert.equal(exitCode, 0, all);
     });
 
-  test("makes of a stack file's machine a container with its name, size, key and network", async () => {
+  test("makes of a stack file's machine a container with its name, size, key, network and marks", async () => {
     const { path, vagrant, dockerLog } = await checkout(twoMachines);
-    await vagrant(["up", "hand", "--no-provision"], { LAB_MACHINE_IMAGE: "k3s-lab/machine:abc" });
+    await vagrant(["up", "hand", "--no-provision"], {
+      LAB_MACHINE_IMAGE: "k3s-lab/machine:abc",
+      LAB_GENERATION: "g1",
+    });
     const log = await dockerLog();
     assert.ok(
-      log.some((line) => /^network create \S+ --subnet 10\.9\.8\.0\/24$/.test(line)),
+      log.some((line) =>
+        /^network create \S+ --label k3s-lab\.id=lab-1 --subnet 10\.9\.8\.0\/24$/.test(line),
+      ),
       log.join("\n"),
     );
     const run = log.find((line) => line.startsWith("run "))?.replace(/127\.0\.0\.1:\d+:22/, "SSH");
@@ -34,8 +39,10 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
       [
         "run --name k3s-lab-cluster-hand -d -p SSH --hostname hand --privileged --cgroupns=private",
         "--tmpfs /run --tmpfs /tmp:exec -v /var/lib/rancher -v /var/lib/kubelet",
-        `-v ${path}/.lab/ssh/id_ed25519.pub:/home/vagrant/.ssh/authorized_keys:ro`,
-        `--cpus 3 --memory 700m --memory-swap 700m --label k3s-lab.stack=cluster --label k3s-lab.checkout=${path} k3s-lab/machine:abc`,
+        "--env K3S_LAB_SSH_KEY=ssh-ed25519 AAAA lab --cpu-period 100000 --cpu-quota 300000",
+        "--memory 700m --memory-swap 700m --label k3s-lab.id=lab-1 --label k3s-lab.stack=cluster",
+        "--label k3s-lab.machine=hand --label k3s-lab.ip=10.9.8.11 --label k3s-lab.generation=g1",
+        `--label k3s-lab.checkout=${path} k3s-lab/machine:abc`,
       ].join(" "),
     );
   });
@@ -68,6 +75,42 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
     });
     assert.match(stdout, /,gone,state,not_created/);
     assert.doesNotMatch(stdout, /,boss,/);
+  });
+
+  for (const [title, text] of [
+    ["missing", undefined],
+    ["invalid", "config: ["],
+    ["of hosts", `${twoMachines}  k3s-lab:provider: hosts\n`],
+  ] as const)
+    test(`a machine that Pulumi recorded needs no stack file: it is ${title}`, async () => {
+      const { file, vagrant } = await checkout(text);
+      if (text === undefined) await rm(file("Pulumi.cluster.yaml"));
+      const { all, exitCode } = await vagrant(["destroy", "--force", "gone"], {
+        LAB_MACHINE: JSON.stringify({ name: "gone", role: "agent", ip: "10.9.8.12" }),
+        LAB_NETWORK: "10.9.8.0/24",
+        LAB_PROVIDER: "docker",
+      });
+      assert.equal(exitCode, 0, all);
+    });
+
+  test("servers come before the agents that wait for them", async () => {
+    const { vagrant } = await checkout(
+      stack(`  k3s-lab:machines:
+    - { name: hand, role: agent, ip: 10.9.8.11 }
+    - { name: boss, role: server, ip: 10.9.8.10 }
+`),
+    );
+    const { stdout } = await vagrant(["status", "--machine-readable"]);
+    assert.match(stdout, /,boss,state,[\s\S]*,hand,state,/);
+  });
+
+  test("another stack's folder of Vagrant's notes is refused", async () => {
+    const { file, vagrant } = await checkout(twoMachines);
+    const { all, exitCode } = await vagrant(["status"], {
+      VAGRANT_DOTFILE_PATH: file(".lab/cluster-ha/vagrant"),
+    });
+    assert.notEqual(exitCode, 0);
+    assert.match(all ?? "", /VAGRANT_DOTFILE_PATH is of another stack .*scripts\/lab env cluster/);
   });
 
   test("provisioning makes the token, mode 0600, and shows it nowhere", async () => {

@@ -13,11 +13,12 @@ const [folder = "", version = "", ...args] = process.argv.slice(2);
 interface Machine {
   readonly id: string;
   name: string;
-  state: "poweroff" | "running";
+  state: "poweroff" | "running" | "paused";
   /** What `modifyvm` set, by option. */
   readonly settings: Record<string, string>;
   readonly forwardings: string[];
   readonly snapshots: string[];
+  readonly extraData: Record<string, string>;
 }
 
 interface State {
@@ -42,7 +43,9 @@ if (answer) process.stdout.write(answer.endsWith("\n") ? answer : `${answer}\n`)
 function isLook(): boolean {
   const isDryRun = verb === "import" && rest.includes("-n");
   const isList = verb === "snapshot" && rest[1] === "list";
-  return ["--version", "list", "showvminfo", "guestproperty"].includes(verb) || isDryRun || isList;
+  return (
+    ["--version", "list", "showvminfo", "guestproperty", "getextradata"].includes(verb) || isDryRun || isList
+  );
 }
 
 function answerTo(): string {
@@ -56,6 +59,16 @@ function answerTo(): string {
     return add(option("--name"));
   }
   if (verb === "modifyvm") return modify(machine(rest[0]), rest.slice(1));
+  if (verb === "setextradata") {
+    machine(rest[0]).extraData[rest[1] ?? ""] = rest[2] ?? "";
+    return "";
+  }
+  if (verb === "getextradata")
+    return Object.entries(machine(rest[0]).extraData)
+      .map(([key, value]) => `Key: ${key}, Value: ${value}`)
+      .join("\n");
+  if (verb === "controlvm" && rest[1] === "pause") return setState(machine(rest[0]), "paused") && "";
+  if (verb === "controlvm" && rest[1] === "resume") return setState(machine(rest[0]), "running") && "";
   if (verb === "startvm") {
     const { name } = setState(machine(rest[0]), "running");
     return `VM "${name}" has been successfully started.`;
@@ -153,13 +166,22 @@ function describe({ id, name, state: vmState, settings, forwardings }: Machine):
       ...(slot === 1 ? forwardings.map((text, index) => `Forwarding(${index})="${text}"`) : []),
     ];
   });
-  return [`name="${name}"`, `UUID="${id}"`, ...nics, `VMState="${vmState}"`].join("\n");
+  const size = [`memory=${settings.memory ?? 512}`, `cpus=${settings.cpus ?? 1}`];
+  return [`name="${name}"`, `UUID="${id}"`, ...size, ...nics, `VMState="${vmState}"`].join("\n");
 }
 
 function add(name: string): string {
   state.made += 1;
   const id = `00000000-0000-4000-8000-${String(state.made).padStart(12, "0")}`;
-  state.machines.push({ id, name, state: "poweroff", settings: {}, forwardings: [], snapshots: [] });
+  state.machines.push({
+    id,
+    name,
+    state: "poweroff",
+    settings: {},
+    forwardings: [],
+    snapshots: [],
+    extraData: {},
+  });
   return "";
 }
 

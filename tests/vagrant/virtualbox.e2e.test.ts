@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../scripts/paths.ts";
-import type { Observation } from "../../stacks/observe.ts";
+import type { MachineObservation } from "../../stacks/observe.ts";
 import { checkout } from "./checkout.ts";
 
 // Vagrant, its VirtualBox driver and the Vagrantfile are the real ones; VBoxManage is played by vboxmanage.ts. No machine
@@ -17,7 +17,7 @@ const networksConf = "/etc/vbox/networks.conf";
 const machines = {
   boss: { name: "boss", role: "server", ip: "192.168.60.10", cpus: 1, memory: 900 },
   hand: { name: "hand", role: "agent", ip: "192.168.60.11", cpus: 3, memory: 700 },
-} as const;
+};
 
 /** A checkout whose VirtualBox is the stand-in, with a box that holds nothing. */
 async function virtualBox(stackFile?: string) {
@@ -25,6 +25,8 @@ async function virtualBox(stackFile?: string) {
   const folder = lab.file("virtualbox");
   const standIn = join(import.meta.dirname, "vboxmanage.ts");
   await lab.program("VBoxManage", `exec '${process.execPath}' '${standIn}' '${folder}' 7.0.20 "$@"`);
+  // No machine boots, and so none is waited for.
+  await lab.program("ssh", "exit 0");
   const box = lab.file(".vagrant.d/boxes/generic-VAGRANTSLASH-debian12/4.3.12/virtualbox");
   await mkdir(box, { recursive: true });
   await writeFile(join(box, "metadata.json"), JSON.stringify({ provider: "virtualbox" }));
@@ -60,20 +62,23 @@ async function virtualBox(stackFile?: string) {
       LAB_STACK: "cluster",
       LAB_PROVIDER: "virtualbox",
       LAB_MACHINE: JSON.stringify(one),
+      LAB_NETWORK: "192.168.60.0/24",
       LAB_GENERATION: "first",
-      LAB_BOOT: "first",
     });
   return { ...lab, calls, forwardings, machine };
 }
 
 /** How a machine is prepared and started, whether it was just cloned or is started anew. */
-const start = (vm: string, { cpus, memory }: { cpus: number; memory: number }) => [
+const start = (vm: string, { name, ip, cpus, memory }: typeof machines.boss) => [
   `modifyvm ${vm} --nic1 nat --nic2 hostonly --hostonlyadapter2 vboxnet0 --cableconnected2 on`,
   `modifyvm ${vm} --natpf1 ssh,tcp,127.0.0.1,PORT,,22`,
   `modifyvm ${vm} --rtcuseutc on`,
   `modifyvm ${vm} --natdnsproxy1 on`,
   `modifyvm ${vm} --cpus ${cpus}`,
   `modifyvm ${vm} --memory ${memory}`,
+  ...Object.entries({ id: "lab-1", stack: "cluster", machine: name, ip, generation: "first" }).map(
+    ([key, value]) => `setextradata ${vm} k3s-lab.${key} ${value}`,
+  ),
   `startvm ${vm} --type headless`,
 ];
 
@@ -97,16 +102,17 @@ describe("VirtualBox, as far as its own process", { skip }, () => {
   });
 
   /** What a program of the project sees of the machine, in the checkout that the test made. */
-  async function observe(name: string): Promise<Observation> {
+  async function observe(machine: object): Promise<MachineObservation> {
     for (const folder of ["scripts", "stacks", "node_modules"])
       if (!existsSync(lab.file(folder))) await symlink(join(root, folder), lab.file(folder));
-    const look = `import { observeMachine } from ${JSON.stringify(lab.file("stacks/observe.ts"))};
-      console.log(JSON.stringify(await observeMachine("cluster", "${name}", "virtualbox", "now")));`;
+    const look = `import { observeMachines } from ${JSON.stringify(lab.file("stacks/observe.ts"))};
+      const seen = await observeMachines("cluster", "virtualbox", [${JSON.stringify(machine)}], "now");
+      console.log(JSON.stringify([...seen.values()][0]));`;
     const { stdout, all } = await lab.run(process.execPath, [
       ...["--preserve-symlinks", "--preserve-symlinks-main", "--input-type=module", "--eval", look],
     ]);
     assert.match(stdout, /^\{/, all);
-    return JSON.parse(stdout) as Observation;
+    return JSON.parse(stdout) as MachineObservation;
   }
 
   test("the first machine: box imported once, linked clone, host-only network, ssh on loopback, headless", async () => {
@@ -132,17 +138,37 @@ describe("VirtualBox, as far as its own process", { skip }, () => {
     assert.equal(new Set(await lab.forwardings()).size, 2);
   });
 
-  test("a program sees that a machine runs, has stopped, is not there", async () => {
-    await mkdir(lab.file(".lab/cluster/machines"), { recursive: true });
-    for (const note of ["generation", "boot"])
-      await writeFile(lab.file(`.lab/cluster/machines/boss.${note}`), "noted");
-    assert.deepEqual(await observe("boss"), { generation: "noted", boot: "noted" });
+  test("a program sees that a machine runs, is paused, has stopped, is not there", async () => {
+    assert.deepEqual(await observe(machines.boss), { state: "running", generation: "first" });
     const id = await readFile(lab.file(".lab/cluster/vagrant/machines/boss/virtualbox/id"), "utf8");
+    await lab.run("VBoxManage", ["controlvm", id, "pause"]);
+    assert.deepEqual(await observe(machines.boss), {
+      state: "paused",
+      generation: "first",
+      found: "paused at now",
+    });
+    await lab.machine("update", machines.boss);
+    assert.deepEqual(await lab.calls(), ["controlvm VM02 pause", "controlvm VM02 resume"]);
     await lab.run("VBoxManage", ["controlvm", id, "poweroff"]);
-    assert.deepEqual(await observe("boss"), { generation: "noted", boot: "now" });
-    await lab.run("VBoxManage", ["startvm", id, "--type", "headless"]);
-    assert.deepEqual(await observe("nobody"), { generation: "now", boot: "now" });
+    assert.equal((await observe(machines.boss)).found, "stopped at now");
+    await lab.machine("update", machines.boss);
+    assert.equal((await observe(machines.boss)).state, "running");
+    assert.deepEqual(await observe({ name: "nobody", ip: "192.168.60.99" }), {
+      state: "absent",
+      generation: "now",
+      found: "absent at now",
+    });
     await lab.calls();
+  });
+
+  test("Vagrant's note of the machine is lost: it is the same machine all the same", async () => {
+    const note = lab.file(".lab/cluster/vagrant/machines/boss/virtualbox/id");
+    const id = await readFile(note, "utf8");
+    await rm(note);
+    assert.equal((await observe(machines.boss)).state, "running");
+    await lab.machine("update", machines.boss);
+    assert.equal(await readFile(note, "utf8"), id);
+    assert.deepEqual(await lab.calls(), []);
   });
 
   test("another size: the machine is stopped, changed and started again, not made anew", async () => {
@@ -167,7 +193,7 @@ describe("VirtualBox, as far as its own process", { skip }, () => {
       "unregistervm VM02 --delete",
       "hostonlyif remove vboxnet0",
     ]);
-    assert.deepEqual(await observe("boss"), { generation: "now", boot: "now" });
+    assert.equal((await observe(machines.boss)).state, "absent");
   });
 });
 

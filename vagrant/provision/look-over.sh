@@ -1,5 +1,6 @@
 #!/bin/bash
-# Looks a host over before anything is done to it, as a user who may use sudo; changes nothing.
+# Looks a host over before anything is done to it, as a user who may use sudo; changes nothing. Prints what it is known
+# by, and the node that it is in the lab's cluster already: k3s-lab machine=MACHINE-ID node=NAME
 #   NODE_IP          the address that the node is to have
 #   NODE_INTERFACE   the interface that must carry it; empty: any
 #   CLUSTER_ID       SHA-256 of the token of the lab's cluster: K3s of that one may be here already
@@ -39,3 +40,12 @@ found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
 if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
   refuse "K3s of another cluster is installed there; take it away first, by its lab or by k3s-uninstall.sh, or name another host"
 fi
+
+# K3s calls a node what its machine is called unless a flag says otherwise. Without a unit nothing was installed.
+unit=$(cat /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service 2>/dev/null || true)
+node=
+if [ -n "$unit" ]; then
+  node=$(sed -n "s/.*--node-name=\([^' ]*\).*/\1/p" <<<"$unit" | head -n 1)
+  node=${node:-$(uname -n | tr '[:upper:]' '[:lower:]')}
+fi
+echo "k3s-lab machine=$(cat /etc/machine-id) node=$node"

@@ -1,0 +1,500 @@
+import assert from "node:assert/strict";
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import { execa } from "execa";
+import { LabError } from "../../scripts/errors.ts";
+import { root } from "../../scripts/paths.ts";
+import { labId } from "../../stacks/lab-id.ts";
+import { listMachines } from "../../stacks/machine-list.ts";
+import { type MachineObservation, observeMachines, recordedMachineState } from "../../stacks/observe.ts";
+import { fault, refused } from "./table.ts";
+
+// Machines as their providers tell of them: docker, virsh, VBoxManage, ssh and vagrant are played by scripts that answer in
+// the words of the real ones.
+
+let folder: string;
+const path = process.env.PATH;
+const stack = "cluster-faults";
+const now = "2026-01-01T00:00:00.000Z";
+let id: string;
+
+before(async () => {
+  id = await labId();
+});
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "k3s-lab-machines-"));
+  await mkdir(join(folder, "bin"));
+  process.env.PATH = `${join(folder, "bin")}:${path}`;
+});
+after(() => {
+  process.env.PATH = path;
+});
+
+/** Puts a program on PATH; what it is asked is written to the file `log`. */
+async function program(name: string, script: string): Promise<void> {
+  const file = join(folder, "bin", name);
+  await writeFile(file, `#!/bin/sh\necho "${name} $*" >>'${folder}/log'\n${script}\n`);
+  await chmod(file, 0o755);
+}
+const asked = async (): Promise<string> => await readFile(join(folder, "log"), "utf8").catch(() => "");
+
+interface Container {
+  readonly name?: string;
+  readonly state?: string;
+  readonly networks?: string;
+  readonly marks?: readonly [id?: string, stack?: string, machine?: string, ip?: string, generation?: string];
+}
+/** A line of `docker ps` in the format that is asked for. */
+const container = ({
+  name = `k3s-lab-${stack}-agent`,
+  state = "running",
+  networks = "bridge,vagrant_network_192.168.42.0/24",
+  marks = [id, stack, "agent", "192.168.42.111", "g1"],
+}: Container = {}) => ["c0ffee", name, state, networks, ...marks].join("\\t");
+const dockerWith = (...containers: string[]) =>
+  program("docker", `printf '${containers.map((line) => `${line}\\n`).join("")}'`);
+
+const agent = { name: "agent", ip: "192.168.42.111" };
+const look = async (provider: "docker" | "libvirt" | "virtualbox" | "hosts" = "docker", machine = agent) =>
+  (await observeMachines(stack, provider, [machine], now)).get(machine.name) as MachineObservation;
+
+/** The error that a look ends with. */
+async function problem(run: () => Promise<unknown>): Promise<LabError | undefined> {
+  try {
+    await run();
+    return undefined;
+  } catch (error) {
+    assert.ok(error instanceof LabError, String(error));
+    return error;
+  }
+}
+
+const unanswered: readonly (readonly [
+  name: string,
+  provider: "docker" | "libvirt" | "virtualbox",
+  program: string,
+  script: string,
+  message: RegExp,
+])[] = [
+  [
+    "dockerd is not started after a reboot",
+    "docker",
+    "docker",
+    "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1",
+    /Docker cannot be asked .*Is the docker daemon running\?.*nothing is touched/,
+  ],
+  [
+    "Docker's socket is not for this user",
+    "docker",
+    "docker",
+    "echo 'Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock' >&2; exit 1",
+    /Docker cannot be asked .*permission denied/,
+  ],
+  ["Docker is not installed any more", "docker", "docker", "", /docker is not installed/],
+  [
+    "libvirtd restarts",
+    "libvirt",
+    "virsh",
+    "echo 'error: failed to connect to the hypervisor' >&2; echo \"error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Connection refused\" >&2; exit 1",
+    /libvirt cannot be asked .*Connection refused/,
+  ],
+  [
+    "VirtualBox's driver is not loaded",
+    "virtualbox",
+    "VBoxManage",
+    "echo 'VBoxManage: error: Failed to create the VirtualBox object!' >&2; exit 1",
+    /VirtualBox cannot be asked .*Failed to create the VirtualBox object/,
+  ],
+];
+for (const [name, provider, file, script, message] of unanswered)
+  fault(`C3: ${name}: its machines are not gone`, async () => {
+    await program(file, script);
+    if (script === "") {
+      await rm(join(folder, "bin", file));
+      process.env.PATH = join(folder, "bin");
+    }
+    const error = await problem(() => look(provider));
+    assert.match(error?.message ?? "nothing was said", message);
+    return { happened: `refused: ${error?.message.split(".")[0]}`, lost: "nothing" };
+  });
+
+fault("C3: dockerd hangs: its machines are not gone", async () => {
+  await program("docker", "exec sleep 60");
+  const error = await problem(() => listMachines("docker", 500));
+  assert.match(error?.message ?? "", /no answer within 0\.5 s.*nothing is touched/);
+  return { happened: "refused after the deadline", lost: "nothing" };
+});
+
+test("C3: a machine is absent when its provider has a list that it is not on", async () => {
+  await dockerWith();
+  assert.deepEqual(await look(), { state: "absent", generation: now, found: `absent at ${now}` });
+});
+
+fault("C3: losing every note of a machine changes nothing", async () => {
+  await dockerWith(container());
+  assert.deepEqual(await look(), { state: "running", generation: "g1" });
+  return { happened: "no change: what is written on the machine decides", lost: "nothing" };
+});
+
+for (const [state, seen] of [
+  ["paused", "paused"],
+  ["exited", "stopped"],
+  ["created", "stopped"],
+] as const)
+  fault(`C3: a machine that is ${state} is put right, not replaced`, async () => {
+    await dockerWith(container({ state }));
+    assert.deepEqual(await look(), { state: seen, generation: "g1", found: `${seen} at ${now}` });
+    return { happened: "an update in place", lost: "nothing" };
+  });
+
+fault("C3: a machine that was cut off from its network is put right, not replaced", async () => {
+  await dockerWith(container({ networks: "bridge" }));
+  assert.deepEqual(await look(), { state: "running", generation: "g1", found: `cut off at ${now}` });
+  return { happened: "an update in place", lost: "nothing" };
+});
+
+fault("C3: a state that says neither yes nor no is said, not guessed", async () => {
+  await dockerWith(container({ state: "removing" }));
+  const error = await problem(look);
+  assert.match(error?.message ?? "", /Docker says "removing"/);
+  return { happened: "refused", lost: "nothing" };
+});
+
+/** virsh, as it answers in the C locale; in any other it says something else. */
+const virsh = (domains: Readonly<Record<string, { state: string; description: string }>>) =>
+  program(
+    "virsh",
+    [
+      'if [ "$LC_ALL" != C ]; then laufend=laufend; fi',
+      'while [ "$#" -gt 0 ]; do case "$1" in --connect) shift 2 ;; --quiet) shift ;; *) break ;; esac; done',
+      'case "$1 $2" in',
+      `"list --all") printf '${Object.keys(domains)
+        .map((name) => `${name}\\n`)
+        .join("")}\\n' ;;`,
+      ...Object.entries(domains).flatMap(([name, { state, description }]) => [
+        `"domstate ${name}") echo "\${laufend:-${state}}" ;;`,
+        `"desc ${name}") echo '${description}' ;;`,
+        `"domuuid ${name}") echo uuid-of-${name} ;;`,
+      ]),
+      "*) exit 0 ;;",
+      "esac",
+    ].join("\n"),
+  );
+const marked = (of = stack, machine = "agent") =>
+  `k3s-lab.id=${id} k3s-lab.stack=${of} k3s-lab.machine=${machine} k3s-lab.ip=192.168.42.111 k3s-lab.generation=g1 k3s-lab.checkout=/lab`;
+
+for (const [state, seen] of [
+  ["running", "running"],
+  ["paused", "paused"],
+  ["shut off", "stopped"],
+] as const)
+  fault(`C3: virsh translated to German: a domain that is ${state} is seen as it is`, async () => {
+    process.env.LC_ALL = "de_DE.UTF-8";
+    try {
+      await virsh({ [`k3s-lab-${stack}-agent`]: { state, description: marked() } });
+      assert.deepEqual((await look("libvirt")).state, seen);
+    } finally {
+      delete process.env.LC_ALL;
+    }
+    return { happened: "asked in the C locale", lost: "nothing" };
+  });
+
+test("C3: VirtualBox's machines are known by what is written on them", async () => {
+  const name = `k3s-lab-${stack}-agent`;
+  const marks = marked().split(" ").slice(0, 5);
+  await program(
+    "VBoxManage",
+    `case "$1 $2" in
+    "list vms") printf '"theirs" {u0}\\n"${name}" {u1}\\n"<inaccessible>" {u2}\\n' ;;
+    "showvminfo u1") printf 'name="${name}"\\nVMState="paused"\\n' ;;
+    "getextradata u1") printf '${marks.map((mark) => `Key: ${mark.replace("=", ", Value: ")}\\n`).join("")}' ;;
+    *) exit 1 ;; esac`,
+  );
+  assert.deepEqual(await look("virtualbox"), {
+    state: "paused",
+    generation: "g1",
+    found: `paused at ${now}`,
+  });
+});
+
+refused(
+  "a container of our name that no lab made",
+  async () => {
+    await dockerWith(container({ marks: [] }));
+    return problem(look);
+  },
+  /docker has a machine k3s-lab-cluster-faults-agent already, and no lab made it: it is not touched/,
+);
+refused(
+  "a domain of our name that another checkout made",
+  async () => {
+    const description = marked().replace(id, "another-lab");
+    await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
+    return problem(() => look("libvirt"));
+  },
+  /libvirt has a machine .* another checkout's lab made it/,
+);
+refused(
+  "C4: a renamed machine that keeps its address",
+  async () => {
+    await dockerWith(container());
+    return problem(() => look("docker", { name: "worker", ip: agent.ip }));
+  },
+  /worker is to have the address 192\.168\.42\.111, which the machine agent .* still has\. A machine cannot be renamed/,
+);
+
+test("whether a recorded machine lives, for who asks before destroying it", async () => {
+  const recorded = (generation = "g1") => ({
+    environment: {
+      LAB_STACK: stack,
+      LAB_PROVIDER: "docker",
+      LAB_MACHINE: JSON.stringify(agent),
+      LAB_GENERATION: generation,
+    },
+  });
+  await dockerWith(container({ state: "paused" }));
+  assert.equal(await recordedMachineState(recorded()), "paused");
+  assert.equal(await recordedMachineState(recorded("an older one")), "absent");
+  await dockerWith();
+  assert.equal(await recordedMachineState(recorded()), "absent");
+});
+
+// Hosts.
+
+/** `ssh` that runs what it is given in a shell here, as a login shell that prints a greeting first would. */
+const ssh = (...answer: string[]) =>
+  program("ssh", `echo 'Welcome to this host'; echo 'You have mail.' >&2\n${answer.join("\n")}`);
+const host = { name: "pi", ip: "10.0.0.5", ssh: { user: "me" } };
+const lookAtHost = async (one: typeof host & { ssh: object } = host) =>
+  (await observeMachines(stack, "hosts", [one], now)).get(one.name) as MachineObservation;
+
+fault("C5: a host key that is added to the file is another way to the same host", async () => {
+  await ssh("echo 'k3s-lab machine=m1 node=pi'");
+  const before = await lookAtHost();
+  const hostKey = "ssh-ed25519 AAAA";
+  const pinned = await lookAtHost({ ...host, ssh: { user: "me", hostKey } as (typeof host)["ssh"] });
+  assert.deepEqual(before, { state: "running", generation: "m1" });
+  assert.deepEqual(pinned, before);
+  return { happened: "no replacement: the host is its /etc/machine-id", lost: "nothing" };
+});
+
+fault("C5: known_hosts removed, as the lab advises: the host stays what it is", async () => {
+  await ssh("echo 'k3s-lab machine=m1 node='");
+  assert.deepEqual(await lookAtHost(), { state: "running", generation: "m1" });
+  return { happened: "no change", lost: "nothing" };
+});
+
+refused(
+  "C4: a renamed host",
+  async () => {
+    await ssh("echo 'k3s-lab machine=m1 node=old'");
+    return problem(lookAtHost);
+  },
+  /the host pi is the node old of this cluster already, and K3s cannot rename a node: call it old again, or take it out/,
+);
+refused(
+  "one host under two names",
+  async () => {
+    await ssh("echo 'k3s-lab machine=m1 node='");
+    return problem(() => observeMachines(stack, "hosts", [host, { ...host, name: "pi2" }], now));
+  },
+  /the hosts pi and pi2 have one \/etc\/machine-id/,
+);
+refused(
+  "a host that shows another key",
+  async () => {
+    await ssh("echo 'Host key verification failed.' >&2; exit 255");
+    return problem(lookAtHost);
+  },
+  /the host pi \(me@10\.0\.0\.5 port 22\): its host key is not the one .* remove \S+known_hosts, or set its ssh\.hostKey/,
+);
+refused(
+  "a host that was never reached",
+  async () => {
+    await ssh("echo 'ssh: connect to host 10.0.0.5 port 22: No route to host' >&2; exit 255");
+    return problem(lookAtHost);
+  },
+  /the host pi .* it cannot be reached: ssh: connect to host 10\.0\.0\.5 port 22: No route to host/,
+);
+
+// machine.sh
+
+const machineSh = process.env.MACHINE_SH ?? join(root, "vagrant/machine.sh");
+async function run(action: string, more: Readonly<Record<string, string>> = {}, input = "Host x\n") {
+  await mkdir(join(folder, ".lab"), { recursive: true });
+  await writeFile(join(folder, ".lab/id"), id);
+  await cp(join(root, "vagrant/provision"), join(folder, "vagrant/provision"), { recursive: true });
+  return execa(machineSh, [action], {
+    reject: false,
+    all: true,
+    input,
+    extendEnv: false,
+    env: {
+      PATH: process.env.PATH ?? "",
+      HOME: folder,
+      K3S_LAB_ROOT: folder,
+      LAB_STACK: stack,
+      LAB_PROVIDER: "docker",
+      LAB_MACHINE: JSON.stringify({ ...agent, role: "agent", cpus: 2, memory: 1024 }),
+      LAB_NETWORK: "192.168.42.0/24",
+      LAB_GENERATION: "g1",
+      ...more,
+    },
+  });
+}
+
+fault("C2: `lab down` of a stack leaves the domains of one whose name begins the same", async () => {
+  await virsh({
+    [`k3s-lab-${stack}-agent`]: { state: "running", description: marked() },
+    [`k3s-lab-${stack}-ha-agent`]: { state: "running", description: marked(`${stack}-ha`) },
+    "k3s-lab-other-agent": { state: "running", description: "theirs" },
+  });
+  const { exitCode, all } = await run("sweep", { LAB_PROVIDER: "libvirt" });
+  assert.equal(exitCode, 0, all);
+  const removed = [...(await asked()).matchAll(/undefine (\S+)/g)].map(([, name]) => name);
+  return {
+    happened: `removed: ${removed.join(", ")}`,
+    lost: removed.filter((name) => name !== `k3s-lab-${stack}-agent`).join(", ") || "nothing",
+  };
+});
+
+fault("C2: making a machine leaves a domain of its name that another lab made", async () => {
+  const description = marked().replace(id, "another-lab");
+  await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
+  const { exitCode, all } = await run("up", { LAB_PROVIDER: "libvirt" });
+  assert.equal(exitCode, 1, all);
+  assert.match(all ?? "", /is not this lab's: it is not touched/);
+  return { happened: "exit 1", lost: /destroy|undefine/.test(await asked()) ? "the domain" : "nothing" };
+});
+
+fault("C3: a destroy while Docker does not answer keeps what is recorded", async () => {
+  await program("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1");
+  const { exitCode } = await run("destroy");
+  return {
+    happened: `exit ${exitCode}`,
+    lost: exitCode === 0 ? "the record of a living machine" : "nothing",
+  };
+});
+
+for (const [state, command] of [
+  ["paused", "unpause"],
+  ["exited", "start"],
+] as const)
+  fault(`C3: a container that is ${state} is ${command === "start" ? "started" : "unpaused"}`, async () => {
+    await program("ssh", "exit 0");
+    await program(
+      "docker",
+      `case "$*" in
+      "ps "*) echo c0ffee ;;
+      "network ls"*) echo net1 ;;
+      "network inspect"*) echo 192.168.42.0/24 ;;
+      inspect*Networks*) echo "bridge1 net1" ;;
+      inspect*) echo ${state} ;;
+      info*) echo 2 ;; esac`,
+    );
+    const { exitCode, all } = await run("update");
+    assert.equal(exitCode, 0, all);
+    const log = await asked();
+    assert.match(log, new RegExp(`^docker ${command} c0ffee$`, "m"));
+    return { happened: `docker ${command}`, lost: /docker (rm|run)/.test(log) ? "the machine" : "nothing" };
+  });
+
+fault("C3: networks pruned while the machines were stopped are made again", async () => {
+  await program("ssh", "exit 0");
+  await program(
+    "docker",
+    `case "$*" in
+    "ps "*) echo c0ffee ;;
+    "network ls"*) echo bridge1 ;;
+    "network inspect"*) echo 172.17.0.0/16 ;;
+    "network create"*) echo net2 ;;
+    inspect*Networks*) echo "bridge1 net1" ;;
+    inspect*) echo exited ;;
+    info*) echo 2 ;; esac`,
+  );
+  const { exitCode, all } = await run("update");
+  assert.equal(exitCode, 0, all);
+  assert.match(
+    await asked(),
+    /network create --label k3s-lab\.id=\S+ --subnet 192\.168\.42\.0\/24[\s\S]*network connect --ip 192\.168\.42\.111 net2 c0ffee[\s\S]*docker start c0ffee/,
+  );
+  return { happened: "made again, with the machine's address", lost: "nothing" };
+});
+
+fault("H8: a machine with more CPUs than the computer gets what there is, and it is said", async () => {
+  await program("ssh", "exit 0");
+  await program(
+    "docker",
+    `case "$*" in "ps "*) echo c0ffee ;; "network ls"*) echo net1 ;; "network inspect"*) echo 192.168.42.0/24 ;;
+    inspect*Networks*) echo net1 ;; inspect*) echo running ;; info*) echo 1 ;; esac`,
+  );
+  const { exitCode, all = "" } = await run("update");
+  assert.equal(exitCode, 0, all);
+  assert.match(all, /^warning: agent is to have 2 CPUs and Docker has 1: it gets what there is$/m);
+  assert.match(await asked(), /docker update --cpu-period 100000 --cpu-quota 200000/);
+  return { happened: "a sentence, and the machine runs", lost: "nothing" };
+});
+
+fault("H14: idle networks of other Vagrant projects stay", async () => {
+  await program(
+    "docker",
+    `case "$*" in
+    "ps "*) ;;
+    "network ls"*label=k3s-lab.id=*) echo ours ;;
+    "network ls"*) printf 'ours\\ntheirs\\n' ;; esac`,
+  );
+  const removed: string[] = [];
+  for (const action of ["destroy", "sweep"]) {
+    const { exitCode, all } = await run(action);
+    assert.equal(exitCode, 0, all);
+    removed.push(...[...(await asked()).matchAll(/network rm (\S+)/g)].map(([, name = ""]) => name));
+  }
+  return {
+    happened: `removed: ${[...new Set(removed)]}`,
+    lost: removed.includes("theirs") ? "theirs" : "nothing",
+  };
+});
+
+fault("H14: a network stays while a stopped machine of this lab needs it", async () => {
+  await program(
+    "docker",
+    `case "$*" in *label=k3s-lab.machine=*) ;; "ps "*) echo another-machine ;; "network ls"*) echo ours ;; esac`,
+  );
+  const { exitCode, all } = await run("destroy");
+  assert.equal(exitCode, 0, all);
+  return { happened: "kept", lost: /network rm/.test(await asked()) ? "the network" : "nothing" };
+});
+
+fault("C3: Vagrant's note of a machine is lost: the machine is taken as it is, not made again", async () => {
+  await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description: marked() } });
+  await program("vagrant", "exit 0");
+  await program("ssh", "exit 0");
+  await run("update", { LAB_PROVIDER: "libvirt" });
+  const noted = join(folder, ".lab", stack, "vagrant/machines/agent/libvirt/id");
+  assert.equal(await readFile(noted, "utf8"), `uuid-of-k3s-lab-${stack}-agent`);
+  return {
+    happened: "noted again",
+    lost: /undefine|destroy/.test(await asked()) ? "the machine" : "nothing",
+  };
+});
+
+fault("C4: what is destroyed is on the host that was recorded, not on another at its address", async () => {
+  const machine = JSON.stringify({ ...host, role: "agent" });
+  await program("ssh", `exec env PATH='${folder}/host:${path}' bash -s`);
+  await mkdir(join(folder, "host"));
+  for (const [name, script] of [
+    ["cat", 'if [ "$1" = /etc/machine-id ]; then echo m2; else exec /bin/cat "$@"; fi'],
+    ["sudo", `echo uninstalled >>'${folder}/log'; exit 0`],
+  ] as const)
+    await writeFile(join(folder, "host", name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+  const { exitCode, all } = await run("destroy", {
+    LAB_PROVIDER: "hosts",
+    LAB_MACHINE: machine,
+    LAB_GENERATION: "m1",
+  });
+  assert.equal(exitCode, 0, all);
+  assert.match(all ?? "", /another host answers at the address of pi, and keeps what it has/);
+  return { happened: "said", lost: /uninstalled/.test(await asked()) ? "K3s of another host" : "nothing" };
+});
