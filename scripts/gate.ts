@@ -1,7 +1,7 @@
 import { createInterface } from "node:readline/promises";
 import { programOf } from "../stacks/config.ts";
 import { livesInDocker } from "../stacks/k3d-host.ts";
-import { observeMachine } from "../stacks/observe.ts";
+import { recordedMachineState } from "../stacks/observe.ts";
 import { type Provider, providers } from "../stacks/provider.ts";
 import { LabError } from "./errors.ts";
 import type { PlannedStep } from "./pulumi.ts";
@@ -27,14 +27,22 @@ interface Thing {
 
 /** What tells whether a thing is there; tests bring their own. */
 export interface Look {
-  readonly machine: (stack: string, name: string, provider: Provider) => Promise<boolean>;
+  /** @param recorded the environment that Pulumi recorded with it. */
+  readonly machine: (
+    stack: string,
+    name: string,
+    provider: Provider,
+    recorded?: Readonly<Record<string, string>>,
+  ) => Promise<boolean>;
   /** @param name of a container. Default: any server of the stack's k3d cluster, whatever it is called. */
   readonly container: (stack: string, name?: string) => Promise<boolean>;
 }
 
 const look: Look = {
-  machine: async (stack, name, provider) =>
-    (await observeMachine(stack, name, provider, "absent")).generation !== "absent",
+  machine: async (stack, name, provider, recorded) => {
+    const known = { LAB_STACK: stack, LAB_PROVIDER: provider, LAB_MACHINE: JSON.stringify({ name }) };
+    return (await recordedMachineState({ environment: { ...known, ...recorded } })) !== "absent";
+  },
   container: livesInDocker,
 };
 
@@ -91,7 +99,7 @@ function thingOf(
       name,
       what: `the machine ${name}${ip ? ` (${ip})` : ""}, with K3s and all data on it`,
       place: ssh?.address ?? ip,
-      lives: async () => provider === undefined || (await see.machine(stack, name, provider)),
+      lives: async () => provider === undefined || (await see.machine(stack, name, provider, environment)),
     };
   }
   if (kinds.includes("k3s-lab:cluster:K3sNode$")) {

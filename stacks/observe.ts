@@ -122,10 +122,8 @@ function refuseAddressOfOthers(
 
 /** What Pulumi's state holds of a machine: the inputs of its command. */
 export interface RecordedMachine {
-  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others. */
+  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others; without the last, any making of it counts. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Its ssh configuration. */
-  readonly stdin?: string;
 }
 
 /**
@@ -137,12 +135,13 @@ export interface RecordedMachine {
 export async function recordedMachineState({
   environment = {},
 }: RecordedMachine): Promise<MachineObservation["state"]> {
-  const { LAB_STACK = "", LAB_PROVIDER = "", LAB_MACHINE = "{}", LAB_GENERATION = "" } = environment;
+  const { LAB_STACK = "", LAB_PROVIDER = "", LAB_MACHINE = "{}", LAB_GENERATION } = environment;
   const machine = JSON.parse(LAB_MACHINE) as WantedMachine;
+  const isRecorded = (generation: string) => LAB_GENERATION === undefined || generation === LAB_GENERATION;
   if (LAB_PROVIDER === "hosts") {
-    const id = await machineIdOf(LAB_STACK, machine);
+    const id = machine.ip === undefined ? undefined : await machineIdOf(LAB_STACK, machine);
     if (id === undefined) return "unreachable";
-    return id === LAB_GENERATION ? "running" : "absent";
+    return isRecorded(id) ? "running" : "absent";
   }
   const provider = LAB_PROVIDER as ListingProvider;
   const own = await ownMachine(
@@ -152,5 +151,5 @@ export async function recordedMachineState({
     machine.name,
     provider,
   );
-  return own === undefined || generationOf(own) !== LAB_GENERATION ? "absent" : own.state;
+  return own !== undefined && isRecorded(generationOf(own)) ? own.state : "absent";
 }

@@ -1,14 +1,19 @@
+import { join } from "node:path";
 import { Command } from "commander";
-import { labVariables, prepareLabDir } from "../environment.ts";
+import { labVariables, prepareLabDir, stackDir } from "../environment.ts";
 import { droppedVariables, neverSet } from "../foreign-variables.ts";
 import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("env")
+  .argument("[stack]", "the stack that plain vagrant is to act on (default: cluster)")
   .option("--json", "print JSON instead of shell lines")
   .addHelpText("after", '\nExample:\n  eval "$(scripts/lab env)" && pulumi preview --stack cluster')
-  .action(async (options: { json?: boolean }) => {
+  .action(async (stack: string | undefined, options: { json?: boolean }) => {
     await prepareLabDir();
-    const variables = labVariables(await currentSettings());
+    const variables = {
+      ...labVariables(await currentSettings()),
+      ...(stack ? { LAB_STACK: stack, VAGRANT_DOTFILE_PATH: join(stackDir(stack), "vagrant") } : {}),
+    };
     if (options.json) return console.log(JSON.stringify(variables, null, 2));
     console.log(
       `unset ${[...new Set([...neverSet, ...droppedVariables])].filter((name) => !(name in variables)).join(" ")}`,
