@@ -10,6 +10,7 @@ import { withoutProxy } from "./foreign-variables.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { cacheDir, labDir, root, stateFile } from "./paths.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
+import { noteCheckout } from "./toolchain/prune.ts";
 
 /** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
 export const stackDir = (stack: string): string => join(labDir, stack);
@@ -118,6 +119,8 @@ async function writeOnce(file: string, content: string): Promise<void> {
 
 /** Puts the tools where a shell with `labVariables` and Pulumi find them: `.lab/bin` and Pulumi's plugin folder. */
 export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>): Promise<void> {
+  // What the links lead to is not pruned.
+  await noteCheckout(cacheDir, root);
   const bin = join(labDir, "bin");
   await place(process.execPath, join(bin, "node"), symlink);
   // Pulumi is called through a script that keeps it from writing to the stack files.

@@ -10,6 +10,7 @@ import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
 import { isDiskFull, LabError } from "../errors.ts";
 import type { Progress } from "../progress.ts";
+import { fetchOutside } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
 import type { Download } from "./tools.ts";
@@ -211,7 +212,10 @@ async function request(
     stallMs,
   );
   try {
-    const response = await fetch(rewrite(url), { headers, signal: AbortSignal.any([abort.signal, signal]) });
+    const response = await fetchOutside(rewrite(url), {
+      headers,
+      signal: AbortSignal.any([abort.signal, signal]),
+    });
     return { response, abort, alive };
   } catch (error) {
     clearTimeout(alive);
@@ -250,10 +254,13 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof LabError) throw error;
-      if (isDiskFull(error))
+      if (isDiskFull(error)) {
+        // It is not kept for a later try: it is what fills the disk.
+        await rm(partial, { force: true });
         throw new LabError(`${url} cannot be stored in ${dirname(partial)}: ${reasonOf(error)}.`, {
           cause: error,
         });
+      }
       // As long as something arrives, an unsteady line is only slow.
       fruitless = (await sizeOf(partial)) > before ? 0 : fruitless + 1;
       if (fruitless > retries || isUnreachable(error))

@@ -107,7 +107,7 @@ function installerFor(tool: Tool | readonly Tool[], options: Partial<InstallerOp
     stallMs: 200,
     retries: 1,
     retryMs: 1,
-    probe: async () => true,
+    probe: async () => undefined,
     findGo: async () => ({ missing: "there is no go on PATH" }),
     ...options,
   });
@@ -569,7 +569,7 @@ describe("the choice of a way", () => {
   const wayOf = (tool: Tool, asked?: Way, options?: Partial<InstallerOptions>) =>
     installerFor(tool, options).wayOf("tool", asked);
   const go = { findGo: async () => ({ command: "go" }) };
-  const offline = { probe: async () => false };
+  const offline = { probe: async () => "releases cannot be reached" };
 
   test("a release where they can be reached, else a build where there is Go, else what is bundled", async () => {
     const tool = withWays("release", "module", "bundled");
@@ -604,7 +604,7 @@ describe("the choice of a way", () => {
     let looks = 0;
     const probe = async () => {
       looks += 1;
-      return false;
+      return "releases cannot be reached";
     };
     const list = [0, 1, 2].map((index) => ({
       ...withWays("release", "bundled"),
@@ -619,7 +619,7 @@ describe("the choice of a way", () => {
       install(withWays("release", "module"), offline),
       (error) =>
         error instanceof LabError &&
-        /- release: .*do not answer\n- module: there is no go on PATH\n/.test(error.message),
+        /- release: releases cannot be reached\n- module: there is no go on PATH\n/.test(error.message),
     );
   });
 

@@ -13,6 +13,7 @@ import {
   LearnedHashes,
   unpackFiles,
 } from "./download.ts";
+import { fetchOutside, proxyInUse } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
 import {
   type BuildContext,
@@ -22,6 +23,7 @@ import {
   type GoFound,
   prepareModule,
 } from "./go-module.ts";
+import { type Pruned, prune } from "./prune.ts";
 import { Semaphore } from "./semaphore.ts";
 import { type CachedTool, type CacheKey, type Found, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
@@ -98,14 +100,16 @@ export interface InstallerOptions {
   readonly stallMs?: number;
   readonly retries?: number;
   readonly retryMs?: number;
-  /** Whether releases can be reached. Default: one look at where they are. */
-  readonly probe?: (signal: AbortSignal) => Promise<boolean>;
+  /** Why releases cannot be reached, undefined where they can. Default: a look at where they are. */
+  readonly probe?: (signal: AbortSignal) => Promise<string | undefined>;
   readonly findGo?: () => Promise<GoFound>;
   readonly ensureCompiler?: (progress: Progress) => Promise<void>;
 }
 
 const probeUrl = "https://github.com/k3s-io/k3s/releases/latest";
-const probeTimeoutMs = 4000;
+/** A slow line is not to be taken for none: what is chosen for it is another K3s. */
+const probeTimeoutMs = 10_000;
+const probeTries = 2;
 const releasesAtOnce = 4;
 
 /** Installs tools into a cache that a user's checkouts share. */
@@ -114,7 +118,7 @@ export class Installer {
   readonly #cache: ToolCache;
   readonly #hashes: LearnedHashes;
   readonly #downloads: string;
-  #reachable: Promise<boolean> | undefined;
+  #unreachable: Promise<string | undefined> | undefined;
   #go: Promise<GoFound> | undefined;
   // A Go build fills every core by itself, but while one compiles another's modules can arrive.
   readonly #preparing = new Semaphore(1);
@@ -162,6 +166,11 @@ export class Installer {
         return tool ? [[name, tool]] : [];
       }),
     );
+  }
+
+  /** Takes away what no lab of any checkout uses and no new one would. */
+  prune(): Promise<Pruned[]> {
+    return prune({ cache: this.#options.cache, table: this.#options.table });
   }
 
   /** Where installed tools are. */
@@ -317,6 +326,7 @@ export class Installer {
       const refused = await this.#refusal(tool, way, asked, signal, options.platform);
       if (refused !== undefined) {
         tried.push(`- ${way}: ${refused}`);
+        progress(`not by way of ${way}: ${refused}`);
         continue;
       }
       const key = await this.#keyOf(tool, way, options.platform);
@@ -370,8 +380,8 @@ export class Installer {
       if (!tool.ways.release?.downloads[platform]) return `there is none for ${platform}`;
       // Whoever asks for releases wants to see why they do not come.
       if (asked === "release") return undefined;
-      this.#reachable ??= (this.#options.probe ?? probeReleases)(signal);
-      return (await this.#reachable) ? undefined : "the places that releases are at do not answer";
+      this.#unreachable ??= (this.#options.probe ?? probeReleases)(signal);
+      return await this.#unreachable;
     }
     if (way === "module") {
       const host = this.#host;
@@ -535,19 +545,24 @@ export function hostPlatform(): Platform {
   );
 }
 
-async function probeReleases(signal: AbortSignal): Promise<boolean> {
-  try {
-    const timeout = AbortSignal.timeout(probeTimeoutMs);
-    const { status } = await fetch(probeUrl, {
-      method: "HEAD",
-      redirect: "manual",
-      signal: AbortSignal.any([timeout, signal]),
-    });
-    return status < 400;
-  } catch {
-    signal.throwIfAborted();
-    return false;
-  }
+async function probeReleases(signal: AbortSignal): Promise<string | undefined> {
+  let reason = "";
+  for (let tried = 0; tried < probeTries; tried += 1)
+    try {
+      const timeout = AbortSignal.timeout(probeTimeoutMs);
+      const { status } = await fetchOutside(probeUrl, {
+        method: "HEAD",
+        redirect: "manual",
+        signal: AbortSignal.any([timeout, signal]),
+      });
+      if (status < 400) return undefined;
+      reason = `it answers ${status}`;
+    } catch (error) {
+      signal.throwIfAborted();
+      const { cause, message } = error as Error & { cause?: Error };
+      reason = cause?.message || message;
+    }
+  return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release insists on them`;
 }
 
 /** Runs work that Ctrl-C and the like end in order: the signal aborts, what is half done goes away, then it is reported. */

@@ -1,7 +1,9 @@
 import Table from "cli-table3";
 import { Command, InvalidArgumentError } from "commander";
 import { Listr, PRESET_TIMER } from "listr2";
+import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
+import { readHostSettings } from "../host-settings.ts";
 import {
   hostPlatform,
   type InstallOptions,
@@ -110,6 +112,21 @@ command
   .action(async () => {
     const added = await labInstaller.hashes.commit();
     process.stdout.write(`${added} new ${added === 1 ? "hash" : "hashes"}\n`);
+  });
+
+command
+  .command("prune")
+  .description(
+    "remove tools, images and Debian's packages that no lab of any checkout uses and no new one would",
+  )
+  .option("--json", "print JSON")
+  .action(async ({ json }: { json?: boolean }) => {
+    Object.assign(process.env, labVariables(await readHostSettings()));
+    const pruned = await labInstaller.prune();
+    if (json) return void process.stdout.write(`${JSON.stringify(pruned, null, 2)}\n`);
+    for (const { what, bytes } of pruned)
+      process.stdout.write(`removed ${what}${bytes === undefined ? "" : ` (${megabytes(bytes)})`}\n`);
+    if (pruned.length === 0) process.stdout.write("Everything in the cache is in use, or would be.\n");
   });
 
 const describe = ({ tool, way, version, installed }: ToolStatus) => ({

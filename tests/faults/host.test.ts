@@ -1,14 +1,26 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { PassThrough } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
-import type { LabError } from "../../scripts/errors.ts";
+import { forPerson, isDiskFull, type LabError } from "../../scripts/errors.ts";
+import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
 import { lookAtDocker, refuseUnfitDocker } from "../../scripts/host/docker.ts";
+import { imageExists } from "../../scripts/host/machine-image.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
 import { root } from "../../scripts/paths.ts";
+import { downloadVerified, LearnedHashes } from "../../scripts/toolchain/download.ts";
+import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
+import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
+import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
 import { fault, refused } from "./table.ts";
 
 // What the lab meets on other people's computers, played by programs on PATH: nothing here touches this computer.
@@ -181,4 +193,216 @@ fault("H31: git clone -c core.autocrlf=true", async () => {
   for (const file of ["scripts/lab", "scripts/host/apt.sh", "vagrant/k3s.sh", "vagrant/Vagrantfile"])
     assert.ok(!(await readFile(join(clone, file), "utf8")).includes("\r"), file);
   return { happened: "scripts keep their line ends", lost: "nothing" };
+});
+
+const isRoot = process.getuid?.() === 0;
+
+/** Gives a file system of one megabyte to a test. */
+async function onSmallDisk<T>(work: (disk: string) => Promise<T>): Promise<T> {
+  const disk = await mkdtemp(join(folder, "disk-"));
+  await execa("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]);
+  try {
+    return await work(disk);
+  } finally {
+    await execa("umount", ["--lazy", disk]);
+  }
+}
+
+/** A server of one file of three megabytes. */
+async function serving<T>(work: (url: string, sha256: string) => Promise<T>): Promise<T> {
+  const content = Buffer.alloc(3 << 20, "a");
+  const server = createServer((_, response) => response.end(content));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  try {
+    return await work(`http://127.0.0.1:${port}/tool`, createHash("sha256").update(content).digest("hex"));
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+const quietly = { progress: () => {}, signal: new AbortController().signal };
+
+if (isRoot)
+  fault("the disk is full in a download", () =>
+    onSmallDisk((disk) =>
+      serving(async (url, sha256) => {
+        const hashes = new LearnedHashes(join(disk, "committed"), join(disk, "learned"));
+        const said = await error(
+          downloadVerified(
+            { url, sha256, as: "tool" },
+            { folder: join(disk, "downloads"), hashes, ...quietly },
+          ),
+        );
+        assert.ok(isDiskFull(said) && said, "a full disk, by exit code 4");
+        assert.equal(forPerson(said).exitCode, 4);
+        assert.deepEqual(
+          await readdir(join(disk, "downloads")),
+          [],
+          "nothing half is kept: it fills the disk",
+        );
+        return { happened: "exit 4 with the folder", lost: "nothing" };
+      }),
+    ),
+  );
+
+const key = { name: "tool", version: "v1", way: "release", platform: "linux-amd64", recipe: "r" } as const;
+
+if (isRoot)
+  fault("the disk is full while a tool is put into the cache", () =>
+    onSmallDisk(async (disk) => {
+      const cache = new ToolCache(join(disk, "tools"));
+      const make = (size: number) => (work: string) => writeFile(join(work, "tool"), Buffer.alloc(size));
+      assert.ok(isDiskFull(await error(cache.add(key, ["tool"], make(3 << 20)))));
+      assert.deepEqual(await readdir(join(disk, "tools", "tool")), []);
+      assert.equal((await cache.find(key)).state, "absent");
+      await cache.add(key, ["tool"], make(1000));
+      assert.equal((await cache.find(key)).state, "good");
+      return { happened: "exit 4; with room again it goes on", lost: "nothing" };
+    }),
+  );
+
+/** Runs a program of this project and kills it when it has said something. */
+async function killed(script: string): Promise<void> {
+  const child = execa(process.execPath, ["--input-type=module", "--eval", script], {
+    reject: false,
+    stderr: "inherit",
+  });
+  await once(child.stdout, "data");
+  child.kill("SIGKILL");
+  await child;
+}
+const module = (path: string) => JSON.stringify(join(root, path));
+
+fault("kill -9 in the middle of a cache write", async () => {
+  const tools = join(folder, "killed-tools");
+  await killed(`import { writeFile } from "node:fs/promises";
+    import { ToolCache } from ${module("scripts/toolchain/tool-cache.ts")};
+    import { withFileLock } from ${module("scripts/toolchain/file-lock.ts")};
+    const cache = new ToolCache(${JSON.stringify(tools)});
+    const key = ${JSON.stringify(key)};
+    await withFileLock(cache.lockOf(key), () => cache.add(key, ["tool"], async (folder) => {
+      await writeFile(folder + "/tool", "half");
+      console.log("half");
+      await new Promise((end) => setTimeout(end, 60_000));
+    }));`);
+  const cache = new ToolCache(tools);
+  assert.equal((await cache.find(key)).state, "absent", "half a tool is none");
+  await withFileLock(cache.lockOf(key), () =>
+    cache.add(key, ["tool"], (work) => writeFile(join(work, "tool"), "whole")),
+  );
+  assert.deepEqual(
+    await readdir(join(tools, "tool")),
+    ["v1-release-linux-amd64"],
+    "neither lock nor half a tool",
+  );
+  return { happened: "the next run makes it anew", lost: "nothing" };
+});
+
+for (const [name, damage] of Object.entries({
+  "another byte": (dir: string) => writeFile(join(dir, "tool"), "whoLe"),
+  "a manifest that is null": (dir: string) => writeFile(join(dir, "manifest.json"), "null"),
+  "half a manifest": (dir: string) => writeFile(join(dir, "manifest.json"), '{"files": {'),
+}))
+  fault(`a cache entry with ${name}`, async () => {
+    const cache = new ToolCache(await mkdtemp(join(folder, "damaged-")));
+    const { dir } = await cache.add(key, ["tool"], (work) => writeFile(join(work, "tool"), "whole"));
+    await damage(dir);
+    assert.equal((await cache.find(key)).state, "bad", "it is never used");
+    return { happened: "it is thrown away and made anew", lost: "nothing" };
+  });
+
+fault("H2: a bundle that breaks off in or after any entry", async () => {
+  const source = join(folder, "program");
+  await writeFile(source, "x".repeat(2000));
+  const id = "k3s-1";
+  const parts = ["k3s", "install.sh", "place.sh", "images/system.tar", "manifests/a.yaml"];
+  const entries = Object.fromEntries(parts.map((part) => [part, { source, executable: true }]));
+  const stream = new PassThrough();
+  const whole = buffer(stream);
+  await writeBundle({ id, entries: { ...entries, bundle: { text: id } } }, stream);
+  const archive = await whole;
+  // A header is 512 bytes, and a file of 2000 bytes takes 2048.
+  let lost = "nothing";
+  for (let length = 0; length < archive.length; length += 512) {
+    const target = await mkdtemp(join(folder, "bundle-"));
+    await execa("tar", ["--extract", "--directory", target], {
+      input: archive.subarray(0, length),
+      reject: false,
+    });
+    const marker = await readFile(join(target, "bundle"), "utf8").catch(() => "");
+    const all = await Promise.all(
+      parts.map((part) =>
+        readFile(join(target, part)).then(
+          ({ length }) => length === 2000,
+          () => false,
+        ),
+      ),
+    );
+    if (marker !== "" && !all.every(Boolean)) lost = `a bundle of ${length} bytes passes for whole`;
+  }
+  return { happened: "the marker, its last entry, comes with all others or not at all", lost };
+});
+
+fault("H22: a proxy is used for downloads, and its password is not printed", async () => {
+  const asked: string[] = [];
+  const proxy = createServer();
+  proxy.on("connect", (request, socket) => {
+    asked.push(request.url ?? "");
+    socket.end("HTTP/1.1 502 Bad Gateway\r\n\r\n");
+  });
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const { port } = proxy.address() as AddressInfo;
+  process.env.HTTPS_PROXY = `http://me:secret@127.0.0.1:${port}`;
+  process.env.NO_PROXY = "inside.example";
+  await assert.rejects(fetchOutside("https://releases.example/k3s", { signal: AbortSignal.timeout(5000) }));
+  assert.deepEqual(asked, ["releases.example:443"]);
+  assert.equal(proxyInUse(), `, by the proxy 127.0.0.1:${port} of HTTPS_PROXY`);
+  proxy.closeAllConnections();
+  proxy.close();
+  return { happened: "asked by way of the proxy", lost: "nothing" };
+});
+
+fault("two first runs at once make an image once, and one that was killed holds up nobody", async () => {
+  await program(
+    "docker",
+    `case "$*" in
+  "image inspect"*) [ -e "${bin}/image" ] && echo sha256:1 || { echo "Error: No such image: x" >&2; exit 1; } ;;
+  import*) touch "${bin}/image" ;;
+esac`,
+  );
+  await program("mmdebstrap", 'sleep 0.2; for last; do :; done; echo tar >"$last"');
+  const script = `import { ensureBaseImage } from ${module("scripts/host/machine-image.ts")};
+    console.log("asked"); console.log(await ensureBaseImage(() => {}));`;
+  const env = { K3S_LAB_CACHE: join(folder, "image-cache") };
+  const start = () => execa(process.execPath, ["--input-type=module", "--eval", script], { env });
+  const first = start();
+  await once(first.stdout, "data");
+  first.kill("SIGKILL");
+  await first.catch(() => {});
+  const tags = (await Promise.all([start(), start(), start()])).map(({ stdout }) => stdout);
+  assert.equal(new Set(tags).size, 1);
+  const made = (await calls()).filter((line) => line.startsWith("docker import"));
+  assert.equal(made.length, 1, made.join("\n"));
+  return { happened: "one makes it, the others wait and use it", lost: "nothing" };
+});
+
+fault("a Docker that fails to answer is not a Docker without the image", async () => {
+  await program("docker", 'echo "Error response from daemon: i/o timeout" >&2; exit 1');
+  assert.match(
+    (await error(imageExists("k3s-lab/machine:1")))?.message ?? "",
+    /cannot be asked for the image/,
+  );
+  return { happened: "exit 1 with Docker's words; nothing is built", lost: "nothing" };
+});
+
+fault("LANGUAGE and LC_ALL of the user's, of another language", async () => {
+  process.env.LANGUAGE = "de_DE:fr";
+  process.env.LC_ALL = "de_DE.UTF-8";
+  await program("virsh", 'echo "$LC_ALL/$LANGUAGE"');
+  assert.equal((await run(["virsh"])).stdout, "C/");
+  return { happened: "programs whose words are read speak English", lost: "nothing" };
 });

@@ -1,0 +1,24 @@
+const proxies = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
+
+/** Words that name the proxy which the environment asks for, without its password; undefined where there is none. */
+export function proxyInUse(environment: NodeJS.ProcessEnv = process.env): string | undefined {
+  const name = proxies.find((name) => environment[name]);
+  const value = name === undefined ? "" : (environment[name] ?? "");
+  if (value === "") return undefined;
+  const host = URL.canParse(value) ? new URL(value).host : "not an address";
+  return `, by the proxy ${host} of ${name}`;
+}
+
+/**
+ * `fetch`, by way of the proxy that HTTPS_PROXY and HTTP_PROXY name but for what NO_PROXY names: Node.js itself heeds them
+ * only since 24 and only when told to.
+ */
+export async function fetchOutside(url: string, init: RequestInit): Promise<Response> {
+  if (proxyInUse() === undefined) return await fetch(url, init);
+  const { EnvHttpProxyAgent, fetch: fetchBy } = await import("undici");
+  const dispatcher = new EnvHttpProxyAgent();
+  // The same interface, in types of its own.
+  return (await fetchBy(url, { ...init, dispatcher } as Parameters<
+    typeof fetchBy
+  >[1])) as unknown as Response;
+}

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readdir, rm, symlink, utimes, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { fakeRun } from "../host/fake-run.ts";
+import { noteCheckout, prune } from "./prune.ts";
+import { tools, versionOf } from "./tools.ts";
+
+let folder = "";
+let cache = "";
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "prune-"));
+  cache = join(folder, "cache");
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+const old = new Date(Date.now() - 40 * 86_400_000);
+const noDocker = fakeRun([/^docker/, { exitCode: 1 }]).run;
+
+async function file(...path: string[]): Promise<string> {
+  const whole = join(folder, ...path);
+  await mkdir(join(whole, ".."), { recursive: true });
+  await writeFile(whole, "1234");
+  return whole;
+}
+
+test("tools of today's versions stay, and older ones that the lab of some checkout uses", async () => {
+  const current = `${versionOf(tools.helm, "module")}-module-linux-amd64`;
+  await file("cache/tools/helm", current, "helm");
+  await file("cache/tools/helm/v3.0.0-module-linux-amd64/helm");
+  const used = await file("cache/tools/k3d/v5.0.0-release-linux-amd64/k3d");
+  await mkdir(join(folder, "other/.lab/bin"), { recursive: true });
+  await symlink(used, join(folder, "other/.lab/bin/k3d"));
+  await noteCheckout(cache, join(folder, "other"));
+  const pruned = await prune({ cache, table: tools, run: noDocker });
+  assert.deepEqual(pruned, [{ what: "tool helm v3.0.0-module-linux-amd64", bytes: 4 }]);
+  assert.deepEqual(await readdir(join(cache, "tools/helm")), [current]);
+  assert.deepEqual(await readdir(join(cache, "tools/k3d")), ["v5.0.0-release-linux-amd64"]);
+});
+
+test("what a killed run was making, old downloads and Debian's packages of last month go; today's stay", async () => {
+  for (const name of ["tools/helm/.making-v1-x", "images/debian/vim-x64"]) {
+    await file("cache", name, "file");
+    await file("cache", `${name}-new`, "file");
+    await utimes(join(cache, name), old, old);
+  }
+  await file("cache/downloads/1-new.part");
+  await utimes(await file("cache/downloads/1-old.part"), old, old);
+  const pruned = await prune({ cache, table: tools, run: noDocker });
+  assert.deepEqual(pruned.map(({ what }) => what).sort(), [
+    "Debian's packages vim-x64",
+    "download 1-old.part",
+    "tool helm .making-v1-x",
+  ]);
+});
+
+test("images: the newest of each kind stays, and what a container or the lab of some checkout uses", async () => {
+  await writeFile(await file("other/.lab/host.json"), '{"machineImage": "k3s-lab/machine:noted"}');
+  await noteCheckout(cache, join(folder, "other"));
+  const images = [
+    "machine:new",
+    "machine:noted",
+    "machine:run",
+    "machine:old",
+    "machine:old-unfilled-7",
+    "base:new",
+  ];
+  const { run, commands } = fakeRun(
+    [
+      /^docker image ls/,
+      { stdout: images.map((tag) => `k3s-lab/${tag}\t2026-01-01 10:00:00 +0000 UTC`).join("\n") },
+    ],
+    [/^docker ps/, { stdout: "k3s-lab/machine:run\n" }],
+    [/^docker image rm/, {}],
+  );
+  await prune({ cache, table: tools, run });
+  const removed = commands.filter((line) => line.includes("image rm"));
+  assert.deepEqual(removed, [
+    "docker image rm k3s-lab/machine:old",
+    "docker image rm k3s-lab/machine:old-unfilled-7",
+  ]);
+});
+
+test("a base of last month goes when no container is there, and its successor has today's packages", async () => {
+  const { run, commands } = fakeRun(
+    [/^docker image ls/, { stdout: "k3s-lab/base:a\t2026-01-01 10:00:00 +0000 UTC" }],
+    [/^docker ps/, { stdout: "" }],
+    [/^docker image rm/, {}],
+  );
+  const run30 = (now: string) => prune({ cache, table: tools, run, now: Date.parse(now) });
+  assert.deepEqual(await run30("2026-01-20T00:00:00Z"), []);
+  assert.deepEqual(await run30("2026-03-01T00:00:00Z"), [{ what: "image k3s-lab/base:a" }]);
+  assert.equal(commands.filter((line) => line.includes("image rm")).length, 1);
+});

@@ -1,0 +1,157 @@
+import { createHash } from "node:crypto";
+import { lstat, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { exists } from "../files.ts";
+import { type Run, run as runHere } from "../host/commands.ts";
+import { withFileLock } from "./file-lock.ts";
+import { type Tool, versionOf, waysOf } from "./tools.ts";
+
+/** Days for which Debian's packages, and images made of them, are good enough when nothing is up. */
+const freshDays = 30;
+const day = 86_400_000;
+
+/** One thing that was taken away. */
+export interface Pruned {
+  readonly what: string;
+  /** Bytes; unknown of Docker's images, whose layers are shared. */
+  readonly bytes?: number;
+}
+
+/** What a cache is pruned by; tests pass their own. */
+export interface PruneOptions {
+  readonly cache: string;
+  readonly table: Readonly<Record<string, Tool>>;
+  readonly run?: Run;
+  /** Milliseconds since 1970. Default: now. */
+  readonly now?: number;
+}
+
+/** Notes that a checkout uses the cache: what its lab uses stays. */
+export async function noteCheckout(cache: string, checkout: string): Promise<void> {
+  const name = createHash("sha256").update(checkout).digest("hex").slice(0, 16);
+  const file = join(cache, "checkouts", name);
+  if (await exists(file)) return;
+  await mkdir(join(cache, "checkouts"), { recursive: true });
+  await writeFile(file, checkout);
+}
+
+async function checkouts(cache: string): Promise<string[]> {
+  const folder = join(cache, "checkouts");
+  const names = await readdir(folder).catch(() => []);
+  return Promise.all(names.map((name) => readFile(join(folder, name), "utf8")));
+}
+
+/**
+ * Takes away what no lab of any checkout uses and no new one would: tools of other versions than today's, images but for
+ * the newest of each kind, Debian's packages of more than a month ago, downloads that were given up.
+ */
+export async function prune(options: PruneOptions): Promise<Pruned[]> {
+  const users = await checkouts(options.cache);
+  return [
+    ...(await pruneTools(options, users)),
+    ...(await pruneDebian(options)),
+    ...(await pruneImages(options, users)),
+  ];
+}
+
+async function pruneTools(
+  { cache, table, now = Date.now() }: PruneOptions,
+  users: readonly string[],
+): Promise<Pruned[]> {
+  const used = new Set((await Promise.all(users.map((user) => linkedFrom(join(user, ".lab"))))).flat());
+  const pruned: Pruned[] = [];
+  for (const name of await readdir(join(cache, "tools")).catch(() => [])) {
+    const tool = table[name];
+    const current = tool ? waysOf(tool).map((way) => `${versionOf(tool, way)}-${way}-`) : [];
+    for (const entry of await readdir(join(cache, "tools", name)).catch(() => [])) {
+      const folder = join(cache, "tools", name, entry);
+      if (!(await lstat(folder)).isDirectory()) continue;
+      const isLeft = entry.startsWith(".making-") && now - (await stat(folder)).mtimeMs > day;
+      const isOld = !entry.startsWith(".") && !current.some((prefix) => entry.startsWith(prefix));
+      if (!isLeft && (!isOld || [...used].some((path) => path.startsWith(`${folder}/`)))) continue;
+      pruned.push({ what: `tool ${name} ${entry}`, bytes: await sizeOf(folder) });
+      await withFileLock(`${folder}.lock`, () => rm(folder, { recursive: true, force: true }));
+    }
+  }
+  for (const entry of await readdir(join(cache, "downloads")).catch(() => [])) {
+    const file = join(cache, "downloads", entry);
+    const { mtimeMs, size } = await stat(file);
+    if (!entry.endsWith(".part") || now - mtimeMs < freshDays * day) continue;
+    pruned.push({ what: `download ${entry}`, bytes: size });
+    await rm(file, { force: true });
+  }
+  return pruned;
+}
+
+/** Where the links below a folder lead. */
+async function linkedFrom(folder: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const part of ["bin", "pulumi/plugins", "pulumi/bin"])
+    for (const entry of await readdir(join(folder, part), { recursive: true, withFileTypes: true }).catch(
+      () => [],
+    ))
+      if (entry.isSymbolicLink()) found.push(await readlink(join(entry.parentPath, entry.name)));
+  return found;
+}
+
+async function sizeOf(folder: string): Promise<number> {
+  let bytes = 0;
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true }))
+    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
+  return bytes;
+}
+
+async function pruneDebian({ cache, now = Date.now() }: PruneOptions): Promise<Pruned[]> {
+  const base = join(cache, "images", "debian");
+  const pruned: Pruned[] = [];
+  for (const entry of await readdir(base).catch(() => [])) {
+    const folder = join(base, entry);
+    const { mtimeMs } = await stat(folder);
+    if (now - mtimeMs < (entry.startsWith(".") ? 1 : freshDays) * day) continue;
+    pruned.push({ what: `Debian's packages ${entry}`, bytes: await sizeOf(folder) });
+    await rm(folder, { recursive: true, force: true });
+  }
+  return pruned;
+}
+
+async function pruneImages(
+  { run = runHere, now = Date.now() }: PruneOptions,
+  users: readonly string[],
+): Promise<Pruned[]> {
+  const ask = async (...args: readonly string[]) => {
+    const { exitCode, stdout } = await run(["docker", ...args], { timeout: 60_000 });
+    return exitCode === 0 ? stdout.split("\n").filter(Boolean) : undefined;
+  };
+  const format = "{{.Repository}}:{{.Tag}}\t{{.CreatedAt}}";
+  const images = await ask("image", "ls", "--filter", "reference=k3s-lab/*", "--format", format);
+  const containers = await ask("ps", "--all", "--format", "{{.Image}}");
+  // Without an answer nothing is known to be unused.
+  if (!images || !containers) return [];
+  const noted = await Promise.all(
+    users.map((user) => readFile(join(user, ".lab", "host.json"), "utf8").catch(() => "")),
+  );
+  const isUsed = (tag: string) => containers.includes(tag) || noted.some((text) => text.includes(`"${tag}"`));
+  const newest = new Set<string>();
+  const pruned: Pruned[] = [];
+  // Docker names the newest first.
+  for (const line of images) {
+    const [tag = "", created = ""] = line.split("\t");
+    const [repository = ""] = tag.split(":");
+    const isNewest = !newest.has(repository) && !tag.includes("-unfilled");
+    if (isNewest) newest.add(repository);
+    // 2026-11-25 18:36:55 +0000 UTC
+    const age =
+      now -
+      Date.parse(
+        created
+          .replace(/ UTC$/, "")
+          .replace(/ (\+\d+)$/, "$1")
+          .replace(" ", "T"),
+      );
+    const isStale = repository === "k3s-lab/base" && age > freshDays * day && containers.length === 0;
+    if (isUsed(tag) || (isNewest && !isStale)) continue;
+    // One that is used all the same is refused by Docker, and stays.
+    if (await ask("image", "rm", tag)) pruned.push({ what: `image ${tag}` });
+  }
+  return pruned;
+}
