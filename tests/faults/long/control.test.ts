@@ -1,0 +1,211 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
+import { fault } from "../table.ts";
+
+// A lab whose runs are ended in every phase by every signal, from a shell with variables that mislead. The tests build on
+// each other.
+
+let checkout: Checkout;
+/** Every byte of the stack files, as the user wrote them. */
+let stackFiles: Record<string, string>;
+
+/** What would lead Pulumi, Vagrant and K3s elsewhere. */
+const misleading = {
+  PULUMI_CONFIG_PASSPHRASE: "",
+  PULUMI_BACKEND_URL: "file:///nowhere",
+  PULUMI_STACK: "another",
+  VAGRANT_DEFAULT_PROVIDER: "virtualbox",
+  NODE_OPTIONS: "--require=/nowhere.js",
+  K3S_TOKEN: "another",
+};
+
+async function readStackFiles(): Promise<Record<string, string>> {
+  const names = (await readdir(checkout.directory)).filter((name) => /^Pulumi\..+\.yaml$/.test(name)).sort();
+  const texts = await Promise.all(names.map((name) => readFile(join(checkout.directory, name), "utf8")));
+  return Object.fromEntries(names.map((name, index) => [name, texts[index] ?? ""]));
+}
+
+/** Programs that runs of this checkout have started and that still go on. */
+async function children(): Promise<string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const environment = (await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "")).split("\0");
+      const isOurs =
+        environment.includes(`K3S_LAB_ROOT=${checkout.directory}`) &&
+        environment.some((line) => line.startsWith("K3S_LAB_RUN="));
+      const line = isOurs ? await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "") : "";
+      return line === "" ? undefined : `${pid} ${line.replaceAll("\0", " ")}`;
+    }),
+  );
+  return found.filter((line) => line !== undefined);
+}
+
+/** Starts `lab`, and sends it a signal when it prints a text. */
+async function killedAt(args: readonly string[], phase: RegExp, signal: NodeJS.Signals): Promise<string> {
+  const run = spawn("scripts/lab", args, {
+    cwd: checkout.directory,
+    env: { ...process.env, ...misleading },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  for (const stream of [run.stdout, run.stderr])
+    stream.on("data", (data) => {
+      output += data;
+    });
+  const exited = once(run, "exit") as Promise<[number | null, string | null]>;
+  await pWaitFor(() => phase.test(output) || run.exitCode !== null, { interval: 20, timeout: 900_000 });
+  assert.equal(run.exitCode, null, `ended before ${phase}:\n${output}`);
+  run.kill(signal);
+  const [code] = await exited;
+  if (signal === "SIGKILL")
+    await pWaitFor(async () => (await children()).length === 0, { interval: 200, timeout: 90_000 }).catch(
+      () => {},
+    );
+  else assert.equal(code, 130, output);
+  assert.deepEqual(await children(), [], `left running after ${signal} at ${phase}`);
+  assert.doesNotMatch(output, /^\s+at .*:\d+:\d+\)?$/m, output);
+  return `no program goes on after ${signal}`;
+}
+
+const up = (...args: string[]) => labWith(misleading, "up", ...args);
+async function labWith(env: Record<string, string>, ...args: string[]) {
+  const { exitCode, all } = await execa("scripts/lab", args, {
+    cwd: checkout.directory,
+    env,
+    reject: false,
+    all: true,
+    stdin: "ignore",
+  });
+  return { exitCode, all };
+}
+const uid = async (): Promise<string> =>
+  (await checkout.run("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"))
+    .stdout;
+
+describe("runs that are ended, and runs from a misleading shell", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    stackFiles = await readStackFiles();
+  });
+  after(async () => {
+    await checkout.lab("down");
+    await checkout.run("docker", "rm", "--force", "not-the-labs");
+    await checkout.run("docker", "network", "rm", "not-the-labs");
+    await execa("ip", ["route", "del", "blackhole", "10.99.0.0/16"], { reject: false });
+    await checkout.remove();
+  });
+
+  for (const [phase, signal] of [
+    [/Provider/, "SIGTERM"],
+    [/creating LabMachine/, "SIGKILL"],
+    [/creating K3sNode/, "SIGTERM"],
+    [/creating K3sNode/, "SIGKILL"],
+    [/creating Deployment/, "SIGHUP"],
+    [/Verification/, "SIGINT"],
+  ] as const)
+    fault(`H27: ${signal} in \`lab up\` at ${phase.source}`, async () => ({
+      happened: await killedAt(["up"], phase, signal),
+      lost: "nothing",
+    }));
+
+  fault("H18, H27: the next `lab up` goes on, from a shell that misleads", async () => {
+    const { exitCode, all } = await up();
+    assert.equal(exitCode, 0, `${all}\n${await checkout.evidence()}`);
+    return { happened: "the lab is up and verified", lost: "nothing" };
+  });
+
+  fault("H19: stack files after runs, kills and plain pulumi", async () => {
+    const run = ["--stack", "cluster", "--non-interactive"];
+    const preview = await checkout.run("pulumi", "preview", "--expect-no-changes", ...run);
+    assert.equal(preview.exitCode, 0, preview.all);
+    assert.equal((await checkout.run("pulumi", "up", "--yes", "--skip-preview", ...run)).exitCode, 0);
+    assert.deepEqual(await readStackFiles(), stackFiles);
+    return { happened: "every byte as it was", lost: "nothing" };
+  });
+
+  fault("H20: a half-written host.json while the lab is up", async () => {
+    const before = await uid();
+    await writeFile(join(checkout.directory, ".lab/host.json"), '{"autoProvider": "virt');
+    const { exitCode, all } = await up();
+    assert.equal(exitCode, 0, all);
+    assert.match(all, /as the lab is up already/);
+    assert.equal(await uid(), before);
+    return { happened: "what runs decides; the notes are made again", lost: "nothing" };
+  });
+
+  for (const [name, from, to] of [
+    ["another address", "ip: 192.168.42.111", "ip: 192.168.42.113"],
+    ["another name", "name: agent,", "name: worker,"],
+  ] as const)
+    fault(`Rule 5: ${name} of a machine that lives, without --replace`, async () => {
+      const before = await uid();
+      await checkout.edit("Pulumi.cluster.yaml", from, to);
+      const { exitCode, all } = await up();
+      await checkout.edit("Pulumi.cluster.yaml", to, from);
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /This lives, and would be lost:\n.*machine agent/);
+      assert.equal(await uid(), before);
+      const nodes = (await checkout.run("kubectl", "get", "nodes", "--output=name")).stdout
+        .split("\n")
+        .sort();
+      assert.deepEqual(nodes, ["node/agent", "node/server"]);
+      return { happened: "exit 3, the same cluster runs", lost: "nothing" };
+    });
+
+  fault(
+    "H27: `lab down` ended in two phases, then from a moved checkout without stack files and with an emptied cache",
+    async () => {
+      await checkout.run("docker", "network", "create", "not-the-labs");
+      const image =
+        (await checkout.run("docker", "images", "--quiet", "k3s-lab/web")).stdout.split("\n")[0] ?? "";
+      const made = await checkout.run("docker", "create", "--name", "not-the-labs", image);
+      assert.equal(made.exitCode, 0, made.all);
+      await execa("ip", ["route", "add", "blackhole", "10.99.0.0/16"]);
+      const killed = [
+        await killedAt(["down"], /deleting K3sNode/, "SIGKILL"),
+        await killedAt(["down"], /deleting LabMachine/, "SIGTERM"),
+      ];
+      const bin = join(checkout.directory, ".lab/bin");
+      for (const name of await readdir(bin)) {
+        const target = await readlink(join(bin, name)).catch(() => "");
+        if (!target.startsWith("/") || name === "node") continue;
+        await rm(join(bin, name));
+        await symlink(`/nowhere/${name}`, join(bin, name));
+      }
+      await rm(join(checkout.directory, ".lab/pulumi/plugins"), { recursive: true });
+      const moved = `${checkout.directory}-moved`;
+      await rename(checkout.directory, moved);
+      await rm(join(moved, "Pulumi.apps.yaml"));
+      await writeFile(join(moved, "Pulumi.cluster.yaml"), "config: [\n");
+      const { exitCode, all } = await execa("scripts/lab", ["down"], {
+        cwd: moved,
+        env: misleading,
+        reject: false,
+        all: true,
+        stdin: "ignore",
+      });
+      for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(moved, name), text);
+      await rename(moved, checkout.directory);
+      assert.equal(exitCode, 0, all);
+      assert.doesNotMatch(all, /ENOENT/);
+      for (const thing of [
+        "container not-the-labs",
+        "Docker network not-the-labs",
+        "route blackhole 10.99.0.0/16",
+      ])
+        assert.ok(all.includes(thing), `${thing} is not named:\n${all}`);
+      const { stdout } = await checkout.run("docker", "ps", "--all", "--format", "{{.Names}}");
+      assert.ok(stdout.split("\n").includes("not-the-labs"));
+      assert.doesNotMatch(stdout, /k3s-lab-cluster/);
+      return { happened: `${killed.join("; ")}; others' things are named and stay`, lost: "nothing" };
+    },
+  );
+});
