@@ -87,6 +87,8 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
   await asRun("down", async (signal, endChildren) => {
     const settings = new Settings(await currentSettings());
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
+    // Vagrant reads the notes too.
+    await settings.save();
     await refuseSilentClusters(doomed);
     const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
       title: `Stack ${stack}`,

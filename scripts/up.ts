@@ -5,6 +5,7 @@ import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { preflightK3d } from "../stacks/k3d-host.ts";
 import { labId } from "../stacks/lab-id.ts";
+import { observeMachines } from "../stacks/observe.ts";
 import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
 import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environment.ts";
@@ -173,7 +174,12 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
       for (const [, config] of machines) choices.push(await choose(config, progress));
       if (isDocker || k3d.length) await startDocker(progress);
       if (isDocker) {
-        for (const [stack, config] of machines) await refuseOthersMachines(stack, config);
+        // Before anything is built: names and addresses that are somebody else's.
+        for (const [stack, config] of machines) {
+          if (madeBy(config, settings.values) !== "docker") continue;
+          await observeMachines(stack, "docker", config.machines);
+          await refuseOthersMachines(stack, config);
+        }
         base = await ensureBaseImage(progress);
       }
       return choices.map(({ provider, reason }) => `${provider} (${reason})`).join("; ");

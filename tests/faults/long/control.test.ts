@@ -141,23 +141,23 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     return { happened: "what runs decides; the notes are made again", lost: "nothing" };
   });
 
-  for (const [name, from, to] of [
-    ["another address", "ip: 192.168.42.111", "ip: 192.168.42.113"],
-    ["another name", "name: agent,", "name: worker,"],
+  for (const [name, from, to, code, sentence] of [
+    ["another address", "ip: 192.168.42.111", "ip: 192.168.42.113", 3, /would be lost:\n.*machine agent/],
+    ["another name", "name: agent,", "name: worker,", 2, /cannot be renamed/],
   ] as const)
     fault(`Rule 5: ${name} of a machine that lives, without --replace`, async () => {
       const before = await uid();
       await checkout.edit("Pulumi.cluster.yaml", from, to);
       const { exitCode, all } = await up();
       await checkout.edit("Pulumi.cluster.yaml", to, from);
-      assert.equal(exitCode, 3, all);
-      assert.match(all, /This lives, and would be lost:\n.*machine agent/);
+      assert.equal(exitCode, code, all);
+      assert.match(all, sentence);
       assert.equal(await uid(), before);
       const nodes = (await checkout.run("kubectl", "get", "nodes", "--output=name")).stdout
         .split("\n")
         .sort();
       assert.deepEqual(nodes, ["node/agent", "node/server"]);
-      return { happened: "exit 3, the same cluster runs", lost: "nothing" };
+      return { happened: `exit ${code}, the same cluster runs`, lost: "nothing" };
     });
 
   fault(
