@@ -534,6 +534,31 @@ export function directPorts(file: K3dFile, index: number, { loadBalancer }: K3dI
   return [...api, ...direct.map(({ port }) => port)];
 }
 
+/** k3d's load balancer, as `k3d cluster create` makes it of the file. */
+export function balancerOf(file: K3dFile, { loadBalancer }: K3dImages) {
+  if (!loadBalancer) return undefined;
+  const names = serversOf(file);
+  const { kubeAPI } = file;
+  const targets = new Map<string, readonly string[]>([["6443.tcp", names]]);
+  const publish = [`${kubeAPI.hostIP}:${kubeAPI.hostPort}:6443`];
+  for (const { port, nodeFilters } of file.ports) {
+    const proxied = nodeFilters.filter((filter) => !filter.endsWith(":direct"));
+    if (proxied.length === 0) continue;
+    const [, , , inside = "", protocol = "tcp"] = portMapping.exec(port) ?? [];
+    const isAll = proxied.some((filter) => filter.startsWith("loadbalancer"));
+    const chosen = isAll
+      ? names
+      : names.filter((_, index) => indicesOf("server", proxied, file).includes(index));
+    const key = `${inside}.${protocol}`;
+    targets.set(key, [...new Set([...(targets.get(key) ?? []), ...chosen])]);
+    publish.push(port);
+  }
+  return { name: `k3d-${file.metadata.name}-serverlb`, publish, targets: Object.fromEntries(targets) };
+}
+
+/** What a load balancer is made from. */
+export type Balancer = NonNullable<ReturnType<typeof balancerOf>>;
+
 /** A filter of a port where no load balancer could pass it on. */
 const directFilter = (filter: string): string => (filter.endsWith(":direct") ? filter : "server:0:direct");
 

@@ -2,6 +2,7 @@ import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Cluster, ServersInput } from "../k3d/actions.ts";
 import {
+  balancerOf,
   createConfig,
   directPorts,
   hostLines,
@@ -68,6 +69,7 @@ export class K3dCluster extends pulumi.ComponentResource {
         config: nodeConfig(file, { role: "server", index }),
         ports: directPorts(file, index, images),
       })),
+      balancer: balancerOf(file, images),
       hosts: hostLines(file),
       labels: { "k3s-lab.image": file.image, "k3s-lab.servers": String(file.servers) },
       generation,

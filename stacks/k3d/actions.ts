@@ -5,7 +5,7 @@ import { execa } from "execa";
 import pWaitFor, { TimeoutError } from "p-wait-for";
 import { stringify } from "yaml";
 import { LabError } from "../../scripts/errors.ts";
-import type { NodeConfig } from "../k3d-file.ts";
+import type { Balancer, NodeConfig } from "../k3d-file.ts";
 import {
   type Container,
   containersOf,
@@ -49,6 +49,8 @@ export interface ServersInput {
     readonly config: NodeConfig;
     readonly ports: readonly string[];
   }[];
+  /** k3d's load balancer; one that is lost is made from this. Default: the cluster has none. */
+  readonly balancer?: Balancer | undefined;
   /** Lines for the nodes' /etc/hosts and for CoreDNS: an address and its names. */
   readonly hosts: readonly string[];
   /** More labels of the servers: what the cluster was made from. */
@@ -127,6 +129,8 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   const servers = running.filter(isServer);
   await Promise.all(servers.map(untilReady));
   for (const server of lost) await repairServer(cluster, server, servers, input);
+  const { balancer } = input;
+  if (balancer && servers[0] && isLost(balancer.name)) await makeBalancer(cluster, balancer, servers[0]);
   await finishStart(cluster, input, input.boot);
 }
 
@@ -273,9 +277,14 @@ export async function makeRegistry(cluster: Cluster, input: RegistryInput): Prom
     ]);
   });
   if ((await tryDocker(["network", "inspect", networkOf(cluster)])).failed === false) {
-    const taken = (await containersOf(cluster.owner)).flatMap(addressesOf);
-    const ip = freeAddress(await subnetOf(cluster), [gatewayOf(await subnetOf(cluster)), ...taken]);
-    await docker(["network", "connect", ...(ip ? ["--ip", ip] : []), networkOf(cluster), name]);
+    await docker([
+      "network",
+      "connect",
+      "--ip",
+      await freeAddressOf(cluster, name),
+      networkOf(cluster),
+      name,
+    ]);
   }
   await docker(["start", name]);
 }
@@ -419,6 +428,16 @@ const addressesOf = ({ NetworkSettings }: Container): string[] =>
     [IPAddress, IPAMConfig?.IPv4Address ?? ""].filter(Boolean),
   );
 
+/** @throws LabError where the cluster's network is full. */
+async function freeAddressOf(cluster: Cluster, name: string): Promise<string> {
+  const range = await subnetOf(cluster);
+  const used = (await containersOf(cluster.owner)).flatMap(addressesOf);
+  const address = freeAddress(range, [gatewayOf(range), ...used]);
+  if (address === undefined)
+    throw new LabError(`The network ${networkOf(cluster)}, ${range}, has no address left for ${name}.`);
+  return address;
+}
+
 /**
  * Gives every container the address that it has, for good: Docker gives out addresses in the order containers start, and
  * after a restart of Docker another may have a server's. K3s's tunnel lies on the interface that goes; where flannel has
@@ -561,11 +580,7 @@ async function repairServer(
   await removeContainer(name);
   await leaveEtcd(server, name);
   await forget(server, name);
-  const range = await subnetOf(cluster);
-  const used = (await containersOf(cluster.owner)).flatMap(addressesOf);
-  const address = freeAddress(range, [gatewayOf(range), ...used]);
-  if (address === undefined)
-    throw new LabError(`The network k3d-${cluster.name}, ${range}, has no address left for ${name}.`);
+  const address = await freeAddressOf(cluster, name);
   const labels = {
     ...labelsOf(cluster),
     ...ofCluster,
@@ -593,6 +608,43 @@ async function leaveEtcd(server: Container, name: string): Promise<void> {
     ]);
     return stdout.trim() !== "";
   });
+}
+
+/** Makes k3d's load balancer again, as k3d makes it (`LoadbalancerPrepare` of k3d v5), of the version that the cluster has. */
+async function makeBalancer(
+  cluster: Cluster,
+  { name, publish, targets }: Balancer,
+  server: Container,
+): Promise<void> {
+  console.log(`${name} is gone: it is made again`);
+  await removeContainer(name);
+  const version = labelOf(server, "k3d.version")?.replace(/^v/, "");
+  const image = process.env.K3D_IMAGE_LOADBALANCER || `ghcr.io/k3d-io/k3d-proxy:${version}`;
+  await pull(image);
+  const shared = Object.entries(server.Config.Labels ?? {}).filter(
+    ([key]) => key === "app" || (key.startsWith("k3d.") && !/^k3d\.(role|node|server\.(init|api))/.test(key)),
+  );
+  const labels = [...shared, ...Object.entries(labelsOf(cluster)), ["k3d.role", "loadbalancer"]];
+  await withFiles({ labels: labels.map((pair) => pair.join("=")) }, async (files) => {
+    await docker([
+      ...["create", "--name", name, "--hostname", name, "--privileged", "--userns", "host", "--init"],
+      ...["--restart", "unless-stopped", "--tmpfs", "/run", "--tmpfs", "/var/run"],
+      ...[
+        "--network",
+        networkOf(cluster),
+        "--ip",
+        await freeAddressOf(cluster, name),
+        "--label-file",
+        files.labels,
+      ],
+      ...publish.flatMap((port) => ["--publish", port]),
+      image,
+    ]);
+  });
+  const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
+  const config = stringify({ ports: targets, settings: { workerConnections } });
+  await putFile(name, config, "/etc/confd/values.yaml");
+  await docker(["start", name]);
 }
 
 /** The load balancer has looked the servers' names up when it started. */

@@ -11,6 +11,7 @@ import { root } from "../../scripts/paths.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
 import {
+  balancerOf,
   clusterIdentity,
   createConfig,
   directPorts,
@@ -120,6 +121,30 @@ fault("C8: one of three server containers is gone: it alone is made again and jo
   assert.equal((await observe()).cluster.boot, "b2");
   return { happened: "update in place, one container made, three servers", lost: await lost(before) };
 });
+
+fault(
+  "k3d's load balancer is gone: it alone is made again, and what leads to servers is told so",
+  async () => {
+    const balanced = { ...file, servers: 3, ports: read.ports };
+    const labels = { "k3d.server.loadbalancer": "k3d-k3d-serverlb", "k3d.version": "v5.8.3" };
+    const before = {
+      ...whole(),
+      containers: whole().containers.map((one) => ({ ...one, labels: { ...one.labels, ...labels } })),
+    };
+    await fake.set(before);
+    const seen = await observe();
+    assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+    const balancer = balancerOf(balanced, { loadBalancer: true });
+    await fake.within(() => actions.start(cluster, { ...input(balanced), balancer }));
+    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+    assert.match(
+      created.join("\n"),
+      /--name k3d-k3d-serverlb .*--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80 .* ghcr\.io\/k3d-io\/k3d-proxy:5\.8\.3$/,
+    );
+    assert.deepEqual(balancer?.targets["80.tcp"], serversOf(three));
+    return { happened: "update in place, one container made", lost: await lost(before) };
+  },
+);
 
 fault("C8: two of three servers are gone: no silent new cluster, the way back is said", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });

@@ -1,0 +1,178 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import pWaitFor from "p-wait-for";
+import { isAlive } from "../../../scripts/host/processes.ts";
+import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { fault } from "../table.ts";
+
+// One cluster of three servers and an agent, made by the command that a person types, and what may happen to it. Each
+// test finds it whole and leaves it whole; what must survive all of them is a ConfigMap and the cluster's own UID.
+
+let checkout: Checkout;
+let uid: string;
+
+const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
+const docker = async (...args: string[]): Promise<string> =>
+  (await succeeded(await checkout.run("docker", ...args))).stdout.trim();
+const kubectl = async (...args: string[]): Promise<string> =>
+  (await succeeded(await checkout.run("kubectl", "--context", "k3s-lab-k3d-ha", ...args))).stdout.trim();
+const up = async (...args: string[]): Promise<Outcome> =>
+  succeeded(await checkout.lab("up", "k3d-ha", ...args));
+const preview = async (): Promise<string> =>
+  (await succeeded(await checkout.run("pulumi", "preview", "--stack", "k3d-ha", "--non-interactive"))).all;
+const askUid = () => kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}");
+const ids = async (...but: string[]): Promise<string[]> =>
+  (
+    await docker(
+      "ps",
+      "--all",
+      "--no-trunc",
+      "--format",
+      "{{.Names}} {{.ID}}",
+      "--filter",
+      "label=k3d.cluster=k3d-ha",
+    )
+  )
+    .split("\n")
+    .filter((line) => !but.some((name) => line.startsWith(`${name} `)))
+    .sort();
+
+/** What of the cluster is lost. @param before the containers that must still be the same ones. */
+async function lost(before: readonly string[]): Promise<string> {
+  const now = await ids();
+  const gone = before.filter((one) => !now.includes(one));
+  if (gone.length) return gone.join(", ");
+  if ((await askUid()) !== uid) return "the cluster: another has its place";
+  const kept = await kubectl("get", "configmap", "keep", "--output=jsonpath={.data.a}");
+  return kept === "b" ? "nothing" : "the ConfigMap";
+}
+
+const ready = async (): Promise<void> => {
+  await kubectl("wait", "--for=condition=Ready", "--timeout=120s", "node", "--all");
+  assert.equal((await kubectl("get", "nodes", "--no-headers")).split("\n").length, 4);
+};
+
+/** Removes a container by hand, looks at what a preview says, and brings the cluster up again. */
+async function repaired(name: string, planned: RegExp): Promise<{ happened: string; lost: string }> {
+  const before = await ids(name);
+  await docker("rm", "--force", "--volumes", name);
+  const plan = await preview();
+  assert.match(plan, planned);
+  await up();
+  await ready();
+  assert.match(await preview(), /\d+ unchanged\n*$/);
+  return { happened: "made again alone, joined the others", lost: await lost(before) };
+}
+
+describe("a k3d cluster of three servers, and what may happen to it", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    await checkout.edit("stacks/k3d-ha.yaml", "agents: 0", "agents: 1");
+    await up();
+    await kubectl("create", "configmap", "keep", "--from-literal=a=b");
+    uid = await askUid();
+  });
+  after(async () => {
+    await checkout.lab("down", "k3d-ha", "k3d");
+    await checkout.remove();
+  });
+
+  fault("C8: one of three servers is gone", () =>
+    repaired("k3d-k3d-ha-server-1", /~ .*k3d-ha update|k3d-ha update/),
+  );
+  fault("C8: the first server, which holds the ports, is gone", () =>
+    repaired("k3d-k3d-ha-server-0", /k3d-ha update/),
+  );
+  fault("an agent is gone", () => repaired("k3d-k3d-ha-agent-0-0", /agent-0-0 replace/));
+
+  fault("C3: a server paused, another and the agent stopped", async () => {
+    const before = await ids();
+    await docker("pause", "k3d-k3d-ha-server-1");
+    await docker("stop", "--time", "1", "k3d-k3d-ha-agent-0-0");
+    assert.doesNotMatch(await preview(), /replace|delete/);
+    await up();
+    await ready();
+    return { happened: "unpaused and started in place", lost: await lost(before) };
+  });
+
+  fault("C10: a port of the running cluster is changed to one that is taken", async () => {
+    const before = await ids();
+    const other = createServer();
+    await once(other.listen(8092, "127.0.0.1"), "listening");
+    await checkout.edit("stacks/k3d-ha.yaml", "127.0.0.1:8082:80", "127.0.0.1:8092:80");
+    const { exitCode, all } = await checkout.lab("up", "k3d-ha", "--replace");
+    other.close();
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /cannot have port 8092 of 127\.0\.0\.1 .*another program listens there/);
+    const asked = await checkout.lab("up", "k3d-ha");
+    assert.equal(asked.exitCode, 3, asked.all);
+    await checkout.edit("stacks/k3d-ha.yaml", "127.0.0.1:8092:80", "127.0.0.1:8082:80");
+    return { happened: "exit 2; with a free port exit 3", lost: await lost(before) };
+  });
+
+  fault("H6: the kubeconfig is deleted", async () => {
+    const before = await ids();
+    await rm(join(checkout.directory, ".lab/k3d-ha/kubeconfig"));
+    await up();
+    await ready();
+    return { happened: "put back", lost: await lost(before) };
+  });
+
+  fault("Docker is restarted", async () => {
+    const before = await ids();
+    const pid = Number(await readFile("/run/k3s-lab/docker.pid", "utf8").catch(() => "0"));
+    if (pid) {
+      process.kill(pid, "SIGTERM");
+      await pWaitFor(async () => !(await isAlive(pid)), { interval: 50, timeout: 60_000 });
+    } else await docker("restart", ...before.map((line) => line.split(" ")[0] ?? ""));
+    await up();
+    await ready();
+    return { happened: "the same containers run again", lost: await lost(before) };
+  });
+
+  fault("a cluster of the same name that a person made by hand", async () => {
+    const before = await ids();
+    const image = await docker("inspect", "--format", "{{.Config.Image}}", "k3d-k3d-ha-server-0");
+    const config = join(checkout.directory, "by-hand.yaml");
+    await writeFile(
+      config,
+      `apiVersion: k3d.io/v1alpha5\nkind: Simple\nmetadata: {name: k3d}\nimage: ${image}\noptions: {k3d: {disableLoadbalancer: true}}\n`,
+    );
+    await succeeded(
+      await checkout.run(
+        ...(["k3d", "cluster", "create", "--config", config, "--api-port", "127.0.0.1:6552"] as const),
+        "--kubeconfig-update-default=false",
+      ),
+    );
+    const id = await docker("inspect", "--format", "{{.Id}}", "k3d-k3d-server-0");
+    const { exitCode, all } = await checkout.lab("up", "k3d");
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /A cluster k3d is there already, made by somebody else/);
+    await checkout.lab("down", "k3d");
+    assert.equal(
+      await docker("inspect", "--format", "{{.Id}} {{.State.Status}}", "k3d-k3d-server-0"),
+      `${id} running`,
+    );
+    assert.match(await docker("network", "ls", "--format", "{{.Name}}"), /^k3d-k3d$/m);
+    await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d"));
+    return { happened: "exit 2; lab down leaves it", lost: await lost(before) };
+  });
+
+  fault("C8: two of three servers are gone", async () => {
+    await docker("rm", "--force", "--volumes", "k3d-k3d-ha-server-1", "k3d-k3d-ha-server-2");
+    const before = await ids();
+    const { exitCode, all } = await checkout.lab("up", "k3d-ha");
+    assert.equal(exitCode, 1, all);
+    assert.match(all, /has lost k3d-k3d-ha-server-1 and k3d-k3d-ha-server-2 of its 3 servers.*cluster-reset/);
+    const now = await ids();
+    const left = before.filter((one) => !now.includes(one));
+    return {
+      happened: "exit 1 with the documented way back; no new cluster",
+      lost: left.join() || "nothing",
+    };
+  });
+});
