@@ -197,6 +197,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
   ];
   for (const unit of ["k3s", "k3s-agent"]) {
     const place = join(folder, "etc", "systemd", "system", `${unit}.service.d`);
+    await mkdir(place, { recursive: true });
     await writeFile(join(place, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
   }
 }
