@@ -4,6 +4,7 @@ import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts"
 import { type ForeignCluster, refuseSilence } from "../stacks/foreign-cluster.ts";
 import { ownsInDocker } from "../stacks/k3d-host.ts";
 import { refuseStopped } from "../stacks/lab-cluster.ts";
+import { knownLabId } from "../stacks/lab-id.ts";
 import { madeBy, type Provider, providers } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
@@ -63,16 +64,33 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
 }
 
 /**
- * Makes sure that the clusters answer which apps are taken away from: to Pulumi, what is on one that does not is gone.
- * @throws LabError that says how to go on.
+ * Looks at the clusters that stay and that apps are taken away from. They must answer, since to Pulumi what is on one that
+ * does not is gone; and what is not the lab's must not go with a namespace.
+ *
+ * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost.
  */
-async function refuseSilentClusters(doomed: readonly Doomed[]): Promise<void> {
+async function refuseLossOfOthers(doomed: readonly Doomed[], replace: boolean): Promise<void> {
+  const lab = await knownLabId();
   for (const { stack, made, cluster, foreign } of doomed) {
-    if (made && foreign) await refuseSilence(stack, foreign);
-    // With its cluster, what is in it goes.
-    const stays = cluster !== undefined && !doomed.some((other) => other.stack === cluster);
-    if (made && stays) await refuseStopped(stack, cluster);
+    if (!made || doomed.some((other) => other.stack === cluster)) continue;
+    const owner = { lab, stack };
+    const others = foreign
+      ? await refuseSilence(owner, foreign)
+      : cluster === undefined
+        ? []
+        : await refuseStopped(owner, cluster);
+    if (others.length > 0 && !replace)
+      throw new LabError(
+        `With the apps of the stack "${stack}" would go what is not the lab's: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first; if it may go too, run the same command with --replace.`,
+        { exitCode: 3 },
+      );
   }
+}
+
+/** What `lab down` may be told. */
+export interface DownOptions {
+  /** Whether what is not the lab's may go with namespaces of the lab's. Default: false, it is refused. */
+  readonly replace?: boolean;
 }
 
 /**
@@ -81,7 +99,10 @@ async function refuseSilentClusters(doomed: readonly Doomed[]): Promise<void> {
  *
  * @throws LabError where something of the lab's own is left.
  */
-export async function takeDown(stacks: readonly string[]): Promise<void> {
+export async function takeDown(
+  stacks: readonly string[],
+  { replace = false }: DownOptions = {},
+): Promise<void> {
   for (const stack of stacks) programOf(stack);
   await prepareLabDir();
   await asRun("down", async (signal, endChildren) => {
@@ -89,7 +110,7 @@ export async function takeDown(stacks: readonly string[]): Promise<void> {
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
     // Vagrant reads the notes too.
     await settings.save();
-    await refuseSilentClusters(doomed);
+    await refuseLossOfOthers(doomed, replace);
     const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
       title: `Stack ${stack}`,
       endsWithin: pulumiStopsWithin,

@@ -170,7 +170,7 @@ test("isolated namespaces need the pods of the Ingress controller where they are
 
 test("apps on a cluster that does not answer stay noted, unless a person says that it is gone", async (t) => {
   const { api, kubeconfig } = await cluster(t, ["traefik"]);
-  const look = () => refuseSilence("apps-kind", { kubeconfig, context: "kind-lab" });
+  const look = () => refuseSilence(owner, { kubeconfig, context: "kind-lab" });
   await look();
   api.close();
   await assert.rejects(look, (error: LabError) => {

@@ -121,17 +121,20 @@ export async function lookAtCluster(
   const [system, found, held, homes] = await Promise.all([
     api.object("/api/v1/namespaces/kube-system"),
     Promise.all(wanted.map(async (place) => [place, await api.object(pathOf(place))] as const)),
-    Promise.all(
-      state.objects.map(async ({ uid, ...place }) => (await api.object(pathOf(place)))?.uid === uid),
-    ),
+    heldBy(api, state),
     Promise.all(foreign.map(async (name) => [name, await api.object(`/api/v1/namespaces/${name}`)] as const)),
   ]);
   if (system === undefined)
     throw new LabError(
       `${where} has no namespace kube-system, by whose UID it would be told from others. It is no Kubernetes cluster.`,
     );
-  const taken = found.flatMap(([place, identity]) =>
-    identity === undefined || isOwn(identity, owner, state) ? [] : { place, identity },
+  const holdsSome = held.some(({ uid, identity }) => identity?.uid === uid);
+  // Pulumi deletes by name: what the state holds and somebody has made anew since would go when it leaves the program.
+  const paths = new Set(wanted.map(pathOf));
+  const leaving = holdsSome ? held.filter(({ place }) => !paths.has(pathOf(place))) : [];
+  const taken = [...found.map(([place, identity]) => ({ place, identity })), ...leaving].flatMap(
+    ({ place, identity }) =>
+      identity === undefined || isOwn(identity, owner, state) ? [] : { place, identity },
   );
   if (taken.length > 0) throw inTheWay(where, taken, owner);
   const missing = homes.filter(([, identity]) => identity === undefined).map(([name]) => name);
@@ -140,8 +143,17 @@ export async function lookAtCluster(
       `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or make it: \`kubectl create namespace ${missing[0]}\`.`,
       { exitCode: 2 },
     );
-  return identityOf(system.uid, state, held.includes(true));
+  return identityOf(system.uid, state, holdsSome);
 }
+
+/** What is now in the places of the objects that the state holds. */
+const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
+  Promise.all(
+    objects.map(async ({ uid, apiVersion, kind, namespace, name }) => {
+      const place: ObjectPlace = { apiVersion, kind, namespace, name };
+      return { place, uid, identity: await api.object(pathOf(place)) };
+    }),
+  );
 
 /**
  * What the provider knows the cluster by: the UID of kube-system. An older state names it otherwise; that name stays as
@@ -150,6 +162,51 @@ export async function lookAtCluster(
 export function identityOf(uid: string, { clusterIdentifier: noted }: OwnState, holdsSome: boolean): string {
   const isUid = noted !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(noted);
   return noted !== undefined && !isUid && holdsSome ? noted : uid;
+}
+
+/** What people put into a namespace; what Kubernetes makes from it goes with it. */
+const peoplesKinds = [
+  ["v1", "ConfigMap"],
+  ["v1", "Secret"],
+  ["v1", "Service"],
+  ["v1", "ServiceAccount"],
+  ["v1", "PersistentVolumeClaim"],
+  ["v1", "Pod"],
+  ["apps/v1", "Deployment"],
+  ["apps/v1", "StatefulSet"],
+  ["apps/v1", "DaemonSet"],
+  ["apps/v1", "ReplicaSet"],
+  ["batch/v1", "Job"],
+  ["batch/v1", "CronJob"],
+  ["networking.k8s.io/v1", "Ingress"],
+] as const;
+
+/** What every namespace has from the start. */
+const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secret default-token-\w+)$/;
+
+/**
+ * What is not this stack's and would be deleted with it, such as `ConfigMap dev/notes`: in the namespaces that it made, or
+ * in the place of an object that it made.
+ * @throws Error where the cluster does not say.
+ */
+export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState): Promise<string[]> {
+  const namespaces = state.objects.filter(({ kind }) => kind === "Namespace").map(({ name }) => name);
+  const found = await Promise.all(
+    namespaces.flatMap((namespace) =>
+      peoplesKinds.map(async ([apiVersion, kind]) => {
+        const folder = pathOf({ apiVersion, kind, namespace, name: "" }).replace(/\/$/, "");
+        const listed = await api.identities(folder);
+        return listed
+          .filter((one) => one.ownerReferences.length === 0 && !isOwn(one, owner, state))
+          .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))
+          .map(({ name }) => `${kind} ${namespace}/${name}`);
+      }),
+    ),
+  );
+  const anew = (await heldBy(api, state)).filter(
+    ({ identity }) => identity && !isOwn(identity, owner, state),
+  );
+  return [...anew.map(({ place }) => inWords(place)), ...found.flat()];
 }
 
 function inTheWay(

@@ -18,14 +18,25 @@ const metadata = z.object({
 });
 const condition = z.object({ type: z.string(), status: z.string(), message: z.string().optional() });
 
-const identified = z.object({ metadata: z.object({ uid: z.string(), labels: strings }) });
+const identified = z.object({
+  metadata: z.object({
+    name: z.string(),
+    uid: z.string(),
+    labels: strings,
+    ownerReferences: z.array(z.looseObject({})).default([]),
+  }),
+});
 const absent = z.null();
 
 /** The API server answers with metadata alone where it can; a Deployment's status may be long. */
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const metadataLists = metadataOnly.replace("PartialObjectMetadata", "PartialObjectMetadataList");
 
 /** What tells an object from another of the same name, and whose mark it carries. */
-export type Identity = z.output<typeof identified>["metadata"];
+export type Identity = Pick<z.output<typeof identified>["metadata"], "uid" | "labels">;
+
+/** An object of a list; what another object made has an owner. */
+export type Listed = z.output<typeof identified>["metadata"];
 
 /** The parts of Kubernetes objects that the checks look at. */
 const schemas = {
@@ -119,6 +130,8 @@ export interface KubernetesApi {
   version(): Promise<string>;
   /** @param path such as `/api/v1/namespaces/dev`. @returns undefined where the API server says that there is none. */
   object(path: string): Promise<Identity | undefined>;
+  /** @param path such as `/api/v1/namespaces/dev/configmaps`. */
+  identities(path: string): Promise<Listed[]>;
   nodes(): Promise<Node[]>;
   pods(namespace: string): Promise<Pod[]>;
   deployments(namespace: string): Promise<Deployment[]>;
@@ -348,6 +361,10 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
 
   return {
     version: async () => (await read("/version", z.object({ gitVersion: z.string() }))).gitVersion,
+    identities: async (path) =>
+      (await read(path, z.object({ items: z.array(identified) }), metadataLists)).items.map(
+        ({ metadata }) => metadata,
+      ),
     object: (path) =>
       read(path, z.union([identified, absent]), metadataOnly, null).then((it) => it?.metadata),
     nodes: () => list("/api/v1/nodes", schemas.node),

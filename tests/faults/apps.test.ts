@@ -6,12 +6,13 @@ import { after, before } from "node:test";
 import { stringify } from "yaml";
 import type { LabError } from "../../scripts/errors.ts";
 import { clusterUid, type FakeLab, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { connect } from "../../scripts/verify/kubernetes.ts";
 import { parseConfig, resourceName } from "../../stacks/config.ts";
 import { foreignCluster, refuseSilence } from "../../stacks/foreign-cluster.ts";
 import { chooseContext, kubeconfigOf } from "../../stacks/kubeconfig.ts";
 import { observeImages } from "../../stacks/observe-images.ts";
 import type { OwnState } from "../../stacks/own-state.ts";
-import { identityOf, isOwn, marksOf } from "../../stacks/ownership.ts";
+import { identityOf, isOwn, marksOf, othersIn } from "../../stacks/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
@@ -187,6 +188,44 @@ fault("C6: a run was interrupted while it made the apps", async () => {
   return { happened: "what carries this stack's marks is its own: the next run goes on", lost: "nothing" };
 });
 
+fault(
+  "C6: the user keeps notes in a namespace that the stack made, and its apps are taken down",
+  async () => {
+    const lab = healthyLab();
+    const list = (path: string, ...items: object[]) => {
+      lab.api[path] = { items: items.map((metadata) => ({ metadata })) };
+    };
+    const kinds = ["configmaps", "secrets", "services", "serviceaccounts", "persistentvolumeclaims", "pods"];
+    for (const kind of kinds) list(`/api/v1/namespaces/dev/${kind}`);
+    for (const kind of ["deployments", "statefulsets", "daemonsets", "replicasets"])
+      list(`/apis/apps/v1/namespaces/dev/${kind}`);
+    for (const kind of ["jobs", "cronjobs"]) list(`/apis/batch/v1/namespaces/dev/${kind}`);
+    list("/apis/networking.k8s.io/v1/namespaces/dev/ingresses");
+    list(
+      "/api/v1/namespaces/dev/configmaps",
+      { name: "kube-root-ca.crt", uid: "1" },
+      { name: "notes", uid: "2" },
+    );
+    list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: marksOf(owner) });
+    const pod = { name: "app1-x", uid: "4", ownerReferences: [{ kind: "ReplicaSet" }] };
+    list("/api/v1/namespaces/dev/pods", pod, { name: "debug", uid: "5" });
+    lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "old" } };
+    const api = await serveApi(lab);
+    const connection = connect({ server: api.url });
+    const look = (uid: string) => {
+      const namespace = { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid };
+      return othersIn(connection, owner, { ...nothing, objects: [namespace] });
+    };
+    const others = await look("old");
+    const anew = await look("older");
+    connection.close();
+    api.close();
+    assert.deepEqual(others, ["ConfigMap dev/notes", "Pod dev/debug"]);
+    assert.deepEqual(anew, ["Namespace dev", ...others], "a namespace that somebody made anew");
+    return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
+  },
+);
+
 fault("C6: a namespace of the stack's was deleted, and the user made one of that name", async () => {
   const before = {
     ...nothing,
@@ -229,7 +268,7 @@ fault("H5: the user's cluster is stopped, and the apps are taken down", async ()
   await writeFile(path, stringify({ clusters, contexts }));
   api.close();
   await assert.rejects(
-    refuseSilence("apps-kind", { kubeconfig: path, context: "kind" }),
+    refuseSilence(owner, { kubeconfig: path, context: "kind" }),
     /the apps of the stack "apps-kind" stay/,
   );
   return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
