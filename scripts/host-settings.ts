@@ -52,6 +52,9 @@ const isKind: { readonly [Key in keyof Required<HostSettings>]: (value: unknown)
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
+/** Files of which a person has read once that they cannot be understood. */
+const told = new Set<string>();
+
 /** Where the settings are kept. */
 export const hostSettingsFile = join(labDir, "host.json");
 
@@ -64,10 +67,12 @@ export async function readHostSettings(file: string = hostSettingsFile): Promise
   try {
     found = JSON.parse(await readFile(file, "utf8"));
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" && !told.has(file)) {
+      told.add(file);
       process.stderr.write(
         `lab: ${file} cannot be read (${(error as Error).message}): its notes are made again by lab up\n`,
       );
+    }
     return {};
   }
   if (!isObject(found)) return {};

@@ -57,6 +57,13 @@ export async function asRun<T>(
         void endRun(id, { told: name === "SIGINT" && process.stdin.isTTY });
       };
       for (const name of signals) process.on(name, interrupt);
+      // Nothing tells a program that the npm that started it was killed, but that it has another parent.
+      const parent = process.ppid;
+      const orphaned = setInterval(() => {
+        if (process.env.npm_lifecycle_event === undefined || process.ppid === parent) return;
+        if (!controller.signal.aborted) interrupt("SIGHUP");
+      }, 500);
+      orphaned.unref();
       const endChildren = () => endRun(id);
       try {
         return await work(controller.signal, endChildren);
@@ -66,6 +73,7 @@ export async function asRun<T>(
           throw controller.signal.reason;
         throw error;
       } finally {
+        clearInterval(orphaned);
         for (const name of signals) process.off(name, interrupt);
         delete process.env[mark];
         await rm(record, { force: true });

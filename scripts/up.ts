@@ -83,6 +83,7 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
     settings.set({ networks: machines.flatMap(([, config]) => networksOf(config)) });
+    await settings.save();
     if (!(await anyMade())) await noteInventory();
     const stopping = { signal, endChildren };
     await runSteps(preparation(found, settings, signal), stopping);

@@ -10,7 +10,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 export VAGRANT_CWD=$here VAGRANT_DOTFILE_PATH=$BENCH_DIR/vagrant
-server=192.168.42.110 agent=192.168.42.111
+server=192.168.42.110 agent=192.168.42.111 network=vagrant_network_192.168.42.0/24
 
 on() {
   local ip=$1
@@ -34,6 +34,8 @@ up() {
   [ -f "$BENCH_DIR/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -f "$BENCH_DIR/id_ed25519"
   (umask 077 && head -c 32 /dev/urandom | base64 >"$BENCH_DIR/token")
 
+  # Vagrant takes a network that is there already, and then it is somebody else's.
+  docker network inspect $network >/dev/null 2>&1 || touch "$BENCH_DIR/own-network"
   vagrant up --provider docker --parallel --no-color
   echo "phase machines"
 
@@ -65,7 +67,7 @@ down)
   if [ -d "$VAGRANT_DOTFILE_PATH" ]; then vagrant destroy --force --no-color; fi
   # What a run that was ended at a bad moment has made and Vagrant does not know of.
   docker ps --all --quiet --filter label=k3s-lab.stack=by-hand | xargs --no-run-if-empty docker rm --force --volumes
-  docker network rm vagrant_network_192.168.42.0/24 >/dev/null 2>&1 || true
+  if [ -e "$BENCH_DIR/own-network" ]; then docker network rm $network >/dev/null 2>&1 || true; fi
   rm -rf "$BENCH_DIR"
   ;;
 *)
