@@ -16,9 +16,9 @@ export class LabError extends Error {
   }
 }
 
-/** What programs and the system say of a full disk or a used-up quota. */
+/** What programs and the system say of a full disk or a used-up quota; the last two are apt's and tar's. */
 const diskFull =
-  /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space/i;
+  /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space|wrote only \d+ of \d+ bytes/i;
 
 /**
  * Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of.

@@ -1,0 +1,176 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { root } from "../../../scripts/paths.ts";
+import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { fault } from "../table.ts";
+
+// A lab whose Docker is the lab's own daemon. Where systemd runs Docker there is none, and nothing to test.
+const ownDocker = process.platform === "linux" && process.getuid?.() === 0 && !process.env.DOCKER_HOST;
+const hasSystemd = (await execa("test", ["-d", "/run/systemd/system"], { reject: false })).exitCode === 0;
+const isHere =
+  ownDocker && !hasSystemd && (await execa("docker", ["version"], { reject: false })).exitCode !== 0;
+
+let lab: Checkout;
+const minutes = (count: number) => ({ timeout: count * 60_000 });
+
+before(async () => {
+  if (isHere) lab = await copyCheckout();
+}, minutes(1));
+after(async () => {
+  if (lab === undefined) return;
+  await lab.lab("down", "cluster");
+  await lab.remove();
+}, minutes(5));
+
+const pid = async () => Number(await readFile("/run/k3s-lab/docker.pid", "utf8"));
+const daemons = async () =>
+  (await execa("pgrep", ["--exact", "dockerd"], { reject: false })).stdout.split("\n").filter(Boolean);
+
+/** What must not change: the machines, since when they run, and the cluster that they are. */
+async function alive(): Promise<string> {
+  const format = "{{.Id}} {{.State.StartedAt}}";
+  const { stdout: ids } = await lab.run("docker", "ps", "--quiet", "--filter", "label=k3s-lab.checkout");
+  const { stdout: machines } = await lab.run("docker", "inspect", "--format", format, ...ids.split("\n"));
+  const uid = await lab.run(
+    "kubectl",
+    "get",
+    "namespace",
+    "kube-system",
+    "--output=jsonpath={.metadata.uid}",
+  );
+  assert.equal(uid.exitCode, 0, uid.all);
+  return `${machines.split("\n").sort().join("\n")}\n${uid.stdout}`;
+}
+const lost = (before: string, after: string) =>
+  before === after ? "nothing" : `before:\n${before}\nafter:\n${after}`;
+const isRefused = (outcome: Outcome, words: RegExp) => {
+  assert.equal(outcome.exitCode, 1, outcome.all);
+  assert.match(outcome.all, words);
+};
+
+if (isHere) {
+  fault(
+    "C3: kill -9 of the lab's dockerd under a running lab",
+    async () => {
+      await lab.succeeded(await lab.lab("up", "cluster"));
+      const as = await alive();
+      process.kill(await pid(), "SIGKILL");
+      await pWaitFor(async () => (await daemons()).length === 0, { interval: 50, timeout: 10_000 });
+      const kubectl = await lab.run("kubectl", "get", "nodes");
+      assert.equal(kubectl.exitCode, 0, "the cluster answers without Docker");
+      await lab.succeeded(await lab.lab("up", "cluster"));
+      return { happened: "machines ran on, lab up started dockerd again", lost: lost(as, await alive()) };
+    },
+    minutes(6),
+  );
+
+  fault(
+    "C3: the lab's dockerd hangs under a running lab",
+    async () => {
+      const as = await alive();
+      const daemon = await pid();
+      process.kill(daemon, "SIGSTOP");
+      try {
+        isRefused(await lab.lab("up", "cluster"), /is there and was stopped.*kill -CONT/s);
+        isRefused(await lab.lab("down", "cluster"), /is there and was stopped/);
+        assert.deepEqual(await daemons(), [String(daemon)], "no second daemon");
+      } finally {
+        process.kill(daemon, "SIGCONT");
+      }
+      return { happened: "up and down exit 1 and say how it goes on", lost: lost(as, await alive()) };
+    },
+    minutes(4),
+  );
+
+  fault(
+    "a container of another checkout, paused, keeps the lab's dockerd",
+    async () => {
+      const { stdout: image } = await lab.run("docker", "image", "ls", "--quiet", "k3s-lab/base");
+      const name = `other-lab-${process.pid}`;
+      const run = ["run", "--detach", "--name", name, "--label", "k3s-lab.id=other", "--network", "none"];
+      const made = await lab.run("docker", ...run, image.split("\n")[0] ?? "", "sleep", "1000");
+      assert.equal(made.exitCode, 0, made.all);
+      const { stdout: host } = await lab.run("sh", "-c", 'echo "$DOCKER_HOST"');
+      const docker = (...args: string[]) => execa("docker", ["--host", host, ...args], { reject: false });
+      try {
+        await docker("pause", name);
+        const down = await lab.lab("down", "cluster");
+        assert.equal(down.exitCode, 0, down.all);
+        assert.match(down.all, new RegExp(`Docker goes on: .*${name}`));
+        const { stdout: state } = await docker("inspect", "--format", "{{.State.Status}}", name);
+        assert.equal(state, "paused");
+      } finally {
+        await docker("rm", "--force", name);
+      }
+      const again = await lab.lab("down", "cluster");
+      assert.equal(again.exitCode, 0, again.all);
+      return { happened: "lab down leaves the daemon to it, and ends it afterwards", lost: "nothing" };
+    },
+    minutes(4),
+  );
+}
+
+const namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc"];
+const hasDockerd = (await execa("dockerd", ["--version"], { reject: false })).exitCode === 0;
+for (const [when, where] of [
+  ["while a Debian is made", "$TMPDIR"],
+  ["while Docker takes an image in", "$(TMPDIR=/tmp mktemp -d)"],
+] as const)
+  if (ownDocker && hasDockerd)
+    fault(
+      `the disk is full ${when}`,
+      async () => {
+        const folder = await mkdtemp(join(tmpdir(), "k3s-lab-full-"));
+        try {
+          // In place of a Debian: a file that fits once on the disk of the cache, and not twice.
+          const debian = `for last; do :; done; root=${where}/root && mkdir "$root" && head -c 40M /dev/urandom >"$root/file" && tar --create --file "$last" --directory "$root" file; code=$?; rm -rf "$root"; exit $code`;
+          await writeFile(join(folder, "mmdebstrap"), `#!/bin/sh\n${debian}\n`, { mode: 0o755 });
+          const at = (path: string) => JSON.stringify(join(root, path));
+          const script = `import { ensureDocker, stopDocker } from ${at("scripts/host/docker.ts")};
+          import { ensureBaseImage } from ${at("scripts/host/machine-image.ts")};
+          import { forPerson } from ${at("scripts/errors.ts")};
+          import { readdir } from "node:fs/promises";
+          process.env.DOCKER_HOST = await ensureDocker(() => {});
+          const said = await ensureBaseImage(() => {}).then((tag) => ({ tag }), forPerson);
+          const left = (await readdir(process.env.K3S_LAB_CACHE)).filter((name) => name.startsWith("k3s-lab-base"));
+          console.log(JSON.stringify({ said, left, stopped: await stopDocker(() => {}) }));`;
+          const shell = `mount -t tmpfs tmpfs /run && mount -t tmpfs -o size=70m tmpfs ${folder}/cache && ip link set lo up && "$@"`;
+          await execa("mkdir", [join(folder, "cache")]);
+          const { stdout } = await execa(
+            "unshare",
+            [
+              ...namespaces,
+              "sh",
+              "-c",
+              shell,
+              "sh",
+              process.execPath,
+              "--input-type=module",
+              "--eval",
+              script,
+            ],
+            {
+              env: {
+                K3S_LAB_CACHE: join(folder, "cache"),
+                PATH: `${folder}:${process.env.PATH}`,
+                DOCKER_CONFIG: folder,
+              },
+            },
+          );
+          const { said, left, stopped } = JSON.parse(stdout.split("\n").at(-1) ?? "");
+          assert.equal(said.exitCode, 4, JSON.stringify(said));
+          assert.match(said.message, /no space/i);
+          assert.deepEqual(left, []);
+          assert.deepEqual(stopped, { state: "ended" });
+          return { happened: "exit 4; nothing half is left", lost: "nothing" };
+        } finally {
+          await rm(folder, { recursive: true, force: true });
+        }
+      },
+      minutes(3),
+    );
