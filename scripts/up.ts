@@ -2,12 +2,13 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
-import { type ClusterConfig, type Machine, programOf, readStackFile } from "../stacks/config.ts";
+import { type ClusterConfig, exampleHost, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { preflightK3d } from "../stacks/k3d-host.ts";
 import { labId } from "../stacks/lab-id.ts";
 import { observeMachines } from "../stacks/observe.ts";
 import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
+import { refuseConflicts } from "./conflicts.ts";
 import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import { type Loss, losesCluster, lossesOf, permit } from "./gate.ts";
@@ -65,6 +66,7 @@ export interface UpOptions {
  */
 export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
   const found = await readStacks(stacks);
+  await refuseConflicts(found);
   const { machines, k3d, foreign, apps } = found;
   // From here on what was chosen for what lives is chosen.
   const settings = new Settings(await currentSettings());
@@ -420,8 +422,9 @@ async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
 }
 
 /** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
-function curl(address: string, host: string | undefined): string {
-  if (host === undefined) return `curl http://${address}/`;
+function curl(address: string, rule: string | undefined): string {
+  if (rule === undefined) return `curl http://${address}/`;
+  const host = exampleHost(rule);
   const port = address.split(":")[1];
   const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
   return isHere

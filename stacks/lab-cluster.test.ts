@@ -92,6 +92,9 @@ test("an Ingress controller that is not there, or would be there twice, is refus
     /without Traefik.*Set k3s-lab:ingress to managed/,
   );
   assert.equal(refusal("managed", "--disable=traefik"), undefined);
+  assert.match(refusal("traefik", "--disable=servicelb") ?? "", /without ServiceLB.*Leave servicelb out/);
+  assert.match(refusal("managed", "--disable=traefik,servicelb") ?? "", /without ServiceLB/);
+  assert.equal(refusal("nginx", "--disable=servicelb"), undefined);
   assert.match(refusal("managed") ?? "", /K3s's own Traefik.*--disable=traefik/);
   assert.equal(refusal("nginx"), undefined);
 });

@@ -32,7 +32,8 @@ export function refuseIngressOf(
   ingress: string,
   { serverArgs }: Pick<ClusterPlan, "serverArgs">,
 ): void {
-  const hasTraefik = !new K3sFlags(serverArgs).disabled().has("traefik");
+  const disabled = new K3sFlags(serverArgs).disabled();
+  const hasTraefik = !disabled.has("traefik");
   if (ingress === "traefik" && !hasTraefik)
     throw new LabError(
       `The cluster of the stack "${stack}" runs without Traefik (--disable=traefik). Set k3s-lab:ingress to managed for the lab's own, or to the IngressClass of another controller.`,
@@ -41,6 +42,11 @@ export function refuseIngressOf(
   if (ingress === managedIngress && hasTraefik)
     throw new LabError(
       `The cluster of the stack "${stack}" has K3s's own Traefik, and the lab's own would take its name. Leave k3s-lab:ingress out, or give K3s --disable=traefik.`,
+      { exitCode: 2 },
+    );
+  if (disabled.has("servicelb") && ["traefik", managedIngress].includes(ingress))
+    throw new LabError(
+      `The cluster of the stack "${stack}" runs without ServiceLB (--disable=servicelb), so nothing leads to Traefik at the nodes' addresses. Leave servicelb out of --disable, or set k3s-lab:ingress to the IngressClass of another controller.`,
       { exitCode: 2 },
     );
 }

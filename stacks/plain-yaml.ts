@@ -58,7 +58,12 @@ export const isPlain = (text: string): boolean =>
  * @returns null for a file without content.
  * @throws LabError (exit code 2) that names the file, the line, and what is accepted instead.
  */
-export async function readPlainYaml(path: string, directory: string, hint: string): Promise<unknown> {
+export async function readPlainYaml(
+  path: string,
+  directory: string,
+  hint: string,
+  { lines = "one" }: PlainYamlOptions = {},
+): Promise<unknown> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(resolve(directory, path));
@@ -67,11 +72,20 @@ export async function readPlainYaml(path: string, directory: string, hint: strin
     const reason = code === "ENOENT" ? "it does not exist" : code === "EISDIR" ? "it is a folder" : message;
     throw new LabError(`${path} cannot be read: ${reason}. ${hint}`, { cause, exitCode: 2 });
   }
-  return parsePlainYaml(bytes, path);
+  return parsePlainYaml(bytes, path, { lines });
+}
+
+export interface PlainYamlOptions {
+  /** How many lines a text may have. Default: one. */
+  readonly lines?: "one" | "several";
 }
 
 /** As `readPlainYaml`, from the content of a file. */
-export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
+export function parsePlainYaml(
+  bytes: Uint8Array,
+  file: string,
+  { lines = "one" }: PlainYamlOptions = {},
+): unknown {
   const refuse = (line: number | undefined, what: string, cause?: unknown): never => {
     throw new LabError(`${file}${line === undefined ? "" : `, line ${line}`}: ${what}.`, {
       cause,
@@ -149,7 +163,7 @@ export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
   function refuseScalar(scalar: Scalar, isKey: boolean, at: string): void {
     const [begin = 0, end = 0] = scalar.range ?? [];
     const written = text.slice(begin, end);
-    if (isBlock(scalar) || written.includes("\n"))
+    if (lines === "one" && (isBlock(scalar) || written.includes("\n")))
       refuseAt(scalar, at, "a text of several lines; expected it on one line");
     if (scalar.type !== Scalar.PLAIN) return;
     if (written === "<<")

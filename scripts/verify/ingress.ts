@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { App } from "../../stacks/config.ts";
+import { type App, exampleHost } from "../../stacks/config.ts";
 import { get, type HttpAnswer } from "../http.ts";
 import { type Answer, ask } from "./check.ts";
 
@@ -66,14 +66,14 @@ export async function askIngress(
   const pods = new Map<string, string>();
   const questions = addresses.flatMap((address) =>
     hosts.map(async (host) => {
-      const answer = await ask(() => send(address, host));
+      const answer = await ask(() => send(address, host && exampleHost(host)));
       answers.set(answerKey(address, host), inWords(answer, describeAnswer));
     }),
   );
   const [first] = addresses;
   const counts = apps.map(async (app) => {
     if (app.replicas === 0 || first === undefined) return;
-    const met = await ask(() => meetPods(app, () => send(first, app.host)));
+    const met = await ask(() => meetPods(app, () => send(first, app.host && exampleHost(app.host))));
     pods.set(appKey(app), inWords(met, differentPods));
   });
   await Promise.all([...questions, ...counts]);

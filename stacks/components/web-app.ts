@@ -84,10 +84,17 @@ export class WebApp extends pulumi.ComponentResource {
       pathType: "Prefix",
       backend: { service: { name: service.metadata.name, port: { name: "http" } } },
     };
+    const isWildcard = typeof args.host === "string" && args.host.startsWith("*.");
+    const annotations = {
+      ...((args.awaitAddress ?? true) ? {} : skipAwait),
+      // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
+      // Kubernetes. More than that of the app without a host, which is 15 characters long.
+      ...(isWildcard ? { "traefik.ingress.kubernetes.io/router.priority": "20" } : {}),
+    };
     new k8s.networking.v1.Ingress(
       name,
       {
-        metadata: { ...metadata, ...((args.awaitAddress ?? true) ? {} : { annotations: skipAwait }) },
+        metadata: { ...metadata, ...(Object.keys(annotations).length ? { annotations } : {}) },
         spec: {
           ingressClassName: args.ingressClass ?? "traefik",
           rules: [{ ...(args.host === undefined ? {} : { host: args.host }), http: { paths: [path] } }],

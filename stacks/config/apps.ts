@@ -24,6 +24,9 @@ const ingressHost = z.string().superRefine((text, context) => {
     add("a host name such as app1.com: labels of a-z, 0-9 and '-' with dots between");
 });
 
+/** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
+export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
+
 /** The stack of a cluster. */
 const clusterStack = dnsLabel.refine(
   (stack) => /^(cluster|k3d)(-|$)/.test(stack),

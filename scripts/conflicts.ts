@@ -1,0 +1,49 @@
+import { type Claims, conflictsOf } from "../stacks/config/conflicts.ts";
+import { hostPorts } from "../stacks/k3d-file.ts";
+import { LabError } from "./errors.ts";
+import type { Stacks } from "./lab.ts";
+import { type StateResource, stateOf } from "./pulumi.ts";
+import { environmentOf, knownStacks } from "./recorded.ts";
+
+/**
+ * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.
+ * @throws LabError (exit code 2) that names both, what they both take, and the next step.
+ */
+export async function refuseConflicts(stacks: Stacks): Promise<void> {
+  const wanted = claimsOf(stacks);
+  const named = wanted.map(({ stack }) => stack);
+  const others = (await knownStacks()).filter((stack) => !named.includes(stack));
+  const up = await Promise.all(
+    others.map(async (stack) => recordedClaims(stack, await stateOf(stack).catch(() => []))),
+  );
+  // What is up already is not judged by itself.
+  const conflicts = [
+    ...conflictsOf(wanted),
+    ...up.flatMap((one) => wanted.flatMap((other) => conflictsOf([one, other]))),
+  ];
+  if (conflicts.length) throw new LabError([...new Set(conflicts)].join("\n"), { exitCode: 2 });
+}
+
+/** What the files of a run's stacks say. */
+const claimsOf = ({ machines, k3d, foreign, apps }: Stacks): Claims[] => [
+  ...machines.map(([stack, { provider, network, machines }]) => ({
+    stack,
+    machines,
+    network: provider === "hosts" ? undefined : network,
+  })),
+  ...k3d.map(([stack, file]) => ({
+    stack,
+    k3d: { cluster: file.metadata.name, ports: hostPorts(file) },
+  })),
+  ...[...foreign, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
+];
+
+/** What was recorded of a stack that is up: its machines, and the name of k3d's cluster. */
+export function recordedClaims(stack: string, resources: readonly StateResource[]): Claims {
+  const environments = resources.map(({ inputs }) => environmentOf(inputs));
+  const machines = environments
+    .flatMap(({ LAB_MACHINE }) => (LAB_MACHINE === undefined ? [] : [LAB_MACHINE]))
+    .map((text) => JSON.parse(text) as NonNullable<Claims["machines"]>[number]);
+  const cluster = environments.map(({ K3D_CLUSTER }) => K3D_CLUSTER).find(Boolean);
+  return { stack, machines, ...(cluster === undefined ? {} : { k3d: { cluster, ports: [] } }) };
+}

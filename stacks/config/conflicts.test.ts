@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Claims, conflictsOf } from "./conflicts.ts";
+
+const machine = (name: string, ip: string) => ({ name, ip });
+const cluster = (stack: string, ...machines: ReturnType<typeof machine>[]): Claims => ({
+  stack,
+  network: "192.168.42.0/24",
+  machines,
+});
+const appsOf = (stack: string, host?: string): Claims => ({
+  stack,
+  apps: {
+    cluster: { stack: "cluster" },
+    namespaces: [],
+    ingress: "traefik",
+    apps: [{ name: stack, namespace: "default", replicas: 1, version: "1", ...(host ? { host } : {}) }],
+  },
+});
+
+const table: readonly (readonly [title: string, claims: readonly Claims[], expected: readonly RegExp[]])[] = [
+  [
+    "other machines in one network",
+    [
+      cluster("cluster", machine("a", "192.168.42.110")),
+      cluster("cluster-ha", machine("a", "192.168.42.120")),
+    ],
+    [],
+  ],
+  [
+    "one address",
+    [
+      cluster("cluster", machine("a", "192.168.42.110")),
+      cluster("cluster-ha", machine("b", "192.168.42.110")),
+    ],
+    [/stacks cluster and cluster-ha both take the address 192\.168\.42\.110; expected another/],
+  ],
+  [
+    "names that are put together to one",
+    [
+      cluster("cluster", machine("ha-a", "192.168.42.110")),
+      cluster("cluster-ha", machine("a", "192.168.42.120")),
+    ],
+    [/the name k3s-lab-cluster-ha-a/],
+  ],
+  [
+    "networks that overlap",
+    [cluster("cluster"), { ...cluster("cluster-ha"), network: "192.168.0.0/16" }],
+    [/a part of 192\.168\.42\.0\/24 and 192\.168\.0\.0\/16/],
+  ],
+  [
+    "one host",
+    ["cluster", "cluster-b"].map((stack, index) => ({
+      stack,
+      machines: [{ name: "x", ip: `10.0.0.${index + 5}`, ssh: { user: "pi", address: "pi.lan" } }],
+    })),
+    [/the host at pi\.lan/],
+  ],
+  [
+    "one of k3d's names and ports",
+    ["k3d", "k3d-ha"].map((stack) => ({ stack, k3d: { cluster: "k3d", ports: [6550] } })),
+    [/k3d's name k3d/, /the port 6550/],
+  ],
+  ["apps with hosts of their own", [appsOf("apps", "a.com"), appsOf("apps-b", "b.com")], []],
+  [
+    "apps with one host",
+    [appsOf("apps", "a.com"), appsOf("apps-b", "a.com")],
+    [/the host a\.com on the stack cluster/],
+  ],
+  ["two apps for every other host", [appsOf("apps"), appsOf("apps-b")], [/every host that no app has/]],
+  ["one stack, twice", [appsOf("apps"), appsOf("apps")], []],
+];
+for (const [title, claims, expected] of table)
+  test(`stacks side by side: ${title}`, () => {
+    const found = conflictsOf(claims);
+    assert.equal(found.length, expected.length, found.join("\n"));
+    for (const [index, sentence] of expected.entries()) assert.match(found[index] ?? "", sentence);
+  });
