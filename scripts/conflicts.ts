@@ -2,8 +2,8 @@ import { type Claims, conflictsOf } from "../stacks/config/conflicts.ts";
 import { hostPorts } from "../stacks/k3d-file.ts";
 import { LabError } from "./errors.ts";
 import type { Stacks } from "./lab.ts";
-import { type StateResource, stateOf } from "./pulumi.ts";
 import { environmentOf, knownStacks } from "./recorded.ts";
+import { type StateResource, stateOf } from "./state.ts";
 
 /**
  * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.
@@ -33,7 +33,10 @@ const claimsOf = ({ machines, k3d, foreign, apps }: Stacks): Claims[] => [
   })),
   ...k3d.map(([stack, file]) => ({
     stack,
-    k3d: { cluster: file.metadata.name, ports: hostPorts(file) },
+    k3d: {
+      cluster: file.metadata.name,
+      ports: hostPorts(file).map(({ address, port, protocol }) => `${address}:${port}/${protocol}`),
+    },
   })),
   ...[...foreign, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
 ];

@@ -2,11 +2,11 @@ import { createHash } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { isIP, isIPv4 } from "node:net";
 import { dirname, join, resolve } from "node:path";
-import { parse } from "yaml";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { type FilteredNode, filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
 import { K3sFlags } from "./k3s-flags.ts";
+import { readPlainYaml } from "./plain-yaml.ts";
 import { checked } from "./schema.ts";
 
 const dnsName = z
@@ -300,15 +300,13 @@ export type K3dFile = z.output<typeof schema>;
  * @throws LabError (exit code 2) that names file, key, value and what is accepted.
  */
 export async function readK3dFile(path: string, directory: string): Promise<K3dFile> {
-  let document: unknown;
-  try {
-    document = parse(await readFile(join(directory, path), "utf8"));
-  } catch (cause) {
-    throw new LabError(
-      `${path} cannot be read: ${(cause as Error).message}. Name a k3d config file such as stacks/k3d.yaml in k3s-lab:config.`,
-      { cause, exitCode: 2 },
-    );
-  }
+  // k3d reads YAML as Pulumi does.
+  const document = await readPlainYaml(
+    path,
+    directory,
+    "Name a k3d config file such as stacks/k3d.yaml in k3s-lab:config.",
+    { lines: "several" },
+  );
   refuseAll(path, dollars(document));
   const file = checked(schema, document, path);
   refuseAll(path, [...filterFaults(file), ...twice(file)]);

@@ -34,11 +34,12 @@ const strange =
 const agreed = [
   /^(0|-?[1-9]\d{0,14}|(0|[1-9]\d{0,8})\.\d{1,6})$/,
   /^(true|True|TRUE|false|False|FALSE)$/,
-  /^\d+(\.\d+){2,}[-+\w.]*$/,
+  /^\d+(\.\d+){2,}[-+\w.:/]*$/,
 ];
 /** Other numbers (octal, hexadecimal, to the base of 60), dates, truth values; and text that Go ends early in a flow. */
 const disputed = [
-  /^[-+]?(0[xob])?[-+\d_,.e:]*$/i,
+  /^[-+]?(0[xob])?[-+\d_,.e]*$/i,
+  /^[-+]?\d[\d_,]*(:[0-5]?\d)+(\.[\d_]*)?$/,
   /^[-+]?0x[\da-f_,]*$/i,
   /^[-+]?\.(inf|nan)$/i,
   /^-?\d{4}-\d{1,2}-\d{1,2}[Tt\s]/,

@@ -58,8 +58,8 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
   ],
   [
     "one of k3d's names and ports",
-    ["k3d", "k3d-ha"].map((stack) => ({ stack, k3d: { cluster: "k3d", ports: [6550] } })),
-    [/k3d's name k3d/, /the port 6550/],
+    ["k3d", "k3d-ha"].map((stack) => ({ stack, k3d: { cluster: "k3d", ports: ["127.0.0.1:6550/tcp"] } })),
+    [/k3d's name k3d/, /the port 127\.0\.0\.1:6550\/tcp/],
   ],
   ["apps with hosts of their own", [appsOf("apps", "a.com"), appsOf("apps-b", "b.com")], []],
   [

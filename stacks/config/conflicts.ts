@@ -9,7 +9,7 @@ export interface Claims {
   readonly network?: string | undefined;
   readonly machines?: readonly Pick<Machine, "name" | "ip" | "ssh">[] | undefined;
   /** k3d's name of the cluster, and the ports of this computer that lead to it. */
-  readonly k3d?: { readonly cluster: string; readonly ports: readonly number[] } | undefined;
+  readonly k3d?: { readonly cluster: string; readonly ports: readonly string[] } | undefined;
   readonly apps?: Pick<AppsConfig, "cluster" | "namespaces" | "ingress" | "apps"> | undefined;
 }
 
