@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -523,8 +523,9 @@ describe("lab up refuses a bad file before anything is made", () => {
   let checkout: Checkout;
   before(async () => {
     checkout = await copyCheckout();
-    // A file in the place of the lab's folder: were the stack accepted, the run would end here, and not make a lab.
-    await writeFile(join(checkout.directory, ".lab"), "");
+    // A file in the place of the tools' folder: were the stack accepted, the run would end there, and not make a lab.
+    await mkdir(join(checkout.directory, ".lab"));
+    await writeFile(join(checkout.directory, ".lab", "bin"), "");
   });
   after(() => checkout.remove());
   const bad = [flags[0], networks[0], appFaults[0], keys[0], yaml[0]].filter((one) => one !== undefined);
@@ -535,5 +536,6 @@ describe("lab up refuses a bad file before anything is made", () => {
       assert.equal(exitCode, 2, all);
       assert.match(all, sentence);
       assert.doesNotMatch(all, / {4}at /);
+      assert.deepEqual(await readdir(join(checkout.directory, ".lab")), ["bin"]);
     });
 });
