@@ -47,9 +47,29 @@ if (Object.hasOwn(verbs, verb)) {
   for (const [name, description] of Object.entries(verbs)) program.command(name).description(description);
 }
 
+/** Commands that start programs, beside `up` and `down`, and whether they have no answer of their own to an interrupt. */
+const starting: Record<string, boolean> = {
+  box: true,
+  bundle: true,
+  image: true,
+  test: true,
+  tools: false,
+  bench: false,
+  compare: false,
+};
+let finish: ((well: boolean) => Promise<void>) | undefined;
+program.hook("preAction", async () => {
+  const interrupts = starting[verb];
+  if (interrupts === undefined) return;
+  const { tiePrograms } = await import("./run.ts");
+  finish = tiePrograms({ interrupts });
+});
+
 try {
   await program.parseAsync();
+  await finish?.(true);
 } catch (error) {
+  await finish?.(false);
   // Commander has said what is wrong with the command line, or has shown the help that was asked for.
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   end(error);

@@ -61,7 +61,8 @@ export async function runSteps(
           if (result) task.title = `${title}: ${result}`;
         } catch (error) {
           if (signal.aborted) {
-            if (error instanceof LabError && error.exitCode === 130) interrupted ??= error;
+            if (error instanceof LabError && error.exitCode === 130 && error !== outer.reason)
+              interrupted ??= error;
             throw new Error("stopped", { cause: error });
           }
           failed.abort(error);

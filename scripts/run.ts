@@ -86,6 +86,32 @@ export async function asRun<T>(
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
+/**
+ * Ties the programs of a command that changes no lab to it: they end with it, when it fails, is interrupted or killed.
+ *
+ * @param options.interrupts whether an interrupt ends the command. Default: true; false for one that has its own answer.
+ * @returns what is to be called in the end, with whether it went well.
+ */
+export function tiePrograms({
+  interrupts = true,
+}: {
+  readonly interrupts?: boolean;
+} = {}): (well: boolean) => Promise<void> {
+  const id = randomUUID();
+  process.env[mark] = id;
+  const guard = startGuard(id);
+  if (interrupts)
+    for (const name of signals)
+      process.once(name, () => {
+        process.stderr.write(`\nlab: ended by ${name}\n`);
+        void endRun(id).finally(() => process.exit(130));
+      });
+  return async (well) => {
+    if (!well) await endRun(id);
+    guard.stdin?.end("done\n");
+  };
+}
+
 /** The id of a run that did not come to its end. */
 async function readRecord(file: string): Promise<string | undefined> {
   const text = await readFile(file, "utf8").catch(() => "");

@@ -12,10 +12,12 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { promisify } from "node:util";
+import pWaitFor from "p-wait-for";
+import { isAlive } from "../host/processes.ts";
 import { root } from "../paths.ts";
 
 const run = promisify(execFile);
@@ -175,11 +177,50 @@ test("first runs at once install once", async () => {
   assert.equal((await calls()).length, 2);
 });
 
-test("the lock of a run that was killed does not hold up the next", async () => {
+test("the lock of a run that was killed, or whose id another has now, does not hold up the next", async () => {
   await mkdir(join(checkout, ".lab"));
-  await symlink("4194305", join(checkout, ".lab/npm.lock"));
-  await door();
+  for (const holder of ["4194305", `${hostname()}/4194305/1`, `${hostname()}/${process.pid}/1`, "not ours"]) {
+    await rm(join(checkout, "node_modules"), { recursive: true, force: true });
+    await symlink(holder, join(checkout, ".lab/npm.lock"));
+    await door();
+    assert.deepEqual(await readdir(join(checkout, ".lab")), [], holder);
+  }
+});
+
+test("what is no lock and stands in its place is named, not written into", async () => {
+  await mkdir(join(checkout, ".lab/npm.lock"), { recursive: true });
+  await assert.rejects(door(), { code: 1, stderr: /npm\.lock is not a lock of the lab's.*Remove it/ });
+  assert.deepEqual(await readdir(join(checkout, ".lab/npm.lock")), []);
+});
+
+test("npm says that the disk is full: exit code 4", async () => {
+  await assert.rejects(door([], { FAKE_FAILS: "ENOSPC: no space left on device, write" }), {
+    code: 4,
+    stderr: /no space is left on the disk/,
+  });
   assert.deepEqual(await readdir(join(checkout, ".lab")), []);
+});
+
+test("npm ends with the script, by SIGTERM and by SIGKILL", {
+  skip: process.platform !== "linux",
+}, async () => {
+  await program("npm", '#!/bin/sh\necho $$ >"$FAKE_LOG.pid"\nexec sleep 3000\n');
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const log = join(folder, "npm.calls");
+    const pidFile = `${log}.pid`;
+    await rm(pidFile, { force: true });
+    const child = execFile(
+      lab,
+      [],
+      { env: { PATH: `${bin}:/usr/bin:/bin`, HOME: folder, FAKE_LOG: log } },
+      () => {},
+    );
+    const pid = async () => Number(await readFile(pidFile, "utf8").catch(() => ""));
+    await pWaitFor(async () => (await pid()) > 0, { interval: 20, timeout: 10_000 });
+    const npm = await pid();
+    child.kill(signal);
+    await pWaitFor(async () => !(await isAlive(npm)), { interval: 20, timeout: 10_000 });
+  }
 });
 
 test("a cache that cannot be written is named", async () => {

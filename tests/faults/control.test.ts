@@ -548,6 +548,65 @@ fault("A full disk: `lab env` where nothing can be written", async () => {
   return { happened: "exit 4; with room again it goes on", lost: "nothing" };
 });
 
+fault("H26: a step fails while its neighbour waits for a slow program", async () => {
+  number += 1;
+  const program = `import { runSteps } from ${JSON.stringify(join(root, "scripts/report.ts"))};
+    import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
+    import { execa } from ${JSON.stringify(import.meta.resolve("execa"))};
+    const slow = { title: "slow", run: () => execa("sleep", ["3000.${number}"]) };
+    const fails = { title: "fails", run: async () => { await new Promise((go) => setTimeout(go, 300)); throw new Error("the reason"); } };
+    const after = { title: "after", run: async () => { console.log("AFTER"); } };
+    await asRun("up", (signal, endChildren) => runSteps([[slow, fails], [after]], { signal, endChildren }), ${JSON.stringify(join(folder, "neighbours"))})
+      .catch(({ message }) => { console.log("SAID " + message); process.exit(1); });`;
+  const began = performance.now();
+  const { exitCode, all } = await execa(node[0], [node[1], "--input-type=module", "--eval", program], {
+    reject: false,
+    all: true,
+  });
+  assert.equal(exitCode, 1, all);
+  assert.match(all, /SAID the reason/);
+  assert.doesNotMatch(all, /AFTER/);
+  assert.ok(performance.now() - began < 20_000);
+  assert.equal(await running(`sleep 3000.${number}`), "");
+  return { happened: "said at once; the neighbour's program is ended, nothing more begins", lost: "nothing" };
+});
+
+refused(
+  "C11: `npm test` while a lab is up in this checkout",
+  async () => {
+    const directory = await checkout("test-while-up");
+    const note = join(directory, ".lab/cluster/vagrant/machines/server/docker");
+    await mkdir(note, { recursive: true });
+    await writeFile(join(note, "id"), "0123456789ab");
+    const { exitCode, all } = await lab(directory, ["test"]);
+    return new LabError(all, { exitCode: exitCode ?? -1 });
+  },
+  /A lab is up \(there is a machine server\), and `lab test` does not go on beside it.*scripts\/lab down/,
+);
+
+fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKILL", async () => {
+  for (const [signal, exit] of [
+    ["SIGTERM", 130],
+    ["SIGKILL", null],
+  ] as const) {
+    number += 1;
+    const program = `import { tiePrograms } from ${JSON.stringify(join(root, "scripts/run.ts"))};
+      import { spawn } from "node:child_process";
+      tiePrograms();
+      spawn("sleep", ["4000.${number}"], { stdio: "ignore" });
+      console.log("begun");`;
+    const child = spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    await once(child.stdout, "data");
+    child.kill(signal);
+    await ended(child);
+    await pWaitFor(async () => (await running(`sleep 4000.${number}`)) === "", { timeout: 20_000 });
+    assert.equal(child.exitCode, exit);
+  }
+  return { happened: "no program goes on", lost: "nothing" };
+});
+
 fault(
   "H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: the entry script and the program agree",
   async () => {
