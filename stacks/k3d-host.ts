@@ -4,7 +4,7 @@ import { access } from "node:fs/promises";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
 import { isPortTaken } from "../scripts/host/ports.ts";
-import { refuseStrangers, refuseWithoutQuorum } from "./k3d/actions.ts";
+import { knownNodes, refuseStrangers, refuseWithoutQuorum } from "./k3d/actions.ts";
 import {
   type Container,
   containersOf,
@@ -85,7 +85,10 @@ export async function observeK3d(
   const runs = (name: string) => containers.find((one) => nameOf(one) === name)?.State.Status === "running";
   const boots = new Set(names.map((name) => marks.get(name)?.boot));
   const [boot] = boots;
-  const isAsLeft = made.length === names.length && boots.size === 1 && (!balancer || runs(balancer));
+  const known = await knownNodes(made.find(({ one }) => one.State.Status === "running")?.one);
+  const isKnown = (name: string) => known?.has(name) ?? true;
+  const isAsLeft =
+    names.every(isKnown) && made.length === names.length && boots.size === 1 && (!balancer || runs(balancer));
   // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
   if (made[0] && labelOf(made[0].one, "k3s-lab.servers") === String(file.servers))
     refuseWithoutQuorum(
@@ -96,12 +99,14 @@ export async function observeK3d(
   const server = (name: string): NodeObservation => {
     const found = made.find(({ one }) => nameOf(one) === name);
     const own = found && (labelOf(found.one, "k3s-lab.made") ?? generation);
-    return { generation: own ?? now, boot: found?.boot ?? now };
+    // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
+    const stays = own !== undefined && (isKnown(name) || names.length === 1);
+    return { generation: stays ? own : now, boot: found?.boot ?? now };
   };
   const agent = (name: string): NodeObservation => {
     const found = marks.get(name);
     if (!found || !isThere(found.one)) return { generation: now, boot: now };
-    return { generation: generationOf(found.one), boot: found.boot ?? now };
+    return { generation: generationOf(found.one), boot: (isKnown(name) && found.boot) || now };
   };
   const registry = containers.find((one) => roleOf(one) === "registry");
   const ofRegistry = (registry?.State.Status === "running" && labelOf(registry, "k3s-lab.boot")) || now;

@@ -62,7 +62,10 @@ export async function pullK3dImages(
   await Promise.all([...images, helper("tools")].map((image) => pull(image, progress)));
   const k3dLoadBalancer = await pull(helper("proxy"), progress).then(
     () => true,
-    () => false,
+    (error: Error) => {
+      progress(`without k3d's load balancer, the first server answers in its place: ${error.message}`);
+      return false;
+    },
   );
   return { k3dImage: undefined, k3dToolsImage: undefined, k3dRegistryImage: undefined, k3dLoadBalancer };
 }

@@ -99,13 +99,14 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
       withLabels(config, { ...labelsOf(cluster), ...input.labels, "k3s-lab.generation": generation }),
     );
   } catch (error) {
-    // Nothing of it has served anybody.
-    await removeCluster(cluster.owner);
+    // Nothing of it has served anybody. Where Docker fails at that too, the next run removes it.
+    await removeCluster(cluster.owner).catch((cause: Error) => console.log(cause.message));
     throw error;
   }
   await pinAll(cluster, network);
   const servers = (await containersOf(cluster.owner)).filter(isServer);
   await Promise.all(servers.map(untilReady));
+  for (const server of servers) await untilKnown(server, nameOf(server));
   for (const server of servers) await markMade(nameOf(server));
   await finishStart(cluster, input, boot);
 }
@@ -126,8 +127,19 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   );
   const running = containers.filter((one) => !isLost(nameOf(one)) && roleOf(one) !== "agent");
   await Promise.all(running.map(wake));
-  const servers = running.filter(isServer);
-  await Promise.all(servers.map(untilReady));
+  const all = running.filter(isServer);
+  await Promise.all(all.map(untilReady));
+  // A server whose node was deleted is no member of etcd any more, and would begin a cluster of its own: it is lost too.
+  const unknown = await unknownNodes(all[0], all.map(nameOf));
+  if (input.servers.length === 1)
+    await Promise.all(all.filter((one) => unknown.includes(nameOf(one))).map(restart));
+  else lost.push(...input.servers.filter(({ name }) => unknown.includes(name)));
+  refuseWithoutQuorum(
+    cluster,
+    lost.map(({ name }) => name),
+    input.servers.length,
+  );
+  const servers = all.filter((one) => !lost.some(({ name }) => name === nameOf(one)));
   for (const server of lost) await repairServer(cluster, server, servers, input);
   const { balancer } = input;
   if (balancer && servers[0] && isLost(balancer.name)) await makeBalancer(cluster, balancer, servers[0]);
@@ -182,6 +194,7 @@ export async function addAgent(cluster: Cluster, input: AgentInput): Promise<voi
   await makeNode({ name, role: "agent", address, config, ports: [], server, labels });
   try {
     await untilContainerd(name);
+    await untilKnown(server, name);
   } catch (error) {
     await removeContainer(name);
     throw error;
@@ -199,6 +212,13 @@ export async function startAgent(cluster: Cluster, { name, hosts, boot }: AgentI
     );
   await wake(found);
   await untilContainerd(name);
+  // K3s makes its node at its start, and not again.
+  const server = await servingServer(cluster);
+  if ((await unknownNodes(server, [name])).length) {
+    await restart(found);
+    await untilContainerd(name);
+    await untilKnown(server, name);
+  }
   await addHosts(name, [await ownHost(cluster), ...hosts]);
   await markBoot(name, boot);
 }
@@ -544,6 +564,44 @@ async function servingServer(cluster: Cluster): Promise<Container> {
   return found;
 }
 
+/** The nodes that a cluster knows; undefined where it does not answer. @param server one that runs. Default: nobody is asked. */
+export async function knownNodes(server: Container | undefined): Promise<ReadonlySet<string> | undefined> {
+  if (server === undefined) return undefined;
+  const { failed, stdout } = await kubectl(server, ["get", "nodes", "--output=name"]);
+  return failed ? undefined : new Set(stdout.split("\n").map((line) => line.trim().replace(/^node\//, "")));
+}
+
+/** Seconds in which a node that has just started makes itself known. */
+const knownWithin = 30;
+
+/** Those of the nodes that the cluster does not know, though they have had the time to make themselves known. */
+async function unknownNodes(server: Container | undefined, names: readonly string[]): Promise<string[]> {
+  let unknown: string[] = [];
+  const look = async () => {
+    const known = await knownNodes(server);
+    unknown = known ? names.filter((name) => !known.has(name)) : [];
+    return known !== undefined && unknown.length === 0;
+  };
+  await pWaitFor(look, { interval: 300, timeout: knownWithin * 1000 }).catch((error: unknown) => {
+    if (!(error instanceof TimeoutError)) throw error;
+  });
+  return unknown;
+}
+
+const untilKnown = (server: Container, name: string): Promise<void> =>
+  withWords(
+    name,
+    until(readyWithin, `The cluster does not know the node ${name}`, async () =>
+      Boolean((await knownNodes(server))?.has(name)),
+    ),
+  );
+
+/** Starts K3s in a container anew. */
+async function restart(container: Container): Promise<void> {
+  await docker(["restart", "--time", "10", container.Id]);
+  if (isServer(container)) await untilReady(container);
+}
+
 /** Has the cluster forget a node, its password, without which none of that name could join, and its pods. */
 async function forget(server: Container, name: string): Promise<void> {
   const told = [
@@ -589,6 +647,7 @@ async function repairServer(
   };
   const made = await makeNode({ name, role: "server", address, config, ports, server, labels });
   await untilReady(made);
+  await untilKnown(server, name);
   await markMade(name);
   await reloadLoadBalancer(cluster);
 }

@@ -89,7 +89,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     const { exitCode, all } = await checkout.lab("up", "k3d");
     other.close();
     assert.equal(exitCode, 2, all);
-    assert.match(all, /port 8444 of this computer: another program listens there/);
+    assert.match(all, /port 8444 of 127\.0\.0\.1 \(ports\[1\]\.port\): another program listens there/);
   });
 
   test("`lab up k3d apps-k3d`: one server, six apps in two namespaces, verified", async () => {
@@ -99,6 +99,14 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.doesNotMatch(stdout, /"ok": ?false/);
     assert.match(stdout, /"apps-k3d\/isolation\/dev\/staging"/);
     assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-server-0"]);
+  });
+
+  test("everything in Docker says whose it is", async () => {
+    const id = (await readFile(join(checkout.directory, ".lab/id"), "utf8")).trim();
+    const filter = ["--filter", `label=k3s-lab.id=${id}`, "--filter", "label=k3s-lab.stack=k3d"];
+    assert.match(await docker("ps", "--format", "{{.Names}}", ...filter), /^k3d-k3d-server-0$/m);
+    assert.equal(await docker("network", "ls", "--format", "{{.Name}}", ...filter), "k3d-k3d");
+    assert.equal(await docker("volume", "ls", "--format", "{{.Name}}", ...filter), "k3d-k3d-images");
   });
 
   test("every port is one of loopback", async () => {
@@ -135,7 +143,10 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
     assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-agent-1-0", "k3d-k3d-server-0"]);
     await checkout.edit("stacks/k3d.yaml", "agents: 2", "agents: 1");
-    await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
+    const asked = await checkout.lab("up", "k3d", "apps-k3d");
+    assert.equal(asked.exitCode, 3, asked.all);
+    assert.match(asked.all, /removed \(stack k3d\): the container k3d-k3d-agent-1-0/);
+    await succeeded(await checkout.lab("up", "k3d", "apps-k3d", "--replace"));
     assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-server-0"]);
     assert.equal(await id(), serverBefore, "the server was rebuilt");
   });
@@ -265,7 +276,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     );
     const { exitCode, all } = await checkout.lab("up", "k3d-ha");
     assert.notEqual(exitCode, 0);
-    assert.match(all, /a cluster k3d-ha is there already, made by somebody else/);
+    assert.match(all, /A cluster k3d-ha is there already, made by somebody else/);
     await succeeded(await checkout.lab("down", "k3d-ha"));
     assert.ok((await inDocker()).includes("container k3d-k3d-ha-server-0"));
     await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d-ha"));

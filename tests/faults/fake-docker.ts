@@ -15,6 +15,8 @@ export interface FakeContainer {
   readonly made?: boolean;
   /** What the start was called that it still runs from. Default: none. */
   readonly boot?: string;
+  /** Whether the cluster knows its node. Default: true. */
+  readonly known?: boolean;
   /** Default: none. */
   readonly ports?: Readonly<
     Record<string, readonly { readonly HostIp: string; readonly HostPort: string }[]>
@@ -99,6 +101,7 @@ else if (verb === "inspect") {
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");
+  else if (asked.includes("get nodes")) for (const { name } of world.containers.filter(({ known, labels }) => known !== false && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
   else if (asked.includes("get node")) console.log("node/" + args.at(-1));
   else if (asked.includes("get namespace kube-system")) console.log("uid-1");
   if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
@@ -123,6 +126,7 @@ else if (verb === "network" && sub === "inspect") {
   else if (verb === "rm") { need(name); world.containers = world.containers.filter((one) => one !== find(name)); }
   else if (verb === "unpause") { const one = need(name); if (one.status !== "paused") die("Error response from daemon: Container " + name + " is not paused"); one.status = "running"; }
   else if (verb === "start") { const one = need(name); if (one.status === "paused") die("Error response from daemon: cannot start a paused container, try unpause instead"); one.status = "running"; delete one.boot; }
+  else if (verb === "restart") { const one = need(name); one.status = "running"; delete one.known; delete one.boot; }
   else if (verb === "create") {
     const text = args.includes("--label-file") ? readFileSync(args[args.indexOf("--label-file") + 1], "utf8") : "";
     const own = Object.fromEntries(text.split("\\n").filter(Boolean).map((line) => line.split(/=(.*)/s).slice(0, 2)));

@@ -212,6 +212,36 @@ fault("C3: after a restart of Docker the same containers run again: an update, n
   return { happened: "update in place", lost: "nothing" };
 });
 
+fault(
+  "H6: the node of an agent was deleted: K3s in it starts anew, and the node is there again",
+  async () => {
+    const before = whole({ "k3d-k3d-agent-0-0": { known: false } });
+    await fake.set(before);
+    const seen = await observe();
+    assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "now" });
+    assert.equal(seen.cluster.boot, "b1");
+    await fake.within(() => actions.startAgent(cluster, agentInput()));
+    assert.match((await fake.changes()).join("\n"), /^restart .*k3d-k3d-agent-0-0$/m);
+    assert.equal((await observe()).agents.get("k3d-k3d-agent-0-0")?.boot, "b2");
+    return { happened: "update in place", lost: await lost(before) };
+  },
+);
+
+fault(
+  "H6: the node of one of three servers was deleted, and so its place in etcd: it joins again",
+  async () => {
+    const before = whole({ "k3d-k3d-server-0": { known: false } });
+    await fake.set(before);
+    const seen = await observe();
+    assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+    await fake.within(() => actions.start(cluster, input(three)));
+    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+    assert.match(created.join("\n"), /^create --name k3d-k3d-server-0 /);
+    assert.equal((await observe()).cluster.boot, "b2");
+    return { happened: "made again alone, joined the others", lost: await lost(before) };
+  },
+);
+
 fault("a lost agent is made again alone", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
