@@ -1,0 +1,132 @@
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { fault } from "../table.ts";
+
+// A lab whose machines are stopped, paused, cut off, deleted and renamed by hand, and whose Docker hangs. After each fault
+// the preview tells what is so, `lab up` puts it right, and the cluster is the one that it was.
+
+/** Not the network of a lab that may be up beside this one. */
+const subnet = "192.168.57";
+const stack = "cluster-faults";
+const server = "k3s-lab-cluster-faults-server";
+const agent = "k3s-lab-cluster-faults-agent";
+let checkout: Checkout;
+let cluster: string;
+
+const preview = (...options: string[]): Promise<Outcome> =>
+  checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
+const docker = async (...args: string[]): Promise<string> =>
+  (await checkout.succeeded(await checkout.run("docker", ...args))).stdout.trim();
+const idOf = (name: string): Promise<string> => docker("inspect", "--format", "{{.Id}}", name);
+const uid = async (): Promise<string> =>
+  (
+    await checkout.succeeded(
+      await checkout.run("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"),
+    )
+  ).stdout;
+
+/** `lab up` puts things right without a question, and a preview shows no change afterwards. */
+async function putRight(): Promise<void> {
+  await checkout.succeeded(await checkout.lab("up", stack));
+  await checkout.succeeded(await preview("--expect-no-changes"));
+}
+
+/** What is not as it was: the cluster, machines that are others. */
+async function lost(machines: Readonly<Record<string, string>>): Promise<string> {
+  const gone: string[] = [];
+  if ((await uid()) !== cluster) gone.push("the cluster");
+  for (const [name, id] of Object.entries(machines)) if ((await idOf(name)) !== id) gone.push(name);
+  return gone.join(", ") || "nothing";
+}
+const machines = async (): Promise<Record<string, string>> => ({
+  [server]: await idOf(server),
+  [agent]: await idOf(agent),
+});
+
+describe("machines that were changed by hand", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    await writeFile(
+      join(checkout.directory, `Pulumi.${stack}.yaml`),
+      [
+        "config:",
+        `  k3s-lab:network: ${subnet}.0/24`,
+        "  k3s-lab:provider: docker",
+        "  k3s-lab:machines:",
+        `    - {name: server, role: server, ip: ${subnet}.110, cpus: 2, memory: 2048}`,
+        `    - {name: agent, role: agent, ip: ${subnet}.111, cpus: 2, memory: 1024}`,
+        "",
+      ].join("\n"),
+    );
+    await checkout.succeeded(await checkout.lab("up", stack));
+    cluster = await uid();
+  });
+  after(async () => {
+    await checkout.lab("down", stack);
+    await checkout.remove();
+  });
+
+  for (const [title, name, ...command] of [
+    ["stopped", agent, "stop", agent],
+    ["stopped", server, "stop", server],
+    ["paused", agent, "pause", agent],
+    ["cut off", agent, "network", "disconnect", `vagrant_network_${subnet}.0/24`, agent],
+  ] as const)
+    fault(`C3: ${name} was ${title} by hand`, async () => {
+      const before = await machines();
+      await docker(...command);
+      const { all } = await checkout.succeeded(await preview());
+      assert.match(all, /command:local:Command (agent|server) update/);
+      assert.doesNotMatch(all, /to replace|to delete/);
+      await putRight();
+      return { happened: "preview: an update; lab up put it right", lost: await lost(before) };
+    });
+
+  fault("C3: the agent's machine was deleted by hand", async () => {
+    const { [server]: id = "" } = await machines();
+    await docker("rm", "--force", "--volumes", agent);
+    const { all } = await checkout.succeeded(await preview());
+    assert.match(all, /command:local:Command agent replace/);
+    assert.doesNotMatch(all, /command:local:Command server/);
+    await putRight();
+    return { happened: "that machine alone was made again, unasked", lost: await lost({ [server]: id }) };
+  });
+
+  fault("C3: Docker hangs while it is asked", async () => {
+    const before = await machines();
+    const record = JSON.parse(await readFile("/run/k3s-lab/docker.json", "utf8")) as {
+      daemon: { pid: number };
+    };
+    process.kill(record.daemon.pid, "SIGSTOP");
+    const { exitCode, all } = await preview().finally(() => process.kill(record.daemon.pid, "SIGCONT"));
+    assert.notEqual(exitCode, 0);
+    assert.match(all, /Docker cannot be asked .*no answer within 20 s.*nothing is touched/);
+    assert.doesNotMatch(all, /to replace/);
+    await checkout.succeeded(await preview("--expect-no-changes"));
+    return { happened: "the preview fails and says why", lost: await lost(before) };
+  });
+
+  fault("C4: the agent is called something else and keeps its address", async () => {
+    const before = await machines();
+    await checkout.edit(`Pulumi.${stack}.yaml`, "name: agent, role", "name: worker, role");
+    const { exitCode, all } = await checkout.lab("up", stack);
+    assert.notEqual(exitCode, 0, all);
+    assert.match(all, /worker is to have the address 192\.168\.57\.111, which the machine agent/);
+    await checkout.edit(`Pulumi.${stack}.yaml`, "name: worker, role", "name: agent, role");
+    await checkout.succeeded(await preview("--expect-no-changes"));
+    return { happened: `exit ${exitCode}, refused in a sentence`, lost: await lost(before) };
+  });
+
+  fault("H1: `lab down` with a stack file that is no YAML", async () => {
+    await checkout.edit(`Pulumi.${stack}.yaml`, "config:", "config: [");
+    const { exitCode, all } = await checkout.lab("down", stack);
+    assert.equal(exitCode, 0, all);
+    const left = await checkout.run("docker", "ps", "--all", "--quiet", "--filter", `name=${agent}`);
+    assert.equal(left.stdout, "", "a machine is left");
+    await checkout.edit(`Pulumi.${stack}.yaml`, "config: [", "config:");
+    return { happened: "down goes by what was recorded", lost: "nothing" };
+  });
+});
