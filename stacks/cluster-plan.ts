@@ -11,6 +11,13 @@ export interface PlannedNode {
   readonly machine?: Machine;
 }
 
+/** Where this computer reaches what a machine serves. */
+export const servedAt = ({ ip, publicAddress }: Machine): string => publicAddress ?? ip;
+
+/** K3s's flags that put the servers' public addresses into the API server's certificate, on every server the same. */
+export const publicNames = (servers: readonly Machine[]): string[] =>
+  [...new Set(servers.flatMap(({ publicAddress = [] }) => publicAddress))].map((name) => `--tls-san=${name}`);
+
 /** What the file of a stack says of the cluster that it makes, whichever program makes it. */
 export interface ClusterPlan {
   readonly nodes: readonly PlannedNode[];
@@ -38,7 +45,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       version: k3sVersion(config),
       serverArgs: k3s.serverArgs,
       ...(provider === "hosts" ? {} : { network }),
-      ingress: machines.map(({ ip }) => ip),
+      ingress: machines.map(servedAt),
     };
   }
   if (program === "k3d") {

@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { publicNames, servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
 import { K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
@@ -34,15 +35,20 @@ export default async function cluster(): Promise<ClusterOutputs> {
     .map(({ observed }) => observed.generation)
     .sort();
 
+  const serverArgs = [...k3s.serverArgs, ...publicNames(servers)];
+
   // Nodes are installed side by side, agents wait for a server: together they are Ready sooner than one after the other.
   // But only when every machine is there: a fault of the last one is known before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
   const nodes = made.map(({ machine, resource: { generation }, options }) => {
     const common = { machine, generation, token, version, servers, together };
-    const own = isServer(machine) ? { args: k3s.serverArgs } : { args: k3s.agentArgs, cluster: oldest };
+    const own = isServer(machine) ? { args: serverArgs } : { args: k3s.agentArgs, cluster: oldest };
     return new K3sNode(machine.name, { ...common, ...own }, options);
   });
-  const [apiServer, ...otherServers] = servers.map(({ ip }) => `https://${ip}:6443`) as [string, ...string[]];
+  const [apiServer, ...otherServers] = servers.map((server) => `https://${servedAt(server)}:6443`) as [
+    string,
+    ...string[],
+  ];
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
     servers: [apiServer, ...otherServers],
     command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
@@ -53,7 +59,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
   return {
     kubeconfig,
     apiServer,
-    ingress: { addresses: machines.map(({ ip }) => ip), http: 80, https: 443 },
+    ingress: { addresses: machines.map(servedAt), http: 80, https: 443 },
     nodes: pulumi.all(nodes.map(({ details }) => details)),
   };
 }

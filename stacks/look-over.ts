@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
-import { exists } from "../scripts/files.ts";
 import { labDir, root } from "../scripts/paths.ts";
 import type { Machine } from "./config.ts";
 import type { MachineObservation } from "./observe.ts";
+import { recordedGenerations } from "./own-state.ts";
 import { knownHost, sshAlias, sshConfig } from "./ssh-config.ts";
 
 type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
@@ -35,17 +35,18 @@ export async function lookOverHosts(
     hosts.map(async (host) => ({
       host,
       answer: await ask(stack, host, await lookOver(stack, host)),
-      isKnown: await exists(join(labDir, "ssh", sshAlias(stack, host.name), "config")),
     })),
   );
+  const recorded = await recordedGenerations(stack);
   const faults: string[] = [];
   const seen = new Map<string, MachineObservation>();
   const byId = new Map<string, string>();
-  for (const { host, answer, isKnown } of answers) {
+  for (const { host, answer } of answers) {
     const { name } = host;
     if ("fault" in answer) {
-      if (!answer.unreachable || !isKnown) faults.push(`the host ${name} ${answer.fault}`);
-      else seen.set(name, { state: "unreachable", generation: "", reason: answer.fault });
+      const generation = recorded.get(name);
+      if (!answer.unreachable || generation === undefined) faults.push(`the host ${name} ${answer.fault}`);
+      else seen.set(name, { state: "unreachable", generation, reason: answer.fault });
       continue;
     }
     const { machineId, node } = answer;

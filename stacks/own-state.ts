@@ -83,6 +83,30 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
   };
 }
 
+/**
+ * What names the making of each machine that this stack has made, by the machine's name.
+ * @throws LabError when the state is there and cannot be read.
+ */
+export async function recordedGenerations(
+  stack: string,
+  file: string = stateFile(stack),
+): Promise<ReadonlyMap<string, string>> {
+  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "ENOENT") return undefined;
+    throw unreadable(file, cause);
+  });
+  const resources = text === undefined ? [] : parseState(text, file);
+  const environments = resources.map(({ urn, inputs }) => ({
+    name: nameOf(urn),
+    environment: z.record(z.string(), z.string()).safeParse(inputs?.environment).data,
+  }));
+  return new Map(
+    environments.flatMap(({ name, environment: { LAB_MACHINE, LAB_GENERATION } = {} }) =>
+      LAB_MACHINE && LAB_GENERATION ? [[name, LAB_GENERATION] as const] : [],
+    ),
+  );
+}
+
 const nameOf = (urn: string): string => urn.split("::").at(-1) ?? urn;
 
 function parseState(text: string, file: string): readonly z.output<typeof resourceSchema>[] {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fakeRun } from "./fake-run.ts";
-import { hiddenFolder, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
+import { hiddenFolder, inTheWay, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
 
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
 
@@ -53,4 +53,31 @@ test("a folder that keeps QEMU from the box's kernel is found", async () => {
   await chmod(join(folder, "home"), 0o700);
   assert.equal(await hiddenFolder(kernel), join(folder, "home"));
   await rm(folder, { recursive: true });
+});
+
+test("C3: a list of machines that fails is not an empty one: networks and pool stay", async () => {
+  const { run, commands } = fakeRun(
+    [/ uri$/, {}],
+    [/ list --all --name$/, { exitCode: 1, stderr: "error: Disconnected from qemu:///system\n" }],
+  );
+  await assert.rejects(
+    stopLibvirt(() => {}, run),
+    /cannot be asked for its machines: error: Disconnected .* stay/,
+  );
+  assert.deepEqual(
+    commands.filter((line) => /destroy|delete/.test(line)),
+    [],
+  );
+});
+
+test("a route that libvirt takes for somebody's use of the network is named, with what to do", async () => {
+  const routes = [
+    { type: "blackhole", dst: "192.168.42.0/24", metric: 7 },
+    { dst: "10.0.0.0/8", dev: "eth0" },
+  ];
+  const { run } = fakeRun([/^ip -json -4 route show table all$/, { stdout: JSON.stringify(routes) }]);
+  assert.equal(
+    await inTheWay("192.168.42.0/24", run),
+    '\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you can do without it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nElse give the machines another network by k3s-lab:network.',
+  );
 });

@@ -8,13 +8,14 @@ import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { type Box, boxFolder } from "./box.ts";
+import { overlap } from "./cidr.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
 import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 import { isRunning, type ProcessId } from "./processes.ts";
-import { withoutBlackholeRoute } from "./routes.ts";
+import { routesHere, withoutBlackholeRoute } from "./routes.ts";
 
 const runDir = "/run/k3s-lab";
 const stateFile = join(runDir, "libvirt.json");
@@ -67,7 +68,8 @@ export async function ensureLibvirt(
     );
   progress("making libvirt's networks");
   const make = async () => {
-    for (const [name, xml] of networks(wish)) await ensureNetwork(name, xml, run);
+    for (const [name, xml] of networks(wish))
+      await ensureNetwork(name, xml, name === labNetwork ? wish.network : managementNetwork.network, run);
   };
   if (!(await isNetwork(labNetwork, run)) || !(await isNetwork(managementNetwork.name, run)))
     await withoutBlackholeRoute(wish.network, make, { run });
@@ -104,7 +106,11 @@ export async function stopLibvirt(progress: Progress, run: Run = runHere): Promi
 
 /** The domains that the lab made, of whichever checkout. */
 async function domains(run: Run): Promise<string[]> {
-  const { stdout } = await virsh(run, "list", "--all", "--name");
+  const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
+  if (exitCode !== 0)
+    throw new LabError(
+      `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run \`scripts/lab down\` again.`,
+    );
   return stdout.split("\n").filter((name) => name.startsWith("k3s-lab-"));
 }
 
@@ -154,7 +160,7 @@ const dotted = (address: number): string =>
   [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
 
 /** Makes a network that is not there; it lasts until it is destroyed, and is written down nowhere. */
-async function ensureNetwork(name: string, xml: string, run: Run): Promise<void> {
+async function ensureNetwork(name: string, xml: string, network: string, run: Run): Promise<void> {
   if (await isNetwork(name, run)) return;
   // virsh reads files only: it opens its input anew, which a socket does not let it.
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
@@ -163,10 +169,27 @@ async function ensureNetwork(name: string, xml: string, run: Run): Promise<void>
     await writeFile(file, xml);
     const { exitCode, stderr } = await virsh(run, "net-create", file);
     if (exitCode !== 0)
-      throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}`);
+      throw new LabError(
+        `libvirt could not make the network ${name}: ${lastLines(stderr, 3)}${/already in use by interface/.test(stderr) ? await inTheWay(network, run) : ""}`,
+      );
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/**
+ * The routes that libvirt takes for somebody's use of a network, and what to do. It names their interface, and one that
+ * leads nowhere has none: "Network is already in use by interface *".
+ */
+export async function inTheWay(network: string, run: Run): Promise<string> {
+  const routes = (await routesHere(run)).filter(({ dst }) => overlap(dst, network));
+  if (routes.length === 0) return "";
+  const shown = routes.map(({ type, dst, dev, metric }) =>
+    [type, dst, ...(dev ? ["dev", dev] : []), ...(metric ? ["metric", metric] : [])]
+      .filter(Boolean)
+      .join(" "),
+  );
+  return `\nIn its way: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you can do without it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nElse give the machines another network by k3s-lab:network.`;
 }
 
 async function ensurePool(run: Run): Promise<void> {

@@ -36,7 +36,6 @@ export class LabMachine extends pulumi.ComponentResource {
   ) {
     super("k3s-lab:cluster:LabMachine", name, {}, opts);
     const stack = pulumi.getStack();
-    const isUnreachable = observed.state === "unreachable";
     const command = new local.Command(
       name,
       {
@@ -61,17 +60,16 @@ export class LabMachine extends pulumi.ComponentResource {
         deleteBeforeReplace: true,
         customTimeouts: { create: "30m", update: "30m" },
         // While nothing is to be put right, what was put right last stays recorded.
-        ignoreChanges: isUnreachable
-          ? everyInput
-          : observed.found === undefined
-            ? ["environment.LAB_FOUND"]
-            : [],
+        ignoreChanges:
+          observed.state === "unreachable"
+            ? everyInput
+            : observed.found === undefined
+              ? ["environment.LAB_FOUND"]
+              : [],
       },
     );
     // What needs the machine waits for it; an update in place leaves the id, and so the generation, known in a preview.
-    this.generation = isUnreachable
-      ? command.triggers.apply((triggers) => String(triggers?.at(-1)))
-      : command.id.apply(() => observed.generation);
+    this.generation = command.id.apply(() => observed.generation);
     this.registerOutputs({ generation: this.generation });
   }
 }

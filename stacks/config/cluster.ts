@@ -64,6 +64,11 @@ const machine = z.strictObject({
   role: z.enum(["server", "agent"]),
   /** Its address on the lab's interface, which is also K3s's `--node-ip`. */
   ip: ipv4,
+  /**
+   * Where this computer reaches what a host serves, the API server and Ingresses, where that is not its `ip`: behind a
+   * bastion, a router or a tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.
+   */
+  publicAddress: hostName.optional(),
   /** The interface that must carry the address. Default: `eth1` where there is one, else the one that does. */
   interface: z
     .string()
@@ -80,7 +85,10 @@ const machine = z.strictObject({
 export type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
 
 /** One machine of the `cluster` stack. */
-export type Machine = Pick<z.output<typeof machine>, "name" | "role" | "ip" | "interface"> & {
+export type Machine = Pick<
+  z.output<typeof machine>,
+  "name" | "role" | "ip" | "publicAddress" | "interface"
+> & {
   /** Of a machine that is made here; a host has what it has. */
   readonly cpus?: number;
   /** MiB. */
@@ -202,7 +210,8 @@ function checkMachines({ provider, ssh: common, machines }: Written, add: Add): 
     const twin = before.find(({ ip }) => ip === one.ip);
     if (twin) add(at("ip"), `an address that no other machine has (${twin.name} has it)`);
     if (provider !== "hosts") {
-      if (one.ssh) add(at("ssh"), "no value unless k3s-lab:provider is hosts");
+      for (const key of ["ssh", "publicAddress"] as const)
+        if (one[key] !== undefined) add(at(key), "no value unless k3s-lab:provider is hosts");
       return;
     }
     for (const key of ["cpus", "memory"] as const)

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import { execa } from "execa";
 import { LabError } from "../../scripts/errors.ts";
-import { root } from "../../scripts/paths.ts";
+import { root, stateFile } from "../../scripts/paths.ts";
 import { labId } from "../../stacks/lab-id.ts";
 import { listMachines } from "../../stacks/machine-list.ts";
 import { type MachineObservation, observeMachines, recordedMachineState } from "../../stacks/observe.ts";
@@ -318,6 +318,29 @@ refused(
   },
   /the host pi .* it cannot be reached: ssh: connect to host 10\.0\.0\.5 port 22: No route to host/,
 );
+
+fault("Medium: a host of the lab that does not answer keeps the others from nothing", async () => {
+  const file = stateFile(stack);
+  await mkdir(join(file, ".."), { recursive: true });
+  const environment = { LAB_MACHINE: "{}", LAB_GENERATION: "m1" };
+  const urn = `urn:pulumi:${stack}::k3s-lab::k3s-lab:cluster:LabMachine$command:local:Command::pi`;
+  const resources = [{ urn, type: "command:local:Command", inputs: { environment } }];
+  await writeFile(file, JSON.stringify({ checkpoint: { latest: { resources } } }));
+  try {
+    await ssh(
+      `case "$*" in *" pi.${stack} "*) echo 'ssh: connect to host 10.0.0.5 port 22: Connection timed out' >&2; exit 255 ;; esac`,
+      "echo 'k3s-lab machine=m2 node='",
+    );
+    const seen = await observeMachines(stack, "hosts", [host, { ...host, name: "pi2" }], now);
+    assert.equal(seen.get("pi")?.state, "unreachable");
+    assert.equal(seen.get("pi")?.generation, "m1");
+    assert.match(seen.get("pi")?.reason ?? "", /it cannot be reached: .*Connection timed out/);
+    assert.deepEqual(seen.get("pi2"), { state: "running", generation: "m2" });
+  } finally {
+    await rm(file);
+  }
+  return { happened: "left as recorded, with a warning", lost: "nothing" };
+});
 
 // machine.sh
 
