@@ -51,6 +51,8 @@ const well: Patient = {
   isMade: async () => false,
   traces: async () => ({ locks: [], forgotten: [] }),
   quirks: async () => [],
+  refuseOverlapping: async () => {},
+  bootstrap: async () => ({ mode: "root" }),
 };
 
 /** What is found by id, of a computer that differs so from one that has all it needs. */
@@ -216,4 +218,33 @@ test("a line for each finding, with the next step below one that is not well", (
   assert.match(renderFindings(findings, true), /✘/);
   assert.equal(summarizeFindings(findings, 1234), "1 problem, 1 warning (1.2 s)");
   assert.equal(summarizeFindings([], 10), "no problems, no warnings (0.0 s)");
+});
+
+test("a network that is in use, and a Debian that cannot be made, are problems with what helps", async () => {
+  const look = await found({
+    refuseOverlapping: async (network) => {
+      throw new LabError(`k3s-lab:network ${network} overlaps what this computer uses already: tun0.`);
+    },
+    bootstrap: async (install) => {
+      await install(["uidmap"]);
+      return { mode: "unshare" };
+    },
+    missingPackages: async (names) => names.filter((name) => name === "uidmap"),
+    canBeRoot: async () => false,
+  });
+  assert.match(look("cluster/room").found, /192\.168\.42\.0\/24 overlaps/);
+  assert.equal(look("cluster/room").status, "problem");
+  assert.match(look("cluster/debian").fix ?? "", /apt-get install .* uidmap$/);
+});
+
+test("what is peculiar about a computer is told, and what to do where it is in the way", async () => {
+  const look = await found({
+    quirks: async () => [
+      { found: "SELinux enforces" },
+      { found: "/tmp runs no programs", fix: "export TMPDIR=…" },
+    ],
+  });
+  assert.equal(look("computer").status, "warning");
+  assert.match(look("computer").found, /SELinux enforces\n\/tmp runs no programs/);
+  assert.equal(look("computer").fix, "export TMPDIR=…");
 });

@@ -12,9 +12,11 @@ import {
 } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
+import { bootstrapMode } from "./host/bootstrap.ts";
 import { type Run, run } from "./host/commands.ts";
 import { type DockerFound, lookAtDocker } from "./host/docker.ts";
 import type { DockerUse } from "./host/docker-answer.ts";
+import { refuseOverlappingNetwork } from "./host/networks.ts";
 import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
@@ -24,7 +26,7 @@ import { type HostFacts, hostFacts, missingRequirements } from "./requirements.t
 import { hasResources, locksOf } from "./state.ts";
 import { findGo, type GoFound } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
-import { type StackName, toolsOf } from "./toolchain/tools.ts";
+import { type StackName, toolsOf, versionOf } from "./toolchain/tools.ts";
 
 /** One thing that was looked at. */
 export interface Finding {
@@ -61,6 +63,11 @@ export interface Patient {
   readonly isMade: (stack: string) => Promise<boolean>;
   readonly traces: (stack: string) => Promise<Traces>;
   readonly quirks: () => Promise<readonly Quirk[]>;
+  readonly refuseOverlapping: (network: string) => Promise<void>;
+  /** How a machine's Debian would be made; tells the packages that it lacks to `install`. */
+  readonly bootstrap: (
+    install: (names: readonly string[]) => Promise<void>,
+  ) => Promise<{ readonly mode: string }>;
 }
 
 /** What runs of the past, or of another process, left of a stack. */
@@ -86,6 +93,8 @@ const thisComputer: Patient = {
   refuseForeign,
   isMade,
   quirks,
+  refuseOverlapping: refuseOverlappingNetwork,
+  bootstrap: (install) => bootstrapMode(() => {}, undefined, install),
   traces: async (stack) => {
     const [locks, notes, isKnown] = await Promise.all([
       locksOf(stack),
@@ -184,7 +193,18 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
       // Hosts bring memory and network of their own.
       const asked = config.provider === "hosts" ? { machines: [] } : config;
       const faults = missingRequirements(asked, await doctor.facts());
-      return faults.length ? { status: "problem", found: faults.join("\n") } : ok("memory, disk and network");
+      if (faults.length) return { status: "problem", found: faults.join("\n") };
+      if (config.provider !== "hosts") await doctor.refuseOverlapping(config.network);
+      return ok("memory, disk and network");
+    }),
+    own("debian", "Machines' Debian for", async () => {
+      if ((await choice()).provider !== "docker") return ok("not used");
+      const { mode } = await doctor.bootstrap(async (names) => {
+        const missing = await doctor.missingPackages(names);
+        if (missing.length && !(await doctor.canBeRoot()))
+          throw new LabError(`missing: ${missing.join(", ")}\n  ${await installAdvice(missing)}`);
+      });
+      return ok(mode === "root" ? "made as root" : "made in a user namespace");
     }),
   ];
 }
@@ -219,7 +239,14 @@ async function tools(programs: readonly StackName[], { tools, go }: Patient): Pr
   const way = all.find(({ tool }) => tool.name === "k3s")?.way ?? "release";
   const needed = all.filter(({ tool }) => toolsOf(programs, way).includes(tool.name));
   const missing = needed.filter(({ installed }) => !installed);
-  if (missing.length === 0) return ok(`all ${needed.length} installed`);
+  if (missing.length === 0) {
+    const built = needed.find(({ tool, way }) => tool.name === "k3s" && way === "module");
+    const other = built && versionOf(built.tool, "release");
+    const note = built
+      ? `; K3s ${built.version} was built here, its release would be ${other}: LAB_TOOLS_WAY=release scripts/lab tools install`
+      : "";
+    return ok(`all ${needed.length} installed${note}`);
+  }
   const names = missing.map(({ tool }) => tool.name).join(", ");
   const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` sees to it`;
   const fix = "scripts/lab tools install";

@@ -1,4 +1,4 @@
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { tmpdir, userInfo } from "node:os";
 import { LabError } from "../errors.ts";
 import { cacheDir } from "../paths.ts";
@@ -34,14 +34,13 @@ const thisHost = (): BootstrapHost => ({
 export async function bootstrapMode(
   progress: Progress,
   host: BootstrapHost = thisHost(),
-  install: typeof ensurePackages = ensurePackages,
+  install: (names: readonly string[], progress: Progress) => Promise<void> = ensurePackages,
 ): Promise<{ readonly mode: "root" | "unshare"; readonly folder: string }> {
   // Other distributions do not have the keys that Debian's packages are signed with.
   await install(["mmdebstrap", "debian-archive-keyring"], progress);
   const mode = host.root ? "root" : "unshare";
   // The root of a user namespace may not look into a home.
   const folder = host.root ? cacheDir : tmpdir();
-  await mkdir(folder, { recursive: true });
   if (!(await host.runsPrograms(folder)))
     throw new LabError(
       `No program can be run from ${folder}, which is mounted noexec, and Debian's packages have some. Set ${host.root ? "K3S_LAB_CACHE" : "TMPDIR"} to a folder on another file system.`,

@@ -55,6 +55,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
   return await once(tag, progress, async () => {
     const { mode, folder: place } = await bootstrapMode(progress);
     progress(`making a Debian ${suite} with ${basePackages.length} packages`);
+    await mkdir(place, { recursive: true });
     const folder = await mkdtemp(join(place, "k3s-lab-base-"));
     try {
       const archive = join(folder, "base.tar");

@@ -1,6 +1,7 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { exists } from "../files.ts";
 import { run } from "./commands.ts";
 
 /** A property of this computer that matters to a lab, and what to do where it is in the way. */
@@ -9,8 +10,12 @@ export interface Quirk {
   readonly fix?: string;
 }
 
-/** Whether programs can be run from a folder; one on a file system mounted `noexec` runs none. */
+/**
+ * Whether programs can be run from a folder; one on a file system mounted `noexec` runs none.
+ * @param folder need not be there yet.
+ */
 export async function runsPrograms(folder: string): Promise<boolean> {
+  if (!(await exists(folder))) return await runsPrograms(dirname(folder));
   const own = await mkdtemp(join(folder, "k3s-lab-exec-"));
   try {
     const file = join(own, "try");

@@ -46,6 +46,10 @@ async function download(names: readonly string[], folder: string): Promise<void>
       env: { LC_ALL: "C" },
     });
   // _apt cannot enter a private folder; the download then runs as this user, which apt only warns about.
+  if ((await execa("apt-get", ["--version"], { reject: false })).failed)
+    throw new LabError(
+      "The images of a K3s that is built here are made of Debian's packages, and this computer has no apt. Take its release, which brings its images: LAB_TOOLS_WAY=release scripts/lab up",
+    );
   const plain = ["-q", "-o", "APT::Sandbox::User=root"];
   if ((await fetch(plain)).exitCode === 0) return;
 
