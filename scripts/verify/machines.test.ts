@@ -31,6 +31,11 @@ test("a device that is not flannel's kind, or none, is no error", () => {
   assert.deepEqual(parseMachineFacts('{"addresses":[],"flannel":[]}').flannel, []);
 });
 
+test("what a login shell prints first is no part of the answer", () => {
+  const text = 'Welcome {to} this host\nk3s-lab-begins\n{"addresses":[],"flannel":[]}\n';
+  assert.deepEqual(parseMachineFacts(text), { addresses: [], flannel: [] });
+});
+
 for (const text of ["", "Welcome to Debian", "{}", '{"addresses":[],"flannel":'])
   test(`refused: ${JSON.stringify(text)}`, () => {
     assert.throws(() => parseMachineFacts(text), /^Error: its answer is not understood$/);

@@ -33,7 +33,7 @@ export type MachineFacts = z.output<typeof factsSchema>;
 /** @throws Error when the text is not what `machine.sh` prints. */
 export function parseMachineFacts(text: string): MachineFacts {
   try {
-    return factsSchema.parse(JSON.parse(text));
+    return factsSchema.parse(JSON.parse(text.split(/^k3s-lab-begins$/m).at(-1) ?? ""));
   } catch (cause) {
     throw new Error("its answer is not understood", { cause });
   }

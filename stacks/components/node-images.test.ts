@@ -23,11 +23,13 @@ test("a machine gets the image over ssh, a container through Docker; each again 
     [
       {
         create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" load',
+        addPreviousOutputInEnv: false,
         environment: { NODE_NAME: "server", NODE_ADDRESS: "server.cluster", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },
       {
         create: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load',
+        addPreviousOutputInEnv: false,
         environment: { NODE_NAME: "k3d-a", NODE_ADDRESS: "k3d-a", IMAGE: "web:1", LOADED: "then" },
         triggers: ["i1"],
       },

@@ -27,6 +27,7 @@ export class NodeImages extends pulumi.ComponentResource {
           `${name}-${node.name}`,
           {
             create: loader(node),
+            addPreviousOutputInEnv: false,
             environment: {
               NODE_NAME: node.name,
               NODE_ADDRESS: new URL(node.address).hostname,

@@ -521,3 +521,23 @@ fault("C4: what is destroyed is on the host that was recorded, not on another at
   assert.match(all ?? "", /another host answers at the address of pi, and keeps what it has/);
   return { happened: "said", lost: /uninstalled/.test(await asked()) ? "K3s of another host" : "nothing" };
 });
+
+for (const shell of ["bash", "fish", "tcsh"])
+  test(`a script for a host is the same whatever shell its user logs in with: ${shell}`, async (t) => {
+    if ((await execa(shell, ["-c", "true"], { reject: false })).failed)
+      return t.skip(`there is no ${shell} here`);
+    await program("ssh", `printf 'Welcome {"to":1} this host'\nexec ${shell} -c "$4"`);
+    const command = (text: string, input: string) =>
+      execa("sh", ["-euc", `. '${root}/vagrant/on.sh'; ${text}`], {
+        input,
+        reject: false,
+        env: { K3S_LAB_ROOT: folder },
+      });
+    const asked = await command(`on pi.x 'uname -s; { echo "it\\$HOME"; } 2>/dev/null || exit 4'`, "");
+    assert.equal(asked.stdout, "Linux\nit$HOME");
+    assert.equal(
+      (await command("on pi.x 'sh -c' \"'read -r x; echo got \\$x; cat'\"", "a\nb!\\n")).stdout,
+      "got a\nb!\\n",
+    );
+    assert.equal((await command("on pi.x exit 3", "")).exitCode, 3);
+  });

@@ -1,0 +1,20 @@
+#!/bin/sh
+# To be read by other scripts: on MACHINE.STACK COMMAND... runs a command on a machine, reached as machine.sh wrote down. Input,
+# output and status are the command's own, whatever shell the user there logs in with and whatever that prints first: the
+# shell is told nothing but to start sh, in words that bash, zsh, fish and csh understand alike.
+on() {
+  alias="$1"
+  shift
+  coded=$(printf '%s' "$*" | base64 | tr -d '\n')
+  exec 4>&1
+  status=$({
+    {
+      status=0
+      ssh -F "$K3S_LAB_ROOT/.lab/ssh/$alias/config" "$alias" \
+        "exec sh -c 'echo; echo k3s-lab-begins; eval \"\$(echo $coded | base64 -d)\"'" || status=$?
+      echo "$status" >&3
+    } | sed '1,/^k3s-lab-begins$/d' >&4
+  } 3>&1)
+  exec 4>&-
+  return "$status"
+}
