@@ -30,6 +30,9 @@ export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "por
 /** How messages name what `ensureMachineImage` makes. */
 const machinesImage = "The machines' image";
 
+/** Tells an image of the lab's that has lost its name. */
+export const imageLabel = "k3s-lab.image";
+
 /** What a machine carries of K3s, so that nothing is downloaded when it is made. */
 export interface MachineContent {
   readonly k3s: string;
@@ -72,7 +75,12 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
         ],
         { stdin: "ignore", all: true, detached: true, env: { ...plainEnglish, TMPDIR: folder } },
       );
-      await docker("The machines' Debian", ["import", "--change", "ENV container=docker", archive, tag]);
+      const changes = ["ENV container=docker", `LABEL ${imageLabel}=base`];
+      await docker("The machines' Debian", [
+        "import",
+        ...changes.flatMap((change) => ["--change", change]),
+        ...[archive, tag],
+      ]);
     } catch (cause) {
       if (cause instanceof LabError) throw cause;
       throw new LabError(

@@ -67,6 +67,7 @@ test("images: the newest of each kind stays, and what a container or the lab of 
     "base:new",
   ];
   const { run, commands } = fakeRun(
+    [/^docker image ls .*dangling/, { stdout: "abc\nabc\n" }],
     [
       /^docker image ls/,
       { stdout: images.map((tag) => `k3s-lab/${tag}\t2026-01-01 10:00:00 +0000 UTC`).join("\n") },
@@ -79,11 +80,13 @@ test("images: the newest of each kind stays, and what a container or the lab of 
   assert.deepEqual(removed, [
     "docker image rm k3s-lab/machine:old",
     "docker image rm k3s-lab/machine:old-unfilled-7",
+    "docker image rm abc",
   ]);
 });
 
 test("a base of last month goes when no container is there, and its successor has today's packages", async () => {
   const { run, commands } = fakeRun(
+    [/^docker image ls .*dangling/, {}],
     [/^docker image ls/, { stdout: "k3s-lab/base:a\t2026-01-01 10:00:00 +0000 UTC" }],
     [/^docker ps/, { stdout: "" }],
     [/^docker image rm/, {}],

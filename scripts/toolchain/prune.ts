@@ -153,5 +153,16 @@ async function pruneImages(
     // One that is used all the same is refused by Docker, and stays.
     if (await ask("image", "rm", tag)) pruned.push({ what: `image ${tag}` });
   }
+  const nameless = await ask(
+    "image",
+    "ls",
+    "--quiet",
+    "--filter",
+    "dangling=true",
+    "--filter",
+    "label=k3s-lab.image",
+  );
+  for (const id of new Set(nameless ?? []))
+    if (await ask("image", "rm", id)) pruned.push({ what: `image ${id}, which has no name any more` });
   return pruned;
 }
