@@ -4,7 +4,7 @@ import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
 import { type ForeignCluster, foreignCluster } from "../stacks/foreign-cluster.ts";
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
-import { refuseIngressOf, refuseInTheWay } from "../stacks/lab-cluster.ts";
+import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/lab-cluster.ts";
 import { knownLabId } from "../stacks/lab-id.ts";
 import { labVariables, stackDir } from "./environment.ts";
 import { exists } from "./files.ts";
@@ -63,7 +63,9 @@ export async function readStacks(stacks: readonly string[]) {
       const config = await readStackFile(stack as "apps", root);
       const { cluster, ingress } = config;
       if ("stack" in cluster) {
-        refuseIngressOf(cluster.stack, ingress, await readClusterPlan(cluster.stack, root));
+        const plan = await readClusterPlan(cluster.stack, root);
+        refuseIngressOf(cluster.stack, ingress, plan);
+        refuseWithout(cluster.stack, config, plan);
         apps.push({ stack, cluster: cluster.stack, config });
       } else foreign.push({ stack, cluster, config });
     }

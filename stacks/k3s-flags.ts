@@ -136,10 +136,10 @@ const joinsByToken = {
   refused: "the lab makes the token itself, and brings it to each node in a file that only root reads",
 };
 const datastore = { refused: "the lab keeps a cluster's data on its servers, in SQLite or in etcd" };
+const onMachine = "a file of mode 0600 in /etc/rancher/k3s/config.yaml.d on the machine";
 const s3Secret = {
   secret: true,
-  refused:
-    "it would be seen in Pulumi's state and in the list of processes; give --etcd-s3-config-secret=NAME, a Secret in kube-system",
+  refused: `it would be seen in Pulumi's state and in the list of processes; put it into ${onMachine}, or, with a K3s that has it, give --etcd-s3-config-secret=NAME`,
 };
 const linkedImages = { refused: "the lab puts its images into K3s's own containerd" };
 const byHand = { refused: "it is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };

@@ -33,7 +33,7 @@ await pulumi.runtime.setMocks(
   "k3s-lab",
   "apps",
 );
-const { labCluster, refuseIngressOf } = await import("./lab-cluster.ts");
+const { labCluster, refuseIngressOf, refuseWithout } = await import("./lab-cluster.ts");
 
 const notUp = (stack: string) => (error: unknown) => {
   assert.ok(error instanceof LabError);
@@ -97,4 +97,20 @@ test("an Ingress controller that is not there, or would be there twice, is refus
   assert.equal(refusal("nginx", "--disable=servicelb"), undefined);
   assert.match(refusal("managed") ?? "", /K3s's own Traefik.*--disable=traefik/);
   assert.equal(refusal("nginx"), undefined);
+});
+
+test("apps that lack what their cluster turned off are refused", () => {
+  const refusal = (isolated: boolean, ...serverArgs: string[]) => {
+    try {
+      refuseWithout("cluster", { namespaces: [{ name: "dev", isolated }] }, { serverArgs });
+      return undefined;
+    } catch (error) {
+      assert.equal((error as LabError).exitCode, 2);
+      return (error as LabError).message;
+    }
+  };
+  assert.equal(refusal(true), undefined);
+  assert.match(refusal(false, "--disable=coredns") ?? "", /without CoreDNS.*Leave coredns out/);
+  assert.match(refusal(true, "--disable-network-policy") ?? "", /nothing isolates the namespace dev/);
+  assert.equal(refusal(false, "--disable-network-policy"), undefined);
 });

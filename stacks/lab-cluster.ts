@@ -52,6 +52,31 @@ export function refuseIngressOf(
 }
 
 /**
+ * Refuses apps that lack what the flags of their cluster turn off.
+ * @throws LabError (exit code 2) with what to change.
+ */
+export function refuseWithout(
+  stack: string,
+  { namespaces }: Pick<AppsConfig, "namespaces">,
+  { serverArgs }: Pick<ClusterPlan, "serverArgs">,
+): void {
+  const flags = new K3sFlags(serverArgs);
+  const closed = namespaces.find(({ isolated }) => isolated);
+  const lacks = flags.disabled().has("coredns")
+    ? ["CoreDNS (--disable=coredns)", "so no app is found by its name. Leave coredns out of --disable"]
+    : closed && flags.isOn("--disable-network-policy")
+      ? [
+          "network policies (--disable-network-policy)",
+          `so nothing isolates the namespace ${closed.name}. Leave that flag out, or set its isolated to false`,
+        ]
+      : undefined;
+  if (lacks)
+    throw new LabError(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`, {
+      exitCode: 2,
+    });
+}
+
+/**
  * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
  * else's is in the way of the apps. Changes nothing.
  *
@@ -65,7 +90,9 @@ export async function labCluster(
   owner: Owner,
   state: string = stateFile(stack),
 ): Promise<LabCluster> {
-  refuseIngressOf(stack, config.ingress, await readClusterPlan(stack, root));
+  const plan = await readClusterPlan(stack, root);
+  refuseIngressOf(stack, config.ingress, plan);
+  refuseWithout(stack, config, plan);
   const refuse = (cause?: unknown): never => {
     throw new LabError(
       `The stack "${stack}" is not up: nobody knows its cluster yet. Run \`scripts/lab up ${stack}\` first.`,

@@ -133,7 +133,7 @@ export function parsePlainYaml(
       lineCounter.linePos(second.range?.[0] ?? 0).line,
       "a second document; expected one, without a line ---",
     );
-  if (!document?.contents) return null;
+  if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
 
   const refuseAt = (node: Node, path: string, what: string) =>
     refuse(

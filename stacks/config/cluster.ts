@@ -137,7 +137,7 @@ export const clusterSchema = z
         /** A K3s release. Default: the one in the tool table. */
         version: z
           .string()
-          .regex(/^v\d+\.\d+\.\d+\+k3s\d+$/, "a K3s release such as v1.25.4+k3s1")
+          .regex(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
           .optional(),
         serverArgs: z.array(z.string()).default(["--write-kubeconfig-mode=644"]),
         agentArgs: z.array(z.string()).default([]),
