@@ -72,6 +72,11 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
   before(async () => {
     checkout = await copyCheckout();
     await checkout.edit("stacks/k3d-ha.yaml", "agents: 0", "agents: 1");
+    await checkout.edit(
+      "stacks/k3d-ha.yaml",
+      "options:",
+      'registries: {create: {name: k3d-registry.localhost, host: 127.0.0.1, hostPort: "5050"}}\noptions:',
+    );
     await up();
     await kubectl("create", "configmap", "keep", "--from-literal=a=b");
     uid = await askUid();
@@ -88,6 +93,22 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     repaired("k3d-k3d-ha-server-0", /k3d-ha update/),
   );
   fault("an agent is gone", () => repaired("k3d-k3d-ha-agent-0-0", /agent-0-0 replace/));
+
+  fault("the registry's container is gone: the images that were pushed are not", async () => {
+    const registry = "k3d-registry.localhost";
+    const image = await docker("inspect", "--format", "{{.Config.Image}}", registry);
+    await docker("tag", image, "127.0.0.1:5050/pushed:1");
+    await docker("push", "127.0.0.1:5050/pushed:1");
+    await docker("image", "rm", "127.0.0.1:5050/pushed:1");
+    const before = await ids();
+    await docker("rm", "--force", registry);
+    assert.match(await preview(), /registry update/);
+    await up();
+    await kubectl("run", "pushed", "--image=k3d-registry.localhost:5050/pushed:1");
+    await kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/pushed");
+    await kubectl("delete", "pod", "pushed", "--force");
+    return { happened: "made again with its images; a pod runs from one", lost: await lost(before) };
+  });
 
   fault("C3: a server paused, another and the agent stopped", async () => {
     const before = await ids();
@@ -174,5 +195,27 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
       happened: "exit 1 with the documented way back; no new cluster",
       lost: left.join() || "nothing",
     };
+  });
+
+  fault("H11: another metadata.name for a running cluster: asked for, and it ends well", async () => {
+    await succeeded(await checkout.lab("up", "k3d"));
+    await checkout.edit("stacks/k3d.yaml", "metadata: {name: k3d}", "metadata: {name: other}");
+    const old = await docker("inspect", "--format", "{{.Id}} {{.State.Status}}", "k3d-k3d-server-0");
+    const asked = await checkout.lab("up", "k3d");
+    assert.equal(asked.exitCode, 3, asked.all);
+    assert.match(asked.all, /replaced \(stack k3d\): the k3d cluster k3d/);
+    assert.equal(await docker("inspect", "--format", "{{.Id}} {{.State.Status}}", "k3d-k3d-server-0"), old);
+    await succeeded(await checkout.lab("up", "k3d", "--replace"));
+    const names = await docker(
+      "ps",
+      "--all",
+      "--format",
+      "{{.Names}}",
+      "--filter",
+      "label=k3s-lab.stack=k3d",
+    );
+    assert.equal(names, "k3d-other-server-0");
+    assert.doesNotMatch(await docker("network", "ls", "--format", "{{.Name}}"), /^k3d-k3d$/m);
+    return { happened: "exit 3, then with --replace the new one in its place", lost: "nothing" };
   });
 });
