@@ -128,7 +128,6 @@ export async function observeK3d(
 export async function preflightK3d(
   stacks: readonly (readonly [stack: string, file: K3dFile])[],
 ): Promise<Set<string>> {
-  refuseShared(stacks);
   const runs = await dockerRuns();
   const there = new Set<string>();
   for (const [stack, file] of stacks) {
@@ -345,30 +344,4 @@ async function holderOf({ port, protocol }: HostPort): Promise<string | undefine
   const [name = "", stack, checkout] = text.split("\n")[0]?.split("\t") ?? [];
   if (name === "") return undefined;
   return `the container ${name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`;
-}
-
-/**
- * Refuses k3d stacks that would take one port, or one name, of this computer twice.
- * @throws LabError (exit code 2) that names both.
- */
-export function refuseShared(stacks: readonly (readonly [stack: string, file: K3dFile])[]): void {
-  const seen: { readonly stack: string; readonly name: string; readonly ports: readonly HostPort[] }[] = [];
-  for (const [stack, file] of stacks) {
-    const { name } = file.metadata;
-    const ports = hostPorts(file);
-    for (const other of seen) {
-      const shared = ports.find((port) => other.ports.some((one) => isSame(one, port)));
-      const refuse = (what: string, next: string) =>
-        new LabError(
-          `The stacks "${other.stack}" and "${stack}" both take ${what}. Give one of them another ${next}.`,
-          {
-            exitCode: 2,
-          },
-        );
-      if (shared) throw refuse(`port ${shared.port} of ${shared.address}`, "port in its k3d config file");
-      if (name === other.name)
-        throw refuse(`the name ${name} in k3d`, "metadata.name in its k3d config file");
-    }
-    seen.push({ stack, name, ports });
-  }
 }

@@ -322,31 +322,6 @@ refused(
   /the container k3d-k3d-ha-server-0 of the stack "k3d-ha" in \/checkout has it/,
 );
 
-refused(
-  "two k3d stacks with the same port",
-  () =>
-    thrown(() =>
-      preflightK3d([
-        ["k3d", file],
-        ["k3d-ha", { ...file, metadata: { name: "other" } }],
-      ]),
-    ),
-  /The stacks "k3d" and "k3d-ha" both take port \d+ of 127\.0\.0\.1/,
-);
-refused(
-  "two k3d stacks with the same name",
-  () => {
-    const kubeAPI = { ...file.kubeAPI, hostPort: "6999" };
-    return thrown(() =>
-      preflightK3d([
-        ["k3d", file],
-        ["k3d-b", { ...file, kubeAPI, ports: [] }],
-      ]),
-    );
-  },
-  /both take the name k3d in k3d/,
-);
-
 const byHand: World = {
   containers: [
     {
