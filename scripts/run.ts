@@ -57,13 +57,9 @@ export async function asRun<T>(
         void endRun(id, { told: name === "SIGINT" && process.stdin.isTTY });
       };
       for (const name of signals) process.on(name, interrupt);
-      // Nothing tells a program that the npm that started it was killed, but that it has another parent.
-      const parent = process.ppid;
-      const orphaned = setInterval(() => {
-        if (process.env.npm_lifecycle_event === undefined || process.ppid === parent) return;
+      const orphaned = whenNpmIsGone(() => {
         if (!controller.signal.aborted) interrupt("SIGHUP");
-      }, 500);
-      orphaned.unref();
+      });
       const endChildren = () => endRun(id);
       try {
         return await work(controller.signal, endChildren);
@@ -87,6 +83,17 @@ export async function asRun<T>(
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
+ * Nothing tells a program that the npm that started it was killed, but that it has another parent: `package.json` has the
+ * shell between the two replaced by it.
+ */
+function whenNpmIsGone(act: () => void): NodeJS.Timeout {
+  const parent = process.ppid;
+  return setInterval(() => {
+    if (process.env.npm_lifecycle_event !== undefined && process.ppid !== parent) act();
+  }, 500).unref();
+}
+
+/**
  * Ties the programs of a command that changes no lab to it: they end with it, when it fails, is interrupted or killed.
  *
  * @param options.interrupts whether an interrupt ends the command. Default: true; false for one that has its own answer.
@@ -100,6 +107,10 @@ export function tiePrograms({
   const id = randomUUID();
   process.env[mark] = id;
   const guard = startGuard(id);
+  const orphaned = whenNpmIsGone(() => {
+    clearInterval(orphaned);
+    void endRun(id).finally(() => process.exit(130));
+  });
   if (interrupts)
     for (const name of signals)
       process.once(name, () => {

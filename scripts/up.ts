@@ -90,8 +90,8 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
     const stopping = { signal, endChildren };
     await runSteps(preparation(found, settings, signal), stopping);
     await settings.save();
-    const unseen = await openGate(stacks, settings.values, replace);
-    const changed = await runStacks(stacks, settings.values, stopping, unseen);
+    const gate = await openGate(stacks, settings.values, replace);
+    const changed = await runStacks(stacks, settings.values, stopping, gate);
     await runSteps([[verification(stacks, settings.values, changed)]], stopping);
     console.log(await summary(stacks));
   });
@@ -272,14 +272,15 @@ async function refuseOthersMachines(stack: string, { machines }: ClusterConfig):
  * `up`, has nothing to lose.
  *
  * @param allowed whether everything may go.
- * @returns stacks that could not be looked at, because their cluster does not answer before it is up; each is asked for then.
+ * @returns `settled`: whether nothing has changed since the last run; `unseen`: stacks that could not be looked at, because
+ * their cluster does not answer before it is up; each is asked for then.
  * @throws LabError (exit code 3) where it may not.
  */
 async function openGate(
   stacks: readonly string[],
   settings: HostSettings,
   allowed: boolean,
-): Promise<ReadonlySet<string>> {
+): Promise<{ readonly unseen: ReadonlySet<string>; readonly settled: boolean }> {
   const looks = await Promise.allSettled(stacks.map((stack) => lookAhead(stack, settings)));
   const unseen = new Set<string>();
   const losses: Loss[] = [];
@@ -296,18 +297,21 @@ async function openGate(
   // What is in a cluster that goes is not asked for by itself.
   for (const loss of losses) if (!going.has((await clusterOf(loss.stack)) ?? "")) asked.push(loss);
   await permit(asked, allowed);
-  return allowed ? new Set() : unseen;
+  const settled = looks.every((look) => look.status === "fulfilled" && look.value.isSettled);
+  return { settled, unseen: allowed ? new Set() : unseen };
 }
 
 async function lookAhead(
   stack: string,
   settings: HostSettings,
-): Promise<{ readonly losses: readonly Loss[]; readonly goes: boolean }> {
+): Promise<{ readonly losses: readonly Loss[]; readonly goes: boolean; readonly isSettled: boolean }> {
   const state = await stateOf(stack);
-  if (state.length === 0 || (await isSettled(stack, settings))) return { losses: [], goes: false };
+  if (state.length === 0) return { losses: [], goes: false, isSettled: false };
+  if (await isSettled(stack, settings)) return { losses: [], goes: false, isSettled: true };
   const steps = await previewStack(stack, labVariables(settings));
   const { provider } = recordedIn(state);
-  return { losses: await lossesOf(stack, steps, { provider }), goes: losesCluster(stack, steps) };
+  const losses = await lossesOf(stack, steps, { provider });
+  return { losses, goes: losesCluster(stack, steps), isSettled: false };
 }
 
 /** The stack whose cluster a stack's apps run in. */
@@ -322,11 +326,8 @@ async function runStacks(
   stacks: readonly string[],
   settings: HostSettings,
   stopping: Stopping,
-  /** What `openGate` could not look at. */
-  unseen: ReadonlySet<string>,
+  { unseen, settled }: Awaited<ReturnType<typeof openGate>>,
 ): Promise<boolean> {
-  // While nothing has changed since the last run, no stack waits for the outputs of another.
-  const settled = await Promise.all(stacks.map((stack) => isSettled(stack, settings)));
   let changed = false;
   let isNewCluster = false;
   const steps = stacks.map(
@@ -347,7 +348,8 @@ async function runStacks(
       },
     }),
   );
-  await runSteps(settled.every(Boolean) ? [steps] : steps.map((step) => [step]), stopping);
+  // While nothing has changed since the last run, no stack waits for the outputs of another.
+  await runSteps(settled ? [steps] : steps.map((step) => [step]), stopping);
   return changed;
 }
 

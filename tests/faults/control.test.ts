@@ -584,6 +584,53 @@ refused(
   /A lab is up \(there is a machine server\), and `lab test` does not go on beside it.*scripts\/lab down/,
 );
 
+fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
+  const directory = await checkout("npm");
+  // Installed already, as the entry script sees it.
+  await rm(join(directory, "node_modules"));
+  await mkdir(join(directory, "node_modules"));
+  for (const name of await readdir(join(root, "node_modules")))
+    if (!name.startsWith("."))
+      await symlink(join(root, "node_modules", name), join(directory, "node_modules", name));
+  await cp(join(root, "package-lock.json"), join(directory, "node_modules/.k3s-lab-lock.json"));
+  await writeFile(
+    join(directory, "scripts/main.ts"),
+    `import { execa } from "execa";
+    import { forPerson } from "./errors.ts";
+    import { asRun } from "./run.ts";
+    try {
+      await asRun("up", async () => { await execa("sh", ["-c", process.argv[2] + ""], { stdio: ["ignore", "inherit", "inherit"] }); });
+    } catch (error) {
+      process.exit(forPerson(error).exitCode);
+    }`,
+  );
+  const file = join(directory, "package.json");
+  const { start: real } = (JSON.parse(await readFile(file, "utf8")) as { scripts: { start: string } })
+    .scripts;
+  const start = real.replace(/ up$/, "");
+  const started = async (line: string) => {
+    const scripts = { start: `${start} "${line}"` };
+    await writeFile(file, JSON.stringify({ type: "module", scripts }));
+    const child = spawn("npm", ["start"], { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (data) => {
+        text += data;
+      });
+    await pWaitFor(() => /^begun/m.test(text) || child.exitCode !== null, { timeout: 60_000, interval: 20 });
+    assert.match(text, /^begun/m);
+    return child;
+  };
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    number += 1;
+    const child = await started(`sleep 5000.${number} & echo begun; wait`);
+    child.kill(signal);
+    await ended(child);
+    await pWaitFor(async () => (await running(`sleep 5000.${number}`)) === "", { timeout: 30_000 });
+  }
+  return { happened: "lab and its programs end with it", lost: "nothing" };
+});
+
 fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKILL", async () => {
   for (const [signal, exit] of [
     ["SIGTERM", 130],
