@@ -70,13 +70,21 @@ test("installs what is missing, removed or half configured, and says so", async 
 });
 
 test("uses sudo where it asks no password, and names the proxies that it must not drop", async () => {
-  const { ensure, commands } = host([query(""), [/^sudo -n /, {}]], { root: false });
-  await ensure("vagrant");
-  assert.equal(commands[1], "sudo -n true");
-  assert.match(
-    commands[2] ?? "",
-    /^sudo -n --preserve-env=http_proxy,https_proxy,\S+ sh \S+apt\.sh services install/,
-  );
+  const before = process.env.https_proxy;
+  process.env.https_proxy = "http://me:secret@proxy.example";
+  try {
+    const { ensure, commands } = host([query(""), [/^sudo -n /, {}]], { root: false });
+    await ensure("vagrant");
+    assert.equal(commands[1], "sudo -n true");
+    assert.match(
+      commands[2] ?? "",
+      /^sudo -n --preserve-env=\S*https_proxy\S* sh \S+apt\.sh services install/,
+    );
+    assert.ok(!commands.join().includes("secret"));
+  } finally {
+    if (before === undefined) delete process.env.https_proxy;
+    else process.env.https_proxy = before;
+  }
 });
 
 test("prints the exact command where root is out of reach", async () => {

@@ -141,7 +141,9 @@ export async function ensurePackages(
 
   const script = join(import.meta.dirname, "apt.sh");
   // sudo drops the proxies, which apt heeds; they may hold a password and go by their names.
-  const asRoot = prefix.length ? [...prefix, `--preserve-env=${proxyVariables.join(",")}`] : [];
+  const proxies = proxyVariables.filter((name) => process.env[name]);
+  const kept = proxies.length ? [`--preserve-env=${proxies.join(",")}`] : [];
+  const asRoot = prefix.length ? [...prefix, ...kept] : [];
   const apt = (...args: readonly string[]) =>
     run([...asRoot, "sh", script, systemd ? "services" : "no-services", ...args], {
       onLine: (line) => {
