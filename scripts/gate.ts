@@ -1,7 +1,9 @@
 import { createInterface } from "node:readline/promises";
 import { programOf } from "../stacks/config.ts";
 import { livesInDocker } from "../stacks/k3d-host.ts";
+import { mayLive } from "../stacks/lab-cluster.ts";
 import { recordedMachineState } from "../stacks/observe.ts";
+import { readOwnState } from "../stacks/own-state.ts";
 import { type Provider, providers } from "../stacks/provider.ts";
 import { LabError } from "./errors.ts";
 import type { PlannedStep } from "./pulumi.ts";
@@ -36,6 +38,7 @@ export interface Look {
   ) => Promise<boolean>;
   /** @param name of a container. Default: any server of the stack's k3d cluster, whatever it is called. */
   readonly container: (stack: string, name?: string) => Promise<boolean>;
+  readonly namespace: (stack: string, name: string) => Promise<boolean>;
 }
 
 const look: Look = {
@@ -44,6 +47,7 @@ const look: Look = {
     return (await recordedMachineState({ environment: { ...known, ...recorded } })) !== "absent";
   },
   container: livesInDocker,
+  namespace: async (stack, name) => mayLive(await readOwnState(stack), name),
 };
 
 /**
@@ -134,7 +138,8 @@ function thingOf(
   }
   if (kinds.endsWith("kubernetes:core/v1:Namespace")) {
     const { name = resource } = (inputs.metadata ?? {}) as { name?: string };
-    return { name, what: `the namespace ${name}, with all that is in it`, lives: async () => true };
+    const lives = () => see.namespace(stack, name);
+    return { name, what: `the namespace ${name}, with all that is in it`, lives };
   }
   return undefined;
 }

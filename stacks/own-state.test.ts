@@ -21,7 +21,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     {
       urn: urn("pulumi:providers:kubernetes", "cluster"),
       type: "pulumi:providers:kubernetes",
-      inputs: { clusterIdentifier: "apps", kubeconfig: { ciphertext: "…" } },
+      inputs: { clusterIdentifier: "apps", deleteUnreachable: "true", kubeconfig: { ciphertext: "…" } },
     },
     {
       urn: urn("kubernetes:apps/v1:Deployment", "dev-app1"),
@@ -49,6 +49,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
       { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
     ],
     clusterIdentifier: "apps",
+    onOwnCluster: true,
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
   });
 });

@@ -22,6 +22,8 @@ export interface OwnState {
   readonly objects: readonly HeldObject[];
   /** The `clusterIdentifier` that the last run used. Absent where there was none. */
   readonly clusterIdentifier?: string | undefined;
+  /** Whether the cluster of the last run was one of the lab's own. */
+  readonly onOwnCluster?: boolean;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
@@ -61,6 +63,7 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
   });
   if (text === undefined) return { objects: [], environments: new Map() };
   const resources = parseState(text, file);
+  const provider = resources.findLast(({ type }) => type === "pulumi:providers:kubernetes")?.inputs;
   return {
     objects: resources.flatMap((one) => {
       if (!one.type.startsWith("kubernetes:")) return [];
@@ -70,10 +73,8 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       const labels = labelsSchema.safeParse(one.inputs).data?.metadata.labels;
       return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab: labels?.["k3s-lab/lab"] };
     }),
-    clusterIdentifier: resources
-      .filter(({ type }) => type === "pulumi:providers:kubernetes")
-      .map(({ inputs }) => z.string().safeParse(inputs?.clusterIdentifier).data)
-      .at(-1),
+    clusterIdentifier: z.string().safeParse(provider?.clusterIdentifier).data,
+    onOwnCluster: provider?.deleteUnreachable !== undefined,
     environments: new Map(
       resources.flatMap((one) => {
         const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;
