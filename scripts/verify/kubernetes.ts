@@ -361,10 +361,11 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
 
   return {
     version: async () => (await read("/version", z.object({ gitVersion: z.string() }))).gitVersion,
-    identities: async (path) =>
-      (await read(path, z.object({ items: z.array(identified) }), metadataLists)).items.map(
-        ({ metadata }) => metadata,
-      ),
+    identities: async (path) => {
+      // A list of metadata that is empty comes as null.
+      const { items } = await read(path, z.object({ items: z.array(identified).nullish() }), metadataLists);
+      return (items ?? []).map(({ metadata }) => metadata);
+    },
     object: (path) =>
       read(path, z.union([identified, absent]), metadataOnly, null).then((it) => it?.metadata),
     nodes: () => list("/api/v1/nodes", schemas.node),

@@ -200,7 +200,7 @@ fault(
     for (const kind of ["deployments", "statefulsets", "daemonsets", "replicasets"])
       list(`/apis/apps/v1/namespaces/dev/${kind}`);
     for (const kind of ["jobs", "cronjobs"]) list(`/apis/batch/v1/namespaces/dev/${kind}`);
-    list("/apis/networking.k8s.io/v1/namespaces/dev/ingresses");
+    lab.api["/apis/networking.k8s.io/v1/namespaces/dev/ingresses"] = { items: null };
     list(
       "/api/v1/namespaces/dev/configmaps",
       { name: "kube-root-ca.crt", uid: "1" },
