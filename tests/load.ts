@@ -59,14 +59,15 @@ export function startLoad(options: LoadOptions): Load {
   let [total, lost, repeated, slowest] = [0, 0, 0, 0];
   let last = Number.POSITIVE_INFINITY;
 
-  const send = (address: string, host: string): Promise<Answer> =>
+  /** @param by the connections that may be used again; false for a new one, where those have been closed. */
+  const send = (address: string, host: string, by: Agent | false = agent ?? false): Promise<Answer> =>
     new Promise((done) => {
       const fail = (reason: string, again = false) => done({ ok: false, reason, again });
       const asked = request(
         `http://${address}${path}`,
         {
           headers: { host, accept: "application/json" },
-          agent: agent ?? false,
+          agent: by,
           signal: AbortSignal.timeout(timeout),
         },
         (response) => {
@@ -104,7 +105,7 @@ export function startLoad(options: LoadOptions): Load {
       let answer = await send(address, host);
       if (!answer.ok && answer.again) {
         repeated += 1;
-        answer = await send(address, host);
+        answer = await send(address, host, false);
       }
       slowest = Math.max(slowest, performance.now() - sentAt);
       if (answer.ok) continue;
