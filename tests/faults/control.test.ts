@@ -92,6 +92,36 @@ fault("H20: killed while it writes host.json", async () => {
   return { happened: "the old file or the new one, five times", lost: "nothing" };
 });
 
+fault("H22: the notes are lost while the lab is up: provider and K3s stay", async () => {
+  const directory = await checkout("recorded");
+  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
+  await mkdir(stacks, { recursive: true });
+  const resources = [
+    {
+      urn: "a",
+      type: "command:local:Command",
+      inputs: { environment: { LAB_PROVIDER: "libvirt", LAB_MACHINE: "{}" } },
+    },
+    {
+      urn: "b",
+      type: "command:local:Command",
+      inputs: { environment: { K3S_VERSION: "v1.25.4+k3s1", X: { secret: 1 } } },
+    },
+  ];
+  await writeFile(join(stacks, "cluster.json"), JSON.stringify({ checkpoint: { latest: { resources } } }));
+  const variables = async () =>
+    JSON.parse((await lab(directory, ["env", "--json"])).stdout) as Record<string, string>;
+  // A note that says otherwise does not win over what runs.
+  for (const notes of ["", '{"autoProvider": "docker", "k3sVersion": "v1.34.1+k3s1"}']) {
+    await writeFile(join(directory, ".lab/host.json"), notes);
+    const { LAB_AUTO_PROVIDER: provider, LAB_K3S_VERSION: version } = await variables();
+    assert.deepEqual([provider, version], ["libvirt", "v1.25.4+k3s1"]);
+  }
+  await writeFile(join(stacks, "cluster.json"), "{}");
+  assert.equal((await variables()).LAB_AUTO_PROVIDER, undefined, "nothing is up, so nothing is chosen");
+  return { happened: "read from the state of what runs", lost: "nothing" };
+});
+
 fault("H20: Pulumi's state is half-written", async () => {
   const file = join(folder, "cluster.json");
   await writeFile(file, '{"version": 3, "checkpoint": {"latest": {"resou');
