@@ -37,9 +37,7 @@ export async function runStack(
   progress: Progress,
   { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
 ): Promise<Changes> {
-  // Nobody need tell a cluster that a node leaves when all of them do; see vagrant/k3s.sh.
-  const leaving: Record<string, string> = operation === "destroy" ? { LAB_ALL_LEAVE: "true" } : {};
-  const stack = await openStack(name, { ...environment, ...leaving });
+  const stack = await openStack(name, environment);
   const failures: string[] = [];
   let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {

@@ -5,6 +5,7 @@ import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
 import { readK3dFile } from "../stacks/k3d-file.ts";
 import { observeK3d } from "../stacks/k3d-host.ts";
 import { observeMachines } from "../stacks/observe.ts";
+import { observeNodes } from "../stacks/observe-nodes.ts";
 import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
@@ -43,8 +44,11 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", root);
     const provider = madeBy(config, settings);
-    if (provider !== undefined)
-      hash.update(JSON.stringify([...(await observeMachines(stack, provider, config.machines, now))]));
+    if (provider !== undefined) {
+      const seen = await observeMachines(stack, provider, config.machines, now);
+      const running = config.machines.filter(({ name }) => seen.get(name)?.state === "running");
+      hash.update(JSON.stringify([...seen, ...(await observeNodes(stack, running))]));
+    }
   }
   if (program === "k3d") {
     const { config } = await readStackFile(stack as "k3d", root);

@@ -1,25 +1,43 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import { labDir } from "../scripts/paths.ts";
 import { publicNames, servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
-import { K3sNode, serverList } from "./components/k3s-node.ts";
+import { ClusterServers, K3sNode, K3sStart, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { asRecorded, LabMachine } from "./components/lab-machine.ts";
-import { k3sVersion, type Machine } from "./config.ts";
+import { k3sVersion, type Machine, stackFile } from "./config.ts";
 import { type MachineObservation, observeMachines } from "./observe.ts";
+import {
+  kubeconfigCopy,
+  lostCluster,
+  noCluster,
+  observeKubeconfig,
+  observeNodes,
+  refuseVersionJump,
+  type SeenNode,
+  seenOf,
+  turns,
+  wrongWith,
+} from "./observe-nodes.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { chooseProvider } from "./provider.ts";
 import { stackConfig } from "./stack-config.ts";
 
 /** Part 1: machines with K3s servers and agents. */
 export default async function cluster(): Promise<ClusterOutputs> {
+  const stack = pulumi.getStack();
   const config = stackConfig("cluster");
   const { provider: wanted, machines, network, k3s } = config;
   const { provider } = await chooseProvider(wanted);
   const version = k3sVersion(config);
-  const { value: token } = new ClusterToken("token");
-
   const now = new Date().toISOString();
-  const seen = await observeMachines(pulumi.getStack(), provider, machines, now);
+  const seen = await observeMachines(stack, provider, machines, now);
+  const nodesSeen = await seenNodes(stack, machines, seen);
+  refuseVersionJump(stackFile(stack), version, nodesSeen);
+
+  const { value: token } = new ClusterToken("token");
   const made = machines.map((machine) => {
     const observed = seen.get(machine.name) as MachineObservation;
     const { state, reason } = observed;
@@ -29,21 +47,45 @@ export default async function cluster(): Promise<ClusterOutputs> {
     return { machine, observed, resource, options: state === "unreachable" ? asRecorded : {} };
   });
   const servers = machines.filter(isServer) as [Machine, ...Machine[]];
-  // A server that is made anew joins the others: the cluster is as old as its oldest one.
-  const [oldest = now] = made
-    .filter(({ machine }) => isServer(machine))
-    .map(({ observed }) => observed.generation)
-    .sort();
 
   const serverArgs = [...k3s.serverArgs, ...publicNames(servers)];
 
-  // Nodes are installed side by side, agents wait for a server: together they are Ready sooner than one after the other.
-  // But only when every machine is there: a fault of the last one is known before anything is installed on the first.
+  // Only when every machine is there: a fault of the last one is known before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
-  const nodes = made.map(({ machine, resource: { generation }, options }) => {
-    const common = { machine, generation, token, version, servers, together };
-    const own = isServer(machine) ? { args: serverArgs } : { args: k3s.agentArgs, cluster: oldest };
-    return new K3sNode(machine.name, { ...common, ...own }, options);
+  const common = { token, version, servers, together };
+  const [first] = made.filter(({ machine }) => machine === servers[0]) as [(typeof made)[number]];
+  const start = new K3sStart(
+    "start",
+    {
+      ...common,
+      machine: first.machine,
+      generation: first.resource.generation,
+      args: serverArgs,
+      ...given("lostCluster", noCluster(nodesSeen)),
+    },
+    first.options,
+  );
+  await start.done;
+  const nodes = new Map<string, K3sNode>();
+  for (const group of turns(nodesSeen, k3s.agentsAtOnce ?? 1)) {
+    for (const { machine, resource, options } of made.filter(({ machine }) => group.includes(machine.name))) {
+      const one = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
+      const own = isServer(machine)
+        ? { args: serverArgs }
+        : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(one, nodesSeen)) };
+      const args = { ...common, ...own, machine, generation: resource.generation };
+      nodes.set(
+        machine.name,
+        new K3sNode(machine.name, { ...args, ...given("found", wrongWith(one.seen)) }, options),
+      );
+    }
+    await Promise.all(group.map((name) => nodes.get(name)?.done));
+  }
+  const all = machines.map(({ name }) => nodes.get(name) as K3sNode);
+  new ClusterServers("servers", {
+    servers,
+    nodes: all,
+    isMissing: !existsSync(join(labDir, stack, "servers")),
   });
   const [apiServer, ...otherServers] = servers.map((server) => `https://${servedAt(server)}:6443`) as [
     string,
@@ -52,16 +94,45 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
     servers: [apiServer, ...otherServers],
     command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
-    environment: { SERVERS: serverList(servers) },
-    installation: (nodes[machines.indexOf(servers[0])] as K3sNode).installation,
+    environment: { NODE_NAME: "", SERVERS: serverList(servers) },
+    installation: (nodes.get(servers[0].name) as K3sNode).installation,
+    observed: await observeKubeconfig(
+      kubeconfigCopy(stack),
+      nodesSeen.flatMap(({ role, seen: { certificate } }) =>
+        role === "server" && certificate !== undefined ? [certificate] : [],
+      ),
+    ),
   });
 
   return {
     kubeconfig,
     apiServer,
     ingress: { addresses: machines.map(servedAt), http: 80, https: 443 },
-    nodes: pulumi.all(nodes.map(({ details }) => details)),
+    nodes: pulumi.all(all.map(({ details }) => details)),
   };
 }
 
 const isServer = ({ role }: Machine): boolean => role === "server";
+
+/** K3s on the machines, of those that run; what others hold nobody knows. */
+async function seenNodes(
+  stack: string,
+  machines: readonly Machine[],
+  seen: ReadonlyMap<string, MachineObservation>,
+): Promise<readonly SeenNode[]> {
+  const stateOf = ({ name }: Machine) => seen.get(name)?.state;
+  const looked = await observeNodes(
+    stack,
+    machines.filter((machine) => stateOf(machine) === "running"),
+  );
+  return machines.map((machine) => ({
+    name: machine.name,
+    role: machine.role,
+    isMachineThere: stateOf(machine) !== "absent",
+    seen: seenOf(looked, machine.name),
+  }));
+}
+
+/** An optional property, left out where there is no value. */
+const given = <Key extends string>(key: Key, value: string | undefined) =>
+  (value === undefined ? {} : { [key]: value }) as { [One in Key]?: string };

@@ -1,74 +1,197 @@
 #!/bin/sh
-# Runs K3s's scripts on a machine for Pulumi: k3s.sh install | uninstall | kubeconfig | load
+# Runs K3s's scripts on a machine for Pulumi: k3s.sh start | install | uninstall | servers | kubeconfig | load
 #   K3S_LAB_ROOT   the checkout
 #   LAB_STACK      the stack that the machine belongs to
 #   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
 #   SERVERS        the machines of all servers: NAME=ADDRESS NAME=ADDRESS…
 #   NODE_ADDRESS   load: the machine, as ssh knows it
 #   IMAGE          load: the image to put into the node's image store
-#   stdin          install: the token that joins nodes
+#   stdin          start, install: the token that joins nodes; in a second line, in base64, K3s configuration that is secret
 set -eu
+LC_ALL=C
+export LC_ALL
+
+lab="$K3S_LAB_ROOT/.lab"
+provision="$K3S_LAB_ROOT/vagrant/provision"
+
+die() {
+  echo "k3s.sh: $*" >&2
+  exit 1
+}
 
 # on MACHINE.STACK COMMAND...: runs a command on a machine, reached as machine.sh wrote down.
 on() {
   alias="$1"
   shift
-  ssh -F "$K3S_LAB_ROOT/.lab/ssh/$alias/config" "$alias" "$@"
+  ssh -F "$lab/ssh/$alias/config" "$alias" "$@"
 }
 
-# on_server SCRIPT COMMAND...: runs a command on the first server but this machine where it succeeds; SCRIPT is its input.
+# Whether this machine lets us in; one that was lost is not waited for.
+is_reachable() {
+  ssh -F "$lab/ssh/$NODE_NAME.$LAB_STACK/config" -o ConnectTimeout=5 -o ConnectionAttempts=1 "$NODE_NAME.$LAB_STACK" true \
+    </dev/null 2>/dev/null
+}
+
+# other_servers LIST: the names of the servers in the list, without this machine.
+other_servers() {
+  for server in $1; do
+    if [ "${server%%=*}" != "$NODE_NAME" ]; then echo "${server%%=*}"; fi
+  done
+}
+
+# The servers that stay in the cluster. The file is kept by a resource that goes before all nodes where the whole cluster
+# goes: then nobody stays, and nobody need be told.
+staying() { cat "$lab/$LAB_STACK/servers" 2>/dev/null || true; }
+
+# on_server LIST COMMAND...: runs a command on the first server of the list, but this machine, where it succeeds.
 on_server() {
-  script="$1"
+  list=$(other_servers "$1")
   shift
-  for server in $SERVERS; do
-    name="${server%%=*}"
-    if [ "$name" != "${NODE_NAME:-}" ] && on "$name.$LAB_STACK" "$@" <"$script"; then return; fi
+  for name in $list; do
+    if on "$name.$LAB_STACK" "$@" </dev/null; then return; fi
   done
   return 1
 }
 
-case "$1" in
-install)
-  here="$NODE_NAME.$LAB_STACK"
-  # A machine whose image or box does not carry K3s gets what it needs from here, unless it has just that.
-  carried=$(on "$here" 'uname -m; cat /opt/k3s-lab/bundle 2>/dev/null || { test ! -x /opt/k3s-lab/k3s || echo made-with; }' </dev/null)
-  case "$carried" in
-  *made-with) ;;
-  *)
-    arch=$(printf '%s\n' "$carried" | head -n 1)
-    if [ "$(printf '%s\n' "$carried" | tail -n 1)" != "$("$K3S_LAB_ROOT/scripts/lab" bundle "$arch" --id </dev/null)" ]; then
-      "$K3S_LAB_ROOT/scripts/lab" bundle "$arch" </dev/null |
-        on "$here" 'sudo sh -c "rm -rf /opt/k3s-lab && mkdir /opt/k3s-lab && tar --extract --directory /opt/k3s-lab"'
+# tell LIST STEP: provision/leave.sh on the first server of the list that has a cluster and can be reached.
+# 0: done, or none of them has a cluster · 1: said why not
+tell() {
+  list=$(other_servers "$1")
+  step="$2"
+  silent=
+  for name in $list; do
+    status=0
+    cat "$provision/common.sh" "$provision/leave.sh" |
+      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" bash -s "$step" || status=$?
+    case $status in
+    0) return 0 ;;
+    3) ;;
+    255) silent="$silent $name" ;;
+    *) return 1 ;;
+    esac
+  done
+  [ -z "$silent" ] || echo "k3s.sh: these servers cannot be reached, to tell them of $NODE_NAME:$silent" >&2
+  [ -z "$silent" ]
+}
+
+# here MODE: provision/k3s.sh on this machine. What it needs to know goes in variables that are all set.
+here() {
+  cat "$provision/common.sh" "$provision/k3s.sh" |
+    on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
+      NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
+      CLUSTER_CA="'$ca'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
+}
+
+seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
+
+# Memory that only root reads takes the secrets; they are in no argument.
+send_secrets() {
+  on "$NODE_NAME.$LAB_STACK" sudo bash -c "'umask 077; mkdir -p /run/k3s-lab; read -r token; read -r secret || true
+    printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
+}
+
+# A machine that does not carry this K3s gets it from here, whole or not at all. What it carried itself stays.
+send_bundle() {
+  bundle=
+  if [ -n "$(seen carried)" ] && { [ -z "$K3S_VERSION" ] || [ "$(seen carried)" = "$K3S_VERSION" ]; }; then return; fi
+  arch=$(seen arch)
+  bundle=$("$K3S_LAB_ROOT/scripts/lab" bundle "$arch" --id </dev/null)
+  if seen bundle | grep -Fqx "$bundle"; then return; fi
+  "$K3S_LAB_ROOT/scripts/lab" bundle "$arch" </dev/null |
+    on "$NODE_NAME.$LAB_STACK" "sudo sh -ec 'rm -rf /opt/k3s-lab/.new-*; mkdir -p /opt/k3s-lab/.new-$bundle
+      tar --extract --directory /opt/k3s-lab/.new-$bundle; test -s /opt/k3s-lab/.new-$bundle/bundle
+      rm -rf /opt/k3s-lab/$bundle; mv /opt/k3s-lab/.new-$bundle /opt/k3s-lab/$bundle'"
+}
+
+# find_cluster: the id of the cluster that other servers have, in $ca; in $silent those that gave no answer.
+find_cluster() {
+  silent=
+  for name in $(other_servers "$SERVERS"); do
+    found=$(on "$name.$LAB_STACK" 'sudo sh -c "test ! -s /var/lib/rancher/k3s/server/tls/server-ca.crt || sha256sum /var/lib/rancher/k3s/server/tls/server-ca.crt"' </dev/null) ||
+      silent="$silent $name"
+    ca=${found%% *}
+    if [ -n "$ca" ]; then return 0; fi
+  done
+  return 1
+}
+
+# Nodes are told which cluster they join, and so show the token to no other. The first server waits for nobody.
+learn_cluster() {
+  ca=
+  if [ "$NODE_ROLE" = server ] && [ -n "$(seen data)" ]; then return; fi
+  first=${SERVERS%%=*}
+  deadline=$(($(date +%s) + 120))
+  until find_cluster; do
+    if [ "$NODE_NAME" = "$first" ]; then
+      # Whether there is a cluster decides whether this server starts one.
+      [ -z "$silent" ] || die "these servers cannot be asked whether they have the cluster's data:$silent. $NODE_NAME is not to start a second cluster: bring them back, or take them out of the stack file"
+      return
     fi
-    ;;
-  esac
-  # The token goes first, to memory that only root reads; the script follows it.
-  { cat && echo && cat "$K3S_LAB_ROOT/vagrant/provision/k3s.sh"; } |
-    on "$here" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
-      NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="$K3S_VERSION" "'K3S_ARGS=$K3S_ARGS'" \
-      bash -c "'read -r token; (umask 077; mkdir -p /run/k3s-lab; printf %s \"\$token\" >/run/k3s-lab/token); exec bash -s'"
+    [ "$(date +%s)" -lt $deadline ] || die "no server has started a cluster within 120 s, which $NODE_NAME is to join${silent:+; these cannot be reached:$silent}"
+    sleep 0.5
+  done
+  # What the cluster still knows of a node that lost its data would keep it out.
+  if [ -z "$(seen data)" ]; then tell "$SERVERS" forget; fi
+}
+
+prepare() {
+  bundle='' ca=''
+  survey=$(here observe)
+  send_bundle
+  learn_cluster
+  send_secrets
+}
+
+case "$1" in
+start)
+  { prepare; } >&2
+  here start
+  ;;
+install)
+  prepare
+  is_drained=
+  if [ "$NODE_ROLE" = agent ]; then
+    if [ "$(here check)" = change ]; then
+      tell "$SERVERS" cordon || true
+      is_drained=yes
+    elif [ "$(seen state)" = "it is cordoned" ]; then
+      is_drained=yes
+    fi
+  fi
+  status=0
+  here install || status=$?
+  if [ "$is_drained" ]; then tell "$SERVERS" uncordon || echo "warning: $NODE_NAME may still be cordoned: kubectl uncordon $NODE_NAME"; fi
+  [ $status = 0 ] || exit $status
   # verify waits so many times longer for this machine.
-  on "$here" sudo cat /run/k3s-lab/slowness </dev/null >"$K3S_LAB_ROOT/.lab/$LAB_STACK/machines/$NODE_NAME.slowness"
+  mkdir -p "$lab/$LAB_STACK/machines"
+  on "$NODE_NAME.$LAB_STACK" sudo cat /var/lib/k3s-lab/slowness </dev/null >"$lab/$LAB_STACK/machines/$NODE_NAME.slowness"
   ;;
 uninstall)
-  here="$NODE_NAME.$LAB_STACK"
-  # etcd must let go of a server while there are enough of them to agree; see provision/leave.sh.
-  leave() {
-    on_server "$K3S_LAB_ROOT/vagrant/provision/leave.sh" sudo env NODE_NAME="$NODE_NAME" bash -s "$1" ||
-      echo "warning: the cluster was not told that $NODE_NAME leaves; if it goes on, run there: kubectl delete node $NODE_NAME"
-  }
-  # With the whole cluster on its way out, nobody stays to be told.
-  if [ "$NODE_ROLE" = server ] && [ -z "${LAB_ALL_LEAVE:-}" ]; then leave before; fi
+  stays=$(staying)
+  step=gone
+  if is_reachable; then step=before; fi
+  if ! tell "$stays" $step; then
+    # Gone without a word it would still count in etcd, and the others might not be enough to agree.
+    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, for the others do not know that it leaves: nothing was uninstalled. Bring them back and run the same command again"
+    echo "warning: the pods of $NODE_NAME did not move before it left"
+  fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
-  if on "$here" true 2>/dev/null; then
-    on "$here" sudo bash -s <"$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
+  if [ "$step" = before ]; then
+    cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" bash -s
   else
     echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; a host that comes back is rid of K3s by k3s-uninstall.sh or k3s-agent-uninstall.sh"
   fi
-  if [ -z "${LAB_ALL_LEAVE:-}" ]; then leave after; fi
+  tell "$stays" after ||
+    echo "warning: the cluster was not told that $NODE_NAME has left; if it goes on, run there: kubectl delete node $NODE_NAME"
+  ;;
+servers)
+  mkdir -p "$lab/$LAB_STACK"
+  printf '%s\n' "$SERVERS" >"$lab/$LAB_STACK/servers.new"
+  mv "$lab/$LAB_STACK/servers.new" "$lab/$LAB_STACK/servers"
   ;;
 kubeconfig)
-  on_server /dev/null sudo cat /etc/rancher/k3s/k3s.yaml
+  NODE_NAME=
+  on_server "$SERVERS" sudo cat /etc/rancher/k3s/k3s.yaml
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.
@@ -78,7 +201,7 @@ load)
   fi
   ;;
 *)
-  echo "k3s.sh: unknown action '$1': install, uninstall, kubeconfig or load" >&2
+  echo "k3s.sh: unknown action '$1': start, install, uninstall, servers, kubeconfig or load" >&2
   exit 2
   ;;
 esac

@@ -17,6 +17,7 @@ export class ClusterToken extends pulumi.ComponentResource {
         delete: 'rm -f "$K3S_LAB_ROOT/.lab/$LAB_STACK/token"',
         environment: { LAB_STACK: pulumi.getStack() },
         logging: "none",
+        addPreviousOutputInEnv: false,
       },
       { parent: this, additionalSecretOutputs: ["stdout", "stderr"] },
     );

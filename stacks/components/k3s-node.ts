@@ -4,14 +4,16 @@ import type { Machine } from "../config.ts";
 import type { ClusterNode } from "../outputs.ts";
 import { sshAlias } from "../ssh-config.ts";
 
-/** What a `K3sNode` is made from. */
-export interface K3sNodeArgs {
+/** What K3s is installed from, be it a node or the beginning of a cluster. */
+export interface K3sArgs {
   /** The machine that K3s is installed on. */
   readonly machine: Machine;
-  /** Changes when the machine was made anew; K3s is then installed anew. */
+  /** Changes when the machine was made again; K3s is then installed there again. */
   readonly generation: pulumi.Input<string>;
   /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;
+  /** K3s configuration, as YAML, that only root may read on the machine. Default: none. */
+  readonly secretConfig?: pulumi.Input<string>;
   /** K3s release, such as v1.25.4+k3s1. A new one is installed in place. */
   readonly version: string;
   /** Flags for `k3s server` or `k3s agent`. New ones are applied in place. */
@@ -20,58 +22,90 @@ export interface K3sNodeArgs {
   readonly servers: readonly Machine[];
   /** What must be there before anything is installed: every machine of the cluster. */
   readonly together: readonly pulumi.Resource[];
-  /** Changes when the cluster was started anew: agents cannot follow into another. Default: none, this is a server. */
-  readonly cluster?: pulumi.Input<string>;
+}
+
+/** What a `K3sNode` is made from. */
+export interface K3sNodeArgs extends K3sArgs {
+  /** What was seen to be wrong with K3s there, such as "K3s is stopped", and is put right. Default: nothing is. */
+  readonly found?: string;
+  /** Why this agent's cluster is gone, so that it must be installed again for another. Default: it is not. */
+  readonly lostCluster?: string;
 }
 
 /** Servers as `vagrant/k3s.sh` takes them: `name=address`, separated by spaces. */
 export const serverList = (servers: readonly Machine[]): string =>
   servers.map(({ name, ip }) => `${name}=${ip}`).join(" ");
 
+/** A resource is done, in a preview as in an update, when its URN comes back from the engine. */
+const isDone = (resource: pulumi.Resource): Promise<void> =>
+  new Promise((resolve) => {
+    resource.urn.apply(() => resolve());
+  });
+
+const environmentOf = ({ machine, version, args, servers }: K3sArgs): Record<string, string> => ({
+  LAB_STACK: pulumi.getStack(),
+  NODE_NAME: machine.name,
+  NODE_IP: machine.ip,
+  NODE_ROLE: machine.role,
+  NODE_INTERFACE: machine.interface ?? "",
+  K3S_VERSION: version,
+  K3S_ARGS: args.join(" "),
+  SERVERS: serverList(servers),
+});
+
+/** The token, and in a second line the secret configuration, in which line breaks do no harm. */
+const secretsOf = ({ token, secretConfig = "" }: K3sArgs): pulumi.Output<string> =>
+  pulumi.secret(
+    pulumi
+      .all([token, secretConfig])
+      .apply(([first, second]) => `${first}\n${Buffer.from(second).toString("base64")}\n`),
+  );
+
 /**
- * K3s on a machine, by K3s's own `install.sh`. Creating installs, a change runs the installer again in place, and
- * deleting runs `k3s-uninstall.sh` or `k3s-agent-uninstall.sh`; a machine that is gone needs no uninstalling.
+ * K3s on a machine, by K3s's own `install.sh`. Creating installs, a change or what was found wrong runs the installer
+ * again in place, and deleting runs `k3s-uninstall.sh` or `k3s-agent-uninstall.sh`; a machine that is gone needs no
+ * uninstalling.
  */
 export class K3sNode extends pulumi.ComponentResource {
-  /** Changes when K3s was installed anew; known once the node is Ready. */
+  /** Changes when K3s was installed again; known once the node is Ready. */
   readonly installation: pulumi.Output<string>;
   /** The node as the stack exports it. */
   readonly details: pulumi.Output<ClusterNode>;
+  /** Resolves when nothing more is done to the node in this run, in a preview too. */
+  readonly done: Promise<void>;
 
   constructor(name: string, args: K3sNodeArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:cluster:K3sNode", name, {}, opts);
-    const { machine, servers } = args;
-    const stack = pulumi.getStack();
-    const installation = args.cluster
-      ? pulumi.interpolate`${args.generation}/${args.cluster}`
-      : pulumi.output(args.generation);
+    const { machine, generation, found, lostCluster } = args;
+    const now = new Date().toISOString();
     const node = new local.Command(
       name,
       {
         create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" install',
         delete: '"$K3S_LAB_ROOT/vagrant/k3s.sh" uninstall',
-        environment: {
-          LAB_STACK: stack,
-          NODE_NAME: machine.name,
-          NODE_IP: machine.ip,
-          NODE_ROLE: machine.role,
-          NODE_INTERFACE: machine.interface ?? "",
-          K3S_VERSION: args.version,
-          K3S_ARGS: args.args.join(" "),
-          SERVERS: serverList(servers),
-        },
-        stdin: pulumi.secret(args.token),
-        triggers: [installation],
+        environment: { ...environmentOf(args), LAB_FOUND: found === undefined ? "" : `${found} at ${now}` },
+        stdin: secretsOf(args),
+        triggers: [generation, lostCluster === undefined ? "" : `${lostCluster} at ${now}`],
+        addPreviousOutputInEnv: false,
       },
       {
         parent: this,
         dependsOn: [...args.together],
         deleteBeforeReplace: true,
         customTimeouts: { create: "30m", update: "30m" },
+        // What was observed is no state that is wanted: while all is well, what was put right last stays recorded.
+        ignoreChanges: [
+          ...(found === undefined ? ["environment.LAB_FOUND"] : []),
+          ...(lostCluster === undefined ? ["triggers[1]"] : []),
+        ],
       },
     );
-    this.installation = pulumi.unsecret(pulumi.all([installation, node.id]).apply(([value]) => value));
+    this.done = isDone(node);
+    this.installation = pulumi.unsecret(
+      pulumi.all([generation, node.id]).apply(([made, id]) => `${made}/${id}`),
+    );
     const { name: nodeName, role } = machine;
+    const stack = pulumi.getStack();
     this.details = this.installation.apply((id) => ({
       name: nodeName,
       role,
@@ -79,5 +113,84 @@ export class K3sNode extends pulumi.ComponentResource {
       installation: id,
     }));
     this.registerOutputs({ details: this.details });
+  }
+}
+
+/** What a `K3sStart` is made from: the first server. */
+export interface K3sStartArgs extends K3sArgs {
+  /** Why the cluster that was started is gone for good, so that another is started. Default: it is not. */
+  readonly lostCluster?: string;
+}
+
+/**
+ * The beginning of a cluster: K3s on the first server, until others can join. All other nodes wait for this and not for
+ * each other, so that they are installed side by side however few Pulumi runs at a time. Later it does nothing more.
+ */
+export class K3sStart extends pulumi.ComponentResource {
+  /** The cluster's id: the SHA-256 of its certificate authority. */
+  readonly cluster: pulumi.Output<string>;
+  /** Resolves when others can join, in a preview too. */
+  readonly done: Promise<void>;
+
+  constructor(name: string, args: K3sStartArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:cluster:K3sStart", name, {}, opts);
+    const { lostCluster } = args;
+    const start = new local.Command(
+      name,
+      {
+        create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" start',
+        environment: {
+          ...environmentOf(args),
+          LAB_FOUND: lostCluster === undefined ? "" : `${lostCluster} at ${new Date().toISOString()}`,
+        },
+        stdin: secretsOf(args),
+        addPreviousOutputInEnv: false,
+      },
+      {
+        parent: this,
+        dependsOn: [...args.together],
+        customTimeouts: { create: "30m" },
+        // What changes afterwards is the nodes' own.
+        ignoreChanges: lostCluster === undefined ? ["create", "environment", "stdin"] : [],
+      },
+    );
+    this.done = isDone(start);
+    this.cluster = pulumi.unsecret(start.stdout);
+    this.registerOutputs({ cluster: this.cluster });
+  }
+}
+
+/** What `ClusterServers` is made from. */
+export interface ClusterServersArgs {
+  readonly servers: readonly Machine[];
+  /** All nodes: a node that leaves reads the list after it was written. */
+  readonly nodes: readonly K3sNode[];
+  /** Whether the list that was written is there no more. */
+  readonly isMissing: boolean;
+}
+
+/**
+ * The list of servers that stay, for nodes that leave: it is written once all that stay know it, and taken away before the
+ * first node where all leave, so that nobody is told who leaves too.
+ */
+export class ClusterServers extends pulumi.ComponentResource {
+  constructor(name: string, args: ClusterServersArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:cluster:ClusterServers", name, {}, opts);
+    const { servers, nodes, isMissing } = args;
+    new local.Command(
+      name,
+      {
+        create: '"$K3S_LAB_ROOT/vagrant/k3s.sh" servers',
+        delete: 'rm -f "$K3S_LAB_ROOT/.lab/$LAB_STACK/servers"',
+        environment: {
+          LAB_STACK: pulumi.getStack(),
+          SERVERS: serverList(servers),
+          LAB_FOUND: isMissing ? `missing at ${new Date().toISOString()}` : "",
+        },
+        addPreviousOutputInEnv: false,
+      },
+      { parent: this, dependsOn: [...nodes], ignoreChanges: isMissing ? [] : ["environment.LAB_FOUND"] },
+    );
+    this.registerOutputs({});
   }
 }

@@ -1,6 +1,7 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { rewriteKubeconfig } from "../kubeconfig.ts";
+import type { KubeconfigObservation } from "../observe-nodes.ts";
 
 /** What a `Kubeconfig` is made from. */
 export interface KubeconfigArgs {
@@ -11,7 +12,17 @@ export interface KubeconfigArgs {
   readonly environment: Readonly<Record<string, string>>;
   /** Changes when the server was installed anew; its certificates are then new too. */
   readonly installation: pulumi.Input<string>;
+  /** What was seen of the copy before this run. Default: nothing need be put right. */
+  readonly observed?: KubeconfigObservation;
 }
+
+/** What is to be put right, named so that it is another each time; empty where nothing is. */
+const foundNow = (what: string | undefined): string =>
+  what === undefined ? "" : `${what} at ${new Date().toISOString()}`;
+
+/** While nothing is to be put right, what was put right last stays recorded. */
+const unlessFound = (what: string | undefined): string[] =>
+  what === undefined ? ["environment.LAB_FOUND"] : [];
 
 /**
  * The way into the cluster: K3s's own kubeconfig, pointed at the API server as it is reached from here and given a context named after the
@@ -24,16 +35,22 @@ export class Kubeconfig extends pulumi.ComponentResource {
   constructor(name: string, args: KubeconfigArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:cluster:Kubeconfig", name, {}, opts);
     const stack = pulumi.getStack();
+    const { file, original: renewed } = args.observed ?? {};
     const environment = { LAB_STACK: stack };
     const original = new local.Command(
       name,
       {
         create: args.command,
-        environment: { ...environment, ...args.environment },
+        environment: { ...environment, ...args.environment, LAB_FOUND: foundNow(renewed) },
         triggers: [args.installation],
         logging: "none",
+        addPreviousOutputInEnv: false,
       },
-      { parent: this, additionalSecretOutputs: ["stdout", "stderr"] },
+      {
+        parent: this,
+        additionalSecretOutputs: ["stdout", "stderr"],
+        ignoreChanges: unlessFound(renewed),
+      },
     );
     this.value = pulumi.secret(
       original.stdout.apply((text) => rewriteKubeconfig(text, args.servers, `k3s-lab-${stack}`)),
@@ -41,13 +58,16 @@ export class Kubeconfig extends pulumi.ComponentResource {
     new local.Command(
       `${name}-file`,
       {
-        create: '(umask 077; cat >"$K3S_LAB_ROOT/.lab/$LAB_STACK/kubeconfig")',
+        // Whole or not at all: another process may read it at any time.
+        create:
+          'cd "$K3S_LAB_ROOT/.lab/$LAB_STACK" && (umask 077; cat >kubeconfig.new) && mv kubeconfig.new kubeconfig',
         delete: 'rm -f "$K3S_LAB_ROOT/.lab/$LAB_STACK/kubeconfig"',
-        environment,
+        environment: { ...environment, LAB_FOUND: foundNow(file) },
         stdin: this.value,
         logging: "none",
+        addPreviousOutputInEnv: false,
       },
-      { parent: this },
+      { parent: this, ignoreChanges: unlessFound(file) },
     );
     this.registerOutputs({ value: this.value });
   }

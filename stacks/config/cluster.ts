@@ -139,11 +139,21 @@ export const clusterSchema = z
           .string()
           .regex(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
           .optional(),
-        serverArgs: z.array(z.string()).default(["--write-kubeconfig-mode=644"]),
+        /** Default: what the lab's own machines are used with; hosts may have other users, so there nothing. */
+        serverArgs: z.array(z.string()).optional(),
         agentArgs: z.array(z.string()).default([]),
+        /** How many agents change side by side, each drained before. Default: 1. */
+        agentsAtOnce: z.int().min(1).max(100).optional(),
       })
       .prefault({}),
   })
+  .transform(({ k3s, ...config }) => ({
+    ...config,
+    k3s: {
+      ...k3s,
+      serverArgs: k3s.serverArgs ?? (config.provider === "hosts" ? [] : ["--write-kubeconfig-mode=644"]),
+    },
+  }))
   .superRefine((config, context) => {
     const add: Add = (path, message) => context.addIssue({ code: "custom", path: [...path], message });
     checkFlags(config, add);

@@ -1,87 +1,365 @@
 #!/bin/bash
-# Installs K3s on this machine by K3s's own installer, or brings an installed one up to date. Run as root.
+# Installs K3s on this machine by K3s's own installer, or brings an installed one up to date. Run as root, after common.sh.
 #
-#   NODE_NAME, NODE_IP, NODE_ROLE   the node: its name, its address in the lab, server | agent
+#   k3s.sh install    until the node is Ready. The default
+#   k3s.sh start      a server, until others can join: prints the cluster's id, the SHA-256 of its certificate authority
+#   k3s.sh check      changes nothing; prints "change" where `install` would start K3s again, else "same"
+#   k3s.sh observe    changes nothing; prints what is here, see below; of the variables it reads the first three
+#
+#   NODE_NAME, NODE_ROLE, NODE_IP   the node: its name, server | agent, its address in the lab
 #   NODE_INTERFACE                  the interface that must carry the address; empty: eth1, or where there is none any
 #   K3S_VERSION                     the release, such as v1.25.4+k3s1; empty: the one that the machine carries
 #   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
 #   SERVERS                         all servers, NAME=ADDRESS separated by spaces; several keep the cluster in etcd
+#   CLUSTER_CA                      id of the cluster that is there; empty: there is none, or nobody knows
+#   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
+#   SECRET_FILE                     K3s configuration that nobody else may read. Default: /run/k3s-lab/secret
 #   /opt/k3s-lab                    what the machine carries of K3s; without it /home/vagrant/k3s-install.sh is run
 #
+# A first install that fails is tried once more after K3s's own uninstaller. Where K3s has data nothing is ever uninstalled:
+# what ran before a failed change runs again. An interrupted change is known by what it saved, and the next run goes on.
+#
+# Exit codes: 0, the node is Ready · 1 · 2, what is asked for cannot be, and nothing was touched
 # Flags: https://docs.k3s.io/cli/server and https://docs.k3s.io/cli/agent
 set -euo pipefail
 
-# What the machine was made with, or was sent: K3s, its installer, images, manifests.
-readonly carried=/opt/k3s-lab
+readonly mode=${1:-install}
+readonly data=/var/lib/rancher/k3s config=/etc/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
 readonly token_file=${TOKEN_FILE:-/run/k3s-lab/token}
-readonly token=/etc/rancher/k3s/token
+readonly secret_file=${SECRET_FILE:-/run/k3s-lab/secret}
+readonly token=$config/token
+# The token as K3s reads it: with the cluster's id before it a node shows it to no other cluster.
+readonly join=$config/join
+# While a first installation has not come to an end, and while a change has not.
+readonly installing=$notes/installing before=$notes/before
 
 service=k3s uninstall=k3s-uninstall.sh
 if [ "$NODE_ROLE" = agent ]; then service=k3s-agent uninstall=k3s-agent-uninstall.sh; fi
+readonly unit=/etc/systemd/system/$service.service
 
 die() {
-  echo "k3s.sh on $NODE_NAME: $*" >&2
-  exit 1
+  echo "k3s.sh on $NODE_NAME: $1" >&2
+  exit "${2:-1}"
 }
 
-# pause SECONDS: without a process, for a poll must not take the processor from what it waits for.
-pause() { read -r -t "$1" <> <(:) || true; }
+# What the machine was made with, or was sent: K3s, its installer, images, manifests.
+find_carried() {
+  carried=/opt/k3s-lab
+  if [ -n "${BUNDLE:-}" ]; then
+    carried=/opt/k3s-lab/$BUNDLE
+  elif [ ! -x $carried/k3s ]; then
+    case "$(readlink /usr/local/bin/k3s || true)" in
+    /opt/k3s-lab/*/k3s) carried=$(dirname "$(readlink /usr/local/bin/k3s)") ;;
+    esac
+  fi
+  installer=$carried/install.sh
+  [ -f "$installer" ] || installer=/home/vagrant/k3s-install.sh
+}
 
-# A slow machine gets more time: the same work is timed everywhere, and takes 0.1 s on a usual computer.
+# --- what is here ---
+
+# Whether K3s's process is there, be it that it still starts.
+runs() {
+  case "$(systemctl show --property SubState --value $service)" in
+  running | start | start-pre | start-post | reload) ;;
+  *) return 1 ;;
+  esac
+}
+
+has_data() { [ -e $data/server/db/state.db ] || has_etcd || [ -e $data/agent/client-kubelet.crt ]; }
+is_member() { [ "$NODE_ROLE" = server ] && has_etcd; }
+
+# Every node may ask for itself with its kubelet's certificate. It is asked several times a second while K3s needs the
+# processors: kubectl, which is all of K3s, would take them from it.
+ask_node() {
+  local agent=$data/agent port=6443
+  if [ "$NODE_ROLE" = agent ]; then port=6444; fi # its own way to the server
+  node=$(curl --silent --max-time "$1" --cacert $agent/server-ca.crt --cert $agent/client-kubelet.crt --key $agent/client-kubelet.key \
+    "https://127.0.0.1:$port/api/v1/nodes/$NODE_NAME?pretty=false" 2>/dev/null)
+}
+
+# A kubelet registers its node when it starts, and never again.
+is_unregistered() { has_data && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
+
+# The server keeps saying what it last heard of a node: only what the kubelet said since K3s was started counts.
+started=
+is_ready() {
+  ask_node 5 || return 1
+  [[ $node =~ \"type\":\"Ready\",\"status\":\"True\",\"lastHeartbeatTime\":\"([^\"]*)\" ]] || return 1
+  [ -z "$started" ] || [[ ${BASH_REMATCH[1]} > $started ]]
+}
+
+# What K3s runs from, as far as the lab wrote it. A program is known by its size and time: to read it takes too long.
+fingerprint() {
+  {
+    cat $unit $unit.env $unit.d/k3s-lab.conf $config/config.yaml.d/k3s-lab*.yaml $join || true
+    readlink --canonicalize /usr/local/bin/k3s || true
+    stat --dereference --format '%s %Y' /usr/local/bin/k3s || true
+    systemctl is-enabled $service || true
+  } 2>/dev/null | sha256sum | cut -c 1-32
+}
+
+noted() { sed -n "s/^$1 //p" $notes/installed 2>/dev/null || true; }
+
+# In a few words what is not as the last installation left it, "healthy" where all is.
+state() {
+  if [ -e $installing ]; then echo "its installation was interrupted"; return; fi
+  if [ -d $before ]; then echo "a change of it was interrupted"; return; fi
+  if [ ! -e $unit ] || [ ! -x /usr/local/bin/k3s ] || ! has_data; then echo "K3s is not installed"; return; fi
+  if ! runs; then echo "K3s is stopped"; return; fi
+  if [ -e $notes/installed ] && [ "$(noted files)" != "$(fingerprint)" ]; then
+    echo "K3s's unit, configuration or program was changed by hand"
+  elif is_ready; then
+    # leave.sh cordoned it for a change that did not come to an end.
+    if [[ $node =~ k3s-lab/cordoned ]]; then echo "it is cordoned"; else echo healthy; fi
+  elif [[ ${node:-} =~ \"code\":404 ]]; then
+    echo "its node is not registered"
+  else
+    echo "its node is not Ready"
+  fi
+}
+
+# hash_of FILE: its SHA-256; nothing where there is no such file.
+hash_of() { if [ -s "$1" ]; then sha256sum <"$1" | cut -d ' ' -f 1; fi; }
+
+# One line each, "KEY VALUE"; a key may be missing, `image` and `bundle` may come several times.
+observe() {
+  node=
+  echo "arch $(uname -m)"
+  echo "state $(state)"
+  if has_data || [ -e $notes/installed ]; then echo "data yes"; fi
+  if [ "$NODE_ROLE" = server ]; then
+    if is_member; then echo "etcd yes"; fi
+    echo "ca $(hash_of $data/server/tls/server-ca.crt)"
+    echo "certificate $(sed -n 's/.*client-certificate-data: *//p' $config/k3s.yaml 2>/dev/null | tr -d '\n' | sha256sum | cut -d ' ' -f 1)"
+  else
+    echo "ca $(hash_of $data/agent/server-ca.crt)"
+  fi
+  if [ -s $notes/version ]; then echo "version $(cat $notes/version)"; fi
+  if [ -x /opt/k3s-lab/k3s ] && [ ! -e /opt/k3s-lab/bundle ]; then echo "carried $(/opt/k3s-lab/k3s --version | awk 'NR == 1 { print $3 }')"; fi
+  local marker
+  for marker in /opt/k3s-lab/bundle /opt/k3s-lab/*/bundle; do
+    if [ -s "$marker" ]; then echo "bundle $(cat "$marker")"; fi
+  done
+  if [ -S /run/k3s/containerd/containerd.sock ]; then
+    timeout 5 ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images ls -q 'name~=k3s-lab' 2>/dev/null |
+      sed 's/^/image /' || true
+  fi
+}
+
+# --- what is wanted ---
+
+# A slow machine gets more time: the same work is timed everywhere, and takes 0.1 s on a usual computer. It is timed once,
+# for a machine that is sometimes slow must not have another configuration each time.
 slowness() {
-  local began=${EPOCHREALTIME/./} i
-  for ((i = 0; i < 40000; i++)); do :; done
-  local took=$((${EPOCHREALTIME/./} - began))
-  echo $((took < 100000 ? 1 : (took + 99999) / 100000))
+  if [ ! -s $notes/slowness ]; then
+    local began=${EPOCHREALTIME/./} i
+    for ((i = 0; i < 40000; i++)); do :; done
+    local took=$((${EPOCHREALTIME/./} - began))
+    echo $((took < 100000 ? 1 : (took + 99999) / 100000)) >$notes/slowness
+  fi
+  cat $notes/slowness
 }
-slower=$(slowness)
-ready_within=$((180 * slower)) # seconds
 
 find_interface() {
   local wanted=${NODE_INTERFACE:-}
   interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
-  [ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)"
+  [ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)" 2
   # The lab promises eth1; a machine that has none, with names such as enp0s8 or ens4, goes by the address.
   if [ -z "$wanted" ] && ip -o link show eth1 >/dev/null 2>&1; then wanted=eth1; fi
   [ "${wanted:-$interface}" = "$interface" ] ||
-    die "$NODE_IP is on $interface, not on $wanted; mend the machine's network, or set the machine's \`interface\` in the stack file to $interface"
+    die "$NODE_IP is on $interface, not on $wanted; put the machine's network right, or set the machine's \`interface\` in the stack file to $interface" 2
 }
 
 # K3s of another cluster is not the lab's to change.
 refuse_foreign() {
-  if [ ! -e /usr/local/bin/k3s ] || { [ -s $token ] && { [ ! -s "$token_file" ] || cmp -s $token "$token_file"; }; }; then
-    return
-  fi
-  die "K3s of another cluster is installed here; take it away first, by its lab or by k3s-uninstall.sh"
+  if [ ! -e /usr/local/bin/k3s ] && ! has_data; then return; fi
+  # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
+  if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
+  if [ -s $token ] && { [ ! -s "$token_file" ] || cmp -s $token "$token_file"; }; then return; fi
+  die "K3s of another cluster is installed here, or its data is in $data; take it away first, by its lab or by k3s-uninstall.sh" 2
 }
 
-installer=$carried/install.sh
-[ -f $installer ] || installer=/home/vagrant/k3s-install.sh
+# flag_of PATTERN: a flag that the installed unit has.
+flag_of() { grep -o -- "'$1'" $unit 2>/dev/null | head -n 1 | tr -d "'" || true; }
 
-# K3s's configuration file holds what the user did not ask for but the machine needs; the flags stay the user's own.
+# serves ADDRESS: whether an API server answers there, be it that it does not know us (401): a K3s that itself still waits
+# for others says 503. It is told nothing: joining, K3s checks whom it talks to.
+serves() {
+  case "$(curl --silent --insecure --max-time 3 --output /dev/null --write-out '%{http_code}' "https://$1:6443/readyz" 2>/dev/null)" in
+  200 | 401) ;;
+  *) return 1 ;;
+  esac
+}
+
+others() {
+  local server
+  for server in $SERVERS; do
+    if [ "${server%%=*}" != "$NODE_NAME" ]; then echo "${server#*=}"; fi
+  done
+}
+
+find_serving() {
+  local ip
+  for ip in $(others); do
+    if serves "$ip"; then
+      serving=$ip
+      return
+    fi
+  done
+  return 1
+}
+
+readonly way_back="If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s. Then run the same command again."
+
+# What joins this node to the others: flags for K3s.
+join_flags() {
+  local first=${SERVERS%% *} installed serving=
+  installed=$(flag_of '--server=https://[^:]*:6443')
+  if [ "$NODE_ROLE" = server ] && has_data; then
+    # A server that has its part of the cluster's data keeps to it, and to its flag: K3s reads it no more. One that kept
+    # its data alone gives it to etcd, so that others can join.
+    if is_member; then
+      if [ -n "$installed" ]; then echo "$installed"; else flag_of --cluster-init; fi
+    elif [ -n "$(others)" ]; then
+      echo "--cluster-init"
+    fi
+    return
+  fi
+  if [ -z "$(others)" ]; then return; fi
+  # An agent keeps to its server while the cluster has it.
+  local ip=${installed#--server=https://}
+  if [ "$NODE_ROLE" = agent ] && has_data && others | grep -Fqx "${ip%:6443}"; then
+    echo "$installed"
+    return
+  fi
+  find_serving || true
+  # A server that lost its data must not start a second cluster while the first one exists.
+  if [ "$NODE_ROLE" = server ] && [ -z "$serving" ]; then
+    if [ -n "${CLUSTER_CA:-}" ]; then
+      until_true $ready_within find_serving ||
+        die "the cluster has other servers, and none of them answered for $ready_within s: this one does not start a second cluster. $way_back"
+    elif [ "${first%%=*}" = "$NODE_NAME" ]; then
+      echo "--cluster-init"
+      return
+    fi
+  fi
+  echo "--server=https://${serving:-$(others | head -n 1)}:6443"
+}
+
+# K3s's configuration holds what the user did not ask for but the machine needs; the flags stay the user's own, and so does
+# a config.yaml that was there before.
+config_text() {
+  echo "token-file: $join"
+  if [ -d /opt/k3s-lab/containerd ] || [ -d "$carried/images" ]; then
+    # Images that were brought here cannot be pulled again, so a full disk must not delete them.
+    echo "kubelet-arg+: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
+  fi
+  if [ "$NODE_ROLE" = server ] && [ "$slower" -gt 1 ]; then
+    # To put the API's whole description together, which Pulumi asks for, takes a slow machine longer than the usual 60 s.
+    echo "kube-apiserver-arg+: [request-timeout=$((60 * slower))s]"
+  fi
+  if [ -e "$carried/offline" ]; then
+    # Without a name server that pods can use, K3s would send their questions to a public one.
+    echo "resolv-conf: $config/k3s-lab-resolv.conf"
+  fi
+}
+
+set_arguments() {
+  flags=$(join_flags)
+  # A node is called what its machine is called, unless the stack file calls it something else.
+  if [ "$(uname -n)" != "$NODE_NAME" ]; then flags="--node-name=$NODE_NAME${flags:+ $flags}"; fi
+  arguments="--node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}${flags:+ $flags}"
+}
+
+carried_version() { if [ -x "$carried/k3s" ]; then "$carried/k3s" --version | awk 'NR == 1 { print $3 }'; fi; }
+
+# All that decides how K3s is to run.
+wanted() {
+  printf '%s\n' "$NODE_ROLE $arguments" "$(config_text)" "$carried" "${own:-${K3S_VERSION:-}}"
+  if [ -s "$secret_file" ]; then cat "$secret_file"; fi
+}
+wanted_hash() { wanted | sha256sum | cut -c 1-32; }
+
+# Links, for uninstalling removes K3s from its places and the retry needs it again.
+check_carried() {
+  own=$(carried_version)
+  if [ -n "$own" ] && [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
+    die "K3s $K3S_VERSION was asked for and this machine carries $own, and can download no other; set k3s.version to $own" 2
+  fi
+}
+
+# K3s itself says whether it knows the flags, before anything is touched: where --help comes first nothing is started.
+check_flags() {
+  local program=$carried/k3s said
+  local -a list
+  read -ra list <<<"$arguments"
+  if [ ! -x "$program" ]; then
+    program=/usr/local/bin/k3s
+    if [ ! -x "$program" ] || [ "$(cat $notes/version 2>/dev/null)" != "${K3S_VERSION:-}" ]; then return; fi
+  fi
+  if ! said=$("$program" "$NODE_ROLE" --help "${list[@]}" 2>&1 >/dev/null); then
+    die "K3s does not take these flags: $(printf '%s\n' "$said" | sed -n 's/.*level=fatal msg="\(.*\)"$/\1/p' | head -n 1). Nothing was touched; put k3s.${NODE_ROLE}Args right in the stack file" 2
+  fi
+}
+
+# The lab has one cluster: a node of another one, which is gone or was never meant to be, is not changed into one of this.
+check_cluster() {
+  local own
+  own=$(hash_of $data/agent/server-ca.crt)
+  if [ -z "${CLUSTER_CA:-}" ] || [ -z "$own" ] || [ "$own" = "$CLUSTER_CA" ]; then return; fi
+  die "K3s here belongs to another cluster than the servers: nothing was touched. Run the same command again, it then names this node as one to be installed anew"
+}
+
+# older A B: whether release A comes before B.
+older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort --version-sort | head -n 1)" = "$1" ]; }
+minor() { printf '%s\n' "$1" | sed 's/^v[0-9]*\.\([0-9]*\)\..*/\1/'; }
+
+# Kubernetes goes neither back nor over a minor release: https://kubernetes.io/releases/version-skew-policy/
+check_version() {
+  local from to=${own:-${K3S_VERSION:-}}
+  from=$(cat $notes/version 2>/dev/null || true)
+  if [ -z "$from" ] || [ -z "$to" ] || ! has_data; then return; fi
+  if older "$to" "$from"; then die "K3s $from runs here, and K3s does not go back to $to: its data may not be readable to it. Set k3s.version to $from or a later release" 2; fi
+  if [ $(($(minor "$to") - $(minor "$from"))) -gt 1 ]; then
+    die "K3s $from runs here, and an upgrade to $to would leave out a minor release: upgrade to v1.$(($(minor "$from") + 1)) first" 2
+  fi
+}
+
+# A change stops this server for seconds: the others must be enough to go on without it.
+check_quorum() {
+  local all members alive=0 id name address
+  is_member || return 0
+  all=$(etcd_members) || return 0 # it does not run
+  members=$(printf '%s\n' "$all" | wc -l)
+  if [ "$members" -lt 3 ]; then return; fi
+  missing=
+  while read -r id name address; do
+    if etcd_status "$address" >/dev/null; then alive=$((alive + 1)); else missing="$missing $name"; fi
+  done <<<"$all"
+  [ $((alive - 1)) -gt $((members / 2)) ]
+}
+
+# --- changing ---
+
 write_config() {
-  install -d -m 0755 /etc/rancher/k3s
+  install -d -m 0755 $config $config/config.yaml.d
   if [ -s "$token_file" ]; then
     install -m 0600 -o root "$token_file" $token
     rm -f "$token_file"
   fi
-  {
-    echo "token-file: $token"
-    if [ -d $carried/containerd ] || [ -d $carried/images ]; then
-      # Images that were brought here cannot be pulled again, so a full disk must not delete them.
-      echo "kubelet-arg: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
-    fi
-    if [ "$NODE_ROLE" = server ] && [ "$slower" -gt 1 ]; then
-      # To put the API's whole description together, which Pulumi asks for, takes a slow machine longer than the usual 60 s.
-      echo "kube-apiserver-arg: [request-timeout=$((60 * slower))s]"
-    fi
-    if [ -e $carried/offline ]; then
-      # Without a name server that pods can use, K3s would send their questions to a public one.
-      echo "nameserver ${NODE_IP%.*}.1" >/etc/rancher/k3s/resolv.conf
-      echo "resolv-conf: /etc/rancher/k3s/resolv.conf"
-    fi
-  } >/etc/rancher/k3s/config.yaml
+  # Once written it stays: it says the same with the cluster's id and without.
+  if [ "$(sed 's/.*://' $join 2>/dev/null)" != "$(cat $token)" ]; then
+    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" >$join)
+  fi
+  if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $token" ]; then
+    rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
+  fi
+  config_text >$config/config.yaml.d/k3s-lab.yaml
+  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" >$config/k3s-lab-resolv.conf; fi
+  rm -f $config/config.yaml.d/k3s-lab-secret.yaml
+  if [ -s "$secret_file" ]; then install -m 0600 -o root "$secret_file" $config/config.yaml.d/k3s-lab-secret.yaml; fi
 }
 
 # What kube-proxy passes on from a virtual network interface into flannel's VXLAN leaves with a wrong outer checksum, and
@@ -92,88 +370,89 @@ write_link() {
   esac
 }
 
-# Links, for uninstalling removes K3s from its places and the retry needs it again.
-place_carried() {
-  [ -x $carried/k3s ] || return 0
-  local own
-  own=$($carried/k3s --version | awk 'NR == 1 { print $3 }')
-  if [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
-    die "K3s $K3S_VERSION was asked for and this machine carries $own, and can download no other; set k3s.version to $own"
-  fi
-  ln -sf $carried/k3s /usr/local/bin/k3s
-  $carried/place.sh "$NODE_ROLE"
-}
+readonly kept=("$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
 
-# is_serving ADDRESS: whether a server there takes nodes in. The token proves who asks; it is given in no argument.
-is_serving() {
-  printf 'user = "node:%s"\n' "$(cat $token)" |
-    curl --config - --silent --fail --insecure --max-time 3 --output /dev/null "https://$1:6443/v1-k3s/readyz"
-}
-
-# What joins this node to the others: flags for K3s.
-join_flags() {
-  local -a others=()
-  local server first=${SERVERS%% *}
-  for server in $SERVERS; do
-    if [ "${server%%=*}" != "$NODE_NAME" ]; then others+=("${server#*=}"); fi
+# Keeps what runs now, whole or not at all. Where a change was interrupted, what ran before that is what counts.
+save() {
+  if [ -d $before ]; then return; fi
+  rm -rf $before.new
+  mkdir -m 0700 $before.new
+  local path
+  for path in "${kept[@]}"; do
+    if [ -e "$path" ] || [ -L "$path" ]; then cp -a --parents "$path" $before.new; fi
   done
-  if [ "$NODE_ROLE" = server ] && [ ${#others[@]} = 0 ]; then return; fi
-  # A server that has its part of the cluster's data keeps to it. One that lost it must not start a second cluster.
-  local is_new=true serving='' ip
-  local data=/var/lib/rancher/k3s/server/db
-  if [ -e $data/state.db ] || [ -d $data/etcd/member ]; then is_new=false; fi
-  for ip in "${others[@]}"; do
-    if [ -z "$serving" ] && is_serving "$ip"; then serving=$ip; fi
-  done
-  if [ "$NODE_ROLE" = server ] && [ "${first%%=*}" = "$NODE_NAME" ] && { [ $is_new = false ] || [ -z "$serving" ]; }; then
-    echo "--cluster-init"
-  else
-    echo "--server=https://${serving:-${others[0]}}:6443"
-  fi
+  sync -f $before.new
+  mv $before.new $before
 }
 
-# What K3s runs from: nothing of it changed means nothing is to be started again.
-installed_state() {
-  cat /etc/systemd/system/$service.service /etc/systemd/system/$service.service.env /etc/rancher/k3s/config.yaml 2>/dev/null
-  stat --dereference --format '%s %Y' /usr/local/bin/k3s 2>/dev/null
+put_back() {
+  rm -rf "${kept[@]}"
+  cp -a $before/. /
+  systemctl daemon-reload
+}
+
+# etcd's leader hands over before it goes, or nobody could write for seconds.
+step_down() {
+  local status id name address
+  is_member && status=$(etcd_status 127.0.0.1) || return 0
+  if [ "${status% *}" != "${status#* }" ]; then return; fi
+  while read -r id name address; do
+    if [ "$id" = "${status% *}" ] || [ "$name" = - ] || ! etcd_status "$address" >/dev/null; then continue; fi
+    if hand_over 127.0.0.1 "$id"; then return; fi
+  done < <(etcd_members)
+}
+
+start_k3s() {
+  started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+  # While it starts K3s does not heed a request to end, and systemd would wait for 90 s.
+  if [ "$(systemctl show --property SubState --value $service)" != running ]; then
+    systemctl kill --kill-who=main --signal=SIGKILL $service 2>/dev/null || true
+  fi
+  systemctl reset-failed $service 2>/dev/null || true
+  if [ "$mode" = start ]; then
+    systemctl restart --no-block $service
+    return
+  fi
+  # A server's unit is up when its API is, and to wait for systemd costs nothing. What comes of it is seen later.
+  timeout "$ready_within" systemctl restart $service || true
 }
 
 run_installer() {
-  local exec_args before flags
-  before=$(installed_state || true)
+  local file_before
+  file_before=$(fingerprint)
   write_config
   write_link
-  place_carried
-  flags=$(join_flags)
-  # A node is called what its machine is called, unless the stack file calls it something else.
-  if [ "$(uname -n)" != "$NODE_NAME" ]; then flags="--node-name=$NODE_NAME${flags:+ $flags}"; fi
-  exec_args="$NODE_ROLE --node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}${flags:+ $flags}"
-  local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
-  if [ -x $carried/k3s ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
-  # The installer would wait for the service without end, and an agent without its server is never up.
-  env "${download[@]}" INSTALL_K3S_SKIP_START=true INSTALL_K3S_EXEC="$exec_args" sh "$installer" || return 1
-  if [ "$before" != "$(installed_state)" ] || ! systemctl is-active --quiet $service; then
-    # A server's unit is up when its API is, and to wait for systemd costs nothing. What comes of it is seen later.
-    timeout "$ready_within" systemctl restart $service || true
+  if [ -n "$own" ]; then
+    ln -sf "$carried/k3s" /usr/local/bin/k3s
+    CARRIED=$carried "$carried/place.sh" "$NODE_ROLE"
   fi
-}
-
-# Every node may ask for itself with its kubelet's certificate. It is asked several times a second while K3s needs the
-# processors: kubectl, which is all of K3s, would take them from it.
-is_ready() {
-  local agent=/var/lib/rancher/k3s/agent port=6443
-  if [ "$NODE_ROLE" = agent ]; then port=6444; fi # its own way to the server
-  curl --silent --max-time 5 --cacert $agent/server-ca.crt --cert $agent/client-kubelet.crt --key $agent/client-kubelet.key \
-    "https://127.0.0.1:$port/api/v1/nodes/$NODE_NAME?pretty=false" 2>/dev/null | grep -q '"type":"Ready","status":"True"'
+  local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
+  if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
+  # The installer would wait for the service without end, and an agent without its server is never up. What is called K3S_…
+  # here is not meant for K3s.
+  env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
+    INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return 1
+  if [ "$file_before" != "$(fingerprint)" ] || ! runs || is_unregistered; then
+    step_down
+    start_k3s
+  fi
 }
 
 has_several_servers() { [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; }
 
+is_up() {
+  if [ "$mode" = start ]; then [ -s $data/server/tls/server-ca.crt ]; else is_ready && is_healthy_member; fi
+}
+
+# The next server changes only when this one has its part in etcd again.
+is_healthy_member() { ! is_member || etcd_status 127.0.0.1 >/dev/null; }
+
 # systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
-wait_until_ready() {
+wait_until_up() {
   local ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
-  if has_several_servers; then ends_allowed=20; fi
-  until is_ready; do
+  if has_several_servers; then ends_allowed=1; fi
+  if has_several_servers && $is_first; then ends_allowed=20; fi
+  until is_up; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
     # At most a tenth of the time is spent on asking.
@@ -187,40 +466,129 @@ wait_until_ready() {
 
 bring_up() {
   deadline=$((SECONDS + ready_within))
-  run_installer && wait_until_ready
+  run_installer && wait_until_up
 }
 
+# What K3s says of why it ended goes last, where it is read first.
 explain() {
-  journalctl --no-pager --lines 30 --unit $service >&2
-  echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above" >&2
+  local said
+  said=$(journalctl --no-pager --lines 30 --unit $service)
+  printf '%s\n' "$said" >&2
+  reason=$(printf '%s\n' "$said" | grep -o 'level=fatal msg=".*"' | tail -n 1 || true)
+  echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above${reason:+. K3s says: $reason}" >&2
 }
 
-find_interface
-refuse_foreign
-[ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first"
-[ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first"
-
-if ! bring_up; then
+first_install() {
+  touch $installing
+  if bring_up; then return; fi
   explain
   if [ "$NODE_ROLE" = server ] && has_several_servers; then
     # The others know it as a member of etcd, and would refuse it if it came back without its data.
-    die "the installation failed, and what is there stays: the next run goes on from it"
+    die "the installation failed, and what is there stays: the next run goes on from it. $way_back"
   fi
   echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
   if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
   # Uninstalling removes the token too.
   install -D -m 0600 $token "$token_file"
-  if [ -x /usr/local/bin/$uninstall ]; then /usr/local/bin/$uninstall; fi
-  if ! bring_up; then
-    explain
-    exit 1
+  remove_k3s $uninstall
+  if bring_up; then return; fi
+  explain
+  exit 1
+}
+
+change() {
+  if [ "$NODE_ROLE" = agent ] && ! until_true $((60 * slower)) find_serving; then
+    die "no server answers, and without one this agent would not come back from a change: nothing was touched. Start the servers first"
   fi
+  until_true 60 check_quorum ||
+    die "etcd's members$missing do not answer, and without this server too the cluster would stand still: nothing was touched. Bring them back first"
+  save
+  if bring_up; then return; fi
+  explain
+  echo "k3s.sh on $NODE_NAME: putting back what ran before" >&2
+  put_back
+  start_k3s
+  deadline=$((SECONDS + ready_within))
+  if wait_until_up; then
+    rm -rf $before
+    die "the change failed, and K3s runs as before it${reason:+. K3s says: $reason}"
+  fi
+  die "the change failed; what ran before is put back, and its node is not Ready yet after $ready_within s${reason:+. K3s says: $reason}"
+}
+
+note() {
+  printf 'node %s\nwanted %s\nfiles %s\n' "$NODE_NAME" "$1" "$(fingerprint)" >$notes/installed.new
+  mv $notes/installed.new $notes/installed
+  if [ -n "$own" ]; then echo "$own"; else /usr/local/bin/k3s --version | awk 'NR == 1 { print $3 }'; fi >$notes/version
+}
+
+# What only an earlier release needs; and archives that were imported, or K3s would import them at every start.
+tidy() {
+  local folder
+  rm -rf $before $installing
+  if [ -e "$carried/bundle" ]; then
+    rm -f $data/agent/images/k3s-lab-*
+    cp "$carried/bundle" $data/agent/k3s-lab-imported
+  fi
+  for folder in /opt/k3s-lab/k3s-*; do
+    if [ -d "$folder" ] && [ "$folder" != "$carried" ]; then rm -rf "$folder"; fi
+  done
+}
+
+cd / # cp --parents fails elsewhere
+find_carried
+if [ "$mode" = observe ]; then
+  observe
+  exit
 fi
-# Who waits for this machine later asks here how long.
-mkdir -p /run/k3s-lab
-echo "$slower" >/run/k3s-lab/slowness
-# Imported once: K3s would import them at every start.
-if [ -e $carried/bundle ]; then
-  rm -f /var/lib/rancher/k3s/agent/images/k3s-lab-*
-  cp $carried/bundle /var/lib/rancher/k3s/agent/k3s-lab-imported
+case "$mode" in install | start | check) ;; *) die "unknown mode '$mode'" 2 ;; esac
+
+# The id of the cluster is all that `start` prints.
+exec 3>&1
+if [ "$mode" = start ]; then exec >&2; fi
+
+install -d -m 0700 $notes
+slower=$(slowness)
+ready_within=$((180 * slower)) # seconds
+find_interface
+refuse_foreign
+[ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first" 2
+[ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first" 2
+check_carried
+check_version
+check_cluster
+
+is_first=false
+if [ -e $installing ] || ! has_data; then is_first=true; fi
+set_arguments
+check_flags
+wish=$(wanted_hash)
+is_same=false
+if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi
+
+if [ "$mode" = check ]; then
+  if $is_same || $is_first; then echo same; else echo change; fi
+  exit
 fi
+if [ "$mode" = start ] && ! $is_first; then
+  # What runs already is changed by `install` alone, which waits for what comes of it.
+  rm -f "$token_file" "$secret_file"
+  hash_of $data/server/tls/server-ca.crt >&3
+  exit
+fi
+if $is_same && runs && ! is_unregistered; then
+  deadline=$((SECONDS + ready_within))
+  rm -f "$token_file"
+  wait_until_up || { explain; exit 1; }
+elif $is_first; then
+  first_install
+else
+  change
+fi
+rm -f "$secret_file"
+if [ "$mode" = start ]; then
+  hash_of $data/server/tls/server-ca.crt >&3
+  exit
+fi
+note "$wish"
+tidy

@@ -1,138 +1,9 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { after, test } from "node:test";
-
-const folder = await mkdtemp(join(tmpdir(), "provision-"));
-after(() => rm(folder, { recursive: true }));
-
-const original = await readFile(join(import.meta.dirname, "k3s.sh"), "utf8");
-const eth1 = "3: eth1    inet 192.168.42.110/24 brd 192.168.42.255 scope global eth1";
-
-interface Machine {
-  /** What `ip -o -4 addr show` prints. Default: the address on eth1. */
-  readonly addresses?: string;
-  /** The interfaces besides. Default: eth1. */
-  readonly links?: readonly string[];
-  /** What the machine calls itself. Default: server. */
-  readonly hostname?: string;
-  /** Addresses of servers that answer. Default: none. */
-  readonly answering?: readonly string[];
-  /** Shell that install.sh runs; `$attempt` counts from 1. Default: nothing. */
-  readonly installer?: string;
-  /** Shell that K3s's start runs; `$attempt` counts from 1. Default: a node that gets Ready. */
-  readonly start?: string;
-  /** Default: a token. */
-  readonly token?: string | undefined;
-  /** Whether the machine carries K3s. Default: true. */
-  readonly carriesK3s?: boolean;
-  /** How many times slower than a usual computer the machine finds itself. Default: 1. */
-  readonly slower?: number;
-  /** The driver of eth1. Default: veth, which has no file. */
-  readonly driver?: string;
-  readonly environment?: Readonly<Record<string, string>>;
-}
-
-/** Runs k3s.sh with its absolute paths moved into a folder and the machine's programs played by scripts. */
-async function provision(name: string, machine: Machine) {
-  const root = join(folder, name.replaceAll(/\W+/g, "-"));
-  const path = (file: string) => join(root, file);
-  const put = async (file: string, text: string, mode = 0o755) => {
-    await mkdir(dirname(path(file)), { recursive: true });
-    await writeFile(path(file), text);
-    await chmod(path(file), mode);
-  };
-  const script = original
-    .replaceAll("/home/vagrant", path("home"))
-    .replaceAll(
-      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab|sys\/class)/g,
-      `${root}/$1`,
-    )
-    .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
-    .replace("ready_within=$((180 * slower))", "ready_within=1");
-  const log = `echo "$(basename "$0") $*" >>${path("log")}`;
-
-  await put("home/keep", "", 0o644);
-  if (machine.driver) {
-    await put("etc/systemd/network/keep", "", 0o644);
-    await mkdir(path("sys/class/net/eth1/device"), { recursive: true });
-    await symlink(
-      `../../../../bus/virtio/drivers/${machine.driver}`,
-      path("sys/class/net/eth1/device/driver"),
-    );
-  }
-  await put("usr/local/bin/keep", "", 0o644);
-  const token = "token" in machine ? machine.token : "s3cr3t";
-  if (token !== undefined) await put("run/k3s-lab/token", token, 0o600);
-  const hasEth1 = machine.links?.includes("eth1") ?? true;
-  await put(
-    "bin/ip",
-    `#!/bin/sh\ncase "$*" in *"link show eth1") exit ${hasEth1 ? 0 : 1} ;; esac\ncat <<'END'\n${machine.addresses ?? eth1}\nEND\n`,
-  );
-  await put(
-    "bin/systemctl",
-    [
-      "#!/bin/sh",
-      'case "$1" in',
-      `is-active) test -e ${path("active")} ;;`,
-      `show) cat ${path("ends")} 2>/dev/null || echo 0 ;;`,
-      `restart) echo "systemctl $*" >>${path("log")}; attempt=$(grep -c ^install.sh ${path("log")}); up() { touch ${path("active")} ${path("ready")}; }; ${machine.start ?? "up"} ;;`,
-      "esac",
-      "",
-    ].join("\n"),
-  );
-  await put("bin/uname", `#!/bin/sh\necho ${machine.hostname ?? "server"}\n`);
-  await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
-  const node = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}';
-  const answers = (machine.answering ?? []).map((ip) => `*//${ip}:6443/v1-k3s/readyz) exit 0 ;;`).join(" ");
-  await put(
-    "bin/curl",
-    `#!/bin/sh\ncase "$1" in --config) cat >/dev/null ;; esac\ncase "$*" in ${answers} */readyz) exit 22 ;; esac\ntest -e ${path("ready")} && printf %s '${node}'\n`,
-  );
-  // Only root may give files to root.
-  await put("bin/install", '#!/bin/sh\nexec /usr/bin/install $(echo " $* " | sed "s/ -o root / /")\n');
-  if (machine.carriesK3s ?? true) {
-    await put("opt/k3s-lab/k3s", '#!/bin/sh\necho "k3s version v1.25.4+k3s1 (0dc63334)"\n');
-    await put("opt/k3s-lab/place.sh", `#!/bin/sh\nprintf %s "$1" >${path("placed-for")}\n`);
-  }
-  const installScript = machine.carriesK3s === false ? "home/k3s-install.sh" : "opt/k3s-lab/install.sh";
-  const uninstaller = (file: string) =>
-    `printf '#!/bin/sh\\necho ${file} >>${path("log")}\\nrm -rf ${path("etc/rancher")} ${path("active")}\\n' >${path(`usr/local/bin/${file}`)}; chmod +x ${path(`usr/local/bin/${file}`)}`;
-  await put(
-    installScript,
-    [
-      "#!/bin/sh",
-      `echo "install.sh SKIP=\${INSTALL_K3S_SKIP_DOWNLOAD-} VERSION=\${INSTALL_K3S_VERSION-} EXEC=$INSTALL_K3S_EXEC" >>${path("log")}`,
-      `attempt=$(grep -c ^install.sh ${path("log")})`,
-      uninstaller("k3s-uninstall.sh"),
-      uninstaller("k3s-agent-uninstall.sh"),
-      `printf '#!/bin/sh\\necho k3s-killall.sh >>${path("log")}\\n' >${path("usr/local/bin/k3s-killall.sh")}; chmod +x ${path("usr/local/bin/k3s-killall.sh")}`,
-      `mkdir -p ${path("etc/systemd/system")}; echo "$INSTALL_K3S_EXEC" >${path("etc/systemd/system/k3s.service")}; cp ${path("etc/systemd/system")}/k3s.service ${path("etc/systemd/system")}/k3s-agent.service`,
-      machine.installer ?? ":",
-      "",
-    ].join("\n"),
-  );
-  const { status, stdout, stderr } = spawnSync("bash", ["-s"], {
-    input: script,
-    encoding: "utf8",
-    timeout: 20_000,
-    env: {
-      PATH: `${path("bin")}:${process.env.PATH}`,
-      NODE_NAME: "server",
-      NODE_IP: "192.168.42.110",
-      NODE_ROLE: "server",
-      K3S_VERSION: "v1.25.4+k3s1",
-      K3S_ARGS: "--write-kubeconfig-mode=644",
-      SERVERS: "server=192.168.42.110",
-      ...machine.environment,
-    },
-  });
-  const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
-  return { status, stdout, stderr, path, read, log: (await read("log")).trimEnd().split("\n") };
-}
+import { readlink, stat } from "node:fs/promises";
+import { test } from "node:test";
+import { eth1, type Machine, provision } from "./fake-machine.ts";
 
 const serverLine =
   "install.sh SKIP=true VERSION= EXEC=server --node-ip=192.168.42.110 --flannel-iface=eth1 --write-kubeconfig-mode=644";
@@ -145,18 +16,20 @@ test("a server is installed once, with the user's own flags", async () => {
   assert.equal((await stat(path("etc/rancher/k3s/token"))).mode & 0o777, 0o600);
   assert.equal(existsSync(path("run/k3s-lab/token")), false);
   assert.equal(await read("placed-for"), "server");
-  assert.match(await read("etc/rancher/k3s/config.yaml"), /^token-file: \/.*\/etc\/rancher\/k3s\/token$/m);
+  assert.match(
+    await read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"),
+    /^token-file: \/.*\/etc\/rancher\/k3s\/join$/m,
+  );
 });
 
 test("a slow machine's API server gives each request more time, and others keep the usual", async () => {
   const slow = await provision("slow", { slower: 8 });
   assert.match(
-    await slow.read("etc/rancher/k3s/config.yaml"),
-    /^kube-apiserver-arg: \[request-timeout=480s\]$/m,
+    await slow.read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"),
+    /^kube-apiserver-arg\+: \[request-timeout=480s\]$/m,
   );
-  assert.equal((await slow.read("run/k3s-lab/slowness")).trim(), "8");
   const usual = await provision("usual", {});
-  assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml"), /kube-apiserver-arg/);
+  assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"), /kube-apiserver-arg/);
 });
 
 test("a virtual network interface has flannel's checksums computed, another is left alone", async () => {
@@ -214,7 +87,7 @@ test("an agent is retried by its own uninstaller", async () => {
 
 test("a service that ends is a failed installation; the second one shows its log and fails", async () => {
   const { status, stderr, log } = await provision("ends", {
-    start: "echo 1 >$(dirname $0)/../ends",
+    start: "ends",
   });
   assert.equal(status, 1);
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 2);
@@ -263,7 +136,7 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
 for (const [title, machine, message] of refusals)
   test(`refuses ${title} before anything is installed`, async () => {
     const { status, stderr, log } = await provision(title, machine);
-    assert.equal(status, 1);
+    assert.equal(status, 2);
     assert.match(stderr, message);
     assert.deepEqual(log, [""]);
   });
@@ -307,7 +180,7 @@ const joins: readonly (readonly [string, Machine, RegExp])[] = [
   ],
   [
     "the first server, made anew, joins one that answers and starts no second cluster",
-    { answering: ["192.168.42.112"] },
+    { answering: ["192.168.42.112"], environment: { CLUSTER_CA: "c".repeat(64) } },
     / --server=https:\/\/192\.168\.42\.112:6443$/,
   ],
   [
@@ -332,7 +205,7 @@ for (const [title, machine, flags] of joins)
 
 test("one of several servers that fails keeps what it has: etcd knows it, and the next run goes on", async () => {
   const { status, stderr, log } = await provision("one of three", {
-    start: "echo 21 >$(dirname $0)/../ends",
+    start: "ends",
     environment: { SERVERS: three },
   });
   assert.equal(status, 1);
@@ -347,14 +220,13 @@ test("a run that changes nothing does not start K3s again", async () => {
   await provision("same", {});
   const { status, stderr, log } = await provision("same", {});
   assert.equal(status, 0, stderr);
-  assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 2);
-  assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1);
+  assert.deepEqual(log, [serverLine, "systemctl restart k3s"]);
 });
 
 test("K3s of another cluster is left alone", async () => {
   await provision("foreign", { token: "theirs" });
   const { status, stderr, log } = await provision("foreign", { token: "ours" });
-  assert.equal(status, 1);
+  assert.equal(status, 2);
   assert.match(stderr, /K3s of another cluster is installed here/);
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
 });
@@ -366,4 +238,234 @@ test("a later run keeps the token that the machine has", async () => {
   assert.equal(status, 0, stderr);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
   assert.match(log.at(-2) ?? "", /--disable=traefik$/);
+});
+
+// A change of what runs already.
+
+const good = { environment: { K3S_ARGS: "--write-kubeconfig-mode=644" } };
+const changed = (more: Machine = {}): Machine => ({
+  ...more,
+  environment: { K3S_ARGS: "--write-kubeconfig-mode=644 --disable=traefik", ...more.environment },
+});
+const uninstalls = (log: readonly string[]) => log.filter((line) => /(uninstall|killall)\.sh$/.test(line));
+
+test("a flag that K3s does not know is refused with K3s's words, before anything is touched", async () => {
+  await provision("unknown flag", good);
+  const before = await provision("unknown flag", { ...good, mode: "observe" });
+  const { status, stderr, log, read } = await provision("unknown flag", {
+    environment: { K3S_ARGS: "--write-kubeconfig-mode=644 --tls-sans=foo" },
+  });
+  assert.equal(status, 2);
+  assert.match(
+    stderr,
+    /K3s does not take these flags: flag provided but not defined: -tls-sans\. Nothing was touched/,
+  );
+  assert.deepEqual(log, [serverLine, "systemctl restart k3s"]);
+  assert.equal((await provision("unknown flag", { ...good, mode: "observe" })).stdout, before.stdout);
+  assert.match(await read("etc/systemd/system/k3s.service"), /--write-kubeconfig-mode=644$/m);
+});
+
+test("a change that K3s does not survive is put back: unit, configuration, program; nothing is uninstalled", async () => {
+  await provision("put back", good);
+  const { status, stderr, log, read, path } = await provision(
+    "put back",
+    changed({ start: "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up" }),
+  );
+  assert.equal(status, 1, stderr);
+  assert.match(
+    stderr,
+    /the change failed, and K3s runs as before it\. K3s says: level=fatal msg="the reason"\n$/,
+  );
+  assert.deepEqual(uninstalls(log), []);
+  assert.doesNotMatch(await read("etc/systemd/system/k3s.service"), /disable/);
+  assert.equal(existsSync(path("var/lib/rancher/k3s/server/db/state.db")), true);
+  assert.equal(existsSync(path("var/lib/k3s-lab/before")), false);
+  assert.equal((await provision("put back", { ...good, mode: "check" })).stdout, "same\n");
+});
+
+test("a node that is Ready only by what was known before the change does not count as Ready", async () => {
+  await provision("stale", good);
+  const { status, stderr } = await provision("stale", changed({ start: "up; touch $(dirname $0)/../stale" }));
+  assert.equal(status, 1);
+  assert.match(stderr, /what ran before is put back, and its node is not Ready yet/);
+});
+
+test("a change that was killed is gone on with, or put back, by the next run", async () => {
+  for (const [name, next, flags] of [
+    ["killed and right", good, /mode=644$/m],
+    [
+      "killed and wrong",
+      changed({ start: "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up" }),
+      /mode=644$/m,
+    ],
+  ] as const) {
+    await provision(name, good);
+    const killed = await provision(name, changed({ start: "kill -9 $PPID $(ps -o ppid= -p $PPID)" }));
+    assert.notEqual(killed.status, 0);
+    assert.match(await killed.read("etc/systemd/system/k3s.service"), /disable/);
+    const seen = await provision(name, { ...good, mode: "observe" });
+    assert.match(seen.stdout, /^state a change of it was interrupted$/m);
+    const { log, read, path, status, stderr } = await provision(name, next);
+    assert.equal(status, next === good ? 0 : 1, stderr);
+    assert.match(await read("etc/systemd/system/k3s.service"), flags);
+    assert.deepEqual(uninstalls(log), []);
+    assert.equal(existsSync(path("var/lib/k3s-lab/before")), false);
+  }
+});
+
+test("an agent is not changed while no server answers", async () => {
+  const agent = { NODE_ROLE: "agent", NODE_NAME: "agent", NODE_IP: "192.168.42.110" };
+  await provision("alone", { hostname: "agent", environment: agent });
+  const { status, stderr, log } = await provision("alone", {
+    hostname: "agent",
+    environment: { ...agent, K3S_ARGS: "--node-label=a=b" },
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /no server answers, .*: nothing was touched/);
+  assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
+});
+
+test("what was done to K3s by hand is seen, and the next run repairs it", async () => {
+  for (const [title, harm, state] of [
+    ["stopped", "rm active", "K3s is stopped"],
+    [
+      "unit changed",
+      "echo x >>etc/systemd/system/k3s.service",
+      "K3s's unit, configuration or program was changed by hand",
+    ],
+    [
+      "program changed",
+      "rm usr/local/bin/k3s; printf x >usr/local/bin/k3s; chmod +x usr/local/bin/k3s",
+      "K3s's unit, configuration or program was changed by hand",
+    ],
+    [
+      "configuration changed",
+      "echo x: y >>etc/rancher/k3s/config.yaml.d/k3s-lab.yaml",
+      "K3s's unit, configuration or program was changed by hand",
+    ],
+    ["node deleted", "touch unregistered", "its node is not registered"],
+    [
+      "uninstalled",
+      "sh usr/local/bin/k3s-uninstall.sh; rm etc/systemd/system/k3s.service usr/local/bin/k3s",
+      "K3s is not installed",
+    ],
+  ] as const) {
+    const repairing = { start: "rm -f $(dirname $0)/../unregistered; up" };
+    const { path } = await provision(title, {});
+    assert.match((await provision(title, { mode: "observe" })).stdout, /^state healthy$/m);
+    spawnSync("sh", ["-c", harm], { cwd: path("") });
+    assert.match(
+      (await provision(title, { mode: "observe" })).stdout,
+      new RegExp(`^state ${state}$`, "m"),
+      title,
+    );
+    const { status, stderr } = await provision(title, repairing);
+    assert.equal(status, 0, `${title}: ${stderr}`);
+    const { stdout } = await provision(title, { mode: "observe" });
+    assert.match(stdout, /^state healthy$/m, title);
+    assert.match(stdout, /^version v1\.25\.4\+k3s1$/m);
+  }
+});
+
+test("the user's own configuration of a host stays, also over an uninstall", async () => {
+  const theirs = {
+    "etc/rancher/k3s/config.yaml": "node-label: [theirs=true]\n",
+    "etc/rancher/k3s/registries.yaml": "mirrors: {}\n",
+  };
+  const { status, stderr, read } = await provision("theirs", {
+    files: theirs,
+    installer: '[ "$attempt" = 2 ]',
+  });
+  assert.equal(status, 0, stderr);
+  for (const [file, text] of Object.entries(theirs)) assert.equal(await read(file), text);
+  assert.match(await read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"), /^token-file: /);
+});
+
+test("secret configuration lies in a file of its own, of mode 0600, and is in no argument or output", async () => {
+  const { status, stdout, stderr, log, read, path } = await provision("secret file", {
+    files: { "run/k3s-lab/secret": "agent-token: hushhush\n" },
+  });
+  assert.equal(status, 0, stderr);
+  const file = "etc/rancher/k3s/config.yaml.d/k3s-lab-secret.yaml";
+  assert.equal(await read(file), "agent-token: hushhush\n");
+  assert.equal((await stat(path(file))).mode & 0o777, 0o600);
+  assert.doesNotMatch(
+    [stdout, stderr, ...log, await read("etc/systemd/system/k3s.service")].join("\n"),
+    /hushhush/,
+  );
+});
+
+test("a node that joins a cluster which is there shows its token to no other", async () => {
+  const { status, stderr, read } = await provision("full token", {
+    hostname: "two",
+    answering: ["192.168.42.110"],
+    environment: { NODE_NAME: "two", SERVERS: three, CLUSTER_CA: "c".repeat(64) },
+  });
+  assert.equal(status, 0, stderr);
+  assert.equal(await read("etc/rancher/k3s/join"), `K10${"c".repeat(64)}::server:s3cr3t`);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+});
+
+test("a server that lost its data starts no second cluster while the first one exists and does not answer", async () => {
+  const { status, stderr, log } = await provision("no second cluster", {
+    environment: { SERVERS: three, CLUSTER_CA: "c".repeat(64) },
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /does not start a second cluster\. .*k3s server --cluster-reset/);
+  assert.deepEqual(log, [""]);
+});
+
+test("a node of another cluster of the lab is not changed into one of this", async () => {
+  await provision("other cluster", {});
+  const { status, stderr, log } = await provision("other cluster", {
+    files: { "var/lib/rancher/k3s/agent/server-ca.crt": "other\n" },
+    environment: { CLUSTER_CA: "c".repeat(64) },
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /belongs to another cluster than the servers: nothing was touched/);
+  assert.equal(log.length, 2);
+});
+
+const versions: readonly (readonly [string, string, RegExp | undefined])[] = [
+  ["the next minor", "v1.26.1+k3s1", undefined],
+  ["a later patch", "v1.25.10+k3s1", undefined],
+  ["a jump over a minor", "v1.27.0+k3s1", /would leave out a minor release: upgrade to v1\.26 first/],
+  ["an earlier release", "v1.25.3+k3s1", /does not go back to v1\.25\.3\+k3s1/],
+];
+for (const [title, version, refusal] of versions)
+  test(`from v1.25.4 to ${title}: ${refusal ? "refused" : "in place"}`, async () => {
+    await provision(title, {});
+    const { status, stderr, log, read } = await provision(title, {
+      carries: version,
+      environment: { K3S_VERSION: version, BUNDLE: `k3s-${version}-x86_64-abc` },
+    });
+    if (refusal) {
+      assert.equal(status, 2, stderr);
+      assert.match(stderr, refusal);
+      assert.equal(log.length, 2);
+      return;
+    }
+    assert.equal(status, 0, stderr);
+    assert.equal((await read("var/lib/k3s-lab/version")).trim(), version);
+    assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2);
+  });
+
+test("a failed upgrade runs the old release again", async () => {
+  await provision("failed upgrade", {});
+  const version = "v1.26.1+k3s1";
+  const { status, path, log } = await provision("failed upgrade", {
+    carries: version,
+    environment: { K3S_VERSION: version, BUNDLE: "k3s-new" },
+    start: "readlink $(dirname $0)/../usr/local/bin/k3s | grep -q k3s-new && ends || up",
+  });
+  assert.equal(status, 1);
+  assert.equal(await readlink(path("usr/local/bin/k3s")), path("opt/k3s-lab/k3s"));
+  assert.deepEqual(uninstalls(log), []);
+});
+
+test("in another language's locale the same is done", async () => {
+  const { status, stderr } = await provision("locale", {
+    environment: { LC_ALL: "de_DE.UTF-8", LANG: "de_DE.UTF-8" },
+  });
+  assert.equal(status, 0, stderr);
 });

@@ -1,46 +1,125 @@
 #!/bin/bash
-# Tells the cluster, on a server that stays, that a node leaves: leave.sh before | after. Run as root.
-#   NODE_NAME   the node that leaves
+# Tells the cluster, on a server that stays, what becomes of a node. Run as root, after common.sh.
+#   leave.sh before | gone | after | forget | cordon | uncordon
+#   NODE_NAME   the node that leaves, or is changed
+#   NODE_IP     its address
 #
-# before   a server leaves etcd while it still runs, so that those that stay always agree: K3s's etcd controller removes
-#          the member of a node that is annotated so (pkg/etcd/member_controller.go of K3s)
-# after    the cluster forgets the node, its password, without which none of that name could join again, and its pods,
-#          which it would keep for most of a minute
+# before     its pods move, and a server leaves etcd, while it still runs: those that stay always agree
+# gone       the same for one whose machine is gone: its pods cannot move
+# after      the cluster forgets the node, its password, without which none of that name could join again, and its pods,
+#            which it would keep for most of a minute
+# forget     both, for a node that lost its data and is to join anew; does nothing where the cluster does not know it
+# cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
+#
+# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here
 set -euo pipefail
 
-# K3s is kubectl where it is called so. What kubectl keeps for the next time goes with the lab.
-kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s --cache-dir=/run/k3s-lab/kubectl "$@"); }
-# until_true WHAT COMMAND...: asks again until the command succeeds, for a minute.
-until_true() {
-  local deadline=$((SECONDS + 60)) what="$1"
-  shift
-  until "$@"; do
-    if [ $SECONDS -ge $deadline ]; then
-      echo "$what after 60 s; see: journalctl --unit k3s" >&2
-      exit 1
-    fi
-    read -r -t 0.5 <> <(:) || true
-  done
-}
-field() { kubectl get node "$NODE_NAME" --ignore-not-found --output "jsonpath={.metadata.$1}"; }
-is_removed() { [ -n "$(field 'annotations.etcd\.k3s\.cattle\.io/removed-node-name')" ]; }
-answers() { kubectl get --raw /readyz >/dev/null 2>&1; }
+readonly data=/var/lib/rancher/k3s # as in common.sh
 
-# When etcd's leader has left, those that stay choose another, and K3s starts anew meanwhile.
-until_true "the API does not answer" answers
-case "$1" in
-before)
-  if [ "$(field 'labels.node-role\.kubernetes\.io/etcd')" != true ]; then exit; fi
+die() {
+  echo "leave.sh: $*" >&2
+  exit 1
+}
+
+readonly way_back="If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s"
+
+# api PATH: asks this server's API as its administrator; kubectl, which is all of K3s, takes ten times as long.
+api() {
+  local tls=$data/server/tls
+  curl --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key "https://127.0.0.1:6443/$1"
+}
+answers() { [ "$(api readyz)" = ok ]; }
+# A node that is not known gives a Status with code 404.
+node=
+look() { node=$(api "api/v1/nodes/$NODE_NAME?pretty=false"); }
+is_known() { look && [[ $node != *'"code":404'* ]]; }
+is_ready() { [[ $node == *'"type":"Ready","status":"True"'* ]]; }
+is_cordoned() { [[ $node == *'"unschedulable":true'* ]]; }
+is_cordoned_by_us() { [[ $node == *k3s-lab/cordoned* ]]; }
+
+# Pods of a node that does not answer would end for ever: they are deleted afterwards.
+drain() {
+  kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --force --timeout="$1" ||
+    echo "$NODE_NAME is not drained: some of its pods stay until it stops"
+}
+
+# Members of the node, those too that never came so far as to have a name.
+own_members() {
+  local all
+  all=$(etcd_members) || return 1
+  members_of "$NODE_NAME"
+  printf '%s\n' "$all" | awk -v ip="$NODE_IP" '$2 == "-" && $3 == ip'
+}
+leads() { local status; status=$(etcd_status 127.0.0.1) && [ "${status#* }" = "$1" ]; }
+leads_here() { local status; status=$(etcd_status 127.0.0.1) && [ "${status% *}" = "${status#* }" ]; }
+
+# One member leaves at a time: etcd must agree on each before the next. Its leader hands over to this server first, which
+# stays; that a leader vanishes would be noticed only after seconds.
+let_go() {
+  local members id address status
+  if ! until_true 60 etcd_members >/dev/null; then
+    if kubectl get node "$NODE_NAME" >/dev/null 2>&1; then let_go_by_k3s; fi
+    die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $way_back"
+  fi
+  local deadline=$((SECONDS + 60))
+  # A question that is not answered says nothing: only a list without it says that a member is gone.
+  until members=$(own_members) && [ -z "$members" ]; do
+    if [ $SECONDS -ge $deadline ]; then die "etcd did not let go of $NODE_NAME within 60 s: it stays a server. See on this machine: journalctl --unit k3s"; fi
+    while read -r id _ address; do
+      if [ -z "$id" ]; then continue; fi
+      if leads "$id" && status=$(etcd_status 127.0.0.1) && hand_over "$address" "${status% *}"; then until_true 10 leads_here || true; fi
+      etcd 127.0.0.1 cluster/member/remove "{\"ID\":\"$id\"}" >/dev/null || pause 1
+    done <<<"$members"
+  done
+  until_true 30 etcd_status 127.0.0.1 >/dev/null || die "etcd has no leader since $NODE_NAME left it"
+}
+
+# K3s without etcd's JSON gateway: its own controller removes the member of a node that is annotated so.
+let_go_by_k3s() {
   kubectl annotate --overwrite node "$NODE_NAME" etcd.k3s.cattle.io/remove=true
-  until_true "etcd still has the member of $NODE_NAME" is_removed
-  ;;
-after)
+  until_true 120 is_removed || die "etcd did not let go of $NODE_NAME within 120 s: it stays a server"
+  exit
+}
+is_removed() { look && [[ $node == *etcd.k3s.cattle.io/removed-node-name* ]]; }
+
+remove_node() {
   kubectl delete --ignore-not-found --wait=false --namespace kube-system \
     "node/$NODE_NAME" "secret/$NODE_NAME.node-password.k3s"
   kubectl delete pods --all-namespaces --force --grace-period=0 --field-selector "spec.nodeName=$NODE_NAME"
+}
+
+[ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
+if [ "$1" = forget ] && ! answers; then exit; fi
+until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s"
+mkdir -p /run/k3s-lab
+case "$1" in
+before | gone)
+  if [ "$1" = before ] && is_known && is_ready; then drain 60s; fi
+  exec 9>/run/k3s-lab/leave.lock
+  flock 9
+  if has_etcd; then let_go; fi
+  ;;
+after) remove_node ;;
+forget)
+  exec 9>/run/k3s-lab/leave.lock
+  flock 9
+  if has_etcd; then let_go; fi
+  if is_known; then remove_node; fi
+  ;;
+cordon)
+  if is_known && is_ready && ! is_cordoned; then
+    kubectl annotate --overwrite node "$NODE_NAME" k3s-lab/cordoned=true
+    drain 60s
+  fi
+  ;;
+uncordon)
+  if is_known && is_cordoned_by_us; then
+    kubectl uncordon "$NODE_NAME"
+    kubectl annotate node "$NODE_NAME" k3s-lab/cordoned-
+  fi
   ;;
 *)
-  echo "leave.sh: unknown step '$1': before or after" >&2
+  echo "leave.sh: unknown step '$1': before, gone, after, forget, cordon or uncordon" >&2
   exit 2
   ;;
 esac

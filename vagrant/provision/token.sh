@@ -2,11 +2,17 @@
 # token.sh FILE: prints the secret that joins nodes to the cluster; makes it, mode 0600, where the file does not exist.
 set -eu
 umask 077
-if [ ! -s "$1" ]; then
+if [ ! -e "$1" ]; then
   mkdir -p "$(dirname "$1")"
-  head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$1.new"
-  # The first of two callers wins; both print the same token.
-  ln "$1.new" "$1" 2>/dev/null || true
-  rm -f "$1.new"
+  new=$(mktemp "$1.XXXXXX")
+  trap 'rm -f "$new"' EXIT
+  head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$new"
+  # Only a whole token gets its name, and the first of several callers gives it: all print the same.
+  [ "$(wc -c <"$new")" -eq 64 ]
+  ln "$new" "$1" 2>/dev/null || [ -s "$1" ]
+fi
+if [ ! -s "$1" ]; then
+  echo "token.sh: $1 is empty: remove it where no cluster of this stack exists yet, else take the token from /etc/rancher/k3s/token of a server" >&2
+  exit 1
 fi
 cat "$1"

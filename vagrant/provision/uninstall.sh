@@ -1,18 +1,27 @@
 #!/bin/bash
-# Removes K3s from this machine by K3s's own scripts, and what the lab brought for it. Run as root; does nothing where
-# K3s is not installed.
+# Removes K3s from this machine by K3s's own scripts, and what the lab brought for it. Run as root, after common.sh; does
+# nothing where K3s is not installed, or where it now belongs to a node of another name.
+#   NODE_NAME   the node that is removed; empty: whichever it is
 set -euo pipefail
-for script in k3s-agent-uninstall.sh k3s-uninstall.sh; do
-  if [ -x /usr/local/bin/$script ]; then /usr/local/bin/$script; fi
-done
-# What K3s's scripts leave: the node's password, the lab's own file beside it, and folders where they are empty.
-rm -rf /run/k3s-lab /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
+
+readonly notes=/var/lib/k3s-lab # as in common.sh
+
+installed=$(sed -n 's/^node //p' $notes/installed 2>/dev/null || true)
+if [ -n "${NODE_NAME:-}" ] && [ -n "$installed" ] && [ "$installed" != "$NODE_NAME" ]; then
+  echo "this machine is now the node $installed: K3s stays"
+  exit
+fi
+remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
+# What K3s's scripts leave: the node's password, the lab's own files, and folders where they are empty.
+rm -rf /run/k3s-lab $notes /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
 rmdir /etc/rancher /var/lib/rancher 2>/dev/null || true
 rmdir --parents /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
 # A machine that was made with K3s keeps it; what was sent, even in part, goes.
-if [ -d /opt/k3s-lab ] && [ ! -d /opt/k3s-lab/containerd ]; then
-  rm -rf /opt/k3s-lab /etc/systemd/system/k3s.service.d/k3s-lab.conf /etc/systemd/system/k3s-agent.service.d/k3s-lab.conf
-  rmdir /etc/systemd/system/k3s.service.d /etc/systemd/system/k3s-agent.service.d 2>/dev/null || true
-fi
+rm -rf /opt/k3s-lab/k3s-* /opt/k3s-lab/.new-*
+if [ -d /opt/k3s-lab ] && [ ! -d /opt/k3s-lab/containerd ]; then rm -rf /opt/k3s-lab; fi
+for unit in k3s k3s-agent; do
+  rm -f /etc/systemd/system/$unit.service.d/k3s-lab.conf
+  rmdir /etc/systemd/system/$unit.service.d 2>/dev/null || true
+done
 # K3s's scripts remove its unit after systemd has read its units anew.
 systemctl daemon-reload

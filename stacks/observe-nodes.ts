@@ -1,0 +1,218 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { parse } from "yaml";
+import { LabError } from "../scripts/errors.ts";
+import { labDir, root } from "../scripts/paths.ts";
+import type { Machine } from "./config.ts";
+import { sshAlias, sshTo } from "./ssh-config.ts";
+
+/** What was seen of K3s on a machine before a run. */
+export interface NodeObservation {
+  /**
+   * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is not there, does
+   * not run, or gave no answer. Else what is wrong, in a few words.
+   */
+  readonly state: string;
+  /** Whether K3s keeps data there, or was uninstalled by hand: the node was installed once. */
+  readonly hasData: boolean;
+  /** Whether it is a server that keeps the cluster in etcd. */
+  readonly hasEtcd: boolean;
+  /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
+  readonly cluster?: string;
+  /** The K3s release that was installed last. */
+  readonly version?: string;
+  /** SHA-256 of the client certificate in a server's kubeconfig. */
+  readonly certificate?: string;
+  /** The lab's images in the node's store, such as docker.io/k3s-lab/web:abc. */
+  readonly images: readonly string[];
+}
+
+const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
+
+/** Milliseconds for one machine's answer. */
+const deadline = 20_000;
+
+/**
+ * Looks at K3s on machines of a stack, side by side, by one ssh connection to each. Changes nothing.
+ * @param machines those that run; what is said of others is `unknown`.
+ * @returns by the machine's name.
+ */
+export async function observeNodes(
+  stack: string,
+  machines: readonly Pick<Machine, "name" | "role" | "ip">[],
+): Promise<ReadonlyMap<string, NodeObservation>> {
+  const folder = join(root, "vagrant", "provision");
+  const scripts = await Promise.all(
+    ["common.sh", "k3s.sh"].map((file) => readFile(join(folder, file), "utf8")),
+  );
+  const look = async ({ name, role, ip }: Pick<Machine, "name" | "role" | "ip">) => {
+    const variables = [`NODE_NAME=${name}`, `NODE_ROLE=${role}`, `NODE_IP=${ip}`];
+    const { failed, stdout } = await execa(
+      "ssh",
+      [...sshTo(root, sshAlias(stack, name)), "sudo", "-n", "env", ...variables, "bash", "-s", "observe"],
+      { env: { K3S_LAB_ROOT: root }, input: scripts.join(""), reject: false, timeout: deadline },
+    );
+    return [name, failed ? unknown : readObservation(stdout)] as const;
+  };
+  return new Map(await Promise.all(machines.map(look)));
+}
+
+/** What is said of a machine that nobody asked. */
+export const seenOf = (seen: ReadonlyMap<string, NodeObservation>, name: string): NodeObservation =>
+  seen.get(name) ?? unknown;
+
+/** @param text what `provision/k3s.sh observe` prints. */
+export function readObservation(text: string): NodeObservation {
+  const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
+  const all = (key: string) => lines.filter(([name]) => name === key).map(([, value = ""]) => value);
+  const [state] = all("state");
+  if (state === undefined) return unknown;
+  const [cluster] = all("ca");
+  const [version] = all("version");
+  const [certificate] = all("certificate");
+  return {
+    state,
+    hasData: all("data").length > 0,
+    hasEtcd: all("etcd").length > 0,
+    ...(cluster === undefined ? {} : { cluster }),
+    ...(version === undefined ? {} : { version }),
+    ...(certificate === undefined ? {} : { certificate }),
+    images: all("image"),
+  };
+}
+
+/** A node that a stack file wants, and what was seen of it. */
+export interface SeenNode {
+  readonly name: string;
+  readonly role: Machine["role"];
+  /** Whether its machine is there, running or not. */
+  readonly isMachineThere: boolean;
+  readonly seen: NodeObservation;
+}
+
+/** What is wrong with K3s on a node and must be put right; undefined where nothing is, or where nobody knows. */
+export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
+  state === "healthy" || state === "unknown" || (!hasData && state === "K3s is not installed")
+    ? undefined
+    : state;
+
+/** Whether K3s may have data there: of a machine that gave no answer nobody knows. */
+const mayExist = ({ isMachineThere, seen }: SeenNode): boolean =>
+  isMachineThere && (seen.hasData || seen.state === "unknown");
+
+/** Why there is no cluster, as far as its servers show; undefined where there is one, or may be. */
+export const noCluster = (nodes: readonly SeenNode[]): string | undefined =>
+  nodes.some((node) => node.role === "server" && mayExist(node)) ? undefined : "no server has a cluster";
+
+/**
+ * Why an agent cannot follow into the cluster that the servers have, or will have; undefined where it can. Its own
+ * cluster is gone for good: on none of the servers is there anything of it.
+ */
+export function lostCluster(agent: SeenNode, nodes: readonly SeenNode[]): string | undefined {
+  const { state, cluster, hasData } = agent.seen;
+  if (!hasData || state === "healthy") return undefined;
+  const servers = nodes.filter(({ role }) => role === "server");
+  if (noCluster(nodes) !== undefined) return "no server has its cluster any more";
+  const clusters = servers.map(({ seen }) => seen.cluster);
+  if (cluster === undefined || servers.some(({ seen }) => seen.state === "unknown")) return undefined;
+  return clusters.includes(cluster) ? undefined : "the servers have another cluster";
+}
+
+/**
+ * Who is installed or changed when: groups, each once the one before is done. First installations go side by side; what
+ * runs already changes one server after the other, then agents.
+ *
+ * Servers that are new, or made again, join before the others change: a change needs enough of them to go on. Only the one
+ * server that still keeps its data alone must first give it to etcd.
+ * @param agentsAtOnce how many agents change side by side.
+ */
+export function turns(nodes: readonly SeenNode[], agentsAtOnce: number): readonly (readonly string[])[] {
+  const named = (role: Machine["role"], exists: boolean) =>
+    nodes.filter((node) => node.role === role && mayExist(node) === exists).map(({ name }) => name);
+  const servers = named("server", true);
+  if (servers.length === 0) return [nodes.map(({ name }) => name)];
+  const joining = named("server", false);
+  const changing = servers.map((name) => [name]);
+  const isAlone = servers.length === 1 && !nodes.some(({ seen }) => seen.hasEtcd);
+  const agents = named("agent", true);
+  const batches = agents.flatMap((_, index) =>
+    index % agentsAtOnce === 0 ? [agents.slice(index, index + agentsAtOnce)] : [],
+  );
+  return [
+    ...(isAlone ? [...changing, joining] : [joining, ...changing]),
+    named("agent", false),
+    ...batches,
+  ].filter((group) => group.length > 0);
+}
+
+const parts = (release: string): readonly number[] =>
+  (/^v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)$/.exec(release)?.slice(1) ?? []).map(Number);
+
+/**
+ * Refuses a release that what runs cannot go to: https://kubernetes.io/releases/version-skew-policy/
+ * @param file the stack file.
+ * @throws LabError (exit code 2).
+ */
+export function refuseVersionJump(file: string, wanted: string, nodes: readonly SeenNode[]): void {
+  const to = parts(wanted);
+  for (const { name, seen } of nodes) {
+    const from = parts(seen.version ?? "");
+    if (!seen.hasData || from.length === 0 || to.length === 0) continue;
+    const differs = from.findIndex((part, index) => part !== to[index]);
+    const [major = 0, minor = 0] = from;
+    if (differs >= 0 && (to[differs] ?? 0) < (from[differs] ?? 0))
+      throw new LabError(
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and K3s does not go back, for its data may not be readable to an earlier release. Set it to ${seen.version} or a later one.`,
+        { exitCode: 2 },
+      );
+    if (to[0] !== major || (to[1] ?? 0) - minor > 1)
+      throw new LabError(
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and an upgrade goes over no minor release. Upgrade to a release of v${major}.${minor + 1} first.`,
+        { exitCode: 2 },
+      );
+  }
+}
+
+/** What must be done about the kubeconfig of a stack on this computer. */
+export interface KubeconfigObservation {
+  /** Why its file must be written again; undefined: it is as it should be, or was never written. */
+  readonly file?: string;
+  /** Why K3s's own must be read again. */
+  readonly original?: string;
+}
+
+/**
+ * Looks at the copy of the kubeconfig. What a person changed in it stays; one that is missing, or that others may read, is
+ * written again, and so is one whose client certificate no server has any more: K3s renews it at a start within 90 days
+ * of its end.
+ * @param file the copy. @param certificates those that servers have now, as far as they are known.
+ */
+export async function observeKubeconfig(
+  file: string,
+  certificates: readonly string[],
+  read: typeof readFile = readFile,
+): Promise<KubeconfigObservation> {
+  const text = await read(file, "utf8").catch(() => undefined);
+  if (text === undefined) return { file: "missing" };
+  let certificate: string | undefined;
+  try {
+    certificate = clientCertificate(String(text));
+  } catch {
+    return { file: "unreadable" };
+  }
+  if (certificate === undefined) return { file: "without a client certificate" };
+  const hash = createHash("sha256").update(certificate).digest("hex");
+  if (certificates.length === 0 || certificates.includes(hash)) return {};
+  return { file: "outdated", original: "renewed" };
+}
+
+function clientCertificate(text: string): string | undefined {
+  const { users } = parse(text) as { users?: readonly { user?: Readonly<Record<string, unknown>> }[] };
+  const value = users?.[0]?.user?.["client-certificate-data"];
+  return typeof value === "string" ? value : undefined;
+}
+
+/** Where the copy of a stack's kubeconfig is. */
+export const kubeconfigCopy = (stack: string): string => join(labDir, stack, "kubeconfig");

@@ -1,0 +1,270 @@
+import assert from "node:assert/strict";
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { Agent, get } from "node:https";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import pWaitFor from "p-wait-for";
+import { parse } from "yaml";
+import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { fault } from "../table.ts";
+
+// K3s on real machines: a ConfigMap stands for what may not be lost. The faults build on each other.
+
+let checkout: Checkout;
+const network = "192.168.77";
+const machines = {
+  s1: `{name: s1, role: server, ip: ${network}.11}`,
+  s2: `{name: s2, role: server, ip: ${network}.12}`,
+  s3: `{name: s3, role: server, ip: ${network}.13}`,
+  a1: `{name: a1, role: agent, ip: ${network}.21, memory: 1024}`,
+};
+type Name = keyof typeof machines;
+
+/** Writes the stack file: these machines in this order, and flags besides the usual. */
+const writeStack = (names: readonly Name[], flags: { server?: string; agent?: string } = {}): Promise<void> =>
+  writeFile(
+    join(checkout.directory, "Pulumi.cluster.yaml"),
+    [
+      "config:",
+      "  k3s-lab:provider: docker",
+      `  k3s-lab:network: ${network}.0/24`,
+      "  k3s-lab:machines:",
+      ...names.map((name) => `    - ${machines[name]}`),
+      "  k3s-lab:k3s:",
+      `    serverArgs: [--write-kubeconfig-mode=644, "--disable=traefik,metrics-server"${flags.server ? `, ${flags.server}` : ""}]`,
+      `    agentArgs: [${flags.agent ?? ""}]`,
+      "",
+    ].join("\n"),
+  );
+
+const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
+const up = () => checkout.lab("up", "cluster");
+const on = (machine: Name, ...command: string[]) =>
+  checkout.run("docker", "exec", `k3s-lab-cluster-${machine}`, ...command);
+const kubeconfig = () => join(checkout.directory, ".lab/cluster/kubeconfig");
+const kubectl = async (...args: string[]): Promise<string> =>
+  (await succeeded(await checkout.run("kubectl", "--kubeconfig", kubeconfig(), ...args))).stdout;
+
+/** What is not there any more, or not Ready, of what the stack file names. */
+async function lost(...names: readonly Name[]): Promise<string> {
+  const ready = '{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status} {end}';
+  const wanted = [...names]
+    .sort()
+    .map((name) => `${name}=True`)
+    .join(" ");
+  let nodes = "";
+  await pWaitFor(
+    async () => {
+      const asked = ["--kubeconfig", kubeconfig(), "get", "nodes", "--output", `jsonpath=${ready}`];
+      nodes = (await checkout.run("kubectl", ...asked)).stdout.trim().split(" ").sort().join(" ");
+      return nodes === wanted;
+    },
+    { interval: 1000, timeout: 60_000 },
+  ).catch(() => {});
+  const kept = await checkout.run("kubectl", "--kubeconfig", kubeconfig(), "get", "configmap", "kept");
+  return (
+    [
+      ...(nodes === wanted ? [] : [`nodes: ${nodes || "none"}`]),
+      ...(kept.exitCode === 0 ? [] : ["the ConfigMap"]),
+    ].join(", ") || "nothing"
+  );
+}
+
+/** A preview says that something is to be done, `lab up` does it, and then there is nothing more to do. */
+async function repaired(): Promise<void> {
+  const preview = (...options: string[]) =>
+    checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive", ...options);
+  assert.match((await succeeded(await preview())).all, /to (update|replace)/);
+  await succeeded(await up());
+  await succeeded(await preview("--expect-no-changes"));
+}
+
+/** Asks the API every 200 ms through any server, until `work` is done. @returns the longest time without an answer, ms. */
+async function longestGap(addresses: readonly string[], work: () => Promise<unknown>): Promise<number> {
+  const config = parse(await readFile(kubeconfig(), "utf8")) as {
+    users: [{ user: Readonly<Record<"client-certificate-data" | "client-key-data", string>> }];
+  };
+  const { user } = config.users[0];
+  const agent = new Agent({
+    cert: Buffer.from(user["client-certificate-data"], "base64"),
+    key: Buffer.from(user["client-key-data"], "base64"),
+    rejectUnauthorized: false,
+  });
+  const answers = (address: string) =>
+    new Promise<boolean>((resolve) => {
+      const url = `https://${address}:6443/api/v1/namespaces/default/configmaps/kept`;
+      const request = get(url, { agent, timeout: 500 }, (response) => {
+        response.resume();
+        response.on("end", () => resolve(response.statusCode === 200));
+      });
+      request.on("timeout", () => request.destroy());
+      request.on("error", () => resolve(false));
+    });
+  let isDone = false;
+  let last = performance.now();
+  let longest = 0;
+  const asking = (async () => {
+    while (!isDone) {
+      const begun = performance.now();
+      for (const address of addresses)
+        if (await answers(address)) {
+          longest = Math.max(longest, performance.now() - last);
+          last = performance.now();
+          break;
+        }
+      const rest = 200 - (performance.now() - begun);
+      if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
+    }
+  })();
+  try {
+    await work();
+  } finally {
+    isDone = true;
+    await asking;
+  }
+  return Math.max(longest, performance.now() - last);
+}
+
+const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`;
+
+describe("K3s on a server and an agent", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    await writeStack(["a1", "s1"]);
+    await succeeded(await up());
+    await kubectl("create", "configmap", "kept", "--from-literal=a=b");
+  });
+  after(async () => {
+    await checkout.lab("down", "cluster");
+    await checkout.remove();
+  });
+
+  for (const [what, flags] of [
+    ["a server's", { server: "--kubelet-arg=nonsense=1" }],
+    ["an agent's", { agent: "--kubelet-arg=nonsense=1" }],
+  ] as const)
+    fault(`C1: on a running lab: ${what} flag with which K3s ends`, async () => {
+      await writeStack(["a1", "s1"], flags);
+      const failed = await up();
+      assert.equal(failed.exitCode, 1, failed.all);
+      assert.match(failed.all, /the change failed, and K3s runs as before it/);
+      const cost = await lost("a1", "s1");
+      await writeStack(["a1", "s1"]);
+      await succeeded(await up());
+      return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost: cost };
+    });
+
+  fault("C1: a server-only flag among the agents' is refused", async () => {
+    await writeStack(["a1", "s1"], { agent: "--tls-san=x" });
+    assert.equal((await up()).exitCode, 2);
+    await writeStack(["a1", "s1"]);
+    return { happened: "exit 2, nothing touched", lost: await lost("a1", "s1") };
+  });
+
+  fault("C1: the machine is reset in the middle of a change", async () => {
+    await writeStack(["a1", "s1"], { server: "--v=1" });
+    const changing = up();
+    await pWaitFor(async () => (await on("s1", "test", "-d", "/var/lib/k3s-lab/before")).exitCode === 0, {
+      interval: 100,
+      timeout: 120_000,
+    });
+    await checkout.run("docker", "kill", "k3s-lab-cluster-s1");
+    assert.notEqual((await changing).exitCode, 0);
+    await writeStack(["a1", "s1"]);
+    await succeeded(await up());
+    await succeeded(await up());
+    const { exitCode } = await on("s1", "test", "-d", "/var/lib/k3s-lab/before");
+    assert.notEqual(exitCode, 0, "the change is still open");
+    return { happened: "the next run goes on by itself", lost: await lost("a1", "s1") };
+  });
+
+  const harms: readonly (readonly [string, () => Promise<unknown>])[] = [
+    ["K3s of the server is stopped by hand", () => on("s1", "systemctl", "stop", "k3s")],
+    ["K3s of the agent is uninstalled by hand", () => on("a1", "k3s-agent-uninstall.sh")],
+    [
+      "the agent's unit is changed by hand",
+      () => on("a1", "sh", "-c", "echo '# x' >>/etc/systemd/system/k3s-agent.service"),
+    ],
+    ["the agent's node is deleted", () => kubectl("delete", "node", "a1")],
+    ["the kubeconfig is deleted", () => rm(kubeconfig())],
+  ];
+  for (const [what, harm] of harms)
+    fault(`H6: ${what}`, async () => {
+      await harm();
+      await repaired();
+      return { happened: "preview says it, lab up repairs it, then no change", lost: await lost("a1", "s1") };
+    });
+
+  fault("plain pulumi with --parallel 2 makes a lab whose agents come before the server", async () => {
+    await succeeded(await checkout.lab("down", "cluster"));
+    await writeStack(["a1", "s1"]);
+    await succeeded(
+      await checkout.run("pulumi", "up", "--stack", "cluster", "--yes", "--skip-preview", "--parallel", "2"),
+    );
+    await kubectl("create", "configmap", "kept", "--from-literal=a=b");
+    return { happened: "it comes up", lost: await lost("a1", "s1") };
+  });
+});
+
+describe("K3s on three servers", { concurrency: false }, () => {
+  const addresses = ["11", "12", "13"].map((host) => `${network}.${host}`);
+  before(async () => {
+    checkout = await copyCheckout();
+    await writeStack(["a1", "s1", "s2", "s3"]);
+    await succeeded(await up());
+    await kubectl("create", "configmap", "kept", "--from-literal=a=b");
+  });
+  after(async () => {
+    await checkout.lab("down", "cluster");
+    await checkout.remove();
+  });
+
+  fault("H9: a change of flags on three servers", async () => {
+    await writeStack(["a1", "s1", "s2", "s3"], { server: "--v=1" });
+    const gap = await longestGap(addresses, async () => succeeded(await up()));
+    const away = gap > 1000 ? `the API for ${seconds(gap)}` : "nothing";
+    const cost = await lost("a1", "s1", "s2", "s3");
+    return {
+      happened: `one after the other, API away for ${seconds(gap)}`,
+      lost: cost === "nothing" ? away : cost,
+    };
+  });
+
+  fault("C9: the first of three servers is lost with its disk", async () => {
+    let installed = "";
+    const agent = async () =>
+      (await on("a1", "stat", "--format=%Y", "/var/lib/rancher/k3s/agent/client-kubelet.crt")).stdout;
+    const before = await agent();
+    const gap = await longestGap(addresses, async () => {
+      await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-s1"));
+      await succeeded(await up());
+    });
+    installed = await agent();
+    assert.equal(installed, before, "the agent was installed again");
+    // etcd misses a leader that says nothing for its election's 5 to 10 s.
+    assert.ok(gap < 15_000, `the API was away for ${seconds(gap)}`);
+    const nodes = await Promise.all(
+      ["k3s-lab-cluster", "k3s-lab-cluster-2", "k3s-lab-cluster-3"].map((context) =>
+        kubectl("--context", context, "get", "nodes", "--output=name"),
+      ),
+    );
+    assert.equal(new Set(nodes).size, 1, "there are two clusters");
+    return {
+      happened: `it joined the others again, the agent stayed, API away for ${seconds(gap)}`,
+      lost: await lost("a1", "s1", "s2", "s3"),
+    };
+  });
+
+  fault("three servers become one: the first of the file and another leave", async () => {
+    await writeStack(["a1", "s3"], { server: "--v=1" });
+    const gap = await longestGap([`${network}.13`], async () =>
+      succeeded(await checkout.lab("up", "cluster", "--replace")),
+    );
+    const away = gap > 1000 ? `the API for ${seconds(gap)}` : "nothing";
+    const cost = await lost("a1", "s3");
+    return {
+      happened: `they leave etcd one by one, API away for ${seconds(gap)}`,
+      lost: cost === "nothing" ? away : cost,
+    };
+  });
+});

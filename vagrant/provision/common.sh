@@ -1,0 +1,100 @@
+# What k3s.sh, leave.sh and uninstall.sh share; it is sent before them, as one script.
+# shellcheck shell=bash
+# Numbers and messages are to be the same everywhere: EPOCHREALTIME has a comma in many languages.
+export LC_ALL=C
+# sudo on RHEL and its kin leaves out where K3s is.
+export PATH="$PATH:/usr/local/bin:/opt/k3s-lab/bin"
+
+data=/var/lib/rancher/k3s
+config=/etc/rancher/k3s
+# What the lab keeps for itself on a machine; uninstall.sh removes it.
+notes=/var/lib/k3s-lab
+
+# pause SECONDS: without a process, for a poll must not take the processor from what it waits for.
+pause() { read -r -t "$1" <> <(:) || true; }
+
+# until_true SECONDS COMMAND...: asks again until the command succeeds; 1 when it did not in time.
+until_true() {
+  local deadline=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    if [ $SECONDS -ge $deadline ]; then return 1; fi
+    pause 0.5
+  done
+}
+
+# K3s is kubectl where it is called so. What kubectl keeps for the next time goes with the lab.
+kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s --cache-dir=/run/k3s-lab/kubectl "$@"); }
+
+# etcd ADDRESS CALL [JSON]: asks the etcd of a server as K3s itself does, through etcd's JSON gateway.
+etcd() {
+  local tls=$data/server/tls/etcd body=${3-} port
+  if [ -z "$body" ]; then body='{}'; fi
+  for port in 2379 2382; do # K3s 1.28 and later keep HTTP on a port of its own
+    if curl --silent --fail --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client.crt --key $tls/client.key \
+      --data "$body" "https://$1:$port/v3/$2" 2>/dev/null; then
+      return
+    fi
+  done
+  return 1
+}
+
+has_etcd() { [ -d $data/server/db/etcd/member ]; }
+
+# etcd_members: a line each, "ID NAME ADDRESS"; the name is "-" while the member has not started.
+etcd_members() {
+  local reply
+  reply=$(etcd 127.0.0.1 cluster/member/list) || return 1
+  printf '%s\n' "${reply#*\"members\":}" | tr '{' '\n' | awk '/"ID":/ {
+    id = name = address = "-"
+    if (match($0, /"ID":"[0-9]+"/)) id = substr($0, RSTART + 6, RLENGTH - 7)
+    if (match($0, /"name":"[^"]+"/)) name = substr($0, RSTART + 8, RLENGTH - 9)
+    if (match($0, /"peerURLs":\["https:\/\/[^:"]+/)) address = substr($0, RSTART + 21, RLENGTH - 21)
+    print id, name, address
+  }'
+}
+
+# members_of NODE: the lines of etcd_members that are this node's: K3s calls a member NODE-XXXXXXXX.
+members_of() {
+  local all id name address
+  all=$(etcd_members) || return 1
+  while read -r id name address; do
+    if [[ $name =~ ^(.*)-[0-9a-f]{8}$ && ${BASH_REMATCH[1]} = "$1" ]]; then echo "$id $name $address"; fi
+  done <<<"$all"
+}
+
+# etcd_status ADDRESS: "OWN LEADER", the ids of a member and of the leader that it sees.
+etcd_status() {
+  local reply
+  reply=$(etcd "$1" maintenance/status) || return 1
+  if ! [[ $reply =~ \"member_id\":\"([0-9]+)\" ]]; then return 1; fi
+  local own=${BASH_REMATCH[1]}
+  if ! [[ $reply =~ \"leader\":\"([1-9][0-9]*)\" ]]; then return 1; fi
+  echo "$own ${BASH_REMATCH[1]}"
+}
+
+# hand_over ADDRESS ID: etcd's leader at this address makes another member leader. That takes milliseconds, where a
+# leader that is lost without notice is missed for seconds.
+hand_over() { etcd "$1" maintenance/transfer-leadership "{\"targetID\":\"$2\"}" >/dev/null; }
+
+# remove_k3s SCRIPT...: removes K3s by these of its own scripts. They remove all of /etc/rancher/k3s; what the lab did not put there stays.
+remove_k3s() {
+  local script theirs=$notes/theirs
+  rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab*.yaml
+  if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $config/token" ]; then
+    rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
+  fi
+  rmdir $config/config.yaml.d 2>/dev/null || true
+  if [ -n "$(ls -A $config 2>/dev/null)" ]; then
+    mkdir -p "$notes"
+    cp -a --no-target-directory $config $theirs
+  fi
+  for script in "$@"; do
+    if [ -x "/usr/local/bin/$script" ]; then "/usr/local/bin/$script"; fi
+  done
+  if [ -d $theirs ]; then
+    mkdir -p $config
+    cp -a $theirs/. $config
+    rm -rf $theirs
+  fi
+}

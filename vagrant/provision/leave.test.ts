@@ -1,0 +1,174 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { after, test } from "node:test";
+
+const folder = await mkdtemp(join(tmpdir(), "leave-"));
+after(() => rm(folder, { recursive: true }));
+
+const scripts = (
+  await Promise.all(
+    ["common.sh", "leave.sh"].map((file) => readFile(join(import.meta.dirname, file), "utf8")),
+  )
+).join("");
+
+interface Cluster {
+  /** Members of etcd as "ID NAME ADDRESS"; the server that is asked is 1. Default: three, and 3 leaves. */
+  readonly members?: readonly string[];
+  /** The id of etcd's leader; 0: none. Default: 1. */
+  readonly leader?: string;
+  /** Whether etcd lets members go. Default: true. */
+  readonly letsGo?: boolean;
+  /** What the API says of the node. Default: it is Ready. */
+  readonly node?: string;
+  /** Whether K3s is there at all. Default: true. */
+  readonly isThere?: boolean;
+}
+
+/** Runs leave.sh on a server whose etcd and API are played by a curl, and writes down what is done to them. */
+async function leave(name: string, step: string, cluster: Cluster = {}) {
+  const root = join(folder, name.replaceAll(/\W+/g, "-"));
+  const path = (file: string) => join(root, file);
+  const put = async (file: string, text: string) => {
+    await mkdir(dirname(path(file)), { recursive: true });
+    await writeFile(path(file), text, { mode: 0o755 });
+  };
+  const {
+    members = ["1 one-0000000a 10.0.0.1", "2 two-0000000b 10.0.0.2", "3 three-0000000c 10.0.0.3"],
+    leader = "1",
+    letsGo = true,
+    node = '{"kind":"Node","type":"Ready","status":"True"}',
+    isThere = true,
+  } = cluster;
+  await put("members", `${members.join("\n")}\n`);
+  await put("leader", leader);
+  await put("log", "");
+  if (isThere) {
+    await put(
+      "usr/local/bin/k3s",
+      `#!/bin/bash\necho "kubectl $*" >>${path("log")}\ntest "$(cat ${path("leader")})" != 0\n`,
+    );
+    await put("var/lib/rancher/k3s/server/tls/client-admin.crt", "");
+    await put("var/lib/rancher/k3s/server/db/etcd/member/snap", "");
+  }
+  await put(
+    "bin/curl",
+    `#!/bin/bash
+url="\${*: -1}"
+data=$(sed -n 's/.*--data \\({[^ ]*}\\).*/\\1/p' <<<"$*")
+case "$url" in
+*:2382/*) exit 7 ;;
+*/member/list)
+  [ "$(cat ${path("leader")})" != 0 ] || exit 22
+  printf '{"header":{"member_id":"1"},"members":['
+  while read -r id name ip; do
+    [ "$name" = - ] && name= || name="\\"name\\":\\"$name\\","
+    printf '{"ID":"%s",%s"peerURLs":["https://%s:2380"]}' "$id" "$name" "$ip"
+  done <${path("members")}
+  printf ']}' ;;
+*/maintenance/status) printf '{"header":{"member_id":"1"},"leader":"%s"}' "$(cat ${path("leader")})" ;;
+*/transfer-leadership) echo "hand over at $url to $data" >>${path("log")}; printf 1 >${path("leader")} ;;
+*/member/remove)
+  echo "remove $data" >>${path("log")}
+  ${letsGo ? `id=$(tr -dc 0-9 <<<"$data"); sed -i "/^$id /d" ${path("members")}` : "exit 22"} ;;
+*/readyz) printf ok ;;
+*/nodes/*) printf %s '${node}' ;;
+esac
+`,
+  );
+  const script = scripts
+    .replaceAll(/(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g, `${root}/$1`)
+    .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 1))")
+    .replace("until_true 60 etcd_members", "until_true 1 etcd_members");
+  const { status, stderr } = spawnSync("bash", ["-s", step], {
+    input: script,
+    encoding: "utf8",
+    timeout: 30_000,
+    env: { PATH: `${path("bin")}:${process.env.PATH}`, NODE_NAME: "three", NODE_IP: "10.0.0.3" },
+  });
+  const log = (await readFile(path("log"), "utf8"))
+    .trimEnd()
+    .split("\n")
+    .map((line) => line.replace(/ --request-timeout=\S+ --cache-dir=\S+/, "").replaceAll(root, ""));
+  return { status, stderr, log, members: (await readFile(path("members"), "utf8")).trim() };
+}
+
+const drained = "kubectl drain three --ignore-daemonsets --delete-emptydir-data --force --timeout=60s";
+
+test("a server that leaves is drained, and then leaves etcd", async () => {
+  const { status, stderr, log, members } = await leave("leaves", "before");
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(log, [drained, 'remove {"ID":"3"}']);
+  assert.equal(members, "1 one-0000000a 10.0.0.1\n2 two-0000000b 10.0.0.2");
+});
+
+test("etcd's leader hands over to a server that stays before it leaves", async () => {
+  const { status, stderr, log } = await leave("leader", "before", { leader: "3" });
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(log, [
+    drained,
+    'hand over at https://10.0.0.3:2379/v3/maintenance/transfer-leadership to {"targetID":"1"}',
+    'remove {"ID":"3"}',
+  ]);
+});
+
+test("a server that etcd does not let go of stays", async () => {
+  const { status, stderr } = await leave("kept", "before", { letsGo: false });
+  assert.equal(status, 1);
+  assert.match(stderr, /etcd did not let go of three within 60 s: it stays a server/);
+});
+
+test("without a quorum it is said, with K3s's way back", async () => {
+  const node = '{"kind":"Status","code":404}';
+  const { status, stderr } = await leave("no quorum", "before", { leader: "0", node });
+  assert.equal(status, 1);
+  assert.match(stderr, /etcd does not answer within 60 s, .*k3s server --cluster-reset/);
+});
+
+test("a lost server and one that never came so far as to have a name are forgotten, and no other", async () => {
+  const { status, stderr, log, members } = await leave("lost", "forget", {
+    members: [
+      "1 one-0000000a 10.0.0.1",
+      "2 three-x-0000000b 10.0.0.2",
+      "3 three-0000000c 10.0.0.9",
+      "4 - 10.0.0.3",
+    ],
+    node: '{"kind":"Node","type":"Ready","status":"Unknown"}',
+  });
+  assert.equal(status, 0, stderr);
+  assert.equal(members, "1 one-0000000a 10.0.0.1\n2 three-x-0000000b 10.0.0.2");
+  assert.deepEqual(log.slice(2), [
+    "kubectl delete --ignore-not-found --wait=false --namespace kube-system node/three secret/three.node-password.k3s",
+    "kubectl delete pods --all-namespaces --force --grace-period=0 --field-selector spec.nodeName=three",
+  ]);
+});
+
+test("a node that the cluster does not know is not spoken of", async () => {
+  const { status, log } = await leave("unknown", "forget", {
+    members: ["1 one-0000000a 10.0.0.1"],
+    node: '{"kind":"Status","code":404}',
+  });
+  assert.equal(status, 0);
+  assert.deepEqual(log, [""]);
+});
+
+test("a node is cordoned for a change, and takes pods again; what somebody else cordoned stays so", async () => {
+  assert.deepEqual((await leave("cordon", "cordon")).log, [
+    "kubectl annotate --overwrite node three k3s-lab/cordoned=true",
+    drained,
+  ]);
+  const theirs = '{"kind":"Node","spec":{"unschedulable":true},"type":"Ready","status":"True"}';
+  assert.deepEqual((await leave("theirs", "cordon", { node: theirs })).log, [""]);
+  assert.deepEqual((await leave("theirs later", "uncordon", { node: theirs })).log, [""]);
+  const ours = theirs.replace("}", ',"annotations":{"k3s-lab/cordoned":"true"}}');
+  assert.deepEqual((await leave("uncordon", "uncordon", { node: ours })).log, [
+    "kubectl uncordon three",
+    "kubectl annotate node three k3s-lab/cordoned-",
+  ]);
+});
+
+test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
+  assert.equal((await leave("none", "before", { isThere: false })).status, 3);
+});
