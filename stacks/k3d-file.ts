@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
 import { type FilteredNode, filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
-import { K3sFlags } from "./k3s-flags.ts";
+import { flagProblems, K3sFlags, withoutSecrets } from "./k3s-flags.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 import { checked } from "./schema.ts";
 
@@ -309,7 +309,7 @@ export async function readK3dFile(path: string, directory: string): Promise<K3dF
   );
   refuseAll(path, dollars(document));
   const file = checked(schema, document, path);
-  refuseAll(path, [...filterFaults(file), ...twice(file)]);
+  refuseAll(path, [...filterFaults(file), ...flagFaults(file), ...twice(file)]);
   return withPaths(file, path, dirname(join(directory, path)));
 }
 
@@ -324,7 +324,7 @@ function refuseAll(path: string, faults: readonly Fault[]): void {
   if (faults.length === 0) return;
   const lines = faults.map(
     ({ key, value, expected }) =>
-      `${path}: ${key}: ${JSON.stringify(value)} is not accepted; expected ${expected}.`,
+      `${path}: ${key}: ${withoutSecrets(JSON.stringify(value) ?? "")} is not accepted; expected ${expected}.`,
   );
   throw new LabError(lines.join("\n"), { exitCode: 2 });
 }
@@ -374,6 +374,18 @@ function filterFaults(file: K3dFile): Fault[] {
     ),
   );
   return [...general, ...ports];
+}
+
+/** Flags that K3s of this version does not have, or not on the nodes that they are for. */
+function flagFaults(file: K3dFile): Fault[] {
+  return file.options.k3s.extraArgs.flatMap(({ arg, nodeFilters }, index) => {
+    const [problem] = (["server", "agent"] as const)
+      .filter((role) => indicesOf(role, nodeFilters, file).length > 0)
+      .flatMap((role) => flagProblems([arg], role, k3sVersionOf(file), "k3d"));
+    return problem
+      ? [{ key: `options.k3s.extraArgs[${index}].arg`, value: arg, expected: problem.expected }]
+      : [];
+  });
 }
 
 /** Ports that the file gives away twice. */

@@ -306,8 +306,14 @@ export interface FlagProblem {
 /**
  * What is wrong with the flags of a stack file, one problem an item at most.
  * @param version the K3s release that they are for. Default: any.
+ * @param by who starts K3s: k3d sets other flags than the lab, and refuses them in words of its own. Default: the lab.
  */
-export function flagProblems(items: readonly string[], role: K3sRole, version?: string): FlagProblem[] {
+export function flagProblems(
+  items: readonly string[],
+  role: K3sRole,
+  version?: string,
+  by: "lab" | "k3d" = "lab",
+): FlagProblem[] {
   const problems: FlagProblem[] = [];
   const given = new Set<string>();
   let lacksValue = false;
@@ -325,7 +331,8 @@ export function flagProblems(items: readonly string[], role: K3sRole, version?: 
     const isAgain = flag !== undefined && flag.kind !== "list" && given.has(flag.name);
     if (flag) given.add(flag.name);
     const expected =
-      problemOf(item, written, value, flag, role, version) ?? (isAgain ? `${flag?.name} once` : undefined);
+      problemOf(item, written, value, flag, role, version, by) ??
+      (isAgain ? `${flag?.name} once` : undefined);
     if (expected !== undefined) problems.push({ index, expected });
   });
   return problems;
@@ -338,6 +345,7 @@ function problemOf(
   flag: K3sFlag | undefined,
   role: K3sRole,
   version: string | undefined,
+  by: "lab" | "k3d",
 ): string | undefined {
   const minor = Number(/^v1\.(\d+)\./.exec(version ?? "")?.[1] ?? newestMinor);
   if (!/^--?[a-z]/.test(item))
@@ -352,6 +360,7 @@ function problemOf(
   const { name, kind, refused, check } = flag;
   if (!flag.roles.includes(role))
     return `a flag of k3s ${role}: ${name} belongs into ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
+  if (by === "k3d" && ((refused !== undefined && !flag.secret) || name === "--snapshotter")) return undefined;
   if (refused !== undefined) return `no ${name}: ${refused}`;
   if (written !== name) return `it written out: ${name}${kind === "switch" ? "" : "=VALUE"}`;
   if (flag.later && minor <= 25) return `no ${name} with K3s ${version}, which does not have it yet`;

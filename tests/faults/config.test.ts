@@ -6,6 +6,7 @@ import { after, before, describe, test } from "node:test";
 import { parse } from "yaml";
 import { root } from "../../scripts/paths.ts";
 import { readStackFile } from "../../stacks/config.ts";
+import { readK3dFile } from "../../stacks/k3d-file.ts";
 import { type Checkout, copyCheckout } from "../e2e/checkout.ts";
 import { refused } from "./table.ts";
 
@@ -450,6 +451,31 @@ const yaml: readonly Bad[] = [
   ["no YAML", "cluster", "config: [", /line 1: it is no YAML/],
   ["a file that is a number", "cluster", "42\n", /it has no values under config/],
 ];
+
+/** The lab's own k3d file, with flags for K3s. */
+const k3dFlags = (arg: string, filter: string) => async () => {
+  const text = await readFile(join(root, "stacks", "k3d.yaml"), "utf8");
+  const extra = `  k3s: {extraArgs: [{arg: ${JSON.stringify(arg)}, nodeFilters: ["${filter}"]}]}\n`;
+  await writeFile(
+    join(folder, "k3d.yaml"),
+    text.replace("agents: 0", "agents: 1").replace(/^options:\n/m, `options:\n${extra}`),
+  );
+  return readK3dFile("k3d.yaml", folder).then(
+    () => undefined,
+    (error: Error & { exitCode?: number }) => error,
+  );
+};
+for (const [arg, filter, sentence] of [
+  ["--tls-sans=foo", "server:*", /extraArgs\[0\]\.arg: "--tls-sans=foo" .*did you mean --tls-san\?/],
+  ["--tls-san=foo", "agent:0", /belongs into serverArgs/],
+  ["--node-label=", "all", /--node-label with a value/],
+  ["--embedded-registry", "server:*", /does not have it yet/],
+] as const)
+  refused(`k3d: the flag ${arg} for ${filter}`, k3dFlags(arg, filter), sentence);
+test("accepted: a flag of K3s for a node of k3d's", async () => {
+  assert.equal(await k3dFlags("--snapshotter=native", "all")(), undefined);
+  assert.equal(await k3dFlags("--tls-san=foo", "server:*")(), undefined);
+});
 
 for (const [title, program, content, sentence] of [...flags, ...networks, ...appFaults, ...keys, ...yaml])
   refused(title, refusal(program, content), sentence);
