@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -11,11 +11,14 @@ import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
 import { forPerson, isDiskFull, type LabError } from "../../scripts/errors.ts";
+import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
 import { lookAtDocker, refuseUnfitDocker } from "../../scripts/host/docker.ts";
 import { imageExists } from "../../scripts/host/machine-image.ts";
+import { refuseOverlappingNetwork } from "../../scripts/host/networks.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
+import { addBlackholeRoutes, removeBlackholeRoutes } from "../../scripts/host/routes.ts";
 import { root } from "../../scripts/paths.ts";
 import { downloadVerified, LearnedHashes } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
@@ -405,4 +408,117 @@ fault("LANGUAGE and LC_ALL of the user's, of another language", async () => {
   await program("virsh", 'echo "$LC_ALL/$LANGUAGE"');
   assert.equal((await run(["virsh"])).stdout, "C/");
   return { happened: "programs whose words are read speak English", lost: "nothing" };
+});
+
+/** A computer with these interfaces and routes, and a network of Docker's. */
+async function networked(
+  addresses: readonly object[],
+  routes: readonly object[],
+  docker: readonly object[] = [],
+) {
+  const print = (value: unknown) => `cat <<'JSON'\n${JSON.stringify(value)}\nJSON`;
+  await program(
+    "ip",
+    `case "$*" in *address*) ${print(addresses)}\n;; *route*) ${print(routes)}\n;; *) exit 99 ;; esac`,
+  );
+  await program("virsh", "exit 1");
+  await program(
+    "docker",
+    `case "$*" in *"network ls"*) ${docker.length ? "echo id" : ":"} ;; *"network inspect"*) ${print(docker)}\n;; *ps*) : ;; *) exit 99 ;; esac`,
+  );
+}
+const here = (ifname: string, local: string, prefixlen: number) => ({
+  ifname,
+  addr_info: [{ local, prefixlen }],
+});
+const vpn = { dst: "192.168.32.0/20", dev: "tun0" };
+const theirs = {
+  Id: "0123456789abcdef",
+  Name: "shop_default",
+  IPAM: { Config: [{ Subnet: "192.168.42.0/25" }] },
+  Containers: { theirs: {} },
+};
+for (const [name, computer, words] of [
+  ["an office network", [[here("wlan0", "192.168.42.23", 24)], []], /the interface wlan0/],
+  ["a VPN's route", [[], [{ dst: "default", dev: "eth0" }, vpn]], /a route by tun0 \(192\.168\.32\.0\/20\)/],
+  ["a network of Docker Compose's", [[], [], [theirs]], /Docker's network shop_default/],
+] as const)
+  refused(
+    `k3s-lab:network 192.168.42.0/24 overlaps ${name}`,
+    async () => {
+      await networked(...(computer as unknown as Parameters<typeof networked>));
+      return await error(refuseOverlappingNetwork("192.168.42.0/24", { id: "mine" }));
+    },
+    new RegExp(
+      `k3s-lab:network 192\\.168\\.42\\.0/24 overlaps .*${words.source}.*Nothing here uses 192\\.168\\.\\d+\\.0/24`,
+    ),
+  );
+
+fault("a VPN leads to a part of K3s's networks", async () => {
+  await program(
+    "ip",
+    `case "$*" in *show*) echo '${JSON.stringify([{ dst: "10.42.7.0/24", dev: "tun0" }])}' ;; esac`,
+  );
+  const file = join(folder, "routes.json");
+  const added = await addBlackholeRoutes("192.168.42.0/24", { root: true, file });
+  assert.deepEqual(added, ["192.168.42.0/24", "10.43.0.0/16"]);
+  await program(
+    "ip",
+    `case "$*" in *show*) echo '${JSON.stringify([{ type: "blackhole", dst: "10.43.0.0/16", metric: 4242, protocol: "static" }])}' ;; esac`,
+  );
+  await removeBlackholeRoutes({ root: true, file });
+  const changed = (await calls()).filter((line) => / del /.test(line));
+  return { happened: "its traffic goes on", lost: changed.join() || "nothing" };
+});
+
+fault("policy-rc.d after kill -9 of apt-get, and a user's own", async () => {
+  await program("apt-get", "kill -9 $$");
+  const policy = join(bin, "policy-rc.d");
+  process.env.POLICY = policy;
+  const apt = () =>
+    execa("sh", [join(root, "scripts/host/apt.sh"), "no-services", "install", "x"], { reject: false });
+  await apt();
+  const asked = await execa("sh", [policy], { reject: false });
+  assert.equal(asked.exitCode, 0, "services may start again");
+  await assert.rejects(readFile(policy), "it has taken itself away");
+  await writeFile(policy, "exit 104\n");
+  await apt();
+  const kept = await readFile(policy, "utf8");
+  return { happened: "the lab's is gone, the user's stays", lost: kept === "exit 104\n" ? "nothing" : kept };
+});
+
+for (const [name, text] of [
+  ["half written", '{"pid": 4'],
+  ["of a computer that is off", '{"pid": 1, "started": "1", "token": "t", "host": "another", "boot": "b"}'],
+  ["of a process whose id another has", `{"pid": ${process.pid}, "started": "1", "token": "t"}`],
+] as const)
+  fault(`a lock that is ${name}`, async () => {
+    const file = join(folder, "lock");
+    await writeFile(file, text);
+    const long = new Date(Date.now() - 3_600_000);
+    await utimes(file, long, long);
+    assert.equal(await withFileLock(file, async () => "in"), "in");
+    return { happened: "the next run goes on", lost: "nothing" };
+  });
+
+fault("H24: a user without a range of ids makes a machine's Debian", async () => {
+  const computer = {
+    run,
+    root: false,
+    user: { name: "maria", uid: 1001 },
+    read: async () => "root:1:2\n",
+    runsPrograms: async () => true,
+  };
+  const said = await error(
+    bootstrapMode(
+      () => {},
+      computer,
+      async () => {},
+    ),
+  );
+  assert.match(
+    said?.message ?? "",
+    /maria has no range of ids.*\n {2}sudo usermod --add-subuids \S+ .*maria$/,
+  );
+  return { happened: "exit 1 with the command that helps, before anything is made", lost: "nothing" };
 });
