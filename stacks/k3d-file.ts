@@ -638,8 +638,12 @@ export async function clusterIdentity(file: K3dFile): Promise<string> {
   return JSON.stringify(identity);
 }
 
+/** What of the file makes an agent what it is: another value needs another container. */
+export const agentIdentity = async (file: K3dFile, { index }: K3dAgentName): Promise<string> =>
+  JSON.stringify(await nodeIdentity(nodeConfig(file, { role: "agent", index })));
+
 /** What makes a node what it is, the content of its files included. */
-export async function nodeIdentity({ files, ...config }: NodeConfig): Promise<object> {
+async function nodeIdentity({ files, ...config }: NodeConfig): Promise<object> {
   const contents = files.map(async ({ source, destination }) => ({
     destination,
     content: hashOf(source.includes("\n") ? source : await readFile(source)),

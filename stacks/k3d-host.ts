@@ -4,7 +4,6 @@ import { access } from "node:fs/promises";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
 import { isPortTaken } from "../scripts/host/ports.ts";
-import { knownNodes, refuseStrangers, refuseWithoutQuorum } from "./k3d/actions.ts";
 import {
   type Container,
   containersOf,
@@ -19,7 +18,9 @@ import {
   roleOf,
   tryDocker,
 } from "./k3d/docker.ts";
+import { knownNodes } from "./k3d/kubernetes.ts";
 import { readMarks } from "./k3d/marks.ts";
+import { refuseStrangers, refuseWithoutQuorum } from "./k3d/refusals.ts";
 import {
   agentsOf,
   type HostPort,

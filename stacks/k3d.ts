@@ -4,14 +4,7 @@ import { K3dAgent } from "./components/k3d-agent.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
 import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
-import {
-  agentsOf,
-  clusterIdentity,
-  nodeConfig,
-  nodeIdentity,
-  publishedPort,
-  readK3dFile,
-} from "./k3d-file.ts";
+import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } from "./k3d-file.ts";
 import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./k3d-host.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { stackConfig } from "./stack-config.ts";
@@ -37,9 +30,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
   );
   const joined = await Promise.all(
     agentsOf(file).map(async (node) => {
-      const identity = JSON.stringify(
-        await nodeIdentity(nodeConfig(file, { role: "agent", index: node.index })),
-      );
+      const identity = await agentIdentity(file, node);
       const seen = observed.agents.get(node.name) ?? observed.cluster;
       const name = `k3d-${stack}-agent-${node.index}-0`;
       return new K3dAgent(name, { file, node, cluster, owner, identity, observed: seen }).details;

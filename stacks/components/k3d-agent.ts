@@ -1,6 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { AgentInput } from "../k3d/actions.ts";
+import type { AgentInput } from "../k3d/cluster.ts";
 import { hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../k3d-file.ts";
 import type { K3dObservation, NodeObservation } from "../k3d-host.ts";
 import type { ClusterNode } from "../outputs.ts";
@@ -12,7 +12,7 @@ export interface K3dAgentArgs {
   readonly node: K3dAgentName;
   readonly cluster: K3dCluster;
   readonly owner: K3dObservation["owner"];
-  /** What of the file makes it another agent, see `nodeIdentity`. */
+  /** What of the file makes it another agent, see `agentIdentity`. */
   readonly identity: string;
   /** What was seen of the agent before this run; one that is gone is made anew. */
   readonly observed: NodeObservation;

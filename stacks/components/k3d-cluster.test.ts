@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { root } from "../../scripts/paths.ts";
-import type { AgentInput, RegistryInput, ServersInput } from "../k3d/actions.ts";
+import type { AgentInput, RegistryInput, ServersInput } from "../k3d/cluster.ts";
 import { type K3dFile, readK3dFile } from "../k3d-file.ts";
 import type { NodeObservation } from "../k3d-host.ts";
 import { mockEngine, resourcesOf } from "./mocks.ts";

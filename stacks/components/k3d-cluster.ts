@@ -1,6 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { Cluster, ServersInput } from "../k3d/actions.ts";
+import type { Cluster, ServersInput } from "../k3d/cluster.ts";
 import {
   balancerOf,
   createConfig,

@@ -8,13 +8,15 @@
 //   LAB_ID         the lab's id. Default: the checkout's; a deletion that Pulumi recorded brings it
 //   K3D_CLUSTER    the cluster's name in k3d
 //   NODE_NAME      remove-agent: the node
-//   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (actions.ts)
+//   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (cluster.ts)
 import { mkdir } from "node:fs/promises";
 import { text } from "node:stream/consumers";
 import { stackDir } from "../../scripts/environment.ts";
 import { LabError } from "../../scripts/errors.ts";
 import * as actions from "./actions.ts";
+import type { AgentInput, Cluster, RegistryInput, ServersInput } from "./cluster.ts";
 import { ownerOf } from "./docker.ts";
+import { makeRegistry, removeRegistry } from "./registry.ts";
 
 const variable = (name: string): string => {
   const value = process.env[name];
@@ -24,19 +26,19 @@ const variable = (name: string): string => {
 };
 const input = async <Input>(): Promise<Input> => JSON.parse(await text(process.stdin)) as Input;
 
-const run: Readonly<Record<string, (cluster: actions.Cluster) => Promise<unknown>>> = {
+const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
   create: async (cluster) => {
     await mkdir(stackDir(cluster.owner.stack), { recursive: true, mode: 0o700 });
-    await actions.create(cluster, await input<actions.ServersInput>());
+    await actions.create(cluster, await input<ServersInput>());
   },
-  start: async (cluster) => await actions.start(cluster, await input<actions.ServersInput>()),
+  start: async (cluster) => await actions.start(cluster, await input<ServersInput>()),
   delete: ({ owner }) => actions.removeCluster(owner),
   sweep: ({ owner }) => actions.removeAll(owner),
-  "add-agent": async (cluster) => await actions.addAgent(cluster, await input<actions.AgentInput>()),
-  "start-agent": async (cluster) => await actions.startAgent(cluster, await input<actions.AgentInput>()),
+  "add-agent": async (cluster) => await actions.addAgent(cluster, await input<AgentInput>()),
+  "start-agent": async (cluster) => await actions.startAgent(cluster, await input<AgentInput>()),
   "remove-agent": (cluster) => actions.removeAgent(cluster, variable("NODE_NAME")),
-  registry: async (cluster) => await actions.makeRegistry(cluster, await input<actions.RegistryInput>()),
-  "delete-registry": ({ owner }) => actions.removeRegistry(owner),
+  registry: async (cluster) => await makeRegistry(cluster, await input<RegistryInput>()),
+  "delete-registry": ({ owner }) => removeRegistry(owner),
   kubeconfig: async (cluster) => console.log(await actions.kubeconfig(cluster)),
   "cluster-id": async (cluster) => process.stdout.write(await actions.clusterId(cluster)),
 };

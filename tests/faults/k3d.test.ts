@@ -9,6 +9,7 @@ import { stringify } from "yaml";
 import type { LabError } from "../../scripts/errors.ts";
 import { root } from "../../scripts/paths.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
+import type { AgentInput, Cluster, ServersInput } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
 import {
   balancerOf,
@@ -47,7 +48,7 @@ const read = await readK3dFile("stacks/k3d.yaml", root);
 const file: K3dFile = { ...read, kubeAPI: { ...read.kubeAPI, hostPort: freePort }, ports: [] };
 const three: K3dFile = { ...file, servers: 3, agents: 1, ports: read.ports };
 const images = { loadBalancer: false };
-const cluster: actions.Cluster = { owner, name: "k3d", checkout: "/checkout" };
+const cluster: Cluster = { owner, name: "k3d", checkout: "/checkout" };
 
 const node = (name: string, role: string, more: Partial<FakeContainer> = {}): FakeContainer => ({
   ...{ name, status: "running", boot: "b1", address: `172.28.0.${name.length + Number(name.at(-1))}` },
@@ -70,7 +71,7 @@ const whole = (changes: Readonly<Record<string, Partial<FakeContainer> | undefin
   networks: [{ name: "k3d-k3d", labels: mine }],
   volumes: [{ name: "k3d-k3d-images", labels: mine }],
 });
-const input = (of: K3dFile, boot = "b2"): actions.ServersInput => ({
+const input = (of: K3dFile, boot = "b2"): ServersInput => ({
   config: { ...createConfig(of, images) },
   ...{ image: of.image, subnet: "auto", hosts: hostLines(of), labels: {}, generation: "g1", boot },
   servers: serversOf(of).map((name, index) => ({
@@ -79,7 +80,7 @@ const input = (of: K3dFile, boot = "b2"): actions.ServersInput => ({
     ports: directPorts(of, index, images),
   })),
 });
-const agentInput = (): actions.AgentInput => ({
+const agentInput = (): AgentInput => ({
   ...{ name: "k3d-k3d-agent-0-0", index: 0, config: nodeConfig(three, { role: "agent", index: 0 }) },
   ...{ hosts: [], generation: "g1", boot: "b2" },
 });
