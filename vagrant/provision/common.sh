@@ -23,6 +23,23 @@ until_true() {
   done
 }
 
+# One script at a time changes this machine. One that goes on although the computer that sent it was interrupted would later
+# put back what is changed now: it ends, and what it saved is there to go on from.
+take_over() {
+  local own other
+  read -r _ _ _ _ own _ </proc/$$/stat # its process group
+  exec 8>>$notes/lock
+  if ! flock --nonblock 8; then
+    other=$(cat $notes/lock)
+    if [ -n "$other" ] && [ "$other" != "$own" ]; then kill -KILL -- "-$other" || true; fi
+    if ! flock --wait 10 8; then
+      echo "another run works on this machine: wait until it ends, and try again" >&2
+      exit 1
+    fi
+  fi
+  echo "$own" >$notes/lock
+}
+
 # K3s is kubectl where it is called so. What kubectl keeps for the next time goes with the lab.
 kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s --cache-dir=/run/k3s-lab/kubectl "$@"); }
 

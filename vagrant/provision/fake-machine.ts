@@ -1,4 +1,4 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -41,6 +41,8 @@ export interface Machine {
   readonly slower?: number;
   /** The driver of eth1. Default: veth, which has no file. */
   readonly driver?: string;
+  /** Whether the script goes on when nobody waits for it any more, from where `start` logs "left behind". Default: false. */
+  readonly isLeftBehind?: boolean;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -169,10 +171,7 @@ export async function provision(name: string, machine: Machine) {
       await readFile(path(installScript), "utf8"),
     );
   for (const [file, text] of Object.entries(machine.files ?? {})) await put(file, text, 0o644);
-  const { status, stdout, stderr } = spawnSync("bash", ["-s", ...(machine.mode ? [machine.mode] : [])], {
-    input: script,
-    encoding: "utf8",
-    timeout: 20_000,
+  const options = {
     env: {
       PATH: `${path("bin")}:${process.env.PATH}`,
       NODE_NAME: "server",
@@ -183,7 +182,18 @@ export async function provision(name: string, machine: Machine) {
       SERVERS: "server=192.168.42.110",
       ...machine.environment,
     },
-  });
+  };
+  const args = ["-s", ...(machine.mode ? [machine.mode] : [])];
+  if (machine.isLeftBehind) {
+    const left = spawn("bash", args, { ...options, detached: true, stdio: ["pipe", "ignore", "ignore"] });
+    left.stdin.end(script);
+    left.unref();
+    while (!(await readFile(path("log"), "utf8").catch(() => "")).includes("left behind"))
+      await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const { status, stdout, stderr } = machine.isLeftBehind
+    ? { status: null, stdout: "", stderr: "" }
+    : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 20_000 });
   const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
   return { status, stdout, stderr, path, read, log: (await read("log")).trimEnd().split("\n") };
 }

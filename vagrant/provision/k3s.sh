@@ -414,7 +414,7 @@ start_k3s() {
     return
   fi
   # A server's unit is up when its API is, and to wait for systemd costs nothing. What comes of it is seen later.
-  timeout "$ready_within" systemctl restart $service || true
+  timeout "$ready_within" systemctl restart $service 8>&- || true
 }
 
 run_installer() {
@@ -548,6 +548,7 @@ exec 3>&1
 if [ "$mode" = start ]; then exec >&2; fi
 
 install -d -m 0700 $notes
+take_over
 slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
 find_interface

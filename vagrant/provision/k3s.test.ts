@@ -469,3 +469,14 @@ test("in another language's locale the same is done", async () => {
   });
   assert.equal(status, 0, stderr);
 });
+
+test("a run whose sender was interrupted ends when the next one comes, and puts nothing back later", async () => {
+  await provision("left behind", good);
+  const start = `echo left behind >>$(dirname $0)/../log; trap "" TERM; sleep 5`;
+  await provision("left behind", changed({ start, isLeftBehind: true }));
+  const began = Date.now();
+  const { status, stderr, read } = await provision("left behind", good);
+  assert.equal(status, 0, stderr);
+  assert.ok(Date.now() - began < 15_000);
+  assert.match(await read("etc/systemd/system/k3s.service"), /mode=644$/m);
+});

@@ -11,6 +11,7 @@ if [ -n "${NODE_NAME:-}" ] && [ -n "$installed" ] && [ "$installed" != "$NODE_NA
   echo "this machine is now the node $installed: K3s stays"
   exit
 fi
+if [ -d $notes ]; then take_over; fi
 remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
 # What K3s's scripts leave: the node's password, the lab's own files, and folders where they are empty.
 rm -rf /run/k3s-lab $notes /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
