@@ -232,6 +232,13 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
       await checkout.run("vagrant", "ssh", "server", "--command", "kubectl get nodes --no-headers"),
     );
     assert.equal(stdout.match(/ Ready /g)?.length, 2, stdout);
+    // H15: an agent of a name that the cluster knew joins again.
+    for (const step of [["destroy", "--force"], ["up"], ["provision"]])
+      await succeeded(await checkout.run("vagrant", ...step, "agent"));
+    const again = await succeeded(
+      await checkout.run("vagrant", "ssh", "server", "--command", "kubectl get nodes --no-headers"),
+    );
+    assert.equal(again.stdout.match(/ Ready /g)?.length, 2, again.stdout);
     await succeeded(await checkout.run("vagrant", "destroy", "--force"));
   });
 

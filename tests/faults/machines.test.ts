@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
@@ -458,6 +458,25 @@ fault("H8: a machine with more CPUs than the computer gets what there is, and it
   assert.match(all, /^warning: agent is to have 2 CPUs and Docker has 1: it gets what there is$/m);
   assert.match(await asked(), /docker update --cpu-period 100000 --cpu-quota 200000/);
   return { happened: "a sentence, and the machine runs", lost: "nothing" };
+});
+
+fault("H7: a container lets its user in by a key that no file on this computer holds", async () => {
+  const recipe = await readFile(join(root, "vagrant/image/container.sh"), "utf8");
+  const [, script = ""] = /<<'SCRIPT'\n([\s\S]*?)\nSCRIPT/.exec(recipe) ?? [];
+  assert.match(script, /proc\/1\/environ/);
+  await writeFile(join(folder, "environ"), "A=1\0K3S_LAB_SSH_KEY=ssh-ed25519 AAAA lab\0B=2\0");
+  await program("chown", "");
+  const here = script
+    .replaceAll("/proc/1/environ", `'${folder}/environ'`)
+    .replaceAll("/home/vagrant/.ssh", folder);
+  await execa("sh", ["-euc", here]);
+  const keys = join(folder, "authorized_keys");
+  assert.equal(await readFile(keys, "utf8"), "ssh-ed25519 AAAA lab\n");
+  assert.equal((await stat(keys)).mode & 0o777, 0o600);
+  assert.match(await asked(), /chown vagrant:vagrant/);
+  const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
+  assert.doesNotMatch(vagrantfile, /:\/home\/vagrant\/\.ssh/);
+  return { happened: "any uid may own the checkout, which may move", lost: "nothing" };
 });
 
 fault("H14: idle networks of other Vagrant projects stay", async () => {

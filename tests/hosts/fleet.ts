@@ -20,6 +20,8 @@ const watches = "fs.inotify.max_user_instances";
 export interface Fleet {
   /** File of the private key that opens them all. */
   readonly key: string;
+  /** The Docker that they run in, as DOCKER_HOST takes it. */
+  readonly docker: string | undefined;
   /** A host's address on its one interface, eth0. */
   address(host: string): string;
   /** Runs a command on a host, as root, by Docker. @throws where it fails. */
@@ -94,6 +96,7 @@ export async function startFleet(names: readonly string[], progress: (line: stri
   }
   return {
     key,
+    docker: host,
     address,
     on,
     hostKey: async (name) =>

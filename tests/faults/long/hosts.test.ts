@@ -1,0 +1,102 @@
+import assert from "node:assert/strict";
+import { rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { type Fleet, startFleet } from "../../hosts/fleet.ts";
+import { fault } from "../table.ts";
+
+// A server and an agent that were there before the lab: renamed, re-keyed, reached in another way, switched off.
+
+const stack = "cluster-hosts";
+let fleet: Fleet;
+let checkout: Checkout;
+let cluster: string;
+
+/** Writes the stack file; `agent` is what it says of the agent beside its address. */
+async function write(agent = "name: a1", serverArgs = "[--write-kubeconfig-mode=644]"): Promise<void> {
+  await writeFile(
+    join(checkout.directory, `Pulumi.${stack}.yaml`),
+    [
+      "config:",
+      "  k3s-lab:provider: hosts",
+      `  k3s-lab:ssh: {user: pi, key: ${fleet.key}}`,
+      "  k3s-lab:machines:",
+      `    - {name: s1, role: server, ip: ${fleet.address("s1")}}`,
+      `    - {role: agent, ip: ${fleet.address("a1")}, ${agent}}`,
+      `  k3s-lab:k3s: {serverArgs: ${serverArgs}}`,
+      "",
+    ].join("\n"),
+  );
+}
+
+async function succeeded(outcome: Outcome): Promise<Outcome> {
+  if (outcome.exitCode === 0) return outcome;
+  const said = outcome.all.split("\n").slice(-60).join("\n");
+  return assert.fail(
+    `${outcome.command} ended with ${outcome.exitCode}:\n${said}\n\n${await fleet.evidence()}`,
+  );
+}
+const preview = (...options: string[]) =>
+  checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
+const up = async () => succeeded(await checkout.lab("up", stack));
+/** The cluster, and when K3s was installed on the agent. */
+const state = async (): Promise<string> => {
+  const kubeconfig = join(checkout.directory, ".lab", stack, "kubeconfig");
+  const get = ["get", "namespace/kube-system", "node/a1", "--output=jsonpath={.items[*].metadata.uid}"];
+  return (await succeeded(await checkout.run("kubectl", "--kubeconfig", kubeconfig, ...get))).stdout;
+};
+const lost = async () => ((await state()) === cluster ? "nothing" : "the cluster or its agent");
+
+describe("hosts that are reached in another way", { concurrency: false }, () => {
+  before(async () => {
+    fleet = await startFleet(["s1", "a1"], console.log);
+    checkout = await copyCheckout();
+    await write();
+    await up();
+    cluster = await state();
+  });
+  after(async () => {
+    await checkout.lab("down", stack);
+    await checkout.remove();
+    await fleet.remove();
+  });
+
+  fault("C5: a host key is added to the file, and the noted one is removed", async () => {
+    await rm(join(checkout.directory, ".lab", "ssh", `a1.${stack}`, "known_hosts"));
+    await succeeded(await preview("--expect-no-changes"));
+    await write(`name: a1, ssh: {hostKey: "${await fleet.hostKey("a1")}"}`);
+    const { all } = await succeeded(await preview());
+    assert.match(all, /~ 1 to update/);
+    assert.doesNotMatch(all, /to (create|delete|replace)/);
+    await up();
+    await succeeded(await preview("--expect-no-changes"));
+    await write();
+    await up();
+    return { happened: "changed in place", lost: await lost() };
+  });
+
+  fault("C4: a host is called something else", async () => {
+    await write("name: worker");
+    const { exitCode, all } = await checkout.lab("up", stack);
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /the host worker is the node a1 of this cluster already, and K3s cannot rename a node/);
+    await write();
+    await succeeded(await preview("--expect-no-changes"));
+    return { happened: "exit 2, refused in a sentence", lost: await lost() };
+  });
+
+  fault("Medium: a dead host keeps the others from no change", async () => {
+    await fleet.stop("a1");
+    await write("name: a1", "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=77]");
+    const changed = await checkout.lab("up", stack);
+    // The verification says that a node is missing.
+    assert.equal(changed.exitCode, 1, changed.all);
+    const unit = await fleet.on("s1", "cat", "/etc/systemd/system/k3s.service");
+    await fleet.start("a1");
+    assert.match(unit, /max-pods=77/, changed.all);
+    await up();
+    await succeeded(await preview("--expect-no-changes"));
+    return { happened: "the server changed, the agent stayed as it was", lost: await lost() };
+  });
+});
