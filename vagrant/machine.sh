@@ -148,6 +148,8 @@ resume_docker() {
   case "$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}' "$1")" in
   *"$network"*) ;;
   *)
+    # In a container that runs, the interface would be eth2, and K3s holds on to the one that was.
+    docker stop "$1" >/dev/null
     docker network disconnect --force "vagrant_network_$LAB_NETWORK" "$1" >/dev/null 2>&1 || true
     docker network connect --ip "$(field ip)" "$network" "$1"
     ;;
