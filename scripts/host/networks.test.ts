@@ -79,6 +79,16 @@ test("an office network, a VPN's route and another lab's network are named, with
     );
 });
 
+test("a network that bears another lab's mark is taken, idle or not, and one with ours is not", async () => {
+  const marked = (mark: string, containers: readonly string[]) => ({
+    ...bridgeNetwork(containers),
+    Labels: { "k3s-lab.id": mark },
+  });
+  const other = await takenNetworks(network, computer({ ...bridge, docker: [marked("another-lab", [])] }));
+  assert.match(other.map(({ by }) => by).join(), /Docker's network vagrant_network/);
+  assert.deepEqual(await takenNetworks(network, computer({ ...bridge, docker: [marked(id, ["x"])] })), []);
+});
+
 test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere are in nobody's way", async () => {
   const blackhole = { type: "blackhole", dst: network, metric: 4242, protocol: "242" };
   const free: readonly Computer[] = [

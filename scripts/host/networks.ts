@@ -18,6 +18,7 @@ interface DockerNetwork {
   readonly Name: string;
   readonly IPAM?: { readonly Config?: readonly { readonly Subnet?: string }[] | null };
   readonly Options?: Readonly<Record<string, string>> | null;
+  readonly Labels?: Readonly<Record<string, string>> | null;
   readonly Containers?: Readonly<Record<string, unknown>> | null;
 }
 
@@ -120,12 +121,19 @@ async function dockerNetworks(run: Run, id: string) {
       name: network.Name,
       subnets: (network.IPAM?.Config ?? []).flatMap(({ Subnet }) => (Subnet?.includes(".") ? [Subnet] : [])),
       bridge: network.Options?.["com.docker.network.bridge.name"] ?? `br-${network.Id.slice(0, 12)}`,
-      isOwn:
-        /^vagrant_network/.test(network.Name) &&
-        Object.keys(network.Containers ?? {}).every((container) => own.has(container)),
+      isOwn: isOwn(network, id, own),
     }));
   }
   return [];
+}
+
+/** A network bears the mark of its lab; one of Vagrant's without a mark is ours where nobody else's container is in it. */
+function isOwn({ Name, Labels, Containers }: DockerNetwork, id: string, own: ReadonlySet<string>): boolean {
+  const mark = Labels?.["k3s-lab.id"];
+  if (mark !== undefined) return mark === id;
+  return (
+    /^vagrant_network/.test(Name) && Object.keys(Containers ?? {}).every((container) => own.has(container))
+  );
 }
 
 /** The bridges of the lab's networks in libvirt, which every checkout shares. */
