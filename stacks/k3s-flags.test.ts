@@ -18,7 +18,7 @@ test("what is accepted", () => {
       "--tls-san=lab.example",
       "--tls-san=10.0.0.9",
     ],
-    ...["--flannel-backend=host-gw", "--debug", "-v=3", "--kubelet-arg=max-pods=50", "--secrets-encryption"],
+    ...["--flannel-backend=host-gw", "--debug", "--v=3", "--kubelet-arg=max-pods=50", "--secrets-encryption"],
     ...[
       "--node-label=disk=ssd",
       "--node-label=node.kubernetes.io/size=big",

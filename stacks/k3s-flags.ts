@@ -34,8 +34,7 @@ const every =
   (names: string, options: Options = {}): K3sFlag[] =>
     names.split(" ").map((one) => {
       const [name = "", short] = one.split(",");
-      const dashes = (text: string) => `${text.length === 1 ? "-" : "--"}${text}`;
-      return { name: dashes(name), ...(short ? { short: dashes(short) } : {}), roles, kind, ...options };
+      return { name: `--${name}`, ...(short ? { short: `-${short}` } : {}), roles, kind, ...options };
     });
 
 const serverOnly: readonly K3sRole[] = ["server"];
@@ -271,7 +270,7 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.switch("selinux protect-kernel-defaults debug alsologtostderr"),
   ...node.switch("enable-pprof"),
   ...node.switch("prefer-bundled-bin disable-default-registry-endpoint nonroot-devices", { later: true }),
-  ...node.value("v", count),
+  ...node.value("v,v", count),
   ...node.value("vmodule"),
 ];
 
@@ -353,7 +352,7 @@ function problemOf(
   if (flag === undefined) {
     if (minor > newestMinor && isShellSafe(item)) return undefined;
     const names = k3sFlags
-      .filter(({ name, roles, refused }) => roles.includes(role) && !refused && name !== "-v")
+      .filter(({ name, roles, refused }) => roles.includes(role) && !refused && name !== "--v")
       .map(({ name }) => name);
     return `a flag of k3s ${role} (did you mean ${closest(`--${written.replace(/^-+/, "")}`, names)}?)`;
   }
