@@ -1,6 +1,7 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { root } from "../../scripts/paths.ts";
 
 /** A container of a `FakeDocker`. */
 export interface FakeContainer {
@@ -32,7 +33,7 @@ export interface World {
   readonly broken?: string;
   /** Whether every call hangs. Default: false. */
   readonly hangs?: boolean;
-  /** Exit code and words of k3d. Default: it makes nothing and is content. */
+  /** Exit code and words of k3d. Default: it makes the servers of its config. */
   readonly k3d?: { readonly exitCode: number; readonly says: string };
 }
 
@@ -141,8 +142,16 @@ const { readFileSync, writeFileSync } = require("node:fs");
 const file = ${JSON.stringify(join(folder, "world.json"))};
 const world = JSON.parse(readFileSync(file, "utf8"));
 if (process.argv[2] === "--version") { console.log("k3d version v5.8.3"); return; }
-writeFileSync(${JSON.stringify(join(folder, "k3d-config"))}, readFileSync(0));
+const config = require(${JSON.stringify(join(root, "node_modules", "yaml"))}).parse(readFileSync(0, "utf8"));
 if (world.k3d) { console.error(world.k3d.says); process.exit(world.k3d.exitCode); }
+const name = config.metadata.name;
+const own = Object.fromEntries(config.options.runtime.labels.map(({ label }) => label.split(/=(.*)/s).slice(0, 2)));
+for (let index = 0; index < config.servers; index++)
+  world.containers.push({
+    name: "k3d-" + name + "-server-" + index, status: "running", made: false, image: config.image, address: "172.28.0." + (index + 2),
+    labels: { app: "k3d", "k3d.cluster": name, "k3d.role": "server", "k3d.server.loadbalancer": "", ...own },
+  });
+writeFileSync(file, JSON.stringify(world));
 `;
 
 /** Makes the programs; `remove` takes them away. */

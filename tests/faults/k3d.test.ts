@@ -3,8 +3,9 @@ import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { after, beforeEach } from "node:test";
+import { execa } from "execa";
 import { stringify } from "yaml";
 import type { LabError } from "../../scripts/errors.ts";
 import { root } from "../../scripts/paths.ts";
@@ -377,6 +378,46 @@ for (const [what, world] of [
     return { happened: "left alone", lost: await lost(foreign) };
   });
 }
+
+/** Runs `stacks/k3d/k3d.sh` as Pulumi does. */
+const script = (action: string, stdin: object = {}) =>
+  fake.within(() =>
+    execa(join(root, "stacks/k3d/k3d.sh"), [action], {
+      env: {
+        ...{ K3S_LAB_ROOT: root, LAB_ID: owner.id, LAB_STACK: stack, K3D_CLUSTER: "k3d" },
+        // `lab env` puts the lab's own Node.js first too.
+        PATH: [fake.bin, dirname(process.execPath), process.env.PATH].join(delimiter),
+      },
+      input: JSON.stringify(stdin),
+      reject: false,
+      all: true,
+    }),
+  );
+
+fault("all that is made carries both labels, and goes by them: container, network, volume", async () => {
+  const made = await script("create", { ...input(three, "g1"), labels: { "k3s-lab.servers": "3" } });
+  assert.equal(made.exitCode, 0, made.all);
+  const { containers, networks, volumes } = await fake.world();
+  assert.deepEqual([containers.length, networks.length, volumes.length], [3, 1, 1]);
+  for (const { name, labels } of [...containers, ...networks, ...volumes])
+    assert.deepEqual([labels["k3s-lab.id"], labels["k3s-lab.stack"]], [owner.id, stack], name);
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "g1" }, "an up without a change");
+  assert.equal((await script("cluster-id")).stdout, "uid-1");
+  const agent = await script("add-agent", agentInput());
+  assert.equal(agent.exitCode, 0, agent.all);
+  const gone = await script("sweep");
+  assert.equal(gone.exitCode, 0, gone.all);
+  const after = await fake.world();
+  assert.deepEqual([after.containers, after.networks, after.volumes], [[], [], []]);
+  return { happened: "made, found and removed by its labels", lost: "nothing" };
+});
+
+fault("an unknown action, and a stack that is not said, are told apart from work", async () => {
+  const unknown = await script("creat");
+  assert.equal(unknown.exitCode, 2, unknown.all);
+  assert.match(unknown.all, /unknown action 'creat'/);
+  return { happened: "exit 2", lost: "nothing" };
+});
 
 fault("a state that was lost: a whole cluster is adopted, not wiped", async () => {
   await fake.set(whole());
