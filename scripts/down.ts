@@ -1,10 +1,7 @@
 import { join } from "node:path";
 import { execa } from "execa";
 import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts";
-import { type ForeignCluster, refuseSilence } from "../stacks/foreign-cluster.ts";
 import { ownsInDocker } from "../stacks/k3d-host.ts";
-import { refuseStopped } from "../stacks/lab-cluster.ts";
-import { knownLabId } from "../stacks/lab-id.ts";
 import { madeBy, type Provider, providers } from "../stacks/provider.ts";
 import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
@@ -20,6 +17,7 @@ import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 import { pulumiStopsWithin, runStack } from "./pulumi.ts";
 import { currentSettings, recordedIn } from "./recorded.ts";
+import { clusterStackIn, othersGoingWith, recordedClusters } from "./recorded-cluster.ts";
 import { runSteps, type Step } from "./report.ts";
 import { asRun } from "./run.ts";
 import { stateOf } from "./state.ts";
@@ -32,10 +30,8 @@ interface Doomed {
   readonly program: ProgramName;
   /** Who made its machines. */
   readonly provider?: Provider | undefined;
-  /** The stack that its apps run in, or undefined where the cluster is somebody else's or not known. */
+  /** The stack whose cluster its apps were made on; undefined where that is somebody else's. */
   readonly cluster?: string | undefined;
-  /** The cluster of somebody else's that its apps run in. */
-  readonly foreign?: ForeignCluster | undefined;
   /** Whether Pulumi or Vagrant has noted anything of it. */
   readonly made: boolean;
 }
@@ -52,15 +48,7 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
   }
   // Its containers say themselves whose they are: neither its file nor its name in k3d is needed.
   if (program === "k3d") return { stack, program, made: made || (await ownsInDocker(stack)) };
-  const file = await readStackFile(stack as "apps", root).catch(() => undefined);
-  if (file === undefined) return { stack, program, made };
-  const { cluster } = file;
-  return {
-    stack,
-    program,
-    made,
-    ...("stack" in cluster ? { cluster: cluster.stack } : { foreign: cluster }),
-  };
+  return { stack, program, made, cluster: clusterStackIn(state) };
 }
 
 /**
@@ -70,15 +58,10 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
  * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost.
  */
 async function refuseLossOfOthers(doomed: readonly Doomed[], replace: boolean): Promise<void> {
-  const lab = await knownLabId();
-  for (const { stack, made, cluster, foreign } of doomed) {
-    if (!made || doomed.some((other) => other.stack === cluster)) continue;
-    const owner = { lab, stack };
-    const others = foreign
-      ? await refuseSilence(owner, foreign)
-      : cluster === undefined
-        ? []
-        : await refuseStopped(owner, cluster);
+  for (const { stack, program, made, cluster } of doomed) {
+    if (program !== "apps" || !made || doomed.some((other) => other.stack === cluster)) continue;
+    const others: string[] = [];
+    for (const one of await recordedClusters(stack)) others.push(...(await othersGoingWith(stack, one)));
     if (others.length > 0 && !replace)
       throw new LabError(
         `With the apps of the stack "${stack}" would go what is not the lab's: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first; if it may go too, run the same command with --replace.`,
@@ -110,7 +93,6 @@ export async function takeDown(
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
     // Vagrant reads the notes too.
     await settings.save();
-    await refuseLossOfOthers(doomed, replace);
     const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
       title: `Stack ${stack}`,
       endsWithin: pulumiStopsWithin,
@@ -140,9 +122,10 @@ export async function takeDown(
         return undefined;
       },
     };
+    if (needed.length) await runSteps([[toolStep]], { signal, endChildren });
+    await refuseLossOfOthers(doomed, replace);
     await runSteps(
       [
-        ...(needed.length ? [[toolStep]] : []),
         ...downOrder(doomed).map((one) => [destroy(one)]),
         [
           {

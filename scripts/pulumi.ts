@@ -2,7 +2,7 @@ import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/aut
 import { LabError } from "./errors.ts";
 import { root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
-import { endStaleLocks } from "./state.ts";
+import { endStaleLocks, type StateResource } from "./state.ts";
 
 /** Milliseconds that an interrupted Pulumi gets to end in good order; see `endRun`. */
 export const pulumiStopsWithin = 70_000;
@@ -106,6 +106,24 @@ export async function previewStack(
       `What would change in the stack "${name}" cannot be told, so nothing was touched:\n${reasonOf(failures, cause)}`,
       { cause },
     );
+  }
+}
+
+/**
+ * The resources of a stack as its state has them, with secrets in clear text: never to be printed or kept. The stack file
+ * need not be there, nor be right.
+ * @throws LabError where Pulumi cannot read its state.
+ */
+export async function exportResources(name: string): Promise<readonly StateResource[]> {
+  const stack = await openStack(name, {});
+  try {
+    const { deployment } = await stack.exportStack();
+    return (deployment as { readonly resources?: readonly StateResource[] }).resources ?? [];
+  } catch (cause) {
+    const { stderr = "", message } = cause as Error & { readonly stderr?: string };
+    throw new LabError(`Pulumi's state of the stack "${name}" cannot be read: ${stderr || message}`, {
+      cause,
+    });
   }
 }
 

@@ -32,6 +32,9 @@ export async function stateOf(
 export interface StateResource {
   readonly urn: string;
   readonly type: string;
+  readonly id?: string;
+  /** Names the resource that it was made through. */
+  readonly provider?: string;
   readonly inputs?: Readonly<Record<string, unknown>>;
 }
 

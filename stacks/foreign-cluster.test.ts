@@ -8,7 +8,7 @@ import { LabError } from "../scripts/errors.ts";
 import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
 import type { Identity, IngressClass } from "../scripts/verify/kubernetes.ts";
 import { parseConfig } from "./config.ts";
-import { foreignCluster, refuseIngress, refuseSilence } from "./foreign-cluster.ts";
+import { foreignCluster, refuseIngress } from "./foreign-cluster.ts";
 import { isOwn, marksOf } from "./ownership.ts";
 
 let directory = "";
@@ -166,22 +166,4 @@ test("isolated namespaces need the pods of the Ingress controller where they are
     ),
   );
   await foreignCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
-});
-
-test("apps on a cluster that does not answer stay noted, unless a person says that it is gone", async (t) => {
-  const { api, kubeconfig } = await cluster(t, ["traefik"]);
-  const look = () => refuseSilence(owner, { kubeconfig, context: "kind-lab" });
-  await look();
-  api.close();
-  await assert.rejects(look, (error: LabError) => {
-    assert.match(
-      error.message,
-      /"kind-lab" does not answer, so the apps of the stack "apps-kind" stay: .*connection refused/,
-    );
-    assert.match(error.message, /PULUMI_K8S_DELETE_UNREACHABLE=true scripts\/lab down apps-kind/);
-    return error.exitCode === 1;
-  });
-  process.env.PULUMI_K8S_DELETE_UNREACHABLE = "true";
-  t.after(() => delete process.env.PULUMI_K8S_DELETE_UNREACHABLE);
-  await look();
 });

@@ -12,7 +12,7 @@ import { controllerLabels } from "./components/app-namespace.ts";
 import { type AppsConfig, managedIngress, managedTraefik } from "./config.ts";
 import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "./kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
-import { isOwn, lookAtCluster, type Owner, othersIn } from "./ownership.ts";
+import { isOwn, lookAtCluster, type Owner } from "./ownership.ts";
 
 /** A cluster that no stack of the lab made. */
 export interface ForeignCluster {
@@ -60,32 +60,6 @@ export async function foreignCluster(
     throw unusable(cluster.context, cause as Error);
   } finally {
     api.close();
-  }
-}
-
-/**
- * Makes sure before a stack's apps are taken away that their cluster answers. One that does not may only be stopped:
- * Pulumi is then not told to forget what runs there.
- *
- * @returns what is not the stack's and would go with its namespaces.
- * @throws LabError that says how to go on, whether the cluster is stopped or gone.
- */
-export async function refuseSilence(owner: Owner, cluster: ForeignCluster): Promise<readonly string[]> {
-  const { stack } = owner;
-  if (process.env.PULUMI_K8S_DELETE_UNREACHABLE === "true") return [];
-  try {
-    const api = connect(await accessOf(await readContext(cluster)));
-    try {
-      await api.version();
-      return await othersIn(api, owner, await readOwnState(stack));
-    } finally {
-      api.close();
-    }
-  } catch (cause) {
-    throw new LabError(
-      `The cluster "${cluster.context}" does not answer, so the apps of the stack "${stack}" stay: ${(cause as Error).message}. Start it and run the same command again; if it is gone for good, run \`PULUMI_K8S_DELETE_UNREACHABLE=true scripts/lab down ${stack}\`.`,
-      { cause },
-    );
   }
 }
 

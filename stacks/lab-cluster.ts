@@ -11,7 +11,7 @@ import { K3sFlags } from "./k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "./kubeconfig.ts";
 import type { ClusterNode } from "./outputs.ts";
 import { type OwnState, readOwnState } from "./own-state.ts";
-import { lookAtCluster, type Owner, othersIn } from "./ownership.ts";
+import { lookAtCluster, type Owner } from "./ownership.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
 export interface LabCluster {
@@ -187,33 +187,4 @@ export async function refuseInTheWay(stack: string, config: AppsConfig, owner: O
   await lookThroughAnyServer(stack, content, config, owner).catch((error: LabError) => {
     if (error.exitCode === 2) throw error;
   });
-}
-
-/**
- * Makes sure, before apps are taken away from a cluster of the lab's that stays, that it answers: to Pulumi, apps on a
- * cluster that is out of reach are gone.
- *
- * @returns what is not the stack's and would go with its namespaces.
- * @throws LabError that says how to go on.
- */
-export async function refuseStopped(owner: Owner, cluster: string): Promise<readonly string[]> {
-  const { stack } = owner;
-  const file = join(labDir, cluster, "kubeconfig");
-  const content = await readFile(file, "utf8").catch(() => undefined);
-  // Where the cluster was taken down, so were its apps.
-  if (content === undefined) return [];
-  try {
-    const api = await reachAny(content, file);
-    try {
-      await api.version();
-      return await othersIn(api, owner, await readOwnState(stack));
-    } finally {
-      api.close();
-    }
-  } catch (cause) {
-    throw new LabError(
-      `The cluster of the stack "${cluster}" does not answer, so the apps of the stack "${stack}" stay: ${(cause as Error).message}. Start it by \`scripts/lab up ${cluster}\`, or take both down by \`scripts/lab down ${cluster} ${stack}\`.`,
-      { cause },
-    );
-  }
 }

@@ -15,6 +15,8 @@ export interface HeldObject {
   readonly uid: string;
   /** The lab's mark that the last run put on it. Absent in states of older versions. */
   readonly lab?: string | undefined;
+  /** Names the resource of the cluster that it is on. */
+  readonly provider?: string | undefined;
 }
 
 /** What the state of an `apps` stack says of the last run. */
@@ -31,6 +33,7 @@ export interface OwnState {
 const resourceSchema = z.object({
   urn: z.string(),
   type: z.string(),
+  provider: z.string().optional(),
   inputs: z.looseObject({}).optional(),
   outputs: z.looseObject({}).optional(),
 });
@@ -71,7 +74,9 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       if (parsed === undefined) return [];
       const { metadata, apiVersion, kind } = parsed;
       const labels = labelsSchema.safeParse(one.inputs).data?.metadata.labels;
-      return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab: labels?.["k3s-lab/lab"] };
+      const lab = labels?.["k3s-lab/lab"];
+      const through = one.provider === undefined ? {} : { provider: one.provider };
+      return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab, ...through };
     }),
     clusterIdentifier: z.string().safeParse(provider?.clusterIdentifier).data,
     onOwnCluster: provider?.deleteUnreachable !== undefined,

@@ -1,6 +1,6 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../scripts/errors.ts";
-import type { Identity, KubernetesApi } from "../scripts/verify/kubernetes.ts";
+import { ApiError, type Identity, type KubernetesApi } from "../scripts/verify/kubernetes.ts";
 import { type AppsConfig, managedIngress, managedTraefik } from "./config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
 import { hardLimits } from "./quota.ts";
@@ -119,7 +119,7 @@ export async function lookAtCluster(
     (name) => !own.has(name),
   );
   const [system, found, held, homes] = await Promise.all([
-    api.object("/api/v1/namespaces/kube-system"),
+    api.object(kubeSystem),
     Promise.all(wanted.map(async (place) => [place, await api.object(pathOf(place))] as const)),
     heldBy(api, state),
     Promise.all(foreign.map(async (name) => [name, await api.object(`/api/v1/namespaces/${name}`)] as const)),
@@ -160,9 +160,15 @@ const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
  * long as an object which the state holds is there, since another one would replace everything.
  */
 export function identityOf(uid: string, { clusterIdentifier: noted }: OwnState, holdsSome: boolean): string {
-  const isUid = noted !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(noted);
-  return noted !== undefined && !isUid && holdsSome ? noted : uid;
+  return noted !== undefined && !isClusterUid(noted) && holdsSome ? noted : uid;
 }
+
+/** Where every cluster has what it is known by. */
+export const kubeSystem = "/api/v1/namespaces/kube-system";
+
+/** Whether that is the UID of a kube-system, and not what an older version named the cluster. */
+export const isClusterUid = (identity: string | undefined): boolean =>
+  identity !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(identity);
 
 /** What people put into a namespace; what Kubernetes makes from it goes with it. */
 const peoplesKinds = [
@@ -195,7 +201,15 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
     namespaces.flatMap((namespace) =>
       peoplesKinds.map(async ([apiVersion, kind]) => {
         const folder = pathOf({ apiVersion, kind, namespace, name: "" }).replace(/\/$/, "");
-        const listed = await api.identities(folder);
+        const listed = await api.identities(folder).catch((cause) => {
+          if (!(cause instanceof ApiError)) throw cause;
+          // A kind that the cluster does not know.
+          if (cause.status === 404) return [];
+          if (cause.status !== 403) throw cause;
+          return undefined;
+        });
+        if (listed === undefined)
+          return [`whatever there is of ${kind} in ${namespace} (403: this user may not list it)`];
         return listed
           .filter((one) => one.ownerReferences.length === 0 && !isOwn(one, owner, state))
           .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))

@@ -8,7 +8,7 @@ import type { LabError } from "../../scripts/errors.ts";
 import { clusterUid, type FakeLab, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { connect } from "../../scripts/verify/kubernetes.ts";
 import { parseConfig, resourceName } from "../../stacks/config.ts";
-import { foreignCluster, refuseSilence } from "../../stacks/foreign-cluster.ts";
+import { foreignCluster } from "../../stacks/foreign-cluster.ts";
 import { chooseContext, kubeconfigOf } from "../../stacks/kubeconfig.ts";
 import { observeImages } from "../../stacks/observe-images.ts";
 import type { OwnState } from "../../stacks/own-state.ts";
@@ -255,23 +255,6 @@ fault("H4: the same stack name, another cluster", async () => {
   assert.equal(identityOf(clusterUid, { ...nothing, clusterIdentifier: "apps" }, true), "apps");
   assert.equal(identityOf(another, { ...nothing, clusterIdentifier: "apps" }, false), another);
   return { happened: "known by the UID of kube-system: everything is deployed anew", lost: "nothing" };
-});
-
-fault("H5: the user's cluster is stopped, and the apps are taken down", async () => {
-  const lab = healthyLab();
-  const api = await serveApi(lab);
-  const path = join(directory, "stopped");
-  const [clusters, contexts] = [
-    [{ name: "kind", cluster: { server: api.url } }],
-    [{ name: "kind", context: { cluster: "kind" } }],
-  ];
-  await writeFile(path, stringify({ clusters, contexts }));
-  api.close();
-  await assert.rejects(
-    refuseSilence(owner, { kubeconfig: path, context: "kind" }),
-    /the apps of the stack "apps-kind" stay/,
-  );
-  return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
 });
 
 fault("H6: the app's image was removed from a node", async () => {

@@ -1,0 +1,140 @@
+import { join } from "node:path";
+import { z } from "zod";
+import { chooseContext } from "../stacks/kubeconfig.ts";
+import { knownLabId } from "../stacks/lab-id.ts";
+import { type OwnState, readOwnState } from "../stacks/own-state.ts";
+import { isClusterUid, kubeSystem, othersIn } from "../stacks/ownership.ts";
+import { LabError } from "./errors.ts";
+import { labDir } from "./paths.ts";
+import { exportResources } from "./pulumi.ts";
+import { hasResources, type StateResource } from "./state.ts";
+import { ApiError, accessOf, connect, type KubernetesApi, reach } from "./verify/kubernetes.ts";
+
+/** A cluster that a stack's apps were made on, as its state has it. Pulumi deletes them there, whatever the file says. */
+export interface RecordedCluster {
+  /** What its objects name in the state. */
+  readonly provider: string;
+  /** Of one context, with its credentials. */
+  readonly kubeconfig: string;
+  /** What the last run knew it by: the UID of kube-system; in states of older versions a name. */
+  readonly identity: string | undefined;
+  /** The stack that made it. Undefined: somebody else did. */
+  readonly stack: string | undefined;
+}
+
+/** The stack whose cluster apps were made on last; undefined where that is somebody else's, or none. */
+export function clusterStackIn(resources: readonly StateResource[]): string | undefined {
+  const reference = resources.find(({ type }) => type === "pulumi:pulumi:StackReference");
+  return z.string().safeParse(reference?.inputs?.name).data?.split("/").at(-1);
+}
+
+/**
+ * The clusters that a stack's apps are on: one, or two where a run was interrupted that moved them.
+ * @throws LabError where Pulumi cannot read its state.
+ */
+export async function recordedClusters(stack: string): Promise<readonly RecordedCluster[]> {
+  const resources = await exportResources(stack);
+  return resources.flatMap(({ type, urn, id, inputs }) => {
+    const provider = `${urn}::${id}`;
+    if (type !== "pulumi:providers:kubernetes" || !resources.some((one) => one.provider === provider))
+      return [];
+    const kubeconfig = clear(inputs?.kubeconfig);
+    const identity = clear(inputs?.clusterIdentifier);
+    return kubeconfig ? [{ provider, kubeconfig, identity, stack: clusterStackIn(resources) }] : [];
+  });
+}
+
+const secretSchema = z.object({ plaintext: z.string() }).transform(({ plaintext }) => JSON.parse(plaintext));
+const textSchema = z.union([z.string(), secretSchema.pipe(z.string())]);
+
+/** A text of an exported state, secret or not. */
+const clear = (value: unknown): string | undefined => textSchema.safeParse(value).data;
+
+/** Milliseconds for one answer: an emulated machine that has just started takes its time. */
+const patience = 30_000;
+
+/** @throws Error where there is no answer; one that refuses is an answer. */
+async function connectTo({ kubeconfig }: RecordedCluster): Promise<KubernetesApi & { close(): void }> {
+  const api = connect(await accessOf(chooseContext(kubeconfig, "of Pulumi's state")), patience);
+  await api.version().catch((cause) => {
+    if (cause instanceof ApiError) return;
+    api.close();
+    throw cause;
+  });
+  return api;
+}
+
+/**
+ * Whether the stack that made a cluster has none any more, or another: what was on it is gone with it. Of a cluster of
+ * somebody else's that does not answer nobody knows.
+ */
+async function isGone({ stack, identity }: RecordedCluster): Promise<boolean> {
+  if (stack === undefined) return false;
+  if (!(await hasResources(stack))) return true;
+  const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
+  const system = await api?.object(kubeSystem).catch(() => undefined);
+  api?.close();
+  return system !== undefined && isClusterUid(identity) && system.uid !== identity;
+}
+
+/**
+ * Makes sure, before a stack's apps are taken away from a cluster that stays, that it answers and is the one that they
+ * were made on: to Pulumi, what is on a cluster of the lab's that is out of reach is gone; and it deletes by name.
+ *
+ * @returns what is not the stack's and would go with its namespaces.
+ * @throws LabError that says how to go on.
+ */
+export async function othersGoingWith(stack: string, cluster: RecordedCluster): Promise<readonly string[]> {
+  const where = cluster.stack ? `The cluster of the stack "${cluster.stack}"` : "The cluster";
+  const stay = `so the apps of the stack "${stack}" stay`;
+  let api: Awaited<ReturnType<typeof connectTo>>;
+  try {
+    api = await connectTo(cluster);
+  } catch (cause) {
+    if (process.env.PULUMI_K8S_DELETE_UNREACHABLE === "true" || (await isGone(cluster))) return [];
+    const next = cluster.stack
+      ? `Start it by \`scripts/lab up ${cluster.stack} ${stack}\`, or take both down by \`scripts/lab down ${cluster.stack} ${stack}\`.`
+      : `Start it and run the same command again; if it is gone for good, run \`PULUMI_K8S_DELETE_UNREACHABLE=true scripts/lab down ${stack}\`.`;
+    throw new LabError(
+      `${where} that Pulumi's state names does not answer, ${stay}: ${(cause as Error).message}. ${next}`,
+      { cause },
+    );
+  }
+  try {
+    const system = await api.object(kubeSystem);
+    if (isClusterUid(cluster.identity) && system?.uid !== cluster.identity)
+      throw new LabError(
+        `Another cluster answers now where the apps of the stack "${stack}" were made (its kube-system has another UID), ${stay}: Pulumi would delete what has their names there. Start the old cluster at that address; if it is gone for good, forget its apps by \`pulumi stack rm --force ${stack}\`.`,
+      );
+    const held = await readOwnState(stack);
+    const state: OwnState = {
+      ...held,
+      objects: held.objects.filter(({ provider }) => provider === cluster.provider),
+    };
+    return await othersIn(api, { lab: await knownLabId(), stack }, state);
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw new LabError(
+      `${where} does not say whether something of somebody else's would go, ${stay}: ${(cause as Error).message}. Let the user of the kubeconfig read that, then run the same command again.`,
+      { cause },
+    );
+  } finally {
+    api.close();
+  }
+}
+
+/** Whether a stack's recorded cluster has an object. One that does not answer, or does not say, may have it. */
+export async function mayHold(stack: string, path: string): Promise<boolean> {
+  const asked = (await recordedClusters(stack)).map(async (cluster) => {
+    let api: Awaited<ReturnType<typeof connectTo>>;
+    try {
+      api = await connectTo(cluster);
+    } catch {
+      return !(await isGone(cluster));
+    }
+    const found = await api.object(path).catch(() => "unknown");
+    api.close();
+    return found !== undefined;
+  });
+  return (await Promise.all(asked)).some(Boolean);
+}

@@ -1,0 +1,191 @@
+import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { after, before } from "node:test";
+import { stringify } from "yaml";
+import { clusterUid, healthyLab } from "../../scripts/verify/fake-lab.ts";
+import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
+import { fault } from "./table.ts";
+
+// `lab down` on apps of clusters that stay: API servers on loopback that say what they hold and count what they are asked.
+
+interface FakeCluster {
+  readonly url: string;
+  /** What it was asked, such as `GET /version`. */
+  readonly asked: string[];
+  close(): void;
+}
+
+/** A cluster with a namespace dev in which the user keeps a ConfigMap. */
+async function fakeCluster(
+  uid: string,
+  answer: (path: string) => number | undefined = () => undefined,
+): Promise<FakeCluster> {
+  const { api } = healthyLab();
+  api["/api/v1/namespaces/kube-system"] = { metadata: { name: "kube-system", uid } };
+  api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "dev-uid" } };
+  api["/api/v1/namespaces/dev/configmaps"] = { items: [{ metadata: { name: "notes", uid: "2" } }] };
+  const asked: string[] = [];
+  const server: Server = createServer((request, response) => {
+    const path = request.url ?? "";
+    asked.push(`${request.method} ${path}`);
+    const found = api[path] ?? (/\/namespaces\/dev\/\w+$/.test(path) ? { items: [] } : undefined);
+    response.statusCode = answer(path) ?? (found ? 200 : 404);
+    response.end(JSON.stringify(response.statusCode === 200 ? found : {}));
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    asked,
+    close: () => {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
+const kubeconfigOf = ({ url }: FakeCluster): string =>
+  stringify({
+    clusters: [{ name: "kind", cluster: { server: url } }],
+    contexts: [{ name: "kind", context: { cluster: "kind" } }],
+    "current-context": "kind",
+  });
+
+/** The state of apps on a cluster: its provider, and a namespace through it. */
+const madeOn = (stack: string, cluster: FakeCluster, uid = clusterUid) => {
+  const provider = urnOf(stack, "pulumi:providers:kubernetes", "cluster");
+  const namespace = { apiVersion: "v1", kind: "Namespace", metadata: { name: "dev", uid: "dev-uid" } };
+  return [
+    {
+      ...{ urn: provider, custom: true, id: "p1", type: "pulumi:providers:kubernetes" },
+      inputs: { kubeconfig: kubeconfigOf(cluster), clusterIdentifier: uid },
+    },
+    {
+      ...{ urn: urnOf(stack, "kubernetes:core/v1:Namespace", "dev"), custom: true, id: "dev" },
+      ...{ type: "kubernetes:core/v1:Namespace", provider: `${provider}::p1` },
+      ...{ inputs: namespace, outputs: namespace },
+    },
+  ];
+};
+
+const onlyReads = ({ asked }: FakeCluster) =>
+  assert.deepEqual(
+    asked.filter((line) => !line.startsWith("GET ")),
+    [],
+  );
+
+if (hasPulumi) {
+  let checkout: PulumiCheckout;
+  before(async () => {
+    checkout = await pulumiCheckout();
+  });
+  after(() => checkout.remove());
+  const stackFile = (stack: string, text: string) =>
+    writeFile(join(checkout.directory, `Pulumi.${stack}.yaml`), text);
+  const isKept = async (stack: string) =>
+    assert.deepEqual(await checkout.recorded(stack), [
+      "pulumi:providers:kubernetes",
+      "kubernetes:core/v1:Namespace",
+    ]);
+
+  for (const [index, [what, text]] of (
+    [
+      ["is no YAML", () => "config: [\n"],
+      [
+        "names another cluster",
+        (kubeconfig: string) =>
+          `config:\n  k3s-lab:cluster: {kubeconfig: ${kubeconfig}, context: kind}\n  k3s-lab:apps: [{name: app1}]\n`,
+      ],
+    ] as const
+  ).entries())
+    fault(
+      `C6: \`lab down\` where the user keeps notes in a namespace, and the stack file ${what}`,
+      async () => {
+        const stack = `apps-down-${index}`;
+        const [recorded, other] = [await fakeCluster(clusterUid), await fakeCluster("other")];
+        try {
+          const file = join(checkout.directory, "other-kubeconfig");
+          await writeFile(file, kubeconfigOf(other));
+          await stackFile(stack, text(file));
+          await checkout.record(stack, madeOn(stack, recorded));
+          const { exitCode, all } = await checkout.lab(["down", stack]);
+          assert.equal(exitCode, 3, all);
+          assert.match(all, /would go what is not the lab's: ConfigMap dev\/notes/);
+          assert.deepEqual(other.asked, [], "the file's cluster was asked");
+          onlyReads(recorded);
+          await isKept(stack);
+        } finally {
+          recorded.close();
+          other.close();
+        }
+        return { happened: "the recorded cluster is asked: exit 3, the notes are named", lost: "nothing" };
+      },
+    );
+
+  fault("C6: PULUMI_K8S_DELETE_UNREACHABLE=true, and the cluster answers", async () => {
+    const stack = "apps-answers";
+    const cluster = await fakeCluster(clusterUid);
+    try {
+      await checkout.record(stack, madeOn(stack, cluster));
+      const { exitCode, all } = await checkout.lab(["down", stack], {
+        PULUMI_K8S_DELETE_UNREACHABLE: "true",
+      });
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /ConfigMap dev\/notes/);
+      onlyReads(cluster);
+    } finally {
+      cluster.close();
+    }
+    return { happened: "asked all the same: exit 3", lost: "nothing" };
+  });
+
+  fault("C6: another cluster answers where the apps were made", async () => {
+    const stack = "apps-other";
+    const cluster = await fakeCluster("6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c");
+    try {
+      await checkout.record(stack, madeOn(stack, cluster));
+      const { exitCode, all } = await checkout.lab(["down", stack, "--replace"]);
+      assert.equal(exitCode, 1, all);
+      assert.match(all, /Another cluster answers now where the apps of the stack "apps-other" were made/);
+      onlyReads(cluster);
+      await isKept(stack);
+    } finally {
+      cluster.close();
+    }
+    return { happened: "exit 1, with --replace too", lost: "nothing" };
+  });
+
+  fault("C6: the API server does not show what is in the namespace (403)", async () => {
+    const stack = "apps-forbidden";
+    const hidden = /\/namespaces\/dev\/(secrets|pods)$/;
+    const cluster = await fakeCluster(clusterUid, (path) => (hidden.test(path) ? 403 : undefined));
+    try {
+      await checkout.record(stack, madeOn(stack, cluster));
+      const { exitCode, all } = await checkout.lab(["down", stack]);
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /ConfigMap dev\/notes.*whatever there is of Secret in dev \(403/);
+      assert.doesNotMatch(all, /does not answer|DELETE_UNREACHABLE/);
+      onlyReads(cluster);
+    } finally {
+      cluster.close();
+    }
+    return { happened: "said as such: exit 3, and --replace lets it go", lost: "nothing" };
+  });
+
+  fault("H5: the user's cluster is stopped, and the apps are taken down", async () => {
+    const stack = "apps-stopped";
+    const cluster = await fakeCluster(clusterUid);
+    cluster.close();
+    await checkout.record(stack, madeOn(stack, cluster));
+    const { exitCode, all } = await checkout.lab(["down", stack]);
+    assert.equal(exitCode, 1, all);
+    assert.match(
+      all,
+      /does not answer, so the apps of the stack "apps-stopped" stay: .*connection refused.*gone for good/,
+    );
+    await isKept(stack);
+    return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
+  });
+}
