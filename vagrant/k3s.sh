@@ -19,12 +19,9 @@ die() {
   exit 1
 }
 
-# on MACHINE.STACK COMMAND...: runs a command on a machine, reached as machine.sh wrote down.
-on() {
-  alias="$1"
-  shift
-  ssh -F "$lab/ssh/$alias/config" "$alias" "$@"
-}
+# on MACHINE.STACK COMMAND...
+# shellcheck source=vagrant/on.sh
+. "$(dirname "$0")/on.sh"
 
 # Whether this machine lets us in; one that was lost is not waited for.
 is_reachable() {

@@ -7,14 +7,14 @@ on() {
   shift
   coded=$(printf '%s' "$*" | base64 | tr -d '\n')
   exec 4>&1
-  status=$({
+  on_status=$({
     {
-      status=0
+      on_status=0
       ssh -F "$K3S_LAB_ROOT/.lab/ssh/$alias/config" "$alias" \
-        "exec sh -c 'echo; echo k3s-lab-begins; eval \"\$(echo $coded | base64 -d)\"'" || status=$?
-      echo "$status" >&3
+        "exec sh -c 'echo; echo k3s-lab-begins; eval \"\$(echo $coded | base64 -d)\"'" || on_status=$?
+      echo "$on_status" >&3
     } | sed '1,/^k3s-lab-begins$/d' >&4
   } 3>&1)
   exec 4>&-
-  return "$status"
+  return "$on_status"
 }
