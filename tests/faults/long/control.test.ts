@@ -164,8 +164,8 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     "H27: `lab down` ended in two phases, then from a moved checkout without stack files and with an emptied cache",
     async () => {
       await checkout.run("docker", "network", "create", "not-the-labs");
-      const image =
-        (await checkout.run("docker", "images", "--quiet", "k3s-lab/web")).stdout.split("\n")[0] ?? "";
+      const format = ["inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server"];
+      const image = (await checkout.run("docker", ...format)).stdout;
       const made = await checkout.run("docker", "create", "--name", "not-the-labs", image);
       assert.equal(made.exitCode, 0, made.all);
       await execa("ip", ["route", "add", "blackhole", "10.99.0.0/16"]);
