@@ -184,9 +184,11 @@ export async function provision(name: string, machine: Machine) {
     },
   };
   const args = ["-s", ...(machine.mode ? [machine.mode] : [])];
+  let pid: number | undefined;
   if (machine.isLeftBehind) {
     const left = spawn("bash", args, { ...options, detached: true, stdio: ["pipe", "ignore", "ignore"] });
     left.stdin.end(script);
+    pid = left.pid;
     left.unref();
     while (!(await readFile(path("log"), "utf8").catch(() => "")).includes("left behind"))
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -195,5 +197,5 @@ export async function provision(name: string, machine: Machine) {
     ? { status: null, stdout: "", stderr: "" }
     : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 20_000 });
   const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
-  return { status, stdout, stderr, path, read, log: (await read("log")).trimEnd().split("\n") };
+  return { status, stdout, stderr, pid, path, read, log: (await read("log")).trimEnd().split("\n") };
 }

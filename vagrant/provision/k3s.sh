@@ -386,6 +386,7 @@ save() {
 }
 
 put_back() {
+  [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
   rm -rf "${kept[@]}"
   cp -a $before/. /
   systemctl daemon-reload
