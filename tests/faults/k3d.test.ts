@@ -104,6 +104,22 @@ const lost = async (before: World, ...may: string[]): Promise<string> => {
   return gone.length ? gone.join(", ") : "nothing";
 };
 
+// Whatever is awaited comes before the first test: hooks for the end run as soon as no test is left.
+
+const taken = createServer();
+await once(taken.listen(0, "127.0.0.1"), "listening");
+after(() => taken.close());
+const takenPort = String((taken.address() as AddressInfo).port);
+const onTaken: K3dFile = {
+  ...three,
+  ports: [{ port: `127.0.0.1:${takenPort}:80`, nodeFilters: ["loadbalancer"] }],
+};
+const holding = (port: string) => ({ ports: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: port }] } });
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-faults-"));
+after(() => rm(folder, { recursive: true }));
+await writeFile(join(folder, "here.yaml"), "a: 1\n");
+
 fault("C8: one of three server containers is gone: it alone is made again and joins the others", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined });
   await fake.set(before);
@@ -271,16 +287,6 @@ fault("C12: k3d's load balancer can be pulled later: the cluster stays as it was
   assert.equal(chooseK3dImages(three, seen.containers, {}).loadBalancer, true);
   return { happened: "read from the containers' labels", lost: "nothing" };
 });
-
-const taken = createServer();
-await once(taken.listen(0, "127.0.0.1"), "listening");
-after(() => taken.close());
-const takenPort = String((taken.address() as AddressInfo).port);
-const onTaken: K3dFile = {
-  ...three,
-  ports: [{ port: `127.0.0.1:${takenPort}:80`, nodeFilters: ["loadbalancer"] }],
-};
-const holding = (port: string) => ({ ports: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: port }] } });
 
 refused(
   "C10: a running cluster's port is changed to one that another program has",
@@ -474,9 +480,6 @@ fault("the registry and its images survive the replacement of its cluster", asyn
 
 // What the config file may say.
 
-const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-faults-"));
-after(() => rm(folder, { recursive: true }));
-await writeFile(join(folder, "here.yaml"), "a: 1\n");
 const base = {
   ...{ apiVersion: "k3d.io/v1alpha5", kind: "Simple", metadata: { name: "k3d" }, servers: 3, agents: 1 },
   image: "rancher/k3s:v1.25.4-k3s1",
