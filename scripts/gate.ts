@@ -1,13 +1,12 @@
 import { createInterface } from "node:readline/promises";
-import { programOf } from "../stacks/config.ts";
 import { livesInDocker } from "../stacks/k3d-host.ts";
-import { mayLive } from "../stacks/lab-cluster.ts";
 import { recordedMachineState } from "../stacks/observe.ts";
-import { readOwnState } from "../stacks/own-state.ts";
+import { pathOf } from "../stacks/ownership.ts";
 import { type Provider, providers } from "../stacks/provider.ts";
 import { LabError } from "./errors.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { environmentOf } from "./recorded.ts";
+import { mayHold } from "./recorded-cluster.ts";
 
 /** A thing that lives and that a run would replace or remove. */
 export interface Loss {
@@ -36,8 +35,12 @@ export interface Look {
     provider: Provider,
     recorded?: Readonly<Record<string, string>>,
   ) => Promise<boolean>;
-  /** @param name of a container. Default: any server of the stack's k3d cluster, whatever it is called. */
-  readonly container: (stack: string, name?: string) => Promise<boolean>;
+  /** @param which a container by its name, or any that has a role in k3d, whatever it is called. */
+  readonly container: (
+    stack: string,
+    which: { readonly name: string } | { readonly role: "server" | "registry" },
+  ) => Promise<boolean>;
+  /** On the cluster that the stack's state names. */
   readonly namespace: (stack: string, name: string) => Promise<boolean>;
 }
 
@@ -47,7 +50,7 @@ const look: Look = {
     return (await recordedMachineState({ environment: { ...known, ...recorded } })) !== "absent";
   },
   container: livesInDocker,
-  namespace: async (stack, name) => mayLive(await readOwnState(stack), name),
+  namespace: (stack, name) => mayHold(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
 };
 
 /**
@@ -120,20 +123,20 @@ function thingOf(
     return {
       name: K3D_CLUSTER,
       what: `the k3d cluster ${K3D_CLUSTER}, with all that runs in it`,
-      lives: () => see.container(stack),
+      lives: () => see.container(stack, { role: "server" }),
     };
   if (kinds.includes("k3s-lab:k3d:K3dRegistry$"))
     return {
       name: resource,
       what: "the registry of the k3d cluster, with the images in it",
-      lives: async () => true,
+      lives: () => see.container(stack, { role: "registry" }),
     };
   if (kinds.includes("k3s-lab:k3d:")) {
     const name = NODE_NAME ?? resource;
     return {
       name,
       what: `the container ${name} of the k3d cluster`,
-      lives: () => see.container(stack, name),
+      lives: () => see.container(stack, { name }),
     };
   }
   if (kinds.endsWith("kubernetes:core/v1:Namespace")) {
@@ -158,13 +161,67 @@ function parseMachine(
   }
 }
 
+/** What was found out about a stack before it is touched. */
+export interface Ahead {
+  readonly losses: readonly Loss[];
+  /** Whether nothing has changed since its last `up`. */
+  readonly isSettled: boolean;
+}
+
+/**
+ * Asks for what lives and would be lost, before any stack is touched.
+ *
+ * @param options.look looks ahead at a stack.
+ * @param options.isDown whether a stack's apps go to a cluster that this run brings up and that does not answer yet.
+ * @param options.allowed whether everything may go.
+ * @returns `settled`: whether nothing has changed since the last run; `unseen`: the stacks that are asked for when their
+ * cluster is up.
+ * @throws LabError (exit code 3) where it may not go; what `look` threw.
+ */
+export async function openGate(
+  stacks: readonly string[],
+  {
+    look,
+    isDown,
+    allowed,
+    ask,
+  }: {
+    readonly look: (stack: string) => Promise<Ahead>;
+    readonly isDown: (stack: string) => Promise<boolean>;
+    readonly allowed: boolean;
+    readonly ask?: Ask;
+  },
+): Promise<{ readonly unseen: ReadonlySet<string>; readonly settled: boolean }> {
+  const ahead = await Promise.all(
+    stacks.map(async (stack) => ((await isDown(stack)) ? undefined : await look(stack))),
+  );
+  await permit(
+    ahead.flatMap((one) => one?.losses ?? []),
+    allowed,
+    ask,
+  );
+  return {
+    unseen: new Set(stacks.filter((_, index) => ahead[index] === undefined)),
+    settled: ahead.every((one) => one?.isSettled),
+  };
+}
+
+/** Asks a person a question. @returns whether the answer is yes. */
+type Ask = (question: string) => Promise<boolean>;
+
 /**
  * Asks on a terminal whether what lives may go; elsewhere it must have been said beforehand.
  *
  * @param allowed whether it was, by `--replace`.
- * @throws LabError (exit code 3) where it may not: nothing was touched.
+ * @param touched whether the run has changed other stacks already. Default: false.
+ * @throws LabError where it may not: with exit code 3 where nothing was touched, else with 1.
  */
-export async function permit(losses: readonly Loss[], allowed: boolean, ask = askOnTerminal): Promise<void> {
+export async function permit(
+  losses: readonly Loss[],
+  allowed: boolean,
+  ask: Ask = askOnTerminal,
+  touched = false,
+): Promise<void> {
   if (losses.length === 0) return;
   const list = losses.map(({ stack, what, how }) => `  ${how} (stack ${stack}): ${what}`).join("\n");
   if (allowed) {
@@ -173,8 +230,8 @@ export async function permit(losses: readonly Loss[], allowed: boolean, ask = as
   }
   if (await ask(`This lives, and would be lost:\n${list}\nGo on? [y/N] `)) return;
   throw new LabError(
-    `This lives, and would be lost:\n${list}\nNothing was touched. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
-    { exitCode: 3 },
+    `This lives, and would be lost:\n${list}\n${touched ? "Of this stack nothing was touched; the ones before it are done" : "Nothing was touched"}. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
+    { exitCode: touched ? 1 : 3 },
   );
 }
 
@@ -194,12 +251,3 @@ async function askOnTerminal(question: string): Promise<boolean> {
     terminal.close();
   }
 }
-
-/** Whether all that a stack's cluster was made of goes: what was in it goes too, and is not asked for by itself. */
-export const losesCluster = (stack: string, steps: readonly PlannedStep[]): boolean =>
-  programOf(stack) !== "apps" &&
-  steps.some(
-    ({ operation, urn, inputs }) =>
-      (operation === "replace" || operation === "delete") &&
-      (urn.includes("k3s-lab:k3d:K3dCluster$") || environmentOf(inputs).NODE_ROLE === "server"),
-  );

@@ -77,11 +77,13 @@ export async function runStack(
 
 /**
  * What `up` would do to the resources of a stack that are there; changes nothing.
+ * @param options.refresh whether it first reads what is really there. Default: false, Pulumi goes by its state.
  * @throws LabError where Pulumi cannot tell.
  */
 export async function previewStack(
   name: string,
   environment: Record<string, string>,
+  { refresh = false }: { readonly refresh?: boolean } = {},
 ): Promise<readonly PlannedStep[]> {
   const stack = await openStack(name, environment);
   const steps = new Map<string, PlannedStep>();
@@ -97,7 +99,7 @@ export async function previewStack(
       steps.set(urn, { operation: op, urn, inputs });
   };
   try {
-    await stack.preview({ onEvent, color: "never", parallel: 64 });
+    await stack.preview({ refresh, onEvent, color: "never", parallel: 64 });
     return [...steps.values()];
   } catch (cause) {
     const refusal = refusalOf(failures, cause);

@@ -14,9 +14,12 @@ import { root, stateFile } from "./paths.ts";
 
 /**
  * Whether everything that a stack's `up` depends on is as it was after the last one: its file, the programs, Pulumi's
- * state and the machines themselves. It only decides what may run side by side; Pulumi still runs and judges for itself.
+ * state and the machines themselves. Then stacks run side by side and nothing is asked before; Pulumi still judges for
+ * itself. Of apps on a cluster of somebody else's it is never known: that may be another one since.
  */
 export async function isSettled(stack: string, settings: HostSettings): Promise<boolean> {
+  if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
+    return false;
   const noted = await readFile(noteFile(stack), "utf8").catch(() => undefined);
   return noted !== undefined && noted === (await fingerprint(stack, settings));
 }

@@ -11,7 +11,7 @@ import { sshAlias } from "../stacks/ssh-config.ts";
 import { refuseConflicts } from "./conflicts.ts";
 import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
-import { type Loss, losesCluster, lossesOf, permit } from "./gate.ts";
+import { type Ahead, lossesOf, openGate, permit } from "./gate.ts";
 import * as docker from "./host/docker.ts";
 import { dockerEndpoint } from "./host/docker-answer.ts";
 import { buildK3dImages, pullK3dImages } from "./host/k3d-images.ts";
@@ -49,6 +49,7 @@ import { imageTools, machineContent, toolFile } from "./system-archive.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { tools as toolTable, versionOf, type Way, wayOrder } from "./toolchain/tools.ts";
 import { verify } from "./verify/index.ts";
+import { reach } from "./verify/kubernetes.ts";
 import { renderLines, summarize } from "./verify/report.ts";
 import { slownessOf } from "./verify/slowness.ts";
 
@@ -65,11 +66,47 @@ export interface UpOptions {
  * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
  */
 export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
-  const found = await readStacks(stacks);
-  await refuseConflicts(found);
-  const { machines, k3d, foreign, apps } = found;
-  // From here on what was chosen for what lives is chosen.
-  const settings = new Settings(await currentSettings());
+  // A bad file is told before the run waits for another one.
+  await readStacks(stacks);
+  await prepareLabDir();
+  await asRun("up", async (signal, endChildren) => {
+    const stopping = { signal, endChildren };
+    // What another run has changed meanwhile counts.
+    const found = await readStacks(stacks);
+    await refuseConflicts(found);
+    const settings = new Settings(await currentSettings());
+    await refuseUnfit(found);
+    settings.set({ networks: found.machines.flatMap(([, config]) => networksOf(config)) });
+    await settings.save();
+    if (!(await anyMade())) await noteInventory();
+    await runSteps(preparation(found, settings, signal), stopping);
+    await settings.save();
+    const isDown = async (stack: string) => {
+      const own = found.apps.find((one) => one.stack === stack);
+      return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
+    };
+    const look = (stack: string) => lookAhead(stack, settings.values);
+    const gate = await openGate(stacks, { look, isDown, allowed: replace });
+    const run: StackRun = { settings: settings.values, allowed: replace, stopping };
+    const changed = await runStacks(stacks, run, gate);
+    await verifyOrRepair(stacks, run, changed);
+    console.log(await summary(stacks));
+  });
+}
+
+/** How the stacks of a run are brought up. */
+interface StackRun {
+  readonly settings: HostSettings;
+  /** Whether what lives may go. */
+  readonly allowed: boolean;
+  readonly stopping: Stopping;
+}
+
+/**
+ * Refuses what cannot be brought up here, before anything is touched.
+ * @throws LabError (exit code 2).
+ */
+async function refuseUnfit({ machines, k3d, foreign, apps }: Stacks): Promise<void> {
   for (const one of foreign) await refuseForeign(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
@@ -82,19 +119,6 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
   const choices = await Promise.all(machines.map(([, { provider }]) => chooseProvider(provider)));
   const isDocker = choices.some(({ provider }) => provider === "docker");
   if (isDocker || k3d.length) await docker.refuseUnfitDocker(isDocker ? "machines" : "k3d");
-  await prepareLabDir();
-  await asRun("up", async (signal, endChildren) => {
-    settings.set({ networks: machines.flatMap(([, config]) => networksOf(config)) });
-    await settings.save();
-    if (!(await anyMade())) await noteInventory();
-    const stopping = { signal, endChildren };
-    await runSteps(preparation(found, settings, signal), stopping);
-    await settings.save();
-    const gate = await openGate(stacks, settings.values, replace);
-    const changed = await runStacks(stacks, settings.values, stopping, gate);
-    await runSteps([[verification(stacks, settings.values, changed)]], stopping);
-    console.log(await summary(stacks));
-  });
 }
 
 /** The addresses that a cluster's machines are at, for programs that a proxy would keep from them. */
@@ -267,122 +291,125 @@ async function refuseOthersMachines(stack: string, { machines }: ClusterConfig):
   if (fault) throw new LabError(fault, { exitCode: 2 });
 }
 
+/** Whether the cluster of a stack answers. */
+async function answers(stack: string): Promise<boolean> {
+  const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
+  const version = await api?.version().catch(() => undefined);
+  api?.close();
+  return version !== undefined;
+}
+
 /**
- * Asks for what lives and would be lost, before any stack is touched. A stack without resources, or as it was after the last
- * `up`, has nothing to lose.
- *
- * @param allowed whether everything may go.
- * @returns `settled`: whether nothing has changed since the last run; `unseen`: stacks that could not be looked at, because
- * their cluster does not answer before it is up; each is asked for then.
- * @throws LabError (exit code 3) where it may not.
+ * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
+ * @param refresh whether what is really there counts, and not what Pulumi noted. Default: false.
  */
-async function openGate(
-  stacks: readonly string[],
-  settings: HostSettings,
-  allowed: boolean,
-): Promise<{ readonly unseen: ReadonlySet<string>; readonly settled: boolean }> {
-  const looks = await Promise.allSettled(stacks.map((stack) => lookAhead(stack, settings)));
-  const unseen = new Set<string>();
-  const losses: Loss[] = [];
-  const going = new Set<string>();
-  for (const [index, look] of looks.entries()) {
-    const stack = stacks[index] ?? "";
-    if (look.status === "fulfilled") {
-      losses.push(...look.value.losses);
-      if (look.value.goes) going.add(stack);
-    } else if (programOf(stack) === "apps" && stacks.length > 1) unseen.add(stack);
-    else throw look.reason;
-  }
-  const asked: Loss[] = [];
-  // What is in a cluster that goes is not asked for by itself.
-  for (const loss of losses) if (!going.has((await clusterOf(loss.stack)) ?? "")) asked.push(loss);
-  await permit(asked, allowed);
-  const settled = looks.every((look) => look.status === "fulfilled" && look.value.isSettled);
-  return { settled, unseen: allowed ? new Set() : unseen };
-}
-
-async function lookAhead(
-  stack: string,
-  settings: HostSettings,
-): Promise<{ readonly losses: readonly Loss[]; readonly goes: boolean; readonly isSettled: boolean }> {
+async function lookAhead(stack: string, settings: HostSettings, refresh = false): Promise<Ahead> {
   const state = await stateOf(stack);
-  if (state.length === 0) return { losses: [], goes: false, isSettled: false };
-  if (await isSettled(stack, settings)) return { losses: [], goes: false, isSettled: true };
-  const steps = await previewStack(stack, labVariables(settings));
-  const { provider } = recordedIn(state);
-  const losses = await lossesOf(stack, steps, { provider });
-  return { losses, goes: losesCluster(stack, steps), isSettled: false };
+  if (state.length === 0) return { losses: [], isSettled: false };
+  if (!refresh && (await isSettled(stack, settings))) return { losses: [], isSettled: true };
+  const steps = await previewStack(stack, labVariables(settings), { refresh });
+  return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
 }
 
-/** The stack whose cluster a stack's apps run in. */
-async function clusterOf(stack: string): Promise<string | undefined> {
-  if (programOf(stack) !== "apps") return undefined;
-  const { cluster } = await readStackFile(stack as "apps", root);
-  return "stack" in cluster ? cluster.stack : undefined;
+/** Looks ahead in a step of its own, and asks after it: a question needs the terminal for itself. */
+async function askLate(
+  stack: string,
+  { settings, allowed, stopping }: StackRun,
+  { touched, refresh }: { readonly touched: boolean; readonly refresh: boolean },
+): Promise<void> {
+  if (allowed) return;
+  let ahead: Ahead | undefined;
+  const run = async () => {
+    ahead = await lookAhead(stack, settings, refresh);
+    return undefined;
+  };
+  await runSteps([[{ title: `What would change in ${stack}`, run }]], stopping);
+  await permit(ahead?.losses ?? [], allowed, undefined, touched);
 }
 
 /** Runs Pulumi for each stack. @returns whether anything was changed. */
 async function runStacks(
   stacks: readonly string[],
-  settings: HostSettings,
-  stopping: Stopping,
+  run: StackRun,
   { unseen, settled }: Awaited<ReturnType<typeof openGate>>,
 ): Promise<boolean> {
+  const { settings, stopping } = run;
   let changed = false;
   let isNewCluster = false;
-  const steps = stacks.map(
-    (stack): Step => ({
-      title: `Stack ${stack}`,
-      endsWithin: pulumiStopsWithin,
-      run: async (progress, signal) => {
-        const isApps = programOf(stack) === "apps";
-        if (unseen.has(stack) && !isNewCluster)
-          await permit((await lookAhead(stack, settings)).losses, false);
-        // What Pulumi noted of apps on a cluster that has been made anew is not there any more.
-        const refresh = isApps && isNewCluster && (await hasResources(stack));
-        const changes = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
-        isNewCluster ||= !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
-        changed ||= Object.keys(changes).some((operation) => operation !== "same");
-        await noteSettled(stack, settings);
-        return describeChanges(changes);
-      },
-    }),
-  );
+  const toStep = (stack: string): Step => ({
+    title: `Stack ${stack}`,
+    endsWithin: pulumiStopsWithin,
+    run: async (progress, signal) => {
+      const isApps = programOf(stack) === "apps";
+      // What Pulumi noted of apps on a cluster that is new is not there any more.
+      const refresh = isApps && isNewCluster && (await hasResources(stack));
+      const changes = await runStack("up", stack, labVariables(settings), progress, { signal, refresh });
+      isNewCluster ||= !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
+      changed ||= Object.keys(changes).some((operation) => operation !== "same");
+      await noteSettled(stack, settings);
+      return describeChanges(changes);
+    },
+  });
   // While nothing has changed since the last run, no stack waits for the outputs of another.
-  await runSteps(settled ? [steps] : steps.map((step) => [step]), stopping);
+  for (const group of settled ? [stacks] : stacks.map((stack) => [stack])) {
+    for (const stack of group)
+      if (unseen.has(stack)) await askLate(stack, run, { touched: changed, refresh: false });
+    await runSteps([group.map(toStep)], stopping);
+  }
   return changed;
 }
 
 /** Looks whether the lab is what its stack files say, and has Pulumi repair what is not. */
-function verification(stacks: readonly string[], settings: HostSettings, changed: boolean): Step {
-  const look = async (wait: number, progress: Progress) => {
+async function verifyOrRepair(stacks: readonly string[], run: StackRun, changed: boolean): Promise<void> {
+  const { settings, stopping } = run;
+  const look = async (wait: number, progress: Progress, signal: AbortSignal) => {
     const began = performance.now();
-    const checks = await verify(stacks, { wait: wait * (await slownessOf(stacks, root)), progress });
-    const failed = checks.filter(({ ok }) => !ok);
-    return { failed, summary: summarize(checks, performance.now() - began) };
+    const options = { wait: wait * (await slownessOf(stacks, root)), progress };
+    const checks = await unlessStopped(verify(stacks, options), signal);
+    return {
+      drifted: checks.filter(({ ok }) => !ok),
+      summary: summarize(checks, performance.now() - began),
+    };
   };
-  return {
+  let isDrifted = false;
+  const first: Step = {
     title: "Verification",
-    endsWithin: pulumiStopsWithin,
     run: async (progress, signal) => {
-      const { failed: drifted, summary } = await unlessStopped(
-        look(changed ? verifyWithin : 0, progress),
-        signal,
-      );
-      if (drifted.length === 0) return summary;
+      const { drifted, summary } = await look(changed ? verifyWithin : 0, progress, signal);
+      isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
-      progress("something was changed behind Pulumi's back: reading what is really there");
-      for (const stack of stacks) {
-        await runStack("up", stack, labVariables(settings), progress, { signal, refresh: true });
+      return isDrifted ? "something was changed behind Pulumi's back" : summary;
+    },
+  };
+  await runSteps([[first]], stopping);
+  if (!isDrifted) return;
+  let touched = changed;
+  for (const stack of stacks) {
+    await askLate(stack, run, { touched, refresh: true });
+    const repair: Step = {
+      title: `Repair of ${stack}`,
+      endsWithin: pulumiStopsWithin,
+      run: async (progress, signal) => {
+        const options = { signal, refresh: true };
+        const changes = await runStack("up", stack, labVariables(settings), progress, options);
+        touched ||= Object.keys(changes).some((operation) => operation !== "same");
         await noteSettled(stack, settings);
-      }
-      const second = await unlessStopped(look(verifyWithin, progress), signal);
-      if (second.failed.length === 0) return second.summary;
+        return describeChanges(changes);
+      },
+    };
+    await runSteps([[repair]], stopping);
+  }
+  const second: Step = {
+    title: "Verification after the repair",
+    run: async (progress, signal) => {
+      const { drifted, summary } = await look(verifyWithin, progress, signal);
+      if (drifted.length === 0) return summary;
       throw new LabError(
-        `The lab is up and not as its stack files say:\n${renderLines(second.failed)}\nRun \`lab verify\` to look again.`,
+        `The lab is up and not as its stack files say:\n${renderLines(drifted)}\nRun \`lab verify\` to look again.`,
       );
     },
   };
+  await runSteps([[second]], stopping);
 }
 
 /** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */

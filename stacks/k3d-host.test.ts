@@ -141,9 +141,9 @@ test("before tools are fetched: where Docker does not run nothing is there; wher
 test("what lives is asked for by labels, whatever it is called", async () => {
   const labels = { ...mine, "k3d.role": "server" };
   await fake.set({ containers: [{ name: "old-name", status: "paused", labels }] });
-  assert.equal(await fake.within(() => livesInDocker("k3d")), true);
-  assert.equal(await fake.within(() => livesInDocker("k3d-ha")), false);
-  assert.equal(await fake.within(() => livesInDocker("k3d", "k3d-k3d-agent-0-0")), false);
+  assert.equal(await fake.within(() => livesInDocker("k3d", { role: "server" })), true);
+  assert.equal(await fake.within(() => livesInDocker("k3d-ha", { role: "server" })), false);
+  assert.equal(await fake.within(() => livesInDocker("k3d", { name: "k3d-k3d-agent-0-0" })), false);
   await fake.set({ volumes: [{ name: "k3d-k3d-images", labels: mine }] });
   assert.equal(await fake.within(() => ownsInDocker("k3d")), true);
 });

@@ -154,9 +154,12 @@ export async function ownsInDocker(stack: string): Promise<boolean> {
 }
 
 /** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */
-export const livesInDocker = async (stack: string, name?: string): Promise<boolean> =>
+export const livesInDocker = async (
+  stack: string,
+  which: { readonly name: string } | { readonly role: "server" | "registry" },
+): Promise<boolean> =>
   (await containersOf(await ownerOf(stack))).some((one) =>
-    name === undefined ? roleOf(one) === "server" : nameOf(one) === name,
+    "name" in which ? nameOf(one) === which.name : roleOf(one) === which.role,
   );
 
 /**

@@ -1,6 +1,4 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
@@ -8,7 +6,6 @@ import { stringify } from "yaml";
 import { LabError } from "../scripts/errors.ts";
 import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
 import { parseConfig } from "./config.ts";
-import type { OwnState } from "./own-state.ts";
 
 const lab = healthyLab();
 const api = await serveApi(lab);
@@ -36,7 +33,7 @@ await pulumi.runtime.setMocks(
   "k3s-lab",
   "apps",
 );
-const { labCluster, mayLive, refuseIngressOf, refuseWithout } = await import("./lab-cluster.ts");
+const { labCluster, refuseIngressOf, refuseWithout } = await import("./lab-cluster.ts");
 
 const notUp = (stack: string) => (error: unknown) => {
   assert.ok(error instanceof LabError);
@@ -59,30 +56,6 @@ test("a stack that was taken down is refused", () =>
 
 test("a stack that never was is refused before Pulumi is asked for it", () =>
   assert.rejects(labCluster("k3d", config, owner, join(import.meta.dirname, "none.json")), notUp("k3d")));
-
-test("a namespace is gone only when every cluster of the lab's says so", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-lives-"));
-  const held = (uid: string): OwnState => ({
-    objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid }],
-    onOwnCluster: true,
-    environments: new Map(),
-  });
-  try {
-    assert.equal(await mayLive(held("1"), "dev", directory), false, "the lab has no cluster any more");
-    await mkdir(join(directory, "cluster"));
-    await writeFile(join(directory, "cluster", "kubeconfig"), kubeconfig);
-    lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "1" } };
-    assert.equal(await mayLive(held("1"), "dev", directory), true);
-    assert.equal(await mayLive(held("2"), "dev", directory), false);
-    assert.equal(await mayLive({ ...held("2"), onOwnCluster: false }, "dev", directory), true);
-    const silent = kubeconfig.replace(/:\d+$/m, ":1");
-    await mkdir(join(directory, "k3d"));
-    await writeFile(join(directory, "k3d", "kubeconfig"), silent);
-    assert.equal(await mayLive(held("2"), "dev", directory), true, "one does not answer");
-  } finally {
-    await rm(directory, { recursive: true });
-  }
-});
 
 test("what is somebody else's on the cluster is refused; a cluster that is silent is an error, not another one", async () => {
   const app = "/apis/apps/v1/namespaces/default/deployments/app1";

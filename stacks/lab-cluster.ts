@@ -1,4 +1,4 @@
-import { access, glob, readFile } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
@@ -10,7 +10,7 @@ import { type AppsConfig, managedIngress } from "./config.ts";
 import { K3sFlags } from "./k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "./kubeconfig.ts";
 import type { ClusterNode } from "./outputs.ts";
-import { type OwnState, readOwnState } from "./own-state.ts";
+import { readOwnState } from "./own-state.ts";
 import { lookAtCluster, type Owner } from "./ownership.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
@@ -139,36 +139,6 @@ async function lookThroughAnyServer(
       { cause },
     );
   }
-}
-
-/**
- * Whether a namespace that a stack made may live still. It is gone only when every cluster of the lab's says that it has
- * no such namespace; of a cluster of somebody else's, and of one that does not answer, nobody knows.
- *
- * @param directory where the kubeconfigs of the lab's clusters are. Default: `.lab`.
- */
-export async function mayLive(
-  { objects, onOwnCluster }: OwnState,
-  namespace: string,
-  directory: string = labDir,
-): Promise<boolean> {
-  const held = objects.find(({ kind, name }) => kind === "Namespace" && name === namespace);
-  if (held === undefined || !onOwnCluster) return true;
-  const files = await Array.fromAsync(glob("*/kubeconfig", { cwd: directory }));
-  const answers = await Promise.all(
-    files.map(async (file) => {
-      try {
-        const api = await reachAny(await readFile(join(directory, file), "utf8"), file);
-        return await api
-          .object(`/api/v1/namespaces/${namespace}`)
-          .then((found) => found?.uid === held.uid)
-          .finally(api.close);
-      } catch {
-        return true;
-      }
-    }),
-  );
-  return answers.includes(true);
 }
 
 /** Milliseconds for one answer: an emulated machine that has just started takes its time. */

@@ -49,7 +49,6 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
       { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
     ],
     clusterIdentifier: "apps",
-    onOwnCluster: true,
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
   });
 });

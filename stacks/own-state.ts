@@ -24,8 +24,6 @@ export interface OwnState {
   readonly objects: readonly HeldObject[];
   /** The `clusterIdentifier` that the last run used. Absent where there was none. */
   readonly clusterIdentifier?: string | undefined;
-  /** Whether the cluster of the last run was one of the lab's own. */
-  readonly onOwnCluster?: boolean;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
@@ -79,7 +77,6 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab, ...through };
     }),
     clusterIdentifier: z.string().safeParse(provider?.clusterIdentifier).data,
-    onOwnCluster: provider?.deleteUnreachable !== undefined,
     environments: new Map(
       resources.flatMap((one) => {
         const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;

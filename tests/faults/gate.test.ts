@@ -1,0 +1,245 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before } from "node:test";
+import { execa } from "execa";
+import pWaitFor from "p-wait-for";
+import { stringify } from "yaml";
+import { LabError } from "../../scripts/errors.ts";
+import { type Ahead, type Loss, lossesOf, openGate, permit } from "../../scripts/gate.ts";
+import { root } from "../../scripts/paths.ts";
+import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
+import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
+import { fault } from "./table.ts";
+
+// What `lab up` asks before something that lives is replaced or removed.
+
+const lost = (stack: string, what: string): Ahead => ({
+  losses: [{ stack, what, how: "removed" }],
+  isSettled: false,
+});
+const nothing: Ahead = { losses: [], isSettled: true };
+const never = async () => assert.fail("looked at");
+const upAll = async () => false;
+
+fault("Rule 5: one server of three goes, and namespaces of apps", async () => {
+  const ahead: Record<string, Ahead> = {
+    "cluster-ha": lost("cluster-ha", "the machine server-2"),
+    apps: lost("apps", "the namespace dev"),
+  };
+  const look = async (stack: string) => ahead[stack] ?? nothing;
+  const asked: string[] = [];
+  const ask = async (question: string) => asked.push(question) < 0;
+  await assert.rejects(openGate(["cluster-ha", "apps"], { look, isDown: upAll, allowed: false, ask }), {
+    exitCode: 3,
+    message: /the machine server-2\n.*the namespace dev\n.*Nothing was touched/s,
+  });
+  assert.equal(asked.length, 1);
+  return { happened: "exit 3 names both", lost: "nothing" };
+});
+
+fault("Rule 5: apps that cannot be looked at", async () => {
+  const isDown = async (stack: string) => stack === "apps";
+  const look = async (stack: string) => (stack === "apps" ? await never() : nothing);
+  const gate = await openGate(["cluster", "apps"], { look, isDown, allowed: false });
+  assert.deepEqual(gate, { unseen: new Set(["apps"]), settled: false });
+  for (const exitCode of [1, 2]) {
+    const refuses = async () => {
+      throw new LabError("in the way", { exitCode });
+    };
+    await assert.rejects(openGate(["cluster", "apps"], { look: refuses, isDown: upAll, allowed: false }), {
+      exitCode,
+      message: "in the way",
+    });
+  }
+  const settled = await openGate(["cluster"], { look: async () => nothing, isDown: upAll, allowed: false });
+  assert.deepEqual(settled, { unseen: new Set(), settled: true });
+  return { happened: "asked for once their cluster is up; any other failure ends the run", lost: "nothing" };
+});
+
+fault("Rule 5: asked for after other stacks have changed", async () => {
+  const losses: Loss[] = [{ stack: "apps", what: "the namespace dev", how: "replaced" }];
+  await assert.rejects(
+    permit(losses, false, async () => false, true),
+    ({ exitCode, message }: LabError) => {
+      assert.doesNotMatch(message, /Nothing was touched/);
+      return exitCode === 1 && /Of this stack nothing was touched; the ones before it are done/.test(message);
+    },
+  );
+  return { happened: "exit 1, not 3, and says what is done", lost: "nothing" };
+});
+
+fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async () => {
+  const k3d = (kind: string, name: string, operation: string) => ({
+    operation,
+    urn: urnOf("k3d", `k3s-lab:k3d:${kind}$command:local:Command`, name),
+    inputs: { environment: { K3D_CLUSTER: "lab", ...(kind === "K3dAgent" ? { NODE_NAME: name } : {}) } },
+  });
+  const steps = [
+    k3d("K3dCluster", "k3d", "replace"),
+    k3d("K3dAgent", "k3d-lab-agent-0-0", "delete"),
+    k3d("K3dRegistry", "registry", "delete"),
+    {
+      operation: "delete",
+      urn: urnOf("k3d", "kubernetes:core/v1:Namespace", "dev"),
+      inputs: { metadata: { name: "dev" } },
+    },
+  ];
+  const asked: unknown[] = [];
+  const see = (lives: boolean) => ({
+    machine: never,
+    container: async (_: string, which: object) => {
+      asked.push(which);
+      return lives;
+    },
+    namespace: async (_: string, name: string) => {
+      asked.push(name);
+      return lives;
+    },
+  });
+  assert.deepEqual(await lossesOf("k3d", steps, { see: see(false) }), []);
+  assert.deepEqual(asked, [{ role: "server" }, { name: "k3d-lab-agent-0-0" }, { role: "registry" }, "dev"]);
+  assert.deepEqual(
+    (await lossesOf("k3d", steps, { see: see(true) })).map(({ what, how }) => `${how}: ${what}`),
+    [
+      "replaced: the k3d cluster lab, with all that runs in it",
+      "removed: the container k3d-lab-agent-0-0 of the k3d cluster",
+      "removed: the registry of the k3d cluster, with the images in it",
+      "removed: the namespace dev, with all that is in it",
+    ],
+  );
+  return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
+});
+
+for (const [key, exit] of [
+  ["\u0003", 130],
+  ["\u0004", 3],
+  ["yes\r", 0],
+] as const)
+  fault(`Rule 5: ${JSON.stringify(key)} at the question`, async () => {
+    const program = `import { permit } from ${JSON.stringify(join(root, "scripts/gate.ts"))};
+      import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
+      import { mkdtempSync } from "node:fs";
+      const folder = mkdtempSync("/tmp/lab-question-");
+      try { await asRun("up", () => permit([{ stack: "apps", what: "the namespace dev", how: "removed" }], false), folder); }
+      catch (error) { console.log("SAID " + error.message); process.exitCode = error.exitCode ?? 99; }`;
+    const args = [process.execPath, "--disable-warning=ExperimentalWarning", "--input-type=module", "--eval"];
+    const words = [...args, program].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");
+    const child = spawn("script", ["-qec", words, "/dev/null"], { stdio: ["pipe", "pipe", "ignore"] });
+    let said = "";
+    child.stdout.on("data", (data) => {
+      said += data;
+    });
+    await pWaitFor(() => said.includes("[y/N]") || child.exitCode !== null, { timeout: 30_000 });
+    child.stdin.write(key);
+    await once(child, "exit");
+    assert.equal(child.exitCode, exit, said);
+    return { happened: `exit ${exit}`, lost: "nothing" };
+  });
+
+if (hasPulumi) {
+  let checkout: PulumiCheckout;
+  before(async () => {
+    checkout = await pulumiCheckout();
+  });
+  after(() => checkout.remove());
+  /** Runs a line with the checkout's own modules. */
+  const inCheckout = async (line: string): Promise<string> => {
+    const env = JSON.parse((await checkout.lab(["env", "--json"])).stdout) as Record<string, string>;
+    const program = line.replaceAll("@/", `${checkout.directory}/scripts/`);
+    return (await execa(process.execPath, ["--input-type=module", "--eval", program], { env })).stdout;
+  };
+
+  fault("Rule 5: whether a namespace lives is for the recorded cluster to say", async () => {
+    const lab = healthyLab();
+    lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "1" } };
+    const api = await serveApi(lab);
+    const record = async (stack: string, more: readonly object[] = []) => {
+      const provider = urnOf(stack, "pulumi:providers:kubernetes", "cluster");
+      const kubeconfig = stringify({
+        clusters: [{ name: "c", cluster: { server: api.url } }],
+        contexts: [{ name: "c", context: { cluster: "c" } }],
+      });
+      const type = "kubernetes:core/v1:Namespace";
+      await checkout.record(stack, [
+        ...more,
+        {
+          ...{ urn: provider, custom: true, id: "p", type: "pulumi:providers:kubernetes" },
+          inputs: { kubeconfig, clusterIdentifier: clusterUid },
+        },
+        { urn: urnOf(stack, type, "dev"), custom: true, id: "dev", type, provider: `${provider}::p` },
+      ]);
+    };
+    await record("apps-foreign");
+    const type = "pulumi:pulumi:StackReference";
+    const pulumi = urnOf("apps-own", "pulumi:providers:pulumi", "default");
+    await record("apps-own", [
+      { urn: pulumi, custom: true, id: "q", type: "pulumi:providers:pulumi" },
+      {
+        ...{
+          urn: urnOf("apps-own", type, "cluster"),
+          custom: true,
+          id: "organization/k3s-lab/cluster",
+          type,
+        },
+        ...{ external: true, provider: `${pulumi}::q`, inputs: { name: "organization/k3s-lab/cluster" } },
+      },
+    ]);
+    const ask = (stack: string, name = "dev") =>
+      inCheckout(
+        `import { mayHold } from "@/recorded-cluster.ts"; console.log(await mayHold("${stack}", "/api/v1/namespaces/${name}"))`,
+      );
+    try {
+      assert.equal(await ask("apps-foreign"), "true");
+      assert.equal(await ask("apps-foreign", "gone"), "false");
+      assert.equal(await ask("apps-own"), "true");
+    } finally {
+      api.close();
+    }
+    assert.equal(await ask("apps-foreign", "gone"), "true", "nobody knows whether it is gone or stopped");
+    assert.equal(await ask("apps-own"), "false", "the stack that made the cluster has none any more");
+    return { happened: "gone where the cluster, or the stack that made it, says so", lost: "nothing" };
+  });
+
+  fault("H4: apps on a cluster of somebody else's never count as settled", async () => {
+    await writeFile(
+      join(checkout.directory, "Pulumi.apps-settled.yaml"),
+      "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
+    );
+    const answer = await inCheckout(
+      'import { isSettled, noteSettled } from "@/settled.ts"; await noteSettled("apps-settled", {}); console.log(await isSettled("apps-settled", {}))',
+    );
+    assert.equal(answer, "false");
+    return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
+  });
+
+  fault("H30: a stack file that changes while `lab up` waits for another run", async () => {
+    const file = join(checkout.directory, "Pulumi.apps-waits.yaml");
+    await writeFile(
+      file,
+      "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
+    );
+    const main = join(checkout.directory, "scripts", "main.ts");
+    let said = "";
+    let isDone = false;
+    const outcome = await withFileLock(join(checkout.directory, ".lab", "run.lock"), async () => {
+      const run = execa(process.execPath, [main, "up", "apps-waits"], { reject: false, all: true });
+      run.all.on("data", (data) => {
+        said += data;
+      });
+      const end = run.finally(() => {
+        isDone = true;
+      });
+      await pWaitFor(() => said.includes("waiting for process") || isDone, { timeout: 30_000 });
+      await writeFile(file, "config:\n  k3s-lab:apps: 7\n");
+      return { end };
+    });
+    const { exitCode, all } = await outcome.end;
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /waiting for process[\s\S]*k3s-lab:apps: 7 is not accepted/);
+    return { happened: "read again when its turn comes: exit 2", lost: "nothing" };
+  });
+}
