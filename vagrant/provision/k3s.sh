@@ -387,8 +387,15 @@ save() {
 
 put_back() {
   [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
-  rm -rf "${kept[@]}"
-  cp -a $before/. /
+  local path
+  # Only what was kept: copying the folder itself would give the machine's root folder its mode.
+  for path in "${kept[@]}"; do
+    rm -rf "$path"
+    if [ -e "$before$path" ] || [ -L "$before$path" ]; then
+      mkdir -p "$(dirname "$path")"
+      cp -a "$before$path" "$path"
+    fi
+  done
   systemctl daemon-reload
 }
 

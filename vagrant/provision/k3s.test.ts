@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { readlink, stat } from "node:fs/promises";
 import { test } from "node:test";
 import { eth1, type Machine, provision } from "./fake-machine.ts";
@@ -267,6 +267,7 @@ test("a flag that K3s does not know is refused with K3s's words, before anything
 
 test("a change that K3s does not survive is put back: unit, configuration, program; nothing is uninstalled", async () => {
   await provision("put back", good);
+  const mode = statSync("/").mode;
   const { status, stderr, log, read, path } = await provision(
     "put back",
     changed({ start: "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up" }),
@@ -277,6 +278,7 @@ test("a change that K3s does not survive is put back: unit, configuration, progr
     /the change failed, and K3s runs as before it\. K3s says: level=fatal msg="the reason"\n$/,
   );
   assert.deepEqual(uninstalls(log), []);
+  assert.equal(statSync("/").mode, mode, "the root folder has another mode");
   assert.doesNotMatch(await read("etc/systemd/system/k3s.service"), /disable/);
   assert.equal(existsSync(path("var/lib/rancher/k3s/server/db/state.db")), true);
   assert.equal(existsSync(path("var/lib/k3s-lab/before")), false);
