@@ -142,10 +142,10 @@ export type DockerStopped =
 
 /**
  * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
- * While any container lives in it, of whichever checkout, and while another `lab` is at work with it, it goes on. So does
+ * While any container is in it, running or not and of whichever checkout, and while another `lab` is at work with it, it goes on. So does
  * one that systemd started: it is the system's.
  *
- * @throws LabError where it cannot be asked what lives in it.
+ * @throws LabError where it cannot be asked for its containers.
  */
 export async function stopDocker(progress: Progress): Promise<DockerStopped> {
   if (!(await exists(stateFile)) && !(await ownDaemon())) return { state: "none" };
@@ -292,7 +292,8 @@ async function stopOwn(progress: Progress): Promise<DockerStopped> {
   if (!daemon || asked.state !== "answers")
     throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
   const users = (await otherUsers()).map((pid) => `process ${pid} (lab)`);
-  const by = [...(await livingContainers()), ...users];
+  // Stopped containers count too: they are somebody's machines, with data.
+  const by = [...(await askOwn("ps", "--all", "--format", "{{.Names}}")), ...users];
   if (by.length) return { state: "kept", by };
   const networks = await ownBridges();
 
@@ -327,16 +328,9 @@ async function askOwn(...args: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr } = await run(["docker", "--host", ownHost, ...args], { timeout: 60_000 });
   if (exitCode !== 0)
     throw new LabError(
-      `The lab's Docker daemon cannot be asked what lives in it, so it goes on: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
+      `The lab's Docker daemon cannot be asked for its containers, so it goes on: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
     );
   return stdout.split("\n").filter(Boolean);
-}
-
-/** The containers, of anybody, that a daemon's end would harm: all but those that have ended. */
-function livingContainers(): Promise<string[]> {
-  const states = ["created", "running", "paused", "restarting", "removing"];
-  const filters = states.flatMap((state) => ["--filter", `status=${state}`]);
-  return askOwn("ps", "--all", ...filters, "--format", "{{.Names}}");
 }
 
 /** The bridges of the daemon's networks, which outlive it. */

@@ -171,11 +171,15 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.deepEqual(await names(), ["agent", "agent2", "server"]);
     assert.equal((await ask("192.168.42.112", "app1.com")).app, "app1");
     await checkout.edit("Pulumi.cluster.yaml", more, line);
-    await succeeded(await checkout.lab("up"));
+    const { exitCode, all } = await checkout.lab("up");
+    assert.equal(exitCode, 3, all);
+    assert.match(all, /the machine agent2 \(192\.168\.42\.112\)/);
+    assert.deepEqual(await names(), ["agent", "agent2", "server"], "refused, and nothing was touched");
+    await succeeded(await checkout.lab("up", "--replace"));
     assert.deepEqual(await names(), ["agent", "server"]);
   });
 
-  test("what was changed behind Pulumi's back inside the cluster is mended by `lab up`", async () => {
+  test("what was changed behind Pulumi's back inside the cluster is put right by `lab up`", async () => {
     await succeeded(await checkout.run("kubectl", "delete", "ingress", "app2"));
     await succeeded(await checkout.lab("up"));
     assert.equal((await ask(server, "app2.com")).app, "app2");

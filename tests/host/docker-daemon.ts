@@ -59,6 +59,9 @@ const whileRunning = await stopDocker(() => {});
 const afterwards = await leftovers();
 await execa("docker", ["pause", container]);
 const whilePaused = await stopDocker(() => {});
+await execa("docker", ["unpause", container]);
+await execa("docker", ["stop", container]);
+const whileStopped = await stopDocker(() => {});
 await execa("docker", ["rm", "--force", "--volumes", container]);
 // Another lab that has just asked for the daemon has no container yet.
 const sleeper = execa("sleep", ["60"], { reject: false });
@@ -83,6 +86,7 @@ console.log(
     hanging,
     whileRunning,
     whilePaused,
+    whileStopped,
     whileUsed,
     rules,
     stopped,

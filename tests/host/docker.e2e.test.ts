@@ -54,6 +54,7 @@ describe("the lab's own Docker daemon", { skip }, () => {
       const name = seen.whileRunning.by?.[0];
       assert.deepEqual(seen.whileRunning, { state: "kept", by: [name] });
       assert.deepEqual(seen.whilePaused, seen.whileRunning);
+      assert.deepEqual(seen.whileStopped, seen.whileRunning);
       assert.match(seen.whileUsed.by.join(), /^process \d+ \(lab\)$/);
       // A daemon that was killed took no container with it, and is there again.
       assert.ok(seen.afterwards.processes.includes("/sleeper"));
