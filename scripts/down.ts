@@ -10,13 +10,13 @@ import * as docker from "./host/docker.ts";
 import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { removeBlackholeRoutes } from "./host/routes.ts";
-import type { HostSettings } from "./host-settings.ts";
+import { type HostSettings, readHostSettings } from "./host-settings.ts";
 import { appearedSince, forgetInventory, hasInventory, ownThings } from "./inventory.ts";
 import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.ts";
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 import { pulumiStopsWithin, runStack } from "./pulumi.ts";
-import { currentSettings, recordedIn } from "./recorded.ts";
+import { recordedIn } from "./recorded.ts";
 import { clusterStackIn, othersGoingWith, recordedClusters } from "./recorded-cluster.ts";
 import { runSteps, type Step } from "./report.ts";
 import { asRun } from "./run.ts";
@@ -40,7 +40,8 @@ interface Doomed {
 async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed> {
   const program = programOf(stack);
   const state = await stateOf(stack);
-  const made = state.length > 0 || (await isMade(stack));
+  // A run that was killed, or plain Pulumi, may have left what no state knows of.
+  const made = state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
   if (program === "cluster") {
     const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
     const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
@@ -89,8 +90,12 @@ export async function takeDown(
   for (const stack of stacks) programOf(stack);
   await prepareLabDir();
   await asRun("down", async (signal, endChildren) => {
-    const settings = new Settings(await currentSettings());
+    const settings = new Settings(await readHostSettings());
     const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
+    const needed = doomed.filter(({ made }) => made);
+    const usesDocker =
+      settings.values.dockerHost !== undefined ||
+      needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
     // Vagrant reads the notes too.
     await settings.save();
     const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
@@ -103,21 +108,20 @@ export async function takeDown(
           ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
           : {};
         signal.throwIfAborted();
-        if (provider && provider !== "hosts")
-          await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: provider });
+        const sweeps = provider ? [provider] : usesDocker ? (["docker"] as const) : [];
+        for (const one of program === "cluster" ? sweeps : [])
+          if (one !== "hosts") await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one });
         if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {});
         return describeChanges(changes);
       },
     });
     let others: readonly string[] = [];
-    const needed = doomed.filter(({ made }) => made);
     const toolStep: Step = {
       title: "Tools",
       endsWithin: 10_000,
       run: async (progress) => {
         await restoreTools(needed, progress, signal);
-        const inDocker = needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
-        if (inDocker)
+        if (usesDocker)
           settings.set({ dockerHost: (await docker.ensureDocker(progress)) ?? settings.values.dockerHost });
         return undefined;
       },
@@ -140,12 +144,17 @@ export async function takeDown(
               // What others started is theirs.
               if (needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
               await removeBlackholeRoutes();
-              const left = await ownThings();
+              const left = await ownThings(usesDocker);
               if (left.length)
                 throw new LabError(
                   `Of this lab there is still: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they stay.`,
                 );
-              settings.set({ autoProvider: undefined, k3sVersion: undefined, k3sWay: undefined });
+              settings.set({
+                autoProvider: undefined,
+                dockerHost: undefined,
+                k3sVersion: undefined,
+                k3sWay: undefined,
+              });
               await settings.save();
               if ((await hasLibvirt()) && (await stopLibvirt(progress)))
                 return "libvirt goes on: machines of others run in it";

@@ -61,7 +61,7 @@ function kubeconfigs(): string[] {
  * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, and the folders that Pulumi expects to exist.
  * Does nothing where they are there.
  *
- * @throws LabError where the passphrase is there and empty, while a state needs the one that it was: only a copy helps.
+ * @throws LabError where the passphrase is missing or empty, while a state needs the one that it was: only a copy helps.
  */
 export async function prepareLabDir(): Promise<void> {
   for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])
@@ -69,13 +69,16 @@ export async function prepareLabDir(): Promise<void> {
   await chmod(labDir, 0o700);
   await labId();
   const file = join(labDir, "passphrase");
-  const held = await readFile(file, "utf8").catch(() => undefined);
-  if (held?.trim() === "") {
+  const held = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (!held?.trim()) {
     if (globSync("*.json", { cwd: dirname(stateFile("any")) }).length)
       throw new LabError(
-        `${file} is empty, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
+        `${file} is ${held === undefined ? "missing" : "empty"}, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
       );
-    await rm(file);
+    if (held !== undefined) await rm(file);
   }
   await writeOnce(file, randomBytes(32).toString("base64url"));
 }

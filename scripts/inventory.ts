@@ -3,12 +3,13 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { labId } from "../stacks/lab-id.ts";
+import { LabError } from "./errors.ts";
 import { exists, writeWhole } from "./files.ts";
-import { run } from "./host/commands.ts";
+import { lastLines, run } from "./host/commands.ts";
 import { labDir, root } from "./paths.ts";
 
 /** What there is on this computer of every kind of thing that a lab makes, by name. */
-export type Inventory = Readonly<Record<Kind, readonly string[]>>;
+export type Inventory = Readonly<Partial<Record<Kind, readonly string[]>>>;
 
 const kinds = {
   containers: "container",
@@ -27,14 +28,18 @@ type Kind = keyof typeof kinds;
 const inventoryFile = join(labDir, "inventory.json");
 const asks = { timeout: 10_000 } as const;
 
+/** What a program lists; nothing where there is no such program. @throws LabError where it gives no list. */
 const linesOf = async (...command: readonly string[]): Promise<string[]> => {
-  const { exitCode, stdout } = await run(command, asks);
-  return exitCode === 0
-    ? stdout
-        .split("\n")
-        .map((line) => line.trim())
-        .filter(Boolean)
-    : [];
+  const { exitCode, stdout, stderr, ended } = await run(command, asks);
+  if (ended === "missing") return [];
+  if (exitCode !== 0)
+    throw new LabError(
+      `Whether something of this lab is left cannot be told: ${command.slice(0, 3).join(" ")} failed (${lastLines(stderr, 1)}). See that it runs, then run the same command again.`,
+    );
+  return stdout
+    .split("\n")
+    .map((line) => line.trim())
+    .filter(Boolean);
 };
 
 const virsh = async (...args: readonly string[]): Promise<string[]> =>
@@ -71,9 +76,12 @@ export async function takeInventory(): Promise<Inventory> {
     contexts: contexts(),
   } satisfies Record<Kind, Promise<string[]>>;
   const entries = await Promise.all(
-    Object.entries(found).map(async ([kind, list]) => [kind, [...new Set(await list)].sort()] as const),
+    Object.entries(found).map(async ([kind, list]) => {
+      const names = await list.catch(() => undefined);
+      return names && ([kind, [...new Set(names)].sort()] as const);
+    }),
   );
-  return Object.fromEntries(entries) as unknown as Inventory;
+  return Object.fromEntries(entries.filter((entry) => entry !== undefined));
 }
 
 /** The contexts of the user's own kubeconfig, which the lab leaves alone. */
@@ -96,17 +104,27 @@ export async function noteInventory(): Promise<void> {
 /** What has appeared since, one line a thing. */
 export function appeared(before: Inventory, after: Inventory): string[] {
   return Object.entries(kinds).flatMap(([kind, word]) => {
-    const known = new Set(before[kind as Kind] ?? []);
+    // What could not be asked for then is not known to be new.
+    if (before[kind as Kind] === undefined) return [];
+    const known = new Set(before[kind as Kind]);
     return (after[kind as Kind] ?? []).filter((name) => !known.has(name)).map((name) => `${word} ${name}`);
   });
 }
 
-/** What carries this lab's mark: labels of containers, networks and volumes, descriptions of virtual machines. */
-export async function ownThings(): Promise<string[]> {
+/**
+ * What carries this lab's mark: labels of containers, networks and volumes, descriptions of virtual machines.
+ *
+ * @param usesDocker whether the lab was in Docker, which must answer then.
+ * @throws LabError where the question fails: then nobody knows.
+ */
+export async function ownThings(usesDocker: boolean): Promise<string[]> {
   const id = await labId();
   const labelled = async (word: string, ...list: readonly string[]) => {
     const filters = [`label=k3s-lab.id=${id}`, `label=k3s-lab.checkout=${root}`];
-    const found = await Promise.all(filters.map((filter) => linesOf("docker", ...list, "--filter", filter)));
+    const ask = (filter: string) => linesOf("docker", ...list, "--filter", filter);
+    const found = await Promise.all(
+      filters.map((filter) => (usesDocker ? ask(filter) : ask(filter).catch(() => []))),
+    );
     return [...new Set(found.flat())].map((name) => `${word} ${name}`);
   };
   const described = async () => {

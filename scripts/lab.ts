@@ -7,7 +7,6 @@ import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/lab-cluster.ts";
 import { knownLabId } from "../stacks/lab-id.ts";
 import { labVariables, stackDir } from "./environment.ts";
-import { exists } from "./files.ts";
 import { type HostSettings, writeHostSettings } from "./host-settings.ts";
 import { labDir, root } from "./paths.ts";
 import type { Changes } from "./pulumi.ts";
@@ -101,10 +100,16 @@ export const refuseForeign = async ({ stack, cluster, config }: ForeignApps): Pr
 export const refuseOthersObjects = async ({ stack, cluster, config }: OwnApps): Promise<void> =>
   refuseInTheWay(cluster, config, { lab: await knownLabId(), stack });
 
+const hasFiles = async (folder: string): Promise<boolean> =>
+  (await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])).some(
+    (entry) => !entry.isDirectory(),
+  );
+
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there, and Pulumi in its state. */
 export async function isMade(stack: string): Promise<boolean> {
+  // Vagrant leaves folders behind, and nothing in them.
   for (const folder of ["machines", "vagrant/machines"])
-    if (await exists(join(stackDir(stack), folder))) return true;
+    if (await hasFiles(join(stackDir(stack), folder))) return true;
   return (await stateOf(stack)).some(({ type }) => type === "command:local:Command");
 }
 

@@ -96,6 +96,7 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay", asyn
   const directory = await checkout("recorded");
   const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
   await mkdir(stacks, { recursive: true });
+  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
   const resources = [
     {
       urn: "a",

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { chmod, mkdir, rename, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before } from "node:test";
+import { execa } from "execa";
 import { stringify } from "yaml";
 import { clusterUid, healthyLab } from "../../scripts/verify/fake-lab.ts";
 import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
@@ -187,5 +189,83 @@ if (hasPulumi) {
     );
     await isKept(stack);
     return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
+  });
+
+  /** A folder with the programs that a minimal system has, and a `docker` of these lines. */
+  async function programs(name: string, docker: string): Promise<string> {
+    const bin = join(checkout.directory, name);
+    await mkdir(bin);
+    for (const one of ["sh", "cat", "ps", "id", "tr", "rm", "mkdir", "mv", "env", "grep", "sed", "flock"]) {
+      const { stdout } = await execa("sh", ["-c", `command -v ${one}`], { reject: false });
+      if (stdout) await symlink(stdout, join(bin, one));
+    }
+    for (const one of ["vagrant", "ip", "iptables"]) await writeFile(join(bin, one), "#!/bin/sh\nexit 0\n");
+    await writeFile(join(bin, "docker"), `#!/bin/sh\n${docker}`);
+    for (const one of ["vagrant", "ip", "iptables", "docker"]) await chmod(join(bin, one), 0o755);
+    return bin;
+  }
+  const inLab = (...path: string[]) => join(checkout.directory, ".lab", ...path);
+
+  fault(
+    "H29: a container that no state knows of, after plain `pulumi destroy`, and `provider: auto`",
+    async () => {
+      const left = join(checkout.directory, "left");
+      await writeFile(left, "");
+      // An answering daemon with one container of the stack `cluster`.
+      const bin = await programs(
+        "programs-left",
+        `case "$*" in
+*version*) echo 20.10.24 ;;
+*info*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;;
+*"ps "*) if [ -e ${left} ]; then echo k3s-lab-cluster-server; fi ;;
+*"rm "*) rm -f ${left} ;;
+esac
+exit 0
+`,
+      );
+      await writeFile(inLab("inventory.json"), "{}");
+      await writeFile(inLab("host.json"), '{"autoProvider": "docker", "dockerHost": "unix:///nowhere"}');
+      await mkdir(inLab("cluster", "vagrant", "machines", "server", "docker"), { recursive: true });
+      // Another stack is up: what the lab started on this computer, such as its daemon, stays as it is.
+      const other = inLab("cluster-two", "vagrant", "machines", "server", "docker");
+      await mkdir(other, { recursive: true });
+      await writeFile(join(other, "id"), "another");
+      const { exitCode, all } = await checkout.lab(["down", "cluster"], { PATH: bin });
+      assert.equal(exitCode, 0, all);
+      assert.equal(existsSync(left), false, all);
+      const lines = `import { isMade } from "${checkout.directory}/scripts/lab.ts"; console.log(await isMade("cluster"))`;
+      const made = await execa(process.execPath, ["--input-type=module", "--eval", lines]);
+      assert.equal(made.stdout, "false", "folders that Vagrant left empty are no machines");
+      return { happened: "swept by its labels", lost: "nothing" };
+    },
+  );
+
+  fault("`lab down` where Docker does not say what is left", async () => {
+    const words = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
+    const bin = await programs("programs-silent", `echo "${words}" >&2\nexit 1\n`);
+    const ask = (usesDocker: boolean) =>
+      execa(
+        process.execPath,
+        [
+          "--input-type=module",
+          "--eval",
+          `import { ownThings } from "${checkout.directory}/scripts/inventory.ts"; console.log(JSON.stringify(await ownThings(${usesDocker})))`,
+        ],
+        { env: { PATH: bin }, reject: false },
+      );
+    assert.match((await ask(true)).stderr, /Whether something of this lab is left cannot be told: docker /);
+    assert.equal((await ask(false)).stdout, "[]", "a lab that never was in Docker does not need it");
+    return { happened: "an error, not: nothing is left", lost: "nothing" };
+  });
+
+  fault("H20: a missing passphrase beside a state", async () => {
+    const file = inLab("passphrase");
+    await rename(file, `${file}.away`);
+    const { exitCode, all } = await checkout.lab(["env"]);
+    const isMade = existsSync(file);
+    await rename(`${file}.away`, file);
+    assert.equal(exitCode, 1, all);
+    assert.match(all, /passphrase is missing, and without it the secrets .*Put a copy of it back/);
+    return { happened: "exit 1: put a copy back", lost: isMade ? "the secrets in the state" : "nothing" };
   });
 }
