@@ -4,7 +4,6 @@ import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, exampleHost, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { preflightK3d } from "../stacks/k3d-host.ts";
-import { labId } from "../stacks/lab-id.ts";
 import { observeMachines } from "../stacks/observe.ts";
 import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
@@ -35,7 +34,6 @@ import {
   Settings,
   type Stacks,
 } from "./lab.ts";
-import { othersMachine } from "./other-labs.ts";
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 import { previewStack, pulumiStopsWithin, runStack } from "./pulumi.ts";
@@ -205,7 +203,6 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
         for (const [stack, config] of machines) {
           if (madeBy(config, settings.values) !== "docker") continue;
           await observeMachines(stack, "docker", config.machines);
-          await refuseOthersMachines(stack, config);
         }
         base = await ensureBaseImage(progress);
       }
@@ -263,32 +260,6 @@ function wayOfK3s({ k3sWay, k3sVersion }: HostSettings): Way | undefined {
   return wayOrder.find(
     (way) => toolTable.k3s.ways[way] !== undefined && versionOf(toolTable.k3s, way) === k3sVersion,
   );
-}
-
-/**
- * Refuses a machine whose name or address another lab's has: of another checkout, which is never touched.
- * @throws LabError (exit code 2) with what is in the way.
- */
-async function refuseOthersMachines(stack: string, { machines }: ClusterConfig): Promise<void> {
-  const { stdout: ids } = await execa("docker", [
-    "ps",
-    "--all",
-    "--quiet",
-    "--filter",
-    "label=k3s-lab.stack",
-  ]);
-  if (ids === "") return;
-  const format = [
-    "{{.Name}}",
-    '{{index .Config.Labels "k3s-lab.id"}}',
-    '{{index .Config.Labels "k3s-lab.checkout"}}',
-    "{{range .NetworkSettings.Networks}}{{with .IPAMConfig}}{{.IPv4Address}} {{end}}{{.IPAddress}} {{end}}",
-  ].join("\t");
-  const { stdout = "" } = await execa("docker", ["inspect", "--format", format, ...ids.split("\n")], {
-    reject: false,
-  });
-  const fault = othersMachine(stdout, stack, machines, { id: await labId(), checkout: root });
-  if (fault) throw new LabError(fault, { exitCode: 2 });
 }
 
 /** Whether the cluster of a stack answers. */

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { LabError } from "../scripts/errors.ts";
 import { labDir } from "../scripts/paths.ts";
 
 /** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
@@ -34,3 +35,14 @@ export async function labId(file: string = labIdFile): Promise<string> {
 /** The id without making one: a checkout that has none has made nothing that could carry it. */
 export const knownLabId = async (file: string = labIdFile): Promise<string> =>
   (await readFile(file, "utf8").catch(() => "")).trim() || randomUUID();
+
+/**
+ * What to say of a thing that this checkout's lab made under an id that `.lab/id` does not have any more.
+ *
+ * @param what such as "The machine k3s-lab-cluster-server".
+ * @param id what it carries.
+ */
+export const lostId = (what: string, id: string): LabError =>
+  new LabError(
+    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was made again. Nothing was touched. Put it back with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
+  );

@@ -13,7 +13,10 @@ export interface ListedMachine {
   readonly state: PowerState;
   /** Whether it is in the machines' network; a provider that cannot cut a machine off says true. */
   readonly connected: boolean;
-  /** What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`. Empty: it is not a lab's. */
+  /**
+   * What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`. Empty: it is not a
+   * lab's. Without `id`: a former version made it.
+   */
   readonly marks: Readonly<Record<string, string>>;
 }
 
@@ -21,7 +24,7 @@ export interface ListedMachine {
 export type ListingProvider = "docker" | "libvirt" | "virtualbox";
 
 /** What the lab writes on a machine; the Vagrantfile does it. */
-const markNames = ["id", "stack", "machine", "ip", "generation"] as const;
+const markNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as const;
 
 /**
  * All machines that a provider has, by one question for the whole list: what is in no list that was given is absent, in

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../scripts/errors.ts";
-import { labDir } from "../scripts/paths.ts";
+import { labDir, root } from "../scripts/paths.ts";
 import type { Machine } from "./config.ts";
-import { labId } from "./lab-id.ts";
+import { labId, lostId } from "./lab-id.ts";
 import { lookOverHosts, machineIdOf } from "./look-over.ts";
 import { type ListedMachine, type ListingProvider, listMachines, type PowerState } from "./machine-list.ts";
 import type { Provider } from "./provider.ts";
@@ -32,8 +32,8 @@ const providerName = (stack: string, machine: string): string => `k3s-lab-${stac
 /**
  * Looks at all machines of a stack: are they there, do they run, are they the ones that this stack made? Changes nothing.
  *
- * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but one that is taken by a machine
- * of somebody else's is refused, as is an address that another living machine of the stack still has.
+ * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but a name that somebody else's
+ * machine has is refused, as is an address that another machine of the stack or of another lab has.
  *
  * @param now names what is to be made or started now. Default: the time.
  * @returns by the machine's name.
@@ -51,7 +51,10 @@ export async function observeMachines(
   const seen = await Promise.all(
     machines.map(async (machine) => {
       const own = await ownMachine(listed, lab, stack, machine.name, provider);
-      if (own === undefined) refuseNameOfOthers(listed, stack, machine.name, provider);
+      if (own === undefined) {
+        refuseNameOfOthers(listed, stack, machine.name, provider);
+        refuseAddressOfOtherLabs(listed, lab, machine);
+      }
       refuseAddressOfOthers(listed, lab, stack, machine);
       return [machine.name, observed(own, now)] as const;
     }),
@@ -81,12 +84,18 @@ async function ownMachine(
     ({ marks }) => marks.id === lab && marks.stack === stack && marks.machine === name,
   );
   if (marked) return marked;
-  // A Vagrant that was interrupted may have made the machine and not yet marked it.
+  // Former versions wrote no id on a machine, and a Vagrant that was interrupted may have made it and not yet marked it.
+  const unmarked = listed.filter(({ marks }) => marks.id === undefined);
+  const former = unmarked.find(
+    (one) =>
+      one.name === providerName(stack, name) && one.marks.stack === stack && one.marks.checkout === root,
+  );
+  if (former) return former;
   const noted = await readFile(
     join(labDir, stack, "vagrant", "machines", name, provider, "id"),
     "utf8",
   ).catch(() => "");
-  return listed.find(({ id, marks }) => id === noted.trim() && marks.id === undefined);
+  return unmarked.find(({ id }) => id === noted.trim());
 }
 
 function refuseNameOfOthers(
@@ -97,12 +106,30 @@ function refuseNameOfOthers(
 ): void {
   const taken = listed.find((one) => one.name === providerName(stack, name));
   if (taken === undefined) return;
-  const whose = taken.marks.id === undefined ? "no lab made it" : "another checkout's lab made it";
+  const { id, checkout } = taken.marks;
+  if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);
+  const whose = id === undefined ? "no lab made it" : `${labOf(taken)} made it`;
   throw new LabError(
     `${provider} has a machine ${taken.name} already, and ${whose}: it is not touched. Take the stack down where it was made, remove the machine yourself, or call yours something else: another stack name (Pulumi.cluster-mine.yaml), or another machine name.`,
     { exitCode: 2 },
   );
 }
+
+function refuseAddressOfOtherLabs(
+  listed: readonly ListedMachine[],
+  lab: string,
+  { name, ip }: WantedMachine,
+): void {
+  const holder = listed.find(({ marks }) => marks.id !== lab && marks.ip === ip);
+  if (holder === undefined) return;
+  throw new LabError(
+    `${name} is to have the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
+    { exitCode: 2 },
+  );
+}
+
+const labOf = ({ marks: { checkout } }: ListedMachine): string =>
+  checkout === undefined ? "another checkout's lab" : `the lab in ${checkout}`;
 
 function refuseAddressOfOthers(
   listed: readonly ListedMachine[],
@@ -144,12 +171,17 @@ export async function recordedMachineState({
     return isRecorded(id) ? "running" : "absent";
   }
   const provider = LAB_PROVIDER as ListingProvider;
-  const own = await ownMachine(
-    await listMachines(provider),
-    await labId(),
-    LAB_STACK,
-    machine.name,
-    provider,
+  const listed = await listMachines(provider);
+  const lab = await labId();
+  const own = await ownMachine(listed, lab, LAB_STACK, machine.name, provider);
+  const twin = listed.find(
+    ({ marks }) =>
+      LAB_GENERATION !== undefined &&
+      marks.stack === LAB_STACK &&
+      marks.machine === machine.name &&
+      marks.generation === LAB_GENERATION,
   );
+  if (own === undefined && twin?.marks.id !== undefined)
+    throw lostId(`The machine ${twin.name}`, twin.marks.id);
   return own !== undefined && isRecorded(generationOf(own)) ? own.state : "absent";
 }

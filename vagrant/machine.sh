@@ -8,8 +8,9 @@
 #   LAB_GENERATION  names this making of the machine, and is written on it; of a host its /etc/machine-id
 #   stdin           the machine's ssh configuration
 #
-# A machine is ours when it carries the lab's id and the stack, both whole. What does not is never changed or removed. And
-# it is absent when its provider gives a list that it is not on: a question that fails ends this script.
+# A machine is ours when it carries the lab's id and the stack, both whole; or, where it carries no id, since former versions
+# wrote none, when it carries this checkout's path and the stack, or Vagrant's note has the provider's id of it. Nothing else
+# is changed or removed. And it is absent when its provider gives a list that it is not on: a failed question ends this script.
 set -eu
 
 lab="$K3S_LAB_ROOT/.lab/$LAB_STACK"
@@ -29,11 +30,33 @@ VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 containers() { docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@"; }
 of_stack="label=k3s-lab.stack=$LAB_STACK"
 
+# former_containers [FILTER...]: the ids of those of this stack that a former version made.
+former_containers() {
+  all=$(docker ps --all --no-trunc --filter "label=k3s-lab.checkout=$K3S_LAB_ROOT" --filter "$of_stack" "$@" \
+    --format '{{.ID}} id={{.Label "k3s-lab.id"}}') || return
+  printf '%s\n' "$all" | sed -n 's/ id=$//p; s/ id=<no value>$//p'
+}
+
 # is_ours_in TEXT: whether these marks, one a word or line, are this stack's.
 is_ours_in() {
   marks=$(printf '%s' "$1" | tr '\n' ' ')
   case " $marks " in *" k3s-lab.id=$id "*) ;; *) return 1 ;; esac
   case " $marks " in *" k3s-lab.stack=$LAB_STACK "*) ;; *) return 1 ;; esac
+}
+
+# whose MARKS ID: whether a machine of our name with these marks and this provider's id is ours: its id, or "foreign". Or
+# "lost=…" with the lab's id that it carries, where it is the one that was recorded: then .lab/id is not what it was.
+whose() {
+  case " $1 " in
+  *k3s-lab.id=*) if is_ours_in "$1"; then echo "$2"; else lost_in "$1"; fi ;;
+  *) if [ "$(cat "$noted" 2>/dev/null)" = "$2" ]; then echo "$2"; else echo foreign; fi ;;
+  esac
+}
+lost_in() {
+  case "$1" in
+  *"k3s-lab.generation=${LAB_GENERATION:-none}"*) printf '%s\n' "$1" | tr ' ' '\n' | sed -n 's/^k3s-lab\.id=/lost=/p' ;;
+  *) echo foreign ;;
+  esac
 }
 
 # The names of our domains. Without libvirt there are none.
@@ -42,7 +65,10 @@ domains() {
   all=$(virsh list --all --name)
   for domain in $all; do
     case "$domain" in
-    "k3s-lab-$LAB_STACK-"*) if is_ours_in "$(virsh desc "$domain")"; then echo "$domain"; fi ;;
+    "k3s-lab-$LAB_STACK-"*)
+      noted="$VAGRANT_DOTFILE_PATH/machines/${domain#"k3s-lab-$LAB_STACK-"}/libvirt/id"
+      case "$(whose "$(virsh desc "$domain")" "$(virsh domuuid "$domain")")" in foreign | lost=*) ;; *) echo "$domain" ;; esac
+      ;;
     esac
   done
 }
@@ -69,7 +95,8 @@ if [ "$1" = sweep ]; then
   case "$LAB_PROVIDER" in
   docker)
     ids=$(containers --filter "$of_stack")
-    for container in $ids; do docker rm --force --volumes "$container" >/dev/null; done
+    former=$(former_containers)
+    for container in $ids $former; do docker rm --force --volumes "$container" >/dev/null; done
     remove_networks
     ;;
   libvirt)
@@ -96,13 +123,20 @@ write_ssh_config() {
   if [ -n "$host_key" ]; then printf '%s %s\n' "$alias" "$host_key" >"$ssh/known_hosts"; fi
 }
 
-# find_PROVIDER: the provider's id of our machine; nothing where it is absent, "foreign" where its name is somebody else's.
-find_docker() { containers --filter "$of_stack" --filter "label=k3s-lab.machine=$name"; }
+# find_PROVIDER: the provider's id of our machine; nothing where it is absent, else what `whose` says.
+find_docker() {
+  ours=$(containers --filter "$of_stack" --filter "label=k3s-lab.machine=$name") || return
+  if [ -z "$ours" ]; then ours=$(former_containers --filter "name=^/$machine\$") || return; fi
+  if [ -n "$ours" ]; then echo "$ours" && return; fi
+  docker ps --all --filter "$of_stack" --filter "label=k3s-lab.machine=$name" \
+    --filter "label=k3s-lab.generation=${LAB_GENERATION:-none}" --format 'lost={{.Label "k3s-lab.id"}}'
+}
 find_libvirt() {
   all=$(virsh list --all --name)
   if ! printf '%s\n' "$all" | grep -Fqx "$machine"; then return; fi
   desc=$(virsh desc "$machine")
-  if is_ours_in "$desc"; then virsh domuuid "$machine"; else echo foreign; fi
+  uuid=$(virsh domuuid "$machine")
+  whose "$desc" "$uuid"
 }
 find_virtualbox() {
   all=$(VBoxManage list vms)
@@ -111,13 +145,16 @@ find_virtualbox() {
   data=$(VBoxManage getextradata "$uuid" enumerate)
   marks=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
   # A Vagrant that was interrupted has made it and not marked it.
-  if is_ours_in "$marks" || { [ -z "$marks" ] && [ "$(cat "$noted" 2>/dev/null)" = "$uuid" ]; }; then echo "$uuid"; else echo foreign; fi
+  whose "$marks" "$uuid"
 }
 
 # find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
 find_machine() {
   found=$("find_$LAB_PROVIDER")
-  if [ "$found" = foreign ]; then return; fi
+  case "$found" in
+  foreign) return ;;
+  lost=*) die "the machine $name was made under the lab id ${found#lost=}, and .lab/id is another now: it was lost. Put it back with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
+  esac
   if [ -n "$found" ] && [ "$(cat "$noted" 2>/dev/null)" != "$found" ]; then
     mkdir -p "$(dirname "$noted")"
     printf '%s' "$found" >"$noted"
@@ -247,8 +284,8 @@ destroy)
   case "$LAB_PROVIDER" in
   docker)
     # Vagrant would remove every unused network of its own, whoever's project made it.
-    ids=$(find_docker)
-    for container in $ids; do docker rm --force --volumes "$container" >/dev/null; done
+    find_machine
+    for container in $found; do docker rm --force --volumes "$container" >/dev/null; done
     remove_networks
     ;;
   libvirt)

@@ -12,7 +12,6 @@ import { dropForeignVariables } from "../../scripts/foreign-variables.ts";
 import { lossesOf, permit } from "../../scripts/gate.ts";
 import { readHostSettings, writeHostSettings } from "../../scripts/host-settings.ts";
 import { appeared, type Inventory } from "../../scripts/inventory.ts";
-import { othersMachine } from "../../scripts/other-labs.ts";
 import { root } from "../../scripts/paths.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { locksOf, stateOf } from "../../scripts/state.ts";
@@ -505,33 +504,6 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
   );
   return { happened: "each is named", lost: "nothing" };
 });
-
-refused(
-  "Two checkouts with one machine name",
-  async () => {
-    const own = { id: "ours", checkout: "/here" };
-    const machines = [{ name: "server", ip: "192.168.42.110" }];
-    const line = (id: string, checkout: string, ip: string, name = "/k3s-lab-cluster-server") =>
-      `${name}\t${id}\t${checkout}\t${ip}`;
-    assert.equal(
-      othersMachine(line("ours", "/moved", "192.168.42.110"), "cluster", machines, own),
-      undefined,
-    );
-    assert.equal(othersMachine(line("<no value>", "/here", ""), "cluster", machines, own), undefined);
-    assert.match(
-      othersMachine(
-        line("theirs", "/there", "192.168.42.110 ", "/k3s-lab-cluster-ha-one"),
-        "cluster",
-        machines,
-        own,
-      ) ?? "",
-      /has the address 192\.168\.42\.110 of server/,
-    );
-    const fault = othersMachine(line("theirs", "/there", "10.0.0.2"), "cluster", machines, own);
-    return fault === undefined ? undefined : new LabError(fault, { exitCode: 2 });
-  },
-  /k3s-lab-cluster-server of the lab in \/there has the name of server .* Run scripts\/lab down there first/,
-);
 
 fault("`lab down`: what appeared meanwhile and is not its own", async () => {
   const nothing: Inventory = {

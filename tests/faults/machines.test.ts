@@ -44,7 +44,14 @@ interface Container {
   readonly name?: string;
   readonly state?: string;
   readonly networks?: string;
-  readonly marks?: readonly [id?: string, stack?: string, machine?: string, ip?: string, generation?: string];
+  readonly marks?: readonly [
+    id?: string,
+    stack?: string,
+    machine?: string,
+    ip?: string,
+    generation?: string,
+    checkout?: string,
+  ];
 }
 /** A line of `docker ps` in the format that is asked for. */
 const container = ({
@@ -234,7 +241,24 @@ refused(
     await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
     return problem(() => look("libvirt"));
   },
-  /libvirt has a machine .* another checkout's lab made it/,
+  /libvirt has a machine .* the lab in \/lab made it/,
+);
+refused(
+  "Two checkouts with one machine name",
+  async () => {
+    await dockerWith(container({ marks: ["theirs", stack, "agent", "10.0.0.2", "g7", "/there"] }));
+    return problem(look);
+  },
+  /docker has a machine k3s-lab-cluster-faults-agent already, and the lab in \/there made it: it is not touched/,
+);
+refused(
+  "Two checkouts with one address",
+  async () => {
+    const theirs = ["theirs", "cluster-ha", "one", agent.ip, "g7", "/there"] as const;
+    await dockerWith(container({ name: "k3s-lab-cluster-ha-one", marks: theirs }));
+    return problem(look);
+  },
+  /address 192\.168\.42\.111, which the machine k3s-lab-cluster-ha-one of the lab in \/there has\. Run `scripts\/lab down` there/,
 );
 refused(
   "C4: a renamed machine that keeps its address",
@@ -245,20 +269,38 @@ refused(
   /worker is to have the address 192\.168\.42\.111, which the machine agent .* still has\. A machine cannot be renamed/,
 );
 
-test("whether a recorded machine lives, for who asks before destroying it", async () => {
-  const recorded = (generation = "g1") => ({
-    environment: {
-      LAB_STACK: stack,
-      LAB_PROVIDER: "docker",
-      LAB_MACHINE: JSON.stringify(agent),
-      LAB_GENERATION: generation,
-    },
-  });
+const recorded = (generation = "g1") => ({
+  environment: {
+    LAB_STACK: stack,
+    LAB_PROVIDER: "docker",
+    LAB_MACHINE: JSON.stringify(agent),
+    LAB_GENERATION: generation,
+  },
+});
+test("whether a recorded machine lives, which is asked before it is destroyed", async () => {
   await dockerWith(container({ state: "paused" }));
   assert.equal(await recordedMachineState(recorded()), "paused");
   assert.equal(await recordedMachineState(recorded("an older one")), "absent");
   await dockerWith();
   assert.equal(await recordedMachineState(recorded()), "absent");
+});
+
+fault("upgrade: a container of the former version, which wrote no ids, is the stack's own", async () => {
+  await dockerWith(container({ marks: ["", stack, "", "", "", root] }));
+  assert.deepEqual(await look(), { state: "running", generation: "c0ffee" });
+  await dockerWith(container({ marks: ["", `${stack}-ha`, "", "", "", root] }));
+  assert.match((await problem(look))?.message ?? "", /no lab made it: it is not touched/);
+  return { happened: "taken as it is", lost: "nothing" };
+});
+
+fault(".lab/id was lost: its machines are neither gone nor another checkout's", async () => {
+  await dockerWith(container({ marks: ["old-id", stack, "agent", "192.168.42.111", "g1", root] }));
+  const said: string[] = [];
+  for (const run of [look, () => recordedMachineState(recorded())])
+    said.push((await problem(run))?.message ?? "taken for gone");
+  for (const message of said)
+    assert.match(message, /was made from this folder under the lab id old-id.*`echo old-id >'\S+id'`/);
+  return { happened: "refused, with the command that puts the id back", lost: "nothing" };
 });
 
 // Hosts.
@@ -384,7 +426,7 @@ fault("C2: `lab down` of a stack leaves the domains of one whose name begins the
 });
 
 fault("C2: making a machine leaves a domain of its name that another lab made", async () => {
-  const description = marked().replace(id, "another-lab");
+  const description = marked().replace(id, "another-lab").replace("=g1", "=g0");
   await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
   const { exitCode, all } = await run("up", { LAB_PROVIDER: "libvirt" });
   assert.equal(exitCode, 1, all);
@@ -477,6 +519,68 @@ fault("H7: a container lets its user in by a key that no file on this computer h
   const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
   assert.doesNotMatch(vagrantfile, /:\/home\/vagrant\/\.ssh/);
   return { happened: "any uid may own the checkout, which may move", lost: "nothing" };
+});
+
+/** Docker with one container: what `docker ps` prints depends on the labels that it is asked for. */
+const dockerHolding = (labels: Readonly<Record<string, string>>) =>
+  program(
+    "docker",
+    [
+      'has() { case " $* " in *" $want "*) ;; *) exit 0 ;; esac; }',
+      '[ "$1" = ps ] || exit 0',
+      'for argument; do case "$argument" in label=*) want=$(echo "$argument" | cut -c 7-)',
+      `  has ${Object.entries(labels)
+        .map(([key, value]) => `'k3s-lab.${key}=${value}'`)
+        .join(" ")} ;; esac; done`,
+      `case "$*" in *lost=*) echo 'lost=${labels.id}' ;; *id=*Label*) echo 'c0ffee id=${labels.id ?? ""}' ;; *) echo c0ffee ;; esac`,
+    ].join("\n"),
+  );
+
+for (const action of ["destroy", "sweep"])
+  fault(`upgrade: ${action} of a container of the former version removes it`, async () => {
+    await dockerHolding({ stack, checkout: folder });
+    const { exitCode, all } = await run(action);
+    assert.equal(exitCode, 0, all);
+    assert.match(await asked(), /docker rm --force --volumes c0ffee/);
+    return { happened: "removed", lost: "nothing" };
+  });
+
+fault("destroy and sweep leave a container of another lab's in a checkout of this path", async () => {
+  await dockerHolding({ id: "another-lab", stack, machine: "agent", generation: "g7", checkout: folder });
+  for (const action of ["destroy", "sweep"]) assert.equal((await run(action)).exitCode, 0);
+  return { happened: "left", lost: /docker rm/.test(await asked()) ? "the container" : "nothing" };
+});
+
+fault(".lab/id was lost: destroy does not say that a living machine is gone", async () => {
+  await dockerHolding({ id: "old-id", stack, machine: "agent", generation: "g1", checkout: folder });
+  const docker = await run("destroy");
+  const description = marked().replace(id, "old-id");
+  await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
+  const libvirt = await run("destroy", { LAB_PROVIDER: "libvirt" });
+  for (const { exitCode, all } of [docker, libvirt]) {
+    assert.equal(exitCode, 1, all);
+    assert.match(all ?? "", /was made under the lab id old-id.*`echo old-id >'\S+\/\.lab\/id'`/);
+  }
+  return { happened: "exit 1, with the command that puts the id back", lost: "nothing" };
+});
+
+fault("upgrade: a domain of the former version goes by Vagrant's note of it", async () => {
+  const noted = join(folder, ".lab", stack, "vagrant/machines/agent/libvirt/id");
+  const removed: string[] = [];
+  for (const action of ["destroy", "sweep"]) {
+    await mkdir(join(noted, ".."), { recursive: true });
+    await writeFile(noted, `uuid-of-k3s-lab-${stack}-agent`);
+    await virsh({
+      [`k3s-lab-${stack}-agent`]: { state: "running", description: folder },
+      [`k3s-lab-${stack}-ha-agent`]: { state: "running", description: folder },
+    });
+    const { exitCode, all } = await run(action, { LAB_PROVIDER: "libvirt" });
+    assert.equal(exitCode, 0, all);
+    removed.push(...[...(await asked()).matchAll(/undefine (\S+)/g)].map(([, name = ""]) => name));
+    await rm(join(folder, "log"));
+  }
+  assert.deepEqual(removed, [`k3s-lab-${stack}-agent`, `k3s-lab-${stack}-agent`]);
+  return { happened: "removed, and that one alone", lost: "nothing" };
 });
 
 fault("H14: idle networks of other Vagrant projects stay", async () => {
