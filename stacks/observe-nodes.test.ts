@@ -88,6 +88,22 @@ test("a server that is made again joins before the others change; one that is al
   ]);
 });
 
+test("servers that do not run are put right before one that is well: etcd needs enough of them", () => {
+  const stopped = { ...etcd, state: "K3s is stopped" };
+  const interrupted = { ...etcd, state: "a change of it was interrupted" };
+  const notReady = { ...etcd, state: "its node is not Ready" };
+  const lost = { ...etcd, state: "K3s is not installed", hasEtcd: false };
+  const order = (...states: NodeObservation[]) =>
+    turns(
+      states.map((one, index) => node(`s${index + 1}`, one)),
+      1,
+    );
+  assert.deepEqual(order(etcd, stopped, etcd), [["s2"], ["s1"], ["s3"]]);
+  assert.deepEqual(order(notReady, stopped, stopped), [["s2", "s3"], ["s1"]]);
+  assert.deepEqual(order(etcd, notReady, interrupted), [["s3"], ["s2"], ["s1"]]);
+  assert.deepEqual(order(etcd, lost, etcd), [["s2"], ["s1"], ["s3"]]);
+});
+
 test("a machine that gives no answer counts as one that has a cluster", () => {
   assert.equal(noCluster([node("s1", silent)]), undefined);
   assert.equal(noCluster([node("s1", silent, false)]), "no server has a cluster");

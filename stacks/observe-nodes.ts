@@ -120,28 +120,46 @@ export function lostCluster(agent: SeenNode, nodes: readonly SeenNode[]): string
   return clusters.includes(cluster) ? undefined : "the servers have another cluster";
 }
 
+/** What the turn of a server that was installed once depends on. */
+function turnOf(seen: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
+  const { state, hasEtcd } = seen;
+  if (state === "K3s is stopped") return "stopped";
+  if (/interrupted/.test(state)) return "interrupted";
+  if (state === "K3s is not installed" && !hasEtcd) return "lost";
+  return wrongWith(seen) === undefined ? "well" : "wrong";
+}
+
 /**
  * Who is installed or changed when: groups, each once the one before is done. First installations go side by side; what
  * runs already changes one server after the other, then agents.
  *
- * Servers that are new, or made again, join before the others change: a change needs enough of them to go on. Only the one
- * server that still keeps its data alone must first give it to etcd.
+ * Servers whose K3s is stopped come first, side by side: without enough of them nobody else gets Ready. Then those that
+ * are new, made again or lost their data join, and those with another fault are put right: a change of one that is well
+ * needs enough of the others to go on. Only the one server that still keeps its data alone must first give it to etcd.
  * @param agentsAtOnce how many agents change side by side.
  */
 export function turns(nodes: readonly SeenNode[], agentsAtOnce: number): readonly (readonly string[])[] {
   const named = (role: Machine["role"], exists: boolean) =>
     nodes.filter((node) => node.role === role && mayExist(node) === exists).map(({ name }) => name);
-  const servers = named("server", true);
+  const servers = nodes.filter((node) => node.role === "server" && mayExist(node));
   if (servers.length === 0) return [nodes.map(({ name }) => name)];
-  const joining = named("server", false);
-  const changing = servers.map((name) => [name]);
   const isAlone = servers.length === 1 && !nodes.some(({ seen }) => seen.hasEtcd);
+  const inTurn = (turn: ReturnType<typeof turnOf>) =>
+    servers.filter(({ seen }) => turnOf(seen) === turn).map(({ name }) => name);
+  const oneByOne = (...all: readonly string[]) => all.map((name) => [name]);
   const agents = named("agent", true);
   const batches = agents.flatMap((_, index) =>
     index % agentsAtOnce === 0 ? [agents.slice(index, index + agentsAtOnce)] : [],
   );
   return [
-    ...(isAlone ? [...changing, joining] : [joining, ...changing]),
+    ...(isAlone
+      ? [servers.map(({ name }) => name), named("server", false)]
+      : [
+          inTurn("stopped"),
+          ...oneByOne(...inTurn("interrupted")),
+          [...named("server", false), ...inTurn("lost")],
+          ...oneByOne(...inTurn("wrong"), ...inTurn("well")),
+        ]),
     named("agent", false),
     ...batches,
   ].filter((group) => group.length > 0);

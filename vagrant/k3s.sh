@@ -12,6 +12,7 @@ LC_ALL=C
 export LC_ALL
 
 lab="$K3S_LAB_ROOT/.lab"
+owner="$(cat "$lab/id")/${LAB_STACK:-}"
 provision="$K3S_LAB_ROOT/vagrant/provision"
 
 die() {
@@ -76,7 +77,7 @@ here() {
   cat "$provision/common.sh" "$provision/k3s.sh" |
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
-      CLUSTER_CA="'$ca'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
+      LAB_OWNER="$owner" CLUSTER_CA="'$ca'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
 }
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
@@ -115,7 +116,7 @@ find_cluster() {
 # Nodes are told which cluster they join, and so show the token to no other. The first server waits for nobody.
 learn_cluster() {
   ca=
-  if [ "$NODE_ROLE" = server ] && [ -n "$(seen data)" ]; then return; fi
+  if [ "$NODE_ROLE" = server ] && [ "$(seen data)" = yes ]; then return; fi
   first=${SERVERS%%=*}
   deadline=$(($(date +%s) + 120))
   until find_cluster; do
@@ -128,7 +129,7 @@ learn_cluster() {
     sleep 0.5
   done
   # What the cluster still knows of a node that lost its data would keep it out.
-  if [ -z "$(seen data)" ]; then tell "$SERVERS" forget; fi
+  if [ "$(seen data)" != yes ]; then tell "$SERVERS" forget; fi
 }
 
 prepare() {
@@ -174,7 +175,7 @@ uninstall)
   fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
   if [ "$step" = before ]; then
-    cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" bash -s
+    cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" LAB_OWNER="$owner" bash -s
   else
     echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; a host that comes back is rid of K3s by k3s-uninstall.sh or k3s-agent-uninstall.sh"
   fi

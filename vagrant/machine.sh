@@ -271,6 +271,7 @@ clean_host() {
     echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'another host answers at the address of $name, and keeps what it has'; exit; fi"
     echo "if [ ! -e /opt/k3s-lab ]; then exit; fi"
     echo "exec sudo bash -s"
+    echo "LAB_OWNER='$id/$LAB_STACK'"
     cat "$K3S_LAB_ROOT/vagrant/provision/common.sh" "$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
   } | ask_host || echo "$name does not answer"
 }

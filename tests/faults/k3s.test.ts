@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { after } from "node:test";
+import { after, test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../scripts/paths.ts";
 import { type Machine, provision } from "../../vagrant/provision/fake-machine.ts";
@@ -105,7 +105,12 @@ fault("H3: eight processes ask for a token that does not exist yet", async () =>
 });
 
 /** Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and answers by a script. */
-async function leaving(name: string, servers: string | undefined, answer: string) {
+async function leaving(
+  name: string,
+  servers: string | undefined,
+  answer: string,
+  { action = "uninstall", node = "three" } = {},
+) {
   const lab = join(folder, name);
   const put = async (file: string, text: string) => {
     await mkdir(dirname(join(lab, file)), { recursive: true });
@@ -116,17 +121,23 @@ async function leaving(name: string, servers: string | undefined, answer: string
     "bin/ssh",
     `#!/bin/sh\ncat >/dev/null\nshift 2\nwhile [ "$1" = -o ]; do shift 2; done\nalias=$1; shift\nprintf '\\nk3s-lab-begins\\n'\ncoded=$(printf %s "$*" | sed -n 's/.*echo \\([A-Za-z0-9+/=]*\\) | base64 -d.*/\\1/p')\n[ -z "$coded" ] || set -- "$(echo "$coded" | base64 -d)"\ncase "$*" in true) what=alive ;; *" bash -s") what=uninstall ;; *) what="\${*##* }" ;; esac\necho "$alias $what" >>"${lab}/log"\n${answer}\n`,
   );
-  for (const file of ["common.sh", "leave.sh", "uninstall.sh"]) await put(`vagrant/provision/${file}`, "");
+  for (const file of ["common.sh", "k3s.sh", "leave.sh", "uninstall.sh"])
+    await put(`vagrant/provision/${file}`, "");
+  await put(".lab/id", "our-id");
   if (servers !== undefined) await put(".lab/cluster/servers", servers);
-  const { exitCode, stderr } = await execa(join(root, "vagrant/k3s.sh"), ["uninstall"], {
+  const { exitCode, stderr } = await execa(join(root, "vagrant/k3s.sh"), [action], {
+    input: "token\n\n",
+    timeout: 20_000,
     reject: false,
     env: {
       PATH: `${lab}/bin:${process.env.PATH}`,
       K3S_LAB_ROOT: lab,
       LAB_STACK: "cluster",
-      NODE_NAME: "three",
+      NODE_NAME: node,
       NODE_IP: "192.168.42.112",
       NODE_ROLE: "server",
+      K3S_VERSION: "v1.25.4+k3s1",
+      K3S_ARGS: "",
       SERVERS: "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112",
     },
   });
@@ -172,4 +183,65 @@ fault("a whole cluster is destroyed by plain pulumi: nobody is told who leaves t
   assert.equal(exitCode, 0);
   assert.deepEqual(log, ["three.cluster alive", "three.cluster uninstall"]);
   return { happened: "K3s is uninstalled, as fast as by lab down", lost: "nothing" };
+});
+
+fault("K3s of the first server is uninstalled by hand, and the others do not answer", async () => {
+  const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
+  const answer = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; one.*) ;; *) exit 255 ;; esac`;
+  const { exitCode, stderr, log } = await leaving("first", three, answer, { action: "install", node: "one" });
+  assert.equal(exitCode, 1);
+  assert.match(
+    stderr,
+    /cannot be asked whether they have the cluster's data: two three\. one is not to start a second/,
+  );
+  return {
+    happened: "exit 1",
+    lost: log.some((line) => line.endsWith(" install")) ? "the one cluster: there are two" : "nothing",
+  };
+});
+
+/** Runs uninstall.sh on a machine that is played. @returns what it said. */
+async function uninstall({ path }: Awaited<ReturnType<typeof provision>>, owner: string): Promise<string> {
+  const scripts = ["common.sh", "uninstall.sh"].map((file) =>
+    readFile(join(root, "vagrant/provision", file), "utf8"),
+  );
+  const { all, failed } = await execa("bash", ["-s"], {
+    all: true,
+    reject: false,
+    env: { PATH: `${path("bin")}:${process.env.PATH}`, NODE_NAME: "server", LAB_OWNER: owner },
+    input: (await Promise.all(scripts))
+      .join("")
+      .replaceAll(/(?<![\w$])\/(opt\/k3s-lab|etc\/|usr\/|var\/lib\/|run\/k3s-lab)/g, `${path("")}/$1`),
+  });
+  assert.equal(failed, false, all);
+  return all;
+}
+
+for (const [whose, takesOver] of [
+  ["another checkout's lab", { token: "theirs", environment: { LAB_OWNER: "their-id/cluster" } }],
+  ["a person", undefined],
+] as const)
+  fault(`a host is given away: K3s there is now that of ${whose}, of the same node name`, async () => {
+    const name = `given to ${whose}`;
+    const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
+    const { path } = await provision(name, ours);
+    await execa("sh", [path("usr/local/bin/k3s-uninstall.sh")]);
+    await rm(path("usr/local/bin/k3s"));
+    await provision(name, takesOver ?? ours);
+    if (takesOver === undefined) await rm(path("etc/rancher/k3s/token"));
+    const said = await uninstall(await provision(name, { ...ours, mode: "observe" }), "our-id/cluster");
+    const lost = existsSync(path("var/lib/rancher/k3s/server/db/state.db")) ? "nothing" : "their cluster";
+    return { happened: said, lost };
+  });
+
+test("the lab's own K3s is uninstalled, and so is one whose uninstalling was interrupted", async () => {
+  const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
+  const machine = await provision("own", ours);
+  await uninstall(machine, "our-id/cluster");
+  assert.equal(existsSync(machine.path("var/lib/rancher/k3s")), false);
+  const interrupted = await provision("own interrupted", ours);
+  await rm(interrupted.path("etc/rancher"), { recursive: true });
+  await writeFile(interrupted.path("var/lib/k3s-lab/leaving"), "");
+  await uninstall(interrupted, "our-id/cluster");
+  assert.equal(existsSync(interrupted.path("var/lib/rancher/k3s")), false);
 });

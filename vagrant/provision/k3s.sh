@@ -12,6 +12,7 @@
 #   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
 #   SERVERS                         all servers, NAME=ADDRESS separated by spaces; several keep the cluster in etcd
 #   CLUSTER_CA                      id of the cluster that is there; empty: there is none, or nobody knows
+#   LAB_OWNER                       the lab and stack that it is for, written down for uninstall.sh; empty: nothing is
 #   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
 #   SECRET_FILE                     K3s configuration that nobody else may read. Default: /run/k3s-lab/secret
@@ -128,7 +129,7 @@ observe() {
   node=
   echo "arch $(uname -m)"
   echo "state $(state)"
-  if has_data || [ -e $notes/installed ]; then echo "data yes"; fi
+  if has_data; then echo "data yes"; elif [ -e $notes/installed ]; then echo "data lost"; fi
   if [ "$NODE_ROLE" = server ]; then
     if is_member; then echo "etcd yes"; fi
     echo "ca $(hash_of $data/server/tls/server-ca.crt)"
@@ -177,7 +178,11 @@ refuse_foreign() {
   if [ ! -e /usr/local/bin/k3s ] && ! has_data; then return; fi
   # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
   if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
-  if [ -s $token ] && { [ ! -s "$token_file" ] || cmp -s $token "$token_file"; }; then return; fi
+  # A change that was interrupted may have put back only a part of what it saved.
+  local own
+  for own in $token $before$token; do
+    if [ -s "$own" ] && { [ ! -s "$token_file" ] || cmp -s "$own" "$token_file"; }; then return; fi
+  done
   die "K3s of another cluster is installed here, or its data is in $data; take it away first, by its lab or by k3s-uninstall.sh" 2
 }
 
@@ -385,6 +390,13 @@ save() {
   mv $before.new $before
 }
 
+# Half of what was saved must not be taken for all of it.
+forget_saved() {
+  rm -rf $before.old
+  if [ -d $before ]; then mv $before $before.old; fi
+  rm -rf $before.old
+}
+
 put_back() {
   [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
   local path
@@ -488,20 +500,21 @@ explain() {
 
 first_install() {
   touch $installing
-  if bring_up; then return; fi
-  explain
-  if [ "$NODE_ROLE" = server ] && has_several_servers; then
-    # The others know it as a member of etcd, and would refuse it if it came back without its data.
-    die "the installation failed, and what is there stays: the next run goes on from it. $way_back"
+  if ! bring_up; then
+    explain
+    if [ "$NODE_ROLE" = server ] && has_several_servers; then
+      # The others know it as a member of etcd, and would refuse it if it came back without its data.
+      die "the installation failed, and what is there stays: the next run goes on from it. $way_back"
+    fi
+    echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
+    if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
+    # Uninstalling removes the token too.
+    install -D -m 0600 $token "$token_file"
+    remove_k3s $uninstall
+    bring_up || { explain; exit 1; }
   fi
-  echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
-  if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
-  # Uninstalling removes the token too.
-  install -D -m 0600 $token "$token_file"
-  remove_k3s $uninstall
-  if bring_up; then return; fi
-  explain
-  exit 1
+  # From now on there is something to lose, whatever comes of the rest of this run.
+  if [ "$mode" = install ]; then rm -f $installing; fi
 }
 
 change() {
@@ -518,7 +531,7 @@ change() {
   start_k3s
   deadline=$((SECONDS + ready_within))
   if wait_until_up; then
-    rm -rf $before
+    forget_saved
     die "the change failed, and K3s runs as before it${reason:+. K3s says: $reason}"
   fi
   die "the change failed; what ran before is put back, and its node is not Ready yet after $ready_within s${reason:+. K3s says: $reason}"
@@ -533,7 +546,7 @@ note() {
 # What only an earlier release needs; and archives that were imported, or K3s would import them at every start.
 tidy() {
   local folder
-  rm -rf $before $installing
+  forget_saved
   if [ -e "$carried/bundle" ]; then
     rm -f $data/agent/images/k3s-lab-*
     cp "$carried/bundle" $data/agent/k3s-lab-imported
@@ -585,6 +598,8 @@ if [ "$mode" = start ] && ! $is_first; then
   hash_of $data/server/tls/server-ca.crt >&3
   exit
 fi
+rm -f $notes/leaving
+if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
 if $is_same && runs && ! is_unregistered; then
   deadline=$((SECONDS + ready_within))
   rm -f "$token_file"

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
-import { readlink, stat } from "node:fs/promises";
+import { chmod, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { eth1, type Machine, provision } from "./fake-machine.ts";
 
@@ -313,6 +313,65 @@ test("a change that was killed is gone on with, or put back, by the next run", a
     assert.deepEqual(uninstalls(log), []);
     assert.equal(existsSync(path("var/lib/k3s-lab/before")), false);
   }
+});
+
+test("what was put back by halves is this lab's still, and the next run goes on", async () => {
+  const name = "half put back";
+  await provision(name, good);
+  const killed = await provision(name, changed({ start: "kill -9 $PPID $(ps -o ppid= -p $PPID)" }));
+  await rm(killed.path("etc/rancher"), { recursive: true });
+  const { status, stderr, read } = await provision(name, good);
+  assert.equal(status, 0, stderr);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+});
+
+test("what was saved is forgotten whole: a part of it is never put back", async () => {
+  const name = "half forgotten";
+  const { path } = await provision(name, good);
+  // Killed while it removes what it saved.
+  await writeFile(
+    path("bin/rm"),
+    [
+      "#!/bin/sh",
+      'for one; do case "$one" in */k3s-lab/before | */k3s-lab/before.old)',
+      `  if [ -d "$one" ]; then /bin/rm -rf "$one${path("etc/rancher")}"; kill -9 $PPID; exit; fi ;;`,
+      "esac; done",
+      'exec /bin/rm "$@"',
+      "",
+    ].join("\n"),
+  );
+  await chmod(path("bin/rm"), 0o755);
+  assert.notEqual((await provision(name, changed())).status, 0);
+  await rm(path("bin/rm"));
+  const { status, stderr, read } = await provision(name, {
+    environment: { K3S_ARGS: "--bad=1" },
+    start: "grep -q bad $(dirname $0)/../etc/systemd/system/k3s.service && ends || up",
+  });
+  assert.equal(status, 1, stderr);
+  assert.match(stderr, /K3s runs as before it/);
+  assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
+});
+
+test("an installation is over when its node is Ready, even if nothing can be noted: a later change uninstalls nothing", async () => {
+  const name = "not noted";
+  const full = "up; mkdir -p $(dirname $0)/../var/lib/k3s-lab/installed.new"; // as a full disk does
+  const first = await provision(name, { ...good, start: full });
+  assert.notEqual(first.status, 0);
+  await rmdir(first.path("var/lib/k3s-lab/installed.new"));
+  const { status, log, path } = await provision(
+    name,
+    changed({ start: "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up" }),
+  );
+  assert.equal(status, 1);
+  assert.deepEqual(uninstalls(log), []);
+  assert.equal(existsSync(path("var/lib/rancher/k3s/server/db/state.db")), true);
+});
+
+test("a node whose data is gone says so: it is to ask whether there is a cluster", async () => {
+  const { path } = await provision("data gone", good);
+  assert.match((await provision("data gone", { mode: "observe" })).stdout, /^data yes$/m);
+  await rm(path("var/lib/rancher"), { recursive: true });
+  assert.match((await provision("data gone", { mode: "observe" })).stdout, /^data lost$/m);
 });
 
 test("an agent is not changed while no server answers", async () => {

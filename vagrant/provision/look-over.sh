@@ -36,7 +36,8 @@ if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     refuse "its kernel counts no memory for containers; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and restart it"
 fi
 
-found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
+# A change that was interrupted may have put back only a part of what it saved.
+found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || sudo -n cat /var/lib/k3s-lab/before/etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
 if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
   refuse "K3s of another cluster is installed there; take it away first, by its lab or by k3s-uninstall.sh, or name another host"
 fi

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Removes K3s from this machine by K3s's own scripts, and what the lab brought for it. Run as root, after common.sh; does
-# nothing where K3s is not installed, or where it now belongs to a node of another name.
+# nothing where K3s is not installed, or where it now belongs to a node of another name, to another lab or to a person.
 #   NODE_NAME   the node that is removed; empty: whichever it is
+#   LAB_OWNER   the lab and stack whose node it is, as k3s.sh got them; empty: whosever it is
 set -euo pipefail
 
 readonly notes=/var/lib/k3s-lab # as in common.sh
@@ -11,7 +12,23 @@ if [ -n "${NODE_NAME:-}" ] && [ -n "$installed" ] && [ "$installed" != "$NODE_NA
   echo "this machine is now the node $installed: K3s stays"
   exit
 fi
-if [ -d $notes ]; then take_over; fi
+# A host may have been given away: its K3s uninstalled by hand, and another installed. That of a lab has its token.
+is_ours() {
+  local owner
+  owner=$(cat $notes/lab 2>/dev/null || true)
+  if [ -z "${LAB_OWNER:-}" ]; then return; fi
+  if [ -n "$owner" ] && [ "$owner" != "$LAB_OWNER" ]; then return 1; fi
+  if [ ! -e /etc/systemd/system/k3s.service ] && [ ! -e /etc/systemd/system/k3s-agent.service ]; then return; fi
+  [ -s /etc/rancher/k3s/token ] || [ -s $notes/before/etc/rancher/k3s/token ] || [ -e $notes/leaving ]
+}
+if ! is_ours; then
+  echo "K3s on this machine is not this lab's any more: it stays"
+  exit
+fi
+if [ -d $notes ]; then
+  take_over
+  touch $notes/leaving # interrupted, it has no token either
+fi
 remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
 # What K3s's scripts leave: the node's password, the lab's own files, and folders where they are empty.
 rm -rf /run/k3s-lab $notes /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
