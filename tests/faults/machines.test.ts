@@ -664,3 +664,33 @@ for (const shell of ["bash", "fish", "tcsh"])
     );
     assert.equal((await command("on pi.x exit 3", "")).exitCode, 3);
   });
+
+fault("plain `vagrant destroy NAME`: a server that stays is told, by a script that is whole", async () => {
+  const stubs = `
+    module Vagrant; module Errors; class VagrantError < StandardError; end; end; end
+    source = File.read(ARGV[0])
+    SERVERS = MACHINES = [{ "name" => "s1", "ip" => "10.0.0.1" }, { "name" => "s2", "ip" => "10.0.0.2" }]
+    require "tempfile"
+    eval(source[/^def scripts.*?^end/m].to_s.gsub("__dir__", "File.dirname(ARGV[0])"))
+    eval(source[/^def tell_servers.*?^end/m].gsub("__dir__", "File.dirname(ARGV[0])"))
+    class Peer
+      def state = Struct.new(:id).new(:running)
+      def communicate = self
+      def ready? = true
+      def test(*, **) = true
+      def upload(from, _) = puts(File.read(from))
+      def sudo(command) = puts("told: #{command}")
+    end
+    env = Object.new.tap { |it| def it.machine(*) = Peer.new }
+    tell_servers(env, Struct.new(:name, :provider_name).new(:s2, :docker), "before")`;
+  if ((await execa("ruby", ["-v"], { reject: false })).failed)
+    return { happened: "not asked: no ruby here", lost: "nothing" };
+  const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/Vagrantfile")]);
+  assert.match(stdout, /^told: NODE_NAME=s2 NODE_IP=10\.0\.0\.2 bash \S+ before$/m);
+  return {
+    happened: "told",
+    lost: /^until_true\(\)/m.test(stdout)
+      ? "nothing"
+      : "what the server leaves in etcd: the script ends at once",
+  };
+});
