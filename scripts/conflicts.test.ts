@@ -21,4 +21,6 @@ test("what a stack that is up takes is what was recorded of it", () => {
     machines: [],
     k3d: { cluster: "k3d", ports: [] },
   });
+  for (const damaged of ["{", "null", "[]", '{"name": 1}', ""])
+    assert.deepEqual(recordedClaims("cluster", [command({ LAB_MACHINE: damaged })]).machines, []);
 });

@@ -44,9 +44,19 @@ const claimsOf = ({ machines, k3d, foreign, apps }: Stacks): Claims[] => [
 /** What was recorded of a stack that is up: its machines, and the name of k3d's cluster. */
 export function recordedClaims(stack: string, resources: readonly StateResource[]): Claims {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
-  const machines = environments
-    .flatMap(({ LAB_MACHINE }) => (LAB_MACHINE === undefined ? [] : [LAB_MACHINE]))
-    .map((text) => JSON.parse(text) as NonNullable<Claims["machines"]>[number]);
+  const machines = environments.flatMap(({ LAB_MACHINE }) =>
+    LAB_MACHINE === undefined ? [] : (machineIn(LAB_MACHINE) ?? []),
+  );
   const cluster = environments.map(({ K3D_CLUSTER }) => K3D_CLUSTER).find(Boolean);
   return { stack, machines, ...(cluster === undefined ? {} : { k3d: { cluster, ports: [] } }) };
+}
+
+/** Undefined where what was recorded is no machine: the run that changes it says so. */
+function machineIn(text: string): NonNullable<Claims["machines"]>[number] | undefined {
+  try {
+    const machine = JSON.parse(text) as NonNullable<Claims["machines"]>[number] | null;
+    return typeof machine?.name === "string" && typeof machine.ip === "string" ? machine : undefined;
+  } catch {
+    return undefined;
+  }
 }

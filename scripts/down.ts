@@ -11,7 +11,7 @@ import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { removeBlackholeRoutes } from "./host/routes.ts";
 import { type HostSettings, readHostSettings } from "./host-settings.ts";
-import { appearedSince, forgetInventory, hasInventory, ownThings } from "./inventory.ts";
+import { appearedSince, forgetInventory, hasInventory, ownThings, refuseLostId } from "./inventory.ts";
 import { anyMade, commonTools, describeChanges, isMade, Settings } from "./lab.ts";
 import { labDir, root, stateFile } from "./paths.ts";
 import type { Progress } from "./progress.ts";
@@ -41,15 +41,16 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
   const program = programOf(stack);
   const state = await stateOf(stack);
   // A run that was killed, or plain Pulumi, may have left what no state knows of.
-  const made = state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
-  if (program === "cluster") {
-    const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
-    const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
-    return { stack, program, made, provider };
-  }
-  // Its containers say themselves whose they are: neither its file nor its name in k3d is needed.
-  if (program === "k3d") return { stack, program, made: made || (await ownsInDocker(stack)) };
-  return { stack, program, made, cluster: clusterStackIn(state) };
+  const noted =
+    state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
+  if (program === "apps") return { stack, program, made: noted, cluster: clusterStackIn(state) };
+  // Containers say themselves whose they are: neither the stack's file nor a note is needed.
+  const inDocker = !noted && (await ownsInDocker(stack));
+  const made = noted || inDocker;
+  if (program === "k3d") return { stack, program, made };
+  const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
+  const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
+  return { stack, program, made, provider: inDocker ? "docker" : provider };
 }
 
 /**
@@ -110,8 +111,9 @@ export async function takeDown(
         signal.throwIfAborted();
         const sweeps = provider ? [provider] : usesDocker ? (["docker"] as const) : [];
         for (const one of program === "cluster" ? sweeps : [])
-          if (one !== "hosts") await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one });
-        if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {});
+          if (one !== "hosts")
+            await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
+        if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
         return describeChanges(changes);
       },
     });
@@ -127,6 +129,7 @@ export async function takeDown(
       },
     };
     if (needed.length) await runSteps([[toolStep]], { signal, endChildren });
+    else await refuseLostId();
     await refuseLossOfOthers(doomed, replace);
     await runSteps(
       [
@@ -217,8 +220,20 @@ function downOrder(doomed: readonly Doomed[]): Doomed[] {
   return [...which(false), ...which(true)];
 }
 
+/** What a provider calls the machines that it has, and how it lists them. */
+const machinesOf = {
+  docker: { what: "Containers", list: "docker ps --all" },
+  libvirt: { what: "Virtual machines", list: "virsh --connect qemu:///system list --all" },
+  virtualbox: { what: "Virtual machines", list: "VBoxManage list vms" },
+} as const;
+
 /** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
-async function sweep(stack: string, script: string, environment: Record<string, string>): Promise<void> {
+async function sweep(
+  stack: string,
+  script: string,
+  environment: Record<string, string>,
+  { what, list }: (typeof machinesOf)[keyof typeof machinesOf],
+): Promise<void> {
   const { failed, all } = await execa(join(root, script), ["sweep"], {
     env: { K3S_LAB_ROOT: root, LAB_STACK: stack, ...environment },
     all: true,
@@ -226,6 +241,6 @@ async function sweep(stack: string, script: string, environment: Record<string, 
   });
   if (failed)
     throw new LabError(
-      `Containers that no state knows of could not be removed:\n${all}\nSee docker ps --all.`,
+      `${what} of the stack "${stack}" that no state knows of could not be removed:\n${all}\nSee \`${list}\`.`,
     );
 }

@@ -2,7 +2,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { labId } from "../stacks/lab-id.ts";
+import { labId, lostId } from "../stacks/lab-id.ts";
 import { LabError } from "./errors.ts";
 import { exists, writeWhole } from "./files.ts";
 import { lastLines, run } from "./host/commands.ts";
@@ -143,6 +143,22 @@ export async function ownThings(usesDocker: boolean): Promise<string[]> {
     described(),
   ]);
   return all.flat();
+}
+
+/**
+ * Refuses to say that nothing was started from here, where containers were and `.lab/id` is not what it was.
+ * @throws LabError with the command that puts it back.
+ */
+export async function refuseLostId(): Promise<void> {
+  const id = await labId();
+  const filter = `label=k3s-lab.checkout=${root}`;
+  const format = '{{.Names}}\t{{.Label "k3s-lab.id"}}';
+  // Where Docker does not answer, nothing that is known here was in it.
+  const found = await linesOf("docker", "ps", "--all", "--filter", filter, "--format", format).catch(
+    () => [],
+  );
+  for (const [name = "", other = ""] of found.map((line) => line.split("\t")))
+    if (other !== "" && other !== id) throw lostId(`The container ${name}`, other);
 }
 
 /** Whether a stack was brought up here since the last `lab down`. */

@@ -59,6 +59,15 @@ case $verb in
         elsewhere "$@"
         exec "$pulumi" stack select "$stack"
         ;;
+      select)
+        stack=${stack:-$third}
+        case " $* " in
+          *" --create "* | *" -c "*) [ -n "$stack" ] || exec "$pulumi" "$@" ;;
+          *) exec "$pulumi" "$@" ;;
+        esac
+        elsewhere "$@"
+        exec "$pulumi" stack select "$stack"
+        ;;
       history)
         [ -n "$stack" ] || exec "$pulumi" "$@"
         elsewhere "$@"
@@ -71,7 +80,7 @@ case $verb in
     ;;
   up | update | preview | pre | refresh | import | watch | logs) ;;
   # Destroying goes by the state alone: it needs no stack file, nor a right one.
-  destroy | down | dn) case " $* " in *" --run-program"*) ;; *) verb=destroy ;; esac ;;
+  destroy | down | dn) case " $* " in *" --run-program"*) verb=up ;; *) verb=destroy ;; esac ;;
   config) case $second in '' | get) ;; *) exec "$pulumi" "$@" ;; esac ;;
   *) exec "$pulumi" "$@" ;;
 esac

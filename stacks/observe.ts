@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../scripts/errors.ts";
-import { labDir, root } from "../scripts/paths.ts";
+import { labDir, root, stateFile } from "../scripts/paths.ts";
 import type { Machine } from "./config.ts";
 import { labId, lostId } from "./lab-id.ts";
 import { lookOverHosts, machineIdOf } from "./look-over.ts";
@@ -163,7 +163,7 @@ export async function recordedMachineState({
   environment = {},
 }: RecordedMachine): Promise<MachineObservation["state"]> {
   const { LAB_STACK = "", LAB_PROVIDER = "", LAB_MACHINE = "{}", LAB_GENERATION } = environment;
-  const machine = JSON.parse(LAB_MACHINE) as WantedMachine;
+  const machine = recordedMachine(LAB_MACHINE, LAB_STACK);
   const isRecorded = (generation: string) => LAB_GENERATION === undefined || generation === LAB_GENERATION;
   if (LAB_PROVIDER === "hosts") {
     const id = machine.ip === undefined ? undefined : await machineIdOf(LAB_STACK, machine);
@@ -184,4 +184,15 @@ export async function recordedMachineState({
   if (own === undefined && twin?.marks.id !== undefined)
     throw lostId(`The machine ${twin.name}`, twin.marks.id);
   return own !== undefined && isRecorded(generationOf(own)) ? own.state : "absent";
+}
+
+function recordedMachine(text: string, stack: string): WantedMachine {
+  try {
+    return JSON.parse(text) as WantedMachine;
+  } catch (cause) {
+    throw new LabError(
+      `Pulumi's state of the stack "${stack}" has a machine that cannot be read (${(cause as Error).message}): ${text}. Put the state before it, ${stateFile(stack)}.bak, in its place.`,
+      { cause },
+    );
+  }
 }

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { Command } from "commander";
+import { programOf } from "../../stacks/config.ts";
 import { labVariables, prepareLabDir, stackDir } from "../environment.ts";
 import { droppedVariables, neverSet } from "../foreign-variables.ts";
 import { currentSettings } from "../recorded.ts";
@@ -9,6 +10,7 @@ export const command = new Command("env")
   .option("--json", "print JSON instead of shell lines")
   .addHelpText("after", '\nExample:\n  eval "$(scripts/lab env)" && pulumi preview --stack cluster')
   .action(async (stack: string | undefined, options: { json?: boolean }) => {
+    if (stack !== undefined) programOf(stack);
     await prepareLabDir();
     const variables = {
       ...labVariables(await currentSettings()),

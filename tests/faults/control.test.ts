@@ -56,9 +56,9 @@ for (const [name, text] of [
     const directory = await checkout(`host-${name.replaceAll(" ", "-")}`);
     await mkdir(join(directory, ".lab"));
     await writeFile(join(directory, ".lab", "host.json"), text);
-    for (const args of [["env"], ["env", "--json"], ["down", "nonsense"]]) {
+    for (const args of [["env"], ["env", "--json"], ["env", "../../etc"], ["down", "nonsense"]]) {
       const { exitCode, all } = await lab(directory, args);
-      assert.equal(exitCode, args[0] === "env" ? 0 : 2, all);
+      assert.equal(exitCode, args[0] === "env" && !args[1]?.startsWith("..") ? 0 : 2, all);
       assert.doesNotMatch(all, noStackTrace);
       assert.doesNotMatch(all, /vmware/);
     }
@@ -242,21 +242,23 @@ if (process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS) {
     await writeFile(file, text);
     const run = ["--stack", "cluster", "--non-interactive"] as const;
     for (const args of [
-      ["stack", "init", "cluster"],
+      ["stack", "select", "--create", "cluster"],
       ["up", "--yes", "--skip-preview", ...run],
       ["preview", ...run],
       ["refresh", "--yes", "--skip-preview", ...run],
       ["stack", "history", "--stack", "cluster"],
       ["stack", "output", "--show-secrets", "--stack", "cluster"],
       ["config", "--stack", "cluster"],
+      ["destroy", "--run-program", "--yes", "--skip-preview", ...run],
       ["destroy", "--yes", "--skip-preview", ...run],
       ["stack", "rm", "--yes", "cluster"],
+      ["stack", "init", "cluster"],
     ]) {
       const { exitCode, all } = await pulumi(...args);
       assert.equal(exitCode, 0, `${args.join(" ")}: ${all}`);
       assert.equal(await readFile(file, "utf8"), text, args.join(" "));
     }
-    return { happened: "nine commands, every byte as it was", lost: "nothing" };
+    return { happened: "eleven commands, every byte as it was", lost: "nothing" };
   });
 
   fault("H29: plain pulumi destroys a stack whose file is gone, or no YAML", async () => {

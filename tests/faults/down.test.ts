@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -256,6 +256,41 @@ exit 0
     assert.match((await ask(true)).stderr, /Whether something of this lab is left cannot be told: docker /);
     assert.equal((await ask(false)).stdout, "[]", "a lab that never was in Docker does not need it");
     return { happened: "an error, not: nothing is left", lost: "nothing" };
+  });
+
+  fault("a checkout that was removed while its lab was up, and cloned again", async () => {
+    const log = join(checkout.directory, "asked");
+    const bin = await programs(
+      "programs-cloned",
+      `echo "$*" >>'${log}'
+id=$(cat '${inLab("id")}')
+case "$*" in
+*version*) echo 20.10.24 ;;
+"info "*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;;
+*k3s-lab.checkout=*k3s-lab.stack=*) ;;
+"ps "*k3s-lab.checkout=*) printf 'k3s-lab-cluster-gone-server\told-id\n' ;;
+"ps "*k3s-lab.id=old-id*) echo c0ffee ;;
+inspect*) echo '[{"Name": "/k3s-lab-cluster-gone-server", "Config": {"Labels": {}}}]' ;;
+esac
+`,
+    );
+    const down = () => checkout.lab(["down", "cluster-gone"], { PATH: bin });
+    await rename(inLab("inventory.json"), inLab("inventory.away"));
+    const id = await readFile(inLab("id"), "utf8");
+    try {
+      const { exitCode, all } = await down();
+      assert.equal(exitCode, 1, all);
+      assert.match(all, /k3s-lab-cluster-gone-server was made from this folder under the lab id old-id/);
+      const [, command = "false"] = /`(echo old-id >[^`]+)`/.exec(all) ?? [];
+      await execa("sh", ["-c", command]);
+      const again = await down();
+      assert.equal(again.exitCode, 0, again.all);
+      assert.match(await readFile(log, "utf8"), /^rm --force --volumes c0ffee$/m);
+    } finally {
+      await writeFile(inLab("id"), id);
+      await rename(inLab("inventory.away"), inLab("inventory.json"));
+    }
+    return { happened: "said, and swept after the command that is named", lost: "nothing" };
   });
 
   fault("H20: a missing passphrase beside a state", async () => {
