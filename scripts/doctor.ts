@@ -22,6 +22,7 @@ import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
 import { isMade, readStacks, refuseForeign } from "./lab.ts";
+import { recordedOf } from "./recorded.ts";
 import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
 import { hasResources, locksOf } from "./state.ts";
 import { findGo, type GoFound } from "./toolchain/go-module.ts";
@@ -157,7 +158,9 @@ export async function examine(
 }
 
 function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promise<Finding>[] {
-  const choice = once(() => chooseProvider(config.provider, doctor.probes));
+  const choice = once(async () =>
+    chooseProvider(config.provider, (await recordedOf(stack)).provider, doctor.probes),
+  );
   const own = (name: string, title: string, look: () => Promise<Answer>) =>
     finding(`${stack}/${name}`, `${title} ${stack}`, look);
   const other = (provider: "libvirt" | "virtualbox", title: string) =>

@@ -7,9 +7,9 @@ export const root = resolve(import.meta.dirname, "..");
 /** What belongs to this checkout's lab and is never committed: state, keys, tokens, kubeconfigs, logs. Mode 0700. */
 export const labDir = join(root, ".lab");
 
-/** Where Pulumi keeps the state of a stack of this checkout. */
-export const stateFile = (stack: string): string =>
-  join(labDir, "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`);
+/** Where Pulumi keeps the state of a stack. @param checkout Default: this one. */
+export const stateFile = (stack: string, checkout: string = root): string =>
+  join(checkout, ".lab", "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`);
 
 /**
  * What a user's checkouts share: tools and images, each keyed by name, version and way. `scripts/lab` reads the same

@@ -1,7 +1,7 @@
 import { readdir } from "node:fs/promises";
 import { dirname } from "node:path";
-import { type ProgramName, programOf, readStackFile } from "../stacks/config.ts";
-import { type Provider, providers } from "../stacks/provider.ts";
+import type { ClusterConfig } from "../stacks/config.ts";
+import { madeBy, type Provider, providers } from "../stacks/provider.ts";
 import { type HostSettings, readHostSettings } from "./host-settings.ts";
 import { root, stateFile } from "./paths.ts";
 import { type StateResource, stateOf } from "./state.ts";
@@ -35,6 +35,20 @@ export function recordedIn(resources: readonly StateResource[]): Recorded {
   };
 }
 
+/** What a stack was made with; empty where it is not up. @throws LabError where its state cannot be read. */
+export const recordedOf = async (stack: string, checkout: string = root): Promise<Recorded> =>
+  recordedIn(await stateOf(stack, stateFile(stack, checkout)));
+
+/** Who made the machines of a stack whose file says this; where it has none yet, who would. */
+export const providerOf = async (
+  stack: string,
+  config: Pick<ClusterConfig, "provider">,
+  settings: HostSettings,
+): Promise<Provider | undefined> => {
+  const { provider } = await recordedOf(stack);
+  return madeBy(config, provider === undefined ? settings : { autoProvider: provider });
+};
+
 /** The environment of a command, as the state has it: plain texts alone. */
 export function environmentOf(
   inputs: Readonly<Record<string, unknown>> | undefined,
@@ -45,10 +59,12 @@ export function environmentOf(
 }
 
 /**
- * What `lab up` found out about this computer, and what was chosen for the stacks that are up: of the two the state of
- * what runs decides. Where nothing is up, nothing is chosen yet.
+ * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
+ * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet.
+ *
+ * @param stack Default: cluster.
  */
-export async function currentSettings(): Promise<HostSettings> {
+export async function currentSettings(stack = "cluster"): Promise<HostSettings> {
   const notes = await readHostSettings();
   const stacks = await knownStacks();
   const states = await Promise.all(stacks.map((stack) => stateOf(stack).catch(() => [])));
@@ -56,26 +72,10 @@ export async function currentSettings(): Promise<HostSettings> {
     const { autoProvider: _, dockerHost: __, k3sVersion: ___, k3sWay: ____, ...rest } = notes;
     return rest;
   }
-  let { autoProvider, k3sVersion } = notes;
-  for (const [index, stack] of stacks.entries()) {
-    if (programName(stack) !== "cluster") continue;
-    const { provider, k3sVersion: version } = recordedIn(states[index] ?? []);
-    const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
-    if ((file?.provider ?? "auto") === "auto") autoProvider = provider ?? autoProvider;
-    if (file?.k3s.version === undefined) k3sVersion = version ?? k3sVersion;
-  }
+  const { provider, k3sVersion } = recordedIn(states[stacks.indexOf(stack)] ?? []);
   return {
     ...notes,
-    ...(autoProvider === undefined ? {} : { autoProvider }),
+    ...(provider === undefined ? {} : { autoProvider: provider }),
     ...(k3sVersion === undefined ? {} : { k3sVersion }),
   };
-}
-
-/** The program of a stack, or undefined where the name means none: a state may be of a stack whose file is gone. */
-function programName(stack: string): ProgramName | undefined {
-  try {
-    return programOf(stack);
-  } catch {
-    return undefined;
-  }
 }

@@ -6,11 +6,11 @@ import { readK3dFile } from "../stacks/k3d-file.ts";
 import { observeK3d } from "../stacks/k3d-host.ts";
 import { observeMachines } from "../stacks/observe.ts";
 import { observeNodes } from "../stacks/observe-nodes.ts";
-import { madeBy } from "../stacks/provider.ts";
 import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { root, stateFile } from "./paths.ts";
+import { providerOf } from "./recorded.ts";
 
 /**
  * Whether everything that a stack's `up` depends on is as it was after the last one: its file, the programs, Pulumi's
@@ -46,7 +46,7 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
   const program = programOf(stack);
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", root);
-    const provider = madeBy(config, settings);
+    const provider = await providerOf(stack, config, settings);
     if (provider !== undefined) {
       const seen = await observeMachines(stack, provider, config.machines, now);
       const running = config.machines.filter(({ name }) => seen.get(name)?.state === "running");

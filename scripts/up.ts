@@ -5,7 +5,7 @@ import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, exampleHost, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { preflightK3d } from "../stacks/k3d-host.ts";
 import { observeMachines } from "../stacks/observe.ts";
-import { chooseProvider, madeBy, type ProviderChoice, providers } from "../stacks/provider.ts";
+import { chooseProvider, type ProviderChoice, providers } from "../stacks/provider.ts";
 import { sshAlias } from "../stacks/ssh-config.ts";
 import { refuseConflicts } from "./conflicts.ts";
 import { ensureSshKey, labVariables, linkTools, prepareLabDir } from "./environment.ts";
@@ -37,7 +37,7 @@ import {
 import { labDir, root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
 import { previewStack, pulumiStopsWithin, runStack } from "./pulumi.ts";
-import { currentSettings, recordedIn } from "./recorded.ts";
+import { currentSettings, providerOf, recordedIn, recordedOf } from "./recorded.ts";
 import { runSteps, type Step, type Stopping, unlessStopped } from "./report.ts";
 import { checkRequirements } from "./requirements.ts";
 import { asRun } from "./run.ts";
@@ -72,7 +72,7 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
     // What another run has changed meanwhile counts.
     const found = await readStacks(stacks);
     await refuseConflicts(found);
-    const settings = new Settings(await currentSettings());
+    const settings = new Settings(await currentSettings(found.machines[0]?.[0]));
     await refuseUnfit(found);
     settings.set({ networks: found.machines.flatMap(([, config]) => networksOf(config)) });
     await settings.save();
@@ -114,7 +114,11 @@ async function refuseUnfit({ machines, k3d, foreign, apps }: Stacks): Promise<vo
       if (isHere) await refuseOverlappingNetwork(config.network);
     }
   if ((await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
-  const choices = await Promise.all(machines.map(([, { provider }]) => chooseProvider(provider)));
+  const choices = await Promise.all(
+    machines.map(async ([stack, { provider }]) =>
+      chooseProvider(provider, (await recordedOf(stack)).provider),
+    ),
+  );
   const isDocker = choices.some(({ provider }) => provider === "docker");
   if (isDocker || k3d.length) await docker.refuseUnfitDocker(isDocker ? "machines" : "k3d");
 }
@@ -174,16 +178,18 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
     settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
   };
   const choose = async (
+    stack: string,
     { provider: wanted, network }: ClusterConfig,
     progress: Progress,
   ): Promise<ProviderChoice> => {
-    const choice = await chooseProvider(wanted);
+    const { provider: recorded } = await recordedOf(stack);
+    const choice = await chooseProvider(wanted, recorded);
     if (choice.provider === "virtualbox") await refuseUnlessAllowed(network);
     const { packages, isHere } = providers[choice.provider];
     await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
     await ensureSshKey();
     if (!isHere) return choice;
-    if (wanted === "auto") settings.set({ autoProvider: choice.provider });
+    if (wanted === "auto" && recorded === undefined) settings.set({ autoProvider: choice.provider });
     isDocker ||= choice.provider === "docker";
     await addBlackholeRoutes(network);
     if (choice.provider !== "libvirt") return choice;
@@ -196,12 +202,12 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
     title: "Provider",
     run: async (progress) => {
       const choices: ProviderChoice[] = [];
-      for (const [, config] of machines) choices.push(await choose(config, progress));
+      for (const [stack, config] of machines) choices.push(await choose(stack, config, progress));
       if (isDocker || k3d.length) await startDocker(progress);
       if (isDocker) {
         // Before anything is built: names and addresses that are somebody else's.
         for (const [stack, config] of machines) {
-          if (madeBy(config, settings.values) !== "docker") continue;
+          if ((await providerOf(stack, config, settings.values)) !== "docker") continue;
           await observeMachines(stack, "docker", config.machines);
         }
         base = await ensureBaseImage(progress);
@@ -231,8 +237,8 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
         base ??= await ensureBaseImage(progress);
         settings.set({ machineImage: await ensureMachineImage(base, await content(), progress) });
       }
-      for (const [, config] of machines)
-        if (madeBy(config, settings.values) === "libvirt")
+      for (const [stack, config] of machines)
+        if ((await providerOf(stack, config, settings.values)) === "libvirt")
           settings.set({ box: await prepareVirtualMachines(config, content, released, progress) });
       if (k3d.length) {
         const files = k3d.map(([, file]) => file);

@@ -1,4 +1,5 @@
 import { LabError } from "../scripts/errors.ts";
+import { recordedOf } from "../scripts/recorded.ts";
 import { k3sVersion, type Machine, programOf, readStackFile, stackFile } from "./config.ts";
 import { agentsOf, k3sVersionOf, publishedPort, readK3dFile, serverArgsOf, serversOf } from "./k3d-file.ts";
 
@@ -42,7 +43,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
     const { provider, machines, network, k3s } = config;
     return {
       nodes: machines.map((machine) => ({ name: machine.name, role: machine.role, machine })),
-      version: k3sVersion(config),
+      version: k3sVersion(config, (await recordedOf(stack, directory)).k3sVersion),
       serverArgs: k3s.serverArgs,
       ...(provider === "hosts" ? {} : { network }),
       ingress: machines.map(servedAt),

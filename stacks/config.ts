@@ -146,6 +146,10 @@ const holdsSecret = (value: unknown): boolean =>
       Object.values(value).some(holdsSecret)
     : Array.isArray(value) && value.some(holdsSecret);
 
-/** The K3s release of a cluster: the one its stack file names, else the one `lab up` installed on this computer. */
-export const k3sVersion = ({ k3s }: ClusterConfig): string =>
-  k3s.version ?? process.env.LAB_K3S_VERSION ?? tools.k3s.version;
+/**
+ * The K3s release of a cluster: the one its stack file names, else the one that its nodes have, else the one `lab up`
+ * installed on this computer.
+ * @param made the release that its nodes were installed with.
+ */
+export const k3sVersion = ({ k3s }: ClusterConfig, made: string | undefined): string =>
+  k3s.version ?? made ?? process.env.LAB_K3S_VERSION ?? tools.k3s.version;

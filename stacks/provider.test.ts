@@ -12,25 +12,25 @@ const probes = (libvirt?: string, virtualbox?: string) => ({
 
 test("a provider that the stack file names is taken without a look at the computer", async () => {
   const never = () => Promise.reject(new Error("probed"));
-  const choice = await chooseProvider("virtualbox", { libvirt: never, virtualbox: never });
+  const choice = await chooseProvider("virtualbox", undefined, { libvirt: never, virtualbox: never });
   assert.equal(choice.provider, "virtualbox");
 });
 
 test("what was chosen for auto stays while the lab is up; a word that is no provider does not count", async () => {
-  assert.equal((await chooseProvider("auto", probes(), "docker")).provider, "docker");
-  assert.equal((await chooseProvider("auto", probes(), "vmware")).provider, "libvirt");
+  assert.equal((await chooseProvider("auto", "docker", probes())).provider, "docker");
+  assert.equal((await chooseProvider("auto", "vmware", probes())).provider, "libvirt");
   assert.equal(madeBy({ provider: "auto" }, { autoProvider: "docker" }), "docker");
   assert.equal(madeBy({ provider: "auto" }, {}), undefined);
   assert.equal(madeBy({ provider: "hosts" }, { autoProvider: "docker" }), "hosts");
 });
 
 test("auto prefers KVM, then VirtualBox, then containers, and says why", async () => {
-  assert.equal((await chooseProvider("auto", probes())).provider, "libvirt");
-  assert.deepEqual(await chooseProvider("auto", probes("no KVM")), {
+  assert.equal((await chooseProvider("auto", undefined, probes())).provider, "libvirt");
+  assert.deepEqual(await chooseProvider("auto", undefined, probes("no KVM")), {
     provider: "virtualbox",
     reason: "VirtualBox runs guests here, libvirt does not (no KVM)",
   });
-  assert.deepEqual(await chooseProvider("auto", probes("no KVM", "no VirtualBox")), {
+  assert.deepEqual(await chooseProvider("auto", undefined, probes("no KVM", "no VirtualBox")), {
     provider: "docker",
     reason: "machines are containers here: no KVM; no VirtualBox",
   });

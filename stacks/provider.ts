@@ -78,14 +78,16 @@ export const madeBy = (
  * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
  * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
  *
- * @param chosen what `lab up` chose for `auto`, which stays while the lab is up. Default: LAB_AUTO_PROVIDER.
+ * @param recorded who made what the stack has, which stays while it is up. Default: what `lab up` chose, LAB_AUTO_PROVIDER.
  */
 export async function chooseProvider(
   wanted: ClusterConfig["provider"],
+  recorded?: string,
   probes: ProviderProbes = providerProbes,
-  chosen: string | undefined = process.env.LAB_AUTO_PROVIDER,
 ): Promise<ProviderChoice> {
   if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
+  // Hosts are never chosen: a file that no longer names them asks for machines.
+  const chosen = recorded === "hosts" ? undefined : (recorded ?? process.env.LAB_AUTO_PROVIDER);
   if (chosen !== undefined && Object.hasOwn(providers, chosen))
     return { provider: chosen as Provider, reason: "as the lab is up already" };
   const libvirt = await probes.libvirt();

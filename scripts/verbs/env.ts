@@ -13,7 +13,7 @@ export const command = new Command("env")
     if (stack !== undefined) programOf(stack);
     await prepareLabDir();
     const variables = {
-      ...labVariables(await currentSettings()),
+      ...labVariables(await currentSettings(stack)),
       ...(stack ? { LAB_STACK: stack, VAGRANT_DOTFILE_PATH: join(stackDir(stack), "vagrant") } : {}),
     };
     if (options.json) return console.log(JSON.stringify(variables, null, 2));

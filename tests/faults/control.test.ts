@@ -15,6 +15,8 @@ import { appeared, type Inventory } from "../../scripts/inventory.ts";
 import { root } from "../../scripts/paths.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { locksOf, stateOf } from "../../scripts/state.ts";
+import { readClusterPlan } from "../../stacks/cluster-plan.ts";
+import { chooseProvider } from "../../stacks/provider.ts";
 import { fault, refused } from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
@@ -120,6 +122,42 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay", asyn
   await writeFile(join(stacks, "cluster.json"), "{}");
   assert.equal((await variables()).LAB_AUTO_PROVIDER, undefined, "nothing is up, so nothing is chosen");
   return { happened: "read from the state of what runs", lost: "nothing" };
+});
+
+fault("H22: one stack's provider and K3s are not another's", async () => {
+  const directory = await checkout("two-stacks");
+  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
+  await mkdir(stacks, { recursive: true });
+  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
+  const made = { cluster: ["libvirt", "v1.25.4+k3s1"], "cluster-two": ["docker", "v1.34.1+k3s1"] } as const;
+  for (const [stack, [provider, version]] of Object.entries(made)) {
+    const environment = { LAB_PROVIDER: provider, K3S_VERSION: version };
+    const resources = [{ urn: "a", type: "command:local:Command", inputs: { environment } }];
+    await writeFile(join(stacks, `${stack}.json`), JSON.stringify({ checkpoint: { latest: { resources } } }));
+    await writeFile(
+      join(directory, `Pulumi.${stack}.yaml`),
+      "config: {k3s-lab:machines: [{name: s, role: server, ip: 192.168.42.10}]}\n",
+    );
+  }
+  const of = async (...stack: string[]) => {
+    const { stdout } = await lab(directory, ["env", "--json", ...stack]);
+    const { LAB_AUTO_PROVIDER: provider, LAB_K3S_VERSION: version } = JSON.parse(stdout) as Record<
+      string,
+      string
+    >;
+    return [provider, version];
+  };
+  assert.deepEqual(await of(), made.cluster);
+  for (const [stack, chosen] of Object.entries(made)) {
+    assert.deepEqual(await of(stack), chosen);
+    // Whatever the environment says, such as that of a shell or of a run of both: plain Pulumi, and `lab verify`.
+    process.env.LAB_K3S_VERSION = "v1.30.0+k3s1";
+    const { version } = await readClusterPlan(stack, directory);
+    assert.equal(version, chosen[1]);
+    delete process.env.LAB_K3S_VERSION;
+  }
+  assert.equal((await chooseProvider("auto", "libvirt")).provider, "libvirt");
+  return { happened: "each is read from its own state", lost: "nothing" };
 });
 
 fault("H20: Pulumi's state is half-written", async () => {
