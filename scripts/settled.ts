@@ -5,7 +5,7 @@ import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
 import { readK3dFile } from "../stacks/k3d-file.ts";
 import { observeK3d } from "../stacks/k3d-host.ts";
 import { observeMachines } from "../stacks/observe.ts";
-import { observeNodes } from "../stacks/observe-nodes.ts";
+import { kubeconfigCopy, observeKubeconfig, observeNodes } from "../stacks/observe-nodes.ts";
 import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
 import type { HostSettings } from "./host-settings.ts";
@@ -50,15 +50,19 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
     if (provider !== undefined) {
       const seen = await observeMachines(stack, provider, config.machines, now);
       const running = config.machines.filter(({ name }) => seen.get(name)?.state === "running");
-      hash.update(JSON.stringify([...seen, ...(await observeNodes(stack, running))]));
+      const nodes = await observeNodes(stack, running);
+      const certificates = [...nodes.values()].flatMap(({ certificate }) => certificate ?? []);
+      const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
+      hash.update(JSON.stringify([...seen, ...nodes, kubeconfig]));
     }
   }
   if (program === "k3d") {
     const { config } = await readStackFile(stack as "k3d", root);
     const file = await readK3dFile(config, root);
     hash.update(JSON.stringify(file));
-    const { cluster, agents, registry } = await observeK3d(stack, file, now);
-    hash.update(JSON.stringify([cluster, [...agents], registry]));
+    const { cluster, agents, registry, certificates } = await observeK3d(stack, file, now);
+    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
+    hash.update(JSON.stringify([cluster, [...agents], registry, kubeconfig]));
   }
   return hash.digest("hex");
 }

@@ -100,9 +100,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
     installation: (nodes.get(servers[0].name) as K3sNode).installation,
     observed: await observeKubeconfig(
       kubeconfigCopy(stack),
-      nodesSeen.flatMap(({ role, seen: { certificate } }) =>
-        role === "server" && certificate !== undefined ? [certificate] : [],
-      ),
+      nodesSeen.flatMap(({ seen: { certificate } }) => certificate ?? []),
     ),
   });
 

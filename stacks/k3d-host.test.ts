@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
@@ -136,6 +137,15 @@ test("before tools are fetched: where Docker does not run nothing is there; wher
     fake.within(() => preflightK3d(stacks)),
     /permission denied.*Nothing counts as gone/s,
   );
+});
+
+test("a server's start and the certificate in its kubeconfig are read together", async () => {
+  const labels = { ...mine, "k3d.cluster": "k3d", "k3d.role": "server", "k3s-lab.generation": "g" };
+  const server = { name: "k3d-k3d-server-0", status: "running", labels, boot: "b", certificate: "Y2VydA==" };
+  await fake.set({ containers: [server] });
+  const { cluster, certificates } = await fake.within(() => observeK3d("k3d", file, "now"));
+  assert.deepEqual(cluster, { generation: "g", boot: "b" });
+  assert.deepEqual(certificates, [createHash("sha256").update("Y2VydA==").digest("hex")]);
 });
 
 test("what lives is asked for by labels, whatever it is called", async () => {

@@ -50,6 +50,8 @@ export interface K3dObservation {
   readonly servers: ReadonlyMap<string, NodeObservation>;
   readonly agents: ReadonlyMap<string, NodeObservation>;
   readonly registry: NodeObservation;
+  /** Of the client certificates that servers have now, the SHA-256; of servers that do not run nobody knows it. */
+  readonly certificates: readonly string[];
 }
 
 /**
@@ -118,6 +120,7 @@ export async function observeK3d(
     servers: new Map(names.map((name) => [name, server(name)])),
     agents: new Map(agentsOf(file).map(({ name }) => [name, agent(name)])),
     registry: { generation: registry?.Id ?? now, boot: ofRegistry },
+    certificates: made.flatMap(({ certificate }) => certificate ?? []),
   };
 }
 

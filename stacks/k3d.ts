@@ -6,6 +6,7 @@ import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } from "./k3d-file.ts";
 import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./k3d-host.ts";
+import { kubeconfigCopy, observeKubeconfig } from "./observe-nodes.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { stackConfig } from "./stack-config.ts";
 
@@ -43,6 +44,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
     command: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" kubeconfig',
     environment: { K3D_CLUSTER: file.metadata.name },
     installation: cluster.generation,
+    observed: await observeKubeconfig(kubeconfigCopy(stack), observed.certificates),
   });
 
   return {

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { LabError } from "../scripts/errors.ts";
 import {
@@ -148,15 +151,18 @@ test("a release is refused that what runs cannot go to", () => {
   refuseVersionJump("f", "v1.20.0+k3s1", [node("s1", fresh)]);
 });
 
-test("the copy of the kubeconfig is written again where it is missing, damaged or outdated", async () => {
+test("the copy of the kubeconfig is written again where it is missing, damaged, outdated or open to others", async (t) => {
   const data = "Y2VydA==";
   const hash = createHash("sha256").update(data).digest("hex");
   const text = `users:\n  - name: x\n    user: {client-certificate-data: ${data}}\n`;
-  const look = (content: string | undefined, certificates: readonly string[]) =>
-    observeKubeconfig("f", certificates, (async () => {
-      if (content === undefined) throw new Error("ENOENT");
-      return content;
-    }) as never);
+  const folder = await mkdtemp(join(tmpdir(), "kubeconfig-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const look = async (content: string | undefined, certificates: readonly string[], mode = 0o600) => {
+    const file = join(folder, "kubeconfig");
+    await rm(file, { force: true });
+    if (content !== undefined) await writeFile(file, content, { mode });
+    return await observeKubeconfig(file, certificates);
+  };
   assert.deepEqual(await look(text, [hash]), {});
   assert.deepEqual(await look(text, ["other", hash]), {});
   assert.deepEqual(await look(text, []), {});
@@ -164,4 +170,5 @@ test("the copy of the kubeconfig is written again where it is missing, damaged o
   assert.deepEqual(await look(undefined, [hash]), { file: "missing" });
   assert.deepEqual(await look("{", [hash]), { file: "unreadable" });
   assert.deepEqual(await look("", [hash]), { file: "unreadable" });
+  assert.deepEqual(await look(text, [hash], 0o644), { file: "readable by others" });
 });

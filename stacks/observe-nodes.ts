@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { parse } from "yaml";
@@ -210,20 +210,20 @@ export interface KubeconfigObservation {
 export async function observeKubeconfig(
   file: string,
   certificates: readonly string[],
-  read: typeof readFile = readFile,
 ): Promise<KubeconfigObservation> {
-  const text = await read(file, "utf8").catch(() => undefined);
+  const text = await readFile(file, "utf8").catch(() => undefined);
   if (text === undefined) return { file: "missing" };
   let certificate: string | undefined;
   try {
-    certificate = clientCertificate(String(text));
+    certificate = clientCertificate(text);
   } catch {
     return { file: "unreadable" };
   }
   if (certificate === undefined) return { file: "without a client certificate" };
   const hash = createHash("sha256").update(certificate).digest("hex");
-  if (certificates.length === 0 || certificates.includes(hash)) return {};
-  return { file: "outdated", original: "renewed" };
+  if (certificates.length > 0 && !certificates.includes(hash))
+    return { file: "outdated", original: "renewed" };
+  return (await stat(file)).mode & 0o077 ? { file: "readable by others" } : {};
 }
 
 function clientCertificate(text: string): string | undefined {

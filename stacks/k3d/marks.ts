@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { type Container, copyOut, docker, dockerError, isAbsent, nameOf, tryDocker } from "./docker.ts";
 
 /** In a server's data: the cluster was made to its end. It lives and goes with the container. */
@@ -5,23 +6,33 @@ const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
 /** On a node's tmpfs: since it started, all was done that is to be done after a start. A restart takes it away. */
 const bootFile = "/run/k3s-lab-boot";
 
+const printCertificate =
+  "sed -n 's/.*client-certificate-data: */certificate /p' /output/kubeconfig.yaml 2>/dev/null";
+
 /** What a node says of itself. */
 export interface Marks {
   /** Whether the cluster that this server is of was made to its end; what an interrupted run left was not. */
   readonly isMade: boolean;
   /** What the last start was called; undefined where the node was started since, or does not run. */
   readonly boot: string | undefined;
+  /** SHA-256 of the client certificate in a server's kubeconfig; undefined where the node does not run. */
+  readonly certificate?: string;
 }
 
 /** Reads a node's marks, whatever state it is in. */
 export async function readMarks(container: Container): Promise<Marks> {
   const name = nameOf(container);
   if (container.State.Status === "running") {
-    const script = `[ -e ${madeFile} ] && echo made; cat ${bootFile} 2>/dev/null; true`;
+    const script = `[ -e ${madeFile} ] && echo made; ${printCertificate}; cat ${bootFile} 2>/dev/null; true`;
     const result = await tryDocker(["exec", name, "sh", "-c", script]);
     if (!result.failed) {
       const lines = result.stdout.split("\n");
-      return { isMade: lines.includes("made"), boot: lines.find((line) => line !== "" && line !== "made") };
+      const [, certificate] = /^certificate (\S+)$/m.exec(result.stdout) ?? [];
+      return {
+        isMade: lines.includes("made"),
+        boot: lines.find((line) => !/^(|made|certificate .*)$/.test(line)),
+        ...(certificate && { certificate: createHash("sha256").update(certificate).digest("hex") }),
+      };
     }
     // It may have ended since it was looked at.
     if (!isAbsent(result) && !/is not running|is paused|is restarting/.test(result.stderr))

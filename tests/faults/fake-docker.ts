@@ -16,6 +16,8 @@ export interface FakeContainer {
   readonly made?: boolean;
   /** What the start was called that it still runs from. Default: none. */
   readonly boot?: string;
+  /** The client certificate in its kubeconfig, in base64. Default: it has none. */
+  readonly certificate?: string;
   /** Whether the cluster knows its node. Default: true. */
   readonly known?: boolean;
   /** Default: none. */
@@ -98,7 +100,7 @@ else if (verb === "inspect") {
   if (one.status === "paused") die("Error response from daemon: Container " + one.name + " is paused, unpause the container before exec");
   if (one.status !== "running") die("Error response from daemon: container " + one.name + " is not running");
   const asked = args.join(" ");
-  if (asked.includes("k3s-lab-made ] &&")) { if (one.made !== false) console.log("made"); if (one.boot) console.log(one.boot); }
+  if (asked.includes("k3s-lab-made ] &&")) { if (one.made !== false) console.log("made"); if (one.certificate) console.log("certificate " + one.certificate); if (one.boot) console.log(one.boot); }
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");

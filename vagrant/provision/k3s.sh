@@ -133,7 +133,9 @@ observe() {
   if [ "$NODE_ROLE" = server ]; then
     if is_member; then echo "etcd yes"; fi
     echo "ca $(hash_of $data/server/tls/server-ca.crt)"
-    echo "certificate $(sed -n 's/.*client-certificate-data: *//p' $config/k3s.yaml 2>/dev/null | tr -d '\n' | sha256sum | cut -d ' ' -f 1)"
+    if [ -s $config/k3s.yaml ]; then
+      echo "certificate $(sed -n 's/.*client-certificate-data: *//p' $config/k3s.yaml | tr -d '\n' | sha256sum | cut -d ' ' -f 1)"
+    fi
   else
     echo "ca $(hash_of $data/agent/server-ca.crt)"
   fi

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
@@ -93,6 +93,19 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     repaired("k3d-k3d-ha-server-0", /k3d-ha update/),
   );
   fault("an agent is gone", () => repaired("k3d-k3d-ha-agent-0-0", /agent-0-0 replace/));
+
+  fault("H6: the kubeconfig is deleted, or readable by others", async () => {
+    const before = await ids();
+    const kubeconfig = join(checkout.directory, ".lab/k3d-ha/kubeconfig");
+    for (const harm of [() => rm(kubeconfig), () => chmod(kubeconfig, 0o644)]) {
+      await harm();
+      assert.match(await preview(), /kubeconfig-file update/);
+      await up();
+      assert.match(await preview(), /\d+ unchanged\n*$/);
+      assert.equal((await stat(kubeconfig)).mode & 0o777, 0o600);
+    }
+    return { happened: "preview says it, lab up writes it again", lost: await lost(before) };
+  });
 
   fault("the registry's container is gone: the images that were pushed are not", async () => {
     const registry = "k3d-registry.localhost";
