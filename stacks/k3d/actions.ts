@@ -21,6 +21,7 @@ import {
   removeNamed,
   roleOf,
 } from "./docker.ts";
+import { drain } from "./drain.ts";
 import { addHosts, nameHosts, ownHost } from "./hosts.ts";
 import {
   forget,
@@ -179,11 +180,7 @@ export async function removeAgent(cluster: Cluster, name: string): Promise<void>
     console.log(`the cluster is not told that ${name} leaves: ${error.message}`);
     return undefined;
   });
-  if (server && found) {
-    const drain = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"];
-    if ((await kubectl(server, drain, 90)).failed)
-      console.log(`${name} is not drained: its pods end with it`);
-  }
+  if (server && found) await drain(server, name);
   if (found && isOwn(cluster, found)) await removeContainer(found.Id);
   if (server) await forget(server, name);
 }

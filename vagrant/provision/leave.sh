@@ -32,13 +32,41 @@ answers() { [ "$(api readyz)" = ok ]; }
 # A node that is not known gives a Status with code 404.
 node=
 look() { node=$(api "api/v1/nodes/$NODE_NAME?pretty=false"); }
+is_unknown() { look && [[ $node == *'"code":404'* ]]; }
 is_known() { look && [[ $node != *'"code":404'* ]]; }
 is_ready() { [[ $node == *'"type":"Ready","status":"True"'* ]]; }
 is_cordoned() { [[ $node == *'"unschedulable":true'* ]]; }
 is_cordoned_by_us() { [[ $node == *k3s-lab/cordoned* ]]; }
 
+# "NAMESPACE NAME" of the Deployments of one replica that have it on this node: the lab's, and K3s's Ingress controller.
+lone_here() {
+  local all here
+  all=$(kubectl get deployments --all-namespaces --output \
+    'jsonpath={range .items[?(@.spec.replicas==1)]}{.metadata.namespace} {.metadata.name} {.metadata.labels.k3s-lab/lab}{"\n"}{end}') || return 1
+  here=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --output \
+    'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.generateName} {.metadata.labels.pod-template-hash}{"\n"}{end}') || return 1
+  printf '%s\n' "$all" | awk 'NF == 3 || $0 ~ /^kube-system traefik *$/ { print $1, $2 }' |
+    grep -Fx -f <(printf '%s\n' "$here" | awk 'NF == 3 { sub("-" $3 "-$", "", $2); print $1, $2 }') || true
+}
+
+# A drain ends a pod before its successor is there. A rollout makes the successor first, and on a cordoned node it makes none.
+move_lone() {
+  local began=$SECONDS lone namespace name rest
+  if ! lone=$(lone_here) || [ -z "$lone" ]; then return; fi
+  while read -r namespace name; do
+    kubectl rollout restart --namespace "$namespace" "deployment/$name" || true
+  done <<<"$lone"
+  while read -r namespace name; do
+    rest=$((60 - (SECONDS - began)))
+    if [ $rest -lt 1 ]; then rest=1; fi # 0 would be without end
+    kubectl rollout status --namespace "$namespace" --timeout="${rest}s" "deployment/$name" ||
+      echo "$namespace/$name has no pod elsewhere yet: requests to it may be lost while $NODE_NAME is drained"
+  done <<<"$lone"
+}
+
 # Pods of a node that does not answer would end for ever: they are deleted afterwards.
 drain() {
+  if kubectl cordon "$NODE_NAME"; then move_lone; fi
   kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --force --timeout="$1" ||
     echo "$NODE_NAME is not drained: some of its pods stay until it stops"
 }
@@ -88,6 +116,14 @@ remove_node() {
   kubectl delete pods --all-namespaces --force --grace-period=0 --field-selector "spec.nodeName=$NODE_NAME"
 }
 
+# K3s's own controller holds on to a server's node until it has removed the member that the node names, and that controller
+# may have been lost with the server. Coming to it late it would remove the member that has just joined under that name.
+let_node_go() {
+  if until_true 10 is_unknown; then return; fi
+  kubectl patch node "$NODE_NAME" --type=merge --patch '{"metadata":{"finalizers":null}}' || true
+  until_true 30 is_unknown || die "the cluster does not forget $NODE_NAME within 30 s, and would take it for the one that joins anew; see: kubectl get node $NODE_NAME --output yaml"
+}
+
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
 if [ "$1" = forget ] && ! answers; then exit; fi
 until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s"
@@ -104,7 +140,10 @@ forget)
   exec 9>/run/k3s-lab/leave.lock
   flock 9
   if has_etcd; then let_go; fi
-  if is_known; then remove_node; fi
+  if is_known; then
+    remove_node
+    let_node_go
+  fi
   ;;
 cordon)
   if is_known && is_ready && ! is_cordoned; then

@@ -23,6 +23,11 @@ interface Cluster {
   readonly letsGo?: boolean;
   /** What the API says of the node. Default: it is Ready. */
   readonly node?: string;
+  /** Deployments of one replica as "NAMESPACE NAME LAB", and pods of the node as "NAMESPACE PREFIX HASH". Default: none. */
+  readonly deployments?: string;
+  readonly pods?: string;
+  /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
+  readonly isHeld?: boolean;
   /** Whether K3s is there at all. Default: true. */
   readonly isThere?: boolean;
 }
@@ -40,6 +45,9 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     leader = "1",
     letsGo = true,
     node = '{"kind":"Node","type":"Ready","status":"True"}',
+    deployments = "",
+    pods = "",
+    isHeld = false,
     isThere = true,
   } = cluster;
   await put("members", `${members.join("\n")}\n`);
@@ -48,7 +56,15 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
   if (isThere) {
     await put(
       "usr/local/bin/k3s",
-      `#!/bin/bash\necho "kubectl $*" >>${path("log")}\ntest "$(cat ${path("leader")})" != 0\n`,
+      `#!/bin/bash
+case "$*" in
+*"get deployments"*) printf '${deployments}' ;;
+*"get pods"*) printf '${pods}' ;;
+*) echo "kubectl $*" >>${path("log")} ;;
+esac
+case "$*" in *"${isHeld ? "finalizers" : "node/three"}"*) touch ${path("forgotten")} ;; esac
+test "$(cat ${path("leader")})" != 0
+`,
     );
     await put("var/lib/rancher/k3s/server/tls/client-admin.crt", "");
     await put("var/lib/rancher/k3s/server/db/etcd/member/snap", "");
@@ -74,14 +90,15 @@ case "$url" in
   echo "remove $data" >>${path("log")}
   ${letsGo ? `id=$(tr -dc 0-9 <<<"$data"); sed -i "/^$id /d" ${path("members")}` : "exit 22"} ;;
 */readyz) printf ok ;;
-*/nodes/*) printf %s '${node}' ;;
+*/nodes/*) if [ -e ${path("forgotten")} ]; then printf %s '{"code":404}'; else printf %s '${node}'; fi ;;
 esac
 `,
   );
   const script = scripts
     .replaceAll(/(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g, `${root}/$1`)
     .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 1))")
-    .replace("until_true 60 etcd_members", "until_true 1 etcd_members");
+    .replace("until_true 60 etcd_members", "until_true 1 etcd_members")
+    .replace("until_true 10 is_unknown", "until_true 1 is_unknown");
   const { status, stderr } = spawnSync("bash", ["-s", step], {
     input: script,
     encoding: "utf8",
@@ -91,24 +108,47 @@ esac
   const log = (await readFile(path("log"), "utf8"))
     .trimEnd()
     .split("\n")
-    .map((line) => line.replace(/ --request-timeout=\S+ --cache-dir=\S+/, "").replaceAll(root, ""));
+    .map((line) =>
+      line
+        .replace(/ --request-timeout=\S+ --cache-dir=\S+/, "")
+        .replaceAll(root, "")
+        .replace(/--timeout=\d+s (?=deployment)/, ""),
+    );
   return { status, stderr, log, members: (await readFile(path("members"), "utf8")).trim() };
 }
 
-const drained = "kubectl drain three --ignore-daemonsets --delete-emptydir-data --force --timeout=60s";
+const drain = "kubectl drain three --ignore-daemonsets --delete-emptydir-data --force --timeout=60s";
+/** Where no Deployment has its only pod on the node. */
+const drained = ["kubectl cordon three", drain];
 
 test("a server that leaves is drained, and then leaves etcd", async () => {
   const { status, stderr, log, members } = await leave("leaves", "before");
   assert.equal(status, 0, stderr);
-  assert.deepEqual(log, [drained, 'remove {"ID":"3"}']);
+  assert.deepEqual(log, [...drained, 'remove {"ID":"3"}']);
   assert.equal(members, "1 one-0000000a 10.0.0.1\n2 two-0000000b 10.0.0.2");
+});
+
+test("what has its only pod there gets its successor elsewhere first", async () => {
+  const { log } = await leave("lone", "cordon", {
+    deployments:
+      "default app1 lab-1\\ndefault app3 lab-1\\nkube-system coredns\\nkube-system traefik\\nmine db\\n",
+    pods: "default app1-5d8f9 5d8f9\\ndefault app1-5d8f9- 5d8f9\\nkube-system traefik-77c- 77c\\nkube-system coredns-6f- 6f\\nmine db-1a- 1a\\nmine app3-\\n",
+  });
+  assert.deepEqual(log.slice(1), [
+    "kubectl cordon three",
+    "kubectl rollout restart --namespace default deployment/app1",
+    "kubectl rollout restart --namespace kube-system deployment/traefik",
+    "kubectl rollout status --namespace default deployment/app1",
+    "kubectl rollout status --namespace kube-system deployment/traefik",
+    drain,
+  ]);
 });
 
 test("etcd's leader hands over to a server that stays before it leaves", async () => {
   const { status, stderr, log } = await leave("leader", "before", { leader: "3" });
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
-    drained,
+    ...drained,
     'hand over at https://10.0.0.3:2379/v3/maintenance/transfer-leadership to {"targetID":"1"}',
     'remove {"ID":"3"}',
   ]);
@@ -145,6 +185,12 @@ test("a lost server and one that never came so far as to have a name are forgott
   ]);
 });
 
+test("a node that its lost controller holds on to is gone before the next of its name joins", async () => {
+  const { status, log } = await leave("held", "forget", { isHeld: true });
+  assert.equal(status, 0);
+  assert.equal(log.at(-1), `kubectl patch node three --type=merge --patch {"metadata":{"finalizers":null}}`);
+});
+
 test("a node that the cluster does not know is not spoken of", async () => {
   const { status, log } = await leave("unknown", "forget", {
     members: ["1 one-0000000a 10.0.0.1"],
@@ -157,7 +203,7 @@ test("a node that the cluster does not know is not spoken of", async () => {
 test("a node is cordoned for a change, and takes pods again; what somebody else cordoned stays so", async () => {
   assert.deepEqual((await leave("cordon", "cordon")).log, [
     "kubectl annotate --overwrite node three k3s-lab/cordoned=true",
-    drained,
+    ...drained,
   ]);
   const theirs = '{"kind":"Node","spec":{"unschedulable":true},"type":"Ready","status":"True"}';
   assert.deepEqual((await leave("theirs", "cordon", { node: theirs })).log, [""]);

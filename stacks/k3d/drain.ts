@@ -1,0 +1,61 @@
+import type { Container } from "./docker.ts";
+import { kubectl } from "./kubernetes.ts";
+
+/** What `kubectl get deployments,pods` says of a thing, as far as it is read here. */
+export interface Listed {
+  readonly kind: string;
+  readonly metadata: {
+    readonly namespace: string;
+    readonly name: string;
+    readonly generateName?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
+  readonly spec: { readonly replicas?: number; readonly nodeName?: string };
+}
+
+/**
+ * The Deployments of one replica that have it on a node: the lab's, and K3s's Ingress controller. As in
+ * vagrant/provision/leave.sh.
+ */
+export function loneOn(
+  node: string,
+  items: readonly Listed[],
+): readonly { namespace: string; name: string }[] {
+  const owners = items.flatMap(({ kind, metadata, spec }) => {
+    const hash = metadata.labels?.["pod-template-hash"];
+    if (kind !== "Pod" || spec.nodeName !== node || hash === undefined) return [];
+    return [`${metadata.namespace}/${metadata.generateName?.replace(new RegExp(`-${hash}-$`), "")}`];
+  });
+  return items.flatMap(({ kind, metadata: { namespace, name, labels }, spec }) => {
+    if (kind !== "Deployment" || spec.replicas !== 1 || !owners.includes(`${namespace}/${name}`)) return [];
+    const isOurs =
+      labels?.["k3s-lab/lab"] !== undefined || (namespace === "kube-system" && name === "traefik");
+    return isOurs ? [{ namespace, name }] : [];
+  });
+}
+
+/**
+ * Moves the pods of a node that is to go. A drain ends a pod before its successor is there: what has its only pod here
+ * gets a rollout first, which makes the successor first, and makes none on a cordoned node.
+ */
+export async function drain(server: Container, name: string): Promise<void> {
+  if (!(await kubectl(server, ["cordon", name])).failed) await moveLone(server, name);
+  const args = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"];
+  if ((await kubectl(server, args, 90)).failed) console.log(`${name} is not drained: its pods end with it`);
+}
+
+async function moveLone(server: Container, node: string): Promise<void> {
+  const listed = await kubectl(server, ["get", "deployments,pods", "--all-namespaces", "--output=json"]);
+  if (listed.failed) return;
+  const { items } = JSON.parse(listed.stdout) as { readonly items: readonly Listed[] };
+  const lone = loneOn(node, items);
+  const rollout = (action: string, { namespace, name }: (typeof lone)[number], ...more: string[]) =>
+    kubectl(server, ["rollout", action, `--namespace=${namespace}`, `deployment/${name}`, ...more], 70);
+  for (const one of lone) await rollout("restart", one);
+  const moved = await Promise.all(lone.map((one) => rollout("status", one, "--timeout=60s")));
+  for (const [index, { namespace, name }] of lone.entries())
+    if (moved[index]?.failed)
+      console.log(
+        `${namespace}/${name} has no pod elsewhere yet: requests to it may be lost while ${node} is drained`,
+      );
+}
