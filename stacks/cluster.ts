@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
-import { labDir } from "../scripts/paths.ts";
+import { labDir, root } from "../scripts/paths.ts";
 import { recordedOf } from "../scripts/recorded.ts";
 import { publicNames, servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
@@ -24,6 +24,7 @@ import {
 } from "./observe-nodes.ts";
 import type { ClusterOutputs } from "./outputs.ts";
 import { chooseProvider } from "./provider.ts";
+import { readServerSecrets } from "./server-secrets.ts";
 import { stackConfig } from "./stack-config.ts";
 
 /** Part 1: machines with K3s servers and agents. */
@@ -38,6 +39,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const seen = await observeMachines(stack, provider, machines, now);
   const nodesSeen = await seenNodes(stack, machines, seen);
   refuseVersionJump(stackFile(stack), version, nodesSeen);
+  const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");
   const made = machines.map((machine) => {
@@ -63,6 +65,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
       machine: first.machine,
       generation: first.resource.generation,
       args: serverArgs,
+      ...given("secretConfig", secretConfig),
       ...given("lostCluster", noCluster(nodesSeen)),
     },
     first.options,
@@ -73,7 +76,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
     for (const { machine, resource, options } of made.filter(({ machine }) => group.includes(machine.name))) {
       const one = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
       const own = isServer(machine)
-        ? { args: serverArgs }
+        ? { args: serverArgs, ...given("secretConfig", secretConfig) }
         : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(one, nodesSeen)) };
       const args = { ...common, ...own, machine, generation: resource.generation };
       nodes.set(

@@ -19,6 +19,8 @@ export interface K3sFlag {
   readonly later?: boolean;
   /** Whether its value is nobody's to see. Default: false. */
   readonly secret?: boolean;
+  /** Whether it may be in the file of `k3s.serverSecrets`. Default: false. */
+  readonly byFile?: boolean;
   /** Why a cluster of the lab cannot have it. Default: it can. */
   readonly refused?: string;
   /** What its value must be, where this value is not that. Default: any but none. */
@@ -135,10 +137,11 @@ const joinsByToken = {
   refused: "the lab makes the token itself, and brings it to each node in a file that only root reads",
 };
 const datastore = { refused: "the lab keeps a cluster's data on its servers, in SQLite or in etcd" };
-const onMachine = "a file of mode 0600 in /etc/rancher/k3s/config.yaml.d on the machine";
 const s3Secret = {
   secret: true,
-  refused: `it would be seen in Pulumi's state and in the list of processes; put it into ${onMachine}, or, with a K3s that has it, give --etcd-s3-config-secret=NAME`,
+  byFile: true,
+  refused:
+    "it would be seen in Pulumi's state and in the list of processes; put it into the file that k3s-lab:k3s.serverSecrets names, or, with a K3s that has it, give --etcd-s3-config-secret=NAME",
 };
 const linkedImages = { refused: "the lab puts its images into K3s's own containerd" };
 const byHand = { refused: "it is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
@@ -360,7 +363,8 @@ function problemOf(
   if (!flag.roles.includes(role))
     return `a flag of k3s ${role}: ${name} belongs into ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
   if (by === "k3d" && ((refused !== undefined && !flag.secret) || name === "--snapshotter")) return undefined;
-  if (refused !== undefined) return `no ${name}: ${refused}`;
+  if (refused !== undefined)
+    return `no ${name}: ${by === "k3d" && flag.byFile ? "k3d would show it to everybody" : refused}`;
   if (written !== name) return `it written out: ${name}${kind === "switch" ? "" : "=VALUE"}`;
   if (flag.later && minor <= 25) return `no ${name} with K3s ${version}, which does not have it yet`;
   if (kind === "switch")

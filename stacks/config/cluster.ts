@@ -142,6 +142,11 @@ export const clusterSchema = z
         /** Default: what the lab's own machines are used with; hosts may have other users, so there nothing. */
         serverArgs: z.array(z.string()).optional(),
         agentArgs: z.array(z.string()).default([]),
+        /**
+         * A file of this computer, relative to the checkout, with what of the servers' K3s configuration is secret, as YAML
+         * (etcd-s3-secret-key: …). Nobody else may read it. Default: none.
+         */
+        serverSecrets: z.string().min(1, "a file of this computer").optional(),
         /** How many agents change side by side, each drained before. Default: 1. */
         agentsAtOnce: z.int().min(1).max(100).optional(),
       })

@@ -1,0 +1,103 @@
+import { after, before, describe } from "node:test";
+import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
+import { type LoadResult, startLoad } from "../../load.ts";
+import { fault } from "../table.ts";
+
+// What requests to the apps lose while an agent is changed, stopped cleanly, or leaves. The only pods of two apps and the
+// Ingress controller run on it.
+
+const [server, agent] = ["192.168.42.110", "192.168.42.111"];
+
+/** Requests of each kind, with and without keep-alive. */
+const requests = 10_000;
+
+let checkout: Checkout;
+
+const kubectl = async (...args: string[]): Promise<string> =>
+  (await checkout.succeeded(await checkout.run("kubectl", ...args))).stdout;
+
+const lone = [
+  ["default", "app1"],
+  ["default", "app3"],
+  ["kube-system", "traefik"],
+] as const;
+
+/** Gives every lone pod a successor, which takes its place once it is ready. */
+async function restarted(): Promise<void> {
+  for (const [namespace, name] of lone)
+    await kubectl("rollout", "restart", `--namespace=${namespace}`, `deployment/${name}`);
+  for (const [namespace, name] of lone)
+    await kubectl("rollout", "status", `--namespace=${namespace}`, `deployment/${name}`, "--timeout=120s");
+}
+
+async function moveToAgent(): Promise<void> {
+  await kubectl("cordon", "server");
+  await restarted();
+  await kubectl("uncordon", "server");
+}
+
+/** What requests through these nodes lose while the change goes on, by new connections and by ones that are kept. */
+async function underLoad(addresses: readonly string[], change: () => Promise<unknown>) {
+  const hosts = ["app1.com", "app2.com", "any.other"];
+  const loads = [false, true].map((keepAlive) => startLoad({ addresses, hosts, keepAlive, rate: 200 }));
+  let results: readonly LoadResult[] = [];
+  try {
+    await change();
+  } finally {
+    results = await Promise.all(loads.map((one) => one.stop(requests)));
+  }
+  const words = results
+    .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
+    .join(", ");
+  const lost = results.flatMap(({ reasons }) =>
+    Object.entries(reasons).map(([why, count]) => `${count} ${why}`),
+  );
+  return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
+}
+
+describe("requests while an agent is changed, stopped and leaves", { concurrency: false }, () => {
+  before(async () => {
+    checkout = await copyCheckout();
+    await checkout.succeeded(await checkout.lab("up"));
+  });
+  after(async () => {
+    await checkout.lab("down");
+    await checkout.remove();
+  });
+
+  fault("a change of the agent's flags while requests come", async () => {
+    await moveToAgent();
+    await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--v=1]");
+    return await underLoad([server, agent], async () =>
+      checkout.succeeded(await checkout.lab("up", "cluster")),
+    );
+  });
+
+  fault("a clean stop of the agent while requests come: cordon, rollout restart, drain, stop", async () => {
+    await moveToAgent();
+    const k3s = (action: string) =>
+      checkout.run("docker", "exec", "k3s-lab-cluster-agent", "systemctl", action, "k3s-agent");
+    const outcome = await underLoad([server, agent], async () => {
+      await kubectl("cordon", "agent");
+      await restarted();
+      await kubectl("drain", "agent", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s");
+      await checkout.succeeded(await k3s("stop"));
+    });
+    await checkout.succeeded(await k3s("start"));
+    await kubectl("wait", "--for=condition=Ready", "node/agent", "--timeout=60s");
+    await kubectl("uncordon", "agent");
+    return outcome;
+  });
+
+  fault("the agent leaves while requests come through the server", async () => {
+    await moveToAgent();
+    await checkout.edit(
+      "Pulumi.cluster.yaml",
+      "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}\n",
+      "",
+    );
+    return await underLoad([server], async () =>
+      checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
+    );
+  });
+});
