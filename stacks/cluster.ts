@@ -73,16 +73,17 @@ export default async function cluster(): Promise<ClusterOutputs> {
   await start.done;
   const nodes = new Map<string, K3sNode>();
   for (const group of turns(nodesSeen, k3s.agentsAtOnce ?? 1)) {
-    for (const { machine, resource, options } of made.filter(({ machine }) => group.includes(machine.name))) {
+    for (const { machine, observed, resource, options } of made.filter(({ machine }) =>
+      group.includes(machine.name),
+    )) {
       const one = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
       const own = isServer(machine)
         ? { args: serverArgs, ...given("secretConfig", secretConfig) }
         : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(one, nodesSeen)) };
       const args = { ...common, ...own, machine, generation: resource.generation };
-      nodes.set(
-        machine.name,
-        new K3sNode(machine.name, { ...args, ...given("found", wrongWith(one.seen)) }, options),
-      );
+      // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
+      const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(one.seen);
+      nodes.set(machine.name, new K3sNode(machine.name, { ...args, ...given("found", found) }, options));
     }
     await Promise.all(group.map((name) => nodes.get(name)?.done));
   }
