@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -6,6 +7,7 @@ import { parse } from "yaml";
 import { LabError } from "../scripts/errors.ts";
 import { labDir, root } from "../scripts/paths.ts";
 import type { Machine } from "./config.ts";
+import type { MachineObservation } from "./observe.ts";
 import { sshAlias, sshTo } from "./ssh-config.ts";
 
 /** What was seen of K3s on a machine before a run. */
@@ -91,6 +93,32 @@ export interface SeenNode {
   readonly isMachineThere: boolean;
   readonly seen: NodeObservation;
 }
+
+/**
+ * K3s on the machines, of those that run; what others hold nobody knows.
+ * @param seen what was seen of the machines, by name.
+ */
+export async function seenNodes(
+  stack: string,
+  machines: readonly Machine[],
+  seen: ReadonlyMap<string, MachineObservation>,
+): Promise<readonly SeenNode[]> {
+  const stateOf = ({ name }: Machine) => seen.get(name)?.state;
+  const looked = await observeNodes(
+    stack,
+    machines.filter((machine) => stateOf(machine) === "running"),
+  );
+  return machines.map((machine) => ({
+    name: machine.name,
+    role: machine.role,
+    isMachineThere: stateOf(machine) !== "absent",
+    seen: seenOf(looked, machine.name),
+  }));
+}
+
+/** Hashes of the client certificates that servers have now, as far as they are known. */
+export const certificatesOf = (nodes: readonly SeenNode[]): readonly string[] =>
+  nodes.flatMap(({ seen: { certificate } }) => certificate ?? []);
 
 /** What is wrong with K3s on a node and must be put right; undefined where nothing is, or where nobody knows. */
 export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
@@ -234,3 +262,6 @@ function clientCertificate(text: string): string | undefined {
 
 /** Where the copy of a stack's kubeconfig is. */
 export const kubeconfigCopy = (stack: string): string => join(labDir, stack, "kubeconfig");
+
+/** Whether the list of a stack's servers, which nodes that leave read, is not there. */
+export const isServerListMissing = (stack: string): boolean => !existsSync(join(labDir, stack, "servers"));

@@ -36,6 +36,8 @@ export class LabMachine extends pulumi.ComponentResource {
   ) {
     super("k3s-lab:cluster:LabMachine", name, {}, opts);
     const stack = pulumi.getStack();
+    if (observed.state === "unreachable")
+      pulumi.log.warn(`the host ${name} ${observed.reason}; nothing changes on it in this run`);
     const command = new local.Command(
       name,
       {
