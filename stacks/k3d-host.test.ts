@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
@@ -125,13 +125,20 @@ test("a folder that the file names and that is not there", async () => {
   );
 });
 
-test("before tools are fetched: where Docker does not run nothing is there; where it does not say, nothing counts as gone", async () => {
+test("before tools are fetched: where there is no Docker nothing is there; where it does not say, nothing counts as gone", async () => {
   const stacks = [["k3d", onPort(freePort)]] as const;
-  const broken =
-    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+  const socket = join(fake.bin, "docker.sock");
+  const broken = `Cannot connect to the Docker daemon at unix://${socket}. Is the docker daemon running?`;
   await fake.set({ broken });
   assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set());
   assert.equal(await fake.within(() => ownsInDocker("k3d")), false);
+  // The same words, of a daemon that was killed and left its socket.
+  await writeFile(socket, "");
+  assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set(["k3d"]));
+  await assert.rejects(
+    fake.within(() => ownsInDocker("k3d")),
+    /cannot be told: .* was killed, and its containers may run on.*systemctl start docker/,
+  );
   await fake.set({ broken: "permission denied while trying to connect to the Docker daemon socket" });
   await assert.rejects(
     fake.within(() => preflightK3d(stacks)),

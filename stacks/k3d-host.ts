@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { access } from "node:fs/promises";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
+import { exists } from "../scripts/files.ts";
 import { isPortTaken } from "../scripts/host/ports.ts";
 import {
   type Container,
@@ -126,13 +127,16 @@ export async function observeK3d(
 
 /**
  * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
- * @returns the stacks that have something in Docker; where Docker does not run, none has.
+ * @returns the stacks that have something in Docker, or may have; where there is no Docker, none has.
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
 export async function preflightK3d(
   stacks: readonly (readonly [stack: string, file: K3dFile])[],
 ): Promise<Set<string>> {
-  const runs = await dockerRuns();
+  const docker = await lookForDocker();
+  // A daemon that was killed is started again before anything is made, and is asked then.
+  if (docker === "silent") return new Set(stacks.map(([stack]) => stack));
+  const runs = docker === "runs";
   const there = new Set<string>();
   for (const [stack, file] of stacks) {
     const owner = await ownerOf(stack);
@@ -144,9 +148,17 @@ export async function preflightK3d(
   return there;
 }
 
-/** Whether anything in Docker carries a stack's labels, whatever Pulumi knows of it. */
+/**
+ * Whether anything in Docker carries a stack's labels, whatever Pulumi knows of it.
+ * @throws LabError where its daemon is there and does not say.
+ */
 export async function ownsInDocker(stack: string): Promise<boolean> {
-  if (!(await dockerRuns())) return false;
+  const found = await lookForDocker();
+  if (found === "none") return false;
+  if (found === "silent")
+    throw new LabError(
+      `Whether the stack "${stack}" has something in Docker cannot be told: the socket of a daemon is there and nobody answers, so it was killed, and its containers may run on. Start it (sudo systemctl start docker; the lab's own by scripts/lab up), then run the same command again.`,
+    );
   const owner = await ownerOf(stack);
   const counts = [
     (await containersOf(owner)).length,
@@ -166,15 +178,19 @@ export const livesInDocker = async (
   );
 
 /**
- * Whether a Docker daemon runs: not where Docker itself says that none does, or where there is no Docker at all.
- * @throws LabError where it does not say either: what it has may be there or not.
+ * Whether a Docker daemon runs. There is none where Docker is not installed, or has no socket. Docker's words are the same
+ * where a socket is there and refuses, `silent`: that daemon was killed, and its containers may run on.
+ *
+ * @throws LabError where Docker says something else: what it has may be there or not.
  */
-async function dockerRuns(): Promise<boolean> {
+async function lookForDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
-  if (!answer.failed) return true;
-  if (/cannot connect to the docker daemon|ENOENT/i.test(`${answer.stderr} ${answer.shortMessage ?? ""}`))
-    return false;
-  throw dockerError(answer, "docker ps");
+  if (!answer.failed) return "runs";
+  if (/ENOENT/.test(answer.shortMessage ?? "")) return "none";
+  const [, socket] =
+    /cannot connect to the docker daemon at unix:\/\/(\S+?)\.? is the docker/i.exec(answer.stderr) ?? [];
+  if (socket === undefined) throw dockerError(answer, "docker ps");
+  return (await exists(socket)) ? "silent" : "none";
 }
 
 /**
