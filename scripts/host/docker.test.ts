@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
-import { daemonArguments } from "./docker.ts";
+import { daemonArguments, refuseOther, runningContainers } from "./docker.ts";
 
 test("the lab's own daemon neither routes nor hides behind the host's address", () => {
   const args = daemonArguments(undefined);
@@ -17,4 +22,39 @@ test("the lab's own daemon runs containers by the OCI runtime where the host nee
 test("the lab's own daemon shares no file with a daemon of the system", () => {
   const files = daemonArguments(undefined).filter((argument) => argument.includes("/"));
   for (const file of files) assert.doesNotMatch(file, /\/var\/(lib|run)|\/run\/docker/);
+});
+
+test("a running container counts whatever `docker ps` lists; one that is about to end is waited for", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lab-exec-root-"));
+  const socket = join(folder, "containerd", "containerd.sock");
+  const shim = (milliseconds: number) =>
+    spawn(
+      process.execPath,
+      ["--eval", `setTimeout(() => {}, ${milliseconds})`, "--", "-namespace", "moby", "-address", socket],
+      { argv0: "/usr/bin/containerd-shim-runc-v2", stdio: "ignore" },
+    );
+  try {
+    assert.deepEqual(await runningContainers(folder), []);
+    const one = shim(60_000);
+    try {
+      const words = `a container that Docker does not list (its shim: process ${one.pid})`;
+      assert.deepEqual(await runningContainers(folder, 200), [words]);
+      assert.deepEqual(await runningContainers(`${folder}-another`, 200), []);
+    } finally {
+      one.kill("SIGKILL");
+      await once(one, "exit");
+    }
+    shim(300);
+    assert.deepEqual(await runningContainers(folder), []);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test("a docker that is not the lab's daemon's does not say that it may end", async () => {
+  const line = ["dockerd", ...daemonArguments(undefined)];
+  const data = line[line.indexOf("--data-root") + 1] as string;
+  await refuseOther(line, [data]);
+  for (const told of [[], ["here"], ["/var/lib/docker"]])
+    await assert.rejects(refuseOther(line, told), /is another .* so that daemon goes on.*first in PATH/);
 });

@@ -1,5 +1,6 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
 import { exists } from "../files.ts";
 import { cacheDir } from "../paths.ts";
@@ -12,7 +13,15 @@ import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd, missingPackages } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { childrenOf, isRunning, isStopped, type ProcessId, processesOf, processId } from "./processes.ts";
+import {
+  childrenOf,
+  commandLine,
+  isRunning,
+  isStopped,
+  type ProcessId,
+  processesOf,
+  processId,
+} from "./processes.ts";
 
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
@@ -206,6 +215,19 @@ export function daemonArguments(runtime: string | undefined): string[] {
   ];
 }
 
+/**
+ * Makes sure that what answers as the lab's daemon is that daemon, before its answers decide that it may end.
+ * @param line the daemon's command line. @param told where it says that its data is.
+ */
+export async function refuseOther(line: readonly string[], [told]: readonly string[]): Promise<void> {
+  const data = line[line.indexOf("--data-root") + 1] ?? "";
+  // Docker says where a link leads.
+  if (told !== undefined && (told === data || told === (await realpath(data).catch(() => "")))) return;
+  throw new LabError(
+    `What answers for the lab's Docker daemon is another (its data is in ${told ?? "no folder"}, not in ${data}), so that daemon goes on. See which docker is first in PATH (command -v docker), then run the same command again.`,
+  );
+}
+
 /** The lab's own dockerd: no other has its folder among its arguments. A process id that was written down could be anybody's. */
 async function ownDaemon(): Promise<ProcessId | undefined> {
   return (await processesOf(["dockerd"], `--exec-root ${execRoot} `))[0];
@@ -291,9 +313,12 @@ async function stopOwn(progress: Progress): Promise<DockerStopped> {
   const asked = await askDocker(ownHost);
   if (!daemon || asked.state !== "answers")
     throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
+  await refuseOther(await commandLine(daemon), await askOwn("info", "--format", "{{.DockerRootDir}}"));
   const users = (await otherUsers()).map((pid) => `process ${pid} (lab)`);
   // Stopped containers count too: they are somebody's machines, with data.
-  const by = [...(await askOwn("ps", "--all", "--format", "{{.Names}}")), ...users];
+  const listed = await askOwn("ps", "--all", "--format", "{{.Names}}");
+  const unlisted = listed.length ? [] : await runningContainers(execRoot);
+  const by = [...listed, ...unlisted, ...users];
   if (by.length) return { state: "kept", by };
   const networks = await ownBridges();
 
@@ -331,6 +356,22 @@ async function askOwn(...args: readonly string[]): Promise<string[]> {
       `The lab's Docker daemon cannot be asked for its containers, so it goes on: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
     );
   return stdout.split("\n").filter(Boolean);
+}
+
+/** Milliseconds that the process that holds a container gets to end, once Docker does not list the container any more. */
+const shimEndsWithin = 5_000;
+
+/**
+ * What runs in a daemon whatever `docker ps` lists: each running container is held by a containerd-shim, whose arguments
+ * name its containerd.
+ * @param folder the daemon's exec root.
+ */
+export async function runningContainers(folder: string, within = shimEndsWithin): Promise<string[]> {
+  const shims = () =>
+    processesOf(["containerd-shim", "containerd-shim-runc-v2"], `${join(folder, "containerd")}/`);
+  const ended = async () => (await shims()).length === 0;
+  await pWaitFor(ended, { interval: 50, timeout: within }).catch(() => {});
+  return (await shims()).map(({ pid }) => `a container that Docker does not list (its shim: process ${pid})`);
 }
 
 /** The bridges of the daemon's networks, which outlive it. */

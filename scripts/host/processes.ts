@@ -53,12 +53,15 @@ export async function isRunning({ pid, startTime }: ProcessId): Promise<boolean>
   return (await processId(pid))?.startTime === startTime;
 }
 
+/** The program and the arguments of a process; empty where it has ended. */
+export const commandLine = async ({ pid }: Pick<ProcessId, "pid">): Promise<string[]> =>
+  (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0").slice(0, -1);
+
 /** The processes that run one of these programs with a text in their arguments. An editor of such a file is none of them. */
 export const processesOf = (programs: readonly string[], text: string): Promise<ProcessId[]> =>
   processesThat(async (pid) => {
-    const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    const [program = ""] = line.split("\0");
-    return programs.includes(basename(program)) && line.replaceAll("\0", " ").includes(text);
+    const line = await commandLine({ pid });
+    return programs.includes(basename(line[0] ?? "")) && `${line.join(" ")} `.includes(text);
   });
 
 /** Whether a process was stopped (SIGSTOP, Ctrl-Z): it is there and does nothing until it is continued. */

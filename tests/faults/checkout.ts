@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
@@ -26,14 +26,30 @@ export const hasPulumi = Boolean(process.env.PULUMI_CLI && process.env.PULUMI_LA
 export const urnOf = (stack: string, type: string, name: string): string =>
   `urn:pulumi:${stack}::k3s-lab::${type}::${name}`;
 
-/** Copies the checkout; what only lies there, such as K3s and Pulumi's plugins, is empty. */
-export async function pulumiCheckout(): Promise<PulumiCheckout> {
-  const directory = await mkdtemp(join(tmpdir(), "lab-checkout-"));
+/**
+ * Copies this checkout's programs and stack files. What the copy starts and ends on this computer, such as a Docker daemon
+ * of the lab's own, is in a folder of its own: a test must not reach a daemon that is really there.
+ */
+export async function copyPrograms(directory: string): Promise<void> {
   for (const file of ["apps", "scripts", "stacks", "vagrant"])
     await cp(join(root, file), join(directory, file), { recursive: true });
   for (const file of await readdir(root))
     if (/^(Pulumi.*\.yaml|package.*\.json)$/.test(file)) await cp(join(root, file), join(directory, file));
   await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  for (const name of ["docker", "libvirt"]) {
+    const file = join(directory, "scripts", "host", `${name}.ts`);
+    const text = await readFile(file, "utf8");
+    const own = `const runDir = ${JSON.stringify(join(directory, "run"))}`;
+    const changed = text.replace('const runDir = "/run/k3s-lab"', own);
+    if (changed === text) throw new Error(`${file} does not say where its daemon's files are`);
+    await writeFile(file, changed);
+  }
+}
+
+/** Copies the checkout; what only lies there, such as K3s and Pulumi's plugins, is empty. */
+export async function pulumiCheckout(): Promise<PulumiCheckout> {
+  const directory = await mkdtemp(join(tmpdir(), "lab-checkout-"));
+  await copyPrograms(directory);
   const run = async (file: string, args: readonly string[], env: Record<string, string> = {}) => {
     const options = { cwd: directory, reject: false, all: true, stdin: "ignore", timeout: 120_000 } as const;
     const { exitCode, all, stdout } = await execa(file, args, { ...options, env });

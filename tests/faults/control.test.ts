@@ -17,6 +17,7 @@ import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { locksOf, stateOf } from "../../scripts/state.ts";
 import { readClusterPlan } from "../../stacks/cluster-plan.ts";
 import { chooseProvider } from "../../stacks/provider.ts";
+import { copyPrograms } from "./checkout.ts";
 import { fault, refused } from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
@@ -29,11 +30,7 @@ const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as cons
 async function checkout(name: string): Promise<string> {
   const directory = join(folder, name);
   await mkdir(directory);
-  for (const file of ["apps", "scripts", "stacks", "vagrant"])
-    await cp(join(root, file), join(directory, file), { recursive: true });
-  for (const file of await readdir(root))
-    if (/^(Pulumi.*\.yaml|package.*\.json)$/.test(file)) await cp(join(root, file), join(directory, file));
-  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  await copyPrograms(directory);
   return directory;
 }
 
