@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
@@ -78,6 +78,53 @@ fault("C1: a change of K3s is killed, and the file is put right", async () => {
     happened: "the next run goes on, and K3s runs with the flags of the file",
     lost: await lost(name, outcome),
   };
+});
+
+for (const [what, file] of [
+  ["K3s's configuration", "etc/rancher/k3s/k3s-lab-resolv.conf"],
+  ["the network's link file", "etc/systemd/network/10-k3s-lab-flannel.link"],
+  ["what K3s carries", undefined],
+] as const)
+  fault(`the disk is full while a change of K3s writes ${what}`, async () => {
+    const name = `full for ${what}`;
+    const offline: Machine = { ...runs, driver: "virtio_net", files: { "opt/k3s-lab/offline": "" } };
+    const { path } = await provision(name, offline);
+    if (file !== undefined) {
+      await rm(path(file));
+      await symlink("/dev/full", path(file));
+    }
+    const outcome = await provision(name, {
+      environment: { K3S_ARGS: "--v=2" },
+      // Without its x it cannot be run.
+      files: file === undefined ? { "opt/k3s-lab/place.sh": "" } : {},
+    });
+    assert.match(outcome.stderr, /K3s runs as before it/);
+    return { happened: `exit ${outcome.status}, the old flags run`, lost: await lost(name, outcome) };
+  });
+
+fault("the disk is full, and what ran before a failed change cannot be copied back", async () => {
+  const name = "full for putting back";
+  const { path } = await provision(name, runs);
+  await writeFile(
+    path("bin/cp"),
+    `#!/bin/sh\ncase "$*" in *k3s-lab/before/*k3s.service*) exit 1 ;; *) exec /usr/bin/cp "$@" ;; esac\n`,
+    { mode: 0o755 },
+  );
+  const { status, stderr } = await provision(name, {
+    environment: { K3S_ARGS: "--bad=1" },
+    start: dies.replace("$BAD", "bad=1"),
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /cannot be copied back.*Make room/);
+  const missing = ["etc/systemd/system/k3s.service", "etc/rancher/k3s/token", "usr/local/bin/k3s"].filter(
+    (one) => !existsSync(path(one)),
+  );
+  assert.deepEqual(await readdir(path("etc/rancher")), ["k3s"]);
+  await rm(path("bin/cp"));
+  const next = await provision(name, runs);
+  assert.equal(next.status, 0, next.stderr);
+  const left = missing.length === 0 ? await lost(name, next) : missing.join(", ");
+  return { happened: "exit 1, and the next run goes on", lost: left };
 });
 
 fault("C9: the first of three servers is lost while no other answers", async () => {

@@ -350,21 +350,22 @@ check_quorum() {
 
 # --- changing ---
 
+# Where bring_up is asked whether it succeeds, bash does not end at a command that fails: each says so by itself.
 write_config() {
-  install -d -m 0755 $config $config/config.yaml.d
+  install -d -m 0755 $config $config/config.yaml.d || return
   if [ -s "$token_file" ]; then
-    install -m 0600 -o root "$token_file" $token
+    install -m 0600 -o root "$token_file" $token || return
     rm -f "$token_file"
   fi
   # Once written it stays: it says the same with the cluster's id and without.
   if [ "$(sed 's/.*://' $join 2>/dev/null)" != "$(cat $token)" ]; then
-    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" >$join)
+    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" >$join) || return
   fi
   if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $token" ]; then
     rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
   fi
-  config_text >$config/config.yaml.d/k3s-lab.yaml
-  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" >$config/k3s-lab-resolv.conf; fi
+  printf '%s\n' "$(config_text)" >$config/config.yaml.d/k3s-lab.yaml || return
+  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" >$config/k3s-lab-resolv.conf || return; fi
   rm -f $config/config.yaml.d/k3s-lab-secret.yaml
   if [ -s "$secret_file" ]; then install -m 0600 -o root "$secret_file" $config/config.yaml.d/k3s-lab-secret.yaml; fi
 }
@@ -394,7 +395,7 @@ save() {
 
 # Half of what was saved must not be taken for all of it.
 forget_saved() {
-  rm -rf $before.old
+  rm -rf $before.old "${kept[@]/%/.kept}"
   if [ -d $before ]; then mv $before $before.old; fi
   rm -rf $before.old
 }
@@ -402,13 +403,19 @@ forget_saved() {
 put_back() {
   [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
   local path
-  # Only what was kept: copying the folder itself would give the machine's root folder its mode.
+  # Only what was kept: copying the folder itself would give the machine's root folder its mode. And all of it is there
+  # before anything gives way to it: the disk may be full.
+  for path in "${kept[@]}"; do
+    rm -rf "$path.kept"
+    if [ ! -e "$before$path" ] && [ ! -L "$before$path" ]; then continue; fi
+    if ! mkdir -p "$(dirname "$path")" || ! cp -a "$before$path" "$path.kept"; then
+      rm -rf "${kept[@]/%/.kept}"
+      die "the change failed, and what ran before it cannot be copied back from $before: nothing was removed. Make room on the disk, then run the same command again"
+    fi
+  done
   for path in "${kept[@]}"; do
     rm -rf "$path"
-    if [ -e "$before$path" ] || [ -L "$before$path" ]; then
-      mkdir -p "$(dirname "$path")"
-      cp -a "$before$path" "$path"
-    fi
+    if [ -e "$path.kept" ] || [ -L "$path.kept" ]; then mv "$path.kept" "$path"; fi
   done
   systemctl daemon-reload
 }
@@ -442,18 +449,17 @@ start_k3s() {
 run_installer() {
   local file_before
   file_before=$(fingerprint)
-  write_config
-  write_link
+  write_config && write_link || return
   if [ -n "$own" ]; then
-    ln -sf "$carried/k3s" /usr/local/bin/k3s
-    CARRIED=$carried "$carried/place.sh" "$NODE_ROLE"
+    ln -sf "$carried/k3s" /usr/local/bin/k3s || return
+    CARRIED=$carried "$carried/place.sh" "$NODE_ROLE" || return
   fi
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
   # The installer would wait for the service without end, and an agent without its server is never up. What is called K3S_…
   # here is not meant for K3s.
   env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
-    INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return 1
+    INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return
   if [ "$file_before" != "$(fingerprint)" ] || ! runs || is_unregistered; then
     step_down
     start_k3s
