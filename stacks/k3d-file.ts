@@ -67,7 +67,10 @@ const volume = z
 
 const envVar = z
   .string()
-  .regex(/^[A-Za-z_][A-Za-z0-9_]*=/, 'a variable and its value, such as "HTTP_PROXY=http://proxy:3128"')
+  .regex(
+    /^[A-Za-z_][A-Za-z0-9_]*=.*$/,
+    'a variable and its value in one line, such as "HTTP_PROXY=http://proxy:3128"',
+  )
   .refine(
     (text) => !/^K3S_(TOKEN|URL|KUBECONFIG_OUTPUT|NODE_NAME)=/.test(text),
     "a variable that k3d does not set itself (it sets K3S_TOKEN, K3S_URL, K3S_KUBECONFIG_OUTPUT and the node's name)",
@@ -622,13 +625,18 @@ export const hostLines = ({ hostAliases }: K3dFile): string[] =>
 /** What of the file makes the cluster what it is: another value needs another cluster, for k3d changes none in place. */
 export async function clusterIdentity(file: K3dFile): Promise<string> {
   const { servers, image, kubeAPI, ports, subnet, token, registries, options } = file;
-  const { create, ...ofRegistries } = registries ?? {};
+  const { create, use, config } = registries ?? {};
   const identity = {
     name: file.metadata.name,
     ...{ servers, image, kubeAPI, subnet },
     ports: ports.map(({ port, nodeFilters }) => `${port} ${[...nodeFilters].sort().join(" ")}`).sort(),
     token: token === undefined ? undefined : hashOf(token),
-    registries: { ...ofRegistries, create: create && `${create.name}:${create.hostPort}` },
+    registries: {
+      use,
+      // It may hold passwords, and another content is another cluster.
+      config: config === undefined ? undefined : await hashOfSource(config),
+      create: create && `${create.name}:${create.hostPort}`,
+    },
     loadBalancer: wantsLoadBalancer(file),
     overrides: options.k3d.loadbalancer?.configOverrides,
     nodes: await Promise.all(
@@ -643,12 +651,20 @@ export const agentIdentity = async (file: K3dFile, { index }: K3dAgentName): Pro
   JSON.stringify(await nodeIdentity(nodeConfig(file, { role: "agent", index })));
 
 /** What makes a node what it is, the content of its files included. */
-async function nodeIdentity({ files, ...config }: NodeConfig): Promise<object> {
+async function nodeIdentity({ files, env, ...config }: NodeConfig): Promise<object> {
   const contents = files.map(async ({ source, destination }) => ({
     destination,
-    content: hashOf(source.includes("\n") ? source : await readFile(source)),
+    content: await hashOfSource(source),
   }));
-  return { ...config, files: await Promise.all(contents) };
+  // Pulumi's state shows this: what a variable says stays out of it.
+  const variables = env.map((one) => `${one.split("=")[0]}=${hashOf(one)}`);
+  return { ...config, env: variables, files: await Promise.all(contents) };
 }
 
-const hashOf = (content: string | Buffer): string => createHash("sha256").update(content).digest("hex");
+/** @param source a file, or a text of several lines. */
+const hashOfSource = async (source: string): Promise<string> =>
+  hashOf(source.includes("\n") ? source : await readFile(source));
+
+/** The SHA-256 of a text or a file's content. */
+export const hashOf = (content: string | Buffer): string =>
+  createHash("sha256").update(content).digest("hex");

@@ -14,14 +14,17 @@ import {
   labelOf,
   nameOf,
   namesOf,
+  nameTaken,
   type Owner,
   ownerOf,
   roleOf,
   tryDocker,
 } from "./k3d/docker.ts";
 import { knownNodes } from "./k3d/kubernetes.ts";
-import { readMarks } from "./k3d/marks.ts";
+import { hasImage } from "./k3d/make.ts";
+import { aloneLabel, readMarks, wholeServers } from "./k3d/marks.ts";
 import { refuseStrangers, refuseWithoutQuorum } from "./k3d/refusals.ts";
+import { registryVolume } from "./k3d/registry.ts";
 import {
   agentsOf,
   type HostPort,
@@ -80,16 +83,14 @@ export async function observeK3d(
     one !== undefined && !/^(dead|removing)$/.test(one.State.Status);
 
   const names = serversOf(file);
-  const made = names.flatMap((name) => {
-    const found = marks.get(name);
-    return found?.isMade && isThere(found.one) ? [found] : [];
-  });
+  const made = wholeServers(names.flatMap((name) => marks.get(name) ?? []).filter(({ one }) => isThere(one)));
   const generation = made[0] ? generationOf(made[0].one) : now;
   const balancer = made[0] && labelOf(made[0].one, "k3d.server.loadbalancer");
   const runs = (name: string) => containers.find((one) => nameOf(one) === name)?.State.Status === "running";
   const boots = new Set(names.map((name) => marks.get(name)?.boot));
   const [boot] = boots;
-  const known = await knownNodes(made.find(({ one }) => one.State.Status === "running")?.one);
+  const running = made.map(({ one }) => one).filter((one) => one.State.Status === "running");
+  const known = await knownNodes(running);
   const isKnown = (name: string) => known?.has(name) ?? true;
   const isAsLeft =
     names.every(isKnown) && made.length === names.length && boots.size === 1 && (!balancer || runs(balancer));
@@ -99,10 +100,11 @@ export async function observeK3d(
       { name: file.metadata.name },
       names.filter((name) => !made.some(({ one }) => nameOf(one) === name)),
       names.length,
+      known !== undefined,
     );
   const server = (name: string): NodeObservation => {
     const found = made.find(({ one }) => nameOf(one) === name);
-    const own = found && (labelOf(found.one, "k3s-lab.made") ?? generation);
+    const own = found && (labelOf(found.one, aloneLabel) ?? generation);
     // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
     const stays = own !== undefined && (isKnown(name) || names.length === 1);
     return { generation: stays ? own : now, boot: found?.boot ?? now };
@@ -169,13 +171,18 @@ export async function ownsInDocker(stack: string): Promise<boolean> {
 }
 
 /** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */
-export const livesInDocker = async (
+export async function livesInDocker(
   stack: string,
   which: { readonly name: string } | { readonly role: "server" | "registry" },
-): Promise<boolean> =>
-  (await containersOf(await ownerOf(stack))).some((one) =>
-    "name" in which ? nameOf(one) === which.name : roleOf(one) === which.role,
-  );
+): Promise<boolean> {
+  const owner = await ownerOf(stack);
+  const isIt = (one: Container) =>
+    "name" in which ? nameOf(one) === which.name : roleOf(one) === which.role;
+  if ((await containersOf(owner)).some(isIt)) return true;
+  // A registry's images outlive its container.
+  const isRegistry = "role" in which && which.role === "registry";
+  return isRegistry && (await namesOf("volume", owner)).includes(registryVolume(owner));
+}
 
 /**
  * Whether a Docker daemon runs. There is none where Docker is not installed, or has no socket. Docker's words are the same
@@ -233,17 +240,17 @@ export async function refuseUnlessReady(
 ): Promise<void> {
   const image = images.node ?? file.image;
   const isThere = containers.some((one) => roleOf(one) === "server");
-  const [k3d, local] = await Promise.all([
+  const [k3d, hasIt] = await Promise.all([
     execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
-    tryDocker(["image", "inspect", "--format", "{{.Id}}", image]),
+    hasImage(image),
   ]);
   const refuse = (message: string) => new LabError(message, { exitCode: 2 });
-  if (k3d.failed)
+  if (k3d.code === "ENOENT")
     throw refuse(
       'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
     );
   // A cluster that is there must not go before the image of the new one has come.
-  if (local.failed && (images.node !== undefined || isThere))
+  if (!hasIt && (images.node !== undefined || isThere))
     throw refuse(
       `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
@@ -272,9 +279,9 @@ async function refuseTakenNames(
   const found = await Promise.all(missing.map(inspect));
   const stranger = found.find((one) => one !== undefined);
   if (stranger)
-    throw new LabError(
-      `There is a container ${nameOf(stranger)} already that the lab did not make. Remove it (docker rm --force ${nameOf(stranger)}), or give the k3d config file another metadata.name.`,
-      { exitCode: 2 },
+    throw nameTaken(
+      nameOf(stranger),
+      nameOf(stranger) === registry ? "registries.create.name" : "metadata.name",
     );
 }
 

@@ -80,11 +80,13 @@ remove_domain() {
   virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
 }
 
-# Our networks go with our last container: one that is stopped needs its network too, and Docker does not count it.
+# Our networks go with our last machine: one that is stopped needs its network too, and Docker does not count it. Those of
+# k3d's clusters bear their stack's name and are not machines'.
 remove_networks() {
-  remaining=$(containers)
+  remaining=$(containers --filter label=k3s-lab.machine)
   if [ -n "$remaining" ]; then return; fi
-  for network in $(docker network ls --quiet --filter "label=k3s-lab.id=$id"); do
+  all=$(docker network ls --filter "label=k3s-lab.id=$id" --format '{{.ID}}{{with .Label "k3s-lab.stack"}} {{.}}{{end}}')
+  for network in $(printf '%s\n' "$all" | sed '/ /d'); do
     # Docker refuses to remove a network that is in use.
     docker network rm "$network" >/dev/null 2>&1 || true
   done

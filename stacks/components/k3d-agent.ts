@@ -1,7 +1,7 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentInput } from "../k3d/cluster.ts";
-import { hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../k3d-file.ts";
+import { hashOf, hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../k3d-file.ts";
 import type { K3dObservation, NodeObservation } from "../k3d-host.ts";
 import type { ClusterNode } from "../outputs.ts";
 import { clusterVariables, type K3dCluster, k3dScript } from "./k3d-cluster.ts";
@@ -32,6 +32,7 @@ export class K3dAgent extends pulumi.ComponentResource {
     const input: AgentInput = {
       ...node,
       config: nodeConfig(file, { role: "agent", index: node.index }),
+      identity: hashOf(identity),
       hosts: hostLines(file),
       ...observed,
     };
@@ -42,7 +43,8 @@ export class K3dAgent extends pulumi.ComponentResource {
         update: k3dScript("start-agent"),
         delete: k3dScript("remove-agent"),
         environment: { ...clusterVariables({ owner, name: file.metadata.name }), NODE_NAME: node.name },
-        stdin: JSON.stringify(input),
+        // Its variables and files may hold what is nobody's business.
+        stdin: pulumi.secret(JSON.stringify(input)),
         triggers: [cluster.generation, observed.generation, identity],
         addPreviousOutputInEnv: false,
       },

@@ -16,6 +16,10 @@ const images = { node: "built:1", loadBalancer: false };
 const owner = { id: "lab-1", stack: "cluster" };
 const seen: NodeObservation = { generation: "g1", boot: "b1" };
 
+/** What a secret of Pulumi's holds. */
+const unwrapped = <Input>(secret: unknown): Input =>
+  JSON.parse(String((secret as { readonly value?: unknown }).value)) as Input;
+
 const clusterOf = (changed: Partial<K3dFile>, identity = "same", observed: NodeObservation = seen) =>
   new K3dCluster("cluster", {
     file: { ...file, ...changed },
@@ -36,7 +40,7 @@ test("the script gets whose the cluster is, and on standard input what k3d makes
     ["create", "start", "delete"].map((action) => `"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" ${action}`),
   );
   assert.deepEqual(environment, { LAB_ID: "lab-1", LAB_STACK: "cluster", K3D_CLUSTER: "k3d" });
-  const input = JSON.parse(String(stdin)) as ServersInput;
+  const input = unwrapped<ServersInput>(stdin);
   assert.deepEqual([input.config.image, input.config.servers, input.image], ["built:1", 3, "built:1"]);
   assert.deepEqual(
     input.servers.map(({ name, ports }) => [name, ports.length]),
@@ -47,7 +51,9 @@ test("the script gets whose the cluster is, and on standard input what k3d makes
     ],
   );
   assert.deepEqual([input.generation, input.boot, input.subnet], ["g1", "b1", "auto"]);
-  assert.deepEqual(input.labels, { "k3s-lab.image": file.image, "k3s-lab.servers": "3" });
+  const { "k3s-lab.identity": identity, ...labels } = input.labels;
+  assert.deepEqual(labels, { "k3s-lab.image": file.image, "k3s-lab.servers": "3" });
+  assert.match(identity ?? "", /^[0-9a-f]{64}$/);
 });
 
 test("another identity or a cluster that is gone replaces it; a start does not", async () => {
@@ -66,10 +72,11 @@ test("the cluster's own name for itself is asked for, and again when it is anoth
   assert.deepEqual(id?.inputs.triggers, ["g1"]);
 });
 
-test("a token is a secret of Pulumi's, and nothing else of the file is", async () => {
-  const { stdin } = await clusterCommand({ token: "very-secret" });
-  // The mock engine hands secrets over unwrapped: that the value arrives is all that can be seen here.
-  assert.match(JSON.stringify(stdin), /very-secret/);
+test("what the file says of a node is a secret of Pulumi's: a token, a variable, a file", async () => {
+  const envVar = "HTTP_PROXY=http://user:very-secret@proxy";
+  const { stdin, ...others } = await clusterCommand({ env: [{ envVar, nodeFilters: ["server:*"] }] });
+  assert.match(JSON.stringify(unwrapped(stdin)), /very-secret/);
+  assert.doesNotMatch(JSON.stringify(others), /very-secret/);
 });
 
 test("an agent is made anew with its cluster, when it is gone, or when the file says another", async () => {
@@ -89,7 +96,7 @@ test("an agent is made anew with its cluster, when it is gone, or when the file 
     ...{ LAB_ID: "lab-1", LAB_STACK: "cluster", K3D_CLUSTER: "k3d" },
     NODE_NAME: "k3d-k3d-agent-0-0",
   });
-  const input = JSON.parse(String(inputs.stdin)) as AgentInput;
+  const input = unwrapped<AgentInput>(inputs.stdin);
   assert.deepEqual(
     [input.name, input.index, input.generation, input.boot],
     ["k3d-k3d-agent-0-0", 0, "a1", "b1"],
@@ -106,7 +113,7 @@ test("a registry has no triggers: whatever changes, its images stay", async () =
       }),
   );
   assert.equal(command?.inputs.triggers, undefined);
-  assert.deepEqual(JSON.parse(String(command?.inputs.stdin)) as RegistryInput, {
+  assert.deepEqual(unwrapped<RegistryInput>(command?.inputs.stdin), {
     ...{
       name: "r.localhost",
       address: "127.0.0.1",

@@ -5,6 +5,7 @@ import {
   balancerOf,
   createConfig,
   directPorts,
+  hashOf,
   hostLines,
   type K3dFile,
   type K3dImages,
@@ -71,7 +72,10 @@ export class K3dCluster extends pulumi.ComponentResource {
       })),
       balancer: balancerOf(file, images),
       hosts: hostLines(file),
-      labels: { "k3s-lab.image": file.image, "k3s-lab.servers": String(file.servers) },
+      labels: {
+        ...{ "k3s-lab.image": file.image, "k3s-lab.servers": String(file.servers) },
+        "k3s-lab.identity": hashOf(identity),
+      },
       generation,
       boot,
     };
@@ -83,7 +87,8 @@ export class K3dCluster extends pulumi.ComponentResource {
         update: k3dScript("start"),
         delete: k3dScript("delete"),
         environment,
-        stdin: file.token === undefined ? JSON.stringify(input) : pulumi.secret(JSON.stringify(input)),
+        // Variables, files and flags may hold what is nobody's business, not the token alone.
+        stdin: pulumi.secret(JSON.stringify(input)),
         triggers: [identity, generation],
         addPreviousOutputInEnv: false,
       },

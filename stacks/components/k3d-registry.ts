@@ -40,7 +40,6 @@ export class K3dRegistry extends pulumi.ComponentResource {
       ),
       boot: observed.boot,
     };
-    const text = JSON.stringify(input);
     this.command = new local.Command(
       name,
       {
@@ -48,7 +47,7 @@ export class K3dRegistry extends pulumi.ComponentResource {
         update: k3dScript("registry"),
         delete: k3dScript("delete-registry"),
         environment: clusterVariables({ owner, name: file.metadata.name }),
-        stdin: password === undefined ? text : pulumi.secret(text),
+        stdin: pulumi.secret(JSON.stringify(input)),
         addPreviousOutputInEnv: false,
       },
       { parent: this, customTimeouts: { create: "15m", update: "15m" } },

@@ -2,7 +2,6 @@ import { LabError } from "../../scripts/errors.ts";
 import {
   type AgentInput,
   type Cluster,
-  isOwn,
   isRegistry,
   isServer,
   labelArgs,
@@ -14,19 +13,25 @@ import {
   containersOf,
   docker,
   inspect,
+  isOwn,
+  labelOf,
   nameOf,
   namesOf,
+  nameTaken,
   type Owner,
   removeContainer,
   removeNamed,
+  removeOwn,
   roleOf,
 } from "./docker.ts";
 import { drain } from "./drain.ts";
 import { addHosts, nameHosts, ownHost } from "./hosts.ts";
 import {
   forget,
+  knownNodes,
   kubectl,
   leaveEtcd,
+  readyWithin,
   restart,
   servingServer,
   unknownNodes,
@@ -37,20 +42,27 @@ import {
   wake,
 } from "./kubernetes.ts";
 import { makeBalancer, makeNode, pull, reloadLoadBalancer, runK3d, withLabels } from "./make.ts";
-import { markBoot, markMade, readMarks } from "./marks.ts";
-import { freeAddressOf, makeNetwork, pinAll, removeNetwork, subnetOf } from "./network.ts";
+import { aloneLabel, markBoot, markMade, readMarks, wholeServers } from "./marks.ts";
+import {
+  freeAddressOf,
+  makeNetwork,
+  pinAll,
+  refuseForeignGuests,
+  removeNetwork,
+  subnetOf,
+} from "./network.ts";
 import { agentAddress } from "./node.ts";
-import { refuseStrangers, refuseWithoutQuorum, taken } from "./refusals.ts";
-import { registryVolume } from "./registry.ts";
+import { refuseStrangers, refuseWithoutQuorum } from "./refusals.ts";
+import { registryVolume, removeRegistry } from "./registry.ts";
 
 /** Makes the cluster with its servers, by k3d. What an interrupted run left of it goes first; what is whole is adopted. */
 export async function create(cluster: Cluster, input: ServersInput): Promise<void> {
   const { config, image, generation, boot } = input;
   await refuseStrangers(cluster);
-  const before = (await containersOf(cluster.owner)).filter(isServer);
   // Pulumi knows of no cluster, and a whole one is there: its state was lost, the cluster was not.
-  const made = await Promise.all(before.map(readMarks));
-  if (made.some(({ isMade }) => isMade)) return await start(cluster, input);
+  const made = wholeServers(await seenServers(cluster));
+  for (const { one } of made) adopt(cluster, one, input.labels["k3s-lab.identity"]);
+  if (made.length) return await start(cluster, input);
   await removeCluster(cluster.owner);
   await pull(image);
   const network = await makeNetwork(cluster, input.subnet);
@@ -72,8 +84,24 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
   const servers = (await containersOf(cluster.owner)).filter(isServer);
   await Promise.all(servers.map(untilReady));
   for (const server of servers) await untilKnown(server, nameOf(server));
-  for (const server of servers) await markMade(nameOf(server));
+  await Promise.all(servers.map((one) => markMade(nameOf(one))));
   await finishStart(cluster, input, boot);
+}
+
+/** The servers of a stack, whatever they are called, as far as they could be started. */
+async function seenServers({ owner }: Cluster) {
+  const servers = (await containersOf(owner)).filter(
+    (one) => isServer(one) && !/^(dead|removing)$/.test(one.State.Status),
+  );
+  return await Promise.all(servers.map(async (one) => ({ one, ...(await readMarks(one)) })));
+}
+
+/** Takes over what is there and Pulumi does not know of. @throws LabError where it is not what the file asks for. */
+function adopt({ owner }: Cluster, found: Container, identity: string | undefined): void {
+  if (labelOf(found, "k3s-lab.identity") === identity) return;
+  throw new LabError(
+    `Docker has ${nameOf(found)} of this stack, which Pulumi's state does not know, and it was made from another k3d config file than today's. Nothing was changed. Put the file back as it was, or give up what is there: scripts/lab down ${owner.stack}`,
+  );
 }
 
 /**
@@ -81,74 +109,74 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
  * of several is made again and joins the others. The others and their data stay as they are.
  */
 export async function start(cluster: Cluster, input: ServersInput): Promise<void> {
-  const containers = await containersOf(cluster.owner);
-  const found = new Map(containers.map((one) => [nameOf(one), one]));
-  const isLost = (name: string) => /^(dead|removing)$/.test(found.get(name)?.State.Status ?? "dead");
-  const lost = input.servers.filter(({ name }) => isLost(name));
-  refuseWithoutQuorum(
-    cluster,
-    lost.map(({ name }) => name),
-    input.servers.length,
-  );
-  const running = containers.filter((one) => !isLost(nameOf(one)) && roleOf(one) !== "agent");
-  await Promise.all(running.map(wake));
-  const all = running.filter(isServer);
-  await Promise.all(all.map(untilReady));
-  // A server whose node was deleted is no member of etcd any more, and would begin a cluster of its own: it is lost too.
-  const unknown = await unknownNodes(all[0], all.map(nameOf));
-  if (input.servers.length === 1)
-    await Promise.all(all.filter((one) => unknown.includes(nameOf(one))).map(restart));
-  else lost.push(...input.servers.filter(({ name }) => unknown.includes(name)));
-  refuseWithoutQuorum(
-    cluster,
-    lost.map(({ name }) => name),
-    input.servers.length,
-  );
-  const servers = all.filter((one) => !lost.some(({ name }) => name === nameOf(one)));
+  const whole = wholeServers(await seenServers(cluster)).map(({ one }) => one);
+  const here = whole.filter((one) => input.servers.some(({ name }) => name === nameOf(one)));
+  const lost = input.servers.filter(({ name }) => !here.some((one) => nameOf(one) === name));
+  const names = () => lost.map(({ name }) => name);
+  const running = here.filter((one) => one.State.Status === "running");
+  const answers = lost.length > 0 && (await knownNodes(running)) !== undefined;
+  refuseWithoutQuorum(cluster, names(), input.servers.length, answers);
+  const others = (await containersOf(cluster.owner)).filter((one) => !/^(server|agent)$/.test(roleOf(one)));
+  await Promise.all([...here, ...others].map(wake));
+  await servingServer(cluster, readyWithin);
+  // One of several whose node was deleted is no member of etcd any more, and may begin a cluster of its own: it is lost.
+  const unknown = await unknownNodes(here, here.map(nameOf), here.length > running.length);
+  if (input.servers.length > 1) lost.push(...input.servers.filter(({ name }) => unknown.includes(name)));
+  else await Promise.all(here.filter((one) => unknown.includes(nameOf(one))).map(restart));
+  const servers = here.filter((one) => !names().includes(nameOf(one)));
+  await Promise.all(servers.map(untilReady));
   for (const server of lost) await repairServer(cluster, server, servers, input);
   const { balancer } = input;
-  if (balancer && servers[0] && isLost(balancer.name)) await makeBalancer(cluster, balancer, servers[0]);
+  if (balancer && servers[0] && !others.some((one) => nameOf(one) === balancer.name))
+    await makeBalancer(cluster, balancer, servers[0]);
   await finishStart(cluster, input, input.boot);
 }
 
 /** Removes the cluster, and what an interrupted run left of it; the registry and its images stay. */
 export async function removeCluster(owner: Owner): Promise<void> {
-  const containers = await containersOf(owner);
-  const registries = containers.filter(isRegistry);
-  await Promise.all(containers.filter((one) => !isRegistry(one)).map(({ Id }) => removeContainer(Id)));
-  for (const network of await namesOf("network", owner)) await removeNetwork(network, registries.map(nameOf));
+  const networks = await namesOf("network", owner);
+  await refuseForeignGuests(owner, networks);
+  const containers = (await containersOf(owner)).filter((one) => !isRegistry(one));
+  await Promise.all(containers.map(({ Id }) => removeContainer(Id)));
+  for (const network of networks) await removeNetwork(network);
   for (const volume of await namesOf("volume", owner))
     if (volume !== registryVolume(owner)) await removeNamed("volume", volume);
 }
 
 /** Removes everything that carries this stack's labels. */
 export async function removeAll(owner: Owner): Promise<void> {
-  const containers = await containersOf(owner);
-  await Promise.all(containers.map(({ Id }) => removeContainer(Id)));
-  for (const network of await namesOf("network", owner)) await removeNetwork(network, []);
-  for (const volume of await namesOf("volume", owner)) await removeNamed("volume", volume);
+  await removeCluster(owner);
+  await removeRegistry(owner);
 }
 
-/** Makes an agent, which joins the servers that are there. What is left of it after a fault is removed again. */
+/**
+ * Makes an agent, which joins the servers that are there. What is left of it after a fault is removed again; one that is
+ * whole, and that Pulumi does not know of, is adopted with its data.
+ */
 export async function addAgent(cluster: Cluster, input: AgentInput): Promise<void> {
-  const { name, index, config, generation, boot } = input;
+  const { name, index, config, identity, generation, boot } = input;
   const there = await inspect(name);
-  if (there) {
-    if (!isOwn(cluster, there)) throw taken(cluster, `container ${name}`);
-    await removeContainer(there.Id);
+  if (there && isOwn(cluster.owner, there) && (await readMarks(there)).isMade) {
+    adopt(cluster, there, identity);
+    return await startAgent(cluster, input);
   }
+  await removeOwn(cluster.owner, name);
   const server = await servingServer(cluster);
   await forget(server, name);
   const address = agentAddress(await subnetOf(cluster), index);
-  const labels = { ...labelsOf(cluster), "k3s-lab.generation": generation };
-  await makeNode({ name, role: "agent", address, config, ports: [], server, labels });
+  const labels = {
+    ...labelsOf(cluster),
+    ...{ "k3s-lab.generation": generation, "k3s-lab.identity": identity },
+  };
+  const made = await makeNode({ name, role: "agent", address, config, ports: [], server, labels });
   try {
     await untilContainerd(name);
     await untilKnown(server, name);
   } catch (error) {
-    await removeContainer(name);
+    await removeContainer(made.Id);
     throw error;
   }
+  await markMade(name);
   await addHosts(name, [await ownHost(cluster), ...input.hosts]);
   await markBoot(name, boot);
 }
@@ -156,7 +184,8 @@ export async function addAgent(cluster: Cluster, input: AgentInput): Promise<voi
 /** Starts an agent that is there. */
 export async function startAgent(cluster: Cluster, { name, hosts, boot }: AgentInput): Promise<void> {
   const found = await inspect(name);
-  if (!found || !isOwn(cluster, found))
+  if (found && !isOwn(cluster.owner, found)) throw nameTaken(name);
+  if (!found)
     throw new LabError(
       `The agent ${name} is not there. Run \`scripts/lab up ${cluster.owner.stack}\` again.`,
     );
@@ -164,7 +193,7 @@ export async function startAgent(cluster: Cluster, { name, hosts, boot }: AgentI
   await untilContainerd(name);
   // K3s makes its node at its start, and not again.
   const server = await servingServer(cluster);
-  if ((await unknownNodes(server, [name])).length) {
+  if ((await unknownNodes([server], [name], found.State.Status !== "running")).length) {
     await restart(found);
     await untilContainerd(name);
     await untilKnown(server, name);
@@ -180,8 +209,8 @@ export async function removeAgent(cluster: Cluster, name: string): Promise<void>
     console.log(`the cluster is not told that ${name} leaves: ${error.message}`);
     return undefined;
   });
-  if (server && found) await drain(server, name);
-  if (found && isOwn(cluster, found)) await removeContainer(found.Id);
+  if (server && found && isOwn(cluster.owner, found)) await drain(server, name);
+  if (found && isOwn(cluster.owner, found)) await removeContainer(found.Id);
   if (server) await forget(server, name);
 }
 
@@ -211,9 +240,9 @@ async function repairServer(
   { boot, generation, labels: ofCluster }: ServersInput,
 ): Promise<void> {
   const [server] = servers;
-  if (server === undefined) throw new Error("unreachable: a majority of the servers is there");
+  if (server === undefined) throw new Error("unreachable: some server answers");
   console.log(`${name} is gone: it is made again and joins ${servers.map(nameOf).join(", ")}`);
-  await removeContainer(name);
+  await removeOwn(cluster.owner, name);
   await leaveEtcd(server, name);
   await forget(server, name);
   const address = await freeAddressOf(cluster, name);
@@ -221,7 +250,7 @@ async function repairServer(
     ...labelsOf(cluster),
     ...ofCluster,
     "k3s-lab.generation": generation,
-    "k3s-lab.made": boot,
+    [aloneLabel]: boot,
   };
   const made = await makeNode({ name, role: "server", address, config, ports, server, labels });
   await untilReady(made);

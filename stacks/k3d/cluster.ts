@@ -1,5 +1,5 @@
 import type { Balancer, NodeConfig } from "../k3d-file.ts";
-import { type Container, labelOf, type Owner, ownLabels, roleOf } from "./docker.ts";
+import { type Container, type Owner, ownLabels, roleOf } from "./docker.ts";
 
 /** The cluster that an action is about. */
 export interface Cluster {
@@ -26,7 +26,7 @@ export interface ServersInput {
   readonly balancer?: Balancer | undefined;
   /** Lines for the nodes' /etc/hosts and for CoreDNS: an address and its names. */
   readonly hosts: readonly string[];
-  /** More labels of the servers: what the cluster was made from. */
+  /** More labels of the servers: what the cluster was made from, `k3s-lab.identity` among them. */
   readonly labels: Readonly<Record<string, string>>;
   /** Names the making of the cluster, and this start of it. */
   readonly generation: string;
@@ -38,6 +38,8 @@ export interface AgentInput {
   readonly name: string;
   readonly index: number;
   readonly config: NodeConfig;
+  /** Names what it is made from. */
+  readonly identity: string;
   readonly hosts: readonly string[];
   readonly generation: string;
   readonly boot: string;
@@ -62,5 +64,3 @@ export interface RegistryInput {
 
 export const isServer = (container: Container): boolean => roleOf(container) === "server";
 export const isRegistry = (container: Container): boolean => roleOf(container) === "registry";
-export const isOwn = ({ owner }: Cluster, container: Container): boolean =>
-  labelOf(container, "k3s-lab.id") === owner.id && labelOf(container, "k3s-lab.stack") === owner.stack;

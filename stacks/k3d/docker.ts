@@ -35,7 +35,7 @@ const options = async ({ within = answerWithin, input }: Call) =>
   }) as const;
 
 /** The daemon that the lab itself started, where the shell names none: a shell may be older than it. */
-async function ownDaemon(): Promise<{ readonly DOCKER_HOST?: string }> {
+export async function ownDaemon(): Promise<{ readonly DOCKER_HOST?: string }> {
   if (process.env.DOCKER_HOST) return {};
   const { dockerHost } = await readHostSettings();
   const socket = dockerHost?.replace(/^unix:\/\//, "");
@@ -81,7 +81,7 @@ export function dockerError(
 
 /** Docker's own words for a thing that it does not have. */
 export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
-  /^(error response from daemon: |error: )?(get \S+: )?(no such (object|container|network|volume)\b|network \S+ not found)/im.test(
+  /^(error response from daemon: |error: )?(get \S+: )?(no such (object|container|network|volume|image)\b|network \S+ not found)/im.test(
     stderr,
   );
 
@@ -94,8 +94,9 @@ export async function copyOut(container: string, path: string): Promise<Uint8Arr
   );
   if (!failed) return stdout;
   const said = Buffer.from(stderr ?? []).toString();
-  if (isAbsent({ stderr: said }) || /could not find the file|no such file or directory/i.test(said))
-    return undefined;
+  // A folder of this computer that a container has and that is gone has the same words, and another path.
+  const hasNone = said.includes(path) && /could not find the file|no such file or directory/i.test(said);
+  if (hasNone || isAbsent({ stderr: said })) return undefined;
   throw dockerError({ timedOut, stderr: said, shortMessage }, `docker cp ${container}`);
 }
 
@@ -157,6 +158,8 @@ export interface Container {
 export const nameOf = ({ Name }: Container): string => Name.replace(/^\//, "");
 export const labelOf = ({ Config }: Container, label: string): string | undefined => Config.Labels?.[label];
 export const roleOf = (container: Container): string => labelOf(container, "k3d.role") ?? "";
+export const isOwn = ({ id, stack }: Owner, container: Container): boolean =>
+  labelOf(container, "k3s-lab.id") === id && labelOf(container, "k3s-lab.stack") === stack;
 
 /** The containers of a stack, whatever state they are in. */
 export async function containersOf(owner: Owner): Promise<readonly Container[]> {
@@ -177,9 +180,12 @@ export async function inspect(name: string): Promise<Container | undefined> {
 export interface Stranger {
   readonly kind: "container" | "network" | "volume";
   readonly name: string;
+  /** The stack and the checkout that it says it is of; empty where it says nothing. */
+  readonly stack: string;
+  readonly checkout: string;
 }
 
-const owner = '{{.Label "k3s-lab.id"}}\t{{.Label "k3s-lab.stack"}}';
+const labels = ["id", "stack", "checkout"].map((name) => `{{.Label "k3s-lab.${name}"}}`).join("\t");
 
 /**
  * What is in Docker under the names that a cluster would take, and not this stack's.
@@ -191,22 +197,22 @@ export async function strangers(
   others: readonly string[] = [],
 ): Promise<Stranger[]> {
   const [containers, networks, volumes] = await Promise.all([
-    docker(["ps", "--all", "--format", `{{.Names}}\t${owner}\t{{.Label "k3d.cluster"}}`]),
-    docker(["network", "ls", "--format", `{{.Name}}\t${owner}`]),
-    docker(["volume", "ls", "--format", `{{.Name}}\t${owner}`]),
+    docker(["ps", "--all", "--format", `{{.Names}}\t${labels}\t{{.Label "k3d.cluster"}}`]),
+    docker(["network", "ls", "--format", `{{.Name}}\t${labels}`]),
+    docker(["volume", "ls", "--format", `{{.Name}}\t${labels}`]),
   ]);
   const prefix = `k3d-${cluster}-`;
   const isNode = (name: string) =>
-    name.startsWith(prefix) && /^(server-\d+|agent-\d+-0|serverlb|tools)$/.test(name.slice(prefix.length));
+    name.startsWith(prefix) && /^(server-\d+|agent-\d+-0|serverlb)$/.test(name.slice(prefix.length));
   const list = (text: string, kind: Stranger["kind"], isTaken: (name: string, cluster: string) => boolean) =>
     text
       .split("\n")
       .map((line) => line.split("\t"))
       .filter(
-        ([name = "", ofLab, ofStack, ofCluster = ""]) =>
+        ([name = "", ofLab, ofStack, , ofCluster = ""]) =>
           isTaken(name, ofCluster) && !(ofLab === id && ofStack === stack),
       )
-      .map(([name = ""]) => ({ kind, name }));
+      .map(([name = "", , ofStack = "", checkout = ""]) => ({ kind, name, stack: ofStack, checkout }));
   return [
     ...list(
       containers,
@@ -220,15 +226,33 @@ export async function strangers(
 
 /** The networks and volumes of a stack, by name. */
 export async function namesOf(kind: "network" | "volume", owner: Owner): Promise<string[]> {
-  const format = kind === "network" ? "{{.ID}}" : "{{.Name}}";
-  return (await docker([kind, "ls", "--format", format, ...ownFilters(owner)])).split("\n").filter(Boolean);
+  return (await docker([kind, "ls", "--format", "{{.Name}}", ...ownFilters(owner)]))
+    .split("\n")
+    .filter(Boolean);
 }
 
-/** Removes a container with its data; one that is gone already is no fault. */
-export async function removeContainer(name: string): Promise<void> {
-  const result = await tryDocker(["rm", "--force", "--volumes", name], { within: 120 });
+/** Removes a container with its data; one that is gone already is no fault. @param id by its id alone is it surely the one that was looked at. */
+export async function removeContainer(id: string): Promise<void> {
+  const result = await tryDocker(["rm", "--force", "--volumes", id], { within: 120 });
   if (result.failed && !isAbsent(result) && !/is already in progress/.test(result.stderr))
-    throw dockerError(result, `docker rm ${name}`);
+    throw dockerError(result, `docker rm ${id}`);
+}
+
+/** What to say of somebody else's container. @param key what of the k3d config file gives ours its name. */
+export const nameTaken = (name: string, key = "metadata.name"): LabError =>
+  new LabError(
+    `There is a container ${name} already that is not of this stack. Remove it (docker rm --force ${name}), or give the k3d config file another ${key}.`,
+    { exitCode: 2 },
+  );
+
+/**
+ * Frees a name for a container that is made again.
+ * @throws LabError (exit code 2) where somebody else's container has it.
+ */
+export async function removeOwn(owner: Owner, name: string): Promise<void> {
+  const found = await inspect(name);
+  if (found && !isOwn(owner, found)) throw nameTaken(name);
+  if (found) await removeContainer(found.Id);
 }
 
 /** Removes networks or volumes; one that is gone already is no fault. */

@@ -1,10 +1,11 @@
+import { setTimeout } from "node:timers/promises";
 import pWaitFor, { TimeoutError } from "p-wait-for";
 import { LabError } from "../../scripts/errors.ts";
 import { type Cluster, isServer } from "./cluster.ts";
 import { type Container, containersOf, docker, labelOf, nameOf, tryDocker } from "./docker.ts";
 
 /** Seconds that K3s gets to come up. Where the processor is emulated a start takes a minute and more. */
-const readyWithin = 300;
+export const readyWithin = 300;
 
 /** Starts a container that does not run; one that is paused goes on. */
 export async function wake(container: Container): Promise<void> {
@@ -57,21 +58,44 @@ export async function untilContainerd(name: string): Promise<void> {
   await withWords(name, until(readyWithin, `K3s in ${name} has not started its containerd`, answers));
 }
 
+/** A server that answers, and the nodes that it knows. */
+interface Answer {
+  readonly server: Container;
+  readonly nodes: ReadonlySet<string>;
+}
+
 /**
- * A server whose API is ready.
- * @throws LabError where none is.
+ * Asks the servers of a cluster for its nodes. One whose node was deleted is out of etcd and may have begun a cluster of
+ * its own, which knows it alone: the answer with the most nodes is the cluster's.
+ * @param servers those that run. @returns undefined where none answers.
  */
-export async function servingServer(cluster: Cluster): Promise<Container> {
+async function askNodes(servers: readonly Container[]): Promise<Answer | undefined> {
+  const answers = await Promise.all(
+    servers.map(async (server) => {
+      const { failed, stdout } = await kubectl(server, ["get", "nodes", "--output=name"]);
+      const names = stdout.split("\n").map((line) => line.trim().replace(/^node\//, ""));
+      return failed ? [] : [{ server, nodes: new Set(names.filter(Boolean)) }];
+    }),
+  );
+  return answers.flat().sort((one, other) => other.nodes.size - one.nodes.size)[0];
+}
+
+/**
+ * A server that answers for the cluster.
+ * @throws LabError where none does.
+ */
+export async function servingServer(cluster: Cluster, seconds = 60): Promise<Container> {
   const servers = (await containersOf(cluster.owner)).filter(
     (one) => isServer(one) && labelOf(one, "k3d.cluster") === cluster.name && one.State.Status === "running",
   );
   let found: Container | undefined;
   const look = async () => {
-    const ready = await Promise.all(servers.map(isReady));
-    found = servers[ready.indexOf(true)];
+    found = (await askNodes(servers))?.server;
     return found !== undefined;
   };
-  if (servers.length) await until(60, `No server of the cluster ${cluster.name} answers`, look);
+  const [first] = servers;
+  if (first)
+    await withWords(nameOf(first), until(seconds, `No server of the cluster ${cluster.name} answers`, look));
   if (found === undefined)
     throw new LabError(
       `No server of the cluster ${cluster.name} runs. Run \`scripts/lab up ${cluster.owner.stack}\`.`,
@@ -79,30 +103,28 @@ export async function servingServer(cluster: Cluster): Promise<Container> {
   return found;
 }
 
-/** The nodes that a cluster knows; undefined where it does not answer. @param server one that runs. Default: nobody is asked. */
-export async function knownNodes(server: Container | undefined): Promise<ReadonlySet<string> | undefined> {
-  if (server === undefined) return undefined;
-  const { failed, stdout } = await kubectl(server, ["get", "nodes", "--output=name"]);
-  return failed ? undefined : new Set(stdout.split("\n").map((line) => line.trim().replace(/^node\//, "")));
-}
+/** The nodes that a cluster knows; undefined where it does not answer. @param servers those that run. */
+export const knownNodes = async (servers: readonly Container[]): Promise<ReadonlySet<string> | undefined> =>
+  (await askNodes(servers))?.nodes;
 
 /** Seconds in which a node that has just started makes itself known. */
 const knownWithin = 30;
 
-/** Those of the nodes that the cluster does not know, though they have had the time to make themselves known. */
+/**
+ * Those of the nodes that the cluster does not know.
+ * @param isFresh whether one of them has just started, and gets the time to make itself known.
+ */
 export async function unknownNodes(
-  server: Container | undefined,
+  servers: readonly Container[],
   names: readonly string[],
+  isFresh: boolean,
 ): Promise<string[]> {
-  let unknown: string[] = [];
-  const look = async () => {
-    const known = await knownNodes(server);
+  const end = Date.now() + (isFresh ? knownWithin * 1000 : 0);
+  let unknown: string[];
+  do {
+    const known = await knownNodes(servers);
     unknown = known ? names.filter((name) => !known.has(name)) : [];
-    return known !== undefined && unknown.length === 0;
-  };
-  await pWaitFor(look, { interval: 300, timeout: knownWithin * 1000 }).catch((error: unknown) => {
-    if (!(error instanceof TimeoutError)) throw error;
-  });
+  } while (unknown.length && Date.now() < end && (await setTimeout(300, true)));
   return unknown;
 }
 
@@ -110,7 +132,7 @@ export const untilKnown = (server: Container, name: string): Promise<void> =>
   withWords(
     name,
     until(readyWithin, `The cluster does not know the node ${name}`, async () =>
-      Boolean((await knownNodes(server))?.has(name)),
+      Boolean((await knownNodes([server]))?.has(name)),
     ),
   );
 
@@ -120,34 +142,35 @@ export async function restart(container: Container): Promise<void> {
   if (isServer(container)) await untilReady(container);
 }
 
-/** Has the cluster forget a node, its password, without which none of that name could join, and its pods. */
+/**
+ * Has the cluster forget a node, its password, with which none of that name could join, and its pods.
+ * @throws LabError where it does not.
+ */
 export async function forget(server: Container, name: string): Promise<void> {
+  const password = ["--namespace", "kube-system", "secret", `${name}.node-password.k3s`];
+  const ofNode = ["--field-selector", `spec.nodeName=${name}`];
   const told = [
     await kubectl(server, ["delete", "--ignore-not-found", "node", name], 90),
-    await kubectl(server, [
-      ...[
-        "delete",
-        "--ignore-not-found",
-        "--namespace",
-        "kube-system",
-        "secret",
-        `${name}.node-password.k3s`,
-      ],
-    ]),
-    await kubectl(server, [
-      ...["delete", "pods", "--all-namespaces", "--force", "--grace-period=0"],
-      ...["--field-selector", `spec.nodeName=${name}`],
-    ]),
+    await kubectl(server, ["delete", "--ignore-not-found", ...password]),
+    await kubectl(server, ["delete", "pods", "--all-namespaces", "--force", "--grace-period=0", ...ofNode]),
   ];
-  for (const { failed, stderr } of told)
-    if (failed) console.log(`the cluster still knows ${name}: ${stderr}`);
+  const failed = told.find((one) => one.failed);
+  // A node that goes only later takes the next of its name with it: K3s lets go of an etcd member with its node.
+  if (failed)
+    throw new LabError(
+      `The cluster still knows ${name}: ${failed.stderr.trim() || "it did not answer in time"}. Run the same command again.`,
+    );
 }
 
 /** etcd lets go of a member that is gone; K3s does it where the node is annotated so (its pkg/etcd/member_controller.go). */
 export async function leaveEtcd(server: Container, name: string): Promise<void> {
   const removed = "etcd\\.k3s\\.cattle\\.io/removed-node-name";
   const isKnown = await kubectl(server, ["get", "node", name, "--ignore-not-found", "--output=name"]);
-  if (isKnown.failed || isKnown.stdout.trim() === "") return;
+  if (isKnown.failed)
+    throw new LabError(
+      `The cluster does not say whether ${name} is still a member: ${isKnown.stderr.trim()}. Run \`scripts/lab up\` again.`,
+    );
+  if (isKnown.stdout.trim() === "") return;
   await until(90, `etcd still has the member of ${name}`, async () => {
     await kubectl(server, ["annotate", "--overwrite", "node", name, "etcd.k3s.cattle.io/remove=true"]);
     const { stdout } = await kubectl(server, [

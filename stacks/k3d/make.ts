@@ -11,18 +11,27 @@ import {
   containersOf,
   copyOut,
   docker,
+  dockerError,
   inspect,
+  isAbsent,
   labelOf,
-  removeContainer,
+  ownDaemon,
+  removeOwn,
   roleOf,
   tryDocker,
 } from "./docker.ts";
 import { freeAddressOf } from "./network.ts";
 import { createNode, type JoiningNode } from "./node.ts";
 
-export async function pull(image: string): Promise<void> {
+/** Whether Docker has an image. @throws LabError where it does not say. */
+export async function hasImage(image: string): Promise<boolean> {
   const found = await tryDocker(["image", "inspect", "--format", "{{.Id}}", image]);
-  if (!found.failed) return;
+  if (found.failed && !isAbsent(found)) throw dockerError(found, `docker image inspect ${image}`);
+  return !found.failed;
+}
+
+export async function pull(image: string): Promise<void> {
+  if (await hasImage(image)) return;
   const result = await tryDocker(["pull", "--quiet", image], { within: 900 });
   if (result.failed)
     throw new LabError(
@@ -45,6 +54,9 @@ export function withLabels(config: ServersInput["config"], labels: Readonly<Reco
   return { ...config, options: { ...options, runtime } };
 }
 
+/** Minutes that k3d gets, images to pull included; it asks Docker without a deadline. */
+const createWithin = 25;
+
 /** Runs k3d in the root folder, for its config names absolute paths, and without what a shell may say of clusters. */
 export async function runK3d(cluster: Cluster, config: object): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
@@ -52,19 +64,20 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
     ([name]) => !/^K3D_/.test(name) || /^K3D_(IMAGE|FIX)_/.test(name),
   );
   try {
-    const { failed, all } = await execa("k3d", ["cluster", "create", "--config", "-"], {
+    const { failed, timedOut, all } = await execa("k3d", ["cluster", "create", "--config", "-"], {
       input: stringify(config),
       cwd: "/",
       // k3d leaves its own temporary files behind.
-      env: { ...Object.fromEntries(kept), TMPDIR: folder, LC_ALL: "C" },
+      env: { ...Object.fromEntries(kept), ...(await ownDaemon()), TMPDIR: folder, LC_ALL: "C" },
       extendEnv: false,
       all: true,
       reject: false,
+      timeout: createWithin * 60_000,
     });
     console.log(all);
     if (failed)
       throw new LabError(
-        `k3d could not make the cluster ${cluster.name}: ${reasonOf(String(all))}. Nothing of it is left.`,
+        `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What there is of it goes, now or with the next run.`,
       );
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -89,7 +102,7 @@ export async function makeBalancer(
   server: Container,
 ): Promise<void> {
   console.log(`${name} is gone: it is made again`);
-  await removeContainer(name);
+  await removeOwn(cluster.owner, name);
   const version = labelOf(server, "k3d.version")?.replace(/^v/, "");
   const image = process.env.K3D_IMAGE_LOADBALANCER || `ghcr.io/k3d-io/k3d-proxy:${version}`;
   await pull(image);
@@ -122,11 +135,15 @@ export async function makeBalancer(
 /** The load balancer has looked the servers' names up when it started. */
 export async function reloadLoadBalancer({ owner }: Cluster): Promise<void> {
   const balancer = (await containersOf(owner)).find((one) => roleOf(one) === "loadbalancer");
-  if (balancer) await docker(["exec", balancer.Id, "nginx", "-s", "reload"]);
+  if (!balancer) return;
+  // One that could not find a lost server's name ends, and begins again.
+  const told = await tryDocker(["exec", balancer.Id, "nginx", "-s", "reload"]);
+  if (told.failed) await docker(["restart", "--time", "1", balancer.Id]);
 }
 
 /** Makes a node's container, gives it what k3d gives every node before its start, and starts it. */
 export async function makeNode(node: JoiningNode): Promise<Container> {
+  await pull(node.server.Config.Image);
   const { env, labels } = createNode(node, { env: "", labels: "" });
   await withFiles({ env, labels }, (files) => docker(createNode(node, files).args));
   const handed = [

@@ -1,7 +1,16 @@
 import { createHash } from "node:crypto";
-import { type Container, copyOut, docker, dockerError, isAbsent, nameOf, tryDocker } from "./docker.ts";
+import {
+  type Container,
+  copyOut,
+  docker,
+  dockerError,
+  isAbsent,
+  labelOf,
+  nameOf,
+  tryDocker,
+} from "./docker.ts";
 
-/** In a server's data: the cluster was made to its end. It lives and goes with the container. */
+/** In a node's data: it was made to its end, a server of a new cluster with the others. It lives and goes with the container. */
 const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
 /** On a node's tmpfs: since it started, all was done that is to be done after a start. A restart takes it away. */
 const bootFile = "/run/k3s-lab-boot";
@@ -9,9 +18,12 @@ const bootFile = "/run/k3s-lab-boot";
 const printCertificate =
   "sed -n 's/.*client-certificate-data: */certificate /p' /output/kubeconfig.yaml 2>/dev/null";
 
+/** A label of a server that was made alone, in the place of a lost one. */
+export const aloneLabel = "k3s-lab.made";
+
 /** What a node says of itself. */
 export interface Marks {
-  /** Whether the cluster that this server is of was made to its end; what an interrupted run left was not. */
+  /** Whether it says that it was made to its end; what an interrupted run left does not. */
   readonly isMade: boolean;
   /** What the last start was called; undefined where the node was started since, or does not run. */
   readonly boot: string | undefined;
@@ -41,7 +53,18 @@ export async function readMarks(container: Container): Promise<Marks> {
   return { isMade: (await copyOut(name, madeFile)) !== undefined, boot: undefined };
 }
 
-/** Marks a server as one of a cluster that was made to its end. */
+/**
+ * Those of a cluster's servers that were made to their end. Servers that came together are marked one after the other: the
+ * word of any of them is that of all.
+ */
+export function wholeServers<Seen extends { readonly one: Container; readonly isMade: boolean }>(
+  servers: readonly Seen[],
+): Seen[] {
+  const isOneMade = servers.some(({ isMade }) => isMade);
+  return servers.filter(({ one, isMade }) => isMade || (isOneMade && labelOf(one, aloneLabel) === undefined));
+}
+
+/** Marks a node as one that was made to its end. */
 export const markMade = (name: string): Promise<string> => docker(["exec", name, "touch", madeFile]);
 
 /** Marks a node as started. @param boot names the start; no secret. */

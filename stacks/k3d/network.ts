@@ -7,6 +7,10 @@ import {
   dockerError,
   inspect,
   isAbsent,
+  isOwn,
+  labelOf,
+  nameOf,
+  type Owner,
   removeContainer,
   removeNamed,
   tryDocker,
@@ -39,21 +43,46 @@ export async function makeNetwork(cluster: Cluster, wanted: string): Promise<str
 export const subnetOf = (cluster: Cluster): Promise<string> =>
   docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", networkOf(cluster)]);
 
-/** Removes a network of the lab's own with whatever is still in it: k3d's helper, a registry that others use too. */
-export async function removeNetwork(network: string, registries: readonly string[]): Promise<void> {
-  const name = await tryDocker(["network", "inspect", "--format", "{{.Name}}", network]);
-  if (name.failed) {
-    if (isAbsent(name)) return;
-    throw dockerError(name, `docker network inspect ${network}`);
+/** Whether Docker has a network: not only where Docker itself says that it has none such. */
+export async function networkIsThere(network: string): Promise<boolean> {
+  const found = await tryDocker(["network", "inspect", "--format", "{{.Name}}", network]);
+  if (found.failed && !isAbsent(found)) throw dockerError(found, `docker network inspect ${network}`);
+  return !found.failed;
+}
+
+/** The containers in a network, whoever made them and whether they run or not. */
+async function attachedTo(network: string): Promise<readonly Container[]> {
+  const ids = await docker(["ps", "--all", "--quiet", "--no-trunc", "--filter", `network=${network}`]);
+  const found = await Promise.all(ids.split("\n").filter(Boolean).map(inspect));
+  return found.filter((one) => one !== undefined);
+}
+
+/** k3d runs a helper beside a cluster for moments, and gives it no labels; an interrupted k3d leaves it. */
+const isHelper = (network: string, container: Container): boolean =>
+  nameOf(container) === `${network}-tools` && labelOf(container, "app") === "k3d";
+
+/**
+ * Refuses to remove networks that other people's containers are in: Docker would not, and all else would be gone by then.
+ * @throws LabError that names them.
+ */
+export async function refuseForeignGuests(owner: Owner, networks: readonly string[]): Promise<void> {
+  for (const network of networks) {
+    const guests = (await attachedTo(network)).filter(
+      (one) => !isOwn(owner, one) && !isRegistry(one) && !isHelper(network, one),
+    );
+    if (guests.length === 0) continue;
+    const names = guests.map(nameOf);
+    throw new LabError(
+      `The network ${network} goes with its cluster, and what the lab did not make is in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
+    );
   }
-  // k3d runs a helper beside a cluster for moments, and gives it no labels; an interrupted k3d leaves it.
-  const tools = await inspect(`${name.stdout.trim()}-tools`);
-  if (tools && name.stdout.trim() in tools.NetworkSettings.Networks) await removeContainer(tools.Id);
-  const attached = await docker(["ps", "--all", "--format", "{{.Names}}", "--filter", `network=${network}`]);
-  for (const one of attached.split("\n").filter(Boolean)) {
-    const container = await inspect(one);
-    if (container && (isRegistry(container) || registries.includes(one)))
-      await docker(["network", "disconnect", "--force", network, one]);
+}
+
+/** Removes a network of the lab's own with what may still be in it: k3d's helper, a registry that others use too. */
+export async function removeNetwork(network: string): Promise<void> {
+  for (const one of await attachedTo(network)) {
+    if (isHelper(network, one)) await removeContainer(one.Id);
+    else if (isRegistry(one)) await docker(["network", "disconnect", "--force", network, one.Id]);
   }
   await removeNamed("network", network);
 }
@@ -66,7 +95,10 @@ const addressesOf = ({ NetworkSettings }: Container): string[] =>
 /** @throws LabError where the cluster's network is full. */
 export async function freeAddressOf(cluster: Cluster, name: string): Promise<string> {
   const range = await subnetOf(cluster);
-  const used = (await containersOf(cluster.owner)).flatMap(addressesOf);
+  // Those that are stopped have none, and get theirs again.
+  const used = [...(await containersOf(cluster.owner)), ...(await attachedTo(networkOf(cluster)))].flatMap(
+    addressesOf,
+  );
   const address = freeAddress(range, [gatewayOf(range), ...used]);
   if (address === undefined)
     throw new LabError(`The network ${networkOf(cluster)}, ${range}, has no address left for ${name}.`);
@@ -80,8 +112,6 @@ export async function freeAddressOf(cluster: Cluster, name: string): Promise<str
  */
 export async function pinAll(cluster: Cluster, range: string): Promise<void> {
   const network = networkOf(cluster);
-  const attached = await docker(["ps", "--quiet", "--no-trunc", "--filter", `network=${network}`]);
-  const containers = await Promise.all(attached.split("\n").filter(Boolean).map(inspect));
   const pin = async (container: Container) => {
     const { IPAddress: ip = "", IPAMConfig } = container.NetworkSettings.Networks[network] ?? {};
     if (ip === "" || IPAMConfig?.IPv4Address === ip) return;
@@ -98,7 +128,7 @@ export async function pinAll(cluster: Cluster, range: string): Promise<void> {
     )
       await docker(["restart", "--time", "1", container.Id]);
   };
-  await Promise.all(containers.filter((one) => one !== undefined).map(pin));
+  await Promise.all((await attachedTo(network)).map(pin));
   console.log(`the addresses in ${range} are fixed`);
 }
 

@@ -20,6 +20,8 @@ export interface FakeContainer {
   readonly certificate?: string;
   /** Whether the cluster knows its node. Default: true. */
   readonly known?: boolean;
+  /** Whether its K3s is out of the cluster and knows itself alone. Default: false. */
+  readonly alone?: boolean;
   /** Default: none. */
   readonly ports?: Readonly<
     Record<string, readonly { readonly HostIp: string; readonly HostPort: string }[]>
@@ -33,6 +35,8 @@ export interface World {
   readonly volumes: readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[];
   /** What every call says instead, with exit code 1; the real words. Default: none. */
   readonly broken?: string;
+  /** What calls with this text in their arguments say instead. Default: none. */
+  readonly breaks?: { readonly on: string; readonly says: string };
   /** Whether every call hangs. Default: false. */
   readonly hangs?: boolean;
   /** Exit code and words of k3d. Default: it makes the servers of its config. */
@@ -68,13 +72,14 @@ const die = (words) => { console.error(words); process.exit(1); };
 const log = () => appendFileSync(${JSON.stringify(join(folder, "changes"))}, args.join(" ") + "\\n");
 if (world.hangs) { process.on("SIGTERM", () => process.exit(1)); setTimeout(() => {}, 600000); return; }
 if (world.broken) die(world.broken);
+if (world.breaks && args.join(" ").includes(world.breaks.on)) die(world.breaks.says);
 const filters = args.flatMap((arg, index) => (args[index - 1] === "--filter" ? [arg] : []));
 const format = args[args.indexOf("--format") + 1] ?? "";
 const passes = (one) => filters.every((filter) => {
   const [, kind, value] = /^([a-z]+)=(.*)$/.exec(filter);
   if (kind === "label") { const [key, ...rest] = value.split("="); return one.labels[key] === rest.join("="); }
   if (kind === "publish") return Object.values(one.ports ?? {}).flat().some(({ HostPort }) => HostPort === value.split("/")[0]);
-  if (kind === "network") return one.status === "running" && "address" in one;
+  if (kind === "network") return "address" in one;
   return true;
 });
 const show = (one) => format
@@ -104,13 +109,13 @@ else if (verb === "inspect") {
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");
-  else if (asked.includes("get nodes")) for (const { name } of world.containers.filter(({ known, labels }) => known !== false && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
+  else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, alone, labels }) => known !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
   else if (asked.includes("get node")) console.log("node/" + args.at(-1));
   else if (asked.includes("get namespace kube-system")) console.log("uid-1");
   if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
 } else if (verb === "cp") {
   if (args[1] === "-" || args[2] !== "-") log();
-  else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file in container");
+  else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file " + args[1].split(":")[1] + " in container " + args[1].split(":")[0]);
 } else if (verb === "image" || verb === "logs") {}
 else if (verb === "network" && sub === "ls") list(world.networks);
 else if (verb === "volume" && sub === "ls") list(world.volumes);
@@ -125,7 +130,7 @@ else if (verb === "network" && sub === "inspect") {
     const kind = verb === "network" ? "networks" : "volumes";
     if (!world[kind].some((one) => one.name === name)) die(verb === "network" ? "Error response from daemon: network " + name + " not found" : "Error response from daemon: get " + name + ": no such volume");
     world[kind] = world[kind].filter((one) => one.name !== name);
-  } else if ((verb === "network" || verb === "volume") && sub === "create") world[verb + "s"].push({ name, labels });
+  } else if ((verb === "network" || verb === "volume") && sub === "create") { if (verb === "network" || !world.volumes.some((one) => one.name === name)) world[verb + "s"].push({ name, labels }); }
   else if (verb === "rm") { need(name); world.containers = world.containers.filter((one) => one !== find(name)); }
   else if (verb === "unpause") { const one = need(name); if (one.status !== "paused") die("Error response from daemon: Container " + name + " is not paused"); one.status = "running"; }
   else if (verb === "start") { const one = need(name); if (one.status === "paused") die("Error response from daemon: cannot start a paused container, try unpause instead"); one.status = "running"; delete one.boot; }

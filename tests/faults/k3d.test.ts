@@ -12,6 +12,7 @@ import { root } from "../../scripts/paths.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
 import type { AgentInput, Cluster, ServersInput } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
+import { makeRegistry } from "../../stacks/k3d/registry.ts";
 import {
   balancerOf,
   clusterIdentity,
@@ -25,6 +26,7 @@ import {
 } from "../../stacks/k3d-file.ts";
 import {
   chooseK3dImages,
+  livesInDocker,
   observeK3d,
   preflightK3d,
   refuseTakenPorts,
@@ -83,7 +85,7 @@ const input = (of: K3dFile, boot = "b2"): ServersInput => ({
 });
 const agentInput = (): AgentInput => ({
   ...{ name: "k3d-k3d-agent-0-0", index: 0, config: nodeConfig(three, { role: "agent", index: 0 }) },
-  ...{ hosts: [], generation: "g1", boot: "b2" },
+  ...{ hosts: [], identity: "i1", generation: "g1", boot: "b2" },
 });
 const thrown = async (work: () => Promise<unknown>): Promise<LabError | undefined> => {
   try {
@@ -166,7 +168,7 @@ fault(
 
 fault("C8: two of three servers are gone: no silent new cluster, the way back is said", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });
-  await fake.set(before);
+  await fake.set({ ...before, breaks: { on: "get nodes", says: "etcdserver: request timed out" } });
   const error = await thrown(() => observeK3d(stack, three));
   assert.match(
     error?.message ?? "",
@@ -175,6 +177,107 @@ fault("C8: two of three servers are gone: no silent new cluster, the way back is
   assert.match((await thrown(() => actions.start(cluster, input(three))))?.message ?? "", /no majority/);
   assert.deepEqual(await fake.changes(), []);
   return { happened: "exit 1 in preview and up", lost: await lost(before) };
+});
+
+fault("C8: two of three are gone, and the one that is left was reset: they join it again", async () => {
+  const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });
+  await fake.set(before);
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+  await fake.within(() => actions.start(cluster, input(three)));
+  const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+  assert.equal(created.length, 2);
+  assert.equal((await observe()).cluster.boot, "b2");
+  return { happened: "both made again, join the one that answers", lost: await lost(before) };
+});
+
+fault(
+  "a server whose repair was interrupted is made again, and the next run finds nothing to do",
+  async () => {
+    const { labels } = node("k3d-k3d-server-1", "server");
+    const half = { status: "created", made: false, boot: "", labels: { ...labels, "k3s-lab.made": "b1" } };
+    const before = whole({ "k3d-k3d-server-1": half });
+    await fake.set(before);
+    assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
+    await fake.within(() => actions.start(cluster, input(three)));
+    const changes = (await fake.changes()).filter((line) => /^(rm|create) /.test(line));
+    assert.match(changes.join("\n"), /^rm .*k3d-k3d-server-1\ncreate --name k3d-k3d-server-1 /);
+    assert.equal((await observe()).cluster.boot, "b2");
+    return { happened: "made again alone", lost: await lost(before) };
+  },
+);
+
+fault("a first run that ended between the marks of its servers: the cluster is whole", async () => {
+  const before = whole({ "k3d-k3d-server-1": { made: false }, "k3d-k3d-server-2": { made: false } });
+  await fake.set(before);
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "b1" });
+  await fake.within(() => actions.create(cluster, input(three)));
+  assert.deepEqual(await fake.changes(), []);
+  return { happened: "no change", lost: await lost(before) };
+});
+
+fault(
+  "a server that was put out of etcd and began a cluster of its own does not speak for the others",
+  async () => {
+    const before = whole({ "k3d-k3d-server-0": { alone: true } });
+    await fake.set(before);
+    assert.deepEqual((await observe()).agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "b1" });
+    assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
+    await fake.within(() => actions.start(cluster, input(three)));
+    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+    assert.equal(created.length, 1);
+    assert.match(created.join(), /^create --name k3d-k3d-server-0 /);
+    return { happened: "it alone is made again", lost: await lost(before) };
+  },
+);
+
+fault("somebody else's container has got a lost server's name: it is left alone", async () => {
+  const theirs: FakeContainer = { name: "k3d-k3d-server-1", status: "exited", labels: {} };
+  const before = whole({ "k3d-k3d-server-1": undefined });
+  const world = { ...before, containers: [...before.containers, theirs] };
+  await fake.set(world);
+  const error = await thrown(() => actions.start(cluster, input(three)));
+  assert.equal(error?.exitCode, 2);
+  assert.match(error?.message ?? "", /container k3d-k3d-server-1 already that is not of this stack/);
+  assert.doesNotMatch((await fake.changes()).join("\n"), /^rm /m);
+  return { happened: "exit 2", lost: await lost(world) };
+});
+
+fault("etcd does not say whether a lost server is a member: nobody joins beside it", async () => {
+  const before = whole({ "k3d-k3d-server-1": undefined });
+  await fake.set({ ...before, breaks: { on: "get node k3d-k3d-server-1", says: "Unable to connect" } });
+  const error = await thrown(() => actions.start(cluster, input(three)));
+  assert.match(error?.message ?? "", /whether k3d-k3d-server-1 is still a member: Unable to connect/);
+  assert.doesNotMatch((await fake.changes()).join("\n"), /^create /m);
+  // Its node is held by a finalizer; deleted later, it would take the next of its name with it.
+  await fake.set({ ...before, breaks: { on: "not-found node k3d-k3d-server-1", says: "timed out" } });
+  const stays = await thrown(() => actions.start(cluster, input(three)));
+  assert.match(stays?.message ?? "", /The cluster still knows k3d-k3d-server-1: timed out/);
+  assert.doesNotMatch((await fake.changes()).join("\n"), /^create /m);
+  return { happened: "exit 1", lost: await lost(before) };
+});
+
+fault("a user's container is in the cluster's network: nothing is removed before it is out", async () => {
+  const world = whole();
+  const guest: FakeContainer = { name: "theirs", status: "running", labels: {}, address: "172.28.0.99" };
+  const before = { ...world, containers: [...world.containers, guest] };
+  await fake.set(before);
+  for (const remove of [actions.removeCluster, actions.removeAll]) {
+    const error = await thrown(() => remove(owner));
+    assert.match(error?.message ?? "", /what the lab did not make is in it: theirs\. Nothing was removed/);
+  }
+  assert.deepEqual(await fake.changes(), []);
+  return { happened: "exit 1 with the next step", lost: await lost(before) };
+});
+
+fault("Docker does not say whether it has the image: it is not told to be missing", async () => {
+  await fake.set({
+    ...whole(),
+    breaks: { on: "image inspect", says: "Error response from daemon: deadline" },
+  });
+  const seen = await observe();
+  const error = await thrown(() => refuseUnlessReady(stack, file, images, seen));
+  assert.match(error?.message ?? "", /docker image inspect .*deadline/);
+  return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
 });
 
 for (const [what, words] of [
@@ -341,6 +444,7 @@ const byHand: World = {
   volumes: [{ name: "k3d-k3d-images", labels: { app: "k3d", "k3d.cluster": "k3d" } }],
 };
 
+const there = { "k3s-lab.checkout": "/there" };
 for (const [what, world] of [
   ["a user's own cluster of the name", byHand],
   ["a user's network of the name", { ...byHand, containers: [], volumes: [] }],
@@ -349,7 +453,7 @@ for (const [what, world] of [
     "another lab's cluster of the name",
     whole({
       "k3d-k3d-server-0": {
-        labels: { ...mine, "k3s-lab.id": "other", "k3d.role": "server", "k3d.cluster": "k3d" },
+        labels: { ...mine, ...there, "k3s-lab.id": "other", "k3d.role": "server", "k3d.cluster": "k3d" },
       },
     }),
   ],
@@ -357,9 +461,22 @@ for (const [what, world] of [
     "another stack's cluster of the name",
     whole({
       "k3d-k3d-server-0": {
-        labels: { ...mine, "k3s-lab.stack": "k3d-other", "k3d.role": "server", "k3d.cluster": "k3d" },
+        labels: {
+          ...mine,
+          ...there,
+          "k3s-lab.stack": "k3d-other",
+          "k3d.role": "server",
+          "k3d.cluster": "k3d",
+        },
       },
     }),
+  ],
+  [
+    "an earlier version's cluster of the name",
+    {
+      ...byHand,
+      containers: byHand.containers.map((one) => ({ ...one, labels: { ...one.labels, ...there } })),
+    },
   ],
 ] as const) {
   const strangers = { ...world, containers: world.containers.slice(0, 1) };
@@ -369,14 +486,18 @@ for (const [what, world] of [
       await fake.set(strangers);
       return await thrown(() => preflightK3d([[stack, file]]));
     },
-    /A cluster k3d is there already, made by somebody else \((container|network|volume) k3d-k3d/,
+    what.startsWith("another")
+      ? /made by the stack "k3d(-other)?" in \/there \(container k3d-k3d.*scripts\/lab down k3d(-other)?$/
+      : what.startsWith("an earlier")
+        ? /made by an earlier version of the lab in \/there.*\(container k3d-k3d.*k3d cluster delete k3d$/
+        : /A cluster k3d is there already, made by somebody else \((container|network|volume) k3d-k3d/,
   );
   fault(`${what} survives create, delete and sweep`, async () => {
     const foreign = what.startsWith("another") ? { ...strangers, networks: [], volumes: [] } : strangers;
     await fake.set(foreign);
     assert.match(
       (await thrown(() => actions.create(cluster, input(file))))?.message ?? "",
-      /made by somebody else/,
+      /A cluster k3d is there already, made by /,
     );
     await fake.within(() => actions.removeCluster(owner));
     await fake.within(() => actions.removeAll(owner));
@@ -431,6 +552,129 @@ fault("a state that was lost: a whole cluster is adopted, not wiped", async () =
   assert.deepEqual(await fake.changes(), []);
   return { happened: "taken over as it is", lost: await lost(whole()) };
 });
+
+fault("a state that was lost: a whole agent is adopted with its data; a half one is made again", async () => {
+  const before = whole({
+    "k3d-k3d-agent-0-0": { labels: { ...node("x0", "agent").labels, "k3s-lab.identity": "i1" } },
+  });
+  await fake.set(before);
+  await fake.within(() => actions.addAgent(cluster, agentInput()));
+  assert.deepEqual(await fake.changes(), []);
+  await fake.set(whole({ "k3d-k3d-agent-0-0": { made: false } }));
+  await fake.within(() => actions.addAgent(cluster, agentInput()));
+  assert.match((await fake.changes()).join("\n"), /^rm .*agent-0-0\n[\s\S]*create --name k3d-k3d-agent-0-0/);
+  await fake.set({ ...(await fake.world()) });
+  await fake.within(() => actions.addAgent(cluster, agentInput()));
+  assert.deepEqual(await fake.changes(), [], "the one that was made is whole");
+  return { happened: "taken over as it is", lost: await lost(before) };
+});
+
+fault(
+  "a state that was lost, and another config file since: what is there is neither wiped nor taken for it",
+  async () => {
+    await fake.set(whole());
+    const labels = { "k3s-lab.identity": "another" };
+    const errors = [
+      await thrown(() => actions.create(cluster, { ...input(three), labels })),
+      await thrown(() => actions.addAgent(cluster, agentInput())),
+    ];
+    for (const error of errors)
+      assert.match(error?.message ?? "", /made from another k3d config file.*Nothing was changed/);
+    assert.deepEqual(await fake.changes(), []);
+    return { happened: "exit 1 with the next step", lost: await lost(whole()) };
+  },
+);
+
+fault(
+  "a registry with a folder of the user's keeps its images when its container is made again",
+  async () => {
+    const volumes = ["/srv/config.yml:/etc/docker/registry/config.yml"];
+    const registry = {
+      ...{ name: "r.localhost", image: "r:1", address: "127.0.0.1", port: "5050" },
+      env: [],
+      boot: "b",
+    };
+    await fake.set(whole());
+    await fake.within(() => makeRegistry(cluster, { ...registry, volumes }));
+    await fake.within(() => makeRegistry(cluster, { ...registry, volumes: ["/srv/data:/var/lib/registry"] }));
+    const [first = "", second = ""] = (await fake.changes()).filter((line) => line.startsWith("create "));
+    assert.match(
+      first,
+      /--volume \/srv\/config\.yml:\S+ --volume k3d-k3d-registry:\/var\/lib\/registry r:1$/,
+    );
+    assert.match(second, /--volume \/srv\/data:\/var\/lib\/registry r:1$/);
+    await fake.within(() => actions.removeCluster(owner));
+    await fake.set({ volumes: (await fake.world()).volumes });
+    const lives = await fake.within(() => livesInDocker(stack, { role: "registry" }));
+    assert.equal(lives, true, "its images live without a container");
+    return {
+      happened: "a volume with a name",
+      lost: await lost({
+        ...whole(),
+        containers: [],
+        networks: [],
+        volumes: [{ name: "k3d-k3d-registry", labels: mine }],
+      }),
+    };
+  },
+);
+
+fault("another lab's volume has the name of the registry's: it is not used", async () => {
+  const theirs = { ...mine, "k3s-lab.id": "other" };
+  const before: World = { ...whole(), volumes: [{ name: "k3d-k3d-registry", labels: theirs }] };
+  await fake.set(before);
+  const error = await thrown(() =>
+    makeRegistry(cluster, {
+      name: "r",
+      image: "r:1",
+      address: "127.0.0.1",
+      port: "5050",
+      volumes: [],
+      env: [],
+      boot: "b",
+    }),
+  );
+  assert.equal(error?.exitCode, 2);
+  assert.match(error?.message ?? "", /volume k3d-k3d-registry already that is not of this stack/);
+  assert.doesNotMatch((await fake.changes()).join("\n"), /^(rm|create) /m);
+  return { happened: "exit 2", lost: await lost(before) };
+});
+
+fault("Docker does not say whether the network is there: a registry is not left outside of it", async () => {
+  await fake.set({
+    ...whole(),
+    breaks: { on: "network inspect", says: "Error response from daemon: deadline" },
+  });
+  const error = await thrown(() =>
+    makeRegistry(cluster, {
+      name: "r",
+      image: "r:1",
+      address: "127.0.0.1",
+      port: "5050",
+      volumes: [],
+      env: [],
+      boot: "b",
+    }),
+  );
+  assert.match(error?.message ?? "", /docker network inspect k3d-k3d.*deadline/);
+  return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
+});
+
+fault(
+  "k3d's state in Pulumi shows no variable's value, and another registries.yaml is another cluster",
+  async () => {
+    const registries = join(folder, "registries.yaml");
+    const identities: string[] = [];
+    for (const text of ["a: secret-1", "a: secret-2"]) {
+      await writeFile(registries, text);
+      const env = [{ envVar: "PROXY=http://u:hidden@p", nodeFilters: ["server:*"] }];
+      identities.push(await clusterIdentity({ ...file, env, registries: { config: registries } }));
+    }
+    assert.notEqual(identities[0], identities[1]);
+    assert.doesNotMatch(identities.join(), /hidden|secret-/);
+    return { happened: "hashes", lost: "nothing" };
+  },
+);
 
 fault(
   "what an interrupted run left of a cluster goes before the next is made; nothing of it had served",
@@ -552,6 +796,11 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     "a variable that k3d sets",
     { env: [{ envVar: "K3S_TOKEN=x", nodeFilters: ["all"] }] },
     /env\[0\]\.envVar/,
+  ],
+  [
+    "a variable of two lines",
+    { env: [{ envVar: "A=1\nB=2", nodeFilters: ["all"] }] },
+    /env\[0\]\.envVar: .*in one line/,
   ],
   ["a variable without a value", { env: [{ envVar: "A", nodeFilters: ["all"] }] }, /env\[0\]\.envVar: "A"/],
   [

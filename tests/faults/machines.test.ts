@@ -588,7 +588,7 @@ fault("H14: idle networks of other Vagrant projects stay", async () => {
     "docker",
     `case "$*" in
     "ps "*) ;;
-    "network ls"*label=k3s-lab.id=*) echo ours ;;
+    "network ls"*label=k3s-lab.id=*) printf 'ours\\nof-k3d k3d\\n' ;;
     "network ls"*) printf 'ours\\ntheirs\\n' ;; esac`,
   );
   const removed: string[] = [];
@@ -599,14 +599,25 @@ fault("H14: idle networks of other Vagrant projects stay", async () => {
   }
   return {
     happened: `removed: ${[...new Set(removed)]}`,
-    lost: removed.includes("theirs") ? "theirs" : "nothing",
+    lost: removed.filter((name) => name !== "ours").join() || "nothing",
   };
+});
+
+fault("the machines' network goes with the last of them, whatever the lab has in k3d", async () => {
+  await program(
+    "docker",
+    `case "$*" in *label=k3s-lab.machine*) ;; "ps "*of_stack*) ;; "ps "*) echo a-node-of-k3d ;; "network ls"*) echo ours ;; esac`,
+  );
+  const { exitCode, all } = await run("destroy");
+  assert.equal(exitCode, 0, all);
+  assert.match(await asked(), /network rm ours/);
+  return { happened: "removed", lost: "nothing" };
 });
 
 fault("H14: a network stays while a stopped machine of this lab needs it", async () => {
   await program(
     "docker",
-    `case "$*" in *label=k3s-lab.machine=*) ;; "ps "*) echo another-machine ;; "network ls"*) echo ours ;; esac`,
+    `case "$*" in *label=k3s-lab.machine=*) ;; "ps "*"label=k3s-lab.machine "*|"ps "*label=k3s-lab.machine) echo another-machine ;; "network ls"*) echo ours ;; esac`,
   );
   const { exitCode, all } = await run("destroy");
   assert.equal(exitCode, 0, all);
