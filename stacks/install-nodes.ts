@@ -1,10 +1,10 @@
-import type * as pulumi from "@pulumi/pulumi";
+import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "./cluster-plan.ts";
 import { K3sNode, K3sStart } from "./components/k3s-node.ts";
 import { asRecorded, type LabMachine } from "./components/lab-machine.ts";
 import type { ClusterConfig, Machine } from "./config.ts";
 import type { MachineObservation } from "./observe.ts";
-import { lostCluster, noCluster, type SeenNode, turns, wrongWith } from "./observe-nodes.ts";
+import { lostCluster, lostData, noCluster, type SeenNode, turns, wrongWith } from "./observe-nodes.ts";
 
 /** A machine as the stack file wants it, and its resource. */
 export interface MadeMachine {
@@ -50,6 +50,8 @@ export async function installNodes({
   const together = made.map(({ resource }) => resource);
   const common = { token, version, servers, together };
   const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
+  const loss = lostData(nodesSeen);
+  if (loss !== undefined) pulumi.log.warn(loss);
   const start = new K3sStart(
     "start",
     {

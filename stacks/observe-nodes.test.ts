@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { LabError } from "../scripts/errors.ts";
 import {
   lostCluster,
+  lostData,
   type NodeObservation,
   noCluster,
   observeKubeconfig,
@@ -111,6 +112,19 @@ test("a machine that gives no answer counts as one that has a cluster", () => {
   assert.equal(noCluster([node("s1", silent)]), undefined);
   assert.equal(noCluster([node("s1", silent, false)]), "no server has a cluster");
   assert.equal(noCluster([node("s1", fresh), node("a1", seen())]), "no server has a cluster");
+});
+
+test("what is lost is said where no server has the cluster's data any more", () => {
+  const gone = readObservation("state K3s is not installed\ndata lost\nversion v1.25.4+k3s1\n");
+  assert.match(
+    lostData([node("s1", gone), node("a1", seen())]) ?? "",
+    /gone from s1, .* what it held is lost/,
+  );
+  assert.match(lostData([node("s1", gone), node("s2", gone)]) ?? "", /gone from s1, s2/);
+  for (const other of [etcd, silent])
+    assert.equal(lostData([node("s1", gone), node("s2", other)]), undefined);
+  assert.equal(lostData([node("s1", fresh), node("a1", gone)]), undefined);
+  assert.match(lostData([node("s1", gone), node("s2", fresh)]) ?? "", /gone from s1,/);
 });
 
 test("an agent is installed again only when its cluster is gone for good", () => {

@@ -19,6 +19,8 @@ export interface NodeObservation {
   readonly state: string;
   /** Whether K3s keeps data there, or was uninstalled by hand: the node was installed once. */
   readonly hasData: boolean;
+  /** Whether it was installed, and the data that K3s kept there is gone. */
+  readonly isDataLost?: boolean;
   /** Whether it is a server that keeps the cluster in etcd. */
   readonly hasEtcd: boolean;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
@@ -77,6 +79,7 @@ export function readObservation(text: string): NodeObservation {
   return {
     state,
     hasData: all("data").length > 0,
+    ...(all("data").includes("lost") ? { isDataLost: true } : {}),
     hasEtcd: all("etcd").length > 0,
     ...(cluster === undefined ? {} : { cluster }),
     ...(version === undefined ? {} : { version }),
@@ -133,6 +136,16 @@ const mayExist = ({ isMachineThere, seen }: SeenNode): boolean =>
 /** Why there is no cluster, as far as its servers show; undefined where there is one, or may be. */
 export const noCluster = (nodes: readonly SeenNode[]): string | undefined =>
   nodes.some((node) => node.role === "server" && mayExist(node)) ? undefined : "no server has a cluster";
+
+/**
+ * What must be said before K3s is installed on servers of which none has the cluster's data any more, and one had it: what
+ * the cluster held is gone. Undefined where another server has it, or may have it.
+ */
+export function lostData(nodes: readonly SeenNode[]): string | undefined {
+  const there = nodes.filter((node) => node.role === "server" && mayExist(node));
+  if (there.length === 0 || there.some(({ seen }) => !seen.isDataLost)) return undefined;
+  return `K3s's data is gone from ${there.map(({ name }) => name).join(", ")}, and no other server has the cluster: what it held is lost. A new, empty one is started.`;
+}
 
 /**
  * Why an agent cannot follow into the cluster that the servers have, or will have; undefined where it can. Its own
