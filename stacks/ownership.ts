@@ -97,7 +97,7 @@ export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState):
 
 /**
  * Looks at a cluster before anything is made there: what it is known by, and that nothing is in the way which is not this
- * stack's. The Kubernetes provider would take it over (its create is an upsert, pulumi-kubernetes#2926, until 4.28) and
+ * stack's. The Kubernetes provider would take it over (its create is an upsert up to 4.28: pulumi-kubernetes#4278) and
  * delete it with the stack. Changes nothing.
  *
  * @param where names the cluster in messages.
@@ -170,22 +170,8 @@ export const kubeSystem = "/api/v1/namespaces/kube-system";
 export const isClusterUid = (identity: string | undefined): boolean =>
   identity !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(identity);
 
-/** What people put into a namespace; what Kubernetes makes from it goes with it. */
-const peoplesKinds = [
-  ["v1", "ConfigMap"],
-  ["v1", "Secret"],
-  ["v1", "Service"],
-  ["v1", "ServiceAccount"],
-  ["v1", "PersistentVolumeClaim"],
-  ["v1", "Pod"],
-  ["apps/v1", "Deployment"],
-  ["apps/v1", "StatefulSet"],
-  ["apps/v1", "DaemonSet"],
-  ["apps/v1", "ReplicaSet"],
-  ["batch/v1", "Job"],
-  ["batch/v1", "CronJob"],
-  ["networking.k8s.io/v1", "Ingress"],
-] as const;
+/** What Kubernetes itself keeps beside other objects; the rest of what it makes has an owner. */
+const kept = new Set(["Event", "Endpoints", "EndpointSlice"]);
 
 /** What every namespace has from the start. */
 const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secret default-token-\w+)$/;
@@ -197,13 +183,14 @@ const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secre
  */
 export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState): Promise<string[]> {
   const namespaces = state.objects.filter(({ kind }) => kind === "Namespace").map(({ name }) => name);
+  const kinds = namespaces.length > 0 ? await api.namespacedKinds() : [];
   const found = await Promise.all(
     namespaces.flatMap((namespace) =>
-      peoplesKinds.map(async ([apiVersion, kind]) => {
-        const folder = pathOf({ apiVersion, kind, namespace, name: "" }).replace(/\/$/, "");
-        const listed = await api.identities(folder).catch((cause) => {
+      kinds.map(async ({ kind, folder }) => {
+        if (kept.has(kind)) return [];
+        const listed = await api.identities(folder(namespace)).catch((cause) => {
           if (!(cause instanceof ApiError)) throw cause;
-          // A kind that the cluster does not know.
+          // A kind that was removed meanwhile.
           if (cause.status === 404) return [];
           if (cause.status !== 403) throw cause;
           return undefined;

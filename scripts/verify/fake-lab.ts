@@ -29,6 +29,33 @@ const version = "v1.25.4+k3s1";
 /** What the healthy lab's cluster is told from others by. */
 export const clusterUid = "5f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
 
+const kind = (name: string, of: string, namespaced = true, verbs = ["delete", "list"]): Json => ({
+  ...{ name, kind: of, namespaced, verbs },
+});
+
+/** What the API server says of the kinds that it has; not every kind of a real one. */
+const discovery: Record<string, Json> = {
+  "/api/v1": {
+    resources: [
+      kind("namespaces", "Namespace", false),
+      kind("bindings", "Binding", true, ["create"]),
+      kind("pods", "Pod"),
+      kind("pods/log", "Pod", true, ["get"]),
+      kind("configmaps", "ConfigMap"),
+      kind("secrets", "Secret"),
+      kind("events", "Event"),
+    ],
+  },
+  "/apis": {
+    groups: ["apps/v1", "example.org/v2", "metrics.k8s.io/v1beta1"].map((groupVersion) => ({
+      name: groupVersion.split("/")[0],
+      preferredVersion: { groupVersion },
+    })),
+  },
+  "/apis/apps/v1": { resources: [kind("deployments", "Deployment")] },
+  "/apis/example.org/v2": { resources: [kind("widgets", "Widget")] },
+};
+
 /** The stack files that the healthy lab follows. */
 export const stackFiles: Readonly<Record<string, string>> = {
   "Pulumi.cluster.yaml": `config:
@@ -121,6 +148,7 @@ export function healthyLab(): FakeLab {
   return structuredClone({
     api: {
       "/version": { gitVersion: version },
+      ...discovery,
       "/api/v1/nodes": items(node(server), node(agent)),
       "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
       "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },

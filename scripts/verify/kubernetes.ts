@@ -38,6 +38,15 @@ export type Identity = Pick<z.output<typeof identified>["metadata"], "uid" | "la
 /** An object of a list; what another object made has an owner. */
 export type Listed = z.output<typeof identified>["metadata"];
 
+const groupList = z.object({
+  groups: z.array(z.object({ name: z.string(), preferredVersion: z.object({ groupVersion: z.string() }) })),
+});
+const resourceList = z.object({
+  resources: z.array(
+    z.object({ name: z.string(), kind: z.string(), namespaced: z.boolean(), verbs: z.array(z.string()) }),
+  ),
+});
+
 /** The parts of Kubernetes objects that the checks look at. */
 const schemas = {
   node: z.object({
@@ -132,6 +141,8 @@ export interface KubernetesApi {
   object(path: string): Promise<Identity | undefined>;
   /** @param path such as `/api/v1/namespaces/dev/configmaps`. */
   identities(path: string): Promise<Listed[]>;
+  /** What a namespace can hold: kinds that can be listed and deleted, those of custom resources among them. */
+  namespacedKinds(): Promise<NamespacedKind[]>;
   nodes(): Promise<Node[]>;
   pods(namespace: string): Promise<Pod[]>;
   deployments(namespace: string): Promise<Deployment[]>;
@@ -140,6 +151,13 @@ export interface KubernetesApi {
   ingresses(namespace: string): Promise<Ingress[]>;
   ingressClasses(): Promise<IngressClass[]>;
   resourceQuotas(namespace: string): Promise<ResourceQuota[]>;
+}
+
+/** A kind of objects in namespaces. */
+export interface NamespacedKind {
+  readonly kind: string;
+  /** Where the API server lists them in a namespace. */
+  readonly folder: (namespace: string) => string;
 }
 
 /** How to reach and be trusted by an API server. */
@@ -365,6 +383,28 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
       // A list of metadata that is empty comes as null.
       const { items } = await read(path, z.object({ items: z.array(identified).nullish() }), metadataLists);
       return (items ?? []).map(({ metadata }) => metadata);
+    },
+    namespacedKinds: async () => {
+      const { groups } = await read("/apis", groupList);
+      const apis = [
+        "/api/v1",
+        // Nothing is kept in what serves measurements, which is often away.
+        ...groups
+          .filter(({ name }) => !/(^|\.)metrics\.k8s\.io$/.test(name))
+          .map(({ preferredVersion }) => `/apis/${preferredVersion.groupVersion}`),
+      ];
+      const lists = await Promise.all(
+        apis.map(async (api) =>
+          (await read(api, resourceList)).resources
+            .filter(({ name, namespaced }) => namespaced && !name.includes("/"))
+            .filter(({ verbs }) => verbs.includes("list") && verbs.includes("delete"))
+            .map(({ name, kind }) => ({
+              kind,
+              folder: (namespace: string) => `${api}/namespaces/${namespace}/${name}`,
+            })),
+        ),
+      );
+      return lists.flat();
     },
     object: (path) =>
       read(path, z.union([identified, absent]), metadataOnly, null).then((it) => it?.metadata),

@@ -7,12 +7,12 @@ import { stringify } from "yaml";
 import type { LabError } from "../../scripts/errors.ts";
 import { clusterUid, type FakeLab, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { connect } from "../../scripts/verify/kubernetes.ts";
-import { parseConfig, resourceName } from "../../stacks/config.ts";
+import { type AppsConfig, parseConfig, resourceName } from "../../stacks/config.ts";
 import { foreignCluster } from "../../stacks/foreign-cluster.ts";
 import { chooseContext, kubeconfigOf } from "../../stacks/kubeconfig.ts";
 import { observeImages } from "../../stacks/observe-images.ts";
 import type { OwnState } from "../../stacks/own-state.ts";
-import { identityOf, isOwn, marksOf, othersIn } from "../../stacks/ownership.ts";
+import { identityOf, lookAtCluster, marksOf, othersIn } from "../../stacks/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
@@ -195,12 +195,8 @@ fault(
     const list = (path: string, ...items: object[]) => {
       lab.api[path] = { items: items.map((metadata) => ({ metadata })) };
     };
-    const kinds = ["configmaps", "secrets", "services", "serviceaccounts", "persistentvolumeclaims", "pods"];
-    for (const kind of kinds) list(`/api/v1/namespaces/dev/${kind}`);
-    for (const kind of ["deployments", "statefulsets", "daemonsets", "replicasets"])
-      list(`/apis/apps/v1/namespaces/dev/${kind}`);
-    for (const kind of ["jobs", "cronjobs"]) list(`/apis/batch/v1/namespaces/dev/${kind}`);
-    lab.api["/apis/networking.k8s.io/v1/namespaces/dev/ingresses"] = { items: null };
+    for (const kind of ["secrets", "events"]) list(`/api/v1/namespaces/dev/${kind}`);
+    lab.api["/apis/example.org/v2/namespaces/dev/widgets"] = { items: null };
     list(
       "/api/v1/namespaces/dev/configmaps",
       { name: "kube-root-ca.crt", uid: "1" },
@@ -219,20 +215,74 @@ fault(
     const others = await look("old");
     const anew = await look("older");
     connection.close();
+    list("/apis/example.org/v2/namespaces/dev/widgets", { name: "mine", uid: "6" });
+    const later = connect({ server: api.url });
+    const withWidget = await othersIn(later, owner, {
+      ...nothing,
+      objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
+    });
+    later.close();
     api.close();
-    assert.deepEqual(others, ["ConfigMap dev/notes", "Pod dev/debug"]);
+    assert.deepEqual(new Set(others), new Set(["ConfigMap dev/notes", "Pod dev/debug"]));
+    assert.ok(withWidget.includes("Widget dev/mine"), "a custom resource");
     assert.deepEqual(anew, ["Namespace dev", ...others], "a namespace that somebody made anew");
     return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
   },
 );
 
 fault("C6: a namespace of the stack's was deleted, and the user made one of that name", async () => {
-  const before = {
+  const before: OwnState = {
     ...nothing,
     objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
   };
-  const own = isOwn({ uid: "new", labels: {} }, owner, before);
-  return { happened: "the state knows another UID: refused", lost: own ? "the user's namespace" : "nothing" };
+  const lab = healthyLab();
+  const api = await serveApi(lab);
+  const lookNow = async (wanted: AppsConfig, uid: string) => {
+    lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid } };
+    const connection = connect({ server: api.url });
+    try {
+      return await lookAtCluster(connection, "The cluster", wanted, owner, before);
+    } catch (error) {
+      return (error as Error).message;
+    } finally {
+      connection.close();
+    }
+  };
+  // It is in the way of what the file asks for; and Pulumi, which deletes by name, would delete it where the file does not
+  // name it any more.
+  const wanting = await lookNow(config(), "new");
+  const lookedAtOld = await lookNow(config(), "old");
+  api.close();
+  assert.match(wanting, /The cluster has Namespace dev already, which is not the lab's: nothing was touched/);
+  assert.equal(lookedAtOld, clusterUid);
+  return { happened: "the state knows another UID: refused", lost: "nothing" };
+});
+
+fault("C6: of two namespaces that leave the file the user made one anew", async () => {
+  const held = (name: string, uid: string) => ({
+    resource: name,
+    apiVersion: "v1",
+    kind: "Namespace",
+    name,
+    uid,
+  });
+  const lab = healthyLab();
+  lab.api["/api/v1/namespaces/one"] = { metadata: { name: "one", uid: "1" } };
+  lab.api["/api/v1/namespaces/two"] = { metadata: { name: "two", uid: "new" } };
+  const api = await serveApi(lab);
+  const connection = connect({ server: api.url });
+  const state = { ...nothing, objects: [held("one", "1"), held("two", "2")] };
+  const leaving = lookAtCluster(
+    connection,
+    "The cluster",
+    config({ namespaces: [], apps: [{ name: "app3" }] }),
+    owner,
+    state,
+  );
+  await assert.rejects(leaving, /The cluster has Namespace two already, which is not the lab's/);
+  connection.close();
+  api.close();
+  return { happened: "Pulumi would delete it by its name: refused", lost: "nothing" };
 });
 
 fault("C7: another default namespace", async () => {
