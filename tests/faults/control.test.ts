@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { after } from "node:test";
+import { after, afterEach } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../scripts/errors.ts";
@@ -18,12 +18,30 @@ import { locksOf, stateOf } from "../../scripts/state.ts";
 import { readClusterPlan } from "../../stacks/cluster-plan.ts";
 import { chooseProvider } from "../../stacks/provider.ts";
 import { copyPrograms } from "./checkout.ts";
-import { fault, refused } from "./table.ts";
+import * as table from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
 
 const folder = await mkdtemp(join(tmpdir(), "lab-control-"));
+const options = { timeout: 120_000 } as const;
+const fault = (name: string, run: Parameters<typeof table.fault>[1]) => table.fault(name, run, options);
 after(() => rm(folder, { recursive: true, force: true }));
+
+/** What tests have started. A test that failed half-way must not leave it: its output would keep this process waiting. */
+const started = new Set<ChildProcess>();
+const starts = <Child extends ChildProcess>(child: Child): Child => {
+  started.add(child);
+  return child;
+};
+afterEach(async () => {
+  for (const child of started) {
+    child.kill("SIGTERM");
+    const inTime = pWaitFor(() => child.exitCode !== null || child.signalCode !== null, { timeout: 15_000 });
+    await inTime.catch(() => child.kill("SIGKILL"));
+    for (const stream of [child.stdout, child.stderr]) stream?.destroy();
+  }
+  started.clear();
+});
 const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
 
 /** A checkout that has this one's programs and a `.lab` of its own. */
@@ -79,7 +97,9 @@ fault("H20: killed while it writes host.json", async () => {
   const writer = `import { writeHostSettings } from ${JSON.stringify(join(root, "scripts/host-settings.ts"))};
     for (let turn = 0; ; turn += 1) await writeHostSettings({ k3sVersion: "x".repeat(200_000) + turn }, ${JSON.stringify(file)});`;
   for (let turn = 0; turn < 5; turn += 1) {
-    const child = spawn(node[0], [node[1], "--input-type=module", "--eval", writer], { stdio: "ignore" });
+    const child = starts(
+      spawn(node[0], [node[1], "--input-type=module", "--eval", writer], { stdio: "ignore" }),
+    );
     await pWaitFor(async () => (await readFile(file, "utf8")) !== before || child.exitCode !== null, {
       timeout: 10_000,
     });
@@ -254,7 +274,7 @@ async function pulumiProject(name: string): Promise<{
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
   };
   const pulumi = async (...args: string[]) => {
-    const options = {
+    const how = {
       cwd: directory,
       env,
       reject: false,
@@ -262,7 +282,7 @@ async function pulumiProject(name: string): Promise<{
       stdin: "ignore",
       timeout: 60_000,
     } as const;
-    const { exitCode, all } = await execa("pulumi", args, options);
+    const { exitCode, all } = await execa("pulumi", args, how);
     return { exitCode, all };
   };
   return { directory, pulumi };
@@ -332,16 +352,18 @@ async function startRun(
       console.error(message);
       process.exit(exitCode);
     }`;
-  const child = spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+  const child = starts(
+    spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
+      stdio: ["ignore", "pipe", "pipe"],
+    }),
+  );
   let text = "";
   for (const stream of [child.stdout, child.stderr])
     stream?.on("data", (data) => {
       text += data;
     });
   await pWaitFor(() => /begun|waiting for/.test(text) || child.exitCode !== null, {
-    timeout: 20_000,
+    timeout: 60_000,
     interval: 20,
   });
   return { child, directory, said: () => text };
@@ -611,7 +633,7 @@ fault("H26: a step fails while its neighbour waits for a slow program", async ()
   return { happened: "said at once; the neighbour's program is ended, nothing more begins", lost: "nothing" };
 });
 
-refused(
+table.refused(
   "C11: `npm test` while a lab is up in this checkout",
   async () => {
     const directory = await checkout("test-while-up");
@@ -622,6 +644,7 @@ refused(
     return new LabError(all, { exitCode: exitCode ?? -1 });
   },
   /A lab is up \(there is a machine server\), and `lab test` does not go on beside it.*scripts\/lab down/,
+  options,
 );
 
 fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
@@ -648,10 +671,10 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
   const { start: real } = (JSON.parse(await readFile(file, "utf8")) as { scripts: { start: string } })
     .scripts;
   const start = real.replace(/ up$/, "");
-  const started = async (line: string) => {
+  const startNpm = async (line: string) => {
     const scripts = { start: `${start} "${line}"` };
     await writeFile(file, JSON.stringify({ type: "module", scripts }));
-    const child = spawn("npm", ["start"], { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
+    const child = starts(spawn("npm", ["start"], { cwd: directory, stdio: ["ignore", "pipe", "pipe"] }));
     let text = "";
     for (const stream of [child.stdout, child.stderr])
       stream.on("data", (data) => {
@@ -663,7 +686,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
   };
   for (const signal of ["SIGTERM", "SIGKILL"] as const) {
     number += 1;
-    const child = await started(`sleep 5000.${number} & echo begun; wait`);
+    const child = await startNpm(`sleep 5000.${number} & echo begun; wait`);
     child.kill(signal);
     await ended(child);
     await pWaitFor(async () => (await running(`sleep 5000.${number}`)) === "", { timeout: 30_000 });
@@ -682,9 +705,11 @@ fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKI
       tiePrograms();
       spawn("sleep", ["4000.${number}"], { stdio: "ignore" });
       console.log("begun");`;
-    const child = spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
-      stdio: ["ignore", "pipe", "ignore"],
-    });
+    const child = starts(
+      spawn(node[0], [node[1], "--input-type=module", "--eval", program], {
+        stdio: ["ignore", "pipe", "ignore"],
+      }),
+    );
     await once(child.stdout, "data");
     child.kill(signal);
     await ended(child);

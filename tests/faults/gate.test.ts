@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
 import { execa } from "execa";
@@ -120,10 +121,10 @@ for (const [key, exit] of [
   ["yes\r", 0],
 ] as const)
   fault(`Rule 5: ${JSON.stringify(key)} at the question`, async () => {
+    const folder = await mkdtemp(join(tmpdir(), "lab-question-"));
     const program = `import { permit } from ${JSON.stringify(join(root, "scripts/gate.ts"))};
       import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
-      import { mkdtempSync } from "node:fs";
-      const folder = mkdtempSync("/tmp/lab-question-");
+      const folder = ${JSON.stringify(folder)};
       try { await asRun("up", () => permit([{ stack: "apps", what: "the namespace dev", how: "removed" }], false), folder); }
       catch (error) { console.log("SAID " + error.message); process.exitCode = error.exitCode ?? 99; }`;
     const args = [process.execPath, "--disable-warning=ExperimentalWarning", "--input-type=module", "--eval"];
@@ -136,6 +137,7 @@ for (const [key, exit] of [
     await pWaitFor(() => said.includes("[y/N]") || child.exitCode !== null, { timeout: 30_000 });
     child.stdin.write(key);
     await once(child, "exit");
+    await rm(folder, { recursive: true });
     assert.equal(child.exitCode, exit, said);
     return { happened: `exit ${exit}`, lost: "nothing" };
   });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 import { execa } from "execa";
 import { LabError } from "../../scripts/errors.ts";
 import { root, stateFile } from "../../scripts/paths.ts";
@@ -28,6 +28,7 @@ beforeEach(async () => {
   await mkdir(join(folder, "bin"));
   process.env.PATH = `${join(folder, "bin")}:${path}`;
 });
+afterEach(() => rm(folder, { recursive: true, force: true }));
 after(() => {
   process.env.PATH = path;
 });

@@ -45,8 +45,9 @@ export function refused(
   name: string,
   run: () => Promise<(Error & { readonly exitCode?: number }) | undefined>,
   sentence: RegExp,
+  options: { timeout?: number } = {},
 ): void {
-  test(name, async () => {
+  test(name, options, async () => {
     const error = await run();
     assert.ok(error, `${name}: accepted`);
     assert.equal(error.exitCode, 2, `${name}: ${error.message}`);
