@@ -50,8 +50,8 @@ export async function runStack(
       // Pulumi begins nothing more, but waits for what it has begun.
       progress(`failed, ending what has begun: ${message.trim().split("\n", 1)[0]}`);
     }
-    // What a script found worth a person's attention, though it went on.
-    if (message?.startsWith("warning: ")) process.stderr.write(`${message.trim()}\n`);
+    const warning = warningIn(event);
+    if (warning !== undefined) process.stderr.write(`${warning}\n`);
   };
   // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
   const options = { onEvent, color: "never" as const, parallel: 64 };
@@ -175,4 +175,13 @@ export function describeEvent({ resourcePreEvent }: EngineEvent): string | undef
   if (type.startsWith("k3s-lab:")) return undefined;
   const kind = type.split(":").at(-1) ?? type;
   return `${verb} ${parent && kind === "Command" ? parent : kind} ${name}`;
+}
+
+/** What a script, or the lab's own program, found worth a person's attention, though it went on. */
+export function warningIn({ diagnosticEvent }: Pick<EngineEvent, "diagnosticEvent">): string | undefined {
+  const { severity, message = "" } = diagnosticEvent ?? {};
+  if (message.startsWith("warning: ")) return message.trim();
+  // Pulumi says of its own parts where it found them.
+  if (severity !== "warning" || /^using pulumi-\S+ from \$PATH/.test(message)) return undefined;
+  return `warning: ${message.trim()}`;
 }
