@@ -156,10 +156,11 @@ install)
       is_drained=yes
     fi
   fi
-  status=0
-  here install || status=$?
+  # A name of its own: tell has a status too, and a failed change would count as done.
+  installed=0
+  here install || installed=$?
   if [ "$is_drained" ]; then tell "$SERVERS" uncordon || echo "warning: $NODE_NAME may still be cordoned: kubectl uncordon $NODE_NAME"; fi
-  [ $status = 0 ] || exit $status
+  [ $installed = 0 ] || exit $installed
   # verify waits so many times longer for this machine.
   mkdir -p "$lab/$LAB_STACK/machines"
   on "$NODE_NAME.$LAB_STACK" sudo cat /var/lib/k3s-lab/slowness </dev/null >"$lab/$LAB_STACK/machines/$NODE_NAME.slowness"

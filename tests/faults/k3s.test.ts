@@ -156,7 +156,7 @@ async function leaving(
   name: string,
   servers: string | undefined,
   answer: string,
-  { action = "uninstall", node = "three" } = {},
+  { action = "uninstall", node = "three", role = "server" } = {},
 ) {
   const lab = join(folder, name);
   const put = async (file: string, text: string) => {
@@ -182,7 +182,7 @@ async function leaving(
       LAB_STACK: "cluster",
       NODE_NAME: node,
       NODE_IP: "192.168.42.112",
-      NODE_ROLE: "server",
+      NODE_ROLE: role,
       K3S_VERSION: "v1.25.4+k3s1",
       K3S_ARGS: "",
       SERVERS: "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112",
@@ -230,6 +230,23 @@ fault("a whole cluster is destroyed by plain pulumi: nobody is told who leaves t
   assert.equal(exitCode, 0);
   assert.deepEqual(log, ["three.cluster alive", "three.cluster uninstall"]);
   return { happened: "K3s is uninstalled, as fast as by lab down", lost: "nothing" };
+});
+
+fault("C1: an agent's change fails after it was drained", async () => {
+  const answer = `case "$what" in
+observe) printf 'state healthy\\ndata yes\\ncarried v1.25.4+k3s1\\n' ;;
+*server-ca.crt\\"*) echo "abc /ca" ;;
+check) echo change ;;
+install) exit 1 ;;
+esac`;
+  const { exitCode, log } = await leaving("failed", three, answer, {
+    action: "install",
+    node: "worker",
+    role: "agent",
+  });
+  assert.equal(exitCode, 1);
+  assert.equal(log.at(-1), "one.cluster uncordon");
+  return { happened: "exit 1, and the agent takes pods again", lost: "nothing" };
 });
 
 fault("K3s of the first server is uninstalled by hand, and the others do not answer", async () => {
