@@ -8,6 +8,7 @@ import { isPortTaken } from "../scripts/host/ports.ts";
 import {
   type Container,
   containersOf,
+  couldStart,
   docker,
   dockerError,
   inspect,
@@ -73,17 +74,18 @@ export async function observeK3d(
   const owner = await ownerOf(stack);
   const containers = await containersOf(owner);
   const nodes = containers.filter(
-    (one) => labelOf(one, "k3d.cluster") === file.metadata.name && /^(server|agent)$/.test(roleOf(one)),
+    (one) =>
+      labelOf(one, "k3d.cluster") === file.metadata.name &&
+      /^(server|agent)$/.test(roleOf(one)) &&
+      couldStart(one),
   );
   const marks = new Map(
     await Promise.all(nodes.map(async (one) => [nameOf(one), { one, ...(await readMarks(one)) }] as const)),
   );
   const generationOf = (one: Container) => labelOf(one, "k3s-lab.generation") ?? now;
-  const isThere = (one: Container | undefined) =>
-    one !== undefined && !/^(dead|removing)$/.test(one.State.Status);
 
   const names = serversOf(file);
-  const made = wholeServers(names.flatMap((name) => marks.get(name) ?? []).filter(({ one }) => isThere(one)));
+  const made = wholeServers(names.flatMap((name) => marks.get(name) ?? []));
   const generation = made[0] ? generationOf(made[0].one) : now;
   const balancer = made[0] && labelOf(made[0].one, "k3d.server.loadbalancer");
   const runs = (name: string) => containers.find((one) => nameOf(one) === name)?.State.Status === "running";
@@ -111,7 +113,7 @@ export async function observeK3d(
   };
   const agent = (name: string): NodeObservation => {
     const found = marks.get(name);
-    if (!found || !isThere(found.one)) return { generation: now, boot: now };
+    if (!found) return { generation: now, boot: now };
     return { generation: generationOf(found.one), boot: (isKnown(name) && found.boot) || now };
   };
   const registry = containers.find((one) => roleOf(one) === "registry");

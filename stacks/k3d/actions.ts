@@ -11,6 +11,7 @@ import {
 import {
   type Container,
   containersOf,
+  couldStart,
   docker,
   inspect,
   isOwn,
@@ -90,9 +91,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
 
 /** The servers of a stack, whatever they are called, as far as they could be started. */
 async function seenServers({ owner }: Cluster) {
-  const servers = (await containersOf(owner)).filter(
-    (one) => isServer(one) && !/^(dead|removing)$/.test(one.State.Status),
-  );
+  const servers = (await containersOf(owner)).filter((one) => isServer(one) && couldStart(one));
   return await Promise.all(servers.map(async (one) => ({ one, ...(await readMarks(one)) })));
 }
 
@@ -116,7 +115,9 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   const running = here.filter((one) => one.State.Status === "running");
   const answers = lost.length > 0 && (await knownNodes(running)) !== undefined;
   refuseWithoutQuorum(cluster, names(), input.servers.length, answers);
-  const others = (await containersOf(cluster.owner)).filter((one) => !/^(server|agent)$/.test(roleOf(one)));
+  const others = (await containersOf(cluster.owner)).filter(
+    (one) => !/^(server|agent)$/.test(roleOf(one)) && couldStart(one),
+  );
   await Promise.all([...here, ...others].map(wake));
   await servingServer(cluster, readyWithin);
   // One of several whose node was deleted is no member of etcd any more, and may begin a cluster of its own: it is lost.
@@ -156,7 +157,7 @@ export async function removeAll(owner: Owner): Promise<void> {
 export async function addAgent(cluster: Cluster, input: AgentInput): Promise<void> {
   const { name, index, config, identity, generation, boot } = input;
   const there = await inspect(name);
-  if (there && isOwn(cluster.owner, there) && (await readMarks(there)).isMade) {
+  if (there && isOwn(cluster.owner, there) && couldStart(there) && (await readMarks(there)).isMade) {
     adopt(cluster, there, identity);
     return await startAgent(cluster, input);
   }

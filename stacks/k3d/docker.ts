@@ -158,6 +158,8 @@ export interface Container {
 export const nameOf = ({ Name }: Container): string => Name.replace(/^\//, "");
 export const labelOf = ({ Config }: Container, label: string): string | undefined => Config.Labels?.[label];
 export const roleOf = (container: Container): string => labelOf(container, "k3d.role") ?? "";
+/** Whether a container could be started; Docker itself cannot read one that is dead. */
+export const couldStart = ({ State }: Container): boolean => !/^(dead|removing)$/.test(State.Status);
 export const isOwn = ({ id, stack }: Owner, container: Container): boolean =>
   labelOf(container, "k3s-lab.id") === id && labelOf(container, "k3s-lab.stack") === stack;
 

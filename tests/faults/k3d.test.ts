@@ -230,6 +230,22 @@ fault(
   },
 );
 
+fault("a server is dead, which Docker cannot even read: it alone is made again", async () => {
+  const before = whole({ "k3d-k3d-server-1": { status: "dead" } });
+  await fake.set({
+    ...before,
+    breaks: { on: "cp k3d-k3d-server-1:", says: "Error response from daemon: layer" },
+  });
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
+  await fake.set(before);
+  await fake.within(() => actions.start(cluster, input(three)));
+  assert.match(
+    (await fake.changes()).join("\n"),
+    /^rm .*k3d-k3d-server-1\n[\s\S]*^create --name k3d-k3d-server-1 /m,
+  );
+  return { happened: "made again, joined the others", lost: await lost(before) };
+});
+
 fault("somebody else's container has got a lost server's name: it is left alone", async () => {
   const theirs: FakeContainer = { name: "k3d-k3d-server-1", status: "exited", labels: {} };
   const before = whole({ "k3d-k3d-server-1": undefined });
