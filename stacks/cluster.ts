@@ -1,12 +1,14 @@
 import * as pulumi from "@pulumi/pulumi";
 import { root } from "../scripts/paths.ts";
-import { recordedOf } from "../scripts/recorded.ts";
+import { recordedIn } from "../scripts/recorded.ts";
+import { stateOf } from "../scripts/state.ts";
 import { servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
 import { ClusterServers, type K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { LabMachine } from "./components/lab-machine.ts";
 import { k3sVersion, type Machine, stackFile } from "./config.ts";
+import { formerTriggers, recordedGeneration } from "./former-state.ts";
 import { installNodes } from "./install-nodes.ts";
 import { type MachineObservation, observeMachines } from "./observe.ts";
 import {
@@ -27,10 +29,13 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
   const { provider: wanted, machines, network, k3s } = config;
-  const recorded = await recordedOf(stack);
+  const state = await stateOf(stack);
+  const recorded = recordedIn(state);
   const { provider } = await chooseProvider(wanted, recorded.provider);
   const version = k3sVersion(config, recorded.k3sVersion);
-  const seen = await observeMachines(stack, provider, machines);
+  const seen = await observeMachines(stack, provider, machines, undefined, (name) =>
+    recordedGeneration(state, name),
+  );
   const nodesSeen = await seenNodes(stack, machines, seen);
   refuseVersionJump(stackFile(stack), version, nodesSeen);
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
@@ -38,11 +43,9 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const { value: token } = new ClusterToken("token");
   const made = machines.map((machine) => {
     const observed = seen.get(machine.name) as MachineObservation;
-    return {
-      machine,
-      observed,
-      resource: new LabMachine(machine.name, { machine, provider, network, observed }),
-    };
+    const former = formerTriggers(state, machine, observed);
+    const args = { machine, provider, network, observed, formerTriggers: former.machine };
+    return { machine, observed, former, resource: new LabMachine(machine.name, args) };
   });
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
   const nodes = await installNodes({ made, servers, token, version, k3s, secretConfig, nodesSeen });

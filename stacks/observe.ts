@@ -36,6 +36,7 @@ const providerName = (stack: string, machine: string): string => `k3s-lab-${stac
  * machine has is refused, as is an address that another machine of the stack or of another lab has.
  *
  * @param now names what is to be made or started now. Default: the time.
+ * @param recorded the generation that the state has of a machine: a former version wrote none on it. Default: none.
  * @returns by the machine's name.
  * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
  */
@@ -44,6 +45,7 @@ export async function observeMachines(
   provider: Provider,
   machines: readonly WantedMachine[],
   now: string = new Date().toISOString(),
+  recorded: (machine: string) => string | undefined = () => undefined,
 ): Promise<ReadonlyMap<string, MachineObservation>> {
   if (provider === "hosts") return lookOverHosts(stack, machines);
   const listed = await listMachines(provider);
@@ -56,19 +58,26 @@ export async function observeMachines(
         refuseAddressOfOtherLabs(listed, lab, machine);
       }
       refuseAddressOfOthers(listed, lab, stack, machine);
-      return [machine.name, observed(own, now)] as const;
+      return [machine.name, observed(own, now, recorded(machine.name))] as const;
     }),
   );
   return new Map(seen);
 }
 
-function observed(own: ListedMachine | undefined, now: string): MachineObservation {
+function observed(
+  own: ListedMachine | undefined,
+  now: string,
+  recorded: string | undefined,
+): MachineObservation {
   if (own === undefined) return { state: "absent", generation: now, found: `absent at ${now}` };
   const { state, connected } = own;
-  const generation = generationOf(own);
+  const generation = isFormer(own) ? (recorded ?? own.id) : generationOf(own);
   if (state !== "running") return { state, generation, found: `${state} at ${now}` };
   return connected ? { state, generation } : { state, generation, found: `cut off at ${now}` };
 }
+
+/** A former version made it: which making it is only its state says. */
+const isFormer = ({ marks }: ListedMachine): boolean => marks.id === undefined;
 
 /** A machine that plain Vagrant made carries no generation. */
 const generationOf = ({ id, marks }: ListedMachine): string => marks.generation ?? id;
@@ -168,7 +177,8 @@ export async function recordedMachineState({
   if (LAB_PROVIDER === "hosts") {
     const id = machine.ip === undefined ? undefined : await machineIdOf(LAB_STACK, machine);
     if (id === undefined) return "unreachable";
-    return isRecorded(id) ? "running" : "absent";
+    // A former version recorded a time, and no id of the host.
+    return isRecorded(id) || isTime(LAB_GENERATION) ? "running" : "absent";
   }
   const provider = LAB_PROVIDER as ListingProvider;
   const listed = await listMachines(provider);
@@ -183,7 +193,7 @@ export async function recordedMachineState({
   );
   if (own === undefined && twin?.marks.id !== undefined)
     throw lostId(`The machine ${twin.name}`, twin.marks.id);
-  return own !== undefined && isRecorded(generationOf(own)) ? own.state : "absent";
+  return own !== undefined && (isFormer(own) || isRecorded(generationOf(own))) ? own.state : "absent";
 }
 
 function recordedMachine(text: string, stack: string): WantedMachine {
@@ -196,3 +206,6 @@ function recordedMachine(text: string, stack: string): WantedMachine {
     );
   }
 }
+
+/** Whether a generation is a time, as what was made by the lab has; a host's is its machine-id. */
+export const isTime = (generation: string | undefined): boolean => /^\d{4}-\d\d-\d\dT/.test(generation ?? "");
