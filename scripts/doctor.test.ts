@@ -114,7 +114,7 @@ test("Docker that is not this user's is a problem; the command is taken out of t
   });
 });
 
-test("a provider that the stack file names and that cannot be used is a problem with what mends it", async () => {
+test("a provider that the stack file names and that cannot be used is a problem with what fixes it", async () => {
   const of = await found({
     ...withProvider("libvirt"),
     probes: { ...well.probes, libvirt: async () => "/dev/kvm is not yours to use" },

@@ -24,8 +24,8 @@ import { stateOf } from "./state.ts";
 import { installTools, type ToolName } from "./toolchain/install.ts";
 import { tools, versionOf, wayOrder } from "./toolchain/tools.ts";
 
-/** What is known of a stack that is to be taken down; its file need not be there, nor be right. */
-interface Doomed {
+/** What is known of a stack that is to be taken down; its file may be missing or wrong. */
+interface Target {
   readonly stack: string;
   readonly program: ProgramName;
   /** Who made its machines. */
@@ -37,7 +37,7 @@ interface Doomed {
 }
 
 /** Reads what was recorded of a stack, and from its file only what that does not say. */
-async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed> {
+async function readTarget(stack: string, settings: HostSettings): Promise<Target> {
   const program = programOf(stack);
   const state = await stateOf(stack);
   // A run that was killed, or plain Pulumi, may have left what no state knows of.
@@ -59,9 +59,9 @@ async function readDoomed(stack: string, settings: HostSettings): Promise<Doomed
  *
  * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost.
  */
-async function refuseLossOfOthers(doomed: readonly Doomed[], replace: boolean): Promise<void> {
-  for (const { stack, program, made, cluster } of doomed) {
-    if (program !== "apps" || !made || doomed.some((other) => other.stack === cluster)) continue;
+async function refuseLossOfOthers(targets: readonly Target[], replace: boolean): Promise<void> {
+  for (const { stack, program, made, cluster } of targets) {
+    if (program !== "apps" || !made || targets.some((other) => other.stack === cluster)) continue;
     const others: string[] = [];
     for (const one of await recordedClusters(stack)) others.push(...(await othersGoingWith(stack, one)));
     if (others.length > 0 && !replace)
@@ -92,14 +92,14 @@ export async function takeDown(
   await prepareLabDir();
   await asRun("down", async (signal, endChildren) => {
     const settings = new Settings(await readHostSettings());
-    const doomed = await Promise.all(stacks.map((stack) => readDoomed(stack, settings.values)));
-    const needed = doomed.filter(({ made }) => made);
+    const targets = await Promise.all(stacks.map((stack) => readTarget(stack, settings.values)));
+    const needed = targets.filter(({ made }) => made);
     const usesDocker =
       settings.values.dockerHost !== undefined ||
       needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
     // Vagrant reads the notes too.
     await settings.save();
-    const destroy = ({ stack, program, provider, made }: Doomed): Step => ({
+    const destroy = ({ stack, program, provider, made }: Target): Step => ({
       title: `Stack ${stack}`,
       endsWithin: pulumiStopsWithin,
       run: async (progress) => {
@@ -130,17 +130,17 @@ export async function takeDown(
     };
     if (needed.length) await runSteps([[toolStep]], { signal, endChildren });
     else await refuseLostId();
-    await refuseLossOfOthers(doomed, replace);
+    await refuseLossOfOthers(targets, replace);
     await runSteps(
       [
-        ...downOrder(doomed).map((one) => [destroy(one)]),
+        ...downOrder(targets).map((one) => [destroy(one)]),
         [
           {
             title: "Routes and daemons",
             endsWithin: 10_000,
             run: async (progress) => {
               // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
-              const isForeign = doomed.every(
+              const isForeign = targets.every(
                 ({ program, cluster }) => program === "apps" && cluster === undefined,
               );
               if (isForeign || (await anyMade())) return undefined;
@@ -183,7 +183,7 @@ function renderOthers(others: readonly string[]): string {
 
 /** Installs and links the tools that taking down needs, where their links lead nowhere: the cache may be emptied. */
 async function restoreTools(
-  doomed: readonly Doomed[],
+  targets: readonly Target[],
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
@@ -200,7 +200,7 @@ async function restoreTools(
     const report = (tool: ToolName, line: string) => progress(`${tool}: ${line}`);
     await linkTools(await installTools(wanted, { progress: report, signal }));
   }
-  const packages = doomed.flatMap(({ provider }) => (provider ? providers[provider].packages : []));
+  const packages = targets.flatMap(({ provider }) => (provider ? providers[provider].packages : []));
   if (packages.length) await ensurePackages([...new Set(packages)], progress);
 }
 
@@ -214,9 +214,9 @@ const pluginVersion = (name: string): string => {
  * The last stack first; but apps after the cluster that goes with them, for which nobody need wait until each pod has
  * ended: to Pulumi they are then gone with it.
  */
-function downOrder(doomed: readonly Doomed[]): Doomed[] {
-  const goesWithCluster = ({ cluster }: Doomed) => doomed.some(({ stack }) => stack === cluster);
-  const which = (goes: boolean) => doomed.filter((one) => goesWithCluster(one) === goes).reverse();
+function downOrder(targets: readonly Target[]): Target[] {
+  const goesWithCluster = ({ cluster }: Target) => targets.some(({ stack }) => stack === cluster);
+  const which = (goes: boolean) => targets.filter((one) => goesWithCluster(one) === goes).reverse();
   return [...which(false), ...which(true)];
 }
 

@@ -228,9 +228,9 @@ export async function permit(
     process.stderr.write(`lab: as --replace allows:\n${list}\n`);
     return;
   }
-  if (await ask(`This lives, and would be lost:\n${list}\nGo on? [y/N] `)) return;
+  if (await ask(`This exists and would be lost:\n${list}\nGo on? [y/N] `)) return;
   throw new LabError(
-    `This lives, and would be lost:\n${list}\n${touched ? "Of this stack nothing was touched; the ones before it are done" : "Nothing was touched"}. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
+    `This exists and would be lost:\n${list}\n${touched ? "Of this stack nothing was touched; the ones before it are done" : "Nothing was touched"}. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
     { exitCode: touched ? 1 : 3 },
   );
 }

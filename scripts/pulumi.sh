@@ -1,6 +1,6 @@
 #!/bin/sh
 # Pulumi on this lab: `.lab/bin/pulumi` leads here. When it runs, Pulumi writes an `encryptionsalt` into the stack's
-# configuration and formats the file anew (GetSecretsManager and getAndSaveSecretsManager in its pkg/cmd/pulumi). So it
+# configuration and reformats the file (GetSecretsManager and getAndSaveSecretsManager in its pkg/cmd/pulumi). So it
 # is given a copy, and the user's file is never changed by a run. `pulumi config set` and the like still write to it.
 set -eu
 

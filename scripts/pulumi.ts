@@ -113,7 +113,7 @@ export async function previewStack(
 
 /**
  * The resources of a stack as its state has them, with secrets in clear text: never to be printed or kept. The stack file
- * need not be there, nor be right.
+ * may be missing or wrong.
  * @throws LabError where Pulumi cannot read its state.
  */
 export async function exportResources(name: string): Promise<readonly StateResource[]> {

@@ -39,7 +39,7 @@ test("an address of the lab's network on another interface is a conflict, on a b
   assert.deepEqual(missingRequirements(lab, on("br-0123456789ab")), []);
 });
 
-test("more machines in containers than the kernel watches files for are refused with the command that mends it", () => {
+test("more machines in containers than the kernel watches files for are refused with the command that fixes it", () => {
   const agents = Array.from({ length: 10 }, (_, index) => ({
     name: `agent${index}`,
     role: "agent" as const,

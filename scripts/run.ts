@@ -157,7 +157,7 @@ interface Found {
 }
 
 /**
- * Ends the programs of a run: Pulumi in good order, with all that it started; others by SIGTERM; and what does not heed
+ * Ends the programs of a run: Pulumi in good order, with all that it started; others by SIGTERM; and what ignores
  * that by SIGKILL. Returns when none is left.
  *
  * @param options.told whether Pulumi has been interrupted already. Default: false.

@@ -95,7 +95,7 @@ export async function installNodes({
   return nodes;
 }
 
-/** What is on a host that gave no answer stays as it was recorded. */
+/** What is on a host that did not answer stays as it was recorded. */
 const optionsOf = ({ observed }: MadeMachine): pulumi.ComponentResourceOptions =>
   observed.state === "unreachable" ? asRecorded : {};
 

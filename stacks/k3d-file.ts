@@ -575,7 +575,7 @@ export type Balancer = NonNullable<ReturnType<typeof balancerOf>>;
 /** A filter of a port where no load balancer could pass it on. */
 const directFilter = (filter: string): string => (filter.endsWith(":direct") ? filter : "server:0:direct");
 
-/** Whether k3d's load balancer can be made: the file wants it and its image can be had. */
+/** Whether k3d's load balancer can be made: the file wants it and its image is available. */
 export const wantsLoadBalancer = ({ options }: K3dFile): boolean => options.k3d.disableLoadbalancer !== true;
 
 /**

@@ -21,7 +21,7 @@ type Answer =
   | { readonly fault: string; readonly unreachable: boolean };
 
 /**
- * Looks hosts over side by side (`vagrant/provision/look-over.sh`), by the way that the stack file gives now; changes
+ * Checks hosts side by side (`vagrant/provision/look-over.sh`), by the way that the stack file gives now; changes
  * nothing there or here. A host that was there before and does not answer is left alone for this run: one dead host must
  * not keep the others from anything.
  *
@@ -72,7 +72,7 @@ export async function machineIdOf(stack: string, host: Host): Promise<string | u
   return "fault" in answer ? undefined : answer.machineId;
 }
 
-/** The script that looks a host over, with what it must know before it. */
+/** The script that checks a host, with what it must know before it. */
 async function lookOver(stack: string, host: Host): Promise<string> {
   const token = await readFile(join(labDir, stack, "token")).catch(() => undefined);
   const cluster = token === undefined ? "none" : createHash("sha256").update(token).digest("hex");
@@ -124,7 +124,7 @@ function explain(said: string, noted: string): { readonly reason: string; readon
   if (own.length > 0) return { reason: own.join("; "), unreachable: false };
   if (/Host key verification failed|HOST IDENTIFICATION HAS CHANGED/.test(said))
     return {
-      reason: `its host key is not the one that is expected: another machine answers there, or it was installed anew or given a new key. If that is so, remove ${noted}, or set its ssh.hostKey in the stack file`,
+      reason: `its host key is not the one that is expected: another machine answers there, or it was reinstalled or given a new key. If that is so, remove ${noted}, or set its ssh.hostKey in the stack file`,
       unreachable: false,
     };
   if (/Permission denied|Too many authentication failures/.test(said))

@@ -108,7 +108,7 @@ test("servers that do not run are put right before one that is well: etcd needs 
   assert.deepEqual(order(etcd, lost, etcd), [["s2"], ["s1"], ["s3"]]);
 });
 
-test("a machine that gives no answer counts as one that has a cluster", () => {
+test("a machine that does not answer counts as one that has a cluster", () => {
   assert.equal(noCluster([node("s1", silent)]), undefined);
   assert.equal(noCluster([node("s1", silent, false)]), "no server has a cluster");
   assert.equal(noCluster([node("s1", fresh), node("a1", seen())]), "no server has a cluster");

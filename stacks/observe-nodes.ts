@@ -14,7 +14,7 @@ import { sshAlias, sshTo } from "./ssh-config.ts";
 export interface NodeObservation {
   /**
    * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is not there, does
-   * not run, or gave no answer. Else what is wrong, in a few words.
+   * not run, or did not answer. Else what is wrong, in a few words.
    */
   readonly state: string;
   /** Whether K3s keeps data there, or was uninstalled by hand: the node was installed once. */
@@ -129,7 +129,7 @@ export const wrongWith = ({ state, hasData }: NodeObservation): string | undefin
     ? undefined
     : state;
 
-/** Whether K3s may have data there: of a machine that gave no answer nobody knows. */
+/** Whether K3s may have data there: of a machine that did not answer nobody knows. */
 const mayExist = ({ isMachineThere, seen }: SeenNode): boolean =>
   isMachineThere && (seen.hasData || seen.state === "unknown");
 

@@ -10,7 +10,7 @@ import type { Provider } from "./provider.ts";
 
 /** What was seen of a machine before a run. */
 export interface MachineObservation {
-  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that gave no answer. */
+  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
   readonly state: PowerState | "absent" | "unreachable";
   /**
    * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
@@ -132,7 +132,7 @@ function refuseAddressOfOtherLabs(
   const holder = listed.find(({ marks }) => marks.id !== lab && marks.ip === ip);
   if (holder === undefined) return;
   throw new LabError(
-    `${name} is to have the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
+    `${name} asks for the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
     { exitCode: 2 },
   );
 }
@@ -151,7 +151,7 @@ function refuseAddressOfOthers(
   );
   if (holder === undefined) return;
   throw new LabError(
-    `${name} is to have the address ${ip}, which the machine ${holder.marks.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    `${name} asks for the address ${ip}, which the machine ${holder.marks.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
     { exitCode: 2 },
   );
 }

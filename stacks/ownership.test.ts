@@ -82,7 +82,7 @@ test("an object is own by both marks, whole, or when the state holds this very o
     assert.equal(isOwn({ uid: "1", labels: other as Record<string, string> }, owner, nothing), false);
   const older = { ...nothing, objects: [held("1")] };
   assert.equal(isOwn({ uid: "1", labels: {} }, owner, older), true);
-  assert.equal(isOwn({ uid: "2", labels: {} }, owner, older), false, "made anew by somebody else");
+  assert.equal(isOwn({ uid: "2", labels: {} }, owner, older), false, "made again by somebody else");
   // Two stacks of an older version hold one object: the first that marks it has it.
   assert.equal(isOwn({ uid: "1", labels: { ...labels, "k3s-lab/lab": "lab-b" } }, owner, older), false);
   // The checkout has lost its id: what it marked by the old one is its own still.

@@ -129,7 +129,7 @@ export async function lookAtCluster(
       `${where} has no namespace kube-system, by whose UID it would be told from others. It is no Kubernetes cluster.`,
     );
   const holdsSome = held.some(({ uid, identity }) => identity?.uid === uid);
-  // Pulumi deletes by name: what the state holds and somebody has made anew since would go when it leaves the program.
+  // Pulumi deletes by name: what the state holds and somebody has made again since would go when it leaves the program.
   const paths = new Set(wanted.map(pathOf));
   const leaving = holdsSome ? held.filter(({ place }) => !paths.has(pathOf(place))) : [];
   const taken = [...found.map(([place, identity]) => ({ place, identity })), ...leaving].flatMap(
@@ -204,10 +204,10 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
       }),
     ),
   );
-  const anew = (await heldBy(api, state)).filter(
+  const remade = (await heldBy(api, state)).filter(
     ({ identity }) => identity && !isOwn(identity, owner, state),
   );
-  return [...anew.map(({ place }) => inWords(place)), ...found.flat()];
+  return [...remade.map(({ place }) => inWords(place)), ...found.flat()];
 }
 
 function inTheWay(

@@ -101,7 +101,7 @@ send_bundle() {
       rm -rf /opt/k3s-lab/$bundle; mv /opt/k3s-lab/.new-$bundle /opt/k3s-lab/$bundle'"
 }
 
-# find_cluster: the id of the cluster that other servers have, in $ca; in $silent those that gave no answer.
+# find_cluster: the id of the cluster that other servers have, in $ca; in $silent those that did not answer.
 find_cluster() {
   silent=
   for name in $(other_servers "$SERVERS"); do

@@ -234,7 +234,7 @@ wait_for_ssh() {
 # Docker takes a limit above what there is for no limit.
 say_cpus() {
   have=$(docker info --format '{{.NCPU}}')
-  if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name is to have $(field cpus) CPUs and Docker has $have: it gets what there is"; fi
+  if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs and Docker has $have: it gets those"; fi
 }
 
 bring_up() {
@@ -255,7 +255,7 @@ bring_up() {
 # ask_host: runs the script on standard input there as bash, whatever the user's login shell is.
 ask_host() { ssh -F "$ssh/config" "$alias" bash -s; }
 
-# The host is the one that the program looked over; its host key is noted by this first sight of it.
+# The host is the one that the program checked; its host key is noted by this first sight of it.
 meet_host() {
   shown=$([ -s "$ssh/known_hosts" ] || echo yes)
   said=$(echo 'sed s/^/machine-id=/ /etc/machine-id' | ask_host 2>&1) || die "the host $name cannot be reached: $(printf '%s\n' "$said" | tail -n 1)"

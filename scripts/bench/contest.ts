@@ -52,7 +52,7 @@ export async function realContest(substrate: Substrate, log: string, progress: P
   };
 }
 
-/** Begins a log of timed commands anew. */
+/** Starts a new log of timed commands. */
 export async function startLog(file: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   await rm(file, { force: true });

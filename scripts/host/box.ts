@@ -64,7 +64,7 @@ const epoch = "1704067200";
 /** GiB; the disk takes what is written to it. */
 const diskSize = 16;
 
-/** Part of every key: raise it when a box must be built anew for reasons that its recipe does not show. */
+/** Part of every key: raise it when a box must be built again for reasons that its recipe does not show. */
 const format = 1;
 
 /**

@@ -36,7 +36,7 @@ const runtimePrograms = [
  * K3s, its installer, its images and all else that a machine needs which can download nothing.
  *
  * @param architecture as `uname -m` says it on the machine.
- * @throws LabError where K3s is not to be had for it: another architecture than this computer's takes the release.
+ * @throws LabError where K3s is not available for it: another architecture than this computer's takes the release.
  */
 export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
   const { k3s, content } = await installedContent(progress, platformFor(architecture));
@@ -77,7 +77,7 @@ export function platformFor(
   const [arch, platform] = names[architecture] ?? [];
   if (platform === undefined)
     throw new LabError(
-      `K3s is not to be had for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
+      `K3s is not available for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
     );
   // The images of a K3s that is built here hold this computer's libraries: for another kind only the release will do.
   return arch === own ? {} : { platform, way: "release" };

@@ -25,7 +25,7 @@ export interface CommandOptions {
 export type Run = (command: readonly string[], options?: CommandOptions) => Promise<CommandResult>;
 
 /**
- * What a command whose output is read must see: gettext heeds LANGUAGE in every locale but C, and in C.UTF-8 too.
+ * What a command whose output is read must see: gettext follows LANGUAGE in every locale but C, and in C.UTF-8 too.
  * https://www.gnu.org/software/gettext/manual/html_node/The-LANGUAGE-variable.html
  */
 export const plainEnglish: Readonly<Record<string, string | undefined>> = {

@@ -53,7 +53,7 @@ async function loadRegistryImage(progress: Progress): Promise<string> {
   return ref;
 }
 
-/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is made anew. */
+/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is made again. */
 export async function pullK3dImages(
   images: readonly string[],
   progress: Progress,
@@ -79,6 +79,6 @@ async function pull(image: string, progress: Progress): Promise<void> {
   });
   if (failed)
     throw new LabError(
-      `The image ${image} cannot be pulled: ${stderr.trim().split("\n").at(-1)}. Name one that can be had in the k3d config file.`,
+      `The image ${image} cannot be pulled: ${stderr.trim().split("\n").at(-1)}. Name one that can be pulled in the k3d config file.`,
     );
 }

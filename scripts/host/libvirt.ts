@@ -51,7 +51,7 @@ interface DaemonRecord {
  * answers is used as it is; otherwise systemd starts it, or, where none runs, it is started as a daemon of the lab's
  * own that sees folders of the lab in place of /etc/libvirt, /var/lib/libvirt and the like.
  *
- * @throws LabError where libvirt can be had in no such way: what is in the way, and what to do.
+ * @throws LabError where libvirt runs in no such way: what is in the way, and what to do.
  */
 export async function ensureLibvirt(
   wish: LibvirtWish,
@@ -162,7 +162,7 @@ const dotted = (address: number): string =>
 /** Makes a network that is not there; it lasts until it is destroyed, and is written down nowhere. */
 async function ensureNetwork(name: string, xml: string, network: string, run: Run): Promise<void> {
   if (await isNetwork(name, run)) return;
-  // virsh reads files only: it opens its input anew, which a socket does not let it.
+  // virsh reads files only: it opens its input again, which a socket does not let it.
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
   try {
     const file = join(folder, `${name}.xml`);
@@ -279,7 +279,7 @@ const ownFolders = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/
 
 /**
  * QEMU runs as root: as another user it could not read the cache, and libvirt, seeing that root may open a /dev/kvm that
- * the user may not, would probe every QEMU anew for each machine, which takes minutes. Cgroups are left as they are.
+ * the user may not, would probe every QEMU again for each machine, which takes minutes. Cgroups are left as they are.
  */
 const qemuConfig = `user = "root"
 group = "root"

@@ -27,7 +27,7 @@ export interface DownloadOptions {
   readonly signal: AbortSignal;
   /** Sends a URL elsewhere, for a mirror or a test. Default: it stays as it is. */
   readonly rewrite?: (url: string) => string;
-  /** Milliseconds without a byte after which a download is taken up anew. Default: 30 000. */
+  /** Milliseconds without a byte after which a download is taken up again. Default: 30 000. */
   readonly stallMs?: number;
   /** How often in a row a download may bring nothing before it is given up. Default: 4. */
   readonly retries?: number;
@@ -125,7 +125,7 @@ function digestFor(name: string, text: string): string | undefined {
  *
  * @returns the path of the whole file: a name of the caller's own, to be removed after use. The file itself stays for
  * tools that share it, until `forgetDownload`.
- * @throws UnavailableError where it cannot be had, IntegrityError where it is another file than it should be.
+ * @throws UnavailableError where it cannot be downloaded, IntegrityError where it is another file than it should be.
  */
 export async function downloadVerified(download: Download, options: DownloadOptions): Promise<string> {
   const { progress, signal } = options;

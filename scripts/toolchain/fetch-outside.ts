@@ -10,7 +10,7 @@ export function proxyInUse(environment: NodeJS.ProcessEnv = process.env): string
 }
 
 /**
- * `fetch`, by way of the proxy that HTTPS_PROXY and HTTP_PROXY name but for what NO_PROXY names: Node.js itself heeds them
+ * `fetch`, by way of the proxy that HTTPS_PROXY and HTTP_PROXY name but for what NO_PROXY names: Node.js itself follows them
  * only since 24 and only when told to.
  */
 export async function fetchOutside(url: string, init: RequestInit): Promise<Response> {

@@ -12,7 +12,7 @@ const recipe: ModuleWay = {
   seconds: 1,
 };
 
-test("the go.mod repeats the module's replacements and exclusions, which Go heeds in the main module alone", () => {
+test("the go.mod repeats the module's replacements and exclusions, which Go follows in the main module alone", () => {
   const text = goModText(
     {
       ...recipe,

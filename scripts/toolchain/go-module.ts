@@ -29,7 +29,7 @@ interface DownloadedModule {
 }
 
 /**
- * The `go.mod` of the small module that a tool is built in. Go heeds `replace` and `exclude` in the main module alone, so
+ * The `go.mod` of the small module that a tool is built in. Go follows `replace` and `exclude` in the main module alone, so
  * the tool's own are repeated; replacements by a folder of its repository are left out, since that is not there.
  */
 export function goModText(recipe: ModuleWay, own: GoMod): string {
@@ -105,7 +105,7 @@ export function crossBuild(
   if (recipe?.cgo !== "required") return { environment: target };
   const compiler = crossCompilers[platform];
   if (!compiler || !host.startsWith("linux"))
-    return { impossible: `it holds C, and there is no C compiler for ${platform} to be had on ${host}` };
+    return { impossible: `it holds C, and there is no C compiler for ${platform} available on ${host}` };
   return {
     environment: { ...target, CC: compiler.command },
     packages: compiler.packages,

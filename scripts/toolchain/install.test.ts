@@ -239,7 +239,7 @@ describe("the release way", () => {
   test("a missing file is said to be missing, by its address", async () => {
     await assert.rejects(
       install(plain()),
-      /tool v1\.0\.0 cannot be had[\s\S]*release: .*\/v1\/tool answers 404/,
+      /tool v1\.0\.0 cannot be installed[\s\S]*release: .*\/v1\/tool answers 404/,
     );
     assert.deepEqual(await left(), []);
     assert.equal(asked.length, 1);
@@ -512,7 +512,7 @@ describe("several at once", () => {
     answers.set("/slow", fallSilent(content, 1));
     const slow = releasing("slow", { url: `${site}/slow`, sha256: hashOf(content), as: "slow" });
     const installer = installerFor([slow, plain()], { stallMs: 60_000 });
-    await assert.rejects(installer.install(["slow", "tool"]), /tool v1\.0\.0 cannot be had/);
+    await assert.rejects(installer.install(["slow", "tool"]), /tool v1\.0\.0 cannot be installed/);
   });
 });
 
@@ -614,7 +614,7 @@ describe("the choice of a way", () => {
     assert.equal(looks, 1);
   });
 
-  test("a tool that cannot be had says what was tried for each way", async () => {
+  test("a tool that cannot be installed says what was tried for each way", async () => {
     await assert.rejects(
       install(withWays("release", "module"), offline),
       (error) =>
@@ -672,7 +672,7 @@ describe("the choice of a way", () => {
     assert.deepEqual(await readFile(own.files.tool ?? ""), content);
   });
 
-  test("what cannot be had for another platform says why", async () => {
+  test("what cannot be installed for another platform says why", async () => {
     const built = withWays("module");
     const withC: Tool = {
       ...built,
@@ -680,7 +680,7 @@ describe("the choice of a way", () => {
     };
     await assert.rejects(
       install(withC, go, { platform: "darwin-arm64" }),
-      /module: it holds C, and there is no C compiler for darwin-arm64 to be had on linux-amd64/,
+      /module: it holds C, and there is no C compiler for darwin-arm64 available on linux-amd64/,
     );
     await assert.rejects(
       install(withWays("bundled"), {}, { platform: "linux-arm64" }),

@@ -143,7 +143,7 @@ export class Installer {
   /**
    * Makes tools ready: what is in the cache and unchanged is used, the rest is downloaded or built.
    *
-   * @throws LabError that says for every tool that cannot be had what was tried.
+   * @throws LabError that says for every tool that cannot be installed what was tried.
    */
   async install(
     names: readonly string[],
@@ -193,7 +193,7 @@ export class Installer {
       if (refused === undefined) return way;
       refusals.push(`- ${way}: ${refused}`);
     }
-    throw new LabError(`${name} cannot be had here:\n${refusals.join("\n")}`);
+    throw new LabError(`${name} cannot be installed here:\n${refusals.join("\n")}`);
   }
 
   /** What is installed, for every tool of the table. Nothing is fetched or changed. */
@@ -215,7 +215,7 @@ export class Installer {
   /**
    * Reads every installed file whole and compares its hash.
    *
-   * @param discard whether to take away what is damaged, so that the next install makes it anew. Default: false.
+   * @param discard whether to take away what is damaged, so that the next install makes it again. Default: false.
    */
   async verify(
     names: readonly string[] = Object.keys(this.#options.table),
@@ -363,7 +363,7 @@ export class Installer {
       }
     }
     throw new LabError(
-      `${tool.name} ${tool.version} cannot be had here. Tried:\n${tried.join("\n")}\nMend one of these and run the same command again: what is done stays done.`,
+      `${tool.name} ${tool.version} cannot be installed here. Tried:\n${tried.join("\n")}\nFix one of these and run the same command again: what is done stays done.`,
     );
   }
 
@@ -488,7 +488,7 @@ export class Installer {
   }
 }
 
-/** The files a tool gives when it is had this way: releases may bring more than the others. */
+/** The files a tool gives when it is installed this way: releases may bring more than the others. */
 function filesOf(tool: Tool, way: Way, platform: Platform): readonly string[] {
   if (way !== "release") return tool.files;
   const given = (tool.ways.release?.downloads[platform] ?? []).flatMap(({ unpack, as }) => [
@@ -620,7 +620,7 @@ export const labInstaller: Installer = installer;
  * Makes the lab's tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
  *
  * @param names only these are looked at.
- * @throws LabError that says for every tool that cannot be had what was tried.
+ * @throws LabError that says for every tool that cannot be installed what was tried.
  */
 export async function installTools<Name extends ToolName>(
   names: readonly Name[],

@@ -22,7 +22,7 @@ import { root } from "../paths.ts";
 
 const run = promisify(execFile);
 
-/** A checkout that holds the door alone, a home, and a PATH of our making. */
+/** A checkout that holds the entry script alone, a home, and a PATH of our making. */
 let folder: string;
 let checkout: string;
 let bin: string;
@@ -106,7 +106,7 @@ test("the first run installs the dependencies, the second says and does nothing"
   assert.equal((await calls()).length, 1);
 });
 
-test("a changed lockfile installs them anew", async () => {
+test("a changed lockfile reinstalls them", async () => {
   await door();
   await writeFile(join(checkout, "package-lock.json"), '{"lockfileVersion": 3, "packages": {}}\n');
   await door();

@@ -10,13 +10,13 @@ const plan = (name: string, way: string, platform: Platform, host: Platform = "l
 };
 
 for (const platform of platforms)
-  test(`every tool can be had on ${platform}, under names of that platform alone`, () => {
+  test(`every tool can be installed on ${platform}, under names of that platform alone`, () => {
     const plans = planTools(platform, platform);
     assert.deepEqual([...new Set(plans.map(({ tool }) => tool))], toolNames);
     for (const name of toolNames)
       assert.ok(
         plans.some((one) => one.tool === name && one.impossible === undefined),
-        `${name} cannot be had`,
+        `${name} cannot be installed`,
       );
     const architecture = platform.endsWith("arm64") ? /amd64|x64|x86/ : /arm64|aarch64/;
     for (const { tool, platform: runsOn, downloads = [], build } of plans) {
@@ -62,7 +62,7 @@ test("Go alone builds for another platform; C needs a compiler for it, which onl
   ]);
   assert.equal(
     plan("k3s", "module", "darwin-arm64", "darwin-arm64").impossible,
-    "it holds C, and there is no C compiler for linux-arm64 to be had on darwin-arm64",
+    "it holds C, and there is no C compiler for linux-arm64 available on darwin-arm64",
   );
 });
 

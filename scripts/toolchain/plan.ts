@@ -12,7 +12,7 @@ import {
   waysOf,
 } from "./tools.ts";
 
-/** How a tool would be had in one way; nothing is looked at or done. */
+/** How a tool would be installed in one way; nothing is looked at or done. */
 export interface Plan {
   readonly tool: ToolName;
   readonly way: Way;

@@ -14,7 +14,7 @@ export type ToolName =
   | "k3d"
   | "kubernetes";
 
-/** How a tool can be had; `wayOrder` says what is tried first. */
+/** How a tool can be installed; `wayOrder` says what is tried first. */
 export type Way = "release" | "module" | "bundled";
 
 /**
@@ -101,11 +101,11 @@ export interface Tool {
   readonly version: string;
   /** Who needs it. */
   readonly stacks: readonly Needing[];
-  /** Another tool that needs this one only when it was had as a module: K3s releases bring their own. Default: none. */
+  /** Another tool that needs this one only when it was installed as a module: K3s releases bring their own. Default: none. */
   readonly besideModule?: ToolName;
   /** `host`: runs on the computer itself. `machine`: runs on the lab's machines, which are Linux. Default: `host`. */
   readonly runsOn?: "host" | "machine";
-  /** Names of the files it gives, whichever way it is had. */
+  /** Names of the files it gives, whichever way it is installed. */
   readonly files: readonly string[];
   readonly ways: {
     readonly release?: ReleaseWay;
@@ -573,17 +573,17 @@ export const isToolName = (text: string): text is ToolName => Object.hasOwn(tool
 export const platformOf = (tool: Tool, platform: Platform): Platform =>
   tool.runsOn === "machine" ? (platform.replace(/^[a-z]+/, "linux") as Platform) : platform;
 
-/** The version that a tool has when it is had this way. */
+/** The version that a tool has when it is installed this way. */
 export const versionOf = (tool: Tool, way: Way): string =>
   (way === "bundled" ? undefined : tool.ways[way]?.version) ?? tool.version;
 
-/** The ways in which a tool can be had, the first choice first. */
+/** The ways in which a tool can be installed, the first choice first. */
 export const waysOf = (tool: Tool): readonly Way[] => wayOrder.filter((way) => tool.ways[way] !== undefined);
 
 /**
  * The tools that these stacks, or the tests, need.
  *
- * @param way how K3s is had: a release of it brings the images whose programs are otherwise built here.
+ * @param way how K3s is installed: a release of it brings the images whose programs are otherwise built here.
  */
 export const toolsOf = (stacks: readonly Needing[], way: Way): ToolName[] =>
   toolNames.filter((name) => {

@@ -5,7 +5,7 @@ import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("doctor")
   .argument("[stacks...]", "the stacks that are to be brought up", ["cluster", "apps"])
-  .option("--json", "print JSON: every finding with its status and what mends it")
+  .option("--json", "print JSON: every finding with its status and what fixes it")
   .addHelpText("after", "\nExit code: 0 when there is no problem, 1 when there is one. Changes nothing.")
   .action(async (stacks: string[], { json }: { json?: boolean }) => {
     Object.assign(process.env, labVariables(await currentSettings()));

@@ -33,7 +33,7 @@ command
   .option("--json", "print JSON")
   .option(
     "--platform <platform>",
-    `do nothing, and show how each tool would be had on ${platforms.join(", ")}`,
+    `do nothing, and show how each tool would be installed on ${platforms.join(", ")}`,
     parsePlatform,
   )
   .action(async ({ json, platform }: { json?: boolean; platform?: Platform }) => {
@@ -61,7 +61,7 @@ command
   )
   .addHelpText(
     "after",
-    "\nExit code: 0 when all are ready, 1 when one cannot be had or its hash is wrong, 4 when the disk is full.",
+    "\nExit code: 0 when all are ready, 1 when one cannot be installed or its hash is wrong, 4 when the disk is full.",
   )
   .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
     await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
@@ -86,7 +86,7 @@ command
     else
       for (const { name, version, way, ok, reason } of lines)
         process.stdout.write(
-          `${ok ? "ok     " : "damaged"} ${name} ${version} (${way})${reason ? `: ${reason}; it was thrown away, \`lab tools install ${name}\` makes it anew` : ""}\n`,
+          `${ok ? "ok     " : "damaged"} ${name} ${version} (${way})${reason ? `: ${reason}; it was thrown away, \`lab tools install ${name}\` installs it again` : ""}\n`,
         );
     if (!json && lines.length === 0) process.stdout.write("No tool is installed yet: lab tools install\n");
     process.exitCode = lines.every(({ ok }) => ok) ? 0 : 1;

@@ -87,7 +87,7 @@ function checkMachine(
     title: `${name}: ${on} carries its address`,
     expected: `${network ? `${ip}/${network.split("/")[1]}` : ip} on ${on}`,
     actual: map(facts, (value) => describeAddress(value, ip, on, network !== undefined)),
-    hint: `Make the machine anew: \`scripts/lab down\`, then \`scripts/lab up\`.`,
+    hint: `Replace the machine: \`scripts/lab down\`, then \`scripts/lab up\`.`,
   };
   const flannel: Judgement = {
     id: `${name}/flannel`,

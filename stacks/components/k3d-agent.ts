@@ -14,7 +14,7 @@ export interface K3dAgentArgs {
   readonly owner: K3dObservation["owner"];
   /** What of the file makes it another agent, see `agentIdentity`. */
   readonly identity: string;
-  /** What was seen of the agent before this run; one that is gone is made anew. */
+  /** What was seen of the agent before this run; one that is gone is made again. */
   readonly observed: NodeObservation;
 }
 

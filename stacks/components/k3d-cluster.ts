@@ -46,7 +46,7 @@ export const k3dScript = (action: string): string => `"$K3S_LAB_ROOT/stacks/k3d/
 export class K3dCluster extends pulumi.ComponentResource {
   /** What agents are deleted with. */
   readonly command: local.Command;
-  /** Changes when the cluster was made anew: what was loaded into the old one is gone. */
+  /** Changes when the cluster was made again: what was loaded into the old one is gone. */
   readonly generation: pulumi.Output<string>;
   /** The UID of its namespace kube-system: what it says of itself. */
   readonly id: pulumi.Output<string>;

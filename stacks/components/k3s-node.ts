@@ -176,7 +176,7 @@ export interface ClusterServersArgs {
 
 /**
  * The list of servers that stay, for nodes that leave: it is written once all that stay know it, and taken away before the
- * first node where all leave, so that nobody is told who leaves too.
+ * first node where all leave, so that no server that leaves itself is told of the others.
  */
 export class ClusterServers extends pulumi.ComponentResource {
   constructor(name: string, args: ClusterServersArgs, opts?: pulumi.ComponentResourceOptions) {

@@ -10,7 +10,7 @@ export interface KubeconfigArgs {
   /** Prints K3s's kubeconfig; a shell command that needs nothing but `environment`. */
   readonly command: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** Changes when the server was installed anew; its certificates are then new too. */
+  /** Changes when the server was reinstalled; its certificates are then new too. */
   readonly installation: pulumi.Input<string>;
   /** What was seen of the copy before this run. Default: nothing need be put right. */
   readonly observed?: KubeconfigObservation;

@@ -18,7 +18,7 @@ export interface LabMachineArgs {
 }
 
 /**
- * One machine with its address on the lab's interface, made by Vagrant or, with the provider `hosts`, looked over.
+ * One machine with its address on the lab's interface, made by Vagrant or, with the provider `hosts`, checked.
  * `vagrant/machine.sh` does the work. What it needs is recorded whole, so that a machine can be destroyed when the stack
  * file no longer names it, or is gone. When it is up, its ssh configuration in `.lab/ssh` is all that anybody needs to
  * know of it.

@@ -136,7 +136,7 @@ export const untilKnown = (server: Container, name: string): Promise<void> =>
     ),
   );
 
-/** Starts K3s in a container anew. */
+/** Starts K3s in a container again. */
 export async function restart(container: Container): Promise<void> {
   await docker(["restart", "--time", "10", container.Id]);
   if (isServer(container)) await untilReady(container);

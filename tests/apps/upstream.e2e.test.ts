@@ -94,7 +94,7 @@ describe("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     assert.equal(await node.kubectl("get", "ingressclasses", "--output=name"), "");
   });
 
-  test("what the cluster lacks is said before anything is made", async () => {
+  test("what the cluster lacks is reported before anything is made", async () => {
     const elsewhere = `${node.kubeconfig}-elsewhere`;
     const text = await readFile(node.kubeconfig, "utf8");
     await writeFile(elsewhere, text.replace(/(server: https:\/\/[^:]+):\d+/, "$1:1"), { mode: 0o600 });

@@ -157,7 +157,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await checkout.edit("stacks/k3d.yaml", "127.0.0.1:8091:80", "127.0.0.1:8081:80");
   });
 
-  test("an image that is not there and cannot be had leaves the running cluster alone", async () => {
+  test("an image that is not there and cannot be pulled leaves the running cluster alone", async () => {
     await checkout.edit("stacks/k3d.yaml", "rancher/k3s:v1.25.4-k3s1", "rancher/no-such-k3s:v1.25.5-k3s1");
     const { exitCode, all } = await checkout.run(
       "pulumi",
@@ -173,7 +173,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await appsAnswer();
   });
 
-  test("an agent removed behind Pulumi's back is noticed and made anew", async () => {
+  test("an agent removed behind Pulumi's back is noticed and made again", async () => {
     await docker("rm", "--force", "--volumes", "k3d-k3d-agent-0-0");
     assert.match(await preview("k3d"), /k3d-k3d-agent-0-0 replace/);
     await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));

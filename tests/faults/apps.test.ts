@@ -213,7 +213,7 @@ fault(
       return othersIn(connection, owner, { ...nothing, objects: [namespace] });
     };
     const others = await look("old");
-    const anew = await look("older");
+    const remade = await look("older");
     connection.close();
     list("/apis/example.org/v2/namespaces/dev/widgets", { name: "mine", uid: "6" });
     const later = connect({ server: api.url });
@@ -225,7 +225,7 @@ fault(
     api.close();
     assert.deepEqual(new Set(others), new Set(["ConfigMap dev/notes", "Pod dev/debug"]));
     assert.ok(withWidget.includes("Widget dev/mine"), "a custom resource");
-    assert.deepEqual(anew, ["Namespace dev", ...others], "a namespace that somebody made anew");
+    assert.deepEqual(remade, ["Namespace dev", ...others], "a namespace that somebody made again");
     return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
   },
 );
@@ -258,7 +258,7 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
   return { happened: "the state knows another UID: refused", lost: "nothing" };
 });
 
-fault("C6: of two namespaces that leave the file the user made one anew", async () => {
+fault("C6: of two namespaces that leave the file the user made one of the same name", async () => {
   const held = (name: string, uid: string) => ({
     resource: name,
     apiVersion: "v1",
@@ -304,7 +304,7 @@ fault("H4: the same stack name, another cluster", async () => {
   // An older version noted the stack's name: it stays only while what it noted is there.
   assert.equal(identityOf(clusterUid, { ...nothing, clusterIdentifier: "apps" }, true), "apps");
   assert.equal(identityOf(another, { ...nothing, clusterIdentifier: "apps" }, false), another);
-  return { happened: "known by the UID of kube-system: everything is deployed anew", lost: "nothing" };
+  return { happened: "known by the UID of kube-system: everything is deployed again", lost: "nothing" };
 });
 
 fault("H6: the app's image was removed from a node", async () => {

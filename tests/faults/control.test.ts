@@ -244,7 +244,7 @@ fault("H18: a proxy does not stand before the lab's own addresses", async () => 
   return { happened: "NO_PROXY names them", lost: "nothing" };
 });
 
-/** A checkout of its own for Pulumi: a program without resources, and a stack file that Pulumi would write anew. */
+/** A checkout of its own for Pulumi: a program without resources, and a stack file that Pulumi would write again. */
 async function pulumiProject(name: string): Promise<{
   readonly directory: string;
   readonly pulumi: (...args: string[]) => Promise<{ exitCode: number | undefined; all: string }>;

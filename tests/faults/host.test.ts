@@ -301,7 +301,7 @@ fault("kill -9 in the middle of a cache write", async () => {
     ["v1-release-linux-amd64"],
     "neither lock nor half a tool",
   );
-  return { happened: "the next run makes it anew", lost: "nothing" };
+  return { happened: "the next run makes it again", lost: "nothing" };
 });
 
 for (const [name, damage] of Object.entries({
@@ -314,7 +314,7 @@ for (const [name, damage] of Object.entries({
     const { dir } = await cache.add(key, ["tool"], (work) => writeFile(join(work, "tool"), "whole"));
     await damage(dir);
     assert.equal((await cache.find(key)).state, "bad", "it is never used");
-    return { happened: "it is thrown away and made anew", lost: "nothing" };
+    return { happened: "it is thrown away and made again", lost: "nothing" };
   });
 
 fault("H2: a bundle that breaks off in or after any entry", async () => {

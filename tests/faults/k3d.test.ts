@@ -350,7 +350,7 @@ fault("C3: after a restart of Docker the same containers run again: an update, n
 });
 
 fault(
-  "H6: the node of an agent was deleted: K3s in it starts anew, and the node is there again",
+  "H6: the node of an agent was deleted: K3s in it starts again, and the node is there again",
   async () => {
     const before = whole({ "k3d-k3d-agent-0-0": { known: false } });
     await fake.set(before);

@@ -267,7 +267,7 @@ refused(
     await dockerWith(container());
     return problem(() => look("docker", { name: "worker", ip: agent.ip }));
   },
-  /worker is to have the address 192\.168\.42\.111, which the machine agent .* still has\. A machine cannot be renamed/,
+  /worker asks for the address 192\.168\.42\.111, which the machine agent .* still has\. A machine cannot be renamed/,
 );
 
 const recorded = (generation = "g1") => ({
@@ -502,7 +502,7 @@ fault("H8: a machine with more CPUs than the computer gets what there is, and it
   );
   const { exitCode, all = "" } = await run("update");
   assert.equal(exitCode, 0, all);
-  assert.match(all, /^warning: agent is to have 2 CPUs and Docker has 1: it gets what there is$/m);
+  assert.match(all, /^warning: agent asks for 2 CPUs and Docker has 1: it gets those$/m);
   assert.match(await asked(), /docker update --cpu-period 100000 --cpu-quota 200000/);
   return { happened: "a sentence, and the machine runs", lost: "nothing" };
 });

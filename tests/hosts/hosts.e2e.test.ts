@@ -230,7 +230,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     await succeeded(await checkout.lab("verify", ...stacks, "--wait", "240"));
   });
 
-  test("a host that was installed anew is refused until its key is accepted, then joins the cluster that is there", async () => {
+  test("a host that was reinstalled is refused until its key is accepted, then joins the cluster that is there", async () => {
     await fleet.reinstall("s1");
     const refused = await checkout.lab("up", ...stacks);
     assert.equal(refused.exitCode, 2);

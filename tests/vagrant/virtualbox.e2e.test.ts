@@ -68,7 +68,7 @@ async function virtualBox(stackFile?: string) {
   return { ...lab, calls, forwardings, machine };
 }
 
-/** How a machine is prepared and started, whether it was just cloned or is started anew. */
+/** How a machine is prepared and started, whether it was just cloned or is started again. */
 const start = (vm: string, { name, ip, cpus, memory }: typeof machines.boss) => [
   `modifyvm ${vm} --nic1 nat --nic2 hostonly --hostonlyadapter2 vboxnet0 --cableconnected2 on`,
   `modifyvm ${vm} --natpf1 ssh,tcp,127.0.0.1,PORT,,22`,
@@ -171,7 +171,7 @@ describe("VirtualBox, as far as its own process", { skip }, () => {
     assert.deepEqual(await lab.calls(), []);
   });
 
-  test("another size: the machine is stopped, changed and started again, not made anew", async () => {
+  test("another size: the machine is stopped, changed and started again, not made again", async () => {
     const bigger = { ...machines.boss, cpus: 2, memory: 1100 };
     await lab.machine("update", bigger);
     assert.deepEqual(await lab.calls(), [

@@ -316,7 +316,7 @@ check_cluster() {
   local own
   own=$(hash_of $data/agent/server-ca.crt)
   if [ -z "${CLUSTER_CA:-}" ] || [ -z "$own" ] || [ "$own" = "$CLUSTER_CA" ]; then return; fi
-  die "K3s here belongs to another cluster than the servers: nothing was touched. Run the same command again, it then names this node as one to be installed anew"
+  die "K3s here belongs to another cluster than the servers: nothing was touched. Run the same command again, it then names this node as one to be reinstalled"
 }
 
 # older A B: whether release A comes before B.
@@ -433,7 +433,7 @@ step_down() {
 
 start_k3s() {
   started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-  # While it starts K3s does not heed a request to end, and systemd would wait for 90 s.
+  # While it starts K3s ignores a request to end, and systemd would wait for 90 s.
   if [ "$(systemctl show --property SubState --value $service)" != running ]; then
     systemctl kill --kill-who=main --signal=SIGKILL $service 2>/dev/null || true
   fi
@@ -530,7 +530,7 @@ change() {
     die "no server answers, and without one this agent would not come back from a change: nothing was touched. Start the servers first"
   fi
   until_true 60 check_quorum ||
-    die "etcd's members$missing do not answer, and without this server too the cluster would stand still: nothing was touched. Bring them back first"
+    die "etcd's members$missing do not answer, and without this server too the cluster would lose its quorum: nothing was touched. Bring them back first"
   save
   if bring_up; then return; fi
   explain

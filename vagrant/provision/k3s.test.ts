@@ -179,7 +179,7 @@ const joins: readonly (readonly [string, Machine, RegExp])[] = [
     / --server=https:\/\/192\.168\.42\.110:6443$/,
   ],
   [
-    "the first server, made anew, joins one that answers and starts no second cluster",
+    "the first server, made again, joins one that answers and starts no second cluster",
     { answering: ["192.168.42.112"], environment: { CLUSTER_CA: "c".repeat(64) } },
     / --server=https:\/\/192\.168\.42\.112:6443$/,
   ],

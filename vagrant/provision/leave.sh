@@ -8,7 +8,7 @@
 # gone       the same for one whose machine is gone: its pods cannot move
 # after      the cluster forgets the node, its password, without which none of that name could join again, and its pods,
 #            which it would keep for most of a minute
-# forget     both, for a node that lost its data and is to join anew; does nothing where the cluster does not know it
+# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it
 # cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
 #
 # Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here
@@ -121,7 +121,7 @@ remove_node() {
 let_node_go() {
   if until_true 10 is_unknown; then return; fi
   kubectl patch node "$NODE_NAME" --type=merge --patch '{"metadata":{"finalizers":null}}' || true
-  until_true 30 is_unknown || die "the cluster does not forget $NODE_NAME within 30 s, and would take it for the one that joins anew; see: kubectl get node $NODE_NAME --output yaml"
+  until_true 30 is_unknown || die "the cluster does not forget $NODE_NAME within 30 s, and would take it for the one that joins again; see: kubectl get node $NODE_NAME --output yaml"
 }
 
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3

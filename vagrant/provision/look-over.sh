@@ -1,5 +1,5 @@
 #!/bin/bash
-# Looks a host over before anything is done to it, as a user who may use sudo; changes nothing. Prints what it is known
+# Checks a host before anything is done to it, as a user who may use sudo; changes nothing. Prints what it is known
 # by, and the node that it is in the lab's cluster already: k3s-lab machine=MACHINE-ID node=NAME
 #   NODE_IP          the address that the node is to have
 #   NODE_INTERFACE   the interface that must carry it; empty: any
@@ -14,7 +14,7 @@ refuse() {
 [ "$(uname -s)" = Linux ] || refuse "it runs $(uname -s), and K3s runs on Linux"
 case "$(uname -m)" in
 x86_64 | aarch64) ;;
-*) refuse "it has a processor of the kind $(uname -m), and K3s is to be had here for x86_64 and aarch64" ;;
+*) refuse "it has a processor of the kind $(uname -m), and K3s is available here for x86_64 and aarch64" ;;
 esac
 [ -d /run/systemd/system ] || refuse "it runs no systemd, which starts K3s"
 missing=

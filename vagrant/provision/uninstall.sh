@@ -41,5 +41,5 @@ for unit in k3s k3s-agent; do
   rm -f /etc/systemd/system/$unit.service.d/k3s-lab.conf
   rmdir /etc/systemd/system/$unit.service.d 2>/dev/null || true
 done
-# K3s's scripts remove its unit after systemd has read its units anew.
+# K3s's scripts remove its unit after systemd has read its units again.
 systemctl daemon-reload

@@ -67,7 +67,7 @@ describe("the image cache", () => {
     assert.deepEqual(there, [true, false, true]);
   });
 
-  it("writes anew what was damaged, or has no recorded hash", async () => {
+  it("writes again what was damaged, or has no recorded hash", async () => {
     const { path } = await write(image());
     const whole = await cache.hashFile(path);
     await writeFile(path, "damaged");

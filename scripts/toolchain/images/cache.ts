@@ -105,7 +105,7 @@ export async function cachedArchive(
       await writeArchive(join(work, `${name}.tar`), images);
       await writeFile(join(work, `${name}.tar.sha256`), `${await hashFile(join(work, `${name}.tar`))}\n`);
       await mkdir(folder, { recursive: true });
-      // The hash first: an archive without it, or with another's, is written anew.
+      // The hash first: an archive without it, or with another's, is rewritten.
       await rename(join(work, `${name}.tar.sha256`), `${archive}.sha256`);
       await rename(join(work, `${name}.tar`), archive);
     } finally {

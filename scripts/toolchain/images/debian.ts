@@ -53,7 +53,7 @@ async function download(names: readonly string[], folder: string): Promise<void>
   const plain = ["-q", "-o", "APT::Sandbox::User=root"];
   if ((await fetch(plain)).exitCode === 0) return;
 
-  // The system's package lists are missing or old: read them anew, into this folder, which needs no root.
+  // The system's package lists are missing or old: read them again, into this folder, which needs no root.
   const own = [
     ...plain,
     ...["-o", `Dir::State::Lists=${join(folder, "lists")}`],

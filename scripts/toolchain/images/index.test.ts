@@ -126,7 +126,7 @@ echo done
     assert.deepEqual([result.exitCode, result.calls.length], [1, 2]);
   });
 
-  it("uninstalls a failed release and installs it anew, unless told to abort", async () => {
+  it("uninstalls a failed release and reinstalls it, unless told to abort", async () => {
     await writeFile(join(folder, "answers"), "1 Error: has no deployed releases\n");
     await writeFile(join(folder, "status"), "NAME: traefik\nSTATUS: failed\n");
     const result = await run(["install", "--set", "a=b c"]);

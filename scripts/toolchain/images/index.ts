@@ -58,7 +58,7 @@ const nonRoot = "65532:65532";
 
 /**
  * One archive with every image K3s 1.25.4 asks for, under the names it asks for, for nodes that can pull nothing.
- * Made from the given programs and Debian's packages, kept in the user's cache and made anew only when one of them
+ * Made from the given programs and Debian's packages, kept in the user's cache and made again only when one of them
  * changed. About 8 s and 350 MB.
  */
 export async function systemImages(
