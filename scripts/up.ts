@@ -72,7 +72,7 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
     // What another run has changed meanwhile counts.
     const found = await readStacks(stacks);
     await refuseConflicts(found);
-    const settings = new Settings(await currentSettings(found.machines[0]?.[0]));
+    const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
     await refuseUnfit(found);
     settings.set({ networks: found.machines.flatMap(([, config]) => networksOf(config)) });
     await settings.save();
