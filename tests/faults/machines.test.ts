@@ -710,3 +710,20 @@ fault("plain `vagrant destroy NAME`: a server that stays is told, by a script th
       : "what the server leaves in etcd: the script ends at once",
   };
 });
+
+fault("libvirt: removing a machine was killed before its disk was: the next up is not refused", async () => {
+  const disk = /vol-delete --pool k3s-lab (\S+)/;
+  await virsh({});
+  await program("vagrant", "");
+  const up = () => run("up", { LAB_PROVIDER: "libvirt" });
+  await up();
+  assert.doesNotMatch(await asked(), disk, "a disk that this lab has no note of may be another's");
+  const noted = join(folder, ".lab", stack, "vagrant/machines/agent/libvirt/id");
+  await mkdir(join(noted, ".."), { recursive: true });
+  await writeFile(noted, "uuid-that-is-gone");
+  await up();
+  const log = await asked();
+  assert.equal(disk.exec(log)?.[1], `k3s-lab-${stack}-agent.img`, log);
+  assert.ok(log.search(disk) < log.lastIndexOf("vagrant up"), log);
+  return { happened: "what is left of the disk is deleted, then the machine is made", lost: "nothing" };
+});
