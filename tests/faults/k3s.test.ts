@@ -172,7 +172,7 @@ async function leaving(
     await put(`vagrant/provision/${file}`, "");
   await put(".lab/id", "our-id");
   if (servers !== undefined) await put(".lab/cluster/servers", servers);
-  const { exitCode, stderr } = await execa(join(root, "vagrant/k3s.sh"), [action], {
+  const { exitCode, stdout, stderr } = await execa(join(root, "vagrant/k3s.sh"), [action], {
     input: "token\n\n",
     timeout: 20_000,
     reject: false,
@@ -189,7 +189,7 @@ async function leaving(
     },
   });
   const log = (await readFile(join(lab, "log"), "utf8")).trimEnd().split("\n");
-  return { exitCode, stderr, log };
+  return { exitCode, stdout, stderr, log };
 }
 
 const three = "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112\n";
@@ -265,6 +265,13 @@ fault("K3s of the first server is uninstalled by hand, and the others do not ans
     happened: "exit 1",
     lost: log.some((line) => line.endsWith(" install")) ? "the one cluster: there are two" : "nothing",
   };
+});
+
+test("C9: the first server is told by the others which cluster is there, which keeps it from starting a second", async () => {
+  const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
+  const answer = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; "one.cluster install") printf '%s\\n' "$*" ;; one.*) ;; *) echo 'abc123  -' ;; esac`;
+  const { stdout } = await leaving("first told", three, answer, { action: "install", node: "one" });
+  assert.match(stdout, /CLUSTER_CA='?abc123/);
 });
 
 /** Runs uninstall.sh on a machine that is played. @returns what it said. */

@@ -681,8 +681,12 @@ for (const shell of ["bash", "fish", "tcsh"])
     assert.equal((await command("on pi.x exit 3", "")).exitCode, 3);
   });
 
-fault("plain `vagrant destroy NAME`: a server that stays is told, by a script that is whole", async () => {
-  const stubs = `
+const noRuby = (await execa("ruby", ["-v"], { reject: false })).failed && "ruby is not installed here";
+
+fault(
+  "plain `vagrant destroy NAME`: a server that stays is told, by a script that is whole",
+  async () => {
+    const stubs = `
     module Vagrant; module Errors; class VagrantError < StandardError; end; end; end
     source = File.read(ARGV[0])
     SERVERS = MACHINES = [{ "name" => "s1", "ip" => "10.0.0.1" }, { "name" => "s2", "ip" => "10.0.0.2" }]
@@ -699,17 +703,17 @@ fault("plain `vagrant destroy NAME`: a server that stays is told, by a script th
     end
     env = Object.new.tap { |it| def it.machine(*) = Peer.new }
     tell_servers(env, Struct.new(:name, :provider_name).new(:s2, :docker), "before")`;
-  if ((await execa("ruby", ["-v"], { reject: false })).failed)
-    return { happened: "not asked: no ruby here", lost: "nothing" };
-  const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/Vagrantfile")]);
-  assert.match(stdout, /^told: NODE_NAME=s2 NODE_IP=10\.0\.0\.2 bash \S+ before$/m);
-  return {
-    happened: "told",
-    lost: /^until_true\(\)/m.test(stdout)
-      ? "nothing"
-      : "what the server leaves in etcd: the script ends at once",
-  };
-});
+    const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/Vagrantfile")]);
+    assert.match(stdout, /^told: NODE_NAME=s2 NODE_IP=10\.0\.0\.2 bash \S+ before$/m);
+    return {
+      happened: "told",
+      lost: /^until_true\(\)/m.test(stdout)
+        ? "nothing"
+        : "what the server leaves in etcd: the script ends at once",
+    };
+  },
+  { skip: noRuby },
+);
 
 fault("libvirt: removing a machine was killed before its disk was: the next up is not refused", async () => {
   const disk = /vol-delete --pool k3s-lab (\S+)/;

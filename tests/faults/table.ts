@@ -27,8 +27,13 @@ async function note(row: Row): Promise<void> {
  * A test that injects one fault and fails when anything is lost.
  * @param name the fault, and the number of `faults` that it stands for: "C1: a wrong flag on a running cluster".
  * @param run injects the fault, asserts what must hold, and says what came of it.
+ * @param options.skip why it cannot be run here. Default: it can.
  */
-export function fault(name: string, run: () => Promise<Outcome>, options: { timeout?: number } = {}): void {
+export function fault(
+  name: string,
+  run: () => Promise<Outcome>,
+  options: { timeout?: number; skip?: string | false } = {},
+): void {
   test(name, options, async () => {
     const outcome = await run();
     await note({ kind: "fault", name, ...outcome });
