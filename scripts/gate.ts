@@ -7,6 +7,7 @@ import { LabError } from "./errors.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { environmentOf } from "./recorded.ts";
 import { mayHold } from "./recorded-cluster.ts";
+import { partsOfUrn } from "./state.ts";
 
 /** A thing that lives and that a run would replace or remove. */
 export interface Loss {
@@ -96,7 +97,7 @@ function thingOf(
   made: Provider | undefined,
   see: Look,
 ): Thing | undefined {
-  const [, kinds = "", resource = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  const { types: kinds, name: resource } = partsOfUrn(urn);
   const environment = environmentOf(inputs);
   const { LAB_MACHINE, NODE_NAME, K3D_CLUSTER = resource } = environment;
   if (kinds.includes("k3s-lab:cluster:LabMachine$")) {

@@ -2,7 +2,7 @@ import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/aut
 import { LabError } from "./errors.ts";
 import { root } from "./paths.ts";
 import type { Progress } from "./progress.ts";
-import { endStaleLocks, type StateResource } from "./state.ts";
+import { endStaleLocks, partsOfUrn, type StateResource } from "./state.ts";
 
 /** Milliseconds that an interrupted Pulumi gets to end in good order; see `endRun`. */
 export const pulumiStopsWithin = 70_000;
@@ -169,7 +169,7 @@ export function describeEvent({ resourcePreEvent }: EngineEvent): string | undef
   const { op, urn, type } = resourcePreEvent.metadata;
   const verb = verbs[op];
   if (verb === undefined || type.startsWith("pulumi:")) return undefined;
-  const [, qualified = "", name = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  const { types: qualified, name } = partsOfUrn(urn);
   // A component's child is spoken of as the component; the component itself does nothing.
   const parent = qualified.split("$").at(-2)?.split(":").at(-1);
   if (type.startsWith("k3s-lab:")) return undefined;

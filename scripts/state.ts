@@ -38,6 +38,12 @@ export interface StateResource {
   readonly inputs?: Readonly<Record<string, unknown>>;
 }
 
+/** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
+export function partsOfUrn(urn: string): { readonly types: string; readonly name: string } {
+  const [, types = "", name = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  return { types, name };
+}
+
 /** Whether Pulumi has noted anything of a stack. */
 export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
 

@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
+import { processId } from "../host/processes.ts";
 import type { Progress } from "../progress.ts";
 
 /** Who holds a lock. A process is its computer, that computer's start, its id and its own start. */
@@ -176,10 +177,4 @@ async function ageOf(file: string): Promise<number> {
   }
 }
 
-/** When a process started, in clock ticks since boot: the 22nd field of its stat, counted after its name. */
-async function startOf(pid: number): Promise<string> {
-  const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  // A zombie has ended.
-  return fields[0] === "Z" ? "" : (fields[19] ?? "");
-}
+const startOf = async (pid: number): Promise<string> => (await processId(pid))?.startTime ?? "";

@@ -423,6 +423,7 @@ fault("H27: SIGKILL of `lab` and of what guards it", async () => {
         return parent === String(child.pid) ? Number(pid) : undefined;
       }),
   );
+  assert.equal(guards.filter((pid) => pid !== undefined).length, 1, `the run has one guard: ${stdout}`);
   const exited = once(child, "exit");
   for (const pid of guards) if (pid !== undefined) process.kill(pid, "SIGKILL");
   child.kill("SIGKILL");
@@ -590,7 +591,7 @@ fault("A full disk: `lab env` where nothing can be written", async () => {
   const mount = await execa("mount", ["-t", "tmpfs", "-o", "size=16k,nr_inodes=40", "tmpfs", mounted], {
     reject: false,
   });
-  if (mount.failed) return { happened: "not tried: this user may not mount", lost: "nothing" };
+  if (mount.failed) return `nothing can be mounted here: ${mount.stderr}`;
   try {
     await writeFile(join(mounted, "filler"), "x".repeat(64 * 1024)).catch(() => {});
     const { exitCode, all } = await lab(directory, ["env"]);

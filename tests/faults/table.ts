@@ -26,16 +26,18 @@ async function note(row: Row): Promise<void> {
 /**
  * A test that injects one fault and fails when anything is lost.
  * @param name the fault, and the number of `faults` that it stands for: "C1: a wrong flag on a running cluster".
- * @param run injects the fault, asserts what must hold, and says what came of it.
- * @param options.skip why it cannot be run here. Default: it can.
+ * @param run injects the fault, asserts what must hold, and says what came of it; or only says why it cannot be injected
+ * here, which skips the test and makes no row.
+ * @param options.skip the same, where that is known beforehand. Default: false.
  */
 export function fault(
   name: string,
-  run: () => Promise<Outcome>,
+  run: () => Promise<Outcome | string>,
   options: { timeout?: number; skip?: string | false } = {},
 ): void {
-  test(name, options, async () => {
+  test(name, options, async (context) => {
     const outcome = await run();
+    if (typeof outcome === "string") return context.skip(outcome);
     await note({ kind: "fault", name, ...outcome });
     assert.equal(outcome.lost, "nothing", `${name}: ${outcome.happened}`);
   });
