@@ -559,8 +559,12 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
     { see: all },
   );
   assert.deepEqual(
-    losses.map(({ how }) => how),
-    ["replaced", "removed", "removed"],
+    losses.map(({ how, what }) => `${how}: ${what}`),
+    [
+      "replaced: the k3d cluster k3d, with all that runs in it",
+      "removed: the container k3d-k3d-agent-0 of the k3d cluster",
+      "removed: the namespace dev, with all that is in it",
+    ],
   );
   return { happened: "each is named", lost: "nothing" };
 });

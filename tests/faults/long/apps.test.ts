@@ -97,7 +97,7 @@ fault(
     });
     const lost = await lostSince(before);
     await kubectl("delete", "namespace/mine", "deployment/app9", "--wait=false");
-    return { happened: "exit 2, by lab and by plain pulumi; lab down left it too", lost };
+    return { happened: "exit 2 by lab, and refused by plain pulumi", lost };
   },
   { timeout: 180_000 },
 );
