@@ -56,6 +56,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
 test("without a state nothing is known; half a one is an error that says where the whole one is", async () => {
   assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
     objects: [],
+    clusterIdentifier: undefined,
     environments: new Map(),
   });
   const file = join(directory, "half.json");

@@ -58,12 +58,7 @@ const objectSchema = z.object({
  * @throws LabError when the file is there and cannot be read.
  */
 export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return undefined;
-    throw unreadable(file, cause);
-  });
-  if (text === undefined) return { objects: [], environments: new Map() };
-  const resources = parseState(text, file);
+  const resources = await resourcesIn(file);
   const provider = resources.findLast(({ type }) => type === "pulumi:providers:kubernetes")?.inputs;
   return {
     objects: resources.flatMap((one) => {
@@ -94,12 +89,7 @@ export async function recordedGenerations(
   stack: string,
   file: string = stateFile(stack),
 ): Promise<ReadonlyMap<string, string>> {
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "ENOENT") return undefined;
-    throw unreadable(file, cause);
-  });
-  const resources = text === undefined ? [] : parseState(text, file);
-  const environments = resources.map(({ urn, inputs }) => ({
+  const environments = (await resourcesIn(file)).map(({ urn, inputs }) => ({
     name: nameOf(urn),
     environment: z.record(z.string(), z.string()).safeParse(inputs?.environment).data,
   }));
@@ -112,10 +102,13 @@ export async function recordedGenerations(
 
 const nameOf = (urn: string): string => urn.split("::").at(-1) ?? urn;
 
-function parseState(text: string, file: string): readonly z.output<typeof resourceSchema>[] {
+/** The resources in a state; none where it is not there. */
+async function resourcesIn(file: string): Promise<readonly z.output<typeof resourceSchema>[]> {
   try {
+    const text = await readFile(file, "utf8");
     return stateSchema.parse(JSON.parse(text)).checkpoint.latest?.resources ?? [];
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return [];
     throw unreadable(file, cause);
   }
 }
