@@ -142,6 +142,34 @@ echo done
     assert.equal((await run(["install"], { FAILURE_POLICY: "abort" })).exitCode, 1);
   });
 
+  const interrupted =
+    "1 Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress\n";
+
+  it("waits for the helm of a Job that was replaced", async () => {
+    await writeFile(join(folder, "answers"), interrupted.repeat(2));
+    await writeFile(join(folder, "status"), "STATUS: pending-upgrade\n");
+    const { exitCode, said, calls } = await run(["install", "--set", "a=b c"]);
+    assert.deepEqual([exitCode, said], [0, "klipper-helm: traefik waits for another Job\ndone"]);
+    assert.deepEqual(calls, [upgrade, upgrade, upgrade]);
+  });
+
+  it("rolls an interrupted upgrade back, and uninstalls what serves only where that fails", async () => {
+    const again = ["kube-system: status traefik", "kube-system: rollback traefik", upgrade];
+    await writeFile(join(folder, "answers"), interrupted);
+    await writeFile(join(folder, "status"), "STATUS: pending-upgrade\n");
+    const env = { BUSY_SECONDS: "0" };
+    const result = await run(["install", "--set", "a=b c"], env);
+    assert.deepEqual([result.exitCode, result.calls], [0, [upgrade, ...again]]);
+
+    await writeFile(join(folder, "calls"), "");
+    await writeFile(join(folder, "answers"), `${interrupted}1 Error: release: not found\n`);
+    const { calls } = await run(["install", "--set", "a=b c"], env);
+    assert.deepEqual(calls, [
+      ...[upgrade, ...again.slice(0, 2)],
+      ...["kube-system: uninstall traefik --wait", upgrade],
+    ]);
+  });
+
   it("deletes, and refuses anything else", async () => {
     const deleted = await run(["delete"]);
     assert.deepEqual(deleted.calls, ["kube-system: uninstall traefik --ignore-not-found --wait"]);
