@@ -10,7 +10,6 @@ import {
   providerProbes,
   providers,
 } from "../stacks/provider.ts";
-import { stackDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
 import { type Run, run } from "./host/commands.ts";
@@ -22,6 +21,7 @@ import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
 import { isMade, readStacks, refuseForeign } from "./lab.ts";
+import { stackDir } from "./paths.ts";
 import { recordedOf } from "./recorded.ts";
 import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
 import { hasResources, locksOf } from "./state.ts";

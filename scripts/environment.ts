@@ -8,12 +8,9 @@ import { LabError } from "./errors.ts";
 import { writeWhole } from "./files.ts";
 import { withoutProxy } from "./foreign-variables.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { cacheDir, labDir, root, stateFile } from "./paths.ts";
+import { cacheDir, labDir, root, stackDir, stateFile } from "./paths.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 import { noteCheckout } from "./toolchain/prune.ts";
-
-/** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
-export const stackDir = (stack: string): string => join(labDir, stack);
 
 /**
  * What plain `pulumi`, `vagrant` and `kubectl` need to act on this lab; `lab env` prints it.

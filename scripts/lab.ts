@@ -6,9 +6,9 @@ import { type ForeignCluster, foreignCluster } from "../stacks/foreign-cluster.t
 import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
 import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/lab-cluster.ts";
 import { knownLabId } from "../stacks/lab-id.ts";
-import { labVariables, stackDir } from "./environment.ts";
+import { labVariables } from "./environment.ts";
 import { type HostSettings, writeHostSettings } from "./host-settings.ts";
-import { labDir, root } from "./paths.ts";
+import { labDir, root, stackDir } from "./paths.ts";
 import type { Changes } from "./pulumi.ts";
 import { knownStacks } from "./recorded.ts";
 import { stateOf } from "./state.ts";

@@ -7,6 +7,9 @@ export const root = resolve(import.meta.dirname, "..");
 /** What belongs to this checkout's lab and is never committed: state, keys, tokens, kubeconfigs, logs. Mode 0700. */
 export const labDir = join(root, ".lab");
 
+/** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */
+export const stackDir = (stack: string): string => join(labDir, stack);
+
 /** Where Pulumi keeps the state of a stack. @param checkout Default: this one. */
 export const stateFile = (stack: string, checkout: string = root): string =>
   join(checkout, ".lab", "state", ".pulumi", "stacks", "k3s-lab", `${stack}.json`);

@@ -6,10 +6,9 @@ import { readK3dFile } from "../stacks/k3d-file.ts";
 import { observeK3d } from "../stacks/k3d-host.ts";
 import { observeMachines } from "../stacks/observe.ts";
 import { kubeconfigCopy, observeKubeconfig, observeNodes } from "../stacks/observe-nodes.ts";
-import { stackDir } from "./environment.ts";
 import { writeWhole } from "./files.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { root, stateFile } from "./paths.ts";
+import { root, stackDir, stateFile } from "./paths.ts";
 import { providerOf } from "./recorded.ts";
 
 /**

@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import { execa } from "execa";
-import { appImage } from "../apps/web/image.ts";
 import { readClusterPlan } from "../stacks/cluster-plan.ts";
 import { type ClusterConfig, exampleHost, type Machine, programOf, readStackFile } from "../stacks/config.ts";
 import { preflightK3d } from "../stacks/k3d-host.ts";
@@ -44,6 +43,7 @@ import { asRun } from "./run.ts";
 import { isSettled, noteSettled } from "./settled.ts";
 import { hasResources, stateOf } from "./state.ts";
 import { imageTools, machineContent, toolFile } from "./system-archive.ts";
+import { appImage } from "./toolchain/images/web.ts";
 import { type InstalledTool, installTools, type ToolName } from "./toolchain/install.ts";
 import { tools as toolTable, versionOf, type Way, wayOrder } from "./toolchain/tools.ts";
 import { verify } from "./verify/index.ts";

@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { appImageRef } from "../apps/web/image.ts";
+import { appImageRef } from "./app-image.ts";
 import { AppNamespace } from "./components/app-namespace.ts";
 import { NodeImages } from "./components/node-images.ts";
 import { Traefik } from "./components/traefik.ts";

@@ -1,11 +1,11 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
 import { LabError } from "../scripts/errors.ts";
-import { tools } from "../scripts/toolchain/tools.ts";
 import { type AppsConfig, appsSchema } from "./config/apps.ts";
 import { type ClusterConfig, clusterSchema } from "./config/cluster.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 import { checked, isRecord, knownKeys } from "./schema.ts";
+import { defaultK3sVersion } from "./versions.ts";
 
 export * from "./config/apps.ts";
 export * from "./config/cluster.ts";
@@ -152,4 +152,4 @@ const holdsSecret = (value: unknown): boolean =>
  * @param made the release that its nodes were installed with.
  */
 export const k3sVersion = ({ k3s }: ClusterConfig, made: string | undefined): string =>
-  k3s.version ?? made ?? process.env.LAB_K3S_VERSION ?? tools.k3s.version;
+  k3s.version ?? made ?? process.env.LAB_K3S_VERSION ?? defaultK3sVersion;

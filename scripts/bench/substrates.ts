@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { appImage } from "../../apps/web/image.ts";
 import { readStackFile } from "../../stacks/config.ts";
 import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
@@ -10,6 +9,7 @@ import { get } from "../http.ts";
 import { root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
+import { appImage } from "../toolchain/images/web.ts";
 import { installTools } from "../toolchain/install.ts";
 import type { Goals } from "./results.ts";
 import { type Route, type TimedCommand, untilAnswering } from "./timed.ts";

@@ -1,6 +1,6 @@
-import { appImage } from "../../apps/web/image.ts";
 import type { ClusterConfig } from "../../stacks/config.ts";
 import type { Progress } from "../progress.ts";
+import { appImage } from "../toolchain/images/web.ts";
 import { addBox, type Box, type BuiltBox, ensureBox, removeOldBoxes } from "./box.ts";
 import { type Run, run as runHere } from "./commands.ts";
 import { kvmProblem } from "./kvm.ts";

@@ -1,3 +1,4 @@
+import { defaultK3sVersion } from "../../stacks/versions.ts";
 /** What the lab is made of. */
 export type ToolName =
   | "pulumi"
@@ -201,7 +202,7 @@ const k3dDownload = (platform: Platform, sha256: string): readonly Download[] =>
 
 /** The version that K3s gives itself when it is built here, set as its own build script sets it. */
 function k3sLdflags(): string {
-  const version = "v1.25.4+k3s1";
+  const version = defaultK3sVersion;
   const commit = "0dc63334c0db3e7b99244427615e091909fc486e";
   const kubernetes = ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) => [
     `${path}.gitVersion=${version}`,
@@ -329,7 +330,7 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
   k3s: {
     name: "k3s",
     about: "Kubernetes in one program, with its installer",
-    version: "v1.25.4+k3s1",
+    version: defaultK3sVersion,
     stacks: ["cluster", "k3d"],
     runsOn: "machine",
     files: ["k3s", "install.sh"],

@@ -1,8 +1,9 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { programOf } from "../../stacks/config.ts";
-import { labVariables, prepareLabDir, stackDir } from "../environment.ts";
+import { labVariables, prepareLabDir } from "../environment.ts";
 import { droppedVariables, neverSet } from "../foreign-variables.ts";
+import { stackDir } from "../paths.ts";
 import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("env")

@@ -1,8 +1,9 @@
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
-import { appImage, appImageRef } from "../../apps/web/image.ts";
+import { appImageRef } from "../../stacks/app-image.ts";
 import { LabError } from "../errors.ts";
+import { appImage } from "../toolchain/images/web.ts";
 
 export const command = new Command("image")
   .argument(

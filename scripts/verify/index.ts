@@ -11,8 +11,7 @@ import {
 } from "../../stacks/config.ts";
 import { kubeconfigFile } from "../../stacks/kubeconfig.ts";
 import { sshAlias } from "../../stacks/ssh-config.ts";
-import { stackDir } from "../environment.ts";
-import { root } from "../paths.ts";
+import { root, stackDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { checkApps } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";

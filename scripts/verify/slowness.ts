@@ -1,7 +1,7 @@
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { programOf, readStackFile } from "../../stacks/config.ts";
-import { stackDir } from "../environment.ts";
+import { stackDir } from "../paths.ts";
 
 /** Nobody waits longer than this many times as usual. */
 const most = 12;

@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { systemImageRefs } from "../../scripts/toolchain/images/index.ts";
 import { managedTraefik } from "../config.ts";
+import { traefikImage } from "../versions.ts";
 import { AppNamespace } from "./app-namespace.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
@@ -94,7 +94,7 @@ export class Traefik extends pulumi.ComponentResource {
               enableServiceLinks: false,
               terminationGracePeriodSeconds: endsAfter.accepting + endsAfter.open + 5,
               securityContext: unprivilegedPod,
-              containers: [container(args.image ?? systemImageRefs.traefik)],
+              containers: [container(args.image ?? traefikImage)],
             },
           },
         },

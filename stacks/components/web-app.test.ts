@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { graceSeconds as neededSeconds } from "../../apps/web/server.ts";
 import { manifests, mockEngine } from "./mocks.ts";
 
 await mockEngine();
-const { WebApp } = await import("./web-app.ts");
+const { graceSeconds, WebApp } = await import("./web-app.ts");
 
 const image = "k3s-lab/web:1";
 
@@ -136,4 +137,8 @@ test("the pods run without privileges and are replaced without a gap", async () 
       { name: "PORT", value: "8080" },
     ],
   );
+});
+
+test("the grace period leaves the app time for its last request", () => {
+  assert.ok(graceSeconds >= neededSeconds, `${graceSeconds} s, and the app takes up to ${neededSeconds} s`);
 });

@@ -1,10 +1,12 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { graceSeconds } from "../../apps/web/server.ts";
 import { podResources } from "../quota.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
 const port = 8080;
+
+/** Seconds from SIGTERM until a pod's last request is answered; the app's `graceSeconds`, which a test holds against this. */
+export const graceSeconds = 50;
 
 /** What a `WebApp` is made from. */
 export interface WebAppArgs {

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
+import { traefikImage as traefikRef } from "../../../stacks/versions.ts";
 import { LabError } from "../../errors.ts";
 import { exists } from "../../files.ts";
 import { cacheDir } from "../../paths.ts";
@@ -23,7 +24,7 @@ export interface ImageTools {
 export const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
-  traefik: "rancher/mirrored-library-traefik:2.9.4",
+  traefik: traefikRef,
   klipperHelm: "rancher/klipper-helm:v0.7.3-build20220613",
   klipperLb: "rancher/klipper-lb:v0.3.5",
   metricsServer: "rancher/mirrored-metrics-server:v0.6.1",
