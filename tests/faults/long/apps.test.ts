@@ -76,22 +76,33 @@ fault(
     await kubectl("create", "namespace", "mine");
     await kubectl("create", "configmap", "precious", "--namespace=mine", "--from-literal=a=b");
     await kubectl("create", "deployment", "app9", "--image=none", "--replicas=0");
+    const cluster =
+      "config:\n  k3s-lab:cluster: {stack: cluster}\n  k3s-lab:apps:\n    - {name: own, host: own.com}\n";
     const before = await uids();
-    const cluster = "config:\n  k3s-lab:cluster: {stack: cluster}\n  k3s-lab:apps:\n";
-    const namespaced = `${cluster}    - {name: a, namespace: mine}\n  k3s-lab:namespaces: [{name: mine}]\n`;
-    await withStackFile("apps-b", namespaced, async () => {
-      isRefused(await checkout.lab("up", "apps-b"), /has Namespace mine already, which is not the lab's/);
-      const preview = await checkout.run("pulumi", "up", "--stack", "apps-b", "--yes", "--non-interactive");
-      assert.notEqual(preview.exitCode, 0);
-      await checkout.lab("down", "apps-b");
-    });
-    await withStackFile("apps-b", `${cluster}    - {name: app9, host: app9.com}\n`, async () => {
-      isRefused(
-        await checkout.lab("up", "apps-b"),
+    const inTheWay = [
+      [
+        `${cluster}    - {name: a, namespace: mine}\n  k3s-lab:namespaces: [{name: mine}]\n`,
+        /has Namespace mine already, which is not the lab's/,
+      ],
+      [
+        `${cluster}    - {name: app9, host: app9.com}\n`,
         /has Deployment default\/app9 already, which is not the lab's/,
-      );
-      await checkout.lab("down", "apps-b");
-    });
+      ],
+    ] as const;
+    for (const [text, sentence] of inTheWay) {
+      // The stack has an app already, so that `lab down` has something to delete.
+      await withStackFile("apps-b", cluster, async () => {
+        await checkout.succeeded(await checkout.lab("up", "apps-b"));
+      });
+      await withStackFile("apps-b", text, async () => {
+        isRefused(await checkout.lab("up", "apps-b"), sentence);
+        const plain = await checkout.run("pulumi", "up", "--stack", "apps-b", "--yes", "--non-interactive");
+        assert.notEqual(plain.exitCode, 0);
+        await kubectl("get", "deployment/own");
+        await checkout.succeeded(await checkout.lab("down", "apps-b"));
+        assert.doesNotMatch(await kubectl("get", "deployments", "--output=name"), /\/own$/m);
+      });
+    }
     await withStackFile("apps-b", `${cluster}    - {name: kubernetes, host: k.com}\n`, async () => {
       isRefused(await checkout.lab("up", "apps-b"), /kubernetes/);
     });
@@ -99,7 +110,7 @@ fault(
     await kubectl("delete", "namespace/mine", "deployment/app9", "--wait=false");
     return { happened: "exit 2 by lab, and refused by plain pulumi", lost };
   },
-  { timeout: 180_000 },
+  { timeout: 300_000 },
 );
 
 fault(
@@ -112,7 +123,8 @@ fault(
       const outcome = await checkout.lab("up", "apps-b");
       seconds = outcome.seconds;
       isRefused(outcome, /already, which is the stack apps's: nothing was touched/);
-      await checkout.lab("down", "apps-b");
+      const down = await checkout.succeeded(await checkout.lab("down", "apps-b"));
+      assert.match(down.all, /Stack apps-b: nothing is up/, "something of the other stack was recorded");
     });
     return { happened: `exit 2 after ${seconds.toFixed(1)} s`, lost: await lostSince(before) };
   },

@@ -13,6 +13,8 @@ import { fault } from "../table.ts";
 // each other.
 
 let checkout: Checkout;
+/** Where the Docker of the lab that is up answers; undefined: at Docker's default. */
+let dockerHost: string | undefined;
 /** Every byte of the stack files, as the user wrote them. */
 let stackFiles: Record<string, string>;
 
@@ -33,13 +35,13 @@ async function readStackFiles(): Promise<Record<string, string>> {
 }
 
 /** Programs that runs of this checkout have started and that still go on. */
-async function children(): Promise<string[]> {
+async function children(directory: string): Promise<string[]> {
   const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
   const found = await Promise.all(
     pids.map(async (pid) => {
       const environment = (await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "")).split("\0");
       const isOurs =
-        environment.includes(`K3S_LAB_ROOT=${checkout.directory}`) &&
+        environment.includes(`K3S_LAB_ROOT=${directory}`) &&
         environment.some((line) => line.startsWith("K3S_LAB_RUN="));
       const line = isOurs ? await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "") : "";
       return line === "" ? undefined : `${pid} ${line.replaceAll("\0", " ")}`;
@@ -49,9 +51,14 @@ async function children(): Promise<string[]> {
 }
 
 /** Starts `lab`, and sends it a signal when it prints a text. */
-async function killedAt(args: readonly string[], phase: RegExp, signal: NodeJS.Signals): Promise<string> {
+async function killedAt(
+  args: readonly string[],
+  phase: RegExp,
+  signal: NodeJS.Signals,
+  cwd = checkout.directory,
+): Promise<string> {
   const run = spawn("scripts/lab", args, {
-    cwd: checkout.directory,
+    cwd,
     env: { ...process.env, ...misleading },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -66,25 +73,30 @@ async function killedAt(args: readonly string[], phase: RegExp, signal: NodeJS.S
   run.kill(signal);
   const [code] = await exited;
   if (signal === "SIGKILL")
-    await pWaitFor(async () => (await children()).length === 0, { interval: 200, timeout: 90_000 }).catch(
+    await pWaitFor(async () => (await children(cwd)).length === 0, { interval: 200, timeout: 90_000 }).catch(
       () => {},
     );
   else assert.equal(code, 130, output);
-  assert.deepEqual(await children(), [], `left running after ${signal} at ${phase}`);
+  assert.deepEqual(await children(cwd), [], `left running after ${signal} at ${phase}`);
   assert.doesNotMatch(output, /^\s+at .*:\d+:\d+\)?$/m, output);
   return `no program goes on after ${signal}`;
 }
 
-const up = (...args: string[]) => labWith(misleading, "up", ...args);
-async function labWith(env: Record<string, string>, ...args: string[]) {
+const up = () => labWith(misleading, ["up"], checkout.directory);
+async function labWith(env: Record<string, string>, args: readonly string[], cwd: string) {
   const { exitCode, all } = await execa("scripts/lab", args, {
-    cwd: checkout.directory,
+    cwd,
     env,
     reject: false,
     all: true,
     stdin: "ignore",
   });
   return { exitCode, all };
+}
+/** Asks the lab's Docker, of which `lab env` says nothing any more once the lab is down. */
+async function docker(...args: string[]): Promise<string> {
+  const { stdout } = await execa("docker", args, { env: dockerHost ? { DOCKER_HOST: dockerHost } : {} });
+  return stdout;
 }
 const uid = async (): Promise<string> =>
   (await checkout.run("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"))
@@ -96,9 +108,10 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     stackFiles = await readStackFiles();
   });
   after(async () => {
+    // A daemon with a container of somebody else's in it goes on.
+    await docker("rm", "--force", "not-the-labs").catch(() => {});
+    await docker("network", "rm", "not-the-labs").catch(() => {});
     await checkout.lab("down");
-    await checkout.run("docker", "rm", "--force", "not-the-labs");
-    await checkout.run("docker", "network", "rm", "not-the-labs");
     await execa("ip", ["route", "del", "blackhole", "10.99.0.0/16"], { reject: false });
     await checkout.remove();
   });
@@ -119,6 +132,8 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
   fault("H18, H27: the next `lab up` goes on, from a shell that misleads", async () => {
     const { exitCode, all } = await up();
     assert.equal(exitCode, 0, `${all}\n${await checkout.evidence()}`);
+    const variables = JSON.parse((await checkout.lab("env", "--json")).stdout) as Record<string, string>;
+    dockerHost = variables.DOCKER_HOST;
     return { happened: "the lab is up and verified", lost: "nothing" };
   });
 
@@ -161,18 +176,14 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     });
 
   fault(
-    "H27: `lab down` ended in two phases, then from a moved checkout without stack files and with an emptied cache",
+    "H27: `lab down` ended in two phases, the second one in a moved checkout without stack files and with an emptied cache",
     async () => {
-      await checkout.run("docker", "network", "create", "not-the-labs");
-      const format = ["inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server"];
-      const image = (await checkout.run("docker", ...format)).stdout;
-      const made = await checkout.run("docker", "create", "--name", "not-the-labs", image);
-      assert.equal(made.exitCode, 0, made.all);
+      await docker("network", "create", "not-the-labs");
+      const image = await docker("inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server");
+      await docker("create", "--name", "not-the-labs", image);
       await execa("ip", ["route", "add", "blackhole", "10.99.0.0/16"]);
-      const killed = [
-        await killedAt(["down"], /deleting K3sNode/, "SIGKILL"),
-        await killedAt(["down"], /deleting LabMachine/, "SIGTERM"),
-      ];
+      const killed = [await killedAt(["down"], /deleting K3sNode/, "SIGKILL")];
+      // Links that lead nowhere, as after `rm -r ~/.cache/k3s-lab`.
       const bin = join(checkout.directory, ".lab/bin");
       for (const name of await readdir(bin)) {
         const target = await readlink(join(bin, name)).catch(() => "");
@@ -185,26 +196,29 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       await rename(checkout.directory, moved);
       await rm(join(moved, "Pulumi.apps.yaml"));
       await writeFile(join(moved, "Pulumi.cluster.yaml"), "config: [\n");
-      const { exitCode, all } = await execa("scripts/lab", ["down"], {
-        cwd: moved,
-        env: misleading,
-        reject: false,
-        all: true,
-        stdin: "ignore",
-      });
-      for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(moved, name), text);
-      await rename(moved, checkout.directory);
-      assert.equal(exitCode, 0, all);
-      assert.doesNotMatch(all, /ENOENT/);
+      let down: Awaited<ReturnType<typeof labWith>>;
+      try {
+        assert.match(await docker("ps", "--format", "{{.Names}}"), /^k3s-lab-cluster-server$/m);
+        killed.push(await killedAt(["down"], /deleting LabMachine/, "SIGTERM", moved));
+        down = await labWith(misleading, ["down"], moved);
+      } finally {
+        for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(moved, name), text);
+        await rename(moved, checkout.directory);
+      }
+      assert.equal(down.exitCode, 0, down.all);
+      assert.doesNotMatch(down.all, /ENOENT/);
       for (const thing of [
         "container not-the-labs",
         "Docker network not-the-labs",
         "route blackhole 10.99.0.0/16",
       ])
-        assert.ok(all.includes(thing), `${thing} is not named:\n${all}`);
-      const { stdout } = await checkout.run("docker", "ps", "--all", "--format", "{{.Names}}");
-      assert.ok(stdout.split("\n").includes("not-the-labs"));
-      assert.doesNotMatch(stdout, /k3s-lab-cluster/);
+        assert.ok(down.all.includes(thing), `${thing} is not named:\n${down.all}`);
+      const left = (await docker("ps", "--all", "--format", "{{.Names}}")).split("\n");
+      assert.ok(left.includes("not-the-labs"));
+      assert.deepEqual(
+        left.filter((name) => name.startsWith("k3s-lab-cluster")),
+        [],
+      );
       return { happened: `${killed.join("; ")}; others' things are named and stay`, lost: "nothing" };
     },
   );

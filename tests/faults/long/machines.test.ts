@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
@@ -97,11 +98,10 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
 
   fault("C3: Docker hangs while it is asked", async () => {
     const before = await machines();
-    const record = JSON.parse(await readFile("/run/k3s-lab/docker.json", "utf8")) as {
-      daemon: { pid: number };
-    };
-    process.kill(record.daemon.pid, "SIGSTOP");
-    const { exitCode, all } = await preview().finally(() => process.kill(record.daemon.pid, "SIGCONT"));
+    const pid = Number(await readFile("/run/k3s-lab/docker.pid", "utf8").catch(() => ""));
+    if (pid === 0) return "Docker is not the lab's own here, and is nobody's to stop";
+    process.kill(pid, "SIGSTOP");
+    const { exitCode, all } = await preview().finally(() => process.kill(pid, "SIGCONT"));
     assert.notEqual(exitCode, 0);
     assert.match(all, /Docker cannot be asked .*no answer within 20 s.*nothing is touched/);
     assert.doesNotMatch(all, /to replace/);
@@ -121,11 +121,14 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
   });
 
   fault("H1: `lab down` with a stack file that is no YAML", async () => {
+    // Docker may have ended with the last machine, and then cannot be asked.
+    const pids = [server, agent].map((name) => docker("inspect", "--format", "{{.State.Pid}}", name));
+    const folders = (await Promise.all(pids)).map((pid) => `/proc/${pid}`);
+    assert.ok(folders.every(existsSync));
     await checkout.edit(`Pulumi.${stack}.yaml`, "config:", "config: [");
     const { exitCode, all } = await checkout.lab("down", stack);
     assert.equal(exitCode, 0, all);
-    const left = await checkout.run("docker", "ps", "--all", "--quiet", "--filter", `name=${agent}`);
-    assert.equal(left.stdout, "", "a machine is left");
+    assert.deepEqual(folders.filter(existsSync), [], "a machine is left");
     await checkout.edit(`Pulumi.${stack}.yaml`, "config: [", "config:");
     return { happened: "down goes by what was recorded", lost: "nothing" };
   });
