@@ -10,14 +10,13 @@ import { after, before, test } from "node:test";
 import { execa, type Options } from "execa";
 import pWaitFor from "p-wait-for";
 import { labDir, root } from "../../scripts/paths.ts";
-import { findProgram } from "../../scripts/toolchain/command-provider/environment.ts";
 import { isAlive, writtenPid } from "../../scripts/toolchain/command-provider/testing.ts";
 
 let dir: string;
 let project: string;
 let options: Options & { readonly env: Readonly<Record<string, string>> };
 
-/** One command and one function, driven by the stack's config. */
+/** Two commands, driven by the stack's config. */
 const program = `
 import * as pulumi from "@pulumi/pulumi";
 import * as command from "@pulumi/command";
@@ -29,19 +28,17 @@ const web = new command.local.Command("web", {
   delete: \`echo delete $PULUMI_COMMAND_STDOUT >> \${log}\`,
   environment: { COLOUR: config.get("colour") ?? "red", SECRET: pulumi.secret("k3s-lab-hidden") },
   triggers: [config.get("build") ?? "1"],
-  assetPaths: ["*.txt"],
-  dir: config.require("dir"),
 });
 new command.local.Command("after", { create: 'echo "after $OF"', environment: { OF: web.stdout } });
 export const stdout = web.stdout;
-export const asset = web.assets.apply((assets) => Object.keys(assets ?? {}));
-export const ran = command.local.runOutput({ command: "echo ran" }).stdout;
 `;
 
 before(async () => {
   const path = join(labDir, "bin") + delimiter + (process.env.PATH ?? "");
-  const cli = process.env.PULUMI_CLI ?? findProgram("pulumi", path);
-  const host = process.env.PULUMI_LANGUAGE_NODEJS ?? findProgram("pulumi-language-nodejs", path);
+  const find = async (program: string) =>
+    (await execa("/bin/sh", ["-c", `command -v ${program}`], { env: { PATH: path }, reject: false })).stdout;
+  const cli = process.env.PULUMI_CLI ?? (await find("pulumi"));
+  const host = process.env.PULUMI_LANGUAGE_NODEJS ?? (await find("pulumi-language-nodejs"));
   assert.ok(cli, "no Pulumi CLI: run `scripts/lab tools install`, or set PULUMI_CLI");
   assert.ok(host, "no Node.js language host: run `scripts/lab tools install`, or set PULUMI_LANGUAGE_NODEJS");
   await Promise.all([access(cli), access(host)]);
@@ -52,9 +49,7 @@ before(async () => {
   const bin = join(dir, "bin");
   const plugin = join(home, "plugins", "resource-command-v1.2.1");
   await Promise.all(
-    [project, bin, plugin, join(dir, "state"), join(dir, "work")].map((path) =>
-      mkdir(path, { recursive: true }),
-    ),
+    [project, bin, plugin, join(dir, "state")].map((path) => mkdir(path, { recursive: true })),
   );
   await symlink(cli, join(bin, "pulumi"));
   await symlink(host, join(bin, "pulumi-language-nodejs"));
@@ -67,7 +62,6 @@ before(async () => {
       mode: 0o755,
     },
   );
-  await writeFile(join(dir, "work", "page.txt"), "page\n");
   await writeFile(join(project, "package.json"), '{ "type": "module" }\n');
   await writeFile(join(project, "index.ts"), program);
   await writeFile(
@@ -86,7 +80,7 @@ before(async () => {
     },
   };
   await pulumi("stack", "init", "dev");
-  await configure({ log: join(dir, "log"), dir: join(dir, "work") });
+  await configure({ log: join(dir, "log") });
 });
 
 after(() => rm(dir, { recursive: true, force: true }));
@@ -131,8 +125,6 @@ test("create: the command runs once, its output and files come back, secrets sta
   assert.match(shown, /made red/);
   assert.deepEqual(JSON.parse(await pulumi("stack", "output", "--json")), {
     stdout: "made red\n15",
-    asset: ["page.txt"],
-    ran: "ran",
   });
   assert.deepEqual(await log(), ["create red"]);
   assert.doesNotMatch(shown + (await pulumi("stack", "export")), /k3s-lab-hidden/);

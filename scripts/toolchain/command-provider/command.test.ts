@@ -52,26 +52,39 @@ test("delete runs what the state recorded, if anything", async () => {
   assert.deepEqual(calls, [{ command: "d", previous: { stdout: "before", stderr: "oops" } }]);
 });
 
-test("only triggers replace", () => {
-  const changes = command.diffCommand(state, { create: "x", environment: { A: "2" }, triggers: [1] });
-  assert.deepEqual(
-    [...changes].sort((a, b) => (a.path < b.path ? -1 : 1)),
-    [
-      { path: "create", change: "update", isReplace: false },
-      { path: "environment.A", change: "update", isReplace: false },
-      { path: "triggers", change: "add", isReplace: true },
-    ],
-  );
+const secret = (value: string) => ({
+  "4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270",
+  value,
 });
+
+const changes: readonly [string, WireObject, WireObject, readonly string[]][] = [
+  ["nothing", { create: "a", triggers: [1, { b: true }] }, { create: "a", triggers: [1, { b: true }] }, []],
+  ["text", { create: "a", delete: "x" }, { create: "b", update: "u" }, ["create", "delete", "update"]],
+  ["a variable", { environment: { A: "1" } }, { environment: { A: "1", E: "" } }, ["environment"]],
+  ["an array element", { triggers: [1, { deep: [1] }] }, { triggers: [1, { deep: [2] }] }, ["triggers"]],
+  ["a shorter array", { triggers: [1, 2] }, { triggers: [1] }, ["triggers"]],
+  ["another type", { triggers: [1] }, { triggers: ["1"] }, ["triggers"]],
+  ["null as absent", { stdin: null }, {}, []],
+  ["an equal secret", { stdin: secret("s") }, { stdin: secret("s") }, []],
+  ["a changed secret", { stdin: secret("s") }, { stdin: secret("t") }, ["stdin"]],
+  ["a value that becomes secret", { stdin: "s" }, { stdin: secret("s") }, ["stdin"]],
+  ["a value not known yet", { triggers: ["1"] }, { triggers: [unknown] }, ["triggers"]],
+  ["what belongs to the engine", { __defaults: [], version: "1" }, { version: "2" }, []],
+];
+
+for (const [name, olds, news, expected] of changes)
+  test(`a change of ${name}`, () => {
+    assert.deepEqual(command.changedInputs({}, news, olds), expected);
+  });
 
 test("a state that the real plugin wrote does not differ from its own inputs", () => {
   const old = { create: "c", environment: { A: "1" }, archive: {}, assets: {}, stderr: "", stdout: "s" };
-  assert.deepEqual(command.diffCommand(old, { create: "c", environment: { A: "1" } }), []);
+  assert.deepEqual(command.changedInputs(old, { create: "c", environment: { A: "1" } }), []);
 });
 
 test("a preview knows the inputs but not what a run will make", () => {
-  const inputs = { create: "c", assetPaths: ["*"] };
-  const made = { stdout: unknown, stderr: unknown, assets: unknown };
+  const inputs = { create: "d" };
+  const made = { stdout: unknown, stderr: unknown };
   assert.deepEqual(command.previewCreate(inputs), { ...inputs, ...made });
   assert.deepEqual(command.previewUpdate(state, inputs), { ...inputs, ...made });
   assert.deepEqual(command.previewUpdate(state, { create: "c", environment: { A: "1" } }), state);

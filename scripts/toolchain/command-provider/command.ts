@@ -1,41 +1,33 @@
 import { randomBytes } from "node:crypto";
-import { type Change, diffInputs, rootOf } from "./diff.ts";
-import type { Outputs } from "./environment.ts";
-import { commandShapes, text } from "./inputs.ts";
-import type { RunResult } from "./run.ts";
-import { unknown, type WireObject } from "./values.ts";
+import { inputNames, text } from "./inputs.ts";
+import type { Outputs } from "./run.ts";
+import { isSame, unknown, type WireObject } from "./values.ts";
 
 /** Runs a command as `properties` say; supplied by the provider. */
-export type Runner = (command: string, properties: WireObject, previous: Outputs) => Promise<RunResult>;
-
-/** One property that differs. */
-export interface PropertyChange {
-  readonly path: string;
-  readonly change: Change;
-  /** Only triggers replace; every other change runs `update`, or `create` where there is none. */
-  readonly isReplace: boolean;
-}
+export type Runner = (command: string, properties: WireObject, previous: Outputs) => Promise<Outputs>;
 
 /**
- * What differs between a resource and its new inputs.
+ * The inputs that differ, by name; null is the same as absent. A change of `triggers` replaces, any other runs `update`, or
+ * `create` where there is none.
  *
  * @param oldInputs Default: what the old state holds of them, for engines that do not send them.
  */
-export function diffCommand(
+export function changedInputs(
   state: WireObject,
   news: WireObject,
   oldInputs: WireObject = inputsOf(state),
-): readonly PropertyChange[] {
-  return [...diffInputs(oldInputs, news)].map(([path, change]) => ({
-    path,
-    change,
-    isReplace: rootOf(path) === "triggers",
-  }));
+): readonly string[] {
+  const names = new Set([...Object.keys(oldInputs), ...Object.keys(news)]);
+  return [...names].filter(
+    // These belong to the engine.
+    (name) =>
+      name !== "version" && !name.startsWith("__") && !isSame(oldInputs[name] ?? null, news[name] ?? null),
+  );
 }
 
 /** The state of a resource that a preview is about to create. */
 export function previewCreate(inputs: WireObject): WireObject {
-  return { ...inputsOf(inputs), ...unknownOutputs(inputs) };
+  return { ...inputsOf(inputs), stdout: unknown, stderr: unknown };
 }
 
 /** Runs `create` where there is one. */
@@ -45,8 +37,9 @@ export async function create(inputs: WireObject, run: Runner): Promise<WireObjec
 
 /** The state of a resource that a preview is about to update: what a run makes is not known when any input changed. */
 export function previewUpdate(state: WireObject, inputs: WireObject): WireObject {
-  const isChanged = diffCommand(state, inputs).length > 0;
-  return { ...inputsOf(inputs), ...outputsOf(state), ...(isChanged && unknownOutputs(inputs)) };
+  return changedInputs(state, inputs).length > 0
+    ? previewCreate(inputs)
+    : { ...inputsOf(inputs), ...pick(state, outputs) };
 }
 
 /** Runs `update`, or else `create`; where there is neither, the outputs stay. */
@@ -65,10 +58,7 @@ export function newId(urn: string): string {
   return (urn.split("::").at(-1) ?? "") + randomBytes(4).toString("hex");
 }
 
-/** What a run left, as properties. */
-export function resultProperties({ stdout, stderr, assets, archive }: RunResult): WireObject {
-  return { stdout, stderr, ...(assets && { assets }), ...(archive && { archive }) };
-}
+const outputs = ["stdout", "stderr"];
 
 async function runIfAny(
   command: string | undefined,
@@ -77,10 +67,11 @@ async function runIfAny(
   run: Runner,
 ): Promise<WireObject> {
   const previous = { stdout: text(state, "stdout") ?? "", stderr: text(state, "stderr") ?? "" };
-  const kept = { ...previous, ...outputsOf(state) };
-  if (command === undefined) return kept;
-  return { ...kept, ...resultProperties(await run(command, properties, previous)) };
+  if (command === undefined) return { ...previous, ...pick(state, outputs) };
+  return { ...(await run(command, properties, previous)) };
 }
+
+const inputsOf = (properties: WireObject): WireObject => pick(properties, inputNames);
 
 function pick(properties: WireObject, keys: readonly string[]): WireObject {
   return Object.fromEntries(
@@ -89,21 +80,4 @@ function pick(properties: WireObject, keys: readonly string[]): WireObject {
       return value === undefined || value === null ? [] : [[key, value]];
     }),
   );
-}
-
-function inputsOf(properties: WireObject): WireObject {
-  return pick(properties, Object.keys(commandShapes));
-}
-
-function outputsOf(state: WireObject): WireObject {
-  return pick(state, ["stdout", "stderr", "assets", "archive"]);
-}
-
-function unknownOutputs(inputs: WireObject): WireObject {
-  return {
-    stdout: unknown,
-    stderr: unknown,
-    ...("assetPaths" in inputs && { assets: unknown }),
-    ...("archivePaths" in inputs && { archive: unknown }),
-  };
 }

@@ -1,51 +1,52 @@
 import { hasUnknown, isArray, isPlainObject, reveal, unknown, type Wire, type WireObject } from "./values.ts";
 
-/** What a command runs with; common to the resource and the function. */
+/** The version of the real plugin whose behaviour this one follows. */
+export const version = "1.2.1";
+
+/** What this is, for people who ask it. */
+export const description =
+  `K3s Lab's stand-in for pulumi-resource-command ${version}, for computers that cannot download that plugin. ` +
+  "It carries what the lab's own stacks use of command:local:Command.";
+
+/** What a command runs with. */
 export interface Execution {
   /** Given to the process as standard input. Default: none. */
   readonly stdin?: string;
   /** Which streams the engine shows while the command runs. Default: `stdoutAndStderr`. */
   readonly logging?: string;
-  /** Program and its first arguments; the command comes last. Default: `/bin/sh -c`. */
-  readonly interpreter?: readonly string[];
-  /** Working directory. Default: that of the Pulumi program. */
-  readonly dir?: string;
   /** Variables added to those of the engine. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Globs of files to return as assets. */
-  readonly assetPaths?: readonly string[];
-  /** Globs of files to return as one archive. */
-  readonly archivePaths?: readonly string[];
   /** Give the output of the run before as PULUMI_COMMAND_STDOUT and PULUMI_COMMAND_STDERR. Default: true. */
   readonly addPreviousOutputInEnv?: boolean;
 }
 
-type Shape = "string" | "boolean" | "strings" | "variables" | "values";
+type Shape = "string" | "boolean" | "array" | "variables";
 
 const executionShapes = {
   stdin: "string",
   logging: "string",
-  interpreter: "strings",
-  dir: "string",
   environment: "variables",
-  assetPaths: "strings",
-  archivePaths: "strings",
   addPreviousOutputInEnv: "boolean",
 } as const satisfies Record<keyof Execution, Shape>;
 
-type Shapes = Readonly<Record<string, Shape>>;
-
-/** Inputs of `command:local:Command`. */
-export const commandShapes: Shapes = {
+const shapes: Readonly<Record<string, Shape>> = {
   ...executionShapes,
   create: "string",
   update: "string",
   delete: "string",
-  triggers: "values",
+  triggers: "array",
 };
 
-/** Inputs of `command:local:run`. */
-export const runShapes: Shapes = { ...executionShapes, command: "string" };
+/** The inputs of `command:local:Command` that are carried. */
+export const inputNames: readonly string[] = Object.keys(shapes);
+
+/** Inputs of the real plugin that would make a command do something else than it does here. */
+const refused = ["interpreter", "dir", "assetPaths", "archivePaths"];
+
+/** Why something that the real plugin has is not here. */
+export const notCarried = (what: string): string =>
+  `${what} is not carried by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
+  `${inputNames.toSorted().join(", ")}, or the real plugin where GitHub can be reached: LAB_TOOLS_WAY=release scripts/lab up`;
 
 /** Why the engine must not go on with these inputs. */
 export interface Failure {
@@ -55,38 +56,23 @@ export interface Failure {
 }
 
 /** Everything wrong with the inputs. Values that are not known yet are taken as right. */
-export function checkInputs(inputs: WireObject, shapes: Shapes): readonly Failure[] {
+export function checkInputs(inputs: WireObject): readonly Failure[] {
   return Object.entries(inputs).flatMap(([key, value]) => {
     if (key.startsWith("__")) return [];
     const shape = Object.hasOwn(shapes, key) ? shapes[key] : undefined;
-    if (shape) return checkShape(key, reveal(value), shape);
-    const known = Object.keys(shapes).sort().join(", ");
-    return [{ property: key, reason: `unknown property "${key}"; known are ${known}` }];
+    return shape
+      ? checkShape(key, reveal(value), shape)
+      : [{ property: key, reason: notCarried(`"${key}"`) }];
   });
 }
 
 function checkShape(property: string, value: Wire, shape: Shape): readonly Failure[] {
   if (value === null || value === unknown) return [];
-  switch (shape) {
-    case "string":
-    case "boolean":
-      return typeof value === shape ? [] : [wrong(property, `a ${shape}`, value)];
-    case "values":
-      return isArray(value) ? [] : [wrong(property, "an array", value)];
-    case "strings":
-      if (!isArray(value)) return [wrong(property, "an array of strings", value)];
-      return value.flatMap((item, index) => checkShape(`${property}[${index}]`, item, "string"));
-    case "variables":
-      if (!isPlainObject(value)) return [wrong(property, "an object of strings", value)];
-      return Object.entries(value).flatMap(([name, item]) =>
-        checkShape(`${property}.${name}`, item, "string"),
-      );
-  }
-}
-
-function wrong(property: string, wanted: string, value: Wire): Failure {
-  const got = isArray(value) ? "an array" : typeof value === "object" ? "an object" : `a ${typeof value}`;
-  return { property, reason: `expected ${wanted}, got ${got}` };
+  if (shape === "variables" && isPlainObject(value))
+    return Object.entries(value).flatMap(([name, item]) => checkShape(`${property}.${name}`, item, "string"));
+  if (shape === "array" ? isArray(value) : typeof value === shape) return [];
+  const wanted = shape === "variables" ? "object of strings" : shape;
+  return [{ property, reason: `expected ${/^[ao]/.test(wanted) ? "an" : "a"} ${wanted}` }];
 }
 
 /** The string under `key`, or undefined where there is none. */
@@ -96,19 +82,23 @@ export function text(properties: WireObject, key: string): string | undefined {
 }
 
 /**
- * How to run a command, out of its inputs or of a state that an earlier version wrote: what has another
- * shape than expected is left out.
+ * How to run a command, out of its inputs or of a state.
  *
- * @throws Error when a value is still unknown; the engine never asks for a run with such.
+ * @throws Error when a value is not known yet, of another shape, or of an input that is not carried: the real plugin may
+ * have written the state.
  */
 export function executionOf(properties: WireObject): Execution {
+  const lacking = refused.find((key) => (properties[key] ?? null) !== null);
+  if (lacking !== undefined) throw new Error(notCarried(`"${lacking}"`));
   const known: Record<string, Wire> = {};
   for (const [key, shape] of Object.entries(executionShapes)) {
     const value = properties[key];
     if (value === undefined || value === null) continue;
     if (hasUnknown(value)) throw new Error(`"${key}" is not known yet, so the command cannot run`);
     const plain = reveal(value);
-    if (checkShape(key, plain, shape).length === 0) known[key] = plain;
+    const [wrong] = checkShape(key, plain, shape);
+    if (wrong) throw new Error(`"${wrong.property}" cannot be used: ${wrong.reason}`);
+    known[key] = plain;
   }
   // Each value has just been checked against the shape that `Execution` declares for its key.
   return known as Execution;

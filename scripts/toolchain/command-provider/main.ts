@@ -11,7 +11,7 @@ const [argument] = process.argv.slice(2);
 
 // Loaded only now, so that the compiled form of what they import comes from the cache.
 enableCompileCache(join(cacheDir, "node-compile-cache"));
-const { description, version } = await import("./schema.ts");
+const { description, version } = await import("./inputs.ts");
 
 if (argument === "--version") {
   process.stdout.write(`${version}\n${description}\n`);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
@@ -94,9 +94,7 @@ async function diff(olds: WireObject, news: WireObject, oldInputs?: WireObject) 
   return {
     changes: answer.getChanges(),
     replaces: answer.getReplacesList(),
-    kinds: Object.fromEntries(
-      [...answer.getDetaileddiffMap().entries()].map(([path, difference]) => [path, difference.getKind()]),
-    ),
+    diffs: answer.getDiffsList(),
   };
 }
 
@@ -149,15 +147,6 @@ test("many lines are all shown, in order", async () => {
   );
 });
 
-test("interpreter and dir are used", async () => {
-  const { state } = await create({
-    create: "process.stdout.write(process.cwd())",
-    interpreter: [process.execPath, "-e"],
-    dir,
-  });
-  assert.equal(state?.stdout, dir);
-});
-
 test("a failing command says how, which and what it wrote", async () => {
   await assert.rejects(create({ create: 'echo "a"; echo b >&2; exit 3' }), {
     message: 'exit status 3: running "echo \\"a\\"; echo b >&2; exit 3":\na\nb\n',
@@ -166,19 +155,7 @@ test("a failing command says how, which and what it wrote", async () => {
 
 test("a command that ends by a signal says which", async () => {
   await assert.rejects(create({ create: "kill -KILL $$" }), {
-    message: 'signal: killed: running "kill -KILL $$":\n',
-  });
-});
-
-test("a command that cannot start says why", async () => {
-  await assert.rejects(create({ create: "x", interpreter: ["no-such-program"] }), {
-    message: 'exec: "no-such-program": executable file not found in $PATH: running "x":\n',
-  });
-  await assert.rejects(create({ create: "x", interpreter: ["/no/such"] }), {
-    message: 'fork/exec /no/such: no such file or directory: running "x":\n',
-  });
-  await assert.rejects(create({ create: "x", dir: "/no/such" }), {
-    message: 'chdir /no/such: no such file or directory: running "x":\n',
+    message: 'signal SIGKILL: running "kill -KILL $$":\n',
   });
 });
 
@@ -202,7 +179,7 @@ test("a long output leaves its middle out of the error", async () => {
 test("a timeout ends the command and all it started", async () => {
   const started = Date.now();
   await assert.rejects(create({ create: "sleep 60 & sleep 60; wait" }, { timeout: 0.2 }), {
-    message: 'timed out after 0.2 s: signal: terminated: running "sleep 60 & sleep 60; wait":\n',
+    message: 'timed out after 0.2 s: signal SIGTERM: running "sleep 60 & sleep 60; wait":\n',
   });
   assert.ok(Date.now() - started < 3000);
 });
@@ -214,27 +191,6 @@ test("a preview runs nothing and takes unknown inputs", async () => {
   assert.deepEqual(state, { ...inputs, stdout: unknown, stderr: unknown });
   const { state: listed } = await create({ create: `ls ${dir}` });
   assert.doesNotMatch(String(listed?.stdout), /touched/);
-});
-
-test("assets and archives hold the chosen files", async () => {
-  const { state } = await create({
-    create: "mkdir -p sub; echo a > sub/a.txt; echo b > b.txt; echo c > c.log",
-    dir,
-    assetPaths: ["**.txt", "!b*"],
-    archivePaths: ["*.txt"],
-  });
-  const asset = (name: string, hash: string) => ({
-    [signature]: "c44067f5952c0a294b673a41bacd8c17",
-    path: join(dir, name),
-    hash,
-  });
-  assert.deepEqual(state?.assets, {
-    "sub/a.txt": asset("sub/a.txt", "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7"),
-  });
-  assert.deepEqual(state?.archive, {
-    [signature]: "0def7320c3a5731c473e5ecbe6d01bc7",
-    assets: { "b.txt": asset("b.txt", "0263829989b6fd954f72baaf2fc64bc2e2f01d692d4de72986ea808f6e99813f") },
-  });
 });
 
 test("update sees the output of the run before, delete too", async () => {
@@ -262,18 +218,17 @@ test("update sees the output of the run before, delete too", async () => {
 });
 
 test("diff tells updates from replacements", async () => {
-  const { UPDATE, UPDATE_REPLACE, ADD } = messages.PropertyDiff.Kind;
   const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
   const olds = { create: "c", environment: { A: "1" }, triggers: [1], stdout: "", stderr: "" };
   assert.deepEqual(await diff(olds, { create: "c", environment: { A: "1" }, triggers: [1] }), {
     changes: DIFF_NONE,
     replaces: [],
-    kinds: {},
+    diffs: [],
   });
   assert.deepEqual(await diff(olds, { create: "c", environment: { A: "2", B: "" }, triggers: [2] }), {
     changes: DIFF_SOME,
     replaces: ["triggers"],
-    kinds: { "environment.A": UPDATE, "environment.B": ADD, "triggers[0]": UPDATE_REPLACE },
+    diffs: ["environment", "triggers"],
   });
   assert.deepEqual(
     (await diff({ create: "of the state" }, { create: "c" }, { create: "c" })).changes,
@@ -285,7 +240,7 @@ test("check passes good inputs on and names bad ones", async () => {
   const inputs = { create: secret("c"), environment: { A: unknown } };
   assert.deepEqual(await check(inputs), { inputs, failures: [] });
   assert.deepEqual((await check({ create: true })).failures, [
-    { property: "create", reason: "expected a string, got a boolean" },
+    { property: "create", reason: "expected a string" },
   ]);
 });
 
@@ -294,9 +249,6 @@ test("it takes secrets and previews", async () => {
     client.configure(new messages.ConfigureRequest(), done),
   );
   assert.deepEqual([answer.getAcceptsecrets(), answer.getSupportspreview()], [true, true]);
-  await log.drain();
-  assert.match(shown[0]?.message ?? "", /stand-in/);
-  assert.equal(shown[0]?.severity, engineMessages.LogSeverity.DEBUG);
 });
 
 test("read gives back what it is given", async () => {
@@ -319,40 +271,44 @@ async function invoke(token: string, args: WireObject) {
   const answer = await ask<InstanceType<typeof messages.InvokeResponse>>((done) =>
     client.invoke(request, done),
   );
-  return { result: answer.getReturn()?.toJavaScript(), failures: answer.toObject().failuresList };
+  return answer.getReturn()?.toJavaScript();
 }
 
-test("the function runs a command and returns its output", async () => {
-  assert.deepEqual(await invoke("command:local:run", { command: "echo hi" }), {
-    result: { command: "echo hi", stdout: "hi", stderr: "" },
-    failures: [],
+test("what the stand-in does not carry is refused in one sentence that names it and what to use", async () => {
+  const refused = (what: string) =>
+    new RegExp(
+      `${what} is not carried by K3s Lab's stand-in .*command\\.local\\.Command with .*create.*LAB_TOOLS_WAY=release`,
+    );
+  await assert.rejects(check({}, remoteUrn), { message: refused("^command:remote:Command") });
+  await assert.rejects(create({}, { urn: remoteUrn }), { message: refused("^command:remote:Command") });
+  await assert.rejects(invoke("command:local:run", { command: "echo hi" }), {
+    message: refused("^command:local:run"),
   });
-  assert.deepEqual((await invoke("command:local:run", {})).failures, [
-    { property: "command", reason: 'the required property "command" is missing' },
-  ]);
+  for (const name of ["interpreter", "dir", "assetPaths", "archivePaths"]) {
+    const { failures } = await check({ create: "c", [name]: ["x"] });
+    assert.deepEqual(
+      failures.map(({ property }) => property),
+      [name],
+    );
+    assert.match(failures[0]?.reason ?? "", refused(`^"${name}"`));
+  }
 });
 
-test("what the stand-in does not carry is said, with what to use", async () => {
-  const expected =
-    /^command:remote:Command is not carried by K3s Lab's stand-in .*command\.local\.Command.*plugin install/;
-  await assert.rejects(check({}, remoteUrn), { message: expected });
-  await assert.rejects(create({}, { urn: remoteUrn }), { message: expected });
-  await assert.rejects(invoke("command:remote:run", {}), /not carried/);
-  await assert.rejects(check({}, urn.replace("Command", "Other")), {
-    message: "Resource 'command:local:Other' not found",
-  });
+test("a state of the real plugin whose delete needs what is not carried is not run in another folder", async () => {
+  const file = join(dir, "elsewhere");
+  const removal = new messages.DeleteRequest();
+  removal.setUrn(urn);
+  removal.setProperties(struct({ delete: `touch ${file}`, dir: "/somewhere", stdout: "", stderr: "" }));
+  await assert.rejects(
+    ask((done) => client.delete(removal, done)),
+    { message: /^"dir" is not carried/ },
+  );
+  assert.ok(!existsSync(file));
 });
 
-test("it tells its version, and its schema holds what it carries", async () => {
+test("it tells its version", async () => {
   const info = await ask<{ getVersion(): string }>((done) => client.getPluginInfo(new Empty(), done));
   assert.equal(info.getVersion(), "1.2.1");
-  const answer = await ask<InstanceType<typeof messages.GetSchemaResponse>>((done) =>
-    client.getSchema(new messages.GetSchemaRequest(), done),
-  );
-  const schema = JSON.parse(answer.getSchema());
-  assert.match(schema.description, /stand-in/);
-  assert.deepEqual(Object.keys(schema.resources), ["command:local:Command"]);
-  assert.deepEqual(Object.keys(schema.functions), ["command:local:run"]);
 });
 
 test("cancel ends what runs, with what it started, and refuses what comes", async () => {
@@ -360,7 +316,7 @@ test("cancel ends what runs, with what it started, and refuses what comes", asyn
   const script = join(dir, "long.sh");
   writeFileSync(script, `sleep 61 & echo $! > ${marker}; wait`);
   const running = create({ create: `sh ${script}` });
-  const seen = assert.rejects(running, /^Error: cancelled: signal: terminated: running/);
+  const seen = assert.rejects(running, /^Error: cancelled: signal SIGTERM: running/);
   const started = await writtenPid(marker);
   await ask((done) => client.cancel(new Empty(), done));
   await seen;

@@ -2,18 +2,13 @@ import type { handleUnaryCall, Server } from "@grpc/grpc-js";
 import type * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import type { Struct as StructMessage } from "google-protobuf/google/protobuf/struct_pb.js";
 import * as command from "./command.ts";
-import { rootOf } from "./diff.ts";
 import type { EngineLog } from "./engine-log.ts";
-import { checkInputs, commandShapes, executionOf, type Failure, runShapes, text } from "./inputs.ts";
+import { checkInputs, executionOf, type Failure, notCarried, version } from "./inputs.ts";
 import type { Processes } from "./processes.ts";
 import { Empty, grpc, messages, plugin, Struct, services } from "./protocol.ts";
 import { run } from "./run.ts";
-import { description, schema, version } from "./schema.ts";
 import { fitTrailer } from "./trailer.ts";
 import type { Wire, WireObject } from "./values.ts";
-
-const commandType = "command:local:Command";
-const runToken = "command:local:run";
 
 /** Pulumi's resource provider protocol over local commands. */
 export class Provider {
@@ -34,16 +29,18 @@ export class Provider {
   /** Makes the server answer for this provider. Calls of the protocol that are not here are answered as unimplemented. */
   serve(server: Server): void {
     server.addService(services.ResourceProviderService, {
-      attach: unary((request: InstanceType<typeof plugin.PluginAttach>) => {
-        this.#log.attach(request.getAddress());
-        return new Empty();
-      }),
       getPluginInfo: unary(() => new plugin.PluginInfo().setVersion(version)),
-      getSchema: unary(() => new messages.GetSchemaResponse().setSchema(schema())),
       checkConfig: unary((request: rpc.CheckRequest) => answerCheck(properties(request.getNews()), [])),
       diffConfig: unary(() => answerDiff([])),
-      configure: unary(() => this.#configure()),
-      invoke: unary((request: rpc.InvokeRequest) => this.#invoke(request)),
+      configure: unary(() => {
+        const response = new messages.ConfigureResponse();
+        response.setAcceptsecrets(true);
+        response.setSupportspreview(true);
+        return response;
+      }),
+      invoke: unary((request: rpc.InvokeRequest): rpc.InvokeResponse => {
+        throw new Error(notCarried(request.getTok()));
+      }),
       check: unary((request: rpc.CheckRequest) => this.#check(request)),
       diff: unary((request: rpc.DiffRequest) => this.#diff(request)),
       create: unary((request: rpc.CreateRequest) => this.#create(request)),
@@ -57,25 +54,17 @@ export class Provider {
     });
   }
 
-  #configure(): rpc.ConfigureResponse {
-    this.#log.debug(description);
-    const response = new messages.ConfigureResponse();
-    response.setAcceptsecrets(true);
-    response.setSupportspreview(true);
-    return response;
-  }
-
   #check(request: rpc.CheckRequest): rpc.CheckResponse {
     requireCommand(request.getUrn());
     const inputs = properties(request.getNews());
-    return answerCheck(inputs, checkInputs(inputs, commandShapes));
+    return answerCheck(inputs, checkInputs(inputs));
   }
 
   #diff(request: rpc.DiffRequest): rpc.DiffResponse {
     requireCommand(request.getUrn());
     const oldInputs = request.hasOldInputs() ? properties(request.getOldInputs()) : undefined;
     return answerDiff(
-      command.diffCommand(properties(request.getOlds()), properties(request.getNews()), oldInputs),
+      command.changedInputs(properties(request.getOlds()), properties(request.getNews()), oldInputs),
     );
   }
 
@@ -117,23 +106,6 @@ export class Provider {
     return new Empty();
   }
 
-  async #invoke(request: rpc.InvokeRequest): Promise<rpc.InvokeResponse> {
-    const token = request.getTok();
-    if (token !== runToken) throw new Error(absence(token) ?? `Invoke '${token}' not found`);
-    const args = properties(request.getArgs());
-    const line = text(args, "command");
-    const failures = [...checkInputs(args, runShapes)];
-    if (line === undefined && failures.length === 0) {
-      failures.push({ property: "command", reason: 'the required property "command" is missing' });
-    }
-    const response = new messages.InvokeResponse();
-    response.setFailuresList(failures.map(failureMessage));
-    if (line === undefined || failures.length > 0) return response;
-    const result = await this.#runner("", 0)(line, args, { stdout: "", stderr: "" });
-    response.setReturn(struct({ ...args, ...command.resultProperties(result) }));
-    return response;
-  }
-
   /** @param timeout seconds; 0 is none. */
   #runner(urn: string, timeout: number): command.Runner {
     return async (line, source, previous) => {
@@ -173,18 +145,8 @@ function unary<Request, Response>(
 /** Returns the urn when it is of a resource that this provider carries. */
 function requireCommand(urn: string): string {
   const type = urn.split("::").at(2)?.split("$").at(-1) ?? "";
-  if (type !== commandType) throw new Error(absence(type) ?? `Resource '${type}' not found`);
+  if (type !== "command:local:Command") throw new Error(notCarried(type));
   return urn;
-}
-
-/** Why something that the real plugin has is not here. */
-function absence(token: string): string | undefined {
-  if (!token.startsWith("command:remote:")) return undefined;
-  return (
-    `${token} is not carried by K3s Lab's stand-in for the command plugin. ` +
-    "Use command.local.Command with the system's ssh or scp, which also check host keys; " +
-    `or install the real plugin where GitHub can be reached: pulumi plugin install resource command ${version}`
-  );
 }
 
 function answerCheck(inputs: WireObject, failures: readonly Failure[]): rpc.CheckResponse {
@@ -201,30 +163,14 @@ function failureMessage({ property, reason }: Failure): rpc.CheckFailure {
   return message;
 }
 
-function answerDiff(changes: readonly command.PropertyChange[]): rpc.DiffResponse {
-  const { ADD, ADD_REPLACE, UPDATE, UPDATE_REPLACE, DELETE, DELETE_REPLACE } = messages.PropertyDiff.Kind;
-  const kinds = {
-    add: [ADD, ADD_REPLACE],
-    update: [UPDATE, UPDATE_REPLACE],
-    delete: [DELETE, DELETE_REPLACE],
-  } as const;
+/** The engine finds out by itself what differs within an input. */
+function answerDiff(changed: readonly string[]): rpc.DiffResponse {
   const response = new messages.DiffResponse();
   const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
-  response.setChanges(changes.length > 0 ? DIFF_SOME : DIFF_NONE);
-  response.setHasdetaileddiff(true);
-  for (const { path, change, isReplace } of changes) {
-    const difference = new messages.PropertyDiff();
-    difference.setKind(kinds[change][isReplace ? 1 : 0]);
-    difference.setInputdiff(true);
-    response.getDetaileddiffMap().set(path, difference);
-  }
-  response.setDiffsList(roots(changes));
-  response.setReplacesList(roots(changes.filter(({ isReplace }) => isReplace)));
+  response.setChanges(changed.length > 0 ? DIFF_SOME : DIFF_NONE);
+  response.setDiffsList([...changed]);
+  response.setReplacesList(changed.filter((name) => name === "triggers"));
   return response;
-}
-
-function roots(changes: readonly command.PropertyChange[]): string[] {
-  return [...new Set(changes.map(({ path }) => rootOf(path)))];
 }
 
 function properties(message: StructMessage | undefined): WireObject {

@@ -1,19 +1,11 @@
 import { spawn } from "node:child_process";
-import { statSync } from "node:fs";
-import { constants } from "node:os";
-import { resolve } from "node:path";
-import { buildArgv, buildEnvironment, findProgram, type Outputs } from "./environment.ts";
-import { collectAssets } from "./files.ts";
 import type { Execution } from "./inputs.ts";
-import { LineSplitter } from "./lines.ts";
 import type { Processes } from "./processes.ts";
-import { quote } from "./quote.ts";
-import { assetArchive, type WireObject } from "./values.ts";
 
-/** What a run leaves: its output, and the files that were asked for. */
-export interface RunResult extends Outputs {
-  readonly assets?: WireObject;
-  readonly archive?: WireObject;
+/** What a run wrote, without the last newline. */
+export interface Outputs {
+  readonly stdout: string;
+  readonly stderr: string;
 }
 
 export interface RunOptions {
@@ -25,50 +17,45 @@ export interface RunOptions {
   readonly signal: AbortSignal;
 }
 
-/**
- * Runs one command to its end.
- *
- * @throws Error that begins with how it ended and holds the command and all it wrote.
- */
-export async function run(command: string, execution: Execution, options: RunOptions): Promise<RunResult> {
-  const outputs = await runProcess(command, execution, options);
-  const dir = execution.dir ?? process.cwd();
-  const archived = execution.archivePaths && (await collectAssets(dir, execution.archivePaths));
+/** The process's environment: the engine's, then `environment`, then the output of the run before where there was any. */
+export function buildEnvironment(
+  inherited: NodeJS.ProcessEnv,
+  { environment, addPreviousOutputInEnv = true }: Execution,
+  { stdout, stderr }: Outputs,
+): NodeJS.ProcessEnv {
   return {
-    ...outputs,
-    ...(execution.assetPaths && { assets: await collectAssets(dir, execution.assetPaths) }),
-    ...(archived && { archive: assetArchive(archived) }),
+    ...inherited,
+    ...environment,
+    ...(addPreviousOutputInEnv && stdout !== "" && { PULUMI_COMMAND_STDOUT: stdout }),
+    ...(addPreviousOutputInEnv && stderr !== "" && { PULUMI_COMMAND_STDERR: stderr }),
   };
 }
 
-function runProcess(command: string, execution: Execution, options: RunOptions): Promise<Outputs> {
-  const { processes, signal } = options;
-  const [name, ...args] = buildArgv(execution, command);
+/**
+ * Runs one command by `/bin/sh -c` to its end.
+ *
+ * @throws Error that begins with how it ended and holds the command and all it wrote.
+ */
+export function run(command: string, execution: Execution, options: RunOptions): Promise<Outputs> {
+  const { processes, signal, log } = options;
   const written: string[] = [];
-  const failure = (reason: string) => new Error(`${reason}: running ${quote(command)}:\n${written.join("")}`);
-
+  const failure = (reason: string) =>
+    new Error(`${reason}: running ${JSON.stringify(command)}:\n${written.join("")}`);
   if (signal.aborted) return Promise.reject(failure(reasonOf(signal)));
-  const program = findProgram(name);
-  if (!program) return Promise.reject(failure(`exec: ${quote(name)}: executable file not found in $PATH`));
-  if (execution.dir !== undefined && !isDirectory(execution.dir)) {
-    return Promise.reject(failure(`chdir ${execution.dir}: no such file or directory`));
-  }
+  const env = buildEnvironment(process.env, execution, options.previous);
+  // Node's own error would show the value, which may be a secret.
+  if ([command, ...Object.values(env)].some((value) => value?.includes("\0")))
+    return Promise.reject(failure("a null byte in the command or its environment"));
 
   return new Promise((settle, reject) => {
-    const env = buildEnvironment(process.env, execution, options.previous);
-    if ([...args, ...Object.values(env)].some((value) => value?.includes("\0"))) {
-      // Node's own error would show the value, which may be a secret.
-      return reject(failure(`fork/exec ${program}: a null byte in the arguments or the environment`));
-    }
     processes.prepare();
-    const child = spawn(program, args, {
-      argv0: name,
-      cwd: resolve(execution.dir ?? "."),
+    const child = spawn("/bin/sh", ["-c", command], {
       env,
       stdio: [execution.stdin ? "pipe" : "ignore", "pipe", "pipe"],
       detached: true,
     });
-    child.once("error", (error) => reject(failure(startFailure(program, error))));
+    // Its message names the program and the code alone, such as E2BIG.
+    child.once("error", (error) => reject(failure(error.message)));
     const { pid } = child;
     if (pid === undefined) return;
 
@@ -82,7 +69,7 @@ function runProcess(command: string, execution: Execution, options: RunOptions):
     const logging = execution.logging ?? "stdoutAndStderr";
     const capture = (stream: NodeJS.ReadableStream | null, isLogged: boolean): (() => string) => {
       const chunks: string[] = [];
-      const lines = new LineSplitter(options.log);
+      const lines = new LineSplitter(log);
       stream?.setEncoding("utf8");
       stream?.on("data", (chunk: string) => {
         chunks.push(chunk);
@@ -104,50 +91,41 @@ function runProcess(command: string, execution: Execution, options: RunOptions):
       signal.removeEventListener("abort", end);
       stopWaiting();
       forget();
-      if (code === 0) settle({ stdout: stdout(), stderr: stderr() });
-      else {
-        const ended = killedBy ? `signal: ${signalText(killedBy)}` : `exit status ${code}`;
-        reject(failure(signal.aborted ? `${reasonOf(signal)}: ${ended}` : ended));
-      }
+      if (code === 0) return settle({ stdout: stdout(), stderr: stderr() });
+      const ended = killedBy ? `signal ${killedBy}` : `exit status ${code}`;
+      reject(failure(signal.aborted ? `${reasonOf(signal)}: ${ended}` : ended));
     });
   });
 }
 
-function reasonOf(signal: AbortSignal): string {
-  return signal.reason instanceof Error ? signal.reason.message : String(signal.reason);
-}
+const reasonOf = (signal: AbortSignal): string =>
+  signal.reason instanceof Error ? signal.reason.message : String(signal.reason);
 
-function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-}
+/** A line without an end is passed on in parts of this many characters. */
+const longestLine = 60_000;
 
-function startFailure(program: string, error: NodeJS.ErrnoException): string {
-  const texts: Readonly<Record<string, string>> = {
-    ENOENT: "no such file or directory",
-    EACCES: "permission denied",
-    ENOEXEC: "exec format error",
-    E2BIG: "argument list too long",
-  };
-  return `fork/exec ${program}: ${texts[error.code ?? ""] ?? error.message}`;
-}
+/** Cuts a stream of text into lines. Line ends, CR LF too, are left out. */
+export class LineSplitter {
+  #rest = "";
+  readonly #emit: (line: string) => void;
 
-const signalTexts: Readonly<Partial<Record<NodeJS.Signals, string>>> = {
-  SIGHUP: "hangup",
-  SIGINT: "interrupt",
-  SIGQUIT: "quit",
-  SIGILL: "illegal instruction",
-  SIGABRT: "aborted",
-  SIGBUS: "bus error",
-  SIGFPE: "floating point exception",
-  SIGKILL: "killed",
-  SIGSEGV: "segmentation fault",
-  SIGPIPE: "broken pipe",
-  SIGALRM: "alarm clock",
-  SIGTERM: "terminated",
-  SIGUSR1: "user defined signal 1",
-  SIGUSR2: "user defined signal 2",
-};
+  constructor(emit: (line: string) => void) {
+    this.#emit = emit;
+  }
 
-function signalText(name: NodeJS.Signals): string {
-  return signalTexts[name] ?? `signal ${constants.signals[name]}`;
+  push(chunk: string): void {
+    const lines = (this.#rest + chunk).split("\n");
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.#emit(line.replace(/\r$/, ""));
+    while (this.#rest.length > longestLine) {
+      this.#emit(this.#rest.slice(0, longestLine));
+      this.#rest = this.#rest.slice(longestLine);
+    }
+  }
+
+  /** Passes on a last line that has no end. */
+  flush(): void {
+    if (this.#rest !== "") this.#emit(this.#rest.replace(/\r$/, ""));
+    this.#rest = "";
+  }
 }

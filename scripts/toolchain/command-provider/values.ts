@@ -10,8 +10,6 @@ export interface WireObject {
 const signatureKey = "4dabf18193072939515e22adb298388d";
 const secretSignature = "1b47061264138c4ac30d75fd1eb44270";
 const outputSignature = "d0e6a833031e9bbcd3f4e8bde6ca49a4";
-const assetSignature = "c44067f5952c0a294b673a41bacd8c17";
-const archiveSignature = "0def7320c3a5731c473e5ecbe6d01bc7";
 
 /** Stands for a value that is known only after the resource it comes from exists. */
 export const unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
@@ -62,14 +60,4 @@ export function isSame(a: Wire, b: Wire): boolean {
     );
   }
   return a === b;
-}
-
-/** A file on this computer as an asset. @param hash SHA-256 of its content, in hex. */
-export function fileAsset(path: string, hash: string): WireObject {
-  return { [signatureKey]: assetSignature, path, hash };
-}
-
-/** An archive made of assets, each under its path in the archive. */
-export function assetArchive(assets: WireObject): WireObject {
-  return { [signatureKey]: archiveSignature, assets };
 }

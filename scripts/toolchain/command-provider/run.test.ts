@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LineSplitter } from "./lines.ts";
+import { LineSplitter } from "./run.ts";
 
 function split(...chunks: readonly string[]): readonly string[] {
   const lines: string[] = [];
