@@ -37,35 +37,25 @@ export interface DownloadOptions {
 
 /** Hashes that were learned from a release's own checksum file: what was true once must stay true. */
 export class LearnedHashes {
-  readonly #committed: string;
-  readonly #local: string;
+  readonly #file: string;
 
-  /**
-   * @param committed the project's lock file, only read.
-   * @param local the user's, which hashes learned here are added to.
-   */
-  constructor(committed: string, local: string) {
-    this.#committed = committed;
-    this.#local = local;
+  /** @param file where they are kept. */
+  constructor(file: string) {
+    this.#file = file;
   }
 
   /** The hash of a URL, if it was ever learned. */
   async of(url: string): Promise<string | undefined> {
-    return (await readHashes(this.#committed))[url] ?? (await readHashes(this.#local))[url];
+    return (await readHashes(this.#file))[url];
   }
 
   async add(url: string, sha256: string): Promise<void> {
-    await withFileLock(`${this.#local}.lock`, async () => {
-      await writeHashes(this.#local, { ...(await readHashes(this.#local)), [url]: sha256 });
+    await withFileLock(`${this.#file}.lock`, async () => {
+      const hashes = { ...(await readHashes(this.#file)), [url]: sha256 };
+      await mkdir(dirname(this.#file), { recursive: true });
+      await writeFile(`${this.#file}.${process.pid}`, `${JSON.stringify(hashes, null, 2)}\n`);
+      await rename(`${this.#file}.${process.pid}`, this.#file);
     });
-  }
-
-  /** Adds what was learned on this computer to the project's lock file. Returns how many hashes were new. */
-  async commit(): Promise<number> {
-    const [known, learned] = [await readHashes(this.#committed), await readHashes(this.#local)];
-    const added = Object.keys(learned).filter((url) => !Object.hasOwn(known, url));
-    if (added.length) await writeHashes(this.#committed, { ...learned, ...known });
-    return added.length;
   }
 }
 
@@ -81,13 +71,6 @@ async function readHashes(file: string): Promise<Record<string, string>> {
       },
     );
   }
-}
-
-async function writeHashes(file: string, hashes: Record<string, string>): Promise<void> {
-  const sorted = Object.fromEntries(Object.entries(hashes).sort(([a], [b]) => (a < b ? -1 : 1)));
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(`${file}.${process.pid}`, `${JSON.stringify(sorted, null, 2)}\n`);
-  await rename(`${file}.${process.pid}`, file);
 }
 
 /**

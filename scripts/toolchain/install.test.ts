@@ -102,7 +102,6 @@ function installerFor(tool: Tool | readonly Tool[], options: Partial<InstallerOp
     checkout: cache,
     table: Object.fromEntries([tool].flat().map((each) => [each.name, each])),
     platform: "linux-amd64",
-    hashes: join(cache, "committed.json"),
     rewrite: (url) => url.replace(site, `http://127.0.0.1:${port}`),
     stallMs: 200,
     retries: 1,
@@ -285,20 +284,6 @@ describe("hashes", () => {
     await assert.rejects(install(unknown()), /expected/);
   });
 
-  test("the project's lock file comes before what was learned, and takes it in on request", async () => {
-    answers.set("/v1/tool", serve(content));
-    answers.set("/v1/SUMS", serve(Buffer.from(hashOf(content))));
-    const installer = installerFor(unknown());
-    await installer.install(["tool"]);
-    assert.equal(await installer.hashes.commit(), 1);
-    assert.equal(await installer.hashes.commit(), 0);
-    const committed = JSON.parse(await readFile(join(cache, "committed.json"), "utf8"));
-    assert.deepEqual(committed, { [`${site}/v1/tool`]: hashOf(content) });
-    await writeFile(join(cache, "committed.json"), JSON.stringify({ [`${site}/v1/tool`]: "0".repeat(64) }));
-    await rm(join(cache, "tools"), { recursive: true });
-    await assert.rejects(install(unknown()), new RegExp(`expected ${"0".repeat(64)}`));
-  });
-
   test("no hash, no install: nothing is even downloaded", async () => {
     answers.set("/v1/tool", serve(content));
     await assert.rejects(install(unknown()), /No SHA-256 of .* is known, so it is not installed/);
@@ -450,22 +435,26 @@ describe("the cache", () => {
     assert.ok(lines.some((line) => line.includes("another recipe")));
   });
 
-  test("verify finds a change that keeps size and time, and clears it away", async () => {
+  test("a change that keeps size and time is found, and what was changed is made again", async () => {
     await utimes(file(), 1, 1);
     await install(plain());
     const changed = Buffer.from(content);
     changed[0] = 0;
     await writeFile(file(), changed);
     await utimes(file(), 1, 1);
-    const installer = installerFor(plain());
-    const [result] = await installer.verify(undefined, true);
-    assert.equal(result?.found.state, "bad");
-    assert.deepEqual(await installer.verify(), []);
+    const { lines, files } = await install(plain());
+    assert.ok(lines.some((line) => line.includes("no longer has the hash")));
+    assert.deepEqual(await readFile(files.tool ?? ""), content);
+  });
+
+  test("a manifest of a former version, without the time of the last change, is believed after hashing", async () => {
+    const path = join(file(), "../manifest.json");
+    const manifest = JSON.parse(await readFile(path, "utf8"));
+    delete manifest.files.tool.ctimeMs;
+    await writeFile(path, JSON.stringify(manifest));
     await install(plain());
-    assert.deepEqual(
-      (await installer.verify()).map(({ found }) => found.state),
-      ["good"],
-    );
+    assert.deepEqual(asked, []);
+    assert.equal(typeof JSON.parse(await readFile(path, "utf8")).files.tool.ctimeMs, "number");
   });
 
   test("status tells what is there", async () => {
@@ -474,6 +463,8 @@ describe("the cache", () => {
     assert.equal(status?.way, "release");
     await rm(join(cache, "tools"), { recursive: true });
     assert.equal((await installerFor(plain()).status())[0]?.installed, undefined);
+    assert.deepEqual(await installerFor(plain()).status("linux-arm64"), []);
+    assert.equal((await installerFor(plain()).status("linux-amd64"))[0]?.way, "release");
   });
 });
 

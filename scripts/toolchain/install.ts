@@ -3,6 +3,7 @@ import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
+import pLimit from "p-limit";
 import { isDiskFull, LabError } from "../errors.ts";
 import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
@@ -24,8 +25,7 @@ import {
   prepareModule,
 } from "./go-module.ts";
 import { type Pruned, prune } from "./prune.ts";
-import { Semaphore } from "./semaphore.ts";
-import { type CachedTool, type CacheKey, type Found, IntegrityError, ToolCache } from "./tool-cache.ts";
+import { type CachedTool, type CacheKey, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
   type Download,
   isToolName,
@@ -79,14 +79,6 @@ export interface ToolStatus {
   readonly installed: CachedTool | undefined;
 }
 
-/** What a full look at an installed tool found. */
-export interface Verified {
-  readonly tool: Tool;
-  readonly way: Way;
-  readonly version: string;
-  readonly found: Found;
-}
-
 /** What an installer works with; tests bring their own. */
 export interface InstallerOptions {
   readonly cache: string;
@@ -94,8 +86,6 @@ export interface InstallerOptions {
   readonly table: Readonly<Record<string, Tool>>;
   /** Default: this computer's. */
   readonly platform?: Platform;
-  /** The project's lock file of hashes. Default: `scripts/toolchain/releases.lock.json` of the checkout. */
-  readonly hashes?: string;
   readonly rewrite?: (url: string) => string;
   readonly stallMs?: number;
   readonly retries?: number;
@@ -121,23 +111,15 @@ export class Installer {
   #unreachable: Promise<string | undefined> | undefined;
   #go: Promise<GoFound> | undefined;
   // A Go build fills every core by itself, but while one compiles another's modules can arrive.
-  readonly #preparing = new Semaphore(1);
-  readonly #building = new Semaphore(1);
-  readonly #downloading = new Semaphore(releasesAtOnce);
+  readonly #preparing = pLimit(1);
+  readonly #building = pLimit(1);
+  readonly #downloading = pLimit(releasesAtOnce);
 
   constructor(options: InstallerOptions) {
     this.#options = options;
     this.#cache = new ToolCache(join(options.cache, "tools"));
     this.#downloads = join(options.cache, "downloads");
-    this.#hashes = new LearnedHashes(
-      options.hashes ?? join(options.checkout, "scripts/toolchain/releases.lock.json"),
-      join(options.cache, "releases.lock.json"),
-    );
-  }
-
-  /** The hashes learned from releases. */
-  get hashes(): LearnedHashes {
-    return this.#hashes;
+    this.#hashes = new LearnedHashes(join(options.cache, "releases.lock.json"));
   }
 
   /**
@@ -196,42 +178,32 @@ export class Installer {
     throw new LabError(`${name} cannot be installed here:\n${refusals.join("\n")}`);
   }
 
-  /** What is installed, for every tool of the table. Nothing is fetched or changed. */
-  async status(): Promise<ToolStatus[]> {
+  /**
+   * What is installed, for every tool of the table. Nothing is fetched or changed.
+   *
+   * @param platform leaves out what no way gives for it. Default: this computer and its machines, and every tool.
+   */
+  async status(platform?: Platform): Promise<ToolStatus[]> {
     const asked = wayFromEnvironment();
-    return await Promise.all(
-      Object.values(this.#options.table).map(async (tool) => {
-        for (const way of waysFor(tool, asked)) {
-          const found = await this.#cache.find(await this.#keyOf(tool, way));
-          if (found.state === "good")
-            return { tool, way, version: versionOf(tool, way), installed: found.tool };
-        }
-        const [way = "release"] = waysFor(tool, asked);
-        return { tool, way, version: versionOf(tool, way), installed: undefined };
-      }),
-    );
+    const statuses = Object.values(this.#options.table).map(async (tool): Promise<ToolStatus[]> => {
+      const ways = waysFor(tool, asked).filter((way) => !platform || this.#gives(tool, way, platform));
+      for (const way of ways) {
+        const found = await this.#cache.find(await this.#keyOf(tool, way, platform));
+        if (found.state === "good")
+          return [{ tool, way, version: versionOf(tool, way), installed: found.tool }];
+      }
+      return ways
+        .slice(0, 1)
+        .map((way) => ({ tool, way, version: versionOf(tool, way), installed: undefined }));
+    });
+    return (await Promise.all(statuses)).flat();
   }
 
-  /**
-   * Reads every installed file whole and compares its hash.
-   *
-   * @param discard whether to take away what is damaged, so that the next install makes it again. Default: false.
-   */
-  async verify(
-    names: readonly string[] = Object.keys(this.#options.table),
-    discard = false,
-  ): Promise<Verified[]> {
-    const results: Verified[] = [];
-    for (const tool of names.map((name) => this.#toolNamed(name)))
-      for (const way of waysOf(tool)) {
-        const key = await this.#keyOf(tool, way);
-        const found = await this.#cache.find(key, true);
-        if (found.state === "absent") continue;
-        results.push({ tool, way, version: key.version, found });
-        if (found.state === "bad" && discard)
-          await withFileLock(this.#cache.lockOf(key), () => this.#cache.discard(key));
-      }
-    return results;
+  #gives(tool: Tool, way: Way, platform: Platform): boolean {
+    const runsOn = platformOf(tool, platform);
+    if (way === "release") return tool.ways.release?.downloads[runsOn] !== undefined;
+    if (way === "module") return !("impossible" in crossBuild(tool.ways.module, runsOn, this.#host));
+    return runsOn === this.#host;
   }
 
   #toolNamed(name: string): Tool {
@@ -415,23 +387,19 @@ export class Installer {
       ...(retries === undefined ? {} : { retries }),
       ...(retryMs === undefined ? {} : { retryMs }),
     };
-    const leave = await this.#downloading.enter();
-    try {
-      return await this.#cache.add(key, files, async (folder) => {
-        for (const download of tool.ways.release?.downloads[key.platform as Platform] ?? []) {
-          const file = await downloadVerified(download, options);
-          used.add(download);
-          try {
-            if (download.unpack) await unpackFiles(file, download.unpack, folder);
-            else if (download.as) await copyFile(file, join(folder, download.as));
-          } finally {
-            await rm(file, { force: true });
-          }
+    const make = async (folder: string) => {
+      for (const download of tool.ways.release?.downloads[key.platform as Platform] ?? []) {
+        const file = await downloadVerified(download, options);
+        used.add(download);
+        try {
+          if (download.unpack) await unpackFiles(file, download.unpack, folder);
+          else if (download.as) await copyFile(file, join(folder, download.as));
+        } finally {
+          await rm(file, { force: true });
         }
-      });
-    } finally {
-      leave();
-    }
+      }
+    };
+    return await this.#downloading(() => this.#cache.add(key, files, make));
   }
 
   async #makeModule(
@@ -457,19 +425,25 @@ export class Installer {
       ensureCompiler:
         this.#options.ensureCompiler ?? (cross.packages ? crossCompiler(cross.packages) : ensureCompiler),
     };
-    const leaves = [await this.#preparing.enter()];
     try {
-      signal.throwIfAborted();
-      const downloaded = await prepareModule(recipe, context);
-      progress("its modules are here; waiting for its turn to build");
-      leaves.push(await this.#building.enter());
-      leaves.shift()?.();
-      signal.throwIfAborted();
-      return await this.#cache.add(key, files, (folder) =>
-        buildModule(recipe, recipe.binary ?? tool.name, folder, downloaded, context),
-      );
+      const building = await this.#preparing(async () => {
+        signal.throwIfAborted();
+        const downloaded = await prepareModule(recipe, context);
+        progress("its modules are here; waiting for its turn to build");
+        const begun = Promise.withResolvers<void>();
+        const built = this.#building(async () => {
+          begun.resolve();
+          signal.throwIfAborted();
+          return await this.#cache.add(key, files, (folder) =>
+            buildModule(recipe, recipe.binary ?? tool.name, folder, downloaded, context),
+          );
+        });
+        // The next tool's modules come while this one compiles, not before.
+        await begun.promise;
+        return { built };
+      });
+      return await building.built;
     } finally {
-      for (const leave of leaves) leave();
       await rm(work, { recursive: true, force: true });
     }
   }

@@ -25,6 +25,8 @@ interface FileRecord {
   /** Bytes. */
   readonly size: number;
   readonly mtimeMs: number;
+  /** When anything about it was changed last, which nobody can set: a change that keeps size and time shows too. */
+  readonly ctimeMs: number;
   readonly inode: number;
 }
 
@@ -77,12 +79,8 @@ export class ToolCache {
     return `${this.dirOf(key)}.lock`;
   }
 
-  /**
-   * Looks a tool up.
-   *
-   * @param rehash read every file whole. Default: only files whose size, time or inode changed since they were hashed.
-   */
-  async find(key: CacheKey, rehash = false): Promise<Found> {
+  /** Looks a tool up. Files whose size, times or inode changed since they were hashed are hashed again. */
+  async find(key: CacheKey): Promise<Found> {
     const dir = this.dirOf(key);
     let manifest: Manifest;
     try {
@@ -105,8 +103,12 @@ export class ToolCache {
       const path = join(dir, name);
       const now = await fingerprint(path);
       if (now === undefined) return { state: "bad", reason: `${name} is gone` };
-      const same = now.size === record.size && now.mtimeMs === record.mtimeMs && now.inode === record.inode;
-      if ((rehash || !same) && (now.size !== record.size || (await sha256Of(path)) !== record.sha256))
+      const same =
+        now.size === record.size &&
+        now.mtimeMs === record.mtimeMs &&
+        now.ctimeMs === record.ctimeMs &&
+        now.inode === record.inode;
+      if (!same && (now.size !== record.size || (await sha256Of(path)) !== record.sha256))
         return { state: "bad", reason: `${name} no longer has the hash ${record.sha256}` };
       files[name] = { ...record, ...now };
     }
@@ -179,8 +181,8 @@ async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
 
 async function fingerprint(path: string): Promise<Omit<FileRecord, "sha256"> | undefined> {
   try {
-    const { size, mtimeMs, ino } = await stat(path);
-    return { size, mtimeMs, inode: ino };
+    const { size, mtimeMs, ctimeMs, ino } = await stat(path);
+    return { size, mtimeMs, ctimeMs, inode: ino };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;

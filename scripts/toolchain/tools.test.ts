@@ -3,7 +3,18 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { root } from "../paths.ts";
-import { type Download, type Tool, toolNames, tools, toolsOf, versionOf, wayOrder, waysOf } from "./tools.ts";
+import {
+  type Download,
+  platformOf,
+  platforms,
+  type Tool,
+  toolNames,
+  tools,
+  toolsOf,
+  versionOf,
+  wayOrder,
+  waysOf,
+} from "./tools.ts";
 
 const all = Object.values(tools);
 const downloadsOf = (tool: Tool): Download[] => Object.values(tool.ways.release?.downloads ?? {}).flat();
@@ -51,6 +62,26 @@ test("no two architectures share a download, or a hash, by mistake", () => {
     const hashes = own.flatMap(({ sha256 }) => (sha256 ? [sha256] : []));
     assert.equal(new Set(hashes).size, hashes.length, tool.name);
   }
+});
+
+test("what is for one platform names no other", () => {
+  for (const tool of all)
+    for (const platform of platforms) {
+      const runsOn = platformOf(tool, platform);
+      const foreign = [
+        runsOn.endsWith("arm64") ? "amd64|x64|x86" : "arm64|aarch64",
+        runsOn.startsWith("linux") ? "darwin" : "linux-",
+      ].join("|");
+      for (const { url, checksums = [] } of tool.ways.release?.downloads[runsOn] ?? [])
+        assert.doesNotMatch([url, ...checksums].join(" "), new RegExp(foreign), tool.name);
+    }
+});
+
+test("the releases without a hash in the table are those whose hash no public recipe has", () => {
+  const unknown = all.flatMap((tool) =>
+    downloadsOf(tool).flatMap(({ sha256 }) => (sha256 ? [] : [tool.name])),
+  );
+  assert.deepEqual([...new Set(unknown)], ["pulumi-command", "k3s"]);
 });
 
 test("every module is pinned by both of its sums and by a version", () => {

@@ -125,37 +125,53 @@ const pulumiVersion = "v3.259.0";
 
 /** Pulumi's one archive carries the CLI and its language hosts; its name says x64 where Go says amd64. */
 function pulumiArchive(binary: string): ReleaseWay {
-  const download = (platform: string): readonly Download[] => [
+  const download = (platform: string, sha256: string): readonly Download[] => [
     {
       url: `https://get.pulumi.com/releases/sdk/pulumi-${pulumiVersion}-${platform}.tar.gz`,
-      checksums: [
-        `${github}/pulumi/pulumi/releases/download/${pulumiVersion}/pulumi-${pulumiVersion.slice(1)}-checksums.txt`,
-        githubRelease("pulumi/pulumi", pulumiVersion),
-      ],
+      sha256,
       unpack: { [binary]: `pulumi/${binary}` },
     },
   ];
   return {
     version: pulumiVersion,
+    // As Pulumi's own Homebrew formula of this version has them.
     downloads: {
-      "linux-amd64": download("linux-x64"),
-      "linux-arm64": download("linux-arm64"),
-      "darwin-amd64": download("darwin-x64"),
-      "darwin-arm64": download("darwin-arm64"),
+      "linux-amd64": download(
+        "linux-x64",
+        "94ba357acac23d01474084c4b00098dc0f7bc70ce13f34c777459254a5f718e5",
+      ),
+      "linux-arm64": download(
+        "linux-arm64",
+        "edc8327463a72160bb36cf82cf5062da9c8a244290a706d9980988e7bf486853",
+      ),
+      "darwin-amd64": download(
+        "darwin-x64",
+        "eaca4c3b8277bfa3ab061fa3b270d1c66358a0b2e613da8c5587a04b7226c534",
+      ),
+      "darwin-arm64": download(
+        "darwin-arm64",
+        "57c27f179e527e2cf9f62b841a448af72a020e44b2fb4ee0d9bd85556c00c864",
+      ),
     },
   };
 }
 
-function pulumiPlugin(kind: string, version: string): ReleaseWay {
+/** @param sha256 by platform. Default: the release's own list of checksums. */
+function pulumiPlugin(
+  kind: string,
+  version: string,
+  sha256?: Readonly<Record<Platform, string>>,
+): ReleaseWay {
   const repository = `pulumi/pulumi-${kind}`;
   const binary = `pulumi-resource-${kind}`;
+  const checksums = [
+    `${github}/${repository}/releases/download/${version}/pulumi-${kind}_${version.slice(1)}_checksums.txt`,
+    githubRelease(repository, version),
+  ];
   const download = (platform: Platform): readonly Download[] => [
     {
       url: `${github}/${repository}/releases/download/${version}/${binary}-${version}-${platform}.tar.gz`,
-      checksums: [
-        `${github}/${repository}/releases/download/${version}/pulumi-${kind}_${version.slice(1)}_checksums.txt`,
-        githubRelease(repository, version),
-      ],
+      ...(sha256 ? { sha256: sha256[platform] } : { checksums }),
       unpack: { [binary]: binary },
     },
   ];
@@ -292,7 +308,13 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
     stacks: ["apps"],
     files: ["pulumi-resource-kubernetes"],
     ways: {
-      release: pulumiPlugin("kubernetes", "v4.25.0"),
+      // As nixpkgs has them (pulumi-bin 3.221.0).
+      release: pulumiPlugin("kubernetes", "v4.25.0", {
+        "linux-amd64": "6ea3d53c16a00c4d1017c4d109928d8f4801fd7cd978965cd43917561f3774b0",
+        "linux-arm64": "e4260240ed14bff6ed1a5a25a362311380ea1c072544fc262532b8197ea0725c",
+        "darwin-amd64": "e5dffbef3525bb6f41c2b328afb471149c7396c263d2acd2ef2fab51d63d47f3",
+        "darwin-arm64": "566425b7767be7184d59c7ea151812c98426d7dab85f93c9c676c1dc9d488d91",
+      }),
       module: {
         // The commit of release v4.25.0.
         module: "github.com/pulumi/pulumi-kubernetes/provider/v4",

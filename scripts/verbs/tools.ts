@@ -5,14 +5,12 @@ import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
 import { readHostSettings } from "../host-settings.ts";
 import {
-  hostPlatform,
   type InstallOptions,
   labInstaller,
   parseWay,
   type ToolStatus,
   type Way,
 } from "../toolchain/install.ts";
-import { planTools, renderPlan } from "../toolchain/plan.ts";
 import {
   isToolName,
   type Needing,
@@ -33,16 +31,11 @@ command
   .option("--json", "print JSON")
   .option(
     "--platform <platform>",
-    `do nothing, and show how each tool would be installed on ${platforms.join(", ")}`,
+    `what they run on: ${platforms.join(", ")}. Default: this computer, and its machines`,
     parsePlatform,
   )
   .action(async ({ json, platform }: { json?: boolean; platform?: Platform }) => {
-    if (platform) {
-      const plans = planTools(platform, hostPlatform());
-      process.stdout.write(json ? `${JSON.stringify(plans, null, 2)}\n` : `${renderPlan(plans)}\n`);
-      return;
-    }
-    const statuses = await labInstaller.status();
+    const statuses = await labInstaller.status(platform);
     process.stdout.write(json ? `${JSON.stringify(statuses.map(describe), null, 2)}\n` : table(statuses));
   });
 
@@ -65,53 +58,6 @@ command
   )
   .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
     await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
-  });
-
-command
-  .command("verify")
-  .description("read every installed file and compare its hash; what is damaged is thrown away")
-  .argument("[names...]", "tools. Default: all")
-  .option("--json", "print JSON")
-  .addHelpText("after", "\nExit code: 0 when all are as installed, 1 when one was damaged.")
-  .action(async (names: string[], { json }: { json?: boolean }) => {
-    const results = await labInstaller.verify(names.length ? names : toolNames, true);
-    const lines = results.map(({ tool, way, version, found }) => ({
-      name: tool.name,
-      version,
-      way,
-      ok: found.state === "good",
-      ...(found.state === "bad" ? { reason: found.reason } : {}),
-    }));
-    if (json) process.stdout.write(`${JSON.stringify(lines, null, 2)}\n`);
-    else
-      for (const { name, version, way, ok, reason } of lines)
-        process.stdout.write(
-          `${ok ? "ok     " : "damaged"} ${name} ${version} (${way})${reason ? `: ${reason}; it was thrown away, \`lab tools install ${name}\` installs it again` : ""}\n`,
-        );
-    if (!json && lines.length === 0) process.stdout.write("No tool is installed yet: lab tools install\n");
-    process.exitCode = lines.every(({ ok }) => ok) ? 0 : 1;
-  });
-
-command
-  .command("path")
-  .description("print where the files of an installed tool are")
-  .argument("<name>")
-  .action(async (name: string) => {
-    checkNames([name], toolNames);
-    const status = (await labInstaller.status()).find(({ tool }) => tool.name === name);
-    if (!status?.installed)
-      throw new LabError(`${name} is not installed. Install it with: lab tools install ${name}`);
-    for (const path of Object.values(status.installed.files)) process.stdout.write(`${path}\n`);
-  });
-
-command
-  .command("lock")
-  .description(
-    "add the hashes that were learned here to scripts/toolchain/releases.lock.json, to be committed",
-  )
-  .action(async () => {
-    const added = await labInstaller.hashes.commit();
-    process.stdout.write(`${added} new ${added === 1 ? "hash" : "hashes"}\n`);
   });
 
 command

@@ -232,7 +232,7 @@ if (isRoot)
   fault("the disk is full in a download", () =>
     onSmallDisk((disk) =>
       serving(async (url, sha256) => {
-        const hashes = new LearnedHashes(join(disk, "committed"), join(disk, "learned"));
+        const hashes = new LearnedHashes(join(disk, "learned"));
         const said = await error(
           downloadVerified(
             { url, sha256, as: "tool" },
