@@ -1,22 +1,7 @@
-import { Command, CommanderError } from "commander";
+import { CommanderError } from "commander";
+import { commandLine } from "./command-line.ts";
 import { forPerson } from "./errors.ts";
 import { dropForeignVariables, droppedVariables } from "./foreign-variables.ts";
-
-/** A verb's file is read only when it is called: `lab env` need not load the Automation API. */
-const verbs: Record<string, string> = {
-  up: "bring the lab up: tools, machines, K3s, apps; then verify it",
-  down: "take the lab down and prove that nothing is left",
-  verify: "ask the real thing whether the lab is what its stack files say",
-  doctor: "look at this computer: what `lab up` would lack, and what to do about it",
-  env: "print what a shell needs for plain pulumi, vagrant and kubectl",
-  image: "write an image that the lab built, as an archive, to standard output",
-  bundle: "write what a machine needs that carries no K3s, as an archive, to standard output",
-  box: "build the Vagrant box of libvirt's machines",
-  tools: "show, install and check the tools that the stacks need",
-  test: "run the tests",
-  bench: "time the lab against the same steps by hand",
-  compare: "K3s or K3d? measure both on this computer: time, memory, disk",
-};
 
 droppedVariables.push(...dropForeignVariables(process.env));
 
@@ -33,19 +18,8 @@ function end(error: unknown): never {
 process.on("uncaughtException", end);
 process.on("unhandledRejection", end);
 
-const program = new Command("lab")
-  .description("A reproducible Kubernetes lab.")
-  .showHelpAfterError()
-  .exitOverride();
-
 const [verb = ""] = process.argv.slice(2);
-if (Object.hasOwn(verbs, verb)) {
-  const { command } = (await import(`./verbs/${verb}.ts`)) as { command: Command };
-  for (const one of [command, ...command.commands]) one.exitOverride();
-  program.addCommand(command.description(verbs[verb] ?? ""));
-} else {
-  for (const [name, description] of Object.entries(verbs)) program.command(name).description(description);
-}
+const program = await commandLine(verb);
 
 /** Commands that start programs, beside `up` and `down`, and whether they have no answer of their own to an interrupt. */
 const starting: Record<string, boolean> = {

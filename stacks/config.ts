@@ -11,14 +11,17 @@ export * from "./config/apps.ts";
 export * from "./config/cluster.ts";
 
 const k3dSchema = z.strictObject({
-  /** A k3d config file, relative to the checkout: what k3d makes is said there and nowhere else. */
-  config: z.string().regex(/^[^/].*\.ya?ml$/, "a k3d config file of the checkout such as stacks/k3d.yaml"),
+  config: z
+    .string()
+    .regex(/^[^/].*\.ya?ml$/, "a k3d config file of the checkout such as stacks/k3d.yaml")
+    .describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
 });
 
 /** What `Pulumi.k3d.yaml` says. */
 export type K3dConfig = z.output<typeof k3dSchema>;
 
-const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;
+/** What the stack file of each program may say. */
+export const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;
 
 /** The configuration of each program. */
 export interface Configs {

@@ -33,7 +33,8 @@ const refusedKey = (why: string) =>
   z
     .any()
     .optional()
-    .refine((value) => value === undefined, `the key left out: ${why}`);
+    .refine((value) => value === undefined, `the key left out: ${why}`)
+    .meta({ not: {}, description: `Not accepted: ${why}.` });
 
 /** Which nodes an entry is for. k3d itself asks for them wherever there is more than one node. */
 const nodeFilters = z
@@ -131,7 +132,7 @@ const subnet = z.string().refine((text) => {
 }, "auto, or an IPv4 network such as 172.28.0.0/16: prefix from 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
 
 /** k3d's format, key by key: what it says is handed on as it is, and what the lab cannot keep its word on is refused. */
-const schema = z.strictObject({
+export const k3dFileSchema = z.strictObject({
   apiVersion: z.literal("k3d.io/v1alpha5"),
   kind: z.literal("Simple"),
   metadata: z.strictObject({ name: dnsName }),
@@ -295,7 +296,7 @@ const schema = z.strictObject({
 });
 
 /** A k3d config file, defaults filled in; `files` and `registries.config` name absolute paths. */
-export type K3dFile = z.output<typeof schema>;
+export type K3dFile = z.output<typeof k3dFileSchema>;
 
 /**
  * Reads and checks a k3d config file.
@@ -311,7 +312,7 @@ export async function readK3dFile(path: string, directory: string): Promise<K3dF
     { lines: "several" },
   );
   refuseAll(path, dollars(document));
-  const file = checked(schema, document, path);
+  const file = checked(k3dFileSchema, document, path);
   refuseAll(path, [...filterFaults(file), ...flagFaults(file), ...twice(file)]);
   return withPaths(file, path, dirname(join(directory, path)));
 }

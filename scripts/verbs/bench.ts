@@ -15,16 +15,12 @@ interface Options {
 }
 
 export const command = new Command("bench")
-  .addOption(rounds("how often each way runs", 3))
-  .addOption(
-    new Option("--substrate <name>", "what the cluster is made of")
-      .choices(substrateNames)
-      .default("cluster"),
-  )
-  .option("--json", "print JSON: the medians and every single time")
+  .addOption(rounds("number of rounds", 3))
+  .addOption(new Option("--substrate <name>", "kind of cluster").choices(substrateNames).default("cluster"))
+  .option("--json", "print JSON: medians and every measurement")
   .addHelpText(
     "after",
-    "\nRuns in turn the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, each from nothing to all\napps answering, then `lab up` without a change and `lab down`. Takes about three minutes a round and leaves no lab\nbehind.",
+    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes and leaves no lab\nbehind.",
   )
   .action(async ({ rounds, substrate: name, json }: Options) => {
     await refuseWhileUp("bench");

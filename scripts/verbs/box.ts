@@ -3,8 +3,8 @@ import { buildBox } from "../host/virtual-machines.ts";
 import { installedContent } from "../system-archive.ts";
 
 const build = new Command("build")
-  .description("build the box, or find the same one in the cache, and say where it is")
-  .option("--json", "path, name, SHA-256, size in bytes and seconds, as JSON")
+  .description("Build the box, or find it in the cache, and print its path")
+  .option("--json", "print JSON: path, name, version, SHA-256, size in bytes, seconds")
   .action(async ({ json }: { json?: boolean }) => {
     const began = performance.now();
     const progress = (line: string) => void (json || console.log(line));

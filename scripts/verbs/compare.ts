@@ -21,12 +21,12 @@ interface Options {
 }
 
 export const command = new Command("compare")
-  .addOption(rounds("how often each is measured", 1))
-  .option("--json", "print JSON: the medians and every single measurement; seconds and bytes")
+  .addOption(rounds("number of measurements of each", 1))
+  .option("--json", "print JSON: medians and every measurement, in seconds and bytes")
   .option("--svg <file>", "also write a bar chart to a file")
   .addHelpText(
     "after",
-    "\nK3s or K3d? Brings both labs up from nothing, one after the other, as their stack files say (`cluster apps`, then\n`k3d apps-k3d`), measures what each takes, adds a node and takes it down again. Each comes up once more before, so\nthat tools and images are in the cache. Leaves no lab behind. Exit code: 0 when everything was measured, 1 when\nsomething failed, 2 for bad input or a lab that is up, 130 when it was stopped.",
+    "\nBrings up both labs from nothing, one after the other (`cluster apps`, then `k3d apps-k3d`), measures each, adds a\nnode and takes the lab down. Each lab comes up once beforehand to fill the cache. Leaves no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
   )
   .action(async ({ rounds, json, svg }: Options) => {
     await refuseWhileUp("compare");

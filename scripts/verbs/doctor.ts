@@ -4,9 +4,9 @@ import { labVariables } from "../environment.ts";
 import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("doctor")
-  .argument("[stacks...]", "the stacks that are to be brought up", ["cluster", "apps"])
-  .option("--json", "print JSON: every finding with its status and what fixes it")
-  .addHelpText("after", "\nExit code: 0 when there is no problem, 1 when there is one. Changes nothing.")
+  .argument("[stacks...]", "stacks that you want to bring up", ["cluster", "apps"])
+  .option("--json", "print JSON: every finding with its status and its fix")
+  .addHelpText("after", "\nExit codes: 0 no problem found, 1 a problem would stop `lab up`. Changes nothing.")
   .action(async (stacks: string[], { json }: { json?: boolean }) => {
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();

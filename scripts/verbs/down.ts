@@ -2,10 +2,10 @@ import { Command } from "commander";
 import { type DownOptions, takeDown } from "../down.ts";
 
 export const command = new Command("down")
-  .argument("[stacks...]", "the stacks to take down, the last first", ["cluster", "apps"])
-  .option("--replace", "apps may take along what is not the lab's in the namespaces that the lab made")
+  .argument("[stacks...]", "stacks to take down, in reverse order", ["cluster", "apps"])
+  .option("--replace", "also delete objects that the lab did not create in namespaces that it did")
   .addHelpText(
     "after",
-    "\nExit code: 0 when nothing of the lab is left, 1 when something is, 3 when what is not the lab's would go too, 130 interrupted. Stack files are not needed.",
+    "\nExit codes: 0 nothing of the lab is left, 1 something is, 3 needs --replace, 130 interrupted. Works without stack files\nand without the cache.",
   )
   .action((stacks: string[], options: DownOptions) => takeDown(stacks, options));

@@ -7,8 +7,8 @@ import { stackDir } from "../paths.ts";
 import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("env")
-  .argument("[stack]", "the stack that plain vagrant is to act on (default: cluster)")
-  .option("--json", "print JSON instead of shell lines")
+  .argument("[stack]", "stack that plain vagrant acts on (default: cluster)")
+  .option("--json", "print JSON instead of shell commands")
   .addHelpText("after", '\nExample:\n  eval "$(scripts/lab env)" && pulumi preview --stack cluster')
   .action(async (stack: string | undefined, options: { json?: boolean }) => {
     if (stack !== undefined) programOf(stack);

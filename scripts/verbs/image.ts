@@ -8,7 +8,7 @@ import { appImage } from "../toolchain/images/web.ts";
 export const command = new Command("image")
   .argument(
     "[name]",
-    "name and tag of the image, which is then written as an archive; without it the name is",
+    "write the image of this name as an archive to standard output. Default: print the name of the web app's image",
   )
   .action(async (name: string | undefined) => {
     if (name === undefined) {

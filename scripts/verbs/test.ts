@@ -12,9 +12,9 @@ import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 
 export const command = new Command("test")
-  .option("--unit", "only types, lint and unit tests: seconds")
-  .option("--vm", "only the lab on virtual machines: a quarter of an hour where the processor is emulated")
-  .option("--all", "everything, however long it takes: every injected fault, and virtual machines")
+  .option("--unit", "only types, lint and unit tests")
+  .option("--vm", "only the lab on virtual machines: 15 minutes if the processor is emulated")
+  .option("--all", "every test: all injected faults and virtual machines too; takes hours")
   .option("--faults", "only the injected faults, all of them")
   .action(
     async ({ unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>) => {

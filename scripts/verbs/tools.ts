@@ -27,11 +27,11 @@ export const command = new Command("tools");
 
 command
   .command("list", { isDefault: true })
-  .description("show every tool: version, way, size, who needs it")
+  .description("List every tool: version, installation method, size, which stacks need it")
   .option("--json", "print JSON")
   .option(
     "--platform <platform>",
-    `what they run on: ${platforms.join(", ")}. Default: this computer, and its machines`,
+    `platform to list for: ${platforms.join(", ")}. Default: this computer`,
     parsePlatform,
   )
   .action(async ({ json, platform }: { json?: boolean; platform?: Platform }) => {
@@ -41,20 +41,16 @@ command
 
 command
   .command("install")
-  .description("make tools ready: by name, or those that stacks need")
-  .argument(
-    "[names...]",
-    `tools, or who needs them (${needingNames.join(", ")}). Default: what cluster and apps need`,
-  )
-  .option("--way <way>", "auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto")
+  .description("Install tools, by name or by the stacks that need them")
+  .argument("[names...]", `tools, or who needs them (${needingNames.join(", ")}). Default: cluster apps`)
   .option(
-    "--platform <platform>",
-    "what they are to run on. Default: this computer, and its machines",
-    parsePlatform,
+    "--way <way>",
+    "installation method: auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto",
   )
+  .option("--platform <platform>", "platform to install for. Default: this computer", parsePlatform)
   .addHelpText(
     "after",
-    "\nExit code: 0 when all are ready, 1 when one cannot be installed or its hash is wrong, 4 when the disk is full.",
+    "\nExit codes: 0 all installed, 1 one could not be installed or its hash is wrong, 4 disk full.",
   )
   .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
     await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
@@ -62,9 +58,7 @@ command
 
 command
   .command("prune")
-  .description(
-    "remove tools, images and Debian's packages that no lab of any checkout uses and no new one would",
-  )
+  .description("Remove tools, images and Debian packages that no lab of any checkout uses or would use")
   .option("--json", "print JSON")
   .action(async ({ json }: { json?: boolean }) => {
     Object.assign(process.env, labVariables(await readHostSettings()));

@@ -13,11 +13,11 @@ interface Options {
 }
 
 export const command = new Command("verify")
-  .argument("[stacks...]", "the stacks to verify", ["cluster", "apps"])
+  .argument("[stacks...]", "stacks to verify", ["cluster", "apps"])
   .option("--json", "print JSON: every check with what was expected and found")
-  .option("--junit <file>", "also write the checks to a file, as continuous integration reads them")
-  .option("--wait <seconds>", "repeat until every check passes, at most so long", seconds, 0)
-  .addHelpText("after", "\nExit code: 0 when every check passes, 1 when one fails, 2 for bad input.")
+  .option("--junit <file>", "also write the checks to a file in JUnit format")
+  .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
+  .addHelpText("after", "\nExit codes: 0 every check passes, 1 one fails, 2 bad input.")
   .action(async (stacks: string[], { json, junit, wait }: Options) => {
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();

@@ -38,49 +38,63 @@ const imageReference =
   /^(?=.{1,255}$)([A-Za-z0-9][-A-Za-z0-9.]*(:\d{1,5})?\/)?[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
 
 const app = z.strictObject({
-  /** Name of the app, of its Deployment, Service and Ingress. */
-  name: serviceName,
-  /** Default: the stack's `namespace`. */
-  namespace: ownNamespace.optional(),
-  /** `*.app.com` is any name before app.com. Default: none, the app then answers every request that no other host matches. */
-  host: ingressHost.optional(),
-  /** Default: 1. */
-  replicas: z.int().min(0).max(100).default(1),
-  /** What the page shows as its version. Default: 1.0.0. */
+  name: serviceName.describe(
+    "Name of the app and of its Deployment, Service and Ingress: a DNS label that begins with a letter, unique in its namespace.",
+  ),
+  namespace: ownNamespace
+    .optional()
+    .describe(
+      "Namespace of the app: `default`, the stack's `namespace` or one of its `namespaces`. Default: the stack's `namespace`.",
+    ),
+  host: ingressHost
+    .optional()
+    .describe(
+      "Host name that the Ingress routes to the app, unique in the stack; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+    ),
+  replicas: z.int().min(0).max(100).default(1).describe("Number of pods."),
   version: z
     .string()
     .regex(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0")
-    .default("1.0.0"),
+    .default("1.0.0")
+    .describe("Version that the app's page shows. Changing it rolls out new pods."),
 });
 
 /** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
 const quantity = (pattern: RegExp, expected: string) =>
-  z.preprocess(
-    (value) => (typeof value === "number" ? String(value) : value),
-    z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
-  );
+  z
+    .preprocess(
+      (value) => (typeof value === "number" ? String(value) : value),
+      z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
+    )
+    .meta({ type: ["string", "number"] });
 
 const namespace = z.strictObject({
-  name: ownNamespace.refine(
-    (name) => name !== "default",
-    "a name that the cluster does not use itself (it has default, kube-system, kube-public, kube-node-lease)",
-  ),
-  /** What its pods may take together. Default: as much as they like. */
+  name: ownNamespace
+    .refine(
+      (name) => name !== "default",
+      "a name that the cluster does not use itself (it has default, kube-system, kube-public, kube-node-lease)",
+    )
+    .describe("Name of the namespace: a DNS label; not `default`, not `kube-…`."),
   quota: z
     .strictObject({
-      pods: z.int().min(1).max(100_000).optional(),
-      cpu: quantity(
-        /^(\d+m|\d+(\.\d{1,3})?)$/,
-        'CPUs as Kubernetes counts them, such as "500m" or "2"',
-      ).optional(),
-      memory: quantity(
-        /^\d+([KMGT]i?|k)?$/,
-        'memory as Kubernetes counts it, such as "512Mi" or "2Gi"',
-      ).optional(),
+      pods: z.int().min(1).max(100_000).optional().describe("Number of pods."),
+      cpu: quantity(/^(\d+m|\d+(\.\d{1,3})?)$/, 'CPUs as Kubernetes counts them, such as "500m" or "2"')
+        .optional()
+        .describe('Sum of CPU requests, such as `"500m"` or `"2"`.'),
+      memory: quantity(/^\d+([KMGT]i?|k)?$/, 'memory as Kubernetes counts it, such as "512Mi" or "2Gi"')
+        .optional()
+        .describe('Sum of memory limits, such as `"512Mi"` or `"2Gi"`.'),
     })
-    .optional(),
-  /** Whether its pods take requests from itself and the Ingress controller alone. Default: true. */
-  isolated: z.boolean().default(true),
+    .optional()
+    .describe(
+      "ResourceQuota for all pods of the namespace. It must leave room for one more pod per app, which a rollout needs. Default: no quota.",
+    ),
+  isolated: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Whether a NetworkPolicy admits requests only from the namespace itself and from the Ingress controller.",
+    ),
 });
 
 /** A namespace that an `apps` stack makes. */
@@ -95,27 +109,49 @@ export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } 
 /** What `Pulumi.apps.yaml` may say. */
 export const appsSchema = z
   .strictObject({
-    cluster: z.union(
-      [
-        z.strictObject({ stack: clusterStack }),
-        z.strictObject({ kubeconfig: z.string().min(1), context: z.string().min(1) }),
-      ],
-      { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
-    ),
-    /** Where an app goes that names no namespace; it must exist, or be one of `namespaces`. Default: default. */
-    namespace: ownNamespace.default("default"),
-    /** Namespaces that the stack makes, and takes away again. Default: none. */
-    namespaces: z.array(namespace).default([]),
-    /** An IngressClass that the cluster has, or `managed`: the lab brings its own Traefik. Default: traefik. */
-    ingress: subdomain("managed, or the name of an IngressClass such as traefik").default("traefik"),
-    /** Where the pods of that Ingress controller run. Default: kube-system, where K3s has its Traefik. */
-    ingressNamespace: dnsLabel.optional(),
-    /** An image of the web app that the cluster can pull. Default: the lab's own, loaded into its nodes. */
+    cluster: z
+      .union(
+        [
+          z.strictObject({
+            stack: clusterStack.describe(
+              "A stack of this checkout that makes a cluster: `cluster…` or `k3d…`.",
+            ),
+          }),
+          z.strictObject({
+            kubeconfig: z.string().min(1).describe("A kubeconfig file, read as kubectl reads it."),
+            context: z.string().min(1).describe("A context of that file."),
+          }),
+        ],
+        { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
+      )
+      .describe(
+        "The cluster that the apps run on: `{stack: NAME}` for a cluster of the lab, `{kubeconfig: FILE, context: NAME}` for any other.",
+      ),
+    namespace: ownNamespace
+      .default("default")
+      .describe("Namespace of apps that name none. It must exist or be one of `namespaces`."),
+    namespaces: z
+      .array(namespace)
+      .default([])
+      .describe(
+        "Namespaces that the stack creates, and deletes with the stack. Their pods run unprivileged only.",
+      ),
+    ingress: subdomain("managed, or the name of an IngressClass such as traefik")
+      .default("traefik")
+      .describe("An IngressClass of the cluster, or `managed`: the lab then installs its own Traefik."),
+    ingressNamespace: dnsLabel
+      .optional()
+      .describe(
+        "Namespace where the pods of the Ingress controller run. Required for isolated namespaces with a controller other than Traefik; not accepted with `ingress: managed`. Default: `kube-system`, where K3s runs its Traefik.",
+      ),
     image: z
       .string()
       .regex(imageReference, "the reference of an image such as registry.example/web:1.0")
-      .optional(),
-    apps: z.array(app).min(1, "at least one app"),
+      .optional()
+      .describe(
+        "An image of the web app that the cluster can pull. Default: the lab's own, loaded into the nodes.",
+      ),
+    apps: z.array(app).min(1, "at least one app").describe("The apps, at least one."),
   })
   .superRefine((config, context) => {
     const { namespaces } = config;

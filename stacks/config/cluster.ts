@@ -26,59 +26,84 @@ const userName = z.string().regex(/^[a-z_][-a-z0-9_.]{0,31}$/, "the name of a us
 
 /** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
 const ssh = z.strictObject({
-  /** Somebody who may run `sudo` without a password. */
-  user: userName.optional(),
-  /** Default: 22. */
-  port: port.optional(),
-  /** File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` takes by itself. */
+  user: userName
+    .optional()
+    .describe(
+      "A user who may run `sudo` without a password. Each host needs one, here or under `k3s-lab:ssh`.",
+    ),
+  port: port.optional().describe("Port of the SSH server. Default: 22."),
   key: z
     .string()
     .regex(/^[^"\n]+$/, "the file of a private key")
-    .optional(),
-  /** A host to go through, as `ssh -J` takes it. Default: none. */
+    .optional()
+    .describe(
+      "File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` uses by itself.",
+    ),
   jump: z
     .string()
     .regex(
       /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
       "one host to go through, such as me@bastion.example:22",
     )
-    .optional(),
+    .optional()
+    .describe("A jump host, as `ssh -J` takes it: `[user@]host[:port]`. Default: none."),
 });
 
 const hostSsh = ssh.extend({
-  /** Where ssh reaches it. Default: the machine's `ip`. */
-  address: hostName.optional(),
-  /** Its public host key, such as `ssh-ed25519 AAAA…`. Default: the one that it shows at first, which is noted. */
+  address: hostName
+    .optional()
+    .describe("Host name or IPv4 address that SSH connects to. Default: the machine's `ip`."),
   hostKey: z
     .string()
     .regex(
       /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
       "a public host key such as the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
     )
-    .optional(),
+    .optional()
+    .describe(
+      "Public host key: the first two words of `/etc/ssh/ssh_host_ed25519_key.pub`. Default: the key seen on first contact, which is recorded and must not change.",
+    ),
 });
 
 const machine = z.strictObject({
-  /** Name of the machine and of its Kubernetes node. */
-  name: dnsLabel.refine((name) => name !== "localhost", "a name that is not every machine's own"),
-  role: z.enum(["server", "agent"]),
-  /** Its address on the lab's interface, which is also K3s's `--node-ip`. */
-  ip: ipv4,
-  /**
-   * Where this computer reaches what a host serves, the API server and Ingresses, where that is not its `ip`: behind a
-   * bastion, a router or a tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.
-   */
-  publicAddress: hostName.optional(),
-  /** The interface that must carry the address. Default: `eth1` where there is one, else the one that does. */
+  name: dnsLabel
+    .refine((name) => name !== "localhost", "a name that is not every machine's own")
+    .describe("Name of the machine and of its Kubernetes node: a DNS label, unique in the file."),
+  role: z
+    .enum(["server", "agent"])
+    .describe(
+      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority.",
+    ),
+  ip: ipv4.describe(
+    "IPv4 address on the lab's interface, passed to K3s as `--node-ip`. It must be unique and, unless the provider is `hosts`, inside `network`, whose first address belongs to this computer.",
+  ),
+  publicAddress: hostName
+    .optional()
+    .describe(
+      "Provider `hosts` only: where this computer reaches the API server and Ingresses if not at `ip`, such as behind a bastion, router or tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.",
+    ),
   interface: z
     .string()
     .regex(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "an interface such as eth1, enp0s8 or ens4")
-    .optional(),
-  /** Default: 2. */
-  cpus: z.int().min(1).max(64).optional(),
-  /** MiB. Default: 2048. */
-  memory: z.int().min(512, "at least 512 (MiB): K3s does not run in less").max(1_048_576).optional(),
-  ssh: hostSsh.optional(),
+    .optional()
+    .describe(
+      "The network interface that carries `ip`. Default: `eth1` if there is one, else whichever interface has the address.",
+    ),
+  cpus: z
+    .int()
+    .min(1)
+    .max(64)
+    .optional()
+    .describe("CPUs of the machine; not for provider `hosts`. Default: 2."),
+  memory: z
+    .int()
+    .min(512, "at least 512 (MiB): K3s does not run in less")
+    .max(1_048_576)
+    .optional()
+    .describe("Memory in MiB; not for provider `hosts`. Default: 2048."),
+  ssh: hostSsh
+    .optional()
+    .describe("Provider `hosts` only: how this host is reached. It takes precedence over `k3s-lab:ssh`."),
 });
 
 /** How a host is reached by ssh. */
@@ -99,22 +124,27 @@ export type Machine = Pick<
 
 const box = z
   .strictObject({
-    /** Its name in Vagrant. */
-    name: z.string().regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12"),
-    version: z.string().regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12"),
-    /** Where it lies. Default: Vagrant's public catalog knows, and its checksum too. */
+    name: z
+      .string()
+      .regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12")
+      .describe("Name of the box in Vagrant, such as `generic/debian12`."),
+    version: z
+      .string()
+      .regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12")
+      .describe("Version of the box, such as `4.3.12`."),
     url: z
       .string()
       .regex(
         /^(https?|file):\/\/\S+$/,
         "a URL such as https://example.org/machine.box or file:///srv/machine.box",
       )
-      .optional(),
-    /** Of the file behind `url`, which needs one. */
+      .optional()
+      .describe("Download address. Default: Vagrant's public catalog, which also has the checksum."),
     sha256: z
       .string()
       .regex(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
-      .optional(),
+      .optional()
+      .describe("SHA-256 of the file at `url`; required with `url`, refused without it."),
   })
   .refine(({ url, sha256 }) => (url === undefined) === (sha256 === undefined), {
     error: "url and sha256 together, or neither",
@@ -123,34 +153,59 @@ const box = z
 /** What `Pulumi.cluster.yaml` may say. */
 export const clusterSchema = z
   .strictObject({
-    /** `hosts`: machines that are there already, reached by ssh. Default: auto, the best that works on this computer. */
-    provider: z.enum(["auto", "docker", "libvirt", "virtualbox", "hosts"]).default("auto"),
-    /** The machines' network; hosts may be in any. Default: 192.168.42.0/24. */
-    network: ipv4Network.default("192.168.42.0/24"),
-    /** What is the same for every host. Default: nothing. */
-    ssh: ssh.optional(),
-    machines: z.array(machine).min(1, "at least one machine"),
-    /** The Vagrant box of libvirt's machines. Default: one that is built here, else a public one. */
-    box: box.optional(),
+    provider: z
+      .enum(["auto", "docker", "libvirt", "virtualbox", "hosts"])
+      .default("auto")
+      .describe(
+        "What the machines are. `auto` chooses the best that works on this computer and keeps that choice while the lab is up; `hosts` uses existing machines over SSH.",
+      ),
+    network: ipv4Network
+      .default("192.168.42.0/24")
+      .describe(
+        "The machines' private IPv4 network, prefix length 8 to 30, without host bits. It must not overlap K3s's networks for pods and Services. Ignored by provider `hosts`.",
+      ),
+    ssh: ssh.optional().describe("Provider `hosts` only: SSH settings that all hosts share."),
+    machines: z.array(machine).min(1, "at least one machine").describe("The machines, at least one."),
+    box: box
+      .optional()
+      .describe(
+        "The Vagrant box for provider `libvirt`. Default: one built on this computer, else a public one.",
+      ),
     k3s: z
       .strictObject({
-        /** A K3s release. Default: the one in the tool table. */
         version: z
           .string()
           .regex(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
-          .optional(),
-        /** Default: what the lab's own machines are used with; hosts may have other users, so there nothing. */
-        serverArgs: z.array(z.string()).optional(),
-        agentArgs: z.array(z.string()).default([]),
-        /**
-         * A file of this computer, relative to the checkout, with what of the servers' K3s configuration is secret, as YAML
-         * (etcd-s3-secret-key: …). Nobody else may read it. Default: none.
-         */
-        serverSecrets: z.string().min(1, "a file of this computer").optional(),
-        /** How many agents change side by side, each drained before. Default: 1. */
-        agentsAtOnce: z.int().min(1).max(100).optional(),
+          .optional()
+          .describe(
+            "K3s release. Default: the one that `lab tools` lists. Without internet only the K3s built on this computer is available.",
+          ),
+        serverArgs: z
+          .array(z.string())
+          .optional()
+          .describe(
+            "Flags for `k3s server`, each `--name` or `--name=value`. Flags that the lab sets or relies on, secret flags and flags unknown to this K3s release are refused with the reason. Default: `[--write-kubeconfig-mode=644]`; for provider `hosts`: none.",
+          ),
+        agentArgs: z
+          .array(z.string())
+          .default([])
+          .describe("Flags for `k3s agent`, checked in the same way."),
+        serverSecrets: z
+          .string()
+          .min(1, "a file of this computer")
+          .optional()
+          .describe(
+            "A YAML file, relative to the checkout and of mode 0600, with the secret part of the servers' K3s configuration, such as `etcd-s3-secret-key`. Default: none.",
+          ),
+        agentsAtOnce: z
+          .int()
+          .min(1)
+          .max(100)
+          .optional()
+          .describe("How many agents change at the same time; each is drained first. Default: 1."),
       })
-      .prefault({}),
+      .prefault({})
+      .describe("K3s: its release and flags."),
   })
   .transform(({ k3s, ...config }) => ({
     ...config,

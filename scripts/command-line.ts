@@ -1,0 +1,47 @@
+import { Command } from "commander";
+
+/** The verbs of `lab` and what each does. */
+export const verbs: Readonly<Record<string, string>> = {
+  up: "Bring the lab up: tools, machines, K3s and apps; then verify it",
+  down: "Take the lab down and check that nothing of it is left",
+  verify: "Verify that the running cluster and apps match the stack files",
+  doctor: "Check this computer for missing prerequisites and print how to fix them",
+  env: "Print shell variables for plain pulumi, vagrant and kubectl",
+  image: "Print the name of the web app's image, or write an image as an archive",
+  bundle: "Write the offline bundle for a machine without K3s as a tar archive",
+  box: "Build the Vagrant box for libvirt",
+  tools: "List, install and check the tools that the stacks need",
+  test: "Run the tests",
+  bench: "Time the lab against the same steps by hand",
+  compare: "Compare K3s and k3d on this computer: time, memory, disk",
+};
+
+/** For those who work on the lab itself: not in the help. */
+const hidden: Readonly<Record<string, string>> = {
+  generate: "Write schemas/ and the generated parts of docs/ again",
+};
+
+/**
+ * The command line of `lab`.
+ * @param only the one verb whose file is read: `lab env` need not load the Automation API. Any other text: none of them,
+ * which is enough for the help. Default: all.
+ */
+export async function commandLine(only?: string): Promise<Command> {
+  const program = new Command("lab")
+    .description("A reproducible Kubernetes lab.")
+    .showHelpAfterError()
+    .exitOverride();
+  const isKnown = only !== undefined && (Object.hasOwn(verbs, only) || Object.hasOwn(hidden, only));
+  for (const [name, description] of Object.entries({ ...verbs, ...hidden })) {
+    const options = { hidden: Object.hasOwn(hidden, name) };
+    if (isKnown && name !== only) continue;
+    if (!isKnown && only !== undefined) {
+      program.command(name, options).description(description);
+      continue;
+    }
+    const { command } = (await import(`./verbs/${name}.ts`)) as { command: Command };
+    for (const one of [command, ...command.commands]) one.exitOverride();
+    program.addCommand(command.description(description), options);
+  }
+  return program;
+}

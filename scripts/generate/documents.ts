@@ -1,0 +1,43 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { schemas } from "../../stacks/config.ts";
+import { k3dFileSchema } from "../../stacks/k3d-file.ts";
+import { commandLine } from "../command-line.ts";
+import { root } from "../paths.ts";
+import { cliReference } from "./cli.ts";
+import { configurationTable } from "./configuration.ts";
+import { jsonSchemaOf, stackFileSchema } from "./json-schema.ts";
+
+const begin = (name: string): string => `<!-- begin generated: ${name} (npm run generate) -->`;
+const end = "<!-- end generated -->";
+
+/** Every file that `npm run generate` writes: its path in the checkout, and its content. */
+export async function documents(): Promise<ReadonlyMap<string, string>> {
+  const tables: Record<string, string> = { cli: cliReference(await commandLine()) };
+  const files = new Map<string, string>();
+  for (const [program, schema] of Object.entries(schemas)) {
+    const json = jsonSchemaOf(schema);
+    tables[program] = configurationTable(json, "k3s-lab:");
+    files.set(`schemas/${program}.schema.json`, pretty(stackFileSchema(`Pulumi.${program}.yaml`, json)));
+  }
+  const k3dFile = jsonSchemaOf(k3dFileSchema);
+  tables["k3d-file"] = configurationTable(k3dFile);
+  files.set("schemas/k3d-file.schema.json", pretty({ title: "k3d config file", ...k3dFile }));
+  for (const file of ["docs/configuration.md", "docs/cli.md"])
+    files.set(file, filledIn(file, await readFile(join(root, file), "utf8"), tables));
+  return files;
+}
+
+const pretty = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+/** A document with its generated parts replaced; the prose between them stays. */
+function filledIn(file: string, text: string, parts: Readonly<Record<string, string>>): string {
+  return text.replaceAll(
+    /<!-- begin generated: ([\w-]+) .*?-->.*?<!-- end generated -->/gs,
+    (_, name: string) => {
+      const part = parts[name];
+      if (part === undefined) throw new Error(`${file}: there is no generated part "${name}".`);
+      return `${begin(name)}\n\n${part}\n\n${end}`;
+    },
+  );
+}

@@ -1,0 +1,49 @@
+import { z } from "zod";
+
+/** A JSON Schema as far as the documents need it. */
+export interface JsonSchema {
+  readonly [keyword: string]: unknown;
+  readonly type?: string | readonly string[];
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly enum?: readonly unknown[];
+  readonly const?: unknown;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly properties?: Readonly<Record<string, JsonSchema>>;
+  readonly required?: readonly string[];
+  readonly items?: JsonSchema;
+  readonly anyOf?: readonly JsonSchema[];
+  readonly not?: JsonSchema;
+}
+
+/** What a file may say before defaults are filled in. Checks that only a function can make are in the descriptions. */
+export const jsonSchemaOf = (schema: z.ZodType): JsonSchema =>
+  z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) as JsonSchema;
+
+/** The schema of a whole stack file: the project's keys with their prefix, under `config`. */
+export function stackFileSchema(title: string, schema: JsonSchema): JsonSchema {
+  const { $schema, properties = {}, required = [], ...rest } = schema;
+  const prefixed = (name: string) => `k3s-lab:${name}`;
+  const ofPulumi = { description: "Written by Pulumi." };
+  return {
+    $schema,
+    title,
+    type: "object",
+    properties: {
+      config: {
+        ...rest,
+        properties: Object.fromEntries(
+          Object.entries(properties).map(([name, one]) => [prefixed(name), one]),
+        ),
+        patternProperties: { "^pulumi:": {} },
+        required: required.map(prefixed),
+      },
+      encryptionsalt: ofPulumi,
+      secretsprovider: ofPulumi,
+      encryptedkey: ofPulumi,
+    },
+    required: ["config"],
+    additionalProperties: false,
+  };
+}
