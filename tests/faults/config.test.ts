@@ -480,8 +480,6 @@ test("accepted: a flag of K3s for a node of k3d's", async () => {
 for (const [title, program, content, sentence] of [...flags, ...networks, ...appFaults, ...keys, ...yaml])
   refused(title, refusal(program, content), sentence);
 
-const readme = await readFile(join(root, "README.md"), "utf8");
-const examples = [...readme.matchAll(/```yaml\n(config:\n[\s\S]*?)```/g)].map(([, text = ""]) => text);
 const good: readonly (readonly [title: string, program: string, content: string])[] = [
   ["a wildcard host", "apps", app('host: "*.app.com"')],
   ["a host of one label", "apps", app("host: localhost")],
@@ -525,14 +523,6 @@ const good: readonly (readonly [title: string, program: string, content: string]
       'k3s-lab:namespaces: [{name: dev, quota: {pods: 4, cpu: "100m", memory: 512Mi}}]',
     ),
   ],
-  ...examples.map(
-    (text, index) =>
-      [
-        `example ${index + 1} of the README`,
-        /k3s-lab:apps:/.test(text) ? "apps" : "cluster",
-        text.replaceAll(/AAAA…/g, "AAAA"),
-      ] as const,
-  ),
 ];
 for (const [title, program, content] of good)
   test(`accepted: ${title}`, async () => {
