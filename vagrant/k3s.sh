@@ -77,7 +77,7 @@ here() {
   cat "$provision/common.sh" "$provision/k3s.sh" |
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
-      LAB_OWNER="$owner" CLUSTER_CA="'$ca'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
+      LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
 }
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
@@ -120,11 +120,7 @@ learn_cluster() {
   first=${SERVERS%%=*}
   deadline=$(($(date +%s) + 120))
   until find_cluster; do
-    if [ "$NODE_NAME" = "$first" ]; then
-      # Whether there is a cluster decides whether this server starts one.
-      [ -z "$silent" ] || die "these servers cannot be asked whether they have the cluster's data:$silent. $NODE_NAME is not to start a second cluster: bring them back, or take them out of the stack file"
-      return
-    fi
+    if [ "$NODE_NAME" = "$first" ]; then return; fi
     [ "$(date +%s)" -lt $deadline ] || die "no server has started a cluster within 120 s, which $NODE_NAME is to join${silent:+; these cannot be reached:$silent}"
     sleep 0.5
   done
@@ -133,7 +129,7 @@ learn_cluster() {
 }
 
 prepare() {
-  bundle='' ca=''
+  bundle='' ca='' silent=''
   survey=$(here observe)
   send_bundle
   learn_cluster

@@ -252,27 +252,35 @@ esac`;
   return { happened: "exit 1, and the agent takes pods again", lost: "nothing" };
 });
 
-fault("K3s of the first server is uninstalled by hand, and the others do not answer", async () => {
-  const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
-  const answer = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; one.*) ;; *) exit 255 ;; esac`;
-  const { exitCode, stderr, log } = await leaving("first", three, answer, { action: "install", node: "one" });
-  assert.equal(exitCode, 1);
-  assert.match(
-    stderr,
-    /cannot be asked whether they have the cluster's data: two three\. one is not to start a second/,
-  );
-  return {
-    happened: "exit 1",
-    lost: log.some((line) => line.endsWith(" install")) ? "the one cluster: there are two" : "nothing",
-  };
-});
+fault(
+  "C9: the first of three servers is lost, and those that may have the cluster cannot be asked",
+  async () => {
+    const { status, stderr, log } = await provision("first lost, others silent", {
+      environment: { SERVERS: three.trim().replace("one=", "server="), SILENT: "two three" },
+    });
+    assert.equal(status, 1);
+    assert.match(
+      stderr,
+      /cannot be asked whether they have the cluster's data: two three\. server is not to start a second/,
+    );
+    const started = log.filter((line) => line.includes("--cluster-init"));
+    return { happened: "exit 1", lost: started.length ? "the one cluster: there are two" : "nothing" };
+  },
+);
 
-test("C9: the first server is told by the others which cluster is there, which keeps it from starting a second", async () => {
-  const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
-  const answer = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; "one.cluster install") printf '%s\\n' "$*" ;; one.*) ;; *) echo 'abc123  -' ;; esac`;
-  const { stdout } = await leaving("first told", three, answer, { action: "install", node: "one" });
-  assert.match(stdout, /CLUSTER_CA='?abc123/);
-});
+for (const [others, answer, told] of [
+  ["have the cluster", "echo 'abc123  -'", "CLUSTER_CA='?abc123'? SILENT=''"],
+  ["do not answer", "exit 255", "CLUSTER_CA='' SILENT='? two three'"],
+] as const)
+  test(`C9: the first server, which lost its data, is told that the others ${others}`, async () => {
+    const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
+    const machine = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; "one.cluster install") printf '%s\\n' "$*" ;; one.*) ;; *) ${answer} ;; esac`;
+    const { stdout } = await leaving(`first, others ${others}`, three, machine, {
+      action: "install",
+      node: "one",
+    });
+    assert.match(stdout, new RegExp(told));
+  });
 
 /** Runs uninstall.sh on a machine that is played. @returns what it said. */
 async function uninstall({ path }: Awaited<ReturnType<typeof provision>>, owner: string): Promise<string> {

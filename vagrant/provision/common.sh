@@ -57,6 +57,8 @@ etcd() {
 }
 
 has_etcd() { [ -d $data/server/db/etcd/member ]; }
+# Whether K3s was installed here and keeps something that could be lost.
+has_data() { [ -e $data/server/db/state.db ] || has_etcd || [ -e $data/agent/client-kubelet.crt ]; }
 
 # etcd_members: a line each, "ID NAME ADDRESS"; the name is "-" while the member has not started.
 etcd_members() {

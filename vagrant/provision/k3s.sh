@@ -12,6 +12,7 @@
 #   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
 #   SERVERS                         all servers, NAME=ADDRESS separated by spaces; several keep the cluster in etcd
 #   CLUSTER_CA                      id of the cluster that is there; empty: there is none, or nobody knows
+#   SILENT                          servers that could not be asked for it; empty: all others were
 #   LAB_OWNER                       the lab and stack that it is for, written down for uninstall.sh; empty: nothing is
 #   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
@@ -68,7 +69,6 @@ runs() {
   esac
 }
 
-has_data() { [ -e $data/server/db/state.db ] || has_etcd || [ -e $data/agent/client-kubelet.crt ]; }
 is_member() { [ "$NODE_ROLE" = server ] && has_etcd; }
 
 # Every node may ask for itself with its kubelet's certificate. It is asked several times a second while K3s needs the
@@ -248,6 +248,9 @@ join_flags() {
       until_true $ready_within find_serving ||
         die "the cluster has other servers, and none of them answered for $ready_within s: this one does not start a second cluster. $way_back"
     elif [ "${first%%=*}" = "$NODE_NAME" ]; then
+      # Whether there is a cluster decides whether this server starts one.
+      [ -z "${SILENT:-}" ] ||
+        die "these servers cannot be asked whether they have the cluster's data: $SILENT. $NODE_NAME is not to start a second cluster: bring them back, or take them out of the stack file"
       echo "--cluster-init"
       return
     fi

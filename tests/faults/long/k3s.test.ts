@@ -125,6 +125,25 @@ async function longestGap(addresses: readonly string[], work: () => Promise<unkn
   return Math.max(longest, performance.now() - last);
 }
 
+/** The servers that etcd counts, by their own names or, before they have started, by their ids. */
+async function etcdMembers(server: Name): Promise<readonly string[]> {
+  const tls = "/var/lib/rancher/k3s/server/tls/etcd";
+  const files = [
+    "--cacert",
+    `${tls}/server-ca.crt`,
+    "--cert",
+    `${tls}/client.crt`,
+    "--key",
+    `${tls}/client.key`,
+  ];
+  const url = "https://127.0.0.1:2379/v3/cluster/member/list";
+  const { stdout } = await succeeded(
+    await on(server, "curl", "--silent", "--fail", ...files, "--data", "{}", url),
+  );
+  const { members } = JSON.parse(stdout) as { members: readonly { ID: string; name?: string }[] };
+  return members.map(({ ID, name }) => name?.replace(/-[0-9a-f]{8}$/, "") ?? ID).sort();
+}
+
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`;
 
 describe("K3s on a server and an agent", { concurrency: false }, () => {
@@ -231,6 +250,24 @@ describe("K3s on three servers", { concurrency: false }, () => {
     };
   });
 
+  fault("C1: on three servers: a flag with which K3s ends is put back under requests", async () => {
+    await writeStack(["a1", "s1", "s2", "s3"], { server: "--kubelet-arg=nonsense=1" });
+    let failed: Outcome | undefined;
+    const gap = await longestGap(addresses, async () => {
+      failed = await up();
+    });
+    assert.equal(failed?.exitCode, 1, failed?.all);
+    assert.match(failed.all, /the change failed, and K3s runs as before it/);
+    await writeStack(["a1", "s1", "s2", "s3"], { server: "--v=1" });
+    await succeeded(await up());
+    const cost = await lost("a1", "s1", "s2", "s3");
+    const away = gap > 1000 ? `the API for ${seconds(gap)}` : "nothing";
+    return {
+      happened: `exit 1, the old flags run, API away for ${seconds(gap)}`,
+      lost: cost === "nothing" ? away : cost,
+    };
+  });
+
   fault("C9: the first of three servers is lost with its disk", async () => {
     let installed = "";
     const agent = async () =>
@@ -257,10 +294,12 @@ describe("K3s on three servers", { concurrency: false }, () => {
   });
 
   fault("three servers become one: the first of the file and another leave", async () => {
+    assert.deepEqual(await etcdMembers("s3"), ["s1", "s2", "s3"]);
     await writeStack(["a1", "s3"], { server: "--v=1" });
     const gap = await longestGap([`${network}.13`], async () =>
       succeeded(await checkout.lab("up", "cluster", "--replace")),
     );
+    assert.deepEqual(await etcdMembers("s3"), ["s3"]);
     const away = gap > 1000 ? `the API for ${seconds(gap)}` : "nothing";
     const cost = await lost("a1", "s3");
     return {
