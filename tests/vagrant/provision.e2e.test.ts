@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 import { execa } from "execa";
+import { root } from "../../scripts/paths.ts";
+import { k3sFlags } from "../../stacks/k3s-flags.ts";
 import { checkout, stack } from "./checkout.ts";
 
 // Plain `vagrant provision` and `vagrant up --provision`: Vagrant itself reads the Vagrantfile and runs its provisioners; what
@@ -120,6 +122,12 @@ describe("plain vagrant", { skip, concurrency: 2 }, () => {
     assert.deepEqual(log, ["s1 k3s"]);
   });
 
+  test("the keys of k3s.serverSecrets are those that Pulumi accepts", async () => {
+    const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
+    const accepted = k3sFlags.flatMap(({ name, byFile }) => (byFile ? [name.slice(2)] : []));
+    assert.equal(/^SECRET_FLAGS = %w\[(.*)\]/m.exec(vagrantfile)?.[1], accepted.join(" "));
+  });
+
   const withSecrets = `${servers}  k3s-lab:k3s: { serverSecrets: secrets.yaml }\n`;
   const secrets = 'etcd-s3-secret-key: "s3cr3t"\n';
 
@@ -137,6 +145,7 @@ describe("plain vagrant", { skip, concurrency: 2 }, () => {
   for (const [what, text, mode] of [
     ["a file that others may read", secrets, 0o644],
     ["a number", "etcd-s3-secret-key: 5\n", 0o600],
+    ["what is no secret", "disable: traefik\n", 0o600],
   ] as const)
     test(`k3s.serverSecrets: ${what} is refused in one sentence`, async () => {
       const { all, exitCode, log } = await run(["provision", "s1"], { s1: "installed" }, withSecrets, {

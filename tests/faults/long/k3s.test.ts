@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { createHash, createHmac } from "node:crypto";
 import { readFile, rm, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage } from "node:http";
 import { Agent, get } from "node:https";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { after, before, describe } from "node:test";
+import { after, before, describe, test } from "node:test";
 import pWaitFor from "p-wait-for";
 import { parse } from "yaml";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
@@ -21,7 +24,10 @@ const machines = {
 type Name = keyof typeof machines;
 
 /** Writes the stack file: these machines in this order, and flags besides the usual. */
-const writeStack = (names: readonly Name[], flags: { server?: string; agent?: string } = {}): Promise<void> =>
+const writeStack = (
+  names: readonly Name[],
+  flags: { server?: string; agent?: string; secrets?: string } = {},
+): Promise<void> =>
   writeFile(
     join(checkout.directory, "Pulumi.cluster.yaml"),
     [
@@ -33,6 +39,7 @@ const writeStack = (names: readonly Name[], flags: { server?: string; agent?: st
       "  k3s-lab:k3s:",
       `    serverArgs: [--write-kubeconfig-mode=644, "--disable=traefik,metrics-server"${flags.server ? `, ${flags.server}` : ""}]`,
       `    agentArgs: [${flags.agent ?? ""}]`,
+      ...(flags.secrets ? [`    serverSecrets: ${flags.secrets}`] : []),
       "",
     ].join("\n"),
   );
@@ -142,6 +149,30 @@ async function etcdMembers(server: Name): Promise<readonly string[]> {
   );
   const { members } = JSON.parse(stdout) as { members: readonly { ID: string; name?: string }[] };
   return members.map(({ ID, name }) => name?.replace(/-[0-9a-f]{8}$/, "") ?? ID).sort();
+}
+
+/** Whether a request is signed with this key: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html */
+function isSigned({ method, url = "", headers }: IncomingMessage, secret: string): boolean {
+  const [, scope = "", names = "", signature] =
+    /Credential=lab-key\/([^,]+), *SignedHeaders=([^,]+), *Signature=(\w+)/.exec(
+      headers.authorization ?? "",
+    ) ?? [];
+  const { pathname, searchParams } = new URL(url, "http://s3");
+  searchParams.sort();
+  const signed = names.split(";").map((name) => `${name}:${headers[name]}\n`);
+  const asked = [
+    method,
+    pathname,
+    searchParams,
+    signed.join(""),
+    names,
+    headers["x-amz-content-sha256"],
+  ].join("\n");
+  const hash = createHash("sha256").update(asked).digest("hex");
+  const hmac = (key: string | Buffer, text: string) => createHmac("sha256", key).update(text).digest();
+  const key = scope.split("/").reduce<string | Buffer>(hmac, `AWS4${secret}`);
+  const text = ["AWS4-HMAC-SHA256", headers["x-amz-date"], scope, hash].join("\n");
+  return hmac(key, text).toString("hex") === signature;
 }
 
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`;
@@ -293,6 +324,35 @@ describe("K3s on three servers", { concurrency: false }, () => {
     };
   });
 
+  fault(
+    "C9: plain vagrant: the first of three servers is lost with its disk, then uninstalled by hand",
+    async () => {
+      const nodesOf = async () =>
+        new Set(
+          await Promise.all(
+            ["k3s-lab-cluster", "k3s-lab-cluster-2", "k3s-lab-cluster-3"].map((context) =>
+              kubectl("--context", context, "get", "nodes", "--output=name"),
+            ),
+          ),
+        ).size;
+      await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-s1"));
+      await succeeded(await checkout.run("vagrant", "up", "s1", "--provision"));
+      assert.equal(await nodesOf(), 1, "there are two clusters");
+      await succeeded(await on("s1", "k3s-uninstall.sh"));
+      for (const name of ["s2", "s3"]) await checkout.run("docker", "pause", `k3s-lab-cluster-${name}`);
+      const refused = await checkout.run("vagrant", "provision", "s1");
+      for (const name of ["s2", "s3"]) await checkout.run("docker", "unpause", `k3s-lab-cluster-${name}`);
+      assert.notEqual(refused.exitCode, 0, refused.all);
+      assert.match(refused.all, /cannot be asked whether they have the cluster's data: s2 s3\./);
+      await succeeded(await checkout.run("vagrant", "provision", "s1"));
+      assert.equal(await nodesOf(), 1, "there are two clusters");
+      return {
+        happened: "it joined the others again, twice; while they were paused it was refused",
+        lost: await lost("a1", "s1", "s2", "s3"),
+      };
+    },
+  );
+
   fault("three servers become one: the first of the file and another leave", async () => {
     assert.deepEqual(await etcdMembers("s3"), ["s1", "s2", "s3"]);
     await writeStack(["a1", "s3"], { server: "--v=1" });
@@ -306,5 +366,44 @@ describe("K3s on three servers", { concurrency: false }, () => {
       happened: `they leave etcd one by one, API away for ${seconds(gap)}`,
       lost: cost === "nothing" ? away : cost,
     };
+  });
+
+  test("k3s.serverSecrets: K3s signs with keys that no process and no unit shows, by Pulumi and by plain Vagrant", async () => {
+    const secret = "hunter2hunter2";
+    await writeFile(
+      join(checkout.directory, "secrets.yaml"),
+      `etcd-s3-access-key: lab-key\netcd-s3-secret-key: ${secret}\n`,
+      { mode: 0o600 },
+    );
+    const signed: boolean[] = [];
+    const store = createServer((request, response) => {
+      signed.push(isSigned(request, secret));
+      request.resume();
+      request.on("end", () => response.writeHead(200, { etag: '"1"' }).end());
+    });
+    await new Promise<void>((resolve) => store.listen(0, `${network}.1`, resolve));
+    const { port } = store.address() as AddressInfo;
+    try {
+      const s3 = `--v=1, --etcd-s3, --etcd-s3-insecure, --etcd-s3-bucket=lab, "--etcd-s3-endpoint=${network}.1:${port}"`;
+      await writeStack(["a1", "s3"], { server: s3, secrets: "secrets.yaml" });
+      await succeeded(await up());
+      await on("s3", "k3s", "etcd-snapshot", "save");
+      assert.ok(signed.length > 0 && signed.every(Boolean), `requests signed with the key: ${signed}`);
+    } finally {
+      store.close();
+    }
+    const shown = await on(
+      "s3",
+      "sh",
+      "-c",
+      `cat /proc/*/cmdline /etc/systemd/system/k3s* | grep -ac '[h]unter2'`,
+    );
+    assert.equal(shown.stdout, "0");
+    const file = "/etc/rancher/k3s/config.yaml.d/k3s-lab-secret.yaml";
+    assert.equal((await on("s3", "stat", "--format=%a %U", file)).stdout, "600 root");
+    const started = () => on("s3", "systemctl", "show", "--property=ExecMainStartTimestamp", "k3s");
+    const before = (await started()).stdout;
+    await succeeded(await checkout.run("vagrant", "provision", "s3"));
+    assert.equal((await started()).stdout, before, "for plain Vagrant the same file was a change");
   });
 });
