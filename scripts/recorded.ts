@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ClusterConfig } from "../stacks/config.ts";
@@ -60,7 +61,7 @@ export function environmentOf(
 
 /**
  * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
- * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet.
+ * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet; the lab's own Docker may still run.
  *
  * @param stack Default: cluster.
  */
@@ -69,8 +70,9 @@ export async function currentSettings(stack = "cluster"): Promise<HostSettings> 
   const stacks = await knownStacks();
   const states = await Promise.all(stacks.map((stack) => stateOf(stack).catch(() => [])));
   if (states.every((resources) => resources.length === 0)) {
-    const { autoProvider: _, dockerHost: __, k3sVersion: ___, k3sWay: ____, ...rest } = notes;
-    return rest;
+    const { autoProvider: _, dockerHost, k3sVersion: __, k3sWay: ___, ...rest } = notes;
+    const socket = dockerHost?.replace(/^unix:\/\//, "");
+    return dockerHost && socket && existsSync(socket) ? { ...rest, dockerHost } : rest;
   }
   const { provider, k3sVersion } = recordedIn(states[stacks.indexOf(stack)] ?? []);
   return {

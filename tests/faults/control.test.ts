@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, afterEach } from "node:test";
+import { after, afterEach, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../scripts/errors.ts";
@@ -586,6 +586,17 @@ fault("`lab down`: what appeared meanwhile and is not its own", async () => {
     "route 10.9.0.0/16 dev lo",
   ]);
   return { happened: "named, and left as it is", lost: "nothing" };
+});
+
+test("`lab env` names the lab's own Docker while nothing is up, as long as it runs", async () => {
+  const directory = await checkout("own-docker");
+  const socket = join(directory, "docker.sock");
+  await mkdir(join(directory, ".lab"), { recursive: true });
+  await writeFile(join(directory, ".lab", "host.json"), JSON.stringify({ dockerHost: `unix://${socket}` }));
+  const named = async () => (await lab(directory, ["env"])).stdout.includes(`DOCKER_HOST='unix://${socket}'`);
+  assert.equal(await named(), false);
+  await writeFile(socket, "");
+  assert.equal(await named(), true);
 });
 
 fault("A full disk: `lab env` where nothing can be written", async () => {
