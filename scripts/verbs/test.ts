@@ -1,6 +1,6 @@
-import { glob, mkdtemp, readFile, rm } from "node:fs/promises";
+import { glob, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import Table from "cli-table3";
 import { Command } from "commander";
 import { execa } from "execa";
@@ -16,6 +16,7 @@ export const command = new Command("test")
   .option("--vm", "only the lab on virtual machines: 15 minutes if the processor is emulated")
   .option("--all", "every test: all injected faults and virtual machines too; takes hours")
   .option("--faults", "only the injected faults, all of them")
+  .option("--junit <folder>", "also write the results to files in this folder in JUnit format")
   .action(
     async ({ unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>) => {
       // Tests bring up labs of their own at the same addresses, and take them down again.
@@ -118,7 +119,7 @@ async function nodeTest(
 ): Promise<void> {
   const { exitCode } = await execa(
     process.execPath,
-    ["--test", `--test-concurrency=${concurrency}`, ...tests],
+    ["--test", `--test-concurrency=${concurrency}`, ...(await reporters(kind)), ...tests],
     {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
@@ -127,6 +128,18 @@ async function nodeTest(
     },
   );
   if (exitCode !== 0) throw new LabError(`The ${kind} tests failed: see above for the first "not ok" or ✖.`);
+}
+
+/** Node's own reporters: what a person reads, and the file that `--junit` asks for. */
+async function reporters(kind: string): Promise<string[]> {
+  const { junit } = command.opts<{ junit?: string }>();
+  if (junit === undefined) return [];
+  await mkdir(junit, { recursive: true });
+  const file = resolve(junit, `${kind.replaceAll(" ", "-")}.xml`);
+  return [
+    ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
+    ...["--test-reporter=junit", `--test-reporter-destination=${file}`],
+  ];
 }
 
 async function files(pattern: string): Promise<string[]> {
