@@ -7,7 +7,7 @@ import { labVariables, linkTools, prepareLabDir } from "./environment.ts";
 import { LabError } from "./errors.ts";
 import { exists } from "./files.ts";
 import * as docker from "./host/docker.ts";
-import { hasLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
+import { ownsInLibvirt, resumeLibvirt, stopLibvirt } from "./host/libvirt.ts";
 import { ensurePackages } from "./host/packages.ts";
 import { removeBlackholeRoutes } from "./host/routes.ts";
 import { type HostSettings, readHostSettings } from "./host-settings.ts";
@@ -44,13 +44,14 @@ async function readTarget(stack: string, settings: HostSettings): Promise<Target
   const noted =
     state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
   if (program === "apps") return { stack, program, made: noted, cluster: clusterStackIn(state) };
-  // Containers say themselves whose they are: neither the stack's file nor a note is needed.
+  // Containers and virtual machines say themselves whose they are: neither the stack's file nor a note is needed.
   const inDocker = !noted && (await ownsInDocker(stack));
-  const made = noted || inDocker;
-  if (program === "k3d") return { stack, program, made };
+  if (program === "k3d") return { stack, program, made: noted || inDocker };
+  if (inDocker) return { stack, program, made: true, provider: "docker" };
+  if (!noted && (await ownsInLibvirt(stack, () => {}))) return { stack, program, made: true };
   const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
   const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
-  return { stack, program, made, provider: inDocker ? "docker" : provider };
+  return { stack, program, made: noted, provider };
 }
 
 /**
@@ -109,10 +110,14 @@ export async function takeDown(
           ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
           : {};
         signal.throwIfAborted();
-        const sweeps = provider ? [provider] : usesDocker ? (["docker"] as const) : [];
-        for (const one of program === "cluster" ? sweeps : [])
-          if (one !== "hosts")
-            await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
+        if (program === "cluster") {
+          const sweeps = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
+          // Whatever provider is known, or none.
+          if (await ownsInLibvirt(stack, progress)) sweeps.add("libvirt");
+          for (const one of sweeps)
+            if (one !== "hosts")
+              await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
+        }
         if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
         return describeChanges(changes);
       },
@@ -147,7 +152,8 @@ export async function takeDown(
               // What others started is theirs.
               if (needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
               await removeBlackholeRoutes();
-              const left = await ownThings(usesDocker);
+              const usesLibvirt = needed.some(({ provider }) => provider === "libvirt");
+              const left = await ownThings({ docker: usesDocker, libvirt: usesLibvirt });
               if (left.length)
                 throw new LabError(
                   `Of this lab there is still: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they stay.`,
@@ -159,12 +165,16 @@ export async function takeDown(
                 k3sWay: undefined,
               });
               await settings.save();
-              if ((await hasLibvirt()) && (await stopLibvirt(progress)))
-                return "libvirt goes on: machines of others run in it";
-              const docked = await docker.stopDocker(progress);
+              const daemons = [
+                ["libvirt", await stopLibvirt(progress)],
+                ["Docker", await docker.stopDocker(progress)],
+              ] as const;
               others = await appearedSince();
-              if (docked.state !== "kept") await forgetInventory();
-              return docked.state === "kept" ? `Docker goes on: ${docked.by.join(", ")} in it` : undefined;
+              const kept = daemons.flatMap(([name, stopped]) =>
+                stopped.state === "kept" ? [`${name} goes on: ${stopped.by.join(", ")} in it`] : [],
+              );
+              if (kept.length === 0) await forgetInventory();
+              return kept.join("; ") || undefined;
             },
           },
         ],

@@ -42,8 +42,8 @@ const linesOf = async (...command: readonly string[]): Promise<string[]> => {
     .filter(Boolean);
 };
 
-const virsh = async (...args: readonly string[]): Promise<string[]> =>
-  (await exists("/usr/bin/virsh")) ? linesOf("virsh", "--connect", "qemu:///system", "--quiet", ...args) : [];
+const virsh = (...args: readonly string[]): Promise<string[]> =>
+  linesOf("virsh", "--connect", "qemu:///system", "--quiet", ...args);
 
 /** What Docker makes for its networks and containers, which are named themselves. */
 const ofDocker = /\b(docker0|docker_gwbridge|br-[0-9a-f]{12}|veth[0-9a-f]+|DOCKER[-\w]*)\b/;
@@ -101,6 +101,15 @@ export async function noteInventory(): Promise<void> {
   await writeWhole(inventoryFile, JSON.stringify(await takeInventory()));
 }
 
+/**
+ * Adds to that what could not be asked for then, such as the containers of a Docker that did not run. To be called once it
+ * does, and before the lab makes anything.
+ */
+export async function completeInventory(): Promise<void> {
+  const noted = JSON.parse(await readFile(inventoryFile, "utf8")) as Inventory;
+  await writeWhole(inventoryFile, JSON.stringify({ ...(await takeInventory()), ...noted }));
+}
+
 /** What has appeared since, one line a thing. */
 export function appeared(before: Inventory, after: Inventory): string[] {
   return Object.entries(kinds).flatMap(([kind, word]) => {
@@ -114,17 +123,19 @@ export function appeared(before: Inventory, after: Inventory): string[] {
 /**
  * What carries this lab's mark: labels of containers, networks and volumes, descriptions of virtual machines.
  *
- * @param usesDocker whether the lab was in Docker, which must answer then.
+ * @param uses where the lab was, and what therefore must answer.
  * @throws LabError where the question fails: then nobody knows.
  */
-export async function ownThings(usesDocker: boolean): Promise<string[]> {
+export async function ownThings(uses: {
+  readonly docker: boolean;
+  readonly libvirt: boolean;
+}): Promise<string[]> {
   const id = await labId();
+  const ifUsed = (used: boolean, asked: Promise<string[]>) => (used ? asked : asked.catch(() => []));
   const labelled = async (word: string, ...list: readonly string[]) => {
     const filters = [`label=k3s-lab.id=${id}`, `label=k3s-lab.checkout=${root}`];
     const ask = (filter: string) => linesOf("docker", ...list, "--filter", filter);
-    const found = await Promise.all(
-      filters.map((filter) => (usesDocker ? ask(filter) : ask(filter).catch(() => []))),
-    );
+    const found = await Promise.all(filters.map((filter) => ifUsed(uses.docker, ask(filter))));
     return [...new Set(found.flat())].map((name) => `${word} ${name}`);
   };
   const described = async () => {
@@ -140,7 +151,7 @@ export async function ownThings(usesDocker: boolean): Promise<string[]> {
     labelled("container", "ps", "--all", "--format", "{{.Names}}"),
     labelled("Docker network", "network", "ls", "--format", "{{.Name}}"),
     labelled("volume", "volume", "ls", "--format", "{{.Name}}"),
-    described(),
+    ifUsed(uses.libvirt, described()),
   ]);
   return all.flat();
 }

@@ -21,7 +21,7 @@ import { addBlackholeRoutes } from "./host/routes.ts";
 import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 import { prepareVirtualMachines } from "./host/virtual-machines.ts";
 import type { HostSettings } from "./host-settings.ts";
-import { noteInventory } from "./inventory.ts";
+import { completeInventory, noteInventory } from "./inventory.ts";
 import {
   anyMade,
   commonTools,
@@ -76,8 +76,10 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
     await refuseUnfit(found);
     settings.set({ networks: found.machines.flatMap(([, config]) => networksOf(config)) });
     await settings.save();
-    if (!(await anyMade())) await noteInventory();
+    const isFirst = !(await anyMade());
+    if (isFirst) await noteInventory();
     await runSteps(preparation(found, settings, signal), stopping);
+    if (isFirst) await completeInventory();
     await settings.save();
     const isDown = async (stack: string) => {
       const own = found.apps.find((one) => one.stack === stack);

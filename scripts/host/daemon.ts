@@ -37,6 +37,11 @@ export async function startDaemon(
   }
 }
 
+/** What became of a daemon: there was none of the lab's, it was ended, or it goes on because of somebody. */
+export type Stopped =
+  | { readonly state: "none" | "ended" }
+  | { readonly state: "kept"; readonly by: readonly string[] };
+
 /** How a daemon that starts is asked for. */
 export interface Starting {
   /** Such as Docker. */

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../errors.ts";
@@ -7,21 +7,14 @@ import { cacheDir } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines, run } from "./commands.ts";
-import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
+import { type Stopped, signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
 import { type Asked, askDocker, type DockerUse, dockerEndpoint, unfitness } from "./docker-answer.ts";
 import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd, missingPackages } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import {
-  childrenOf,
-  commandLine,
-  isRunning,
-  isStopped,
-  type ProcessId,
-  processesOf,
-  processId,
-} from "./processes.ts";
+import { childrenOf, commandLine, isRunning, isStopped, type ProcessId, processesOf } from "./processes.ts";
+import { noteUser, otherUsers } from "./users.ts";
 
 const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
@@ -54,7 +47,7 @@ export async function ensureDocker(progress: Progress, use?: DockerUse): Promise
   const found = await findDaemon(use);
   if (found.state === "refused") throw found.reason;
   const host = found.state === "running" ? found.host : await start(progress);
-  if (host === ownHost) await noteUser();
+  if (host === ownHost && isRoot()) await noteUser(usersDir);
   return host;
 }
 
@@ -144,11 +137,6 @@ async function unwell(problem: string): Promise<string> {
   return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logFile}`;
 }
 
-/** What `stopDocker` did: there was none, it was ended, or it goes on because of somebody. */
-export type DockerStopped =
-  | { readonly state: "none" | "ended" }
-  | { readonly state: "kept"; readonly by: readonly string[] };
-
 /**
  * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
  * While any container is in it, running or not and of whichever checkout, and while another `lab` is at work with it, it goes on. So does
@@ -156,7 +144,7 @@ export type DockerStopped =
  *
  * @throws LabError where it cannot be asked for its containers.
  */
-export async function stopDocker(progress: Progress): Promise<DockerStopped> {
+export async function stopDocker(progress: Progress): Promise<Stopped> {
   if (!(await exists(stateFile)) && !(await ownDaemon())) return { state: "none" };
   await requireRoot("Stopping the lab's Docker daemon", ["scripts/lab", "down"], run);
   return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(progress));
@@ -286,26 +274,7 @@ async function readRecord(): Promise<DaemonRecord | undefined> {
   }
 }
 
-/** Notes that this process is at work with the lab's daemon. */
-async function noteUser(): Promise<void> {
-  const self = await processId(process.pid);
-  if (!self || !isRoot()) return;
-  await mkdir(usersDir, { recursive: true, mode: 0o700 });
-  await writeFile(join(usersDir, `${self.pid}-${self.startTime}`), "");
-}
-
-/** Other processes that are at work with the lab's daemon. */
-async function otherUsers(): Promise<number[]> {
-  const others: number[] = [];
-  for (const name of await readdir(usersDir).catch(() => [])) {
-    const [pid = "", startTime = ""] = name.split("-");
-    if (!(await isRunning({ pid: Number(pid), startTime }))) await rm(join(usersDir, name), { force: true });
-    else if (Number(pid) !== process.pid) others.push(Number(pid));
-  }
-  return others;
-}
-
-async function stopOwn(progress: Progress): Promise<DockerStopped> {
+async function stopOwn(progress: Progress): Promise<Stopped> {
   const before = await readRecord();
   // One that was killed may have left containers running, and its networks can be asked of nobody else.
   if (!(await ownDaemon())) await launch(progress);
@@ -314,11 +283,10 @@ async function stopOwn(progress: Progress): Promise<DockerStopped> {
   if (!daemon || asked.state !== "answers")
     throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
   await refuseOther(await commandLine(daemon), await askOwn("info", "--format", "{{.DockerRootDir}}"));
-  const users = (await otherUsers()).map((pid) => `process ${pid} (lab)`);
   // Stopped containers count too: they are somebody's machines, with data.
   const listed = await askOwn("ps", "--all", "--format", "{{.Names}}");
   const unlisted = listed.length ? [] : await runningContainers(execRoot);
-  const by = [...listed, ...unlisted, ...users];
+  const by = [...listed, ...unlisted, ...(await otherUsers(usersDir))];
   if (by.length) return { state: "kept", by };
   const networks = await ownBridges();
 

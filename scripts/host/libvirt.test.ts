@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { spawn } from "node:child_process";
+import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import type { Run } from "./commands.ts";
 import { fakeRun } from "./fake-run.ts";
 import { hiddenFolder, inTheWay, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
+import { processId } from "./processes.ts";
 
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
 
@@ -35,13 +38,56 @@ test("volumes are read from virsh's list", () => {
   assert.deepEqual(volumeNames(""), []);
 });
 
+/** Where the labs of a test find each other. */
+const shared = () => mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
+
 test("networks and pool stay while machines of another checkout use them", async () => {
   const { run, commands } = fakeRun(
+    [/^virsh --version$/, {}],
     [/ uri$/, {}],
     [/ list --all --name$/, { stdout: "someone's\nk3s-lab-cluster-server\n" }],
   );
-  assert.equal(await stopLibvirt(() => {}, run), true);
-  assert.equal(commands.length, 2);
+  assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), {
+    state: "kept",
+    by: ["k3s-lab-cluster-server"],
+  });
+  assert.equal(commands.length, 3);
+});
+
+test("networks and pool stay while another lab is about to make its machines", async () => {
+  const folder = await shared();
+  const users = join(folder, "libvirt-users");
+  await mkdir(users);
+  const other = spawn("sleep", ["60"]);
+  try {
+    const { startTime } = (await processId(other.pid ?? 0)) ?? {};
+    await writeFile(join(users, `${other.pid}-${startTime}`), "");
+    await writeFile(join(users, `${other.pid}-1`), "");
+    const { run, commands } = fakeRun([/^virsh --version$/, {}]);
+    const by = [`process ${other.pid} (lab)`];
+    assert.deepEqual(await stopLibvirt(() => {}, run, folder), { state: "kept", by });
+    assert.equal(commands.length, 1);
+  } finally {
+    other.kill();
+  }
+});
+
+test("one lab that takes libvirt's networks away keeps another out until it is done", async () => {
+  const folder = await shared();
+  const order: string[] = [];
+  const slow =
+    (name: string): Run =>
+    async (command) => {
+      const line = command.join(" ");
+      if (line.endsWith(" uri")) order.push(`${name} begins`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      if (line.includes(" pool-destroy ")) order.push(`${name} ends`);
+      return { exitCode: 0, stdout: "", stderr: "" };
+    };
+  await Promise.all(["one", "two"].map((name) => stopLibvirt(() => {}, slow(name), folder)));
+  const [first = ""] = order[0]?.split(" ") ?? [];
+  assert.deepEqual(order.slice(0, 2), [`${first} begins`, `${first} ends`]);
+  assert.equal(order.length, 4);
 });
 
 test("a folder that keeps QEMU from the box's kernel is found", async () => {
@@ -57,11 +103,12 @@ test("a folder that keeps QEMU from the box's kernel is found", async () => {
 
 test("C3: a list of machines that fails is not an empty one: networks and pool stay", async () => {
   const { run, commands } = fakeRun(
+    [/^virsh --version$/, {}],
     [/ uri$/, {}],
     [/ list --all --name$/, { exitCode: 1, stderr: "error: Disconnected from qemu:///system\n" }],
   );
   await assert.rejects(
-    stopLibvirt(() => {}, run),
+    stopLibvirt(() => {}, run, await shared()),
     /cannot be asked for its machines: error: Disconnected .* stay/,
   );
   assert.deepEqual(

@@ -1,6 +1,8 @@
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { labId } from "../../stacks/lab-id.ts";
+import { listMachines } from "../../stacks/machine-list.ts";
 import { providers } from "../../stacks/provider.ts";
 import { LabError } from "../errors.ts";
 import { exists } from "../files.ts";
@@ -10,16 +12,25 @@ import { withFileLock } from "../toolchain/file-lock.ts";
 import { type Box, boxFolder } from "./box.ts";
 import { overlap } from "./cidr.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
-import { signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
+import { type Stopped, signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
 import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 import { isRunning, type ProcessId } from "./processes.ts";
 import { routesHere, withoutBlackholeRoute } from "./routes.ts";
+import { noteUser, otherUsers } from "./users.ts";
 
 const runDir = "/run/k3s-lab";
 const stateFile = join(runDir, "libvirt.json");
 const logFile = join(cacheDir, "log", "libvirtd.log");
+
+/** Holds the lock and the notes by which the labs of this computer, else of this user, stay out of each other's way. */
+const sharedDir = isRoot() ? runDir : join(cacheDir, "libvirt");
+const usersOf = (folder: string): string => join(folder, "libvirt-users");
+
+/** Runs work while no other lab makes or ends networks, pool and daemon. */
+const withLibvirt = <T>(folder: string, work: () => Promise<T>, progress: Progress): Promise<T> =>
+  withFileLock(join(folder, "libvirt.lock"), work, { progress });
 
 /** The pool of the machines' disks; the Vagrantfile names it too. */
 export const pool = "k3s-lab";
@@ -57,9 +68,16 @@ export async function ensureLibvirt(
   wish: LibvirtWish,
   progress: Progress,
   run: Run = runHere,
+  folder: string = sharedDir,
 ): Promise<void> {
   await ensurePackages(providers.libvirt.packages, progress);
+  await withLibvirt(folder, () => prepare(wish, progress, run, folder), progress);
+}
+
+async function prepare(wish: LibvirtWish, progress: Progress, run: Run, folder: string): Promise<void> {
   await ensureDaemon(progress, run);
+  // Its machines come later, and until then another lab's `down` would find none.
+  await noteUser(usersOf(folder));
   const kernel = join(boxFolder(wish.box), "vmlinuz");
   const hidden = (await readRecord()) === undefined && (await exists(kernel)) && (await hiddenFolder(kernel));
   if (hidden)
@@ -79,29 +97,58 @@ export async function ensureLibvirt(
 
 /** Starts the libvirt that made machines, if it does not run: Vagrant cannot destroy them without it. */
 export async function resumeLibvirt(progress: Progress, run: Run = runHere): Promise<void> {
-  if (await hasLibvirt()) await ensureDaemon(progress, run);
+  if (await hasLibvirt(run)) await withLibvirt(sharedDir, () => ensureDaemon(progress, run), progress);
+}
+
+/**
+ * Whether a machine in libvirt carries this lab's id and a stack's name, whatever Pulumi knows of it. A daemon of the lab's
+ * own that was killed is started again; a libvirt that does not run, or does not let this user in, has no machine of ours.
+ *
+ * @throws LabError where it is there and gives no list.
+ */
+export async function ownsInLibvirt(stack: string, progress: Progress): Promise<boolean> {
+  if (!(await hasLibvirt())) return false;
+  if ((await readRecord()) !== undefined) await resumeLibvirt(progress);
+  const problem = await unreachable(runHere);
+  if (problem !== undefined) {
+    if (/no such file|connection refused|permission denied|authentication/i.test(problem)) return false;
+    throw new LabError(
+      `Whether the stack "${stack}" has machines in libvirt cannot be told: ${problem}. See that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
+    );
+  }
+  const lab = await labId();
+  return (await listMachines("libvirt")).some(({ marks }) => marks.id === lab && marks.stack === stack);
 }
 
 /**
  * Takes away the lab's networks and pool, and ends the daemon that the lab started; one of the system's goes on.
- * Does nothing where machines of another checkout use them.
- *
- * @returns whether machines of others were found.
+ * Does nothing where machines of another checkout use them, or another `lab` is about to make some.
  */
-export async function stopLibvirt(progress: Progress, run: Run = runHere): Promise<boolean> {
+export async function stopLibvirt(
+  progress: Progress,
+  run: Run = runHere,
+  folder: string = sharedDir,
+): Promise<Stopped> {
+  if (!(await hasLibvirt(run))) return { state: "none" };
+  return await withLibvirt(folder, () => stopUnused(progress, run, folder), progress);
+}
+
+async function stopUnused(progress: Progress, run: Run, folder: string): Promise<Stopped> {
+  const users = await otherUsers(usersOf(folder));
+  if (users.length > 0) return { state: "kept", by: users };
   if ((await unreachable(run)) === undefined) {
-    if ((await domains(run)).length > 0) return true;
+    const by = await domains(run);
+    if (by.length > 0) return { state: "kept", by };
     for (const name of [labNetwork, managementNetwork.name]) await virsh(run, "net-destroy", name);
     const { stdout } = await virsh(run, "vol-list", pool);
     for (const name of volumeNames(stdout)) await virsh(run, "vol-delete", "--pool", pool, name);
     await virsh(run, "pool-destroy", pool);
   }
   const record = await readRecord();
-  if (record) {
-    await requireRoot("Stopping the lab's libvirt", ["scripts/lab", "down"], run);
-    await withFileLock(join(runDir, "libvirt.lock"), () => stopOwn(record, progress, run));
-  }
-  return false;
+  if (record === undefined) return { state: "none" };
+  await requireRoot("Stopping the lab's libvirt", ["scripts/lab", "down"], run);
+  await stopOwn(record, progress, run);
+  return { state: "ended" };
 }
 
 /** The domains that the lab made, of whichever checkout. */
@@ -262,16 +309,7 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
     throw new LabError(
       "libvirt does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo libvirtd --daemon",
     );
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
-  await withFileLock(
-    join(runDir, "libvirt.lock"),
-    async () => {
-      // Another `lab` may have started it while this one waited.
-      if ((await unreachable(run)) === undefined) return;
-      await launch(progress, run);
-    },
-    { progress },
-  );
+  await launch(progress, run);
 }
 
 /** Folders of libvirt's that its daemon finds the lab's in place of. */
@@ -291,6 +329,7 @@ stdio_handler = "file"
 
 async function launch(progress: Progress, run: Run): Promise<void> {
   progress("starting a libvirt of the lab's own");
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
   // A daemon that was killed left its machines running and its rules: the new one finds them again.
   const { rules, forwarding, runFolder } = (await readRecord()) ?? {
     rules: await readFirewall(run),
@@ -360,4 +399,5 @@ export async function hiddenFolder(file: string): Promise<string | undefined> {
 const runFolderOf = "/run/libvirt";
 
 /** Whether libvirt is installed at all; where it is not, there is nothing of it to stop. */
-export const hasLibvirt = (): Promise<boolean> => exists("/usr/bin/virsh");
+const hasLibvirt = async (run: Run = runHere): Promise<boolean> =>
+  (await run(["virsh", "--version"], { timeout: 15_000 })).ended !== "missing";

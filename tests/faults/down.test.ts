@@ -206,6 +206,51 @@ if (hasPulumi) {
   }
   const inLab = (...path: string[]) => join(checkout.directory, ".lab", ...path);
 
+  fault("H28: a virtual machine that no state knows of, and no stack file", async () => {
+    const left = join(checkout.directory, "left-domain");
+    await writeFile(left, "");
+    const bin = await programs(
+      "programs-domain",
+      `case "$*" in *version*) echo 20.10.24 ;; *info*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;; esac\n`,
+    );
+    const id = await readFile(inLab("id"), "utf8");
+    const asked = join(checkout.directory, "asked-virsh");
+    // libvirt with one domain of the stack and one of another lab's stack of the same name.
+    await writeFile(
+      join(bin, "virsh"),
+      `#!/bin/sh
+echo "$*" >>'${asked}'
+case "$*" in
+*"list --all --name") echo k3s-lab-cluster-virt-other; if [ -e '${left}' ]; then echo k3s-lab-cluster-virt-server; fi ;;
+*"desc k3s-lab-cluster-virt-server") echo 'k3s-lab.id=${id} k3s-lab.stack=cluster-virt k3s-lab.machine=server' ;;
+*"desc k3s-lab-cluster-virt-other") echo 'k3s-lab.id=another k3s-lab.stack=cluster-virt k3s-lab.machine=other' ;;
+*"domuuid "*) echo c0ffee ;;
+*"domstate "*) echo 'shut off' ;;
+*"undefine k3s-lab-cluster-virt-server"*) rm -f '${left}' ;;
+esac
+`,
+    );
+    await chmod(join(bin, "virsh"), 0o755);
+    const { exitCode, all } = await checkout.lab(["down", "cluster-virt"], {
+      PATH: bin,
+      K3S_LAB_CACHE: join(checkout.directory, "cache"),
+    });
+    assert.equal(exitCode, 0, all);
+    assert.equal(existsSync(left), false, all);
+    const changes = (await readFile(asked, "utf8"))
+      .split("\n")
+      .filter((line) => /undefine|destroy/.test(line));
+    assert.deepEqual(
+      changes.map((line) => line.replace(/.*--quiet /, "")),
+      ["undefine k3s-lab-cluster-virt-server"],
+    );
+    assert.match(all, /libvirt goes on: k3s-lab-cluster-virt-other in it/);
+    return {
+      happened: "found and removed by its marks; the other lab's stays, with its networks",
+      lost: "nothing",
+    };
+  });
+
   fault(
     "H29: a container that no state knows of, after plain `pulumi destroy`, and `provider: auto`",
     async () => {
@@ -240,6 +285,29 @@ exit 0
     },
   );
 
+  fault("`lab down`: what others put into a Docker that was off when the lab was brought up", async () => {
+    const [on, other] = ["on", "others"].map((name) => join(checkout.directory, name));
+    const bin = await programs(
+      "programs-off",
+      `[ -e '${on}' ] || exit 1
+case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esac
+`,
+    );
+    const lines = `import { writeFileSync } from "node:fs";
+      import { appearedSince, completeInventory, noteInventory } from "${checkout.directory}/scripts/inventory.ts";
+      await noteInventory();
+      writeFileSync("${on}", "");
+      await completeInventory();
+      writeFileSync("${other}", "");
+      console.log(JSON.stringify(await appearedSince()));`;
+    const { stdout } = await execa(process.execPath, ["--input-type=module", "--eval", lines], {
+      env: { PATH: bin },
+    });
+    const containers = (JSON.parse(stdout) as string[]).filter((line) => line.startsWith("container "));
+    assert.deepEqual(containers, ["container late"]);
+    return { happened: "named: Docker's part is noted once it runs", lost: "nothing" };
+  });
+
   fault("`lab down` where Docker does not say what is left", async () => {
     const words = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
     const bin = await programs("programs-silent", `echo "${words}" >&2\nexit 1\n`);
@@ -249,7 +317,7 @@ exit 0
         [
           "--input-type=module",
           "--eval",
-          `import { ownThings } from "${checkout.directory}/scripts/inventory.ts"; console.log(JSON.stringify(await ownThings(${usesDocker})))`,
+          `import { ownThings } from "${checkout.directory}/scripts/inventory.ts"; console.log(JSON.stringify(await ownThings({ docker: ${usesDocker}, libvirt: false })))`,
         ],
         { env: { PATH: bin }, reject: false },
       );
