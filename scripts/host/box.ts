@@ -7,7 +7,8 @@ import { exists } from "../files.ts";
 import { cacheDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { FileHashes, hashFile } from "../toolchain/images/cache.ts";
+import { FileHashes } from "../toolchain/images/cache.ts";
+import { sha256Of } from "../toolchain/tool-cache.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import {
   basePackages,
@@ -46,7 +47,7 @@ export interface BuiltBox extends BoxSource {
 
 const recipes = join(root, "vagrant");
 const recipeFiles = [
-  ...["build.sh", "inodes.sh", "vm.sh", "Vagrantfile"].map((file) => `box/${file}`),
+  ...["build.sh", "vm.sh", "Vagrantfile"].map((file) => `box/${file}`),
   ...["setup.sh", "fill.sh", "place.sh"].map((file) => `image/${file}`),
 ];
 
@@ -57,9 +58,6 @@ const packages = (arch: NodeJS.Architecture): readonly string[] => [
   "udev",
   "systemd-resolved",
 ];
-
-/** Time of every file in a box, in seconds: a box is the same bytes whenever it is built. */
-const epoch = "1704067200";
 
 /** GiB; the disk takes what is written to it. */
 const diskSize = 16;
@@ -84,10 +82,10 @@ export async function ensureBox(
   const include = packages(process.arch);
   const key = shortHash([
     String(format),
-    ...[process.arch, suite, epoch, String(diskSize)],
+    ...[process.arch, suite, String(diskSize)],
     ...include,
     ...(await contentParts(content)),
-    ...(await Promise.all(apps.map(hashFile))),
+    ...(await Promise.all(apps.map(sha256Of))),
     ...(await Promise.all(recipeFiles.map((file) => readFile(join(recipes, file), "utf8")))),
   ]);
   const name = `k3s-lab/machine-${key}`;
@@ -99,7 +97,7 @@ export async function ensureBox(
     async () => {
       const found = await whole(path);
       if (found) return { ...box, ...found };
-      await build(path, key, include, content, apps, progress, { run, folder });
+      await build(path, include, content, apps, progress, { run, folder });
       const built = await whole(path);
       if (!built) throw new Error(`unreachable: ${path} was written`);
       return { ...box, ...built };
@@ -110,7 +108,6 @@ export async function ensureBox(
 
 async function build(
   path: string,
-  key: string,
   include: readonly string[],
   content: MachineContent,
   apps: readonly string[],
@@ -131,9 +128,6 @@ async function build(
       SUITE: suite,
       PACKAGES: include.join(","),
       SIZE: `${diskSize}G`,
-      SOURCE_DATE_EPOCH: epoch,
-      UUID: uuid(key),
-      NODE: process.execPath,
     };
     const { exitCode, stdout, stderr } = await run(
       [
@@ -148,19 +142,13 @@ async function build(
         `The machines' box could not be built:\n${lastLines(stderr || stdout)}\nCheck that this computer reaches Debian's packages and try again.`,
       );
     const made = join(work, "machine.box");
-    await writeFile(`${path}.sha256`, `${await hashFile(made)}\n`);
+    await writeFile(`${path}.sha256`, `${await sha256Of(made)}\n`);
     await rename(made, path);
   } finally {
     await run([...prefix, "rm", "-rf", work]);
   }
   await prune(folder);
 }
-
-/** A file system's UUID that follows from the box's content. */
-const uuid = (key: string): string =>
-  [key.slice(0, 8), key.slice(8, 12), `4${key.slice(13, 16)}`, `8${key.slice(1, 4)}`, key.slice(0, 12)].join(
-    "-",
-  );
 
 async function whole(file: string): Promise<Pick<BuiltBox, "sha256" | "size"> | undefined> {
   const recorded = await readFile(`${file}.sha256`, "utf8").catch(() => undefined);

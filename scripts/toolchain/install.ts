@@ -335,7 +335,7 @@ export class Installer {
       }
     }
     throw new LabError(
-      `${tool.name} ${tool.version} cannot be installed here. Tried:\n${tried.join("\n")}\nFix one of these and run the same command again: what is done stays done.`,
+      `${tool.name} ${tool.version} cannot be installed here. Tried:\n${tried.join("\n")}\nFix one of these and run the same command again; completed work is kept.`,
     );
   }
 
@@ -547,7 +547,7 @@ async function interruptible<T>(
   const own = new AbortController();
   const interrupt = (name: NodeJS.Signals) =>
     own.abort(
-      new LabError(`Interrupted by ${name}. What is done stays done; run the same command to go on.`, {
+      new LabError(`Interrupted by ${name}. Completed work is kept; run the same command to go on.`, {
         exitCode: 128 + constants.signals[name],
       }),
     );
@@ -558,7 +558,7 @@ async function interruptible<T>(
   } catch (error) {
     // What an abort without a reason of its own throws.
     if (!(error instanceof DOMException) || error.name !== "AbortError") throw error;
-    throw new LabError("Interrupted. What is done stays done; run the same command to go on.", {
+    throw new LabError("Interrupted. Completed work is kept; run the same command to go on.", {
       cause: error,
       exitCode: 130,
     });

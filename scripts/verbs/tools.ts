@@ -1,16 +1,11 @@
 import Table from "cli-table3";
 import { Command, InvalidArgumentError } from "commander";
-import { Listr, PRESET_TIMER } from "listr2";
 import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
 import { readHostSettings } from "../host-settings.ts";
-import {
-  type InstallOptions,
-  labInstaller,
-  parseWay,
-  type ToolStatus,
-  type Way,
-} from "../toolchain/install.ts";
+import type { Progress } from "../progress.ts";
+import { runSteps } from "../report.ts";
+import { labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
 import {
   isToolName,
   type Needing,
@@ -106,62 +101,30 @@ async function install(
   checkNames(names, [...toolNames, ...needingNames]);
   const began = performance.now();
   const wanted = await chosenTools(names, way);
-  const chosen = { ...(way ? { way } : {}), ...(platform ? { platform } : {}) };
-  await (process.stdout.isTTY ? installWithSpinners : installWithLines)(wanted, chosen, began);
-  process.stdout.write(`${wanted.length} tools are ready after ${elapsed(began)}\n`);
-}
-
-/** One line an event, with the seconds since the start: for logs. */
-async function installWithLines(
-  wanted: readonly ToolName[],
-  options: InstallOptions,
-  began: number,
-): Promise<void> {
-  const print = (name: string, line: string) => process.stdout.write(`${elapsed(began)} ${name}: ${line}\n`);
-  await labInstaller.install(wanted, {
-    ...options,
-    progress: print,
-    onReady: ({ name, version, way }) => print(name, `${version} is ready (${way})`),
-  });
-}
-
-/** A spinner a tool, with its last line and its time. */
-async function installWithSpinners(
-  wanted: readonly ToolName[],
-  options: InstallOptions,
-  began: number,
-): Promise<void> {
-  const ready = new Map(wanted.map((name) => [name, Promise.withResolvers<string>()]));
-  const lines = new Map<ToolName, (line: string) => void>();
+  const tools = wanted.map((name) => ({ name, ...Promise.withResolvers<string>() }));
+  const lines = new Map<ToolName, Progress>();
   const finished = labInstaller.install(wanted, {
-    ...options,
+    ...(way ? { way } : {}),
+    ...(platform ? { platform } : {}),
     progress: (tool, line) => lines.get(tool)?.(line),
-    onReady: ({ name, version, way }) => ready.get(name)?.resolve(`${name} ${version} (${way})`),
+    onReady: (ready) =>
+      tools.find(({ name }) => name === ready.name)?.resolve(`${ready.version} (${ready.way})`),
   });
   // The first failure is the reason; the other tools then stop because of it.
   finished.catch((error) => {
-    for (const { reject } of ready.values()) reject(error);
+    for (const { reject } of tools) reject(error);
   });
-  const tasks = new Listr(
-    [...ready].map(([name, { promise }]) => ({
-      title: name,
-      task: async (_: unknown, task: { title: string; output: string }) => {
-        lines.set(name, (line) => {
-          task.output = `${elapsed(began)} ${line}`;
-        });
-        task.title = await promise;
-      },
-    })),
-    {
-      concurrent: true,
-      exitOnError: false,
-      // Ctrl-C is the installer's: it clears up and then reports.
-      registerSignalListeners: false,
-      rendererOptions: { timer: PRESET_TIMER, showErrorMessage: false },
+  const steps = tools.map(({ name, promise }) => ({
+    title: name,
+    run: (progress: Progress) => {
+      lines.set(name, progress);
+      return promise;
     },
-  );
-  await Promise.allSettled([tasks.run(), finished]);
+  }));
+  await Promise.allSettled([runSteps([steps]), finished]);
   await finished;
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  process.stdout.write(`${wanted.length} tools are ready after ${seconds} s\n`);
 }
 
 /** The named tools and those of the named stacks; by itself, K3s's way decides whether its images' programs are needed. */
@@ -184,5 +147,3 @@ function parsePlatform(text: string): Platform {
   if (platform) return platform;
   throw new InvalidArgumentError(`Accepted: ${platforms.join(", ")}.`);
 }
-
-const elapsed = (since: number): string => `${((performance.now() - since) / 1000).toFixed(1)} s`;

@@ -1,21 +1,13 @@
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { pipeline } from "node:stream/promises";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
+import { sha256Of } from "../tool-cache.ts";
 import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArchive } from "./archive.ts";
 
 /** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
 const format = 1;
-
-/** The SHA-256 of a file's content, in hex. */
-export async function hashFile(path: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
-  return hash.digest("hex");
-}
 
 /** What was remembered; nothing where it was half written or is something else. */
 function hashesIn(text: string): Record<string, string> {
@@ -44,7 +36,7 @@ export class FileHashes {
     const key = [path, size, ino, mtimeNs, ctimeNs].join("|");
     const known = this.#known[key];
     if (known !== undefined) return known;
-    const hash = await hashFile(path);
+    const hash = await sha256Of(path);
     for (const old of Object.keys(this.#known)) if (old.startsWith(`${path}|`)) delete this.#known[old];
     this.#known[key] = hash;
     this.#changed = true;
@@ -103,7 +95,7 @@ export async function cachedArchive(
     const work = await mkdtemp(join(base, ".write-"));
     try {
       await writeArchive(join(work, `${name}.tar`), images);
-      await writeFile(join(work, `${name}.tar.sha256`), `${await hashFile(join(work, `${name}.tar`))}\n`);
+      await writeFile(join(work, `${name}.tar.sha256`), `${await sha256Of(join(work, `${name}.tar`))}\n`);
       await mkdir(folder, { recursive: true });
       // The hash first: an archive without it, or with another's, is rewritten.
       await rename(join(work, `${name}.tar.sha256`), `${archive}.sha256`);

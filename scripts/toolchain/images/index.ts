@@ -6,8 +6,9 @@ import { LabError } from "../../errors.ts";
 import { exists } from "../../files.ts";
 import { cacheDir } from "../../paths.ts";
 import type { Progress } from "../../progress.ts";
+import { sha256Of } from "../tool-cache.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
-import { cachedArchive, hashFile } from "./cache.ts";
+import { cachedArchive } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
 
@@ -263,7 +264,7 @@ async function certificates(root: string): Promise<string> {
 async function pauseProgram(progress: Progress): Promise<string> {
   const source = join(import.meta.dirname, "pause", "pause.c");
   const base = join(cacheDir, "images", "pause");
-  const folder = join(base, `${await hashFile(source)}-${process.arch}`);
+  const folder = join(base, `${await sha256Of(source)}-${process.arch}`);
   const program = join(folder, "pause");
   if (await exists(program)) return program;
   progress("compiling the pause program");
