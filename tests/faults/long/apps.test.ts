@@ -107,7 +107,7 @@ fault(
       isRefused(await checkout.lab("up", "apps-b"), /kubernetes/);
     });
     const lost = await lostSince(before);
-    await kubectl("delete", "namespace/mine", "deployment/app9", "--wait=false");
+    await kubectl("delete", "namespace/mine", "deployment/app9");
     return { happened: "exit 2 by lab, and refused by plain pulumi", lost };
   },
   { timeout: 300_000 },
@@ -136,10 +136,11 @@ fault(
   async () => {
     const file = join(checkout.directory, "Pulumi.apps.yaml");
     const original = await readFile(file, "utf8");
+    await kubectl("create", "namespace", "spare");
     const before = await uids();
     try {
       const explicit = original.replaceAll("{name: app", "{namespace: default, name: app");
-      await writeFile(file, explicit.replace("k3s-lab:namespace: default", "k3s-lab:namespace: kube-public"));
+      await writeFile(file, explicit.replace("k3s-lab:namespace: default", "k3s-lab:namespace: spare"));
       const { all } = await checkout.succeeded(await checkout.lab("up", "apps"));
       // The provider's default changes; no app does.
       assert.doesNotMatch(all, /✔ Stack apps: .*(create|delete|replace)/);
@@ -147,7 +148,9 @@ fault(
       await writeFile(file, original);
       await checkout.succeeded(await checkout.lab("up", "apps"));
     }
-    return { happened: "no app is renamed, made or deleted", lost: await lostSince(before) };
+    const lost = await lostSince(before);
+    await kubectl("delete", "namespace", "spare");
+    return { happened: "no app is renamed, made or deleted", lost };
   },
   { timeout: 120_000 },
 );
