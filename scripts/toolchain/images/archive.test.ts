@@ -29,10 +29,10 @@ describe("writeArchive", () => {
         {
           "/usr/bin/program": { source: join(folder, "program"), mode: 0o755 },
           "/tmp": { directory: true, mode: 0o1777 },
-          "/data/mine": { content: "", owner: 65532 },
+          "/data/mine": { content: "" },
         },
       ],
-      config: { entrypoint: ["/usr/bin/program"], user: "65532:65532", env: { B: "2", A: "1" } },
+      config: { entrypoint: ["/usr/bin/program"], user: "65532:65532" },
     },
     { ref: "example/two:2.0", layers: [{ ...shared }], config: { cmd: ["sh"] } },
   ];
@@ -82,7 +82,7 @@ describe("writeArchive", () => {
     );
     assert.deepEqual(config.config, {
       User: "65532:65532",
-      Env: ["A=1", "B=2", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
+      Env: ["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
       Entrypoint: ["/usr/bin/program"],
       WorkingDir: "/",
     });
@@ -113,7 +113,7 @@ describe("writeArchive", () => {
       ]),
       [
         ["data/", "directory", 0o755, 0, 0],
-        ["data/mine", "file", 0o644, 65532, 0],
+        ["data/mine", "file", 0o644, 0, 0],
         ["tmp/", "directory", 0o1777, 0, 0],
         ["usr/", "directory", 0o755, 0, 0],
         ["usr/bin/", "directory", 0o755, 0, 0],

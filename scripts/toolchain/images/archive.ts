@@ -3,15 +3,19 @@ import { createReadStream, createWriteStream } from "node:fs";
 import { mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { type Header, pack } from "tar-stream";
+import { type Pack, pack } from "tar-stream";
 import { LabError } from "../../errors.ts";
+import { sha256Of } from "../tool-cache.ts";
 
-/** What a path in a layer is. `mode` defaults to 0644 for content, 0755 for directories and the source's own executable bits for files. `owner` is uid and gid in one; default: 0. */
+/**
+ * What a path in a layer is. `mode` defaults to 0644 for content, 0755 for directories and the source's own executable bits
+ * for files. All belong to root.
+ */
 export type LayerEntry =
-  | { readonly source: string; readonly mode?: number; readonly owner?: number }
-  | { readonly content: string | Uint8Array; readonly mode?: number; readonly owner?: number }
+  | { readonly source: string; readonly mode?: number }
+  | { readonly content: string | Uint8Array; readonly mode?: number }
   | { readonly symlink: string }
-  | { readonly directory: true; readonly mode?: number; readonly owner?: number };
+  | { readonly directory: true; readonly mode?: number };
 
 /** A layer: absolute paths in the image and what they are. Missing parent directories are added (0755, root). */
 export type Layer = Readonly<Record<string, LayerEntry>>;
@@ -20,10 +24,8 @@ export type Layer = Readonly<Record<string, LayerEntry>>;
 export interface ImageConfig {
   readonly entrypoint?: readonly string[];
   readonly cmd?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
   /** Numeric `uid` or `uid:gid`, which `runAsNonRoot` can check. Default: root. */
   readonly user?: string;
-  readonly workingDir?: string;
 }
 
 export interface ImageSpec {
@@ -46,12 +48,11 @@ export function imageArchitecture(arch: string = process.arch): string {
   return arch === "x64" ? "amd64" : arch;
 }
 
-type Entry = Partial<Header> & Pick<Header, "name">;
-
+/** What the digest names: a file, or JSON. */
 interface Blob {
   readonly digest: string;
   readonly size: number;
-  readonly body: { readonly file: string } | { readonly content: Buffer };
+  readonly body: string | Buffer;
 }
 
 /**
@@ -65,91 +66,92 @@ interface Blob {
 export async function writeArchive(target: string, images: readonly ImageSpec[]): Promise<void> {
   const work = await mkdtemp(join(dirname(target), ".archive-"));
   try {
-    const blobs = new Map<string, Blob>();
-    const layerBlobs = new Map<Layer, Blob>();
-    for (const layer of new Set(images.flatMap((image) => image.layers))) {
-      const blob = await writeLayer(join(work, `layer-${layerBlobs.size}`), layer);
-      layerBlobs.set(layer, blob);
-      blobs.set(blob.digest, blob);
-    }
-
-    const index: object[] = [];
-    const manifest: object[] = [];
-    for (const image of images) {
-      const layers = image.layers.map((layer) => known(layerBlobs, layer));
-      const config = jsonBlob(imageJson(image.config, layers));
-      const imageManifest = jsonBlob({
-        schemaVersion: 2,
-        mediaType: "application/vnd.oci.image.manifest.v1+json",
-        config: descriptor("application/vnd.oci.image.config.v1+json", config),
-        layers: layers.map((layer) => descriptor("application/vnd.oci.image.layer.v1.tar", layer)),
-      });
-      for (const blob of [config, imageManifest]) blobs.set(blob.digest, blob);
-      index.push({
-        ...descriptor("application/vnd.oci.image.manifest.v1+json", imageManifest),
-        platform: { architecture: imageArchitecture(), os: "linux" },
-        annotations: {
-          "io.containerd.image.name": fullReference(image.ref),
-          "org.opencontainers.image.ref.name": image.ref.slice(image.ref.lastIndexOf(":") + 1),
-        },
-      });
-      manifest.push({
-        Config: blobPath(config),
-        RepoTags: [image.ref],
-        Layers: layers.map(blobPath),
-      });
-    }
-
-    const tar = pack();
-    const done = pipeline(tar, createWriteStream(join(work, "archive")));
-    const fill = async () => {
-      await addContent(tar, "oci-layout", json({ imageLayoutVersion: "1.0.0" }));
-      await addContent(
-        tar,
-        "index.json",
-        json({ schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: index }),
-      );
-      await addContent(tar, "manifest.json", json(manifest));
-      for (const blob of [...blobs.values()].sort((a, b) => (a.digest < b.digest ? -1 : 1))) {
-        if ("content" in blob.body) await addContent(tar, blobPath(blob), blob.body.content);
-        else await addFile(tar, { ...header(blobPath(blob), 0o644), size: blob.size }, blob.body.file);
-      }
-      tar.finalize();
-    };
-    await Promise.all([done, fill()]);
+    const layers = new Map<Layer, Blob>();
+    for (const layer of new Set(images.flatMap((image) => image.layers)))
+      layers.set(layer, await writeLayer(join(work, `layer-${layers.size}`), layer));
+    const described = images.map((image) =>
+      describeImage(
+        image,
+        image.layers.flatMap((layer) => layers.get(layer) ?? []),
+      ),
+    );
+    const blobs = [...layers.values(), ...described.flatMap(({ config, manifest }) => [config, manifest])];
+    const unique = new Map(blobs.map((blob) => [blob.digest, blob]));
+    const manifests = described.map(({ entry }) => entry);
+    await writeTar(join(work, "archive"), async (tar) => {
+      add(tar, "oci-layout", json({ imageLayoutVersion: "1.0.0" }));
+      add(tar, "index.json", json({ schemaVersion: 2, mediaType: `${oci}.index.v1+json`, manifests }));
+      add(tar, "manifest.json", json(described.map(({ docker }) => docker)));
+      for (const [, blob] of [...unique].sort(([a], [b]) => (a < b ? -1 : 1)))
+        if (typeof blob.body !== "string") add(tar, pathOf(blob), blob.body);
+        else await addFile(tar, pathOf(blob), 0o644, blob.size, blob.body);
+    });
     await rename(join(work, "archive"), target);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
 }
 
-function known<K, V>(map: ReadonlyMap<K, V>, key: K): V {
-  const value = map.get(key);
-  if (value === undefined) throw new Error("unreachable: every layer was written");
-  return value;
+const oci = "application/vnd.oci.image";
+
+/** An image's configuration and manifest, its entry in the index, and in Docker's list. */
+function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, layers: readonly Blob[]) {
+  const created = "1970-01-01T00:00:00Z";
+  const config = jsonBlob({
+    architecture: imageArchitecture(),
+    os: "linux",
+    created,
+    config: {
+      ...(user === undefined ? {} : { User: user }),
+      Env: ["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"],
+      ...(entrypoint === undefined ? {} : { Entrypoint: entrypoint }),
+      ...(cmd === undefined ? {} : { Cmd: cmd }),
+      WorkingDir: "/",
+    },
+    rootfs: { type: "layers", diff_ids: layers.map((layer) => `sha256:${layer.digest}`) },
+    history: layers.map(() => ({ created, created_by: "k3s-lab" })),
+  });
+  const manifest = jsonBlob({
+    schemaVersion: 2,
+    mediaType: `${oci}.manifest.v1+json`,
+    config: descriptor(`${oci}.config.v1+json`, config),
+    layers: layers.map((layer) => descriptor(`${oci}.layer.v1.tar`, layer)),
+  });
+  const entry = {
+    ...descriptor(`${oci}.manifest.v1+json`, manifest),
+    platform: { architecture: imageArchitecture(), os: "linux" },
+    annotations: {
+      "io.containerd.image.name": fullReference(ref),
+      "org.opencontainers.image.ref.name": ref.slice(ref.lastIndexOf(":") + 1),
+    },
+  };
+  return {
+    config,
+    manifest,
+    entry,
+    docker: { Config: pathOf(config), RepoTags: [ref], Layers: layers.map(pathOf) },
+  };
 }
 
 async function writeLayer(file: string, layer: Layer): Promise<Blob> {
-  const tar = pack();
-  const hash = createHash("sha256");
-  let size = 0;
-  const done = pipeline(
-    tar,
-    async function* (source: AsyncIterable<unknown>) {
-      for await (const chunk of source as AsyncIterable<Buffer>) {
-        hash.update(chunk);
-        size += chunk.length;
-        yield chunk;
-      }
-    },
-    createWriteStream(file),
-  );
-  const fill = async () => {
+  await writeTar(file, async (tar) => {
     for (const [path, entry] of sortedEntries(layer)) await addEntry(tar, path, entry);
-    tar.finalize();
-  };
-  await Promise.all([done, fill()]);
-  return { digest: hash.digest("hex"), size, body: { file } };
+  });
+  return { digest: await sha256Of(file), size: (await stat(file)).size, body: file };
+}
+
+async function writeTar(file: string, fill: (tar: Pack) => Promise<void>): Promise<void> {
+  const tar = pack();
+  await Promise.all([
+    pipeline(tar, createWriteStream(file)),
+    fill(tar).then(
+      () => tar.finalize(),
+      (cause: Error) => {
+        tar.destroy(cause);
+        throw cause;
+      },
+    ),
+  ]);
 }
 
 /** The entries of a layer with their parent directories, parents first, paths relative and checked. */
@@ -171,86 +173,43 @@ export function sortedEntries(layer: Layer): readonly (readonly [string, LayerEn
   return [...all].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-async function addEntry(tar: ReturnType<typeof pack>, path: string, entry: LayerEntry): Promise<void> {
+async function addEntry(tar: Pack, path: string, entry: LayerEntry): Promise<void> {
   if ("symlink" in entry)
-    return addContent(tar, path, undefined, { type: "symlink", linkname: entry.symlink, mode: 0o777 });
-  const owner = { uid: entry.owner ?? 0, gid: entry.owner ?? 0 };
+    return void tar.entry({ ...root, name: path, type: "symlink", linkname: entry.symlink, mode: 0o777 });
   if ("directory" in entry)
-    return addContent(tar, `${path}/`, undefined, {
-      type: "directory",
-      mode: entry.mode ?? 0o755,
-      ...owner,
-    });
-  if ("content" in entry)
-    return addContent(tar, path, Buffer.from(entry.content as Uint8Array), {
-      mode: entry.mode ?? 0o644,
-      ...owner,
-    });
+    return void tar.entry({ ...root, name: `${path}/`, type: "directory", mode: entry.mode ?? 0o755 });
+  if ("content" in entry) return add(tar, path, Buffer.from(entry.content as Uint8Array), entry.mode);
   const found = await stat(entry.source).catch((cause: unknown) => {
     throw new LabError(`image layer: cannot read ${entry.source}, wanted as /${path}`, { cause });
   });
   const mode = entry.mode ?? ((found.mode & 0o111) === 0 ? 0o644 : 0o755);
-  await addFile(tar, { ...header(path, mode), ...owner, size: found.size }, entry.source);
+  await addFile(tar, path, mode, found.size, entry.source);
 }
 
-function header(name: string, mode: number): Entry {
-  return { name, mode, uid: 0, gid: 0, mtime: new Date(0) };
+const root = { uid: 0, gid: 0, mtime: new Date(0) };
+
+function add(tar: Pack, name: string, content: Buffer, mode = 0o644): void {
+  tar.entry({ ...root, name, mode, size: content.length }, content);
 }
 
-function addContent(
-  tar: ReturnType<typeof pack>,
-  name: string,
-  content?: Buffer,
-  extra: Partial<Entry> = {},
-): Promise<void> {
-  return new Promise((done, fail) => {
-    const whole = { ...header(name, 0o644), ...extra };
-    const end = (error?: Error | null) => (error ? fail(error) : done());
-    if (content === undefined) tar.entry(whole, end);
-    else tar.entry({ ...whole, size: content.length }, content, end);
-  });
+async function addFile(tar: Pack, name: string, mode: number, size: number, file: string): Promise<void> {
+  await pipeline(
+    createReadStream(file, { highWaterMark: 1 << 20 }),
+    tar.entry({ ...root, name, mode, size }),
+  );
 }
 
-function addFile(tar: ReturnType<typeof pack>, headers: Entry, file: string): Promise<void> {
-  return pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), tar.entry(headers));
-}
-
-function imageJson(config: ImageConfig, layers: readonly Blob[]): object {
-  return {
-    architecture: imageArchitecture(),
-    os: "linux",
-    created: "1970-01-01T00:00:00Z",
-    config: {
-      ...(config.user === undefined ? {} : { User: config.user }),
-      Env: Object.entries({ PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", ...config.env })
-        .map(([name, value]) => `${name}=${value}`)
-        .sort(),
-      ...(config.entrypoint === undefined ? {} : { Entrypoint: config.entrypoint }),
-      ...(config.cmd === undefined ? {} : { Cmd: config.cmd }),
-      WorkingDir: config.workingDir ?? "/",
-    },
-    rootfs: { type: "layers", diff_ids: layers.map((layer) => `sha256:${layer.digest}`) },
-    history: layers.map(() => ({ created: "1970-01-01T00:00:00Z", created_by: "k3s-lab" })),
-  };
-}
-
-function json(value: unknown): Buffer {
-  return Buffer.from(JSON.stringify(value));
-}
+const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 
 function jsonBlob(value: unknown): Blob {
-  const content = json(value);
-  return {
-    digest: createHash("sha256").update(content).digest("hex"),
-    size: content.length,
-    body: { content },
-  };
+  const body = json(value);
+  return { digest: createHash("sha256").update(body).digest("hex"), size: body.length, body };
 }
 
-function descriptor(mediaType: string, blob: Blob): object {
-  return { mediaType, digest: `sha256:${blob.digest}`, size: blob.size };
-}
+const descriptor = (mediaType: string, { digest, size }: Blob): object => ({
+  mediaType,
+  digest: `sha256:${digest}`,
+  size,
+});
 
-function blobPath(blob: Blob): string {
-  return `blobs/sha256/${blob.digest}`;
-}
+const pathOf = ({ digest }: Blob): string => `blobs/sha256/${digest}`;
