@@ -8,6 +8,7 @@ import { LabError } from "../errors.ts";
 import { ensureDocker } from "../host/docker.ts";
 import { isPortTaken } from "../host/ports.ts";
 import { readHostSettings } from "../host-settings.ts";
+import { labsHere } from "../labs-here.ts";
 import { labDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import type { Contest } from "./index.ts";
@@ -76,6 +77,8 @@ export async function refuseWhileUp(
       },
     );
   };
+  const [found] = await labsHere();
+  if (found) refuse(found, "scripts/lab down");
   const { network } = await readStackFile("cluster", root);
   const machines = (await machinesOf(labDir)) ?? networkInUse(network);
   if (machines) refuse(machines, "scripts/lab down");

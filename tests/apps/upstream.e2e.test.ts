@@ -75,7 +75,7 @@ const skip = "missing" in go ? `upstream Kubernetes is built here, and ${go.miss
 describe("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
   before(async () => {
     node = await startUpstreamNode(console.log);
-    checkout = await copyCheckout();
+    checkout = await copyCheckout({ besideLabs: true });
     heldBefore = await held();
   });
   after(async () => {

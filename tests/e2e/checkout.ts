@@ -3,6 +3,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
+import { labsHere } from "../../scripts/labs-here.ts";
 import { root } from "../../scripts/paths.ts";
 
 /** How a command ended. */
@@ -31,8 +32,19 @@ export interface Checkout {
   remove(): Promise<void>;
 }
 
-/** Copies what git would have in a fresh clone, uncommitted changes included. */
-export async function copyCheckout(): Promise<Checkout> {
+/**
+ * Copies what git would have in a fresh clone, uncommitted changes included.
+ *
+ * @param options.besideLabs whether a lab may be up meanwhile: only for tests that act on nothing but what bears a name or a
+ * label of their own. Default: false, since tests remove machines by their names and stop the lab's Docker.
+ * @throws Error where a lab of any checkout is on this computer; nothing was touched.
+ */
+export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkout> {
+  const labs = besideLabs ? [] : await labsHere();
+  if (labs.length > 0)
+    throw new Error(
+      `There is a lab on this computer: ${labs.join(", ")}. A test would remove it, so none is run. Run scripts/lab down in its checkout first.`,
+    );
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-e2e-"));
   const { stdout } = await execa("git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"], {
     cwd: root,

@@ -7,13 +7,13 @@ import { after, before, describe, test } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../scripts/host/processes.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
-import { ask, hostState } from "./host.ts";
+import { ask, hostState, newOnHost } from "./host.ts";
 
 // Clusters of k3d from nothing to nothing, by the commands that a person types. The tests build on each other.
 
 let checkout: Checkout;
 /** What was on this computer before: nothing may be left in the end. */
-let hostBefore: string;
+let hostBefore: ReadonlySet<string>;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
 const kubectl = async (context: string, ...args: string[]): Promise<string> =>
@@ -55,7 +55,7 @@ async function inDocker(): Promise<string[]> {
 describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => {
   before(async () => {
     checkout = await copyCheckout();
-    hostBefore = await hostState();
+    hostBefore = await hostState(checkout.directory);
   });
   after(async () => {
     await checkout.lab("down", "cluster", "apps", "k3d", "apps-k3d", "k3d-ha");
@@ -288,6 +288,6 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
 
   test("`lab down` leaves nothing of the lab on the host", async () => {
     await succeeded(await checkout.lab("down", "k3d", "apps-k3d"));
-    assert.equal(await hostState(), hostBefore);
+    assert.deepEqual(await newOnHost(hostBefore, checkout.directory), []);
   });
 });

@@ -6,13 +6,13 @@ import { after, before, describe, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
-import { ask, hostState } from "./host.ts";
+import { ask, hostState, newOnHost } from "./host.ts";
 
 // One lab from nothing to nothing, by the commands that a person types. The tests build on each other.
 
 let checkout: Checkout;
 /** What was on this computer before the lab: nothing of the lab's may be left in the end. */
-let hostBefore: string;
+let hostBefore: ReadonlySet<string>;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
 
@@ -22,7 +22,7 @@ const agent = "192.168.42.111";
 describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   before(async () => {
     checkout = await copyCheckout();
-    hostBefore = await hostState();
+    hostBefore = await hostState(checkout.directory);
   });
   after(async () => {
     await checkout.lab("down");
@@ -61,7 +61,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     });
     up.kill("SIGINT");
     const code = await ended;
-    assert.notEqual(code, 0, output);
+    assert.equal(code, 130, output);
     const { stdout } = await execa("pgrep", ["--full", `${checkout.directory}/.lab/bin`], { reject: false });
     assert.equal(stdout, "", `left running after Ctrl-C: ${stdout}`);
     await succeeded(await checkout.lab("up"));
@@ -248,6 +248,6 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
 
   test("`lab down` leaves nothing of the lab on the host", async () => {
     await succeeded(await checkout.lab("down"));
-    assert.equal(await hostState(), hostBefore);
+    assert.deepEqual(await newOnHost(hostBefore, checkout.directory), []);
   });
 });

@@ -538,7 +538,7 @@ for (const stack of ["cluster", "apps", "apps-k3d", "k3d", "k3d-ha"])
 describe("lab up refuses a bad file before anything is made", () => {
   let checkout: Checkout;
   before(async () => {
-    checkout = await copyCheckout();
+    checkout = await copyCheckout({ besideLabs: true });
     // A file in the place of the tools' folder: were the stack accepted, the run would end there, and not make a lab.
     await mkdir(join(checkout.directory, ".lab"));
     await writeFile(join(checkout.directory, ".lab", "bin"), "");

@@ -9,6 +9,8 @@ import { ociRuntime } from "../../scripts/host/oci-runtime.ts";
 import { root } from "../../scripts/paths.ts";
 
 const network = "k3s-lab-hosts";
+/** Marks this checkout's hosts. */
+const label = `${network}=${root}`;
 const subnet = "192.168.45";
 /** The routes that keep packets for hosts that are down on this computer. */
 const route = ["blackhole", `${subnet}.0/24`, "metric", "4242"];
@@ -50,7 +52,7 @@ export async function startFleet(names: readonly string[], progress: (line: stri
   const address = (name: string) => `${subnet}.${10 + names.indexOf(name)}`;
   const on = (name: string, ...command: string[]) => docker("exec", container(name), ...command);
   const clear = async () => {
-    const all = await docker("ps", "--all", "--quiet", "--filter", `label=${network}`);
+    const all = await docker("ps", "--all", "--quiet", "--filter", `label=${label}`);
     for (const id of all.split("\n").filter(Boolean)) await docker("rm", "--force", "--volumes", id);
     await execa("docker", ["network", "rm", network], { env, reject: false });
     await execa("ip", ["route", "del", ...route], { reject: false });
@@ -70,7 +72,7 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     });
   const boot = async (name: string) => {
     await docker(
-      ...["run", "--detach", "--name", container(name), "--hostname", `${name}.lan`, "--label", network],
+      ...["run", "--detach", "--name", container(name), "--hostname", `${name}.lan`, "--label", label],
       ...["--network", network, "--ip", address(name), "--privileged", "--cgroupns=private"],
       ...["--tmpfs", "/run", "--tmpfs", "/tmp:exec"],
       ...["/var/lib/rancher", "/var/lib/kubelet"].flatMap((folder) => ["--volume", folder]),
@@ -79,6 +81,16 @@ export async function startFleet(names: readonly string[], progress: (line: stri
     );
     await answers(name);
   };
+  const ofAnybody = await docker(
+    "ps",
+    "--all",
+    "--filter",
+    `label=${network}`,
+    "--format",
+    `{{.Label "${network}"}}`,
+  );
+  const other = ofAnybody.split("\n").find((checkout) => checkout !== "" && checkout !== root);
+  if (other !== undefined) throw new Error(`The hosts of a test in ${other} are up: wait until it ends.`);
   try {
     await clear();
     await allow(String(Math.max(512, Number(allowed))));

@@ -94,7 +94,7 @@ const nodeNames = async (...args: string[]): Promise<string[]> =>
 describe("machines that are there already", { concurrency: false }, () => {
   before(async () => {
     fleet = await startFleet(names, console.log);
-    checkout = await copyCheckout();
+    checkout = await copyCheckout({ besideLabs: true });
     await writeFile(
       join(checkout.directory, "Pulumi.apps-hosts.yaml"),
       [

@@ -8,7 +8,7 @@ import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { cacheDir } from "../../scripts/paths.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
-import { ask, hostState } from "../e2e/host.ts";
+import { ask, hostState, newOnHost } from "../e2e/host.ts";
 
 // The lab on real virtual machines, from nothing to nothing; where KVM boots no guest, QEMU emulates their processors.
 
@@ -27,26 +27,32 @@ const agentLine = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2,
 
 let checkout: Checkout;
 let folder: string;
-let before_: string;
+let hostBefore: ReadonlySet<string>;
+let libvirtBefore: ReadonlySet<string>;
 
-/** The host as a lab of virtual machines could change it. */
-async function state(): Promise<string> {
-  const commands = [
+/** What a lab of virtual machines could leave on this computer beside what any lab could, a line each. */
+async function state(): Promise<ReadonlySet<string>> {
+  const questions = [
     ["iptables", "--table", "mangle", "--list-rules"],
     ["ip6tables", "--list-rules"],
     ["sysctl", "net.ipv4.ip_forward"],
     ["virsh", "--connect", "qemu:///system", "list", "--all", "--name"],
     ["find", "/etc/libvirt", "/var/lib/libvirt", "-type", "f", "-newer", join(folder, "began")],
+    // Without those that have ended and only wait to be reaped (Z).
+    ["sh", "-c", "ps -eo stat=,pid=,comm= | grep -E '^[^Z].* (libvirtd|virtlogd|dnsmasq|qemu-system)'"],
   ] as const;
-  const answers = await Promise.all(commands.map(([file, ...args]) => execa(file, args, { reject: false })));
-  const { stdout: processes } = await execa("ps", ["-eo", "stat=,comm="]);
-  return [
-    await hostState(),
-    ...answers.map(({ command, stdout }) => `$ ${command}\n${stdout ?? ""}`),
-    // A process that has ended and only waits to be reaped (Z) is not running.
-    ...processes.split("\n").filter((line) => /^[^Z]\S* +(libvirtd|virtlogd|dnsmasq|qemu-system)/.test(line)),
-  ].join("\n");
+  const lists = questions.map(async ([file, ...args]) => {
+    const { stdout = "" } = await execa(file, args, { reject: false });
+    const lines = stdout.split("\n").filter(Boolean);
+    return lines.map((line) => `${file} ${file === "sh" ? line.replace(/^\S+ +/, "") : line}`);
+  });
+  return new Set((await Promise.all(lists)).flat());
 }
+
+const appeared = async (): Promise<string[]> => [
+  ...(await newOnHost(hostBefore, checkout.directory)),
+  ...[...(await state())].filter((line) => !libvirtBefore.has(line)),
+];
 
 const succeeded = async (outcome: Outcome): Promise<Outcome> =>
   outcome.exitCode === 0
@@ -90,7 +96,8 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     checkout = await copyCheckout();
     await checkout.edit("Pulumi.cluster.yaml", "k3s-lab:provider: auto", "k3s-lab:provider: libvirt");
     await checkout.edit("Pulumi.cluster.yaml", agentLine, "");
-    before_ = await state();
+    hostBefore = await hostState(checkout.directory);
+    libvirtBefore = await state();
   });
   after(async () => {
     await checkout.lab("down");
@@ -111,7 +118,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     assert.doesNotMatch(stdout, /k3s-lab\/other/);
     await checkout.edit("Pulumi.cluster.yaml", `  ${box}\n`, "");
     await succeeded(await checkout.lab("down"));
-    assert.equal(await state(), before_);
+    assert.deepEqual(await appeared(), []);
   });
 
   test("`lab box build` says where the box is, and the same again", async () => {
@@ -184,6 +191,6 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     // As an interrupted `vagrant up` leaves it: a domain without the note that names it.
     await rm(join(checkout.directory, ".lab/cluster/vagrant/machines/agent/libvirt/id"));
     await succeeded(await checkout.lab("down"));
-    assert.equal(await state(), before_);
+    assert.deepEqual(await appeared(), []);
   });
 });

@@ -222,4 +222,29 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       return { happened: `${killed.join("; ")}; others' things are named and stay`, lost: "nothing" };
     },
   );
+
+  fault("H27, H29: SIGKILL in `lab up`, then `lab down` from a fresh clone at the same place", async () => {
+    const machines = async () =>
+      (await docker("ps", "--all", "--format", "{{.Names}}"))
+        .split("\n")
+        .filter((name) => name.startsWith("k3s-lab-cluster"));
+    const killed = await killedAt(["up"], /creating K3sNode/, "SIGKILL");
+    const made = await machines();
+    assert.ok(made.length > 0);
+    await rm(join(checkout.directory, ".lab"), { recursive: true });
+    const down = () => labWith({}, ["down"], checkout.directory);
+    const refused = await down();
+    assert.equal(refused.exitCode, 1, refused.all);
+    assert.match(refused.all, /was made from this folder under the lab id/);
+    assert.deepEqual(await machines(), made);
+    const [, command = "false"] = /`(echo \S+ >[^`]+)`/.exec(refused.all) ?? [];
+    await execa("sh", ["-c", command]);
+    const again = await down();
+    assert.equal(again.exitCode, 0, again.all);
+    assert.deepEqual(await machines(), []);
+    return {
+      happened: `${killed}; down names the command that brings the id back, and sweeps then`,
+      lost: "nothing",
+    };
+  });
 });

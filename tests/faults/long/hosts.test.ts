@@ -51,7 +51,7 @@ const lost = async () => ((await state()) === cluster ? "nothing" : "the cluster
 describe("hosts that are reached in another way", { concurrency: false }, () => {
   before(async () => {
     fleet = await startFleet(["s1", "a1"], console.log);
-    checkout = await copyCheckout();
+    checkout = await copyCheckout({ besideLabs: true });
     await write();
     await up();
     cluster = await state();
