@@ -10,7 +10,7 @@ export const verbs: Readonly<Record<string, string>> = {
   image: "Print the name of the web app's image, or write an image as an archive",
   bundle: "Write the offline bundle for a machine without K3s as a tar archive",
   box: "Build the Vagrant box for libvirt",
-  tools: "List, install and check the tools that the stacks need",
+  tools: "List, install and prune the tools that the stacks need",
   test: "Run the tests",
   bench: "Time the lab against the same steps by hand",
   compare: "Compare K3s and k3d on this computer: time, memory, disk",
