@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, globSync } from "node:fs";
-import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
 import { labId } from "../stacks/lab-id.ts";
 import { LabError } from "./errors.ts";
-import { writeWhole } from "./files.ts";
+import { writeOnce, writeWhole } from "./files.ts";
 import { withoutProxy } from "./foreign-variables.ts";
 import type { HostSettings } from "./host-settings.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "./paths.ts";
@@ -77,9 +77,8 @@ export async function prepareLabDir(): Promise<void> {
       throw new LabError(
         `${file} is ${held === undefined ? "missing" : "empty"}, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
       );
-    if (held !== undefined) await rm(file);
+    await writeOnce(file, randomBytes(32).toString("base64url"));
   }
-  await writeOnce(file, randomBytes(32).toString("base64url"));
 }
 
 /**
@@ -105,18 +104,6 @@ export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promis
     throw new LabError(
       `The key to the machines, ${key}, cannot be made: ${made.stderr || made.shortMessage}. Is openssh-client installed?`,
     );
-}
-
-async function writeOnce(file: string, content: string): Promise<void> {
-  const temporary = `${file}.${process.pid}`;
-  try {
-    await writeFile(temporary, content, { mode: 0o600, flush: true });
-    await link(temporary, file);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
-  } finally {
-    await rm(temporary, { force: true });
-  }
 }
 
 /** Puts the tools where a shell with `labVariables` and Pulumi find them: `.lab/bin` and Pulumi's plugin folder. */

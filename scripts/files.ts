@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { access, mkdir, open, rename, rm } from "node:fs/promises";
+import { access, link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
 /** Whether this user finds a file or folder there. */
@@ -15,24 +15,37 @@ export const exists = (path: string): Promise<boolean> =>
  *
  * @param options.mode Default: 0600.
  */
-export async function writeWhole(
+export const writeWhole = (
   file: string,
   content: string,
   { mode = 0o600 }: { readonly mode?: number } = {},
+): Promise<void> => throughTemporary(file, content, mode, (temporary) => rename(temporary, file));
+
+/**
+ * Writes a file whole, with mode 0600, unless it has a content: of two callers the first wins. One that is empty was
+ * half-written, and is replaced.
+ */
+export const writeOnce = (file: string, content: string): Promise<void> =>
+  throughTemporary(file, content, 0o600, (temporary) =>
+    link(temporary, file).catch(async () => {
+      // It is there, or this disk has no hard links.
+      const held = await readFile(file, "utf8").catch(() => "");
+      if (held.trim() === "") await rename(temporary, file);
+    }),
+  );
+
+async function throughTemporary(
+  file: string,
+  content: string,
+  mode: number,
+  place: (temporary: string) => Promise<void>,
 ): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   const temporary = `${file}.${randomUUID()}`;
   try {
-    const handle = await open(temporary, "wx", mode);
-    try {
-      await handle.writeFile(content);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, file);
-  } catch (error) {
+    await writeFile(temporary, content, { flag: "wx", mode, flush: true });
+    await place(temporary);
+  } finally {
     await rm(temporary, { force: true });
-    throw error;
   }
 }

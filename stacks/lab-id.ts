@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../scripts/errors.ts";
+import { writeOnce } from "../scripts/files.ts";
 import { labDir } from "../scripts/paths.ts";
 
 /** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
@@ -17,18 +18,7 @@ export async function labId(file: string = labIdFile): Promise<string> {
   const read = async (): Promise<string> => (await readFile(file, "utf8").catch(() => "")).trim();
   const found = await read();
   if (found !== "") return found;
-  await mkdir(join(file, ".."), { recursive: true, mode: 0o700 });
-  const id = randomUUID();
-  const temporary = `${file}.${id}`;
-  try {
-    await writeFile(temporary, id, { mode: 0o600, flush: true });
-    // The first of two callers wins; both return the same id. A file that is empty was half-written, and names nothing.
-    await link(temporary, file).catch(async () => {
-      if ((await read()) === "") await rename(temporary, file);
-    });
-  } finally {
-    await rm(temporary, { force: true });
-  }
+  await writeOnce(file, randomUUID());
   return read();
 }
 
