@@ -1,8 +1,8 @@
 import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { LabError } from "./errors.ts";
-import { processStart } from "./host/processes.ts";
+import { commandLine, processStart } from "./host/processes.ts";
 import { labDir, stateFile } from "./paths.ts";
 
 /**
@@ -87,12 +87,17 @@ export async function locksOf(
       const { pid, hostname: host, timestamp } = lock;
       if (host !== hostname()) return { file, pid, host, alive: true };
       const started = await processStart(pid);
-      // The clock may have been set since; a process that began well after the lock did not make it.
-      const alive = started !== undefined && started <= Date.parse(timestamp) + 2000;
+      // A process that began well after the lock did not make it. The clock may have been set since, by which a Pulumi that
+      // runs began late.
+      const alive =
+        started !== undefined && (started <= Date.parse(timestamp) + 2000 || (await isPulumi(pid)));
       return { file, pid, host: undefined, alive };
     }),
   );
 }
+
+const isPulumi = async (pid: number): Promise<boolean> =>
+  basename((await commandLine({ pid }))[0] ?? "") === "pulumi";
 
 function parseLock(text: string): { pid: number; hostname: string; timestamp: string } | undefined {
   try {
