@@ -145,7 +145,8 @@ install)
   prepare
   is_drained=
   if [ "$NODE_ROLE" = agent ]; then
-    if [ "$(here check)" = change ]; then
+    planned=$(here check)
+    if [ "$planned" = change ]; then
       tell "$SERVERS" cordon || true
       is_drained=yes
     elif [ "$(seen state)" = "it is cordoned" ]; then

@@ -81,7 +81,7 @@ fault("C1: a change of K3s is killed, and the file is put right", async () => {
 });
 
 for (const [what, file] of [
-  ["K3s's configuration", "etc/rancher/k3s/k3s-lab-resolv.conf"],
+  ["K3s's configuration", "etc/rancher/k3s/k3s-lab-resolv.conf.new"],
   ["the network's link file", "etc/systemd/network/10-k3s-lab-flannel.link"],
   ["what K3s carries", undefined],
 ] as const)
@@ -90,7 +90,7 @@ for (const [what, file] of [
     const offline: Machine = { ...runs, driver: "virtio_net", files: { "opt/k3s-lab/offline": "" } };
     const { path } = await provision(name, offline);
     if (file !== undefined) {
-      await rm(path(file));
+      await rm(path(file), { force: true });
       await symlink("/dev/full", path(file));
     }
     const outcome = await provision(name, {

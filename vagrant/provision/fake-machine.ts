@@ -23,6 +23,8 @@ export interface Machine {
   readonly hostname?: string;
   /** Addresses of servers that answer. Default: none. */
   readonly answering?: readonly string[];
+  /** What etcd on the machine says of itself; it agrees to nothing. Default: it does not run. */
+  readonly etcdStatus?: string;
   /** Shell that install.sh runs; `$attempt` counts from 1. Default: nothing. */
   readonly installer?: string;
   /** Shell that K3s's start runs; `$attempt` counts from 1. Default: a node that gets Ready. */
@@ -65,7 +67,7 @@ export async function provision(name: string, machine: Machine) {
     )
     .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
     .replace("ready_within=$((180 * slower))", "ready_within=1")
-    .replace("until_true $((60 * slower))", "until_true 1")
+    .replace("until_true $((30 * slower))", "until_true 1")
     .replace("until_true 60 check_quorum", "until_true 1 check_quorum");
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
@@ -117,6 +119,9 @@ export async function provision(name: string, machine: Machine) {
     "bin/curl",
     [
       "#!/bin/sh",
+      ...(machine.etcdStatus
+        ? [`case "$*" in */v3/maintenance/status) printf '%s' '${machine.etcdStatus}'; exit ;; esac`]
+        : []),
       `case "$*" in ${answers} */readyz) printf 503; exit ;; */v3/*) exit 22 ;; esac`,
       `if [ -e ${path("unregistered")} ]; then printf '{"kind":"Status","code":404}'; exit; fi`,
       `if [ -e ${path("stale")} ]; then printf %s '${node("2001-01-01T00:00:00Z")}'; exit; fi`,

@@ -83,6 +83,8 @@ ask_node() {
 # A kubelet registers its node when it starts, and never again.
 is_unregistered() { has_data && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
 
+# Why it cannot go on for want of the servers, once that was asked.
+alone=
 # The server keeps saying what it last heard of a node: only what the kubelet said since K3s was started counts.
 started=
 is_ready() {
@@ -337,6 +339,25 @@ check_version() {
   fi
 }
 
+# Why it cannot go on for want of the servers; nothing where it can.
+alone() {
+  local at
+  at=$(others | xargs | sed 's/ /, /g')
+  if [ "$NODE_ROLE" = agent ]; then
+    find_serving || echo "no server answers it at $at"
+  elif is_member && etcd 127.0.0.1 maintenance/status >/dev/null && ! etcd_status 127.0.0.1 >/dev/null; then
+    echo "etcd on it has no leader: it and the servers at $at do not hear each other"
+  fi
+}
+is_alone() { alone=$(alone); [ -n "$alone" ]; }
+is_in_company() { ! is_alone; }
+
+# Without the servers it would wait in vain, and would not come back from a change.
+await_servers() {
+  until_true $((30 * slower)) is_in_company ||
+    die "$alone. Nothing was touched: start the servers, or put the network between them and $NODE_NAME right, then run the same command again"
+}
+
 # A change stops this server for seconds: the others must be enough to go on without it.
 check_quorum() {
   local all members alive=0 id name address
@@ -353,22 +374,29 @@ check_quorum() {
 
 # --- changing ---
 
+# put FILE: takes a file's text from standard input; on a full disk the old one stays.
+put() {
+  if cat >"$1.new" && mv "$1.new" "$1"; then return; fi
+  rm -f "$1.new"
+  return 1
+}
+
 # Where bring_up is asked whether it succeeds, bash does not end at a command that fails: each says so by itself.
 write_config() {
   install -d -m 0755 $config $config/config.yaml.d || return
   if [ -s "$token_file" ]; then
-    install -m 0600 -o root "$token_file" $token || return
+    (umask 077 && put $token <"$token_file") || return
     rm -f "$token_file"
   fi
   # Once written it stays: it says the same with the cluster's id and without.
   if [ "$(sed 's/.*://' $join 2>/dev/null)" != "$(cat $token)" ]; then
-    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" >$join) || return
+    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" | put $join) || return
   fi
   if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $token" ]; then
     rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
   fi
-  printf '%s\n' "$(config_text)" >$config/config.yaml.d/k3s-lab.yaml || return
-  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" >$config/k3s-lab-resolv.conf || return; fi
+  printf '%s\n' "$(config_text)" | put $config/config.yaml.d/k3s-lab.yaml || return
+  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" | put $config/k3s-lab-resolv.conf || return; fi
   rm -f $config/config.yaml.d/k3s-lab-secret.yaml
   if [ -s "$secret_file" ]; then install -m 0600 -o root "$secret_file" $config/config.yaml.d/k3s-lab-secret.yaml; fi
 }
@@ -384,13 +412,17 @@ write_link() {
 readonly kept=("$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
 
 # Keeps what runs now, whole or not at all. Where a change was interrupted, what ran before that is what counts.
+is_interrupted=false
 save() {
-  if [ -d $before ]; then return; fi
+  if [ -d $before ]; then
+    is_interrupted=true # before its start, perhaps
+    return
+  fi
   rm -rf $before.new
   mkdir -m 0700 $before.new
   local path
   for path in "${kept[@]}"; do
-    if [ -e "$path" ] || [ -L "$path" ]; then cp -a --parents "$path" $before.new; fi
+    if is_there "$path"; then cp -a --parents "$path" $before.new; fi
   done
   sync -f $before.new
   mv $before.new $before
@@ -403,22 +435,31 @@ forget_saved() {
   rm -rf $before.old
 }
 
+is_there() { [ -e "$1" ] || [ -L "$1" ]; }
+is_as_kept() {
+  if is_there "$before$1"; then diff -r --no-dereference "$before$1" "$1" >/dev/null 2>&1; elif is_there "$1"; then false; fi
+}
+
+declare -a changed
 put_back() {
   [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
   local path
   # Only what was kept: copying the folder itself would give the machine's root folder its mode. And all of it is there
-  # before anything gives way to it: the disk may be full.
+  # before anything gives way to it: the disk may be full. What is still the same stays.
+  changed=()
   for path in "${kept[@]}"; do
     rm -rf "$path.kept"
-    if [ ! -e "$before$path" ] && [ ! -L "$before$path" ]; then continue; fi
+    if is_as_kept "$path"; then continue; fi
+    changed+=("$path")
+    if ! is_there "$before$path"; then continue; fi
     if ! mkdir -p "$(dirname "$path")" || ! cp -a "$before$path" "$path.kept"; then
       rm -rf "${kept[@]/%/.kept}"
       die "the change failed, and what ran before it cannot be copied back from $before: nothing was removed. Make room on the disk, then run the same command again"
     fi
   done
-  for path in "${kept[@]}"; do
+  for path in "${changed[@]}"; do
     rm -rf "$path"
-    if [ -e "$path.kept" ] || [ -L "$path.kept" ]; then mv "$path.kept" "$path"; fi
+    if is_there "$path.kept"; then mv "$path.kept" "$path"; fi
   done
   systemctl daemon-reload
 }
@@ -441,7 +482,7 @@ start_k3s() {
     systemctl kill --kill-who=main --signal=SIGKILL $service 2>/dev/null || true
   fi
   systemctl reset-failed $service 2>/dev/null || true
-  if [ "$mode" = start ]; then
+  if [ "$mode" = start ] || [ -n "$alone" ]; then
     systemctl restart --no-block $service
     return
   fi
@@ -463,7 +504,7 @@ run_installer() {
   # here is not meant for K3s.
   env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
     INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return
-  if [ "$file_before" != "$(fingerprint)" ] || ! runs || is_unregistered; then
+  if $is_interrupted || [ "$file_before" != "$(fingerprint)" ] || ! runs || is_unregistered; then
     step_down
     start_k3s
   fi
@@ -506,7 +547,9 @@ explain() {
   said=$(journalctl --no-pager --lines 30 --unit $service)
   printf '%s\n' "$said" >&2
   reason=$(printf '%s\n' "$said" | grep -o 'level=fatal msg=".*"' | tail -n 1 || true)
-  echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above${reason:+. K3s says: $reason}" >&2
+  why="${reason:+. K3s says: $reason}"
+  if is_alone; then why="$why. And $alone"; fi
+  echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above$why" >&2
 }
 
 first_install() {
@@ -529,9 +572,7 @@ first_install() {
 }
 
 change() {
-  if [ "$NODE_ROLE" = agent ] && ! until_true $((60 * slower)) find_serving; then
-    die "no server answers, and without one this agent would not come back from a change: nothing was touched. Start the servers first"
-  fi
+  await_servers
   until_true 60 check_quorum ||
     die "etcd's members$missing do not answer, and without this server too the cluster would lose its quorum: nothing was touched. Bring them back first"
   save
@@ -539,13 +580,15 @@ change() {
   explain
   echo "k3s.sh on $NODE_NAME: putting back what ran before" >&2
   put_back
-  start_k3s
+  # Where nothing was started and nothing is changed, what ran before still runs.
+  if [ -n "$started" ] || [ ${#changed[@]} -gt 0 ] || ! runs; then start_k3s; fi
   deadline=$((SECONDS + ready_within))
+  if [ -n "$alone" ]; then deadline=$SECONDS; fi
   if wait_until_up; then
     forget_saved
-    die "the change failed, and K3s runs as before it${reason:+. K3s says: $reason}"
+    die "the change failed, and K3s runs as before it$why"
   fi
-  die "the change failed; what ran before is put back, and its node is not Ready yet after $ready_within s${reason:+. K3s says: $reason}"
+  die "the change failed; what ran before is put back, and its node is not Ready yet$why"
 }
 
 note() {
@@ -600,7 +643,12 @@ is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi
 
 if [ "$mode" = check ]; then
-  if $is_same || $is_first; then echo same; else echo change; fi
+  if $is_same || $is_first; then
+    echo same
+  else
+    await_servers # before its pods move for nothing
+    echo change
+  fi
   exit
 fi
 if [ "$mode" = start ] && ! $is_first; then
@@ -612,6 +660,7 @@ fi
 rm -f $notes/leaving
 if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
 if $is_same && runs && ! is_unregistered; then
+  if [ "$NODE_ROLE" = agent ]; then await_servers; fi
   deadline=$((SECONDS + ready_within))
   rm -f "$token_file"
   wait_until_up || { explain; exit 1; }

@@ -315,6 +315,19 @@ test("a change that was killed is gone on with, or put back, by the next run", a
   }
 });
 
+test("a change that was killed before K3s started again starts it, though the files are there", async () => {
+  const name = "killed before the start";
+  await provision(name, good);
+  const starts = (log: readonly string[]) =>
+    log.filter((line) => line.startsWith("systemctl restart")).length;
+  const killed = await provision(name, changed({ installer: "kill -9 $PPID" }));
+  assert.match(await killed.read("etc/systemd/system/k3s.service"), /disable/);
+  assert.equal(starts(killed.log), 1);
+  const { status, stderr, log } = await provision(name, changed());
+  assert.equal(status, 0, stderr);
+  assert.equal(starts(log), 2);
+});
+
 test("what was put back by halves is this lab's still, and the next run goes on", async () => {
   const name = "half put back";
   await provision(name, good);
@@ -382,8 +395,25 @@ test("an agent is not changed while no server answers", async () => {
     environment: { ...agent, K3S_ARGS: "--node-label=a=b" },
   });
   assert.equal(status, 1);
-  assert.match(stderr, /no server answers, .*: nothing was touched/);
+  assert.match(stderr, /no server answers it at 192\.168\.42\.110\. Nothing was touched: .*the network/);
   assert.equal(log.filter((line) => line.startsWith("install.sh")).length, 1);
+});
+
+test("a server that hears no other of etcd's servers is neither changed nor started again", async () => {
+  const several = { SERVERS: three };
+  const etcd = { "var/lib/rancher/k3s/server/db/etcd/member/wal": "" };
+  await provision("cut off", { environment: several });
+  const machine = { files: etcd, etcdStatus: '{"header":{"member_id":"1"}}' };
+  for (const mode of ["check", "install"]) {
+    const { status, stderr, log } = await provision("cut off", {
+      ...machine,
+      mode,
+      environment: { ...several, K3S_ARGS: "--v=2" },
+    });
+    assert.equal(status, 1, stderr);
+    assert.match(stderr, /etcd on it has no leader: .* do not hear each other\. Nothing was touched/);
+    assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1);
+  }
 });
 
 test("what was done to K3s by hand is seen, and the next run repairs it", async () => {
