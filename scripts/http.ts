@@ -45,6 +45,9 @@ export function get(
   });
 }
 
+const byThisClock =
+  "by this computer's clock: compare `date` here and there, and set right the one that is wrong";
+
 const reasons: Record<string, string> = {
   ECONNREFUSED: "connection refused",
   ECONNRESET: "connection closed without an answer",
@@ -52,6 +55,8 @@ const reasons: Record<string, string> = {
   ENETUNREACH: "no route to this network",
   EINVAL: "no route to this address",
   ETIMEDOUT: "no answer",
+  CERT_NOT_YET_VALID: `its certificate is not valid yet ${byThisClock}`,
+  CERT_HAS_EXPIRED: `its certificate has expired ${byThisClock}`,
 };
 
 const reason = ({ code, message }: NodeJS.ErrnoException): string => reasons[code ?? ""] ?? message;

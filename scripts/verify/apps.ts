@@ -12,7 +12,14 @@ import {
   requestsPerReplica,
   unknownHost,
 } from "./ingress.ts";
-import type { Deployment, EndpointSlice, ResourceQuota } from "./kubernetes.ts";
+import {
+  type Deployment,
+  type EndpointSlice,
+  isReady,
+  type Pod,
+  podState,
+  type ResourceQuota,
+} from "./kubernetes.ts";
 
 /** What was asked of each namespace, by its name. */
 type ByNamespace<T> = ReadonlyMap<string, Answer<T>>;
@@ -21,6 +28,7 @@ type ByNamespace<T> = ReadonlyMap<string, Answer<T>>;
 export interface AppsFindings {
   readonly addresses: Answer<readonly IngressAddress[]>;
   readonly deployments: ByNamespace<readonly Deployment[]>;
+  readonly pods: ByNamespace<readonly Pod[]>;
   readonly endpointSlices: ByNamespace<readonly EndpointSlice[]>;
   readonly quotas: ByNamespace<readonly ResourceQuota[]>;
   readonly ingress: IngressFindings;
@@ -60,6 +68,10 @@ function checkPods(
   found: AppsFindings,
 ): Judgement[] {
   const kubectl = `kubectl --namespace ${namespace}`;
+  const pods = of(found.pods, namespace);
+  const late = (pods.ok ? pods.value : [])
+    .filter((pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod))
+    .map((pod) => `${pod.metadata.name} is ${podState(pod)}`);
   return [
     {
       id: `${path}/replicas`,
@@ -67,7 +79,9 @@ function checkPods(
       expected: `${replicas(wanted)}, ${wanted} ready`,
       actual: map(of(found.deployments, namespace), (list) => {
         const one = list.find(({ metadata }) => metadata.name === name);
-        return one ? `${replicas(one.spec.replicas)}, ${one.status.readyReplicas} ready` : "there is none";
+        if (!one) return "there is none";
+        const found = `${replicas(one.spec.replicas)}, ${one.status.readyReplicas} ready`;
+        return one.status.readyReplicas >= wanted ? found : [found, ...late].join("; ");
       }),
       hint: `${deploy} If pods do not get ready: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`.`,
     },

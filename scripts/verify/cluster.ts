@@ -37,7 +37,13 @@ export function checkCluster(
   const flags = new K3sFlags(serverArgs);
   const perNode = nodes.flatMap((node) => [
     ...(node.machine
-      ? checkMachine(node.machine, network, flags.value("--flannel-backend") ?? "vxlan", found)
+      ? checkMachine(
+          node.machine,
+          sshAlias(stack, node.name),
+          network,
+          flags.value("--flannel-backend") ?? "vxlan",
+          found,
+        )
       : []),
     ...checkNode(node, sshAlias(stack, node.name), version, found),
   ]);
@@ -76,6 +82,7 @@ export function checkCluster(
 
 function checkMachine(
   { name, ip, interface: wanted }: Machine,
+  alias: string,
   network: string | undefined,
   backend: string,
   found: ClusterFindings,
@@ -96,8 +103,42 @@ function checkMachine(
     actual: map(facts, describeFlannel),
     hint: `K3s on ${name} must run with --flannel-iface=${on}: run \`scripts/lab up\`.`,
   };
+  const clock: Judgement = {
+    id: `${name}/clock`,
+    title: `${name}: its clock`,
+    expected: "as this computer's",
+    actual: map(facts, describeClock),
+    hint: `Set right the clock that is wrong, here or there: \`date\` shows it. Certificates are refused where clocks differ.`,
+  };
+  const k3s: Judgement = {
+    id: `${name}/k3s`,
+    title: `${name}: K3s runs`,
+    expected: "running",
+    actual: map(facts, describeK3s),
+    hint: `See why: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit 'k3s*' --lines 50\`. Where memory is short, raise the machine's \`memory\` in the stack file, then run \`scripts/lab up\`.`,
+  };
   // Only this backend has a device of its own.
-  return backend === "vxlan" ? [address, flannel] : [address];
+  return [address, ...(backend === "vxlan" ? [flannel] : []), clock, k3s];
+}
+
+/** Seconds by which clocks may differ; an answer may be that late. */
+const clocksMayDiffer = 60;
+
+function describeClock({ clock }: MachineFacts): string {
+  const seconds = Math.abs(clock);
+  if (seconds <= clocksMayDiffer) return "as this computer's";
+  const minutes = Math.round(seconds / 60);
+  const [count, unit] = minutes < 120 ? [minutes, "minutes"] : [Math.round(minutes / 60), "hours"];
+  return `${count} ${unit} ${clock > 0 ? "ahead of" : "behind"} this computer's`;
+}
+
+function describeK3s({ k3s: { state, restarts, killed } }: MachineFacts): string {
+  if (state === "running") return state;
+  return [
+    state || "unknown",
+    ...(restarts > 0 ? [`started again ${restarts} times`] : []),
+    ...(killed > 0 ? [`the kernel killed ${killed} processes on it for want of memory`] : []),
+  ].join("; ");
 }
 
 /** The lab's interface: the one that the stack file names, else eth1 where there is one, else the one with the address. */

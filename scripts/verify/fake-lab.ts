@@ -12,7 +12,15 @@ export interface FakeLab {
   /** What the API server answers, by path. A path that is missing is answered with 404. */
   readonly api: Record<string, Json>;
   /** What `machine.sh` prints, by what the machine is called to ssh. A machine that is missing does not answer. */
-  readonly machines: Record<string, { addresses: Json[]; flannel: Json[] }>;
+  readonly machines: Record<
+    string,
+    {
+      addresses: Json[];
+      flannel: Json[];
+      clock: number;
+      k3s: { state: string; restarts: number; killed: number };
+    }
+  >;
   /** The pods that answer in turn, by address and host; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
   /**
@@ -129,6 +137,8 @@ const machine = ({ ip }: typeof server) => ({
     { ifname: "eth1", addr_info: [{ local: ip, prefixlen: 24 }] },
   ],
   flannel: [{ linkinfo: { info_kind: "vxlan", info_data: { id: 1, link: "eth1", local: ip } } }],
+  clock: Date.now() / 1000,
+  k3s: { state: "running", restarts: 0, killed: 0 },
 });
 
 const names = {

@@ -114,11 +114,46 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /no device flannel\.1/,
   ],
   [
+    "the agent's clock is a day behind",
+    (lab) => {
+      machine(lab, agent).clock -= 86_400;
+    },
+    ["cluster/agent/clock"],
+    /^24 hours behind this computer's$/,
+  ],
+  [
+    "the server's clock is a quarter of an hour ahead",
+    (lab) => {
+      machine(lab, server).clock += 900;
+    },
+    ["cluster/server/clock"],
+    /^15 minutes ahead of this computer's$/,
+  ],
+  [
+    "K3s was killed for want of memory",
+    (lab) => {
+      machine(lab, server).k3s = { state: "auto-restart", restarts: 2, killed: 3 };
+    },
+    ["cluster/server/k3s"],
+    /^auto-restart; started again 2 times; the kernel killed 3 processes on it for want of memory$/,
+  ],
+  [
+    "an app's pod was killed at its limit of memory",
+    (lab) => {
+      item(lab, deployments, "app3").status.readyReplicas = 0;
+      const { status } = item(lab, pods, "app3-a");
+      status.conditions = [{ type: "Ready", status: "False" }];
+      status.containerStatuses = [{ state: { terminated: { reason: "OOMKilled" } } }];
+    },
+    ["apps/app3/replicas"],
+    /^1 replica, 0 ready; app3-a is OOMKilled$/,
+  ],
+  [
     "a machine does not answer",
     (lab) => {
       delete lab.machines["agent.cluster"];
     },
-    ["cluster/agent/interface", "cluster/agent/flannel"],
+    ["cluster/agent/interface", "cluster/agent/flannel", "cluster/agent/clock", "cluster/agent/k3s"],
     /^not asked: ssh: no answer/,
   ],
   ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [

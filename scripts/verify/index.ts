@@ -182,14 +182,15 @@ async function verifyApps(
   };
   const namespaces = namespacesOf(config.apps);
   const limited = config.namespaces.filter(({ quota }) => quota !== undefined).map(({ name }) => name);
-  const [found, deployments, endpointSlices, quotas, inside] = await Promise.all([
+  const [found, deployments, pods, endpointSlices, quotas, inside] = await Promise.all([
     outside(),
     each(namespaces, (namespace) => fromApi((it) => it.deployments(namespace))),
+    each(namespaces, (namespace) => fromApi((it) => it.pods(namespace))),
     each(namespaces, (namespace) => fromApi((it) => it.endpointSlices(namespace))),
     each(limited, (namespace) => fromApi((it) => it.resourceQuotas(namespace))),
     fromApi((it) => lookInside(config, it, askPod)),
   ]);
-  return checkApps(stack, config, { ...found, deployments, endpointSlices, quotas, inside });
+  return checkApps(stack, config, { ...found, deployments, pods, endpointSlices, quotas, inside });
 }
 
 /** Where the cluster itself says that its Ingress controller listens. */

@@ -237,4 +237,9 @@ test("what keeps a pod from being ready is told in Kubernetes' own words", () =>
     podState(pod({ containerStatuses: [{ state: { terminated: { reason: "OOMKilled" } } }] })),
     "OOMKilled",
   );
+  const again = {
+    state: { waiting: { reason: "CrashLoopBackOff" } },
+    lastState: { terminated: { reason: "OOMKilled" } },
+  };
+  assert.equal(podState(pod({ containerStatuses: [again] })), "CrashLoopBackOff after OOMKilled");
 });

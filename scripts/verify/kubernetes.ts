@@ -78,6 +78,9 @@ const schemas = {
                 terminated: z.object({ reason: z.string().optional() }).optional(),
               })
               .default({}),
+            lastState: z
+              .object({ terminated: z.object({ reason: z.string().optional() }).optional() })
+              .optional(),
           }),
         )
         .default([]),
@@ -470,13 +473,14 @@ export const isReady = ({ metadata: { deletionTimestamp }, status }: Pod): boole
   deletionTimestamp === undefined &&
   status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True");
 
-/** What keeps a pod from being ready, in Kubernetes' own word, such as `ImagePullBackOff`. */
+/** What keeps a pod from being ready, in Kubernetes' own words, such as `ImagePullBackOff` or `CrashLoopBackOff after OOMKilled`. */
 export function podState({ metadata: { deletionTimestamp }, status }: Pod): string {
   if (deletionTimestamp !== undefined) return "Terminating";
   const states = status.containerStatuses.map(
     ({ state }) => state.waiting?.reason ?? state.terminated?.reason,
   );
-  return (
-    states.find((state) => state !== undefined) ?? (status.phase === "Running" ? "not ready" : status.phase)
-  );
+  const now =
+    states.find((state) => state !== undefined) ?? (status.phase === "Running" ? "not ready" : status.phase);
+  const ended = status.containerStatuses.map(({ lastState }) => lastState?.terminated?.reason);
+  return ended.includes("OOMKilled") && now !== "OOMKilled" ? `${now} after OOMKilled` : now;
 }

@@ -1,6 +1,16 @@
 #!/bin/sh
-# Runs on a machine: its addresses and its flannel device as one JSON object, after a line that says so: a login shell may
-# print something of its own first.
+# Runs on a machine: its addresses, its flannel device, its clock and what became of K3s as one JSON object, after a line that
+# says so: a login shell may print something of its own first.
 PATH=$PATH:/usr/sbin:/sbin
 flannel=$(ip -details -json link show flannel.1 2>/dev/null) || flannel='[]'
-printf '\nk3s-lab-begins\n{"addresses":%s,"flannel":%s}\n' "$(ip -json -4 address show)" "$flannel"
+unit=k3s-agent
+if [ "$(systemctl show --property=LoadState --value k3s 2>/dev/null)" = loaded ]; then unit=k3s; fi
+show() { systemctl show --property="$1" --value $unit 2>/dev/null; }
+# What the kernel ended for want of memory: in this container, by either version of control groups, or on the whole machine.
+killed=
+for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control /proc/vmstat; do
+  killed=$(sed -n 's/^oom_kill //p' $file 2>/dev/null)
+  if [ -n "$killed" ]; then break; fi
+done
+printf '\nk3s-lab-begins\n{"addresses":%s,"flannel":%s,"clock":%s,"k3s":{"state":"%s","restarts":%s,"killed":%s}}\n' \
+  "$(ip -json -4 address show)" "$flannel" "$(date +%s)" "$(show SubState)" "$(show NRestarts | grep . || echo 0)" "${killed:-0}"

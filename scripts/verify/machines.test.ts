@@ -13,27 +13,35 @@ const vxlan = {
   },
 };
 
+const running = { state: "running", restarts: 0, killed: 0 };
+const rest = `"clock":0,"k3s":${JSON.stringify(running)}`;
+
 test("keeps what the checks look at", () => {
   const eth1 = {
     ifname: "eth1",
     mtu: 1500,
     addr_info: [{ family: "inet", local: "192.168.42.110", prefixlen: 24 }],
   };
-  assert.deepEqual(parseMachineFacts(JSON.stringify({ addresses: [eth1], flannel: [vxlan] })), {
+  const { clock, ...facts } = parseMachineFacts(
+    JSON.stringify({ addresses: [eth1], flannel: [vxlan], clock: Date.now() / 1000 - 3600, k3s: running }),
+  );
+  assert.ok(clock < -3599 && clock > -3601, "an hour behind");
+  assert.deepEqual(facts, {
     addresses: [{ ifname: "eth1", addr_info: [{ local: "192.168.42.110", prefixlen: 24 }] }],
     flannel: [{ linkinfo: { info_kind: "vxlan", info_data: { link: "eth1", local: "192.168.42.110" } } }],
+    k3s: running,
   });
 });
 
 test("a device that is not flannel's kind, or none, is no error", () => {
-  const facts = parseMachineFacts('{"addresses":[],"flannel":[{"ifname":"flannel.1"}]}');
+  const facts = parseMachineFacts(`{"addresses":[],"flannel":[{"ifname":"flannel.1"}],${rest}}`);
   assert.deepEqual(facts.flannel, [{ linkinfo: { info_data: {} } }]);
-  assert.deepEqual(parseMachineFacts('{"addresses":[],"flannel":[]}').flannel, []);
+  assert.deepEqual(parseMachineFacts(`{"addresses":[],"flannel":[],${rest}}`).flannel, []);
 });
 
 test("what a login shell prints first is no part of the answer", () => {
-  const text = 'Welcome {to} this host\nk3s-lab-begins\n{"addresses":[],"flannel":[]}\n';
-  assert.deepEqual(parseMachineFacts(text), { addresses: [], flannel: [] });
+  const text = "Welcome {to} this host\nk3s-lab-begins\n";
+  assert.deepEqual(parseMachineFacts(`${text}{"addresses":[],"flannel":[],${rest}}\n`).addresses, []);
 });
 
 for (const text of ["", "Welcome to Debian", "{}", '{"addresses":[],"flannel":'])

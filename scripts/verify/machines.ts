@@ -25,9 +25,19 @@ const factsSchema = z.object({
         .default({ info_data: {} }),
     }),
   ),
+  /** By how many seconds its clock is ahead of this computer's; negative: behind. */
+  clock: z.number().transform((seconds) => seconds - Date.now() / 1000),
+  k3s: z.object({
+    /** systemd's word for K3s's unit; empty where systemd does not run. */
+    state: z.string(),
+    /** How often systemd started it again. */
+    restarts: z.int(),
+    /** How many processes the kernel ended for want of memory. */
+    killed: z.int(),
+  }),
 });
 
-/** What a machine says of its own network. */
+/** What a machine says of itself. */
 export type MachineFacts = z.output<typeof factsSchema>;
 
 /** @throws Error when the text is not what `machine.sh` prints. */
