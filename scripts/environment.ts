@@ -38,10 +38,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     ...(settings.autoProvider ? { LAB_AUTO_PROVIDER: settings.autoProvider } : {}),
     ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
     ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
-    ...(settings.k3dImage ? { LAB_K3D_IMAGE: settings.k3dImage } : {}),
-    ...(settings.k3dToolsImage ? { K3D_IMAGE_TOOLS: settings.k3dToolsImage } : {}),
-    ...(settings.k3dRegistryImage ? { LAB_K3D_REGISTRY_IMAGE: settings.k3dRegistryImage } : {}),
-    ...(settings.k3dLoadBalancer ? { LAB_K3D_LOADBALANCER: "true" } : {}),
+    ...(settings.k3dImage ? { K3D_IMAGE_TOOLS: settings.k3dImage } : {}),
     ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),
   };
 }

@@ -16,10 +16,8 @@ export interface HostSettings {
   readonly box?: { readonly name: string; readonly version: string };
   /** How libvirt runs machines: `kvm`, or `qemu`, which emulates the processor. */
   readonly libvirtDriver?: string;
-  /** Image of k3d's nodes, where it was built here. */
+  /** Image of k3d's nodes and its helper container, where it was built here. Its tag begins with K3s's release. */
   readonly k3dImage?: string;
-  /** Image of k3d's helper container, where it was built here. */
-  readonly k3dToolsImage?: string;
   /** Image of k3d's registry, where it was made here. */
   readonly k3dRegistryImage?: string;
   /** Whether k3d's load balancer is here; without, the first server answers in its place. */
@@ -41,7 +39,6 @@ const isKind: { readonly [Key in keyof Required<HostSettings>]: (value: unknown)
   box: (value) => isObject(value) && isText(value.name) && isText(value.version),
   libvirtDriver: isText,
   k3dImage: isText,
-  k3dToolsImage: isText,
   k3dRegistryImage: isText,
   k3dLoadBalancer: (value) => typeof value === "boolean",
   k3sVersion: isText,

@@ -249,7 +249,7 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
         settings.set(
           released
             ? await pullK3dImages([...new Set(files.map(({ image }) => image))], progress)
-            : await buildK3dImages(machineImage, { registry }, progress),
+            : await buildK3dImages(machineImage, { version: k3s.version, registry }, progress),
         );
       }
       return settings.values.k3dImage ?? settings.values.box?.name ?? settings.values.machineImage;

@@ -58,16 +58,14 @@ async function refusal(of: K3dFile, world: Partial<World> = {}, node: string | u
 }
 
 test("what was built is used for its own release alone", () => {
-  const environment = { LAB_K3D_IMAGE: "built:1", LAB_K3S_VERSION: "v1.25.4+k3s1" };
-  assert.equal(chooseK3dImages(file, [], environment).node, "built:1");
-  assert.equal(
-    chooseK3dImages(file, [], { ...environment, LAB_K3S_VERSION: "v1.30.0+k3s1" }).node,
-    undefined,
-  );
+  const k3dImage = "k3s-lab/k3d:v1.25.4-k3s1-abc";
+  assert.equal(chooseK3dImages(file, [], { k3dImage }).node, k3dImage);
+  const newer = { ...file, image: "rancher/k3s:v1.30.0-k3s1" };
+  assert.equal(chooseK3dImages(newer, [], { k3dImage }).node, undefined);
   assert.equal(chooseK3dImages(file, [], {}).loadBalancer, false);
-  assert.equal(chooseK3dImages(file, [], { LAB_K3D_LOADBALANCER: "true" }).loadBalancer, true);
+  assert.equal(chooseK3dImages(file, [], { k3dLoadBalancer: true }).loadBalancer, true);
   const without: K3dFile = { ...file, options: { ...file.options, k3d: { disableLoadbalancer: true } } };
-  assert.equal(chooseK3dImages(without, [], { LAB_K3D_LOADBALANCER: "true" }).loadBalancer, false);
+  assert.equal(chooseK3dImages(without, [], { k3dLoadBalancer: true }).loadBalancer, false);
 });
 
 test("a computer that has k3d, the image and the ports is not refused", async () => {

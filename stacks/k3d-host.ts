@@ -1,30 +1,26 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { access } from "node:fs/promises";
 import { execa } from "execa";
 import { LabError } from "../scripts/errors.ts";
 import { exists } from "../scripts/files.ts";
 import { isPortTaken } from "../scripts/host/ports.ts";
+import type { HostSettings } from "../scripts/host-settings.ts";
 import {
   type Container,
   containersOf,
   couldStart,
-  docker,
   dockerError,
   inspect,
-  labelOf,
-  nameOf,
+  isThere,
+  listContainers,
   namesOf,
-  nameTaken,
   type Owner,
   ownerOf,
-  roleOf,
   tryDocker,
 } from "./k3d/docker.ts";
 import { knownNodes } from "./k3d/kubernetes.ts";
-import { hasImage } from "./k3d/make.ts";
 import { aloneLabel, readMarks, wholeServers } from "./k3d/marks.ts";
-import { refuseStrangers, refuseWithoutQuorum } from "./k3d/refusals.ts";
+import { refuseTakenNames, refuseWithoutQuorum } from "./k3d/refusals.ts";
 import { registryVolume } from "./k3d/registry.ts";
 import {
   agentsOf,
@@ -75,56 +71,57 @@ export async function observeK3d(
   const containers = await containersOf(owner);
   const nodes = containers.filter(
     (one) =>
-      labelOf(one, "k3d.cluster") === file.metadata.name &&
-      /^(server|agent)$/.test(roleOf(one)) &&
+      one.labels["k3d.cluster"] === file.metadata.name &&
+      (one.role === "server" || one.role === "agent") &&
       couldStart(one),
   );
-  const marks = new Map(
-    await Promise.all(nodes.map(async (one) => [nameOf(one), { one, ...(await readMarks(one)) }] as const)),
+  const seen = new Map(
+    await Promise.all(nodes.map(async (one) => [one.name, { one, ...(await readMarks(one)) }] as const)),
   );
-  const generationOf = (one: Container) => labelOf(one, "k3s-lab.generation") ?? now;
+  const generationOf = ({ labels }: Container) => labels["k3s-lab.generation"] ?? now;
 
   const names = serversOf(file);
-  const made = wholeServers(names.flatMap((name) => marks.get(name) ?? []));
-  const generation = made[0] ? generationOf(made[0].one) : now;
-  const balancer = made[0] && labelOf(made[0].one, "k3d.server.loadbalancer");
-  const runs = (name: string) => containers.find((one) => nameOf(one) === name)?.State.Status === "running";
-  const boots = new Set(names.map((name) => marks.get(name)?.boot));
-  const [boot] = boots;
-  const running = made.map(({ one }) => one).filter((one) => one.State.Status === "running");
-  const known = await knownNodes(running);
+  const made = wholeServers(names.flatMap((name) => seen.get(name) ?? []));
+  const first = made[0]?.one;
+  const generation = first ? generationOf(first) : now;
+  const balancer = first?.labels["k3d.server.loadbalancer"];
+  const runs = (name: string) => containers.find((one) => one.name === name)?.status === "running";
+  const [boot, ...otherBoots] = new Set(names.map((name) => seen.get(name)?.boot));
+  const known = await knownNodes(made.flatMap(({ one }) => (one.status === "running" ? one : [])));
   const isKnown = (name: string) => known?.has(name) ?? true;
-  const isAsLeft =
-    names.every(isKnown) && made.length === names.length && boots.size === 1 && (!balancer || runs(balancer));
+  const isAsLeft = names.every(isKnown) && made.length === names.length && (!balancer || runs(balancer));
   // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
-  if (made[0] && labelOf(made[0].one, "k3s-lab.servers") === String(file.servers))
-    refuseWithoutQuorum(
-      { name: file.metadata.name },
-      names.filter((name) => !made.some(({ one }) => nameOf(one) === name)),
-      names.length,
-      known !== undefined,
-    );
+  if (first?.labels["k3s-lab.servers"] === String(file.servers)) {
+    const lost = names.filter((name) => !made.some(({ one }) => one.name === name));
+    refuseWithoutQuorum(file.metadata, lost, names.length, known !== undefined);
+  }
   const server = (name: string): NodeObservation => {
-    const found = made.find(({ one }) => nameOf(one) === name);
-    const own = found && (labelOf(found.one, aloneLabel) ?? generation);
+    const found = made.find(({ one }) => one.name === name);
     // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
-    const stays = own !== undefined && (isKnown(name) || names.length === 1);
-    return { generation: stays ? own : now, boot: found?.boot ?? now };
+    const stays = found && (isKnown(name) || names.length === 1);
+    return {
+      generation: stays ? (found.one.labels[aloneLabel] ?? generation) : now,
+      boot: found?.boot ?? now,
+    };
   };
   const agent = (name: string): NodeObservation => {
-    const found = marks.get(name);
-    if (!found) return { generation: now, boot: now };
-    return { generation: generationOf(found.one), boot: (isKnown(name) && found.boot) || now };
+    const found = seen.get(name);
+    return {
+      generation: found ? generationOf(found.one) : now,
+      boot: (isKnown(name) && found?.boot) || now,
+    };
   };
-  const registry = containers.find((one) => roleOf(one) === "registry");
-  const ofRegistry = (registry?.State.Status === "running" && labelOf(registry, "k3s-lab.boot")) || now;
+  const registry = containers.find(({ role }) => role === "registry");
   return {
     owner,
     containers,
-    cluster: { generation, boot: (isAsLeft && boot) || now },
+    cluster: { generation, boot: (isAsLeft && !otherBoots.length && boot) || now },
     servers: new Map(names.map((name) => [name, server(name)])),
     agents: new Map(agentsOf(file).map(({ name }) => [name, agent(name)])),
-    registry: { generation: registry?.Id ?? now, boot: ofRegistry },
+    registry: {
+      generation: registry?.id ?? now,
+      boot: (registry?.status === "running" && registry.labels["k3s-lab.boot"]) || now,
+    },
     certificates: made.flatMap(({ certificate }) => certificate ?? []),
   };
 }
@@ -146,7 +143,7 @@ export async function preflightK3d(
     const owner = await ownerOf(stack);
     const containers = runs ? await containersOf(owner) : [];
     if (containers.length) there.add(stack);
-    if (runs) await refuseTakenNames(file, owner, containers);
+    if (runs) await refuseNames(file, owner);
     await refuseTakenPorts(file, containers);
   }
   return there;
@@ -178,8 +175,7 @@ export async function livesInDocker(
   which: { readonly name: string } | { readonly role: "server" | "registry" },
 ): Promise<boolean> {
   const owner = await ownerOf(stack);
-  const isIt = (one: Container) =>
-    "name" in which ? nameOf(one) === which.name : roleOf(one) === which.role;
+  const isIt = ({ name, role }: Container) => ("name" in which ? name === which.name : role === which.role);
   if ((await containersOf(owner)).some(isIt)) return true;
   // A registry's images outlive its container.
   const isRegistry = "role" in which && which.role === "registry";
@@ -209,22 +205,19 @@ async function lookForDocker(): Promise<"runs" | "silent" | "none"> {
  */
 export function chooseK3dImages(
   file: K3dFile,
-  containers: readonly Container[] = [],
-  environment: NodeJS.ProcessEnv = process.env,
+  containers: readonly Container[],
+  { k3dImage, k3dRegistryImage, k3dLoadBalancer = false }: HostSettings,
 ): K3dImages {
-  const built = k3sVersionOf(file) === environment.LAB_K3S_VERSION ? environment.LAB_K3D_IMAGE : undefined;
-  const named = (name: string) => containers.find((one) => nameOf(one) === name);
-  const registry = file.registries?.create && named(file.registries.create.name);
-  const server = serversOf(file)
-    .map(named)
-    .find((one) => one !== undefined);
-  const madeOf = server && labelOf(server, "k3s-lab.image") === file.image ? server.Config.Image : undefined;
-  const balancer = server && labelOf(server, "k3d.server.loadbalancer");
-  const here = environment.LAB_K3D_LOADBALANCER === "true";
+  const servers = serversOf(file);
+  const server = containers.find(({ name }) => servers.includes(name));
+  const registry = containers.find(({ name }) => name === file.registries?.create?.name);
+  const balancer = server?.labels["k3d.server.loadbalancer"];
+  // Its tag begins with the release that it carries.
+  const built = k3dImage?.includes(`:${k3sVersionOf(file).replace("+", "-")}-`) ? k3dImage : undefined;
   return {
-    node: madeOf ?? built,
-    registry: registry?.Config.Image ?? environment.LAB_K3D_REGISTRY_IMAGE,
-    loadBalancer: wantsLoadBalancer(file) && (balancer === undefined ? here : balancer !== ""),
+    node: server?.labels["k3s-lab.image"] === file.image ? server.image : built,
+    registry: registry?.image ?? k3dRegistryImage,
+    loadBalancer: wantsLoadBalancer(file) && (balancer === undefined ? k3dLoadBalancer : balancer !== ""),
   };
 }
 
@@ -241,10 +234,10 @@ export async function refuseUnlessReady(
   { owner, containers }: Pick<K3dObservation, "owner" | "containers">,
 ): Promise<void> {
   const image = images.node ?? file.image;
-  const isThere = containers.some((one) => roleOf(one) === "server");
+  const lives = containers.some(({ role }) => role === "server");
   const [k3d, hasIt] = await Promise.all([
     execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
-    hasImage(image),
+    isThere("image", image),
   ]);
   const refuse = (message: string) => new LabError(message, { exitCode: 2 });
   if (k3d.code === "ENOENT")
@@ -252,75 +245,41 @@ export async function refuseUnlessReady(
       'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
     );
   // A cluster that is there must not go before the image of the new one has come.
-  if (!hasIt && (images.node !== undefined || isThere))
+  if (!hasIt && (images.node !== undefined || lives))
     throw refuse(
       `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
-  await refuseTakenNames(file, owner, containers);
+  await refuseNames(file, owner);
   await refuseMissing(file);
   await refuseTakenPorts(file, containers);
 }
 
-/** Refuses what somebody else has in Docker under a name that the cluster would take. */
-async function refuseTakenNames(
-  file: K3dFile,
-  owner: Owner,
-  containers: readonly Container[],
-): Promise<void> {
-  const { name } = file.metadata;
-  const registry = file.registries?.create?.name;
-  const isOurs = containers.some((one) => labelOf(one, "k3d.cluster") === name);
-  // A node that a person has added by hand to the lab's own cluster is in nobody's way.
-  if (!isOurs) return await refuseStrangers({ owner, name }, registry === undefined ? [] : [registry]);
-  const planned = [
-    ...serversOf(file),
-    ...agentsOf(file).map((agent) => agent.name),
-    ...(registry ? [registry] : []),
-  ];
-  const missing = planned.filter((one) => !containers.some((container) => nameOf(container) === one));
-  const found = await Promise.all(missing.map(inspect));
-  const stranger = found.find((one) => one !== undefined);
-  if (stranger)
-    throw nameTaken(
-      nameOf(stranger),
-      nameOf(stranger) === registry ? "registries.create.name" : "metadata.name",
-    );
-}
+const refuseNames = (file: K3dFile, owner: Owner): Promise<void> =>
+  refuseTakenNames(
+    { owner, name: file.metadata.name },
+    [...serversOf(file), ...agentsOf(file).map(({ name }) => name)],
+    file.registries?.create?.name,
+  );
 
 /** Refuses folders and registries that the file names and that are not here. */
 async function refuseMissing(file: K3dFile): Promise<void> {
   for (const { volume } of file.volumes) {
     const [source = "", inNode] = volume.split(":");
-    if (inNode === undefined || !source.startsWith("/")) continue;
-    await access(source).catch((cause) => {
+    if (inNode !== undefined && source.startsWith("/") && !(await exists(source)))
       throw new LabError(
         `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
-        { cause, exitCode: 2 },
+        { exitCode: 2 },
       );
-    });
   }
   for (const reference of file.registries?.use ?? []) {
     const name = reference.replace(/:\d+$/, "");
-    const found = await inspect(name);
-    if (!found || roleOf(found) !== "registry")
+    if ((await inspect(name))?.role !== "registry")
       throw new LabError(
         `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
         { exitCode: 2 },
       );
   }
 }
-
-/** The ports of this computer that containers hold, or will hold again once they are started. */
-export const portsOf = (containers: readonly Container[]): HostPort[] =>
-  containers.flatMap(({ HostConfig }) =>
-    Object.entries(HostConfig.PortBindings ?? {}).flatMap(([inside, bindings]) =>
-      bindings.map(({ HostIp, HostPort }) => ({
-        address: HostIp === "" ? "0.0.0.0" : HostIp,
-        port: Number(HostPort),
-        protocol: inside.endsWith("/udp") ? ("udp" as const) : ("tcp" as const),
-      })),
-    ),
-  );
 
 const isSame = (one: HostPort, other: HostPort): boolean =>
   one.port === other.port &&
@@ -335,7 +294,7 @@ const isSame = (one: HostPort, other: HostPort): boolean =>
  * @throws LabError (exit code 2) that names them, and the container that has them.
  */
 export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
-  const own = portsOf(containers);
+  const own = containers.flatMap(({ ports }) => ports);
   const wanted = hostPorts(file).filter((port) => !own.some((one) => isSame(one, port)));
   // A port that this user may not listen on is Docker's to judge.
   const answers = await Promise.all(wanted.map((one) => isTaken(one).catch(() => false)));
@@ -369,11 +328,9 @@ async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> 
 
 /** The container that publishes a port, and its stack where it is a lab's; undefined where none does. */
 async function holderOf({ port, protocol }: HostPort): Promise<string | undefined> {
-  const format = '{{.Names}}\t{{.Label "k3s-lab.stack"}}\t{{.Label "k3s-lab.checkout"}}';
-  const text = await docker(["ps", "--filter", `publish=${port}/${protocol}`, "--format", format]).catch(
-    () => "",
+  const [holder] = await listContainers("--filter", `publish=${port}/${protocol}`).catch(() => []);
+  const { "k3s-lab.stack": stack, "k3s-lab.checkout": checkout } = holder?.labels ?? {};
+  return (
+    holder && `the container ${holder.name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`
   );
-  const [name = "", stack, checkout] = text.split("\n")[0]?.split("\t") ?? [];
-  if (name === "") return undefined;
-  return `the container ${name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`;
 }

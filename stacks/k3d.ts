@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { readHostSettings } from "../scripts/host-settings.ts";
 import { root } from "../scripts/paths.ts";
 import { K3dAgent } from "./components/k3d-agent.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
@@ -16,7 +17,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
   const file = await readK3dFile(stackConfig("k3d").config, root);
   const observed = await observeK3d(stack, file);
   const { owner } = observed;
-  const images = chooseK3dImages(file, observed.containers);
+  const images = chooseK3dImages(file, observed.containers, await readHostSettings());
   await refuseUnlessReady(stack, file, images, observed);
 
   const { create } = file.registries ?? {};

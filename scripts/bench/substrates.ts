@@ -55,7 +55,7 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     goals: { answering: 1.1, upAgain: 6, down: 10 },
     script: "by-hand-k3d.sh",
     images: async (settings) => ({
-      LAB_K3D_IMAGE: labVariables(settings).LAB_K3D_IMAGE ?? (await imageOfK3dFile("stacks/k3d.yaml")),
+      LAB_K3D_IMAGE: settings.k3dImage ?? (await imageOfK3dFile("stacks/k3d.yaml")),
     }),
   },
 };

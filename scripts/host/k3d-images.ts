@@ -13,24 +13,23 @@ const recipe = join(root, "stacks", "k3d", "image");
 
 /** What is told to `lab env` and the stack `k3d`; undefined forgets what an earlier run found. */
 type K3dImageSettings = Required<{
-  readonly [Key in "k3dImage" | "k3dToolsImage" | "k3dRegistryImage" | "k3dLoadBalancer"]:
-    | HostSettings[Key]
-    | undefined;
+  readonly [Key in "k3dImage" | "k3dRegistryImage" | "k3dLoadBalancer"]: HostSettings[Key] | undefined;
 }>;
 
 /**
  * Builds the image that k3d makes nodes and its helper container from, out of the machines' image: the same K3s, the same
  * images in its store. Does nothing where the same was built before.
+ * @param options.version K3s's release in the machines' image.
  */
 export async function buildK3dImages(
   machineImage: string,
-  { registry }: { readonly registry: boolean },
+  { version, registry }: { readonly version: string; readonly registry: boolean },
   progress: Progress,
 ): Promise<K3dImageSettings> {
   const files = await Promise.all(
     ["Dockerfile", "k3s", "tools", "config.yaml"].map((file) => readFile(join(recipe, file), "utf8")),
   );
-  const tag = `k3s-lab/k3d:${shortHash([machineImage, ...files])}`;
+  const tag = `k3s-lab/k3d:${version.replace("+", "-")}-${shortHash([machineImage, ...files])}`;
   if (!(await imageExists(tag))) {
     progress("building the image of k3d's nodes");
     const build = ["build", "--quiet", "--network", "none", "--build-arg", `machine=${machineImage}`];
@@ -38,7 +37,6 @@ export async function buildK3dImages(
   }
   return {
     k3dImage: tag,
-    k3dToolsImage: tag,
     k3dRegistryImage: registry ? await loadRegistryImage(progress) : undefined,
     k3dLoadBalancer: false,
   };
@@ -67,7 +65,7 @@ export async function pullK3dImages(
       return false;
     },
   );
-  return { k3dImage: undefined, k3dToolsImage: undefined, k3dRegistryImage: undefined, k3dLoadBalancer };
+  return { k3dImage: undefined, k3dRegistryImage: undefined, k3dLoadBalancer };
 }
 
 async function pull(image: string, progress: Progress): Promise<void> {

@@ -1,5 +1,5 @@
 import type { Balancer, NodeConfig } from "../k3d-file.ts";
-import { type Container, type Owner, ownLabels, roleOf } from "./docker.ts";
+import { type Owner, ownLabels } from "./docker.ts";
 
 /** The cluster that an action is about. */
 export interface Cluster {
@@ -61,6 +61,3 @@ export interface RegistryInput {
   readonly env: readonly string[];
   readonly boot: string;
 }
-
-export const isServer = (container: Container): boolean => roleOf(container) === "server";
-export const isRegistry = (container: Container): boolean => roleOf(container) === "registry";

@@ -1,11 +1,9 @@
+import type { Readable } from "node:stream";
 import { execa } from "execa";
+import { z } from "zod";
 import { LabError } from "../../scripts/errors.ts";
-import { exists } from "../../scripts/files.ts";
 import { readHostSettings } from "../../scripts/host-settings.ts";
 import { labId } from "../lab-id.ts";
-
-/** Seconds that Docker gets for one answer. */
-const answerWithin = 60;
 
 /** How a call of Docker's ended. */
 export interface Answer {
@@ -22,37 +20,25 @@ interface Call {
   /** Seconds that it may take. Default: 60. */
   readonly within?: number;
   /** Standard input. Default: none. */
-  readonly input?: string | Uint8Array;
+  readonly input?: string | Readable;
 }
 
-const options = async ({ within = answerWithin, input }: Call) =>
-  ({
+/** The Docker daemon that the lab was made with, whatever the shell says, which may be older. */
+export async function ownDaemon(): Promise<{ readonly DOCKER_HOST?: string }> {
+  const { dockerHost } = await readHostSettings();
+  return dockerHost ? { DOCKER_HOST: dockerHost } : {};
+}
+
+/** Runs Docker's own command line, untranslated and with a deadline; a failure does not throw. */
+export async function tryDocker(args: readonly string[], { within = 60, input }: Call = {}): Promise<Answer> {
+  const answer = await execa("docker", args, {
     ...(input === undefined ? { stdin: "ignore" as const } : { input }),
     timeout: within * 1000,
     reject: false,
     // Words are compared: they must not be translated.
     env: { LC_ALL: "C", ...(await ownDaemon()) },
-  }) as const;
-
-/** The daemon that the lab itself started, where the shell names none: a shell may be older than it. */
-export async function ownDaemon(): Promise<{ readonly DOCKER_HOST?: string }> {
-  if (process.env.DOCKER_HOST) return {};
-  const { dockerHost } = await readHostSettings();
-  const socket = dockerHost?.replace(/^unix:\/\//, "");
-  return dockerHost && socket !== dockerHost && (await exists(socket ?? ""))
-    ? { DOCKER_HOST: dockerHost }
-    : {};
-}
-
-/** Runs Docker's own command line, untranslated and with a deadline; a failure does not throw. */
-export async function tryDocker(args: readonly string[], call: Call = {}): Promise<Answer> {
-  const {
-    failed,
-    timedOut,
-    stdout = "",
-    stderr = "",
-    shortMessage,
-  } = await execa("docker", args, await options(call));
+  });
+  const { failed, timedOut, stdout = "", stderr = "", shortMessage } = answer;
   return { failed, timedOut, stdout, stderr, shortMessage };
 }
 
@@ -67,15 +53,10 @@ export async function docker(args: readonly string[], call: Call = {}): Promise<
 }
 
 /** What to tell a person about a call of Docker's that failed. @param what was asked of it. */
-export function dockerError(
-  { timedOut, stderr, shortMessage }: Omit<Answer, "stdout" | "failed">,
-  what: string,
-): LabError {
-  const reason = timedOut
-    ? "it does not answer in time"
-    : stderr.trim() || (shortMessage ?? "it does not say why");
+export function dockerError({ timedOut, stderr, shortMessage }: Answer, what: string): LabError {
+  const said = stderr.trim() || (shortMessage ?? "it does not say why");
   return new LabError(
-    `Docker was asked (${what}) and failed: ${reason}. Nothing counts as gone because of that. See that Docker runs (docker ps), then run the same command again.`,
+    `Docker was asked (${what}) and failed: ${timedOut ? "it does not answer in time" : said}. Nothing counts as gone because of that. See that Docker runs (docker ps), then run the same command again.`,
   );
 }
 
@@ -85,19 +66,29 @@ export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
     stderr,
   );
 
-/** A file of a container as a tar archive, whether the container runs or not; undefined where it has none such. */
-export async function copyOut(container: string, path: string): Promise<Uint8Array | undefined> {
-  const { failed, timedOut, stdout, stderr, shortMessage } = await execa(
-    "docker",
-    ["cp", `${container}:${path}`, "-"],
-    { ...(await options({})), encoding: "buffer" },
-  );
-  if (!failed) return stdout;
-  const said = Buffer.from(stderr ?? []).toString();
+/** What Docker says of a thing; undefined where it says that it has none such. */
+async function lookUp(args: readonly string[]): Promise<string | undefined> {
+  const answer = await tryDocker(args);
+  if (!answer.failed) return answer.stdout.trim();
+  if (isAbsent(answer)) return undefined;
+  throw dockerError(answer, `docker ${args.slice(0, 2).join(" ")} ${args.at(-1)}`);
+}
+
+/** Whether Docker has an image or a network. @throws LabError where it does not say. */
+export const isThere = async (kind: "image" | "network", name: string): Promise<boolean> =>
+  (await lookUp([kind, "inspect", "--format", "{{.ID}}", name])) !== undefined;
+
+/**
+ * Copies a file of a container, whether that runs or not.
+ * @param to a path, or - for an archive on standard output. @returns false where the container has none such.
+ */
+export async function copyOut(container: string, path: string, to: string): Promise<boolean> {
+  const answer = await tryDocker(["cp", `${container}:${path}`, to]);
+  if (!answer.failed) return true;
   // A folder of this computer that a container has and that is gone has the same words, and another path.
-  const hasNone = said.includes(path) && /could not find the file|no such file or directory/i.test(said);
-  if (hasNone || isAbsent({ stderr: said })) return undefined;
-  throw dockerError({ timedOut, stderr: said, shortMessage }, `docker cp ${container}`);
+  const hasNone = /could not find the file|no such file or directory/i.test(answer.stderr);
+  if ((hasNone && answer.stderr.includes(path)) || isAbsent(answer)) return false;
+  throw dockerError(answer, `docker cp ${container}`);
 }
 
 /** Whose a container, a network or a volume is; both, whole, or it is somebody else's. */
@@ -117,120 +108,90 @@ export const ownLabels = ({ id, stack }: Owner, checkout: string): Record<string
 });
 
 const ownFilters = ({ id, stack }: Owner): string[] => [
-  ...["--filter", `label=k3s-lab.id=${id}`],
-  ...["--filter", `label=k3s-lab.stack=${stack}`],
+  ...["--filter", `label=k3s-lab.id=${id}`, "--filter", `label=k3s-lab.stack=${stack}`],
 ];
 
+const texts = z.array(z.string()).nullish();
+
 /** What `docker inspect` says of a container, as far as the lab reads it. */
-export interface Container {
-  readonly Id: string;
-  /** With a slash in front. */
-  readonly Name: string;
-  readonly State: {
+const inspected = z
+  .object({
+    Id: z.string(),
+    Name: z.string(),
+    State: z.object({ Status: z.string() }),
+    Config: z.object({
+      ...{ Image: z.string(), Env: texts, Entrypoint: texts },
+      Labels: z.record(z.string(), z.string()).nullish(),
+    }),
+    HostConfig: z.object({
+      PortBindings: z
+        .record(z.string(), z.array(z.object({ HostIp: z.string(), HostPort: z.string() })).nullish())
+        .nullish(),
+    }),
+    NetworkSettings: z.object({
+      Networks: z.record(
+        z.string(),
+        z.object({
+          IPAddress: z.string(),
+          IPAMConfig: z.object({ IPv4Address: z.string().optional() }).nullish(),
+        }),
+      ),
+    }),
+  })
+  .transform(({ Id, Name, State, Config, HostConfig, NetworkSettings }) => ({
+    id: Id,
+    name: Name.replace(/^\//, ""),
     /** created, running, paused, restarting, removing, exited or dead. */
-    readonly Status: string;
-    readonly ExitCode: number;
-  };
-  readonly Config: {
-    readonly Image: string;
-    readonly Env: readonly string[] | null;
-    readonly Labels: Readonly<Record<string, string>> | null;
-    readonly Entrypoint: readonly string[] | null;
-  };
-  readonly HostConfig: {
-    readonly PortBindings: Readonly<
-      Record<string, readonly { readonly HostIp: string; readonly HostPort: string }[]>
-    > | null;
-  };
-  readonly NetworkSettings: {
-    readonly Networks: Readonly<
-      Record<
-        string,
-        {
-          readonly IPAddress: string;
-          readonly IPAMConfig?: { readonly IPv4Address?: string } | null;
-        }
-      >
-    >;
-  };
-}
+    status: State.Status,
+    image: Config.Image,
+    env: Config.Env ?? [],
+    entrypoint: Config.Entrypoint?.[0],
+    labels: Config.Labels ?? {},
+    /** In k3d: server, agent, loadbalancer, registry, or none. */
+    role: Config.Labels?.["k3d.role"],
+    /** The ports of this computer that it holds, or will hold once it is started. */
+    ports: Object.entries(HostConfig.PortBindings ?? {}).flatMap(([inside, bindings]) =>
+      (bindings ?? []).map(({ HostIp, HostPort }) => ({
+        address: HostIp === "" ? "0.0.0.0" : HostIp,
+        port: Number(HostPort),
+        protocol: inside.endsWith("/udp") ? ("udp" as const) : ("tcp" as const),
+      })),
+    ),
+    /** Its addresses: the one that it has, and the one that it is to have after each start. */
+    networks: Object.entries(NetworkSettings.Networks).map(([network, { IPAddress, IPAMConfig }]) => ({
+      ...{ network, address: IPAddress, fixed: IPAMConfig?.IPv4Address ?? "" },
+    })),
+  }));
 
-export const nameOf = ({ Name }: Container): string => Name.replace(/^\//, "");
-export const labelOf = ({ Config }: Container, label: string): string | undefined => Config.Labels?.[label];
-export const roleOf = (container: Container): string => labelOf(container, "k3d.role") ?? "";
+/** A container, as far as the lab knows it. */
+export type Container = z.output<typeof inspected>;
+
 /** Whether a container could be started; Docker itself cannot read one that is dead. */
-export const couldStart = ({ State }: Container): boolean => !/^(dead|removing)$/.test(State.Status);
-export const isOwn = ({ id, stack }: Owner, container: Container): boolean =>
-  labelOf(container, "k3s-lab.id") === id && labelOf(container, "k3s-lab.stack") === stack;
-
-/** The containers of a stack, whatever state they are in. */
-export async function containersOf(owner: Owner): Promise<readonly Container[]> {
-  const ids = (await docker(["ps", "--all", "--quiet", "--no-trunc", ...ownFilters(owner)])).split("\n");
-  const found = await Promise.all(ids.filter(Boolean).map(inspect));
-  return found.filter((one) => one !== undefined).sort((one, other) => (one.Name < other.Name ? -1 : 1));
-}
+export const couldStart = ({ status }: Container): boolean => !/^(dead|removing)$/.test(status);
+export const isOwn = ({ id, stack }: Owner, { labels }: Container): boolean =>
+  labels["k3s-lab.id"] === id && labels["k3s-lab.stack"] === stack;
 
 /** A container by id or name; undefined where Docker says that it has none such. */
 export async function inspect(name: string): Promise<Container | undefined> {
-  const result = await tryDocker(["inspect", "--type", "container", name]);
-  if (!result.failed) return (JSON.parse(result.stdout) as Container[])[0];
-  if (isAbsent(result)) return undefined;
-  throw dockerError(result, `docker inspect ${name}`);
+  const found = await lookUp(["inspect", "--type", "container", name]);
+  return found === undefined ? undefined : inspected.parse((JSON.parse(found) as unknown[])[0]);
 }
 
-/** A container, a network or a volume that carries the name of one of the lab's, or its cluster's, and is not the lab's. */
-export interface Stranger {
-  readonly kind: "container" | "network" | "volume";
-  readonly name: string;
-  /** The stack and the checkout that it says it is of; empty where it says nothing. */
-  readonly stack: string;
-  readonly checkout: string;
+/** The containers that pass filters, whatever state they are in, by name. */
+export async function listContainers(...filters: readonly string[]): Promise<readonly Container[]> {
+  const ids = (await docker(["ps", "--all", "--quiet", "--no-trunc", ...filters])).split("\n");
+  const found = await Promise.all(ids.filter(Boolean).map(inspect));
+  return found.filter((one) => one !== undefined).sort((one, other) => (one.name < other.name ? -1 : 1));
 }
 
-const labels = ["id", "stack", "checkout"].map((name) => `{{.Label "k3s-lab.${name}"}}`).join("\t");
-
-/**
- * What is in Docker under the names that a cluster would take, and not this stack's.
- * @param cluster its name in k3d. @param others names of more containers that it has.
- */
-export async function strangers(
-  { id, stack }: Owner,
-  cluster: string,
-  others: readonly string[] = [],
-): Promise<Stranger[]> {
-  const [containers, networks, volumes] = await Promise.all([
-    docker(["ps", "--all", "--format", `{{.Names}}\t${labels}\t{{.Label "k3d.cluster"}}`]),
-    docker(["network", "ls", "--format", `{{.Name}}\t${labels}`]),
-    docker(["volume", "ls", "--format", `{{.Name}}\t${labels}`]),
-  ]);
-  const prefix = `k3d-${cluster}-`;
-  const isNode = (name: string) =>
-    name.startsWith(prefix) && /^(server-\d+|agent-\d+-0|serverlb)$/.test(name.slice(prefix.length));
-  const list = (text: string, kind: Stranger["kind"], isTaken: (name: string, cluster: string) => boolean) =>
-    text
-      .split("\n")
-      .map((line) => line.split("\t"))
-      .filter(
-        ([name = "", ofLab, ofStack, , ofCluster = ""]) =>
-          isTaken(name, ofCluster) && !(ofLab === id && ofStack === stack),
-      )
-      .map(([name = "", , ofStack = "", checkout = ""]) => ({ kind, name, stack: ofStack, checkout }));
-  return [
-    ...list(
-      containers,
-      "container",
-      (name, ofCluster) => ofCluster === cluster || isNode(name) || others.includes(name),
-    ),
-    ...list(networks, "network", (name) => name === `k3d-${cluster}`),
-    ...list(volumes, "volume", (name) => name === `k3d-${cluster}-images`),
-  ].filter(({ name }) => name !== `k3d-${cluster}-tools`);
-}
+/** The containers of a stack. */
+export const containersOf = (owner: Owner): Promise<readonly Container[]> =>
+  listContainers(...ownFilters(owner));
 
 /** The networks and volumes of a stack, by name. */
 export async function namesOf(kind: "network" | "volume", owner: Owner): Promise<string[]> {
-  return (await docker([kind, "ls", "--format", "{{.Name}}", ...ownFilters(owner)]))
-    .split("\n")
-    .filter(Boolean);
+  const names = await docker([kind, "ls", "--format", "{{.Name}}", ...ownFilters(owner)]);
+  return names.split("\n").filter(Boolean);
 }
 
 /** Removes a container with its data; one that is gone already is no fault. @param id by its id alone is it surely the one that was looked at. */
@@ -254,11 +215,9 @@ export const nameTaken = (name: string, key = "metadata.name"): LabError =>
 export async function removeOwn(owner: Owner, name: string): Promise<void> {
   const found = await inspect(name);
   if (found && !isOwn(owner, found)) throw nameTaken(name);
-  if (found) await removeContainer(found.Id);
+  if (found) await removeContainer(found.id);
 }
 
-/** Removes networks or volumes; one that is gone already is no fault. */
-export async function removeNamed(kind: "network" | "volume", name: string): Promise<void> {
-  const result = await tryDocker([kind, "rm", name]);
-  if (result.failed && !isAbsent(result)) throw dockerError(result, `docker ${kind} rm ${name}`);
-}
+/** Removes a network or a volume; one that is gone already is no fault. */
+export const removeNamed = (kind: "network" | "volume", name: string): Promise<unknown> =>
+  lookUp([kind, "rm", name]);

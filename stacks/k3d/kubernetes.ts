@@ -1,21 +1,20 @@
 import { setTimeout } from "node:timers/promises";
 import pWaitFor, { TimeoutError } from "p-wait-for";
 import { LabError } from "../../scripts/errors.ts";
-import { type Cluster, isServer } from "./cluster.ts";
-import { type Container, containersOf, docker, labelOf, nameOf, tryDocker } from "./docker.ts";
+import type { Cluster } from "./cluster.ts";
+import { type Container, containersOf, docker, tryDocker } from "./docker.ts";
 
 /** Seconds that K3s gets to come up. Where the processor is emulated a start takes a minute and more. */
 export const readyWithin = 300;
 
 /** Starts a container that does not run; one that is paused goes on. */
-export async function wake(container: Container): Promise<void> {
-  const status = container.State.Status;
-  if (status === "paused") await docker(["unpause", container.Id]);
-  else if (status === "exited" || status === "created") await docker(["start", container.Id]);
+export async function wake({ id, status }: Container): Promise<void> {
+  if (status === "paused") await docker(["unpause", id]);
+  else if (status === "exited" || status === "created") await docker(["start", id]);
 }
 
 export const kubectl = (server: Container, args: readonly string[], seconds = 20) =>
-  tryDocker(["exec", server.Id, "kubectl", "--request-timeout=10s", ...args], { within: seconds });
+  tryDocker(["exec", server.id, "kubectl", "--request-timeout=10s", ...args], { within: seconds });
 
 export async function until(seconds: number, what: string, condition: () => Promise<boolean>): Promise<void> {
   try {
@@ -41,15 +40,10 @@ async function withWords<Result>(name: string, work: Promise<Result>): Promise<R
   }
 }
 
-const isReady = async (server: Container): Promise<boolean> =>
-  !(await kubectl(server, ["get", "--raw", "/readyz"])).failed;
-
 export async function untilReady(server: Container): Promise<void> {
-  const name = nameOf(server);
-  await withWords(
-    name,
-    until(readyWithin, `The API server in ${name} is not ready`, () => isReady(server)),
-  );
+  const { name } = server;
+  const isReady = async () => !(await kubectl(server, ["get", "--raw", "/readyz"])).failed;
+  await withWords(name, until(readyWithin, `The API server in ${name} is not ready`, isReady));
 }
 
 // An agent's K3s has joined its server, and got its certificates from it, when its containerd answers.
@@ -86,7 +80,8 @@ async function askNodes(servers: readonly Container[]): Promise<Answer | undefin
  */
 export async function servingServer(cluster: Cluster, seconds = 60): Promise<Container> {
   const servers = (await containersOf(cluster.owner)).filter(
-    (one) => isServer(one) && labelOf(one, "k3d.cluster") === cluster.name && one.State.Status === "running",
+    ({ role, labels, status }) =>
+      role === "server" && labels["k3d.cluster"] === cluster.name && status === "running",
   );
   let found: Container | undefined;
   const look = async () => {
@@ -95,7 +90,7 @@ export async function servingServer(cluster: Cluster, seconds = 60): Promise<Con
   };
   const [first] = servers;
   if (first)
-    await withWords(nameOf(first), until(seconds, `No server of the cluster ${cluster.name} answers`, look));
+    await withWords(first.name, until(seconds, `No server of the cluster ${cluster.name} answers`, look));
   if (found === undefined)
     throw new LabError(
       `No server of the cluster ${cluster.name} runs. Run \`scripts/lab up ${cluster.owner.stack}\`.`,
@@ -138,8 +133,8 @@ export const untilKnown = (server: Container, name: string): Promise<void> =>
 
 /** Starts K3s in a container again. */
 export async function restart(container: Container): Promise<void> {
-  await docker(["restart", "--time", "10", container.Id]);
-  if (isServer(container)) await untilReady(container);
+  await docker(["restart", "--time", "10", container.id]);
+  if (container.role === "server") await untilReady(container);
 }
 
 /**

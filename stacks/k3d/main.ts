@@ -1,13 +1,14 @@
 // What stacks/k3d/k3d.sh runs: one action of Pulumi's on a cluster, a node or a registry of k3d's.
 //
 //   main.ts create | start | delete | add-agent | start-agent | remove-agent | registry | delete-registry | sweep |
-//           kubeconfig | cluster-id
+//           kubeconfig | cluster-id | load
 //
 //   K3S_LAB_ROOT   the checkout
-//   LAB_STACK      the stack that everything belongs to
+//   LAB_STACK      the stack that everything belongs to; load needs none, nor a cluster
 //   LAB_ID         the lab's id. Default: the checkout's; a deletion that Pulumi recorded brings it
 //   K3D_CLUSTER    the cluster's name in k3d
-//   NODE_NAME      remove-agent: the node
+//   NODE_NAME      remove-agent, load: the node
+//   IMAGE          load: the image to put into the node's image store
 //   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (cluster.ts)
 import { mkdir } from "node:fs/promises";
 import { text } from "node:stream/consumers";
@@ -16,6 +17,7 @@ import { stackDir } from "../../scripts/paths.ts";
 import * as actions from "./actions.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "./cluster.ts";
 import { ownerOf } from "./docker.ts";
+import { loadImage } from "./load.ts";
 import { makeRegistry, removeRegistry } from "./registry.ts";
 
 const variable = (name: string): string => {
@@ -41,19 +43,20 @@ const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
   "delete-registry": ({ owner }) => removeRegistry(owner),
   kubeconfig: async (cluster) => console.log(await actions.kubeconfig(cluster)),
   "cluster-id": async (cluster) => process.stdout.write(await actions.clusterId(cluster)),
+  load: () => loadImage(variable("NODE_NAME"), variable("IMAGE")),
 };
 
 try {
   const [name = ""] = process.argv.slice(2);
   const action = run[name];
   if (action === undefined)
-    throw new LabError(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")} or load`, {
+    throw new LabError(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`, {
       exitCode: 2,
     });
-  const stack = variable("LAB_STACK");
+  // A sweep goes by labels alone, and an image into the node that is named.
+  const stack = name === "load" ? "" : variable("LAB_STACK");
+  const cluster = name === "load" || name === "sweep" ? "" : variable("K3D_CLUSTER");
   const owner = { ...(await ownerOf(stack)), ...(process.env.LAB_ID ? { id: process.env.LAB_ID } : {}) };
-  // A sweep goes by labels alone.
-  const cluster = name === "sweep" ? "" : variable("K3D_CLUSTER");
   await action({ owner, name: cluster, checkout: variable("K3S_LAB_ROOT") });
 } catch (error) {
   if (!(error instanceof LabError)) throw error;

@@ -1,9 +1,10 @@
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { stringify } from "yaml";
 import { LabError } from "../../scripts/errors.ts";
+import { readHostSettings } from "../../scripts/host-settings.ts";
 import type { Balancer } from "../k3d-file.ts";
 import { type Cluster, labelsOf, networkOf, type ServersInput } from "./cluster.ts";
 import {
@@ -11,27 +12,27 @@ import {
   containersOf,
   copyOut,
   docker,
-  dockerError,
   inspect,
-  isAbsent,
-  labelOf,
+  isThere,
   ownDaemon,
   removeOwn,
-  roleOf,
   tryDocker,
 } from "./docker.ts";
 import { freeAddressOf } from "./network.ts";
-import { createNode, type JoiningNode } from "./node.ts";
+import { type CreateNode, createNode, type JoiningNode, likeK3d, repeat, sharedLabels } from "./node.ts";
 
-/** Whether Docker has an image. @throws LabError where it does not say. */
-export async function hasImage(image: string): Promise<boolean> {
-  const found = await tryDocker(["image", "inspect", "--format", "{{.Id}}", image]);
-  if (found.failed && !isAbsent(found)) throw dockerError(found, `docker image inspect ${image}`);
-  return !found.failed;
+/** Works in a folder that only this user may read, and that is gone afterwards. */
+async function inFolder<Result>(work: (folder: string) => Promise<Result>): Promise<Result> {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
+  try {
+    return await work(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 export async function pull(image: string): Promise<void> {
-  if (await hasImage(image)) return;
+  if (await isThere("image", image)) return;
   const result = await tryDocker(["pull", "--quiet", image], { within: 900 });
   if (result.failed)
     throw new LabError(
@@ -45,11 +46,8 @@ export function withLabels(config: ServersInput["config"], labels: Readonly<Reco
     readonly k3d?: { readonly disableLoadbalancer?: boolean };
     readonly runtime?: { readonly labels?: readonly object[] };
   };
-  const filters = ["server:*", ...(options.k3d?.disableLoadbalancer ? [] : ["loadbalancer"])];
-  const own = Object.entries(labels).map(([key, value]) => ({
-    label: `${key}=${value}`,
-    nodeFilters: filters,
-  }));
+  const nodeFilters = ["server:*", ...(options.k3d?.disableLoadbalancer ? [] : ["loadbalancer"])];
+  const own = Object.entries(labels).map((pair) => ({ label: pair.join("="), nodeFilters }));
   const runtime = { ...options.runtime, labels: [...(options.runtime?.labels ?? []), ...own] };
   return { ...config, options: { ...options, runtime } };
 }
@@ -59,29 +57,29 @@ const createWithin = 25;
 
 /** Runs k3d in the root folder, for its config names absolute paths, and without what a shell may say of clusters. */
 export async function runK3d(cluster: Cluster, config: object): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
-  const kept = Object.entries(process.env).filter(
-    ([name]) => !/^K3D_/.test(name) || /^K3D_(IMAGE|FIX)_/.test(name),
-  );
-  try {
-    const { failed, timedOut, all } = await execa("k3d", ["cluster", "create", "--config", "-"], {
+  const kept = Object.entries(process.env).filter(([name]) => !/^K3D_/.test(name));
+  const { k3dImage } = await readHostSettings();
+  const { failed, timedOut, all } = await inFolder(async (folder) =>
+    execa("k3d", ["cluster", "create", "--config", "-"], {
       input: stringify(config),
       cwd: "/",
-      // k3d leaves its own temporary files behind.
-      env: { ...Object.fromEntries(kept), ...(await ownDaemon()), TMPDIR: folder, LC_ALL: "C" },
+      env: {
+        ...{ ...Object.fromEntries(kept), ...(await ownDaemon()), LC_ALL: "C" },
+        ...(k3dImage ? { K3D_IMAGE_TOOLS: k3dImage } : {}),
+        // k3d leaves its own temporary files behind.
+        TMPDIR: folder,
+      },
       extendEnv: false,
       all: true,
       reject: false,
       timeout: createWithin * 60_000,
-    });
-    console.log(all);
-    if (failed)
-      throw new LabError(
-        `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What there is of it goes, now or with the next run.`,
-      );
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+    }),
+  );
+  console.log(all);
+  if (failed)
+    throw new LabError(
+      `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What there is of it goes, now or with the next run.`,
+    );
 }
 
 /** k3d's own words for what went wrong, without colours and time. */
@@ -95,6 +93,18 @@ const reasonOf = (log: string): string =>
   log.trim().split("\n").at(-1) ||
   "it says nothing";
 
+/** Makes a container. Variables and labels go by files that only this user may read: arguments are for everybody to see. */
+export const createContainer = (name: string, { args, env, labels }: CreateNode): Promise<string> =>
+  inFolder(async (folder) => {
+    const files = Object.entries({ "env-file": env, "label-file": labels });
+    for (const [option, lines] of files) await writeFile(join(folder, option), lines.join("\n"));
+    return await docker([
+      ...["create", "--name", name, "--hostname", name, "--restart", "unless-stopped"],
+      ...files.flatMap(([option]) => [`--${option}`, join(folder, option)]),
+      ...args,
+    ]);
+  });
+
 /** Makes k3d's load balancer again, as k3d makes it (`LoadbalancerPrepare` of k3d v5), of the version that the cluster has. */
 export async function makeBalancer(
   cluster: Cluster,
@@ -103,95 +113,59 @@ export async function makeBalancer(
 ): Promise<void> {
   console.log(`${name} is gone: it is made again`);
   await removeOwn(cluster.owner, name);
-  const version = labelOf(server, "k3d.version")?.replace(/^v/, "");
-  const image = process.env.K3D_IMAGE_LOADBALANCER || `ghcr.io/k3d-io/k3d-proxy:${version}`;
+  const image = `ghcr.io/k3d-io/k3d-proxy:${server.labels["k3d.version"]?.replace(/^v/, "")}`;
   await pull(image);
-  const shared = Object.entries(server.Config.Labels ?? {}).filter(
-    ([key]) => key === "app" || (key.startsWith("k3d.") && !/^k3d\.(role|node|server\.(init|api))/.test(key)),
-  );
-  const labels = [...shared, ...Object.entries(labelsOf(cluster)), ["k3d.role", "loadbalancer"]];
-  await withFiles({ labels: labels.map((pair) => pair.join("=")) }, async (files) => {
-    await docker([
-      ...["create", "--name", name, "--hostname", name, "--privileged", "--userns", "host", "--init"],
-      ...["--restart", "unless-stopped", "--tmpfs", "/run", "--tmpfs", "/var/run"],
-      ...[
-        "--network",
-        networkOf(cluster),
-        "--ip",
-        await freeAddressOf(cluster, name),
-        "--label-file",
-        files.labels,
-      ],
-      ...publish.flatMap((port) => ["--publish", port]),
-      image,
-    ]);
+  const address = await freeAddressOf(cluster, name);
+  await createContainer(name, {
+    args: [...likeK3d(networkOf(cluster), address), ...repeat("--publish", publish), image],
+    env: [],
+    labels: [
+      ...sharedLabels(server).filter((label) => !label.startsWith("k3d.server.api")),
+      ...Object.entries(labelsOf(cluster)).map((pair) => pair.join("=")),
+      "k3d.role=loadbalancer",
+    ],
   });
   const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
   const config = stringify({ ports: targets, settings: { workerConnections } });
-  await putFile(name, config, "/etc/confd/values.yaml");
+  await putFile(name, "/etc/confd/values.yaml", (file) => writeFile(file, config));
   await docker(["start", name]);
 }
 
 /** The load balancer has looked the servers' names up when it started. */
 export async function reloadLoadBalancer({ owner }: Cluster): Promise<void> {
-  const balancer = (await containersOf(owner)).find((one) => roleOf(one) === "loadbalancer");
+  const balancer = (await containersOf(owner)).find(({ role }) => role === "loadbalancer");
   if (!balancer) return;
   // One that could not find a lost server's name ends, and begins again.
-  const told = await tryDocker(["exec", balancer.Id, "nginx", "-s", "reload"]);
-  if (told.failed) await docker(["restart", "--time", "1", balancer.Id]);
+  const told = await tryDocker(["exec", balancer.id, "nginx", "-s", "reload"]);
+  if (told.failed) await docker(["restart", "--time", "1", balancer.id]);
 }
 
 /** Makes a node's container, gives it what k3d gives every node before its start, and starts it. */
 export async function makeNode(node: JoiningNode): Promise<Container> {
-  await pull(node.server.Config.Image);
-  const { env, labels } = createNode(node, { env: "", labels: "" });
-  await withFiles({ env, labels }, (files) => docker(createNode(node, files).args));
-  const handed = [
+  const { name, server, config } = node;
+  await pull(server.image);
+  await createContainer(name, createNode(node));
+  for (const path of [
     "/etc/rancher/k3s/registries.yaml",
     ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => `/bin/k3d-entrypoint${fix}.sh`),
-  ];
-  for (const path of handed) await handOn(node.server, node.name, path);
-  for (const { source, destination } of node.config.files) await putFile(node.name, source, destination);
-  await docker(["start", node.name]);
-  const made = await inspect(node.name);
-  if (made === undefined)
-    throw new LabError(`Docker has no container ${node.name} right after it was started.`);
+  ])
+    await putFile(name, path, (file) => copyOut(server.id, path, file));
+  for (const { source, destination } of config.files)
+    await putFile(name, destination, async (file) =>
+      source.includes("\n") ? await writeFile(file, source) : await copyFile(source, file),
+    );
+  await docker(["start", name]);
+  const made = await inspect(name);
+  if (made === undefined) throw new LabError(`Docker has no container ${name} right after it was started.`);
   return made;
 }
 
-/** Copies a file from one node to another; nothing where the first has none. */
-async function handOn(from: Container, to: string, path: string): Promise<void> {
-  const archive = await copyOut(from.Id, path);
-  if (archive) await docker(["cp", "-", `${to}:${dirname(path)}`], { input: archive });
-}
-
-async function putFile(name: string, source: string, destination: string): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
-  try {
-    // `docker cp` makes no folders: the file comes with its path.
-    const local = join(folder, destination);
-    await mkdir(dirname(local), { recursive: true });
-    await writeFile(local, source.includes("\n") ? source : await readFile(source), { mode: 0o644 });
-    await docker(["cp", `${folder}/.`, `${name}:/`]);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-/** Runs `work` with lists in files that only this user may read: arguments are for everybody to see. */
-export async function withFiles<Name extends string>(
-  lists: Readonly<Record<Name, readonly string[]>>,
-  work: (files: Readonly<Record<Name | "env" | "labels", string>>) => Promise<unknown>,
-): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
-  try {
-    const files: Record<string, string> = {};
-    for (const [name, lines] of Object.entries<readonly string[]>(lists)) {
-      files[name] = join(folder, name);
-      await writeFile(files[name], `${lines.join("\n")}\n`, { mode: 0o600 });
-    }
-    await work(files as Record<Name | "env" | "labels", string>);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
+/** Puts a file into a container that need not run. @param write makes it, or says false. */
+const putFile = (name: string, path: string, write: (file: string) => Promise<unknown>): Promise<void> =>
+  inFolder(async (folder) => {
+    // `docker cp` makes no folders: the file comes with its path. And it hands on their modes, that of / too.
+    const root = join(folder, "root");
+    const file = join(root, path);
+    await mkdir(dirname(file), { recursive: true });
+    if ((await write(file)) !== false) await docker(["cp", `${root}/.`, `${name}:/`]);
+  });

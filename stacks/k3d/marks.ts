@@ -1,14 +1,5 @@
 import { createHash } from "node:crypto";
-import {
-  type Container,
-  copyOut,
-  docker,
-  dockerError,
-  isAbsent,
-  labelOf,
-  nameOf,
-  tryDocker,
-} from "./docker.ts";
+import { type Container, copyOut, docker, dockerError, isAbsent, tryDocker } from "./docker.ts";
 
 /** In a node's data: it was made to its end, a server of a new cluster with the others. It lives and goes with the container. */
 const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
@@ -33,8 +24,8 @@ export interface Marks {
 
 /** Reads a node's marks, whatever state it is in. */
 export async function readMarks(container: Container): Promise<Marks> {
-  const name = nameOf(container);
-  if (container.State.Status === "running") {
+  const { name } = container;
+  if (container.status === "running") {
     const script = `[ -e ${madeFile} ] && echo made; ${printCertificate}; cat ${bootFile} 2>/dev/null; true`;
     const result = await tryDocker(["exec", name, "sh", "-c", script]);
     if (!result.failed) {
@@ -50,7 +41,7 @@ export async function readMarks(container: Container): Promise<Marks> {
     if (!isAbsent(result) && !/is not running|is paused|is restarting/.test(result.stderr))
       throw dockerError(result, `docker exec ${name}`);
   }
-  return { isMade: (await copyOut(name, madeFile)) !== undefined, boot: undefined };
+  return { isMade: await copyOut(name, madeFile, "-"), boot: undefined };
 }
 
 /**
@@ -61,7 +52,7 @@ export function wholeServers<Seen extends { readonly one: Container; readonly is
   servers: readonly Seen[],
 ): Seen[] {
   const isOneMade = servers.some(({ isMade }) => isMade);
-  return servers.filter(({ one, isMade }) => isMade || (isOneMade && labelOf(one, aloneLabel) === undefined));
+  return servers.filter(({ one, isMade }) => isMade || (isOneMade && one.labels[aloneLabel] === undefined));
 }
 
 /** Marks a node as one that was made to its end. */

@@ -1,15 +1,11 @@
 import { LabError } from "../../scripts/errors.ts";
-import { type Cluster, isRegistry, isServer, labelArgs, labelsOf, networkOf } from "./cluster.ts";
+import { type Cluster, labelArgs, labelsOf, networkOf } from "./cluster.ts";
 import {
   type Container,
   containersOf,
   docker,
-  dockerError,
-  inspect,
-  isAbsent,
   isOwn,
-  labelOf,
-  nameOf,
+  listContainers,
   type Owner,
   removeContainer,
   removeNamed,
@@ -43,23 +39,13 @@ export async function makeNetwork(cluster: Cluster, wanted: string): Promise<str
 export const subnetOf = (cluster: Cluster): Promise<string> =>
   docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", networkOf(cluster)]);
 
-/** Whether Docker has a network: not only where Docker itself says that it has none such. */
-export async function networkIsThere(network: string): Promise<boolean> {
-  const found = await tryDocker(["network", "inspect", "--format", "{{.Name}}", network]);
-  if (found.failed && !isAbsent(found)) throw dockerError(found, `docker network inspect ${network}`);
-  return !found.failed;
-}
-
 /** The containers in a network, whoever made them and whether they run or not. */
-async function attachedTo(network: string): Promise<readonly Container[]> {
-  const ids = await docker(["ps", "--all", "--quiet", "--no-trunc", "--filter", `network=${network}`]);
-  const found = await Promise.all(ids.split("\n").filter(Boolean).map(inspect));
-  return found.filter((one) => one !== undefined);
-}
+const attachedTo = (network: string): Promise<readonly Container[]> =>
+  listContainers("--filter", `network=${network}`);
 
 /** k3d runs a helper beside a cluster for moments, and gives it no labels; an interrupted k3d leaves it. */
 const isHelper = (network: string, container: Container): boolean =>
-  nameOf(container) === `${network}-tools` && labelOf(container, "app") === "k3d";
+  container.name === `${network}-tools` && container.labels.app === "k3d";
 
 /**
  * Refuses to remove networks that other people's containers are in: Docker would not, and all else would be gone by then.
@@ -68,10 +54,10 @@ const isHelper = (network: string, container: Container): boolean =>
 export async function refuseForeignGuests(owner: Owner, networks: readonly string[]): Promise<void> {
   for (const network of networks) {
     const guests = (await attachedTo(network)).filter(
-      (one) => !isOwn(owner, one) && !isRegistry(one) && !isHelper(network, one),
+      (one) => !isOwn(owner, one) && one.role !== "registry" && !isHelper(network, one),
     );
     if (guests.length === 0) continue;
-    const names = guests.map(nameOf);
+    const names = guests.map(({ name }) => name);
     throw new LabError(
       `The network ${network} goes with its cluster, and what the lab did not make is in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
     );
@@ -81,23 +67,18 @@ export async function refuseForeignGuests(owner: Owner, networks: readonly strin
 /** Removes a network of the lab's own with what may still be in it: k3d's helper, a registry that others use too. */
 export async function removeNetwork(network: string): Promise<void> {
   for (const one of await attachedTo(network)) {
-    if (isHelper(network, one)) await removeContainer(one.Id);
-    else if (isRegistry(one)) await docker(["network", "disconnect", "--force", network, one.Id]);
+    if (isHelper(network, one)) await removeContainer(one.id);
+    else if (one.role === "registry") await docker(["network", "disconnect", "--force", network, one.id]);
   }
   await removeNamed("network", network);
 }
-
-const addressesOf = ({ NetworkSettings }: Container): string[] =>
-  Object.values(NetworkSettings.Networks).flatMap(({ IPAddress, IPAMConfig }) =>
-    [IPAddress, IPAMConfig?.IPv4Address ?? ""].filter(Boolean),
-  );
 
 /** @throws LabError where the cluster's network is full. */
 export async function freeAddressOf(cluster: Cluster, name: string): Promise<string> {
   const range = await subnetOf(cluster);
   // Those that are stopped have none, and get theirs again.
   const used = [...(await containersOf(cluster.owner)), ...(await attachedTo(networkOf(cluster)))].flatMap(
-    addressesOf,
+    ({ networks }) => networks.flatMap(({ address, fixed }) => [address, fixed]),
   );
   const address = freeAddress(range, [gatewayOf(range), ...used]);
   if (address === undefined)
@@ -112,26 +93,22 @@ export async function freeAddressOf(cluster: Cluster, name: string): Promise<str
  */
 export async function pinAll(cluster: Cluster, range: string): Promise<void> {
   const network = networkOf(cluster);
-  const pin = async (container: Container) => {
-    const { IPAddress: ip = "", IPAMConfig } = container.NetworkSettings.Networks[network] ?? {};
-    if (ip === "" || IPAMConfig?.IPv4Address === ip) return;
-    const hasTunnel = isServer(container) && (await layTunnel(container));
-    if (hasTunnel) await docker(["kill", container.Id]);
-    await docker(["network", "disconnect", network, container.Id]);
-    await docker(["network", "connect", "--ip", ip, network, container.Id]);
-    if (hasTunnel) await docker(["start", container.Id]);
+  const pin = async ({ id, role, networks }: Container) => {
+    const { address = "", fixed } = networks.find((one) => one.network === network) ?? {};
+    if (address === "" || fixed === address) return;
+    const hasTunnel = async () => role === "server" && (await exists(id, "/run/flannel/subnet.env"));
+    const mustRestart = await hasTunnel();
+    if (mustRestart) await docker(["kill", id]);
+    await docker(["network", "disconnect", network, id]);
+    await docker(["network", "connect", "--ip", address, network, id]);
+    if (mustRestart) await docker(["start", id]);
     // It may have laid one in these very moments.
-    else if (
-      isServer(container) &&
-      (await layTunnel(container)) &&
-      !(await exists(container, "/sys/class/net/flannel.1"))
-    )
-      await docker(["restart", "--time", "1", container.Id]);
+    else if ((await hasTunnel()) && !(await exists(id, "/sys/class/net/flannel.1")))
+      await docker(["restart", "--time", "1", id]);
   };
   await Promise.all((await attachedTo(network)).map(pin));
   console.log(`the addresses in ${range} are fixed`);
 }
 
-const exists = async (container: Container, path: string): Promise<boolean> =>
-  !(await tryDocker(["exec", container.Id, "test", "-e", path])).failed;
-const layTunnel = (container: Container): Promise<boolean> => exists(container, "/run/flannel/subnet.env");
+const exists = async (id: string, path: string): Promise<boolean> =>
+  !(await tryDocker(["exec", id, "test", "-e", path])).failed;

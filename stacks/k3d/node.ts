@@ -1,5 +1,5 @@
 import type { NodeConfig } from "../k3d-file.ts";
-import { type Container, labelOf } from "./docker.ts";
+import type { Container } from "./docker.ts";
 
 /** A node that joins a cluster of k3d's. */
 export interface JoiningNode {
@@ -16,43 +16,41 @@ export interface JoiningNode {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** What `docker create` is told; what may hold secrets goes by files, a line each, and not by its arguments. */
+/** What `docker create` is told beside a name; what may hold secrets goes by files, a line each, and not by its arguments. */
 export interface CreateNode {
   readonly args: readonly string[];
   readonly env: readonly string[];
   readonly labels: readonly string[];
 }
 
-/** Labels of k3d's that are of one container alone. */
-const ofOneNode = /^k3d\.(role|node\.staticIP|server\.init)$/;
+/** What k3d gives every container of a cluster. */
+export const likeK3d = (network: string, address: string): string[] => [
+  ...["--privileged", "--userns", "host", "--init", "--tmpfs", "/run", "--tmpfs", "/var/run"],
+  ...["--network", network, "--ip", address],
+];
+
+/** The labels of k3d's that a container takes over from a server; the others are of that one alone. */
+export const sharedLabels = ({ labels }: Container): string[] =>
+  Object.entries(labels)
+    .filter(([key]) => key === "app" || (/^k3d/.test(key) && !/^k3d\.(role|node\.|server\.init$)/.test(key)))
+    .map((pair) => pair.join("="));
+
+export const repeat = (flag: string, values: readonly string[]): string[] =>
+  values.flatMap((value) => [flag, value]);
 
 /**
  * A container as k3d itself makes them for a new cluster (`TranslateNodeToContainer` of k3d v5). `k3d node create` cannot
  * stand in for it: it numbers nodes by itself, gives no server its ports and address back, and knows nothing of the config
  * file's volumes, variables and files.
- *
- * @param files paths of an env file and a label file, see `CreateNode`.
  */
-export function createNode(
-  node: JoiningNode,
-  files: { readonly env: string; readonly labels: string },
-): CreateNode {
-  const { name, role, address, config, ports, server, labels } = node;
-  const cluster = labelOf(server, "k3d.cluster") ?? "";
-  const token = server.Config.Env?.find((one) => one.startsWith("K3S_TOKEN=")) ?? "";
-  const shared = Object.entries(server.Config.Labels ?? {}).filter(
-    ([key]) => key === "app" || (key.startsWith("k3d") && !ofOneNode.test(key)),
-  );
-  const volume = labelOf(server, "k3d.cluster.imageVolume");
-  const entrypoint = server.Config.Entrypoint?.[0];
-  const repeat = (flag: string, values: readonly string[]) => values.flatMap((value) => [flag, value]);
-  const names = [labelOf(server, "k3d.server.api.host"), labelOf(server, "k3d.server.loadbalancer")];
+export function createNode(node: JoiningNode): CreateNode {
+  const { role, address, config, ports, server } = node;
+  const { labels, image, entrypoint, env } = server;
+  const volume = labels["k3d.cluster.imageVolume"];
+  const names = [labels["k3d.server.api.host"], labels["k3d.server.loadbalancer"]].filter((one) => !!one);
   return {
     args: [
-      ...["create", "--name", name, "--hostname", name, "--privileged", "--userns", "host", "--init"],
-      ...["--restart", "unless-stopped", "--tmpfs", "/run", "--tmpfs", "/var/run"],
-      ...["--network", `k3d-${cluster}`, "--ip", address],
-      ...["--env-file", files.env, "--label-file", files.labels],
+      ...likeK3d(`k3d-${labels["k3d.cluster"]}`, address),
       ...repeat("--volume", [...config.volumes, ...(volume ? [`${volume}:/k3d/images`] : [])]),
       ...repeat("--ulimit", config.ulimits),
       ...repeat("--publish", ports),
@@ -60,26 +58,20 @@ export function createNode(
       ...(config.hostPid ? ["--pid", "host"] : []),
       // k3d's own, which a file in the container is; any other is the image's.
       ...(entrypoint?.startsWith("/bin/k3d-entrypoint") ? ["--entrypoint", entrypoint] : []),
-      server.Config.Image,
-      role,
-      ...config.args,
-      ...repeat("--node-label", config.nodeLabels),
-      ...(role === "server"
-        ? repeat("--tls-san", names.filter((one) => one !== undefined && one !== "") as string[])
-        : []),
+      ...[image, role, ...config.args, ...repeat("--node-label", config.nodeLabels)],
+      ...(role === "server" ? repeat("--tls-san", names as string[]) : []),
     ],
     env: [
       ...config.env,
-      token,
-      `K3S_URL=https://${server.Name.replace(/^\//, "")}:6443`,
+      ...env.filter((one) => one.startsWith("K3S_TOKEN=")),
+      `K3S_URL=https://${server.name}:6443`,
       "K3S_KUBECONFIG_OUTPUT=/output/kubeconfig.yaml",
     ],
     labels: [
-      ...shared.map(([key, value]) => `${key}=${value}`),
+      ...sharedLabels(server),
       ...config.labels,
-      ...Object.entries(labels).map(([key, value]) => `${key}=${value}`),
-      `k3d.role=${role}`,
-      `k3d.node.staticIP=${address}`,
+      ...Object.entries(node.labels).map((pair) => pair.join("=")),
+      ...[`k3d.role=${role}`, `k3d.node.staticIP=${address}`],
       ...(role === "server" ? ["k3d.server.init=false"] : []),
     ],
   };

@@ -1,6 +1,6 @@
 import { LabError } from "../../scripts/errors.ts";
 import type { Cluster } from "./cluster.ts";
-import { nameTaken, strangers } from "./docker.ts";
+import { docker, nameTaken } from "./docker.ts";
 
 /**
  * Refuses to go on where so many servers are lost that the rest cannot decide anything.
@@ -23,29 +23,60 @@ export function refuseWithoutQuorum(
   );
 }
 
-/** @throws LabError (exit code 2) where something that is not this stack's has a name that the cluster would take. */
-export async function refuseStrangers(
+const columns = ["id", "stack", "checkout"].map((name) => `{{.Label "k3s-lab.${name}"}}`);
+
+/** What is in Docker, a row each: its name, whose it is, and the cluster of k3d's that it is of. */
+async function list(kind: "container" | "network" | "volume") {
+  const [ask, name] = kind === "container" ? [["ps", "--all"], "Names"] : [[kind, "ls"], "Name"];
+  const cluster = kind === "container" ? '{{.Label "k3d.cluster"}}' : "";
+  const rows = await docker([...ask, "--format", [`{{.${name}}}`, ...columns, cluster].join("\t")]);
+  return rows.split("\n").map((row) => {
+    const [name = "", id, stack = "", checkout = "", cluster] = row.split("\t");
+    return { kind, name, id, stack, checkout, cluster };
+  });
+}
+
+/**
+ * Refuses what has a name that the cluster would take and is not this stack's; as long as nothing of the cluster is there,
+ * also every other container of a cluster of that name. A node that a person has added to this one is in nobody's way.
+ *
+ * @param planned the names of its nodes. @param registry that of its registry.
+ * @throws LabError (exit code 2) that says whose it is and the next step.
+ */
+export async function refuseTakenNames(
   { owner, name }: Pick<Cluster, "owner" | "name">,
-  others: readonly string[] = [],
+  planned: readonly string[],
+  registry?: string,
 ): Promise<void> {
-  const found = await strangers(owner, name, others);
+  const kinds = ["container", "network", "volume"] as const;
+  const all = (await Promise.all(kinds.map(list))).flat();
+  const isOwn = (one: (typeof all)[number]) => one.id === owner.id && one.stack === owner.stack;
+  const isOurs = all.some((one) => one.cluster === name && isOwn(one));
+  const isNode = new RegExp(`^k3d-${name}-(server-\\d+|agent-\\d+-0|serverlb)$`);
+  const found = all.filter((one) => {
+    if (isOwn(one) || one.name === `k3d-${name}-tools`) return false;
+    if (one.kind !== "container") return one.name === `k3d-${name}${one.kind === "volume" ? "-images" : ""}`;
+    if (one.name === registry || planned.includes(one.name)) return true;
+    return !isOurs && (one.cluster === name || isNode.test(one.name));
+  });
   const [first] = found;
   if (first === undefined) return;
-  if (found.every((one) => one.kind === "container" && others.includes(one.name)))
-    throw nameTaken(first.name, "registries.create.name");
-  const list = found.map((one) => `${one.kind} ${one.name}`).join(", ");
+  if (isOurs || found.every((one) => one.name === registry))
+    throw nameTaken(first.name, first.name === registry ? "registries.create.name" : "metadata.name");
+  const names = found.map((one) => `${one.kind} ${one.name}`).join(", ");
   const { stack, checkout } = found.find((one) => one.checkout !== "") ?? first;
-  const who =
+  const remove = `remove that one with: k3d cluster delete ${name}`;
+  const [who, next] =
     checkout === ""
-      ? ["somebody else", `remove that one with: k3d cluster delete ${name}`]
+      ? ["somebody else", remove]
       : stack === ""
         ? [
             `an earlier version of the lab in ${checkout}, which gave it no mark of its stack, so that this one leaves it alone`,
-            `save what you need of it and remove it with: k3d cluster delete ${name}`,
+            `save what you need of it and ${remove}`,
           ]
         : [`the stack "${stack}" in ${checkout}`, `take that one down there: scripts/lab down ${stack}`];
   throw new LabError(
-    `A cluster ${name} is there already, made by ${who[0]} (${list}): give yours another metadata.name, or ${who[1]}`,
+    `A cluster ${name} is there already, made by ${who} (${names}): give yours another metadata.name, or ${next}`,
     { exitCode: 2 },
   );
 }

@@ -1,18 +1,20 @@
 import { LabError } from "../../scripts/errors.ts";
-import { type Cluster, isRegistry, labelArgs, labelsOf, networkOf, type RegistryInput } from "./cluster.ts";
+import { type Cluster, labelArgs, labelsOf, networkOf, type RegistryInput } from "./cluster.ts";
 import {
   containersOf,
   docker,
   inspect,
   isOwn,
+  isThere,
   namesOf,
   nameTaken,
   type Owner,
   removeContainer,
   removeNamed,
 } from "./docker.ts";
-import { pull, withFiles } from "./make.ts";
-import { freeAddressOf, networkIsThere } from "./network.ts";
+import { createContainer, pull } from "./make.ts";
+import { freeAddressOf } from "./network.ts";
+import { repeat } from "./node.ts";
 
 export const registryVolume = ({ stack }: Owner): string => `k3d-${stack}-registry`;
 
@@ -35,33 +37,34 @@ export async function makeRegistry(cluster: Cluster, input: RegistryInput): Prom
       `There is a volume ${own} already that is not of this stack. Remove it (docker volume rm ${own}), or keep the registry's images elsewhere: registries.create.volumes, such as /srv/images:${dataFolder}.`,
       { exitCode: 2 },
     );
-  const old = (await containersOf(cluster.owner)).filter(isRegistry);
   await pull(image);
-  for (const { Id } of old) await removeContainer(Id);
+  await removeContainers(cluster.owner);
   const marks = {
-    ...labels,
-    "k3s-lab.boot": boot,
-    ...{ app: "k3d", "k3d.role": "registry", "k3d.registry.host": address, "k3d.registry.hostIP": address },
+    ...{ ...labels, "k3s-lab.boot": boot, app: "k3d" },
+    ...{ "k3d.role": "registry", "k3d.registry.host": address, "k3d.registry.hostIP": address },
     ...{ "k3s.registry.port.external": port, "k3s.registry.port.internal": "5000" },
   };
-  await withFiles({ env }, async (files) => {
-    await docker([
-      ...["create", "--name", name, "--hostname", name, "--restart", "unless-stopped", ...labelArgs(marks)],
-      ...["--env-file", files.env, "--publish", `${address}:${port}:5000`],
-      ...[...volumes, ...(hasOwn ? [`${own}:${dataFolder}`] : [])].flatMap((one) => ["--volume", one]),
-      image,
-    ]);
+  const all = [...volumes, ...(hasOwn ? [`${own}:${dataFolder}`] : [])];
+  await createContainer(name, {
+    args: ["--publish", `${address}:${port}:5000`, ...repeat("--volume", all), image],
+    env,
+    labels: Object.entries(marks).map((pair) => pair.join("=")),
   });
-  if (await networkIsThere(networkOf(cluster))) {
-    const address = await freeAddressOf(cluster, name);
-    await docker(["network", "connect", "--ip", address, networkOf(cluster), name]);
+  const network = networkOf(cluster);
+  if (await isThere("network", network)) {
+    const free = await freeAddressOf(cluster, name);
+    await docker(["network", "connect", "--ip", free, network, name]);
   }
   await docker(["start", name]);
 }
 
+async function removeContainers(owner: Owner): Promise<void> {
+  for (const { id, role } of await containersOf(owner)) if (role === "registry") await removeContainer(id);
+}
+
 /** Removes the registry with its images. */
 export async function removeRegistry(owner: Owner): Promise<void> {
-  for (const { Id } of (await containersOf(owner)).filter(isRegistry)) await removeContainer(Id);
-  for (const volume of await namesOf("volume", owner))
-    if (volume === registryVolume(owner)) await removeNamed("volume", volume);
+  await removeContainers(owner);
+  if ((await namesOf("volume", owner)).includes(registryVolume(owner)))
+    await removeNamed("volume", registryVolume(owner));
 }

@@ -394,7 +394,7 @@ fault("a lost agent is made again alone", async () => {
 fault("C12: k3d's load balancer can be pulled later: the cluster stays as it was made", async () => {
   await fake.set(whole());
   const { containers } = await observe();
-  const later = { LAB_K3D_LOADBALANCER: "true", LAB_K3D_IMAGE: "built:2", LAB_K3S_VERSION: "v1.25.4+k3s1" };
+  const later = { k3dLoadBalancer: true, k3dImage: "k3s-lab/k3d:v1.25.4-k3s1-2" };
   assert.equal(chooseK3dImages(three, [], later).loadBalancer, true);
   assert.deepEqual(chooseK3dImages(three, containers, later), chooseK3dImages(three, containers, {}));
   const balanced = whole().containers.map((one) => ({

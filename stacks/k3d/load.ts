@@ -1,0 +1,21 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../../scripts/errors.ts";
+import { root } from "../../scripts/paths.ts";
+import { docker, tryDocker } from "./docker.ts";
+
+/** Puts an image into a node's image store; `lab image` builds it, or finds it. */
+export async function loadImage(node: string, image: string): Promise<void> {
+  const images = ["exec", "--interactive", node, "ctr", "--namespace", "k8s.io", "images"];
+  // The tag says the content: a node that has it need not get it again.
+  if (await docker([...images, "ls", "--quiet", `name==docker.io/${image}`])) return;
+  const archive = execa(join(root, "scripts", "lab"), ["image", image], {
+    ...{ stdin: "ignore", buffer: { stdout: false }, reject: false },
+  });
+  const loaded = await tryDocker([...images, "import", "-"], { input: archive.stdout, within: 600 });
+  const made = await archive;
+  if (made.failed || loaded.failed)
+    throw new LabError(
+      `The image ${image} was not loaded into ${node}: ${(made.failed ? made : loaded).stderr.trim()}`,
+    );
+}
