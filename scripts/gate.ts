@@ -1,6 +1,6 @@
 import { createInterface } from "node:readline/promises";
 import { livesInDocker } from "../stacks/k3d-host.ts";
-import { recordedMachineState } from "../stacks/observe.ts";
+import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe.ts";
 import { pathOf } from "../stacks/ownership.ts";
 import { type Provider, providers } from "../stacks/provider.ts";
 import { LabError } from "./errors.ts";
@@ -36,6 +36,8 @@ export interface Look {
     provider: Provider,
     recorded?: Readonly<Record<string, string>>,
   ) => Promise<boolean>;
+  /** Whether K3s or its data may be on a host. @param recorded the environment that Pulumi recorded with the host. */
+  readonly k3s: (stack: string, recorded: Readonly<Record<string, string>>) => Promise<boolean>;
   /** @param which a container by its name, or any that has a role in k3d, whatever it is called. */
   readonly container: (
     stack: string,
@@ -50,6 +52,7 @@ const look: Look = {
     const known = { LAB_STACK: stack, LAB_PROVIDER: provider, LAB_MACHINE: JSON.stringify({ name }) };
     return (await recordedMachineState({ environment: { ...known, ...recorded } })) !== "absent";
   },
+  k3s: (stack, recorded) => recordedHostMayHaveK3s({ environment: { LAB_STACK: stack, ...recorded } }),
   container: livesInDocker,
   namespace: (stack, name) => mayHold(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
 };
@@ -66,7 +69,8 @@ export async function lossesOf(
   { provider, see = look }: { readonly provider?: Provider | undefined; readonly see?: Look } = {},
 ): Promise<Loss[]> {
   const losses: Loss[] = [];
-  const toThing = (step: PlannedStep) => thingOf(stack, step, provider, see);
+  const hosts = new Map(steps.flatMap(hostIn));
+  const toThing = (step: PlannedStep) => thingOf(stack, step, provider, see, hosts);
   const made = steps.filter(({ operation }) => operation === "create").map(toThing);
   const named = new Set<string>();
   for (const step of steps.filter(({ operation }) => operation === "replace" || operation === "delete")) {
@@ -96,6 +100,7 @@ function thingOf(
   { urn, inputs }: PlannedStep,
   made: Provider | undefined,
   see: Look,
+  hosts: Hosts,
 ): Thing | undefined {
   const { types: kinds, name: resource } = partsOfUrn(urn);
   const environment = environmentOf(inputs);
@@ -112,13 +117,8 @@ function thingOf(
   }
   if (kinds.includes("k3s-lab:cluster:K3sNode$")) {
     const name = NODE_NAME ?? resource;
-    // Its machine's own row tells whether that is there; K3s without a machine is nowhere.
     const provider = providerOf(environment.LAB_PROVIDER) ?? made;
-    return {
-      name,
-      what: nodeWords(name),
-      lives: async () => provider === undefined || (await see.machine(stack, name, provider)),
-    };
+    return { name, what: nodeWords(name), lives: () => nodeLives(stack, name, provider, see, hosts) };
   }
   if (kinds.includes("k3s-lab:k3d:K3dCluster$"))
     return {
@@ -146,6 +146,29 @@ function thingOf(
     return { name, what: `the namespace ${name}, with all that is in it`, lives };
   }
   return undefined;
+}
+
+/** What Pulumi recorded of the hosts that a run changes, by name. */
+type Hosts = ReadonlyMap<string, Readonly<Record<string, string>>>;
+
+function hostIn({ urn, inputs }: PlannedStep): (readonly [string, Readonly<Record<string, string>>])[] {
+  const { types, name } = partsOfUrn(urn);
+  const environment = environmentOf(inputs);
+  const isHost = types.includes("k3s-lab:cluster:LabMachine$") && environment.LAB_PROVIDER === "hosts";
+  return isHost ? [[name, environment]] : [];
+}
+
+/** K3s without a machine is nowhere; and a host that was installed anew may be there without it. */
+async function nodeLives(
+  stack: string,
+  name: string,
+  provider: Provider | undefined,
+  see: Look,
+  hosts: Hosts,
+): Promise<boolean> {
+  const host = hosts.get(name);
+  if (host !== undefined) return await see.k3s(stack, host);
+  return provider === undefined || (await see.machine(stack, name, provider));
 }
 
 const providerOf = (name: string | undefined): Provider | undefined =>

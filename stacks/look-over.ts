@@ -72,6 +72,17 @@ export async function machineIdOf(stack: string, host: Host): Promise<string | u
   return "fault" in answer ? undefined : answer.machineId;
 }
 
+/** Whether K3s or its data is on a host; one that cannot be asked may have it. */
+export async function mayHaveK3s(stack: string, host: Host): Promise<boolean> {
+  const answer = await ask(stack, host, k3sLook);
+  return "fault" in answer || answer.node !== "";
+}
+
+const k3sLook = `found=
+for path in /usr/local/bin/k3s /etc/rancher/k3s /var/lib/rancher/k3s /var/lib/k3s-lab; do [ ! -e "$path" ] || found=$path; done
+echo "k3s-lab machine=$(cat /etc/machine-id) node=$found"
+`;
+
 /** The script that checks a host, with what it must know before it. */
 async function lookOver(stack: string, host: Host): Promise<string> {
   const token = await readFile(join(labDir, stack, "token")).catch(() => undefined);

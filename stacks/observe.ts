@@ -4,7 +4,7 @@ import { LabError } from "../scripts/errors.ts";
 import { labDir, root, stateFile } from "../scripts/paths.ts";
 import type { Machine } from "./config.ts";
 import { labId, lostId } from "./lab-id.ts";
-import { lookOverHosts, machineIdOf } from "./look-over.ts";
+import { lookOverHosts, machineIdOf, mayHaveK3s } from "./look-over.ts";
 import { type ListedMachine, type ListingProvider, listMachines, type PowerState } from "./machine-list.ts";
 import type { Provider } from "./provider.ts";
 
@@ -195,6 +195,12 @@ export async function recordedMachineState({
     throw lostId(`The machine ${twin.name}`, twin.marks.id);
   return own !== undefined && (isFormer(own) || isRecorded(generationOf(own))) ? own.state : "absent";
 }
+
+/** Whether K3s or its data is on a host that Pulumi recorded; one that cannot be asked may have it. */
+export const recordedHostMayHaveK3s = ({ environment = {} }: RecordedMachine): Promise<boolean> => {
+  const { LAB_STACK = "", LAB_MACHINE = "{}" } = environment;
+  return mayHaveK3s(LAB_STACK, recordedMachine(LAB_MACHINE, LAB_STACK));
+};
 
 function recordedMachine(text: string, stack: string): WantedMachine {
   try {

@@ -505,8 +505,18 @@ const nodeStep = (operation: string, name: string): PlannedStep => ({
   urn: urnOf("k3s-lab:cluster:K3sNode$command:local:Command", `${name}-k3s`),
   inputs: { environment: { NODE_NAME: name, NODE_ROLE: "agent" } },
 });
-const all = { machine: async () => true, container: async () => true, namespace: async () => true };
-const none = { machine: async () => false, container: async () => false, namespace: async () => false };
+const all = {
+  machine: async () => true,
+  k3s: async () => true,
+  container: async () => true,
+  namespace: async () => true,
+};
+const none = {
+  machine: async () => false,
+  k3s: async () => false,
+  container: async () => false,
+  namespace: async () => false,
+};
 
 fault("Rule 5: a machine that lives would be replaced", async () => {
   const steps = [machineStep("replace", "agent", "192.168.42.111"), nodeStep("replace", "agent")];

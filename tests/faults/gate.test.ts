@@ -92,6 +92,7 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
   const asked: unknown[] = [];
   const see = (lives: boolean) => ({
     machine: never,
+    k3s: never,
     container: async (_: string, which: object) => {
       asked.push(which);
       return lives;
@@ -113,6 +114,35 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
     ],
   );
   return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
+});
+
+fault("Rule 5: a host that was installed anew, and one whose machine-id alone is another", async () => {
+  const step = (kind: string, inputs: object) => ({
+    operation: "replace",
+    urn: urnOf("cluster", `k3s-lab:cluster:${kind}$command:local:Command`, "s1"),
+    inputs: { environment: inputs },
+  });
+  const machine = { name: "s1", ip: "192.168.45.10" };
+  const host = { LAB_PROVIDER: "hosts", LAB_MACHINE: JSON.stringify(machine), LAB_GENERATION: "old" };
+  const steps = [step("LabMachine", host), step("K3sNode", { NODE_NAME: "s1" })];
+  const see = (hasK3s: boolean) => ({
+    machine: async (_: string, __: string, ___: string, recorded?: object) => {
+      assert.ok(recorded, "a host is not known by its name");
+      return false;
+    },
+    k3s: async (_: string, recorded: object) => {
+      assert.deepEqual(recorded, host);
+      return hasK3s;
+    },
+    container: never,
+    namespace: never,
+  });
+  assert.deepEqual(await lossesOf("cluster", steps, { provider: "hosts", see: see(false) }), []);
+  assert.deepEqual(
+    (await lossesOf("cluster", steps, { provider: "hosts", see: see(true) })).map(({ what }) => what),
+    ["K3s on s1, with its data"],
+  );
+  return { happened: "what is not there any more asks nothing; K3s that is there is named", lost: "nothing" };
 });
 
 for (const [key, exit] of [
