@@ -118,27 +118,105 @@ export function answerTo(config: Config, request: IncomingMessage): Answer {
 export interface WebServer {
   readonly server: Server;
   /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
-  stop(): Promise<boolean>;
+  readonly stop: () => Promise<boolean>;
 }
 
 /** Makes the server; it does not listen yet. `log` gets a line for each request that is not a probe. */
-export function createWebServer(config: Config, log: (line: string) => void = () => {}): WebServer {
-  const styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
-  let ending: Promise<boolean> | undefined;
-  let openRequests = 0;
-  let lastAsked = 0;
-  let onQuiet: (() => void) | undefined;
+export const createWebServer = (config: Config, log: (line: string) => void = () => {}): WebServer =>
+  new GracefulServer(config, log);
 
-  const send = (
+class GracefulServer implements WebServer {
+  readonly server: Server;
+  readonly #config: Config;
+  readonly #styleHash: string;
+  #ending: Promise<boolean> | undefined;
+  #openRequests = 0;
+  /** When the last request came that was not a probe, in milliseconds since the program's start. */
+  #lastAsked = 0;
+  #onQuiet: (() => void) | undefined;
+
+  constructor(config: Config, log: (line: string) => void) {
+    this.#config = config;
+    this.#styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
+    this.server = createServer((request, response) => {
+      const path = URL.parse(request.url ?? "/", "http://localhost");
+      this.#count(response);
+      if (path?.pathname !== "/healthz" && path?.pathname !== "/readyz") this.#note(request, response, log);
+      return this.#answer(request, response, path);
+    });
+    // Longer than Traefik keeps an idle connection (90 s): else both may act on it at once and a request is lost.
+    this.server.keepAliveTimeout = 95_000;
+    this.server.headersTimeout = 10_000;
+    this.server.requestTimeout = 30_000;
+  }
+
+  readonly stop = (): Promise<boolean> => {
+    this.#ending ??= this.#end();
+    return this.#ending;
+  };
+
+  #count(response: ServerResponse): void {
+    this.#openRequests += 1;
+    response.once("close", () => {
+      this.#openRequests -= 1;
+      if (this.#openRequests === 0) this.#onQuiet?.();
+    });
+  }
+
+  #note(request: IncomingMessage, response: ServerResponse, log: (line: string) => void): void {
+    const began = performance.now();
+    this.#lastAsked = began;
+    response.once("close", () => {
+      const took = Math.round(performance.now() - began);
+      const cut = response.writableFinished ? "" : " (connection lost)";
+      log(
+        `${request.method} ${request.headers.host ?? "-"}${request.url} ${response.statusCode} ${took} ms${cut}`,
+      );
+    });
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, url: URL | null): Promise<void> {
+    if (url === null) return this.#sendProblem(request, response, 400, "The path cannot be read");
+    if (request.method !== "GET" && request.method !== "HEAD")
+      return this.#sendProblem(request, response, 405, "Only GET and HEAD are answered here");
+    switch (url.pathname) {
+      case "/":
+        return this.#sendPage(request, response);
+      case "/healthz":
+        return this.#send(request, response, 200, "text/plain", "ok\n");
+      case "/readyz":
+        return this.#ending === undefined
+          ? this.#send(request, response, 200, "text/plain", "ready\n")
+          : this.#send(request, response, 503, "text/plain", "shutting down\n");
+      case "/slow": {
+        // To see what a rollout or a deleted pod does to a request that is under way.
+        const asked = url.searchParams.get("ms") ?? "2000";
+        const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
+        if (!(wait <= slowestMs))
+          return this.#sendProblem(
+            request,
+            response,
+            400,
+            `ms must be a whole number from 0 to ${slowestMs}`,
+          );
+        await pause(wait);
+        return this.#sendPage(request, response);
+      }
+      default:
+        return this.#sendProblem(request, response, 404, `There is no ${url.pathname} here`);
+    }
+  }
+
+  #send(
     request: IncomingMessage,
     response: ServerResponse,
     status: number,
     type: string,
     body: string,
     headers: Readonly<Record<string, string>> = {},
-  ) => {
+  ): void {
     // A proxy keeps its connections to a pod open: it must let go of this one before the pod is gone.
-    if (ending !== undefined) response.setHeader("connection", "close");
+    if (this.#ending !== undefined) response.setHeader("connection", "close");
     response.writeHead(status, {
       "content-type": `${type}; charset=utf-8`,
       "content-length": Buffer.byteLength(body),
@@ -147,101 +225,52 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
       ...headers,
     });
     response.end(request.method === "HEAD" ? undefined : body);
-  };
+  }
 
-  const sendAnswer = (request: IncomingMessage, response: ServerResponse) => {
-    const answer = answerTo(config, request);
-    const vary = { vary: "Accept" };
+  #sendPage(request: IncomingMessage, response: ServerResponse): void {
+    const answer = answerTo(this.#config, request);
+    const send = (type: string, body: string, headers: Readonly<Record<string, string>> = {}) =>
+      this.#send(request, response, 200, type, body, { vary: "Accept", ...headers });
     switch (preferredFormat(request.headers.accept)) {
       case "json":
-        return send(request, response, 200, "application/json", `${JSON.stringify(answer, null, 2)}\n`, vary);
+        send("application/json", `${JSON.stringify(answer, null, 2)}\n`);
+        break;
       case "text":
-        return send(request, response, 200, "text/plain", renderText(answer), vary);
+        send("text/plain", renderText(answer));
+        break;
       case "html":
-        return send(request, response, 200, "text/html", renderPage(answer), {
-          ...vary,
-          "content-security-policy": `default-src 'none'; style-src 'sha256-${styleHash}'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+        send("text/html", renderPage(answer), {
+          "content-security-policy": `default-src 'none'; style-src 'sha256-${this.#styleHash}'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
           "referrer-policy": "no-referrer",
         });
     }
-  };
+  }
 
-  const sendProblem = (request: IncomingMessage, response: ServerResponse, status: number, error: string) => {
+  #sendProblem(request: IncomingMessage, response: ServerResponse, status: number, error: string): void {
     const json = preferredFormat(request.headers.accept) === "json";
     const extra = status === 405 ? { allow: "GET, HEAD" } : {};
-    const body = json ? `${JSON.stringify({ app: config.app, status, error })}\n` : `${error}\n`;
-    send(request, response, status, json ? "application/json" : "text/plain", body, extra);
-  };
+    const body = json ? `${JSON.stringify({ app: this.#config.app, status, error })}\n` : `${error}\n`;
+    this.#send(request, response, status, json ? "application/json" : "text/plain", body, extra);
+  }
 
-  const server = createServer(async (request, response) => {
-    openRequests += 1;
-    response.once("close", () => {
-      openRequests -= 1;
-      if (openRequests === 0) onQuiet?.();
-    });
-    const began = performance.now();
-    const url = URL.parse(request.url ?? "/", "http://localhost");
-    const probe = url?.pathname === "/healthz" || url?.pathname === "/readyz";
-    if (!probe) {
-      lastAsked = began;
-      response.once("close", () => {
-        const took = Math.round(performance.now() - began);
-        const cut = response.writableFinished ? "" : " (connection lost)";
-        log(
-          `${request.method} ${request.headers.host ?? "-"}${request.url} ${response.statusCode} ${took} ms${cut}`,
-        );
-      });
-    }
-
-    if (url === null) return sendProblem(request, response, 400, "The path cannot be read");
-    if (request.method !== "GET" && request.method !== "HEAD")
-      return sendProblem(request, response, 405, "Only GET and HEAD are answered here");
-    switch (url.pathname) {
-      case "/":
-        return sendAnswer(request, response);
-      case "/healthz":
-        return send(request, response, 200, "text/plain", "ok\n");
-      case "/readyz":
-        return ending === undefined
-          ? send(request, response, 200, "text/plain", "ready\n")
-          : send(request, response, 503, "text/plain", "shutting down\n");
-      case "/slow": {
-        // To see what a rollout or a deleted pod does to a request that is under way.
-        const asked = url.searchParams.get("ms") ?? "2000";
-        const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
-        if (!(wait <= slowestMs))
-          return sendProblem(request, response, 400, `ms must be a whole number from 0 to ${slowestMs}`);
-        await pause(wait);
-        return sendAnswer(request, response);
-      }
-      default:
-        return sendProblem(request, response, 404, `There is no ${url.pathname} here`);
-    }
-  });
-  // Longer than Traefik keeps an idle connection (90 s): else both may act on it at once and a request is lost.
-  server.keepAliveTimeout = 95_000;
-  server.headersTimeout = 10_000;
-  server.requestTimeout = 30_000;
-
-  /** Waits until nobody asks any more. */
-  const linger = async () => {
-    const latest = performance.now() + longestLinger(config.lingerMs);
-    await pause(config.lingerMs);
+  /** Waits until no more requests come. */
+  async #linger(): Promise<void> {
+    const latest = performance.now() + longestLinger(this.#config.lingerMs);
+    await pause(this.#config.lingerMs);
     for (;;) {
-      const now = performance.now();
-      const left = Math.min(lastAsked + quietMs, latest) - now;
+      const left = Math.min(this.#lastAsked + quietMs, latest) - performance.now();
       if (left <= 0) return;
       await pause(left);
     }
-  };
+  }
 
-  const end = async () => {
-    await linger();
-    server.close();
+  async #end(): Promise<boolean> {
+    await this.#linger();
+    this.server.close();
     // Requests are waited for, connections are not: one on which nothing was asked yet would hold the pod up for long.
     const quiet = new Promise<true>((done) => {
-      onQuiet = () => done(true);
-      if (openRequests === 0) onQuiet();
+      this.#onQuiet = () => done(true);
+      if (this.#openRequests === 0) this.#onQuiet();
     });
     const late = new AbortController();
     const finished = await Promise.race([
@@ -249,16 +278,9 @@ export function createWebServer(config: Config, log: (line: string) => void = ()
       pause(drainMs, false as const, { signal: late.signal }).catch(() => true),
     ]);
     late.abort();
-    server.closeAllConnections();
+    this.server.closeAllConnections();
     return finished;
-  };
-  return {
-    server,
-    stop() {
-      ending ??= end();
-      return ending;
-    },
-  };
+  }
 }
 
 function main(): void {
