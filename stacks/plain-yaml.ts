@@ -82,104 +82,147 @@ export interface PlainYamlOptions {
 }
 
 /** As `readPlainYaml`, from the content of a file. */
-export function parsePlainYaml(
+export const parsePlainYaml = (
   bytes: Uint8Array,
   file: string,
   { lines = "one" }: PlainYamlOptions = {},
-): unknown {
-  const refuse = (line: number | undefined, what: string, cause?: unknown): never => {
-    throw new LabError(`${file}${line === undefined ? "" : `, line ${line}`}: ${what}.`, {
-      cause,
-      exitCode: 2,
-    });
-  };
-  if (bytes.length > longest) refuse(undefined, `${bytes.length} bytes; expected at most ${longest}`);
-  let text = "";
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    refuse(undefined, "it is not text in UTF-8; expected a YAML file in UTF-8", cause);
+): unknown => new PlainYaml(file, bytes, lines).value();
+
+class PlainYaml {
+  readonly #file: string;
+  readonly #text: string;
+  readonly #lines: "one" | "several";
+  readonly #counter = new LineCounter();
+
+  constructor(file: string, bytes: Uint8Array, lines: "one" | "several") {
+    this.#file = file;
+    this.#lines = lines;
+    this.#text = this.#decode(bytes);
   }
-  const lineOf = (at: number) => text.slice(0, at).split("\n").length;
-  const odd = strange.exec(text);
-  if (odd)
-    refuse(
-      lineOf(odd.index),
-      `the character ${nameOf(odd[0])}; expected spaces, line feeds and printable text`,
-    );
-  const directive = /^%.*/m.exec(text);
-  if (directive)
-    refuse(lineOf(directive.index), `the directive ${directive[0]}; expected YAML without directives`);
 
-  const lineCounter = new LineCounter();
-  let documents: readonly Document[] = [];
-  try {
-    const parsed = parseAllDocuments(text, {
-      lineCounter,
-      prettyErrors: false,
-      schema: "core",
-      merge: false,
-    });
-    documents = Array.isArray(parsed) ? parsed : [];
-  } catch (cause) {
-    refuse(undefined, tooDeep, cause);
+  /** @throws LabError (exit code 2) for the first thing that readers of YAML may understand in different ways. */
+  value(): unknown {
+    this.#refuseStrangeText();
+    const document = this.#onlyDocument();
+    if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
+    this.#refuseStrangeNodes(document);
+    return document.toJS();
   }
-  const [document, second] = documents;
-  for (const { errors, warnings } of documents)
-    for (const { message, pos } of [...errors, ...warnings])
-      refuse(lineCounter.linePos(pos[0]).line, explain(message));
-  if (second)
-    refuse(
-      lineCounter.linePos(second.range?.[0] ?? 0).line,
-      "a second document; expected one, without a line ---",
-    );
-  if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
 
-  const refuseAt = (node: Node, path: string, what: string) =>
-    refuse(
-      lineCounter.linePos(node.range?.[0] ?? 0).line,
-      path === "" ? what : `${path.replace(/^config\.(?=k3s-lab:)/, "")}: ${what}`,
-    );
-  visit(document, {
-    Pair: (_, pair, ancestors) => {
-      // As in `{a, b}`; a key with its colon has a node of its own for nothing.
-      if (pair.value === null && isScalar(pair.key))
-        refuseAt(pair.key, keyPath([...ancestors, pair]), "it has no value; expected one");
-    },
-    Node: (key, node, ancestors) => {
-      const path = keyPath(key === "key" ? ancestors.slice(0, -1) : [...ancestors, node]);
-      if (ancestors.filter(isCollection).length > deepest) refuse(lineOf(node.range?.[0] ?? 0), tooDeep);
-      if (isAlias(node))
-        refuseAt(node, path, `the alias *${node.source}; expected the value itself, written out`);
-      if ("anchor" in node && node.anchor)
-        refuseAt(node, path, `the anchor &${node.anchor}; expected a value without one`);
-      if ("tag" in node && node.tag)
-        refuseAt(node, path, `the tag ${node.tag}; expected a value without one, in quotes where it is text`);
-      if (isScalar(node)) refuseScalar(node, key === "key", path);
-      else if (key === "key") refuseAt(node, path, "a key that is no text; expected a name");
-    },
-  });
-  return document.toJS();
+  #refuse(line: number | undefined, what: string, cause?: unknown): never {
+    const at = line === undefined ? "" : `, line ${line}`;
+    throw new LabError(`${this.#file}${at}: ${what}.`, { cause, exitCode: 2 });
+  }
 
-  function refuseScalar(scalar: Scalar, isKey: boolean, at: string): void {
+  #refuseAt(node: Node, path: string, what: string): never {
+    const key = path.replace(/^config\.(?=k3s-lab:)/, "");
+    return this.#refuse(this.#lineOf(node.range?.[0] ?? 0), key === "" ? what : `${key}: ${what}`);
+  }
+
+  #lineOf(offset: number): number {
+    return this.#text.slice(0, offset).split("\n").length;
+  }
+
+  #decode(bytes: Uint8Array): string {
+    if (bytes.length > longest) this.#refuse(undefined, `${bytes.length} bytes; expected at most ${longest}`);
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch (cause) {
+      return this.#refuse(undefined, "it is not text in UTF-8; expected a YAML file in UTF-8", cause);
+    }
+  }
+
+  #refuseStrangeText(): void {
+    const odd = strange.exec(this.#text);
+    if (odd)
+      this.#refuse(
+        this.#lineOf(odd.index),
+        `the character ${nameOf(odd[0])}; expected spaces, line feeds and printable text`,
+      );
+    const directive = /^%.*/m.exec(this.#text);
+    if (directive)
+      this.#refuse(
+        this.#lineOf(directive.index),
+        `the directive ${directive[0]}; expected YAML without directives`,
+      );
+  }
+
+  #onlyDocument(): Document | undefined {
+    const [document, second] = this.#documents();
+    if (second)
+      this.#refuse(
+        this.#counter.linePos(second.range?.[0] ?? 0).line,
+        "a second document; expected one, without a line ---",
+      );
+    return document;
+  }
+
+  #documents(): readonly Document[] {
+    let documents: readonly Document[] = [];
+    try {
+      const parsed = parseAllDocuments(this.#text, {
+        lineCounter: this.#counter,
+        prettyErrors: false,
+        schema: "core",
+        merge: false,
+      });
+      documents = Array.isArray(parsed) ? parsed : [];
+    } catch (cause) {
+      this.#refuse(undefined, tooDeep, cause);
+    }
+    for (const { errors, warnings } of documents)
+      for (const { message, pos } of [...errors, ...warnings])
+        this.#refuse(this.#counter.linePos(pos[0]).line, explain(message));
+    return documents;
+  }
+
+  #refuseStrangeNodes(document: Document): void {
+    visit(document, {
+      Pair: (_, pair, ancestors) => {
+        // As in `{a, b}`; a key with its colon has a node of its own for nothing.
+        if (pair.value === null && isScalar(pair.key))
+          this.#refuseAt(pair.key, keyPath([...ancestors, pair]), "it has no value; expected one");
+      },
+      Node: (key, node, ancestors) => {
+        const path = keyPath(key === "key" ? ancestors.slice(0, -1) : [...ancestors, node]);
+        if (ancestors.filter(isCollection).length > deepest)
+          this.#refuse(this.#lineOf(node.range?.[0] ?? 0), tooDeep);
+        const problem = problemOf(node);
+        if (problem) this.#refuseAt(node, path, problem);
+        if (isScalar(node)) this.#refuseScalar(node, key === "key", path);
+        else if (key === "key") this.#refuseAt(node, path, "a key that is no text; expected a name");
+      },
+    });
+  }
+
+  #refuseScalar(scalar: Scalar, isKey: boolean, at: string): void {
     const [begin = 0, end = 0] = scalar.range ?? [];
-    const written = text.slice(begin, end);
-    if (lines === "one" && (isBlock(scalar) || written.includes("\n")))
-      refuseAt(scalar, at, "a text of several lines; expected it on one line");
+    const written = this.#text.slice(begin, end);
+    if (this.#lines === "one" && (isBlock(scalar) || written.includes("\n")))
+      this.#refuseAt(scalar, at, "a text of several lines; expected it on one line");
     if (scalar.type !== Scalar.PLAIN) return;
     if (written === "<<")
-      refuseAt(scalar, at, "the merge key <<; expected the values themselves, written out");
+      this.#refuseAt(scalar, at, "the merge key <<; expected the values themselves, written out");
     if (written === "" || /^(~|null)$/i.test(written))
-      refuseAt(scalar, at, "it has no value; expected one, or the line left out");
+      this.#refuseAt(scalar, at, "it has no value; expected one, or the line left out");
     if (isKey && typeof scalar.value !== "string")
-      refuseAt(scalar, at, `the key ${written}; expected a name that is text`);
+      this.#refuseAt(scalar, at, `the key ${written}; expected a name that is text`);
     if (!isPlain(written))
-      refuseAt(
+      this.#refuseAt(
         scalar,
         at,
         `${written} is not the same to every reader of YAML; expected a decimal number, true, false, or text in quotes`,
       );
   }
+}
+
+/** What a node has that some readers of YAML understand in another way. */
+function problemOf(node: Node): string | undefined {
+  if (isAlias(node)) return `the alias *${node.source}; expected the value itself, written out`;
+  if ("anchor" in node && node.anchor) return `the anchor &${node.anchor}; expected a value without one`;
+  if ("tag" in node && node.tag)
+    return `the tag ${node.tag}; expected a value without one, in quotes where it is text`;
+  return undefined;
 }
 
 const isBlock = ({ type }: Scalar): boolean => type === Scalar.BLOCK_FOLDED || type === Scalar.BLOCK_LITERAL;
