@@ -78,7 +78,7 @@ function printFaults(text: string): void {
   console.log(`${count("fault")} injected faults, ${count("bad input")} bad inputs`);
 }
 
-/** Tests that are not for every change: upstream Kubernetes is built for them, ten hosts and three servers come up. */
+/** Tests that are not for every change: upstream Kubernetes is built for them, six hosts and three servers come up. */
 const isLong = (file: string): boolean => /^tests\/(faults\/long|hosts|apps)\//.test(file);
 
 /** The lab on virtual machines; where KVM boots none, their processors are emulated, which takes its time. */

@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +8,7 @@ import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
 import { ensureBaseImage } from "../../scripts/host/machine-image.ts";
 import { ociRuntime } from "../../scripts/host/oci-runtime.ts";
 import { root } from "../../scripts/paths.ts";
+import type { Outcome } from "../e2e/checkout.ts";
 
 const network = "k3s-lab-hosts";
 /** Marks this checkout's hosts. */
@@ -15,7 +17,7 @@ const subnet = "192.168.45";
 /** The routes that keep packets for hosts that are down on this computer. */
 const route = ["blackhole", `${subnet}.0/24`, "metric", "4242"];
 
-/** Ten computers on one kernel watch more files than it usually allows one user. */
+/** Several computers on one kernel watch more files than it usually allows one user. */
 const watches = "fs.inotify.max_user_instances";
 
 /** Computers that are there already: containers that no lab made, in a network of their own, reached by ssh. */
@@ -35,8 +37,12 @@ export interface Fleet {
   start(host: string): Promise<void>;
   /** Gives a host a new system: what was on it is gone, and its host key is another. */
   reinstall(host: string): Promise<void>;
-  /** Node and unit states of every host, for a test that fails. */
-  evidence(): Promise<string>;
+  /** A stack file of these hosts. @param machines a line each, by `machine`. @param k3s as the file's `k3s-lab:k3s`. */
+  stackFile(machines: readonly string[], k3s: string): string;
+  /** A machine of a stack file. @param more what it says beside name, role and address. */
+  machine(host: string, role: "server" | "agent", more?: string): string;
+  /** The outcome, if the command went well; else fails with what it and the hosts say. */
+  succeeded(outcome: Outcome): Promise<Outcome>;
   /** Ends what was started, the lab's own Docker daemon where it is the last in it. */
   remove(): Promise<void>;
 }
@@ -124,12 +130,28 @@ export async function startFleet(names: readonly string[], progress: (line: stri
       await docker("rm", "--force", "--volumes", container(name));
       await boot(name);
     },
-    evidence: async () => {
+    stackFile: (machines, k3s) =>
+      [
+        "config:",
+        "  k3s-lab:provider: hosts",
+        `  k3s-lab:ssh: {user: pi, key: ${key}}`,
+        "  k3s-lab:machines:",
+        ...machines,
+        `  k3s-lab:k3s: ${k3s}`,
+        "",
+      ].join("\n"),
+    machine: (host, role, more) =>
+      `    - {name: ${host}, role: ${role}, ip: ${address(host)}${more === undefined ? "" : `, ${more}`}}`,
+    succeeded: async (outcome) => {
+      if (outcome.exitCode === 0) return outcome;
+      const said = outcome.all.split("\n").slice(-60).join("\n");
       const asked = names.map(async (name) => {
         const said = on(name, "journalctl", "--no-pager", "--lines", "20", "--unit", "k3s*");
         return `== ${name}\n${await said.catch((error: Error) => error.message)}`;
       });
-      return (await Promise.all(asked)).join("\n");
+      return assert.fail(
+        `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${(await Promise.all(asked)).join("\n")}`,
+      );
     },
     remove,
   };

@@ -13,30 +13,23 @@ let fleet: Fleet;
 let checkout: Checkout;
 let cluster: string;
 
-/** Writes the stack file; `agent` is what it says of the agent beside its address. */
-async function write(agent = "name: a1", serverArgs = "[--write-kubeconfig-mode=644]"): Promise<void> {
+/** Writes the stack file; `agent` is what it calls the agent, and `more` what it says of it beside. */
+async function write(
+  agent = "a1",
+  more?: string,
+  serverArgs = "[--write-kubeconfig-mode=644]",
+): Promise<void> {
+  const machines = [
+    fleet.machine("s1", "server"),
+    fleet.machine("a1", "agent", more).replace("name: a1", `name: ${agent}`),
+  ];
   await writeFile(
     join(checkout.directory, `Pulumi.${stack}.yaml`),
-    [
-      "config:",
-      "  k3s-lab:provider: hosts",
-      `  k3s-lab:ssh: {user: pi, key: ${fleet.key}}`,
-      "  k3s-lab:machines:",
-      `    - {name: s1, role: server, ip: ${fleet.address("s1")}}`,
-      `    - {role: agent, ip: ${fleet.address("a1")}, ${agent}}`,
-      `  k3s-lab:k3s: {serverArgs: ${serverArgs}}`,
-      "",
-    ].join("\n"),
+    fleet.stackFile(machines, `{serverArgs: ${serverArgs}}`),
   );
 }
 
-async function succeeded(outcome: Outcome): Promise<Outcome> {
-  if (outcome.exitCode === 0) return outcome;
-  const said = outcome.all.split("\n").slice(-60).join("\n");
-  return assert.fail(
-    `${outcome.command} ended with ${outcome.exitCode}:\n${said}\n\n${await fleet.evidence()}`,
-  );
-}
+const succeeded = (outcome: Outcome): Promise<Outcome> => fleet.succeeded(outcome);
 const preview = (...options: string[]) =>
   checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
 const up = async () => succeeded(await checkout.lab("up", stack));
@@ -65,7 +58,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
   fault("C5: a host key is added to the file, and the noted one is removed", async () => {
     await rm(join(checkout.directory, ".lab", "ssh", `a1.${stack}`, "known_hosts"));
     await succeeded(await preview("--expect-no-changes"));
-    await write(`name: a1, ssh: {hostKey: "${await fleet.hostKey("a1")}"}`);
+    await write("a1", `ssh: {hostKey: "${await fleet.hostKey("a1")}"}`);
     const { all } = await succeeded(await preview());
     assert.match(all, /~ 1 to update/);
     assert.doesNotMatch(all, /to (create|delete|replace)/);
@@ -77,7 +70,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
   });
 
   fault("C4: a host is called something else", async () => {
-    await write("name: worker");
+    await write("worker");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
     assert.match(all, /the host worker is the node a1 of this cluster already, and K3s cannot rename a node/);
@@ -88,7 +81,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
 
   fault("Medium: a dead host keeps the others from no change", async () => {
     await fleet.stop("a1");
-    await write("name: a1", "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=77]");
+    await write("a1", undefined, "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=77]");
     const changed = await checkout.lab("up", stack);
     // The verification says that a node is missing.
     assert.equal(changed.exitCode, 1, changed.all);
