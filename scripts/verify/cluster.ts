@@ -137,7 +137,7 @@ function describeK3s({ k3s: { state, restarts, killed } }: MachineFacts): string
   return [
     state || "unknown",
     ...(restarts > 0 ? [`started again ${restarts} times`] : []),
-    ...(killed > 0 ? [`the kernel killed ${killed} processes on it for want of memory`] : []),
+    ...(killed > 0 ? [`the kernel killed ${killed} processes for want of memory`] : []),
   ].join("; ");
 }
 

@@ -6,11 +6,7 @@ flannel=$(ip -details -json link show flannel.1 2>/dev/null) || flannel='[]'
 unit=k3s-agent
 if [ "$(systemctl show --property=LoadState --value k3s 2>/dev/null)" = loaded ]; then unit=k3s; fi
 show() { systemctl show --property="$1" --value $unit 2>/dev/null; }
-# What the kernel ended for want of memory: in this container, by either version of control groups, or on the whole machine.
-killed=
-for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control /proc/vmstat; do
-  killed=$(sed -n 's/^oom_kill //p' $file 2>/dev/null)
-  if [ -n "$killed" ]; then break; fi
-done
+# What the kernel killed for want of memory: in this container, or since it started.
+killed=$(sed -n 's/^oom_kill //p' /sys/fs/cgroup/memory.events /proc/vmstat 2>/dev/null | head -n 1)
 printf '\nk3s-lab-begins\n{"addresses":%s,"flannel":%s,"clock":%s,"k3s":{"state":"%s","restarts":%s,"killed":%s}}\n' \
   "$(ip -json -4 address show)" "$flannel" "$(date +%s)" "$(show SubState)" "$(show NRestarts | grep . || echo 0)" "${killed:-0}"
