@@ -96,7 +96,7 @@ test("what `lab up` installs as root is a warning, without root a problem with t
   const changes: Partial<Patient> = { missingPackages: async () => ["vagrant"] };
   const command =
     "sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove vagrant";
-  const fix = { found: "missing: vagrant; `lab up` sees to it", fix: command };
+  const fix = { found: "missing: vagrant; `lab up` takes care of it", fix: command };
   assert.deepEqual((await found(changes))("cluster/packages"), { status: "warning", ...fix });
   const user = await found({ ...changes, canBeRoot: async () => false });
   assert.deepEqual(user("cluster/packages"), { status: "problem", found: "missing: vagrant", fix: command });
@@ -162,7 +162,7 @@ test("tools that are missing: how long they take, and Go only where they could b
 
 test("no room is a problem before the machines are made, not after", async () => {
   const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
-  assert.match((await found({ facts }))("cluster/room").found, /ask for 2\.0 GiB of memory and 1\.0 GiB/);
+  assert.match((await found({ facts }))("cluster/room").found, /need 2\.0 GiB of memory and 1\.0 GiB/);
   assert.equal((await found({ facts, isMade: async () => true }))("cluster/room").status, "ok");
 });
 
@@ -180,13 +180,13 @@ test("who holds a stack, and what an interrupted run left", async () => {
     found({ traces: async () => ({ locks, forgotten }) });
   assert.deepEqual((await traces([{ pid: 42, alive: true }]))("cluster/runs"), {
     status: "problem",
-    found: "locked, and process 42 is there",
-    fix: "See what it is: ps -f -p 42. Where it is a `lab` or `pulumi`, wait until it ends or press Ctrl-C in its terminal.",
+    found: "locked by process 42",
+    fix: "Check what it is: ps -f -p 42. If it is a `lab` or `pulumi`, wait until it ends or press Ctrl-C in its terminal.",
   });
   assert.equal((await traces([{ pid: 42, alive: false }]))("cluster/runs").status, "ok");
   assert.deepEqual((await traces([], ["agent"]))("cluster/runs"), {
     status: "warning",
-    found: "an interrupted run left what Pulumi knows nothing of: agent",
+    found: "an interrupted run left resources that Pulumi does not know: agent",
     fix: "scripts/lab down cluster",
   });
 });

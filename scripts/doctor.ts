@@ -34,7 +34,7 @@ export interface Finding {
   /** Stays the same from run to run, such as `cluster/provider`. */
   readonly id: string;
   readonly title: string;
-  /** `warning`: `lab up` sees to it, or it may not matter. `problem`: `lab up` cannot go on. */
+  /** `warning`: `lab up` takes care of it, or it may not matter. `problem`: `lab up` cannot go on. */
   readonly status: "ok" | "warning" | "problem";
   readonly found: string;
   /** The command to run, the line to add or the step to take. */
@@ -251,7 +251,7 @@ async function tools(programs: readonly StackName[], { tools, go }: Patient): Pr
     return ok(`all ${needed.length} installed${note}`);
   }
   const names = missing.map(({ tool }) => tool.name).join(", ");
-  const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` sees to it`;
+  const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` takes care of it`;
   const fix = "scripts/lab tools install";
   const seconds = missing.reduce((sum, { tool }) => sum + (tool.ways.module?.seconds ?? 0), 0);
   // What is bundled is there at once.
@@ -286,7 +286,7 @@ async function packages(provider: Provider, doctor: Patient): Promise<Answer> {
 /** What `lab up` does itself where it can be root. */
 async function byLabUp(found: string, fix: string, canBeRoot: () => Promise<boolean>): Promise<Answer> {
   return (await canBeRoot())
-    ? { status: "warning", found: `${found}; \`lab up\` sees to it`, fix }
+    ? { status: "warning", found: `${found}; \`lab up\` takes care of it`, fix }
     : { status: "problem", found, fix };
 }
 
@@ -323,17 +323,17 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
   if (alive.length)
     return {
       status: "problem",
-      found: `locked, and process ${alive.join(", ")} is there`,
+      found: `locked by process ${alive.join(", ")}`,
       // Its id may be anybody's by now: nothing here knows whether it is the one that took the lock.
-      fix: `See what it is: ps -f -p ${alive.join(",")}. Where it is a \`lab\` or \`pulumi\`, wait until it ends or press Ctrl-C in its terminal.`,
+      fix: `Check what it is: ps -f -p ${alive.join(",")}. If it is a \`lab\` or \`pulumi\`, wait until it ends or press Ctrl-C in its terminal.`,
     };
   if (forgotten.length)
     return {
       status: "warning",
-      found: `an interrupted run left what Pulumi knows nothing of: ${forgotten.join(", ")}`,
+      found: `an interrupted run left resources that Pulumi does not know: ${forgotten.join(", ")}`,
       fix: `scripts/lab down ${stack}`,
     };
-  return ok(locks.length ? "one was killed; the next one goes on where it ended" : "nobody uses it");
+  return ok(locks.length ? "a run was killed; the next one continues where it ended" : "nobody uses it");
 }
 
 /** What to do where a provider of VMs cannot be used. */

@@ -67,7 +67,7 @@ async function refuseLossOfOthers(targets: readonly Target[], replace: boolean):
     for (const one of await recordedClusters(stack)) others.push(...(await othersGoingWith(stack, one)));
     if (others.length > 0 && !replace)
       throw new LabError(
-        `With the apps of the stack "${stack}" would go what is not the lab's: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first; if it may go too, run the same command with --replace.`,
+        `Deleting the apps of the stack "${stack}" would also delete what the lab did not create: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first, or run the same command with --replace to delete it too.`,
         { exitCode: 3 },
       );
   }
@@ -156,7 +156,7 @@ export async function takeDown(
               const left = await ownThings({ docker: usesDocker, libvirt: usesLibvirt });
               if (left.length)
                 throw new LabError(
-                  `Of this lab there is still: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they stay.`,
+                  `Leftovers of this lab: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they remain.`,
                 );
               settings.set({
                 autoProvider: undefined,
@@ -171,7 +171,7 @@ export async function takeDown(
               ] as const;
               others = await appearedSince();
               const kept = daemons.flatMap(([name, stopped]) =>
-                stopped.state === "kept" ? [`${name} goes on: ${stopped.by.join(", ")} in it`] : [],
+                stopped.state === "kept" ? [`${name} keeps running: ${stopped.by.join(", ")}`] : [],
               );
               if (kept.length === 0) await forgetInventory();
               return kept.join("; ") || undefined;
@@ -188,7 +188,7 @@ export async function takeDown(
 /** What appeared while the lab was up, in one line. */
 function renderOthers(others: readonly string[]): string {
   const more = others.length - 20;
-  return `Not the lab's own, and left as it is: ${others.slice(0, 20).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+  return `Not created by the lab, left alone: ${others.slice(0, 20).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
 }
 
 /** Installs and links the tools that taking down needs, where their links lead nowhere: the cache may be emptied. */
@@ -221,7 +221,7 @@ const pluginVersion = (name: string): string => {
 };
 
 /**
- * The last stack first; but apps after the cluster that goes with them, for which nobody need wait until each pod has
+ * The last stack first; but apps after the cluster that goes with them, for which there is no need to wait until each pod has
  * ended: to Pulumi they are then gone with it.
  */
 function downOrder(targets: readonly Target[]): Target[] {
@@ -251,6 +251,6 @@ async function sweep(
   });
   if (failed)
     throw new LabError(
-      `${what} of the stack "${stack}" that no state knows of could not be removed:\n${all}\nSee \`${list}\`.`,
+      `${what} of the stack "${stack}" that are in no state could not be removed:\n${all}\nSee \`${list}\`.`,
     );
 }

@@ -32,6 +32,6 @@ test("a person gets a sentence and the right exit code, whatever was thrown", ()
   for (const fault of [new TypeError("x is not a function"), "text", undefined]) {
     const { message, exitCode } = forPerson(fault);
     assert.equal(exitCode, 1);
-    assert.match(message, /^this is a fault of lab's own: .*LAB_DEBUG=1/);
+    assert.match(message, /^this is a bug in lab: .*LAB_DEBUG=1/);
   }
 });

@@ -37,7 +37,7 @@ export function forPerson(error: unknown): { readonly message: string; readonly 
   const message =
     error instanceof LabError || isSystemError(error)
       ? (error as Error).message
-      : `this is a fault of lab's own: ${error instanceof Error ? error.message : String(error)}. Run it again with LAB_DEBUG=1 to see where.`;
+      : `this is a bug in lab: ${error instanceof Error ? error.message : String(error)}. Run it again with LAB_DEBUG=1 to see where.`;
   if (isDiskFull(error))
     return {
       message: `${message}\nNo space is left on a disk. Free some (df -h names the full one), then run the same command again.`,

@@ -252,9 +252,9 @@ export async function permit(
     process.stderr.write(`lab: as --replace allows:\n${list}\n`);
     return;
   }
-  if (await ask(`This exists and would be lost:\n${list}\nGo on? [y/N] `)) return;
+  if (await ask(`This exists and would be lost:\n${list}\nContinue? [y/N] `)) return;
   throw new LabError(
-    `This exists and would be lost:\n${list}\n${touched ? "Of this stack nothing was touched; the ones before it are done" : "Nothing was touched"}. If it is meant, run the same command with --replace; if not, put the stack file back as it was.`,
+    `This exists and would be lost:\n${list}\n${touched ? "Nothing of this stack was touched; the stacks before it are done" : "Nothing was touched"}. If you mean it, run the same command with --replace; if not, restore the stack file.`,
     { exitCode: touched ? 1 : 3 },
   );
 }

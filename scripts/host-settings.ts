@@ -67,7 +67,7 @@ export async function readHostSettings(file: string = hostSettingsFile): Promise
     if ((error as NodeJS.ErrnoException).code !== "ENOENT" && !told.has(file)) {
       told.add(file);
       process.stderr.write(
-        `lab: ${file} cannot be read (${(error as Error).message}): its notes are made again by lab up\n`,
+        `lab: ${file} cannot be read (${(error as Error).message}): lab up will write it again\n`,
       );
     }
     return {};

@@ -34,7 +34,7 @@ const linesOf = async (...command: readonly string[]): Promise<string[]> => {
   if (ended === "missing") return [];
   if (exitCode !== 0)
     throw new LabError(
-      `Whether something of this lab is left cannot be told: ${command.slice(0, 3).join(" ")} failed (${lastLines(stderr, 1)}). See that it runs, then run the same command again.`,
+      `Could not check for leftovers of this lab: ${command.slice(0, 3).join(" ")} failed (${lastLines(stderr, 1)}). Make sure that it runs, then run the same command again.`,
     );
   return stdout
     .split("\n")

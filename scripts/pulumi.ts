@@ -48,7 +48,7 @@ export async function runStack(
     if (severity === "error" && message !== undefined) {
       failures.push(message.trim());
       // Pulumi begins nothing more, but waits for what it has begun.
-      progress(`failed, ending what has begun: ${message.trim().split("\n", 1)[0]}`);
+      progress(`failed, finishing what has started: ${message.trim().split("\n", 1)[0]}`);
     }
     const warning = warningIn(event);
     if (warning !== undefined) process.stderr.write(`${warning}\n`);
@@ -63,13 +63,13 @@ export async function runStack(
   } catch (cause) {
     if (signal?.aborted)
       throw new LabError(
-        `Interrupted during pulumi ${operation} of the stack "${name}". What is done is kept: run the same command again to go on, or \`lab down\` to clean up.`,
+        `Interrupted during pulumi ${operation} of the stack "${name}". Completed work is kept: run the same command again to continue, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
     const refusal = refusalOf(failures, cause);
     if (refusal) throw refusal;
     throw new LabError(
-      `pulumi ${operation} of the stack "${name}" failed:\n${reasonOf(failures, cause)}\nWhat was done before that is recorded: put the cause right and run the same command again, or \`lab down\` to clean up.`,
+      `pulumi ${operation} of the stack "${name}" failed:\n${reasonOf(failures, cause)}\nCompleted work is recorded: fix the cause and run the same command again, or \`lab down\` to clean up.`,
       { cause },
     );
   }
@@ -105,7 +105,7 @@ export async function previewStack(
     const refusal = refusalOf(failures, cause);
     if (refusal) throw refusal;
     throw new LabError(
-      `What would change in the stack "${name}" cannot be told, so nothing was touched:\n${reasonOf(failures, cause)}`,
+      `Could not preview the stack "${name}", so nothing was touched:\n${reasonOf(failures, cause)}`,
       { cause },
     );
   }

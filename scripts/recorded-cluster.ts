@@ -115,7 +115,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     throw new LabError(
-      `${where} does not say whether something of somebody else's would go, ${stay}: ${(cause as Error).message}. Let the user of the kubeconfig read that, then run the same command again.`,
+      `${where} does not tell whether objects of others would be deleted, ${stay}: ${(cause as Error).message}. Let the user of the kubeconfig read that, then run the same command again.`,
       { cause },
     );
   } finally {

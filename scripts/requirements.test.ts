@@ -24,7 +24,7 @@ test("a computer with room for the machines is accepted", () => {
 test("too little memory is told with both numbers", () => {
   assert.match(
     missingRequirements(lab, { ...plenty, memoryAvailable: 2 * GiB })[0] ?? "",
-    /ask for 3\.0 GiB .* 2\.0 GiB is available/,
+    /need 3\.0 GiB .* 2\.0 GiB is available/,
   );
 });
 

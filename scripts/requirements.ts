@@ -41,7 +41,7 @@ export function missingRequirements(
   const wanted = machines.reduce((sum, { memory = 0 }) => sum + memory * MiB, 0);
   if (wanted > facts.memoryAvailable)
     faults.push(
-      `The machines ask for ${gib(wanted)} of memory and ${gib(facts.memoryAvailable)} is available: lower \`memory\` in the stack file, or end other programs.`,
+      `The machines need ${gib(wanted)} of memory and ${gib(facts.memoryAvailable)} is available: lower \`memory\` in the stack file, or stop other programs.`,
     );
   for (const { path, bytes } of facts.diskFree)
     if (bytes < diskNeeded)
@@ -83,7 +83,7 @@ async function checkWritable(folder: string): Promise<void> {
     await access(folder, constants.W_OK);
   } catch (cause) {
     throw new LabError(
-      `${folder} cannot be written: ${(cause as Error).message}. Give yourself the right to write there and try again.`,
+      `${folder} cannot be written: ${(cause as Error).message}. Make it writable and try again.`,
       {
         cause,
         exitCode: 2,

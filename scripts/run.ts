@@ -46,10 +46,10 @@ export async function asRun<T>(
           void endRun(id, { hard: true }).finally(() => process.exit(130));
           return;
         }
-        process.stderr.write(`\nlab: ending in good order after ${name}; once more to end at once\n`);
+        process.stderr.write(`\nlab: shutting down after ${name}; repeat to stop at once\n`);
         controller.abort(
           new LabError(
-            `Interrupted. What is done is kept: run \`lab ${verb}\` again to go on${verb === "up" ? ", or `lab down` to clean up" : ""}.`,
+            `Interrupted. Completed work is kept: run \`lab ${verb}\` again to continue${verb === "up" ? ", or `lab down` to clean up" : ""}.`,
             { exitCode: 130 },
           ),
         );

@@ -162,14 +162,14 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
       const { k3sVersion = k3s.version } = settings.values;
       if (k3sVersion !== k3s.version)
         process.stderr.write(
-          `lab: K3s stays at ${k3sVersion}, which the lab was made with; another comes by k3s.version in the stack file, or after lab down\n`,
+          `lab: K3s stays at ${k3sVersion}, with which the lab was created; change it with k3s.version in the stack file, or after lab down\n`,
         );
       settings.set({ k3sVersion, k3sWay: k3s.way });
       const ways = [...new Set(Object.values(tools).map(({ way }) => way))].join(" and ");
       const built =
         k3s.way === "release"
           ? ""
-          : ", built here: its releases were not asked for, or did not answer; LAB_TOOLS_WAY=release insists on them";
+          : ", built here, because releases were not requested or cannot be reached; LAB_TOOLS_WAY=release requires them";
       return `${ways}; K3s ${k3sVersion}${built}`;
     },
   };
@@ -197,7 +197,7 @@ function preparation({ machines, k3d }: Stacks, settings: Settings, signal: Abor
     if (choice.provider !== "libvirt") return choice;
     const kvm = (await kvmProblem()) === undefined;
     settings.set({ libvirtDriver: kvm ? "kvm" : "qemu" });
-    const slow = "no KVM here: QEMU emulates the processor, expect ten times slower";
+    const slow = "no KVM: QEMU emulates the processor, about ten times slower";
     return kvm ? choice : { ...choice, reason: slow };
   };
   const providerStep: Step = {
@@ -302,7 +302,7 @@ async function askLate(
     ahead = await lookAhead(stack, settings, refresh);
     return undefined;
   };
-  await runSteps([[{ title: `What would change in ${stack}`, run }]], stopping);
+  await runSteps([[{ title: `Preview of ${stack}`, run }]], stopping);
   await permit(ahead?.losses ?? [], allowed, undefined, touched);
 }
 
@@ -357,7 +357,7 @@ async function verifyOrRepair(stacks: readonly string[], run: StackRun, changed:
       const { drifted, summary } = await look(changed ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
-      return isDrifted ? "something was changed behind Pulumi's back" : summary;
+      return isDrifted ? "drift detected: running `pulumi refresh`" : summary;
     },
   };
   await runSteps([[first]], stopping);
@@ -384,7 +384,7 @@ async function verifyOrRepair(stacks: readonly string[], run: StackRun, changed:
       const { drifted, summary } = await look(verifyWithin, progress, signal);
       if (drifted.length === 0) return summary;
       throw new LabError(
-        `The lab is up and not as its stack files say:\n${renderLines(drifted)}\nRun \`lab verify\` to look again.`,
+        `The lab is up but does not match its stack files:\n${renderLines(drifted)}\nRun \`lab verify\` to check again.`,
       );
     },
   };
@@ -413,10 +413,7 @@ async function summary(stacks: readonly string[]): Promise<string> {
     lines.push("", `Apps of ${stack}`);
     for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
   }
-  lines.push(
-    "",
-    'A shell of your own: eval "$(scripts/lab env)"; then kubectl, pulumi and vagrant are at hand.',
-  );
+  lines.push("", 'For kubectl, pulumi and vagrant in your shell: eval "$(scripts/lab env)"');
   return lines.join("\n");
 }
 

@@ -155,7 +155,7 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   [
     "cpus of a host",
     { ...hosts, machines: [{ ...server, cpus: 2 }] },
-    /machines\[0\]\.cpus: 2 .*a host has what it has/,
+    /machines\[0\]\.cpus: 2 .*no value for provider hosts/,
   ],
   [
     "a host without a user",

@@ -44,13 +44,13 @@ export function programOf(stack: string): ProgramName {
   const [name = ""] = stack.split("-");
   if (!Object.hasOwn(schemas, name))
     throw new LabError(
-      `There is no program for the stack "${stack}". A stack's name is, or begins with and a dash, one of: ${Object.keys(schemas).join(", ")}.`,
+      `There is no program for the stack "${stack}". A stack's name is, or begins with one of these and a dash: ${Object.keys(schemas).join(", ")}.`,
       { exitCode: 2 },
     );
   // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
     throw new LabError(
-      `The stack "${stack}" cannot be called so: expected a-z, 0-9 and '-', at most 40 characters, no '-' at its end.`,
+      `The stack "${stack}" is not accepted as a name: expected a-z, 0-9 and '-', at most 40 characters, no '-' at its end.`,
       { exitCode: 2 },
     );
   return name as ProgramName;
@@ -120,7 +120,7 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
     if (key.startsWith("pulumi:")) continue;
     if (key.startsWith(prefix) && holdsSecret(value))
       faults.push(
-        `${key}: a value that only Pulumi can decrypt is not accepted; expected it in clear, for none is a secret`,
+        `${key}: a value that only Pulumi can decrypt is not accepted; expected plain text, because none of these is a secret`,
       );
     else if (key.startsWith(prefix) && !known.includes(name) && programsWith(name).length)
       faults.push(
@@ -129,7 +129,7 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
     else if (key.startsWith(prefix)) values[name] = value;
     else
       faults.push(
-        `${key}: nobody would read it; did you mean "${prefix}${closest(bare(key), known)}"? Keys of this project begin with ${prefix}`,
+        `${key}: nothing reads it; did you mean "${prefix}${closest(bare(key), known)}"? Keys of this project begin with ${prefix}`,
       );
   }
   if (faults.length)

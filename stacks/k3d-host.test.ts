@@ -135,12 +135,12 @@ test("before tools are fetched: where there is no Docker nothing is there; where
   assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set(["k3d"]));
   await assert.rejects(
     fake.within(() => ownsInDocker("k3d")),
-    /cannot be told: .* was killed, and its containers may run on.*systemctl start docker/,
+    /Could not check what .* was killed, and its containers may still run.*systemctl start docker/,
   );
   await fake.set({ broken: "permission denied while trying to connect to the Docker daemon socket" });
   await assert.rejects(
     fake.within(() => preflightK3d(stacks)),
-    /permission denied.*Nothing counts as gone/s,
+    /permission denied.*Nothing counts as missing/s,
   );
 });
 

@@ -158,7 +158,7 @@ export async function ownsInDocker(stack: string): Promise<boolean> {
   if (found === "none") return false;
   if (found === "silent")
     throw new LabError(
-      `Whether the stack "${stack}" has something in Docker cannot be told: the socket of a daemon is there and nobody answers, so it was killed, and its containers may run on. Start it (sudo systemctl start docker; the lab's own by scripts/lab up), then run the same command again.`,
+      `Could not check what the stack "${stack}" has in Docker: a daemon's socket exists but nothing answers, so it was killed, and its containers may still run. Start it (sudo systemctl start docker; the lab's own by scripts/lab up), then run the same command again.`,
     );
   const owner = await ownerOf(stack);
   const counts = [
@@ -306,7 +306,7 @@ export async function refuseTakenPorts(file: K3dFile, containers: readonly Conta
       `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
   );
   throw new LabError(
-    `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. End what is there, or give the k3d config file another port.`,
+    `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. Stop what listens there, or change the port in the k3d config file.`,
     { exitCode: 2 },
   );
 }

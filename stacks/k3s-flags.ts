@@ -141,7 +141,7 @@ const s3Secret = {
   secret: true,
   byFile: true,
   refused:
-    "it would be seen in Pulumi's state and in the list of processes; put it into the file that k3s-lab:k3s.serverSecrets names, or, with a K3s that has it, give --etcd-s3-config-secret=NAME",
+    "it would be visible in Pulumi's state and in the process list; put it into the file that k3s-lab:k3s.serverSecrets names, or, with a K3s that has it, give --etcd-s3-config-secret=NAME",
 };
 const linkedImages = { refused: "the lab puts its images into K3s's own containerd" };
 const byHand = { refused: "it is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
@@ -174,18 +174,18 @@ export const k3sFlags: readonly K3sFlag[] = [
     secret: true,
     later: true,
     refused:
-      "it would be seen in Pulumi's state and in the list of processes; give --vpn-auth-file=FILE, a file on the machine",
+      "it would be visible in Pulumi's state and in the process list; give --vpn-auth-file=FILE, a file on the machine",
   }),
   // what the lab relies on
   ...node.value("data-dir,d", { refused: "the lab looks for K3s's data in /var/lib/rancher/k3s" }),
   ...server.value("write-kubeconfig,o", { refused: "the lab reads /etc/rancher/k3s/k3s.yaml" }),
-  ...server.value("https-listen-port advertise-port", fixed("6443", "there the lab asks for the API")),
+  ...server.value("https-listen-port advertise-port", fixed("6443", "the lab reaches the API there")),
   ...node.value(
     "bind-address",
     fixed("0.0.0.0", "the lab asks for the API at the machine's ip and on it at 127.0.0.1"),
   ),
-  ...node.value("lb-server-port", fixed("6444", "there the lab asks whether an agent is Ready")),
-  ...server.value("advertise-address", { refused: "each server says its own ip" }),
+  ...node.value("lb-server-port", fixed("6444", "the lab asks there whether an agent is Ready")),
+  ...server.value("advertise-address", { refused: "each server advertises its own ip" }),
   ...server.value("cluster-domain", fixed("cluster.local", "by names in it the lab finds Services")),
   ...server.value("servicelb-namespace", fixed("kube-system", "there the lab looks for ServiceLB")),
   ...server.switch("disable-agent", { refused: "each server of the lab is a node" }),
@@ -203,7 +203,7 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.switch("docker", linkedImages),
   ...node.value("container-runtime-endpoint", linkedImages),
   ...node.value("image-service-endpoint", { ...linkedImages, later: true }),
-  ...node.value("snapshotter", fixed("overlayfs", "in its way the lab's images are laid down")),
+  ...node.value("snapshotter", fixed("overlayfs", "the lab stores its images in that layout")),
   ...node.value("log,l", { refused: "the lab reads K3s's log in the machine's journal" }),
   ...server.value("flannel-backend", {
     check: (given) =>
@@ -212,10 +212,10 @@ export const k3sFlags: readonly K3sFlag[] = [
         : oneOf("vxlan", "host-gw", "wireguard-native").check?.(given),
   }),
   ...node.switch("no-flannel", {
-    refused: "K3s has it no more; without flannel no node of the lab is ever Ready",
+    refused: "K3s no longer has it; without flannel no node of the lab is ever Ready",
   }),
-  ...server.list("no-deploy", { refused: "K3s has it no more; give --disable=ADD-ON" }),
-  ...node.switch("disable-selinux", { refused: "K3s has it no more; leave --selinux out" }),
+  ...server.list("no-deploy", { refused: "K3s no longer has it; give --disable=ADD-ON" }),
+  ...node.switch("disable-selinux", { refused: "K3s no longer has it; leave --selinux out" }),
   // what is the user's own
   ...server.list("disable", disable),
   ...server.switch("disable-cloud-controller disable-network-policy disable-helm-controller"),
@@ -361,11 +361,11 @@ function problemOf(
   }
   const { name, kind, refused, check } = flag;
   if (!flag.roles.includes(role))
-    return `a flag of k3s ${role}: ${name} belongs into ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
+    return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
   if (by === "k3d" && ((refused !== undefined && !flag.secret) || name === "--snapshotter")) return undefined;
   if (refused !== undefined)
-    return `no ${name}: ${by === "k3d" && flag.byFile ? "k3d would show it to everybody" : refused}`;
-  if (written !== name) return `it written out: ${name}${kind === "switch" ? "" : "=VALUE"}`;
+    return `no ${name}: ${by === "k3d" && flag.byFile ? "k3d would show it to everyone" : refused}`;
+  if (written !== name) return `its full name: ${name}${kind === "switch" ? "" : "=VALUE"}`;
   if (flag.later && minor <= 25) return `no ${name} with K3s ${version}, which does not have it yet`;
   if (kind === "switch")
     return value === undefined || value === "true" || value === "false"

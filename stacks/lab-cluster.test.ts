@@ -40,7 +40,7 @@ const notUp = (stack: string) => (error: unknown) => {
   assert.equal(error.exitCode, 2);
   assert.equal(
     error.message,
-    `The stack "${stack}" is not up: nobody knows its cluster yet. Run \`scripts/lab up ${stack}\` first.`,
+    `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
   );
   return true;
 };

@@ -95,7 +95,7 @@ export async function labCluster(
   refuseWithout(stack, config, plan);
   const refuse = (cause?: unknown): never => {
     throw new LabError(
-      `The stack "${stack}" is not up: nobody knows its cluster yet. Run \`scripts/lab up ${stack}\` first.`,
+      `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
       { cause, exitCode: 2 },
     );
   };
@@ -135,7 +135,7 @@ async function lookThroughAnyServer(
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     throw new LabError(
-      `${where} does not answer: ${(cause as Error).message}. Run \`scripts/lab up ${stack}\`, which puts it right or says what is wrong.`,
+      `${where} does not answer: ${(cause as Error).message}. Run \`scripts/lab up ${stack}\`, which repairs it or says what is wrong.`,
       { cause },
     );
   }

@@ -167,7 +167,7 @@ function lookUp(
 
 function unclear(provider: string, name: string, state: string): never {
   throw new LabError(
-    `The machine ${name} is in a state in which nothing can be done with it: ${provider} says "${state}". Wait until that is over, or end it there, and try again.`,
+    `The machine ${name} is in a state that cannot be changed: ${provider} says "${state}". Wait until that ends, or stop the machine, and try again.`,
   );
 }
 
@@ -189,6 +189,6 @@ const asker =
         ? `the program ${program} is not installed`
         : said;
     throw new LabError(
-      `${provider} cannot be asked for the machines of this lab: ${reason}. They may be well, so nothing is touched. See that ${provider} answers (\`${[program, ...args.slice(0, 1)].join(" ")}\`), or run \`scripts/lab up\`, which starts it.`,
+      `${provider} does not list the machines of this lab: ${reason}. They may be running, so nothing is touched. Check that ${provider} answers (\`${[program, ...args.slice(0, 1)].join(" ")}\`), or run \`scripts/lab up\`, which starts it.`,
     );
   };

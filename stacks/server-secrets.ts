@@ -36,7 +36,7 @@ export async function readServerSecrets(
   );
   if (values === undefined || wrong !== undefined)
     throw refuse(
-      `YAML with a text for each of the keys ${accepted.join(", ")}${wrong ? `, which ${wrong[0]} is not or has not; what is no secret belongs into k3s.serverArgs` : ""}`,
+      `YAML with a text for each of the keys ${accepted.join(", ")}${wrong ? `, which ${wrong[0]} is not or has not; what is not secret belongs in k3s.serverArgs` : ""}`,
     );
   return JSON.stringify(values);
 }

@@ -38,7 +38,7 @@ other_servers() {
 }
 
 # The servers that stay in the cluster. The file is kept by a resource that goes before all nodes where the whole cluster
-# goes: then nobody stays, and nobody need be told.
+# goes: then no server stays, and none has to be told.
 staying() { cat "$lab/$LAB_STACK/servers" 2>/dev/null || true; }
 
 # on_server LIST COMMAND...: runs a command on the first server of the list, but this machine, where it succeeds.
@@ -168,17 +168,17 @@ uninstall)
   if is_reachable; then step=before; fi
   if ! tell "$stays" $step; then
     # Gone without a word it would still count in etcd, and the others might not be enough to agree.
-    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, for the others do not know that it leaves: nothing was uninstalled. Bring them back and run the same command again"
+    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it leaves: nothing was uninstalled. Bring them back and run the same command again"
     echo "warning: the pods of $NODE_NAME did not move before it left"
   fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
   if [ "$step" = before ]; then
     cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" LAB_OWNER="$owner" bash -s
   else
-    echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; a host that comes back is rid of K3s by k3s-uninstall.sh or k3s-agent-uninstall.sh"
+    echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; when it is back, run k3s-uninstall.sh or k3s-agent-uninstall.sh there"
   fi
   tell "$stays" after ||
-    echo "warning: the cluster was not told that $NODE_NAME has left; if it goes on, run there: kubectl delete node $NODE_NAME"
+    echo "warning: the cluster was not told that $NODE_NAME has left; if the cluster still runs, run there: kubectl delete node $NODE_NAME"
   ;;
 servers)
   mkdir -p "$lab/$LAB_STACK"

@@ -227,7 +227,7 @@ wait_for_ssh() {
   deadline=$(($(date +%s) + seconds))
   until said=$(ssh -F "$ssh/config" "$alias" true </dev/null 2>&1 >/dev/null); do
     # ssh itself waits between its attempts.
-    if [ "$(date +%s)" -ge "$deadline" ]; then die "the machine $name runs and does not answer ssh after $seconds s: $said"; fi
+    if [ "$(date +%s)" -ge "$deadline" ]; then die "the machine $name runs but does not answer ssh after $seconds s: $said"; fi
   done
 }
 

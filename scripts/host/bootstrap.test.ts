@@ -39,7 +39,7 @@ test("what is missing is named, with the command that helps", async () => {
   const cases: readonly (readonly [Parameters<typeof host>[0], RegExp])[] = [
     [
       { files: { "/etc/subuid": "" } },
-      /maria has no range of ids in \/etc\/subuid.*\n {2}sudo usermod --add-subuids/,
+      /maria has no subordinate ids in \/etc\/subuid.*\n {2}sudo usermod --add-subuids/,
     ],
     [
       { userns: 1, files: { "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n" } },

@@ -43,7 +43,7 @@ export async function bootstrapMode(
   const folder = host.root ? cacheDir : tmpdir();
   if (!(await host.runsPrograms(folder)))
     throw new LabError(
-      `No program can be run from ${folder}, which is mounted noexec, and Debian's packages have some. Set ${host.root ? "K3S_LAB_CACHE" : "TMPDIR"} to a folder on another file system.`,
+      `No program can be run from ${folder}, which is mounted noexec, and building a Debian system runs some. Set ${host.root ? "K3S_LAB_CACHE" : "TMPDIR"} to a folder on another file system.`,
     );
   if (host.root) return { mode, folder };
   await install(["uidmap"], progress);
@@ -53,7 +53,7 @@ export async function bootstrapMode(
   for (const file of ["/etc/subuid", "/etc/subgid"])
     if (!isThere(await host.read(file)))
       throw new LabError(
-        `${name} has no range of ids in ${file}, which making a Debian without root needs. Give it one, or run \`sudo scripts/lab up\`:\n  sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${name}`,
+        `${name} has no subordinate ids in ${file}, which building Debian without root needs. Add them, or run \`sudo scripts/lab up\`:\n  sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${name}`,
       );
   const { exitCode } = await host.run(["unshare", "--user", "--map-root-user", "true"], { timeout: 15_000 });
   if (exitCode === 0) return { mode, folder };
@@ -64,6 +64,6 @@ export async function bootstrapMode(
       ? "kernel.unprivileged_userns_clone=1"
       : "user.max_user_namespaces=15000";
   throw new LabError(
-    `This computer lets no user but root make user namespaces, which making a Debian needs. Let it, or run \`sudo scripts/lab up\`:\n  sudo sysctl -w ${setting}`,
+    `This computer allows only root to create user namespaces, which building Debian needs. Allow it, or run \`sudo scripts/lab up\`:\n  sudo sysctl -w ${setting}`,
   );
 }

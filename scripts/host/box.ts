@@ -204,7 +204,7 @@ export const catalogOf = ({ name, version, url, sha256 }: BoxSource): object => 
  */
 export async function addBox(box: BoxSource, progress: Progress, run: Run = runHere): Promise<void> {
   if (await exists(join(boxFolder(box), "metadata.json"))) return;
-  progress(`giving the box ${box.name} to Vagrant`);
+  progress(`adding the box ${box.name} to Vagrant`);
   const work = await mkdtemp(join(tmpdir(), "k3s-lab-box-"));
   try {
     const catalog = join(work, "box.json");

@@ -56,5 +56,8 @@ test("a docker that is not the lab's daemon's does not say that it may end", asy
   const data = line[line.indexOf("--data-root") + 1] as string;
   await refuseOther(line, [data]);
   for (const told of [[], ["here"], ["/var/lib/docker"]])
-    await assert.rejects(refuseOther(line, told), /is another .* so that daemon goes on.*first in PATH/);
+    await assert.rejects(
+      refuseOther(line, told),
+      /Another daemon answers .* so the lab's daemon keeps running.*first in PATH/,
+    );
 });

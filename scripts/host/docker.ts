@@ -113,7 +113,7 @@ function refusal(
 ): Found | undefined {
   if (state === "denied")
     return refuse(
-      `Docker runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
+      `Docker is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
     );
   if (chosen && chosen !== ownHost)
     return refuse(
@@ -170,7 +170,7 @@ async function startBySystemd(progress: Progress): Promise<undefined> {
 async function startOwn(progress: Progress): Promise<string> {
   if (!isRoot())
     throw new LabError(
-      "Docker does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo dockerd",
+      "Docker is not running, and there is no systemd to start it. Start it as root, or run `lab` as root:\n  sudo dockerd",
     );
   await mkdir(runDir, { recursive: true, mode: 0o700 });
   await withFileLock(
@@ -212,7 +212,7 @@ export async function refuseOther(line: readonly string[], [told]: readonly stri
   // Docker says where a link leads.
   if (told !== undefined && (told === data || told === (await realpath(data).catch(() => "")))) return;
   throw new LabError(
-    `What answers for the lab's Docker daemon is another (its data is in ${told ?? "no folder"}, not in ${data}), so that daemon goes on. See which docker is first in PATH (command -v docker), then run the same command again.`,
+    `Another daemon answers at the lab's Docker socket (its data is in ${told ?? "no folder"}, not in ${data}), so the lab's daemon keeps running. See which docker is first in PATH (command -v docker), then run the same command again.`,
   );
 }
 
@@ -223,7 +223,7 @@ async function ownDaemon(): Promise<ProcessId | undefined> {
 
 async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
-  progress("starting a Docker daemon of the lab's own");
+  progress("starting the lab's own Docker daemon");
   // One that was killed left its bridges and rules, and the note of what there was before it.
   if (!(await readRecord())) {
     const before: DaemonRecord = { bridges: await bridges(), rules: await readFirewall(run) };
@@ -261,7 +261,7 @@ const untilReachable = (
     explain: (problem) =>
       /permission denied/i.test(problem)
         ? new LabError(
-            `Docker runs now, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
+            `Docker is running now, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
           )
         : undefined,
   });
@@ -321,7 +321,7 @@ async function askOwn(...args: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr } = await run(["docker", "--host", ownHost, ...args], { timeout: 60_000 });
   if (exitCode !== 0)
     throw new LabError(
-      `The lab's Docker daemon cannot be asked for its containers, so it goes on: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
+      `The lab's Docker daemon does not list its containers, so it keeps running: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
     );
   return stdout.split("\n").filter(Boolean);
 }

@@ -125,6 +125,6 @@ test("a route that libvirt takes for somebody's use of the network is named, wit
   const { run } = fakeRun([/^ip -json -4 route show table all$/, { stdout: JSON.stringify(routes) }]);
   assert.equal(
     await inTheWay("192.168.42.0/24", run),
-    '\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you can do without it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nElse give the machines another network by k3s-lab:network.',
+    '\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you do not need it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nOtherwise set another k3s-lab:network.',
   );
 });

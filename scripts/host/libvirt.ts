@@ -82,7 +82,7 @@ async function prepare(wish: LibvirtWish, progress: Progress, run: Run, folder: 
   const hidden = (await readRecord()) === undefined && (await exists(kernel)) && (await hiddenFolder(kernel));
   if (hidden)
     throw new LabError(
-      `QEMU, which runs as a user of its own, may not look into ${hidden}, where the kernel of Vagrant's box lies. Let it, then try again:\n  chmod o+x '${hidden}'`,
+      `QEMU runs as its own user and cannot read ${hidden}, which holds the kernel of Vagrant's box. Allow it, then try again:\n  chmod o+x '${hidden}'`,
     );
   progress("making libvirt's networks");
   const make = async () => {
@@ -236,7 +236,7 @@ export async function inTheWay(network: string, run: Run): Promise<string> {
       .filter(Boolean)
       .join(" "),
   );
-  return `\nIn its way: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you can do without it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nElse give the machines another network by k3s-lab:network.`;
+  return `\nIn its way: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you do not need it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nOtherwise set another k3s-lab:network.`;
 }
 
 async function ensurePool(run: Run): Promise<void> {
@@ -293,7 +293,7 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
   if (problem === undefined) return;
   if (/permission denied|authentication/i.test(problem))
     throw new LabError(
-      `libvirt runs here, but not for you: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG libvirt "$USER"`,
+      `libvirt is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG libvirt "$USER"`,
     );
   if (await hasSystemd()) {
     const start = ["systemctl", "start", "libvirtd"];
@@ -307,7 +307,7 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
   }
   if (!isRoot())
     throw new LabError(
-      "libvirt does not run, and no systemd is here to start it. Start it as root, or run `lab` as root so that it can:\n  sudo libvirtd --daemon",
+      "libvirt is not running, and there is no systemd to start it. Start it as root, or run `lab` as root:\n  sudo libvirtd --daemon",
     );
   await launch(progress, run);
 }
@@ -328,7 +328,7 @@ stdio_handler = "file"
 `;
 
 async function launch(progress: Progress, run: Run): Promise<void> {
-  progress("starting a libvirt of the lab's own");
+  progress("starting the lab's own libvirt daemon");
   await mkdir(runDir, { recursive: true, mode: 0o700 });
   // A daemon that was killed left its machines running and its rules: the new one finds them again.
   const { rules, forwarding, runFolder } = (await readRecord()) ?? {
@@ -373,7 +373,7 @@ async function stopOwn(
   run: Run,
 ): Promise<void> {
   if (await isRunning(daemon)) {
-    progress("stopping the lab's libvirt");
+    progress("stopping the lab's libvirt daemon");
     signal(daemon.pid, "SIGTERM");
     await untilEnded([daemon]);
   }

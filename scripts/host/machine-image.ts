@@ -57,7 +57,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
   const tag = `k3s-lab/base:${shortHash([suite, ...basePackages])}`;
   return await once(tag, progress, async () => {
     const { mode, folder: place } = await bootstrapMode(progress);
-    progress(`making a Debian ${suite} with ${basePackages.length} packages`);
+    progress(`building a Debian ${suite} with ${basePackages.length} packages`);
     await mkdir(place, { recursive: true });
     const folder = await mkdtemp(join(place, "k3s-lab-base-"));
     try {
@@ -84,7 +84,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
     } catch (cause) {
       if (cause instanceof LabError) throw cause;
       throw new LabError(
-        `The machines' Debian could not be made: ${lastLines(String((cause as { all?: string }).all || (cause as Error).message), 3)}. Check that this computer reaches Debian's packages and try again.`,
+        `The machines' Debian could not be built: ${lastLines(String((cause as { all?: string }).all || (cause as Error).message), 3)}. Check that this computer reaches Debian's packages and try again.`,
         { cause },
       );
     } finally {
@@ -152,11 +152,11 @@ export async function ensureMachineImage(
     );
     const built = `${tag}-unfilled-${process.pid}`;
     try {
-      progress("laying out the machines' image");
+      progress("preparing the machine image");
       await layOut(join(context, "files"), content, runtime);
       for (const file of ["Dockerfile", "setup.sh", "container.sh"])
         await cp(join(recipe, file), join(context, file));
-      progress("building the machines' image");
+      progress("building the machine image");
       const build = ["build", "--quiet", "--network", "none", "--build-arg", `base=${base}`];
       await docker(machinesImage, [...build, "--tag", built, context]);
       progress("unpacking K3s's images into it");

@@ -45,7 +45,7 @@ export async function buildOciRuntime(progress: Progress): Promise<string> {
   const go = await findGo();
   if ("missing" in go)
     throw new LabError(
-      `This host withholds CAP_SYS_RESOURCE from containers. The lab has a small runtime that cures it, to be built with Go, but ${go.missing}.`,
+      `This computer withholds CAP_SYS_RESOURCE from containers. The lab's small OCI runtime works around that; it must be built with Go, but ${go.missing}.`,
     );
   progress("building the OCI runtime for hosts without CAP_SYS_RESOURCE");
   await mkdir(folder, { recursive: true });

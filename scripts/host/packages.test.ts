@@ -123,7 +123,7 @@ test("each family of distributions has its own words", () => {
   assert.match(advice('ID="opensuse-leap"\n'), /\n {2}sudo zypper install docker iproute2$/);
   assert.match(
     advice("ID=void\n"),
-    /: docker, dockerd, ip\. Install them by this computer's own package manager/,
+    /: docker, dockerd, ip\. Install them with this computer's package manager/,
   );
 });
 

@@ -196,13 +196,13 @@ export function adviceWithoutApt(missing: readonly string[], osRelease: string):
     arch: [/\barch\b/, "sudo pacman -S --needed"],
     suse: [/suse\b/, "sudo zypper install"],
   };
-  const what = `These are missing, and only Debian's packages are installed by the lab itself: ${shownPrograms}.`;
+  const what = `Automatic installation needs Debian or Ubuntu (apt not found); missing: ${shownPrograms}.`;
   for (const [family, [pattern, install]] of Object.entries(families))
     if (pattern.test(ids)) {
       const names = new Set(missing.map((name) => known[name]?.names?.[family as Family] ?? name));
       return `${what} Install them, then try again:\n  ${install} ${[...names].join(" ")}`;
     }
-  return `${what} Install them by this computer's own package manager, then try again; Debian has them in ${missing.join(", ")}.`;
+  return `${what} Install them with this computer's package manager, then try again; Debian has them in ${missing.join(", ")}.`;
 }
 
 /** What a person does to install what is missing, however this computer installs. */

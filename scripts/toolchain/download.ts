@@ -135,7 +135,7 @@ export async function downloadVerified(download: Download, options: DownloadOpti
         // Only a file put together from two tries can be wrong without anyone's fault.
         if (continued && !retried) continue;
         throw new IntegrityError(
-          `${download.url} has the SHA-256 ${actual}, expected ${sha256}.\nIt was thrown away. Either it was changed on its way or its makers replaced it: ask them before you trust another hash.`,
+          `${download.url} has the SHA-256 ${actual}, expected ${sha256}.\nIt was deleted. Either it was changed in transit or its publisher replaced it: ask them before you trust another hash.`,
         );
       }
       if (learned) await options.hashes.add(download.url, sha256);
@@ -248,7 +248,7 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
       fruitless = (await sizeOf(partial)) > before ? 0 : fruitless + 1;
       if (fruitless > retries || isUnreachable(error))
         throw new UnavailableError(
-          `${url} cannot be downloaded: ${reasonOf(error)}.${before > 0 ? " What arrived is kept; the next try goes on from there." : ""}`,
+          `${url} cannot be downloaded: ${reasonOf(error)}.${before > 0 ? " The partial download is kept; the next run continues it." : ""}`,
           { cause: error },
         );
       progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
@@ -282,7 +282,7 @@ async function fetchRest(
       const size = /\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1];
       if (Number(size) === from) return;
       await rm(partial, { force: true });
-      throw new Error("the server knows no such part");
+      throw new Error("the server does not serve that range");
     }
     if (!response.ok || response.body === null) {
       await response.body?.cancel();

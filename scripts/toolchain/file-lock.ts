@@ -62,9 +62,7 @@ export async function withFileLock<T>(
           told = true;
           const where = other.host && other.host !== holder.host ? ` on ${other.host}` : "";
           if (other.pid !== process.pid || where)
-            options.progress?.(
-              `waiting for process ${other.pid}${where}, which is at the same thing (${file})`,
-            );
+            options.progress?.(`waiting for process ${other.pid}${where}, which is doing the same (${file})`);
         }
         return false;
       },
@@ -86,7 +84,7 @@ export async function withFileLock<T>(
 }
 
 const cannotLock = (file: string) => (cause: NodeJS.ErrnoException) => {
-  throw new LabError(`${file} cannot be locked: ${cause.message}. Give yourself the right to write there.`, {
+  throw new LabError(`${file} cannot be locked: ${cause.message}. Make it writable.`, {
     cause,
   });
 };

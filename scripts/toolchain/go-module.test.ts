@@ -107,6 +107,6 @@ test("Go alone builds for another platform; C needs a compiler for it, which onl
   assert.ok(!("impossible" in cross));
   assert.equal(goEnvironment(c, {}, cross).CC, "aarch64-linux-gnu-gcc");
   assert.deepEqual(crossBuild(c, "linux-arm64", "darwin-arm64"), {
-    impossible: "it holds C, and there is no C compiler for linux-arm64 available on darwin-arm64",
+    impossible: "it contains C, and there is no C compiler for linux-arm64 available on darwin-arm64",
   });
 });

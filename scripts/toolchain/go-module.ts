@@ -105,7 +105,7 @@ export function crossBuild(
   if (recipe?.cgo !== "required") return { environment: target };
   const compiler = crossCompilers[platform];
   if (!compiler || !host.startsWith("linux"))
-    return { impossible: `it holds C, and there is no C compiler for ${platform} available on ${host}` };
+    return { impossible: `it contains C, and there is no C compiler for ${platform} available on ${host}` };
   return {
     environment: { ...target, CC: compiler.command },
     packages: compiler.packages,

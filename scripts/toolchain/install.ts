@@ -248,8 +248,7 @@ export class Installer {
       const key = await this.#keyOf(tool, way, options.platform);
       const found = await this.#cache.find(key);
       if (found.state === "good") return installedTool(tool, way, found.tool);
-      if (found.state === "bad")
-        options.progress?.(tool.name, `what is in the cache is thrown away: ${found.reason}`);
+      if (found.state === "bad") options.progress?.(tool.name, `removing the cached copy: ${found.reason}`);
     }
     return undefined;
   }
@@ -335,7 +334,7 @@ export class Installer {
       }
     }
     throw new LabError(
-      `${tool.name} ${tool.version} cannot be installed here. Tried:\n${tried.join("\n")}\nFix one of these and run the same command again; completed work is kept.`,
+      `Could not install ${tool.name} ${tool.version}. Tried:\n${tried.join("\n")}\nFix one of these and run the same command again; completed work is kept.`,
     );
   }
 
@@ -429,7 +428,7 @@ export class Installer {
       const building = await this.#preparing(async () => {
         signal.throwIfAborted();
         const downloaded = await prepareModule(recipe, context);
-        progress("its modules are here; waiting for its turn to build");
+        progress("modules downloaded; waiting to build");
         const begun = Promise.withResolvers<void>();
         const built = this.#building(async () => {
           begun.resolve();
@@ -536,7 +535,7 @@ async function probeReleases(signal: AbortSignal): Promise<string | undefined> {
       const { cause, message } = error as Error & { cause?: Error };
       reason = cause?.message || message;
     }
-  return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release insists on them`;
+  return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release requires them`;
 }
 
 /** Runs work that Ctrl-C and the like end in order: the signal aborts, what is half done goes away, then it is reported. */
@@ -547,7 +546,7 @@ async function interruptible<T>(
   const own = new AbortController();
   const interrupt = (name: NodeJS.Signals) =>
     own.abort(
-      new LabError(`Interrupted by ${name}. Completed work is kept; run the same command to go on.`, {
+      new LabError(`Interrupted by ${name}. Completed work is kept; run the same command to continue.`, {
         exitCode: 128 + constants.signals[name],
       }),
     );
@@ -558,7 +557,7 @@ async function interruptible<T>(
   } catch (error) {
     // What an abort without a reason of its own throws.
     if (!(error instanceof DOMException) || error.name !== "AbortError") throw error;
-    throw new LabError("Interrupted. Completed work is kept; run the same command to go on.", {
+    throw new LabError("Interrupted. Completed work is kept; run the same command to continue.", {
       cause: error,
       exitCode: 130,
     });

@@ -95,8 +95,7 @@ export class ToolCache {
     }
     if (typeof manifest?.files !== "object" || manifest.files === null)
       return { state: "bad", reason: "its manifest is damaged" };
-    if (manifest.recipe !== key.recipe)
-      return { state: "bad", reason: "it was made by another recipe than today's" };
+    if (manifest.recipe !== key.recipe) return { state: "bad", reason: "its recipe has changed" };
 
     const files: Record<string, FileRecord> = {};
     for (const [name, record] of Object.entries(manifest.files)) {

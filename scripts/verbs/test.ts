@@ -108,7 +108,7 @@ async function checkSources(): Promise<void> {
     ),
   );
   for (const { failed, all, command } of results) if (failed) throw new LabError(`${command}\n${all}`);
-  console.log("types, lint and shell scripts: nothing to complain about");
+  console.log("types, lint and shell scripts: no problems");
 }
 
 async function nodeTest(

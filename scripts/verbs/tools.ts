@@ -61,7 +61,8 @@ command
     if (json) return void process.stdout.write(`${JSON.stringify(pruned, null, 2)}\n`);
     for (const { what, bytes } of pruned)
       process.stdout.write(`removed ${what}${bytes === undefined ? "" : ` (${megabytes(bytes)})`}\n`);
-    if (pruned.length === 0) process.stdout.write("Everything in the cache is in use, or would be.\n");
+    if (pruned.length === 0)
+      process.stdout.write("Nothing to remove: everything in the cache is in use or would be used.\n");
   });
 
 const describe = ({ tool, way, version, installed }: ToolStatus) => ({

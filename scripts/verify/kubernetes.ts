@@ -340,7 +340,7 @@ function parseYaml(text: string): unknown {
 
 /**
  * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl.
- * What was read once is not asked again; make a new one to look again.
+ * What was read once is not asked again; make a new one to check again.
  * @param timeout of a question, in milliseconds. Default: 5000.
  */
 export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {

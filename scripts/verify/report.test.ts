@@ -32,7 +32,7 @@ test("plain lines explain each failure, and what could not be asked once", () =>
       "      next: Run `x`.",
       "FAIL  a's <role>: not asked: no kubeconfig",
       "FAIL  a's <role>: not asked: no kubeconfig",
-      `Where nobody could be asked: ${unanswered}`,
+      `Checks that got no answer: ${unanswered}`,
     ].join("\n"),
   );
   assert.equal(renderLines([good]), "ok    a's <role>: none");
@@ -46,7 +46,7 @@ test("the table fits the terminal", () => {
   const text = stripVTControlCharacters(renderTable([good, bad, silent], 80));
   assert.match(text, /│ ✔ │ a's <role> +│ none/);
   assert.match(text, /│ ✘ │ a's <role> +│ not asked/);
-  assert.match(text, /expected: none\n {6}next: Run `x`\.\nWhere nobody/);
+  assert.match(text, /expected: none\n {6}next: Run `x`\.\nChecks that got no answer/);
 });
 
 test("the summary counts", () => {

@@ -43,7 +43,7 @@ export const renderLines = (checks: readonly Check[]): string =>
 
 /** One cause often leaves many checks without an answer: what to do about it is said once. */
 const adviceFor = (checks: readonly Check[]): readonly string[] =>
-  checks.some(({ hint }) => hint === unanswered) ? [`Where nobody could be asked: ${unanswered}`] : [];
+  checks.some(({ hint }) => hint === unanswered) ? [`Checks that got no answer: ${unanswered}`] : [];
 
 function explain({ title, expected, actual, hint }: Check): string {
   const finding = `${title}: ${actual}`;

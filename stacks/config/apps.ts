@@ -30,7 +30,7 @@ export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
 /** The stack of a cluster. */
 const clusterStack = dnsLabel.refine(
   (stack) => /^(cluster|k3d)(-|$)/.test(stack),
-  "a stack that makes a cluster: its name is, or begins with and a dash, cluster or k3d",
+  "a stack that makes a cluster: named cluster or k3d, or cluster-… or k3d-…",
 );
 
 /** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it. */

@@ -285,7 +285,7 @@ function checkMachines({ provider, ssh: common, machines }: Written, add: Add): 
       return;
     }
     for (const key of ["cpus", "memory"] as const)
-      if (one[key] !== undefined) add(at(key), "no value, for a host has what it has");
+      if (one[key] !== undefined) add(at(key), "no value for provider hosts");
     const access = { ...common, ...one.ssh };
     if (access.user === undefined)
       add(

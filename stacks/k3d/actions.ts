@@ -217,7 +217,7 @@ async function repairServer(
 ): Promise<void> {
   const [server] = servers;
   if (server === undefined) throw new Error("unreachable: some server answers");
-  console.log(`${name} is gone: it is made again and joins ${servers.map((one) => one.name).join(", ")}`);
+  console.log(`${name} is gone: creating it again; it joins ${servers.map((one) => one.name).join(", ")}`);
   await removeOwn(cluster.owner, name);
   await k3s.leaveEtcd(server, name);
   await k3s.forget(server, name);

@@ -56,7 +56,7 @@ export async function docker(args: readonly string[], call: Call = {}): Promise<
 export function dockerError({ timedOut, stderr, shortMessage }: Answer, what: string): LabError {
   const said = stderr.trim() || (shortMessage ?? "it does not say why");
   return new LabError(
-    `Docker was asked (${what}) and failed: ${timedOut ? "it does not answer in time" : said}. Nothing counts as gone because of that. See that Docker runs (docker ps), then run the same command again.`,
+    `Docker was asked (${what}) and failed: ${timedOut ? "it does not answer in time" : said}. Nothing counts as missing because of that. Check that Docker runs (docker ps), then run the same command again.`,
   );
 }
 

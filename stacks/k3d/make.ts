@@ -36,7 +36,7 @@ export async function pull(image: string): Promise<void> {
   const result = await tryDocker(["pull", "--quiet", image], { within: 900 });
   if (result.failed)
     throw new LabError(
-      `The image ${image} is neither here nor can it be pulled: ${result.stderr.trim()}. Run \`scripts/lab up\`, which builds one, or name another image.`,
+      `The image ${image} is not here and cannot be pulled: ${result.stderr.trim()}. Run \`scripts/lab up\`, which builds one, or name another image.`,
     );
 }
 
@@ -78,7 +78,7 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
   console.log(all);
   if (failed)
     throw new LabError(
-      `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What there is of it goes, now or with the next run.`,
+      `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What exists of it is removed now or by the next run.`,
     );
 }
 
@@ -111,7 +111,7 @@ export async function makeBalancer(
   { name, publish, targets }: Balancer,
   server: Container,
 ): Promise<void> {
-  console.log(`${name} is gone: it is made again`);
+  console.log(`${name} is gone: creating it again`);
   await removeOwn(cluster.owner, name);
   const image = `ghcr.io/k3d-io/k3d-proxy:${server.labels["k3d.version"]?.replace(/^v/, "")}`;
   await pull(image);

@@ -208,5 +208,5 @@ test("a remote command is refused at the preview, with what to use", async () =>
   );
   const refused = await tryPulumi("preview");
   assert.notEqual(refused.exitCode, 0);
-  assert.match(refused.text, /not carried by K3s Lab's stand-in/);
+  assert.match(refused.text, /not supported by K3s Lab's stand-in/);
 });

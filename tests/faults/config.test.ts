@@ -95,9 +95,9 @@ const flags: readonly Bad[] = [
       ["--snapshotter=native", /--snapshotter with overlayfs/],
       ["--write-kubeconfig-mode=999", /a file's mode such as 644/],
       ["--kubelet-arg=a=$(id)", /without spaces, quotes/],
-      ["--disable-apiserver-lb", /belongs into agentArgs/],
+      ["--disable-apiserver-lb", /belongs in agentArgs/],
       ["--node-external-ip=foo", /an IPv4 address/],
-      ["-disable=traefik", /it written out: --disable=VALUE/],
+      ["-disable=traefik", /its full name: --disable=VALUE/],
     ] as const
   ).map(([flag, sentence]): Bad => [`the flag ${flag}`, "cluster", serverFlag(flag), sentence]),
   [
@@ -117,7 +117,7 @@ const flags: readonly Bad[] = [
     "a server's flag for agents",
     "cluster",
     agentFlag("--tls-san=foo"),
-    /agentArgs\[0\].*belongs into serverArgs/,
+    /agentArgs\[0\].*belongs in serverArgs/,
   ],
   [
     "a flag that this K3s does not have yet",
@@ -292,7 +292,7 @@ const appFaults: readonly Bad[] = [
     "apps on apps",
     "apps",
     apps("{name: a}").replace("{stack: cluster}", "{stack: apps-k3d}"),
-    /begins with and a dash, cluster or k3d|stack: NAME/,
+    /named cluster or k3d|stack: NAME/,
   ],
   [
     "an image in upper case",
@@ -308,7 +308,7 @@ const keys: readonly Bad[] = [
     "a misspelt prefix",
     "cluster",
     cluster("k3slab:provider: docker"),
-    /k3slab:provider: nobody would read it; did you mean "k3s-lab:provider"/,
+    /k3slab:provider: nothing reads it; did you mean "k3s-lab:provider"/,
   ],
   [
     "a prefix with a dash",
@@ -317,12 +317,7 @@ const keys: readonly Bad[] = [
     /did you mean "k3s-lab:network"/,
   ],
   ["a key without a prefix", "cluster", cluster("provider: docker"), /did you mean "k3s-lab:provider"/],
-  [
-    "a key of another project",
-    "cluster",
-    cluster("aws:region: eu-west-1"),
-    /aws:region: nobody would read it/,
-  ],
+  ["a key of another project", "cluster", cluster("aws:region: eu-west-1"), /aws:region: nothing reads it/],
   [
     "config misspelt",
     "cluster",
@@ -467,7 +462,7 @@ const k3dFlags = (arg: string, filter: string) => async () => {
 };
 for (const [arg, filter, sentence] of [
   ["--tls-sans=foo", "server:*", /extraArgs\[0\]\.arg: "--tls-sans=foo" .*did you mean --tls-san\?/],
-  ["--tls-san=foo", "agent:0", /belongs into serverArgs/],
+  ["--tls-san=foo", "agent:0", /belongs in serverArgs/],
   ["--node-label=", "all", /--node-label with a value/],
   ["--embedded-registry", "server:*", /does not have it yet/],
 ] as const)

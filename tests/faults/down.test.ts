@@ -114,7 +114,7 @@ if (hasPulumi) {
           await checkout.record(stack, madeOn(stack, recorded));
           const { exitCode, all } = await checkout.lab(["down", stack]);
           assert.equal(exitCode, 3, all);
-          assert.match(all, /would go what is not the lab's: ConfigMap dev\/notes/);
+          assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
           assert.deepEqual(other.asked, [], "the file's cluster was asked");
           onlyReads(recorded);
           await isKept(stack);
@@ -244,7 +244,7 @@ esac
       changes.map((line) => line.replace(/.*--quiet /, "")),
       ["undefine k3s-lab-cluster-virt-server"],
     );
-    assert.match(all, /libvirt goes on: k3s-lab-cluster-virt-other in it/);
+    assert.match(all, /libvirt keeps running: k3s-lab-cluster-virt-other/);
     return {
       happened: "found and removed by its marks; the other lab's stays, with its networks",
       lost: "nothing",
@@ -321,7 +321,7 @@ case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esa
         ],
         { env: { PATH: bin }, reject: false },
       );
-    assert.match((await ask(true)).stderr, /Whether something of this lab is left cannot be told: docker /);
+    assert.match((await ask(true)).stderr, /Could not check for leftovers of this lab: docker /);
     assert.equal((await ask(false)).stdout, "[]", "a lab that never was in Docker does not need it");
     return { happened: "an error, not: nothing is left", lost: "nothing" };
   });

@@ -67,7 +67,9 @@ fault("Rule 5: asked for after other stacks have changed", async () => {
     permit(losses, false, async () => false, true),
     ({ exitCode, message }: LabError) => {
       assert.doesNotMatch(message, /Nothing was touched/);
-      return exitCode === 1 && /Of this stack nothing was touched; the ones before it are done/.test(message);
+      return (
+        exitCode === 1 && /Nothing of this stack was touched; the stacks before it are done/.test(message)
+      );
     },
   );
   return { happened: "exit 1, not 3, and says what is done", lost: "nothing" };

@@ -518,7 +518,7 @@ fault("H24: a user without a range of ids makes a machine's Debian", async () =>
   );
   assert.match(
     said?.message ?? "",
-    /maria has no range of ids.*\n {2}sudo usermod --add-subuids \S+ .*maria$/,
+    /maria has no subordinate ids.*\n {2}sudo usermod --add-subuids \S+ .*maria$/,
   );
   return { happened: "exit 1 with the command that helps, before anything is made", lost: "nothing" };
 });

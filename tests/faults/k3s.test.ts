@@ -261,7 +261,7 @@ fault(
     assert.equal(status, 1);
     assert.match(
       stderr,
-      /cannot be asked whether they have the cluster's data: two three\. server is not to start a second/,
+      /do not say whether they have the cluster's data: two three\. server must not start a second/,
     );
     const started = log.filter((line) => line.includes("--cluster-init"));
     return { happened: "exit 1", lost: started.length ? "the one cluster: there are two" : "nothing" };

@@ -91,14 +91,14 @@ const unanswered: readonly (readonly [
     "docker",
     "docker",
     "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1",
-    /Docker cannot be asked .*Is the docker daemon running\?.*nothing is touched/,
+    /Docker does not list .*Is the docker daemon running\?.*nothing is touched/,
   ],
   [
     "Docker's socket is not for this user",
     "docker",
     "docker",
     "echo 'Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock' >&2; exit 1",
-    /Docker cannot be asked .*permission denied/,
+    /Docker does not list .*permission denied/,
   ],
   ["Docker is not installed any more", "docker", "docker", "", /docker is not installed/],
   [
@@ -106,14 +106,14 @@ const unanswered: readonly (readonly [
     "libvirt",
     "virsh",
     "echo 'error: failed to connect to the hypervisor' >&2; echo \"error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Connection refused\" >&2; exit 1",
-    /libvirt cannot be asked .*Connection refused/,
+    /libvirt does not list .*Connection refused/,
   ],
   [
     "VirtualBox's driver is not loaded",
     "virtualbox",
     "VBoxManage",
     "echo 'VBoxManage: error: Failed to create the VirtualBox object!' >&2; exit 1",
-    /VirtualBox cannot be asked .*Failed to create the VirtualBox object/,
+    /VirtualBox does not list .*Failed to create the VirtualBox object/,
   ],
 ];
 for (const [name, provider, file, script, message] of unanswered)

@@ -61,7 +61,7 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
     const { vagrant, dockerLog } = await checkout(twoMachines);
     const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"]);
     assert.notEqual(exitCode, 0);
-    assert.match(all ?? "", /image is not made yet: run scripts\/lab up once/);
+    assert.match(all ?? "", /image is not built yet: run scripts\/lab up once/);
     assert.deepEqual(
       (await dockerLog()).filter((line) => /^(pull|run|create)/.test(line)),
       [],

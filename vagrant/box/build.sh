@@ -12,7 +12,7 @@ work=$1
 root=$work/root
 say() { echo "== $1"; }
 
-say "making a Debian $SUITE"
+say "building a Debian $SUITE"
 # mmdebstrap sends SIGHUP to its whole process group when it fails.
 setsid --wait mmdebstrap --quiet --variant=minbase --include="$PACKAGES" "$SUITE" "$root"
 

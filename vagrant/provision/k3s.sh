@@ -174,7 +174,7 @@ find_interface() {
   # The lab promises eth1; a machine that has none, with names such as enp0s8 or ens4, goes by the address.
   if [ -z "$wanted" ] && ip -o link show eth1 >/dev/null 2>&1; then wanted=eth1; fi
   [ "${wanted:-$interface}" = "$interface" ] ||
-    die "$NODE_IP is on $interface, not on $wanted; put the machine's network right, or set the machine's \`interface\` in the stack file to $interface" 2
+    die "$NODE_IP is on $interface, not on $wanted; correct the machine's network, or set the machine's \`interface\` in the stack file to $interface" 2
 }
 
 # K3s of another cluster is not the lab's to change.
@@ -187,7 +187,7 @@ refuse_foreign() {
   for own in $token $before$token; do
     if [ -s "$own" ] && { [ ! -s "$token_file" ] || cmp -s "$own" "$token_file"; }; then return; fi
   done
-  die "K3s of another cluster is installed here, or its data is in $data; take it away first, by its lab or by k3s-uninstall.sh" 2
+  die "K3s of another cluster is installed here, or its data is in $data; remove it first, with its lab or with k3s-uninstall.sh" 2
 }
 
 # flag_of PATTERN: a flag that the installed unit has.
@@ -252,7 +252,7 @@ join_flags() {
     elif [ "${first%%=*}" = "$NODE_NAME" ]; then
       # Whether there is a cluster decides whether this server starts one.
       [ -z "${SILENT:-}" ] ||
-        die "these servers cannot be asked whether they have the cluster's data: $SILENT. $NODE_NAME is not to start a second cluster: bring them back, or take them out of the stack file"
+        die "these servers do not say whether they have the cluster's data: $SILENT. $NODE_NAME must not start a second cluster: bring them back, or take them out of the stack file"
       echo "--cluster-init"
       return
     fi
@@ -298,7 +298,7 @@ wanted_hash() { wanted | sha256sum | cut -c 1-32; }
 check_carried() {
   own=$(carried_version)
   if [ -n "$own" ] && [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
-    die "K3s $K3S_VERSION was asked for and this machine carries $own, and can download no other; set k3s.version to $own" 2
+    die "K3s $K3S_VERSION was requested, but this machine has $own, and cannot download another; set k3s.version to $own" 2
   fi
 }
 
@@ -312,7 +312,7 @@ check_flags() {
     if [ ! -x "$program" ] || [ "$(cat $notes/version 2>/dev/null)" != "${K3S_VERSION:-}" ]; then return; fi
   fi
   if ! said=$("$program" "$NODE_ROLE" --help "${list[@]}" 2>&1 >/dev/null); then
-    die "K3s does not take these flags: $(printf '%s\n' "$said" | sed -n 's/.*level=fatal msg="\(.*\)"$/\1/p' | head -n 1). Nothing was touched; put k3s.${NODE_ROLE}Args right in the stack file" 2
+    die "K3s does not take these flags: $(printf '%s\n' "$said" | sed -n 's/.*level=fatal msg="\(.*\)"$/\1/p' | head -n 1). Nothing was touched; correct k3s.${NODE_ROLE}Args in the stack file" 2
   fi
 }
 
@@ -558,7 +558,7 @@ first_install() {
     explain
     if [ "$NODE_ROLE" = server ] && has_several_servers; then
       # The others know it as a member of etcd, and would refuse it if it came back without its data.
-      die "the installation failed, and what is there stays: the next run goes on from it. $way_back"
+      die "the installation failed, and what is there is kept: the next run continues from it. $way_back"
     fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
     if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
@@ -578,7 +578,7 @@ change() {
   save
   if bring_up; then return; fi
   explain
-  echo "k3s.sh on $NODE_NAME: putting back what ran before" >&2
+  echo "k3s.sh on $NODE_NAME: restoring what ran before" >&2
   put_back
   # Where nothing was started and nothing is changed, what ran before still runs.
   if [ -n "$started" ] || [ ${#changed[@]} -gt 0 ] || ! runs; then start_k3s; fi
@@ -588,7 +588,7 @@ change() {
     forget_saved
     die "the change failed, and K3s runs as before it$why"
   fi
-  die "the change failed; what ran before is put back, and its node is not Ready yet$why"
+  die "the change failed; what ran before is restored, and its node is not Ready yet$why"
 }
 
 note() {

@@ -129,7 +129,7 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
   [
     "a release that the machine does not carry",
     { environment: { K3S_VERSION: "v1.30.0+k3s1" } },
-    /v1\.30\.0\+k3s1 was asked for and this machine carries v1\.25\.4\+k3s1/,
+    /v1\.30\.0\+k3s1 was requested, but this machine has v1\.25\.4\+k3s1/,
   ],
 ];
 
@@ -209,7 +209,7 @@ test("one of several servers that fails keeps what it has: etcd knows it, and th
     environment: { SERVERS: three },
   });
   assert.equal(status, 1);
-  assert.match(stderr, /the installation failed, and what is there stays: the next run goes on from it/);
+  assert.match(stderr, /the installation failed, and what is there is kept: the next run continues from it/);
   assert.deepEqual(
     log.filter((line) => line.endsWith("uninstall.sh")),
     [],
@@ -289,7 +289,7 @@ test("a node that is Ready only by what was known before the change does not cou
   await provision("stale", good);
   const { status, stderr } = await provision("stale", changed({ start: "up; touch $(dirname $0)/../stale" }));
   assert.equal(status, 1);
-  assert.match(stderr, /what ran before is put back, and its node is not Ready yet/);
+  assert.match(stderr, /what ran before is restored, and its node is not Ready yet/);
 });
 
 test("a change that was killed is gone on with, or put back, by the next run", async () => {

@@ -92,7 +92,7 @@ let_go() {
   local deadline=$((SECONDS + 60))
   # A question that is not answered says nothing: only a list without it says that a member is gone.
   until members=$(own_members) && [ -z "$members" ]; do
-    if [ $SECONDS -ge $deadline ]; then die "etcd did not let go of $NODE_NAME within 60 s: it stays a server. See on this machine: journalctl --unit k3s"; fi
+    if [ $SECONDS -ge $deadline ]; then die "etcd did not remove $NODE_NAME within 60 s: it stays a server. See on this machine: journalctl --unit k3s"; fi
     while read -r id _ address; do
       if [ -z "$id" ]; then continue; fi
       if leads "$id" && status=$(etcd_status 127.0.0.1) && hand_over "$address" "${status% *}"; then until_true 10 leads_here || true; fi
@@ -105,7 +105,7 @@ let_go() {
 # K3s without etcd's JSON gateway: its own controller removes the member of a node that is annotated so.
 let_go_by_k3s() {
   kubectl annotate --overwrite node "$NODE_NAME" etcd.k3s.cattle.io/remove=true
-  until_true 120 is_removed || die "etcd did not let go of $NODE_NAME within 120 s: it stays a server"
+  until_true 120 is_removed || die "etcd did not remove $NODE_NAME within 120 s: it stays a server"
   exit
 }
 is_removed() { look && [[ $node == *etcd.k3s.cattle.io/removed-node-name* ]]; }

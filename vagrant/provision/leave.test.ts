@@ -157,7 +157,7 @@ test("etcd's leader hands over to a server that stays before it leaves", async (
 test("a server that etcd does not let go of stays", async () => {
   const { status, stderr } = await leave("kept", "before", { letsGo: false });
   assert.equal(status, 1);
-  assert.match(stderr, /etcd did not let go of three within 60 s: it stays a server/);
+  assert.match(stderr, /etcd did not remove three within 60 s: it stays a server/);
 });
 
 test("without a quorum it is said, with K3s's way back", async () => {

@@ -39,7 +39,7 @@ fi
 # A change that was interrupted may have put back only a part of what it saved.
 found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || sudo -n cat /var/lib/k3s-lab/before/etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
 if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
-  refuse "K3s of another cluster is installed there; take it away first, by its lab or by k3s-uninstall.sh, or name another host"
+  refuse "K3s of another cluster is installed there; remove it first, with its lab or with k3s-uninstall.sh, or name another host"
 fi
 
 # K3s calls a node what its machine is called unless a flag says otherwise. Without a unit nothing was installed.

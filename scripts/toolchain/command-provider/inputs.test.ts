@@ -43,7 +43,7 @@ test("each wrong value is named with its path", () => {
 test("an unknown property is named with the known ones", () => {
   const [failure] = checkInputs({ creat: "a" });
   assert.equal(failure?.property, "creat");
-  assert.match(failure?.reason ?? "", /^"creat" is not carried .* with .*create.*stdin/);
+  assert.match(failure?.reason ?? "", /^"creat" is not supported .* with .*create.*stdin/);
 });
 
 test("a run gets the plain values", () => {

@@ -6,7 +6,7 @@ export const version = "1.2.1";
 /** What this is, for people who ask it. */
 export const description =
   `K3s Lab's stand-in for pulumi-resource-command ${version}, for computers that cannot download that plugin. ` +
-  "It carries what the lab's own stacks use of command:local:Command.";
+  "It supports what the lab's own stacks use of command:local:Command.";
 
 /** What a command runs with. */
 export interface Execution {
@@ -45,7 +45,7 @@ const refused = ["interpreter", "dir", "assetPaths", "archivePaths"];
 
 /** Why something that the real plugin has is not here. */
 export const notCarried = (what: string): string =>
-  `${what} is not carried by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
+  `${what} is not supported by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
   `${inputNames.toSorted().join(", ")}, or the real plugin where GitHub can be reached: LAB_TOOLS_WAY=release scripts/lab up`;
 
 /** Why the engine must not go on with these inputs. */

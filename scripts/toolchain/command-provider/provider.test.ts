@@ -277,7 +277,7 @@ async function invoke(token: string, args: WireObject) {
 test("what the stand-in does not carry is refused in one sentence that names it and what to use", async () => {
   const refused = (what: string) =>
     new RegExp(
-      `${what} is not carried by K3s Lab's stand-in .*command\\.local\\.Command with .*create.*LAB_TOOLS_WAY=release`,
+      `${what} is not supported by K3s Lab's stand-in .*command\\.local\\.Command with .*create.*LAB_TOOLS_WAY=release`,
     );
   await assert.rejects(check({}, remoteUrn), { message: refused("^command:remote:Command") });
   await assert.rejects(create({}, { urn: remoteUrn }), { message: refused("^command:remote:Command") });
@@ -301,7 +301,7 @@ test("a state of the real plugin whose delete needs what is not carried is not r
   removal.setProperties(struct({ delete: `touch ${file}`, dir: "/somewhere", stdout: "", stderr: "" }));
   await assert.rejects(
     ask((done) => client.delete(removal, done)),
-    { message: /^"dir" is not carried/ },
+    { message: /^"dir" is not supported/ },
   );
   assert.ok(!existsSync(file));
 });

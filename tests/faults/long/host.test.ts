@@ -101,7 +101,7 @@ if (isHere) {
         await docker("pause", name);
         const down = await lab.lab("down", "cluster");
         assert.equal(down.exitCode, 0, down.all);
-        assert.match(down.all, new RegExp(`Docker goes on: .*${name}`));
+        assert.match(down.all, new RegExp(`Docker keeps running: .*${name}`));
         const { stdout: state } = await docker("inspect", "--format", "{{.State.Status}}", name);
         assert.equal(state, "paused");
       } finally {

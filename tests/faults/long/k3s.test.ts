@@ -343,7 +343,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
       const refused = await checkout.run("vagrant", "provision", "s1");
       for (const name of ["s2", "s3"]) await checkout.run("docker", "unpause", `k3s-lab-cluster-${name}`);
       assert.notEqual(refused.exitCode, 0, refused.all);
-      assert.match(refused.all, /cannot be asked whether they have the cluster's data: s2 s3\./);
+      assert.match(refused.all, /do not say whether they have the cluster's data: s2 s3\./);
       await succeeded(await checkout.run("vagrant", "provision", "s1"));
       assert.equal(await nodesOf(), 1, "there are two clusters");
       return {

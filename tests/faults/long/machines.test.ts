@@ -103,7 +103,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     process.kill(pid, "SIGSTOP");
     const { exitCode, all } = await preview().finally(() => process.kill(pid, "SIGCONT"));
     assert.notEqual(exitCode, 0);
-    assert.match(all, /Docker cannot be asked .*no answer within 20 s.*nothing is touched/);
+    assert.match(all, /Docker does not list .*no answer within 20 s.*nothing is touched/);
     assert.doesNotMatch(all, /to replace/);
     await checkout.succeeded(await preview("--expect-no-changes"));
     return { happened: "the preview fails and says why", lost: await lost(before) };
