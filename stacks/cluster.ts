@@ -1,26 +1,17 @@
 import * as pulumi from "@pulumi/pulumi";
 import { root } from "../scripts/paths.ts";
-import { recordedIn } from "../scripts/recorded.ts";
-import { stateOf } from "../scripts/state.ts";
 import { servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
 import { ClusterServers, type K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { LabMachine } from "./components/lab-machine.ts";
-import { k3sVersion, type Machine, stackFile } from "./config.ts";
-import { formerTriggers, recordedGeneration } from "./former-state.ts";
+import { type Machine, stackFile } from "./config.ts";
+import { formerTriggers } from "./former-state.ts";
 import { installNodes } from "./install-nodes.ts";
-import { type MachineObservation, observeMachines } from "./observe.ts";
-import {
-  certificatesOf,
-  isServerListMissing,
-  kubeconfigCopy,
-  observeKubeconfig,
-  refuseVersionJump,
-  seenNodes,
-} from "./observe-nodes.ts";
+import type { MachineObservation } from "./observe.ts";
+import { observeCluster } from "./observe-cluster.ts";
+import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe-nodes.ts";
 import type { ClusterOutputs } from "./outputs.ts";
-import { chooseProvider } from "./provider.ts";
 import { readServerSecrets } from "./server-secrets.ts";
 import { stackConfig } from "./stack-config.ts";
 
@@ -28,16 +19,8 @@ import { stackConfig } from "./stack-config.ts";
 export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
-  const { provider: wanted, machines, network, k3s } = config;
-  const state = await stateOf(stack);
-  const recorded = recordedIn(state);
-  const { provider } = await chooseProvider(wanted, recorded.provider);
-  const version = k3sVersion(config, recorded.k3sVersion);
-  const seen = await observeMachines(stack, provider, machines, undefined, (name) =>
-    recordedGeneration(state, name),
-  );
-  const nodesSeen = await seenNodes(stack, machines, seen);
-  refuseVersionJump(stackFile(stack), version, nodesSeen);
+  const { machines, network, k3s } = config;
+  const { provider, version, state, seen, nodesSeen } = await observeCluster(stack, config);
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");

@@ -63,10 +63,6 @@ export async function observeNodes(
   return new Map(await Promise.all(machines.map(look)));
 }
 
-/** What is said of a machine that nobody asked. */
-export const seenOf = (seen: ReadonlyMap<string, NodeObservation>, name: string): NodeObservation =>
-  seen.get(name) ?? unknown;
-
 /** @param text what `provision/k3s.sh observe` prints. */
 export function readObservation(text: string): NodeObservation {
   const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
@@ -115,7 +111,7 @@ export async function seenNodes(
     name: machine.name,
     role: machine.role,
     isMachineThere: stateOf(machine) !== "absent",
-    seen: seenOf(looked, machine.name),
+    seen: looked.get(machine.name) ?? unknown,
   }));
 }
 
