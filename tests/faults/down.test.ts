@@ -327,6 +327,11 @@ case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esa
   });
 
   fault("a checkout that was removed while its lab was up, and cloned again", async () => {
+    // What `docker inspect` says of a container, as far as it is read.
+    const inspected = {
+      ...{ Id: "c0ffee", Name: "/k3s-lab-cluster-gone-server", State: { Status: "running" } },
+      ...{ Config: { Image: "i", Labels: {} }, HostConfig: {}, NetworkSettings: { Networks: {} } },
+    };
     const log = join(checkout.directory, "asked");
     const bin = await programs(
       "programs-cloned",
@@ -338,7 +343,7 @@ case "$*" in
 *k3s-lab.checkout=*k3s-lab.stack=*) ;;
 "ps "*k3s-lab.checkout=*) printf 'k3s-lab-cluster-gone-server\told-id\n' ;;
 "ps "*k3s-lab.id=old-id*) echo c0ffee ;;
-inspect*) echo '[{"Name": "/k3s-lab-cluster-gone-server", "Config": {"Labels": {}}}]' ;;
+inspect*) echo '[${JSON.stringify(inspected)}]' ;;
 esac
 `,
     );

@@ -15,6 +15,8 @@ import { fault } from "../table.ts";
 let checkout: Checkout;
 /** Where the Docker of the lab that is up answers; undefined: at Docker's default. */
 let dockerHost: string | undefined;
+/** What a container and a network of somebody else's are called. */
+const theirs = `others-${process.pid}`;
 /** Every byte of the stack files, as the user wrote them. */
 let stackFiles: Record<string, string>;
 
@@ -109,8 +111,8 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
   });
   after(async () => {
     // A daemon with a container of somebody else's in it goes on.
-    await docker("rm", "--force", "not-the-labs").catch(() => {});
-    await docker("network", "rm", "not-the-labs").catch(() => {});
+    await docker("rm", "--force", theirs).catch(() => {});
+    await docker("network", "rm", theirs).catch(() => {});
     await checkout.lab("down");
     await execa("ip", ["route", "del", "blackhole", "10.99.0.0/16"], { reject: false });
     await checkout.remove();
@@ -178,9 +180,9 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
   fault(
     "H27: `lab down` ended in two phases, the second one in a moved checkout without stack files and with an emptied cache",
     async () => {
-      await docker("network", "create", "not-the-labs");
+      await docker("network", "create", theirs);
       const image = await docker("inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server");
-      await docker("create", "--name", "not-the-labs", image);
+      await docker("create", "--name", theirs, image);
       await execa("ip", ["route", "add", "blackhole", "10.99.0.0/16"]);
       const killed = [await killedAt(["down"], /deleting K3sNode/, "SIGKILL")];
       // Links that lead nowhere, as after `rm -r ~/.cache/k3s-lab`.
@@ -207,14 +209,10 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       }
       assert.equal(down.exitCode, 0, down.all);
       assert.doesNotMatch(down.all, /ENOENT/);
-      for (const thing of [
-        "container not-the-labs",
-        "Docker network not-the-labs",
-        "route blackhole 10.99.0.0/16",
-      ])
+      for (const thing of [`container ${theirs}`, `Docker network ${theirs}`, "route blackhole 10.99.0.0/16"])
         assert.ok(down.all.includes(thing), `${thing} is not named:\n${down.all}`);
       const left = (await docker("ps", "--all", "--format", "{{.Names}}")).split("\n");
-      assert.ok(left.includes("not-the-labs"));
+      assert.ok(left.includes(theirs));
       assert.deepEqual(
         left.filter((name) => name.startsWith("k3s-lab-cluster")),
         [],
