@@ -116,7 +116,7 @@ describe("machines that are there already", { concurrency: false }, () => {
       /the host s2 .*: it does not let you in with this key: add the public key/,
       /the host s3 .*: its host key is not the one that is expected: .*ssh\.hostKey/,
       /the host a1 \(guest@.*: guest may not use sudo without a password; allow it there: echo 'guest ALL=/,
-      /the host a2 .*: K3s of another cluster is installed there; take it away first/,
+      /the host a2 .*: K3s of another cluster is installed there; remove it first/,
       /the host a3 .*: 192\.168\.45\.15 is on eth0, not on eth9; set the machine's `interface`/,
     ])
       assert.match(all, fault);

@@ -133,7 +133,7 @@ describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
     [
       "a stack of hosts",
       `${twoMachines}  k3s-lab:provider: hosts\n`,
-      /are hosts that are there already, which Vagrant does not make/,
+      /are existing hosts, which Vagrant does not create/,
     ],
     [
       "an unknown provider",
