@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { isIP, isIPv4 } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
-import { LabError } from "../scripts/errors.ts";
 import { type FilteredNode, filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
-import { flagProblems, K3sFlags, withoutSecrets } from "./k3s-flags.ts";
+import { flagProblems, K3sFlags } from "./k3s-flags.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 import { checked } from "./schema.ts";
 
@@ -28,6 +28,11 @@ const loopback = z
     "an address of loopback, 127.0.0.0/8, such as 127.0.0.1",
   );
 
+const hostName = z.string().regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name");
+
+/** The kubeconfig of the user is left alone. */
+const ownKubeconfig = z.literal(false, "false: the lab keeps a kubeconfig of its own in .lab").optional();
+
 /** A key that k3d knows and the lab does not hand on. @param why what is accepted instead, and why. */
 const refusedKey = (why: string) =>
   z
@@ -35,6 +40,8 @@ const refusedKey = (why: string) =>
     .optional()
     .refine((value) => value === undefined, `the key left out: ${why}`)
     .meta({ not: {}, description: `Not accepted: ${why}.` });
+
+const memory = refusedKey("k3d would keep files of it in your home folder that outlive the cluster");
 
 /** Which nodes an entry is for. k3d itself asks for them wherever there is more than one node. */
 const nodeFilters = z
@@ -97,18 +104,6 @@ const k3sArg = z
     "a flag with which pods and the published ports still work, and that carries no secret",
   );
 
-const nodeLabel = z
-  .string()
-  .regex(
-    /^([a-z0-9.-]+\/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?=([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/,
-    "a label of a node such as tier=front",
-  )
-  .refine(
-    (label) =>
-      !/^([a-z0-9.-]*\.)?(kubernetes|k8s)\.io\//.test(label) || /^node\.kubernetes\.io\//.test(label),
-    "a label outside kubernetes.io and k8s.io, which a node may not give itself",
-  );
-
 const runtimeLabel = z
   .string()
   .regex(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a label of a container such as team=blue")
@@ -153,10 +148,7 @@ export const k3dFileSchema = z.strictObject({
       "an image of K3s with its version as tag, such as rancher/k3s:v1.25.4-k3s1",
     ),
   kubeAPI: z.strictObject({
-    host: z
-      .string()
-      .regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name")
-      .optional(),
+    host: hostName.optional(),
     hostIP: loopback,
     hostPort: portNumber,
   }),
@@ -167,10 +159,7 @@ export const k3dFileSchema = z.strictObject({
           const [, address = "", host, node] = portMapping.exec(text) ?? [];
           return isIPv4(address) && isPort(host) && isPort(node);
         }, 'a port of loopback and one of the nodes, each from 1 to 65535, such as "127.0.0.1:8081:80"'),
-        nodeFilters: z
-          .array(z.string())
-          .min(1, 'the nodes that it leads to, such as ["loadbalancer"]')
-          .default(["loadbalancer"]),
+        nodeFilters: nodeFilters.default(["loadbalancer"]),
       }),
     )
     .default([]),
@@ -194,26 +183,20 @@ export const k3dFileSchema = z.strictObject({
       k3s: z
         .strictObject({
           extraArgs: z.array(z.strictObject({ arg: k3sArg, nodeFilters })).default([]),
-          nodeLabels: z.array(z.strictObject({ label: nodeLabel, nodeFilters })).default([]),
+          nodeLabels: z.array(z.strictObject({ label: z.string(), nodeFilters })).default([]),
         })
         .prefault({}),
       kubeconfig: z
         .strictObject({
-          updateDefaultKubeconfig: z
-            .literal(false, "false: the lab keeps a kubeconfig of its own in .lab")
-            .optional(),
-          switchCurrentContext: z
-            .literal(false, "false: the lab keeps a kubeconfig of its own in .lab")
-            .optional(),
+          updateDefaultKubeconfig: ownKubeconfig,
+          switchCurrentContext: ownKubeconfig,
         })
         .optional(),
       runtime: z
         .strictObject({
           gpuRequest: z.string().min(1, "all, or a number of GPUs").optional(),
-          serversMemory: refusedKey(
-            "k3d would keep files of it in your home folder that outlive the cluster",
-          ),
-          agentsMemory: refusedKey("k3d would keep files of it in your home folder that outlive the cluster"),
+          serversMemory: memory,
+          agentsMemory: memory,
           hostPidMode: z.boolean().optional(),
           labels: z.array(z.strictObject({ label: runtimeLabel, nodeFilters })).default([]),
           ulimits: z
@@ -271,9 +254,7 @@ export const k3dFileSchema = z.strictObject({
     .array(
       z.strictObject({
         ip: z.string().refine((text) => isIP(text) !== 0, "an IP address"),
-        hostnames: z
-          .array(z.string().regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name"))
-          .min(1, "at least one host name"),
+        hostnames: z.array(hostName).min(1, "at least one host name"),
       }),
     )
     .default([]),
@@ -311,135 +292,87 @@ export async function readK3dFile(path: string, directory: string): Promise<K3dF
     "Name a k3d config file such as stacks/k3d.yaml in k3s-lab:config.",
     { lines: "several" },
   );
-  refuseAll(path, dollars(document));
-  const file = checked(k3dFileSchema, document, path);
-  refuseAll(path, [...filterFaults(file), ...flagFaults(file), ...twice(file)]);
-  return withPaths(file, path, dirname(join(directory, path)));
+  const whole = k3dFileSchema.superRefine(refuseFaults).transform(withPaths(dirname(join(directory, path))));
+  return checked(whole, document, path);
 }
 
-/** A fault of a value: `key` is where it stands. */
-interface Fault {
-  readonly key: string;
-  readonly value: unknown;
-  readonly expected: string;
-}
+/** Refuses the value at a path. @param expected what is accepted in its place; undefined accepts it. */
+type Refuse = (path: readonly PropertyKey[], expected: string | undefined) => void;
 
-function refuseAll(path: string, faults: readonly Fault[]): void {
-  if (faults.length === 0) return;
-  const lines = faults.map(
-    ({ key, value, expected }) =>
-      `${path}: ${key}: ${withoutSecrets(JSON.stringify(value) ?? "")} is not accepted; expected ${expected}.`,
-  );
-  throw new LabError(lines.join("\n"), { exitCode: 2 });
+const refuseIn =
+  ({ addIssue }: z.RefinementCtx): Refuse =>
+  (path, expected) => {
+    if (expected !== undefined) addIssue({ code: "custom", path: [...path], message: expected });
+  };
+
+/** Refuses what no line of the file says by itself. */
+function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
+  const refuse = refuseIn(context);
+  refuseDollars(file, [], refuse);
+  const { volumes, env, files, ports } = file;
+  const { k3s, runtime } = file.options;
+  const lists = {
+    "k3s.extraArgs": k3s.extraArgs,
+    "k3s.nodeLabels": k3s.nodeLabels,
+    "runtime.labels": runtime.labels,
+  };
+  const inOptions = Object.entries(lists).map(([key, list]) => [`options.${key}`, list] as const);
+  for (const [key, list] of [...Object.entries({ volumes, env, files, ports }), ...inOptions])
+    for (const [index, { nodeFilters }] of list.entries())
+      for (const [at, filter] of nodeFilters.entries())
+        refuse(
+          [...key.split("."), index, "nodeFilters", at],
+          (key === "ports" ? portFilterFault : filterFault)(filter, file),
+        );
+  // Flags that K3s of this version does not have, or not on the nodes that they are for; a label of a node is one too.
+  const refuseFlag = (flag: string, filters: readonly string[], path: readonly PropertyKey[]) => {
+    const [problem] = (["server", "agent"] as const)
+      .filter((role) => indicesOf(role, filters, file).length > 0)
+      .flatMap((role) => flagProblems([flag], role, k3sVersionOf(file), "k3d"));
+    refuse(["options", "k3s", ...path], problem?.expected);
+  };
+  for (const [index, { arg, nodeFilters }] of k3s.extraArgs.entries())
+    refuseFlag(arg, nodeFilters, ["extraArgs", index, "arg"]);
+  for (const [index, { label, nodeFilters }] of k3s.nodeLabels.entries())
+    refuseFlag(`--node-label=${label}`, nodeFilters, ["nodeLabels", index, "label"]);
+  const seen = new Map<string, string>();
+  for (const { key, path, address, port, protocol } of hostPorts(file)) {
+    const id = `${address}:${port}/${protocol}`;
+    const first = seen.get(id);
+    refuse(path, first && `a port of its own: ${first} has ${address}:${port} already`);
+    if (!first) seen.set(id, key);
+  }
 }
 
 /** k3d puts variables of its environment into its config file: what the cluster is would change from shell to shell. */
-function dollars(value: unknown, key = ""): Fault[] {
-  if (typeof value === "string")
-    return /\$[A-Za-z_{(]/.test(value)
-      ? [
-          {
-            key,
-            value,
-            expected: "a value without $NAME: k3d would put a variable of the shell in its place",
-          },
-        ]
-      : [];
-  if (typeof value !== "object" || value === null) return [];
-  return Object.entries(value).flatMap(([name, one]) => {
-    const at = Array.isArray(value) ? `${key}[${name}]` : key === "" ? name : `${key}.${name}`;
-    return dollars(one, at);
-  });
-}
-
-/** Every list whose entries name the nodes that they are for, by its key. */
-const filtered = ({ volumes, env, files, options }: K3dFile) => ({
-  volumes,
-  env,
-  files,
-  "options.k3s.extraArgs": options.k3s.extraArgs,
-  "options.k3s.nodeLabels": options.k3s.nodeLabels,
-  "options.runtime.labels": options.runtime.labels,
-});
-
-function filterFaults(file: K3dFile): Fault[] {
-  const fault = (key: string, value: string, expected: string | undefined) =>
-    expected === undefined ? [] : [{ key, value, expected }];
-  const general = Object.entries(filtered(file)).flatMap(([list, entries]) =>
-    entries.flatMap((entry, index) =>
-      entry.nodeFilters.flatMap((filter, at) =>
-        fault(`${list}[${index}].nodeFilters[${at}]`, filter, filterFault(filter, file)),
-      ),
-    ),
-  );
-  const ports = file.ports.flatMap((entry, index) =>
-    entry.nodeFilters.flatMap((filter, at) =>
-      fault(`ports[${index}].nodeFilters[${at}]`, filter, portFilterFault(filter, file)),
-    ),
-  );
-  return [...general, ...ports];
-}
-
-/** Flags that K3s of this version does not have, or not on the nodes that they are for. */
-function flagFaults(file: K3dFile): Fault[] {
-  return file.options.k3s.extraArgs.flatMap(({ arg, nodeFilters }, index) => {
-    const [problem] = (["server", "agent"] as const)
-      .filter((role) => indicesOf(role, nodeFilters, file).length > 0)
-      .flatMap((role) => flagProblems([arg], role, k3sVersionOf(file), "k3d"));
-    return problem
-      ? [{ key: `options.k3s.extraArgs[${index}].arg`, value: arg, expected: problem.expected }]
-      : [];
-  });
-}
-
-/** Ports that the file gives away twice. */
-function twice(file: K3dFile): Fault[] {
-  const seen = new Map<string, string>();
-  return hostPorts(file).flatMap(({ key, address, port, protocol }) => {
-    const id = `${address}:${port}/${protocol}`;
-    const first = seen.get(id);
-    if (first === undefined) {
-      seen.set(id, key);
-      return [];
-    }
-    return [
-      { key, value: String(port), expected: `a port of its own: ${first} has ${address}:${port} already` },
-    ];
-  });
+function refuseDollars(value: unknown, path: readonly PropertyKey[], refuse: Refuse): void {
+  if (typeof value === "string" && /\$[A-Za-z_{(]/.test(value))
+    refuse(path, "a value without $NAME: k3d would put a variable of the shell in its place");
+  if (typeof value !== "object" || value === null) return;
+  for (const [name, one] of Object.entries(value))
+    refuseDollars(one, [...path, Array.isArray(value) ? Number(name) : name], refuse);
 }
 
 /** k3d resolves paths from wherever it runs: they are made absolute, from the config file's own folder. */
-async function withPaths(file: K3dFile, path: string, folder: string): Promise<K3dFile> {
-  const faults: Fault[] = [];
-  const absolute = async (key: string, source: string): Promise<string> => {
-    if (source.includes("\n")) return source;
-    const found = resolve(folder, source);
-    const isFile = await stat(found).then(
-      (entry) => entry.isFile(),
-      () => false,
-    );
-    if (!isFile)
-      faults.push({
-        key,
-        value: source,
-        expected: `a file (looked for ${found}), or a text of several lines`,
-      });
-    return found;
+const withPaths =
+  (folder: string) =>
+  (file: K3dFile, context: z.RefinementCtx): K3dFile => {
+    const refuse = refuseIn(context);
+    const absolute = (source: string, ...path: PropertyKey[]): string => {
+      if (source.includes("\n")) return source;
+      const found = resolve(folder, source);
+      if (!statSync(found, { throwIfNoEntry: false })?.isFile())
+        refuse(path, `a file (looked for ${found}), or a text of several lines`);
+      return found;
+    };
+    const { files, registries } = file;
+    const config = registries?.config && { config: absolute(registries.config, "registries", "config") };
+    return {
+      ...file,
+      files: files.map((one, at) => ({ ...one, source: absolute(one.source, "files", at, "source") })),
+      registries: registries && { ...registries, ...config },
+    };
   };
-  const files = await Promise.all(
-    file.files.map(async (one, index) => ({
-      ...one,
-      source: await absolute(`files[${index}].source`, one.source),
-    })),
-  );
-  const config = file.registries?.config;
-  const registries = file.registries && {
-    ...file.registries,
-    ...(config === undefined ? {} : { config: await absolute("registries.config", config) }),
-  };
-  refuseAll(path, faults);
-  return { ...file, files, registries };
-}
 
 /** An agent of a k3d cluster; K3s knows it by the name of its container. */
 export interface K3dAgentName {
@@ -474,19 +407,19 @@ export interface HostPort {
 }
 
 /** Every port of this computer that the cluster takes, and the key that says so. */
-export function hostPorts({ kubeAPI, ports, registries }: K3dFile): (HostPort & { readonly key: string })[] {
-  const mapped = ports.map(({ port }, index) => {
-    const [, address = "", host, , protocol = "tcp"] = portMapping.exec(port) ?? [];
-    return { key: `ports[${index}].port`, address, port: Number(host), protocol: protocol as "tcp" | "udp" };
+export function hostPorts({ kubeAPI, ports, registries }: K3dFile) {
+  const create = registries?.create;
+  const own = (path: readonly PropertyKey[], address: string, port: string, protocol = "tcp") => ({
+    ...{ path, address, port: Number(port), protocol: protocol as HostPort["protocol"] },
+    key: path.join(".").replace(/\.(\d+)/g, "[$1]"),
   });
-  const tcp = (key: string, address: string, port: string) => ({
-    ...{ key, address, port: Number(port), protocol: "tcp" as const },
-  });
-  const { create } = registries ?? {};
   return [
-    tcp("kubeAPI.hostPort", kubeAPI.hostIP, kubeAPI.hostPort),
-    ...mapped,
-    ...(create ? [tcp("registries.create.hostPort", create.host, create.hostPort)] : []),
+    own(["kubeAPI", "hostPort"], kubeAPI.hostIP, kubeAPI.hostPort),
+    ...ports.map(({ port }, index) => {
+      const [, address = "", host = "", , protocol] = portMapping.exec(port) ?? [];
+      return own(["ports", index, "port"], address, host, protocol);
+    }),
+    ...(create ? [own(["registries", "create", "hostPort"], create.host, create.hostPort)] : []),
   ];
 }
 

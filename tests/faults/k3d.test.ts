@@ -761,9 +761,13 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   [
     "one port twice",
     { ports: [{ port: "127.0.0.1:8081:80" }, { port: "127.0.0.1:8081:443" }] },
-    /ports\[1\]\.port: "8081" .*ports\[0\]\.port has 127\.0\.0\.1:8081 already/,
+    /ports\[1\]\.port: "127\.0\.0\.1:8081:443" .*ports\[0\]\.port has 127\.0\.0\.1:8081 already/,
   ],
-  ["the API's port twice", port("127.0.0.1:6550:80"), /ports\[0\]\.port: "6550" .*kubeAPI\.hostPort has/],
+  [
+    "the API's port twice",
+    port("127.0.0.1:6550:80"),
+    /ports\[0\]\.port: "127\.0\.0\.1:6550:80" .*kubeAPI\.hostPort has/,
+  ],
   [
     "the registry's port twice",
     { registries: { create: { name: "r", host: "127.0.0.1", hostPort: "6550" } } },
