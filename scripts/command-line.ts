@@ -12,8 +12,7 @@ export const verbs: Readonly<Record<string, string>> = {
   box: "Build the Vagrant box for libvirt",
   tools: "List, install and prune the tools that the stacks need",
   test: "Run the tests",
-  bench: "Time the lab against the same steps by hand",
-  compare: "Compare K3s and k3d on this computer: time, memory, disk",
+  bench: "Time the lab against the same steps by hand, or compare K3s with k3d",
 };
 
 /** For those who work on the lab itself: not in the help. */

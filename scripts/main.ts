@@ -29,7 +29,6 @@ const starting: Record<string, boolean> = {
   test: true,
   tools: false,
   bench: false,
-  compare: false,
 };
 let finish: ((well: boolean) => Promise<void>) | undefined;
 program.hook("preAction", async () => {

@@ -3,7 +3,8 @@
 # `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
 #   BENCH_DIR           a folder of its own: the kubeconfig
 #   LAB_K3D_IMAGE       image of the nodes; where it is empty, k3d takes its own
-#   APP_IMAGES, APP_REF archive and name of the apps' image
+#   APP_IMAGES          archive of the apps' image
+#   APP_MANIFESTS, APP_ROUTES see by-hand-apps.sh
 #   PATH                has k3d, kubectl, curl
 set -euo pipefail
 
@@ -12,18 +13,8 @@ cluster=byhand
 address=127.0.0.1:8081
 export KUBECONFIG=$BENCH_DIR/kubeconfig
 
-# answers APP NAMESPACE HOST: another app's answer, or that of another namespace, does not count.
-answers() {
-  local answer
-  answer=$(curl --silent --max-time 2 --header 'Accept: application/json' --header "Host: $3" "http://$address/") &&
-    grep -q "\"app\": *\"$1\"" <<<"$answer" && grep -q "\"namespace\": *\"$2\"" <<<"$answer"
-}
-
-all_answer() {
-  answers app1 dev app1.dev.localhost && answers app2 dev app2.dev.localhost && answers app3 dev any.localhost &&
-    answers app1 staging app1.staging.localhost && answers app2 staging app2.staging.localhost &&
-    answers app3 staging app3.staging.localhost
-}
+# shellcheck source=scripts/bench/by-hand-apps.sh
+. "$here/by-hand-apps.sh"
 
 up() {
   (umask 077 && mkdir -p "$BENCH_DIR")
@@ -40,19 +31,8 @@ up() {
     k3d image import --mode direct --cluster $cluster "$APP_IMAGES"
   echo "phase app image"
 
-  sed "s|image: app|image: $APP_REF|" "$here/apps-k3d.yaml" | kubectl apply -f -
-  echo "phase apps applied"
-
-  local deadline=$((SECONDS + 240))
-  until all_answer; do
-    if [ $SECONDS -ge $deadline ]; then
-      kubectl get pods --all-namespaces --output wide >&2
-      echo "by-hand-k3d.sh: the apps did not answer within 240 s" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-  echo "phase apps answering"
+  apply_apps
+  await_apps $address
 }
 
 case "${1:-}" in

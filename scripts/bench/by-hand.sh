@@ -1,15 +1,16 @@
 #!/bin/bash
 # The lab by hand, as fast as plain tools bring it up: by-hand.sh up | down
-# `up` ends when three apps answer and prints a line "phase NAME" at the end of each phase.
+# `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
 #   BENCH_DIR           a folder of its own: key, token, Vagrant's state
 #   LAB_MACHINE_IMAGE   image of the machines, with K3s and its installer in /opt/k3s-lab
 #   SYSTEM_IMAGES       archive of K3s's own images
-#   APP_IMAGES, APP_REF archive and name of the apps' image
+#   APP_IMAGES          archive of the apps' image
+#   APP_MANIFESTS, APP_ROUTES see by-hand-apps.sh
 #   PATH                has vagrant, kubectl, ssh, curl
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-export VAGRANT_CWD=$here VAGRANT_DOTFILE_PATH=$BENCH_DIR/vagrant
+export VAGRANT_CWD=$here VAGRANT_DOTFILE_PATH=$BENCH_DIR/vagrant KUBECONFIG=$BENCH_DIR/kubeconfig
 server=192.168.42.110 agent=192.168.42.111 network=vagrant_network_192.168.42.0/24
 
 on() {
@@ -27,7 +28,8 @@ install_k3s() {
   on "$ip" sudo env NODE_IP="$ip" INSTALL_K3S_EXEC="'$*'" bash -s <"$here/by-hand-node.sh"
 }
 
-answers() { curl --silent --max-time 2 --header 'Accept: application/json' "${@:2}" "http://$server/" | grep -q "\"app\": *\"$1\""; }
+# shellcheck source=scripts/bench/by-hand-apps.sh
+. "$here/by-hand-apps.sh"
 
 up() {
   mkdir -p "$BENCH_DIR"
@@ -44,21 +46,11 @@ up() {
   install_k3s $server server --node-ip=$server --flannel-iface=eth1 --write-kubeconfig-mode=644
   echo "phase K3s server"
 
-  (umask 077 && on $server cat /etc/rancher/k3s/k3s.yaml | sed "s/127.0.0.1/$server/" >"$BENCH_DIR/kubeconfig")
-  sed "s|image: app|image: $APP_REF|" "$here/apps.yaml" | kubectl --kubeconfig "$BENCH_DIR/kubeconfig" apply -f -
-  echo "phase apps applied"
+  (umask 077 && on $server cat /etc/rancher/k3s/k3s.yaml | sed "s/127.0.0.1/$server/" >"$KUBECONFIG")
+  apply_apps
 
   wait $joining
-  local deadline=$((SECONDS + 240))
-  until answers app1 --header 'Host: app1.com' && answers app2 --header 'Host: app2.com' && answers app3; do
-    if [ $SECONDS -ge $deadline ]; then
-      kubectl --kubeconfig "$BENCH_DIR/kubeconfig" get pods --all-namespaces --output wide >&2
-      echo "by-hand.sh: the apps did not answer within 240 s" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-  echo "phase apps answering"
+  await_apps $server
 }
 
 case "${1:-}" in

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { dirname, join } from "node:path";
@@ -12,7 +12,7 @@ import { labsHere } from "../labs-here.ts";
 import { labDir, root } from "../paths.ts";
 import type { Progress } from "../progress.ts";
 import type { Contest } from "./index.ts";
-import { appsWatch, byHandEnvironment, type Substrate, scriptOf, substrates } from "./substrates.ts";
+import { appsWatch, type ByHand, byHandInputs, type Substrate, scriptOf, substrates } from "./substrates.ts";
 import { timed } from "./timed.ts";
 
 /** The `lab` command, as a person calls it. */
@@ -28,14 +28,14 @@ export async function realContest(substrate: Substrate, log: string, progress: P
   const watch = await appsWatch(substrate);
   const up = () => timed({ file: lab, args: ["up", ...stacks], log, watch });
   const down = () => timed({ file: lab, args: ["down", ...stacks], log });
-  let env: Readonly<Record<string, string>> = {};
+  let { env, manifests }: ByHand = { env: {}, manifests: "" };
 
   return {
     prepare: async () => {
       await startLog(log);
       try {
         await up();
-        env = await byHandEnvironment(substrate, byHandDir, await readHostSettings(), progress);
+        ({ env, manifests } = await byHandInputs(substrate, byHandDir, await readHostSettings(), progress));
       } finally {
         await down();
       }
@@ -44,7 +44,11 @@ export async function realContest(substrate: Substrate, log: string, progress: P
       const dockerHost = await ensureDocker(progress);
       if (dockerHost !== undefined) env = { ...env, DOCKER_HOST: dockerHost };
     },
-    byHand: () => timed({ file: script, args: ["up"], env, log, watch }),
+    byHand: async () => {
+      await mkdir(byHandDir, { recursive: true, mode: 0o700 });
+      await writeFile(join(byHandDir, "apps.yaml"), manifests);
+      return await timed({ file: script, args: ["up"], env, log, watch });
+    },
     cleanByHand: async () => {
       await execa(script, ["down"], { env, stdin: "ignore" });
     },

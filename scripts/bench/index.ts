@@ -21,7 +21,7 @@ export interface Contest {
  * @param rounds how often. Default: 3.
  * @param signal between two commands it ends the benchmark.
  */
-export async function compare(
+export async function runRounds(
   contest: Contest,
   progress: Progress,
   rounds = 3,

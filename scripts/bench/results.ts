@@ -1,4 +1,4 @@
-import Table from "cli-table3";
+import { table } from "./markdown.ts";
 
 /** A part of a run, in the words of who ran it. */
 export interface Phase {
@@ -111,26 +111,27 @@ const titles: Readonly<Record<Kind, string>> = {
   down: "lab down",
 };
 
-/** The summary for people: a table of phases, a table of goals. */
-export function render({ rounds, byHand, up, goals: reached, phases }: Summary): string {
+/** The summary for people, in Markdown: a table of phases, a table of goals. */
+export function render({ rounds, byHand, up, goals, phases }: Summary): string {
   const seconds = (value: number) => `${value.toFixed(1)} s`;
-  const style = { head: [], border: [] };
-  const colAligns: ("left" | "right")[] = ["left", "left", "right"];
-  const ends = new Table({ head: ["", "until", "median"], style, colAligns });
-  for (const kind of ["byHand", "up", "upAgain", "down"] as const)
-    for (const { name, endsAt } of phases[kind]) ends.push([titles[kind], name, seconds(endsAt)]);
-  ends.push(
+  const kinds = ["byHand", "up", "upAgain", "down"] as const;
+  const ends = [
+    ["from the start of", "until", "median"],
+    ...kinds.flatMap((kind) => phases[kind].map(({ name, endsAt }) => [titles[kind], name, seconds(endsAt)])),
     [titles.byHand, "all apps answer, seen from outside", seconds(byHand.answering)],
     [titles.up, "all apps answer, seen from outside", seconds(up.answering)],
     [titles.byHand, "the command returns", seconds(byHand.returned)],
     [titles.up, "the command returns", seconds(up.returned)],
-  );
-  const goals = new Table({
-    head: ["", "median", "at most", ""],
-    style,
-    colAligns: ["left", "right", "right", "left"],
-  });
-  for (const { what, value, atMost, met } of reached)
-    goals.push([what, value.toFixed(2), String(atMost), met ? "reached" : "missed"]);
-  return `${ends}\n${goals}\nMedians of ${rounds} ${rounds === 1 ? "round" : "rounds"}, run in turn.\n`;
+  ];
+  const reached = [
+    ["goal", "median", "at most", ""],
+    ...goals.map(({ what, value, atMost, met }) => [
+      what,
+      value.toFixed(2),
+      String(atMost),
+      met ? "reached" : "missed",
+    ]),
+  ];
+  const last = `Medians of ${rounds} ${rounds === 1 ? "round" : "rounds"}, run in turn.\n`;
+  return [table(ends), table(reached), last].join("\n\n");
 }

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { readStackFile } from "../../stacks/config.ts";
+import { type AppsConfig, exampleHost, readStackFile } from "../../stacks/config.ts";
 import { labVariables } from "../environment.ts";
 import { LabError } from "../errors.ts";
 import type { HostSettings } from "../host-settings.ts";
@@ -11,8 +11,10 @@ import type { Progress } from "../progress.ts";
 import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { appImage } from "../toolchain/images/web.ts";
 import { installTools } from "../toolchain/install.ts";
+import { renderManifests } from "./manifests.ts";
 import type { Goals } from "./results.ts";
 import { type Route, type TimedCommand, untilAnswering } from "./timed.ts";
+import { k3dFile, machinesFile, type Topology } from "./topology.ts";
 
 /** What a cluster of the lab can be made of, named after the stack that makes it. */
 export const substrateNames = ["cluster", "k3d"] as const;
@@ -21,8 +23,13 @@ export type SubstrateName = (typeof substrateNames)[number];
 
 /** One way to get a cluster, and the same by hand. */
 export interface Substrate {
+  /** In reports. */
+  readonly title: string;
   /** The stacks of a whole lab: the cluster, then its apps. */
   readonly stacks: readonly [cluster: string, apps: string];
+  /** Labels that all its containers carry, and no others. @param checkout the folder that it is brought up from. */
+  readonly labels: (checkout: string) => readonly string[];
+  readonly topology: Topology;
   /** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
   readonly address: () => Promise<string>;
   /** What `lab` is to reach, compared with the same by hand. */
@@ -35,6 +42,9 @@ export interface Substrate {
 
 export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   cluster: {
+    title: "K3s",
+    labels: (checkout) => ["k3s-lab.stack=cluster", `k3s-lab.checkout=${checkout}`],
+    topology: machinesFile("Pulumi.cluster.yaml"),
     stacks: ["cluster", "apps"],
     address: async () => (await readStackFile("cluster", root)).machines[0]?.ip ?? "",
     goals: { answering: 1.2, returned: 1.2, upAgain: 6, down: 20 },
@@ -50,6 +60,9 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     },
   },
   k3d: {
+    title: "k3d",
+    labels: () => ["app=k3d", "k3d.cluster=k3d"],
+    topology: k3dFile("stacks/k3d.yaml"),
     stacks: ["k3d", "apps-k3d"],
     address: async () => "127.0.0.1:8081",
     goals: { answering: 1.1, upAgain: 6, down: 10 },
@@ -60,22 +73,44 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   },
 };
 
-/** What a script of the by-hand way gets: the very images that `lab up` used, so that only the way is compared. */
-export async function byHandEnvironment(
-  { images }: Substrate,
+/** What a script of the by-hand way gets. */
+export interface ByHand {
+  readonly env: Readonly<Record<string, string>>;
+  /** Content of the file that APP_MANIFESTS names. */
+  readonly manifests: string;
+}
+
+/** The very images and objects that `lab up` used, so that only the way is compared. @param directory its own. */
+export async function byHandInputs(
+  { images, stacks: [, apps] }: Substrate,
   directory: string,
   settings: HostSettings,
   progress: Progress,
-): Promise<Record<string, string>> {
-  const [own, app] = await Promise.all([images(settings, progress), appImage({ progress })]);
-  return {
+): Promise<ByHand> {
+  const [own, app, config] = await Promise.all([
+    images(settings, progress),
+    appImage({ progress }),
+    readApps(apps),
+  ]);
+  const env = {
     ...labVariables(settings),
     BENCH_DIR: directory,
     APP_IMAGES: app.path,
-    APP_REF: app.ref,
+    APP_MANIFESTS: join(directory, "apps.yaml"),
+    APP_ROUTES: appRoutes(config),
     ...own,
   };
+  return { env, manifests: await renderManifests(config, app.ref) };
 }
+
+/** Any host that no rule of the lab's names. */
+const noHost = "bench.invalid";
+
+/** A line for each app: name, namespace, host. */
+export const appRoutes = ({ apps }: Pick<AppsConfig, "apps">): string =>
+  apps
+    .map(({ name, namespace, host }) => `${name} ${namespace} ${host ? exampleHost(host) : noHost}`)
+    .join("\n");
 
 /** Ends when each app of a substrate has answered once from outside. */
 export async function appsWatch({
@@ -92,8 +127,14 @@ export async function appsWatch({
 }
 
 async function routesOf(stack: string): Promise<readonly Route[]> {
+  const { apps } = await readApps(stack);
+  return apps.map(({ host, ...app }) => ({ ...app, host: host && exampleHost(host) }));
+}
+
+/** The apps of a stack file. */
+export async function readApps(stack: string): Promise<AppsConfig> {
   const config = await readStackFile(stack, root);
-  if ("apps" in config) return config.apps;
+  if ("apps" in config) return config;
   throw new Error(`${stack} has no apps`);
 }
 

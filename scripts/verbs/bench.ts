@@ -1,39 +1,86 @@
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { Command, Option } from "commander";
-import { realContest, refuseWhileUp } from "../bench/contest.ts";
-import { compare } from "../bench/index.ts";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { compareClusters } from "../bench/clusters.ts";
+import { renderClusters, summarize as summarizeClusters } from "../bench/clusters-report.ts";
+import { realContest, refuseWhileUp, startLog } from "../bench/contest.ts";
+import { runRounds } from "../bench/index.ts";
+import { saveReport } from "../bench/report-file.ts";
 import { render, summarize } from "../bench/results.ts";
-import { rounds } from "../bench/rounds.ts";
+import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
 import { labDir } from "../paths.ts";
 import { stoppable } from "../signals.ts";
 
 interface Options {
-  readonly rounds: number;
+  readonly rounds?: number;
   readonly substrate: SubstrateName;
-  readonly json?: boolean;
+  readonly compare?: true;
+  readonly json?: true;
+  readonly save?: true;
 }
 
+/** The result of a run, for programs and for people. */
+interface Report {
+  readonly json: object;
+  readonly markdown: string;
+}
+
+const log = join(labDir, "log", "bench.log");
+const progress = (line: string) => void process.stderr.write(`${line}\n`);
+
 export const command = new Command("bench")
-  .addOption(rounds("number of rounds", 3))
+  .option("--rounds <number>", "number of rounds (default: 3, with --compare 1)", wholeNumber)
   .addOption(new Option("--substrate <name>", "kind of cluster").choices(substrateNames).default("cluster"))
-  .option("--json", "print JSON: medians and every measurement")
+  .addOption(new Option("--compare", "compare K3s with k3d: time, memory, disk").conflicts("substrate"))
+  .option("--json", "print JSON instead of Markdown: medians and every measurement, in seconds and bytes")
+  .option("--save", "also write the Markdown to a dated file in docs/benchmarks/")
   .addHelpText(
     "after",
-    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes and leaves no lab\nbehind.",
+    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`), measures\neach, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth bring every lab up once beforehand to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
   )
-  .action(async ({ rounds, substrate: name, json }: Options) => {
+  .action(async ({ compare, json, save, ...options }: Options) => {
     await refuseWhileUp("bench");
-    const progress = (line: string) => process.stderr.write(`${line}\n`);
-    const log = join(labDir, "log", "bench.log");
-    const substrate = substrates[name];
-    await stoppable("The benchmark was stopped; what it had brought up is down again.", async (signal) => {
-      const contest = await realContest(substrate, log, progress);
-      const timings = await compare(contest, progress, rounds, signal);
-      const summary = summarize(timings, substrate.goals);
-      process.stdout.write(
-        json ? `${JSON.stringify({ substrate: name, ...summary, timings }, null, 2)}\n` : render(summary),
-      );
-      progress(`Everything that was printed, line by line with its time: ${log}`);
-    });
+    if (compare) await requireContainers();
+    const date = new Date();
+    const report = await stoppable(
+      "The benchmark was stopped; what it had brought up is down again.",
+      (signal) => (compare ? clusters(options, signal) : ways(options, signal)),
+    );
+    process.stdout.write(json ? `${JSON.stringify(report.json, null, 2)}\n` : report.markdown);
+    if (save) {
+      const name = compare ? "compare" : options.substrate;
+      const commandLine = ["scripts/lab", ...process.argv.slice(2)].join(" ");
+      progress(`Saved: ${await saveReport({ name, command: commandLine, date }, report.markdown)}`);
+    }
+    progress(`Everything that was printed, line by line with its time: ${log}`);
   });
+
+/** Manual steps against `lab up`. */
+async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSignal): Promise<Report> {
+  const substrate = substrates[name];
+  const contest = await realContest(substrate, log, progress);
+  const timings = await runRounds(contest, progress, rounds, signal);
+  const summary = summarize(timings, substrate.goals);
+  return { json: { substrate: name, ...summary, timings }, markdown: render(summary) };
+}
+
+/** K3s against k3d. */
+async function clusters({ rounds = 1 }: Options, signal: AbortSignal): Promise<Report> {
+  await startLog(log);
+  const extents = await Promise.all(substrateNames.map(readExtent));
+  const measured = await inCopy(
+    async (copy) => {
+      const sites = await Promise.all(substrateNames.map((name) => realSite(name, copy, log, progress)));
+      return await compareClusters(sites, progress, rounds, signal);
+    },
+    (copy) => takeDownAll(copy, log),
+  );
+  const summary = summarizeClusters(extents, measured, availableParallelism());
+  return { json: summary, markdown: renderClusters(summary) };
+}
+
+function wholeNumber(text: string): number {
+  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError("A whole number from 1 to 99 is expected.");
+  return Number(text);
+}

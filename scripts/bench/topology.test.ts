@@ -1,15 +1,12 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parse } from "yaml";
 import { parseConfig } from "../../stacks/config.ts";
 import { root } from "../paths.ts";
-import { subjects } from "./subjects.ts";
-import { k3dFile, machinesFile, withChangedFile } from "./topology.ts";
+import { substrates } from "./substrates.ts";
+import { k3dFile, machinesFile } from "./topology.ts";
 
 const machines = `config:
   # a comment stays
@@ -63,7 +60,7 @@ test("k3d counts one server unless told otherwise", () => {
   assert.equal(nodes(oneMore("kind: Simple\n")), 2);
 });
 
-for (const [name, { topology }] of Object.entries(subjects)) {
+for (const [name, { topology }] of Object.entries(substrates)) {
   const path = join(root, topology.file);
   test(`the file of ${name} is understood`, async () => {
     const text = await readFile(path, "utf8");
@@ -72,78 +69,11 @@ for (const [name, { topology }] of Object.entries(subjects)) {
   });
 }
 
-const k3dConfig = join(root, subjects.k3d.topology.file);
+const k3dConfig = join(root, substrates.k3d.topology.file);
 test("by hand on k3d there are as many nodes as the file says", async () => {
   const script = await readFile(join(root, "scripts", "bench", "by-hand-k3d.sh"), "utf8");
   const option = (name: string, usual: number) =>
     Number(new RegExp(`--${name} (\\d+)`).exec(script)?.[1] ?? usual);
-  const wanted = subjects.k3d.topology.nodes(await readFile(k3dConfig, "utf8"));
+  const wanted = substrates.k3d.topology.nodes(await readFile(k3dConfig, "utf8"));
   assert.equal(option("servers", 1) + option("agents", 0), wanted);
-});
-
-async function temporaryFile(t: { after(fn: () => Promise<void>): void }, content: Buffer): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-compare-"));
-  t.after(() => rm(directory, { recursive: true }));
-  const path = join(directory, "file.yaml");
-  await writeFile(path, content);
-  return path;
-}
-
-/** Not what a YAML library, nor an editor, would write. */
-const odd = Buffer.from("\uFEFFa:   1\r\n\r\n# no end of line", "utf8");
-
-const listeners = process.listenerCount("exit");
-
-test("a changed file gets back every byte", async (t) => {
-  const path = await temporaryFile(t, odd);
-  const meanwhile = await withChangedFile(
-    path,
-    (text) => `${text}\nb: 2\n`,
-    () => readFile(path, "utf8"),
-  );
-  assert.match(meanwhile, /b: 2/);
-  assert.deepEqual(await readFile(path), odd);
-  assert.equal(process.listenerCount("exit"), listeners);
-});
-
-test("also when the work or the change fails", async (t) => {
-  const path = await temporaryFile(t, odd);
-  const broke = () => {
-    throw new Error("broke");
-  };
-  await assert.rejects(
-    withChangedFile(
-      path,
-      () => "x",
-      async () => broke(),
-    ),
-    /broke/,
-  );
-  assert.deepEqual(await readFile(path), odd);
-  await assert.rejects(
-    withChangedFile(path, broke, async () => {}),
-    /broke/,
-  );
-  assert.deepEqual(await readFile(path), odd);
-  assert.equal(process.listenerCount("exit"), listeners);
-});
-
-test("also when the process ends meanwhile", async (t) => {
-  const path = await temporaryFile(t, odd);
-  const script = `
-    const { withChangedFile } = await import(${JSON.stringify(join(import.meta.dirname, "topology.ts"))});
-    await withChangedFile(process.argv[1], () => "changed", async () => {
-      process.on("SIGTERM", () => process.exit(1));
-      setInterval(() => {}, 1000);
-      process.stdout.write("changed");
-      await new Promise(() => {});
-    });`;
-  const child = spawn(process.execPath, ["--input-type=module", "--eval", script, path], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  await once(child.stdout, "data");
-  assert.equal(await readFile(path, "utf8"), "changed");
-  child.kill("SIGTERM");
-  await once(child, "exit");
-  assert.deepEqual(await readFile(path), odd);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compare, type Measurement, measure, type Site } from "./index.ts";
+import { compareClusters, type Measurement, measure, type Site } from "./clusters.ts";
 
 /** Notes what is called; the call of that number fails. */
 function fakeSite(
@@ -70,7 +70,7 @@ test("clusters are measured in turn, each round again", async () => {
   const calls: string[] = [];
   const lines: string[] = [];
   const sites = [fakeSite(calls, "K3s"), fakeSite(calls, "K3d")];
-  const result = await compare(sites, (line) => lines.push(line), 2);
+  const result = await compareClusters(sites, (line) => lines.push(line), 2);
   assert.deepEqual(result, [
     [measured, measured],
     [measured, measured],

@@ -1,8 +1,8 @@
-import { summarize } from "./results.ts";
+import { summarize } from "./clusters-report.ts";
 
 const extents = [
   { title: "K3s", stacks: "cluster apps", nodes: 2, apps: 3, pods: 5 },
-  { title: "K3d", stacks: "k3d apps-k3d", nodes: 1, apps: 6, pods: 8 },
+  { title: "k3d", stacks: "k3d apps-k3d", nodes: 1, apps: 6, pods: 8 },
 ];
 const MiB = 1024 ** 2;
 

@@ -1,5 +1,5 @@
-import { downAtLast } from "../bench/index.ts";
 import type { Progress } from "../progress.ts";
+import { downAtLast } from "./index.ts";
 import type { Usage } from "./usage.ts";
 
 /** What was measured of one cluster, from nothing until it was gone; times in seconds from the start of the command. */
@@ -58,7 +58,7 @@ export async function measure(site: Site, progress: Progress, signal?: AbortSign
  * Measures several clusters, one after the other and then again: what slows this computer down for a while slows all.
  * @returns of each site the measurements, one a round.
  */
-export async function compare(
+export async function compareClusters(
   sites: readonly Site[],
   progress: Progress,
   rounds = 1,

@@ -1,6 +1,6 @@
-import Table from "cli-table3";
-import { median } from "../bench/results.ts";
-import type { Measurement } from "./index.ts";
+import type { Measurement } from "./clusters.ts";
+import { barChart, table } from "./markdown.ts";
+import { median } from "./results.ts";
 
 /** What is measured, in the order that it is shown. */
 export const metrics = [
@@ -74,19 +74,27 @@ export const counted = (count: number, noun: string): string => `${count} ${noun
 export const provenance = ({ rounds, cpus }: Summary): string =>
   `${rounds === 1 ? "One round" : `Medians of ${rounds} rounds`} on ${counted(cpus, "CPU")}, tools and images in the cache.`;
 
-/** The summary for people: a table with a column for each cluster. */
-export function renderTable(summary: Summary): string {
+/** The summary for people, in Markdown: a table with a column for each cluster, a chart of the times and one of the sizes. */
+export function renderClusters(summary: Summary): string {
   const { results } = summary;
-  const table = new Table({
-    head: ["", ...results.map(({ title, stacks }) => `${title} (${stacks})`)],
-    style: { head: [], border: [] },
-    colAligns: ["left", ...results.map(() => "right" as const)],
-  });
-  table.push(["brought up", ...results.map(extentInWords)]);
-  for (const { key, title, unit } of metrics)
-    table.push([title, ...results.map(({ medians }) => format(medians[key], unit))]);
-  return `${table}\n${provenance(summary)}\n`;
+  const rows = [
+    ["", ...results.map(({ title, stacks }) => `${title} (\`${stacks}\`)`)],
+    ["brought up", ...results.map(extentInWords)],
+    ...metrics.map(({ key, title, unit }) => [
+      title,
+      ...results.map(({ medians }) => format(medians[key], unit)),
+    ]),
+  ];
+  const bars = (unit: Metric["unit"], scale: number) =>
+    metrics
+      .filter((metric) => metric.unit === unit)
+      .flatMap(({ key, title }) =>
+        results.map((result) => ({ name: `${title}: ${result.title}`, value: result.medians[key] / scale })),
+      );
+  return [
+    table(rows),
+    barChart("Time", "seconds", bars("seconds", 1)),
+    barChart("Memory and disk", "MiB", bars("bytes", 1024 ** 2)),
+    `${provenance(summary)}\n`,
+  ].join("\n\n");
 }
-
-/** What `--json` prints. Times are seconds, sizes bytes. */
-export const renderJson = (summary: Summary): string => `${JSON.stringify(summary, null, 2)}\n`;

@@ -1,5 +1,3 @@
-import { writeFileSync } from "node:fs";
-import { readFile, writeFile } from "node:fs/promises";
 import { isIPv4 } from "node:net";
 import { parse, parseDocument } from "yaml";
 
@@ -71,26 +69,4 @@ function newAddress(machines: readonly Machine[]): string {
   const numbers = octets.map((parts) => parts.reduce((sum, part) => sum * 256 + part, 0));
   const next = Math.max(...numbers) + 1;
   return [24, 16, 8, 0].map((bits) => Math.floor(next / 2 ** bits) % 256).join(".");
-}
-
-/**
- * Works while a file holds another text, and puts back the bytes that it had: also when the work fails, and when this
- * process ends in the middle of it.
- */
-export async function withChangedFile<T>(
-  path: string,
-  change: (text: string) => string,
-  work: () => Promise<T>,
-): Promise<T> {
-  const before = await readFile(path);
-  const restore = () => writeFileSync(path, before);
-  const changed = change(before.toString("utf8"));
-  process.once("exit", restore);
-  try {
-    await writeFile(path, changed);
-    return await work();
-  } finally {
-    restore();
-    process.off("exit", restore);
-  }
 }

@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { extentInWords, format, provenance, renderClusters, summarize } from "./clusters-report.ts";
+import { fakeSummary } from "./fake-summary.ts";
+
+test("medians are taken of each thing that is measured", () => {
+  const [k3s, k3d] = fakeSummary.results;
+  assert.deepEqual(k3s?.medians, {
+    nodesReady: 31,
+    appsAnswering: 50,
+    addNode: 12.34,
+    takeDown: 15,
+    memory: 1401 * 1024 ** 2,
+    disk: 900 * 1024 ** 2,
+    processes: 60,
+  });
+  assert.equal(k3d?.medians.nodesReady, 9);
+  assert.equal(k3d.measurements.length, 3);
+});
+
+test("nothing measured is no result", () => {
+  assert.throws(() => summarize(fakeSummary.results, [], 2), RangeError);
+});
+
+test("values are shown with their unit", () => {
+  assert.equal(format(12.34, "seconds"), "12.3 s");
+  assert.equal(format(1.5 * 1024 ** 3, "bytes"), "1536 MiB");
+  assert.equal(format(41.5, "count"), "42");
+});
+
+test("the table says what was brought up and what it took", () => {
+  const text = renderClusters(fakeSummary);
+  assert.match(
+    text,
+    /^\|  \| K3s \(`cluster apps`\) \| k3d \(`k3d apps-k3d`\) \|\n\| --- \| ---: \| ---: \|\n/,
+  );
+  assert.match(text, /\n\| brought up \| 2 nodes, 3 apps in 5 pods \| 1 node, 6 apps in 8 pods \|\n/);
+  assert.match(text, /\n\| until all nodes are Ready \| 31\.0 s \| 9\.0 s \|\n/);
+  assert.match(text, /\n\| memory \| 1401 MiB \| 700 MiB \|\n/);
+  assert.match(text, /Medians of 3 rounds on 2 CPUs/);
+});
+
+test("every time and size has a bar, in a chart of its unit", () => {
+  const charts = renderClusters(fakeSummary).match(/```mermaid\n[^`]*```/g) ?? [];
+  assert.deepEqual(charts, [
+    `\`\`\`mermaid
+xychart-beta horizontal
+  title "Time"
+  x-axis ["until all nodes are Ready: K3s", "until all nodes are Ready: k3d", "until all apps answer: K3s", "until all apps answer: k3d", "until one more node is Ready: K3s", "until one more node is Ready: k3d", "until all is gone, that node too: K3s", "until all is gone, that node too: k3d"]
+  y-axis "seconds" 0 --> 50
+  bar [31.0, 9.0, 50.0, 25.0, 12.3, 5.0, 15.0, 3.0]
+\`\`\``,
+    `\`\`\`mermaid
+xychart-beta horizontal
+  title "Memory and disk"
+  x-axis ["memory: K3s", "memory: k3d", "written to disk: K3s", "written to disk: k3d"]
+  y-axis "MiB" 0 --> 1401
+  bar [1401.0, 700.0, 900.0, 500.0]
+\`\`\``,
+  ]);
+});
+
+test("one of a thing is one", () => {
+  assert.match(provenance({ ...fakeSummary, rounds: 1, cpus: 1 }), /^One round on 1 CPU,/);
+  assert.equal(
+    extentInWords({ title: "", stacks: "", nodes: 1, apps: 1, pods: 1 }),
+    "1 node, 1 app in 1 pod",
+  );
+});

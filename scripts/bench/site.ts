@@ -1,0 +1,157 @@
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { readStackFile } from "../../stacks/config.ts";
+import { chooseProvider } from "../../stacks/provider.ts";
+import { LabError } from "../errors.ts";
+import { type Run, run } from "../host/commands.ts";
+import { ensureDocker } from "../host/docker.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import type { Site } from "./clusters.ts";
+import type { Extent } from "./clusters-report.ts";
+import { appsWatch, readApps, type SubstrateName, substrateNames, substrates } from "./substrates.ts";
+import { timed } from "./timed.ts";
+import { usageOf } from "./usage.ts";
+import { readNodes, stopwatch, untilReady } from "./watches.ts";
+
+/** What a copy of the checkout goes without: what belongs to the lab of the original, and what is large. */
+const notCopied = [".lab", ".git", "node_modules"];
+
+/**
+ * Works in a copy of the checkout, so that its stack files can be changed. The copy is removed afterwards, unless a lab that came up
+ * from it cannot be taken down.
+ *
+ * @param takeDown takes down every lab of the copy; called where the work fails.
+ * @throws LabError that names the copy, where that fails too.
+ */
+export async function inCopy<T>(
+  work: (checkout: string) => Promise<T>,
+  takeDown: (checkout: string) => Promise<unknown>,
+  original = root,
+): Promise<T> {
+  const copy = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
+  const filter = (path: string) => !notCopied.includes(relative(original, path));
+  await cp(original, copy, { recursive: true, filter });
+  await symlink(join(original, "node_modules"), join(copy, "node_modules"));
+  let result: T;
+  try {
+    result = await work(copy);
+  } catch (cause) {
+    await takeDown(copy).catch((error: Error) => {
+      throw new LabError(
+        `A lab from a copy of this checkout may still be up (${error.message}). Run \`${labOf(copy)} down\`, then remove ${copy}. The benchmark itself failed: ${(cause as Error).message}`,
+        { cause },
+      );
+    });
+    await rm(copy, { recursive: true, force: true });
+    throw cause;
+  }
+  await rm(copy, { recursive: true, force: true });
+  return result;
+}
+
+const labOf = (checkout: string): string => join(checkout, "scripts", "lab");
+
+/** Takes down the labs of all substrates that came up from a checkout. */
+export const takeDownAll = (checkout: string, log: string): Promise<unknown> =>
+  timed({
+    file: labOf(checkout),
+    args: ["down", ...substrateNames.flatMap((name) => substrates[name].stacks)],
+    log,
+  });
+
+/** What the stack files say of a whole lab on a substrate. */
+export async function readExtent(name: SubstrateName): Promise<Extent> {
+  const { title, topology, stacks } = substrates[name];
+  const text = await readFile(join(root, topology.file), "utf8");
+  const { apps } = await readApps(stacks[1]);
+  return {
+    title,
+    stacks: stacks.join(" "),
+    nodes: topology.nodes(text),
+    apps: apps.length,
+    pods: apps.reduce((sum, { replicas }) => sum + replicas, 0),
+  };
+}
+
+/**
+ * The real lab on a substrate.
+ * @param checkout a copy that may be changed. @param log gets all that is printed, each line with its time.
+ */
+export async function realSite(
+  name: SubstrateName,
+  checkout: string,
+  log: string,
+  progress: Progress,
+): Promise<Site> {
+  const { title, labels, topology, stacks } = substrates[name];
+  const [cluster] = stacks;
+  const { nodes } = await readExtent(name);
+  const lab = labOf(checkout);
+  const watchApps = await appsWatch(substrates[name]);
+  const look = () => readNodes(join(checkout, ".lab", cluster, "kubeconfig"));
+  const seen = (seconds: number | undefined, what: string): number => {
+    if (seconds !== undefined) return seconds;
+    throw new LabError(`\`lab up\` returned, and ${what} was not seen from outside; what it printed: ${log}`);
+  };
+  const down = async () => (await timed({ file: lab, args: ["down", ...stacks], log })).returned;
+  const up = async () => {
+    const times = stopwatch({ nodesReady: untilReady(nodes, look), appsAnswering: watchApps });
+    await timed({ file: lab, args: ["up", ...stacks], log, watch: times.watch });
+    return {
+      nodesReady: seen(times.seen.nodesReady, "that all nodes are Ready"),
+      appsAnswering: seen(times.seen.appsAnswering, "that all apps answer"),
+    };
+  };
+  let docker: Run = run;
+
+  return {
+    title,
+    prepare: async () => {
+      try {
+        await timed({ file: lab, args: ["up", ...stacks], log });
+      } finally {
+        await down();
+      }
+    },
+    ready: async () => {
+      const host = await ensureDocker(progress);
+      if (host !== undefined) docker = withDockerHost(host);
+    },
+    up,
+    usage: () => usageOf(labels(checkout), docker),
+    addNode: async () => {
+      const file = join(checkout, topology.file);
+      const before = await readFile(file, "utf8");
+      await writeFile(file, topology.oneMore(before));
+      try {
+        const watch = untilReady(nodes + 1, look);
+        const { answering } = await timed({ file: lab, args: ["up", cluster], log, watch });
+        return seen(answering, "that the added node is Ready");
+      } finally {
+        await writeFile(file, before);
+      }
+    },
+    down,
+  };
+}
+
+/** Runs commands as they are, but docker with the daemon at this address. */
+export const withDockerHost =
+  (host: string, inner: Run = run): Run =>
+  ([file = "", ...args], options) =>
+    inner(file === "docker" ? [file, "--host", host, ...args] : [file, ...args], options);
+
+/**
+ * What virtual machines take is not in containers' cgroups.
+ * @throws LabError (exit code 2) where `cluster` would be made of such.
+ */
+export async function requireContainers(choose = chooseProvider): Promise<void> {
+  const { provider, reason } = await choose((await readStackFile("cluster", root)).provider);
+  if (provider === "docker") return;
+  throw new LabError(
+    `The machines of \`cluster\` would be VMs of ${provider} here (${reason}), whose memory and disk cannot be compared with those of containers: set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
+    { exitCode: 2 },
+  );
+}
