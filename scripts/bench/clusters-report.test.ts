@@ -32,7 +32,7 @@ test("the table says what was brought up and what it took", () => {
   const text = renderClusters(fakeSummary);
   assert.match(
     text,
-    /^\|  \| K3s \(`cluster apps`\) \| k3d \(`k3d apps-k3d`\) \|\n\| --- \| ---: \| ---: \|\n/,
+    /^\| {2}\| K3s \(`cluster apps`\) \| k3d \(`k3d apps-k3d`\) \|\n\| --- \| ---: \| ---: \|\n/,
   );
   assert.match(text, /\n\| brought up \| 2 nodes, 3 apps in 5 pods \| 1 node, 6 apps in 8 pods \|\n/);
   assert.match(text, /\n\| until all nodes are Ready \| 31\.0 s \| 9\.0 s \|\n/);

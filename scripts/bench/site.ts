@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { readStackFile } from "../../stacks/config.ts";
@@ -30,7 +30,7 @@ export async function inCopy<T>(
   takeDown: (checkout: string) => Promise<unknown>,
   original = root,
 ): Promise<T> {
-  const copy = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
+  const copy = await mkdtemp(join(await realpath(tmpdir()), "k3s-lab-bench-"));
   const filter = (path: string) => !notCopied.includes(relative(original, path));
   await cp(original, copy, { recursive: true, filter });
   await symlink(join(original, "node_modules"), join(copy, "node_modules"));
