@@ -691,18 +691,18 @@ fault(
     source = File.read(ARGV[0])
     SERVERS = MACHINES = [{ "name" => "s1", "ip" => "10.0.0.1" }, { "name" => "s2", "ip" => "10.0.0.2" }]
     require "tempfile"
-    eval(source[/^def scripts.*?^end/m].to_s.gsub("__dir__", "File.dirname(ARGV[0])"))
-    eval(source[/^def tell_servers.*?^end/m].gsub("__dir__", "File.dirname(ARGV[0])"))
-    class Peer
-      def state = Struct.new(:id).new(:running)
-      def communicate = self
-      def ready? = true
-      def test(*, **) = true
-      def upload(from, _) = puts(File.read(from))
-      def sudo(command) = puts("told: #{command}")
+    %w[scripts upload_text tell_servers].each do |name|
+      eval(source[/^def #{name}\\b.*?^end/m].gsub("__dir__", "File.dirname(ARGV[0])"))
     end
-    env = Object.new.tap { |it| def it.machine(*) = Peer.new }
-    tell_servers(env, Struct.new(:name, :provider_name).new(:s2, :docker), "before")`;
+    class Peer
+      def name = :s1
+      def state = Struct.new(:id).new(:running)
+      def upload(from, _) = puts(File.read(from))
+      def sudo(command, **) = puts("told: #{command}").to_i
+    end
+    def peers(_machine) = [Peer.new]
+    def connection_to(peer) = peer
+    tell_servers(Struct.new(:name, :provider_name).new(:s2, :docker), "before")`;
     const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/Vagrantfile")]);
     assert.match(stdout, /^told: NODE_NAME=s2 NODE_IP=10\.0\.0\.2 bash \S+ before$/m);
     return {
