@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
-import { startLoad } from "./load.ts";
+import { lossDuring, startLoad } from "./load.ts";
 
 test("every request without an answer is counted, with its reason; idle connections that close cost none", async (t) => {
   let asked = 0;
@@ -28,4 +28,27 @@ test("every request without an answer is counted, with its reason; idle connecti
   assert.ok(kept.repeated > 0 && kept.lost < 8, JSON.stringify(kept));
   const gone = await startLoad({ addresses: ["127.0.0.1:1"] }).stop(10);
   assert.deepEqual(gone.reasons, { "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED": 10 });
+});
+
+test("what a change loses is said of new and of kept connections", async (t) => {
+  const server = createServer((_, response) => response.writeHead(broken ? 503 : 200).end("{}"));
+  let broken = false;
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  assert.deepEqual(await lossDuring([address], 20, async () => {}), {
+    happened: "requests lost: 0 of 20 by new connections, 0 of 20 by kept connections",
+    lost: "nothing",
+  });
+  broken = true;
+  const { happened, lost } = await lossDuring([address], 20, async () => {});
+  assert.equal(happened, "requests lost: 20 of 20 by new connections, 20 of 20 by kept connections");
+  assert.match(lost, /status 503/);
+  await assert.rejects(
+    lossDuring([address], 1, () => Promise.reject(new Error("change broke"))),
+    /change broke/,
+  );
 });

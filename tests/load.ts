@@ -126,3 +126,31 @@ export function startLoad(options: LoadOptions): Load {
     },
   };
 }
+
+/**
+ * What requests to the lab's three apps lose while a change goes on, by new connections and by ones that are kept.
+ *
+ * @param atLeast requests of each kind are sent, also where the change takes less time.
+ * @returns in words, as a fault's outcome.
+ */
+export async function lossDuring(
+  addresses: readonly string[],
+  atLeast: number,
+  change: () => Promise<unknown>,
+): Promise<{ readonly happened: string; readonly lost: string }> {
+  const hosts = ["app1.com", "app2.com", "any.other"];
+  const loads = [false, true].map((keepAlive) => startLoad({ addresses, hosts, keepAlive, rate: 200 }));
+  let results: readonly LoadResult[] = [];
+  try {
+    await change();
+  } finally {
+    results = await Promise.all(loads.map((one) => one.stop(atLeast)));
+  }
+  const words = results
+    .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
+    .join(", ");
+  const lost = results.flatMap(({ reasons }) =>
+    Object.entries(reasons).map(([why, count]) => `${count} ${why}`),
+  );
+  return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
+}

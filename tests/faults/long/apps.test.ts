@@ -3,7 +3,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
-import { type LoadResult, startLoad } from "../../load.ts";
+import { lossDuring } from "../../load.ts";
 import { fault } from "../table.ts";
 
 // What happens to apps, and to what a user has beside them, on a lab of machines in containers. The faults build on each
@@ -178,27 +178,6 @@ fault(
   { timeout: 120_000 },
 );
 
-/** What a change loses of requests that are sent while it goes on, by new connections and by ones that are kept. */
-async function underLoad(
-  change: () => Promise<unknown>,
-): Promise<{ readonly words: string; readonly lost: string }> {
-  const hosts = ["app1.com", "app2.com", "any.other"];
-  const loads = [false, true].map((keepAlive) => startLoad({ addresses, hosts, keepAlive, rate: 200 }));
-  let results: readonly LoadResult[] = [];
-  try {
-    await change();
-  } finally {
-    results = await Promise.all(loads.map((one) => one.stop(requests)));
-  }
-  const words = results
-    .map(({ lost, total }, index) => `${lost} of ${total} ${index ? "kept" : "new"}`)
-    .join(", ");
-  const lost = results.flatMap(({ reasons }) =>
-    Object.entries(reasons).map(([why, count]) => `${count} ${why}`),
-  );
-  return { words, lost: lost.join("; ") || "nothing" };
-}
-
 const rolledOut = async (): Promise<void> => {
   for (const app of ["app1", "app2", "app3"])
     await kubectl("rollout", "status", `deployment/${app}`, "--timeout=120s");
@@ -235,8 +214,7 @@ for (const [what, change] of changes)
   fault(
     `H17: ${what} while requests come`,
     async () => {
-      const { words, lost } = await underLoad(change);
-      return { happened: `requests lost: ${words} connections`, lost };
+      return await lossDuring(addresses, requests, change);
     },
     { timeout: 300_000 },
   );

@@ -1,6 +1,6 @@
 import { after, before, describe } from "node:test";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
-import { type LoadResult, startLoad } from "../../load.ts";
+import { lossDuring } from "../../load.ts";
 import { fault } from "../table.ts";
 
 // What requests to the apps lose while an agent is changed, stopped cleanly, or leaves. The only pods of two apps and the
@@ -36,25 +36,6 @@ async function moveToAgent(): Promise<void> {
   await kubectl("uncordon", "server");
 }
 
-/** What requests through these nodes lose while the change goes on, by new connections and by ones that are kept. */
-async function underLoad(addresses: readonly string[], change: () => Promise<unknown>) {
-  const hosts = ["app1.com", "app2.com", "any.other"];
-  const loads = [false, true].map((keepAlive) => startLoad({ addresses, hosts, keepAlive, rate: 200 }));
-  let results: readonly LoadResult[] = [];
-  try {
-    await change();
-  } finally {
-    results = await Promise.all(loads.map((one) => one.stop(requests)));
-  }
-  const words = results
-    .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
-    .join(", ");
-  const lost = results.flatMap(({ reasons }) =>
-    Object.entries(reasons).map(([why, count]) => `${count} ${why}`),
-  );
-  return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
-}
-
 describe("requests while an agent is changed, stopped and leaves", { concurrency: false }, () => {
   before(async () => {
     checkout = await copyCheckout();
@@ -68,7 +49,7 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
   fault("a change of the agent's flags while requests come", async () => {
     await moveToAgent();
     await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--v=1]");
-    return await underLoad([server, agent], async () =>
+    return await lossDuring([server, agent], requests, async () =>
       checkout.succeeded(await checkout.lab("up", "cluster")),
     );
   });
@@ -77,7 +58,7 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
     await moveToAgent();
     const k3s = (action: string) =>
       checkout.run("docker", "exec", "k3s-lab-cluster-agent", "systemctl", action, "k3s-agent");
-    const outcome = await underLoad([server, agent], async () => {
+    const outcome = await lossDuring([server, agent], requests, async () => {
       await kubectl("cordon", "agent");
       await restarted();
       await kubectl("drain", "agent", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s");
@@ -96,7 +77,7 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
       "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}\n",
       "",
     );
-    return await underLoad([server], async () =>
+    return await lossDuring([server], requests, async () =>
       checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
     );
   });
