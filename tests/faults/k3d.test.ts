@@ -10,7 +10,7 @@ import { stringify } from "yaml";
 import type { LabError } from "../../scripts/errors.ts";
 import { root } from "../../scripts/paths.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
-import type { AgentInput, Cluster, ServersInput } from "../../stacks/k3d/cluster.ts";
+import type { AgentInput, Cluster, RegistryInput, ServersInput } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
 import { makeRegistry } from "../../stacks/k3d/registry.ts";
 import {
@@ -87,6 +87,9 @@ const agentInput = (): AgentInput => ({
   ...{ name: "k3d-k3d-agent-0-0", index: 0, config: nodeConfig(three, { role: "agent", index: 0 }) },
   ...{ hosts: [], identity: "i1", generation: "g1", boot: "b2" },
 });
+const registryInput = (...volumes: string[]): RegistryInput => ({
+  ...{ name: "r.localhost", image: "r:1", address: "127.0.0.1", port: "5050", env: [], boot: "b", volumes },
+});
 const thrown = async (work: () => Promise<unknown>): Promise<LabError | undefined> => {
   try {
     await fake.within(work);
@@ -95,6 +98,8 @@ const thrown = async (work: () => Promise<unknown>): Promise<LabError | undefine
     return error as LabError;
   }
 };
+/** The containers that were made, by the arguments of `docker create`. */
+const created = async () => (await fake.changes()).filter((line) => line.startsWith("create "));
 const observe = (of: K3dFile = three) => fake.within(() => observeK3d(stack, of, "now"));
 /** What has the name of a container that was removed or that is not what it was. */
 const lost = async (before: World, ...may: string[]): Promise<string> => {
@@ -156,9 +161,9 @@ fault(
     assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
     const balancer = balancerOf(balanced, { loadBalancer: true });
     await fake.within(() => actions.start(cluster, { ...input(balanced), balancer }));
-    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
+    const made = await created();
     assert.match(
-      created.join("\n"),
+      made.join("\n"),
       /--name k3d-k3d-serverlb .*--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80 .* ghcr\.io\/k3d-io\/k3d-proxy:5\.8\.3$/,
     );
     assert.deepEqual(balancer?.targets["80.tcp"], serversOf(three));
@@ -184,8 +189,8 @@ fault("C8: two of three are gone, and the one that is left was reset: they join 
   await fake.set(before);
   assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
   await fake.within(() => actions.start(cluster, input(three)));
-  const created = (await fake.changes()).filter((line) => line.startsWith("create "));
-  assert.equal(created.length, 2);
+  const made = await created();
+  assert.equal(made.length, 2);
   assert.equal((await observe()).cluster.boot, "b2");
   return { happened: "both made again, join the one that answers", lost: await lost(before) };
 });
@@ -223,9 +228,9 @@ fault(
     assert.deepEqual((await observe()).agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "b1" });
     assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
     await fake.within(() => actions.start(cluster, input(three)));
-    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
-    assert.equal(created.length, 1);
-    assert.match(created.join(), /^create --name k3d-k3d-server-0 /);
+    const made = await created();
+    assert.equal(made.length, 1);
+    assert.match(made.join(), /^create --name k3d-k3d-server-0 /);
     return { happened: "it alone is made again", lost: await lost(before) };
   },
 );
@@ -372,8 +377,8 @@ fault(
     const seen = await observe();
     assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
     await fake.within(() => actions.start(cluster, input(three)));
-    const created = (await fake.changes()).filter((line) => line.startsWith("create "));
-    assert.match(created.join("\n"), /^create --name k3d-k3d-server-0 /);
+    const made = await created();
+    assert.match(made.join("\n"), /^create --name k3d-k3d-server-0 /);
     assert.equal((await observe()).cluster.boot, "b2");
     return { happened: "made again alone, joined the others", lost: await lost(before) };
   },
@@ -386,8 +391,8 @@ fault("a lost agent is made again alone", async () => {
   assert.deepEqual(seen.cluster, { generation: "g1", boot: "b1" });
   assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "now", boot: "now" });
   await fake.within(() => actions.addAgent(cluster, agentInput()));
-  const created = (await fake.changes()).filter((line) => line.startsWith("create "));
-  assert.match(created.join("\n"), /--name k3d-k3d-agent-0-0 .* --ip 172\.28\.255\.254 .* agent$/);
+  const made = await created();
+  assert.match(made.join("\n"), /--name k3d-k3d-agent-0-0 .* --ip 172\.28\.255\.254 .* agent$/);
   return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
 });
 
@@ -605,15 +610,10 @@ fault(
   "a registry with a folder of the user's keeps its images when its container is made again",
   async () => {
     const volumes = ["/srv/config.yml:/etc/docker/registry/config.yml"];
-    const registry = {
-      ...{ name: "r.localhost", image: "r:1", address: "127.0.0.1", port: "5050" },
-      env: [],
-      boot: "b",
-    };
     await fake.set(whole());
-    await fake.within(() => makeRegistry(cluster, { ...registry, volumes }));
-    await fake.within(() => makeRegistry(cluster, { ...registry, volumes: ["/srv/data:/var/lib/registry"] }));
-    const [first = "", second = ""] = (await fake.changes()).filter((line) => line.startsWith("create "));
+    await fake.within(() => makeRegistry(cluster, registryInput(...volumes)));
+    await fake.within(() => makeRegistry(cluster, registryInput("/srv/data:/var/lib/registry")));
+    const [first = "", second = ""] = await created();
     assert.match(
       first,
       /--volume \/srv\/config\.yml:\S+ --volume k3d-k3d-registry:\/var\/lib\/registry r:1$/,
@@ -639,17 +639,7 @@ fault("another lab's volume has the name of the registry's: it is not used", asy
   const theirs = { ...mine, "k3s-lab.id": "other" };
   const before: World = { ...whole(), volumes: [{ name: "k3d-k3d-registry", labels: theirs }] };
   await fake.set(before);
-  const error = await thrown(() =>
-    makeRegistry(cluster, {
-      name: "r",
-      image: "r:1",
-      address: "127.0.0.1",
-      port: "5050",
-      volumes: [],
-      env: [],
-      boot: "b",
-    }),
-  );
+  const error = await thrown(() => makeRegistry(cluster, registryInput()));
   assert.equal(error?.exitCode, 2);
   assert.match(error?.message ?? "", /volume k3d-k3d-registry already that is not of this stack/);
   assert.doesNotMatch((await fake.changes()).join("\n"), /^(rm|create) /m);
@@ -661,17 +651,7 @@ fault("Docker does not say whether the network is there: a registry is not left 
     ...whole(),
     breaks: { on: "network inspect", says: "Error response from daemon: deadline" },
   });
-  const error = await thrown(() =>
-    makeRegistry(cluster, {
-      name: "r",
-      image: "r:1",
-      address: "127.0.0.1",
-      port: "5050",
-      volumes: [],
-      env: [],
-      boot: "b",
-    }),
-  );
+  const error = await thrown(() => makeRegistry(cluster, registryInput()));
   assert.match(error?.message ?? "", /docker network inspect k3d-k3d.*deadline/);
   return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
 });
