@@ -14,7 +14,7 @@ function contest(failing = -1): { readonly calls: string[]; readonly contest: Co
   const note = (name: string) => async (): Promise<Timing> => {
     calls.push(name);
     if (calls.length - 1 === failing) throw new Error(`${name} broke`);
-    return { returned: calls.length, answering: 1, phases: [] };
+    return { returned: calls.length, processor: 0, answering: 1, phases: [] };
   };
   const untimed = (name: string) => async () => void (await note(name)());
   return {

@@ -4,6 +4,7 @@ import { median, render, summarize, type Timing } from "./results.ts";
 
 const timing = (returned: number, answering?: number, phases: Timing["phases"] = []): Timing => ({
   returned,
+  processor: returned / 10,
   phases,
   ...(answering === undefined ? {} : { answering }),
 });
@@ -56,6 +57,7 @@ test("shows phases, ratio and what was missed", () => {
   assert.match(text, /\n\| by hand \| machines \| 9\.0 s \|\n/);
   assert.match(text, /\n\| all apps answering, times by hand \| 0\.83 \| 1\.2 \| reached \|\n/);
   assert.match(text, /\n\| lab down, seconds \| 22\.00 \| 20 \| missed \|\n/);
+  assert.match(text, /\n\| lab up \| processor time of the command, without containers \| 7\.2 s \|\n/);
   assert.match(text, /Medians of 2 rounds/);
 });
 

@@ -11,6 +11,8 @@ export interface Phase {
 export interface Timing {
   /** Until the command returned. */
   readonly returned: number;
+  /** Processor seconds of the command and its child processes, containers left out; NaN where they are not known. */
+  readonly processor: number;
   /** Until all apps had answered, as seen from outside; none for commands that do not bring the lab up. */
   readonly answering?: number;
   readonly phases: readonly Phase[];
@@ -47,6 +49,8 @@ export interface Summary {
   readonly up: { readonly answering: number; readonly returned: number };
   readonly upAgain: number;
   readonly down: number;
+  /** Processor seconds of each kind's command. */
+  readonly processor: Readonly<Record<Kind, number>>;
   readonly goals: readonly Goal[];
   /** Of each kind: its phases by name, when they end. */
   readonly phases: Readonly<Record<Kind, readonly Phase[]>>;
@@ -65,6 +69,7 @@ export function summarize(timings: Timings, goals: Goals): Summary {
   const returned = (kind: Kind) => median(timings[kind].map((timing) => timing.returned));
   const answering = (kind: Kind) =>
     median(timings[kind].map((timing) => timing.answering ?? timing.returned));
+  const processor = (kind: Kind) => median(timings[kind].map((timing) => timing.processor));
   const goal = (what: string, value: number, atMost: number): Goal => ({
     what,
     value,
@@ -77,6 +82,12 @@ export function summarize(timings: Timings, goals: Goals): Summary {
     up: { answering: answering("up"), returned: returned("up") },
     upAgain: returned("upAgain"),
     down: returned("down"),
+    processor: {
+      byHand: processor("byHand"),
+      up: processor("up"),
+      upAgain: processor("upAgain"),
+      down: processor("down"),
+    },
     goals: [
       goal("all apps answering, times by hand", answering("up") / answering("byHand"), goals.answering),
       ...(goals.returned === undefined
@@ -112,7 +123,7 @@ const titles: Readonly<Record<Kind, string>> = {
 };
 
 /** The summary for people, in Markdown: a table of phases, a table of goals. */
-export function render({ rounds, byHand, up, goals, phases }: Summary): string {
+export function render({ rounds, byHand, up, processor, goals, phases }: Summary): string {
   const seconds = (value: number) => `${value.toFixed(1)} s`;
   const kinds = ["byHand", "up", "upAgain", "down"] as const;
   const ends = [
@@ -122,6 +133,11 @@ export function render({ rounds, byHand, up, goals, phases }: Summary): string {
     [titles.up, "all apps answer, seen from outside", seconds(up.answering)],
     [titles.byHand, "the command returns", seconds(byHand.returned)],
     [titles.up, "the command returns", seconds(up.returned)],
+    ...kinds.map((kind) => [
+      titles[kind],
+      "processor time of the command, without containers",
+      seconds(processor[kind]),
+    ]),
   ];
   const reached = [
     ["goal", "median", "at most", ""],
