@@ -349,24 +349,47 @@ function problemOf(
   version: string | undefined,
   by: "lab" | "k3d",
 ): string | undefined {
-  const minor = Number(/^v1\.(\d+)\./.exec(version ?? "")?.[1] ?? newestMinor);
   if (!/^--?[a-z]/.test(item))
     return "one flag of K3s such as --disable=traefik, its value behind = in the same item";
   if (flag === undefined) {
-    if (minor > newestMinor && isShellSafe(item)) return undefined;
+    if (minorOf(version) > newestMinor && isShellSafe(item)) return undefined;
     const names = k3sFlags
       .filter(({ name, roles, refused }) => roles.includes(role) && !refused && name !== "--v")
       .map(({ name }) => name);
     return `a flag of k3s ${role} (did you mean ${closest(`--${written.replace(/^-+/, "")}`, names)}?)`;
   }
-  const { name, kind, refused, check } = flag;
-  if (!flag.roles.includes(role))
+  if (by === "k3d" && flag.roles.includes(role) && isK3dsOwn(flag)) return undefined;
+  return flagProblem(flag, role, version, by) ?? spellingProblem(item, written, value, flag);
+}
+
+/** Flags that the lab sets for its machines; in a k3d file they are the user's. */
+const isK3dsOwn = ({ name, refused, secret }: K3sFlag): boolean =>
+  (refused !== undefined && !secret) || name === "--snapshotter";
+
+/** Why a flag is not for this role, this caller or this release. */
+function flagProblem(
+  { name, roles, refused, byFile, later }: K3sFlag,
+  role: K3sRole,
+  version: string | undefined,
+  by: "lab" | "k3d",
+): string | undefined {
+  if (!roles.includes(role))
     return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
-  if (by === "k3d" && ((refused !== undefined && !flag.secret) || name === "--snapshotter")) return undefined;
   if (refused !== undefined)
-    return `no ${name}: ${by === "k3d" && flag.byFile ? "k3d would show it to everyone" : refused}`;
+    return `no ${name}: ${by === "k3d" && byFile ? "k3d would show it to everyone" : refused}`;
+  return later && minorOf(version) <= 25
+    ? `no ${name} with K3s ${version}, which does not have it yet`
+    : undefined;
+}
+
+/** What is wrong with how a flag and its value are written. */
+function spellingProblem(
+  item: string,
+  written: string,
+  value: string | undefined,
+  { name, kind, check }: K3sFlag,
+): string | undefined {
   if (written !== name) return `its full name: ${name}${kind === "switch" ? "" : "=VALUE"}`;
-  if (flag.later && minor <= 25) return `no ${name} with K3s ${version}, which does not have it yet`;
   if (kind === "switch")
     return value === undefined || value === "true" || value === "false"
       ? undefined
@@ -377,6 +400,10 @@ function problemOf(
   const fault = check?.(value);
   return fault === undefined ? undefined : `${name} with ${fault}`;
 }
+
+/** The minor release of Kubernetes; of a version that is not given, the newest one that the table of flags knows. */
+const minorOf = (version: string | undefined): number =>
+  Number(/^v1\.(\d+)\./.exec(version ?? "")?.[1] ?? newestMinor);
 
 /** What passes through a shell, K3s's installer and a unit of systemd as it is. */
 const isShellSafe = (item: string): boolean => /^[!#&()*-[\]^_a-z{|}~]*$/.test(item);

@@ -332,50 +332,13 @@ export function clusterNetworks(
   ];
 }
 
-function checkNetworks({ provider, network, machines, k3s }: Written, add: Add): void {
+function checkNetworks(written: Written, add: Add): void {
+  const { provider, network, machines, k3s } = written;
   const block = parseNetwork(network);
   const [pods, services] = clusterNetworks(k3s.serverArgs).map(([, one]) => one);
-  const flagAt = (name: string) => {
-    const index = k3s.serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
-    return index < 0 ? ["k3s", "serverArgs"] : ["k3s", "serverArgs", index];
-  };
-  const flags = new K3sFlags(k3s.serverArgs);
-  for (const [name, one, shortest, longest] of [
-    ["--cluster-cidr", pods, 8, 23],
-    ["--service-cidr", services, 12, 28],
-  ] as const) {
-    const given = flags.values(name);
-    if (given.length > 1) add(flagAt(name), `${name} once`);
-    if (given.length === 0) continue;
-    if (one === undefined) continue; // its form is told already
-    if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
-      add(
-        flagAt(name),
-        `${name} with a private IPv4 network without a host's part, its prefix from ${shortest} to ${longest}`,
-      );
-    else if (name === "--cluster-cidr" && machines.length > 2 ** (24 - one.bits))
-      add(flagAt(name), `${name} with a network that holds a /24 for each of ${machines.length} machines`);
-  }
-  if (pods && services && overlap(pods, services))
-    add(
-      flagAt(flags.value("--service-cidr") ? "--service-cidr" : "--cluster-cidr"),
-      `a network apart from ${flags.value("--service-cidr") ? `that of pods (${pods.text})` : `that of Services (${services.text})`}`,
-    );
-  const dns = flags.value("--cluster-dns");
-  if (dns !== undefined && isIPv4(dns) && services && !holds(services, dns))
-    add(flagAt("--cluster-dns"), `--cluster-dns with an address inside that of Services (${services.text})`);
-
+  checkClusterNetworks(written, pods, services, add);
   const isMade = provider !== "hosts";
-  if (isMade && block && block.canonical === network) {
-    const clash = [
-      ...(pods ? [[pods, "the network of K3s's pods"] as const] : []),
-      ...(services ? [[services, "the network of K3s's Services"] as const] : []),
-      ...machineNetworks,
-    ].find(([other]) => overlap(block, other));
-    if (!isPrivate(block))
-      add(["network"], "a private network, such as one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
-    else if (clash) add(["network"], `a network apart from ${clash[0].text}, ${clash[1]}`);
-  }
+  if (isMade && block?.canonical === network) checkMachineNetwork(block, pods, services, add);
   machines.forEach(({ ip }, index) => {
     if (!isIPv4(ip)) return;
     const at = ["machines", index, "ip"];
@@ -387,6 +350,62 @@ function checkNetworks({ provider, network, machines, k3s }: Written, add: Add):
     else if (!isMade && inside)
       add(at, `an address outside ${inside.text}, which K3s gives to pods or Services`);
   });
+}
+
+/** The networks that K3s's flags give to pods and Services. */
+function checkClusterNetworks(
+  { machines, k3s }: Written,
+  pods: Network | undefined,
+  services: Network | undefined,
+  add: Add,
+): void {
+  const flagAt = (name: string) => {
+    const index = k3s.serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
+    return index < 0 ? ["k3s", "serverArgs"] : ["k3s", "serverArgs", index];
+  };
+  const flags = new K3sFlags(k3s.serverArgs);
+  for (const [name, one, shortest, longest] of [
+    ["--cluster-cidr", pods, 8, 23],
+    ["--service-cidr", services, 12, 28],
+  ] as const) {
+    const given = flags.values(name);
+    if (given.length > 1) add(flagAt(name), `${name} once`);
+    if (given.length === 0 || one === undefined) continue; // one that is no network is told already
+    if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
+      add(
+        flagAt(name),
+        `${name} with a private IPv4 network without a host's part, its prefix from ${shortest} to ${longest}`,
+      );
+    else if (name === "--cluster-cidr" && machines.length > 2 ** (24 - one.bits))
+      add(flagAt(name), `${name} with a network that holds a /24 for each of ${machines.length} machines`);
+  }
+  if (pods && services && overlap(pods, services)) {
+    const isOfServices = flags.value("--service-cidr");
+    add(
+      flagAt(isOfServices ? "--service-cidr" : "--cluster-cidr"),
+      `a network apart from ${isOfServices ? `that of pods (${pods.text})` : `that of Services (${services.text})`}`,
+    );
+  }
+  const dns = flags.value("--cluster-dns");
+  if (dns !== undefined && isIPv4(dns) && services && !holds(services, dns))
+    add(flagAt("--cluster-dns"), `--cluster-dns with an address inside that of Services (${services.text})`);
+}
+
+/** The network that is made for the machines. */
+function checkMachineNetwork(
+  block: Network,
+  pods: Network | undefined,
+  services: Network | undefined,
+  add: Add,
+): void {
+  const clash = [
+    ...(pods ? [[pods, "the network of K3s's pods"] as const] : []),
+    ...(services ? [[services, "the network of K3s's Services"] as const] : []),
+    ...machineNetworks,
+  ].find(([other]) => overlap(block, other));
+  if (!isPrivate(block))
+    add(["network"], "a private network, such as one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+  else if (clash) add(["network"], `a network apart from ${clash[0].text}, ${clash[1]}`);
 }
 
 /** Whether a machine may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */
