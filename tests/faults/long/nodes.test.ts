@@ -3,7 +3,7 @@ import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
 import { lossDuring } from "../../load.ts";
 import { fault } from "../table.ts";
 
-// What requests to the apps lose while an agent is changed, stopped cleanly, or leaves. The only pods of two apps and the
+// What requests to the apps lose while a node is changed, stopped cleanly, or leaves. The only pods of two apps and the
 // Ingress controller run on it.
 
 const [server, agent] = ["192.168.42.110", "192.168.42.111"];
@@ -30,10 +30,11 @@ async function restarted(): Promise<void> {
     await kubectl("rollout", "status", `--namespace=${namespace}`, `deployment/${name}`, "--timeout=120s");
 }
 
-async function moveToAgent(): Promise<void> {
-  await kubectl("cordon", "server");
+/** Lone pods run elsewhere than on these nodes. */
+async function moveFrom(...nodes: readonly string[]): Promise<void> {
+  await kubectl("cordon", ...nodes);
   await restarted();
-  await kubectl("uncordon", "server");
+  await kubectl("uncordon", ...nodes);
 }
 
 describe("requests while an agent is changed, stopped and leaves", { concurrency: false }, () => {
@@ -47,7 +48,7 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
   });
 
   fault("a change of the agent's flags while requests come", async () => {
-    await moveToAgent();
+    await moveFrom("server");
     await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--v=1]");
     return await lossDuring([server, agent], requests, async () =>
       checkout.succeeded(await checkout.lab("up", "cluster")),
@@ -55,7 +56,7 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
   });
 
   fault("a clean stop of the agent while requests come: cordon, rollout restart, drain, stop", async () => {
-    await moveToAgent();
+    await moveFrom("server");
     const k3s = (action: string) =>
       checkout.run("docker", "exec", "k3s-lab-cluster-agent", "systemctl", action, "k3s-agent");
     const outcome = await lossDuring([server, agent], requests, async () => {
@@ -71,13 +72,40 @@ describe("requests while an agent is changed, stopped and leaves", { concurrency
   });
 
   fault("the agent leaves while requests come through the server", async () => {
-    await moveToAgent();
+    await moveFrom("server");
     await checkout.edit(
       "Pulumi.cluster.yaml",
       "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}\n",
       "",
     );
     return await lossDuring([server], requests, async () =>
+      checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
+    );
+  });
+});
+
+describe("requests while a server leaves", { concurrency: false }, () => {
+  const servers = { server, two: "192.168.42.112", three: "192.168.42.113" };
+  const machine = ([name, ip]: readonly string[]) =>
+    `    - {name: ${name}, role: server, ip: ${ip}, memory: 2048}\n`;
+  before(async () => {
+    checkout = await copyCheckout();
+    await checkout.edit(
+      "Pulumi.cluster.yaml",
+      `    - {name: agent, role: agent, ip: ${agent}, cpus: 2, memory: 1024}\n`,
+      Object.entries(servers).slice(1).map(machine).join(""),
+    );
+    await checkout.succeeded(await checkout.lab("up"));
+  });
+  after(async () => {
+    await checkout.lab("down");
+    await checkout.remove();
+  });
+
+  fault("one of three servers leaves while requests come through the others", async () => {
+    await moveFrom("server", "three");
+    await checkout.edit("Pulumi.cluster.yaml", machine(["two", servers.two]), "");
+    return await underLoad([servers.server, servers.three], async () =>
       checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
     );
   });
