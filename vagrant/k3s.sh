@@ -64,7 +64,7 @@ tell() {
     case $status in
     0) return 0 ;;
     3) ;;
-    255) silent="$silent $name" ;;
+    4 | 255) silent="$silent $name" ;;
     *) return 1 ;;
     esac
   done

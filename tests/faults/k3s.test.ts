@@ -213,6 +213,13 @@ fault("a server leaves, and no other can be reached", async () => {
   };
 });
 
+test("a server leaves: where one of the others cannot tell the cluster, the next one does", async () => {
+  const answer = 'case "$alias $what" in "one.cluster before") exit 4 ;; esac';
+  const { exitCode, log } = await leaving("starting", three, answer);
+  assert.equal(exitCode, 0);
+  assert.deepEqual(log.slice(1, 4), ["one.cluster before", "two.cluster before", "three.cluster uninstall"]);
+});
+
 fault("three servers become one: those that leave are not asked about each other", async () => {
   const { exitCode, log } = await leaving("to one", "one=192.168.42.110\n", "");
   assert.equal(exitCode, 0);

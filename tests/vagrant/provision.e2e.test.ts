@@ -12,8 +12,8 @@ import { checkout, stack } from "./checkout.ts";
 
 const skip = (await execa("vagrant", ["--version"], { reject: false })).failed && "needs Vagrant";
 
-/** What is on a machine, or that it is no machine: `gone` was never made or was removed, `stopped` may hold anything. */
-type Play = "empty" | "installed" | "deaf" | "stopped" | "gone";
+/** What is on a machine, or that it is no machine: `gone` was never made or was removed, `stopped` may hold anything, the API of `starting` does not answer yet. */
+type Play = "empty" | "installed" | "starting" | "deaf" | "stopped" | "gone";
 
 /** A communicator that writes down what a machine is sent, and answers as a machine with a cluster or without one. */
 const communicator = `
@@ -39,6 +39,7 @@ class Played < Vagrant.plugin("2", :communicator)
     when /has_data; then/ then yield :stdout, plays == "installed" ? "yes\\n" : "" if block_given?
     when /sha256sum/ then yield :stdout, plays == "installed" ? "abc123\\n" : "" if block_given?
     when /leave\\.sh/ then log("told #{command[/NODE_NAME=\\S+/]} #{command.split.last}")
+      return 4 if plays == "starting"
     end
     0
   end
@@ -99,7 +100,7 @@ describe("plain vagrant", { skip, concurrency: 2 }, () => {
     ["up", "s1", "--provision"],
   ])
     test(`C9: vagrant ${args.join(" ")}: the first server, which lost its disk, joins the cluster of the others`, async () => {
-      const plays = { s1: "empty", s2: "gone", s3: "installed" } as const;
+      const plays = { s1: "empty", s2: "starting", s3: "installed" } as const;
       const { all, exitCode, log } = await run(args, plays);
       assert.equal(exitCode, 0, all);
       // Else what the cluster still knows of it would keep it out.

@@ -8,17 +8,19 @@
 # gone       the same for one whose machine is gone: its pods cannot move
 # after      the cluster forgets the node, its password, without which none of that name could join again, and its pods,
 #            which it would keep for most of a minute
-# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it
+# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it, or
+#            only begins
 # cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
 #
-# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here
+# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here · 4, its API
+# does not answer: another server may know more
 set -euo pipefail
 
-readonly data=/var/lib/rancher/k3s # as in common.sh
+readonly data=/var/lib/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
 
 die() {
-  echo "leave.sh: $*" >&2
-  exit 1
+  echo "leave.sh: $1" >&2
+  exit "${2:-1}"
 }
 
 readonly way_back="If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s"
@@ -125,8 +127,9 @@ let_node_go() {
 }
 
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
-if [ "$1" = forget ] && ! answers; then exit; fi
-until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s"
+# A cluster that only begins has nothing to forget.
+if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit; fi
+until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s" 4
 mkdir -p /run/k3s-lab
 case "$1" in
 before | gone)

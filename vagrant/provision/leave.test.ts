@@ -28,6 +28,10 @@ interface Cluster {
   readonly pods?: string;
   /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
   readonly isHeld?: boolean;
+  /** Whether its API answers. Default: true. */
+  readonly answers?: boolean;
+  /** Whether its first installation is under way. Default: false. */
+  readonly begins?: boolean;
   /** Whether K3s is there at all. Default: true. */
   readonly isThere?: boolean;
 }
@@ -48,11 +52,14 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     deployments = "",
     pods = "",
     isHeld = false,
+    answers = true,
+    begins = false,
     isThere = true,
   } = cluster;
   await put("members", `${members.join("\n")}\n`);
   await put("leader", leader);
   await put("log", "");
+  if (begins) await put("var/lib/k3s-lab/installing", "");
   if (isThere) {
     await put(
       "usr/local/bin/k3s",
@@ -89,13 +96,17 @@ case "$url" in
 */member/remove)
   echo "remove $data" >>${path("log")}
   ${letsGo ? `id=$(tr -dc 0-9 <<<"$data"); sed -i "/^$id /d" ${path("members")}` : "exit 22"} ;;
-*/readyz) printf ok ;;
+*/readyz) ${answers ? "printf ok" : "exit 7"} ;;
 */nodes/*) if [ -e ${path("forgotten")} ]; then printf %s '{"code":404}'; else printf %s '${node}'; fi ;;
 esac
 `,
   );
   const script = scripts
-    .replaceAll(/(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|run\/k3s-lab)/g, `${root}/$1`)
+    .replaceAll(
+      /(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|var\/lib\/k3s-lab|run\/k3s-lab)/g,
+      `${root}/$1`,
+    )
+    .replace("until_true 60 answers", "until_true 1 answers")
     .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 1))")
     .replace("until_true 60 etcd_members", "until_true 1 etcd_members")
     .replace("until_true 10 is_unknown", "until_true 1 is_unknown");
@@ -218,3 +229,13 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
 test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
   assert.equal((await leave("none", "before", { isThere: false })).status, 3);
 });
+
+for (const [what, begins, expected] of [
+  ["does not answer: another one is asked, for the node would be refused as one that is there", false, 4],
+  ["only begins: it has nothing to forget", true, 0],
+] as const)
+  test(`a node that lost its data joins again, and the API of a server ${what}`, async () => {
+    const { status, log } = await leave(`no answer ${begins}`, "forget", { answers: false, begins });
+    assert.equal(status, expected);
+    assert.deepEqual(log.filter(Boolean), []);
+  });
