@@ -105,7 +105,7 @@ describe("requests while a server leaves", { concurrency: false }, () => {
   fault("one of three servers leaves while requests come through the others", async () => {
     await moveFrom("server", "three");
     await checkout.edit("Pulumi.cluster.yaml", machine(["two", servers.two]), "");
-    return await underLoad([servers.server, servers.three], async () =>
+    return await lossDuring([servers.server, servers.three], requests, async () =>
       checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
     );
   });
