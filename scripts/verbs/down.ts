@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { type DownOptions, takeDown } from "../down.ts";
+import { type DownOptions, takeDown } from "../down/index.ts";
 
 export const command = new Command("down")
   .argument("[stacks...]", "stacks to take down, in reverse order", ["cluster", "apps"])

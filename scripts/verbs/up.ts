@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { bringUp } from "../up.ts";
+import { bringUp } from "../up/index.ts";
 
 export const command = new Command("up")
   .argument("[stacks...]", "stacks to bring up, in this order", ["cluster", "apps"])

@@ -1,0 +1,64 @@
+import { LabError } from "../errors.ts";
+import { stopDocker } from "../host/docker.ts";
+import { stopLibvirt } from "../host/libvirt.ts";
+import { removeBlackholeRoutes } from "../host/routes.ts";
+import { appearedSince, forgetInventory, hasInventory, ownThings } from "../inventory.ts";
+import { anyMade } from "../lab.ts";
+import type { Progress } from "../progress.ts";
+import type { Step } from "../report.ts";
+import type { DownRun } from "./run.ts";
+
+/**
+ * Ends what the lab started on this computer, once nothing of it is left.
+ * @param tell gets what appeared while the lab was up and is not its own.
+ */
+export const endStep = (run: DownRun, tell: (others: readonly string[]) => void): Step => ({
+  title: "Routes and daemons",
+  endsWithin: 10_000,
+  run: async (progress) => {
+    // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
+    const isForeign = run.targets.every(
+      ({ program, cluster }) => program === "apps" && cluster === undefined,
+    );
+    if (isForeign || (await anyMade())) return undefined;
+    // What others started is theirs.
+    if (run.needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
+    await removeBlackholeRoutes();
+    await refuseLeft(run);
+    run.settings.set({
+      autoProvider: undefined,
+      dockerHost: undefined,
+      k3sVersion: undefined,
+      k3sWay: undefined,
+    });
+    await run.settings.save();
+    return await endDaemons(progress, tell);
+  },
+});
+
+/** @throws LabError where something of the lab's own is left. */
+async function refuseLeft({ needed, usesDocker }: DownRun): Promise<void> {
+  const usesLibvirt = needed.some(({ provider }) => provider === "libvirt");
+  const left = await ownThings({ docker: usesDocker, libvirt: usesLibvirt });
+  if (left.length)
+    throw new LabError(
+      `Leftovers of this lab: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they remain.`,
+    );
+}
+
+/** @returns which daemons go on, and why. */
+async function endDaemons(
+  progress: Progress,
+  tell: (others: readonly string[]) => void,
+): Promise<string | undefined> {
+  const daemons = [
+    ["libvirt", await stopLibvirt(progress)],
+    ["Docker", await stopDocker(progress)],
+  ] as const;
+  tell(await appearedSince());
+  const kept = daemons.flatMap(([name, stopped]) =>
+    stopped.state === "kept" ? [`${name} keeps running: ${stopped.by.join(", ")}`] : [],
+  );
+  if (kept.length === 0) await forgetInventory();
+  return kept.join("; ") || undefined;
+}

@@ -1,0 +1,65 @@
+import { programOf } from "../../stacks/config.ts";
+import { prepareLabDir } from "../environment.ts";
+import { readHostSettings } from "../host-settings.ts";
+import { refuseLostId } from "../inventory.ts";
+import { Settings } from "../lab.ts";
+import { runSteps, type Stopping } from "../report.ts";
+import { asRun } from "../run.ts";
+import { endStep } from "./end.ts";
+import { refuseLossOfOthers } from "./refuse.ts";
+import type { DownRun } from "./run.ts";
+import { stackStep } from "./stack.ts";
+import { downOrder, readTarget } from "./target.ts";
+import { toolStep } from "./tools.ts";
+
+/** What `lab down` may be told. */
+export interface DownOptions {
+  /** Whether what is not the lab's may go with namespaces of the lab's. Default: false, it is refused. */
+  readonly replace?: boolean;
+}
+
+/**
+ * Takes stacks down, the last first, and then what the lab started on this computer. Goes by what was recorded: neither
+ * the stack files nor the cache need be there.
+ *
+ * @throws LabError where something of the lab's own is left.
+ */
+export async function takeDown(
+  stacks: readonly string[],
+  { replace = false }: DownOptions = {},
+): Promise<void> {
+  for (const stack of stacks) programOf(stack);
+  await prepareLabDir();
+  await asRun("down", async (signal, endChildren) => {
+    const run = await begin(stacks, { signal, endChildren });
+    const { targets, needed, stopping } = run;
+    if (needed.length) await runSteps([[toolStep(run)]], stopping);
+    else await refuseLostId();
+    await refuseLossOfOthers(targets, replace);
+    let others: readonly string[] = [];
+    const end = endStep(run, (found) => {
+      others = found;
+    });
+    await runSteps([...downOrder(targets).map((one) => [stackStep(run, one)]), [end]], stopping);
+    if (others.length) console.log(renderOthers(others));
+  });
+}
+
+/** Reads what is known of the stacks. */
+async function begin(stacks: readonly string[], stopping: Required<Stopping>): Promise<DownRun> {
+  const settings = new Settings(await readHostSettings());
+  const targets = await Promise.all(stacks.map((stack) => readTarget(stack, settings.values)));
+  const needed = targets.filter(({ made }) => made);
+  const usesDocker =
+    settings.values.dockerHost !== undefined ||
+    needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
+  // Vagrant reads the notes too.
+  await settings.save();
+  return { targets, needed, settings, usesDocker, stopping };
+}
+
+/** What appeared while the lab was up, in one line. */
+function renderOthers(others: readonly string[]): string {
+  const more = others.length - 20;
+  return `Not created by the lab, left alone: ${others.slice(0, 20).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+}

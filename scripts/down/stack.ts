@@ -1,0 +1,72 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import type { Provider } from "../../stacks/provider.ts";
+import { labVariables } from "../environment.ts";
+import { LabError } from "../errors.ts";
+import { exists } from "../files.ts";
+import { ownsInLibvirt, resumeLibvirt } from "../host/libvirt.ts";
+import { describeChanges } from "../lab.ts";
+import { root, stateFile } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { pulumiStopsWithin, runStack } from "../pulumi.ts";
+import type { Step } from "../report.ts";
+import type { DownRun } from "./run.ts";
+import type { Target } from "./target.ts";
+
+/** Has Pulumi destroy a stack, and removes what no state knows of. */
+export const stackStep = (run: DownRun, target: Target): Step => ({
+  title: `Stack ${target.stack}`,
+  endsWithin: pulumiStopsWithin,
+  run: async (progress) => {
+    const { stack, provider, made } = target;
+    const { settings, stopping } = run;
+    if (!made) return "nothing is up";
+    if (provider === "libvirt") await resumeLibvirt(progress);
+    const { signal } = stopping;
+    const changes = (await exists(stateFile(stack)))
+      ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
+      : {};
+    signal.throwIfAborted();
+    await sweepAll(run, target, progress);
+    return describeChanges(changes);
+  },
+});
+
+async function sweepAll(
+  { usesDocker }: DownRun,
+  { stack, program, provider }: Target,
+  progress: Progress,
+): Promise<void> {
+  if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
+  if (program !== "cluster") return;
+  const sweeps = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
+  // Whatever provider is known, or none.
+  if (await ownsInLibvirt(stack, progress)) sweeps.add("libvirt");
+  for (const one of sweeps)
+    if (one !== "hosts") await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
+}
+
+/** What a provider calls the machines that it has, and how it lists them. */
+const machinesOf = {
+  docker: { what: "Containers", list: "docker ps --all" },
+  libvirt: { what: "Virtual machines", list: "virsh --connect qemu:///system list --all" },
+  virtualbox: { what: "Virtual machines", list: "VBoxManage list vms" },
+} as const;
+
+/** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
+async function sweep(
+  stack: string,
+  script: string,
+  environment: Record<string, string>,
+  { what, list }: (typeof machinesOf)[keyof typeof machinesOf],
+): Promise<void> {
+  const { failed, all } = await execa(join(root, script), ["sweep"], {
+    env: { K3S_LAB_ROOT: root, LAB_STACK: stack, ...environment },
+    all: true,
+    reject: false,
+  });
+  if (failed)
+    throw new LabError(
+      `${what} of the stack "${stack}" that are in no state could not be removed:\n${all}\nSee \`${list}\`.`,
+    );
+}

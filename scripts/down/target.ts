@@ -1,0 +1,51 @@
+import { type ProgramName, programOf, readStackFile } from "../../stacks/config.ts";
+import { ownsInDocker } from "../../stacks/k3d-host.ts";
+import { madeBy, type Provider } from "../../stacks/provider.ts";
+import { ownsInLibvirt } from "../host/libvirt.ts";
+import type { HostSettings } from "../host-settings.ts";
+import { hasInventory } from "../inventory.ts";
+import { isMade } from "../lab.ts";
+import { root } from "../paths.ts";
+import { recordedIn } from "../recorded.ts";
+import { clusterStackIn } from "../recorded-cluster.ts";
+import { stateOf } from "../state.ts";
+
+/** What is known of a stack that is to be taken down; its file may be missing or wrong. */
+export interface Target {
+  readonly stack: string;
+  readonly program: ProgramName;
+  /** Who made its machines. */
+  readonly provider?: Provider | undefined;
+  /** The stack whose cluster its apps were made on; undefined where that is somebody else's. */
+  readonly cluster?: string | undefined;
+  /** Whether Pulumi or Vagrant has noted anything of it. */
+  readonly made: boolean;
+}
+
+/** Reads what was recorded of a stack, and from its file only what that does not say. */
+export async function readTarget(stack: string, settings: HostSettings): Promise<Target> {
+  const program = programOf(stack);
+  const state = await stateOf(stack);
+  // A run that was killed, or plain Pulumi, may have left what no state knows of.
+  const noted =
+    state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
+  if (program === "apps") return { stack, program, made: noted, cluster: clusterStackIn(state) };
+  // Containers and virtual machines say themselves whose they are: neither the stack's file nor a note is needed.
+  const inDocker = !noted && (await ownsInDocker(stack));
+  if (program === "k3d") return { stack, program, made: noted || inDocker };
+  if (inDocker) return { stack, program, made: true, provider: "docker" };
+  if (!noted && (await ownsInLibvirt(stack, () => {}))) return { stack, program, made: true };
+  const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
+  const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
+  return { stack, program, made: noted, provider };
+}
+
+/**
+ * The last stack first; but apps after the cluster that goes with them: to
+ * Pulumi they are then gone, and no pod is waited for.
+ */
+export function downOrder(targets: readonly Target[]): Target[] {
+  const goesWithCluster = ({ cluster }: Target) => targets.some(({ stack }) => stack === cluster);
+  const which = (goes: boolean) => targets.filter((one) => goesWithCluster(one) === goes).reverse();
+  return [...which(false), ...which(true)];
+}

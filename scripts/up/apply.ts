@@ -1,0 +1,98 @@
+import { join } from "node:path";
+import { programOf } from "../../stacks/config.ts";
+import { labVariables } from "../environment.ts";
+import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
+import { describeChanges } from "../lab.ts";
+import { labDir } from "../paths.ts";
+import { previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
+import { recordedIn } from "../recorded.ts";
+import { runSteps, type Step } from "../report.ts";
+import { isSettled, noteSettled } from "../settled.ts";
+import { hasResources, stateOf } from "../state.ts";
+import { reach } from "../verify/kubernetes.ts";
+import type { UpRun } from "./run.ts";
+
+/** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */
+export async function applyStacks(run: UpRun): Promise<boolean> {
+  const { stacks, found, replace: allowed, stopping } = run;
+  const isDown = async (stack: string) => {
+    const own = found.apps.find((one) => one.stack === stack);
+    return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
+  };
+  const look = (stack: string) => lookAhead(run, stack, false);
+  const { unseen, settled } = await openGate(stacks, { look, isDown, allowed });
+  const done = { changed: false, isNewCluster: false };
+  // While nothing has changed since the last run, no stack waits for the outputs of another.
+  for (const group of settled ? [stacks] : stacks.map((stack) => [stack])) {
+    for (const stack of group)
+      if (unseen.has(stack)) await askLate(run, stack, { touched: done.changed, refresh: false });
+    await runSteps([group.map((stack) => stackStep(run, stack, done))], stopping);
+  }
+  return done.changed;
+}
+
+/** Whether the cluster of a stack answers. */
+async function answers(stack: string): Promise<boolean> {
+  const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
+  const version = await api?.version().catch(() => undefined);
+  api?.close();
+  return version !== undefined;
+}
+
+/** @param done is told whether anything was changed, and whether a cluster is new. */
+function stackStep(
+  { settings }: UpRun,
+  stack: string,
+  done: { changed: boolean; isNewCluster: boolean },
+): Step {
+  return {
+    title: `Stack ${stack}`,
+    endsWithin: pulumiStopsWithin,
+    run: async (progress, signal) => {
+      const isApps = programOf(stack) === "apps";
+      // What Pulumi noted of apps on a cluster that is new is not there any more.
+      const refresh = isApps && done.isNewCluster && (await hasResources(stack));
+      const environment = labVariables(settings.values);
+      const changes = await runStack("up", stack, environment, progress, { signal, refresh });
+      done.isNewCluster ||=
+        !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
+      done.changed ||= Object.keys(changes).some((operation) => operation !== "same");
+      await noteSettled(stack, settings.values);
+      return describeChanges(changes);
+    },
+  };
+}
+
+/**
+ * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
+ * @param refresh whether what is really there counts, and not what Pulumi noted.
+ */
+async function lookAhead({ settings }: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
+  const state = await stateOf(stack);
+  if (state.length === 0) return { losses: [], isSettled: false };
+  if (!refresh && (await isSettled(stack, settings.values))) return { losses: [], isSettled: true };
+  const steps = await previewStack(stack, labVariables(settings.values), { refresh });
+  return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
+}
+
+/**
+ * Looks ahead in a step of its own, and asks after it: a question needs the terminal for itself.
+ * @param options.touched whether this run has changed something already.
+ */
+export async function askLate(
+  run: UpRun,
+  stack: string,
+  { touched, refresh }: { readonly touched: boolean; readonly refresh: boolean },
+): Promise<void> {
+  if (run.replace) return;
+  let ahead: Ahead | undefined;
+  const look: Step = {
+    title: `Preview of ${stack}`,
+    run: async () => {
+      ahead = await lookAhead(run, stack, refresh);
+      return undefined;
+    },
+  };
+  await runSteps([[look]], run.stopping);
+  await permit(ahead?.losses ?? [], run.replace, undefined, touched);
+}

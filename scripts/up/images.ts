@@ -1,0 +1,47 @@
+import { buildK3dImages, pullK3dImages } from "../host/k3d-images.ts";
+import { ensureBaseImage, ensureMachineImage } from "../host/machine-image.ts";
+import { prepareVirtualMachines } from "../host/virtual-machines.ts";
+import type { Progress } from "../progress.ts";
+import { providerOf } from "../recorded.ts";
+import type { Step } from "../report.ts";
+import { machineContent, toolFile } from "../system-archive.ts";
+import { appImage } from "../toolchain/images/web.ts";
+import type { InstalledTool } from "../toolchain/install.ts";
+import type { UpRun } from "./run.ts";
+
+/** Builds the image of the apps. */
+export const appImageStep = (): Step => ({
+  title: "App image",
+  run: async (progress) => (await appImage({ progress })).ref,
+});
+
+/** Builds or pulls what machines and k3d's nodes begin as. */
+export const nodeImageStep = (run: UpRun): Step => ({
+  title: "Node images",
+  run: async (progress) => {
+    const { settings, found } = run;
+    const { k3s } = run.tools;
+    if (!k3s) throw new Error("unreachable: K3s was installed");
+    const released = k3s.way === "release";
+    const content = () => machineContent(k3s, toolFile(run.tools), progress);
+    if (run.machinesInDocker || (found.k3d.length && !released)) {
+      run.baseImage ??= await ensureBaseImage(progress);
+      settings.set({ machineImage: await ensureMachineImage(run.baseImage, await content(), progress) });
+    }
+    for (const [stack, config] of found.machines)
+      if ((await providerOf(stack, config, settings.values)) === "libvirt")
+        settings.set({ box: await prepareVirtualMachines(config, content, released, progress) });
+    if (found.k3d.length) settings.set(await k3dImages(run, k3s, progress));
+    const { k3dImage, box, machineImage } = settings.values;
+    return k3dImage ?? box?.name ?? machineImage;
+  },
+});
+
+async function k3dImages({ found, settings }: UpRun, k3s: InstalledTool, progress: Progress) {
+  const files = found.k3d.map(([, file]) => file);
+  if (k3s.way === "release")
+    return await pullK3dImages([...new Set(files.map(({ image }) => image))], progress);
+  const registry = files.some(({ registries }) => registries?.create);
+  const options = { version: k3s.version, registry };
+  return await buildK3dImages(settings.values.machineImage ?? "", options, progress);
+}

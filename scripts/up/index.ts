@@ -1,0 +1,75 @@
+import { refuseConflicts } from "../conflicts.ts";
+import { prepareLabDir } from "../environment.ts";
+import { completeInventory, noteInventory } from "../inventory.ts";
+import { anyMade, readStacks, Settings } from "../lab.ts";
+import { currentSettings } from "../recorded.ts";
+import { runSteps, type Step, type Stopping } from "../report.ts";
+import { asRun } from "../run.ts";
+import { applyStacks } from "./apply.ts";
+import { appImageStep, nodeImageStep } from "./images.ts";
+import { dockerStep, providerStep } from "./provider.ts";
+import { refuseUnfit } from "./refuse.ts";
+import type { UpRun } from "./run.ts";
+import { summary } from "./summary.ts";
+import { toolStep } from "./tools.ts";
+import { verifyOrRepair } from "./verify.ts";
+
+/** What `lab up` may be told. */
+export interface UpOptions {
+  /** Whether what lives may be replaced or removed. Default: false, a terminal is asked, and elsewhere it is refused. */
+  readonly replace?: boolean;
+}
+
+/**
+ * Brings stacks up, one after the other: tools, Docker, images, machines, K3s, apps. What is there already stays as it
+ * is, so an interrupted run is picked up by the next one.
+ *
+ * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
+ */
+export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
+  // A bad file is told before the run waits for another one.
+  await readStacks(stacks);
+  await prepareLabDir();
+  await asRun("up", async (signal, endChildren) => {
+    const run = await begin(stacks, replace, { signal, endChildren });
+    const isFirst = !(await anyMade());
+    if (isFirst) await noteInventory();
+    await runSteps(preparation(run), run.stopping);
+    if (isFirst) await completeInventory();
+    await run.settings.save();
+    const changed = await applyStacks(run);
+    await verifyOrRepair(run, changed);
+    console.log(await summary(stacks));
+  });
+}
+
+/** Reads the files again, since what another run has changed meanwhile counts, and refuses what cannot be. */
+async function begin(
+  stacks: readonly string[],
+  replace: boolean,
+  stopping: Required<Stopping>,
+): Promise<UpRun> {
+  const found = await readStacks(stacks);
+  await refuseConflicts(found);
+  const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
+  await refuseUnfit(found);
+  // The addresses that machines are at, for programs that a proxy would keep from them.
+  const networks = found.machines.flatMap(([, { network, machines }]) => [
+    network,
+    ...machines.map(({ ip }) => ip),
+  ]);
+  settings.set({ networks });
+  await settings.save();
+  return { stacks, found, settings, replace, stopping, tools: {}, machinesInDocker: false };
+}
+
+/** What is found, installed and built before a stack is touched, in groups that go side by side. */
+function preparation(run: UpRun): Step[][] {
+  const { machines, k3d } = run.found;
+  const where = machines.length ? [providerStep(run)] : k3d.length ? [dockerStep(run)] : [];
+  const needsNodes = machines.length + k3d.length > 0;
+  return [
+    [toolStep(run), ...where],
+    [appImageStep(), ...(needsNodes ? [nodeImageStep(run)] : [])],
+  ];
+}

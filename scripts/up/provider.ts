@@ -1,0 +1,77 @@
+import type { ClusterConfig } from "../../stacks/config.ts";
+import { observeMachines } from "../../stacks/observe.ts";
+import { chooseProvider, type ProviderChoice, providers } from "../../stacks/provider.ts";
+import { ensureSshKey } from "../environment.ts";
+import { ensureDocker } from "../host/docker.ts";
+import { dockerEndpoint } from "../host/docker-answer.ts";
+import { kvmProblem } from "../host/kvm.ts";
+import { ensureBaseImage } from "../host/machine-image.ts";
+import { ensurePackages } from "../host/packages.ts";
+import { addBlackholeRoutes } from "../host/routes.ts";
+import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
+import type { Progress } from "../progress.ts";
+import { providerOf, recordedOf } from "../recorded.ts";
+import type { Step } from "../report.ts";
+import type { UpRun } from "./run.ts";
+
+/** Chooses who makes the machines, installs what that takes, and starts Docker where it is needed. */
+export const providerStep = (run: UpRun): Step => ({
+  title: "Provider",
+  run: async (progress) => {
+    const { machines, k3d } = run.found;
+    const choices: ProviderChoice[] = [];
+    for (const [stack, config] of machines) choices.push(await choose(run, stack, config, progress));
+    if (run.machinesInDocker || k3d.length) await startDocker(run, progress);
+    if (run.machinesInDocker) {
+      await refuseOthersMachines(run);
+      run.baseImage = await ensureBaseImage(progress);
+    }
+    return choices.map(({ provider, reason }) => `${provider} (${reason})`).join("; ");
+  },
+});
+
+/** Starts Docker, for clusters that are containers themselves. */
+export const dockerStep = (run: UpRun): Step => ({
+  title: "Docker",
+  run: async (progress) => {
+    await startDocker(run, progress);
+    return run.settings.values.dockerHost;
+  },
+});
+
+async function startDocker({ settings, machinesInDocker }: UpRun, progress: Progress): Promise<void> {
+  const host = await ensureDocker(progress, machinesInDocker ? "machines" : "k3d");
+  // A later shell's context may not name it any more.
+  settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
+}
+
+async function choose(
+  run: UpRun,
+  stack: string,
+  { provider: wanted, network }: ClusterConfig,
+  progress: Progress,
+): Promise<ProviderChoice> {
+  const { settings } = run;
+  const { provider: recorded } = await recordedOf(stack);
+  const choice = await chooseProvider(wanted, recorded);
+  if (choice.provider === "virtualbox") await refuseUnlessAllowed(network);
+  const { packages, isHere } = providers[choice.provider];
+  await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
+  await ensureSshKey();
+  if (!isHere) return choice;
+  if (wanted === "auto" && recorded === undefined) settings.set({ autoProvider: choice.provider });
+  run.machinesInDocker ||= choice.provider === "docker";
+  await addBlackholeRoutes(network);
+  if (choice.provider !== "libvirt") return choice;
+  const kvm = (await kvmProblem()) === undefined;
+  settings.set({ libvirtDriver: kvm ? "kvm" : "qemu" });
+  const slow = "no KVM: QEMU emulates the processor, about ten times slower";
+  return kvm ? choice : { ...choice, reason: slow };
+}
+
+/** Before anything is built: names and addresses that are somebody else's. @throws LabError (exit code 2). */
+async function refuseOthersMachines({ found, settings }: UpRun): Promise<void> {
+  for (const [stack, config] of found.machines)
+    if ((await providerOf(stack, config, settings.values)) === "docker")
+      await observeMachines(stack, "docker", config.machines);
+}

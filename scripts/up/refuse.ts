@@ -1,0 +1,30 @@
+import { preflightK3d } from "../../stacks/k3d-host.ts";
+import { chooseProvider } from "../../stacks/provider.ts";
+import { refuseUnfitDocker } from "../host/docker.ts";
+import { refuseOverlappingNetwork } from "../host/networks.ts";
+import { isMade, refuseForeign, refuseOthersObjects, type Stacks } from "../lab.ts";
+import { recordedOf } from "../recorded.ts";
+import { checkRequirements } from "../requirements.ts";
+
+/**
+ * Refuses what cannot be brought up here, before anything is touched.
+ * @throws LabError (exit code 2).
+ */
+export async function refuseUnfit({ machines, k3d, foreign, apps }: Stacks): Promise<void> {
+  for (const one of foreign) await refuseForeign(one);
+  for (const one of apps) await refuseOthersObjects(one);
+  for (const [stack, config] of machines)
+    if (!(await isMade(stack))) {
+      const isHere = config.provider !== "hosts";
+      await checkRequirements(isHere ? config : undefined);
+      if (isHere) await refuseOverlappingNetwork(config.network);
+    }
+  if ((await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
+  const choices = await Promise.all(
+    machines.map(async ([stack, { provider }]) =>
+      chooseProvider(provider, (await recordedOf(stack)).provider),
+    ),
+  );
+  const isDocker = choices.some(({ provider }) => provider === "docker");
+  if (isDocker || k3d.length) await refuseUnfitDocker(isDocker ? "machines" : "k3d");
+}

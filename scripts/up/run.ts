@@ -1,0 +1,20 @@
+import type { Settings, Stacks } from "../lab.ts";
+import type { Stopping } from "../report.ts";
+import type { InstalledTool, ToolName } from "../toolchain/install.ts";
+
+/** One run of `lab up`. Its steps fill in what later ones need. */
+export interface UpRun {
+  readonly stacks: readonly string[];
+  /** What their files say. */
+  readonly found: Stacks;
+  readonly settings: Settings;
+  /** Whether what lives may be replaced or removed. */
+  readonly replace: boolean;
+  readonly stopping: Required<Stopping>;
+  /** What the step "Tools" has installed. */
+  readonly tools: Partial<Record<ToolName, InstalledTool>>;
+  /** Whether machines of this run are containers; the step "Provider" knows. */
+  machinesInDocker: boolean;
+  /** The image that the nodes' images begin as, once it is there. */
+  baseImage?: string;
+}

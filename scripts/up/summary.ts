@@ -1,0 +1,49 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { readClusterPlan } from "../../stacks/cluster-plan.ts";
+import { exampleHost, type Machine, programOf, readStackFile } from "../../stacks/config.ts";
+import { sshAlias } from "../../stacks/ssh-config.ts";
+import { labDir, root } from "../paths.ts";
+
+/** Where the lab answers and how to ask it. */
+export async function summary(stacks: readonly string[]): Promise<string> {
+  const lines: string[] = [];
+  for (const stack of stacks) {
+    if (programOf(stack) !== "apps") {
+      lines.push("", `Cluster ${stack}`);
+      for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
+        lines.push(
+          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine ? await hostKey(stack, machine) : ""}`,
+        );
+      continue;
+    }
+    const { cluster, apps } = await readStackFile(stack as "apps", root);
+    if (!("stack" in cluster)) continue;
+    const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
+    if (address === undefined) continue;
+    lines.push("", `Apps of ${stack}`);
+    for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
+  }
+  lines.push("", 'For kubectl, pulumi and vagrant in your shell: eval "$(scripts/lab env)"');
+  return lines.join("\n");
+}
+
+/** The key by which a host is known, for a person to compare with what the host says of itself. */
+async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
+  if (ssh === undefined) return "";
+  if (ssh.hostKey !== undefined) return "  host key as in the stack file";
+  const noted = join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
+  const { stdout } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
+  return `  host key ${stdout?.split(" ")[1] ?? "not noted"}`;
+}
+
+/** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
+function curl(address: string, rule: string | undefined): string {
+  if (rule === undefined) return `curl http://${address}/`;
+  const host = exampleHost(rule);
+  const port = address.split(":")[1];
+  const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
+  return isHere
+    ? `curl http://${host}${port ? `:${port}` : ""}/`
+    : `curl -H 'Host: ${host}' http://${address}/`;
+}

@@ -1,0 +1,66 @@
+import { linkTools } from "../environment.ts";
+import type { HostSettings } from "../host-settings.ts";
+import { commonTools } from "../lab.ts";
+import type { Progress } from "../progress.ts";
+import type { Step } from "../report.ts";
+import { imageTools } from "../system-archive.ts";
+import { installTools, type ToolName } from "../toolchain/install.ts";
+import { tools as toolTable, versionOf, type Way, wayOrder } from "../toolchain/tools.ts";
+import type { UpRun } from "./run.ts";
+
+/** Installs what the stacks need, and links it where Pulumi and a shell with `lab env` find it. */
+export const toolStep = (run: UpRun): Step => ({
+  title: "Tools",
+  // What is half downloaded or built goes away.
+  endsWithin: 10_000,
+  run: (progress) => installAll(run, progress),
+});
+
+async function installAll(run: UpRun, progress: Progress): Promise<string> {
+  const { tools, settings } = run;
+  const { machines, k3d } = run.found;
+  const others = [...commonTools.filter((name) => name !== "k3s"), ...(k3d.length ? (["k3d"] as const) : [])];
+  await Promise.all([
+    install(run, others, progress),
+    install(run, ["k3s"], progress, wayOfK3s(settings.values)),
+  ]);
+  const { k3s } = tools;
+  if (!k3s) throw new Error("unreachable: K3s was installed");
+  if (machines.length + k3d.length > 0 && k3s.way !== "release") await install(run, imageTools, progress);
+  await linkTools(tools);
+  const { k3sVersion = k3s.version } = settings.values;
+  if (k3sVersion !== k3s.version)
+    process.stderr.write(
+      `lab: K3s stays at ${k3sVersion}, with which the lab was created; change it with k3s.version in the stack file, or after lab down\n`,
+    );
+  settings.set({ k3sVersion, k3sWay: k3s.way });
+  const ways = [...new Set(Object.values(tools).map(({ way }) => way))].join(" and ");
+  const built =
+    k3s.way === "release"
+      ? ""
+      : ", built here, because releases were not requested or cannot be reached; LAB_TOOLS_WAY=release requires them";
+  return `${ways}; K3s ${k3sVersion}${built}`;
+}
+
+async function install(
+  { tools, stopping: { signal } }: UpRun,
+  names: readonly ToolName[],
+  progress: Progress,
+  way?: Way,
+): Promise<void> {
+  const report = (tool: ToolName, line: string) => {
+    // Hundreds of lines: a terminal shows the last one, a log would show them all.
+    if (process.stdout.isTTY || !line.startsWith("downloading modules")) progress(`${tool}: ${line}`);
+  };
+  const options = { progress: report, signal, ...(way ? { way } : {}) };
+  Object.assign(tools, await installTools(names, options));
+}
+
+/** The way by which K3s came to a lab that is up: another one could bring another version. */
+function wayOfK3s({ k3sWay, k3sVersion }: HostSettings): Way | undefined {
+  const noted = wayOrder.find((way) => way === k3sWay);
+  if (noted !== undefined || k3sVersion === undefined) return noted;
+  return wayOrder.find(
+    (way) => toolTable.k3s.ways[way] !== undefined && versionOf(toolTable.k3s, way) === k3sVersion,
+  );
+}

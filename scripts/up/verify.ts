@@ -1,0 +1,75 @@
+import { labVariables } from "../environment.ts";
+import { LabError } from "../errors.ts";
+import { describeChanges } from "../lab.ts";
+import { root } from "../paths.ts";
+import type { Progress } from "../progress.ts";
+import { pulumiStopsWithin, runStack } from "../pulumi.ts";
+import { runSteps, type Step, unlessStopped } from "../report.ts";
+import { noteSettled } from "../settled.ts";
+import { verify } from "../verify/index.ts";
+import { renderLines, summarize } from "../verify/report.ts";
+import { slownessOf } from "../verify/slowness.ts";
+import { askLate } from "./apply.ts";
+import type { UpRun } from "./run.ts";
+
+/** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
+const verifyWithin = 120;
+
+/** Looks whether the lab is what its stack files say, and has Pulumi repair what is not. */
+export async function verifyOrRepair(run: UpRun, changed: boolean): Promise<void> {
+  let isDrifted = false;
+  const first: Step = {
+    title: "Verification",
+    run: async (progress, signal) => {
+      const { drifted, summary } = await look(run, changed ? verifyWithin : 0, progress, signal);
+      isDrifted = drifted.length > 0;
+      // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
+      return isDrifted ? "drift detected: running `pulumi refresh`" : summary;
+    },
+  };
+  await runSteps([[first]], run.stopping);
+  if (!isDrifted) return;
+  await repair(run, changed);
+  const second: Step = {
+    title: "Verification after the repair",
+    run: async (progress, signal) => {
+      const { drifted, summary } = await look(run, verifyWithin, progress, signal);
+      if (drifted.length === 0) return summary;
+      throw new LabError(
+        `The lab is up but does not match its stack files:\n${renderLines(drifted)}\nRun \`lab verify\` to check again.`,
+      );
+    },
+  };
+  await runSteps([[second]], run.stopping);
+}
+
+async function look({ stacks }: UpRun, wait: number, progress: Progress, signal: AbortSignal) {
+  const began = performance.now();
+  const options = { wait: wait * (await slownessOf(stacks, root)), progress };
+  const checks = await unlessStopped(verify(stacks, options), signal);
+  return {
+    drifted: checks.filter(({ ok }) => !ok),
+    summary: summarize(checks, performance.now() - began),
+  };
+}
+
+/** Has Pulumi read what is really there, and put it right; what that would take from what lives is asked for first. */
+async function repair(run: UpRun, changed: boolean): Promise<void> {
+  const { stacks, settings, stopping } = run;
+  let touched = changed;
+  for (const stack of stacks) {
+    await askLate(run, stack, { touched, refresh: true });
+    const step: Step = {
+      title: `Repair of ${stack}`,
+      endsWithin: pulumiStopsWithin,
+      run: async (progress, signal) => {
+        const options = { signal, refresh: true };
+        const changes = await runStack("up", stack, labVariables(settings.values), progress, options);
+        touched ||= Object.keys(changes).some((operation) => operation !== "same");
+        await noteSettled(stack, settings.values);
+        return describeChanges(changes);
+      },
+    };
+    await runSteps([[step]], stopping);
+  }
+}
