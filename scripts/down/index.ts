@@ -1,5 +1,6 @@
 import { programOf } from "../../stacks/config.ts";
 import { prepareLabDir } from "../environment.ts";
+import { ownDockerHere } from "../host/docker.ts";
 import { readHostSettings } from "../host-settings.ts";
 import { refuseLostId } from "../inventory.ts";
 import { Settings } from "../lab.ts";
@@ -48,6 +49,10 @@ export async function takeDown(
 /** Reads what is known of the stacks. */
 async function begin(stacks: readonly string[], stopping: Required<Stopping>): Promise<DownRun> {
   const settings = new Settings(await readHostSettings());
+  if (settings.values.dockerHost === undefined) {
+    const host = await ownDockerHere();
+    if (host !== undefined) process.env.DOCKER_HOST = host;
+  }
   const targets = await Promise.all(stacks.map((stack) => readTarget(stack, settings.values)));
   const needed = targets.filter(({ made }) => made);
   const usesDocker =

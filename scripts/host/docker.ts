@@ -78,6 +78,12 @@ export async function refuseUnfitDocker(use: DockerUse): Promise<void> {
   if (found.state === "refused") throw found.reason;
 }
 
+/** Where the lab's own Docker answers, if that is the one that runs here: a fresh clone has no note of it. */
+export async function ownDockerHere(): Promise<string | undefined> {
+  const found = await findDaemon(undefined);
+  return found.state === "running" && found.host === ownHost ? ownHost : undefined;
+}
+
 type Found = Exclude<DockerFound, { state: "stopped" }> | { readonly state: "stopped" };
 
 async function findDaemon(use: DockerUse | undefined): Promise<Found> {

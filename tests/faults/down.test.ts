@@ -335,11 +335,15 @@ case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esa
     const log = join(checkout.directory, "asked");
     const bin = await programs(
       "programs-cloned",
-      `echo "$*" >>'${log}'
+      `case "$*$DOCKER_HOST" in
+*run/docker.sock*) ;;
+*) echo 'Cannot connect to the Docker daemon at unix://${checkout.directory}/package.json. Is the docker daemon running?' >&2; exit 1 ;;
+esac
+echo "$*" >>'${log}'
 id=$(cat '${inLab("id")}')
 case "$*" in
 *version*) echo 20.10.24 ;;
-"info "*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;;
+*"info "*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;;
 *k3s-lab.checkout=*k3s-lab.stack=*) ;;
 "ps "*k3s-lab.checkout=*) printf 'k3s-lab-cluster-gone-server\told-id\n' ;;
 "ps "*k3s-lab.id=old-id*) echo c0ffee ;;
@@ -348,7 +352,7 @@ esac
 `,
     );
     const down = () => checkout.lab(["down", "cluster-gone"], { PATH: bin });
-    await rename(inLab("inventory.json"), inLab("inventory.away"));
+    for (const note of ["inventory.json", "host.json"]) await rename(inLab(note), `${inLab(note)}.away`);
     const id = await readFile(inLab("id"), "utf8");
     try {
       const { exitCode, all } = await down();
@@ -361,7 +365,7 @@ esac
       assert.match(await readFile(log, "utf8"), /^rm --force --volumes c0ffee$/m);
     } finally {
       await writeFile(inLab("id"), id);
-      await rename(inLab("inventory.away"), inLab("inventory.json"));
+      for (const note of ["inventory.json", "host.json"]) await rename(`${inLab(note)}.away`, inLab(note));
     }
     return { happened: "said, and swept after the command that is named", lost: "nothing" };
   });
