@@ -275,6 +275,23 @@ fault(
   },
 );
 
+fault(
+  "C9: the first of three servers was refused when it joined again, and keeps only its agent's certificate",
+  async () => {
+    const { status, log } = await provision("refused once", {
+      environment: { SERVERS: three.trim().replace("one=", "server="), SILENT: "two three" },
+      files: {
+        "var/lib/rancher/k3s/agent/client-kubelet.crt": "",
+        "var/lib/k3s-lab/installing": "",
+        "etc/rancher/k3s/token": "s3cr3t",
+      },
+    });
+    assert.equal(status, 1);
+    const started = log.filter((line) => line.includes("--cluster-init"));
+    return { happened: "exit 1", lost: started.length ? "the one cluster: there are two" : "nothing" };
+  },
+);
+
 for (const [others, answer, told] of [
   ["have the cluster", "echo 'abc123  -'", "CLUSTER_CA='?abc123'? SILENT=''"],
   ["do not answer", "exit 255", "CLUSTER_CA='' SILENT='? two three'"],

@@ -57,8 +57,11 @@ etcd() {
 }
 
 has_etcd() { [ -d $data/server/db/etcd/member ]; }
-# Whether K3s was installed here and keeps something that could be lost.
-has_data() { [ -e $data/server/db/state.db ] || has_etcd || [ -e $data/agent/client-kubelet.crt ]; }
+# Whether K3s keeps something here that could be lost. A server that was refused when it joined has a kubelet's certificate
+# too, and nothing of the cluster.
+has_data() {
+  if [ "$NODE_ROLE" = agent ]; then [ -e $data/agent/client-kubelet.crt ]; else [ -e $data/server/db/state.db ] || has_etcd; fi
+}
 
 # etcd_members: a line each, "ID NAME ADDRESS"; the name is "-" while the member has not started.
 etcd_members() {

@@ -179,7 +179,7 @@ find_interface() {
 
 # K3s of another cluster is not the lab's to change.
 refuse_foreign() {
-  if [ ! -e /usr/local/bin/k3s ] && ! has_data; then return; fi
+  if [ ! -e /usr/local/bin/k3s ] && ! has_data && [ ! -e $data/agent/client-kubelet.crt ]; then return; fi
   # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
   if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
   # A change that was interrupted may have put back only a part of what it saved.
