@@ -149,7 +149,11 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
     "/etc/rancher/k3s/registries.yaml",
     ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => `/bin/k3d-entrypoint${fix}.sh`),
   ])
-    await putFile(name, path, (file) => copyOut(server.id, path, file));
+    await inFolder(async (folder) => {
+      const file = join(folder, "file");
+      // Straight to its place: /bin is a link in the image that is built here, which an archive of / would replace.
+      if (await copyOut(server.id, path, file)) await docker(["cp", file, `${name}:${path}`]);
+    });
   for (const { source, destination } of config.files)
     await putFile(name, destination, async (file) =>
       source.includes("\n") ? await writeFile(file, source) : await copyFile(source, file),
@@ -160,12 +164,13 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
   return made;
 }
 
-/** Puts a file into a container that need not run. @param write makes it, or says false. */
+/** Puts a file into a container that need not run. @param write makes it. */
 const putFile = (name: string, path: string, write: (file: string) => Promise<unknown>): Promise<void> =>
   inFolder(async (folder) => {
     // `docker cp` makes no folders: the file comes with its path. And it hands on their modes, that of / too.
     const root = join(folder, "root");
     const file = join(root, path);
     await mkdir(dirname(file), { recursive: true });
-    if ((await write(file)) !== false) await docker(["cp", `${root}/.`, `${name}:/`]);
+    await write(file);
+    await docker(["cp", `${root}/.`, `${name}:/`]);
   });
