@@ -1,9 +1,9 @@
-import { type Claims, conflictsOf } from "../stacks/config/conflicts.ts";
-import { hostPorts } from "../stacks/k3d-file.ts";
-import { LabError } from "./errors.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { type StateResource, stateOf } from "../stacks/lib/state.ts";
+import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
+import { hostPorts } from "../stacks/model/k3d-file.ts";
+import { environmentOf, knownStacks } from "../stacks/observe/recorded.ts";
 import type { Stacks } from "./lab.ts";
-import { environmentOf, knownStacks } from "./recorded.ts";
-import { type StateResource, stateOf } from "./state.ts";
 
 /**
  * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.

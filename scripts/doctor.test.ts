@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { providers } from "../stacks/provider.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { providers } from "../stacks/model/provider.ts";
 import { examine, type Finding, type Patient, renderFindings, summarizeFindings } from "./doctor.ts";
-import { LabError } from "./errors.ts";
 import { fakeRun } from "./host/fake-run.ts";
 import { tools } from "./toolchain/tools.ts";
 

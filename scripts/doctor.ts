@@ -1,16 +1,19 @@
 import { readdir } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import type { K3dFile } from "../stacks/k3d-file.ts";
-import { preflightK3d } from "../stacks/k3d-host.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { stackDir } from "../stacks/lib/paths.ts";
+import { hasResources, locksOf } from "../stacks/lib/state.ts";
+import type { K3dFile } from "../stacks/model/k3d-file.ts";
 import {
   chooseProvider,
   type Provider,
   type ProviderProbes,
   providerProbes,
   providers,
-} from "../stacks/provider.ts";
-import { LabError } from "./errors.ts";
+} from "../stacks/model/provider.ts";
+import { preflightK3d } from "../stacks/observe/k3d-host.ts";
+import { recordedOf } from "../stacks/observe/recorded.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
 import { type Run, run } from "./host/commands.ts";
 import { type DockerFound, lookAtDocker } from "./host/docker.ts";
@@ -21,10 +24,7 @@ import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
 import { isMade, readStacks, refuseForeign } from "./lab.ts";
-import { stackDir } from "./paths.ts";
-import { recordedOf } from "./recorded.ts";
 import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
-import { hasResources, locksOf } from "./state.ts";
 import { findGo, type GoFound } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
 import { type StackName, toolsOf, versionOf } from "./toolchain/tools.ts";

@@ -3,12 +3,12 @@ import { existsSync, globSync } from "node:fs";
 import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
-import { labId } from "../stacks/lab-id.ts";
-import { LabError } from "./errors.ts";
-import { writeOnce, writeWhole } from "./files.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { writeOnce, writeWhole } from "../stacks/lib/files.ts";
+import type { HostSettings } from "../stacks/lib/host-settings.ts";
+import { labId } from "../stacks/lib/lab-id.ts";
+import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { withoutProxy } from "./foreign-variables.ts";
-import type { HostSettings } from "./host-settings.ts";
-import { cacheDir, labDir, root, stackDir, stateFile } from "./paths.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 import { noteCheckout } from "./toolchain/prune.ts";
 

@@ -1,13 +1,13 @@
 import { createInterface } from "node:readline/promises";
-import { livesInDocker } from "../stacks/k3d-host.ts";
-import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe.ts";
-import { pathOf } from "../stacks/ownership.ts";
-import { type Provider, providers } from "../stacks/provider.ts";
-import { LabError } from "./errors.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { partsOfUrn } from "../stacks/lib/state.ts";
+import { type Provider, providers } from "../stacks/model/provider.ts";
+import { livesInDocker } from "../stacks/observe/k3d-host.ts";
+import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
+import { pathOf } from "../stacks/observe/ownership.ts";
+import { environmentOf } from "../stacks/observe/recorded.ts";
 import type { PlannedStep } from "./pulumi.ts";
-import { environmentOf } from "./recorded.ts";
 import { mayHold } from "./recorded-cluster.ts";
-import { partsOfUrn } from "./state.ts";
 
 /** A thing that lives and that a run would replace or remove. */
 export interface Loss {

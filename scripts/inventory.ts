@@ -2,11 +2,11 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { labId, lostId } from "../stacks/lab-id.ts";
-import { LabError } from "./errors.ts";
-import { exists, writeWhole } from "./files.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { exists, writeWhole } from "../stacks/lib/files.ts";
+import { labId, lostId } from "../stacks/lib/lab-id.ts";
+import { labDir, root } from "../stacks/lib/paths.ts";
 import { lastLines, run } from "./host/commands.ts";
-import { labDir, root } from "./paths.ts";
 
 /** What there is on this computer of every kind of thing that a lab makes, by name. */
 export type Inventory = Readonly<Partial<Record<Kind, readonly string[]>>>;

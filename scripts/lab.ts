@@ -1,17 +1,17 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { readClusterPlan } from "../stacks/cluster-plan.ts";
-import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/config.ts";
-import { type ForeignCluster, foreignCluster } from "../stacks/foreign-cluster.ts";
-import { type K3dFile, readK3dFile } from "../stacks/k3d-file.ts";
-import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/lab-cluster.ts";
-import { knownLabId } from "../stacks/lab-id.ts";
+import { type HostSettings, writeHostSettings } from "../stacks/lib/host-settings.ts";
+import { knownLabId } from "../stacks/lib/lab-id.ts";
+import { labDir, root, stackDir } from "../stacks/lib/paths.ts";
+import { stateOf } from "../stacks/lib/state.ts";
+import { readClusterPlan } from "../stacks/model/cluster-plan.ts";
+import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/model/config.ts";
+import { type K3dFile, readK3dFile } from "../stacks/model/k3d-file.ts";
+import { type ForeignCluster, foreignCluster } from "../stacks/observe/foreign-cluster.ts";
+import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/observe/lab-cluster.ts";
+import { knownStacks } from "../stacks/observe/recorded.ts";
 import { labVariables } from "./environment.ts";
-import { type HostSettings, writeHostSettings } from "./host-settings.ts";
-import { labDir, root, stackDir } from "./paths.ts";
 import type { Changes } from "./pulumi.ts";
-import { knownStacks } from "./recorded.ts";
-import { stateOf } from "./state.ts";
 
 /** What every stack needs; `kubectl` is K3s by another name. */
 export const commonTools = [

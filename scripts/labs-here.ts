@@ -1,4 +1,4 @@
-import { exists } from "./files.ts";
+import { exists } from "../stacks/lib/files.ts";
 import { run } from "./host/commands.ts";
 import { ownHost } from "./host/docker.ts";
 

@@ -1,6 +1,6 @@
 import { CommanderError } from "commander";
+import { forPerson } from "../stacks/lib/errors.ts";
 import { commandLine } from "./command-line.ts";
-import { forPerson } from "./errors.ts";
 import { dropForeignVariables, droppedVariables } from "./foreign-variables.ts";
 
 droppedVariables.push(...dropForeignVariables(process.env));

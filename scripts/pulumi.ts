@@ -1,8 +1,8 @@
 import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation/index.js";
-import { LabError } from "./errors.ts";
-import { root } from "./paths.ts";
-import type { Progress } from "./progress.ts";
-import { endStaleLocks, partsOfUrn, type StateResource } from "./state.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { root } from "../stacks/lib/paths.ts";
+import type { Progress } from "../stacks/lib/progress.ts";
+import { endStaleLocks, partsOfUrn, type StateResource } from "../stacks/lib/state.ts";
 
 /** Milliseconds that an interrupted Pulumi gets to end in good order; see `endRun`. */
 export const pulumiStopsWithin = 70_000;

@@ -1,14 +1,14 @@
 import { join } from "node:path";
 import { z } from "zod";
-import { chooseContext } from "../stacks/kubeconfig.ts";
-import { knownLabId } from "../stacks/lab-id.ts";
-import { type OwnState, readOwnState } from "../stacks/own-state.ts";
-import { isClusterUid, kubeSystem, othersIn } from "../stacks/ownership.ts";
-import { LabError } from "./errors.ts";
-import { labDir } from "./paths.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { ApiError, accessOf, connect, type KubernetesApi, reach } from "../stacks/lib/kubernetes.ts";
+import { knownLabId } from "../stacks/lib/lab-id.ts";
+import { labDir } from "../stacks/lib/paths.ts";
+import { hasResources, type StateResource } from "../stacks/lib/state.ts";
+import { chooseContext } from "../stacks/model/kubeconfig.ts";
+import { type OwnState, readOwnState } from "../stacks/observe/own-state.ts";
+import { isClusterUid, kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
 import { exportResources } from "./pulumi.ts";
-import { hasResources, type StateResource } from "./state.ts";
-import { ApiError, accessOf, connect, type KubernetesApi, reach } from "./verify/kubernetes.ts";
 
 /** A cluster that a stack's apps were made on, as its state has it. Pulumi deletes them there, whatever the file says. */
 export interface RecordedCluster {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import { LabError } from "./errors.ts";
+import { LabError } from "../stacks/lib/errors.ts";
 import { runSteps, type Step } from "./report.ts";
 
 const never = (): Promise<undefined> => new Promise(() => {});

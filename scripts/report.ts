@@ -6,8 +6,8 @@ import {
   PRESET_TIMER,
   type SimpleRenderer,
 } from "listr2";
-import { LabError } from "./errors.ts";
-import type { Progress } from "./progress.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import type { Progress } from "../stacks/lib/progress.ts";
 
 /** One step of long work. */
 export interface Step {

@@ -2,10 +2,10 @@ import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
 import { BlockList } from "node:net";
 import { freemem, networkInterfaces } from "node:os";
 import { dirname } from "node:path";
-import type { ClusterConfig } from "../stacks/config.ts";
-import { LabError } from "./errors.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { cacheDir, labDir } from "../stacks/lib/paths.ts";
+import type { ClusterConfig } from "../stacks/model/config.ts";
 import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
-import { cacheDir, labDir } from "./paths.ts";
 
 const GiB = 1024 ** 3;
 const MiB = 1024 ** 2;

@@ -3,10 +3,10 @@ import { randomUUID } from "node:crypto";
 import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import pWaitFor from "p-wait-for";
-import { LabError } from "./errors.ts";
-import { writeWhole } from "./files.ts";
-import { parseStat } from "./host/processes.ts";
-import { labDir } from "./paths.ts";
+import { LabError } from "../stacks/lib/errors.ts";
+import { writeWhole } from "../stacks/lib/files.ts";
+import { labDir } from "../stacks/lib/paths.ts";
+import { parseStat } from "../stacks/lib/processes.ts";
 import { mark, withoutMark } from "./run-mark.ts";
 import { withFileLock } from "./toolchain/file-lock.ts";
 

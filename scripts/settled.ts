@@ -1,15 +1,15 @@
 import { createHash } from "node:crypto";
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { programOf, readStackFile, stackFile } from "../stacks/config.ts";
-import { readK3dFile } from "../stacks/k3d-file.ts";
-import { observeK3d } from "../stacks/k3d-host.ts";
-import { observeMachines } from "../stacks/observe.ts";
-import { kubeconfigCopy, observeKubeconfig, observeNodes } from "../stacks/observe-nodes.ts";
-import { writeWhole } from "./files.ts";
-import type { HostSettings } from "./host-settings.ts";
-import { root, stackDir, stateFile } from "./paths.ts";
-import { providerOf } from "./recorded.ts";
+import { writeWhole } from "../stacks/lib/files.ts";
+import type { HostSettings } from "../stacks/lib/host-settings.ts";
+import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
+import { programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
+import { readK3dFile } from "../stacks/model/k3d-file.ts";
+import { observeK3d } from "../stacks/observe/k3d-host.ts";
+import { observeMachines } from "../stacks/observe/machines.ts";
+import { kubeconfigCopy, observeKubeconfig, observeNodes } from "../stacks/observe/nodes.ts";
+import { providerOf } from "../stacks/observe/recorded.ts";
 
 /**
  * Whether everything that a stack's `up` depends on is as it was after the last one: its file, the programs, Pulumi's

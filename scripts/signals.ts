@@ -1,4 +1,4 @@
-import { LabError } from "./errors.ts";
+import { LabError } from "../stacks/lib/errors.ts";
 
 /**
  * Runs a series of commands that each clean up after themselves. Ctrl-C reaches the command that is running as well; here

@@ -1,5 +1,5 @@
+import type { Progress } from "../stacks/lib/progress.ts";
 import type { MachineContent } from "./host/machine-image.ts";
-import type { Progress } from "./progress.ts";
 import { systemImages, systemManifests } from "./toolchain/images/index.ts";
 import { type InstalledTool, type InstallOptions, installTools, type ToolName } from "./toolchain/install.ts";
 

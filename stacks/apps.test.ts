@@ -9,8 +9,8 @@ import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts"
 import { type Made, mockEngine, resourcesOf } from "./components/mocks.ts";
 
 await mockEngine();
-const { objectsOf, pathOf } = await import("./ownership.ts");
-const { parseConfig } = await import("./config.ts");
+const { objectsOf, pathOf } = await import("./observe/ownership.ts");
+const { parseConfig } = await import("./model/config.ts");
 const { default: program } = await import("./apps.ts");
 
 /** Runs the program on a cluster that no stack of the lab made, and that has no IngressClass. */

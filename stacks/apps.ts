@@ -1,18 +1,18 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { appImageRef } from "./app-image.ts";
 import { AppNamespace } from "./components/app-namespace.ts";
 import { NodeImages } from "./components/node-images.ts";
 import { Traefik } from "./components/traefik.ts";
 import { WebApp } from "./components/web-app.ts";
-import { type App, managedIngress, resourceName } from "./config.ts";
-import { foreignCluster } from "./foreign-cluster.ts";
-import { labCluster } from "./lab-cluster.ts";
-import { labId } from "./lab-id.ts";
-import { observeImages } from "./observe-images.ts";
-import { type OwnState, readOwnState } from "./own-state.ts";
-import { marking } from "./ownership.ts";
-import { stackConfig } from "./stack-config.ts";
+import { labId } from "./lib/lab-id.ts";
+import { appImageRef } from "./model/app-image.ts";
+import { type App, managedIngress, resourceName } from "./model/config.ts";
+import { stackConfig } from "./model/stack-config.ts";
+import { foreignCluster } from "./observe/foreign-cluster.ts";
+import { observeImages } from "./observe/images.ts";
+import { labCluster } from "./observe/lab-cluster.ts";
+import { type OwnState, readOwnState } from "./observe/own-state.ts";
+import { marking } from "./observe/ownership.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
 export default async function apps() {

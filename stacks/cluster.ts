@@ -1,19 +1,19 @@
 import * as pulumi from "@pulumi/pulumi";
-import { root } from "../scripts/paths.ts";
-import { servedAt } from "./cluster-plan.ts";
 import { ClusterToken } from "./components/cluster-token.ts";
+import { installNodes } from "./components/install-nodes.ts";
 import { ClusterServers, type K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { LabMachine } from "./components/lab-machine.ts";
-import { type Machine, stackFile } from "./config.ts";
-import { formerTriggers } from "./former-state.ts";
-import { installNodes } from "./install-nodes.ts";
-import type { MachineObservation } from "./observe.ts";
-import { observeCluster } from "./observe-cluster.ts";
-import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe-nodes.ts";
-import type { ClusterOutputs } from "./outputs.ts";
-import { readServerSecrets } from "./server-secrets.ts";
-import { stackConfig } from "./stack-config.ts";
+import { root } from "./lib/paths.ts";
+import { servedAt } from "./model/cluster-plan.ts";
+import { type Machine, stackFile } from "./model/config.ts";
+import type { ClusterOutputs } from "./model/outputs.ts";
+import { readServerSecrets } from "./model/server-secrets.ts";
+import { stackConfig } from "./model/stack-config.ts";
+import { observeCluster } from "./observe/cluster.ts";
+import { formerTriggers } from "./observe/former-state.ts";
+import type { MachineObservation } from "./observe/machines.ts";
+import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
 
 /** Part 1: machines with K3s servers and agents. */
 export default async function cluster(): Promise<ClusterOutputs> {

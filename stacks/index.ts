@@ -1,8 +1,8 @@
 import * as pulumi from "@pulumi/pulumi";
-import { LabError } from "../scripts/errors.ts";
-import { root } from "../scripts/paths.ts";
-import { programOf, readStackFile } from "./config.ts";
-import { refuseOtherValues } from "./stack-config.ts";
+import { LabError } from "./lib/errors.ts";
+import { root } from "./lib/paths.ts";
+import { programOf, readStackFile } from "./model/config.ts";
+import { refuseOtherValues } from "./model/stack-config.ts";
 
 /** Runs the program of the stack: `cluster` and `cluster-ha` run `cluster.ts`; what it returns are the outputs. */
 export default async (): Promise<Record<string, unknown>> => {

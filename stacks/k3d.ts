@@ -1,15 +1,15 @@
 import * as pulumi from "@pulumi/pulumi";
-import { readHostSettings } from "../scripts/host-settings.ts";
-import { root } from "../scripts/paths.ts";
 import { K3dAgent } from "./components/k3d-agent.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
 import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
-import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } from "./k3d-file.ts";
-import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./k3d-host.ts";
-import { kubeconfigCopy, observeKubeconfig } from "./observe-nodes.ts";
-import type { ClusterOutputs } from "./outputs.ts";
-import { stackConfig } from "./stack-config.ts";
+import { readHostSettings } from "./lib/host-settings.ts";
+import { root } from "./lib/paths.ts";
+import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } from "./model/k3d-file.ts";
+import type { ClusterOutputs } from "./model/outputs.ts";
+import { stackConfig } from "./model/stack-config.ts";
+import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./observe/k3d-host.ts";
+import { kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
 
 /** Part 3: the same kind of cluster in Docker, by k3d. */
 export default async function k3d(): Promise<ClusterOutputs> {

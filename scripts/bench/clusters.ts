@@ -1,4 +1,4 @@
-import type { Progress } from "../progress.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { downAtLast } from "./index.ts";
 import type { Usage } from "./usage.ts";
 

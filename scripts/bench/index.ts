@@ -1,4 +1,4 @@
-import type { Progress } from "../progress.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import type { Kind, Timing, Timings } from "./results.ts";
 
 /** What the benchmark runs and times; tests put their own in its place. */

@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
-import type { AppsConfig } from "../../stacks/config.ts";
+import type { AppsConfig } from "../../stacks/model/config.ts";
 
 /**
  * The namespaces and apps of a stack file as YAML for `kubectl apply`: the very objects that Pulumi would create, in an

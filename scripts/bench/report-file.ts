@@ -1,8 +1,8 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus, release } from "node:os";
 import { join, relative } from "node:path";
+import { root } from "../../stacks/lib/paths.ts";
 import { defaultK3sVersion } from "../../stacks/versions.ts";
-import { root } from "../paths.ts";
 
 /** What a run was, beside its numbers. */
 export interface RunOf {

@@ -3,9 +3,9 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { readStackFile } from "../../stacks/config.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { readStackFile } from "../../stacks/model/config.ts";
 import { fakeRun } from "../host/fake-run.ts";
-import { root } from "../paths.ts";
 import { inCopy, readExtent, requireContainers, withDockerHost } from "./site.ts";
 
 test("how much is brought up is what the stack files say", async () => {

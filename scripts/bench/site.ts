@@ -1,13 +1,13 @@
 import { cp, mkdtemp, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
-import { readStackFile } from "../../stacks/config.ts";
-import { chooseProvider } from "../../stacks/provider.ts";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { readStackFile } from "../../stacks/model/config.ts";
+import { chooseProvider } from "../../stacks/model/provider.ts";
 import { type Run, run } from "../host/commands.ts";
 import { ensureDocker } from "../host/docker.ts";
-import { root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import type { Site } from "./clusters.ts";
 import type { Extent } from "./clusters-report.ts";
 import { appsWatch, readApps, type SubstrateName, substrateNames, substrates } from "./substrates.ts";

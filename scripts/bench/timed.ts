@@ -2,8 +2,8 @@ import { appendFile, readFile } from "node:fs/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { stripVTControlCharacters } from "node:util";
 import { execa } from "execa";
-import { LabError } from "../errors.ts";
-import type { HttpAnswer } from "../http.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import type { Phase, Timing } from "./results.ts";
 
 /** A command to time. */

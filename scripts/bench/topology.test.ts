@@ -3,8 +3,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parse } from "yaml";
-import { parseConfig } from "../../stacks/config.ts";
-import { root } from "../paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { parseConfig } from "../../stacks/model/config.ts";
 import { substrates } from "./substrates.ts";
 import { k3dFile, machinesFile } from "./topology.ts";
 

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { type CommandResult, lastLines, type Run } from "../host/commands.ts";
 import { cgroupFolder, countProcesses, workingSet } from "./cgroup.ts";
 

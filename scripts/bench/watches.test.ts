@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
-import type { Node } from "../verify/kubernetes.ts";
+import type { Node } from "../../stacks/lib/kubernetes.ts";
 import { readNodes, stopwatch, untilReady } from "./watches.ts";
 
 const node = (status: "True" | "False"): Node => ({

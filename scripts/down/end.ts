@@ -1,10 +1,10 @@
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { stopDocker } from "../host/docker.ts";
 import { stopLibvirt } from "../host/libvirt.ts";
 import { removeBlackholeRoutes } from "../host/routes.ts";
 import { appearedSince, forgetInventory, hasInventory, ownThings } from "../inventory.ts";
 import { anyMade } from "../lab.ts";
-import type { Progress } from "../progress.ts";
 import type { Step } from "../report.ts";
 import type { DownRun } from "./run.ts";
 

@@ -1,7 +1,7 @@
-import { programOf } from "../../stacks/config.ts";
+import { readHostSettings } from "../../stacks/lib/host-settings.ts";
+import { programOf } from "../../stacks/model/config.ts";
 import { prepareLabDir } from "../environment.ts";
 import { ownDockerHere } from "../host/docker.ts";
-import { readHostSettings } from "../host-settings.ts";
 import { refuseLostId } from "../inventory.ts";
 import { Settings } from "../lab.ts";
 import { runSteps, type Stopping } from "../report.ts";

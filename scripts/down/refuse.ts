@@ -1,4 +1,4 @@
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { othersGoingWith, recordedClusters } from "../recorded-cluster.ts";
 import type { Target } from "./target.ts";
 

@@ -1,13 +1,13 @@
 import { join } from "node:path";
 import { execa } from "execa";
-import type { Provider } from "../../stacks/provider.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { root, stateFile } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import type { Provider } from "../../stacks/model/provider.ts";
 import { labVariables } from "../environment.ts";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
 import { ownsInLibvirt, resumeLibvirt } from "../host/libvirt.ts";
 import { describeChanges } from "../lab.ts";
-import { root, stateFile } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import { pulumiStopsWithin, runStack } from "../pulumi.ts";
 import type { Step } from "../report.ts";
 import type { DownRun } from "./run.ts";

@@ -1,14 +1,14 @@
-import { type ProgramName, programOf, readStackFile } from "../../stacks/config.ts";
-import { ownsInDocker } from "../../stacks/k3d-host.ts";
-import { madeBy, type Provider } from "../../stacks/provider.ts";
+import type { HostSettings } from "../../stacks/lib/host-settings.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { stateOf } from "../../stacks/lib/state.ts";
+import { type ProgramName, programOf, readStackFile } from "../../stacks/model/config.ts";
+import { madeBy, type Provider } from "../../stacks/model/provider.ts";
+import { ownsInDocker } from "../../stacks/observe/k3d-host.ts";
+import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { ownsInLibvirt } from "../host/libvirt.ts";
-import type { HostSettings } from "../host-settings.ts";
 import { hasInventory } from "../inventory.ts";
 import { isMade } from "../lab.ts";
-import { root } from "../paths.ts";
-import { recordedIn } from "../recorded.ts";
 import { clusterStackIn } from "../recorded-cluster.ts";
-import { stateOf } from "../state.ts";
 
 /** What is known of a stack that is to be taken down; its file may be missing or wrong. */
 export interface Target {

@@ -1,12 +1,12 @@
 import { join } from "node:path";
-import { providers } from "../../stacks/provider.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { labDir } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { providers } from "../../stacks/model/provider.ts";
 import { linkTools } from "../environment.ts";
-import { exists } from "../files.ts";
 import { ensureDocker } from "../host/docker.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { commonTools } from "../lab.ts";
-import { labDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import type { Step } from "../report.ts";
 import { installTools, type ToolName } from "../toolchain/install.ts";
 import { tools, versionOf, wayOrder } from "../toolchain/tools.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { root } from "../paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { documents } from "./documents.ts";
 
 for (const [file, text] of await documents())

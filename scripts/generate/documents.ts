@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { schemas } from "../../stacks/config.ts";
-import { k3dFileSchema } from "../../stacks/k3d-file.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { schemas } from "../../stacks/model/config.ts";
+import { k3dFileSchema } from "../../stacks/model/k3d-file.ts";
 import { commandLine } from "../command-line.ts";
-import { root } from "../paths.ts";
 import { cliReference } from "./cli.ts";
 import { configurationTable } from "./configuration.ts";
 import { jsonSchemaOf, stackFileSchema } from "./json-schema.ts";

@@ -5,12 +5,12 @@ import { basename, join } from "node:path";
 import { after, test } from "node:test";
 import { type Command, CommanderError } from "commander";
 import { z } from "zod";
-import { type ProgramName, programOf, readStackFile, schemas } from "../../stacks/config.ts";
-import { readK3dFile } from "../../stacks/k3d-file.ts";
-import { parsePlainYaml } from "../../stacks/plain-yaml.ts";
-import { isRecord, knownKeys } from "../../stacks/schema.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { type ProgramName, programOf, readStackFile, schemas } from "../../stacks/model/config.ts";
+import { readK3dFile } from "../../stacks/model/k3d-file.ts";
+import { parsePlainYaml } from "../../stacks/model/plain-yaml.ts";
+import { isRecord, knownKeys } from "../../stacks/model/schema.ts";
 import { commandLine } from "../command-line.ts";
-import { root } from "../paths.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "k3s-lab-docs-"));
 after(() => rm(folder, { recursive: true }));

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { tmpdir, userInfo } from "node:os";
-import { LabError } from "../errors.ts";
-import { cacheDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { cacheDir } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { type Run, run as runHere } from "./commands.ts";
 import { ensurePackages } from "./packages.ts";
 import { isRoot } from "./privilege.ts";

@@ -1,11 +1,11 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { cacheDir, root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../environment.ts";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
-import { cacheDir, root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { FileHashes } from "../toolchain/images/cache.ts";
 import { sha256Of } from "../toolchain/tool-cache.ts";

@@ -6,7 +6,7 @@ import { PassThrough } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, test } from "node:test";
 import { extract } from "tar-stream";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { platformFor, writeBundle } from "./bundle.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "bundle-"));

@@ -2,10 +2,10 @@ import { spawn } from "node:child_process";
 import { mkdir, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes.ts";
 import { withoutMark } from "../run-mark.ts";
 import { lastLines } from "./commands.ts";
-import { isRunning, type ProcessId, processId } from "./processes.ts";
 
 const startsWithin = 60_000;
 const endsWithin = 45_000;

@@ -1,10 +1,18 @@
 import { mkdir, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
-import { cacheDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { cacheDir } from "../../stacks/lib/paths.ts";
+import {
+  childrenOf,
+  commandLine,
+  isRunning,
+  isStopped,
+  type ProcessId,
+  processesOf,
+} from "../../stacks/lib/processes.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines, run } from "./commands.ts";
 import { type Stopped, signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
@@ -13,7 +21,6 @@ import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts
 import { ociRuntime } from "./oci-runtime.ts";
 import { ensurePackages, hasSystemd, missingPackages } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { childrenOf, commandLine, isRunning, isStopped, type ProcessId, processesOf } from "./processes.ts";
 import { noteUser, otherUsers } from "./users.ts";
 
 const runDir = "/run/k3s-lab";

@@ -1,10 +1,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../errors.ts";
-import type { HostSettings } from "../host-settings.ts";
-import { root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { HostSettings } from "../../stacks/lib/host-settings.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { registryImage } from "../toolchain/images/registry.ts";
 import { tools } from "../toolchain/tools.ts";
 import { docker, imageExists, shortHash } from "./machine-image.ts";

@@ -4,10 +4,10 @@ import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { processId } from "../../stacks/lib/processes.ts";
 import type { Run } from "./commands.ts";
 import { fakeRun } from "./fake-run.ts";
 import { hiddenFolder, inTheWay, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
-import { processId } from "./processes.ts";
 
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
 

@@ -1,13 +1,14 @@
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { labId } from "../../stacks/lab-id.ts";
-import { listMachines } from "../../stacks/machine-list.ts";
-import { providers } from "../../stacks/provider.ts";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
-import { cacheDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
+import { cacheDir } from "../../stacks/lib/paths.ts";
+import { isRunning, type ProcessId } from "../../stacks/lib/processes.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { providers } from "../../stacks/model/provider.ts";
+import { listMachines } from "../../stacks/observe/machine-list.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { type Box, boxFolder } from "./box.ts";
 import { overlap } from "./cidr.ts";
@@ -16,7 +17,6 @@ import { type Stopped, signal, startDaemon, untilAnswers, untilEnded } from "./d
 import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { isRunning, type ProcessId } from "./processes.ts";
 import { routesHere, withoutBlackholeRoute } from "./routes.ts";
 import { noteUser, otherUsers } from "./users.ts";
 

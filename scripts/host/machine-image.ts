@@ -3,16 +3,16 @@ import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/pr
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { execa } from "execa";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { cacheDir, root } from "../../stacks/lib/paths.ts";
+import { isRunning, processId } from "../../stacks/lib/processes.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../environment.ts";
-import { LabError } from "../errors.ts";
-import { cacheDir, root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { FileHashes } from "../toolchain/images/cache.ts";
 import { bootstrapMode } from "./bootstrap.ts";
 import { lastLines, plainEnglish, run } from "./commands.ts";
 import { ociRuntime } from "./oci-runtime.ts";
-import { isRunning, processId } from "./processes.ts";
 
 const recipe = join(root, "vagrant", "image");
 

@@ -1,5 +1,5 @@
-import { labId } from "../../stacks/lab-id.ts";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
 import { overlap, rangeOf } from "./cidr.ts";
 import { type Run, run as runHere } from "./commands.ts";
 import { ownHost } from "./docker.ts";

@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
-import { cacheDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { cacheDir } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { findGo } from "../toolchain/go-module.ts";
 import { lastLines, run } from "./commands.ts";
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { execa } from "execa";
-import { isDiskFull, LabError } from "../errors.ts";
+import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
 import { adviceWithoutApt, ensurePackages, type PackageHost } from "./packages.ts";
 

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../errors.ts";
-import { exists } from "../files.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { isRoot, proxyVariables, rootPrefix, shown } from "./privilege.ts";
 

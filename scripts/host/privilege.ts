@@ -1,4 +1,4 @@
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import type { Run } from "./commands.ts";
 
 /** Whether this process is root. */

@@ -1,7 +1,7 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { exists } from "../files.ts";
+import { exists } from "../../stacks/lib/files.ts";
 import { run } from "./commands.ts";
 
 /** A property of this computer that matters to a lab, and what to do where it is in the way. */

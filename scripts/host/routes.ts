@@ -1,8 +1,8 @@
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { LabError } from "../errors.ts";
-import { writeWhole } from "../files.ts";
-import { labDir } from "../paths.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { writeWhole } from "../../stacks/lib/files.ts";
+import { labDir } from "../../stacks/lib/paths.ts";
 import { overlap } from "./cidr.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { requireRoot } from "./privilege.ts";

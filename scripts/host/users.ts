@@ -1,6 +1,6 @@
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { isRunning, processId } from "./processes.ts";
+import { isRunning, processId } from "../../stacks/lib/processes.ts";
 
 /**
  * Notes that this process is at work with a daemon that other labs may end: it has nothing in it yet that would keep them

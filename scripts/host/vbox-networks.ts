@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { BlockList, isIP } from "node:net";
 import { execa } from "execa";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 
 /** Where VirtualBox is told which host-only networks it may make. */
 const networksConf = "/etc/vbox/networks.conf";

@@ -1,9 +1,9 @@
-import type { ClusterConfig } from "../../stacks/config.ts";
-import type { Progress } from "../progress.ts";
+import { kvmProblem } from "../../stacks/lib/kvm.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import type { ClusterConfig } from "../../stacks/model/config.ts";
 import { appImage } from "../toolchain/images/web.ts";
 import { addBox, type Box, type BuiltBox, ensureBox, removeOldBoxes } from "./box.ts";
 import { type Run, run as runHere } from "./commands.ts";
-import { kvmProblem } from "./kvm.ts";
 import { ensureLibvirt } from "./libvirt.ts";
 import type { MachineContent } from "./machine-image.ts";
 import { rootPrefix } from "./privilege.ts";

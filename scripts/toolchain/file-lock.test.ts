@@ -7,7 +7,7 @@ import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { withFileLock } from "./file-lock.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "lab-lock-"));

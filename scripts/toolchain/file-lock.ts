@@ -3,9 +3,9 @@ import { link, mkdir, readFile, readlink, rm, stat, utimes, writeFile } from "no
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../errors.ts";
-import { processId } from "../host/processes.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { processId } from "../../stacks/lib/processes.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 
 /** Who holds a lock. A process is its computer, that computer's start, its id and its own start. */
 interface Holder {

@@ -1,8 +1,8 @@
 import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { type Options as ExecaOptions, execa } from "execa";
-import { LabError } from "../errors.ts";
-import type { Progress } from "../progress.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
 import type { ModuleWay, Platform } from "./tools.ts";
 

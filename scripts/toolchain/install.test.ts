@@ -9,7 +9,7 @@ import { after, afterEach, beforeEach, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import pWaitFor from "p-wait-for";
 import { type Header, pack } from "tar-stream";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { checksumFor } from "./download.ts";
 import { Installer, type InstallerOptions, type InstallOptions } from "./install.ts";
 import type { Download, Tool, Way } from "./tools.ts";

@@ -4,9 +4,9 @@ import { constants } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import pLimit from "p-limit";
-import { isDiskFull, LabError } from "../errors.ts";
-import { cacheDir, root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
+import { cacheDir, root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import {
   type DownloadOptions,
   downloadVerified,

@@ -17,8 +17,8 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { promisify } from "node:util";
 import pWaitFor from "p-wait-for";
-import { isAlive } from "../host/processes.ts";
-import { root } from "../paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { isAlive } from "../../stacks/lib/processes.ts";
 
 const run = promisify(execFile);
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { lstat, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { exists } from "../files.ts";
+import { exists } from "../../stacks/lib/files.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
 import { withFileLock } from "./file-lock.ts";
 import { type Tool, versionOf, waysOf } from "./tools.ts";

@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import type { Way } from "./tools.ts";
 
 /** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */

@@ -1,15 +1,15 @@
 import { join } from "node:path";
-import { programOf } from "../../stacks/config.ts";
+import { reach } from "../../stacks/lib/kubernetes.ts";
+import { labDir } from "../../stacks/lib/paths.ts";
+import { hasResources, stateOf } from "../../stacks/lib/state.ts";
+import { programOf } from "../../stacks/model/config.ts";
+import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
-import { labDir } from "../paths.ts";
 import { previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
-import { recordedIn } from "../recorded.ts";
 import { runSteps, type Step } from "../report.ts";
 import { isSettled, noteSettled } from "../settled.ts";
-import { hasResources, stateOf } from "../state.ts";
-import { reach } from "../verify/kubernetes.ts";
 import type { UpRun } from "./run.ts";
 
 /** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */

@@ -1,8 +1,8 @@
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { providerOf } from "../../stacks/observe/recorded.ts";
 import { buildK3dImages, pullK3dImages } from "../host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "../host/machine-image.ts";
 import { prepareVirtualMachines } from "../host/virtual-machines.ts";
-import type { Progress } from "../progress.ts";
-import { providerOf } from "../recorded.ts";
 import type { Step } from "../report.ts";
 import { machineContent, toolFile } from "../system-archive.ts";
 import { appImage } from "../toolchain/images/web.ts";

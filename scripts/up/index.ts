@@ -1,8 +1,8 @@
+import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { refuseConflicts } from "../conflicts.ts";
 import { prepareLabDir } from "../environment.ts";
 import { completeInventory, noteInventory } from "../inventory.ts";
 import { anyMade, readStacks, Settings } from "../lab.ts";
-import { currentSettings } from "../recorded.ts";
 import { runSteps, type Step, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { applyStacks } from "./apply.ts";

@@ -1,16 +1,16 @@
-import type { ClusterConfig } from "../../stacks/config.ts";
-import { observeMachines } from "../../stacks/observe.ts";
-import { chooseProvider, type ProviderChoice, providers } from "../../stacks/provider.ts";
+import { kvmProblem } from "../../stacks/lib/kvm.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import type { ClusterConfig } from "../../stacks/model/config.ts";
+import { chooseProvider, type ProviderChoice, providers } from "../../stacks/model/provider.ts";
+import { observeMachines } from "../../stacks/observe/machines.ts";
+import { providerOf, recordedOf } from "../../stacks/observe/recorded.ts";
 import { ensureSshKey } from "../environment.ts";
 import { ensureDocker } from "../host/docker.ts";
 import { dockerEndpoint } from "../host/docker-answer.ts";
-import { kvmProblem } from "../host/kvm.ts";
 import { ensureBaseImage } from "../host/machine-image.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { addBlackholeRoutes } from "../host/routes.ts";
 import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
-import type { Progress } from "../progress.ts";
-import { providerOf, recordedOf } from "../recorded.ts";
 import type { Step } from "../report.ts";
 import type { UpRun } from "./run.ts";
 

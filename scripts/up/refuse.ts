@@ -1,9 +1,9 @@
-import { preflightK3d } from "../../stacks/k3d-host.ts";
-import { chooseProvider } from "../../stacks/provider.ts";
+import { chooseProvider } from "../../stacks/model/provider.ts";
+import { preflightK3d } from "../../stacks/observe/k3d-host.ts";
+import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { refuseUnfitDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
 import { isMade, refuseForeign, refuseOthersObjects, type Stacks } from "../lab.ts";
-import { recordedOf } from "../recorded.ts";
 import { checkRequirements } from "../requirements.ts";
 
 /**

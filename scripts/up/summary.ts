@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { execa } from "execa";
-import { readClusterPlan } from "../../stacks/cluster-plan.ts";
-import { exampleHost, type Machine, programOf, readStackFile } from "../../stacks/config.ts";
-import { sshAlias } from "../../stacks/ssh-config.ts";
-import { labDir, root } from "../paths.ts";
+import { labDir, root } from "../../stacks/lib/paths.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { exampleHost, type Machine, programOf, readStackFile } from "../../stacks/model/config.ts";
+import { sshAlias } from "../../stacks/model/ssh-config.ts";
 
 /** Where the lab answers and how to ask it. */
 export async function summary(stacks: readonly string[]): Promise<string> {

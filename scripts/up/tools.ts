@@ -1,7 +1,7 @@
+import type { HostSettings } from "../../stacks/lib/host-settings.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkTools } from "../environment.ts";
-import type { HostSettings } from "../host-settings.ts";
 import { commonTools } from "../lab.ts";
-import type { Progress } from "../progress.ts";
 import type { Step } from "../report.ts";
 import { imageTools } from "../system-archive.ts";
 import { installTools, type ToolName } from "../toolchain/install.ts";

@@ -1,8 +1,8 @@
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { labVariables } from "../environment.ts";
-import { LabError } from "../errors.ts";
 import { describeChanges } from "../lab.ts";
-import { root } from "../paths.ts";
-import type { Progress } from "../progress.ts";
 import { pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteSettled } from "../settled.ts";

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { labDir } from "../../stacks/lib/paths.ts";
 import { compareClusters } from "../bench/clusters.ts";
 import { renderClusters, summarize as summarizeClusters } from "../bench/clusters-report.ts";
 import { realContest, refuseWhileUp, startLog } from "../bench/contest.ts";
@@ -9,7 +10,6 @@ import { saveReport } from "../bench/report-file.ts";
 import { render, summarize } from "../bench/results.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
-import { labDir } from "../paths.ts";
 import { stoppable } from "../signals.ts";
 
 interface Options {

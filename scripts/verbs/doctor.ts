@@ -1,7 +1,7 @@
 import { Command } from "commander";
+import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { examine, renderFindings, summarizeFindings } from "../doctor.ts";
 import { labVariables } from "../environment.ts";
-import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("doctor")
   .argument("[stacks...]", "stacks that you want to bring up", ["cluster", "apps"])

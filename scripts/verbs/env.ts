@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { Command } from "commander";
-import { programOf } from "../../stacks/config.ts";
+import { stackDir } from "../../stacks/lib/paths.ts";
+import { programOf } from "../../stacks/model/config.ts";
+import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables, prepareLabDir } from "../environment.ts";
 import { droppedVariables, neverSet } from "../foreign-variables.ts";
-import { stackDir } from "../paths.ts";
-import { currentSettings } from "../recorded.ts";
 
 export const command = new Command("env")
   .argument("[stack]", "stack that plain vagrant acts on (default: cluster)")

@@ -1,8 +1,8 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Command } from "commander";
+import { root } from "../../stacks/lib/paths.ts";
 import { documents } from "../generate/documents.ts";
-import { root } from "../paths.ts";
 
 export const command = new Command("generate").action(async () => {
   for (const [file, text] of await documents()) {

@@ -1,8 +1,8 @@
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
-import { appImageRef } from "../../stacks/app-image.ts";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { appImageRef } from "../../stacks/model/app-image.ts";
 import { appImage } from "../toolchain/images/web.ts";
 
 export const command = new Command("image")

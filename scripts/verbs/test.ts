@@ -4,10 +4,10 @@ import { join, resolve } from "node:path";
 import Table from "cli-table3";
 import { Command } from "commander";
 import { execa } from "execa";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { refuseWhileUp } from "../bench/contest.ts";
-import { LabError } from "../errors.ts";
 import { ensurePackages } from "../host/packages.ts";
-import { root } from "../paths.ts";
 import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 

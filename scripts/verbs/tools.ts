@@ -1,9 +1,9 @@
 import Table from "cli-table3";
 import { Command, InvalidArgumentError } from "commander";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { readHostSettings } from "../../stacks/lib/host-settings.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { labVariables } from "../environment.ts";
-import { LabError } from "../errors.ts";
-import { readHostSettings } from "../host-settings.ts";
-import type { Progress } from "../progress.ts";
 import { runSteps } from "../report.ts";
 import { labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
 import {

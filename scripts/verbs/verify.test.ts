@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
-import { root } from "../paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 const lab = (...args: readonly string[]) =>
   execa(process.execPath, [join(root, "scripts", "main.ts"), "verify", ...args], { reject: false });

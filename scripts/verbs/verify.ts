@@ -1,8 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { Command, InvalidArgumentError } from "commander";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
-import { LabError } from "../errors.ts";
-import { currentSettings } from "../recorded.ts";
 import { verify } from "../verify/index.ts";
 import { renderJson, renderJunit, renderLines, renderTable, summarize } from "../verify/report.ts";
 

@@ -1,5 +1,13 @@
-import { type App, type AppNamespace, type AppsConfig, appPath } from "../../stacks/config.ts";
-import { hardLimits, parseQuantity } from "../../stacks/quota.ts";
+import {
+  type Deployment,
+  type EndpointSlice,
+  isReady,
+  type Pod,
+  podState,
+  type ResourceQuota,
+} from "../../stacks/lib/kubernetes.ts";
+import { type App, type AppNamespace, type AppsConfig, appPath } from "../../stacks/model/config.ts";
+import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
 import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import {
@@ -12,14 +20,6 @@ import {
   requestsPerReplica,
   unknownHost,
 } from "./ingress.ts";
-import {
-  type Deployment,
-  type EndpointSlice,
-  isReady,
-  type Pod,
-  podState,
-  type ResourceQuota,
-} from "./kubernetes.ts";
 
 /** What was asked of each namespace, by its name. */
 type ByNamespace<T> = ReadonlyMap<string, Answer<T>>;

@@ -1,9 +1,9 @@
-import type { ClusterPlan, PlannedNode } from "../../stacks/cluster-plan.ts";
-import type { Machine } from "../../stacks/config.ts";
-import { K3sFlags } from "../../stacks/k3s-flags.ts";
-import { sshAlias } from "../../stacks/ssh-config.ts";
+import { type Deployment, isReady, type Node, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
+import type { ClusterPlan, PlannedNode } from "../../stacks/model/cluster-plan.ts";
+import type { Machine } from "../../stacks/model/config.ts";
+import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
+import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
-import { type Deployment, isReady, type Node, type Pod, podState } from "./kubernetes.ts";
 import type { MachineFacts } from "./machines.ts";
 
 /** What was found out about a cluster and its machines. */

@@ -1,8 +1,8 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { connect } from "../../stacks/lib/kubernetes.ts";
 import type { World } from "./index.ts";
 import { unknownHost } from "./ingress.ts";
-import { connect } from "./kubernetes.ts";
 import { parseMachineFacts } from "./machines.ts";
 
 type Json = Record<string, unknown>;

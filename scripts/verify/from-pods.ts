@@ -1,8 +1,14 @@
-import type { App, AppsConfig } from "../../stacks/config.ts";
+import {
+  isReady,
+  type KubernetesApi,
+  type Node,
+  type Pod,
+  type Service,
+} from "../../stacks/lib/kubernetes.ts";
+import type { App, AppsConfig } from "../../stacks/model/config.ts";
 import { type Answer, ask, type Judgement, map } from "./check.ts";
 import { isServiceLb } from "./cluster.ts";
 import type { Answers, AskPod, Questions } from "./inside.ts";
-import { isReady, type KubernetesApi, type Node, type Pod, type Service } from "./kubernetes.ts";
 
 /** By namespace: the cluster as one of its pods sees it, from each node that has one. */
 export type Views = ReadonlyMap<string, readonly View[]>;

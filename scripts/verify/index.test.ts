@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { LabError } from "../errors.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { unanswered } from "./check.ts";
 import { type FakeLab, healthyLab, serveApi, stackFiles, worldOf } from "./fake-lab.ts";
 import { type Check, verify } from "./index.ts";

@@ -1,25 +1,31 @@
 import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { type ClusterPlan, readClusterPlan } from "../../stacks/cluster-plan.ts";
+import {
+  connect,
+  type KubernetesApi,
+  type Reached,
+  reach,
+  readKubeconfig,
+} from "../../stacks/lib/kubernetes.ts";
+import { root, stackDir } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { type ClusterPlan, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import {
   type AppsConfig,
   managedIngress,
   managedTraefik,
   programOf,
   readStackFile,
-} from "../../stacks/config.ts";
-import { kubeconfigFile } from "../../stacks/kubeconfig.ts";
-import { sshAlias } from "../../stacks/ssh-config.ts";
-import { root, stackDir } from "../paths.ts";
-import type { Progress } from "../progress.ts";
+} from "../../stacks/model/config.ts";
+import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
+import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { checkApps } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { lookInside, namespacesOf } from "./from-pods.ts";
 import { askIngress, type Get, getWithin, type IngressAddress } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
-import { connect, type KubernetesApi, type Reached, reach, readKubeconfig } from "./kubernetes.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { slownessOf } from "./slowness.ts";
 

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
-import type { App } from "../../stacks/config.ts";
-import type { HttpAnswer } from "../http.ts";
+import type { HttpAnswer } from "../../stacks/lib/http.ts";
+import type { App } from "../../stacks/model/config.ts";
 import { answerKey, askIngress, describeAnswer, getWithin, unknownHost } from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { type App, exampleHost } from "../../stacks/config.ts";
-import { get, type HttpAnswer } from "../http.ts";
+import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
+import { type App, exampleHost } from "../../stacks/model/config.ts";
 import { type Answer, ask } from "./check.ts";
 
 /** Where an Ingress controller listens; the port is 80 unless it is part of it, such as `127.0.0.1:8888`. */

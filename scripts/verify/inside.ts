@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
-import { labDir } from "../paths.ts";
+import type { Pod } from "../../stacks/lib/kubernetes.ts";
+import { labDir } from "../../stacks/lib/paths.ts";
 import { look } from "./in-pod.ts";
-import type { Pod } from "./kubernetes.ts";
 
 /** What a pod is asked to find out from where it is. */
 export interface Questions {

@@ -2,8 +2,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { z } from "zod";
-import { sshTo } from "../../stacks/ssh-config.ts";
-import { root } from "../paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { sshTo } from "../../stacks/model/ssh-config.ts";
 
 const factsSchema = z.object({
   addresses: z.array(

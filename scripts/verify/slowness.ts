@@ -1,7 +1,7 @@
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { programOf, readStackFile } from "../../stacks/config.ts";
-import { stackDir } from "../paths.ts";
+import { stackDir } from "../../stacks/lib/paths.ts";
+import { programOf, readStackFile } from "../../stacks/model/config.ts";
 
 /** Nobody waits longer than this many times as usual. */
 const most = 12;

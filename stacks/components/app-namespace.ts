@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { managedIngress } from "../config.ts";
-import { hardLimits, podResources, type Quota } from "../quota.ts";
+import { managedIngress } from "../model/config.ts";
+import { hardLimits, podResources, type Quota } from "../model/quota.ts";
 
 /** What an `AppNamespace` is made from. */
 export interface AppNamespaceArgs {

@@ -1,9 +1,9 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentInput } from "../k3d/cluster.ts";
-import { hashOf, hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../k3d-file.ts";
-import type { K3dObservation, NodeObservation } from "../k3d-host.ts";
-import type { ClusterNode } from "../outputs.ts";
+import { hashOf, hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../model/k3d-file.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import type { K3dObservation, NodeObservation } from "../observe/k3d-host.ts";
 import { clusterVariables, type K3dCluster, k3dScript } from "./k3d-cluster.ts";
 
 /** What a `K3dAgent` is made from. */

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { root } from "../../scripts/paths.ts";
 import type { AgentInput, RegistryInput, ServersInput } from "../k3d/cluster.ts";
-import { type K3dFile, readK3dFile } from "../k3d-file.ts";
-import type { NodeObservation } from "../k3d-host.ts";
+import { root } from "../lib/paths.ts";
+import { type K3dFile, readK3dFile } from "../model/k3d-file.ts";
+import type { NodeObservation } from "../observe/k3d-host.ts";
 import { mockEngine, resourcesOf } from "./mocks.ts";
 
 await mockEngine();

@@ -11,9 +11,9 @@ import {
   type K3dImages,
   nodeConfig,
   serversOf,
-} from "../k3d-file.ts";
-import type { K3dObservation } from "../k3d-host.ts";
-import type { ClusterNode } from "../outputs.ts";
+} from "../model/k3d-file.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import type { K3dObservation } from "../observe/k3d-host.ts";
 
 /** What a `K3dCluster` is made from. */
 export interface K3dClusterArgs {

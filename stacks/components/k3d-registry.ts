@@ -1,8 +1,8 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { RegistryInput } from "../k3d/cluster.ts";
-import type { K3dFile, K3dImages } from "../k3d-file.ts";
-import type { K3dObservation } from "../k3d-host.ts";
+import type { K3dFile, K3dImages } from "../model/k3d-file.ts";
+import type { K3dObservation } from "../observe/k3d-host.ts";
 import { clusterVariables, k3dScript } from "./k3d-cluster.ts";
 
 /** What a `K3dRegistry` is made from. */

@@ -1,8 +1,8 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { Machine } from "../config.ts";
-import type { ClusterNode } from "../outputs.ts";
-import { sshAlias } from "../ssh-config.ts";
+import type { Machine } from "../model/config.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import { sshAlias } from "../model/ssh-config.ts";
 
 /** What K3s is installed from, be it a node or the beginning of a cluster. */
 export interface K3sArgs {

@@ -1,9 +1,9 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { Machine } from "../config.ts";
-import type { MachineObservation } from "../observe.ts";
-import type { Provider } from "../provider.ts";
-import { sshConfig } from "../ssh-config.ts";
+import type { Machine } from "../model/config.ts";
+import type { Provider } from "../model/provider.ts";
+import { sshConfig } from "../model/ssh-config.ts";
+import type { MachineObservation } from "../observe/machines.ts";
 
 /** What a `LabMachine` is made from. */
 export interface LabMachineArgs {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ImageNode } from "../observe-images.ts";
+import type { ImageNode } from "../observe/images.ts";
 import { mockEngine, resourcesOf } from "./mocks.ts";
 
 await mockEngine();

@@ -1,6 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { ImageNode } from "../observe-images.ts";
+import type { ImageNode } from "../observe/images.ts";
 
 /** What `NodeImages` is made from. */
 export interface NodeImagesArgs {

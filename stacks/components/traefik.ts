@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { managedTraefik } from "../config.ts";
+import { managedTraefik } from "../model/config.ts";
 import { traefikImage } from "../versions.ts";
 import { AppNamespace } from "./app-namespace.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";

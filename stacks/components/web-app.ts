@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { podResources } from "../quota.ts";
+import { podResources } from "../model/quota.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
 const port = 8080;

@@ -1,4 +1,4 @@
-import { LabError } from "../../scripts/errors.ts";
+import { LabError } from "../lib/errors.ts";
 import { type AgentInput, type Cluster, labelArgs, labelsOf, type ServersInput } from "./cluster.ts";
 import {
   type Container,

@@ -1,4 +1,4 @@
-import type { Balancer, NodeConfig } from "../k3d-file.ts";
+import type { Balancer, NodeConfig } from "../model/k3d-file.ts";
 import { type Owner, ownLabels } from "./docker.ts";
 
 /** The cluster that an action is about. */

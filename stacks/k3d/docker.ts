@@ -1,9 +1,9 @@
 import type { Readable } from "node:stream";
 import { execa } from "execa";
 import { z } from "zod";
-import { LabError } from "../../scripts/errors.ts";
-import { readHostSettings } from "../../scripts/host-settings.ts";
-import { labId } from "../lab-id.ts";
+import { LabError } from "../lib/errors.ts";
+import { readHostSettings } from "../lib/host-settings.ts";
+import { labId } from "../lib/lab-id.ts";
 
 /** How a call of Docker's ended. */
 export interface Answer {

@@ -1,6 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import pWaitFor, { TimeoutError } from "p-wait-for";
-import { LabError } from "../../scripts/errors.ts";
+import { LabError } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import { type Container, containersOf, docker, tryDocker } from "./docker.ts";
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../../scripts/errors.ts";
-import { root } from "../../scripts/paths.ts";
+import { LabError } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
 import { docker, tryDocker } from "./docker.ts";
 
 /** Puts an image into a node's image store; `lab image` builds it, or finds it. */

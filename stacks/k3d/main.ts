@@ -12,8 +12,8 @@
 //   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (cluster.ts)
 import { mkdir } from "node:fs/promises";
 import { text } from "node:stream/consumers";
-import { LabError } from "../../scripts/errors.ts";
-import { stackDir } from "../../scripts/paths.ts";
+import { LabError } from "../lib/errors.ts";
+import { stackDir } from "../lib/paths.ts";
 import * as actions from "./actions.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "./cluster.ts";
 import { ownerOf } from "./docker.ts";

@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { stringify } from "yaml";
-import { LabError } from "../../scripts/errors.ts";
-import { readHostSettings } from "../../scripts/host-settings.ts";
-import type { Balancer } from "../k3d-file.ts";
+import { LabError } from "../lib/errors.ts";
+import { readHostSettings } from "../lib/host-settings.ts";
+import type { Balancer } from "../model/k3d-file.ts";
 import { type Cluster, labelsOf, networkOf, type ServersInput } from "./cluster.ts";
 import {
   type Container,

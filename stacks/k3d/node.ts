@@ -1,4 +1,4 @@
-import type { NodeConfig } from "../k3d-file.ts";
+import type { NodeConfig } from "../model/k3d-file.ts";
 import type { Container } from "./docker.ts";
 
 /** A node that joins a cluster of k3d's. */

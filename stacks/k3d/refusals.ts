@@ -1,4 +1,4 @@
-import { LabError } from "../../scripts/errors.ts";
+import { LabError } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import { docker, nameTaken } from "./docker.ts";
 

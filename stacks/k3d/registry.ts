@@ -1,4 +1,4 @@
-import { LabError } from "../../scripts/errors.ts";
+import { LabError } from "../lib/errors.ts";
 import { type Cluster, labelArgs, labelsOf, networkOf, type RegistryInput } from "./cluster.ts";
 import {
   containersOf,

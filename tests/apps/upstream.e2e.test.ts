@@ -5,7 +5,7 @@ import { after, before, describe, test } from "node:test";
 import { execa } from "execa";
 import { findGo } from "../../scripts/toolchain/go-module.ts";
 import { tools } from "../../scripts/toolchain/tools.ts";
-import { managedTraefik } from "../../stacks/config.ts";
+import { managedTraefik } from "../../stacks/model/config.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask } from "../e2e/host.ts";
 import { startUpstreamNode, type UpstreamNode } from "./upstream/node.ts";

@@ -9,8 +9,8 @@ import { delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
 import { execa, type Options } from "execa";
 import pWaitFor from "p-wait-for";
-import { labDir, root } from "../../scripts/paths.ts";
 import { isAlive, writtenPid } from "../../scripts/toolchain/command-provider/testing.ts";
+import { labDir, root } from "../../stacks/lib/paths.ts";
 
 let dir: string;
 let project: string;

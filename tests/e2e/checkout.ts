@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { labsHere } from "../../scripts/labs-here.ts";
-import { root } from "../../scripts/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 /** How a command ended. */
 export interface Outcome {

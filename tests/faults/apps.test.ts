@@ -4,15 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
 import { stringify } from "yaml";
-import type { LabError } from "../../scripts/errors.ts";
 import { clusterUid, type FakeLab, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
-import { connect } from "../../scripts/verify/kubernetes.ts";
-import { type AppsConfig, parseConfig, resourceName } from "../../stacks/config.ts";
-import { foreignCluster } from "../../stacks/foreign-cluster.ts";
-import { chooseContext, kubeconfigOf } from "../../stacks/kubeconfig.ts";
-import { observeImages } from "../../stacks/observe-images.ts";
-import type { OwnState } from "../../stacks/own-state.ts";
-import { identityOf, lookAtCluster, marksOf, othersIn } from "../../stacks/ownership.ts";
+import type { LabError } from "../../stacks/lib/errors.ts";
+import { connect } from "../../stacks/lib/kubernetes.ts";
+import { type AppsConfig, parseConfig, resourceName } from "../../stacks/model/config.ts";
+import { chooseContext, kubeconfigOf } from "../../stacks/model/kubeconfig.ts";
+import { foreignCluster } from "../../stacks/observe/foreign-cluster.ts";
+import { observeImages } from "../../stacks/observe/images.ts";
+import type { OwnState } from "../../stacks/observe/own-state.ts";
+import { identityOf, lookAtCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.

@@ -2,8 +2,8 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "n
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
 import { tools, versionOf, wayOrder } from "../../scripts/toolchain/tools.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 /** A copy of this checkout's programs with a `.lab` of its own, and Pulumi's real CLI in it. */
 export interface PulumiCheckout {

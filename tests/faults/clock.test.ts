@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { locksOf } from "../../scripts/state.ts";
+import { locksOf } from "../../stacks/lib/state.ts";
 import { fault } from "./table.ts";
 
 // A clock that is set while something runs: when a process began counts by the clock as it is now.

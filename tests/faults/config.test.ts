@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { parse } from "yaml";
-import { root } from "../../scripts/paths.ts";
-import { readStackFile } from "../../stacks/config.ts";
-import { readK3dFile } from "../../stacks/k3d-file.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { readStackFile } from "../../stacks/model/config.ts";
+import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { type Checkout, copyCheckout } from "../e2e/checkout.ts";
 import { refused } from "./table.ts";
 

@@ -7,16 +7,16 @@ import { join } from "node:path";
 import { after, afterEach, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { LabError } from "../../scripts/errors.ts";
 import { dropForeignVariables } from "../../scripts/foreign-variables.ts";
 import { lossesOf, permit } from "../../scripts/gate.ts";
-import { readHostSettings, writeHostSettings } from "../../scripts/host-settings.ts";
 import { appeared, type Inventory } from "../../scripts/inventory.ts";
-import { root } from "../../scripts/paths.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
-import { locksOf, stateOf } from "../../scripts/state.ts";
-import { readClusterPlan } from "../../stacks/cluster-plan.ts";
-import { chooseProvider } from "../../stacks/provider.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { readHostSettings, writeHostSettings } from "../../stacks/lib/host-settings.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { locksOf, stateOf } from "../../stacks/lib/state.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { chooseProvider } from "../../stacks/model/provider.ts";
 import { copyPrograms } from "./checkout.ts";
 import * as table from "./table.ts";
 
@@ -94,7 +94,7 @@ fault("H20: killed while it writes host.json", async () => {
   await writeHostSettings({ k3sVersion: "v1.25.4+k3s1" }, file);
   const before = await readFile(file, "utf8");
   // The new content never reaches the file's own name before it is complete.
-  const writer = `import { writeHostSettings } from ${JSON.stringify(join(root, "scripts/host-settings.ts"))};
+  const writer = `import { writeHostSettings } from ${JSON.stringify(join(root, "stacks/lib/host-settings.ts"))};
     for (let turn = 0; ; turn += 1) await writeHostSettings({ k3sVersion: "x".repeat(200_000) + turn }, ${JSON.stringify(file)});`;
   for (let turn = 0; turn < 5; turn += 1) {
     const child = starts(
@@ -340,7 +340,7 @@ async function startRun(
   const directory = join(folder, name);
   await mkdir(directory, { recursive: true });
   const program = `import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
-    import { forPerson } from ${JSON.stringify(join(root, "scripts/errors.ts"))};
+    import { forPerson } from ${JSON.stringify(join(root, "stacks/lib/errors.ts"))};
     import { execa } from ${JSON.stringify(import.meta.resolve("execa"))};
     try {
       await asRun("up", async (signal) => {
@@ -771,7 +771,7 @@ fault(
           node[1],
           "--input-type=module",
           "--eval",
-          `import { cacheDir } from ${JSON.stringify(join(directory, "scripts/paths.ts"))}; console.log(cacheDir)`,
+          `import { cacheDir } from ${JSON.stringify(join(directory, "stacks/lib/paths.ts"))}; console.log(cacheDir)`,
         ],
         { env },
       );

@@ -1,7 +1,7 @@
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { root } from "../../scripts/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 /** A container of a `FakeDocker`. */
 export interface FakeContainer {

@@ -8,11 +8,11 @@ import { after, before } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { stringify } from "yaml";
-import { LabError } from "../../scripts/errors.ts";
 import { type Ahead, type Loss, lossesOf, openGate, permit } from "../../scripts/gate.ts";
-import { root } from "../../scripts/paths.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
 import { fault } from "./table.ts";
 

@@ -10,7 +10,6 @@ import { PassThrough } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
-import { forPerson, isDiskFull, type LabError } from "../../scripts/errors.ts";
 import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
@@ -19,11 +18,12 @@ import { imageExists } from "../../scripts/host/machine-image.ts";
 import { refuseOverlappingNetwork } from "../../scripts/host/networks.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "../../scripts/host/routes.ts";
-import { root } from "../../scripts/paths.ts";
 import { downloadVerified, LearnedHashes } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
+import { forPerson, isDiskFull, type LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { fault, refused } from "./table.ts";
 
 // What the lab meets on other people's computers, played by programs on PATH: nothing here touches this computer.

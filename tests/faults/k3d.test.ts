@@ -7,12 +7,12 @@ import { delimiter, dirname, join } from "node:path";
 import { after, beforeEach } from "node:test";
 import { execa } from "execa";
 import { stringify } from "yaml";
-import type { LabError } from "../../scripts/errors.ts";
-import { root } from "../../scripts/paths.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
 import { makeRegistry } from "../../stacks/k3d/registry.ts";
+import type { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import {
   balancerOf,
   clusterIdentity,
@@ -23,7 +23,7 @@ import {
   nodeConfig,
   readK3dFile,
   serversOf,
-} from "../../stacks/k3d-file.ts";
+} from "../../stacks/model/k3d-file.ts";
 import {
   chooseK3dImages,
   livesInDocker,
@@ -31,7 +31,7 @@ import {
   preflightK3d,
   refuseTakenPorts,
   refuseUnlessReady,
-} from "../../stacks/k3d-host.ts";
+} from "../../stacks/observe/k3d-host.ts";
 import { type FakeContainer, fakeDocker, type World } from "./fake-docker.ts";
 import { fault, refused } from "./table.ts";
 

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { type Machine, provision } from "../../vagrant/provision/fake-machine.ts";
 import { fault } from "./table.ts";
 

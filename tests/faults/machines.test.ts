@@ -4,11 +4,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { execa } from "execa";
-import { LabError } from "../../scripts/errors.ts";
-import { root, stateFile } from "../../scripts/paths.ts";
-import { labId } from "../../stacks/lab-id.ts";
-import { listMachines } from "../../stacks/machine-list.ts";
-import { type MachineObservation, observeMachines, recordedMachineState } from "../../stacks/observe.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
+import { root, stateFile } from "../../stacks/lib/paths.ts";
+import { listMachines } from "../../stacks/observe/machine-list.ts";
+import {
+  type MachineObservation,
+  observeMachines,
+  recordedMachineState,
+} from "../../stacks/observe/machines.ts";
 import { fault, refused } from "./table.ts";
 
 // Machines as their providers tell of them: docker, virsh, VBoxManage, ssh and vagrant are played by scripts that answer in

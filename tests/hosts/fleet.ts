@@ -7,7 +7,7 @@ import pWaitFor from "p-wait-for";
 import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
 import { ensureBaseImage } from "../../scripts/host/machine-image.ts";
 import { ociRuntime } from "../../scripts/host/oci-runtime.ts";
-import { root } from "../../scripts/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import type { Outcome } from "../e2e/checkout.ts";
 
 const network = "k3s-lab-hosts";

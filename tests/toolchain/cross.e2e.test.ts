@@ -3,10 +3,10 @@ import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { root } from "../../scripts/paths.ts";
 import { findGo } from "../../scripts/toolchain/go-module.ts";
 import { hostPlatform, Installer } from "../../scripts/toolchain/install.ts";
 import { type Platform, tools } from "../../scripts/toolchain/tools.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 const go = await findGo();
 const skip = "missing" in go && go.missing;

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "vagrantfile-"));
 after(() => rm(folder, { recursive: true }));

@@ -3,8 +3,8 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { describe, test } from "node:test";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
-import { k3sFlags } from "../../stacks/k3s-flags.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { k3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { checkout, stack } from "./checkout.ts";
 
 // Plain `vagrant provision` and `vagrant up --provision`: Vagrant itself reads the Vagrantfile and runs its provisioners; what

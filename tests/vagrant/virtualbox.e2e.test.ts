@@ -4,8 +4,8 @@ import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { execa } from "execa";
-import { root } from "../../scripts/paths.ts";
-import type { MachineObservation } from "../../stacks/observe.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import type { MachineObservation } from "../../stacks/observe/machines.ts";
 import { checkout } from "./checkout.ts";
 
 // Vagrant, its VirtualBox driver and the Vagrantfile are the real ones; VBoxManage is played by vboxmanage.ts. No machine
@@ -105,7 +105,7 @@ describe("VirtualBox, as far as its own process", { skip }, () => {
   async function observe(machine: object): Promise<MachineObservation> {
     for (const folder of ["scripts", "stacks", "node_modules"])
       if (!existsSync(lab.file(folder))) await symlink(join(root, folder), lab.file(folder));
-    const look = `import { observeMachines } from ${JSON.stringify(lab.file("stacks/observe.ts"))};
+    const look = `import { observeMachines } from ${JSON.stringify(lab.file("stacks/observe/machines.ts"))};
       const seen = await observeMachines("cluster", "virtualbox", [${JSON.stringify(machine)}], "now");
       console.log(JSON.stringify([...seen.values()][0]));`;
     const { stdout, all } = await lab.run(process.execPath, [

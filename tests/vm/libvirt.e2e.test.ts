@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { cacheDir } from "../../scripts/paths.ts";
+import { cacheDir } from "../../stacks/lib/paths.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask, hostState, newOnHost } from "../e2e/host.ts";
 

@@ -4,7 +4,7 @@
  */
 import { enableCompileCache } from "node:module";
 import { join } from "node:path";
-import { cacheDir } from "../../paths.ts";
+import { cacheDir } from "../../../stacks/lib/paths.ts";
 
 const parent = process.ppid;
 const [argument] = process.argv.slice(2);

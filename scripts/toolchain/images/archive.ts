@@ -4,7 +4,7 @@ import { mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
-import { LabError } from "../../errors.ts";
+import { LabError } from "../../../stacks/lib/errors.ts";
 import { sha256Of } from "../tool-cache.ts";
 
 /**

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { cacheDir } from "../../paths.ts";
-import type { Progress } from "../../progress.ts";
+import { cacheDir } from "../../../stacks/lib/paths.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
 import { sha256Of } from "../tool-cache.ts";
 import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArchive } from "./archive.ts";
 

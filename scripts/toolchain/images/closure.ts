@@ -1,7 +1,7 @@
 import { realpath } from "node:fs/promises";
 import { basename, delimiter } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../../errors.ts";
+import { LabError } from "../../../stacks/lib/errors.ts";
 import type { Layer, LayerEntry } from "./archive.ts";
 
 /** The folders that are links into /usr on every current distribution; images here are laid out the same. */

@@ -1,10 +1,10 @@
 import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../../errors.ts";
-import { exists } from "../../files.ts";
-import { cacheDir } from "../../paths.ts";
-import type { Progress } from "../../progress.ts";
+import { LabError } from "../../../stacks/lib/errors.ts";
+import { exists } from "../../../stacks/lib/files.ts";
+import { cacheDir } from "../../../stacks/lib/paths.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
 
 /**
  * The files of Debian packages without installing them: fetched by apt (which checks their signatures), unpacked once

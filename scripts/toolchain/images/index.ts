@@ -1,11 +1,11 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
+import { LabError } from "../../../stacks/lib/errors.ts";
+import { exists } from "../../../stacks/lib/files.ts";
+import { cacheDir } from "../../../stacks/lib/paths.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
 import { traefikImage as traefikRef } from "../../../stacks/versions.ts";
-import { LabError } from "../../errors.ts";
-import { exists } from "../../files.ts";
-import { cacheDir } from "../../paths.ts";
-import type { Progress } from "../../progress.ts";
 import { sha256Of } from "../tool-cache.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
 import { cachedArchive } from "./cache.ts";

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { Progress } from "../../progress.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
 import type { ImageSpec } from "./archive.ts";
 import { cachedArchive, FileHashes, imagesKey } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import { join } from "node:path";
-import { appDir, appImageConfig, appImageRef, appSources } from "../../../stacks/app-image.ts";
-import type { Progress } from "../../progress.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
+import { appDir, appImageConfig, appImageRef, appSources } from "../../../stacks/model/app-image.ts";
 import type { Layer } from "./archive.ts";
 import { cachedArchive } from "./cache.ts";
 import { programLayer } from "./closure.ts";

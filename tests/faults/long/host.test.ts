@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { root } from "../../../scripts/paths.ts";
+import { root } from "../../../stacks/lib/paths.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
 import { fault } from "../table.ts";
 
@@ -133,7 +133,7 @@ for (const [when, where] of [
           const at = (path: string) => JSON.stringify(join(root, path));
           const script = `import { ensureDocker, stopDocker } from ${at("scripts/host/docker.ts")};
           import { ensureBaseImage } from ${at("scripts/host/machine-image.ts")};
-          import { forPerson } from ${at("scripts/errors.ts")};
+          import { forPerson } from ${at("stacks/lib/errors.ts")};
           import { readdir } from "node:fs/promises";
           process.env.DOCKER_HOST = await ensureDocker(() => {});
           const said = await ensureBaseImage(() => {}).then((tag) => ({ tag }), forPerson);

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
-import { isAlive } from "../../../scripts/host/processes.ts";
+import { isAlive } from "../../../stacks/lib/processes.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
 import { fault } from "../table.ts";
 

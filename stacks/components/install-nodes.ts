@@ -1,0 +1,106 @@
+import * as pulumi from "@pulumi/pulumi";
+import { publicNames } from "../model/cluster-plan.ts";
+import type { ClusterConfig, Machine } from "../model/config.ts";
+import type { FormerTriggers } from "../observe/former-state.ts";
+import type { MachineObservation } from "../observe/machines.ts";
+import { lostCluster, lostData, noCluster, type SeenNode, turns, wrongWith } from "../observe/nodes.ts";
+import { K3sNode, K3sStart } from "./k3s-node.ts";
+import { asRecorded, type LabMachine } from "./lab-machine.ts";
+
+/** A machine as the stack file wants it, and its resource. */
+export interface MadeMachine {
+  readonly machine: Machine;
+  readonly resource: LabMachine;
+  /** What was seen of it before this run. */
+  readonly observed: MachineObservation;
+  /** What a former version recorded of it and its node, and stays. */
+  readonly former: FormerTriggers;
+}
+
+/** What the nodes of a cluster are installed from. */
+export interface InstallNodesArgs {
+  readonly made: readonly MadeMachine[];
+  /** Those of the machines that become servers; the first one starts the cluster. */
+  readonly servers: readonly [Machine, ...Machine[]];
+  /** The secret that joins nodes to the cluster. */
+  readonly token: pulumi.Input<string>;
+  /** The K3s release. */
+  readonly version: string;
+  /** Flags for servers and agents, and how many agents change at once. */
+  readonly k3s: ClusterConfig["k3s"];
+  /** K3s configuration of the servers, as YAML, that only root may read there. Default: none. */
+  readonly secretConfig: string | undefined;
+  /** What was seen of each node before this run. */
+  readonly nodesSeen: readonly SeenNode[];
+}
+
+/**
+ * K3s on all machines, group after group, as `turns` says.
+ * @returns the nodes by the machine's name.
+ */
+export async function installNodes({
+  made,
+  servers,
+  token,
+  version,
+  k3s,
+  secretConfig,
+  nodesSeen,
+}: InstallNodesArgs): Promise<ReadonlyMap<string, K3sNode>> {
+  const serverArgs = [...k3s.serverArgs, ...publicNames(servers)];
+
+  // Only when every machine is there: a fault of the last one is known before anything is installed on the first.
+  const together = made.map(({ resource }) => resource);
+  const common = { token, version, servers, together };
+  const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
+  const loss = lostData(nodesSeen);
+  if (loss !== undefined) pulumi.log.warn(loss);
+  const start = new K3sStart(
+    "start",
+    {
+      ...common,
+      machine: first.machine,
+      generation: first.resource.generation,
+      args: serverArgs,
+      ...given("secretConfig", secretConfig),
+      ...given("lostCluster", noCluster(nodesSeen)),
+    },
+    optionsOf(first),
+  );
+  await start.done;
+  const nodes = new Map<string, K3sNode>();
+  for (const group of turns(nodesSeen, k3s.agentsAtOnce ?? 1)) {
+    for (const one of made.filter(({ machine }) => group.includes(machine.name))) {
+      const { machine, observed, former, resource } = one;
+      const node = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
+      const own = isServer(machine)
+        ? { args: serverArgs, ...given("secretConfig", secretConfig) }
+        : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(node, nodesSeen)) };
+      const args = {
+        ...common,
+        ...own,
+        machine,
+        generation: resource.generation,
+        formerTriggers: former.node,
+      };
+      // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
+      const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.seen);
+      nodes.set(
+        machine.name,
+        new K3sNode(machine.name, { ...args, ...given("found", found) }, optionsOf(one)),
+      );
+    }
+    await Promise.all(group.map((name) => nodes.get(name)?.done));
+  }
+  return nodes;
+}
+
+/** What is on a host that did not answer stays as it was recorded. */
+const optionsOf = ({ observed }: MadeMachine): pulumi.ComponentResourceOptions =>
+  observed.state === "unreachable" ? asRecorded : {};
+
+const isServer = ({ role }: Machine): boolean => role === "server";
+
+/** An optional property, left out where there is no value. */
+const given = <Key extends string>(key: Key, value: string | undefined) =>
+  (value === undefined ? {} : { [key]: value }) as { [One in Key]?: string };

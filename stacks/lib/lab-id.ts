@@ -1,0 +1,38 @@
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LabError } from "./errors.ts";
+import { writeOnce } from "./files.ts";
+import { labDir } from "./paths.ts";
+
+/** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
+export const labIdFile = join(labDir, "id");
+
+/**
+ * The id of this checkout's lab, made at random on first use. It moves with the checkout, unlike its path. Everything that
+ * the lab makes carries it, with its stack, as a label; what does not carry both is not the lab's.
+ *
+ * @param file where it is kept. Default: `.lab/id`.
+ */
+export async function labId(file: string = labIdFile): Promise<string> {
+  const read = async (): Promise<string> => (await readFile(file, "utf8").catch(() => "")).trim();
+  const found = await read();
+  if (found !== "") return found;
+  await writeOnce(file, randomUUID());
+  return read();
+}
+
+/** The id without making one: a checkout that has none has made nothing that could carry it. */
+export const knownLabId = async (file: string = labIdFile): Promise<string> =>
+  (await readFile(file, "utf8").catch(() => "")).trim() || randomUUID();
+
+/**
+ * What to say of a thing that this checkout's lab made under an id that `.lab/id` does not have any more.
+ *
+ * @param what such as "The machine k3s-lab-cluster-server".
+ * @param id what it carries.
+ */
+export const lostId = (what: string, id: string): LabError =>
+  new LabError(
+    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was made again. Nothing was touched. Put it back with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
+  );

@@ -1,0 +1,111 @@
+import { readdir, readFile, rm } from "node:fs/promises";
+import { hostname } from "node:os";
+import { basename, join } from "node:path";
+import { LabError } from "./errors.ts";
+import { labDir, stateFile } from "./paths.ts";
+import { commandLine, processStart } from "./processes.ts";
+
+/**
+ * What Pulumi has noted of a stack's resources; empty where it has noted nothing.
+ * @throws LabError where the state is there and cannot be understood: nothing may be made beside what it speaks of.
+ */
+export async function stateOf(
+  stack: string,
+  file: string = stateFile(stack),
+): Promise<readonly StateResource[]> {
+  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return "{}";
+    throw error;
+  });
+  try {
+    const state = JSON.parse(text) as { checkpoint?: { latest?: { resources?: readonly StateResource[] } } };
+    return state.checkpoint?.latest?.resources ?? [];
+  } catch (cause) {
+    throw new LabError(
+      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${(cause as Error).message}. Put ${file}.bak, the state before it, in its place, then run the same command again.`,
+      { cause },
+    );
+  }
+}
+
+/** A resource as the state has it. */
+export interface StateResource {
+  readonly urn: string;
+  readonly type: string;
+  readonly id?: string;
+  /** Names the resource that it was made through. */
+  readonly provider?: string;
+  readonly inputs?: Readonly<Record<string, unknown>>;
+}
+
+/** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
+export function partsOfUrn(urn: string): { readonly types: string; readonly name: string } {
+  const [, types = "", name = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
+  return { types, name };
+}
+
+/** Whether Pulumi has noted anything of a stack. */
+export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
+
+/** A process that holds a stack, or held it when it was killed. */
+export interface StackLock {
+  readonly file: string;
+  /** 0 where the lock cannot be read: a run was killed while it wrote it. */
+  readonly pid: number;
+  /** The computer that it runs on, where that is another one. */
+  readonly host: string | undefined;
+  readonly alive: boolean;
+}
+
+/** A lock whose process is gone protects nothing; Pulumi's file backend leaves it behind when it is killed. */
+export async function endStaleLocks(stack: string): Promise<void> {
+  for (const { file, pid, host, alive } of await locksOf(stack)) {
+    if (alive)
+      throw new LabError(
+        `The stack "${stack}" is in use by process ${pid}${host ? ` on ${host}` : ""}. Wait until it ends and try again.${host ? ` If nothing runs there any more, remove ${file}.` : ""}`,
+      );
+    await rm(file, { force: true });
+  }
+}
+
+/**
+ * The processes that hold a stack. A process with the id that a lock names holds it only if it was there when the lock was
+ * made: ids are given out again.
+ *
+ * @param folder where the locks are. Default: those of this checkout.
+ */
+export async function locksOf(
+  stack: string,
+  folder: string = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack),
+): Promise<readonly StackLock[]> {
+  const files = (await readdir(folder).catch(() => [])).filter((file) => file.endsWith(".json"));
+  return Promise.all(
+    files.map(async (name) => {
+      const file = join(folder, name);
+      const lock = parseLock(await readFile(file, "utf8").catch(() => ""));
+      if (!lock) return { file, pid: 0, host: undefined, alive: false };
+      const { pid, hostname: host, timestamp } = lock;
+      if (host !== hostname()) return { file, pid, host, alive: true };
+      const started = await processStart(pid);
+      // A process that began well after the lock did not make it. The clock may have been set since, by which a Pulumi that
+      // runs began late.
+      const alive =
+        started !== undefined && (started <= Date.parse(timestamp) + 2000 || (await isPulumi(pid)));
+      return { file, pid, host: undefined, alive };
+    }),
+  );
+}
+
+const isPulumi = async (pid: number): Promise<boolean> =>
+  basename((await commandLine({ pid }))[0] ?? "") === "pulumi";
+
+function parseLock(text: string): { pid: number; hostname: string; timestamp: string } | undefined {
+  try {
+    const { pid, hostname: host, timestamp } = JSON.parse(text) as Record<string, unknown>;
+    if (typeof pid !== "number" || typeof host !== "string" || typeof timestamp !== "string")
+      return undefined;
+    return Number.isNaN(Date.parse(timestamp)) ? undefined : { pid, hostname: host, timestamp };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,241 @@
+import { closest } from "fastest-levenshtein";
+import { z } from "zod";
+import { dnsLabel, isNumeric, isSubdomain, serviceName, subdomain } from "./names.ts";
+import { parseQuantity, quotaShortages } from "./quota.ts";
+
+/** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
+const ownNamespace = dnsLabel.refine(
+  (name) => !name.startsWith("kube-"),
+  "a name that the cluster does not use itself (kube-… is Kubernetes's own)",
+);
+
+/** What a rule of an Ingress takes as its host. */
+const ingressHost = z.string().superRefine((text, context) => {
+  const add = (message: string) => context.addIssue({ code: "custom", message });
+  const name = text.replace(/^\*\./, "");
+  if (/^[a-z]+:\/\//i.test(text) || text.includes("/")) add("a host name alone, without http:// and path");
+  else if (/:\d*$/.test(text)) add("a host name without a port: the port is that of the Ingress controller");
+  else if (isNumeric(name) || text.includes(":"))
+    add("a host name, for an Ingress takes no IP address; leave host out for any host");
+  else if (text === "*") add("no host for any host, or *.app.com for any name before app.com");
+  else if (text.endsWith(".")) add("a host name without a dot at its end");
+  else if (text !== text.toLowerCase() && isSubdomain(name.toLowerCase())) add("a host name in lower case");
+  else if (!isSubdomain(name))
+    add("a host name such as app1.com: labels of a-z, 0-9 and '-' with dots between");
+});
+
+/** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
+export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
+
+/** The stack of a cluster. */
+const clusterStack = dnsLabel.refine(
+  (stack) => /^(cluster|k3d)(-|$)/.test(stack),
+  "a stack that makes a cluster: named cluster or k3d, or cluster-… or k3d-…",
+);
+
+/** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it. */
+const imageReference =
+  /^(?=.{1,255}$)([A-Za-z0-9][-A-Za-z0-9.]*(:\d{1,5})?\/)?[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
+
+const app = z.strictObject({
+  name: serviceName.describe(
+    "Name of the app and of its Deployment, Service and Ingress: a DNS label that begins with a letter, unique in its namespace.",
+  ),
+  namespace: ownNamespace
+    .optional()
+    .describe(
+      "Namespace of the app: `default`, the stack's `namespace` or one of its `namespaces`. Default: the stack's `namespace`.",
+    ),
+  host: ingressHost
+    .optional()
+    .describe(
+      "Host name that the Ingress routes to the app, unique in the stack; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+    ),
+  replicas: z.int().min(0).max(100).default(1).describe("Number of pods."),
+  version: z
+    .string()
+    .regex(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0")
+    .default("1.0.0")
+    .describe("Version that the app's page shows. Changing it rolls out new pods."),
+});
+
+/** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
+const quantity = (pattern: RegExp, expected: string) =>
+  z
+    .preprocess(
+      (value) => (typeof value === "number" ? String(value) : value),
+      z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
+    )
+    .meta({ type: ["string", "number"] });
+
+const namespace = z.strictObject({
+  name: ownNamespace
+    .refine(
+      (name) => name !== "default",
+      "a name that the cluster does not use itself (it has default, kube-system, kube-public, kube-node-lease)",
+    )
+    .describe("Name of the namespace: a DNS label; not `default`, not `kube-…`."),
+  quota: z
+    .strictObject({
+      pods: z.int().min(1).max(100_000).optional().describe("Number of pods."),
+      cpu: quantity(/^(\d+m|\d+(\.\d{1,3})?)$/, 'CPUs as Kubernetes counts them, such as "500m" or "2"')
+        .optional()
+        .describe('Sum of CPU requests, such as `"500m"` or `"2"`.'),
+      memory: quantity(/^\d+([KMGT]i?|k)?$/, 'memory as Kubernetes counts it, such as "512Mi" or "2Gi"')
+        .optional()
+        .describe('Sum of memory limits, such as `"512Mi"` or `"2Gi"`.'),
+    })
+    .optional()
+    .describe(
+      "ResourceQuota for all pods of the namespace. It must leave room for one more pod per app, which a rollout needs. Default: no quota.",
+    ),
+  isolated: z
+    .boolean()
+    .default(true)
+    .describe(
+      "Whether a NetworkPolicy admits requests only from the namespace itself and from the Ingress controller.",
+    ),
+});
+
+/** A namespace that an `apps` stack makes. */
+export type AppNamespace = z.output<typeof namespace>;
+
+/** The value of `k3s-lab:ingress` that brings the lab's own Ingress controller. */
+export const managedIngress = "managed";
+
+/** Where the lab's own Ingress controller runs, and the IngressClass that it serves. */
+export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
+
+/** What `Pulumi.apps.yaml` may say. */
+export const appsSchema = z
+  .strictObject({
+    cluster: z
+      .union(
+        [
+          z.strictObject({
+            stack: clusterStack.describe(
+              "A stack of this checkout that makes a cluster: `cluster…` or `k3d…`.",
+            ),
+          }),
+          z.strictObject({
+            kubeconfig: z.string().min(1).describe("A kubeconfig file, read as kubectl reads it."),
+            context: z.string().min(1).describe("A context of that file."),
+          }),
+        ],
+        { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
+      )
+      .describe(
+        "The cluster that the apps run on: `{stack: NAME}` for a cluster of the lab, `{kubeconfig: FILE, context: NAME}` for any other.",
+      ),
+    namespace: ownNamespace
+      .default("default")
+      .describe("Namespace of apps that name none. It must exist or be one of `namespaces`."),
+    namespaces: z
+      .array(namespace)
+      .default([])
+      .describe(
+        "Namespaces that the stack creates, and deletes with the stack. Their pods run unprivileged only.",
+      ),
+    ingress: subdomain("managed, or the name of an IngressClass such as traefik")
+      .default("traefik")
+      .describe("An IngressClass of the cluster, or `managed`: the lab then installs its own Traefik."),
+    ingressNamespace: dnsLabel
+      .optional()
+      .describe(
+        "Namespace where the pods of the Ingress controller run. Required for isolated namespaces with a controller other than Traefik; not accepted with `ingress: managed`. Default: `kube-system`, where K3s runs its Traefik.",
+      ),
+    image: z
+      .string()
+      .regex(imageReference, "the reference of an image such as registry.example/web:1.0")
+      .optional()
+      .describe(
+        "An image of the web app that the cluster can pull. Default: the lab's own, loaded into the nodes.",
+      ),
+    apps: z.array(app).min(1, "at least one app").describe("The apps, at least one."),
+  })
+  .superRefine((config, context) => {
+    const { namespaces } = config;
+    const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+    namespaces.forEach(({ name }, index) => {
+      if (namespaces.slice(0, index).some((other) => other.name === name))
+        add(["namespaces", index, "name"], "a name that no other namespace has");
+      if (config.ingress === managedIngress && name === managedTraefik.namespace)
+        add(["namespaces", index, "name"], "a name that the lab's own Ingress controller does not have");
+    });
+    if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
+      add(["ingressNamespace"], `no value, for the lab's own Traefik is in ${managedTraefik.namespace}`);
+
+    const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
+    const apps = inNamespaces(config);
+    namespaces.forEach(({ name, quota }, index) => {
+      const replicas = apps.filter(({ namespace }) => namespace === name).map((one) => one.replicas);
+      for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
+        add(["namespaces", index, "quota", part], expected);
+    });
+    // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
+    if (
+      ![managedIngress, managedTraefik.ingressClass].includes(config.ingress) &&
+      config.ingressNamespace === undefined &&
+      namespaces.some(({ isolated }) => isolated)
+    )
+      add(
+        ["ingressNamespace"],
+        `the namespace of the pods of the Ingress controller "${config.ingress}", such as ingress-nginx: isolated namespaces admit these alone`,
+      );
+    apps.forEach((one, index) => {
+      const before = apps.slice(0, index);
+      if (!known.includes(one.namespace))
+        add(
+          ["apps", index, "namespace"],
+          `one of: ${known.join(", ")} (did you mean "${closest(one.namespace, known)}"? k3s-lab:namespaces makes more)`,
+        );
+      if (one.name === "kubernetes" && one.namespace === "default")
+        add(["apps", index, "name"], "another name, for default/kubernetes is the Service of the API");
+      const double = before.find(({ name, namespace }) => name === one.name && namespace === one.namespace);
+      if (double) add(["apps", index, "name"], `a name that no other app in ${one.namespace} has`);
+      const clash = before.find((other) => other !== double && resourceName(other) === resourceName(one));
+      if (clash)
+        add(
+          ["apps", index, "name"],
+          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(one)}`,
+        );
+      const twin = before.find(({ host }) => host === one.host);
+      if (twin && !double) {
+        const text = one.host
+          ? "a host that no other app has"
+          : "a host, for only one app can answer all other hosts";
+        add(["apps", index, "host"], `${text} (${appPath(config, twin)} has it)`);
+      }
+    });
+  })
+  .transform((config) => ({
+    ...config,
+    apps: inNamespaces(config),
+    ingressNamespace:
+      config.ingress === managedIngress
+        ? managedTraefik.namespace
+        : (config.ingressNamespace ?? "kube-system"),
+  }));
+
+function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
+  readonly namespace: string;
+  readonly apps: readonly T[];
+}): (T & { readonly namespace: string })[] {
+  return config.apps.map((one) => ({ ...one, namespace: one.namespace ?? config.namespace }));
+}
+
+/** One web app: where it is, host, replicas, version. */
+export type App = AppsConfig["apps"][number];
+
+/** What an app is known by: its name and its namespace. */
+type AppId = Pick<App, "name" | "namespace">;
+
+/** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
+export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
+  namespace === config.namespace ? name : `${namespace}/${name}`;
+
+/** The name of an app's resource in Pulumi: by where it is, so that another default namespace renames nothing. */
+export const resourceName = ({ name, namespace }: AppId): string => `${namespace}-${name}`;
+
+/** What `Pulumi.apps.yaml` says, defaults filled in. */
+export type AppsConfig = z.output<typeof appsSchema>;

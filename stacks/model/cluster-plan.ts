@@ -1,0 +1,70 @@
+import { LabError } from "../lib/errors.ts";
+import { recordedOf } from "../observe/recorded.ts";
+import { k3sVersion, type Machine, programOf, readStackFile, stackFile } from "./config.ts";
+import { agentsOf, k3sVersionOf, publishedPort, readK3dFile, serverArgsOf, serversOf } from "./k3d-file.ts";
+
+/** A node that a stack file asks for. */
+export interface PlannedNode {
+  /** Its name in Kubernetes. */
+  readonly name: string;
+  readonly role: Machine["role"];
+  /** The machine that it runs on; absent for a container of k3d's. */
+  readonly machine?: Machine;
+}
+
+/** Where this computer reaches what a machine serves. */
+export const servedAt = ({ ip, publicAddress }: Machine): string => publicAddress ?? ip;
+
+/** K3s's flags that put the servers' public addresses into the API server's certificate, on every server the same. */
+export const publicNames = (servers: readonly Machine[]): string[] =>
+  [...new Set(servers.flatMap(({ publicAddress = [] }) => publicAddress))].map((name) => `--tls-san=${name}`);
+
+/** What the file of a stack says of the cluster that it makes, whichever program makes it. */
+export interface ClusterPlan {
+  readonly nodes: readonly PlannedNode[];
+  /** The K3s release, such as v1.25.4+k3s1. */
+  readonly version: string;
+  readonly serverArgs: readonly string[];
+  /** The machines' network, such as 192.168.42.0/24; absent for k3d, and for hosts, which may be in any. */
+  readonly network?: string;
+  /** Where its Ingress controller is reached from this computer, as `host` or `host:port`. */
+  readonly ingress: readonly string[];
+}
+
+/**
+ * Reads the cluster that a stack makes from its file.
+ * @param directory the folder of `Pulumi.yaml`.
+ * @throws LabError (exit code 2) when the file is missing or wrong, or the stack makes no cluster.
+ */
+export async function readClusterPlan(stack: string, directory: string): Promise<ClusterPlan> {
+  const program = programOf(stack);
+  if (program === "cluster") {
+    const config = await readStackFile(stack as "cluster", directory);
+    const { provider, machines, network, k3s } = config;
+    return {
+      nodes: machines.map((machine) => ({ name: machine.name, role: machine.role, machine })),
+      version: k3sVersion(config, (await recordedOf(stack, directory)).k3sVersion),
+      serverArgs: k3s.serverArgs,
+      ...(provider === "hosts" ? {} : { network }),
+      ingress: machines.map(servedAt),
+    };
+  }
+  if (program === "k3d") {
+    const { config } = await readStackFile(stack as "k3d", directory);
+    const file = await readK3dFile(config, directory);
+    const port = publishedPort(file, 80);
+    return {
+      nodes: [
+        ...serversOf(file).map((name) => ({ name, role: "server" as const })),
+        ...agentsOf(file).map(({ name }) => ({ name, role: "agent" as const })),
+      ],
+      version: k3sVersionOf(file),
+      serverArgs: serverArgsOf(file),
+      ingress: port === undefined ? [] : [`${file.kubeAPI.hostIP}:${port}`],
+    };
+  }
+  throw new LabError(
+    `The stack "${stack}" makes no cluster. Name one of cluster or k3d in k3s-lab:cluster of ${stackFile(stack)}.`,
+    { exitCode: 2 },
+  );
+}

@@ -1,0 +1,413 @@
+import { isIPv4 } from "node:net";
+import { z } from "zod";
+import {
+  defaultPods,
+  defaultServices,
+  holds,
+  isPrivate,
+  machineNetworks,
+  type Network,
+  overlap,
+  parseNetwork,
+  toNumber,
+  whyUnusable,
+} from "./addresses.ts";
+import { flagProblems, K3sFlags, type K3sRole } from "./k3s-flags.ts";
+import { dnsLabel, ipv4, ipv4Network, isNumeric, isSubdomain } from "./names.ts";
+
+const hostName = z
+  .string()
+  .refine(
+    (text) => isIPv4(text) || (isSubdomain(text.toLowerCase()) && !isNumeric(text)),
+    "a host name or an IPv4 address",
+  );
+const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
+const userName = z.string().regex(/^[a-z_][-a-z0-9_.]{0,31}$/, "the name of a user such as pi");
+
+/** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
+const ssh = z.strictObject({
+  user: userName
+    .optional()
+    .describe(
+      "A user who may run `sudo` without a password. Each host needs one, here or under `k3s-lab:ssh`.",
+    ),
+  port: port.optional().describe("Port of the SSH server. Default: 22."),
+  key: z
+    .string()
+    .regex(/^[^"\n]+$/, "the file of a private key")
+    .optional()
+    .describe(
+      "File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` uses by itself.",
+    ),
+  jump: z
+    .string()
+    .regex(
+      /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
+      "one host to go through, such as me@bastion.example:22",
+    )
+    .optional()
+    .describe("A jump host, as `ssh -J` takes it: `[user@]host[:port]`. Default: none."),
+});
+
+const hostSsh = ssh.extend({
+  address: hostName
+    .optional()
+    .describe("Host name or IPv4 address that SSH connects to. Default: the machine's `ip`."),
+  hostKey: z
+    .string()
+    .regex(
+      /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
+      "a public host key such as the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
+    )
+    .optional()
+    .describe(
+      "Public host key: the first two words of `/etc/ssh/ssh_host_ed25519_key.pub`. Default: the key seen on first contact, which is recorded and must not change.",
+    ),
+});
+
+const machine = z.strictObject({
+  name: dnsLabel
+    .refine((name) => name !== "localhost", "a name that is not every machine's own")
+    .describe("Name of the machine and of its Kubernetes node: a DNS label, unique in the file."),
+  role: z
+    .enum(["server", "agent"])
+    .describe(
+      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority.",
+    ),
+  ip: ipv4.describe(
+    "IPv4 address on the lab's interface, passed to K3s as `--node-ip`. It must be unique and, unless the provider is `hosts`, inside `network`, whose first address belongs to this computer.",
+  ),
+  publicAddress: hostName
+    .optional()
+    .describe(
+      "Provider `hosts` only: where this computer reaches the API server and Ingresses if not at `ip`, such as behind a bastion, router or tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.",
+    ),
+  interface: z
+    .string()
+    .regex(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "an interface such as eth1, enp0s8 or ens4")
+    .optional()
+    .describe(
+      "The network interface that carries `ip`. Default: `eth1` if there is one, else whichever interface has the address.",
+    ),
+  cpus: z
+    .int()
+    .min(1)
+    .max(64)
+    .optional()
+    .describe("CPUs of the machine; not for provider `hosts`. Default: 2."),
+  memory: z
+    .int()
+    .min(512, "at least 512 (MiB): K3s does not run in less")
+    .max(1_048_576)
+    .optional()
+    .describe("Memory in MiB; not for provider `hosts`. Default: 2048."),
+  ssh: hostSsh
+    .optional()
+    .describe("Provider `hosts` only: how this host is reached. It takes precedence over `k3s-lab:ssh`."),
+});
+
+/** How a host is reached by ssh. */
+export type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
+
+/** One machine of the `cluster` stack. */
+export type Machine = Pick<
+  z.output<typeof machine>,
+  "name" | "role" | "ip" | "publicAddress" | "interface"
+> & {
+  /** Of a machine that is made here; a host has what it has. */
+  readonly cpus?: number;
+  /** MiB. */
+  readonly memory?: number;
+  /** Of a host that is there already. */
+  readonly ssh?: HostSsh;
+};
+
+const box = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12")
+      .describe("Name of the box in Vagrant, such as `generic/debian12`."),
+    version: z
+      .string()
+      .regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12")
+      .describe("Version of the box, such as `4.3.12`."),
+    url: z
+      .string()
+      .regex(
+        /^(https?|file):\/\/\S+$/,
+        "a URL such as https://example.org/machine.box or file:///srv/machine.box",
+      )
+      .optional()
+      .describe("Download address. Default: Vagrant's public catalog, which also has the checksum."),
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
+      .optional()
+      .describe("SHA-256 of the file at `url`; required with `url`, refused without it."),
+  })
+  .refine(({ url, sha256 }) => (url === undefined) === (sha256 === undefined), {
+    error: "url and sha256 together, or neither",
+  });
+
+/** What `Pulumi.cluster.yaml` may say. */
+export const clusterSchema = z
+  .strictObject({
+    provider: z
+      .enum(["auto", "docker", "libvirt", "virtualbox", "hosts"])
+      .default("auto")
+      .describe(
+        "What the machines are. `auto` chooses the best that works on this computer and keeps that choice while the lab is up; `hosts` uses existing machines over SSH.",
+      ),
+    network: ipv4Network
+      .default("192.168.42.0/24")
+      .describe(
+        "The machines' private IPv4 network, prefix length 8 to 30, without host bits. It must not overlap K3s's networks for pods and Services. Ignored by provider `hosts`.",
+      ),
+    ssh: ssh.optional().describe("Provider `hosts` only: SSH settings that all hosts share."),
+    machines: z.array(machine).min(1, "at least one machine").describe("The machines, at least one."),
+    box: box
+      .optional()
+      .describe(
+        "The Vagrant box for provider `libvirt`. Default: one built on this computer, else a public one.",
+      ),
+    k3s: z
+      .strictObject({
+        version: z
+          .string()
+          .regex(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
+          .optional()
+          .describe(
+            "K3s release. Default: the one that `lab tools` lists. Without internet only the K3s built on this computer is available.",
+          ),
+        serverArgs: z
+          .array(z.string())
+          .optional()
+          .describe(
+            "Flags for `k3s server`, each `--name` or `--name=value`. Flags that the lab sets or relies on, secret flags and flags unknown to this K3s release are refused with the reason. Default: `[--write-kubeconfig-mode=644]`; for provider `hosts`: none.",
+          ),
+        agentArgs: z
+          .array(z.string())
+          .default([])
+          .describe("Flags for `k3s agent`, checked in the same way."),
+        serverSecrets: z
+          .string()
+          .min(1, "a file of this computer")
+          .optional()
+          .describe(
+            "A YAML file, relative to the checkout and of mode 0600, with the secret part of the servers' K3s configuration, such as `etcd-s3-secret-key`. Default: none.",
+          ),
+        agentsAtOnce: z
+          .int()
+          .min(1)
+          .max(100)
+          .optional()
+          .describe("How many agents change at the same time; each is drained first. Default: 1."),
+      })
+      .prefault({})
+      .describe("K3s: its release and flags."),
+  })
+  .transform(({ k3s, ...config }) => ({
+    ...config,
+    k3s: {
+      ...k3s,
+      serverArgs: k3s.serverArgs ?? (config.provider === "hosts" ? [] : ["--write-kubeconfig-mode=644"]),
+    },
+  }))
+  .superRefine((config, context) => {
+    const add: Add = (path, message) => context.addIssue({ code: "custom", path: [...path], message });
+    checkFlags(config, add);
+    checkMachines(config, add);
+    checkNetworks(config, add);
+  })
+  .transform(({ ssh: common, ...config }) => ({
+    ...config,
+    machines: config.machines.map(({ ssh, cpus, memory, ...one }): Machine => {
+      if (config.provider !== "hosts") return { ...one, cpus: cpus ?? 2, memory: memory ?? 2048 };
+      const { user = "", ...access } = { ...common, ...ssh };
+      return { ...one, ssh: { ...access, user } };
+    }),
+  }));
+
+/** What `Pulumi.cluster.yaml` says, defaults filled in. */
+export type ClusterConfig = z.output<typeof clusterSchema>;
+
+type Add = (path: readonly PropertyKey[], message: string) => void;
+
+/** What the rules below look at. */
+interface Written {
+  readonly provider: ClusterConfig["provider"];
+  readonly network: string;
+  readonly ssh?: z.output<typeof ssh> | undefined;
+  readonly machines: readonly z.output<typeof machine>[];
+  readonly k3s: {
+    readonly version?: string | undefined;
+    readonly serverArgs: string[];
+    readonly agentArgs: string[];
+  };
+}
+
+function checkFlags({ k3s, machines }: Written, add: Add): void {
+  const lists = [
+    ["serverArgs", "server"],
+    ["agentArgs", "agent"],
+  ] as const satisfies readonly (readonly [string, K3sRole])[];
+  for (const [key, role] of lists) {
+    for (const { index, expected } of flagProblems(k3s[key], role, k3s.version))
+      add(["k3s", key, index], expected);
+    const flags = new K3sFlags(k3s[key]);
+    const several = machines.filter((one) => one.role === role).length > 1;
+    const ofOne = ["--node-external-ip", "--node-internal-dns", "--node-external-dns"].find((name) =>
+      flags.value(name),
+    );
+    if (several && ofOne)
+      add(["k3s", key], `no ${ofOne}: it would be the same for each of several machines with role ${role}`);
+  }
+  const flags = new K3sFlags(k3s.serverArgs);
+  if (flags.isOn("--disable-helm-controller") && !flags.disabled().has("traefik"))
+    add(
+      ["k3s", "serverArgs"],
+      "--disable=traefik beside --disable-helm-controller, which is what installs Traefik",
+    );
+}
+
+function checkMachines({ provider, ssh: common, machines }: Written, add: Add): void {
+  const reached = new Map<string, string>();
+  machines.forEach((one, index) => {
+    const at = (key: string) => ["machines", index, key];
+    const before = machines.slice(0, index);
+    if (before.some(({ name }) => name === one.name)) add(at("name"), "a name that no other machine has");
+    const twin = before.find(({ ip }) => ip === one.ip);
+    if (twin) add(at("ip"), `an address that no other machine has (${twin.name} has it)`);
+    if (provider !== "hosts") {
+      for (const key of ["ssh", "publicAddress"] as const)
+        if (one[key] !== undefined) add(at(key), "no value unless k3s-lab:provider is hosts");
+      return;
+    }
+    for (const key of ["cpus", "memory"] as const)
+      if (one[key] !== undefined) add(at(key), "no value for provider hosts");
+    const access = { ...common, ...one.ssh };
+    if (access.user === undefined)
+      add(
+        ["machines", index, "ssh", "user"],
+        "a user who may run sudo without a password, here or under k3s-lab:ssh for all",
+      );
+    const way = hostEndpoint(one.ip, access);
+    const same = reached.get(way);
+    if (same !== undefined && !twin)
+      add(at("ssh"), `another way than that of ${same}, for one host cannot be two machines`);
+    reached.set(way, one.name);
+  });
+  if (common && provider !== "hosts") add(["ssh"], "no value unless k3s-lab:provider is hosts");
+  const servers = machines.filter(({ role }) => role === "server").length;
+  if (servers % 2 !== 1 && machines.length > 0)
+    add(
+      ["machines"],
+      `an odd number of machines with role server (found ${servers}): etcd needs more than half of them to go on`,
+    );
+}
+
+/** Where ssh goes for a host: two machines that go to one place are one host. */
+export const hostEndpoint = (
+  ip: string,
+  {
+    address,
+    port,
+    jump,
+  }: {
+    readonly address?: string | undefined;
+    readonly port?: number | undefined;
+    readonly jump?: string | undefined;
+  },
+): string => `${jump ?? ""} ${(address ?? ip).toLowerCase()} ${port ?? 22}`;
+
+/** What K3s gives its pods and Services by its flags, as far as they are networks. */
+export function clusterNetworks(
+  serverArgs: readonly string[],
+): readonly (readonly [string, Network | undefined])[] {
+  const flags = new K3sFlags(serverArgs);
+  return [
+    ["pods", parseNetwork(flags.value("--cluster-cidr") ?? defaultPods)],
+    ["Services", parseNetwork(flags.value("--service-cidr") ?? defaultServices)],
+  ];
+}
+
+function checkNetworks(written: Written, add: Add): void {
+  const { provider, network, machines, k3s } = written;
+  const block = parseNetwork(network);
+  const [pods, services] = clusterNetworks(k3s.serverArgs).map(([, one]) => one);
+  checkClusterNetworks(written, pods, services, add);
+  const isMade = provider !== "hosts";
+  if (isMade && block?.canonical === network) checkMachineNetwork(block, pods, services, add);
+  machines.forEach(({ ip }, index) => {
+    if (!isIPv4(ip)) return;
+    const at = ["machines", index, "ip"];
+    const why = whyUnusable(ip);
+    const inside = [pods, services].find((other) => other && holds(other, ip));
+    if (why !== undefined) add(at, `an address of the machine itself (${ip} is ${why})`);
+    else if (isMade && block && !usableAddress(block, ip))
+      add(at, `an address of a host inside ${network} (its first one belongs to the host)`);
+    else if (!isMade && inside)
+      add(at, `an address outside ${inside.text}, which K3s gives to pods or Services`);
+  });
+}
+
+/** The networks that K3s's flags give to pods and Services. */
+function checkClusterNetworks(
+  { machines, k3s }: Written,
+  pods: Network | undefined,
+  services: Network | undefined,
+  add: Add,
+): void {
+  const flagAt = (name: string) => {
+    const index = k3s.serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
+    return index < 0 ? ["k3s", "serverArgs"] : ["k3s", "serverArgs", index];
+  };
+  const flags = new K3sFlags(k3s.serverArgs);
+  for (const [name, one, shortest, longest] of [
+    ["--cluster-cidr", pods, 8, 23],
+    ["--service-cidr", services, 12, 28],
+  ] as const) {
+    const given = flags.values(name);
+    if (given.length > 1) add(flagAt(name), `${name} once`);
+    if (given.length === 0 || one === undefined) continue; // one that is no network is told already
+    if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
+      add(
+        flagAt(name),
+        `${name} with a private IPv4 network without a host's part, its prefix from ${shortest} to ${longest}`,
+      );
+    else if (name === "--cluster-cidr" && machines.length > 2 ** (24 - one.bits))
+      add(flagAt(name), `${name} with a network that holds a /24 for each of ${machines.length} machines`);
+  }
+  if (pods && services && overlap(pods, services)) {
+    const isOfServices = flags.value("--service-cidr");
+    add(
+      flagAt(isOfServices ? "--service-cidr" : "--cluster-cidr"),
+      `a network apart from ${isOfServices ? `that of pods (${pods.text})` : `that of Services (${services.text})`}`,
+    );
+  }
+  const dns = flags.value("--cluster-dns");
+  if (dns !== undefined && isIPv4(dns) && services && !holds(services, dns))
+    add(flagAt("--cluster-dns"), `--cluster-dns with an address inside that of Services (${services.text})`);
+}
+
+/** The network that is made for the machines. */
+function checkMachineNetwork(
+  block: Network,
+  pods: Network | undefined,
+  services: Network | undefined,
+  add: Add,
+): void {
+  const clash = [
+    ...(pods ? [[pods, "the network of K3s's pods"] as const] : []),
+    ...(services ? [[services, "the network of K3s's Services"] as const] : []),
+    ...machineNetworks,
+  ].find(([other]) => overlap(block, other));
+  if (!isPrivate(block))
+    add(["network"], "a private network, such as one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
+  else if (clash) add(["network"], `a network apart from ${clash[0].text}, ${clash[1]}`);
+}
+
+/** Whether a machine may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */
+const usableAddress = (block: Network, ip: string): boolean =>
+  block.first + 1 < toNumber(ip) && toNumber(ip) < block.last;

@@ -1,0 +1,443 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LabError } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
+import {
+  type AppsConfig,
+  appPath,
+  type ProgramName,
+  parseConfig,
+  programOf,
+  readStackFile,
+  resourceName,
+} from "./config.ts";
+
+const server = { name: "server", role: "server", ip: "192.168.42.110" };
+const agent = { name: "agent", role: "agent", ip: "192.168.42.111" };
+
+/** The lines of the error that a configuration is refused with. */
+function faults(program: ProgramName, values: object): string[] {
+  try {
+    parseConfig(program, values, "FILE");
+  } catch (error) {
+    assert.ok(error instanceof LabError);
+    assert.equal(error.exitCode, 2);
+    return error.message.split("\n");
+  }
+  return assert.fail("the configuration was accepted");
+}
+
+test("defaults are filled in", () => {
+  assert.deepEqual(parseConfig("cluster", { machines: [server] }, "FILE"), {
+    provider: "auto",
+    network: "192.168.42.0/24",
+    machines: [{ ...server, cpus: 2, memory: 2048 }],
+    k3s: { serverArgs: ["--write-kubeconfig-mode=644"], agentArgs: [] },
+  });
+});
+
+test("the stack files of the project are accepted and hold the promised lab", async () => {
+  const cluster = await readStackFile("cluster", root);
+  assert.deepEqual(
+    cluster.machines.map(({ name, role, ip }) => ({ name, role, ip })),
+    [server, agent],
+  );
+  const { apps } = await readStackFile("apps", root);
+  assert.deepEqual(
+    apps.map(({ name, host, replicas }) => [name, host, replicas]),
+    [
+      ["app1", "app1.com", 1],
+      ["app2", "app2.com", 3],
+      ["app3", undefined, 1],
+    ],
+  );
+});
+
+test("the apps on k3d are the same three in two namespaces", async () => {
+  const { cluster, namespaces, apps } = (await readStackFile("apps-k3d", root)) as AppsConfig;
+  const quota = { pods: 10, cpu: "1", memory: "2Gi" };
+  assert.deepEqual(cluster, { stack: "k3d" });
+  assert.deepEqual(namespaces, [
+    { name: "dev", quota, isolated: true },
+    { name: "staging", quota, isolated: true },
+  ]);
+  assert.deepEqual(
+    apps.map(({ namespace, name, host, replicas }) => [namespace, name, host, replicas]),
+    [
+      ["dev", "app1", "app1.dev.localhost", 1],
+      ["dev", "app2", "app2.dev.localhost", 3],
+      ["dev", "app3", undefined, 1],
+      ["staging", "app1", "app1.staging.localhost", 1],
+      ["staging", "app2", "app2.staging.localhost", 1],
+      ["staging", "app3", "app3.staging.localhost", 1],
+    ],
+  );
+});
+
+test("hosts take what is said for all and add their own; networks may be any", () => {
+  const config = parseConfig(
+    "cluster",
+    {
+      provider: "hosts",
+      ssh: { user: "pi", key: "~/.ssh/pi" },
+      machines: [
+        { ...server, ip: "10.0.0.5" },
+        { ...agent, ip: "172.16.0.9", interface: "ens4", ssh: { user: "admin", address: "agent.example" } },
+      ],
+    },
+    "FILE",
+  );
+  assert.deepEqual(config.machines, [
+    { ...server, ip: "10.0.0.5", ssh: { user: "pi", key: "~/.ssh/pi" } },
+    {
+      ...{ ...agent, ip: "172.16.0.9", interface: "ens4" },
+      ssh: { user: "admin", key: "~/.ssh/pi", address: "agent.example" },
+    },
+  ]);
+});
+
+test("an odd number of servers is accepted", () => {
+  const machines = [1, 2, 3].map((n) => ({ ...server, name: `s${n}`, ip: `192.168.42.11${n}` }));
+  assert.equal(parseConfig("cluster", { machines }, "FILE").machines.length, 3);
+});
+
+const hosts = { provider: "hosts", ssh: { user: "pi" }, machines: [server] };
+const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
+  [
+    "a wrong address",
+    { machines: [{ ...server, ip: "999.1.1.1" }] },
+    /^FILE: k3s-lab:machines\[0\]\.ip: "999\.1\.1\.1" .*IPv4 address/,
+  ],
+  [
+    "two machines with one address",
+    { machines: [server, { ...agent, ip: server.ip }] },
+    /machines\[1\]\.ip: .*server has it/,
+  ],
+  [
+    "two machines with one name",
+    { machines: [server, { ...agent, name: "server" }] },
+    /machines\[1\]\.name: "server"/,
+  ],
+  [
+    "an address outside the network",
+    { machines: [{ ...server, ip: "10.0.0.5" }] },
+    /ip: "10\.0\.0\.5" .*inside 192\.168\.42\.0\/24/,
+  ],
+  [
+    "a box behind a URL whose content nobody vouches for",
+    { machines: [server], box: { name: "my/box", version: "1.0.0", url: "https://example.org/a.box" } },
+    /k3s-lab:box: .*url and sha256 together/,
+  ],
+  [
+    "a box's checksum that is none",
+    { machines: [server], box: { name: "my/box", version: "1.0.0", url: "file:///a.box", sha256: "abc" } },
+    /k3s-lab:box\.sha256: "abc" .*64 hexadecimal digits/,
+  ],
+  ["the host's own address", { machines: [{ ...server, ip: "192.168.42.1" }] }, /ip: "192\.168\.42\.1"/],
+  ["the broadcast address", { machines: [{ ...server, ip: "192.168.42.255" }] }, /ip: "192\.168\.42\.255"/],
+  [
+    "a network that is none",
+    { network: "192.168.42.0/40", machines: [server] },
+    /network: "192\.168\.42\.0\/40"/,
+  ],
+  [
+    "an unknown provider",
+    { provider: "vmware", machines: [server] },
+    /provider: "vmware" .*auto, docker, libvirt, virtualbox, hosts/,
+  ],
+  [
+    "zero servers",
+    { machines: [agent] },
+    /machines: .*an odd number of machines with role server \(found 0\)/,
+  ],
+  ["no machines", { machines: [] }, /machines: \[\] .*at least one machine/],
+  ["two servers", { machines: [server, { ...agent, role: "server" }] }, /found 2/],
+  [
+    "cpus of a host",
+    { ...hosts, machines: [{ ...server, cpus: 2 }] },
+    /machines\[0\]\.cpus: 2 .*no value for provider hosts/,
+  ],
+  [
+    "a host without a user",
+    { provider: "hosts", machines: [server] },
+    /machines\[0\]\.ssh\.user: is missing; .*sudo without a password/,
+  ],
+  [
+    "ssh of a machine that is made here",
+    { machines: [{ ...server, ssh: { user: "pi" } }] },
+    /machines\[0\]\.ssh: .*unless k3s-lab:provider is hosts/,
+  ],
+  ["ssh for all where machines are made here", { ...hosts, provider: "docker" }, /k3s-lab:ssh: .*unless/],
+  [
+    "a host key that is none",
+    { ...hosts, machines: [{ ...server, ssh: { hostKey: "SHA256:abc" } }] },
+    /ssh\.hostKey: "SHA256:abc" .*public host key/,
+  ],
+  [
+    "two hosts to go through",
+    { ...hosts, machines: [{ ...server, ssh: { jump: "a,b" } }] },
+    /ssh\.jump: "a,b" .*one host to go through/,
+  ],
+  [
+    "an address with options in it",
+    { ...hosts, machines: [{ ...server, ssh: { address: "-oX" } }] },
+    /ssh\.address/,
+  ],
+  ["an interface that is none", { machines: [{ ...server, interface: "eth 1" }] }, /interface: "eth 1"/],
+  [
+    "a misspelt key of ssh",
+    { ...hosts, ssh: { user: "pi", prot: 22 } },
+    /k3s-lab:ssh\.prot: unknown key; did you mean "port"\?/,
+  ],
+  ["too little memory", { machines: [{ ...server, memory: 128 }] }, /memory: 128 .*at least 512/],
+  ["half a CPU", { machines: [{ ...server, cpus: 0.5 }] }, /cpus: 0\.5 .*whole number/],
+  [
+    "an unknown key",
+    { machines: [{ ...server, memry: 1024 }] },
+    /memry: unknown key; did you mean "memory"\?/,
+  ],
+  [
+    "an unknown key on top",
+    { provder: "docker", machines: [server] },
+    /k3s-lab:provder: unknown key; did you mean "provider"\?/,
+  ],
+  [
+    "a flag that the lab sets",
+    { machines: [server], k3s: { serverArgs: ["--node-ip=1.2.3.4"] } },
+    /serverArgs\[0\]: "--node-ip=1\.2\.3\.4"/,
+  ],
+  [
+    "a flag that a shell would split",
+    { machines: [server], k3s: { agentArgs: ["--x=$(id) y"] } },
+    /agentArgs\[0\]/,
+  ],
+  [
+    "a version that is none",
+    { machines: [server], k3s: { version: "latest" } },
+    /k3s\.version: "latest" .*v1\.25\.4\+k3s1/,
+  ],
+];
+for (const [name, values, expected] of clusterFaults)
+  test(`refused: ${name}`, () => {
+    const lines = faults("cluster", values);
+    assert.equal(lines.length, 1, lines.join("\n"));
+    assert.match(lines[0] ?? "", expected);
+  });
+
+const cluster = { stack: "cluster" };
+
+test("apps without a namespace are in the stack's own", () => {
+  const values = {
+    cluster,
+    namespace: "lab",
+    apps: [{ name: "a" }, { name: "a", namespace: "default", host: "a.com" }],
+  };
+  assert.deepEqual(parseConfig("apps", values, "FILE"), {
+    cluster,
+    namespace: "lab",
+    namespaces: [],
+    ingress: "traefik",
+    ingressNamespace: "kube-system",
+    apps: [
+      { name: "a", namespace: "lab", replicas: 1, version: "1.0.0" },
+      { name: "a", namespace: "default", host: "a.com", replicas: 1, version: "1.0.0" },
+    ],
+  });
+});
+
+test("namespaces that the stack makes are isolated unless it says otherwise", () => {
+  const namespaces = [
+    { name: "dev", quota: { pods: 10, cpu: "500m", memory: "2Gi" } },
+    { name: "open", isolated: false },
+    { name: "bare", quota: { cpu: 2, memory: "2Gi" } },
+  ];
+  const config = parseConfig(
+    "apps",
+    { cluster, namespaces, apps: [{ name: "a", namespace: "dev" }] },
+    "FILE",
+  );
+  assert.deepEqual(config.namespaces, [
+    { ...namespaces[0], isolated: true },
+    namespaces[1],
+    { name: "bare", quota: { cpu: "2", memory: "2Gi" }, isolated: true },
+  ]);
+});
+
+test("where the Ingress controller's pods are is known for every choice", () => {
+  const where = (values: object) =>
+    parseConfig("apps", { cluster, apps: [{ name: "a" }], ...values }, "FILE").ingressNamespace;
+  assert.equal(where({}), "kube-system");
+  assert.equal(where({ ingress: "managed" }), "traefik");
+  assert.equal(where({ ingress: "nginx", ingressNamespace: "ingress-nginx" }), "ingress-nginx");
+});
+
+test("an app is spoken of by its namespace too, unless that is the stack's own; Pulumi's name never depends on that", () => {
+  const config = { namespace: "default" };
+  const elsewhere = { name: "app1", namespace: "dev" };
+  const own = { name: "app1", namespace: "default" };
+  assert.deepEqual([appPath(config, own), appPath(config, elsewhere)], ["app1", "dev/app1"]);
+  assert.deepEqual([resourceName(own), resourceName(elsewhere)], ["default-app1", "dev-app1"]);
+});
+
+const apps = [{ name: "a" }];
+const inDev = (values: object) => ({ cluster, namespaces: [{ name: "dev" }], ...values });
+const withQuota = (quota: object) => ({ cluster, namespaces: [{ name: "dev", quota }], apps });
+const appFaults: readonly (readonly [string, object, RegExp])[] = [
+  ["a bad host name", { cluster, apps: [{ name: "a", host: "App_1.com" }] }, /apps\[0\]\.host: "App_1\.com"/],
+  [
+    "a duplicate host",
+    {
+      cluster,
+      apps: [
+        { name: "a", host: "a.com" },
+        { name: "b", host: "a.com" },
+      ],
+    },
+    /apps\[1\]\.host: .*a has it/,
+  ],
+  [
+    "two apps for all other hosts",
+    { cluster, apps: [{ name: "a" }, { name: "b" }] },
+    /apps\[1\]\.host: .*a has it/,
+  ],
+  ["negative replicas", { cluster, apps: [{ name: "a", replicas: -1 }] }, /replicas: -1 .*at least 0/],
+  [
+    "a cluster that is neither stack nor kubeconfig",
+    { cluster: {}, apps: [{ name: "a" }] },
+    /cluster: \{\} .*\{ stack: NAME \}/,
+  ],
+  [
+    "a misspelt cluster key",
+    { cluster: { ...cluster, contxt: "x" }, apps: [{ name: "a" }] },
+    /did you mean "context"\?/,
+  ],
+  [
+    "two apps of one name in one namespace",
+    inDev({
+      apps: [...apps, { name: "b", namespace: "dev", host: "b" }, { name: "b", namespace: "dev", host: "c" }],
+    }),
+    /apps\[2\]\.name: "b" .*no other app in dev has/,
+  ],
+  [
+    "two apps that Pulumi would take for one",
+    {
+      cluster,
+      namespaces: [{ name: "dev" }, { name: "dev-a" }],
+      apps: [
+        { name: "a-b", namespace: "dev" },
+        { name: "b", namespace: "dev-a", host: "b.com" },
+      ],
+    },
+    /apps\[1\]\.name: "b" .*tell from dev\/a-b: both are dev-a-b/,
+  ],
+  [
+    "a quota that blocks every rollout",
+    {
+      cluster,
+      namespaces: [{ name: "dev", quota: { pods: 3 } }],
+      apps: [{ name: "a", namespace: "dev", replicas: 3 }],
+    },
+    /namespaces\[0\]\.quota\.pods: 3 .*at least 4/,
+  ],
+  [
+    "isolation without the place of an Ingress controller that is not Traefik",
+    { ...inDev({ apps: [{ name: "a" }] }), ingress: "nginx" },
+    /ingressNamespace: .*such as ingress-nginx/,
+  ],
+  [
+    "one host in two namespaces",
+    inDev({
+      apps: [
+        { name: "a", namespace: "dev", host: "a.com" },
+        { name: "a", host: "a.com" },
+      ],
+    }),
+    /apps\[1\]\.host: "a\.com" .*\(dev\/a has it\)/,
+  ],
+  [
+    "an app for all other hosts in each of two namespaces",
+    inDev({ apps: [{ name: "a", namespace: "dev" }, { name: "a" }] }),
+    /apps\[1\]\.host: is missing; .*only one app .*\(dev\/a has it\)/,
+  ],
+  [
+    "a namespace that nobody makes",
+    inDev({ apps: [{ name: "a", namespace: "dve" }] }),
+    /apps\[0\]\.namespace: "dve" .*one of: default, dev \(did you mean "dev"\?/,
+  ],
+  [
+    "a namespace twice",
+    inDev({ namespaces: [{ name: "dev" }, { name: "dev" }], apps }),
+    /namespaces\[1\]\.name: "dev"/,
+  ],
+  ...["default", "kube-system", "kube-public", "kube-node-lease"].map(
+    (name): readonly [string, object, RegExp] => [
+      `the namespace ${name}, which the cluster has`,
+      { cluster, namespaces: [{ name }], apps },
+      new RegExp(`namespaces\\[0\\]\\.name: "${name}" .*does not use itself`),
+    ],
+  ),
+  [
+    "the namespace of the lab's own Ingress controller",
+    { cluster, ingress: "managed", namespaces: [{ name: "traefik" }], apps },
+    /namespaces\[0\]\.name: "traefik"/,
+  ],
+  [
+    "another place for the lab's own Ingress controller",
+    { cluster, ingress: "managed", ingressNamespace: "web", apps },
+    /ingressNamespace: "web" .*in traefik/,
+  ],
+  [
+    "a misspelt namespace key",
+    { cluster, namespaces: [{ name: "dev", quoat: {} }], apps },
+    /did you mean "quota"\?/,
+  ],
+  [
+    "a misspelt quota key",
+    withQuota({ ram: "1Gi" }),
+    /quota\.ram: unknown key; did you mean .* Known: pods, cpu, memory/,
+  ],
+  ["no pods at all", withQuota({ pods: 0 }), /quota\.pods: 0 .*at least 1/],
+  ["half a pod", withQuota({ pods: 0.5 }), /quota\.pods: 0\.5 .*whole number/],
+  ["a CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
+  ["no CPU", withQuota({ cpu: "0m" }), /quota\.cpu: "0m"/],
+  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*type string/],
+  ["less than no CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
+  ["memory with another unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
+  ["a part of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],
+  [
+    "isolation that is neither",
+    { cluster, namespaces: [{ name: "dev", isolated: "yes" }], apps },
+    /isolated: "yes"/,
+  ],
+  [
+    "an IngressClass that is none",
+    { cluster, ingress: "Nginx!", apps },
+    /ingress: "Nginx!" .*managed, or the name/,
+  ],
+  ["an image that is none", { cluster, image: "a b", apps }, /image: "a b" .*reference of an image/],
+  ["a misspelt key on top", { cluster, ingres: "managed", apps }, /did you mean "ingress"\?/],
+];
+for (const [name, values, expected] of appFaults)
+  test(`refused: ${name}`, () => {
+    const lines = faults("apps", values);
+    assert.equal(lines.length, 1, lines.join("\n"));
+    assert.match(lines[0] ?? "", expected);
+  });
+
+test("every fault is told, not only the first", () => {
+  assert.equal(faults("cluster", { provider: "x", machines: [{ ...server, ip: "x", cpus: 0 }] }).length, 3);
+});
+
+test("a stack runs the program that its name begins with", () => {
+  assert.equal(programOf("cluster"), "cluster");
+  assert.equal(programOf("apps-k3d"), "apps");
+  assert.throws(() => programOf("clusters"), /no program for the stack "clusters".*cluster, apps/);
+  assert.throws(() => programOf("constructor"), LabError);
+});
+
+test("a stack file that does not exist is named", async () => {
+  await assert.rejects(
+    readStackFile("apps-none", root),
+    /Pulumi\.apps-none\.yaml cannot be read: it does not exist/,
+  );
+});

@@ -1,0 +1,165 @@
+import { closest } from "fastest-levenshtein";
+import { z } from "zod";
+import { LabError } from "../lib/errors.ts";
+import { defaultK3sVersion } from "../versions.ts";
+import { type AppsConfig, appsSchema } from "./apps.ts";
+import { type ClusterConfig, clusterSchema } from "./cluster.ts";
+import { readPlainYaml } from "./plain-yaml.ts";
+import { checked, isRecord, knownKeys } from "./schema.ts";
+
+export * from "./apps.ts";
+export * from "./cluster.ts";
+
+const k3dSchema = z.strictObject({
+  config: z
+    .string()
+    .regex(/^[^/].*\.ya?ml$/, "a k3d config file of the checkout such as stacks/k3d.yaml")
+    .describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
+});
+
+/** What `Pulumi.k3d.yaml` says. */
+export type K3dConfig = z.output<typeof k3dSchema>;
+
+/** What the stack file of each program may say. */
+export const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;
+
+/** The configuration of each program. */
+export interface Configs {
+  readonly cluster: ClusterConfig;
+  readonly apps: AppsConfig;
+  readonly k3d: K3dConfig;
+}
+
+/** A program of this project; a stack runs the one that its name begins with. */
+export type ProgramName = keyof Configs;
+
+/** The program of a stack whose name is known when types are checked; any for other stacks. */
+type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
+
+/**
+ * The program that a stack runs: `cluster-ha` runs `cluster`, `apps-k3d` runs `apps`.
+ * @throws LabError when the name begins with no program's name.
+ */
+export function programOf(stack: string): ProgramName {
+  const [name = ""] = stack.split("-");
+  if (!Object.hasOwn(schemas, name))
+    throw new LabError(
+      `There is no program for the stack "${stack}". A stack's name is, or begins with one of these and a dash: ${Object.keys(schemas).join(", ")}.`,
+      { exitCode: 2 },
+    );
+  // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
+  if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
+    throw new LabError(
+      `The stack "${stack}" is not accepted as a name: expected a-z, 0-9 and '-', at most 40 characters, no '-' at its end.`,
+      { exitCode: 2 },
+    );
+  return name as ProgramName;
+}
+
+/** The file that holds a stack's configuration, relative to the checkout. */
+export const stackFile = (stack: string): string => `Pulumi.${stack}.yaml`;
+
+const prefix = "k3s-lab:";
+
+/**
+ * Checks the `k3s-lab:` values of a stack and fills in the defaults.
+ * @param values keys without the `k3s-lab:` prefix.
+ * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
+ */
+export function parseConfig<Program extends ProgramName>(
+  program: Program,
+  values: object,
+  file: string,
+): Configs[Program] {
+  return checked<z.ZodType>(schemas[program], values, file, prefix) as Configs[Program];
+}
+
+/**
+ * Reads and checks `Pulumi.<stack>.yaml`.
+ * @param directory the folder of `Pulumi.yaml`.
+ */
+export async function readStackFile<Stack extends string>(
+  stack: Stack,
+  directory: string,
+): Promise<Configs[ProgramOf<Stack>]> {
+  const program = programOf(stack) as ProgramOf<Stack>;
+  const file = stackFile(stack);
+  const hint = `Copy ${stackFile(program)} of the project and edit it.`;
+  const document = await readPlainYaml(file, directory, hint);
+  return parseConfig(program, ownValues(program, document, file), file);
+}
+
+/** What Pulumi itself may write beside `config`. */
+const besides = ["encryptionsalt", "secretsprovider", "encryptedkey"];
+
+/** The values of the project's own keys; every other key is refused, for nobody would read it. */
+function ownValues(program: ProgramName, document: unknown, file: string): Record<string, unknown> {
+  const faults: string[] = [];
+  const known = knownKeys(schemas[program], []);
+  const whole = isRecord(document) ? document : {};
+  if (!isRecord(document) || !("config" in document))
+    faults.push(`it has no values under config; expected config: with keys such as ${prefix}${known[0]}`);
+  for (const key of Object.keys(whole).filter((key) => key !== "config" && !besides.includes(key))) {
+    const own = bare(key);
+    faults.push(
+      key === "environment"
+        ? "environment: only Pulumi would read it; expected every value under config"
+        : known.includes(own)
+          ? `${key}: it stands beside config; expected it under config, as ${prefix}${own}`
+          : `${key}: unknown key; did you mean "config"? Known: config`,
+    );
+  }
+  const config = whole.config ?? {};
+  if (!isRecord(config))
+    faults.push(
+      `config: ${JSON.stringify(config)} is not accepted; expected keys such as ${prefix}${known[0]}`,
+    );
+  const values: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(isRecord(config) ? config : {})) {
+    if (key.startsWith("pulumi:")) continue;
+    const fault = keyFault(program, known, key, value);
+    if (fault !== undefined) faults.push(fault);
+    else values[key.slice(prefix.length)] = value;
+  }
+  if (faults.length)
+    throw new LabError(faults.map((fault) => `${file}: ${fault}.`).join("\n"), { exitCode: 2 });
+  return values;
+}
+
+/** Why a program does not read a key under `config`; undefined where it does. */
+function keyFault(
+  program: ProgramName,
+  known: readonly string[],
+  key: string,
+  value: unknown,
+): string | undefined {
+  if (!key.startsWith(prefix))
+    return `${key}: nothing reads it; did you mean "${prefix}${closest(bare(key), known)}"? Keys of this project begin with ${prefix}`;
+  if (holdsSecret(value))
+    return `${key}: a value that only Pulumi can decrypt is not accepted; expected plain text, because none of these is a secret`;
+  const name = key.slice(prefix.length);
+  const owners = known.includes(name) ? [] : programsWith(name);
+  return owners.length > 0
+    ? `${key}: it belongs to stacks of ${owners.join(" and ")}, and "${program}" is what this one runs. Known: ${known.join(", ")}`
+    : undefined;
+}
+
+/** A key without what stands before its last colon, or where a prefix was misspelt, before `machines` and the like. */
+const bare = (key: string): string => key.replace(/^.*:/, "").replace(/^k3s[-_.]?lab[-_.]?/, "");
+
+const programsWith = (key: string): ProgramName[] =>
+  (Object.keys(schemas) as ProgramName[]).filter((program) => knownKeys(schemas[program], []).includes(key));
+
+const holdsSecret = (value: unknown): boolean =>
+  isRecord(value)
+    ? (Object.keys(value).length === 1 && typeof value.secure === "string") ||
+      Object.values(value).some(holdsSecret)
+    : Array.isArray(value) && value.some(holdsSecret);
+
+/**
+ * The K3s release of a cluster: the one its stack file names, else the one that its nodes have, else the one `lab up`
+ * installed on this computer.
+ * @param made the release that its nodes were installed with.
+ */
+export const k3sVersion = ({ k3s }: ClusterConfig, made: string | undefined): string =>
+  k3s.version ?? made ?? process.env.LAB_K3S_VERSION ?? defaultK3sVersion;

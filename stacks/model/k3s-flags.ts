@@ -1,0 +1,442 @@
+import { isIPv4 } from "node:net";
+import { closest } from "fastest-levenshtein";
+import { isNumeric, isSubdomain } from "./names.ts";
+
+export type K3sRole = "server" | "agent";
+
+/** What a flag takes: nothing, or true or false; one value; or one value each time it is given. */
+type Kind = "switch" | "value" | "list";
+
+/** What the lab knows of one of K3s's flags. */
+export interface K3sFlag {
+  /** With its dashes. */
+  readonly name: string;
+  /** Its other spelling, such as -d. */
+  readonly short?: string;
+  readonly roles: readonly K3sRole[];
+  readonly kind: Kind;
+  /** Whether it came after v1.25. Default: false. */
+  readonly later?: boolean;
+  /** Whether its value is nobody's to see. Default: false. */
+  readonly secret?: boolean;
+  /** Whether it may be in the file of `k3s.serverSecrets`. Default: false. */
+  readonly byFile?: boolean;
+  /** Why a cluster of the lab cannot have it. Default: it can. */
+  readonly refused?: string;
+  /** What its value must be, where this value is not that. Default: any but none. */
+  readonly check?: (value: string) => string | undefined;
+}
+
+/** The newest minor version of K3s whose flags are listed: in a newer one an unknown flag may be right. */
+const newestMinor = 34;
+
+type Options = Omit<K3sFlag, "name" | "short" | "roles" | "kind">;
+const every =
+  (kind: Kind, roles: readonly K3sRole[]) =>
+  (names: string, options: Options = {}): K3sFlag[] =>
+    names.split(" ").map((one) => {
+      const [name = "", short] = one.split(",");
+      return { name: `--${name}`, ...(short ? { short: `-${short}` } : {}), roles, kind, ...options };
+    });
+
+const serverOnly: readonly K3sRole[] = ["server"];
+const both: readonly K3sRole[] = ["server", "agent"];
+const server = {
+  switch: every("switch", serverOnly),
+  value: every("value", serverOnly),
+  list: every("list", serverOnly),
+};
+const node = { switch: every("switch", both), value: every("value", both), list: every("list", both) };
+const agent = { switch: every("switch", ["agent"]) };
+
+const own = (from: string) => ({ refused: `the lab sets it from ${from}` });
+const whole = { refused: "each server of the lab runs a whole control plane" };
+const fixed = (value: string, why: string): Options => ({
+  check: (given) => (given === value ? undefined : `${value}, for ${why}`),
+});
+const oneOf = (...values: readonly string[]): Options => ({
+  check: (given) => (values.includes(given) ? undefined : `one of: ${values.join(", ")}`),
+});
+const matches = (pattern: RegExp, expected: string): Options => ({
+  check: (given) => (pattern.test(given) ? undefined : expected),
+});
+const path = matches(/^\/[^\s]*$/, "an absolute path on the machine");
+const count = matches(/^\d{1,9}$/, "a whole number");
+const option = matches(/^[a-z][-a-zA-Z0-9.]*=.+$/, "an option and its value, such as max-pods=50");
+const duration = matches(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a time such as 5m0s");
+const isPort = (text: string): boolean => /^[1-9]\d{0,4}$/.test(text) && Number(text) < 65_536;
+const host: Options = {
+  check: (given) =>
+    isIPv4(given) || (isSubdomain(given.toLowerCase()) && !isNumeric(given))
+      ? undefined
+      : "a host name or an IPv4 address",
+};
+const address: Options = { check: (given) => (isIPv4(given) ? undefined : "an IPv4 address") };
+const kubeletOption: Options = {
+  check: (given) => {
+    const fault = option.check?.(given);
+    const name = given.split("=")[0] ?? "";
+    return (
+      fault ??
+      (["hostname-override", "node-ip", "register-node", "root-dir", "config"].includes(name)
+        ? `another option than ${name}, on which the lab relies`
+        : undefined)
+    );
+  },
+};
+
+/** K3s's add-ons, by the word that `--disable` takes. */
+const addOns = ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"];
+const disable: Options = {
+  check: (given) => {
+    const wrong = given.split(",").find((one) => !addOns.includes(one));
+    return wrong === undefined
+      ? undefined
+      : `add-ons of: ${addOns.join(", ")} (did you mean "${closest(wrong, addOns)}"?)`;
+  },
+};
+
+const labelKey = /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/;
+const labelValue = /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/;
+/** Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. */
+const kubeletMaySet =
+  /^(([^/]*\.)?(kubelet|node)\.kubernetes\.io\/|(kubernetes\.io\/(hostname|os|arch)|(beta|topology|failure-domain\.beta)\.kubernetes\.io\/(instance-type|os|arch|region|zone))$)/;
+const nodeLabel: Options = {
+  check: (given) => {
+    const wrong = given.split(",").find((one) => {
+      const [key = "", ...value] = one.split("=");
+      if (!labelKey.test(key) || value.length !== 1 || !labelValue.test(value[0] ?? "")) return true;
+      return /(^|\.)(kubernetes|k8s)\.io\//.test(key) && !kubeletMaySet.test(key);
+    });
+    return wrong === undefined
+      ? undefined
+      : "a label KEY=VALUE such as disk=ssd, its key not one of kubernetes.io that a kubelet may not set";
+  },
+};
+const nodeTaint: Options = {
+  check: (given) =>
+    given.split(",").every((one) => {
+      const [, key = "", value = ""] =
+        /^([^=:]+)(?:=([^=:]*))?:(?:NoSchedule|PreferNoSchedule|NoExecute)$/.exec(one) ?? [];
+      return labelKey.test(key) && labelValue.test(value);
+    })
+      ? undefined
+      : "a taint KEY=VALUE:EFFECT, its effect NoSchedule, PreferNoSchedule or NoExecute",
+};
+const ports: Options = {
+  check: (given) => {
+    const [first = "", last = "", ...rest] = given.split("-");
+    return isPort(first) && isPort(last) && rest.length === 0 && Number(first) < Number(last)
+      ? undefined
+      : "a range of ports such as 30000-32767";
+  },
+};
+
+const joinsByToken = {
+  secret: true,
+  refused: "the lab makes the token itself, and brings it to each node in a file that only root reads",
+};
+const datastore = { refused: "the lab keeps a cluster's data on its servers, in SQLite or in etcd" };
+const s3Secret = {
+  secret: true,
+  byFile: true,
+  refused:
+    "it would be visible in Pulumi's state and in the process list; put it into the file that k3s-lab:k3s.serverSecrets names, or, with a K3s that has it, give --etcd-s3-config-secret=NAME",
+};
+const linkedImages = { refused: "the lab puts its images into K3s's own containerd" };
+const byHand = { refused: "it is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
+
+/**
+ * The flags of `k3s server` and `k3s agent`, v1.25 to v1.34, and what the lab makes of each: pkg/cli/cmds of
+ * github.com/k3s-io/k3s and https://docs.k3s.io/cli/server.
+ */
+export const k3sFlags: readonly K3sFlag[] = [
+  // what the lab sets itself
+  ...node.list("node-ip,i", own("the machine's ip")),
+  ...node.value("flannel-iface", own("the machine's interface")),
+  ...node.value("node-name", own("the machine's name")),
+  ...node.switch("with-node-id", { refused: "a node of the lab is called what its machine is called" }),
+  ...node.value("server,s", own("the machines whose role is server")),
+  ...server.switch("cluster-init", own("the number of machines whose role is server")),
+  ...node.value("token-file", own("the token that it makes")),
+  ...node.value("config,c", {
+    refused:
+      "the lab writes /etc/rancher/k3s/config.yaml; a file of yours may lie in config.yaml.d beside it",
+  }),
+  // what would be seen by others
+  ...node.value("token,t cluster-secret", joinsByToken),
+  ...server.value("agent-token", joinsByToken),
+  ...server.value("agent-token-file", { refused: "the lab's agents join by the lab's token" }),
+  ...server.value("datastore-endpoint", { ...datastore, secret: true }),
+  ...server.value("etcd-s3-access-key etcd-s3-secret-key", s3Secret),
+  ...server.value("etcd-s3-session-token", { ...s3Secret, later: true }),
+  ...node.value("vpn-auth", {
+    secret: true,
+    later: true,
+    refused:
+      "it would be visible in Pulumi's state and in the process list; give --vpn-auth-file=FILE, a file on the machine",
+  }),
+  // what the lab relies on
+  ...node.value("data-dir,d", { refused: "the lab looks for K3s's data in /var/lib/rancher/k3s" }),
+  ...server.value("write-kubeconfig,o", { refused: "the lab reads /etc/rancher/k3s/k3s.yaml" }),
+  ...server.value("https-listen-port advertise-port", fixed("6443", "the lab reaches the API there")),
+  ...node.value(
+    "bind-address",
+    fixed("0.0.0.0", "the lab asks for the API at the machine's ip and on it at 127.0.0.1"),
+  ),
+  ...node.value("lb-server-port", fixed("6444", "the lab asks there whether an agent is Ready")),
+  ...server.value("advertise-address", { refused: "each server advertises its own ip" }),
+  ...server.value("cluster-domain", fixed("cluster.local", "by names in it the lab finds Services")),
+  ...server.value("servicelb-namespace", fixed("kube-system", "there the lab looks for ServiceLB")),
+  ...server.switch("disable-agent", { refused: "each server of the lab is a node" }),
+  ...server.switch("disable-apiserver disable-controller-manager disable-scheduler disable-etcd", whole),
+  ...server.switch("disable-kube-proxy", { refused: "without it no Service is reached" }),
+  ...agent.switch("disable-apiserver-lb", {
+    later: true,
+    refused: "the lab asks by it whether an agent is Ready",
+  }),
+  ...server.switch("cluster-reset", byHand),
+  ...server.value("cluster-reset-restore-path", byHand),
+  ...server.value("datastore-cafile datastore-certfile datastore-keyfile", datastore),
+  ...server.switch("kine-tls", { ...datastore, later: true }),
+  ...node.switch("rootless", { refused: "K3s runs as root on the lab's machines" }),
+  ...node.switch("docker", linkedImages),
+  ...node.value("container-runtime-endpoint", linkedImages),
+  ...node.value("image-service-endpoint", { ...linkedImages, later: true }),
+  ...node.value("snapshotter", fixed("overlayfs", "the lab stores its images in that layout")),
+  ...node.value("log,l", { refused: "the lab reads K3s's log in the machine's journal" }),
+  ...server.value("flannel-backend", {
+    check: (given) =>
+      given === "none"
+        ? "vxlan, host-gw or wireguard-native: without one no node is ever Ready, for the lab brings no other network"
+        : oneOf("vxlan", "host-gw", "wireguard-native").check?.(given),
+  }),
+  ...node.switch("no-flannel", {
+    refused: "K3s no longer has it; without flannel no node of the lab is ever Ready",
+  }),
+  ...server.list("no-deploy", { refused: "K3s no longer has it; give --disable=ADD-ON" }),
+  ...node.switch("disable-selinux", { refused: "K3s no longer has it; leave --selinux out" }),
+  // what is the user's own
+  ...server.list("disable", disable),
+  ...server.switch("disable-cloud-controller disable-network-policy disable-helm-controller"),
+  ...server.list("cluster-cidr service-cidr", {
+    check: (given) => (/^[\d.]+\/\d+$/.test(given) ? undefined : "one IPv4 network such as 10.42.0.0/16"),
+  }),
+  ...server.list("cluster-dns", address),
+  ...server.value("service-node-port-range", ports),
+  ...server.list("tls-san", host),
+  ...server.switch("tls-san-security", { later: true }),
+  ...server.value("write-kubeconfig-mode", matches(/^0?[0-7]{3}$/, "a file's mode such as 644 or 600")),
+  ...server.value("write-kubeconfig-group", {
+    later: true,
+    ...matches(/^[a-z_][-a-z0-9_]{0,31}$|^\d+$/, "a group's name or number"),
+  }),
+  ...server.switch("flannel-ipv6-masq flannel-external-ip"),
+  ...server.value("egress-selector-mode", oneOf("agent", "cluster", "pod", "disabled")),
+  ...server.list("kube-apiserver-arg etcd-arg kube-scheduler-arg kube-controller-manager-arg", option),
+  ...server.list("kube-cloud-controller-manager-arg kube-controller-arg kube-cloud-controller-arg", option),
+  ...server.switch("etcd-expose-metrics etcd-disable-snapshots etcd-snapshot-compress"),
+  ...server.value(
+    "etcd-snapshot-name",
+    matches(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, "a name such as etcd-snapshot"),
+  ),
+  ...server.value(
+    "etcd-snapshot-schedule-cron",
+    matches(/^@(hourly|daily|weekly|monthly|every\d+[smh])$/, "a time without spaces such as @daily"),
+  ),
+  ...server.value("etcd-snapshot-retention", count),
+  ...server.value("etcd-snapshot-reconcile-interval", { later: true, ...duration }),
+  ...server.value("etcd-snapshot-dir default-local-storage-path", path),
+  ...server.switch("etcd-s3 etcd-s3-skip-ssl-verify etcd-s3-insecure"),
+  ...server.value("etcd-s3-endpoint etcd-s3-bucket etcd-s3-region etcd-s3-folder"),
+  ...server.value("etcd-s3-endpoint-ca", path),
+  ...server.value("etcd-s3-timeout", duration),
+  ...server.value("etcd-s3-retention", { later: true, ...count }),
+  ...server.value("etcd-s3-proxy etcd-s3-config-secret etcd-s3-bucket-lookup-type", { later: true }),
+  ...server.switch("secrets-encryption"),
+  ...server.value("secrets-encryption-provider", { later: true, ...oneOf("aescbc", "secretbox") }),
+  ...server.switch("embedded-registry supervisor-metrics", { later: true }),
+  ...server.value("helm-job-image", { later: true }),
+  ...server.value("system-default-registry"),
+  ...node.list("node-external-ip", address),
+  ...node.list("node-internal-dns node-external-dns", { later: true, ...host }),
+  ...node.list("node-label", nodeLabel),
+  ...node.list("node-taint", nodeTaint),
+  ...node.list("kubelet-arg", kubeletOption),
+  ...node.list("kube-proxy-arg", option),
+  ...node.value("resolv-conf private-registry flannel-conf flannel-cni-conf", path),
+  ...node.value("image-credential-provider-bin-dir image-credential-provider-config", path),
+  ...node.value("vpn-auth-file", { later: true, ...path }),
+  ...node.value("pause-image"),
+  ...node.value("default-runtime", { later: true }),
+  ...node.list("airgap-extra-registry"),
+  ...node.switch("selinux protect-kernel-defaults debug alsologtostderr"),
+  ...node.switch("enable-pprof"),
+  ...node.switch("prefer-bundled-bin disable-default-registry-endpoint nonroot-devices", { later: true }),
+  ...node.value("v,v", count),
+  ...node.value("vmodule"),
+];
+
+const byName = new Map(
+  k3sFlags.flatMap((flag) => [
+    [flag.name, flag] as const,
+    ...(flag.short ? [[flag.short, flag] as const] : []),
+  ]),
+);
+
+/** The values of flags that are secret, for a text that a person is shown. */
+const secretFlags = new RegExp(
+  `(?<![-\\w])(--?(?:${k3sFlags
+    .filter(({ secret }) => secret)
+    .flatMap(({ name, short }) => [name, ...(short ? [short] : [])])
+    .map((name) => name.replace(/^-+/, ""))
+    .join("|")}))(?:=|",\\s*"|\\s+)[^"\\s]*`,
+  "g",
+);
+
+/** Takes values of secret flags, and passwords in addresses, out of a text. */
+export const withoutSecrets = (text: string): string =>
+  text.replace(secretFlags, "$1=…").replace(/(:\/\/[^\s"@/]*:)[^\s"@/]*@/g, "$1…@");
+
+/** Something wrong with one of the flags that a stack file gives. */
+export interface FlagProblem {
+  readonly index: number;
+  /** What is accepted instead. */
+  readonly expected: string;
+}
+
+/**
+ * What is wrong with the flags of a stack file, one problem an item at most.
+ * @param version the K3s release that they are for. Default: any.
+ * @param by who starts K3s: k3d sets other flags than the lab, and refuses them in words of its own. Default: the lab.
+ */
+export function flagProblems(
+  items: readonly string[],
+  role: K3sRole,
+  version?: string,
+  by: "lab" | "k3d" = "lab",
+): FlagProblem[] {
+  const problems: FlagProblem[] = [];
+  const given = new Set<string>();
+  let lacksValue = false;
+  items.forEach((item, index) => {
+    // The value of the flag before, of which everything is said: it may be a secret.
+    if (lacksValue && !item.startsWith("-")) {
+      lacksValue = false;
+      return;
+    }
+    const [written = "", ...rest] = item.split("=");
+    const value = rest.length ? rest.join("=") : undefined;
+    // K3s takes -flag for --flag.
+    const flag = byName.get(written) ?? byName.get(`-${written}`);
+    lacksValue = flag !== undefined && flag.kind !== "switch" && value === undefined;
+    const isAgain = flag !== undefined && flag.kind !== "list" && given.has(flag.name);
+    if (flag) given.add(flag.name);
+    const expected =
+      problemOf(item, written, value, flag, role, version, by) ??
+      (isAgain ? `${flag?.name} once` : undefined);
+    if (expected !== undefined) problems.push({ index, expected });
+  });
+  return problems;
+}
+
+function problemOf(
+  item: string,
+  written: string,
+  value: string | undefined,
+  flag: K3sFlag | undefined,
+  role: K3sRole,
+  version: string | undefined,
+  by: "lab" | "k3d",
+): string | undefined {
+  if (!/^--?[a-z]/.test(item))
+    return "one flag of K3s such as --disable=traefik, its value behind = in the same item";
+  if (flag === undefined) {
+    if (minorOf(version) > newestMinor && isShellSafe(item)) return undefined;
+    const names = k3sFlags
+      .filter(({ name, roles, refused }) => roles.includes(role) && !refused && name !== "--v")
+      .map(({ name }) => name);
+    return `a flag of k3s ${role} (did you mean ${closest(`--${written.replace(/^-+/, "")}`, names)}?)`;
+  }
+  if (by === "k3d" && flag.roles.includes(role) && isK3dsOwn(flag)) return undefined;
+  return flagProblem(flag, role, version, by) ?? spellingProblem(item, written, value, flag);
+}
+
+/** Flags that the lab sets for its machines; in a k3d file they are the user's. */
+const isK3dsOwn = ({ name, refused, secret }: K3sFlag): boolean =>
+  (refused !== undefined && !secret) || name === "--snapshotter";
+
+/** Why a flag is not for this role, this caller or this release. */
+function flagProblem(
+  { name, roles, refused, byFile, later }: K3sFlag,
+  role: K3sRole,
+  version: string | undefined,
+  by: "lab" | "k3d",
+): string | undefined {
+  if (!roles.includes(role))
+    return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
+  if (refused !== undefined)
+    return `no ${name}: ${by === "k3d" && byFile ? "k3d would show it to everyone" : refused}`;
+  return later && minorOf(version) <= 25
+    ? `no ${name} with K3s ${version}, which does not have it yet`
+    : undefined;
+}
+
+/** What is wrong with how a flag and its value are written. */
+function spellingProblem(
+  item: string,
+  written: string,
+  value: string | undefined,
+  { name, kind, check }: K3sFlag,
+): string | undefined {
+  if (written !== name) return `its full name: ${name}${kind === "switch" ? "" : "=VALUE"}`;
+  if (kind === "switch")
+    return value === undefined || value === "true" || value === "false"
+      ? undefined
+      : `${name} without a value`;
+  if (value === undefined) return `${name}=VALUE in one item`;
+  if (value === "") return `${name} with a value`;
+  if (!isShellSafe(item)) return "a value of printable characters without spaces, quotes, \\, $ and %";
+  const fault = check?.(value);
+  return fault === undefined ? undefined : `${name} with ${fault}`;
+}
+
+/** The minor release of Kubernetes; of a version that is not given, the newest one that the table of flags knows. */
+const minorOf = (version: string | undefined): number =>
+  Number(/^v1\.(\d+)\./.exec(version ?? "")?.[1] ?? newestMinor);
+
+/** What passes through a shell, K3s's installer and a unit of systemd as it is. */
+const isShellSafe = (item: string): boolean => /^[!#&()*-[\]^_a-z{|}~]*$/.test(item);
+
+/** K3s's flags as a stack file gives them: https://docs.k3s.io/cli/server */
+export class K3sFlags {
+  readonly #given: readonly (readonly [string, string])[];
+
+  constructor(given: readonly string[]) {
+    this.#given = given.map((flag) => {
+      const [name = "", ...value] = flag.split("=");
+      return [name, value.join("=")] as const;
+    });
+  }
+
+  /** The last value given to a flag. */
+  value(name: string): string | undefined {
+    return this.#given.findLast(([given]) => given === name)?.[1];
+  }
+
+  /** Every value given to a flag. */
+  values(name: string): readonly string[] {
+    return this.#given.filter(([given]) => given === name).map(([, value]) => value);
+  }
+
+  /** Whether a switch is on. */
+  isOn(name: string): boolean {
+    const value = this.value(name);
+    return value !== undefined && value !== "false";
+  }
+
+  /** The add-ons that `--disable` names. */
+  disabled(): ReadonlySet<string> {
+    return new Set(this.values("--disable").flatMap((list) => list.split(",")));
+  }
+}

@@ -1,0 +1,189 @@
+import assert from "node:assert/strict";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parse, stringify } from "yaml";
+import { LabError } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
+import { chooseContext, kubeconfigFile, kubeconfigOf, rewriteKubeconfig } from "./kubeconfig.ts";
+
+const original = `apiVersion: v1
+kind: Config
+clusters:
+- cluster:
+    certificate-authority-data: Q0E=
+    server: https://127.0.0.1:6443
+  name: default
+contexts:
+- context:
+    cluster: default
+    user: default
+  name: default
+current-context: default
+preferences: {}
+users:
+- name: default
+  user:
+    client-certificate-data: Q0VSVA==
+    client-key-data: S0VZ
+`;
+
+test("the kubeconfig names the server's address and carries its own context; certificates stay", () => {
+  assert.deepEqual(parse(rewriteKubeconfig(original, ["https://192.168.42.110:6443"], "k3s-lab-cluster")), {
+    apiVersion: "v1",
+    kind: "Config",
+    preferences: {},
+    clusters: [
+      {
+        name: "k3s-lab-cluster",
+        cluster: { "certificate-authority-data": "Q0E=", server: "https://192.168.42.110:6443" },
+      },
+    ],
+    users: [
+      { name: "k3s-lab-cluster", user: { "client-certificate-data": "Q0VSVA==", "client-key-data": "S0VZ" } },
+    ],
+    contexts: [{ name: "k3s-lab-cluster", context: { cluster: "k3s-lab-cluster", user: "k3s-lab-cluster" } }],
+    "current-context": "k3s-lab-cluster",
+  });
+});
+
+test("every further server has a context of its own", () => {
+  const servers = ["https://10.0.0.1:6443", "https://10.0.0.2:6443"] as const;
+  const { clusters, contexts, users, ...rest } = parse(rewriteKubeconfig(original, servers, "ha"));
+  assert.deepEqual(
+    clusters.map(({ name, cluster }: { name: string; cluster: { server: string } }) => [
+      name,
+      cluster.server,
+    ]),
+    [
+      ["ha", servers[0]],
+      ["ha-2", servers[1]],
+    ],
+  );
+  assert.deepEqual(contexts.at(-1), { name: "ha-2", context: { cluster: "ha-2", user: "ha" } });
+  assert.deepEqual([users.length, rest["current-context"]], [1, "ha"]);
+});
+
+test("text that is no kubeconfig is refused", () => {
+  assert.throws(() => rewriteKubeconfig("clusters: []", ["https://192.168.42.110:6443"], "lab"));
+});
+
+const file = "/home/user/.kube/config";
+const several = (users: readonly object[], cluster: object = {}): string =>
+  stringify({
+    "current-context": "a",
+    clusters: [
+      { name: "a", cluster: { server: "https://a:6443", ...cluster } },
+      { name: "b", cluster: { server: "https://b:6443" } },
+    ],
+    users,
+    contexts: [
+      { name: "a", context: { cluster: "a", user: "a", namespace: "mine" } },
+      { name: "b", context: { cluster: "b", user: "b" } },
+      { name: "half", context: { cluster: "b" } },
+    ],
+  });
+const kubeconfig = (content: string, context?: string): unknown =>
+  parse(kubeconfigOf(chooseContext(content, file, context)));
+
+test("only the chosen context is taken, with its cluster and its user", () => {
+  const text = several([
+    { name: "a", user: { token: "secret-a" } },
+    { name: "b", user: { token: "secret-b" } },
+  ]);
+  assert.deepEqual(kubeconfig(text), {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: "a", cluster: { server: "https://a:6443" } }],
+    users: [{ name: "a", user: { token: "secret-a" } }],
+    contexts: [{ name: "a", context: { cluster: "a", user: "a", namespace: "mine" } }],
+    "current-context": "a",
+  });
+  assert.doesNotMatch(JSON.stringify(kubeconfig(text, "b")), /secret-a/);
+});
+
+test("what changes elsewhere in the file changes nothing: others, extensions, the current context", () => {
+  const before = several([{ name: "b", user: { token: "t" } }]);
+  const minikube = { extensions: [{ name: "cluster_info", extension: { "last-update": "now" } }] };
+  const after = several(
+    [
+      { name: "b", user: { token: "t", ...minikube } },
+      { name: "new", user: null },
+    ],
+    minikube,
+  );
+  const changed = after.replace("current-context: a", "current-context: half");
+  assert.deepEqual(kubeconfig(changed, "b"), kubeconfig(before, "b"));
+});
+
+test("another context without a user or a cluster does not matter; the chosen one may do without a user", () => {
+  assert.match(JSON.stringify(kubeconfig(several([]), "half")), /"user":\{\}/);
+  assert.throws(() => kubeconfig(several([]), "b"), /has no user "b", whom its context "b" names/);
+  assert.match(JSON.stringify(kubeconfig(several([{ name: "a", user: {} }]), "a")), /https:\/\/a:6443/);
+});
+
+test("paths start from the file's folder, as they do for kubectl", () => {
+  const user = {
+    "client-certificate": "pki/client.crt",
+    "client-key": "/etc/client.key",
+    tokenFile: "token",
+    exec: { apiVersion: "client.authentication.k8s.io/v1", command: "./login", args: ["-x"], env: null },
+  };
+  const chosen = chooseContext(several([{ name: "a", user }], { "certificate-authority": "ca.crt" }), file);
+  assert.equal(chosen.cluster["certificate-authority"], "/home/user/.kube/ca.crt");
+  assert.equal(chosen.user["client-certificate"], "/home/user/.kube/pki/client.crt");
+  assert.equal(chosen.user["client-key"], "/etc/client.key");
+  assert.equal(chosen.user.tokenFile, "/home/user/.kube/token");
+  assert.equal(chosen.user.exec?.command, "/home/user/.kube/login");
+});
+
+test("what client-go understands is handed on", () => {
+  const cluster = {
+    "insecure-skip-tls-verify": true,
+    "tls-server-name": "kubernetes",
+    "proxy-url": "http://127.0.0.1:3128",
+    "disable-compression": true,
+  };
+  const user = { token: "t", "as-groups": ["system:masters"], as: "me" };
+  const text = JSON.stringify(kubeconfig(several([{ name: "a", user }], cluster)));
+  for (const part of [...Object.keys(cluster), "as-groups"]) assert.match(text, new RegExp(`"${part}"`));
+});
+
+test("a kubeconfig that is none, or that lacks something, is refused without showing what it holds", () => {
+  const refusals: readonly (readonly [string, string | undefined, RegExp])[] = [
+    [several([]), "c", /has no context "c"; it has: a, b, half\. Set k3s-lab:cluster\.context/],
+    ["users: [secret", "a", /is not a kubeconfig/],
+    ["secret", "a", /is not a kubeconfig/],
+    ["users: []", "a", /has no context\./],
+    ["contexts: null\nclusters: null", undefined, /has no context\./],
+    [
+      several([{ name: "a", user: { exec: { command: "" } } }]),
+      "a",
+      /the user of its context "a" is wrong at exec/,
+    ],
+    [several([{ name: "a", user: { "auth-provider": { name: "gcp" } } }]), "a", /auth-provider/],
+    [
+      several([{ name: "a", user: {} }], { server: "" }),
+      "a",
+      /the cluster of its context "a" is wrong at server/,
+    ],
+  ];
+  for (const [text, context, message] of refusals)
+    assert.throws(
+      () => chooseContext(text, file, context),
+      (error) => {
+        assert.ok(error instanceof LabError);
+        assert.equal(error.exitCode, 2);
+        assert.match(error.message, message);
+        assert.doesNotMatch(error.message, /secret/);
+        return true;
+      },
+    );
+});
+
+test("a kubeconfig is found in the home folder, beside the stack file, or where it is said to be", () => {
+  assert.equal(kubeconfigFile("~/.kube/config"), join(homedir(), ".kube/config"));
+  assert.equal(kubeconfigFile("kube/config"), join(root, "kube/config"));
+  assert.equal(kubeconfigFile("kube", "/elsewhere"), "/elsewhere/kube");
+  assert.equal(kubeconfigFile("/etc/kube", "/elsewhere"), "/etc/kube");
+});

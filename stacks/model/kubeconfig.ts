@@ -1,0 +1,204 @@
+import { homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { parse, stringify } from "yaml";
+import { z } from "zod";
+import { LabError } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
+
+const named = z.looseObject({ name: z.string() });
+const schema = z.looseObject({
+  clusters: z.tuple([named.extend({ cluster: z.looseObject({ server: z.string() }) })]),
+  contexts: z.tuple([named.extend({ context: z.looseObject({}) })]),
+  users: z.tuple([named]),
+});
+
+/**
+ * Makes K3s's kubeconfig usable outside its machine: it names the API server's address instead of 127.0.0.1, and its
+ * cluster, user and context carry `name`, so that it can be merged with others without clobbering `default`.
+ *
+ * @param servers URLs of the API servers, such as https://192.168.42.110:6443. The first is the current context's; each
+ * further one has a context of its own, `name-2` and so on, for the day when the first is lost.
+ * @throws ZodError when `text` is not a kubeconfig with one cluster, one user and one context.
+ */
+export function rewriteKubeconfig(
+  text: string,
+  servers: readonly [string, ...string[]],
+  name: string,
+): string {
+  const config = schema.parse(parse(text));
+  const [cluster] = config.clusters;
+  const [user] = config.users;
+  const all = servers.map((server, index) => ({ server, name: index === 0 ? name : `${name}-${index + 1}` }));
+  return stringify({
+    ...config,
+    clusters: all.map(({ server, name }) => ({ ...cluster, name, cluster: { ...cluster.cluster, server } })),
+    users: [{ ...user, name }],
+    contexts: all.map((one) => ({ name: one.name, context: { cluster: one.name, user: name } })),
+    "current-context": name,
+  });
+}
+
+/**
+ * The kubeconfig file that a stack file names.
+ * @param directory what a relative path starts from. Default: the checkout.
+ */
+export const kubeconfigFile = (file: string, directory: string = root): string =>
+  /^~(\/|$)/.test(file) ? join(homedir(), file.slice(1)) : resolve(directory, file);
+
+const text = z.string().min(1).optional().catch(undefined);
+const path = text;
+
+/** A cluster of a kubeconfig; what is not named here is client-go's to understand. */
+const clusterSchema = z.looseObject({
+  server: z.string().min(1),
+  "certificate-authority": path,
+  "certificate-authority-data": text,
+  "insecure-skip-tls-verify": z.boolean().optional(),
+  "tls-server-name": text,
+  "proxy-url": text,
+});
+
+const execSchema = z.looseObject({
+  apiVersion: z.string(),
+  command: z.string().min(1),
+  args: z.array(z.string()).nullish(),
+  env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
+  interactiveMode: z.string().optional(),
+  provideClusterInfo: z.boolean().optional(),
+  installHint: z.string().optional(),
+});
+
+const userSchema = z.looseObject({
+  "client-certificate": path,
+  "client-certificate-data": text,
+  "client-key": path,
+  "client-key-data": text,
+  token: text,
+  tokenFile: path,
+  username: text,
+  password: text,
+  as: text,
+  exec: execSchema.nullish(),
+});
+
+const contextSchema = z.object({ cluster: z.string(), user: text, namespace: text });
+
+/** Only names are looked at before a context is chosen: what others lack, or hold, does not matter. */
+const anySchema = z.looseObject({
+  contexts: z.array(z.looseObject({ name: z.string() })).nullish(),
+  clusters: z.array(z.looseObject({ name: z.string() })).nullish(),
+  users: z.array(z.looseObject({ name: z.string() })).nullish(),
+  "current-context": z.string().nullish(),
+});
+
+/** One context of a kubeconfig with its cluster and user, and no others; the paths in it are absolute. */
+export interface KubeContext {
+  readonly name: string;
+  readonly namespace?: string | undefined;
+  readonly cluster: z.output<typeof clusterSchema>;
+  readonly user: z.output<typeof userSchema>;
+}
+
+/**
+ * Takes one context out of a kubeconfig, as kubectl does: relative paths start from the file's folder.
+ *
+ * @param file where the text comes from, for messages and relative paths.
+ * @param context Default: the file's current one.
+ * @throws LabError (exit code 2) when the text is no kubeconfig, or the context, its cluster or its user is missing; it
+ * never holds a credential.
+ */
+export function chooseContext(content: string, file: string, context?: string): KubeContext {
+  const config = parseAny(content, file);
+  const refuse = (what: string): never => {
+    throw new LabError(`The kubeconfig ${file} ${what}`, { exitCode: 2 });
+  };
+  const contexts = config.contexts ?? [];
+  const name = context ?? config["current-context"] ?? contexts[0]?.name;
+  const entry = contexts.find((one) => one.name === name);
+  if (name === undefined || entry === undefined)
+    return refuse(
+      contexts.length
+        ? `has no context "${name ?? ""}"; it has: ${contexts.map((one) => one.name).join(", ")}. Set k3s-lab:cluster.context to one of them.`
+        : "has no context. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster.",
+    );
+  const part = <T>(schema: z.ZodType<T>, value: unknown, what: string): T => {
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    const [issue] = parsed.error.issues;
+    return refuse(
+      `cannot be used: the ${what} of its context "${name}" is wrong at ${issue?.path.join(".") || "its root"}. \`kubectl --kubeconfig ${file} --context ${name} get nodes\` must work.`,
+    );
+  };
+  const chosen = part(contextSchema, entry.context, "entry");
+  const cluster =
+    config.clusters?.find((one) => one.name === chosen.cluster) ??
+    refuse(`has no cluster "${chosen.cluster}", which its context "${name}" names.`);
+  const user =
+    chosen.user === undefined
+      ? { user: {} }
+      : (config.users?.find((one) => one.name === chosen.user) ??
+        refuse(`has no user "${chosen.user}", whom its context "${name}" names.`));
+  if (typeof user.user === "object" && user.user !== null && "auth-provider" in user.user)
+    return refuse(
+      `has an auth-provider for "${chosen.user}", which kubectl no longer knows. Use a kubeconfig with a certificate, a token or an exec plugin.`,
+    );
+  return absolute(
+    {
+      name,
+      namespace: chosen.namespace,
+      cluster: part(clusterSchema, cluster.cluster, "cluster"),
+      user: part(userSchema, user.user ?? {}, "user"),
+    },
+    dirname(file),
+  );
+}
+
+/** With paths that mean the same wherever the kubeconfig is read from. */
+function absolute(context: KubeContext, directory: string): KubeContext {
+  const from = (one: string | undefined) => (one === undefined ? undefined : resolve(directory, one));
+  const { cluster, user } = context;
+  const { exec } = user;
+  // A bare name is looked up in PATH; kubectl takes any other from the kubeconfig's folder.
+  const command = exec?.command.includes("/") ? resolve(directory, exec.command) : exec?.command;
+  return {
+    ...context,
+    cluster: { ...cluster, "certificate-authority": from(cluster["certificate-authority"]) },
+    user: {
+      ...user,
+      "client-certificate": from(user["client-certificate"]),
+      "client-key": from(user["client-key"]),
+      tokenFile: from(user.tokenFile),
+      ...(exec && command ? { exec: { ...exec, command } } : {}),
+    },
+  };
+}
+
+/**
+ * The context as a kubeconfig of its own. Whatever else the file holds, a change there does not change this; nor do
+ * `extensions`, where Minikube notes the time of its last start.
+ */
+export const kubeconfigOf = ({ name, namespace, cluster, user }: KubeContext): string =>
+  stringify({
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name, cluster: { ...cluster, extensions: undefined } }],
+    users: [{ name, user: { ...user, extensions: undefined } }],
+    contexts: [{ name, context: { cluster: name, user: name, namespace } }],
+    "current-context": name,
+  });
+
+/** The names of a kubeconfig's contexts, in the file's order. @throws LabError when the text is no kubeconfig. */
+export const contextNames = (content: string, file: string): readonly string[] =>
+  (parseAny(content, file).contexts ?? []).map(({ name }) => name);
+
+function parseAny(content: string, file: string): z.output<typeof anySchema> {
+  try {
+    return anySchema.parse(parse(content));
+  } catch {
+    // No cause: the parser's words quote the text, which holds credentials.
+    throw new LabError(
+      `${file} is not a kubeconfig. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster.`,
+      { exitCode: 2 },
+    );
+  }
+}

@@ -1,0 +1,252 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import {
+  type Document,
+  isAlias,
+  isCollection,
+  isPair,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  type Pair,
+  parseAllDocuments,
+  Scalar,
+  visit,
+} from "yaml";
+import { LabError } from "../lib/errors.ts";
+
+/**
+ * A stack file has three readers: Pulumi (Go, mostly YAML 1.1), Vagrant (Ruby, YAML 1.1) and the lab (npm, YAML 1.2). What
+ * they do not read alike is refused here and in the Vagrantfile's `stack_config`, by the same rules:
+ * one document of UTF-8, text on one line, no anchors, aliases, merge keys, tags or directives, keys that are text and
+ * occur once, and no plain value that one reader takes for a number, a date or a truth value and another for text.
+ */
+const longest = 1 << 20;
+const deepest = 20;
+const tooDeep = `it is nested too deeply; expected at most ${deepest} levels`;
+
+/** Control characters, tabs, and the line breaks that only YAML 1.1 knows. */
+const strange =
+  /[^\n\r\u0020-\u007e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\u{10000}-\u{10ffff}]|\r(?!\n)/u;
+
+/** A decimal number, a truth value, an address or a version such as 1.0.0. */
+const agreed = [
+  /^(0|-?[1-9]\d{0,14}|(0|[1-9]\d{0,8})\.\d{1,6})$/,
+  /^(true|True|TRUE|false|False|FALSE)$/,
+  /^\d+(\.\d+){2,}[-+\w.:/]*$/,
+];
+/** Other numbers (octal, hexadecimal, to the base of 60), dates, truth values; and text that Go ends early in a flow. */
+const disputed = [
+  /^[-+]?(0[xob])?[-+\d_,.e]*$/i,
+  /^[-+]?\d[\d_,]*(:[0-5]?\d)+(\.[\d_]*)?$/,
+  /^[-+]?0x[\da-f_,]*$/i,
+  /^[-+]?\.(inf|nan)$/i,
+  /^-?\d{4}-\d{1,2}-\d{1,2}[Tt\s]/,
+  /^(y|n|yes|no|on|off|true|false|null|~)$/i,
+  /\?/,
+];
+
+/** Whether every reader takes a plain value for the same. */
+export const isPlain = (text: string): boolean =>
+  agreed.some((one) => one.test(text)) ||
+  (/^[A-Za-z0-9_/~.-]/.test(text) && !disputed.some((one) => one.test(text)));
+
+/**
+ * Reads a YAML file in the way that all its readers agree on.
+ * @param path relative to the directory.
+ * @param hint what to do where there is no such file, a whole sentence.
+ * @returns null for a file without content.
+ * @throws LabError (exit code 2) that names the file, the line, and what is accepted instead.
+ */
+export async function readPlainYaml(
+  path: string,
+  directory: string,
+  hint: string,
+  { lines = "one" }: PlainYamlOptions = {},
+): Promise<unknown> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(resolve(directory, path));
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const reason = code === "ENOENT" ? "it does not exist" : code === "EISDIR" ? "it is a folder" : message;
+    throw new LabError(`${path} cannot be read: ${reason}. ${hint}`, { cause, exitCode: 2 });
+  }
+  return parsePlainYaml(bytes, path, { lines });
+}
+
+export interface PlainYamlOptions {
+  /** How many lines a text may have. Default: one. */
+  readonly lines?: "one" | "several";
+}
+
+/** As `readPlainYaml`, from the content of a file. */
+export const parsePlainYaml = (
+  bytes: Uint8Array,
+  file: string,
+  { lines = "one" }: PlainYamlOptions = {},
+): unknown => new PlainYaml(file, bytes, lines).value();
+
+class PlainYaml {
+  readonly #file: string;
+  readonly #text: string;
+  readonly #lines: "one" | "several";
+  readonly #counter = new LineCounter();
+
+  constructor(file: string, bytes: Uint8Array, lines: "one" | "several") {
+    this.#file = file;
+    this.#lines = lines;
+    this.#text = this.#decode(bytes);
+  }
+
+  /** @throws LabError (exit code 2) for the first thing that readers of YAML may understand in different ways. */
+  value(): unknown {
+    this.#refuseStrangeText();
+    const document = this.#onlyDocument();
+    if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
+    this.#refuseStrangeNodes(document);
+    return document.toJS();
+  }
+
+  #refuse(line: number | undefined, what: string, cause?: unknown): never {
+    const at = line === undefined ? "" : `, line ${line}`;
+    throw new LabError(`${this.#file}${at}: ${what}.`, { cause, exitCode: 2 });
+  }
+
+  #refuseAt(node: Node, path: string, what: string): never {
+    const key = path.replace(/^config\.(?=k3s-lab:)/, "");
+    return this.#refuse(this.#lineOf(node.range?.[0] ?? 0), key === "" ? what : `${key}: ${what}`);
+  }
+
+  #lineOf(offset: number): number {
+    return this.#text.slice(0, offset).split("\n").length;
+  }
+
+  #decode(bytes: Uint8Array): string {
+    if (bytes.length > longest) this.#refuse(undefined, `${bytes.length} bytes; expected at most ${longest}`);
+    try {
+      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch (cause) {
+      return this.#refuse(undefined, "it is not text in UTF-8; expected a YAML file in UTF-8", cause);
+    }
+  }
+
+  #refuseStrangeText(): void {
+    const odd = strange.exec(this.#text);
+    if (odd)
+      this.#refuse(
+        this.#lineOf(odd.index),
+        `the character ${nameOf(odd[0])}; expected spaces, line feeds and printable text`,
+      );
+    const directive = /^%.*/m.exec(this.#text);
+    if (directive)
+      this.#refuse(
+        this.#lineOf(directive.index),
+        `the directive ${directive[0]}; expected YAML without directives`,
+      );
+  }
+
+  #onlyDocument(): Document | undefined {
+    const [document, second] = this.#documents();
+    if (second)
+      this.#refuse(
+        this.#counter.linePos(second.range?.[0] ?? 0).line,
+        "a second document; expected one, without a line ---",
+      );
+    return document;
+  }
+
+  #documents(): readonly Document[] {
+    let documents: readonly Document[] = [];
+    try {
+      const parsed = parseAllDocuments(this.#text, {
+        lineCounter: this.#counter,
+        prettyErrors: false,
+        schema: "core",
+        merge: false,
+      });
+      documents = Array.isArray(parsed) ? parsed : [];
+    } catch (cause) {
+      this.#refuse(undefined, tooDeep, cause);
+    }
+    for (const { errors, warnings } of documents)
+      for (const { message, pos } of [...errors, ...warnings])
+        this.#refuse(this.#counter.linePos(pos[0]).line, explain(message));
+    return documents;
+  }
+
+  #refuseStrangeNodes(document: Document): void {
+    visit(document, {
+      Pair: (_, pair, ancestors) => {
+        // As in `{a, b}`; a key with its colon has a node of its own for nothing.
+        if (pair.value === null && isScalar(pair.key))
+          this.#refuseAt(pair.key, keyPath([...ancestors, pair]), "it has no value; expected one");
+      },
+      Node: (key, node, ancestors) => {
+        const path = keyPath(key === "key" ? ancestors.slice(0, -1) : [...ancestors, node]);
+        if (ancestors.filter(isCollection).length > deepest)
+          this.#refuse(this.#lineOf(node.range?.[0] ?? 0), tooDeep);
+        const problem = problemOf(node);
+        if (problem) this.#refuseAt(node, path, problem);
+        if (isScalar(node)) this.#refuseScalar(node, key === "key", path);
+        else if (key === "key") this.#refuseAt(node, path, "a key that is no text; expected a name");
+      },
+    });
+  }
+
+  #refuseScalar(scalar: Scalar, isKey: boolean, at: string): void {
+    const [begin = 0, end = 0] = scalar.range ?? [];
+    const written = this.#text.slice(begin, end);
+    if (this.#lines === "one" && (isBlock(scalar) || written.includes("\n")))
+      this.#refuseAt(scalar, at, "a text of several lines; expected it on one line");
+    if (scalar.type !== Scalar.PLAIN) return;
+    if (written === "<<")
+      this.#refuseAt(scalar, at, "the merge key <<; expected the values themselves, written out");
+    if (written === "" || /^(~|null)$/i.test(written))
+      this.#refuseAt(scalar, at, "it has no value; expected one, or the line left out");
+    if (isKey && typeof scalar.value !== "string")
+      this.#refuseAt(scalar, at, `the key ${written}; expected a name that is text`);
+    if (!isPlain(written))
+      this.#refuseAt(
+        scalar,
+        at,
+        `${written} is not the same to every reader of YAML; expected a decimal number, true, false, or text in quotes`,
+      );
+  }
+}
+
+/** What a node has that some readers of YAML understand in another way. */
+function problemOf(node: Node): string | undefined {
+  if (isAlias(node)) return `the alias *${node.source}; expected the value itself, written out`;
+  if ("anchor" in node && node.anchor) return `the anchor &${node.anchor}; expected a value without one`;
+  if ("tag" in node && node.tag)
+    return `the tag ${node.tag}; expected a value without one, in quotes where it is text`;
+  return undefined;
+}
+
+const isBlock = ({ type }: Scalar): boolean => type === Scalar.BLOCK_FOLDED || type === Scalar.BLOCK_LITERAL;
+
+/** Where the last one of a chain is, such as `config.k3s-lab:machines[0].ip`. */
+function keyPath(chain: readonly (Document | Node | Pair)[]): string {
+  return chain.reduce((path, one, index) => {
+    if (isPair(one)) return `${path}${path ? "." : ""}${isScalar(one.key) ? one.key.value : "?"}`;
+    const next = chain[index + 1];
+    return isSeq(one) && next ? `${path}[${one.items.indexOf(next)}]` : path;
+  }, "");
+}
+
+function nameOf(character: string): string {
+  const known: Record<string, string> = { "\t": "tab", "\r": "carriage return", "\0": "NUL" };
+  const code = (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+  return known[character] ?? `U+${code}`;
+}
+
+/** The parser's words, without the position that stands in front. */
+const explain = (message: string): string => {
+  const [first = ""] = message.split("\n");
+  if (/call stack/.test(first)) return tooDeep;
+  return /unique/.test(first)
+    ? "a key that is there twice; expected each key once"
+    : `it is no YAML: ${first.replace(/[.:]$/, "")}`;
+};

@@ -1,0 +1,125 @@
+import { execa } from "execa";
+import { kvmProblem } from "../lib/kvm.ts";
+import type { ClusterConfig } from "./config.ts";
+
+/** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
+export type Provider = Exclude<ClusterConfig["provider"], "auto">;
+
+/** All that differs between providers once a machine is asked for; when it is up, nothing does. */
+export interface ProviderTraits {
+  /** Debian's packages that it needs on this computer. */
+  readonly packages: readonly string[];
+  /** Whether its machines, and their network, are on this computer. */
+  readonly isHere: boolean;
+  /** The private key that opens a machine, below `.lab`. A machine's own `ssh` in the stack file goes before it. */
+  readonly key: (stack: string, machine: string) => string;
+}
+
+const labKey = () => "ssh/id_ed25519";
+
+/** Vagrant puts a new key into a machine in place of the one that everybody has. */
+const keyByVagrant = (provider: string) => (stack: string, machine: string) =>
+  `${stack}/vagrant/machines/${machine}/${provider}/private_key`;
+
+/** The table of providers. */
+export const providers: Readonly<Record<Provider, ProviderTraits>> = {
+  docker: {
+    packages: ["vagrant"],
+    isHere: true,
+    key: labKey,
+  },
+  libvirt: {
+    packages: [
+      ...[
+        "vagrant",
+        "vagrant-libvirt",
+        "libvirt-daemon-system",
+        "libvirt-clients",
+        "dnsmasq-base",
+        "iptables",
+      ],
+      ...["qemu-utils", process.arch === "arm64" ? "qemu-system-arm" : "qemu-system-x86"],
+    ],
+    isHere: true,
+    key: keyByVagrant("libvirt"),
+  },
+  virtualbox: {
+    packages: ["vagrant"],
+    isHere: true,
+    key: keyByVagrant("virtualbox"),
+  },
+  hosts: { packages: [], isHere: false, key: labKey },
+};
+
+/** The provider that was chosen, and the sentence that says why. */
+export interface ProviderChoice {
+  readonly provider: Provider;
+  readonly reason: string;
+}
+
+/** What can be found out about this computer; tests pass their own. */
+export interface ProviderProbes {
+  /** Why libvirt cannot run a KVM guest here, or undefined where it can. */
+  readonly libvirt: () => Promise<string | undefined>;
+  /** Why VirtualBox cannot run a guest here, or undefined where it can. */
+  readonly virtualbox: () => Promise<string | undefined>;
+}
+
+/**
+ * Who makes, or made, the machines of a stack; undefined where nobody has chosen yet.
+ * @param settings what `lab up` found out about this computer.
+ */
+export const madeBy = (
+  { provider }: Pick<ClusterConfig, "provider">,
+  { autoProvider }: { readonly autoProvider?: Provider },
+): Provider | undefined => (provider === "auto" ? autoProvider : provider);
+
+/**
+ * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
+ * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
+ *
+ * @param recorded who made what the stack has, which stays while it is up. Default: what `lab up` chose, LAB_AUTO_PROVIDER.
+ */
+export async function chooseProvider(
+  wanted: ClusterConfig["provider"],
+  recorded?: string,
+  probes: ProviderProbes = providerProbes,
+): Promise<ProviderChoice> {
+  if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
+  // Hosts are never chosen: a file that no longer names them asks for machines.
+  const chosen = recorded === "hosts" ? undefined : (recorded ?? process.env.LAB_AUTO_PROVIDER);
+  if (chosen !== undefined && Object.hasOwn(providers, chosen))
+    return { provider: chosen as Provider, reason: "as the lab is up already" };
+  const libvirt = await probes.libvirt();
+  if (libvirt === undefined) return { provider: "libvirt", reason: "KVM runs guests here" };
+  const virtualbox = await probes.virtualbox();
+  if (virtualbox === undefined)
+    return { provider: "virtualbox", reason: `VirtualBox runs guests here, libvirt does not (${libvirt})` };
+  return { provider: "docker", reason: `machines are containers here: ${libvirt}; ${virtualbox}` };
+}
+
+/** What this computer says of itself. */
+export const providerProbes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox };
+
+async function probeLibvirt(): Promise<string | undefined> {
+  if (!(await works("virsh", ["--version"]))) return "libvirt is not installed";
+  const [plugins, kvm] = await Promise.all([
+    execa("vagrant", ["plugin", "list"], { reject: false }),
+    kvmProblem(),
+  ]);
+  return plugins.stdout?.includes("vagrant-libvirt") ? kvm : "Vagrant's libvirt plugin is not installed";
+}
+
+async function probeVirtualBox(): Promise<string | undefined> {
+  if (!(await works("VBoxManage", ["--version"]))) return "VirtualBox is not installed";
+  if (!(await works("VBoxManage", ["list", "hostinfo"]))) return "VirtualBox's kernel driver does not answer";
+  // VirtualBox for arm64 runs arm64 alone, and the box that the Vagrantfile pins is for x86-64.
+  return process.arch === "x64"
+    ? undefined
+    : "the lab has no VirtualBox box for this computer's architecture";
+}
+
+async function works(command: string, args: readonly string[]): Promise<boolean> {
+  const { failed } = await execa(command, args, { reject: false, timeout: 10_000, stdin: "ignore" });
+  return !failed;
+}

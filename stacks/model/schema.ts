@@ -1,0 +1,98 @@
+import { closest } from "fastest-levenshtein";
+import { z } from "zod";
+import { LabError } from "../lib/errors.ts";
+import { withoutSecrets } from "./k3s-flags.ts";
+
+/**
+ * Checks values that a person wrote and fills in the defaults.
+ * @param file named in every fault.
+ * @param prefix stands before each key. Default: none.
+ * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
+ */
+export function checked<Schema extends z.ZodType>(
+  schema: Schema,
+  values: unknown,
+  file: string,
+  prefix = "",
+): z.output<Schema> {
+  const result = schema.safeParse(values);
+  if (result.success) return result.data;
+  const faults = result.error.issues.map((issue) => `${file}: ${describe(issue, values, schema, prefix)}`);
+  throw new LabError(faults.join("\n"), { exitCode: 2 });
+}
+
+function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, prefix: string): string {
+  const key = `${prefix}${keyPath(issue.path)}`;
+  if (issue.code === "unrecognized_keys") {
+    const known = knownKeys(schema, issue.path);
+    return issue.keys
+      .map((name) => {
+        const where = issue.path.length ? `${key}.${name}` : `${prefix}${name}`;
+        return `${where}: unknown key; did you mean "${closest(name, known)}"? Known: ${known.join(", ")}.`;
+      })
+      .join(" ");
+  }
+  const value = issue.path.reduce<unknown>(
+    (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
+    values,
+  );
+  const given = value === undefined ? "is missing" : `${shown(value)} is not accepted`;
+  return `${key}: ${given}; expected ${expected(issue)}.`;
+}
+
+/** A value as a person may see it: on one line, without secrets. */
+function shown(value: unknown): string {
+  const text = withoutSecrets(JSON.stringify(value));
+  return text.length > longestShown ? `${text.slice(0, longestShown)}…` : text;
+}
+
+const longestShown = 200;
+
+export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+function expected(issue: z.core.$ZodIssue): string {
+  switch (issue.code) {
+    case "invalid_value":
+      return `one of: ${issue.values.join(", ")}`;
+    case "invalid_type":
+      return issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`;
+    case "too_small":
+      return issue.origin === "array" || !issue.message.startsWith("Too small")
+        ? issue.message
+        : `at least ${issue.minimum}`;
+    case "too_big":
+      return `at most ${issue.maximum}`;
+    default:
+      return issue.message;
+  }
+}
+
+function keyPath(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, index) => (typeof part === "number" ? `[${part}]` : `${index ? "." : ""}${String(part)}`))
+    .join("");
+}
+
+/** The keys that a schema knows at a path. */
+export function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let at: unknown = schema;
+  for (const part of path) {
+    at = unwrap(at);
+    at =
+      at instanceof z.ZodArray && typeof part === "number"
+        ? at.element
+        : at instanceof z.ZodObject
+          ? at.shape[String(part)]
+          : at;
+  }
+  const object = unwrap(at);
+  return object instanceof z.ZodObject ? Object.keys(object.shape) : ["stack", "kubeconfig", "context"];
+}
+
+function unwrap(schema: unknown): unknown {
+  if (schema instanceof z.ZodPipe) return unwrap(schema.in);
+  return schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional
+    ? unwrap(schema.unwrap())
+    : schema;
+}

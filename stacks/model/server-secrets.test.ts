@@ -1,0 +1,49 @@
+import assert from "node:assert/strict";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { LabError } from "../lib/errors.ts";
+import { readServerSecrets } from "./server-secrets.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "secrets-"));
+after(() => rm(folder, { recursive: true }));
+
+const read = (file: string | undefined) => readServerSecrets(file, "Pulumi.cluster.yaml", folder);
+
+async function refused(text: string, sentence: RegExp, mode = 0o600): Promise<void> {
+  await writeFile(join(folder, "bad"), text);
+  await chmod(join(folder, "bad"), mode);
+  await assert.rejects(read("bad"), (error) => {
+    assert.ok(error instanceof LabError);
+    assert.equal(error.exitCode, 2);
+    assert.match(error.message, sentence);
+    assert.doesNotMatch(error.message, /hunter2/);
+    return true;
+  });
+}
+
+test("a file that nobody else may read is K3s configuration", async () => {
+  assert.equal(await read(undefined), undefined);
+  await writeFile(join(folder, "good"), "etcd-s3-access-key: me\netcd-s3-secret-key: hunter2\n", {
+    mode: 0o600,
+  });
+  assert.equal(await read("good"), '{"etcd-s3-access-key":"me","etcd-s3-secret-key":"hunter2"}');
+});
+
+test("any other file is refused, and no secret is shown", async () => {
+  await assert.rejects(
+    read("none"),
+    /k3s\.serverSecrets: none is not accepted; expected a file that is there/,
+  );
+  await assert.rejects(read("."), /expected a file that is there/);
+  await refused(
+    "etcd-s3-secret-key: hunter2",
+    /expected a file that nobody else may read: chmod 600 /,
+    0o644,
+  );
+  await refused("token: hunter2", /keys etcd-s3-access-key, .*, which token is not or has not/);
+  await refused("etcd-s3-secret-key: [hunter2]", /which etcd-s3-secret-key is not or has not/);
+  for (const text of ["", "hunter2", "{hunter2", "- hunter2"])
+    await refused(text, /expected YAML with a text/);
+});

@@ -1,0 +1,51 @@
+import { readFile, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { parse } from "yaml";
+import { LabError } from "../lib/errors.ts";
+import { k3sFlags } from "./k3s-flags.ts";
+import { isRecord } from "./schema.ts";
+
+const accepted = k3sFlags.filter(({ byFile }) => byFile).map(({ name }) => name.slice(2));
+
+/**
+ * Reads the file of `k3s-lab:k3s.serverSecrets`. No message of its shows a value.
+ * @param file as the stack file names it. @param stackFile named in every fault. @param directory the checkout.
+ * @returns K3s configuration, as YAML; undefined where no file is named.
+ * @throws LabError (exit code 2) where it is missing, others may read it, or it holds something else.
+ */
+export async function readServerSecrets(
+  file: string | undefined,
+  stackFile: string,
+  directory: string,
+): Promise<string | undefined> {
+  if (file === undefined) return undefined;
+  const refuse = (expected: string) =>
+    new LabError(`${stackFile}: k3s-lab:k3s.serverSecrets: ${file} is not accepted; expected ${expected}.`, {
+      exitCode: 2,
+    });
+  const path = resolve(directory, file);
+  const found = await stat(path).catch(() => undefined);
+  if (!found?.isFile()) throw refuse("a file that is there");
+  if (found.mode & 0o077) throw refuse(`a file that nobody else may read: chmod 600 ${path}`);
+  const text = await readFile(path, "utf8").catch(() => {
+    throw refuse("a file that you may read");
+  });
+  const values = read(text);
+  const wrong = Object.entries(values ?? {}).find(
+    ([key, value]) => !accepted.includes(key) || typeof value !== "string" || value === "",
+  );
+  if (values === undefined || wrong !== undefined)
+    throw refuse(
+      `YAML with a text for each of the keys ${accepted.join(", ")}${wrong ? `, which ${wrong[0]} is not or has not; what is not secret belongs in k3s.serverArgs` : ""}`,
+    );
+  return JSON.stringify(values);
+}
+
+function read(text: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const values: unknown = parse(text);
+    return isRecord(values) ? values : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,48 @@
+import { isDeepStrictEqual } from "node:util";
+import * as pulumi from "@pulumi/pulumi";
+import { LabError } from "../lib/errors.ts";
+import { type Configs, type ProgramName, parseConfig, stackFile } from "./config.ts";
+
+/**
+ * The checked configuration of the stack that is running, as Pulumi hands it over:
+ * `Pulumi.<stack>.yaml` and whatever `--config` adds.
+ */
+export function stackConfig<Program extends ProgramName>(program: Program): Configs[Program] {
+  const prefix = `${pulumi.getProject()}:`;
+  const own = Object.entries(pulumi.runtime.allConfig()).filter(([key]) => key.startsWith(prefix));
+  const values = own.map(([key, text]) => [key.slice(prefix.length), fromText(text)] as const);
+  return parseConfig(program, Object.fromEntries(values), stackFile(pulumi.getStack()));
+}
+
+/**
+ * Refuses a run in which Pulumi was told something else than the stack's file says: Vagrant and the lab read the file, and
+ * would make, verify and take down another stack than Pulumi.
+ * @param file what the file says.
+ * @throws LabError (exit code 2) that names the keys.
+ */
+export function refuseOtherValues<Program extends ProgramName>(
+  program: Program,
+  file: Configs[Program],
+): void {
+  const told: Readonly<Record<string, unknown>> = { ...stackConfig(program) };
+  const written: Readonly<Record<string, unknown>> = { ...file };
+  const other = Object.keys({ ...told, ...written }).filter(
+    (key) => !isDeepStrictEqual(told[key], written[key]),
+  );
+  if (other.length === 0) return;
+  const name = stackFile(pulumi.getStack());
+  throw new LabError(
+    `Pulumi was told another value than ${name} holds for ${other.map((key) => `k3s-lab:${key}`).join(", ")}; expected the same, so write it into ${name}, without --config or --config-file.`,
+    { exitCode: 2 },
+  );
+}
+
+/** Pulumi hands structured values over as JSON text and plain ones as they are. */
+function fromText(text: string): unknown {
+  if (!/^[[{]/.test(text)) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,38 @@
+import { type StateResource, stateOf } from "../lib/state.ts";
+import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
+import { chooseProvider, type Provider } from "../model/provider.ts";
+import { recordedGeneration } from "./former-state.ts";
+import { type MachineObservation, observeMachines } from "./machines.ts";
+import { refuseVersionJump, type SeenNode, seenNodes } from "./nodes.ts";
+import { recordedIn } from "./recorded.ts";
+
+/** What a cluster is made with, and what was seen of it before a run. */
+export interface ClusterObservation {
+  readonly provider: Provider;
+  /** The K3s release: the stack file's, else the one that the cluster was made with. */
+  readonly version: string;
+  /** What Pulumi recorded of the stack. */
+  readonly state: readonly StateResource[];
+  /** The machines, by name. */
+  readonly seen: ReadonlyMap<string, MachineObservation>;
+  readonly nodesSeen: readonly SeenNode[];
+}
+
+/**
+ * Looks at the machines of a stack and K3s on them. Changes nothing.
+ * @throws LabError (exit code 2) where its K3s cannot go to the release that is wanted; with 1 where a provider cannot be
+ * asked.
+ */
+export async function observeCluster(stack: string, config: ClusterConfig): Promise<ClusterObservation> {
+  const { machines } = config;
+  const state = await stateOf(stack);
+  const recorded = recordedIn(state);
+  const { provider } = await chooseProvider(config.provider, recorded.provider);
+  const version = k3sVersion(config, recorded.k3sVersion);
+  const seen = await observeMachines(stack, provider, machines, undefined, (name) =>
+    recordedGeneration(state, name),
+  );
+  const nodesSeen = await seenNodes(stack, machines, seen);
+  refuseVersionJump(stackFile(stack), version, nodesSeen);
+  return { provider, version, state, seen, nodesSeen };
+}

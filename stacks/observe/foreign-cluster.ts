@@ -1,0 +1,145 @@
+import { readFile } from "node:fs/promises";
+import { controllerLabels } from "../components/app-namespace.ts";
+import { LabError } from "../lib/errors.ts";
+import {
+  ApiError,
+  accessOf,
+  connect,
+  type Identity,
+  type IngressClass,
+  type KubernetesApi,
+} from "../lib/kubernetes.ts";
+import { type AppsConfig, managedIngress, managedTraefik } from "../model/config.ts";
+import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "../model/kubeconfig.ts";
+import { readOwnState } from "./own-state.ts";
+import { isOwn, lookAtCluster, type Owner } from "./ownership.ts";
+
+/** A cluster that no stack of the lab made. */
+export interface ForeignCluster {
+  /** Kubeconfig file, as the stack file names it. */
+  readonly kubeconfig: string;
+  /** One of its contexts. */
+  readonly context: string;
+}
+
+/** The cluster as `apps` uses it. */
+export interface UsableCluster {
+  /** A kubeconfig of its one context. */
+  readonly kubeconfig: string;
+  /** What Pulumi knows the cluster by. */
+  readonly identity: string;
+}
+
+/**
+ * The cluster of a kubeconfig that no stack of the lab made. Makes sure first that it answers, can route requests, and
+ * has nothing of somebody else's in the way: without, Pulumi would wait for minutes and say less, or take over what it
+ * finds. Changes nothing.
+ *
+ * @throws LabError (exit code 2) that says what is missing or in the way, and what to do.
+ */
+export async function foreignCluster(
+  cluster: ForeignCluster,
+  config: AppsConfig,
+  owner: Owner,
+): Promise<UsableCluster> {
+  const context = await readContext(cluster);
+  const where = `The cluster "${cluster.context}"`;
+  const api = await reachable(context);
+  try {
+    const state = await readOwnState(owner.stack);
+    refuseIngress(cluster.context, config.ingress, await api.ingressClasses(), (one) =>
+      isOwn(one, owner, state),
+    );
+    await refuseBarrier(where, config, api);
+    return {
+      kubeconfig: kubeconfigOf(context),
+      identity: await lookAtCluster(api, where, config, owner, state),
+    };
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw unusable(cluster.context, cause as Error);
+  } finally {
+    api.close();
+  }
+}
+
+async function readContext({ kubeconfig, context }: ForeignCluster): Promise<KubeContext> {
+  const file = kubeconfigFile(kubeconfig);
+  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
+    const what = cause.code === "ENOENT" ? "does not exist" : `cannot be read (${cause.code})`;
+    throw new LabError(
+      `The kubeconfig ${file} ${what}. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster, such as ~/.kube/config.`,
+      { cause, exitCode: 2 },
+    );
+  });
+  return chooseContext(text, file, context);
+}
+
+async function reachable(context: KubeContext): Promise<ReturnType<typeof connect>> {
+  try {
+    return connect(await accessOf(context));
+  } catch (cause) {
+    throw unusable(context.name, cause as Error);
+  }
+}
+
+function unusable(context: string, cause: Error): LabError {
+  const forbidden = cause instanceof ApiError && [401, 403].includes(cause.status);
+  const next = forbidden
+    ? "Its user must be allowed to read and make what the apps need"
+    : "Start the cluster, or set k3s-lab:cluster.context to another";
+  return new LabError(`The cluster "${context}" cannot be used: ${cause.message}. ${next}.`, {
+    cause,
+    exitCode: 2,
+  });
+}
+
+/**
+ * Isolated namespaces admit the pods of the Ingress controller alone. Where there is none in the namespace that they are
+ * looked for in, nothing would get through.
+ */
+async function refuseBarrier(where: string, config: AppsConfig, api: KubernetesApi): Promise<void> {
+  if (config.ingress === managedIngress || !config.namespaces.some(({ isolated }) => isolated)) return;
+  const { ingressNamespace: namespace } = config;
+  const pods = await api.pods(namespace).catch((cause) => {
+    if (cause instanceof ApiError && cause.status === 404) return [];
+    throw cause;
+  });
+  const labels = Object.entries(controllerLabels(config.ingress));
+  if (pods.some(({ metadata }) => labels.every(([key, value]) => metadata.labels[key] === value))) return;
+  throw new LabError(
+    `${where} has no pod of the Ingress controller "${config.ingress}" in the namespace ${namespace}, so it could not reach isolated namespaces. Set k3s-lab:ingressNamespace to the namespace of its pods.`,
+    { exitCode: 2 },
+  );
+}
+
+/**
+ * Refuses a wish that the cluster cannot meet: an IngressClass that it does not have, or a second controller for one
+ * that it has.
+ * @throws LabError (exit code 2) that says which IngressClasses there are.
+ */
+export function refuseIngress(
+  context: string,
+  ingress: string,
+  classes: readonly IngressClass[],
+  own: (one: Identity) => boolean,
+): void {
+  // What this stack itself brought goes away when it is no longer asked for.
+  const names = classes.filter(({ metadata }) => !own(metadata)).map(({ metadata }) => metadata.name);
+  const { ingressClass } = managedTraefik;
+  if (ingress === managedIngress) {
+    if (!names.includes(ingressClass)) return;
+    throw new LabError(
+      `The cluster "${context}" has an IngressClass "${ingressClass}" already. Set k3s-lab:ingress to ${ingressClass} to use it; ${managedIngress} would bring a second controller for it.`,
+      { exitCode: 2 },
+    );
+  }
+  if (names.includes(ingress)) return;
+  const [has, choice] = names.length
+    ? [`it has: ${names.join(", ")}`, `one of these, or to ${managedIngress}`]
+    : ["it has none", managedIngress];
+  throw new LabError(
+    `The cluster "${context}" has no IngressClass "${ingress}"; ${has}. Set k3s-lab:ingress to ${choice} for the lab's own Traefik.`,
+    { exitCode: 2 },
+  );
+}

@@ -1,0 +1,148 @@
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../lib/errors.ts";
+import { labDir, root } from "../lib/paths.ts";
+import type { Machine } from "../model/config.ts";
+import { knownHost, sshAlias, sshConfig } from "../model/ssh-config.ts";
+import type { MachineObservation } from "./machines.ts";
+import { recordedGenerations } from "./own-state.ts";
+
+type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
+
+/** A host gets so many milliseconds: ssh's own limit for a connection, twice, as there may be a jump, and the look. */
+const deadline = 40_000;
+
+/** What a host says of itself, or why it says nothing. */
+type Answer =
+  | { readonly machineId: string; readonly node: string }
+  | { readonly fault: string; readonly unreachable: boolean };
+
+/**
+ * Checks hosts side by side (`vagrant/provision/preflight.sh`), by the way that the stack file gives now; changes
+ * nothing there or here. A host that was there before and does not answer is left alone for this run: one dead host must
+ * not keep the others from anything.
+ *
+ * @throws LabError with every fault of every host.
+ */
+export async function checkHosts(
+  stack: string,
+  hosts: readonly Host[],
+): Promise<ReadonlyMap<string, MachineObservation>> {
+  const answers = await Promise.all(
+    hosts.map(async (host) => ({
+      host,
+      answer: await ask(stack, host, await preflight(stack, host)),
+    })),
+  );
+  const recorded = await recordedGenerations(stack);
+  const faults: string[] = [];
+  const seen = new Map<string, MachineObservation>();
+  const byId = new Map<string, string>();
+  for (const { host, answer } of answers) {
+    const { name } = host;
+    if ("fault" in answer) {
+      const generation = recorded.get(name);
+      if (!answer.unreachable || generation === undefined) faults.push(`the host ${name} ${answer.fault}`);
+      else seen.set(name, { state: "unreachable", generation, reason: answer.fault });
+      continue;
+    }
+    const { machineId, node } = answer;
+    const twin = byId.get(machineId);
+    byId.set(machineId, name);
+    if (twin !== undefined)
+      faults.push(
+        `the hosts ${twin} and ${name} have one /etc/machine-id: they are one host under two names, or one was copied from the other. Name it once, or give the copy an id of its own: sudo rm /etc/machine-id && sudo systemd-machine-id-setup`,
+      );
+    if (node !== "" && node !== name)
+      faults.push(
+        `the host ${name} is the node ${node} of this cluster already, and K3s cannot rename a node: call it ${node} again, or take it out of the stack file, run \`scripts/lab up ${stack}\`, and add it as ${name} then`,
+      );
+    seen.set(name, { state: "running", generation: machineId });
+  }
+  if (faults.length > 0) throw new LabError(faults.join("\n"), { exitCode: 2 });
+  return seen;
+}
+
+/** The /etc/machine-id of a host; undefined where it cannot be asked. */
+export async function machineIdOf(stack: string, host: Host): Promise<string | undefined> {
+  const answer = await ask(stack, host, 'echo "k3s-lab machine=$(cat /etc/machine-id) node="\n');
+  return "fault" in answer ? undefined : answer.machineId;
+}
+
+/** Whether K3s or its data is on a host; one that cannot be asked may have it. */
+export async function mayHaveK3s(stack: string, host: Host): Promise<boolean> {
+  const answer = await ask(stack, host, k3sLook);
+  return "fault" in answer || answer.node !== "";
+}
+
+const k3sLook = `found=
+for path in /usr/local/bin/k3s /etc/rancher/k3s /var/lib/rancher/k3s /var/lib/k3s-lab; do [ ! -e "$path" ] || found=$path; done
+echo "k3s-lab machine=$(cat /etc/machine-id) node=$found"
+`;
+
+/** The script that checks a host, with what it must know before it. */
+async function preflight(stack: string, host: Host): Promise<string> {
+  const token = await readFile(join(labDir, stack, "token")).catch(() => undefined);
+  const cluster = token === undefined ? "none" : createHash("sha256").update(token).digest("hex");
+  const script = await readFile(join(root, "vagrant", "provision", "preflight.sh"), "utf8");
+  return `NODE_IP='${host.ip}' NODE_INTERFACE='${host.interface ?? ""}' CLUSTER_ID='${cluster}'\n${script}`;
+}
+
+/**
+ * Runs a script on a host. Whatever the user's login shell is, it is told nothing but to start bash; and whatever that
+ * shell prints, the answer is a line of its own.
+ */
+async function ask(stack: string, host: Host, script: string): Promise<Answer> {
+  const alias = sshAlias(stack, host.name);
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-ssh-"));
+  try {
+    const config = join(folder, "config");
+    await writeFile(config, sshConfig(stack, host, "hosts"));
+    const known = join(folder, "known_hosts");
+    const noted = join(labDir, "ssh", alias, "known_hosts");
+    const { hostKey } = host.ssh ?? {};
+    // A host key is noted when the machine is made, not by a look.
+    await writeFile(known, hostKey ? knownHost(alias, hostKey) : await readFile(noted).catch(() => ""));
+    const { failed, timedOut, stdout, stderr, shortMessage } = await execa(
+      "ssh",
+      ["-F", config, "-o", `UserKnownHostsFile=${known}`, alias, "bash", "-s"],
+      {
+        input: script,
+        env: { LC_ALL: "C", K3S_LAB_ROOT: root },
+        reject: false,
+        timeout: deadline,
+      },
+    );
+    const [, machineId = "", node = ""] = /^k3s-lab machine=(\S*) node=(\S*)$/m.exec(stdout ?? "") ?? [];
+    if (!failed && machineId !== "") return { machineId, node };
+    const said = timedOut
+      ? `no answer within ${deadline / 1000} s`
+      : stderr?.trim() || (failed ? shortMessage : "it has no /etc/machine-id") || "";
+    const { user = "", address = host.ip, port = 22 } = host.ssh ?? {};
+    const { reason, unreachable } = explain(said, noted);
+    return { fault: `(${user}@${address} port ${port}): ${reason}`, unreachable };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** Puts what ssh or the script said into words with the next step. */
+function explain(said: string, noted: string): { readonly reason: string; readonly unreachable: boolean } {
+  const own = [...said.matchAll(/^preflight\.sh: (.*)$/gm)].map(([, text]) => text);
+  if (own.length > 0) return { reason: own.join("; "), unreachable: false };
+  if (/Host key verification failed|HOST IDENTIFICATION HAS CHANGED/.test(said))
+    return {
+      reason: `its host key is not the one that is expected: another machine answers there, or it was reinstalled or given a new key. If that is so, remove ${noted}, or set its ssh.hostKey in the stack file`,
+      unreachable: false,
+    };
+  if (/Permission denied|Too many authentication failures/.test(said))
+    return {
+      reason:
+        "it does not let you in with this key: add the public key to ~/.ssh/authorized_keys there, or set ssh.user and ssh.key in the stack file",
+      unreachable: false,
+    };
+  return { reason: `it cannot be reached: ${said.split("\n").at(-1)}`, unreachable: true };
+}

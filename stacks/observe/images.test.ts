@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ClusterNode } from "../model/outputs.ts";
+import { observeImages } from "./images.ts";
+
+const node: ClusterNode = {
+  name: "server",
+  role: "server",
+  address: "ssh://server.cluster",
+  installation: "1",
+};
+
+/** What is noted of the image's loading, and what the node says. */
+const looks: readonly (readonly [string, Record<string, string> | undefined, boolean | undefined, string])[] =
+  [
+    ["an image that is there keeps its time", { IMAGE: "web:1", LOADED: "then" }, true, "then"],
+    ["an image that is gone is loaded again", { IMAGE: "web:1", LOADED: "then" }, false, "now"],
+    ["of a node that does not say, nothing is known", { IMAGE: "web:1", LOADED: "then" }, undefined, "then"],
+    ["a state of an older version has no time", { IMAGE: "web:1" }, true, "before"],
+    ["another image is loaded", { IMAGE: "web:0", LOADED: "then" }, true, "now"],
+    ["the first one is loaded", undefined, true, "now"],
+  ];
+for (const [what, noted, has, loaded] of looks)
+  test(what, async () => {
+    const environments = new Map(noted ? [["web-server", noted]] : []);
+    const seen = await observeImages(
+      "web",
+      "web:1",
+      [node],
+      { objects: [], environments },
+      async () => has,
+      "now",
+    );
+    assert.deepEqual(seen, [{ ...node, loaded }]);
+  });

@@ -1,0 +1,67 @@
+import { execa } from "execa";
+import { root } from "../lib/paths.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import { sshTo } from "../model/ssh-config.ts";
+import type { OwnState } from "./own-state.ts";
+
+/** A node, and when its store got the image. */
+export interface ImageNode extends ClusterNode {
+  /** Changes where the image is not there any more, so that it is put back. */
+  readonly loaded: string;
+}
+
+/**
+ * Looks into the nodes' image stores, side by side. The time at which an image was put there comes back from the state as
+ * long as it is there; where a node says that it has no such image, a new one is made up. A node that does not say keeps
+ * what was noted: nothing is known of it, and `lab verify` tells.
+ *
+ * @param resource begins the names of the commands that load.
+ * @param now Default: the time.
+ */
+export const observeImages = (
+  resource: string,
+  image: string,
+  nodes: readonly ClusterNode[],
+  { environments }: OwnState,
+  has: (node: ClusterNode, image: string) => Promise<boolean | undefined> = hasImage,
+  now: string = new Date().toISOString(),
+): Promise<ImageNode[]> =>
+  Promise.all(
+    nodes.map(async (node) => {
+      const noted = environments.get(`${resource}-${node.name}`);
+      // One that is not noted yet, or another image, is loaded anyway.
+      if (noted?.IMAGE !== image) return { ...node, loaded: now };
+      const loaded = noted.LOADED ?? "before";
+      return { ...node, loaded: (await has(node, image)) === false ? now : loaded };
+    }),
+  );
+
+/** Milliseconds that a node may take to say what it holds. */
+const within = 20_000;
+
+/** @returns undefined where the node does not say. */
+async function hasImage({ address }: ClusterNode, image: string): Promise<boolean | undefined> {
+  const { protocol, hostname } = new URL(address);
+  const list = ["--namespace", "k8s.io", "images", "ls", "-q", `name==docker.io/${image}`];
+  const [file, args] =
+    protocol === "ssh:"
+      ? ([
+          "ssh",
+          [
+            ...sshTo(root, hostname),
+            "sudo",
+            "ctr",
+            "--address",
+            "/run/k3s/containerd/containerd.sock",
+            ...list,
+          ],
+        ] as const)
+      : (["docker", ["exec", hostname, "ctr", ...list]] as const);
+  const { failed, stdout } = await execa(file, args, {
+    reject: false,
+    timeout: within,
+    stdin: "ignore",
+    env: { K3S_LAB_ROOT: root, LC_ALL: "C" },
+  });
+  return failed ? undefined : stdout.trim() !== "";
+}

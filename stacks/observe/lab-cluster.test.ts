@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import * as pulumi from "@pulumi/pulumi";
+import { stringify } from "yaml";
+import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { LabError } from "../lib/errors.ts";
+import { parseConfig } from "../model/config.ts";
+
+const lab = healthyLab();
+const api = await serveApi(lab);
+after(api.close);
+const kubeconfig = stringify({
+  clusters: [{ name: "lab", cluster: { server: api.url } }],
+  users: [{ name: "lab", user: { token: "secret" } }],
+  contexts: [{ name: "lab", context: { cluster: "lab", user: "lab" } }],
+});
+const node = { name: "server", role: "server", address: "ssh://server.cluster", installation: "1" };
+const outputs: Record<string, object> = {
+  "organization/k3s-lab/cluster": { kubeconfig, nodes: [node] },
+  "organization/k3s-lab/k3d": {},
+};
+const config = parseConfig("apps", { cluster: { stack: "cluster" }, apps: [{ name: "app1" }] }, "FILE");
+const owner = { lab: "lab-a", stack: "apps" };
+await pulumi.runtime.setMocks(
+  {
+    newResource: ({ id, inputs }) => ({
+      id: id ?? "id",
+      state: { ...inputs, outputs: outputs[inputs.name], secretOutputNames: ["kubeconfig"] },
+    }),
+    call: ({ inputs }) => inputs,
+  },
+  "k3s-lab",
+  "apps",
+);
+const { labCluster, refuseIngressOf, refuseWithout } = await import("./lab-cluster.ts");
+
+const notUp = (stack: string) => (error: unknown) => {
+  assert.ok(error instanceof LabError);
+  assert.equal(error.exitCode, 2);
+  assert.equal(
+    error.message,
+    `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
+  );
+  return true;
+};
+
+test("a stack that is up hands over its cluster, the kubeconfig as a secret", async () => {
+  const cluster = await labCluster("cluster", config, owner, import.meta.filename);
+  assert.deepEqual([cluster.nodes, cluster.identity], [[node], clusterUid]);
+  assert.equal(await pulumi.isSecret(cluster.kubeconfig), true);
+});
+
+test("a stack that was taken down is refused", () =>
+  assert.rejects(labCluster("k3d", config, owner, import.meta.filename), notUp("k3d")));
+
+test("a stack that never was is refused before Pulumi is asked for it", () =>
+  assert.rejects(labCluster("k3d", config, owner, join(import.meta.dirname, "none.json")), notUp("k3d")));
+
+test("what is somebody else's on the cluster is refused; a cluster that is silent is an error, not another one", async () => {
+  const app = "/apis/apps/v1/namespaces/default/deployments/app1";
+  lab.api[app] = { metadata: { name: "app1", uid: "1" } };
+  const look = () => labCluster("cluster", config, owner, import.meta.filename);
+  await assert.rejects(look, (error: LabError) => {
+    assert.match(error.message, /^The cluster of the stack "cluster" has Deployment default\/app1 already/);
+    return error.exitCode === 2;
+  });
+  delete lab.api[app];
+  api.close();
+  await assert.rejects(look, (error: LabError) => {
+    assert.match(
+      error.message,
+      /"cluster" does not answer: .*connection refused\. Run `scripts\/lab up cluster`/,
+    );
+    return error.exitCode === 1;
+  });
+});
+
+test("an Ingress controller that is not there, or would be there twice, is refused", () => {
+  const refusal = (ingress: string, ...serverArgs: string[]) => {
+    try {
+      refuseIngressOf("k3d", ingress, { serverArgs });
+      return undefined;
+    } catch (error) {
+      assert.equal((error as LabError).exitCode, 2);
+      return (error as LabError).message;
+    }
+  };
+  assert.equal(refusal("traefik"), undefined);
+  assert.match(
+    refusal("traefik", "--disable=servicelb,traefik") ?? "",
+    /without Traefik.*Set k3s-lab:ingress to managed/,
+  );
+  assert.equal(refusal("managed", "--disable=traefik"), undefined);
+  assert.match(refusal("traefik", "--disable=servicelb") ?? "", /without ServiceLB.*Leave servicelb out/);
+  assert.match(refusal("managed", "--disable=traefik,servicelb") ?? "", /without ServiceLB/);
+  assert.equal(refusal("nginx", "--disable=servicelb"), undefined);
+  assert.match(refusal("managed") ?? "", /K3s's own Traefik.*--disable=traefik/);
+  assert.equal(refusal("nginx"), undefined);
+});
+
+test("apps that lack what their cluster turned off are refused", () => {
+  const refusal = (isolated: boolean, ...serverArgs: string[]) => {
+    try {
+      refuseWithout("cluster", { namespaces: [{ name: "dev", isolated }] }, { serverArgs });
+      return undefined;
+    } catch (error) {
+      assert.equal((error as LabError).exitCode, 2);
+      return (error as LabError).message;
+    }
+  };
+  assert.equal(refusal(true), undefined);
+  assert.match(refusal(false, "--disable=coredns") ?? "", /without CoreDNS.*Leave coredns out/);
+  assert.match(refusal(true, "--disable-network-policy") ?? "", /nothing isolates the namespace dev/);
+  assert.equal(refusal(false, "--disable-network-policy"), undefined);
+});

@@ -1,0 +1,160 @@
+import { access, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import { z } from "zod";
+import { LabError } from "../lib/errors.ts";
+import { reachAny } from "../lib/kubernetes.ts";
+import { labDir, root, stateFile } from "../lib/paths.ts";
+import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
+import { type AppsConfig, managedIngress } from "../model/config.ts";
+import { K3sFlags } from "../model/k3s-flags.ts";
+import { chooseContext, kubeconfigOf } from "../model/kubeconfig.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import { readOwnState } from "./own-state.ts";
+import { lookAtCluster, type Owner } from "./ownership.ts";
+
+/** What `apps` needs of a cluster that a stack of the lab made. */
+export interface LabCluster {
+  /** Of its one context; a secret. */
+  readonly kubeconfig: pulumi.Output<string>;
+  /** What Pulumi knows the cluster by. */
+  readonly identity: string;
+  readonly nodes: readonly ClusterNode[];
+}
+
+/**
+ * Refuses apps whose Ingress controller is not there, or would be there twice.
+ * @param ingress the value of `k3s-lab:ingress`.
+ * @throws LabError (exit code 2) with the value to set.
+ */
+export function refuseIngressOf(
+  stack: string,
+  ingress: string,
+  { serverArgs }: Pick<ClusterPlan, "serverArgs">,
+): void {
+  const disabled = new K3sFlags(serverArgs).disabled();
+  const hasTraefik = !disabled.has("traefik");
+  if (ingress === "traefik" && !hasTraefik)
+    throw new LabError(
+      `The cluster of the stack "${stack}" runs without Traefik (--disable=traefik). Set k3s-lab:ingress to managed for the lab's own, or to the IngressClass of another controller.`,
+      { exitCode: 2 },
+    );
+  if (ingress === managedIngress && hasTraefik)
+    throw new LabError(
+      `The cluster of the stack "${stack}" has K3s's own Traefik, and the lab's own would take its name. Leave k3s-lab:ingress out, or give K3s --disable=traefik.`,
+      { exitCode: 2 },
+    );
+  if (disabled.has("servicelb") && ["traefik", managedIngress].includes(ingress))
+    throw new LabError(
+      `The cluster of the stack "${stack}" runs without ServiceLB (--disable=servicelb), so nothing leads to Traefik at the nodes' addresses. Leave servicelb out of --disable, or set k3s-lab:ingress to the IngressClass of another controller.`,
+      { exitCode: 2 },
+    );
+}
+
+/**
+ * Refuses apps that lack what the flags of their cluster turn off.
+ * @throws LabError (exit code 2) with what to change.
+ */
+export function refuseWithout(
+  stack: string,
+  { namespaces }: Pick<AppsConfig, "namespaces">,
+  { serverArgs }: Pick<ClusterPlan, "serverArgs">,
+): void {
+  const flags = new K3sFlags(serverArgs);
+  const closed = namespaces.find(({ isolated }) => isolated);
+  const lacks = flags.disabled().has("coredns")
+    ? ["CoreDNS (--disable=coredns)", "so no app is found by its name. Leave coredns out of --disable"]
+    : closed && flags.isOn("--disable-network-policy")
+      ? [
+          "network policies (--disable-network-policy)",
+          `so nothing isolates the namespace ${closed.name}. Leave that flag out, or set its isolated to false`,
+        ]
+      : undefined;
+  if (lacks)
+    throw new LabError(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`, {
+      exitCode: 2,
+    });
+}
+
+/**
+ * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
+ * else's is in the way of the apps. Changes nothing.
+ *
+ * @param state the file of that stack's state. Default: the lab's.
+ * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests so, or has something in the
+ * way; with exit code 1 when it does not answer.
+ */
+export async function labCluster(
+  stack: string,
+  config: AppsConfig,
+  owner: Owner,
+  state: string = stateFile(stack),
+): Promise<LabCluster> {
+  const plan = await readClusterPlan(stack, root);
+  refuseIngressOf(stack, config.ingress, plan);
+  refuseWithout(stack, config, plan);
+  const refuse = (cause?: unknown): never => {
+    throw new LabError(
+      `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
+      { cause, exitCode: 2 },
+    );
+  };
+  // A reference to a stack that does not exist ends the program, in words that name no next step.
+  await access(state).catch(refuse);
+  const reference = new pulumi.StackReference("cluster", {
+    name: `organization/${pulumi.getProject()}/${stack}`,
+  });
+  const [kubeconfig, nodes] = await Promise.all([
+    reference.getOutputDetails("kubeconfig"),
+    reference.getOutputDetails("nodes"),
+  ]);
+  const content = z.string().safeParse(kubeconfig.secretValue ?? kubeconfig.value).data;
+  if (content === undefined || nodes.value === undefined) return refuse();
+  const { context, identity } = await lookThroughAnyServer(stack, content, config, owner);
+  return {
+    kubeconfig: pulumi.secret(context),
+    identity,
+    nodes: nodes.value as readonly ClusterNode[],
+  };
+}
+
+/** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
+async function lookThroughAnyServer(
+  stack: string,
+  content: string,
+  config: AppsConfig,
+  owner: Owner,
+): Promise<{ readonly context: string; readonly identity: string }> {
+  const file = `the kubeconfig of the stack "${stack}"`;
+  const where = `The cluster of the stack "${stack}"`;
+  try {
+    const api = await reachAny(content, file, patience);
+    const state = await readOwnState(owner.stack);
+    const identity = await lookAtCluster(api, where, config, owner, state).finally(api.close);
+    return { context: kubeconfigOf(chooseContext(content, file, api.context)), identity };
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw new LabError(
+      `${where} does not answer: ${(cause as Error).message}. Run \`scripts/lab up ${stack}\`, which repairs it or says what is wrong.`,
+      { cause },
+    );
+  }
+}
+
+/** Milliseconds for one answer: an emulated machine that has just started takes its time. */
+const patience = 30_000;
+
+/**
+ * Looks at a cluster of the lab's that is up already, before a run changes anything: is something of somebody else's in
+ * the way of the apps? Where it does not answer now, the program asks again when it does.
+ *
+ * @throws LabError (exit code 2) that names what is in the way.
+ */
+export async function refuseInTheWay(stack: string, config: AppsConfig, owner: Owner): Promise<void> {
+  const file = join(labDir, stack, "kubeconfig");
+  const content = await readFile(file, "utf8").catch(() => undefined);
+  if (content === undefined) return;
+  await lookThroughAnyServer(stack, content, config, owner).catch((error: LabError) => {
+    if (error.exitCode === 2) throw error;
+  });
+}

@@ -1,0 +1,194 @@
+import { execa } from "execa";
+import { LabError } from "../lib/errors.ts";
+
+/** What a provider says of a machine that it has. */
+export type PowerState = "running" | "paused" | "stopped";
+
+/** A machine that a provider has, whoever made it. */
+export interface ListedMachine {
+  /** The provider's own id: it is never given twice. */
+  readonly id: string;
+  /** The provider's name of it, such as `k3s-lab-cluster-server`. */
+  readonly name: string;
+  readonly state: PowerState;
+  /** Whether it is in the machines' network; a provider that cannot cut a machine off says true. */
+  readonly connected: boolean;
+  /**
+   * What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`. Empty: it is not a
+   * lab's. Without `id`: a former version made it.
+   */
+  readonly marks: Readonly<Record<string, string>>;
+}
+
+/** Providers of Vagrant's, which can list what they have. */
+export type ListingProvider = "docker" | "libvirt" | "virtualbox";
+
+/** What the lab writes on a machine; the Vagrantfile does it. */
+const markNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as const;
+
+/**
+ * All machines that a provider has, by one question for the whole list: what is in no list that was given is absent, in
+ * whatever language the provider speaks.
+ *
+ * @param deadline milliseconds that each question gets. Default: 20,000.
+ * @throws LabError where the provider gives no list, or a state that says neither that a machine runs nor that it does not.
+ */
+export const listMachines = (
+  provider: ListingProvider,
+  deadline = 20_000,
+): Promise<readonly ListedMachine[]> => lists[provider](asker(deadline));
+
+/** Asks a provider's program and returns what it prints. */
+type Ask = (provider: string, program: string, args: readonly string[]) => Promise<string>;
+
+const lists: Readonly<Record<ListingProvider, (ask: Ask) => Promise<readonly ListedMachine[]>>> = {
+  docker: listContainers,
+  libvirt: listDomains,
+  virtualbox: listVirtualMachines,
+};
+
+/** Docker's words for a container: https://docs.docker.com/reference/cli/docker/container/ls/#filter */
+const containerStates: Readonly<Record<string, PowerState>> = {
+  running: "running",
+  restarting: "running",
+  paused: "paused",
+  created: "stopped",
+  exited: "stopped",
+};
+
+async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
+  const labels = markNames.map((name) => `{{.Label "k3s-lab.${name}"}}`);
+  const format = ["{{.ID}}", "{{.Names}}", "{{.State}}", "{{.Networks}}", ...labels].join("\t");
+  const text = await ask("Docker", "docker", ["ps", "--all", "--no-trunc", "--format", format]);
+  return lines(text).map((line) => {
+    const [id = "", name = "", state = "", networks = "", ...values] = line.split("\t");
+    return {
+      id,
+      name,
+      state: lookUp(containerStates, state, () => isMarked(values) && unclear("Docker", name, state)),
+      // Docker's own, and the machines'.
+      connected: networks.split(",").length > 1,
+      marks: marksOf(markNames.map((mark, index) => [mark, values[index] ?? ""])),
+    };
+  });
+}
+
+const isMarked = (values: readonly string[]): boolean => values.some((value) => value !== "");
+
+/** libvirt's words in the C locale: `virshDomainStateToString` in libvirt's tools/virsh-domain-monitor.c. */
+const domainStates: Readonly<Record<string, PowerState>> = {
+  running: "running",
+  idle: "running",
+  paused: "paused",
+  pmsuspended: "paused",
+  "shut off": "stopped",
+  crashed: "stopped",
+};
+
+async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
+  const virsh = (...args: string[]) =>
+    ask("libvirt", "virsh", ["--connect", "qemu:///system", "--quiet", ...args]);
+  const names = lines(await virsh("list", "--all", "--name")).filter(isLabName);
+  return Promise.all(
+    names.map(async (name) => {
+      const [id, state, description] = await Promise.all([
+        virsh("domuuid", name),
+        virsh("domstate", name),
+        virsh("desc", name),
+      ]);
+      return {
+        id: id.trim(),
+        name,
+        state: lookUp(domainStates, state.trim(), () => unclear("libvirt", name, state.trim())),
+        connected: true,
+        marks: marksOf(
+          [...description.matchAll(/\bk3s-lab\.(\w+)=(\S+)/g)].map(([, key, value]) => [key, value]),
+        ),
+      };
+    }),
+  );
+}
+
+/** VirtualBox's words: `machineStateToName` in its src/VBox/Frontends/VBoxManage/VBoxManageInfo.cpp. */
+const virtualMachineStates: Readonly<Record<string, PowerState>> = {
+  running: "running",
+  paused: "paused",
+  poweroff: "stopped",
+  saved: "stopped",
+  aborted: "stopped",
+  "aborted-saved": "stopped",
+};
+
+async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> {
+  const manage = (...args: string[]) => ask("VirtualBox", "VBoxManage", args);
+  const all = [...(await manage("list", "vms")).matchAll(/^"(.*)" \{(.+)\}$/gm)];
+  return Promise.all(
+    all
+      .filter(([, name = ""]) => isLabName(name))
+      .map(async ([, name = "", id = ""]) => {
+        const [info, data] = await Promise.all([
+          manage("showvminfo", id, "--machinereadable"),
+          manage("getextradata", id, "enumerate"),
+        ]);
+        const state = /^VMState="(.*)"$/m.exec(info)?.[1] ?? "";
+        return {
+          id,
+          name,
+          state: lookUp(virtualMachineStates, state, () => unclear("VirtualBox", name, state)),
+          connected: true,
+          marks: marksOf(
+            [...data.matchAll(/^Key: k3s-lab\.(\w+), Value: (.*)$/gm)].map(([, key, value]) => [key, value]),
+          ),
+        };
+      }),
+  );
+}
+
+/** Only such machines can be a lab's, or in the way of one. VirtualBox has no name for one whose files it cannot read. */
+const isLabName = (name: string): boolean => name.startsWith("k3s-lab-");
+
+const marksOf = (
+  pairs: readonly (readonly [string | undefined, string | undefined])[],
+): Readonly<Record<string, string>> =>
+  Object.fromEntries(pairs.filter(([key, value]) => key && value && value !== "<no value>"));
+
+const lines = (text: string): string[] => text.split("\n").filter((line) => line.trim() !== "");
+
+/** @param otherwise throws where the word matters. */
+function lookUp(
+  states: Readonly<Record<string, PowerState>>,
+  word: string,
+  otherwise: () => unknown,
+): PowerState {
+  const state = Object.hasOwn(states, word) ? states[word] : undefined;
+  if (state === undefined) otherwise();
+  return state ?? "stopped";
+}
+
+function unclear(provider: string, name: string, state: string): never {
+  throw new LabError(
+    `The machine ${name} is in a state that cannot be changed: ${provider} says "${state}". Wait until that ends, or stop the machine, and try again.`,
+  );
+}
+
+/** Asks in the C locale and with a deadline; a question that is not answered says nothing of any machine. */
+const asker =
+  (deadline: number): Ask =>
+  async (provider, program, args) => {
+    const { failed, timedOut, code, stdout, stderr, shortMessage } = await execa(program, args, {
+      env: { LC_ALL: "C" },
+      reject: false,
+      timeout: deadline,
+      stdin: "ignore",
+    });
+    if (!failed) return stdout;
+    const said = stderr?.trim().split("\n").at(-1) || shortMessage;
+    const reason = timedOut
+      ? `no answer within ${deadline / 1000} s`
+      : code === "ENOENT"
+        ? `the program ${program} is not installed`
+        : said;
+    throw new LabError(
+      `${provider} does not list the machines of this lab: ${reason}. They may be running, so nothing is touched. Check that ${provider} answers (\`${[program, ...args.slice(0, 1)].join(" ")}\`), or run \`scripts/lab up\`, which starts it.`,
+    );
+  };

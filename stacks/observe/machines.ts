@@ -1,0 +1,217 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LabError } from "../lib/errors.ts";
+import { labId, lostId } from "../lib/lab-id.ts";
+import { labDir, root, stateFile } from "../lib/paths.ts";
+import type { Machine } from "../model/config.ts";
+import type { Provider } from "../model/provider.ts";
+import { checkHosts, machineIdOf, mayHaveK3s } from "./hosts.ts";
+import { type ListedMachine, type ListingProvider, listMachines, type PowerState } from "./machine-list.ts";
+
+/** What was seen of a machine before a run. */
+export interface MachineObservation {
+  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
+  readonly state: PowerState | "absent" | "unreachable";
+  /**
+   * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
+   * host its /etc/machine-id. A new value, never seen before, where the machine is absent.
+   */
+  readonly generation: string;
+  /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
+  readonly found?: string;
+  /** Why it is unreachable. */
+  readonly reason?: string;
+}
+
+/** A machine as a stack file wants it, as far as it matters to what is there. */
+type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
+
+/** What Vagrant calls a machine. */
+const providerName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
+
+/**
+ * Looks at all machines of a stack: are they there, do they run, are they the ones that this stack made? Changes nothing.
+ *
+ * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but a name that somebody else's
+ * machine has is refused, as is an address that another machine of the stack or of another lab has.
+ *
+ * @param now names what is to be made or started now. Default: the time.
+ * @param recorded the generation that the state has of a machine: a former version wrote none on it. Default: none.
+ * @returns by the machine's name.
+ * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
+ */
+export async function observeMachines(
+  stack: string,
+  provider: Provider,
+  machines: readonly WantedMachine[],
+  now: string = new Date().toISOString(),
+  recorded: (machine: string) => string | undefined = () => undefined,
+): Promise<ReadonlyMap<string, MachineObservation>> {
+  if (provider === "hosts") return checkHosts(stack, machines);
+  const listed = await listMachines(provider);
+  const lab = await labId();
+  const seen = await Promise.all(
+    machines.map(async (machine) => {
+      const own = await ownMachine(listed, lab, stack, machine.name, provider);
+      if (own === undefined) {
+        refuseNameOfOthers(listed, stack, machine.name, provider);
+        refuseAddressOfOtherLabs(listed, lab, machine);
+      }
+      refuseAddressOfOthers(listed, lab, stack, machine);
+      return [machine.name, observed(own, now, recorded(machine.name))] as const;
+    }),
+  );
+  return new Map(seen);
+}
+
+function observed(
+  own: ListedMachine | undefined,
+  now: string,
+  recorded: string | undefined,
+): MachineObservation {
+  if (own === undefined) return { state: "absent", generation: now, found: `absent at ${now}` };
+  const { state, connected } = own;
+  const generation = isFormer(own) ? (recorded ?? own.id) : generationOf(own);
+  if (state !== "running") return { state, generation, found: `${state} at ${now}` };
+  return connected ? { state, generation } : { state, generation, found: `cut off at ${now}` };
+}
+
+/** A former version made it: which making it is only its state says. */
+const isFormer = ({ marks }: ListedMachine): boolean => marks.id === undefined;
+
+/** A machine that plain Vagrant made carries no generation. */
+const generationOf = ({ id, marks }: ListedMachine): string => marks.generation ?? id;
+
+async function ownMachine(
+  listed: readonly ListedMachine[],
+  lab: string,
+  stack: string,
+  name: string,
+  provider: ListingProvider,
+): Promise<ListedMachine | undefined> {
+  const marked = listed.find(
+    ({ marks }) => marks.id === lab && marks.stack === stack && marks.machine === name,
+  );
+  if (marked) return marked;
+  // Former versions wrote no id on a machine, and a Vagrant that was interrupted may have made it and not yet marked it.
+  const unmarked = listed.filter(({ marks }) => marks.id === undefined);
+  const former = unmarked.find(
+    (one) =>
+      one.name === providerName(stack, name) && one.marks.stack === stack && one.marks.checkout === root,
+  );
+  if (former) return former;
+  const noted = await readFile(
+    join(labDir, stack, "vagrant", "machines", name, provider, "id"),
+    "utf8",
+  ).catch(() => "");
+  return unmarked.find(({ id }) => id === noted.trim());
+}
+
+function refuseNameOfOthers(
+  listed: readonly ListedMachine[],
+  stack: string,
+  name: string,
+  provider: ListingProvider,
+): void {
+  const taken = listed.find((one) => one.name === providerName(stack, name));
+  if (taken === undefined) return;
+  const { id, checkout } = taken.marks;
+  if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);
+  const whose = id === undefined ? "no lab made it" : `${labOf(taken)} made it`;
+  throw new LabError(
+    `${provider} has a machine ${taken.name} already, and ${whose}: it is not touched. Take the stack down where it was made, remove the machine yourself, or call yours something else: another stack name (Pulumi.cluster-mine.yaml), or another machine name.`,
+    { exitCode: 2 },
+  );
+}
+
+function refuseAddressOfOtherLabs(
+  listed: readonly ListedMachine[],
+  lab: string,
+  { name, ip }: WantedMachine,
+): void {
+  const holder = listed.find(({ marks }) => marks.id !== lab && marks.ip === ip);
+  if (holder === undefined) return;
+  throw new LabError(
+    `${name} asks for the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
+    { exitCode: 2 },
+  );
+}
+
+const labOf = ({ marks: { checkout } }: ListedMachine): string =>
+  checkout === undefined ? "another checkout's lab" : `the lab in ${checkout}`;
+
+function refuseAddressOfOthers(
+  listed: readonly ListedMachine[],
+  lab: string,
+  stack: string,
+  { name, ip }: WantedMachine,
+): void {
+  const holder = listed.find(
+    ({ marks }) => marks.id === lab && marks.stack === stack && marks.ip === ip && marks.machine !== name,
+  );
+  if (holder === undefined) return;
+  throw new LabError(
+    `${name} asks for the address ${ip}, which the machine ${holder.marks.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    { exitCode: 2 },
+  );
+}
+
+/** What Pulumi's state holds of a machine: the inputs of its command. */
+export interface RecordedMachine {
+  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others; without the last, any making of it counts. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Whether a machine that Pulumi recorded lives: `absent` where it is gone, or where another was made in its place. Who
+ * asks before destroying it must take every other answer, `unreachable` too, for a yes.
+ *
+ * @throws LabError where its provider cannot be asked: it may live.
+ */
+export async function recordedMachineState({
+  environment = {},
+}: RecordedMachine): Promise<MachineObservation["state"]> {
+  const { LAB_STACK = "", LAB_PROVIDER = "", LAB_MACHINE = "{}", LAB_GENERATION } = environment;
+  const machine = recordedMachine(LAB_MACHINE, LAB_STACK);
+  const isRecorded = (generation: string) => LAB_GENERATION === undefined || generation === LAB_GENERATION;
+  if (LAB_PROVIDER === "hosts") {
+    const id = machine.ip === undefined ? undefined : await machineIdOf(LAB_STACK, machine);
+    if (id === undefined) return "unreachable";
+    // A former version recorded a time, and no id of the host.
+    return isRecorded(id) || isTime(LAB_GENERATION) ? "running" : "absent";
+  }
+  const provider = LAB_PROVIDER as ListingProvider;
+  const listed = await listMachines(provider);
+  const lab = await labId();
+  const own = await ownMachine(listed, lab, LAB_STACK, machine.name, provider);
+  const twin = listed.find(
+    ({ marks }) =>
+      LAB_GENERATION !== undefined &&
+      marks.stack === LAB_STACK &&
+      marks.machine === machine.name &&
+      marks.generation === LAB_GENERATION,
+  );
+  if (own === undefined && twin?.marks.id !== undefined)
+    throw lostId(`The machine ${twin.name}`, twin.marks.id);
+  return own !== undefined && (isFormer(own) || isRecorded(generationOf(own))) ? own.state : "absent";
+}
+
+/** Whether K3s or its data is on a host that Pulumi recorded; one that cannot be asked may have it. */
+export const recordedHostMayHaveK3s = ({ environment = {} }: RecordedMachine): Promise<boolean> => {
+  const { LAB_STACK = "", LAB_MACHINE = "{}" } = environment;
+  return mayHaveK3s(LAB_STACK, recordedMachine(LAB_MACHINE, LAB_STACK));
+};
+
+function recordedMachine(text: string, stack: string): WantedMachine {
+  try {
+    return JSON.parse(text) as WantedMachine;
+  } catch (cause) {
+    throw new LabError(
+      `Pulumi's state of the stack "${stack}" has a machine that cannot be read (${(cause as Error).message}): ${text}. Put the state before it, ${stateFile(stack)}.bak, in its place.`,
+      { cause },
+    );
+  }
+}
+
+/** Whether a generation is a time, as what was made by the lab has; a host's is its machine-id. */
+export const isTime = (generation: string | undefined): boolean => /^\d{4}-\d\d-\d\dT/.test(generation ?? "");

@@ -1,0 +1,188 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { LabError } from "../lib/errors.ts";
+import {
+  lostCluster,
+  lostData,
+  type NodeObservation,
+  noCluster,
+  observeKubeconfig,
+  readObservation,
+  refuseVersionJump,
+  type SeenNode,
+  turns,
+  wrongWith,
+} from "./nodes.ts";
+
+const seen = (more: Partial<NodeObservation> = {}): NodeObservation => ({
+  state: "healthy",
+  hasData: true,
+  hasEtcd: false,
+  cluster: "c1",
+  version: "v1.25.4+k3s1",
+  images: [],
+  ...more,
+});
+const fresh: NodeObservation = { state: "K3s is not installed", hasData: false, hasEtcd: false, images: [] };
+const silent: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
+const node = (name: string, one: NodeObservation, isMachineThere = true): SeenNode => ({
+  name,
+  role: name.startsWith("s") ? "server" : "agent",
+  isMachineThere,
+  seen: one,
+});
+const etcd = seen({ hasEtcd: true });
+
+test("what a machine says is read; one that says nothing is unknown, not empty", () => {
+  assert.deepEqual(
+    readObservation(
+      "arch x86_64\nstate healthy\ndata yes\netcd yes\nca c1\ncertificate ab\nversion v1.25.4+k3s1\nimage docker.io/k3s-lab/web:1\nimage docker.io/k3s-lab/web:2\n",
+    ),
+    {
+      state: "healthy",
+      hasData: true,
+      hasEtcd: true,
+      cluster: "c1",
+      version: "v1.25.4+k3s1",
+      certificate: "ab",
+      images: ["docker.io/k3s-lab/web:1", "docker.io/k3s-lab/web:2"],
+    },
+  );
+  assert.equal(readObservation("Welcome to this host\n").state, "unknown");
+});
+
+test("only what was installed once and is not as it was left is put right", () => {
+  assert.equal(wrongWith(seen()), undefined);
+  assert.equal(wrongWith(silent), undefined);
+  assert.equal(wrongWith(fresh), undefined);
+  assert.equal(wrongWith(seen({ state: "K3s is stopped" })), "K3s is stopped");
+  assert.equal(wrongWith(seen({ state: "K3s is not installed" })), "K3s is not installed");
+});
+
+test("first installations go side by side, whatever the order in the file", () => {
+  assert.deepEqual(turns([node("a1", fresh), node("a2", silent, false), node("s1", fresh)], 1), [
+    ["a1", "a2", "s1"],
+  ]);
+});
+
+test("what runs changes one server after the other, then agents, so many at a time", () => {
+  const nodes = [
+    ...["a1", "a2", "a3"].map((name) => node(name, seen())),
+    ...["s1", "s2", "s3"].map((name) => node(name, etcd)),
+  ];
+  assert.deepEqual(turns(nodes, 1), [["s1"], ["s2"], ["s3"], ["a1"], ["a2"], ["a3"]]);
+  assert.deepEqual(turns(nodes, 2), [["s1"], ["s2"], ["s3"], ["a1", "a2"], ["a3"]]);
+});
+
+test("a server that is made again joins before the others change; one that is alone first gives its data to etcd", () => {
+  assert.deepEqual(
+    turns(
+      [node("s1", silent, false), node("s2", etcd), node("s3", etcd), node("a1", seen()), node("a2", fresh)],
+      1,
+    ),
+    [["s1"], ["s2"], ["s3"], ["a2"], ["a1"]],
+  );
+  assert.deepEqual(turns([node("s1", fresh), node("s2", fresh), node("s3", seen())], 1), [
+    ["s3"],
+    ["s1", "s2"],
+  ]);
+});
+
+test("servers that do not run are put right before one that is well: etcd needs enough of them", () => {
+  const stopped = { ...etcd, state: "K3s is stopped" };
+  const interrupted = { ...etcd, state: "a change of it was interrupted" };
+  const notReady = { ...etcd, state: "its node is not Ready" };
+  const lost = { ...etcd, state: "K3s is not installed", hasEtcd: false };
+  const order = (...states: NodeObservation[]) =>
+    turns(
+      states.map((one, index) => node(`s${index + 1}`, one)),
+      1,
+    );
+  assert.deepEqual(order(etcd, stopped, etcd), [["s2"], ["s1"], ["s3"]]);
+  assert.deepEqual(order(notReady, stopped, stopped), [["s2", "s3"], ["s1"]]);
+  assert.deepEqual(order(etcd, notReady, interrupted), [["s3"], ["s2"], ["s1"]]);
+  assert.deepEqual(order(etcd, lost, etcd), [["s2"], ["s1"], ["s3"]]);
+});
+
+test("a machine that does not answer counts as one that has a cluster", () => {
+  assert.equal(noCluster([node("s1", silent)]), undefined);
+  assert.equal(noCluster([node("s1", silent, false)]), "no server has a cluster");
+  assert.equal(noCluster([node("s1", fresh), node("a1", seen())]), "no server has a cluster");
+});
+
+test("what is lost is said where no server has the cluster's data any more", () => {
+  const gone = readObservation("state K3s is not installed\ndata lost\nversion v1.25.4+k3s1\n");
+  assert.match(
+    lostData([node("s1", gone), node("a1", seen())]) ?? "",
+    /gone from s1, .* what it held is lost/,
+  );
+  assert.match(lostData([node("s1", gone), node("s2", gone)]) ?? "", /gone from s1, s2/);
+  for (const other of [etcd, silent])
+    assert.equal(lostData([node("s1", gone), node("s2", other)]), undefined);
+  assert.equal(lostData([node("s1", fresh), node("a1", gone)]), undefined);
+  assert.match(lostData([node("s1", gone), node("s2", fresh)]) ?? "", /gone from s1,/);
+});
+
+test("an agent is installed again only when its cluster is gone for good", () => {
+  const lonely = seen({ state: "its node is not Ready" });
+  const lost = (agent: NodeObservation, ...servers: SeenNode[]) =>
+    lostCluster(node("a1", agent), [...servers, node("a1", agent)]);
+  assert.equal(lost(lonely, node("s1", silent, false)), "no server has its cluster any more");
+  assert.equal(lost(lonely, node("s1", silent)), undefined);
+  assert.equal(lost(lonely, node("s1", seen({ state: "K3s is stopped" }))), undefined);
+  assert.equal(lost(lonely, node("s1", seen({ cluster: "c2" }))), "the servers have another cluster");
+  assert.equal(lost(seen(), node("s1", seen({ cluster: "c2" }))), undefined);
+  // Servers that are replaced one by one leave the cluster what it is.
+  for (const gone of ["s1", "s2", "s3"])
+    assert.equal(
+      lost(
+        lonely,
+        ...["s1", "s2", "s3"].map((name) => node(name, name === gone ? silent : etcd, name !== gone)),
+      ),
+      undefined,
+    );
+});
+
+test("a release is refused that what runs cannot go to", () => {
+  const to = (wanted: string, from = "v1.25.4+k3s1") =>
+    refuseVersionJump("Pulumi.cluster.yaml", wanted, [node("s1", seen({ version: from }))]);
+  to("v1.25.4+k3s1");
+  to("v1.25.16+k3s2");
+  to("v1.26.0+k3s1");
+  for (const [wanted, message] of [
+    ["v1.25.3+k3s1", /s1 runs v1\.25\.4\+k3s1, and K3s does not go back/],
+    ["v1.24.17+k3s1", /does not go back/],
+    ["v1.27.0+k3s1", /goes over no minor release\. Upgrade to a release of v1\.26 first/],
+  ] as const)
+    assert.throws(
+      () => to(wanted),
+      (error) => error instanceof LabError && error.exitCode === 2 && message.test(error.message),
+    );
+  refuseVersionJump("f", "v1.20.0+k3s1", [node("s1", fresh)]);
+});
+
+test("the copy of the kubeconfig is written again where it is missing, damaged, outdated or open to others", async (t) => {
+  const data = "Y2VydA==";
+  const hash = createHash("sha256").update(data).digest("hex");
+  const text = `users:\n  - name: x\n    user: {client-certificate-data: ${data}}\n`;
+  const folder = await mkdtemp(join(tmpdir(), "kubeconfig-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const look = async (content: string | undefined, certificates: readonly string[], mode = 0o600) => {
+    const file = join(folder, "kubeconfig");
+    await rm(file, { force: true });
+    if (content !== undefined) await writeFile(file, content, { mode });
+    return await observeKubeconfig(file, certificates);
+  };
+  assert.deepEqual(await look(text, [hash]), {});
+  assert.deepEqual(await look(text, ["other", hash]), {});
+  assert.deepEqual(await look(text, []), {});
+  assert.deepEqual(await look(text, ["other"]), { file: "outdated", original: "renewed" });
+  assert.deepEqual(await look(undefined, [hash]), { file: "missing" });
+  assert.deepEqual(await look("{", [hash]), { file: "unreadable" });
+  assert.deepEqual(await look("", [hash]), { file: "unreadable" });
+  assert.deepEqual(await look(text, [hash], 0o644), { file: "readable by others" });
+});

@@ -1,0 +1,276 @@
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { parse } from "yaml";
+import { LabError } from "../lib/errors.ts";
+import { labDir, root } from "../lib/paths.ts";
+import type { Machine } from "../model/config.ts";
+import { sshAlias, sshTo } from "../model/ssh-config.ts";
+import type { MachineObservation } from "./machines.ts";
+
+/** What was seen of K3s on a machine before a run. */
+export interface NodeObservation {
+  /**
+   * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is not there, does
+   * not run, or did not answer. Else what is wrong, in a few words.
+   */
+  readonly state: string;
+  /** Whether K3s keeps data there, or was uninstalled by hand: the node was installed once. */
+  readonly hasData: boolean;
+  /** Whether it was installed, and the data that K3s kept there is gone. */
+  readonly isDataLost?: boolean;
+  /** Whether it is a server that keeps the cluster in etcd. */
+  readonly hasEtcd: boolean;
+  /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
+  readonly cluster?: string;
+  /** The K3s release that was installed last. */
+  readonly version?: string;
+  /** SHA-256 of the client certificate in a server's kubeconfig. */
+  readonly certificate?: string;
+  /** The lab's images in the node's store, such as docker.io/k3s-lab/web:abc. */
+  readonly images: readonly string[];
+}
+
+const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
+
+/** Milliseconds for one machine's answer. */
+const deadline = 20_000;
+
+/**
+ * Looks at K3s on machines of a stack, side by side, by one ssh connection to each. Changes nothing.
+ * @param machines those that run; what is said of others is `unknown`.
+ * @returns by the machine's name.
+ */
+export async function observeNodes(
+  stack: string,
+  machines: readonly Pick<Machine, "name" | "role" | "ip">[],
+): Promise<ReadonlyMap<string, NodeObservation>> {
+  const folder = join(root, "vagrant", "provision");
+  const scripts = await Promise.all(
+    ["common.sh", "k3s.sh"].map((file) => readFile(join(folder, file), "utf8")),
+  );
+  const look = async ({ name, role, ip }: Pick<Machine, "name" | "role" | "ip">) => {
+    const variables = [`NODE_NAME=${name}`, `NODE_ROLE=${role}`, `NODE_IP=${ip}`];
+    const { failed, stdout } = await execa(
+      "ssh",
+      [...sshTo(root, sshAlias(stack, name)), "sudo", "-n", "env", ...variables, "bash", "-s", "observe"],
+      { env: { K3S_LAB_ROOT: root }, input: scripts.join(""), reject: false, timeout: deadline },
+    );
+    return [name, failed ? unknown : readObservation(stdout)] as const;
+  };
+  return new Map(await Promise.all(machines.map(look)));
+}
+
+/** @param text what `provision/k3s.sh observe` prints. */
+export function readObservation(text: string): NodeObservation {
+  const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
+  const all = (key: string) => lines.filter(([name]) => name === key).map(([, value = ""]) => value);
+  const [state] = all("state");
+  if (state === undefined) return unknown;
+  const [cluster] = all("ca");
+  const [version] = all("version");
+  const [certificate] = all("certificate");
+  return {
+    state,
+    hasData: all("data").length > 0,
+    ...(all("data").includes("lost") ? { isDataLost: true } : {}),
+    hasEtcd: all("etcd").length > 0,
+    ...(cluster === undefined ? {} : { cluster }),
+    ...(version === undefined ? {} : { version }),
+    ...(certificate === undefined ? {} : { certificate }),
+    images: all("image"),
+  };
+}
+
+/** A node that a stack file wants, and what was seen of it. */
+export interface SeenNode {
+  readonly name: string;
+  readonly role: Machine["role"];
+  /** Whether its machine is there, running or not. */
+  readonly isMachineThere: boolean;
+  readonly seen: NodeObservation;
+}
+
+/**
+ * K3s on the machines, of those that run; what others hold nobody knows.
+ * @param seen what was seen of the machines, by name.
+ */
+export async function seenNodes(
+  stack: string,
+  machines: readonly Machine[],
+  seen: ReadonlyMap<string, MachineObservation>,
+): Promise<readonly SeenNode[]> {
+  const stateOf = ({ name }: Machine) => seen.get(name)?.state;
+  const looked = await observeNodes(
+    stack,
+    machines.filter((machine) => stateOf(machine) === "running"),
+  );
+  return machines.map((machine) => ({
+    name: machine.name,
+    role: machine.role,
+    isMachineThere: stateOf(machine) !== "absent",
+    seen: looked.get(machine.name) ?? unknown,
+  }));
+}
+
+/** Hashes of the client certificates that servers have now, as far as they are known. */
+export const certificatesOf = (nodes: readonly SeenNode[]): readonly string[] =>
+  nodes.flatMap(({ seen: { certificate } }) => certificate ?? []);
+
+/** What is wrong with K3s on a node and must be put right; undefined where nothing is, or where nobody knows. */
+export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
+  state === "healthy" || state === "unknown" || (!hasData && state === "K3s is not installed")
+    ? undefined
+    : state;
+
+/** Whether K3s may have data there: of a machine that did not answer nobody knows. */
+const mayExist = ({ isMachineThere, seen }: SeenNode): boolean =>
+  isMachineThere && (seen.hasData || seen.state === "unknown");
+
+/** Why there is no cluster, as far as its servers show; undefined where there is one, or may be. */
+export const noCluster = (nodes: readonly SeenNode[]): string | undefined =>
+  nodes.some((node) => node.role === "server" && mayExist(node)) ? undefined : "no server has a cluster";
+
+/**
+ * What must be said before K3s is installed on servers of which none has the cluster's data any more, and one had it: what
+ * the cluster held is gone. Undefined where another server has it, or may have it.
+ */
+export function lostData(nodes: readonly SeenNode[]): string | undefined {
+  const there = nodes.filter((node) => node.role === "server" && mayExist(node));
+  if (there.length === 0 || there.some(({ seen }) => !seen.isDataLost)) return undefined;
+  return `K3s's data is gone from ${there.map(({ name }) => name).join(", ")}, and no other server has the cluster: what it held is lost. A new, empty one is started.`;
+}
+
+/**
+ * Why an agent cannot follow into the cluster that the servers have, or will have; undefined where it can. Its own
+ * cluster is gone for good: on none of the servers is there anything of it.
+ */
+export function lostCluster(agent: SeenNode, nodes: readonly SeenNode[]): string | undefined {
+  const { state, cluster, hasData } = agent.seen;
+  if (!hasData || state === "healthy") return undefined;
+  const servers = nodes.filter(({ role }) => role === "server");
+  if (noCluster(nodes) !== undefined) return "no server has its cluster any more";
+  const clusters = servers.map(({ seen }) => seen.cluster);
+  if (cluster === undefined || servers.some(({ seen }) => seen.state === "unknown")) return undefined;
+  return clusters.includes(cluster) ? undefined : "the servers have another cluster";
+}
+
+/** What the turn of a server that was installed once depends on. */
+function turnOf(seen: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
+  const { state, hasEtcd } = seen;
+  if (state === "K3s is stopped") return "stopped";
+  if (/interrupted/.test(state)) return "interrupted";
+  if (state === "K3s is not installed" && !hasEtcd) return "lost";
+  return wrongWith(seen) === undefined ? "well" : "wrong";
+}
+
+/**
+ * Who is installed or changed when: groups, each once the one before is done. First installations go side by side; what
+ * runs already changes one server after the other, then agents.
+ *
+ * Servers whose K3s is stopped come first, side by side: without enough of them nobody else gets Ready. Then those that
+ * are new, made again or lost their data join, and those with another fault are put right: a change of one that is well
+ * needs enough of the others to go on. Only the one server that still keeps its data alone must first give it to etcd.
+ * @param agentsAtOnce how many agents change side by side.
+ */
+export function turns(nodes: readonly SeenNode[], agentsAtOnce: number): readonly (readonly string[])[] {
+  const named = (role: Machine["role"], exists: boolean) =>
+    nodes.filter((node) => node.role === role && mayExist(node) === exists).map(({ name }) => name);
+  const servers = nodes.filter((node) => node.role === "server" && mayExist(node));
+  if (servers.length === 0) return [nodes.map(({ name }) => name)];
+  const isAlone = servers.length === 1 && !nodes.some(({ seen }) => seen.hasEtcd);
+  const inTurn = (turn: ReturnType<typeof turnOf>) =>
+    servers.filter(({ seen }) => turnOf(seen) === turn).map(({ name }) => name);
+  const oneByOne = (...all: readonly string[]) => all.map((name) => [name]);
+  const agents = named("agent", true);
+  const batches = agents.flatMap((_, index) =>
+    index % agentsAtOnce === 0 ? [agents.slice(index, index + agentsAtOnce)] : [],
+  );
+  return [
+    ...(isAlone
+      ? [servers.map(({ name }) => name), named("server", false)]
+      : [
+          inTurn("stopped"),
+          ...oneByOne(...inTurn("interrupted")),
+          [...named("server", false), ...inTurn("lost")],
+          ...oneByOne(...inTurn("wrong"), ...inTurn("well")),
+        ]),
+    named("agent", false),
+    ...batches,
+  ].filter((group) => group.length > 0);
+}
+
+const parts = (release: string): readonly number[] =>
+  (/^v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)$/.exec(release)?.slice(1) ?? []).map(Number);
+
+/**
+ * Refuses a release that what runs cannot go to: https://kubernetes.io/releases/version-skew-policy/
+ * @param file the stack file.
+ * @throws LabError (exit code 2).
+ */
+export function refuseVersionJump(file: string, wanted: string, nodes: readonly SeenNode[]): void {
+  const to = parts(wanted);
+  for (const { name, seen } of nodes) {
+    const from = parts(seen.version ?? "");
+    if (!seen.hasData || from.length === 0 || to.length === 0) continue;
+    const differs = from.findIndex((part, index) => part !== to[index]);
+    const [major = 0, minor = 0] = from;
+    if (differs >= 0 && (to[differs] ?? 0) < (from[differs] ?? 0))
+      throw new LabError(
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and K3s does not go back, for its data may not be readable to an earlier release. Set it to ${seen.version} or a later one.`,
+        { exitCode: 2 },
+      );
+    if (to[0] !== major || (to[1] ?? 0) - minor > 1)
+      throw new LabError(
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and an upgrade goes over no minor release. Upgrade to a release of v${major}.${minor + 1} first.`,
+        { exitCode: 2 },
+      );
+  }
+}
+
+/** What must be done about the kubeconfig of a stack on this computer. */
+export interface KubeconfigObservation {
+  /** Why its file must be written again; undefined: it is as it should be, or was never written. */
+  readonly file?: string;
+  /** Why K3s's own must be read again. */
+  readonly original?: string;
+}
+
+/**
+ * Looks at the copy of the kubeconfig. What a person changed in it stays; one that is missing, or that others may read, is
+ * written again, and so is one whose client certificate no server has any more: K3s renews it at a start within 90 days
+ * of its end.
+ * @param file the copy. @param certificates those that servers have now, as far as they are known.
+ */
+export async function observeKubeconfig(
+  file: string,
+  certificates: readonly string[],
+): Promise<KubeconfigObservation> {
+  const text = await readFile(file, "utf8").catch(() => undefined);
+  if (text === undefined) return { file: "missing" };
+  let certificate: string | undefined;
+  try {
+    certificate = clientCertificate(text);
+  } catch {
+    return { file: "unreadable" };
+  }
+  if (certificate === undefined) return { file: "without a client certificate" };
+  const hash = createHash("sha256").update(certificate).digest("hex");
+  if (certificates.length > 0 && !certificates.includes(hash))
+    return { file: "outdated", original: "renewed" };
+  return (await stat(file)).mode & 0o077 ? { file: "readable by others" } : {};
+}
+
+function clientCertificate(text: string): string | undefined {
+  const { users } = parse(text) as { users?: readonly { user?: Readonly<Record<string, unknown>> }[] };
+  const value = users?.[0]?.user?.["client-certificate-data"];
+  return typeof value === "string" ? value : undefined;
+}
+
+/** Where the copy of a stack's kubeconfig is. */
+export const kubeconfigCopy = (stack: string): string => join(labDir, stack, "kubeconfig");
+
+/** Whether the list of a stack's servers, which nodes that leave read, is not there. */
+export const isServerListMissing = (stack: string): boolean => !existsSync(join(labDir, stack, "servers"));

@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LabError } from "../lib/errors.ts";
+import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
+import { parseConfig } from "../model/config.ts";
+import type { HeldObject, OwnState } from "./own-state.ts";
+import { identityOf, isOwn, lookAtCluster, marksOf, objectsOf, pathOf } from "./ownership.ts";
+
+const owner = { lab: "lab-a", stack: "apps" };
+const nothing: OwnState = { objects: [], environments: new Map() };
+const held = (uid: string, lab?: string): HeldObject => ({
+  resource: "app1",
+  apiVersion: "apps/v1",
+  kind: "Deployment",
+  namespace: "default",
+  name: "app1",
+  uid,
+  lab,
+});
+const config = parseConfig(
+  "apps",
+  {
+    cluster: { stack: "cluster" },
+    namespaces: [{ name: "dev" }],
+    apps: [
+      { name: "app1", host: "app1.com" },
+      { name: "app2", namespace: "dev" },
+    ],
+  },
+  "FILE",
+);
+const uid = "5f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
+
+/** A cluster with these objects, beside what every cluster has. */
+const cluster = (objects: Record<string, Identity>): Pick<KubernetesApi, "object"> => ({
+  object: async (path) =>
+    ({
+      "/api/v1/namespaces/kube-system": { uid, labels: {} },
+      "/api/v1/namespaces/default": { uid: "default", labels: {} },
+      ...objects,
+    })[path],
+});
+const look = (objects: Record<string, Identity>, state = nothing) =>
+  lookAtCluster(cluster(objects) as KubernetesApi, "The cluster", config, owner, state);
+const refusal = async (objects: Record<string, Identity>, state = nothing): Promise<string | undefined> => {
+  try {
+    await look(objects, state);
+    return undefined;
+  } catch (error) {
+    assert.ok(error instanceof LabError);
+    assert.equal(error.exitCode, 2);
+    return error.message;
+  }
+};
+const app1 = "/apis/apps/v1/namespaces/default/deployments/app1";
+
+test("where the API server has each kind", () => {
+  const paths = objectsOf({ ...config, ingress: "managed" }).map(pathOf);
+  for (const path of [
+    app1,
+    "/api/v1/namespaces/dev",
+    "/apis/networking.k8s.io/v1/namespaces/dev/networkpolicies/dev",
+    "/apis/policy/v1/namespaces/default/poddisruptionbudgets/app1",
+    "/apis/networking.k8s.io/v1/namespaces/dev/ingresses/app2",
+    "/apis/networking.k8s.io/v1/ingressclasses/traefik",
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/k3s-lab-traefik",
+    "/api/v1/namespaces/traefik/serviceaccounts/traefik",
+  ])
+    assert.ok(paths.includes(path), `${path} in ${paths}`);
+});
+
+test("an object is own by both marks, whole, or when the state holds this very object", () => {
+  const labels = { ...marksOf(owner) };
+  assert.equal(isOwn({ uid: "1", labels }, owner, nothing), true);
+  for (const other of [
+    {},
+    { ...labels, "k3s-lab/stack": "apps-b" },
+    { ...labels, "k3s-lab/lab": "lab-b" },
+    { "k3s-lab/stack": "apps" },
+    { "app.kubernetes.io/part-of": "k3s-lab", "app.kubernetes.io/instance": "apps" },
+  ])
+    assert.equal(isOwn({ uid: "1", labels: other as Record<string, string> }, owner, nothing), false);
+  const older = { ...nothing, objects: [held("1")] };
+  assert.equal(isOwn({ uid: "1", labels: {} }, owner, older), true);
+  assert.equal(isOwn({ uid: "2", labels: {} }, owner, older), false, "made again by somebody else");
+  // Two stacks of an older version hold one object: the first that marks it has it.
+  assert.equal(isOwn({ uid: "1", labels: { ...labels, "k3s-lab/lab": "lab-b" } }, owner, older), false);
+  // The checkout has lost its id: what it marked by the old one is its own still.
+  const lost = { ...nothing, objects: [held("1", "lab-old")] };
+  assert.equal(isOwn({ uid: "1", labels: { ...labels, "k3s-lab/lab": "lab-old" } }, owner, lost), true);
+});
+
+test("a cluster with nothing in the way is known by the UID of kube-system", async () => {
+  assert.equal(await look({}), uid);
+  assert.equal(
+    await look({ [app1]: { uid: "1", labels: { ...marksOf(owner) } } }),
+    uid,
+    "an interrupted run's",
+  );
+});
+
+test("what is in the way is named, and whose it is", async () => {
+  assert.equal(
+    await refusal({ [app1]: { uid: "1", labels: {} }, "/api/v1/namespaces/dev": { uid: "2", labels: {} } }),
+    "The cluster has Namespace dev, Deployment default/app1 already, which is not the lab's: nothing was touched. Give the namespaces or apps of Pulumi.apps.yaml other names, or delete what is in the way.",
+  );
+  const of = (lab: string, stack: string) =>
+    refusal({ [app1]: { uid: "1", labels: { ...marksOf({ lab, stack }) } } });
+  assert.match(
+    (await of("lab-a", "apps-b")) ?? "",
+    /app1 already, which is the stack apps-b's: .*take the other stack down/,
+  );
+  assert.match((await of("lab-b", "apps")) ?? "", /which is the stack apps's of another checkout/);
+});
+
+test("a namespace that the stack does not make must be there", async () => {
+  const elsewhere = { ...config, apps: config.apps.map((one) => ({ ...one, namespace: "none" })) };
+  await assert.rejects(
+    lookAtCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
+    /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or make it/,
+  );
+});
+
+test("the older name of a cluster stays while what the state holds is there, and no longer", () => {
+  const older = { ...nothing, clusterIdentifier: "apps" };
+  assert.equal(identityOf(uid, older, true), "apps");
+  assert.equal(identityOf(uid, older, false), uid);
+  const another = { ...nothing, clusterIdentifier: "6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c" };
+  assert.equal(identityOf(uid, another, true), uid);
+  assert.equal(identityOf(uid, nothing, true), uid);
+});

@@ -1,0 +1,242 @@
+import type * as pulumi from "@pulumi/pulumi";
+import { LabError } from "../lib/errors.ts";
+import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
+import { type AppsConfig, managedIngress, managedTraefik } from "../model/config.ts";
+import { hardLimits } from "../model/quota.ts";
+import type { HeldObject, OwnState } from "./own-state.ts";
+
+/** Whose an object is: a checkout's lab, and a stack of it. */
+export interface Owner {
+  /** `labId()`. */
+  readonly lab: string;
+  readonly stack: string;
+}
+
+/** The labels that every object of a stack carries. Both of them, matched whole, make it this stack's. */
+export const marksOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-lab/stack": stack }) as const;
+
+/**
+ * Marks the objects that a component makes. The marks are labels with values of this stack's own, so that the API server
+ * itself refuses the second of two stacks that apply one object at the same moment. And since their names are fixed, what
+ * is replaced is deleted first: the other way round, a cluster that is known by two identities would lose the new one.
+ */
+export const marking =
+  (owner: Owner): pulumi.ResourceTransformation =>
+  ({ type, props, opts }) => {
+    if (!type.startsWith("kubernetes:")) return undefined;
+    const metadata = { ...props.metadata, labels: { ...props.metadata?.labels, ...marksOf(owner) } };
+    return { props: { ...props, metadata }, opts: { ...opts, deleteBeforeReplace: true } };
+  };
+
+/** An object's place in a cluster. */
+export type ObjectPlace = Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">;
+
+/** Everything that the apps program makes on a cluster. A test holds it against what the program really makes. */
+export function objectsOf({ apps, namespaces, ingress }: AppsConfig): ObjectPlace[] {
+  const place = (apiVersion: string, kind: string) => (name: string, namespace?: string) => ({
+    apiVersion,
+    kind,
+    name,
+    namespace,
+  });
+  const namespace = place("v1", "Namespace");
+  const service = place("v1", "Service");
+  const deployment = place("apps/v1", "Deployment");
+  const { namespace: home, ingressClass } = managedTraefik;
+  const rbac = "rbac.authorization.k8s.io/v1";
+  return [
+    ...namespaces.flatMap(({ name, quota, isolated }) => [
+      namespace(name),
+      ...(Object.keys(hardLimits(quota ?? {})).length > 0
+        ? [place("v1", "ResourceQuota")(name, name), place("v1", "LimitRange")(name, name)]
+        : []),
+      ...(isolated ? [place("networking.k8s.io/v1", "NetworkPolicy")(name, name)] : []),
+    ]),
+    ...(ingress === managedIngress
+      ? [
+          namespace(home),
+          place("v1", "ServiceAccount")("traefik", home),
+          place(rbac, "ClusterRole")("k3s-lab-traefik"),
+          place(rbac, "ClusterRoleBinding")("k3s-lab-traefik"),
+          place("networking.k8s.io/v1", "IngressClass")(ingressClass),
+          service("traefik", home),
+          deployment("traefik", home),
+        ]
+      : []),
+    ...apps.flatMap(({ name, namespace: where }) => [
+      deployment(name, where),
+      service(name, where),
+      place("networking.k8s.io/v1", "Ingress")(name, where),
+      place("policy/v1", "PodDisruptionBudget")(name, where),
+    ]),
+  ];
+}
+
+/** Where the API server has an object. */
+export function pathOf({ apiVersion, kind, namespace, name }: ObjectPlace): string {
+  const api = apiVersion === "v1" ? "/api/v1" : `/apis/${apiVersion}`;
+  const lower = kind.toLowerCase();
+  const plural = lower.endsWith("s")
+    ? `${lower}es`
+    : lower.endsWith("y")
+      ? `${lower.slice(0, -1)}ies`
+      : `${lower}s`;
+  return `${api}${namespace === undefined ? "" : `/namespaces/${namespace}`}/${plural}/${name}`;
+}
+
+const inWords = ({ kind, namespace, name }: ObjectPlace): string =>
+  `${kind} ${namespace === undefined ? name : `${namespace}/${name}`}`;
+
+/**
+ * Whether an object is this stack's: by its marks, or because the state holds this very object and nobody has put another
+ * mark on it since.
+ */
+export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState): boolean =>
+  Object.entries(marksOf(owner)).every(([key, value]) => labels[key] === value) ||
+  state.objects.some((held) => held.uid === uid && held.lab === labels["k3s-lab/lab"]);
+
+/**
+ * Looks at a cluster before anything is made there: what it is known by, and that nothing is in the way which is not this
+ * stack's. The Kubernetes provider would take it over (its create is an upsert up to 4.28: pulumi-kubernetes#4278) and
+ * delete it with the stack. Changes nothing.
+ *
+ * @param where names the cluster in messages.
+ * @returns the identity of the cluster for `clusterIdentifier`.
+ * @throws LabError (exit code 2) that names what is in the way and whose it is; with exit code 1 where the cluster does
+ * not say.
+ */
+export async function lookAtCluster(
+  api: KubernetesApi,
+  where: string,
+  config: AppsConfig,
+  owner: Owner,
+  state: OwnState,
+): Promise<string> {
+  refuseLabels(owner);
+  const wanted = objectsOf(config);
+  const own = new Set(config.namespaces.map(({ name }) => name));
+  const foreign = [...new Set(config.apps.map(({ namespace }) => namespace))].filter(
+    (name) => !own.has(name),
+  );
+  const [system, found, held, homes] = await Promise.all([
+    api.object(kubeSystem),
+    Promise.all(wanted.map(async (place) => [place, await api.object(pathOf(place))] as const)),
+    heldBy(api, state),
+    Promise.all(foreign.map(async (name) => [name, await api.object(`/api/v1/namespaces/${name}`)] as const)),
+  ]);
+  if (system === undefined)
+    throw new LabError(
+      `${where} has no namespace kube-system, by whose UID it would be told from others. It is no Kubernetes cluster.`,
+    );
+  const holdsSome = held.some(({ uid, identity }) => identity?.uid === uid);
+  // Pulumi deletes by name: what the state holds and somebody has made again since would go when it leaves the program.
+  const paths = new Set(wanted.map(pathOf));
+  const leaving = holdsSome ? held.filter(({ place }) => !paths.has(pathOf(place))) : [];
+  const taken = [...found.map(([place, identity]) => ({ place, identity })), ...leaving].flatMap(
+    ({ place, identity }) =>
+      identity === undefined || isOwn(identity, owner, state) ? [] : { place, identity },
+  );
+  if (taken.length > 0) throw inTheWay(where, taken, owner);
+  const missing = homes.filter(([, identity]) => identity === undefined).map(([name]) => name);
+  if (missing.length > 0)
+    throw new LabError(
+      `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or make it: \`kubectl create namespace ${missing[0]}\`.`,
+      { exitCode: 2 },
+    );
+  return identityOf(system.uid, state, holdsSome);
+}
+
+/** What is now in the places of the objects that the state holds. */
+const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
+  Promise.all(
+    objects.map(async ({ uid, apiVersion, kind, namespace, name }) => {
+      const place: ObjectPlace = { apiVersion, kind, namespace, name };
+      return { place, uid, identity: await api.object(pathOf(place)) };
+    }),
+  );
+
+/**
+ * What the provider knows the cluster by: the UID of kube-system. An older state names it otherwise; that name stays as
+ * long as an object which the state holds is there, since another one would replace everything.
+ */
+export function identityOf(uid: string, { clusterIdentifier: noted }: OwnState, holdsSome: boolean): string {
+  return noted !== undefined && !isClusterUid(noted) && holdsSome ? noted : uid;
+}
+
+/** Where every cluster has what it is known by. */
+export const kubeSystem = "/api/v1/namespaces/kube-system";
+
+/** Whether that is the UID of a kube-system, and not what an older version named the cluster. */
+export const isClusterUid = (identity: string | undefined): boolean =>
+  identity !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(identity);
+
+/** What Kubernetes itself keeps beside other objects; the rest of what it makes has an owner. */
+const kept = new Set(["Event", "Endpoints", "EndpointSlice"]);
+
+/** What every namespace has from the start. */
+const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secret default-token-\w+)$/;
+
+/**
+ * What is not this stack's and would be deleted with it, such as `ConfigMap dev/notes`: in the namespaces that it made, or
+ * in the place of an object that it made.
+ * @throws Error where the cluster does not say.
+ */
+export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState): Promise<string[]> {
+  const namespaces = state.objects.filter(({ kind }) => kind === "Namespace").map(({ name }) => name);
+  const kinds = namespaces.length > 0 ? await api.namespacedKinds() : [];
+  const found = await Promise.all(
+    namespaces.flatMap((namespace) =>
+      kinds.map(async ({ kind, folder }) => {
+        if (kept.has(kind)) return [];
+        const listed = await api.identities(folder(namespace)).catch((cause) => {
+          if (!(cause instanceof ApiError)) throw cause;
+          // A kind that was removed meanwhile.
+          if (cause.status === 404) return [];
+          if (cause.status !== 403) throw cause;
+          return undefined;
+        });
+        if (listed === undefined)
+          return [`whatever there is of ${kind} in ${namespace} (403: this user may not list it)`];
+        return listed
+          .filter((one) => one.ownerReferences.length === 0 && !isOwn(one, owner, state))
+          .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))
+          .map(({ name }) => `${kind} ${namespace}/${name}`);
+      }),
+    ),
+  );
+  const remade = (await heldBy(api, state)).filter(
+    ({ identity }) => identity && !isOwn(identity, owner, state),
+  );
+  return [...remade.map(({ place }) => inWords(place)), ...found.flat()];
+}
+
+function inTheWay(
+  where: string,
+  taken: readonly { readonly place: ObjectPlace; readonly identity: Identity }[],
+  owner: Owner,
+): LabError {
+  const [first] = taken;
+  const labels = first?.identity.labels ?? {};
+  const [lab, stack] = [labels["k3s-lab/lab"], labels["k3s-lab/stack"]];
+  const whose =
+    lab === undefined
+      ? "which is not the lab's"
+      : lab === owner.lab
+        ? `which is the stack ${stack}'s`
+        : `which is the stack ${stack}'s of another checkout`;
+  const shown = taken.slice(0, 5).map(({ place }) => inWords(place));
+  const more = taken.length > shown.length ? ` and ${taken.length - shown.length} more` : "";
+  return new LabError(
+    `${where} has ${shown.join(", ")}${more} already, ${whose}: nothing was touched. Give the namespaces or apps of Pulumi.${owner.stack}.yaml other names${lab === undefined ? ", or delete what is in the way" : `, or take the other stack down first`}.`,
+    { exitCode: 2 },
+  );
+}
+
+/** Label values are shorter than names of stacks may be. */
+function refuseLabels({ stack }: Owner): void {
+  if (/^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/.test(stack)) return;
+  throw new LabError(
+    `The name of the stack "${stack}" cannot be a label in Kubernetes: at most 63 characters, letters and digits at its ends. Name the stack file Pulumi.apps-SOMETHING.yaml with a shorter name.`,
+    { exitCode: 2 },
+  );
+}

@@ -1,0 +1,83 @@
+import { existsSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { dirname } from "node:path";
+import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
+import { root, stateFile } from "../lib/paths.ts";
+import { type StateResource, stateOf } from "../lib/state.ts";
+import type { ClusterConfig } from "../model/config.ts";
+import { madeBy, type Provider, providers } from "../model/provider.ts";
+
+/** What was chosen when a stack's machines were made; it stays as long as they live. */
+export interface Recorded {
+  readonly provider?: Provider;
+  /** K3s release that its nodes were installed with. */
+  readonly k3sVersion?: string;
+}
+
+/** The stacks that Pulumi has a state of. */
+export async function knownStacks(): Promise<string[]> {
+  const files = await readdir(dirname(stateFile("any"))).catch(() => []);
+  return files
+    .filter((file) => /^[^.]+\.json$/.test(file))
+    .map((file) => file.slice(0, -".json".length))
+    .sort();
+}
+
+/** What the resources of a stack were made with. */
+export function recordedIn(resources: readonly StateResource[]): Recorded {
+  const environments = resources.map(({ inputs }) => environmentOf(inputs));
+  const provider = environments.map(({ LAB_PROVIDER }) => LAB_PROVIDER).find(Boolean);
+  const k3sVersion = environments.map(({ K3S_VERSION }) => K3S_VERSION).find(Boolean);
+  return {
+    ...(provider !== undefined && Object.hasOwn(providers, provider)
+      ? { provider: provider as Provider }
+      : {}),
+    ...(k3sVersion === undefined ? {} : { k3sVersion }),
+  };
+}
+
+/** What a stack was made with; empty where it is not up. @throws LabError where its state cannot be read. */
+export const recordedOf = async (stack: string, checkout: string = root): Promise<Recorded> =>
+  recordedIn(await stateOf(stack, stateFile(stack, checkout)));
+
+/** Who made the machines of a stack whose file says this; where it has none yet, who would. */
+export const providerOf = async (
+  stack: string,
+  config: Pick<ClusterConfig, "provider">,
+  settings: HostSettings,
+): Promise<Provider | undefined> => {
+  const { provider } = await recordedOf(stack);
+  return madeBy(config, provider === undefined ? settings : { autoProvider: provider });
+};
+
+/** The environment of a command, as the state has it: plain texts alone. */
+export function environmentOf(
+  inputs: Readonly<Record<string, unknown>> | undefined,
+): Readonly<Record<string, string>> {
+  const { environment } = inputs ?? {};
+  if (typeof environment !== "object" || environment === null) return {};
+  return Object.fromEntries(Object.entries(environment).filter(([, value]) => typeof value === "string"));
+}
+
+/**
+ * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
+ * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet; the lab's own Docker may still run.
+ *
+ * @param stack Default: cluster.
+ */
+export async function currentSettings(stack = "cluster"): Promise<HostSettings> {
+  const notes = await readHostSettings();
+  const stacks = await knownStacks();
+  const states = await Promise.all(stacks.map((stack) => stateOf(stack).catch(() => [])));
+  if (states.every((resources) => resources.length === 0)) {
+    const { autoProvider: _, dockerHost, k3sVersion: __, k3sWay: ___, ...rest } = notes;
+    const socket = dockerHost?.replace(/^unix:\/\//, "");
+    return dockerHost && socket && existsSync(socket) ? { ...rest, dockerHost } : rest;
+  }
+  const { provider, k3sVersion } = recordedIn(states[stacks.indexOf(stack)] ?? []);
+  return {
+    ...notes,
+    ...(provider === undefined ? {} : { autoProvider: provider }),
+    ...(k3sVersion === undefined ? {} : { k3sVersion }),
+  };
+}

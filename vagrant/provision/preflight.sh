@@ -1,0 +1,52 @@
+#!/bin/bash
+# Checks a host before anything is done to it, as a user who may use sudo; changes nothing. Prints what it is known
+# by, and the node that it is in the lab's cluster already: k3s-lab machine=MACHINE-ID node=NAME
+#   NODE_IP          the address that the node is to have
+#   NODE_INTERFACE   the interface that must carry it; empty: any
+#   CLUSTER_ID       SHA-256 of the token of the lab's cluster: K3s of that one may be here already
+set -euo pipefail
+
+refuse() {
+  echo "preflight.sh: $*" >&2
+  exit 1
+}
+
+[ "$(uname -s)" = Linux ] || refuse "it runs $(uname -s), and K3s runs on Linux"
+case "$(uname -m)" in
+x86_64 | aarch64) ;;
+*) refuse "it has a processor of the kind $(uname -m), and K3s is available here for x86_64 and aarch64" ;;
+esac
+[ -d /run/systemd/system ] || refuse "it runs no systemd, which starts K3s"
+missing=
+for program in curl tar ip; do
+  if ! command -v $program >/dev/null; then missing="$missing $program"; fi
+done
+[ -z "$missing" ] || refuse "these programs are missing there, install them:$missing"
+
+sudo -n true 2>/dev/null ||
+  refuse "$(id -un) may not use sudo without a password; allow it there: echo '$(id -un) ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/$(id -un)"
+
+interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
+[ -n "$interface" ] || refuse "no interface carries $NODE_IP; it has: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)"
+[ "${NODE_INTERFACE:-$interface}" = "$interface" ] || refuse "$NODE_IP is on $interface, not on $NODE_INTERFACE; set the machine's \`interface\` or \`ip\` in the stack file"
+
+# Raspberry Pi OS starts without it.
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+  grep -qw memory /sys/fs/cgroup/cgroup.controllers ||
+    refuse "its kernel counts no memory for containers; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and restart it"
+fi
+
+# A change that was interrupted may have put back only a part of what it saved.
+found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || sudo -n cat /var/lib/k3s-lab/before/etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
+if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
+  refuse "K3s of another cluster is installed there; remove it first, with its lab or with k3s-uninstall.sh, or name another host"
+fi
+
+# K3s calls a node what its machine is called unless a flag says otherwise. Without a unit nothing was installed.
+unit=$(cat /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service 2>/dev/null || true)
+node=
+if [ -n "$unit" ]; then
+  node=$(sed -n "s/.*--node-name=\([^' ]*\).*/\1/p" <<<"$unit" | head -n 1)
+  node=${node:-$(uname -n | tr '[:upper:]' '[:lower:]')}
+fi
+echo "k3s-lab machine=$(cat /etc/machine-id) node=$node"
