@@ -12,7 +12,7 @@ import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { observeCluster } from "./observe/cluster.ts";
 import { formerTriggers } from "./observe/former-state.ts";
-import type { MachineObservation } from "./observe/machines.ts";
+import type { MachineObservation } from "./observe/machine-list.ts";
 import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
 
 /** Part 1: machines with K3s servers and agents. */

@@ -8,7 +8,8 @@ import {
 import type { App, AppsConfig } from "../../stacks/model/config.ts";
 import { type Answer, ask, type Judgement, map } from "./check.ts";
 import { isServiceLb } from "./cluster.ts";
-import type { Answers, AskPod, Questions } from "./inside.ts";
+import type { Answers, Questions } from "./in-pod.ts";
+import type { AskPod } from "./inside.ts";
 
 /** By namespace: the cluster as one of its pods sees it, from each node that has one. */
 export type Views = ReadonlyMap<string, readonly View[]>;

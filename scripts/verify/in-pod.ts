@@ -1,4 +1,18 @@
-import type { Answers, Questions } from "./inside.ts";
+/** What a pod is asked to find out from where it is. */
+export interface Questions {
+  /** Names to resolve. */
+  readonly names: readonly string[];
+  /** URLs to get. */
+  readonly urls: readonly string[];
+  /** URLs that should not answer; they are given up on sooner. */
+  readonly barred: readonly string[];
+}
+
+/** For each name its address or why it has none; for each URL the pod that answered, a status, or why nothing came. */
+export interface Answers {
+  readonly names: Readonly<Record<string, string>>;
+  readonly urls: Readonly<Record<string, string>>;
+}
 
 /**
  * Resolves names and gets URLs, as any program would where this runs. Its source text is what runs inside a pod, so it

@@ -3,25 +3,12 @@ import { execa } from "execa";
 import { z } from "zod";
 import type { Pod } from "../../stacks/lib/kubernetes.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
-import { look } from "./in-pod.ts";
-
-/** What a pod is asked to find out from where it is. */
-export interface Questions {
-  /** Names to resolve. */
-  readonly names: readonly string[];
-  /** URLs to get. */
-  readonly urls: readonly string[];
-  /** URLs that should not answer; they are given up on sooner. */
-  readonly barred: readonly string[];
-}
+import { type Answers, look, type Questions } from "./in-pod.ts";
 
 const answersSchema = z.object({
   names: z.record(z.string(), z.string()),
   urls: z.record(z.string(), z.string()),
 });
-
-/** For each name its address or why it has none; for each URL the pod that answered, a status, or why nothing came. */
-export type Answers = z.output<typeof answersSchema>;
 
 /** Asks a pod that has Node.js; tests put their own in its place. */
 export type AskPod = (pod: Pod, questions: Questions) => Promise<Answers>;

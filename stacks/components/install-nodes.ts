@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "../model/cluster-plan.ts";
 import type { ClusterConfig, Machine } from "../model/config.ts";
 import type { FormerTriggers } from "../observe/former-state.ts";
-import type { MachineObservation } from "../observe/machines.ts";
+import type { MachineObservation } from "../observe/machine-list.ts";
 import { lostCluster, lostData, noCluster, type SeenNode, turns, wrongWith } from "../observe/nodes.ts";
 import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";

@@ -3,7 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { sshConfig } from "../model/ssh-config.ts";
-import type { MachineObservation } from "../observe/machines.ts";
+import type { MachineObservation } from "../observe/machine-list.ts";
 
 /** What a `LabMachine` is made from. */
 export interface LabMachineArgs {

@@ -2,7 +2,8 @@ import { type StateResource, stateOf } from "../lib/state.ts";
 import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
 import { chooseProvider, type Provider } from "../model/provider.ts";
 import { recordedGeneration } from "./former-state.ts";
-import { type MachineObservation, observeMachines } from "./machines.ts";
+import type { MachineObservation } from "./machine-list.ts";
+import { observeMachines } from "./machines.ts";
 import { refuseVersionJump, type SeenNode, seenNodes } from "./nodes.ts";
 import { recordedIn } from "./recorded.ts";
 

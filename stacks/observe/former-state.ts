@@ -1,5 +1,6 @@
 import type { StateResource } from "../lib/state.ts";
-import { isTime, type MachineObservation } from "./machines.ts";
+import type { MachineObservation } from "./machine-list.ts";
+import { isTime } from "./machines.ts";
 import { environmentOf } from "./recorded.ts";
 
 /** What triggers the replacement of a machine and of its node, as a former version of the lab recorded it. */

@@ -7,7 +7,7 @@ import { LabError } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import { knownHost, sshAlias, sshConfig } from "../model/ssh-config.ts";
-import type { MachineObservation } from "./machines.ts";
+import type { MachineObservation } from "./machine-list.ts";
 import { recordedGenerations } from "./own-state.ts";
 
 type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;

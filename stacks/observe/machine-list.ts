@@ -4,6 +4,21 @@ import { LabError } from "../lib/errors.ts";
 /** What a provider says of a machine that it has. */
 export type PowerState = "running" | "paused" | "stopped";
 
+/** What was seen of a machine before a run. */
+export interface MachineObservation {
+  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
+  readonly state: PowerState | "absent" | "unreachable";
+  /**
+   * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
+   * host its /etc/machine-id. A new value, never seen before, where the machine is absent.
+   */
+  readonly generation: string;
+  /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
+  readonly found?: string;
+  /** Why it is unreachable. */
+  readonly reason?: string;
+}
+
 /** A machine that a provider has, whoever made it. */
 export interface ListedMachine {
   /** The provider's own id: it is never given twice. */

@@ -6,22 +6,12 @@ import { labDir, root, stateFile } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { checkHosts, machineIdOf, mayHaveK3s } from "./hosts.ts";
-import { type ListedMachine, type ListingProvider, listMachines, type PowerState } from "./machine-list.ts";
-
-/** What was seen of a machine before a run. */
-export interface MachineObservation {
-  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
-  readonly state: PowerState | "absent" | "unreachable";
-  /**
-   * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
-   * host its /etc/machine-id. A new value, never seen before, where the machine is absent.
-   */
-  readonly generation: string;
-  /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
-  readonly found?: string;
-  /** Why it is unreachable. */
-  readonly reason?: string;
-}
+import {
+  type ListedMachine,
+  type ListingProvider,
+  listMachines,
+  type MachineObservation,
+} from "./machine-list.ts";
 
 /** A machine as a stack file wants it, as far as it matters to what is there. */
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;

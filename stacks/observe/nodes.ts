@@ -8,7 +8,7 @@ import { LabError } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
-import type { MachineObservation } from "./machines.ts";
+import type { MachineObservation } from "./machine-list.ts";
 
 /** What was seen of K3s on a machine before a run. */
 export interface NodeObservation {

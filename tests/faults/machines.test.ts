@@ -7,12 +7,9 @@ import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
 import { root, stateFile } from "../../stacks/lib/paths.ts";
+import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { listMachines } from "../../stacks/observe/machine-list.ts";
-import {
-  type MachineObservation,
-  observeMachines,
-  recordedMachineState,
-} from "../../stacks/observe/machines.ts";
+import { observeMachines, recordedMachineState } from "../../stacks/observe/machines.ts";
 import { fault, refused } from "./table.ts";
 
 // Machines as their providers tell of them: docker, virsh, VBoxManage, ssh and vagrant are played by scripts that answer in

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../stacks/lib/paths.ts";
-import type { MachineObservation } from "../../stacks/observe/machines.ts";
+import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { checkout } from "./checkout.ts";
 
 // Vagrant, its VirtualBox driver and the Vagrantfile are the real ones; VBoxManage is played by vboxmanage.ts. No machine
