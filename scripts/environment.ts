@@ -29,8 +29,6 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     PULUMI_SKIP_UPDATE_CHECK: "true",
     PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER: "true",
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
-    // What somebody else's kubectl has set on the stack's own objects, such as by `rollout undo`, is set back.
-    PULUMI_K8S_ENABLE_PATCH_FORCE: "true",
     VAGRANT_CWD: join(root, "vagrant"),
     VAGRANT_DOTFILE_PATH: join(stackDir("cluster"), "vagrant"),
     VAGRANT_CHECKPOINT_DISABLE: "1",

@@ -7,7 +7,7 @@ import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
-import { previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
+import { type PlannedStep, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
 import { isSettled, noteSettled } from "../settled.ts";
 import type { UpRun } from "./run.ts";
@@ -40,11 +40,7 @@ async function answers(stack: string): Promise<boolean> {
 }
 
 /** @param done is told whether anything was changed, and whether a cluster is new. */
-function stackStep(
-  { settings }: UpRun,
-  stack: string,
-  done: { changed: boolean; isNewCluster: boolean },
-): Step {
+function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewCluster: boolean }): Step {
   return {
     title: `Stack ${stack}`,
     endsWithin: pulumiStopsWithin,
@@ -52,26 +48,44 @@ function stackStep(
       const isApps = programOf(stack) === "apps";
       // What Pulumi noted of apps on a cluster that is new is not there any more.
       const refresh = isApps && done.isNewCluster && (await hasResources(stack));
-      const environment = labVariables(settings.values);
-      const changes = await runStack("up", stack, environment, progress, { signal, refresh });
+      const changes = await runStack("up", stack, upVariables(run, stack), progress, { signal, refresh });
       done.isNewCluster ||=
         !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
       done.changed ||= Object.keys(changes).some((operation) => operation !== "same");
-      await noteSettled(stack, settings.values);
+      await noteSettled(stack, run.settings.values);
       return describeChanges(changes);
     },
   };
 }
 
+/** Whether a run creates Kubernetes objects, those of replacements included. */
+export const createsObjects = (steps: readonly PlannedStep[]): boolean =>
+  steps.some(({ operation, urn }) => /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn));
+
+/** Has Pulumi set back fields that kubectl has set, such as by `rollout undo`, instead of ending with a conflict. */
+const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
+
+/**
+ * The environment of `pulumi up`. A run that creates objects does not set fields back: of two stacks that create one object
+ * at the same moment the API server is to refuse the second.
+ */
+export const upVariables = ({ settings, creatingNothing }: UpRun, stack: string): Record<string, string> => ({
+  ...labVariables(settings.values),
+  ...(creatingNothing.has(stack) ? setBack : {}),
+});
+
 /**
  * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
  * @param refresh whether what is really there counts, and not what Pulumi noted.
  */
-async function lookAhead({ settings }: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
+async function lookAhead(run: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
+  const { settings, creatingNothing } = run;
+  creatingNothing.delete(stack);
   const state = await stateOf(stack);
   if (state.length === 0) return { losses: [], isSettled: false };
   if (!refresh && (await isSettled(stack, settings.values))) return { losses: [], isSettled: true };
-  const steps = await previewStack(stack, labVariables(settings.values), { refresh });
+  const steps = await previewStack(stack, { ...labVariables(settings.values), ...setBack }, { refresh });
+  if (!createsObjects(steps)) creatingNothing.add(stack);
   return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
 }
 
@@ -84,7 +98,6 @@ export async function askLate(
   stack: string,
   { touched, refresh }: { readonly touched: boolean; readonly refresh: boolean },
 ): Promise<void> {
-  if (run.replace) return;
   let ahead: Ahead | undefined;
   const look: Step = {
     title: `Preview of ${stack}`,

@@ -60,7 +60,16 @@ async function begin(
   ]);
   settings.set({ networks });
   await settings.save();
-  return { stacks, found, settings, replace, stopping, tools: {}, machinesInDocker: false };
+  return {
+    stacks,
+    found,
+    settings,
+    replace,
+    stopping,
+    tools: {},
+    creatingNothing: new Set(),
+    machinesInDocker: false,
+  };
 }
 
 /** What is found, installed and built before a stack is touched, in groups that go side by side. */

@@ -13,6 +13,8 @@ export interface UpRun {
   readonly stopping: Required<Stopping>;
   /** What the step "Tools" has installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;
+  /** Stacks whose preview creates no Kubernetes object: what they change is their own. */
+  readonly creatingNothing: Set<string>;
   /** Whether machines of this run are containers; the step "Provider" knows. */
   machinesInDocker: boolean;
   /** The image that the nodes' images begin as, once it is there. */

@@ -1,7 +1,6 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { labVariables } from "../environment.ts";
 import { describeChanges } from "../lab.ts";
 import { pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
@@ -9,7 +8,7 @@ import { noteSettled } from "../settled.ts";
 import { verify } from "../verify/index.ts";
 import { renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
-import { askLate } from "./apply.ts";
+import { askLate, upVariables } from "./apply.ts";
 import type { UpRun } from "./run.ts";
 
 /** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
@@ -64,7 +63,7 @@ async function repair(run: UpRun, changed: boolean): Promise<void> {
       endsWithin: pulumiStopsWithin,
       run: async (progress, signal) => {
         const options = { signal, refresh: true };
-        const changes = await runStack("up", stack, labVariables(settings.values), progress, options);
+        const changes = await runStack("up", stack, upVariables(run, stack), progress, options);
         touched ||= Object.keys(changes).some((operation) => operation !== "same");
         await noteSettled(stack, settings.values);
         return describeChanges(changes);
