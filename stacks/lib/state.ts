@@ -1,6 +1,7 @@
 import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
+import { z } from "zod";
 import { LabError } from "./errors.ts";
 import { labDir, stateFile } from "./paths.ts";
 import { commandLine, processStart } from "./processes.ts";
@@ -18,25 +19,33 @@ export async function stateOf(
     throw error;
   });
   try {
-    const state = JSON.parse(text) as { checkpoint?: { latest?: { resources?: readonly StateResource[] } } };
-    return state.checkpoint?.latest?.resources ?? [];
+    return stateSchema.parse(JSON.parse(text)).checkpoint?.latest?.resources ?? [];
   } catch (cause) {
     throw new LabError(
-      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${(cause as Error).message}. Put ${file}.bak, the state before it, in its place, then run the same command again.`,
+      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${(cause as Error).message.split("\n")[0]}. Put ${file}.bak, the state before it, in its place, then run the same command again.`,
       { cause },
     );
   }
 }
 
-/** A resource as the state has it. */
-export interface StateResource {
-  readonly urn: string;
-  readonly type: string;
-  readonly id?: string;
+const resourceSchema = z.object({
+  urn: z.string(),
+  type: z.string(),
+  id: z.string().optional(),
   /** Names the resource that it was made through. */
-  readonly provider?: string;
-  readonly inputs?: Readonly<Record<string, unknown>>;
-}
+  provider: z.string().optional(),
+  inputs: z.record(z.string(), z.unknown()).optional(),
+  outputs: z.record(z.string(), z.unknown()).optional(),
+});
+
+/** A resource as the state has it. */
+export type StateResource = Readonly<z.output<typeof resourceSchema>>;
+
+const stateSchema = z.object({
+  checkpoint: z
+    .object({ latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish() })
+    .optional(),
+});
 
 /** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
 export function partsOfUrn(urn: string): { readonly types: string; readonly name: string } {

@@ -1,7 +1,6 @@
-import { readFile } from "node:fs/promises";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
 import { stateFile } from "../lib/paths.ts";
+import { partsOfUrn, stateOf } from "../lib/state.ts";
 
 /** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
 export interface HeldObject {
@@ -28,20 +27,6 @@ export interface OwnState {
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
 
-const resourceSchema = z.object({
-  urn: z.string(),
-  type: z.string(),
-  provider: z.string().optional(),
-  inputs: z.looseObject({}).optional(),
-  outputs: z.looseObject({}).optional(),
-});
-
-const stateSchema = z.object({
-  checkpoint: z.object({
-    latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish(),
-  }),
-});
-
 const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
 
 const objectSchema = z.object({
@@ -58,7 +43,7 @@ const objectSchema = z.object({
  * @throws LabError when the file is there and cannot be read.
  */
 export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
-  const resources = await resourcesIn(file);
+  const resources = await stateOf(stack, file);
   const provider = resources.findLast(({ type }) => type === "pulumi:providers:kubernetes")?.inputs;
   return {
     objects: resources.flatMap((one) => {
@@ -69,13 +54,13 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       const labels = labelsSchema.safeParse(one.inputs).data?.metadata.labels;
       const lab = labels?.["k3s-lab/lab"];
       const through = one.provider === undefined ? {} : { provider: one.provider };
-      return { resource: nameOf(one.urn), apiVersion, kind, ...metadata, lab, ...through };
+      return { resource: partsOfUrn(one.urn).name, apiVersion, kind, ...metadata, lab, ...through };
     }),
     clusterIdentifier: z.string().safeParse(provider?.clusterIdentifier).data,
     environments: new Map(
       resources.flatMap((one) => {
         const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;
-        return environment ? [[nameOf(one.urn), environment] as const] : [];
+        return environment ? [[partsOfUrn(one.urn).name, environment] as const] : [];
       }),
     ),
   };
@@ -89,8 +74,8 @@ export async function recordedGenerations(
   stack: string,
   file: string = stateFile(stack),
 ): Promise<ReadonlyMap<string, string>> {
-  const environments = (await resourcesIn(file)).map(({ urn, inputs }) => ({
-    name: nameOf(urn),
+  const environments = (await stateOf(stack, file)).map(({ urn, inputs }) => ({
+    name: partsOfUrn(urn).name,
     environment: z.record(z.string(), z.string()).safeParse(inputs?.environment).data,
   }));
   return new Map(
@@ -99,22 +84,3 @@ export async function recordedGenerations(
     ),
   );
 }
-
-const nameOf = (urn: string): string => urn.split("::").at(-1) ?? urn;
-
-/** The resources in a state; none where it is not there. */
-async function resourcesIn(file: string): Promise<readonly z.output<typeof resourceSchema>[]> {
-  try {
-    const text = await readFile(file, "utf8");
-    return stateSchema.parse(JSON.parse(text)).checkpoint.latest?.resources ?? [];
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw unreadable(file, cause);
-  }
-}
-
-const unreadable = (file: string, cause: unknown): LabError =>
-  new LabError(
-    `Pulumi's state ${file} cannot be read: ${(cause as Error).message.split("\n")[0]}. Pulumi keeps the state before it beside it, as ${file}.bak.`,
-    { cause },
-  );

@@ -685,7 +685,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
   await writeFile(
     join(directory, "scripts/main.ts"),
     `import { execa } from "execa";
-    import { forPerson } from "./errors.ts";
+    import { forPerson } from "../stacks/lib/errors.ts";
     import { asRun } from "./run.ts";
     try {
       await asRun("up", async () => { await execa("sh", ["-c", process.argv[2] + ""], { stdio: ["ignore", "inherit", "inherit"] }); });
