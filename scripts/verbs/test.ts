@@ -12,13 +12,18 @@ import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 
 export const command = new Command("test")
+  .argument("[part]", "only the test files whose path holds this, such as long/k3s or plain-yaml")
   .option("--unit", "only types, lint and unit tests")
   .option("--vm", "only the lab on virtual machines: 15 minutes if the processor is emulated")
   .option("--all", "every test: all injected faults and virtual machines too; takes hours")
   .option("--faults", "only the injected faults, all of them")
   .option("--junit <folder>", "also write the results to files in this folder in JUnit format")
   .action(
-    async ({ unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>) => {
+    async (
+      part: string | undefined,
+      { unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>,
+    ) => {
+      if (part !== undefined) return await testPart(part);
       // Tests bring up labs of their own at the same addresses, and take them down again.
       if (!unit) await refuseWhileUp("test", "the tests need its addresses");
       if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
@@ -46,6 +51,26 @@ export const command = new Command("test")
       );
     },
   );
+
+/**
+ * Runs the test files whose path holds a text; those of `tests/` one after the other, as they use one network.
+ * @throws LabError (exit code 2) where there is none.
+ */
+async function testPart(part: string): Promise<void> {
+  const found = (await files("{apps,scripts,stacks,vagrant,tests}/**/*.test.ts")).filter((file) =>
+    file.includes(part),
+  );
+  if (found.length === 0)
+    throw new LabError(`No test file has "${part}" in its path. List them with: git ls-files '*.test.ts'`, {
+      exitCode: 2,
+    });
+  const crossing = found.filter((file) => file.startsWith("tests/"));
+  const units = found.filter((file) => !file.startsWith("tests/"));
+  if (units.length > 0) await nodeTest("unit", units, availableParallelism());
+  if (crossing.length === 0) return;
+  await refuseWhileUp("test", "the tests need its addresses");
+  await endToEnd(crossing);
+}
 
 /** Tests that use the one lab network, one file after the other; then the table of the faults that they injected. */
 async function endToEnd(tests: readonly string[]): Promise<void> {
