@@ -692,7 +692,7 @@ fault(
     source = File.read(ARGV[0])
     SERVERS = MACHINES = [{ "name" => "s1", "ip" => "10.0.0.1" }, { "name" => "s2", "ip" => "10.0.0.2" }]
     require "tempfile"
-    %w[scripts upload_text tell_servers].each do |name|
+    %w[scripts upload_text run_leave tell_servers].each do |name|
       eval(source[/^def #{name}\\b.*?^end/m].gsub("__dir__", "File.dirname(ARGV[0])"))
     end
     class Peer
