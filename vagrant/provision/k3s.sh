@@ -560,6 +560,10 @@ first_install() {
       # The others know it as a member of etcd, and would refuse it if it came back without its data.
       die "the installation failed, and what is there is kept: the next run continues from it. $way_back"
     fi
+    # K3s's own scripts remove the local volumes of pods too.
+    if [ -n "$(ls -A $data/storage 2>/dev/null)" ]; then
+      die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need of it."
+    fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
     if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
     # Uninstalling removes the token too.

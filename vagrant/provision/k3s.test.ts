@@ -216,6 +216,23 @@ test("one of several servers that fails keeps what it has: etcd knows it, and th
   );
 });
 
+test("a server that lost its database and fails keeps the local volumes of its pods", async () => {
+  const { status, stderr, log } = await provision("local volumes", {
+    start: "ends",
+    files: {
+      "etc/rancher/k3s/token": "s3cr3t",
+      "var/lib/rancher/k3s/agent/client-kubelet.crt": "",
+      "var/lib/rancher/k3s/storage/pvc-1/data": "",
+    },
+  });
+  assert.equal(status, 1);
+  assert.match(stderr, /nothing was removed, because pods have data in \S+\/storage/);
+  assert.deepEqual(
+    log.filter((line) => line.endsWith("uninstall.sh")),
+    [],
+  );
+});
+
 test("a run that changes nothing does not start K3s again", async () => {
   await provision("same", {});
   const { status, stderr, log } = await provision("same", {});
