@@ -145,15 +145,17 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
   const { name, server, config } = node;
   await pull(server.image);
   await createContainer(name, createNode(node));
-  for (const path of [
-    "/etc/rancher/k3s/registries.yaml",
-    ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => `/bin/k3d-entrypoint${fix}.sh`),
-  ])
-    await inFolder(async (folder) => {
-      const file = join(folder, "file");
+  const registries = "/etc/rancher/k3s/registries.yaml";
+  await inFolder(async (folder) => {
+    const file = join(folder, "file");
+    // Upstream's image has no folder for it.
+    if (await copyOut(server.id, registries, file))
+      await putFile(name, registries, (to) => copyFile(file, to));
+    for (const path of ["", "-dns", "-cgroupv2", "-mounts"].map((fix) => `/bin/k3d-entrypoint${fix}.sh`)) {
       // Straight to its place: /bin is a link in the image that is built here, which an archive of / would replace.
       if (await copyOut(server.id, path, file)) await docker(["cp", file, `${name}:${path}`]);
-    });
+    }
+  });
   for (const { source, destination } of config.files)
     await putFile(name, destination, async (file) =>
       source.includes("\n") ? await writeFile(file, source) : await copyFile(source, file),

@@ -114,7 +114,13 @@ else if (verb === "inspect") {
   else if (asked.includes("get namespace kube-system")) console.log("uid-1");
   if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
 } else if (verb === "cp") {
-  if (args[1] === "-" || args[2] !== "-") log();
+  // As in upstream's image of K3s, there is no folder /etc/rancher in a new container, and docker cp makes none.
+  const [, name, missing] = /^([^/]+):(\\/etc\\/rancher\\/.*)\\//.exec(args[2]) ?? [];
+  if (missing) die("Error response from daemon: Could not find the file " + missing + " in container " + name);
+  if (args[1] === "-" || args[2] !== "-") {
+    log();
+    if (/^[^/]+:/.test(args[1])) writeFileSync(args[2], "");
+  }
   else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file " + args[1].split(":")[1] + " in container " + args[1].split(":")[0]);
 } else if (verb === "image" || verb === "logs") {}
 else if (verb === "network" && sub === "ls") list(world.networks);
