@@ -68,6 +68,17 @@ describe("the image cache", () => {
     assert.deepEqual(there, [true, false, true]);
   });
 
+  it("keeps the one just written, also when the clock was set back", async () => {
+    const tomorrow = Date.now() / 1000 + 86_400;
+    for (const content of ["1", "2", "3"]) {
+      const { path } = await write(image(content));
+      await utimes(`${path}.sha256`, tomorrow, tomorrow);
+    }
+    const { path } = await write(image("new"));
+    assert.ok((await stat(path)).isFile());
+    assert.deepEqual(await write(image("new")), { path, written: false });
+  });
+
   it("writes again what was damaged, or has no recorded hash", async () => {
     const { path } = await write(image());
     const whole = await sha256Of(path);

@@ -104,7 +104,7 @@ export async function cachedArchive(
       await rm(work, { recursive: true, force: true });
     }
     await hashes.of(archive);
-    await prune(base, name);
+    await prune(base, name, folder);
   }
   const now = new Date();
   await utimes(`${archive}.sha256`, now, now);
@@ -115,16 +115,16 @@ export async function cachedArchive(
 /** Archives of one name that stay: a checkout beside this one may still use an older one. */
 const keptArchives = 3;
 
-/** Removes the archives of this name that were not used for longest. */
-async function prune(base: string, name: string): Promise<void> {
-  const used: { folder: string; at: number }[] = [];
+/** Removes the archives of this name that were not used for longest. `current` stays whatever the clock says. */
+async function prune(base: string, name: string, current: string): Promise<void> {
+  const others: { folder: string; at: number }[] = [];
   for (const key of await readdir(base)) {
     const folder = join(base, key);
     const found = await stat(join(folder, `${name}.tar.sha256`)).catch(() => undefined);
-    if (found !== undefined) used.push({ folder, at: found.mtimeMs });
+    if (found !== undefined && folder !== current) others.push({ folder, at: found.mtimeMs });
   }
-  used.sort((a, b) => b.at - a.at);
-  for (const { folder } of used.slice(keptArchives)) await rm(folder, { recursive: true, force: true });
+  others.sort((a, b) => b.at - a.at);
+  for (const { folder } of others.slice(keptArchives - 1)) await rm(folder, { recursive: true, force: true });
 }
 
 async function isWhole(archive: string, hashes: FileHashes): Promise<boolean> {

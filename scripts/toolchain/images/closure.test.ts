@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { cp, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { it } from "node:test";
 import { imagePath, parseLdd, programLayer } from "./closure.ts";
 
@@ -55,4 +58,25 @@ it("takes this very Node.js with all that it needs", async () => {
     paths.join(" "),
   );
   assert.ok(paths.some((path) => /\/ld-linux.*\.so/.test(path)));
+});
+
+it("takes nothing that only this shell puts under every program: an image is the same whoever makes it", async (t) => {
+  const layer = await programLayer("/usr/bin/node", process.execPath);
+  const libc = Object.entries(layer).find(([path]) => path.includes("/libc.so"))?.[1];
+  assert.ok(libc && "source" in libc);
+  const folder = await mkdtemp(join(tmpdir(), "closure-"));
+  await cp(libc.source, join(folder, "libc.so.6"));
+  for (const [name, value] of [
+    ["LD_PRELOAD", join(folder, "libc.so.6")],
+    ["LD_LIBRARY_PATH", folder],
+  ] as const) {
+    const outer = process.env[name];
+    process.env[name] = value;
+    t.after(() => {
+      if (outer === undefined) delete process.env[name];
+      else process.env[name] = outer;
+    });
+    assert.deepEqual(await programLayer("/usr/bin/node", process.execPath), layer, name);
+  }
+  await rm(folder, { recursive: true });
 });

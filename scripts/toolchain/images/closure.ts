@@ -80,7 +80,8 @@ async function librariesOf(program: string, options: ClosureOptions): Promise<Li
   const path = root === undefined ? [] : await libraryFolders(root);
   const { stdout, stderr, exitCode } = await execa("ldd", [program], {
     reject: false,
-    env: { LC_ALL: "C", ...(path.length > 0 ? { LD_LIBRARY_PATH: path.join(delimiter) } : {}) },
+    // What this shell puts under every program (faketime, an allocator) is none of this one's, and a container lacks it.
+    env: { LC_ALL: "C", LD_PRELOAD: undefined, LD_LIBRARY_PATH: path.join(delimiter) || undefined },
   });
   const output = `${stdout}\n${stderr}`;
   if (exitCode !== 0 && !/statically linked|not a dynamic executable/.test(output))
