@@ -5,7 +5,7 @@ import { basename, dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
-import { isRunning, processId } from "../../stacks/lib/processes.ts";
+import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../environment.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
@@ -214,42 +214,54 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
 /** Unpacks the images with containerd in a container of the new machine and keeps the result as the image. */
 async function fill(from: string, tag: string, archive: string): Promise<void> {
   await removeDeadFills();
-  const name = `k3s-lab-fill-${process.pid}`;
   const started = (await processId(process.pid))?.startTime ?? "";
+  const maker = `${process.pid}-${started}`;
+  const name = `${fillName}${maker}`;
+  // What is made from an image inherits its labels: the image must not bear the one of this container.
+  const changes = ['CMD ["/lib/systemd/systemd"]', `LABEL ${fillLabel}=""`];
   try {
     await docker(
       machinesImage,
       [
-        ["run", "--name", name, "--label", `${fillLabel}=${process.pid}-${started}`],
+        ["run", "--name", name, "--label", `${fillLabel}=${maker}`],
         ["--privileged", "--network", "none", "--tmpfs", "/run", "--volume", "/fill"],
         ["--volume", `${archive}:/images/${basename(archive)}:ro`],
         ["--volume", `${join(recipe, "fill.sh")}:/fill.sh:ro`],
         [from, "sh", "/fill.sh"],
       ].flat(),
     );
-    await docker(machinesImage, ["commit", "--change", 'CMD ["/lib/systemd/systemd"]', name, tag]);
+    await docker(machinesImage, [
+      "commit",
+      ...changes.flatMap((change) => ["--change", change]),
+      ...[name, tag],
+    ]);
   } finally {
     await execa("docker", ["rm", "--force", "--volumes", name], { reject: false });
   }
 }
 
-/** Tells a container in which an image is made from a machine, and by which process. */
+/** A container in which an image is made from a machine: its name and this label say by which process. */
 const fillLabel = "k3s-lab.fill";
+const fillName = "k3s-lab-fill-";
+
+/**
+ * The process that makes an image in a container; undefined where the container is something else. The label alone does not
+ * say it: machines and k3d's nodes inherited it from images of former versions.
+ */
+export function makerOf(name: string, label: string): ProcessId | undefined {
+  const [, pid, startTime] = /^(\d+)-(\d+)$/.exec(label) ?? [];
+  return pid && startTime && name === `${fillName}${label}` ? { pid: Number(pid), startTime } : undefined;
+}
 
 /** Removes the containers in which a `lab` that was killed was making an image. */
-async function removeDeadFills(): Promise<void> {
-  const format = `{{.ID}} {{.Label "${fillLabel}"}}`;
-  const { stdout } = await execa(
-    "docker",
-    ["ps", "--all", "--filter", `label=${fillLabel}`, "--format", format],
-    {
-      reject: false,
-      timeout: 60_000,
-    },
-  );
+export async function removeDeadFills(): Promise<void> {
+  const format = `{{.ID}} {{.Names}} {{.Label "${fillLabel}"}}`;
+  const list = ["ps", "--all", "--no-trunc", "--filter", `label=${fillLabel}`, "--format", format];
+  const { stdout } = await execa("docker", list, { reject: false, timeout: 60_000 });
   for (const line of (stdout ?? "").split("\n").filter(Boolean)) {
-    const [container = "", pid = "", startTime = ""] = line.split(/[ -]/);
-    if (!(await isRunning({ pid: Number(pid), startTime })))
+    const [container = "", name = "", label = ""] = line.split(" ");
+    const maker = makerOf(name, label);
+    if (maker !== undefined && !(await isRunning(maker)))
       await execa("docker", ["rm", "--force", "--volumes", container], { reject: false });
   }
 }

@@ -125,6 +125,23 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     );
   });
 
+  test("another machine image, as after an update of the checkout, leaves the machines that run alone", async () => {
+    const machines = ["k3s-lab-cluster-server", "k3s-lab-cluster-agent"];
+    const ids = async () =>
+      (await checkout.run("docker", "inspect", "--format", "{{.Id}}", ...machines)).stdout;
+    const image = async () =>
+      (JSON.parse((await checkout.lab("env", "--json")).stdout) as Record<string, string>).LAB_MACHINE_IMAGE;
+    const before = { ids: await ids(), image: await image() };
+    await checkout.edit("vagrant/image/fill.sh", "set -eu\n", "set -eu\n# another image\n");
+    await succeeded(await checkout.lab("up"));
+    const other = await image();
+    assert.notEqual(other, before.image);
+    assert.equal(await ids(), before.ids);
+    await checkout.edit("vagrant/image/fill.sh", "# another image\n", "");
+    await succeeded(await checkout.lab("up"));
+    await succeeded(await checkout.run("docker", "image", "rm", other ?? ""));
+  });
+
   test("a replica more by plain `pulumi up --stack apps`", async () => {
     await checkout.edit("Pulumi.apps.yaml", "host: app1.com, replicas: 1", "host: app1.com, replicas: 2");
     const { all } = await succeeded(

@@ -195,7 +195,7 @@ const options: { readonly skip: string | false } = {
 };
 
 const assertSafe = (outcome: Outcome): void =>
-  assert.doesNotMatch(outcome.all, /to replace|to delete|\breplaced\b|\bdeleted\b|would be lost/);
+  assert.doesNotMatch(outcome.all, /(to|\d) (replace|delete)|\breplaced\b|\bdeleted\b|would be lost/);
 
 describe("a server, an agent and the apps", { concurrency: false }, () => {
   const both = ["server", "agent"] as const;

@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { processId } from "../../stacks/lib/processes.ts";
+import { removeDeadFills } from "./machine-image.ts";
+
+test("of all containers with the label of a fill, only one that was a fill, and whose lab has ended, is removed", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-fills-"));
+  const path = process.env.PATH;
+  t.after(async () => {
+    process.env.PATH = path;
+    await rm(folder, { recursive: true });
+  });
+  const own = await processId(process.pid);
+  assert.ok(own);
+  const living = `${own.pid}-${own.startTime}`;
+  const dead = `${own.pid}-1`;
+  await writeFile(
+    join(folder, "docker"),
+    `#!/bin/sh
+if [ "$1" = ps ]; then
+  echo "1111 k3s-lab-fill-${living} ${living}"
+  echo "2222 k3s-lab-fill-${dead} ${dead}"
+  echo "3333 k3s-lab-cluster-server ${dead}"
+  echo "4444 k3d-k3d-agent-0 ${dead}"
+  echo "5555 k3s-lab-fill-2-2 ${dead}"
+  echo "6666 k3s-lab-cluster-agent "
+else
+  echo "$*" >>"${folder}/log"
+fi
+`,
+  );
+  await chmod(join(folder, "docker"), 0o755);
+  process.env.PATH = `${folder}:${path}`;
+  await removeDeadFills();
+  assert.equal(await readFile(join(folder, "log"), "utf8"), "rm --force --volumes 2222\n");
+});
