@@ -1,13 +1,14 @@
 import { join } from "node:path";
 import { reach } from "../../stacks/lib/kubernetes.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources, stateOf } from "../../stacks/lib/state.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
-import { type PlannedStep, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
+import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
 import { isSettled, noteSettled } from "../settled.ts";
 import type { UpRun } from "./run.ts";
@@ -25,11 +26,14 @@ export async function applyStacks(run: UpRun): Promise<boolean> {
   // While nothing has changed since the last run, no stack waits for the outputs of another.
   for (const group of settled ? [stacks] : stacks.map((stack) => [stack])) {
     for (const stack of group)
-      if (unseen.has(stack)) await askLate(run, stack, { touched: done.changed, refresh: false });
+      if (unseen.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
+        await askLate(run, stack, { touched: done.changed, refresh: false });
     await runSteps([group.map((stack) => stackStep(run, stack, done))], stopping);
   }
   return done.changed;
 }
+
+const isApps = (stack: string): boolean => programOf(stack) === "apps";
 
 /** Whether the cluster of a stack answers. */
 async function answers(stack: string): Promise<boolean> {
@@ -45,47 +49,54 @@ function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewClu
     title: `Stack ${stack}`,
     endsWithin: pulumiStopsWithin,
     run: async (progress, signal) => {
-      const isApps = programOf(stack) === "apps";
       // What Pulumi noted of apps on a cluster that is new is not there any more.
-      const refresh = isApps && done.isNewCluster && (await hasResources(stack));
-      const changes = await runStack("up", stack, upVariables(run, stack), progress, { signal, refresh });
+      const refresh = isApps(stack) && done.isNewCluster && (await hasResources(stack));
+      const changes = await applyStack(run, stack, refresh, progress, signal);
       done.isNewCluster ||=
-        !isApps && ("replace" in changes || (!("same" in changes) && "create" in changes));
-      done.changed ||= Object.keys(changes).some((operation) => operation !== "same");
+        !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
+      done.changed ||= hasChanged(changes);
       await noteSettled(stack, run.settings.values);
       return describeChanges(changes);
     },
   };
 }
 
-/** Whether a run creates Kubernetes objects, those of replacements included. */
-export const createsObjects = (steps: readonly PlannedStep[]): boolean =>
-  steps.some(({ operation, urn }) => /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn));
+/**
+ * Runs `pulumi up` of a stack. One that creates objects does not set fields back: of two stacks that create one object at
+ * the same moment the API server is to refuse the second.
+ */
+export async function applyStack(
+  { settings, previews }: UpRun,
+  stack: string,
+  refresh: boolean,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<Changes> {
+  const force = previews.createsNothing(stack, refresh) ? setBack : {};
+  const environment = { ...labVariables(settings.values), ...force };
+  const changes = await runStack("up", stack, environment, progress, { signal, refresh });
+  if (hasChanged(changes)) previews.outdate();
+  return changes;
+}
+
+/** Whether a run did anything. */
+export const hasChanged = (changes: Changes): boolean =>
+  Object.keys(changes).some((operation) => operation !== "same");
 
 /** Has Pulumi set back fields that kubectl has set, such as by `rollout undo`, instead of ending with a conflict. */
 const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
-
-/**
- * The environment of `pulumi up`. A run that creates objects does not set fields back: of two stacks that create one object
- * at the same moment the API server is to refuse the second.
- */
-export const upVariables = ({ settings, creatingNothing }: UpRun, stack: string): Record<string, string> => ({
-  ...labVariables(settings.values),
-  ...(creatingNothing.has(stack) ? setBack : {}),
-});
 
 /**
  * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
  * @param refresh whether what is really there counts, and not what Pulumi noted.
  */
 async function lookAhead(run: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
-  const { settings, creatingNothing } = run;
-  creatingNothing.delete(stack);
+  const { settings, previews } = run;
   const state = await stateOf(stack);
   if (state.length === 0) return { losses: [], isSettled: false };
   if (!refresh && (await isSettled(stack, settings.values))) return { losses: [], isSettled: true };
   const steps = await previewStack(stack, { ...labVariables(settings.values), ...setBack }, { refresh });
-  if (!createsObjects(steps)) creatingNothing.add(stack);
+  previews.note(stack, steps, refresh);
   return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
 }
 

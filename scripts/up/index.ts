@@ -7,6 +7,7 @@ import { runSteps, type Step, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { applyStacks } from "./apply.ts";
 import { appImageStep, nodeImageStep } from "./images.ts";
+import { Previews } from "./previews.ts";
 import { dockerStep, providerStep } from "./provider.ts";
 import { refuseUnfit } from "./refuse.ts";
 import type { UpRun } from "./run.ts";
@@ -67,7 +68,7 @@ async function begin(
     replace,
     stopping,
     tools: {},
-    creatingNothing: new Set(),
+    previews: new Previews(),
     machinesInDocker: false,
   };
 }

@@ -1,6 +1,7 @@
 import type { Settings, Stacks } from "../lab.ts";
 import type { Stopping } from "../report.ts";
 import type { InstalledTool, ToolName } from "../toolchain/install.ts";
+import type { Previews } from "./previews.ts";
 
 /** One run of `lab up`. Its steps fill in what later ones need. */
 export interface UpRun {
@@ -13,8 +14,7 @@ export interface UpRun {
   readonly stopping: Required<Stopping>;
   /** What the step "Tools" has installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;
-  /** Stacks whose preview creates no Kubernetes object: what they change is their own. */
-  readonly creatingNothing: Set<string>;
+  readonly previews: Previews;
   /** Whether machines of this run are containers; the step "Provider" knows. */
   machinesInDocker: boolean;
   /** The image that the nodes' images begin as, once it is there. */

@@ -2,13 +2,13 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { describeChanges } from "../lab.ts";
-import { pulumiStopsWithin, runStack } from "../pulumi.ts";
+import { pulumiStopsWithin } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteSettled } from "../settled.ts";
 import { verify } from "../verify/index.ts";
 import { renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
-import { askLate, upVariables } from "./apply.ts";
+import { applyStack, askLate, hasChanged } from "./apply.ts";
 import type { UpRun } from "./run.ts";
 
 /** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
@@ -62,9 +62,8 @@ async function repair(run: UpRun, changed: boolean): Promise<void> {
       title: `Repair of ${stack}`,
       endsWithin: pulumiStopsWithin,
       run: async (progress, signal) => {
-        const options = { signal, refresh: true };
-        const changes = await runStack("up", stack, upVariables(run, stack), progress, options);
-        touched ||= Object.keys(changes).some((operation) => operation !== "same");
+        const changes = await applyStack(run, stack, true, progress, signal);
+        touched ||= hasChanged(changes);
         await noteSettled(stack, settings.values);
         return describeChanges(changes);
       },

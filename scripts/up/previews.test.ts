@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Previews } from "./previews.ts";
+
+const step = (operation: string, types: string) => ({
+  operation,
+  urn: `urn:pulumi:apps::k3s-lab::${types}::app1`,
+  inputs: {},
+});
+const update = step("update", "lab:WebApp$kubernetes:apps/v1:Deployment");
+
+/** Whether `up` may set back what others wrote, after a preview of one step. */
+function mayForce(
+  shown: ReturnType<typeof step>,
+  { previewed = false, refresh = false, changed = false } = {},
+) {
+  const previews = new Previews();
+  previews.note("apps", [shown], previewed);
+  if (changed) previews.outdate();
+  return previews.createsNothing("apps", refresh);
+}
+
+test("a run that creates or replaces a Kubernetes object sets back nothing that others wrote", () => {
+  assert.equal(mayForce(step("create", "lab:WebApp$kubernetes:apps/v1:Deployment")), false);
+  assert.equal(mayForce(step("replace", "kubernetes:core/v1:Namespace")), false);
+});
+
+test("updates, and the provider itself, create no object", () => {
+  assert.equal(mayForce(update), true);
+  assert.equal(mayForce(step("create", "pulumi:providers:kubernetes")), true);
+  assert.equal(mayForce(step("create", "lab:NodeImages$command:local:Command")), true);
+});
+
+test("a run that reads what is there creates what is gone: a preview that did not read it tells nothing of it", () => {
+  assert.equal(mayForce(update, { refresh: true }), false);
+  assert.equal(mayForce(update, { refresh: true, previewed: true }), true);
+});
+
+test("once something was changed a preview tells nothing, until the next one", () => {
+  assert.equal(mayForce(update, { changed: true }), false);
+  const previews = new Previews();
+  previews.note("apps", [update], false);
+  previews.outdate();
+  assert.equal(previews.isOutdated("apps"), true);
+  previews.note("apps", [update], false);
+  assert.equal(previews.isOutdated("apps"), false);
+  assert.equal(previews.createsNothing("apps", false), true);
+});
+
+test("without a preview nothing is known", () => {
+  assert.equal(new Previews().createsNothing("apps", false), false);
+  assert.equal(new Previews().isOutdated("apps"), false);
+});
