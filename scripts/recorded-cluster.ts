@@ -7,7 +7,7 @@ import { labDir } from "../stacks/lib/paths.ts";
 import { hasResources, type StateResource } from "../stacks/lib/state.ts";
 import { chooseContext } from "../stacks/model/kubeconfig.ts";
 import { type OwnState, readOwnState } from "../stacks/observe/own-state.ts";
-import { isClusterUid, kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
+import { kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
 import { exportResources } from "./pulumi.ts";
 
 /** A cluster that a stack's apps were made on, as its state has it. Pulumi deletes them there, whatever the file says. */
@@ -16,7 +16,7 @@ export interface RecordedCluster {
   readonly provider: string;
   /** Of one context, with its credentials. */
   readonly kubeconfig: string;
-  /** What the last run knew it by: the UID of kube-system; in states of older versions a name. */
+  /** What the last run knew it by: the UID of kube-system. */
   readonly identity: string | undefined;
   /** The stack that made it. Undefined: somebody else did. */
   readonly stack: string | undefined;
@@ -74,7 +74,7 @@ async function isGone({ stack, identity }: RecordedCluster): Promise<boolean> {
   const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
   const system = await api?.object(kubeSystem).catch(() => undefined);
   api?.close();
-  return system !== undefined && isClusterUid(identity) && system.uid !== identity;
+  return system !== undefined && identity !== undefined && system.uid !== identity;
 }
 
 /**
@@ -102,7 +102,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
   }
   try {
     const system = await api.object(kubeSystem);
-    if (isClusterUid(cluster.identity) && system?.uid !== cluster.identity)
+    if (cluster.identity !== undefined && system?.uid !== cluster.identity)
       throw new LabError(
         `Another cluster answers now where the apps of the stack "${stack}" were made (its kube-system has another UID), ${stay}: Pulumi would delete what has their names there. Start the old cluster at that address; if it is gone for good, forget its apps by \`pulumi stack rm --force ${stack}\`.`,
       );

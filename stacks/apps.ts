@@ -6,12 +6,12 @@ import { Traefik } from "./components/traefik.ts";
 import { WebApp } from "./components/web-app.ts";
 import { labId } from "./lib/lab-id.ts";
 import { appImageRef } from "./model/app-image.ts";
-import { type App, managedIngress, resourceName } from "./model/config.ts";
+import { managedIngress, resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { foreignCluster } from "./observe/foreign-cluster.ts";
 import { observeImages } from "./observe/images.ts";
 import { labCluster } from "./observe/lab-cluster.ts";
-import { type OwnState, readOwnState } from "./observe/own-state.ts";
+import { readOwnState } from "./observe/own-state.ts";
 import { marking } from "./observe/ownership.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
@@ -64,7 +64,7 @@ export default async function apps() {
         ingressClass,
         awaitAddress,
       },
-      { ...child, dependsOn: home ?? [], aliases: formerNames(app, state) },
+      { ...child, dependsOn: home ?? [] },
     );
   });
   const describe = ({ host }: WebApp, index: number) => {
@@ -72,12 +72,4 @@ export default async function apps() {
     return { name, namespace, host };
   };
   return { apps: made.map(describe) };
-}
-
-/** What an app that is deployed was called by older versions, which left the stack's own namespace out. */
-function formerNames({ name, namespace }: App, { objects }: OwnState): pulumi.Alias[] {
-  const held = objects.find(
-    (one) => one.kind === "Deployment" && one.name === name && one.namespace === namespace,
-  );
-  return held && held.resource !== resourceName({ name, namespace }) ? [{ name: held.resource }] : [];
 }

@@ -11,7 +11,6 @@ import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { observeCluster } from "./observe/cluster.ts";
-import { formerTriggers } from "./observe/former-state.ts";
 import type { MachineObservation } from "./observe/machine-list.ts";
 import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
 
@@ -20,15 +19,17 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
   const { machines, network, k3s } = config;
-  const { provider, version, state, seen, nodesSeen } = await observeCluster(stack, config);
+  const { provider, version, seen, nodesSeen } = await observeCluster(stack, config);
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");
   const made = machines.map((machine) => {
     const observed = seen.get(machine.name) as MachineObservation;
-    const former = formerTriggers(state, machine, observed);
-    const args = { machine, provider, network, observed, formerTriggers: former.machine };
-    return { machine, observed, former, resource: new LabMachine(machine.name, args) };
+    return {
+      machine,
+      observed,
+      resource: new LabMachine(machine.name, { machine, provider, network, observed }),
+    };
   });
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
   const nodes = await installNodes({ made, servers, token, version, k3s, secretConfig, nodesSeen });

@@ -1,7 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "../model/cluster-plan.ts";
 import type { ClusterConfig, Machine } from "../model/config.ts";
-import type { FormerTriggers } from "../observe/former-state.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
 import { lostCluster, lostData, noCluster, type SeenNode, turns, wrongWith } from "../observe/nodes.ts";
 import { K3sNode, K3sStart } from "./k3s-node.ts";
@@ -13,8 +12,6 @@ export interface MadeMachine {
   readonly resource: LabMachine;
   /** What was seen of it before this run. */
   readonly observed: MachineObservation;
-  /** What a former version recorded of it and its node, and stays. */
-  readonly former: FormerTriggers;
 }
 
 /** What the nodes of a cluster are installed from. */
@@ -71,18 +68,12 @@ export async function installNodes({
   const nodes = new Map<string, K3sNode>();
   for (const group of turns(nodesSeen, k3s.agentsAtOnce ?? 1)) {
     for (const one of made.filter(({ machine }) => group.includes(machine.name))) {
-      const { machine, observed, former, resource } = one;
+      const { machine, observed, resource } = one;
       const node = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
       const own = isServer(machine)
         ? { args: serverArgs, ...given("secretConfig", secretConfig) }
         : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(node, nodesSeen)) };
-      const args = {
-        ...common,
-        ...own,
-        machine,
-        generation: resource.generation,
-        formerTriggers: former.node,
-      };
+      const args = { ...common, ...own, machine, generation: resource.generation };
       // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
       const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.seen);
       nodes.set(

@@ -48,16 +48,6 @@ test("what was found wrong is an input, another one each time", async () => {
   assert.match(LAB_FOUND ?? "", /^K3s is stopped at \d{4}-\d\d-\d\dT/);
 });
 
-test("upgrade: the triggers that a former version recorded stay, unless the cluster is lost", async () => {
-  const triggersOf = async (more: object) =>
-    (await resourcesOf(() => new K3sNode("server", { ...server, ...more })))[0]?.inputs.triggers;
-  const formerTriggers = ["2026-01-01T00:00:00.000Z"];
-  assert.deepEqual(await triggersOf({ formerTriggers }), formerTriggers);
-  const [first, lost] = (await triggersOf({ formerTriggers, lostCluster: "gone" })) as string[];
-  assert.equal(first, "g1");
-  assert.match(lost ?? "", /^gone at /);
-});
-
 test("an agent whose cluster is gone is installed again", async () => {
   const [command] = await resourcesOf(
     () =>

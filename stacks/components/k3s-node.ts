@@ -30,8 +30,6 @@ export interface K3sNodeArgs extends K3sArgs {
   readonly found?: string;
   /** Why this agent's cluster is gone, so that it must be installed again for another. Default: it is not. */
   readonly lostCluster?: string;
-  /** Triggers that a former version recorded, and that stay unless the cluster is lost. Default: none. */
-  readonly formerTriggers?: readonly string[] | undefined;
 }
 
 /** Servers as `vagrant/k3s.sh` takes them: `name=address`, separated by spaces. */
@@ -78,7 +76,7 @@ export class K3sNode extends pulumi.ComponentResource {
 
   constructor(name: string, args: K3sNodeArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:cluster:K3sNode", name, {}, opts);
-    const { machine, generation, found, lostCluster, formerTriggers } = args;
+    const { machine, generation, found, lostCluster } = args;
     const now = new Date().toISOString();
     const node = new local.Command(
       name,
@@ -87,10 +85,7 @@ export class K3sNode extends pulumi.ComponentResource {
         delete: '"$K3S_LAB_ROOT/vagrant/k3s.sh" uninstall',
         environment: { ...environmentOf(args), LAB_FOUND: found === undefined ? "" : `${found} at ${now}` },
         stdin: secretsOf(args),
-        triggers:
-          lostCluster === undefined
-            ? [...(formerTriggers ?? [generation, ""])]
-            : [generation, `${lostCluster} at ${now}`],
+        triggers: [generation, lostCluster === undefined ? "" : `${lostCluster} at ${now}`],
         addPreviousOutputInEnv: false,
       },
       {
@@ -101,7 +96,7 @@ export class K3sNode extends pulumi.ComponentResource {
         // What was observed is no state that is wanted: while all is well, what was put right last stays recorded.
         ignoreChanges: [
           ...(found === undefined ? ["environment.LAB_FOUND"] : []),
-          ...(lostCluster === undefined && formerTriggers === undefined ? ["triggers[1]"] : []),
+          ...(lostCluster === undefined ? ["triggers[1]"] : []),
         ],
       },
     );

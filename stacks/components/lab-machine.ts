@@ -13,8 +13,6 @@ export interface LabMachineArgs {
   readonly network: string;
   /** What was seen of the machine before this run; a machine that is gone is made again. */
   readonly observed: MachineObservation;
-  /** Triggers that a former version recorded, and that stay. Default: none. */
-  readonly formerTriggers?: readonly string[] | undefined;
 }
 
 /**
@@ -33,7 +31,7 @@ export class LabMachine extends pulumi.ComponentResource {
 
   constructor(
     name: string,
-    { machine, provider, network, observed, formerTriggers }: LabMachineArgs,
+    { machine, provider, network, observed }: LabMachineArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("k3s-lab:cluster:LabMachine", name, {}, opts);
@@ -55,13 +53,7 @@ export class LabMachine extends pulumi.ComponentResource {
           LAB_GENERATION: observed.generation,
           LAB_FOUND: observed.found ?? "",
         },
-        triggers: [
-          ...(formerTriggers ?? [
-            provider,
-            ...(provider === "hosts" ? [] : [machine.ip]),
-            observed.generation,
-          ]),
-        ],
+        triggers: [provider, ...(provider === "hosts" ? [] : [machine.ip]), observed.generation],
         addPreviousOutputInEnv: false,
       },
       {

@@ -1,19 +1,15 @@
-import { type StateResource, stateOf } from "../lib/state.ts";
 import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
 import { chooseProvider, type Provider } from "../model/provider.ts";
-import { recordedGeneration } from "./former-state.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
 import { refuseVersionJump, type SeenNode, seenNodes } from "./nodes.ts";
-import { recordedIn } from "./recorded.ts";
+import { recordedOf } from "./recorded.ts";
 
 /** What a cluster is made with, and what was seen of it before a run. */
 export interface ClusterObservation {
   readonly provider: Provider;
   /** The K3s release: the stack file's, else the one that the cluster was made with. */
   readonly version: string;
-  /** What Pulumi recorded of the stack. */
-  readonly state: readonly StateResource[];
   /** The machines, by name. */
   readonly seen: ReadonlyMap<string, MachineObservation>;
   readonly nodesSeen: readonly SeenNode[];
@@ -26,14 +22,11 @@ export interface ClusterObservation {
  */
 export async function observeCluster(stack: string, config: ClusterConfig): Promise<ClusterObservation> {
   const { machines } = config;
-  const state = await stateOf(stack);
-  const recorded = recordedIn(state);
+  const recorded = await recordedOf(stack);
   const { provider } = await chooseProvider(config.provider, recorded.provider);
   const version = k3sVersion(config, recorded.k3sVersion);
-  const seen = await observeMachines(stack, provider, machines, undefined, (name) =>
-    recordedGeneration(state, name),
-  );
+  const seen = await observeMachines(stack, provider, machines);
   const nodesSeen = await seenNodes(stack, machines, seen);
   refuseVersionJump(stackFile(stack), version, nodesSeen);
-  return { provider, version, state, seen, nodesSeen };
+  return { provider, version, seen, nodesSeen };
 }

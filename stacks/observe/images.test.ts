@@ -16,7 +16,6 @@ const looks: readonly (readonly [string, Record<string, string> | undefined, boo
     ["an image that is there keeps its time", { IMAGE: "web:1", LOADED: "then" }, true, "then"],
     ["an image that is gone is loaded again", { IMAGE: "web:1", LOADED: "then" }, false, "now"],
     ["of a node that does not say, nothing is known", { IMAGE: "web:1", LOADED: "then" }, undefined, "then"],
-    ["a state of an older version has no time", { IMAGE: "web:1" }, true, "before"],
     ["another image is loaded", { IMAGE: "web:0", LOADED: "then" }, true, "now"],
     ["the first one is loaded", undefined, true, "now"],
   ];

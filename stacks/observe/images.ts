@@ -31,7 +31,7 @@ export const observeImages = (
       const noted = environments.get(`${resource}-${node.name}`);
       // One that is not noted yet, or another image, is loaded anyway.
       if (noted?.IMAGE !== image) return { ...node, loaded: now };
-      const loaded = noted.LOADED ?? "before";
+      const loaded = noted.LOADED ?? now;
       return { ...node, loaded: (await has(node, image)) === false ? now : loaded };
     }),
   );

@@ -26,7 +26,6 @@ const providerName = (stack: string, machine: string): string => `k3s-lab-${stac
  * machine has is refused, as is an address that another machine of the stack or of another lab has.
  *
  * @param now names what is to be made or started now. Default: the time.
- * @param recorded the generation that the state has of a machine: a former version wrote none on it. Default: none.
  * @returns by the machine's name.
  * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
  */
@@ -35,7 +34,6 @@ export async function observeMachines(
   provider: Provider,
   machines: readonly WantedMachine[],
   now: string = new Date().toISOString(),
-  recorded: (machine: string) => string | undefined = () => undefined,
 ): Promise<ReadonlyMap<string, MachineObservation>> {
   if (provider === "hosts") return checkHosts(stack, machines);
   const listed = await listMachines(provider);
@@ -48,26 +46,19 @@ export async function observeMachines(
         refuseAddressOfOtherLabs(listed, lab, machine);
       }
       refuseAddressOfOthers(listed, lab, stack, machine);
-      return [machine.name, observed(own, now, recorded(machine.name))] as const;
+      return [machine.name, observed(own, now)] as const;
     }),
   );
   return new Map(seen);
 }
 
-function observed(
-  own: ListedMachine | undefined,
-  now: string,
-  recorded: string | undefined,
-): MachineObservation {
+function observed(own: ListedMachine | undefined, now: string): MachineObservation {
   if (own === undefined) return { state: "absent", generation: now, found: `absent at ${now}` };
   const { state, connected } = own;
-  const generation = isFormer(own) ? (recorded ?? own.id) : generationOf(own);
+  const generation = generationOf(own);
   if (state !== "running") return { state, generation, found: `${state} at ${now}` };
   return connected ? { state, generation } : { state, generation, found: `cut off at ${now}` };
 }
-
-/** A former version made it: which making it is only its state says. */
-const isFormer = ({ marks }: ListedMachine): boolean => marks.id === undefined;
 
 /** A machine that plain Vagrant made carries no generation. */
 const generationOf = ({ id, marks }: ListedMachine): string => marks.generation ?? id;
@@ -167,8 +158,7 @@ export async function recordedMachineState({
   if (LAB_PROVIDER === "hosts") {
     const id = machine.ip === undefined ? undefined : await machineIdOf(LAB_STACK, machine);
     if (id === undefined) return "unreachable";
-    // A former version recorded a time, and no id of the host.
-    return isRecorded(id) || isTime(LAB_GENERATION) ? "running" : "absent";
+    return isRecorded(id) ? "running" : "absent";
   }
   const provider = LAB_PROVIDER as ListingProvider;
   const listed = await listMachines(provider);
@@ -183,7 +173,9 @@ export async function recordedMachineState({
   );
   if (own === undefined && twin?.marks.id !== undefined)
     throw lostId(`The machine ${twin.name}`, twin.marks.id);
-  return own !== undefined && (isFormer(own) || isRecorded(generationOf(own))) ? own.state : "absent";
+  return own !== undefined && (own.marks.id === undefined || isRecorded(generationOf(own)))
+    ? own.state
+    : "absent";
 }
 
 /** Whether K3s or its data is on a host that Pulumi recorded; one that cannot be asked may have it. */
@@ -202,6 +194,3 @@ function recordedMachine(text: string, stack: string): WantedMachine {
     );
   }
 }
-
-/** Whether a generation is a time, as what was made by the lab has; a host's is its machine-id. */
-export const isTime = (generation: string | undefined): boolean => /^\d{4}-\d\d-\d\dT/.test(generation ?? "");

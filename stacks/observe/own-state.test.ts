@@ -45,10 +45,9 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
   await writeFile(file, JSON.stringify({ version: 3, checkpoint: { latest: { resources } } }));
   assert.deepEqual(await readOwnState("apps", file), {
     objects: [
-      { resource: "dev-app1", apiVersion: "apps/v1", kind: "Deployment", ...metadata, lab: "id" },
-      { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
+      { apiVersion: "apps/v1", kind: "Deployment", ...metadata, lab: "id" },
+      { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
     ],
-    clusterIdentifier: "apps",
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
   });
 });
@@ -56,7 +55,6 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
 test("without a state nothing is known; half a one is an error that says where the whole one is", async () => {
   assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
     objects: [],
-    clusterIdentifier: undefined,
     environments: new Map(),
   });
   const file = join(directory, "half.json");

@@ -4,15 +4,13 @@ import { partsOfUrn, stateOf } from "../lib/state.ts";
 
 /** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
 export interface HeldObject {
-  /** Its name in Pulumi. */
-  readonly resource: string;
   readonly apiVersion: string;
   readonly kind: string;
   readonly namespace?: string | undefined;
   readonly name: string;
   /** The API server's own name for it: another object of the same name has another. */
   readonly uid: string;
-  /** The lab's mark that the last run put on it. Absent in states of older versions. */
+  /** The id of the lab, as the last run put it on the object. */
   readonly lab?: string | undefined;
   /** Names the resource of the cluster that it is on. */
   readonly provider?: string | undefined;
@@ -21,8 +19,6 @@ export interface HeldObject {
 /** What the state of an `apps` stack says of the last run. */
 export interface OwnState {
   readonly objects: readonly HeldObject[];
-  /** The `clusterIdentifier` that the last run used. Absent where there was none. */
-  readonly clusterIdentifier?: string | undefined;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
@@ -44,7 +40,6 @@ const objectSchema = z.object({
  */
 export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
   const resources = await stateOf(stack, file);
-  const provider = resources.findLast(({ type }) => type === "pulumi:providers:kubernetes")?.inputs;
   return {
     objects: resources.flatMap((one) => {
       if (!one.type.startsWith("kubernetes:")) return [];
@@ -54,9 +49,8 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       const labels = labelsSchema.safeParse(one.inputs).data?.metadata.labels;
       const lab = labels?.["k3s-lab/lab"];
       const through = one.provider === undefined ? {} : { provider: one.provider };
-      return { resource: partsOfUrn(one.urn).name, apiVersion, kind, ...metadata, lab, ...through };
+      return { apiVersion, kind, ...metadata, lab, ...through };
     }),
-    clusterIdentifier: z.string().safeParse(provider?.clusterIdentifier).data,
     environments: new Map(
       resources.flatMap((one) => {
         const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;

@@ -4,12 +4,11 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { identityOf, isOwn, lookAtCluster, marksOf, objectsOf, pathOf } from "./ownership.ts";
+import { isOwn, lookAtCluster, marksOf, objectsOf, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = { objects: [], environments: new Map() };
 const held = (uid: string, lab?: string): HeldObject => ({
-  resource: "app1",
   apiVersion: "apps/v1",
   kind: "Deployment",
   namespace: "default",
@@ -83,7 +82,7 @@ test("an object is own by both marks, whole, or when the state holds this very o
   const older = { ...nothing, objects: [held("1")] };
   assert.equal(isOwn({ uid: "1", labels: {} }, owner, older), true);
   assert.equal(isOwn({ uid: "2", labels: {} }, owner, older), false, "made again by somebody else");
-  // Two stacks of an older version hold one object: the first that marks it has it.
+  // Of two stacks that hold one object, the first that marks it has it.
   assert.equal(isOwn({ uid: "1", labels: { ...labels, "k3s-lab/lab": "lab-b" } }, owner, older), false);
   // The checkout has lost its id: what it marked by the old one is its own still.
   const lost = { ...nothing, objects: [held("1", "lab-old")] };
@@ -119,13 +118,4 @@ test("a namespace that the stack does not make must be there", async () => {
     lookAtCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
     /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or make it/,
   );
-});
-
-test("the older name of a cluster stays while what the state holds is there, and no longer", () => {
-  const older = { ...nothing, clusterIdentifier: "apps" };
-  assert.equal(identityOf(uid, older, true), "apps");
-  assert.equal(identityOf(uid, older, false), uid);
-  const another = { ...nothing, clusterIdentifier: "6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c" };
-  assert.equal(identityOf(uid, another, true), uid);
-  assert.equal(identityOf(uid, nothing, true), uid);
 });

@@ -143,7 +143,7 @@ export async function lookAtCluster(
       `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or make it: \`kubectl create namespace ${missing[0]}\`.`,
       { exitCode: 2 },
     );
-  return identityOf(system.uid, state, holdsSome);
+  return system.uid;
 }
 
 /** What is now in the places of the objects that the state holds. */
@@ -155,20 +155,8 @@ const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
     }),
   );
 
-/**
- * What the provider knows the cluster by: the UID of kube-system. An older state names it otherwise; that name stays as
- * long as an object which the state holds is there, since another one would replace everything.
- */
-export function identityOf(uid: string, { clusterIdentifier: noted }: OwnState, holdsSome: boolean): string {
-  return noted !== undefined && !isClusterUid(noted) && holdsSome ? noted : uid;
-}
-
 /** Where every cluster has what it is known by. */
 export const kubeSystem = "/api/v1/namespaces/kube-system";
-
-/** Whether that is the UID of a kube-system, and not what an older version named the cluster. */
-export const isClusterUid = (identity: string | undefined): boolean =>
-  identity !== undefined && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(identity);
 
 /** What Kubernetes itself keeps beside other objects; the rest of what it makes has an owner. */
 const kept = new Set(["Event", "Endpoints", "EndpointSlice"]);

@@ -12,7 +12,7 @@ import { chooseContext, kubeconfigOf } from "../../stacks/model/kubeconfig.ts";
 import { foreignCluster } from "../../stacks/observe/foreign-cluster.ts";
 import { observeImages } from "../../stacks/observe/images.ts";
 import type { OwnState } from "../../stacks/observe/own-state.ts";
-import { identityOf, lookAtCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
+import { lookAtCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
@@ -209,7 +209,7 @@ fault(
     const api = await serveApi(lab);
     const connection = connect({ server: api.url });
     const look = (uid: string) => {
-      const namespace = { resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid };
+      const namespace = { apiVersion: "v1", kind: "Namespace", name: "dev", uid };
       return othersIn(connection, owner, { ...nothing, objects: [namespace] });
     };
     const others = await look("old");
@@ -219,7 +219,7 @@ fault(
     const later = connect({ server: api.url });
     const withWidget = await othersIn(later, owner, {
       ...nothing,
-      objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
+      objects: [{ apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
     });
     later.close();
     api.close();
@@ -233,7 +233,7 @@ fault(
 fault("C6: a namespace of the stack's was deleted, and the user made one of that name", async () => {
   const before: OwnState = {
     ...nothing,
-    objects: [{ resource: "dev", apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
+    objects: [{ apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
   };
   const lab = healthyLab();
   const api = await serveApi(lab);
@@ -260,7 +260,6 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
 
 fault("C6: of two namespaces that leave the file the user made one of the same name", async () => {
   const held = (name: string, uid: string) => ({
-    resource: name,
     apiVersion: "v1",
     kind: "Namespace",
     name,
@@ -299,11 +298,16 @@ fault("C7: another default namespace", async () => {
 
 fault("H4: the same stack name, another cluster", async () => {
   const another = "6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
-  const seen = identityOf(another, { ...nothing, clusterIdentifier: clusterUid }, false);
-  assert.equal(seen, another);
-  // An older version noted the stack's name: it stays only while what it noted is there.
-  assert.equal(identityOf(clusterUid, { ...nothing, clusterIdentifier: "apps" }, true), "apps");
-  assert.equal(identityOf(another, { ...nothing, clusterIdentifier: "apps" }, false), another);
+  const lab = healthyLab();
+  lab.api["/api/v1/namespaces/kube-system"] = { metadata: { name: "kube-system", uid: another } };
+  const api = await serveApi(lab);
+  const connection = connect({ server: api.url });
+  const deployed = { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "on the old one" };
+  const state = { ...nothing, objects: [deployed] };
+  const identity = await lookAtCluster(connection, "The cluster", config(), owner, state);
+  connection.close();
+  api.close();
+  assert.equal(identity, another);
   return { happened: "known by the UID of kube-system: everything is deployed again", lost: "nothing" };
 });
 
