@@ -7,15 +7,14 @@ import type { Stacks } from "./lab.ts";
 
 /**
  * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.
- * @throws LabError (exit code 2) that names both, what they both take, and the next step.
+ * @throws LabError (exit code 2) that names both, what they both take, and the next step; (exit code 1) where the state
+ * of another stack cannot be read.
  */
 export async function refuseConflicts(stacks: Stacks): Promise<void> {
   const wanted = claimsOf(stacks);
   const named = wanted.map(({ stack }) => stack);
   const others = (await knownStacks()).filter((stack) => !named.includes(stack));
-  const up = await Promise.all(
-    others.map(async (stack) => recordedClaims(stack, await stateOf(stack).catch(() => []))),
-  );
+  const up = await Promise.all(others.map(async (stack) => recordedClaims(stack, await stateOf(stack))));
   // What is up already is not judged by itself.
   const conflicts = [
     ...conflictsOf(wanted),

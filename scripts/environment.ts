@@ -4,7 +4,7 @@ import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink } from "nod
 import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../stacks/lib/errors.ts";
-import { writeOnce, writeWhole } from "../stacks/lib/files.ts";
+import { ifThere, writeOnce, writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
@@ -63,12 +63,9 @@ export async function prepareLabDir(): Promise<void> {
   await chmod(labDir, 0o700);
   await labId();
   const file = join(labDir, "passphrase");
-  const held = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  });
+  const held = await ifThere(readFile(file, "utf8"));
   if (!held?.trim()) {
-    if (globSync("*.json", { cwd: dirname(stateFile("any")) }).length)
+    if (globSync("*.json{,.gz,.zst}", { cwd: dirname(stateFile("any")) }).length)
       throw new LabError(
         `${file} is ${held === undefined ? "missing" : "empty"}, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
       );

@@ -1,5 +1,6 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { ifThere } from "../stacks/lib/files.ts";
 import { type HostSettings, writeHostSettings } from "../stacks/lib/host-settings.ts";
 import { knownLabId } from "../stacks/lib/lab-id.ts";
 import { labDir, root, stackDir } from "../stacks/lib/paths.ts";
@@ -101,7 +102,7 @@ export const refuseOthersObjects = async ({ stack, cluster, config }: OwnApps): 
   refuseInTheWay(cluster, config, { lab: await knownLabId(), stack });
 
 const hasFiles = async (folder: string): Promise<boolean> =>
-  (await readdir(folder, { recursive: true, withFileTypes: true }).catch(() => [])).some(
+  ((await ifThere(readdir(folder, { recursive: true, withFileTypes: true }))) ?? []).some(
     (entry) => !entry.isDirectory(),
   );
 
@@ -115,7 +116,7 @@ export async function isMade(stack: string): Promise<boolean> {
 
 /** Whether any stack of this checkout has made machines or nodes. */
 export async function anyMade(): Promise<boolean> {
-  const folders = await readdir(labDir).catch(() => []);
+  const folders = (await ifThere(readdir(labDir))) ?? [];
   const all = [...new Set([...folders, ...(await knownStacks())])];
   return (await Promise.all(all.map(isMade))).some(Boolean);
 }

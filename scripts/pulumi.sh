@@ -4,6 +4,9 @@
 # is given a copy, and the user's file is never changed by a run. `pulumi config set` and the like still write to it.
 set -eu
 
+# The lab reads no state that is packed.
+unset PULUMI_DIY_BACKEND_GZIP PULUMI_SELF_MANAGED_STATE_GZIP PULUMI_DIY_BACKEND_ZSTD
+
 lab=$(CDPATH='' cd -P "${0%/*}/.." && pwd)
 root=${lab%/.lab}
 pulumi=$lab/pulumi/bin/pulumi

@@ -9,6 +9,13 @@ export const exists = (path: string): Promise<boolean> =>
     () => false,
   );
 
+/** What is read of a file or folder; undefined where it is not there. What keeps it from being read otherwise is an error. */
+export const ifThere = <T>(reading: Promise<T>): Promise<T | undefined> =>
+  reading.catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+
 /**
  * Writes a file that is there whole or not at all, however the run ends: under another name, onto the disk, then renamed.
  * Its folder is made where it is missing.
@@ -29,8 +36,8 @@ export const writeOnce = (file: string, content: string): Promise<void> =>
   throughTemporary(file, content, 0o600, (temporary) =>
     link(temporary, file).catch(async () => {
       // It is there, or this disk has no hard links.
-      const held = await readFile(file, "utf8").catch(() => "");
-      if (held.trim() === "") await rename(temporary, file);
+      const held = await ifThere(readFile(file, "utf8"));
+      if (!held?.trim()) await rename(temporary, file);
     }),
   );
 

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { labId } from "./lab-id.ts";
+import { writeOnce } from "./files.ts";
+import { knownLabId, labId } from "./lab-id.ts";
 
 test("the lab's id is made once, and callers at the same time get the same one", async () => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-id-"));
@@ -16,4 +17,26 @@ test("the lab's id is made once, and callers at the same time get the same one",
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+});
+
+test("an id that cannot be read is not taken for one that is missing, and nothing is written over it", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-id-"));
+  t.after(() => rm(folder, { recursive: true, force: true }));
+  // Whoever runs this, root too, cannot read a link that leads to itself, nor a folder.
+  const [loop, directory] = [join(folder, "loop"), join(folder, "directory")];
+  await symlink("loop", loop);
+  await mkdir(directory);
+  for (const [file, code] of [
+    [loop, "ELOOP"],
+    [directory, "EISDIR"],
+  ] as const) {
+    await assert.rejects(labId(file), { code });
+    await assert.rejects(knownLabId(file), { code });
+    await assert.rejects(writeOnce(file, "another"), { code });
+  }
+  const empty = join(folder, "empty");
+  await writeFile(empty, "");
+  await writeOnce(empty, "whole");
+  await writeOnce(empty, "another");
+  assert.equal(await readFile(empty, "utf8"), "whole");
 });

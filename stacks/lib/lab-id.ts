@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "./errors.ts";
-import { writeOnce } from "./files.ts";
+import { ifThere, writeOnce } from "./files.ts";
 import { labDir } from "./paths.ts";
 
 /** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
@@ -15,16 +15,17 @@ export const labIdFile = join(labDir, "id");
  * @param file where it is kept. Default: `.lab/id`.
  */
 export async function labId(file: string = labIdFile): Promise<string> {
-  const read = async (): Promise<string> => (await readFile(file, "utf8").catch(() => "")).trim();
-  const found = await read();
+  const found = await read(file);
   if (found !== "") return found;
   await writeOnce(file, randomUUID());
-  return read();
+  return await read(file);
 }
 
 /** The id without making one: a checkout that has none has made nothing that could carry it. */
 export const knownLabId = async (file: string = labIdFile): Promise<string> =>
-  (await readFile(file, "utf8").catch(() => "")).trim() || randomUUID();
+  (await read(file)) || randomUUID();
+
+const read = async (file: string): Promise<string> => (await ifThere(readFile(file, "utf8")))?.trim() ?? "";
 
 /**
  * What to say of a thing that this checkout's lab made under an id that `.lab/id` does not have any more.

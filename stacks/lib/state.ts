@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { LabError } from "./errors.ts";
+import { exists, ifThere } from "./files.ts";
 import { labDir, stateFile } from "./paths.ts";
 import { commandLine, processStart } from "./processes.ts";
 
@@ -14,19 +15,33 @@ export async function stateOf(
   stack: string,
   file: string = stateFile(stack),
 ): Promise<readonly StateResource[]> {
-  const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return "{}";
-    throw error;
-  });
-  try {
-    return stateSchema.parse(JSON.parse(text)).checkpoint?.latest?.resources ?? [];
-  } catch (cause) {
-    throw new LabError(
-      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${(cause as Error).message.split("\n")[0]}. Put ${file}.bak, the state before it, in its place, then run the same command again.`,
+  const fault = (cause: unknown, reason: string, next: string) =>
+    new LabError(
+      `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${reason}. ${next}, then run the same command again.`,
       { cause },
     );
+  for (const [ending, unpack] of Object.entries(packed))
+    if (await exists(`${file}${ending}`))
+      throw fault(
+        undefined,
+        `Pulumi packed it to ${file}${ending}`,
+        `Unpack it by \`${unpack} '${file}${ending}'\``,
+      );
+  const text = await ifThere(readFile(file, "utf8")).catch((cause: Error) => {
+    throw fault(cause, cause.message, "See to it that you may read it");
+  });
+  if (text === undefined) return [];
+  try {
+    return stateSchema.parse(JSON.parse(text)).checkpoint.latest?.resources ?? [];
+  } catch (cause) {
+    const [issue] = cause instanceof z.ZodError ? cause.issues : [];
+    const reason = issue ? `${issue.path.join(".")}: ${issue.message}` : (cause as Error).message;
+    throw fault(cause, reason, `Put ${file}.bak, the state before it, in its place`);
   }
 }
+
+/** What Pulumi's file backend adds to the name of a state that it packs, and what unpacks it. */
+const packed = { ".gz": "gunzip", ".zst": "zstd --decompress --rm" } as const;
 
 const resourceSchema = z.object({
   urn: z.string(),
@@ -42,9 +57,7 @@ const resourceSchema = z.object({
 export type StateResource = Readonly<z.output<typeof resourceSchema>>;
 
 const stateSchema = z.object({
-  checkpoint: z
-    .object({ latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish() })
-    .optional(),
+  checkpoint: z.object({ latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish() }),
 });
 
 /** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
@@ -87,11 +100,11 @@ export async function locksOf(
   stack: string,
   folder: string = join(labDir, "state", ".pulumi", "locks", "organization", "k3s-lab", stack),
 ): Promise<readonly StackLock[]> {
-  const files = (await readdir(folder).catch(() => [])).filter((file) => file.endsWith(".json"));
+  const files = ((await ifThere(readdir(folder))) ?? []).filter((file) => file.endsWith(".json"));
   return Promise.all(
     files.map(async (name) => {
       const file = join(folder, name);
-      const lock = parseLock(await readFile(file, "utf8").catch(() => ""));
+      const lock = parseLock((await ifThere(readFile(file, "utf8"))) ?? "");
       if (!lock) return { file, pid: 0, host: undefined, alive: false };
       const { pid, hostname: host, timestamp } = lock;
       if (host !== hostname()) return { file, pid, host, alive: true };

@@ -1,8 +1,9 @@
-import { access, readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
+import { ifThere } from "../lib/files.ts";
 import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
@@ -100,7 +101,7 @@ export async function labCluster(
     );
   };
   // A reference to a stack that does not exist ends the program, in words that name no next step.
-  await access(state).catch(refuse);
+  if ((await ifThere(stat(state))) === undefined) refuse();
   const reference = new pulumi.StackReference("cluster", {
     name: `organization/${pulumi.getProject()}/${stack}`,
   });

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname } from "node:path";
+import { ifThere } from "../lib/files.ts";
 import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root, stateFile } from "../lib/paths.ts";
 import { type StateResource, stateOf } from "../lib/state.ts";
@@ -16,11 +17,10 @@ export interface Recorded {
 
 /** The stacks that Pulumi has a state of. */
 export async function knownStacks(): Promise<string[]> {
-  const files = await readdir(dirname(stateFile("any"))).catch(() => []);
-  return files
-    .filter((file) => /^[^.]+\.json$/.test(file))
-    .map((file) => file.slice(0, -".json".length))
-    .sort();
+  const files = (await ifThere(readdir(dirname(stateFile("any"))))) ?? [];
+  // Packed ones too, which `stateOf` refuses.
+  const names = files.flatMap((file) => /^([^.]+)\.json(\.gz|\.zst)?$/.exec(file)?.[1] ?? []);
+  return [...new Set(names)].sort();
 }
 
 /** What the resources of a stack were made with. */
@@ -62,13 +62,14 @@ export function environmentOf(
 /**
  * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
  * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet; the lab's own Docker may still run.
+ * @throws LabError where a stack's state cannot be read.
  *
  * @param stack Default: cluster.
  */
 export async function currentSettings(stack = "cluster"): Promise<HostSettings> {
   const notes = await readHostSettings();
   const stacks = await knownStacks();
-  const states = await Promise.all(stacks.map((stack) => stateOf(stack).catch(() => [])));
+  const states = await Promise.all(stacks.map((stack) => stateOf(stack)));
   if (states.every((resources) => resources.length === 0)) {
     const { autoProvider: _, dockerHost, k3sVersion: __, k3sWay: ___, ...rest } = notes;
     const socket = dockerHost?.replace(/^unix:\/\//, "");

@@ -136,7 +136,7 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay", asyn
     const { LAB_AUTO_PROVIDER: provider, LAB_K3S_VERSION: version } = await variables();
     assert.deepEqual([provider, version], ["libvirt", "v1.25.4+k3s1"]);
   }
-  await writeFile(join(stacks, "cluster.json"), "{}");
+  await writeFile(join(stacks, "cluster.json"), '{"version": 3, "checkpoint": {}}');
   assert.equal((await variables()).LAB_AUTO_PROVIDER, undefined, "nothing is up, so nothing is chosen");
   return { happened: "read from the state of what runs", lost: "nothing" };
 });
@@ -177,14 +177,87 @@ fault("H22: one stack's provider and K3s are not another's", async () => {
   return { happened: "each is read from its own state", lost: "nothing" };
 });
 
-fault("H20: Pulumi's state is half-written", async () => {
-  const file = join(folder, "cluster.json");
-  await writeFile(file, '{"version": 3, "checkpoint": {"latest": {"resou');
-  await assert.rejects(stateOf("cluster", file), {
-    name: "LabError",
-    message: /cannot be read: .* Put .*cluster\.json\.bak/s,
+for (const [name, text, said] of [
+  ["is half-written", '{"version": 3, "checkpoint": {"latest": {"resou', /JSON/],
+  ["is empty", "", /JSON/],
+  ["has no checkpoint", '{"version": 3}', /checkpoint: /],
+  ["is of another form", '{"checkpoint": {"latest": {"resources": [{"id": 7}]}}}', /resources\.0\.urn: /],
+  ["is a folder", undefined, /EISDIR.*See to it that you may read it/],
+] as const)
+  fault(`H20: Pulumi's state ${name}`, async () => {
+    const file = join(await mkdtemp(join(folder, "state-")), "cluster.json");
+    if (text === undefined) await mkdir(file);
+    else await writeFile(file, text);
+    const error = await stateOf("cluster", file).catch((reason: unknown) => reason);
+    assert.ok(error instanceof LabError, `read as ${JSON.stringify(error)}`);
+    assert.match(error.message, /cluster\.json, .* cannot be read: [^[]/);
+    assert.match(error.message, said);
+    if (text !== undefined) assert.match(error.message, /Put .*cluster\.json\.bak/s);
+    return { happened: "exit 1: names the file and its backup; nothing is made beside it", lost: "nothing" };
   });
-  return { happened: "exit 1: names the file and its backup; nothing is made beside it", lost: "nothing" };
+
+for (const ending of ["gz", "zst"])
+  fault(`H20: another Pulumi packed its state: cluster.json.${ending}`, async () => {
+    const directory = await checkout(`packed-${ending}`);
+    const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
+    await mkdir(stacks, { recursive: true });
+    await writeFile(join(stacks, `cluster.json.${ending}`), "packed");
+    await assert.rejects(stateOf("cluster", join(stacks, "cluster.json")), {
+      name: "LabError",
+      message: /cluster\.json\.(gz|zst).*\b(gunzip|zstd --decompress --rm) '.*cluster\.json\.(gz|zst)'/,
+    });
+    // Its secrets need the passphrase that they were made with.
+    const env = await lab(directory, ["env"]);
+    assert.equal(env.exitCode, 1, env.all);
+    assert.match(env.all, /passphrase is missing/);
+    await writeFile(join(directory, ".lab/passphrase"), "a phrase");
+    for (const args of [["env"], ["down", "cluster"]]) {
+      const { exitCode, all } = await lab(directory, args);
+      assert.equal(exitCode, 1, all);
+      assert.match(all, /cluster\.json\.(gz|zst)/);
+      assert.doesNotMatch(all, noStackTrace);
+    }
+    return { happened: "exit 1: unpack it", lost: "nothing" };
+  });
+
+fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that plain pulumi is called from", async () => {
+  const directory = await checkout("packing");
+  const own = join(directory, ".lab/pulumi/bin/pulumi");
+  for (const file of [".lab/bin", ".lab/pulumi/bin"]) await mkdir(join(directory, file), { recursive: true });
+  await symlink("../../scripts/pulumi.sh", join(directory, ".lab/bin/pulumi"));
+  await writeFile(own, "#!/bin/sh\nenv\n", { mode: 0o755 });
+  const names = ["PULUMI_DIY_BACKEND_GZIP", "PULUMI_DIY_BACKEND_ZSTD", "PULUMI_SELF_MANAGED_STATE_GZIP"];
+  const { stdout } = await execa(join(directory, ".lab/bin/pulumi"), ["up", "--stack", "cluster"], {
+    env: Object.fromEntries(names.map((name) => [name, "true"])),
+  });
+  assert.match(stdout, /^PATH=/m);
+  assert.doesNotMatch(stdout, /^PULUMI_(DIY|SELF)/m);
+  return { happened: "dropped: the lab reads what is not packed", lost: "nothing" };
+});
+
+fault("H20: another stack's state cannot be read", async () => {
+  const directory = await checkout("others-state");
+  const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
+  await mkdir(stacks, { recursive: true });
+  await writeFile(join(directory, ".lab/passphrase"), "a phrase");
+  await writeFile(join(stacks, "cluster-two.json"), '{"checkpoint": ');
+  for (const args of [["env"], ["up", "cluster"]]) {
+    const { exitCode, all } = await lab(directory, args);
+    assert.equal(exitCode, 1, all);
+    assert.match(all, /cluster-two\.json, Pulumi's state .*cannot be read/);
+    assert.doesNotMatch(all, noStackTrace);
+  }
+  return { happened: "exit 1: what it has is not known to be nothing", lost: "nothing" };
+});
+
+fault("H20: Pulumi's locks cannot be read", async () => {
+  const locks = join(folder, "locks-unreadable");
+  await mkdir(join(locks, "1.json"), { recursive: true });
+  await assert.rejects(locksOf("cluster", locks), { code: "EISDIR" });
+  await rm(join(locks, "1.json"), { recursive: true });
+  await writeFile(join(folder, "locks-file"), "");
+  await assert.rejects(locksOf("cluster", join(folder, "locks-file")), { code: "ENOTDIR" });
+  return { happened: "an error, not: nobody holds the stack", lost: "nothing" };
 });
 
 fault("H20: an empty passphrase beside a state", async () => {
