@@ -37,6 +37,7 @@ describe("klipper-helm's entry", () => {
       `#!/bin/sh
 echo "$HELM_NAMESPACE: $*" >>"${folder}/calls"
 if [ "$1" = status ]; then cat "${folder}/status"; exit 0; fi
+if [ "$1" = history ]; then cat "${folder}/history"; exit; fi
 if [ -s "${folder}/answers" ]; then
   answer=$(head -n 1 "${folder}/answers"); sed -i 1d "${folder}/answers"
   echo "\${answer#* }"; exit "\${answer%% *}"
@@ -48,6 +49,7 @@ echo done
   });
   beforeEach(async () => {
     for (const file of ["calls", "answers", "status"]) await writeFile(join(folder, file), "");
+    await writeFile(join(folder, "history"), "- revision: 1\n  status: failed\n");
   });
   after(() => rm(folder, { recursive: true }));
 
@@ -126,21 +128,33 @@ echo done
     assert.deepEqual([result.exitCode, result.calls.length], [1, 2]);
   });
 
-  it("uninstalls a failed release and reinstalls it, unless told to abort", async () => {
-    await writeFile(join(folder, "answers"), "1 Error: has no deployed releases\n");
+  const failed = "1 Error: has no deployed releases\n";
+  const looked = ["kube-system: status traefik", "kube-system: history traefik --output yaml"];
+
+  it("uninstalls a failed release that was never deployed and reinstalls it, unless told to abort", async () => {
+    await writeFile(join(folder, "answers"), failed);
     await writeFile(join(folder, "status"), "NAME: traefik\nSTATUS: failed\n");
     const result = await run(["install", "--set", "a=b c"]);
     assert.equal(result.exitCode, 0);
-    assert.deepEqual(result.calls, [
-      upgrade,
-      "kube-system: status traefik",
-      "kube-system: uninstall traefik --wait",
-      upgrade,
-    ]);
+    const anew = ["kube-system: uninstall traefik --wait", upgrade];
+    assert.deepEqual(result.calls, [upgrade, ...looked, ...anew]);
 
-    await writeFile(join(folder, "answers"), "1 Error: has no deployed releases\n");
+    await writeFile(join(folder, "answers"), failed);
     assert.equal((await run(["install"], { FAILURE_POLICY: "abort" })).exitCode, 1);
   });
+
+  for (const [what, history] of [
+    ["was deployed once", "- revision: 1\n  status: superseded\n- revision: 2\n  status: failed\n"],
+    ["may have been deployed, for helm does not say", undefined],
+  ] as const)
+    it(`leaves what a release serves that ${what}: traefik-crd's would take everybody's IngressRoutes`, async () => {
+      await writeFile(join(folder, "answers"), failed);
+      await writeFile(join(folder, "status"), "STATUS: failed\n");
+      await rm(join(folder, "history"));
+      if (history !== undefined) await writeFile(join(folder, "history"), history);
+      const { exitCode, calls } = await run(["install", "--set", "a=b c"]);
+      assert.deepEqual([exitCode, calls], [1, [upgrade, ...looked]]);
+    });
 
   const interrupted =
     "1 Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress\n";
@@ -153,21 +167,19 @@ echo done
     assert.deepEqual(calls, [upgrade, upgrade, upgrade]);
   });
 
-  it("rolls an interrupted upgrade back, and uninstalls what serves only where that fails", async () => {
-    const again = ["kube-system: status traefik", "kube-system: rollback traefik", upgrade];
+  it("rolls an interrupted upgrade back, and where that fails leaves it to the next Job", async () => {
+    const again = ["kube-system: status traefik", "kube-system: rollback traefik"];
     await writeFile(join(folder, "answers"), interrupted);
     await writeFile(join(folder, "status"), "STATUS: pending-upgrade\n");
+    await writeFile(join(folder, "history"), "- revision: 1\n  status: deployed\n");
     const env = { BUSY_SECONDS: "0" };
     const result = await run(["install", "--set", "a=b c"], env);
-    assert.deepEqual([result.exitCode, result.calls], [0, [upgrade, ...again]]);
+    assert.deepEqual([result.exitCode, result.calls], [0, [upgrade, ...again, upgrade]]);
 
     await writeFile(join(folder, "calls"), "");
-    await writeFile(join(folder, "answers"), `${interrupted}1 Error: release: not found\n`);
-    const { calls } = await run(["install", "--set", "a=b c"], env);
-    assert.deepEqual(calls, [
-      ...[upgrade, ...again.slice(0, 2)],
-      ...["kube-system: uninstall traefik --wait", upgrade],
-    ]);
+    await writeFile(join(folder, "answers"), `${interrupted}1 Error: etcdserver: request timed out\n`);
+    const { exitCode, calls } = await run(["install", "--set", "a=b c"], env);
+    assert.deepEqual([exitCode, calls], [1, [upgrade, ...again]]);
   });
 
   it("deletes, and refuses anything else", async () => {
