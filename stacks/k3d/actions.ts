@@ -185,8 +185,11 @@ export async function removeAgent(cluster: Cluster, name: string): Promise<void>
     console.log(`the cluster is not told that ${name} leaves: ${error.message}`);
     return undefined;
   });
-  if (server && found && isOwn(cluster.owner, found)) await drain(server, name);
-  if (found && isOwn(cluster.owner, found)) await removeContainer(found.id);
+  if (found && isOwn(cluster.owner, found)) {
+    // Where nothing runs, nothing could end the pods.
+    if (server && found.status === "running") await drain(server, name);
+    await removeContainer(found.id);
+  }
   if (server) await k3s.forget(server, name);
 }
 

@@ -1,7 +1,9 @@
-import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
+import { Readable } from "node:stream";
 import { execa } from "execa";
+import { pack } from "tar-stream";
 import { stringify } from "yaml";
 import { LabError } from "../lib/errors.ts";
 import { readHostSettings } from "../lib/host-settings.ts";
@@ -127,7 +129,7 @@ export async function makeBalancer(
   });
   const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
   const config = stringify({ ports: targets, settings: { workerConnections } });
-  await putFile(name, "/etc/confd/values.yaml", (file) => writeFile(file, config));
+  await putFile(name, "/etc/confd/values.yaml", config);
   await docker(["start", name]);
 }
 
@@ -140,39 +142,37 @@ export async function reloadLoadBalancer({ owner }: Cluster): Promise<void> {
   if (told.failed) await docker(["restart", "--time", "1", balancer.id]);
 }
 
-/** Makes a node's container, gives it what k3d gives every node before its start, and starts it. */
+/** What k3d gives every node before its start, and with which mode; registries.yaml, which may hold passwords, to root alone. */
+const givenFiles = [
+  ["/etc/rancher/k3s/registries.yaml", 0o600],
+  ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => [`/bin/k3d-entrypoint${fix}.sh`, 0o744] as const),
+] as const;
+
+/** Makes a node's container, gives it its files, and starts it. */
 export async function makeNode(node: JoiningNode): Promise<Container> {
   const { name, server, config } = node;
   await pull(server.image);
   await createContainer(name, createNode(node));
-  const registries = "/etc/rancher/k3s/registries.yaml";
   await inFolder(async (folder) => {
     const file = join(folder, "file");
-    // Upstream's image has no folder for it.
-    if (await copyOut(server.id, registries, file))
-      await putFile(name, registries, (to) => copyFile(file, to));
-    for (const path of ["", "-dns", "-cgroupv2", "-mounts"].map((fix) => `/bin/k3d-entrypoint${fix}.sh`)) {
-      // Straight to its place: /bin is a link in the image that is built here, which an archive of / would replace.
-      if (await copyOut(server.id, path, file)) await docker(["cp", file, `${name}:${path}`]);
-    }
+    for (const [path, mode] of givenFiles)
+      if (await copyOut(server.id, path, file)) await putFile(name, path, await readFile(file), mode);
   });
   for (const { source, destination } of config.files)
-    await putFile(name, destination, async (file) =>
-      source.includes("\n") ? await writeFile(file, source) : await copyFile(source, file),
-    );
+    await putFile(name, destination, source.includes("\n") ? source : await readFile(source));
   await docker(["start", name]);
   const made = await inspect(name);
   if (made === undefined) throw new LabError(`Docker has no container ${name} right after it was started.`);
   return made;
 }
 
-/** Puts a file into a container that need not run. @param write makes it. */
-const putFile = (name: string, path: string, write: (file: string) => Promise<unknown>): Promise<void> =>
-  inFolder(async (folder) => {
-    // `docker cp` makes no folders: the file comes with its path. And it hands on their modes, that of / too.
-    const root = join(folder, "root");
-    const file = join(root, path);
-    await mkdir(dirname(file), { recursive: true });
-    await write(file);
-    await docker(["cp", `${root}/.`, `${name}:/`]);
-  });
+/**
+ * Puts a file into a container that need not run, as k3d does: Docker makes the folders that are missing, and leaves those
+ * that are there as they are. @param mode Default: what k3d gives files of its config.
+ */
+async function putFile(name: string, path: string, content: string | Buffer, mode = 0o644): Promise<void> {
+  const archive = pack();
+  archive.entry({ name: path.replace(/^\//, ""), mode }, content);
+  archive.finalize();
+  await docker(["cp", "-", `${name}:/`], { input: Readable.from(archive) });
+}

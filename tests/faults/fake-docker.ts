@@ -58,6 +58,7 @@ export interface FakeDocker {
 
 const program = (folder: string) => `#!${process.execPath}
 const { readFileSync, writeFileSync, appendFileSync, mkdirSync, rmdirSync } = require("node:fs");
+const { execFileSync } = require("node:child_process");
 const args = process.argv.slice(2);
 const file = ${JSON.stringify(join(folder, "world.json"))};
 // One call at a time, as the daemon takes what changes it.
@@ -69,7 +70,8 @@ process.on("exit", () => rmdirSync(lock));
 const world = JSON.parse(readFileSync(file, "utf8"));
 const save = () => writeFileSync(file, JSON.stringify(world));
 const die = (words) => { console.error(words); process.exit(1); };
-const log = () => appendFileSync(${JSON.stringify(join(folder, "changes"))}, args.join(" ") + "\\n");
+const changes = ${JSON.stringify(join(folder, "changes"))};
+const log = () => appendFileSync(changes, args.join(" ") + "\\n");
 if (world.hangs) { process.on("SIGTERM", () => process.exit(1)); setTimeout(() => {}, 600000); return; }
 if (world.broken) die(world.broken);
 if (world.breaks && args.join(" ").includes(world.breaks.on)) die(world.breaks.says);
@@ -110,6 +112,7 @@ else if (verb === "inspect") {
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");
   else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, alone, labels }) => known !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
+  else if (asked.includes("get deployments,pods")) console.log('{"items": []}');
   else if (asked.includes("get node")) console.log("node/" + args.at(-1));
   else if (asked.includes("get namespace kube-system")) console.log("uid-1");
   if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
@@ -117,9 +120,15 @@ else if (verb === "inspect") {
   // As in upstream's image of K3s, there is no folder /etc/rancher in a new container, and docker cp makes none.
   const [, name, missing] = /^([^/]+):(\\/etc\\/rancher\\/.*)\\//.exec(args[2]) ?? [];
   if (missing) die("Error response from daemon: Could not find the file " + missing + " in container " + name);
-  if (args[1] === "-" || args[2] !== "-") {
+  const [, into] = /^([^/]+):/.exec(args[2]) ?? [];
+  // An archive, or the content of a folder, comes with modes: those are logged too, such as "mode 644 /a/b".
+  const listed = into === undefined ? "" : args[1] === "-"
+    ? execFileSync("sh", ["-c", "d=$(mktemp -d) && tar -xpf - -C $d && cd $d && find . -type f -printf '%m %P\\n'; rm -r $d"], { stdio: [0] })
+    : execFileSync("find", [args[1], "-printf", "%m %P\\n"]);
+  if (into !== undefined || args[2] !== "-") {
     log();
-    if (/^[^/]+:/.test(args[1])) writeFileSync(args[2], "");
+    for (const line of String(listed).split("\\n").filter(Boolean)) appendFileSync(changes, "mode " + line.replace(" ", " /") + "\\n");
+    if (into === undefined) writeFileSync(args[2], "");
   }
   else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file " + args[1].split(":")[1] + " in container " + args[1].split(":")[0]);
 } else if (verb === "image" || verb === "logs") {}

@@ -396,6 +396,47 @@ fault("a lost agent is made again alone", async () => {
   return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
 });
 
+fault("a user whose files are for nobody else (umask 077): a node gets the modes that it needs", async () => {
+  const before = whole({ "k3d-k3d-agent-0-0": undefined });
+  await fake.set(before);
+  const files = [{ source: join(folder, "here.yaml"), destination: "/srv/here.yaml" }];
+  const umask = process.umask(0o077);
+  try {
+    const asked = agentInput();
+    await fake.within(() => actions.addAgent(cluster, { ...asked, config: { ...asked.config, files } }));
+  } finally {
+    process.umask(umask);
+  }
+  const modes = (await fake.changes()).flatMap((line) => /^mode (.*)/.exec(line)?.[1] ?? []);
+  assert.deepEqual(
+    modes.filter((line) => !line.includes("/bin/")),
+    ["600 /etc/rancher/k3s/registries.yaml", "644 /srv/here.yaml"],
+    "no folder of the node's gets another mode",
+  );
+  return {
+    happened: "as k3d gives them; registries.yaml, which may hold passwords, to root alone",
+    lost: await lost(before),
+  };
+});
+
+for (const status of ["running", "exited"])
+  fault(
+    `an agent that is ${status} is to go: its pods move first, those too that nothing makes again`,
+    async () => {
+      const before = whole({ "k3d-k3d-agent-0-0": { status } });
+      await fake.set(before);
+      await fake.within(() => actions.removeAgent(cluster, "k3d-k3d-agent-0-0"));
+      const told = (await fake.changes()).join("\n");
+      if (status === "running")
+        assert.match(told, /drain k3d-k3d-agent-0-0 .*--force.*\n[\s\S]*^rm .*agent-0-0$/m);
+      else assert.doesNotMatch(told, / drain /, "nobody there could end its pods");
+      return {
+        happened: "drained where it runs, then removed",
+        lost: await lost(before, "k3d-k3d-agent-0-0"),
+      };
+    },
+  );
+
 fault("C12: k3d's load balancer can be pulled later: the cluster stays as it was made", async () => {
   await fake.set(whole());
   const { containers } = await observe();
