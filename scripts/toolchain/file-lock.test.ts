@@ -71,6 +71,29 @@ test("waiting ends when the signal aborts", async () => {
   });
 });
 
+test("the clock is set: the lock of another computer or container that goes on beating is a living one's", async (t) => {
+  for (const other of [
+    { host: "another", boot: "b" },
+    { host: hostname(), ids: "pid:[1]" },
+  ]) {
+    const file = join(folder, "stepped");
+    await writeFile(file, JSON.stringify({ ...gone, ...other }));
+    // As it looks when this clock was set an hour ahead, or the holder's is an hour behind.
+    let beats = 0;
+    const beat = () => utimes(file, long, new Date(long.getTime() + ++beats));
+    await beat();
+    const beating = setInterval(beat, 5);
+    t.after(() => clearInterval(beating));
+    const abort = new AbortController();
+    const waiting = withFileLock(file, async () => "in", { signal: abort.signal, lookEvery: 1 });
+    await Promise.race([waiting, pWaitFor(() => beats > 400, { interval: 10 })]);
+    abort.abort(new Error("enough"));
+    await assert.rejects(waiting, /enough/);
+    clearInterval(beating);
+    await rm(file);
+  }
+});
+
 const gone = { pid: 2 ** 22 + 1, started: "1", token: "gone" };
 const long = new Date(Date.now() - 3_600_000);
 const stale: Readonly<Record<string, string>> = {
@@ -83,12 +106,12 @@ const stale: Readonly<Record<string, string>> = {
     host: hostname(),
     boot: "another",
   }),
-  "of another computer that has been silent for an hour": JSON.stringify({
+  "of another computer that is silent": JSON.stringify({
     ...gone,
     host: "another",
     boot: "b",
   }),
-  "of a container that has been silent for an hour": JSON.stringify({
+  "of a container that is silent": JSON.stringify({
     ...gone,
     host: hostname(),
     ids: "pid:[1]",
@@ -99,7 +122,7 @@ for (const [name, text] of Object.entries(stale))
     const file = join(folder, "left");
     await writeFile(file, text);
     await utimes(file, long, long);
-    assert.equal(await withFileLock(file, async () => "in"), "in");
+    assert.equal(await withFileLock(file, async () => "in", { lookEvery: 1 }), "in");
   });
 
 test("the lock of another computer that has just said that it lives is waited for, and it is named", async () => {

@@ -20,10 +20,15 @@ interface Holder {
   readonly ids?: string;
 }
 
-/** How often the holder says that it lives. */
-const beatEvery = 10_000;
-/** A lock of another computer whose holder has not said so for this long is a dead one's: a home may be shared. */
-const silentFor = 12 * beatEvery;
+/**
+ * After how many looks, each of which found it as it was, a holder is dead that cannot be asked after: one of another
+ * computer or container, for they may share a home. Looks are counted, not time: clocks are set, and computers sleep.
+ */
+const silentLooks = 600;
+/** The same of what takes moments: writing a lock where there are no hard links, clearing one away. */
+const stuckLooks = 50;
+/** After so many looks the holder says that it lives. */
+const beatLooks = 100;
 
 let self: Promise<Omit<Holder, "token">> | undefined;
 
@@ -41,70 +46,98 @@ async function whoIAm(): Promise<Omit<Holder, "token">> {
  * shares the folder. A holder that died without releasing it is noticed, and so is a lock that was written by half. Waits
  * as long as the holder works.
  *
+ * @param options.lookEvery milliseconds between looks at another's lock. Default: 100.
  * @throws LabError where the lock's folder cannot be written.
  */
 export async function withFileLock<T>(
   file: string,
   work: () => Promise<T>,
-  options: { readonly progress?: Progress; readonly signal?: AbortSignal } = {},
+  options: { readonly progress?: Progress; readonly signal?: AbortSignal; readonly lookEvery?: number } = {},
 ): Promise<T> {
+  const { progress, signal, lookEvery = 100 } = options;
   self ??= whoIAm();
-  const holder: Holder = { ...(await self), token: randomUUID() };
+  const lock = new Lock(file, { ...(await self), token: randomUUID() });
   await mkdir(dirname(file), { recursive: true }).catch(cannotLock(file));
-  if (!(await take(file, holder))) {
-    let told = false;
-    await pWaitFor(
-      async () => {
-        options.signal?.throwIfAborted();
-        if (await take(file, holder)) return true;
-        const other = await readHolder(file);
-        if (other && !told) {
-          told = true;
-          const where = other.host && other.host !== holder.host ? ` on ${other.host}` : "";
-          if (other.pid !== process.pid || where)
-            options.progress?.(`waiting for process ${other.pid}${where}, which is doing the same (${file})`);
-        }
-        return false;
-      },
-      { interval: 100 },
-    );
+  if (!(await lock.take())) {
+    const other = await readHolder(file);
+    const where = other?.host && other.host !== lock.me.host ? ` on ${other.host}` : "";
+    if (other?.pid && (other.pid !== process.pid || where))
+      progress?.(`waiting for process ${other.pid}${where}, which is doing the same (${file})`);
+    await pWaitFor(() => lock.take(), { interval: lookEvery, ...(signal ? { signal } : {}) });
   }
   const beat = setInterval(() => {
     const now = new Date();
     utimes(file, now, now).catch(() => {});
-  }, beatEvery);
+  }, beatLooks * lookEvery);
   beat.unref();
   try {
     return await work();
   } finally {
     clearInterval(beat);
     // One that was taken for dead may find another's lock in its place.
-    if ((await readHolder(file))?.token === holder.token) await rm(file, { force: true });
+    if ((await readHolder(file))?.token === lock.me.token) await rm(file, { force: true });
   }
 }
 
 const cannotLock = (file: string) => (cause: NodeJS.ErrnoException) => {
-  throw new LabError(`${file} cannot be locked: ${cause.message}. Make it writable.`, {
-    cause,
-  });
+  throw new LabError(`${file} cannot be locked: ${cause.message}. Make it writable.`, { cause });
 };
 
-async function take(file: string, holder: Holder): Promise<boolean> {
-  if (await create(file, holder)) return true;
-  const other = await readHolder(file);
-  if (other === undefined || (await isAlive(file, other, holder))) return false;
-  // Only one may clear away a dead holder's lock, or the second to try would clear away the first one's new lock.
-  const clearing = `${file}.clearing`;
-  if (!(await create(clearing, holder))) {
-    if ((await ageOf(clearing)) > 10_000) await rm(clearing, { force: true });
-    return false;
+/** A lock as one waiting for it sees it. */
+class Lock {
+  readonly me: Holder;
+  readonly #file: string;
+  readonly #looks = new Map<string, { readonly as: string; readonly count: number }>();
+
+  constructor(file: string, me: Holder) {
+    this.#file = file;
+    this.me = me;
   }
-  try {
-    const still = await readHolder(file);
-    if (still?.token === other.token) await rm(file, { force: true });
-    return await create(file, holder);
-  } finally {
-    await rm(clearing, { force: true });
+
+  async take(): Promise<boolean> {
+    const { me } = this;
+    const file = this.#file;
+    if (await create(file, me)) return true;
+    const other = await readHolder(file);
+    if (other === undefined || (await this.#isAlive(other))) return false;
+    // Only one may clear away a dead holder's lock, or the second to try would clear away the first one's new lock.
+    const clearing = `${file}.clearing`;
+    if (!(await create(clearing, me))) {
+      if ((await this.#looksWithoutChange(clearing)) > stuckLooks) await rm(clearing, { force: true });
+      return false;
+    }
+    try {
+      const still = await readHolder(file);
+      if (still?.token === other.token) await rm(file, { force: true });
+      return await create(file, me);
+    } finally {
+      await rm(clearing, { force: true });
+    }
+  }
+
+  async #isAlive({ pid, host, boot, ids, started }: Holder): Promise<boolean> {
+    const { me } = this;
+    const looks = await this.#looksWithoutChange(this.#file);
+    if (pid === 0) return looks < stuckLooks;
+    if (host !== undefined && host !== me.host) return looks < silentLooks;
+    if (boot !== undefined && boot !== me.boot) return false;
+    if (ids !== undefined && ids !== me.ids) return looks < silentLooks;
+    try {
+      process.kill(pid, 0);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
+    }
+    return started === (await startOf(pid));
+  }
+
+  /** How often in a row this file was found to be the very same. */
+  async #looksWithoutChange(file: string): Promise<number> {
+    const { ino = 0, mtimeMs = 0 } = (await stat(file).catch(() => undefined)) ?? {};
+    const as = `${ino} ${mtimeMs}`;
+    const before = this.#looks.get(file);
+    const count = before?.as === as ? before.count + 1 : 0;
+    this.#looks.set(file, { as, count });
+    return count;
   }
 }
 
@@ -147,32 +180,6 @@ async function readHolder(file: string): Promise<Holder | undefined> {
     // Half written: the computer went down, or its disk was full.
   }
   return { pid: 0, started: "", token: "" };
-}
-
-async function isAlive(file: string, other: Holder, me: Holder): Promise<boolean> {
-  // Whoever writes one without hard links is done within moments.
-  if (other.pid === 0) return (await ageOf(file)) < 5000;
-  if (other.host !== undefined && other.host !== me.host) return (await ageOf(file)) < silentFor;
-  if (other.boot !== undefined && other.boot !== me.boot) return false;
-  if (other.ids !== undefined && other.ids !== me.ids) return (await ageOf(file)) < silentFor;
-  try {
-    process.kill(other.pid, 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
-  }
-  return other.started === (await startOf(other.pid));
-}
-
-/** Milliseconds since a file was written, by the clock of its file system: another computer's may go wrong. */
-async function ageOf(file: string): Promise<number> {
-  const probe = `${file}.${randomUUID()}`;
-  try {
-    await writeFile(probe, "").catch(cannotLock(file));
-    const now = (await stat(probe)).mtimeMs;
-    return now - ((await stat(file).catch(() => undefined))?.mtimeMs ?? now);
-  } finally {
-    await rm(probe, { force: true });
-  }
 }
 
 const startOf = async (pid: number): Promise<string> => (await processId(pid))?.startTime ?? "";
