@@ -1,29 +1,51 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { stripTypeScriptTypes } from "node:module";
 import { join } from "node:path";
 import { root } from "../lib/paths.ts";
-
-/** Files of the web app's program in `apps/web`: the entry point first. */
-export const appSources = ["server.ts", "page.ts"] as const;
 
 /** How the image's container runs. It is unprivileged and writes nothing; its name and version come by environment. */
 export const appImageConfig = {
   entrypoint: ["/usr/bin/node", "/app/server.js"],
-  env: { NODE_ENV: "production" },
   user: "65532:65532",
-  workingDir: "/app",
 } as const;
 
-/** The folder of the web app's sources. */
-export const appDir = join(root, "apps", "web");
+/** The Node.js of the image: this one. The stack's program and `lab image` find the same one first on PATH. */
+export const appNode = { path: process.execPath, version: process.version } as const;
+
+/** Files of the web app's program in `apps/web`. */
+const sources = ["server.ts", "page.ts"] as const;
 
 /**
- * The name of the web app's image. Its tag is a hash of what the image is built from: the sources, the Node.js release that
+ * The app's files by their paths in the image: JavaScript, since with types each container would take 27 MB and 0.1 s more
+ * to strip them at its start.
+ */
+export async function appFiles(): Promise<Readonly<Record<string, string>>> {
+  const files: Record<string, string> = { "/app/package.json": '{"type":"module"}\n' };
+  for (const source of sources) {
+    const code = withoutTypes(await readFile(join(root, "apps", "web", source), "utf8"));
+    files[`/app/${source.replace(/\.ts$/, ".js")}`] = code.replace(/(from "\.\/[^"]+)\.ts"/g, '$1.js"');
+  }
+  return files;
+}
+
+/**
+ * The name of the web app's image. Its tag is a hash of what the lab puts into it: the app's files, the Node.js release that
  * runs them, and the container's configuration. A changed source is therefore another image, and shows in a preview.
  */
 export async function appImageRef(): Promise<string> {
-  const hash = createHash("sha256");
-  hash.update(JSON.stringify([appImageConfig, process.version, process.arch]));
-  for (const file of appSources) hash.update(await readFile(join(appDir, file)));
-  return `k3s-lab/web:${hash.digest("hex").slice(0, 12)}`;
+  const content = [appImageConfig, appNode.version, process.arch, await appFiles()];
+  const hash = createHash("sha256").update(JSON.stringify(content)).digest("hex");
+  return `k3s-lab/web:${hash.slice(0, 12)}`;
+}
+
+function withoutTypes(code: string): string {
+  // Node.js warns that this function is experimental, which says nothing to the person at the keyboard.
+  const emitWarning = process.emitWarning;
+  process.emitWarning = () => {};
+  try {
+    return stripTypeScriptTypes(code);
+  } finally {
+    process.emitWarning = emitWarning;
+  }
 }
