@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, globSync } from "node:fs";
-import { chmod, cp, link, mkdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm, stat } from "node:fs/promises";
 import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../stacks/lib/errors.ts";
@@ -9,6 +9,7 @@ import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { withoutProxy } from "./foreign-variables.ts";
+import { placeFile, placeSymlink } from "./links.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 import { noteCheckout } from "./toolchain/prune.ts";
 
@@ -103,9 +104,9 @@ export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>)
   // What the links lead to is not pruned.
   await noteCheckout(cacheDir, root);
   const bin = join(labDir, "bin");
-  await place(process.execPath, join(bin, "node"), symlink);
+  await placeSymlink(process.execPath, join(bin, "node"));
   // Pulumi is called through a script that keeps it from writing to the stack files.
-  if (tools.pulumi) await place("../../scripts/pulumi.sh", join(bin, "pulumi"), symlink);
+  if (tools.pulumi) await placeSymlink("../../scripts/pulumi.sh", join(bin, "pulumi"));
   for (const tool of Object.values(tools)) {
     const plugin = /^pulumi-(kubernetes|command)$/.exec(tool.name)?.[1];
     const version = tool.version.replace(/^v/, "");
@@ -116,25 +117,8 @@ export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>)
       : isPulumi
         ? join(labDir, "pulumi", "bin")
         : bin;
-    const how = isPulumi ? linkOrCopy : symlink;
-    for (const [name, path] of Object.entries(tool.files)) await place(path, join(folder, name), how);
-    if (tool.files.k3s) await place(tool.files.k3s, join(bin, "kubectl"), symlink);
+    const place = isPulumi ? placeFile : placeSymlink;
+    for (const [name, path] of Object.entries(tool.files)) await place(path, join(folder, name));
+    if (tool.files.k3s) await placeSymlink(tool.files.k3s, join(bin, "kubectl"));
   }
 }
-
-/** Replaces `path` in one step, so that whoever runs it meanwhile finds the old one or the new one. */
-async function place(
-  target: string,
-  path: string,
-  how: (from: string, to: string) => Promise<void>,
-): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  const temporary = `${path}.${process.pid}`;
-  await how(target, temporary);
-  await rename(temporary, path);
-  // rename() of two links to one file does nothing and leaves both.
-  await rm(temporary, { force: true });
-}
-
-export const linkOrCopy = (from: string, to: string): Promise<void> =>
-  link(from, to).catch(() => cp(from, to));

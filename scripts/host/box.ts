@@ -5,7 +5,7 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { exists } from "../../stacks/lib/files.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { linkOrCopy } from "../environment.ts";
+import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { FileHashes } from "../toolchain/images/cache.ts";
 import { sha256Of } from "../toolchain/tool-cache.ts";

@@ -7,7 +7,7 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { linkOrCopy } from "../environment.ts";
+import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { FileHashes } from "../toolchain/images/cache.ts";
 import { bootstrapMode } from "./bootstrap.ts";

@@ -1,0 +1,31 @@
+import { cp, link, lstat, mkdir, rename, rm, symlink } from "node:fs/promises";
+import { dirname } from "node:path";
+
+/** A second name for a file; a copy where the two are not on one disk. */
+export const linkOrCopy = (from: string, to: string): Promise<void> =>
+  link(from, to).catch(() => cp(from, to));
+
+/** Makes `path` a symbolic link, in place of what is there. */
+export const placeSymlink = (target: string, path: string): Promise<void> => replace(target, path, symlink);
+
+/** Makes `path` another name of a file, or a copy of it, in place of what is there. */
+export async function placeFile(file: string, path: string): Promise<void> {
+  const [wanted, there] = await Promise.all([file, path].map((one) => lstat(one).catch(() => undefined)));
+  // Each new name changes the file's ctime, by which caches know that its hash is still to be trusted.
+  if (wanted && wanted.ino === there?.ino && wanted.dev === there.dev) return;
+  await replace(file, path, linkOrCopy);
+}
+
+/** In one step, so that whoever runs it meanwhile finds the old one or the new one. */
+async function replace(
+  target: string,
+  path: string,
+  how: (from: string, to: string) => Promise<void>,
+): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const temporary = `${path}.${process.pid}`;
+  await how(target, temporary);
+  await rename(temporary, path);
+  // rename() of two links to one file does nothing and leaves both.
+  await rm(temporary, { force: true });
+}
