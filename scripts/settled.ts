@@ -3,35 +3,83 @@ import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
+import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
+import { observeCluster } from "../stacks/observe/cluster.ts";
+import { foreignCluster } from "../stacks/observe/foreign-cluster.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
-import { observeMachines } from "../stacks/observe/machines.ts";
-import { kubeconfigCopy, observeKubeconfig, observeNodes } from "../stacks/observe/nodes.ts";
-import { providerOf } from "../stacks/observe/recorded.ts";
+import { certificatesOf, kubeconfigCopy, observeKubeconfig } from "../stacks/observe/nodes.ts";
+import {
+  appsPreconditions,
+  clusterPreconditions,
+  k3dPreconditions,
+  type Preconditions,
+} from "../stacks/observe/preconditions.ts";
 
-/**
- * Whether everything that a stack's `up` depends on is as it was after the last one: its file, the programs, Pulumi's
- * state and the machines themselves. Then stacks run side by side and nothing is asked before; Pulumi still judges for
- * itself. Of apps on a cluster of somebody else's it is never known: that may be another one since.
- */
-export async function isSettled(stack: string, settings: HostSettings): Promise<boolean> {
-  if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
-    return false;
+/** What was found of a stack that has resources, before anything is asked. */
+export interface StackObservation {
+  /** What the stack's program must find too. */
+  readonly preconditions: Preconditions;
+  /**
+   * Whether everything that its `up` depends on is as it was after the last one: its file, the programs, Pulumi's state and
+   * the machines themselves. Then stacks run side by side and nothing is asked before; Pulumi still judges for itself. Of
+   * apps on a cluster of somebody else's it is never known: that may be another one since.
+   */
+  readonly isSettled: boolean;
+}
+
+/** Looks at what a stack has. Changes nothing. @throws LabError where a provider or a cluster cannot be asked. */
+export async function observeStack(stack: string, settings: HostSettings): Promise<StackObservation> {
+  const { preconditions, everything } = await observe(stack);
   const noted = await readFile(noteFile(stack), "utf8").catch(() => undefined);
-  return noted !== undefined && noted === (await fingerprint(stack, settings));
+  const isSettled = noted !== undefined && noted === (await fingerprint(stack, settings, everything));
+  return { preconditions, isSettled };
 }
 
 /** Notes that a stack is up as its file says. */
 export async function noteSettled(stack: string, settings: HostSettings): Promise<void> {
-  await writeWhole(noteFile(stack), await fingerprint(stack, settings));
+  if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
+    return;
+  const { everything } = await observe(stack);
+  await writeWhole(noteFile(stack), await fingerprint(stack, settings, everything));
 }
 
 const noteFile = (stack: string): string => join(stackDir(stack), "settled");
 
-async function fingerprint(stack: string, settings: HostSettings): Promise<string> {
-  const hash = createHash("sha256").update(JSON.stringify(settings));
+/** @returns `everything`: all that was seen. */
+async function observe(
+  stack: string,
+): Promise<{ readonly preconditions: Preconditions; readonly everything: unknown }> {
+  const program = programOf(stack);
+  if (program === "cluster") {
+    const config = await readStackFile(stack as "cluster", root);
+    const { seen, nodesSeen, ...cluster } = await observeCluster(stack, config);
+    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(nodesSeen));
+    return {
+      preconditions: clusterPreconditions(config, { ...cluster, seen, nodesSeen }),
+      everything: [[...seen], nodesSeen, kubeconfig],
+    };
+  }
+  if (program === "k3d") {
+    const file = await readK3dFile((await readStackFile(stack as "k3d", root)).config, root);
+    const now = "absent";
+    const { cluster, agents, registry, certificates } = await observeK3d(stack, file, now);
+    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
+    return {
+      preconditions: await k3dPreconditions(file, { cluster, agents }, now),
+      everything: [file, cluster, [...agents], registry, kubeconfig],
+    };
+  }
+  const config = await readStackFile(stack as "apps", root);
+  if ("stack" in config.cluster) return { preconditions: appsPreconditions(config), everything: [] };
+  const { identity } = await foreignCluster(config.cluster, config, { lab: await labId(), stack });
+  return { preconditions: appsPreconditions(config, identity), everything: [] };
+}
+
+async function fingerprint(stack: string, settings: HostSettings, everything: unknown): Promise<string> {
+  const hash = createHash("sha256").update(JSON.stringify([settings, everything]));
   const files = [
     join(root, stackFile(stack)),
     join(root, "package-lock.json"),
@@ -41,27 +89,5 @@ async function fingerprint(stack: string, settings: HostSettings): Promise<strin
       .map((file) => join(root, file)),
   ];
   for (const file of files) hash.update(file).update(await readFile(file).catch(() => ""));
-  const now = "absent";
-  const program = programOf(stack);
-  if (program === "cluster") {
-    const config = await readStackFile(stack as "cluster", root);
-    const provider = await providerOf(stack, config, settings);
-    if (provider !== undefined) {
-      const seen = await observeMachines(stack, provider, config.machines, now);
-      const running = config.machines.filter(({ name }) => seen.get(name)?.state === "running");
-      const nodes = await observeNodes(stack, running);
-      const certificates = [...nodes.values()].flatMap(({ certificate }) => certificate ?? []);
-      const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
-      hash.update(JSON.stringify([...seen, ...nodes, kubeconfig]));
-    }
-  }
-  if (program === "k3d") {
-    const { config } = await readStackFile(stack as "k3d", root);
-    const file = await readK3dFile(config, root);
-    hash.update(JSON.stringify(file));
-    const { cluster, agents, registry, certificates } = await observeK3d(stack, file, now);
-    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
-    hash.update(JSON.stringify([cluster, [...agents], registry, kubeconfig]));
-  }
   return hash.digest("hex");
 }

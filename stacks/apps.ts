@@ -13,6 +13,7 @@ import { observeImages } from "./observe/images.ts";
 import { labCluster } from "./observe/lab-cluster.ts";
 import { readOwnState } from "./observe/own-state.ts";
 import { marking } from "./observe/ownership.ts";
+import { appsPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
 export default async function apps() {
@@ -23,6 +24,7 @@ export default async function apps() {
   const { kubeconfig, identity, nodes } = own
     ? await labCluster(cluster.stack, config, owner)
     : { ...(await foreignCluster(cluster, config, owner)), nodes: [] };
+  refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
 
   const provider = new k8s.Provider("cluster", {

@@ -13,13 +13,16 @@ import { stackConfig } from "./model/stack-config.ts";
 import { observeCluster } from "./observe/cluster.ts";
 import type { MachineObservation } from "./observe/machine-list.ts";
 import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
+import { clusterPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 1: machines with K3s servers and agents. */
 export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
   const { machines, network, k3s } = config;
-  const { provider, version, seen, nodesSeen } = await observeCluster(stack, config);
+  const observed = await observeCluster(stack, config);
+  refuseUnlessMet(clusterPreconditions(config, observed));
+  const { provider, version, seen, nodesSeen } = observed;
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");

@@ -10,12 +10,15 @@ import type { ClusterOutputs } from "./model/outputs.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./observe/k3d-host.ts";
 import { kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
+import { k3dPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 3: the same kind of cluster in Docker, by k3d. */
 export default async function k3d(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const file = await readK3dFile(stackConfig("k3d").config, root);
-  const observed = await observeK3d(stack, file);
+  const now = new Date().toISOString();
+  const observed = await observeK3d(stack, file, now);
+  refuseUnlessMet(await k3dPreconditions(file, observed, now));
   const { owner } = observed;
   const images = chooseK3dImages(file, observed.containers, await readHostSettings());
   await refuseUnlessReady(stack, file, images, observed);

@@ -4,13 +4,14 @@ import { labDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources, stateOf } from "../../stacks/lib/state.ts";
 import { programOf } from "../../stacks/model/config.ts";
+import { preconditionsVariable } from "../../stacks/observe/preconditions.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
 import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
-import { isSettled, noteSettled } from "../settled.ts";
+import { noteSettled, observeStack } from "../settled.ts";
 import type { UpRun } from "./run.ts";
 
 /** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */
@@ -66,17 +67,27 @@ function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewClu
  * the same moment the API server is to refuse the second.
  */
 export async function applyStack(
-  { settings, previews }: UpRun,
+  run: UpRun,
   stack: string,
   refresh: boolean,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Changes> {
+  const { previews } = run;
   const force = previews.createsNothing(stack, refresh) ? setBack : {};
-  const environment = { ...labVariables(settings.values), ...force };
+  const environment = { ...programVariables(run, stack), ...force };
   const changes = await runStack("up", stack, environment, progress, { signal, refresh });
   if (hasChanged(changes)) previews.outdate();
   return changes;
+}
+
+/** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */
+function programVariables({ settings, preconditions }: UpRun, stack: string): Record<string, string> {
+  const expected = preconditions.get(stack);
+  return {
+    ...labVariables(settings.values),
+    ...(expected === undefined ? {} : { [preconditionsVariable]: JSON.stringify(expected) }),
+  };
 }
 
 /** Whether a run did anything. */
@@ -91,11 +102,13 @@ const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
  * @param refresh whether what is really there counts, and not what Pulumi noted.
  */
 async function lookAhead(run: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
-  const { settings, previews } = run;
+  const { settings, previews, preconditions } = run;
   const state = await stateOf(stack);
   if (state.length === 0) return { losses: [], isSettled: false };
-  if (!refresh && (await isSettled(stack, settings.values))) return { losses: [], isSettled: true };
-  const steps = await previewStack(stack, { ...labVariables(settings.values), ...setBack }, { refresh });
+  const found = await observeStack(stack, settings.values);
+  preconditions.set(stack, found.preconditions);
+  if (!refresh && found.isSettled) return { losses: [], isSettled: true };
+  const steps = await previewStack(stack, { ...programVariables(run, stack), ...setBack }, { refresh });
   previews.note(stack, steps, refresh);
   return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
 }

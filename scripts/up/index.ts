@@ -69,6 +69,7 @@ async function begin(
     stopping,
     tools: {},
     previews: new Previews(),
+    preconditions: new Map(),
     machinesInDocker: false,
   };
 }

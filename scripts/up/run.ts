@@ -1,3 +1,4 @@
+import type { Preconditions } from "../../stacks/observe/preconditions.ts";
 import type { Settings, Stacks } from "../lab.ts";
 import type { Stopping } from "../report.ts";
 import type { InstalledTool, ToolName } from "../toolchain/install.ts";
@@ -15,6 +16,8 @@ export interface UpRun {
   /** What the step "Tools" has installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;
   readonly previews: Previews;
+  /** What was found of stacks before anything was asked; their programs must find the same. */
+  readonly preconditions: Map<string, Preconditions>;
   /** Whether machines of this run are containers; the step "Provider" knows. */
   machinesInDocker: boolean;
   /** The image that the nodes' images begin as, once it is there. */

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
+import * as pulumi from "@pulumi/pulumi";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { stringify } from "yaml";
@@ -12,7 +13,12 @@ import { type Ahead, type Loss, lossesOf, openGate, permit } from "../../scripts
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
 import { root } from "../../stacks/lib/paths.ts";
+import { stackConfig } from "../../stacks/model/stack-config.ts";
+import { observeCluster } from "../../stacks/observe/cluster.ts";
+import { clusterPreconditions, preconditionsVariable } from "../../stacks/observe/preconditions.ts";
 import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
 import { fault } from "./table.ts";
 
@@ -147,6 +153,85 @@ fault("Rule 5: a host that was installed anew, and one whose machine-id alone is
   return { happened: "what is not there any more asks nothing; K3s that is there is named", lost: "nothing" };
 });
 
+/** Plays Docker's list of the machines of a stack, each with the generation g1. */
+async function dockerListing(folder: string, names: readonly string[]): Promise<void> {
+  const id = await labId();
+  const line = (name: string) =>
+    [
+      "c0ffee",
+      `k3s-lab-cluster-${name}`,
+      "running",
+      "bridge,machines",
+      id,
+      "cluster",
+      name,
+      addressOf[name],
+      "g1",
+    ].join("\\t");
+  const file = join(folder, "docker");
+  await writeFile(file, `#!/bin/sh\nprintf '${names.map((name) => `${line(name)}\\n`).join("")}'\n`);
+  await chmod(file, 0o755);
+}
+const addressOf: Readonly<Record<string, string>> = { server: "192.168.42.110", agent: "192.168.42.111" };
+
+fault("Rule 5: a machine that Docker lists when `lab up` looks, and not when Pulumi runs", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lab-list-"));
+  const { PATH } = process.env;
+  const named = (what: string) => `${what}s: [{name: default, ${what}: {server: "https://127.0.0.1:6443"}}]`;
+  const kubeconfig = ["cluster", "context", "user"].map(named).join("\n");
+  /** The machines that Pulumi was told of, and what made each. */
+  const made: string[] = [];
+  await pulumi.runtime.setMocks(
+    {
+      newResource: ({ name, type, inputs }) => {
+        if (inputs.environment?.LAB_GENERATION) made.push(`${name} ${inputs.environment.LAB_GENERATION}`);
+        return { id: `${type} ${name}`, state: { stdout: kubeconfig, ...inputs } };
+      },
+      call: ({ inputs }) => inputs,
+    },
+    "k3s-lab",
+    "cluster",
+  );
+  const { default: program } = await import("../../stacks/cluster.ts");
+  const run = async (machines: readonly string[], memory: number) => {
+    made.length = 0;
+    const all = machines.map((name) => ({ name, ip: addressOf[name], role: name, memory }));
+    const values = { provider: "docker", network: "192.168.42.0/24", machines: JSON.stringify(all) };
+    pulumi.runtime.setAllConfig(
+      Object.fromEntries(Object.entries(values).map(([key, value]) => [`k3s-lab:${key}`, value])),
+    );
+    const config = stackConfig("cluster");
+    await program();
+    await pulumi.runtime.disconnect();
+    return config;
+  };
+  process.env.PATH = `${folder}:${PATH}`;
+  try {
+    await dockerListing(folder, ["server", "agent"]);
+    const config = await run(["server", "agent"], 2048);
+    const looked = clusterPreconditions(config, await observeCluster("cluster", config));
+    process.env[preconditionsVariable] = JSON.stringify(looked);
+    await run(["server", "agent"], 2048);
+    assert.deepEqual(made, ["server g1", "agent g1"]);
+    await assert.rejects(run(["server"], 2048), /the stack file has changed, the machine agent has changed/);
+    assert.deepEqual(made, []);
+    await dockerListing(folder, ["server"]);
+    await assert.rejects(run(["server", "agent"], 2048), {
+      exitCode: 1,
+      message: /^Since `lab up` looked, the machine agent is absent\. Nobody was asked/,
+    });
+    assert.deepEqual(made, []);
+  } finally {
+    delete process.env[preconditionsVariable];
+    process.env.PATH = PATH;
+    await rm(folder, { recursive: true });
+  }
+  return {
+    happened: "Pulumi does not begin; the same for a file that was edited meanwhile",
+    lost: "nothing",
+  };
+});
+
 for (const [key, exit] of [
   ["\u0003", 130],
   ["\u0004", 3],
@@ -243,10 +328,8 @@ if (hasPulumi) {
       join(checkout.directory, "Pulumi.apps-settled.yaml"),
       "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
     );
-    const answer = await inCheckout(
-      'import { isSettled, noteSettled } from "@/settled.ts"; await noteSettled("apps-settled", {}); console.log(await isSettled("apps-settled", {}))',
-    );
-    assert.equal(answer, "false");
+    await inCheckout('import { noteSettled } from "@/settled.ts"; await noteSettled("apps-settled", {})');
+    assert.equal(await exists(join(checkout.directory, ".lab", "apps-settled", "settled")), false);
     return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
   });
 

@@ -1,0 +1,86 @@
+import { LabError } from "../lib/errors.ts";
+import type { AppsConfig, ClusterConfig } from "../model/config.ts";
+import { agentIdentity, agentsOf, clusterIdentity, hashOf, type K3dFile } from "../model/k3d-file.ts";
+import type { ClusterObservation } from "./cluster.ts";
+import type { K3dObservation } from "./k3d-host.ts";
+import { lostCluster, noCluster } from "./nodes.ts";
+
+/**
+ * What decides whether a run replaces or removes something: what the files say, and which making of each thing is there.
+ * By its name in a sentence.
+ */
+export type Preconditions = Readonly<Record<string, string>>;
+
+/** Holds what `lab up` found before it asked; plain Pulumi asks by a preview of its own, and sets nothing. */
+export const preconditionsVariable = "LAB_PRECONDITIONS";
+
+const absent = "absent";
+
+export const clusterPreconditions = (
+  config: ClusterConfig,
+  { provider, seen, nodesSeen }: Pick<ClusterObservation, "provider" | "seen" | "nodesSeen">,
+): Preconditions => ({
+  "the stack file": hashOf(JSON.stringify(config)),
+  "the provider": provider,
+  "the cluster": noCluster(nodesSeen) ?? "",
+  ...Object.fromEntries(
+    [...seen].map(([name, { state, generation }]) => [
+      `the machine ${name}`,
+      state === "absent" ? absent : generation,
+    ]),
+  ),
+  ...Object.fromEntries(
+    nodesSeen
+      .filter(({ role }) => role === "agent")
+      .map((agent) => [`the cluster of ${agent.name}`, lostCluster(agent, nodesSeen) ?? ""]),
+  ),
+});
+
+/** @param now what the observation calls that which is absent. */
+export async function k3dPreconditions(
+  file: K3dFile,
+  { cluster, agents }: Pick<K3dObservation, "cluster" | "agents">,
+  now: string,
+): Promise<Preconditions> {
+  const making = ({ generation }: { readonly generation: string }) =>
+    generation === now ? absent : generation;
+  const identities = [clusterIdentity(file), ...agentsOf(file).map((node) => agentIdentity(file, node))];
+  return {
+    "the k3d config file": hashOf(JSON.stringify([file, await Promise.all(identities)])),
+    "the k3d cluster": making(cluster),
+    ...Object.fromEntries([...agents].map(([name, agent]) => [`the container ${name}`, making(agent)])),
+  };
+}
+
+/** @param identity of a cluster that no stack of the lab made: one of the lab's may be made again by the same run. */
+export const appsPreconditions = (config: AppsConfig, identity?: string): Preconditions => ({
+  "the stack file": hashOf(JSON.stringify(config)),
+  ...(identity === undefined ? {} : { "the cluster": identity }),
+});
+
+/**
+ * Ends a program, before it has made its first resource, where what it finds is not what `lab up` found and asked about:
+ * the file was edited meanwhile, or a machine is on no list any more. What is replaced was then never agreed to.
+ *
+ * @param expected Default: what `lab up` found; nothing is expected where it did not run this program.
+ * @throws LabError that names what has changed.
+ */
+export function refuseUnlessMet(
+  found: Preconditions,
+  expected: string | undefined = process.env[preconditionsVariable],
+): void {
+  if (expected === undefined) return;
+  const before = JSON.parse(expected) as Preconditions;
+  const changed = Object.keys({ ...before, ...found }).filter((name) => before[name] !== found[name]);
+  if (changed.length === 0) return;
+  const words = changed.map((name) =>
+    found[name] === absent
+      ? `${name} is absent`
+      : before[name] === absent
+        ? `${name} is there`
+        : `${name} has changed`,
+  );
+  throw new LabError(
+    `Since \`lab up\` looked, ${words.join(", ")}. Nobody was asked about that, so Pulumi has not begun. Run the same command again.`,
+  );
+}
