@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { access, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before } from "node:test";
 import { execa } from "execa";
 import { findGo } from "../../scripts/toolchain/go-module.ts";
 import { tools } from "../../scripts/toolchain/tools.ts";
 import { managedTraefik } from "../../stacks/model/config.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask } from "../e2e/host.ts";
+import { steps, suite } from "../steps.ts";
 import { startUpstreamNode, type UpstreamNode } from "./upstream/node.ts";
 
 // A cluster that is not K3s and that no stack made: upstream Kubernetes, made by kubeadm. It has no Ingress controller
@@ -69,15 +70,18 @@ const held = (): Promise<string> =>
     "--output=name",
   );
 
+/** From an empty cache Kubernetes is built first. */
+const building = { timeout: 2 * 3_600_000 };
 const go = await findGo();
 const skip = "missing" in go ? `upstream Kubernetes is built here, and ${go.missing}` : false;
 
-describe("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
+suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
+  const { test } = steps();
   before(async () => {
     node = await startUpstreamNode(console.log);
     checkout = await copyCheckout({ besideLabs: true });
     heldBefore = await held();
-  });
+  }, building);
   after(async () => {
     await checkout?.remove();
     await node?.remove();

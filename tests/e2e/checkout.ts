@@ -66,6 +66,9 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
       reject: false,
       all: true,
       stdin: "ignore",
+      // Before the test's own deadline, so that it shows what the command said; then time to end in good order.
+      timeout: 25 * 60_000,
+      forceKillAfterDelay: 120_000,
       env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
     });
     const { command, exitCode, stdout, all, durationMs } = result;

@@ -3,9 +3,10 @@ import { once } from "node:events";
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../stacks/lib/processes.ts";
+import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
 import { ask, hostState, newOnHost } from "./host.ts";
 
@@ -53,6 +54,7 @@ async function inDocker(): Promise<string[]> {
 }
 
 describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => {
+  const { test } = steps();
   before(async () => {
     checkout = await copyCheckout();
     hostBefore = await hostState(checkout.directory);

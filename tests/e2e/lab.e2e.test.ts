@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
+import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
 import { ask, hostState, newOnHost } from "./host.ts";
 
@@ -20,6 +21,7 @@ const server = "192.168.42.110";
 const agent = "192.168.42.111";
 
 describe("a lab, from nothing to nothing", { concurrency: false }, () => {
+  const { test } = steps();
   before(async () => {
     checkout = await copyCheckout();
     hostBefore = await hostState(checkout.directory);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { appendFile } from "node:fs/promises";
-import { test } from "node:test";
+import { type TestContext, type TestOptions, test } from "node:test";
 
 /** What came of an injected fault. */
 export interface Outcome {
@@ -16,6 +16,13 @@ export interface Row extends Outcome {
   readonly name: string;
 }
 
+/** As `test` of Node's: a name, options, what to run. */
+export type Define = (
+  name: string,
+  options: TestOptions,
+  run: (context: TestContext) => Promise<void>,
+) => unknown;
+
 /** The table goes to this file, a JSON object a line; `lab test` sets it. */
 const tableFile = process.env.K3S_LAB_FAULT_TABLE;
 
@@ -29,13 +36,15 @@ async function note(row: Row): Promise<void> {
  * @param run injects the fault, asserts what must hold, and says what came of it; or only says why it cannot be injected
  * here, which skips the test and makes no row.
  * @param options.skip the same, where that is known beforehand. Default: false.
+ * @param define makes the test. Default: Node's own `test`; `tests/steps.ts` has another.
  */
 export function fault(
   name: string,
   run: () => Promise<Outcome | string>,
   options: { timeout?: number; skip?: string | false } = {},
+  define: Define = test,
 ): void {
-  test(name, options, async (context) => {
+  define(name, options, async (context) => {
     const outcome = await run();
     if (typeof outcome === "string") return context.skip(outcome);
     await note({ kind: "fault", name, ...outcome });

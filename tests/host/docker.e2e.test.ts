@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, test } from "node:test";
 import { execa } from "execa";
+import { suite } from "../steps.ts";
 
 // The daemon runs in namespaces of its own: neither a lab that is up nor the host's network can be touched.
 const namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc"];
@@ -16,7 +17,7 @@ const skip =
     (await works("go", ["version"]))
   ) && "needs root, Docker and Go";
 
-describe("the lab's own Docker daemon", { skip }, () => {
+suite("the lab's own Docker daemon", { skip }, () => {
   let folder = "";
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "k3s-lab-docker-"));

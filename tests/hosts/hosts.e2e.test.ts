@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask } from "../e2e/host.ts";
+import { steps } from "../steps.ts";
 import { type Fleet, startFleet } from "./fleet.ts";
 
 // Machines that are there already: three servers and three agents, reached by ssh. The tests build on each other.
@@ -77,6 +78,7 @@ const nodeNames = async (...args: string[]): Promise<string[]> =>
   (await kubectl(...args, "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).split(" ").sort();
 
 describe("machines that are there already", { concurrency: false }, () => {
+  const { test } = steps();
   before(async () => {
     fleet = await startFleet(names, console.log);
     checkout = await copyCheckout({ besideLabs: true });

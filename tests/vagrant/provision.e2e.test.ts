@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { describe, test } from "node:test";
+import { test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../stacks/lib/paths.ts";
 import { k3sFlags } from "../../stacks/model/k3s-flags.ts";
+import { suite } from "../steps.ts";
 import { checkout, stack } from "./checkout.ts";
 
 // Plain `vagrant provision` and `vagrant up --provision`: Vagrant itself reads the Vagrantfile and runs its provisioners; what
@@ -94,7 +95,7 @@ async function run(
   return { all, exitCode, log: log.filter((line) => !/ 644$| \/home\/vagrant\/\.k3s-token /.test(line)) };
 }
 
-describe("plain vagrant", { skip, concurrency: 2 }, () => {
+suite("plain vagrant", { skip, concurrency: 2 }, () => {
   for (const args of [
     ["provision", "s1"],
     ["up", "s1", "--provision"],

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { readFile, rm, writeFile } from "node:fs/promises";
-import { describe, test } from "node:test";
+import { test } from "node:test";
 import { execa } from "execa";
+import { suite } from "../steps.ts";
 import { checkout, stack, twoMachines } from "./checkout.ts";
 
 // Vagrant itself reads the Vagrantfile; the programs of its providers are played by scripts.
@@ -10,7 +11,7 @@ const skip = installed.failed && "needs Vagrant";
 const plugins = skip ? "" : (await execa("vagrant", ["plugin", "list"], { reject: false })).stdout;
 const libvirt = /vagrant-libvirt/.test(plugins);
 
-describe("the Vagrantfile", { skip, concurrency: 2 }, () => {
+suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
   for (const provider of ["docker", "virtualbox", "libvirt"])
     test(`is valid for ${provider}`, {
       skip: provider === "libvirt" && !libvirt && "needs vagrant-libvirt",

@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { before, describe, test } from "node:test";
+import { before, test } from "node:test";
 import { execa } from "execa";
 import { root } from "../../stacks/lib/paths.ts";
 import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
+import { suite } from "../steps.ts";
 import { checkout } from "./checkout.ts";
 
 // Vagrant, its VirtualBox driver and the Vagrantfile are the real ones; VBoxManage is played by vboxmanage.ts. No machine
@@ -92,7 +93,7 @@ const clone = (vm: string, name: string) => [
   withoutNics(vm),
 ];
 
-describe("VirtualBox, as far as its own process", { skip }, () => {
+suite("VirtualBox, as far as its own process", { skip }, () => {
   let lab: Awaited<ReturnType<typeof virtualBox>>;
   before(async () => {
     const list = Object.values(machines).map((one) => `    - ${JSON.stringify(one)}\n`);

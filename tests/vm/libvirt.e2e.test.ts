@@ -3,12 +3,13 @@ import { createHash } from "node:crypto";
 import { glob, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { cacheDir } from "../../stacks/lib/paths.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask, hostState, newOnHost } from "../e2e/host.ts";
+import { steps } from "../steps.ts";
 
 // The lab on real virtual machines, from nothing to nothing; where KVM boots no guest, QEMU emulates their processors.
 
@@ -90,6 +91,7 @@ async function evidence(): Promise<string> {
 }
 
 describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
+  const { test } = steps();
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "k3s-lab-vm-"));
     await writeFile(join(folder, "began"), "");

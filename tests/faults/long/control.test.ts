@@ -7,7 +7,7 @@ import { after, before, describe } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // A lab whose runs are ended in every phase by every signal, from a shell with variables that mislead. The tests build on
 // each other.
@@ -105,6 +105,7 @@ const uid = async (): Promise<string> =>
     .stdout;
 
 describe("runs that are ended, and runs from a misleading shell", { concurrency: false }, () => {
+  const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
     stackFiles = await readStackFiles();

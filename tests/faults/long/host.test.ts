@@ -7,6 +7,7 @@ import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { root } from "../../../stacks/lib/paths.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { steps, suite } from "../../steps.ts";
 import { fault } from "../table.ts";
 
 // A lab whose Docker is the lab's own daemon. Where systemd runs Docker there is none, and nothing to test.
@@ -14,18 +15,10 @@ const ownDocker = process.platform === "linux" && process.getuid?.() === 0 && !p
 const hasSystemd = (await execa("test", ["-d", "/run/systemd/system"], { reject: false })).exitCode === 0;
 const isHere =
   ownDocker && !hasSystemd && (await execa("docker", ["version"], { reject: false })).exitCode !== 0;
+const skip = !isHere && "the lab starts no Docker daemon of its own here";
 
 let lab: Checkout;
 const minutes = (count: number) => ({ timeout: count * 60_000 });
-
-before(async () => {
-  if (isHere) lab = await copyCheckout();
-}, minutes(1));
-after(async () => {
-  if (lab === undefined) return;
-  await lab.lab("down", "cluster");
-  await lab.remove();
-}, minutes(5));
 
 const pid = async () => Number(await readFile("/run/k3s-lab/docker.pid", "utf8"));
 const daemons = async () =>
@@ -53,7 +46,16 @@ const isRefused = (outcome: Outcome, words: RegExp) => {
   assert.match(outcome.all, words);
 };
 
-if (isHere) {
+suite("the lab's own Docker daemon under a running lab", { skip }, () => {
+  const { fault } = steps();
+  before(async () => {
+    lab = await copyCheckout();
+  });
+  after(async () => {
+    await lab.lab("down", "cluster");
+    await lab.remove();
+  });
+
   fault(
     "C3: kill -9 of the lab's dockerd under a running lab",
     async () => {
@@ -113,7 +115,7 @@ if (isHere) {
     },
     minutes(4),
   );
-}
+});
 
 const namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc"];
 const hasDockerd = (await execa("dockerd", ["--version"], { reject: false })).exitCode === 0;
@@ -121,17 +123,16 @@ for (const [when, where] of [
   ["while a Debian is made", "$TMPDIR"],
   ["while Docker takes an image in", "$(TMPDIR=/tmp mktemp -d)"],
 ] as const)
-  if (ownDocker && hasDockerd)
-    fault(
-      `the disk is full ${when}`,
-      async () => {
-        const folder = await mkdtemp(join(tmpdir(), "k3s-lab-full-"));
-        try {
-          // In place of a Debian: a file that fits once on the disk of the cache, and not twice.
-          const debian = `for last; do :; done; root=${where}/root && mkdir "$root" && head -c 40M /dev/urandom >"$root/file" && tar --create --file "$last" --directory "$root" file; code=$?; rm -rf "$root"; exit $code`;
-          await writeFile(join(folder, "mmdebstrap"), `#!/bin/sh\n${debian}\n`, { mode: 0o755 });
-          const at = (path: string) => JSON.stringify(join(root, path));
-          const script = `import { ensureDocker, stopDocker } from ${at("scripts/host/docker.ts")};
+  fault(
+    `the disk is full ${when}`,
+    async () => {
+      const folder = await mkdtemp(join(tmpdir(), "k3s-lab-full-"));
+      try {
+        // In place of a Debian: a file that fits once on the disk of the cache, and not twice.
+        const debian = `for last; do :; done; root=${where}/root && mkdir "$root" && head -c 40M /dev/urandom >"$root/file" && tar --create --file "$last" --directory "$root" file; code=$?; rm -rf "$root"; exit $code`;
+        await writeFile(join(folder, "mmdebstrap"), `#!/bin/sh\n${debian}\n`, { mode: 0o755 });
+        const at = (path: string) => JSON.stringify(join(root, path));
+        const script = `import { ensureDocker, stopDocker } from ${at("scripts/host/docker.ts")};
           import { ensureBaseImage } from ${at("scripts/host/machine-image.ts")};
           import { forPerson } from ${at("stacks/lib/errors.ts")};
           import { readdir } from "node:fs/promises";
@@ -139,38 +140,28 @@ for (const [when, where] of [
           const said = await ensureBaseImage(() => {}).then((tag) => ({ tag }), forPerson);
           const left = (await readdir(process.env.K3S_LAB_CACHE)).filter((name) => name.startsWith("k3s-lab-base"));
           console.log(JSON.stringify({ said, left, stopped: await stopDocker(() => {}) }));`;
-          const shell = `mount -t tmpfs tmpfs /run && mount -t tmpfs -o size=70m tmpfs ${folder}/cache && ip link set lo up && "$@"`;
-          await execa("mkdir", [join(folder, "cache")]);
-          const { stdout } = await execa(
-            "unshare",
-            [
-              ...namespaces,
-              "sh",
-              "-c",
-              shell,
-              "sh",
-              process.execPath,
-              "--input-type=module",
-              "--eval",
-              script,
-            ],
-            {
-              env: {
-                K3S_LAB_CACHE: join(folder, "cache"),
-                PATH: `${folder}:${process.env.PATH}`,
-                DOCKER_CONFIG: folder,
-              },
+        const shell = `mount -t tmpfs tmpfs /run && mount -t tmpfs -o size=70m tmpfs ${folder}/cache && ip link set lo up && "$@"`;
+        await execa("mkdir", [join(folder, "cache")]);
+        const { stdout } = await execa(
+          "unshare",
+          [...namespaces, "sh", "-c", shell, "sh", process.execPath, "--input-type=module", "--eval", script],
+          {
+            env: {
+              K3S_LAB_CACHE: join(folder, "cache"),
+              PATH: `${folder}:${process.env.PATH}`,
+              DOCKER_CONFIG: folder,
             },
-          );
-          const { said, left, stopped } = JSON.parse(stdout.split("\n").at(-1) ?? "");
-          assert.equal(said.exitCode, 4, JSON.stringify(said));
-          assert.match(said.message, /no space/i);
-          assert.deepEqual(left, []);
-          assert.deepEqual(stopped, { state: "ended" });
-          return { happened: "exit 4; nothing half is left", lost: "nothing" };
-        } finally {
-          await rm(folder, { recursive: true, force: true });
-        }
-      },
-      minutes(3),
-    );
+          },
+        );
+        const { said, left, stopped } = JSON.parse(stdout.split("\n").at(-1) ?? "");
+        assert.equal(said.exitCode, 4, JSON.stringify(said));
+        assert.match(said.message, /no space/i);
+        assert.deepEqual(left, []);
+        assert.deepEqual(stopped, { state: "ended" });
+        return { happened: "exit 4; nothing half is left", lost: "nothing" };
+      } finally {
+        await rm(folder, { recursive: true, force: true });
+      }
+    },
+    { ...minutes(3), skip: !(ownDocker && hasDockerd) && "no dockerd, or not root" },
+  );

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
 import { type Fleet, startFleet } from "../../hosts/fleet.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // A server and an agent that were there before the lab: renamed, re-keyed, reached in another way, switched off.
 
@@ -42,6 +42,7 @@ const state = async (): Promise<string> => {
 const lost = async () => ((await state()) === cluster ? "nothing" : "the cluster or its agent");
 
 describe("hosts that are reached in another way", { concurrency: false }, () => {
+  const { fault } = steps();
   before(async () => {
     fleet = await startFleet(["s1", "a1"], console.log);
     checkout = await copyCheckout({ besideLabs: true });

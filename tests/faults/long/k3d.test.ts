@@ -7,7 +7,7 @@ import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // One cluster of three servers and an agent, made by the command that a person types, and what may happen to it. Each
 // test finds it whole and leaves it whole; what must survive all of them is a ConfigMap and the cluster's own UID.
@@ -69,6 +69,7 @@ async function repaired(name: string, planned: RegExp): Promise<{ happened: stri
 }
 
 describe("a k3d cluster of three servers, and what may happen to it", { concurrency: false }, () => {
+  const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
     await checkout.edit("stacks/k3d-ha.yaml", "agents: 0", "agents: 1");

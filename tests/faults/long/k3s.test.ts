@@ -5,11 +5,11 @@ import { createServer, type IncomingMessage } from "node:http";
 import { Agent, get } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { after, before, describe, test } from "node:test";
+import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { parse } from "yaml";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // K3s on real machines: a ConfigMap stands for what may not be lost. The faults build on each other.
 
@@ -178,6 +178,7 @@ function isSigned({ method, url = "", headers }: IncomingMessage, secret: string
 const seconds = (milliseconds: number): string => `${(milliseconds / 1000).toFixed(1)} s`;
 
 describe("K3s on a server and an agent", { concurrency: false }, () => {
+  const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
     await writeStack(["a1", "s1"]);
@@ -258,6 +259,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
 });
 
 describe("K3s on three servers", { concurrency: false }, () => {
+  const { test, fault } = steps();
   const addresses = ["11", "12", "13"].map((host) => `${network}.${host}`);
   before(async () => {
     checkout = await copyCheckout();

@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // A lab whose machines are stopped, paused, cut off, deleted and renamed by hand, and whose Docker hangs. After each fault
 // the preview tells what is so, `lab up` puts it right, and the cluster is the one that it was.
@@ -48,6 +48,7 @@ const machines = async (): Promise<Record<string, string>> => ({
 });
 
 describe("machines that were changed by hand", { concurrency: false }, () => {
+  const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
     await writeFile(

@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { execa } from "execa";
+import { limits } from "../scripts/verbs/test.ts";
+
+/** What `node --test` says of a test file with this text, without its times. */
+async function said(text: string, env: Record<string, string> = {}, minutes = 1): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-steps-"));
+  try {
+    const file = join(folder, "a.test.ts");
+    await writeFile(file, text);
+    const { all } = await execa(
+      process.execPath,
+      ["--test", "--test-reporter=spec", ...limits(minutes), file],
+      // Set, it makes a runner inside of a test report to that one.
+      { env: { ...env, NODE_TEST_CONTEXT: undefined }, reject: false, all: true },
+    );
+    return all.replaceAll(/ \(\d[\d.]*ms\)/g, "");
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const at = (name: string) => JSON.stringify(join(import.meta.dirname, name));
+
+test("after the first step that fails the rest of its suite is skipped with the reason, and not run", async () => {
+  const all = await said(`
+    import { describe } from "node:test";
+    import { steps } from ${at("steps.ts")};
+    describe("one", () => {
+      const { test, fault } = steps();
+      test("good", () => {});
+      fault("C1: bad", async () => { throw new Error("wrong"); });
+      test("next", () => console.log("RAN"));
+      fault("C2: last", async () => (console.log("RAN"), { happened: "", lost: "nothing" }));
+    });
+    describe("another", () => {
+      const { test } = steps();
+      test("hangs", { timeout: 50 }, () => new Promise((resolve) => setTimeout(resolve, 100)));
+      test("waits for it", () => new Promise((resolve) => setTimeout(resolve, 200)));
+      test("and the next", () => console.log("RAN"));
+    });
+    describe("a third", () => {
+      const { test } = steps();
+      test("is its own", () => {});
+    });`);
+  assert.doesNotMatch(all, /^RAN/m);
+  for (const line of [
+    "✔ good",
+    "✖ C1: bad",
+    '﹣ next # builds on "C1: bad", which failed',
+    '﹣ C2: last # builds on "C1: bad", which failed',
+    "✖ hangs",
+    '﹣ waits for it # builds on "hangs", which failed',
+    '﹣ and the next # builds on "hangs", which failed',
+    "✔ is its own",
+  ])
+    assert.ok(all.includes(`  ${line}\n`), `${line}\nis not in\n${all}`);
+  assert.match(all, /^ℹ skipped 4$/m);
+});
+
+test("a suite that is skipped is counted as skipped, with the reason", async () => {
+  const all = await said(`
+    import { test } from "node:test";
+    import { suite } from ${at("steps.ts")};
+    suite("of Docker", { skip: "there is no Docker" }, () => void test("one", () => {}));
+    suite("of all", { skip: false }, () => void test("runs", () => {}));`);
+  assert.match(all, /^﹣ of Docker # there is no Docker$/m);
+  assert.match(all, /^ {2}✔ runs$/m);
+  assert.match(all, /^ℹ skipped 1$/m);
+});
+
+test("a file that a run leaves out is counted as skipped, with the reason", async () => {
+  const all = await said(`import ${at("skipped.ts")};`, {
+    K3S_LAB_SKIPPED_TESTS: JSON.stringify({ "tests/long.test.ts": "takes an hour" }),
+  });
+  assert.match(all, /^﹣ tests\/long\.test\.ts # takes an hour$/m);
+  assert.match(all, /^ℹ skipped 1$/m);
+});
+
+test("a test that hangs, and what it has started, do not hold the run for ever", async () => {
+  const text = `
+    import { spawn } from "node:child_process";
+    import { test } from "node:test";
+    test("hangs", () => new Promise((resolve) => {
+      spawn("sleep", ["60"]).once("exit", resolve);
+    }));`;
+  const all = await said(text, {}, 0.01);
+  assert.match(all, /test timed out after 600ms/);
+  assert.match(all, /^ℹ duration_ms \d{1,4}\./m);
+});
