@@ -1,19 +1,4 @@
 import { defaultK3sVersion } from "../../stacks/versions.ts";
-/** What the lab is made of. */
-export type ToolName =
-  | "pulumi"
-  | "pulumi-language-nodejs"
-  | "pulumi-kubernetes"
-  | "pulumi-command"
-  | "k3s"
-  | "traefik"
-  | "coredns"
-  | "helm"
-  | "metrics-server"
-  | "local-path-provisioner"
-  | "flannel"
-  | "k3d"
-  | "kubernetes";
 
 /** How a tool can be installed; `wayOrder` says what is tried first. */
 export type Way = "release" | "module" | "bundled";
@@ -53,7 +38,7 @@ export interface Download {
 }
 
 /** The official downloads of a tool. */
-export interface ReleaseWay {
+interface ReleaseWay {
   readonly version?: string;
   readonly downloads: Readonly<Partial<Record<Platform, readonly Download[]>>>;
 }
@@ -88,26 +73,25 @@ export interface ModuleWay {
 }
 
 /** A program of this project, run by the Node.js in use. */
-export interface BundledWay {
+interface BundledWay {
   /** Relative to the checkout. */
   readonly main: string;
   readonly binary: string;
 }
 
-/** One tool: what it is for and every way to have it. */
-export interface Tool {
-  readonly name: ToolName;
+/** What the table says of a tool: what it is for and every way to have it. */
+interface Entry {
   readonly about: string;
   /** The version of each way that names no other. */
   readonly version: string;
   /** Who needs it. */
   readonly stacks: readonly Needing[];
   /** Another tool that needs this one only when it was installed as a module: K3s releases bring their own. Default: none. */
-  readonly besideModule?: ToolName;
+  readonly besideModule?: "k3s";
   /** `host`: runs on the computer itself. `machine`: runs on the lab's machines, which are Linux. Default: `host`. */
   readonly runsOn?: "host" | "machine";
-  /** Names of the files it gives, whichever way it is installed. */
-  readonly files: readonly string[];
+  /** Names of the files it gives, whichever way it is installed. Default: one of its own name. */
+  readonly files?: readonly string[];
   readonly ways: {
     readonly release?: ReleaseWay;
     readonly module?: ModuleWay;
@@ -115,84 +99,79 @@ export interface Tool {
   };
 }
 
+/** One tool. */
+export interface Tool extends Entry {
+  readonly name: ToolName;
+  readonly files: readonly string[];
+}
+
+/** What the lab is made of. */
+export type ToolName = keyof typeof table;
+
 const github = "https://github.com";
 
 /** The description of a GitHub release holds a SHA-256 of each of its files, whatever else the project publishes. */
 const githubRelease = (repository: string, tag: string): string =>
   `https://api.github.com/repos/${repository}/releases/tags/${encodeURIComponent(tag)}`;
 
+/** One download for each platform of which there is a hash. */
+const onePerPlatform = (
+  hashes: Readonly<Partial<Record<Platform, string>>>,
+  download: (platform: Platform, sha256: string) => Download,
+): ReleaseWay["downloads"] =>
+  Object.fromEntries(
+    (Object.entries(hashes) as [Platform, string][]).map(([platform, sha256]) => [
+      platform,
+      [download(platform, sha256)],
+    ]),
+  );
+
 const pulumiVersion = "v3.259.0";
 
 /** Pulumi's one archive carries the CLI and its language hosts; its name says x64 where Go says amd64. */
-function pulumiArchive(binary: string): ReleaseWay {
-  const download = (platform: string, sha256: string): readonly Download[] => [
+const pulumiArchive = (binary: string): ReleaseWay => ({
+  version: pulumiVersion,
+  downloads: onePerPlatform(
+    // As Pulumi's own Homebrew formula of this version has them.
     {
-      url: `https://get.pulumi.com/releases/sdk/pulumi-${pulumiVersion}-${platform}.tar.gz`,
+      "linux-amd64": "94ba357acac23d01474084c4b00098dc0f7bc70ce13f34c777459254a5f718e5",
+      "linux-arm64": "edc8327463a72160bb36cf82cf5062da9c8a244290a706d9980988e7bf486853",
+      "darwin-amd64": "eaca4c3b8277bfa3ab061fa3b270d1c66358a0b2e613da8c5587a04b7226c534",
+      "darwin-arm64": "57c27f179e527e2cf9f62b841a448af72a020e44b2fb4ee0d9bd85556c00c864",
+    },
+    (platform, sha256) => ({
+      url: `https://get.pulumi.com/releases/sdk/pulumi-${pulumiVersion}-${platform.replace("amd64", "x64")}.tar.gz`,
       sha256,
       unpack: { [binary]: `pulumi/${binary}` },
-    },
-  ];
-  return {
-    version: pulumiVersion,
-    // As Pulumi's own Homebrew formula of this version has them.
-    downloads: {
-      "linux-amd64": download(
-        "linux-x64",
-        "94ba357acac23d01474084c4b00098dc0f7bc70ce13f34c777459254a5f718e5",
-      ),
-      "linux-arm64": download(
-        "linux-arm64",
-        "edc8327463a72160bb36cf82cf5062da9c8a244290a706d9980988e7bf486853",
-      ),
-      "darwin-amd64": download(
-        "darwin-x64",
-        "eaca4c3b8277bfa3ab061fa3b270d1c66358a0b2e613da8c5587a04b7226c534",
-      ),
-      "darwin-arm64": download(
-        "darwin-arm64",
-        "57c27f179e527e2cf9f62b841a448af72a020e44b2fb4ee0d9bd85556c00c864",
-      ),
-    },
-  };
-}
+    }),
+  ),
+});
 
-/** @param sha256 by platform. Default: the release's own list of checksums. */
+/** @param hashes by platform. Default: the release's own list of checksums. */
 function pulumiPlugin(
   kind: string,
   version: string,
-  sha256?: Readonly<Record<Platform, string>>,
+  hashes: Readonly<Partial<Record<Platform, string>>> = Object.fromEntries(
+    platforms.map((name) => [name, ""]),
+  ),
 ): ReleaseWay {
   const repository = `pulumi/pulumi-${kind}`;
+  const folder = `${github}/${repository}/releases/download/${version}`;
   const binary = `pulumi-resource-${kind}`;
   const checksums = [
-    `${github}/${repository}/releases/download/${version}/pulumi-${kind}_${version.slice(1)}_checksums.txt`,
+    `${folder}/pulumi-${kind}_${version.slice(1)}_checksums.txt`,
     githubRelease(repository, version),
   ];
-  const download = (platform: Platform): readonly Download[] => [
-    {
-      url: `${github}/${repository}/releases/download/${version}/${binary}-${version}-${platform}.tar.gz`,
-      ...(sha256 ? { sha256: sha256[platform] } : { checksums }),
-      unpack: { [binary]: binary },
-    },
-  ];
   return {
-    downloads: {
-      "linux-amd64": download("linux-amd64"),
-      "linux-arm64": download("linux-arm64"),
-      "darwin-amd64": download("darwin-amd64"),
-      "darwin-arm64": download("darwin-arm64"),
-    },
+    downloads: onePerPlatform(hashes, (platform, sha256) => ({
+      url: `${folder}/${binary}-${version}-${platform}.tar.gz`,
+      ...(sha256 ? { sha256 } : { checksums }),
+      unpack: { [binary]: binary },
+    })),
   };
 }
 
 const k3sRelease = "v1.34.8+k3s1";
-
-/** The installer of K3s releases, pinned to one commit of it; it installs any release. */
-const k3sInstaller: Download = {
-  url: "https://raw.githubusercontent.com/k3s-io/k3s/019b0afdd830e36f5e4b7a5b237e6a4339e6a6be/install.sh",
-  sha256: "68ae766b4c4fd2c8032f712cdd346c8f9d1ae60eaeb4736a1155effda44ea23d",
-  as: "install.sh",
-};
 
 function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
   const folder = `${github}/k3s-io/k3s/releases/download/${encodeURIComponent(k3sRelease)}`;
@@ -200,73 +179,94 @@ function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
   return [
     { url: `${folder}/${architecture === "amd64" ? "k3s" : "k3s-arm64"}`, checksums, as: "k3s" },
     { url: `${folder}/k3s-airgap-images-${architecture}.tar.gz`, checksums, as: "k3s-airgap-images.tar.gz" },
-    k3sInstaller,
+    // Pinned to one commit of it; it installs any release.
+    {
+      url: "https://raw.githubusercontent.com/k3s-io/k3s/019b0afdd830e36f5e4b7a5b237e6a4339e6a6be/install.sh",
+      sha256: "68ae766b4c4fd2c8032f712cdd346c8f9d1ae60eaeb4736a1155effda44ea23d",
+      as: "install.sh",
+    },
   ];
-}
-
-const helmDownload = (platform: Platform, sha256: string): readonly Download[] => [
-  {
-    url: `https://get.helm.sh/helm-v3.20.2-${platform}.tar.gz`,
-    sha256,
-    unpack: { helm: `${platform}/helm` },
-  },
-];
-
-const k3dDownload = (platform: Platform, sha256: string): readonly Download[] => [
-  { url: `${github}/k3d-io/k3d/releases/download/v5.8.3/k3d-${platform}`, sha256, as: "k3d" },
-];
-
-/** The version that K3s gives itself when it is built here, set as its own build script sets it. */
-function k3sLdflags(): string {
-  const version = defaultK3sVersion;
-  const commit = "0dc63334c0db3e7b99244427615e091909fc486e";
-  const kubernetes = ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) => [
-    `${path}.gitVersion=${version}`,
-    `${path}.gitCommit=${commit}`,
-    `${path}.gitTreeState=clean`,
-    `${path}.buildDate=2022-11-15T21:54:39Z`,
-  ]);
-  const own = "github.com/k3s-io/k3s/pkg/version";
-  return linkerFlags([`${own}.Version=${version}`, `${own}.GitCommit=${commit.slice(0, 8)}`, ...kubernetes]);
-}
-
-const kubernetesVersion = "v1.34.4";
-
-/** The modules that Kubernetes's own repository holds; each is published by itself too, as v0 of the same release. */
-const kubernetesModules = [
-  ["api", "apiextensions-apiserver", "apimachinery", "apiserver", "cli-runtime", "client-go"],
-  ["cloud-provider", "cluster-bootstrap", "code-generator", "component-base", "component-helpers"],
-  ["controller-manager", "cri-api", "cri-client", "csi-translation-lib", "dynamic-resource-allocation"],
-  ["endpointslice", "externaljwt", "kms", "kube-aggregator", "kube-controller-manager", "kube-proxy"],
-  ["kube-scheduler", "kubectl", "kubelet", "metrics", "mount-utils", "pod-security-admission"],
-  ["sample-apiserver", "sample-cli-plugin", "sample-controller"],
-].flat();
-
-/** The version that Kubernetes gives itself when it is built here. */
-function kubernetesLdflags(): string {
-  const [major, minor] = kubernetesVersion.slice(1).split(".");
-  return linkerFlags(
-    ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) => [
-      `${path}.gitVersion=${kubernetesVersion}`,
-      `${path}.gitMajor=${major}`,
-      `${path}.gitMinor=${minor}`,
-      `${path}.gitTreeState=clean`,
-    ]),
-  );
 }
 
 /** Without symbol table and debug information, with these package variables set. */
 const linkerFlags = (variables: readonly string[] = []): string =>
   ["-s -w", ...variables.map((variable) => `-X ${variable}`)].join(" ");
 
+/** What Kubernetes's libraries say of themselves. */
+const kubernetesVariables = (values: Readonly<Record<string, string | undefined>>): string[] =>
+  ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) =>
+    Object.entries(values).map(([name, value]) => `${path}.${name}=${value}`),
+  );
+
+/** The version that K3s gives itself when it is built here, set as its own build script sets it. */
+function k3sLdflags(): string {
+  const gitCommit = "0dc63334c0db3e7b99244427615e091909fc486e";
+  const own = "github.com/k3s-io/k3s/pkg/version";
+  return linkerFlags([
+    `${own}.Version=${defaultK3sVersion}`,
+    `${own}.GitCommit=${gitCommit.slice(0, 8)}`,
+    ...kubernetesVariables({
+      gitVersion: defaultK3sVersion,
+      gitCommit,
+      gitTreeState: "clean",
+      buildDate: "2022-11-15T21:54:39Z",
+    }),
+  ]);
+}
+
+const kubernetesVersion = "v1.34.4";
+const [kubernetesMajor, kubernetesMinor] = kubernetesVersion.slice(1).split(".");
+
+/** The modules that Kubernetes's own repository holds; each is published by itself too, as v0 of the same release. */
+const kubernetesModules = `
+  api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
+  code-generator component-base component-helpers controller-manager cri-api cri-client csi-translation-lib
+  dynamic-resource-allocation endpointslice externaljwt kms kube-aggregator kube-controller-manager kube-proxy
+  kube-scheduler kubectl kubelet metrics mount-utils pod-security-admission sample-apiserver sample-cli-plugin
+  sample-controller`
+  .trim()
+  .split(/\s+/);
+
+/**
+ * A static program of a Go module.
+ *
+ * @param more.folder of the program in its module. @param more.versionIn the variable of the module that is its version.
+ */
+function goProgram(
+  module: string,
+  moduleVersion: string,
+  [sum, goModSum]: readonly [sum: string, goModSum: string],
+  more: Pick<ModuleWay, "require" | "seconds"> & { readonly folder?: string; readonly versionIn?: string },
+): ModuleWay {
+  const { folder, versionIn, require, seconds } = more;
+  return {
+    ...{ module, moduleVersion, sum, goModSum, package: folder ? `${module}/${folder}` : module },
+    ...(require ? { require } : {}),
+    ldflags: linkerFlags(versionIn ? [`${module}/${versionIn}=${moduleVersion}`] : []),
+    cgo: "off",
+    seconds,
+  };
+}
+
+/** A program that a K3s needs which was built here: a release of K3s brings it. */
+const besideK3s = (about: string, module: ModuleWay, release?: ReleaseWay): Entry => ({
+  about,
+  version: module.moduleVersion,
+  stacks: ["cluster", "k3d"],
+  besideModule: "k3s",
+  runsOn: "machine",
+  ways: { ...(release ? { release } : {}), module },
+});
+
+const helmVersion = "v3.20.2";
+const k3dVersion = "v5.8.3";
+
 /** Every tool of the lab, its version pinned: the one place that says what is installed, from where, with which hash. */
-export const tools: Readonly<Record<ToolName, Tool>> = {
+const table = {
   pulumi: {
-    name: "pulumi",
     about: "Pulumi's command line and engine",
     version: pulumiVersion,
     stacks: ["cluster", "apps", "k3d"],
-    files: ["pulumi"],
     ways: {
       release: pulumiArchive("pulumi"),
       module: {
@@ -281,11 +281,9 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
     },
   },
   "pulumi-language-nodejs": {
-    name: "pulumi-language-nodejs",
     about: "Runs the stacks' TypeScript for Pulumi",
     version: pulumiVersion,
     stacks: ["cluster", "apps", "k3d"],
-    files: ["pulumi-language-nodejs"],
     ways: {
       release: pulumiArchive("pulumi-language-nodejs"),
       module: {
@@ -302,7 +300,6 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
     },
   },
   "pulumi-kubernetes": {
-    name: "pulumi-kubernetes",
     about: "Pulumi's plugin for Kubernetes resources",
     version: "v4.25.0",
     stacks: ["apps"],
@@ -339,7 +336,6 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
     },
   },
   "pulumi-command": {
-    name: "pulumi-command",
     about: "Pulumi's plugin for local commands",
     version: "v1.2.1",
     stacks: ["cluster", "k3d"],
@@ -350,7 +346,6 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
     },
   },
   k3s: {
-    name: "k3s",
     about: "Kubernetes in one program, with its installer",
     version: defaultK3sVersion,
     stacks: ["cluster", "k3d"],
@@ -378,194 +373,115 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
       },
     },
   },
-  traefik: {
-    name: "traefik",
-    about: "K3s's ingress controller, for its image",
-    version: "v2.11.14",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["traefik"],
-    ways: {
-      module: {
-        module: "github.com/traefik/traefik/v2",
-        moduleVersion: "v2.11.14",
-        sum: "h1:TxYR6gnMW3xjA3qXHb65A+VrKa0VugH2tZ3BEKXoD1s=",
-        goModSum: "h1:jZCBQ6ccELy0tp0c19t5KET6UaWLvRetLDrzxzN2t2s=",
-        package: "github.com/traefik/traefik/v2/cmd/traefik",
-        ldflags: linkerFlags(["github.com/traefik/traefik/v2/pkg/version.Version=v2.11.14"]),
-        cgo: "off",
-        seconds: 225,
-      },
-    },
-  },
-  coredns: {
-    name: "coredns",
-    about: "K3s's cluster DNS, for its image",
-    version: "v1.9.4",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["coredns"],
-    ways: {
-      module: {
-        module: "github.com/coredns/coredns",
-        moduleVersion: "v1.9.4",
-        sum: "h1:SStEod1YmgIX+asjm5qOj17oqL22SmTxkS8Shq9zTeo=",
-        goModSum: "h1:I5S7QivE50qZVwi5Az8rB8xKFsg10aFn5Yw7+18LEZo=",
-        package: "github.com/coredns/coredns",
-        // Its own x/net reaches into package syscall, which linkers since Go 1.23 refuse.
-        require: { "golang.org/x/net": "v0.38.0", "golang.org/x/sys": "v0.31.0" },
-        ldflags: linkerFlags(),
-        cgo: "off",
-        seconds: 96,
-      },
-    },
-  },
-  helm: {
-    name: "helm",
-    about: "Installs K3s's Traefik chart, for the image of its jobs",
-    version: "v3.20.2",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["helm"],
-    ways: {
-      release: {
-        downloads: {
-          "linux-amd64": helmDownload(
-            "linux-amd64",
-            "258e830a9e613c8a7a302d6059b4bb3b9758f2f3e1bb8ea0d707ce10a9a72fea",
-          ),
-          "linux-arm64": helmDownload(
-            "linux-arm64",
-            "5ea2d6bc2cda3f8edf985e028809f5a9278f404fb8ab24044de9b7cb9b79a691",
-          ),
+  traefik: besideK3s(
+    "K3s's ingress controller, for its image",
+    goProgram(
+      "github.com/traefik/traefik/v2",
+      "v2.11.14",
+      ["h1:TxYR6gnMW3xjA3qXHb65A+VrKa0VugH2tZ3BEKXoD1s=", "h1:jZCBQ6ccELy0tp0c19t5KET6UaWLvRetLDrzxzN2t2s="],
+      { folder: "cmd/traefik", versionIn: "pkg/version.Version", seconds: 225 },
+    ),
+  ),
+  coredns: besideK3s(
+    "K3s's cluster DNS, for its image",
+    goProgram(
+      "github.com/coredns/coredns",
+      "v1.9.4",
+      ["h1:SStEod1YmgIX+asjm5qOj17oqL22SmTxkS8Shq9zTeo=", "h1:I5S7QivE50qZVwi5Az8rB8xKFsg10aFn5Yw7+18LEZo="],
+      // Its own x/net reaches into package syscall, which linkers since Go 1.23 refuse.
+      { require: { "golang.org/x/net": "v0.38.0", "golang.org/x/sys": "v0.31.0" }, seconds: 96 },
+    ),
+  ),
+  helm: besideK3s(
+    "Installs K3s's Traefik chart, for the image of its jobs",
+    goProgram(
+      "helm.sh/helm/v3",
+      helmVersion,
+      ["h1:binM4rvPx5DcNsa1sIt7UZi55lRbu3pZUFmQkSoRh48=", "h1:Fl1kBaWCpkUrM6IYXPjQ3bdZQfFrogKArqptvueZ6Ww="],
+      { folder: "cmd/helm", versionIn: "internal/version.version", seconds: 57 },
+    ),
+    {
+      downloads: onePerPlatform(
+        {
+          "linux-amd64": "258e830a9e613c8a7a302d6059b4bb3b9758f2f3e1bb8ea0d707ce10a9a72fea",
+          "linux-arm64": "5ea2d6bc2cda3f8edf985e028809f5a9278f404fb8ab24044de9b7cb9b79a691",
         },
-      },
-      module: {
-        module: "helm.sh/helm/v3",
-        moduleVersion: "v3.20.2",
-        sum: "h1:binM4rvPx5DcNsa1sIt7UZi55lRbu3pZUFmQkSoRh48=",
-        goModSum: "h1:Fl1kBaWCpkUrM6IYXPjQ3bdZQfFrogKArqptvueZ6Ww=",
-        package: "helm.sh/helm/v3/cmd/helm",
-        ldflags: linkerFlags(["helm.sh/helm/v3/internal/version.version=v3.20.2"]),
-        cgo: "off",
-        seconds: 57,
-      },
+        (platform, sha256) => ({
+          url: `https://get.helm.sh/helm-${helmVersion}-${platform}.tar.gz`,
+          sha256,
+          unpack: { helm: `${platform}/helm` },
+        }),
+      ),
     },
-  },
-  "metrics-server": {
-    name: "metrics-server",
-    about: "K3s's metrics server, for its image",
-    version: "v0.6.1",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["metrics-server"],
-    ways: {
-      module: {
-        module: "sigs.k8s.io/metrics-server",
-        moduleVersion: "v0.6.1",
-        sum: "h1:XooqhTZu+HltKmPQYkzIarTvAbNvJOVhNLCqsZrznsI=",
-        goModSum: "h1:n0EsNkwCRklMlcIq4z2MzokErhVzg+Njly0tlWnl3yQ=",
-        package: "sigs.k8s.io/metrics-server/cmd/metrics-server",
-        ldflags: linkerFlags(),
-        cgo: "off",
-        seconds: 112,
-      },
-    },
-  },
-  "local-path-provisioner": {
-    name: "local-path-provisioner",
-    about: "K3s's volumes on the nodes' disks, for its image",
-    version: "v0.0.30",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["local-path-provisioner"],
-    ways: {
-      module: {
-        module: "github.com/rancher/local-path-provisioner",
-        moduleVersion: "v0.0.30",
-        sum: "h1:OkiuofkCSscddl7tma/B9Ox1wu+JEVSrP7IcZI65Ggo=",
-        goModSum: "h1:TqBzH7Qk0qgyzrX/PsG1X99IphVRnPaNWbWUDTxPTsw=",
-        package: "github.com/rancher/local-path-provisioner",
-        ldflags: linkerFlags(),
-        cgo: "off",
-        seconds: 56,
-      },
-    },
-  },
-  flannel: {
-    name: "flannel",
-    about: "The CNI plugin of K3s's network, which Debian's package lacks",
-    version: "v0.9.1",
-    stacks: ["cluster", "k3d"],
-    besideModule: "k3s",
-    runsOn: "machine",
-    files: ["flannel"],
-    ways: {
-      module: {
-        module: "github.com/containernetworking/plugins",
-        moduleVersion: "v0.9.1",
-        sum: "h1:FD1tADPls2EEi3flPc2OegIY1M9pUa9r2Quag7HMLV8=",
-        goModSum: "h1:xP/idU2ldlzN6m4p5LmGiwRDjeJr6FLK6vuiUwoH7P8=",
-        package: "github.com/containernetworking/plugins/plugins/meta/flannel",
-        // With its own cni it refuses the configuration K3s writes, of cniVersion 1.0.0.
+  ),
+  "metrics-server": besideK3s(
+    "K3s's metrics server, for its image",
+    goProgram(
+      "sigs.k8s.io/metrics-server",
+      "v0.6.1",
+      ["h1:XooqhTZu+HltKmPQYkzIarTvAbNvJOVhNLCqsZrznsI=", "h1:n0EsNkwCRklMlcIq4z2MzokErhVzg+Njly0tlWnl3yQ="],
+      { folder: "cmd/metrics-server", seconds: 112 },
+    ),
+  ),
+  "local-path-provisioner": besideK3s(
+    "K3s's volumes on the nodes' disks, for its image",
+    goProgram(
+      "github.com/rancher/local-path-provisioner",
+      "v0.0.30",
+      ["h1:OkiuofkCSscddl7tma/B9Ox1wu+JEVSrP7IcZI65Ggo=", "h1:TqBzH7Qk0qgyzrX/PsG1X99IphVRnPaNWbWUDTxPTsw="],
+      { seconds: 56 },
+    ),
+  ),
+  flannel: besideK3s(
+    "The CNI plugin of K3s's network, which Debian's package lacks",
+    goProgram(
+      "github.com/containernetworking/plugins",
+      "v0.9.1",
+      ["h1:FD1tADPls2EEi3flPc2OegIY1M9pUa9r2Quag7HMLV8=", "h1:xP/idU2ldlzN6m4p5LmGiwRDjeJr6FLK6vuiUwoH7P8="],
+      // With its own cni it refuses the configuration K3s writes, of cniVersion 1.0.0.
+      {
+        folder: "plugins/meta/flannel",
         require: { "github.com/containernetworking/cni": "v1.1.2" },
-        ldflags: linkerFlags(),
-        cgo: "off",
         seconds: 2,
       },
-    },
-  },
+    ),
+  ),
   k3d: {
-    name: "k3d",
     about: "K3s clusters in Docker",
-    version: "v5.8.3",
+    version: k3dVersion,
     stacks: ["k3d"],
-    files: ["k3d"],
     ways: {
       release: {
-        downloads: {
-          "linux-amd64": k3dDownload(
-            "linux-amd64",
-            "dbaa79a76ace7f4ca230a1ff41dc7d8a5036a8ad0309e9c54f9bf3836dbe853e",
-          ),
-          "linux-arm64": k3dDownload(
-            "linux-arm64",
-            "0b8110f2229631af7402fb828259330985918b08fefd38b7f1b788a1c8687216",
-          ),
-          "darwin-amd64": k3dDownload(
-            "darwin-amd64",
-            "fd0f8e9e8ea4d8bc3674572ca6ed0833b639bf57c43c708616d937377324cfea",
-          ),
-          "darwin-arm64": k3dDownload(
-            "darwin-arm64",
-            "8da468daa7dc7cf7cdd4735f90a9bb05179fa27858250f62e3d8cdf5b5ca0698",
-          ),
-        },
+        downloads: onePerPlatform(
+          {
+            "linux-amd64": "dbaa79a76ace7f4ca230a1ff41dc7d8a5036a8ad0309e9c54f9bf3836dbe853e",
+            "linux-arm64": "0b8110f2229631af7402fb828259330985918b08fefd38b7f1b788a1c8687216",
+            "darwin-amd64": "fd0f8e9e8ea4d8bc3674572ca6ed0833b639bf57c43c708616d937377324cfea",
+            "darwin-arm64": "8da468daa7dc7cf7cdd4735f90a9bb05179fa27858250f62e3d8cdf5b5ca0698",
+          },
+          (platform, sha256) => ({
+            url: `${github}/k3d-io/k3d/releases/download/${k3dVersion}/k3d-${platform}`,
+            sha256,
+            as: "k3d",
+          }),
+        ),
       },
-      module: {
-        module: "github.com/k3d-io/k3d/v5",
-        moduleVersion: "v5.8.3",
-        sum: "h1:TRgPQNEV48b2PYXfus2F7fPepE7BKub4erNkY17K8Zs=",
-        goModSum: "h1:bFlhRV/R1cPT42ZZzQAHPHUF33CbCT8VSbjtjTr3J1Y=",
-        package: "github.com/k3d-io/k3d/v5",
-        ldflags: linkerFlags(["github.com/k3d-io/k3d/v5/version.Version=v5.8.3"]),
-        cgo: "off",
-        seconds: 51,
-      },
+      module: goProgram(
+        "github.com/k3d-io/k3d/v5",
+        k3dVersion,
+        [
+          "h1:TRgPQNEV48b2PYXfus2F7fPepE7BKub4erNkY17K8Zs=",
+          "h1:bFlhRV/R1cPT42ZZzQAHPHUF33CbCT8VSbjtjTr3J1Y=",
+        ],
+        { versionIn: "version.Version", seconds: 51 },
+      ),
     },
   },
   kubernetes: {
-    name: "kubernetes",
     about: "Upstream Kubernetes with etcd, for a cluster that is not K3s",
     version: kubernetesVersion,
     stacks: ["tests"],
     runsOn: "machine",
-    files: ["kubernetes"],
     ways: {
       module: {
         module: "k8s.io/kubernetes",
@@ -579,13 +495,24 @@ export const tools: Readonly<Record<ToolName, Tool>> = {
             `k8s.io/${name} ${kubernetesVersion.replace("v1", "v0")}`,
           ]),
         ),
-        ldflags: kubernetesLdflags(),
+        ldflags: linkerFlags(
+          kubernetesVariables({
+            gitVersion: kubernetesVersion,
+            gitMajor: kubernetesMajor,
+            gitMinor: kubernetesMinor,
+            gitTreeState: "clean",
+          }),
+        ),
         cgo: "off",
         seconds: 300,
       },
     },
   },
-};
+} satisfies Readonly<Record<string, Entry>>;
+
+export const tools = Object.fromEntries(
+  Object.entries<Entry>(table).map(([name, entry]) => [name, { name, files: [name], ...entry }]),
+) as unknown as Readonly<Record<ToolName, Tool>>;
 
 export const toolNames = Object.keys(tools) as ToolName[];
 
