@@ -1,9 +1,10 @@
+import { deadSocket } from "../stacks/k3d/docker.ts";
+import { LabError } from "../stacks/lib/errors.ts";
 import { exists } from "../stacks/lib/files.ts";
-import { run } from "./host/commands.ts";
+import { type ListedMachine, listMachines } from "../stacks/observe/machine-list.ts";
+import { lastLines, run } from "./host/commands.ts";
 import { ownHost } from "./host/docker.ts";
-
-/** Where the default Docker, and a daemon of the lab's own that it may not know of, are asked. */
-const dockers: readonly (readonly string[])[] = [["docker"], ["docker", "--host", ownHost]];
+import { canAskLibvirt } from "./host/libvirt.ts";
 
 /** What labels a container of a lab, and of a k3d cluster by one of the names that the lab's stacks have. */
 const format = [
@@ -15,21 +16,43 @@ const format = [
 
 /**
  * The machines and containers of labs on this computer, of whichever checkout and whether they run or not, such as
- * "the container k3s-lab-cluster-server of /home/me/lab". A provider that does not answer has none to show.
+ * "the container k3s-lab-cluster-server of /home/me/lab".
+ *
+ * @throws LabError where a provider is here and gives no list: then nobody knows.
  */
 export async function labsHere(): Promise<string[]> {
-  const lists = dockers.map(async (docker) => {
-    const socket = docker.at(-1)?.replace(/^unix:\/\//, "") ?? "";
-    if (docker.length > 1 && !(await exists(socket))) return [];
-    const { stdout } = await run([...docker, "ps", "--all", "--format", format], { timeout: 10_000 });
-    return stdout.split("\n").flatMap(containerIn);
-  });
-  const virsh = ["virsh", "--connect", "qemu:///system", "--quiet", "list", "--all", "--name"];
-  const domains = run(virsh, { timeout: 10_000 }).then(({ stdout }) =>
-    stdout.split("\n").filter((name) => name.startsWith("k3s-lab-")),
+  // The default Docker, and a daemon of the lab's own that it may not know of. One that this user does not find is root's.
+  const dockers = [["docker"]];
+  if (await exists(ownHost.replace("unix://", ""))) dockers.push(["docker", "--host", ownHost]);
+  const [machines, ...containers] = await Promise.all([virtualMachinesHere(), ...dockers.map(containersIn)]);
+  const all = machines.map(({ name, marks }) => `the virtual machine ${name}${of(marks.checkout)}`);
+  return [...new Set([...containers.flat(), ...all])];
+}
+
+/**
+ * The virtual machines of labs, of every provider that is here and whoever made them.
+ * @throws LabError where one is here and gives no list.
+ */
+export async function virtualMachinesHere(): Promise<ListedMachine[]> {
+  const hasVirtualBox = async () => (await run(["VBoxManage", "--version"], asks)).ended !== "missing";
+  const lists = await Promise.all([
+    canAskLibvirt().then((can) => (can ? listMachines("libvirt") : [])),
+    hasVirtualBox().then((has) => (has ? listMachines("virtualbox") : [])),
+  ]);
+  return lists.flat();
+}
+
+const asks = { timeout: 10_000 } as const;
+
+async function containersIn(docker: readonly string[]): Promise<string[]> {
+  const { exitCode, stdout, stderr, ended } = await run([...docker, "ps", "--all", "--format", format], asks);
+  if (exitCode === 0) return stdout.split("\n").flatMap(containerIn);
+  const socket = deadSocket(stderr);
+  // A daemon that was killed leaves its socket, and its containers run on.
+  if (ended === "missing" || (socket !== undefined && !(await exists(socket)))) return [];
+  throw new LabError(
+    `Docker does not say whether a lab is here: ${lastLines(stderr, 1)}. See that \`${docker.join(" ")} ps --all\` answers, then run the same command again.`,
   );
-  const found = (await Promise.all(lists)).flat();
-  return [...new Set([...found, ...(await domains).map((name) => `the virtual machine ${name}`)])];
 }
 
 /** @param line as `format` has it. */
@@ -38,5 +61,7 @@ function containerIn(line: string): string[] {
     .split("\t")
     .map((value) => (value === "<no value>" ? "" : value));
   const isLab = Boolean(id || checkout) || /^k3d(-ha)?$/.test(cluster);
-  return isLab ? [`the container ${name}${checkout ? ` of ${checkout}` : ""}`] : [];
+  return isLab ? [`the container ${name}${of(checkout)}`] : [];
 }
+
+const of = (checkout: string | undefined): string => (checkout ? ` of ${checkout}` : "");

@@ -101,21 +101,28 @@ export async function resumeLibvirt(progress: Progress, run: Run = runHere): Pro
 }
 
 /**
+ * Whether there is a libvirt to ask for machines. One that is not there, or does not let this user in, has none of ours.
+ * @throws LabError where it is there and does not answer: its machines may be running.
+ */
+export async function canAskLibvirt(): Promise<boolean> {
+  if (!(await hasLibvirt())) return false;
+  const problem = await unreachable(runHere);
+  if (problem === undefined) return true;
+  if (/no such file|permission denied|authentication/i.test(problem)) return false;
+  throw new LabError(
+    `What machines libvirt has cannot be told: ${problem}. See that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
+  );
+}
+
+/**
  * Whether a machine in libvirt carries this lab's id and a stack's name, whatever Pulumi knows of it. A daemon of the lab's
- * own that was killed is started again; a libvirt that does not run, or does not let this user in, has no machine of ours.
+ * own that was killed is started again.
  *
- * @throws LabError where it is there and gives no list.
+ * @throws LabError where libvirt is there and gives no list.
  */
 export async function ownsInLibvirt(stack: string, progress: Progress): Promise<boolean> {
-  if (!(await hasLibvirt())) return false;
   if ((await readRecord()) !== undefined) await resumeLibvirt(progress);
-  const problem = await unreachable(runHere);
-  if (problem !== undefined) {
-    if (/no such file|connection refused|permission denied|authentication/i.test(problem)) return false;
-    throw new LabError(
-      `Whether the stack "${stack}" has machines in libvirt cannot be told: ${problem}. See that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
-    );
-  }
+  if (!(await canAskLibvirt())) return false;
   const lab = await labId();
   return (await listMachines("libvirt")).some(({ marks }) => marks.id === lab && marks.stack === stack);
 }

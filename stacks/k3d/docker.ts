@@ -66,6 +66,12 @@ export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
     stderr,
   );
 
+/** The socket at which no daemon answers, in the words of Docker until 28, and of later ones; undefined where it says something else. */
+export const deadSocket = (words: string): string | undefined =>
+  /(?:cannot connect to the docker daemon|failed to connect to the docker api) at unix:\/\/([^\s;]+?)[.;]? (?:is the docker|check if)/i.exec(
+    words,
+  )?.[1];
+
 /** What Docker says of a thing; undefined where it says that it has none such. */
 async function lookUp(args: readonly string[]): Promise<string | undefined> {
   const answer = await tryDocker(args);

@@ -126,10 +126,14 @@ test("a folder that the file names and that is not there", async () => {
 test("before tools are fetched: where there is no Docker nothing is there; where it does not say, nothing counts as gone", async () => {
   const stacks = [["k3d", onPort(freePort)]] as const;
   const socket = join(fake.bin, "docker.sock");
-  const broken = `Cannot connect to the Docker daemon at unix://${socket}. Is the docker daemon running?`;
-  await fake.set({ broken });
-  assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set());
-  assert.equal(await fake.within(() => ownsInDocker("k3d")), false);
+  for (const broken of [
+    `failed to connect to the docker API at unix://${socket}; check if the path is correct and if the daemon is running: dial unix ${socket}: connect: no such file or directory`,
+    `Cannot connect to the Docker daemon at unix://${socket}. Is the docker daemon running?`,
+  ]) {
+    await fake.set({ broken });
+    assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set());
+    assert.equal(await fake.within(() => ownsInDocker("k3d")), false);
+  }
   // The same words, of a daemon that was killed and left its socket.
   await writeFile(socket, "");
   assert.deepEqual(await fake.within(() => preflightK3d(stacks)), new Set(["k3d"]));

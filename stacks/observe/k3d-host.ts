@@ -5,6 +5,7 @@ import {
   type Container,
   containersOf,
   couldStart,
+  deadSocket,
   dockerError,
   inspect,
   isThere,
@@ -192,8 +193,7 @@ async function lookForDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
   if (!answer.failed) return "runs";
   if (/ENOENT/.test(answer.shortMessage ?? "")) return "none";
-  const [, socket] =
-    /cannot connect to the docker daemon at unix:\/\/(\S+?)\.? is the docker/i.exec(answer.stderr) ?? [];
+  const socket = deadSocket(answer.stderr);
   if (socket === undefined) throw dockerError(answer, "docker ps");
   return (await exists(socket)) ? "silent" : "none";
 }

@@ -116,8 +116,12 @@ async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
         name,
         state: lookUp(domainStates, state.trim(), () => unclear("libvirt", name, state.trim())),
         connected: true,
+        // A folder's name may hold blanks.
         marks: marksOf(
-          [...description.matchAll(/\bk3s-lab\.(\w+)=(\S+)/g)].map(([, key, value]) => [key, value]),
+          [...description.matchAll(/\bk3s-lab\.(\w+)=(.*?)(?= k3s-lab\.|$)/gm)].map(([, key, value]) => [
+            key,
+            value,
+          ]),
         ),
       };
     }),
