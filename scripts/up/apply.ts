@@ -6,9 +6,11 @@ import { hasResources, stateOf } from "../../stacks/lib/state.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { preconditionsVariable } from "../../stacks/observe/preconditions.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
+import { confirmLosses } from "../confirm.ts";
 import { labVariables } from "../environment.ts";
-import { type Ahead, lossesOf, openGate, permit } from "../gate.ts";
+import { openGate, type StackPreview } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
+import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
 import { noteSettled, observeStack } from "../settled.ts";
@@ -17,17 +19,17 @@ import type { UpRun } from "./run.ts";
 /** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */
 export async function applyStacks(run: UpRun): Promise<boolean> {
   const { stacks, found, replace: allowed, stopping } = run;
-  const isDown = async (stack: string) => {
+  const isUnreachable = async (stack: string) => {
     const own = found.apps.find((one) => one.stack === stack);
     return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
   };
-  const look = (stack: string) => lookAhead(run, stack, false);
-  const { unseen, settled } = await openGate(stacks, { look, isDown, allowed });
+  const preview = (stack: string) => previewLosses(run, stack, false);
+  const { deferred, unchanged } = await openGate(stacks, { preview, isUnreachable, allowed });
   const done = { changed: false, isNewCluster: false };
   // While nothing has changed since the last run, no stack waits for the outputs of another.
-  for (const group of settled ? [stacks] : stacks.map((stack) => [stack])) {
+  for (const group of unchanged ? [stacks] : stacks.map((stack) => [stack])) {
     for (const stack of group)
-      if (unseen.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
+      if (deferred.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
         await askLate(run, stack, { touched: done.changed, refresh: false });
     await runSteps([group.map((stack) => stackStep(run, stack, done))], stopping);
   }
@@ -101,20 +103,23 @@ const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
  * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
  * @param refresh whether what is really there counts, and not what Pulumi noted.
  */
-async function lookAhead(run: UpRun, stack: string, refresh: boolean): Promise<Ahead> {
+async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promise<StackPreview> {
   const { settings, previews, preconditions } = run;
   const state = await stateOf(stack);
-  if (state.length === 0) return { losses: [], isSettled: false };
+  if (state.length === 0) return { losses: [], isUnchanged: false };
   const found = await observeStack(stack, settings.values);
   preconditions.set(stack, found.preconditions);
-  if (!refresh && found.isSettled) return { losses: [], isSettled: true };
+  if (!refresh && found.isSettled) return { losses: [], isUnchanged: true };
   const steps = await previewStack(stack, { ...programVariables(run, stack), ...setBack }, { refresh });
   previews.note(stack, steps, refresh);
-  return { losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }), isSettled: false };
+  return {
+    losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }),
+    isUnchanged: false,
+  };
 }
 
 /**
- * Looks ahead in a step of its own, and asks after it: a question needs the terminal for itself.
+ * Previews a stack in a step of its own, and asks after it: a question needs the terminal for itself.
  * @param options.touched whether this run has changed something already.
  */
 export async function askLate(
@@ -122,14 +127,14 @@ export async function askLate(
   stack: string,
   { touched, refresh }: { readonly touched: boolean; readonly refresh: boolean },
 ): Promise<void> {
-  let ahead: Ahead | undefined;
-  const look: Step = {
+  let found: StackPreview | undefined;
+  const step: Step = {
     title: `Preview of ${stack}`,
     run: async () => {
-      ahead = await lookAhead(run, stack, refresh);
+      found = await previewLosses(run, stack, refresh);
       return undefined;
     },
   };
-  await runSteps([[look]], run.stopping);
-  await permit(ahead?.losses ?? [], run.replace, undefined, touched);
+  await runSteps([[step]], run.stopping);
+  await confirmLosses(found?.losses ?? [], run.replace, undefined, touched);
 }

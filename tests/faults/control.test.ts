@@ -7,9 +7,10 @@ import { join } from "node:path";
 import { after, afterEach, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
+import { confirmLosses } from "../../scripts/confirm.ts";
 import { dropForeignVariables } from "../../scripts/foreign-variables.ts";
-import { lossesOf, permit } from "../../scripts/gate.ts";
 import { appeared, type Inventory } from "../../scripts/inventory.ts";
+import { lossesOf } from "../../scripts/losses.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { readHostSettings, writeHostSettings } from "../../stacks/lib/host-settings.ts";
@@ -593,19 +594,19 @@ const none = {
 
 fault("Rule 5: a machine that lives would be replaced", async () => {
   const steps = [machineStep("replace", "agent", "192.168.42.111"), nodeStep("replace", "agent")];
-  const losses = await lossesOf("cluster", steps, { see: all, provider: "docker" });
+  const losses = await lossesOf("cluster", steps, { existence: all, provider: "docker" });
   assert.equal(losses.length, 1, "its node goes with it");
   await assert.rejects(
-    permit(losses, false, async () => false),
+    confirmLosses(losses, false, async () => false),
     {
       name: "LabError",
       exitCode: 3,
       message: /replaced \(stack cluster\): the machine agent \(192\.168\.42\.111\).*--replace/s,
     },
   );
-  await permit(losses, false, async () => true);
-  await permit(losses, true, () => assert.fail("asked though it was allowed"));
-  assert.deepEqual(await lossesOf("cluster", steps, { see: none, provider: "docker" }), []);
+  await confirmLosses(losses, false, async () => true);
+  await confirmLosses(losses, true, () => assert.fail("asked though it was allowed"));
+  assert.deepEqual(await lossesOf("cluster", steps, { existence: none, provider: "docker" }), []);
   return { happened: "exit 3 without --replace; what is gone asks nothing", lost: "nothing" };
 });
 
@@ -614,7 +615,7 @@ fault("Rule 5: a renamed machine", async () => {
     machineStep("delete", "agent", "192.168.42.111"),
     machineStep("create", "worker", "192.168.42.111"),
   ];
-  const [loss] = await lossesOf("cluster", steps, { see: all });
+  const [loss] = await lossesOf("cluster", steps, { existence: all });
   assert.match(loss?.what ?? "", /the machine agent .*worker has its address/);
   return { happened: "named as a rename", lost: "nothing" };
 });
@@ -639,7 +640,7 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
       },
       { operation: "update", urn: urnOf("kubernetes:core/v1:Namespace", "prod"), inputs: {} },
     ],
-    { see: all },
+    { existence: all },
   );
   assert.deepEqual(
     losses.map(({ how, what }) => `${how}: ${what}`),

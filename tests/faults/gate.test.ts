@@ -9,7 +9,9 @@ import * as pulumi from "@pulumi/pulumi";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { stringify } from "yaml";
-import { type Ahead, type Loss, lossesOf, openGate, permit } from "../../scripts/gate.ts";
+import { confirmLosses } from "../../scripts/confirm.ts";
+import { openGate, type StackPreview } from "../../scripts/gate.ts";
+import { type Loss, lossesOf } from "../../scripts/losses.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
@@ -24,53 +26,63 @@ import { fault } from "./table.ts";
 
 // What `lab up` asks before something that lives is replaced or removed.
 
-const lost = (stack: string, what: string): Ahead => ({
+const lost = (stack: string, what: string): StackPreview => ({
   losses: [{ stack, what, how: "removed" }],
-  isSettled: false,
+  isUnchanged: false,
 });
-const nothing: Ahead = { losses: [], isSettled: true };
+const nothing: StackPreview = { losses: [], isUnchanged: true };
 const never = async () => assert.fail("looked at");
-const upAll = async () => false;
+const answersAll = async () => false;
 
 fault("Rule 5: one server of three goes, and namespaces of apps", async () => {
-  const ahead: Record<string, Ahead> = {
+  const ahead: Record<string, StackPreview> = {
     "cluster-ha": lost("cluster-ha", "the machine server-2"),
     apps: lost("apps", "the namespace dev"),
   };
-  const look = async (stack: string) => ahead[stack] ?? nothing;
+  const preview = async (stack: string) => ahead[stack] ?? nothing;
   const asked: string[] = [];
   const ask = async (question: string) => asked.push(question) < 0;
-  await assert.rejects(openGate(["cluster-ha", "apps"], { look, isDown: upAll, allowed: false, ask }), {
-    exitCode: 3,
-    message: /the machine server-2\n.*the namespace dev\n.*Nothing was touched/s,
-  });
+  await assert.rejects(
+    openGate(["cluster-ha", "apps"], { preview, isUnreachable: answersAll, allowed: false, ask }),
+    {
+      exitCode: 3,
+      message: /the machine server-2\n.*the namespace dev\n.*Nothing was touched/s,
+    },
+  );
   assert.equal(asked.length, 1);
   return { happened: "exit 3 names both", lost: "nothing" };
 });
 
 fault("Rule 5: apps that cannot be looked at", async () => {
-  const isDown = async (stack: string) => stack === "apps";
-  const look = async (stack: string) => (stack === "apps" ? await never() : nothing);
-  const gate = await openGate(["cluster", "apps"], { look, isDown, allowed: false });
-  assert.deepEqual(gate, { unseen: new Set(["apps"]), settled: false });
+  const isUnreachable = async (stack: string) => stack === "apps";
+  const preview = async (stack: string) => (stack === "apps" ? await never() : nothing);
+  const gate = await openGate(["cluster", "apps"], { preview, isUnreachable, allowed: false });
+  assert.deepEqual(gate, { deferred: new Set(["apps"]), unchanged: false });
   for (const exitCode of [1, 2]) {
     const refuses = async () => {
       throw new LabError("in the way", { exitCode });
     };
-    await assert.rejects(openGate(["cluster", "apps"], { look: refuses, isDown: upAll, allowed: false }), {
-      exitCode,
-      message: "in the way",
-    });
+    await assert.rejects(
+      openGate(["cluster", "apps"], { preview: refuses, isUnreachable: answersAll, allowed: false }),
+      {
+        exitCode,
+        message: "in the way",
+      },
+    );
   }
-  const settled = await openGate(["cluster"], { look: async () => nothing, isDown: upAll, allowed: false });
-  assert.deepEqual(settled, { unseen: new Set(), settled: true });
+  const opened = await openGate(["cluster"], {
+    preview: async () => nothing,
+    isUnreachable: answersAll,
+    allowed: false,
+  });
+  assert.deepEqual(opened, { deferred: new Set(), unchanged: true });
   return { happened: "asked for once their cluster is up; any other failure ends the run", lost: "nothing" };
 });
 
 fault("Rule 5: asked for after other stacks have changed", async () => {
   const losses: Loss[] = [{ stack: "apps", what: "the namespace dev", how: "replaced" }];
   await assert.rejects(
-    permit(losses, false, async () => false, true),
+    confirmLosses(losses, false, async () => false, true),
     ({ exitCode, message }: LabError) => {
       assert.doesNotMatch(message, /Nothing was touched/);
       return (
@@ -98,7 +110,7 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
     },
   ];
   const asked: unknown[] = [];
-  const see = (lives: boolean) => ({
+  const existing = (lives: boolean) => ({
     machine: never,
     k3s: never,
     container: async (_: string, which: object) => {
@@ -110,10 +122,10 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
       return lives;
     },
   });
-  assert.deepEqual(await lossesOf("k3d", steps, { see: see(false) }), []);
+  assert.deepEqual(await lossesOf("k3d", steps, { existence: existing(false) }), []);
   assert.deepEqual(asked, [{ role: "server" }, { name: "k3d-lab-agent-0-0" }, { role: "registry" }, "dev"]);
   assert.deepEqual(
-    (await lossesOf("k3d", steps, { see: see(true) })).map(({ what, how }) => `${how}: ${what}`),
+    (await lossesOf("k3d", steps, { existence: existing(true) })).map(({ what, how }) => `${how}: ${what}`),
     [
       "replaced: the k3d cluster lab, with all that runs in it",
       "removed: the container k3d-lab-agent-0-0 of the k3d cluster",
@@ -133,21 +145,23 @@ fault("Rule 5: a host that was installed anew, and one whose machine-id alone is
   const machine = { name: "s1", ip: "192.168.45.10" };
   const host = { LAB_PROVIDER: "hosts", LAB_MACHINE: JSON.stringify(machine), LAB_GENERATION: "old" };
   const steps = [step("LabMachine", host), step("K3sNode", { NODE_NAME: "s1" })];
-  const see = (hasK3s: boolean) => ({
-    machine: async (_: string, __: string, ___: string, recorded?: object) => {
-      assert.ok(recorded, "a host is not known by its name");
+  const existing = (hasK3s: boolean) => ({
+    machine: async ({ LAB_GENERATION }: Readonly<Record<string, string>>) => {
+      assert.equal(LAB_GENERATION, "old", "a host is not known by its name");
       return false;
     },
-    k3s: async (_: string, recorded: object) => {
+    k3s: async (recorded: object) => {
       assert.deepEqual(recorded, host);
       return hasK3s;
     },
     container: never,
     namespace: never,
   });
-  assert.deepEqual(await lossesOf("cluster", steps, { provider: "hosts", see: see(false) }), []);
+  assert.deepEqual(await lossesOf("cluster", steps, { provider: "hosts", existence: existing(false) }), []);
   assert.deepEqual(
-    (await lossesOf("cluster", steps, { provider: "hosts", see: see(true) })).map(({ what }) => what),
+    (await lossesOf("cluster", steps, { provider: "hosts", existence: existing(true) })).map(
+      ({ what }) => what,
+    ),
     ["K3s on s1, with its data"],
   );
   return { happened: "what is not there any more asks nothing; K3s that is there is named", lost: "nothing" };
@@ -239,10 +253,10 @@ for (const [key, exit] of [
 ] as const)
   fault(`Rule 5: ${JSON.stringify(key)} at the question`, async () => {
     const folder = await mkdtemp(join(tmpdir(), "lab-question-"));
-    const program = `import { permit } from ${JSON.stringify(join(root, "scripts/gate.ts"))};
+    const program = `import { confirmLosses } from ${JSON.stringify(join(root, "scripts/confirm.ts"))};
       import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
       const folder = ${JSON.stringify(folder)};
-      try { await asRun("up", () => permit([{ stack: "apps", what: "the namespace dev", how: "removed" }], false), folder); }
+      try { await asRun("up", () => confirmLosses([{ stack: "apps", what: "the namespace dev", how: "removed" }], false), folder); }
       catch (error) { console.log("SAID " + error.message); process.exitCode = error.exitCode ?? 99; }`;
     const args = [process.execPath, "--disable-warning=ExperimentalWarning", "--input-type=module", "--eval"];
     const words = [...args, program].map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(" ");

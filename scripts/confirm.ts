@@ -1,0 +1,49 @@
+import { createInterface } from "node:readline/promises";
+import { LabError } from "../stacks/lib/errors.ts";
+import type { Loss } from "./losses.ts";
+
+/** Asks a person a question. @returns whether the answer is yes. */
+export type Ask = (question: string) => Promise<boolean>;
+
+/**
+ * Asks on a terminal whether what exists may go; elsewhere it must have been said beforehand.
+ *
+ * @param allowed whether it was, by `--replace`.
+ * @param touched whether the run has changed other stacks already. Default: false.
+ * @throws LabError where it may not: with exit code 3 where nothing was touched, else with 1.
+ */
+export async function confirmLosses(
+  losses: readonly Loss[],
+  allowed: boolean,
+  ask: Ask = askOnTerminal,
+  touched = false,
+): Promise<void> {
+  if (losses.length === 0) return;
+  const list = losses.map(({ stack, what, how }) => `  ${how} (stack ${stack}): ${what}`).join("\n");
+  if (allowed) {
+    process.stderr.write(`lab: as --replace allows:\n${list}\n`);
+    return;
+  }
+  if (await ask(`This exists and would be lost:\n${list}\nContinue? [y/N] `)) return;
+  throw new LabError(
+    `This exists and would be lost:\n${list}\n${touched ? "Nothing of this stack was touched; the stacks before it are done" : "Nothing was touched"}. If you mean it, run the same command with --replace; if not, restore the stack file.`,
+    { exitCode: touched ? 1 : 3 },
+  );
+}
+
+async function askOnTerminal(question: string): Promise<boolean> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const closed = new Promise<string>((resolve) => terminal.once("close", () => resolve("")));
+  // While it reads, the terminal hands Ctrl-C to it alone.
+  terminal.once("SIGINT", () => {
+    terminal.close();
+    process.kill(process.pid, "SIGINT");
+  });
+  try {
+    const answer = await Promise.race([terminal.question(question), closed]);
+    return /^y(es)?$/i.test(answer.trim());
+  } finally {
+    terminal.close();
+  }
+}

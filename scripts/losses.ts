@@ -1,0 +1,181 @@
+import { partsOfUrn } from "../stacks/lib/state.ts";
+import type { Provider } from "../stacks/model/provider.ts";
+import { livesInDocker } from "../stacks/observe/k3d-host.ts";
+import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
+import { pathOf } from "../stacks/observe/ownership.ts";
+import { environmentOf } from "../stacks/observe/recorded.ts";
+import type { PlannedStep } from "./pulumi.ts";
+import { mayHold } from "./recorded-cluster.ts";
+
+/** A thing that exists and that a run would replace or remove. */
+export interface Loss {
+  readonly stack: string;
+  /** Such as: the machine agent (192.168.42.111), with K3s and all data on it. */
+  readonly what: string;
+  readonly how: "replaced" | "removed";
+}
+
+type Environment = Readonly<Record<string, string>>;
+
+/** Asks whether a thing exists; tests bring their own. */
+export interface Existence {
+  /** @param recorded the environment that Pulumi recorded with the machine. */
+  readonly machine: (recorded: Environment) => Promise<boolean>;
+  /** Whether K3s or its data may be on a host. @param recorded the environment that Pulumi recorded with the host. */
+  readonly k3s: (recorded: Environment) => Promise<boolean>;
+  /** @param which a container by its name, or any that has a role in k3d, whatever it is called. */
+  readonly container: (
+    stack: string,
+    which: { readonly name: string } | { readonly role: "server" | "registry" },
+  ) => Promise<boolean>;
+  /** On the cluster that the stack's state names. */
+  readonly namespace: (stack: string, name: string) => Promise<boolean>;
+}
+
+const observed: Existence = {
+  machine: async (environment) => (await recordedMachineState({ environment })) !== "absent",
+  k3s: (environment) => recordedHostMayHaveK3s({ environment }),
+  container: livesInDocker,
+  namespace: (stack, name) => mayHold(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
+};
+
+interface Context {
+  readonly stack: string;
+  readonly provider: Provider | undefined;
+  readonly existence: Existence;
+  /** What Pulumi recorded of the hosts that the run changes, by name. */
+  readonly hosts: ReadonlyMap<string, Environment>;
+}
+
+/** What a step of Pulumi's makes or takes away. */
+interface Thing {
+  readonly what: string;
+  /** Asked only where it would go. */
+  readonly exists: () => Promise<boolean>;
+  /** A machine's name. */
+  readonly machine?: string;
+  /** A machine's address, by which a rename is found out. */
+  readonly address?: string | undefined;
+  /** The machine that a node goes with. */
+  readonly goesWith?: string;
+}
+
+/**
+ * What would be lost of what exists. What is gone already is not lost by being replaced; and what a thing takes with it,
+ * such as a machine its node, is not named twice.
+ *
+ * @param options.provider who made the stack's machines, as its state has it.
+ */
+export async function lossesOf(
+  stack: string,
+  steps: readonly PlannedStep[],
+  {
+    provider,
+    existence = observed,
+  }: { readonly provider?: Provider | undefined; readonly existence?: Existence } = {},
+): Promise<Loss[]> {
+  const context = { stack, provider, existence, hosts: hostsIn(steps) };
+  const created = steps
+    .filter(({ operation }) => operation === "create")
+    .flatMap((step) => thingOf(step, context) ?? []);
+  const lost = new Map<string, Loss & Pick<Thing, "machine" | "goesWith">>();
+  for (const step of steps) {
+    if (step.operation !== "replace" && step.operation !== "delete") continue;
+    const thing = thingOf(step, context);
+    if (!thing || lost.has(thing.what) || !(await thing.exists())) continue;
+    const how = step.operation === "delete" ? "removed" : "replaced";
+    const { machine, address } = thing;
+    const heir = created.find((one) => address !== undefined && one.address === address)?.machine;
+    const rename =
+      how === "removed" && heir !== undefined && heir !== machine
+        ? `; ${heir} has its address: that is a new name, which needs a new machine`
+        : "";
+    lost.set(thing.what, { ...thing, stack, what: `${thing.what}${rename}`, how });
+  }
+  const all = [...lost.values()];
+  return all
+    .filter(({ goesWith }) => !all.some(({ machine }) => machine !== undefined && machine === goesWith))
+    .map(({ stack, what, how }) => ({ stack, what, how }));
+}
+
+type ToThing = (resource: string, inputs: PlannedStep["inputs"], context: Context) => Thing;
+
+/** By what the type of a resource contains; the first that fits counts. */
+const things: Readonly<Record<string, ToThing>> = {
+  "k3s-lab:cluster:LabMachine$": (resource, inputs, { stack, provider, existence }) => {
+    const recorded: Environment = {
+      ...{ LAB_STACK: stack, LAB_MACHINE: JSON.stringify({ name: resource }) },
+      ...(provider === undefined ? {} : { LAB_PROVIDER: provider }),
+      ...environmentOf(inputs),
+    };
+    const { name = resource, ip, ssh } = parseMachine(recorded.LAB_MACHINE);
+    return {
+      what: `the machine ${name}${ip ? ` (${ip})` : ""}, with K3s and all data on it`,
+      exists: async () => recorded.LAB_PROVIDER === undefined || (await existence.machine(recorded)),
+      machine: name,
+      address: ssh?.address ?? ip,
+    };
+  },
+  "k3s-lab:cluster:K3sNode$": (resource, inputs, { stack, provider, existence, hosts }) => {
+    const { NODE_NAME: name = resource } = environmentOf(inputs);
+    // K3s without a machine is nowhere; and a host that was installed anew may be there without it.
+    const exists = async () => {
+      const host = hosts.get(name);
+      if (host !== undefined) return await existence.k3s(host);
+      const machine = { LAB_STACK: stack, LAB_MACHINE: JSON.stringify({ name }) };
+      return provider === undefined || (await existence.machine({ ...machine, LAB_PROVIDER: provider }));
+    };
+    return { what: `K3s on ${name}, with its data`, exists, goesWith: name };
+  },
+  "k3s-lab:k3d:K3dCluster$": (resource, inputs, { stack, existence }) => ({
+    what: `the k3d cluster ${environmentOf(inputs).K3D_CLUSTER ?? resource}, with all that runs in it`,
+    exists: () => existence.container(stack, { role: "server" }),
+  }),
+  "k3s-lab:k3d:K3dRegistry$": (_, __, { stack, existence }) => ({
+    what: "the registry of the k3d cluster, with the images in it",
+    exists: () => existence.container(stack, { role: "registry" }),
+  }),
+  "k3s-lab:k3d:": (resource, inputs, { stack, existence }) => {
+    const { NODE_NAME: name = resource } = environmentOf(inputs);
+    return {
+      what: `the container ${name} of the k3d cluster`,
+      exists: () => existence.container(stack, { name }),
+    };
+  },
+  "kubernetes:core/v1:Namespace": (resource, inputs, { stack, existence }) => {
+    const { name = resource } = (inputs.metadata ?? {}) as { name?: string };
+    return {
+      what: `the namespace ${name}, with all that is in it`,
+      exists: () => existence.namespace(stack, name),
+    };
+  },
+};
+
+function thingOf({ urn, inputs }: PlannedStep, context: Context): Thing | undefined {
+  const { types, name } = partsOfUrn(urn);
+  const [, toThing] = Object.entries(things).find(([type]) => types.includes(type)) ?? [];
+  return toThing?.(name, inputs, context);
+}
+
+function hostsIn(steps: readonly PlannedStep[]): ReadonlyMap<string, Environment> {
+  const machines = steps.filter(({ urn }) => partsOfUrn(urn).types.includes("k3s-lab:cluster:LabMachine$"));
+  return new Map(
+    machines
+      .map(({ urn, inputs }) => [partsOfUrn(urn).name, environmentOf(inputs)] as const)
+      .filter(([, { LAB_PROVIDER }]) => LAB_PROVIDER === "hosts"),
+  );
+}
+
+interface RecordedMachine {
+  readonly name?: string;
+  readonly ip?: string;
+  readonly ssh?: { readonly address?: string };
+}
+
+function parseMachine(text = ""): RecordedMachine {
+  try {
+    return JSON.parse(text) as RecordedMachine;
+  } catch {
+    return {};
+  }
+}
