@@ -40,10 +40,10 @@ export const holds = ({ first, last }: Network, ip: string): boolean => {
 
 /** What no machine can have as its address. */
 const unusable: readonly (readonly [Network, string])[] = [
-  [network("0.0.0.0/8"), "no host"],
-  [network("127.0.0.0/8"), "this computer itself"],
-  [network("169.254.0.0/16"), "link-local, which routers do not pass on"],
-  [network("224.0.0.0/4"), "multicast"],
+  [network("0.0.0.0/8"), "not an address of a host"],
+  [network("127.0.0.0/8"), "a loopback address"],
+  [network("169.254.0.0/16"), "link-local"],
+  [network("224.0.0.0/4"), "a multicast address"],
   [network("240.0.0.0/4"), "reserved"],
 ];
 
@@ -69,6 +69,6 @@ export const defaultServices = "10.43.0.0/16";
 
 /** Networks that the lab's own machines have beside the one of the stack file. */
 export const machineNetworks: readonly (readonly [Network, string])[] = [
-  [network("192.168.119.0/24"), "the network by which the lab manages virtual machines"],
-  [network("10.0.2.0/24"), "the network that VirtualBox gives every machine"],
+  [network("192.168.119.0/24"), "the management network of virtual machines"],
+  [network("10.0.2.0/24"), "VirtualBox's NAT network"],
 ];

@@ -1,27 +1,27 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { dnsLabel, isNumeric, isSubdomain, serviceName, subdomain } from "./names.ts";
+import { dnsLabel, isNumeric, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
 const ownNamespace = dnsLabel.refine(
   (name) => !name.startsWith("kube-"),
-  "a name that the cluster does not use itself (kube-… is Kubernetes's own)",
+  "a name without the prefix kube-, which Kubernetes reserves for itself",
 );
 
 /** What a rule of an Ingress takes as its host. */
 const ingressHost = z.string().superRefine((text, context) => {
   const add = (message: string) => context.addIssue({ code: "custom", message });
   const name = text.replace(/^\*\./, "");
-  if (/^[a-z]+:\/\//i.test(text) || text.includes("/")) add("a host name alone, without http:// and path");
-  else if (/:\d*$/.test(text)) add("a host name without a port: the port is that of the Ingress controller");
+  if (/^[a-z]+:\/\//i.test(text) || text.includes("/")) add("a host name without scheme and path");
+  else if (/:\d*$/.test(text)) add("a host name without a port: that is the Ingress controller's");
   else if (isNumeric(name) || text.includes(":"))
-    add("a host name, for an Ingress takes no IP address; leave host out for any host");
-  else if (text === "*") add("no host for any host, or *.app.com for any name before app.com");
-  else if (text.endsWith(".")) add("a host name without a dot at its end");
+    add("a host name: an Ingress takes no IP address. Leave host out to match every host");
+  else if (text === "*") add("a host name, or no host to match every host");
+  else if (text.endsWith(".")) add("a host name without a dot at the end");
   else if (text !== text.toLowerCase() && isSubdomain(name.toLowerCase())) add("a host name in lower case");
   else if (!isSubdomain(name))
-    add("a host name such as app1.com: labels of a-z, 0-9 and '-' with dots between");
+    add("a host name such as app1.com or *.app1.com: labels of a-z, 0-9 and '-', separated by dots");
 });
 
 /** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
@@ -30,7 +30,7 @@ export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
 /** The stack of a cluster. */
 const clusterStack = dnsLabel.refine(
   (stack) => /^(cluster|k3d)(-|$)/.test(stack),
-  "a stack that makes a cluster: named cluster or k3d, or cluster-… or k3d-…",
+  "a stack that creates a cluster: cluster, k3d, cluster-… or k3d-…",
 );
 
 /** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it. */
@@ -52,9 +52,7 @@ const app = z.strictObject({
       "Host name that the Ingress routes to the app, unique in the stack; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
     ),
   replicas: z.int().min(0).max(100).default(1).describe("Number of pods."),
-  version: z
-    .string()
-    .regex(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0")
+  version: text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0")
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),
 });
@@ -70,10 +68,7 @@ const quantity = (pattern: RegExp, expected: string) =>
 
 const namespace = z.strictObject({
   name: ownNamespace
-    .refine(
-      (name) => name !== "default",
-      "a name that the cluster does not use itself (it has default, kube-system, kube-public, kube-node-lease)",
-    )
+    .refine((name) => name !== "default", "another name: every cluster has the namespace default")
     .describe("Name of the namespace: a DNS label; not `default`, not `kube-…`."),
   quota: z
     .strictObject({
@@ -114,7 +109,7 @@ export const appsSchema = z
         [
           z.strictObject({
             stack: clusterStack.describe(
-              "A stack of this checkout that makes a cluster: `cluster…` or `k3d…`.",
+              "A stack of this checkout that creates a cluster: `cluster…` or `k3d…`.",
             ),
           }),
           z.strictObject({
@@ -136,7 +131,9 @@ export const appsSchema = z
       .describe(
         "Namespaces that the stack creates, and deletes with the stack. Their pods run unprivileged only.",
       ),
-    ingress: subdomain("managed, or the name of an IngressClass such as traefik")
+    ingress: z
+      .string()
+      .refine(isSubdomain, "managed, or the name of an IngressClass such as traefik")
       .default("traefik")
       .describe("An IngressClass of the cluster, or `managed`: the lab then installs its own Traefik."),
     ingressNamespace: dnsLabel
@@ -144,9 +141,7 @@ export const appsSchema = z
       .describe(
         "Namespace where the pods of the Ingress controller run. Required for isolated namespaces with a controller other than Traefik; not accepted with `ingress: managed`. Default: `kube-system`, where K3s runs its Traefik.",
       ),
-    image: z
-      .string()
-      .regex(imageReference, "the reference of an image such as registry.example/web:1.0")
+    image: text(imageReference, "an image reference such as registry.example/web:1.0")
       .optional()
       .describe(
         "An image of the web app that the cluster can pull. Default: the lab's own, loaded into the nodes.",
@@ -160,10 +155,10 @@ export const appsSchema = z
       if (namespaces.slice(0, index).some((other) => other.name === name))
         add(["namespaces", index, "name"], "a name that no other namespace has");
       if (config.ingress === managedIngress && name === managedTraefik.namespace)
-        add(["namespaces", index, "name"], "a name that the lab's own Ingress controller does not have");
+        add(["namespaces", index, "name"], "another name: the lab's own Traefik runs in this namespace");
     });
     if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
-      add(["ingressNamespace"], `no value, for the lab's own Traefik is in ${managedTraefik.namespace}`);
+      add(["ingressNamespace"], `no value: the lab's own Traefik runs in ${managedTraefik.namespace}`);
 
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);
@@ -180,30 +175,30 @@ export const appsSchema = z
     )
       add(
         ["ingressNamespace"],
-        `the namespace of the pods of the Ingress controller "${config.ingress}", such as ingress-nginx: isolated namespaces admit these alone`,
+        `the namespace in which the Ingress controller "${config.ingress}" runs, such as ingress-nginx: isolated namespaces admit only its pods`,
       );
     apps.forEach((one, index) => {
       const before = apps.slice(0, index);
       if (!known.includes(one.namespace))
         add(
           ["apps", index, "namespace"],
-          `one of: ${known.join(", ")} (did you mean "${closest(one.namespace, known)}"? k3s-lab:namespaces makes more)`,
+          `one of: ${known.join(", ")} (did you mean "${closest(one.namespace, known)}"?), or add it to k3s-lab:namespaces`,
         );
       if (one.name === "kubernetes" && one.namespace === "default")
-        add(["apps", index, "name"], "another name, for default/kubernetes is the Service of the API");
+        add(["apps", index, "name"], "another name: default/kubernetes is the Service of the API server");
       const double = before.find(({ name, namespace }) => name === one.name && namespace === one.namespace);
       if (double) add(["apps", index, "name"], `a name that no other app in ${one.namespace} has`);
       const clash = before.find((other) => other !== double && resourceName(other) === resourceName(one));
       if (clash)
         add(
           ["apps", index, "name"],
-          `a name that Pulumi can tell from ${appPath(config, clash)}: both are ${resourceName(one)}`,
+          `another name: Pulumi would call ${appPath(config, clash)} ${resourceName(one)} too`,
         );
       const twin = before.find(({ host }) => host === one.host);
       if (twin && !double) {
         const text = one.host
           ? "a host that no other app has"
-          : "a host, for only one app can answer all other hosts";
+          : "a host: only one app can answer all other hosts";
         add(["apps", index, "host"], `${text} (${appPath(config, twin)} has it)`);
       }
     });

@@ -44,6 +44,6 @@ test("H12: a machine that is made here has no public address", async () => {
       "config:\n  k3s-lab:machines:\n    - {name: s, role: server, ip: 192.168.42.110, publicAddress: here.example}\n",
     ),
     (error: LabError) =>
-      error.exitCode === 2 && /publicAddress.*no value unless k3s-lab:provider is hosts/.test(error.message),
+      error.exitCode === 2 && /publicAddress.*no value, unless k3s-lab:provider is hosts/.test(error.message),
   );
 });

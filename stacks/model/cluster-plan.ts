@@ -1,6 +1,6 @@
 import { LabError } from "../lib/errors.ts";
 import { recordedOf } from "../observe/recorded.ts";
-import { k3sVersion, type Machine, programOf, readStackFile, stackFile } from "./config.ts";
+import { k3sVersion, type Machine, programOf, readStackFile } from "./config.ts";
 import { agentsOf, k3sVersionOf, publishedPort, readK3dFile, serverArgsOf, serversOf } from "./k3d-file.ts";
 
 /** A node that a stack file asks for. */
@@ -63,8 +63,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       ingress: port === undefined ? [] : [`${file.kubeAPI.hostIP}:${port}`],
     };
   }
-  throw new LabError(
-    `The stack "${stack}" makes no cluster. Name one of cluster or k3d in k3s-lab:cluster of ${stackFile(stack)}.`,
-    { exitCode: 2 },
-  );
+  throw new LabError(`The stack "${stack}" creates no cluster. Name a cluster… or k3d… stack.`, {
+    exitCode: 2,
+  });
 }

@@ -13,16 +13,10 @@ import {
   whyUnusable,
 } from "./addresses.ts";
 import { flagProblems, K3sFlags, type K3sRole } from "./k3s-flags.ts";
-import { dnsLabel, ipv4, ipv4Network, isNumeric, isSubdomain } from "./names.ts";
+import { dnsLabel, hostName, ipv4, ipv4Network, text } from "./names.ts";
 
-const hostName = z
-  .string()
-  .refine(
-    (text) => isIPv4(text) || (isSubdomain(text.toLowerCase()) && !isNumeric(text)),
-    "a host name or an IPv4 address",
-  );
 const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
-const userName = z.string().regex(/^[a-z_][-a-z0-9_.]{0,31}$/, "the name of a user such as pi");
+const userName = text(/^[a-z_][-a-z0-9_.]{0,31}$/, "a user name such as pi");
 
 /** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
 const ssh = z.strictObject({
@@ -32,19 +26,15 @@ const ssh = z.strictObject({
       "A user who may run `sudo` without a password. Each host needs one, here or under `k3s-lab:ssh`.",
     ),
   port: port.optional().describe("Port of the SSH server. Default: 22."),
-  key: z
-    .string()
-    .regex(/^[^"\n]+$/, "the file of a private key")
+  key: text(/^[^"\n]+$/, "the path of a private key")
     .optional()
     .describe(
       "File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` uses by itself.",
     ),
-  jump: z
-    .string()
-    .regex(
-      /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
-      "one host to go through, such as me@bastion.example:22",
-    )
+  jump: text(
+    /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
+    "one jump host, such as me@bastion.example:22",
+  )
     .optional()
     .describe("A jump host, as `ssh -J` takes it: `[user@]host[:port]`. Default: none."),
 });
@@ -53,12 +43,10 @@ const hostSsh = ssh.extend({
   address: hostName
     .optional()
     .describe("Host name or IPv4 address that SSH connects to. Default: the machine's `ip`."),
-  hostKey: z
-    .string()
-    .regex(
-      /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
-      "a public host key such as the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
-    )
+  hostKey: text(
+    /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
+    "a public host key: the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
+  )
     .optional()
     .describe(
       "Public host key: the first two words of `/etc/ssh/ssh_host_ed25519_key.pub`. Default: the key seen on first contact, which is recorded and must not change.",
@@ -67,7 +55,7 @@ const hostSsh = ssh.extend({
 
 const machine = z.strictObject({
   name: dnsLabel
-    .refine((name) => name !== "localhost", "a name that is not every machine's own")
+    .refine((name) => name !== "localhost", "another name: localhost is every machine's own")
     .describe("Name of the machine and of its Kubernetes node: a DNS label, unique in the file."),
   role: z
     .enum(["server", "agent"])
@@ -82,9 +70,7 @@ const machine = z.strictObject({
     .describe(
       "Provider `hosts` only: where this computer reaches the API server and Ingresses if not at `ip`, such as behind a bastion, router or tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.",
     ),
-  interface: z
-    .string()
-    .regex(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "an interface such as eth1, enp0s8 or ens4")
+  interface: text(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "a network interface such as eth1, enp0s8 or ens4")
     .optional()
     .describe(
       "The network interface that carries `ip`. Default: `eth1` if there is one, else whichever interface has the address.",
@@ -124,30 +110,24 @@ export type Machine = Pick<
 
 const box = z
   .strictObject({
-    name: z
-      .string()
-      .regex(/^[\w.-]+\/[\w.-]+$/, "a box's name such as generic/debian12")
-      .describe("Name of the box in Vagrant, such as `generic/debian12`."),
-    version: z
-      .string()
-      .regex(/^\d[\w.-]*$/, "a box's version such as 4.3.12")
-      .describe("Version of the box, such as `4.3.12`."),
-    url: z
-      .string()
-      .regex(
-        /^(https?|file):\/\/\S+$/,
-        "a URL such as https://example.org/machine.box or file:///srv/machine.box",
-      )
+    name: text(/^[\w.-]+\/[\w.-]+$/, "a box name such as generic/debian12").describe(
+      "Name of the box in Vagrant, such as `generic/debian12`.",
+    ),
+    version: text(/^\d[\w.-]*$/, "a box version such as 4.3.12").describe(
+      "Version of the box, such as `4.3.12`.",
+    ),
+    url: text(
+      /^(https?|file):\/\/\S+$/,
+      "a URL such as https://example.org/machine.box or file:///srv/machine.box",
+    )
       .optional()
       .describe("Download address. Default: Vagrant's public catalog, which also has the checksum."),
-    sha256: z
-      .string()
-      .regex(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
+    sha256: text(/^[0-9a-f]{64}$/, "a SHA-256: 64 hexadecimal digits in lower case")
       .optional()
       .describe("SHA-256 of the file at `url`; required with `url`, refused without it."),
   })
   .refine(({ url, sha256 }) => (url === undefined) === (sha256 === undefined), {
-    error: "url and sha256 together, or neither",
+    error: "both url and sha256, or neither",
   });
 
 /** What `Pulumi.cluster.yaml` may say. */
@@ -173,9 +153,7 @@ export const clusterSchema = z
       ),
     k3s: z
       .strictObject({
-        version: z
-          .string()
-          .regex(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
+        version: text(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
           .optional()
           .describe(
             "K3s release. Default: the one that `lab tools` lists. Without internet only the K3s built on this computer is available.",
@@ -192,7 +170,7 @@ export const clusterSchema = z
           .describe("Flags for `k3s agent`, checked in the same way."),
         serverSecrets: z
           .string()
-          .min(1, "a file of this computer")
+          .min(1, "the path of a file")
           .optional()
           .describe(
             "A YAML file, relative to the checkout and of mode 0600, with the secret part of the servers' K3s configuration, such as `etcd-s3-secret-key`. Default: none.",
@@ -261,17 +239,16 @@ function checkFlags({ k3s, machines }: Written, add: Add): void {
       flags.value(name),
     );
     if (several && ofOne)
-      add(["k3s", key], `no ${ofOne}: it would be the same for each of several machines with role ${role}`);
+      add(["k3s", key], `no ${ofOne}: all machines with role ${role} would get the same value`);
   }
   const flags = new K3sFlags(k3s.serverArgs);
   if (flags.isOn("--disable-helm-controller") && !flags.disabled().has("traefik"))
-    add(
-      ["k3s", "serverArgs"],
-      "--disable=traefik beside --disable-helm-controller, which is what installs Traefik",
-    );
+    add(["k3s", "serverArgs"], "--disable=traefik as well: K3s's Helm controller is what installs Traefik");
 }
 
 function checkMachines({ provider, ssh: common, machines }: Written, add: Add): void {
+  const onlyHosts = "no value, unless k3s-lab:provider is hosts";
+  const isHosts = provider === "hosts";
   const reached = new Map<string, string>();
   machines.forEach((one, index) => {
     const at = (key: string) => ["machines", index, key];
@@ -279,133 +256,106 @@ function checkMachines({ provider, ssh: common, machines }: Written, add: Add): 
     if (before.some(({ name }) => name === one.name)) add(at("name"), "a name that no other machine has");
     const twin = before.find(({ ip }) => ip === one.ip);
     if (twin) add(at("ip"), `an address that no other machine has (${twin.name} has it)`);
-    if (provider !== "hosts") {
-      for (const key of ["ssh", "publicAddress"] as const)
-        if (one[key] !== undefined) add(at(key), "no value unless k3s-lab:provider is hosts");
-      return;
-    }
-    for (const key of ["cpus", "memory"] as const)
-      if (one[key] !== undefined) add(at(key), "no value for provider hosts");
+    for (const key of isHosts ? (["cpus", "memory"] as const) : (["ssh", "publicAddress"] as const))
+      if (one[key] !== undefined) add(at(key), isHosts ? "no value if k3s-lab:provider is hosts" : onlyHosts);
+    if (!isHosts) return;
     const access = { ...common, ...one.ssh };
     if (access.user === undefined)
-      add(
-        ["machines", index, "ssh", "user"],
-        "a user who may run sudo without a password, here or under k3s-lab:ssh for all",
-      );
-    const way = hostEndpoint(one.ip, access);
-    const same = reached.get(way);
+      add(["machines", index, "ssh", "user"], "a user with passwordless sudo, here or under k3s-lab:ssh");
+    const endpoint = hostEndpoint(one.ip, access);
+    const same = reached.get(endpoint);
     if (same !== undefined && !twin)
-      add(at("ssh"), `another way than that of ${same}, for one host cannot be two machines`);
-    reached.set(way, one.name);
+      add(at("ssh"), `another address or port than ${same} has: one host cannot be two machines`);
+    reached.set(endpoint, one.name);
   });
-  if (common && provider !== "hosts") add(["ssh"], "no value unless k3s-lab:provider is hosts");
+  if (common && !isHosts) add(["ssh"], onlyHosts);
   const servers = machines.filter(({ role }) => role === "server").length;
   if (servers % 2 !== 1 && machines.length > 0)
     add(
       ["machines"],
-      `an odd number of machines with role server (found ${servers}): etcd needs more than half of them to go on`,
+      `an odd number of machines with role server (found ${servers}), because etcd needs a majority`,
     );
 }
 
 /** Where ssh goes for a host: two machines that go to one place are one host. */
 export const hostEndpoint = (
   ip: string,
-  {
-    address,
-    port,
-    jump,
-  }: {
-    readonly address?: string | undefined;
-    readonly port?: number | undefined;
-    readonly jump?: string | undefined;
-  },
+  { address, port, jump }: Pick<z.output<typeof hostSsh>, "address" | "port" | "jump">,
 ): string => `${jump ?? ""} ${(address ?? ip).toLowerCase()} ${port ?? 22}`;
 
-/** What K3s gives its pods and Services by its flags, as far as they are networks. */
-export function clusterNetworks(
-  serverArgs: readonly string[],
-): readonly (readonly [string, Network | undefined])[] {
-  const flags = new K3sFlags(serverArgs);
-  return [
-    ["pods", parseNetwork(flags.value("--cluster-cidr") ?? defaultPods)],
-    ["Services", parseNetwork(flags.value("--service-cidr") ?? defaultServices)],
-  ];
-}
+/** The networks that K3s has by its flags, as far as they are networks. */
+type K3sNetworks = Readonly<Record<"pods" | "Services", Network | undefined>>;
 
-function checkNetworks(written: Written, add: Add): void {
-  const { provider, network, machines, k3s } = written;
-  const block = parseNetwork(network);
-  const [pods, services] = clusterNetworks(k3s.serverArgs).map(([, one]) => one);
-  checkClusterNetworks(written, pods, services, add);
+function checkNetworks({ provider, network, machines, k3s }: Written, add: Add): void {
+  const flags = new K3sFlags(k3s.serverArgs);
+  const used: K3sNetworks = {
+    pods: parseNetwork(flags.value("--cluster-cidr") ?? defaultPods),
+    Services: parseNetwork(flags.value("--service-cidr") ?? defaultServices),
+  };
+  checkK3sNetworks(k3s.serverArgs, machines.length, used, add);
   const isMade = provider !== "hosts";
-  if (isMade && block?.canonical === network) checkMachineNetwork(block, pods, services, add);
+  const block = parseNetwork(network);
+  if (isMade && block?.canonical === network) checkMachineNetwork(block, used, add);
   machines.forEach(({ ip }, index) => {
     if (!isIPv4(ip)) return;
     const at = ["machines", index, "ip"];
     const why = whyUnusable(ip);
-    const inside = [pods, services].find((other) => other && holds(other, ip));
-    if (why !== undefined) add(at, `an address of the machine itself (${ip} is ${why})`);
+    const inside = Object.entries(used).find(([, other]) => other && holds(other, ip));
+    if (why !== undefined) add(at, `an address that a machine can have (${ip} is ${why})`);
     else if (isMade && block && !usableAddress(block, ip))
-      add(at, `an address of a host inside ${network} (its first one belongs to the host)`);
+      add(at, `a host address in ${network} other than the first, which this computer has`);
     else if (!isMade && inside)
-      add(at, `an address outside ${inside.text}, which K3s gives to pods or Services`);
+      add(at, `an address outside ${inside[1]?.text}, which K3s uses for ${inside[0]}`);
   });
 }
 
-/** The networks that K3s's flags give to pods and Services. */
-function checkClusterNetworks(
-  { machines, k3s }: Written,
-  pods: Network | undefined,
-  services: Network | undefined,
+function checkK3sNetworks(
+  serverArgs: readonly string[],
+  machines: number,
+  { pods, Services: services }: K3sNetworks,
   add: Add,
 ): void {
-  const flagAt = (name: string) => {
-    const index = k3s.serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
-    return index < 0 ? ["k3s", "serverArgs"] : ["k3s", "serverArgs", index];
+  const flags = new K3sFlags(serverArgs);
+  const refuse = (name: string, expected: string) => {
+    const index = serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
+    add(["k3s", "serverArgs", ...(index < 0 ? [] : [index])], expected);
   };
-  const flags = new K3sFlags(k3s.serverArgs);
   for (const [name, one, shortest, longest] of [
     ["--cluster-cidr", pods, 8, 23],
     ["--service-cidr", services, 12, 28],
   ] as const) {
     const given = flags.values(name);
-    if (given.length > 1) add(flagAt(name), `${name} once`);
+    if (given.length > 1) refuse(name, `${name} only once`);
     if (given.length === 0 || one === undefined) continue; // one that is no network is told already
     if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
-      add(
-        flagAt(name),
-        `${name} with a private IPv4 network without a host's part, its prefix from ${shortest} to ${longest}`,
+      refuse(
+        name,
+        `${name} with a private IPv4 network without host bits, prefix length ${shortest} to ${longest}`,
       );
-    else if (name === "--cluster-cidr" && machines.length > 2 ** (24 - one.bits))
-      add(flagAt(name), `${name} with a network that holds a /24 for each of ${machines.length} machines`);
+    else if (name === "--cluster-cidr" && machines > 2 ** (24 - one.bits))
+      refuse(name, `${name} with a network that has a /24 for each of the ${machines} machines`);
   }
   if (pods && services && overlap(pods, services)) {
-    const isOfServices = flags.value("--service-cidr");
-    add(
-      flagAt(isOfServices ? "--service-cidr" : "--cluster-cidr"),
-      `a network apart from ${isOfServices ? `that of pods (${pods.text})` : `that of Services (${services.text})`}`,
-    );
+    const [name, other] = flags.value("--service-cidr")
+      ? ["--service-cidr", `${pods.text}, K3s's network for pods`]
+      : ["--cluster-cidr", `${services.text}, K3s's network for Services`];
+    refuse(name, `a network that does not overlap ${other}`);
   }
   const dns = flags.value("--cluster-dns");
   if (dns !== undefined && isIPv4(dns) && services && !holds(services, dns))
-    add(flagAt("--cluster-dns"), `--cluster-dns with an address inside that of Services (${services.text})`);
+    refuse("--cluster-dns", `--cluster-dns with an address in ${services.text}, K3s's network for Services`);
 }
 
 /** The network that is made for the machines. */
-function checkMachineNetwork(
-  block: Network,
-  pods: Network | undefined,
-  services: Network | undefined,
-  add: Add,
-): void {
-  const clash = [
-    ...(pods ? [[pods, "the network of K3s's pods"] as const] : []),
-    ...(services ? [[services, "the network of K3s's Services"] as const] : []),
+function checkMachineNetwork(block: Network, used: K3sNetworks, add: Add): void {
+  const others = [
+    ...Object.entries(used).map(([what, one]) => [one, `K3s's network for ${what}`] as const),
     ...machineNetworks,
-  ].find(([other]) => overlap(block, other));
+  ];
+  const clash = others.find(([other]) => other && overlap(block, other));
   if (!isPrivate(block))
     add(["network"], "a private network, such as one in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16");
-  else if (clash) add(["network"], `a network apart from ${clash[0].text}, ${clash[1]}`);
+  else if (clash) add(["network"], `a network that does not overlap ${clash[0]?.text}, ${clash[1]}`);
 }
 
 /** Whether a machine may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */

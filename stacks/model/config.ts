@@ -13,7 +13,7 @@ export * from "./cluster.ts";
 const k3dSchema = z.strictObject({
   config: z
     .string()
-    .regex(/^[^/].*\.ya?ml$/, "a k3d config file of the checkout such as stacks/k3d.yaml")
+    .regex(/^[^/].*\.ya?ml$/, "the path of a k3d config file in the checkout, such as stacks/k3d.yaml")
     .describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
 });
 
@@ -44,13 +44,13 @@ export function programOf(stack: string): ProgramName {
   const [name = ""] = stack.split("-");
   if (!Object.hasOwn(schemas, name))
     throw new LabError(
-      `There is no program for the stack "${stack}". A stack's name is, or begins with one of these and a dash: ${Object.keys(schemas).join(", ")}.`,
+      `There is no program for the stack "${stack}". Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
       { exitCode: 2 },
     );
   // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
     throw new LabError(
-      `The stack "${stack}" is not accepted as a name: expected a-z, 0-9 and '-', at most 40 characters, no '-' at its end.`,
+      `The stack name "${stack}" is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
       { exitCode: 2 },
     );
   return name as ProgramName;
@@ -84,7 +84,7 @@ export async function readStackFile<Stack extends string>(
 ): Promise<Configs[ProgramOf<Stack>]> {
   const program = programOf(stack) as ProgramOf<Stack>;
   const file = stackFile(stack);
-  const hint = `Copy ${stackFile(program)} of the project and edit it.`;
+  const hint = `Copy ${stackFile(program)} and edit it.`;
   const document = await readPlainYaml(file, directory, hint);
   return parseConfig(program, ownValues(program, document, file), file);
 }
@@ -98,14 +98,14 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
   const known = knownKeys(schemas[program], []);
   const whole = isRecord(document) ? document : {};
   if (!isRecord(document) || !("config" in document))
-    faults.push(`it has no values under config; expected config: with keys such as ${prefix}${known[0]}`);
+    faults.push(`config: is missing; expected keys such as ${prefix}${known[0]} under it`);
   for (const key of Object.keys(whole).filter((key) => key !== "config" && !besides.includes(key))) {
     const own = bare(key);
     faults.push(
       key === "environment"
-        ? "environment: only Pulumi would read it; expected every value under config"
+        ? "environment: Vagrant and the lab do not read it; expected every value under config"
         : known.includes(own)
-          ? `${key}: it stands beside config; expected it under config, as ${prefix}${own}`
+          ? `${key}: is at the top level; expected it under config, as ${prefix}${own}`
           : `${key}: unknown key; did you mean "config"? Known: config`,
     );
   }
@@ -134,13 +134,13 @@ function keyFault(
   value: unknown,
 ): string | undefined {
   if (!key.startsWith(prefix))
-    return `${key}: nothing reads it; did you mean "${prefix}${closest(bare(key), known)}"? Keys of this project begin with ${prefix}`;
+    return `${key}: unknown key; did you mean "${prefix}${closest(bare(key), known)}"? This project's keys begin with ${prefix}`;
   if (holdsSecret(value))
-    return `${key}: a value that only Pulumi can decrypt is not accepted; expected plain text, because none of these is a secret`;
+    return `${key}: an encrypted value is not accepted, because only Pulumi can read it; expected plain text`;
   const name = key.slice(prefix.length);
   const owners = known.includes(name) ? [] : programsWith(name);
   return owners.length > 0
-    ? `${key}: it belongs to stacks of ${owners.join(" and ")}, and "${program}" is what this one runs. Known: ${known.join(", ")}`
+    ? `${key}: a key of ${owners.join(" and ")} stacks; this is a stack of ${program}. Known: ${known.join(", ")}`
     : undefined;
 }
 

@@ -33,7 +33,7 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
       cluster("cluster", machine("a", "192.168.42.110")),
       cluster("cluster-ha", machine("b", "192.168.42.110")),
     ],
-    [/stacks cluster and cluster-ha both take the address 192\.168\.42\.110; expected another/],
+    [/stacks cluster and cluster-ha both take the address 192\.168\.42\.110\. Change Pulumi\.cluster\.yaml/],
   ],
   [
     "names that are put together to one",
@@ -67,7 +67,7 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
     [appsOf("apps", "a.com"), appsOf("apps-b", "a.com")],
     [/the host a\.com on the stack cluster/],
   ],
-  ["two apps for every other host", [appsOf("apps"), appsOf("apps-b")], [/every host that no app has/]],
+  ["two apps for every other host", [appsOf("apps"), appsOf("apps-b")], [/requests for all other hosts/]],
   ["one stack, twice", [appsOf("apps"), appsOf("apps")], []],
 ];
 for (const [title, claims, expected] of table)

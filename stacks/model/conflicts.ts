@@ -25,7 +25,7 @@ export const conflictsOf = (claims: readonly Claims[]): string[] =>
       .flatMap((other) =>
         bothTake(other, one).map(
           (what) =>
-            `The stacks ${other.stack} and ${one.stack} both take ${what}; expected another in Pulumi.${other.stack}.yaml or Pulumi.${one.stack}.yaml, or one of the two taken down.`,
+            `The stacks ${other.stack} and ${one.stack} both take ${what}. Change Pulumi.${other.stack}.yaml or Pulumi.${one.stack}.yaml, or take one of the two down.`,
         ),
       ),
   );
@@ -68,7 +68,7 @@ function takenByApps({ cluster, namespaces, ingress, apps }: NonNullable<Claims[
   const taken = [
     ...namespaces.map(({ name }) => `the namespace ${name}`),
     ...apps.map(({ name, namespace }) => `the app ${namespace}/${name}`),
-    ...apps.map(({ host }) => (host === undefined ? "every host that no app has" : `the host ${host}`)),
+    ...apps.map(({ host }) => (host === undefined ? "requests for all other hosts" : `the host ${host}`)),
     ...(ingress === managedIngress ? ["the lab's own Traefik"] : []),
   ];
   return taken.map((what) => [`${where} ${what}`, `${what} on ${on}`] as const);

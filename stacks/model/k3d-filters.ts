@@ -38,7 +38,7 @@ function isIn(subset: string, index: number): boolean {
 export function filterFault(filter: string, counts: Counts): string | undefined {
   const { group, subset, suffix } = grammar.exec(filter)?.groups ?? {};
   if (group === undefined || suffix !== undefined || group === "loadbalancer")
-    return "all, or server or agent with its numbers, such as server:*, server:0 or agent:0,1";
+    return "all, or server or agent with numbers, such as server:*, server:0 or agent:0,1";
   if (group === "all")
     return subset === undefined || subset === "*"
       ? undefined
@@ -51,7 +51,7 @@ export function portFilterFault(filter: string, counts: Counts): string | undefi
   const { group, subset, suffix } = grammar.exec(filter)?.groups ?? {};
   if (group === "loadbalancer" && subset === undefined && suffix !== "direct") return undefined;
   if (roleOf(group) !== "server")
-    return "loadbalancer, which leads to every server, or servers such as server:* or server:0:direct: K3s takes requests for a pod's port on each of them, and agents may come and go";
+    return "loadbalancer, or servers such as server:* or server:0:direct: every server accepts the requests, while agents may come and go";
   if (suffix === "direct" && !/^\d+$/.test(subset ?? ""))
     return "one server for a direct port, such as server:0:direct";
   return subsetFault("server", subset, counts);
@@ -63,7 +63,7 @@ function subsetFault(
   counts: Counts,
 ): string | undefined {
   if (role === undefined || subset === undefined)
-    return `${role}s with their numbers, such as ${role}:* or ${role}:0`;
+    return `${role} with numbers, such as ${role}:* or ${role}:0`;
   const count = role === "server" ? counts.servers : counts.agents;
   const numbers = subset
     .split(/[,-]/)
@@ -72,6 +72,6 @@ function subsetFault(
     .map(Number);
   const [from = 0, to = count - 1] = numbers;
   if (subset === "-" || numbers.some((number) => number >= count) || (subset.includes("-") && from > to))
-    return `numbers of ${role}s that the file has: ${count === 0 ? "it has none" : `0 to ${count - 1}`}`;
+    return `numbers of ${role}s in the file: ${count === 0 ? "there are none" : `0 to ${count - 1}`}`;
   return undefined;
 }

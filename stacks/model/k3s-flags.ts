@@ -1,6 +1,6 @@
 import { isIPv4 } from "node:net";
 import { closest } from "fastest-levenshtein";
-import { isNumeric, isSubdomain } from "./names.ts";
+import { isHost, isPort } from "./names.ts";
 
 export type K3sRole = "server" | "agent";
 
@@ -50,9 +50,9 @@ const node = { switch: every("switch", both), value: every("value", both), list:
 const agent = { switch: every("switch", ["agent"]) };
 
 const own = (from: string) => ({ refused: `the lab sets it from ${from}` });
-const whole = { refused: "each server of the lab runs a whole control plane" };
+const whole = { refused: "every server runs the whole control plane" };
 const fixed = (value: string, why: string): Options => ({
-  check: (given) => (given === value ? undefined : `${value}, for ${why}`),
+  check: (given) => (given === value ? undefined : `${value}: ${why}`),
 });
 const oneOf = (...values: readonly string[]): Options => ({
   check: (given) => (values.includes(given) ? undefined : `one of: ${values.join(", ")}`),
@@ -63,14 +63,8 @@ const matches = (pattern: RegExp, expected: string): Options => ({
 const path = matches(/^\/[^\s]*$/, "an absolute path on the machine");
 const count = matches(/^\d{1,9}$/, "a whole number");
 const option = matches(/^[a-z][-a-zA-Z0-9.]*=.+$/, "an option and its value, such as max-pods=50");
-const duration = matches(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a time such as 5m0s");
-const isPort = (text: string): boolean => /^[1-9]\d{0,4}$/.test(text) && Number(text) < 65_536;
-const host: Options = {
-  check: (given) =>
-    isIPv4(given) || (isSubdomain(given.toLowerCase()) && !isNumeric(given))
-      ? undefined
-      : "a host name or an IPv4 address",
-};
+const duration = matches(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a duration such as 5m0s");
+const host: Options = { check: (given) => (isHost(given) ? undefined : "a host name or an IPv4 address") };
 const address: Options = { check: (given) => (isIPv4(given) ? undefined : "an IPv4 address") };
 const kubeletOption: Options = {
   check: (given) => {
@@ -79,7 +73,7 @@ const kubeletOption: Options = {
     return (
       fault ??
       (["hostname-override", "node-ip", "register-node", "root-dir", "config"].includes(name)
-        ? `another option than ${name}, on which the lab relies`
+        ? `an option other than ${name}, which the lab relies on`
         : undefined)
     );
   },
@@ -92,7 +86,7 @@ const disable: Options = {
     const wrong = given.split(",").find((one) => !addOns.includes(one));
     return wrong === undefined
       ? undefined
-      : `add-ons of: ${addOns.join(", ")} (did you mean "${closest(wrong, addOns)}"?)`;
+      : `one or more of: ${addOns.join(", ")} (did you mean "${closest(wrong, addOns)}"?)`;
   },
 };
 
@@ -110,7 +104,7 @@ const nodeLabel: Options = {
     });
     return wrong === undefined
       ? undefined
-      : "a label KEY=VALUE such as disk=ssd, its key not one of kubernetes.io that a kubelet may not set";
+      : "a label KEY=VALUE such as disk=ssd; under kubernetes.io and k8s.io only what a kubelet may set on its node";
   },
 };
 const nodeTaint: Options = {
@@ -121,7 +115,7 @@ const nodeTaint: Options = {
       return labelKey.test(key) && labelValue.test(value);
     })
       ? undefined
-      : "a taint KEY=VALUE:EFFECT, its effect NoSchedule, PreferNoSchedule or NoExecute",
+      : "a taint KEY=VALUE:EFFECT with the effect NoSchedule, PreferNoSchedule or NoExecute",
 };
 const ports: Options = {
   check: (given) => {
@@ -134,17 +128,17 @@ const ports: Options = {
 
 const joinsByToken = {
   secret: true,
-  refused: "the lab makes the token itself, and brings it to each node in a file that only root reads",
+  refused: "the lab creates the token and copies it to each node in a file that only root can read",
 };
 const datastore = { refused: "the lab keeps a cluster's data on its servers, in SQLite or in etcd" };
 const s3Secret = {
   secret: true,
   byFile: true,
   refused:
-    "it would be visible in Pulumi's state and in the process list; put it into the file that k3s-lab:k3s.serverSecrets names, or, with a K3s that has it, give --etcd-s3-config-secret=NAME",
+    "it would be visible in Pulumi's state and in the process list; put it into the file of k3s-lab:k3s.serverSecrets or, if this K3s has it, use --etcd-s3-config-secret=NAME",
 };
 const linkedImages = { refused: "the lab puts its images into K3s's own containerd" };
-const byHand = { refused: "it is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
+const byHand = { refused: "a reset is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
 
 /**
  * The flags of `k3s server` and `k3s agent`, v1.25 to v1.34, and what the lab makes of each: pkg/cli/cmds of
@@ -155,18 +149,17 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.list("node-ip,i", own("the machine's ip")),
   ...node.value("flannel-iface", own("the machine's interface")),
   ...node.value("node-name", own("the machine's name")),
-  ...node.switch("with-node-id", { refused: "a node of the lab is called what its machine is called" }),
+  ...node.switch("with-node-id", { refused: "nodes have the names of their machines" }),
   ...node.value("server,s", own("the machines whose role is server")),
   ...server.switch("cluster-init", own("the number of machines whose role is server")),
-  ...node.value("token-file", own("the token that it makes")),
+  ...node.value("token-file", own("its own token")),
   ...node.value("config,c", {
-    refused:
-      "the lab writes /etc/rancher/k3s/config.yaml; a file of yours may lie in config.yaml.d beside it",
+    refused: "K3s reads /etc/rancher/k3s/config.yaml; put settings of your own into config.yaml.d there",
   }),
   // what would be seen by others
   ...node.value("token,t cluster-secret", joinsByToken),
   ...server.value("agent-token", joinsByToken),
-  ...server.value("agent-token-file", { refused: "the lab's agents join by the lab's token" }),
+  ...server.value("agent-token-file", { refused: "agents join with the lab's own token" }),
   ...server.value("datastore-endpoint", { ...datastore, secret: true }),
   ...server.value("etcd-s3-access-key etcd-s3-secret-key", s3Secret),
   ...server.value("etcd-s3-session-token", { ...s3Secret, later: true }),
@@ -174,26 +167,26 @@ export const k3sFlags: readonly K3sFlag[] = [
     secret: true,
     later: true,
     refused:
-      "it would be visible in Pulumi's state and in the process list; give --vpn-auth-file=FILE, a file on the machine",
+      "it would be visible in Pulumi's state and in the process list; use --vpn-auth-file with a file on the machine",
   }),
   // what the lab relies on
-  ...node.value("data-dir,d", { refused: "the lab looks for K3s's data in /var/lib/rancher/k3s" }),
+  ...node.value("data-dir,d", { refused: "the lab expects K3s's data in /var/lib/rancher/k3s" }),
   ...server.value("write-kubeconfig,o", { refused: "the lab reads /etc/rancher/k3s/k3s.yaml" }),
-  ...server.value("https-listen-port advertise-port", fixed("6443", "the lab reaches the API there")),
+  ...server.value("https-listen-port advertise-port", fixed("6443", "the lab reaches the API server there")),
   ...node.value(
     "bind-address",
-    fixed("0.0.0.0", "the lab asks for the API at the machine's ip and on it at 127.0.0.1"),
+    fixed("0.0.0.0", "the lab reaches the API server at the machine's ip and at 127.0.0.1"),
   ),
-  ...node.value("lb-server-port", fixed("6444", "the lab asks there whether an agent is Ready")),
+  ...node.value("lb-server-port", fixed("6444", "the lab checks there whether an agent is ready")),
   ...server.value("advertise-address", { refused: "each server advertises its own ip" }),
-  ...server.value("cluster-domain", fixed("cluster.local", "by names in it the lab finds Services")),
-  ...server.value("servicelb-namespace", fixed("kube-system", "there the lab looks for ServiceLB")),
-  ...server.switch("disable-agent", { refused: "each server of the lab is a node" }),
+  ...server.value("cluster-domain", fixed("cluster.local", "the lab looks up Services under this domain")),
+  ...server.value("servicelb-namespace", fixed("kube-system", "the lab looks for ServiceLB there")),
+  ...server.switch("disable-agent", { refused: "every server is a node too" }),
   ...server.switch("disable-apiserver disable-controller-manager disable-scheduler disable-etcd", whole),
-  ...server.switch("disable-kube-proxy", { refused: "without it no Service is reached" }),
+  ...server.switch("disable-kube-proxy", { refused: "without it Services cannot be reached" }),
   ...agent.switch("disable-apiserver-lb", {
     later: true,
-    refused: "the lab asks by it whether an agent is Ready",
+    refused: "the lab uses it to check whether an agent is ready",
   }),
   ...server.switch("cluster-reset", byHand),
   ...server.value("cluster-reset-restore-path", byHand),
@@ -203,18 +196,18 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.switch("docker", linkedImages),
   ...node.value("container-runtime-endpoint", linkedImages),
   ...node.value("image-service-endpoint", { ...linkedImages, later: true }),
-  ...node.value("snapshotter", fixed("overlayfs", "the lab stores its images in that layout")),
-  ...node.value("log,l", { refused: "the lab reads K3s's log in the machine's journal" }),
+  ...node.value("snapshotter", fixed("overlayfs", "the lab's images are stored in this layout")),
+  ...node.value("log,l", { refused: "the lab reads K3s's log from the machine's journal" }),
   ...server.value("flannel-backend", {
     check: (given) =>
       given === "none"
-        ? "vxlan, host-gw or wireguard-native: without one no node is ever Ready, for the lab brings no other network"
+        ? "vxlan, host-gw or wireguard-native: the lab installs no other CNI plugin, and without one no node becomes Ready"
         : oneOf("vxlan", "host-gw", "wireguard-native").check?.(given),
   }),
   ...node.switch("no-flannel", {
-    refused: "K3s no longer has it; without flannel no node of the lab is ever Ready",
+    refused: "K3s no longer has it, and without flannel no node becomes Ready",
   }),
-  ...server.list("no-deploy", { refused: "K3s no longer has it; give --disable=ADD-ON" }),
+  ...server.list("no-deploy", { refused: "K3s no longer has it; use --disable=ADD-ON" }),
   ...node.switch("disable-selinux", { refused: "K3s no longer has it; leave --selinux out" }),
   // what is the user's own
   ...server.list("disable", disable),
@@ -226,10 +219,10 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...server.value("service-node-port-range", ports),
   ...server.list("tls-san", host),
   ...server.switch("tls-san-security", { later: true }),
-  ...server.value("write-kubeconfig-mode", matches(/^0?[0-7]{3}$/, "a file's mode such as 644 or 600")),
+  ...server.value("write-kubeconfig-mode", matches(/^0?[0-7]{3}$/, "a file mode such as 644 or 600")),
   ...server.value("write-kubeconfig-group", {
     later: true,
-    ...matches(/^[a-z_][-a-z0-9_]{0,31}$|^\d+$/, "a group's name or number"),
+    ...matches(/^[a-z_][-a-z0-9_]{0,31}$|^\d+$/, "a group name or id"),
   }),
   ...server.switch("flannel-ipv6-masq flannel-external-ip"),
   ...server.value("egress-selector-mode", oneOf("agent", "cluster", "pod", "disabled")),
@@ -242,7 +235,7 @@ export const k3sFlags: readonly K3sFlag[] = [
   ),
   ...server.value(
     "etcd-snapshot-schedule-cron",
-    matches(/^@(hourly|daily|weekly|monthly|every\d+[smh])$/, "a time without spaces such as @daily"),
+    matches(/^@(hourly|daily|weekly|monthly|every\d+[smh])$/, "a schedule without spaces, such as @daily"),
   ),
   ...server.value("etcd-snapshot-retention", count),
   ...server.value("etcd-snapshot-reconcile-interval", { later: true, ...duration }),
@@ -277,18 +270,14 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.value("vmodule"),
 ];
 
-const byName = new Map(
-  k3sFlags.flatMap((flag) => [
-    [flag.name, flag] as const,
-    ...(flag.short ? [[flag.short, flag] as const] : []),
-  ]),
-);
+const spellings = ({ name, short }: K3sFlag): string[] => (short ? [name, short] : [name]);
+const byName = new Map(k3sFlags.flatMap((flag) => spellings(flag).map((one) => [one, flag] as const)));
 
 /** The values of flags that are secret, for a text that a person is shown. */
 const secretFlags = new RegExp(
   `(?<![-\\w])(--?(?:${k3sFlags
     .filter(({ secret }) => secret)
-    .flatMap(({ name, short }) => [name, ...(short ? [short] : [])])
+    .flatMap(spellings)
     .map((name) => name.replace(/^-+/, ""))
     .join("|")}))(?:=|",\\s*"|\\s+)[^"\\s]*`,
   "g",
@@ -334,7 +323,7 @@ export function flagProblems(
     if (flag) given.add(flag.name);
     const expected =
       problemOf(item, written, value, flag, role, version, by) ??
-      (isAgain ? `${flag?.name} once` : undefined);
+      (isAgain ? `${flag?.name} only once` : undefined);
     if (expected !== undefined) problems.push({ index, expected });
   });
   return problems;
@@ -350,7 +339,7 @@ function problemOf(
   by: "lab" | "k3d",
 ): string | undefined {
   if (!/^--?[a-z]/.test(item))
-    return "one flag of K3s such as --disable=traefik, its value behind = in the same item";
+    return "one K3s flag such as --disable=traefik, with its value after = in the same item";
   if (flag === undefined) {
     if (minorOf(version) > newestMinor && isShellSafe(item)) return undefined;
     const names = k3sFlags
@@ -374,7 +363,7 @@ function flagProblem(
   by: "lab" | "k3d",
 ): string | undefined {
   if (!roles.includes(role))
-    return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, and there too ${refused}` : ""}`;
+    return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, where it is not accepted either: ${refused}` : ""}`;
   if (refused !== undefined)
     return `no ${name}: ${by === "k3d" && byFile ? "k3d would show it to everyone" : refused}`;
   return later && minorOf(version) <= 25

@@ -135,7 +135,7 @@ for (const value of disputed)
 test("a refusal says line, key, value and what is accepted", () => {
   assert.throws(() => read("config:\n  k3s-lab:machines:\n    - {name: a, cpus: 010}\n"), {
     message:
-      "FILE, line 3: k3s-lab:machines[0].cpus: 010 is not the same to every reader of YAML; expected a decimal number, true, false, or text in quotes.",
+      "FILE, line 3: k3s-lab:machines[0].cpus: Pulumi, Vagrant and the lab would read 010 differently; expected a decimal number, true, false, or text in quotes.",
   });
 });
 

@@ -24,7 +24,7 @@ import { LabError } from "../lib/errors.ts";
  */
 const longest = 1 << 20;
 const deepest = 20;
-const tooDeep = `it is nested too deeply; expected at most ${deepest} levels`;
+const tooDeep = `nested too deeply; expected at most ${deepest} levels`;
 
 /** Control characters, tabs, and the line breaks that only YAML 1.1 knows. */
 const strange =
@@ -128,7 +128,7 @@ class PlainYaml {
     try {
       return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     } catch (cause) {
-      return this.#refuse(undefined, "it is not text in UTF-8; expected a YAML file in UTF-8", cause);
+      return this.#refuse(undefined, "not UTF-8; expected a YAML file in UTF-8", cause);
     }
   }
 
@@ -152,7 +152,7 @@ class PlainYaml {
     if (second)
       this.#refuse(
         this.#counter.linePos(second.range?.[0] ?? 0).line,
-        "a second document; expected one, without a line ---",
+        "a second document; expected only one, without ---",
       );
     return document;
   }
@@ -181,7 +181,7 @@ class PlainYaml {
       Pair: (_, pair, ancestors) => {
         // As in `{a, b}`; a key with its colon has a node of its own for nothing.
         if (pair.value === null && isScalar(pair.key))
-          this.#refuseAt(pair.key, keyPath([...ancestors, pair]), "it has no value; expected one");
+          this.#refuseAt(pair.key, keyPath([...ancestors, pair]), "no value; expected one");
       },
       Node: (key, node, ancestors) => {
         const path = keyPath(key === "key" ? ancestors.slice(0, -1) : [...ancestors, node]);
@@ -190,7 +190,7 @@ class PlainYaml {
         const problem = problemOf(node);
         if (problem) this.#refuseAt(node, path, problem);
         if (isScalar(node)) this.#refuseScalar(node, key === "key", path);
-        else if (key === "key") this.#refuseAt(node, path, "a key that is no text; expected a name");
+        else if (key === "key") this.#refuseAt(node, path, "a key that is not text; expected a name");
       },
     });
   }
@@ -199,29 +199,28 @@ class PlainYaml {
     const [begin = 0, end = 0] = scalar.range ?? [];
     const written = this.#text.slice(begin, end);
     if (this.#lines === "one" && (isBlock(scalar) || written.includes("\n")))
-      this.#refuseAt(scalar, at, "a text of several lines; expected it on one line");
+      this.#refuseAt(scalar, at, "text on several lines; expected it on one");
     if (scalar.type !== Scalar.PLAIN) return;
-    if (written === "<<")
-      this.#refuseAt(scalar, at, "the merge key <<; expected the values themselves, written out");
+    if (written === "<<") this.#refuseAt(scalar, at, "the merge key <<; expected the values written out");
     if (written === "" || /^(~|null)$/i.test(written))
-      this.#refuseAt(scalar, at, "it has no value; expected one, or the line left out");
+      this.#refuseAt(scalar, at, "no value; expected one, or leave the key out");
     if (isKey && typeof scalar.value !== "string")
-      this.#refuseAt(scalar, at, `the key ${written}; expected a name that is text`);
+      this.#refuseAt(scalar, at, `the key ${written} is not text; expected a name`);
     if (!isPlain(written))
       this.#refuseAt(
         scalar,
         at,
-        `${written} is not the same to every reader of YAML; expected a decimal number, true, false, or text in quotes`,
+        `Pulumi, Vagrant and the lab would read ${written} differently; expected a decimal number, true, false, or text in quotes`,
       );
   }
 }
 
 /** What a node has that some readers of YAML understand in another way. */
 function problemOf(node: Node): string | undefined {
-  if (isAlias(node)) return `the alias *${node.source}; expected the value itself, written out`;
+  if (isAlias(node)) return `the alias *${node.source}; expected the value written out`;
   if ("anchor" in node && node.anchor) return `the anchor &${node.anchor}; expected a value without one`;
   if ("tag" in node && node.tag)
-    return `the tag ${node.tag}; expected a value without one, in quotes where it is text`;
+    return `the tag ${node.tag}; expected a value without one; put text in quotes`;
   return undefined;
 }
 
@@ -247,6 +246,6 @@ const explain = (message: string): string => {
   const [first = ""] = message.split("\n");
   if (/call stack/.test(first)) return tooDeep;
   return /unique/.test(first)
-    ? "a key that is there twice; expected each key once"
-    : `it is no YAML: ${first.replace(/[.:]$/, "")}`;
+    ? "a duplicate key; expected each key once"
+    : `not YAML: ${first.replace(/[.:]$/, "")}`;
 };

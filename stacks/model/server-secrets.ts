@@ -25,10 +25,10 @@ export async function readServerSecrets(
     });
   const path = resolve(directory, file);
   const found = await stat(path).catch(() => undefined);
-  if (!found?.isFile()) throw refuse("a file that is there");
-  if (found.mode & 0o077) throw refuse(`a file that nobody else may read: chmod 600 ${path}`);
+  if (!found?.isFile()) throw refuse("a file that exists");
+  if (found.mode & 0o077) throw refuse(`a file that only you may read: chmod 600 ${path}`);
   const text = await readFile(path, "utf8").catch(() => {
-    throw refuse("a file that you may read");
+    throw refuse("a file that you can read");
   });
   const values = read(text);
   const wrong = Object.entries(values ?? {}).find(
@@ -36,7 +36,7 @@ export async function readServerSecrets(
   );
   if (values === undefined || wrong !== undefined)
     throw refuse(
-      `YAML with a text for each of the keys ${accepted.join(", ")}${wrong ? `, which ${wrong[0]} is not or has not; what is not secret belongs in k3s.serverArgs` : ""}`,
+      `a YAML mapping of ${accepted.join(", ")} to text${wrong ? ` (wrong: ${wrong[0]}); other flags belong in k3s.serverArgs` : ""}`,
     );
   return JSON.stringify(values);
 }
