@@ -116,7 +116,8 @@ export async function isMade(stack: string): Promise<boolean> {
 
 /** Whether any stack of this checkout has made machines or nodes. */
 export async function anyMade(): Promise<boolean> {
-  const folders = (await ifThere(readdir(labDir))) ?? [];
+  const entries = (await ifThere(readdir(labDir, { withFileTypes: true }))) ?? [];
+  const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   const all = [...new Set([...folders, ...(await knownStacks())])];
   return (await Promise.all(all.map(isMade))).some(Boolean);
 }
