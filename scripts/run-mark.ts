@@ -1,3 +1,6 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { join } from "node:path";
+
 /** Marks every process of a run: children inherit it, whoever starts them. Daemons that outlive a run do not have it. */
 export const mark = "K3S_LAB_RUN";
 
@@ -5,4 +8,54 @@ export const mark = "K3S_LAB_RUN";
 export function withoutMark(environment: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const { [mark]: _, ...rest } = environment;
   return rest;
+}
+
+/** The signals that interrupt a run. */
+export const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/**
+ * Marks what this process starts from now on as a run's. Should this process be killed, a guard ends it all.
+ *
+ * @param interrupt is called for each signal, and with SIGHUP where the npm that started this process was killed: nothing
+ * tells it that, but that it has another parent. `package.json` has the shell between the two replaced by it.
+ * @param signals those that it is called for. Default: all.
+ * @returns undoes it: the run has come to its end.
+ */
+export function markRun(
+  id: string,
+  interrupt: (name: NodeJS.Signals) => void,
+  signals: readonly NodeJS.Signals[] = interrupts,
+): () => void {
+  process.env[mark] = id;
+  const guard = startGuard(id);
+  const parent = process.ppid;
+  const orphaned = setInterval(() => {
+    if (process.env.npm_lifecycle_event === undefined || process.ppid === parent) return;
+    clearInterval(orphaned);
+    interrupt("SIGHUP");
+  }, 500).unref();
+  for (const name of signals) process.on(name, interrupt);
+  return () => {
+    clearInterval(orphaned);
+    for (const name of signals) process.off(name, interrupt);
+    delete process.env[mark];
+    guard.stdin?.end("done\n");
+  };
+}
+
+/** Starts what ends the run's programs when this process is gone without having done so: its input then ends. */
+function startGuard(id: string): ChildProcess {
+  const file = join(import.meta.dirname, "end-run.ts");
+  const end = [process.execPath, "--disable-warning=ExperimentalWarning", file, id];
+  const guard = spawn("/bin/sh", ["-c", 'read -r _ || exec "$@"', "lab-guard", ...end], {
+    cwd: "/",
+    detached: true,
+    env: withoutMark(),
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  guard.on("error", () => {});
+  guard.stdin?.on("error", () => {});
+  guard.unref();
+  (guard.stdin as unknown as { unref?: () => void } | null)?.unref?.();
+  return guard;
 }
