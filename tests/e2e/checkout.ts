@@ -23,6 +23,8 @@ export interface Checkout {
   lab(...args: string[]): Promise<Outcome>;
   /** Runs a program as a user would after `eval "$(scripts/lab env)"`. A failure does not throw. */
   run(program: string, ...args: string[]): Promise<Outcome>;
+  /** What a program prints on standard output; fails as `succeeded` does where it fails. */
+  output(program: string, ...args: string[]): Promise<string>;
   /** Replaces a text that occurs exactly once in a file of the copy. */
   edit(file: string, from: string, to: string): Promise<void>;
   /** The outcome, if the command went well; else fails with what it printed and what the cluster says of itself. */
@@ -100,10 +102,19 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
       .join("\n\n");
   };
 
+  const succeeded = async (outcome: Outcome): Promise<Outcome> => {
+    if (outcome.exitCode === 0) return outcome;
+    const said = outcome.all.split("\n").slice(-60).join("\n");
+    return assert.fail(
+      `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await evidence()}`,
+    );
+  };
+
   return {
     directory,
     lab,
     run,
+    output: async (program, ...args) => (await succeeded(await run(program, ...args))).stdout.trim(),
     edit: async (file, from, to) => {
       const path = join(directory, file);
       const parts = (await readFile(path, "utf8")).split(from);
@@ -111,13 +122,7 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
         throw new Error(`${file} holds ${JSON.stringify(from)} ${parts.length - 1} times, not once`);
       await writeFile(path, parts.join(to));
     },
-    succeeded: async (outcome) => {
-      if (outcome.exitCode === 0) return outcome;
-      const said = outcome.all.split("\n").slice(-60).join("\n");
-      return assert.fail(
-        `${outcome.command} ended with ${outcome.exitCode} after ${outcome.seconds} s:\n${said}\n\n${await evidence()}`,
-      );
-    },
+    succeeded,
     evidence,
     remove: () => rm(directory, { recursive: true, force: true }),
   };

@@ -1,13 +1,11 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
-import { execa } from "execa";
-import pWaitFor from "p-wait-for";
 import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
 import { ask, hostState, newOnHost } from "./host.ts";
+import { killedAt } from "./killed.ts";
 
 // One lab from nothing to nothing, by the commands that a person types. The tests build on each other.
 
@@ -48,24 +46,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   });
 
   test("Ctrl-C in the middle of `lab up` ends it in good order, and the next one goes on", async () => {
-    const up = spawn("scripts/lab", ["up"], { cwd: checkout.directory, stdio: ["ignore", "pipe", "pipe"] });
-    let output = "";
-    up.stdout.on("data", (data) => {
-      output += data;
-    });
-    up.stderr.on("data", (data) => {
-      output += data;
-    });
-    const ended = new Promise<number | null>((resolve) => up.once("exit", resolve));
-    await pWaitFor(() => /creating K3sNode server/.test(output) || up.exitCode !== null, {
-      interval: 50,
-      timeout: 1_200_000,
-    });
-    up.kill("SIGINT");
-    const code = await ended;
-    assert.equal(code, 130, output);
-    const { stdout } = await execa("pgrep", ["--full", `${checkout.directory}/.lab/bin`], { reject: false });
-    assert.equal(stdout, "", `left running after Ctrl-C: ${stdout}`);
+    await killedAt(checkout.directory, ["up"], /creating K3sNode server/, "SIGINT");
     await succeeded(await checkout.lab("up"));
   });
 

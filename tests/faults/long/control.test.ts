@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { readdir, readFile, readlink, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { execa } from "execa";
-import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
+import { killedAt } from "../../e2e/killed.ts";
 import { steps } from "../../steps.ts";
 
 // A lab whose runs are ended in every phase by every signal, from a shell with variables that mislead. The tests build on
@@ -36,54 +34,8 @@ async function readStackFiles(): Promise<Record<string, string>> {
   return Object.fromEntries(names.map((name, index) => [name, texts[index] ?? ""]));
 }
 
-/** Programs that runs of this checkout have started and that still go on. */
-async function children(directory: string): Promise<string[]> {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const environment = (await readFile(`/proc/${pid}/environ`, "latin1").catch(() => "")).split("\0");
-      const isOurs =
-        environment.includes(`K3S_LAB_ROOT=${directory}`) &&
-        environment.some((line) => line.startsWith("K3S_LAB_RUN="));
-      const line = isOurs ? await readFile(`/proc/${pid}/cmdline`, "latin1").catch(() => "") : "";
-      return line === "" ? undefined : `${pid} ${line.replaceAll("\0", " ")}`;
-    }),
-  );
-  return found.filter((line) => line !== undefined);
-}
-
-/** Starts `lab`, and sends it a signal when it prints a text. */
-async function killedAt(
-  args: readonly string[],
-  phase: RegExp,
-  signal: NodeJS.Signals,
-  cwd = checkout.directory,
-): Promise<string> {
-  const run = spawn("scripts/lab", args, {
-    cwd,
-    env: { ...process.env, ...misleading },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let output = "";
-  for (const stream of [run.stdout, run.stderr])
-    stream.on("data", (data) => {
-      output += data;
-    });
-  const exited = once(run, "exit") as Promise<[number | null, string | null]>;
-  await pWaitFor(() => phase.test(output) || run.exitCode !== null, { interval: 20, timeout: 900_000 });
-  assert.equal(run.exitCode, null, `ended before ${phase}:\n${output}`);
-  run.kill(signal);
-  const [code] = await exited;
-  if (signal === "SIGKILL")
-    await pWaitFor(async () => (await children(cwd)).length === 0, { interval: 200, timeout: 90_000 }).catch(
-      () => {},
-    );
-  else assert.equal(code, 130, output);
-  assert.deepEqual(await children(cwd), [], `left running after ${signal} at ${phase}`);
-  assert.doesNotMatch(output, /^\s+at .*:\d+:\d+\)?$/m, output);
-  return `no program goes on after ${signal}`;
-}
-
+const killed = (args: readonly string[], phase: RegExp, signal: NodeJS.Signals, cwd = checkout.directory) =>
+  killedAt(cwd, args, phase, signal, misleading);
 const up = () => labWith(misleading, ["up"], checkout.directory);
 async function labWith(env: Record<string, string>, args: readonly string[], cwd: string) {
   const { exitCode, all } = await execa("scripts/lab", args, {
@@ -128,7 +80,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     [/Verification/, "SIGINT"],
   ] as const)
     fault(`H27: ${signal} in \`lab up\` at ${phase.source}`, async () => ({
-      happened: await killedAt(["up"], phase, signal),
+      happened: await killed(["up"], phase, signal),
       lost: "nothing",
     }));
 
@@ -185,7 +137,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       const image = await docker("inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server");
       await docker("create", "--name", theirs, image);
       await execa("ip", ["route", "add", "blackhole", "10.99.0.0/16"]);
-      const killed = [await killedAt(["down"], /deleting K3sNode/, "SIGKILL")];
+      const ended = [await killed(["down"], /deleting K3sNode/, "SIGKILL")];
       // Links that lead nowhere, as after `rm -r ~/.cache/k3s-lab`.
       const bin = join(checkout.directory, ".lab/bin");
       for (const name of await readdir(bin)) {
@@ -202,7 +154,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       let down: Awaited<ReturnType<typeof labWith>>;
       try {
         assert.match(await docker("ps", "--format", "{{.Names}}"), /^k3s-lab-cluster-server$/m);
-        killed.push(await killedAt(["down"], /deleting LabMachine/, "SIGTERM", moved));
+        ended.push(await killed(["down"], /deleting LabMachine/, "SIGTERM", moved));
         down = await labWith(misleading, ["down"], moved);
       } finally {
         for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(moved, name), text);
@@ -218,7 +170,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
         left.filter((name) => name.startsWith("k3s-lab-cluster")),
         [],
       );
-      return { happened: `${killed.join("; ")}; others' things are named and stay`, lost: "nothing" };
+      return { happened: `${ended.join("; ")}; others' things are named and stay`, lost: "nothing" };
     },
   );
 
@@ -227,7 +179,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       (await docker("ps", "--all", "--format", "{{.Names}}"))
         .split("\n")
         .filter((name) => name.startsWith("k3s-lab-cluster"));
-    const killed = await killedAt(["up"], /creating K3sNode/, "SIGKILL");
+    const ended = await killed(["up"], /creating K3sNode/, "SIGKILL");
     const made = await machines();
     assert.ok(made.length > 0);
     await rm(join(checkout.directory, ".lab"), { recursive: true });
@@ -242,7 +194,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     assert.equal(again.exitCode, 0, again.all);
     assert.deepEqual(await machines(), []);
     return {
-      happened: `${killed}; down names the command that brings the id back, and sweeps then`,
+      happened: `${ended}; down names the command that brings the id back, and sweeps then`,
       lost: "nothing",
     };
   });
