@@ -20,7 +20,6 @@ let checkout: Checkout;
 let heldBefore: string;
 
 const stack = "apps-upstream";
-const pulumiUp = ["up", "--stack", stack, "--yes", "--skip-preview", "--non-interactive"];
 
 /** Writes the stack file; what is given takes the place of what works. */
 async function writeStackFile(given: {
@@ -163,7 +162,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
 
   test("a network that cannot isolate namespaces fails verification, and is named", async () => {
     await writeStackFile({ isolated: true });
-    await succeeded(await checkout.run("pulumi", ...pulumiUp));
+    await succeeded(await checkout.pulumi("up", stack));
     const { exitCode, all } = await checkout.lab("verify", stack);
     assert.equal(exitCode, 1, all);
     assert.match(all, /FAIL .*other: closed to pods of dev: .* answers/);

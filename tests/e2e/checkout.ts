@@ -23,6 +23,13 @@ export interface Checkout {
   lab(...args: string[]): Promise<Outcome>;
   /** Runs a program as a user would after `eval "$(scripts/lab env)"`. A failure does not throw. */
   run(program: string, ...args: string[]): Promise<Outcome>;
+  /**
+   * Runs plain Pulumi on a stack, as a user would. A failure does not throw. `up` and `destroy` neither ask nor preview.
+   * @param command such as `preview`.
+   */
+  pulumi(command: string, stack: string, ...options: string[]): Promise<Outcome>;
+  /** The UID of the cluster that `kubectl` talks to. */
+  uid(): Promise<string>;
   /** What a program prints on standard output; fails as `succeeded` does where it fails. */
   output(program: string, ...args: string[]): Promise<string>;
   /** Replaces a text that occurs exactly once in a file of the copy. */
@@ -110,11 +117,19 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
     );
   };
 
+  const output = async (program: string, ...args: string[]) =>
+    (await succeeded(await run(program, ...args))).stdout.trim();
+
   return {
     directory,
     lab,
     run,
-    output: async (program, ...args) => (await succeeded(await run(program, ...args))).stdout.trim(),
+    pulumi: (command, stack, ...options) => {
+      const unasked = command === "preview" ? [] : ["--yes", "--skip-preview"];
+      return run("pulumi", command, "--stack", stack, "--non-interactive", ...unasked, ...options);
+    },
+    uid: () => output("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"),
+    output,
     edit: async (file, from, to) => {
       const path = join(directory, file);
       const parts = (await readFile(path, "utf8")).split(from);

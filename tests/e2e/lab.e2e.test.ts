@@ -15,6 +15,8 @@ let hostBefore: ReadonlySet<string>;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
 
+const onServer = (command: string): Promise<string> =>
+  checkout.output("vagrant", "ssh", "server", "--command", command);
 const server = "192.168.42.110";
 const agent = "192.168.42.111";
 
@@ -70,9 +72,7 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   });
 
   test("K3s runs with the flags that were promised", async () => {
-    const { stdout } = await succeeded(
-      await checkout.run("vagrant", "ssh", "server", "--command", "cat /etc/systemd/system/k3s.service"),
-    );
+    const stdout = await onServer("cat /etc/systemd/system/k3s.service");
     for (const flag of [`--node-ip=${server}`, "--flannel-iface=eth1", "--write-kubeconfig-mode=644"])
       assert.ok(stdout.includes(`'${flag}'`), `${flag} is not in:\n${stdout}`);
   });
@@ -86,21 +86,13 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.ok(token.length >= 32);
     assert.ok(!state.includes(token), "the token is in Pulumi's state in clear");
     assert.ok(!state.includes("client-key-data"), "the kubeconfig is in Pulumi's state in clear");
-    const { stdout } = await checkout.run(
-      "vagrant",
-      "ssh",
-      "server",
-      "--command",
-      "ps -eo args; sudo journalctl --no-pager",
-    );
+    const stdout = await onServer("ps -eo args; sudo journalctl --no-pager");
     assert.ok(!stdout.includes(token), "the token is in a command line or the journal of the server");
   });
 
   test("a preview of either stack shows no change, and the stack files are as they were", async () => {
     for (const stack of ["cluster", "apps"])
-      await succeeded(
-        await checkout.run("pulumi", "preview", "--stack", stack, "--expect-no-changes", "--non-interactive"),
-      );
+      await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
     await succeeded(await checkout.lab("up"));
     assert.doesNotMatch(
       await readFile(join(checkout.directory, "Pulumi.cluster.yaml"), "utf8"),
@@ -122,14 +114,12 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.equal(await ids(), before.ids);
     await checkout.edit("vagrant/image/fill.sh", "# another image\n", "");
     await succeeded(await checkout.lab("up"));
-    await succeeded(await checkout.run("docker", "image", "rm", other ?? ""));
+    await checkout.output("docker", "image", "rm", other ?? "");
   });
 
   test("a replica more by plain `pulumi up --stack apps`", async () => {
     await checkout.edit("Pulumi.apps.yaml", "host: app1.com, replicas: 1", "host: app1.com, replicas: 2");
-    const { all } = await succeeded(
-      await checkout.run("pulumi", "up", "--stack", "apps", "--yes", "--skip-preview", "--non-interactive"),
-    );
+    const { all } = await succeeded(await checkout.pulumi("up", "apps"));
     assert.match(all, /~ 1 updated/);
     await succeeded(await checkout.lab("verify", "apps", "--wait", "60"));
   });
@@ -140,30 +130,22 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     const idBefore = await id();
     await checkout.edit("Pulumi.cluster.yaml", "cpus: 2, memory: 1024", "cpus: 2, memory: 1536");
     await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--kubelet-arg=max-pods=77]");
-    const preview = await succeeded(
-      await checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive"),
-    );
+    const preview = await succeeded(await checkout.pulumi("preview", "cluster"));
     assert.match(preview.all, /~ 2 to update/);
     assert.doesNotMatch(preview.all, /to (create|delete|replace)/);
     await succeeded(await checkout.lab("up"));
     assert.equal(await id(), idBefore, "the machine was rebuilt");
     const memory = await checkout.run("docker", "inspect", "--format", "{{.HostConfig.Memory}}", idBefore);
     assert.equal(memory.stdout, String(1536 * 1024 * 1024));
-    const pods = await checkout.run(
-      "kubectl",
-      "get",
-      "node",
-      "agent",
-      "--output=jsonpath={.status.capacity.pods}",
-    );
-    assert.equal(pods.stdout, "77");
+    const pods = ["get", "node", "agent", "--output=jsonpath={.status.capacity.pods}"];
+    assert.equal(await checkout.output("kubectl", ...pods), "77");
   });
 
   test("an agent more joins, and leaves again", async () => {
     const line = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1536}\n";
     const more = `${line}    - {name: agent2, role: agent, ip: 192.168.42.112, cpus: 1, memory: 1024}\n`;
     const names = async () =>
-      (await checkout.run("kubectl", "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).stdout
+      (await checkout.output("kubectl", "get", "nodes", "--output=jsonpath={.items[*].metadata.name}"))
         .split(" ")
         .sort();
     await checkout.edit("Pulumi.cluster.yaml", line, more);
@@ -180,70 +162,47 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   });
 
   test("what was changed behind Pulumi's back inside the cluster is put right by `lab up`", async () => {
-    await succeeded(await checkout.run("kubectl", "delete", "ingress", "app2"));
+    await checkout.output("kubectl", "delete", "ingress", "app2");
     await succeeded(await checkout.lab("up"));
     assert.equal((await ask(server, "app2.com")).app, "app2");
   });
 
   test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt", async () => {
-    await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent"));
-    const preview = await succeeded(
-      await checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive"),
-    );
+    await checkout.output("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent");
+    const preview = await succeeded(await checkout.pulumi("preview", "cluster"));
     assert.match(preview.all, /to replace/);
     await succeeded(await checkout.lab("up"));
     assert.equal((await ask(agent, "app2.com")).app, "app2");
   });
 
   test("machines that were stopped are started again", async () => {
-    await succeeded(await checkout.run("docker", "stop", "k3s-lab-cluster-server", "k3s-lab-cluster-agent"));
+    await checkout.output("docker", "stop", "k3s-lab-cluster-server", "k3s-lab-cluster-agent");
     await succeeded(await checkout.lab("up"));
     assert.equal((await ask(server, "app1.com")).app, "app1");
   });
 
   test("`pulumi destroy` works when the cluster is already gone", async () => {
-    await succeeded(
-      await checkout.run(
-        "docker",
-        "rm",
-        "--force",
-        "--volumes",
-        "k3s-lab-cluster-server",
-        "k3s-lab-cluster-agent",
-      ),
-    );
-    for (const stack of ["apps", "cluster"])
-      await succeeded(
-        await checkout.run(
-          "pulumi",
-          "destroy",
-          "--stack",
-          stack,
-          "--yes",
-          "--skip-preview",
-          "--non-interactive",
-        ),
-      );
+    const machines = ["k3s-lab-cluster-server", "k3s-lab-cluster-agent"];
+    await checkout.output("docker", "rm", "--force", "--volumes", ...machines);
+    for (const stack of ["apps", "cluster"]) await succeeded(await checkout.pulumi("destroy", stack));
   });
 
   test("plain Vagrant: `up` makes the machines, `provision` installs K3s, and again on request", async () => {
-    await succeeded(await checkout.run("vagrant", "up"));
+    await checkout.output("vagrant", "up");
     const asked = await checkout.run("vagrant", "ssh", "server", "--command", "test -e /usr/local/bin/k3s");
     assert.notEqual(asked.exitCode, 0, "`vagrant up` installed K3s");
-    await succeeded(await checkout.run("vagrant", "provision"));
-    await succeeded(await checkout.run("vagrant", "provision", "agent"));
-    const { stdout } = await succeeded(
-      await checkout.run("vagrant", "ssh", "server", "--command", "kubectl get nodes --no-headers"),
-    );
-    assert.equal(stdout.match(/ Ready /g)?.length, 2, stdout);
+    await checkout.output("vagrant", "provision");
+    await checkout.output("vagrant", "provision", "agent");
+    const areReady = async () => {
+      const nodes = await onServer("kubectl get nodes --no-headers");
+      assert.equal(nodes.match(/ Ready /g)?.length, 2, nodes);
+    };
+    await areReady();
     // H15: an agent of a name that the cluster knew joins again.
     for (const step of [["destroy", "--force"], ["up"], ["provision"]])
-      await succeeded(await checkout.run("vagrant", ...step, "agent"));
-    const again = await succeeded(
-      await checkout.run("vagrant", "ssh", "server", "--command", "kubectl get nodes --no-headers"),
-    );
-    assert.equal(again.stdout.match(/ Ready /g)?.length, 2, again.stdout);
-    await succeeded(await checkout.run("vagrant", "destroy", "--force"));
+      await checkout.output("vagrant", ...step, "agent");
+    await areReady();
+    await checkout.output("vagrant", "destroy", "--force");
   });
 
   test("`lab down` leaves nothing of the lab on the host", async () => {

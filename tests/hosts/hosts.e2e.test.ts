@@ -153,8 +153,7 @@ describe("machines that are there already", { concurrency: false }, () => {
   });
 
   test("a preview shows no change; flags change in place", async () => {
-    const preview = (...options: string[]) =>
-      checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
+    const preview = (...options: string[]) => checkout.pulumi("preview", stack, ...options);
     await succeeded(await preview("--expect-no-changes"));
     await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
     const { all } = await succeeded(await preview());

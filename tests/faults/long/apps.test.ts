@@ -37,10 +37,11 @@ after(async () => {
 });
 
 const kubectl = (...args: string[]) => checkout.output("kubectl", ...args);
-const pulumi = (command: string, ...args: string[]) =>
-  checkout.run("pulumi", command, "--stack", "apps", "--non-interactive", ...args);
-const pulumiUp = async (...args: string[]) =>
-  (await checkout.succeeded(await pulumi("up", "--yes", "--skip-preview", ...args))).all;
+const pulumiUp = async (...options: string[]) =>
+  (await checkout.succeeded(await checkout.pulumi("up", "apps", ...options))).all;
+
+const unchanged = async (stack: string, ...options: string[]) =>
+  checkout.succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes", ...options));
 
 /** Everything that anybody has made in the cluster and that a stack of apps could touch, by UID. */
 const uids = (): Promise<string> =>
@@ -114,7 +115,7 @@ fault("C6: a namespace and an app of the user's own are in the way, on a cluster
     });
     await withStackFile("apps-b", text, async () => {
       isRefused(await checkout.lab("up", "apps-b"), sentence);
-      const plain = await checkout.run("pulumi", "up", "--stack", "apps-b", "--yes", "--non-interactive");
+      const plain = await checkout.pulumi("up", "apps-b");
       assert.notEqual(plain.exitCode, 0);
       await kubectl("get", "deployment/own");
       await checkout.succeeded(await checkout.lab("down", "apps-b"));
@@ -172,7 +173,7 @@ fault("H6: the app's image was removed from a node", async () => {
   assert.ok(before.length > 0);
   for (const image of before) await checkout.run("docker", "exec", agent, ...ctr, "rm", image);
   assert.deepEqual(await images(), []);
-  const preview = await checkout.run("pulumi", "preview", "--stack", "apps", "--diff", "--non-interactive");
+  const preview = await checkout.pulumi("preview", "apps", "--diff");
   assert.match(preview.all, /web-agent/);
   const { all } = await checkout.succeeded(await checkout.lab("up", "apps"));
   assert.match(all, /Stack apps: 1 update/);
@@ -194,10 +195,7 @@ fault("two stacks of apps on one cluster, and one of them leaves", async () => {
   await withStackFile("apps-b", text, async () => {
     await checkout.succeeded(await checkout.lab("up", "apps-b"));
     // Neither takes what is the other's for drift.
-    for (const stack of ["apps", "apps-b"])
-      await checkout.output(
-        ...["pulumi", "preview", "--stack", stack, "--refresh", "--expect-no-changes", "--non-interactive"],
-      );
+    for (const stack of ["apps", "apps-b"]) await unchanged(stack, "--refresh");
     await checkout.succeeded(await checkout.lab("up", "cluster", "apps", "apps-b"));
     for (const app of ["b1", "b2", "app1", "app2"]) await answers(`${app}.com`, app);
     await checkout.succeeded(await checkout.lab("down", "apps-b"));
@@ -211,7 +209,7 @@ fault("H6: an Ingress is deleted with kubectl", async () => {
   const others = await uidsBut(/^Ingress default\/app2 /);
   await kubectl("delete", "ingress", "app2");
   // Pulumi goes by what it noted of objects, unless it is told to look.
-  await checkout.succeeded(await pulumi("preview", "--expect-no-changes"));
+  await unchanged("apps");
   assert.match(await pulumiUp(), /\d+ unchanged/);
   assert.doesNotMatch(await kubectl("get", "ingresses", "--output=name"), /app2/);
   assert.match(await pulumiUp("--refresh"), /\+ 1 created/);
@@ -303,7 +301,6 @@ const appsAnswer = async (): Promise<void> => {
   ] as const)
     await answers(host, app);
 };
-const settled = async () => checkout.succeeded(await pulumi("preview", "--refresh", "--expect-no-changes"));
 
 fault("`lab down apps` alone, then `lab up`", async () => {
   await kubectl("create", "configmap", "precious", "--from-literal=a=b");
@@ -314,7 +311,7 @@ fault("`lab down apps` alone, then `lab up`", async () => {
   const { all } = await checkout.succeeded(await checkout.lab("up"));
   assert.match(all, /Stack cluster: no change/);
   await appsAnswer();
-  await settled();
+  await unchanged("apps", "--refresh");
   return { happened: "the cluster stays, the apps come back", lost: await lostSince(others) };
 });
 
@@ -322,7 +319,7 @@ fault("`lab down cluster` with apps in the state, then `lab up`", async () => {
   await checkout.succeeded(await checkout.lab("down", "cluster"));
   await checkout.succeeded(await checkout.lab("up"));
   await appsAnswer();
-  await settled();
+  await unchanged("apps", "--refresh");
   return { happened: "the apps are made anew on the new cluster", lost: "nothing" };
 });
 

@@ -52,9 +52,6 @@ async function docker(...args: string[]): Promise<string> {
   const { stdout } = await execa("docker", args, { env: dockerHost ? { DOCKER_HOST: dockerHost } : {} });
   return stdout;
 }
-const uid = async (): Promise<string> =>
-  (await checkout.run("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"))
-    .stdout;
 
 describe("runs that are ended, and runs from a misleading shell", { concurrency: false }, () => {
   const { fault } = steps();
@@ -93,21 +90,19 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
   });
 
   fault("H19: stack files after runs, kills and plain pulumi", async () => {
-    const run = ["--stack", "cluster", "--non-interactive"];
-    const preview = await checkout.run("pulumi", "preview", "--expect-no-changes", ...run);
-    assert.equal(preview.exitCode, 0, preview.all);
-    assert.equal((await checkout.run("pulumi", "up", "--yes", "--skip-preview", ...run)).exitCode, 0);
+    await checkout.succeeded(await checkout.pulumi("preview", "cluster", "--expect-no-changes"));
+    await checkout.succeeded(await checkout.pulumi("up", "cluster"));
     assert.deepEqual(await readStackFiles(), stackFiles);
     return { happened: "every byte as it was", lost: "nothing" };
   });
 
   fault("H20: a half-written host.json while the lab is up", async () => {
-    const before = await uid();
+    const before = await checkout.uid();
     await writeFile(join(checkout.directory, ".lab/host.json"), '{"autoProvider": "virt');
     const { exitCode, all } = await up();
     assert.equal(exitCode, 0, all);
     assert.match(all, /as the lab is up already/);
-    assert.equal(await uid(), before);
+    assert.equal(await checkout.uid(), before);
     return { happened: "what runs decides; the notes are made again", lost: "nothing" };
   });
 
@@ -116,13 +111,13 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     ["another name", "name: agent,", "name: worker,", 2, /cannot be renamed/],
   ] as const)
     fault(`Rule 5: ${name} of a machine that lives, without --replace`, async () => {
-      const before = await uid();
+      const before = await checkout.uid();
       await checkout.edit("Pulumi.cluster.yaml", from, to);
       const { exitCode, all } = await up();
       await checkout.edit("Pulumi.cluster.yaml", to, from);
       assert.equal(exitCode, code, all);
       assert.match(all, sentence);
-      assert.equal(await uid(), before);
+      assert.equal(await checkout.uid(), before);
       const nodes = (await checkout.run("kubectl", "get", "nodes", "--output=name")).stdout
         .split("\n")
         .sort();

@@ -29,15 +29,7 @@ async function alive(): Promise<string> {
   const format = "{{.Id}} {{.State.StartedAt}}";
   const { stdout: ids } = await lab.run("docker", "ps", "--quiet", "--filter", "label=k3s-lab.checkout");
   const { stdout: machines } = await lab.run("docker", "inspect", "--format", format, ...ids.split("\n"));
-  const uid = await lab.run(
-    "kubectl",
-    "get",
-    "namespace",
-    "kube-system",
-    "--output=jsonpath={.metadata.uid}",
-  );
-  assert.equal(uid.exitCode, 0, uid.all);
-  return `${machines.split("\n").sort().join("\n")}\n${uid.stdout}`;
+  return `${machines.split("\n").sort().join("\n")}\n${await lab.uid()}`;
 }
 const lost = (before: string, after: string) =>
   before === after ? "nothing" : `before:\n${before}\nafter:\n${after}`;

@@ -30,8 +30,7 @@ async function write(
 }
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => fleet.succeeded(outcome);
-const preview = (...options: string[]) =>
-  checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
+const preview = (...options: string[]) => checkout.pulumi("preview", stack, ...options);
 const up = async () => succeeded(await checkout.lab("up", stack));
 /** The cluster, and when K3s was installed on the agent. */
 const state = async (): Promise<string> => {

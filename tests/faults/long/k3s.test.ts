@@ -49,8 +49,7 @@ const up = () => checkout.lab("up", "cluster");
 const on = (machine: Name, ...command: string[]) =>
   checkout.run("docker", "exec", `k3s-lab-cluster-${machine}`, ...command);
 const kubeconfig = () => join(checkout.directory, ".lab/cluster/kubeconfig");
-const kubectl = async (...args: string[]): Promise<string> =>
-  (await succeeded(await checkout.run("kubectl", "--kubeconfig", kubeconfig(), ...args))).stdout;
+const kubectl = (...args: string[]) => checkout.output("kubectl", "--kubeconfig", kubeconfig(), ...args);
 
 /** What is not there any more, or not Ready, of what the stack file names. */
 async function lost(...names: readonly Name[]): Promise<string> {
@@ -79,8 +78,7 @@ async function lost(...names: readonly Name[]): Promise<string> {
 
 /** A preview says that something is to be done, `lab up` does it, and then there is nothing more to do. */
 async function repaired(): Promise<void> {
-  const preview = (...options: string[]) =>
-    checkout.run("pulumi", "preview", "--stack", "cluster", "--non-interactive", ...options);
+  const preview = (...options: string[]) => checkout.pulumi("preview", "cluster", ...options);
   assert.match((await succeeded(await preview())).all, /to (update|replace)/);
   await succeeded(await up());
   await succeeded(await preview("--expect-no-changes"));
@@ -248,11 +246,9 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
 
   fault("plain pulumi with --parallel 2 makes a lab whose agents come before the server", async () => {
     // `lab down` would end the lab's Docker too, and plain Pulumi does not start it.
-    await succeeded(await checkout.run("pulumi", "destroy", "--stack", "cluster", "--yes", "--skip-preview"));
+    await succeeded(await checkout.pulumi("destroy", "cluster"));
     await writeStack(["a1", "s1"]);
-    await succeeded(
-      await checkout.run("pulumi", "up", "--stack", "cluster", "--yes", "--skip-preview", "--parallel", "2"),
-    );
+    await succeeded(await checkout.pulumi("up", "cluster", "--parallel", "2"));
     await kubectl("create", "configmap", "kept", "--from-literal=a=b");
     return { happened: "it comes up", lost: await lost("a1", "s1") };
   });
@@ -261,6 +257,13 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
 describe("K3s on three servers", { concurrency: false }, () => {
   const { test, fault } = steps();
   const addresses = ["11", "12", "13"].map((host) => `${network}.${host}`);
+  /** How many clusters the three servers are. */
+  const clusters = async (): Promise<number> => {
+    const asked = ["k3s-lab-cluster", "k3s-lab-cluster-2", "k3s-lab-cluster-3"].map((context) =>
+      kubectl("--context", context, "get", "nodes", "--output=name"),
+    );
+    return new Set(await Promise.all(asked)).size;
+  };
   before(async () => {
     checkout = await copyCheckout();
     await writeStack(["a1", "s1", "s2", "s3"]);
@@ -314,12 +317,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
     assert.equal(installed, before, "the agent was installed again");
     // etcd misses a leader that says nothing for its election's 5 to 10 s.
     assert.ok(gap < 15_000, `the API was away for ${seconds(gap)}`);
-    const nodes = await Promise.all(
-      ["k3s-lab-cluster", "k3s-lab-cluster-2", "k3s-lab-cluster-3"].map((context) =>
-        kubectl("--context", context, "get", "nodes", "--output=name"),
-      ),
-    );
-    assert.equal(new Set(nodes).size, 1, "there are two clusters");
+    assert.equal(await clusters(), 1);
     return {
       happened: `it joined the others again, the agent stayed, API away for ${seconds(gap)}`,
       lost: await lost("a1", "s1", "s2", "s3"),
@@ -329,17 +327,9 @@ describe("K3s on three servers", { concurrency: false }, () => {
   fault(
     "C9: plain vagrant: the first of three servers is lost with its disk, then uninstalled by hand",
     async () => {
-      const nodesOf = async () =>
-        new Set(
-          await Promise.all(
-            ["k3s-lab-cluster", "k3s-lab-cluster-2", "k3s-lab-cluster-3"].map((context) =>
-              kubectl("--context", context, "get", "nodes", "--output=name"),
-            ),
-          ),
-        ).size;
       await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-s1"));
       await succeeded(await checkout.run("vagrant", "up", "s1", "--provision"));
-      assert.equal(await nodesOf(), 1, "there are two clusters");
+      assert.equal(await clusters(), 1);
       await succeeded(await on("s1", "k3s-uninstall.sh"));
       for (const name of ["s2", "s3"]) await checkout.run("docker", "pause", `k3s-lab-cluster-${name}`);
       const refused = await checkout.run("vagrant", "provision", "s1");
@@ -347,7 +337,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
       assert.notEqual(refused.exitCode, 0, refused.all);
       assert.match(refused.all, /do not say whether they have the cluster's data: s2 s3\./);
       await succeeded(await checkout.run("vagrant", "provision", "s1"));
-      assert.equal(await nodesOf(), 1, "there are two clusters");
+      assert.equal(await clusters(), 1);
       return {
         happened: "it joined the others again, twice; while they were paused it was refused",
         lost: await lost("a1", "s1", "s2", "s3"),

@@ -17,17 +17,9 @@ const agent = "k3s-lab-cluster-faults-agent";
 let checkout: Checkout;
 let cluster: string;
 
-const preview = (...options: string[]): Promise<Outcome> =>
-  checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive", ...options);
-const docker = async (...args: string[]): Promise<string> =>
-  (await checkout.succeeded(await checkout.run("docker", ...args))).stdout.trim();
+const preview = (...options: string[]): Promise<Outcome> => checkout.pulumi("preview", stack, ...options);
+const docker = (...args: string[]): Promise<string> => checkout.output("docker", ...args);
 const idOf = (name: string): Promise<string> => docker("inspect", "--format", "{{.Id}}", name);
-const uid = async (): Promise<string> =>
-  (
-    await checkout.succeeded(
-      await checkout.run("kubectl", "get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"),
-    )
-  ).stdout;
 
 /** `lab up` puts things right without a question, and a preview shows no change afterwards. */
 async function putRight(): Promise<void> {
@@ -38,7 +30,7 @@ async function putRight(): Promise<void> {
 /** What is not as it was: the cluster, machines that are others. */
 async function lost(machines: Readonly<Record<string, string>>): Promise<string> {
   const gone: string[] = [];
-  if ((await uid()) !== cluster) gone.push("the cluster");
+  if ((await checkout.uid()) !== cluster) gone.push("the cluster");
   for (const [name, id] of Object.entries(machines)) if ((await idOf(name)) !== id) gone.push(name);
   return gone.join(", ") || "nothing";
 }
@@ -64,7 +56,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
       ].join("\n"),
     );
     await checkout.succeeded(await checkout.lab("up", stack));
-    cluster = await uid();
+    cluster = await checkout.uid();
   });
   after(async () => {
     await checkout.lab("down", stack);
