@@ -17,14 +17,13 @@ let checkout: Checkout;
 let hostBefore: ReadonlySet<string>;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
-const kubectl = async (context: string, ...args: string[]): Promise<string> =>
-  (await succeeded(await checkout.run("kubectl", "--context", `k3s-lab-${context}`, ...args))).stdout;
+const kubectl = (context: string, ...args: string[]): Promise<string> =>
+  checkout.output("kubectl", "--context", `k3s-lab-${context}`, ...args);
 const nodeNames = async (context: string): Promise<string[]> =>
   (await kubectl(context, "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).split(" ").sort();
-const docker = async (...args: string[]): Promise<string> =>
-  (await succeeded(await checkout.run("docker", ...args))).stdout;
+const docker = (...args: string[]): Promise<string> => checkout.output("docker", ...args);
 const preview = async (stack: string): Promise<string> =>
-  (await succeeded(await checkout.run("pulumi", "preview", "--stack", stack, "--non-interactive"))).all;
+  (await succeeded(await checkout.pulumi("preview", stack))).all;
 
 const ingress = "127.0.0.1:8081";
 
@@ -130,9 +129,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
 
   test("a preview of either stack shows no change", async () => {
     for (const stack of ["k3d", "apps-k3d"])
-      await succeeded(
-        await checkout.run("pulumi", "preview", "--stack", stack, "--expect-no-changes", "--non-interactive"),
-      );
+      await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
   });
 
   test("agents come and go in place, as the preview says", async () => {
@@ -161,14 +158,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
 
   test("an image that is not there and cannot be pulled leaves the running cluster alone", async () => {
     await checkout.edit("stacks/k3d.yaml", "rancher/k3s:v1.25.4-k3s1", "rancher/no-such-k3s:v1.25.5-k3s1");
-    const { exitCode, all } = await checkout.run(
-      "pulumi",
-      "up",
-      "--stack",
-      "k3d",
-      "--yes",
-      "--non-interactive",
-    );
+    const { exitCode, all } = await checkout.pulumi("up", "k3d");
     assert.notEqual(exitCode, 0, all);
     assert.match(all, /Docker does not have the image rancher\/no-such-k3s:v1\.25\.5-k3s1/);
     await checkout.edit("stacks/k3d.yaml", "rancher/no-such-k3s:v1.25.5-k3s1", "rancher/k3s:v1.25.4-k3s1");
@@ -248,17 +238,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
   });
 
   test("`pulumi destroy` leaves nothing in Docker but what the other cluster has", async () => {
-    await succeeded(
-      await checkout.run(
-        "pulumi",
-        "destroy",
-        "--stack",
-        "k3d-ha",
-        "--yes",
-        "--non-interactive",
-        "--skip-preview",
-      ),
-    );
+    await succeeded(await checkout.pulumi("destroy", "k3d-ha"));
     assert.deepEqual(
       (await inDocker()).filter((line) => line.includes("k3d-ha")),
       [],

@@ -16,14 +16,13 @@ let checkout: Checkout;
 let uid: string;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
-const docker = async (...args: string[]): Promise<string> =>
-  (await succeeded(await checkout.run("docker", ...args))).stdout.trim();
-const kubectl = async (...args: string[]): Promise<string> =>
-  (await succeeded(await checkout.run("kubectl", "--context", "k3s-lab-k3d-ha", ...args))).stdout.trim();
+const docker = (...args: string[]): Promise<string> => checkout.output("docker", ...args);
+const kubectl = (...args: string[]): Promise<string> =>
+  checkout.output("kubectl", "--context", "k3s-lab-k3d-ha", ...args);
 const up = async (...args: string[]): Promise<Outcome> =>
   succeeded(await checkout.lab("up", "k3d-ha", ...args));
 const preview = async (): Promise<string> =>
-  (await succeeded(await checkout.run("pulumi", "preview", "--stack", "k3d-ha", "--non-interactive"))).all;
+  (await succeeded(await checkout.pulumi("preview", "k3d-ha"))).all;
 const askUid = () => kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}");
 const ids = async (...but: string[]): Promise<string[]> =>
   (
