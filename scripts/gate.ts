@@ -5,7 +5,7 @@ import type { Loss } from "./losses.ts";
 export interface StackPreview {
   readonly losses: readonly Loss[];
   /** Whether nothing has changed since its last `up`. */
-  readonly isUnchanged: boolean;
+  readonly isUpToDate: boolean;
 }
 
 /**
@@ -13,7 +13,7 @@ export interface StackPreview {
  *
  * @param options.isUnreachable whether a stack's apps go to a cluster that this run brings up and that does not answer yet.
  * @param options.allowed whether everything may go.
- * @returns `deferred`: the stacks that are previewed when their cluster is up; `unchanged`: whether no stack has changed.
+ * @returns `deferred`: the stacks that are previewed when their cluster is up; `upToDate`: whether no stack has changed.
  * @throws LabError (exit code 3) where it may not go; what `preview` threw.
  */
 export async function openGate(
@@ -29,7 +29,7 @@ export async function openGate(
     readonly allowed: boolean;
     readonly ask?: Ask;
   },
-): Promise<{ readonly deferred: ReadonlySet<string>; readonly unchanged: boolean }> {
+): Promise<{ readonly deferred: ReadonlySet<string>; readonly upToDate: boolean }> {
   const previews = await Promise.all(
     stacks.map(async (stack) => ((await isUnreachable(stack)) ? undefined : await preview(stack))),
   );
@@ -37,6 +37,6 @@ export async function openGate(
   await confirmLosses(losses, allowed, ask);
   return {
     deferred: new Set(stacks.filter((_, index) => previews[index] === undefined)),
-    unchanged: previews.every((one) => one?.isUnchanged),
+    upToDate: previews.every((one) => one?.isUpToDate),
   };
 }

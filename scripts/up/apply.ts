@@ -13,7 +13,7 @@ import { describeChanges } from "../lab.ts";
 import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
-import { noteSettled, observeStack } from "../settled.ts";
+import { noteUpToDate, observeStack } from "../up-to-date.ts";
 import type { UpRun } from "./run.ts";
 
 /** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */
@@ -24,10 +24,10 @@ export async function applyStacks(run: UpRun): Promise<boolean> {
     return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
   };
   const preview = (stack: string) => previewLosses(run, stack, false);
-  const { deferred, unchanged } = await openGate(stacks, { preview, isUnreachable, allowed });
+  const { deferred, upToDate } = await openGate(stacks, { preview, isUnreachable, allowed });
   const done = { changed: false, isNewCluster: false };
   // While nothing has changed since the last run, no stack waits for the outputs of another.
-  for (const group of unchanged ? [stacks] : stacks.map((stack) => [stack])) {
+  for (const group of upToDate ? [stacks] : stacks.map((stack) => [stack])) {
     for (const stack of group)
       if (deferred.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
         await askLate(run, stack, { touched: done.changed, refresh: false });
@@ -58,7 +58,7 @@ function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewClu
       done.isNewCluster ||=
         !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
       done.changed ||= hasChanged(changes);
-      await noteSettled(stack, run.settings.values);
+      await noteUpToDate(stack, run.settings.values);
       return describeChanges(changes);
     },
   };
@@ -106,15 +106,15 @@ const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
 async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promise<StackPreview> {
   const { settings, previews, preconditions } = run;
   const state = await stateOf(stack);
-  if (state.length === 0) return { losses: [], isUnchanged: false };
+  if (state.length === 0) return { losses: [], isUpToDate: false };
   const found = await observeStack(stack, settings.values);
   preconditions.set(stack, found.preconditions);
-  if (!refresh && found.isSettled) return { losses: [], isUnchanged: true };
+  if (!refresh && found.isUpToDate) return { losses: [], isUpToDate: true };
   const steps = await previewStack(stack, { ...programVariables(run, stack), ...setBack }, { refresh });
   previews.note(stack, steps, refresh);
   return {
     losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }),
-    isUnchanged: false,
+    isUpToDate: false,
   };
 }
 

@@ -4,7 +4,7 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { describeChanges } from "../lab.ts";
 import { pulumiStopsWithin } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
-import { noteSettled } from "../settled.ts";
+import { noteUpToDate } from "../up-to-date.ts";
 import { verify } from "../verify/index.ts";
 import { renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
@@ -64,7 +64,7 @@ async function repair(run: UpRun, changed: boolean): Promise<void> {
       run: async (progress, signal) => {
         const changes = await applyStack(run, stack, true, progress, signal);
         touched ||= hasChanged(changes);
-        await noteSettled(stack, settings.values);
+        await noteUpToDate(stack, settings.values);
         return describeChanges(changes);
       },
     };

@@ -28,9 +28,9 @@ import { fault } from "./table.ts";
 
 const lost = (stack: string, what: string): StackPreview => ({
   losses: [{ stack, what, how: "removed" }],
-  isUnchanged: false,
+  isUpToDate: false,
 });
-const nothing: StackPreview = { losses: [], isUnchanged: true };
+const nothing: StackPreview = { losses: [], isUpToDate: true };
 const never = async () => assert.fail("looked at");
 const answersAll = async () => false;
 
@@ -57,7 +57,7 @@ fault("Rule 5: apps that cannot be looked at", async () => {
   const isUnreachable = async (stack: string) => stack === "apps";
   const preview = async (stack: string) => (stack === "apps" ? await never() : nothing);
   const gate = await openGate(["cluster", "apps"], { preview, isUnreachable, allowed: false });
-  assert.deepEqual(gate, { deferred: new Set(["apps"]), unchanged: false });
+  assert.deepEqual(gate, { deferred: new Set(["apps"]), upToDate: false });
   for (const exitCode of [1, 2]) {
     const refuses = async () => {
       throw new LabError("in the way", { exitCode });
@@ -75,7 +75,7 @@ fault("Rule 5: apps that cannot be looked at", async () => {
     isUnreachable: answersAll,
     allowed: false,
   });
-  assert.deepEqual(opened, { deferred: new Set(), unchanged: true });
+  assert.deepEqual(opened, { deferred: new Set(), upToDate: true });
   return { happened: "asked for once their cluster is up; any other failure ends the run", lost: "nothing" };
 });
 
@@ -337,13 +337,13 @@ if (hasPulumi) {
     return { happened: "gone where the cluster, or the stack that made it, says so", lost: "nothing" };
   });
 
-  fault("H4: apps on a cluster of somebody else's never count as settled", async () => {
+  fault("H4: apps on a cluster of somebody else's never count as up to date", async () => {
     await writeFile(
-      join(checkout.directory, "Pulumi.apps-settled.yaml"),
+      join(checkout.directory, "Pulumi.apps-noted.yaml"),
       "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
     );
-    await inCheckout('import { noteSettled } from "@/settled.ts"; await noteSettled("apps-settled", {})');
-    assert.equal(await exists(join(checkout.directory, ".lab", "apps-settled", "settled")), false);
+    await inCheckout('import { noteUpToDate } from "@/up-to-date.ts"; await noteUpToDate("apps-noted", {})');
+    assert.equal(await exists(join(checkout.directory, ".lab", "apps-noted", "settled")), false);
     return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
   });
 

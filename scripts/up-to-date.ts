@@ -27,19 +27,19 @@ export interface StackObservation {
    * the machines themselves. Then stacks run side by side and nothing is asked before; Pulumi still judges for itself. Of
    * apps on a cluster of somebody else's it is never known: that may be another one since.
    */
-  readonly isSettled: boolean;
+  readonly isUpToDate: boolean;
 }
 
 /** Looks at what a stack has. Changes nothing. @throws LabError where a provider or a cluster cannot be asked. */
 export async function observeStack(stack: string, settings: HostSettings): Promise<StackObservation> {
   const { preconditions, everything } = await observe(stack);
   const noted = await readFile(noteFile(stack), "utf8").catch(() => undefined);
-  const isSettled = noted !== undefined && noted === (await fingerprint(stack, settings, everything));
-  return { preconditions, isSettled };
+  const isUpToDate = noted !== undefined && noted === (await fingerprint(stack, settings, everything));
+  return { preconditions, isUpToDate };
 }
 
 /** Notes that a stack is up as its file says. */
-export async function noteSettled(stack: string, settings: HostSettings): Promise<void> {
+export async function noteUpToDate(stack: string, settings: HostSettings): Promise<void> {
   if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
     return;
   const { everything } = await observe(stack);
