@@ -24,7 +24,7 @@ export async function refuseConflicts(stacks: Stacks): Promise<void> {
 }
 
 /** What the files of a run's stacks say. */
-const claimsOf = ({ machines, k3d, foreign, apps }: Stacks): Claims[] => [
+const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [
   ...machines.map(([stack, { provider, network, machines }]) => ({
     stack,
     machines,
@@ -37,7 +37,7 @@ const claimsOf = ({ machines, k3d, foreign, apps }: Stacks): Claims[] => [
       ports: hostPorts(file).map(({ address, port, protocol }) => `${address}:${port}/${protocol}`),
     },
   })),
-  ...[...foreign, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
+  ...[...external, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
 ];
 
 /** What was recorded of a stack that is up: its machines, and the name of k3d's cluster. */

@@ -24,7 +24,7 @@ const versions = fakeRun(
 const well: Patient = {
   run: versions.run,
   platform: "linux",
-  stacks: async () => ({ machines: [["cluster", config()]], k3d: [], foreign: [], apps: [] }),
+  stacks: async () => ({ machines: [["cluster", config()]], k3d: [], external: [], apps: [] }),
   tools: async () =>
     Object.values(tools).map((tool) => ({
       tool,
@@ -47,7 +47,7 @@ const well: Patient = {
   canBeRoot: async () => true,
   hostOnlyProblem: async () => undefined,
   refuseTakenPorts: async () => {},
-  refuseForeign: async () => {},
+  refuseExternal: async () => {},
   isMade: async () => false,
   traces: async () => ({ locks: [], forgotten: [] }),
   quirks: async () => [],
@@ -67,7 +67,7 @@ async function found(changes: Partial<Patient>): Promise<(id: string) => Omit<Fi
 }
 
 const withProvider = (provider: "libvirt" | "virtualbox" | "hosts"): Partial<Patient> => ({
-  stacks: async () => ({ machines: [["cluster", config(provider)]], k3d: [], foreign: [], apps: [] }),
+  stacks: async () => ({ machines: [["cluster", config(provider)]], k3d: [], external: [], apps: [] }),
 });
 
 test("a computer that has all it needs has no problem, and each provider's reason is told", async () => {

@@ -23,7 +23,7 @@ import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
 import { type Quirk, quirks } from "./host/quirks.ts";
 import { hostOnlyProblem } from "./host/vbox-networks.ts";
-import { isMade, readStacks, refuseForeign } from "./lab.ts";
+import { isMade, readStacks, refuseExternal } from "./lab.ts";
 import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
 import { findGo, type GoFound } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
@@ -60,7 +60,7 @@ export interface Patient {
   readonly canBeRoot: () => Promise<boolean>;
   readonly hostOnlyProblem: (network: string) => Promise<string | undefined>;
   readonly refuseTakenPorts: (stacks: readonly (readonly [string, K3dFile])[]) => Promise<unknown>;
-  readonly refuseForeign: (foreign: Stacks["foreign"][number]) => Promise<unknown>;
+  readonly refuseExternal: (external: Stacks["external"][number]) => Promise<unknown>;
   readonly isMade: (stack: string) => Promise<boolean>;
   readonly traces: (stack: string) => Promise<Traces>;
   readonly quirks: () => Promise<readonly Quirk[]>;
@@ -91,7 +91,7 @@ const thisComputer: Patient = {
   canBeRoot: async () => (await rootPrefix(run)) !== undefined,
   hostOnlyProblem,
   refuseTakenPorts: preflightK3d,
-  refuseForeign,
+  refuseExternal,
   isMade,
   quirks,
   refuseOverlapping: refuseOverlappingNetwork,
@@ -118,7 +118,7 @@ export async function examine(
   const read = await Promise.all(stacks.map((stack) => readOne(stack, patient)));
   const machines = read.flatMap(({ stacks }) => stacks?.machines ?? []);
   const k3d = read.flatMap(({ stacks }) => stacks?.k3d ?? []);
-  const foreign = read.flatMap(({ stacks }) => stacks?.foreign ?? []);
+  const external = read.flatMap(({ stacks }) => stacks?.external ?? []);
   // Each probe takes seconds, and more than one finding goes by it.
   const found = { libvirt: once(patient.probes.libvirt), virtualbox: once(patient.probes.virtualbox) };
   const doctor = {
@@ -144,9 +144,9 @@ export async function examine(
         return ok("free, or the cluster's own");
       }),
     ),
-    ...foreign.map((one) =>
+    ...external.map((one) =>
       finding(`${one.stack}/cluster`, `Cluster of ${one.stack}`, async () => {
-        await doctor.refuseForeign(one);
+        await doctor.refuseExternal(one);
         return ok("answers");
       }),
     ),

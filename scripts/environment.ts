@@ -8,7 +8,7 @@ import { ifThere, writeOnce, writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
-import { withoutProxy } from "./foreign-variables.ts";
+import { withoutProxy } from "./inherited-variables.ts";
 import { placeFile, placeSymlink } from "./links.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 import { noteCheckout } from "./toolchain/prune.ts";

@@ -8,7 +8,7 @@ import { stateOf } from "../stacks/lib/state.ts";
 import { readClusterPlan } from "../stacks/model/cluster-plan.ts";
 import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/model/config.ts";
 import { type K3dFile, readK3dFile } from "../stacks/model/k3d-file.ts";
-import { type ForeignCluster, foreignCluster } from "../stacks/observe/foreign-cluster.ts";
+import { type ExternalCluster, externalCluster } from "../stacks/observe/external-cluster.ts";
 import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/observe/lab-cluster.ts";
 import { knownStacks } from "../stacks/observe/recorded.ts";
 import { labVariables } from "./environment.ts";
@@ -51,7 +51,7 @@ export type Stacks = Awaited<ReturnType<typeof readStacks>>;
 export async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
-  const foreign: ForeignApps[] = [];
+  const external: ExternalApps[] = [];
   const apps: OwnApps[] = [];
   for (const stack of stacks) {
     const program = programOf(stack);
@@ -67,16 +67,16 @@ export async function readStacks(stacks: readonly string[]) {
         refuseIngressOf(cluster.stack, ingress, plan);
         refuseWithout(cluster.stack, config, plan);
         apps.push({ stack, cluster: cluster.stack, config });
-      } else foreign.push({ stack, cluster, config });
+      } else external.push({ stack, cluster, config });
     }
   }
-  return { machines, k3d, foreign, apps };
+  return { machines, k3d, external, apps };
 }
 
 /** Apps on a cluster that no stack made. */
-export interface ForeignApps {
+export interface ExternalApps {
   readonly stack: string;
-  readonly cluster: ForeignCluster;
+  readonly cluster: ExternalCluster;
   readonly config: AppsConfig;
 }
 
@@ -91,8 +91,8 @@ export interface OwnApps {
  * Refuses a cluster of somebody else's that the apps cannot use. Changes nothing.
  * @throws LabError (exit code 2).
  */
-export const refuseForeign = async ({ stack, cluster, config }: ForeignApps): Promise<unknown> =>
-  foreignCluster(cluster, config, { lab: await knownLabId(), stack });
+export const refuseExternal = async ({ stack, cluster, config }: ExternalApps): Promise<unknown> =>
+  externalCluster(cluster, config, { lab: await knownLabId(), stack });
 
 /**
  * Refuses apps in whose way something of somebody else's is, on a cluster that is up. Changes nothing.

@@ -1,9 +1,9 @@
 import { CommanderError } from "commander";
 import { forPerson } from "../stacks/lib/errors.ts";
 import { commandLine } from "./command-line.ts";
-import { dropForeignVariables, droppedVariables } from "./foreign-variables.ts";
+import { dropInheritedVariables, droppedVariables } from "./inherited-variables.ts";
 
-droppedVariables.push(...dropForeignVariables(process.env));
+droppedVariables.push(...dropInheritedVariables(process.env));
 
 // A reader that has gone away, such as `| head` or a closed terminal, is no reason to leave a run half done.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});

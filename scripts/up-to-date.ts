@@ -8,7 +8,7 @@ import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
-import { foreignCluster } from "../stacks/observe/foreign-cluster.ts";
+import { externalCluster } from "../stacks/observe/external-cluster.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
 import { certificatesOf, kubeconfigCopy, observeKubeconfig } from "../stacks/observe/nodes.ts";
 import {
@@ -74,7 +74,7 @@ async function observe(
   }
   const config = await readStackFile(stack as "apps", root);
   if ("stack" in config.cluster) return { preconditions: appsPreconditions(config), everything: [] };
-  const { identity } = await foreignCluster(config.cluster, config, { lab: await labId(), stack });
+  const { identity } = await externalCluster(config.cluster, config, { lab: await labId(), stack });
   return { preconditions: appsPreconditions(config, identity), everything: [] };
 }
 

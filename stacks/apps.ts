@@ -8,7 +8,7 @@ import { labId } from "./lib/lab-id.ts";
 import { appImageRef } from "./model/app-image.ts";
 import { managedIngress, resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
-import { foreignCluster } from "./observe/foreign-cluster.ts";
+import { externalCluster } from "./observe/external-cluster.ts";
 import { observeImages } from "./observe/images.ts";
 import { labCluster } from "./observe/lab-cluster.ts";
 import { readOwnState } from "./observe/own-state.ts";
@@ -23,7 +23,7 @@ export default async function apps() {
   const own = "stack" in cluster;
   const { kubeconfig, identity, nodes } = own
     ? await labCluster(cluster.stack, config, owner)
-    : { ...(await foreignCluster(cluster, config, owner)), nodes: [] };
+    : { ...(await externalCluster(cluster, config, owner)), nodes: [] };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
 

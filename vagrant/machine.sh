@@ -44,18 +44,18 @@ is_ours_in() {
   case " $marks " in *" k3s-lab.stack=$LAB_STACK "*) ;; *) return 1 ;; esac
 }
 
-# whose MARKS ID: whether a machine of our name with these marks and this provider's id is ours: its id, or "foreign". Or
+# whose MARKS ID: whether a machine of our name with these marks and this provider's id is ours: its id, or "other". Or
 # "lost=…" with the lab's id that it carries, where it is the one that was recorded: then .lab/id is not what it was.
 whose() {
   case " $1 " in
   *k3s-lab.id=*) if is_ours_in "$1"; then echo "$2"; else lost_in "$1"; fi ;;
-  *) if [ "$(cat "$noted" 2>/dev/null)" = "$2" ]; then echo "$2"; else echo foreign; fi ;;
+  *) if [ "$(cat "$noted" 2>/dev/null)" = "$2" ]; then echo "$2"; else echo other; fi ;;
   esac
 }
 lost_in() {
   case "$1" in
   *"k3s-lab.generation=${LAB_GENERATION:-none}"*) printf '%s\n' "$1" | tr ' ' '\n' | sed -n 's/^k3s-lab\.id=/lost=/p' ;;
-  *) echo foreign ;;
+  *) echo other ;;
   esac
 }
 
@@ -67,7 +67,7 @@ domains() {
     case "$domain" in
     "k3s-lab-$LAB_STACK-"*)
       noted="$VAGRANT_DOTFILE_PATH/machines/${domain#"k3s-lab-$LAB_STACK-"}/libvirt/id"
-      case "$(whose "$(virsh desc "$domain")" "$(virsh domuuid "$domain")")" in foreign | lost=*) ;; *) echo "$domain" ;; esac
+      case "$(whose "$(virsh desc "$domain")" "$(virsh domuuid "$domain")")" in other | lost=*) ;; *) echo "$domain" ;; esac
       ;;
     esac
   done
@@ -154,7 +154,7 @@ find_virtualbox() {
 find_machine() {
   found=$("find_$LAB_PROVIDER")
   case "$found" in
-  foreign) return ;;
+  other) return ;;
   lost=*) die "the machine $name was made under the lab id ${found#lost=}, and .lab/id is another now: it was lost. Put it back with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
   esac
   if [ -n "$found" ] && [ "$(cat "$noted" 2>/dev/null)" != "$found" ]; then
@@ -240,7 +240,7 @@ say_cpus() {
 bring_up() {
   if [ "$LAB_PROVIDER" = docker ]; then say_cpus; fi
   find_machine
-  if [ "$found" = foreign ]; then
+  if [ "$found" = other ]; then
     die "$LAB_PROVIDER has a machine $machine already that is not this lab's: it is not touched. Take it down where it was made, or call this stack or machine something else"
   elif [ -n "$found" ]; then
     "resume_$LAB_PROVIDER" "$found"
@@ -295,11 +295,11 @@ destroy)
     ;;
   libvirt)
     find_machine
-    case "$found" in '' | foreign) ;; *) remove_domain "$machine" ;; esac
+    case "$found" in '' | other) ;; *) remove_domain "$machine" ;; esac
     ;;
   virtualbox)
     find_machine
-    case "$found" in '' | foreign) ;; *) vagrant destroy --force "$name" --no-color ;; esac
+    case "$found" in '' | other) ;; *) vagrant destroy --force "$name" --no-color ;; esac
     ;;
   hosts) clean_host ;;
   esac

@@ -17,10 +17,10 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
   endsWithin: 10_000,
   run: async (progress) => {
     // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
-    const isForeign = run.targets.every(
+    const isExternal = run.targets.every(
       ({ program, cluster }) => program === "apps" && cluster === undefined,
     );
-    if (isForeign || (await anyMade())) return undefined;
+    if (isExternal || (await anyMade())) return undefined;
     // What others started is theirs.
     if (run.needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
     await removeBlackholeRoutes();

@@ -3,15 +3,15 @@ import { preflightK3d } from "../../stacks/observe/k3d-host.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { refuseUnfitDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
-import { isMade, refuseForeign, refuseOthersObjects, type Stacks } from "../lab.ts";
+import { isMade, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { checkRequirements } from "../requirements.ts";
 
 /**
  * Refuses what cannot be brought up here, before anything is touched.
  * @throws LabError (exit code 2).
  */
-export async function refuseUnfit({ machines, k3d, foreign, apps }: Stacks): Promise<void> {
-  for (const one of foreign) await refuseForeign(one);
+export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
+  for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
     if (!(await isMade(stack))) {

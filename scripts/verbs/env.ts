@@ -4,7 +4,7 @@ import { stackDir } from "../../stacks/lib/paths.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables, prepareLabDir } from "../environment.ts";
-import { droppedVariables, neverSet } from "../foreign-variables.ts";
+import { droppedVariables, neverSet } from "../inherited-variables.ts";
 
 export const command = new Command("env")
   .argument("[stack]", "stack that plain vagrant acts on (default: cluster)")

@@ -111,7 +111,7 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
 /** Removes the cluster, and what an interrupted run left of it; the registry and its images stay. */
 export async function removeCluster(owner: Owner): Promise<void> {
   const networks = await namesOf("network", owner);
-  await network.refuseForeignGuests(owner, networks);
+  await network.refuseOthersContainers(owner, networks);
   const containers = (await containersOf(owner)).filter((one) => one.role !== "registry");
   await Promise.all(containers.map(({ id }) => removeContainer(id)));
   for (const one of networks) await network.removeNetwork(one);

@@ -51,13 +51,13 @@ const isHelper = (network: string, container: Container): boolean =>
  * Refuses to remove networks that other people's containers are in: Docker would not, and all else would be gone by then.
  * @throws LabError that names them.
  */
-export async function refuseForeignGuests(owner: Owner, networks: readonly string[]): Promise<void> {
+export async function refuseOthersContainers(owner: Owner, networks: readonly string[]): Promise<void> {
   for (const network of networks) {
-    const guests = (await attachedTo(network)).filter(
+    const others = (await attachedTo(network)).filter(
       (one) => !isOwn(owner, one) && one.role !== "registry" && !isHelper(network, one),
     );
-    if (guests.length === 0) continue;
-    const names = guests.map(({ name }) => name);
+    if (others.length === 0) continue;
+    const names = others.map(({ name }) => name);
     throw new LabError(
       `The network ${network} goes with its cluster, and what the lab did not make is in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
     );

@@ -115,14 +115,16 @@ export async function lookAtCluster(
   refuseLabels(owner);
   const wanted = objectsOf(config);
   const own = new Set(config.namespaces.map(({ name }) => name));
-  const foreign = [...new Set(config.apps.map(({ namespace }) => namespace))].filter(
+  const existing = [...new Set(config.apps.map(({ namespace }) => namespace))].filter(
     (name) => !own.has(name),
   );
   const [system, found, held, homes] = await Promise.all([
     api.object(kubeSystem),
     Promise.all(wanted.map(async (place) => [place, await api.object(pathOf(place))] as const)),
     heldBy(api, state),
-    Promise.all(foreign.map(async (name) => [name, await api.object(`/api/v1/namespaces/${name}`)] as const)),
+    Promise.all(
+      existing.map(async (name) => [name, await api.object(`/api/v1/namespaces/${name}`)] as const),
+    ),
   ]);
   if (system === undefined)
     throw new LabError(

@@ -9,7 +9,7 @@ import type { LabError } from "../../stacks/lib/errors.ts";
 import { connect } from "../../stacks/lib/kubernetes.ts";
 import { type AppsConfig, parseConfig, resourceName } from "../../stacks/model/config.ts";
 import { chooseContext, kubeconfigOf } from "../../stacks/model/kubeconfig.ts";
-import { foreignCluster } from "../../stacks/observe/foreign-cluster.ts";
+import { externalCluster } from "../../stacks/observe/external-cluster.ts";
 import { observeImages } from "../../stacks/observe/images.ts";
 import type { OwnState } from "../../stacks/observe/own-state.ts";
 import { lookAtCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
@@ -59,7 +59,7 @@ async function look(
     }),
   );
   try {
-    await foreignCluster({ kubeconfig: path, context: "kind" }, config(more), owner);
+    await externalCluster({ kubeconfig: path, context: "kind" }, config(more), owner);
     return undefined;
   } catch (error) {
     return error as LabError;

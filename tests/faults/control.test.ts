@@ -8,7 +8,7 @@ import { after, afterEach, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { confirmLosses } from "../../scripts/confirm.ts";
-import { dropForeignVariables } from "../../scripts/foreign-variables.ts";
+import { dropInheritedVariables } from "../../scripts/inherited-variables.ts";
 import { appeared, type Inventory } from "../../scripts/inventory.ts";
 import { lossesOf } from "../../scripts/losses.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
@@ -277,7 +277,7 @@ fault("H20: an empty passphrase beside a state", async () => {
 });
 
 fault("H18: PULUMI_*, VAGRANT_*, K3S_*, K3D_*, NODE_OPTIONS and LAB_* of the user's shell", async () => {
-  const foreign = {
+  const inherited = {
     PULUMI_CONFIG_PASSPHRASE: "",
     PULUMI_BACKEND_URL: "s3://elsewhere",
     PULUMI_STACK: "other",
@@ -293,11 +293,11 @@ fault("H18: PULUMI_*, VAGRANT_*, K3S_*, K3D_*, NODE_OPTIONS and LAB_* of the use
     SERVERS: "x",
   };
   const kept = { VAGRANT_HOME: "/v", K3S_LAB_CACHE: "/c", LAB_TOOLS_WAY: "module", DOCKER_HOST: "unix:///d" };
-  const environment: NodeJS.ProcessEnv = { ...foreign, ...kept };
-  assert.deepEqual(dropForeignVariables(environment), Object.keys(foreign).sort());
+  const environment: NodeJS.ProcessEnv = { ...inherited, ...kept };
+  assert.deepEqual(dropInheritedVariables(environment), Object.keys(inherited).sort());
   assert.deepEqual(environment, kept);
   const directory = await checkout("variables");
-  const { stdout } = await lab(directory, ["env"], foreign);
+  const { stdout } = await lab(directory, ["env"], inherited);
   assert.match(stdout, /^unset .*PULUMI_CONFIG_PASSPHRASE.*PULUMI_OPTION_REFRESH/m);
   assert.match(stdout, new RegExp(`^export K3S_LAB_ROOT='${directory}'$`, "m"));
   assert.doesNotMatch(stdout, /another\/checkout|export LAB_STACK|s3:/);

@@ -306,7 +306,7 @@ if (hasPulumi) {
         { urn: urnOf(stack, type, "dev"), custom: true, id: "dev", type, provider: `${provider}::p` },
       ]);
     };
-    await record("apps-foreign");
+    await record("apps-external");
     const type = "pulumi:pulumi:StackReference";
     const pulumi = urnOf("apps-own", "pulumi:providers:pulumi", "default");
     await record("apps-own", [
@@ -326,13 +326,13 @@ if (hasPulumi) {
         `import { mayHold } from "@/recorded-cluster.ts"; console.log(await mayHold("${stack}", "/api/v1/namespaces/${name}"))`,
       );
     try {
-      assert.equal(await ask("apps-foreign"), "true");
-      assert.equal(await ask("apps-foreign", "gone"), "false");
+      assert.equal(await ask("apps-external"), "true");
+      assert.equal(await ask("apps-external", "gone"), "false");
       assert.equal(await ask("apps-own"), "true");
     } finally {
       api.close();
     }
-    assert.equal(await ask("apps-foreign", "gone"), "true", "nobody knows whether it is gone or stopped");
+    assert.equal(await ask("apps-external", "gone"), "true", "nobody knows whether it is gone or stopped");
     assert.equal(await ask("apps-own"), "false", "the stack that made the cluster has none any more");
     return { happened: "gone where the cluster, or the stack that made it, says so", lost: "nothing" };
   });

@@ -178,7 +178,7 @@ find_interface() {
 }
 
 # K3s of another cluster is not the lab's to change.
-refuse_foreign() {
+refuse_other_cluster() {
   if [ ! -e /usr/local/bin/k3s ] && ! has_data && [ ! -e $data/agent/client-kubelet.crt ]; then return; fi
   # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
   if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
@@ -631,7 +631,7 @@ take_over
 slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
 find_interface
-refuse_foreign
+refuse_other_cluster
 [ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first" 2
 [ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first" 2
 check_carried

@@ -8,12 +8,12 @@ import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.
 import { LabError } from "../lib/errors.ts";
 import type { Identity, IngressClass } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
-import { foreignCluster, refuseIngress } from "./foreign-cluster.ts";
+import { externalCluster, refuseIngress } from "./external-cluster.ts";
 import { isOwn, marksOf } from "./ownership.ts";
 
 let directory = "";
 before(async () => {
-  directory = await mkdtemp(join(tmpdir(), "k3s-lab-foreign-"));
+  directory = await mkdtemp(join(tmpdir(), "k3s-lab-external-"));
 });
 after(() => rm(directory, { recursive: true }));
 
@@ -111,7 +111,7 @@ const wish = (kubeconfig: string, context: string, more: object = {}) => {
 
 test("a cluster that answers and has the IngressClass is taken, by the context of the stack file", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
-  const { kubeconfig: text, identity } = await foreignCluster(...wish(kubeconfig, "kind-lab"));
+  const { kubeconfig: text, identity } = await externalCluster(...wish(kubeconfig, "kind-lab"));
   const { contexts } = parse(text) as { contexts: readonly { name: string }[] };
   assert.deepEqual(
     contexts.map(({ name }) => name),
@@ -122,7 +122,7 @@ test("a cluster that answers and has the IngressClass is taken, by the context o
 
 test("a cluster without the IngressClass is refused", async (t) => {
   const { kubeconfig } = await cluster(t, ["nginx"]);
-  await assert.rejects(foreignCluster(...wish(kubeconfig, "kind-lab")), (error) =>
+  await assert.rejects(externalCluster(...wish(kubeconfig, "kind-lab")), (error) =>
     isRefusal(error, /^The cluster "kind-lab" has no IngressClass "traefik"; it has: nginx\./),
   );
 });
@@ -130,23 +130,23 @@ test("a cluster without the IngressClass is refused", async (t) => {
 test("a kubeconfig that is not there, and a context that it lacks, are named", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const none = join(directory, "none");
-  await assert.rejects(foreignCluster(...wish(none, "kind-lab")), (error) =>
+  await assert.rejects(externalCluster(...wish(none, "kind-lab")), (error) =>
     isRefusal(
       error,
       `The kubeconfig ${none} does not exist. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster, such as ~/.kube/config.`,
     ),
   );
-  await assert.rejects(foreignCluster(...wish(directory, "kind-lab")), (error) =>
+  await assert.rejects(externalCluster(...wish(directory, "kind-lab")), (error) =>
     isRefusal(error, /cannot be read \(EISDIR\)/),
   );
-  await assert.rejects(foreignCluster(...wish(kubeconfig, "minikube")), (error) =>
+  await assert.rejects(externalCluster(...wish(kubeconfig, "minikube")), (error) =>
     isRefusal(error, /no context "minikube"; it has: other, kind-lab\./),
   );
 });
 
 test("a cluster that is down, or answers no questions, is told with its reason", async (t) => {
   const { api, kubeconfig } = await cluster(t, undefined);
-  const look = () => foreignCluster(...wish(kubeconfig, "kind-lab"));
+  const look = () => externalCluster(...wish(kubeconfig, "kind-lab"));
   await assert.rejects(look, (error) =>
     isRefusal(error, /^The cluster "kind-lab" cannot be used: the API server http\S+ answered 404 to \/apis/),
   );
@@ -159,11 +159,11 @@ test("a cluster that is down, or answers no questions, is told with its reason",
 test("isolated namespaces need the pods of the Ingress controller where they are looked for", async (t) => {
   const { kubeconfig } = await cluster(t, ["traefik"]);
   const isolated = { namespaces: [{ name: "dev" }] };
-  await assert.rejects(foreignCluster(...wish(kubeconfig, "kind-lab", isolated)), (error) =>
+  await assert.rejects(externalCluster(...wish(kubeconfig, "kind-lab", isolated)), (error) =>
     isRefusal(
       error,
       /has no pod of the Ingress controller "traefik" in the namespace kube-system.*ingressNamespace/,
     ),
   );
-  await foreignCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
+  await externalCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
 });

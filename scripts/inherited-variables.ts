@@ -3,7 +3,7 @@
  * say, or do it elsewhere. The lab sets those that it needs itself; the user's have no effect. What stays the user's:
  * PULUMI_K8S_DELETE_UNREACHABLE, by which a person says that a cluster is gone for good, DOCKER_HOST and DOCKER_CONTEXT, VAGRANT_HOME, proxies, K3S_LAB_CACHE, LAB_TOOLS_WAY.
  */
-const foreign: readonly RegExp[] = [
+const inherited: readonly RegExp[] = [
   // Empty is not unset here: an empty PULUMI_CONFIG_PASSPHRASE is a passphrase. PULUMI_OPTION_… is any flag of its CLI.
   /^PULUMI_(?!(ERROR_OUTPUT_STRING|K8S_DELETE_UNREACHABLE)$)/,
   /^VAGRANT_(?!(HOME|LOG|SERVER_URL|SERVER_ACCESS_TOKEN_BY_URL|CLOUD_TOKEN)$)/,
@@ -18,14 +18,14 @@ const foreign: readonly RegExp[] = [
 ];
 
 /** The names among these that are not for the lab's programs. */
-export const foreignVariables = (environment: NodeJS.ProcessEnv): string[] =>
+export const inheritedVariables = (environment: NodeJS.ProcessEnv): string[] =>
   Object.keys(environment)
-    .filter((name) => foreign.some((pattern) => pattern.test(name)))
+    .filter((name) => inherited.some((pattern) => pattern.test(name)))
     .sort();
 
 /** Takes them out of an environment. @returns their names. */
-export function dropForeignVariables(environment: NodeJS.ProcessEnv): string[] {
-  const names = foreignVariables(environment);
+export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[] {
+  const names = inheritedVariables(environment);
   for (const name of names) delete environment[name];
   return names;
 }

@@ -15,7 +15,7 @@ import { readOwnState } from "./own-state.ts";
 import { isOwn, lookAtCluster, type Owner } from "./ownership.ts";
 
 /** A cluster that no stack of the lab made. */
-export interface ForeignCluster {
+export interface ExternalCluster {
   /** Kubeconfig file, as the stack file names it. */
   readonly kubeconfig: string;
   /** One of its contexts. */
@@ -37,8 +37,8 @@ export interface UsableCluster {
  *
  * @throws LabError (exit code 2) that says what is missing or in the way, and what to do.
  */
-export async function foreignCluster(
-  cluster: ForeignCluster,
+export async function externalCluster(
+  cluster: ExternalCluster,
   config: AppsConfig,
   owner: Owner,
 ): Promise<UsableCluster> {
@@ -63,7 +63,7 @@ export async function foreignCluster(
   }
 }
 
-async function readContext({ kubeconfig, context }: ForeignCluster): Promise<KubeContext> {
+async function readContext({ kubeconfig, context }: ExternalCluster): Promise<KubeContext> {
   const file = kubeconfigFile(kubeconfig);
   const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "does not exist" : `cannot be read (${cause.code})`;
