@@ -202,16 +202,6 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     /k3s-lab:provder: unknown key; did you mean "provider"\?/,
   ],
   [
-    "a flag that the lab sets",
-    { machines: [server], k3s: { serverArgs: ["--node-ip=1.2.3.4"] } },
-    /serverArgs\[0\]: "--node-ip=1\.2\.3\.4"/,
-  ],
-  [
-    "a flag that a shell would split",
-    { machines: [server], k3s: { agentArgs: ["--x=$(id) y"] } },
-    /agentArgs\[0\]/,
-  ],
-  [
     "a version that is none",
     { machines: [server], k3s: { version: "latest" } },
     /k3s\.version: "latest" .*v1\.25\.4\+k3s1/,
@@ -329,20 +319,6 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
       ],
     },
     /apps\[1\]\.name: "b" .*Pulumi would call dev\/a-b dev-a-b too/,
-  ],
-  [
-    "a quota that blocks every rollout",
-    {
-      cluster,
-      namespaces: [{ name: "dev", quota: { pods: 3 } }],
-      apps: [{ name: "a", namespace: "dev", replicas: 3 }],
-    },
-    /namespaces\[0\]\.quota\.pods: 3 .*at least 4/,
-  ],
-  [
-    "isolation without the place of an Ingress controller that is not Traefik",
-    { ...inDev({ apps: [{ name: "a" }] }), ingress: "nginx" },
-    /ingressNamespace: .*such as ingress-nginx/,
   ],
   [
     "one host in two namespaces",

@@ -3,7 +3,6 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { parse } from "yaml";
 import { root } from "../../stacks/lib/paths.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
@@ -517,12 +516,6 @@ const good: readonly (readonly [title: string, program: string, content: string]
 for (const [title, program, content] of good)
   test(`accepted: ${title}`, async () => {
     assert.ok(await read(program, content));
-  });
-
-for (const stack of ["cluster", "apps", "apps-k3d", "k3d", "k3d-ha"])
-  test(`accepted: Pulumi.${stack}.yaml of the project`, async () => {
-    assert.ok(await readStackFile(stack, root));
-    assert.ok(parse(await readFile(join(root, `Pulumi.${stack}.yaml`), "utf8")));
   });
 
 describe("lab up refuses a bad file before anything is made", () => {
