@@ -266,14 +266,14 @@ async function tools(programs: readonly StackName[], { tools, go }: Patient): Pr
       };
 }
 
-async function docker(use: DockerUse, { docker, canBeRoot }: Patient): Promise<Answer> {
+async function docker(use: DockerUse, { docker, missingPackages, canBeRoot }: Patient): Promise<Answer> {
   const seen = await docker(use);
   if (seen.state === "running") return ok(`answers${seen.host ? ` at ${seen.host}` : ""}`);
   if (seen.state === "refused") return fromText(seen.reason.message);
+  const missing = await missingPackages(["docker.io"]);
+  if (missing.length) return byLabUp("not installed", await installAdvice(missing), canBeRoot);
   const start = (await hasSystemd()) ? "sudo systemctl start docker" : "sudo dockerd";
-  const found = seen.missing ? "not installed" : "installed, not running";
-  const fix = seen.missing ? await installAdvice(["docker.io"]) : start;
-  return byLabUp(found, fix, canBeRoot);
+  return byLabUp("installed, not running", start, canBeRoot);
 }
 
 async function packages(provider: Provider, doctor: Patient): Promise<Answer> {

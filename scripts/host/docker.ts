@@ -1,42 +1,42 @@
-import { mkdir, readFile, realpath, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { exists } from "../../stacks/lib/files.ts";
 import { cacheDir } from "../../stacks/lib/paths.ts";
 import {
   childrenOf,
   commandLine,
-  isRunning,
   isStopped,
   type ProcessId,
   processesOf,
 } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines, run } from "./commands.ts";
-import { type Stopped, signal, startDaemon, untilAnswers, untilEnded } from "./daemon.ts";
+import {
+  DaemonNotes,
+  endAll,
+  logOf,
+  readLog,
+  runDir,
+  type Stopped,
+  startDaemon,
+  untilAnswers,
+  untilEnded,
+} from "./daemon.ts";
 import { type Asked, askDocker, type DockerUse, dockerEndpoint, unfitness } from "./docker-answer.ts";
 import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
-import { ensurePackages, hasSystemd, missingPackages } from "./packages.ts";
+import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
-import { noteUser, otherUsers } from "./users.ts";
 
-const runDir = "/run/k3s-lab";
 const execRoot = join(runDir, "docker");
-const stateFile = join(runDir, "docker.json");
-const usersDir = join(runDir, "docker-users");
+const pidFile = join(runDir, "docker.pid");
 const dataRoot = join(cacheDir, "docker");
 /** Where the lab's own daemon answers, as in `DOCKER_HOST`. */
 export const ownHost = `unix://${join(runDir, "docker.sock")}`;
-const logFile = join(cacheDir, "log", "dockerd.log");
 
-/** What was there before the daemon that the lab started, and stays. */
-interface DaemonRecord {
-  readonly bridges: readonly string[];
-  readonly rules: Firewall;
-}
+/** What there was before the daemon that the lab started, and stays: bridges and firewall rules. */
+const notes = new DaemonNotes<{ readonly bridges: readonly string[]; readonly rules: Firewall }>("docker");
 
 /**
  * A Docker daemon to make machines with. One that answers is used as it is: the one that `DOCKER_HOST` or the Docker
@@ -51,10 +51,10 @@ interface DaemonRecord {
  * Docker that no lab can live in.
  */
 export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
-  const found = await findDaemon(use);
+  const found = await lookAtDocker(use);
   if (found.state === "refused") throw found.reason;
   const host = found.state === "running" ? found.host : await start(progress);
-  if (host === ownHost && isRoot()) await noteUser(usersDir);
+  if (host === ownHost && isRoot()) await notes.noteUser();
   return host;
 }
 
@@ -67,33 +67,25 @@ async function start(progress: Progress): Promise<string | undefined> {
 export type DockerFound =
   /** A daemon answers; `host` is what `ensureDocker` would return. */
   | { readonly state: "running"; readonly host: string | undefined }
-  /** None is there, and `ensureDocker` would start one, after installing Docker where `missing` says so. */
-  | { readonly state: "stopped"; readonly missing: boolean }
+  /** None is there, and `ensureDocker` would start one. */
+  | { readonly state: "stopped" }
   /** Why `ensureDocker` would refuse. */
   | { readonly state: "refused"; readonly reason: LabError };
 
-/** Whether Docker can be used here, and what `ensureDocker` would do about it. */
-export async function lookAtDocker(use: DockerUse): Promise<DockerFound> {
-  const found = await findDaemon(use);
-  if (found.state !== "stopped") return found;
-  return { ...found, missing: (await missingPackages(["docker.io"])).length > 0 };
-}
-
 /** Refuses, before anything is built, a Docker that no lab can live in or that does not answer. @throws LabError */
 export async function refuseUnfitDocker(use: DockerUse): Promise<void> {
-  const found = await findDaemon(use);
+  const found = await lookAtDocker(use);
   if (found.state === "refused") throw found.reason;
 }
 
 /** Where the lab's own Docker answers, if that is the one that runs here: a fresh clone has no note of it. */
 export async function ownDockerHere(): Promise<string | undefined> {
-  const found = await findDaemon(undefined);
+  const found = await lookAtDocker();
   return found.state === "running" && found.host === ownHost ? ownHost : undefined;
 }
 
-type Found = Exclude<DockerFound, { state: "stopped" }> | { readonly state: "stopped" };
-
-async function findDaemon(use: DockerUse | undefined): Promise<Found> {
+/** Whether Docker can be used here, and what `ensureDocker` would do about it. */
+export async function lookAtDocker(use?: DockerUse): Promise<DockerFound> {
   const endpoint = await dockerEndpoint();
   // One on another computer may take its time not to answer.
   const remote = unfitness(use, endpoint, undefined);
@@ -113,7 +105,7 @@ async function findDaemon(use: DockerUse | undefined): Promise<Found> {
   return refusal(asked, chosen, endpoint) ?? { state: "stopped" };
 }
 
-const refuse = (reason: string, exitCode = 1): Found => ({
+const refuse = (reason: string, exitCode = 1): DockerFound => ({
   state: "refused",
   reason: new LabError(reason, { exitCode }),
 });
@@ -123,11 +115,8 @@ function refusal(
   { state, problem }: Exclude<Asked, { state: "answers" }>,
   chosen: string | undefined,
   endpoint: string | undefined,
-): Found | undefined {
-  if (state === "denied")
-    return refuse(
-      `Docker is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
-    );
+): DockerFound | undefined {
+  if (state === "denied") return refuse(notAllowed(problem));
   if (chosen && chosen !== ownHost)
     return refuse(
       `DOCKER_HOST is ${chosen}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
@@ -147,7 +136,7 @@ async function unwell(problem: string): Promise<string> {
   const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""} is there`;
   if (daemon && (await isStopped(daemon)))
     return `${which} and was stopped; its containers run on. Continue it, then try again:\n  sudo kill -CONT ${daemon.pid}`;
-  return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logFile}`;
+  return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logOf("dockerd")}`;
 }
 
 /**
@@ -158,9 +147,9 @@ async function unwell(problem: string): Promise<string> {
  * @throws LabError where it cannot be asked for its containers.
  */
 export async function stopDocker(progress: Progress): Promise<Stopped> {
-  if (!(await exists(stateFile)) && !(await ownDaemon())) return { state: "none" };
+  if (!(await notes.record()) && !(await ownDaemon())) return { state: "none" };
   await requireRoot("Stopping the lab's Docker daemon", ["scripts/lab", "down"], run);
-  return await withFileLock(join(runDir, "docker.lock"), () => stopOwn(progress));
+  return await notes.alone(() => stopOwn(progress), progress);
 }
 
 async function startBySystemd(progress: Progress): Promise<undefined> {
@@ -176,7 +165,7 @@ async function startBySystemd(progress: Progress): Promise<undefined> {
     const { exitCode, stderr } = await run([...prefix, ...start]);
     if (exitCode !== 0) throw new LabError(`Docker does not start: ${lastLines(stderr)}\n${await log()}`);
   }
-  await untilReachable(undefined, () => true, log);
+  await untilAnswers("Docker", () => problemOf(undefined), { log });
   return undefined;
 }
 
@@ -185,20 +174,15 @@ async function startOwn(progress: Progress): Promise<string> {
     throw new LabError(
       "Docker is not running, and there is no systemd to start it. Start it as root, or run `lab` as root:\n  sudo dockerd",
     );
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
-  await withFileLock(
-    join(runDir, "docker.lock"),
-    async () => {
-      const { state } = await askDocker(ownHost);
-      if (state === "answers") return;
-      const daemon = await ownDaemon();
-      if (!daemon) await launch(progress);
-      // Another `lab` may have been killed while it started the daemon.
-      else if (state === "absent" && !(await isStopped(daemon))) await untilOwnAnswers(daemon);
-      else throw new LabError(await unwell("it does not answer"));
-    },
-    { progress },
-  );
+  await notes.alone(async () => {
+    const { state } = await askDocker(ownHost);
+    if (state === "answers") return;
+    const daemon = await ownDaemon();
+    if (!daemon) await launch(progress);
+    // Another `lab` may have been killed while it started the daemon.
+    else if (state === "absent" && !(await isStopped(daemon))) await untilOwnAnswers(daemon);
+    else throw new LabError(await unwell("it does not answer"));
+  }, progress);
   return ownHost;
 }
 
@@ -207,7 +191,7 @@ export function daemonArguments(runtime: string | undefined): string[] {
   return [
     ...["--host", ownHost],
     ...["--data-root", dataRoot, "--exec-root", execRoot],
-    ...["--pidfile", join(runDir, "docker.pid")],
+    ...["--pidfile", pidFile],
     // A daemon that ends takes no container with it.
     "--live-restore",
     // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
@@ -238,57 +222,31 @@ async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting the lab's own Docker daemon");
   // One that was killed left its bridges and rules, and the note of what there was before it.
-  if (!(await readRecord())) {
-    const before: DaemonRecord = { bridges: await bridges(), rules: await readFirewall(run) };
-    await writeFile(`${stateFile}.new`, JSON.stringify(before), { mode: 0o600 });
-    await rename(`${stateFile}.new`, stateFile);
-  }
+  if (!(await notes.record()))
+    await notes.keepRecord({ bridges: await bridges(), rules: await readFirewall(run) });
   // The containerd of a dockerd that was killed ends with it, a moment later: the new one must not take it for alive.
   await untilEnded(await processesOf(["containerd"], `${execRoot}/`));
   // Process ids of what was killed: another has them by now, or nobody has noticed yet that they ended.
-  for (const file of [join(runDir, "docker.pid"), join(execRoot, "containerd", "containerd.pid")])
+  for (const file of [pidFile, join(execRoot, "containerd", "containerd.pid")])
     await rm(file, { force: true });
-  await untilOwnAnswers(await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)], logFile));
+  await untilOwnAnswers(await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)]));
 }
 
 const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
-  untilReachable(
-    ownHost,
-    () => isRunning(daemon),
-    () => readFile(logFile, "utf8"),
-  );
+  untilAnswers("Docker", () => problemOf(ownHost), { daemon, log: () => readLog("dockerd") });
 
-const untilReachable = (
-  host: string | undefined,
-  alive: () => boolean | Promise<boolean>,
-  log: () => Promise<string>,
-): Promise<void> =>
-  untilAnswers({
-    name: "Docker",
-    problem: async () => {
-      const asked = await askDocker(host);
-      return asked.state === "answers" ? undefined : asked.problem;
-    },
-    alive,
-    log,
-    explain: (problem) =>
-      /permission denied/i.test(problem)
-        ? new LabError(
-            `Docker is running now, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`,
-          )
-        : undefined,
-  });
-
-async function readRecord(): Promise<DaemonRecord | undefined> {
-  try {
-    return JSON.parse(await readFile(stateFile, "utf8")) as DaemonRecord;
-  } catch {
-    return undefined;
-  }
+/** Why a Docker that was started does not answer, or undefined where it does. */
+async function problemOf(host: string | undefined): Promise<string | undefined> {
+  const asked = await askDocker(host);
+  if (asked.state === "denied") throw new LabError(notAllowed(asked.problem));
+  return asked.state === "answers" ? undefined : asked.problem;
 }
 
+const notAllowed = (problem: string): string =>
+  `Docker is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`;
+
 async function stopOwn(progress: Progress): Promise<Stopped> {
-  const before = await readRecord();
+  const before = await notes.record();
   // One that was killed may have left containers running, and its networks can be asked of nobody else.
   if (!(await ownDaemon())) await launch(progress);
   const daemon = await ownDaemon();
@@ -299,21 +257,18 @@ async function stopOwn(progress: Progress): Promise<Stopped> {
   // Stopped containers count too: they are somebody's machines, with data.
   const listed = await askOwn("ps", "--all", "--format", "{{.Names}}");
   const unlisted = listed.length ? [] : await runningContainers(execRoot);
-  const by = [...listed, ...unlisted, ...(await otherUsers(usersDir))];
+  const by = [...listed, ...unlisted, ...(await notes.otherUsers())];
   if (by.length) return { state: "kept", by };
   const networks = await ownBridges();
 
   progress("stopping the lab's Docker daemon");
-  signal(daemon.pid, "SIGTERM");
-  await untilEnded([daemon]);
+  await endAll([daemon], "SIGTERM");
   const rest = await processesOf(
     ["containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy"],
     `${execRoot}/`,
   );
   const containers = await childrenOf(rest);
-  for (const { pid } of containers) signal(pid, "SIGKILL");
-  for (const { pid } of rest) signal(pid, "SIGTERM");
-  await untilEnded([...containers, ...rest]);
+  await Promise.all([endAll(containers, "SIGKILL"), endAll(rest, "SIGTERM")]);
   await unmountAll([execRoot, dataRoot]);
 
   // docker0 and Docker's chains have one name for every daemon.
@@ -324,9 +279,8 @@ async function stopOwn(progress: Progress): Promise<Stopped> {
   for (const name of gone) await run(["ip", "link", "delete", name, "type", "bridge"]);
   if (before) await removeRules(before.rules, (line) => ownRule(line, gone, isShared), run);
   await rm(execRoot, { recursive: true, force: true });
-  for (const file of ["docker.json", "docker.pid", "docker.sock"])
-    await rm(join(runDir, file), { force: true });
-  await rm(usersDir, { recursive: true, force: true });
+  for (const file of [pidFile, join(runDir, "docker.sock")]) await rm(file, { force: true });
+  await notes.forget();
   return { state: "ended" };
 }
 

@@ -1,57 +1,51 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
 import type { Run } from "./commands.ts";
-import { fakeRun } from "./fake-run.ts";
-import { hiddenFolder, inTheWay, networks, stopLibvirt, volumeName, volumeNames } from "./libvirt.ts";
+import { type Answer, fakeRun } from "./fake-run.ts";
+import { ensureLibvirt, hiddenFolder, stopLibvirt } from "./libvirt.ts";
+import { networkXml } from "./libvirt-resources.ts";
 
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
+const wish = { network: "192.168.42.0/24", internet: true, box };
+/** What `virsh net-uuid` says of a network that the lab of a user made. */
+const networkOf = (user: number): Answer => [
+  / net-uuid k3s-lab$/,
+  { stdout: `6b33732d-6c61-4200-8000-${user.toString(16).padStart(12, "0")}\n` },
+];
+const mine = networkOf(process.getuid?.() ?? 0);
+const another = networkOf(4321);
 
 test("the lab's network has this computer's address, no DHCP, and leads nowhere else", () => {
-  const [, [name, xml]] = networks({ network: "10.9.8.0/22", internet: true, box }) as [
-    unknown,
-    [string, string],
-  ];
-  assert.equal(name, "k3s-lab");
+  const xml = networkXml("k3s-lab", { network: "10.9.8.0/22", internet: true });
   assert.match(xml, /<ip address="10\.9\.8\.1" netmask="255\.255\.252\.0"><\/ip>/);
   assert.doesNotMatch(xml, /forward|dhcp/);
 });
 
 for (const internet of [true, false])
   test(`Vagrant's network ${internet ? "leads on" : "leads nowhere"}, and gives addresses`, () => {
-    const [[name, xml]] = networks({ network: "10.9.8.0/24", internet, box }) as [[string, string]];
-    assert.equal(name, "k3s-lab-management");
+    const xml = networkXml("k3s-lab-management", { network: "10.9.8.0/24", internet });
     assert.equal(xml.includes('<forward mode="nat"/>'), internet);
     assert.match(xml, /<range start="192\.168\.119\.2" end="192\.168\.119\.254"\/>/);
   });
-
-test("a box's disk has the name by which Vagrant looks for it", () => {
-  assert.equal(volumeName(box), "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img");
-});
-
-test("volumes are read from virsh's list", () => {
-  assert.deepEqual(volumeNames(" a.img   /pool/a.img\n b.img   /pool/b.img\n\n"), ["a.img", "b.img"]);
-  assert.deepEqual(volumeNames(""), []);
-});
 
 /** Where the labs of a test find each other. */
 const shared = () => mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
 
 test("networks and pool stay while machines of another checkout use them", async () => {
-  const { run, commands } = fakeRun(
-    [/^virsh --version$/, {}],
-    [/ uri$/, {}],
-    [/ list --all --name$/, { stdout: "someone's\nk3s-lab-cluster-server\n" }],
-  );
+  const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], mine, [
+    / list --all --name$/,
+    { stdout: "someone's\nk3s-lab-cluster-server\n" },
+  ]);
   assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), {
     state: "kept",
     by: ["k3s-lab-cluster-server"],
   });
-  assert.equal(commands.length, 3);
+  assert.equal(commands.length, 4);
 });
 
 test("networks and pool stay while another lab is about to make its machines", async () => {
@@ -72,6 +66,85 @@ test("networks and pool stay while another lab is about to make its machines", a
   }
 });
 
+test("networks, pool and disks of another user's lab stay, even while it has no machine yet", async () => {
+  const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], another, [/ list /, {}]);
+  assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), {
+    state: "kept",
+    by: ["the lab of another user of this computer"],
+  });
+  assert.equal(commands.filter((line) => /destroy|delete/.test(line)).length, 0);
+});
+
+test("a network that nobody has made leaves nothing to take away: somebody may be making the first one", async () => {
+  const { run, commands } = fakeRun(
+    [/^virsh --version$/, {}],
+    [/ uri$/, {}],
+    [/ net-uuid /, { exitCode: 1, stderr: "error: Network not found" }],
+    [/ list /, {}],
+  );
+  assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), { state: "none" });
+  assert.equal(commands.filter((line) => /destroy|delete/.test(line)).length, 0);
+});
+
+test("the lab's network, which says whose the rest is, goes last", async () => {
+  const { run, commands } = fakeRun(
+    [/^virsh --version$/, {}],
+    [/ vol-list /, { stdout: " a.img   /pool/a.img\n b.img   /pool/b.img\n\n" }],
+    mine,
+    [/^virsh /, {}],
+  );
+  assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), { state: "none" });
+  assert.deepEqual(
+    commands.filter((line) => /destroy|delete/.test(line)).map((line) => line.replace(/^.*--quiet /, "")),
+    [
+      "vol-delete --pool k3s-lab a.img",
+      "vol-delete --pool k3s-lab b.img",
+      "pool-destroy k3s-lab",
+      "net-destroy k3s-lab-management",
+      "net-destroy k3s-lab",
+    ],
+  );
+});
+
+test("two users of one libvirt: the second is refused in a sentence before it makes anything", async () => {
+  const { run, commands } = fakeRun([/ uri$/, {}], another);
+  await assert.rejects(
+    ensureLibvirt(wish, () => {}, run, await shared()),
+    { exitCode: 2, message: /Another user of this computer has a lab in libvirt.*scripts\/lab down/ },
+  );
+  assert.equal(commands.filter((line) => /create|upload/.test(line)).length, 0);
+});
+
+test("two users at the same moment: the one whose network libvirt made goes on, the other is refused", async () => {
+  let asked = 0;
+  const { run: answer, commands } = fakeRun(
+    [/ uri$/, {}],
+    [/^ip /, {}],
+    [/ net-create /, { exitCode: 1, stderr: "error: network 'k3s-lab' already exists" }],
+    [/ net-info k3s-lab$/, {}],
+    another,
+  );
+  const run: Run = async (command, options) =>
+    command.includes("net-uuid") && asked++ === 0
+      ? { exitCode: 1, stdout: "", stderr: "error: Network not found" }
+      : await answer(command, options);
+  await assert.rejects(
+    ensureLibvirt(wish, () => {}, run, await shared()),
+    { exitCode: 2, message: /Another user/ },
+  );
+  assert.equal(commands.filter((line) => /pool-|vol-/.test(line)).length, 0);
+});
+
+test("the folder of locks and notes is its owner's alone, also where it was another's to read", async () => {
+  for (const mode of [undefined, 0o755]) {
+    const folder = join(await shared(), "run");
+    if (mode !== undefined) await mkdir(folder, { mode });
+    const { run } = fakeRun([/^virsh --version$/, {}], [/ uri$/, { exitCode: 1, stderr: "no such file" }]);
+    await stopLibvirt(() => {}, run, folder);
+    assert.equal((await stat(folder)).mode & 0o777, 0o700);
+  }
+});
+
 test("one lab that takes libvirt's networks away keeps another out until it is done", async () => {
   const folder = await shared();
   const order: string[] = [];
@@ -82,7 +155,7 @@ test("one lab that takes libvirt's networks away keeps another out until it is d
       if (line.endsWith(" uri")) order.push(`${name} begins`);
       await new Promise((resolve) => setTimeout(resolve, 5));
       if (line.includes(" pool-destroy ")) order.push(`${name} ends`);
-      return { exitCode: 0, stdout: "", stderr: "" };
+      return { exitCode: 0, stdout: "", stderr: "", ...(line.includes(" net-uuid ") ? mine[1] : {}) };
     };
   await Promise.all(["one", "two"].map((name) => stopLibvirt(() => {}, slow(name), folder)));
   const [first = ""] = order[0]?.split(" ") ?? [];
@@ -102,11 +175,10 @@ test("a folder that keeps QEMU from the box's kernel is found", async () => {
 });
 
 test("C3: a list of machines that fails is not an empty one: networks and pool stay", async () => {
-  const { run, commands } = fakeRun(
-    [/^virsh --version$/, {}],
-    [/ uri$/, {}],
-    [/ list --all --name$/, { exitCode: 1, stderr: "error: Disconnected from qemu:///system\n" }],
-  );
+  const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], mine, [
+    / list --all --name$/,
+    { exitCode: 1, stderr: "error: Disconnected from qemu:///system\n" },
+  ]);
   await assert.rejects(
     stopLibvirt(() => {}, run, await shared()),
     /cannot be asked for its machines: error: Disconnected .* stay/,
@@ -122,9 +194,16 @@ test("a route that libvirt takes for somebody's use of the network is named, wit
     { type: "blackhole", dst: "192.168.42.0/24", metric: 7 },
     { dst: "10.0.0.0/8", dev: "eth0" },
   ];
-  const { run } = fakeRun([/^ip -json -4 route show table all$/, { stdout: JSON.stringify(routes) }]);
-  assert.equal(
-    await inTheWay("192.168.42.0/24", run),
-    '\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you do not need it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nOtherwise set another k3s-lab:network.',
+  const inUse = "error: internal error: Network is already in use by interface *";
+  const { run } = fakeRun(
+    [/^ip -json -4 route show table all$/, { stdout: JSON.stringify(routes) }],
+    [/ uri$/, {}],
+    [/ net-(uuid|info|create) /, { exitCode: 1, stderr: inUse }],
+  );
+  await assert.rejects(
+    ensureLibvirt(wish, () => {}, run, await shared()),
+    {
+      message: `libvirt could not make the network k3s-lab: ${inUse}\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you do not need it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nOtherwise set another k3s-lab:network.`,
+    },
   );
 });

@@ -1,0 +1,176 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { type Box, boxFolder } from "./box.ts";
+import { overlap, rangeOf } from "./cidr.ts";
+import { lastLines, type Run } from "./commands.ts";
+import { routesHere, withoutBlackholeRoute } from "./routes.ts";
+
+// The names are the Vagrantfile's too.
+const labNetwork = "k3s-lab";
+const managementNetwork = "k3s-lab-management";
+type Network = typeof labNetwork | typeof managementNetwork;
+const pool = "k3s-lab";
+
+/** What is asked of libvirt. */
+export interface LibvirtWish {
+  /** The machines' network, such as 192.168.42.0/24; its first address is this computer's. */
+  readonly network: string;
+  /** Whether machines may reach what this computer reaches; else nothing of theirs leaves it. */
+  readonly internet: boolean;
+  /** The box whose disk the machines' disks begin as. */
+  readonly box: Box;
+}
+
+/** Asks the libvirt of this computer. */
+export const virshCommand = ["virsh", "--connect", "qemu:///system", "--quiet"] as const;
+
+const virsh = (run: Run, ...args: string[]) => run([...virshCommand, ...args], { timeout: 120_000 });
+
+/**
+ * Makes the lab's networks, and its pool with the box's disk in it, where they are not there. The lab's network comes
+ * first and goes last: whoever has made it owns all the rest.
+ *
+ * @throws LabError where they are another user's: exit code 2.
+ */
+export async function ensureResources(wish: LibvirtWish, progress: Progress, run: Run): Promise<void> {
+  progress("making libvirt's networks");
+  const owner = await ownerOf(run);
+  if (owner === undefined)
+    await withoutBlackholeRoute(wish.network, () => makeNetwork(labNetwork, wish, run), { run });
+  if (owner === "another" || (await ownerOf(run)) === "another")
+    throw new LabError(
+      "Another user of this computer has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run `scripts/lab down`, or set another k3s-lab:provider.",
+      { exitCode: 2 },
+    );
+  if ((await virsh(run, "net-info", managementNetwork)).exitCode !== 0)
+    await makeNetwork(managementNetwork, wish, run);
+  await ensurePool(run);
+  await ensureVolume(wish.box, progress, run);
+}
+
+/** Takes the lab's networks and pool away, where no machine uses them. @returns who does. */
+export async function removeResources(run: Run): Promise<readonly string[]> {
+  const owner = await ownerOf(run);
+  if (owner === "another") return ["the lab of another user of this computer"];
+  const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
+  if (exitCode !== 0)
+    throw new LabError(
+      `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run \`scripts/lab down\` again.`,
+    );
+  // Of whichever checkout.
+  const machines = stdout.split("\n").filter((name) => name.startsWith("k3s-lab-"));
+  if (machines.length > 0 || owner === undefined) return machines;
+  const volumes = await virsh(run, "vol-list", pool);
+  for (const name of volumeNames(volumes.stdout)) await virsh(run, "vol-delete", "--pool", pool, name);
+  await virsh(run, "pool-destroy", pool);
+  for (const name of [managementNetwork, labNetwork]) await virsh(run, "net-destroy", name);
+  return [];
+}
+
+/** The network of Vagrant's own way to the machines, their eth0. */
+const managementRange = "192.168.119.0/24";
+
+/** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
+const uuidPrefix = "6b33732d-6c61-4200-8000-";
+
+/** Whose the lab's network is; undefined where there is none. */
+async function ownerOf(run: Run): Promise<"this user" | "another" | undefined> {
+  const { exitCode, stdout } = await virsh(run, "net-uuid", labNetwork);
+  if (exitCode !== 0) return undefined;
+  const uuid = stdout.trim();
+  return uuid.startsWith(uuidPrefix) && uuid !== uuidOf() ? "another" : "this user";
+}
+
+const uuidOf = (user = process.getuid?.() ?? 0): string =>
+  `${uuidPrefix}${user.toString(16).padStart(12, "0")}`;
+
+/** A network of the lab's as libvirt's XML; it ends with the daemon or with `net-destroy`. */
+export function networkXml(
+  name: Network,
+  { network, internet }: Pick<LibvirtWish, "network" | "internet">,
+): string {
+  const isLab = name === labNetwork;
+  const [first, last] = rangeOf(isLab ? network : managementRange);
+  // vagrant-libvirt finds networks by their netmask and reads no prefix.
+  const netmask = dotted(2 ** 32 - (last - first + 1));
+  const dhcp = `<dhcp><range start="${dotted(first + 2)}" end="${dotted(last - 1)}"/></dhcp>`;
+  return [
+    `<network><name>${name}</name>`,
+    isLab ? `<uuid>${uuidOf()}</uuid>` : "",
+    !isLab && internet ? '<forward mode="nat"/>' : "",
+    `<bridge stp="off" delay="0"/><ip address="${dotted(first + 1)}" netmask="${netmask}">`,
+    `${isLab ? "" : dhcp}</ip></network>`,
+  ].join("");
+}
+
+const dotted = (address: number): string =>
+  [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
+
+async function makeNetwork(name: Network, wish: LibvirtWish, run: Run): Promise<void> {
+  // virsh reads files only: it opens its input again, which a socket does not let it.
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
+  try {
+    const file = join(folder, `${name}.xml`);
+    await writeFile(file, networkXml(name, wish));
+    const { exitCode, stderr } = await virsh(run, "net-create", file);
+    // Another `lab` may have been quicker.
+    if (exitCode === 0 || (await virsh(run, "net-info", name)).exitCode === 0) return;
+    const range = name === labNetwork ? wish.network : managementRange;
+    const inUse = /already in use by interface/.test(stderr) ? await inTheWay(range, run) : "";
+    throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}${inUse}`);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The routes that libvirt takes for somebody's use of a network, and what to do. It names their interface, and one that
+ * leads nowhere has none: "Network is already in use by interface *".
+ */
+async function inTheWay(network: string, run: Run): Promise<string> {
+  const shown = (await routesHere(run))
+    .filter(({ dst }) => overlap(dst, network))
+    .map(({ type, dst, dev, metric }) =>
+      [type, dst, dev && `dev ${dev}`, metric && `metric ${metric}`].filter(Boolean).join(" "),
+    );
+  if (shown.length === 0) return "";
+  return `\nIn its way: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you do not need it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nOtherwise set another k3s-lab:network.`;
+}
+
+async function ensurePool(run: Run): Promise<void> {
+  if ((await virsh(run, "pool-info", pool)).exitCode === 0) return;
+  const target = ["--build", "--target", "/var/lib/libvirt/images/k3s-lab"];
+  const { exitCode, stderr } = await virsh(run, "pool-create-as", pool, "dir", ...target);
+  if (exitCode !== 0) throw new LabError(`libvirt could not make the pool ${pool}: ${lastLines(stderr, 3)}`);
+}
+
+/** Names in a list of `virsh vol-list`. */
+const volumeNames = (text: string): string[] =>
+  text.split("\n").flatMap((line) => line.trim().split(/\s+/)[0] || []);
+
+/**
+ * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
+ * A box of several disks is left to Vagrant.
+ */
+async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
+  // By this name vagrant-libvirt looks for the disk before it uploads it.
+  const name = `${box.name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${box.version}_box.img`;
+  if ((await virsh(run, "vol-info", "--pool", pool, name)).exitCode === 0) return;
+  const metadata = await readFile(join(boxFolder(box), "metadata.json"), "utf8");
+  const { virtual_size: size } = JSON.parse(metadata) as { virtual_size?: number };
+  if (size === undefined) return;
+  progress("copying the box's disk");
+  const steps = [
+    ["vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0"],
+    ["vol-upload", "--pool", pool, name, join(boxFolder(box), "box.img")],
+  ];
+  for (const step of steps) {
+    const { exitCode, stderr } = await virsh(run, ...step);
+    if (exitCode === 0) continue;
+    await virsh(run, "vol-delete", "--pool", pool, name);
+    throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
+  }
+}
