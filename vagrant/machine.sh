@@ -143,7 +143,11 @@ find_libvirt() {
 find_virtualbox() {
   all=$(VBoxManage list vms)
   uuid=$(printf '%s\n' "$all" | sed -n "s/^\"$machine\" {\(.*\)}\$/\1/p")
-  if [ -z "$uuid" ]; then return; fi
+  if [ -z "$uuid" ]; then
+    unread="\"<inaccessible>\" {$(cat "$noted" 2>/dev/null)}"
+    if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
+    return
+  fi
   data=$(VBoxManage getextradata "$uuid" enumerate)
   marks=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
   # A Vagrant that was interrupted has made it and not marked it.

@@ -143,8 +143,9 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
   const all = [...(await manage("list", "vms")).matchAll(/^"(.*)" \{(.+)\}$/gm)];
   return Promise.all(
     all
-      .filter(([, name = ""]) => isLabName(name))
+      .filter(([, name = ""]) => isLabName(name) || name === inaccessible)
       .map(async ([, name = "", id = ""]) => {
+        if (name === inaccessible) return { id, name, state: "stopped", connected: true, marks: {} } as const;
         const [info, data] = await Promise.all([
           manage("showvminfo", id, "--machinereadable"),
           manage("getextradata", id, "enumerate"),
@@ -163,7 +164,10 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
   );
 }
 
-/** Only such machines can be a lab's, or in the way of one. VirtualBox has no name for one whose files it cannot read. */
+/** What VirtualBox calls a machine whose files it cannot read, as on a disk that is not mounted: it has neither name nor marks. */
+export const inaccessible = "<inaccessible>";
+
+/** Only such machines can be a lab's, or in the way of one. */
 const isLabName = (name: string): boolean => name.startsWith("k3s-lab-");
 
 const marksOf = (

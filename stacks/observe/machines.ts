@@ -7,6 +7,7 @@ import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { checkHosts, machineIdOf, mayHaveK3s } from "./hosts.ts";
 import {
+  inaccessible,
   type ListedMachine,
   type ListingProvider,
   listMachines,
@@ -85,7 +86,12 @@ async function ownMachine(
     join(labDir, stack, "vagrant", "machines", name, provider, "id"),
     "utf8",
   ).catch(() => "");
-  return unmarked.find(({ id }) => id === noted.trim());
+  const interrupted = unmarked.find(({ id }) => id === noted.trim());
+  if (interrupted?.name === inaccessible)
+    throw new LabError(
+      `VirtualBox cannot read the files of the machine ${name}, {${interrupted.id}}, so nothing is touched. Mount the disk that holds them, or restore them (\`VBoxManage list vms\` shows it as ${inaccessible}), and try again; if they are lost for good, remove it: VBoxManage unregistervm ${interrupted.id}`,
+    );
+  return interrupted;
 }
 
 function refuseNameOfOthers(

@@ -6,7 +6,7 @@ import { after, afterEach, before, beforeEach, test } from "node:test";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
-import { root, stateFile } from "../../stacks/lib/paths.ts";
+import { labDir, root, stateFile } from "../../stacks/lib/paths.ts";
 import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { listMachines } from "../../stacks/observe/machine-list.ts";
 import { observeMachines, recordedMachineState } from "../../stacks/observe/machines.ts";
@@ -226,6 +226,27 @@ test("C3: VirtualBox's machines are known by what is written on them", async () 
     generation: "g1",
     found: `paused at ${now}`,
   });
+});
+
+test("C3: a machine whose files VirtualBox cannot read, as on a disk that is not mounted, is not absent", async () => {
+  const name = `k3s-lab-${stack}-agent`;
+  await program(
+    "VBoxManage",
+    `if [ "$1 $2" = "list vms" ]; then printf '"<inaccessible>" {u2}\\n'; else exit 1; fi`,
+  );
+  const folder = join(labDir, stack, "vagrant", "machines", "agent", "virtualbox");
+  await mkdir(folder, { recursive: true });
+  try {
+    await writeFile(join(folder, "id"), "u3");
+    assert.equal((await look("virtualbox")).state, "absent", name);
+    await writeFile(join(folder, "id"), "u2");
+    assert.match(
+      (await problem(() => look("virtualbox")))?.message ?? "",
+      /cannot read the files of the machine agent/,
+    );
+  } finally {
+    await rm(join(labDir, stack, "vagrant"), { recursive: true });
+  }
 });
 
 refused(
