@@ -1,5 +1,5 @@
 #!/bin/sh
-# Drives one machine for Pulumi: machine.sh up | update | destroy; and machine.sh sweep for what no state knows of
+# Drives one machine for Pulumi: machine.sh up | update | destroy; and machine.sh remove-leftovers for what no state knows of
 #   K3S_LAB_ROOT    the checkout; its .lab/id says whose machines are whose
 #   LAB_STACK       the stack that the machine belongs to
 #   LAB_PROVIDER    docker | libvirt | virtualbox, which are Vagrant's; or hosts: the machine is there already
@@ -93,7 +93,7 @@ remove_networks() {
 }
 
 # An interrupted run can leave behind a machine that no state knows of; nobody else would remove it.
-if [ "$1" = sweep ]; then
+if [ "$1" = remove-leftovers ]; then
   case "$LAB_PROVIDER" in
   docker)
     ids=$(containers --filter "$of_stack")
@@ -312,7 +312,7 @@ destroy)
   rmdir "$lab/machines" 2>/dev/null || true
   ;;
 *)
-  echo "machine.sh: unknown action '$1': up, update, destroy or sweep" >&2
+  echo "machine.sh: unknown action '$1': up, update, destroy or remove-leftovers" >&2
   exit 2
   ;;
 esac

@@ -27,23 +27,24 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
       ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
       : {};
     signal.throwIfAborted();
-    await sweepAll(run, target, progress);
+    await removeAllLeftovers(run, target, progress);
     return describeChanges(changes);
   },
 });
 
-async function sweepAll(
+async function removeAllLeftovers(
   { usesDocker }: DownRun,
   { stack, program, provider }: Target,
   progress: Progress,
 ): Promise<void> {
-  if (program === "k3d") await sweep(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
+  if (program === "k3d") await removeLeftovers(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
   if (program !== "cluster") return;
-  const sweeps = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
+  const found = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
   // Whatever provider is known, or none.
-  if (await ownsInLibvirt(stack, progress)) sweeps.add("libvirt");
-  for (const one of sweeps)
-    if (one !== "hosts") await sweep(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
+  if (await ownsInLibvirt(stack, progress)) found.add("libvirt");
+  for (const one of found)
+    if (one !== "hosts")
+      await removeLeftovers(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
 }
 
 /** What a provider calls the machines that it has, and how it lists them. */
@@ -54,13 +55,13 @@ const machinesOf = {
 } as const;
 
 /** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
-async function sweep(
+async function removeLeftovers(
   stack: string,
   script: string,
   environment: Record<string, string>,
   { what, list }: (typeof machinesOf)[keyof typeof machinesOf],
 ): Promise<void> {
-  const { failed, all } = await execa(join(root, script), ["sweep"], {
+  const { failed, all } = await execa(join(root, script), ["remove-leftovers"], {
     env: { K3S_LAB_ROOT: root, LAB_STACK: stack, ...environment },
     all: true,
     reject: false,

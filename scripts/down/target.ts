@@ -2,7 +2,7 @@ import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
 import { type ProgramName, programOf, readStackFile } from "../../stacks/model/config.ts";
-import { madeBy, type Provider } from "../../stacks/model/provider.ts";
+import { configuredProvider, type Provider } from "../../stacks/model/provider.ts";
 import { ownsInDocker } from "../../stacks/observe/k3d-host.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { ownsInLibvirt } from "../host/libvirt.ts";
@@ -36,7 +36,8 @@ export async function readTarget(stack: string, settings: HostSettings): Promise
   if (inDocker) return { stack, program, made: true, provider: "docker" };
   if (!noted && (await ownsInLibvirt(stack, () => {}))) return { stack, program, made: true };
   const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
-  const provider = recordedIn(state).provider ?? (file ? madeBy(file, settings) : settings.autoProvider);
+  const provider =
+    recordedIn(state).provider ?? (file ? configuredProvider(file, settings) : settings.autoProvider);
   return { stack, program, made: noted, provider };
 }
 

@@ -1,6 +1,6 @@
 // What stacks/k3d/k3d.sh runs: one action of Pulumi's on a cluster, a node or a registry of k3d's.
 //
-//   main.ts create | start | delete | add-agent | start-agent | remove-agent | registry | delete-registry | sweep |
+//   main.ts create | start | delete | add-agent | start-agent | remove-agent | registry | delete-registry | remove-leftovers |
 //           kubeconfig | cluster-id | load
 //
 //   K3S_LAB_ROOT   the checkout
@@ -35,7 +35,7 @@ const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
   },
   start: async (cluster) => await actions.start(cluster, await input<ServersInput>()),
   delete: ({ owner }) => actions.removeCluster(owner),
-  sweep: ({ owner }) => actions.removeAll(owner),
+  "remove-leftovers": ({ owner }) => actions.removeAll(owner),
   "add-agent": async (cluster) => await actions.addAgent(cluster, await input<AgentInput>()),
   "start-agent": async (cluster) => await actions.startAgent(cluster, await input<AgentInput>()),
   "remove-agent": (cluster) => actions.removeAgent(cluster, variable("NODE_NAME")),
@@ -53,9 +53,9 @@ try {
     throw new LabError(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`, {
       exitCode: 2,
     });
-  // A sweep goes by labels alone, and an image into the node that is named.
+  // Leftovers are known by labels alone, and an image into the node that is named.
   const stack = name === "load" ? "" : variable("LAB_STACK");
-  const cluster = name === "load" || name === "sweep" ? "" : variable("K3D_CLUSTER");
+  const cluster = name === "load" || name === "remove-leftovers" ? "" : variable("K3D_CLUSTER");
   const owner = { ...(await ownerOf(stack)), ...(process.env.LAB_ID ? { id: process.env.LAB_ID } : {}) };
   await action({ owner, name: cluster, checkout: variable("K3S_LAB_ROOT") });
 } catch (error) {

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { chooseProvider, madeBy } from "./provider.ts";
+import { chooseProvider, configuredProvider } from "./provider.ts";
 
 const probes = (libvirt?: string, virtualbox?: string) => ({
   libvirt: async () => libvirt,
@@ -19,9 +19,9 @@ test("a provider that the stack file names is taken without a look at the comput
 test("what was chosen for auto stays while the lab is up; a word that is no provider does not count", async () => {
   assert.equal((await chooseProvider("auto", "docker", probes())).provider, "docker");
   assert.equal((await chooseProvider("auto", "vmware", probes())).provider, "libvirt");
-  assert.equal(madeBy({ provider: "auto" }, { autoProvider: "docker" }), "docker");
-  assert.equal(madeBy({ provider: "auto" }, {}), undefined);
-  assert.equal(madeBy({ provider: "hosts" }, { autoProvider: "docker" }), "hosts");
+  assert.equal(configuredProvider({ provider: "auto" }, { autoProvider: "docker" }), "docker");
+  assert.equal(configuredProvider({ provider: "auto" }, {}), undefined);
+  assert.equal(configuredProvider({ provider: "hosts" }, { autoProvider: "docker" }), "hosts");
 });
 
 test("auto prefers KVM, then VirtualBox, then containers, and says why", async () => {

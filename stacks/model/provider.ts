@@ -69,7 +69,7 @@ export interface ProviderProbes {
  * Who makes, or made, the machines of a stack; undefined where nobody has chosen yet.
  * @param settings what `lab up` found out about this computer.
  */
-export const madeBy = (
+export const configuredProvider = (
   { provider }: Pick<ClusterConfig, "provider">,
   { autoProvider }: { readonly autoProvider?: Provider },
 ): Provider | undefined => (provider === "auto" ? autoProvider : provider);

@@ -6,7 +6,7 @@ import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root, stateFile } from "../lib/paths.ts";
 import { type StateResource, stateOf } from "../lib/state.ts";
 import type { ClusterConfig } from "../model/config.ts";
-import { madeBy, type Provider, providers } from "../model/provider.ts";
+import { configuredProvider, type Provider, providers } from "../model/provider.ts";
 
 /** What was chosen when a stack's machines were made; it stays as long as they live. */
 export interface Recorded {
@@ -47,7 +47,7 @@ export const providerOf = async (
   settings: HostSettings,
 ): Promise<Provider | undefined> => {
   const { provider } = await recordedOf(stack);
-  return madeBy(config, provider === undefined ? settings : { autoProvider: provider });
+  return configuredProvider(config, provider === undefined ? settings : { autoProvider: provider });
 };
 
 /** The environment of a command, as the state has it: plain texts alone. */

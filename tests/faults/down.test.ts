@@ -281,7 +281,7 @@ exit 0
       const lines = `import { isMade } from "${checkout.directory}/scripts/lab.ts"; console.log(await isMade("cluster"))`;
       const made = await execa(process.execPath, ["--input-type=module", "--eval", lines]);
       assert.equal(made.stdout, "false", "folders that Vagrant left empty are no machines");
-      return { happened: "swept by its labels", lost: "nothing" };
+      return { happened: "removed by its labels", lost: "nothing" };
     },
   );
 
@@ -367,7 +367,7 @@ esac
       await writeFile(inLab("id"), id);
       for (const note of ["inventory.json", "host.json"]) await rename(`${inLab(note)}.away`, inLab(note));
     }
-    return { happened: "said, and swept after the command that is named", lost: "nothing" };
+    return { happened: "said, and removed after the command that is named", lost: "nothing" };
   });
 
   fault("H20: a missing passphrase beside a state", async () => {

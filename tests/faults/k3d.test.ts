@@ -554,7 +554,7 @@ for (const [what, world] of [
         ? /made by an earlier version of the lab in \/there.*\(container k3d-k3d.*k3d cluster delete k3d$/
         : /A cluster k3d is there already, made by somebody else \((container|network|volume) k3d-k3d/,
   );
-  fault(`${what} survives create, delete and sweep`, async () => {
+  fault(`${what} survives create, delete and remove-leftovers`, async () => {
     const foreign = what.startsWith("another") ? { ...strangers, networks: [], volumes: [] } : strangers;
     await fake.set(foreign);
     assert.match(
@@ -594,7 +594,7 @@ fault("all that is made carries both labels, and goes by them: container, networ
   assert.equal((await script("cluster-id")).stdout, "uid-1");
   const agent = await script("add-agent", agentInput());
   assert.equal(agent.exitCode, 0, agent.all);
-  const gone = await script("sweep");
+  const gone = await script("remove-leftovers");
   assert.equal(gone.exitCode, 0, gone.all);
   const after = await fake.world();
   assert.deepEqual([after.containers, after.networks, after.volumes], [[], [], []]);

@@ -441,7 +441,7 @@ fault("C2: `lab down` of a stack leaves the domains of one whose name begins the
     [`k3s-lab-${stack}-ha-agent`]: { state: "running", description: marked(`${stack}-ha`) },
     "k3s-lab-other-agent": { state: "running", description: "theirs" },
   });
-  const { exitCode, all } = await run("sweep", { LAB_PROVIDER: "libvirt" });
+  const { exitCode, all } = await run("remove-leftovers", { LAB_PROVIDER: "libvirt" });
   assert.equal(exitCode, 0, all);
   const removed = [...(await asked()).matchAll(/undefine (\S+)/g)].map(([, name]) => name);
   return {
@@ -561,7 +561,7 @@ const dockerHolding = (labels: Readonly<Record<string, string>>) =>
     ].join("\n"),
   );
 
-for (const action of ["destroy", "sweep"])
+for (const action of ["destroy", "remove-leftovers"])
   fault(`upgrade: ${action} of a container of the former version removes it`, async () => {
     await dockerHolding({ stack, checkout: folder });
     const { exitCode, all } = await run(action);
@@ -570,11 +570,14 @@ for (const action of ["destroy", "sweep"])
     return { happened: "removed", lost: "nothing" };
   });
 
-fault("destroy and sweep leave a container of another lab's in a checkout of this path", async () => {
-  await dockerHolding({ id: "another-lab", stack, machine: "agent", generation: "g7", checkout: folder });
-  for (const action of ["destroy", "sweep"]) assert.equal((await run(action)).exitCode, 0);
-  return { happened: "left", lost: /docker rm/.test(await asked()) ? "the container" : "nothing" };
-});
+fault(
+  "destroy and remove-leftovers leave a container of another lab's in a checkout of this path",
+  async () => {
+    await dockerHolding({ id: "another-lab", stack, machine: "agent", generation: "g7", checkout: folder });
+    for (const action of ["destroy", "remove-leftovers"]) assert.equal((await run(action)).exitCode, 0);
+    return { happened: "left", lost: /docker rm/.test(await asked()) ? "the container" : "nothing" };
+  },
+);
 
 fault(".lab/id was lost: destroy does not say that a living machine is gone", async () => {
   await dockerHolding({ id: "old-id", stack, machine: "agent", generation: "g1", checkout: folder });
@@ -592,7 +595,7 @@ fault(".lab/id was lost: destroy does not say that a living machine is gone", as
 fault("upgrade: a domain of the former version goes by Vagrant's note of it", async () => {
   const noted = join(folder, ".lab", stack, "vagrant/machines/agent/libvirt/id");
   const removed: string[] = [];
-  for (const action of ["destroy", "sweep"]) {
+  for (const action of ["destroy", "remove-leftovers"]) {
     await mkdir(join(noted, ".."), { recursive: true });
     await writeFile(noted, `uuid-of-k3s-lab-${stack}-agent`);
     await virsh({
@@ -617,7 +620,7 @@ fault("H14: idle networks of other Vagrant projects stay", async () => {
     "network ls"*) printf 'ours\\ntheirs\\n' ;; esac`,
   );
   const removed: string[] = [];
-  for (const action of ["destroy", "sweep"]) {
+  for (const action of ["destroy", "remove-leftovers"]) {
     const { exitCode, all } = await run(action);
     assert.equal(exitCode, 0, all);
     removed.push(...[...(await asked()).matchAll(/network rm (\S+)/g)].map(([, name = ""]) => name));

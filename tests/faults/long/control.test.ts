@@ -189,7 +189,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     assert.equal(again.exitCode, 0, again.all);
     assert.deepEqual(await machines(), []);
     return {
-      happened: `${ended}; down names the command that brings the id back, and sweeps then`,
+      happened: `${ended}; down names the command that brings the id back, and removes what is left then`,
       lost: "nothing",
     };
   });
