@@ -1,7 +1,8 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { LabError } from "../stacks/lib/errors.ts";
-import { ApiError, accessOf, connect, type KubernetesApi, reach } from "../stacks/lib/kubernetes.ts";
+import { accessOf } from "../stacks/lib/kube-access.ts";
+import { ApiError, connect, type KubernetesApi, reach } from "../stacks/lib/kubernetes.ts";
 import { knownLabId } from "../stacks/lib/lab-id.ts";
 import { labDir } from "../stacks/lib/paths.ts";
 import { hasResources, type StateResource } from "../stacks/lib/state.ts";

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { connect, type Node, readKubeconfig } from "../../stacks/lib/kubernetes.ts";
+import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
+import { connect, type Node } from "../../stacks/lib/kubernetes.ts";
 
 /** Ends when it has seen what it waits for, or fails when it is told to give up. */
 export type Watch = (signal: AbortSignal) => Promise<void>;

@@ -1,13 +1,8 @@
 import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import {
-  connect,
-  type KubernetesApi,
-  type Reached,
-  reach,
-  readKubeconfig,
-} from "../../stacks/lib/kubernetes.ts";
+import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
+import { connect, type KubernetesApi, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { type ClusterPlan, readClusterPlan } from "../../stacks/model/cluster-plan.ts";

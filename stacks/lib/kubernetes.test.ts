@@ -10,7 +10,8 @@ import type { TLSSocket } from "node:tls";
 import { execa } from "execa";
 import { stringify } from "yaml";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
-import { connect, isReady, type Pod, podState, readKubeconfig } from "./kubernetes.ts";
+import { readKubeconfig } from "./kube-access.ts";
+import { connect, isReady, type Pod, podState } from "./kubernetes.ts";
 
 let directory = "";
 before(async () => {

@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { controllerLabels } from "../components/app-namespace.ts";
 import { LabError } from "../lib/errors.ts";
+import { accessOf } from "../lib/kube-access.ts";
 import {
   ApiError,
-  accessOf,
   connect,
   type Identity,
   type IngressClass,
