@@ -1,14 +1,14 @@
-import { createHash, randomUUID } from "node:crypto";
+import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
-import { link, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { setTimeout as startTimer } from "node:timers";
 import { setTimeout } from "node:timers/promises";
 import { createGunzip } from "node:zlib";
 import { extract } from "tar-stream";
 import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
+import { exists, writeWhole } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { fetchOutside } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
@@ -16,7 +16,7 @@ import { IntegrityError, sha256Of } from "./tool-cache.ts";
 import type { Download } from "./tools.ts";
 
 /** A download that is not there or cannot be reached: another way may still give the tool. */
-export class UnavailableError extends LabError {}
+class UnavailableError extends LabError {}
 
 /** Where downloads come from and go to. */
 export interface DownloadOptions {
@@ -46,30 +46,26 @@ export class LearnedHashes {
 
   /** The hash of a URL, if it was ever learned. */
   async of(url: string): Promise<string | undefined> {
-    return (await readHashes(this.#file))[url];
+    return (await this.#read())[url];
   }
 
   async add(url: string, sha256: string): Promise<void> {
     await withFileLock(`${this.#file}.lock`, async () => {
-      const hashes = { ...(await readHashes(this.#file)), [url]: sha256 };
-      await mkdir(dirname(this.#file), { recursive: true });
-      await writeFile(`${this.#file}.${process.pid}`, `${JSON.stringify(hashes, null, 2)}\n`);
-      await rename(`${this.#file}.${process.pid}`, this.#file);
+      const hashes = { ...(await this.#read()), [url]: sha256 };
+      await writeWhole(this.#file, `${JSON.stringify(hashes, null, 2)}\n`);
     });
   }
-}
 
-async function readHashes(file: string): Promise<Record<string, string>> {
-  try {
-    return JSON.parse(await readFile(file, "utf8")) as Record<string, string>;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return {};
-    throw new LabError(
-      `${file} is not a list of hashes: ${(error as Error).message}.\nRepair or delete it.`,
-      {
-        cause: error,
-      },
-    );
+  async #read(): Promise<Record<string, string>> {
+    if (!(await exists(this.#file))) return {};
+    try {
+      return JSON.parse(await readFile(this.#file, "utf8")) as Record<string, string>;
+    } catch (cause) {
+      throw new LabError(
+        `${this.#file} is not a list of hashes: ${(cause as Error).message}.\nRepair or delete it.`,
+        { cause },
+      );
+    }
   }
 }
 
@@ -81,16 +77,12 @@ async function readHashes(file: string): Promise<Record<string, string>> {
  */
 export function checksumFor(name: string, text: string): string | undefined {
   if (text.trimStart().startsWith("{")) return digestFor(name, text);
-  const lines = text
-    .split("\n")
-    .map((line) => line.trim())
-    .filter((line) => line !== "");
+  const lines = text.trim().split("\n");
   for (const line of lines) {
-    const [, hash, file] = /^([0-9a-f]{64})\s+\*?(.+)$/i.exec(line) ?? [];
-    if (hash && file && basename(file) === name) return hash.toLowerCase();
+    const [, hash = "", file] = /^([0-9a-f]{64})(?:\s+\*?(.+))?$/i.exec(line.trim()) ?? [];
+    if (file === undefined ? lines.length === 1 && hash : basename(file) === name) return hash.toLowerCase();
   }
-  const [only] = lines;
-  return lines.length === 1 && only && /^[0-9a-f]{64}$/i.test(only) ? only.toLowerCase() : undefined;
+  return undefined;
 }
 
 function digestFor(name: string, text: string): string | undefined {
@@ -104,54 +96,58 @@ function digestFor(name: string, text: string): string | undefined {
 }
 
 /**
- * Downloads a file and checks it. What arrived of an earlier try is continued.
+ * Downloads a file, checks it and lets it be used. What arrived of an earlier try is continued. The file stays for tools
+ * that share it, until `forgetDownload`.
  *
- * @returns the path of the whole file: a name of the caller's own, to be removed after use. The file itself stays for
- * tools that share it, until `forgetDownload`.
+ * @param use is given its path, for as long as it works.
  * @throws UnavailableError where it cannot be downloaded, IntegrityError where it is another file than it should be.
  */
-export async function downloadVerified(download: Download, options: DownloadOptions): Promise<string> {
+export async function withDownload(
+  download: Download,
+  options: DownloadOptions,
+  use: (file: string) => Promise<void>,
+): Promise<void> {
   const { progress, signal } = options;
   const whole = pathOf(download, options.folder);
-  const own = `${whole}.${randomUUID()}`;
-  return await withFileLock(
+  await withFileLock(
     `${whole}.lock`,
     async () => {
       const { sha256, learned } = await expectedHash(download, options);
-      if (await stat(whole).catch(() => undefined)) {
-        if ((await sha256Of(whole)) === sha256) {
-          await link(whole, own);
-          return own;
-        }
-        await rm(whole, { force: true });
+      if ((await sha256Of(whole).catch(() => undefined)) !== sha256) {
+        await fetchVerified(download.url, sha256, whole, options);
+        if (learned) await options.hashes.add(download.url, sha256);
       }
-      const partial = `${whole}.part`;
-      for (let retried = false; ; retried = true) {
-        const continued = await fetchWhole(download.url, partial, options);
-        progress(`checking ${fileNameOf(download.url)}`);
-        const actual = await sha256Of(partial);
-        if (actual === sha256) break;
-        await rm(partial, { force: true });
-        // Only a file put together from two tries can be wrong without anyone's fault.
-        if (continued && !retried) continue;
-        throw new IntegrityError(
-          `${download.url} has the SHA-256 ${actual}, expected ${sha256}.\nIt was deleted. Either it was changed in transit or its publisher replaced it: ask them before you trust another hash.`,
-        );
-      }
-      if (learned) await options.hashes.add(download.url, sha256);
-      await link(partial, own);
-      await rename(partial, whole);
-      return own;
+      await use(whole);
     },
     { progress, signal },
+  );
+}
+
+async function fetchVerified(
+  url: string,
+  sha256: string,
+  whole: string,
+  options: DownloadOptions,
+): Promise<void> {
+  const partial = `${whole}.part`;
+  let actual = "";
+  // What was put together from two different files, or damaged on its way, comes right the second time.
+  for (let tried = 0; tried < 2; tried += 1) {
+    await fetchWhole(url, partial, options);
+    options.progress(`checking ${fileNameOf(url)}`);
+    actual = await sha256Of(partial);
+    if (actual === sha256) return await rename(partial, whole);
+    await rm(partial, { force: true });
+  }
+  throw new IntegrityError(
+    `${url} has the SHA-256 ${actual}, expected ${sha256}.\nIt was deleted. Either it was changed in transit or its publisher replaced it: ask them before you trust another hash.`,
   );
 }
 
 /** Removes a download that no tool needs any more. */
 export async function forgetDownload(download: Download, folder: string): Promise<void> {
   const whole = pathOf(download, folder);
-  if (!(await stat(whole).catch(() => undefined))) return;
-  await withFileLock(`${whole}.lock`, () => rm(whole, { force: true }));
+  if (await exists(whole)) await withFileLock(`${whole}.lock`, () => rm(whole, { force: true }));
 }
 
 function pathOf({ url }: Download, folder: string): string {
@@ -184,37 +180,33 @@ async function expectedHash(
 
 const fileNameOf = (url: string): string => decodeURIComponent(basename(new URL(url).pathname));
 
-async function request(
+/** Asks for a URL. It is given up, also while it is read, when nothing has arrived for a while. */
+async function request<T>(
   url: string,
   headers: Record<string, string>,
   { rewrite = (same) => same, signal, stallMs = 30_000 }: DownloadOptions,
-): Promise<{ response: Response; abort: AbortController; alive: NodeJS.Timeout }> {
+  read: (response: Response, arrived: () => void) => Promise<T>,
+): Promise<T> {
   const abort = new AbortController();
-  const alive = startTimer(
-    () => abort.abort(new Error(`nothing arrived for ${Math.ceil(stallMs / 1000)} s`)),
-    stallMs,
-  );
+  const silence = new Error(`nothing arrived for ${Math.ceil(stallMs / 1000)} s`);
+  const timer = globalThis.setTimeout(() => abort.abort(silence), stallMs);
   try {
     const response = await fetchOutside(rewrite(url), {
       headers,
       signal: AbortSignal.any([abort.signal, signal]),
     });
-    return { response, abort, alive };
-  } catch (error) {
-    clearTimeout(alive);
-    throw error;
+    return await read(response, () => void timer.refresh());
+  } finally {
+    clearTimeout(timer);
   }
 }
 
 async function fetchText(url: string, options: DownloadOptions): Promise<string> {
   try {
-    const { response, alive } = await request(url, {}, options);
-    try {
+    return await request(url, {}, options, async (response) => {
       if (!response.ok) throw new UnavailableError(`${url} answers ${response.status}`);
       return await response.text();
-    } finally {
-      clearTimeout(alive);
-    }
+    });
   } catch (error) {
     options.signal.throwIfAborted();
     if (error instanceof LabError) throw error;
@@ -222,18 +214,14 @@ async function fetchText(url: string, options: DownloadOptions): Promise<string>
   }
 }
 
-/** Returns whether it was put together from more than one answer. */
-async function fetchWhole(url: string, partial: string, options: DownloadOptions): Promise<boolean> {
+/** Downloads what is lacking of a file, however often the line breaks. */
+async function fetchWhole(url: string, partial: string, options: DownloadOptions): Promise<void> {
   const { signal, progress, retries = 4, retryMs = 500 } = options;
   await mkdir(dirname(partial), { recursive: true });
-  let continued = false;
-  let fruitless = 0;
-  for (;;) {
+  for (let fruitless = 0; ; ) {
     const before = await sizeOf(partial);
     try {
-      if (before > 0) continued = true;
-      await fetchRest(url, partial, before, options);
-      return continued;
+      return await fetchRest(url, partial, before, options);
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof LabError) throw error;
@@ -275,38 +263,32 @@ async function fetchRest(
     "accept-encoding": "identity",
     ...(from > 0 ? { range: `bytes=${from}-` } : {}),
   };
-  const { response, alive } = await request(url, headers, options);
-  try {
-    if (response.status === 416) {
-      await response.body?.cancel();
+  await request(url, headers, options, async (response, arrived) => {
+    const { status, body } = response;
+    if (status !== 200 && status !== 206) await body?.cancel();
+    if (status === 416) {
       const size = /\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1];
       if (Number(size) === from) return;
       await rm(partial, { force: true });
       throw new Error("the server does not serve that range");
     }
-    if (!response.ok || response.body === null) {
-      await response.body?.cancel();
-      if (response.status >= 500 || response.status === 429) throw new Error(`it answers ${response.status}`);
-      throw new UnavailableError(`${url} answers ${response.status} ${response.statusText}`.trim());
-    }
-    const goesOn = response.status === 206;
-    const length = Number(response.headers.get("content-length") ?? Number.NaN);
-    const total = (goesOn ? from : 0) + length;
-    let done = goesOn ? from : 0;
+    if (status >= 500 || status === 429) throw new Error(`it answers ${status}`);
+    if (!response.ok || body === null)
+      throw new UnavailableError(`${url} answers ${status} ${response.statusText}`.trim());
+    let done = status === 206 ? from : 0;
+    const total = done + Number(response.headers.get("content-length") ?? Number.NaN);
     let told = 0;
-    const body = Readable.fromWeb(response.body);
-    body.on("data", (chunk: Uint8Array) => {
-      alive.refresh();
+    const file = createWriteStream(partial, { flags: done > 0 ? "a" : "w" });
+    const bytes = Readable.fromWeb(body).on("data", (chunk: Uint8Array) => {
+      arrived();
       done += chunk.length;
       if (performance.now() - told < 1000) return;
       told = performance.now();
       options.progress(`${fileNameOf(url)}: ${megabytes(done)}${total ? ` of ${megabytes(total)}` : ""} MB`);
     });
-    await pipeline(body, createWriteStream(partial, { flags: goesOn ? "a" : "w" }));
+    await pipeline(bytes, file);
     if (done < total) throw new Error(`only ${done} of ${total} bytes arrived`);
-  } finally {
-    clearTimeout(alive);
-  }
+  });
 }
 
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);

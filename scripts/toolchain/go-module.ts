@@ -3,6 +3,7 @@ import { basename, join } from "node:path";
 import { type Options as ExecaOptions, execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { ensurePackages } from "../host/packages.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
 import type { ModuleWay, Platform } from "./tools.ts";
 
@@ -159,10 +160,7 @@ export interface BuildContext {
   readonly recipes: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  /** Default: for the platform that it runs on. */
-  readonly target?: CrossBuild;
-  /** Gives notice that a C compiler is needed. */
-  readonly ensureCompiler: (progress: Progress) => Promise<void>;
+  readonly target: CrossBuild;
 }
 
 /**
@@ -209,7 +207,7 @@ export async function buildModule(
   downloaded: DownloadedModule,
   context: BuildContext,
 ): Promise<void> {
-  if (recipe.cgo === "required") await context.ensureCompiler(context.progress);
+  if (recipe.cgo === "required") await ensureCompiler(context);
   context.progress(`building; from nothing this takes about ${recipe.seconds} s on two cores`);
   await run(buildArguments(recipe, join(folder, binary)), recipe, context);
   for (const [file, sha256] of Object.entries(recipe.files ?? {})) {
@@ -220,6 +218,14 @@ export async function buildModule(
     if (actual !== sha256)
       throw new IntegrityError(`${file} of ${recipe.module} has the hash ${actual}, expected ${sha256}.`);
   }
+}
+
+/** A C compiler with its library's headers, installed where it is missing and that is possible. */
+async function ensureCompiler({ target, progress }: BuildContext): Promise<void> {
+  const input = "#include <stdlib.h>\n";
+  const check = () => execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], { input, reject: false });
+  if (!target.packages && !(await check()).failed) return;
+  await ensurePackages(target.packages ?? ["gcc", "libc6-dev"], progress);
 }
 
 async function downloadModule(recipe: ModuleWay, context: BuildContext): Promise<DownloadedModule> {

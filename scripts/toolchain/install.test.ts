@@ -522,27 +522,6 @@ describe("an abort", () => {
       ["tool.part"],
     );
   });
-
-  test("without a reason says how to go on", async () => {
-    const signal = AbortSignal.abort();
-    await assert.rejects(
-      install(plain(), {}, { signal }),
-      (error) => error instanceof LabError && error.exitCode === 130,
-    );
-  });
-
-  test("Ctrl-C does the same and says how to go on", async () => {
-    answers.set("/v1/tool", (request, response) => {
-      fallSilent(content, 100_000)(request, response);
-      void someArrived().then(() => process.emit("SIGINT", "SIGINT"));
-    });
-    const before = process.listenerCount("SIGINT");
-    await assert.rejects(
-      install(plain(), { stallMs: 60_000 }),
-      (error) => error instanceof LabError && error.exitCode === 130 && error.message.includes("to continue"),
-    );
-    assert.equal(process.listenerCount("SIGINT"), before);
-  });
 });
 
 describe("the choice of a way", () => {

@@ -1,18 +1,16 @@
 import { createHash } from "node:crypto";
 import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
-import { constants } from "node:os";
 import { join } from "node:path";
-import { execa } from "execa";
 import pLimit from "p-limit";
 import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import {
   type DownloadOptions,
-  downloadVerified,
   forgetDownload,
   LearnedHashes,
   unpackFiles,
+  withDownload,
 } from "./download.ts";
 import { fetchOutside, proxyInUse } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
@@ -28,7 +26,6 @@ import { type Pruned, prune } from "./prune.ts";
 import { type CachedTool, type CacheKey, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
   type Download,
-  isToolName,
   type Platform,
   platformOf,
   type Tool,
@@ -43,20 +40,15 @@ import {
 export type { ToolName, Way } from "./tools.ts";
 
 /** A tool that is ready to use. */
-export interface InstalledTool {
+export interface InstalledTool extends CachedTool {
   readonly name: ToolName;
   readonly version: string;
   readonly way: Way;
-  readonly dir: string;
-  /** Absolute path by file name. */
-  readonly files: Readonly<Record<string, string>>;
 }
 
 export interface InstallOptions {
   /** Told of what happens to which tool. Default: nobody is. */
   readonly progress?: (tool: ToolName, line: string) => void;
-  /** Told of each tool as soon as it is ready, from the cache or new. Default: nobody is. */
-  readonly onReady?: (tool: InstalledTool) => void;
   /**
    * The way that comes first for every tool that has it; nothing else is tried for those. Default: `LAB_TOOLS_WAY`; and
    * where that is not set either, what is installed already, then the first way that works here.
@@ -80,20 +72,31 @@ export interface ToolStatus {
 }
 
 /** What an installer works with; tests bring their own. */
-export interface InstallerOptions {
+export interface InstallerOptions
+  extends Partial<Pick<DownloadOptions, "rewrite" | "stallMs" | "retries" | "retryMs">> {
   readonly cache: string;
   readonly checkout: string;
   readonly table: Readonly<Record<string, Tool>>;
   /** Default: this computer's. */
   readonly platform?: Platform;
-  readonly rewrite?: (url: string) => string;
-  readonly stallMs?: number;
-  readonly retries?: number;
-  readonly retryMs?: number;
   /** Why releases cannot be reached, undefined where they can. Default: a look at where they are. */
-  readonly probe?: (signal: AbortSignal) => Promise<string | undefined>;
+  readonly probe?: (signal?: AbortSignal) => Promise<string | undefined>;
   readonly findGo?: () => Promise<GoFound>;
-  readonly ensureCompiler?: (progress: Progress) => Promise<void>;
+}
+
+/** Which way is asked for, if any, for which computer; `platform` is this one where none is named. */
+interface Asked {
+  readonly way: Way | undefined;
+  readonly platform?: Platform | undefined;
+  readonly signal?: AbortSignal;
+}
+
+/** One tool to be made in one way. */
+interface Job {
+  readonly tool: Tool;
+  readonly key: CacheKey;
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
 }
 
 const probeUrl = "https://github.com/k3s-io/k3s/releases/latest";
@@ -110,6 +113,8 @@ export class Installer {
   readonly #downloads: string;
   #unreachable: Promise<string | undefined> | undefined;
   #go: Promise<GoFound> | undefined;
+  /** How many tools may still be taken out of a download, by its address. */
+  readonly #users = new Map<string, number>();
   // A Go build fills every core by itself, but while one compiles another's modules can arrive.
   readonly #preparing = pLimit(1);
   readonly #building = pLimit(1);
@@ -123,31 +128,38 @@ export class Installer {
   }
 
   /**
-   * Makes tools ready: what is in the cache and unchanged is used, the rest is downloaded or built.
+   * Makes tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
    *
-   * @throws LabError that says for every tool that cannot be installed what was tried.
+   * @throws LabError that says for a tool that cannot be installed what was tried.
    */
-  async install(
-    names: readonly string[],
+  async install<Name extends string>(
+    names: readonly Name[],
     options: InstallOptions = {},
-  ): Promise<Record<string, InstalledTool>> {
-    const wanted = [...new Set(names)].map((name) => this.#toolNamed(name));
-    const asked = options.way ?? wayFromEnvironment();
-    const found = await Promise.all(wanted.map((tool) => this.#installed(tool, asked, options)));
-    const missing = wanted.filter((_, index) => found[index] === undefined);
-    const ready = found.filter((tool) => tool !== undefined);
-    for (const tool of ready) options.onReady?.(tool);
-    if (missing.length)
-      ready.push(
-        ...(await interruptible(options.signal, (signal) => this.#make(missing, asked, options, signal))),
-      );
-    const byName = new Map(ready.map((tool) => [tool.name as string, tool]));
-    return Object.fromEntries(
-      wanted.flatMap(({ name }) => {
-        const tool = byName.get(name);
-        return tool ? [[name, tool]] : [];
+  ): Promise<Record<Name, InstalledTool>> {
+    const wanted = new Map(names.map((name) => [name, this.#toolNamed(name)]));
+    const downloads = [...wanted.values()].flatMap((tool) => this.#downloadsOf(tool, options.platform));
+    for (const { url } of downloads) this.#users.set(url, (this.#users.get(url) ?? 0) + 1);
+    const stop = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
+    const results = await Promise.allSettled(
+      [...wanted].map(async ([name, tool]) => {
+        try {
+          return [name, await this.#ready(tool, options, signal)] as const;
+        } catch (error) {
+          // Long builds are not begun for a lab that lacks a tool all the same.
+          stop.abort(error);
+          throw error;
+        }
       }),
     );
+    for (const download of downloads) {
+      const left = (this.#users.get(download.url) ?? 0) - 1;
+      this.#users.set(download.url, left);
+      if (left === 0) await forgetDownload(download, this.#downloads);
+    }
+    signal.throwIfAborted();
+    const ready = results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+    return Object.fromEntries(ready) as Record<Name, InstalledTool>;
   }
 
   /** Takes away what no lab of any checkout uses and no new one would. */
@@ -165,15 +177,15 @@ export class Installer {
    *
    * @throws LabError where no way is open.
    */
-  async wayOf(name: string, asked: Way | undefined = wayFromEnvironment()): Promise<Way> {
+  async wayOf(name: string, way: Way | undefined = wayFromEnvironment()): Promise<Way> {
     const tool = this.#toolNamed(name);
-    const installed = await this.#installed(tool, asked, {});
+    const installed = await this.#find(tool, waysFor(tool, way));
     if (installed) return installed.way;
     const refusals: string[] = [];
-    for (const way of waysFor(tool, asked)) {
-      const refused = await this.#refusal(tool, way, asked, new AbortController().signal);
-      if (refused === undefined) return way;
-      refusals.push(`- ${way}: ${refused}`);
+    for (const each of waysFor(tool, way)) {
+      const refused = await this.#refusal(tool, each, { way });
+      if (refused === undefined) return each;
+      refusals.push(`- ${each}: ${refused}`);
     }
     throw new LabError(`${name} cannot be installed here:\n${refusals.join("\n")}`);
   }
@@ -184,24 +196,22 @@ export class Installer {
    * @param platform leaves out what no way gives for it. Default: this computer and its machines, and every tool.
    */
   async status(platform?: Platform): Promise<ToolStatus[]> {
-    const asked = wayFromEnvironment();
     const statuses = Object.values(this.#options.table).map(async (tool): Promise<ToolStatus[]> => {
-      const ways = waysFor(tool, asked).filter((way) => !platform || this.#gives(tool, way, platform));
-      for (const way of ways) {
-        const found = await this.#cache.find(await this.#keyOf(tool, way, platform));
-        if (found.state === "good")
-          return [{ tool, way, version: versionOf(tool, way), installed: found.tool }];
-      }
-      return ways
-        .slice(0, 1)
-        .map((way) => ({ tool, way, version: versionOf(tool, way), installed: undefined }));
+      const ways = waysFor(tool).filter((way) => !platform || this.#gives(tool, way, platform));
+      const installed = await this.#find(tool, ways, platform);
+      const [way = installed?.way] = installed ? [] : ways;
+      return way ? [{ tool, way, version: versionOf(tool, way), installed }] : [];
     });
     return (await Promise.all(statuses)).flat();
   }
 
+  #downloadsOf(tool: Tool, platform: Platform = this.#host): readonly Download[] {
+    return tool.ways.release?.downloads[platformOf(tool, platform)] ?? [];
+  }
+
   #gives(tool: Tool, way: Way, platform: Platform): boolean {
     const runsOn = platformOf(tool, platform);
-    if (way === "release") return tool.ways.release?.downloads[runsOn] !== undefined;
+    if (way === "release") return this.#downloadsOf(tool, platform).length > 0;
     if (way === "module") return !("impossible" in crossBuild(tool.ways.module, runsOn, this.#host));
     return runsOn === this.#host;
   }
@@ -238,99 +248,47 @@ export class Installer {
     return join(this.#options.checkout, "scripts/toolchain/go");
   }
 
-  /** The tool from the cache. One that is damaged is discarded, with a sentence. */
-  async #installed(
+  /** A tool from the cache, installed in one of these ways. `progress` is told of one that is damaged. */
+  async #find(
     tool: Tool,
-    asked: Way | undefined,
-    options: InstallOptions,
+    ways: readonly Way[],
+    platform?: Platform,
+    progress?: Progress,
   ): Promise<InstalledTool | undefined> {
-    for (const way of waysFor(tool, asked)) {
-      const key = await this.#keyOf(tool, way, options.platform);
-      const found = await this.#cache.find(key);
+    for (const way of ways) {
+      const found = await this.#cache.find(await this.#keyOf(tool, way, platform));
       if (found.state === "good") return installedTool(tool, way, found.tool);
-      if (found.state === "bad") options.progress?.(tool.name, `removing the cached copy: ${found.reason}`);
+      if (found.state === "bad") progress?.(`removing the cached copy: ${found.reason}`);
     }
     return undefined;
   }
 
-  async #make(
-    missing: readonly Tool[],
-    asked: Way | undefined,
-    options: InstallOptions,
-    signal: AbortSignal,
-  ): Promise<InstalledTool[]> {
-    const used = new Set<Download>();
-    const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
-    const results = await Promise.allSettled(
-      missing.map(async (tool) => {
-        try {
-          const made = await this.#makeOne(tool, asked, options, either, used);
-          options.onReady?.(made);
-          return made;
-        } catch (error) {
-          // Long builds are not begun for a lab that lacks a tool all the same.
-          stop.abort(error);
-          throw error;
-        }
-      }),
-    );
-    await Promise.all([...used].map((download) => forgetDownload(download, this.#downloads)));
-    signal.throwIfAborted();
-    const reasons = results.flatMap((result) =>
-      result.status === "rejected" ? [result.reason as unknown] : [],
-    );
-    if (reasons.length) throw stop.signal.reason ?? reasons[0];
-    return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
-  }
-
-  async #makeOne(
-    tool: Tool,
-    asked: Way | undefined,
-    options: InstallOptions,
-    signal: AbortSignal,
-    used: Set<Download>,
-  ): Promise<InstalledTool> {
+  /** A tool from the cache, or made in the first way that works. */
+  async #ready(tool: Tool, options: InstallOptions, signal: AbortSignal): Promise<InstalledTool> {
     const progress: Progress = (line) => options.progress?.(tool.name, line);
+    const { way = wayFromEnvironment(), platform } = options;
+    const ways = waysFor(tool, way);
+    const installed = await this.#find(tool, ways, platform, progress);
+    if (installed) return installed;
     const tried: string[] = [];
-    for (const way of waysFor(tool, asked)) {
-      const refused = await this.#refusal(tool, way, asked, signal, options.platform);
+    for (const each of ways) {
+      const refused = await this.#refusal(tool, each, { way, platform, signal });
       if (refused !== undefined) {
-        tried.push(`- ${way}: ${refused}`);
-        progress(`not by way of ${way}: ${refused}`);
+        tried.push(`- ${each}: ${refused}`);
+        progress(`not by way of ${each}: ${refused}`);
         continue;
       }
-      const key = await this.#keyOf(tool, way, options.platform);
+      const key = await this.#keyOf(tool, each, platform);
       try {
-        const made = await withFileLock(
-          this.#cache.lockOf(key),
-          async () => {
-            signal.throwIfAborted();
-            // Another process may have made it while this one waited.
-            const found = await this.#cache.find(key);
-            if (found.state === "good") return found.tool;
-            if (found.state === "bad") await this.#cache.discard(key);
-            const files = filesOf(tool, way, key.platform as Platform);
-            if (way === "release") return await this.#makeRelease(tool, key, files, progress, signal, used);
-            if (way === "module") return await this.#makeModule(tool, key, files, progress, signal);
-            return await this.#makeBundled(tool, key, files);
-          },
-          { progress, signal },
-        );
-        return installedTool(tool, way, made);
+        return installedTool(tool, each, await this.#make({ tool, key, progress, signal }));
       } catch (error) {
         signal.throwIfAborted();
-        if (!(error instanceof LabError)) {
-          if (isDiskFull(error))
-            throw new LabError(`${tool.name} cannot be stored: ${(error as Error).message}.`, {
-              cause: error,
-            });
-          throw error;
-        }
+        if (isDiskFull(error) && !(error instanceof LabError))
+          throw new LabError(`${tool.name} cannot be stored: ${(error as Error).message}.`, { cause: error });
         // On a full disk no other way goes further.
-        if (error instanceof IntegrityError || isDiskFull(error)) throw error;
-        tried.push(`- ${way}: ${error.message}`);
-        progress(`the ${way} way failed: ${error.message.split("\n")[0]}`);
+        if (!(error instanceof LabError) || error instanceof IntegrityError || isDiskFull(error)) throw error;
+        tried.push(`- ${each}: ${error.message}`);
+        progress(`the ${each} way failed: ${error.message.split("\n")[0]}`);
       }
     }
     throw new LabError(
@@ -338,25 +296,34 @@ export class Installer {
     );
   }
 
+  async #make(job: Job): Promise<CachedTool> {
+    const { key, progress, signal } = job;
+    const make = { release: this.#makeRelease, module: this.#makeModule, bundled: this.#makeBundled };
+    return await withFileLock(
+      this.#cache.lockOf(key),
+      async () => {
+        signal.throwIfAborted();
+        // Another process may have made it while this one waited.
+        const found = await this.#cache.find(key);
+        return found.state === "good" ? found.tool : await make[key.way].call(this, job);
+      },
+      { progress, signal },
+    );
+  }
+
   /** Why a way is not open here. */
-  async #refusal(
-    tool: Tool,
-    way: Way,
-    asked: Way | undefined,
-    signal: AbortSignal,
-    wanted?: Platform,
-  ): Promise<string | undefined> {
-    const platform = platformOf(tool, wanted ?? this.#host);
+  async #refusal(tool: Tool, way: Way, asked: Asked): Promise<string | undefined> {
+    const host = this.#host;
+    const platform = platformOf(tool, asked.platform ?? host);
     if (way === "release") {
-      if (!tool.ways.release?.downloads[platform]) return `there is none for ${platform}`;
+      if (this.#downloadsOf(tool, asked.platform).length === 0) return `there is none for ${platform}`;
       // Whoever asks for releases wants to see why they do not come.
-      if (asked === "release") return undefined;
-      this.#unreachable ??= (this.#options.probe ?? probeReleases)(signal);
+      if (asked.way === "release") return undefined;
+      this.#unreachable ??= (this.#options.probe ?? probeReleases)(asked.signal);
       return await this.#unreachable;
     }
     if (way === "module") {
-      const host = this.#host;
-      if (platform !== host && wanted === undefined)
+      if (platform !== host && asked.platform === undefined)
         return `it is built for ${platform} only there, not on ${host}`;
       const cross = crossBuild(tool.ways.module, platform, host);
       if ("impossible" in cross) return cross.impossible;
@@ -364,66 +331,33 @@ export class Installer {
       const go = await this.#go;
       return "missing" in go ? go.missing : undefined;
     }
-    return platform === this.#host ? undefined : `it runs by this computer's Node.js, not on ${platform}`;
+    return platform === host ? undefined : `it runs by this computer's Node.js, not on ${platform}`;
   }
 
-  async #makeRelease(
-    tool: Tool,
-    key: CacheKey,
-    files: readonly string[],
-    progress: Progress,
-    signal: AbortSignal,
-    used: Set<Download>,
-  ): Promise<CachedTool> {
-    const { rewrite, stallMs, retries, retryMs } = this.#options;
-    const options: DownloadOptions = {
-      folder: this.#downloads,
-      hashes: this.#hashes,
-      progress,
-      signal,
-      ...(rewrite ? { rewrite } : {}),
-      ...(stallMs ? { stallMs } : {}),
-      ...(retries === undefined ? {} : { retries }),
-      ...(retryMs === undefined ? {} : { retryMs }),
-    };
-    const make = async (folder: string) => {
-      for (const download of tool.ways.release?.downloads[key.platform as Platform] ?? []) {
-        const file = await downloadVerified(download, options);
-        used.add(download);
-        try {
-          if (download.unpack) await unpackFiles(file, download.unpack, folder);
-          else if (download.as) await copyFile(file, join(folder, download.as));
-        } finally {
-          await rm(file, { force: true });
-        }
-      }
-    };
-    return await this.#downloading(() => this.#cache.add(key, files, make));
+  async #makeRelease({ tool, key, progress, signal }: Job): Promise<CachedTool> {
+    const options = { ...this.#options, folder: this.#downloads, hashes: this.#hashes, progress, signal };
+    const downloads = this.#downloadsOf(tool, key.platform);
+    // Releases may bring more than the other ways.
+    const given = downloads.flatMap(({ unpack, as }) => [...Object.keys(unpack ?? {}), ...(as ? [as] : [])]);
+    return await this.#downloading(() =>
+      this.#cache.add(key, [...new Set([...tool.files, ...given])], async (folder) => {
+        for (const download of downloads)
+          await withDownload(download, options, async (file) => {
+            if (download.unpack) await unpackFiles(file, download.unpack, folder);
+            else if (download.as) await copyFile(file, join(folder, download.as));
+          });
+      }),
+    );
   }
 
-  async #makeModule(
-    tool: Tool,
-    key: CacheKey,
-    files: readonly string[],
-    progress: Progress,
-    signal: AbortSignal,
-  ): Promise<CachedTool> {
+  async #makeModule({ tool, key, progress, signal }: Job): Promise<CachedTool> {
     const recipe = tool.ways.module;
     const go = await this.#go;
     if (!recipe || !go || "missing" in go) throw new Error(`${tool.name} has no module way`);
-    const cross = crossBuild(recipe, key.platform as Platform, this.#host);
-    if ("impossible" in cross) throw new Error(cross.impossible);
+    const target = crossBuild(recipe, key.platform, this.#host);
+    if ("impossible" in target) throw new Error(target.impossible);
     const work = join(this.#options.cache, "build", `${key.name}-${key.platform}`);
-    const context: BuildContext = {
-      go: go.command,
-      work,
-      recipes: this.#recipes,
-      progress,
-      signal,
-      target: cross,
-      ensureCompiler:
-        this.#options.ensureCompiler ?? (cross.packages ? crossCompiler(cross.packages) : ensureCompiler),
-    };
+    const context: BuildContext = { go: go.command, work, recipes: this.#recipes, progress, signal, target };
     try {
       const building = await this.#preparing(async () => {
         signal.throwIfAborted();
@@ -433,7 +367,7 @@ export class Installer {
         const built = this.#building(async () => {
           begun.resolve();
           signal.throwIfAborted();
-          return await this.#cache.add(key, files, (folder) =>
+          return await this.#cache.add(key, tool.files, (folder) =>
             buildModule(recipe, recipe.binary ?? tool.name, folder, downloaded, context),
           );
         });
@@ -447,32 +381,19 @@ export class Installer {
     }
   }
 
-  async #makeBundled(tool: Tool, key: CacheKey, files: readonly string[]): Promise<CachedTool> {
+  async #makeBundled({ tool, key }: Job): Promise<CachedTool> {
     const bundled = tool.ways.bundled;
     if (!bundled) throw new Error(`${tool.name} has no bundled way`);
     const main = join(this.#options.checkout, bundled.main);
-    return await this.#cache.add(key, files, (folder) =>
-      writeFile(
-        join(folder, bundled.binary),
-        `#!/bin/sh\nexec ${shellQuote(process.execPath)} ${shellQuote(main)} "$@"\n`,
-        { mode: 0o755 },
-      ),
+    const script = `#!/bin/sh\nexec ${shellQuote(process.execPath)} ${shellQuote(main)} "$@"\n`;
+    return await this.#cache.add(key, tool.files, (folder) =>
+      writeFile(join(folder, bundled.binary), script, { mode: 0o755 }),
     );
   }
 }
 
-/** The files a tool gives when it is installed this way: releases may bring more than the others. */
-function filesOf(tool: Tool, way: Way, platform: Platform): readonly string[] {
-  if (way !== "release") return tool.files;
-  const given = (tool.ways.release?.downloads[platform] ?? []).flatMap(({ unpack, as }) => [
-    ...Object.keys(unpack ?? {}),
-    ...(as ? [as] : []),
-  ]);
-  return [...new Set([...tool.files, ...given])];
-}
-
 /** The ways of a tool in the order they are tried: the asked one alone where the tool has it. */
-function waysFor(tool: Tool, asked: Way | undefined): readonly Way[] {
+function waysFor(tool: Tool, asked: Way | undefined = wayFromEnvironment()): readonly Way[] {
   const ways = waysOf(tool);
   if (asked === undefined) return ways;
   if (ways.includes(asked)) return [asked];
@@ -481,11 +402,10 @@ function waysFor(tool: Tool, asked: Way | undefined): readonly Way[] {
 }
 
 const installedTool = (tool: Tool, way: Way, cached: CachedTool): InstalledTool => ({
+  ...cached,
   name: tool.name,
   version: versionOf(tool, way),
   way,
-  dir: cached.dir,
-  files: cached.files,
 });
 
 /** The `LAB_TOOLS_WAY` of the environment, if it is set to something other than `auto`. */
@@ -518,7 +438,7 @@ export function hostPlatform(): Platform {
   );
 }
 
-async function probeReleases(signal: AbortSignal): Promise<string | undefined> {
+async function probeReleases(signal?: AbortSignal): Promise<string | undefined> {
   let reason = "";
   for (let tried = 0; tried < probeTries; tried += 1)
     try {
@@ -526,80 +446,25 @@ async function probeReleases(signal: AbortSignal): Promise<string | undefined> {
       const { status } = await fetchOutside(probeUrl, {
         method: "HEAD",
         redirect: "manual",
-        signal: AbortSignal.any([timeout, signal]),
+        signal: AbortSignal.any(signal ? [timeout, signal] : [timeout]),
       });
       if (status < 400) return undefined;
       reason = `it answers ${status}`;
     } catch (error) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       const { cause, message } = error as Error & { cause?: Error };
       reason = cause?.message || message;
     }
   return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release requires them`;
 }
 
-/** Runs work that Ctrl-C and the like end in order: the signal aborts, what is half done goes away, then it is reported. */
-async function interruptible<T>(
-  outer: AbortSignal | undefined,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const own = new AbortController();
-  const interrupt = (name: NodeJS.Signals) =>
-    own.abort(
-      new LabError(`Interrupted by ${name}. Completed work is kept; run the same command to continue.`, {
-        exitCode: 128 + constants.signals[name],
-      }),
-    );
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const name of signals) process.on(name, interrupt);
-  try {
-    return await work(outer ? AbortSignal.any([own.signal, outer]) : own.signal);
-  } catch (error) {
-    // What an abort without a reason of its own throws.
-    if (!(error instanceof DOMException) || error.name !== "AbortError") throw error;
-    throw new LabError("Interrupted. Completed work is kept; run the same command to continue.", {
-      cause: error,
-      exitCode: 130,
-    });
-  } finally {
-    for (const name of signals) process.off(name, interrupt);
-  }
-}
-
-const crossCompiler = (packages: readonly string[]) => async (progress: Progress) => {
-  const { ensurePackages } = await import("../host/packages.ts");
-  await ensurePackages(packages, progress);
-};
-
-/** A C compiler with its library's headers, installed where it is missing and that is possible. */
-async function ensureCompiler(progress: Progress): Promise<void> {
-  const { failed } = await execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], {
-    input: "#include <stdlib.h>\n",
-    reject: false,
-  });
-  if (!failed) return;
-  const { ensurePackages } = await import("../host/packages.ts");
-  await ensurePackages(["gcc", "libc6-dev"], progress);
-}
-
 const shellQuote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
-const installer = new Installer({ cache: cacheDir, checkout: root, table: tools });
-
 /** The lab's own installer. */
-export const labInstaller: Installer = installer;
+export const labInstaller: Installer = new Installer({ cache: cacheDir, checkout: root, table: tools });
 
-/**
- * Makes the lab's tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
- *
- * @param names only these are looked at.
- * @throws LabError that says for every tool that cannot be installed what was tried.
- */
-export async function installTools<Name extends ToolName>(
+/** Makes the lab's tools ready, as `Installer.install` does. */
+export const installTools = <Name extends ToolName>(
   names: readonly Name[],
   options: InstallOptions = {},
-): Promise<Record<Name, InstalledTool>> {
-  for (const name of names)
-    if (!isToolName(name)) throw new LabError(`There is no tool "${name}".`, { exitCode: 2 });
-  return (await installer.install(names, options)) as Record<Name, InstalledTool>;
-}
+): Promise<Record<Name, InstalledTool>> => labInstaller.install(names, options);

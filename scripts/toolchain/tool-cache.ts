@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile }
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { LabError } from "../../stacks/lib/errors.ts";
-import type { Way } from "./tools.ts";
+import type { Platform, Way } from "./tools.ts";
 
 /** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */
 export class IntegrityError extends LabError {}
@@ -14,8 +14,7 @@ export interface CacheKey {
   readonly name: string;
   readonly version: string;
   readonly way: Way;
-  /** Such as `linux-amd64`. */
-  readonly platform: string;
+  readonly platform: Platform;
   /** Hash of all that decides the result: another recipe makes another tool. */
   readonly recipe: string;
 }
@@ -154,11 +153,6 @@ export class ToolCache {
     } finally {
       await rm(work, { recursive: true, force: true });
     }
-  }
-
-  /** Takes a tool away. The caller holds its lock. */
-  async discard(key: CacheKey): Promise<void> {
-    await rm(this.dirOf(key), { recursive: true, force: true });
   }
 }
 

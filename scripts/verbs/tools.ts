@@ -5,7 +5,8 @@ import { readHostSettings } from "../../stacks/lib/host-settings.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { labVariables } from "../environment.ts";
 import { runSteps } from "../report.ts";
-import { labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
+import { stoppable } from "../signals.ts";
+import { installTools, labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
 import {
   isToolName,
   type Needing,
@@ -102,28 +103,22 @@ async function install(
   checkNames(names, [...toolNames, ...needingNames]);
   const began = performance.now();
   const wanted = await chosenTools(names, way);
-  const tools = wanted.map((name) => ({ name, ...Promise.withResolvers<string>() }));
-  const lines = new Map<ToolName, Progress>();
-  const finished = labInstaller.install(wanted, {
-    ...(way ? { way } : {}),
-    ...(platform ? { platform } : {}),
-    progress: (tool, line) => lines.get(tool)?.(line),
-    onReady: (ready) =>
-      tools.find(({ name }) => name === ready.name)?.resolve(`${ready.version} (${ready.way})`),
-  });
-  // The first failure is the reason; the other tools then stop because of it.
-  finished.catch((error) => {
-    for (const { reject } of tools) reject(error);
-  });
-  const steps = tools.map(({ name, promise }) => ({
-    title: name,
-    run: (progress: Progress) => {
-      lines.set(name, progress);
-      return promise;
+  const steps = wanted.map((title) => ({
+    title,
+    endsWithin: 10_000,
+    run: async (progress: Progress, signal: AbortSignal) => {
+      const { [title]: ready } = await installTools([title], {
+        ...(way ? { way } : {}),
+        ...(platform ? { platform } : {}),
+        progress: (_, line) => progress(line),
+        signal,
+      });
+      return `${ready.version} (${ready.way})`;
     },
   }));
-  await Promise.allSettled([runSteps([steps]), finished]);
-  await finished;
+  await stoppable("Interrupted. Completed work is kept; run the same command to continue.", (signal) =>
+    runSteps([steps], { signal }),
+  );
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   process.stdout.write(`${wanted.length} tools are ready after ${seconds} s\n`);
 }
