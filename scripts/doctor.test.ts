@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LabError } from "../stacks/lib/errors.ts";
 import { providers } from "../stacks/model/provider.ts";
-import { examine, type Finding, type Patient, renderFindings, summarizeFindings } from "./doctor.ts";
+import { type Computer, examine, type Finding, renderFindings, summarizeFindings } from "./doctor.ts";
 import { fakeRun } from "./host/fake-run.ts";
 import { tools } from "./toolchain/tools.ts";
 
@@ -21,7 +21,7 @@ const versions = fakeRun(
 );
 
 /** A computer that has all it needs. */
-const well: Patient = {
+const well: Computer = {
   run: versions.run,
   platform: "linux",
   stacks: async () => ({ machines: [["cluster", config()]], k3d: [], external: [], apps: [] }),
@@ -40,23 +40,22 @@ const well: Patient = {
   },
   facts: async () => ({
     memoryAvailable: 8 * GiB,
-    diskFree: [{ path: "/cache", bytes: 50 * GiB }],
-    addresses: [],
+    diskFree: 50 * GiB,
   }),
   missingPackages: async () => [],
   canBeRoot: async () => true,
-  hostOnlyProblem: async () => undefined,
+  refuseUnlessAllowed: async () => {},
   refuseTakenPorts: async () => {},
   refuseExternal: async () => {},
   isMade: async () => false,
   traces: async () => ({ locks: [], forgotten: [] }),
   quirks: async () => [],
   refuseOverlapping: async () => {},
-  bootstrap: async () => ({ mode: "root" }),
+  bootstrap: async () => "root",
 };
 
 /** What is found by id, of a computer that differs so from one that has all it needs. */
-async function found(changes: Partial<Patient>): Promise<(id: string) => Omit<Finding, "id" | "title">> {
+async function found(changes: Partial<Computer>): Promise<(id: string) => Omit<Finding, "id" | "title">> {
   const findings = await examine(["cluster"], { ...well, ...changes });
   return (id) => {
     const one = findings.find((finding) => finding.id === id);
@@ -66,7 +65,7 @@ async function found(changes: Partial<Patient>): Promise<(id: string) => Omit<Fi
   };
 }
 
-const withProvider = (provider: "libvirt" | "virtualbox" | "hosts"): Partial<Patient> => ({
+const withProvider = (provider: "libvirt" | "virtualbox" | "hosts"): Partial<Computer> => ({
   stacks: async () => ({ machines: [["cluster", config(provider)]], k3d: [], external: [], apps: [] }),
 });
 
@@ -93,7 +92,7 @@ test("each stack file's faults are findings, and the rest is looked at all the s
 });
 
 test("what `lab up` installs as root is a warning, without root a problem with the command", async () => {
-  const changes: Partial<Patient> = { missingPackages: async () => ["vagrant"] };
+  const changes: Partial<Computer> = { missingPackages: async () => ["vagrant"] };
   const command =
     "sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove vagrant";
   const fix = { found: "missing: vagrant; `lab up` takes care of it", fix: command };
@@ -130,7 +129,8 @@ test("VirtualBox: its networks, and a Vagrant that is too old for it", async () 
   const of = await found({
     ...withProvider("virtualbox"),
     probes: { ...well.probes, virtualbox: async () => undefined },
-    hostOnlyProblem: async () => "the line\n  * 192.168.42.0/24\nAdd it with:\n  echo it",
+    refuseUnlessAllowed: () =>
+      Promise.reject(new LabError("the line\n  * 192.168.42.0/24\nAdd it with:\n  echo it")),
   });
   assert.deepEqual(of("cluster/networks"), {
     status: "problem",
@@ -227,7 +227,7 @@ test("a network that is in use, and a Debian that cannot be made, are problems w
     },
     bootstrap: async (install) => {
       await install(["uidmap"]);
-      return { mode: "unshare" };
+      return "unshare";
     },
     missingPackages: async (names) => names.filter((name) => name === "uidmap"),
     canBeRoot: async () => false,

@@ -4,28 +4,21 @@ import { join } from "node:path";
 import { LabError } from "../stacks/lib/errors.ts";
 import { stackDir } from "../stacks/lib/paths.ts";
 import { hasResources, locksOf } from "../stacks/lib/state.ts";
-import type { K3dFile } from "../stacks/model/k3d-file.ts";
-import {
-  chooseProvider,
-  type Provider,
-  type ProviderProbes,
-  providerProbes,
-  providers,
-} from "../stacks/model/provider.ts";
+import { chooseProvider, type Provider, providerProbes, providers } from "../stacks/model/provider.ts";
 import { preflightK3d } from "../stacks/observe/k3d-host.ts";
 import { recordedOf } from "../stacks/observe/recorded.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
-import { type Run, run } from "./host/commands.ts";
-import { type DockerFound, lookAtDocker } from "./host/docker.ts";
+import { run } from "./host/commands.ts";
+import { lookAtDocker } from "./host/docker.ts";
 import type { DockerUse } from "./host/docker-answer.ts";
 import { refuseOverlappingNetwork } from "./host/networks.ts";
 import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
-import { type Quirk, quirks } from "./host/quirks.ts";
-import { hostOnlyProblem } from "./host/vbox-networks.ts";
+import { quirks } from "./host/quirks.ts";
+import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 import { isMade, readStacks, refuseExternal } from "./lab.ts";
-import { type HostFacts, hostFacts, missingRequirements } from "./requirements.ts";
-import { findGo, type GoFound } from "./toolchain/go-module.ts";
+import { hostFacts, missingRequirements } from "./requirements.ts";
+import { findGo } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
 import { type StackName, toolsOf, versionOf } from "./toolchain/tools.ts";
 
@@ -45,58 +38,36 @@ type Stacks = Awaited<ReturnType<typeof readStacks>>;
 type ClusterStack = Stacks["machines"][number];
 type Answer = Omit<Finding, "id" | "title">;
 
-/** All that the doctor asks; tests put their own in its place. */
-export interface Patient {
-  readonly run: Run;
-  readonly platform: NodeJS.Platform;
-  readonly stacks: (names: readonly string[]) => Promise<Stacks>;
-  readonly tools: () => Promise<readonly ToolStatus[]>;
-  readonly go: () => Promise<GoFound>;
-  readonly docker: (use: DockerUse) => Promise<DockerFound>;
-  readonly probes: ProviderProbes;
-  readonly facts: () => Promise<HostFacts>;
-  readonly missingPackages: (names: readonly string[]) => Promise<readonly string[]>;
-  /** Whether `lab up` can be root, as it must to install packages. */
-  readonly canBeRoot: () => Promise<boolean>;
-  readonly hostOnlyProblem: (network: string) => Promise<string | undefined>;
-  readonly refuseTakenPorts: (stacks: readonly (readonly [string, K3dFile])[]) => Promise<unknown>;
-  readonly refuseExternal: (external: Stacks["external"][number]) => Promise<unknown>;
-  readonly isMade: (stack: string) => Promise<boolean>;
-  readonly traces: (stack: string) => Promise<Traces>;
-  readonly quirks: () => Promise<readonly Quirk[]>;
-  readonly refuseOverlapping: (network: string) => Promise<void>;
-  /** How a machine's Debian would be made; tells the packages that it lacks to `install`. */
-  readonly bootstrap: (
-    install: (names: readonly string[]) => Promise<void>,
-  ) => Promise<{ readonly mode: string }>;
-}
-
 /** What runs of the past, or of another process, left of a stack. */
-export interface Traces {
+interface Traces {
   readonly locks: readonly { readonly pid: number; readonly alive: boolean }[];
   /** Machines that were made and that Pulumi knows nothing of. */
   readonly forgotten: readonly string[];
 }
 
-const thisComputer: Patient = {
+/** All that the doctor asks of this computer. */
+const thisComputer = {
   run,
   platform: process.platform,
   stacks: readStacks,
-  tools: () => labInstaller.status(),
+  tools: (): Promise<readonly ToolStatus[]> => labInstaller.status(),
   go: findGo,
   docker: lookAtDocker,
   probes: providerProbes,
   facts: hostFacts,
-  missingPackages,
+  missingPackages: (names: readonly string[]) => missingPackages(names),
+  /** Whether `lab up` can be root, as it must to install packages. */
   canBeRoot: async () => (await rootPrefix(run)) !== undefined,
-  hostOnlyProblem,
-  refuseTakenPorts: preflightK3d,
+  refuseUnlessAllowed,
+  refuseTakenPorts: (stacks: Parameters<typeof preflightK3d>[0]): Promise<unknown> => preflightK3d(stacks),
   refuseExternal,
   isMade,
   quirks,
-  refuseOverlapping: refuseOverlappingNetwork,
-  bootstrap: (install) => bootstrapMode(() => {}, undefined, install),
-  traces: async (stack) => {
+  refuseOverlapping: (network: string) => refuseOverlappingNetwork(network),
+  /** How a machine's Debian would be made; tells the packages that it lacks to `install`. */
+  bootstrap: async (install: (names: readonly string[]) => Promise<void>): Promise<"root" | "unshare"> =>
+    (await bootstrapMode(() => {}, undefined, install)).mode,
+  traces: async (stack: string): Promise<Traces> => {
     const [locks, notes, isKnown] = await Promise.all([
       locksOf(stack),
       readdir(join(stackDir(stack), "machines")).catch(() => []),
@@ -107,24 +78,24 @@ const thisComputer: Patient = {
   },
 };
 
+/** The same of any computer: tests bring their own. */
+export type Computer = Readonly<typeof thisComputer>;
+
 /**
  * Looks at all that `lab up` of these stacks needs, side by side, and changes nothing.
  * @param stacks their files need not be valid: that is one of the findings.
  */
-export async function examine(
-  stacks: readonly string[],
-  patient: Patient = thisComputer,
-): Promise<Finding[]> {
-  const read = await Promise.all(stacks.map((stack) => readOne(stack, patient)));
+export async function examine(stacks: readonly string[], asked: Computer = thisComputer): Promise<Finding[]> {
+  const read = await Promise.all(stacks.map((stack) => readOne(stack, asked)));
   const machines = read.flatMap(({ stacks }) => stacks?.machines ?? []);
   const k3d = read.flatMap(({ stacks }) => stacks?.k3d ?? []);
   const external = read.flatMap(({ stacks }) => stacks?.external ?? []);
   // Each probe takes seconds, and more than one finding goes by it.
-  const found = { libvirt: once(patient.probes.libvirt), virtualbox: once(patient.probes.virtualbox) };
-  const doctor = {
-    ...patient,
-    probes: found,
-    canBeRoot: once(patient.canBeRoot),
+  const { libvirt, virtualbox } = asked.probes;
+  const computer = {
+    ...asked,
+    probes: { libvirt: once(libvirt), virtualbox: once(virtualbox) },
+    canBeRoot: once(asked.canBeRoot),
   };
   const programs: StackName[] = [
     ...(machines.length ? (["cluster"] as const) : []),
@@ -132,40 +103,38 @@ export async function examine(
     "apps",
   ];
   const rest = await Promise.all([
-    finding("computer", "Computer", () => computer(doctor)),
-    finding("tools", "Tools", () => tools(programs, doctor)),
-    ...machines.flatMap((one) => machineFindings(one, doctor)),
+    finding("computer", "Computer", () => platformOf(computer)),
+    finding("tools", "Tools", () => tools(programs, computer)),
+    ...machines.flatMap((one) => machineFindings(one, computer)),
     ...(machines.length === 0 && k3d.length
-      ? [finding("docker", "Docker", () => docker("k3d", doctor))]
+      ? [finding("docker", "Docker", () => docker("k3d", computer))]
       : []),
-    ...k3d.map(([stack, file]) =>
-      finding(`${stack}/ports`, `Ports of ${stack}`, async () => {
-        await doctor.refuseTakenPorts([[stack, file]]);
-        return ok("free, or the cluster's own");
-      }),
+    ...k3d.map((one) =>
+      finding(`${one[0]}/ports`, `Ports of ${one[0]}`, () =>
+        computer.refuseTakenPorts([one]).then(() => ok("free, or the cluster's own")),
+      ),
     ),
     ...external.map((one) =>
-      finding(`${one.stack}/cluster`, `Cluster of ${one.stack}`, async () => {
-        await doctor.refuseExternal(one);
-        return ok("answers");
-      }),
+      finding(`${one.stack}/cluster`, `Cluster of ${one.stack}`, () =>
+        computer.refuseExternal(one).then(() => ok("answers")),
+      ),
     ),
     ...stacks.map((stack) =>
-      finding(`${stack}/runs`, `Runs of ${stack}`, async () => runs(stack, await doctor.traces(stack))),
+      finding(`${stack}/runs`, `Runs of ${stack}`, async () => runs(stack, await computer.traces(stack))),
     ),
   ]);
   return [...read.map(({ finding }) => finding), ...rest];
 }
 
-function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promise<Finding>[] {
+function machineFindings([stack, config]: ClusterStack, computer: Computer): Promise<Finding>[] {
   const choice = once(async () =>
-    chooseProvider(config.provider, (await recordedOf(stack)).provider, doctor.probes),
+    chooseProvider(config.provider, (await recordedOf(stack)).provider, computer.probes),
   );
   const own = (name: string, title: string, look: () => Promise<Answer>) =>
     finding(`${stack}/${name}`, `${title} ${stack}`, look);
   const other = (provider: "libvirt" | "virtualbox", title: string) =>
     finding(`${stack}/${provider}`, title, async () => {
-      const problem = await doctor.probes[provider]();
+      const problem = await computer.probes[provider]();
       if (problem === undefined) return ok("runs guests here");
       const isChosen = (await choice()).provider === provider;
       return {
@@ -174,6 +143,8 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
         fix: await remedy(provider, problem),
       };
     });
+  const used = (name: string, title: string, by: Provider, look: () => Promise<Answer>) =>
+    own(name, title, async () => ((await choice()).provider === by ? await look() : ok("not used")));
   return [
     own("provider", "Provider of", async () => {
       const { provider, reason } = await choice();
@@ -181,30 +152,26 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
     }),
     other("libvirt", "libvirt and KVM"),
     other("virtualbox", "VirtualBox"),
-    own("vagrant", "Vagrant for", async () => vagrant((await choice()).provider, doctor)),
-    own("packages", "Packages for", async () => packages((await choice()).provider, doctor)),
-    own("docker", "Docker for", async () =>
-      (await choice()).provider === "docker" ? docker("machines", doctor) : ok("not used"),
-    ),
-    own("networks", "VirtualBox's networks for", async () => {
-      if ((await choice()).provider !== "virtualbox") return ok("not used");
-      const problem = await doctor.hostOnlyProblem(config.network);
-      return problem === undefined ? ok(`${config.network} is allowed`) : fromText(problem);
+    own("vagrant", "Vagrant for", async () => vagrant((await choice()).provider, computer)),
+    own("packages", "Packages for", async () => packages((await choice()).provider, computer)),
+    used("docker", "Docker for", "docker", () => docker("machines", computer)),
+    used("networks", "VirtualBox's networks for", "virtualbox", async () => {
+      await computer.refuseUnlessAllowed(config.network);
+      return ok(`${config.network} is allowed`);
     }),
     own("room", "Room for", async () => {
-      if (await doctor.isMade(stack)) return ok("its machines are there");
+      if (await computer.isMade(stack)) return ok("its machines are there");
       // Hosts bring memory and network of their own.
-      const asked = config.provider === "hosts" ? { machines: [] } : config;
-      const faults = missingRequirements(asked, await doctor.facts());
+      const isHere = config.provider !== "hosts";
+      const faults = missingRequirements(isHere ? config : { machines: [] }, await computer.facts());
       if (faults.length) return { status: "problem", found: faults.join("\n") };
-      if (config.provider !== "hosts") await doctor.refuseOverlapping(config.network);
+      if (isHere) await computer.refuseOverlapping(config.network);
       return ok("memory, disk and network");
     }),
-    own("debian", "Machines' Debian for", async () => {
-      if ((await choice()).provider !== "docker") return ok("not used");
-      const { mode } = await doctor.bootstrap(async (names) => {
-        const missing = await doctor.missingPackages(names);
-        if (missing.length && !(await doctor.canBeRoot()))
+    used("debian", "Machines' Debian for", "docker", async () => {
+      const mode = await computer.bootstrap(async (names) => {
+        const missing = await computer.missingPackages(names);
+        if (missing.length && !(await computer.canBeRoot()))
           throw new LabError(`missing: ${missing.join(", ")}\n  ${await installAdvice(missing)}`);
       });
       return ok(mode === "root" ? "made as root" : "made in a user namespace");
@@ -214,7 +181,7 @@ function machineFindings([stack, config]: ClusterStack, doctor: Patient): Promis
 
 async function readOne(
   stack: string,
-  { stacks }: Patient,
+  { stacks }: Computer,
 ): Promise<{ readonly finding: Finding; readonly stacks: Stacks | undefined }> {
   let read: Stacks | undefined;
   const result = await finding(`${stack}/file`, `File of ${stack}`, async () => {
@@ -224,7 +191,7 @@ async function readOne(
   return { finding: result, stacks: read };
 }
 
-async function computer({ run, platform, quirks }: Patient): Promise<Answer> {
+async function platformOf({ run, platform, quirks }: Computer): Promise<Answer> {
   const { exitCode, stdout } = await run(["npm", "--version"], { timeout: 10_000 });
   const seen = await quirks();
   const found = [
@@ -237,7 +204,7 @@ async function computer({ run, platform, quirks }: Patient): Promise<Answer> {
   return fixes.length ? { status: "warning", found, fix: fixes.join("\n") } : ok(found);
 }
 
-async function tools(programs: readonly StackName[], { tools, go }: Patient): Promise<Answer> {
+async function tools(programs: readonly StackName[], { tools, go }: Computer): Promise<Answer> {
   const all = await tools();
   const way = all.find(({ tool }) => tool.name === "k3s")?.way ?? "release";
   const needed = all.filter(({ tool }) => toolsOf(programs, way).includes(tool.name));
@@ -251,41 +218,39 @@ async function tools(programs: readonly StackName[], { tools, go }: Patient): Pr
     return ok(`all ${needed.length} installed${note}`);
   }
   const names = missing.map(({ tool }) => tool.name).join(", ");
-  const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` takes care of it`;
-  const fix = "scripts/lab tools install";
   const seconds = missing.reduce((sum, { tool }) => sum + (tool.ways.module?.seconds ?? 0), 0);
   // What is bundled is there at once.
-  if (seconds === 0) return { status: "warning", found, fix };
-  const compiler = await go();
-  return "missing" in compiler
-    ? { status: "warning", found: `${found} by downloads; they cannot be built: ${compiler.missing}`, fix }
-    : {
-        status: "warning",
-        found: `${found}, in a minute by downloads or ${Math.ceil(seconds / 60)} min by Go`,
-        fix,
-      };
+  const compiler = seconds === 0 ? undefined : await go();
+  const how =
+    compiler === undefined
+      ? ""
+      : "missing" in compiler
+        ? ` by downloads; they cannot be built: ${compiler.missing}`
+        : `, in a minute by downloads or ${Math.ceil(seconds / 60)} min by Go`;
+  const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` takes care of it${how}`;
+  return { status: "warning", found, fix: "scripts/lab tools install" };
 }
 
-async function docker(use: DockerUse, { docker, missingPackages, canBeRoot }: Patient): Promise<Answer> {
-  const seen = await docker(use);
+async function docker(use: DockerUse, computer: Computer): Promise<Answer> {
+  const seen = await computer.docker(use);
   if (seen.state === "running") return ok(`answers${seen.host ? ` at ${seen.host}` : ""}`);
   if (seen.state === "refused") return fromText(seen.reason.message);
-  const missing = await missingPackages(["docker.io"]);
-  if (missing.length) return byLabUp("not installed", await installAdvice(missing), canBeRoot);
+  const missing = await computer.missingPackages(["docker.io"]);
+  if (missing.length) return byLabUp("not installed", await installAdvice(missing), computer);
   const start = (await hasSystemd()) ? "sudo systemctl start docker" : "sudo dockerd";
-  return byLabUp("installed, not running", start, canBeRoot);
+  return byLabUp("installed, not running", start, computer);
 }
 
-async function packages(provider: Provider, doctor: Patient): Promise<Answer> {
+async function packages(provider: Provider, computer: Computer): Promise<Answer> {
   const names = [...providers[provider].packages, "openssh-client", "iproute2"];
-  const missing = await doctor.missingPackages(names);
+  const missing = await computer.missingPackages(names);
   if (missing.length === 0) return ok(names.join(", "));
-  return byLabUp(`missing: ${missing.join(", ")}`, await installAdvice(missing), doctor.canBeRoot);
+  return byLabUp(`missing: ${missing.join(", ")}`, await installAdvice(missing), computer);
 }
 
 /** What `lab up` does itself where it can be root. */
-async function byLabUp(found: string, fix: string, canBeRoot: () => Promise<boolean>): Promise<Answer> {
-  return (await canBeRoot())
+async function byLabUp(found: string, fix: string, computer: Computer): Promise<Answer> {
+  return (await computer.canBeRoot())
     ? { status: "warning", found: `${found}; \`lab up\` takes care of it`, fix }
     : { status: "problem", found, fix };
 }
@@ -296,14 +261,14 @@ const vagrantFor: readonly (readonly [virtualBox: string, vagrant: string])[] = 
   ["7.1", "2.4.2"],
 ];
 
-async function vagrant(provider: Provider, { run, canBeRoot }: Patient): Promise<Answer> {
+async function vagrant(provider: Provider, computer: Computer): Promise<Answer> {
   if (!providers[provider].isHere) return ok("not used");
   const ask = async (program: string) => {
-    const { exitCode, stdout } = await run([program, "--version"], { timeout: 10_000 });
+    const { exitCode, stdout } = await computer.run([program, "--version"], { timeout: 10_000 });
     return exitCode === 0 ? /\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;
   };
   const version = await ask("vagrant");
-  if (version === undefined) return byLabUp("not installed", await installAdvice(["vagrant"]), canBeRoot);
+  if (version === undefined) return byLabUp("not installed", await installAdvice(["vagrant"]), computer);
   const virtualBox = provider === "virtualbox" ? ((await ask("VBoxManage")) ?? "") : "";
   const needed = vagrantFor.find(([since]) => isAtLeast(virtualBox, since))?.[1];
   if (needed === undefined || isAtLeast(version, needed)) return ok(version);

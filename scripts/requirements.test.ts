@@ -4,7 +4,6 @@ import { type HostFacts, missingRequirements } from "./requirements.ts";
 
 const GiB = 1024 ** 3;
 const lab = {
-  network: "192.168.42.0/24",
   machines: [
     { name: "server", role: "server" as const, ip: "192.168.42.110", cpus: 2, memory: 2048 },
     { name: "agent", role: "agent" as const, ip: "192.168.42.111", cpus: 2, memory: 1024 },
@@ -12,8 +11,7 @@ const lab = {
 };
 const plenty: HostFacts = {
   memoryAvailable: 8 * GiB,
-  diskFree: [{ path: "/cache", bytes: 50 * GiB }],
-  addresses: [{ interface: "eth0", address: "10.1.2.3" }],
+  diskFree: 50 * GiB,
 };
 
 test("a computer with room for the machines is accepted", () => {
@@ -29,14 +27,7 @@ test("too little memory is told with both numbers", () => {
 });
 
 test("too little disk is told with the folder", () => {
-  const facts = { ...plenty, diskFree: [{ path: "/cache", bytes: GiB }] };
-  assert.match(missingRequirements(lab, facts)[0] ?? "", /^\/cache has 1\.0 GiB free/);
-});
-
-test("an address of the lab's network on another interface is a conflict, on a bridge of the lab it is not", () => {
-  const on = (name: string) => ({ ...plenty, addresses: [{ interface: name, address: "192.168.42.9" }] });
-  assert.match(missingRequirements(lab, on("wlan0"))[0] ?? "", /wlan0 already has 192\.168\.42\.9/);
-  assert.deepEqual(missingRequirements(lab, on("br-0123456789ab")), []);
+  assert.match(missingRequirements(lab, { ...plenty, diskFree: GiB })[0] ?? "", /^\/\S+ has 1\.0 GiB free/);
 });
 
 test("more machines in containers than the kernel watches files for are refused with the command that fixes it", () => {

@@ -1,11 +1,9 @@
 import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
-import { BlockList } from "node:net";
-import { freemem, networkInterfaces } from "node:os";
+import { freemem } from "node:os";
 import { dirname } from "node:path";
 import { LabError } from "../stacks/lib/errors.ts";
 import { cacheDir, labDir } from "../stacks/lib/paths.ts";
 import type { ClusterConfig } from "../stacks/model/config.ts";
-import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
 
 const GiB = 1024 ** 3;
 const MiB = 1024 ** 2;
@@ -21,48 +19,31 @@ export interface HostFacts {
   /** inotify instances that a user may have; unknown where machines in containers do not run on this kernel. */
   readonly inotifyInstances?: number | undefined;
   readonly memoryAvailable: number;
-  readonly diskFree: readonly { readonly path: string; readonly bytes: number }[];
-  readonly addresses: readonly { readonly interface: string; readonly address: string }[];
+  /** Where the cache is. */
+  readonly diskFree: number;
 }
 
-/** What a cluster asks of this computer; one of k3d's asks for no memory beforehand and for no network of ours. */
-type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "network" | "provider">>;
+/** What a cluster asks of this computer; one of k3d's asks for no memory beforehand. */
+type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "provider">>;
 
-/**
- * What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does.
- * @param ownInterfaces tells the bridges of the lab's own network, which an earlier `up` made.
- */
-export function missingRequirements(
-  { machines, network, provider }: Requirements,
-  facts: HostFacts,
-  ownInterfaces: RegExp = /^(br-|virbr|vboxnet)/,
-): string[] {
+/** What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does. */
+export function missingRequirements({ machines, provider }: Requirements, facts: HostFacts): string[] {
   const faults: string[] = [];
   const wanted = machines.reduce((sum, { memory = 0 }) => sum + memory * MiB, 0);
   if (wanted > facts.memoryAvailable)
     faults.push(
       `The machines need ${gib(wanted)} of memory and ${gib(facts.memoryAvailable)} is available: lower \`memory\` in the stack file, or stop other programs.`,
     );
-  for (const { path, bytes } of facts.diskFree)
-    if (bytes < diskNeeded)
-      faults.push(
-        `${path} has ${gib(bytes)} free and the lab needs ${gib(diskNeeded)}: free some disk, or set K3S_LAB_CACHE to a folder on another.`,
-      );
+  if (facts.diskFree < diskNeeded)
+    faults.push(
+      `${cacheDir} has ${gib(facts.diskFree)} free and the lab needs ${gib(diskNeeded)}: free some disk, or set K3S_LAB_CACHE to a folder on another.`,
+    );
   const { inotifyInstances = Number.POSITIVE_INFINITY } = facts;
   const watching = machines.reduce((sum, { role }) => sum + inotifyOf[role], 0);
   if ((provider === "docker" || provider === "auto") && watching > inotifyInstances)
     faults.push(
       `${machines.length} machines in containers take ${watching} inotify instances and this computer allows ${inotifyInstances}, without which K3s does not start: sysctl fs.inotify.max_user_instances=${2 ** Math.ceil(Math.log2(watching + 1))}`,
     );
-  if (network === undefined) return faults;
-  const [base = "", bits = "0"] = network.split("/");
-  const list = new BlockList();
-  list.addSubnet(base, Number(bits));
-  for (const { interface: name, address } of facts.addresses)
-    if (list.check(address) && !ownInterfaces.test(name))
-      faults.push(
-        `The interface ${name} already has ${address}, inside the lab's network ${network}: set another \`k3s-lab:network\` and addresses, or take ${name} down.`,
-      );
   return faults;
 }
 
@@ -74,7 +55,6 @@ export async function checkRequirements(config: Requirements = { machines: [] })
   for (const folder of [labDir, cacheDir]) await checkWritable(folder);
   const faults = missingRequirements(config, await hostFacts());
   if (faults.length) throw new LabError(faults.join("\n"), { exitCode: 2 });
-  if (config.provider === "virtualbox" && config.network) await refuseUnlessAllowed(config.network);
 }
 
 async function checkWritable(folder: string): Promise<void> {
@@ -95,15 +75,11 @@ async function checkWritable(folder: string): Promise<void> {
 /** What this computer has to offer now. */
 export async function hostFacts(): Promise<HostFacts> {
   const { bavail, bsize } = await statfs(await existing(cacheDir));
-  const addresses = Object.entries(networkInterfaces()).flatMap(([name, list = []]) =>
-    list.filter(({ family }) => family === "IPv4").map(({ address }) => ({ interface: name, address })),
-  );
   const instances = await readFile("/proc/sys/fs/inotify/max_user_instances", "utf8").catch(() => undefined);
   return {
     inotifyInstances: instances === undefined ? undefined : Number(instances),
     memoryAvailable: await memoryAvailable(),
-    diskFree: [{ path: cacheDir, bytes: bavail * bsize }],
-    addresses,
+    diskFree: bavail * bsize,
   };
 }
 

@@ -1,7 +1,8 @@
 import { readFile } from "node:fs/promises";
-import { BlockList, isIP } from "node:net";
+import { isIP } from "node:net";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { rangeOf } from "./cidr.ts";
 
 /** Where VirtualBox is told which host-only networks it may make. */
 const networksConf = "/etc/vbox/networks.conf";
@@ -46,17 +47,12 @@ export function networksConfProblem(
  * @throws LabError (exit code 2) with the line and the command; nothing where VirtualBox is not installed.
  */
 export async function refuseUnlessAllowed(network: string): Promise<void> {
-  const problem = await hostOnlyProblem(network);
-  if (problem !== undefined) throw new LabError(problem, { exitCode: 2 });
-}
-
-/** `networksConfProblem` of this computer; undefined where VirtualBox is not installed. */
-export async function hostOnlyProblem(network: string): Promise<string | undefined> {
   const { failed, stdout } = await execa("VBoxManage", ["--version"], { reject: false, stdin: "ignore" });
-  if (failed) return undefined;
+  if (failed) return;
   const file = await readFile(networksConf, "utf8").catch(() => undefined);
   // The last line: warnings about the kernel's modules come before it.
-  return networksConfProblem(network, file, stdout.trim().split("\n").at(-1) ?? "");
+  const problem = networksConfProblem(network, file, stdout.trim().split("\n").at(-1) ?? "");
+  if (problem !== undefined) throw new LabError(problem, { exitCode: 2 });
 }
 
 function hasRule(version: string, platform: NodeJS.Platform): boolean {
@@ -75,10 +71,7 @@ const rangesOf = (file: string): string[] =>
 
 /** Whether every address of a network is inside a range; one of another family never is. */
 function holds(range: string, network: string): boolean {
-  const [rangeBase = "", rangeBits = "32"] = range.split("/");
-  const [base = "", bits = "32"] = network.split("/");
-  if (isIP(rangeBase) !== 4 || Number(rangeBits) > Number(bits)) return false;
-  const list = new BlockList();
-  list.addSubnet(rangeBase, Number(rangeBits));
-  return list.check(base);
+  if (isIP(range.split("/")[0] ?? "") !== 4) return false;
+  const [[from, to], [first, last]] = [rangeOf(range), rangeOf(network)];
+  return from <= first && last <= to;
 }

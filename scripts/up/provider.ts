@@ -10,7 +10,6 @@ import { dockerEndpoint } from "../host/docker-answer.ts";
 import { ensureBaseImage } from "../host/machine-image.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { addBlackholeRoutes } from "../host/routes.ts";
-import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import type { Step } from "../report.ts";
 import type { UpRun } from "./run.ts";
 
@@ -54,7 +53,6 @@ async function choose(
   const { settings } = run;
   const { provider: recorded } = await recordedOf(stack);
   const choice = await chooseProvider(wanted, recorded);
-  if (choice.provider === "virtualbox") await refuseUnlessAllowed(network);
   const { packages, isHere } = providers[choice.provider];
   await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
   await ensureSshKey();

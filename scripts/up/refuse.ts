@@ -3,6 +3,7 @@ import { preflightK3d } from "../../stacks/observe/k3d-host.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { refuseUnfitDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
+import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { isMade, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { checkRequirements } from "../requirements.ts";
 
@@ -20,11 +21,11 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
       if (isHere) await refuseOverlappingNetwork(config.network);
     }
   if ((await preflightK3d(k3d)).size < k3d.length) await checkRequirements();
-  const choices = await Promise.all(
-    machines.map(async ([stack, { provider }]) =>
-      chooseProvider(provider, (await recordedOf(stack)).provider),
-    ),
-  );
-  const isDocker = choices.some(({ provider }) => provider === "docker");
+  let isDocker = false;
+  for (const [stack, config] of machines) {
+    const { provider } = await chooseProvider(config.provider, (await recordedOf(stack)).provider);
+    if (provider === "virtualbox") await refuseUnlessAllowed(config.network);
+    isDocker ||= provider === "docker";
+  }
   if (isDocker || k3d.length) await refuseUnfitDocker(isDocker ? "machines" : "k3d");
 }
