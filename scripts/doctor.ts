@@ -9,7 +9,7 @@ import { preflightK3d } from "../stacks/observe/k3d-host.ts";
 import { recordedOf } from "../stacks/observe/recorded.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
 import { run } from "./host/commands.ts";
-import { lookAtDocker } from "./host/docker.ts";
+import { observeDocker } from "./host/docker.ts";
 import type { DockerUse } from "./host/docker-answer.ts";
 import { refuseOverlappingNetwork } from "./host/networks.ts";
 import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
@@ -52,7 +52,7 @@ const thisComputer = {
   stacks: readStacks,
   tools: (): Promise<readonly ToolStatus[]> => labInstaller.status(),
   go: findGo,
-  docker: lookAtDocker,
+  docker: observeDocker,
   probes: providerProbes,
   facts: hostFacts,
   missingPackages: (names: readonly string[]) => missingPackages(names),
@@ -130,8 +130,8 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
   const choice = once(async () =>
     chooseProvider(config.provider, (await recordedOf(stack)).provider, computer.probes),
   );
-  const own = (name: string, title: string, look: () => Promise<Answer>) =>
-    finding(`${stack}/${name}`, `${title} ${stack}`, look);
+  const own = (name: string, title: string, check: () => Promise<Answer>) =>
+    finding(`${stack}/${name}`, `${title} ${stack}`, check);
   const other = (provider: "libvirt" | "virtualbox", title: string) =>
     finding(`${stack}/${provider}`, title, async () => {
       const problem = await computer.probes[provider]();
@@ -143,8 +143,8 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
         fix: await remedy(provider, problem),
       };
     });
-  const used = (name: string, title: string, by: Provider, look: () => Promise<Answer>) =>
-    own(name, title, async () => ((await choice()).provider === by ? await look() : ok("not used")));
+  const used = (name: string, title: string, by: Provider, check: () => Promise<Answer>) =>
+    own(name, title, async () => ((await choice()).provider === by ? await check() : ok("not used")));
   return [
     own("provider", "Provider of", async () => {
       const { provider, reason } = await choice();
@@ -323,19 +323,19 @@ function fromText(message: string): Answer {
 }
 
 /** A LabError is a finding: it was made for the person at the keyboard. */
-async function finding(id: string, title: string, look: () => Promise<Answer>): Promise<Finding> {
+async function finding(id: string, title: string, check: () => Promise<Answer>): Promise<Finding> {
   try {
-    return { id, title, ...(await look()) };
+    return { id, title, ...(await check()) };
   } catch (error) {
     if (!(error instanceof LabError)) throw error;
     return { id, title, ...fromText(error.message) };
   }
 }
 
-function once<T>(look: () => Promise<T>): () => Promise<T> {
+function once<T>(check: () => Promise<T>): () => Promise<T> {
   let answer: Promise<T> | undefined;
   return () => {
-    answer ??= look();
+    answer ??= check();
     return answer;
   };
 }

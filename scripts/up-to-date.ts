@@ -55,11 +55,11 @@ async function observe(
   const program = programOf(stack);
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", root);
-    const { seen, nodesSeen, ...cluster } = await observeCluster(stack, config);
-    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(nodesSeen));
+    const { observedMachines, observedNodes, ...cluster } = await observeCluster(stack, config);
+    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes));
     return {
-      preconditions: clusterPreconditions(config, { ...cluster, seen, nodesSeen }),
-      everything: [[...seen], nodesSeen, kubeconfig],
+      preconditions: clusterPreconditions(config, { ...cluster, observedMachines, observedNodes }),
+      everything: [[...observedMachines], observedNodes, kubeconfig],
     };
   }
   if (program === "k3d") {

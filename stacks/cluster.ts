@@ -22,12 +22,12 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const { machines, network, k3s } = config;
   const observed = await observeCluster(stack, config);
   refuseUnlessMet(clusterPreconditions(config, observed));
-  const { provider, version, seen, nodesSeen } = observed;
+  const { provider, version, observedMachines, observedNodes } = observed;
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");
   const made = machines.map((machine) => {
-    const observed = seen.get(machine.name) as MachineObservation;
+    const observed = observedMachines.get(machine.name) as MachineObservation;
     return {
       machine,
       observed,
@@ -35,7 +35,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
     };
   });
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
-  const nodes = await installNodes({ made, servers, token, version, k3s, secretConfig, nodesSeen });
+  const nodes = await installNodes({ made, servers, token, version, k3s, secretConfig, observedNodes });
   const all = machines.map(({ name }) => nodes.get(name) as K3sNode);
   new ClusterServers("servers", { servers, nodes: all, isMissing: isServerListMissing(stack) });
   const urls = servers.map((server) => `https://${servedAt(server)}:6443`) as [string, ...string[]];
@@ -44,7 +44,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
     command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
     environment: { NODE_NAME: "", SERVERS: serverList(servers) },
     installation: (nodes.get(servers[0].name) as K3sNode).installation,
-    observed: await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(nodesSeen)),
+    observed: await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes)),
   });
   return {
     kubeconfig,

@@ -90,14 +90,14 @@ export async function realSite(
   const { nodes } = await readExtent(name);
   const lab = labOf(checkout);
   const watchApps = await appsWatch(substrates[name]);
-  const look = () => readNodes(join(checkout, ".lab", cluster, "kubeconfig"));
+  const readAll = () => readNodes(join(checkout, ".lab", cluster, "kubeconfig"));
   const seen = (seconds: number | undefined, what: string): number => {
     if (seconds !== undefined) return seconds;
     throw new LabError(`\`lab up\` returned, and ${what} was not seen from outside; what it printed: ${log}`);
   };
   const down = async () => (await timed({ file: lab, args: ["down", ...stacks], log })).returned;
   const up = async () => {
-    const times = stopwatch({ nodesReady: untilReady(nodes, look), appsAnswering: watchApps });
+    const times = stopwatch({ nodesReady: untilReady(nodes, readAll), appsAnswering: watchApps });
     await timed({ file: lab, args: ["up", ...stacks], log, watch: times.watch });
     return {
       nodesReady: seen(times.seen.nodesReady, "that all nodes are Ready"),
@@ -126,7 +126,7 @@ export async function realSite(
       const before = await readFile(file, "utf8");
       await writeFile(file, topology.oneMore(before));
       try {
-        const watch = untilReady(nodes + 1, look);
+        const watch = untilReady(nodes + 1, readAll);
         const { answering } = await timed({ file: lab, args: ["up", cluster], log, watch });
         return seen(answering, "that the added node is Ready");
       } finally {

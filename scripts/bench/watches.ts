@@ -5,17 +5,17 @@ import { connect, type Node } from "../../stacks/lib/kubernetes.ts";
 /** Ends when it has seen what it waits for, or fails when it is told to give up. */
 export type Watch = (signal: AbortSignal) => Promise<void>;
 
-/** Milliseconds that one look at the nodes may take; while machines come up, an address can swallow a request. */
+/** Milliseconds that one readAll at the nodes may take; while machines come up, an address can swallow a request. */
 const patience = 1000;
 
-/** Ends when so many nodes are Ready. @param look reads the nodes; that it fails means there are none yet. */
+/** Ends when so many nodes are Ready. @param readAll reads the nodes; that it fails means there are none yet. */
 export const untilReady =
-  (count: number, look: () => Promise<readonly Node[]>): Watch =>
+  (count: number, readAll: () => Promise<readonly Node[]>): Watch =>
   async (signal) => {
     for (;;) {
       const late = new AbortController();
       const nodes = await Promise.race([
-        look().catch(() => []),
+        readAll().catch(() => []),
         pause(patience, [], { signal: late.signal }).catch(() => []),
       ]);
       late.abort();

@@ -51,7 +51,7 @@ const notes = new DaemonNotes<{ readonly bridges: readonly string[]; readonly ru
  * Docker that no lab can live in.
  */
 export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
-  const found = await lookAtDocker(use);
+  const found = await observeDocker(use);
   if (found.state === "refused") throw found.reason;
   const host = found.state === "running" ? found.host : await start(progress);
   if (host === ownHost && isRoot()) await notes.noteUser();
@@ -74,18 +74,18 @@ export type DockerFound =
 
 /** Refuses, before anything is built, a Docker that no lab can live in or that does not answer. @throws LabError */
 export async function refuseUnfitDocker(use: DockerUse): Promise<void> {
-  const found = await lookAtDocker(use);
+  const found = await observeDocker(use);
   if (found.state === "refused") throw found.reason;
 }
 
 /** Where the lab's own Docker answers, if that is the one that runs here: a fresh clone has no note of it. */
 export async function ownDockerHere(): Promise<string | undefined> {
-  const found = await lookAtDocker();
+  const found = await observeDocker();
   return found.state === "running" && found.host === ownHost ? ownHost : undefined;
 }
 
 /** Whether Docker can be used here, and what `ensureDocker` would do about it. */
-export async function lookAtDocker(use?: DockerUse): Promise<DockerFound> {
+export async function observeDocker(use?: DockerUse): Promise<DockerFound> {
   const endpoint = await dockerEndpoint();
   // One on another computer may take its time not to answer.
   const remote = unfitness(use, endpoint, undefined);

@@ -85,7 +85,7 @@ test("the clock is set: the lock of another computer or container that goes on b
     const beating = setInterval(beat, 5);
     t.after(() => clearInterval(beating));
     const abort = new AbortController();
-    const waiting = withFileLock(file, async () => "in", { signal: abort.signal, lookEvery: 1 });
+    const waiting = withFileLock(file, async () => "in", { signal: abort.signal, pollEvery: 1 });
     await Promise.race([waiting, pWaitFor(() => beats > 400, { interval: 10 })]);
     abort.abort(new Error("enough"));
     await assert.rejects(waiting, /enough/);
@@ -122,7 +122,7 @@ for (const [name, text] of Object.entries(stale))
     const file = join(folder, "left");
     await writeFile(file, text);
     await utimes(file, long, long);
-    assert.equal(await withFileLock(file, async () => "in", { lookEvery: 1 }), "in");
+    assert.equal(await withFileLock(file, async () => "in", { pollEvery: 1 }), "in");
   });
 
 test("the lock of another computer that has just said that it lives is waited for, and it is named", async () => {

@@ -21,14 +21,14 @@ interface Holder {
 }
 
 /**
- * After how many looks, each of which found it as it was, a holder is dead that cannot be asked after: one of another
- * computer or container, for they may share a home. Looks are counted, not time: clocks are set, and computers sleep.
+ * After how many polls, each of which found it as it was, a holder is dead that cannot be asked after: one of another
+ * computer or container, for they may share a home. Polls are counted, not time: clocks are set, and computers sleep.
  */
-const silentLooks = 600;
+const silentPolls = 600;
 /** The same of what takes moments: writing a lock where there are no hard links, clearing one away. */
-const stuckLooks = 50;
-/** After so many looks the holder says that it lives. */
-const beatLooks = 100;
+const stuckPolls = 50;
+/** After so many polls the holder says that it lives. */
+const heartbeatPolls = 100;
 
 let self: Promise<Omit<Holder, "token">> | undefined;
 
@@ -46,15 +46,15 @@ async function whoIAm(): Promise<Omit<Holder, "token">> {
  * shares the folder. A holder that died without releasing it is noticed, and so is a lock that was written by half. Waits
  * as long as the holder works.
  *
- * @param options.lookEvery milliseconds between looks at another's lock. Default: 100.
+ * @param options.pollEvery milliseconds between polls at another's lock. Default: 100.
  * @throws LabError where the lock's folder cannot be written.
  */
 export async function withFileLock<T>(
   file: string,
   work: () => Promise<T>,
-  options: { readonly progress?: Progress; readonly signal?: AbortSignal; readonly lookEvery?: number } = {},
+  options: { readonly progress?: Progress; readonly signal?: AbortSignal; readonly pollEvery?: number } = {},
 ): Promise<T> {
-  const { progress, signal, lookEvery = 100 } = options;
+  const { progress, signal, pollEvery = 100 } = options;
   self ??= whoIAm();
   const lock = new Lock(file, { ...(await self), token: randomUUID() });
   await mkdir(dirname(file), { recursive: true }).catch(cannotLock(file));
@@ -63,12 +63,12 @@ export async function withFileLock<T>(
     const where = other?.host && other.host !== lock.me.host ? ` on ${other.host}` : "";
     if (other?.pid && (other.pid !== process.pid || where))
       progress?.(`waiting for process ${other.pid}${where}, which is doing the same (${file})`);
-    await pWaitFor(() => lock.take(), { interval: lookEvery, ...(signal ? { signal } : {}) });
+    await pWaitFor(() => lock.take(), { interval: pollEvery, ...(signal ? { signal } : {}) });
   }
   const beat = setInterval(() => {
     const now = new Date();
     utimes(file, now, now).catch(() => {});
-  }, beatLooks * lookEvery);
+  }, heartbeatPolls * pollEvery);
   beat.unref();
   try {
     return await work();
@@ -87,7 +87,7 @@ const cannotLock = (file: string) => (cause: NodeJS.ErrnoException) => {
 class Lock {
   readonly me: Holder;
   readonly #file: string;
-  readonly #looks = new Map<string, { readonly as: string; readonly count: number }>();
+  readonly #polls = new Map<string, { readonly as: string; readonly count: number }>();
 
   constructor(file: string, me: Holder) {
     this.#file = file;
@@ -103,7 +103,7 @@ class Lock {
     // Only one may clear away a dead holder's lock, or the second to try would clear away the first one's new lock.
     const clearing = `${file}.clearing`;
     if (!(await create(clearing, me))) {
-      if ((await this.#looksWithoutChange(clearing)) > stuckLooks) await rm(clearing, { force: true });
+      if ((await this.#pollsWithoutChange(clearing)) > stuckPolls) await rm(clearing, { force: true });
       return false;
     }
     try {
@@ -117,11 +117,11 @@ class Lock {
 
   async #isAlive({ pid, host, boot, ids, started }: Holder): Promise<boolean> {
     const { me } = this;
-    const looks = await this.#looksWithoutChange(this.#file);
-    if (pid === 0) return looks < stuckLooks;
-    if (host !== undefined && host !== me.host) return looks < silentLooks;
+    const polls = await this.#pollsWithoutChange(this.#file);
+    if (pid === 0) return polls < stuckPolls;
+    if (host !== undefined && host !== me.host) return polls < silentPolls;
     if (boot !== undefined && boot !== me.boot) return false;
-    if (ids !== undefined && ids !== me.ids) return looks < silentLooks;
+    if (ids !== undefined && ids !== me.ids) return polls < silentPolls;
     try {
       process.kill(pid, 0);
     } catch (error) {
@@ -131,12 +131,12 @@ class Lock {
   }
 
   /** How often in a row this file was found to be the very same. */
-  async #looksWithoutChange(file: string): Promise<number> {
+  async #pollsWithoutChange(file: string): Promise<number> {
     const { ino = 0, mtimeMs = 0 } = (await stat(file).catch(() => undefined)) ?? {};
     const as = `${ino} ${mtimeMs}`;
-    const before = this.#looks.get(file);
+    const before = this.#polls.get(file);
     const count = before?.as === as ? before.count + 1 : 0;
-    this.#looks.set(file, { as, count });
+    this.#polls.set(file, { as, count });
     return count;
   }
 }

@@ -20,7 +20,7 @@ export async function verifyOrRepair(run: UpRun, changed: boolean): Promise<void
   const first: Step = {
     title: "Verification",
     run: async (progress, signal) => {
-      const { drifted, summary } = await look(run, changed ? verifyWithin : 0, progress, signal);
+      const { drifted, summary } = await verifyOnce(run, changed ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
       return isDrifted ? "drift detected: running `pulumi refresh`" : summary;
@@ -32,7 +32,7 @@ export async function verifyOrRepair(run: UpRun, changed: boolean): Promise<void
   const second: Step = {
     title: "Verification after the repair",
     run: async (progress, signal) => {
-      const { drifted, summary } = await look(run, verifyWithin, progress, signal);
+      const { drifted, summary } = await verifyOnce(run, verifyWithin, progress, signal);
       if (drifted.length === 0) return summary;
       throw new LabError(
         `The lab is up but does not match its stack files:\n${renderLines(drifted)}\nRun \`lab verify\` to check again.`,
@@ -42,7 +42,7 @@ export async function verifyOrRepair(run: UpRun, changed: boolean): Promise<void
   await runSteps([[second]], run.stopping);
 }
 
-async function look({ stacks }: UpRun, wait: number, progress: Progress, signal: AbortSignal) {
+async function verifyOnce({ stacks }: UpRun, wait: number, progress: Progress, signal: AbortSignal) {
   const began = performance.now();
   const options = { wait: wait * (await slownessOf(stacks, root)), progress };
   const checks = await unlessStopped(verify(stacks, options), signal);

@@ -156,7 +156,7 @@ function describeReach({ node, url, pod }: PodExpectation, urls: Answers["urls"]
  *
  * @param askPod who asks pods of a namespace.
  */
-export async function lookInside(
+export async function probeFromPods(
   config: AppsConfig,
   api: KubernetesApi,
   askPod: (namespace: string) => AskPod,

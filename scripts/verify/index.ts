@@ -18,7 +18,7 @@ import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { checkApps } from "./apps.ts";
 import { type Answer, ask, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
-import { lookInside, namespacesOf } from "./from-pods.ts";
+import { namespacesOf, probeFromPods } from "./from-pods.ts";
 import { askIngress, type Get, getWithin, type IngressAddress } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
@@ -189,7 +189,7 @@ async function verifyApps(
     each(namespaces, (namespace) => fromApi((it) => it.pods(namespace))),
     each(namespaces, (namespace) => fromApi((it) => it.endpointSlices(namespace))),
     each(limited, (namespace) => fromApi((it) => it.resourceQuotas(namespace))),
-    fromApi((it) => lookInside(config, it, askPod)),
+    fromApi((it) => probeFromPods(config, it, askPod)),
   ]);
   return checkApps(stack, config, { ...found, deployments, pods, endpointSlices, quotas, inside });
 }

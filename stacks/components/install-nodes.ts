@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "../model/cluster-plan.ts";
 import type { ClusterConfig, Machine } from "../model/config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
-import { lostCluster, lostData, noCluster, type SeenNode, turns, wrongWith } from "../observe/nodes.ts";
+import { lostCluster, lostData, noCluster, type ObservedNode, turns, wrongWith } from "../observe/nodes.ts";
 import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
@@ -28,7 +28,7 @@ export interface InstallNodesArgs {
   /** K3s configuration of the servers, as YAML, that only root may read there. Default: none. */
   readonly secretConfig: string | undefined;
   /** What was seen of each node before this run. */
-  readonly nodesSeen: readonly SeenNode[];
+  readonly observedNodes: readonly ObservedNode[];
 }
 
 /**
@@ -42,7 +42,7 @@ export async function installNodes({
   version,
   k3s,
   secretConfig,
-  nodesSeen,
+  observedNodes,
 }: InstallNodesArgs): Promise<ReadonlyMap<string, K3sNode>> {
   const serverArgs = [...k3s.serverArgs, ...publicNames(servers)];
 
@@ -50,7 +50,7 @@ export async function installNodes({
   const together = made.map(({ resource }) => resource);
   const common = { token, version, servers, together };
   const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
-  const loss = lostData(nodesSeen);
+  const loss = lostData(observedNodes);
   if (loss !== undefined) pulumi.log.warn(loss);
   const start = new K3sStart(
     "start",
@@ -60,22 +60,22 @@ export async function installNodes({
       generation: first.resource.generation,
       args: serverArgs,
       ...given("secretConfig", secretConfig),
-      ...given("lostCluster", noCluster(nodesSeen)),
+      ...given("lostCluster", noCluster(observedNodes)),
     },
     optionsOf(first),
   );
   await start.done;
   const nodes = new Map<string, K3sNode>();
-  for (const group of turns(nodesSeen, k3s.agentsAtOnce ?? 1)) {
+  for (const group of turns(observedNodes, k3s.agentsAtOnce ?? 1)) {
     for (const one of made.filter(({ machine }) => group.includes(machine.name))) {
       const { machine, observed, resource } = one;
-      const node = nodesSeen.find(({ name }) => name === machine.name) as SeenNode;
+      const node = observedNodes.find(({ name }) => name === machine.name) as ObservedNode;
       const own = isServer(machine)
         ? { args: serverArgs, ...given("secretConfig", secretConfig) }
-        : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(node, nodesSeen)) };
+        : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(node, observedNodes)) };
       const args = { ...common, ...own, machine, generation: resource.generation };
       // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
-      const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.seen);
+      const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.observed);
       nodes.set(
         machine.name,
         new K3sNode(machine.name, { ...args, ...given("found", found) }, optionsOf(one)),

@@ -32,7 +32,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
     input.servers.map(({ name }) => name),
   );
   // Pulumi knows of no cluster, and a whole one is there: its state was lost, the cluster was not.
-  const made = wholeServers(await seenServers(cluster));
+  const made = wholeServers(await observeServers(cluster));
   for (const { one } of made) adopt(cluster, one, input.labels["k3s-lab.identity"]);
   if (made.length) return await start(cluster, input);
   await removeCluster(cluster.owner);
@@ -61,7 +61,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
 }
 
 /** The servers of a stack, whatever they are called, as far as they could be started. */
-async function seenServers({ owner }: Cluster) {
+async function observeServers({ owner }: Cluster) {
   const servers = (await containersOf(owner)).filter((one) => one.role === "server" && couldStart(one));
   return await Promise.all(servers.map(async (one) => ({ one, ...(await readMarks(one)) })));
 }
@@ -79,7 +79,7 @@ function adopt({ owner }: Cluster, found: Container, identity: string | undefine
  * of several is made again and joins the others. The others and their data stay as they are.
  */
 export async function start(cluster: Cluster, input: ServersInput): Promise<void> {
-  const whole = wholeServers(await seenServers(cluster)).map(({ one }) => one);
+  const whole = wholeServers(await observeServers(cluster)).map(({ one }) => one);
   const here = whole.filter((one) => input.servers.some(({ name }) => name === one.name));
   const lost = input.servers.filter(({ name }) => !here.some((one) => one.name === name));
   const names = () => lost.map(({ name }) => name);

@@ -84,13 +84,16 @@ export async function servingServer(cluster: Cluster, seconds = 60): Promise<Con
       role === "server" && labels["k3d.cluster"] === cluster.name && status === "running",
   );
   let found: Container | undefined;
-  const look = async () => {
+  const findServer = async () => {
     found = (await askNodes(servers))?.server;
     return found !== undefined;
   };
   const [first] = servers;
   if (first)
-    await withWords(first.name, until(seconds, `No server of the cluster ${cluster.name} answers`, look));
+    await withWords(
+      first.name,
+      until(seconds, `No server of the cluster ${cluster.name} answers`, findServer),
+    );
   if (found === undefined)
     throw new LabError(
       `No server of the cluster ${cluster.name} runs. Run \`scripts/lab up ${cluster.owner.stack}\`.`,

@@ -2,7 +2,7 @@ import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
 import { chooseProvider, type Provider } from "../model/provider.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
-import { refuseVersionJump, type SeenNode, seenNodes } from "./nodes.ts";
+import { type ObservedNode, observeAllNodes, refuseVersionJump } from "./nodes.ts";
 import { recordedOf } from "./recorded.ts";
 
 /** What a cluster is made with, and what was seen of it before a run. */
@@ -11,8 +11,8 @@ export interface ClusterObservation {
   /** The K3s release: the stack file's, else the one that the cluster was made with. */
   readonly version: string;
   /** The machines, by name. */
-  readonly seen: ReadonlyMap<string, MachineObservation>;
-  readonly nodesSeen: readonly SeenNode[];
+  readonly observedMachines: ReadonlyMap<string, MachineObservation>;
+  readonly observedNodes: readonly ObservedNode[];
 }
 
 /**
@@ -25,8 +25,8 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
   const recorded = await recordedOf(stack);
   const { provider } = await chooseProvider(config.provider, recorded.provider);
   const version = k3sVersion(config, recorded.k3sVersion);
-  const seen = await observeMachines(stack, provider, machines);
-  const nodesSeen = await seenNodes(stack, machines, seen);
-  refuseVersionJump(stackFile(stack), version, nodesSeen);
-  return { provider, version, seen, nodesSeen };
+  const observedMachines = await observeMachines(stack, provider, machines);
+  const observedNodes = await observeAllNodes(stack, machines, observedMachines);
+  refuseVersionJump(stackFile(stack), version, observedNodes);
+  return { provider, version, observedMachines, observedNodes };
 }

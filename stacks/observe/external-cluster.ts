@@ -12,7 +12,7 @@ import {
 import { type AppsConfig, managedIngress, managedTraefik } from "../model/config.ts";
 import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "../model/kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
-import { isOwn, lookAtCluster, type Owner } from "./ownership.ts";
+import { inspectCluster, isOwn, type Owner } from "./ownership.ts";
 
 /** A cluster that no stack of the lab made. */
 export interface ExternalCluster {
@@ -53,7 +53,7 @@ export async function externalCluster(
     await refuseBarrier(where, config, api);
     return {
       kubeconfig: kubeconfigOf(context),
-      identity: await lookAtCluster(api, where, config, owner, state),
+      identity: await inspectCluster(api, where, config, owner, state),
     };
   } catch (cause) {
     if (cause instanceof LabError) throw cause;

@@ -74,11 +74,11 @@ export async function machineIdOf(stack: string, host: Host): Promise<string | u
 
 /** Whether K3s or its data is on a host; one that cannot be asked may have it. */
 export async function mayHaveK3s(stack: string, host: Host): Promise<boolean> {
-  const answer = await ask(stack, host, k3sLook);
+  const answer = await ask(stack, host, findK3s);
   return "fault" in answer || answer.node !== "";
 }
 
-const k3sLook = `found=
+const findK3s = `found=
 for path in /usr/local/bin/k3s /etc/rancher/k3s /var/lib/rancher/k3s /var/lib/k3s-lab; do [ ! -e "$path" ] || found=$path; done
 echo "k3s-lab machine=$(cat /etc/machine-id) node=$found"
 `;

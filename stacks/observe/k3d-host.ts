@@ -135,7 +135,7 @@ export async function observeK3d(
 export async function preflightK3d(
   stacks: readonly (readonly [stack: string, file: K3dFile])[],
 ): Promise<Set<string>> {
-  const docker = await lookForDocker();
+  const docker = await probeDocker();
   // A daemon that was killed is started again before anything is made, and is asked then.
   if (docker === "silent") return new Set(stacks.map(([stack]) => stack));
   const runs = docker === "runs";
@@ -155,7 +155,7 @@ export async function preflightK3d(
  * @throws LabError where its daemon is there and does not say.
  */
 export async function ownsInDocker(stack: string): Promise<boolean> {
-  const found = await lookForDocker();
+  const found = await probeDocker();
   if (found === "none") return false;
   if (found === "silent")
     throw new LabError(
@@ -189,7 +189,7 @@ export async function livesInDocker(
  *
  * @throws LabError where Docker says something else: what it has may be there or not.
  */
-async function lookForDocker(): Promise<"runs" | "silent" | "none"> {
+async function probeDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
   if (!answer.failed) return "runs";
   if (/ENOENT/.test(answer.shortMessage ?? "")) return "none";

@@ -12,7 +12,7 @@ import { K3sFlags } from "../model/k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "../model/kubeconfig.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { readOwnState } from "./own-state.ts";
-import { lookAtCluster, type Owner } from "./ownership.ts";
+import { inspectCluster, type Owner } from "./ownership.ts";
 
 /** What `apps` needs of a cluster that a stack of the lab made. */
 export interface LabCluster {
@@ -111,7 +111,7 @@ export async function labCluster(
   ]);
   const content = z.string().safeParse(kubeconfig.secretValue ?? kubeconfig.value).data;
   if (content === undefined || nodes.value === undefined) return refuse();
-  const { context, identity } = await lookThroughAnyServer(stack, content, config, owner);
+  const { context, identity } = await inspectThroughAnyServer(stack, content, config, owner);
   return {
     kubeconfig: pulumi.secret(context),
     identity,
@@ -120,7 +120,7 @@ export async function labCluster(
 }
 
 /** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
-async function lookThroughAnyServer(
+async function inspectThroughAnyServer(
   stack: string,
   content: string,
   config: AppsConfig,
@@ -131,7 +131,7 @@ async function lookThroughAnyServer(
   try {
     const api = await reachAny(content, file, patience);
     const state = await readOwnState(owner.stack);
-    const identity = await lookAtCluster(api, where, config, owner, state).finally(api.close);
+    const identity = await inspectCluster(api, where, config, owner, state).finally(api.close);
     return { context: kubeconfigOf(chooseContext(content, file, api.context)), identity };
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
@@ -155,7 +155,7 @@ export async function refuseInTheWay(stack: string, config: AppsConfig, owner: O
   const file = join(labDir, stack, "kubeconfig");
   const content = await readFile(file, "utf8").catch(() => undefined);
   if (content === undefined) return;
-  await lookThroughAnyServer(stack, content, config, owner).catch((error: LabError) => {
+  await inspectThroughAnyServer(stack, content, config, owner).catch((error: LabError) => {
     if (error.exitCode === 2) throw error;
   });
 }

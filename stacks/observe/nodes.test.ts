@@ -10,10 +10,10 @@ import {
   lostData,
   type NodeObservation,
   noCluster,
+  type ObservedNode,
   observeKubeconfig,
   readObservation,
   refuseVersionJump,
-  type SeenNode,
   turns,
   wrongWith,
 } from "./nodes.ts";
@@ -29,11 +29,11 @@ const seen = (more: Partial<NodeObservation> = {}): NodeObservation => ({
 });
 const fresh: NodeObservation = { state: "K3s is not installed", hasData: false, hasEtcd: false, images: [] };
 const silent: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
-const node = (name: string, one: NodeObservation, isMachineThere = true): SeenNode => ({
+const node = (name: string, one: NodeObservation, isMachineThere = true): ObservedNode => ({
   name,
   role: name.startsWith("s") ? "server" : "agent",
   isMachineThere,
-  seen: one,
+  observed: one,
 });
 const etcd = seen({ hasEtcd: true });
 
@@ -129,7 +129,7 @@ test("what is lost is said where no server has the cluster's data any more", () 
 
 test("an agent is installed again only when its cluster is gone for good", () => {
   const lonely = seen({ state: "its node is not Ready" });
-  const lost = (agent: NodeObservation, ...servers: SeenNode[]) =>
+  const lost = (agent: NodeObservation, ...servers: ObservedNode[]) =>
     lostCluster(node("a1", agent), [...servers, node("a1", agent)]);
   assert.equal(lost(lonely, node("s1", silent, false)), "no server has its cluster any more");
   assert.equal(lost(lonely, node("s1", silent)), undefined);

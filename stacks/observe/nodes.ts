@@ -51,7 +51,7 @@ export async function observeNodes(
   const scripts = await Promise.all(
     ["common.sh", "k3s.sh"].map((file) => readFile(join(folder, file), "utf8")),
   );
-  const look = async ({ name, role, ip }: Pick<Machine, "name" | "role" | "ip">) => {
+  const observe = async ({ name, role, ip }: Pick<Machine, "name" | "role" | "ip">) => {
     const variables = [`NODE_NAME=${name}`, `NODE_ROLE=${role}`, `NODE_IP=${ip}`];
     const { failed, stdout } = await execa(
       "ssh",
@@ -60,7 +60,7 @@ export async function observeNodes(
     );
     return [name, failed ? unknown : readObservation(stdout)] as const;
   };
-  return new Map(await Promise.all(machines.map(look)));
+  return new Map(await Promise.all(machines.map(observe)));
 }
 
 /** @param text what `provision/k3s.sh observe` prints. */
@@ -85,25 +85,25 @@ export function readObservation(text: string): NodeObservation {
 }
 
 /** A node that a stack file wants, and what was seen of it. */
-export interface SeenNode {
+export interface ObservedNode {
   readonly name: string;
   readonly role: Machine["role"];
   /** Whether its machine is there, running or not. */
   readonly isMachineThere: boolean;
-  readonly seen: NodeObservation;
+  readonly observed: NodeObservation;
 }
 
 /**
  * K3s on the machines, of those that run; what others hold nobody knows.
- * @param seen what was seen of the machines, by name.
+ * @param observed what was seen of the machines, by name.
  */
-export async function seenNodes(
+export async function observeAllNodes(
   stack: string,
   machines: readonly Machine[],
-  seen: ReadonlyMap<string, MachineObservation>,
-): Promise<readonly SeenNode[]> {
-  const stateOf = ({ name }: Machine) => seen.get(name)?.state;
-  const looked = await observeNodes(
+  observed: ReadonlyMap<string, MachineObservation>,
+): Promise<readonly ObservedNode[]> {
+  const stateOf = ({ name }: Machine) => observed.get(name)?.state;
+  const running = await observeNodes(
     stack,
     machines.filter((machine) => stateOf(machine) === "running"),
   );
@@ -111,13 +111,13 @@ export async function seenNodes(
     name: machine.name,
     role: machine.role,
     isMachineThere: stateOf(machine) !== "absent",
-    seen: looked.get(machine.name) ?? unknown,
+    observed: running.get(machine.name) ?? unknown,
   }));
 }
 
 /** Hashes of the client certificates that servers have now, as far as they are known. */
-export const certificatesOf = (nodes: readonly SeenNode[]): readonly string[] =>
-  nodes.flatMap(({ seen: { certificate } }) => certificate ?? []);
+export const certificatesOf = (nodes: readonly ObservedNode[]): readonly string[] =>
+  nodes.flatMap(({ observed: { certificate } }) => certificate ?? []);
 
 /** What is wrong with K3s on a node and must be put right; undefined where nothing is, or where nobody knows. */
 export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
@@ -126,20 +126,20 @@ export const wrongWith = ({ state, hasData }: NodeObservation): string | undefin
     : state;
 
 /** Whether K3s may have data there: of a machine that did not answer nobody knows. */
-const mayExist = ({ isMachineThere, seen }: SeenNode): boolean =>
-  isMachineThere && (seen.hasData || seen.state === "unknown");
+const mayExist = ({ isMachineThere, observed }: ObservedNode): boolean =>
+  isMachineThere && (observed.hasData || observed.state === "unknown");
 
 /** Why there is no cluster, as far as its servers show; undefined where there is one, or may be. */
-export const noCluster = (nodes: readonly SeenNode[]): string | undefined =>
+export const noCluster = (nodes: readonly ObservedNode[]): string | undefined =>
   nodes.some((node) => node.role === "server" && mayExist(node)) ? undefined : "no server has a cluster";
 
 /**
  * What must be said before K3s is installed on servers of which none has the cluster's data any more, and one had it: what
  * the cluster held is gone. Undefined where another server has it, or may have it.
  */
-export function lostData(nodes: readonly SeenNode[]): string | undefined {
+export function lostData(nodes: readonly ObservedNode[]): string | undefined {
   const there = nodes.filter((node) => node.role === "server" && mayExist(node));
-  if (there.length === 0 || there.some(({ seen }) => !seen.isDataLost)) return undefined;
+  if (there.length === 0 || there.some(({ observed }) => !observed.isDataLost)) return undefined;
   return `K3s's data is gone from ${there.map(({ name }) => name).join(", ")}, and no other server has the cluster: what it held is lost. A new, empty one is started.`;
 }
 
@@ -147,23 +147,23 @@ export function lostData(nodes: readonly SeenNode[]): string | undefined {
  * Why an agent cannot follow into the cluster that the servers have, or will have; undefined where it can. Its own
  * cluster is gone for good: on none of the servers is there anything of it.
  */
-export function lostCluster(agent: SeenNode, nodes: readonly SeenNode[]): string | undefined {
-  const { state, cluster, hasData } = agent.seen;
+export function lostCluster(agent: ObservedNode, nodes: readonly ObservedNode[]): string | undefined {
+  const { state, cluster, hasData } = agent.observed;
   if (!hasData || state === "healthy") return undefined;
   const servers = nodes.filter(({ role }) => role === "server");
   if (noCluster(nodes) !== undefined) return "no server has its cluster any more";
-  const clusters = servers.map(({ seen }) => seen.cluster);
-  if (cluster === undefined || servers.some(({ seen }) => seen.state === "unknown")) return undefined;
+  const clusters = servers.map(({ observed }) => observed.cluster);
+  if (cluster === undefined || servers.some(({ observed }) => observed.state === "unknown")) return undefined;
   return clusters.includes(cluster) ? undefined : "the servers have another cluster";
 }
 
 /** What the turn of a server that was installed once depends on. */
-function turnOf(seen: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
-  const { state, hasEtcd } = seen;
+function turnOf(observed: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
+  const { state, hasEtcd } = observed;
   if (state === "K3s is stopped") return "stopped";
   if (/interrupted/.test(state)) return "interrupted";
   if (state === "K3s is not installed" && !hasEtcd) return "lost";
-  return wrongWith(seen) === undefined ? "well" : "wrong";
+  return wrongWith(observed) === undefined ? "well" : "wrong";
 }
 
 /**
@@ -175,14 +175,14 @@ function turnOf(seen: NodeObservation): "stopped" | "interrupted" | "lost" | "wr
  * needs enough of the others to go on. Only the one server that still keeps its data alone must first give it to etcd.
  * @param agentsAtOnce how many agents change side by side.
  */
-export function turns(nodes: readonly SeenNode[], agentsAtOnce: number): readonly (readonly string[])[] {
+export function turns(nodes: readonly ObservedNode[], agentsAtOnce: number): readonly (readonly string[])[] {
   const named = (role: Machine["role"], exists: boolean) =>
     nodes.filter((node) => node.role === role && mayExist(node) === exists).map(({ name }) => name);
   const servers = nodes.filter((node) => node.role === "server" && mayExist(node));
   if (servers.length === 0) return [nodes.map(({ name }) => name)];
-  const isAlone = servers.length === 1 && !nodes.some(({ seen }) => seen.hasEtcd);
+  const isAlone = servers.length === 1 && !nodes.some(({ observed }) => observed.hasEtcd);
   const inTurn = (turn: ReturnType<typeof turnOf>) =>
-    servers.filter(({ seen }) => turnOf(seen) === turn).map(({ name }) => name);
+    servers.filter(({ observed }) => turnOf(observed) === turn).map(({ name }) => name);
   const oneByOne = (...all: readonly string[]) => all.map((name) => [name]);
   const agents = named("agent", true);
   const batches = agents.flatMap((_, index) =>
@@ -210,21 +210,21 @@ const parts = (release: string): readonly number[] =>
  * @param file the stack file.
  * @throws LabError (exit code 2).
  */
-export function refuseVersionJump(file: string, wanted: string, nodes: readonly SeenNode[]): void {
+export function refuseVersionJump(file: string, wanted: string, nodes: readonly ObservedNode[]): void {
   const to = parts(wanted);
-  for (const { name, seen } of nodes) {
-    const from = parts(seen.version ?? "");
-    if (!seen.hasData || from.length === 0 || to.length === 0) continue;
+  for (const { name, observed } of nodes) {
+    const from = parts(observed.version ?? "");
+    if (!observed.hasData || from.length === 0 || to.length === 0) continue;
     const differs = from.findIndex((part, index) => part !== to[index]);
     const [major = 0, minor = 0] = from;
     if (differs >= 0 && (to[differs] ?? 0) < (from[differs] ?? 0))
       throw new LabError(
-        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and K3s does not go back, for its data may not be readable to an earlier release. Set it to ${seen.version} or a later one.`,
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${observed.version}, and K3s does not go back, for its data may not be readable to an earlier release. Set it to ${observed.version} or a later one.`,
         { exitCode: 2 },
       );
     if (to[0] !== major || (to[1] ?? 0) - minor > 1)
       throw new LabError(
-        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${seen.version}, and an upgrade goes over no minor release. Upgrade to a release of v${major}.${minor + 1} first.`,
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${observed.version}, and an upgrade goes over no minor release. Upgrade to a release of v${major}.${minor + 1} first.`,
         { exitCode: 2 },
       );
   }

@@ -4,7 +4,7 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { isOwn, lookAtCluster, marksOf, objectsOf, pathOf } from "./ownership.ts";
+import { inspectCluster, isOwn, marksOf, objectsOf, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = { objects: [], environments: new Map() };
@@ -40,7 +40,7 @@ const cluster = (objects: Record<string, Identity>): Pick<KubernetesApi, "object
     })[path],
 });
 const look = (objects: Record<string, Identity>, state = nothing) =>
-  lookAtCluster(cluster(objects) as KubernetesApi, "The cluster", config, owner, state);
+  inspectCluster(cluster(objects) as KubernetesApi, "The cluster", config, owner, state);
 const refusal = async (objects: Record<string, Identity>, state = nothing): Promise<string | undefined> => {
   try {
     await look(objects, state);
@@ -115,7 +115,7 @@ test("what is in the way is named, and whose it is", async () => {
 test("a namespace that the stack does not make must be there", async () => {
   const elsewhere = { ...config, apps: config.apps.map((one) => ({ ...one, namespace: "none" })) };
   await assert.rejects(
-    lookAtCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
+    inspectCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
     /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or make it/,
   );
 });

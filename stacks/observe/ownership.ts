@@ -105,7 +105,7 @@ export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState):
  * @throws LabError (exit code 2) that names what is in the way and whose it is; with exit code 1 where the cluster does
  * not say.
  */
-export async function lookAtCluster(
+export async function inspectCluster(
   api: KubernetesApi,
   where: string,
   config: AppsConfig,

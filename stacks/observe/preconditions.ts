@@ -18,21 +18,25 @@ const absent = "absent";
 
 export const clusterPreconditions = (
   config: ClusterConfig,
-  { provider, seen, nodesSeen }: Pick<ClusterObservation, "provider" | "seen" | "nodesSeen">,
+  {
+    provider,
+    observedMachines,
+    observedNodes,
+  }: Pick<ClusterObservation, "provider" | "observedMachines" | "observedNodes">,
 ): Preconditions => ({
   "the stack file": hashOf(JSON.stringify(config)),
   "the provider": provider,
-  "the cluster": noCluster(nodesSeen) ?? "",
+  "the cluster": noCluster(observedNodes) ?? "",
   ...Object.fromEntries(
-    [...seen].map(([name, { state, generation }]) => [
+    [...observedMachines].map(([name, { state, generation }]) => [
       `the machine ${name}`,
       state === "absent" ? absent : generation,
     ]),
   ),
   ...Object.fromEntries(
-    nodesSeen
+    observedNodes
       .filter(({ role }) => role === "agent")
-      .map((agent) => [`the cluster of ${agent.name}`, lostCluster(agent, nodesSeen) ?? ""]),
+      .map((agent) => [`the cluster of ${agent.name}`, lostCluster(agent, observedNodes) ?? ""]),
   ),
 });
 

@@ -12,7 +12,7 @@ import { chooseContext, kubeconfigOf } from "../../stacks/model/kubeconfig.ts";
 import { externalCluster } from "../../stacks/observe/external-cluster.ts";
 import { observeImages } from "../../stacks/observe/images.ts";
 import type { OwnState } from "../../stacks/observe/own-state.ts";
-import { lookAtCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
+import { inspectCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
@@ -237,11 +237,11 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
   };
   const lab = healthyLab();
   const api = await serveApi(lab);
-  const lookNow = async (wanted: AppsConfig, uid: string) => {
+  const inspectNow = async (wanted: AppsConfig, uid: string) => {
     lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid } };
     const connection = connect({ server: api.url });
     try {
-      return await lookAtCluster(connection, "The cluster", wanted, owner, before);
+      return await inspectCluster(connection, "The cluster", wanted, owner, before);
     } catch (error) {
       return (error as Error).message;
     } finally {
@@ -250,11 +250,11 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
   };
   // It is in the way of what the file asks for; and Pulumi, which deletes by name, would delete it where the file does not
   // name it any more.
-  const wanting = await lookNow(config(), "new");
-  const lookedAtOld = await lookNow(config(), "old");
+  const wanting = await inspectNow(config(), "new");
+  const inspectedOld = await inspectNow(config(), "old");
   api.close();
   assert.match(wanting, /The cluster has Namespace dev already, which is not the lab's: nothing was touched/);
-  assert.equal(lookedAtOld, clusterUid);
+  assert.equal(inspectedOld, clusterUid);
   return { happened: "the state knows another UID: refused", lost: "nothing" };
 });
 
@@ -271,7 +271,7 @@ fault("C6: of two namespaces that leave the file the user made one of the same n
   const api = await serveApi(lab);
   const connection = connect({ server: api.url });
   const state = { ...nothing, objects: [held("one", "1"), held("two", "2")] };
-  const leaving = lookAtCluster(
+  const leaving = inspectCluster(
     connection,
     "The cluster",
     config({ namespaces: [], apps: [{ name: "app3" }] }),
@@ -304,7 +304,7 @@ fault("H4: the same stack name, another cluster", async () => {
   const connection = connect({ server: api.url });
   const deployed = { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "on the old one" };
   const state = { ...nothing, objects: [deployed] };
-  const identity = await lookAtCluster(connection, "The cluster", config(), owner, state);
+  const identity = await inspectCluster(connection, "The cluster", config(), owner, state);
   connection.close();
   api.close();
   assert.equal(identity, another);

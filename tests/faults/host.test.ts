@@ -13,7 +13,7 @@ import { execa } from "execa";
 import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
-import { lookAtDocker, refuseUnfitDocker } from "../../scripts/host/docker.ts";
+import { observeDocker, refuseUnfitDocker } from "../../scripts/host/docker.ts";
 import { imageExists } from "../../scripts/host/machine-image.ts";
 import { refuseOverlappingNetwork } from "../../scripts/host/networks.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
@@ -88,8 +88,8 @@ for (const [name, facts] of Object.entries(kinds))
           .every((line) => /^docker (context|version|info)/.test(line)),
         "only questions",
       );
-      assert.equal((await lookAtDocker("machines")).state, "refused", "the doctor says the same");
-      assert.notEqual((await lookAtDocker("k3d")).state, "refused", "k3d needs only ports");
+      assert.equal((await observeDocker("machines")).state, "refused", "the doctor says the same");
+      assert.notEqual((await observeDocker("k3d")).state, "refused", "k3d needs only ports");
       return refusal;
     },
     /containers' addresses cannot be reached from this computer.*k3s-lab:provider/,
@@ -122,7 +122,7 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
     'case "$*" in *version*) echo "Error response from daemon: context deadline exceeded" >&2; exit 1;; *) exit 1;; esac',
   );
   await program("dockerd", "exit 0");
-  const found = await lookAtDocker("machines");
+  const found = await observeDocker("machines");
   assert.equal(found.state, "refused");
   assert.match(found.state === "refused" ? found.reason.message : "", /is there .* and does not answer/);
   assert.equal((await calls()).filter((line) => line.startsWith("dockerd")).length, 0);
@@ -496,7 +496,7 @@ for (const [name, text] of [
   fault(`a lock that is ${name}`, async () => {
     const file = join(folder, "lock");
     await writeFile(file, text);
-    assert.equal(await withFileLock(file, async () => "in", { lookEvery: 1 }), "in");
+    assert.equal(await withFileLock(file, async () => "in", { pollEvery: 1 }), "in");
     return { happened: "the next run goes on", lost: "nothing" };
   });
 

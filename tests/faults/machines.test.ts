@@ -334,14 +334,14 @@ fault(".lab/id was lost: its machines are neither gone nor another checkout's", 
 const ssh = (...answer: string[]) =>
   program("ssh", `echo 'Welcome to this host'; echo 'You have mail.' >&2\n${answer.join("\n")}`);
 const host = { name: "pi", ip: "10.0.0.5", ssh: { user: "me" } };
-const lookAtHost = async (one: typeof host & { ssh: object } = host) =>
+const observeHost = async (one: typeof host & { ssh: object } = host) =>
   (await observeMachines(stack, "hosts", [one], now)).get(one.name) as MachineObservation;
 
 fault("C5: a host key that is added to the file is another way to the same host", async () => {
   await ssh("echo 'k3s-lab machine=m1 node=pi'");
-  const before = await lookAtHost();
+  const before = await observeHost();
   const hostKey = "ssh-ed25519 AAAA";
-  const pinned = await lookAtHost({ ...host, ssh: { user: "me", hostKey } as (typeof host)["ssh"] });
+  const pinned = await observeHost({ ...host, ssh: { user: "me", hostKey } as (typeof host)["ssh"] });
   assert.deepEqual(before, { state: "running", generation: "m1" });
   assert.deepEqual(pinned, before);
   return { happened: "no replacement: the host is its /etc/machine-id", lost: "nothing" };
@@ -349,7 +349,7 @@ fault("C5: a host key that is added to the file is another way to the same host"
 
 fault("C5: known_hosts removed, as the lab advises: the host stays what it is", async () => {
   await ssh("echo 'k3s-lab machine=m1 node='");
-  assert.deepEqual(await lookAtHost(), { state: "running", generation: "m1" });
+  assert.deepEqual(await observeHost(), { state: "running", generation: "m1" });
   return { happened: "no change", lost: "nothing" };
 });
 
@@ -357,7 +357,7 @@ refused(
   "C4: a renamed host",
   async () => {
     await ssh("echo 'k3s-lab machine=m1 node=old'");
-    return problem(lookAtHost);
+    return problem(observeHost);
   },
   /the host pi is the node old of this cluster already, and K3s cannot rename a node: call it old again, or take it out/,
 );
@@ -373,7 +373,7 @@ refused(
   "a host that shows another key",
   async () => {
     await ssh("echo 'Host key verification failed.' >&2; exit 255");
-    return problem(lookAtHost);
+    return problem(observeHost);
   },
   /the host pi \(me@10\.0\.0\.5 port 22\): its host key is not the one .* remove \S+known_hosts, or set its ssh\.hostKey/,
 );
@@ -381,7 +381,7 @@ refused(
   "a host that was never reached",
   async () => {
     await ssh("echo 'ssh: connect to host 10.0.0.5 port 22: No route to host' >&2; exit 255");
-    return problem(lookAtHost);
+    return problem(observeHost);
   },
   /the host pi .* it cannot be reached: ssh: connect to host 10\.0\.0\.5 port 22: No route to host/,
 );

@@ -31,16 +31,16 @@ const stateFile = join(folder, "state.json");
 const state = read();
 const [verb = "", ...rest] = args;
 
-if (!isLook()) writeFileSync(join(folder, "calls"), `${JSON.stringify(args)}\n`, { flag: "a" });
+if (!isQuery()) writeFileSync(join(folder, "calls"), `${JSON.stringify(args)}\n`, { flag: "a" });
 const answer = answerTo();
-if (!isLook()) {
+if (!isQuery()) {
   // At once: whoever looks meanwhile, as a Vagrant that gives up may, sees all or nothing of it.
   writeFileSync(`${stateFile}.${process.pid}`, JSON.stringify(state));
   renameSync(`${stateFile}.${process.pid}`, stateFile);
 }
 if (answer) process.stdout.write(answer.endsWith("\n") ? answer : `${answer}\n`);
 
-function isLook(): boolean {
+function isQuery(): boolean {
   const isDryRun = verb === "import" && rest.includes("-n");
   const isList = verb === "snapshot" && rest[1] === "list";
   return (
