@@ -88,10 +88,10 @@ send_secrets() {
     printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
 }
 
-# A machine that does not carry this K3s gets it from here, whole or not at all. What it carried itself stays.
+# A machine that does not carry this K3s gets it from here, whole or not at all. What it came with stays.
 send_bundle() {
   bundle=
-  if [ -n "$(seen carried)" ] && { [ -z "$K3S_VERSION" ] || [ "$(seen carried)" = "$K3S_VERSION" ]; }; then return; fi
+  if [ -n "$(seen preinstalled)" ] && { [ -z "$K3S_VERSION" ] || [ "$(seen preinstalled)" = "$K3S_VERSION" ]; }; then return; fi
   arch=$(seen arch)
   bundle=$("$K3S_LAB_ROOT/scripts/lab" bundle "$arch" --id </dev/null)
   if seen bundle | grep -Fqx "$bundle"; then return; fi

@@ -176,22 +176,21 @@ export async function ensureMachineImage(
  * @param runtime a program to run containers with in place of runc. Default: none.
  */
 export async function layOut(folder: string, content: MachineContent, runtime?: string): Promise<void> {
-  const carried = join(folder, "opt", "k3s-lab");
-  for (const part of ["cni", "manifests"]) await mkdir(join(carried, part), { recursive: true });
-  await linkOrCopy(content.k3s, join(carried, "k3s"));
-  await linkOrCopy(content.installScript, join(carried, "install.sh"));
-  await cp(join(recipe, "place.sh"), join(carried, "place.sh"));
-  for (const manifest of content.manifests)
-    await cp(manifest, join(carried, "manifests", basename(manifest)));
+  const assets = join(folder, "opt", "k3s-lab");
+  for (const part of ["cni", "manifests"]) await mkdir(join(assets, part), { recursive: true });
+  await linkOrCopy(content.k3s, join(assets, "k3s"));
+  await linkOrCopy(content.installScript, join(assets, "install.sh"));
+  await cp(join(recipe, "place.sh"), join(assets, "place.sh"));
+  for (const manifest of content.manifests) await cp(manifest, join(assets, "manifests", basename(manifest)));
   if (content.flannel) {
     // What was built here was built because nothing can be downloaded: neither can pods reach a name server outside.
-    await writeFile(join(carried, "offline"), "");
-    await linkOrCopy(content.flannel, join(carried, "cni", "flannel"));
-    for (const plugin of cniPlugins) await symlink(`/usr/lib/cni/${plugin}`, join(carried, "cni", plugin));
+    await writeFile(join(assets, "offline"), "");
+    await linkOrCopy(content.flannel, join(assets, "cni", "flannel"));
+    for (const plugin of cniPlugins) await symlink(`/usr/lib/cni/${plugin}`, join(assets, "cni", plugin));
   }
   if (runtime) {
-    await mkdir(join(carried, "runtime"));
-    await linkOrCopy(runtime, join(carried, "runtime", "runc"));
+    await mkdir(join(assets, "runtime"));
+    await linkOrCopy(runtime, join(assets, "runtime", "runc"));
   }
   // K3s looks for its helpers on PATH: those that the machine carries go first.
   const path = [

@@ -136,9 +136,9 @@ export async function provision(name: string, machine: Machine) {
       "opt/k3s-lab",
       ...(machine.environment?.BUNDLE ? [`opt/k3s-lab/${machine.environment.BUNDLE}`] : []),
     ];
-    for (const carried of folders) {
+    for (const assets of folders) {
       await put(
-        `${carried}/k3s`,
+        `${assets}/k3s`,
         [
           "#!/bin/sh",
           `if [ "$1" = --version ]; then echo "k3s version ${machine.carries ?? "v1.25.4+k3s1"} (0dc63334)"; exit; fi`,
@@ -148,7 +148,7 @@ export async function provision(name: string, machine: Machine) {
           "",
         ].join("\n"),
       );
-      await put(`${carried}/place.sh`, `#!/bin/sh\nprintf %s "$1" >${path("placed-for")}\n`);
+      await put(`${assets}/place.sh`, `#!/bin/sh\nprintf %s "$1" >${path("placed-for")}\n`);
     }
   }
   const installScript = machine.carriesK3s === false ? "home/k3s-install.sh" : "opt/k3s-lab/install.sh";

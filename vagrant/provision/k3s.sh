@@ -46,16 +46,16 @@ die() {
 }
 
 # What the machine was made with, or was sent: K3s, its installer, images, manifests.
-find_carried() {
-  carried=/opt/k3s-lab
+find_assets() {
+  assets=/opt/k3s-lab
   if [ -n "${BUNDLE:-}" ]; then
-    carried=/opt/k3s-lab/$BUNDLE
-  elif [ ! -x $carried/k3s ]; then
+    assets=/opt/k3s-lab/$BUNDLE
+  elif [ ! -x $assets/k3s ]; then
     case "$(readlink /usr/local/bin/k3s || true)" in
-    /opt/k3s-lab/*/k3s) carried=$(dirname "$(readlink /usr/local/bin/k3s)") ;;
+    /opt/k3s-lab/*/k3s) assets=$(dirname "$(readlink /usr/local/bin/k3s)") ;;
     esac
   fi
-  installer=$carried/install.sh
+  installer=$assets/install.sh
   [ -f "$installer" ] || installer=/home/vagrant/k3s-install.sh
 }
 
@@ -142,7 +142,7 @@ observe() {
     echo "ca $(hash_of $data/agent/server-ca.crt)"
   fi
   if [ -s $notes/version ]; then echo "version $(cat $notes/version)"; fi
-  if [ -x /opt/k3s-lab/k3s ] && [ ! -e /opt/k3s-lab/bundle ]; then echo "carried $(/opt/k3s-lab/k3s --version | awk 'NR == 1 { print $3 }')"; fi
+  if [ -x /opt/k3s-lab/k3s ] && [ ! -e /opt/k3s-lab/bundle ]; then echo "preinstalled $(/opt/k3s-lab/k3s --version | awk 'NR == 1 { print $3 }')"; fi
   local marker
   for marker in /opt/k3s-lab/bundle /opt/k3s-lab/*/bundle; do
     if [ -s "$marker" ]; then echo "bundle $(cat "$marker")"; fi
@@ -264,7 +264,7 @@ join_flags() {
 # a config.yaml that was there before.
 config_text() {
   echo "token-file: $join"
-  if [ -d /opt/k3s-lab/containerd ] || [ -d "$carried/images" ]; then
+  if [ -d /opt/k3s-lab/containerd ] || [ -d "$assets/images" ]; then
     # Images that were brought here cannot be pulled again, so a full disk must not delete them.
     echo "kubelet-arg+: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
   fi
@@ -272,7 +272,7 @@ config_text() {
     # To put the API's whole description together, which Pulumi asks for, takes a slow machine longer than the usual 60 s.
     echo "kube-apiserver-arg+: [request-timeout=$((60 * slower))s]"
   fi
-  if [ -e "$carried/offline" ]; then
+  if [ -e "$assets/offline" ]; then
     # Without a name server that pods can use, K3s would send their questions to a public one.
     echo "resolv-conf: $config/k3s-lab-resolv.conf"
   fi
@@ -285,18 +285,18 @@ set_arguments() {
   arguments="--node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}${flags:+ $flags}"
 }
 
-carried_version() { if [ -x "$carried/k3s" ]; then "$carried/k3s" --version | awk 'NR == 1 { print $3 }'; fi; }
+assets_version() { if [ -x "$assets/k3s" ]; then "$assets/k3s" --version | awk 'NR == 1 { print $3 }'; fi; }
 
 # All that decides how K3s is to run.
 wanted() {
-  printf '%s\n' "$NODE_ROLE $arguments" "$(config_text)" "$carried" "${own:-${K3S_VERSION:-}}"
+  printf '%s\n' "$NODE_ROLE $arguments" "$(config_text)" "$assets" "${own:-${K3S_VERSION:-}}"
   if [ -s "$secret_file" ]; then cat "$secret_file"; fi
 }
 wanted_hash() { wanted | sha256sum | cut -c 1-32; }
 
 # Links, for uninstalling removes K3s from its places and the retry needs it again.
-check_carried() {
-  own=$(carried_version)
+check_assets() {
+  own=$(assets_version)
   if [ -n "$own" ] && [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
     die "K3s $K3S_VERSION was requested, but this machine has $own, and cannot download another; set k3s.version to $own" 2
   fi
@@ -304,7 +304,7 @@ check_carried() {
 
 # K3s itself says whether it knows the flags, before anything is touched: where --help comes first nothing is started.
 check_flags() {
-  local program=$carried/k3s said
+  local program=$assets/k3s said
   local -a list
   read -ra list <<<"$arguments"
   if [ ! -x "$program" ]; then
@@ -396,7 +396,7 @@ write_config() {
     rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
   fi
   printf '%s\n' "$(config_text)" | put $config/config.yaml.d/k3s-lab.yaml || return
-  if [ -e "$carried/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" | put $config/k3s-lab-resolv.conf || return; fi
+  if [ -e "$assets/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" | put $config/k3s-lab-resolv.conf || return; fi
   rm -f $config/config.yaml.d/k3s-lab-secret.yaml
   if [ -s "$secret_file" ]; then install -m 0600 -o root "$secret_file" $config/config.yaml.d/k3s-lab-secret.yaml; fi
 }
@@ -495,8 +495,8 @@ run_installer() {
   file_before=$(fingerprint)
   write_config && write_link || return
   if [ -n "$own" ]; then
-    ln -sf "$carried/k3s" /usr/local/bin/k3s || return
-    CARRIED=$carried "$carried/place.sh" "$NODE_ROLE" || return
+    ln -sf "$assets/k3s" /usr/local/bin/k3s || return
+    CARRIED=$assets "$assets/place.sh" "$NODE_ROLE" || return
   fi
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
@@ -605,17 +605,17 @@ note() {
 tidy() {
   local folder
   forget_saved
-  if [ -e "$carried/bundle" ]; then
+  if [ -e "$assets/bundle" ]; then
     rm -f $data/agent/images/k3s-lab-*
-    cp "$carried/bundle" $data/agent/k3s-lab-imported
+    cp "$assets/bundle" $data/agent/k3s-lab-imported
   fi
   for folder in /opt/k3s-lab/k3s-*; do
-    if [ -d "$folder" ] && [ "$folder" != "$carried" ]; then rm -rf "$folder"; fi
+    if [ -d "$folder" ] && [ "$folder" != "$assets" ]; then rm -rf "$folder"; fi
   done
 }
 
 cd / # cp --parents fails elsewhere
-find_carried
+find_assets
 if [ "$mode" = observe ]; then
   observe
   exit
@@ -634,7 +634,7 @@ find_interface
 refuse_other_cluster
 [ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first" 2
 [ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first" 2
-check_carried
+check_assets
 check_version
 check_cluster
 
