@@ -9,8 +9,9 @@ import { delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
 import { execa, type Options } from "execa";
 import pWaitFor from "p-wait-for";
-import { isAlive, writtenPid } from "../../scripts/toolchain/command-provider/testing.ts";
+import { writtenPid } from "../../scripts/toolchain/command-provider/testing.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
+import { isAlive } from "../../stacks/lib/processes.ts";
 
 let dir: string;
 let project: string;
@@ -187,7 +188,7 @@ for (const [name, presses] of [
     for (let press = 0; press < presses; press++) running.kill("SIGINT");
     const { exitCode } = await running;
     assert.notEqual(exitCode, 0);
-    await pWaitFor(() => !isAlive(sleeper), { interval: 20, timeout: 8000 });
+    await pWaitFor(async () => !(await isAlive(sleeper)), { interval: 20, timeout: 8000 });
     await forget("create");
     await pulumi("cancel", "--yes");
     await up();

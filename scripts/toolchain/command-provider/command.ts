@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import { inputNames, text } from "./inputs.ts";
 import type { Outputs } from "./run.ts";
-import { isSame, unknown, type WireObject } from "./values.ts";
+import { unknown, type WireObject } from "./values.ts";
 
 /** Runs a command as `properties` say; supplied by the provider. */
 export type Runner = (command: string, properties: WireObject, previous: Outputs) => Promise<Outputs>;
@@ -21,7 +22,9 @@ export function changedInputs(
   return [...names].filter(
     // These belong to the engine.
     (name) =>
-      name !== "version" && !name.startsWith("__") && !isSame(oldInputs[name] ?? null, news[name] ?? null),
+      name !== "version" &&
+      !name.startsWith("__") &&
+      !isDeepStrictEqual(oldInputs[name] ?? null, news[name] ?? null),
   );
 }
 

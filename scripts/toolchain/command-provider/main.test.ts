@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import pWaitFor from "p-wait-for";
+import { isAlive } from "../../../stacks/lib/processes.ts";
 import { Empty, grpc, messages, Struct, services } from "./protocol.ts";
-import { isAlive, writtenPid } from "./testing.ts";
+import { writtenPid } from "./testing.ts";
 
 const main = join(import.meta.dirname, "main.ts");
 const dir = mkdtempSync(join(tmpdir(), "command-provider-"));
@@ -39,9 +40,9 @@ function firstLine(child: ChildProcess): Promise<string> {
 for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
   test(`a provider that ends by ${signal} leaves no process behind`, async () => {
     const { provider, sleeper } = await startBusy();
-    assert.ok(isAlive(sleeper));
+    assert.ok(await isAlive(sleeper));
     provider.kill(signal);
-    await pWaitFor(() => !isAlive(sleeper), { interval: 10, timeout: 15_000 });
+    await pWaitFor(async () => !(await isAlive(sleeper)), { interval: 10, timeout: 15_000 });
   });
 }
 
@@ -51,7 +52,7 @@ test("a provider whose engine is killed ends too", async () => {
   const provider = Number(await firstLine(engine));
   await new Promise((resolve) => engine.stdout?.once("data", resolve));
   engine.kill("SIGKILL");
-  await pWaitFor(() => !isAlive(provider), { interval: 20, timeout: 15_000 });
+  await pWaitFor(async () => !(await isAlive(provider)), { interval: 20, timeout: 15_000 });
 });
 
 test("--version says what it is", async () => {

@@ -5,11 +5,12 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import type { ServiceError } from "@grpc/grpc-js";
 import type { LogRequest } from "@pulumi/pulumi/proto/engine_pb.js";
+import { isAlive } from "../../../stacks/lib/processes.ts";
 import { EngineLog } from "./engine-log.ts";
 import { Processes } from "./processes.ts";
 import { Empty, engineMessages, engineServices, grpc, messages, Struct, services } from "./protocol.ts";
 import { Provider } from "./provider.ts";
-import { isAlive, writtenPid } from "./testing.ts";
+import { writtenPid } from "./testing.ts";
 import { unknown, type WireObject } from "./values.ts";
 
 const signature = "4dabf18193072939515e22adb298388d";
@@ -320,6 +321,6 @@ test("cancel ends what runs, with what it started, and refuses what comes", asyn
   const started = await writtenPid(marker);
   await ask((done) => client.cancel(new Empty(), done));
   await seen;
-  assert.ok(!isAlive(started));
+  assert.ok(!(await isAlive(started)));
   await assert.rejects(create({ create: "echo late" }), { message: 'cancelled: running "echo late":\n' });
 });

@@ -21,23 +21,15 @@ export class Provider {
     this.#processes = processes;
   }
 
-  /** Ends what runs and refuses what comes. */
-  cancel(): void {
-    this.#cancel.abort(new Error("cancelled"));
-  }
-
   /** Makes the server answer for this provider. Calls of the protocol that are not here are answered as unimplemented. */
   serve(server: Server): void {
     server.addService(services.ResourceProviderService, {
       getPluginInfo: unary(() => new plugin.PluginInfo().setVersion(version)),
       checkConfig: unary((request: rpc.CheckRequest) => answerCheck(properties(request.getNews()), [])),
       diffConfig: unary(() => answerDiff([])),
-      configure: unary(() => {
-        const response = new messages.ConfigureResponse();
-        response.setAcceptsecrets(true);
-        response.setSupportspreview(true);
-        return response;
-      }),
+      configure: unary(() =>
+        new messages.ConfigureResponse().setAcceptsecrets(true).setSupportspreview(true),
+      ),
       invoke: unary((request: rpc.InvokeRequest): rpc.InvokeResponse => {
         throw new Error(notCarried(request.getTok()));
       }),
@@ -47,8 +39,9 @@ export class Provider {
       read: unary((request: rpc.ReadRequest) => this.#read(request)),
       update: unary((request: rpc.UpdateRequest) => this.#update(request)),
       delete: unary((request: rpc.DeleteRequest) => this.#delete(request)),
+      // Ends what runs and refuses what comes.
       cancel: unary(() => {
-        this.cancel();
+        this.#cancel.abort(new Error("cancelled"));
         return new Empty();
       }),
     });
@@ -74,19 +67,15 @@ export class Provider {
     const state = request.getPreview()
       ? command.previewCreate(inputs)
       : await command.create(inputs, this.#runner(urn, request.getTimeout()));
-    const response = new messages.CreateResponse();
-    response.setId(command.newId(urn));
-    response.setProperties(struct(state));
-    return response;
+    return new messages.CreateResponse().setId(command.newId(urn)).setProperties(struct(state));
   }
 
   #read(request: rpc.ReadRequest): rpc.ReadResponse {
     requireCommand(request.getUrn());
-    const response = new messages.ReadResponse();
-    response.setId(request.getId());
-    response.setProperties(request.getProperties());
-    response.setInputs(request.getInputs());
-    return response;
+    return new messages.ReadResponse()
+      .setId(request.getId())
+      .setProperties(request.getProperties())
+      .setInputs(request.getInputs());
   }
 
   async #update(request: rpc.UpdateRequest): Promise<rpc.UpdateResponse> {
@@ -95,9 +84,7 @@ export class Provider {
     const state = request.getPreview()
       ? command.previewUpdate(olds, news)
       : await command.update(olds, news, this.#runner(urn, request.getTimeout()));
-    const response = new messages.UpdateResponse();
-    response.setProperties(struct(state));
-    return response;
+    return new messages.UpdateResponse().setProperties(struct(state));
   }
 
   async #delete(request: rpc.DeleteRequest): Promise<InstanceType<typeof Empty>> {
@@ -110,9 +97,8 @@ export class Provider {
   #runner(urn: string, timeout: number): command.Runner {
     return async (line, source, previous) => {
       const deadline = new AbortController();
-      const timer =
-        timeout > 0 &&
-        setTimeout(() => deadline.abort(new Error(`timed out after ${timeout} s`)), timeout * 1000);
+      const end = () => deadline.abort(new Error(`timed out after ${timeout} s`));
+      const timer = timeout > 0 ? setTimeout(end, timeout * 1000) : undefined;
       try {
         return await run(line, executionOf(source), {
           previous,
@@ -121,7 +107,7 @@ export class Provider {
           signal: AbortSignal.any([this.#cancel.signal, deadline.signal]),
         });
       } finally {
-        if (timer) clearTimeout(timer);
+        clearTimeout(timer);
         await this.#log.drain();
       }
     };
@@ -150,27 +136,22 @@ function requireCommand(urn: string): string {
 }
 
 function answerCheck(inputs: WireObject, failures: readonly Failure[]): rpc.CheckResponse {
-  const response = new messages.CheckResponse();
-  response.setInputs(struct(inputs));
-  response.setFailuresList(failures.map(failureMessage));
-  return response;
-}
-
-function failureMessage({ property, reason }: Failure): rpc.CheckFailure {
-  const message = new messages.CheckFailure();
-  message.setProperty(property);
-  message.setReason(reason);
-  return message;
+  return new messages.CheckResponse()
+    .setInputs(struct(inputs))
+    .setFailuresList(
+      failures.map(({ property, reason }) =>
+        new messages.CheckFailure().setProperty(property).setReason(reason),
+      ),
+    );
 }
 
 /** The engine finds out by itself what differs within an input. */
 function answerDiff(changed: readonly string[]): rpc.DiffResponse {
-  const response = new messages.DiffResponse();
   const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
-  response.setChanges(changed.length > 0 ? DIFF_SOME : DIFF_NONE);
-  response.setDiffsList([...changed]);
-  response.setReplacesList(changed.filter((name) => name === "triggers"));
-  return response;
+  return new messages.DiffResponse()
+    .setChanges(changed.length > 0 ? DIFF_SOME : DIFF_NONE)
+    .setDiffsList([...changed])
+    .setReplacesList(changed.filter((name) => name === "triggers"));
 }
 
 function properties(message: StructMessage | undefined): WireObject {

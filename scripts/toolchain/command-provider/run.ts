@@ -1,4 +1,6 @@
 import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
 import type { Execution } from "./inputs.ts";
 import type { Processes } from "./processes.ts";
 
@@ -38,6 +40,7 @@ export function buildEnvironment(
  */
 export function run(command: string, execution: Execution, options: RunOptions): Promise<Outputs> {
   const { processes, signal, log } = options;
+  const { logging = "stdoutAndStderr" } = execution;
   const written: string[] = [];
   const failure = (reason: string) =>
     new Error(`${reason}: running ${JSON.stringify(command)}:\n${written.join("")}`);
@@ -51,7 +54,7 @@ export function run(command: string, execution: Execution, options: RunOptions):
     processes.prepare();
     const child = spawn("/bin/sh", ["-c", command], {
       env,
-      stdio: [execution.stdin ? "pipe" : "ignore", "pipe", "pipe"],
+      stdio: "pipe",
       detached: true,
     });
     // Its message names the program and the code alone, such as E2BIG.
@@ -66,25 +69,22 @@ export function run(command: string, execution: Execution, options: RunOptions):
     };
     signal.addEventListener("abort", end, { once: true });
 
-    const logging = execution.logging ?? "stdoutAndStderr";
-    const capture = (stream: NodeJS.ReadableStream | null, isLogged: boolean): (() => string) => {
+    const capture = (stream: Readable, name: "stdout" | "stderr"): (() => string) => {
       const chunks: string[] = [];
-      const lines = new LineSplitter(log);
-      stream?.setEncoding("utf8");
-      stream?.on("data", (chunk: string) => {
+      stream.setEncoding("utf8").on("data", (chunk: string) => {
         chunks.push(chunk);
         written.push(chunk);
-        if (isLogged) lines.push(chunk);
       });
-      stream?.once("end", () => lines.flush());
+      if (logging === name || logging === "stdoutAndStderr")
+        createInterface({ input: stream, crlfDelay: Number.POSITIVE_INFINITY }).on("line", log);
       return () => chunks.join("").replace(/\n$/, "");
     };
-    const stdout = capture(child.stdout, logging === "stdout" || logging === "stdoutAndStderr");
-    const stderr = capture(child.stderr, logging === "stderr" || logging === "stdoutAndStderr");
+    const stdout = capture(child.stdout, "stdout");
+    const stderr = capture(child.stderr, "stderr");
 
     // A command need not read what it is given.
-    child.stdin?.on("error", () => {});
-    child.stdin?.end(execution.stdin);
+    child.stdin.on("error", () => {});
+    child.stdin.end(execution.stdin);
 
     // "close" comes after the last output, also that of what the command left running.
     child.once("close", (code, killedBy) => {
@@ -100,32 +100,3 @@ export function run(command: string, execution: Execution, options: RunOptions):
 
 const reasonOf = (signal: AbortSignal): string =>
   signal.reason instanceof Error ? signal.reason.message : String(signal.reason);
-
-/** A line without an end is passed on in parts of this many characters. */
-const longestLine = 60_000;
-
-/** Cuts a stream of text into lines. Line ends, CR LF too, are left out. */
-export class LineSplitter {
-  #rest = "";
-  readonly #emit: (line: string) => void;
-
-  constructor(emit: (line: string) => void) {
-    this.#emit = emit;
-  }
-
-  push(chunk: string): void {
-    const lines = (this.#rest + chunk).split("\n");
-    this.#rest = lines.pop() ?? "";
-    for (const line of lines) this.#emit(line.replace(/\r$/, ""));
-    while (this.#rest.length > longestLine) {
-      this.#emit(this.#rest.slice(0, longestLine));
-      this.#rest = this.#rest.slice(longestLine);
-    }
-  }
-
-  /** Passes on a last line that has no end. */
-  flush(): void {
-    if (this.#rest !== "") this.#emit(this.#rest.replace(/\r$/, ""));
-    this.#rest = "";
-  }
-}

@@ -43,21 +43,3 @@ export function hasUnknown(value: Wire): boolean {
   if (isObject(plain)) return Object.values(plain).some(hasUnknown);
   return plain === unknown;
 }
-
-/** The same value, secrecy included. */
-export function isSame(a: Wire, b: Wire): boolean {
-  if (isArray(a) && isArray(b)) {
-    return a.length === b.length && a.every((value, index) => isSame(value, b[index] ?? null));
-  }
-  if (isObject(a) && isObject(b)) {
-    const keys = Object.keys(a);
-    return (
-      keys.length === Object.keys(b).length &&
-      keys.every((key) => {
-        const [left, right] = [a[key], b[key]];
-        return left !== undefined && right !== undefined && isSame(left, right);
-      })
-    );
-  }
-  return a === b;
-}
