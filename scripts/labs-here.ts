@@ -1,6 +1,7 @@
 import { deadSocket } from "../stacks/k3d/docker.ts";
 import { LabError } from "../stacks/lib/errors.ts";
 import { exists } from "../stacks/lib/files.ts";
+import type { Provider } from "../stacks/model/provider.ts";
 import { type ListedMachine, listMachines } from "../stacks/observe/machine-list.ts";
 import { lastLines, run } from "./host/commands.ts";
 import { ownHost } from "./host/docker.ts";
@@ -31,15 +32,17 @@ export async function labsHere(): Promise<string[]> {
 
 /**
  * The virtual machines of labs, of every provider that is here and whoever made them.
- * @throws LabError where one is here and gives no list.
+ *
+ * @param used providers that must be here.
+ * @throws LabError where one gives no list.
  */
-export async function virtualMachinesHere(): Promise<ListedMachine[]> {
+export async function virtualMachinesHere(used: readonly Provider[] = []): Promise<ListedMachine[]> {
   const hasVirtualBox = async () => (await run(["VBoxManage", "--version"], asks)).ended !== "missing";
-  const lists = await Promise.all([
-    canAskLibvirt().then((can) => (can ? listMachines("libvirt") : [])),
-    hasVirtualBox().then((has) => (has ? listMachines("virtualbox") : [])),
-  ]);
-  return lists.flat();
+  const here = { libvirt: canAskLibvirt, virtualbox: hasVirtualBox };
+  const asked = (["libvirt", "virtualbox"] as const).map(async (provider) =>
+    used.includes(provider) || (await here[provider]()) ? listMachines(provider) : [],
+  );
+  return (await Promise.all(asked)).flat();
 }
 
 const asks = { timeout: 10_000 } as const;

@@ -3,9 +3,10 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { stopDocker } from "../host/docker.ts";
 import { stopLibvirt } from "../host/libvirt.ts";
 import { removeBlackholeRoutes } from "../host/routes.ts";
-import { appearedSince, forgetInventory, hasInventory, ownThings } from "../inventory.ts";
+import { appearedSince, forgetInventory, hasInventory } from "../inventory.ts";
 import { anyMade } from "../lab.ts";
 import type { Step } from "../report.ts";
+import { ownThings } from "./left.ts";
 import type { DownRun } from "./run.ts";
 
 /**
@@ -38,11 +39,11 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
 
 /** @throws LabError where something of the lab's own is left. */
 async function refuseLeft({ needed, usesDocker }: DownRun): Promise<void> {
-  const usesLibvirt = needed.some(({ provider }) => provider === "libvirt");
-  const left = await ownThings({ docker: usesDocker, libvirt: usesLibvirt });
+  const used = needed.flatMap(({ provider }) => provider ?? []);
+  const left = await ownThings(usesDocker ? [...used, "docker"] : used);
   if (left.length)
     throw new LabError(
-      `Leftovers of this lab: ${left.join(", ")}. Run scripts/lab down again; docker and virsh show why they remain.`,
+      `Leftovers of this lab: ${left.join(", ")}. Run scripts/lab down again; docker, virsh and VBoxManage show why they remain.`,
     );
 }
 

@@ -2,11 +2,11 @@ import { readHostSettings } from "../../stacks/lib/host-settings.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { prepareLabDir } from "../environment.ts";
 import { ownDockerHere } from "../host/docker.ts";
-import { refuseLostId } from "../inventory.ts";
 import { Settings } from "../lab.ts";
 import { runSteps, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { endStep } from "./end.ts";
+import { refuseForgotten } from "./left.ts";
 import { refuseLossOfOthers } from "./refuse.ts";
 import type { DownRun } from "./run.ts";
 import { stackStep } from "./stack.ts";
@@ -35,7 +35,7 @@ export async function takeDown(
     const run = await begin(stacks, { signal, endChildren });
     const { targets, needed, stopping } = run;
     if (needed.length) await runSteps([[toolStep(run)]], stopping);
-    else await refuseLostId();
+    else await refuseForgotten(stacks);
     await refuseLossOfOthers(targets, replace);
     let others: readonly string[] = [];
     const end = endStep(run, (found) => {

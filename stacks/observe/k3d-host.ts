@@ -155,12 +155,7 @@ export async function preflightK3d(
  * @throws LabError where its daemon is there and does not say.
  */
 export async function ownsInDocker(stack: string): Promise<boolean> {
-  const found = await probeDocker();
-  if (found === "none") return false;
-  if (found === "silent")
-    throw new LabError(
-      `Could not check what the stack "${stack}" has in Docker: a daemon's socket exists but nothing answers, so it was killed, and its containers may still run. Start it (sudo systemctl start docker; the lab's own by scripts/lab up), then run the same command again.`,
-    );
+  if (!(await canAskDocker())) return false;
   const owner = await ownerOf(stack);
   const counts = [
     (await containersOf(owner)).length,
@@ -168,6 +163,19 @@ export async function ownsInDocker(stack: string): Promise<boolean> {
     (await namesOf("volume", owner)).length,
   ];
   return counts.some((count) => count > 0);
+}
+
+/**
+ * Whether there is a Docker to ask for what it has.
+ * @throws LabError where it is there and does not answer: what it has may be running.
+ */
+export async function canAskDocker(): Promise<boolean> {
+  const found = await probeDocker();
+  if (found === "silent")
+    throw new LabError(
+      "Could not check what this lab has in Docker: a daemon's socket exists but nothing answers, so it was killed, and its containers may still run. Start it (sudo systemctl start docker; the lab's own by scripts/lab up), then run the same command again.",
+    );
+  return found === "runs";
 }
 
 /** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */

@@ -9,7 +9,6 @@ import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { confirmLosses } from "../../scripts/confirm.ts";
 import { dropInheritedVariables } from "../../scripts/inherited-variables.ts";
-import { appeared, type Inventory } from "../../scripts/inventory.ts";
 import { lossesOf } from "../../scripts/losses.ts";
 import type { PlannedStep } from "../../scripts/pulumi.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
@@ -651,25 +650,6 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
     ],
   );
   return { happened: "each is named", lost: "nothing" };
-});
-
-fault("`lab down`: what appeared meanwhile and is not its own", async () => {
-  const nothing: Inventory = {
-    ...{ containers: [], networks: ["bridge"], volumes: [], machines: [], interfaces: ["lo"], routes: [] },
-    ...{ rules: [], mounts: [], namespaces: [], contexts: [] },
-  };
-  const after: Inventory = {
-    ...nothing,
-    containers: ["db"],
-    networks: ["bridge", "other"],
-    routes: ["10.9.0.0/16 dev lo"],
-  };
-  assert.deepEqual(appeared(nothing, after), [
-    "container db",
-    "Docker network other",
-    "route 10.9.0.0/16 dev lo",
-  ]);
-  return { happened: "named, and left as it is", lost: "nothing" };
 });
 
 test("`lab env` names the lab's own Docker while nothing is up, as long as it runs", async () => {

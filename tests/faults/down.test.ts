@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before } from "node:test";
 import { execa } from "execa";
 import { stringify } from "yaml";
 import { clusterUid, healthyLab } from "../../scripts/verify/fake-lab.ts";
-import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
+import { copyPrograms, hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
 import { fault } from "./table.ts";
 
 // `lab down` on apps of clusters that stay: API servers on loopback that say what they hold and count what they are asked.
@@ -77,6 +78,144 @@ const onlyReads = ({ asked }: FakeCluster) =>
     asked.filter((line) => !line.startsWith("GET ")),
     [],
   );
+
+/** A folder with the programs that a minimal system has, and others of these lines. */
+async function programs(bin: string, scripts: Readonly<Record<string, string>>): Promise<string> {
+  await mkdir(bin);
+  for (const one of ["sh", "cat", "ps", "id", "tr", "rm", "mkdir", "mv", "env", "grep", "sed", "flock"]) {
+    const { stdout } = await execa("sh", ["-c", `command -v ${one}`], { reject: false });
+    if (stdout) await symlink(stdout, join(bin, one));
+  }
+  for (const [name, lines] of Object.entries({ ip: "exit 0", iptables: "exit 0", ...scripts }))
+    await writeFile(join(bin, name), `#!/bin/sh\n${lines}\n`, { mode: 0o755 });
+  return bin;
+}
+
+/** A libvirt or a VirtualBox with one machine of a stack `cluster`, which carries these marks. */
+const providersWith = {
+  libvirt: (marks: string) => ({
+    virsh: `case "$*" in
+*"list --all --name") echo k3s-lab-cluster-server ;;
+*"desc "*) echo '${marks}' ;;
+*"domuuid "*) echo c0ffee ;;
+*"domstate "*) echo running ;;
+esac`,
+  }),
+  VirtualBox: (marks: string) => ({
+    VBoxManage: `case "$1 $2" in
+"list vms") echo '"k3s-lab-cluster-server" {c0ffee}' ;;
+"showvminfo "*) echo 'VMState="running"' ;;
+"getextradata "*) for mark in ${marks}; do echo "Key: \${mark%%=*}, Value: \${mark#*=}"; done ;;
+esac`,
+  }),
+} as const;
+
+for (const [provider, withMachine] of Object.entries(providersWith)) {
+  const down = async (id: string, marks: (directory: string) => string) => {
+    const directory = await mkdtemp(join(tmpdir(), "lab-forgotten-"));
+    try {
+      await copyPrograms(directory);
+      await mkdir(join(directory, ".lab"));
+      await writeFile(join(directory, ".lab/id"), id);
+      const bin = await programs(join(directory, "bin"), withMachine(marks(directory)));
+      const main = ["--disable-warning=ExperimentalWarning", join(directory, "scripts/main.ts")];
+      return await execa(process.execPath, [...main, "down", "cluster"], {
+        ...{ reject: false, all: true, stdin: "ignore", timeout: 60_000 },
+        env: { PATH: bin, K3S_LAB_CACHE: join(directory, "cache") },
+      });
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  };
+  const stack = "k3s-lab.stack=cluster k3s-lab.machine=server";
+
+  fault(`a checkout that was removed while its machine was up in ${provider}, and cloned again`, async () => {
+    const { exitCode, all } = await down("new", (root) => `k3s-lab.id=old ${stack} k3s-lab.checkout=${root}`);
+    assert.equal(exitCode, 1, all);
+    assert.match(
+      all,
+      /virtual machine k3s-lab-cluster-server was made from this folder under the lab id old\b.*echo old >/,
+    );
+    return { happened: "exit 1: put the id back", lost: "nothing" };
+  });
+
+  fault(`\`lab down\` where another lab's machine is in ${provider}`, async () => {
+    const { exitCode, all } = await down("new", () => `k3s-lab.id=old ${stack} k3s-lab.checkout=/another`);
+    assert.equal(exitCode, 0, all);
+    assert.match(all, /nothing (was started from here|is up)/);
+    return { happened: "exit 0: nothing was started from here", lost: "nothing" };
+  });
+
+  if (provider === "VirtualBox")
+    fault("H28: a machine in VirtualBox that no state and no note knows of", async () => {
+      const { exitCode, all } = await down(
+        "new",
+        (root) => `k3s-lab.id=new ${stack} k3s-lab.checkout=${root}`,
+      );
+      assert.equal(exitCode, 1, all);
+      assert.match(all, /k3s-lab-cluster-server.*VBoxManage unregistervm 'k3s-lab-cluster-server' --delete/);
+      return { happened: "exit 1: how it is removed", lost: "nothing" };
+    });
+}
+
+/** What a module of a checkout's `scripts` prints, with these programs and no others. */
+async function inCheckout(
+  scripts: Readonly<Record<string, string>>,
+  lines: (directory: string) => string,
+): Promise<{ readonly stdout: string; readonly stderr: string }> {
+  const directory = await mkdtemp(join(tmpdir(), "lab-inventory-"));
+  try {
+    await copyPrograms(directory);
+    const bin = await programs(join(directory, "bin"), scripts);
+    const module = ["--input-type=module", "--eval", lines(directory)];
+    return await execa(process.execPath, module, { env: { PATH: bin, HOME: directory }, reject: false });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
+fault(
+  "`lab down`: what others have made since the lab was brought up, in a Docker that was off",
+  async () => {
+    const { stdout } = await inCheckout(
+      {
+        docker: `[ -e "\${0%/*}/on" ] || exit 1
+case "$*" in "ps "*) echo early; if [ -e "\${0%/*}/later" ]; then echo late; fi ;; esac`,
+        ip: `echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 dev lo"; fi`,
+      },
+      (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+      import { appearedSince, completeInventory, noteInventory } from "${directory}/scripts/inventory.ts";
+      mkdirSync("${directory}/.lab");
+      await noteInventory();
+      writeFileSync("${directory}/bin/on", "");
+      await completeInventory();
+      writeFileSync("${directory}/bin/later", "");
+      const others = await appearedSince();
+      for (const note of ["", "null", "[]"]) {
+        writeFileSync("${directory}/.lab/inventory.json", note);
+        others.push(...(await appearedSince()));
+      }
+      console.log(JSON.stringify(others.filter((line) => /container|route/.test(line))));`,
+    );
+    assert.deepEqual(JSON.parse(stdout), ["container late", "route 10.9.0.0/16 dev lo"]);
+    return { happened: "named, and left as it is: Docker's part is noted once it runs", lost: "nothing" };
+  },
+);
+
+fault("`lab down` where a provider does not say what is left", async () => {
+  const words = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
+  const ask = (...used: readonly string[]) =>
+    inCheckout(
+      { docker: `echo "${words}" >&2\nexit 1` },
+      (directory) =>
+        `import { ownThings } from "${directory}/scripts/down/left.ts"; console.log(JSON.stringify(await ownThings(${JSON.stringify(used)})))`,
+    );
+  assert.match((await ask("docker")).stderr, /Docker was asked .* Nothing counts as missing/);
+  for (const used of ["libvirt", "virtualbox"])
+    assert.match((await ask(used)).stderr, /does not list the machines of this lab/);
+  assert.equal((await ask()).stdout, "[]", "a lab that never was in Docker does not need it");
+  return { happened: "an error, not: nothing is left", lost: "nothing" };
+});
 
 if (hasPulumi) {
   let checkout: PulumiCheckout;
@@ -191,25 +330,14 @@ if (hasPulumi) {
     return { happened: "exit 1: start it, or say that it is gone for good", lost: "nothing" };
   });
 
-  /** A folder with the programs that a minimal system has, and a `docker` of these lines. */
-  async function programs(name: string, docker: string): Promise<string> {
-    const bin = join(checkout.directory, name);
-    await mkdir(bin);
-    for (const one of ["sh", "cat", "ps", "id", "tr", "rm", "mkdir", "mv", "env", "grep", "sed", "flock"]) {
-      const { stdout } = await execa("sh", ["-c", `command -v ${one}`], { reject: false });
-      if (stdout) await symlink(stdout, join(bin, one));
-    }
-    for (const one of ["vagrant", "ip", "iptables"]) await writeFile(join(bin, one), "#!/bin/sh\nexit 0\n");
-    await writeFile(join(bin, "docker"), `#!/bin/sh\n${docker}`);
-    for (const one of ["vagrant", "ip", "iptables", "docker"]) await chmod(join(bin, one), 0o755);
-    return bin;
-  }
+  const programsWith = (name: string, docker: string) =>
+    programs(join(checkout.directory, name), { vagrant: "exit 0", docker });
   const inLab = (...path: string[]) => join(checkout.directory, ".lab", ...path);
 
   fault("H28: a virtual machine that no state knows of, and no stack file", async () => {
     const left = join(checkout.directory, "left-domain");
     await writeFile(left, "");
-    const bin = await programs(
+    const bin = await programsWith(
       "programs-domain",
       `case "$*" in *version*) echo 20.10.24 ;; *info*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;; esac\n`,
     );
@@ -257,7 +385,7 @@ esac
       const left = join(checkout.directory, "left");
       await writeFile(left, "");
       // An answering daemon with one container of the stack `cluster`.
-      const bin = await programs(
+      const bin = await programsWith(
         "programs-left",
         `case "$*" in
 *version*) echo 20.10.24 ;;
@@ -285,47 +413,6 @@ exit 0
     },
   );
 
-  fault("`lab down`: what others put into a Docker that was off when the lab was brought up", async () => {
-    const [on, other] = ["on", "others"].map((name) => join(checkout.directory, name));
-    const bin = await programs(
-      "programs-off",
-      `[ -e '${on}' ] || exit 1
-case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esac
-`,
-    );
-    const lines = `import { writeFileSync } from "node:fs";
-      import { appearedSince, completeInventory, noteInventory } from "${checkout.directory}/scripts/inventory.ts";
-      await noteInventory();
-      writeFileSync("${on}", "");
-      await completeInventory();
-      writeFileSync("${other}", "");
-      console.log(JSON.stringify(await appearedSince()));`;
-    const { stdout } = await execa(process.execPath, ["--input-type=module", "--eval", lines], {
-      env: { PATH: bin },
-    });
-    const containers = (JSON.parse(stdout) as string[]).filter((line) => line.startsWith("container "));
-    assert.deepEqual(containers, ["container late"]);
-    return { happened: "named: Docker's part is noted once it runs", lost: "nothing" };
-  });
-
-  fault("`lab down` where Docker does not say what is left", async () => {
-    const words = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
-    const bin = await programs("programs-silent", `echo "${words}" >&2\nexit 1\n`);
-    const ask = (usesDocker: boolean) =>
-      execa(
-        process.execPath,
-        [
-          "--input-type=module",
-          "--eval",
-          `import { ownThings } from "${checkout.directory}/scripts/inventory.ts"; console.log(JSON.stringify(await ownThings({ docker: ${usesDocker}, libvirt: false })))`,
-        ],
-        { env: { PATH: bin }, reject: false },
-      );
-    assert.match((await ask(true)).stderr, /Could not check for leftovers of this lab: docker /);
-    assert.equal((await ask(false)).stdout, "[]", "a lab that never was in Docker does not need it");
-    return { happened: "an error, not: nothing is left", lost: "nothing" };
-  });
-
   fault("a checkout that was removed while its lab was up, and cloned again", async () => {
     // What `docker inspect` says of a container, as far as it is read.
     const inspected = {
@@ -333,7 +420,7 @@ case "$*" in "ps "*) echo early; if [ -e '${other}' ]; then echo late; fi ;; esa
       ...{ Config: { Image: "i", Labels: {} }, HostConfig: {}, NetworkSettings: { Networks: {} } },
     };
     const log = join(checkout.directory, "asked");
-    const bin = await programs(
+    const bin = await programsWith(
       "programs-cloned",
       `case "$*$DOCKER_HOST" in
 *run/docker.sock*) ;;

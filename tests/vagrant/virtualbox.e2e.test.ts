@@ -77,9 +77,11 @@ const start = (vm: string, { name, ip, cpus, memory }: typeof machines.boss) => 
   `modifyvm ${vm} --natdnsproxy1 on`,
   `modifyvm ${vm} --cpus ${cpus}`,
   `modifyvm ${vm} --memory ${memory}`,
-  ...Object.entries({ id: "lab-1", stack: "cluster", machine: name, ip, generation: "first" }).map(
-    ([key, value]) => `setextradata ${vm} k3s-lab.${key} ${value}`,
-  ),
+  ...Object.entries({
+    ...{ id: "lab-1", stack: "cluster", machine: name, ip, generation: "first" },
+    // The folder's name is left out.
+    checkout: "",
+  }).map(([key, value]) => `setextradata ${vm} k3s-lab.${key} ${value}`),
   `startvm ${vm} --type headless`,
 ];
 

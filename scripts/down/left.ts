@@ -1,0 +1,62 @@
+import { docker } from "../../stacks/k3d/docker.ts";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { labId, lostId } from "../../stacks/lib/lab-id.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import type { Provider } from "../../stacks/model/provider.ts";
+import { canAskDocker } from "../../stacks/observe/k3d-host.ts";
+import { virtualMachinesHere } from "../labs-here.ts";
+
+/**
+ * What carries this lab's mark: labels of containers, networks and volumes, and what is written on virtual machines.
+ *
+ * @param used where the lab was, and what therefore must answer.
+ * @throws LabError where a provider does not: then nobody knows.
+ */
+export async function ownThings(used: readonly Provider[]): Promise<string[]> {
+  const [id, inDocker, machines] = await Promise.all([
+    labId(),
+    used.includes("docker") ? ownInDocker() : ownInDocker().catch(() => []),
+    virtualMachinesHere(used),
+  ]);
+  const own = machines.filter(({ marks }) => marks.id === id || marks.checkout === root);
+  return [...inDocker, ...own.map(({ name }) => `virtual machine ${name}`)];
+}
+
+async function ownInDocker(): Promise<string[]> {
+  const filters = [`label=k3s-lab.id=${await labId()}`, `label=k3s-lab.checkout=${root}`];
+  const lists = {
+    container: ["ps", "--all", "--format", "{{.Names}}"],
+    "Docker network": ["network", "ls", "--format", "{{.Name}}"],
+    volume: ["volume", "ls", "--format", "{{.Name}}"],
+  };
+  const found = Object.entries(lists).flatMap(([word, list]) =>
+    filters.map(async (filter) =>
+      lines(await docker([...list, "--filter", filter])).map((name) => `${word} ${name}`),
+    ),
+  );
+  return [...new Set((await Promise.all(found)).flat())];
+}
+
+const lines = (text: string): string[] => text.split("\n").filter(Boolean);
+
+/**
+ * Refuses to say that nothing of these stacks was started from here, where a provider has what says that it was.
+ * @throws LabError with the next step; where a provider is here and does not say what it has.
+ */
+export async function refuseForgotten(stacks: readonly string[]): Promise<void> {
+  const id = await labId();
+  const list = ["ps", "--all", "--filter", `label=k3s-lab.checkout=${root}`];
+  const format = '{{.Names}}\t{{.Label "k3s-lab.id"}}';
+  const containers = (await canAskDocker()) ? lines(await docker([...list, "--format", format])) : [];
+  for (const [name = "", other = ""] of containers.map((line) => line.split("\t")))
+    if (other !== "" && other !== id) throw lostId(`The container ${name}`, other);
+  for (const { name, marks } of await virtualMachinesHere()) {
+    if (marks.checkout === root && marks.id !== undefined && marks.id !== id)
+      throw lostId(`The virtual machine ${name}`, marks.id);
+    // Of Docker and libvirt is asked before, and what is found there is taken down.
+    if (marks.id === id && marks.stack !== undefined && stacks.includes(marks.stack))
+      throw new LabError(
+        `VirtualBox has ${name}, which an interrupted run made, and neither Pulumi nor Vagrant knows of it. Nothing was touched. Stop it, where it runs, by \`VBoxManage controlvm '${name}' poweroff\`, remove it by \`VBoxManage unregistervm '${name}' --delete\`, then run the same command again.`,
+      );
+  }
+}
