@@ -36,14 +36,12 @@ export async function copyPrograms(directory: string): Promise<void> {
   for (const file of await readdir(root))
     if (/^(Pulumi.*\.yaml|package.*\.json)$/.test(file)) await cp(join(root, file), join(directory, file));
   await symlink(join(root, "node_modules"), join(directory, "node_modules"));
-  for (const name of ["docker", "libvirt"]) {
-    const file = join(directory, "scripts", "host", `${name}.ts`);
-    const text = await readFile(file, "utf8");
-    const own = `const runDir = ${JSON.stringify(join(directory, "run"))}`;
-    const changed = text.replace('const runDir = "/run/k3s-lab"', own);
-    if (changed === text) throw new Error(`${file} does not say where its daemon's files are`);
-    await writeFile(file, changed);
-  }
+  const file = join(directory, "scripts/host/daemon.ts");
+  const text = await readFile(file, "utf8");
+  const own = `const runDir = ${JSON.stringify(join(directory, "run"))}`;
+  const changed = text.replace('const runDir = "/run/k3s-lab"', own);
+  if (changed === text) throw new Error(`${file} does not say where the daemons' files are`);
+  await writeFile(file, changed);
 }
 
 /** Copies the checkout; what only lies there, such as K3s and Pulumi's plugins, is empty. */
