@@ -23,8 +23,7 @@ function host(
     run: fake.run,
     root: true,
     systemd: true,
-    exists: async () => false,
-    hasProgram: async (name) => programs.includes(name),
+    has: async (name) => programs.includes(name),
     osRelease: "",
     ...settings,
   };

@@ -13,10 +13,8 @@ export interface PackageHost {
   readonly root: boolean;
   /** Whether systemd runs services here. */
   readonly systemd: boolean;
-  /** Whether a file or folder is there. */
-  readonly exists: (path: string) => Promise<boolean>;
-  /** Whether a program is on PATH or in a folder for root's. */
-  readonly hasProgram: (name: string) => Promise<boolean>;
+  /** Whether a file is there, or a program on PATH or in a folder for root's. */
+  readonly has: (name: string) => Promise<boolean>;
   /** What /etc/os-release holds. */
   readonly osRelease: string;
 }
@@ -24,94 +22,51 @@ export interface PackageHost {
 /** Whether systemd runs services on this computer. */
 export const hasSystemd = (): Promise<boolean> => exists("/run/systemd/system");
 
-const thisHost = async (run: Run = runHere): Promise<PackageHost> => ({
-  run,
+const thisHost = async (): Promise<PackageHost> => ({
+  run: runHere,
   root: isRoot(),
   systemd: await hasSystemd(),
-  exists,
-  hasProgram,
+  has,
   osRelease: await readFile("/etc/os-release", "utf8").catch(() => ""),
 });
 
-async function hasProgram(name: string): Promise<boolean> {
-  const folders = [
-    ...(process.env.PATH ?? "").split(delimiter),
-    ...["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"],
-  ];
-  for (const folder of folders) if (folder !== "" && (await exists(join(folder, name)))) return true;
+async function has(name: string): Promise<boolean> {
+  if (name.startsWith("/")) return await exists(name);
+  const own = (process.env.PATH ?? "").split(delimiter).filter(Boolean);
+  for (const folder of [...own, "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/libexec"])
+    if (await exists(join(folder, name))) return true;
   return false;
 }
 
 /** Milliseconds that another apt may hold apt's lists; for dpkg's lock see apt.sh. */
 const locksWithin = 300_000;
 
-type Family = "fedora" | "arch" | "suse";
-
-/** How a Debian package is told where it came from elsewhere, and what other distributions call it. */
-interface Known {
-  /** Programs that are there with it; `a|b` where one of them will do. */
-  readonly programs?: readonly string[];
-  /** A file that is there with it, where it brings no program. */
-  readonly file?: string;
-  /** Default: the same name. */
-  readonly names?: Partial<Readonly<Record<Family, string>>>;
-}
-
-const known: Readonly<Record<string, Known>> = {
-  "docker.io": {
-    programs: ["docker", "dockerd"],
-    names: { fedora: "moby-engine", arch: "docker", suse: "docker" },
-  },
-  vagrant: { programs: ["vagrant"] },
-  "vagrant-libvirt": {},
-  "libvirt-daemon-system": {
-    programs: ["libvirtd|virtqemud"],
-    names: { fedora: "libvirt-daemon-kvm", arch: "libvirt", suse: "libvirt-daemon-qemu" },
-  },
-  "libvirt-clients": {
-    programs: ["virsh"],
-    names: { fedora: "libvirt-client", arch: "libvirt", suse: "libvirt-client" },
-  },
-  "dnsmasq-base": {
-    programs: ["dnsmasq"],
-    names: { fedora: "dnsmasq", arch: "dnsmasq", suse: "dnsmasq" },
-  },
-  iptables: { programs: ["iptables"], names: { fedora: "iptables-nft" } },
-  "qemu-utils": {
-    programs: ["qemu-img"],
-    names: { fedora: "qemu-img", arch: "qemu-img", suse: "qemu-img" },
-  },
-  "qemu-system-x86": {
-    programs: ["qemu-system-x86_64|qemu-kvm"],
-    names: { fedora: "qemu-kvm", suse: "qemu-x86" },
-  },
-  "qemu-system-arm": {
-    programs: ["qemu-system-aarch64|qemu-kvm"],
-    names: { fedora: "qemu-kvm", arch: "qemu-system-aarch64", suse: "qemu-arm" },
-  },
-  "openssh-client": {
-    programs: ["ssh", "ssh-keygen"],
-    names: { fedora: "openssh-clients", arch: "openssh", suse: "openssh-clients" },
-  },
-  iproute2: { programs: ["ip"], names: { fedora: "iproute" } },
-  mmdebstrap: { programs: ["mmdebstrap"] },
-  uidmap: {
-    programs: ["newuidmap", "newgidmap"],
-    names: { fedora: "shadow-utils", arch: "shadow", suse: "shadow" },
-  },
-  "debian-archive-keyring": {
-    file: "/usr/share/keyrings/debian-archive-keyring.gpg",
-    names: { fedora: "debian-keyring" },
-  },
-  e2fsprogs: { programs: ["mke2fs"] },
-  zstd: { programs: ["zstd"] },
-  shellcheck: { programs: ["shellcheck"], names: { fedora: "ShellCheck", suse: "ShellCheck" } },
-  gcc: { programs: ["gcc"] },
-  "libc6-dev": {
-    file: "/usr/include/stdlib.h",
-    names: { fedora: "glibc-devel", arch: "glibc", suse: "glibc-devel" },
-  },
-};
+/**
+ * How a Debian package is told where it came from elsewhere: by programs or a file that come with it, `a|b` where one of
+ * them will do. Then what Fedora, Arch and SUSE call it; "": the same.
+ */
+const known: Readonly<Record<string, readonly [has: string, fedora?: string, arch?: string, suse?: string]>> =
+  {
+    "docker.io": ["docker dockerd", "moby-engine", "docker", "docker"],
+    vagrant: ["vagrant"],
+    "libvirt-daemon-system": ["libvirtd|virtqemud", "libvirt-daemon-kvm", "libvirt", "libvirt-daemon-qemu"],
+    "libvirt-clients": ["virsh", "libvirt-client", "libvirt", "libvirt-client"],
+    "dnsmasq-base": ["dnsmasq", "dnsmasq", "dnsmasq", "dnsmasq"],
+    iptables: ["iptables", "iptables-nft"],
+    "qemu-utils": ["qemu-img", "qemu-img", "qemu-img", "qemu-img"],
+    "qemu-system-x86": ["qemu-system-x86_64|qemu-kvm", "qemu-kvm", "", "qemu-x86"],
+    "qemu-system-arm": ["qemu-system-aarch64|qemu-kvm", "qemu-kvm", "qemu-system-aarch64", "qemu-arm"],
+    "openssh-client": ["ssh ssh-keygen", "openssh-clients", "openssh", "openssh-clients"],
+    iproute2: ["ip", "iproute"],
+    mmdebstrap: ["mmdebstrap"],
+    uidmap: ["newuidmap newgidmap", "shadow-utils", "shadow", "shadow"],
+    "debian-archive-keyring": ["/usr/share/keyrings/debian-archive-keyring.gpg", "debian-keyring"],
+    e2fsprogs: ["mke2fs"],
+    zstd: ["zstd"],
+    shellcheck: ["shellcheck", "ShellCheck", "", "ShellCheck"],
+    gcc: ["gcc"],
+    "libc6-dev": ["/usr/include/stdlib.h", "glibc-devel", "glibc", "glibc-devel"],
+  };
 
 /**
  * Installs what is missing of these, named as Debian's packages are, with a line of progress for each step. What came
@@ -131,7 +86,7 @@ export async function ensurePackages(
   const { run, root, systemd } = here;
   const missing = await missingFrom(names, here);
   if (missing.length === 0) return;
-  if (!(await here.hasProgram("apt-get"))) throw new LabError(adviceWithoutApt(missing, here.osRelease));
+  if (!(await here.has("apt-get"))) throw new LabError(adviceWithoutApt(missing, here.osRelease));
   const install = installArguments(missing);
   const prefix = await rootPrefix(run, root);
   if (prefix === undefined)
@@ -186,38 +141,45 @@ const installArguments = (names: readonly string[]): string[] => [
 export const installCommand = (names: readonly string[]): string =>
   `sudo apt-get update && sudo ${shown(["apt-get", ...installArguments(names)])}`;
 
+/** Families of distributions in the order of that table: the words of /etc/os-release that tell it, how it installs. */
+const families: readonly (readonly [words: RegExp, install: string])[] = [
+  [/\b(fedora|rhel|centos)\b/, "sudo dnf install"],
+  [/\barch\b/, "sudo pacman -S --needed"],
+  [/suse\b/, "sudo zypper install"],
+];
+
+/** What a person types where there is no apt; undefined for a distribution that is not known here. */
+function commandWithoutApt(missing: readonly string[], osRelease: string): string | undefined {
+  const ids = [...osRelease.matchAll(/^ID(?:_LIKE)?=["']?([^"'\n]*)/gm)].map(([, ids = ""]) => ids).join(" ");
+  const index = families.findIndex(([words]) => words.test(ids));
+  const [, install] = families[index] ?? [];
+  return install && [install, ...new Set(missing.map((name) => known[name]?.[index + 1] || name))].join(" ");
+}
+
 /** What a person does where there is no apt: which programs are missing, and what brings them there. */
 export function adviceWithoutApt(missing: readonly string[], osRelease: string): string {
-  const programs = missing.flatMap((name) => known[name]?.programs ?? [known[name]?.file ?? name]);
+  const programs = missing.flatMap((name) => (known[name]?.[0] ?? name).split(" "));
   const shownPrograms = programs.map((program) => program.replaceAll("|", " or ")).join(", ");
-  const ids = [...osRelease.matchAll(/^ID(?:_LIKE)?=["']?([^"'\n]*)/gm)].map(([, ids = ""]) => ids).join(" ");
-  const families: Readonly<Record<Family, readonly [ids: RegExp, install: string]>> = {
-    fedora: [/\b(fedora|rhel|centos)\b/, "sudo dnf install"],
-    arch: [/\barch\b/, "sudo pacman -S --needed"],
-    suse: [/suse\b/, "sudo zypper install"],
-  };
   const what = `Automatic installation needs Debian or Ubuntu (apt not found); missing: ${shownPrograms}.`;
-  for (const [family, [pattern, install]] of Object.entries(families))
-    if (pattern.test(ids)) {
-      const names = new Set(missing.map((name) => known[name]?.names?.[family as Family] ?? name));
-      return `${what} Install them, then try again:\n  ${install} ${[...names].join(" ")}`;
-    }
-  return `${what} Install them with this computer's package manager, then try again; Debian has them in ${missing.join(", ")}.`;
+  const command = commandWithoutApt(missing, osRelease);
+  return command === undefined
+    ? `${what} Install them with this computer's package manager, then try again; Debian has them in ${missing.join(", ")}.`
+    : `${what} Install them, then try again:\n  ${command}`;
 }
 
 /** What a person does to install what is missing, however this computer installs. */
 export async function installAdvice(missing: readonly string[]): Promise<string> {
-  if (await hasProgram("apt-get")) return installCommand(missing);
-  const advice = adviceWithoutApt(missing, (await thisHost()).osRelease);
-  return advice.split("\n  ")[1] ?? advice;
+  if (await has("apt-get")) return installCommand(missing);
+  const { osRelease } = await thisHost();
+  return commandWithoutApt(missing, osRelease) ?? adviceWithoutApt(missing, osRelease);
 }
 
 /**
  * Which of these, named as Debian's packages are, are not there: neither the package nor the programs that it brings.
  * @throws LabError where dpkg cannot tell.
  */
-export const missingPackages = async (names: readonly string[], run: Run = runHere): Promise<string[]> =>
-  missingFrom(names, await thisHost(run));
+export const missingPackages = async (names: readonly string[]): Promise<string[]> =>
+  missingFrom(names, await thisHost());
 
 async function missingFrom(names: readonly string[], host: PackageHost): Promise<string[]> {
   if (names.length === 0) return [];
@@ -248,18 +210,16 @@ async function installedPackages(names: readonly string[], run: Run): Promise<Re
   return new Set(lines.map((line) => line.split(" ")[0] ?? ""));
 }
 
-async function isThere(name: string, { run, exists, hasProgram }: PackageHost): Promise<boolean> {
+async function isThere(name: string, { run, has }: PackageHost): Promise<boolean> {
   if (name === "vagrant-libvirt") {
-    if (!(await hasProgram("vagrant"))) return false;
-    return (await run(["vagrant", "plugin", "list"], { timeout: 60_000 })).stdout.includes("vagrant-libvirt");
+    if (!(await has("vagrant"))) return false;
+    return (await run(["vagrant", "plugin", "list"], { timeout: 60_000 })).stdout.includes(name);
   }
-  const { programs = [], file } = known[name] ?? {};
-  if (file !== undefined) return await exists(file);
-  for (const program of programs) {
-    const found = await Promise.all(program.split("|").map(hasProgram));
-    if (!found.some(Boolean)) return false;
+  for (const words of known[name]?.[0].split(" ") ?? [""]) {
+    const found = await Promise.all(words.split("|").map((one) => one !== "" && has(one)));
+    if (!found.includes(true)) return false;
   }
-  return programs.length > 0;
+  return true;
 }
 
 /** What apt is at; empty where a person would not care. */

@@ -134,8 +134,7 @@ const computer = (osRelease: string, programs: readonly string[]): PackageHost =
   run,
   root: true,
   systemd: true,
-  exists: async () => false,
-  hasProgram: async (name) => programs.includes(name),
+  has: async (name) => programs.includes(name),
   osRelease,
 });
 
