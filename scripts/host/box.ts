@@ -45,6 +45,7 @@ export interface BuiltBox extends BoxSource {
   readonly size: number;
 }
 
+const boxes = join(cacheDir, "boxes");
 const recipes = join(root, "vagrant");
 const recipeFiles = [
   ...["build.sh", "vm.sh", "Vagrantfile"].map((file) => `box/${file}`),
@@ -77,7 +78,6 @@ export async function ensureBox(
   content: MachineContent,
   apps: readonly string[],
   progress: Progress,
-  { run = runHere, folder = join(cacheDir, "boxes") }: { readonly run?: Run; readonly folder?: string } = {},
 ): Promise<BuiltBox> {
   const include = packages(process.arch);
   const key = shortHash([
@@ -89,7 +89,7 @@ export async function ensureBox(
     ...(await Promise.all(recipeFiles.map((file) => readFile(join(recipes, file), "utf8")))),
   ]);
   const name = `k3s-lab/machine-${key}`;
-  const path = join(folder, `${key}.box`);
+  const path = join(boxes, `${key}.box`);
   const box = { name, version: "1.0.0", path, url: `file://${path}` };
   // Of several at once, in whichever checkout, one builds it.
   return await withFileLock(
@@ -97,7 +97,7 @@ export async function ensureBox(
     async () => {
       const found = await whole(path);
       if (found) return { ...box, ...found };
-      await build(path, include, content, apps, progress, { run, folder });
+      await build(path, include, content, apps, progress);
       const built = await whole(path);
       if (!built) throw new Error(`unreachable: ${path} was written`);
       return { ...box, ...built };
@@ -112,29 +112,20 @@ async function build(
   content: MachineContent,
   apps: readonly string[],
   progress: Progress,
-  { run, folder }: { readonly run: Run; readonly folder: string },
 ): Promise<void> {
   await ensurePackages(["mmdebstrap", "debian-archive-keyring", "qemu-utils", "e2fsprogs", "zstd"], progress);
   const script = join(recipes, "box", "build.sh");
-  const prefix = await requireRoot("Building the machines' box", ["scripts/lab", "box", "build"], run);
-  await mkdir(folder, { recursive: true });
-  const work = await mkdtemp(join(folder, ".build-"));
+  const prefix = await requireRoot("Building the machines' box", ["scripts/lab", "box", "build"], runHere);
+  await mkdir(boxes, { recursive: true });
+  const work = await mkdtemp(join(boxes, ".build-"));
   try {
     await layOut(join(work, "files"), content);
     await mkdir(join(work, "images"));
     for (const archive of [content.images, ...apps])
       await linkOrCopy(archive, join(work, "images", basename(archive)));
-    const environment = {
-      SUITE: suite,
-      PACKAGES: include.join(","),
-      SIZE: `${diskSize}G`,
-    };
-    const { exitCode, stdout, stderr } = await run(
-      [
-        ...prefix,
-        ...["unshare", "--mount", "env", ...Object.entries(environment).map((pair) => pair.join("="))],
-        ...[script, work],
-      ],
+    const environment = [`SUITE=${suite}`, `PACKAGES=${include.join(",")}`, `SIZE=${diskSize}G`];
+    const { exitCode, stdout, stderr } = await runHere(
+      [...prefix, "unshare", "--mount", "env", ...environment, script, work],
       { onLine: (line) => line.startsWith("== ") && progress(line.slice(3)) },
     );
     if (exitCode !== 0)
@@ -145,39 +136,35 @@ async function build(
     await writeFile(`${path}.sha256`, `${await sha256Of(made)}\n`);
     await rename(made, path);
   } finally {
-    await run([...prefix, "rm", "-rf", work]);
+    await runHere([...prefix, "rm", "-rf", work]);
   }
-  await prune(folder);
+  for (const name of await oldIn(boxes, /\.box\.sha256$/))
+    for (const file of [name, name.replace(/\.sha256$/, "")]) await rm(join(boxes, file), { force: true });
 }
 
 async function whole(file: string): Promise<Pick<BuiltBox, "sha256" | "size"> | undefined> {
-  const recorded = await readFile(`${file}.sha256`, "utf8").catch(() => undefined);
-  const size = await stat(file).then(
-    (found) => found.size,
-    () => undefined,
-  );
-  if (recorded === undefined || size === undefined) return undefined;
+  const [recorded, found] = await Promise.all([
+    readFile(`${file}.sha256`, "utf8").catch(() => undefined),
+    stat(file).catch(() => undefined),
+  ]);
+  if (recorded === undefined || found === undefined) return undefined;
   const hashes = new FileHashes();
   const sha256 = await hashes.of(file);
   await hashes.save();
   if (sha256 !== recorded.trim()) return undefined;
   const now = new Date();
   await utimes(`${file}.sha256`, now, now);
-  return { sha256, size };
+  return { sha256, size: found.size };
 }
 
-/** Boxes that stay: a checkout beside this one may still use an older one. */
-const kept = 2;
-
-/** Removes the boxes that were not used for longest. */
-async function prune(folder: string): Promise<void> {
-  const hashes = (await readdir(folder)).filter((name) => name.endsWith(".box.sha256"));
+/** All but the two files or folders of a kind that were used last: a checkout beside this one may still use an older one. */
+async function oldIn(folder: string, kind: RegExp): Promise<string[]> {
+  const names = (await readdir(folder)).filter((name) => kind.test(name));
   const used = await Promise.all(
-    hashes.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
+    names.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
   );
   used.sort((a, b) => b.at - a.at);
-  for (const { name } of used.slice(kept))
-    for (const file of [name, name.replace(/\.sha256$/, "")]) await rm(join(folder, file), { force: true });
+  return used.slice(2).map(({ name }) => name);
 }
 
 /** Where Vagrant keeps its boxes. */
@@ -234,12 +221,6 @@ export async function addBox(box: BoxSource, progress: Progress, run: Run = runH
 
 /** Takes the boxes that were built here from Vagrant, but for the last ones: a stopped machine starts with its box's kernel. */
 export async function removeOldBoxes(run: Run = runHere): Promise<void> {
-  const folder = join(vagrantHome(), "boxes");
-  const own = (await readdir(folder)).filter((name) => name.startsWith("k3s-lab-VAGRANTSLASH-machine-"));
-  const found = await Promise.all(
-    own.map(async (name) => ({ name, at: (await stat(join(folder, name))).mtimeMs })),
-  );
-  found.sort((a, b) => b.at - a.at);
-  for (const { name } of found.slice(kept))
+  for (const name of await oldIn(join(vagrantHome(), "boxes"), /^k3s-lab-VAGRANTSLASH-machine-/))
     await run(["vagrant", "box", "remove", "--all", "--force", name.replace("-VAGRANTSLASH-", "/")]);
 }

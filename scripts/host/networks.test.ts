@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { overlap } from "./cidr.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
-import { refuseOverlappingNetwork, takenNetworks } from "./networks.ts";
+import { networksInUse, refuseOverlappingNetwork } from "./networks.ts";
 
 const id = "this-lab";
 const network = "192.168.42.0/24";
@@ -84,9 +84,9 @@ test("a network that bears another lab's mark is taken, idle or not, and one wit
     ...bridgeNetwork(containers),
     Labels: { "k3s-lab.id": mark },
   });
-  const other = await takenNetworks(network, computer({ ...bridge, docker: [marked("another-lab", [])] }));
+  const other = (await networksInUse(computer({ ...bridge, docker: [marked("another-lab", [])] })))(network);
   assert.match(other.map(({ by }) => by).join(), /Docker's network vagrant_network/);
-  assert.deepEqual(await takenNetworks(network, computer({ ...bridge, docker: [marked(id, ["x"])] })), []);
+  assert.deepEqual((await networksInUse(computer({ ...bridge, docker: [marked(id, ["x"])] })))(network), []);
 });
 
 test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere are in nobody's way", async () => {
@@ -103,5 +103,5 @@ test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere ar
     { addresses: [["vboxnet0", "192.168.42.1", 24]], routes: [{ dst: network, dev: "vboxnet0" }] },
     { addresses: [["eth0", "192.168.43.1", 24]] },
   ];
-  for (const facts of free) assert.deepEqual(await takenNetworks(network, computer(facts)), []);
+  for (const facts of free) assert.deepEqual((await networksInUse(computer(facts)))(network), []);
 });

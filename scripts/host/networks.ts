@@ -5,11 +5,9 @@ import { type Run, run as runHere } from "./commands.ts";
 import { ownHost } from "./docker.ts";
 import { type Route, routesHere } from "./routes.ts";
 
-/** A network that this computer uses for something else than the lab. */
-export interface TakenNetwork {
-  /** In CIDR notation. */
+/** A network that this computer uses for something else than the lab: in CIDR notation, and by what, such as `the interface tun0`. */
+interface TakenNetwork {
   readonly network: string;
-  /** Such as `the interface tun0`. */
   readonly by: string;
 }
 
@@ -37,11 +35,13 @@ export interface NetworkOptions {
 const asks = { timeout: 15_000 } as const;
 
 /**
- * What of this computer is in the way of a network of the lab's: interfaces, routes (a VPN has one) and Docker's networks.
+ * What of this computer is in the way of networks of the lab's: interfaces, routes (a VPN has one) and Docker's networks.
  * The bridge of this lab's own machines is not, nor is one of Vagrant's that nobody uses, which it takes again.
  */
-export async function takenNetworks(network: string, options: NetworkOptions = {}): Promise<TakenNetwork[]> {
-  const { run = runHere, id = await labId() } = options;
+export async function networksInUse({
+  run = runHere,
+  id,
+}: NetworkOptions = {}): Promise<(network: string) => readonly TakenNetwork[]> {
   const parsed = async <T>(command: readonly string[]): Promise<readonly T[]> => {
     const { exitCode, stdout } = await run(command, asks);
     return exitCode === 0 && stdout.trim() !== "" ? (JSON.parse(stdout) as T[]) : [];
@@ -49,29 +49,32 @@ export async function takenNetworks(network: string, options: NetworkOptions = {
   const [interfaces, routes, docker, libvirt] = await Promise.all([
     parsed<Interface>(["ip", "-json", "-4", "address", "show"]),
     routesHere(run),
-    dockerNetworks(run, id),
+    dockerNetworks(run, id ?? (await labId())),
     libvirtBridges(run),
   ]);
   const own = new Set([...libvirt, ...docker.filter(({ isOwn }) => isOwn).map(({ bridge }) => bridge)]);
-  // VirtualBox takes a host-only interface again that has the address which it would give it.
-  const isReused = (name: string, address: string) =>
-    /^vboxnet\d+$/.test(name) && rangeOf(address)[0] === rangeOf(network)[0] + 1;
-  const reused = new Set<string>();
-  const taken: TakenNetwork[] = [];
-  const add = (other: string, by: string) => {
-    if (overlap(network, other)) taken.push({ network: other, by });
+  const uses = [
+    ...interfaces.flatMap(({ ifname: dev, addr_info = [] }) =>
+      addr_info.map(({ local, prefixlen }) => {
+        return { dev, network: `${local}/${prefixlen}`, by: `the interface ${dev}` };
+      }),
+    ),
+    // A blackhole leads nowhere: nothing is cut off.
+    ...routes
+      .filter(({ type }) => type !== "blackhole")
+      .map((route) => ({ dev: route.dev ?? "", network: route.dst, by: shownRoute(route) })),
+    ...docker.flatMap(({ name, bridge: dev, subnets }) =>
+      subnets.map((network) => ({ dev, network, by: `Docker's network ${name}` })),
+    ),
+  ].filter(({ dev }) => !own.has(dev));
+  return (network) => {
+    // VirtualBox takes a host-only interface again that has the address which it would give it.
+    const isReused = ({ ifname, addr_info = [] }: Interface) =>
+      /^vboxnet\d+$/.test(ifname) &&
+      addr_info.some(({ local }) => rangeOf(local)[0] === rangeOf(network)[0] + 1);
+    const reused = interfaces.filter(isReused).map(({ ifname }) => ifname);
+    return uses.filter((use) => overlap(network, use.network) && !reused.includes(use.dev));
   };
-  for (const { ifname, addr_info = [] } of interfaces)
-    for (const { local, prefixlen } of addr_info)
-      if (isReused(ifname, local)) reused.add(ifname);
-      else if (!own.has(ifname)) add(`${local}/${prefixlen}`, `the interface ${ifname}`);
-  // A blackhole leads nowhere: nothing is cut off.
-  for (const route of routes)
-    if (route.type !== "blackhole" && !own.has(route.dev ?? "") && !reused.has(route.dev ?? ""))
-      add(route.dst, shownRoute(route));
-  for (const { name, subnets, isOwn } of docker)
-    if (!isOwn) for (const subnet of subnets) add(subnet, `Docker's network ${name}`);
-  return taken;
 }
 
 const shownRoute = ({ type, dev, gateway }: Route): string =>
@@ -79,30 +82,19 @@ const shownRoute = ({ type, dev, gateway }: Route): string =>
 
 /**
  * Refuses a network of the lab's that would cut this computer off from another of the same addresses, or be cut off by it.
- * @param key what names it in the stack file.
  * @throws LabError (exit code 2) with what uses it and a network that nothing here uses.
  */
-export async function refuseOverlappingNetwork(
-  network: string,
-  { key = "k3s-lab:network", ...options }: NetworkOptions & { readonly key?: string } = {},
-): Promise<void> {
-  const taken = await takenNetworks(network, options);
-  const [first] = taken;
-  if (first === undefined) return;
-  const free = await freeNetwork(options);
+export async function refuseOverlappingNetwork(network: string, options?: NetworkOptions): Promise<void> {
+  const takenBy = await networksInUse(options);
+  const taken = takenBy(network);
+  if (taken.length === 0) return;
+  const others = [56, 142, 77, 199, 231].map((third) => `192.168.${third}.0/24`);
+  const free = others.find((other) => takenBy(other).length === 0);
   const all = [...new Set(taken.map(({ network, by }) => `${by} (${network})`))].join(", ");
   throw new LabError(
-    `${key} ${network} overlaps what this computer uses already: ${all}. ${free ? `Nothing here uses ${free}: take it, and addresses in it for the machines` : "Take another network"}, or end what uses this one.`,
+    `k3s-lab:network ${network} overlaps what this computer uses already: ${all}. ${free ? `Nothing here uses ${free}: take it, and addresses in it for the machines` : "Take another network"}, or end what uses this one.`,
     { exitCode: 2 },
   );
-}
-
-async function freeNetwork(options: NetworkOptions): Promise<string | undefined> {
-  for (const third of [56, 142, 77, 199, 231]) {
-    const network = `192.168.${third}.0/24`;
-    if ((await takenNetworks(network, options)).length === 0) return network;
-  }
-  return undefined;
 }
 
 async function dockerNetworks(run: Run, id: string) {

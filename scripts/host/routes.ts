@@ -96,7 +96,10 @@ export async function addBlackholeRoutes(
         throw new LabError(`The route for ${network} could not be added: ${lastLines(stderr)}`);
     }
   } finally {
-    if (added.length) await remember([...new Set([...(await remembered(file)), ...added])], file);
+    if (added.length) {
+      const all = new Set([...(await remembered(file)), ...added]);
+      await writeWhole(file, JSON.stringify([...all]));
+    }
   }
   return added;
 }
@@ -157,15 +160,7 @@ const blackholes = async (run: Run): Promise<string[]> =>
   (await routesHere(run)).filter(isOurRoute).map(({ dst }) => dst);
 
 /** Half written, or something else, it says nothing: what is ours bears our mark all the same. */
-async function remembered(file: string): Promise<string[]> {
-  const text = await readFile(file, "utf8").catch(() => "[]");
-  try {
-    const found = JSON.parse(text) as unknown;
-    return Array.isArray(found) ? found.map(String) : [];
-  } catch {
-    return [];
-  }
-}
-
-const remember = (networks: readonly string[], file: string): Promise<void> =>
-  writeWhole(file, JSON.stringify(networks));
+const remembered = (file: string): Promise<string[]> =>
+  readFile(file, "utf8")
+    .then((text) => (JSON.parse(text) as unknown[]).map(String))
+    .catch(() => []);
