@@ -10,7 +10,8 @@ import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
-import { certificatesOf, kubeconfigCopy, observeKubeconfig } from "../stacks/observe/nodes.ts";
+import { kubeconfigCopy, observeKubeconfig } from "../stacks/observe/kubeconfig.ts";
+import { certificatesOf } from "../stacks/observe/nodes.ts";
 import {
   appsPreconditions,
   clusterPreconditions,

@@ -11,8 +11,9 @@ import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { observeCluster } from "./observe/cluster.ts";
+import { kubeconfigCopy, observeKubeconfig } from "./observe/kubeconfig.ts";
 import type { MachineObservation } from "./observe/machine-list.ts";
-import { certificatesOf, isServerListMissing, kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
+import { certificatesOf, isServerListMissing } from "./observe/nodes.ts";
 import { clusterPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 1: machines with K3s servers and agents. */

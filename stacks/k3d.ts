@@ -9,7 +9,7 @@ import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } 
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./observe/k3d-host.ts";
-import { kubeconfigCopy, observeKubeconfig } from "./observe/nodes.ts";
+import { kubeconfigCopy, observeKubeconfig } from "./observe/kubeconfig.ts";
 import { k3dPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 3: the same kind of cluster in Docker, by k3d. */

@@ -1,7 +1,7 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { rewriteKubeconfig } from "../model/kubeconfig.ts";
-import type { KubeconfigObservation } from "../observe/nodes.ts";
+import type { KubeconfigObservation } from "../observe/kubeconfig.ts";
 
 /** What a `Kubeconfig` is made from. */
 export interface KubeconfigArgs {

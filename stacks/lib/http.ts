@@ -46,7 +46,7 @@ export function get(
 }
 
 const byThisClock =
-  "by this computer's clock: compare `date` here and there, and set right the one that is wrong";
+  "by this computer's clock: compare `date` here and there, and correct the clock that is wrong";
 
 const reasons: Record<string, string> = {
   ECONNREFUSED: "connection refused",

@@ -36,7 +36,7 @@ export async function accessOf({ name, cluster, user }: KubeContext): Promise<Ku
   const proxy = cluster["proxy-url"];
   if (proxy !== undefined && !/^https?:/.test(proxy))
     throw new Error(
-      `the context "${name}" goes through ${proxy.split(":")[0]}, and the lab only knows http proxies: remove proxy-url and tunnel to the cluster yourself`,
+      `the context "${name}" uses a ${proxy.split(":")[0]} proxy, and the lab supports only HTTP proxies: remove proxy-url and tunnel to the cluster yourself`,
     );
   const pem = async (data?: string, path?: string): Promise<string | undefined> =>
     data ? Buffer.from(data, "base64").toString() : path && readText(path);

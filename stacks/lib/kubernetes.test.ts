@@ -167,7 +167,7 @@ test("what kubectl accepts works: no check of the certificate, another name in i
   assert.deepEqual(through, [url.replace("https://", "")]);
   await assert.rejects(
     ask({ "proxy-url": "socks5://127.0.0.1:1" }),
-    /goes through socks5, and the lab only knows http/,
+    /uses a socks5 proxy, and the lab supports only HTTP/,
   );
 });
 

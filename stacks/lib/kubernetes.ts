@@ -238,7 +238,7 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
     try {
       return JSON.parse(answer.body);
     } catch {
-      throw new Error(`${where} answered something else than JSON to ${path}`);
+      throw new Error(`${where} did not answer ${path} with JSON`);
     }
   };
   const read: Read = async <T>(

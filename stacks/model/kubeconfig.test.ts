@@ -118,7 +118,7 @@ test("what changes elsewhere in the file changes nothing: others, extensions, th
 
 test("another context without a user or a cluster does not matter; the chosen one may do without a user", () => {
   assert.match(JSON.stringify(kubeconfig(several([]), "half")), /"user":\{\}/);
-  assert.throws(() => kubeconfig(several([]), "b"), /has no user "b", whom its context "b" names/);
+  assert.throws(() => kubeconfig(several([]), "b"), /has no user "b", which its context "b" names/);
   assert.match(JSON.stringify(kubeconfig(several([{ name: "a", user: {} }]), "a")), /https:\/\/a:6443/);
 });
 

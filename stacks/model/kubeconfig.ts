@@ -137,10 +137,10 @@ export function chooseContext(content: string, file: string, context?: string): 
     chosen.user === undefined
       ? { user: {} }
       : (config.users?.find((one) => one.name === chosen.user) ??
-        refuse(`has no user "${chosen.user}", whom its context "${name}" names.`));
+        refuse(`has no user "${chosen.user}", which its context "${name}" names.`));
   if (typeof user.user === "object" && user.user !== null && "auth-provider" in user.user)
     return refuse(
-      `has an auth-provider for "${chosen.user}", which kubectl no longer knows. Use a kubeconfig with a certificate, a token or an exec plugin.`,
+      `has an auth-provider for "${chosen.user}", which kubectl no longer supports. Use a kubeconfig with a certificate, a token or an exec plugin.`,
     );
   return absolute(
     {

@@ -54,11 +54,11 @@ export async function checkHosts(
     byId.set(machineId, name);
     if (twin !== undefined)
       faults.push(
-        `the hosts ${twin} and ${name} have one /etc/machine-id: they are one host under two names, or one was copied from the other. Name it once, or give the copy an id of its own: sudo rm /etc/machine-id && sudo systemd-machine-id-setup`,
+        `the hosts ${twin} and ${name} have the same /etc/machine-id: they are one host with two names, or one is a copy of the other. Name it only once, or give the copy a new id: sudo rm /etc/machine-id && sudo systemd-machine-id-setup`,
       );
     if (node !== "" && node !== name)
       faults.push(
-        `the host ${name} is the node ${node} of this cluster already, and K3s cannot rename a node: call it ${node} again, or take it out of the stack file, run \`scripts/lab up ${stack}\`, and add it as ${name} then`,
+        `the host ${name} is already the node ${node} of this cluster, and K3s cannot rename a node: name it ${node} again, or remove it from the stack file, run \`scripts/lab up ${stack}\`, and then add it as ${name}`,
       );
     seen.set(name, { state: "running", generation: machineId });
   }
@@ -135,13 +135,13 @@ function explain(said: string, noted: string): { readonly reason: string; readon
   if (own.length > 0) return { reason: own.join("; "), unreachable: false };
   if (/Host key verification failed|HOST IDENTIFICATION HAS CHANGED/.test(said))
     return {
-      reason: `its host key is not the one that is expected: another machine answers there, or it was reinstalled or given a new key. If that is so, remove ${noted}, or set its ssh.hostKey in the stack file`,
+      reason: `its host key is not the expected one: another machine answers, or the host was reinstalled. If the new key is right, remove ${noted}, or set ssh.hostKey in the stack file`,
       unreachable: false,
     };
   if (/Permission denied|Too many authentication failures/.test(said))
     return {
       reason:
-        "it does not let you in with this key: add the public key to ~/.ssh/authorized_keys there, or set ssh.user and ssh.key in the stack file",
+        "SSH refuses this user or key: add the public key to ~/.ssh/authorized_keys there, or set ssh.user and ssh.key in the stack file",
       unreachable: false,
     };
   return { reason: `it cannot be reached: ${said.split("\n").at(-1)}`, unreachable: true };

@@ -62,7 +62,7 @@ test("what is somebody else's on the cluster is refused; a cluster that is silen
   lab.api[app] = { metadata: { name: "app1", uid: "1" } };
   const look = () => labCluster("cluster", config, owner, import.meta.filename);
   await assert.rejects(look, (error: LabError) => {
-    assert.match(error.message, /^The cluster of the stack "cluster" has Deployment default\/app1 already/);
+    assert.match(error.message, /^The cluster of the stack "cluster" already has Deployment default\/app1,/);
     return error.exitCode === 2;
   });
   delete lab.api[app];

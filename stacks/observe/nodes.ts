@@ -1,9 +1,7 @@
-import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { parse } from "yaml";
 import { LabError } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
@@ -24,11 +22,11 @@ export interface NodeObservation {
   /** Whether it is a server that keeps the cluster in etcd. */
   readonly hasEtcd: boolean;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
-  readonly cluster?: string;
+  readonly cluster?: string | undefined;
   /** The K3s release that was installed last. */
-  readonly version?: string;
+  readonly version?: string | undefined;
   /** SHA-256 of the client certificate in a server's kubeconfig. */
-  readonly certificate?: string;
+  readonly certificate?: string | undefined;
   /** The lab's images in the node's store, such as docker.io/k3s-lab/web:abc. */
   readonly images: readonly string[];
 }
@@ -67,19 +65,18 @@ export async function observeNodes(
 export function readObservation(text: string): NodeObservation {
   const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
   const all = (key: string) => lines.filter(([name]) => name === key).map(([, value = ""]) => value);
-  const [state] = all("state");
+  const [[state], [cluster], [version], [certificate]] = [
+    all("state"),
+    all("ca"),
+    all("version"),
+    all("certificate"),
+  ];
   if (state === undefined) return unknown;
-  const [cluster] = all("ca");
-  const [version] = all("version");
-  const [certificate] = all("certificate");
   return {
-    state,
+    ...{ state, cluster, version, certificate },
     hasData: all("data").length > 0,
-    ...(all("data").includes("lost") ? { isDataLost: true } : {}),
+    isDataLost: all("data").includes("lost"),
     hasEtcd: all("etcd").length > 0,
-    ...(cluster === undefined ? {} : { cluster }),
-    ...(version === undefined ? {} : { version }),
-    ...(certificate === undefined ? {} : { certificate }),
     images: all("image"),
   };
 }
@@ -140,7 +137,7 @@ export const noCluster = (nodes: readonly ObservedNode[]): string | undefined =>
 export function lostData(nodes: readonly ObservedNode[]): string | undefined {
   const there = nodes.filter((node) => node.role === "server" && mayExist(node));
   if (there.length === 0 || there.some(({ observed }) => !observed.isDataLost)) return undefined;
-  return `K3s's data is gone from ${there.map(({ name }) => name).join(", ")}, and no other server has the cluster: what it held is lost. A new, empty one is started.`;
+  return `K3s's data on ${there.map(({ name }) => name).join(", ")} is gone, and no other server has the cluster: its contents are lost. A new, empty cluster is started.`;
 }
 
 /**
@@ -215,62 +212,19 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
   for (const { name, observed } of nodes) {
     const from = parts(observed.version ?? "");
     if (!observed.hasData || from.length === 0 || to.length === 0) continue;
+    const refuse = (expected: string) =>
+      new LabError(
+        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted, because ${name} runs ${observed.version}; expected ${expected}.`,
+        { exitCode: 2 },
+      );
     const differs = from.findIndex((part, index) => part !== to[index]);
     const [major = 0, minor = 0] = from;
     if (differs >= 0 && (to[differs] ?? 0) < (from[differs] ?? 0))
-      throw new LabError(
-        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${observed.version}, and K3s does not go back, for its data may not be readable to an earlier release. Set it to ${observed.version} or a later one.`,
-        { exitCode: 2 },
-      );
+      throw refuse(`${observed.version} or later: K3s cannot be downgraded`);
     if (to[0] !== major || (to[1] ?? 0) - minor > 1)
-      throw new LabError(
-        `${file}: k3s-lab:k3s.version: ${wanted} is not accepted: ${name} runs ${observed.version}, and an upgrade goes over no minor release. Upgrade to a release of v${major}.${minor + 1} first.`,
-        { exitCode: 2 },
-      );
+      throw refuse(`a release of v${major}.${minor + 1} first: an upgrade must not skip a minor version`);
   }
 }
-
-/** What must be done about the kubeconfig of a stack on this computer. */
-export interface KubeconfigObservation {
-  /** Why its file must be written again; undefined: it is as it should be, or was never written. */
-  readonly file?: string;
-  /** Why K3s's own must be read again. */
-  readonly original?: string;
-}
-
-/**
- * Looks at the copy of the kubeconfig. What a person changed in it stays; one that is missing, or that others may read, is
- * written again, and so is one whose client certificate no server has any more: K3s renews it at a start within 90 days
- * of its end.
- * @param file the copy. @param certificates those that servers have now, as far as they are known.
- */
-export async function observeKubeconfig(
-  file: string,
-  certificates: readonly string[],
-): Promise<KubeconfigObservation> {
-  const text = await readFile(file, "utf8").catch(() => undefined);
-  if (text === undefined) return { file: "missing" };
-  let certificate: string | undefined;
-  try {
-    certificate = clientCertificate(text);
-  } catch {
-    return { file: "unreadable" };
-  }
-  if (certificate === undefined) return { file: "without a client certificate" };
-  const hash = createHash("sha256").update(certificate).digest("hex");
-  if (certificates.length > 0 && !certificates.includes(hash))
-    return { file: "outdated", original: "renewed" };
-  return (await stat(file)).mode & 0o077 ? { file: "readable by others" } : {};
-}
-
-function clientCertificate(text: string): string | undefined {
-  const { users } = parse(text) as { users?: readonly { user?: Readonly<Record<string, unknown>> }[] };
-  const value = users?.[0]?.user?.["client-certificate-data"];
-  return typeof value === "string" ? value : undefined;
-}
-
-/** Where the copy of a stack's kubeconfig is. */
-export const kubeconfigCopy = (stack: string): string => join(labDir, stack, "kubeconfig");
 
 /** Whether the list of a stack's servers, which nodes that leave read, is not there. */
 export const isServerListMissing = (stack: string): boolean => !existsSync(join(labDir, stack, "servers"));

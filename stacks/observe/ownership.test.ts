@@ -101,21 +101,21 @@ test("a cluster with nothing in the way is known by the UID of kube-system", asy
 test("what is in the way is named, and whose it is", async () => {
   assert.equal(
     await refusal({ [app1]: { uid: "1", labels: {} }, "/api/v1/namespaces/dev": { uid: "2", labels: {} } }),
-    "The cluster has Namespace dev, Deployment default/app1 already, which is not the lab's: nothing was touched. Give the namespaces or apps of Pulumi.apps.yaml other names, or delete what is in the way.",
+    "The cluster already has Namespace dev, Deployment default/app1, which the lab did not create. Nothing was touched. Rename the namespaces or apps in Pulumi.apps.yaml, or delete what is in the way.",
   );
   const of = (lab: string, stack: string) =>
     refusal({ [app1]: { uid: "1", labels: { ...marksOf({ lab, stack }) } } });
   assert.match(
     (await of("lab-a", "apps-b")) ?? "",
-    /app1 already, which is the stack apps-b's: .*take the other stack down/,
+    /already has .*app1, of the stack apps-b\. .*take the other stack down/,
   );
-  assert.match((await of("lab-b", "apps")) ?? "", /which is the stack apps's of another checkout/);
+  assert.match((await of("lab-b", "apps")) ?? "", /of the stack apps of another checkout/);
 });
 
 test("a namespace that the stack does not make must be there", async () => {
   const elsewhere = { ...config, apps: config.apps.map((one) => ({ ...one, namespace: "none" })) };
   await assert.rejects(
     inspectCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
-    /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or make it/,
+    /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or create it/,
   );
 });

@@ -112,7 +112,6 @@ export async function inspectCluster(
   owner: Owner,
   state: OwnState,
 ): Promise<string> {
-  refuseLabels(owner);
   const wanted = objectsOf(config);
   const own = new Set(config.namespaces.map(({ name }) => name));
   const existing = [...new Set(config.apps.map(({ namespace }) => namespace))].filter(
@@ -128,7 +127,7 @@ export async function inspectCluster(
   ]);
   if (system === undefined)
     throw new LabError(
-      `${where} has no namespace kube-system, by whose UID it would be told from others. It is no Kubernetes cluster.`,
+      `${where} has no namespace kube-system, whose UID identifies a cluster. Does the kubeconfig lead to a Kubernetes cluster?`,
     );
   const holdsSome = held.some(({ uid, identity }) => identity?.uid === uid);
   // Pulumi deletes by name: what the state holds and somebody has made again since would go when it leaves the program.
@@ -142,7 +141,7 @@ export async function inspectCluster(
   const missing = homes.filter(([, identity]) => identity === undefined).map(([name]) => name);
   if (missing.length > 0)
     throw new LabError(
-      `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or make it: \`kubectl create namespace ${missing[0]}\`.`,
+      `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or create it: \`kubectl create namespace ${missing[0]}\`.`,
       { exitCode: 2 },
     );
   return system.uid;
@@ -185,8 +184,7 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
           if (cause.status !== 403) throw cause;
           return undefined;
         });
-        if (listed === undefined)
-          return [`whatever there is of ${kind} in ${namespace} (403: this user may not list it)`];
+        if (listed === undefined) return [`any ${kind} in ${namespace} (403: this user may not list them)`];
         return listed
           .filter((one) => one.ownerReferences.length === 0 && !isOwn(one, owner, state))
           .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))
@@ -210,23 +208,12 @@ function inTheWay(
   const [lab, stack] = [labels["k3s-lab/lab"], labels["k3s-lab/stack"]];
   const whose =
     lab === undefined
-      ? "which is not the lab's"
-      : lab === owner.lab
-        ? `which is the stack ${stack}'s`
-        : `which is the stack ${stack}'s of another checkout`;
+      ? "which the lab did not create"
+      : `of the stack ${stack}${lab === owner.lab ? "" : " of another checkout"}`;
   const shown = taken.slice(0, 5).map(({ place }) => inWords(place));
   const more = taken.length > shown.length ? ` and ${taken.length - shown.length} more` : "";
   return new LabError(
-    `${where} has ${shown.join(", ")}${more} already, ${whose}: nothing was touched. Give the namespaces or apps of Pulumi.${owner.stack}.yaml other names${lab === undefined ? ", or delete what is in the way" : `, or take the other stack down first`}.`,
-    { exitCode: 2 },
-  );
-}
-
-/** Label values are shorter than names of stacks may be. */
-function refuseLabels({ stack }: Owner): void {
-  if (/^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/.test(stack)) return;
-  throw new LabError(
-    `The name of the stack "${stack}" cannot be a label in Kubernetes: at most 63 characters, letters and digits at its ends. Name the stack file Pulumi.apps-SOMETHING.yaml with a shorter name.`,
+    `${where} already has ${shown.join(", ")}${more}, ${whose}. Nothing was touched. Rename the namespaces or apps in Pulumi.${owner.stack}.yaml, or ${lab === undefined ? "delete what is in the way" : "take the other stack down first"}.`,
     { exitCode: 2 },
   );
 }

@@ -74,43 +74,43 @@ const taken: readonly (readonly [string, string, Record<string, string>, RegExp]
     "C6: a namespace of the user's own",
     "/api/v1/namespaces/dev",
     {},
-    /has Namespace dev already, which is not the lab's/,
+    /already has Namespace dev, which the lab did not create/,
   ],
   [
     "C6: an app of the user's own",
     "/apis/apps/v1/namespaces/default/deployments/app2",
     { app: "app2" },
-    /has Deployment default\/app2 already, which is not the lab's/,
+    /already has Deployment default\/app2, which the lab did not create/,
   ],
   [
     "C6: an Ingress of the user's own",
     "/apis/networking.k8s.io/v1/namespaces/default/ingresses/app2",
     {},
-    /Ingress default\/app2 already/,
+    /already has Ingress default\/app2,/,
   ],
   [
     "C6: a PodDisruptionBudget of the user's own",
     "/apis/policy/v1/namespaces/default/poddisruptionbudgets/app2",
     {},
-    /PodDisruptionBudget default\/app2 already/,
+    /already has PodDisruptionBudget default\/app2,/,
   ],
   [
     "C6: labels that only look like the lab's",
     "/api/v1/namespaces/dev",
     { "app.kubernetes.io/part-of": "k3s-lab" },
-    /which is not the lab's/,
+    /which the lab did not create/,
   ],
   [
     "C13: a second apps stack of this checkout",
     "/apis/apps/v1/namespaces/default/deployments/app2",
     marksOf({ ...owner, stack: "apps" }),
-    /which is the stack apps's: nothing was touched/,
+    /of the stack apps\. Nothing was touched/,
   ],
   [
     "C13: the same stack of another checkout",
     "/apis/apps/v1/namespaces/default/deployments/app2",
     marksOf({ ...owner, lab: "lab-b" }),
-    /which is the stack apps-kind's of another checkout/,
+    /of the stack apps-kind of another checkout/,
   ],
 ];
 for (const [name, path, labels, sentence] of taken)
@@ -133,7 +133,7 @@ refused(
       },
       { apps: [{ name: "kubernetes" }] },
     ),
-  /Service default\/kubernetes already|apps\[0\]\.name: "kubernetes"/,
+  /already has Service default\/kubernetes|apps\[0\]\.name: "kubernetes"/,
 );
 refused(
   "a namespace that does not exist",
@@ -159,7 +159,7 @@ refused(
 refused(
   "a kubeconfig through a proxy that the lab does not know",
   () => look(() => {}, {}, { cluster: { "proxy-url": "socks5://127.0.0.1:1080" } }),
-  /goes through socks5/,
+  /uses a socks5 proxy/,
 );
 refused(
   "a kubeconfig whose file of a token is not there",
@@ -253,7 +253,7 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
   const wanting = await inspectNow(config(), "new");
   const inspectedOld = await inspectNow(config(), "old");
   api.close();
-  assert.match(wanting, /The cluster has Namespace dev already, which is not the lab's: nothing was touched/);
+  assert.match(wanting, /The cluster already has Namespace dev, which the lab did not create/);
   assert.equal(inspectedOld, clusterUid);
   return { happened: "the state knows another UID: refused", lost: "nothing" };
 });
@@ -278,7 +278,7 @@ fault("C6: of two namespaces that leave the file the user made one of the same n
     owner,
     state,
   );
-  await assert.rejects(leaving, /The cluster has Namespace two already, which is not the lab's/);
+  await assert.rejects(leaving, /The cluster already has Namespace two, which the lab did not create/);
   connection.close();
   api.close();
   return { happened: "Pulumi would delete it by its name: refused", lost: "nothing" };

@@ -306,7 +306,7 @@ if (hasPulumi) {
       await checkout.record(stack, madeOn(stack, cluster));
       const { exitCode, all } = await checkout.lab(["down", stack]);
       assert.equal(exitCode, 3, all);
-      assert.match(all, /ConfigMap dev\/notes.*whatever there is of Secret in dev \(403/);
+      assert.match(all, /ConfigMap dev\/notes.*any Secret in dev \(403/);
       assert.doesNotMatch(all, /does not answer|DELETE_UNREACHABLE/);
       onlyReads(cluster);
     } finally {

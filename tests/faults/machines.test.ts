@@ -359,7 +359,7 @@ refused(
     await ssh("echo 'k3s-lab machine=m1 node=old'");
     return problem(observeHost);
   },
-  /the host pi is the node old of this cluster already, and K3s cannot rename a node: call it old again, or take it out/,
+  /the host pi is already the node old of this cluster, and K3s cannot rename a node: name it old again, or remove it/,
 );
 refused(
   "one host under two names",
@@ -367,7 +367,7 @@ refused(
     await ssh("echo 'k3s-lab machine=m1 node='");
     return problem(() => observeMachines(stack, "hosts", [host, { ...host, name: "pi2" }], now));
   },
-  /the hosts pi and pi2 have one \/etc\/machine-id/,
+  /the hosts pi and pi2 have the same \/etc\/machine-id/,
 );
 refused(
   "a host that shows another key",
@@ -375,7 +375,7 @@ refused(
     await ssh("echo 'Host key verification failed.' >&2; exit 255");
     return problem(observeHost);
   },
-  /the host pi \(me@10\.0\.0\.5 port 22\): its host key is not the one .* remove \S+known_hosts, or set its ssh\.hostKey/,
+  /the host pi \(me@10\.0\.0\.5 port 22\): its host key is not the expected one.* remove \S+known_hosts, or set ssh\.hostKey/,
 );
 refused(
   "a host that was never reached",

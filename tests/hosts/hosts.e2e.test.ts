@@ -115,8 +115,8 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.equal(exitCode, 2, all);
     for (const fault of [
       /the host s1 \(pi@192\.168\.45\.250 port 22\): it cannot be reached: .*No route to host/,
-      /the host s2 .*: it does not let you in with this key: add the public key/,
-      /the host s3 .*: its host key is not the one that is expected: .*ssh\.hostKey/,
+      /the host s2 .*: SSH refuses this user or key: add the public key/,
+      /the host s3 .*: its host key is not the expected one: .*ssh\.hostKey/,
       /the host a1 \(guest@.*: guest may not use sudo without a password; allow it there: echo 'guest ALL=/,
       /the host a2 .*: K3s of another cluster is installed there; remove it first/,
       /the host a3 .*: 192\.168\.45\.15 is on eth0, not on eth9; set the machine's `interface`/,
@@ -222,7 +222,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.equal(refused.exitCode, 2);
     assert.match(
       refused.all,
-      /the host s1 .*: its host key is not the one that is expected: .*remove (\S+\/known_hosts)/,
+      /the host s1 .*: its host key is not the expected one: .*remove (\S+\/known_hosts)/,
     );
     await rm(join(checkout.directory, ".lab", "ssh", `s1.${stack}`, "known_hosts"));
     await succeeded(await checkout.lab("up", ...stacks));

@@ -101,11 +101,11 @@ fault("C6: a namespace and an app of the user's own are in the way, on a cluster
   const inTheWay = [
     [
       `${cluster}    - {name: a, namespace: mine}\n  k3s-lab:namespaces: [{name: mine}]\n`,
-      /has Namespace mine already, which is not the lab's/,
+      /already has Namespace mine, which the lab did not create/,
     ],
     [
       `${cluster}    - {name: app9, host: app9.com}\n`,
-      /has Deployment default\/app9 already, which is not the lab's/,
+      /already has Deployment default\/app9, which the lab did not create/,
     ],
   ] as const;
   for (const [text, sentence] of inTheWay) {
@@ -137,7 +137,7 @@ fault("C13: a second apps stack on one cluster", async () => {
   await withStackFile("apps-b", text, async () => {
     const outcome = await checkout.lab("up", "apps-b");
     seconds = outcome.seconds;
-    isRefused(outcome, /already, which is the stack apps's: nothing was touched/);
+    isRefused(outcome, /already has .*, of the stack apps\. Nothing was touched/);
     const down = await checkout.succeeded(await checkout.lab("down", "apps-b"));
     assert.match(down.all, /Stack apps-b: nothing is up/, "something of the other stack was recorded");
   });

@@ -73,7 +73,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
     await write("worker");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
-    assert.match(all, /the host worker is the node a1 of this cluster already, and K3s cannot rename a node/);
+    assert.match(all, /the host worker is already the node a1 of this cluster, and K3s cannot rename a node/);
     await write();
     await succeeded(await preview("--expect-no-changes"));
     return { happened: "exit 2, refused in a sentence", lost: await lost() };
