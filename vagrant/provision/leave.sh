@@ -8,12 +8,11 @@
 # gone       the same for one whose machine is gone: its pods cannot move
 # after      the cluster forgets the node, its password, without which none of that name could join again, and its pods,
 #            which it would keep for most of a minute
-# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it, or
-#            only begins
+# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it
 # cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
 #
-# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here · 4, its API
-# does not answer: another server may know more
+# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here, or one that
+# only begins · 4, its API does not answer. With 3 and 4 another server may know more
 set -euo pipefail
 
 readonly data=/var/lib/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
@@ -128,7 +127,7 @@ let_node_go() {
 
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
 # A cluster that only begins has nothing to forget.
-if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit; fi
+if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit 3; fi
 until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s" 4
 mkdir -p /run/k3s-lab
 case "$1" in
