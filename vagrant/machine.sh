@@ -1,16 +1,16 @@
 #!/bin/sh
-# Drives one machine for Pulumi: machine.sh up | update | destroy; and machine.sh remove-leftovers for what no state knows of
+# Drives one machine: machine.sh up | update | destroy for Pulumi, find for the Vagrantfile, which prints the provider's id of
+# a machine that is there; and machine.sh remove-leftovers for what no state knows of
 #   K3S_LAB_ROOT    the checkout; its .lab/id says whose machines are whose
 #   LAB_STACK       the stack that the machine belongs to
 #   LAB_PROVIDER    docker | libvirt | virtualbox, which are Vagrant's; or hosts: the machine is there already
 #   LAB_MACHINE     the machine as JSON, as it was when Pulumi recorded it; the Vagrantfile takes it over the stack file
 #   LAB_NETWORK     the machines' network, such as 192.168.42.0/24
 #   LAB_GENERATION  names this making of the machine, and is written on it; of a host its /etc/machine-id
-#   stdin           the machine's ssh configuration
+#   stdin           up, update: the machine's ssh configuration
 #
-# A machine is ours when it carries the lab's id and the stack, both whole; or, where it carries no id, since former versions
-# wrote none, when it carries this checkout's path and the stack, or Vagrant's note has the provider's id of it. Nothing else
-# is changed or removed. And it is absent when its provider gives a list that it is not on: a failed question ends this script.
+# A machine is ours when it carries the lab's id and the stack, both whole. Nothing else is changed or removed. And it is absent
+# when its provider gives a list that it is not on: a failed question ends this script.
 set -eu
 
 lab="$K3S_LAB_ROOT/.lab/$LAB_STACK"
@@ -30,31 +30,13 @@ VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 containers() { docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@"; }
 of_stack="label=k3s-lab.stack=$LAB_STACK"
 
-# former_containers [FILTER...]: the ids of those of this stack that a former version made.
-former_containers() {
-  all=$(docker ps --all --no-trunc --filter "label=k3s-lab.checkout=$K3S_LAB_ROOT" --filter "$of_stack" "$@" \
-    --format '{{.ID}} id={{.Label "k3s-lab.id"}}') || return
-  printf '%s\n' "$all" | sed -n 's/ id=$//p; s/ id=<no value>$//p'
-}
-
-# is_ours_in TEXT: whether these marks, one a word or line, are this stack's.
-is_ours_in() {
-  marks=$(printf '%s' "$1" | tr '\n' ' ')
-  case " $marks " in *" k3s-lab.id=$id "*) ;; *) return 1 ;; esac
-  case " $marks " in *" k3s-lab.stack=$LAB_STACK "*) ;; *) return 1 ;; esac
-}
-
-# whose MARKS ID: whether a machine of our name with these marks and this provider's id is ours: its id, or "other". Or
-# "lost=…" with the lab's id that it carries, where it is the one that was recorded: then .lab/id is not what it was.
+# whose MARKS ID: the provider's ID of a machine of our name where its marks, one a word or line, are this stack's; "lost=…" with
+# the lab's id on it where it is the one that was recorded, for then .lab/id is not what it was; else "other".
 whose() {
-  case " $1 " in
-  *k3s-lab.id=*) if is_ours_in "$1"; then echo "$2"; else lost_in "$1"; fi ;;
-  *) if [ "$(cat "$noted" 2>/dev/null)" = "$2" ]; then echo "$2"; else echo other; fi ;;
-  esac
-}
-lost_in() {
-  case "$1" in
-  *"k3s-lab.generation=${LAB_GENERATION:-none}"*) printf '%s\n' "$1" | tr ' ' '\n' | sed -n 's/^k3s-lab\.id=/lost=/p' ;;
+  marks=" $(printf '%s' "$1" | tr '\n' ' ') "
+  case "$marks" in
+  *" k3s-lab.id=$id "*"k3s-lab.stack=$LAB_STACK "*) echo "$2" ;;
+  *" k3s-lab.generation=${LAB_GENERATION:-none} "*) printf '%s\n' "$marks" | tr ' ' '\n' | sed -n 's/^k3s-lab\.id=/lost=/p' ;;
   *) echo other ;;
   esac
 }
@@ -64,12 +46,9 @@ domains() {
   command -v virsh >/dev/null || return 0
   all=$(virsh list --all --name)
   for domain in $all; do
-    case "$domain" in
-    "k3s-lab-$LAB_STACK-"*)
-      noted="$VAGRANT_DOTFILE_PATH/machines/${domain#"k3s-lab-$LAB_STACK-"}/libvirt/id"
-      case "$(whose "$(virsh desc "$domain")" "$(virsh domuuid "$domain")")" in other | lost=*) ;; *) echo "$domain" ;; esac
-      ;;
-    esac
+    case "$domain" in "k3s-lab-$LAB_STACK-"*) ;; *) continue ;; esac
+    desc=$(virsh desc "$domain")
+    if [ "$(whose "$desc" ours)" = ours ]; then echo "$domain"; fi
   done
 }
 
@@ -79,6 +58,14 @@ remove_domain() {
   virsh undefine "$1" >/dev/null
   virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
 }
+
+# remove_PROVIDER: removes the machine that was found.
+remove_docker() {
+  # Vagrant would remove every unused network of its own, whoever's project made it.
+  for container in $found; do docker rm --force --volumes "$container" >/dev/null; done
+}
+remove_libvirt() { remove_domain "$machine"; }
+remove_virtualbox() { vagrant destroy --force "$name" --no-color; }
 
 # Our networks go with our last machine: one that is stopped needs its network too, and Docker does not count it. Those of
 # k3d's clusters bear their stack's name and are not machines'.
@@ -96,9 +83,8 @@ remove_networks() {
 if [ "$1" = remove-leftovers ]; then
   case "$LAB_PROVIDER" in
   docker)
-    ids=$(containers --filter "$of_stack")
-    former=$(former_containers)
-    for container in $ids $former; do docker rm --force --volumes "$container" >/dev/null; done
+    found=$(containers --filter "$of_stack")
+    remove_docker
     remove_networks
     ;;
   libvirt)
@@ -128,7 +114,6 @@ write_ssh_config() {
 # find_PROVIDER: the provider's id of our machine; nothing where it is absent, else what `whose` says.
 find_docker() {
   ours=$(containers --filter "$of_stack" --filter "label=k3s-lab.machine=$name") || return
-  if [ -z "$ours" ]; then ours=$(former_containers --filter "name=^/$machine\$") || return; fi
   if [ -n "$ours" ]; then echo "$ours" && return; fi
   docker ps --all --filter "$of_stack" --filter "label=k3s-lab.machine=$name" \
     --filter "label=k3s-lab.generation=${LAB_GENERATION:-none}" --format 'lost={{.Label "k3s-lab.id"}}'
@@ -149,9 +134,9 @@ find_virtualbox() {
     return
   fi
   data=$(VBoxManage getextradata "$uuid" enumerate)
-  marks=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
+  data=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
   # A Vagrant that was interrupted has made it and not marked it.
-  whose "$marks" "$uuid"
+  if [ -z "$data" ] && [ "$(cat "$noted" 2>/dev/null)" = "$uuid" ]; then echo "$uuid"; else whose "$data" "$uuid"; fi
 }
 
 # find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
@@ -289,30 +274,24 @@ up | update)
   write_ssh_config
   if [ "$LAB_PROVIDER" = hosts ]; then meet_host; else bring_up; fi
   ;;
+find)
+  find_machine
+  if [ "$found" != other ]; then echo "$found"; fi
+  ;;
 destroy)
-  case "$LAB_PROVIDER" in
-  docker)
-    # Vagrant would remove every unused network of its own, whoever's project made it.
+  if [ "$LAB_PROVIDER" = hosts ]; then
+    clean_host
+  else
     find_machine
-    for container in $found; do docker rm --force --volumes "$container" >/dev/null; done
-    remove_networks
-    ;;
-  libvirt)
-    find_machine
-    case "$found" in '' | other) ;; *) remove_domain "$machine" ;; esac
-    ;;
-  virtualbox)
-    find_machine
-    case "$found" in '' | other) ;; *) vagrant destroy --force "$name" --no-color ;; esac
-    ;;
-  hosts) clean_host ;;
-  esac
+    case "$found" in '' | other) ;; *) "remove_$LAB_PROVIDER" ;; esac
+    if [ "$LAB_PROVIDER" = docker ]; then remove_networks; fi
+  fi
   rm -rf "$VAGRANT_DOTFILE_PATH/machines/$name" "$lab/machines/$name.slowness" "$ssh"
   # The folder says that machines exist: with the last one it goes.
   rmdir "$lab/machines" 2>/dev/null || true
   ;;
 *)
-  echo "machine.sh: unknown action '$1': up, update, destroy or remove-leftovers" >&2
+  echo "machine.sh: unknown action '$1': up, update, destroy, find or remove-leftovers" >&2
   exit 2
   ;;
 esac

@@ -30,7 +30,7 @@ export interface ListedMachine {
   readonly connected: boolean;
   /**
    * What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`. Empty: it is not a
-   * lab's. Without `id`: a former version made it.
+   * lab's, or its making was interrupted.
    */
   readonly marks: Readonly<Record<string, string>>;
 }

@@ -75,18 +75,12 @@ async function ownMachine(
     ({ marks }) => marks.id === lab && marks.stack === stack && marks.machine === name,
   );
   if (marked) return marked;
-  // Former versions wrote no id on a machine, and a Vagrant that was interrupted may have made it and not yet marked it.
-  const unmarked = listed.filter(({ marks }) => marks.id === undefined);
-  const former = unmarked.find(
-    (one) =>
-      one.name === providerName(stack, name) && one.marks.stack === stack && one.marks.checkout === root,
-  );
-  if (former) return former;
+  // A Vagrant that was interrupted may have made it and not yet marked it.
   const noted = await readFile(
     join(labDir, stack, "vagrant", "machines", name, provider, "id"),
     "utf8",
   ).catch(() => "");
-  const interrupted = unmarked.find(({ id }) => id === noted.trim());
+  const interrupted = listed.find(({ id, marks }) => marks.id === undefined && id === noted.trim());
   if (interrupted?.name === inaccessible)
     throw new LabError(
       `VirtualBox cannot read the files of the machine ${name}, {${interrupted.id}}, so nothing is touched. Mount the disk that holds them, or restore them (\`VBoxManage list vms\` shows it as ${inaccessible}), and try again; if they are lost for good, remove it: VBoxManage unregistervm ${interrupted.id}`,

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
@@ -8,19 +8,22 @@ import { k3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { suite } from "../steps.ts";
 import { checkout, stack } from "./checkout.ts";
 
-// Plain `vagrant provision` and `vagrant up --provision`: Vagrant itself reads the Vagrantfile and runs its provisioners; what
-// ssh would do is played, and so is Docker.
+// Plain `vagrant provision`, `vagrant up --provision` and `vagrant destroy`: Vagrant itself reads the Vagrantfile and runs its
+// provisioners; what ssh would do is played, and so is Docker.
 
 const skip = (await execa("vagrant", ["--version"], { reject: false })).failed && "needs Vagrant";
 
-/** What is on a machine, or that it is no machine: `gone` was never made or was removed, `stopped` may hold anything, the API of `starting` does not answer yet. */
-type Play = "empty" | "installed" | "starting" | "deaf" | "stopped" | "gone";
+/**
+ * What is on a machine, or that it is no machine: `gone` was never made or was removed, `stopped` may hold anything, the API of
+ * `starting` does not answer yet, `keeps` does not let members of etcd go. Of `unnoted`, which is installed, Vagrant's note is lost.
+ */
+type Play = "empty" | "installed" | "unnoted" | "starting" | "keeps" | "deaf" | "stopped" | "gone";
 
 /** A communicator that writes down what a machine is sent, and answers as a machine with a cluster or without one. */
 const communicator = `
 class Played < Vagrant.plugin("2", :communicator)
   def initialize(machine) = @machine = machine
-  def plays = JSON.parse(ENV["PLAYS"])[@machine.name.to_s]
+  def plays = JSON.parse(ENV["PLAYS"])[@machine.name.to_s].sub(/unnoted|keeps/, "installed")
   def log(line) = File.write(ENV["PLAY_LOG"], "#{@machine.name} #{line}\\n", mode: "a")
   def ready? = true
   def wait_for_ready(_) = true
@@ -39,8 +42,9 @@ class Played < Vagrant.plugin("2", :communicator)
     case command
     when /has_data; then/ then yield :stdout, plays == "installed" ? "yes\\n" : "" if block_given?
     when /sha256sum/ then yield :stdout, plays == "installed" ? "abc123\\n" : "" if block_given?
-    when /leave\\.sh/ then log("told #{command[/NODE_NAME=\\S+/]} #{command.split.last}")
+    when /NODE_NAME=\\S+ NODE_IP=\\S+ .*(before|gone|after|forget)$/ then log("told #{command[/NODE_NAME=\\S+/]} #{command.split.last}")
       return 4 if plays == "starting"
+      return 1 if ENV["PLAYS"].include?("keeps")
     end
     0
   end
@@ -59,40 +63,63 @@ const servers = stack(`  k3s-lab:machines:
     - { name: a1, role: agent, ip: 10.9.8.21 }
 `);
 
-/** Runs Vagrant beside machines that are played. @returns how it ended, and what the machines were sent. */
+/** Runs Vagrant beside machines that are played. @returns how it ended, what the machines were sent, and which are left. */
 async function run(
   args: readonly string[],
   plays: Readonly<Record<string, Play>>,
-  stackFile = servers,
-  files: Readonly<Record<string, readonly [text: string, mode: number]>> = {},
+  {
+    stackFile = servers,
+    files = {},
+    environment = {},
+    answer,
+  }: {
+    stackFile?: string;
+    files?: Readonly<Record<string, readonly [text: string, mode: number]>>;
+    environment?: Readonly<Record<string, string>>;
+    /** What is typed at Vagrant's question. Default: nothing. */
+    answer?: string;
+  } = {},
 ) {
-  const { file, program, vagrant } = await checkout(stackFile);
+  const { file, program, run } = await checkout(stackFile);
   const vagrantfile = await readFile(file("vagrant/Vagrantfile"), "utf8");
   await writeFile(
     file("vagrant/Vagrantfile"),
     vagrantfile.replace("Time.now + 60", "Time.now") + communicator,
   );
-  const there = Object.entries(plays).filter(([, play]) => play !== "gone");
-  for (const [name] of there) {
+  for (const folder of ["there", "running"]) await mkdir(file(folder));
+  for (const [name, play] of Object.entries(plays)) {
+    if (play === "gone") continue;
+    await writeFile(file(`there/${name}`), "");
+    if (play !== "stopped") await writeFile(file(`running/${name}`), "");
+    if (play === "unnoted") continue;
     const note = file(`.lab/cluster/vagrant/machines/${name}/docker/id`);
     await mkdir(dirname(note), { recursive: true });
     await writeFile(note, name);
   }
   for (const [name, [text, mode]] of Object.entries(files)) await writeFile(file(name), text, { mode });
-  const ids = (some: typeof there) => some.map(([name]) => name).join("\\n");
-  const running = there.filter(([, play]) => play !== "stopped");
   await program(
     "docker",
-    `case "$*" in version) echo ok ;; "ps -a"*) printf '${ids(there)}\\n' ;; ps*) printf '${ids(running)}\\n' ;;
+    `cd ${file("")}; for last; do :; done
+    case "$*" in version) echo ok ;; *label=k3s-lab.machine=*--format*) ;;
+    *label=k3s-lab.machine=*) if [ -e "there/\${last##*=}" ]; then echo "\${last##*=}"; fi ;;
+    "ps -a"*) ls there ;; ps*) ls running ;; rm*) rm -f "there/$last" "running/$last" ;; stop*) rm -f "running/$last" ;;
     "network inspect"*) echo '[]' ;; "network ls"*) ;; inspect*) echo '[{"Config":{},"State":{"Running":true},"NetworkSettings":{"IPAddress":"10.9.8.1","Ports":{},"Networks":{}}}]' ;; esac`,
   );
-  const { all = "", exitCode } = await vagrant(args, {
+  const command = ["vagrant", ...args].join(" ");
+  // Vagrant asks at a terminal only.
+  const [name, ...rest] =
+    answer === undefined
+      ? ["vagrant", ...args]
+      : ["sh", "-c", `(sleep 4; echo ${answer}) | script -qec '${command}' /dev/null`];
+  const { all = "", exitCode } = await run(name ?? "", rest, {
     PLAYS: JSON.stringify(plays),
     PLAY_LOG: file("played"),
     LAB_MACHINE_IMAGE: "k3s-lab/machine:abc",
+    ...environment,
   });
-  const log = (await readFile(file("played"), "utf8").catch(() => "")).trimEnd().split("\n");
-  return { all, exitCode, log: log.filter((line) => !/ 644$| \/home\/vagrant\/\.k3s-token /.test(line)) };
+  const sent = (await readFile(file("played"), "utf8").catch(() => "")).trimEnd().split("\n");
+  const log = sent.filter((line) => !/ 644$| \/home\/vagrant\/\.k3s-token /.test(line));
+  return { all, exitCode, sent, log, left: (await readdir(file("there"))).join(" ") };
 }
 
 suite("plain vagrant", { skip, concurrency: 2 }, () => {
@@ -124,6 +151,18 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     assert.deepEqual(log, ["s1 k3s"]);
   });
 
+  test("C9: a server that Vagrant lost its note of has the cluster: the first one, empty, does not start a second", async () => {
+    const { all, log } = await run(["provision", "s1"], { s1: "empty", s2: "unnoted", s3: "gone" });
+    assert.ok(log.includes("s2 told NODE_NAME=s1 forget"), all);
+    assert.equal(log.at(-1), 's1 k3s CLUSTER_CA="abc123" SILENT=""');
+  });
+
+  test("a machine gets the token when it is about to be used: where the cluster does not forget the node, none", async () => {
+    const { exitCode, sent } = await run(["provision", "s1"], { s1: "empty", s2: "keeps" });
+    assert.notEqual(exitCode, 0);
+    assert.doesNotMatch(sent.join("\n"), /token/);
+  });
+
   test("the keys of k3s.serverSecrets are those that Pulumi accepts", async () => {
     const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
     const accepted = k3sFlags.flatMap(({ name, byFile }) => (byFile ? [name.slice(2)] : []));
@@ -134,9 +173,14 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
   const secrets = 'etcd-s3-secret-key: "s3cr3t"\n';
 
   test("k3s.serverSecrets reach servers as a file that nobody else may read, and no agent", async () => {
-    const { all, log } = await run(["provision"], { s1: "installed", a1: "installed" }, withSecrets, {
-      "secrets.yaml": [secrets, 0o600],
-    });
+    const { all, log } = await run(
+      ["provision"],
+      { s1: "installed", a1: "installed" },
+      {
+        stackFile: withSecrets,
+        files: { "secrets.yaml": [secrets, 0o600] },
+      },
+    );
     assert.deepEqual(
       log.filter((line) => line.includes("secret")),
       ['s1 /home/vagrant/.k3s-secret 600 {"etcd-s3-secret-key":"s3cr3t"}'],
@@ -150,9 +194,14 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     ["what is no secret", "disable: traefik\n", 0o600],
   ] as const)
     test(`k3s.serverSecrets: ${what} is refused in one sentence`, async () => {
-      const { all, exitCode, log } = await run(["provision", "s1"], { s1: "installed" }, withSecrets, {
-        "secrets.yaml": [text, mode],
-      });
+      const { all, exitCode, log } = await run(
+        ["provision", "s1"],
+        { s1: "installed" },
+        {
+          stackFile: withSecrets,
+          files: { "secrets.yaml": [text, mode] },
+        },
+      );
       assert.notEqual(exitCode, 0);
       assert.match(all, /k3s-lab:k3s\.serverSecrets: secrets\.yaml is not accepted; expected/);
       assert.equal(
@@ -161,4 +210,70 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
         "K3s was touched",
       );
     });
+
+  const three = { s1: "installed", s2: "installed", s3: "installed" } as const;
+  const destroys: readonly (readonly [
+    what: string,
+    names: string,
+    plays: Readonly<Record<string, Play>>,
+    told: readonly string[],
+    left: string,
+  ])[] = [
+    ["one server", "s3", three, ["s1 told NODE_NAME=s3 before", "s1 told NODE_NAME=s3 after"], "s1 s2"],
+    [
+      "a stopped one",
+      "s3",
+      { ...three, s3: "stopped" },
+      ["s1 told NODE_NAME=s3 gone", "s1 told NODE_NAME=s3 after"],
+      "s1 s2",
+    ],
+    ["an agent", "a1", { s1: "installed", a1: "installed" }, ["s1 told NODE_NAME=a1 after"], "s1"],
+    [
+      "one whose peer Vagrant lost its note of",
+      "s1",
+      { s1: "installed", s2: "unnoted" },
+      ["s2 told NODE_NAME=s1 before", "s2 told NODE_NAME=s1 after"],
+      "s2",
+    ],
+    [
+      "some by a pattern",
+      "/s[23]/",
+      three,
+      ["s3", "s2"].flatMap((name) => ["before", "after"].map((step) => `s1 told NODE_NAME=${name} ${step}`)),
+      "s1",
+    ],
+    ["all by their names", "s1 s2 s3", { ...three, s2: "stopped" }, [""], ""],
+    ["all", "", { ...three, s2: "stopped" }, [""], ""],
+    ["an agent that was never made", "a1", { s1: "installed", a1: "gone" }, [""], "s1"],
+  ];
+  for (const [what, names, plays, told, left] of destroys)
+    test(`vagrant destroy of ${what}: those that stay are told, before and after`, async () => {
+      const { all, exitCode, ...seen } = await run(
+        ["destroy", "--force", ...names.split(" ").filter(Boolean)],
+        plays,
+      );
+      assert.equal(exitCode, 0, all);
+      assert.deepEqual([seen.log, seen.left], [told, left], all);
+    });
+
+  for (const [why, plays] of [
+    ["etcd does not let go of", { ...three, s1: "keeps", s2: "stopped" }],
+    ["no other can be asked about", { ...three, s1: "stopped", s2: "deaf" }],
+  ] as const)
+    test(`vagrant destroy of a server that ${why} stops before it, unless it is told otherwise`, async () => {
+      const { all, exitCode, left } = await run(["destroy", "--force", "s3"], plays);
+      assert.equal(left, "s1 s2 s3", all);
+      assert.notEqual(exitCode, 0);
+      assert.match(all, /s3 is not destroyed: .*LAB_FORCE_DESTROY=1 vagrant destroy s3/s);
+      const forced = await run(["destroy", "--force", "s3"], plays, {
+        environment: { LAB_FORCE_DESTROY: "1" },
+      });
+      assert.equal(forced.left, "s1 s2", forced.all);
+    });
+
+  test("vagrant destroy of a server that its user says no to: nobody is told anything", async () => {
+    const { all, log, left } = await run(["destroy", "s3"], three, { answer: "n" });
+    assert.match(all, /Are you sure/);
+    assert.deepEqual([log, left], [[""], "s1 s2 s3"], all);
+  });
 });

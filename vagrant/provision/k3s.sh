@@ -17,7 +17,7 @@
 #   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
 #   SECRET_FILE                     K3s configuration that nobody else may read. Default: /run/k3s-lab/secret
-#   /opt/k3s-lab                    what the machine carries of K3s; without it /home/vagrant/k3s-install.sh is run
+#   INSTALLER                       K3s's installer, where /opt/k3s-lab, which the machine carries, has none. Default: /home/vagrant/k3s-install.sh
 #
 # A first install that fails is tried once more after K3s's own uninstaller. Where K3s has data nothing is ever uninstalled:
 # what ran before a failed change runs again. An interrupted change is known by what it saved, and the next run goes on.
@@ -56,7 +56,7 @@ find_assets() {
     esac
   fi
   installer=$assets/install.sh
-  [ -f "$installer" ] || installer=/home/vagrant/k3s-install.sh
+  [ -f "$installer" ] || installer=${INSTALLER:-/home/vagrant/k3s-install.sh}
 }
 
 # --- what is here ---
@@ -622,6 +622,12 @@ if [ "$mode" = observe ]; then
 fi
 case "$mode" in install | start | check) ;; *) die "unknown mode '$mode'" 2 ;; esac
 
+# What was sent for this run is used up, however it ends; a check that succeeds is followed by an installation.
+remove_sent() {
+  if [ $? != 0 ] || [ "$mode" != check ]; then rm -f "$token_file" "$secret_file" ${INSTALLER:+"$INSTALLER"}; fi
+}
+trap remove_sent EXIT
+
 # The id of the cluster is all that `start` prints.
 exec 3>&1
 if [ "$mode" = start ]; then exec >&2; fi
@@ -657,7 +663,6 @@ if [ "$mode" = check ]; then
 fi
 if [ "$mode" = start ] && ! $is_first; then
   # What runs already is changed by `install` alone, which waits for what comes of it.
-  rm -f "$token_file" "$secret_file"
   hash_of $data/server/tls/server-ca.crt >&3
   exit
 fi
@@ -666,14 +671,12 @@ if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
 if $is_same && runs && ! is_unregistered; then
   if [ "$NODE_ROLE" = agent ]; then await_servers; fi
   deadline=$((SECONDS + ready_within))
-  rm -f "$token_file"
   wait_until_up || { explain; exit 1; }
 elif $is_first; then
   first_install
 else
   change
 fi
-rm -f "$secret_file"
 if [ "$mode" = start ]; then
   hash_of $data/server/tls/server-ca.crt >&3
   exit

@@ -108,6 +108,25 @@ test("the token is shown nowhere", async () => {
   assert.doesNotMatch([stdout, stderr, ...log].join("\n"), /s3cr3t/);
 });
 
+test("what was sent for a run is removed however it ends, but by a check, which an installation follows", async () => {
+  const files = {
+    "run/k3s-lab/secret": "agent-token: hushhush\n",
+    "home/k3s-installer.sh": "exit 1\n",
+  };
+  const sent = (environment: Readonly<Record<string, string>>, more: Machine = {}) =>
+    provision("sent", { files, environment, carriesK3s: false, ...more });
+  const left = ({ path }: Awaited<ReturnType<typeof provision>>) =>
+    ["run/k3s-lab/token", ...Object.keys(files)].filter((file) => existsSync(path(file)));
+  const { path } = await sent({}, { mode: "observe" });
+  const environment = { INSTALLER: path("home/k3s-installer.sh") };
+  assert.deepEqual(left(await sent(environment, { mode: "check" })).length, 3);
+  assert.deepEqual(left(await sent({ ...environment, NODE_INTERFACE: "ens9" })), []);
+  assert.deepEqual(left(await sent({ ...environment, NODE_INTERFACE: "ens9" }, { mode: "check" })), []);
+  const failed = await sent(environment);
+  assert.equal(failed.status, 1);
+  assert.deepEqual(left(failed), []);
+});
+
 const refusals: readonly (readonly [title: string, machine: Machine, message: RegExp])[] = [
   [
     "an address on another interface",
