@@ -347,6 +347,29 @@ if (hasPulumi) {
     return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
   });
 
+  fault(
+    "Rule 5: under the real engine a program finds what `lab up` found, and ends where it does not",
+    async () => {
+      await writeFile(
+        join(checkout.directory, "Pulumi.cluster-asked.yaml"),
+        "config:\n  k3s-lab:provider: docker\n  k3s-lab:machines: [{name: server, role: server, ip: 192.168.42.110}]\n",
+      );
+      await dockerListing(checkout.directory, []);
+      const said = await inCheckout(`process.env.PATH = "${checkout.directory}:" + process.env.PATH;
+      const { observeStack } = await import("@/up-to-date.ts");
+      const { previewStack } = await import("@/pulumi.ts");
+      const { preconditions } = await observeStack("cluster-asked", {});
+      const preview = (expected) =>
+        previewStack("cluster-asked", { LAB_PRECONDITIONS: JSON.stringify(expected) }).catch(({ message }) => message);
+      console.log(JSON.stringify([await preview({ ...preconditions, "the machine server": "g1" }), await preview(preconditions)]));`);
+      const [other, same] = JSON.parse(said) as [string, unknown];
+      assert.match(other, /Since `lab up` looked, the machine server is absent\. Nobody was asked/);
+      // The checkout has no plugins, so it ends later.
+      assert.doesNotMatch(JSON.stringify(same), /Since `lab up` looked/);
+      return { happened: "not begun", lost: "nothing" };
+    },
+  );
+
   fault("H30: a stack file that changes while `lab up` waits for another run", async () => {
     const file = join(checkout.directory, "Pulumi.apps-waits.yaml");
     await writeFile(
