@@ -29,17 +29,7 @@ export const toolFile =
 export async function systemArchive(k3s: InstalledTool, file: ToolFile, progress: Progress): Promise<string> {
   const released = k3s.files["k3s-airgap-images.tar.gz"];
   if (released !== undefined) return released;
-  const { path } = await systemImages(
-    {
-      coredns: file("coredns", "coredns"),
-      traefik: file("traefik", "traefik"),
-      helm: file("helm", "helm"),
-      metricsServer: file("metrics-server", "metrics-server"),
-      localPathProvisioner: file("local-path-provisioner", "local-path-provisioner"),
-    },
-    { progress },
-  );
-  return path;
+  return await systemImages((tool) => file(tool, tool), progress);
 }
 
 /** What machines carry of K3s. A K3s that was built here brings neither flannel nor images: they were built too. */

@@ -49,7 +49,13 @@ export async function prune(options: PruneOptions): Promise<Pruned[]> {
   const users = await checkouts(options.cache);
   return [
     ...(await pruneTools(options, users)),
-    ...(await pruneDebian(options)),
+    ...(await pruneOld(options, ["downloads", "download"], (name) =>
+      name.endsWith(".part") ? freshDays : Number.POSITIVE_INFINITY,
+    )),
+    // A hidden one is what a killed run was unpacking.
+    ...(await pruneOld(options, ["images/debian", "Debian's packages"], (name) =>
+      name.startsWith(".") ? 1 : freshDays,
+    )),
     ...(await pruneImages(options, users)),
   ];
 }
@@ -73,13 +79,6 @@ async function pruneTools(
       await withFileLock(`${folder}.lock`, () => rm(folder, { recursive: true, force: true }));
     }
   }
-  for (const entry of await readdir(join(cache, "downloads")).catch(() => [])) {
-    const file = join(cache, "downloads", entry);
-    const { mtimeMs, size } = await stat(file);
-    if (!entry.endsWith(".part") || now - mtimeMs < freshDays * day) continue;
-    pruned.push({ what: `download ${entry}`, bytes: size });
-    await rm(file, { force: true });
-  }
   return pruned;
 }
 
@@ -94,22 +93,26 @@ async function linkedFrom(folder: string): Promise<string[]> {
   return found;
 }
 
-async function sizeOf(folder: string): Promise<number> {
-  let bytes = 0;
-  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).size;
-  return bytes;
+/** Bytes of a file, or of all in a folder. */
+async function sizeOf(path: string): Promise<number> {
+  const found = await lstat(path);
+  if (!found.isDirectory()) return found.isFile() ? found.size : 0;
+  const sizes = (await readdir(path)).map((name) => sizeOf(join(path, name)));
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-async function pruneDebian({ cache, now = Date.now() }: PruneOptions): Promise<Pruned[]> {
-  const base = join(cache, "images", "debian");
+/** What lies in a folder of the cache and was not touched for so many days. */
+async function pruneOld(
+  { cache, now = Date.now() }: PruneOptions,
+  [folder, what]: readonly [folder: string, what: string],
+  daysOf: (name: string) => number,
+): Promise<Pruned[]> {
   const pruned: Pruned[] = [];
-  for (const entry of await readdir(base).catch(() => [])) {
-    const folder = join(base, entry);
-    const { mtimeMs } = await stat(folder);
-    if (now - mtimeMs < (entry.startsWith(".") ? 1 : freshDays) * day) continue;
-    pruned.push({ what: `Debian's packages ${entry}`, bytes: await sizeOf(folder) });
-    await rm(folder, { recursive: true, force: true });
+  for (const entry of await readdir(join(cache, folder)).catch(() => [])) {
+    const path = join(cache, folder, entry);
+    if (now - (await stat(path)).mtimeMs < daysOf(entry) * day) continue;
+    pruned.push({ what: `${what} ${entry}`, bytes: await sizeOf(path) });
+    await rm(path, { recursive: true, force: true });
   }
   return pruned;
 }
@@ -140,28 +143,14 @@ async function pruneImages(
     const isNewest = !newest.has(repository) && !tag.includes("-unfilled");
     if (isNewest) newest.add(repository);
     // 2026-11-25 18:36:55 +0000 UTC
-    const age =
-      now -
-      Date.parse(
-        created
-          .replace(/ UTC$/, "")
-          .replace(/ (\+\d+)$/, "$1")
-          .replace(" ", "T"),
-      );
+    const age = now - Date.parse(created.replace(/ [A-Z]+$/, ""));
     const isStale = repository === "k3s-lab/base" && age > freshDays * day && containers.length === 0;
     if (isUsed(tag) || (isNewest && !isStale)) continue;
     // One that is used all the same is refused by Docker, and stays.
     if (await ask("image", "rm", tag)) pruned.push({ what: `image ${tag}` });
   }
-  const nameless = await ask(
-    "image",
-    "ls",
-    "--quiet",
-    "--filter",
-    "dangling=true",
-    "--filter",
-    "label=k3s-lab.image",
-  );
+  const filters = ["--filter", "dangling=true", "--filter", "label=k3s-lab.image"];
+  const nameless = await ask("image", "ls", "--quiet", ...filters);
   for (const id of new Set(nameless ?? []))
     if (await ask("image", "rm", id)) pruned.push({ what: `image ${id}, which has no name any more` });
   return pruned;

@@ -1,9 +1,11 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { isDeepStrictEqual } from "node:util";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { exists, writeWhole } from "../../stacks/lib/files.ts";
 import type { Platform, Way } from "./tools.ts";
 
 /** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */
@@ -81,19 +83,11 @@ export class ToolCache {
   /** Looks a tool up. Files whose size, times or inode changed since they were hashed are hashed again. */
   async find(key: CacheKey): Promise<Found> {
     const dir = this.dirOf(key);
-    let manifest: Manifest;
-    try {
-      manifest = JSON.parse(await readFile(join(dir, "manifest.json"), "utf8")) as Manifest;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT")
-        return (await stat(dir).catch(() => undefined))
-          ? { state: "bad", reason: "it has no manifest" }
-          : { state: "absent" };
-      if (error instanceof SyntaxError) return { state: "bad", reason: "its manifest is damaged" };
-      throw error;
-    }
-    if (typeof manifest?.files !== "object" || manifest.files === null)
-      return { state: "bad", reason: "its manifest is damaged" };
+    const text = await readFile(join(dir, "manifest.json"), "utf8").catch(unlessMissing);
+    if (text === undefined)
+      return (await exists(dir)) ? { state: "bad", reason: "it has no manifest" } : { state: "absent" };
+    const manifest = parsed(text);
+    if (!manifest) return { state: "bad", reason: "its manifest is damaged" };
     if (manifest.recipe !== key.recipe) return { state: "bad", reason: "its recipe has changed" };
 
     const files: Record<string, FileRecord> = {};
@@ -101,16 +95,12 @@ export class ToolCache {
       const path = join(dir, name);
       const now = await fingerprint(path);
       if (now === undefined) return { state: "bad", reason: `${name} is gone` };
-      const same =
-        now.size === record.size &&
-        now.mtimeMs === record.mtimeMs &&
-        now.ctimeMs === record.ctimeMs &&
-        now.inode === record.inode;
+      const same = isDeepStrictEqual({ ...now, sha256: record.sha256 }, record);
       if (!same && (now.size !== record.size || (await sha256Of(path)) !== record.sha256))
         return { state: "bad", reason: `${name} no longer has the hash ${record.sha256}` };
       files[name] = { ...record, ...now };
     }
-    if (JSON.stringify(files) !== JSON.stringify(manifest.files))
+    if (!isDeepStrictEqual(files, manifest.files))
       await writeManifest(dir, { ...manifest, files }).catch(() => undefined);
     return { state: "good", tool: cachedTool(dir, { ...manifest, files }) };
   }
@@ -166,18 +156,27 @@ function cachedTool(dir: string, manifest: Manifest): CachedTool {
   };
 }
 
-async function writeManifest(dir: string, manifest: Manifest): Promise<void> {
-  const work = join(dir, `manifest.json.${process.pid}`);
-  await writeFile(work, `${JSON.stringify(manifest, null, 2)}\n`);
-  await rename(work, join(dir, "manifest.json"));
-}
+const writeManifest = (dir: string, manifest: Manifest): Promise<void> =>
+  writeWhole(join(dir, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
 
 async function fingerprint(path: string): Promise<Omit<FileRecord, "sha256"> | undefined> {
+  const found = await stat(path).catch(unlessMissing);
+  if (!found) return undefined;
+  const { size, mtimeMs, ctimeMs, ino } = found;
+  return { size, mtimeMs, ctimeMs, inode: ino };
+}
+
+/** Undefined for what is not there; whatever else is the matter is an error. */
+function unlessMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT") throw error;
+}
+
+/** What a manifest says; undefined where it is none. */
+function parsed(text: string): Manifest | undefined {
   try {
-    const { size, mtimeMs, ctimeMs, ino } = await stat(path);
-    return { size, mtimeMs, ctimeMs, inode: ino };
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
+    const manifest = JSON.parse(text) as Manifest | null;
+    return typeof manifest?.files === "object" && manifest.files !== null ? manifest : undefined;
+  } catch {
+    return undefined;
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import { writeWhole } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
 import { sha256Of } from "../tool-cache.ts";
@@ -8,16 +9,6 @@ import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArch
 
 /** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
 const format = 1;
-
-/** What was remembered; nothing where it was half written or is something else. */
-function hashesIn(text: string): Record<string, string> {
-  try {
-    const found = JSON.parse(text) as unknown;
-    return typeof found === "object" && found !== null ? (found as Record<string, string>) : {};
-  } catch {
-    return {};
-  }
-}
 
 /** Hashes of files by path, remembered across runs as long as size, inode and times stay the same. */
 export class FileHashes {
@@ -31,7 +22,10 @@ export class FileHashes {
   }
 
   async of(path: string): Promise<string> {
-    this.#known ??= await readFile(this.#file, "utf8").then(hashesIn, () => ({}));
+    // Nothing where it was half written or is something else.
+    this.#known ??= await readFile(this.#file, "utf8")
+      .then((text) => Object(JSON.parse(text)) as Record<string, string>)
+      .catch(() => ({}));
     const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
     const key = [path, size, ino, mtimeNs, ctimeNs].join("|");
     const known = this.#known[key];
@@ -45,10 +39,7 @@ export class FileHashes {
 
   async save(): Promise<void> {
     if (!this.#changed || this.#known === undefined) return;
-    await mkdir(dirname(this.#file), { recursive: true });
-    const work = `${this.#file}.${process.pid}`;
-    await writeFile(work, JSON.stringify(this.#known));
-    await rename(work, this.#file);
+    await writeWhole(this.#file, JSON.stringify(this.#known));
     this.#changed = false;
   }
 }
@@ -94,12 +85,11 @@ export async function cachedArchive(
     progress(`writing ${images.length === 1 ? "image" : `${images.length} images`} to ${name}.tar`);
     const work = await mkdtemp(join(base, ".write-"));
     try {
-      await writeArchive(join(work, `${name}.tar`), images);
-      await writeFile(join(work, `${name}.tar.sha256`), `${await sha256Of(join(work, `${name}.tar`))}\n`);
-      await mkdir(folder, { recursive: true });
+      const made = join(work, `${name}.tar`);
+      await writeArchive(made, images);
       // The hash first: an archive without it, or with another's, is rewritten.
-      await rename(join(work, `${name}.tar.sha256`), `${archive}.sha256`);
-      await rename(join(work, `${name}.tar`), archive);
+      await writeWhole(`${archive}.sha256`, `${await sha256Of(made)}\n`);
+      await rename(made, archive);
     } finally {
       await rm(work, { recursive: true, force: true });
     }

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../../stacks/lib/errors.ts";
@@ -7,22 +7,17 @@ import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
 import { traefikImage as traefikRef } from "../../../stacks/versions.ts";
 import { sha256Of } from "../tool-cache.ts";
+import type { ToolName } from "../tools.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
 import { cachedArchive } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
 
-/** Absolute paths of the programs that the images are made of. */
-export interface ImageTools {
-  readonly coredns: string;
-  readonly traefik: string;
-  readonly helm: string;
-  readonly metricsServer: string;
-  readonly localPathProvisioner: string;
-}
+/** Tells where the program of a tool is. */
+type ProgramOf = (tool: ToolName) => string;
 
 /** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
-export const systemImageRefs = {
+const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
   traefik: traefikRef,
@@ -33,16 +28,17 @@ export const systemImageRefs = {
   busybox: "rancher/mirrored-library-busybox:1.34.1",
 } as const;
 
-/** The folder of manifests that K3s needs beside these images: each goes into /var/lib/rancher/k3s/server/manifests. */
-const manifestsDir = join(import.meta.dirname, "manifests");
-
-/** The manifests of `manifestsDir`, absolute and in the order K3s applies them. */
+/**
+ * The manifests that K3s needs beside these images, absolute and in the order K3s applies them: each goes into
+ * /var/lib/rancher/k3s/server/manifests.
+ */
 export async function systemManifests(): Promise<string[]> {
-  const files = await readdir(manifestsDir);
+  const folder = join(import.meta.dirname, "manifests");
+  const files = await readdir(folder);
   return files
     .filter((file) => file.endsWith(".yaml"))
     .sort()
-    .map((file) => join(manifestsDir, file));
+    .map((file) => join(folder, file));
 }
 
 const packages = [
@@ -59,73 +55,63 @@ const packages = [
 const nonRoot = "65532:65532";
 
 /**
- * One archive with every image K3s 1.25.4 asks for, under the names it asks for, for nodes that can pull nothing.
- * Made from the given programs and Debian's packages, kept in the user's cache and made again only when one of them
+ * Writes one archive with every image K3s 1.25.4 asks for, under the names it asks for, for nodes that can pull nothing.
+ * Made from the lab's programs and Debian's packages, kept in the user's cache and made again only when one of them
  * changed. About 8 s and 350 MB.
+ *
+ * @returns its path.
  */
-export async function systemImages(
-  tools: ImageTools,
-  options: { readonly progress?: Progress } = {},
-): Promise<{ readonly path: string; readonly refs: readonly string[] }> {
-  const progress = options.progress ?? (() => {});
-  const [root, pause] = await Promise.all([unpackedPackages(packages, progress), pauseProgram(progress)]);
-  const images = await systemImageSpecs(tools, root, pause);
-  const path = await cachedArchive("system", images, progress);
-  return { path, refs: images.map((image) => image.ref) };
+export async function systemImages(program: ProgramOf, progress: Progress): Promise<string> {
+  const sources = await imageSources(progress);
+  return await cachedArchive("system", await systemImageSpecs(program, sources), progress);
 }
 
-/** The programs that `kubernetesImages` is made of. */
-export type KubernetesTools = Pick<ImageTools, "coredns" | "traefik"> & {
-  /** Upstream Kubernetes: the one program that is all of its parts. */
-  readonly kubernetes: string;
-};
-
-/** The parts of Kubernetes that kubeadm runs in pods. */
-const kubernetesParts = [
-  "kube-apiserver",
-  "kube-controller-manager",
-  "kube-scheduler",
-  "kube-proxy",
-  "etcd",
-] as const;
+/** The parts of Kubernetes that kubeadm runs in pods: upstream Kubernetes here is one program that is all of them. */
+const kubernetesParts = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd"];
 
 /**
- * One archive with every image of a cluster that kubeadm makes, and Traefik under the name that it has for K3s. For
- * nodes that can pull nothing.
+ * Writes one archive with every image of a cluster that kubeadm makes, and Traefik under the name that it has for K3s.
+ * For nodes that can pull nothing.
  *
  * @param version every image's tag; kubeadm asks for them as `k3s-lab/NAME:VERSION` where its `imageRepository` is
  * `k3s-lab` and the tags of etcd and CoreDNS are this one.
+ * @returns its path.
  */
 export async function kubernetesImages(
-  tools: KubernetesTools,
+  program: ProgramOf,
   version: string,
-  options: { readonly progress?: Progress } = {},
-): Promise<{ readonly path: string; readonly refs: readonly string[] }> {
-  const progress = options.progress ?? (() => {});
-  const [root, pause] = await Promise.all([unpackedPackages(packages, progress), pauseProgram(progress)]);
-  const program = await programLayer("/usr/local/bin/kubernetes", tools.kubernetes);
-  const parts = kubernetesParts.map((part) => [`/usr/local/bin/${part}`, { symlink: "kubernetes" }] as const);
-  const iptables = await iptablesLayer(root, proxyExtension);
-  const names = ["iptables", "ip6tables"].flatMap((family) =>
-    ["", "-save", "-restore"].map(
-      (suffix) => [`/usr/sbin/${family}${suffix}`, { symlink: "xtables-nft-multi" }] as const,
-    ),
+  progress: Progress,
+): Promise<string> {
+  const { root, pause } = await imageSources(progress);
+  const links = (target: string, paths: readonly string[]): Layer =>
+    Object.fromEntries(paths.map((path) => [path, { symlink: target }]));
+  const iptables = ["iptables", "ip6tables"].flatMap((family) =>
+    ["", "-save", "-restore"].map((suffix) => `/usr/sbin/${family}${suffix}`),
   );
+  const parts = kubernetesParts.map((part) => `/usr/local/bin/${part}`);
   // kube-proxy alone calls iptables; the others do not mind it, and share every layer.
   const layers = [
     base,
-    { ...iptables, ...Object.fromEntries(names) },
-    { ...program, ...Object.fromEntries(parts) },
+    { ...(await iptablesLayer(root, proxyExtensions)), ...links("xtables-nft-multi", iptables) },
+    {
+      ...(await programLayer("/usr/local/bin/kubernetes", program("kubernetes"))),
+      ...links("kubernetes", parts),
+    },
   ];
   const ref = (name: string) => `k3s-lab/${name}:${version}`;
   const images: ImageSpec[] = [
     ...kubernetesParts.map((part) => ({ ref: ref(part), layers, config: { cmd: [part] } })),
-    { ...(await corednsImage(tools.coredns)), ref: ref("coredns") },
+    { ...(await corednsImage(program("coredns"))), ref: ref("coredns") },
     { ...(await pauseImage(pause)), ref: ref("pause") },
-    await traefikImage(tools.traefik, root),
+    await traefikImage(program("traefik"), root),
   ];
-  const path = await cachedArchive("kubernetes", images, progress);
-  return { path, refs: images.map((image) => image.ref) };
+  return await cachedArchive("kubernetes", images, progress);
+}
+
+/** What images are made of beside the lab's tools: a tree of Debian's packages, and the pause program. */
+async function imageSources(progress: Progress): Promise<{ readonly root: string; readonly pause: string }> {
+  const [root, pause] = await Promise.all([unpackedPackages(packages, progress), pauseProgram(progress)]);
+  return { root, pause };
 }
 
 const base: Layer = {
@@ -161,25 +147,28 @@ const traefikImage = async (program: string, root: string): Promise<ImageSpec> =
   config: { entrypoint: ["/usr/local/bin/traefik"], user: nonRoot },
 });
 
-async function systemImageSpecs(tools: ImageTools, root: string, pause: string): Promise<ImageSpec[]> {
+async function systemImageSpecs(
+  program: ProgramOf,
+  { root, pause }: { readonly root: string; readonly pause: string },
+): Promise<ImageSpec[]> {
   const trust = await trustLayer(root);
   const shell = await busyboxLayer(root);
-  const program = (path: string, source: string) => programLayer(path, source);
-
+  /** The script that klipper's images start. */
+  const entry = (image: string): Layer => ({
+    "/usr/local/bin/entry": { source: join(import.meta.dirname, image, "entry"), mode: 0o755 },
+  });
   return [
     await pauseImage(pause),
-    await corednsImage(tools.coredns),
-    await traefikImage(tools.traefik, root),
+    await corednsImage(program("coredns")),
+    await traefikImage(program("traefik"), root),
     {
       ref: systemImageRefs.klipperHelm,
       layers: [
         base,
         trust,
         shell,
-        await program("/usr/local/bin/helm", tools.helm),
-        {
-          "/usr/local/bin/entry": { source: join(import.meta.dirname, "klipper-helm", "entry"), mode: 0o755 },
-        },
+        await programLayer("/usr/local/bin/helm", program("helm")),
+        entry("klipper-helm"),
       ],
       config: { entrypoint: ["/usr/local/bin/entry"], user: nonRoot },
     },
@@ -188,28 +177,27 @@ async function systemImageSpecs(tools: ImageTools, root: string, pause: string):
       layers: [
         base,
         shell,
-        await iptablesLayer(root),
-        await program("/pause", pause),
-        { "/usr/local/bin/entry": { source: join(import.meta.dirname, "klipper-lb", "entry"), mode: 0o755 } },
+        await iptablesLayer(root, lbExtensions),
+        await programLayer("/pause", pause),
+        entry("klipper-lb"),
       ],
       config: { entrypoint: ["/usr/local/bin/entry"] },
     },
     {
       ref: systemImageRefs.metricsServer,
-      layers: [base, await program("/metrics-server", tools.metricsServer)],
+      layers: [base, await programLayer("/metrics-server", program("metrics-server"))],
       config: { entrypoint: ["/metrics-server"], user: nonRoot },
     },
     {
       ref: systemImageRefs.localPathProvisioner,
       // K3s's manifest starts it by its bare name.
-      layers: [base, await program("/usr/local/bin/local-path-provisioner", tools.localPathProvisioner)],
+      layers: [
+        base,
+        await programLayer("/usr/local/bin/local-path-provisioner", program("local-path-provisioner")),
+      ],
       config: { cmd: ["local-path-provisioner"] },
     },
-    {
-      ref: systemImageRefs.busybox,
-      layers: [base, shell],
-      config: { cmd: ["sh"] },
-    },
+    { ref: systemImageRefs.busybox, layers: [base, shell], config: { cmd: ["sh"] } },
   ];
 }
 
@@ -224,17 +212,19 @@ async function busyboxLayer(root: string): Promise<Layer> {
 }
 
 /** What klipper-lb's rules load: matches on ports, and NAT. */
-const neededExtension = /^lib(xt|ipt|ip6t)_(standard|tcp|udp|sctp|NAT|DNAT|MASQUERADE)\.so$/;
+const lbExtensions = ["standard", "tcp", "udp", "sctp", "NAT", "DNAT", "MASQUERADE"];
 
-/** What kube-proxy's rules load besides. */
-const proxyExtension =
-  /^lib(xt|ipt|ip6t)_(standard|tcp|udp|sctp|NAT|DNAT|MASQUERADE|REJECT|addrtype|comment|conntrack|mark|MARK|nfacct|recent|statistic)\.so$/;
+/** What kube-proxy's rules load. */
+const proxyExtensions = [
+  ...lbExtensions,
+  ...["REJECT", "addrtype", "comment", "conntrack", "mark", "MARK", "nfacct", "recent", "statistic"],
+];
 
-async function iptablesLayer(root: string, wanted: RegExp = neededExtension): Promise<Layer> {
-  const extensions = join(root, "usr/lib", await multiarch(root), "xtables");
-  const extra: Record<string, string> = {};
-  for (const file of (await readdir(extensions)).filter((name) => wanted.test(name)).sort())
-    extra[join("/usr/lib", await multiarch(root), "xtables", file)] = join(extensions, file);
+async function iptablesLayer(root: string, extensions: readonly string[]): Promise<Layer> {
+  const wanted = new RegExp(`^lib(xt|ipt|ip6t)_(${extensions.join("|")})\\.so$`);
+  const folder = join("/usr/lib", await multiarch(root), "xtables");
+  const files = (await readdir(join(root, folder))).filter((name) => wanted.test(name));
+  const extra = Object.fromEntries(files.map((file) => [join(folder, file), join(root, folder, file)]));
   const layer: Record<string, Layer[string]> = {};
   for (const kind of ["nft", "legacy"]) {
     const program = `/usr/sbin/xtables-${kind}-multi`;
@@ -269,20 +259,17 @@ async function pauseProgram(progress: Progress): Promise<string> {
   if (await exists(program)) return program;
   progress("compiling the pause program");
   await mkdir(folder, { recursive: true });
-  const work = await mkdtemp(join(base, ".compile-"));
-  try {
-    const built = join(work, "pause");
-    const run = await execa("gcc", ["-static", "-Os", "-s", "-Wall", "-Werror", "-o", built, source], {
-      reject: false,
-    });
-    if (run.exitCode !== 0)
-      throw new LabError(
-        `gcc cannot build the pause program: ${run.stderr?.trim() || run.shortMessage}. ` +
-          "Install a C compiler (`apt-get install gcc libc6-dev`), then run the command again.",
-      );
-    await rename(built, program);
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
+  const built = join(base, `.compile-${process.pid}`);
+  const { failed, stderr, shortMessage } = await execa(
+    "gcc",
+    ["-static", "-Os", "-s", "-Wall", "-Werror", "-o", built, source],
+    { reject: false },
+  );
+  if (failed)
+    throw new LabError(
+      `gcc cannot build the pause program: ${stderr?.trim() || shortMessage}. ` +
+        "Install a C compiler (`apt-get install gcc libc6-dev`), then run the command again.",
+    );
+  await rename(built, program);
   return program;
 }

@@ -91,12 +91,7 @@ async function startContainer(folder: string, progress: (line: string) => void):
   const { version } = tools.kubernetes;
   const file = toolFile(tools);
   const kubernetes = file("kubernetes", "kubernetes");
-  const programs = {
-    kubernetes,
-    coredns: file("coredns", "coredns"),
-    traefik: file("traefik", "traefik"),
-  };
-  const images = await kubernetesImages(programs, version, { progress });
+  const images = await kubernetesImages((tool) => file(tool, tool), version, progress);
   const config = await readFile(join(sources, "kubeadm.yaml"), "utf8");
   await writeFile(join(folder, "kubeadm.yaml"), config.replaceAll("VERSION", version));
   const runtime = await ociRuntime(progress);
@@ -109,7 +104,7 @@ async function startContainer(folder: string, progress: (line: string) => void):
   progress("starting the node");
   const mounts = {
     kubernetes,
-    "images.tar": images.path,
+    "images.tar": images,
     "kubeadm.yaml": join(folder, "kubeadm.yaml"),
     "boot.sh": join(sources, "boot.sh"),
     "node.sh": join(sources, "node.sh"),
