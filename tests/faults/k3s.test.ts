@@ -244,7 +244,7 @@ fault(
 
 fault("C1: an agent's change fails after it was drained", async () => {
   const answer = `case "$what" in
-observe) printf 'state healthy\\ndata yes\\ncarried v1.25.4+k3s1\\n' ;;
+observe) printf 'state healthy\\ndata yes\\npreinstalled v1.25.4+k3s1\\n' ;;
 *server-ca.crt\\"*) echo "abc /ca" ;;
 check) echo change ;;
 install) exit 1 ;;
@@ -297,7 +297,7 @@ for (const [others, answer, told] of [
   ["do not answer", "exit 255", "CLUSTER_CA='' SILENT='? two three'"],
 ] as const)
   test(`C9: the first server, which lost its data, is told that the others ${others}`, async () => {
-    const observed = "state K3s is not installed\\ndata lost\\ncarried v1.25.4+k3s1\\n";
+    const observed = "state K3s is not installed\\ndata lost\\npreinstalled v1.25.4+k3s1\\n";
     const machine = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; "one.cluster install") printf '%s\\n' "$*" ;; one.*) ;; *) ${answer} ;; esac`;
     const { stdout } = await leaving(`first, others ${others}`, three, machine, {
       action: "install",
