@@ -5,7 +5,7 @@ import { LabError } from "../stacks/lib/errors.ts";
 import { stackDir } from "../stacks/lib/paths.ts";
 import { hasResources, locksOf } from "../stacks/lib/state.ts";
 import { chooseProvider, type Provider, providerProbes, providers } from "../stacks/model/provider.ts";
-import { preflightK3d } from "../stacks/observe/k3d-host.ts";
+import { preflightK3d } from "../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../stacks/observe/recorded.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
 import { run } from "./host/commands.ts";

@@ -1,14 +1,17 @@
 import * as pulumi from "@pulumi/pulumi";
 import { K3dAgent } from "./components/k3d-agent.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
+import { k3dScript } from "./components/k3d-command.ts";
 import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { readHostSettings } from "./lib/host-settings.ts";
 import { root } from "./lib/paths.ts";
-import { agentIdentity, agentsOf, clusterIdentity, publishedPort, readK3dFile } from "./model/k3d-file.ts";
+import { agentsOf, publishedPort, readK3dFile } from "./model/k3d-file.ts";
+import { agentIdentity, clusterIdentity } from "./model/k3d-nodes.ts";
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { stackConfig } from "./model/stack-config.ts";
-import { chooseK3dImages, observeK3d, refuseUnlessReady } from "./observe/k3d-host.ts";
+import { chooseK3dImages, observeK3d } from "./observe/k3d-host.ts";
+import { refuseUnlessReady } from "./observe/k3d-ready.ts";
 import { kubeconfigCopy, observeKubeconfig } from "./observe/kubeconfig.ts";
 import { k3dPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
@@ -45,7 +48,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
   const apiServer = `https://${hostIP}:${hostPort}`;
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
     servers: [apiServer],
-    command: '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" kubeconfig',
+    command: k3dScript("kubeconfig"),
     environment: { K3D_CLUSTER: file.metadata.name },
     installation: cluster.generation,
     observed: await observeKubeconfig(kubeconfigCopy(stack), observed.certificates),

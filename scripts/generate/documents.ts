@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { root } from "../../stacks/lib/paths.ts";
 import { schemas } from "../../stacks/model/config.ts";
-import { k3dFileSchema } from "../../stacks/model/k3d-file.ts";
+import { k3dFileSchema } from "../../stacks/model/k3d-schema.ts";
 import { commandLine } from "../command-line.ts";
 import { cliReference } from "./cli.ts";
 import { configurationTable } from "./configuration.ts";

@@ -1,5 +1,5 @@
 import { chooseProvider } from "../../stacks/model/provider.ts";
-import { preflightK3d } from "../../stacks/observe/k3d-host.ts";
+import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { refuseUnfitDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";

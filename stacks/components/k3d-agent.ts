@@ -1,10 +1,11 @@
-import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentInput } from "../k3d/cluster.ts";
-import { hashOf, hostLines, type K3dAgentName, type K3dFile, nodeConfig } from "../model/k3d-file.ts";
+import type { K3dAgentName, K3dFile } from "../model/k3d-file.ts";
+import { hashOf, hostLines, nodeConfig } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import type { K3dObservation, NodeObservation } from "../observe/k3d-host.ts";
-import { clusterVariables, type K3dCluster, k3dScript } from "./k3d-cluster.ts";
+import type { K3dCluster } from "./k3d-cluster.ts";
+import { k3dCommand } from "./k3d-command.ts";
 
 /** What a `K3dAgent` is made from. */
 export interface K3dAgentArgs {
@@ -36,17 +37,12 @@ export class K3dAgent extends pulumi.ComponentResource {
       hosts: hostLines(file),
       ...observed,
     };
-    const command = new local.Command(
+    const command = k3dCommand(
       name,
       {
-        create: k3dScript("add-agent"),
-        update: k3dScript("start-agent"),
-        delete: k3dScript("remove-agent"),
-        environment: { ...clusterVariables({ owner, name: file.metadata.name }), NODE_NAME: node.name },
-        // Its variables and files may hold what is nobody's business.
-        stdin: pulumi.secret(JSON.stringify(input)),
+        ...{ cluster: { owner, name: file.metadata.name }, node: node.name, input },
+        actions: { create: "add-agent", update: "start-agent", delete: "remove-agent" },
         triggers: [cluster.generation, observed.generation, identity],
-        addPreviousOutputInEnv: false,
       },
       {
         parent: this,

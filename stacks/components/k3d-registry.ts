@@ -1,9 +1,10 @@
-import { local } from "@pulumi/command";
+import type { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { RegistryInput } from "../k3d/cluster.ts";
-import type { K3dFile, K3dImages } from "../model/k3d-file.ts";
+import type { K3dFile } from "../model/k3d-file.ts";
+import type { K3dImages } from "../model/k3d-nodes.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
-import { clusterVariables, k3dScript } from "./k3d-cluster.ts";
+import { k3dCommand } from "./k3d-command.ts";
 
 /** What a `K3dRegistry` is made from. */
 export interface K3dRegistryArgs {
@@ -40,15 +41,11 @@ export class K3dRegistry extends pulumi.ComponentResource {
       ),
       boot: observed.boot,
     };
-    this.command = new local.Command(
+    this.command = k3dCommand(
       name,
       {
-        create: k3dScript("registry"),
-        update: k3dScript("registry"),
-        delete: k3dScript("delete-registry"),
-        environment: clusterVariables({ owner, name: file.metadata.name }),
-        stdin: pulumi.secret(JSON.stringify(input)),
-        addPreviousOutputInEnv: false,
+        ...{ cluster: { owner, name: file.metadata.name }, input },
+        actions: { create: "registry", update: "registry", delete: "delete-registry" },
       },
       { parent: this, customTimeouts: { create: "15m", update: "15m" } },
     );

@@ -1,4 +1,4 @@
-import type { Balancer, NodeConfig } from "../model/k3d-file.ts";
+import type { clusterConfig, NodeConfig } from "../model/k3d-nodes.ts";
 import { type Owner, ownLabels } from "./docker.ts";
 
 /** The cluster that an action is about. */
@@ -11,21 +11,7 @@ export interface Cluster {
 }
 
 /** What `create` and `start` are told. */
-export interface ServersInput {
-  /** What k3d makes. */
-  readonly config: { readonly options?: object; readonly [key: string]: unknown };
-  readonly image: string;
-  readonly subnet: string;
-  /** The servers in their order; a lost one is made from this. */
-  readonly servers: readonly {
-    readonly name: string;
-    readonly config: NodeConfig;
-    readonly ports: readonly string[];
-  }[];
-  /** k3d's load balancer; one that is lost is made from this. Default: the cluster has none. */
-  readonly balancer?: Balancer | undefined;
-  /** Lines for the nodes' /etc/hosts and for CoreDNS: an address and its names. */
-  readonly hosts: readonly string[];
+export interface ServersInput extends ReturnType<typeof clusterConfig> {
   /** More labels of the servers: what the cluster was made from, `k3s-lab.identity` among them. */
   readonly labels: Readonly<Record<string, string>>;
   /** Names the making of the cluster, and this start of it. */
@@ -40,17 +26,13 @@ export interface AgentInput {
   readonly config: NodeConfig;
   /** Names what it is made from. */
   readonly identity: string;
+  /** Lines for its /etc/hosts. */
   readonly hosts: readonly string[];
   readonly generation: string;
   readonly boot: string;
 }
 
-export const networkOf = ({ name }: Cluster): string => `k3d-${name}`;
-export const labelsOf = ({ owner, checkout }: Cluster): Record<string, string> => ownLabels(owner, checkout);
-export const labelArgs = (labels: Readonly<Record<string, string>>): string[] =>
-  Object.entries(labels).flatMap(([key, value]) => ["--label", `${key}=${value}`]);
-
-/** What a registry is made from. */
+/** What `registry` is told. */
 export interface RegistryInput {
   readonly name: string;
   readonly image: string;
@@ -61,3 +43,9 @@ export interface RegistryInput {
   readonly env: readonly string[];
   readonly boot: string;
 }
+
+export const networkOf = ({ name }: Pick<Cluster, "name">): string => `k3d-${name}`;
+export const labelsOf = ({ owner, checkout }: Cluster): Record<string, string> => ownLabels(owner, checkout);
+/** Labels as Docker takes them, a text each. */
+export const pairs = (labels: Readonly<Record<string, string>>): string[] =>
+  Object.entries(labels).map((pair) => pair.join("="));

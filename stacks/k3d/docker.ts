@@ -5,17 +5,6 @@ import { LabError } from "../lib/errors.ts";
 import { readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
 
-/** How a call of Docker's ended. */
-export interface Answer {
-  readonly failed: boolean;
-  /** Whether it was ended because it took too long. */
-  readonly timedOut: boolean;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** What execa says of a failure: the program is missing, or how it ended. */
-  readonly shortMessage?: string | undefined;
-}
-
 interface Call {
   /** Seconds that it may take. Default: 60. */
   readonly within?: number;
@@ -30,7 +19,7 @@ export async function ownDaemon(): Promise<{ readonly DOCKER_HOST?: string }> {
 }
 
 /** Runs Docker's own command line, untranslated and with a deadline; a failure does not throw. */
-export async function tryDocker(args: readonly string[], { within = 60, input }: Call = {}): Promise<Answer> {
+export async function tryDocker(args: readonly string[], { within = 60, input }: Call = {}) {
   const answer = await execa("docker", args, {
     ...(input === undefined ? { stdin: "ignore" as const } : { input }),
     timeout: within * 1000,
@@ -41,6 +30,9 @@ export async function tryDocker(args: readonly string[], { within = 60, input }:
   const { failed, timedOut, stdout = "", stderr = "", shortMessage } = answer;
   return { failed, timedOut, stdout, stderr, shortMessage };
 }
+
+/** How a call of Docker's ended. */
+export type Answer = Awaited<ReturnType<typeof tryDocker>>;
 
 /**
  * Runs Docker's own command line and returns what it printed.
@@ -113,9 +105,12 @@ export const ownLabels = ({ id, stack }: Owner, checkout: string): Record<string
   "k3s-lab.checkout": checkout,
 });
 
-const ownFilters = ({ id, stack }: Owner): string[] => [
-  ...["--filter", `label=k3s-lab.id=${id}`, "--filter", `label=k3s-lab.stack=${stack}`],
-];
+const ownFilters = ({ id, stack }: Owner): string[] =>
+  repeat("--filter", [`label=k3s-lab.id=${id}`, `label=k3s-lab.stack=${stack}`]);
+
+/** An option of Docker's that may be given more than once. */
+export const repeat = (option: string, values: readonly string[]): string[] =>
+  values.flatMap((value) => [option, value]);
 
 const texts = z.array(z.string()).nullish();
 
@@ -174,6 +169,7 @@ export type Container = z.output<typeof inspected>;
 
 /** Whether a container could be started; Docker itself cannot read one that is dead. */
 export const couldStart = ({ status }: Container): boolean => !/^(dead|removing)$/.test(status);
+export const isRunning = ({ status }: Container): boolean => status === "running";
 export const isOwn = ({ id, stack }: Owner, { labels }: Container): boolean =>
   labels["k3s-lab.id"] === id && labels["k3s-lab.stack"] === stack;
 
@@ -214,13 +210,16 @@ export const nameTaken = (name: string, key = "metadata.name"): LabError =>
     { exitCode: 2 },
   );
 
-/**
- * Frees a name for a container that is made again.
- * @throws LabError (exit code 2) where somebody else's container has it.
- */
-export async function removeOwn(owner: Owner, name: string): Promise<void> {
+/** A stack's container by its name. @throws LabError (exit code 2) where somebody else's container has it. */
+export async function inspectOwn(owner: Owner, name: string, key?: string): Promise<Container | undefined> {
   const found = await inspect(name);
-  if (found && !isOwn(owner, found)) throw nameTaken(name);
+  if (found && !isOwn(owner, found)) throw nameTaken(name, key);
+  return found;
+}
+
+/** Frees a name for a container that is made again. @throws LabError where it is somebody else's, see `inspectOwn`. */
+export async function removeOwn(owner: Owner, name: string): Promise<void> {
+  const found = await inspectOwn(owner, name);
   if (found) await removeContainer(found.id);
 }
 

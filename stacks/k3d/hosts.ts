@@ -1,9 +1,9 @@
 import { dirname } from "node:path";
 import { stringify } from "yaml";
+import { gatewayOf } from "./addresses.ts";
 import type { Cluster } from "./cluster.ts";
 import { docker } from "./docker.ts";
 import { subnetOf } from "./network.ts";
-import { gatewayOf } from "./node.ts";
 
 /** What a node needs after each start, for Docker writes its /etc/hosts again; lines of an earlier start go. */
 export async function addHosts(name: string, lines: readonly string[]): Promise<void> {

@@ -2,7 +2,7 @@ import { setTimeout } from "node:timers/promises";
 import pWaitFor, { TimeoutError } from "p-wait-for";
 import { LabError } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
-import { type Container, containersOf, docker, tryDocker } from "./docker.ts";
+import { type Container, containersOf, docker, isRunning, tryDocker } from "./docker.ts";
 
 /** Seconds that K3s gets to come up. Where the processor is emulated a start takes a minute and more. */
 export const readyWithin = 300;
@@ -16,54 +16,54 @@ export async function wake({ id, status }: Container): Promise<void> {
 export const kubectl = (server: Container, args: readonly string[], seconds = 20) =>
   tryDocker(["exec", server.id, "kubectl", "--request-timeout=10s", ...args], { within: seconds });
 
-export async function until(seconds: number, what: string, condition: () => Promise<boolean>): Promise<void> {
+/**
+ * Waits until something is found.
+ * @param what the sentence that is said where it is not, up to the time. @param name the container of K3s whose log says why.
+ */
+export async function until<Found>(
+  seconds: number,
+  what: string,
+  find: () => Promise<Found | false | undefined>,
+  name: string,
+): Promise<Found> {
   try {
-    await pWaitFor(condition, { interval: 300, timeout: seconds * 1000 });
-  } catch (error) {
-    if (error instanceof TimeoutError) throw new LabError(`${what} within ${seconds} s.`);
-    throw error;
-  }
-}
-
-/** What a container of K3s said last; shown where it does not come up. */
-async function lastWords(name: string): Promise<string> {
-  // K3s writes to standard error alone.
-  const { stderr } = await tryDocker(["logs", "--tail", "15", name]);
-  return `\nThe last lines of its log:\n${stderr}`;
-}
-
-async function withWords<Result>(name: string, work: Promise<Result>): Promise<Result> {
-  try {
-    return await work;
-  } catch (error) {
-    throw new LabError(`${(error as Error).message}${await lastWords(name)}`, { cause: error });
+    return await pWaitFor(
+      async () => {
+        const found = await find();
+        return found ? pWaitFor.resolveWith(found) : false;
+      },
+      { interval: 300, timeout: seconds * 1000 },
+    );
+  } catch (cause) {
+    if (!(cause instanceof TimeoutError)) throw cause;
+    // K3s writes to standard error alone.
+    const { stderr } = await tryDocker(["logs", "--tail", "15", name]);
+    throw new LabError(`${what} within ${seconds} s.\nThe last lines of its log:\n${stderr}`, { cause });
   }
 }
 
 export async function untilReady(server: Container): Promise<void> {
-  const { name } = server;
   const isReady = async () => !(await kubectl(server, ["get", "--raw", "/readyz"])).failed;
-  await withWords(name, until(readyWithin, `The API server in ${name} is not ready`, isReady));
+  await until(readyWithin, `The API server in ${server.name} is not ready`, isReady, server.name);
 }
 
 // An agent's K3s has joined its server, and got its certificates from it, when its containerd answers.
 export async function untilContainerd(name: string): Promise<void> {
   const answers = async () => !(await tryDocker(["exec", name, "ctr", "version"])).failed;
-  await withWords(name, until(readyWithin, `K3s in ${name} has not started its containerd`, answers));
+  await until(readyWithin, `K3s in ${name} has not started its containerd`, answers, name);
 }
 
-/** A server that answers, and the nodes that it knows. */
-interface Answer {
-  readonly server: Container;
-  readonly nodes: ReadonlySet<string>;
+export async function untilKnown(server: Container, name: string): Promise<void> {
+  const isKnown = async () => (await knownNodes([server]))?.has(name);
+  await until(readyWithin, `The cluster does not know the node ${name}`, isKnown, name);
 }
 
 /**
  * Asks the servers of a cluster for its nodes. One whose node was deleted is out of etcd and may have begun a cluster of
  * its own, which knows it alone: the answer with the most nodes is the cluster's.
- * @param servers those that run. @returns undefined where none answers.
+ * @param servers those that run. @returns a server that answers, and the nodes that it knows; undefined where none does.
  */
-async function askNodes(servers: readonly Container[]): Promise<Answer | undefined> {
+async function askNodes(servers: readonly Container[]) {
   const answers = await Promise.all(
     servers.map(async (server) => {
       const { failed, stdout } = await kubectl(server, ["get", "nodes", "--output=name"]);
@@ -74,36 +74,21 @@ async function askNodes(servers: readonly Container[]): Promise<Answer | undefin
   return answers.flat().sort((one, other) => other.nodes.size - one.nodes.size)[0];
 }
 
-/**
- * A server that answers for the cluster.
- * @throws LabError where none does.
- */
-export async function servingServer(cluster: Cluster, seconds = 60): Promise<Container> {
-  const servers = (await containersOf(cluster.owner)).filter(
-    ({ role, labels, status }) =>
-      role === "server" && labels["k3d.cluster"] === cluster.name && status === "running",
-  );
-  let found: Container | undefined;
-  const findServer = async () => {
-    found = (await askNodes(servers))?.server;
-    return found !== undefined;
-  };
-  const [first] = servers;
-  if (first)
-    await withWords(
-      first.name,
-      until(seconds, `No server of the cluster ${cluster.name} answers`, findServer),
-    );
-  if (found === undefined)
-    throw new LabError(
-      `No server of the cluster ${cluster.name} runs. Run \`scripts/lab up ${cluster.owner.stack}\`.`,
-    );
-  return found;
-}
-
 /** The nodes that a cluster knows; undefined where it does not answer. @param servers those that run. */
 export const knownNodes = async (servers: readonly Container[]): Promise<ReadonlySet<string> | undefined> =>
   (await askNodes(servers))?.nodes;
+
+/** A server that answers for the cluster. @throws LabError where none does. */
+export async function servingServer({ owner, name }: Cluster, seconds = 60): Promise<Container> {
+  const servers = (await containersOf(owner)).filter(
+    (one) => one.role === "server" && one.labels["k3d.cluster"] === name && isRunning(one),
+  );
+  const [first] = servers;
+  if (first === undefined)
+    throw new LabError(`No server of the cluster ${name} runs. Run \`scripts/lab up ${owner.stack}\`.`);
+  const find = async () => (await askNodes(servers))?.server;
+  return await until(seconds, `No server of the cluster ${name} answers`, find, first.name);
+}
 
 /** Seconds in which a node that has just started makes itself known. */
 const knownWithin = 30;
@@ -118,21 +103,13 @@ export async function unknownNodes(
   isFresh: boolean,
 ): Promise<string[]> {
   const end = Date.now() + (isFresh ? knownWithin * 1000 : 0);
-  let unknown: string[];
-  do {
+  for (;;) {
     const known = await knownNodes(servers);
-    unknown = known ? names.filter((name) => !known.has(name)) : [];
-  } while (unknown.length && Date.now() < end && (await setTimeout(300, true)));
-  return unknown;
+    const unknown = known ? names.filter((name) => !known.has(name)) : [];
+    if (unknown.length === 0 || Date.now() >= end) return unknown;
+    await setTimeout(300);
+  }
 }
-
-export const untilKnown = (server: Container, name: string): Promise<void> =>
-  withWords(
-    name,
-    until(readyWithin, `The cluster does not know the node ${name}`, async () =>
-      Boolean((await knownNodes([server]))?.has(name)),
-    ),
-  );
 
 /** Starts K3s in a container again. */
 export async function restart(container: Container): Promise<void> {
@@ -162,21 +139,16 @@ export async function forget(server: Container, name: string): Promise<void> {
 
 /** etcd lets go of a member that is gone; K3s does it where the node is annotated so (its pkg/etcd/member_controller.go). */
 export async function leaveEtcd(server: Container, name: string): Promise<void> {
-  const removed = "etcd\\.k3s\\.cattle\\.io/removed-node-name";
   const isKnown = await kubectl(server, ["get", "node", name, "--ignore-not-found", "--output=name"]);
   if (isKnown.failed)
     throw new LabError(
       `The cluster does not say whether ${name} is still a member: ${isKnown.stderr.trim()}. Run \`scripts/lab up\` again.`,
     );
   if (isKnown.stdout.trim() === "") return;
-  await until(90, `etcd still has the member of ${name}`, async () => {
+  const removed = "--output=jsonpath={.metadata.annotations.etcd\\.k3s\\.cattle\\.io/removed-node-name}";
+  const find = async () => {
     await kubectl(server, ["annotate", "--overwrite", "node", name, "etcd.k3s.cattle.io/remove=true"]);
-    const { stdout } = await kubectl(server, [
-      "get",
-      "node",
-      name,
-      `--output=jsonpath={.metadata.annotations.${removed}}`,
-    ]);
-    return stdout.trim() !== "";
-  });
+    return (await kubectl(server, ["get", "node", name, removed])).stdout.trim();
+  };
+  await until(90, `etcd still has the member of ${name}`, find, server.name);
 }

@@ -15,6 +15,7 @@ import { text } from "node:stream/consumers";
 import { LabError } from "../lib/errors.ts";
 import { stackDir } from "../lib/paths.ts";
 import * as actions from "./actions.ts";
+import * as agents from "./agents.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "./cluster.ts";
 import { ownerOf } from "./docker.ts";
 import { loadImage } from "./load.ts";
@@ -36,9 +37,9 @@ const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
   start: async (cluster) => await actions.start(cluster, await input<ServersInput>()),
   delete: ({ owner }) => actions.removeCluster(owner),
   "remove-leftovers": ({ owner }) => actions.removeAll(owner),
-  "add-agent": async (cluster) => await actions.addAgent(cluster, await input<AgentInput>()),
-  "start-agent": async (cluster) => await actions.startAgent(cluster, await input<AgentInput>()),
-  "remove-agent": (cluster) => actions.removeAgent(cluster, variable("NODE_NAME")),
+  "add-agent": async (cluster) => await agents.addAgent(cluster, await input<AgentInput>()),
+  "start-agent": async (cluster) => await agents.startAgent(cluster, await input<AgentInput>()),
+  "remove-agent": (cluster) => agents.removeAgent(cluster, variable("NODE_NAME")),
   registry: async (cluster) => await makeRegistry(cluster, await input<RegistryInput>()),
   "delete-registry": ({ owner }) => removeRegistry(owner),
   kubeconfig: async (cluster) => console.log(await actions.kubeconfig(cluster)),

@@ -2,13 +2,13 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { stripVTControlCharacters } from "node:util";
 import { execa } from "execa";
 import { pack } from "tar-stream";
 import { stringify } from "yaml";
 import { LabError } from "../lib/errors.ts";
 import { readHostSettings } from "../lib/host-settings.ts";
-import type { Balancer } from "../model/k3d-file.ts";
-import { type Cluster, labelsOf, networkOf, type ServersInput } from "./cluster.ts";
+import { type Cluster, labelsOf, networkOf, pairs, type ServersInput } from "./cluster.ts";
 import {
   type Container,
   containersOf,
@@ -18,10 +18,11 @@ import {
   isThere,
   ownDaemon,
   removeOwn,
+  repeat,
   tryDocker,
 } from "./docker.ts";
 import { freeAddressOf } from "./network.ts";
-import { type CreateNode, createNode, type JoiningNode, likeK3d, repeat, sharedLabels } from "./node.ts";
+import { type CreateNode, createNode, type JoiningNode, likeK3d, sharedLabels } from "./node.ts";
 
 /** Works in a folder that only this user may read, and that is gone afterwards. */
 async function inFolder<Result>(work: (folder: string) => Promise<Result>): Promise<Result> {
@@ -43,14 +44,13 @@ export async function pull(image: string): Promise<void> {
 }
 
 /** k3d's config with labels for every container that it makes. */
-export function withLabels(config: ServersInput["config"], labels: Readonly<Record<string, string>>): object {
-  const options = (config.options ?? {}) as {
-    readonly k3d?: { readonly disableLoadbalancer?: boolean };
-    readonly runtime?: { readonly labels?: readonly object[] };
-  };
-  const nodeFilters = ["server:*", ...(options.k3d?.disableLoadbalancer ? [] : ["loadbalancer"])];
-  const own = Object.entries(labels).map((pair) => ({ label: pair.join("="), nodeFilters }));
-  const runtime = { ...options.runtime, labels: [...(options.runtime?.labels ?? []), ...own] };
+export function withLabels(
+  { options, ...config }: ServersInput["config"],
+  labels: readonly string[],
+): object {
+  const nodeFilters = ["server:*", ...(options.k3d.disableLoadbalancer ? [] : ["loadbalancer"])];
+  const own = labels.map((label) => ({ label, nodeFilters }));
+  const runtime = { ...options.runtime, labels: [...options.runtime.labels, ...own] };
   return { ...config, options: { ...options, runtime } };
 }
 
@@ -67,7 +67,7 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
       cwd: "/",
       env: {
         ...{ ...Object.fromEntries(kept), ...(await ownDaemon()), LC_ALL: "C" },
-        ...(k3dImage ? { K3D_IMAGE_TOOLS: k3dImage } : {}),
+        ...(k3dImage && { K3D_IMAGE_TOOLS: k3dImage }),
         // k3d leaves its own temporary files behind.
         TMPDIR: folder,
       },
@@ -86,11 +86,10 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
 
 /** k3d's own words for what went wrong, without colours and time. */
 const reasonOf = (log: string): string =>
-  log
+  stripVTControlCharacters(log)
     .split("\n")
     .filter((line) => /ERRO|FATA|ENOENT/.test(line))
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: k3d colours its log
-    .map((line) => line.replaceAll(/\u001b\[[\d;]*m/g, "").replace(/^\w+\[\d+\]\s*/, ""))
+    .map((line) => line.replace(/^\w+\[\d+\]\s*/, ""))
     .join("; ") ||
   log.trim().split("\n").at(-1) ||
   "it says nothing";
@@ -110,7 +109,7 @@ export const createContainer = (name: string, { args, env, labels }: CreateNode)
 /** Makes k3d's load balancer again, as k3d makes it (`LoadbalancerPrepare` of k3d v5), of the version that the cluster has. */
 export async function makeBalancer(
   cluster: Cluster,
-  { name, publish, targets }: Balancer,
+  { name, publish, targets }: NonNullable<ServersInput["balancer"]>,
   server: Container,
 ): Promise<void> {
   console.log(`${name} is gone: creating it again`);
@@ -123,7 +122,7 @@ export async function makeBalancer(
     env: [],
     labels: [
       ...sharedLabels(server).filter((label) => !label.startsWith("k3d.server.api")),
-      ...Object.entries(labelsOf(cluster)).map((pair) => pair.join("=")),
+      ...pairs(labelsOf(cluster)),
       "k3d.role=loadbalancer",
     ],
   });

@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { type Container, copyOut, docker, dockerError, isAbsent, tryDocker } from "./docker.ts";
+import {
+  type Container,
+  copyOut,
+  couldStart,
+  docker,
+  dockerError,
+  isAbsent,
+  isRunning,
+  tryDocker,
+} from "./docker.ts";
 
 /** In a node's data: it was made to its end, a server of a new cluster with the others. It lives and goes with the container. */
 const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
@@ -25,7 +34,7 @@ export interface Marks {
 /** Reads a node's marks, whatever state it is in. */
 export async function readMarks(container: Container): Promise<Marks> {
   const { name } = container;
-  if (container.status === "running") {
+  if (isRunning(container)) {
     const script = `[ -e ${madeFile} ] && echo made; ${printCertificate}; cat ${bootFile} 2>/dev/null; true`;
     const result = await tryDocker(["exec", name, "sh", "-c", script]);
     if (!result.failed) {
@@ -43,6 +52,14 @@ export async function readMarks(container: Container): Promise<Marks> {
   }
   return { isMade: await copyOut(name, madeFile, "-"), boot: undefined };
 }
+
+/** Those of the containers that are servers or agents and could be started, with what they say of themselves. */
+export const seenNodes = (containers: readonly Container[]) =>
+  Promise.all(
+    containers
+      .filter((one) => /^(server|agent)$/.test(one.role ?? "") && couldStart(one))
+      .map(async (one) => ({ one, ...(await readMarks(one)) })),
+  );
 
 /**
  * Those of a cluster's servers that were made to their end. Servers that came together are marked one after the other: the

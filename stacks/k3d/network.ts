@@ -1,5 +1,6 @@
 import { LabError } from "../lib/errors.ts";
-import { type Cluster, labelArgs, labelsOf, networkOf } from "./cluster.ts";
+import { freeAddress, gatewayOf } from "./addresses.ts";
+import { type Cluster, labelsOf, networkOf, pairs } from "./cluster.ts";
 import {
   type Container,
   containersOf,
@@ -9,9 +10,9 @@ import {
   type Owner,
   removeContainer,
   removeNamed,
+  repeat,
   tryDocker,
 } from "./docker.ts";
-import { freeAddress, gatewayOf } from "./node.ts";
 
 /**
  * Makes the cluster's network with the lab's labels, which k3d cannot do. Docker gives fixed addresses only in a network
@@ -23,7 +24,7 @@ export async function makeNetwork(cluster: Cluster, wanted: string): Promise<str
     docker([
       ...["network", "create", "--driver", "bridge", ...range],
       ...["--opt", "com.docker.network.bridge.enable_ip_masquerade=true"],
-      ...labelArgs({ ...labelsOf(cluster), app: "k3d" }),
+      ...repeat("--label", pairs({ ...labelsOf(cluster), app: "k3d" })),
       networkOf(cluster),
     ]);
   let range = wanted;

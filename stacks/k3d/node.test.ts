@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { agentAddress, freeAddress, gatewayOf } from "./addresses.ts";
 import type { Container } from "./docker.ts";
-import { agentAddress, createNode, freeAddress, gatewayOf, type JoiningNode } from "./node.ts";
+import { createNode, type JoiningNode } from "./node.ts";
 
 const server: Container = {
   ...{ id: "abc", name: "k3d-lab-server-1", status: "running", role: "server", ports: [], networks: [] },

@@ -64,17 +64,11 @@ export async function refuseTakenNames(
   if (isOurs || found.every((one) => one.name === registry))
     throw nameTaken(first.name, first.name === registry ? "registries.create.name" : "metadata.name");
   const names = found.map((one) => `${one.kind} ${one.name}`).join(", ");
-  const { stack, checkout } = found.find((one) => one.checkout !== "") ?? first;
-  const remove = `remove that one with: k3d cluster delete ${name}`;
+  const { stack, checkout } = found.find((one) => one.stack !== "") ?? first;
   const [who, next] =
-    checkout === ""
-      ? ["somebody else", remove]
-      : stack === ""
-        ? [
-            `an earlier version of the lab in ${checkout}, which gave it no mark of its stack, so that this one leaves it alone`,
-            `save what you need of it and ${remove}`,
-          ]
-        : [`the stack "${stack}" in ${checkout}`, `take that one down there: scripts/lab down ${stack}`];
+    stack === ""
+      ? ["somebody else", `remove that one with: k3d cluster delete ${name}`]
+      : [`the stack "${stack}" in ${checkout}`, `take that one down there: scripts/lab down ${stack}`];
   throw new LabError(
     `A cluster ${name} is there already, made by ${who} (${names}): give yours another metadata.name, or ${next}`,
     { exitCode: 2 },

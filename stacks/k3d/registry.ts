@@ -1,20 +1,18 @@
 import { LabError } from "../lib/errors.ts";
-import { type Cluster, labelArgs, labelsOf, networkOf, type RegistryInput } from "./cluster.ts";
+import { type Cluster, labelsOf, networkOf, pairs, type RegistryInput } from "./cluster.ts";
 import {
   containersOf,
   docker,
-  inspect,
-  isOwn,
+  inspectOwn,
   isThere,
   namesOf,
-  nameTaken,
   type Owner,
   removeContainer,
   removeNamed,
+  repeat,
 } from "./docker.ts";
 import { createContainer, pull } from "./make.ts";
 import { freeAddressOf } from "./network.ts";
-import { repeat } from "./node.ts";
 
 export const registryVolume = ({ stack }: Owner): string => `k3d-${stack}-registry`;
 
@@ -24,13 +22,12 @@ const dataFolder = "/var/lib/registry";
 /** Makes the container of a registry, or makes it again: its images are in a volume and stay. */
 export async function makeRegistry(cluster: Cluster, input: RegistryInput): Promise<void> {
   const { name, image, address, port, volumes, env, boot } = input;
-  const there = await inspect(name);
-  if (there && !isOwn(cluster.owner, there)) throw nameTaken(name, "registries.create.name");
+  await inspectOwn(cluster.owner, name, "registries.create.name");
   const labels = labelsOf(cluster);
   const own = registryVolume(cluster.owner);
   // Else Docker would put the images into a volume without a name, which goes with the container.
   const hasOwn = !volumes.some((one) => one.split(":")[1] === dataFolder);
-  if (hasOwn) await docker(["volume", "create", ...labelArgs(labels), own]);
+  if (hasOwn) await docker(["volume", "create", ...repeat("--label", pairs(labels)), own]);
   // Docker makes none where there is one of that name already, whoever made it.
   if (hasOwn && !(await namesOf("volume", cluster.owner)).includes(own))
     throw new LabError(
@@ -48,7 +45,7 @@ export async function makeRegistry(cluster: Cluster, input: RegistryInput): Prom
   await createContainer(name, {
     args: ["--publish", `${address}:${port}:5000`, ...repeat("--volume", all), image],
     env,
-    labels: Object.entries(marks).map((pair) => pair.join("=")),
+    labels: pairs(marks),
   });
   const network = networkOf(cluster);
   if (await isThere("network", network)) {

@@ -15,7 +15,7 @@ export interface Network {
 export const toNumber = (ip: string): number =>
   ip.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
 
-const toText = (address: number): string =>
+export const toText = (address: number): string =>
   [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
 
 /** @returns undefined when the text is no IPv4 network. */

@@ -8,17 +8,14 @@ import { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
 import {
   agentsOf,
-  clusterIdentity,
-  createConfig,
-  directPorts,
   hostPorts,
   k3sVersionOf,
-  nodeConfig,
   publishedPort,
   readK3dFile,
   serverArgsOf,
   serversOf,
 } from "./k3d-file.ts";
+import { clusterIdentity, createConfig, directPorts, nodeConfig } from "./k3d-nodes.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "k3d-file-"));
 after(() => rm(folder, { recursive: true }));

@@ -68,7 +68,7 @@ function expected(issue: z.core.$ZodIssue): string {
   }
 }
 
-function keyPath(path: readonly PropertyKey[]): string {
+export function keyPath(path: readonly PropertyKey[]): string {
   return path
     .map((part, index) => (typeof part === "number" ? `[${part}]` : `${index ? "." : ""}${String(part)}`))
     .join("");

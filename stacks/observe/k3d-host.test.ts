@@ -10,14 +10,8 @@ import { ownerOf } from "../k3d/docker.ts";
 import type { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
 import { type K3dFile, readK3dFile } from "../model/k3d-file.ts";
-import {
-  chooseK3dImages,
-  livesInDocker,
-  observeK3d,
-  ownsInDocker,
-  preflightK3d,
-  refuseUnlessReady,
-} from "./k3d-host.ts";
+import { chooseK3dImages, livesInDocker, observeK3d, ownsInDocker } from "./k3d-host.ts";
+import { preflightK3d, refuseUnlessReady } from "./k3d-ready.ts";
 
 const fake = await fakeDocker();
 after(() => fake.remove());
@@ -30,11 +24,11 @@ const mine = { "k3s-lab.id": id, "k3s-lab.stack": "k3d" };
 /** A port that nobody listens on, and a server that listens on another. */
 const free = createServer();
 await once(free.listen(0, "127.0.0.1"), "listening");
-const freePort = (free.address() as AddressInfo).port;
-free.close();
 const other = createServer();
 await once(other.listen(0, "127.0.0.1"), "listening");
 after(() => other.close());
+const freePort = (free.address() as AddressInfo).port;
+free.close();
 const takenPort = (other.address() as AddressInfo).port;
 
 const onPort = (port: number): K3dFile => ({

@@ -1,38 +1,23 @@
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
-import { execa } from "execa";
 import {
   type Container,
   containersOf,
-  couldStart,
   deadSocket,
   dockerError,
-  inspect,
-  isThere,
-  listContainers,
+  isRunning,
   namesOf,
   type Owner,
   ownerOf,
   tryDocker,
 } from "../k3d/docker.ts";
 import { knownNodes } from "../k3d/kubernetes.ts";
-import { aloneLabel, readMarks, wholeServers } from "../k3d/marks.ts";
-import { refuseTakenNames, refuseWithoutQuorum } from "../k3d/refusals.ts";
+import { aloneLabel, seenNodes, wholeServers } from "../k3d/marks.ts";
+import { refuseWithoutQuorum } from "../k3d/refusals.ts";
 import { registryVolume } from "../k3d/registry.ts";
 import { LabError } from "../lib/errors.ts";
 import { exists } from "../lib/files.ts";
 import type { HostSettings } from "../lib/host-settings.ts";
-import { isPortTaken } from "../lib/ports.ts";
-import {
-  agentsOf,
-  type HostPort,
-  hostPorts,
-  type K3dFile,
-  type K3dImages,
-  k3sVersionOf,
-  serversOf,
-  wantsLoadBalancer,
-} from "../model/k3d-file.ts";
+import { agentsOf, type K3dFile, k3sVersionOf, serversOf, wantsLoadBalancer } from "../model/k3d-file.ts";
+import type { K3dImages } from "../model/k3d-nodes.ts";
 
 /** What a program knows of a node or of a whole cluster before it runs; `@pulumi/command` has no `read` that could see it. */
 export interface NodeObservation {
@@ -49,7 +34,8 @@ export interface K3dObservation {
   readonly containers: readonly Container[];
   /** The servers of the cluster that the file names. */
   readonly cluster: NodeObservation;
-  readonly servers: ReadonlyMap<string, NodeObservation>;
+  /** The generation of each server: of several, one that is lost is made again alone. */
+  readonly servers: ReadonlyMap<string, string>;
   readonly agents: ReadonlyMap<string, NodeObservation>;
   readonly registry: NodeObservation;
   /** Of the client certificates that servers have now, the SHA-256; of servers that do not run nobody knows it. */
@@ -70,84 +56,50 @@ export async function observeK3d(
 ): Promise<K3dObservation> {
   const owner = await ownerOf(stack);
   const containers = await containersOf(owner);
-  const nodes = containers.filter(
-    (one) =>
-      one.labels["k3d.cluster"] === file.metadata.name &&
-      (one.role === "server" || one.role === "agent") &&
-      couldStart(one),
+  const nodes = await seenNodes(
+    containers.filter(({ labels }) => labels["k3d.cluster"] === file.metadata.name),
   );
-  const seen = new Map(
-    await Promise.all(nodes.map(async (one) => [one.name, { one, ...(await readMarks(one)) }] as const)),
-  );
-  const generationOf = ({ labels }: Container) => labels["k3s-lab.generation"] ?? now;
-
+  const find = (name: string) => nodes.find(({ one }) => one.name === name);
   const names = serversOf(file);
-  const made = wholeServers(names.flatMap((name) => seen.get(name) ?? []));
-  const first = made[0]?.one;
-  const generation = first ? generationOf(first) : now;
-  const balancer = first?.labels["k3d.server.loadbalancer"];
-  const runs = (name: string) => containers.find((one) => one.name === name)?.status === "running";
-  const [boot, ...otherBoots] = new Set(names.map((name) => seen.get(name)?.boot));
-  const known = await knownNodes(made.flatMap(({ one }) => (one.status === "running" ? one : [])));
+  const made = wholeServers(names.flatMap((name) => find(name) ?? []));
+  const known = await knownNodes(made.map(({ one }) => one).filter(isRunning));
   const isKnown = (name: string) => known?.has(name) ?? true;
-  const isAsLeft = names.every(isKnown) && made.length === names.length && (!balancer || runs(balancer));
+  const first = made[0]?.one.labels ?? {};
   // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
-  if (first?.labels["k3s-lab.servers"] === String(file.servers)) {
+  if (first["k3s-lab.servers"] === String(file.servers)) {
     const lost = names.filter((name) => !made.some(({ one }) => one.name === name));
     refuseWithoutQuorum(file.metadata, lost, names.length, known !== undefined);
   }
-  const server = (name: string): NodeObservation => {
+  const generation = first["k3s-lab.generation"] ?? now;
+  const balancer = first["k3d.server.loadbalancer"];
+  const [boot, ...otherBoots] = new Set(names.map((name) => find(name)?.boot));
+  const isAsLeft =
+    made.length === names.length &&
+    names.every(isKnown) &&
+    otherBoots.length === 0 &&
+    (!balancer || containers.some((one) => one.name === balancer && isRunning(one)));
+  const generationOf = (name: string) => {
     const found = made.find(({ one }) => one.name === name);
     // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
     const stays = found && (isKnown(name) || names.length === 1);
-    return {
-      generation: stays ? (found.one.labels[aloneLabel] ?? generation) : now,
-      boot: found?.boot ?? now,
-    };
+    return stays ? (found.one.labels[aloneLabel] ?? generation) : now;
   };
-  const agent = (name: string): NodeObservation => {
-    const found = seen.get(name);
-    return {
-      generation: found ? generationOf(found.one) : now,
-      boot: (isKnown(name) && found?.boot) || now,
-    };
-  };
+  const agent = (name: string): NodeObservation => ({
+    generation: find(name)?.one.labels["k3s-lab.generation"] ?? now,
+    boot: (isKnown(name) && find(name)?.boot) || now,
+  });
   const registry = containers.find(({ role }) => role === "registry");
   return {
-    owner,
-    containers,
-    cluster: { generation, boot: (isAsLeft && !otherBoots.length && boot) || now },
-    servers: new Map(names.map((name) => [name, server(name)])),
+    ...{ owner, containers },
+    cluster: { generation, boot: (isAsLeft && boot) || now },
+    servers: new Map(names.map((name) => [name, generationOf(name)])),
     agents: new Map(agentsOf(file).map(({ name }) => [name, agent(name)])),
     registry: {
       generation: registry?.id ?? now,
-      boot: (registry?.status === "running" && registry.labels["k3s-lab.boot"]) || now,
+      boot: (registry && isRunning(registry) && registry.labels["k3s-lab.boot"]) || now,
     },
     certificates: made.flatMap(({ certificate }) => certificate ?? []),
   };
-}
-
-/**
- * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
- * @returns the stacks that have something in Docker, or may have; where there is no Docker, none has.
- * @throws LabError (exit code 2) that says what is in the way and the next step.
- */
-export async function preflightK3d(
-  stacks: readonly (readonly [stack: string, file: K3dFile])[],
-): Promise<Set<string>> {
-  const docker = await probeDocker();
-  // A daemon that was killed is started again before anything is made, and is asked then.
-  if (docker === "silent") return new Set(stacks.map(([stack]) => stack));
-  const runs = docker === "runs";
-  const there = new Set<string>();
-  for (const [stack, file] of stacks) {
-    const owner = await ownerOf(stack);
-    const containers = runs ? await containersOf(owner) : [];
-    if (containers.length) there.add(stack);
-    if (runs) await refuseNames(file, owner);
-    await refuseTakenPorts(file, containers);
-  }
-  return there;
 }
 
 /**
@@ -197,7 +149,7 @@ export async function livesInDocker(
  *
  * @throws LabError where Docker says something else: what it has may be there or not.
  */
-async function probeDocker(): Promise<"runs" | "silent" | "none"> {
+export async function probeDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
   if (!answer.failed) return "runs";
   if (/ENOENT/.test(answer.shortMessage ?? "")) return "none";
@@ -227,118 +179,4 @@ export function chooseK3dImages(
     registry: registry?.image ?? k3dRegistryImage,
     loadBalancer: wantsLoadBalancer(file) && (balancer === undefined ? k3dLoadBalancer : balancer !== ""),
   };
-}
-
-/**
- * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, an image is, something that
- * the file names is not there, another cluster has the name, or another program has one of its ports. Looks, changes nothing.
- *
- * @throws LabError (exit code 2) that says what is in the way and the next step.
- */
-export async function refuseUnlessReady(
-  stack: string,
-  file: K3dFile,
-  images: K3dImages,
-  { owner, containers }: Pick<K3dObservation, "owner" | "containers">,
-): Promise<void> {
-  const image = images.node ?? file.image;
-  const lives = containers.some(({ role }) => role === "server");
-  const [k3d, hasIt] = await Promise.all([
-    execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
-    isThere("image", image),
-  ]);
-  const refuse = (message: string) => new LabError(message, { exitCode: 2 });
-  if (k3d.code === "ENOENT")
-    throw refuse(
-      'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
-    );
-  // A cluster that is there must not go before the image of the new one has come.
-  if (!hasIt && (images.node !== undefined || lives))
-    throw refuse(
-      `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
-    );
-  await refuseNames(file, owner);
-  await refuseMissing(file);
-  await refuseTakenPorts(file, containers);
-}
-
-const refuseNames = (file: K3dFile, owner: Owner): Promise<void> =>
-  refuseTakenNames(
-    { owner, name: file.metadata.name },
-    [...serversOf(file), ...agentsOf(file).map(({ name }) => name)],
-    file.registries?.create?.name,
-  );
-
-/** Refuses folders and registries that the file names and that are not here. */
-async function refuseMissing(file: K3dFile): Promise<void> {
-  for (const { volume } of file.volumes) {
-    const [source = "", inNode] = volume.split(":");
-    if (inNode !== undefined && source.startsWith("/") && !(await exists(source)))
-      throw new LabError(
-        `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
-        { exitCode: 2 },
-      );
-  }
-  for (const reference of file.registries?.use ?? []) {
-    const name = reference.replace(/:\d+$/, "");
-    if ((await inspect(name))?.role !== "registry")
-      throw new LabError(
-        `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
-        { exitCode: 2 },
-      );
-  }
-}
-
-const isSame = (one: HostPort, other: HostPort): boolean =>
-  one.port === other.port &&
-  one.protocol === other.protocol &&
-  (one.address === other.address || [one.address, other.address].includes("0.0.0.0"));
-
-/**
- * Refuses a cluster whose ports somebody else has. What the stack's own containers hold is its own, whatever they are
- * called. Looks, changes nothing.
- *
- * @param containers the stack's own.
- * @throws LabError (exit code 2) that names them, and the container that has them.
- */
-export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
-  const own = containers.flatMap(({ ports }) => ports);
-  const wanted = hostPorts(file).filter((port) => !own.some((one) => isSame(one, port)));
-  // A port that this user may not listen on is Docker's to judge.
-  const answers = await Promise.all(wanted.map((one) => isTaken(one).catch(() => false)));
-  const taken = wanted.filter((_, index) => answers[index]);
-  if (taken.length === 0) return;
-  const holders = await Promise.all(taken.map(holderOf));
-  const list = taken.map(
-    ({ key, address, port }, index) =>
-      `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
-  );
-  throw new LabError(
-    `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. Stop what listens there, or change the port in the k3d config file.`,
-    { exitCode: 2 },
-  );
-}
-
-async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> {
-  if (protocol === "tcp") return await isPortTaken(port, address);
-  const socket = createSocket("udp4");
-  try {
-    socket.bind(port, address);
-    await once(socket, "listening");
-    return false;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return true;
-    throw error;
-  } finally {
-    socket.close();
-  }
-}
-
-/** The container that publishes a port, and its stack where it is a lab's; undefined where none does. */
-async function holderOf({ port, protocol }: HostPort): Promise<string | undefined> {
-  const [holder] = await listContainers("--filter", `publish=${port}/${protocol}`).catch(() => []);
-  const { "k3s-lab.stack": stack, "k3s-lab.checkout": checkout } = holder?.labels ?? {};
-  return (
-    holder && `the container ${holder.name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`
-  );
 }

@@ -1,6 +1,7 @@
 import { LabError } from "../lib/errors.ts";
 import type { AppsConfig, ClusterConfig } from "../model/config.ts";
-import { agentIdentity, agentsOf, clusterIdentity, hashOf, type K3dFile } from "../model/k3d-file.ts";
+import { agentsOf, type K3dFile } from "../model/k3d-file.ts";
+import { agentIdentity, clusterIdentity, hashOf } from "../model/k3d-nodes.ts";
 import type { ClusterObservation } from "./cluster.ts";
 import type { K3dObservation } from "./k3d-host.ts";
 import { lostCluster, noCluster } from "./nodes.ts";

@@ -1,0 +1,24 @@
+import { LabError } from "../lib/errors.ts";
+import { type Network, parseNetwork, toText } from "../model/addresses.ts";
+
+/** @param range as Docker says it, such as 172.28.0.0/16. */
+function networkIn(range: string): Network {
+  const network = parseNetwork(range);
+  if (network === undefined) throw new LabError(`The cluster's network ${range} is no IPv4 network.`);
+  return network;
+}
+
+/** The first address of a network, which its bridge gets. */
+export const gatewayOf = (range: string): string => toText(networkIn(range).first + 1);
+
+/** The address of an agent: counted from the network's end, so that agents that come together need not ask each other. */
+export const agentAddress = (range: string, index: number): string =>
+  toText(networkIn(range).last - 1 - index);
+
+/** The lowest address of a network that nobody has; undefined where it is full. @param taken addresses in use. */
+export function freeAddress(range: string, taken: readonly string[]): string | undefined {
+  const { first, last } = networkIn(range);
+  for (let number = first + 1; number < last; number++)
+    if (!taken.includes(toText(number))) return toText(number);
+  return undefined;
+}

@@ -1,0 +1,156 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { execa } from "execa";
+import {
+  type Container,
+  containersOf,
+  inspect,
+  isThere,
+  listContainers,
+  type Owner,
+  ownerOf,
+} from "../k3d/docker.ts";
+import { refuseTakenNames } from "../k3d/refusals.ts";
+import { LabError } from "../lib/errors.ts";
+import { exists } from "../lib/files.ts";
+import { isPortTaken } from "../lib/ports.ts";
+import { agentsOf, type HostPort, hostPorts, type K3dFile, serversOf } from "../model/k3d-file.ts";
+import type { K3dImages } from "../model/k3d-nodes.ts";
+import { type K3dObservation, probeDocker } from "./k3d-host.ts";
+
+/**
+ * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
+ * @returns the stacks that have something in Docker, or may have; where there is no Docker, none has.
+ * @throws LabError (exit code 2) that says what is in the way and the next step.
+ */
+export async function preflightK3d(
+  stacks: readonly (readonly [stack: string, file: K3dFile])[],
+): Promise<Set<string>> {
+  const docker = await probeDocker();
+  // A daemon that was killed is started again before anything is made, and is asked then.
+  if (docker === "silent") return new Set(stacks.map(([stack]) => stack));
+  const runs = docker === "runs";
+  const there = new Set<string>();
+  for (const [stack, file] of stacks) {
+    const owner = await ownerOf(stack);
+    const containers = runs ? await containersOf(owner) : [];
+    if (containers.length) there.add(stack);
+    if (runs) await refuseNames(file, owner);
+    await refuseTakenPorts(file, containers);
+  }
+  return there;
+}
+
+/**
+ * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, an image is, something that
+ * the file names is not there, another cluster has the name, or another program has one of its ports. Looks, changes nothing.
+ *
+ * @throws LabError (exit code 2) that says what is in the way and the next step.
+ */
+export async function refuseUnlessReady(
+  stack: string,
+  file: K3dFile,
+  images: K3dImages,
+  { owner, containers }: Pick<K3dObservation, "owner" | "containers">,
+): Promise<void> {
+  const image = images.node ?? file.image;
+  const lives = containers.some(({ role }) => role === "server");
+  const [k3d, hasIt] = await Promise.all([
+    execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
+    isThere("image", image),
+  ]);
+  const refuse = (message: string) => new LabError(message, { exitCode: 2 });
+  if (k3d.code === "ENOENT")
+    throw refuse(
+      'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
+    );
+  // A cluster that is there must not go before the image of the new one has come.
+  if (!hasIt && (images.node !== undefined || lives))
+    throw refuse(
+      `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
+    );
+  await refuseNames(file, owner);
+  await refuseMissing(file);
+  await refuseTakenPorts(file, containers);
+}
+
+const refuseNames = (file: K3dFile, owner: Owner): Promise<void> =>
+  refuseTakenNames(
+    { owner, name: file.metadata.name },
+    [...serversOf(file), ...agentsOf(file).map(({ name }) => name)],
+    file.registries?.create?.name,
+  );
+
+/** Refuses folders and registries that the file names and that are not here. */
+async function refuseMissing(file: K3dFile): Promise<void> {
+  for (const { volume } of file.volumes) {
+    const [source = "", inNode] = volume.split(":");
+    if (inNode !== undefined && source.startsWith("/") && !(await exists(source)))
+      throw new LabError(
+        `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
+        { exitCode: 2 },
+      );
+  }
+  for (const reference of file.registries?.use ?? []) {
+    const name = reference.replace(/:\d+$/, "");
+    if ((await inspect(name))?.role !== "registry")
+      throw new LabError(
+        `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
+        { exitCode: 2 },
+      );
+  }
+}
+
+const isSame = (one: HostPort, other: HostPort): boolean =>
+  one.port === other.port &&
+  one.protocol === other.protocol &&
+  (one.address === other.address || [one.address, other.address].includes("0.0.0.0"));
+
+/**
+ * Refuses a cluster whose ports somebody else has. What the stack's own containers hold is its own, whatever they are
+ * called. Looks, changes nothing.
+ *
+ * @param containers the stack's own.
+ * @throws LabError (exit code 2) that names them, and the container that has them.
+ */
+export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
+  const own = containers.flatMap(({ ports }) => ports);
+  const wanted = hostPorts(file).filter((port) => !own.some((one) => isSame(one, port)));
+  // A port that this user may not listen on is Docker's to judge.
+  const answers = await Promise.all(wanted.map((one) => isTaken(one).catch(() => false)));
+  const taken = wanted.filter((_, index) => answers[index]);
+  if (taken.length === 0) return;
+  const holders = await Promise.all(taken.map(holderOf));
+  const list = taken.map(
+    ({ key, address, port }, index) =>
+      `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
+  );
+  throw new LabError(
+    `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. Stop what listens there, or change the port in the k3d config file.`,
+    { exitCode: 2 },
+  );
+}
+
+async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> {
+  if (protocol === "tcp") return await isPortTaken(port, address);
+  const socket = createSocket("udp4");
+  try {
+    socket.bind(port, address);
+    await once(socket, "listening");
+    return false;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return true;
+    throw error;
+  } finally {
+    socket.close();
+  }
+}
+
+/** The container that publishes a port, and its stack where it is a lab's; undefined where none does. */
+async function holderOf({ port, protocol }: HostPort): Promise<string | undefined> {
+  const [holder] = await listContainers("--filter", `publish=${port}/${protocol}`).catch(() => []);
+  const { "k3s-lab.stack": stack, "k3s-lab.checkout": checkout } = holder?.labels ?? {};
+  return (
+    holder && `the container ${holder.name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`
+  );
+}
