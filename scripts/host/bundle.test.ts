@@ -21,10 +21,10 @@ test("an archive holds the files in order, the name of the whole last", async ()
     {
       id: "k3s-1",
       entries: {
-        k3s: { source: k3s, executable: true },
-        offline: { text: "" },
-        "manifests/a.yaml": { text: "kind: A" },
-        bundle: { text: "k3s-1" },
+        k3s: { source: k3s, mode: 0o755 },
+        offline: { content: "", mode: 0o644 },
+        "manifests/a.yaml": { content: "kind: A", mode: 0o644 },
+        bundle: { content: "k3s-1", mode: 0o644 },
       },
     },
     stream,
@@ -47,10 +47,16 @@ test("a file that is missing is an error, and the archive does not end as if it 
   const read = buffer(stream).catch((error: Error) => error);
   await assert.rejects(
     writeBundle(
-      { id: "k3s-1", entries: { k3s: { source: join(folder, "none") }, bundle: { text: "k3s-1" } } },
+      {
+        id: "k3s-1",
+        entries: {
+          k3s: { source: join(folder, "none"), mode: 0o755 },
+          bundle: { content: "k3s-1", mode: 0o644 },
+        },
+      },
       stream,
     ),
-    { code: "ENOENT" },
+    /cannot read .*none/,
   );
   stream.destroy();
   assert.doesNotMatch(String(await read), /k3s-1/);

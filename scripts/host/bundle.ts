@@ -1,20 +1,17 @@
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import { pack } from "tar-stream";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { installedContent } from "../system-archive.ts";
+import { addEntry, writeTar } from "../toolchain/images/archive.ts";
 import { FileHashes } from "../toolchain/images/cache.ts";
 import { unpackedPackages } from "../toolchain/images/debian.ts";
 import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
 
-/** A file of a bundle: text, or the file on this computer that holds it. */
-type Entry = ({ readonly text: string } | { readonly source: string }) & { readonly executable?: boolean };
+/** A file of a bundle: what is in it, or the file on this computer that holds it. */
+type Entry = { readonly mode: number } & ({ readonly content: string } | { readonly source: string });
 
 /** What a machine is sent that carries no K3s of its own, laid out as `/opt/k3s-lab`. */
 export interface Bundle {
@@ -40,30 +37,34 @@ const runtimePrograms = [
  */
 export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
   const { k3s, content } = await installedContent(progress, platformFor(architecture));
+  const executable = (source: string) => ({ source, mode: 0o755 });
+  const file = (source: string) => ({ source, mode: 0o644 });
   const entries: Record<string, Entry> = {
-    k3s: { source: content.k3s, executable: true },
-    "install.sh": { source: content.installScript, executable: true },
-    "place.sh": { source: join(root, "vagrant", "image", "place.sh"), executable: true },
-    [`images/${basename(content.images)}`]: { source: content.images },
+    k3s: executable(content.k3s),
+    "install.sh": executable(content.installScript),
+    "place.sh": executable(join(root, "vagrant", "image", "place.sh")),
+    [`images/${basename(content.images)}`]: file(content.images),
   };
   if (content.flannel !== undefined) {
     const debian = await unpackedPackages(runtimePackages, progress);
-    entries.offline = { text: "" };
-    entries["cni/flannel"] = { source: content.flannel, executable: true };
+    entries.offline = text("");
+    entries["cni/flannel"] = executable(content.flannel);
     for (const program of runtimePrograms)
-      entries[`bin/${basename(program)}`] = { source: join(debian, program), executable: true };
+      entries[`bin/${basename(program)}`] = executable(join(debian, program));
     for (const plugin of cniPlugins)
-      entries[`cni/${plugin}`] = { source: join(debian, "usr/lib/cni", plugin), executable: true };
+      entries[`cni/${plugin}`] = executable(join(debian, "usr/lib/cni", plugin));
   }
-  for (const manifest of content.manifests) entries[`manifests/${basename(manifest)}`] = { source: manifest };
+  for (const manifest of content.manifests) entries[`manifests/${basename(manifest)}`] = file(manifest);
   const hashes = new FileHashes();
   const parts: string[] = [];
   for (const [name, entry] of Object.entries(entries))
-    parts.push(`${name} ${"source" in entry ? await hashes.of(entry.source) : entry.text}`);
+    parts.push(`${name} ${"source" in entry ? await hashes.of(entry.source) : entry.content}`);
   await hashes.save();
   const id = `k3s-${k3s.version}-${architecture}-${shortHash(parts.sort())}`;
-  return { id, entries: { ...entries, bundle: { text: id } } };
+  return { id, entries: { ...entries, bundle: text(id) } };
 }
+
+const text = (content: string) => ({ content, mode: 0o644 });
 
 /** What `installTools` is told of a machine's architecture: nothing where it is this computer's own. */
 export function platformFor(
@@ -84,26 +85,7 @@ export function platformFor(
 }
 
 /** Writes a bundle as a tar archive, its files in order: what was not sent whole lacks its last one. */
-export async function writeBundle({ entries }: Bundle, to: Writable): Promise<void> {
-  const archive = pack();
-  const sent = pipeline(archive, to);
-  const add = async () => {
-    for (const [name, entry] of Object.entries(entries)) {
-      const mode = entry.executable ? 0o755 : 0o644;
-      if ("text" in entry) archive.entry({ name, mode }, entry.text);
-      else {
-        const { size } = await stat(entry.source);
-        const file = createReadStream(entry.source, { highWaterMark: 1 << 20 });
-        await pipeline(file, archive.entry({ name, mode, size }));
-      }
-    }
-    archive.finalize();
-  };
-  await Promise.all([
-    sent,
-    add().catch((cause: Error) => {
-      archive.destroy(cause);
-      throw cause;
-    }),
-  ]);
-}
+export const writeBundle = ({ entries }: Bundle, to: Writable): Promise<void> =>
+  writeTar(to, async (tar) => {
+    for (const [name, entry] of Object.entries(entries)) await addEntry(tar, name, entry);
+  });

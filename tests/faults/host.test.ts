@@ -322,10 +322,10 @@ fault("H2: a bundle that breaks off in or after any entry", async () => {
   await writeFile(source, "x".repeat(2000));
   const id = "k3s-1";
   const parts = ["k3s", "install.sh", "place.sh", "images/system.tar", "manifests/a.yaml"];
-  const entries = Object.fromEntries(parts.map((part) => [part, { source, executable: true }]));
+  const entries = Object.fromEntries(parts.map((part) => [part, { source, mode: 0o755 }]));
   const stream = new PassThrough();
   const whole = buffer(stream);
-  await writeBundle({ id, entries: { ...entries, bundle: { text: id } } }, stream);
+  await writeBundle({ id, entries: { ...entries, bundle: { content: id, mode: 0o644 } } }, stream);
   const archive = await whole;
   // A header is 512 bytes, and a file of 2000 bytes takes 2048.
   let lost = "nothing";

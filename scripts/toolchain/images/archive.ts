@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdtemp, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
 import { LabError } from "../../../stacks/lib/errors.ts";
@@ -140,10 +141,11 @@ async function writeLayer(file: string, layer: Layer): Promise<Blob> {
   return { digest: await sha256Of(file), size: (await stat(file)).size, body: file };
 }
 
-async function writeTar(file: string, fill: (tar: Pack) => Promise<void>): Promise<void> {
+/** Writes a tar archive. What is not there whole has not come to its end. */
+export async function writeTar(to: string | Writable, fill: (tar: Pack) => Promise<void>): Promise<void> {
   const tar = pack();
   await Promise.all([
-    pipeline(tar, createWriteStream(file)),
+    pipeline(tar, typeof to === "string" ? createWriteStream(to) : to),
     fill(tar).then(
       () => tar.finalize(),
       (cause: Error) => {
@@ -173,14 +175,14 @@ export function sortedEntries(layer: Layer): readonly (readonly [string, LayerEn
   return [...all].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
-async function addEntry(tar: Pack, path: string, entry: LayerEntry): Promise<void> {
+export async function addEntry(tar: Pack, path: string, entry: LayerEntry): Promise<void> {
   if ("symlink" in entry)
     return void tar.entry({ ...root, name: path, type: "symlink", linkname: entry.symlink, mode: 0o777 });
   if ("directory" in entry)
     return void tar.entry({ ...root, name: `${path}/`, type: "directory", mode: entry.mode ?? 0o755 });
   if ("content" in entry) return add(tar, path, Buffer.from(entry.content as Uint8Array), entry.mode);
   const found = await stat(entry.source).catch((cause: unknown) => {
-    throw new LabError(`image layer: cannot read ${entry.source}, wanted as /${path}`, { cause });
+    throw new LabError(`cannot read ${entry.source}, wanted as /${path} in an archive`, { cause });
   });
   const mode = entry.mode ?? ((found.mode & 0o111) === 0 ? 0o644 : 0o755);
   await addFile(tar, path, mode, found.size, entry.source);
