@@ -4,8 +4,8 @@ import { exists } from "../stacks/lib/files.ts";
 import type { Provider } from "../stacks/model/provider.ts";
 import { type ListedMachine, listMachines } from "../stacks/observe/machine-list.ts";
 import { lastLines, run } from "./host/commands.ts";
-import { ownHost } from "./host/docker.ts";
 import { canAskLibvirt } from "./host/libvirt.ts";
+import { ownHost } from "./host/own-docker.ts";
 
 /** What labels a container of a lab, and of a k3d cluster by one of the names that the lab's stacks have. */
 const format = [

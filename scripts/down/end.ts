@@ -1,7 +1,7 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { stopDocker } from "../host/docker.ts";
 import { stopLibvirt } from "../host/libvirt.ts";
+import { stopDocker } from "../host/own-docker.ts";
 import { removeBlackholeRoutes } from "../host/routes.ts";
 import { appearedSince, forgetInventory, hasInventory } from "../inventory.ts";
 import { anyMade } from "../lab.ts";

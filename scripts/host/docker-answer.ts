@@ -1,4 +1,5 @@
 import { hostname, release } from "node:os";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 
 /** What uses Docker: machines are reached by their containers' addresses, k3d's nodes by ports of this computer. */
@@ -63,6 +64,16 @@ export async function askDocker(host: string | undefined, run: Run = runHere): P
     };
   }
 }
+
+/** Why a Docker that was started does not answer, or undefined where it does. */
+export async function dockerProblem(host: string | undefined): Promise<string | undefined> {
+  const asked = await askDocker(host);
+  if (asked.state === "denied") throw new LabError(notAllowed(asked.problem));
+  return asked.state === "answers" ? undefined : asked.problem;
+}
+
+export const notAllowed = (problem: string): string =>
+  `Docker is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG docker "$USER"`;
 
 function noAnswer({ stderr, ended }: Awaited<ReturnType<Run>>): Exclude<Asked, { state: "answers" }> {
   const problem = lastLines(stderr, 1) || "it does not answer";

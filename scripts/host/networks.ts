@@ -2,7 +2,7 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
 import { overlap, rangeOf } from "./cidr.ts";
 import { type Run, run as runHere } from "./commands.ts";
-import { ownHost } from "./docker.ts";
+import { ownHost } from "./own-docker.ts";
 import { type Route, routesHere } from "./routes.ts";
 
 /** A network that this computer uses for something else than the lab: in CIDR notation, and by what, such as `the interface tun0`. */

@@ -4,7 +4,8 @@
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
+import { ensureDocker } from "../../scripts/host/docker.ts";
+import { stopDocker } from "../../scripts/host/own-docker.ts";
 
 const [how = "", image = ""] = process.argv.slice(2);
 

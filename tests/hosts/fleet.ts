@@ -4,9 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
-import { ensureDocker, stopDocker } from "../../scripts/host/docker.ts";
+import { ensureDocker } from "../../scripts/host/docker.ts";
 import { ensureBaseImage } from "../../scripts/host/machine-image.ts";
 import { ociRuntime } from "../../scripts/host/oci-runtime.ts";
+import { stopDocker } from "../../scripts/host/own-docker.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Outcome } from "../e2e/checkout.ts";
 

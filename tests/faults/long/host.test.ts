@@ -124,7 +124,8 @@ for (const [when, where] of [
         const debian = `for last; do :; done; root=${where}/root && mkdir "$root" && head -c 40M /dev/urandom >"$root/file" && tar --create --file "$last" --directory "$root" file; code=$?; rm -rf "$root"; exit $code`;
         await writeFile(join(folder, "mmdebstrap"), `#!/bin/sh\n${debian}\n`, { mode: 0o755 });
         const at = (path: string) => JSON.stringify(join(root, path));
-        const script = `import { ensureDocker, stopDocker } from ${at("scripts/host/docker.ts")};
+        const script = `import { ensureDocker } from ${at("scripts/host/docker.ts")};
+          import { stopDocker } from ${at("scripts/host/own-docker.ts")};
           import { ensureBaseImage } from ${at("scripts/host/machine-image.ts")};
           import { forPerson } from ${at("stacks/lib/errors.ts")};
           import { readdir } from "node:fs/promises";

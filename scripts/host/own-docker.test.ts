@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { daemonArguments, refuseOther, runningContainers } from "./docker.ts";
+import { daemonArguments, refuseOther, runningContainers } from "./own-docker.ts";
 
 test("the lab's own daemon neither routes nor hides behind the host's address", () => {
   const args = daemonArguments(undefined);
