@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "../stacks/lib/errors.ts";
-import { writeWhole } from "../stacks/lib/files.ts";
+import { ifThere, writeWhole } from "../stacks/lib/files.ts";
 import { labDir } from "../stacks/lib/paths.ts";
 import { endRun } from "./end-run.ts";
 import { markRun } from "./run-mark.ts";
@@ -24,7 +24,7 @@ export async function asRun<T>(
 ): Promise<T> {
   const record = join(folder, "run.json");
   const locked = async () => {
-    const left = /"id":"([-0-9a-f]{36})"/.exec(await readFile(record, "utf8").catch(() => ""))?.[1];
+    const left = /"id":"([-0-9a-f]{36})"/.exec((await ifThere(readFile(record, "utf8"))) ?? "")?.[1];
     if (left !== undefined) await endRun(left);
     const id = randomUUID();
     await writeWhole(record, JSON.stringify({ id, verb, pid: process.pid }));

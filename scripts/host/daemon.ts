@@ -3,7 +3,7 @@ import { chmod, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/pr
 import { dirname, join } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { writeWhole } from "../../stacks/lib/files.ts";
+import { ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { cacheDir } from "../../stacks/lib/paths.ts";
 import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
@@ -59,7 +59,7 @@ export class DaemonNotes<Recorded> {
   /** Other processes that are at work with the daemon, as a person is told of them. */
   async otherUsers(): Promise<string[]> {
     const others: string[] = [];
-    for (const name of await readdir(this.#users).catch(() => [])) {
+    for (const name of (await ifThere(readdir(this.#users))) ?? []) {
       const [pid = "", startTime = ""] = name.split("-");
       if (!(await isRunning({ pid: Number(pid), startTime })))
         await rm(join(this.#users, name), { force: true });

@@ -1,6 +1,6 @@
 import type { Run } from "./commands.ts";
 
-/** The firewall's rules as `iptables-save` prints them, by program and table. */
+/** The firewall's rules as `iptables-save` prints them, by program and table; a table that could not be read is left out. */
 export type Firewall = Readonly<Record<string, string>>;
 
 /** Reads the tables that Docker and libvirt write rules to. */
@@ -10,16 +10,16 @@ export async function readFirewall(run: Run): Promise<Firewall> {
   );
   const entries = await Promise.all(
     tables.map(async ([program, table]) => {
-      const { stdout } = await run([`${program}-save`, "--table", table]);
-      return [`${program} ${table}`, stdout] as const;
+      const { exitCode, stdout, ended } = await run([`${program}-save`, "--table", table]);
+      return exitCode === 0 || ended === "missing" ? ([`${program} ${table}`, stdout] as const) : undefined;
     }),
   );
-  return Object.fromEntries(entries);
+  return Object.fromEntries(entries.filter((entry) => entry !== undefined));
 }
 
 /**
  * Removes the rules and chains that have come since `before` and that `isOurs` tells to be the lab's to remove. A chain in
- * which somebody else has a rule stays, with that rule.
+ * which somebody else has a rule stays, with that rule. Of a table that is not in `before` nothing is known to have come.
  */
 export async function removeRules(
   before: Firewall,
@@ -28,7 +28,7 @@ export async function removeRules(
 ): Promise<void> {
   for (const [table, text] of Object.entries(await readFirewall(run))) {
     const [program = "", name = ""] = table.split(" ");
-    const ours = addedRules(before[table] ?? "", text).filter(isOurs);
+    const ours = addedRules(before[table] ?? text, text).filter(isOurs);
     const others = lines(text).filter((line) => line.startsWith("-A ") && !ours.includes(line));
     const added = ours.filter((line) => !others.some((other) => other.split(" ").includes(line.slice(1))));
     for (const args of deleteCommands(added)) await run([program, "--wait", "--table", name, ...args]);

@@ -105,3 +105,15 @@ test("this lab's own bridge, an idle one of Vagrant's, and what leads nowhere ar
   ];
   for (const facts of free) assert.deepEqual((await networksInUse(computer(facts)))(network), []);
 });
+
+test("addresses that this computer does not tell are not taken for none", async () => {
+  const { run } = fakeRun(
+    [/^ip -json -4 address/, { exitCode: 1, stderr: "Cannot send dump request" }],
+    [/^ip -json -4 route/, { stdout: "[]" }],
+    [/^docker|^virsh/, { exitCode: undefined, ended: "missing" }],
+  );
+  await assert.rejects(networksInUse({ run, id }), {
+    name: "LabError",
+    message: /addresses .*Cannot send dump request/,
+  });
+});

@@ -1,7 +1,7 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
 import { overlap, rangeOf } from "./cidr.ts";
-import { type Run, run as runHere } from "./commands.ts";
+import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { ownHost } from "./own-docker.ts";
 import { type Route, routesHere } from "./routes.ts";
 
@@ -43,8 +43,10 @@ export async function networksInUse({
   id,
 }: NetworkOptions = {}): Promise<(network: string) => readonly TakenNetwork[]> {
   const parsed = async <T>(command: readonly string[]): Promise<readonly T[]> => {
-    const { exitCode, stdout } = await run(command, asks);
-    return exitCode === 0 && stdout.trim() !== "" ? (JSON.parse(stdout) as T[]) : [];
+    const { exitCode, stdout, stderr } = await run(command, asks);
+    if (exitCode !== 0)
+      throw new LabError(`The addresses of this computer cannot be read: ${lastLines(stderr, 1)}`);
+    return JSON.parse(stdout.trim() || "[]") as T[];
   };
   const [interfaces, routes, docker, libvirt] = await Promise.all([
     parsed<Interface>(["ip", "-json", "-4", "address", "show"]),

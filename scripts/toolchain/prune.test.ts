@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -95,4 +96,25 @@ test("a base of last month goes when no container is there, and its successor ha
   assert.deepEqual(await run30("2026-01-20T00:00:00Z"), []);
   assert.deepEqual(await run30("2026-03-01T00:00:00Z"), [{ what: "image k3s-lab/base:a" }]);
   assert.equal(commands.filter((line) => line.includes("image rm")).length, 1);
+});
+
+test("what cannot be read of a checkout may be in use: nothing is taken away", async () => {
+  const unused = await file("cache/tools/helm/v3.0.0-module-linux-amd64/helm");
+  await noteCheckout(cache, join(folder, "other"));
+  await mkdir(join(folder, "other/.lab"), { recursive: true });
+  for (const [path, put] of [
+    ["bin", () => symlink("bin", join(folder, "other/.lab/bin"))],
+    ["host.json", () => mkdir(join(folder, "other/.lab/host.json"))],
+  ] as const) {
+    await put();
+    const images = { stdout: "k3s-lab/machine:a\t2026-01-01 10:00:00 +0000 UTC\n".repeat(2) };
+    const { run, commands } = fakeRun([/^docker (image ls|ps)/, images], [/^docker image rm/, {}]);
+    await assert.rejects(prune({ cache, table: {}, run }), path);
+    assert.deepEqual(
+      commands.filter((line) => line.includes(" rm ")),
+      [],
+    );
+    await rm(join(folder, "other/.lab", path), { recursive: true });
+    if (path === "bin") assert.equal(existsSync(unused), true);
+  }
 });

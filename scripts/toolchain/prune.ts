@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { lstat, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { exists } from "../../stacks/lib/files.ts";
+import { exists, ifThere } from "../../stacks/lib/files.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
 import { withFileLock } from "./file-lock.ts";
 import { type Tool, versionOf, waysOf } from "./tools.ts";
@@ -37,7 +37,7 @@ export async function noteCheckout(cache: string, checkout: string): Promise<voi
 
 async function checkouts(cache: string): Promise<string[]> {
   const folder = join(cache, "checkouts");
-  const names = await readdir(folder).catch(() => []);
+  const names = (await ifThere(readdir(folder))) ?? [];
   return Promise.all(names.map((name) => readFile(join(folder, name), "utf8")));
 }
 
@@ -86,9 +86,9 @@ async function pruneTools(
 async function linkedFrom(folder: string): Promise<string[]> {
   const found: string[] = [];
   for (const part of ["bin", "pulumi/plugins", "pulumi/bin"])
-    for (const entry of await readdir(join(folder, part), { recursive: true, withFileTypes: true }).catch(
-      () => [],
-    ))
+    for (const entry of (await ifThere(
+      readdir(join(folder, part), { recursive: true, withFileTypes: true }),
+    )) ?? [])
       if (entry.isSymbolicLink()) found.push(await readlink(join(entry.parentPath, entry.name)));
   return found;
 }
@@ -131,7 +131,7 @@ async function pruneImages(
   // Without an answer nothing is known to be unused.
   if (!images || !containers) return [];
   const noted = await Promise.all(
-    users.map((user) => readFile(join(user, ".lab", "host.json"), "utf8").catch(() => "")),
+    users.map(async (user) => (await ifThere(readFile(join(user, ".lab", "host.json"), "utf8"))) ?? ""),
   );
   const isUsed = (tag: string) => containers.includes(tag) || noted.some((text) => text.includes(`"${tag}"`));
   const newest = new Set<string>();

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
+import { ifThere } from "../lib/files.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import { knownHost, sshAlias, sshConfig } from "../model/ssh-config.ts";
@@ -85,7 +86,7 @@ echo "k3s-lab machine=$(cat /etc/machine-id) node=$found"
 
 /** The script that checks a host, with what it must know before it. */
 async function preflight(stack: string, host: Host): Promise<string> {
-  const token = await readFile(join(labDir, stack, "token")).catch(() => undefined);
+  const token = await ifThere(readFile(join(labDir, stack, "token")));
   const cluster = token === undefined ? "none" : createHash("sha256").update(token).digest("hex");
   const script = await readFile(join(root, "vagrant", "provision", "preflight.sh"), "utf8");
   return `NODE_IP='${host.ip}' NODE_INTERFACE='${host.interface ?? ""}' CLUSTER_ID='${cluster}'\n${script}`;
@@ -105,7 +106,7 @@ async function ask(stack: string, host: Host, script: string): Promise<Answer> {
     const noted = join(labDir, "ssh", alias, "known_hosts");
     const { hostKey } = host.ssh ?? {};
     // A host key is noted when the machine is made, not by a look.
-    await writeFile(known, hostKey ? knownHost(alias, hostKey) : await readFile(noted).catch(() => ""));
+    await writeFile(known, hostKey ? knownHost(alias, hostKey) : ((await ifThere(readFile(noted))) ?? ""));
     const { failed, timedOut, stdout, stderr, shortMessage } = await execa(
       "ssh",
       ["-F", config, "-o", `UserKnownHostsFile=${known}`, alias, "bash", "-s"],
