@@ -76,10 +76,12 @@ const managementRange = "192.168.119.0/24";
 /** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
 const uuidPrefix = "6b33732d-6c61-4200-8000-";
 
-/** Whose the lab's network is; undefined where there is none. */
+/** Whose the lab's network is; undefined where libvirt says that there is none. */
 async function ownerOf(run: Run): Promise<"this user" | "another" | undefined> {
-  const { exitCode, stdout } = await virsh(run, "net-uuid", labNetwork);
-  if (exitCode !== 0) return undefined;
+  const { exitCode, stdout, stderr } = await virsh(run, "net-uuid", labNetwork);
+  if (/network not found/i.test(stderr)) return undefined;
+  if (exitCode !== 0)
+    throw new LabError(`Whose the network ${labNetwork} is libvirt does not say: ${lastLines(stderr, 1)}`);
   const uuid = stdout.trim();
   return uuid.startsWith(uuidPrefix) && uuid !== uuidOf() ? "another" : "this user";
 }
@@ -170,7 +172,8 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   for (const step of steps) {
     const { exitCode, stderr } = await virsh(run, ...step);
     if (exitCode === 0) continue;
-    await virsh(run, "vol-delete", "--pool", pool, name);
+    // One that could not be made is there already, in use by machines, or nothing.
+    if (step[0] === "vol-upload") await virsh(run, "vol-delete", "--pool", pool, name);
     throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
   }
 }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
+import { boxFolder } from "./box.ts";
 import type { Run } from "./commands.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
 import { ensureLibvirt, hiddenFolder, stopLibvirt } from "./libvirt.ts";
@@ -135,6 +136,57 @@ test("two users at the same moment: the one whose network libvirt made goes on, 
   assert.equal(commands.filter((line) => /pool-|vol-/.test(line)).length, 0);
 });
 
+test("C3: a question for the lab's network that fails leaves open whose it is", async () => {
+  const { run, commands } = fakeRun(
+    [/ uri$/, {}],
+    [/ net-uuid /, { exitCode: 1, stderr: "error: Timed out" }],
+    [/^virsh|^ip /, {}],
+  );
+  await assert.rejects(
+    ensureLibvirt(wish, () => {}, run, await shared()),
+    /Whose the network k3s-lab is/,
+  );
+  await assert.rejects(
+    stopLibvirt(() => {}, run, await shared()),
+    /Whose the network k3s-lab is/,
+  );
+  assert.equal(commands.filter((line) => /create|destroy|delete/.test(line)).length, 0);
+});
+
+test("C3: a question for the box's disk that fails is no disk that is missing, and one that is there stays", async (t) => {
+  const { VAGRANT_HOME } = process.env;
+  process.env.VAGRANT_HOME = await shared();
+  t.after(() => {
+    process.env.VAGRANT_HOME = VAGRANT_HOME;
+    if (VAGRANT_HOME === undefined) delete process.env.VAGRANT_HOME;
+  });
+  await mkdir(boxFolder(box), { recursive: true });
+  await writeFile(join(boxFolder(box), "metadata.json"), '{"virtual_size": 8}');
+  for (const [failed, result] of [
+    ["vol-create-as", { exitCode: 1, stderr: "error: storage volume already exists" }],
+    ["vol-upload", { exitCode: 1, stderr: "error: no space left" }],
+  ] as const) {
+    const timeout = { exitCode: undefined, ended: "timeout" } as const;
+    const { run, commands } = fakeRun(
+      [/ uri$/, {}],
+      mine,
+      [/ (net|pool)-info /, {}],
+      [/ vol-info /, timeout],
+      [new RegExp(` ${failed} `), result],
+      [/ vol-(create-as|delete) /, {}],
+    );
+    await assert.rejects(
+      ensureLibvirt(wish, () => {}, run, await shared()),
+      /could not take the disk/,
+    );
+    // Machines' own disks begin as that one.
+    assert.equal(
+      commands.filter((line) => / vol-delete /.test(line)).length,
+      failed === "vol-upload" ? 1 : 0,
+    );
+  }
+});
+
 test("the folder of locks and notes is its owner's alone, also where it was another's to read", async () => {
   for (const mode of [undefined, 0o755]) {
     const folder = join(await shared(), "run");
@@ -198,7 +250,8 @@ test("a route that libvirt takes for somebody's use of the network is named, wit
   const { run } = fakeRun(
     [/^ip -json -4 route show table all$/, { stdout: JSON.stringify(routes) }],
     [/ uri$/, {}],
-    [/ net-(uuid|info|create) /, { exitCode: 1, stderr: inUse }],
+    [/ net-uuid /, { exitCode: 1, stderr: "error: Network not found" }],
+    [/ net-(info|create) /, { exitCode: 1, stderr: inUse }],
   );
   await assert.rejects(
     ensureLibvirt(wish, () => {}, run, await shared()),
