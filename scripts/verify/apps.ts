@@ -1,108 +1,96 @@
-import {
-  type Deployment,
-  type EndpointSlice,
-  isReady,
-  type Pod,
-  podState,
-  type ResourceQuota,
-} from "../../stacks/lib/kubernetes.ts";
+import { isReady, type KubernetesApi, podState } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, type AppsConfig, appPath } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
-import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
+import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import {
-  answerKey,
-  appKey,
   describeApp,
   differentPods,
+  type Get,
   type IngressAddress,
-  type IngressFindings,
+  podsAnswering,
   requestsPerReplica,
   unknownHost,
+  whoAnswers,
 } from "./ingress.ts";
 
-/** What was asked of each namespace, by its name. */
-type ByNamespace<T> = ReadonlyMap<string, Answer<T>>;
-
-/** What was found out about the apps. */
-export interface AppsFindings {
-  readonly addresses: Answer<readonly IngressAddress[]>;
-  readonly deployments: ByNamespace<readonly Deployment[]>;
-  readonly pods: ByNamespace<readonly Pod[]>;
-  readonly endpointSlices: ByNamespace<readonly EndpointSlice[]>;
-  readonly quotas: ByNamespace<readonly ResourceQuota[]>;
-  readonly ingress: IngressFindings;
-  readonly inside: Answer<Views>;
+/** What is asked about apps. */
+export interface AppsSources {
+  readonly api: Promise<KubernetesApi>;
+  /** Where the Ingress controller listens. */
+  readonly addresses: Promise<readonly IngressAddress[]>;
+  readonly http: Get;
+  readonly inside: Promise<Views>;
 }
 
-/** Judges the apps by their stack file. @param stack begins each check's id. */
-export function checkApps(stack: string, config: AppsConfig, found: AppsFindings): Check[] {
+/** Checks apps against their stack file. @param stack begins each check's id. */
+export function checkApps(stack: string, config: AppsConfig, sources: AppsSources): Promise<Check[]> {
   const deploy = `Run \`scripts/lab up ${stack}\`.`;
-  const checks = [
+  const { inside } = sources;
+  return runChecks(stack, [
     ...config.apps.flatMap((app) => {
       const path = appPath(config, app);
       return [
-        ...checkPods(path, app, deploy, found),
-        ...checkRoutes(path, app, config, found),
-        ...checkSpread(path, app, found),
+        checkPods(path, app, deploy, sources),
+        checkRoutes(path, app, config, sources),
+        checkSpread(path, app, sources),
       ];
     }),
-    ...checkDefault(config, found),
-    ...config.namespaces.flatMap((one) => checkQuota(one, deploy, found)),
-    ...namespacesOf(config.apps).flatMap((namespace) => checkInside(config, namespace, found.inside)),
-    ...checkIsolation(config, deploy, found.inside),
-  ];
-  return checks.map((one) => judge({ ...one, id: `${stack}/${one.id}` }));
+    ...checkDefault(config, sources),
+    ...config.namespaces.map((one) => checkQuota(one, deploy, sources)),
+    ...namespacesOf(config.apps).map((namespace) => checkInside(config, namespace, inside)),
+    checkIsolation(config, deploy, inside),
+  ]);
 }
 
 const replicas = (count: number): string => `${count} ${count === 1 ? "replica" : "replicas"}`;
-
-/** What was asked of a namespace. */
-const of = <T>(answers: ByNamespace<T>, namespace: string): Answer<T> =>
-  answers.get(namespace) ?? { ok: false, reason: `the namespace ${namespace} was not asked` };
 
 function checkPods(
   path: string,
   { name, namespace, replicas: wanted }: App,
   deploy: string,
-  found: AppsFindings,
-): Judgement[] {
+  { api }: AppsSources,
+): CheckSpec[] {
   const kubectl = `kubectl --namespace ${namespace}`;
-  const pods = of(found.pods, namespace);
-  const late = (pods.ok ? pods.value : [])
-    .filter((pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod))
-    .map((pod) => `${pod.metadata.name} is ${podState(pod)}`);
   return [
     {
       id: `${path}/replicas`,
       title: `${path}: its Deployment`,
       expected: `${replicas(wanted)}, ${wanted} ready`,
-      actual: map(of(found.deployments, namespace), (list) => {
+      actual: async () => {
+        const list = await (await api).deployments(namespace);
         const one = list.find(({ metadata }) => metadata.name === name);
         if (!one) return "there is none";
-        const found = `${replicas(one.spec.replicas)}, ${one.status.readyReplicas} ready`;
-        return one.status.readyReplicas >= wanted ? found : [found, ...late].join("; ");
-      }),
+        const { readyReplicas } = one.status;
+        const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready`;
+        if (readyReplicas >= wanted) return found;
+        const pods = await (await api).pods(namespace).catch(() => []);
+        const late = pods
+          .filter((pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod))
+          .map((pod) => `${pod.metadata.name} is ${podState(pod)}`);
+        return [found, ...late].join("; ");
+      },
       hint: `${deploy} If pods do not get ready: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`.`,
     },
     {
       id: `${path}/endpoints`,
       title: `${path}: endpoints of its Service`,
       expected: `${wanted} ready`,
-      actual: map(of(found.endpointSlices, namespace), (slices) => {
+      actual: async () => {
+        const slices = await (await api).endpointSlices(namespace);
         const mine = slices.filter(({ metadata }) => metadata.labels["kubernetes.io/service-name"] === name);
-        const ready = mine.flatMap(({ endpoints }) =>
-          // The field's absence means ready, by the API's own definition.
-          endpoints.filter(({ conditions }) => conditions.ready !== false),
-        );
+        // The field's absence means ready, by the API's own definition.
+        const ready = mine
+          .flatMap(({ endpoints }) => endpoints)
+          .filter(({ conditions }) => conditions.ready !== false);
         return `${ready.length} ready`;
-      }),
+      },
       hint: `Compare the Service's selector with the pods' labels: \`${kubectl} describe service ${name}\`.`,
     },
   ];
 }
 
-function checkQuota({ name, quota }: AppNamespace, deploy: string, found: AppsFindings): Judgement[] {
+function checkQuota({ name, quota }: AppNamespace, deploy: string, { api }: AppsSources): CheckSpec[] {
   const limits = Object.entries(hardLimits(quota ?? {}));
   if (limits.length === 0) return [];
   const inWords = (value: (limit: string, wanted: string) => string) =>
@@ -112,7 +100,8 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, found: AppsFi
       id: `${name}/quota`,
       title: `the namespace ${name}: its quota`,
       expected: inWords((_, wanted) => wanted),
-      actual: map(of(found.quotas, name), (list) => {
+      actual: async () => {
+        const list = await (await api).resourceQuotas(name);
         const hard = list.find(({ metadata }) => metadata.name === name)?.spec.hard;
         if (!hard) return "there is none";
         return inWords((limit, wanted) => {
@@ -121,24 +110,26 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, found: AppsFi
           // One amount has many spellings, and the API server has its own.
           return parseQuantity(given) === parseQuantity(wanted) ? wanted : given;
         });
-      }),
+      },
       hint: `${deploy} See it: \`kubectl --namespace ${name} describe resourcequota\`.`,
     },
   ];
 }
 
-function answerAt(
-  { addresses, ingress }: AppsFindings,
-  title: (address: string) => { id: string; title: string },
+/** A check at each address. @param title of the check at an address. @param host is asked for; undefined: none. */
+async function checkAt(
+  { addresses, http }: AppsSources,
+  title: (address: string) => Pick<CheckSpec, "id" | "title">,
   host: string | undefined,
   expected: string,
   hint: string,
-): Judgement[] {
-  if (!addresses.ok) return [{ ...title("?"), expected, actual: addresses, hint }];
-  return addresses.value.map((address) => ({
+): Promise<CheckSpec[]> {
+  const list = await addresses.catch(() => undefined);
+  if (list === undefined) return [{ ...title("?"), expected, hint, actual: () => addresses.then(String) }];
+  return list.map((address) => ({
     ...title(address),
     expected,
-    actual: { ok: true, value: ingress.answers.get(answerKey(address, host)) ?? "nobody asked" },
+    actual: () => whoAnswers(http, address, host),
     hint: hint.replace("ADDRESS", address),
   }));
 }
@@ -147,13 +138,18 @@ function answerAt(
 const answerOf = ({ name, version, namespace, replicas: count }: App): string =>
   count === 0 ? "status 503" : describeApp({ app: name, version, namespace });
 
-function checkRoutes(path: string, app: App, config: AppsConfig, found: AppsFindings): Judgement[] {
+async function checkRoutes(
+  path: string,
+  app: App,
+  config: AppsConfig,
+  sources: AppsSources,
+): Promise<CheckSpec[]> {
   const { host } = app;
   // The app without a host is what the default route leads to.
   if (host === undefined) return [];
   const pods = `kubectl --namespace ${config.ingressNamespace} get pods`;
-  return answerAt(
-    found,
+  return checkAt(
+    sources,
     (address) => ({ id: `${path}/route/${address}`, title: `${host} through ${address}` }),
     host,
     answerOf(app),
@@ -161,31 +157,28 @@ function checkRoutes(path: string, app: App, config: AppsConfig, found: AppsFind
   );
 }
 
-function checkDefault(config: AppsConfig, found: AppsFindings): Judgement[] {
+function checkDefault(config: AppsConfig, sources: AppsSources): Promise<CheckSpec[]>[] {
   const fallback = config.apps.find(({ host }) => host === undefined);
   const expected = fallback ? answerOf(fallback) : "status 404";
   const hint = fallback
     ? `The Ingress of ${appPath(config, fallback)} must have a rule without a host. Try it: \`curl http://ADDRESS/\`.`
     : "No app of the stack file is without a host, so nothing should answer. Look at `kubectl get ingress --all-namespaces`.";
-  return [
-    ...answerAt(
-      found,
-      (address) => ({ id: `default/unknown-host/${address}`, title: `an unknown host through ${address}` }),
-      unknownHost,
+  const asked = [
+    ["unknown-host", "an unknown host", unknownHost],
+    ["no-host", "no host", undefined],
+  ] as const;
+  return asked.map(([id, words, host]) =>
+    checkAt(
+      sources,
+      (address) => ({ id: `default/${id}/${address}`, title: `${words} through ${address}` }),
+      host,
       expected,
       hint,
     ),
-    ...answerAt(
-      found,
-      (address) => ({ id: `default/no-host/${address}`, title: `no host through ${address}` }),
-      undefined,
-      expected,
-      hint,
-    ),
-  ];
+  );
 }
 
-function checkSpread(path: string, app: App, found: AppsFindings): Judgement[] {
+function checkSpread(path: string, app: App, { addresses, http }: AppsSources): CheckSpec[] {
   const { name, namespace, replicas: wanted } = app;
   if (wanted === 0) return [];
   return [
@@ -193,7 +186,10 @@ function checkSpread(path: string, app: App, found: AppsFindings): Judgement[] {
       id: `${path}/pods`,
       title: `${path}: all its pods answer`,
       expected: differentPods(wanted),
-      actual: map(found.addresses, () => found.ingress.pods.get(appKey(app)) ?? "nobody asked"),
+      actual: async () => {
+        const [first] = await addresses;
+        return first === undefined ? "there is no address" : podsAnswering(http, first, app);
+      },
       hint: `${wanted * requestsPerReplica} requests are enough to meet every pod. See which take part: \`kubectl --namespace ${namespace} describe service ${name}\`.`,
     },
   ];

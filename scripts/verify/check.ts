@@ -1,4 +1,4 @@
-/** One thing that was looked at: what should be, what is. */
+/** One thing that was checked: what should be, what is. */
 export interface Check {
   /** Stays the same from run to run: stack, then what it is about, such as `cluster/agent/eth1`. */
   readonly id: string;
@@ -10,39 +10,39 @@ export interface Check {
   readonly hint: string;
 }
 
-/** What somebody who was asked said, or why there is no answer. */
-export type Answer<T> =
-  | { readonly ok: true; readonly value: T }
-  | { readonly ok: false; readonly reason: string };
-
-/** An answer is a value here, not an exception: each check that rests on it says why it could not be made. */
-export async function ask<T>(question: () => Promise<T>): Promise<Answer<T>> {
-  try {
-    return { ok: true, value: await question() };
-  } catch (error) {
-    return { ok: false, reason: (error as Error).message };
-  }
-}
-
-/** Looks into an answer, if there is one. */
-export const map = <T, U>(answer: Answer<T>, look: (value: T) => U): Answer<U> =>
-  answer.ok ? { ok: true, value: look(answer.value) } : answer;
-
-/** The words that what is expected and what is found have in common: their equality is the check. */
-export interface Judgement {
-  readonly id: string;
-  readonly title: string;
-  readonly expected: string;
-  readonly actual: Answer<string>;
-  readonly hint: string;
+/** A check to run. It passes when what is found reads exactly as what is expected. */
+export interface CheckSpec extends Pick<Check, "id" | "title" | "expected" | "hint"> {
+  /** Finds out what is. Throws where there is no answer: each check that rests on one says why it could not be made. */
+  readonly actual: () => Promise<string>;
 }
 
 /** The next step where there is nobody to ask. */
 export const unanswered = "Bring the lab up first, by `scripts/lab up`.";
 
-/** Passes when what was found reads exactly as what was expected. */
-export function judge({ id, title, expected, actual, hint }: Judgement): Check {
-  const ok = actual.ok && actual.value === expected;
-  if (!actual.ok) return { id, title, ok, expected, actual: `not asked: ${actual.reason}`, hint: unanswered };
-  return { id, title, ok, expected, actual: actual.value, hint: ok ? "" : hint };
+export async function runCheck({ id, title, expected, actual, hint }: CheckSpec): Promise<Check> {
+  try {
+    const found = await actual();
+    const ok = found === expected;
+    return { id, title, ok, expected, actual: found, hint: ok ? "" : hint };
+  } catch (error) {
+    const reason = `not asked: ${(error as Error).message}`;
+    return { id, title, ok: false, expected, actual: reason, hint: unanswered };
+  }
+}
+
+/** Runs checks side by side. @param stack begins each check's id. @param groups some are known only once something answered. */
+export async function runChecks(
+  stack: string,
+  groups: readonly (readonly CheckSpec[] | Promise<readonly CheckSpec[]>)[],
+): Promise<Check[]> {
+  const checks = groups.map(async (group) =>
+    Promise.all((await group).map((one) => runCheck({ ...one, id: `${stack}/${one.id}` }))),
+  );
+  return (await Promise.all(checks)).flat();
+}
+
+/** Asks now, for several checks; one that is never awaited may fail in silence. */
+export function askOnce<T>(answer: Promise<T>): Promise<T> {
+  answer.catch(() => {});
+  return answer;
 }

@@ -1,20 +1,16 @@
-import { type Deployment, isReady, type Node, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
+import { isReady, type KubernetesApi, type Node, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
 import type { ClusterPlan, PlannedNode } from "../../stacks/model/cluster-plan.ts";
 import type { Machine } from "../../stacks/model/config.ts";
 import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
-import { type Answer, type Check, type Judgement, judge, map } from "./check.ts";
+import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
 import type { MachineFacts } from "./machines.ts";
 
-/** What was found out about a cluster and its machines. */
-export interface ClusterFindings {
-  /** By the machine's name. */
-  readonly machines: Readonly<Record<string, Answer<MachineFacts>>>;
-  readonly version: Answer<string>;
-  readonly nodes: Answer<readonly Node[]>;
-  /** Of the namespace kube-system. */
-  readonly pods: Answer<readonly Pod[]>;
-  readonly deployments: Answer<readonly Deployment[]>;
+/** What is asked about a cluster. */
+export interface ClusterSources {
+  readonly api: Promise<KubernetesApi>;
+  /** Asks a machine by its name. */
+  readonly machine: (name: string) => Promise<MachineFacts>;
 }
 
 /** K3s's own add-ons that are Deployments, by the word that `--disable` takes. */
@@ -25,96 +21,89 @@ const addOns = {
   "metrics-server": "metrics-server",
 } as const;
 
-/**
- * Judges a cluster by its stack file.
- * @param stack begins each check's id.
- */
+/** Checks a cluster against its stack file. @param stack begins each check's id. */
 export function checkCluster(
   stack: string,
   { nodes, network, serverArgs, version }: ClusterPlan,
-  found: ClusterFindings,
-): Check[] {
+  { api, machine: facts }: ClusterSources,
+): Promise<Check[]> {
   const flags = new K3sFlags(serverArgs);
-  const perNode = nodes.flatMap((node) => [
-    ...(node.machine
-      ? checkMachine(
-          node.machine,
-          sshAlias(stack, node.name),
-          network,
-          flags.value("--flannel-backend") ?? "vxlan",
-          found,
-        )
-      : []),
-    ...checkNode(node, sshAlias(stack, node.name), version, found),
-  ]);
-  const names = nodes.map(({ name }) => name).sort();
-  const whole: Judgement[] = [
+  const backend = flags.value("--flannel-backend") ?? "vxlan";
+  const names = inOrder(nodes.map(({ name }) => name));
+  const whole: CheckSpec[] = [
     {
       id: "nodes",
       title: "the nodes are those of the stack file",
-      expected: names.join(", "),
-      actual: map(found.nodes, (nodes) =>
-        nodes
-          .map(({ metadata }) => metadata.name)
-          .sort()
-          .join(", "),
-      ),
+      expected: names,
+      actual: async () => inOrder((await (await api).nodes()).map(({ metadata }) => metadata.name)),
       hint: "Run `scripts/lab up`; take a node away that should not be there with `kubectl delete node NAME`.",
     },
     {
       id: "api-version",
       title: "the API server's version",
       expected: version,
-      actual: found.version,
+      actual: async () => (await api).version(),
       hint: "Run `scripts/lab up`: it installs the version that the stack file asks for.",
     },
     {
       id: "system-pods",
       title: "every pod in kube-system is ready",
       expected: "all ready",
-      actual: map(found.pods, describeSystemPods),
+      actual: async () => describeSystemPods(await (await api).pods("kube-system")),
       hint: "See why: `kubectl --namespace kube-system describe pod NAME` and `kubectl --namespace kube-system logs NAME`.",
     },
-    ...checkAddOns(flags, names, found),
+    ...checkAddOns(flags, names, api),
   ];
-  return [...perNode, ...whole].map((one) => judge({ ...one, id: `${stack}/${one.id}` }));
+  return runChecks(stack, [
+    ...nodes.flatMap((node) => {
+      const { name, machine } = node;
+      const alias = sshAlias(stack, name);
+      const ofMachine = machine && checkMachine(machine, alias, network, backend, askOnce(facts(name)));
+      return [ofMachine ?? [], checkNode(node, alias, version, api)];
+    }),
+    whole,
+  ]);
 }
 
-function checkMachine(
+const inOrder = (names: readonly string[]): string => [...names].sort().join(", ");
+
+async function checkMachine(
   { name, ip, interface: wanted }: Machine,
   alias: string,
   network: string | undefined,
   backend: string,
-  found: ClusterFindings,
-): Judgement[] {
-  const facts = found.machines[name] ?? { ok: false, reason: `the machine ${name} was not asked` };
-  const on = facts.ok ? interfaceOf(facts.value, wanted, ip) : (wanted ?? "the lab's interface");
-  const address: Judgement = {
+  facts: Promise<MachineFacts>,
+): Promise<CheckSpec[]> {
+  const on = await facts.then(
+    (value) => interfaceOf(value, wanted, ip),
+    () => wanted ?? "the lab's interface",
+  );
+  const address: CheckSpec = {
     id: `${name}/interface`,
     title: `${name}: ${on} carries its address`,
     expected: `${network ? `${ip}/${network.split("/")[1]}` : ip} on ${on}`,
-    actual: map(facts, (value) => describeAddress(value, ip, on, network !== undefined)),
+    actual: async () => describeAddress(await facts, ip, on, network !== undefined),
     hint: `Replace the machine: \`scripts/lab down\`, then \`scripts/lab up\`.`,
   };
-  const flannel: Judgement = {
+  const flannel: CheckSpec = {
     id: `${name}/flannel`,
     title: `${name}: flannel's tunnel starts at its address on ${on}`,
     expected: `vxlan over ${on} from ${ip}`,
-    actual: map(facts, describeFlannel),
+    actual: async () => describeFlannel(await facts),
     hint: `K3s on ${name} must run with --flannel-iface=${on}: run \`scripts/lab up\`.`,
   };
-  const clock: Judgement = {
+  const clock: CheckSpec = {
     id: `${name}/clock`,
     title: `${name}: its clock`,
     expected: "as this computer's",
-    actual: map(facts, describeClock),
+    actual: async () => describeClock(await facts),
     hint: `Set right the clock that is wrong, here or there: \`date\` shows it. Certificates are refused where clocks differ.`,
   };
-  const k3s: Judgement = {
+  const k3s: CheckSpec = {
     id: `${name}/k3s`,
     title: `${name}: K3s runs`,
     expected: "running",
-    actual: map(facts, describeK3s),
+    actual: async () => describeK3s(await facts),
     hint: `See why: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit 'k3s*' --lines 50\`. Where memory is short, raise the machine's \`memory\` in the stack file, then run \`scripts/lab up\`.`,
   };
   // Only this backend has a device of its own.
@@ -168,19 +157,23 @@ function checkNode(
   { name, role, machine }: PlannedNode,
   alias: string,
   version: string,
-  { nodes }: ClusterFindings,
-): Judgement[] {
-  const node: Answer<Node> = nodes.ok ? find(nodes.value, name, "the cluster has no such node") : nodes;
+  api: Promise<KubernetesApi>,
+): CheckSpec[] {
+  const node = async (): Promise<Node> => {
+    const found = (await (await api).nodes()).find(({ metadata }) => metadata.name === name);
+    if (found) return found;
+    throw new Error("the cluster has no such node");
+  };
   const log = role === "server" ? "k3s" : "k3s-agent";
   return [
     {
       id: `${name}/ready`,
       title: `${name}: the node is Ready`,
       expected: "Ready",
-      actual: map(node, ({ status }) => {
-        const ready = status.conditions.find(({ type }) => type === "Ready");
+      actual: async () => {
+        const ready = (await node()).status.conditions.find(({ type }) => type === "Ready");
         return ready?.status === "True" ? "Ready" : `NotReady: ${ready?.message ?? "nothing heard of it"}`;
-      }),
+      },
       hint: machine
         ? `See its log: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit ${log} --lines 50\`.`
         : `See its log: \`docker logs --tail 50 ${name}\`.`,
@@ -190,57 +183,43 @@ function checkNode(
       id: `${name}/role`,
       title: `${name}: the node's role`,
       expected: role === "server" ? "control-plane" : "none",
-      actual: map(node, ({ metadata: { labels } }) =>
-        "node-role.kubernetes.io/control-plane" in labels ? "control-plane" : "none",
-      ),
+      actual: async () =>
+        "node-role.kubernetes.io/control-plane" in (await node()).metadata.labels ? "control-plane" : "none",
       hint: `${name} has role ${role} in the stack file. Run \`scripts/lab up\`.`,
     },
     {
       id: `${name}/version`,
       title: `${name}: the kubelet's version`,
       expected: version,
-      actual: map(node, ({ status }) => status.nodeInfo.kubeletVersion),
+      actual: async () => (await node()).status.nodeInfo.kubeletVersion,
       hint: installs,
     },
   ];
 }
 
 /** The address that the stack file gives a machine is the one that its node uses. */
-function checkAddresses({ name, ip }: Machine, node: Answer<Node>): Judgement[] {
-  return [
-    {
-      id: `${name}/node-ip`,
-      title: `${name}: the node's address`,
-      expected: ip,
-      actual: map(node, ({ status }) => {
-        const internal = status.addresses.filter(({ type }) => type === "InternalIP");
-        return internal.map(({ address }) => address).join(", ") || "none";
-      }),
-      hint: installs,
+const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): CheckSpec[] => [
+  {
+    id: `${name}/node-ip`,
+    title: `${name}: the node's address`,
+    expected: ip,
+    actual: async () => {
+      const internal = (await node()).status.addresses.filter(({ type }) => type === "InternalIP");
+      return internal.map(({ address }) => address).join(", ") || "none";
     },
-    {
-      id: `${name}/flannel-address`,
-      title: `${name}: the address that other nodes send its pods' traffic to`,
-      expected: ip,
-      actual: map(
-        node,
-        ({ metadata }) => metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
-      ),
-      hint: installs,
-    },
-  ];
-}
+    hint: installs,
+  },
+  {
+    id: `${name}/flannel-address`,
+    title: `${name}: the address that other nodes send its pods' traffic to`,
+    expected: ip,
+    actual: async () =>
+      (await node()).metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
+    hint: installs,
+  },
+];
 
 const installs = "Run `scripts/lab up`: it installs K3s with the flags that the stack file asks for.";
-
-function find<T extends { readonly metadata: { readonly name: string } }>(
-  list: readonly T[],
-  name: string,
-  reason: string,
-): Answer<T> {
-  const value = list.find(({ metadata }) => metadata.name === name);
-  return value ? { ok: true, value } : { ok: false, reason };
-}
 
 function describeSystemPods(pods: readonly Pod[]): string {
   if (pods.length === 0) return "there is no pod";
@@ -273,26 +252,23 @@ function workloadOf({ metadata: { ownerReferences } }: Pod): string | undefined 
   return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;
 }
 
-function checkAddOns(
-  flags: K3sFlags,
-  machines: readonly string[],
-  { deployments, pods }: ClusterFindings,
-): Judgement[] {
+function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>): CheckSpec[] {
   const disabled = flags.disabled();
   const hint = (what: string) =>
     `See why: \`kubectl --namespace kube-system get pods\` and the logs of ${what}.`;
   const wanted = Object.entries(addOns).filter(([word]) => !disabled.has(word));
-  const checks: Judgement[] = wanted.map(([, name]) => ({
+  const checks: CheckSpec[] = wanted.map(([, name]) => ({
     id: `add-on/${name}`,
     title: `add-on ${name}`,
     expected: "ready",
-    actual: map(deployments, (list) => {
+    actual: async () => {
+      const list = await (await api).deployments("kube-system");
       const one = list.find(({ metadata }) => metadata.name === name);
       if (!one) return "not installed";
-      return one.status.readyReplicas >= Math.max(1, one.spec.replicas)
-        ? "ready"
-        : `${one.status.readyReplicas} of ${one.spec.replicas} ready`;
-    }),
+      const { replicas } = one.spec;
+      const { readyReplicas } = one.status;
+      return readyReplicas >= Math.max(1, replicas) ? "ready" : `${readyReplicas} of ${replicas} ready`;
+    },
     hint: hint(name),
   }));
   if (disabled.has("servicelb") || disabled.has("traefik")) return checks;
@@ -301,16 +277,12 @@ function checkAddOns(
     {
       id: "add-on/svclb",
       title: "ServiceLB serves Traefik on every node",
-      expected: machines.join(", "),
-      actual: map(pods, (list) => {
-        const serving = list.filter((pod) => isServiceLb(pod) && isReady(pod));
-        return (
-          serving
-            .map(({ spec }) => spec.nodeName ?? "?")
-            .sort()
-            .join(", ") || "on no node"
-        );
-      }),
+      expected: nodes,
+      actual: async () => {
+        const pods = await (await api).pods("kube-system");
+        const serving = pods.filter((pod) => isServiceLb(pod) && isReady(pod));
+        return inOrder(serving.map(({ spec }) => spec.nodeName ?? "?")) || "on no node";
+      },
       hint: hint("svclb-traefik"),
     },
   ];

@@ -6,7 +6,7 @@ import {
   type Service,
 } from "../../stacks/lib/kubernetes.ts";
 import type { App, AppsConfig } from "../../stacks/model/config.ts";
-import { type Answer, ask, type Judgement, map } from "./check.ts";
+import { askOnce, type CheckSpec } from "./check.ts";
 import { isServiceLb } from "./cluster.ts";
 import type { Answers, Questions } from "./in-pod.ts";
 import type { AskPod } from "./inside.ts";
@@ -14,36 +14,25 @@ import type { AskPod } from "./inside.ts";
 /** By namespace: the cluster as one of its pods sees it, from each node that has one. */
 export type Views = ReadonlyMap<string, readonly View[]>;
 
+/** What a pod asks as one that it should reach, or should not. */
+interface Target {
+  /** None where there is no pod that could be asked. */
+  readonly url?: string;
+  /** The pod that must answer; none where any answer will do. */
+  readonly pod?: string;
+}
+
 /** The cluster as a pod sees it from its node. */
 export interface View {
   readonly node: string;
-  readonly questions: readonly Expectation[];
-  readonly answers: Answer<Answers>;
+  /** Names, and the address that each should have. */
+  readonly names: Readonly<Record<string, string>>;
+  /** A pod on each other node, by the node. */
+  readonly pods: readonly (readonly [node: string, target: Target])[];
+  /** A pod of each isolated namespace, by the namespace: its own pods reach it, no others. Empty for all pods but the first. */
+  readonly isolated: readonly (readonly [namespace: string, target: Target])[];
+  readonly answers: Promise<Answers>;
 }
-
-/** A question to a pod, and what it should find. */
-type Expectation =
-  | { readonly kind: "name"; readonly name: string; readonly address: string }
-  | {
-      readonly kind: "pod";
-      readonly node: string;
-      /** None where the node has no pod that could be asked. */
-      readonly url: string | undefined;
-      /** The pod that must answer; none where any answer will do. */
-      readonly pod: string | undefined;
-    }
-  | {
-      readonly kind: "namespace";
-      /** An isolated namespace; its own pods reach it, no others. */
-      readonly namespace: string;
-      readonly open: boolean;
-      /** None where the namespace has no pod that could be asked. */
-      readonly url: string | undefined;
-      readonly pod: string | undefined;
-    };
-
-type PodExpectation = Extract<Expectation, { readonly kind: "pod" }>;
-type NamespaceExpectation = Extract<Expectation, { readonly kind: "namespace" }>;
 
 /** The namespaces that apps are in. */
 export const namespacesOf = (apps: readonly App[]): string[] => [
@@ -56,46 +45,50 @@ const nobody = "there is no ready pod to look from";
 const hasPods = (apps: readonly App[], namespace: string): boolean =>
   apps.some((app) => app.namespace === namespace && app.replicas > 0);
 
-/** Judges names and pods as the pods of a namespace see them. */
-export function checkInside(
+/** Checks names and pods as the pods of a namespace see them. */
+export async function checkInside(
   { namespace: own, apps }: AppsConfig,
   namespace: string,
-  inside: Answer<Views>,
-): Judgement[] {
+  inside: Promise<Views>,
+): Promise<CheckSpec[]> {
   // Where no app should run there is no pod to look from.
   if (!hasPods(apps, namespace)) return [];
   const [prefix, whose] = namespace === own ? ["", "a pod"] : [`${namespace}/`, `a pod of ${namespace}`];
-  const dns = { id: `${prefix}dns`, title: "names inside the cluster", expected: "every name resolves" };
-  const hint = "See CoreDNS: `kubectl --namespace kube-system logs deployment/coredns`.";
-  const found = map(inside, (views) => views.get(namespace) ?? []);
-  const views: Answer<readonly View[]> =
-    found.ok && found.value.length === 0 ? { ok: false, reason: nobody } : found;
-  if (!views.ok) return [{ ...dns, actual: views, hint }];
-  return views.value.flatMap(({ node, questions, answers }) => {
-    const wrong = map(answers, ({ names }) =>
-      questions
-        .filter((one) => one.kind === "name")
-        .filter(({ name, address }) => names[name] !== address)
-        .map(({ name, address }) => `${name} is ${names[name] ?? "not told"}, not ${address}`),
-    );
-    const resolving: Judgement = {
+  const dns = {
+    id: `${prefix}dns`,
+    title: "names inside the cluster",
+    expected: "every name resolves",
+    hint: "See CoreDNS: `kubectl --namespace kube-system logs deployment/coredns`.",
+  };
+  const unseen = async () => {
+    await inside;
+    throw new Error(nobody);
+  };
+  const views = (await inside.catch(() => undefined))?.get(namespace) ?? [];
+  if (views.length === 0) return [{ ...dns, actual: unseen }];
+  return views.flatMap(({ node, names, pods, answers }) => [
+    {
       ...dns,
       id: `${dns.id}/${node}`,
       title: `${dns.title}, asked from ${whose} on ${node}`,
-      actual: map(wrong, (list) => list.join("; ") || dns.expected),
-      hint,
-    };
-    const reaching = questions
-      .filter((one) => one.kind === "pod")
-      .map((question) => ({
-        id: `${prefix}pod-to-pod/${node}/${question.node}`,
-        title: `from ${whose} on ${node} to one on ${question.node}`,
-        expected: "it answers",
-        actual: map(answers, ({ urls }) => describeReach(question, urls)),
-        hint: "Pods of different nodes meet over flannel: see the checks on flannel, and whether UDP port 8472 is open between the machines.",
-      }));
-    return [resolving, ...reaching];
-  });
+      actual: async () => {
+        const told = (await answers).names;
+        const wrong = Object.entries(names).filter(([name, address]) => told[name] !== address);
+        return (
+          wrong
+            .map(([name, address]) => `${name} is ${told[name] ?? "not told"}, not ${address}`)
+            .join("; ") || dns.expected
+        );
+      },
+    },
+    ...pods.map(([other, target]) => ({
+      id: `${prefix}pod-to-pod/${node}/${other}`,
+      title: `from ${whose} on ${node} to one on ${other}`,
+      expected: "it answers",
+      actual: async () => describeReach(other, target, await answers),
+      hint: "Pods of different nodes meet over flannel: see the checks on flannel, and whether UDP port 8472 is open between the machines.",
+    })),
+  ]);
 }
 
 /** The isolated namespaces that have pods to ask. */
@@ -103,10 +96,10 @@ const isolatedOf = ({ namespaces, apps }: AppsConfig): string[] =>
   namespaces.filter(({ name, isolated }) => isolated && hasPods(apps, name)).map(({ name }) => name);
 
 /**
- * Judges who may ask the pods of isolated namespaces. Silence proves something only of a pod that does answer: so each
+ * Checks who may ask the pods of isolated namespaces. Silence proves something only of a pod that does answer: so each
  * of these namespaces is asked by a pod of its own too.
  */
-export function checkIsolation(config: AppsConfig, deploy: string, inside: Answer<Views>): Judgement[] {
+export function checkIsolation(config: AppsConfig, deploy: string, inside: Promise<Views>): CheckSpec[] {
   const from = namespacesOf(config.apps).filter((namespace) => hasPods(config.apps, namespace));
   return from.flatMap((asker) =>
     isolatedOf(config).map((namespace) => {
@@ -115,22 +108,24 @@ export function checkIsolation(config: AppsConfig, deploy: string, inside: Answe
         id: `isolation/${asker}/${namespace}`,
         title: open ? `${asker}: its pods reach each other` : `${namespace}: closed to pods of ${asker}`,
         expected: open ? "it answers" : "no answer",
-        actual: inside.ok ? describeIsolation(inside.value.get(asker) ?? [], namespace) : inside,
+        actual: async () => {
+          const view = (await inside).get(asker)?.[0];
+          const [, target] = view?.isolated.find(([name]) => name === namespace) ?? [];
+          if (!view || !target) throw new Error(nobody);
+          return describeIsolation(namespace, open, target, await view.answers);
+        },
         hint: `${deploy} See its policy: \`kubectl --namespace ${namespace} describe networkpolicy\`. Where the cluster's network ignores policies, set \`isolated: false\`.`,
       };
     }),
   );
 }
 
-function describeIsolation(views: readonly View[], namespace: string): Answer<string> {
-  for (const { questions, answers } of views) {
-    const question = questions.find((one) => one.kind === "namespace" && one.namespace === namespace);
-    if (question?.kind === "namespace") return map(answers, ({ urls }) => describeBarrier(question, urls));
-  }
-  return { ok: false, reason: nobody };
-}
-
-function describeBarrier({ namespace, open, url, pod }: NamespaceExpectation, urls: Answers["urls"]): string {
+function describeIsolation(
+  namespace: string,
+  open: boolean,
+  { url, pod }: Target,
+  { urls }: Answers,
+): string {
   if (url === undefined) return `there is no ready pod of ${namespace}`;
   const answer = urls[url];
   if (answer === undefined) return `${url}: not told`;
@@ -141,7 +136,7 @@ function describeBarrier({ namespace, open, url, pod }: NamespaceExpectation, ur
 /** Whether it is a pod's name or a status; an error is neither. */
 const isAnswer = (text: string): boolean => /^(\d{3}|[a-z0-9]+(-[a-z0-9]+)*)$/.test(text);
 
-function describeReach({ node, url, pod }: PodExpectation, urls: Answers["urls"]): string {
+function describeReach(node: string, { url, pod }: Target, { urls }: Answers): string {
   if (url === undefined) return `there is no ready pod on ${node}`;
   const answer = urls[url] ?? "not told";
   // What ServiceLB passes on is answered by some pod of the default route, or with a status.
@@ -170,28 +165,26 @@ export async function probeFromPods(
   const serviceLb = system.filter((pod) => isServiceLb(pod) && isReady(pod));
   // Every node of the lab's own clusters runs ServiceLB; others have nodes that run nothing which could be asked.
   const everywhere = "stack" in config.cluster;
-  const askers = new Map(homes.map((home) => [home, nodes.flatMap((node) => podOn(home.pods, node) ?? [])]));
-  const barriers = homes
+  const askersOf = ({ pods }: Home) => nodes.flatMap((node) => podOn(pods, node) ?? []);
+  const isolated = homes
     .filter(({ namespace }) => isolatedOf(config).includes(namespace))
-    .map((home) => ({ ...home, target: neighbour(home.pods, askers.get(home)?.[0]) }));
-
-  const look = async (home: Home) => {
-    const names = expectedNames(home, own);
-    const reachable = [...home.pods, ...serviceLb];
-    const views = (askers.get(home) ?? []).map(async (from, index): Promise<View> => {
-      const node = from.spec.nodeName ?? "";
-      const pods = expectedPods(node, nodes, reachable).filter(({ url }) => everywhere || url !== undefined);
-      const isolation = index === 0 ? barriers.map((barrier) => expectedBarrier(home, barrier)) : [];
-      const questions = [...names, ...pods, ...isolation];
-      return {
+    .map((home) => [home.namespace, targetOf(neighbour(home.pods, askersOf(home)[0]))] as const);
+  const viewsOf = (home: Home): View[] =>
+    askersOf(home).map((asker, index) => {
+      const node = asker.spec.nodeName ?? "";
+      const reachable = [...home.pods, ...serviceLb].filter(({ status }) => status.podIP);
+      const view = {
         node,
-        questions,
-        answers: await ask(() => askPod(home.namespace)(from, toQuestions(questions))),
+        names: namesOf(home, own),
+        pods: nodes
+          .filter(({ metadata }) => metadata.name !== node)
+          .map((other) => [other.metadata.name, targetOf(podOn(reachable, other))] as const)
+          .filter(([, { url }]) => everywhere || url !== undefined),
+        isolated: index === 0 ? isolated : [],
       };
+      return { ...view, answers: askOnce(askPod(home.namespace)(asker, questionsOf(home.namespace, view))) };
     });
-    return [home.namespace, await Promise.all(views)] as const;
-  };
-  return new Map(await Promise.all(homes.map(look)));
+  return new Map(homes.map((home) => [home.namespace, viewsOf(home)]));
 }
 
 /** A namespace with apps. */
@@ -203,15 +196,10 @@ interface Home {
   readonly services: readonly Service[];
 }
 
-async function readHome(namespace: string, apps: readonly App[], api: KubernetesApi): Promise<Home> {
-  const mine = apps.filter((app) => app.namespace === namespace);
+async function readHome(namespace: string, all: readonly App[], api: KubernetesApi): Promise<Home> {
+  const apps = all.filter((app) => app.namespace === namespace);
   const [pods, services] = await Promise.all([api.pods(namespace), api.services(namespace)]);
-  return {
-    namespace,
-    apps: mine,
-    pods: pods.filter((pod) => isReady(pod) && isAppPod(pod, mine)),
-    services,
-  };
+  return { namespace, apps, pods: pods.filter((pod) => isReady(pod) && isAppPod(pod, apps)), services };
 }
 
 const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly App[]): boolean =>
@@ -225,54 +213,34 @@ const podOn = (pods: readonly Pod[], { metadata: { name } }: Node): Pod | undefi
 const neighbour = (pods: readonly Pod[], asker: Pod | undefined): Pod | undefined =>
   pods.find((pod) => pod !== asker && pod.status.podIP !== undefined) ?? asker;
 
-function expectedNames({ namespace, apps, services }: Home, own: readonly Service[]): Expectation[] {
+function targetOf(pod: Pod | undefined): Target {
+  if (pod === undefined) return {};
+  const port = pod.spec.containers.flatMap(({ ports }) => ports)[0]?.containerPort ?? 80;
+  const url = `http://${pod.status.podIP}:${port}/`;
+  return isServiceLb(pod) ? { url } : { url, pod: pod.metadata.name };
+}
+
+function namesOf({ namespace, apps, services }: Home, own: readonly Service[]): Record<string, string> {
   const address = (list: readonly Service[], wanted: string) =>
     list.find(({ metadata }) => metadata.name === wanted)?.spec.clusterIP ?? "known to the cluster";
-  const name = (short: string, value: string): Expectation => ({
-    kind: "name",
-    name: short,
-    address: value,
-  });
-  return [
-    // This one is short, so that the pod's search domains are tried too; the others end with a dot, so that they are not.
-    name("kubernetes.default", address(own, "kubernetes")),
-    ...apps.map((app) => name(`${app.name}.${namespace}.svc.cluster.local.`, address(services, app.name))),
-  ];
-}
-
-function expectedPods(from: string, nodes: readonly Node[], pods: readonly Pod[]): PodExpectation[] {
-  const others = nodes.map(({ metadata }) => metadata.name).filter((name) => name !== from);
-  return others.map((node) => {
-    const target = pods.find(({ spec, status }) => spec.nodeName === node && status.podIP);
-    const pod = target && !isServiceLb(target) ? target.metadata.name : undefined;
-    return { kind: "pod", node, url: target && urlOf(target), pod };
-  });
-}
-
-const expectedBarrier = (
-  from: Home,
-  { namespace, target }: { readonly namespace: string; readonly target: Pod | undefined },
-): NamespaceExpectation => ({
-  kind: "namespace",
-  namespace,
-  open: from.namespace === namespace,
-  url: target && urlOf(target),
-  pod: target?.metadata.name,
-});
-
-function urlOf({ spec, status }: Pod): string {
-  const port = spec.containers.flatMap(({ ports }) => ports)[0]?.containerPort ?? 80;
-  return `http://${status.podIP}:${port}/`;
-}
-
-const toQuestions = (expectations: readonly Expectation[]): Questions => {
-  const urls = (barred: boolean) =>
-    expectations.flatMap((one) =>
-      one.kind !== "name" && one.url && barred === (one.kind === "namespace" && !one.open) ? one.url : [],
-    );
   return {
-    names: expectations.flatMap((one) => (one.kind === "name" ? one.name : [])),
-    urls: [...new Set(urls(false))],
-    barred: urls(true),
+    // This one is short, so that the pod's search domains are tried too; the others end with a dot, so that they are not.
+    "kubernetes.default": address(own, "kubernetes"),
+    ...Object.fromEntries(
+      apps.map(({ name }) => [`${name}.${namespace}.svc.cluster.local.`, address(services, name)]),
+    ),
   };
-};
+}
+
+function questionsOf(
+  namespace: string,
+  { names, pods, isolated }: Pick<View, "names" | "pods" | "isolated">,
+): Questions {
+  const urls = (targets: View["pods"]) => targets.flatMap(([, { url }]) => url ?? []);
+  const own = isolated.filter(([name]) => name === namespace);
+  return {
+    names: Object.keys(names),
+    urls: [...new Set(urls([...pods, ...own]))],
+    barred: urls(isolated.filter(([name]) => name !== namespace)),
+  };
+}

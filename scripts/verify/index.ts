@@ -1,25 +1,18 @@
-import { isIPv4 } from "node:net";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
-import { connect, type KubernetesApi, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
+import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { type ClusterPlan, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import {
-  type AppsConfig,
-  managedIngress,
-  managedTraefik,
-  programOf,
-  readStackFile,
-} from "../../stacks/model/config.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { managedIngress, programOf, readStackFile } from "../../stacks/model/config.ts";
 import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { checkApps } from "./apps.ts";
-import { type Answer, ask, type Check } from "./check.ts";
+import { askOnce, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
-import { namespacesOf, probeFromPods } from "./from-pods.ts";
-import { askIngress, type Get, getWithin, type IngressAddress } from "./ingress.ts";
+import { probeFromPods } from "./from-pods.ts";
+import { type Get, getWithin, ingressAddresses } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { slownessOf } from "./slowness.ts";
@@ -74,9 +67,7 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
   const end = Date.now() + wait * 1000;
   let told = "";
   for (;;) {
-    const round = new Round(world);
-    const checks = (await Promise.all(plans.map((plan) => plan(round)))).flat();
-    await round.end();
+    const checks = await runRound(plans, world);
     const failed = checks.filter(({ ok }) => !ok);
     const left = end - Date.now();
     if (failed.length === 0 || left <= 0) return checks;
@@ -94,127 +85,52 @@ function describeMissing(failed: readonly Check[]): string {
   return `${first?.title}: ${first?.actual}${more}`;
 }
 
-/** One look at the lab. Stacks on one cluster share what was asked of it. */
-class Round {
-  readonly world: World;
-  readonly #apis = new Map<string, Promise<Answer<Reached>>>();
+/** Checks one stack. */
+type Plan = (world: World) => Promise<Check[]>;
 
-  constructor(world: World) {
-    this.world = world;
-  }
-
-  api(kubeconfig: string, context?: string): Promise<Answer<Reached>> {
+/** Makes every check once. Stacks on one cluster share what was asked of it. */
+async function runRound(plans: readonly Plan[], world: World): Promise<Check[]> {
+  const apis = new Map<string, Promise<Reached>>();
+  const connectOnce: World["connect"] = (kubeconfig, context) => {
     const key = `${kubeconfig} ${context ?? ""}`;
-    const api = this.#apis.get(key) ?? ask(() => this.world.connect(kubeconfig, context));
-    this.#apis.set(key, api);
+    const api = apis.get(key) ?? askOnce(world.connect(kubeconfig, context));
+    apis.set(key, api);
     return api;
-  }
-
-  async end(): Promise<void> {
-    for (const api of await Promise.all(this.#apis.values())) if (api.ok) api.value.close();
-  }
+  };
+  const checks = await Promise.all(plans.map((plan) => plan({ ...world, connect: connectOnce })));
+  for (const api of await Promise.allSettled(apis.values()))
+    if (api.status === "fulfilled") api.value.close();
+  return checks.flat();
 }
-
-type Plan = (round: Round) => Promise<Check[]>;
 
 const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
 
 async function readPlan(stack: string, directory: string): Promise<Plan> {
   if (programOf(stack) !== "apps") {
     const plan = await readClusterPlan(stack, directory);
-    return (round) => verifyCluster(stack, plan, round);
+    return (world) =>
+      checkCluster(stack, plan, {
+        api: world.connect(kubeconfigOf(stack)),
+        machine: (name) => world.machine(sshAlias(stack, name)),
+      });
   }
   const config = await readStackFile(stack as "apps", directory);
   const { cluster } = config;
-  if (!("stack" in cluster))
-    return (round) =>
-      verifyApps(stack, config, round, kubeconfigFile(cluster.kubeconfig, directory), cluster.context);
-  const { ingress } = await readClusterPlan(cluster.stack, directory);
-  const known = config.ingress === managedIngress ? undefined : ingress;
-  return (round) => verifyApps(stack, config, round, kubeconfigOf(cluster.stack), undefined, known);
-}
-
-async function verifyCluster(stack: string, plan: ClusterPlan, round: Round): Promise<Check[]> {
-  const api = await round.api(kubeconfigOf(stack));
-  const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
-    api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
-  const machines = plan.nodes.flatMap(({ machine }) => machine ?? []);
-  const [facts, version, nodes, pods, deployments] = await Promise.all([
-    Promise.all(
-      machines.map(
-        async ({ name }) => [name, await ask(() => round.world.machine(sshAlias(stack, name)))] as const,
-      ),
-    ),
-    fromApi((it) => it.version()),
-    fromApi((it) => it.nodes()),
-    fromApi((it) => it.pods("kube-system")),
-    fromApi((it) => it.deployments("kube-system")),
-  ]);
-  return checkCluster(stack, plan, {
-    machines: Object.fromEntries(facts),
-    version,
-    nodes,
-    pods,
-    deployments,
-  });
-}
-
-async function verifyApps(
-  stack: string,
-  config: AppsConfig,
-  round: Round,
-  kubeconfig: string,
-  context: string | undefined,
-  known?: readonly IngressAddress[],
-): Promise<Check[]> {
-  const api = await round.api(kubeconfig, context);
-  const fromApi = <T>(question: (api: KubernetesApi) => Promise<T>): Promise<Answer<T>> =>
-    api.ok ? ask(() => question(api.value)) : Promise.resolve(api);
-  const each = async <T>(names: readonly string[], look: (namespace: string) => Promise<T>) =>
-    new Map(await Promise.all(names.map(async (name) => [name, await look(name)] as const)));
-  const askPod = (namespace: string) =>
-    round.world.podAsker(kubeconfig, api.ok ? api.value.context : context, namespace);
-  const outside = async () => {
-    const addresses: Answer<readonly IngressAddress[]> = known
-      ? { ok: true, value: known }
-      : await fromApi((it) => ingressAddresses(it, config));
-    const list = addresses.ok ? addresses.value : [];
-    return { addresses, ingress: await askIngress(config.apps, list, round.world.http) };
+  const [kubeconfig, context] =
+    "stack" in cluster
+      ? [kubeconfigOf(cluster.stack), undefined]
+      : [kubeconfigFile(cluster.kubeconfig, directory), cluster.context];
+  const known =
+    "stack" in cluster && config.ingress !== managedIngress
+      ? (await readClusterPlan(cluster.stack, directory)).ingress
+      : undefined;
+  return (world) => {
+    const api = world.connect(kubeconfig, context);
+    const inside = api.then((it) =>
+      probeFromPods(config, it, (namespace) => world.podAsker(kubeconfig, it.context, namespace)),
+    );
+    const addresses = known ? Promise.resolve(known) : api.then((it) => ingressAddresses(it, config));
+    const sources = { api, addresses: askOnce(addresses), inside: askOnce(inside), http: world.http };
+    return checkApps(stack, config, sources);
   };
-  const namespaces = namespacesOf(config.apps);
-  const limited = config.namespaces.filter(({ quota }) => quota !== undefined).map(({ name }) => name);
-  const [found, deployments, pods, endpointSlices, quotas, inside] = await Promise.all([
-    outside(),
-    each(namespaces, (namespace) => fromApi((it) => it.deployments(namespace))),
-    each(namespaces, (namespace) => fromApi((it) => it.pods(namespace))),
-    each(namespaces, (namespace) => fromApi((it) => it.endpointSlices(namespace))),
-    each(limited, (namespace) => fromApi((it) => it.resourceQuotas(namespace))),
-    fromApi((it) => probeFromPods(config, it, askPod)),
-  ]);
-  return checkApps(stack, config, { ...found, deployments, pods, endpointSlices, quotas, inside });
-}
-
-/** Where the cluster itself says that its Ingress controller listens. */
-async function ingressAddresses(api: KubernetesApi, config: AppsConfig): Promise<IngressAddress[]> {
-  const namespaces = namespacesOf(config.apps);
-  const ingresses = (await Promise.all(namespaces.map((namespace) => api.ingresses(namespace)))).flat();
-  const all = ingresses.flatMap(({ status }) =>
-    status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
-  );
-  if (all.length > 0) return [...new Set(all)];
-  if (config.ingress === managedIngress) return nodePortAddresses(api);
-  throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
-}
-
-/** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
-async function nodePortAddresses(api: KubernetesApi): Promise<IngressAddress[]> {
-  const { namespace } = managedTraefik;
-  const [services, nodes] = await Promise.all([api.services(namespace), api.nodes()]);
-  const service = services.find(({ metadata }) => metadata.name === "traefik");
-  const port = service?.spec.ports.find(({ name }) => name === "web")?.nodePort;
-  if (port === undefined) throw new Error(`the Service ${namespace}/traefik has no node port`);
-  const internal = nodes.flatMap(({ status }) =>
-    status.addresses.filter(({ type }) => type === "InternalIP"),
-  );
-  return internal.filter(({ address }) => isIPv4(address)).map(({ address }) => `${address}:${port}`);
 }

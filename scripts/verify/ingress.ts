@@ -1,10 +1,43 @@
+import { isIPv4 } from "node:net";
 import { z } from "zod";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
-import { type App, exampleHost } from "../../stacks/model/config.ts";
-import { type Answer, ask } from "./check.ts";
+import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import {
+  type App,
+  type AppsConfig,
+  exampleHost,
+  managedIngress,
+  managedTraefik,
+} from "../../stacks/model/config.ts";
+import { namespacesOf } from "./from-pods.ts";
 
 /** Where an Ingress controller listens; the port is 80 unless it is part of it, such as `127.0.0.1:8888`. */
 export type IngressAddress = string;
+
+/** Where the cluster itself says that its Ingress controller listens. */
+export async function ingressAddresses(api: KubernetesApi, config: AppsConfig): Promise<IngressAddress[]> {
+  const namespaces = namespacesOf(config.apps);
+  const ingresses = (await Promise.all(namespaces.map((namespace) => api.ingresses(namespace)))).flat();
+  const all = ingresses.flatMap(({ status }) =>
+    status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
+  );
+  if (all.length > 0) return [...new Set(all)];
+  if (config.ingress === managedIngress) return nodePortAddresses(api);
+  throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
+}
+
+/** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
+async function nodePortAddresses(api: KubernetesApi): Promise<IngressAddress[]> {
+  const { namespace } = managedTraefik;
+  const [services, nodes] = await Promise.all([api.services(namespace), api.nodes()]);
+  const service = services.find(({ metadata }) => metadata.name === "traefik");
+  const port = service?.spec.ports.find(({ name }) => name === "web")?.nodePort;
+  if (port === undefined) throw new Error(`the Service ${namespace}/traefik has no node port`);
+  return nodes
+    .flatMap(({ status }) => status.addresses)
+    .filter(({ type, address }) => type === "InternalIP" && isIPv4(address))
+    .map(({ address }) => `${address}:${port}`);
+}
 
 /** What an app says of itself when it is asked for JSON. */
 const selfSchema = z.object({
@@ -13,7 +46,7 @@ const selfSchema = z.object({
   namespace: z.string().default("default"),
   pod: z.string(),
 });
-export type Self = z.output<typeof selfSchema>;
+type Self = z.output<typeof selfSchema>;
 
 /** Which app it is, in few words; two namespaces may have one of the same name. */
 export const describeApp = ({ app, version, namespace }: Omit<Self, "pod">): string =>
@@ -37,56 +70,22 @@ export const getWithin =
 /** A host that nobody has: RFC 2606 keeps `.invalid` free. */
 export const unknownHost = "no-such-app.invalid";
 
-/** What was found out by requests from outside. */
-export interface IngressFindings {
-  /** By `answerKey`: who answered, or why nobody did. */
-  readonly answers: ReadonlyMap<string, string>;
-  /** By `appKey`, for each app that should have pods: how many of them answered, or why none did. */
-  readonly pods: ReadonlyMap<string, string>;
-}
-
-export const answerKey = (address: IngressAddress, host: string | undefined): string =>
-  `${address} ${host ?? ""}`;
-
-/** Tells an app from those of the same name in other namespaces. */
-export const appKey = ({ namespace, name }: Pick<App, "namespace" | "name">): string =>
-  `${namespace}/${name}`;
-
 /** Most requests for each replica until all of them must have answered. */
 export const requestsPerReplica = 20;
 
-/** Asks for every app, an unknown host and no host through every address, and each app until all its pods have answered. */
-export async function askIngress(
-  apps: readonly App[],
-  addresses: readonly IngressAddress[],
-  send: Get,
-): Promise<IngressFindings> {
-  const hosts = [...apps.flatMap(({ host }) => host ?? []), unknownHost, undefined];
-  const answers = new Map<string, string>();
-  const pods = new Map<string, string>();
-  const questions = addresses.flatMap((address) =>
-    hosts.map(async (host) => {
-      const answer = await ask(() => send(address, host && exampleHost(host)));
-      answers.set(answerKey(address, host), inWords(answer, describeAnswer));
-    }),
-  );
-  const [first] = addresses;
-  const counts = apps.map(async (app) => {
-    if (app.replicas === 0 || first === undefined) return;
-    const met = await ask(() => meetPods(app, () => send(first, app.host && exampleHost(app.host))));
-    pods.set(appKey(app), inWords(met, differentPods));
-  });
-  await Promise.all([...questions, ...counts]);
-  return { answers, pods };
-}
+/** Who answers at an address, in few words: an app with its version, or else the status, or why nobody does. */
+export const whoAnswers = (send: Get, address: IngressAddress, host: string | undefined): Promise<string> =>
+  send(address, host && exampleHost(host)).then(describeAnswer, noAnswer);
 
-const inWords = <T>(answer: Answer<T>, words: (value: T) => string): string =>
-  answer.ok ? words(answer.value) : `no answer: ${answer.reason}`;
+/** How many pods of an app answer at an address, in words, or why none does. */
+export const podsAnswering = (send: Get, address: IngressAddress, app: App): Promise<string> =>
+  meetPods(app, () => send(address, app.host && exampleHost(app.host))).then(differentPods, noAnswer);
+
+const noAnswer = ({ message }: Error): string => `no answer: ${message}`;
 
 /** How many pods answered, in words. */
 export const differentPods = (count: number): string => (count === 1 ? "1 pod" : `${count} different pods`);
 
-/** Who answered, in few words: an app with its version, or else the status. */
 export function describeAnswer({ status, body }: HttpAnswer): string {
   const self = parseSelf(body);
   return status === 200 && self ? describeApp(self) : `status ${status}`;
@@ -105,14 +104,10 @@ async function meetPods(
   send: () => Promise<HttpAnswer>,
 ): Promise<number> {
   const pods = new Set<string>();
-  let requests = 0;
-  while (pods.size < replicas && requests < replicas * requestsPerReplica) {
-    const batch = await Promise.all(Array.from({ length: replicas }, send));
-    requests += batch.length;
-    for (const { body } of batch) {
+  for (let requests = 0; pods.size < replicas && requests < requestsPerReplica; requests++)
+    for (const { body } of await Promise.all(Array.from({ length: replicas }, send))) {
       const self = parseSelf(body);
       if (self?.app === name && self.namespace === namespace) pods.add(self.pod);
     }
-  }
   return pods.size;
 }

@@ -52,10 +52,10 @@ export function parseMachineFacts(text: string): MachineFacts {
 /**
  * Asks a machine over ssh, once for everything.
  * @param alias the machine as its ssh configuration in `.lab/ssh` calls it (`sshAlias`).
- * @param timeout in milliseconds. Default: 8000.
+ * @param timeout in milliseconds.
  * @throws Error that says why there is no answer.
  */
-export async function readMachine(alias: string, timeout = 8000): Promise<MachineFacts> {
+export async function readMachine(alias: string, timeout: number): Promise<MachineFacts> {
   const result = await execa("ssh", [...sshTo(root, alias), "sh", "-s"], {
     input: await readFile(join(import.meta.dirname, "machine.sh")),
     env: { K3S_LAB_ROOT: root },

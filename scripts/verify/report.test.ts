@@ -1,13 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { stripVTControlCharacters } from "node:util";
-import { type Check, judge, unanswered } from "./check.ts";
+import { type Check, runCheck, unanswered } from "./check.ts";
 import { renderJson, renderJunit, renderLines, renderTable, summarize } from "./report.ts";
 
 const question = { id: "cluster/a", title: "a's <role>", expected: "none", hint: "Run `x`." };
-const good = judge({ ...question, actual: { ok: true, value: "none" } });
-const bad = judge({ ...question, id: "apps/b", actual: { ok: true, value: 'control & "plane"\u0007' } });
-const silent = judge({ ...question, id: "apps/c", actual: { ok: false, reason: "no kubeconfig" } });
+const good = await runCheck({ ...question, actual: async () => "none" });
+const bad = await runCheck({ ...question, id: "apps/b", actual: async () => 'control & "plane"\u0007' });
+const silent = await runCheck({
+  ...question,
+  id: "apps/c",
+  actual: async () => assert.fail("no kubeconfig"),
+});
 
 test("a check passes when what is found reads as what is expected, and only then has no hint", () => {
   assert.deepEqual(good, {
