@@ -133,7 +133,7 @@ export async function exportResources(name: string): Promise<readonly StateResou
  * What a program refused before it made anything, in its own words: bad input, exit code 2. Pulumi ends with one code
  * whatever went wrong, so `stacks/index.ts` says so in front of the sentence.
  */
-export function refusalOf(failures: readonly string[], cause: unknown): LabError | undefined {
+function refusalOf(failures: readonly string[], cause: unknown): LabError | undefined {
   for (const failure of failures) {
     const [, sentence] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
     if (sentence !== undefined) return new LabError(sentence, { cause, exitCode: 2 });
@@ -164,7 +164,7 @@ const verbs: Record<string, string> = {
 };
 
 /** One line on what the engine begins to do, or undefined where a person would not care. */
-export function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
+function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
   if (!resourcePreEvent) return undefined;
   const { op, urn, type } = resourcePreEvent.metadata;
   const verb = verbs[op];

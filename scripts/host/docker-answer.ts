@@ -31,37 +31,28 @@ const answersWithin = 15_000;
  * @param host as in `DOCKER_HOST`. Default: the one that `DOCKER_HOST` or the Docker context names, or Docker's default.
  */
 export async function askDocker(host: string | undefined, run: Run = runHere): Promise<Asked> {
-  const docker = ["docker", ...(host ? ["--host", host] : [])];
-  const fields = ["Name", "KernelVersion", "OperatingSystem", "SecurityOptions"];
-  const version = await run([...docker, "version", "--format", "{{.Server.Version}}"], {
-    timeout: answersWithin,
-  });
-  if (version.exitCode !== 0 || version.stdout.trim() === "") return noAnswer(version);
-  const info = await run(
-    [...docker, "info", "--format", fields.map((field) => `{{json .${field}}}`).join("\n")],
-    {
+  const ask = (command: string, fields: readonly string[]) =>
+    run(["docker", ...(host ? ["--host", host] : []), command, "--format", fields.join("\n")], {
       timeout: answersWithin,
-    },
+    });
+  const version = await ask("version", ["{{.Server.Version}}"]);
+  if (version.exitCode !== 0 || version.stdout.trim() === "") return noAnswer(version);
+  const fields = ["Name", "KernelVersion", "OperatingSystem", "SecurityOptions"];
+  const info = await ask(
+    "info",
+    fields.map((field) => `{{json .${field}}}`),
   );
   if (info.exitCode !== 0) return noAnswer(info);
   try {
     const [name, kernel, system, security] = info.stdout
       .split("\n")
       .map((line) => JSON.parse(line) as unknown);
-    return {
-      state: "answers",
-      facts: {
-        name: String(name),
-        kernel: String(kernel),
-        system: String(system),
-        security: Array.isArray(security) ? security.map(String) : [],
-      },
-    };
+    const options = Array.isArray(security) ? security.map(String) : [];
+    const facts = { name: String(name), kernel: String(kernel), system: String(system), security: options };
+    return { state: "answers", facts };
   } catch {
-    return {
-      state: "other",
-      problem: `its description of itself cannot be read: ${lastLines(info.stdout, 1)}`,
-    };
+    const problem = `its description of itself cannot be read: ${lastLines(info.stdout, 1)}`;
+    return { state: "other", problem };
   }
 }
 

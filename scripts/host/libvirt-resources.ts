@@ -37,10 +37,9 @@ const virsh = (run: Run, ...args: string[]) => run([...virshCommand, ...args], {
  */
 export async function ensureResources(wish: LibvirtWish, progress: Progress, run: Run): Promise<void> {
   progress("making libvirt's networks");
-  const owner = await ownerOf(run);
-  if (owner === undefined)
+  if ((await ownerOf(run)) === undefined)
     await withoutBlackholeRoute(wish.network, () => makeNetwork(labNetwork, wish, run), { run });
-  if (owner === "another" || (await ownerOf(run)) === "another")
+  if ((await ownerOf(run)) === "another")
     throw new LabError(
       "Another user of this computer has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run `scripts/lab down`, or set another k3s-lab:provider.",
       { exitCode: 2 },

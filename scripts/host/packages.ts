@@ -138,7 +138,7 @@ const installArguments = (names: readonly string[]): string[] => [
 ];
 
 /** What a person types to install Debian packages as the lab would. */
-export const installCommand = (names: readonly string[]): string =>
+const installCommand = (names: readonly string[]): string =>
   `sudo apt-get update && sudo ${shown(["apt-get", ...installArguments(names)])}`;
 
 /** Families of distributions in the order of that table: the words of /etc/os-release that tell it, how it installs. */

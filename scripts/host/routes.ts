@@ -26,7 +26,7 @@ export interface Route {
 }
 
 /** Whether the lab made a route. */
-export const isOurRoute = (route: Route): boolean =>
+const isOurRoute = (route: Route): boolean =>
   route.type === "blackhole" && String(route.metric) === metric && route.protocol === protocol;
 
 /**
@@ -88,18 +88,10 @@ export async function addBlackholeRoutes(
   const prefix = await requireRoot("Adding a route", command("add", first), run, root);
   const added: string[] = [];
   try {
-    for (const network of missing) {
-      const { exitCode, stderr } = await run([...prefix, ...command("add", network)]);
-      if (exitCode === 0) added.push(network);
-      // Another `lab` was quicker.
-      else if (!stderr.includes("File exists"))
-        throw new LabError(`The route for ${network} could not be added: ${lastLines(stderr)}`);
-    }
+    for (const network of missing) if (await change("add", network, prefix, run)) added.push(network);
   } finally {
-    if (added.length) {
-      const all = new Set([...(await remembered(file)), ...added]);
-      await writeWhole(file, JSON.stringify([...all]));
-    }
+    const all = new Set([...(await remembered(file)), ...added]);
+    if (added.length) await writeWhole(file, JSON.stringify([...all]));
   }
   return added;
 }
@@ -110,17 +102,12 @@ export async function removeBlackholeRoutes({
   root,
   file = defaultFile,
 }: RouteOptions = {}): Promise<void> {
-  const known = await remembered(file);
   const present = new Set(await blackholes(run));
-  const ours = known.filter((network) => present.has(network));
+  const ours = (await remembered(file)).filter((network) => present.has(network));
   const [first] = ours;
   if (first !== undefined) {
     const prefix = await requireRoot("Removing a route", command("del", first), run, root);
-    for (const network of ours) {
-      const { exitCode, stderr } = await run([...prefix, ...command("del", network)]);
-      if (exitCode !== 0 && !stderr.includes("No such process"))
-        throw new LabError(`The route for ${network} could not be removed: ${lastLines(stderr)}`);
-    }
+    for (const network of ours) await change("del", network, prefix, run);
   }
   await rm(file, { force: true });
 }
@@ -144,17 +131,25 @@ export async function withoutBlackholeRoute<T>(
   }
 }
 
-const command = (action: "add" | "del", network: string): string[] => [
-  "ip",
-  "route",
-  action,
-  "blackhole",
-  network,
-  "metric",
-  metric,
-  "proto",
-  protocol,
-];
+type Action = "add" | "del";
+
+/** @returns false where another `lab` was quicker. */
+async function change(
+  action: Action,
+  network: string,
+  prefix: readonly string[],
+  run: Run,
+): Promise<boolean> {
+  const { exitCode, stderr } = await run([...prefix, ...command(action, network)]);
+  if (exitCode !== 0 && !/File exists|No such process/.test(stderr))
+    throw new LabError(
+      `The route for ${network} could not be ${action === "add" ? "added" : "removed"}: ${lastLines(stderr)}`,
+    );
+  return exitCode === 0;
+}
+
+const command = (action: Action, network: string): string[] =>
+  `ip route ${action} blackhole ${network} metric ${metric} proto ${protocol}`.split(" ");
 
 const blackholes = async (run: Run): Promise<string[]> =>
   (await routesHere(run)).filter(isOurRoute).map(({ dst }) => dst);
