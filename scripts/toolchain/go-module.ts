@@ -1,6 +1,6 @@
 import { chmod, copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { type Options as ExecaOptions, execa } from "execa";
+import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { ensurePackages } from "../host/packages.ts";
@@ -55,19 +55,16 @@ export function goSumText(recipe: ModuleWay, own: string): string {
   return `${module} ${moduleVersion} ${sum}\n${module} ${moduleVersion}/go.mod ${goModSum}\n${own}`;
 }
 
-/** The arguments of `go build`, the same for every run so that Go's build cache knows them. */
-export function buildArguments(recipe: ModuleWay, output: string): string[] {
-  return [
-    "build",
-    ...(recipe.tags ? ["-tags", recipe.tags.join(" ")] : []),
-    ...(recipe.ldflags ? ["-ldflags", recipe.ldflags] : []),
-    "-o",
-    output,
-    packageOf(recipe),
-  ];
-}
-
+const tagsOf = ({ tags }: ModuleWay): string[] => (tags ? ["-tags", tags.join(" ")] : []);
 const packageOf = (recipe: ModuleWay): string => (typeof recipe.package === "string" ? recipe.package : ".");
+
+/** The arguments of `go build`, the same for every run so that Go's build cache knows them. */
+export const buildArguments = (recipe: ModuleWay, output: string): string[] => [
+  "build",
+  ...tagsOf(recipe),
+  ...(recipe.ldflags ? ["-ldflags", recipe.ldflags] : []),
+  ...["-o", output, packageOf(recipe)],
+];
 
 /** How a build differs that is for another platform than the one it runs on; empty where it is not. */
 export interface CrossBuild {
@@ -78,17 +75,9 @@ export interface CrossBuild {
 }
 
 /** Debian's cross compilers by what they compile for: its name and its packages. */
-const crossCompilers: Readonly<
-  Record<string, { readonly command: string; readonly packages: readonly string[] }>
-> = {
-  "linux-arm64": {
-    command: "aarch64-linux-gnu-gcc",
-    packages: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
-  },
-  "linux-amd64": {
-    command: "x86_64-linux-gnu-gcc",
-    packages: ["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
-  },
+const crossCompilers: Readonly<Record<string, readonly [command: string, ...packages: readonly string[]]>> = {
+  "linux-arm64": ["aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+  "linux-amd64": ["x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
 };
 
 /**
@@ -104,13 +93,10 @@ export function crossBuild(
   const [os = "", architecture = ""] = platform.split("-");
   const target = { GOOS: os, GOARCH: architecture };
   if (recipe?.cgo !== "required") return { environment: target };
-  const compiler = crossCompilers[platform];
-  if (!compiler || !host.startsWith("linux"))
+  const [CC, ...packages] = crossCompilers[platform] ?? [];
+  if (!CC || !host.startsWith("linux"))
     return { impossible: `it contains C, and there is no C compiler for ${platform} available on ${host}` };
-  return {
-    environment: { ...target, CC: compiler.command },
-    packages: compiler.packages,
-  };
+  return { environment: { ...target, CC }, packages };
 }
 
 /** What `go` needs to see, besides what is set already. */
@@ -123,8 +109,7 @@ export function goEnvironment(
     ...target.environment,
     GOFLAGS: "-mod=mod -trimpath -buildvcs=false",
     GOWORK: "off",
-    ...(recipe.cgo === "off" ? { CGO_ENABLED: "0" } : {}),
-    ...(recipe.cgo === "required" ? { CGO_ENABLED: "1" } : {}),
+    ...(recipe.cgo ? { CGO_ENABLED: recipe.cgo === "off" ? "0" : "1" } : {}),
     ...(recipe.cgoCflags ? { CGO_CFLAGS: recipe.cgoCflags } : {}),
     ...(recipe.inChecksumDatabase === false
       ? { GONOSUMDB: [inherited.GONOSUMDB, recipe.module].filter(Boolean).join(",") }
@@ -171,18 +156,18 @@ export async function prepareModule(recipe: ModuleWay, context: BuildContext): P
   const { work, progress, recipes } = context;
   await rm(work, { recursive: true, force: true });
   await mkdir(work, { recursive: true });
-  progress(`downloading ${recipe.module}@${recipe.moduleVersion}`);
-  const found = await downloadModule(recipe, context);
+  const name = `${recipe.module}@${recipe.moduleVersion}`;
+  progress(`downloading ${name}`);
+  const { stdout: json } = await run(["mod", "download", "-json", name], recipe, context);
+  const found = JSON.parse(json) as DownloadedModule;
   if (found.Sum !== recipe.sum || found.GoModSum !== recipe.goModSum)
     throw new IntegrityError(
-      `${recipe.module}@${recipe.moduleVersion} is not the module that the lab pins: its sum is ${found.Sum}, expected ${recipe.sum}.\nNothing was built. Look at what GOPROXY (${await goSetting("GOPROXY", context)}) serves.`,
+      `${name} is not the module that the lab pins: its sum is ${found.Sum}, expected ${recipe.sum}.\nNothing was built. Look at what GOPROXY (${(await run(["env", "GOPROXY"], recipe, context)).stdout}) serves.`,
     );
   const { stdout: own } = await run(["mod", "edit", "-json", found.GoMod], recipe, context);
   await writeFile(join(work, "go.mod"), goModText(recipe, JSON.parse(own) as GoMod));
-  await writeFile(
-    join(work, "go.sum"),
-    goSumText(recipe, await readFile(join(found.Dir, "go.sum"), "utf8").catch(() => "")),
-  );
+  const sums = await readFile(join(found.Dir, "go.sum"), "utf8").catch(() => "");
+  await writeFile(join(work, "go.sum"), goSumText(recipe, sums));
   if (typeof recipe.package !== "string") {
     await copyFile(join(recipes, recipe.package.recipe, "main.go"), join(work, "main.go"));
     for (const file of recipe.package.copy) {
@@ -191,11 +176,7 @@ export async function prepareModule(recipe: ModuleWay, context: BuildContext): P
       await chmod(join(work, basename(file)), 0o644);
     }
   }
-  await run(
-    ["list", "-deps", ...(recipe.tags ? ["-tags", recipe.tags.join(" ")] : []), packageOf(recipe)],
-    recipe,
-    context,
-  );
+  await run(["list", "-deps", ...tagsOf(recipe), packageOf(recipe)], recipe, context);
   return found;
 }
 
@@ -228,35 +209,20 @@ async function ensureCompiler({ target, progress }: BuildContext): Promise<void>
   await ensurePackages(target.packages ?? ["gcc", "libc6-dev"], progress);
 }
 
-async function downloadModule(recipe: ModuleWay, context: BuildContext): Promise<DownloadedModule> {
-  const { stdout } = await run(
-    ["mod", "download", "-json", `${recipe.module}@${recipe.moduleVersion}`],
-    recipe,
-    context,
-  );
-  return JSON.parse(stdout) as DownloadedModule;
-}
-
-async function goSetting(name: string, { go }: BuildContext): Promise<string> {
-  const { stdout } = await execa(go, ["env", name], { reject: false });
-  return typeof stdout === "string" ? stdout : "";
-}
-
 /** Runs `go` in the build's folder; its compilers end with it when the signal aborts. */
 async function run(
   args: readonly string[],
   recipe: ModuleWay,
   { go, work, signal, progress, target }: BuildContext,
 ): Promise<{ stdout: string }> {
-  const options = {
+  const child = execa(go, args, {
     cwd: work,
     env: goEnvironment(recipe, process.env, target),
     stdin: "ignore",
     cancelSignal: signal,
     killDescendants: true,
     reject: false,
-  } as const satisfies ExecaOptions;
-  const child = execa(go, args, options);
+  });
   let downloads = 0;
   child.stderr.on("data", (chunk: Buffer) => {
     downloads += chunk.toString().split("go: downloading").length - 1;
