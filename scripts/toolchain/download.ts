@@ -25,8 +25,6 @@ export interface DownloadOptions {
   readonly hashes: LearnedHashes;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  /** Sends a URL elsewhere, for a mirror or a test. Default: it stays as it is. */
-  readonly rewrite?: (url: string) => string;
   /** Milliseconds without a byte after which a download is taken up again. Default: 30 000. */
   readonly stallMs?: number;
   /** How often in a row a download may bring nothing before it is given up. Default: 4. */
@@ -184,14 +182,14 @@ const fileNameOf = (url: string): string => decodeURIComponent(basename(new URL(
 async function request<T>(
   url: string,
   headers: Record<string, string>,
-  { rewrite = (same) => same, signal, stallMs = 30_000 }: DownloadOptions,
+  { signal, stallMs = 30_000 }: DownloadOptions,
   read: (response: Response, arrived: () => void) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
   const silence = new Error(`nothing arrived for ${Math.ceil(stallMs / 1000)} s`);
   const timer = globalThis.setTimeout(() => abort.abort(silence), stallMs);
   try {
-    const response = await fetchOutside(rewrite(url), {
+    const response = await fetchOutside(url, {
       headers,
       signal: AbortSignal.any([abort.signal, signal]),
     });

@@ -1,12 +1,10 @@
 const proxies = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
 
 /** Words that name the proxy which the environment asks for, without its password; undefined where there is none. */
-export function proxyInUse(environment: NodeJS.ProcessEnv = process.env): string | undefined {
-  const name = proxies.find((name) => environment[name]);
-  const value = name === undefined ? "" : (environment[name] ?? "");
-  if (value === "") return undefined;
-  const host = URL.canParse(value) ? new URL(value).host : "not an address";
-  return `, by the proxy ${host} of ${name}`;
+export function proxyInUse(): string | undefined {
+  const name = proxies.find((name) => process.env[name]);
+  if (name === undefined) return undefined;
+  return `, by the proxy ${URL.parse(process.env[name] ?? "")?.host ?? "not an address"} of ${name}`;
 }
 
 /**

@@ -14,7 +14,6 @@ import { checksumFor } from "./download.ts";
 import { Installer, type InstallerOptions, type InstallOptions } from "./install.ts";
 import type { Download, Tool, Way } from "./tools.ts";
 
-const site = "https://releases.example";
 const content = Buffer.alloc(200_000, "lab");
 const hashOf = (data: Buffer): string => createHash("sha256").update(data).digest("hex");
 
@@ -29,6 +28,7 @@ const server = createServer((request, response) => {
 });
 await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
 const { port } = server.address() as AddressInfo;
+const site = `http://127.0.0.1:${port}`;
 after(() => {
   server.closeAllConnections();
   server.close();
@@ -102,7 +102,6 @@ function installerFor(tool: Tool | readonly Tool[], options: Partial<InstallerOp
     checkout: cache,
     table: Object.fromEntries([tool].flat().map((each) => [each.name, each])),
     platform: "linux-amd64",
-    rewrite: (url) => url.replace(site, `http://127.0.0.1:${port}`),
     stallMs: 200,
     retries: 1,
     retryMs: 1,
@@ -245,8 +244,8 @@ describe("the release way", () => {
   });
 
   test("nobody at the address is not asked again and again", async () => {
-    const rewrite = () => "http://127.0.0.1:1/tool";
-    const { message } = (await install(plain(), { rewrite }).catch((error) => error)) as Error;
+    const nobody = plain({ url: "http://127.0.0.1:1/tool" });
+    const { message } = (await install(nobody).catch((error) => error)) as Error;
     assert.match(message, /cannot be downloaded/);
   });
 
@@ -554,6 +553,7 @@ describe("the choice of a way", () => {
     assert.equal(await wayOf(withWays("release", "module"), "module", go), "module");
     assert.equal(await wayOf(withWays("release", "bundled"), "module"), "bundled");
     assert.equal(await wayOf(withWays("module"), "release", go), "module");
+    await assert.rejects(wayOf(withWays("module"), "release"), /module: there is no go on PATH/);
   });
 
   test("LAB_TOOLS_WAY asks too, and a wrong word is refused before anything happens", async () => {

@@ -72,8 +72,7 @@ export interface ToolStatus {
 }
 
 /** What an installer works with; tests bring their own. */
-export interface InstallerOptions
-  extends Partial<Pick<DownloadOptions, "rewrite" | "stallMs" | "retries" | "retryMs">> {
+export interface InstallerOptions extends Partial<Pick<DownloadOptions, "stallMs" | "retries" | "retryMs">> {
   readonly cache: string;
   readonly checkout: string;
   readonly table: Readonly<Record<string, Tool>>;
@@ -197,7 +196,7 @@ export class Installer {
    */
   async status(platform?: Platform): Promise<ToolStatus[]> {
     const statuses = Object.values(this.#options.table).map(async (tool): Promise<ToolStatus[]> => {
-      const ways = waysFor(tool).filter((way) => !platform || this.#gives(tool, way, platform));
+      const ways = waysFor(tool).filter((way) => !platform || !this.#impossible(tool, way, platform));
       const installed = await this.#find(tool, ways, platform);
       const [way = installed?.way] = installed ? [] : ways;
       return way ? [{ tool, way, version: versionOf(tool, way), installed }] : [];
@@ -209,11 +208,18 @@ export class Installer {
     return tool.ways.release?.downloads[platformOf(tool, platform)] ?? [];
   }
 
-  #gives(tool: Tool, way: Way, platform: Platform): boolean {
-    const runsOn = platformOf(tool, platform);
-    if (way === "release") return this.#downloadsOf(tool, platform).length > 0;
-    if (way === "module") return !("impossible" in crossBuild(tool.ways.module, runsOn, this.#host));
-    return runsOn === this.#host;
+  /** Why no tool can be had in this way for a platform, whatever there is on this computer. */
+  #impossible(tool: Tool, way: Way, platform?: Platform): string | undefined {
+    const host = this.#host;
+    const runsOn = platformOf(tool, platform ?? host);
+    if (way === "release")
+      return this.#downloadsOf(tool, platform).length ? undefined : `there is none for ${runsOn}`;
+    if (way === "bundled")
+      return runsOn === host ? undefined : `it runs by this computer's Node.js, not on ${runsOn}`;
+    if (runsOn !== host && platform === undefined)
+      return `it is built for ${runsOn} only there, not on ${host}`;
+    const cross = crossBuild(tool.ways.module, runsOn, host);
+    return "impossible" in cross ? cross.impossible : undefined;
   }
 
   #toolNamed(name: string): Tool {
@@ -313,25 +319,17 @@ export class Installer {
 
   /** Why a way is not open here. */
   async #refusal(tool: Tool, way: Way, asked: Asked): Promise<string | undefined> {
-    const host = this.#host;
-    const platform = platformOf(tool, asked.platform ?? host);
+    const impossible = this.#impossible(tool, way, asked.platform);
+    if (impossible !== undefined || way === "bundled") return impossible;
     if (way === "release") {
-      if (this.#downloadsOf(tool, asked.platform).length === 0) return `there is none for ${platform}`;
       // Whoever asks for releases wants to see why they do not come.
       if (asked.way === "release") return undefined;
       this.#unreachable ??= (this.#options.probe ?? probeReleases)(asked.signal);
       return await this.#unreachable;
     }
-    if (way === "module") {
-      if (platform !== host && asked.platform === undefined)
-        return `it is built for ${platform} only there, not on ${host}`;
-      const cross = crossBuild(tool.ways.module, platform, host);
-      if ("impossible" in cross) return cross.impossible;
-      this.#go ??= (this.#options.findGo ?? findGo)();
-      const go = await this.#go;
-      return "missing" in go ? go.missing : undefined;
-    }
-    return platform === host ? undefined : `it runs by this computer's Node.js, not on ${platform}`;
+    this.#go ??= (this.#options.findGo ?? findGo)();
+    const go = await this.#go;
+    return "missing" in go ? go.missing : undefined;
   }
 
   async #makeRelease({ tool, key, progress, signal }: Job): Promise<CachedTool> {

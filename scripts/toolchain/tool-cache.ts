@@ -32,9 +32,6 @@ interface FileRecord {
 }
 
 interface Manifest extends CacheKey {
-  readonly installed: string;
-  /** How long it took to make. */
-  readonly seconds: number;
   readonly files: Readonly<Record<string, FileRecord>>;
 }
 
@@ -45,7 +42,6 @@ export interface CachedTool {
   readonly files: Readonly<Record<string, string>>;
   /** Bytes. */
   readonly size: number;
-  readonly installed: string;
 }
 
 /** What was found: a tool that is as recorded, nothing, or one that is not (and why). */
@@ -122,7 +118,6 @@ export class ToolCache {
     for (const entry of await readdir(parent))
       if (entry.startsWith(own)) await rm(join(parent, entry), { recursive: true, force: true });
     const work = await mkdtemp(join(parent, own));
-    const start = performance.now();
     try {
       await make(work);
       const files: Record<string, FileRecord> = {};
@@ -133,8 +128,7 @@ export class ToolCache {
         if (found === undefined) throw new Error(`${name} was not made`);
         files[name] = { sha256: await sha256Of(path), ...found };
       }
-      const seconds = Math.round((performance.now() - start) / 100) / 10;
-      const manifest = { ...key, installed: new Date().toISOString(), seconds, files };
+      const manifest = { ...key, files };
       await writeManifest(work, manifest);
       await chmod(work, 0o755);
       await rm(dir, { recursive: true, force: true });
@@ -152,7 +146,6 @@ function cachedTool(dir: string, manifest: Manifest): CachedTool {
     dir,
     files: Object.fromEntries(entries.map(([name]) => [name, join(dir, name)])),
     size: entries.reduce((sum, [, { size }]) => sum + size, 0),
-    installed: manifest.installed,
   };
 }
 

@@ -14,7 +14,7 @@ import { sha256Of } from "../tool-cache.ts";
  */
 export type LayerEntry =
   | { readonly source: string; readonly mode?: number }
-  | { readonly content: string | Uint8Array; readonly mode?: number }
+  | { readonly content: string; readonly mode?: number }
   | { readonly symlink: string }
   | { readonly directory: true; readonly mode?: number };
 
@@ -45,9 +45,7 @@ export function fullReference(ref: string): string {
 }
 
 /** The architecture by the name images give it. */
-export function imageArchitecture(arch: string = process.arch): string {
-  return arch === "x64" ? "amd64" : arch;
-}
+export const imageArchitecture = process.arch === "x64" ? "amd64" : process.arch;
 
 /** What the digest names: a file, or JSON. */
 interface Blob {
@@ -99,7 +97,7 @@ const oci = "application/vnd.oci.image";
 function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, layers: readonly Blob[]) {
   const created = "1970-01-01T00:00:00Z";
   const config = jsonBlob({
-    architecture: imageArchitecture(),
+    architecture: imageArchitecture,
     os: "linux",
     created,
     config: {
@@ -120,7 +118,7 @@ function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, la
   });
   const entry = {
     ...descriptor(`${oci}.manifest.v1+json`, manifest),
-    platform: { architecture: imageArchitecture(), os: "linux" },
+    platform: { architecture: imageArchitecture, os: "linux" },
     annotations: {
       "io.containerd.image.name": fullReference(ref),
       "org.opencontainers.image.ref.name": ref.slice(ref.lastIndexOf(":") + 1),
@@ -180,7 +178,7 @@ export async function addEntry(tar: Pack, path: string, entry: LayerEntry): Prom
     return void tar.entry({ ...root, name: path, type: "symlink", linkname: entry.symlink, mode: 0o777 });
   if ("directory" in entry)
     return void tar.entry({ ...root, name: `${path}/`, type: "directory", mode: entry.mode ?? 0o755 });
-  if ("content" in entry) return add(tar, path, Buffer.from(entry.content as Uint8Array), entry.mode);
+  if ("content" in entry) return add(tar, path, Buffer.from(entry.content), entry.mode);
   const found = await stat(entry.source).catch((cause: unknown) => {
     throw new LabError(`cannot read ${entry.source}, wanted as /${path} in an archive`, { cause });
   });

@@ -12,14 +12,9 @@ const format = 1;
 
 /** Hashes of files by path, remembered across runs as long as size, inode and times stay the same. */
 export class FileHashes {
-  readonly #file: string;
+  readonly #file = join(cacheDir, "images", "hashes.json");
   #known: Record<string, string> | undefined;
   #changed = false;
-
-  /** @param file where to remember. Default: in the user's cache. */
-  constructor(file: string = join(cacheDir, "images", "hashes.json")) {
-    this.#file = file;
-  }
 
   async of(path: string): Promise<string> {
     // Nothing where it was half written or is something else.
@@ -55,7 +50,7 @@ export async function imagesKey(images: readonly ImageSpec[], hashes: FileHashes
         "source" in entry
           ? { ...entry, source: await hashes.of(entry.source), bits: (await stat(entry.source)).mode & 0o111 }
           : "content" in entry
-            ? { ...entry, content: Buffer.from(entry.content as Uint8Array).toString("base64") }
+            ? { ...entry, content: Buffer.from(entry.content).toString("base64") }
             : entry;
       hash.update(JSON.stringify([path, content]));
     }
@@ -63,7 +58,7 @@ export async function imagesKey(images: readonly ImageSpec[], hashes: FileHashes
   }
   const whole = images.map((image) => ({ ...image, layers: image.layers.map((layer) => layers.get(layer)) }));
   return createHash("sha256")
-    .update(JSON.stringify([format, imageArchitecture(), whole]))
+    .update(JSON.stringify([format, imageArchitecture, whole]))
     .digest("hex");
 }
 
