@@ -12,7 +12,7 @@ import { kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
 import { exportResources } from "./pulumi.ts";
 
 /** A cluster that a stack's apps were made on, as its state has it. Pulumi deletes them there, whatever the file says. */
-export interface RecordedCluster {
+interface RecordedCluster {
   /** What its objects name in the state. */
   readonly provider: string;
   /** Of one context, with its credentials. */

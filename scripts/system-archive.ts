@@ -14,7 +14,7 @@ export const imageTools = [
 ] as const;
 
 /** The path of a file of an installed tool; an Error where it was not installed. */
-export type ToolFile = (tool: ToolName, name: string) => string;
+type ToolFile = (tool: ToolName, name: string) => string;
 
 /** Finds files of installed tools. */
 export const toolFile =

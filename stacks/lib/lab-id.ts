@@ -6,7 +6,7 @@ import { ifThere, writeOnce } from "./files.ts";
 import { labDir } from "./paths.ts";
 
 /** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
-export const labIdFile = join(labDir, "id");
+const labIdFile = join(labDir, "id");
 
 /**
  * The id of this checkout's lab, made at random on first use. It moves with the checkout, unlike its path. Everything that

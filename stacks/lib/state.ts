@@ -70,7 +70,7 @@ export function partsOfUrn(urn: string): { readonly types: string; readonly name
 export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
 
 /** A process that holds a stack, or held it when it was killed. */
-export interface StackLock {
+interface StackLock {
   readonly file: string;
   /** 0 where the lock cannot be read: a run was killed while it wrote it. */
   readonly pid: number;
