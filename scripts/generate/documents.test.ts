@@ -1,12 +1,42 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { glob, readFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { test } from "node:test";
 import { root } from "../../stacks/lib/paths.ts";
 import { documents } from "./documents.ts";
 
+const read = (file: string) => readFile(join(root, file), "utf8");
+const find = async (pattern: string) => await Array.fromAsync(glob(pattern, { cwd: root }));
+const programs = (await find("{scripts,stacks,vagrant}/**/*"))
+  .filter((file) => /(\.ts|\.sh|Vagrantfile)$/.test(file))
+  .filter((file) => !file.endsWith(".test.ts"));
+
 for (const [file, text] of await documents())
   test(`${file} is what \`npm run generate\` writes`, async () => {
-    const found = await readFile(join(root, file), "utf8").catch(() => "");
+    const found = await read(file).catch(() => "");
     assert.equal(found, text, `${file} is out of date: run npm run generate and commit the result`);
   });
+
+test("program files that documents name exist", async () => {
+  const all = new Set((await find("{scripts,stacks,tests,apps}/**/*.ts")).map((file) => basename(file)));
+  for (const file of await find("{*.md,docs/**/*.md}"))
+    for (const [, name = ""] of (await read(file)).matchAll(/`([\w./-]+\.ts)`/g))
+      assert.ok(all.has(basename(name)), `${file} names ${name}`);
+});
+
+test("messages that Troubleshooting explains are messages of a program", async () => {
+  const sources = (await Promise.all(programs.map(read))).join("\n").replace(/\s+/g, " ");
+  const [tables = ""] = (await read("docs/troubleshooting.md")).split("## Variables");
+  const messages = [...tables.matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell = ""]) =>
+    [...cell.matchAll(/`([^`]+)`/g)].map(([, message = ""]) => message),
+  );
+  // What a program fills in is written as …, or as a capital letter.
+  const parts = messages.flatMap((message) =>
+    message.split(/…|\b[A-Z]\b/).map((part) => part.replace(/^[\s":,.]+|[\s":,.]+$/g, "")),
+  );
+  assert.ok(parts.length > 50);
+  assert.deepEqual(
+    parts.filter((part) => part.length > 5 && !sources.includes(part)),
+    [],
+  );
+});
