@@ -69,7 +69,7 @@ const faults = [
   [
     "an API server for everybody",
     { kubeAPI: { hostIP: "0.0.0.0", hostPort: "6550" } },
-    /kubeAPI\.hostIP: "0\.0\.0\.0" is not accepted; expected an address of loopback/,
+    /kubeAPI\.hostIP: "0\.0\.0\.0" is not accepted; expected a loopback address/,
   ],
   [
     "an impossible port",

@@ -38,7 +38,7 @@ function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
   for (const [path, text] of textsIn(file, []))
     if (/\$[A-Za-z_{(]/.test(text))
       // What the cluster is would change from shell to shell.
-      refuse(path, "a value without $NAME: k3d would put a variable of the shell in its place");
+      refuse(path, "a value without $NAME, which k3d would replace by an environment variable");
   const { volumes, env, files, ports } = file;
   const { k3s, runtime } = file.options;
   const lists = {
@@ -69,7 +69,7 @@ function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
   for (const { key, path, address, port, protocol } of hostPorts(file)) {
     const id = `${address}:${port}/${protocol}`;
     const first = seen.get(id);
-    refuse(path, first && `a port of its own: ${first} has ${address}:${port} already`);
+    refuse(path, first && `another port: ${first} has ${address}:${port}`);
     if (!first) seen.set(id, key);
   }
 }
@@ -91,7 +91,7 @@ const withPaths =
       if (source.includes("\n")) return source;
       const found = resolve(folder, source);
       if (!statSync(found, { throwIfNoEntry: false })?.isFile())
-        refuseIn(context)(path, `a file (looked for ${found}), or a text of several lines`);
+        refuseIn(context)(path, `the path of a file (not found: ${found}), or its content on several lines`);
       return found;
     };
     const { files, registries } = file;

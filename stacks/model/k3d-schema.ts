@@ -21,14 +21,11 @@ const portNumber = z
 const portPair = z.string().refine((text) => {
   const { address, port, inside } = parsePort(text);
   return isIPv4(address) && port < 65_536 && inside < 65_536;
-}, 'a port of loopback and one of the nodes, each from 1 to 65535, such as "127.0.0.1:8081:80"');
+}, 'a loopback address and port and a port of the nodes, ports from 1 to 65535, such as "127.0.0.1:8081:80"');
 
 const loopback = z
   .string()
-  .refine(
-    (text) => isIPv4(text) && text.startsWith("127."),
-    "an address of loopback, 127.0.0.0/8, such as 127.0.0.1",
-  );
+  .refine((text) => isIPv4(text) && text.startsWith("127."), "a loopback address such as 127.0.0.1");
 
 const hostName = z.string().regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name");
 
@@ -40,15 +37,15 @@ const refusedKey = (why: string) =>
   z
     .any()
     .optional()
-    .refine((value) => value === undefined, `the key left out: ${why}`)
+    .refine((value) => value === undefined, `no value: ${why}`)
     .meta({ not: {}, description: `Not accepted: ${why}.` });
 
-const memory = refusedKey("k3d would keep files of it in your home folder that outlive the cluster");
+const memory = refusedKey("k3d would leave files in your home folder that outlive the cluster");
 
 /** Which nodes an entry is for. k3d itself asks for them wherever there is more than one node. */
 const nodeFilters = z
-  .array(z.string(), 'the nodes that it is for, such as ["server:*", "agent:0"]')
-  .min(1, 'the nodes that it is for, such as ["server:*", "agent:0"]');
+  .array(z.string(), 'node filters such as ["server:*", "agent:0"]')
+  .min(1, 'node filters such as ["server:*", "agent:0"]');
 
 /** A list whose entries are each for some of the nodes. */
 const forNodes = <Shape extends z.ZodRawShape>(shape: Shape) =>
@@ -71,7 +68,7 @@ const volume = z
   .string()
   .regex(
     /^((\/[^:]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:[a-zA-Z,]+)?$/,
-    'an absolute path or a volume\'s name, a path in the node, and options, such as "/srv/data:/data:ro"',
+    'SOURCE:PATH or SOURCE:PATH:OPTIONS, such as "/srv/data:/data:ro", with an absolute path or a volume name as source',
   )
   .transform((text) => {
     const parts = text.split(":");
@@ -89,10 +86,7 @@ const destination = z
 
 const envVar = z
   .string()
-  .regex(
-    /^[A-Za-z_][A-Za-z0-9_]*=.*$/,
-    'a variable and its value in one line, such as "HTTP_PROXY=http://proxy:3128"',
-  )
+  .regex(/^[A-Za-z_][A-Za-z0-9_]*=.*$/, 'NAME=VALUE on one line, such as "HTTP_PROXY=http://proxy:3128"')
   .refine(
     (text) => !/^K3S_(TOKEN|URL|KUBECONFIG_OUTPUT|NODE_NAME)=/.test(text),
     "a variable that k3d does not set itself (it sets K3S_TOKEN, K3S_URL, K3S_KUBECONFIG_OUTPUT and the node's name)",
@@ -115,15 +109,15 @@ const k3sArg = z
   .refine(
     (flag) =>
       !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*|etcd-s3-\S*key|datastore-\S*)/.test(flag),
-    "a flag with which pods and the published ports still work, and that carries no secret",
+    "a flag that keeps pods and published ports working and holds no secret",
   );
 
 const runtimeLabel = z
   .string()
-  .regex(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a label of a container such as team=blue")
+  .regex(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a container label such as team=blue")
   .refine(
     (label) => !/^(k3s\.|k3d\.|k3s-lab\.|app(=|$))/.test(label),
-    "a label that neither k3d nor the lab gives itself (app, k3d.*, k3s.*, k3s-lab.*)",
+    "a label that neither k3d nor the lab sets itself (app, k3d.*, k3s.*, k3s-lab.*)",
   );
 
 const ulimits = [
@@ -138,7 +132,7 @@ const subnet = z.string().refine((text) => {
   if (network === undefined) return text === "auto";
   const isFree = k3sOwn.every((one) => one && !overlap(one, network));
   return network.bits >= 16 && network.bits <= 28 && network.canonical === text && isFree;
-}, "auto, or an IPv4 network such as 172.28.0.0/16: prefix from 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
+}, "auto, or an IPv4 network such as 172.28.0.0/16: prefix length 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
 
 const options = {
   k3d: z
@@ -146,7 +140,7 @@ const options = {
       wait: z.boolean().optional(),
       timeout: z
         .string()
-        .regex(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a time with its unit, such as 180s or 5m")
+        .regex(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a duration with its unit, such as 180s or 5m")
         .optional(),
       disableLoadbalancer: z.boolean().optional(),
       disableImageVolume: z
@@ -193,7 +187,7 @@ const newRegistry = z.strictObject({
 
 const usedRegistry = z
   .string()
-  .regex(/^[a-z0-9][a-z0-9._-]*(:\d{1,5})?$/, "the container of a registry and its port, such as mine:5000");
+  .regex(/^[a-z0-9][a-z0-9._-]*(:\d{1,5})?$/, "a registry container and its port, such as mine:5000");
 
 /** k3d's format, key by key: what it says is handed on as it is, and what the lab cannot keep its word on is refused. */
 export const k3dFileSchema = z.strictObject({
@@ -208,17 +202,14 @@ export const k3dFileSchema = z.strictObject({
     .int()
     .min(1, "at least one server")
     .max(9, "at most 9 servers")
-    .refine(
-      (count) => count % 2 === 1,
-      "an odd number: etcd needs a majority, and an even one adds no safety",
-    )
+    .refine((count) => count % 2 === 1, "an odd number, because etcd needs a majority")
     .default(1),
   agents: z.int().min(0).max(50).default(0),
   image: z
     .string()
     .regex(
       /^([a-z0-9.-]+(:\d{1,5})?\/)?[a-z0-9._/-]+:v\d+\.\d+\.\d+-k3s\d+(@sha256:[0-9a-f]{64})?$/,
-      "an image of K3s with its version as tag, such as rancher/k3s:v1.25.4-k3s1",
+      "a K3s image tagged with its version, such as rancher/k3s:v1.25.4-k3s1",
     ),
   kubeAPI: z.strictObject({ host: hostName.optional(), hostIP: loopback, hostPort: portNumber }),
   ports: z
@@ -229,12 +220,10 @@ export const k3dFileSchema = z.strictObject({
     .strictObject({
       create: newRegistry.optional(),
       use: z.array(usedRegistry).optional(),
-      config: z.string().min(1, "the text of a registries.yaml, or its file").optional(),
+      config: z.string().min(1, "the content or the path of a registries.yaml").optional(),
     })
     .optional(),
-  network: refusedKey(
-    "the lab makes the cluster's network itself, so that it can tell it from others and remove it",
-  ),
+  network: refusedKey("the lab creates the cluster's network itself, so that it can label and remove it"),
   subnet: subnet.optional(),
   token: z
     .string()
@@ -251,7 +240,7 @@ export const k3dFileSchema = z.strictObject({
     )
     .default([]),
   files: forNodes({
-    source: z.string().min(1, "a file, or a text of several lines"),
+    source: z.string().min(1, "the path of a file, or its content on several lines"),
     destination,
     description: z.string().optional(),
   }),

@@ -753,7 +753,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   [
     "one port twice",
     { ports: [{ port: "127.0.0.1:8081:80" }, { port: "127.0.0.1:8081:443" }] },
-    /ports\[1\]\.port: "127\.0\.0\.1:8081:443" .*ports\[0\]\.port has 127\.0\.0\.1:8081 already/,
+    /ports\[1\]\.port: "127\.0\.0\.1:8081:443" .*ports\[0\]\.port has 127\.0\.0\.1:8081\./,
   ],
   [
     "the API's port twice",
@@ -773,8 +773,8 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ["a port of all", port("127.0.0.1:8081:80", "all"), /nodeFilters\[0\]: "all"/],
   ["a direct port of several", port("127.0.0.1:8081:80", "server:*:direct"), /one server for a direct port/],
   ["a port of a server that is not there", port("127.0.0.1:8081:80", "server:3"), /0 to 2/],
-  ["a network of the user's", { network: "my-net" }, /^k3d\.yaml: network: "my-net" .*left out/],
-  ["the host's network", { network: "host" }, /network: "host" .*left out/],
+  ["a network of the user's", { network: "my-net" }, /^k3d\.yaml: network: "my-net" .*no value/],
+  ["the host's network", { network: "host" }, /network: "host" .*no value/],
   ["a subnet with host bits", { subnet: "172.28.0.5/16" }, /subnet: "172\.28\.0\.5\/16" .*no host bits/],
   ["K3s's own subnet", { subnet: "10.42.0.0/16" }, /subnet: "10\.42\.0\.0\/16"/],
   [
@@ -812,7 +812,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   [
     "a variable of two lines",
     { env: [{ envVar: "A=1\nB=2", nodeFilters: ["all"] }] },
-    /env\[0\]\.envVar: .*in one line/,
+    /env\[0\]\.envVar: .*on one line/,
   ],
   ["a variable without a value", { env: [{ envVar: "A", nodeFilters: ["all"] }] }, /env\[0\]\.envVar: "A"/],
   [
@@ -837,7 +837,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     runtime({ labels: [{ label: "k3s-lab.id=x", nodeFilters: ["all"] }] }),
     /runtime\.labels\[0\]\.label/,
   ],
-  ["memory of servers", runtime({ serversMemory: "1g" }), /options\.runtime\.serversMemory: "1g" .*left out/],
+  ["memory of servers", runtime({ serversMemory: "1g" }), /options\.runtime\.serversMemory: "1g" .*no value/],
   [
     "an unknown limit",
     runtime({ ulimits: [{ name: "files", soft: 1, hard: 1 }] }),
