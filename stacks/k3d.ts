@@ -22,14 +22,11 @@ export default async function k3d(): Promise<ClusterOutputs> {
   const now = new Date().toISOString();
   const observed = await observeK3d(stack, file, now);
   refuseUnlessMet(await k3dPreconditions(file, observed, now));
-  const { owner } = observed;
   const images = chooseK3dImages(file, observed.containers, await readHostSettings());
   await refuseUnlessReady(stack, file, images, observed);
 
   const { create } = file.registries ?? {};
-  const registry =
-    create &&
-    new K3dRegistry("registry", { file, registry: create, images, owner, observed: observed.registry });
+  const registry = create && new K3dRegistry("registry", { file, registry: create, images, observed });
   // Named after the stack: another name in k3d's config replaces the cluster, and does not put another beside it.
   const cluster = new K3dCluster(
     stack,
@@ -41,7 +38,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
       const identity = await agentIdentity(file, node);
       const seen = observed.agents.get(node.name) ?? observed.cluster;
       const name = `k3d-${stack}-agent-${node.index}-0`;
-      return new K3dAgent(name, { file, node, cluster, owner, identity, observed: seen }).details;
+      return new K3dAgent(name, { file, node, cluster, identity, observed: seen }).details;
     }),
   );
   const { hostIP, hostPort } = file.kubeAPI;

@@ -3,7 +3,7 @@ import type { AgentInput } from "../k3d/cluster.ts";
 import type { K3dAgentName, K3dFile } from "../model/k3d-file.ts";
 import { hashOf, hostLines, nodeConfig } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
-import type { K3dObservation, NodeObservation } from "../observe/k3d-host.ts";
+import type { NodeObservation } from "../observe/k3d-host.ts";
 import type { K3dCluster } from "./k3d-cluster.ts";
 import { k3dCommand } from "./k3d-command.ts";
 
@@ -12,7 +12,6 @@ export interface K3dAgentArgs {
   readonly file: K3dFile;
   readonly node: K3dAgentName;
   readonly cluster: K3dCluster;
-  readonly owner: K3dObservation["owner"];
   /** What of the file makes it another agent, see `agentIdentity`. */
   readonly identity: string;
   /** What was seen of the agent before this run; one that is gone is made again. */
@@ -26,7 +25,7 @@ export class K3dAgent extends pulumi.ComponentResource {
 
   constructor(
     name: string,
-    { file, node, cluster, owner, identity, observed }: K3dAgentArgs,
+    { file, node, cluster, identity, observed }: K3dAgentArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("k3s-lab:k3d:K3dAgent", name, {}, opts);
@@ -40,7 +39,7 @@ export class K3dAgent extends pulumi.ComponentResource {
     const command = k3dCommand(
       name,
       {
-        ...{ cluster: { owner, name: file.metadata.name }, node: node.name, input },
+        ...{ cluster: cluster.cluster, node: node.name, input },
         actions: { create: "add-agent", update: "start-agent", delete: "remove-agent" },
         triggers: [cluster.generation, observed.generation, identity],
       },

@@ -85,7 +85,6 @@ test("an agent is made again with its cluster, when it is gone, or when the file
       file,
       node: { name: "k3d-k3d-agent-0-0", index: 0 },
       cluster: clusterOf({}),
-      owner,
       identity: "agent",
       observed: { generation: "a1", boot: "b1" },
     });
@@ -108,7 +107,7 @@ test("a registry has no triggers: whatever changes, its images stay", async () =
   const [command] = await resourcesOf(
     () =>
       new K3dRegistry("registry", {
-        ...{ file, registry, owner, observed: seen },
+        ...{ file, registry, observed: { owner, registry: seen } },
         images: { loadBalancer: false, registry: "r:1" },
       }),
   );

@@ -1,6 +1,6 @@
 import type { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { ServersInput } from "../k3d/cluster.ts";
+import type { Cluster, ServersInput } from "../k3d/cluster.ts";
 import { type K3dFile, serversOf } from "../model/k3d-file.ts";
 import { clusterConfig, hashOf, type K3dImages } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
@@ -22,6 +22,8 @@ export interface K3dClusterArgs {
  * or restarted is brought back in place, and of several servers a lost one is made again beside the others.
  */
 export class K3dCluster extends pulumi.ComponentResource {
+  /** Whose it is, and its name in k3d. */
+  readonly cluster: Pick<Cluster, "owner" | "name">;
   /** What agents are deleted with. */
   readonly command: local.Command;
   /** Changes when the cluster was made again: what was loaded into the old one is gone. */
@@ -39,6 +41,7 @@ export class K3dCluster extends pulumi.ComponentResource {
     super("k3s-lab:k3d:K3dCluster", name, {}, opts);
     const { generation, boot } = observed.cluster;
     const cluster = { owner: observed.owner, name: file.metadata.name };
+    this.cluster = cluster;
     const labels = {
       ...{ "k3s-lab.image": file.image, "k3s-lab.servers": String(file.servers) },
       "k3s-lab.identity": hashOf(identity),

@@ -12,9 +12,8 @@ export interface K3dRegistryArgs {
   /** The file's `registries.create`. */
   readonly registry: NonNullable<NonNullable<K3dFile["registries"]>["create"]>;
   readonly images: K3dImages;
-  readonly owner: K3dObservation["owner"];
   /** What was seen of it before this run; one that is stopped or gone gets a new container with the images of the old. */
-  readonly observed: K3dObservation["registry"];
+  readonly observed: Pick<K3dObservation, "owner" | "registry">;
 }
 
 /**
@@ -27,7 +26,7 @@ export class K3dRegistry extends pulumi.ComponentResource {
 
   constructor(
     name: string,
-    { file, registry, images, owner, observed }: K3dRegistryArgs,
+    { file, registry, images, observed }: K3dRegistryArgs,
     opts?: pulumi.ComponentResourceOptions,
   ) {
     super("k3s-lab:k3d:K3dRegistry", name, {}, opts);
@@ -39,12 +38,12 @@ export class K3dRegistry extends pulumi.ComponentResource {
       env: Object.entries(proxy).flatMap(([key, value]) =>
         value === undefined ? [] : [`REGISTRY_PROXY_${key}=${value}`],
       ),
-      boot: observed.boot,
+      boot: observed.registry.boot,
     };
     this.command = k3dCommand(
       name,
       {
-        ...{ cluster: { owner, name: file.metadata.name }, input },
+        ...{ cluster: { owner: observed.owner, name: file.metadata.name }, input },
         actions: { create: "registry", update: "registry", delete: "delete-registry" },
       },
       { parent: this, customTimeouts: { create: "15m", update: "15m" } },

@@ -16,7 +16,7 @@ import {
 import { addHosts, nameHosts, ownHost } from "./hosts.ts";
 import * as k3s from "./kubernetes.ts";
 import { makeBalancer, makeNode, pull, reloadLoadBalancer, runK3d, withLabels } from "./make.ts";
-import { aloneLabel, markBoot, markMade, seenNodes, wholeServers } from "./marks.ts";
+import { aloneLabel, markBoot, markedNodes, markMade, wholeServers } from "./marks.ts";
 import * as network from "./network.ts";
 import { refuseTakenNames, refuseWithoutQuorum } from "./refusals.ts";
 import { registryVolume, removeRegistry } from "./registry.ts";
@@ -25,8 +25,8 @@ const namesIn = (all: readonly { readonly name: string }[]): string[] => all.map
 
 /** The servers of a stack that were made to their end, whatever they are called. */
 async function madeServers({ owner }: Cluster): Promise<Container[]> {
-  const nodes = await seenNodes(await containersOf(owner));
-  return wholeServers(nodes.filter(({ one }) => one.role === "server")).map(({ one }) => one);
+  const nodes = await markedNodes(await containersOf(owner));
+  return wholeServers(nodes.filter(({ role }) => role === "server"));
 }
 
 /** Makes the cluster with its servers, by k3d. What an interrupted run left of it goes first; what is whole is adopted. */

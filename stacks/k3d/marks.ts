@@ -53,23 +53,24 @@ export async function readMarks(container: Container): Promise<Marks> {
   return { isMade: await copyOut(name, madeFile, "-"), boot: undefined };
 }
 
-/** Those of the containers that are servers or agents and could be started, with what they say of themselves. */
-export const seenNodes = (containers: readonly Container[]) =>
+/** A server or an agent, with what it says of itself. */
+export type MarkedNode = Container & Marks;
+
+/** Those of the containers that are servers or agents and could be started. */
+export const markedNodes = (containers: readonly Container[]): Promise<MarkedNode[]> =>
   Promise.all(
     containers
       .filter((one) => /^(server|agent)$/.test(one.role ?? "") && couldStart(one))
-      .map(async (one) => ({ one, ...(await readMarks(one)) })),
+      .map(async (one) => ({ ...one, ...(await readMarks(one)) })),
   );
 
 /**
  * Those of a cluster's servers that were made to their end. Servers that came together are marked one after the other: the
  * word of any of them is that of all.
  */
-export function wholeServers<Seen extends { readonly one: Container; readonly isMade: boolean }>(
-  servers: readonly Seen[],
-): Seen[] {
+export function wholeServers(servers: readonly MarkedNode[]): MarkedNode[] {
   const isOneMade = servers.some(({ isMade }) => isMade);
-  return servers.filter(({ one, isMade }) => isMade || (isOneMade && one.labels[aloneLabel] === undefined));
+  return servers.filter(({ labels, isMade }) => isMade || (isOneMade && labels[aloneLabel] === undefined));
 }
 
 /** Marks a node as one that was made to its end. */

@@ -10,7 +10,7 @@ import {
   tryDocker,
 } from "../k3d/docker.ts";
 import { knownNodes } from "../k3d/kubernetes.ts";
-import { aloneLabel, seenNodes, wholeServers } from "../k3d/marks.ts";
+import { aloneLabel, markedNodes, wholeServers } from "../k3d/marks.ts";
 import { refuseWithoutQuorum } from "../k3d/refusals.ts";
 import { registryVolume } from "../k3d/registry.ts";
 import { LabError } from "../lib/errors.ts";
@@ -56,37 +56,35 @@ export async function observeK3d(
 ): Promise<K3dObservation> {
   const owner = await ownerOf(stack);
   const containers = await containersOf(owner);
-  const nodes = await seenNodes(
-    containers.filter(({ labels }) => labels["k3d.cluster"] === file.metadata.name),
-  );
-  const find = (name: string) => nodes.find(({ one }) => one.name === name);
+  const ofCluster = containers.filter(({ labels }) => labels["k3d.cluster"] === file.metadata.name);
+  const nodes = new Map((await markedNodes(ofCluster)).map((one) => [one.name, one]));
   const names = serversOf(file);
-  const made = wholeServers(names.flatMap((name) => find(name) ?? []));
-  const known = await knownNodes(made.map(({ one }) => one).filter(isRunning));
+  const made = wholeServers(names.flatMap((name) => nodes.get(name) ?? []));
+  const known = await knownNodes(made.filter(isRunning));
   const isKnown = (name: string) => known?.has(name) ?? true;
-  const first = made[0]?.one.labels ?? {};
+  const first = made[0]?.labels ?? {};
   // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
   if (first["k3s-lab.servers"] === String(file.servers)) {
-    const lost = names.filter((name) => !made.some(({ one }) => one.name === name));
+    const lost = names.filter((name) => !made.some((one) => one.name === name));
     refuseWithoutQuorum(file.metadata, lost, names.length, known !== undefined);
   }
   const generation = first["k3s-lab.generation"] ?? now;
   const balancer = first["k3d.server.loadbalancer"];
-  const [boot, ...otherBoots] = new Set(names.map((name) => find(name)?.boot));
+  const [boot, ...otherBoots] = new Set(names.map((name) => nodes.get(name)?.boot));
   const isAsLeft =
     made.length === names.length &&
     names.every(isKnown) &&
     otherBoots.length === 0 &&
     (!balancer || containers.some((one) => one.name === balancer && isRunning(one)));
   const generationOf = (name: string) => {
-    const found = made.find(({ one }) => one.name === name);
+    const found = made.find((one) => one.name === name);
     // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
     const stays = found && (isKnown(name) || names.length === 1);
-    return stays ? (found.one.labels[aloneLabel] ?? generation) : now;
+    return stays ? (found.labels[aloneLabel] ?? generation) : now;
   };
   const agent = (name: string): NodeObservation => ({
-    generation: find(name)?.one.labels["k3s-lab.generation"] ?? now,
-    boot: (isKnown(name) && find(name)?.boot) || now,
+    generation: nodes.get(name)?.labels["k3s-lab.generation"] ?? now,
+    boot: (isKnown(name) && nodes.get(name)?.boot) || now,
   });
   const registry = containers.find(({ role }) => role === "registry");
   return {

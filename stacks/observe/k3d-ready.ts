@@ -1,5 +1,6 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { createServer } from "node:net";
 import { execa } from "execa";
 import {
   type Container,
@@ -13,10 +14,11 @@ import {
 import { refuseTakenNames } from "../k3d/refusals.ts";
 import { LabError } from "../lib/errors.ts";
 import { exists } from "../lib/files.ts";
-import { isPortTaken } from "../lib/ports.ts";
 import { agentsOf, type HostPort, hostPorts, type K3dFile, serversOf } from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
 import { type K3dObservation, probeDocker } from "./k3d-host.ts";
+
+const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
 
 /**
  * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
@@ -59,14 +61,13 @@ export async function refuseUnlessReady(
     execa("k3d", ["--version"], { reject: false, stdin: "ignore", timeout: 20_000 }),
     isThere("image", image),
   ]);
-  const refuse = (message: string) => new LabError(message, { exitCode: 2 });
   if (k3d.code === "ENOENT")
-    throw refuse(
+    throw refusal(
       'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
     );
   // A cluster that is there must not go before the image of the new one has come.
   if (!hasIt && (images.node !== undefined || lives))
-    throw refuse(
+    throw refusal(
       `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
     );
   await refuseNames(file, owner);
@@ -86,17 +87,15 @@ async function refuseMissing(file: K3dFile): Promise<void> {
   for (const { volume } of file.volumes) {
     const [source = "", inNode] = volume.split(":");
     if (inNode !== undefined && source.startsWith("/") && !(await exists(source)))
-      throw new LabError(
+      throw refusal(
         `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
-        { exitCode: 2 },
       );
   }
   for (const reference of file.registries?.use ?? []) {
     const name = reference.replace(/:\d+$/, "");
     if ((await inspect(name))?.role !== "registry")
-      throw new LabError(
+      throw refusal(
         `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
-        { exitCode: 2 },
       );
   }
 }
@@ -116,8 +115,7 @@ const isSame = (one: HostPort, other: HostPort): boolean =>
 export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
   const own = containers.flatMap(({ ports }) => ports);
   const wanted = hostPorts(file).filter((port) => !own.some((one) => isSame(one, port)));
-  // A port that this user may not listen on is Docker's to judge.
-  const answers = await Promise.all(wanted.map((one) => isTaken(one).catch(() => false)));
+  const answers = await Promise.all(wanted.map(isTaken));
   const taken = wanted.filter((_, index) => answers[index]);
   if (taken.length === 0) return;
   const holders = await Promise.all(taken.map(holderOf));
@@ -125,24 +123,22 @@ export async function refuseTakenPorts(file: K3dFile, containers: readonly Conta
     ({ key, address, port }, index) =>
       `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
   );
-  throw new LabError(
+  throw refusal(
     `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. Stop what listens there, or change the port in the k3d config file.`,
-    { exitCode: 2 },
   );
 }
 
+/** A port that this user may not listen on is Docker's to judge. */
 async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> {
-  if (protocol === "tcp") return await isPortTaken(port, address);
-  const socket = createSocket("udp4");
+  const tried =
+    protocol === "tcp" ? createServer().listen(port, address) : createSocket("udp4").bind(port, address);
   try {
-    socket.bind(port, address);
-    await once(socket, "listening");
+    await once(tried, "listening");
     return false;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return true;
-    throw error;
+    return (error as NodeJS.ErrnoException).code === "EADDRINUSE";
   } finally {
-    socket.close();
+    tried.close();
   }
 }
 
