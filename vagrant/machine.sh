@@ -59,13 +59,8 @@ remove_domain() {
   virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
 }
 
-# remove_PROVIDER: removes the machine that was found.
-remove_docker() {
-  # Vagrant would remove every unused network of its own, whoever's project made it.
-  for container in $found; do docker rm --force --volumes "$container" >/dev/null; done
-}
-remove_libvirt() { remove_domain "$machine"; }
-remove_virtualbox() { vagrant destroy --force "$name" --no-color; }
+# Vagrant would remove every unused network of its own, whoever's project made it.
+remove_containers() { for container in $found; do docker rm --force --volumes "$container" >/dev/null; done; }
 
 # Our networks go with our last machine: one that is stopped needs its network too, and Docker does not count it. Those of
 # k3d's clusters bear their stack's name and are not machines'.
@@ -84,12 +79,12 @@ if [ "$1" = remove-leftovers ]; then
   case "$LAB_PROVIDER" in
   docker)
     found=$(containers --filter "$of_stack")
-    remove_docker
+    remove_containers
     remove_networks
     ;;
   libvirt)
-    ours=$(domains)
-    for domain in $ours; do remove_domain "$domain"; done
+    found=$(domains)
+    for domain in $found; do remove_domain "$domain"; done
     ;;
   *) exit ;;
   esac
@@ -283,7 +278,12 @@ destroy)
     clean_host
   else
     find_machine
-    case "$found" in '' | other) ;; *) "remove_$LAB_PROVIDER" ;; esac
+    case "$LAB_PROVIDER=$found" in
+    *= | *=other) ;;
+    docker=*) remove_containers ;;
+    libvirt=*) remove_domain "$machine" ;;
+    virtualbox=*) vagrant destroy --force "$name" --no-color ;;
+    esac
     if [ "$LAB_PROVIDER" = docker ]; then remove_networks; fi
   fi
   rm -rf "$VAGRANT_DOTFILE_PATH/machines/$name" "$lab/machines/$name.slowness" "$ssh"

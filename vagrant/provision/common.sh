@@ -56,6 +56,9 @@ etcd() {
   return 1
 }
 
+# hash_of FILE: its SHA-256; nothing where there is no such file. By that of its authority's certificate a cluster is known.
+hash_of() { if [ -s "$1" ]; then sha256sum <"$1" | cut -d ' ' -f 1; fi; }
+
 has_etcd() { [ -d $data/server/db/etcd/member ]; }
 # Whether K3s keeps something here that could be lost. A server that was refused when it joined has a kubelet's certificate
 # too, and nothing of the cluster.
@@ -103,9 +106,6 @@ hand_over() { etcd "$1" maintenance/transfer-leadership "{\"targetID\":\"$2\"}" 
 remove_k3s() {
   local script theirs=$notes/theirs
   rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab*.yaml
-  if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $config/token" ]; then
-    rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
-  fi
   rmdir $config/config.yaml.d 2>/dev/null || true
   if [ -n "$(ls -A $config 2>/dev/null)" ]; then
     mkdir -p "$notes"

@@ -30,7 +30,7 @@ readonly mode=${1:-install}
 readonly data=/var/lib/rancher/k3s config=/etc/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
 readonly token_file=${TOKEN_FILE:-/run/k3s-lab/token}
 readonly secret_file=${SECRET_FILE:-/run/k3s-lab/secret}
-readonly token=$config/token
+readonly token=$config/token ca=$data/server/tls/server-ca.crt
 # The token as K3s reads it: with the cluster's id before it a node shows it to no other cluster.
 readonly join=$config/join
 # While a first installation has not come to an end, and while a change has not.
@@ -123,8 +123,8 @@ state() {
   fi
 }
 
-# hash_of FILE: its SHA-256; nothing where there is no such file.
-hash_of() { if [ -s "$1" ]; then sha256sum <"$1" | cut -d ' ' -f 1; fi; }
+# version_of PROGRAM: the release of a K3s; nothing where there is none.
+version_of() { if [ -x "$1" ]; then "$1" --version | awk 'NR == 1 { print $3 }'; fi; }
 
 # One line each, "KEY VALUE"; a key may be missing, `image` and `bundle` may come several times.
 observe() {
@@ -132,17 +132,13 @@ observe() {
   echo "arch $(uname -m)"
   echo "state $(state)"
   if has_data; then echo "data yes"; elif [ -e $notes/installed ]; then echo "data lost"; fi
-  if [ "$NODE_ROLE" = server ]; then
-    if is_member; then echo "etcd yes"; fi
-    echo "ca $(hash_of $data/server/tls/server-ca.crt)"
-    if [ -s $config/k3s.yaml ]; then
-      echo "certificate $(sed -n 's/.*client-certificate-data: *//p' $config/k3s.yaml | tr -d '\n' | sha256sum | cut -d ' ' -f 1)"
-    fi
-  else
-    echo "ca $(hash_of $data/agent/server-ca.crt)"
+  if is_member; then echo "etcd yes"; fi
+  if [ "$NODE_ROLE" = server ]; then echo "ca $(hash_of $ca)"; else echo "ca $(hash_of $data/agent/server-ca.crt)"; fi
+  if [ "$NODE_ROLE" = server ] && [ -s $config/k3s.yaml ]; then
+    echo "certificate $(sed -n 's/.*client-certificate-data: *//p' $config/k3s.yaml | tr -d '\n' | sha256sum | cut -d ' ' -f 1)"
   fi
   if [ -s $notes/version ]; then echo "version $(cat $notes/version)"; fi
-  if [ -x /opt/k3s-lab/k3s ] && [ ! -e /opt/k3s-lab/bundle ]; then echo "preinstalled $(/opt/k3s-lab/k3s --version | awk 'NR == 1 { print $3 }')"; fi
+  if [ -x /opt/k3s-lab/k3s ] && [ ! -e /opt/k3s-lab/bundle ]; then echo "preinstalled $(version_of /opt/k3s-lab/k3s)"; fi
   local marker
   for marker in /opt/k3s-lab/bundle /opt/k3s-lab/*/bundle; do
     if [ -s "$marker" ]; then echo "bundle $(cat "$marker")"; fi
@@ -285,18 +281,14 @@ set_arguments() {
   arguments="--node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}${flags:+ $flags}"
 }
 
-assets_version() { if [ -x "$assets/k3s" ]; then "$assets/k3s" --version | awk 'NR == 1 { print $3 }'; fi; }
-
 # All that decides how K3s is to run.
 wanted() {
   printf '%s\n' "$NODE_ROLE $arguments" "$(config_text)" "$assets" "${own:-${K3S_VERSION:-}}"
   if [ -s "$secret_file" ]; then cat "$secret_file"; fi
 }
-wanted_hash() { wanted | sha256sum | cut -c 1-32; }
 
-# Links, for uninstalling removes K3s from its places and the retry needs it again.
 check_assets() {
-  own=$(assets_version)
+  own=$(version_of "$assets/k3s")
   if [ -n "$own" ] && [ -n "${K3S_VERSION:-}" ] && [ "$own" != "$K3S_VERSION" ]; then
     die "K3s $K3S_VERSION was requested, but this machine has $own, and cannot download another; set k3s.version to $own" 2
   fi
@@ -339,17 +331,17 @@ check_version() {
   fi
 }
 
-# Why it cannot go on for want of the servers; nothing where it can.
-alone() {
+is_alone() {
   local at
   at=$(others | xargs | sed 's/ /, /g')
+  alone=
   if [ "$NODE_ROLE" = agent ]; then
-    find_serving || echo "no server answers it at $at"
+    find_serving || alone="no server answers it at $at"
   elif is_member && etcd 127.0.0.1 maintenance/status >/dev/null && ! etcd_status 127.0.0.1 >/dev/null; then
-    echo "etcd on it has no leader: it and the servers at $at do not hear each other"
+    alone="etcd on it has no leader: it and the servers at $at do not hear each other"
   fi
+  [ -n "$alone" ]
 }
-is_alone() { alone=$(alone); [ -n "$alone" ]; }
 is_in_company() { ! is_alone; }
 
 # Without the servers it would wait in vain, and would not come back from a change.
@@ -391,9 +383,6 @@ write_config() {
   # Once written it stays: it says the same with the cluster's id and without.
   if [ "$(sed 's/.*://' $join 2>/dev/null)" != "$(cat $token)" ]; then
     (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" | put $join) || return
-  fi
-  if [ "$(head -n 1 $config/config.yaml 2>/dev/null)" = "token-file: $token" ]; then
-    rm -f $config/config.yaml $config/resolv.conf # of an earlier version of the lab
   fi
   printf '%s\n' "$(config_text)" | put $config/config.yaml.d/k3s-lab.yaml || return
   if [ -e "$assets/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" | put $config/k3s-lab-resolv.conf || return; fi
@@ -495,6 +484,7 @@ run_installer() {
   file_before=$(fingerprint)
   write_config && write_link || return
   if [ -n "$own" ]; then
+    # A link, for uninstalling removes K3s from its places and the retry needs it again.
     ln -sf "$assets/k3s" /usr/local/bin/k3s || return
     CARRIED=$assets "$assets/place.sh" "$NODE_ROLE" || return
   fi
@@ -513,7 +503,7 @@ run_installer() {
 has_several_servers() { [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; }
 
 is_up() {
-  if [ "$mode" = start ]; then [ -s $data/server/tls/server-ca.crt ]; else is_ready && is_healthy_member; fi
+  if [ "$mode" = start ]; then [ -s $ca ]; else is_ready && is_healthy_member; fi
 }
 
 # The next server changes only when this one has its part in etcd again.
@@ -598,7 +588,7 @@ change() {
 note() {
   printf 'node %s\nwanted %s\nfiles %s\n' "$NODE_NAME" "$1" "$(fingerprint)" >$notes/installed.new
   mv $notes/installed.new $notes/installed
-  if [ -n "$own" ]; then echo "$own"; else /usr/local/bin/k3s --version | awk 'NR == 1 { print $3 }'; fi >$notes/version
+  version_of /usr/local/bin/k3s >$notes/version
 }
 
 # What only an earlier release needs; and archives that were imported, or K3s would import them at every start.
@@ -648,7 +638,7 @@ is_first=false
 if [ -e $installing ] || ! has_data; then is_first=true; fi
 set_arguments
 check_flags
-wish=$(wanted_hash)
+wish=$(wanted | sha256sum | cut -c 1-32)
 is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi
 
@@ -663,7 +653,7 @@ if [ "$mode" = check ]; then
 fi
 if [ "$mode" = start ] && ! $is_first; then
   # What runs already is changed by `install` alone, which waits for what comes of it.
-  hash_of $data/server/tls/server-ca.crt >&3
+  hash_of $ca >&3
   exit
 fi
 rm -f $notes/leaving
@@ -678,7 +668,7 @@ else
   change
 fi
 if [ "$mode" = start ]; then
-  hash_of $data/server/tls/server-ca.crt >&3
+  hash_of $ca >&3
   exit
 fi
 note "$wish"

@@ -68,7 +68,7 @@ move_lone() {
 # Pods of a node that does not answer would end for ever: they are deleted afterwards.
 drain() {
   if kubectl cordon "$NODE_NAME"; then move_lone; fi
-  kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --force --timeout="$1" ||
+  kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --force --timeout=60s ||
     echo "$NODE_NAME is not drained: some of its pods stay until it stops"
 }
 
@@ -79,37 +79,29 @@ own_members() {
   members_of "$NODE_NAME"
   printf '%s\n' "$all" | awk -v ip="$NODE_IP" '$2 == "-" && $3 == ip'
 }
-leads() { local status; status=$(etcd_status 127.0.0.1) && [ "${status#* }" = "$1" ]; }
-leads_here() { local status; status=$(etcd_status 127.0.0.1) && [ "${status% *}" = "${status#* }" ]; }
+# leads ID: whether etcd's leader is this member. Sets $here to the id of this server's own.
+leads() { local status; status=$(etcd_status 127.0.0.1) && here=${status% *} && [ "${status#* }" = "$1" ]; }
 
 # One member leaves at a time: etcd must agree on each before the next. Its leader hands over to this server first, which
 # stays; that a leader vanishes would be noticed only after seconds.
 let_go() {
-  local members id address status
-  if ! until_true 60 etcd_members >/dev/null; then
-    if kubectl get node "$NODE_NAME" >/dev/null 2>&1; then let_go_by_k3s; fi
-    die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $way_back"
-  fi
+  local members id address here
+  has_etcd || return 0
+  exec 9>/run/k3s-lab/leave.lock
+  flock 9
+  until_true 60 etcd_members >/dev/null || die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $way_back"
   local deadline=$((SECONDS + 60))
   # A question that is not answered says nothing: only a list without it says that a member is gone.
   until members=$(own_members) && [ -z "$members" ]; do
     if [ $SECONDS -ge $deadline ]; then die "etcd did not remove $NODE_NAME within 60 s: it stays a server. See on this machine: journalctl --unit k3s"; fi
     while read -r id _ address; do
       if [ -z "$id" ]; then continue; fi
-      if leads "$id" && status=$(etcd_status 127.0.0.1) && hand_over "$address" "${status% *}"; then until_true 10 leads_here || true; fi
+      if leads "$id" && hand_over "$address" "$here"; then until_true 10 leads "$here" || true; fi
       etcd 127.0.0.1 cluster/member/remove "{\"ID\":\"$id\"}" >/dev/null || pause 1
     done <<<"$members"
   done
   until_true 30 etcd_status 127.0.0.1 >/dev/null || die "etcd has no leader since $NODE_NAME left it"
 }
-
-# K3s without etcd's JSON gateway: its own controller removes the member of a node that is annotated so.
-let_go_by_k3s() {
-  kubectl annotate --overwrite node "$NODE_NAME" etcd.k3s.cattle.io/remove=true
-  until_true 120 is_removed || die "etcd did not remove $NODE_NAME within 120 s: it stays a server"
-  exit
-}
-is_removed() { look && [[ $node == *etcd.k3s.cattle.io/removed-node-name* ]]; }
 
 remove_node() {
   kubectl delete --ignore-not-found --wait=false --namespace kube-system \
@@ -132,16 +124,12 @@ until_true 60 answers || die "the API does not answer within 60 s; see on this m
 mkdir -p /run/k3s-lab
 case "$1" in
 before | gone)
-  if [ "$1" = before ] && is_known && is_ready; then drain 60s; fi
-  exec 9>/run/k3s-lab/leave.lock
-  flock 9
-  if has_etcd; then let_go; fi
+  if [ "$1" = before ] && is_known && is_ready; then drain; fi
+  let_go
   ;;
 after) remove_node ;;
 forget)
-  exec 9>/run/k3s-lab/leave.lock
-  flock 9
-  if has_etcd; then let_go; fi
+  let_go
   if is_known; then
     remove_node
     let_node_go
@@ -150,7 +138,7 @@ forget)
 cordon)
   if is_known && is_ready && ! is_cordoned; then
     kubectl annotate --overwrite node "$NODE_NAME" k3s-lab/cordoned=true
-    drain 60s
+    drain
   fi
   ;;
 uncordon)
