@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { dirname } from "node:path";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { processId } from "../../stacks/lib/processes.ts";
+import { isAlive, processId } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 
 /** Who holds a lock. A process is its computer, that computer's start, its id and its own start. */
@@ -122,12 +122,7 @@ class Lock {
     if (host !== undefined && host !== me.host) return polls < silentPolls;
     if (boot !== undefined && boot !== me.boot) return false;
     if (ids !== undefined && ids !== me.ids) return polls < silentPolls;
-    try {
-      process.kill(pid, 0);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EPERM") return false;
-    }
-    return started === (await startOf(pid));
+    return (await isAlive(pid)) && started === (await startOf(pid));
   }
 
   /** How often in a row this file was found to be the very same. */

@@ -599,7 +599,7 @@ describe("the choice of a way", () => {
     const { way, files } = await install(withWays("release", "bundled"));
     assert.equal(way, "bundled");
     const script = await readFile(files.tool ?? "", "utf8");
-    assert.equal(script, `#!/bin/sh\nexec '${process.execPath}' '${join(cache, "main.ts")}' "$@"\n`);
+    assert.equal(script, `#!/bin/sh\nexec ${process.execPath} ${join(cache, "main.ts")} "$@"\n`);
   });
 
   test("a platform without a release says so", async () => {

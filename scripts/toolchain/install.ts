@@ -5,6 +5,7 @@ import pLimit from "p-limit";
 import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { shown } from "../host/privilege.ts";
 import {
   type DownloadOptions,
   forgetDownload,
@@ -383,7 +384,7 @@ export class Installer {
     const bundled = tool.ways.bundled;
     if (!bundled) throw new Error(`${tool.name} has no bundled way`);
     const main = join(this.#options.checkout, bundled.main);
-    const script = `#!/bin/sh\nexec ${shellQuote(process.execPath)} ${shellQuote(main)} "$@"\n`;
+    const script = `#!/bin/sh\nexec ${shown([process.execPath, main])} "$@"\n`;
     return await this.#cache.add(key, tool.files, (folder) =>
       writeFile(join(folder, bundled.binary), script, { mode: 0o755 }),
     );
@@ -455,8 +456,6 @@ async function probeReleases(signal?: AbortSignal): Promise<string | undefined> 
     }
   return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release requires them`;
 }
-
-const shellQuote = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** The lab's own installer. */
 export const labInstaller: Installer = new Installer({ cache: cacheDir, checkout: root, table: tools });

@@ -1,5 +1,5 @@
 import { realpath } from "node:fs/promises";
-import { basename, delimiter } from "node:path";
+import { basename, delimiter, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../../stacks/lib/errors.ts";
 import type { Layer, LayerEntry } from "./archive.ts";
@@ -17,6 +17,8 @@ export const mergedUsr: Layer = {
 export interface ClosureOptions {
   /** A folder holding an unpacked package tree: its libraries win over the host's and lose this prefix in the image. */
   readonly root?: string;
+  /** More files that the program opens by itself while it runs (plug-ins), by path in the image; what they need is added too. */
+  readonly extra?: Readonly<Record<string, string>>;
 }
 
 /** A library as the loader asks for it (`at`, a path in the image) and the file it is. */
@@ -58,40 +60,35 @@ export function imagePath(path: string, root = ""): string {
 
 /**
  * A program at `at` (a path in the image) and every library and loader that it needs, each where the loader looks for it.
- * `extra` names more files that it opens by itself while it runs (plug-ins); what they need is added too.
  */
 export async function programLayer(
   at: string,
   program: string,
-  options: ClosureOptions & { readonly extra?: Readonly<Record<string, string>> } = {},
+  { root, extra }: ClosureOptions = {},
 ): Promise<Layer> {
-  const files = { [at]: program, ...options.extra };
+  const files = { [at]: program, ...extra };
   const layer: Record<string, LayerEntry> = { ...mergedUsr };
   for (const [path, source] of Object.entries(files)) {
     layer[path] = { source: await realpath(source), mode: path === at ? 0o755 : 0o644 };
-    for (const library of await librariesOf(source, options))
+    for (const library of await librariesOf(source, root))
       layer[library.at] = { source: await realpath(library.source), mode: 0o755 };
   }
   return layer;
 }
 
-async function librariesOf(program: string, options: ClosureOptions): Promise<Library[]> {
-  const root = options.root;
-  const path = root === undefined ? [] : await libraryFolders(root);
+async function librariesOf(program: string, root?: string): Promise<Library[]> {
+  // Of another architecture's folder the loader takes nothing.
+  const folders = ["usr/lib", "lib"].flatMap((lib) =>
+    ["x86_64-linux-gnu", "aarch64-linux-gnu", "."].map((folder) => join(root ?? "", lib, folder)),
+  );
+  const path = root === undefined ? undefined : folders.join(delimiter);
   const { stdout, stderr, exitCode } = await execa("ldd", [program], {
     reject: false,
     // What this shell puts under every program (faketime, an allocator) is none of this one's, and a container lacks it.
-    env: { LC_ALL: "C", LD_PRELOAD: undefined, LD_LIBRARY_PATH: path.join(delimiter) || undefined },
+    env: { LC_ALL: "C", LD_PRELOAD: undefined, LD_LIBRARY_PATH: path },
   });
   const output = `${stdout}\n${stderr}`;
   if (exitCode !== 0 && !/statically linked|not a dynamic executable/.test(output))
     throw new LabError(`ldd cannot read ${basename(program)}: ${output.trim()}`);
   return parseLdd(program, output, root);
-}
-
-async function libraryFolders(root: string): Promise<string[]> {
-  const triplet = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" }[process.arch as string];
-  return [`${root}/usr/lib`, `${root}/lib`].flatMap((folder) =>
-    triplet === undefined ? [folder] : [`${folder}/${triplet}`, folder],
-  );
 }

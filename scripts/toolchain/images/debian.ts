@@ -5,6 +5,7 @@ import { LabError } from "../../../stacks/lib/errors.ts";
 import { exists } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
+import { lastLines } from "../../host/commands.ts";
 
 /**
  * The files of Debian packages without installing them: fetched by apt (which checks their signatures), unpacked once
@@ -65,11 +66,7 @@ async function download(names: readonly string[], folder: string): Promise<void>
   const second = await fetch(own);
   if (second.exitCode !== 0)
     throw new LabError(
-      `apt cannot fetch ${names.join(", ")}: ${lastLine(second.stderr) || lastLine(update.stderr) || second.shortMessage}. ` +
+      `apt cannot fetch ${names.join(", ")}: ${lastLines(second.stderr, 1) || lastLines(update.stderr, 1) || second.shortMessage}. ` +
         `See that \`apt-get download ${names[0]}\` works, then run the command again.`,
     );
-}
-
-function lastLine(text: string | undefined): string {
-  return text?.trim().split("\n").at(-1) ?? "";
 }
