@@ -1,9 +1,21 @@
-import type { Measurement } from "./clusters.ts";
 import { barChart, table } from "./markdown.ts";
 import { median } from "./results.ts";
+import type { Usage } from "./usage.ts";
+
+/** What was measured of one cluster, from nothing until it was gone; times in seconds from the start of the command. */
+export interface Measurement extends Usage {
+  /** Until all nodes were Ready. */
+  readonly nodesReady: number;
+  /** Until all apps had answered, seen from outside. */
+  readonly appsAnswering: number;
+  /** Until one node more was Ready. */
+  readonly addNode: number;
+  /** Until the cluster, with that node, was gone. */
+  readonly takeDown: number;
+}
 
 /** What is measured, in the order that it is shown. */
-export const metrics = [
+const metrics = [
   { key: "nodesReady", title: "until all nodes are Ready", unit: "seconds" },
   { key: "appsAnswering", title: "until all apps answer", unit: "seconds" },
   { key: "addNode", title: "until one more node is Ready", unit: "seconds" },
@@ -13,7 +25,7 @@ export const metrics = [
   { key: "processes", title: "processes", unit: "count" },
 ] as const satisfies readonly Metric[];
 
-export interface Metric {
+interface Metric {
   readonly key: keyof Measurement;
   readonly title: string;
   readonly unit: "seconds" | "bytes" | "count";
@@ -31,12 +43,12 @@ export interface Extent {
 }
 
 /** One cluster with its medians over all rounds, and every single measurement. */
-export interface Result extends Extent {
+interface Result extends Extent {
   readonly medians: Measurement;
   readonly measurements: readonly Measurement[];
 }
 
-export interface Summary {
+interface Summary {
   readonly rounds: number;
   /** CPUs of the computer that it was measured on. */
   readonly cpus: number;
@@ -63,23 +75,20 @@ export function format(value: number, unit: Metric["unit"]): string {
   return unit === "bytes" ? `${Math.round(value / 1024 ** 2)} MiB` : String(Math.round(value));
 }
 
-/** How much was brought up, in words. */
-export const extentInWords = ({ nodes, apps, pods }: Extent): string =>
-  `${counted(nodes, "node")}, ${counted(apps, "app")} in ${counted(pods, "pod")}`;
-
 /** `1 node`, `2 nodes`. */
-export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
-
-/** What the numbers are, in a sentence. */
-export const provenance = ({ rounds, cpus }: Summary): string =>
-  `${rounds === 1 ? "One round" : `Medians of ${rounds} rounds`} on ${counted(cpus, "CPU")}, tools and images in the cache.`;
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 /** The summary for people, in Markdown: a table with a column for each cluster, a chart of the times and one of the sizes. */
-export function renderClusters(summary: Summary): string {
-  const { results } = summary;
+export function renderClusters({ rounds, cpus, results }: Summary): string {
   const rows = [
     ["", ...results.map(({ title, stacks }) => `${title} (\`${stacks}\`)`)],
-    ["brought up", ...results.map(extentInWords)],
+    [
+      "brought up",
+      ...results.map(
+        ({ nodes, apps, pods }) =>
+          `${counted(nodes, "node")}, ${counted(apps, "app")} in ${counted(pods, "pod")}`,
+      ),
+    ],
     ...metrics.map(({ key, title, unit }) => [
       title,
       ...results.map(({ medians }) => format(medians[key], unit)),
@@ -95,6 +104,6 @@ export function renderClusters(summary: Summary): string {
     table(rows),
     barChart("Time", "seconds", bars("seconds", 1)),
     barChart("Memory and disk", "MiB", bars("bytes", 1024 ** 2)),
-    `${provenance(summary)}\n`,
+    `${rounds === 1 ? "One round" : `Medians of ${rounds} rounds`} on ${counted(cpus, "CPU")}, tools and images in the cache.\n`,
   ].join("\n\n");
 }

@@ -19,9 +19,9 @@ export interface Timing {
 }
 
 /** What is timed. */
-export type Kind = "byHand" | "up" | "upAgain" | "down";
+export type Kind = (typeof kinds)[number];
 
-export type Timings = Readonly<Record<Kind, readonly Timing[]>>;
+type Timings = Readonly<Record<Kind, readonly Timing[]>>;
 
 /** What the lab is to reach. */
 export interface Goals {
@@ -35,7 +35,7 @@ export interface Goals {
   readonly down: number;
 }
 
-export interface Goal {
+interface Goal {
   readonly what: string;
   readonly value: number;
   readonly atMost: number;
@@ -43,7 +43,7 @@ export interface Goal {
 }
 
 /** Medians over all rounds, in seconds. */
-export interface Summary {
+interface Summary {
   readonly rounds: number;
   readonly byHand: { readonly answering: number; readonly returned: number };
   readonly up: { readonly answering: number; readonly returned: number };
@@ -65,43 +65,36 @@ export function median(values: readonly number[]): number {
   return (upper + lower) / 2;
 }
 
+const kinds = ["byHand", "up", "upAgain", "down"] as const;
+
+const ofEachKind = <T>(value: (kind: Kind) => T): Readonly<Record<Kind, T>> =>
+  Object.fromEntries(kinds.map((kind) => [kind, value(kind)])) as Record<Kind, T>;
+
+/** @param results of each way the timings of each round. */
+export const timingsOf = (
+  results: readonly (readonly Readonly<Partial<Record<Kind, Timing>>>[])[],
+): Timings => ofEachKind((kind) => results.flat().flatMap((one) => one[kind] ?? []));
+
 export function summarize(timings: Timings, goals: Goals): Summary {
-  const returned = (kind: Kind) => median(timings[kind].map((timing) => timing.returned));
-  const answering = (kind: Kind) =>
-    median(timings[kind].map((timing) => timing.answering ?? timing.returned));
-  const processor = (kind: Kind) => median(timings[kind].map((timing) => timing.processor));
-  const goal = (what: string, value: number, atMost: number): Goal => ({
-    what,
-    value,
-    atMost,
-    met: value <= atMost,
-  });
+  const medianOf = (kind: Kind, value: (timing: Timing) => number) => median(timings[kind].map(value));
+  const returned = (kind: Kind) => medianOf(kind, (timing) => timing.returned);
+  const answering = (kind: Kind) => medianOf(kind, (timing) => timing.answering ?? timing.returned);
+  const goal = (what: string, value: number, atMost: number | undefined): Goal[] =>
+    atMost === undefined ? [] : [{ what, value, atMost, met: value <= atMost }];
   return {
     rounds: timings.byHand.length,
     byHand: { answering: answering("byHand"), returned: returned("byHand") },
     up: { answering: answering("up"), returned: returned("up") },
     upAgain: returned("upAgain"),
     down: returned("down"),
-    processor: {
-      byHand: processor("byHand"),
-      up: processor("up"),
-      upAgain: processor("upAgain"),
-      down: processor("down"),
-    },
+    processor: ofEachKind((kind) => medianOf(kind, ({ processor }) => processor)),
     goals: [
-      goal("all apps answering, times by hand", answering("up") / answering("byHand"), goals.answering),
-      ...(goals.returned === undefined
-        ? []
-        : [goal("lab up returned, times by hand", returned("up") / returned("byHand"), goals.returned)]),
-      goal("lab up without a change, seconds", returned("upAgain"), goals.upAgain),
-      goal("lab down, seconds", returned("down"), goals.down),
+      ...goal("all apps answering, times by hand", answering("up") / answering("byHand"), goals.answering),
+      ...goal("lab up returned, times by hand", returned("up") / returned("byHand"), goals.returned),
+      ...goal("lab up without a change, seconds", returned("upAgain"), goals.upAgain),
+      ...goal("lab down, seconds", returned("down"), goals.down),
     ],
-    phases: {
-      byHand: medianPhases(timings.byHand),
-      up: medianPhases(timings.up),
-      upAgain: medianPhases(timings.upAgain),
-      down: medianPhases(timings.down),
-    },
+    phases: ofEachKind((kind) => medianPhases(timings[kind])),
   };
 }
 
@@ -125,7 +118,6 @@ const titles: Readonly<Record<Kind, string>> = {
 /** The summary for people, in Markdown: a table of phases, a table of goals. */
 export function render({ rounds, byHand, up, processor, goals, phases }: Summary): string {
   const seconds = (value: number) => `${value.toFixed(1)} s`;
-  const kinds = ["byHand", "up", "upAgain", "down"] as const;
   const ends = [
     ["from the start of", "until", "median"],
     ...kinds.flatMap((kind) => phases[kind].map(({ name, endsAt }) => [titles[kind], name, seconds(endsAt)])),

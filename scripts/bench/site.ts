@@ -8,12 +8,12 @@ import { readStackFile } from "../../stacks/model/config.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { type Run, run } from "../host/commands.ts";
 import { ensureDocker } from "../host/docker.ts";
-import type { Site } from "./clusters.ts";
-import type { Extent } from "./clusters-report.ts";
+import type { Extent, Measurement } from "./clusters-report.ts";
+import type { Contender } from "./rounds.ts";
 import { appsWatch, readApps, type SubstrateName, substrateNames, substrates } from "./substrates.ts";
 import { timed } from "./timed.ts";
 import { usageOf } from "./usage.ts";
-import { readNodes, stopwatch, untilReady } from "./watches.ts";
+import { readNodes, untilReady } from "./watches.ts";
 
 /** What a copy of the checkout goes without: what belongs to the lab of the original, and what is large. */
 const notCopied = [".lab", ".git", "node_modules"];
@@ -84,7 +84,7 @@ export async function realSite(
   checkout: string,
   log: string,
   progress: Progress,
-): Promise<Site> {
+): Promise<Contender<Measurement>> {
   const { title, labels, topology, stacks } = substrates[name];
   const [cluster] = stacks;
   const { nodes } = await readExtent(name);
@@ -97,12 +97,24 @@ export async function realSite(
   };
   const down = async () => (await timed({ file: lab, args: ["down", ...stacks], log })).returned;
   const up = async () => {
-    const times = stopwatch({ nodesReady: untilReady(nodes, readAll), appsAnswering: watchApps });
-    await timed({ file: lab, args: ["up", ...stacks], log, watch: times.watch });
+    const watches = { nodesReady: untilReady(nodes, readAll), appsAnswering: watchApps };
+    const { nodesReady, appsAnswering } = await timed({ file: lab, args: ["up", ...stacks], log, watches });
     return {
-      nodesReady: seen(times.seen.nodesReady, "that all nodes are Ready"),
-      appsAnswering: seen(times.seen.appsAnswering, "that all apps answer"),
+      nodesReady: seen(nodesReady, "that all nodes are Ready"),
+      appsAnswering: seen(appsAnswering, "that all apps answer"),
     };
+  };
+  const addNode = async () => {
+    const file = join(checkout, topology.file);
+    const before = await readFile(file, "utf8");
+    await writeFile(file, topology.oneMore(before));
+    try {
+      const watches = { ready: untilReady(nodes + 1, readAll) };
+      const { ready } = await timed({ file: lab, args: ["up", cluster], log, watches });
+      return seen(ready, "that the added node is Ready");
+    } finally {
+      await writeFile(file, before);
+    }
   };
   let docker: Run = run;
 
@@ -119,21 +131,13 @@ export async function realSite(
       const host = await ensureDocker(progress);
       if (host !== undefined) docker = withDockerHost(host);
     },
-    up,
-    usage: () => usageOf(labels(checkout), docker),
-    addNode: async () => {
-      const file = join(checkout, topology.file);
-      const before = await readFile(file, "utf8");
-      await writeFile(file, topology.oneMore(before));
-      try {
-        const watch = untilReady(nodes + 1, readAll);
-        const { answering } = await timed({ file: lab, args: ["up", cluster], log, watch });
-        return seen(answering, "that the added node is Ready");
-      } finally {
-        await writeFile(file, before);
-      }
-    },
-    down,
+    measure: async (step) => ({
+      ...(await step("bringing it up", up)),
+      ...(await step("reading what it takes", () => usageOf(labels(checkout), docker))),
+      addNode: await step("adding a node", addNode),
+      takeDown: await step("taking it down", down),
+    }),
+    takeDown: down,
   };
 }
 

@@ -1,20 +1,21 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { parse } from "yaml";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { HostSettings } from "../../stacks/lib/host-settings.ts";
-import { get } from "../../stacks/lib/http.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { type AppsConfig, exampleHost, readStackFile } from "../../stacks/model/config.ts";
+import { type App, type AppsConfig, exampleHost, readStackFile } from "../../stacks/model/config.ts";
 import { labVariables } from "../environment.ts";
 import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { appImage } from "../toolchain/images/web.ts";
 import { installTools } from "../toolchain/install.ts";
+import { describeApp, type Get, getWithin, whoAnswers } from "../verify/ingress.ts";
 import { renderManifests } from "./manifests.ts";
 import type { Goals } from "./results.ts";
-import { type Route, type TimedCommand, untilAnswering } from "./timed.ts";
 import { k3dFile, machinesFile, type Topology } from "./topology.ts";
+import type { Watch } from "./watches.ts";
 
 /** What a cluster of the lab can be made of, named after the stack that makes it. */
 export const substrateNames = ["cluster", "k3d"] as const;
@@ -113,23 +114,26 @@ export const appRoutes = ({ apps }: Pick<AppsConfig, "apps">): string =>
     .join("\n");
 
 /** Ends when each app of a substrate has answered once from outside. */
-export async function appsWatch({
-  stacks: [, apps],
-  address,
-}: Substrate): Promise<NonNullable<TimedCommand["watch"]>> {
-  const [routes, where] = await Promise.all([routesOf(apps), address()]);
-  const send = (host: string | undefined) =>
-    get(`http://${where}/`, {
-      headers: { accept: "application/json", ...(host ? { host } : {}) },
-      timeout: 1000,
-    });
-  return (signal) => untilAnswering(routes, send, signal);
+export async function appsWatch({ stacks: [, stack], address }: Substrate): Promise<Watch> {
+  const [{ apps }, where] = await Promise.all([readApps(stack), address()]);
+  return untilAnswering(apps, where, getWithin(1000));
 }
 
-async function routesOf(stack: string): Promise<readonly Route[]> {
-  const { apps } = await readApps(stack);
-  return apps.map(({ host, ...app }) => ({ ...app, host: host && exampleHost(host) }));
-}
+/** Ends when each app has answered once. @param send one request, as a visitor sends it. */
+export const untilAnswering =
+  (apps: readonly App[], address: string, send: Get): Watch =>
+  async (signal) => {
+    let missing = apps;
+    for (;;) {
+      const answers = await Promise.all(missing.map(({ host }) => whoAnswers(send, address, host)));
+      missing = missing.filter(
+        ({ name, version, namespace }, index) =>
+          answers[index] !== describeApp({ app: name, version, namespace }),
+      );
+      if (missing.length === 0) return;
+      await pause(100, undefined, { signal });
+    }
+  };
 
 /** The apps of a stack file. */
 export async function readApps(stack: string): Promise<AppsConfig> {
@@ -137,9 +141,6 @@ export async function readApps(stack: string): Promise<AppsConfig> {
   if ("apps" in config) return config;
   throw new Error(`${stack} has no apps`);
 }
-
-/** The path of a script that brings a substrate up by hand. */
-export const scriptOf = ({ script }: Substrate): string => join(import.meta.dirname, script);
 
 /** The image of the nodes that a configuration file of k3d names; none where k3d takes its own. */
 async function imageOfK3dFile(file: string): Promise<string> {

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { phaseName, timed, untilAnswering } from "./timed.ts";
+import { phaseName, timed } from "./timed.ts";
 
 async function logFile(t: { after(fn: () => Promise<void>): void }): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
@@ -28,7 +28,7 @@ test("notes when phases end, when the apps answer and when the command returns",
     file: process.execPath,
     args: ["--eval", script],
     log,
-    watch: () => Promise.resolve(),
+    watches: { answering: () => Promise.resolve(), never: () => Promise.reject(new Error("given up")) },
   });
   assert.deepEqual(
     timing.phases.map(({ name }) => name),
@@ -37,6 +37,7 @@ test("notes when phases end, when the apps answer and when the command returns",
   const [a, b] = timing.phases;
   assert.ok(a && b && b.endsAt - a.endsAt > 0.05 && timing.returned >= b.endsAt);
   assert.ok(timing.answering !== undefined && timing.answering < a.endsAt);
+  assert.equal(timing.never, undefined);
   assert.match(await readFile(log, "utf8"), /^\$ .*\n +\d\.\d {2}phase a\n +\d\.\d {2}✔ b \[1s\]\n$/);
 });
 
@@ -47,43 +48,15 @@ test("a command that fails stops the benchmark with its last lines", async (t) =
     file: process.execPath,
     args: ["--eval", "console.error('no machine'); process.exit(3)"],
     log,
-    watch: (signal) => {
-      signal.addEventListener("abort", () => gaveUp.resolve());
-      return gaveUp.promise;
+    watches: {
+      answering: (signal) => {
+        signal.addEventListener("abort", () => gaveUp.resolve());
+        return gaveUp.promise;
+      },
     },
   });
   await assert.rejects(failing, /failed, so there is nothing to compare[\s\S]*no machine/);
   await gaveUp.promise;
-});
-
-test("the apps answer when each has answered as itself", async () => {
-  const asked: (string | undefined)[] = [];
-  const send = async (host: string | undefined) => {
-    asked.push(host);
-    // At first Traefik sends app2's visitors to the app without a host.
-    if (host === undefined || asked.length <= 2) return { status: 200, body: '{"app":"app3"}' };
-    return { status: asked.length <= 4 ? 503 : 200, body: '{"app":"app2"}' };
-  };
-  const routes = [{ name: "app3" }, { name: "app2", host: "app2.com" }];
-  await untilAnswering(routes, send, new AbortController().signal);
-  assert.deepEqual(asked, [undefined, "app2.com", "app2.com", "app2.com", "app2.com"]);
-});
-
-test("an app of the same name in another namespace is another app", async () => {
-  let asked = 0;
-  const send = async () => {
-    asked += 1;
-    // At first Traefik sends the visitors of staging's app3 to the app without a host, which is dev's app3.
-    return { status: 200, body: JSON.stringify({ app: "app3", namespace: asked < 3 ? "dev" : "staging" }) };
-  };
-  const route = { name: "app3", namespace: "staging", host: "app3.staging.localhost" };
-  await untilAnswering([route], send, new AbortController().signal);
-  assert.equal(asked, 3);
-});
-
-test("watching ends when it is told to", async () => {
-  const refused = () => Promise.reject(new Error("connection refused"));
-  await assert.rejects(untilAnswering([{ name: "app1" }], refused, AbortSignal.timeout(20)));
 });
 
 test("processor time is that of the command and of what it starts", async (t) => {

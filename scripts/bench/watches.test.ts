@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setTimeout as pause } from "node:timers/promises";
 import type { Node } from "../../stacks/lib/kubernetes.ts";
-import { readNodes, stopwatch, untilReady } from "./watches.ts";
+import { readNodes, untilReady } from "./watches.ts";
 
 const node = (status: "True" | "False"): Node => ({
   metadata: { name: "n", labels: {}, annotations: {} },
@@ -35,15 +34,4 @@ test("waiting for nodes ends when it is told to", async () => {
 
 test("without a kubeconfig there are no nodes to read", async () => {
   await assert.rejects(readNodes("/no/such/file"), /there is no/);
-});
-
-test("notes when each thing was seen, also of those before one that never is", async () => {
-  const { watch, seen } = stopwatch({
-    slow: () => pause(60),
-    fast: () => pause(5),
-    never: (signal) => pause(10_000, undefined, { signal }),
-  });
-  await assert.rejects(watch(AbortSignal.timeout(200)));
-  assert.ok(seen.fast !== undefined && seen.slow !== undefined && seen.fast < seen.slow);
-  assert.equal(seen.never, undefined);
 });

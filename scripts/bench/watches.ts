@@ -5,7 +5,7 @@ import { connect, type Node } from "../../stacks/lib/kubernetes.ts";
 /** Ends when it has seen what it waits for, or fails when it is told to give up. */
 export type Watch = (signal: AbortSignal) => Promise<void>;
 
-/** Milliseconds that one readAll at the nodes may take; while machines come up, an address can swallow a request. */
+/** Milliseconds that one reading of the nodes may take; while machines come up, an address can swallow a request. */
 const patience = 1000;
 
 /** Ends when so many nodes are Ready. @param readAll reads the nodes; that it fails means there are none yet. */
@@ -35,22 +35,4 @@ export async function readNodes(kubeconfig: string): Promise<readonly Node[]> {
   } finally {
     api.close();
   }
-}
-
-/** Watches for several things at once, and notes after how many seconds each was seen. */
-export function stopwatch<K extends string>(
-  watches: Readonly<Record<K, Watch>>,
-): { readonly watch: Watch; readonly seen: Partial<Record<K, number>> } {
-  const seen: Partial<Record<K, number>> = {};
-  const watch: Watch = async (signal) => {
-    const began = performance.now();
-    const names = Object.keys(watches) as K[];
-    await Promise.all(
-      names.map(async (name) => {
-        await watches[name](signal);
-        seen[name] = (performance.now() - began) / 1000;
-      }),
-    );
-  };
-  return { watch, seen };
 }

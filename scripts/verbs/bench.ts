@@ -2,14 +2,14 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { labDir } from "../../stacks/lib/paths.ts";
-import { compareClusters } from "../bench/clusters.ts";
 import { renderClusters, summarize as summarizeClusters } from "../bench/clusters-report.ts";
-import { realContest, refuseWhileUp, startLog } from "../bench/contest.ts";
-import { runRounds } from "../bench/index.ts";
+import { refuseWhileUp } from "../bench/refuse.ts";
 import { saveReport } from "../bench/report-file.ts";
-import { render, summarize } from "../bench/results.ts";
+import { render, summarize, timingsOf } from "../bench/results.ts";
+import { measureInRounds } from "../bench/rounds.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
+import { bothWays, startLog } from "../bench/ways.ts";
 import { stoppable } from "../signals.ts";
 
 interface Options {
@@ -59,8 +59,8 @@ export const command = new Command("bench")
 /** Manual steps against `lab up`. */
 async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSignal): Promise<Report> {
   const substrate = substrates[name];
-  const contest = await realContest(substrate, log, progress);
-  const timings = await runRounds(contest, progress, rounds, signal);
+  const both = await bothWays(substrate, log, progress);
+  const timings = timingsOf(await measureInRounds(both, rounds, progress, signal));
   const summary = summarize(timings, substrate.goals);
   return { json: { substrate: name, ...summary, timings }, markdown: render(summary) };
 }
@@ -72,7 +72,7 @@ async function clusters({ rounds = 1 }: Options, signal: AbortSignal): Promise<R
   const measured = await inCopy(
     async (copy) => {
       const sites = await Promise.all(substrateNames.map((name) => realSite(name, copy, log, progress)));
-      return await compareClusters(sites, progress, rounds, signal);
+      return await measureInRounds(sites, rounds, progress, signal);
     },
     (copy) => takeDownAll(copy, log),
   );

@@ -6,7 +6,7 @@ import { Command } from "commander";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
-import { refuseWhileUp } from "../bench/contest.ts";
+import { refuseWhileUp } from "../bench/refuse.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";

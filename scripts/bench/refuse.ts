@@ -1,67 +1,12 @@
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
-import { dirname, join } from "node:path";
-import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { readHostSettings } from "../../stacks/lib/host-settings.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { isPortTaken } from "../../stacks/lib/ports.ts";
-import type { Progress } from "../../stacks/lib/progress.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
-import { ensureDocker } from "../host/docker.ts";
 import { labsHere } from "../labs-here.ts";
-import type { Contest } from "./index.ts";
-import { appsWatch, type ByHand, byHandInputs, type Substrate, scriptOf, substrates } from "./substrates.ts";
-import { timed } from "./timed.ts";
-
-/** The `lab` command, as a person calls it. */
-export const lab = join(root, "scripts", "lab");
-
-/** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
-const byHandDir = join(labDir, "by-hand");
-
-/** The two ways on this computer. @param log gets all that they print, each line with its time. */
-export async function realContest(substrate: Substrate, log: string, progress: Progress): Promise<Contest> {
-  const { stacks } = substrate;
-  const script = scriptOf(substrate);
-  const watch = await appsWatch(substrate);
-  const up = () => timed({ file: lab, args: ["up", ...stacks], log, watch });
-  const down = () => timed({ file: lab, args: ["down", ...stacks], log });
-  let { env, manifests }: ByHand = { env: {}, manifests: "" };
-
-  return {
-    prepare: async () => {
-      await startLog(log);
-      try {
-        await up();
-        ({ env, manifests } = await byHandInputs(substrate, byHandDir, await readHostSettings(), progress));
-      } finally {
-        await down();
-      }
-    },
-    ready: async () => {
-      const dockerHost = await ensureDocker(progress);
-      if (dockerHost !== undefined) env = { ...env, DOCKER_HOST: dockerHost };
-    },
-    byHand: async () => {
-      await mkdir(byHandDir, { recursive: true, mode: 0o700 });
-      await writeFile(join(byHandDir, "apps.yaml"), manifests);
-      return await timed({ file: script, args: ["up"], env, log, watch });
-    },
-    cleanByHand: async () => {
-      await execa(script, ["down"], { env, stdin: "ignore" });
-    },
-    up,
-    down,
-  };
-}
-
-/** Starts a new log of timed commands. */
-export async function startLog(file: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-  await rm(file, { force: true });
-}
+import { substrates } from "./substrates.ts";
 
 /**
  * Refuses to go on beside a lab that is up, in this checkout or another: the addresses and ports are the same.
@@ -76,9 +21,7 @@ export async function refuseWhileUp(
   const refuse = (sign: string, down: string) => {
     throw new LabError(
       `A lab is up (${sign}), and \`lab ${verb}\` does not go on beside it: ${why}. Run \`${down}\` in its checkout first.`,
-      {
-        exitCode: 2,
-      },
+      { exitCode: 2 },
     );
   };
   const [found] = await labsHere();

@@ -5,7 +5,7 @@ import type { NetworkInterfaceInfo } from "node:os";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { machinesOf, networkInUse, portInUse } from "./contest.ts";
+import { machinesOf, networkInUse, portInUse } from "./refuse.ts";
 
 test("a machine of any stack counts as a lab that is up", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));

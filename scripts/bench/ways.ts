@@ -1,0 +1,80 @@
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { execa } from "execa";
+import { readHostSettings } from "../../stacks/lib/host-settings.ts";
+import { labDir, root } from "../../stacks/lib/paths.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { ensureDocker } from "../host/docker.ts";
+import type { Kind, Timing } from "./results.ts";
+import type { Contender } from "./rounds.ts";
+import { appsWatch, type ByHand, byHandInputs, type Substrate } from "./substrates.ts";
+import { timed } from "./timed.ts";
+
+/** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
+const byHandDir = join(labDir, "by-hand");
+
+/** What one round of a way timed. */
+type Way = Contender<Readonly<Partial<Record<Kind, Timing>>>>;
+
+/**
+ * The same lab by hand, and by `lab up`: after it the same again without a change, then `lab down`.
+ * @param log gets all that they print, each line with its time.
+ */
+export async function bothWays(
+  substrate: Substrate,
+  log: string,
+  progress: Progress,
+): Promise<readonly [byHand: Way, lab: Way]> {
+  const script = join(import.meta.dirname, substrate.script);
+  const watches = { answering: await appsWatch(substrate) };
+  const command = join(root, "scripts", "lab");
+  const up = () => timed({ file: command, args: ["up", ...substrate.stacks], log, watches });
+  const down = () => timed({ file: command, args: ["down", ...substrate.stacks], log });
+  let { env, manifests }: ByHand = { env: {}, manifests: "" };
+  const ready = async () => {
+    const dockerHost = await ensureDocker(progress);
+    if (dockerHost !== undefined) env = { ...env, DOCKER_HOST: dockerHost };
+  };
+  const takeDownByHand = () => execa(script, ["down"], { env, stdin: "ignore" });
+
+  return [
+    {
+      title: "by hand",
+      ready,
+      // What it is made from is what `lab up` has left in the cache.
+      prepare: async () => {
+        await startLog(log);
+        try {
+          await up();
+          ({ env, manifests } = await byHandInputs(substrate, byHandDir, await readHostSettings(), progress));
+        } finally {
+          await down();
+        }
+      },
+      measure: async (step) => {
+        await mkdir(byHandDir, { recursive: true, mode: 0o700 });
+        await writeFile(join(byHandDir, "apps.yaml"), manifests);
+        const byHand = await step("up", () => timed({ file: script, args: ["up"], env, log, watches }));
+        await takeDownByHand();
+        return { byHand };
+      },
+      takeDown: takeDownByHand,
+    },
+    {
+      title: "lab",
+      ready,
+      measure: async (step) => ({
+        up: await step("up", up),
+        upAgain: await step("up, no change", up),
+        down: await step("down", down),
+      }),
+      takeDown: down,
+    },
+  ];
+}
+
+/** Starts a new log of timed commands. */
+export async function startLog(file: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 });
+  await rm(file, { force: true });
+}
