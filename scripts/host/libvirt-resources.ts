@@ -3,15 +3,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import {
+  blockOf,
+  managementNetwork as managementBlock,
+  type Network,
+  overlap,
+  toText,
+} from "../../stacks/model/addresses.ts";
 import { type Box, boxFolder } from "./box.ts";
-import { overlap, rangeOf } from "./cidr.ts";
 import { lastLines, type Run } from "./commands.ts";
 import { routesHere, withoutBlackholeRoute } from "./routes.ts";
 
 // The names are the Vagrantfile's too.
 const labNetwork = "k3s-lab";
 const managementNetwork = "k3s-lab-management";
-type Network = typeof labNetwork | typeof managementNetwork;
+type NetworkName = typeof labNetwork | typeof managementNetwork;
 const pool = "k3s-lab";
 
 /** What is asked of libvirt. */
@@ -69,9 +75,6 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   return [];
 }
 
-/** The network of Vagrant's own way to the machines, their eth0. */
-const managementRange = "192.168.119.0/24";
-
 /** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
 const uuidPrefix = "6b33732d-6c61-4200-8000-";
 
@@ -90,27 +93,24 @@ const uuidOf = (user = process.getuid?.() ?? 0): string =>
 
 /** A network of the lab's as libvirt's XML; it ends with the daemon or with `net-destroy`. */
 export function networkXml(
-  name: Network,
+  name: NetworkName,
   { network, internet }: Pick<LibvirtWish, "network" | "internet">,
 ): string {
   const isLab = name === labNetwork;
-  const [first, last] = rangeOf(isLab ? network : managementRange);
+  const { first, last } = isLab ? blockOf(network) : managementBlock;
   // vagrant-libvirt finds networks by their netmask and reads no prefix.
-  const netmask = dotted(2 ** 32 - (last - first + 1));
-  const dhcp = `<dhcp><range start="${dotted(first + 2)}" end="${dotted(last - 1)}"/></dhcp>`;
+  const netmask = toText(2 ** 32 - (last - first + 1));
+  const dhcp = `<dhcp><range start="${toText(first + 2)}" end="${toText(last - 1)}"/></dhcp>`;
   return [
     `<network><name>${name}</name>`,
     isLab ? `<uuid>${uuidOf()}</uuid>` : "",
     !isLab && internet ? '<forward mode="nat"/>' : "",
-    `<bridge stp="off" delay="0"/><ip address="${dotted(first + 1)}" netmask="${netmask}">`,
+    `<bridge stp="off" delay="0"/><ip address="${toText(first + 1)}" netmask="${netmask}">`,
     `${isLab ? "" : dhcp}</ip></network>`,
   ].join("");
 }
 
-const dotted = (address: number): string =>
-  [24, 16, 8, 0].map((shift) => Math.floor(address / 2 ** shift) % 256).join(".");
-
-async function makeNetwork(name: Network, wish: LibvirtWish, run: Run): Promise<void> {
+async function makeNetwork(name: NetworkName, wish: LibvirtWish, run: Run): Promise<void> {
   // virsh reads files only: it opens its input again, which a socket does not let it.
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
   try {
@@ -119,8 +119,8 @@ async function makeNetwork(name: Network, wish: LibvirtWish, run: Run): Promise<
     const { exitCode, stderr } = await virsh(run, "net-create", file);
     // Another `lab` may have been quicker.
     if (exitCode === 0 || (await virsh(run, "net-info", name)).exitCode === 0) return;
-    const range = name === labNetwork ? wish.network : managementRange;
-    const inUse = /already in use by interface/.test(stderr) ? await inTheWay(range, run) : "";
+    const block = name === labNetwork ? blockOf(wish.network) : managementBlock;
+    const inUse = /already in use by interface/.test(stderr) ? await inTheWay(block, run) : "";
     throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}${inUse}`);
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -131,9 +131,9 @@ async function makeNetwork(name: Network, wish: LibvirtWish, run: Run): Promise<
  * The routes that libvirt takes for somebody's use of a network, and what to do. It names their interface, and one that
  * leads nowhere has none: "Network is already in use by interface *".
  */
-async function inTheWay(network: string, run: Run): Promise<string> {
+async function inTheWay(block: Network, run: Run): Promise<string> {
   const shown = (await routesHere(run))
-    .filter(({ dst }) => overlap(dst, network))
+    .filter(({ dst }) => overlap(blockOf(dst), block))
     .map(({ type, dst, dev, metric }) =>
       [type, dst, dev && `dev ${dev}`, metric && `metric ${metric}`].filter(Boolean).join(" "),
     );

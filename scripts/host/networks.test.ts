@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { overlap } from "./cidr.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
 import { networksInUse, refuseOverlappingNetwork } from "./networks.ts";
 
@@ -49,13 +48,6 @@ const bridge = {
   addresses: [["br-0123456789ab", "192.168.42.1", 24]] as const,
   routes: [{ dst: network, dev: "br-0123456789ab" }],
 };
-
-test("networks overlap where one lies in the other, and not where they are neighbours", () => {
-  assert.ok(overlap(network, "192.168.0.0/16"));
-  assert.ok(overlap("192.168.0.0/16", "192.168.42.7"));
-  assert.ok(overlap(network, "0.0.0.0/1") === false);
-  assert.ok(!overlap(network, "192.168.43.0/24"));
-});
 
 test("an office network, a VPN's route and another lab's network are named, with one that is free", async () => {
   const cases: readonly (readonly [Computer, RegExp])[] = [

@@ -1,6 +1,6 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
-import { overlap, rangeOf } from "./cidr.ts";
+import { blockOf, overlap } from "../../stacks/model/addresses.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { ownHost } from "./own-docker.ts";
 import { type Route, routesHere } from "./routes.ts";
@@ -73,9 +73,9 @@ export async function networksInUse({
     // VirtualBox takes a host-only interface again that has the address which it would give it.
     const isReused = ({ ifname, addr_info = [] }: Interface) =>
       /^vboxnet\d+$/.test(ifname) &&
-      addr_info.some(({ local }) => rangeOf(local)[0] === rangeOf(network)[0] + 1);
+      addr_info.some(({ local }) => blockOf(local).first === blockOf(network).first + 1);
     const reused = interfaces.filter(isReused).map(({ ifname }) => ifname);
-    return uses.filter((use) => overlap(network, use.network) && !reused.includes(use.dev));
+    return uses.filter((use) => overlap(blockOf(network), blockOf(use.network)) && !reused.includes(use.dev));
   };
 }
 

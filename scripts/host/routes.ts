@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { writeWhole } from "../../stacks/lib/files.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
-import { overlap } from "./cidr.ts";
+import { blockOf, defaultPods, defaultServices, overlap } from "../../stacks/model/addresses.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { requireRoot } from "./privilege.ts";
 
@@ -52,9 +52,6 @@ export async function routesHere(run: Run = runHere): Promise<Route[]> {
   );
 }
 
-/** K3s's own networks of pods and Services: https://docs.k3s.io/cli/server#networking */
-const clusterNetworks: readonly string[] = ["10.42.0.0/16", "10.43.0.0/16"];
-
 /** Where the routes are changed and remembered; tests pass their own. */
 export interface RouteOptions {
   readonly run?: Run;
@@ -81,7 +78,8 @@ export async function addBlackholeRoutes(
   const routes = await routesHere(run);
   const present = new Set(routes.filter(isOurRoute).map(({ dst }) => dst));
   const others = routes.filter((route) => !isOurRoute(route));
-  const open = clusterNetworks.filter((network) => !others.some(({ dst }) => overlap(network, dst)));
+  const isOpen = (network: string) => !others.some(({ dst }) => overlap(blockOf(network), blockOf(dst)));
+  const open = [defaultPods, defaultServices].filter(isOpen);
   const missing = [network, ...open].filter((network) => !present.has(network));
   const [first] = missing;
   if (first === undefined) return [];

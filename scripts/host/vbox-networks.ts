@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { rangeOf } from "./cidr.ts";
+import { parseNetwork } from "../../stacks/model/addresses.ts";
 
 /** Where VirtualBox is told which host-only networks it may make. */
 const networksConf = "/etc/vbox/networks.conf";
@@ -71,7 +71,6 @@ const rangesOf = (file: string): string[] =>
 
 /** Whether every address of a network is inside a range; one of another family never is. */
 function holds(range: string, network: string): boolean {
-  if (isIP(range.split("/")[0] ?? "") !== 4) return false;
-  const [[from, to], [first, last]] = [rangeOf(range), rangeOf(network)];
-  return from <= first && last <= to;
+  const [outer, inner] = [parseNetwork(range), parseNetwork(network)];
+  return outer !== undefined && inner !== undefined && outer.first <= inner.first && inner.last <= outer.last;
 }

@@ -30,6 +30,9 @@ export function parseNetwork(text: string): Network | undefined {
 
 const network = (text: string): Network => parseNetwork(text) as Network;
 
+/** The block of a network, or of a single address, as a program prints it. */
+export const blockOf = (text: string): Network => network(text.includes("/") ? text : `${text}/32`);
+
 export const overlap = (one: Network, other: Network): boolean =>
   one.first <= other.last && other.first <= one.last;
 
@@ -67,8 +70,11 @@ export const isPrivate = ({ first, last }: Network): boolean =>
 export const defaultPods = "10.42.0.0/16";
 export const defaultServices = "10.43.0.0/16";
 
+/** The network by which Vagrant reaches libvirt's machines, their eth0; the Vagrantfile says it too. */
+export const managementNetwork = network("192.168.119.0/24");
+
 /** Networks that the lab's own machines have beside the one of the stack file. */
 export const machineNetworks: readonly (readonly [Network, string])[] = [
-  [network("192.168.119.0/24"), "the management network of virtual machines"],
+  [managementNetwork, "the management network of virtual machines"],
   [network("10.0.2.0/24"), "VirtualBox's NAT network"],
 ];
