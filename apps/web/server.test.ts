@@ -65,7 +65,7 @@ describe("the web app", () => {
   });
 
   it("shows the same as a page that loads nothing and runs nothing", async () => {
-    const response = await fetch(base);
+    const response = await fetch(base, { headers: { accept: "text/html" } });
     const page = await response.text();
     assert.equal(response.headers.get("content-type"), "text/html; charset=utf-8");
     for (const value of ["app2", "1.2.3", "app2-7d9f-x2x4v", "agent", "10.42.1.7", "default/app2"])
@@ -79,7 +79,7 @@ describe("the web app", () => {
 
   it("never lets a header become markup", async () => {
     const evil = `<img src=x onerror='alert("&")'>`;
-    const { body } = await plainGet(base, "/", { host: evil, "x-forwarded-host": evil });
+    const { body } = await plainGet(base, "/", { accept: "text/html", host: evil, "x-forwarded-host": evil });
     assert.ok(!body.includes("<img"));
     assert.ok(body.includes("&#60;img src=x onerror=&#39;alert(&#34;&#38;&#34;)&#39;&#62;"));
   });
@@ -112,14 +112,14 @@ describe("the web app", () => {
 
 it("chooses the format by Accept", () => {
   const cases: Readonly<Record<string, string>> = {
-    "": "html",
-    "*/*": "html",
+    "": "text",
+    "*/*": "text",
     "application/json": "json",
     "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "html",
     "application/json, */*;q=0.1": "json",
     "text/html;q=0.5, application/json;q=0.9": "json",
     "text/plain": "text",
-    "image/png": "html",
+    "image/png": "text",
     "application/json;q=0, text/plain": "text",
   };
   for (const [accept, format] of Object.entries(cases)) assert.equal(preferredFormat(accept), format, accept);

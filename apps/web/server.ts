@@ -62,12 +62,12 @@ function wholeNumber(name: string, text: string, most: number): number {
 
 export type Format = "html" | "json" | "text";
 
-/** The format a visitor prefers by its Accept header. Default, and for anything unknown: the page. */
+/** The format that a request prefers by its Accept header. Browsers ask for HTML by name; the default is one line of text, as for curl. */
 export function preferredFormat(accept: string | undefined): Format {
   const offered: readonly (readonly [Format, string, string])[] = [
+    ["text", "text", "plain"],
     ["html", "text", "html"],
     ["json", "application", "json"],
-    ["text", "text", "plain"],
   ];
   const ranges = (accept ?? "").split(",").map((range) => {
     const [name = "", ...parameters] = range.split(";").map((part) => part.trim().toLowerCase());
@@ -75,7 +75,7 @@ export function preferredFormat(accept: string | undefined): Format {
     const q = Number(parameters.find((parameter) => parameter.startsWith("q="))?.slice(2) ?? 1);
     return { type, subtype, q: Number.isNaN(q) ? 0 : q };
   });
-  let best: { format: Format; q: number } = { format: "html", q: 0 };
+  let best: { format: Format; q: number } = { format: "text", q: 0 };
   for (const [format, type, subtype] of offered) {
     // The most exact range decides: `application/json, */*;q=0.1` wants JSON.
     const range =
