@@ -102,12 +102,20 @@ etcd_status() {
 # leader that is lost without notice is missed for seconds.
 hand_over() { etcd "$1" maintenance/transfer-leadership "{\"targetID\":\"$2\"}" >/dev/null; }
 
+# may_hold FOLDER: whether something is in a folder, or may be where it cannot be listed.
+may_hold() {
+  local content
+  [ -e "$1" ] || return 1
+  content=$(ls -A "$1") || return 0
+  [ -n "$content" ]
+}
+
 # remove_k3s SCRIPT...: removes K3s by these of its own scripts. They remove all of /etc/rancher/k3s; what the lab did not put there stays.
 remove_k3s() {
   local script theirs=$notes/theirs
   rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab*.yaml
   rmdir $config/config.yaml.d 2>/dev/null || true
-  if [ -n "$(ls -A $config 2>/dev/null)" ]; then
+  if may_hold $config; then
     mkdir -p "$notes"
     cp -a --no-target-directory $config $theirs
   fi

@@ -37,7 +37,7 @@ export interface Machine {
   readonly carries?: string;
   /** `k3s.sh`'s mode. Default: none, which is install. */
   readonly mode?: string;
-  /** Files of the machine, by path without the first slash. Default: none. */
+  /** Files of the machine, by path without the first slash; programs of its own in bin. Default: none. */
   readonly files?: Readonly<Record<string, string>>;
   /** How many times slower than a usual computer the machine finds itself. Default: 1. */
   readonly slower?: number;
@@ -175,7 +175,8 @@ export async function provision(name: string, machine: Machine) {
       `opt/k3s-lab/${machine.environment.BUNDLE}/install.sh`,
       await readFile(path(installScript), "utf8"),
     );
-  for (const [file, text] of Object.entries(machine.files ?? {})) await put(file, text, 0o644);
+  for (const [file, text] of Object.entries(machine.files ?? {}))
+    await put(file, text, file.startsWith("bin/") ? 0o755 : 0o644);
   const options = {
     env: {
       PATH: `${path("bin")}:${process.env.PATH}`,

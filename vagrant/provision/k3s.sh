@@ -551,7 +551,7 @@ first_install() {
       die "the installation failed, and what is there is kept: the next run continues from it. $way_back"
     fi
     # K3s's own scripts remove the local volumes of pods too.
-    if [ -n "$(ls -A $data/storage 2>/dev/null)" ]; then
+    if may_hold $data/storage; then
       die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need of it."
     fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2

@@ -252,6 +252,18 @@ test("a server that lost its database and fails keeps the local volumes of its p
   );
 });
 
+test("local volumes that cannot be listed, as on a disk that fails, are not taken for none", async () => {
+  const { status, log } = await provision("local volumes on a bad disk", {
+    start: "ends",
+    files: { "var/lib/rancher/k3s/storage/pvc-1/data": "", "bin/ls": "#!/bin/sh\nexit 2\n" },
+  });
+  assert.equal(status, 1);
+  assert.deepEqual(
+    log.filter((line) => line.endsWith("uninstall.sh")),
+    [],
+  );
+});
+
 test("a run that changes nothing does not start K3s again", async () => {
   await provision("same", {});
   const { status, stderr, log } = await provision("same", {});
