@@ -97,7 +97,9 @@ name=$(field name)
 ssh="$K3S_LAB_ROOT/.lab/ssh/$name.$LAB_STACK"
 alias="$name.$LAB_STACK"
 machine="k3s-lab-$LAB_STACK-$name"
-noted="$VAGRANT_DOTFILE_PATH/machines/$name/$LAB_PROVIDER/id"
+# The provider's id that Vagrant has a note of.
+note="$VAGRANT_DOTFILE_PATH/machines/$name/$LAB_PROVIDER/id"
+noted=$(cat "$note" 2>/dev/null || true)
 
 write_ssh_config() {
   mkdir -p "$ssh" "$lab/machines"
@@ -124,14 +126,14 @@ find_virtualbox() {
   all=$(VBoxManage list vms)
   uuid=$(printf '%s\n' "$all" | sed -n "s/^\"$machine\" {\(.*\)}\$/\1/p")
   if [ -z "$uuid" ]; then
-    unread="\"<inaccessible>\" {$(cat "$noted" 2>/dev/null)}"
+    unread="\"<inaccessible>\" {$noted}"
     if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
     return
   fi
   data=$(VBoxManage getextradata "$uuid" enumerate)
   data=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
   # A Vagrant that was interrupted has made it and not marked it.
-  if [ -z "$data" ] && [ "$(cat "$noted" 2>/dev/null)" = "$uuid" ]; then echo "$uuid"; else whose "$data" "$uuid"; fi
+  if [ -z "$data" ] && [ "$noted" = "$uuid" ]; then echo "$uuid"; else whose "$data" "$uuid"; fi
 }
 
 # find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
@@ -141,9 +143,9 @@ find_machine() {
   other) return ;;
   lost=*) die "the machine $name was made under the lab id ${found#lost=}, and .lab/id is another now: it was lost. Put it back with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
   esac
-  if [ -n "$found" ] && [ "$(cat "$noted" 2>/dev/null)" != "$found" ]; then
-    mkdir -p "$(dirname "$noted")"
-    printf '%s' "$found" >"$noted"
+  if [ -n "$found" ] && [ "$noted" != "$found" ]; then
+    mkdir -p "$(dirname "$note")"
+    printf '%s' "$found" >"$note"
   fi
 }
 
@@ -233,7 +235,7 @@ bring_up() {
     # A machine that is made now has a new host key.
     rm -f "$ssh/known_hosts"
     # Vagrant has a note of ours and libvirt no such machine: removing it was interrupted before its disk was deleted.
-    if [ "$LAB_PROVIDER" = libvirt ] && [ -s "$noted" ]; then virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true; fi
+    if [ "$LAB_PROVIDER" = libvirt ] && [ -n "$noted" ]; then virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true; fi
     start
   fi
 }
