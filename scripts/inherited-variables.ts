@@ -17,15 +17,11 @@ const inherited: readonly RegExp[] = [
   /^(NODE_(NAME|IP|ROLE|INTERFACE|ARGUMENT)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
 ];
 
-/** The names among these that are not for the lab's programs. */
-export const inheritedVariables = (environment: NodeJS.ProcessEnv): string[] =>
-  Object.keys(environment)
-    .filter((name) => inherited.some((pattern) => pattern.test(name)))
-    .sort();
-
 /** Takes them out of an environment. @returns their names. */
 export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[] {
-  const names = inheritedVariables(environment);
+  const names = Object.keys(environment)
+    .filter((name) => inherited.some((pattern) => pattern.test(name)))
+    .sort();
   for (const name of names) delete environment[name];
   return names;
 }

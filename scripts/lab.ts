@@ -74,14 +74,14 @@ export async function readStacks(stacks: readonly string[]) {
 }
 
 /** Apps on a cluster that no stack made. */
-export interface ExternalApps {
+interface ExternalApps {
   readonly stack: string;
   readonly cluster: ExternalCluster;
   readonly config: AppsConfig;
 }
 
 /** Apps on a cluster of another stack. */
-export interface OwnApps {
+interface OwnApps {
   readonly stack: string;
   readonly cluster: string;
   readonly config: AppsConfig;

@@ -18,7 +18,7 @@ export interface Loss {
 type Environment = Readonly<Record<string, string>>;
 
 /** Asks whether a thing exists; tests bring their own. */
-export interface Existence {
+interface Existence {
   /** @param recorded the environment that Pulumi recorded with the machine. */
   readonly machine: (recorded: Environment) => Promise<boolean>;
   /** Whether K3s or its data may be on a host. @param recorded the environment that Pulumi recorded with the host. */

@@ -20,7 +20,7 @@ import {
 } from "../stacks/observe/preconditions.ts";
 
 /** What was found of a stack that has resources, before anything is asked. */
-export interface StackObservation {
+interface StackObservation {
   /** What the stack's program must find too. */
   readonly preconditions: Preconditions;
   /**

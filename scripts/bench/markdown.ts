@@ -6,7 +6,7 @@ export function table(rows: readonly (readonly string[])[]): string {
 }
 
 /** A bar of a chart. */
-export interface Bar {
+interface Bar {
   readonly name: string;
   readonly value: number;
 }

@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { type AddressInfo, createServer } from "node:net";
 import type { NetworkInterfaceInfo } from "node:os";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { machinesOf, networkInUse, portInUse } from "./refuse.ts";
+import { machinesOf, networkInUse } from "./refuse.ts";
 
 test("a machine of any stack counts as a lab that is up", async (t) => {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
@@ -24,13 +23,4 @@ test("an address of the lab's network counts too", () => {
   const interfaces = { lo: [address("127.0.0.1")], "br-1": [address("192.168.42.1")] };
   assert.equal(networkInUse("192.168.42.0/24", interfaces), "the interface br-1 has 192.168.42.1");
   assert.equal(networkInUse("192.168.42.128/25", interfaces), undefined);
-});
-
-test("so does a program that listens where a k3d lab would", async () => {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-  assert.equal(await portInUse(address), `a program listens on ${address}`);
-  await new Promise((resolve) => server.close(resolve));
-  assert.equal(await portInUse(address), undefined);
 });

@@ -29,8 +29,10 @@ export async function refuseWhileUp(
   const { network } = await readStackFile("cluster", root);
   const machines = (await machinesOf(labDir)) ?? networkInUse(network);
   if (machines) refuse(machines, "scripts/lab down");
-  const port = await portInUse(await substrates.k3d.address());
-  if (port) refuse(port, `scripts/lab down ${substrates.k3d.stacks.join(" ")}`);
+  const address = await substrates.k3d.address();
+  const [host = "", port = ""] = address.split(":");
+  if (await isPortTaken(Number(port), host))
+    refuse(`a program listens on ${address}`, `scripts/lab down ${substrates.k3d.stacks.join(" ")}`);
 }
 
 /** The first machine that Vagrant has a note of, of any stack. @param directory the lab's folder. */
@@ -49,10 +51,4 @@ export function networkInUse(network: string, interfaces = networkInterfaces()):
     for (const { address, family } of addresses)
       if (family === "IPv4" && list.check(address)) return `the interface ${name} has ${address}`;
   return undefined;
-}
-
-/** Whether a program listens on an address of this computer. @param address host and port, such as 127.0.0.1:8081. */
-export async function portInUse(address: string): Promise<string | undefined> {
-  const [host = "", port = ""] = address.split(":");
-  return (await isPortTaken(Number(port), host)) ? `a program listens on ${address}` : undefined;
 }

@@ -5,7 +5,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import { defaultK3sVersion } from "../../stacks/versions.ts";
 
 /** What a run was, beside its numbers. */
-export interface RunOf {
+interface RunOf {
   /** In the name of the file: `cluster`, `k3d` or `compare`. */
   readonly name: string;
   /** The command line that does it again. */

@@ -6,7 +6,7 @@ import type { Phase, Timing } from "./results.ts";
 import type { Watch } from "./watches.ts";
 
 /** A command to time. */
-export interface TimedCommand<Name extends string> {
+interface TimedCommand<Name extends string> {
   readonly file: string;
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;

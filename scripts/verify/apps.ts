@@ -15,7 +15,7 @@ import {
 } from "./ingress.ts";
 
 /** What is asked about apps. */
-export interface AppsSources {
+interface AppsSources {
   readonly api: Promise<KubernetesApi>;
   /** Where the Ingress controller listens. */
   readonly addresses: Promise<readonly IngressAddress[]>;

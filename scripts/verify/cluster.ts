@@ -7,7 +7,7 @@ import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
 import type { MachineFacts } from "./machines.ts";
 
 /** What is asked about a cluster. */
-export interface ClusterSources {
+interface ClusterSources {
   readonly api: Promise<KubernetesApi>;
   /** Asks a machine by its name. */
   readonly machine: (name: string) => Promise<MachineFacts>;

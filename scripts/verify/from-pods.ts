@@ -23,7 +23,7 @@ interface Target {
 }
 
 /** The cluster as a pod sees it from its node. */
-export interface View {
+interface View {
   readonly node: string;
   /** Names, and the address that each should have. */
   readonly names: Readonly<Record<string, string>>;

@@ -19,7 +19,7 @@ import { slownessOf } from "./slowness.ts";
 
 export type { Check } from "./check.ts";
 
-export interface VerifyOptions {
+interface VerifyOptions {
   /** Seconds in which a check that fails is made again, until all pass. Default: 0, each is made once. */
   readonly wait?: number;
   /** Hears what is still missing, whenever that has changed. */
