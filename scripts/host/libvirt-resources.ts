@@ -45,9 +45,10 @@ export async function ensureResources(wish: LibvirtWish, progress: Progress, run
   progress("making libvirt's networks");
   if ((await ownerOf(run)) === undefined)
     await withoutBlackholeRoute(wish.network, () => makeNetwork(labNetwork, wish, run), { run });
-  if ((await ownerOf(run)) === "another")
+  const owner = await ownerOf(run);
+  if (owner !== thisUser())
     throw new LabError(
-      "Another user of this computer has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run `scripts/lab down`, or set another k3s-lab:provider.",
+      `Another user of this computer (id ${owner}) has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run \`scripts/lab down\`, or set another k3s-lab:provider.`,
       { exitCode: 2 },
     );
   if ((await virsh(run, "net-info", managementNetwork)).exitCode !== 0)
@@ -59,7 +60,7 @@ export async function ensureResources(wish: LibvirtWish, progress: Progress, run
 /** Takes the lab's networks and pool away, where no machine uses them. @returns who does. */
 export async function removeResources(run: Run): Promise<readonly string[]> {
   const owner = await ownerOf(run);
-  if (owner === "another") return ["the lab of another user of this computer"];
+  if (owner !== undefined && owner !== thisUser()) return [`the lab of another user (id ${owner})`];
   const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
   if (exitCode !== 0)
     throw new LabError(
@@ -78,18 +79,17 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
 /** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
 const uuidPrefix = "6b33732d-6c61-4200-8000-";
 
-/** Whose the lab's network is; undefined where libvirt says that there is none. */
-async function ownerOf(run: Run): Promise<"this user" | "another" | undefined> {
+/** The user whose lab made the lab's network; undefined where libvirt says that there is none. */
+async function ownerOf(run: Run): Promise<number | undefined> {
   const { exitCode, stdout, stderr } = await virsh(run, "net-uuid", labNetwork);
   if (/network not found/i.test(stderr)) return undefined;
   if (exitCode !== 0)
     throw new LabError(`Whose the network ${labNetwork} is libvirt does not say: ${lastLines(stderr, 1)}`);
   const uuid = stdout.trim();
-  return uuid.startsWith(uuidPrefix) && uuid !== uuidOf() ? "another" : "this user";
+  return uuid.startsWith(uuidPrefix) ? Number.parseInt(uuid.slice(uuidPrefix.length), 16) : thisUser();
 }
 
-const uuidOf = (user = process.getuid?.() ?? 0): string =>
-  `${uuidPrefix}${user.toString(16).padStart(12, "0")}`;
+const thisUser = (): number => process.getuid?.() ?? 0;
 
 /** A network of the lab's as libvirt's XML; it ends with the daemon or with `net-destroy`. */
 export function networkXml(
@@ -103,7 +103,7 @@ export function networkXml(
   const dhcp = `<dhcp><range start="${toText(first + 2)}" end="${toText(last - 1)}"/></dhcp>`;
   return [
     `<network><name>${name}</name>`,
-    isLab ? `<uuid>${uuidOf()}</uuid>` : "",
+    isLab ? `<uuid>${uuidPrefix}${thisUser().toString(16).padStart(12, "0")}</uuid>` : "",
     !isLab && internet ? '<forward mode="nat"/>' : "",
     `<bridge stp="off" delay="0"/><ip address="${toText(first + 1)}" netmask="${netmask}">`,
     `${isLab ? "" : dhcp}</ip></network>`,

@@ -71,7 +71,7 @@ test("networks, pool and disks of another user's lab stay, even while it has no 
   const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], another, [/ list /, {}]);
   assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), {
     state: "kept",
-    by: ["the lab of another user of this computer"],
+    by: ["the lab of another user (id 4321)"],
   });
   assert.equal(commands.filter((line) => /destroy|delete/.test(line)).length, 0);
 });
@@ -111,7 +111,10 @@ test("two users of one libvirt: the second is refused in a sentence before it ma
   const { run, commands } = fakeRun([/ uri$/, {}], another);
   await assert.rejects(
     ensureLibvirt(wish, () => {}, run, await shared()),
-    { exitCode: 2, message: /Another user of this computer has a lab in libvirt.*scripts\/lab down/ },
+    {
+      exitCode: 2,
+      message: /Another user of this computer \(id 4321\) has a lab in libvirt.*scripts\/lab down/,
+    },
   );
   assert.equal(commands.filter((line) => /create|upload/.test(line)).length, 0);
 });
