@@ -50,7 +50,7 @@ export async function runStack(
       // Pulumi begins nothing more, but waits for what it has begun.
       progress(`failed, finishing what has started: ${message.trim().split("\n", 1)[0]}`);
     }
-    const warning = warningIn(event);
+    const warning = warningIn(event, operation);
     if (warning !== undefined) process.stderr.write(`${warning}\n`);
   };
   // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
@@ -177,11 +177,18 @@ function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
   return `${verb} ${parent && kind === "Command" ? parent : kind} ${name}`;
 }
 
+/** Where Pulumi found its own parts, and pods that are still starting. */
+const ordinary = /^using pulumi-\S+ from \$PATH|^\[MinimumReplicasUnavailable\]/;
+
 /** What a script, or the lab's own program, found worth a person's attention, though it went on. */
-export function warningIn({ diagnosticEvent }: Pick<EngineEvent, "diagnosticEvent">): string | undefined {
+export function warningIn(
+  { diagnosticEvent }: Pick<EngineEvent, "diagnosticEvent">,
+  operation: "up" | "destroy",
+): string | undefined {
   const { severity, message = "" } = diagnosticEvent ?? {};
   if (message.startsWith("warning: ")) return message.trim();
-  // Pulumi says of its own parts where it found them.
-  if (severity !== "warning" || /^using pulumi-\S+ from \$PATH/.test(message)) return undefined;
+  if (severity !== "warning" || ordinary.test(message)) return undefined;
+  // `lab down` of a cluster and its apps destroys the cluster first.
+  if (operation === "destroy" && message.includes("Kubernetes cluster is unreachable")) return undefined;
   return `warning: ${message.trim()}`;
 }

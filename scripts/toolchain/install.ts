@@ -282,7 +282,7 @@ export class Installer {
       const refused = await this.#refusal(tool, each, { way, platform, signal });
       if (refused !== undefined) {
         tried.push(`- ${each}: ${refused}`);
-        progress(`not by way of ${each}: ${refused}`);
+        progress(`${each} skipped: ${refused}`);
         continue;
       }
       const key = await this.#keyOf(tool, each, platform);
