@@ -26,7 +26,7 @@ export async function labsHere(): Promise<string[]> {
   const dockers = [["docker"]];
   if (await exists(ownHost.replace("unix://", ""))) dockers.push(["docker", "--host", ownHost]);
   const [machines, ...containers] = await Promise.all([virtualMachinesHere(), ...dockers.map(containersIn)]);
-  const all = machines.map(({ name, marks }) => `the virtual machine ${name}${of(marks.checkout)}`);
+  const all = machines.map(({ name, labels }) => `the virtual machine ${name}${of(labels.checkout)}`);
   return [...new Set([...containers.flat(), ...all])];
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
-import { stoppable } from "./signals.ts";
+import { interruptible } from "./signals.ts";
 
 const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const listeners = () => names.map((name) => process.listenerCount(name));
@@ -10,7 +10,7 @@ for (const name of names)
   test(`${name} stops the next command, not the one that runs`, async () => {
     const before = listeners();
     const done: string[] = [];
-    const series = stoppable("It was stopped.", async (signal) => {
+    const series = interruptible("It was stopped.", async (signal) => {
       const stopped = once(signal, "abort");
       process.kill(process.pid, name);
       await stopped;
@@ -27,9 +27,9 @@ test("what fails without being stopped fails as it is", async () => {
   const before = listeners();
   const broke = new Error("broke");
   await assert.rejects(
-    stoppable("It was stopped.", () => Promise.reject(broke)),
+    interruptible("It was stopped.", () => Promise.reject(broke)),
     broke,
   );
-  assert.equal(await stoppable("It was stopped.", async () => 7), 7);
+  assert.equal(await interruptible("It was stopped.", async () => 7), 7);
   assert.deepEqual(listeners(), before);
 });

@@ -7,7 +7,10 @@ import { LabError } from "../stacks/lib/errors.ts";
  * @param stopped what the person at the keyboard reads when the series was ended so.
  * @throws LabError (exit code 130) when it was.
  */
-export async function stoppable<T>(stopped: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function interruptible<T>(
+  stopped: string,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const stop = new AbortController();
   const listener = () => stop.abort();
   const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;

@@ -12,7 +12,7 @@ import { externalCluster } from "./observe/external-cluster.ts";
 import { observeImages } from "./observe/images.ts";
 import { labCluster } from "./observe/lab-cluster.ts";
 import { readOwnState } from "./observe/own-state.ts";
-import { marking } from "./observe/ownership.ts";
+import { labelling } from "./observe/ownership.ts";
 import { appsPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
@@ -38,7 +38,7 @@ export default async function apps() {
     // processor is emulated, for longer than the usual 32.
     kubeClientSettings: { timeout: 300 },
   });
-  const child = { provider, transformations: [marking(owner)] };
+  const child = { provider, transformations: [labelling(owner)] };
   const image = config.image ?? (await appImageRef());
   const images = new NodeImages("web", {
     image,

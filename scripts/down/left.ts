@@ -7,7 +7,7 @@ import { canAskDocker } from "../../stacks/observe/k3d-host.ts";
 import { virtualMachinesHere } from "../labs-here.ts";
 
 /**
- * What carries this lab's mark: labels of containers, networks and volumes, and what is written on virtual machines.
+ * What carries this lab's label: labels of containers, networks and volumes, and what is written on virtual machines.
  *
  * @param used where the lab was, and what therefore must answer.
  * @throws LabError where a provider does not: then nobody knows.
@@ -18,7 +18,7 @@ export async function ownThings(used: readonly Provider[]): Promise<string[]> {
     used.includes("docker") ? ownInDocker() : ownInDocker().catch(() => []),
     virtualMachinesHere(used),
   ]);
-  const own = machines.filter(({ marks }) => marks.id === id || marks.checkout === root);
+  const own = machines.filter(({ labels }) => labels.id === id || labels.checkout === root);
   return [...inDocker, ...own.map(({ name }) => `virtual machine ${name}`)];
 }
 
@@ -50,11 +50,11 @@ export async function refuseForgotten(stacks: readonly string[]): Promise<void> 
   const containers = (await canAskDocker()) ? lines(await docker([...list, "--format", format])) : [];
   for (const [name = "", other = ""] of containers.map((line) => line.split("\t")))
     if (other !== "" && other !== id) throw lostId(`The container ${name}`, other);
-  for (const { name, marks } of await virtualMachinesHere()) {
-    if (marks.checkout === root && marks.id !== undefined && marks.id !== id)
-      throw lostId(`The virtual machine ${name}`, marks.id);
+  for (const { name, labels } of await virtualMachinesHere()) {
+    if (labels.checkout === root && labels.id !== undefined && labels.id !== id)
+      throw lostId(`The virtual machine ${name}`, labels.id);
     // Of Docker and libvirt is asked before, and what is found there is taken down.
-    if (marks.id === id && marks.stack !== undefined && stacks.includes(marks.stack))
+    if (labels.id === id && labels.stack !== undefined && stacks.includes(labels.stack))
       throw new LabError(
         `VirtualBox has ${name}, which an interrupted run made, and neither Pulumi nor Vagrant knows of it. Nothing was touched. Stop it, where it runs, by \`VBoxManage controlvm '${name}' poweroff\`, remove it by \`VBoxManage unregistervm '${name}' --delete\`, then run the same command again.`,
       );

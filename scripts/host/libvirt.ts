@@ -87,7 +87,7 @@ export async function ownsInLibvirt(stack: string, progress: Progress): Promise<
   if ((await notesIn(sharedDir).record()) !== undefined) await resumeLibvirt(progress);
   if (!(await canAskLibvirt())) return false;
   const lab = await labId();
-  return (await listMachines("libvirt")).some(({ marks }) => marks.id === lab && marks.stack === stack);
+  return (await listMachines("libvirt")).some(({ labels }) => labels.id === lab && labels.stack === stack);
 }
 
 /**

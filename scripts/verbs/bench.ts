@@ -10,7 +10,7 @@ import { measureInRounds } from "../bench/rounds.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
 import { bothWays, startLog } from "../bench/ways.ts";
-import { stoppable } from "../signals.ts";
+import { interruptible } from "../signals.ts";
 
 interface Options {
   readonly rounds?: number;
@@ -43,7 +43,7 @@ export const command = new Command("bench")
     await refuseWhileUp("bench");
     if (compare) await requireContainers();
     const date = new Date();
-    const report = await stoppable(
+    const report = await interruptible(
       "The benchmark was stopped; what it had brought up is down again.",
       (signal) => (compare ? clusters(options, signal) : ways(options, signal)),
     );

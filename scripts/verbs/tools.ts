@@ -5,7 +5,7 @@ import { readHostSettings } from "../../stacks/lib/host-settings.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { labVariables } from "../environment.ts";
 import { runSteps } from "../report.ts";
-import { stoppable } from "../signals.ts";
+import { interruptible } from "../signals.ts";
 import { installTools, labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
 import {
   isToolName,
@@ -116,7 +116,7 @@ async function install(
       return `${ready.version} (${ready.way})`;
     },
   }));
-  await stoppable("Interrupted. Completed work is kept; run the same command to continue.", (signal) =>
+  await interruptible("Interrupted. Completed work is kept; run the same command to continue.", (signal) =>
     runSteps([steps], { signal }),
   );
   const seconds = ((performance.now() - began) / 1000).toFixed(1);

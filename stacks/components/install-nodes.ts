@@ -2,7 +2,14 @@ import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "../model/cluster-plan.ts";
 import type { ClusterConfig, Machine } from "../model/config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
-import { lostCluster, lostData, noCluster, type ObservedNode, turns, wrongWith } from "../observe/nodes.ts";
+import {
+  lostCluster,
+  lostData,
+  noCluster,
+  type ObservedNode,
+  rolloutGroups,
+  wrongWith,
+} from "../observe/nodes.ts";
 import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
@@ -32,7 +39,7 @@ export interface InstallNodesArgs {
 }
 
 /**
- * K3s on all machines, group after group, as `turns` says.
+ * K3s on all machines, group after group, as `rolloutGroups` says.
  * @returns the nodes by the machine's name.
  */
 export async function installNodes({
@@ -66,7 +73,7 @@ export async function installNodes({
   );
   await start.done;
   const nodes = new Map<string, K3sNode>();
-  for (const group of turns(observedNodes, k3s.agentsAtOnce ?? 1)) {
+  for (const group of rolloutGroups(observedNodes, k3s.agentsAtOnce ?? 1)) {
     for (const one of made.filter(({ machine }) => group.includes(machine.name))) {
       const { machine, observed, resource } = one;
       const node = observedNodes.find(({ name }) => name === machine.name) as ObservedNode;

@@ -9,7 +9,7 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, IngressClass } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import { externalCluster, refuseIngress } from "./external-cluster.ts";
-import { isOwn, marksOf } from "./ownership.ts";
+import { isOwn, labelsOf } from "./ownership.ts";
 
 let directory = "";
 before(async () => {
@@ -20,7 +20,7 @@ after(() => rm(directory, { recursive: true }));
 const ingressClass = (name: string, labels: Record<string, string> = {}): IngressClass => ({
   metadata: { name, labels, annotations: {}, uid: "1" },
 });
-const ownLabels = (stack: string) => marksOf({ lab: "lab-a", stack });
+const ownLabels = (stack: string) => labelsOf({ lab: "lab-a", stack });
 
 /** What a cluster has, what the stack wants, and the words it is refused with; none where it is not. */
 const wishes: readonly (readonly [string, readonly IngressClass[], string, string | undefined])[] = [

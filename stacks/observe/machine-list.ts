@@ -32,14 +32,14 @@ export interface ListedMachine {
    * What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`. Empty: it is not a
    * lab's, or its making was interrupted.
    */
-  readonly marks: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 /** Providers of Vagrant's, which can list what they have. */
 export type ListingProvider = "docker" | "libvirt" | "virtualbox";
 
 /** What the lab writes on a machine; the Vagrantfile does it. */
-const markNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as const;
+const labelNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as const;
 
 /**
  * All machines that a provider has, by one question for the whole list: what is in no list that was given is absent, in
@@ -72,7 +72,7 @@ const containerStates: Readonly<Record<string, PowerState>> = {
 };
 
 async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
-  const labels = markNames.map((name) => `{{.Label "k3s-lab.${name}"}}`);
+  const labels = labelNames.map((name) => `{{.Label "k3s-lab.${name}"}}`);
   const format = ["{{.ID}}", "{{.Names}}", "{{.State}}", "{{.Networks}}", ...labels].join("\t");
   const text = await ask("Docker", "docker", ["ps", "--all", "--no-trunc", "--format", format]);
   return lines(text).map((line) => {
@@ -80,15 +80,15 @@ async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
     return {
       id,
       name,
-      state: lookUp(containerStates, state, () => isMarked(values) && unclear("Docker", name, state)),
+      state: lookUp(containerStates, state, () => isLabelled(values) && unclear("Docker", name, state)),
       // Docker's own, and the machines'.
       connected: networks.split(",").length > 1,
-      marks: marksOf(markNames.map((mark, index) => [mark, values[index] ?? ""])),
+      labels: labelsOf(labelNames.map((label, index) => [label, values[index] ?? ""])),
     };
   });
 }
 
-const isMarked = (values: readonly string[]): boolean => values.some((value) => value !== "");
+const isLabelled = (values: readonly string[]): boolean => values.some((value) => value !== "");
 
 /** libvirt's words in the C locale: `virshDomainStateToString` in libvirt's tools/virsh-domain-monitor.c. */
 const domainStates: Readonly<Record<string, PowerState>> = {
@@ -117,7 +117,7 @@ async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
         state: lookUp(domainStates, state.trim(), () => unclear("libvirt", name, state.trim())),
         connected: true,
         // A folder's name may hold blanks.
-        marks: marksOf(
+        labels: labelsOf(
           [...description.matchAll(/\bk3s-lab\.(\w+)=(.*?)(?= k3s-lab\.|$)/gm)].map(([, key, value]) => [
             key,
             value,
@@ -145,7 +145,8 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
     all
       .filter(([, name = ""]) => isLabName(name) || name === inaccessible)
       .map(async ([, name = "", id = ""]) => {
-        if (name === inaccessible) return { id, name, state: "stopped", connected: true, marks: {} } as const;
+        if (name === inaccessible)
+          return { id, name, state: "stopped", connected: true, labels: {} } as const;
         const [info, data] = await Promise.all([
           manage("showvminfo", id, "--machinereadable"),
           manage("getextradata", id, "enumerate"),
@@ -156,7 +157,7 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
           name,
           state: lookUp(virtualMachineStates, state, () => unclear("VirtualBox", name, state)),
           connected: true,
-          marks: marksOf(
+          labels: labelsOf(
             [...data.matchAll(/^Key: k3s-lab\.(\w+), Value: (.*)$/gm)].map(([, key, value]) => [key, value]),
           ),
         };
@@ -164,13 +165,13 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
   );
 }
 
-/** What VirtualBox calls a machine whose files it cannot read, as on a disk that is not mounted: it has neither name nor marks. */
+/** What VirtualBox calls a machine whose files it cannot read, as on a disk that is not mounted: it has neither name nor labels. */
 export const inaccessible = "<inaccessible>";
 
 /** Only such machines can be a lab's, or in the way of one. */
 const isLabName = (name: string): boolean => name.startsWith("k3s-lab-");
 
-const marksOf = (
+const labelsOf = (
   pairs: readonly (readonly [string | undefined, string | undefined])[],
 ): Readonly<Record<string, string>> =>
   Object.fromEntries(pairs.filter(([key, value]) => key && value && value !== "<no value>"));

@@ -62,7 +62,7 @@ function observed(own: ListedMachine | undefined, now: string): MachineObservati
 }
 
 /** A machine that plain Vagrant made carries no generation. */
-const generationOf = ({ id, marks }: ListedMachine): string => marks.generation ?? id;
+const generationOf = ({ id, labels }: ListedMachine): string => labels.generation ?? id;
 
 async function ownMachine(
   listed: readonly ListedMachine[],
@@ -72,7 +72,7 @@ async function ownMachine(
   provider: ListingProvider,
 ): Promise<ListedMachine | undefined> {
   const marked = listed.find(
-    ({ marks }) => marks.id === lab && marks.stack === stack && marks.machine === name,
+    ({ labels }) => labels.id === lab && labels.stack === stack && labels.machine === name,
   );
   if (marked) return marked;
   // A Vagrant that was interrupted may have made it and not yet marked it.
@@ -80,7 +80,7 @@ async function ownMachine(
     join(labDir, stack, "vagrant", "machines", name, provider, "id"),
     "utf8",
   ).catch(() => "");
-  const interrupted = listed.find(({ id, marks }) => marks.id === undefined && id === noted.trim());
+  const interrupted = listed.find(({ id, labels }) => labels.id === undefined && id === noted.trim());
   if (interrupted?.name === inaccessible)
     throw new LabError(
       `VirtualBox cannot read the files of the machine ${name}, {${interrupted.id}}, so nothing is touched. Mount the disk that holds them, or restore them (\`VBoxManage list vms\` shows it as ${inaccessible}), and try again; if they are lost for good, remove it: VBoxManage unregistervm ${interrupted.id}`,
@@ -96,7 +96,7 @@ function refuseNameOfOthers(
 ): void {
   const taken = listed.find((one) => one.name === providerName(stack, name));
   if (taken === undefined) return;
-  const { id, checkout } = taken.marks;
+  const { id, checkout } = taken.labels;
   if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);
   const whose = id === undefined ? "no lab made it" : `${labOf(taken)} made it`;
   throw new LabError(
@@ -110,7 +110,7 @@ function refuseAddressOfOtherLabs(
   lab: string,
   { name, ip }: WantedMachine,
 ): void {
-  const holder = listed.find(({ marks }) => marks.id !== lab && marks.ip === ip);
+  const holder = listed.find(({ labels }) => labels.id !== lab && labels.ip === ip);
   if (holder === undefined) return;
   throw new LabError(
     `${name} asks for the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
@@ -118,7 +118,7 @@ function refuseAddressOfOtherLabs(
   );
 }
 
-const labOf = ({ marks: { checkout } }: ListedMachine): string =>
+const labOf = ({ labels: { checkout } }: ListedMachine): string =>
   checkout === undefined ? "another checkout's lab" : `the lab in ${checkout}`;
 
 function refuseAddressOfOthers(
@@ -128,11 +128,12 @@ function refuseAddressOfOthers(
   { name, ip }: WantedMachine,
 ): void {
   const holder = listed.find(
-    ({ marks }) => marks.id === lab && marks.stack === stack && marks.ip === ip && marks.machine !== name,
+    ({ labels }) =>
+      labels.id === lab && labels.stack === stack && labels.ip === ip && labels.machine !== name,
   );
   if (holder === undefined) return;
   throw new LabError(
-    `${name} asks for the address ${ip}, which the machine ${holder.marks.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    `${name} asks for the address ${ip}, which the machine ${holder.labels.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
     { exitCode: 2 },
   );
 }
@@ -165,15 +166,15 @@ export async function recordedMachineState({
   const lab = await labId();
   const own = await ownMachine(listed, lab, LAB_STACK, machine.name, provider);
   const twin = listed.find(
-    ({ marks }) =>
+    ({ labels }) =>
       LAB_GENERATION !== undefined &&
-      marks.stack === LAB_STACK &&
-      marks.machine === machine.name &&
-      marks.generation === LAB_GENERATION,
+      labels.stack === LAB_STACK &&
+      labels.machine === machine.name &&
+      labels.generation === LAB_GENERATION,
   );
-  if (own === undefined && twin?.marks.id !== undefined)
-    throw lostId(`The machine ${twin.name}`, twin.marks.id);
-  return own !== undefined && (own.marks.id === undefined || isRecorded(generationOf(own)))
+  if (own === undefined && twin?.labels.id !== undefined)
+    throw lostId(`The machine ${twin.name}`, twin.labels.id);
+  return own !== undefined && (own.labels.id === undefined || isRecorded(generationOf(own)))
     ? own.state
     : "absent";
 }

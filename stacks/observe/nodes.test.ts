@@ -9,7 +9,7 @@ import {
   type ObservedNode,
   readObservation,
   refuseVersionJump,
-  turns,
+  rolloutGroups,
   wrongWith,
 } from "./nodes.ts";
 
@@ -60,7 +60,7 @@ test("only what was installed once and is not as it was left is put right", () =
 });
 
 test("first installations go side by side, whatever the order in the file", () => {
-  assert.deepEqual(turns([node("a1", fresh), node("a2", silent, false), node("s1", fresh)], 1), [
+  assert.deepEqual(rolloutGroups([node("a1", fresh), node("a2", silent, false), node("s1", fresh)], 1), [
     ["a1", "a2", "s1"],
   ]);
 });
@@ -70,19 +70,19 @@ test("what runs changes one server after the other, then agents, so many at a ti
     ...["a1", "a2", "a3"].map((name) => node(name, seen())),
     ...["s1", "s2", "s3"].map((name) => node(name, etcd)),
   ];
-  assert.deepEqual(turns(nodes, 1), [["s1"], ["s2"], ["s3"], ["a1"], ["a2"], ["a3"]]);
-  assert.deepEqual(turns(nodes, 2), [["s1"], ["s2"], ["s3"], ["a1", "a2"], ["a3"]]);
+  assert.deepEqual(rolloutGroups(nodes, 1), [["s1"], ["s2"], ["s3"], ["a1"], ["a2"], ["a3"]]);
+  assert.deepEqual(rolloutGroups(nodes, 2), [["s1"], ["s2"], ["s3"], ["a1", "a2"], ["a3"]]);
 });
 
 test("a server that is made again joins before the others change; one that is alone first gives its data to etcd", () => {
   assert.deepEqual(
-    turns(
+    rolloutGroups(
       [node("s1", silent, false), node("s2", etcd), node("s3", etcd), node("a1", seen()), node("a2", fresh)],
       1,
     ),
     [["s1"], ["s2"], ["s3"], ["a2"], ["a1"]],
   );
-  assert.deepEqual(turns([node("s1", fresh), node("s2", fresh), node("s3", seen())], 1), [
+  assert.deepEqual(rolloutGroups([node("s1", fresh), node("s2", fresh), node("s3", seen())], 1), [
     ["s3"],
     ["s1", "s2"],
   ]);
@@ -94,7 +94,7 @@ test("servers that do not run are put right before one that is well: etcd needs 
   const notReady = { ...etcd, state: "its node is not Ready" };
   const lost = { ...etcd, state: "K3s is not installed", hasEtcd: false };
   const order = (...states: NodeObservation[]) =>
-    turns(
+    rolloutGroups(
       states.map((one, index) => node(`s${index + 1}`, one)),
       1,
     );

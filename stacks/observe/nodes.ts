@@ -155,7 +155,7 @@ export function lostCluster(agent: ObservedNode, nodes: readonly ObservedNode[])
 }
 
 /** What the turn of a server that was installed once depends on. */
-function turnOf(observed: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
+function rolloutPhase(observed: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
   const { state, hasEtcd } = observed;
   if (state === "K3s is stopped") return "stopped";
   if (/interrupted/.test(state)) return "interrupted";
@@ -172,14 +172,17 @@ function turnOf(observed: NodeObservation): "stopped" | "interrupted" | "lost" |
  * needs enough of the others to go on. Only the one server that still keeps its data alone must first give it to etcd.
  * @param agentsAtOnce how many agents change side by side.
  */
-export function turns(nodes: readonly ObservedNode[], agentsAtOnce: number): readonly (readonly string[])[] {
+export function rolloutGroups(
+  nodes: readonly ObservedNode[],
+  agentsAtOnce: number,
+): readonly (readonly string[])[] {
   const named = (role: Machine["role"], exists: boolean) =>
     nodes.filter((node) => node.role === role && mayExist(node) === exists).map(({ name }) => name);
   const servers = nodes.filter((node) => node.role === "server" && mayExist(node));
   if (servers.length === 0) return [nodes.map(({ name }) => name)];
   const isAlone = servers.length === 1 && !nodes.some(({ observed }) => observed.hasEtcd);
-  const inTurn = (turn: ReturnType<typeof turnOf>) =>
-    servers.filter(({ observed }) => turnOf(observed) === turn).map(({ name }) => name);
+  const inPhase = (turn: ReturnType<typeof rolloutPhase>) =>
+    servers.filter(({ observed }) => rolloutPhase(observed) === turn).map(({ name }) => name);
   const oneByOne = (...all: readonly string[]) => all.map((name) => [name]);
   const agents = named("agent", true);
   const batches = agents.flatMap((_, index) =>
@@ -189,10 +192,10 @@ export function turns(nodes: readonly ObservedNode[], agentsAtOnce: number): rea
     ...(isAlone
       ? [servers.map(({ name }) => name), named("server", false)]
       : [
-          inTurn("stopped"),
-          ...oneByOne(...inTurn("interrupted")),
-          [...named("server", false), ...inTurn("lost")],
-          ...oneByOne(...inTurn("wrong"), ...inTurn("well")),
+          inPhase("stopped"),
+          ...oneByOne(...inPhase("interrupted")),
+          [...named("server", false), ...inPhase("lost")],
+          ...oneByOne(...inPhase("wrong"), ...inPhase("well")),
         ]),
     named("agent", false),
     ...batches,

@@ -4,7 +4,7 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { inspectCluster, isOwn, marksOf, objectsOf, pathOf } from "./ownership.ts";
+import { inspectCluster, isOwn, labelsOf, objectsOf, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = { objects: [], environments: new Map() };
@@ -69,7 +69,7 @@ test("where the API server has each kind", () => {
 });
 
 test("an object is own by both marks, whole, or when the state holds this very object", () => {
-  const labels = { ...marksOf(owner) };
+  const labels = { ...labelsOf(owner) };
   assert.equal(isOwn({ uid: "1", labels }, owner, nothing), true);
   for (const other of [
     {},
@@ -92,7 +92,7 @@ test("an object is own by both marks, whole, or when the state holds this very o
 test("a cluster with nothing in the way is known by the UID of kube-system", async () => {
   assert.equal(await look({}), uid);
   assert.equal(
-    await look({ [app1]: { uid: "1", labels: { ...marksOf(owner) } } }),
+    await look({ [app1]: { uid: "1", labels: { ...labelsOf(owner) } } }),
     uid,
     "an interrupted run's",
   );
@@ -104,7 +104,7 @@ test("what is in the way is named, and whose it is", async () => {
     "The cluster already has Namespace dev, Deployment default/app1, which the lab did not create. Nothing was touched. Rename the namespaces or apps in Pulumi.apps.yaml, or delete what is in the way.",
   );
   const of = (lab: string, stack: string) =>
-    refusal({ [app1]: { uid: "1", labels: { ...marksOf({ lab, stack }) } } });
+    refusal({ [app1]: { uid: "1", labels: { ...labelsOf({ lab, stack }) } } });
   assert.match(
     (await of("lab-a", "apps-b")) ?? "",
     /already has .*app1, of the stack apps-b\. .*take the other stack down/,

@@ -13,18 +13,18 @@ export interface Owner {
 }
 
 /** The labels that every object of a stack carries. Both of them, matched whole, make it this stack's. */
-export const marksOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-lab/stack": stack }) as const;
+export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-lab/stack": stack }) as const;
 
 /**
  * Marks the objects that a component makes. The marks are labels with values of this stack's own, so that the API server
  * itself refuses the second of two stacks that apply one object at the same moment. And since their names are fixed, what
  * is replaced is deleted first: the other way round, a cluster that is known by two identities would lose the new one.
  */
-export const marking =
+export const labelling =
   (owner: Owner): pulumi.ResourceTransformation =>
   ({ type, props, opts }) => {
     if (!type.startsWith("kubernetes:")) return undefined;
-    const metadata = { ...props.metadata, labels: { ...props.metadata?.labels, ...marksOf(owner) } };
+    const metadata = { ...props.metadata, labels: { ...props.metadata?.labels, ...labelsOf(owner) } };
     return { props: { ...props, metadata }, opts: { ...opts, deleteBeforeReplace: true } };
   };
 
@@ -92,7 +92,7 @@ const inWords = ({ kind, namespace, name }: ObjectPlace): string =>
  * mark on it since.
  */
 export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState): boolean =>
-  Object.entries(marksOf(owner)).every(([key, value]) => labels[key] === value) ||
+  Object.entries(labelsOf(owner)).every(([key, value]) => labels[key] === value) ||
   state.objects.some((held) => held.uid === uid && held.lab === labels["k3s-lab/lab"]);
 
 /**

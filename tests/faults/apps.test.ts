@@ -12,7 +12,7 @@ import { chooseContext, kubeconfigOf } from "../../stacks/model/kubeconfig.ts";
 import { externalCluster } from "../../stacks/observe/external-cluster.ts";
 import { observeImages } from "../../stacks/observe/images.ts";
 import type { OwnState } from "../../stacks/observe/own-state.ts";
-import { inspectCluster, marksOf, othersIn } from "../../stacks/observe/ownership.ts";
+import { inspectCluster, labelsOf, othersIn } from "../../stacks/observe/ownership.ts";
 import { fault, refused } from "./table.ts";
 
 // A cluster of somebody else's: an API server on loopback that counts what it is asked to change, which must be nothing.
@@ -103,13 +103,13 @@ const taken: readonly (readonly [string, string, Record<string, string>, RegExp]
   [
     "C13: a second apps stack of this checkout",
     "/apis/apps/v1/namespaces/default/deployments/app2",
-    marksOf({ ...owner, stack: "apps" }),
+    labelsOf({ ...owner, stack: "apps" }),
     /of the stack apps\. Nothing was touched/,
   ],
   [
     "C13: the same stack of another checkout",
     "/apis/apps/v1/namespaces/default/deployments/app2",
-    marksOf({ ...owner, lab: "lab-b" }),
+    labelsOf({ ...owner, lab: "lab-b" }),
     /of the stack apps-kind of another checkout/,
   ],
 ];
@@ -182,7 +182,7 @@ const nothing: OwnState = { objects: [], environments: new Map() };
 fault("C6: a run was interrupted while it made the apps", async () => {
   const error = await look((api) => {
     for (const path of ["/api/v1/namespaces/dev", "/apis/apps/v1/namespaces/dev/deployments/app1"])
-      api[path] = { metadata: { name: "made", uid: "1", labels: marksOf(owner) } };
+      api[path] = { metadata: { name: "made", uid: "1", labels: labelsOf(owner) } };
   });
   assert.equal(error, undefined);
   return { happened: "what carries this stack's marks is its own: the next run goes on", lost: "nothing" };
@@ -202,7 +202,7 @@ fault(
       { name: "kube-root-ca.crt", uid: "1" },
       { name: "notes", uid: "2" },
     );
-    list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: marksOf(owner) });
+    list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: labelsOf(owner) });
     const pod = { name: "app1-x", uid: "4", ownerReferences: [{ kind: "ReplicaSet" }] };
     list("/api/v1/namespaces/dev/pods", pod, { name: "debug", uid: "5" });
     lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "old" } };
