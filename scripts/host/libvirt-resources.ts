@@ -46,6 +46,8 @@ export async function ensureResources(wish: LibvirtWish, progress: Progress, run
   if ((await ownerOf(run)) === undefined)
     await withoutBlackholeRoute(wish.network, () => makeNetwork(labNetwork, wish, run), { run });
   const owner = await ownerOf(run);
+  if (owner === undefined)
+    throw new LabError(`The network ${labNetwork} has just been removed. Run the same command again.`);
   if (owner !== thisUser())
     throw new LabError(
       `Another user of this computer (id ${owner}) has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run \`scripts/lab down\`, or set another k3s-lab:provider.`,
