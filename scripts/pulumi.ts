@@ -66,11 +66,11 @@ export async function runStack(
         `Interrupted during pulumi ${operation} of the stack "${name}". Completed work is kept: run the same command again to continue, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
-    const refusal = refusalOf(failures, cause);
-    if (refusal) throw refusal;
-    throw new LabError(
-      `pulumi ${operation} of the stack "${name}" failed:\n${reasonOf(failures, cause)}\nCompleted work is recorded: fix the cause and run the same command again, or \`lab down\` to clean up.`,
-      { cause },
+    throw failureOf(
+      failures,
+      cause,
+      (reason) =>
+        `pulumi ${operation} of the stack "${name}" failed:\n${reason}\nCompleted work is recorded: fix the cause and run the same command again, or \`lab down\` to clean up.`,
     );
   }
 }
@@ -102,11 +102,10 @@ export async function previewStack(
     await stack.preview({ refresh, onEvent, color: "never", parallel: 64 });
     return [...steps.values()];
   } catch (cause) {
-    const refusal = refusalOf(failures, cause);
-    if (refusal) throw refusal;
-    throw new LabError(
-      `Could not preview the stack "${name}", so nothing was touched:\n${reasonOf(failures, cause)}`,
-      { cause },
+    throw failureOf(
+      failures,
+      cause,
+      (reason) => `Could not preview the stack "${name}", so nothing was touched:\n${reason}`,
     );
   }
 }
@@ -130,19 +129,20 @@ export async function exportResources(name: string): Promise<readonly StateResou
 }
 
 /**
- * What a program refused before it made anything, in its own words: bad input, exit code 2. Pulumi ends with one code
- * whatever went wrong, so `stacks/index.ts` says so in front of the sentence.
+ * What a failed run says. What a program refused before it made anything is told in its own words: bad input, exit code 2.
+ * Pulumi ends with one code whatever went wrong, so `stacks/index.ts` says so in front of the sentence.
  */
-function refusalOf(failures: readonly string[], cause: unknown): LabError | undefined {
+function failureOf(
+  failures: readonly string[],
+  cause: unknown,
+  sentence: (reason: string) => string,
+): LabError {
   for (const failure of failures) {
-    const [, sentence] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
-    if (sentence !== undefined) return new LabError(sentence, { cause, exitCode: 2 });
+    const [, refusal] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
+    if (refusal !== undefined) return new LabError(refusal, { cause, exitCode: 2 });
   }
-  return undefined;
+  return new LabError(sentence(failures.join("\n") || (cause as Error).message), { cause });
 }
-
-const reasonOf = (failures: readonly string[], cause: unknown): string =>
-  failures.length ? failures.join("\n") : String((cause as Error).message);
 
 async function openStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
   await endStaleLocks(stackName);
