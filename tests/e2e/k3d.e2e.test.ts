@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../stacks/lib/processes.ts";
+import { startLoad } from "../load.ts";
 import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
 import { ask, hostState, newOnHost } from "./host.ts";
@@ -148,6 +149,31 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await succeeded(await checkout.lab("up", "k3d", "apps-k3d", "--replace"));
     assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-server-0"]);
     assert.equal(await id(), serverBefore, "the server was rebuilt");
+  });
+
+  test("an agent that has the only pods of apps and the Ingress controller is made again, and no request is lost", async () => {
+    const here = "k3d-k3d-agent-0-0";
+    const containerBefore = await docker("inspect", "--format", "{{.Id}}", here);
+    await kubectl("k3d", "cordon", "k3d-k3d-server-0");
+    for (const [namespace, name] of [
+      ["dev", "app1"],
+      ["dev", "app2"],
+      ["dev", "app3"],
+      ["kube-system", "traefik"],
+    ] as const)
+      for (const action of [["restart"], ["status", "--timeout=120s"]])
+        await kubectl("k3d", "rollout", ...action, `deployment/${name}`, "--namespace", namespace);
+    await kubectl("k3d", "uncordon", "k3d-k3d-server-0");
+    const withVariable = 'env: [{envVar: "A=1", nodeFilters: ["agent:*"]}]\noptions:';
+    await checkout.edit("stacks/k3d.yaml", "options:", withVariable);
+    const hosts = ["app1.dev.localhost", "app2.dev.localhost", "any.other"];
+    const load = startLoad({ addresses: [ingress], hosts, rate: 100 });
+    const changed = await checkout.lab("up", "k3d", "apps-k3d", "--replace");
+    const { lost, total, reasons } = await load.stop(1000);
+    await succeeded(changed);
+    assert.notEqual(await docker("inspect", "--format", "{{.Id}}", here), containerBefore);
+    assert.deepEqual(reasons, {}, `${lost} of ${total} requests were lost`);
+    assert.deepEqual(await nodeNames("k3d"), [here, "k3d-k3d-server-0"]);
   });
 
   test("what k3d cannot change in place shows as a replacement", async () => {
