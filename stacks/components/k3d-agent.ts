@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { AgentInput } from "../k3d/cluster.ts";
 import type { K3dAgentName, K3dFile } from "../model/k3d-file.ts";
-import { hashOf, hostLines, nodeConfig } from "../model/k3d-nodes.ts";
+import { hostLines, nodeConfig } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import type { NodeObservation } from "../observe/k3d-host.ts";
 import type { K3dCluster } from "./k3d-cluster.ts";
@@ -32,7 +32,7 @@ export class K3dAgent extends pulumi.ComponentResource {
     const input: AgentInput = {
       ...node,
       config: nodeConfig(file, { role: "agent", index: node.index }),
-      identity: hashOf(identity),
+      identity,
       hosts: hostLines(file),
       ...observed,
     };

@@ -2,7 +2,7 @@ import type { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { Cluster, ServersInput } from "../k3d/cluster.ts";
 import { type K3dFile, serversOf } from "../model/k3d-file.ts";
-import { clusterConfig, hashOf, type K3dImages } from "../model/k3d-nodes.ts";
+import { clusterConfig, type K3dImages } from "../model/k3d-nodes.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
 import { k3dCommand } from "./k3d-command.ts";
@@ -44,7 +44,7 @@ export class K3dCluster extends pulumi.ComponentResource {
     this.cluster = cluster;
     const labels = {
       ...{ "k3s-lab.image": file.image, "k3s-lab.servers": String(file.servers) },
-      "k3s-lab.identity": hashOf(identity),
+      "k3s-lab.identity": identity,
     };
     const input: ServersInput = { ...clusterConfig(file, images), labels, generation, boot };
     this.command = k3dCommand(

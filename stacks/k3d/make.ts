@@ -8,6 +8,7 @@ import { pack } from "tar-stream";
 import { stringify } from "yaml";
 import { LabError } from "../lib/errors.ts";
 import { readHostSettings } from "../lib/host-settings.ts";
+import { contentOf } from "../model/k3d-nodes.ts";
 import { type Cluster, labelsOf, networkOf, pairs, type ServersInput } from "./cluster.ts";
 import {
   type Container,
@@ -158,7 +159,7 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
       if (await copyOut(server.id, path, file)) await putFile(name, path, await readFile(file), mode);
   });
   for (const { source, destination } of config.files)
-    await putFile(name, destination, source.includes("\n") ? source : await readFile(source));
+    await putFile(name, destination, await contentOf(source));
   await docker(["start", name]);
   const made = await inspect(name);
   if (made === undefined) throw new LabError(`Docker has no container ${name} right after it was started.`);

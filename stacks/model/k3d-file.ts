@@ -111,10 +111,8 @@ export interface K3dAgentName {
 }
 
 /** The names of the servers' containers, which are also those of the nodes. */
-export function serversOf({ metadata: { name }, servers }: K3dFile): [string, ...string[]] {
-  const server = (index: number) => `k3d-${name}-server-${index}`;
-  return [server(0), ...Array.from({ length: servers - 1 }, (_, index) => server(index + 1))];
-}
+export const serversOf = ({ metadata: { name }, servers }: K3dFile): string[] =>
+  Array.from({ length: servers }, (_, index) => `k3d-${name}-server-${index}`);
 
 /** The agents, in the order they are numbered; each is named as `k3d node create NAME-agent-N` would. */
 export const agentsOf = ({ metadata: { name }, agents }: K3dFile): K3dAgentName[] =>

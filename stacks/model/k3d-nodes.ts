@@ -124,47 +124,46 @@ export function createConfig(file: K3dFile, images: K3dImages) {
 export const hostLines = ({ hostAliases }: K3dFile): string[] =>
   hostAliases.map(({ ip, hostnames }) => `${ip} ${hostnames.join(" ")}`);
 
-/** What of the file makes the cluster what it is: another value needs another cluster, for k3d changes none in place. */
+/**
+ * What of the file makes the cluster what it is: another value needs another cluster, for k3d changes none in place. A
+ * hash, since Pulumi's state shows it: tokens, variables and files may hold passwords.
+ */
 export async function clusterIdentity(file: K3dFile): Promise<string> {
-  const { servers, image, kubeAPI, ports, subnet, token, registries, options } = file;
+  const { metadata, servers, image, kubeAPI, ports, subnet, token, registries, options } = file;
   const { create, use, config } = registries ?? {};
-  return JSON.stringify({
-    name: file.metadata.name,
-    ...{ servers, image, kubeAPI, subnet },
-    ports: ports.map(({ port, nodeFilters }) => `${port} ${[...nodeFilters].sort().join(" ")}`).sort(),
-    token: token && hashOf(token),
-    registries: {
-      use,
-      // It may hold passwords, and another content is another cluster.
-      config: config && (await hashOfSource(config)),
-      create: create && `${create.name}:${create.hostPort}`,
-    },
-    loadBalancer: wantsLoadBalancer(file),
-    overrides: options.k3d.loadbalancer?.configOverrides,
-    nodes: await Promise.all(
-      serversOf(file).map((_, index) => nodeIdentity(nodeConfig(file, { role: "server", index }))),
-    ),
-  });
+  return hashOf(
+    JSON.stringify({
+      ...{ metadata, servers, image, kubeAPI, subnet, token, use },
+      ports: ports.map(({ port, nodeFilters }) => `${port} ${[...nodeFilters].sort().join(" ")}`).sort(),
+      registries: config && hashOf(await contentOf(config)),
+      registry: create && `${create.name}:${create.hostPort}`,
+      loadBalancer: wantsLoadBalancer(file),
+      overrides: options.k3d.loadbalancer?.configOverrides,
+      nodes: await Promise.all(serversOf(file).map((_, index) => nodeIdentity(file, "server", index))),
+    }),
+  );
 }
 
 /** What of the file makes an agent what it is: another value needs another container. */
-export const agentIdentity = async (file: K3dFile, { index }: K3dAgentName): Promise<string> =>
-  JSON.stringify(await nodeIdentity(nodeConfig(file, { role: "agent", index })));
+export const agentIdentity = (file: K3dFile, { index }: K3dAgentName): Promise<string> =>
+  nodeIdentity(file, "agent", index);
 
-/** What makes a node what it is, the content of its files included. */
-async function nodeIdentity({ files, env, ...config }: NodeConfig): Promise<object> {
-  const contents = files.map(async ({ source, destination }) => ({
-    destination,
-    content: await hashOfSource(source),
+async function nodeIdentity(
+  file: K3dFile,
+  role: FilteredNode["role"],
+  index: FilteredNode["index"],
+): Promise<string> {
+  const { files, ...config } = nodeConfig(file, { role, index });
+  const contents = files.map(async ({ source, ...one }) => ({
+    ...one,
+    hash: hashOf(await contentOf(source)),
   }));
-  // Pulumi's state shows this: what a variable says stays out of it.
-  const variables = env.map((one) => `${one.split("=")[0]}=${hashOf(one)}`);
-  return { ...config, env: variables, files: await Promise.all(contents) };
+  return hashOf(JSON.stringify({ ...config, files: await Promise.all(contents) }));
 }
 
 /** @param source a file, or a text of several lines. */
-const hashOfSource = async (source: string): Promise<string> =>
-  hashOf(source.includes("\n") ? source : await readFile(source));
+export const contentOf = async (source: string): Promise<string | Buffer> =>
+  source.includes("\n") ? source : await readFile(source);
 
 /** The SHA-256 of a text or a file's content. */
 export const hashOf = (content: string | Buffer): string =>
