@@ -52,6 +52,11 @@ export const isPlain = (text: string): boolean =>
   agreed.some((one) => one.test(text)) ||
   (/^[A-Za-z0-9_/~.-]/.test(text) && !disputed.some((one) => one.test(text)));
 
+export interface PlainYamlOptions {
+  /** How many lines a text may have. Default: one. */
+  readonly lines?: "one" | "several";
+}
+
 /**
  * Reads a YAML file in the way that all its readers agree on.
  * @param path relative to the directory.
@@ -63,7 +68,7 @@ export async function readPlainYaml(
   path: string,
   directory: string,
   hint: string,
-  { lines = "one" }: PlainYamlOptions = {},
+  options: PlainYamlOptions = {},
 ): Promise<unknown> {
   let bytes: Uint8Array;
   try {
@@ -73,150 +78,121 @@ export async function readPlainYaml(
     const reason = code === "ENOENT" ? "it does not exist" : code === "EISDIR" ? "it is a folder" : message;
     throw new LabError(`${path} cannot be read: ${reason}. ${hint}`, { cause, exitCode: 2 });
   }
-  return parsePlainYaml(bytes, path, { lines });
-}
-
-export interface PlainYamlOptions {
-  /** How many lines a text may have. Default: one. */
-  readonly lines?: "one" | "several";
+  return parsePlainYaml(bytes, path, options);
 }
 
 /** As `readPlainYaml`, from the content of a file. */
-export const parsePlainYaml = (
+export function parsePlainYaml(
   bytes: Uint8Array,
   file: string,
   { lines = "one" }: PlainYamlOptions = {},
-): unknown => new PlainYaml(file, bytes, lines).value();
-
-class PlainYaml {
-  readonly #file: string;
-  readonly #text: string;
-  readonly #lines: "one" | "several";
-  readonly #counter = new LineCounter();
-
-  constructor(file: string, bytes: Uint8Array, lines: "one" | "several") {
-    this.#file = file;
-    this.#lines = lines;
-    this.#text = this.#decode(bytes);
-  }
-
-  /** @throws LabError (exit code 2) for the first thing that readers of YAML may understand in different ways. */
-  value(): unknown {
-    this.#refuseStrangeText();
-    const document = this.#onlyDocument();
-    if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
-    this.#refuseStrangeNodes(document);
-    return document.toJS();
-  }
-
-  #refuse(line: number | undefined, what: string, cause?: unknown): never {
-    const at = line === undefined ? "" : `, line ${line}`;
-    throw new LabError(`${this.#file}${at}: ${what}.`, { cause, exitCode: 2 });
-  }
-
-  #refuseAt(node: Node, path: string, what: string): never {
-    const key = path.replace(/^config\.(?=k3s-lab:)/, "");
-    return this.#refuse(this.#lineOf(node.range?.[0] ?? 0), key === "" ? what : `${key}: ${what}`);
-  }
-
-  #lineOf(offset: number): number {
-    return this.#text.slice(0, offset).split("\n").length;
-  }
-
-  #decode(bytes: Uint8Array): string {
-    if (bytes.length > longest) this.#refuse(undefined, `${bytes.length} bytes; expected at most ${longest}`);
-    try {
-      return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    } catch (cause) {
-      return this.#refuse(undefined, "not UTF-8; expected a YAML file in UTF-8", cause);
-    }
-  }
-
-  #refuseStrangeText(): void {
-    const odd = strange.exec(this.#text);
-    if (odd)
-      this.#refuse(
-        this.#lineOf(odd.index),
-        `the character ${nameOf(odd[0])}; expected spaces, line feeds and printable text`,
-      );
-    const directive = /^%.*/m.exec(this.#text);
-    if (directive)
-      this.#refuse(
-        this.#lineOf(directive.index),
-        `the directive ${directive[0]}; expected YAML without directives`,
-      );
-  }
-
-  #onlyDocument(): Document | undefined {
-    const [document, second] = this.#documents();
-    if (second)
-      this.#refuse(
-        this.#counter.linePos(second.range?.[0] ?? 0).line,
-        "a second document; expected only one, without ---",
-      );
-    return document;
-  }
-
-  #documents(): readonly Document[] {
-    let documents: readonly Document[] = [];
-    try {
-      const parsed = parseAllDocuments(this.#text, {
-        lineCounter: this.#counter,
-        prettyErrors: false,
-        schema: "core",
-        merge: false,
-      });
-      documents = Array.isArray(parsed) ? parsed : [];
-    } catch (cause) {
-      this.#refuse(undefined, tooDeep, cause);
-    }
-    for (const { errors, warnings } of documents)
-      for (const { message, pos } of [...errors, ...warnings])
-        this.#refuse(this.#counter.linePos(pos[0]).line, explain(message));
-    return documents;
-  }
-
-  #refuseStrangeNodes(document: Document): void {
-    visit(document, {
-      Pair: (_, pair, ancestors) => {
-        // As in `{a, b}`; a key with its colon has a node of its own for nothing.
-        if (pair.value === null && isScalar(pair.key))
-          this.#refuseAt(pair.key, keyPath([...ancestors, pair]), "no value; expected one");
-      },
-      Node: (key, node, ancestors) => {
-        const path = keyPath(key === "key" ? ancestors.slice(0, -1) : [...ancestors, node]);
-        if (ancestors.filter(isCollection).length > deepest)
-          this.#refuse(this.#lineOf(node.range?.[0] ?? 0), tooDeep);
-        const problem = problemOf(node);
-        if (problem) this.#refuseAt(node, path, problem);
-        if (isScalar(node)) this.#refuseScalar(node, key === "key", path);
-        else if (key === "key") this.#refuseAt(node, path, "a key that is not text; expected a name");
-      },
+): unknown {
+  const refuse: Refuse = (line, what, cause) => {
+    throw new LabError(`${file}${line === undefined ? "" : `, line ${line}`}: ${what}.`, {
+      cause,
+      exitCode: 2,
     });
-  }
+  };
+  const text = decode(bytes, refuse);
+  const counter = new LineCounter();
+  const document = onlyDocument(text, counter, refuse);
+  if (!document?.contents || (isScalar(document.contents) && document.contents.value === null)) return null;
+  const lineOf = (node: Node): number => counter.linePos(node.range?.[0] ?? 0).line;
+  const refuseAt = (node: Node, chain: Chain, what: string): never => {
+    const key = keyPath(chain).replace(/^config\.(?=k3s-lab:)/, "");
+    return refuse(lineOf(node), key === "" ? what : `${key}: ${what}`);
+  };
+  visit(document, {
+    Pair: (_, pair, ancestors) => {
+      // As in `{a, b}`; a key with its colon has a node of its own for nothing.
+      if (pair.value === null && isScalar(pair.key))
+        refuseAt(pair.key, [...ancestors, pair], "no value; expected one");
+    },
+    Node: (key, node, ancestors) => {
+      const chain = key === "key" ? ancestors.slice(0, -1) : [...ancestors, node];
+      if (ancestors.filter(isCollection).length > deepest) refuse(lineOf(node), tooDeep);
+      const fault =
+        nodeFault(node) ??
+        (isScalar(node) ? scalarFault(node, text, key === "key", lines) : undefined) ??
+        (key === "key" && !isScalar(node) ? "a key that is not text; expected a name" : undefined);
+      if (fault) refuseAt(node, chain, fault);
+    },
+  });
+  return document.toJS();
+}
 
-  #refuseScalar(scalar: Scalar, isKey: boolean, at: string): void {
-    const [begin = 0, end = 0] = scalar.range ?? [];
-    const written = this.#text.slice(begin, end);
-    if (this.#lines === "one" && (isBlock(scalar) || written.includes("\n")))
-      this.#refuseAt(scalar, at, "text on several lines; expected it on one");
-    if (scalar.type !== Scalar.PLAIN) return;
-    if (written === "<<") this.#refuseAt(scalar, at, "the merge key <<; expected the values written out");
-    if (written === "" || /^(~|null)$/i.test(written))
-      this.#refuseAt(scalar, at, "no value; expected one, or leave the key out");
-    if (isKey && typeof scalar.value !== "string")
-      this.#refuseAt(scalar, at, `the key ${written} is not text; expected a name`);
-    if (!isPlain(written))
-      this.#refuseAt(
-        scalar,
-        at,
-        `Pulumi, Vagrant and the lab would read ${written} differently; expected a decimal number, true, false, or text in quotes`,
-      );
+/** Ends with a LabError (exit code 2) about a line, or about the whole file. */
+type Refuse = (line: number | undefined, what: string, cause?: unknown) => never;
+
+/** The file's text, where it has nothing that only some readers of YAML know. */
+function decode(bytes: Uint8Array, refuse: Refuse): string {
+  if (bytes.length > longest) refuse(undefined, `${bytes.length} bytes; expected at most ${longest}`);
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    return refuse(undefined, "not UTF-8; expected a YAML file in UTF-8", cause);
   }
+  const lineAt = (offset: number) => text.slice(0, offset).split("\n").length;
+  const odd = strange.exec(text);
+  if (odd)
+    refuse(
+      lineAt(odd.index),
+      `the character ${nameOf(odd[0])}; expected spaces, line feeds and printable text`,
+    );
+  const directive = /^%.*/m.exec(text);
+  if (directive)
+    refuse(lineAt(directive.index), `the directive ${directive[0]}; expected YAML without directives`);
+  return text;
+}
+
+function onlyDocument(text: string, lineCounter: LineCounter, refuse: Refuse): Document | undefined {
+  let documents: readonly Document[] = [];
+  try {
+    const parsed = parseAllDocuments(text, {
+      lineCounter,
+      prettyErrors: false,
+      schema: "core",
+      merge: false,
+    });
+    documents = Array.isArray(parsed) ? parsed : [];
+  } catch (cause) {
+    refuse(undefined, tooDeep, cause);
+  }
+  for (const { errors, warnings } of documents)
+    for (const { message, pos } of [...errors, ...warnings])
+      refuse(lineCounter.linePos(pos[0]).line, explain(message));
+  const [document, second] = documents;
+  if (second)
+    refuse(
+      lineCounter.linePos(second.range?.[0] ?? 0).line,
+      "a second document; expected only one, without ---",
+    );
+  return document;
+}
+
+/** What some readers of YAML would take a scalar for, and others not. */
+function scalarFault(
+  { range, type, value }: Scalar,
+  text: string,
+  isKey: boolean,
+  lines: "one" | "several",
+): string | undefined {
+  const written = text.slice(range?.[0] ?? 0, range?.[1] ?? 0);
+  const isBlock = type === Scalar.BLOCK_FOLDED || type === Scalar.BLOCK_LITERAL;
+  if (lines === "one" && (isBlock || written.includes("\n")))
+    return "text on several lines; expected it on one";
+  if (type !== Scalar.PLAIN) return undefined;
+  if (written === "<<") return "the merge key <<; expected the values written out";
+  if (written === "" || /^(~|null)$/i.test(written)) return "no value; expected one, or leave the key out";
+  if (isKey && typeof value !== "string") return `the key ${written} is not text; expected a name`;
+  return isPlain(written)
+    ? undefined
+    : `Pulumi, Vagrant and the lab would read ${written} differently; expected a decimal number, true, false, or text in quotes`;
 }
 
 /** What a node has that some readers of YAML understand in another way. */
-function problemOf(node: Node): string | undefined {
+function nodeFault(node: Node): string | undefined {
   if (isAlias(node)) return `the alias *${node.source}; expected the value written out`;
   if ("anchor" in node && node.anchor) return `the anchor &${node.anchor}; expected a value without one`;
   if ("tag" in node && node.tag)
@@ -224,10 +200,11 @@ function problemOf(node: Node): string | undefined {
   return undefined;
 }
 
-const isBlock = ({ type }: Scalar): boolean => type === Scalar.BLOCK_FOLDED || type === Scalar.BLOCK_LITERAL;
+/** From the document down to a node. */
+type Chain = readonly (Document | Node | Pair)[];
 
 /** Where the last one of a chain is, such as `config.k3s-lab:machines[0].ip`. */
-function keyPath(chain: readonly (Document | Node | Pair)[]): string {
+function keyPath(chain: Chain): string {
   return chain.reduce((path, one, index) => {
     if (isPair(one)) return `${path}${path ? "." : ""}${isScalar(one.key) ? one.key.value : "?"}`;
     const next = chain[index + 1];
