@@ -41,16 +41,6 @@ other_servers() {
 # goes: then no server stays, and none has to be told.
 staying() { cat "$lab/$LAB_STACK/servers" 2>/dev/null || true; }
 
-# on_server LIST COMMAND...: runs a command on the first server of the list, but this machine, where it succeeds.
-on_server() {
-  list=$(other_servers "$1")
-  shift
-  for name in $list; do
-    if on "$name.$LAB_STACK" "$@" </dev/null; then return; fi
-  done
-  return 1
-}
-
 # tell LIST STEP: provision/leave.sh on the first server of the list that has a cluster and can be reached.
 # 0: done, or none of them has a cluster · 1: said why not
 tell() {
@@ -60,11 +50,11 @@ tell() {
   for name in $list; do
     status=0
     cat "$provision/common.sh" "$provision/leave.sh" |
-      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" bash -s "$step" || status=$?
+      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" timeout 600 bash -s "$step" || status=$?
     case $status in
     0) return 0 ;;
     3) ;;
-    4 | 255) silent="$silent $name" ;;
+    4 | 124 | 255) silent="$silent $name" ;;
     *) return 1 ;;
     esac
   done
@@ -186,8 +176,10 @@ servers)
   mv "$lab/$LAB_STACK/servers.new" "$lab/$LAB_STACK/servers"
   ;;
 kubeconfig)
-  NODE_NAME=
-  on_server "$SERVERS" sudo cat /etc/rancher/k3s/k3s.yaml
+  for name in $(NODE_NAME='' other_servers "$SERVERS"); do
+    if on "$name.$LAB_STACK" sudo cat /etc/rancher/k3s/k3s.yaml </dev/null; then exit; fi
+  done
+  exit 1
   ;;
 load)
   # The tag says the content: a node that has it need not get it again.

@@ -10,6 +10,10 @@ config=/etc/rancher/k3s
 # What the lab keeps for itself on a machine; uninstall.sh removes it.
 notes=/var/lib/k3s-lab
 
+way_back() {
+  echo "If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s."
+}
+
 # pause SECONDS: without a process, for a poll must not take the processor from what it waits for.
 pause() { read -r -t "$1" <> <(:) || true; }
 

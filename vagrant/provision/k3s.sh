@@ -216,8 +216,6 @@ find_serving() {
   return 1
 }
 
-readonly way_back="If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s. Then run the same command again."
-
 # What joins this node to the others: flags for K3s.
 join_flags() {
   local first=${SERVERS%% *} installed serving=
@@ -244,7 +242,7 @@ join_flags() {
   if [ "$NODE_ROLE" = server ] && [ -z "$serving" ]; then
     if [ -n "${CLUSTER_CA:-}" ]; then
       until_true $ready_within find_serving ||
-        die "the cluster has other servers, and none of them answered for $ready_within s: this one does not start a second cluster. $way_back"
+        die "the cluster has other servers, and none of them answered for $ready_within s: this one does not start a second cluster. $(way_back) Then run the same command again."
     elif [ "${first%%=*}" = "$NODE_NAME" ]; then
       # Whether there is a cluster decides whether this server starts one.
       [ -z "${SILENT:-}" ] ||
@@ -548,7 +546,7 @@ first_install() {
     explain
     if [ "$NODE_ROLE" = server ] && has_several_servers; then
       # The others know it as a member of etcd, and would refuse it if it came back without its data.
-      die "the installation failed, and what is there is kept: the next run continues from it. $way_back"
+      die "the installation failed, and what is there is kept: the next run continues from it. $(way_back)"
     fi
     # K3s's own scripts remove the local volumes of pods too.
     if may_hold $data/storage; then
@@ -612,18 +610,18 @@ if [ "$mode" = observe ]; then
 fi
 case "$mode" in install | start | check) ;; *) die "unknown mode '$mode'" 2 ;; esac
 
-# What was sent for this run is used up, however it ends; a check that succeeds is followed by an installation.
-remove_sent() {
-  if [ $? != 0 ] || [ "$mode" != check ]; then rm -f "$token_file" "$secret_file" ${INSTALLER:+"$INSTALLER"}; fi
-}
-trap remove_sent EXIT
-
 # The id of the cluster is all that `start` prints.
 exec 3>&1
 if [ "$mode" = start ]; then exec >&2; fi
 
 install -d -m 0700 $notes
 take_over
+# What was sent for this run is used up, however it ends; a check that succeeds is followed by an installation.
+remove_sent() {
+  if [ $? != 0 ] || [ "$mode" != check ]; then rm -f "$token_file" "$secret_file" ${INSTALLER:+"$INSTALLER"}; fi
+}
+trap remove_sent EXIT
+
 slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
 find_interface
@@ -643,19 +641,17 @@ is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi
 
 if [ "$mode" = check ]; then
-  if $is_same || $is_first; then
-    echo same
-  else
-    await_servers # before its pods move for nothing
-    echo change
-  fi
+  if $is_same || $is_first; then echo same && exit; fi
+  await_servers # before its pods move for nothing
+  echo change
   exit
 fi
-if [ "$mode" = start ] && ! $is_first; then
-  # What runs already is changed by `install` alone, which waits for what comes of it.
+finish_start() {
   hash_of $ca >&3
   exit
-fi
+}
+# What runs already is changed by `install` alone, which waits for what comes of it.
+if [ "$mode" = start ] && ! $is_first; then finish_start; fi
 rm -f $notes/leaving
 if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
 if $is_same && runs && ! is_unregistered; then
@@ -667,9 +663,6 @@ elif $is_first; then
 else
   change
 fi
-if [ "$mode" = start ]; then
-  hash_of $ca >&3
-  exit
-fi
+if [ "$mode" = start ]; then finish_start; fi
 note "$wish"
 tidy

@@ -22,8 +22,6 @@ die() {
   exit "${2:-1}"
 }
 
-readonly way_back="If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s"
-
 # api PATH: asks this server's API as its administrator; kubectl, which is all of K3s, takes ten times as long.
 api() {
   local tls=$data/server/tls
@@ -89,7 +87,7 @@ let_go() {
   has_etcd || return 0
   exec 9>/run/k3s-lab/leave.lock
   flock 9
-  until_true 60 etcd_members >/dev/null || die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $way_back"
+  until_true 60 etcd_members >/dev/null || die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $(way_back)"
   local deadline=$((SECONDS + 60))
   # A question that is not answered says nothing: only a list without it says that a member is gone.
   until members=$(own_members) && [ -z "$members" ]; do
