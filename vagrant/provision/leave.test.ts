@@ -107,7 +107,7 @@ esac
       `${root}/$1`,
     )
     .replace("until_true 60 answers", "until_true 1 answers")
-    .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 1))")
+    .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 3))")
     .replace("until_true 60 etcd_members", "until_true 1 etcd_members")
     .replace("until_true 10 is_unknown", "until_true 1 is_unknown");
   const { status, stderr } = spawnSync("bash", ["-s", step], {
