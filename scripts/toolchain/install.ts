@@ -409,19 +409,10 @@ const installedTool = (tool: Tool, way: Way, cached: CachedTool): InstalledTool 
 
 /** The `LAB_TOOLS_WAY` of the environment, if it is set to something other than `auto`. */
 function wayFromEnvironment(): Way | undefined {
-  const text = process.env.LAB_TOOLS_WAY;
-  return text === undefined || text === "" || text === "auto" ? undefined : parseWay(text, "LAB_TOOLS_WAY");
-}
-
-/**
- * Reads the name of a way.
- *
- * @param where what holds the text, for the error.
- */
-export function parseWay(text: string, where: string): Way {
+  const text = process.env.LAB_TOOLS_WAY || "auto";
   const way = wayOrder.find((known) => known === text);
-  if (way) return way;
-  throw new LabError(`${where} is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`, {
+  if (way || text === "auto") return way;
+  throw new LabError(`LAB_TOOLS_WAY is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`, {
     exitCode: 2,
   });
 }

@@ -1,12 +1,11 @@
 import Table from "cli-table3";
-import { Command, InvalidArgumentError } from "commander";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { Argument, Command, Option } from "commander";
 import { readHostSettings } from "../../stacks/lib/host-settings.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { labVariables } from "../environment.ts";
 import { runSteps } from "../report.ts";
 import { interruptible } from "../signals.ts";
-import { installTools, labInstaller, parseWay, type ToolStatus, type Way } from "../toolchain/install.ts";
+import { installTools, labInstaller, type ToolStatus, type Way } from "../toolchain/install.ts";
 import {
   isToolName,
   type Needing,
@@ -15,21 +14,24 @@ import {
   type ToolName,
   toolNames,
   toolsOf,
+  wayOrder,
 } from "../toolchain/tools.ts";
 
 const needingNames: readonly Needing[] = ["cluster", "apps", "k3d", "tests"];
 
 export const command = new Command("tools");
 
+function platformOption(what: string): Option {
+  return new Option("--platform <platform>", `platform to ${what}. Default: this computer`).choices(
+    platforms,
+  );
+}
+
 command
   .command("list", { isDefault: true })
   .description("List every tool: version, installation method, size, which stacks need it")
   .option("--json", "print JSON")
-  .option(
-    "--platform <platform>",
-    `platform to list for: ${platforms.join(", ")}. Default: this computer`,
-    parsePlatform,
-  )
+  .addOption(platformOption("list for"))
   .action(async ({ json, platform }: { json?: boolean; platform?: Platform }) => {
     const statuses = await labInstaller.status(platform);
     process.stdout.write(json ? `${JSON.stringify(statuses.map(describe), null, 2)}\n` : table(statuses));
@@ -38,18 +40,24 @@ command
 command
   .command("install")
   .description("Install tools, by name or by the stacks that need them")
-  .argument("[names...]", `tools, or who needs them (${needingNames.join(", ")}). Default: cluster apps`)
-  .option(
-    "--way <way>",
-    "installation method: auto, release, module or bundled. Default: LAB_TOOLS_WAY, else auto",
+  .addArgument(
+    new Argument("[names...]", "tools, or who needs them. Default: cluster apps").choices([
+      ...new Set([...toolNames, ...needingNames]),
+    ]),
   )
-  .option("--platform <platform>", "platform to install for. Default: this computer", parsePlatform)
+  .addOption(
+    new Option("--way <way>", "installation method. Default: LAB_TOOLS_WAY, else auto").choices([
+      "auto",
+      ...wayOrder,
+    ]),
+  )
+  .addOption(platformOption("install for"))
   .addHelpText(
     "after",
     "\nExit codes: 0 all installed, 1 one could not be installed or its hash is wrong, 4 disk full.",
   )
-  .action(async (names: string[], { way, platform }: { way?: string; platform?: Platform }) => {
-    await install(names, way === undefined || way === "auto" ? undefined : parseWay(way, "--way"), platform);
+  .action(async (names: string[], { way, platform }: { way?: Way | "auto"; platform?: Platform }) => {
+    await install(names, way === "auto" ? undefined : way, platform);
   });
 
 command
@@ -100,7 +108,6 @@ async function install(
   way: Way | undefined,
   platform: Platform | undefined,
 ): Promise<void> {
-  checkNames(names, [...toolNames, ...needingNames]);
   const began = performance.now();
   const wanted = await chosenTools(names, way);
   const steps = wanted.map((title) => ({
@@ -130,16 +137,4 @@ async function chosenTools(names: readonly string[], way: Way | undefined): Prom
   const needing: readonly Needing[] = names.length ? asked : ["cluster", "apps"];
   const k3sWay = needing.length ? await labInstaller.wayOf("k3s", way) : "release";
   return [...new Set([...named, ...toolsOf(needing, k3sWay)])];
-}
-
-function checkNames(names: readonly string[], known: readonly string[]): void {
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown !== undefined)
-    throw new LabError(`"${unknown}" is not known. Known are ${known.join(", ")}.`, { exitCode: 2 });
-}
-
-function parsePlatform(text: string): Platform {
-  const platform = platforms.find((known) => known === text);
-  if (platform) return platform;
-  throw new InvalidArgumentError(`Accepted: ${platforms.join(", ")}.`);
 }

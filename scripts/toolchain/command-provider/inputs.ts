@@ -3,11 +3,6 @@ import { hasUnknown, isArray, isPlainObject, reveal, unknown, type Wire, type Wi
 /** The version of the real plugin whose behaviour this one follows. */
 export const version = "1.2.1";
 
-/** What this is, for people who ask it. */
-export const description =
-  `K3s Lab's stand-in for pulumi-resource-command ${version}, for computers that cannot download that plugin. ` +
-  "It supports what the lab's own stacks use of command:local:Command.";
-
 /** What a command runs with. */
 export interface Execution {
   /** Given to the process as standard input. Default: none. */

@@ -30,18 +30,11 @@ export interface ImageConfig {
 }
 
 export interface ImageSpec {
-  /** Name and tag as a pod asks for it: `rancher/mirrored-pause:3.6`. */
+  /** Name and tag as a pod asks for it, of a repository of Docker Hub's: `rancher/mirrored-pause:3.6`. */
   readonly ref: string;
   /** Bottom first. Layers of the same content are stored once for all images of an archive. */
   readonly layers: readonly Layer[];
   readonly config: ImageConfig;
-}
-
-/** Where `docker.io` and `library/` are implied, containerd wants them spelled out. */
-export function fullReference(ref: string): string {
-  const [first = "", ...rest] = ref.split("/");
-  if (rest.length === 0) return `docker.io/library/${ref}`;
-  return first.includes(".") || first.includes(":") || first === "localhost" ? ref : `docker.io/${ref}`;
 }
 
 /** The architecture by the name images give it. */
@@ -120,7 +113,8 @@ function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, la
     ...descriptor(`${oci}.manifest.v1+json`, manifest),
     platform: { architecture: imageArchitecture, os: "linux" },
     annotations: {
-      "io.containerd.image.name": fullReference(ref),
+      // containerd wants spelled out what `docker load` takes for granted.
+      "io.containerd.image.name": `docker.io/${ref}`,
       "org.opencontainers.image.ref.name": ref.slice(ref.lastIndexOf(":") + 1),
     },
   };
