@@ -1,17 +1,22 @@
 import { createHash } from "node:crypto";
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
-import { programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
+import { stateOf } from "../stacks/lib/state.ts";
+import { appImageRef } from "../stacks/model/app-image.ts";
+import { type AppsConfig, programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
+import { observeImages } from "../stacks/observe/images.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
 import { kubeconfigCopy, observeKubeconfig } from "../stacks/observe/kubeconfig.ts";
 import { certificatesOf } from "../stacks/observe/nodes.ts";
+import { readOwnState } from "../stacks/observe/own-state.ts";
 import {
   appsPreconditions,
   clusterPreconditions,
@@ -25,7 +30,7 @@ interface StackObservation {
   readonly preconditions: Preconditions;
   /**
    * Whether everything that its `up` depends on is as it was after the last one: its file, the programs, Pulumi's state and
-   * the machines themselves. Then stacks run side by side and nothing is asked before; Pulumi still judges for itself. Of
+   * the machines themselves. Then Pulumi has nothing to do, and `lab verify`'s checks judge what is inside the cluster. Of
    * apps on a cluster of somebody else's it is never known: that may be another one since.
    */
   readonly isUpToDate: boolean;
@@ -74,10 +79,33 @@ async function observe(
     };
   }
   const config = await readStackFile(stack as "apps", root);
-  if ("stack" in config.cluster) return { preconditions: appsPreconditions(config), everything: [] };
+  if ("stack" in config.cluster)
+    return {
+      preconditions: appsPreconditions(config),
+      everything: await observeApps(stack, config, config.cluster.stack),
+    };
   const { identity } = await externalCluster(config.cluster, config, { lab: await labId(), stack });
   return { preconditions: appsPreconditions(config, identity), everything: [] };
 }
+
+/** The cluster as its stack's state has it, and whether its nodes still hold the apps' image. */
+async function observeApps(stack: string, { image }: AppsConfig, cluster: string): Promise<unknown> {
+  const state = await stateOf(cluster);
+  if (image !== undefined) return state;
+  const nodes = nodesSchema.parse(state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs?.nodes);
+  return [state, await observeImages("web", await appImageRef(), nodes, await readOwnState(stack), "absent")];
+}
+
+const nodesSchema = z
+  .array(
+    z.object({
+      name: z.string(),
+      role: z.enum(["server", "agent"]),
+      address: z.string(),
+      installation: z.string(),
+    }),
+  )
+  .default([]);
 
 async function fingerprint(stack: string, settings: HostSettings, everything: unknown): Promise<string> {
   const hash = createHash("sha256").update(JSON.stringify([settings, everything]));
@@ -85,7 +113,7 @@ async function fingerprint(stack: string, settings: HostSettings, everything: un
     join(root, stackFile(stack)),
     join(root, "package-lock.json"),
     stateFile(stack),
-    ...(await Array.fromAsync(glob("{stacks,vagrant,apps}/**/*.*", { cwd: root })))
+    ...(await Array.fromAsync(glob("{stacks,vagrant,apps}/**/{*.*,Vagrantfile}", { cwd: root })))
       .sort()
       .map((file) => join(root, file)),
   ];

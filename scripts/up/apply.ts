@@ -16,22 +16,32 @@ import { runSteps, type Step } from "../report.ts";
 import { noteUpToDate, observeStack } from "../up-to-date.ts";
 import type { UpRun } from "./run.ts";
 
-/** Asks for what would be lost, then runs Pulumi for each stack. @returns whether anything was changed. */
+/**
+ * Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none.
+ * @returns whether anything was changed.
+ */
 export async function applyStacks(run: UpRun): Promise<boolean> {
-  const { stacks, found, replace: allowed, stopping } = run;
+  const { stacks, found, replace: allowed, refresh, stopping } = run;
   const isUnreachable = async (stack: string) => {
     const own = found.apps.find((one) => one.stack === stack);
     return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
   };
-  const preview = (stack: string) => previewLosses(run, stack, false);
+  const preview = (stack: string) => previewLosses(run, stack, refresh);
   const { deferred, upToDate } = await openGate(stacks, { preview, isUnreachable, allowed });
+  if (upToDate && !refresh) {
+    // Pulumi would take seconds to find out the same.
+    const unchanged = (stack: string): Step => ({
+      title: `Stack ${stack}`,
+      run: async () => describeChanges({}),
+    });
+    await runSteps([stacks.map(unchanged)], stopping);
+    return false;
+  }
   const done = { changed: false, isNewCluster: false };
-  // While nothing has changed since the last run, no stack waits for the outputs of another.
-  for (const group of upToDate ? [stacks] : stacks.map((stack) => [stack])) {
-    for (const stack of group)
-      if (deferred.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
-        await askLate(run, stack, { touched: done.changed, refresh: false });
-    await runSteps([group.map((stack) => stackStep(run, stack, done))], stopping);
+  for (const stack of stacks) {
+    if (deferred.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
+      await askLate(run, stack, { touched: done.changed, refresh });
+    await runSteps([[stackStep(run, stack, done)]], stopping);
   }
   return done.changed;
 }
@@ -53,7 +63,7 @@ function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewClu
     endsWithin: pulumiStopsWithin,
     run: async (progress, signal) => {
       // What Pulumi noted of apps on a cluster that is new is not there any more.
-      const refresh = isApps(stack) && done.isNewCluster && (await hasResources(stack));
+      const refresh = run.refresh || (isApps(stack) && done.isNewCluster && (await hasResources(stack)));
       const changes = await applyStack(run, stack, refresh, progress, signal);
       done.isNewCluster ||=
         !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));

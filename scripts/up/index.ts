@@ -19,6 +19,8 @@ import { verifyOrRepair } from "./verify.ts";
 export interface UpOptions {
   /** Whether what lives may be replaced or removed. Default: false, a terminal is asked, and elsewhere it is refused. */
   readonly replace?: boolean;
+  /** Whether Pulumi runs, and reads what is really there, where nothing has changed. Default: false. */
+  readonly refresh?: boolean;
 }
 
 /**
@@ -27,12 +29,12 @@ export interface UpOptions {
  *
  * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
  */
-export async function bringUp(stacks: readonly string[], { replace = false }: UpOptions = {}): Promise<void> {
+export async function bringUp(stacks: readonly string[], options: UpOptions = {}): Promise<void> {
   // A bad file is told before the run waits for another one.
   await readStacks(stacks);
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
-    const run = await begin(stacks, replace, { signal, endChildren });
+    const run = await begin(stacks, options, { signal, endChildren });
     const isFirst = !(await anyMade());
     if (isFirst) await noteInventory();
     await runSteps(preparation(run), run.stopping);
@@ -47,7 +49,7 @@ export async function bringUp(stacks: readonly string[], { replace = false }: Up
 /** Reads the files again, since what another run has changed meanwhile counts, and refuses what cannot be. */
 async function begin(
   stacks: readonly string[],
-  replace: boolean,
+  { replace = false, refresh = false }: UpOptions,
   stopping: Required<Stopping>,
 ): Promise<UpRun> {
   const found = await readStacks(stacks);
@@ -66,6 +68,7 @@ async function begin(
     found,
     settings,
     replace,
+    refresh,
     stopping,
     tools: {},
     previews: new Previews(),

@@ -12,6 +12,8 @@ export interface UpRun {
   readonly settings: Settings;
   /** Whether what lives may be replaced or removed. */
   readonly replace: boolean;
+  /** Whether Pulumi runs, and reads what is really there, where nothing has changed since the last run. */
+  readonly refresh: boolean;
   readonly stopping: Required<Stopping>;
   /** What the step "Tools" has installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;

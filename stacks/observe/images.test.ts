@@ -27,8 +27,8 @@ for (const [what, noted, has, loaded] of looks)
       "web:1",
       [node],
       { objects: [], environments },
-      async () => has,
       "now",
+      async () => has,
     );
     assert.deepEqual(seen, [{ ...node, loaded }]);
   });

@@ -23,8 +23,8 @@ export const observeImages = (
   image: string,
   nodes: readonly ClusterNode[],
   { environments }: OwnState,
-  has: (node: ClusterNode, image: string) => Promise<boolean | undefined> = hasImage,
   now: string = new Date().toISOString(),
+  has: (node: ClusterNode, image: string) => Promise<boolean | undefined> = hasImage,
 ): Promise<ImageNode[]> =>
   Promise.all(
     nodes.map(async (node) => {

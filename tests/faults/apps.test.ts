@@ -320,7 +320,7 @@ fault("H6: the app's image was removed from a node", async () => {
   } as const;
   const environments = new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]);
   const look = (has: boolean | undefined) =>
-    observeImages("web", "web:1", [node], { ...nothing, environments }, async () => has, "now");
+    observeImages("web", "web:1", [node], { ...nothing, environments }, "now", async () => has);
   assert.equal((await look(true))[0]?.loaded, "then");
   assert.equal((await look(undefined))[0]?.loaded, "then", "a node that does not say has not lost it");
   assert.equal((await look(false))[0]?.loaded, "now");
