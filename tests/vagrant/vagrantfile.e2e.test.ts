@@ -69,6 +69,20 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
+  test("no machine is made for a lab whose id is half-written", async () => {
+    const { file, vagrant, dockerLog } = await checkout(twoMachines);
+    await writeFile(file(".lab/id"), "\n");
+    const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"], {
+      LAB_MACHINE_IMAGE: "k3s-lab/machine:abc",
+    });
+    assert.notEqual(exitCode, 0);
+    assert.match(all ?? "", /\.lab\/id is empty: run scripts\/lab env/);
+    assert.deepEqual(
+      (await dockerLog()).filter((line) => line.startsWith("run")),
+      [],
+    );
+  });
+
   test("a machine that Pulumi recorded goes before the stack file", async () => {
     const { vagrant } = await checkout(twoMachines);
     const { stdout } = await vagrant(["status", "--machine-readable"], {
