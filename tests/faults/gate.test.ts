@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before } from "node:test";
+import { after, before, mock } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
@@ -225,8 +225,13 @@ fault("Rule 5: a machine that Docker lists when `lab up` looks, and not when Pul
     const config = await run(["server", "agent"], 2048);
     const looked = clusterPreconditions(config, await observeCluster("cluster", config));
     process.env[preconditionsVariable] = JSON.stringify(looked);
-    await run(["server", "agent"], 2048);
-    assert.deepEqual(made, ["server g1", "agent g1"]);
+    for (const days of [-1, 0, 1]) {
+      // A clock that is set meanwhile makes nothing another thing.
+      mock.timers.enable({ apis: ["Date"], now: Date.now() + days * 86_400_000 });
+      await run(["server", "agent"], 2048);
+      mock.timers.reset();
+      assert.deepEqual(made, ["server g1", "agent g1"]);
+    }
     await assert.rejects(run(["server"], 2048), /the stack file has changed, the machine agent has changed/);
     assert.deepEqual(made, []);
     await dockerListing(folder, ["server"]);
