@@ -141,11 +141,30 @@ const machine = ({ ip }: typeof server) => ({
   k3s: { state: "running", restarts: 0, killed: 0 },
 });
 
-const names = {
-  "kubernetes.default": "10.43.0.1",
-  "app2.default.svc.cluster.local.": "10.43.0.2",
-  "app3.default.svc.cluster.local.": "10.43.0.3",
-};
+/** Deploys apps into a namespace: each is given the addresses of its pods. @returns the names that its pods resolve. */
+function deploy(
+  api: FakeLab["api"],
+  namespace: string,
+  at: number,
+  apps: Readonly<Record<string, readonly string[]>>,
+): Record<string, string> {
+  const all = Object.entries(apps);
+  const addressOf = (name: string) => `10.43.${at}.${name.slice(-1)}`;
+  const list = (path: string, item: (name: string, addresses: readonly string[]) => Json[]) => {
+    api[path.replace("NS", namespace)] = { items: all.flatMap(([name, ips]) => item(name, ips)) };
+  };
+  const nodeOf = (ip: string) => (ip.startsWith("10.42.0.") ? server.name : agent.name);
+  list("/api/v1/namespaces/NS/pods", (name, ips) =>
+    ips.map((ip, index) => fakePod(`${name}-${"ab"[index]}`, nodeOf(ip), ip, name)),
+  );
+  list("/api/v1/namespaces/NS/services", (name) => [service(name, addressOf(name))]);
+  list("/apis/apps/v1/namespaces/NS/deployments", (name, ips) => [deployment(name, ips.length)]);
+  list("/apis/discovery.k8s.io/v1/namespaces/NS/endpointslices", (name, ips) => [slice(name, ips)]);
+  return {
+    "kubernetes.default": "10.43.0.1",
+    ...Object.fromEntries(all.map(([name]) => [`${name}.${namespace}.svc.cluster.local.`, addressOf(name)])),
+  };
+}
 
 /** A fresh healthy lab: a server and an agent, app2 with a pod on each, app3 on the server. */
 export function healthyLab(): FakeLab {
@@ -155,48 +174,31 @@ export function healthyLab(): FakeLab {
     [`${ip} ${unknownHost}`, ["app3-a"]] as const,
     [`${ip} `, ["app3-a"]] as const,
   ]);
+  const addOns = ["coredns", "traefik", "local-path-provisioner", "metrics-server"];
+  const api: FakeLab["api"] = {
+    "/version": { gitVersion: version },
+    ...discovery,
+    "/api/v1/nodes": items(node(server), node(agent)),
+    "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
+    "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },
+    "/api/v1/namespaces/kube-system/pods": items(
+      fakePod("coredns-1", "server", "10.42.0.2"),
+      fakePod("svclb-traefik-1", "server", "10.42.0.9"),
+      fakePod("svclb-traefik-2", "agent", "10.42.1.9"),
+      { metadata: { name: "helm-install-traefik-1" }, spec: {}, status: { phase: "Succeeded" } },
+    ),
+    "/apis/apps/v1/namespaces/kube-system/deployments": items(...addOns.map((name) => deployment(name, 1))),
+  };
+  const names = deploy(api, "default", 0, { app2: ["10.42.0.3", "10.42.1.3"], app3: ["10.42.0.4"] });
+  const add = (path: string, item: Json) => (api[path] as { items: Json[] }).items.push(item);
+  add("/api/v1/namespaces/default/services", service("kubernetes", "10.43.0.1"));
+  add("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", slice("kubernetes", [server.ip]));
   return structuredClone({
-    api: {
-      "/version": { gitVersion: version },
-      ...discovery,
-      "/api/v1/nodes": items(node(server), node(agent)),
-      "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
-      "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },
-      "/api/v1/namespaces/kube-system/pods": items(
-        fakePod("coredns-1", "server", "10.42.0.2"),
-        fakePod("svclb-traefik-1", "server", "10.42.0.9"),
-        fakePod("svclb-traefik-2", "agent", "10.42.1.9"),
-        { metadata: { name: "helm-install-traefik-1" }, spec: {}, status: { phase: "Succeeded" } },
-      ),
-      "/apis/apps/v1/namespaces/kube-system/deployments": items(
-        ...["coredns", "traefik", "local-path-provisioner", "metrics-server"].map((name) =>
-          deployment(name, 1),
-        ),
-      ),
-      "/apis/apps/v1/namespaces/default/deployments": items(deployment("app2", 2), deployment("app3", 1)),
-      "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices": items(
-        slice("app2", ["10.42.0.3", "10.42.1.3"]),
-        slice("app3", ["10.42.0.4"]),
-        slice("kubernetes", [server.ip]),
-      ),
-      "/api/v1/namespaces/default/pods": items(
-        fakePod("app2-a", "server", "10.42.0.3", "app2"),
-        fakePod("app2-b", "agent", "10.42.1.3", "app2"),
-        fakePod("app3-a", "server", "10.42.0.4", "app3"),
-      ),
-      "/api/v1/namespaces/default/services": items(
-        service("kubernetes", "10.43.0.1"),
-        service("app2", "10.43.0.2"),
-        service("app3", "10.43.0.3"),
-      ),
-    },
+    api,
     machines: { "server.cluster": machine(server), "agent.cluster": machine(agent) },
     routes: Object.fromEntries(routes) as FakeLab["routes"],
     inside: {
-      server: {
-        names: { ...names },
-        urls: { "http://10.42.1.3:8080/": "app2-b", "http://10.42.1.9:80/": "404" },
-      },
+      server: { names, urls: { "http://10.42.1.3:8080/": "app2-b", "http://10.42.1.9:80/": "404" } },
       agent: { names: { ...names }, urls: { "http://10.42.0.3:8080/": "app2-a" } },
     },
   });
@@ -205,60 +207,24 @@ export function healthyLab(): FakeLab {
 /** The healthy lab with the apps of `Pulumi.apps-spaces.yaml` instead, in two isolated namespaces. */
 export function namespacedLab(): FakeLab {
   const lab = healthyLab();
-  const apps = {
-    dev: { app1: ["10.42.0.5", "10.42.1.5"], app3: ["10.42.0.6"] },
-    staging: { app1: ["10.42.1.7"] },
-  };
-  const nodeOf = (address: string) => (address.startsWith("10.42.0.") ? server.name : agent.name);
-  const entries = Object.entries(apps).flatMap(([namespace, ofNamespace], index) =>
-    Object.entries(ofNamespace).map(([name, addresses]) => ({
-      namespace,
-      name,
-      addresses,
-      clusterIP: `10.43.${index + 1}.${name.slice(-1)}`,
-      pods: addresses.map((address, at) => fakePod(`${name}-${"ab"[at]}`, nodeOf(address), address, name)),
-    })),
-  );
-  for (const namespace of Object.keys(apps)) {
-    const mine = entries.filter((one) => one.namespace === namespace);
-    const core = `/api/v1/namespaces/${namespace}`;
-    lab.api[`${core}/pods`] = { items: mine.flatMap(({ pods }) => pods) };
-    lab.api[`${core}/services`] = { items: mine.map(({ name, clusterIP }) => service(name, clusterIP)) };
-    lab.api[`/apis/apps/v1/namespaces/${namespace}/deployments`] = {
-      items: mine.map(({ name, addresses }) => deployment(name, addresses.length)),
-    };
-    lab.api[`/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`] = {
-      items: mine.map(({ name, addresses }) => slice(name, addresses)),
-    };
-  }
+  const dev = deploy(lab.api, "dev", 1, { app1: ["10.42.0.5", "10.42.1.5"], app3: ["10.42.0.6"] });
+  const staging = deploy(lab.api, "staging", 2, { app1: ["10.42.1.7"] });
+  // The API server spells amounts its own way.
+  const hard = { pods: "10", "requests.cpu": "1000m", "limits.memory": "2048Mi" };
   lab.api["/api/v1/namespaces/dev/resourcequotas"] = {
-    // The API server spells amounts its own way.
-    items: [
-      {
-        metadata: { name: "dev" },
-        spec: { hard: { pods: "10", "requests.cpu": "1000m", "limits.memory": "2048Mi" } },
-      },
-    ],
+    items: [{ metadata: { name: "dev" }, spec: { hard } }],
   };
   for (const { ip } of [server, agent]) {
     lab.routes[`${ip} app1.dev.localhost`] = ["dev/app1-a", "dev/app1-b"];
     lab.routes[`${ip} app1.staging.localhost`] = ["staging/app1-a"];
     for (const host of [unknownHost, ""]) lab.routes[`${ip} ${host}`] = ["dev/app3-a"];
   }
-  const known = (namespace: string) => ({
-    "kubernetes.default": names["kubernetes.default"],
-    ...Object.fromEntries(
-      entries
-        .filter((one) => one.namespace === namespace)
-        .map(({ name, clusterIP }) => [`${name}.${namespace}.svc.cluster.local.`, clusterIP]),
-    ),
-  });
   // What is not listed does not answer.
   Object.assign(lab.inside, {
-    "dev/server": { names: known("dev"), urls: { "http://10.42.1.5:8080/": "app1-b" } },
-    "dev/agent": { names: known("dev"), urls: { "http://10.42.0.5:8080/": "app1-a" } },
+    "dev/server": { names: { ...dev }, urls: { "http://10.42.1.5:8080/": "app1-b" } },
+    "dev/agent": { names: dev, urls: { "http://10.42.0.5:8080/": "app1-a" } },
     "staging/agent": {
-      names: known("staging"),
+      names: staging,
       urls: { "http://10.42.0.9:80/": "404", "http://10.42.1.7:8080/": "app1-a" },
     },
   });
