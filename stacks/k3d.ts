@@ -1,13 +1,13 @@
 import * as pulumi from "@pulumi/pulumi";
-import { K3dAgent } from "./components/k3d-agent.ts";
+import { joinAgents } from "./components/k3d-agents.ts";
 import { K3dCluster } from "./components/k3d-cluster.ts";
 import { k3dScript } from "./components/k3d-command.ts";
 import { K3dRegistry } from "./components/k3d-registry.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { readHostSettings } from "./lib/host-settings.ts";
 import { root } from "./lib/paths.ts";
-import { agentsOf, publishedPort, readK3dFile } from "./model/k3d-file.ts";
-import { agentIdentity, clusterIdentity } from "./model/k3d-nodes.ts";
+import { publishedPort, readK3dFile } from "./model/k3d-file.ts";
+import { clusterIdentity } from "./model/k3d-nodes.ts";
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { chooseK3dImages, observeK3d } from "./observe/k3d-host.ts";
@@ -33,14 +33,6 @@ export default async function k3d(): Promise<ClusterOutputs> {
     { file, images, identity: await clusterIdentity(file), observed },
     { dependsOn: registry ? [registry.command] : [] },
   );
-  const joined = await Promise.all(
-    agentsOf(file).map(async (node) => {
-      const identity = await agentIdentity(file, node);
-      const seen = observed.agents.get(node.name) ?? observed.cluster;
-      const name = `k3d-${stack}-agent-${node.index}-0`;
-      return new K3dAgent(name, { file, node, cluster, identity, observed: seen }).details;
-    }),
-  );
   const { hostIP, hostPort } = file.kubeAPI;
   const apiServer = `https://${hostIP}:${hostPort}`;
   const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
@@ -50,12 +42,13 @@ export default async function k3d(): Promise<ClusterOutputs> {
     installation: cluster.generation,
     observed: await observeKubeconfig(kubeconfigCopy(stack), observed.certificates),
   });
+  const agents = await joinAgents(stack, file, cluster, observed, now);
 
   return {
     kubeconfig,
     clusterId: cluster.id,
     apiServer,
     ingress: { addresses: [hostIP], http: publishedPort(file, 80), https: publishedPort(file, 443) },
-    nodes: pulumi.all([cluster.details, pulumi.all(joined)]).apply((all) => all.flat()),
+    nodes: pulumi.all([cluster.details, pulumi.all(agents)]).apply((all) => all.flat()),
   };
 }

@@ -6,6 +6,7 @@ import type { ClusterNode } from "../model/outputs.ts";
 import type { NodeObservation } from "../observe/k3d-host.ts";
 import type { K3dCluster } from "./k3d-cluster.ts";
 import { k3dCommand } from "./k3d-command.ts";
+import { isDone } from "./k3s-node.ts";
 
 /** What a `K3dAgent` is made from. */
 export interface K3dAgentArgs {
@@ -22,6 +23,8 @@ export interface K3dAgentArgs {
 export class K3dAgent extends pulumi.ComponentResource {
   /** The node as the stack exports it. */
   readonly details: pulumi.Output<ClusterNode>;
+  /** Resolves when nothing more is done to the agent in this run, in a preview too. */
+  readonly done: Promise<void>;
 
   constructor(
     name: string,
@@ -51,6 +54,7 @@ export class K3dAgent extends pulumi.ComponentResource {
         customTimeouts: { create: "15m", update: "15m" },
       },
     );
+    this.done = isDone(command);
     this.details = pulumi.all([cluster.generation, command.id]).apply(([generation]) => ({
       name: node.name,
       role: "agent" as const,

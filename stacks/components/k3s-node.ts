@@ -37,7 +37,7 @@ export const serverList = (servers: readonly Machine[]): string =>
   servers.map(({ name, ip }) => `${name}=${ip}`).join(" ");
 
 /** A resource is done, in a preview as in an update, when its URN comes back from the engine. */
-const isDone = (resource: pulumi.Resource): Promise<void> =>
+export const isDone = (resource: pulumi.Resource): Promise<void> =>
   new Promise((resolve) => {
     resource.urn.apply(() => resolve());
   });
