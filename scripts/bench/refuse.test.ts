@@ -16,6 +16,11 @@ test("a machine of any stack counts as a lab that is up", async (t) => {
   assert.equal(await machinesOf(directory), undefined);
   await writeFile(join(machine, "id"), "x");
   assert.equal(await machinesOf(directory), "there is a machine server");
+  await assert.rejects(
+    machinesOf(join(machine, "id")),
+    { code: "ENOTDIR" },
+    "one that cannot be read may have one",
+  );
 });
 
 test("an address of the lab's network counts too", () => {

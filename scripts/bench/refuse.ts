@@ -2,6 +2,7 @@ import { readdir } from "node:fs/promises";
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { ifThere } from "../../stacks/lib/files.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { isPortTaken } from "../../stacks/lib/ports.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
@@ -37,7 +38,7 @@ export async function refuseWhileUp(
 
 /** The first machine that Vagrant has a note of, of any stack. @param directory the lab's folder. */
 export async function machinesOf(directory: string): Promise<string | undefined> {
-  const files = await readdir(directory, { recursive: true }).catch(() => []);
+  const files = (await ifThere(readdir(directory, { recursive: true }))) ?? [];
   const id = files.find((path) => /(^|\/)vagrant\/machines\/[^/]+\/[^/]+\/id$/.test(path));
   return id && `there is a machine ${id.split("/").at(-3)}`;
 }
