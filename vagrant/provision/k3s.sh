@@ -509,18 +509,16 @@ is_healthy_member() { ! is_member || etcd_status 127.0.0.1 >/dev/null; }
 
 # systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
 wait_until_up() {
-  local ends_allowed=0 asked=${EPOCHREALTIME/./} took rest
-  if has_several_servers; then ends_allowed=1; fi
-  if has_several_servers && $is_first; then ends_allowed=20; fi
+  local ends_allowed=0
+  if has_several_servers; then
+    ends_allowed=1
+    if $is_first; then ends_allowed=20; fi
+  fi
   until is_up; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
-    # At most a tenth of the time is spent on asking.
-    took=$((${EPOCHREALTIME/./} - asked))
-    took=$((took < 100000 ? 300000 : took * 9))
-    printf -v rest '%d.%06d' $((took / 1000000)) $((took % 1000000))
-    pause "$rest"
-    asked=${EPOCHREALTIME/./}
+    # Asking takes a slow machine longer, and is to stay a small part of the time.
+    pause "$((3 * slower / 10)).$((3 * slower % 10))"
   done
 }
 
