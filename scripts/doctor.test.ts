@@ -47,7 +47,7 @@ const well: Computer = {
   refuseUnlessAllowed: async () => {},
   refuseTakenPorts: async () => {},
   refuseExternal: async () => {},
-  isMade: async () => false,
+  hasMachines: async () => false,
   traces: async () => ({ locks: [], forgotten: [] }),
   quirks: async () => [],
   refuseOverlapping: async () => {},
@@ -163,7 +163,7 @@ test("tools that are missing: how long they take, and Go only where they could b
 test("no room is a problem before the machines are made, not after", async () => {
   const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
   assert.match((await found({ facts }))("cluster/room").found, /need 2\.0 GiB of memory and 1\.0 GiB/);
-  assert.equal((await found({ facts, isMade: async () => true }))("cluster/room").status, "ok");
+  assert.equal((await found({ facts, hasMachines: async () => true }))("cluster/room").status, "ok");
 });
 
 test("hosts need neither Vagrant nor Docker, nor this computer's memory", async () => {

@@ -16,7 +16,7 @@ import { hasSystemd, installAdvice, missingPackages } from "./host/packages.ts";
 import { rootPrefix } from "./host/privilege.ts";
 import { quirks } from "./host/quirks.ts";
 import { refuseUnlessAllowed } from "./host/vbox-networks.ts";
-import { isMade, readStacks, refuseExternal } from "./lab.ts";
+import { hasMachines, readStacks, refuseExternal } from "./lab.ts";
 import { hostFacts, missingRequirements } from "./requirements.ts";
 import { findGo } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
@@ -61,7 +61,7 @@ const thisComputer = {
   refuseUnlessAllowed,
   refuseTakenPorts: (stacks: Parameters<typeof preflightK3d>[0]): Promise<unknown> => preflightK3d(stacks),
   refuseExternal,
-  isMade,
+  hasMachines,
   quirks,
   refuseOverlapping: (network: string) => refuseOverlappingNetwork(network),
   /** How a machine's Debian would be made; tells the packages that it lacks to `install`. */
@@ -160,7 +160,7 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
       return ok(`${config.network} is allowed`);
     }),
     own("room", "Room for", async () => {
-      if (await computer.isMade(stack)) return ok("its machines are there");
+      if (await computer.hasMachines(stack)) return ok("its machines are there");
       // Hosts bring memory and network of their own.
       const isHere = config.provider !== "hosts";
       const faults = missingRequirements(isHere ? config : { machines: [] }, await computer.facts());

@@ -107,7 +107,7 @@ const hasFiles = async (folder: string): Promise<boolean> =>
   );
 
 /** Whether a stack has made machines or nodes: the scripts that make them keep notes there, and Pulumi in its state. */
-export async function isMade(stack: string): Promise<boolean> {
+export async function hasMachines(stack: string): Promise<boolean> {
   // Vagrant leaves folders behind, and nothing in them.
   for (const folder of ["machines", "vagrant/machines"])
     if (await hasFiles(join(stackDir(stack), folder))) return true;
@@ -115,11 +115,11 @@ export async function isMade(stack: string): Promise<boolean> {
 }
 
 /** Whether any stack of this checkout has made machines or nodes. */
-export async function anyMade(): Promise<boolean> {
+export async function anyMachines(): Promise<boolean> {
   const entries = (await ifThere(readdir(labDir, { withFileTypes: true }))) ?? [];
   const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   const all = [...new Set([...folders, ...(await knownStacks())])];
-  return (await Promise.all(all.map(isMade))).some(Boolean);
+  return (await Promise.all(all.map(hasMachines))).some(Boolean);
 }
 
 /** What a run changed, in a few words. */

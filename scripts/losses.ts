@@ -1,11 +1,11 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
 import type { Provider } from "../stacks/model/provider.ts";
-import { livesInDocker } from "../stacks/observe/k3d-host.ts";
+import { existsInDocker } from "../stacks/observe/k3d-host.ts";
 import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
 import { pathOf } from "../stacks/observe/ownership.ts";
 import { environmentOf } from "../stacks/observe/recorded.ts";
 import type { PlannedStep } from "./pulumi.ts";
-import { mayHold } from "./recorded-cluster.ts";
+import { mayContain } from "./recorded-cluster.ts";
 
 /** A thing that exists and that a run would replace or remove. */
 export interface Loss {
@@ -35,8 +35,8 @@ interface Existence {
 const observed: Existence = {
   machine: async (environment) => (await recordedMachineState({ environment })) !== "absent",
   k3s: (environment) => recordedHostMayHaveK3s({ environment }),
-  container: livesInDocker,
-  namespace: (stack, name) => mayHold(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
+  container: existsInDocker,
+  namespace: (stack, name) => mayContain(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
 };
 
 interface Context {

@@ -125,7 +125,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
 }
 
 /** Whether a stack's recorded cluster has an object. One that does not answer, or does not say, may have it. */
-export async function mayHold(stack: string, path: string): Promise<boolean> {
+export async function mayContain(stack: string, path: string): Promise<boolean> {
   const asked = (await recordedClusters(stack)).map(async (cluster) => {
     let api: Awaited<ReturnType<typeof connectTo>>;
     try {

@@ -4,7 +4,7 @@ import { stopLibvirt } from "../host/libvirt.ts";
 import { stopDocker } from "../host/own-docker.ts";
 import { removeBlackholeRoutes } from "../host/routes.ts";
 import { appearedSince, forgetInventory, hasInventory } from "../inventory.ts";
-import { anyMade } from "../lab.ts";
+import { anyMachines } from "../lab.ts";
 import type { Step } from "../report.ts";
 import { ownThings } from "./left.ts";
 import type { DownRun } from "./run.ts";
@@ -21,7 +21,7 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
     const isExternal = run.targets.every(
       ({ program, cluster }) => program === "apps" && cluster === undefined,
     );
-    if (isExternal || (await anyMade())) return undefined;
+    if (isExternal || (await anyMachines())) return undefined;
     // What others started is theirs.
     if (run.needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
     await removeBlackholeRoutes();

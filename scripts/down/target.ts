@@ -7,7 +7,7 @@ import { ownsInDocker } from "../../stacks/observe/k3d-host.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { ownsInLibvirt } from "../host/libvirt.ts";
 import { hasInventory } from "../inventory.ts";
-import { isMade } from "../lab.ts";
+import { hasMachines } from "../lab.ts";
 import { clusterStackIn } from "../recorded-cluster.ts";
 
 /** What is known of a stack that is to be taken down; its file may be missing or wrong. */
@@ -28,7 +28,7 @@ export async function readTarget(stack: string, settings: HostSettings): Promise
   const state = await stateOf(stack);
   // A run that was killed, or plain Pulumi, may have left what no state knows of.
   const noted =
-    state.length > 0 || (await isMade(stack)) || (program === "cluster" && (await hasInventory()));
+    state.length > 0 || (await hasMachines(stack)) || (program === "cluster" && (await hasInventory()));
   if (program === "apps") return { stack, program, made: noted, cluster: clusterStackIn(state) };
   // Containers and virtual machines say themselves whose they are: neither the stack's file nor a note is needed.
   const inDocker = !noted && (await ownsInDocker(stack));

@@ -21,7 +21,7 @@ type NetworkName = typeof labNetwork | typeof managementNetwork;
 const pool = "k3s-lab";
 
 /** What is asked of libvirt. */
-export interface LibvirtWish {
+export interface LibvirtSpec {
   /** The machines' network, such as 192.168.42.0/24; its first address is this computer's. */
   readonly network: string;
   /** Whether machines may reach what this computer reaches; else nothing of theirs leaves it. */
@@ -41,10 +41,10 @@ const virsh = (run: Run, ...args: string[]) => run([...virshCommand, ...args], {
  *
  * @throws LabError where they are another user's: exit code 2.
  */
-export async function ensureResources(wish: LibvirtWish, progress: Progress, run: Run): Promise<void> {
+export async function ensureResources(spec: LibvirtSpec, progress: Progress, run: Run): Promise<void> {
   progress("making libvirt's networks");
   if ((await ownerOf(run)) === undefined)
-    await withoutBlackholeRoute(wish.network, () => makeNetwork(labNetwork, wish, run), { run });
+    await withoutBlackholeRoute(spec.network, () => makeNetwork(labNetwork, spec, run), { run });
   const owner = await ownerOf(run);
   if (owner === undefined)
     throw new LabError(`The network ${labNetwork} has just been removed. Run the same command again.`);
@@ -54,9 +54,9 @@ export async function ensureResources(wish: LibvirtWish, progress: Progress, run
       { exitCode: 2 },
     );
   if ((await virsh(run, "net-info", managementNetwork)).exitCode !== 0)
-    await makeNetwork(managementNetwork, wish, run);
+    await makeNetwork(managementNetwork, spec, run);
   await ensurePool(run);
-  await ensureVolume(wish.box, progress, run);
+  await ensureVolume(spec.box, progress, run);
 }
 
 /** Takes the lab's networks and pool away, where no machine uses them. @returns who does. */
@@ -96,7 +96,7 @@ const thisUser = (): number => process.getuid?.() ?? 0;
 /** A network of the lab's as libvirt's XML; it ends with the daemon or with `net-destroy`. */
 export function networkXml(
   name: NetworkName,
-  { network, internet }: Pick<LibvirtWish, "network" | "internet">,
+  { network, internet }: Pick<LibvirtSpec, "network" | "internet">,
 ): string {
   const isLab = name === labNetwork;
   const { first, last } = isLab ? blockOf(network) : managementBlock;
@@ -112,16 +112,16 @@ export function networkXml(
   ].join("");
 }
 
-async function makeNetwork(name: NetworkName, wish: LibvirtWish, run: Run): Promise<void> {
+async function makeNetwork(name: NetworkName, spec: LibvirtSpec, run: Run): Promise<void> {
   // virsh reads files only: it opens its input again, which a socket does not let it.
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
   try {
     const file = join(folder, `${name}.xml`);
-    await writeFile(file, networkXml(name, wish));
+    await writeFile(file, networkXml(name, spec));
     const { exitCode, stderr } = await virsh(run, "net-create", file);
     // Another `lab` may have been quicker.
     if (exitCode === 0 || (await virsh(run, "net-info", name)).exitCode === 0) return;
-    const block = name === labNetwork ? blockOf(wish.network) : managementBlock;
+    const block = name === labNetwork ? blockOf(spec.network) : managementBlock;
     const inUse = /already in use by interface/.test(stderr) ? await inTheWay(block, run) : "";
     throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}${inUse}`);
   } finally {

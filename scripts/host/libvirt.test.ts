@@ -12,7 +12,7 @@ import { ensureLibvirt, hiddenFolder, stopLibvirt } from "./libvirt.ts";
 import { networkXml } from "./libvirt-resources.ts";
 
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
-const wish = { network: "192.168.42.0/24", internet: true, box };
+const spec = { network: "192.168.42.0/24", internet: true, box };
 /** What `virsh net-uuid` says of a network that the lab of a user made. */
 const networkOf = (user: number): Answer => [
   / net-uuid k3s-lab$/,
@@ -110,7 +110,7 @@ test("the lab's network, which says whose the rest is, goes last", async () => {
 test("two users of one libvirt: the second is refused in a sentence before it makes anything", async () => {
   const { run, commands } = fakeRun([/ uri$/, {}], another);
   await assert.rejects(
-    ensureLibvirt(wish, () => {}, run, await shared()),
+    ensureLibvirt(spec, () => {}, run, await shared()),
     {
       exitCode: 2,
       message: /Another user of this computer \(id 4321\) has a lab in libvirt.*scripts\/lab down/,
@@ -133,7 +133,7 @@ test("two users at the same moment: the one whose network libvirt made goes on, 
       ? { exitCode: 1, stdout: "", stderr: "error: Network not found" }
       : await answer(command, options);
   await assert.rejects(
-    ensureLibvirt(wish, () => {}, run, await shared()),
+    ensureLibvirt(spec, () => {}, run, await shared()),
     { exitCode: 2, message: /Another user/ },
   );
   assert.equal(commands.filter((line) => /pool-|vol-/.test(line)).length, 0);
@@ -146,7 +146,7 @@ test("C3: a question for the lab's network that fails leaves open whose it is", 
     [/^virsh|^ip /, {}],
   );
   await assert.rejects(
-    ensureLibvirt(wish, () => {}, run, await shared()),
+    ensureLibvirt(spec, () => {}, run, await shared()),
     /Whose the network k3s-lab is/,
   );
   await assert.rejects(
@@ -179,7 +179,7 @@ test("C3: a question for the box's disk that fails is no disk that is missing, a
       [/ vol-(create-as|delete) /, {}],
     );
     await assert.rejects(
-      ensureLibvirt(wish, () => {}, run, await shared()),
+      ensureLibvirt(spec, () => {}, run, await shared()),
       /could not take the disk/,
     );
     // Machines' own disks begin as that one.
@@ -257,7 +257,7 @@ test("a route that libvirt takes for somebody's use of the network is named, wit
     [/ net-(info|create) /, { exitCode: 1, stderr: inUse }],
   );
   await assert.rejects(
-    ensureLibvirt(wish, () => {}, run, await shared()),
+    ensureLibvirt(spec, () => {}, run, await shared()),
     {
       message: `libvirt could not make the network k3s-lab: ${inUse}\nIn its way: the route "blackhole 192.168.42.0/24 metric 7". If you do not need it while the lab is up, remove it:\n  sudo ip route del blackhole 192.168.42.0/24 metric 7\nOtherwise set another k3s-lab:network.`,
     },

@@ -11,7 +11,7 @@ import { boxFolder } from "./box.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { DaemonNotes, endAll, readLog, runDir, type Stopped, startDaemon, untilAnswers } from "./daemon.ts";
 import { type Firewall, readFirewall, removeRules } from "./firewall.ts";
-import { ensureResources, type LibvirtWish, removeResources, virshCommand } from "./libvirt-resources.ts";
+import { ensureResources, type LibvirtSpec, removeResources, virshCommand } from "./libvirt-resources.ts";
 import { hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
@@ -36,7 +36,7 @@ const notesIn = (folder: string) => new DaemonNotes<DaemonRecord>("libvirt", fol
  * @throws LabError where libvirt runs in no such way: what is in the way, and what to do.
  */
 export async function ensureLibvirt(
-  wish: LibvirtWish,
+  spec: LibvirtSpec,
   progress: Progress,
   run: Run = runHere,
   folder: string = sharedDir,
@@ -46,14 +46,14 @@ export async function ensureLibvirt(
     await ensureDaemon(progress, run);
     // Its machines come later, and until then another lab's `down` would find none.
     await notes.noteUser();
-    const kernel = join(boxFolder(wish.box), "vmlinuz");
+    const kernel = join(boxFolder(spec.box), "vmlinuz");
     const isSystems = (await notes.record()) === undefined;
     const hidden = isSystems && (await exists(kernel)) ? await hiddenFolder(kernel) : undefined;
     if (hidden !== undefined)
       throw new LabError(
         `QEMU runs as its own user and cannot read ${hidden}, which holds the kernel of Vagrant's box. Allow it, then try again:\n  chmod o+x '${hidden}'`,
       );
-    await ensureResources(wish, progress, run);
+    await ensureResources(spec, progress, run);
   }, progress);
 }
 

@@ -2,7 +2,7 @@ import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { refuseConflicts } from "../conflicts.ts";
 import { prepareLabDir } from "../environment.ts";
 import { completeInventory, noteInventory } from "../inventory.ts";
-import { anyMade, readStacks, Settings } from "../lab.ts";
+import { anyMachines, readStacks, Settings } from "../lab.ts";
 import { runSteps, type Step, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { applyStacks } from "./apply.ts";
@@ -35,7 +35,7 @@ export async function bringUp(stacks: readonly string[], options: UpOptions = {}
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
     const run = await begin(stacks, options, { signal, endChildren });
-    const isFirst = !(await anyMade());
+    const isFirst = !(await anyMachines());
     if (isFirst) await noteInventory();
     await runSteps(preparation(run), run.stopping);
     if (isFirst) await completeInventory();

@@ -4,7 +4,7 @@ import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { refuseUnfitDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
 import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
-import { isMade, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
+import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { checkRequirements } from "../requirements.ts";
 
 /**
@@ -15,7 +15,7 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
   for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);
   for (const [stack, config] of machines)
-    if (!(await isMade(stack))) {
+    if (!(await hasMachines(stack))) {
       const isHere = config.provider !== "hosts";
       await checkRequirements(isHere ? config : undefined);
       if (isHere) await refuseOverlappingNetwork(config.network);

@@ -10,7 +10,7 @@ import { ownerOf } from "../k3d/docker.ts";
 import type { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
 import { type K3dFile, readK3dFile } from "../model/k3d-file.ts";
-import { chooseK3dImages, livesInDocker, observeK3d, ownsInDocker } from "./k3d-host.ts";
+import { chooseK3dImages, existsInDocker, observeK3d, ownsInDocker } from "./k3d-host.ts";
 import { preflightK3d, refuseUnlessReady } from "./k3d-ready.ts";
 
 const fake = await fakeDocker();
@@ -154,9 +154,9 @@ test("a server's start and the certificate in its kubeconfig are read together",
 test("what lives is asked for by labels, whatever it is called", async () => {
   const labels = { ...mine, "k3d.role": "server" };
   await fake.set({ containers: [{ name: "old-name", status: "paused", labels }] });
-  assert.equal(await fake.within(() => livesInDocker("k3d", { role: "server" })), true);
-  assert.equal(await fake.within(() => livesInDocker("k3d-ha", { role: "server" })), false);
-  assert.equal(await fake.within(() => livesInDocker("k3d", { name: "k3d-k3d-agent-0-0" })), false);
+  assert.equal(await fake.within(() => existsInDocker("k3d", { role: "server" })), true);
+  assert.equal(await fake.within(() => existsInDocker("k3d-ha", { role: "server" })), false);
+  assert.equal(await fake.within(() => existsInDocker("k3d", { name: "k3d-k3d-agent-0-0" })), false);
   await fake.set({ volumes: [{ name: "k3d-k3d-images", labels: mine }] });
   assert.equal(await fake.within(() => ownsInDocker("k3d")), true);
 });

@@ -129,7 +129,7 @@ export async function canAskDocker(): Promise<boolean> {
 }
 
 /** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */
-export async function livesInDocker(
+export async function existsInDocker(
   stack: string,
   which: { readonly name: string } | { readonly role: "server" | "registry" },
 ): Promise<boolean> {

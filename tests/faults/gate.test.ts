@@ -328,7 +328,7 @@ if (hasPulumi) {
     ]);
     const ask = (stack: string, name = "dev") =>
       inCheckout(
-        `import { mayHold } from "@/recorded-cluster.ts"; console.log(await mayHold("${stack}", "/api/v1/namespaces/${name}"))`,
+        `import { mayContain } from "@/recorded-cluster.ts"; console.log(await mayContain("${stack}", "/api/v1/namespaces/${name}"))`,
       );
     try {
       assert.equal(await ask("apps-external"), "true");

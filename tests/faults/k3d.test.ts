@@ -16,7 +16,7 @@ import type { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { type K3dFile, readK3dFile, serversOf } from "../../stacks/model/k3d-file.ts";
 import { balancerOf, clusterConfig, clusterIdentity, nodeConfig } from "../../stacks/model/k3d-nodes.ts";
-import { chooseK3dImages, livesInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
+import { chooseK3dImages, existsInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
 import { preflightK3d, refuseTakenPorts, refuseUnlessReady } from "../../stacks/observe/k3d-ready.ts";
 import { type FakeContainer, fakeDocker, type World } from "./fake-docker.ts";
 import { fault, refused } from "./table.ts";
@@ -633,7 +633,7 @@ fault(
     assert.match(second, /--volume \/srv\/data:\/var\/lib\/registry r:1$/);
     await fake.within(() => actions.removeCluster(owner));
     await fake.set({ volumes: (await fake.world()).volumes });
-    const lives = await fake.within(() => livesInDocker(stack, { role: "registry" }));
+    const lives = await fake.within(() => existsInDocker(stack, { role: "registry" }));
     assert.equal(lives, true, "its images live without a container");
     return {
       happened: "a volume with a name",
