@@ -33,7 +33,7 @@ const well: Computer = {
       installed: { dir: "/tools", files: {}, size: 1, installed: "" },
     })),
   go: async () => ({ command: "go" }),
-  docker: async () => ({ state: "running", host: "unix:///run/lab.sock" }),
+  docker: async () => ({ host: "unix:///run/lab.sock" }),
   probes: {
     libvirt: async () => "libvirt is not installed",
     virtualbox: async () => "VirtualBox is not installed",
@@ -105,7 +105,7 @@ test("Docker that is not this user's is a problem; the command is taken out of t
   const reason = new LabError(
     "Docker runs here, but not for you. Join its group:\n  sudo usermod -aG docker me",
   );
-  const of = await found({ docker: async () => ({ state: "refused", reason }) });
+  const of = await found({ docker: () => Promise.reject(reason) });
   assert.deepEqual(of("cluster/docker"), {
     status: "problem",
     found: "Docker runs here, but not for you. Join its group:",

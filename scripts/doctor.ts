@@ -232,9 +232,8 @@ async function tools(programs: readonly StackName[], { tools, go }: Computer): P
 }
 
 async function docker(use: DockerUse, computer: Computer): Promise<Answer> {
-  const seen = await computer.docker(use);
-  if (seen.state === "running") return ok(`answers${seen.host ? ` at ${seen.host}` : ""}`);
-  if (seen.state === "refused") return fromText(seen.reason.message);
+  const running = await computer.docker(use);
+  if (running) return ok(`answers${running.host ? ` at ${running.host}` : ""}`);
   const missing = await computer.missingPackages(["docker.io"]);
   if (missing.length) return byLabUp("not installed", await installAdvice(missing), computer);
   const start = (await hasSystemd()) ? "sudo systemctl start docker" : "sudo dockerd";

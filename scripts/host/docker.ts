@@ -29,8 +29,7 @@ import { isRoot, requireRoot } from "./privilege.ts";
  */
 export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
   const found = await observeDocker(use);
-  if (found.state === "refused") throw found.reason;
-  const host = found.state === "running" ? found.host : await start(progress);
+  const host = found ? found.host : await start(progress);
   if (host === ownHost && isRoot()) await noteOwnDockerUser();
   return host;
 }
@@ -40,71 +39,59 @@ async function start(progress: Progress): Promise<string | undefined> {
   return (await hasSystemd()) ? await startBySystemd(progress) : await startOwnDocker(progress);
 }
 
-/** What a look at Docker finds; nothing is started. */
-export type DockerFound =
-  /** A daemon answers; `host` is what `ensureDocker` would return. */
-  | { readonly state: "running"; readonly host: string | undefined }
-  /** None is there, and `ensureDocker` would start one. */
-  | { readonly state: "stopped" }
-  /** Why `ensureDocker` would refuse. */
-  | { readonly state: "refused"; readonly reason: LabError };
-
-/** Refuses, before anything is built, a Docker that no lab can live in or that does not answer. @throws LabError */
-export async function refuseUnfitDocker(use: DockerUse): Promise<void> {
-  const found = await observeDocker(use);
-  if (found.state === "refused") throw found.reason;
-}
-
 /** Where the lab's own Docker answers, if that is the one that runs here: a fresh clone has no note of it. */
 export async function ownDockerHere(): Promise<string | undefined> {
-  const found = await observeDocker();
-  return found.state === "running" && found.host === ownHost ? ownHost : undefined;
+  const found = await observeDocker().catch(() => undefined);
+  return found?.host === ownHost ? ownHost : undefined;
 }
 
-/** Whether Docker can be used here, and what `ensureDocker` would do about it. */
-export async function observeDocker(use?: DockerUse): Promise<DockerFound> {
+/** A Docker that answers; `host` is what `ensureDocker` returns. */
+export interface RunningDocker {
+  readonly host: string | undefined;
+}
+
+/**
+ * The Docker that `ensureDocker` would use as it is; undefined where it would start one. Nothing is started.
+ * @throws LabError where `ensureDocker` would refuse, with exit code 2 for a Docker that no lab can live in.
+ */
+export async function observeDocker(use?: DockerUse): Promise<RunningDocker | undefined> {
   const endpoint = await dockerEndpoint();
   // One on another computer may take its time not to answer.
-  const remote = unfitness(use, endpoint, undefined);
-  if (remote) return refuse(remote, 2);
+  refuse(unfitness(use, endpoint, undefined), 2);
+  const chosen = process.env.DOCKER_HOST || undefined;
   const asked = await askDocker(undefined);
   if (asked.state === "answers") {
-    const unfit = unfitness(use, endpoint, asked.facts);
-    return unfit ? refuse(unfit, 2) : { state: "running", host: process.env.DOCKER_HOST || undefined };
+    refuse(unfitness(use, endpoint, asked.facts), 2);
+    return { host: chosen };
   }
-  const chosen = process.env.DOCKER_HOST;
   if (!chosen && asked.state === "absent") {
     const own = await askDocker(ownHost);
-    if (own.state === "answers") return { state: "running", host: ownHost };
-    if (own.state !== "absent") return refuse(await unwell(own.problem));
+    if (own.state === "answers") return { host: ownHost };
+    if (own.state !== "absent") refuse(await unwell(own.problem));
   }
-  if (chosen === ownHost && asked.state !== "absent") return refuse(await unwell(asked.problem));
-  return refusal(asked, chosen, endpoint) ?? { state: "stopped" };
+  if (chosen === ownHost && asked.state !== "absent") refuse(await unwell(asked.problem));
+  refuse(whyNotStarted(asked, chosen, endpoint));
+  return undefined;
 }
 
-const refuse = (reason: string, exitCode = 1): DockerFound => ({
-  state: "refused",
-  reason: new LabError(reason, { exitCode }),
-});
+function refuse(reason: string | undefined, exitCode = 1): void {
+  if (reason !== undefined) throw new LabError(reason, { exitCode });
+}
 
 /** Why a daemon that does not answer cannot be helped by starting one. */
-function refusal(
+function whyNotStarted(
   { state, problem }: Exclude<Asked, { state: "answers" }>,
   chosen: string | undefined,
   endpoint: string | undefined,
-): DockerFound | undefined {
-  if (state === "denied") return refuse(notAllowed(problem));
+): string | undefined {
+  if (state === "denied") return notAllowed(problem);
   if (chosen && chosen !== ownHost)
-    return refuse(
-      `DOCKER_HOST is ${chosen}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`,
-    );
+    return `DOCKER_HOST is ${chosen}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`;
   if (state !== "absent")
-    return refuse(
-      `Docker is there (${endpoint ?? "its default"}) and does not answer: ${problem}. Its containers may be running, so none is started beside it. See \`docker info\`; when it answers, try again.`,
-    );
-  if (process.platform !== "linux")
-    return refuse("Docker does not run. Start Docker Desktop (or colima), then try again.");
-  return undefined;
+    return `Docker is there (${endpoint ?? "its default"}) and does not answer: ${problem}. Its containers may be running, so none is started beside it. See \`docker info\`; when it answers, try again.`;
+  return process.platform === "linux"
+    ? undefined
+    : "Docker does not run. Start Docker Desktop (or colima), then try again.";
 }
 
 async function startBySystemd(progress: Progress): Promise<undefined> {

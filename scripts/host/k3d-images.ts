@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { registryImage } from "../toolchain/images/registry.ts";
 import { tools } from "../toolchain/tools.ts";
+import { lastLines, run } from "./commands.ts";
 import { docker, imageExists, shortHash } from "./machine-image.ts";
 
 const recipe = join(root, "stacks", "k3d", "image");
@@ -71,12 +71,9 @@ export async function pullK3dImages(
 async function pull(image: string, progress: Progress): Promise<void> {
   if (await imageExists(image)) return;
   progress(`pulling ${image}`);
-  const { failed, stderr } = await execa("docker", ["pull", "--quiet", image], {
-    reject: false,
-    stdin: "ignore",
-  });
-  if (failed)
+  const { exitCode, stderr } = await run(["docker", "pull", "--quiet", image]);
+  if (exitCode !== 0)
     throw new LabError(
-      `The image ${image} cannot be pulled: ${stderr.trim().split("\n").at(-1)}. Name one that can be pulled in the k3d config file.`,
+      `The image ${image} cannot be pulled: ${lastLines(stderr, 1)}. Name one that can be pulled in the k3d config file.`,
     );
 }

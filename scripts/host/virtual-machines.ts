@@ -3,7 +3,7 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import type { ClusterConfig } from "../../stacks/model/config.ts";
 import { appImage } from "../toolchain/images/web.ts";
 import { addBox, type Box, type BuiltBox, ensureBox, removeOldBoxes } from "./box.ts";
-import { type Run, run as runHere } from "./commands.ts";
+import { run } from "./commands.ts";
 import { ensureLibvirt } from "./libvirt.ts";
 import type { MachineContent } from "./machine-image.ts";
 import { rootPrefix } from "./privilege.ts";
@@ -25,21 +25,12 @@ export async function prepareVirtualMachines(
   internet: boolean,
   progress: Progress,
 ): Promise<Box> {
-  const { name, version } = await registered(wanted, content, progress);
-  const box = { name, version };
-  await ensureLibvirt({ network, internet, box }, progress);
-  return box;
-}
-
-async function registered(
-  wanted: ClusterConfig["box"],
-  content: () => Promise<MachineContent>,
-  progress: Progress,
-): Promise<Box> {
   const own = wanted === undefined && (await buildsBoxes());
-  const box = own ? await buildBox(await content(), progress) : (wanted ?? publicBox);
-  await addBox(box, progress);
+  const source = own ? await buildBox(await content(), progress) : (wanted ?? publicBox);
+  await addBox(source, progress);
   if (own) await removeOldBoxes();
+  const box = { name: source.name, version: source.version };
+  await ensureLibvirt({ network, internet, box }, progress);
   return box;
 }
 
@@ -50,6 +41,5 @@ export async function buildBox(content: MachineContent, progress: Progress): Pro
 }
 
 /** Whether this computer has what building a box takes: Debian's packages, and root. */
-async function buildsBoxes(run: Run = runHere): Promise<boolean> {
-  return (await run(["dpkg-query", "--version"])).exitCode === 0 && (await rootPrefix(run)) !== undefined;
-}
+const buildsBoxes = async (): Promise<boolean> =>
+  (await run(["dpkg-query", "--version"])).exitCode === 0 && (await rootPrefix(run)) !== undefined;

@@ -1,7 +1,7 @@
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
-import { refuseUnfitDocker } from "../host/docker.ts";
+import { observeDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
 import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
@@ -27,5 +27,5 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
     if (provider === "virtualbox") await refuseUnlessAllowed(config.network);
     isDocker ||= provider === "docker";
   }
-  if (isDocker || k3d.length) await refuseUnfitDocker(isDocker ? "machines" : "k3d");
+  if (isDocker || k3d.length) await observeDocker(isDocker ? "machines" : "k3d");
 }
