@@ -8,10 +8,10 @@ import { IntegrityError, sha256Of } from "./tool-cache.ts";
 import type { ModuleWay, Platform } from "./tools.ts";
 
 /** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
-export const oldestGo = { major: 1, minor: 24 } as const;
+const oldestGo = { major: 1, minor: 24 } as const;
 
 /** What `go mod edit -json` says of a `go.mod`, as far as it is needed here. */
-export interface GoMod {
+interface GoMod {
   readonly Replace?: readonly { readonly Old: GoVersion; readonly New: GoVersion }[] | null;
   readonly Exclude?: readonly GoVersion[] | null;
 }
@@ -67,7 +67,7 @@ export const buildArguments = (recipe: ModuleWay, output: string): string[] => [
 ];
 
 /** How a build differs that is for another platform than the one it runs on; empty where it is not. */
-export interface CrossBuild {
+interface CrossBuild {
   /** What `go` must see. */
   readonly environment: Readonly<Record<string, string>>;
   /** Debian's packages with the C compiler that it needs. Default: none. */

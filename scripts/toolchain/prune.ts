@@ -18,7 +18,7 @@ export interface Pruned {
 }
 
 /** What a cache is pruned by; tests pass their own. */
-export interface PruneOptions {
+interface PruneOptions {
   readonly cache: string;
   readonly table: Readonly<Record<string, Tool>>;
   readonly run?: Run;

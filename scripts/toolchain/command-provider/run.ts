@@ -10,7 +10,7 @@ export interface Outputs {
   readonly stderr: string;
 }
 
-export interface RunOptions {
+interface RunOptions {
   readonly previous: Outputs;
   /** Gets each line of what `logging` lets through, as it comes. */
   readonly log: (line: string) => void;

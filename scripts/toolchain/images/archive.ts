@@ -22,7 +22,7 @@ export type LayerEntry =
 export type Layer = Readonly<Record<string, LayerEntry>>;
 
 /** What a container of the image runs, unless a pod says otherwise. */
-export interface ImageConfig {
+interface ImageConfig {
   readonly entrypoint?: readonly string[];
   readonly cmd?: readonly string[];
   /** Numeric `uid` or `uid:gid`, which `runAsNonRoot` can check. Default: root. */

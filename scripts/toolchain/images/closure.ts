@@ -14,7 +14,7 @@ export const mergedUsr: Layer = {
   "/usr/sbin": { directory: true },
 };
 
-export interface ClosureOptions {
+interface ClosureOptions {
   /** A folder holding an unpacked package tree: its libraries win over the host's and lose this prefix in the image. */
   readonly root?: string;
   /** More files that the program opens by itself while it runs (plug-ins), by path in the image; what they need is added too. */
@@ -22,7 +22,7 @@ export interface ClosureOptions {
 }
 
 /** A library as the loader asks for it (`at`, a path in the image) and the file it is. */
-export interface Library {
+interface Library {
   readonly at: string;
   readonly source: string;
 }
