@@ -20,9 +20,8 @@ class UnavailableError extends LabError {}
 
 /** Where downloads come from and go to. */
 export interface DownloadOptions {
-  /** Folder of whole and partial downloads. */
-  readonly folder: string;
-  readonly hashes: LearnedHashes;
+  /** The user's cache. */
+  readonly cache: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
   /** Milliseconds without a byte after which a download is taken up again. Default: 30 000. */
@@ -33,39 +32,26 @@ export interface DownloadOptions {
   readonly retryMs?: number;
 }
 
-/** Hashes that were learned from a release's own checksum file: what was true once must stay true. */
-export class LearnedHashes {
-  readonly #file: string;
-
-  /** @param file where they are kept. */
-  constructor(file: string) {
-    this.#file = file;
-  }
-
-  /** The hash of a URL, if it was ever learned. */
-  async of(url: string): Promise<string | undefined> {
-    return (await this.#read())[url];
-  }
-
-  async add(url: string, sha256: string): Promise<void> {
-    await withFileLock(`${this.#file}.lock`, async () => {
-      const hashes = { ...(await this.#read()), [url]: sha256 };
-      await writeWhole(this.#file, `${JSON.stringify(hashes, null, 2)}\n`);
-    });
-  }
-
-  async #read(): Promise<Record<string, string>> {
-    if (!(await exists(this.#file))) return {};
-    try {
-      return JSON.parse(await readFile(this.#file, "utf8")) as Record<string, string>;
-    } catch (cause) {
-      throw new LabError(
-        `${this.#file} is not a list of hashes: ${(cause as Error).message}.\nRepair or delete it.`,
-        { cause },
-      );
-    }
+/** Hashes that were learned from a release's own checksum file, by address: what was true once must stay true. */
+async function learnedHashes(file: string): Promise<Readonly<Record<string, string>>> {
+  if (!(await exists(file))) return {};
+  try {
+    return JSON.parse(await readFile(file, "utf8")) as Record<string, string>;
+  } catch (cause) {
+    throw new LabError(
+      `${file} is not a list of hashes: ${(cause as Error).message}.\nRepair or delete it.`,
+      { cause },
+    );
   }
 }
+
+const learnHash = (file: string, url: string, sha256: string): Promise<void> =>
+  withFileLock(`${file}.lock`, async () => {
+    const hashes = { ...(await learnedHashes(file)), [url]: sha256 };
+    await writeWhole(file, `${JSON.stringify(hashes, null, 2)}\n`);
+  });
+
+const learnedFile = (cache: string): string => join(cache, "releases.lock.json");
 
 /**
  * The hash that a checksum file gives for a file, in lower-case hex.
@@ -106,14 +92,14 @@ export async function withDownload(
   use: (file: string) => Promise<void>,
 ): Promise<void> {
   const { progress, signal } = options;
-  const whole = pathOf(download, options.folder);
+  const whole = pathOf(download, options.cache);
   await withFileLock(
     `${whole}.lock`,
     async () => {
       const { sha256, learned } = await expectedHash(download, options);
       if ((await sha256Of(whole).catch(() => undefined)) !== sha256) {
         await fetchVerified(download.url, sha256, whole, options);
-        if (learned) await options.hashes.add(download.url, sha256);
+        if (learned) await learnHash(learnedFile(options.cache), download.url, sha256);
       }
       await use(whole);
     },
@@ -143,21 +129,21 @@ async function fetchVerified(
 }
 
 /** Removes a download that no tool needs any more. */
-export async function forgetDownload(download: Download, folder: string): Promise<void> {
-  const whole = pathOf(download, folder);
+export async function forgetDownload(download: Download, cache: string): Promise<void> {
+  const whole = pathOf(download, cache);
   if (await exists(whole)) await withFileLock(`${whole}.lock`, () => rm(whole, { force: true }));
 }
 
-function pathOf({ url }: Download, folder: string): string {
+function pathOf({ url }: Download, cache: string): string {
   const id = createHash("sha256").update(url).digest("hex").slice(0, 12);
-  return join(folder, `${id}-${fileNameOf(url)}`);
+  return join(cache, "downloads", `${id}-${fileNameOf(url)}`);
 }
 
 async function expectedHash(
   download: Download,
   options: DownloadOptions,
 ): Promise<{ sha256: string; learned: boolean }> {
-  const known = download.sha256 ?? (await options.hashes.of(download.url));
+  const known = download.sha256 ?? (await learnedHashes(learnedFile(options.cache)))[download.url];
   if (known) return { sha256: known, learned: false };
   const tried: string[] = [];
   for (const url of download.checksums ?? []) {

@@ -151,8 +151,14 @@ export interface BuildContext {
 /**
  * Lays out the small module that a tool is built in, and downloads all that its build needs. Nothing is compiled, so
  * this can run beside another tool's build.
+ *
+ * @returns what builds the program into a folder, with the files of the module that belong to it.
  */
-export async function prepareModule(recipe: ModuleWay, context: BuildContext): Promise<DownloadedModule> {
+export async function prepareModule(
+  recipe: ModuleWay,
+  binary: string,
+  context: BuildContext,
+): Promise<(folder: string) => Promise<void>> {
   const { work, progress, recipes } = context;
   await rm(work, { recursive: true, force: true });
   await mkdir(work, { recursive: true });
@@ -177,15 +183,14 @@ export async function prepareModule(recipe: ModuleWay, context: BuildContext): P
     }
   }
   await run(["list", "-deps", ...tagsOf(recipe), packageOf(recipe)], recipe, context);
-  return found;
+  return (folder) => build(recipe, binary, folder, found.Dir, context);
 }
 
-/** Builds a prepared module's program into a folder, with the files of the module that belong to it. */
-export async function buildModule(
+async function build(
   recipe: ModuleWay,
   binary: string,
   folder: string,
-  downloaded: DownloadedModule,
+  sources: string,
   context: BuildContext,
 ): Promise<void> {
   if (recipe.cgo === "required") await ensureCompiler(context);
@@ -193,7 +198,7 @@ export async function buildModule(
   await run(buildArguments(recipe, join(folder, binary)), recipe, context);
   for (const [file, sha256] of Object.entries(recipe.files ?? {})) {
     const path = join(folder, basename(file));
-    await copyFile(join(downloaded.Dir, file), path);
+    await copyFile(join(sources, file), path);
     await chmod(path, 0o755);
     const actual = await sha256Of(path);
     if (actual !== sha256)

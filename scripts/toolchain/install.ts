@@ -6,23 +6,10 @@ import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { shown } from "../host/privilege.ts";
-import {
-  type DownloadOptions,
-  forgetDownload,
-  LearnedHashes,
-  unpackFiles,
-  withDownload,
-} from "./download.ts";
+import { type DownloadOptions, forgetDownload, unpackFiles, withDownload } from "./download.ts";
 import { fetchOutside, proxyInUse } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
-import {
-  type BuildContext,
-  buildModule,
-  crossBuild,
-  findGo,
-  type GoFound,
-  prepareModule,
-} from "./go-module.ts";
+import { type BuildContext, crossBuild, findGo, type GoFound, prepareModule } from "./go-module.ts";
 import { type Pruned, prune } from "./prune.ts";
 import { type CachedTool, type CacheKey, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
@@ -73,8 +60,7 @@ export interface ToolStatus {
 }
 
 /** What an installer works with; tests bring their own. */
-export interface InstallerOptions extends Partial<Pick<DownloadOptions, "stallMs" | "retries" | "retryMs">> {
-  readonly cache: string;
+export interface InstallerOptions extends Pick<DownloadOptions, "cache" | "stallMs" | "retries" | "retryMs"> {
   readonly checkout: string;
   readonly table: Readonly<Record<string, Tool>>;
   /** Default: this computer's. */
@@ -109,8 +95,6 @@ const releasesAtOnce = 4;
 export class Installer {
   readonly #options: InstallerOptions;
   readonly #cache: ToolCache;
-  readonly #hashes: LearnedHashes;
-  readonly #downloads: string;
   #unreachable: Promise<string | undefined> | undefined;
   #go: Promise<GoFound> | undefined;
   /** How many tools may still be taken out of a download, by its address. */
@@ -123,8 +107,6 @@ export class Installer {
   constructor(options: InstallerOptions) {
     this.#options = options;
     this.#cache = new ToolCache(join(options.cache, "tools"));
-    this.#downloads = join(options.cache, "downloads");
-    this.#hashes = new LearnedHashes(join(options.cache, "releases.lock.json"));
   }
 
   /**
@@ -155,7 +137,7 @@ export class Installer {
     for (const download of downloads) {
       const left = (this.#users.get(download.url) ?? 0) - 1;
       this.#users.set(download.url, left);
-      if (left === 0) await forgetDownload(download, this.#downloads);
+      if (left === 0) await forgetDownload(download, this.#options.cache);
     }
     signal.throwIfAborted();
     const ready = results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
@@ -334,7 +316,7 @@ export class Installer {
   }
 
   async #makeRelease({ tool, key, progress, signal }: Job): Promise<CachedTool> {
-    const options = { ...this.#options, folder: this.#downloads, hashes: this.#hashes, progress, signal };
+    const options = { ...this.#options, progress, signal };
     const downloads = this.#downloadsOf(tool, key.platform);
     // Releases may bring more than the other ways.
     const given = downloads.flatMap(({ unpack, as }) => [...Object.keys(unpack ?? {}), ...(as ? [as] : [])]);
@@ -360,15 +342,13 @@ export class Installer {
     try {
       const building = await this.#preparing(async () => {
         signal.throwIfAborted();
-        const downloaded = await prepareModule(recipe, context);
+        const build = await prepareModule(recipe, recipe.binary ?? tool.name, context);
         progress("modules downloaded; waiting to build");
         const begun = Promise.withResolvers<void>();
         const built = this.#building(async () => {
           begun.resolve();
           signal.throwIfAborted();
-          return await this.#cache.add(key, tool.files, (folder) =>
-            buildModule(recipe, recipe.binary ?? tool.name, folder, downloaded, context),
-          );
+          return await this.#cache.add(key, tool.files, build);
         });
         // The next tool's modules come while this one compiles, not before.
         await begun.promise;

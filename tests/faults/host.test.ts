@@ -18,7 +18,7 @@ import { imageExists } from "../../scripts/host/machine-image.ts";
 import { refuseOverlappingNetwork } from "../../scripts/host/networks.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "../../scripts/host/routes.ts";
-import { LearnedHashes, withDownload } from "../../scripts/toolchain/download.ts";
+import { withDownload } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
@@ -228,13 +228,8 @@ if (isRoot)
   fault("the disk is full in a download", () =>
     onSmallDisk((disk) =>
       serving(async (url, sha256) => {
-        const hashes = new LearnedHashes(join(disk, "learned"));
         const said = await error(
-          withDownload(
-            { url, sha256, as: "tool" },
-            { folder: join(disk, "downloads"), hashes, ...quietly },
-            async () => {},
-          ),
+          withDownload({ url, sha256, as: "tool" }, { cache: disk, ...quietly }, async () => {}),
         );
         assert.ok(isDiskFull(said) && said, "a full disk, by exit code 4");
         assert.equal(forPerson(said).exitCode, 4);
