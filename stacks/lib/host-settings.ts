@@ -53,7 +53,7 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 const told = new Set<string>();
 
 /** Where the settings are kept. */
-export const hostSettingsFile = join(labDir, "host.json");
+const hostSettingsFile = join(labDir, "host.json");
 
 /**
  * The settings of the last `lab up`; empty before the first. They are notes, which `lab up` can make again: a file that

@@ -21,9 +21,7 @@ export const stateFile = (stack: string, checkout: string = root): string =>
  *
  * Default: `~/.cache/k3s-lab`.
  */
-export const cacheDirOf = (
-  { K3S_LAB_CACHE: own, XDG_CACHE_HOME: common }: NodeJS.ProcessEnv,
-  home: string,
-): string => resolve(root, own || join(common || join(home, ".cache"), "k3s-lab"));
-
-export const cacheDir = cacheDirOf(process.env, homedir());
+export const cacheDir = resolve(
+  root,
+  process.env.K3S_LAB_CACHE || join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "k3s-lab"),
+);

@@ -48,7 +48,7 @@ const disputed = [
 ];
 
 /** Whether every reader takes a plain value for the same. */
-export const isPlain = (text: string): boolean =>
+const isPlain = (text: string): boolean =>
   agreed.some((one) => one.test(text)) ||
   (/^[A-Za-z0-9_/~.-]/.test(text) && !disputed.some((one) => one.test(text)));
 

@@ -41,7 +41,7 @@ const deadline = 20_000;
  * @param machines those that run; what is said of others is `unknown`.
  * @returns by the machine's name.
  */
-export async function observeNodes(
+async function observeNodes(
   stack: string,
   machines: readonly Pick<Machine, "name" | "role" | "ip">[],
 ): Promise<ReadonlyMap<string, NodeObservation>> {
