@@ -68,6 +68,6 @@ async function removeLeftovers(
   });
   if (failed)
     throw new LabError(
-      `${what} of the stack "${stack}" that are in no state could not be removed:\n${all}\nSee \`${list}\`.`,
+      `${what} of the stack "${stack}" that Pulumi's state does not have could not be removed:\n${all}\nSee \`${list}\`.`,
     );
 }

@@ -51,7 +51,7 @@ export async function askDocker(host: string | undefined, run: Run = runHere): P
     const facts = { name: String(name), kernel: String(kernel), system: String(system), security: options };
     return { state: "answers", facts };
   } catch {
-    const problem = `its description of itself cannot be read: ${lastLines(info.stdout, 1)}`;
+    const problem = `the output of docker info cannot be read: ${lastLines(info.stdout, 1)}`;
     return { state: "other", problem };
   }
 }
@@ -104,7 +104,7 @@ export function unfitness(
     /^(\w+):\/\/(?:[^@/]*@)?(\[[^\]]*\]|[^:/]*)/.exec(endpoint ?? "") ?? [];
   const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(address);
   if (scheme === "ssh" || (/^(tcp|https?)$/.test(scheme) && (!isLoopback || isElsewhere)))
-    return `Docker is asked for at ${endpoint}, on another computer: what runs there cannot be reached from this one. ${instead}.`;
+    return `Docker is at ${endpoint}, on another computer, and its containers cannot be reached from this one. ${instead}.`;
   if (use === "k3d" || !facts) return undefined;
   const others = `${instead}, another k3s-lab:provider, or k3d, which needs only ports: scripts/lab up k3d apps-k3d`;
   const why = facts.security.some((option) => /\bname=rootless\b/.test(option))

@@ -86,7 +86,7 @@ async function ownerOf(run: Run): Promise<number | undefined> {
   const { exitCode, stdout, stderr } = await virsh(run, "net-uuid", labNetwork);
   if (/network not found/i.test(stderr)) return undefined;
   if (exitCode !== 0)
-    throw new LabError(`Whose the network ${labNetwork} is libvirt does not say: ${lastLines(stderr, 1)}`);
+    throw new LabError(`libvirt does not say who owns the network ${labNetwork}: ${lastLines(stderr, 1)}`);
   const uuid = stdout.trim();
   return uuid.startsWith(uuidPrefix) ? Number.parseInt(uuid.slice(uuidPrefix.length), 16) : thisUser();
 }

@@ -147,11 +147,11 @@ test("C3: a question for the lab's network that fails leaves open whose it is", 
   );
   await assert.rejects(
     ensureLibvirt(spec, () => {}, run, await shared()),
-    /Whose the network k3s-lab is/,
+    /who owns the network k3s-lab/,
   );
   await assert.rejects(
     stopLibvirt(() => {}, run, await shared()),
-    /Whose the network k3s-lab is/,
+    /who owns the network k3s-lab/,
   );
   assert.equal(commands.filter((line) => /create|destroy|delete/.test(line)).length, 0);
 });

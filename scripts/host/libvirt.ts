@@ -73,7 +73,7 @@ export async function canAskLibvirt(): Promise<boolean> {
   if (problem === undefined) return true;
   if (/no such file|permission denied|authentication/i.test(problem)) return false;
   throw new LabError(
-    `What machines libvirt has cannot be told: ${problem}. See that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
+    `libvirt's machines cannot be listed: ${problem}. Check that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
   );
 }
 

@@ -13,7 +13,7 @@ export async function summary(stacks: readonly string[]): Promise<string> {
       lines.push("", `Cluster ${stack}`);
       for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
         lines.push(
-          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a container of k3d's"}${machine ? await hostKey(stack, machine) : ""}`,
+          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a k3d container"}${machine ? await hostKey(stack, machine) : ""}`,
         );
       continue;
     }

@@ -97,7 +97,7 @@ async function checkMachine(
     title: `${name}: its clock`,
     expected: "as this computer's",
     actual: async () => describeClock(await facts),
-    hint: `Set right the clock that is wrong, here or there: \`date\` shows it. Certificates are refused where clocks differ.`,
+    hint: `Correct the wrong clock: compare \`date\` here and there. Certificates are refused if clocks differ.`,
   };
   const k3s: CheckSpec = {
     id: `${name}/k3s`,
@@ -126,7 +126,7 @@ function describeK3s({ k3s: { state, restarts, killed } }: MachineFacts): string
   return [
     state || "unknown",
     ...(restarts > 0 ? [`started again ${restarts} times`] : []),
-    ...(killed > 0 ? [`the kernel killed ${killed} processes for want of memory`] : []),
+    ...(killed > 0 ? [`the kernel killed ${killed} processes because memory ran out`] : []),
   ].join("; ");
 }
 

@@ -135,7 +135,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       machine(lab, server).k3s = { state: "auto-restart", restarts: 2, killed: 3 };
     },
     ["cluster/server/k3s"],
-    /^auto-restart; started again 2 times; the kernel killed 3 processes for want of memory$/,
+    /^auto-restart; started again 2 times; the kernel killed 3 processes because memory ran out$/,
   ],
   [
     "an app's pod was killed at its limit of memory",

@@ -60,7 +60,7 @@ export async function refuseOthersContainers(owner: Owner, networks: readonly st
     if (others.length === 0) continue;
     const names = others.map(({ name }) => name);
     throw new LabError(
-      `The network ${network} goes with its cluster, and what the lab did not make is in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
+      `The network ${network} is removed with its cluster, but the lab did not create everything in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
     );
   }
 }

@@ -63,7 +63,7 @@ export async function kvmProblem(): Promise<string | undefined> {
     return isMissing ? "/dev/kvm is missing" : "/dev/kvm is not yours to use";
   }
   const guest = guests[process.arch];
-  if (!guest) return `the lab knows no guest for ${process.arch}`;
+  if (!guest) return `the lab has no test guest for ${process.arch}`;
   return (await runs(guest, "kvm")) ? undefined : "/dev/kvm is there but boots no guest";
 }
 

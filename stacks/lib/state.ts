@@ -28,7 +28,7 @@ export async function stateOf(
         `Unpack it by \`${unpack} '${file}${ending}'\``,
       );
   const text = await ifThere(readFile(file, "utf8")).catch((cause: Error) => {
-    throw fault(cause, cause.message, "See to it that you may read it");
+    throw fault(cause, cause.message, "Make it readable for your user");
   });
   if (text === undefined) return [];
   try {

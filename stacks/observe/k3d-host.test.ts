@@ -106,7 +106,7 @@ test("a node that a person has added to the lab's own cluster is in nobody's way
 
 test("a registry that the file uses and that is not there", async () => {
   const used = { ...onPort(freePort), registries: { use: ["mine:5000"] } };
-  assert.match((await refusal(used)) ?? "", /registries\.use: mine:5000: Docker has no registry mine/);
+  assert.match((await refusal(used)) ?? "", /registries\.use: mine:5000: there is no k3d registry mine/);
 });
 
 test("a folder that the file names and that is not there", async () => {

@@ -95,7 +95,7 @@ async function refuseMissing(file: K3dFile): Promise<void> {
     const name = reference.replace(/:\d+$/, "");
     if ((await inspect(name))?.role !== "registry")
       throw refusal(
-        `registries.use: ${reference}: Docker has no registry ${name} of k3d's. Make it first: k3d registry create, or leave the entry out.`,
+        `registries.use: ${reference}: there is no k3d registry ${name}. Create it with k3d registry create, or remove the entry.`,
       );
   }
 }

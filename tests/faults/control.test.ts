@@ -182,7 +182,7 @@ for (const [name, text, said] of [
   ["is empty", "", /JSON/],
   ["has no checkpoint", '{"version": 3}', /checkpoint: /],
   ["is of another form", '{"checkpoint": {"latest": {"resources": [{"id": 7}]}}}', /resources\.0\.urn: /],
-  ["is a folder", undefined, /EISDIR.*See to it that you may read it/],
+  ["is a folder", undefined, /EISDIR.*Make it readable for your user/],
 ] as const)
   fault(`H20: Pulumi's state ${name}`, async () => {
     const file = join(await mkdtemp(join(folder, "state-")), "cluster.json");

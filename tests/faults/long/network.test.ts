@@ -318,7 +318,10 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
       const verified = await checkout.lab("verify", stack);
       const next = await succeeded(await checkout.lab("up"));
       assert.equal(verified.exitCode, 1, verified.all);
-      assert.match(verified.all, /server: K3s runs: .*the kernel killed \d+ processes for want of memory/);
+      assert.match(
+        verified.all,
+        /server: K3s runs: .*the kernel killed \d+ processes because memory ran out/,
+      );
       assertSafe(next);
       return { happened: `verify names it, then up ${words(next)}`, lost: await lost(was, ...both) };
     },
