@@ -264,7 +264,10 @@ fault("a user's container is in the cluster's network: nothing is removed before
   await fake.set(before);
   for (const remove of [actions.removeCluster, actions.removeAll]) {
     const error = await thrown(() => remove(owner));
-    assert.match(error?.message ?? "", /the lab did not create everything in it: theirs\. Nothing was removed/);
+    assert.match(
+      error?.message ?? "",
+      /the lab did not create everything in it: theirs\. Nothing was removed/,
+    );
   }
   assert.deepEqual(await fake.changes(), []);
   return { happened: "exit 1 with the next step", lost: await lost(before) };
