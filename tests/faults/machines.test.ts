@@ -693,7 +693,7 @@ fault(
       def config = Struct.new(:vm).new(Struct.new(:communicator).new(nil))
     end
     tell_servers([Peer.new], Struct.new(:name, :provider_name).new(:s2, :docker), "before")`;
-    const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/Vagrantfile")]);
+    const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/cluster.rb")]);
     assert.match(
       stdout,
       /^told: \| base64 -d \| NODE_NAME=s2 NODE_IP=10\.0\.0\.2 timeout 600 bash -s before$/m,

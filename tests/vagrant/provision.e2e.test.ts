@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
@@ -81,11 +81,9 @@ async function run(
   } = {},
 ) {
   const { file, program, run } = await checkout(stackFile);
-  const vagrantfile = await readFile(file("vagrant/Vagrantfile"), "utf8");
-  await writeFile(
-    file("vagrant/Vagrantfile"),
-    vagrantfile.replace("Time.now + 60", "Time.now") + communicator,
-  );
+  const script = await readFile(file("vagrant/cluster.rb"), "utf8");
+  await writeFile(file("vagrant/cluster.rb"), script.replace("Time.now + 60", "Time.now"));
+  await appendFile(file("vagrant/Vagrantfile"), communicator);
   for (const folder of ["there", "running"]) await mkdir(file(folder));
   for (const [name, play] of Object.entries(plays)) {
     if (play === "gone") continue;
@@ -164,9 +162,9 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
   });
 
   test("the keys of k3s.serverSecrets are those that Pulumi accepts", async () => {
-    const vagrantfile = await readFile(join(root, "vagrant/Vagrantfile"), "utf8");
+    const script = await readFile(join(root, "vagrant/cluster.rb"), "utf8");
     const accepted = k3sFlags.flatMap(({ name, byFile }) => (byFile ? [name.slice(2)] : []));
-    assert.equal(/^SECRET_FLAGS = %w\[(.*)\]/m.exec(vagrantfile)?.[1], accepted.join(" "));
+    assert.equal(/^SECRET_FLAGS = %w\[(.*)\]/m.exec(script)?.[1], accepted.join(" "));
   });
 
   const withSecrets = `${servers}  k3s-lab:k3s: { serverSecrets: secrets.yaml }\n`;

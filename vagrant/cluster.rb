@@ -1,0 +1,202 @@
+# frozen_string_literal: true
+
+# What plain Vagrant tells the servers of a cluster, and asks them, before it provisions a machine or destroys one. The Vagrantfile
+# has the constants; Pulumi does the same by k3s.sh.
+require "json"
+require "open3"
+require "tempfile"
+require "timeout"
+require "yaml"
+
+# The flags of K3s that stacks/model/k3s-flags.ts takes from a file.
+SECRET_FLAGS = %w[etcd-s3-access-key etcd-s3-secret-key etcd-s3-session-token].freeze
+
+# The files of provision/ as one script, as Pulumi runs them.
+def scripts(*files)
+  files.map { |file| File.read(File.join(__dir__, "provision", file)) }.join
+end
+
+# Runs machine.sh, which knows a machine by the marks on it, in its provider's own list. It ends where that cannot be had.
+def provider_id(machine)
+  environment = {
+    "K3S_LAB_ROOT" => ROOT, "LAB_STACK" => STACK, "LAB_PROVIDER" => machine.provider_name.to_s,
+    "LAB_MACHINE" => JSON.generate("name" => machine.name), "LAB_GENERATION" => nil
+  }
+  found, said, status = Open3.capture3(environment, File.join(__dir__, "machine.sh"), "find")
+  status.success? ? found.strip : fail_with("It is not known whether the machine #{machine.name} is there. #{said.strip}")
+end
+
+# The other servers that are there. Vagrant's note of one may be lost, and is then written again.
+def peers(machine)
+  names = SERVERS.map { |server| server["name"].to_sym } - [machine.name]
+  names.map { |name| machine.env.machine(name, machine.provider_name) }.select do |peer|
+    next true unless peer.state.id == :not_created
+
+    id = provider_id(peer)
+    peer.id = id unless id.empty?
+    !id.empty?
+  end
+end
+
+# Runs a command as root, by a connection of its own: `vagrant up` may use the machine's at the same time, in another thread.
+# @return [Integer] its exit code
+# @raise [Vagrant::Errors::VagrantError] when it cannot be run in these seconds; with error_check also when it fails
+def run_on(machine, command, seconds, **options, &output)
+  connection = Vagrant.plugin("2").manager.communicators[machine.config.vm.communicator || :ssh].new(machine)
+  Timeout.timeout(seconds) { connection.sudo(command, **options, &output) }
+rescue Timeout::Error
+  fail_with("#{machine.name} gave no answer within #{seconds} s.")
+end
+
+# @return [String] what a command prints that uses common.sh
+def ask(machine, command)
+  said = +""
+  run_on(machine, "#{scripts("common.sh")}\n#{command}", 30) { |stream, text| said << text if stream == :stdout }
+  said.strip
+end
+
+# leave.sh on a server, which has deadlines of its own.
+# @return [Integer] its exit code; 4 also where the server cannot be reached
+def run_leave(peer, machine, step)
+  return 4 unless peer.state.id == :running
+
+  ip = MACHINES.find { |one| one["name"] == machine.name.to_s }["ip"]
+  script = [scripts("common.sh", "leave.sh")].pack("m0")
+  command = "echo #{script} | base64 -d | NODE_NAME=#{machine.name} NODE_IP=#{ip} timeout 600 bash -s #{step}"
+  run_on(peer, command, 630, error_check: false) { |_, text| machine.ui.detail(text.chomp) }
+rescue Vagrant::Errors::VagrantError
+  4
+end
+
+# One of these servers tells the cluster what becomes of a node, or none of its name could join again; see leave.sh.
+def tell_servers(servers, machine, step)
+  silent = servers.select do |peer|
+    status = run_leave(peer, machine, step)
+    return if status.zero?
+    # 3: this server has no cluster. 4: it does not answer, or 124: not in time.
+    fail_with("#{peer.name} could not tell the cluster about #{machine.name}; its reason is above.") unless [3, 4, 124].include?(status)
+    status != 3
+  end
+  fail_with("These servers do not answer, to tell them of #{machine.name}: #{silent.map(&:name).join(", ")}.") unless silent.empty?
+end
+
+# The servers that stay when this command has destroyed what it names: a name or a pattern each. Without names all go.
+def staying(machine)
+  named = ARGV.reject { |word| word.start_with?("-") }.drop(1)
+  return [] if named.empty?
+
+  peers(machine).reject do |peer|
+    named.any? { |word| (pattern = word[%r{\A/(.+)/\z}, 1]) ? peer.name.match?(pattern) : word == peer.name.to_s }
+  end
+end
+
+# Gone without a word a server would still count in etcd, and the others might not be enough to agree.
+def leave(machine)
+  tell_servers(staying(machine), machine, machine.state.id == :running ? "before" : "gone")
+rescue Vagrant::Errors::VagrantError => e
+  why = "the cluster was not told that it leaves, and may lose its quorum with it. #{e.message.lines.first.strip}"
+  return machine.ui.warn("#{machine.name} goes although #{why}") if ENV["LAB_FORCE_DESTROY"] == "1"
+
+  fail_with("#{machine.name} is not destroyed: #{why} Bring the other servers back and run the same command again; or, if their " \
+    "cluster may be lost: LAB_FORCE_DESTROY=1 vagrant destroy #{machine.name}")
+end
+
+def tell_of_leaving(machine)
+  tell_servers(staying(machine), machine, "after")
+rescue Vagrant::Errors::VagrantError => e
+  machine.ui.warn("The cluster was not told that #{machine.name} has left: #{e.message.lines.first}")
+end
+
+# Asks the other servers which cluster they have, until one says it or all say that they have none; for 60 s at most.
+# @return [Array(String, Array<Symbol>)] the cluster's id, or nothing; and the servers that did not answer
+def find_cluster(servers)
+  deadline = Time.now + 60
+  loop do
+    servers = servers.select do |peer|
+      next true unless peer.state.id == :running
+
+      id = ask(peer, "hash_of $data/server/tls/server-ca.crt")
+      return [id, []] unless id.empty?
+    rescue Vagrant::Errors::VagrantError
+      true
+    end
+    return ["", servers.map(&:name)] if servers.empty? || Time.now > deadline
+    sleep(0.5)
+  end
+end
+
+# What k3s.sh must know of the cluster before it changes this machine: a server that lost its data joins the others.
+def cluster_environment(machine, role)
+  has_data = ask(machine, "NODE_ROLE=#{role}; if has_data; then echo yes; fi") == "yes"
+  return {} if has_data && role == "server"
+
+  others = peers(machine)
+  id, silent = find_cluster(others)
+  tell_servers(others.select { |peer| peer.state.id == :running }, machine, "forget") unless has_data || id.empty?
+  { "CLUSTER_CA" => id, "SILENT" => silent.join(" ") }
+end
+
+# The file that k3s.serverSecrets names, as stacks/model/server-secrets.ts reads it.
+# @return [String, nil] K3s configuration as JSON; nil where no file is named
+def server_secrets
+  return unless (name = K3S["serverSecrets"])
+
+  path = File.expand_path(name, ROOT)
+  refuse = ->(expected) { fail_with("#{STACK_FILE}: k3s-lab:k3s.serverSecrets: #{name} is not accepted; expected #{expected}.") }
+  refuse.call("a file that exists") unless File.file?(path)
+  refuse.call("a file that only you may read: chmod 600 #{path}") unless (File.stat(path).mode & 0o077).zero?
+  values = YAML.safe_load(File.read(path)) rescue nil
+  accepted = values.is_a?(Hash) && values.all? { |key, value| SECRET_FLAGS.include?(key) && value.is_a?(String) && !value.empty? }
+  refuse.call("a YAML mapping of #{SECRET_FLAGS.join(", ")} to text") unless accepted
+  JSON.generate(values)
+end
+
+# What Vagrant does once its user has said yes to destroying a machine, or was not asked. Pulumi tells the servers by itself.
+class Leaving
+  # Machines that go: another one was said no to.
+  NAMES = []
+
+  def initialize(app, _)
+    @app = app
+  end
+
+  def call(env)
+    machine = env[:machine]
+    if env[:result] && !RECORDED
+      leave(machine) if SERVERS.any? { |server| server["name"] == machine.name.to_s }
+      NAMES << machine.name
+    end
+    @app.call(env)
+  end
+end
+
+# Vagrant's shell provisioner, which first finds out which cluster the other servers have. The machine gets its secrets last:
+# k3s.sh removes them, however it ends.
+class LabPlugin < Vagrant.plugin("2")
+  name "k3s-lab"
+  action_hook(:leaving, :machine_action_destroy) { |hook| hook.after(Vagrant::Action::Builtin::DestroyConfirm, Leaving) }
+  config(:k3s_lab, :provisioner) { Vagrant.plugin("2").manager.provisioner_configs[:shell] }
+  provisioner(:k3s_lab) do
+    Class.new(Vagrant.plugin("2").manager.provisioners[:shell]) do
+      def provision
+        env = config.env
+        env.merge!(cluster_environment(machine, env["NODE_ROLE"]))
+        secrets = server_secrets if env["NODE_ROLE"] == "server"
+        installer = File.join(LAB, "bin", "install.sh")
+        machine.communicate.upload(installer, env["INSTALLER"] = "/home/vagrant/.k3s-install.sh") if File.exist?(installer)
+        machine.communicate.upload(TOKEN, env["TOKEN_FILE"])
+        upload_secrets(secrets, env["SECRET_FILE"]) if secrets
+        super
+      end
+
+      # A file that only its owner may read, here and there.
+      def upload_secrets(text, path)
+        Tempfile.create("k3s-lab") do |file|
+          file.write(text)
+          file.close
+          machine.communicate.upload(file.path, path)
+        end
+      end
+    end
+  end
+end
