@@ -10,12 +10,14 @@ import { PassThrough } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
+import { labVariables } from "../../scripts/environment.ts";
 import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
 import { observeDocker } from "../../scripts/host/docker.ts";
 import { imageExists } from "../../scripts/host/machine-image.ts";
 import { refuseOverlappingNetwork } from "../../scripts/host/networks.ts";
+import { ownHost } from "../../scripts/host/own-docker.ts";
 import { ensurePackages, type PackageHost } from "../../scripts/host/packages.ts";
 import { addBlackholeRoutes, removeBlackholeRoutes } from "../../scripts/host/routes.ts";
 import { withDownload } from "../../scripts/toolchain/download.ts";
@@ -124,6 +126,18 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
   await assert.rejects(observeDocker("machines"), /is there .* and does not answer/);
   assert.equal((await calls()).filter((line) => line.startsWith("dockerd")).length, 0);
   return { happened: "an error that says what to wait for", lost: "nothing" };
+});
+
+fault("k3d in the lab's own Docker makes no folder where the system's Docker has its socket", async () => {
+  // k3d mounts a socket into its helper, and Docker makes a folder of what is not there to be mounted.
+  const variables = (dockerHost: string) => labVariables({ dockerHost }).DOCKER_SOCK;
+  assert.equal(variables(ownHost), ownHost.replace("unix://", ""));
+  assert.equal(
+    variables("unix:///home/me/.docker/desktop/docker.sock"),
+    undefined,
+    "a path in a machine of its own",
+  );
+  return { happened: "the socket of the Docker that is used is mounted", lost: "nothing" };
 });
 
 /** A computer that has these programs and no more. */
