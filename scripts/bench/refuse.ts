@@ -1,10 +1,10 @@
 import { readdir } from "node:fs/promises";
-import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { isPortTaken } from "../../stacks/lib/ports.ts";
+import { blockOf, holds } from "../../stacks/model/addresses.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { labsHere } from "../labs-here.ts";
 import { substrates } from "./substrates.ts";
@@ -45,11 +45,9 @@ export async function machinesOf(directory: string): Promise<string | undefined>
 
 /** The first interface with an address in a network. */
 export function networkInUse(network: string, interfaces = networkInterfaces()): string | undefined {
-  const [base = "", bits = ""] = network.split("/");
-  const list = new BlockList();
-  list.addSubnet(base, Number(bits));
+  const block = blockOf(network);
   for (const [name, addresses = []] of Object.entries(interfaces))
     for (const { address, family } of addresses)
-      if (family === "IPv4" && list.check(address)) return `the interface ${name} has ${address}`;
+      if (family === "IPv4" && holds(block, address)) return `the interface ${name} has ${address}`;
   return undefined;
 }

@@ -1,5 +1,6 @@
 import { isIPv4 } from "node:net";
 import { parse, parseDocument } from "yaml";
+import { toNumber, toText } from "../../stacks/model/addresses.ts";
 
 /** How the file that says what a cluster is made of is read and changed; pure, from its text. */
 export interface Topology {
@@ -61,12 +62,12 @@ function newName(machines: readonly Machine[]): string {
 }
 
 /** The address behind the highest one; the stack file's own check refuses one that the network does not have. */
-function newAddress(machines: readonly Machine[]): string {
-  const octets = machines
-    .map(({ ip }) => ip)
-    .filter(isIPv4)
-    .map((ip) => ip.split(".").map(Number));
-  const numbers = octets.map((parts) => parts.reduce((sum, part) => sum * 256 + part, 0));
-  const next = Math.max(...numbers) + 1;
-  return [24, 16, 8, 0].map((bits) => Math.floor(next / 2 ** bits) % 256).join(".");
-}
+const newAddress = (machines: readonly Machine[]): string =>
+  toText(
+    Math.max(
+      ...machines
+        .map(({ ip }) => ip)
+        .filter(isIPv4)
+        .map(toNumber),
+    ) + 1,
+  );

@@ -43,7 +43,15 @@ export async function usageOf(
     Promise.all(folders.map(countProcesses)),
   ]);
   let disk = total(containers.map(({ SizeRw }) => SizeRw));
-  for (const volume of volumes(containers)) disk += await sizeOf(volume, run);
+  // Each volume once; k3d gives all its nodes one for images.
+  const volumes = new Map(
+    containers.flatMap(({ Id, Mounts }) =>
+      Mounts.filter(({ Type }) => Type === "volume").map(
+        (one) => [one.Source, [Id, one.Destination]] as const,
+      ),
+    ),
+  );
+  for (const [source, [container, inside]] of volumes) disk += await sizeOf(source, container, inside, run);
   return { memory: total(memory), processes: total(processes), disk };
 }
 
@@ -71,35 +79,20 @@ async function folderOf({ Id, State }: Container, read: (path: string) => Promis
   return folder;
 }
 
-interface Volume {
-  /** A container that has it, and where. */
-  readonly container: string;
-  readonly destination: string;
-  readonly source: string;
-}
-
-/** Each volume once; k3d gives all its nodes one for images. */
-const volumes = (containers: readonly Container[]): readonly Volume[] => [
-  ...new Map(
-    containers.flatMap(({ Id, Mounts }) =>
-      Mounts.filter(({ Type }) => Type === "volume").map(({ Source, Destination }) => [
-        Source,
-        { container: Id, destination: Destination, source: Source },
-      ]),
-    ),
-  ).values(),
-];
-
 /** Only root may read the volumes; whoever may use Docker may ask inside the container. */
-async function sizeOf({ container, destination, source }: Volume, run: Run): Promise<number> {
-  const outside = await run(["du", "-skx", source]);
-  const size = kibibytes(outside);
-  if (size !== undefined) return size * 1024;
-  const inside = await run(["docker", "exec", container, "du", "-skx", destination]);
-  const same = kibibytes(inside);
-  if (same !== undefined) return same * 1024;
+async function sizeOf(source: string, container: string, inside: string, run: Run): Promise<number> {
+  const answers: string[] = [];
+  for (const command of [
+    ["du", "-skx", source],
+    ["docker", "exec", container, "du", "-skx", inside],
+  ]) {
+    const answer = await run(command);
+    const size = kibibytes(answer);
+    if (size !== undefined) return size * 1024;
+    answers.push(lastLines(answer.stderr, 1));
+  }
   throw new LabError(
-    `The size of the volume ${source} cannot be read: ${lastLines(outside.stderr, 1)}; in its container: ${lastLines(inside.stderr, 1)}. Run the comparison as root.`,
+    `The size of the volume ${source} cannot be read: ${answers.join("; in its container: ")}. Run the comparison as root.`,
   );
 }
 
