@@ -62,6 +62,9 @@ test("where nothing is installed, or no daemon is there, there is no lab", async
       "echo 'failed to connect to the docker API at unix:///none.sock; check if the path is correct and if the daemon is running: dial unix /none.sock: connect: no such file or directory' >&2; exit 1",
   });
   assert.deepEqual(await labsHere(), []);
+  // Where a container mounts a socket that is not there, Docker makes a folder of that name.
+  await programs({ docker: none.replace("/none.sock", bin) });
+  assert.deepEqual(await labsHere(), []);
   process.env.PATH = join(bin, "none");
   assert.deepEqual(await labsHere(), []);
 });
@@ -70,11 +73,14 @@ for (const [what, some] of [
   ["a Docker that hangs", { docker: "kill -9 $$" }],
   ["a Docker that fails", { docker: "echo 'context deadline exceeded' >&2; exit 1" }],
   ["a Docker that does not let this user in", { docker: "echo 'permission denied' >&2; exit 1" }],
-  ["a Docker that was killed, whose socket is there", { docker: none.replace("/none.sock", bin) }],
+  [
+    "a Docker that was killed, whose socket is there",
+    { docker: none.replace("/none.sock", join(bin, "docker")) },
+  ],
   [
     "a Docker of today that was killed",
     {
-      docker: `echo 'failed to connect to the docker API at unix://${bin}; check if the path is correct and if the daemon is running' >&2; exit 1`,
+      docker: `echo 'failed to connect to the docker API at unix://${join(bin, "docker")}; check if the path is correct and if the daemon is running' >&2; exit 1`,
     },
   ],
   ["a libvirt that fails", { virsh: "echo 'error: Connection refused' >&2; exit 1" }],

@@ -1,4 +1,4 @@
-import { deadSocket } from "../stacks/k3d/docker.ts";
+import { absenceIn } from "../stacks/k3d/docker.ts";
 import { LabError } from "../stacks/lib/errors.ts";
 import { exists } from "../stacks/lib/files.ts";
 import type { Provider } from "../stacks/model/provider.ts";
@@ -50,9 +50,8 @@ const asks = { timeout: 10_000 } as const;
 async function containersIn(docker: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr, ended } = await run([...docker, "ps", "--all", "--format", format], asks);
   if (exitCode === 0) return stdout.split("\n").flatMap(containerIn);
-  const socket = deadSocket(stderr);
   // A daemon that was killed leaves its socket, and its containers run on.
-  if (ended === "missing" || (socket !== undefined && !(await exists(socket)))) return [];
+  if (ended === "missing" || (await absenceIn(stderr)) === "none") return [];
   throw new LabError(
     `Docker does not say whether a lab is here: ${lastLines(stderr, 1)}. See that \`${docker.join(" ")} ps --all\` answers, then run the same command again.`,
   );

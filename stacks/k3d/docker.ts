@@ -1,7 +1,9 @@
+import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { execa } from "execa";
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
+import { ifThere } from "../lib/files.ts";
 import { readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
 
@@ -58,11 +60,20 @@ export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
     stderr,
   );
 
-/** The socket at which no daemon answers, in the words of Docker until 28, and of later ones; undefined where it says something else. */
-export const deadSocket = (words: string): string | undefined =>
-  /(?:cannot connect to the docker daemon|failed to connect to the docker api) at unix:\/\/([^\s;]+?)[.;]? (?:is the docker|check if)/i.exec(
-    words,
-  )?.[1];
+/**
+ * Whether a daemon is there at whose socket, in the words of Docker until 28 or of later ones, nobody answers: one that was
+ * killed, `silent`, leaves it. Undefined where Docker says something else.
+ */
+export async function absenceIn(words: string): Promise<"silent" | "none" | undefined> {
+  const [, socket] =
+    /(?:cannot connect to the docker daemon|failed to connect to the docker api) at unix:\/\/([^\s;]+?)[.;]? (?:is the docker|check if)/i.exec(
+      words,
+    ) ?? [];
+  if (socket === undefined) return undefined;
+  // Docker makes a folder of that name where a container mounts a socket that is not there.
+  const found = await ifThere(stat(socket));
+  return found === undefined || found.isDirectory() ? "none" : "silent";
+}
 
 /** What Docker says of a thing; undefined where it says that it has none such. */
 async function lookUp(args: readonly string[]): Promise<string | undefined> {

@@ -1,7 +1,7 @@
 import {
+  absenceIn,
   type Container,
   containersOf,
-  deadSocket,
   dockerError,
   isRunning,
   namesOf,
@@ -14,7 +14,6 @@ import { aloneLabel, markedNodes, wholeServers } from "../k3d/marks.ts";
 import { refuseWithoutQuorum } from "../k3d/refusals.ts";
 import { registryVolume } from "../k3d/registry.ts";
 import { LabError } from "../lib/errors.ts";
-import { exists } from "../lib/files.ts";
 import type { HostSettings } from "../lib/host-settings.ts";
 import { agentsOf, type K3dFile, k3sVersionOf, serversOf, wantsLoadBalancer } from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
@@ -151,9 +150,9 @@ export async function probeDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
   if (!answer.failed) return "runs";
   if (/ENOENT/.test(answer.shortMessage ?? "")) return "none";
-  const socket = deadSocket(answer.stderr);
-  if (socket === undefined) throw dockerError(answer, "docker ps");
-  return (await exists(socket)) ? "silent" : "none";
+  const absence = await absenceIn(answer.stderr);
+  if (absence === undefined) throw dockerError(answer, "docker ps");
+  return absence;
 }
 
 /**

@@ -406,7 +406,7 @@ exit 0
       const { exitCode, all } = await checkout.lab(["down", "cluster"], { PATH: bin });
       assert.equal(exitCode, 0, all);
       assert.equal(existsSync(left), false, all);
-      const lines = `import { isMade } from "${checkout.directory}/scripts/lab.ts"; console.log(await isMade("cluster"))`;
+      const lines = `import { hasMachines } from "${checkout.directory}/scripts/lab.ts"; console.log(await hasMachines("cluster"))`;
       const made = await execa(process.execPath, ["--input-type=module", "--eval", lines]);
       assert.equal(made.stdout, "false", "folders that Vagrant left empty are no machines");
       return { happened: "removed by its labels", lost: "nothing" };
