@@ -8,7 +8,6 @@ import { ifThere, writeOnce, writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
-import { ownHost } from "./host/own-docker.ts";
 import { withoutProxy } from "./inherited-variables.ts";
 import { placeFile, placeSymlink } from "./links.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
@@ -37,8 +36,6 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     KUBECONFIG: kubeconfigs().join(delimiter),
     ...(settings.autoProvider ? { LAB_AUTO_PROVIDER: settings.autoProvider } : {}),
     ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
-    // k3d mounts this into its helper: the default, where no such socket is, would become a folder.
-    ...(settings.dockerHost === ownHost ? { DOCKER_SOCK: ownHost.replace("unix://", "") } : {}),
     ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
     ...(settings.k3dImage ? { K3D_IMAGE_TOOLS: settings.k3dImage } : {}),
     ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),

@@ -10,7 +10,6 @@ import { PassThrough } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
-import { labVariables } from "../../scripts/environment.ts";
 import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
@@ -24,6 +23,7 @@ import { withDownload } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
+import { daemonVariables } from "../../stacks/k3d/docker.ts";
 import { forPerson, isDiskFull, type LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { fault, refused } from "./table.ts";
@@ -130,13 +130,12 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
 
 fault("k3d in the lab's own Docker makes no folder where the system's Docker has its socket", async () => {
   // k3d mounts a socket into its helper, and Docker makes a folder of what is not there to be mounted.
-  const variables = (dockerHost: string) => labVariables({ dockerHost }).DOCKER_SOCK;
-  assert.equal(variables(ownHost), ownHost.replace("unix://", ""));
-  assert.equal(
-    variables("unix:///home/me/.docker/desktop/docker.sock"),
-    undefined,
-    "a path in a machine of its own",
-  );
+  const socket = (dockerHost?: string) => daemonVariables(dockerHost).DOCKER_SOCK;
+  assert.equal(socket(ownHost), ownHost.replace("unix://", ""));
+  assert.equal(socket("unix:///run/user/1000/docker.sock"), "/run/user/1000/docker.sock");
+  assert.equal(socket("unix:///home/me/.docker/desktop/docker.sock"), undefined, "of a virtual machine");
+  assert.equal(socket("tcp://127.0.0.1:2375"), undefined);
+  assert.deepEqual(daemonVariables(), {});
   return { happened: "the socket of the Docker that is used is mounted", lost: "nothing" };
 });
 
