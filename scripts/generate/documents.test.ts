@@ -8,7 +8,7 @@ import { documents } from "./documents.ts";
 const read = (file: string) => readFile(join(root, file), "utf8");
 const find = async (pattern: string) => await Array.fromAsync(glob(pattern, { cwd: root }));
 const programs = (await find("{scripts,stacks,vagrant}/**/*"))
-  .filter((file) => /(\.ts|\.sh|Vagrantfile)$/.test(file))
+  .filter((file) => /(\.ts|\.sh|\.rb|Vagrantfile)$/.test(file))
   .filter((file) => !file.endsWith(".test.ts"));
 
 for (const [file, text] of await documents())
