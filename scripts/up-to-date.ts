@@ -1,21 +1,29 @@
 import { createHash } from "node:crypto";
 import { glob, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
+import { LabError } from "../stacks/lib/errors.ts";
 import { writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { stateOf } from "../stacks/lib/state.ts";
 import { appImageRef } from "../stacks/model/app-image.ts";
-import { type AppsConfig, programOf, readStackFile, stackFile } from "../stacks/model/config.ts";
+import {
+  type AppsConfig,
+  type ClusterConfig,
+  programOf,
+  readStackFile,
+  stackFile,
+} from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
+import { readServerSecrets } from "../stacks/model/server-secrets.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
 import { observeImages } from "../stacks/observe/images.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
 import { kubeconfigCopy, observeKubeconfig } from "../stacks/observe/kubeconfig.ts";
-import { certificatesOf } from "../stacks/observe/nodes.ts";
+import { certificatesOf, isServerListMissing } from "../stacks/observe/nodes.ts";
 import { readOwnState } from "../stacks/observe/own-state.ts";
 import {
   appsPreconditions,
@@ -38,62 +46,95 @@ interface StackObservation {
 
 /** Looks at what a stack has. Changes nothing. @throws LabError where a provider or a cluster cannot be asked. */
 export async function observeStack(stack: string, settings: HostSettings): Promise<StackObservation> {
-  const { preconditions, everything } = await observe(stack);
+  const { preconditions, whole } = await observe(stack);
   const noted = await readFile(noteFile(stack), "utf8").catch(() => undefined);
-  const isUpToDate = noted !== undefined && noted === (await fingerprint(stack, settings, everything));
+  const isUpToDate =
+    noted !== undefined &&
+    whole !== undefined &&
+    noted === (await fingerprint(stack, await sourcesOf(stack, settings), whole));
   return { preconditions, isUpToDate };
 }
 
-/** Notes that a stack is up as its file says. */
-export async function noteUpToDate(stack: string, settings: HostSettings): Promise<void> {
-  if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
-    return;
-  const { everything } = await observe(stack);
-  await writeWhole(noteFile(stack), await fingerprint(stack, settings, everything));
+/**
+ * Notes that a stack is up as its file says. What needs repair, or cannot be looked at now, is left to the next run.
+ * @param sources what `sourcesOf` was before Pulumi ran: what was edited since is not up.
+ */
+export async function noteUpToDate(stack: string, settings: HostSettings, sources: string): Promise<void> {
+  try {
+    if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
+      return;
+    const { whole } = await observe(stack);
+    if (whole === undefined || sources !== (await sourcesOf(stack, settings))) return;
+    await writeWhole(noteFile(stack), await fingerprint(stack, sources, whole));
+  } catch (error) {
+    // The note only saves seconds, and one of an earlier run fits no state but its own.
+    if (!(error instanceof LabError || (error instanceof Error && "code" in error))) throw error;
+  }
 }
 
 const noteFile = (stack: string): string => join(stackDir(stack), "settled");
 
-/** @returns `everything`: all that was seen. */
-async function observe(
-  stack: string,
-): Promise<{ readonly preconditions: Preconditions; readonly everything: unknown }> {
+interface Observed {
+  readonly preconditions: Preconditions;
+  /** All that was seen. Undefined where something is to be put right: that is up to date at no time. */
+  readonly whole: unknown;
+}
+
+async function observe(stack: string): Promise<Observed> {
   const program = programOf(stack);
-  if (program === "cluster") {
-    const config = await readStackFile(stack as "cluster", root);
-    const { observedMachines, observedNodes, ...cluster } = await observeCluster(stack, config);
-    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes));
-    return {
-      preconditions: clusterPreconditions(config, { ...cluster, observedMachines, observedNodes }),
-      everything: [[...observedMachines], observedNodes, kubeconfig],
-    };
-  }
-  if (program === "k3d") {
-    const file = await readK3dFile((await readStackFile(stack as "k3d", root)).config, root);
-    const now = "absent";
-    const { cluster, agents, registry, certificates } = await observeK3d(stack, file, now);
-    const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
-    return {
-      preconditions: await k3dPreconditions(file, { cluster, agents }, now),
-      everything: [file, cluster, [...agents], registry, kubeconfig],
-    };
-  }
+  if (program === "cluster")
+    return await observeMachinesOf(stack, await readStackFile(stack as "cluster", root));
+  if (program === "k3d") return await observeContainersOf(stack);
   const config = await readStackFile(stack as "apps", root);
   if ("stack" in config.cluster)
     return {
       preconditions: appsPreconditions(config),
-      everything: await observeApps(stack, config, config.cluster.stack),
+      whole: await observeApps(stack, config, config.cluster.stack),
     };
   const { identity } = await externalCluster(config.cluster, config, { lab: await labId(), stack });
-  return { preconditions: appsPreconditions(config, identity), everything: [] };
+  return { preconditions: appsPreconditions(config, identity), whole: undefined };
 }
 
-/** The cluster as its stack's state has it, and whether its nodes still hold the apps' image. */
+async function observeMachinesOf(stack: string, config: ClusterConfig): Promise<Observed> {
+  const { observedMachines, observedNodes, ...cluster } = await observeCluster(stack, config);
+  const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes));
+  // Refuses one that the program refuses.
+  await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root);
+  const isWhole =
+    [...observedMachines.values()].every(({ state, found }) => state === "running" && found === undefined) &&
+    observedNodes.every(({ observed }) => observed.state === "healthy") &&
+    Object.keys(kubeconfig).length === 0 &&
+    !isServerListMissing(stack);
+  return {
+    preconditions: clusterPreconditions(config, { ...cluster, observedMachines, observedNodes }),
+    whole: isWhole ? [[...observedMachines], observedNodes] : undefined,
+  };
+}
+
+async function observeContainersOf(stack: string): Promise<Observed> {
+  const file = await readK3dFile((await readStackFile(stack as "k3d", root)).config, root);
+  const now = "absent";
+  const { cluster, servers, agents, registry, certificates } = await observeK3d(stack, file, now);
+  const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificates);
+  const nodes = [cluster, ...agents.values(), ...(file.registries?.create ? [registry] : [])];
+  const isWhole =
+    nodes.every(({ generation, boot }) => generation !== now && boot !== now) &&
+    ![...servers.values()].includes(now) &&
+    Object.keys(kubeconfig).length === 0;
+  return {
+    preconditions: await k3dPreconditions(file, { cluster, agents }, now),
+    whole: isWhole ? [file, nodes, [...servers]] : undefined,
+  };
+}
+
+/** The cluster as its stack's state has it, if its nodes still hold the apps' image. */
 async function observeApps(stack: string, { image }: AppsConfig, cluster: string): Promise<unknown> {
   const state = await stateOf(cluster);
   if (image !== undefined) return state;
   const nodes = nodesSchema.parse(state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs?.nodes);
-  return [state, await observeImages("web", await appImageRef(), nodes, await readOwnState(stack), "absent")];
+  const [ref, now] = [await appImageRef(), "absent"];
+  const images = await observeImages("web", ref, nodes, await readOwnState(stack), now);
+  return images.some(({ loaded }) => loaded === now) ? undefined : [state, ref, images];
 }
 
 const nodesSchema = z
@@ -107,16 +148,33 @@ const nodesSchema = z
   )
   .default([]);
 
-async function fingerprint(stack: string, settings: HostSettings, everything: unknown): Promise<string> {
-  const hash = createHash("sha256").update(JSON.stringify([settings, everything]));
-  const files = [
-    join(root, stackFile(stack)),
-    join(root, "package-lock.json"),
-    stateFile(stack),
-    ...(await Array.fromAsync(glob("{stacks,vagrant,apps}/**/{*.*,Vagrantfile}", { cwd: root })))
-      .sort()
-      .map((file) => join(root, file)),
-  ];
-  for (const file of files) hash.update(file).update(await readFile(file).catch(() => ""));
+/** What a stack's program is made from, and what it reads, but for Pulumi's state and what runs. */
+export async function sourcesOf(stack: string, settings: HostSettings): Promise<string> {
+  const hash = createHash("sha256").update(JSON.stringify([settings, await labId()]));
+  const programs = await Array.fromAsync(glob("{stacks,vagrant,apps}/**/*", { cwd: root }));
+  const files = [stackFile(stack), "Pulumi.yaml", "package-lock.json", ...programs.sort()];
+  for (const file of [...files, ...(await filesNamedBy(stack))]) {
+    // Of a folder, or what is not there, the name alone counts.
+    const content = await readFile(resolve(root, file)).catch(() => undefined);
+    hash.update(JSON.stringify([file, content?.length])).update(content ?? "");
+  }
   return hash.digest("hex");
+}
+
+/** Files that a stack's file names. */
+async function filesNamedBy(stack: string): Promise<readonly string[]> {
+  const program = programOf(stack);
+  if (program === "cluster")
+    return [(await readStackFile(stack as "cluster", root)).k3s.serverSecrets ?? []].flat();
+  if (program !== "k3d") return [];
+  const { config } = await readStackFile(stack as "k3d", root);
+  const { files, registries } = await readK3dFile(config, root);
+  // A source of several lines is the content itself.
+  const sources = files.map(({ source }) => source).filter((source) => !source.includes("\n"));
+  return [config, ...sources, ...(registries?.config ? [registries.config] : [])];
+}
+
+async function fingerprint(stack: string, sources: string, whole: unknown): Promise<string> {
+  const hash = createHash("sha256").update(JSON.stringify([sources, whole]));
+  return hash.update(await readFile(stateFile(stack)).catch(() => "")).digest("hex");
 }

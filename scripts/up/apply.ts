@@ -13,7 +13,7 @@ import { describeChanges } from "../lab.ts";
 import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
 import { runSteps, type Step } from "../report.ts";
-import { noteUpToDate, observeStack } from "../up-to-date.ts";
+import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import type { UpRun } from "./run.ts";
 
 /**
@@ -64,11 +64,12 @@ function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewClu
     run: async (progress, signal) => {
       // What Pulumi noted of apps on a cluster that is new is not there any more.
       const refresh = run.refresh || (isApps(stack) && done.isNewCluster && (await hasResources(stack)));
+      const sources = await sourcesOf(stack, run.settings.values);
       const changes = await applyStack(run, stack, refresh, progress, signal);
       done.isNewCluster ||=
         !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
       done.changed ||= hasChanged(changes);
-      await noteUpToDate(stack, run.settings.values);
+      await noteUpToDate(stack, run.settings.values, sources);
       return describeChanges(changes);
     },
   };
@@ -119,7 +120,11 @@ async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promi
   if (state.length === 0) return { losses: [], isUpToDate: false };
   const found = await observeStack(stack, settings.values);
   preconditions.set(stack, found.preconditions);
-  if (!refresh && found.isUpToDate) return { losses: [], isUpToDate: true };
+  if (!refresh && found.isUpToDate) {
+    // Where another stack's run changes something, what stands on it is looked at again.
+    previews.note(stack, [], refresh);
+    return { losses: [], isUpToDate: true };
+  }
   const steps = await previewStack(stack, { ...programVariables(run, stack), ...setBack }, { refresh });
   previews.note(stack, steps, refresh);
   return {

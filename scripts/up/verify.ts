@@ -4,7 +4,7 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { describeChanges } from "../lab.ts";
 import { pulumiStopsWithin } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
-import { noteUpToDate } from "../up-to-date.ts";
+import { noteUpToDate, sourcesOf } from "../up-to-date.ts";
 import { verify } from "../verify/index.ts";
 import { renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
@@ -62,9 +62,10 @@ async function repair(run: UpRun, changed: boolean): Promise<void> {
       title: `Repair of ${stack}`,
       endsWithin: pulumiStopsWithin,
       run: async (progress, signal) => {
+        const sources = await sourcesOf(stack, settings.values);
         const changes = await applyStack(run, stack, true, progress, signal);
         touched ||= hasChanged(changes);
-        await noteUpToDate(stack, settings.values);
+        await noteUpToDate(stack, settings.values, sources);
         return describeChanges(changes);
       },
     };

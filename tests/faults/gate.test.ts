@@ -347,7 +347,9 @@ if (hasPulumi) {
       join(checkout.directory, "Pulumi.apps-noted.yaml"),
       "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
     );
-    await inCheckout('import { noteUpToDate } from "@/up-to-date.ts"; await noteUpToDate("apps-noted", {})');
+    await inCheckout(
+      'import { noteUpToDate } from "@/up-to-date.ts"; await noteUpToDate("apps-noted", {}, "")',
+    );
     assert.equal(await exists(join(checkout.directory, ".lab", "apps-noted", "settled")), false);
     return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
   });
