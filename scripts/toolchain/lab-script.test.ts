@@ -113,6 +113,19 @@ test("a changed lockfile reinstalls them", async () => {
   assert.equal((await calls()).length, 2);
 });
 
+test("dependencies that a killed install has half removed are installed again, for the old lockfile too", async () => {
+  await door();
+  const lockfile = join(checkout, "package-lock.json");
+  const old = await readFile(lockfile);
+  await writeFile(lockfile, '{"lockfileVersion": 3, "packages": {}}\n');
+  await program("npm", "#!/bin/sh\nkill -KILL $PPID\n");
+  await assert.rejects(door());
+  await writeFile(lockfile, old);
+  await program("npm", npm);
+  await door();
+  assert.equal((await calls()).length, 2);
+});
+
 test("dependencies that are a link to another checkout's are left alone", async () => {
   const other = join(folder, "other/node_modules");
   await mkdir(other, { recursive: true });
