@@ -156,25 +156,40 @@ const volumeNames = (text: string): string[] =>
 
 /**
  * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
- * A box of several disks is left to Vagrant.
+ * A box of several disks is left to Vagrant. While another volume says that it is a part, as after a `lab` that was killed,
+ * the disk is written again in its place: machines may begin as it, and the same box has the same bytes.
  */
 async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
   // By this name vagrant-libvirt looks for the disk before it uploads it.
   const name = `${box.name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${box.version}_box.img`;
-  if ((await virsh(run, "vol-info", "--pool", pool, name)).exitCode === 0) return;
+  const mark = `${name}.part`;
+  const listed = await virsh(run, "vol-list", pool);
+  if (listed.exitCode !== 0)
+    throw new LabError(
+      `libvirt does not list the disks in its pool ${pool}: ${lastLines(listed.stderr, 1)}. Run the same command again.`,
+    );
+  const volumes = volumeNames(listed.stdout);
+  const isMarked = volumes.includes(mark);
+  const isThere = volumes.includes(name);
+  if (isThere && !isMarked) return;
   const metadata = await readFile(join(boxFolder(box), "metadata.json"), "utf8");
   const { virtual_size: size } = JSON.parse(metadata) as { virtual_size?: number };
   if (size === undefined) return;
+  const step = async (...args: string[]) => {
+    const { exitCode, stderr } = await virsh(run, ...args);
+    if (exitCode !== 0)
+      throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
+  };
+  const remove = (volume: string) => virsh(run, "vol-delete", "--pool", pool, volume);
   progress("copying the box's disk");
-  const steps = [
-    ["vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0"],
-    ["vol-upload", "--pool", pool, name, join(boxFolder(box), "box.img")],
-  ];
-  for (const step of steps) {
-    const { exitCode, stderr } = await virsh(run, ...step);
-    if (exitCode === 0) continue;
-    // One that could not be made is there already, in use by machines, or nothing.
-    if (step[0] === "vol-upload") await virsh(run, "vol-delete", "--pool", pool, name);
-    throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
+  if (!isMarked) await step("vol-create-as", pool, mark, "1");
+  // One that could not be made is there already, in use by machines, or nothing.
+  if (!isThere) await step("vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0");
+  try {
+    await step("vol-upload", "--pool", pool, name, join(boxFolder(box), "box.img"));
+  } catch (error) {
+    if (!isThere && (await remove(name)).exitCode === 0) await remove(mark);
+    throw error;
   }
+  await remove(mark);
 }

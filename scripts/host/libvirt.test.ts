@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
 import { boxFolder } from "./box.ts";
 import type { Run } from "./commands.ts";
@@ -156,7 +156,8 @@ test("C3: a question for the lab's network that fails leaves open whose it is", 
   assert.equal(commands.filter((line) => /create|destroy|delete/.test(line)).length, 0);
 });
 
-test("C3: a question for the box's disk that fails is no disk that is missing, and one that is there stays", async (t) => {
+/** A libvirt with networks and a pool, and a box to copy into it. @returns what its `virsh` was told to do with volumes. */
+async function copyDisk(t: TestContext, ...answers: readonly Answer[]): Promise<string[]> {
   const { VAGRANT_HOME } = process.env;
   process.env.VAGRANT_HOME = await shared();
   t.after(() => {
@@ -165,30 +166,75 @@ test("C3: a question for the box's disk that fails is no disk that is missing, a
   });
   await mkdir(boxFolder(box), { recursive: true });
   await writeFile(join(boxFolder(box), "metadata.json"), '{"virtual_size": 8}');
-  for (const [failed, result] of [
-    ["vol-create-as", { exitCode: 1, stderr: "error: storage volume already exists" }],
-    ["vol-upload", { exitCode: 1, stderr: "error: no space left" }],
-  ] as const) {
-    const timeout = { exitCode: undefined, ended: "timeout" } as const;
-    const { run, commands } = fakeRun(
-      [/ uri$/, {}],
-      mine,
-      [/ (net|pool)-info /, {}],
-      [/ vol-info /, timeout],
-      [new RegExp(` ${failed} `), result],
-      [/ vol-(create-as|delete) /, {}],
-    );
-    await assert.rejects(
-      ensureLibvirt(spec, () => {}, run, await shared()),
-      /could not take the disk/,
-    );
-    // Machines' own disks begin as that one.
-    assert.equal(
-      commands.filter((line) => / vol-delete /.test(line)).length,
-      failed === "vol-upload" ? 1 : 0,
-    );
-  }
+  const { run, commands } = fakeRun(
+    ...answers,
+    [/ uri$/, {}],
+    mine,
+    [/ (net|pool)-info /, {}],
+    [/ vol-/, {}],
+  );
+  const failure = await ensureLibvirt(spec, () => {}, run, await shared()).catch((error: Error) => error);
+  const done = commands.flatMap((line) => / (vol-(?!list).*)$/.exec(line)?.[1] ?? []);
+  return [
+    ...done.map((line) => line.replaceAll(disk, "DISK").replace(/ \S*box\.img$/, "")),
+    ...(failure ? [failure.message] : []),
+  ];
+}
+
+const disk = "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img";
+const listed = (...names: string[]): Answer => [
+  / vol-list /,
+  { stdout: names.map((name) => ` ${name}   /pool/${name}\n`).join("") },
+];
+const marked = [
+  "vol-create-as k3s-lab DISK.part 1",
+  "vol-create-as k3s-lab DISK 8G --format qcow2 --allocation 0",
+];
+const upload = "vol-upload --pool k3s-lab DISK";
+
+test("the box's disk is marked as a part until all of it is copied", async (t) => {
+  assert.deepEqual(await copyDisk(t, listed("other.img")), [
+    ...marked,
+    upload,
+    "vol-delete --pool k3s-lab DISK.part",
+  ]);
+  assert.deepEqual(await copyDisk(t, listed(disk)), []);
 });
+
+test("a copy of the box's disk that was killed is no disk: it is written again, in its place", async (t) => {
+  assert.deepEqual(await copyDisk(t, listed(disk, `${disk}.part`)), [
+    upload,
+    "vol-delete --pool k3s-lab DISK.part",
+  ]);
+});
+
+test("C3: a list of disks that fails says nothing, and a disk that is there stays", async (t) => {
+  const timeout = { exitCode: undefined, ended: "timeout" } as const;
+  const [unknown = "", ...nothing] = await copyDisk(t, [/ vol-list /, timeout]);
+  assert.match(unknown, /does not list the disks/);
+  assert.deepEqual(nothing, []);
+  const there = { exitCode: 1, stderr: "error: storage volume already exists" };
+  const made = await copyDisk(t, listed(), [new RegExp(` vol-create-as k3s-lab ${disk} `), there]);
+  assert.deepEqual(made.slice(0, -1), marked);
+  assert.match(made.at(-1) ?? "", /could not take the disk/);
+});
+
+for (const stays of [false, true])
+  test(`a failed copy of the box's disk is removed${stays ? ", and stays marked where it cannot be" : ""}`, async (t) => {
+    const made = await copyDisk(
+      t,
+      listed(),
+      [/ vol-upload /, { exitCode: 1, stderr: "error: no space left" }],
+      [new RegExp(` vol-delete .*${disk}$`), { exitCode: stays ? 1 : 0 }],
+    );
+    assert.deepEqual(made.slice(0, -1), [
+      ...marked,
+      upload,
+      "vol-delete --pool k3s-lab DISK",
+      ...(stays ? [] : ["vol-delete --pool k3s-lab DISK.part"]),
+    ]);
+    assert.match(made.at(-1) ?? "", /could not take the disk.*no space left/);
+  });
 
 test("the folder of locks and notes is its owner's alone, also where it was another's to read", async () => {
   for (const mode of [undefined, 0o755]) {
