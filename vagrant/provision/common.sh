@@ -83,13 +83,12 @@ etcd_members() {
   }'
 }
 
-# members_of NODE: the lines of etcd_members that are this node's: K3s calls a member NODE-XXXXXXXX.
+# members_of NODE: of the lines of etcd_members on standard input those that are this node's: K3s calls a member NODE-XXXXXXXX.
 members_of() {
-  local all id name address
-  all=$(etcd_members) || return 1
+  local id name address
   while read -r id name address; do
     if [[ $name =~ ^(.*)-[0-9a-f]{8}$ && ${BASH_REMATCH[1]} = "$1" ]]; then echo "$id $name $address"; fi
-  done <<<"$all"
+  done
 }
 
 # etcd_status ADDRESS: "OWN LEADER", the ids of a member and of the leader that it sees.

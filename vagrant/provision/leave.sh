@@ -74,7 +74,7 @@ drain() {
 own_members() {
   local all
   all=$(etcd_members) || return 1
-  members_of "$NODE_NAME"
+  members_of "$NODE_NAME" <<<"$all"
   printf '%s\n' "$all" | awk -v ip="$NODE_IP" '$2 == "-" && $3 == ip'
 }
 # leads ID: whether etcd's leader is this member. Sets $here to the id of this server's own.

@@ -21,6 +21,8 @@ interface Cluster {
   readonly leader?: string;
   /** Whether etcd lets members go. Default: true. */
   readonly letsGo?: boolean;
+  /** Which question for its members etcd does not answer. Default: it answers all. */
+  readonly silentAt?: number;
   /** What the API says of the node. Default: it is Ready. */
   readonly node?: string;
   /** Deployments of one replica as "NAMESPACE NAME LAB", and pods of the node as "NAMESPACE PREFIX HASH". Default: none. */
@@ -48,6 +50,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     members = ["1 one-0000000a 10.0.0.1", "2 two-0000000b 10.0.0.2", "3 three-0000000c 10.0.0.3"],
     leader = "1",
     letsGo = true,
+    silentAt = 0,
     node = '{"kind":"Node","type":"Ready","status":"True"}',
     deployments = "",
     pods = "",
@@ -85,6 +88,8 @@ case "$url" in
 *:2382/*) exit 7 ;;
 */member/list)
   [ "$(cat ${path("leader")})" != 0 ] || exit 22
+  echo >>${path("asked")}
+  [ "$(wc -l <${path("asked")})" != ${silentAt} ] || exit 28
   printf '{"header":{"member_id":"1"},"members":['
   while read -r id name ip; do
     [ "$name" = - ] && name= || name="\\"name\\":\\"$name\\","
@@ -138,6 +143,13 @@ test("a server that leaves is drained, and then leaves etcd", async () => {
   assert.deepEqual(log, [...drained, 'remove {"ID":"3"}']);
   assert.equal(members, "1 one-0000000a 10.0.0.1\n2 two-0000000b 10.0.0.2");
 });
+
+for (const silentAt of [2, 3])
+  test(`C3: etcd that does not answer question ${silentAt} for its members has not let one go`, async () => {
+    const { status, stderr, log } = await leave(`silent at ${silentAt}`, "before", { silentAt });
+    assert.equal(status, 0, stderr);
+    assert.deepEqual(log.slice(2), ['remove {"ID":"3"}']);
+  });
 
 test("what has its only pod there gets its successor elsewhere first", async () => {
   const { log } = await leave("lone", "cordon", {
