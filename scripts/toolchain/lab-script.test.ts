@@ -163,6 +163,30 @@ test("with a Node.js that is too old, one is fetched once, and children find it 
   assert.equal((await calls()).filter((call) => call.includes("fetching")).length, 1);
 });
 
+test("authorities that this computer trusts, such as a proxy's, are trusted by Node.js and npm too", async () => {
+  const certificate = join(folder, "authority.pem");
+  const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null"];
+  await run("openssl", ["req", "-x509", "-subj", "/CN=proxy", ...key, "-out", certificate]);
+  const trusts = `import { getCACertificates } from "node:tls";
+    import { readFileSync } from "node:fs";
+    const all = getCACertificates("default").map((text) => text.trim());
+    const own = readFileSync(process.env.SSL_CERT_FILE ?? "", "utf8").trim();`;
+  await program("npm", `#!/bin/sh\nmkdir -p node_modules\ncd node_modules\nnode '${folder}/npm.mjs'\n`);
+  await writeFile(
+    join(folder, "npm.mjs"),
+    `${trusts}\nimport { writeFileSync } from "node:fs";\nwriteFileSync("trusted", String(all.includes(own)));`,
+  );
+  await writeFile(
+    join(checkout, "scripts/main.ts"),
+    `${trusts}\nconsole.log(JSON.stringify(["", String(all.includes(own))]));\n`,
+  );
+  assert.deepEqual((await door([], { SSL_CERT_FILE: certificate })).given, ["true"]);
+  assert.equal(await readFile(join(checkout, "node_modules/trusted"), "utf8"), "true");
+  assert.deepEqual((await door([], { SSL_CERT_FILE: certificate, NODE_USE_SYSTEM_CA: "0" })).given, [
+    "false",
+  ]);
+});
+
 test("K3S_LAB_CACHE and XDG_CACHE_HOME say where it is kept", async () => {
   await oldNode();
   const own = await door([], { K3S_LAB_CACHE: join(folder, "own cache") });
