@@ -31,6 +31,7 @@ export async function addAgent(cluster: Cluster, input: AgentInput): Promise<voi
   try {
     await k3s.untilContainerd(name);
     await k3s.untilKnown(server, name);
+    await k3s.untilReadyNode(server, name);
   } catch (error) {
     await removeContainer(made.id);
     throw error;

@@ -59,6 +59,21 @@ export async function untilKnown(server: Container, name: string): Promise<void>
 }
 
 /**
+ * Waits until a node takes pods: before the next one is drained, its pods need a place. In a cluster none of whose nodes is
+ * Ready, the network of pods is still to come, and nobody waits.
+ */
+export async function untilReadyNode(server: Container, name: string): Promise<void> {
+  const status = '{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}';
+  const ask = ["get", "nodes", `--output=jsonpath={range .items[*]}${status}{end}`];
+  const isReady = async () => {
+    const { failed, stdout } = await kubectl(server, ask);
+    const ready = stdout.split("\n").filter((line) => line.endsWith(" True"));
+    return !failed && (ready.length === 0 || ready.includes(`${name} True`));
+  };
+  await until(readyWithin, `The node ${name} is not Ready`, isReady, name);
+}
+
+/**
  * Asks the servers of a cluster for its nodes. One whose node was deleted is out of etcd and may have begun a cluster of
  * its own, which knows it alone: the answer with the most nodes is the cluster's.
  * @param servers those that run. @returns a server that answers, and the nodes that it knows; undefined where none does.

@@ -20,6 +20,8 @@ export interface FakeContainer {
   readonly certificate?: string;
   /** Whether the cluster knows its node. Default: true. */
   readonly known?: boolean;
+  /** What the cluster says of its node. Default: that it is Ready. */
+  readonly ready?: boolean;
   /** Whether its K3s is out of the cluster and knows itself alone. Default: false. */
   readonly alone?: boolean;
   /** Default: none. */
@@ -37,6 +39,8 @@ export interface World {
   readonly broken?: string;
   /** What calls with this text in their arguments say instead. Default: none. */
   readonly breaks?: { readonly on: string; readonly says: string };
+  /** How often the cluster says that a node which was made now is not Ready; counted down. Default: never. */
+  readonly notReady?: number;
   /** Whether every call hangs. Default: false. */
   readonly hangs?: boolean;
   /** Exit code and words of k3d. Default: it makes the servers of its config. */
@@ -111,6 +115,11 @@ else if (verb === "inspect") {
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");
+  else if (asked.includes("get nodes") && asked.includes("Ready")) {
+    for (const node of world.containers.filter(({ labels }) => /^(server|agent)$/.test(labels["k3d.role"])))
+      console.log(node.name + (node.ready === false || (node.made === false && world.notReady > 0) ? " False" : " True"));
+    if (world.notReady > 0) { world.notReady--; save(); }
+  }
   else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, alone, labels }) => known !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
   else if (asked.includes("get deployments,pods")) console.log('{"items": []}');
   else if (asked.includes("get node")) console.log("node/" + args.at(-1));

@@ -379,6 +379,18 @@ fault("a lost agent is made again alone", async () => {
   return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
 });
 
+fault("an agent that is not Ready yet: nobody goes on to the next one, whose pods need a place", async () => {
+  const before = whole({ "k3d-k3d-agent-0-0": undefined });
+  await fake.set({ ...before, notReady: 2 });
+  await fake.within(() => agents.addAgent(cluster, agentInput()));
+  assert.equal((await fake.world()).notReady, 0, "asked until it is Ready");
+  const servers = before.containers.map((one) => ({ ...one, ready: false }));
+  await fake.set({ ...before, containers: servers, notReady: 1_000 });
+  await fake.within(() => agents.addAgent(cluster, agentInput()));
+  assert.equal((await fake.world()).notReady, 999, "a cluster whose network is still to come");
+  return { happened: "waited until it is Ready", lost: await lost(before) };
+});
+
 fault("a user whose files are for nobody else (umask 077): a node gets the modes that it needs", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
