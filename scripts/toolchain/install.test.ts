@@ -549,6 +549,33 @@ describe("the choice of a way", () => {
     assert.equal(await wayOf(tool, undefined, offline), "bundled");
   });
 
+  test("two checkouts that build different versions at once do not build in each other's folder", async () => {
+    const other = { ...module, moduleVersion: "v2.0.0" };
+    const second: Tool = { ...plain(), version: "v2.0.0", ways: { module: other } };
+    const command = join(cache, "go");
+    const json = JSON.stringify({ Sum: module.sum, GoModSum: module.goModSum, GoMod: "go.mod", Dir: cache });
+    // The first build begins when the second is laid out.
+    await writeFile(
+      command,
+      `#!/bin/sh
+case $* in
+  *download*) echo '${json}' ;;
+  "mod edit"*) echo '{}' ;;
+  list*) if grep -q v2.0.0 go.mod; then : >"${cache}/second"; fi ;;
+  build*)
+    shift
+    until [ -e "${cache}/second" ]; do sleep 0.02; done
+    sed -n 's/^require example.org.tool //p' go.mod >"$2" ;;
+esac
+`,
+      { mode: 0o755 },
+    );
+    const found = { findGo: async () => ({ command }) };
+    const [one, two] = await Promise.all([install(withWays("module"), found), install(second, found)]);
+    assert.equal(await readFile(one.files.tool ?? "", "utf8"), "v1.0.0\n");
+    assert.equal(await readFile(two.files.tool ?? "", "utf8"), "v2.0.0\n");
+  });
+
   test("whoever asks for a way gets it or, where the tool lacks it, one that comes closest", async () => {
     assert.equal(await wayOf(withWays("release", "module"), "module", go), "module");
     assert.equal(await wayOf(withWays("release", "bundled"), "module"), "bundled");

@@ -337,7 +337,7 @@ export class Installer {
     if (!recipe || !go || "missing" in go) throw new Error(`${tool.name} has no module way`);
     const target = crossBuild(recipe, key.platform, this.#host);
     if ("impossible" in target) throw new Error(target.impossible);
-    const work = join(this.#options.cache, "build", `${key.name}-${key.platform}`);
+    const work = join(this.#options.cache, "build", `${key.name}-${key.version}-${key.platform}`);
     const context: BuildContext = { go: go.command, work, recipes: this.#recipes, progress, signal, target };
     try {
       const building = await this.#preparing(async () => {
