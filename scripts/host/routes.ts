@@ -1,17 +1,18 @@
-import { readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { writeWhole } from "../../stacks/lib/files.ts";
-import { labDir } from "../../stacks/lib/paths.ts";
+import { knownLabId, labId } from "../../stacks/lib/lab-id.ts";
 import { blockOf, defaultPods, defaultServices, overlap } from "../../stacks/model/addresses.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { requireRoot } from "./privilege.ts";
 
-/** Above every metric that a real route has: such a route is only taken when there is no other. */
-const metric = "4242";
-
-/** Who made the route, by a number that no program has: what bears it is the lab's (ip-route(8), `protocol`). */
+/** Who made the route, by a number that no program has: what bears it is a lab's (ip-route(8), `protocol`). */
 const protocol = "242";
+
+/**
+ * Which lab made it: each has a metric of its own, so that two have a route each to one network, and none takes away the
+ * other's. Every real route comes first: such a one is only taken when there is no other.
+ */
+const metricOf = (lab: string): number => 4242 + createHash("sha256").update(lab).digest().readUIntBE(0, 3);
 
 /** A route of this computer's, as far as it is needed here. */
 export interface Route {
@@ -25,9 +26,8 @@ export interface Route {
   readonly metric?: number;
 }
 
-/** Whether the lab made a route. */
-const isOurRoute = (route: Route): boolean =>
-  route.type === "blackhole" && String(route.metric) === metric && route.protocol === protocol;
+/** Whether a lab made a route. */
+const isLabs = (route: Route): boolean => route.type === "blackhole" && route.protocol === protocol;
 
 /**
  * The routes of this computer to anything in particular; one by default leads anywhere.
@@ -52,15 +52,13 @@ export async function routesHere(run: Run = runHere): Promise<Route[]> {
   );
 }
 
-/** Where the routes are changed and remembered; tests pass their own. */
+/** Where the routes are changed, and whose they are; tests pass their own. */
 export interface RouteOptions {
   readonly run?: Run;
   readonly root?: boolean;
-  /** Remembers which routes were added. Default: `.lab/routes.json`. */
-  readonly file?: string;
+  /** Default: the id of this checkout's lab. */
+  readonly lab?: string;
 }
-
-const defaultFile = join(labDir, "routes.json");
 
 /**
  * Keeps traffic to the lab on this computer: while a lab network is down, what is sent to its addresses is dropped
@@ -73,59 +71,55 @@ const defaultFile = join(labDir, "routes.json");
  */
 export async function addBlackholeRoutes(
   network: string,
-  { run = runHere, root, file = defaultFile }: RouteOptions = {},
+  { run = runHere, root, lab }: RouteOptions = {},
 ): Promise<string[]> {
+  const metric = metricOf(lab ?? (await labId()));
   const routes = await routesHere(run);
-  const present = new Set(routes.filter(isOurRoute).map(({ dst }) => dst));
-  const others = routes.filter((route) => !isOurRoute(route));
+  const present = new Set(
+    routes.filter((route) => isLabs(route) && route.metric === metric).map(({ dst }) => dst),
+  );
+  const others = routes.filter((route) => !isLabs(route));
   const isOpen = (network: string) => !others.some(({ dst }) => overlap(blockOf(network), blockOf(dst)));
   const open = [defaultPods, defaultServices].filter(isOpen);
   const missing = [network, ...open].filter((network) => !present.has(network));
   const [first] = missing;
   if (first === undefined) return [];
-  const prefix = await requireRoot("Adding a route", command("add", first), run, root);
+  const prefix = await requireRoot("Adding a route", command("add", first, metric), run, root);
   const added: string[] = [];
-  try {
-    for (const network of missing) if (await change("add", network, prefix, run)) added.push(network);
-  } finally {
-    const all = new Set([...(await remembered(file)), ...added]);
-    if (added.length) await writeWhole(file, JSON.stringify([...all]));
-  }
+  for (const network of missing) if (await change("add", network, metric, prefix, run)) added.push(network);
   return added;
 }
 
 /** Removes the routes that `addBlackholeRoutes` added and no other; does nothing where there are none. */
-export async function removeBlackholeRoutes({
-  run = runHere,
-  root,
-  file = defaultFile,
-}: RouteOptions = {}): Promise<void> {
-  const present = new Set(await blackholes(run));
-  const ours = (await remembered(file)).filter((network) => present.has(network));
+export async function removeBlackholeRoutes({ run = runHere, root, lab }: RouteOptions = {}): Promise<void> {
+  const metric = metricOf(lab ?? (await knownLabId()));
+  const ours = (await routesHere(run)).filter((route) => isLabs(route) && route.metric === metric);
   const [first] = ours;
-  if (first !== undefined) {
-    const prefix = await requireRoot("Removing a route", command("del", first), run, root);
-    for (const network of ours) await change("del", network, prefix, run);
-  }
-  await rm(file, { force: true });
+  if (first === undefined) return;
+  const prefix = await requireRoot("Removing a route", command("del", first.dst, metric), run, root);
+  for (const { dst } of ours) await change("del", dst, metric, prefix, run);
 }
 
 /**
- * Does work that takes a route of ours for somebody's use of the network, as libvirt's making of a network does. The
- * route is gone meanwhile, and back in the end however that was.
+ * Does work that takes a lab's route for somebody's use of the network, as libvirt's making of a network does. Those of all
+ * labs are gone meanwhile, and back in the end however that was.
  */
 export async function withoutBlackholeRoute<T>(
   network: string,
   work: () => Promise<T>,
   { run = runHere, root }: Pick<RouteOptions, "run" | "root"> = {},
 ): Promise<T> {
-  if (!(await blackholes(run)).includes(network)) return await work();
-  const prefix = await requireRoot("Changing a route", command("del", network), run, root);
-  await run([...prefix, ...command("del", network)]);
+  const metrics = (await routesHere(run)).flatMap((route) =>
+    isLabs(route) && route.dst === network ? (route.metric ?? []) : [],
+  );
+  const [first] = metrics;
+  if (first === undefined) return await work();
+  const prefix = await requireRoot("Changing a route", command("del", network, first), run, root);
+  for (const metric of metrics) await run([...prefix, ...command("del", network, metric)]);
   try {
     return await work();
   } finally {
-    await run([...prefix, ...command("add", network)]);
+    for (const metric of metrics) await run([...prefix, ...command("add", network, metric)]);
   }
 }
 
@@ -135,10 +129,11 @@ type Action = "add" | "del";
 async function change(
   action: Action,
   network: string,
+  metric: number,
   prefix: readonly string[],
   run: Run,
 ): Promise<boolean> {
-  const { exitCode, stderr } = await run([...prefix, ...command(action, network)]);
+  const { exitCode, stderr } = await run([...prefix, ...command(action, network, metric)]);
   if (exitCode !== 0 && !/File exists|No such process/.test(stderr))
     throw new LabError(
       `The route for ${network} could not be ${action === "add" ? "added" : "removed"}: ${lastLines(stderr)}`,
@@ -146,14 +141,5 @@ async function change(
   return exitCode === 0;
 }
 
-const command = (action: Action, network: string): string[] =>
+const command = (action: Action, network: string, metric: number): string[] =>
   `ip route ${action} blackhole ${network} metric ${metric} proto ${protocol}`.split(" ");
-
-const blackholes = async (run: Run): Promise<string[]> =>
-  (await routesHere(run)).filter(isOurRoute).map(({ dst }) => dst);
-
-/** Half written, or something else, it says nothing: what is ours bears our mark all the same. */
-const remembered = (file: string): Promise<string[]> =>
-  readFile(file, "utf8")
-    .then((text) => (JSON.parse(text) as unknown[]).map(String))
-    .catch(() => []);

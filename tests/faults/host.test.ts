@@ -464,14 +464,13 @@ fault("a VPN leads to a part of K3s's networks", async () => {
     "ip",
     `case "$*" in *show*) echo '${JSON.stringify([{ dst: "10.42.7.0/24", dev: "tun0" }])}' ;; esac`,
   );
-  const file = join(folder, "routes.json");
-  const added = await addBlackholeRoutes("192.168.42.0/24", { root: true, file });
+  const added = await addBlackholeRoutes("192.168.42.0/24", { root: true, lab: "one" });
   assert.deepEqual(added, ["192.168.42.0/24", "10.43.0.0/16"]);
   await program(
     "ip",
     `case "$*" in *show*) echo '${JSON.stringify([{ type: "blackhole", dst: "10.43.0.0/16", metric: 4242, protocol: "static" }])}' ;; esac`,
   );
-  await removeBlackholeRoutes({ root: true, file });
+  await removeBlackholeRoutes({ root: true, lab: "one" });
   const changed = (await calls()).filter((line) => / del /.test(line));
   return { happened: "its traffic goes on", lost: changed.join() || "nothing" };
 });
