@@ -40,6 +40,24 @@ test("tools of today's versions stay, and older ones that the lab of some checko
   assert.deepEqual(await readdir(join(cache, "tools/k3d")), ["v5.0.0-release-linux-amd64"]);
 });
 
+test("a checkout whose note was half-written is noted again: what it uses stays", async () => {
+  const used = await file("cache/tools/k3d/v5.0.0-release-linux-amd64/k3d");
+  await mkdir(join(folder, "other/.lab/bin"), { recursive: true });
+  await symlink(used, join(folder, "other/.lab/bin/k3d"));
+  await noteCheckout(cache, join(folder, "other"));
+  const [note = ""] = await readdir(join(cache, "checkouts"));
+  await writeFile(join(cache, "checkouts", note), "");
+  await noteCheckout(cache, join(folder, "other"));
+  assert.deepEqual(await prune({ cache, table: tools, run: noDocker }), []);
+});
+
+test("what another run takes away meanwhile is no fault", async () => {
+  await mkdir(join(cache, "downloads"), { recursive: true });
+  // Listed, and not there when it is looked at.
+  await symlink("gone", join(cache, "downloads/1.part"));
+  assert.deepEqual(await prune({ cache, table: tools, run: noDocker }), []);
+});
+
 test("what a killed run was making, old downloads and Debian's packages of last month go; today's stay", async () => {
   for (const name of ["tools/helm/.making-v1-x", "images/debian/vim-x64"]) {
     await file("cache", name, "file");

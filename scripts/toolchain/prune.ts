@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
-import { lstat, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { lstat, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { exists, ifThere } from "../../stacks/lib/files.ts";
+import { ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
 import { withFileLock } from "./file-lock.ts";
 import { type Tool, versionOf, waysOf } from "./tools.ts";
@@ -30,9 +30,7 @@ interface PruneOptions {
 export async function noteCheckout(cache: string, checkout: string): Promise<void> {
   const name = createHash("sha256").update(checkout).digest("hex").slice(0, 16);
   const file = join(cache, "checkouts", name);
-  if (await exists(file)) return;
-  await mkdir(join(cache, "checkouts"), { recursive: true });
-  await writeFile(file, checkout);
+  if ((await ifThere(readFile(file, "utf8"))) !== checkout) await writeWhole(file, checkout);
 }
 
 async function checkouts(cache: string): Promise<string[]> {
@@ -110,7 +108,8 @@ async function pruneOld(
   const pruned: Pruned[] = [];
   for (const entry of await readdir(join(cache, folder)).catch(() => [])) {
     const path = join(cache, folder, entry);
-    if (now - (await stat(path)).mtimeMs < daysOf(entry) * day) continue;
+    const found = await ifThere(stat(path));
+    if (!found || now - found.mtimeMs < daysOf(entry) * day) continue;
     pruned.push({ what: `${what} ${entry}`, bytes: await sizeOf(path) });
     await rm(path, { recursive: true, force: true });
   }
