@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { daemonArguments, refuseOther, runningContainers } from "./own-docker.ts";
+import { daemonArguments, refuseOther, runningContainers, stopDocker } from "./own-docker.ts";
 
 test("the lab's own daemon neither routes nor hides behind the host's address", () => {
   const args = daemonArguments(undefined);
@@ -22,6 +22,16 @@ test("the lab's own daemon runs containers by the OCI runtime where the host nee
 test("the lab's own daemon shares no file with a daemon of the system", () => {
   const files = daemonArguments(undefined).filter((argument) => argument.includes("/"));
   for (const file of files) assert.doesNotMatch(file, /\/var\/(lib|run)|\/run\/docker/);
+});
+
+test("a daemon that root's lab started is not another user's to end, and keeps no lab of theirs from going", async () => {
+  const stop = (daemon?: { pid: number; startTime: string }) =>
+    stopDocker(() => {}, { root: false, find: async () => daemon });
+  assert.deepEqual(await stop({ pid: 42, startTime: "1" }), {
+    state: "kept",
+    by: ["root's lab (process 42)"],
+  });
+  assert.deepEqual(await stop(), { state: "none" });
 });
 
 test("a running container counts whatever `docker ps` lists; one that is about to end is waited for", async () => {

@@ -26,7 +26,7 @@ import {
 import { askDocker, dockerProblem } from "./docker-answer.ts";
 import { type Firewall, ownRule, readFirewall, removeRules } from "./firewall.ts";
 import { ociRuntime } from "./oci-runtime.ts";
-import { isRoot, requireRoot } from "./privilege.ts";
+import { isRoot } from "./privilege.ts";
 
 const execRoot = join(runDir, "docker");
 const pidFile = join(runDir, "docker.pid");
@@ -119,13 +119,19 @@ const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
 /**
  * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
  * While any container is in it, running or not and of whichever checkout, and while another `lab` is at work with it, it goes on. So does
- * one that systemd started: it is the system's.
+ * one that systemd started: it is the system's. And so, for another user, does one that a lab of root's started.
  *
+ * @param options for tests.
  * @throws LabError where it cannot be asked for its containers.
  */
-export async function stopDocker(progress: Progress): Promise<Stopped> {
-  if (!(await notes.record()) && !(await ownDaemon())) return { state: "none" };
-  await requireRoot("Stopping the lab's Docker daemon", ["scripts/lab", "down"], run);
+export async function stopDocker(
+  progress: Progress,
+  { root = isRoot(), find = ownDaemon }: { readonly root?: boolean; readonly find?: typeof ownDaemon } = {},
+): Promise<Stopped> {
+  const daemon = await find();
+  if (!root)
+    return daemon ? { state: "kept", by: [`root's lab (process ${daemon.pid})`] } : { state: "none" };
+  if (!daemon && !(await notes.record())) return { state: "none" };
   return await notes.alone(() => stopOwn(progress), progress);
 }
 
