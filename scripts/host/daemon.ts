@@ -31,11 +31,11 @@ export class DaemonNotes<Recorded> {
   readonly #record: string;
   readonly #users: string;
 
-  /** @param folder where notes and lock are. The record is in the folder of root, who alone starts daemons. */
+  /** @param folder where all that is. A record is in that of root, who alone starts daemons. */
   constructor(name: string, folder: string = runDir) {
     this.#lock = join(folder, `${name}.lock`);
     this.#users = join(folder, `${name}-users`);
-    this.#record = join(runDir, `${name}.json`);
+    this.#record = join(folder, `${name}.json`);
   }
 
   /** Does work while no other lab starts or ends the daemon, or makes or takes away what is in it. */

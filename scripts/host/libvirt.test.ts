@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmod, mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -105,6 +105,26 @@ test("the lab's network, which says whose the rest is, goes last", async () => {
       "net-destroy k3s-lab",
     ],
   );
+});
+
+test("a libvirt that answers in place of the lab's, which was killed, is somebody else's: nothing of it is ended", async () => {
+  const folder = await shared();
+  const forwarding = await readFile("/proc/sys/net/ipv4/ip_forward", "utf8").catch(() => "0\n");
+  const record = { daemon: { pid: 2 ** 22 + 1, startTime: "1" }, rules: {}, forwarding, runFolder: true };
+  await writeFile(join(folder, "libvirt.json"), JSON.stringify(record));
+  const { run, commands } = fakeRun(
+    [/^virsh --version$/, {}],
+    [/ uri$/, {}],
+    [/ net-uuid /, { exitCode: 1, stderr: "error: Network not found" }],
+    [/ list |tables-save|^sudo /, {}],
+  );
+  assert.deepEqual(await stopLibvirt(() => {}, run, folder), { state: "none" });
+  assert.deepEqual(
+    commands.filter((line) => !line.startsWith("virsh ")),
+    [],
+    "its firewall rules are nobody's to look at",
+  );
+  await assert.rejects(readFile(join(folder, "libvirt.json")), "the note says nothing any more");
 });
 
 test("two users of one libvirt: the second is refused in a sentence before it makes anything", async () => {

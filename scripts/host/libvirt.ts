@@ -108,6 +108,11 @@ export async function stopLibvirt(
     if (by.length > 0) return { state: "kept", by };
     const record = await notes.record();
     if (record === undefined) return { state: "none" };
+    // The lab's was killed, and what answers has its rules and sockets where that had them.
+    if (isThere && !(await isRunning(record.daemon))) {
+      await notes.forget();
+      return { state: "none" };
+    }
     await requireRoot("Stopping the lab's libvirt", ["scripts/lab", "down"], run);
     await stopOwn(record, progress, run);
     await notes.forget();
