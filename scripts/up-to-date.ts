@@ -131,22 +131,23 @@ async function observeContainersOf(stack: string): Promise<Observed> {
 async function observeApps(stack: string, { image }: AppsConfig, cluster: string): Promise<unknown> {
   const state = await stateOf(cluster);
   if (image !== undefined) return state;
-  const nodes = nodesSchema.parse(state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs?.nodes);
+  const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
+  const { data: nodes } = nodesSchema.safeParse(outputs?.nodes);
+  // A cluster that is not whole exports none.
+  if (nodes === undefined) return undefined;
   const [ref, now] = [await appImageRef(), "absent"];
   const images = await observeImages("web", ref, nodes, await readOwnState(stack), now);
   return images.some(({ loaded }) => loaded === now) ? undefined : [state, ref, images];
 }
 
-const nodesSchema = z
-  .array(
-    z.object({
-      name: z.string(),
-      role: z.enum(["server", "agent"]),
-      address: z.string(),
-      installation: z.string(),
-    }),
-  )
-  .default([]);
+const nodesSchema = z.array(
+  z.object({
+    name: z.string(),
+    role: z.enum(["server", "agent"]),
+    address: z.string(),
+    installation: z.string(),
+  }),
+);
 
 /** What a stack's program is made from, and what it reads, but for Pulumi's state and what runs. */
 export async function sourcesOf(stack: string, settings: HostSettings): Promise<string> {

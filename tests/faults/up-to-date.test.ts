@@ -141,6 +141,21 @@ fault("Up to date: K3s has stopped by the time that Pulumi is done", async () =>
   return { happened, lost: "nothing" };
 });
 
+for (const [what, outputs] of [
+  ["has no nodes", {}],
+  ["has nodes of another form", { nodes: { ciphertext: "x" } }],
+] as const)
+  fault(`Up to date: the apps' cluster ${what} in its state`, async () => {
+    await writeFile(
+      here("Pulumi.apps.yaml"),
+      stringify({ config: { "k3s-lab:cluster": { stack: "cluster" }, "k3s-lab:apps": [{ name: "app1" }] } }),
+    );
+    const type = "pulumi:pulumi:Stack";
+    await record("cluster", [{ urn: `urn:pulumi:cluster::k3s-lab::${type}::s`, type, outputs }]);
+    assert.equal(await isUpToDate("apps"), false);
+    return { happened: "Pulumi runs, and says what is wrong", lost: "nothing" };
+  });
+
 fault("Up to date: a node has lost the apps' image by the time that Pulumi is done", async () => {
   await writeFile(
     here("Pulumi.apps.yaml"),
