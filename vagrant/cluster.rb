@@ -80,9 +80,11 @@ def tell_servers(servers, machine, step)
   fail_with("These servers do not answer, to tell them of #{machine.name}: #{silent.map(&:name).join(", ")}.") unless silent.empty?
 end
 
-# The servers that stay when this command has destroyed what it names: a name or a pattern each. Without names all go.
+# The servers that stay when this command has destroyed what it names: a name or a pattern each. Without names all go. A user who
+# is asked may still say no to any, and an alias of theirs hides what it names: then each that is there may stay.
 def staying(machine)
-  named = ARGV.reject { |word| word.start_with?("-") }.drop(1)
+  command, *named = ARGV.reject { |word| word.start_with?("-") }
+  return peers(machine) unless command == "destroy" && (ARGV & %w[-f --force]).any?
   return [] if named.empty?
 
   peers(machine).reject do |peer|
@@ -98,7 +100,7 @@ rescue Vagrant::Errors::VagrantError => e
   return machine.ui.warn("#{machine.name} goes although #{why}") if ENV["LAB_FORCE_DESTROY"] == "1"
 
   fail_with("#{machine.name} is not destroyed: #{why} Bring the other servers back and run the same command again; or, if their " \
-    "cluster may be lost: LAB_FORCE_DESTROY=1 vagrant destroy #{machine.name}")
+    "cluster may be lost: LAB_FORCE_DESTROY=1 vagrant destroy #{machine.name}; or, if all machines are to go: vagrant destroy --force")
 end
 
 def tell_of_leaving(machine)

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
@@ -76,7 +77,7 @@ async function run(
     stackFile?: string;
     files?: Readonly<Record<string, readonly [text: string, mode: number]>>;
     environment?: Readonly<Record<string, string>>;
-    /** What is typed at Vagrant's question. Default: nothing. */
+    /** What is typed at Vagrant's questions, a line each. Default: nothing. */
     answer?: string;
   } = {},
 ) {
@@ -108,7 +109,11 @@ async function run(
   const [name, ...rest] =
     answer === undefined
       ? ["vagrant", ...args]
-      : ["sh", "-c", `(sleep 4; echo ${answer}) | script -qec '${command}' /dev/null`];
+      : [
+          "sh",
+          "-c",
+          `(sleep 4; printf '${answer.replaceAll("\n", "\\n")}\\n') | script -qec '${command}' /dev/null`,
+        ];
   const { all = "", exitCode } = await run(name ?? "", rest, {
     PLAYS: JSON.stringify(plays),
     PLAY_LOG: file("played"),
@@ -273,5 +278,27 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     const { all, log, left } = await run(["destroy", "s3"], three, { answer: "n" });
     assert.match(all, /Are you sure/);
     assert.deepEqual([log, left], [[""], "s1 s2 s3"], all);
+  });
+
+  test("vagrant destroy of all, where its user says no to some: those are told of the one that goes", async () => {
+    const { all, log, left } = await run(["destroy"], three, { answer: "y\nn\nn" });
+    assert.deepEqual(
+      [log, left],
+      [["before", "after"].map((step) => `s1 told NODE_NAME=s3 ${step}`), "s1 s2"],
+      all,
+    );
+  });
+
+  test("vagrant destroy by an alias of the user's: what it names is not seen, and those that stay are told", async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), "vagrant-alias-"));
+    t.after(() => rm(folder, { recursive: true }));
+    const aliases = join(folder, "aliases");
+    await writeFile(aliases, "away = destroy --force s3\n");
+    const { all, log, left } = await run(["away"], three, { environment: { VAGRANT_ALIAS_FILE: aliases } });
+    assert.deepEqual(
+      [log, left],
+      [["before", "after"].map((step) => `s1 told NODE_NAME=s3 ${step}`), "s1 s2"],
+      all,
+    );
   });
 });
