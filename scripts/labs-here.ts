@@ -33,14 +33,18 @@ export async function labsHere(): Promise<string[]> {
 /**
  * The virtual machines of labs, of every provider that is here and whoever made them.
  *
- * @param used providers that must be here.
+ * @param used providers that must be here, while others need not answer. Default: not known, and all that are here must.
  * @throws LabError where one gives no list.
  */
 export async function virtualMachinesHere(used: readonly Provider[] = []): Promise<ListedMachine[]> {
   const hasVirtualBox = async () => (await run(["VBoxManage", "--version"], asks)).ended !== "missing";
   const here = { libvirt: canAskLibvirt, virtualbox: hasVirtualBox };
-  const asked = (["libvirt", "virtualbox"] as const).map(async (provider) =>
-    used.includes(provider) || (await here[provider]()) ? listMachines(provider) : [],
+  const machinesOf = async (provider: keyof typeof here) =>
+    used.includes(provider) || (await here[provider]()) ? await listMachines(provider) : [];
+  const asked = (["libvirt", "virtualbox"] as const).map((provider) =>
+    used.length === 0 || used.includes(provider)
+      ? machinesOf(provider)
+      : machinesOf(provider).catch(() => []),
   );
   return (await Promise.all(asked)).flat();
 }

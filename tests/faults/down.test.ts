@@ -214,7 +214,19 @@ fault("`lab down` where a provider does not say what is left", async () => {
   for (const used of ["libvirt", "virtualbox"])
     assert.match((await ask(used)).stderr, /does not list the machines of this lab/);
   assert.equal((await ask()).stdout, "[]", "a lab that never was in Docker does not need it");
-  return { happened: "an error, not: nothing is left", lost: "nothing" };
+  const broken = (...used: readonly string[]) =>
+    inCheckout(
+      {
+        docker: "exit 0",
+        VBoxManage: "[ $1 = --version ]",
+        virsh: "echo 'error: Connection refused' >&2; exit 1",
+      },
+      (directory) =>
+        `import { ownThings } from "${directory}/scripts/down/left.ts"; console.log(JSON.stringify(await ownThings(${JSON.stringify(used)})))`,
+    );
+  assert.equal((await broken("docker")).stdout, "[]", "nor one that was in Docker the others");
+  assert.match((await broken()).stderr, /LabError/, "where it was is not known: it may be anywhere");
+  return { happened: "an error, not: nothing is left; of those that the lab was in", lost: "nothing" };
 });
 
 if (hasPulumi) {
