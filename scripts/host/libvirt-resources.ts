@@ -33,7 +33,11 @@ export interface LibvirtSpec {
 /** Asks the libvirt of this computer. */
 export const virshCommand = ["virsh", "--connect", "qemu:///system", "--quiet"] as const;
 
-const virsh = (run: Run, ...args: string[]) => run([...virshCommand, ...args], { timeout: 120_000 });
+/** Milliseconds for what takes moments, and for gigabytes on a slow disk. */
+const [momentsWithin, uploadWithin] = [120_000, 1_800_000];
+
+const virsh = (run: Run, ...args: string[]) =>
+  run([...virshCommand, ...args], { timeout: args[0] === "vol-upload" ? uploadWithin : momentsWithin });
 
 /**
  * Makes the lab's networks, and its pool with the box's disk in it, where they are not there. The lab's network comes

@@ -177,7 +177,11 @@ test("C3: a question for the lab's network that fails leaves open whose it is", 
 });
 
 /** A libvirt with networks and a pool, and a box to copy into it. @returns what its `virsh` was told to do with volumes. */
-async function copyDisk(t: TestContext, ...answers: readonly Answer[]): Promise<string[]> {
+async function copyDisk(
+  t: TestContext,
+  answers: readonly Answer[],
+  patience: (line: string, timeout: number) => void = () => {},
+): Promise<string[]> {
   const { VAGRANT_HOME } = process.env;
   process.env.VAGRANT_HOME = await shared();
   t.after(() => {
@@ -193,7 +197,11 @@ async function copyDisk(t: TestContext, ...answers: readonly Answer[]): Promise<
     [/ (net|pool)-info /, {}],
     [/ vol-/, {}],
   );
-  const failure = await ensureLibvirt(spec, () => {}, run, await shared()).catch((error: Error) => error);
+  const watched: Run = (command, options) => {
+    patience(command.join(" "), options?.timeout ?? Number.POSITIVE_INFINITY);
+    return run(command, options);
+  };
+  const failure = await ensureLibvirt(spec, () => {}, watched, await shared()).catch((error: Error) => error);
   const done = commands.flatMap((line) => / (vol-(?!list).*)$/.exec(line)?.[1] ?? []);
   return [
     ...done.map((line) => line.replaceAll(disk, "DISK").replace(/ \S*box\.img$/, "")),
@@ -213,40 +221,47 @@ const marked = [
 const upload = "vol-upload --pool k3s-lab DISK";
 
 test("the box's disk is marked as a part until all of it is copied", async (t) => {
-  assert.deepEqual(await copyDisk(t, listed("other.img")), [
+  assert.deepEqual(await copyDisk(t, [listed("other.img")]), [
     ...marked,
     upload,
     "vol-delete --pool k3s-lab DISK.part",
   ]);
-  assert.deepEqual(await copyDisk(t, listed(disk)), []);
+  assert.deepEqual(await copyDisk(t, [listed(disk)]), []);
 });
 
 test("a copy of the box's disk that was killed is no disk: it is written again, in its place", async (t) => {
-  assert.deepEqual(await copyDisk(t, listed(disk, `${disk}.part`)), [
+  assert.deepEqual(await copyDisk(t, [listed(disk, `${disk}.part`)]), [
     upload,
     "vol-delete --pool k3s-lab DISK.part",
   ]);
 });
 
+test("a slow disk gets the time for gigabytes", async (t) => {
+  let given = 0;
+  await copyDisk(t, [listed()], (line, timeout) => {
+    if (line.includes(" vol-upload ")) given = timeout;
+  });
+  assert.ok(given >= 1_800_000, `${given} ms`);
+});
+
 test("C3: a list of disks that fails says nothing, and a disk that is there stays", async (t) => {
   const timeout = { exitCode: undefined, ended: "timeout" } as const;
-  const [unknown = "", ...nothing] = await copyDisk(t, [/ vol-list /, timeout]);
+  const [unknown = "", ...nothing] = await copyDisk(t, [[/ vol-list /, timeout]]);
   assert.match(unknown, /does not list the disks/);
   assert.deepEqual(nothing, []);
   const there = { exitCode: 1, stderr: "error: storage volume already exists" };
-  const made = await copyDisk(t, listed(), [new RegExp(` vol-create-as k3s-lab ${disk} `), there]);
+  const made = await copyDisk(t, [listed(), [new RegExp(` vol-create-as k3s-lab ${disk} `), there]]);
   assert.deepEqual(made.slice(0, -1), marked);
   assert.match(made.at(-1) ?? "", /could not take the disk/);
 });
 
 for (const stays of [false, true])
   test(`a failed copy of the box's disk is removed${stays ? ", and stays marked where it cannot be" : ""}`, async (t) => {
-    const made = await copyDisk(
-      t,
+    const made = await copyDisk(t, [
       listed(),
       [/ vol-upload /, { exitCode: 1, stderr: "error: no space left" }],
       [new RegExp(` vol-delete .*${disk}$`), { exitCode: stays ? 1 : 0 }],
-    );
+    ]);
     assert.deepEqual(made.slice(0, -1), [
       ...marked,
       upload,
