@@ -40,8 +40,10 @@ async function removeAllLeftovers(
   if (program === "k3d") await removeLeftovers(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
   if (program !== "cluster") return;
   const found = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
-  // Whatever provider is known, or none.
-  if (await ownsInLibvirt(stack, progress)) found.add("libvirt");
+  // Whatever provider is known, or none. One that another is known for need not answer.
+  const isElsewhere = provider !== undefined && provider !== "libvirt";
+  const isInLibvirt = ownsInLibvirt(stack, progress);
+  if (await (isElsewhere ? isInLibvirt.catch(() => false) : isInLibvirt)) found.add("libvirt");
   for (const one of found)
     if (one !== "hosts")
       await removeLeftovers(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);

@@ -229,6 +229,25 @@ fault("`lab down` where a provider does not say what is left", async () => {
   return { happened: "an error, not: nothing is left; of those that the lab was in", lost: "nothing" };
 });
 
+fault("`lab down` of machines in Docker where a libvirt that was never used is broken", async () => {
+  const down = (target: object) =>
+    inCheckout(
+      { docker: "exit 0", virsh: "echo 'error: Connection refused' >&2; exit 1" },
+      (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+        import { stackStep } from "${directory}/scripts/down/stack.ts";
+        mkdirSync("${directory}/.lab");
+        writeFileSync("${directory}/.lab/id", "an-id");
+        process.env.PATH += ":/usr/bin:/bin";
+        const { signal } = new AbortController();
+        const run = { settings: { values: {} }, usesDocker: true, stopping: { signal } };
+        const target = { stack: "cluster", program: "cluster", made: true, ...${JSON.stringify(target)} };
+        console.log(await stackStep(run, target).run(() => {}, signal));`,
+    );
+  assert.equal((await down({ provider: "docker" })).stdout, "no change");
+  assert.match((await down({})).stderr, /libvirt's machines cannot be listed/);
+  return { happened: "down; an error where nobody knows where the machines were", lost: "nothing" };
+});
+
 if (hasPulumi) {
   let checkout: PulumiCheckout;
   before(async () => {
