@@ -2,7 +2,16 @@ import { LabError } from "../lib/errors.ts";
 import { adopt } from "./actions.ts";
 import { agentAddress } from "./addresses.ts";
 import { type AgentInput, type Cluster, labelsOf } from "./cluster.ts";
-import { couldStart, inspect, inspectOwn, isOwn, isRunning, removeContainer, removeOwn } from "./docker.ts";
+import {
+  type Container,
+  couldStart,
+  inspect,
+  inspectOwn,
+  isOwn,
+  isRunning,
+  removeContainer,
+  removeOwn,
+} from "./docker.ts";
 import { drain } from "./drain.ts";
 import { addHosts, ownHost } from "./hosts.ts";
 import * as k3s from "./kubernetes.ts";
@@ -31,13 +40,12 @@ export async function addAgent(cluster: Cluster, input: AgentInput): Promise<voi
   try {
     await k3s.untilContainerd(name);
     await k3s.untilKnown(server, name);
-    await k3s.untilReadyNode(server, name);
   } catch (error) {
     await removeContainer(made.id);
     throw error;
   }
   await markMade(name);
-  await finishStart(cluster, input);
+  await finishStart(cluster, server, input);
 }
 
 /** Starts an agent that is there. */
@@ -57,11 +65,16 @@ export async function startAgent(cluster: Cluster, input: AgentInput): Promise<v
     await k3s.untilContainerd(name);
     await k3s.untilKnown(server, name);
   }
-  await finishStart(cluster, input);
+  await finishStart(cluster, server, input);
 }
 
-async function finishStart(cluster: Cluster, { name, hosts, boot }: AgentInput): Promise<void> {
+async function finishStart(
+  cluster: Cluster,
+  server: Container,
+  { name, hosts, boot }: AgentInput,
+): Promise<void> {
   await addHosts(name, [await ownHost(cluster), ...hosts]);
+  await k3s.untilReadyNode(server, name);
   await markBoot(name, boot);
 }
 

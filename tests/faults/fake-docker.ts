@@ -39,7 +39,7 @@ export interface World {
   readonly broken?: string;
   /** What calls with this text in their arguments say instead. Default: none. */
   readonly breaks?: { readonly on: string; readonly says: string };
-  /** How often the cluster says that a node which was made now is not Ready; counted down. Default: never. */
+  /** How often the cluster says that its agents are not Ready; counted down. Default: never. */
   readonly notReady?: number;
   /** Whether every call hangs. Default: false. */
   readonly hangs?: boolean;
@@ -117,7 +117,7 @@ else if (verb === "inspect") {
   else if (asked.includes("removed-node-name")) console.log("removed");
   else if (asked.includes("get nodes") && asked.includes("Ready")) {
     for (const node of world.containers.filter(({ labels }) => /^(server|agent)$/.test(labels["k3d.role"])))
-      console.log(node.name + (node.ready === false || (node.made === false && world.notReady > 0) ? " False" : " True"));
+      console.log(node.name + (node.ready === false || (node.labels["k3d.role"] === "agent" && world.notReady > 0) ? " False" : " True"));
     if (world.notReady > 0) { world.notReady--; save(); }
   }
   else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, alone, labels }) => known !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);

@@ -5,6 +5,7 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { after, beforeEach } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { execa } from "execa";
 import { stringify } from "yaml";
 import * as actions from "../../stacks/k3d/actions.ts";
@@ -381,9 +382,17 @@ fault("a lost agent is made again alone", async () => {
 
 fault("an agent that is not Ready yet: nobody goes on to the next one, whose pods need a place", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
-  await fake.set({ ...before, notReady: 2 });
-  await fake.within(() => agents.addAgent(cluster, agentInput()));
+  await fake.set({ ...before, notReady: 8 });
+  const seen = async () => (await fake.world()).containers.find(({ name }) => name === "k3d-k3d-agent-0-0");
+  const added = fake.within(() => agents.addAgent(cluster, agentInput()));
+  // It takes pods from now on, whatever becomes of this run: the next one must not take it for half made.
+  while (!(await seen().catch(() => undefined))?.made) await setTimeout(50);
+  assert.ok(((await fake.world()).notReady ?? 0) > 0, "marked as made before it is Ready");
+  await added;
   assert.equal((await fake.world()).notReady, 0, "asked until it is Ready");
+  await fake.set({ ...whole({ "k3d-k3d-agent-0-0": { boot: "b1" } }), notReady: 2 });
+  await fake.within(() => agents.startAgent(cluster, agentInput()));
+  assert.equal((await fake.world()).notReady, 0, "one that is started too");
   const servers = before.containers.map((one) => ({ ...one, ready: false }));
   await fake.set({ ...before, containers: servers, notReady: 1_000 });
   await fake.within(() => agents.addAgent(cluster, agentInput()));
