@@ -25,6 +25,8 @@ export interface Machine {
   readonly answering?: readonly string[];
   /** What etcd on the machine says of itself; it agrees to nothing. Default: it does not run. */
   readonly etcdStatus?: string;
+  /** Addresses of servers whose machines do not answer at all. Default: none. */
+  readonly silent?: readonly string[];
   /** Shell that install.sh runs; `$attempt` counts from 1. Default: nothing. */
   readonly installer?: string;
   /** Shell that K3s's start runs; `$attempt` counts from 1. Default: a node that gets Ready. */
@@ -122,6 +124,7 @@ export async function provision(name: string, machine: Machine) {
       ...(machine.etcdStatus
         ? [`case "$*" in */v3/maintenance/status) printf '%s' '${machine.etcdStatus}'; exit ;; esac`]
         : []),
+      `case "$*" in ${(machine.silent ?? []).map((ip) => `*https://${ip}:2380) exit 28 ;; `).join("")}*:2380) exit 7 ;; esac`,
       `case "$*" in ${answers} */readyz) printf 503; exit ;; */v3/*) exit 22 ;; esac`,
       `if [ -e ${path("unregistered")} ]; then printf '{"kind":"Status","code":404}'; exit; fi`,
       `if [ -e ${path("stale")} ]; then printf %s '${node("2001-01-01T00:00:00Z")}'; exit; fi`,

@@ -329,13 +329,30 @@ check_version() {
   fi
 }
 
+# hears ADDRESS: whether a server's machine answers, even if only to say that no etcd is there.
+hears() {
+  local code=0
+  curl --silent --output /dev/null --connect-timeout 2 --max-time 4 "https://$1:2380" || code=$?
+  [ "$code" != 28 ] # curl's "timed out"
+}
+
+is_quorum_in_reach() {
+  local ip all=1 heard=1
+  for ip in $(others); do
+    all=$((all + 1))
+    if hears "$ip"; then heard=$((heard + 1)); fi
+  done
+  [ $((heard * 2)) -gt "$all" ]
+}
+
+# A server that has lost the others ends and starts again and again, and its etcd does not always answer.
 is_alone() {
   local at
   at=$(others | xargs | sed 's/ /, /g')
   alone=
   if [ "$NODE_ROLE" = agent ]; then
     find_serving || alone="no server answers it at $at"
-  elif is_member && etcd 127.0.0.1 maintenance/status >/dev/null && ! etcd_status 127.0.0.1 >/dev/null; then
+  elif is_member && ! etcd_status 127.0.0.1 >/dev/null && { etcd 127.0.0.1 maintenance/status >/dev/null || ! is_quorum_in_reach; }; then
     alone="etcd on it has no leader: it and the servers at $at do not hear each other"
   fi
   [ -n "$alone" ]
