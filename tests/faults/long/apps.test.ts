@@ -320,7 +320,7 @@ fault("`lab down cluster` with apps in the state, then `lab up`", async () => {
   await checkout.succeeded(await checkout.lab("up"));
   await appsAnswer();
   await unchanged("apps", "--refresh");
-  return { happened: "the apps are made anew on the new cluster", lost: "nothing" };
+  return { happened: "the apps are created again on the new cluster", lost: "nothing" };
 });
 
 fault("kill -9 of `lab up` while it makes the apps, then `lab down`", async () => {
