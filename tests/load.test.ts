@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
-import { lossDuring, startLoad } from "./load.ts";
+import { lossDuring, spans, startLoad } from "./load.ts";
 
 test("every request without an answer is counted, with its reason; idle connections that close cost none", async (t) => {
   let asked = 0;
@@ -30,6 +30,25 @@ test("every request without an answer is counted, with its reason; idle connecti
   assert.deepEqual(gone.reasons, { "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED": 10 });
 });
 
+test("of every lost request it is known when it was sent, of at most a thousand for one reason", async () => {
+  const reason = "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED";
+  // At ten a second the fifth request is not sent before 0.4 s, however fast or slow the computer is.
+  const { lostAt, seconds } = await startLoad({ addresses: ["127.0.0.1:1"], rate: 10, concurrency: 1 }).stop(
+    5,
+  );
+  const times = lostAt[reason] ?? [];
+  assert.equal(times.length, 5);
+  for (const [index, time] of times.entries())
+    assert.ok(time >= index / 10 && time <= seconds, `request ${index} at ${time} of ${seconds} s`);
+  const many = await startLoad({ addresses: ["127.0.0.1:1"], rate: 100_000 }).stop(1500);
+  assert.deepEqual([many.reasons[reason], many.lostAt[reason]?.length], [1500, 1000]);
+});
+
+test("times of losses are said as spans", () => {
+  assert.equal(spans([21.3, 22, 22.9, 26.1, 40, 41]), "21.3–22.9, 26.1, 40, 41 s");
+  assert.equal(spans([1, 3, 5], 2), "1, 3 s and 1 later");
+});
+
 test("what a change loses is said of new and of kept connections", async (t) => {
   const server = createServer((_, response) => response.writeHead(broken ? 503 : 200).end("{}"));
   let broken = false;
@@ -46,7 +65,7 @@ test("what a change loses is said of new and of kept connections", async (t) => 
   broken = true;
   const { happened, lost } = await lossDuring([address], 20, async () => {});
   assert.equal(happened, "requests lost: 20 of 20 by new connections, 20 of 20 by kept connections");
-  assert.match(lost, /status 503/);
+  assert.match(lost, /status 503, sent at [\d.]+(–[\d.]+)?.* s/);
   await assert.rejects(
     lossDuring([address], 1, () => Promise.reject(new Error("change broke"))),
     /change broke/,

@@ -29,10 +29,15 @@ export interface LoadResult {
   readonly repeated: number;
   /** How many were lost for which reason. */
   readonly reasons: Readonly<Record<string, number>>;
+  /** When those were sent, in seconds since the start: for each reason the first {@link mostTimes}, in order. */
+  readonly lostAt: Readonly<Record<string, readonly number[]>>;
   /** The longest that an answer took, in milliseconds. */
   readonly slowest: number;
   readonly seconds: number;
 }
+
+/** Of how many requests lost for one reason the time is kept: a load that loses all it sends fills no memory. */
+const mostTimes = 1000;
 
 /** A load that runs. */
 export interface Load {
@@ -55,6 +60,7 @@ export function startLoad(options: LoadOptions): Load {
   const { concurrency = 8, rate = 300, timeout = 5000 } = options;
   const agent = keepAlive ? new Agent({ keepAlive, maxSockets: concurrency }) : undefined;
   const reasons: Record<string, number> = {};
+  const lostAt: Record<string, number[]> = {};
   const began = performance.now();
   let [total, lost, repeated, slowest] = [0, 0, 0, 0];
   let last = Number.POSITIVE_INFINITY;
@@ -112,6 +118,8 @@ export function startLoad(options: LoadOptions): Load {
       lost += 1;
       const reason = `${host} through ${address}: ${answer.reason}`;
       reasons[reason] = (reasons[reason] ?? 0) + 1;
+      lostAt[reason] ??= [];
+      if (lostAt[reason].length < mostTimes) lostAt[reason].push(tenths(sentAt - began));
     }
   };
   const workers = Promise.all(Array.from({ length: concurrency }, worker));
@@ -121,17 +129,38 @@ export function startLoad(options: LoadOptions): Load {
       last = Math.max(total, atLeast);
       await workers;
       agent?.destroy();
-      const seconds = Math.round((performance.now() - began) / 100) / 10;
-      return { total, lost, repeated, reasons, slowest: Math.round(slowest), seconds };
+      // Answers come in another order than requests were sent.
+      for (const times of Object.values(lostAt)) times.sort((a, b) => a - b);
+      const seconds = tenths(performance.now() - began);
+      return { total, lost, repeated, reasons, lostAt, slowest: Math.round(slowest), seconds };
     },
   };
+}
+
+/** Milliseconds as seconds, to a tenth. */
+const tenths = (milliseconds: number) => Math.round(milliseconds / 100) / 10;
+
+/**
+ * When requests were lost, so that it can be compared with what the change did then.
+ * @param times seconds, in order; those less than a second apart are one span.
+ * @returns such as `21.3–26.1 s, 40 s`.
+ */
+export function spans(times: readonly number[], most = 8): string {
+  const found: { from: number; to: number }[] = [];
+  for (const time of times) {
+    const last = found.at(-1);
+    if (last && time - last.to < 1) last.to = time;
+    else found.push({ from: time, to: time });
+  }
+  const words = found.slice(0, most).map(({ from, to }) => (from === to ? `${from}` : `${from}–${to}`));
+  return `${words.join(", ")} s${found.length > most ? ` and ${found.length - most} later` : ""}`;
 }
 
 /**
  * What requests to the lab's three apps lose while a change goes on, by new connections and by ones that are kept.
  *
  * @param atLeast requests of each kind are sent, also where the change takes less time.
- * @returns in words, as a fault's outcome.
+ * @returns in words, as a fault's outcome; of what was lost also when, in seconds since the change began.
  */
 export async function lossDuring(
   addresses: readonly string[],
@@ -149,8 +178,8 @@ export async function lossDuring(
   const words = results
     .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
     .join(", ");
-  const lost = results.flatMap(({ reasons }) =>
-    Object.entries(reasons).map(([why, count]) => `${count} ${why}`),
+  const lost = results.flatMap(({ reasons, lostAt }) =>
+    Object.entries(reasons).map(([why, count]) => `${count} ${why}, sent at ${spans(lostAt[why] ?? [])}`),
   );
   return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
 }
