@@ -5,7 +5,7 @@ import { delimiter, dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../stacks/lib/errors.ts";
 import { ifThere, writeOnce, writeWhole } from "../stacks/lib/files.ts";
-import type { HostSettings } from "../stacks/lib/host-settings.ts";
+import { daemonVariables, type HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { withoutProxy } from "./inherited-variables.ts";
@@ -35,7 +35,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     VAGRANT_CHECKPOINT_DISABLE: "1",
     KUBECONFIG: kubeconfigs().join(delimiter),
     ...(settings.autoProvider ? { LAB_AUTO_PROVIDER: settings.autoProvider } : {}),
-    ...(settings.dockerHost ? { DOCKER_HOST: settings.dockerHost } : {}),
+    ...daemonVariables(settings.dockerHost),
     ...(settings.k3sVersion ? { LAB_K3S_VERSION: settings.k3sVersion } : {}),
     ...(settings.k3dImage ? { K3D_IMAGE_TOOLS: settings.k3dImage } : {}),
     ...(settings.machineImage ? { LAB_MACHINE_IMAGE: settings.machineImage } : {}),

@@ -1,7 +1,7 @@
 /**
  * Variables of the user's shell that would make Pulumi, Vagrant, K3s, k3d or Node do something other than the stack files
  * say, or do it elsewhere. The lab sets those that it needs itself; the user's have no effect. What stays the user's:
- * PULUMI_K8S_DELETE_UNREACHABLE, by which a person says that a cluster is gone for good, DOCKER_HOST and DOCKER_CONTEXT, VAGRANT_HOME, proxies, K3S_LAB_CACHE, LAB_TOOLS_WAY.
+ * PULUMI_K8S_DELETE_UNREACHABLE, by which a person says that a cluster is gone for good, DOCKER_HOST, DOCKER_CONTEXT and DOCKER_SOCK, VAGRANT_HOME, proxies, K3S_LAB_CACHE, LAB_TOOLS_WAY.
  */
 const inherited: readonly RegExp[] = [
   // Empty is not unset here: an empty PULUMI_CONFIG_PASSPHRASE is a passphrase. PULUMI_OPTION_… is any flag of its CLI.

@@ -1,10 +1,11 @@
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
-import { readHostSettings } from "../../stacks/lib/host-settings.ts";
+import { daemonVariables, readHostSettings } from "../../stacks/lib/host-settings.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { ensureDocker } from "../host/docker.ts";
+import { dockerEndpoint } from "../host/docker-answer.ts";
 import type { Kind, Timing } from "./results.ts";
 import type { Contender } from "./rounds.ts";
 import { appsWatch, type ByHand, byHandInputs, type Substrate } from "./substrates.ts";
@@ -32,8 +33,7 @@ export async function bothWays(
   const down = () => timed({ file: command, args: ["down", ...substrate.stacks], log });
   let { env, manifests }: ByHand = { env: {}, manifests: "" };
   const ready = async () => {
-    const dockerHost = await ensureDocker(progress);
-    if (dockerHost !== undefined) env = { ...env, DOCKER_HOST: dockerHost };
+    env = { ...env, ...daemonVariables((await ensureDocker(progress)) ?? (await dockerEndpoint())) };
   };
   const takeDownByHand = () => execa(script, ["down"], { env, stdin: "ignore" });
 

@@ -4,7 +4,7 @@ import { execa } from "execa";
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
-import { readHostSettings } from "../lib/host-settings.ts";
+import { daemonVariables, readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
 
 interface Call {
@@ -16,17 +16,6 @@ interface Call {
 
 /** The Docker daemon that the lab was made with, whatever the shell says, which may be older. */
 export const ownDaemon = async () => daemonVariables((await readHostSettings()).dockerHost);
-
-/** What tells `docker` and `k3d` of a daemon. @param dockerHost Default: what they find themselves. */
-export function daemonVariables(dockerHost?: string): {
-  readonly DOCKER_HOST?: string;
-  readonly DOCKER_SOCK?: string;
-} {
-  // k3d mounts DOCKER_SOCK into its helper; where the default is not there, Docker makes a folder of it, which stays. The
-  // socket of a Docker in a virtual machine is in a home, and the default is in the machine.
-  const [, socket] = /^unix:\/\/((?:\/var)?\/run\/.+)$/.exec(dockerHost ?? "") ?? [];
-  return { ...(dockerHost && { DOCKER_HOST: dockerHost }), ...(socket && { DOCKER_SOCK: socket }) };
-}
 
 /** Runs Docker's own command line, untranslated and with a deadline; a failure does not throw. */
 export async function tryDocker(args: readonly string[], { within = 60, input }: Call = {}) {

@@ -84,3 +84,14 @@ export async function writeHostSettings(
 ): Promise<void> {
   await writeWhole(file, `${JSON.stringify(settings, null, 2)}\n`);
 }
+
+/** What tells `docker` and `k3d` of a daemon. @param dockerHost as in the settings. Default: what they find themselves. */
+export function daemonVariables(dockerHost: string | undefined): {
+  readonly DOCKER_HOST?: string;
+  readonly DOCKER_SOCK?: string;
+} {
+  // k3d mounts DOCKER_SOCK into its helper; where the default is not there, Docker makes a folder of it, which stays. The
+  // socket of a Docker in a virtual machine is in a home, and the default is in the machine.
+  const [, socket] = /^unix:\/\/(?!\/(?:home|Users)\/)(\/.+)$/.exec(dockerHost ?? "") ?? [];
+  return { ...(dockerHost && { DOCKER_HOST: dockerHost }), ...(socket && { DOCKER_SOCK: socket }) };
+}

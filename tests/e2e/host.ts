@@ -1,5 +1,7 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { execa } from "execa";
+import { ownHost } from "../../scripts/host/own-docker.ts";
+import { ifThere } from "../../stacks/lib/files.ts";
 
 /** Asks the lab over HTTP as `curl -H "Host: …" http://…/` does, with `Accept: application/json`. */
 export async function ask(
@@ -14,8 +16,8 @@ export async function ask(
 }
 
 /**
- * What of the kinds that a lab makes is on this computer: interfaces, routes, rules, and the programs of a checkout's lab, a
- * line each. Programs of others are nobody's concern.
+ * What of the kinds that a lab makes is on this computer: interfaces, routes, rules, folders in place of Docker's sockets, and
+ * the programs of a checkout's lab, a line each. Programs of others are nobody's concern.
  *
  * @param directory the checkout.
  */
@@ -36,8 +38,16 @@ export async function hostState(directory: string): Promise<ReadonlySet<string>>
     });
     return lines.filter(Boolean).map((line) => `${args.includes("link") ? "interface" : file} ${line}`);
   });
-  return new Set([...(await Promise.all(lists)).flat(), ...(await programsOf(directory))]);
+  const folders = await Promise.all(dockerSockets.map(foldersAt));
+  return new Set([...(await Promise.all(lists)).flat(), ...folders.flat(), ...(await programsOf(directory))]);
 }
+
+/** Where a Docker has its socket: the system's, and the lab's own. */
+const dockerSockets = ["/var/run/docker.sock", ownHost.replace("unix://", "")];
+
+/** Docker makes a folder where a container mounts a socket that is not there; no daemon could start there any more. */
+const foldersAt = async (path: string): Promise<string[]> =>
+  (await ifThere(stat(path)))?.isDirectory() ? [`folder ${path}`] : [];
 
 /** The programs that a checkout's lab runs, and the daemons of the labs of this computer. */
 async function programsOf(directory: string): Promise<string[]> {

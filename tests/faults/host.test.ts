@@ -10,6 +10,7 @@ import { PassThrough } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { after, afterEach, beforeEach } from "node:test";
 import { execa } from "execa";
+import { labVariables } from "../../scripts/environment.ts";
 import { bootstrapMode } from "../../scripts/host/bootstrap.ts";
 import { writeBundle } from "../../scripts/host/bundle.ts";
 import { run } from "../../scripts/host/commands.ts";
@@ -23,8 +24,8 @@ import { withDownload } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
-import { daemonVariables } from "../../stacks/k3d/docker.ts";
 import { forPerson, isDiskFull, type LabError } from "../../stacks/lib/errors.ts";
+import { daemonVariables } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { fault, refused } from "./table.ts";
 
@@ -130,12 +131,14 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
 
 fault("k3d in the lab's own Docker makes no folder where the system's Docker has its socket", async () => {
   // k3d mounts a socket into its helper, and Docker makes a folder of what is not there to be mounted.
-  const socket = (dockerHost?: string) => daemonVariables(dockerHost).DOCKER_SOCK;
+  // A shell and the benchmarks get it with the other variables, the lab's own call of k3d without a shell.
+  const socket = (dockerHost: string) => labVariables({ dockerHost }).DOCKER_SOCK;
   assert.equal(socket(ownHost), ownHost.replace("unix://", ""));
   assert.equal(socket("unix:///run/user/1000/docker.sock"), "/run/user/1000/docker.sock");
+  assert.equal(socket("unix:///srv/docker/docker.sock"), "/srv/docker/docker.sock");
   assert.equal(socket("unix:///home/me/.docker/desktop/docker.sock"), undefined, "of a virtual machine");
   assert.equal(socket("tcp://127.0.0.1:2375"), undefined);
-  assert.deepEqual(daemonVariables(), {});
+  assert.deepEqual(daemonVariables(undefined), {});
   return { happened: "the socket of the Docker that is used is mounted", lost: "nothing" };
 });
 
