@@ -23,7 +23,14 @@ import {
   tryDocker,
 } from "./docker.ts";
 import { freeAddressOf } from "./network.ts";
-import { type CreateNode, createNode, type JoiningNode, likeK3d, sharedLabels } from "./node.ts";
+import {
+  balancerValues,
+  type CreateNode,
+  createNode,
+  type JoiningNode,
+  likeK3d,
+  sharedLabels,
+} from "./node.ts";
 
 /** Works in a folder that only this user may read, and that is gone afterwards. */
 async function inFolder<Result>(work: (folder: string) => Promise<Result>): Promise<Result> {
@@ -110,9 +117,10 @@ export const createContainer = (name: string, { args, env, labels }: CreateNode)
 /** Makes k3d's load balancer again, as k3d makes it (`LoadbalancerPrepare` of k3d v5), of the version that the cluster has. */
 export async function makeBalancer(
   cluster: Cluster,
-  { name, publish, targets }: NonNullable<ServersInput["balancer"]>,
+  balancer: NonNullable<ServersInput["balancer"]>,
   server: Container,
 ): Promise<void> {
+  const { name, publish } = balancer;
   console.log(`${name} is gone: creating it again`);
   await removeOwn(cluster.owner, name);
   const image = `ghcr.io/k3d-io/k3d-proxy:${server.labels["k3d.version"]?.replace(/^v/, "")}`;
@@ -127,9 +135,7 @@ export async function makeBalancer(
       "k3d.role=loadbalancer",
     ],
   });
-  const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
-  const config = stringify({ ports: targets, settings: { workerConnections } });
-  await putFile(name, "/etc/confd/values.yaml", config);
+  await putFile(name, "/etc/confd/values.yaml", stringify(balancerValues(balancer)));
   await docker(["start", name]);
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { agentAddress, freeAddress, gatewayOf } from "./addresses.ts";
 import type { Container } from "./docker.ts";
-import { createNode, type JoiningNode } from "./node.ts";
+import { balancerValues, createNode, type JoiningNode } from "./node.ts";
 
 const server: Container = {
   ...{ id: "abc", name: "k3d-lab-server-1", status: "running", role: "server", ports: [], networks: [] },
@@ -94,4 +94,16 @@ test("addresses: the lowest that is free for a server, from the end for agents",
   assert.equal(freeAddress("172.28.0.0/30", ["172.28.0.1", "172.28.0.2"]), undefined);
   assert.equal(agentAddress("172.28.0.0/16", 0), "172.28.255.254");
   assert.equal(agentAddress("192.168.0.0/28", 2), "192.168.0.12");
+});
+
+test("a load balancer that is made again has the settings that the file overrides", () => {
+  const targets = { "6443.tcp": ["k3d-lab-server-0", "k3d-lab-server-1"] };
+  const balancer = { name: "k3d-lab-serverlb", publish: ["127.0.0.1:6550:6443"], targets };
+  assert.deepEqual(balancerValues(balancer), { ports: targets, settings: { workerConnections: 1026 } });
+  assert.deepEqual(balancerValues({ ...balancer, settings: { defaultProxyTimeout: 900 } }).settings, {
+    ...{ workerConnections: 1026, defaultProxyTimeout: 900 },
+  });
+  assert.deepEqual(balancerValues({ ...balancer, settings: { workerConnections: 4096 } }).settings, {
+    workerConnections: 4096,
+  });
 });

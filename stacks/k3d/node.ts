@@ -1,5 +1,5 @@
 import type { NodeConfig } from "../model/k3d-nodes.ts";
-import { pairs } from "./cluster.ts";
+import { pairs, type ServersInput } from "./cluster.ts";
 import { type Container, repeat } from "./docker.ts";
 
 /** A node that joins a cluster of k3d's. */
@@ -76,4 +76,10 @@ export function createNode(node: JoiningNode): CreateNode {
       ...(role === "server" ? ["k3d.server.init=false"] : []),
     ],
   };
+}
+
+/** What k3d tells its load balancer: where each port leads, and its own settings. */
+export function balancerValues({ publish, targets, settings }: NonNullable<ServersInput["balancer"]>) {
+  const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
+  return { ports: targets, settings: { workerConnections, ...settings } };
 }

@@ -15,7 +15,7 @@ import {
   serverArgsOf,
   serversOf,
 } from "./k3d-file.ts";
-import { clusterIdentity, createConfig, directPorts, nodeConfig } from "./k3d-nodes.ts";
+import { balancerOf, clusterIdentity, createConfig, directPorts, nodeConfig } from "./k3d-nodes.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "k3d-file-"));
 after(() => rm(folder, { recursive: true }));
@@ -80,6 +80,11 @@ const faults = [
     "a registry for everybody",
     { registries: { create: { name: "r", host: "0.0.0.0", hostPort: "5050" } } },
     /registries\.create\.host: "0\.0\.0\.0" is not accepted/,
+  ],
+  [
+    "a setting of the load balancer that k3d does not know",
+    { options: { k3d: { loadbalancer: { configOverrides: ["settings.timeout=900"] } } } },
+    /configOverrides\[0\]: "settings\.timeout=900" is not accepted; expected settings\.workerConnections=NUMBER/,
   ],
 ] as const;
 for (const [title, changes, message] of faults)
@@ -150,6 +155,18 @@ const plain = {
 test("k3d is told the file, without agents, and to leave the user's kubeconfig alone", async () => {
   const { agents: _, ...rest } = whole;
   assert.deepEqual(createConfig(await read(), { loadBalancer: true }), { ...rest, ...plain });
+});
+
+test("the load balancer's own settings are those of the file, of two of a name the last", async () => {
+  const settings = async (...configOverrides: string[]) => {
+    const file = await read({ options: { k3d: { loadbalancer: { configOverrides } } } });
+    return balancerOf(file, { loadBalancer: true })?.settings;
+  };
+  const [connections, timeout] = ["settings.workerConnections=2048", "settings.defaultProxyTimeout=900"];
+  assert.deepEqual(await settings("settings.workerConnections=1", connections, timeout), {
+    ...{ workerConnections: 2048, defaultProxyTimeout: 900 },
+  });
+  assert.equal(await settings(), undefined);
 });
 
 test("without a load balancer the first server answers; what was built stands in for what cannot be pulled", async () => {

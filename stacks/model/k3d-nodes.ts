@@ -85,7 +85,14 @@ export function balancerOf(file: K3dFile, { loadBalancer }: K3dImages) {
     targets[key] = [...new Set([...(targets[key] ?? []), ...chosen])];
     publish.push(port);
   }
-  return { name: `k3d-${file.metadata.name}-serverlb`, publish, targets };
+  const overrides = file.options.k3d.loadbalancer?.configOverrides ?? [];
+  const settings = Object.fromEntries(
+    overrides
+      .map((one) => one.replace("settings.", "").split("="))
+      .map(([key, value]) => [key, Number(value)]),
+  );
+  const name = `k3d-${file.metadata.name}-serverlb`;
+  return { name, publish, targets, ...(overrides.length ? { settings } : {}) };
 }
 
 /**

@@ -120,6 +120,14 @@ const runtimeLabel = z
     "a label that neither k3d nor the lab sets itself (app, k3d.*, k3s.*, k3s-lab.*)",
   );
 
+/** A setting of k3d's load balancer: all that it has, beside ports, whose names k3d cannot override. */
+const balancerOverride = z
+  .string()
+  .regex(
+    /^settings\.(workerConnections|defaultProxyTimeout)=[1-9]\d{0,6}$/,
+    "settings.workerConnections=NUMBER or settings.defaultProxyTimeout=SECONDS",
+  );
+
 const ulimits = [
   ...["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"],
   ...["rtprio", "rttime", "sigpending", "stack"],
@@ -147,7 +155,7 @@ const options = {
         .literal(false, "false: without that volume k3d cannot start its helper container")
         .optional(),
       disableRollback: z.boolean().optional(),
-      loadbalancer: z.strictObject({ configOverrides: z.array(z.string()).optional() }).optional(),
+      loadbalancer: z.strictObject({ configOverrides: z.array(balancerOverride).optional() }).optional(),
     })
     .prefault({}),
   k3s: z
