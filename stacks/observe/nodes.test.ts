@@ -19,11 +19,10 @@ const seen = (more: Partial<NodeObservation> = {}): NodeObservation => ({
   hasEtcd: false,
   cluster: "c1",
   version: "v1.25.4+k3s1",
-  images: [],
   ...more,
 });
-const fresh: NodeObservation = { state: "K3s is not installed", hasData: false, hasEtcd: false, images: [] };
-const silent: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
+const fresh: NodeObservation = { state: "K3s is not installed", hasData: false, hasEtcd: false };
+const silent: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false };
 const node = (name: string, one: NodeObservation, isMachineThere = true): ObservedNode => ({
   name,
   role: name.startsWith("s") ? "server" : "agent",
@@ -35,7 +34,7 @@ const etcd = seen({ hasEtcd: true });
 test("what a machine says is read; one that says nothing is unknown, not empty", () => {
   assert.deepEqual(
     readObservation(
-      "arch x86_64\nstate healthy\ndata yes\netcd yes\nca c1\ncertificate ab\nversion v1.25.4+k3s1\nimage docker.io/k3s-lab/web:1\nimage docker.io/k3s-lab/web:2\n",
+      "arch x86_64\nstate healthy\ndata yes\netcd yes\nca c1\ncertificate ab\nversion v1.25.4+k3s1\n",
     ),
     {
       state: "healthy",
@@ -45,7 +44,6 @@ test("what a machine says is read; one that says nothing is unknown, not empty",
       cluster: "c1",
       version: "v1.25.4+k3s1",
       certificate: "ab",
-      images: ["docker.io/k3s-lab/web:1", "docker.io/k3s-lab/web:2"],
     },
   );
   assert.equal(readObservation("Welcome to this host\n").state, "unknown");

@@ -27,11 +27,9 @@ export interface NodeObservation {
   readonly version?: string | undefined;
   /** SHA-256 of the client certificate in a server's kubeconfig. */
   readonly certificate?: string | undefined;
-  /** The lab's images in the node's store, such as docker.io/k3s-lab/web:abc. */
-  readonly images: readonly string[];
 }
 
-const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false, images: [] };
+const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false };
 
 /** Milliseconds for one machine's answer. */
 const deadline = 20_000;
@@ -77,7 +75,6 @@ export function readObservation(text: string): NodeObservation {
     hasData: all("data").length > 0,
     isDataLost: all("data").includes("lost"),
     hasEtcd: all("etcd").length > 0,
-    images: all("image"),
   };
 }
 

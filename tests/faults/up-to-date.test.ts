@@ -141,6 +141,14 @@ fault("Up to date: K3s has stopped by the time that Pulumi is done", async () =>
   return { happened, lost: "nothing" };
 });
 
+fault("Up to date: `lab up` loads the apps' image after it has noted the cluster", async () => {
+  const loads =
+    "cat >/dev/null; printf '%s\\n' 'state healthy' 'data yes' 'ca 1' 'image docker.io/k3s-lab/web:1'";
+  const then = `fs.writeFileSync(here("programs/ssh"), ${JSON.stringify(`#!/bin/sh\n${loads}\n`)})`;
+  assert.equal(await isUpToDate("cluster", { then }), true);
+  return { happened: "Pulumi is not started", lost: "nothing" };
+});
+
 for (const [what, outputs] of [
   ["has no nodes", {}],
   ["has nodes of another form", { nodes: { ciphertext: "x" } }],

@@ -126,7 +126,7 @@ state() {
 # version_of PROGRAM: the release of a K3s; nothing where there is none.
 version_of() { if [ -x "$1" ]; then "$1" --version | awk 'NR == 1 { print $3 }'; fi; }
 
-# One line each, "KEY VALUE"; a key may be missing, `image` and `bundle` may come several times.
+# One line each, "KEY VALUE"; a key may be missing, `bundle` may come several times.
 observe() {
   node=
   echo "arch $(uname -m)"
@@ -143,10 +143,6 @@ observe() {
   for marker in /opt/k3s-lab/bundle /opt/k3s-lab/*/bundle; do
     if [ -s "$marker" ]; then echo "bundle $(cat "$marker")"; fi
   done
-  if [ -S /run/k3s/containerd/containerd.sock ]; then
-    timeout 5 ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images ls -q 'name~=k3s-lab' 2>/dev/null |
-      sed 's/^/image /' || true
-  fi
 }
 
 # --- what is wanted ---
