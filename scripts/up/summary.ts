@@ -10,7 +10,7 @@ export async function summary(stacks: readonly string[]): Promise<string> {
   const lines: string[] = [];
   for (const stack of stacks) {
     if (programOf(stack) !== "apps") {
-      lines.push("", `Cluster ${stack}`);
+      lines.push("", `Nodes (stack ${stack})`);
       for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
         lines.push(
           `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a k3d container"}${machine ? await hostKey(stack, machine) : ""}`,
@@ -21,7 +21,7 @@ export async function summary(stacks: readonly string[]): Promise<string> {
     if (!("stack" in cluster)) continue;
     const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
     if (address === undefined) continue;
-    lines.push("", `Apps of ${stack}`);
+    lines.push("", `Apps (stack ${stack})`);
     for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
   }
   lines.push("", 'For kubectl, pulumi and vagrant in your shell: eval "$(scripts/lab env)"');
