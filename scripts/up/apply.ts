@@ -16,11 +16,8 @@ import { runSteps, type Step } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import type { UpRun } from "./run.ts";
 
-/**
- * Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none.
- * @returns whether anything was changed.
- */
-export async function applyStacks(run: UpRun): Promise<boolean> {
+/** Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none. */
+export async function applyStacks(run: UpRun): Promise<void> {
   const { stacks, found, replace: allowed, refresh, stopping } = run;
   const isUnreachable = async (stack: string) => {
     const own = found.apps.find((one) => one.stack === stack);
@@ -34,16 +31,13 @@ export async function applyStacks(run: UpRun): Promise<boolean> {
       title: `Stack ${stack}`,
       run: async () => describeChanges({}),
     });
-    await runSteps([stacks.map(unchanged)], stopping);
-    return false;
+    return await runSteps([stacks.map(unchanged)], stopping);
   }
-  const done = { changed: false, isNewCluster: false };
   for (const stack of stacks) {
-    if (deferred.has(stack) || (isApps(stack) && !done.isNewCluster && run.previews.isOutdated(stack)))
-      await askLate(run, stack, { touched: done.changed, refresh });
-    await runSteps([[stackStep(run, stack, done)]], stopping);
+    if (deferred.has(stack) || (isApps(stack) && !run.isNewCluster && run.previews.isOutdated(stack)))
+      await askLate(run, stack, refresh);
+    await applyStack(run, stack, `Stack ${stack}`, refresh);
   }
-  return done.changed;
 }
 
 const isApps = (stack: string): boolean => programOf(stack) === "apps";
@@ -56,42 +50,47 @@ async function answers(stack: string): Promise<boolean> {
   return version !== undefined;
 }
 
-/** @param done is told whether anything was changed, and whether a cluster is new. */
-function stackStep(run: UpRun, stack: string, done: { changed: boolean; isNewCluster: boolean }): Step {
-  return {
-    title: `Stack ${stack}`,
+/**
+ * Runs Pulumi for a stack, in a step of its own, and notes what came of it.
+ * @param refresh whether Pulumi reads what is really there.
+ */
+export async function applyStack(run: UpRun, stack: string, title: string, refresh: boolean): Promise<void> {
+  const { previews, settings } = run;
+  const step: Step = {
+    title,
     endsWithin: pulumiStopsWithin,
     run: async (progress, signal) => {
+      const sources = await sourcesOf(stack, settings.values);
       // What Pulumi noted of apps on a cluster that is new is not there any more.
-      const refresh = run.refresh || (isApps(stack) && done.isNewCluster && (await hasResources(stack)));
-      const sources = await sourcesOf(stack, run.settings.values);
-      const changes = await applyStack(run, stack, refresh, progress, signal);
-      done.isNewCluster ||=
+      const isGone = isApps(stack) && run.isNewCluster && (await hasResources(stack));
+      const changes = await runUp(run, stack, refresh || isGone, progress, signal);
+      run.isNewCluster ||=
         !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
-      done.changed ||= hasChanged(changes);
-      await noteUpToDate(stack, run.settings.values, sources);
+      if (hasChanged(changes)) {
+        run.changed = true;
+        previews.outdate();
+      }
+      await noteUpToDate(stack, settings.values, sources);
       return describeChanges(changes);
     },
   };
+  await runSteps([[step]], run.stopping);
 }
 
 /**
  * Runs `pulumi up` of a stack. One that creates objects does not set fields back: of two stacks that create one object at
  * the same moment the API server is to refuse the second.
  */
-export async function applyStack(
+function runUp(
   run: UpRun,
   stack: string,
   refresh: boolean,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<Changes> {
-  const { previews } = run;
-  const force = previews.createsNothing(stack, refresh) ? setBack : {};
+  const force = run.previews.createsNothing(stack, refresh) ? setBack : {};
   const environment = { ...programVariables(run, stack), ...force };
-  const changes = await runStack("up", stack, environment, progress, { signal, refresh });
-  if (hasChanged(changes)) previews.outdate();
-  return changes;
+  return runStack("up", stack, environment, progress, { signal, refresh });
 }
 
 /** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */
@@ -104,7 +103,7 @@ function programVariables({ settings, preconditions }: UpRun, stack: string): Re
 }
 
 /** Whether a run did anything. */
-export const hasChanged = (changes: Changes): boolean =>
+const hasChanged = (changes: Changes): boolean =>
   Object.keys(changes).some((operation) => operation !== "same");
 
 /** Has Pulumi set back fields that kubectl has set, such as by `rollout undo`, instead of ending with a conflict. */
@@ -133,15 +132,8 @@ async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promi
   };
 }
 
-/**
- * Previews a stack in a step of its own, and asks after it: a question needs the terminal for itself.
- * @param options.touched whether this run has changed something already.
- */
-export async function askLate(
-  run: UpRun,
-  stack: string,
-  { touched, refresh }: { readonly touched: boolean; readonly refresh: boolean },
-): Promise<void> {
+/** Previews a stack in a step of its own, and asks after it: a question needs the terminal for itself. */
+export async function askLate(run: UpRun, stack: string, refresh: boolean): Promise<void> {
   let found: StackPreview | undefined;
   const step: Step = {
     title: `Preview of ${stack}`,
@@ -151,5 +143,5 @@ export async function askLate(
     },
   };
   await runSteps([[step]], run.stopping);
-  await confirmLosses(found?.losses ?? [], run.replace, undefined, touched);
+  await confirmLosses(found?.losses ?? [], run.replace, undefined, run.changed);
 }

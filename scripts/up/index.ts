@@ -40,8 +40,8 @@ export async function bringUp(stacks: readonly string[], options: UpOptions = {}
     await runSteps(preparation(run), run.stopping);
     if (isFirst) await completeInventory();
     await run.settings.save();
-    const changed = await applyStacks(run);
-    await verifyOrRepair(run, changed);
+    await applyStacks(run);
+    await verifyOrRepair(run);
     console.log(await summary(stacks));
   });
 }
@@ -74,6 +74,8 @@ async function begin(
     previews: new Previews(),
     preconditions: new Map(),
     machinesInDocker: false,
+    changed: false,
+    isNewCluster: false,
   };
 }
 

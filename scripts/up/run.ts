@@ -22,6 +22,10 @@ export interface UpRun {
   readonly preconditions: Map<string, Preconditions>;
   /** Whether machines of this run are containers; the step "Provider" knows. */
   machinesInDocker: boolean;
+  /** Whether Pulumi has changed anything. */
+  changed: boolean;
+  /** Whether Pulumi has made a cluster. */
+  isNewCluster: boolean;
   /** The image that the nodes' images begin as, once it is there. */
   baseImage?: string;
 }
