@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { steps } from "../steps.ts";
@@ -50,6 +50,14 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   test("Ctrl-C in the middle of `lab up` ends it in good order, and the next one goes on", async () => {
     await killedAt(checkout.directory, ["up"], /creating K3sNode server/, "SIGINT");
     await succeeded(await checkout.lab("up"));
+  });
+
+  test("`lab up` again starts no Pulumi", async () => {
+    const noted = () => readdir(join(checkout.directory, ".lab/state/.pulumi/history"), { recursive: true });
+    const before = (await noted()).sort();
+    assert.match(before.join("\n"), /cluster-\d+\.history\.json/);
+    await succeeded(await checkout.lab("up"));
+    assert.deepEqual((await noted()).sort(), before);
   });
 
   test("the three apps answer by host name, through either node", async () => {
