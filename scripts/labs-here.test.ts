@@ -83,6 +83,10 @@ for (const [what, some] of [
       docker: `echo 'failed to connect to the docker API at unix://${join(bin, "docker")}; check if the path is correct and if the daemon is running' >&2; exit 1`,
     },
   ],
+  [
+    "a libvirt that does not let this user in",
+    { virsh: noLibvirt.replace("No such file or directory", "Permission denied") },
+  ],
   ["a libvirt that fails", { virsh: "echo 'error: Connection refused' >&2; exit 1" }],
   ["a libvirt that lists nothing", { virsh: "case $* in *list*) exit 1 ;; esac" }],
   ["a VirtualBox that fails", { VBoxManage: 'case $* in "list vms") exit 1 ;; esac' }],

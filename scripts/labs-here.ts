@@ -1,11 +1,10 @@
 import { absenceIn } from "../stacks/k3d/docker.ts";
 import { LabError } from "../stacks/lib/errors.ts";
-import { exists } from "../stacks/lib/files.ts";
 import type { Provider } from "../stacks/model/provider.ts";
 import { type ListedMachine, listMachines } from "../stacks/observe/machine-list.ts";
 import { lastLines, run } from "./host/commands.ts";
 import { canAskLibvirt } from "./host/libvirt.ts";
-import { ownHost } from "./host/own-docker.ts";
+import { hasOwnDocker, ownHost } from "./host/own-docker.ts";
 
 /** What labels a container of a lab, and of a k3d cluster by one of the names that the lab's stacks have. */
 const format = [
@@ -22,9 +21,9 @@ const format = [
  * @throws LabError where a provider is here and gives no list: then nobody knows.
  */
 export async function labsHere(): Promise<string[]> {
-  // The default Docker, and a daemon of the lab's own that it may not know of. One that this user does not find is root's.
+  // The default Docker, and a daemon of the lab's own that it may not know of.
   const dockers = [["docker"]];
-  if (await exists(ownHost.replace("unix://", ""))) dockers.push(["docker", "--host", ownHost]);
+  if (await hasOwnDocker()) dockers.push(["docker", "--host", ownHost]);
   const [machines, ...containers] = await Promise.all([virtualMachinesHere(), ...dockers.map(containersIn)]);
   const all = machines.map(({ name, labels }) => `the virtual machine ${name}${of(labels.checkout)}`);
   return [...new Set([...containers.flat(), ...all])];

@@ -11,7 +11,7 @@ import {
   notAllowed,
   unfitness,
 } from "./docker-answer.ts";
-import { noteOwnDockerUser, ownHost, startOwnDocker, unwell } from "./own-docker.ts";
+import { hasOwnDocker, noteOwnDockerUser, ownHost, startOwnDocker, unwell } from "./own-docker.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
@@ -39,10 +39,10 @@ async function start(progress: Progress): Promise<string | undefined> {
   return (await hasSystemd()) ? await startBySystemd(progress) : await startOwnDocker(progress);
 }
 
-/** Where the lab's own Docker answers, if that is the one that runs here: a fresh clone has no note of it. */
+/** Where the lab's own Docker is, if no other is here: a fresh clone has no note of it. Who asks it sees whether it answers. */
 export async function ownDockerHere(): Promise<string | undefined> {
-  const found = await observeDocker().catch(() => undefined);
-  return found?.host === ownHost ? ownHost : undefined;
+  if (process.env.DOCKER_HOST || (await askDocker(undefined)).state !== "absent") return undefined;
+  return (await hasOwnDocker()) ? ownHost : undefined;
 }
 
 /** A Docker that answers; `host` is what `ensureDocker` returns. */

@@ -64,14 +64,18 @@ export async function resumeLibvirt(progress: Progress): Promise<void> {
 }
 
 /**
- * Whether there is a libvirt to ask for machines. One that is not there, or does not let this user in, has none of ours.
- * @throws LabError where it is there and does not answer: its machines may be running.
+ * Whether there is a libvirt to ask for machines: one that is not there has none.
+ * @throws LabError where it is there and does not answer, or does not let this user in: its machines may be running.
  */
 export async function canAskLibvirt(): Promise<boolean> {
   if (!(await hasLibvirt(runHere))) return false;
   const problem = await unreachable(runHere);
   if (problem === undefined) return true;
-  if (/no such file|permission denied|authentication/i.test(problem)) return false;
+  if (/no such file/i.test(problem)) return false;
+  if (isDenial(problem))
+    throw new LabError(
+      `libvirt was asked for its machines, and you may not use it: ${problem}. Nothing counts as missing because of that. Join its group (sudo usermod -aG libvirt "$USER", then log in again), or be root, and run the same command again.`,
+    );
   throw new LabError(
     `libvirt's machines cannot be listed: ${problem}. Check that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
   );
@@ -120,6 +124,8 @@ export async function stopLibvirt(
   }, progress);
 }
 
+const isDenial = (problem: string): boolean => /permission denied|authentication/i.test(problem);
+
 /** Why no daemon answers, or undefined where one does. */
 async function unreachable(run: Run): Promise<string | undefined> {
   const { exitCode, stderr } = await run([...virshCommand, "uri"], { timeout: 15_000 });
@@ -129,7 +135,7 @@ async function unreachable(run: Run): Promise<string | undefined> {
 async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
   const problem = await unreachable(run);
   if (problem === undefined) return;
-  if (/permission denied|authentication/i.test(problem))
+  if (isDenial(problem))
     throw new LabError(
       `libvirt is running, but you may not use it: ${problem}. Join its group, log in again, and try again:\n  sudo usermod -aG libvirt "$USER"`,
     );

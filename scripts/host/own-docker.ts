@@ -99,6 +99,12 @@ async function ownDaemon(): Promise<ProcessId | undefined> {
   return (await processesOf(["dockerd"], `--exec-root ${execRoot} `))[0];
 }
 
+/** Whether that daemon is there, whatever it answers. Its socket is root's alone to find; others see its process. */
+export const hasOwnDocker = async (): Promise<boolean> =>
+  (await ownDaemon()) !== undefined ||
+  (await notes.record()) !== undefined ||
+  (await askDocker(ownHost)).state === "answers";
+
 async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting the lab's own Docker daemon");

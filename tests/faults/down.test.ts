@@ -110,23 +110,27 @@ esac`,
   }),
 } as const;
 
+/** `lab down cluster` in a fresh checkout with these programs and no others. */
+async function downAfresh(scripts: (directory: string) => Readonly<Record<string, string>>, id = "new") {
+  const directory = await mkdtemp(join(tmpdir(), "lab-forgotten-"));
+  try {
+    await copyPrograms(directory);
+    for (const folder of [".lab", "run"]) await mkdir(join(directory, folder));
+    await writeFile(join(directory, ".lab/id"), id);
+    const bin = await programs(join(directory, "bin"), scripts(directory));
+    const main = ["--disable-warning=ExperimentalWarning", join(directory, "scripts/main.ts")];
+    return await execa(process.execPath, [...main, "down", "cluster"], {
+      ...{ reject: false, all: true, stdin: "ignore", timeout: 60_000 },
+      env: { PATH: bin, K3S_LAB_CACHE: join(directory, "cache") },
+    });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+}
+
 for (const [provider, withMachine] of Object.entries(providersWith)) {
-  const down = async (id: string, marks: (directory: string) => string) => {
-    const directory = await mkdtemp(join(tmpdir(), "lab-forgotten-"));
-    try {
-      await copyPrograms(directory);
-      await mkdir(join(directory, ".lab"));
-      await writeFile(join(directory, ".lab/id"), id);
-      const bin = await programs(join(directory, "bin"), withMachine(marks(directory)));
-      const main = ["--disable-warning=ExperimentalWarning", join(directory, "scripts/main.ts")];
-      return await execa(process.execPath, [...main, "down", "cluster"], {
-        ...{ reject: false, all: true, stdin: "ignore", timeout: 60_000 },
-        env: { PATH: bin, K3S_LAB_CACHE: join(directory, "cache") },
-      });
-    } finally {
-      await rm(directory, { recursive: true });
-    }
-  };
+  const down = (id: string, marks: (directory: string) => string) =>
+    downAfresh((directory) => withMachine(marks(directory)), id);
   const stack = "k3s-lab.stack=cluster k3s-lab.machine=server";
 
   fault(`a checkout that was removed while its machine was up in ${provider}, and cloned again`, async () => {
@@ -157,6 +161,39 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
       return { happened: "exit 1: how it is removed", lost: "nothing" };
     });
 }
+
+const denied = "permission denied while trying to connect to the docker API at unix:///var/run/docker.sock";
+const noDaemon = "Cannot connect to the Docker daemon at unix:///none. Is the docker daemon running?";
+for (const [what, scripts, sentence] of [
+  [
+    "a Docker that this user may not use",
+    () => ({ docker: `echo '${denied}' >&2\nexit 1` }),
+    /Docker was asked \(docker ps\), and you may not use it: permission denied.* Nothing counts as missing.*usermod -aG docker/,
+  ],
+  [
+    "a libvirt that this user may not use",
+    () => ({
+      virsh: `case "$*" in *--version) echo 9.0.0 ;;
+*) echo "error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied" >&2; exit 1 ;; esac`,
+    }),
+    /libvirt was asked for its machines, and you may not use it: .*Permission denied.* Nothing counts as missing.*usermod -aG libvirt/,
+  ],
+  [
+    "a Docker of the lab's own that does not answer",
+    (directory: string) => ({
+      docker: `echo '{}' >'${directory}/run/docker.json'
+case "$*$DOCKER_HOST" in *run/docker.sock*) echo 'context deadline exceeded' ;; *) echo '${noDaemon}' ;; esac >&2
+exit 1`,
+    }),
+    /Docker was asked \(docker ps\) and failed: context deadline exceeded\. Nothing counts as missing/,
+  ],
+] as const)
+  fault(`\`lab down\` in a fresh checkout, and ${what}`, async () => {
+    const { exitCode, all } = await downAfresh(scripts);
+    assert.equal(exitCode, 1, all);
+    assert.match(all, sentence);
+    return { happened: "exit 1: what could not be asked, and what to do", lost: "nothing" };
+  });
 
 /** What a module of a checkout's `scripts` prints, with these programs and no others. */
 async function inCheckout(
