@@ -136,10 +136,19 @@ find_virtualbox() {
   if [ -z "$data" ] && [ "$noted" = "$uuid" ]; then echo "$uuid"; else whose "$data" "$uuid"; fi
 }
 
+# What lets us in and shows the host key that was noted runs, whatever the list says: another user, or another daemon, has it.
+refuse_out_of_sight() {
+  [ -s "$ssh/known_hosts" ] || return 0
+  if ssh -o StrictHostKeyChecking=yes -o ConnectTimeout=5 -o ConnectionAttempts=1 -F "$ssh/config" "$alias" true </dev/null >/dev/null 2>&1; then
+    die "$LAB_PROVIDER has no machine $name of this lab, and yet it lets the lab in by ssh: it runs where this list does not see it. Run the same command as the user, and with the Docker daemon (DOCKER_HOST), that made it"
+  fi
+}
+
 # find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
 find_machine() {
   found=$("find_$LAB_PROVIDER")
   case "$found" in
+  '') refuse_out_of_sight ;;
   other) return ;;
   lost=*) die "the machine $name was made under the lab id ${found#lost=}, and .lab/id is another now: it was lost. Put it back with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
   esac

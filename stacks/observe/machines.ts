@@ -1,10 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
 import { labId, lostId } from "../lib/lab-id.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
+import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import { checkHosts, machineIdOf, mayHaveK3s } from "./hosts.ts";
 import {
   inaccessible,
@@ -43,6 +45,7 @@ export async function observeMachines(
     machines.map(async (machine) => {
       const own = await ownMachine(listed, lab, stack, machine.name, provider);
       if (own === undefined) {
+        await refuseOutOfSight(stack, machine.name, provider);
         refuseNameOfOthers(listed, stack, machine.name, provider);
         refuseAddressOfOtherLabs(listed, lab, machine);
       }
@@ -86,6 +89,28 @@ async function ownMachine(
       `VirtualBox cannot read the files of the machine ${name}, {${interrupted.id}}, so nothing is touched. Mount the disk that holds them, or restore them (\`VBoxManage list vms\` shows it as ${inaccessible}), and try again; if they are lost for good, remove it: VBoxManage unregistervm ${interrupted.id}`,
     );
   return interrupted;
+}
+
+/**
+ * Refuses to take for absent what lets this lab in, and shows the host key that was noted when it was made: it runs, and
+ * its provider's list was another one. VirtualBox's machines are each user's own, and a Docker daemon has its own alone.
+ */
+async function refuseOutOfSight(stack: string, name: string, provider: ListingProvider): Promise<void> {
+  const alias = sshAlias(stack, name);
+  const noted = await readFile(join(labDir, "ssh", alias, "known_hosts"), "utf8").catch(() => "");
+  if (noted.trim() === "") return;
+  const options = ["StrictHostKeyChecking=yes", "ConnectTimeout=5", "ConnectionAttempts=1"];
+  const { failed } = await execa(
+    "ssh",
+    [...options.flatMap((option) => ["-o", option]), ...sshTo(root, alias), "true"],
+    { env: { K3S_LAB_ROOT: root }, reject: false, stdin: "ignore", timeout: 20_000 },
+  );
+  if (failed) return;
+  const who =
+    provider === "docker" ? "as the user, and with the Docker daemon (DOCKER_HOST)," : "as the user";
+  throw new LabError(
+    `${provider} has no machine ${name} of this lab, and yet it lets the lab in by ssh, with the host key that was noted when it was made: it runs where this list does not see it. Nothing was touched. Run the same command ${who} that made it.`,
+  );
 }
 
 function refuseNameOfOthers(
@@ -174,6 +199,7 @@ export async function recordedMachineState({
   );
   if (own === undefined && twin?.labels.id !== undefined)
     throw lostId(`The machine ${twin.name}`, twin.labels.id);
+  if (own === undefined) await refuseOutOfSight(LAB_STACK, machine.name, provider);
   return own !== undefined && (own.labels.id === undefined || isRecorded(generationOf(own)))
     ? own.state
     : "absent";

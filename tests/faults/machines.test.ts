@@ -308,6 +308,44 @@ test("whether a recorded machine lives, which is asked before it is destroyed", 
   assert.equal(await recordedMachineState(recorded()), "absent");
 });
 
+/** What was noted when a machine was made: the way there, and its host key. */
+async function withNoted(work: () => Promise<void>): Promise<void> {
+  const noted = join(labDir, "ssh", `agent.${stack}`);
+  await mkdir(noted, { recursive: true });
+  await writeFile(join(noted, "config"), `Host agent.${stack}\n`);
+  await writeFile(join(noted, "known_hosts"), `agent.${stack} ssh-ed25519 AAAA\n`);
+  await work().finally(() => rm(noted, { recursive: true }));
+}
+
+for (const [provider, file] of [
+  ["virtualbox", "VBoxManage"],
+  ["docker", "docker"],
+] as const)
+  fault(
+    `${file} of another user, or another daemon: a machine that it does not have, and that lets us in`,
+    async () => {
+      await program(file, "");
+      const environment = { ...recorded().environment, LAB_PROVIDER: provider };
+      await withNoted(async () => {
+        await program("ssh", "exit 0");
+        for (const run of [() => look(provider), () => recordedMachineState({ environment })])
+          assert.match(
+            (await problem(run))?.message ?? "taken for gone",
+            /agent.* lets the lab in by ssh, with the host key .*Nothing was touched.*as the user/,
+          );
+        assert.match(await asked(), /StrictHostKeyChecking=yes/);
+        // Another machine at its address shows another key.
+        await program("ssh", "echo 'Host key verification failed.' >&2; exit 255");
+        for (const run of [
+          async () => (await look(provider)).state,
+          () => recordedMachineState({ environment }),
+        ])
+          assert.equal(await run(), "absent");
+      });
+      return { happened: "refused: it runs", lost: "nothing" };
+    },
+  );
+
 fault(".lab/id was lost: its machines are neither gone nor another checkout's", async () => {
   await dockerWith(container({ marks: ["old-id", stack, "agent", "192.168.42.111", "g1", root] }));
   const said: string[] = [];
@@ -452,6 +490,20 @@ fault("C2: making a machine leaves a domain of its name that another lab made", 
 fault("C3: a destroy while Docker does not answer keeps what is recorded", async () => {
   await program("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1");
   const { exitCode } = await run("destroy");
+  return {
+    happened: `exit ${exitCode}`,
+    lost: exitCode === 0 ? "the record of a living machine" : "nothing",
+  };
+});
+
+fault("`lab down` as another user than the one whose VirtualBox has the machine, which runs", async () => {
+  await program("VBoxManage", "");
+  await program("ssh", "exit 0");
+  const noted = join(folder, ".lab/ssh", `agent.${stack}`);
+  await mkdir(noted, { recursive: true });
+  await writeFile(join(noted, "known_hosts"), `agent.${stack} ssh-ed25519 AAAA\n`);
+  const { exitCode, all } = await run("destroy", { LAB_PROVIDER: "virtualbox" });
+  assert.match(all ?? "", /virtualbox has no machine agent of this lab, and yet it lets the lab in by ssh/);
   return {
     happened: `exit ${exitCode}`,
     lost: exitCode === 0 ? "the record of a living machine" : "nothing",
