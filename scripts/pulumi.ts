@@ -1,4 +1,4 @@
-import { type EngineEvent, LocalWorkspace, type Stack } from "@pulumi/pulumi/automation/index.js";
+import type { EngineEvent, Stack } from "@pulumi/pulumi/automation/index.js";
 import { LabError } from "../stacks/lib/errors.ts";
 import { root } from "../stacks/lib/paths.ts";
 import type { Progress } from "../stacks/lib/progress.ts";
@@ -147,6 +147,8 @@ function failureOf(
 async function openStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
   await endStaleLocks(stackName);
   try {
+    // It takes 0.2 s to load, and most runs of `lab up` have nothing to ask it.
+    const { LocalWorkspace } = await import("@pulumi/pulumi/automation/index.js");
     const stack = await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
     // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
     return Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });

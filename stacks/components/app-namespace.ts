@@ -1,6 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { managedIngress } from "../model/config.ts";
+import { controllerLabels } from "../model/config.ts";
 import { hardLimits, podResources, type Quota } from "../model/quota.ts";
 
 /** What an `AppNamespace` is made from. */
@@ -14,13 +14,6 @@ export interface AppNamespaceArgs {
   /** The IngressClass of that controller. Default: traefik. */
   readonly ingress?: string;
 }
-
-/**
- * Labels that tell the pods of an Ingress controller from others in their namespace. Of one that is not Traefik none are
- * known: then every pod of its namespace counts, so it should have one of its own.
- */
-export const controllerLabels = (ingress: string): Readonly<Record<string, string>> =>
-  [managedIngress, "traefik"].includes(ingress) ? { "app.kubernetes.io/name": "traefik" } : {};
 
 /**
  * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and admission of

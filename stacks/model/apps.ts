@@ -101,6 +101,13 @@ export const managedIngress = "managed";
 /** Where the lab's own Ingress controller runs, and the IngressClass that it serves. */
 export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
 
+/**
+ * Labels that tell the pods of an Ingress controller from others in their namespace. Of one that is not Traefik none are
+ * known: then every pod of its namespace counts, so it should have one of its own.
+ */
+export const controllerLabels = (ingress: string): Readonly<Record<string, string>> =>
+  [managedIngress, "traefik"].includes(ingress) ? { "app.kubernetes.io/name": "traefik" } : {};
+
 /** What `Pulumi.apps.yaml` may say. */
 export const appsSchema = z
   .strictObject({

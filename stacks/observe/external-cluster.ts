@@ -1,5 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { controllerLabels } from "../components/app-namespace.ts";
 import { LabError } from "../lib/errors.ts";
 import { accessOf } from "../lib/kube-access.ts";
 import {
@@ -9,7 +8,7 @@ import {
   type IngressClass,
   type KubernetesApi,
 } from "../lib/kubernetes.ts";
-import { type AppsConfig, managedIngress, managedTraefik } from "../model/config.ts";
+import { type AppsConfig, controllerLabels, managedIngress, managedTraefik } from "../model/config.ts";
 import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "../model/kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, type Owner } from "./ownership.ts";

@@ -1,6 +1,6 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import * as pulumi from "@pulumi/pulumi";
+import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
@@ -102,6 +102,8 @@ export async function labCluster(
   };
   // A reference to a stack that does not exist ends the program, in words that name no next step.
   if ((await ifThere(stat(state))) === undefined) refuse();
+  // `lab up` reads this file too, and has no use for Pulumi's SDK, which takes 0.2 s to load.
+  const pulumi = await import("@pulumi/pulumi");
   const reference = new pulumi.StackReference("cluster", {
     name: `organization/${pulumi.getProject()}/${stack}`,
   });
