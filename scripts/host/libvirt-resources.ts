@@ -1,7 +1,8 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { ifThere } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import {
   blockOf,
@@ -158,6 +159,33 @@ async function ensurePool(run: Run): Promise<void> {
 const volumeNames = (text: string): string[] =>
   text.split("\n").flatMap((line) => line.trim().split(/\s+/)[0] || []);
 
+/** What libvirt says of a volume: where it is, how many bytes it has, and of one that begins as another where that is. */
+async function describeVolume(name: string, run: Run) {
+  const { exitCode, stdout, stderr } = await virsh(run, "vol-dumpxml", "--pool", pool, name);
+  if (exitCode !== 0)
+    throw new LabError(
+      `libvirt does not describe the disk ${name} in its pool ${pool}: ${lastLines(stderr, 1)}. Run the same command again.`,
+    );
+  const find = (pattern: RegExp): string | undefined => pattern.exec(stdout)?.[1];
+  return {
+    path: find(/<target>\s*<path>(.*?)<\/path>/),
+    bytes: Number(find(/<physical unit=.bytes.>(\d+)</) ?? Number.POSITIVE_INFINITY),
+    base: find(/<backingStore>\s*<path>(.*?)<\/path>/),
+  };
+}
+
+/**
+ * Whether a disk in the pool is the beginning of the box's alone, as plain Vagrant leaves it when it is killed while it
+ * copies. One that machines begin as is left alone: it may be of an older box of the same name.
+ */
+async function isRest(name: string, image: string, volumes: readonly string[], run: Run): Promise<boolean> {
+  const [whole, disk] = [await ifThere(stat(image)), await describeVolume(name, run)];
+  if (whole === undefined || disk.bytes >= whole.size) return false;
+  for (const other of volumes)
+    if (other !== name && (await describeVolume(other, run)).base === disk.path) return false;
+  return true;
+}
+
 /**
  * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
  * A box of several disks is left to Vagrant. While another volume says that it is a part, as after a `lab` that was killed,
@@ -175,7 +203,9 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   const volumes = volumeNames(listed.stdout);
   const isMarked = volumes.includes(mark);
   const isThere = volumes.includes(name);
-  if (isThere && !isMarked) return;
+  const image = join(boxFolder(box), "box.img");
+  const isHalf = isThere && !isMarked && (await isRest(name, image, volumes, run));
+  if (isThere && !isMarked && !isHalf) return;
   const metadata = await readFile(join(boxFolder(box), "metadata.json"), "utf8");
   const { virtual_size: size } = JSON.parse(metadata) as { virtual_size?: number };
   if (size === undefined) return;
@@ -187,12 +217,14 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   const remove = (volume: string) => virsh(run, "vol-delete", "--pool", pool, volume);
   progress("copying the box's disk");
   if (!isMarked) await step("vol-create-as", pool, mark, "1");
+  if (isHalf) await step("vol-delete", "--pool", pool, name);
   // One that could not be made is there already, in use by machines, or nothing.
-  if (!isThere) await step("vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0");
+  const isNew = !isThere || isHalf;
+  if (isNew) await step("vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0");
   try {
-    await step("vol-upload", "--pool", pool, name, join(boxFolder(box), "box.img"));
+    await step("vol-upload", "--pool", pool, name, image);
   } catch (error) {
-    if (!isThere && (await remove(name)).exitCode === 0) await remove(mark);
+    if (isNew && (await remove(name)).exitCode === 0) await remove(mark);
     throw error;
   }
   await remove(mark);

@@ -190,11 +190,13 @@ async function copyDisk(
   });
   await mkdir(boxFolder(box), { recursive: true });
   await writeFile(join(boxFolder(box), "metadata.json"), '{"virtual_size": 8}');
+  await writeFile(join(boxFolder(box), "box.img"), "0123456789");
   const { run, commands } = fakeRun(
     ...answers,
     [/ uri$/, {}],
     mine,
     [/ (net|pool)-info /, {}],
+    [/ vol-dumpxml /, volume({ bytes: 10 })],
     [/ vol-/, {}],
   );
   const watched: Run = (command, options) => {
@@ -202,7 +204,7 @@ async function copyDisk(
     return run(command, options);
   };
   const failure = await ensureLibvirt(spec, () => {}, watched, await shared()).catch((error: Error) => error);
-  const done = commands.flatMap((line) => / (vol-(?!list).*)$/.exec(line)?.[1] ?? []);
+  const done = commands.flatMap((line) => / (vol-(?!list|dumpxml).*)$/.exec(line)?.[1] ?? []);
   return [
     ...done.map((line) => line.replaceAll(disk, "DISK").replace(/ \S*box\.img$/, "")),
     ...(failure ? [failure.message] : []),
@@ -214,6 +216,17 @@ const listed = (...names: string[]): Answer => [
   / vol-list /,
   { stdout: names.map((name) => ` ${name}   /pool/${name}\n`).join("") },
 ];
+/** What libvirt says of a disk of so many bytes, which may begin as another. */
+const volume = ({ bytes, base }: { readonly bytes: number; readonly base?: string }) => ({
+  stdout: `<volume type='file'>
+  <capacity unit='bytes'>8589934592</capacity>
+  <physical unit='bytes'>${bytes}</physical>
+  <target>
+    <path>/pool/${disk}</path>
+  </target>
+${base === undefined ? "" : `  <backingStore>\n    <path>/pool/${base}</path>\n  </backingStore>`}
+</volume>`,
+});
 const marked = [
   "vol-create-as k3s-lab DISK.part 1",
   "vol-create-as k3s-lab DISK 8G --format qcow2 --allocation 0",
@@ -234,6 +247,22 @@ test("a copy of the box's disk that was killed is no disk: it is written again, 
     upload,
     "vol-delete --pool k3s-lab DISK.part",
   ]);
+});
+
+test("a disk that plain Vagrant was killed over is no disk: it is copied again", async (t) => {
+  const half: Answer = [new RegExp(` vol-dumpxml .*${disk}$`), volume({ bytes: 4 })];
+  const names = listed(disk, "machine.img");
+  assert.deepEqual(await copyDisk(t, [names, half]), [
+    marked[0],
+    "vol-delete --pool k3s-lab DISK",
+    marked[1],
+    upload,
+    "vol-delete --pool k3s-lab DISK.part",
+  ]);
+  const used = await copyDisk(t, [names, half, [/ vol-dumpxml /, volume({ bytes: 9, base: disk })]]);
+  assert.deepEqual(used, [], "a machine begins as it, so it may be of another box of that name");
+  const unknown = await copyDisk(t, [names, [/ vol-dumpxml /, { exitCode: 1, stderr: "error: timed out" }]]);
+  assert.match(unknown.join(), /^libvirt does not describe the disk .*timed out/);
 });
 
 test("a slow disk gets the time for gigabytes", async (t) => {
