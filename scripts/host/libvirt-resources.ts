@@ -20,6 +20,7 @@ const labNetwork = "k3s-lab";
 const managementNetwork = "k3s-lab-management";
 type NetworkName = typeof labNetwork | typeof managementNetwork;
 const pool = "k3s-lab";
+const poolFolder = "/var/lib/libvirt/images/k3s-lab";
 
 /** What is asked of libvirt. */
 export interface LibvirtSpec {
@@ -73,14 +74,40 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
     throw new LabError(
       `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run \`scripts/lab down\` again.`,
     );
+  const all = stdout.split("\n").filter(Boolean);
   // Of whichever checkout.
-  const machines = stdout.split("\n").filter((name) => name.startsWith("k3s-lab-"));
+  const machines = all.filter((name) => name.startsWith("k3s-lab-"));
   if (machines.length > 0 || owner === undefined) return machines;
+  const others = await usersAmong(all, run);
+  if (others.length > 0) return others;
   const volumes = await virsh(run, "vol-list", pool);
-  for (const name of volumeNames(volumes.stdout)) await virsh(run, "vol-delete", "--pool", pool, name);
+  for (const name of volumeNames(volumes.stdout).filter((name) => ownVolume.test(name)))
+    await virsh(run, "vol-delete", "--pool", pool, name);
   await virsh(run, "pool-destroy", pool);
   for (const name of [managementNetwork, labNetwork]) await virsh(run, "net-destroy", name);
   return [];
+}
+
+/** The disks of boxes, as `ensureVolume` names them, and those of machines. What else is in the pool is somebody's. */
+const ownVolume = /_vagrant_box_image_|^k3s-lab-.*\.img$/;
+
+/**
+ * Those of these machines that have a disk in the lab's pool or are in its network: clones, and machines that were renamed,
+ * begin as the disk of the box.
+ * @throws LabError where libvirt does not say what one has.
+ */
+async function usersAmong(machines: readonly string[], run: Run): Promise<string[]> {
+  const uses = await Promise.all(
+    machines.map(async (name) => {
+      const { exitCode, stdout, stderr } = await virsh(run, "dumpxml", name);
+      if (exitCode === 0) return stdout.includes(`${poolFolder}/`) || /network=['"]k3s-lab/.test(stdout);
+      if (/domain not found|failed to get domain/i.test(stderr)) return false;
+      throw new LabError(
+        `libvirt does not say whether ${name} uses the lab's disks and networks, which therefore stay: ${lastLines(stderr, 1)}. Run \`scripts/lab down\` again.`,
+      );
+    }),
+  );
+  return machines.filter((_, index) => uses[index]);
 }
 
 /** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
@@ -150,7 +177,7 @@ async function inTheWay(block: Network, run: Run): Promise<string> {
 
 async function ensurePool(run: Run): Promise<void> {
   if ((await virsh(run, "pool-info", pool)).exitCode === 0) return;
-  const target = ["--build", "--target", "/var/lib/libvirt/images/k3s-lab"];
+  const target = ["--build", "--target", poolFolder];
   const { exitCode, stderr } = await virsh(run, "pool-create-as", pool, "dir", ...target);
   if (exitCode !== 0) throw new LabError(`libvirt could not make the pool ${pool}: ${lastLines(stderr, 3)}`);
 }

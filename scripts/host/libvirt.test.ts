@@ -34,6 +34,41 @@ for (const internet of [true, false])
     assert.match(xml, /<range start="192\.168\.119\.2" end="192\.168\.119\.254"\/>/);
   });
 
+/** The disk of a box as the pool has it, and what \`virsh vol-list\` says of these. */
+const boxDisk = "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img";
+const volumes = (...names: string[]) => `${names.map((name) => ` ${name}   /pool/${name}\n`).join("")}\n`;
+
+for (const [what, xml] of [
+  [
+    "a clone of a machine, or one that was renamed,",
+    "<disk type='file' device='disk'><source file='/var/lib/libvirt/images/k3s-lab/k3s-lab-cluster-server-clone.img'/></disk>",
+  ],
+  [
+    "a virtual machine in the lab's network",
+    "<interface type='network'><source network='k3s-lab'/></interface>",
+  ],
+] as const)
+  test(`${what} is its owner's: networks, pool and disks stay`, async () => {
+    const { run, commands } = fakeRun(
+      [/^virsh --version$/, {}],
+      [/ uri$/, {}],
+      mine,
+      [/ list --all --name$/, { stdout: "theirs\nbackup\n" }],
+      [
+        / dumpxml theirs$/,
+        { stdout: "<source file='/var/lib/libvirt/images/theirs.img'/><source network='default'/>" },
+      ],
+      [/ dumpxml backup$/, { stdout: xml }],
+      [/ vol-list /, { stdout: volumes(boxDisk, "k3s-lab-cluster-server-clone.img") }],
+      [/ (vol-delete|pool-destroy|net-destroy) /, {}],
+    );
+    assert.deepEqual(await stopLibvirt(() => {}, run, await shared()), { state: "kept", by: ["backup"] });
+    assert.deepEqual(
+      commands.filter((line) => /destroy|delete/.test(line)),
+      [],
+    );
+  });
+
 /** Where the labs of a test find each other. */
 const shared = () => mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
 
@@ -90,7 +125,10 @@ test("a network that nobody has made leaves nothing to take away: somebody may b
 test("the lab's network, which says whose the rest is, goes last", async () => {
   const { run, commands } = fakeRun(
     [/^virsh --version$/, {}],
-    [/ vol-list /, { stdout: " a.img   /pool/a.img\n b.img   /pool/b.img\n\n" }],
+    [
+      / vol-list /,
+      { stdout: volumes(boxDisk, `${boxDisk}.part`, "k3s-lab-cluster-server.img", "mine.qcow2") },
+    ],
     mine,
     [/^virsh /, {}],
   );
@@ -98,8 +136,9 @@ test("the lab's network, which says whose the rest is, goes last", async () => {
   assert.deepEqual(
     commands.filter((line) => /destroy|delete/.test(line)).map((line) => line.replace(/^.*--quiet /, "")),
     [
-      "vol-delete --pool k3s-lab a.img",
-      "vol-delete --pool k3s-lab b.img",
+      `vol-delete --pool k3s-lab ${boxDisk}`,
+      `vol-delete --pool k3s-lab ${boxDisk}.part`,
+      "vol-delete --pool k3s-lab k3s-lab-cluster-server.img",
       "pool-destroy k3s-lab",
       "net-destroy k3s-lab-management",
       "net-destroy k3s-lab",
