@@ -1,0 +1,34 @@
+# frozen_string_literal: true
+
+# The box's disk in libvirt's pool. vagrant-libvirt takes one that is there for whole, also one over whose upload it was killed.
+require "open3"
+
+# Machines may be made side by side: who comes second finds the disk that the first one uploads.
+LOOKED = []
+LOOKING = Mutex.new
+
+# @return [String, nil] the disk's name, where it is shorter than the box's; nil too where libvirt has none, or does not say
+def half_disk(box)
+  image = File.join(box.directory.to_s, "box.img")
+  return unless File.file?(image)
+
+  name = "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img"
+  said, = Open3.capture2e("virsh", "--connect", "qemu:///system", "vol-dumpxml", "--pool", "k3s-lab", name)
+  bytes = said[/<physical unit=.bytes.>(\d+)</, 1]
+  name if bytes && bytes.to_i < File.size(image)
+rescue Errno::ENOENT
+  nil
+end
+
+def refuse_half_disk(box)
+  LOOKING.synchronize do
+    next if box.nil? || LOOKED.include?(box.name)
+
+    LOOKED << box.name
+    next unless (name = half_disk(box))
+
+    fail_with("libvirt has but a part of the disk of the box #{box.name}, whose upload was cut off or still goes on: no machine can begin " \
+      "as it. scripts/lab up copies it again; or remove it by `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
+      "run the same command again.")
+  end
+end
