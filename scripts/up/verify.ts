@@ -3,7 +3,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { verify } from "../verify/index.ts";
-import { renderLines, summarize } from "../verify/report.ts";
+import { describeFailed, renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
 import { applyStack, askLate } from "./apply.ts";
 import type { UpRun } from "./run.ts";
@@ -20,7 +20,9 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
       const { drifted, summary } = await verifyOnce(run, run.changed ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
-      return isDrifted ? "drift detected: running `pulumi refresh`" : summary;
+      return isDrifted
+        ? `drift detected: ${describeFailed(drifted)}; running \`pulumi up --refresh\``
+        : summary;
     },
   };
   await runSteps([[first]], run.stopping);

@@ -1,4 +1,4 @@
-import { isReady, type KubernetesApi, podState } from "../../stacks/lib/kubernetes.ts";
+import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, type AppsConfig, appPath } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
@@ -13,6 +13,7 @@ import {
   unknownHost,
   whoAnswers,
 } from "./ingress.ts";
+import { whyLate } from "./late.ts";
 
 /** What is asked about apps. */
 interface AppsSources {
@@ -65,10 +66,10 @@ function checkPods(
         const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready`;
         if (readyReplicas >= wanted) return found;
         const pods = await (await api).pods(namespace).catch(() => []);
-        const late = pods
-          .filter((pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod))
-          .map((pod) => `${pod.metadata.name} is ${podState(pod)}`);
-        return [found, ...late].join("; ");
+        const late = pods.filter(
+          (pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod),
+        );
+        return [found, ...(await whyLate(await api, namespace, late))].join("; ");
       },
       hint: `${deploy} If pods do not get ready: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`.`,
     },

@@ -1,9 +1,10 @@
-import { isReady, type KubernetesApi, type Node, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
+import { isReady, type KubernetesApi, type Node, type Pod } from "../../stacks/lib/kubernetes.ts";
 import type { ClusterPlan, PlannedNode } from "../../stacks/model/cluster-plan.ts";
 import type { Machine } from "../../stacks/model/config.ts";
 import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
+import { whyLate } from "./late.ts";
 import type { MachineFacts } from "./machines.ts";
 
 /** What is asked about a cluster. */
@@ -49,7 +50,7 @@ export function checkCluster(
       id: "system-pods",
       title: "every pod in kube-system is ready",
       expected: "all ready",
-      actual: async () => describeSystemPods(await (await api).pods("kube-system")),
+      actual: async () => describeSystemPods(await api),
       hint: "See why: `kubectl --namespace kube-system describe pod NAME` and `kubectl --namespace kube-system logs NAME`.",
     },
     ...checkAddOns(flags, names, api),
@@ -221,10 +222,11 @@ const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): Check
 
 const installs = "Run `scripts/lab up`: it installs K3s with the flags that the stack file asks for.";
 
-function describeSystemPods(pods: readonly Pod[]): string {
+async function describeSystemPods(api: KubernetesApi): Promise<string> {
+  const pods = await api.pods("kube-system");
   if (pods.length === 0) return "there is no pod";
   const late = pods.filter((pod) => !isReady(pod) && !isFinished(pod, pods));
-  return late.map((pod) => `${pod.metadata.name} is ${podState(pod)}`).join(", ") || "all ready";
+  return (await whyLate(api, "kube-system", late)).join(", ") || "all ready";
 }
 
 /**

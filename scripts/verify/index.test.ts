@@ -49,6 +49,14 @@ const systemDeployments = "/apis/apps/v1/namespaces/kube-system/deployments";
 const deployments = "/apis/apps/v1/namespaces/default/deployments";
 const slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const pods = "/api/v1/namespaces/default/pods";
+const warn = (lab: FakeLab, namespace: string, pod: string, reason: string, message: string, at: string) => {
+  const path = `/api/v1/namespaces/${namespace}/events`;
+  lab.api[path] ??= { items: [] };
+  const { items } = lab.api[path] as { items: object[] };
+  const involvedObject = { kind: "Pod", name: pod };
+  const metadata = { name: `${pod}.${items.length}` };
+  items.push({ metadata, involvedObject, type: "Warning", reason, message, lastTimestamp: at });
+};
 
 function remove(lab: FakeLab, path: string, name: string): void {
   const list = lab.api[path] as { items: unknown[] };
@@ -149,6 +157,18 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^1 replica, 0 ready; app3-a is OOMKilled$/,
   ],
   [
+    "an app's image cannot be pulled",
+    (lab) => {
+      item(lab, deployments, "app3").status.readyReplicas = 0;
+      const { status } = item(lab, pods, "app3-a");
+      status.conditions = [{ type: "Ready", status: "False" }];
+      status.containerStatuses = [{ state: { waiting: { reason: "ImagePullBackOff" } } }];
+      warn(lab, "default", "app3-a", "Failed", "Error: ImagePullBackOff", "2024-01-01T00:00:01Z");
+    },
+    ["apps/app3/replicas"],
+    /^1 replica, 0 ready; app3-a is ImagePullBackOff \(Failed: Error: ImagePullBackOff\)$/,
+  ],
+  [
     "a machine does not answer",
     (lab) => {
       delete lab.machines["agent.cluster"];
@@ -237,6 +257,20 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     },
     ["cluster/system-pods"],
     /^coredns-1 is CrashLoopBackOff$/,
+  ],
+  [
+    "a pod of kube-system gets no network",
+    (lab) => {
+      const { status } = item(lab, systemPods, "svclb-traefik-2");
+      status.conditions = [{ type: "Ready", status: "False" }];
+      status.containerStatuses = [{ state: { waiting: { reason: "ContainerCreating" } } }];
+      const [early, late] = ["2024-01-01T00:00:01Z", "2024-01-01T00:00:02Z"];
+      warn(lab, "kube-system", "svclb-traefik-2", "FailedCreatePodSandBox", "no such file\nand more", late);
+      warn(lab, "kube-system", "svclb-traefik-2", "Unhealthy", "an earlier one", early);
+      warn(lab, "kube-system", "svclb-traefik-1", "Unhealthy", "of another pod", late);
+    },
+    ["cluster/system-pods", "cluster/add-on/svclb"],
+    /^svclb-traefik-2 is ContainerCreating \(FailedCreatePodSandBox: no such file\)$/,
   ],
   [
     "a pod of kube-system died and nothing took its place",

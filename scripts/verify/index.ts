@@ -15,6 +15,7 @@ import { probeFromPods } from "./from-pods.ts";
 import { type Get, getWithin, ingressAddresses } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
+import { describeFailed } from "./report.ts";
 import { slownessOf } from "./slowness.ts";
 
 export type { Check } from "./check.ts";
@@ -71,18 +72,11 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
     const failed = checks.filter(({ ok }) => !ok);
     const left = end - Date.now();
     if (failed.length === 0 || left <= 0) return checks;
-    const missing = describeMissing(failed);
+    const missing = describeFailed(failed);
     if (missing !== told) progress?.(`waiting, ${Math.ceil(left / 1000)} s at most: ${missing}`);
     told = missing;
     await pause(Math.min(interval, left));
   }
-}
-
-/** What `wait` waits for, in one line. */
-function describeMissing(failed: readonly Check[]): string {
-  const [first] = failed;
-  const more = failed.length > 1 ? ` and ${failed.length - 1} more` : "";
-  return `${first?.title}: ${first?.actual}${more}`;
 }
 
 /** Checks one stack. */

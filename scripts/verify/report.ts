@@ -10,6 +10,13 @@ export function summarize(checks: readonly Check[], ms: number): string {
     : `${failed} of ${checks.length} checks failed ${took}`;
 }
 
+/** What is wrong, in one line. */
+export function describeFailed(failed: readonly Check[]): string {
+  const [first] = failed;
+  const more = failed.length > 1 ? ` and ${failed.length - 1} more` : "";
+  return `${first?.title}: ${first?.actual}${more}`;
+}
+
 /**
  * A table for a terminal; what failed is explained below it.
  * @param columns the terminal's width.

@@ -84,6 +84,11 @@ const kinds = {
     }),
   }),
   ingressClasses: kind(networking, { metadata: metadata.extend({ uid: z.string().default("") }) }),
+  events: kind(core, {
+    involvedObject: z.object({ kind: text, name: text }),
+    ...{ type: text, reason: text, message: text },
+    ...{ lastTimestamp: z.string().nullish(), eventTime: z.string().nullish() },
+  }),
   resourceQuotas: kind(core, { spec: z.object({ hard: strings }) }),
 };
 type Kinds = typeof kinds;

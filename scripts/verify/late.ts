@@ -1,0 +1,31 @@
+import { type KubernetesApi, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
+
+/** So much of a warning says why; some end with a whole configuration. */
+const longest = 200;
+
+/**
+ * Why pods are not ready, in Kubernetes' own words: the state of each, and the last warning about it. A pod whose state is
+ * `ContainerCreating` says nothing else.
+ */
+export async function whyLate(
+  api: KubernetesApi,
+  namespace: string,
+  late: readonly Pod[],
+): Promise<readonly string[]> {
+  if (late.length === 0) return [];
+  const events = await api.events(namespace).catch(() => []);
+  return late.map((pod) => {
+    const { name } = pod.metadata;
+    const about = events.filter(({ type, involvedObject: { kind, name: which } }) => {
+      return type === "Warning" && kind === "Pod" && which === name;
+    });
+    const last = about.sort((one, other) => timeOf(one).localeCompare(timeOf(other))).at(-1);
+    const why = last && `${last.reason}: ${last.message?.split("\n", 1)[0]?.slice(0, longest)}`;
+    return `${name} is ${podState(pod)}${why ? ` (${why})` : ""}`;
+  });
+}
+
+type Event = Awaited<ReturnType<KubernetesApi["events"]>>[number];
+
+/** Newer ones have their time in another field. */
+const timeOf = ({ lastTimestamp, eventTime }: Event): string => lastTimestamp ?? eventTime ?? "";
