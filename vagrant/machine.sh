@@ -26,8 +26,17 @@ die() {
 virsh() { LC_ALL=C command virsh --connect qemu:///system --quiet "$@" </dev/null; }
 VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 
-# containers [FILTER...]: the ids of this lab's containers.
-containers() { docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@"; }
+# containers [FILTER...]: the ids of this lab's containers; of one that a person started from a commit of a machine, the labels
+# are that image's.
+containers() {
+  own=$(docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@") || return
+  images=$(docker image ls --all --no-trunc --quiet --filter label=k3s-lab.id) || return
+  for image in $images; do
+    copies=$(docker ps --all --no-trunc --quiet --filter "ancestor=$image") || return
+    own=$(printf '%s\n' "$own" | grep -Fxv "${copies:-none}" || true)
+  done
+  printf '%s\n' "$own" | sed '/^$/d'
+}
 of_stack="label=k3s-lab.stack=$LAB_STACK"
 
 # whose MARKS ID: the provider's ID of a machine of our name where its marks, one a word or line, are this stack's; "lost=…" with
@@ -41,14 +50,15 @@ whose() {
   esac
 }
 
-# The names of our domains. Without libvirt there are none.
+# The names of our domains. Without libvirt there are none. A clone has the marks too, and another name.
 domains() {
   command -v virsh >/dev/null || return 0
   all=$(virsh list --all --name)
   for domain in $all; do
     case "$domain" in "k3s-lab-$LAB_STACK-"*) ;; *) continue ;; esac
     desc=$(virsh desc "$domain")
-    if [ "$(whose "$desc" ours)" = ours ]; then echo "$domain"; fi
+    named=$(printf '%s\n' "$desc" | sed -n 's/.*k3s-lab\.machine=\([^ ]*\).*/\1/p')
+    if [ "$(whose "$desc" ours)" = ours ] && [ "$domain" = "k3s-lab-$LAB_STACK-$named" ]; then echo "$domain"; fi
   done
 }
 
@@ -117,7 +127,13 @@ find_docker() {
 }
 find_libvirt() {
   all=$(virsh list --all --name)
-  if ! printf '%s\n' "$all" | grep -Fqx "$machine"; then return; fi
+  if ! printf '%s\n' "$all" | grep -Fqx "$machine"; then
+    all=$(virsh list --all --uuid)
+    if [ -z "$noted" ] || ! printf '%s\n' "$all" | grep -Fqx "$noted"; then return; fi
+    renamed=$(virsh domname "$noted")
+    # Its disk keeps the name that the next machine's would have.
+    die "libvirt calls the machine $name $renamed now: it was renamed. Give it its name back: virsh --connect qemu:///system domrename $renamed $machine"
+  fi
   desc=$(virsh desc "$machine")
   uuid=$(virsh domuuid "$machine")
   whose "$desc" "$uuid"
@@ -126,6 +142,9 @@ find_virtualbox() {
   all=$(VBoxManage list vms)
   uuid=$(printf '%s\n' "$all" | sed -n "s/^\"$machine\" {\(.*\)}\$/\1/p")
   if [ -z "$uuid" ]; then
+    renamed=$(printf '%s\n' "$all" | sed -n "s/^\"\([^<].*\)\" {$noted}\$/\1/p")
+    # Vagrant gives a name and the marks only after it has made one.
+    if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox calls the machine $name $renamed now: it was renamed. Give it its name back: VBoxManage modifyvm '$renamed' --name $machine"; fi
     unread="\"<inaccessible>\" {$noted}"
     if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
     return

@@ -74,9 +74,18 @@ const containerStates: Readonly<Record<string, PowerState>> = {
 async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
   const labels = labelNames.map((name) => `{{.Label "k3s-lab.${name}"}}`);
   const format = ["{{.ID}}", "{{.Names}}", "{{.State}}", "{{.Networks}}", ...labels].join("\t");
-  const text = await ask("Docker", "docker", ["ps", "--all", "--no-trunc", "--format", format]);
+  const docker = (...args: string[]) => ask("Docker", "docker", args);
+  const [text, images] = await Promise.all([
+    docker("ps", "--all", "--no-trunc", "--format", format),
+    docker(...imagesOfMachines),
+  ]);
+  const made = lines(images).map((image) =>
+    docker("ps", "--all", "--no-trunc", "--quiet", "--filter", `ancestor=${image}`),
+  );
+  const copies = new Set((await Promise.all(made)).flatMap(lines));
   return lines(text).map((line) => {
-    const [id = "", name = "", state = "", networks = "", ...values] = line.split("\t");
+    const [id = "", name = "", state = "", networks = "", ...own] = line.split("\t");
+    const values = copies.has(id) ? [] : own;
     return {
       id,
       name,
@@ -87,6 +96,20 @@ async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
     };
   });
 }
+
+/**
+ * Asks for the images that a person has made of machines (\`docker commit\`): containers that are started from these inherit
+ * every label, and are no machines.
+ */
+const imagesOfMachines = [
+  "image",
+  "ls",
+  "--all",
+  "--quiet",
+  "--no-trunc",
+  "--filter",
+  "label=k3s-lab.id",
+] as const;
 
 const isLabelled = (values: readonly string[]): boolean => values.some((value) => value !== "");
 
@@ -100,16 +123,17 @@ const domainStates: Readonly<Record<string, PowerState>> = {
   crashed: "stopped",
 };
 
+const virsh = ["--connect", "qemu:///system", "--quiet"] as const;
+
 async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
-  const virsh = (...args: string[]) =>
-    ask("libvirt", "virsh", ["--connect", "qemu:///system", "--quiet", ...args]);
-  const names = lines(await virsh("list", "--all", "--name")).filter(isLabName);
+  const asked = (...args: string[]) => ask("libvirt", "virsh", [...virsh, ...args]);
+  const names = lines(await asked("list", "--all", "--name")).filter(isLabName);
   return Promise.all(
     names.map(async (name) => {
       const [id, state, description] = await Promise.all([
-        virsh("domuuid", name),
-        virsh("domstate", name),
-        virsh("desc", name),
+        asked("domuuid", name),
+        asked("domstate", name),
+        asked("desc", name),
       ]);
       return {
         id: id.trim(),
@@ -117,7 +141,8 @@ async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
         state: lookUp(domainStates, state.trim(), () => unclear("libvirt", name, state.trim())),
         connected: true,
         // A folder's name may hold blanks.
-        labels: labelsOf(
+        labels: labelsOfVirtual(
+          name,
           [...description.matchAll(/\bk3s-lab\.(\w+)=(.*?)(?= k3s-lab\.|$)/gm)].map(([, key, value]) => [
             key,
             value,
@@ -157,7 +182,8 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
           name,
           state: lookUp(virtualMachineStates, state, () => unclear("VirtualBox", name, state)),
           connected: true,
-          labels: labelsOf(
+          labels: labelsOfVirtual(
+            name,
             [...data.matchAll(/^Key: k3s-lab\.(\w+), Value: (.*)$/gm)].map(([, key, value]) => [key, value]),
           ),
         };
@@ -175,6 +201,42 @@ const labelsOf = (
   pairs: readonly (readonly [string | undefined, string | undefined])[],
 ): Readonly<Record<string, string>> =>
   Object.fromEntries(pairs.filter(([key, value]) => key && value && value !== "<no value>"));
+
+/** A clone of a virtual machine has what is written on it, and another name: it is the person's who made it. */
+function labelsOfVirtual(name: string, pairs: Parameters<typeof labelsOf>[0]): ReturnType<typeof labelsOf> {
+  const labels = labelsOf(pairs);
+  return name === machineName(labels.stack ?? "", labels.machine ?? "") ? labels : {};
+}
+
+/** What Vagrant calls a machine. */
+export const machineName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
+
+/**
+ * What a provider calls the virtual machine with this id now; undefined where it has none such, or containers.
+ * @throws LabError where it does not say.
+ */
+export async function nameOfMachine(
+  provider: ListingProvider,
+  id: string,
+  deadline = 20_000,
+): Promise<string | undefined> {
+  const ask = asker(deadline);
+  if (provider === "virtualbox") {
+    const all = lines(await ask("VirtualBox", "VBoxManage", ["list", "vms"]));
+    const name = all
+      .flatMap((line) => (line.endsWith(` {${id}}`) ? line.slice(1, -id.length - 4) : []))
+      .at(0);
+    if (name === undefined || name === inaccessible) return name;
+    // Vagrant gives a name and the marks only after it has made one.
+    const data = await ask("VirtualBox", "VBoxManage", ["getextradata", id, "enumerate"]);
+    return /^Key: k3s-lab\.machine,/m.test(data) ? name : undefined;
+  }
+  if (provider === "docker") return undefined;
+  const all = lines(await ask("libvirt", "virsh", [...virsh, "list", "--all", "--uuid"]));
+  return all.some((line) => line.trim() === id)
+    ? (await ask("libvirt", "virsh", [...virsh, "domname", id])).trim()
+    : undefined;
+}
 
 const lines = (text: string): string[] => text.split("\n").filter((line) => line.trim() !== "");
 

@@ -14,13 +14,12 @@ import {
   type ListingProvider,
   listMachines,
   type MachineObservation,
+  machineName,
+  nameOfMachine,
 } from "./machine-list.ts";
 
 /** A machine as a stack file wants it, as far as it matters to what is there. */
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
-
-/** What Vagrant calls a machine. */
-const providerName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
 
 /**
  * Looks at all machines of a stack: are they there, do they run, are they the ones that this stack made? Changes nothing.
@@ -84,6 +83,13 @@ async function ownMachine(
     "utf8",
   ).catch(() => "");
   const interrupted = listed.find(({ id, labels }) => labels.id === undefined && id === noted.trim());
+  const called = interrupted?.name ?? (noted.trim() && (await nameOfMachine(provider, noted.trim())));
+  const wanted = machineName(stack, name);
+  // Its disk keeps the name that the next machine's would have.
+  if (called && provider !== "docker" && called !== wanted && called !== inaccessible)
+    throw new LabError(
+      `${provider} calls the machine ${name} ${called} now: it was renamed, and without its name it would be taken for gone. Nothing was touched. Give it its name back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
+    );
   if (interrupted?.name === inaccessible)
     throw new LabError(
       `VirtualBox cannot read the files of the machine ${name}, {${interrupted.id}}, so nothing is touched. Mount the disk that holds them, or restore them (\`VBoxManage list vms\` shows it as ${inaccessible}), and try again; if they are lost for good, remove it: VBoxManage unregistervm ${interrupted.id}`,
@@ -119,7 +125,7 @@ function refuseNameOfOthers(
   name: string,
   provider: ListingProvider,
 ): void {
-  const taken = listed.find((one) => one.name === providerName(stack, name));
+  const taken = listed.find((one) => one.name === machineName(stack, name));
   if (taken === undefined) return;
   const { id, checkout } = taken.labels;
   if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);

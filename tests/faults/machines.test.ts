@@ -43,6 +43,7 @@ async function program(name: string, script: string): Promise<void> {
 const asked = async (): Promise<string> => await readFile(join(folder, "log"), "utf8").catch(() => "");
 
 interface Container {
+  readonly id?: string;
   readonly name?: string;
   readonly state?: string;
   readonly networks?: string;
@@ -57,13 +58,18 @@ interface Container {
 }
 /** A line of `docker ps` in the format that is asked for. */
 const container = ({
+  id: own = "c0ffee",
   name = `k3s-lab-${stack}-agent`,
   state = "running",
   networks = "bridge,vagrant_network_192.168.42.0/24",
   marks = [id, stack, "agent", "192.168.42.111", "g1"],
-}: Container = {}) => ["c0ffee", name, state, networks, ...marks].join("\\t");
+}: Container = {}) => [own, name, state, networks, ...marks].join("\\t");
 const dockerWith = (...containers: string[]) =>
-  program("docker", `printf '${containers.map((line) => `${line}\\n`).join("")}'`);
+  program(
+    "docker",
+    `case "$*" in ps*ancestor=*) echo c0b1ed ;; "ps "*) printf '${containers.map((line) => `${line}\\n`).join("")}' ;;
+    "image ls "*) ${containers.some((line) => line.startsWith("c0b1ed")) ? "echo sha256:committed" : ":"} ;; esac`,
+  );
 
 const agent = { name: "agent", ip: "192.168.42.111" };
 const look = async (provider: "docker" | "libvirt" | "virtualbox" | "hosts" = "docker", machine = agent) =>
@@ -171,6 +177,38 @@ fault("C3: a state that says neither yes nor no is said, not guessed", async () 
   return { happened: "refused", lost: "nothing" };
 });
 
+/** \`docker commit\` of a machine, and a container of a person's from that image: it inherits every label. */
+const copy = container({ id: "c0b1ed", name: "backup", state: "exited" });
+
+fault(
+  "a container that a person started from a commit of a machine has its labels, and is not it",
+  async () => {
+    for (const containers of [
+      [copy, container()],
+      [container(), copy],
+    ]) {
+      await dockerWith(...containers);
+      assert.deepEqual(await look(), { state: "running", generation: "g1" });
+    }
+    await dockerWith(copy);
+    assert.equal((await look()).state, "absent");
+    await program(
+      "docker",
+      'case "$*" in ps*ancestor=*) echo c0b1ed ;; "ps "*) printf "c0ffee\\nc0b1ed\\n" ;; "image ls "*) echo sha256:committed ;; esac',
+    );
+    for (const action of ["destroy", "remove-leftovers"]) {
+      const { exitCode, all } = await run(action);
+      assert.equal(exitCode, 0, all);
+    }
+    const log = await asked();
+    assert.match(log, /docker rm --force --volumes c0ffee/);
+    return {
+      happened: "the machine alone goes",
+      lost: /rm .*c0b1ed/.test(log) ? "the container" : "nothing",
+    };
+  },
+);
+
 /** virsh, as it answers in the C locale; in any other it says something else. */
 const virsh = (domains: Readonly<Record<string, { state: string; description: string }>>) =>
   program(
@@ -210,6 +248,61 @@ for (const [state, seen] of [
     return { happened: "asked in the C locale", lost: "nothing" };
   });
 
+fault("a clone of a machine in libvirt has its description, and is not it", async () => {
+  const name = `k3s-lab-${stack}-agent`;
+  const clone = { [`${name}-clone`]: { state: "shut off", description: marked() } };
+  const machine = { [name]: { state: "running", description: marked() } };
+  await virsh({ ...clone, ...machine });
+  assert.equal((await look("libvirt")).state, "running");
+  const { exitCode, all } = await run("remove-leftovers", { LAB_PROVIDER: "libvirt" });
+  assert.equal(exitCode, 0, all);
+  await virsh(clone);
+  assert.equal((await look("libvirt")).state, "absent");
+  const log = await asked();
+  assert.match(log, new RegExp(`undefine ${name}$`, "m"));
+  return {
+    happened: "the machine alone goes",
+    lost: log.includes("undefine k3s-lab-cluster-faults-agent-clone") ? "the clone" : "nothing",
+  };
+});
+
+fault(
+  "a machine in libvirt that was renamed keeps its disk, by which the next of its name would begin",
+  async () => {
+    await program(
+      "virsh",
+      `case "$*" in *"list --all --name") echo mine ;; *"list --all --uuid") echo uuid-1 ;; *"domname uuid-1") echo mine ;; esac`,
+    );
+    const note = ["vagrant", "machines", "agent", "libvirt"];
+    const here = join(labDir, stack, ...note);
+    const there = join(folder, ".lab", stack, ...note);
+    for (const one of [here, there]) {
+      await mkdir(one, { recursive: true });
+      await writeFile(join(one, "id"), "uuid-1");
+    }
+    try {
+      const environment = { ...recorded().environment, LAB_PROVIDER: "libvirt" };
+      for (const run of [() => look("libvirt"), () => recordedMachineState({ environment })])
+        assert.match(
+          (await problem(run))?.message ?? "taken for gone",
+          /calls the machine agent mine now.*virsh .*domrename mine/,
+        );
+    } finally {
+      await rm(join(labDir, stack, "vagrant"), { recursive: true });
+    }
+    await program("vagrant", "");
+    for (const action of ["up", "destroy"]) {
+      const { exitCode, all } = await run(action, { LAB_PROVIDER: "libvirt" });
+      assert.equal(exitCode, 1, all);
+      assert.match(all ?? "", /renamed/);
+    }
+    return {
+      happened: "refused: how it gets its name back",
+      lost: /vol-delete/.test(await asked()) ? "its disk" : "nothing",
+    };
+  },
+);
+
 test("C3: VirtualBox's machines are known by what is written on them", async () => {
   const name = `k3s-lab-${stack}-agent`;
   const marks = marked().split(" ").slice(0, 5);
@@ -248,6 +341,32 @@ test("C3: a machine whose files VirtualBox cannot read, as on a disk that is not
     await rm(join(labDir, stack, "vagrant"), { recursive: true });
   }
 });
+
+fault(
+  "a machine in VirtualBox that was renamed; one that an interrupted Vagrant has not named yet",
+  async () => {
+    const answers = (data: string) =>
+      program(
+        "VBoxManage",
+        `case "$1 $2" in "list vms") echo '"mine" {u4}' ;; "getextradata u4") echo '${data}' ;; esac`,
+      );
+    const here = join(labDir, stack, "vagrant", "machines", "agent", "virtualbox");
+    await mkdir(here, { recursive: true });
+    await writeFile(join(here, "id"), "u4");
+    try {
+      await answers("No value set!");
+      assert.equal((await look("virtualbox")).state, "absent");
+      await answers("Key: k3s-lab.machine, Value: agent");
+      assert.match(
+        (await problem(() => look("virtualbox")))?.message ?? "taken for gone",
+        /calls the machine agent mine now.*VBoxManage modifyvm 'mine' --name k3s-lab-/,
+      );
+    } finally {
+      await rm(join(labDir, stack, "vagrant"), { recursive: true });
+    }
+    return { happened: "refused: how it gets its name back", lost: "nothing" };
+  },
+);
 
 refused(
   "a container of our name that no lab made",
