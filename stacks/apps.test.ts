@@ -51,7 +51,7 @@ async function deploy(config: object): Promise<readonly Made[]> {
 }
 
 const metadataOf = ({ inputs }: Made) =>
-  inputs.metadata as { name: string; namespace?: string; annotations?: object };
+  inputs.metadata as { name: string; namespace?: string; annotations: Record<string, string> };
 const kind = (made: readonly Made[], word: string) => made.filter(({ type }) => type.endsWith(`:${word}`));
 
 test("an app's name in Pulumi says where it is, whatever the default namespace", async () => {
@@ -86,7 +86,7 @@ test("the lab's own Traefik is the one that may ask pods of an isolated namespac
   assert.match(JSON.stringify(policy?.inputs), /"kubernetes\.io\/metadata\.name":"traefik"/);
   const [ingress] = kind(made, "Ingress");
   assert.ok(ingress);
-  assert.deepEqual(metadataOf(ingress).annotations, { "pulumi.com/skipAwait": "true" });
+  assert.equal(metadataOf(ingress).annotations["pulumi.com/skipAwait"], "true");
   assert.equal((ingress.inputs.spec as { ingressClassName: string }).ingressClassName, "traefik");
 });
 
@@ -122,8 +122,12 @@ test("everything that is made carries this stack's marks, and is asked for befor
   const objects = made.filter(({ type }) => type.startsWith("kubernetes:"));
   for (const one of objects) {
     const { labels } = one.inputs.metadata as { labels: Record<string, string> };
-    assert.equal(labels["k3s-lab/stack"], "cluster", one.name);
-    assert.match(labels["k3s-lab/lab"] ?? "", /^[0-9a-f-]{36}$/, one.name);
+    const { "k3s-lab/lab": lab, "k3s-lab/stack": stack } = labels;
+    assert.equal(stack, "cluster", one.name);
+    assert.match(lab ?? "", /^[0-9a-f-]{36}$/, one.name);
+    // What an interrupted run has applied is applied again by the same manager, without a conflict.
+    const { annotations } = metadataOf(one);
+    assert.equal(annotations["pulumi.com/patchFieldManager"], `k3s-lab/${lab}/${stack}`, one.name);
   }
   const cluster = { kubeconfig: "k", context: "kind" };
   const config = parseConfig("apps", { cluster, ingress: "managed", ...values }, "FILE");

@@ -183,6 +183,30 @@ fault("H6: the app's image was removed from a node", async () => {
   return { happened: "preview shows it, lab up loads it again", lost };
 });
 
+fault("objects that a killed run has created and not noted, and another version since", async () => {
+  const before = await uids();
+  const state = JSON.parse((await checkout.run("pulumi", "stack", "export", "--stack", "apps")).stdout) as {
+    deployment: { resources: { urn: string; type: string }[] };
+  };
+  const made = state.deployment.resources.filter(({ type }) =>
+    /:(Deployment|Service|Ingress|Pod\w+)$/.test(type),
+  );
+  assert.equal(made.length, 12);
+  // From the last to the first: nothing depends on what goes.
+  for (const { urn } of made.reverse())
+    await checkout.succeeded(
+      await checkout.run("pulumi", "state", "delete", urn, "--stack", "apps", "--yes"),
+    );
+  const file = join(checkout.directory, "Pulumi.apps.yaml");
+  const text = await readFile(file, "utf8");
+  await writeFile(file, text.replace("version: 1.0.0", "version: 1.0.9"));
+  const { all } = await checkout.succeeded(await checkout.lab("up", "apps"));
+  assert.match(all, /Stack apps: 12 create/);
+  await writeFile(file, text);
+  await checkout.succeeded(await checkout.lab("up", "apps"));
+  return { happened: "the next run takes them on, with their new version", lost: await lostSince(before) };
+});
+
 fault("two stacks of apps on one cluster, and one of them leaves", async () => {
   const before = await uids();
   const text = `config:
