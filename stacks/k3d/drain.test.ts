@@ -39,3 +39,12 @@ test("the lab's Deployments and the Ingress controller whose only pod is on the 
   ]);
   assert.deepEqual(loneOn("three", items), []);
 });
+
+test("a pod that ends, or has ended, is not alone on its node", () => {
+  const app = deployment("dev", "app1", 1, "lab");
+  const one = pod("dev", "app1", "one");
+  const ends = { ...one, metadata: { ...one.metadata, deletionTimestamp: "2026-01-01T00:00:00Z" } };
+  assert.deepEqual(loneOn("one", [app, ends]), []);
+  assert.deepEqual(loneOn("one", [app, { ...one, status: { phase: "Failed" } }]), []);
+  assert.equal(loneOn("one", [app, { ...one, status: { phase: "Running" } }]).length, 1);
+});

@@ -9,8 +9,10 @@ export interface Listed {
     readonly name: string;
     readonly generateName?: string;
     readonly labels?: Readonly<Record<string, string>>;
+    readonly deletionTimestamp?: string;
   };
   readonly spec: { readonly replicas?: number; readonly nodeName?: string };
+  readonly status?: { readonly phase?: string };
 }
 
 /**
@@ -21,9 +23,12 @@ export function loneOn(
   node: string,
   items: readonly Listed[],
 ): readonly { namespace: string; name: string }[] {
-  const owners = items.flatMap(({ kind, metadata, spec }) => {
+  const owners = items.flatMap(({ kind, metadata, spec, status }) => {
     const hash = metadata.labels?.["pod-template-hash"];
     if (kind !== "Pod" || spec.nodeName !== node || hash === undefined) return [];
+    // One that ends already has its successor.
+    const hasEnded = metadata.deletionTimestamp ?? /Failed|Succeeded/.exec(status?.phase ?? "");
+    if (hasEnded) return [];
     return [`${metadata.namespace}/${metadata.generateName?.replace(new RegExp(`-${hash}-$`), "")}`];
   });
   return items.flatMap(({ kind, metadata: { namespace, name, labels }, spec }) => {
@@ -44,18 +49,24 @@ export async function drain(server: Container, name: string): Promise<void> {
   if ((await kubectl(server, args, 90)).failed) console.log(`${name} is not drained: its pods end with it`);
 }
 
+/** Moves what is alone on the node until nothing is: the scheduler may not have seen at once that it is cordoned. */
 async function moveLone(server: Container, node: string): Promise<void> {
-  const listed = await kubectl(server, ["get", "deployments,pods", "--all-namespaces", "--output=json"]);
-  if (listed.failed) return;
-  const { items } = JSON.parse(listed.stdout) as { readonly items: readonly Listed[] };
-  const lone = loneOn(node, items);
-  const rollout = (action: string, { namespace, name }: (typeof lone)[number], ...more: string[]) =>
-    kubectl(server, ["rollout", action, `--namespace=${namespace}`, `deployment/${name}`, ...more], 70);
-  for (const one of lone) await rollout("restart", one);
-  const moved = await Promise.all(lone.map((one) => rollout("status", one, "--timeout=60s")));
-  for (const [index, { namespace, name }] of lone.entries())
-    if (moved[index]?.failed)
+  const deadline = performance.now() + 60_000;
+  while (performance.now() < deadline) {
+    const listed = await kubectl(server, ["get", "deployments,pods", "--all-namespaces", "--output=json"]);
+    if (listed.failed) return;
+    const { items } = JSON.parse(listed.stdout) as { readonly items: readonly Listed[] };
+    const lone = loneOn(node, items);
+    if (lone.length === 0) return;
+    const rollout = (action: string, { namespace, name }: (typeof lone)[number], ...more: string[]) =>
+      kubectl(server, ["rollout", action, `--namespace=${namespace}`, `deployment/${name}`, ...more], 70);
+    for (const one of lone) await rollout("restart", one);
+    const moved = await Promise.all(lone.map((one) => rollout("status", one, "--timeout=60s")));
+    const stayed = lone.filter((_, index) => moved[index]?.failed);
+    for (const { namespace, name } of stayed)
       console.log(
         `${namespace}/${name} has no pod elsewhere yet: requests to it may be lost while ${node} is drained`,
       );
+    if (stayed.length > 0) return;
+  }
 }

@@ -42,25 +42,35 @@ lone_here() {
   local all here
   all=$(kubectl get deployments --all-namespaces --output \
     'jsonpath={range .items[?(@.spec.replicas==1)]}{.metadata.namespace} {.metadata.name} {.metadata.labels.k3s-lab/lab}{"\n"}{end}') || return 1
-  here=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --output \
-    'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.generateName} {.metadata.labels.pod-template-hash}{"\n"}{end}') || return 1
+  # One that ends already has its successor.
+  here=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME,status.phase!=Failed,status.phase!=Succeeded" --output \
+    'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.generateName} {.metadata.labels.pod-template-hash} {.metadata.deletionTimestamp}{"\n"}{end}') || return 1
   printf '%s\n' "$all" | awk 'NF == 3 || $0 ~ /^kube-system traefik *$/ { print $1, $2 }' |
     grep -Fx -f <(printf '%s\n' "$here" | awk 'NF == 3 { sub("-" $3 "-$", "", $2); print $1, $2 }') || true
 }
 
 # A drain ends a pod before its successor is there. A rollout makes the successor first, and on a cordoned node it makes none.
+# Of nodes that leave at once one moves its lone pods after the other, and so finds the successors that it was given. The
+# scheduler may not have seen the cordon yet: the node is asked again.
 move_lone() {
-  local began=$SECONDS lone namespace name rest
-  if ! lone=$(lone_here) || [ -z "$lone" ]; then return; fi
-  while read -r namespace name; do
-    kubectl rollout restart --namespace "$namespace" "deployment/$name" || true
-  done <<<"$lone"
-  while read -r namespace name; do
-    rest=$((60 - (SECONDS - began)))
-    if [ $rest -lt 1 ]; then rest=1; fi # 0 would be without end
-    kubectl rollout status --namespace "$namespace" --timeout="${rest}s" "deployment/$name" ||
-      echo "$namespace/$name has no pod elsewhere yet: requests to it may be lost while $NODE_NAME is drained"
-  done <<<"$lone"
+  local deadline lone namespace name rest moved=true
+  exec 7>/run/k3s-lab/lone.lock
+  flock 7
+  deadline=$((SECONDS + 60))
+  while $moved && [ $SECONDS -lt $deadline ] && lone=$(lone_here) && [ -n "$lone" ]; do
+    while read -r namespace name; do
+      kubectl rollout restart --namespace "$namespace" "deployment/$name" || true
+    done <<<"$lone"
+    while read -r namespace name; do
+      rest=$((deadline - SECONDS))
+      if [ $rest -lt 1 ]; then rest=1; fi # 0 would be without end
+      if ! kubectl rollout status --namespace "$namespace" --timeout="${rest}s" "deployment/$name"; then
+        moved=false
+        echo "$namespace/$name has no pod elsewhere yet: requests to it may be lost while $NODE_NAME is drained"
+      fi
+    done <<<"$lone"
+  done
+  exec 7>&-
 }
 
 # Pods of a node that does not answer would end for ever: they are deleted afterwards.

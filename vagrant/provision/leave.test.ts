@@ -25,9 +25,12 @@ interface Cluster {
   readonly silentAt?: number;
   /** What the API says of the node. Default: it is Ready. */
   readonly node?: string;
-  /** Deployments of one replica as "NAMESPACE NAME LAB", and pods of the node as "NAMESPACE PREFIX HASH". Default: none. */
+  /** Deployments of one replica as "NAMESPACE NAME LAB". Default: none. */
   readonly deployments?: string;
-  readonly pods?: string;
+  /** Pods of the node as "NAMESPACE PREFIX HASH END", the first time that it is asked for them, the second, … Default: none. */
+  readonly pods?: readonly string[];
+  /** Whether the lone pods of another node are just moving. Default: false. */
+  readonly isMoving?: boolean;
   /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
   readonly isHeld?: boolean;
   /** Whether its API answers. Default: true. */
@@ -53,7 +56,8 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     silentAt = 0,
     node = '{"kind":"Node","type":"Ready","status":"True"}',
     deployments = "",
-    pods = "",
+    pods = [],
+    isMoving = false,
     isHeld = false,
     answers = true,
     begins = false,
@@ -62,6 +66,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
   await put("members", `${members.join("\n")}\n`);
   await put("leader", leader);
   await put("log", "");
+  for (const [turn, text] of pods.entries()) await put(`pods/${turn + 1}`, text);
   if (begins) await put("var/lib/k3s-lab/installing", "");
   if (isThere) {
     await put(
@@ -69,7 +74,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
       `#!/bin/bash
 case "$*" in
 *"get deployments"*) printf '${deployments}' ;;
-*"get pods"*) printf '${pods}' ;;
+*"get pods"*) echo >>${path("pods-asked")}; cat ${path("pods")}/"$(wc -l <${path("pods-asked")})" 2>/dev/null ;;
 *) echo "kubectl $*" >>${path("log")} ;;
 esac
 case "$*" in *"${isHeld ? "finalizers" : "node/three"}"*) touch ${path("forgotten")} ;; esac
@@ -106,7 +111,13 @@ case "$url" in
 esac
 `,
   );
-  const script = scripts
+  const other = `mkdir -p /run/k3s-lab
+exec 6>/run/k3s-lab/lone.lock
+flock 6
+(sleep 1; echo "the other has moved" >>${path("log")}) &
+exec 6>&-
+`;
+  const script = `${isMoving ? other : ""}${scripts}`
     .replaceAll(
       /(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|var\/lib\/k3s-lab|run\/k3s-lab)/g,
       `${root}/$1`,
@@ -151,18 +162,51 @@ for (const silentAt of [2, 3])
     assert.deepEqual(log.slice(2), ['remove {"ID":"3"}']);
   });
 
+const lone = {
+  deployments:
+    "default app1 lab-1\\ndefault app3 lab-1\\nkube-system coredns\\nkube-system traefik\\nmine db\\n",
+  here: "default app1-5d8f9 5d8f9 \ndefault app1-5d8f9- 5d8f9 \nkube-system traefik-77c- 77c \nkube-system coredns-6f- 6f \nmine db-1a- 1a \nmine app3-  \n",
+};
+const moved = (...names: readonly string[]) =>
+  ["restart", "status"].flatMap((step) =>
+    names.map((name) => {
+      const [namespace, app] = name.split("/");
+      return `kubectl rollout ${step} --namespace ${namespace} deployment/${app}`;
+    }),
+  );
+
 test("what has its only pod there gets its successor elsewhere first", async () => {
-  const { log } = await leave("lone", "cordon", {
-    deployments:
-      "default app1 lab-1\\ndefault app3 lab-1\\nkube-system coredns\\nkube-system traefik\\nmine db\\n",
-    pods: "default app1-5d8f9 5d8f9\\ndefault app1-5d8f9- 5d8f9\\nkube-system traefik-77c- 77c\\nkube-system coredns-6f- 6f\\nmine db-1a- 1a\\nmine app3-\\n",
-  });
+  const { deployments, here } = lone;
+  const { log } = await leave("lone", "cordon", { deployments, pods: [here] });
   assert.deepEqual(log.slice(1), [
     "kubectl cordon three",
-    "kubectl rollout restart --namespace default deployment/app1",
-    "kubectl rollout restart --namespace kube-system deployment/traefik",
-    "kubectl rollout status --namespace default deployment/app1",
-    "kubectl rollout status --namespace kube-system deployment/traefik",
+    ...moved("default/app1", "kube-system/traefik"),
+    drain,
+  ]);
+});
+
+test("a successor that comes to the node all the same moves on, and what ends there already is left", async () => {
+  const { deployments, here } = lone;
+  const late =
+    "default app1-5d8f9- 5d8f9 2026-01-01T00:00:00Z\nkube-system traefik-99b- 99b \ndefault app1-6c- 6c \n";
+  const ends = "kube-system traefik-99b- 99b 2026-01-01T00:00:00Z\n";
+  const { log } = await leave("lone and late", "cordon", { deployments, pods: [here, late, ends] });
+  assert.deepEqual(log.slice(1), [
+    "kubectl cordon three",
+    ...moved("default/app1", "kube-system/traefik"),
+    ...moved("default/app1", "kube-system/traefik"),
+    drain,
+  ]);
+});
+
+test("of two nodes that leave at once, one moves its lone pods after the other", async () => {
+  const { deployments, here } = lone;
+  const { log } = await leave("lone and held", "cordon", { deployments, pods: [here], isMoving: true });
+  assert.deepEqual(log, [
+    "kubectl annotate --overwrite node three k3s-lab/cordoned=true",
+    "kubectl cordon three",
+    "the other has moved",
+    ...moved("default/app1", "kube-system/traefik"),
     drain,
   ]);
 });
