@@ -15,8 +15,9 @@ export const verbs: Readonly<Record<string, string>> = {
   bench: "Time the lab against the same steps by hand, or compare K3s with k3d",
 };
 
-/** For those who work on the lab itself: not in the help. */
+/** Not in the help: for the Vagrantfile, and for those who work on the lab itself. */
 const hidden: Readonly<Record<string, string>> = {
+  config: "Print what a stack file of machines says, as JSON, defaults filled in",
   generate: "Write schemas/ and the generated parts of docs/ again",
 };
 

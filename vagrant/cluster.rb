@@ -6,10 +6,6 @@ require "json"
 require "open3"
 require "tempfile"
 require "timeout"
-require "yaml"
-
-# The flags of K3s that stacks/model/k3s-flags.ts takes from a file.
-SECRET_FLAGS = %w[etcd-s3-access-key etcd-s3-secret-key etcd-s3-session-token].freeze
 
 # The files of provision/ as one script, as Pulumi runs them.
 def scripts(*files)
@@ -138,21 +134,6 @@ def cluster_environment(machine, role)
   { "CLUSTER_CA" => id, "SILENT" => silent.join(" ") }
 end
 
-# The file that k3s.serverSecrets names, as stacks/model/server-secrets.ts reads it.
-# @return [String, nil] K3s configuration as JSON; nil where no file is named
-def server_secrets
-  return unless (name = K3S["serverSecrets"])
-
-  path = File.expand_path(name, ROOT)
-  refuse = ->(expected) { fail_with("#{STACK_FILE}: k3s-lab:k3s.serverSecrets: #{name} is not accepted; expected #{expected}.") }
-  refuse.call("a file that exists") unless File.file?(path)
-  refuse.call("a file that only you may read: chmod 600 #{path}") unless (File.stat(path).mode & 0o077).zero?
-  values = YAML.safe_load(File.read(path)) rescue nil
-  accepted = values.is_a?(Hash) && values.all? { |key, value| SECRET_FLAGS.include?(key) && value.is_a?(String) && !value.empty? }
-  refuse.call("a YAML mapping of #{SECRET_FLAGS.join(", ")} to text") unless accepted
-  JSON.generate(values)
-end
-
 # What Vagrant does once its user has said yes to destroying a machine, or was not asked. Pulumi tells the servers by itself.
 class Leaving
   # Machines that go: another one was said no to.
@@ -183,11 +164,11 @@ class LabPlugin < Vagrant.plugin("2")
       def provision
         env = config.env
         env.merge!(cluster_environment(machine, env["NODE_ROLE"]))
-        secrets = server_secrets if env["NODE_ROLE"] == "server"
+        secrets = lab("config", STACK, "--secrets") if env["NODE_ROLE"] == "server"
         installer = File.join(LAB, "bin", "install.sh")
         machine.communicate.upload(installer, env["INSTALLER"] = "/home/vagrant/.k3s-install.sh") if File.exist?(installer)
         machine.communicate.upload(TOKEN, env["TOKEN_FILE"])
-        upload_secrets(secrets, env["SECRET_FILE"]) if secrets
+        upload_secrets(secrets, env["SECRET_FILE"]) unless secrets.to_s.empty?
         super
       end
 

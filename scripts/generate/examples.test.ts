@@ -121,7 +121,7 @@ test("every `scripts/lab` line of the documents is a command line of lab", async
 /** Reads a block as the program reads its stack file; where only some keys are given, beside those of the project's file. */
 async function readYaml({ file, line, content }: Block): Promise<void> {
   const where = `${file}:${line}`;
-  const document = parsePlainYaml(Buffer.from(content), where, { lines: "several" });
+  const document = parsePlainYaml(Buffer.from(content), where);
   assert.ok(isRecord(document), where);
   if ("apiVersion" in document) {
     await writeFile(join(folder, "k3d.yaml"), content);

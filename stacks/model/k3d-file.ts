@@ -18,7 +18,7 @@ export type K3dFile = z.output<typeof k3dFileSchema>;
 export async function readK3dFile(path: string, directory: string): Promise<K3dFile> {
   const hint = "Name a k3d config file such as stacks/k3d.yaml in k3s-lab:config.";
   // k3d reads YAML as Pulumi does.
-  const document = await readPlainYaml(path, directory, hint, { lines: "several" });
+  const document = await readPlainYaml(path, directory, hint);
   const whole = k3dFileSchema.superRefine(refuseFaults).transform(withPaths(dirname(join(directory, path))));
   return checked(whole, document, path);
 }

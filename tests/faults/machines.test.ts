@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
@@ -838,41 +838,6 @@ for (const shell of ["bash", "fish", "tcsh"])
   });
 
 const noRuby = (await execa("ruby", ["-v"], { reject: false })).failed && "ruby is not installed here";
-
-fault(
-  "two first runs of plain Vagrant at once: both have the same id",
-  async () => {
-    // Randomness that takes its time shows a file that is there before its content.
-    const program = `
-    require "fileutils"
-    module SecureRandom
-      def self.uuid
-        sleep(0.4)
-        "id-#{$$}"
-      end
-    end
-    LAB = ARGV[1]
-    def fail_with(message) = abort(message)
-    %w[make_whole lab_id].each { |name| eval(File.read(ARGV[0])[/^def #{name}\\b.*?^end/m]) }
-    sleep(0.2) if ARGV[2]
-    puts lab_id`;
-    const lab = join(folder, "first-run", ".lab");
-    await mkdir(dirname(lab));
-    const run = (...late: string[]) =>
-      execa("ruby", ["-e", program, join(root, "vagrant/Vagrantfile"), lab, ...late], {
-        all: true,
-        reject: false,
-      });
-    const both = await Promise.all([run(), run("late")]);
-    const [one = "", another] = both.map(({ all }) => all);
-    assert.match(one, /^id-\d+$/);
-    assert.equal(another, one);
-    assert.deepEqual(await readdir(lab), ["id"], "nothing else is left");
-    assert.equal((await stat(join(lab, "id"))).mode & 0o777, 0o600);
-    return { happened: "the first one wins", lost: "nothing" };
-  },
-  { skip: noRuby },
-);
 
 fault(
   "plain `vagrant destroy NAME`: a server that stays is told, by a script that is whole",

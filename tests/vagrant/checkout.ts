@@ -1,17 +1,17 @@
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { execa } from "execa";
-import { root } from "../../stacks/lib/paths.ts";
+import { cacheDir, root } from "../../stacks/lib/paths.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "vagrantfile-"));
 after(() => rm(folder, { recursive: true }));
 let checkouts = 0;
 
 /**
- * A checkout that holds nothing but the Vagrantfile, its scripts, a key and a stack file; the programs of Vagrant's providers are
- * played by scripts in its folder `bin`.
+ * A checkout that holds the Vagrantfile, the lab, a key and a stack file; the programs of Vagrant's providers are played by
+ * scripts in its folder `bin`.
  *
  * @param stackFile the text of `Pulumi.cluster.yaml`. Default: this checkout's.
  */
@@ -21,7 +21,9 @@ export async function checkout(stackFile?: string) {
   await mkdir(file(".lab/ssh"), { recursive: true });
   await mkdir(file("bin"));
   await writeFile(file(".lab/id"), "lab-1");
-  await cp(join(root, "vagrant"), file("vagrant"), { recursive: true });
+  for (const part of ["vagrant", "scripts", "stacks", "package.json", "package-lock.json"])
+    await cp(join(root, part), file(part), { recursive: true });
+  await symlink(join(root, "node_modules"), file("node_modules"));
   for (const key of ["id_ed25519", "id_ed25519.pub"])
     await writeFile(file(`.lab/ssh/${key}`), key.endsWith("pub") ? "ssh-ed25519 AAAA lab" : "", {
       mode: 0o600,
@@ -55,6 +57,7 @@ export async function checkout(stackFile?: string) {
       env: {
         PATH: `${file("bin")}:${process.env.PATH}`,
         HOME: path,
+        K3S_LAB_CACHE: cacheDir,
         VAGRANT_CWD: file("vagrant"),
         VAGRANT_DOTFILE_PATH: file(".lab/cluster/vagrant"),
         VAGRANT_CHECKPOINT_DISABLE: "1",

@@ -1,0 +1,27 @@
+import { join } from "node:path";
+import { Command } from "commander";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
+import { labDir, root } from "../../stacks/lib/paths.ts";
+import { programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
+import { readServerSecrets } from "../../stacks/model/server-secrets.ts";
+
+export const command = new Command("config")
+  .argument("<stack>", "stack of machines")
+  .option("--secrets", "print the K3s configuration that is secret instead; nothing where there is none")
+  .action(async (stack: string, { secrets }: { secrets?: true }) => {
+    const config = programOf(stack) === "cluster" ? await readStackFile(stack as "cluster", root) : undefined;
+    if (config === undefined || config.provider === "hosts")
+      throw new LabError(
+        `${stackFile(stack)}: Vagrant makes no machines of this stack${config ? ", which has existing hosts" : ""}. Set LAB_STACK to another stack, or use pulumi.`,
+        { exitCode: 2 },
+      );
+    // The Vagrantfile marks machines with it. A half-written one is told to a person.
+    if (!(await exists(join(labDir, "id")))) await labId();
+    process.stdout.write(
+      secrets
+        ? ((await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root)) ?? "")
+        : JSON.stringify(config),
+    );
+  });
