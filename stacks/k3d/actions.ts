@@ -15,7 +15,15 @@ import {
 } from "./docker.ts";
 import { addHosts, nameHosts, ownHost } from "./hosts.ts";
 import * as k3s from "./kubernetes.ts";
-import { makeBalancer, makeNode, pull, reloadLoadBalancer, runK3d, withLabels } from "./make.ts";
+import {
+  hideRegistries,
+  makeBalancer,
+  makeNode,
+  pull,
+  reloadLoadBalancer,
+  runK3d,
+  withLabels,
+} from "./make.ts";
 import { aloneLabel, markBoot, markedNodes, markMade, wholeServers } from "./marks.ts";
 import * as network from "./network.ts";
 import { refuseTakenNames, refuseWithoutQuorum } from "./refusals.ts";
@@ -122,6 +130,7 @@ async function finishStart(cluster: Cluster, { servers, hosts, boot }: ServersIn
   const all = [await ownHost(cluster), ...hosts];
   const names = namesIn(servers);
   for (const name of names) await addHosts(name, all);
+  await Promise.all(names.map(hideRegistries));
   for (const name of names.slice(0, 1)) await nameHosts(name, all);
   for (const name of names) await markBoot(name, boot);
 }

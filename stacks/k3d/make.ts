@@ -148,11 +148,21 @@ export async function reloadLoadBalancer({ owner }: Cluster): Promise<void> {
   if (told.failed) await docker(["restart", "--time", "1", balancer.id]);
 }
 
-/** What k3d gives every node before its start, and with which mode; registries.yaml, which may hold passwords, to root alone. */
+/** Where K3s looks for registries; the file may hold passwords, and is for root alone. */
+const registriesFile = "/etc/rancher/k3s/registries.yaml";
+
+/** What k3d gives every node before its start, and with which mode. */
 const givenFiles = [
-  ["/etc/rancher/k3s/registries.yaml", 0o600],
+  [registriesFile, 0o600],
   ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => [`/bin/k3d-entrypoint${fix}.sh`, 0o744] as const),
 ] as const;
+
+/** k3d gives its servers that file with mode 0644. One that is mounted is a file of this computer, and its owner's. */
+export async function hideRegistries(server: string): Promise<void> {
+  const mounted = `grep -qE ' (/etc(/rancher(/k3s)?)?|${registriesFile}) ' /proc/self/mounts`;
+  const script = `[ ! -f ${registriesFile} ] || ${mounted} || chmod 600 ${registriesFile}`;
+  await docker(["exec", server, "sh", "-c", script]);
+}
 
 /** Makes a node's container, gives it its files, and starts it. */
 export async function makeNode(node: JoiningNode): Promise<Container> {
@@ -165,7 +175,7 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
       if (await copyOut(server.id, path, file)) await putFile(name, path, await readFile(file), mode);
   });
   for (const { source, destination } of config.files)
-    await putFile(name, destination, await contentOf(source));
+    await putFile(name, destination, await contentOf(source), destination === registriesFile ? 0o600 : 0o644);
   await docker(["start", name]);
   const made = await inspect(name);
   if (made === undefined) throw new LabError(`Docker has no container ${name} right after it was started.`);

@@ -252,6 +252,16 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await succeeded(await checkout.lab("up", "k3d-ha"));
     const roles = await kubectl("k3d-ha", "get", "nodes", "--show-labels", "--no-headers");
     assert.equal(roles.match(/node-role\.kubernetes\.io\/etcd=true/g)?.length, 3, roles);
+    // It may hold passwords.
+    const registries = [
+      "exec",
+      "k3d-k3d-ha-server-0",
+      "stat",
+      "-c",
+      "%a",
+      "/etc/rancher/k3s/registries.yaml",
+    ];
+    assert.equal(await docker(...registries), "600");
     const image = (await docker("images", "--format", "{{.Repository}}:{{.Tag}}", "k3s-lab/registry")).split(
       "\n",
     )[0];

@@ -24,6 +24,8 @@ export interface FakeContainer {
   readonly ready?: boolean;
   /** Whether its K3s is out of the cluster and knows itself alone. Default: false. */
   readonly alone?: boolean;
+  /** Whether its registries.yaml is for root alone. Default: false. */
+  readonly hidden?: boolean;
   /** Default: none. */
   readonly ports?: Readonly<
     Record<string, readonly { readonly HostIp: string; readonly HostPort: string }[]>
@@ -114,6 +116,7 @@ else if (verb === "inspect") {
   if (asked.includes("k3s-lab-made ] &&")) { if (one.made !== false) console.log("made"); if (one.certificate) console.log("certificate " + one.certificate); if (one.boot) console.log(one.boot); }
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
+  else if (asked.includes("chmod 600 /etc/rancher/k3s/registries.yaml")) { one.hidden = true; save(); }
   else if (asked.includes("removed-node-name")) console.log("removed");
   else if (asked.includes("get nodes") && asked.includes("Ready")) {
     for (const node of world.containers.filter(({ labels }) => /^(server|agent)$/.test(labels["k3d.role"])))

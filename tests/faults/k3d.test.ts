@@ -400,10 +400,27 @@ fault("an agent that is not Ready yet: nobody goes on to the next one, whose pod
   return { happened: "waited until it is Ready", lost: await lost(before) };
 });
 
+fault(
+  "k3d gives servers a registries.yaml that everybody may read: root's alone it is, also of older clusters",
+  async () => {
+    const hidden = async () =>
+      (await fake.world()).containers.flatMap(({ name, hidden }) => (hidden ? [name] : []));
+    await fake.within(() => actions.create(cluster, input(three)));
+    assert.deepEqual(await hidden(), serversOf(three));
+    const before = whole();
+    await fake.set(before);
+    await fake.within(() => actions.start(cluster, input(three)));
+    assert.deepEqual(await hidden(), serversOf(three));
+    return { happened: "mode 0600, unless it is mounted from this computer", lost: await lost(before) };
+  },
+);
+
 fault("a user whose files are for nobody else (umask 077): a node gets the modes that it needs", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
-  const files = [{ source: join(folder, "here.yaml"), destination: "/srv/here.yaml" }];
+  const files = ["/srv/here.yaml", "/etc/rancher/k3s/registries.yaml"].map((destination) => {
+    return { source: join(folder, "here.yaml"), destination };
+  });
   const umask = process.umask(0o077);
   try {
     const asked = agentInput();
@@ -414,7 +431,7 @@ fault("a user whose files are for nobody else (umask 077): a node gets the modes
   const modes = (await fake.changes()).flatMap((line) => /^mode (.*)/.exec(line)?.[1] ?? []);
   assert.deepEqual(
     modes.filter((line) => !line.includes("/bin/")),
-    ["600 /etc/rancher/k3s/registries.yaml", "644 /srv/here.yaml"],
+    ["600 /etc/rancher/k3s/registries.yaml", "644 /srv/here.yaml", "600 /etc/rancher/k3s/registries.yaml"],
     "no folder of the node's gets another mode",
   );
   return {
