@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { root } from "../../stacks/lib/paths.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
-import { substrates } from "./substrates.ts";
+import { addressOf, substrates } from "./substrates.ts";
 
 const here = import.meta.dirname;
 
@@ -19,5 +19,5 @@ test("by hand the machines are those of the stack file", async () => {
 
 test("by hand on k3d the address is the one that is watched", async () => {
   const script = await readFile(join(here, "by-hand-k3d.sh"), "utf8");
-  assert.ok(script.includes(`address=${await substrates.k3d.address()}\n`));
+  assert.ok(script.includes(`address=${await addressOf(substrates.k3d)}\n`));
 });

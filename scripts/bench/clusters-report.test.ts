@@ -71,26 +71,6 @@ test("the table says what was brought up and what it took", () => {
   assert.match(text, /Medians of 3 rounds on 2 CPUs/);
 });
 
-test("every time and size has a bar, in a chart of its unit", () => {
-  const charts = renderClusters(fakeSummary).match(/```mermaid\n[^`]*```/g) ?? [];
-  assert.deepEqual(charts, [
-    `\`\`\`mermaid
-xychart-beta horizontal
-  title "Time"
-  x-axis ["until all nodes are Ready: K3s", "until all nodes are Ready: k3d", "until all apps answer: K3s", "until all apps answer: k3d", "until one more node is Ready: K3s", "until one more node is Ready: k3d", "until all is gone, that node too: K3s", "until all is gone, that node too: k3d"]
-  y-axis "seconds" 0 --> 50
-  bar [31.0, 9.0, 50.0, 25.0, 12.3, 5.0, 15.0, 3.0]
-\`\`\``,
-    `\`\`\`mermaid
-xychart-beta horizontal
-  title "Memory and disk"
-  x-axis ["memory: K3s", "memory: k3d", "written to disk: K3s", "written to disk: k3d"]
-  y-axis "MiB" 0 --> 1401
-  bar [1401.0, 700.0, 900.0, 500.0]
-\`\`\``,
-  ]);
-});
-
 test("one of a thing is one", () => {
   const results = fakeSummary.results.map((one) => ({ ...one, apps: 1, pods: 1 }));
   const text = renderClusters({ rounds: 1, cpus: 1, results });

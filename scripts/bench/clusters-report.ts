@@ -1,4 +1,4 @@
-import { barChart, table } from "./markdown.ts";
+import { table } from "./markdown.ts";
 import { median } from "./results.ts";
 import type { Usage } from "./usage.ts";
 
@@ -78,7 +78,7 @@ export function format(value: number, unit: Metric["unit"]): string {
 /** `1 node`, `2 nodes`. */
 const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-/** The summary for people, in Markdown: a table with a column for each cluster, a chart of the times and one of the sizes. */
+/** The summary for people, in Markdown: a table with a column for each cluster. */
 export function renderClusters({ rounds, cpus, results }: Summary): string {
   const rows = [
     ["", ...results.map(({ title, stacks }) => `${title} (\`${stacks}\`)`)],
@@ -94,16 +94,8 @@ export function renderClusters({ rounds, cpus, results }: Summary): string {
       ...results.map(({ medians }) => format(medians[key], unit)),
     ]),
   ];
-  const bars = (unit: Metric["unit"], scale: number) =>
-    metrics
-      .filter((metric) => metric.unit === unit)
-      .flatMap(({ key, title }) =>
-        results.map((result) => ({ name: `${title}: ${result.title}`, value: result.medians[key] / scale })),
-      );
   return [
     table(rows),
-    barChart("Time", "seconds", bars("seconds", 1)),
-    barChart("Memory and disk", "MiB", bars("bytes", 1024 ** 2)),
     `${rounds === 1 ? "One round" : `Medians of ${rounds} rounds`} on ${counted(cpus, "CPU")}, tools and images in the cache.\n`,
   ].join("\n\n");
 }

@@ -7,7 +7,7 @@ import { isPortTaken } from "../../stacks/lib/ports.ts";
 import { blockOf, holds } from "../../stacks/model/addresses.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { labsHere } from "../labs-here.ts";
-import { substrates } from "./substrates.ts";
+import { addressOf, substrates } from "./substrates.ts";
 
 /**
  * Refuses to go on beside a lab that is up, in this checkout or another: the addresses and ports are the same.
@@ -30,7 +30,7 @@ export async function refuseWhileUp(
   const { network } = await readStackFile("cluster", root);
   const machines = (await machinesOf(labDir)) ?? networkInUse(network);
   if (machines) refuse(machines, "scripts/lab down");
-  const address = await substrates.k3d.address();
+  const address = await addressOf(substrates.k3d);
   const [host = "", port = ""] = address.split(":");
   if (await isPortTaken(Number(port), host))
     refuse(`a program listens on ${address}`, `scripts/lab down ${substrates.k3d.stacks.join(" ")}`);

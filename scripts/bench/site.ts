@@ -4,6 +4,7 @@ import { join, relative } from "node:path";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { type Run, run } from "../host/commands.ts";
@@ -63,13 +64,12 @@ export const takeDownAll = (checkout: string, log: string): Promise<unknown> =>
 
 /** What the stack files say of a whole lab on a substrate. */
 export async function readExtent(name: SubstrateName): Promise<Extent> {
-  const { title, topology, stacks } = substrates[name];
-  const text = await readFile(join(root, topology.file), "utf8");
-  const { apps } = await readApps(stacks[1]);
+  const { title, stacks } = substrates[name];
+  const [{ nodes }, { apps }] = await Promise.all([readClusterPlan(stacks[0], root), readApps(stacks[1])]);
   return {
     title,
     stacks: stacks.join(" "),
-    nodes: topology.nodes(text),
+    nodes: nodes.length,
     apps: apps.length,
     pods: apps.reduce((sum, { replicas }) => sum + replicas, 0),
   };

@@ -1,12 +1,12 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { parse } from "yaml";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { type App, type AppsConfig, exampleHost, readStackFile } from "../../stacks/model/config.ts";
+import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { labVariables } from "../environment.ts";
 import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { appImage } from "../toolchain/images/web.ts";
@@ -14,7 +14,7 @@ import { installTools } from "../toolchain/install.ts";
 import { describeApp, type Get, getWithin, whoAnswers } from "../verify/ingress.ts";
 import { renderManifests } from "./manifests.ts";
 import type { Goals } from "./results.ts";
-import { k3dFile, machinesFile, type Topology } from "./topology.ts";
+import { oneMoreAgent, oneMoreMachine, type Topology } from "./topology.ts";
 import type { Watch } from "./watches.ts";
 
 /** What a cluster of the lab can be made of, named after the stack that makes it. */
@@ -31,8 +31,6 @@ export interface Substrate {
   /** Labels that all its containers carry, and no others. @param checkout the folder that it is brought up from. */
   readonly labels: (checkout: string) => readonly string[];
   readonly topology: Topology;
-  /** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
-  readonly address: () => Promise<string>;
   /** What `lab` is to reach, compared with the same by hand. */
   readonly goals: Goals;
   /** The same by hand: a script that takes `up` or `down`, in this folder. */
@@ -41,13 +39,14 @@ export interface Substrate {
   readonly images: (settings: HostSettings, progress: Progress) => Promise<Record<string, string>>;
 }
 
+const k3dFile = "stacks/k3d.yaml";
+
 export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   cluster: {
     title: "K3s",
     labels: (checkout) => ["k3s-lab.stack=cluster", `k3s-lab.checkout=${checkout}`],
-    topology: machinesFile("Pulumi.cluster.yaml"),
+    topology: { file: "Pulumi.cluster.yaml", oneMore: oneMoreMachine },
     stacks: ["cluster", "apps"],
-    address: async () => (await readStackFile("cluster", root)).machines[0]?.ip ?? "",
     goals: { answering: 1.2, returned: 1.2, upAgain: 6, down: 20 },
     script: "by-hand.sh",
     images: async (settings, progress) => {
@@ -63,13 +62,12 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   k3d: {
     title: "k3d",
     labels: () => ["app=k3d", "k3d.cluster=k3d"],
-    topology: k3dFile("stacks/k3d.yaml"),
+    topology: { file: k3dFile, oneMore: oneMoreAgent },
     stacks: ["k3d", "apps-k3d"],
-    address: async () => "127.0.0.1:8081",
     goals: { answering: 1.1, upAgain: 6, down: 10 },
     script: "by-hand-k3d.sh",
     images: async (settings) => ({
-      LAB_K3D_IMAGE: settings.k3dImage ?? (await imageOfK3dFile("stacks/k3d.yaml")),
+      LAB_K3D_IMAGE: settings.k3dImage ?? (await readK3dFile(k3dFile, root)).image ?? "",
     }),
   },
 };
@@ -113,9 +111,13 @@ export const appRoutes = ({ apps }: Pick<AppsConfig, "apps">): string =>
     .map(({ name, namespace, host }) => `${name} ${namespace} ${host ? exampleHost(host) : noHost}`)
     .join("\n");
 
+/** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
+export const addressOf = async ({ stacks: [cluster] }: Substrate): Promise<string> =>
+  (await readClusterPlan(cluster, root)).ingress[0] ?? "";
+
 /** Ends when each app of a substrate has answered once from outside. */
-export async function appsWatch({ stacks: [, stack], address }: Substrate): Promise<Watch> {
-  const [{ apps }, where] = await Promise.all([readApps(stack), address()]);
+export async function appsWatch(substrate: Substrate): Promise<Watch> {
+  const [{ apps }, where] = await Promise.all([readApps(substrate.stacks[1]), addressOf(substrate)]);
   return untilAnswering(apps, where, getWithin(1000));
 }
 
@@ -140,10 +142,4 @@ export async function readApps(stack: string): Promise<AppsConfig> {
   const config = await readStackFile(stack, root);
   if ("apps" in config) return config;
   throw new Error(`${stack} has no apps`);
-}
-
-/** The image of the nodes that a configuration file of k3d names; none where k3d takes its own. */
-async function imageOfK3dFile(file: string): Promise<string> {
-  const { image = "" } = parse(await readFile(join(root, file), "utf8")) as { image?: string };
-  return image;
 }

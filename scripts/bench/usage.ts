@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { z } from "zod";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { type CommandResult, lastLines, type Run } from "../host/commands.ts";
-import { cgroupFolder, countProcesses, workingSet } from "./cgroup.ts";
+import { lastLines, type Run } from "../host/commands.ts";
 
 /** What a cluster's containers take. */
 export interface Usage {
@@ -18,96 +18,49 @@ const containersSchema = z.array(
   z.object({
     Id: z.string(),
     SizeRw: z.number(),
-    State: z.object({ Pid: z.int() }),
     Mounts: z.array(z.object({ Type: z.string(), Source: z.string().default(""), Destination: z.string() })),
   }),
 );
-type Container = z.output<typeof containersSchema>[number];
 
 /**
- * What the containers with all of these labels take. Memory and processes come from the cgroups, for `docker stats`
- * leaves out, on some computers, what K3s starts in cgroups of its own.
+ * What the containers with all of these labels take. Each is asked inside, for `docker stats` leaves out, on some computers,
+ * what K3s starts in cgroups of its own.
  *
  * @param run runs a command; docker must reach the daemon by it.
  * @throws LabError where there are no such containers, or what they take cannot be read.
  */
-export async function usageOf(
-  labels: readonly string[],
-  run: Run,
-  read = (path: string) => readFile(path, "utf8"),
-): Promise<Usage> {
-  const containers = await containersWith(labels, run);
-  const folders = await Promise.all(containers.map((container) => folderOf(container, read)));
-  const [memory, processes] = await Promise.all([
-    Promise.all(folders.map(workingSet)),
-    Promise.all(folders.map(countProcesses)),
-  ]);
-  let disk = total(containers.map(({ SizeRw }) => SizeRw));
-  // Each volume once; k3d gives all its nodes one for images.
-  const volumes = new Map(
-    containers.flatMap(({ Id, Mounts }) =>
-      Mounts.filter(({ Type }) => Type === "volume").map(
-        (one) => [one.Source, [Id, one.Destination]] as const,
-      ),
-    ),
-  );
-  for (const [source, [container, inside]] of volumes) disk += await sizeOf(source, container, inside, run);
-  return { memory: total(memory), processes: total(processes), disk };
-}
-
-const total = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0);
-
-async function containersWith(labels: readonly string[], run: Run): Promise<readonly Container[]> {
+export async function usageOf(labels: readonly string[], run: Run): Promise<Usage> {
   const filters = labels.flatMap((label) => ["--filter", `label=${label}`]);
-  const ids = (await output(run, ["docker", "ps", "--quiet", "--no-trunc", ...filters]))
-    .split("\n")
-    .filter(Boolean);
+  const listed = await output(run, ["docker", "ps", "--quiet", "--no-trunc", ...filters]);
+  const ids = listed.split("\n").filter(Boolean);
   if (ids.length === 0)
     throw new LabError(
       `No container runs with the labels ${labels.join(" and ")}: see \`docker ps --all\`, then try again.`,
     );
-  return containersSchema.parse(JSON.parse(await output(run, ["docker", "inspect", "--size", ...ids])));
-}
-
-async function folderOf({ Id, State }: Container, read: (path: string) => Promise<string>): Promise<string> {
-  const own = await read(`/proc/${State.Pid}/cgroup`).catch(() => "");
-  const folder = cgroupFolder(Id, own, await read("/proc/self/mountinfo").catch(() => ""));
-  if (folder === undefined)
-    throw new LabError(
-      "The memory of Docker's containers cannot be read: their cgroups are not on this computer. Run the comparison on the Linux that Docker runs on.",
-    );
-  return folder;
-}
-
-/** Only root may read the volumes; whoever may use Docker may ask inside the container. */
-async function sizeOf(source: string, container: string, inside: string, run: Run): Promise<number> {
-  const answers: string[] = [];
-  for (const command of [
-    ["du", "-skx", source],
-    ["docker", "exec", container, "du", "-skx", inside],
-  ]) {
-    const answer = await run(command);
-    const size = kibibytes(answer);
-    if (size !== undefined) return size * 1024;
-    answers.push(lastLines(answer.stderr, 1));
+  const inspected = await output(run, ["docker", "inspect", "--size", ...ids]);
+  const script = await readFile(join(import.meta.dirname, "usage.sh"), "utf8");
+  const total = { memory: 0, processes: 0, disk: 0 };
+  // Each volume once; k3d gives all its nodes one for images.
+  const counted = new Set<string>();
+  for (const { Id, SizeRw, Mounts } of containersSchema.parse(JSON.parse(inspected))) {
+    const volumes = Mounts.filter(({ Type, Source }) => Type === "volume" && !counted.has(Source));
+    for (const { Source } of volumes) counted.add(Source);
+    const places = volumes.map(({ Destination }) => Destination);
+    const text = await output(run, ["docker", "exec", "--interactive", Id, "sh", "-s", ...places], script);
+    const values = (key: string) =>
+      [...text.matchAll(new RegExp(`^${key} (\\d+)$`, "gm"))].map(([, value]) => Number(value));
+    const [[memory], [processes], disk] = [values("memory"), values("processes"), values("disk")];
+    if (memory === undefined || processes === undefined || disk.length < places.length)
+      throw new LabError(`What the container ${Id} takes cannot be read: ${lastLines(text, 3)}`);
+    total.memory += memory;
+    total.processes += processes;
+    total.disk += disk.reduce((sum, size) => sum + size * 1024, SizeRw);
   }
-  throw new LabError(
-    `The size of the volume ${source} cannot be read: ${answers.join("; in its container: ")}. Run the comparison as root.`,
-  );
+  return total;
 }
 
-/** What `du` has counted; files that went away meanwhile are no fault. */
-function kibibytes({ exitCode, stdout, stderr }: CommandResult): number | undefined {
-  const size = /^(\d+)\s/m.exec(stdout)?.[1];
-  const gone = stderr
-    .split("\n")
-    .filter(Boolean)
-    .every((line) => line.includes("No such file"));
-  return size !== undefined && (exitCode === 0 || gone) ? Number(size) : undefined;
-}
-
-async function output(run: Run, command: readonly string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await run(command);
+async function output(run: Run, command: readonly string[], input = ""): Promise<string> {
+  const { exitCode, stdout, stderr } = await run(command, { input });
   if (exitCode === 0) return stdout;
   throw new LabError(`\`${command.join(" ")}\` failed: ${lastLines(stderr, 3)}`);
 }
