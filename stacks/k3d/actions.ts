@@ -5,6 +5,7 @@ import {
   containersOf,
   couldStart,
   docker,
+  inspectOwn,
   isRunning,
   namesOf,
   type Owner,
@@ -111,6 +112,7 @@ async function repairServer(
 ): Promise<void> {
   const [server] = servers;
   if (server === undefined) throw new Error("unreachable: some server answers");
+  await refuseLossOfVolumes(cluster, name);
   console.log(`${name} is gone: creating it again; it joins ${namesIn(servers).join(", ")}`);
   await removeOwn(cluster.owner, name);
   await k3s.leaveEtcd(server, name);
@@ -123,6 +125,23 @@ async function repairServer(
   await k3s.untilKnown(server, name);
   await markMade(name);
   await reloadLoadBalancer(cluster);
+}
+
+/** Where K3s's local-path provisioner keeps the volumes of pods. */
+const storage = "/var/lib/rancher/k3s/storage";
+
+/**
+ * Refuses to make a server again over one that runs, as where its node was deleted, and that holds local volumes of pods.
+ * @throws LabError that says how they are saved.
+ */
+async function refuseLossOfVolumes({ owner }: Cluster, name: string): Promise<void> {
+  const found = await inspectOwn(owner, name);
+  if (!found || !isRunning(found)) return;
+  const listed = await docker(["exec", found.id, "sh", "-c", `[ ! -e ${storage} ] || ls -A ${storage}`]);
+  if (listed === "") return;
+  throw new LabError(
+    `${name} is no node of its cluster any more and must be made again to join it. It holds local volumes of pods, which would be lost: ${listed.split("\n").join(", ")}. Nothing was removed. Save what you need of them (docker cp ${name}:${storage} .), remove it (docker rm --force --volumes ${name}), then run the same command again.`,
+  );
 }
 
 /** What is to be done after every start of the servers, and the mark that it was. */

@@ -132,7 +132,9 @@ const inspected = z
     Id: z.string(),
     Name: z.string(),
     State: z.object({ Status: z.string() }),
+    Image: z.string(),
     Config: z.object({
+      Hostname: z.string().nullish(),
       ...{ Image: z.string(), Env: texts, Entrypoint: texts },
       Labels: z.record(z.string(), z.string()).nullish(),
     }),
@@ -151,12 +153,15 @@ const inspected = z
       ),
     }),
   })
-  .transform(({ Id, Name, State, Config, HostConfig, NetworkSettings }) => ({
+  .transform(({ Id, Name, State, Image, Config, HostConfig, NetworkSettings }) => ({
     id: Id,
     name: Name.replace(/^\//, ""),
     /** created, running, paused, restarting, removing, exited or dead. */
     status: State.Status,
     image: Config.Image,
+    imageId: Image,
+    /** Its name when it was made. */
+    hostname: Config.Hostname ?? "",
     env: Config.Env ?? [],
     entrypoint: Config.Entrypoint?.[0],
     labels: Config.Labels ?? {},
@@ -187,20 +192,36 @@ export const isOwn = ({ id, stack }: Owner, { labels }: Container): boolean =>
 
 /** A container by id or name; undefined where Docker says that it has none such. */
 export async function inspect(name: string): Promise<Container | undefined> {
+  const found = await read(name);
+  return found && (await withOwnLabels([found]))[0];
+}
+
+async function read(name: string): Promise<Container | undefined> {
   const found = await lookUp(["inspect", "--type", "container", name]);
   return found === undefined ? undefined : inspected.parse((JSON.parse(found) as unknown[])[0]);
+}
+
+/** A container that a person has started from a commit of the lab's inherits its labels: those are the image's. */
+async function withOwnLabels(all: readonly Container[]): Promise<readonly Container[]> {
+  if (all.every(({ labels }) => labels["k3s-lab.id"] === undefined)) return all;
+  const list = ["image", "ls", "--all", "--quiet", "--no-trunc", "--filter", "label=k3s-lab.id"];
+  const images = (await docker(list)).split("\n");
+  const own = (labels: Container["labels"]) =>
+    Object.fromEntries(Object.entries(labels).filter(([key]) => !key.startsWith("k3s-lab.")));
+  return all.map((one) => (images.includes(one.imageId) ? { ...one, labels: own(one.labels) } : one));
 }
 
 /** The containers that pass filters, whatever state they are in, by name. */
 export async function listContainers(...filters: readonly string[]): Promise<readonly Container[]> {
   const ids = (await docker(["ps", "--all", "--quiet", "--no-trunc", ...filters])).split("\n");
-  const found = await Promise.all(ids.filter(Boolean).map(inspect));
-  return found.filter((one) => one !== undefined).sort((one, other) => (one.name < other.name ? -1 : 1));
+  const found = await Promise.all(ids.filter(Boolean).map(read));
+  const all = await withOwnLabels(found.filter((one) => one !== undefined));
+  return all.toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 
 /** The containers of a stack. */
-export const containersOf = (owner: Owner): Promise<readonly Container[]> =>
-  listContainers(...ownFilters(owner));
+export const containersOf = async (owner: Owner): Promise<readonly Container[]> =>
+  (await listContainers(...ownFilters(owner))).filter((one) => isOwn(owner, one));
 
 /** The networks and volumes of a stack, by name. */
 export async function namesOf(kind: "network" | "volume", owner: Owner): Promise<string[]> {

@@ -119,11 +119,18 @@ export async function unknownNodes(
 ): Promise<string[]> {
   const end = Date.now() + (isFresh ? knownWithin * 1000 : 0);
   for (;;) {
-    const known = await knownNodes(servers);
-    const unknown = known ? names.filter((name) => !known.has(name)) : [];
-    if (unknown.length === 0 || Date.now() >= end) return unknown;
+    const answer = await askNodes(servers);
+    const unlisted = answer ? names.filter((name) => !answer.nodes.has(name)) : [];
+    if (answer === undefined || unlisted.length === 0) return [];
+    if (Date.now() >= end) return await notFound(answer.server, unlisted);
     await setTimeout(300);
   }
+}
+
+/** Those of the nodes that a server says it does not find: that they are on no list may be a list's fault. */
+async function notFound(server: Container, names: readonly string[]): Promise<string[]> {
+  const answers = await Promise.all(names.map((name) => kubectl(server, ["get", "node", name])));
+  return names.filter((_, index) => answers[index]?.failed && /\(NotFound\)/.test(answers[index].stderr));
 }
 
 /** Starts K3s in a container again. */

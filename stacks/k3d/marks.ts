@@ -1,4 +1,6 @@
 import { createHash } from "node:crypto";
+import { dirname } from "node:path";
+import { LabError } from "../lib/errors.ts";
 import {
   type Container,
   copyOut,
@@ -18,6 +20,13 @@ const bootFile = "/run/k3s-lab-boot";
 const printCertificate =
   "sed -n 's/.*client-certificate-data: */certificate /p' /output/kubeconfig.yaml 2>/dev/null";
 
+/** A folder that cannot be read, as on a disk that fails, does not say that the mark is not in it. */
+const printMarks = `[ -e ${madeFile} ] && echo made || case "$(ls ${dirname(madeFile)} 2>&1 >/dev/null)" in "" | *"No such file"*) echo unmade ;; esac
+${printCertificate}
+cat ${bootFile} 2>/dev/null
+echo
+echo end`;
+
 /** A label of a server that was made alone, in the place of a lost one. */
 export const aloneLabel = "k3s-lab.made";
 
@@ -35,14 +44,18 @@ export interface Marks {
 export async function readMarks(container: Container): Promise<Marks> {
   const { name } = container;
   if (isRunning(container)) {
-    const script = `[ -e ${madeFile} ] && echo made; ${printCertificate}; cat ${bootFile} 2>/dev/null; true`;
-    const result = await tryDocker(["exec", name, "sh", "-c", script]);
+    const result = await tryDocker(["exec", name, "sh", "-c", printMarks]);
     if (!result.failed) {
       const lines = result.stdout.split("\n");
+      // Docker may lose a part of it and say nothing, and what is not made is removed.
+      if (!lines.some((line) => /^(un)?made$/.test(line)) || !lines.includes("end"))
+        throw new LabError(
+          `The container ${name} did not say to the end whether it was made. Nothing was changed. Run the same command again; if it says so again, see \`docker exec ${name} ls ${dirname(madeFile)}\`.`,
+        );
       const [, certificate] = /^certificate (\S+)$/m.exec(result.stdout) ?? [];
       return {
         isMade: lines.includes("made"),
-        boot: lines.find((line) => !/^(|made|certificate .*)$/.test(line)),
+        boot: lines.find((line) => !/^(|(un)?made|end|certificate .*)$/.test(line)),
         ...(certificate && { certificate: createHash("sha256").update(certificate).digest("hex") }),
       };
     }

@@ -6,7 +6,7 @@ import { balancerValues, createNode, type JoiningNode } from "./node.ts";
 
 const server: Container = {
   ...{ id: "abc", name: "k3d-lab-server-1", status: "running", role: "server", ports: [], networks: [] },
-  image: "rancher/k3s:v1.25.4-k3s1",
+  ...{ image: "rancher/k3s:v1.25.4-k3s1", imageId: "sha256:released", hostname: "k3d-lab-server-1" },
   env: ["K3S_TOKEN=very-secret", "K3S_URL=https://k3d-lab-server-0:6443", "OTHER=1"],
   entrypoint: "/bin/k3d-entrypoint.sh",
   labels: {

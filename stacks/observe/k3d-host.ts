@@ -56,6 +56,7 @@ export async function observeK3d(
   const owner = await ownerOf(stack);
   const containers = await containersOf(owner);
   const ofCluster = containers.filter(({ labels }) => labels["k3d.cluster"] === file.metadata.name);
+  refuseRenamed(ofCluster);
   const nodes = new Map((await markedNodes(ofCluster)).map((one) => [one.name, one]));
   const names = serversOf(file);
   const made = wholeServers(names.flatMap((name) => nodes.get(name) ?? []));
@@ -97,6 +98,23 @@ export async function observeK3d(
     },
     certificates: made.flatMap(({ certificate }) => certificate ?? []),
   };
+}
+
+/**
+ * Refuses to take for gone what was given another name: its node keeps the name that the container was made with.
+ * @throws LabError with the command that gives it back.
+ */
+function refuseRenamed(containers: readonly Container[]): void {
+  const names = containers.map(({ name }) => name);
+  const renamed = containers.find(
+    ({ name, hostname, role }) =>
+      /^(server|agent|loadbalancer)$/.test(role ?? "") && name !== hostname && !names.includes(hostname),
+  );
+  if (renamed === undefined) return;
+  const { name, hostname } = renamed;
+  throw new LabError(
+    `The container ${name} was made as ${hostname} and renamed: it would be taken for gone. Nothing was changed. Give it its name back: docker rename ${name} ${hostname}`,
+  );
 }
 
 /**

@@ -11,6 +11,12 @@ export interface FakeContainer {
   readonly labels: Readonly<Record<string, string>>;
   /** Default: an image of K3s. */
   readonly image?: string;
+  /** The id of that image. Default: one that bears no labels. */
+  readonly imageId?: string;
+  /** What it calls itself. Default: its name. */
+  readonly hostname?: string;
+  /** The local volumes of pods in its data. Default: none. */
+  readonly storage?: string;
   readonly address?: string;
   /** Whether its data says that its cluster was made to its end. Default: true. */
   readonly made?: boolean;
@@ -20,6 +26,8 @@ export interface FakeContainer {
   readonly certificate?: string;
   /** Whether the cluster knows its node. Default: true. */
   readonly known?: boolean;
+  /** Whether its node is on lists of nodes. Default: as the cluster knows it. */
+  readonly listed?: boolean;
   /** What the cluster says of its node. Default: that it is Ready. */
   readonly ready?: boolean;
   /** Whether its K3s is out of the cluster and knows itself alone. Default: false. */
@@ -37,6 +45,10 @@ export interface World {
   readonly containers: readonly FakeContainer[];
   readonly networks: readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[];
   readonly volumes: readonly { readonly name: string; readonly labels: Readonly<Record<string, string>> }[];
+  /** Ids of images that bear a lab's labels. Default: none. */
+  readonly commits?: readonly string[];
+  /** Whether the output of a command in a container is lost, with exit code 0. Default: false. */
+  readonly loses?: boolean;
   /** What every call says instead, with exit code 1; the real words. Default: none. */
   readonly broken?: string;
   /** What calls with this text in their arguments say instead. Default: none. */
@@ -97,8 +109,8 @@ const list = (all) => { for (const one of all.filter(passes)) console.log(args.i
 const find = (name) => world.containers.find((one) => one.name === name);
 const need = (name) => find(name) ?? die("Error response from daemon: No such container: " + name);
 const inspected = (one) => ({
-  Id: one.name, Name: "/" + one.name, State: { Status: one.status, ExitCode: 0 },
-  Config: { Image: one.image ?? "rancher/k3s:v1.25.4-k3s1", Env: ["K3S_TOKEN=very-secret"], Labels: one.labels, Entrypoint: ["/bin/k3s"] },
+  Id: one.name, Name: "/" + one.name, State: { Status: one.status, ExitCode: 0 }, Image: one.imageId ?? "sha256:released",
+  Config: { Hostname: one.hostname ?? one.name, Image: one.image ?? "rancher/k3s:v1.25.4-k3s1", Env: ["K3S_TOKEN=very-secret"], Labels: one.labels, Entrypoint: ["/bin/k3s"] },
   HostConfig: { PortBindings: one.ports ?? {} },
   NetworkSettings: { Networks: { "k3d-k3d": { IPAddress: one.address ?? "", IPAMConfig: { IPv4Address: one.address ?? "" } } } },
 });
@@ -113,7 +125,8 @@ else if (verb === "inspect") {
   if (one.status === "paused") die("Error response from daemon: Container " + one.name + " is paused, unpause the container before exec");
   if (one.status !== "running") die("Error response from daemon: container " + one.name + " is not running");
   const asked = args.join(" ");
-  if (asked.includes("k3s-lab-made ] &&")) { if (one.made !== false) console.log("made"); if (one.certificate) console.log("certificate " + one.certificate); if (one.boot) console.log(one.boot); }
+  if (world.loses) {}
+  else if (asked.includes("k3s-lab-made ] &&")) { console.log(one.made === false ? "unmade" : "made"); if (one.certificate) console.log("certificate " + one.certificate); if (one.boot) console.log(one.boot); console.log("end"); }
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("chmod 600 /etc/rancher/k3s/registries.yaml")) { one.hidden = true; save(); }
@@ -123,9 +136,14 @@ else if (verb === "inspect") {
       console.log(node.name + (node.ready === false || (node.labels["k3d.role"] === "agent" && world.notReady > 0) ? " False" : " True"));
     if (world.notReady > 0) { world.notReady--; save(); }
   }
-  else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, alone, labels }) => known !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
+  else if (asked.includes("get nodes")) for (const { name } of one.alone ? [one] : world.containers.filter(({ known, listed, alone, labels }) => known !== false && listed !== false && !alone && /^(server|agent)$/.test(labels["k3d.role"]))) console.log("node/" + name);
+  else if (asked.includes("/k3s/storage")) { if (one.storage) console.log(one.storage); }
   else if (asked.includes("get deployments,pods")) console.log('{"items": []}');
-  else if (asked.includes("get node")) console.log("node/" + args.at(-1));
+  else if (asked.includes("get node")) {
+    const { known, alone } = find(args.at(-1)) ?? {};
+    if (!asked.includes("--ignore-not-found") && (known === false || alone)) die('Error from server (NotFound): nodes "' + args.at(-1) + '" not found');
+    console.log("node/" + args.at(-1));
+  }
   else if (asked.includes("get namespace kube-system")) console.log("uid-1");
   if (/kubectl.* (annotate|delete|drain) /.test(asked)) log();
 } else if (verb === "cp") {
@@ -143,7 +161,8 @@ else if (verb === "inspect") {
     if (into === undefined) writeFileSync(args[2], "");
   }
   else if (need(args[1].split(":")[0]).made === false || !args[1].includes("k3s-lab-made")) die("Error response from daemon: Could not find the file " + args[1].split(":")[1] + " in container " + args[1].split(":")[0]);
-} else if (verb === "image" || verb === "logs") {}
+} else if (verb === "image" && sub === "ls") { for (const id of world.commits ?? []) console.log(id); }
+else if (verb === "image" || verb === "logs") {}
 else if (verb === "network" && sub === "ls") list(world.networks);
 else if (verb === "volume" && sub === "ls") list(world.volumes);
 else if (verb === "network" && sub === "inspect") {
