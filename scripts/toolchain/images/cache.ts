@@ -21,8 +21,7 @@ export class FileHashes {
     this.#known ??= await readFile(this.#file, "utf8")
       .then((text) => Object(JSON.parse(text)) as Record<string, string>)
       .catch(() => ({}));
-    const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-    const key = [path, size, ino, mtimeNs, ctimeNs].join("|");
+    const key = await stateOf(path);
     const known = this.#known[key];
     if (known !== undefined) return known;
     const hash = await sha256Of(path);
@@ -37,6 +36,12 @@ export class FileHashes {
     await writeWhole(this.#file, JSON.stringify(this.#known));
     this.#changed = false;
   }
+}
+
+/** Another text when a file may have another content; nothing is read of it. */
+export async function stateOf(path: string): Promise<string> {
+  const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  return [path, size, ino, mtimeNs, ctimeNs].join("|");
 }
 
 /** What identifies images: everything that ends up in their bytes. */

@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
-import { cp, mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { it } from "node:test";
-import { imagePath, parseLdd, programLayer } from "./closure.ts";
+import { delimiter, join } from "node:path";
+import { after, it } from "node:test";
+
+// The cache's place is read from the environment once, when the module loads.
+const cache = await mkdtemp(join(tmpdir(), "closure-"));
+process.env.K3S_LAB_CACHE = cache;
+const { imagePath, parseLdd, programLayer } = await import("./closure.ts");
+after(() => rm(cache, { recursive: true }));
 
 const printed = `\tlinux-vdso.so.1 (0x00007efdc1e32000)
 \tlibxtables.so.12 => /cache/root/usr/lib/x86_64-linux-gnu/libxtables.so.12 (0x00007efdc1e1c000)
@@ -60,11 +65,48 @@ it("takes this very Node.js with all that it needs", async () => {
   assert.ok(paths.some((path) => /\/ld-linux.*\.so/.test(path)));
 });
 
+it("asks the loader again only when the program or one of its libraries may be another", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "closure-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const [program, library, log] = ["program", "libown.so", "log"].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  for (const file of [program, library]) await writeFile(file, "x");
+  await mkdir(join(folder, "bin"));
+  const ldd = `#!/bin/sh\necho asked >>${log}\nprintf '\\tlibown.so => ${library} (0x0)\\n'\n`;
+  await writeFile(join(folder, "bin", "ldd"), ldd, { mode: 0o755 });
+  const outer = process.env.PATH;
+  process.env.PATH = `${join(folder, "bin")}${delimiter}${outer}`;
+  t.after(() => {
+    process.env.PATH = outer;
+  });
+  const asked = async () => {
+    const layer = await programLayer("/usr/bin/program", program);
+    assert.ok(library in layer);
+    return (await readFile(log, "utf8")).trim().split("\n").length;
+  };
+  assert.equal(await asked(), 1);
+  assert.equal(await asked(), 1);
+  await utimes(library, 1, 1);
+  assert.equal(await asked(), 2);
+  await utimes(program, 1, 1);
+  assert.equal(await asked(), 3);
+  assert.equal(await asked(), 3);
+});
+
 it("takes nothing that only this shell puts under every program: an image is the same whoever makes it", async (t) => {
-  const layer = await programLayer("/usr/bin/node", process.execPath);
+  const folder = await mkdtemp(join(tmpdir(), "closure-"));
+  // A program that was not asked about before.
+  const layerOf = async (name: string) => {
+    await cp("/bin/cat", join(folder, name));
+    const { "/usr/bin/cat": _, ...libraries } = await programLayer("/usr/bin/cat", join(folder, name));
+    return libraries;
+  };
+  const layer = await layerOf("plain");
   const libc = Object.entries(layer).find(([path]) => path.includes("/libc.so"))?.[1];
   assert.ok(libc && "source" in libc);
-  const folder = await mkdtemp(join(tmpdir(), "closure-"));
   await cp(libc.source, join(folder, "libc.so.6"));
   for (const [name, value] of [
     ["LD_PRELOAD", join(folder, "libc.so.6")],
@@ -76,7 +118,7 @@ it("takes nothing that only this shell puts under every program: an image is the
       if (outer === undefined) delete process.env[name];
       else process.env[name] = outer;
     });
-    assert.deepEqual(await programLayer("/usr/bin/node", process.execPath), layer, name);
+    assert.deepEqual(await layerOf(name), layer, name);
   }
   await rm(folder, { recursive: true });
 });

@@ -1,8 +1,12 @@
-import { realpath } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { basename, delimiter, join } from "node:path";
 import { execa } from "execa";
+import { z } from "zod";
 import { LabError } from "../../../stacks/lib/errors.ts";
+import { writeWhole } from "../../../stacks/lib/files.ts";
+import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Layer, LayerEntry } from "./archive.ts";
+import { stateOf } from "./cache.ts";
 
 /** The folders that are links into /usr on every current distribution; images here are laid out the same. */
 export const mergedUsr: Layer = {
@@ -21,10 +25,42 @@ interface ClosureOptions {
   readonly extra?: Readonly<Record<string, string>>;
 }
 
+const librarySchema = z.object({ at: z.string(), source: z.string() });
+
 /** A library as the loader asks for it (`at`, a path in the image) and the file it is. */
-interface Library {
-  readonly at: string;
-  readonly source: string;
+type Library = Readonly<z.output<typeof librarySchema>>;
+
+/** By program and root, what its libraries were, and the state of all that this depends on. */
+const rememberedSchema = z.record(
+  z.string(),
+  z.object({ state: z.string(), libraries: z.array(librarySchema) }),
+);
+const rememberedFile = join(cacheDir, "images", "libraries.json");
+let remembered: Promise<z.output<typeof rememberedSchema>> | undefined;
+
+/** Libraries as `ldd` told them once, as long as all is as it was: thirty programs to ask take `lab up` half a second. */
+async function librariesOf(program: string, root = ""): Promise<readonly Library[]> {
+  remembered ??= readFile(rememberedFile, "utf8")
+    .then((text) => rememberedSchema.parse(JSON.parse(text)))
+    .catch(() => ({}));
+  const all = await remembered;
+  const key = `${program}|${root}`;
+  const held = all[key];
+  if (held !== undefined && held.state === (await stateOfAll(program, held.libraries))) return held.libraries;
+  const libraries = await askLoader(program, root || undefined);
+  all[key] = { state: (await stateOfAll(program, libraries)) ?? "", libraries };
+  await writeWhole(rememberedFile, JSON.stringify(all));
+  return libraries;
+}
+
+/** The program, its libraries, and the loader's list of where this system has others; undefined where one is gone. */
+async function stateOfAll(program: string, libraries: readonly Library[]): Promise<string | undefined> {
+  const system = await stateOf("/etc/ld.so.cache").catch(() => "none");
+  const own = [program, ...libraries.map(({ source }) => source)].map(stateOf);
+  return await Promise.all(own).then(
+    (states) => [system, ...states].join("\n"),
+    () => undefined,
+  );
 }
 
 /**
@@ -76,7 +112,7 @@ export async function programLayer(
   return layer;
 }
 
-async function librariesOf(program: string, root?: string): Promise<Library[]> {
+async function askLoader(program: string, root?: string): Promise<Library[]> {
   // Of another architecture's folder the loader takes nothing.
   const folders = ["usr/lib", "lib"].flatMap((lib) =>
     ["x86_64-linux-gnu", "aarch64-linux-gnu", "."].map((folder) => join(root ?? "", lib, folder)),
