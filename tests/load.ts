@@ -156,6 +156,12 @@ export function spans(times: readonly number[], most = 8): string {
   return `${words.join(", ")} s${found.length > most ? ` and ${found.length - most} later` : ""}`;
 }
 
+/** What a load lost, in words: how many for which reason, and when. Empty where nothing was. */
+export const lossesOf = ({ reasons, lostAt }: LoadResult): string =>
+  Object.entries(reasons)
+    .map(([why, count]) => `${count} ${why}, sent at ${spans(lostAt[why] ?? [])}`)
+    .join("; ");
+
 /**
  * What requests to the lab's three apps lose while a change goes on, by new connections and by ones that are kept.
  *
@@ -178,8 +184,6 @@ export async function lossDuring(
   const words = results
     .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
     .join(", ");
-  const lost = results.flatMap(({ reasons, lostAt }) =>
-    Object.entries(reasons).map(([why, count]) => `${count} ${why}, sent at ${spans(lostAt[why] ?? [])}`),
-  );
-  return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
+  const lost = results.map(lossesOf).filter(Boolean).join("; ");
+  return { happened: `requests lost: ${words}`, lost: lost || "nothing" };
 }

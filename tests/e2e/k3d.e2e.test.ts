@@ -4,54 +4,30 @@ import { readFile, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
-import pWaitFor from "p-wait-for";
-import { isAlive } from "../../stacks/lib/processes.ts";
-import { startLoad } from "../load.ts";
+import { lossesOf, startLoad } from "../load.ts";
 import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
-import { ask, hostState, newOnHost } from "./host.ts";
+import { hostState, newOnHost } from "./host.ts";
+import { appsAnswer, devHosts, inDocker, ingress, kubectlOf, moveToAgent } from "./k3d.ts";
 
-// Clusters of k3d from nothing to nothing, by the commands that a person types. The tests build on each other.
+// A cluster of k3d from nothing to nothing, by the commands that a person types. The tests build on each other. What takes
+// longer, and clusters of three servers, are in tests/faults/long/k3d.test.ts.
 
 let checkout: Checkout;
 /** What was on this computer before: nothing may be left in the end. */
 let hostBefore: ReadonlySet<string>;
 
 const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
-const kubectl = (context: string, ...args: string[]): Promise<string> =>
-  checkout.output("kubectl", "--context", `k3s-lab-${context}`, ...args);
-const nodeNames = async (context: string): Promise<string[]> =>
-  (await kubectl(context, "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).split(" ").sort();
+const nodeNames = async (): Promise<string[]> =>
+  (await kubectlOf(checkout, "k3d")("get", "nodes", "--output=jsonpath={.items[*].metadata.name}"))
+    .split(" ")
+    .sort();
 const docker = (...args: string[]): Promise<string> => checkout.output("docker", ...args);
 const preview = async (stack: string): Promise<string> =>
   (await succeeded(await checkout.pulumi("preview", stack))).all;
 
-const ingress = "127.0.0.1:8081";
-
-/** Every app of the stack apps-k3d, from outside. */
-async function appsAnswer(): Promise<void> {
-  for (const [host, app, namespace] of [
-    ["app1.dev.localhost", "app1", "dev"],
-    ["app2.dev.localhost", "app2", "dev"],
-    ["anything.else", "app3", "dev"],
-    ["app1.staging.localhost", "app1", "staging"],
-    ["app2.staging.localhost", "app2", "staging"],
-    ["app3.staging.localhost", "app3", "staging"],
-  ] as const) {
-    const answer = await ask(ingress, host);
-    assert.deepEqual([answer.app, answer.namespace], [app, namespace], host);
-  }
-}
-
-/** What k3d makes in Docker, of any cluster. */
-async function inDocker(): Promise<string[]> {
-  const filter = ["--filter", "label=app=k3d"];
-  return [
-    await docker("ps", "--all", "--format", "container {{.Names}}", ...filter),
-    await docker("network", "ls", "--format", "network {{.Name}}", ...filter),
-    await docker("volume", "ls", "--format", "volume {{.Name}}"),
-  ].flatMap((text) => text.split("\n").filter(Boolean));
-}
+/** The server's container: whatever comes and goes beside it, it must stay the same one. */
+const serverId = (): Promise<string> => docker("inspect", "--format", "{{.Id}}", "k3d-k3d-server-0");
 
 describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => {
   const { test } = steps();
@@ -60,7 +36,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     hostBefore = await hostState(checkout.directory);
   });
   after(async () => {
-    await checkout.lab("down", "cluster", "apps", "k3d", "apps-k3d", "k3d-ha");
+    await checkout.lab("down", "k3d", "apps-k3d", "k3d-ha");
     await checkout.remove();
   });
 
@@ -100,7 +76,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     const { stdout } = await succeeded(await checkout.lab("verify", "k3d", "apps-k3d", "--json"));
     assert.doesNotMatch(stdout, /"ok": ?false/);
     assert.match(stdout, /"apps-k3d\/isolation\/dev\/staging"/);
-    assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-server-0"]);
+    assert.deepEqual(await nodeNames(), ["k3d-k3d-server-0"]);
   });
 
   test("everything in Docker says whose it is", async () => {
@@ -133,49 +109,6 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
       await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
   });
 
-  test("agents come and go in place, as the preview says", async () => {
-    const id = () => docker("inspect", "--format", "{{.Id}}", "k3d-k3d-server-0");
-    const serverBefore = await id();
-    await checkout.edit("stacks/k3d.yaml", "agents: 0", "agents: 2");
-    const planned = await preview("k3d");
-    assert.match(planned, /\+ 4 to create/);
-    assert.doesNotMatch(planned, /to (update|delete|replace)/);
-    await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
-    assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-agent-1-0", "k3d-k3d-server-0"]);
-    await checkout.edit("stacks/k3d.yaml", "agents: 2", "agents: 1");
-    const asked = await checkout.lab("up", "k3d", "apps-k3d");
-    assert.equal(asked.exitCode, 3, asked.all);
-    assert.match(asked.all, /removed \(stack k3d\): the container k3d-k3d-agent-1-0/);
-    await succeeded(await checkout.lab("up", "k3d", "apps-k3d", "--replace"));
-    assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-server-0"]);
-    assert.equal(await id(), serverBefore, "the server was rebuilt");
-  });
-
-  test("an agent that has the only pods of apps and the Ingress controller is made again, and no request is lost", async () => {
-    const here = "k3d-k3d-agent-0-0";
-    const containerBefore = await docker("inspect", "--format", "{{.Id}}", here);
-    await kubectl("k3d", "cordon", "k3d-k3d-server-0");
-    for (const [namespace, name] of [
-      ["dev", "app1"],
-      ["dev", "app2"],
-      ["dev", "app3"],
-      ["kube-system", "traefik"],
-    ] as const)
-      for (const action of [["restart"], ["status", "--timeout=120s"]])
-        await kubectl("k3d", "rollout", ...action, `deployment/${name}`, "--namespace", namespace);
-    await kubectl("k3d", "uncordon", "k3d-k3d-server-0");
-    const withVariable = 'env: [{envVar: "A=1", nodeFilters: ["agent:*"]}]\noptions:';
-    await checkout.edit("stacks/k3d.yaml", "options:", withVariable);
-    const hosts = ["app1.dev.localhost", "app2.dev.localhost", "any.other"];
-    const load = startLoad({ addresses: [ingress], hosts, rate: 100 });
-    const changed = await checkout.lab("up", "k3d", "apps-k3d", "--replace");
-    const { lost, total, reasons } = await load.stop(1000);
-    await succeeded(changed);
-    assert.notEqual(await docker("inspect", "--format", "{{.Id}}", here), containerBefore);
-    assert.deepEqual(reasons, {}, `${lost} of ${total} requests were lost`);
-    assert.deepEqual(await nodeNames("k3d"), [here, "k3d-k3d-server-0"]);
-  });
-
   test("what k3d cannot change in place shows as a replacement", async () => {
     await checkout.edit("stacks/k3d.yaml", "127.0.0.1:8081:80", "127.0.0.1:8091:80");
     assert.match(await preview("k3d"), /k3d replace/);
@@ -191,97 +124,34 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await appsAnswer();
   });
 
-  test("an agent removed behind Pulumi's back is noticed and made again", async () => {
-    await docker("rm", "--force", "--volumes", "k3d-k3d-agent-0-0");
-    assert.match(await preview("k3d"), /k3d-k3d-agent-0-0 replace/);
+  test("an agent comes in place, as the preview says", async () => {
+    await checkout.edit("stacks/k3d.yaml", "agents: 0", "agents: 1");
+    const planned = await preview("k3d");
+    assert.match(planned, /\+ 2 to create/);
+    assert.doesNotMatch(planned, /to (update|delete|replace)/);
+    const before = await serverId();
     await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
-    assert.deepEqual(await nodeNames("k3d"), ["k3d-k3d-agent-0-0", "k3d-k3d-server-0"]);
+    assert.deepEqual(await nodeNames(), ["k3d-k3d-agent-0-0", "k3d-k3d-server-0"]);
+    assert.equal(await serverId(), before, "the server was rebuilt");
   });
 
-  test("after a restart of Docker `lab up` brings the cluster back, with its addresses and names", async () => {
-    const addresses = () =>
-      kubectl("k3d", "get", "nodes", "--output=jsonpath={.items[*].status.addresses[*].address}");
-    const addressesBefore = (await addresses()).split(" ").sort();
-    const pid = Number(await readFile("/run/k3s-lab/docker.pid", "utf8").catch(() => "0"));
-    // The lab's own daemon leaves containers running: nothing is to be done then.
-    if (pid) {
-      process.kill(pid, "SIGTERM");
-      await pWaitFor(async () => !(await isAlive(pid)), { interval: 50, timeout: 60_000 });
-      const { all } = await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
-      assert.match(all, /Stack k3d: no change/);
-    }
-    await docker("restart", "k3d-k3d-server-0", "k3d-k3d-agent-0-0");
-    const { all } = await succeeded(await checkout.lab("up", "k3d", "apps-k3d"));
-    assert.match(all, /Stack k3d: 2 update/);
-    await appsAnswer();
-    assert.deepEqual((await addresses()).split(" ").sort(), addressesBefore);
-    const look =
-      'require("dns").promises.lookup("host.k3d.internal").then(({address}) => console.log(address))';
-    const pod = ["--namespace", "dev", "exec", "deployment/app1", "--", "node", "--eval", look];
-    const gateway = await docker(
-      "network",
-      "inspect",
-      "--format",
-      "{{(index .IPAM.Config 0).Gateway}}",
-      "k3d-k3d",
-    );
-    assert.equal(await kubectl("k3d", ...pod), gateway);
+  test("it leaves where that is asked for, with the only pods of apps and the Ingress controller, and no request is lost", async () => {
+    await moveToAgent(checkout);
+    await checkout.edit("stacks/k3d.yaml", "agents: 1", "agents: 0");
+    const asked = await checkout.lab("up", "k3d", "apps-k3d");
+    assert.equal(asked.exitCode, 3, asked.all);
+    assert.match(asked.all, /removed \(stack k3d\): the container k3d-k3d-agent-0-0/);
+    const before = await serverId();
+    const load = startLoad({ addresses: [ingress], hosts: devHosts, rate: 100 });
+    const changed = await checkout.lab("up", "k3d", "apps-k3d", "--replace");
+    const result = await load.stop(1000);
+    await succeeded(changed);
+    assert.equal(result.lost, 0, `of ${result.total} requests in ${result.seconds} s: ${lossesOf(result)}`);
+    assert.deepEqual(await nodeNames(), ["k3d-k3d-server-0"]);
+    assert.equal(await serverId(), before, "the server was rebuilt");
   });
 
-  test("a cluster deleted behind Pulumi's back is noticed; one command brings it and the machines' lab up", async () => {
-    await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d"));
-    assert.match(await preview("k3d"), /k3d replace/);
-    const stacks = ["cluster", "apps", "k3d", "apps-k3d"];
-    await succeeded(await checkout.lab("up", ...stacks));
-    await appsAnswer();
-    assert.equal((await ask("192.168.42.110", "app1.com")).app, "app1");
-    await succeeded(await checkout.lab("verify", ...stacks));
-  });
-
-  test("one lab goes without the other", async () => {
-    await succeeded(await checkout.lab("down", "cluster", "apps"));
-    await appsAnswer();
-  });
-
-  test("three servers with etcd and a registry, beside the other cluster", async () => {
-    await checkout.edit(
-      "stacks/k3d-ha.yaml",
-      "options:",
-      'registries: {create: {name: k3d-registry.localhost, host: 127.0.0.1, hostPort: "5050"}}\noptions:',
-    );
-    await succeeded(await checkout.lab("up", "k3d-ha"));
-    const roles = await kubectl("k3d-ha", "get", "nodes", "--show-labels", "--no-headers");
-    assert.equal(roles.match(/node-role\.kubernetes\.io\/etcd=true/g)?.length, 3, roles);
-    // It may hold passwords.
-    const registries = [
-      "exec",
-      "k3d-k3d-ha-server-0",
-      "stat",
-      "-c",
-      "%a",
-      "/etc/rancher/k3s/registries.yaml",
-    ];
-    assert.equal(await docker(...registries), "600");
-    const image = (await docker("images", "--format", "{{.Repository}}:{{.Tag}}", "k3s-lab/registry")).split(
-      "\n",
-    )[0];
-    await docker("tag", `${image}`, "127.0.0.1:5050/pushed:1");
-    await docker("push", "127.0.0.1:5050/pushed:1");
-    await kubectl("k3d-ha", "run", "pushed", "--image=k3d-registry.localhost:5050/pushed:1");
-    await kubectl("k3d-ha", "wait", "--for=condition=Ready", "--timeout=60s", "pod/pushed");
-    await docker("image", "rm", "127.0.0.1:5050/pushed:1");
-    await appsAnswer();
-  });
-
-  test("`pulumi destroy` leaves nothing in Docker but what the other cluster has", async () => {
-    await succeeded(await checkout.pulumi("destroy", "k3d-ha"));
-    assert.deepEqual(
-      (await inDocker()).filter((line) => line.includes("k3d-ha")),
-      [],
-    );
-  });
-
-  test("what an interrupted run has left is cleaned up by the next, somebody else's cluster is not", async () => {
+  test("a cluster of a stack's name that somebody made by hand is refused, and stays", async () => {
     const config = join(checkout.directory, "by-hand.yaml");
     await writeFile(
       config,
@@ -297,10 +167,10 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
       ),
     );
     const { exitCode, all } = await checkout.lab("up", "k3d-ha");
-    assert.notEqual(exitCode, 0);
+    assert.equal(exitCode, 2, all);
     assert.match(all, /A cluster k3d-ha is there already, made by somebody else/);
     await succeeded(await checkout.lab("down", "k3d-ha"));
-    assert.ok((await inDocker()).includes("container k3d-k3d-ha-server-0"));
+    assert.ok((await inDocker(checkout)).includes("container k3d-k3d-ha-server-0"));
     await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d-ha"));
   });
 

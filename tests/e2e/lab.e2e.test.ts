@@ -121,7 +121,6 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.notEqual(other, before.image);
     assert.equal(await ids(), before.ids);
     await checkout.edit("vagrant/image/fill.sh", "# another image\n", "");
-    await succeeded(await checkout.lab("up"));
     await checkout.output("docker", "image", "rm", other ?? "");
   });
 
@@ -175,18 +174,18 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.equal((await ask(server, "app2.com")).app, "app2");
   });
 
-  test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt", async () => {
+  test("a machine destroyed behind Pulumi's back shows as a replacement and is rebuilt, one that was stopped is started", async () => {
     await checkout.output("docker", "rm", "--force", "--volumes", "k3s-lab-cluster-agent");
-    const preview = await succeeded(await checkout.pulumi("preview", "cluster"));
-    assert.match(preview.all, /to replace/);
+    await checkout.output("docker", "stop", "k3s-lab-cluster-server");
+    const serverId = () =>
+      checkout.output("docker", "inspect", "--format", "{{.Id}}", "k3s-lab-cluster-server");
+    const before = await serverId();
+    const { all } = await succeeded(await checkout.pulumi("preview", "cluster"));
+    assert.match(all, /command:local:Command agent replace/);
+    assert.match(all, /command:local:Command server update/);
     await succeeded(await checkout.lab("up"));
-    assert.equal((await ask(agent, "app2.com")).app, "app2");
-  });
-
-  test("machines that were stopped are started again", async () => {
-    await checkout.output("docker", "stop", "k3s-lab-cluster-server", "k3s-lab-cluster-agent");
-    await succeeded(await checkout.lab("up"));
-    assert.equal((await ask(server, "app1.com")).app, "app1");
+    assert.equal(await serverId(), before, "the server was rebuilt");
+    for (const address of [server, agent]) assert.equal((await ask(address, "app2.com")).app, "app2");
   });
 
   test("`pulumi destroy` works when the cluster is already gone", async () => {

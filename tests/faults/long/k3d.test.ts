@@ -7,10 +7,14 @@ import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { ask } from "../../e2e/host.ts";
+import { appsAnswer, devHosts, inDocker, ingress, kubectlOf, moveToAgent } from "../../e2e/k3d.ts";
+import { lossesOf, startLoad } from "../../load.ts";
 import { steps } from "../../steps.ts";
 
-// One cluster of three servers and an agent, made by the command that a person types, and what may happen to it. Each
-// test finds it whole and leaves it whole; what must survive all of them is a ConfigMap and the cluster's own UID.
+// A cluster of three servers and an agent, made by the command that a person types, and what may happen to it. Each
+// test finds it whole and leaves it whole; what must survive all of them is a ConfigMap and the cluster's own UID. Then one of
+// a server and an agent with apps, beside a lab of machines.
 
 let checkout: Checkout;
 let uid: string;
@@ -21,8 +25,8 @@ const kubectl = (...args: string[]): Promise<string> =>
   checkout.output("kubectl", "--context", "k3s-lab-k3d-ha", ...args);
 const up = async (...args: string[]): Promise<Outcome> =>
   succeeded(await checkout.lab("up", "k3d-ha", ...args));
-const preview = async (): Promise<string> =>
-  (await succeeded(await checkout.pulumi("preview", "k3d-ha"))).all;
+const preview = async (stack = "k3d-ha"): Promise<string> =>
+  (await succeeded(await checkout.pulumi("preview", stack))).all;
 const askUid = () => kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}");
 const ids = async (...but: string[]): Promise<string[]> =>
   (
@@ -68,7 +72,7 @@ async function repaired(name: string, planned: RegExp): Promise<{ happened: stri
 }
 
 describe("a k3d cluster of three servers, and what may happen to it", { concurrency: false }, () => {
-  const { fault } = steps();
+  const { test, fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
     await checkout.edit("stacks/k3d-ha.yaml", "agents: 0", "agents: 1");
@@ -84,6 +88,16 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
   after(async () => {
     await checkout.lab("down", "k3d-ha", "k3d");
     await checkout.remove();
+  });
+
+  test("its three servers keep what it is in etcd", async () => {
+    const roles = await kubectl("get", "nodes", "--show-labels", "--no-headers");
+    assert.equal(roles.match(/node-role\.kubernetes\.io\/etcd=true/g)?.length, 3, roles);
+  });
+
+  test("how to reach registries, which may hold passwords, is for root alone to read", async () => {
+    const mode = ["stat", "-c", "%a", "/etc/rancher/k3s/registries.yaml"];
+    assert.equal(await docker("exec", "k3d-k3d-ha-server-0", ...mode), "600");
   });
 
   fault("C8: one of three servers is gone", () =>
@@ -231,5 +245,89 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     assert.equal(names, "k3d-other-server-0");
     assert.doesNotMatch(await docker("network", "ls", "--format", "{{.Name}}"), /^k3d-k3d$/m);
     return { happened: "exit 3, then with --replace the new one in its place", lost: "nothing" };
+  });
+
+  test("`pulumi destroy` leaves nothing in Docker but what the other cluster has", async () => {
+    await succeeded(await checkout.pulumi("destroy", "k3d-ha"));
+    const left = await inDocker(checkout);
+    assert.deepEqual(
+      left.filter((line) => /k3d-ha|k3d-registry/.test(line)),
+      [],
+    );
+    assert.ok(left.includes("container k3d-other-server-0"), left.join("\n"));
+  });
+});
+
+describe("a k3d cluster of a server and an agent, its apps, and a lab of machines", {
+  concurrency: false,
+}, () => {
+  const { test, fault } = steps();
+  const server = "k3d-k3d-server-0";
+  const agent = "k3d-k3d-agent-0-0";
+  const upAll = async (...more: string[]) => succeeded(await checkout.lab("up", "k3d", "apps-k3d", ...more));
+  const kubectlHere = (...args: string[]) => kubectlOf(checkout, "k3d")(...args);
+  before(async () => {
+    checkout = await copyCheckout();
+    await checkout.edit("stacks/k3d.yaml", "agents: 0", "agents: 1");
+    await upAll();
+  });
+  after(async () => {
+    await checkout.lab("down", "cluster", "apps", "k3d", "apps-k3d");
+    await checkout.remove();
+  });
+
+  fault("an agent that has the only pods of apps and the Ingress controller is made again", async () => {
+    const was = await docker("inspect", "--format", "{{.Id}}", agent);
+    await moveToAgent(checkout);
+    const withVariable = 'env: [{envVar: "A=1", nodeFilters: ["agent:*"]}]\noptions:';
+    await checkout.edit("stacks/k3d.yaml", "options:", withVariable);
+    const load = startLoad({ addresses: [ingress], hosts: devHosts, rate: 100 });
+    const changed = await checkout.lab("up", "k3d", "apps-k3d", "--replace");
+    const result = await load.stop(1000);
+    await succeeded(changed);
+    assert.notEqual(await docker("inspect", "--format", "{{.Id}}", agent), was);
+    const nodes = await kubectlHere("get", "nodes", "--output=name");
+    assert.deepEqual(nodes.split("\n").sort(), [`node/${agent}`, `node/${server}`]);
+    return {
+      happened: `requests lost: ${result.lost} of ${result.total}`,
+      lost: lossesOf(result) || "nothing",
+    };
+  });
+
+  test("after a restart of Docker `lab up` brings the cluster back, with its addresses and names", async () => {
+    const addresses = () =>
+      kubectlHere("get", "nodes", "--output=jsonpath={.items[*].status.addresses[*].address}");
+    const addressesBefore = (await addresses()).split(" ").sort();
+    const pid = Number(await readFile("/run/k3s-lab/docker.pid", "utf8").catch(() => "0"));
+    // The lab's own daemon leaves containers running: nothing is to be done then.
+    if (pid) {
+      process.kill(pid, "SIGTERM");
+      await pWaitFor(async () => !(await isAlive(pid)), { interval: 50, timeout: 60_000 });
+      assert.match((await upAll()).all, /Stack k3d: no change/);
+    }
+    await docker("restart", server, agent);
+    assert.match((await upAll()).all, /Stack k3d: 2 update/);
+    await appsAnswer();
+    assert.deepEqual((await addresses()).split(" ").sort(), addressesBefore);
+    const look =
+      'require("dns").promises.lookup("host.k3d.internal").then(({address}) => console.log(address))';
+    const pod = ["--namespace", "dev", "exec", "deployment/app1", "--", "node", "--eval", look];
+    const gateway = ["--format", "{{(index .IPAM.Config 0).Gateway}}", "k3d-k3d"];
+    assert.equal(await kubectlHere(...pod), await docker("network", "inspect", ...gateway));
+  });
+
+  test("a cluster deleted behind Pulumi's back is noticed; one command brings it and the machines' lab up", async () => {
+    await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d"));
+    assert.match(await preview("k3d"), /k3d replace/);
+    const stacks = ["cluster", "apps", "k3d", "apps-k3d"];
+    await succeeded(await checkout.lab("up", ...stacks));
+    await appsAnswer();
+    assert.equal((await ask("192.168.42.110", "app1.com")).app, "app1");
+    await succeeded(await checkout.lab("verify", ...stacks));
+  });
+
+  test("one lab goes without the other", async () => {
+    await succeeded(await checkout.lab("down", "cluster", "apps"));
+    await appsAnswer();
   });
 });
