@@ -7,7 +7,7 @@ import { after, before, describe } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 
 // A bad line, a network that is cut, clocks that differ, too little memory, a full disk and a loss of power, under a lab of a
 // server and an agent with its apps, and under three servers. What may not be lost is compared before and after: machines,
@@ -198,6 +198,7 @@ const assertSafe = (outcome: Outcome): void =>
   assert.doesNotMatch(outcome.all, /(to|\d) (replace|delete)|\breplaced\b|\bdeleted\b|would be lost/);
 
 describe("a server, an agent and the apps", { concurrency: false }, () => {
+  const { fault } = steps();
   const both = ["server", "agent"] as const;
   before(async () => {
     checkout = await copyCheckout();
@@ -479,6 +480,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
 });
 
 describe("three servers, of which one is cut off", { concurrency: false }, () => {
+  const { fault } = steps();
   const names = ["s1", "s2", "s3"] as const;
   before(async () => {
     checkout = await copyCheckout();

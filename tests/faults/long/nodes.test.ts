@@ -1,7 +1,7 @@
 import { after, before, describe } from "node:test";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
 import { lossDuring } from "../../load.ts";
-import { fault } from "../table.ts";
+import { steps } from "../../steps.ts";
 import { moveLonePodsFrom } from "./lone-pods.ts";
 
 // What requests to the apps lose while servers leave. The only pods of two apps and the Ingress controller run on one of them.
@@ -12,6 +12,7 @@ const [server, agent] = ["192.168.42.110", "192.168.42.111"];
 const requests = 10_000;
 
 describe("requests while servers leave", { concurrency: false }, () => {
+  const { fault } = steps();
   let checkout: Checkout;
   const leaving = ["two", "three"];
   const machine = (name: string) =>
