@@ -6,6 +6,7 @@ import { Command } from "commander";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
+import type { Counts } from "../../tests/count.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { findGo } from "../toolchain/go-module.ts";
@@ -18,38 +19,52 @@ export const command = new Command("test")
   .option("--all", "every test: all injected faults and virtual machines too; takes hours")
   .option("--faults", "only the injected faults, all of them")
   .option("--junit <folder>", "also write the results to files in this folder in JUnit format")
-  .action(
-    async (
-      part: string | undefined,
-      { unit, vm, all, faults }: Record<"unit" | "vm" | "all" | "faults", boolean | undefined>,
-    ) => {
-      if (part !== undefined) return await testPart(part);
-      // Tests bring up labs of their own at the same addresses, and take them down again.
-      if (!unit) await refuseWhileUp("test", "the tests need its addresses");
-      if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
-      if (vm) return await vmTest();
-      await ensurePackages(["shellcheck"], console.log);
-      await checkSources();
-      await nodeTest(
-        "unit",
-        await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"),
-        availableParallelism(),
-      );
-      if (unit) return;
-      await ensurePackages(["vagrant"], console.log);
-      // From an empty cache this is most of the time; no test's deadline should have to allow for it.
-      const go = all && "command" in (await findGo()) ? ["tests"] : [];
-      await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
-        cwd: root,
-        stdio: ["ignore", "inherit", "inherit"],
-      });
-      const tests = await files("tests/**/*.test.ts");
-      const [short, long] = [tests.filter((file) => !whyLeftOut(file)), tests.filter(whyLeftOut)];
-      if (!all) return await endToEnd(short, long);
-      await endToEnd(tests.filter((file) => !file.startsWith("tests/vm/")));
-      await vmTest();
-    },
+  .action(async (part: string | undefined, parts: Parts) => {
+    try {
+      await (part === undefined ? testAll(parts) : testPart(part));
+    } finally {
+      printCount();
+    }
+  });
+
+/** Which of the tests; none: all that a change has to pass. */
+type Parts = Readonly<Record<"unit" | "vm" | "all" | "faults", boolean | undefined>>;
+
+/** What each run of Node's runner counted. */
+const counted: Counts[] = [];
+
+function printCount(): void {
+  if (counted.length === 0) return;
+  const sum = (kind: keyof Counts) => counted.reduce((all, one) => all + one[kind], 0);
+  const failed = sum("failed") + sum("cancelled");
+  const minutes = `${Math.floor(process.uptime() / 60)} min ${Math.floor(process.uptime() % 60)} s`;
+  console.log(
+    `${sum("tests")} tests in ${minutes}: ${sum("passed")} passed, ${sum("skipped")} skipped, ${failed} failed`,
   );
+}
+
+async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
+  // Tests bring up labs of their own at the same addresses, and take them down again.
+  if (!unit) await refuseWhileUp("test", "the tests need its addresses");
+  if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
+  if (vm) return await vmTest();
+  await ensurePackages(["shellcheck"], console.log);
+  await checkSources();
+  await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
+  if (unit) return;
+  await ensurePackages(["vagrant"], console.log);
+  // From an empty cache this is most of the time; no test's deadline should have to allow for it.
+  const go = all && "command" in (await findGo()) ? ["tests"] : [];
+  await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
+    cwd: root,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const tests = await files("tests/**/*.test.ts");
+  const [short, long] = [tests.filter((file) => !whyLeftOut(file)), tests.filter(whyLeftOut)];
+  if (!all) return await endToEnd(short, long);
+  await endToEnd(tests.filter((file) => !file.startsWith("tests/vm/")));
+  await vmTest();
+}
 
 /**
  * Runs the test files whose path holds a text; those of `tests/` one after the other, as they use one network.
@@ -72,21 +87,26 @@ async function testPart(part: string): Promise<void> {
 }
 
 /**
- * Tests that use the one lab network, one file after the other; then the table of the faults that they injected.
+ * What crosses folders: files that bring no lab up side by side, then those that use the one lab network, one after the
+ * other; then the table of the faults that they injected.
  * @param left files that are not run: they count as skipped. Default: none.
  */
 async function endToEnd(tests: readonly string[], left: readonly string[] = []): Promise<void> {
   const tools = await installTools(["pulumi", "pulumi-language-nodejs"]);
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-faults-"));
   const table = join(folder, "table");
+  const env = {
+    K3S_LAB_SKIPPED_TESTS: JSON.stringify(Object.fromEntries(left.map((file) => [file, whyLeftOut(file)]))),
+    PULUMI_CLI: tools.pulumi.files.pulumi ?? "",
+    PULUMI_LANGUAGE_NODEJS: tools["pulumi-language-nodejs"].files["pulumi-language-nodejs"] ?? "",
+    K3S_LAB_FAULT_TABLE: table,
+  };
+  const labs = tests.filter(bringsLabUp);
+  const others = tests.filter((file) => !bringsLabUp(file));
   try {
-    const skipped = Object.fromEntries(left.map((file) => [file, whyLeftOut(file)]));
-    await nodeTest("end-to-end", left.length > 0 ? [...tests, "tests/skipped.ts"] : tests, 1, {
-      K3S_LAB_SKIPPED_TESTS: JSON.stringify(skipped),
-      PULUMI_CLI: tools.pulumi.files.pulumi ?? "",
-      PULUMI_LANGUAGE_NODEJS: tools["pulumi-language-nodejs"].files["pulumi-language-nodejs"] ?? "",
-      K3S_LAB_FAULT_TABLE: table,
-    });
+    if (others.length > 0) await nodeTest("crossing", others, availableParallelism(), env);
+    if (left.length > 0) labs.push("tests/skipped.ts");
+    if (labs.length > 0) await nodeTest("end-to-end", labs, 1, env);
   } finally {
     printFaults(await readFile(table, "utf8").catch(() => ""));
     await rm(folder, { recursive: true, force: true });
@@ -106,6 +126,9 @@ function printFaults(text: string): void {
   const count = (kind: string) => rows.filter((row) => row.kind === kind).length;
   console.log(`${count("fault")} injected faults, ${count("bad input")} bad inputs`);
 }
+
+/** Whether a test file makes machines or clusters, at the lab's addresses; others play them, or have a network of their own. */
+const bringsLabUp = (file: string) => /^tests\/(apps|e2e|faults\/long|hosts|vm)\//.test(file);
 
 /** Why a file is not for every change, and how it is run; undefined for one that is. */
 function whyLeftOut(file: string): string | undefined {
@@ -160,35 +183,44 @@ async function nodeTest(
   concurrency: number,
   env: Record<string, string> = {},
 ): Promise<void> {
-  const { exitCode } = await execa(
-    process.execPath,
-    [
-      "--test",
-      `--test-concurrency=${concurrency}`,
-      ...limits(kind === "unit" ? 5 : 30),
-      ...(await reporters(kind)),
-      ...tests,
-    ],
-    {
-      cwd: root,
-      stdio: ["ignore", "inherit", "inherit"],
-      env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
-      reject: false,
-    },
-  );
-  if (exitCode !== 0) throw new LabError(`The ${kind} tests failed: see above for the first "not ok" or ✖.`);
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-count-"));
+  const counts = join(folder, "counts.json");
+  try {
+    const { exitCode } = await execa(
+      process.execPath,
+      [
+        "--test",
+        `--test-concurrency=${concurrency}`,
+        ...limits(kind === "unit" ? 5 : kind === "crossing" ? 10 : 30),
+        ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
+        ...[`--test-reporter=${join(root, "tests/count.ts")}`, `--test-reporter-destination=${counts}`],
+        ...(await junitReporter(kind)),
+        ...tests,
+      ],
+      {
+        cwd: root,
+        stdio: ["ignore", "inherit", "inherit"],
+        env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
+        reject: false,
+      },
+    );
+    // Of a run that was killed there is none.
+    const text = await readFile(counts, "utf8").catch(() => "");
+    if (text !== "") counted.push(JSON.parse(text) as Counts);
+    if (exitCode !== 0)
+      throw new LabError(`The ${kind} tests failed: see above for the first "not ok" or ✖.`);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
-/** Node's own reporters: what a person reads, and the file that `--junit` asks for. */
-async function reporters(kind: string): Promise<string[]> {
+/** The file that `--junit` asks for. */
+async function junitReporter(kind: string): Promise<string[]> {
   const { junit } = command.opts<{ junit?: string }>();
   if (junit === undefined) return [];
   await mkdir(junit, { recursive: true });
   const file = resolve(junit, `${kind.replaceAll(" ", "-")}.xml`);
-  return [
-    ...["--test-reporter=spec", "--test-reporter-destination=stdout"],
-    ...["--test-reporter=junit", `--test-reporter-destination=${file}`],
-  ];
+  return ["--test-reporter=junit", `--test-reporter-destination=${file}`];
 }
 
 async function files(pattern: string): Promise<string[]> {

@@ -81,6 +81,8 @@ export async function copyCheckout({ besideLabs = false } = {}): Promise<Checkou
       env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
     });
     const { command, exitCode, stdout, all, durationMs } = result;
+    // Where the time of a run goes.
+    if (durationMs > 10_000) console.log(`${(durationMs / 1000).toFixed(0)} s: ${command}`);
     return { command, exitCode, stdout, all, seconds: durationMs / 1000 };
   };
   const lab = (...args: string[]) => start("scripts/lab", args);

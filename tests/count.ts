@@ -1,0 +1,21 @@
+/** What Node's runner counts in a run. */
+export interface Counts {
+  readonly tests: number;
+  readonly passed: number;
+  readonly skipped: number;
+  /** Those that were given up on: a run that was stopped, a test beyond its time. */
+  readonly cancelled: number;
+  readonly failed: number;
+}
+
+interface Event {
+  readonly type: string;
+  readonly data: { readonly file?: string; readonly counts?: Counts };
+}
+
+/** A reporter for Node's runner: what a run counted, as JSON. */
+export default async function* count(events: AsyncIterable<Event>): AsyncGenerator<string> {
+  // Each file has a summary too.
+  for await (const { type, data } of events)
+    if (type === "test:summary" && data.file === undefined) yield JSON.stringify(data.counts);
+}
