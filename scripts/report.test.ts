@@ -57,7 +57,7 @@ test("what ends in good order is waited for, so long", async () => {
       ended = true;
       return undefined;
     },
-    5000,
+    60_000,
   );
   const began = performance.now();
   await assert.rejects(
@@ -65,7 +65,7 @@ test("what ends in good order is waited for, so long", async () => {
     /broke/,
   );
   assert.ok(ended);
-  assert.ok(performance.now() - began < 4000);
+  assert.ok(performance.now() - began < 30_000);
 });
 
 test("an interrupt is the reason that is told, in the words of the step that knows more", async () => {

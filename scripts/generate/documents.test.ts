@@ -19,9 +19,13 @@ for (const [file, text] of await documents())
 
 test("program files that documents name exist", async () => {
   const all = new Set((await find("{scripts,stacks,tests,apps}/**/*.ts")).map((file) => basename(file)));
+  let named = 0;
   for (const file of await find("{*.md,docs/**/*.md}"))
-    for (const [, name = ""] of (await read(file)).matchAll(/`([\w./-]+\.ts)`/g))
+    for (const [, name = ""] of (await read(file)).matchAll(/`([\w./-]+\.ts)`/g)) {
       assert.ok(all.has(basename(name)), `${file} names ${name}`);
+      named += 1;
+    }
+  assert.ok(named > 20, `${named} names are found`);
 });
 
 test("messages that Troubleshooting explains are messages of a program", async () => {

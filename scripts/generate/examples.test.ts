@@ -166,9 +166,11 @@ for (const file of await find("stacks/k3d*.yaml"))
   });
 
 test("every link to a file of the checkout leads to one, and every anchor to a heading", async () => {
+  let links = 0;
   for (const file of documents) {
     for (const [, target = ""] of (await text(file)).matchAll(/\]\(([^)#\s]*(?:#[^)\s]*)?)\)/g)) {
       if (/^[a-z]+:/.test(target)) continue;
+      links += 1;
       const [path = "", anchor] = target.split("#");
       const to = path === "" ? file : join(file, "..", path);
       const content = await text(to).catch((error: NodeJS.ErrnoException) => {
@@ -185,6 +187,7 @@ test("every link to a file of the checkout leads to one, and every anchor to a h
       assert.ok(headings.includes(anchor), `${file}: ${target} is no heading of ${to}`);
     }
   }
+  assert.ok(links > 50, `${links} links are found`);
 });
 
 test("the README has at most 800 words", async () => {

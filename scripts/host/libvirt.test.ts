@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type TestContext, test } from "node:test";
+import { after, type TestContext, test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
 import { boxFolder } from "./box.ts";
 import type { Run } from "./commands.ts";
@@ -70,7 +70,9 @@ for (const [what, xml] of [
   });
 
 /** Where the labs of a test find each other. */
-const shared = () => mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
+const base = await mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
+after(() => rm(base, { recursive: true, force: true }));
+const shared = () => mkdtemp(join(base, "shared-"));
 
 test("networks and pool stay while machines of another checkout use them", async () => {
   const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], mine, [

@@ -134,7 +134,7 @@ test("the lock of another computer that has just said that it lives is waited fo
     signal: abort.signal,
     progress: (line) => lines.push(line),
   });
-  await pWaitFor(() => lines.length > 0, { interval: 10, timeout: 5000 });
+  await pWaitFor(() => lines.length > 0, { interval: 10, timeout: 30_000 });
   abort.abort(new Error("enough"));
   await assert.rejects(waiting, /enough/);
   assert.match(lines[0] ?? "", /process 4194305 on another, .*foreign/);

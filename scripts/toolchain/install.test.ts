@@ -64,7 +64,7 @@ async function someArrived(): Promise<void> {
     const sizes = await Promise.all(parts.map((name) => stat(join(folder, name))));
     return sizes.some(({ size }) => size > 0);
   };
-  await pWaitFor(arrived, { interval: 5, timeout: 5000 });
+  await pWaitFor(arrived, { interval: 5, timeout: 30_000 });
 }
 
 /** Answers with so many bytes of data, then does no more. */

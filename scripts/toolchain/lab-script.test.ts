@@ -264,10 +264,10 @@ test("npm ends with the script, by SIGTERM and by SIGKILL", {
       () => {},
     );
     const pid = async () => Number(await readFile(pidFile, "utf8").catch(() => ""));
-    await pWaitFor(async () => (await pid()) > 0, { interval: 20, timeout: 10_000 });
+    await pWaitFor(async () => (await pid()) > 0, { interval: 20, timeout: 30_000 });
     const npm = await pid();
     child.kill(signal);
-    await pWaitFor(async () => !(await isAlive(npm)), { interval: 20, timeout: 10_000 });
+    await pWaitFor(async () => !(await isAlive(npm)), { interval: 20, timeout: 30_000 });
   }
 });
 

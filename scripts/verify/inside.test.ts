@@ -44,7 +44,7 @@ test("what should not answer is given up on sooner, and told when it answers", a
   const open = await serve(t, '{"pod":"app2-a"}');
   const began = performance.now();
   const { urls } = await look({ names: [], urls: [], barred: [silent, open] }, 60_000, 200);
-  assert.ok(performance.now() - began < 5000);
+  assert.ok(performance.now() - began < 30_000);
   assert.match(urls[silent] ?? "", /timeout/);
   assert.equal(urls[open], "app2-a");
 });

@@ -10,7 +10,7 @@ await pulumi.runtime.setMocks(
   {
     newResource: async ({ name, inputs }) => {
       events.push(`${name} begins`);
-      await setTimeout(30);
+      await setTimeout(100);
       events.push(`${name} is done`);
       return { id: name, state: inputs };
     },

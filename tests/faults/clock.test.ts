@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
+import pWaitFor from "p-wait-for";
+import { commandLine } from "../../stacks/lib/processes.ts";
 import { locksOf } from "../../stacks/lib/state.ts";
 import { fault } from "./table.ts";
 
@@ -10,9 +12,15 @@ import { fault } from "./table.ts";
 
 fault("a clock is set a day ahead while Pulumi runs: its lock is still its own", async () => {
   const folder = await mkdtemp(join(tmpdir(), "lab-clock-"));
+  const nameOf = async ({ pid = 0 }: ChildProcess) => (await commandLine({ pid }))[0];
   const start = (name: string) => spawn("bash", ["-c", `exec -a ${name} sleep 60`], { stdio: "ignore" });
   const [pulumi, other] = [start("pulumi"), start("another")];
   try {
+    // A shell plays them from when it has become them.
+    await pWaitFor(async () => (await Promise.all([pulumi, other].map(nameOf))).join() === "pulumi,another", {
+      interval: 20,
+      timeout: 30_000,
+    });
     for (const { pid } of [pulumi, other])
       await writeFile(
         join(folder, `${pid}.json`),

@@ -92,17 +92,18 @@ fault("H20: a host.json that cannot be read, and one that is a folder", async ()
 fault("H20: killed while it writes host.json", async () => {
   const file = join(folder, "whole.json");
   await writeHostSettings({ k3sVersion: "v1.25.4+k3s1" }, file);
-  const before = await readFile(file, "utf8");
   // The new content never reaches the file's own name before it is complete.
   const writer = `import { writeHostSettings } from ${JSON.stringify(join(root, "stacks/lib/host-settings.ts"))};
-    for (let turn = 0; ; turn += 1) await writeHostSettings({ k3sVersion: "x".repeat(200_000) + turn }, ${JSON.stringify(file)});`;
+    for (let turn = 0; ; turn += 1) await writeHostSettings({ k3sVersion: "x".repeat(200_000) + process.pid + turn }, ${JSON.stringify(file)});`;
   for (let turn = 0; turn < 5; turn += 1) {
+    const before = await readFile(file, "utf8");
     const child = starts(
       spawn(node[0], [node[1], "--input-type=module", "--eval", writer], { stdio: "ignore" }),
     );
     await pWaitFor(async () => (await readFile(file, "utf8")) !== before || child.exitCode !== null, {
-      timeout: 10_000,
+      timeout: 60_000,
     });
+    assert.equal(child.exitCode, null);
     child.kill("SIGKILL");
     await once(child, "exit");
     assert.ok((await readHostSettings(file)).k3sVersion?.startsWith("x"), "half a file");
@@ -454,7 +455,8 @@ const running = async (text: string): Promise<string> =>
 const stubborn = (name: string) =>
   `(trap '' TERM INT HUP; exec sleep 1000.${name}) & sleep 2000.${name} & echo begun; wait`;
 
-let number = 10;
+/** No number of another run of this file, whose programs go on meanwhile. */
+let number = process.pid * 100;
 for (const [name, exit] of [
   ["SIGINT", 130],
   ["SIGTERM", 130],
@@ -508,10 +510,12 @@ fault("H27: SIGKILL of `lab` and of what guards it", async () => {
 });
 
 fault("H30: two runs at once in one checkout", async () => {
-  const first = await startRun("twice", "echo begun; sleep 1.5; echo ended");
+  const go = join(folder, "go-on");
+  const first = await startRun("twice", `echo begun; until [ -e '${go}' ]; do sleep 0.05; done; echo ended`);
   const second = await startRun("twice", "echo begun");
   assert.match(second.said(), /waiting for process \d+/);
   assert.equal(first.child.exitCode, null);
+  await writeFile(go, "");
   await Promise.all([ended(first.child), ended(second.child)]);
   assert.match(first.said(), /ended/);
   assert.equal(second.child.exitCode, 0);

@@ -75,7 +75,7 @@ export interface FakeDocker {
 }
 
 const program = (folder: string) => `#!${process.execPath}
-const { readFileSync, writeFileSync, appendFileSync, mkdirSync, rmdirSync } = require("node:fs");
+const { readFileSync, writeFileSync, appendFileSync, mkdirSync, renameSync, rmdirSync } = require("node:fs");
 const { execFileSync } = require("node:child_process");
 const args = process.argv.slice(2);
 const file = ${JSON.stringify(join(folder, "world.json"))};
@@ -86,7 +86,8 @@ for (;;) {
 }
 process.on("exit", () => rmdirSync(lock));
 const world = JSON.parse(readFileSync(file, "utf8"));
-const save = () => writeFileSync(file, JSON.stringify(world));
+// At once: a test that looks meanwhile sees all or nothing of it.
+const save = () => { writeFileSync(file + ".new", JSON.stringify(world)); renameSync(file + ".new", file); };
 const die = (words) => { console.error(words); process.exit(1); };
 const changes = ${JSON.stringify(join(folder, "changes"))};
 const log = () => appendFileSync(changes, args.join(" ") + "\\n");
@@ -191,7 +192,7 @@ else if (verb === "network" && sub === "inspect") {
 `;
 
 const k3d = (folder: string) => `#!${process.execPath}
-const { readFileSync, writeFileSync } = require("node:fs");
+const { readFileSync, renameSync, writeFileSync } = require("node:fs");
 const file = ${JSON.stringify(join(folder, "world.json"))};
 const world = JSON.parse(readFileSync(file, "utf8"));
 if (process.argv[2] === "--version") { console.log("k3d version v5.8.3"); return; }
@@ -204,7 +205,8 @@ for (let index = 0; index < config.servers; index++)
     name: "k3d-" + name + "-server-" + index, status: "running", made: false, image: config.image, address: "172.28.0." + (index + 2),
     labels: { app: "k3d", "k3d.cluster": name, "k3d.role": "server", "k3d.server.loadbalancer": "", ...own },
   });
-writeFileSync(file, JSON.stringify(world));
+writeFileSync(file + ".new", JSON.stringify(world));
+renameSync(file + ".new", file);
 `;
 
 /** Makes the programs; `remove` takes them away. */

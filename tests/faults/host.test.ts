@@ -210,7 +210,7 @@ fault("H31: git clone -c core.autocrlf=true", async () => {
   return { happened: "scripts keep their line ends", lost: "nothing" };
 });
 
-const isRoot = process.getuid?.() === 0;
+const mounts = { skip: process.getuid?.() !== 0 && "only root can mount a small disk" };
 
 /** Gives a file system of one megabyte to a test. */
 async function onSmallDisk<T>(work: (disk: string) => Promise<T>): Promise<T> {
@@ -240,8 +240,9 @@ async function serving<T>(work: (url: string, sha256: string) => Promise<T>): Pr
 
 const quietly = { progress: () => {}, signal: new AbortController().signal };
 
-if (isRoot)
-  fault("the disk is full in a download", () =>
+fault(
+  "the disk is full in a download",
+  () =>
     onSmallDisk((disk) =>
       serving(async (url, sha256) => {
         const said = await error(
@@ -257,12 +258,14 @@ if (isRoot)
         return { happened: "exit 4 with the folder", lost: "nothing" };
       }),
     ),
-  );
+  mounts,
+);
 
 const key = { name: "tool", version: "v1", way: "release", platform: "linux-amd64", recipe: "r" } as const;
 
-if (isRoot)
-  fault("the disk is full while a tool is put into the cache", () =>
+fault(
+  "the disk is full while a tool is put into the cache",
+  () =>
     onSmallDisk(async (disk) => {
       const cache = new ToolCache(join(disk, "tools"));
       const make = (size: number) => (work: string) => writeFile(join(work, "tool"), Buffer.alloc(size));
@@ -273,7 +276,8 @@ if (isRoot)
       assert.equal((await cache.find(key)).state, "good");
       return { happened: "exit 4; with room again it goes on", lost: "nothing" };
     }),
-  );
+  mounts,
+);
 
 /** Runs a program of this project and kills it when it has said something. */
 async function killed(script: string): Promise<void> {

@@ -5,8 +5,8 @@ import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { after, beforeEach } from "node:test";
-import { setTimeout } from "node:timers/promises";
 import { execa } from "execa";
+import pWaitFor from "p-wait-for";
 import { stringify } from "yaml";
 import * as actions from "../../stacks/k3d/actions.ts";
 import * as agents from "../../stacks/k3d/agents.ts";
@@ -383,12 +383,18 @@ fault("a lost agent is made again alone", async () => {
 fault("an agent that is not Ready yet: nobody goes on to the next one, whose pods need a place", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set({ ...before, notReady: 8 });
-  const seen = async () => (await fake.world()).containers.find(({ name }) => name === "k3d-k3d-agent-0-0");
   const added = fake.within(() => agents.addAgent(cluster, agentInput()));
   // It takes pods from now on, whatever becomes of this run: the next one must not take it for half made.
-  while (!(await seen().catch(() => undefined))?.made) await setTimeout(50);
-  assert.ok(((await fake.world()).notReady ?? 0) > 0, "marked as made before it is Ready");
-  await added;
+  const marked = pWaitFor(
+    async () => {
+      const { containers, notReady } = await fake.world();
+      const isMade = containers.some(({ name, made }) => name === "k3d-k3d-agent-0-0" && made === true);
+      return isMade && pWaitFor.resolveWith(notReady ?? 0);
+    },
+    { interval: 20, timeout: 60_000 },
+  );
+  const [asksLeft] = await Promise.all([marked, added]);
+  assert.ok(asksLeft > 0, "marked as made before it is Ready");
   assert.equal((await fake.world()).notReady, 0, "asked until it is Ready");
   await fake.set({ ...whole({ "k3d-k3d-agent-0-0": { boot: "b1" } }), notReady: 2 });
   await fake.within(() => agents.startAgent(cluster, agentInput()));

@@ -34,6 +34,11 @@ await execa("docker", ["network", "create", "--subnet", "192.168.142.0/24", "lab
 await execa("docker", ["import", "--change", 'CMD ["/sleeper"]', image, "sleeper"]);
 const run = ["run", "--detach", "--privileged", "--network", "lab", "--stop-timeout", "1", "sleeper"];
 const { stdout: container } = await execa("docker", run);
+// `docker run` returns when the container's program is about to begin.
+await pWaitFor(async () => (await leftovers()).processes.includes("/sleeper"), {
+  interval: 20,
+  timeout: 30_000,
+});
 const during = await leftovers();
 const daemons = async () => (await leftovers()).processes.filter((name) => name === "dockerd").length;
 const pid = Number(await readFile("/run/k3s-lab/docker.pid", "utf8"));
@@ -45,7 +50,7 @@ const failed = (work: Promise<unknown>) =>
 const hanging: { readonly [name: string]: unknown } = {};
 if (how === "killed") {
   process.kill(pid, "SIGKILL");
-  await pWaitFor(async () => (await daemons()) === 0, { interval: 20, timeout: 5000 });
+  await pWaitFor(async () => (await daemons()) === 0, { interval: 20, timeout: 30_000 });
 }
 if (how === "hanging") {
   process.kill(pid, "SIGSTOP");

@@ -47,12 +47,13 @@ export async function checkout(stackFile?: string) {
     command: string,
     args: readonly string[],
     environment: Readonly<Record<string, string>> = {},
+    stdin: "ignore" | "pipe" = "ignore",
   ) =>
     execa(command, args, {
       cwd: path,
       reject: false,
       all: true,
-      stdin: "ignore",
+      stdin,
       extendEnv: false,
       env: {
         PATH: `${file("bin")}:${process.env.PATH}`,

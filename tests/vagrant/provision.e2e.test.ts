@@ -70,13 +70,13 @@ async function run(
     stackFile = servers,
     files = {},
     environment = {},
-    answer,
+    answers = [],
   }: {
     stackFile?: string;
     files?: Readonly<Record<string, readonly [text: string, mode: number]>>;
     environment?: Readonly<Record<string, string>>;
-    /** What is typed at Vagrant's questions, a line each. Default: nothing. */
-    answer?: string;
+    /** What is typed at Vagrant's questions, one after the other. Default: nothing, and it does not ask. */
+    answers?: readonly string[];
   } = {},
 ) {
   const { file, program, run } = await checkout(stackFile);
@@ -102,22 +102,26 @@ async function run(
     "ps -a"*) ls there ;; ps*) ls running ;; rm*) rm -f "there/$last" "running/$last" ;; stop*) rm -f "running/$last" ;;
     "network inspect"*) echo '[]' ;; "network ls"*) ;; inspect*) echo '[{"Config":{},"State":{"Running":true},"NetworkSettings":{"IPAddress":"10.9.8.1","Ports":{},"Networks":{}}}]' ;; esac`,
   );
-  const command = ["vagrant", ...args].join(" ");
-  // Vagrant asks at a terminal only.
-  const [name, ...rest] =
-    answer === undefined
-      ? ["vagrant", ...args]
-      : [
-          "sh",
-          "-c",
-          `(sleep 4; printf '${answer.replaceAll("\n", "\\n")}\\n') | script -qec '${command}' /dev/null`,
-        ];
-  const { all = "", exitCode } = await run(name ?? "", rest, {
+  const variables = {
     PLAYS: JSON.stringify(plays),
     PLAY_LOG: file("played"),
     LAB_MACHINE_IMAGE: "k3s-lab/machine:abc",
     ...environment,
+  };
+  // Vagrant asks at a terminal only.
+  const running =
+    answers.length === 0
+      ? run("vagrant", args, variables)
+      : run("script", ["-qec", ["vagrant", ...args].join(" "), "/dev/null"], variables, "pipe");
+  const left = [...answers];
+  let said = "";
+  running.all.on("data", (data) => {
+    said += data;
+    const questions = said.split("[y/N]").length - 1;
+    for (const answer of left.splice(0, questions - (answers.length - left.length)))
+      running.stdin?.write(`${answer}\n`);
   });
+  const { all = "", exitCode } = await running;
   const sent = (await readFile(file("played"), "utf8").catch(() => "")).trimEnd().split("\n");
   const log = sent.filter((line) => !/ 644$| \/home\/vagrant\/\.k3s-token /.test(line));
   return { all, exitCode, sent, log, left: (await readdir(file("there"))).join(" ") };
@@ -259,13 +263,13 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     });
 
   test("vagrant destroy of a server that its user says no to: nobody is told anything", async () => {
-    const { all, log, left } = await run(["destroy", "s3"], three, { answer: "n" });
+    const { all, log, left } = await run(["destroy", "s3"], three, { answers: ["n"] });
     assert.match(all, /Are you sure/);
     assert.deepEqual([log, left], [[""], "s1 s2 s3"], all);
   });
 
   test("vagrant destroy of all, where its user says no to some: those are told of the one that goes", async () => {
-    const { all, log, left } = await run(["destroy"], three, { answer: "y\nn\nn" });
+    const { all, log, left } = await run(["destroy"], three, { answers: ["y", "n", "n"] });
     assert.deepEqual(
       [log, left],
       [["before", "after"].map((step) => `s1 told NODE_NAME=s3 ${step}`), "s1 s2"],

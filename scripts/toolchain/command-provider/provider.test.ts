@@ -182,7 +182,7 @@ test("a timeout ends the command and all it started", async () => {
   await assert.rejects(create({ create: "sleep 60 & sleep 60; wait" }, { timeout: 0.2 }), {
     message: 'timed out after 0.2 s: signal SIGTERM: running "sleep 60 & sleep 60; wait":\n',
   });
-  assert.ok(Date.now() - started < 3000);
+  assert.ok(Date.now() - started < 30_000);
 });
 
 test("a preview runs nothing and takes unknown inputs", async () => {

@@ -102,7 +102,7 @@ echo done
   it("waits for the release that brings the CRDs of K3s's own Traefik before it tries", async () => {
     const running = run(["install", "--set", "a=b c"], served);
     const asked = async () => (await readFile(join(folder, "calls"), "utf8")).split("\n").length > 2;
-    await pWaitFor(asked, { timeout: 10_000 });
+    await pWaitFor(asked, { timeout: 30_000 });
     await writeFile(join(folder, "status"), "STATUS: deployed\n");
     const { exitCode, calls } = await running;
     assert.equal(exitCode, 0);
