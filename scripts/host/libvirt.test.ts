@@ -11,6 +11,11 @@ import { type Answer, fakeRun } from "./fake-run.ts";
 import { ensureLibvirt, hiddenFolder, stopLibvirt } from "./libvirt.ts";
 import { networkXml } from "./libvirt-resources.ts";
 
+/** Where the labs of a test find each other. */
+const base = await mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
+after(() => rm(base, { recursive: true, force: true }));
+const shared = () => mkdtemp(join(base, "shared-"));
+
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
 const spec = { network: "192.168.42.0/24", internet: true, box };
 /** What `virsh net-uuid` says of a network that the lab of a user made. */
@@ -68,11 +73,6 @@ for (const [what, xml] of [
       [],
     );
   });
-
-/** Where the labs of a test find each other. */
-const base = await mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
-after(() => rm(base, { recursive: true, force: true }));
-const shared = () => mkdtemp(join(base, "shared-"));
 
 test("networks and pool stay while machines of another checkout use them", async () => {
   const { run, commands } = fakeRun([/^virsh --version$/, {}], [/ uri$/, {}], mine, [
