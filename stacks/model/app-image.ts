@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import { join } from "node:path";
-import { root } from "../lib/paths.ts";
+import { z } from "zod";
+import { cacheDir, root } from "../lib/paths.ts";
 
 /** How the image's container runs. It is unprivileged and writes nothing; its name and version come by environment. */
 export const appImageConfig = {
@@ -10,8 +12,23 @@ export const appImageConfig = {
   user: "65532:65532",
 } as const;
 
-/** The Node.js of the image: this one. The stack's program and `lab image` find the same one first on PATH. */
-export const appNode = { path: process.execPath, version: process.version } as const;
+/** The Node.js that `scripts/lab` pins, where it was fetched. */
+function pinnedNode() {
+  const file = join(root, "scripts", "toolchain", "node", "package.json");
+  const { optionalDependencies: releases } = pinsSchema.parse(JSON.parse(readFileSync(file, "utf8")));
+  const name = `node-linux-${process.arch}`;
+  const path = join(cacheDir, "node", `${name}-${releases[name]}`, "bin", "node");
+  return existsSync(path) ? { path, version: `v${releases[name]}` } : undefined;
+}
+
+const pinsSchema = z.object({ optionalDependencies: z.record(z.string(), z.string()) });
+
+/**
+ * The Node.js of the image: the one that the lab pins, where it was fetched, for an upgrade of the user's own must not roll
+ * the apps out; else this one. The stack's program and `lab image` find the same one first on PATH.
+ */
+export const appNode = (): { readonly path: string; readonly version: string } =>
+  pinnedNode() ?? { path: process.execPath, version: process.version };
 
 /** Files of the web app's program in `apps/web`. */
 const sources = ["server.ts", "page.ts"] as const;
@@ -34,7 +51,7 @@ export async function appFiles(): Promise<Readonly<Record<string, string>>> {
  * runs them, and the container's configuration. A changed source is therefore another image, and shows in a preview.
  */
 export async function appImageRef(): Promise<string> {
-  const content = [appImageConfig, appNode.version, process.arch, await appFiles()];
+  const content = [appImageConfig, appNode().version, process.arch, await appFiles()];
   const hash = createHash("sha256").update(JSON.stringify(content)).digest("hex");
   return `k3s-lab/web:${hash.slice(0, 12)}`;
 }

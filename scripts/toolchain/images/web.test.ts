@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
 import { appFiles, appImageConfig, appImageRef } from "../../../stacks/model/app-image.ts";
@@ -25,5 +25,34 @@ test("what the tag is a hash of is what the image gets: its configuration and it
     assert.deepEqual(files.map((name) => `/${name}`).sort(), Object.keys(await appFiles()).sort());
   } finally {
     await rm(folder, { recursive: true });
+  }
+});
+
+test("an upgrade of the user's own Node.js is no other image where the lab's is there, which goes into it", async () => {
+  const cache = await mkdtemp(join(tmpdir(), "web-node-"));
+  const file = join(import.meta.dirname, "..", "node", "package.json");
+  const { optionalDependencies } = JSON.parse(await readFile(file, "utf8"));
+  const name = `node-linux-${process.arch}`;
+  const pinned = join(cache, "node", `${name}-${optionalDependencies[name]}`, "bin", "node");
+  const seen = async (version: string) => {
+    const module = join(import.meta.dirname, "../../../stacks/model/app-image.ts");
+    const lines = `Object.defineProperty(process, "version", { value: "${version}" });
+      const { appImageRef, appNode } = await import("${module}");
+      console.log(await appImageRef(), appNode().path);`;
+    const args = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", lines];
+    const { stdout } = await execa(process.execPath, args, { env: { K3S_LAB_CACHE: cache } });
+    return stdout.split(" ");
+  };
+  try {
+    const [[one, own], [another]] = await Promise.all([seen("v24.0.0"), seen("v24.1.0")]);
+    assert.notEqual(one, another, "the one that runs is in it");
+    assert.equal(own, process.execPath);
+    await mkdir(dirname(pinned), { recursive: true });
+    await writeFile(pinned, "");
+    const [before, after] = await Promise.all([seen("v24.0.0"), seen("v24.1.0")]);
+    assert.deepEqual(before, after);
+    assert.equal(before[1], pinned);
+  } finally {
+    await rm(cache, { recursive: true });
   }
 });

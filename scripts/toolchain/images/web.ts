@@ -13,7 +13,7 @@ export async function appImageSpec(): Promise<ImageSpec> {
   const files = Object.entries(await appFiles()).map(([path, content]) => [path, { content }] as const);
   return {
     ref: await appImageRef(),
-    layers: [await programLayer(appImageConfig.entrypoint[0], appNode.path), Object.fromEntries(files)],
+    layers: [await programLayer(appImageConfig.entrypoint[0], appNode().path), Object.fromEntries(files)],
     config: appImageConfig,
   };
 }
