@@ -73,11 +73,31 @@ move_lone() {
   exec 7>&-
 }
 
+evict() {
+  kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data "$@" --timeout=60s ||
+    echo "$NODE_NAME is not drained: some of its pods stay until it stops"
+}
+
 # Pods of a node that does not answer would end for ever: they are deleted afterwards.
 drain() {
   if kubectl cordon "$NODE_NAME"; then move_lone; fi
-  kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data --force --timeout=60s ||
-    echo "$NODE_NAME is not drained: some of its pods stay until it stops"
+  evict --force
+}
+
+# Before a change. A pod that nobody made but a person would be lost by it: it goes on while K3s starts again. kubectl drains
+# none where there is one, so the others go by the labels that their controllers give them.
+move_away() {
+  local bare label
+  if kubectl cordon "$NODE_NAME"; then move_lone; fi
+  bare=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --output \
+    'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name} {.metadata.ownerReferences[*].controller}{"\n"}{end}' |
+    awk 'NF == 1 { print $1 }' | xargs) || bare="its pods, which cannot be listed"
+  if [ -z "$bare" ]; then
+    evict
+    return
+  fi
+  echo "what nothing would make again stays on $NODE_NAME: $bare"
+  for label in pod-template-hash controller-revision-hash controller-uid; do evict "--pod-selector=$label"; done
 }
 
 # Members of the node, those too that never came so far as to have a name.
@@ -146,7 +166,7 @@ forget)
 cordon)
   if is_known && is_ready && ! is_cordoned; then
     kubectl annotate --overwrite node "$NODE_NAME" k3s-lab/cordoned=true
-    drain
+    move_away
   fi
   ;;
 uncordon)

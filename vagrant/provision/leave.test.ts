@@ -29,6 +29,8 @@ interface Cluster {
   readonly deployments?: string;
   /** Pods of the node as "NAMESPACE PREFIX HASH END", the first time that it is asked for them, the second, … Default: none. */
   readonly pods?: readonly string[];
+  /** All of the node's pods as "NAMESPACE/NAME CONTROLLED", the last true or missing. Default: none. */
+  readonly all?: string;
   /** Whether the lone pods of another node are just moving. Default: false. */
   readonly isMoving?: boolean;
   /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
@@ -57,6 +59,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     node = '{"kind":"Node","type":"Ready","status":"True"}',
     deployments = "",
     pods = [],
+    all = "",
     isMoving = false,
     isHeld = false,
     answers = true,
@@ -74,6 +77,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
       `#!/bin/bash
 case "$*" in
 *"get deployments"*) printf '${deployments}' ;;
+*ownerReferences*) printf '${all}' ;;
 *"get pods"*) echo >>${path("pods-asked")}; cat ${path("pods")}/"$(wc -l <${path("pods-asked")})" 2>/dev/null ;;
 *) echo "kubectl $*" >>${path("log")} ;;
 esac
@@ -126,7 +130,7 @@ exec 6>&-
     .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 3))")
     .replace("until_true 60 etcd_members", "until_true 1 etcd_members")
     .replace("until_true 10 is_unknown", "until_true 1 is_unknown");
-  const { status, stderr } = spawnSync("bash", ["-s", step], {
+  const { status, stdout, stderr } = spawnSync("bash", ["-s", step], {
     input: script,
     encoding: "utf8",
     timeout: 30_000,
@@ -141,11 +145,13 @@ exec 6>&-
         .replaceAll(root, "")
         .replace(/--timeout=\d+s (?=deployment)/, ""),
     );
-  return { status, stderr, log, members: (await readFile(path("members"), "utf8")).trim() };
+  return { status, stdout, stderr, log, members: (await readFile(path("members"), "utf8")).trim() };
 }
 
 const drain = "kubectl drain three --ignore-daemonsets --delete-emptydir-data --force --timeout=60s";
 /** Where no Deployment has its only pod on the node. */
+/** Before a change, where every pod has a controller. */
+const drainedForChange = drain.replace(" --force", "");
 const drained = ["kubectl cordon three", drain];
 
 test("a server that leaves is drained, and then leaves etcd", async () => {
@@ -181,7 +187,7 @@ test("what has its only pod there gets its successor elsewhere first", async () 
   assert.deepEqual(log.slice(1), [
     "kubectl cordon three",
     ...moved("default/app1", "kube-system/traefik"),
-    drain,
+    drainedForChange,
   ]);
 });
 
@@ -195,7 +201,7 @@ test("a successor that comes to the node all the same moves on, and what ends th
     "kubectl cordon three",
     ...moved("default/app1", "kube-system/traefik"),
     ...moved("default/app1", "kube-system/traefik"),
-    drain,
+    drainedForChange,
   ]);
 });
 
@@ -207,7 +213,7 @@ test("of two nodes that leave at once, one moves its lone pods after the other",
     "kubectl cordon three",
     "the other has moved",
     ...moved("default/app1", "kube-system/traefik"),
-    drain,
+    drainedForChange,
   ]);
 });
 
@@ -270,7 +276,8 @@ test("a node that the cluster does not know is not spoken of", async () => {
 test("a node is cordoned for a change, and takes pods again; what somebody else cordoned stays so", async () => {
   assert.deepEqual((await leave("cordon", "cordon")).log, [
     "kubectl annotate --overwrite node three k3s-lab/cordoned=true",
-    ...drained,
+    "kubectl cordon three",
+    drainedForChange,
   ]);
   const theirs = '{"kind":"Node","spec":{"unschedulable":true},"type":"Ready","status":"True"}';
   assert.deepEqual((await leave("theirs", "cordon", { node: theirs })).log, [""]);
@@ -280,6 +287,17 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
     "kubectl uncordon three",
     "kubectl annotate node three k3s-lab/cordoned-",
   ]);
+});
+
+test("a pod that nothing would make again stays where it is while its node changes, and the others move", async () => {
+  const { log, stdout } = await leave("bare", "cordon", { all: "default/mine\\nkube-system/dns true\\n" });
+  assert.deepEqual(
+    log.slice(2),
+    ["pod-template-hash", "controller-revision-hash", "controller-uid"].map((label) =>
+      drain.replace("--force", `--pod-selector=${label}`),
+    ),
+  );
+  assert.match(stdout, /nothing would make again.*default\/mine$/m);
 });
 
 test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
