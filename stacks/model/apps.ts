@@ -1,6 +1,6 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { dnsLabel, isNumeric, isSubdomain, serviceName, text } from "./names.ts";
+import { dnsLabel, imageReference, isNumeric, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
@@ -32,10 +32,6 @@ const clusterStack = dnsLabel.refine(
   (stack) => /^(cluster|k3d)(-|$)/.test(stack),
   "a stack that creates a cluster: cluster, k3d, cluster-… or k3d-…",
 );
-
-/** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it. */
-const imageReference =
-  /^(?=.{1,255}$)([A-Za-z0-9][-A-Za-z0-9.]*(:\d{1,5})?\/)?[a-z0-9]+([._-]+[a-z0-9]+)*(\/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$/;
 
 const app = z.strictObject({
   name: serviceName.describe(

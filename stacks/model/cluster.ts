@@ -1,8 +1,6 @@
 import { isIPv4 } from "node:net";
 import { z } from "zod";
 import {
-  defaultPods,
-  defaultServices,
   holds,
   isPrivate,
   machineNetworks,
@@ -12,6 +10,7 @@ import {
   toNumber,
   whyUnusable,
 } from "./addresses.ts";
+import { clusterFlagProblems, type K3sNetworks, k3sNetworks, keepsPodsAway } from "./k3s-cluster.ts";
 import { flagProblems, K3sFlags, type K3sRole } from "./k3s-flags.ts";
 import { dnsLabel, hostName, ipv4, ipv4Network, text } from "./names.ts";
 
@@ -225,7 +224,7 @@ interface Written {
   };
 }
 
-function checkFlags({ k3s, machines }: Written, add: Add): void {
+function checkFlags({ provider, k3s, machines }: Written, add: Add): void {
   const lists = [
     ["serverArgs", "server"],
     ["agentArgs", "agent"],
@@ -234,6 +233,11 @@ function checkFlags({ k3s, machines }: Written, add: Add): void {
     for (const { index, expected } of flagProblems(k3s[key], role, k3s.version))
       add(["k3s", key, index], expected);
     const flags = new K3sFlags(k3s[key]);
+    if (provider !== "hosts" && flags.isOn("--protect-kernel-defaults"))
+      add(
+        ["k3s", key, k3s[key].findIndex((item) => item.startsWith("--protect-kernel-defaults"))],
+        "no --protect-kernel-defaults unless k3s-lab:provider is hosts: kubelet does not start with it, for the machines have their kernel's defaults",
+      );
     const several = machines.filter((one) => one.role === role).length > 1;
     const ofOne = ["--node-external-ip", "--node-internal-dns", "--node-external-dns"].find((name) =>
       flags.value(name),
@@ -241,9 +245,13 @@ function checkFlags({ k3s, machines }: Written, add: Add): void {
     if (several && ofOne)
       add(["k3s", key], `no ${ofOne}: all machines with role ${role} would get the same value`);
   }
-  const flags = new K3sFlags(k3s.serverArgs);
-  if (flags.isOn("--disable-helm-controller") && !flags.disabled().has("traefik"))
-    add(["k3s", "serverArgs"], "--disable=traefik as well: K3s's Helm controller is what installs Traefik");
+  for (const { flag, expected } of clusterFlagProblems(k3s.serverArgs, machines.length, "machines")) {
+    const index = k3s.serverArgs.findLastIndex((item) => item.split("=")[0] === flag);
+    add(["k3s", "serverArgs", ...(index < 0 ? [] : [index])], expected);
+  }
+  const args = machines.map(({ role }) => k3s[role === "server" ? "serverArgs" : "agentArgs"]);
+  if (args.length > 0 && args.every(keepsPodsAway))
+    add(["k3s"], "a machine without a taint of NoSchedule or NoExecute: pods would find no node");
 }
 
 function checkMachines({ provider, ssh: common, machines }: Written, add: Add): void {
@@ -283,16 +291,8 @@ export const hostEndpoint = (
   { address, port, jump }: Pick<z.output<typeof hostSsh>, "address" | "port" | "jump">,
 ): string => `${jump ?? ""} ${(address ?? ip).toLowerCase()} ${port ?? 22}`;
 
-/** The networks that K3s has by its flags, as far as they are networks. */
-type K3sNetworks = Readonly<Record<"pods" | "Services", Network | undefined>>;
-
 function checkNetworks({ provider, network, machines, k3s }: Written, add: Add): void {
-  const flags = new K3sFlags(k3s.serverArgs);
-  const used: K3sNetworks = {
-    pods: parseNetwork(flags.value("--cluster-cidr") ?? defaultPods),
-    Services: parseNetwork(flags.value("--service-cidr") ?? defaultServices),
-  };
-  checkK3sNetworks(k3s.serverArgs, machines.length, used, add);
+  const used = k3sNetworks(k3s.serverArgs);
   const isMade = provider !== "hosts";
   const block = parseNetwork(network);
   if (isMade && block?.canonical === network) checkMachineNetwork(block, used, add);
@@ -307,43 +307,6 @@ function checkNetworks({ provider, network, machines, k3s }: Written, add: Add):
     else if (!isMade && inside)
       add(at, `an address outside ${inside[1]?.text}, which K3s uses for ${inside[0]}`);
   });
-}
-
-function checkK3sNetworks(
-  serverArgs: readonly string[],
-  machines: number,
-  { pods, Services: services }: K3sNetworks,
-  add: Add,
-): void {
-  const flags = new K3sFlags(serverArgs);
-  const refuse = (name: string, expected: string) => {
-    const index = serverArgs.findLastIndex((item) => item.startsWith(`${name}=`));
-    add(["k3s", "serverArgs", ...(index < 0 ? [] : [index])], expected);
-  };
-  for (const [name, one, shortest, longest] of [
-    ["--cluster-cidr", pods, 8, 23],
-    ["--service-cidr", services, 12, 28],
-  ] as const) {
-    const given = flags.values(name);
-    if (given.length > 1) refuse(name, `${name} only once`);
-    if (given.length === 0 || one === undefined) continue; // one that is no network is told already
-    if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
-      refuse(
-        name,
-        `${name} with a private IPv4 network without host bits, prefix length ${shortest} to ${longest}`,
-      );
-    else if (name === "--cluster-cidr" && machines > 2 ** (24 - one.bits))
-      refuse(name, `${name} with a network that has a /24 for each of the ${machines} machines`);
-  }
-  if (pods && services && overlap(pods, services)) {
-    const [name, other] = flags.value("--service-cidr")
-      ? ["--service-cidr", `${pods.text}, K3s's network for pods`]
-      : ["--cluster-cidr", `${services.text}, K3s's network for Services`];
-    refuse(name, `a network that does not overlap ${other}`);
-  }
-  const dns = flags.value("--cluster-dns");
-  if (dns !== undefined && isIPv4(dns) && services && !holds(services, dns))
-    refuse("--cluster-dns", `--cluster-dns with an address in ${services.text}, K3s's network for Services`);
 }
 
 /** The network that is made for the machines. */

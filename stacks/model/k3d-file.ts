@@ -1,11 +1,14 @@
-import { statSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { parse } from "yaml";
 import type { z } from "zod";
-import { filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
-import { k3dFileSchema, parsePort } from "./k3d-schema.ts";
-import { flagProblems } from "./k3s-flags.ts";
+import { overlap, parseNetwork } from "./addresses.ts";
+import { type FilteredNode, filterFault, indicesOf, portFilterFault } from "./k3d-filters.ts";
+import { k3dFileSchema, parsePort, placeOf } from "./k3d-schema.ts";
+import { clusterFlagProblems, k3sNetworks, keepsPodsAway } from "./k3s-cluster.ts";
+import { flagProblems, isClusterWide } from "./k3s-flags.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
-import { checked, keyPath } from "./schema.ts";
+import { checked, isRecord, keyPath } from "./schema.ts";
 
 /** A k3d config file, defaults filled in; `files` and `registries.config` name absolute paths. */
 export type K3dFile = z.output<typeof k3dFileSchema>;
@@ -52,19 +55,8 @@ function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
           [...key.split("."), index, "nodeFilters", at],
           (key === "ports" ? portFilterFault : filterFault)(filter, file),
         );
-  // Flags that K3s of this version does not have, or not on the nodes that they are for; a label of a node is one too.
-  const flags = [
-    ...k3s.extraArgs.map((one, at) => ({ ...one, path: ["extraArgs", at, "arg"] })),
-    ...k3s.nodeLabels.map((one, at) => ({
-      ...{ ...one, arg: `--node-label=${one.label}` },
-      path: ["nodeLabels", at, "label"],
-    })),
-  ];
-  for (const { arg, nodeFilters, path } of flags) {
-    const roles = (["server", "agent"] as const).filter((role) => indicesOf(role, nodeFilters, file).length);
-    const [problem] = roles.flatMap((role) => flagProblems([arg], role, k3sVersionOf(file), "k3d"));
-    refuse(["options", "k3s", ...path], problem?.expected);
-  }
+  refuseFlags(file, refuse);
+  refuseTwice(file, refuse);
   const seen = new Map<string, string>();
   for (const { key, path, address, port, protocol } of hostPorts(file)) {
     const id = `${address}:${port}/${protocol}`;
@@ -72,6 +64,121 @@ function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
     refuse(path, first && `another port: ${first} has ${address}:${port}`);
     if (!first) seen.set(id, key);
   }
+}
+
+type RefuseAt = (path: Path, expected: string | undefined) => void;
+
+/** Refuses flags that K3s of this version does not have, or not on the nodes that they are for; a label of a node is one too. */
+function refuseFlags(file: K3dFile, refuse: RefuseAt): void {
+  const { extraArgs, nodeLabels } = file.options.k3s;
+  const flags = [
+    ...extraArgs.map((one, at) => ({ ...one, path: ["extraArgs", at, "arg"] })),
+    ...nodeLabels.map((one, at) => ({
+      ...{ ...one, arg: `--node-label=${one.label}` },
+      path: ["nodeLabels", at, "label"],
+    })),
+  ];
+  const told = new Set<(typeof flags)[number]>();
+  const refuseFlag = (flag: (typeof flags)[number] | undefined, expected: string) => {
+    if (flag === undefined || told.has(flag)) return;
+    told.add(flag);
+    refuse(["options", "k3s", ...flag.path], expected);
+  };
+  const nodes = nodesOf(file).map((node) => ({
+    ...node,
+    flags: flags.filter(({ nodeFilters }) => indicesOf(node.role, nodeFilters, file).includes(node.index)),
+  }));
+  for (const { role, flags: own } of nodes)
+    for (const { index, expected } of flagProblems(
+      own.map(({ arg }) => arg),
+      role,
+      k3sVersionOf(file),
+      "k3d",
+    ))
+      refuseFlag(own[index], expected);
+  const servers = nodes.filter(({ role }) => role === "server");
+  for (const flag of flags)
+    if (
+      isClusterWide(flag.arg) &&
+      servers.some((one) => !one.flags.includes(flag)) &&
+      servers.some((one) => one.flags.includes(flag))
+    )
+      refuseFlag(flag, 'the same on every server, by the filter "server:*": they are one cluster');
+  const serverArgs = (servers[0]?.flags ?? []).map(({ arg }) => arg);
+  for (const { flag, expected } of clusterFlagProblems(serverArgs, nodes.length, "nodes"))
+    refuseFlag(
+      flags.findLast(({ arg }) => arg.split("=")[0] === flag),
+      expected,
+    );
+  const { pods, Services: services } = k3sNetworks(serverArgs);
+  const subnet = parseNetwork(file.subnet ?? "auto");
+  for (const other of [pods, services])
+    if (subnet && other && overlap(subnet, other))
+      refuse(["subnet"], `a network that does not overlap ${other.text}, which K3s uses`);
+  for (const role of ["server", "agent"] as const) {
+    const same = flags.find(
+      ({ arg, nodeFilters }) =>
+        arg.startsWith("--node-external-ip=") && indicesOf(role, nodeFilters, file).length > 1,
+    );
+    refuseFlag(same, "one node for an address of its own, such as server:0");
+  }
+  if (nodes.every((node) => keepsPodsAway(node.flags.map(({ arg }) => arg))))
+    refuse(["options", "k3s"], "a node without a taint of NoSchedule or NoExecute: pods would find no node");
+}
+
+/** Every node of the file's cluster. */
+const nodesOf = ({ servers, agents }: K3dFile): FilteredNode[] =>
+  (["server", "agent"] as const).flatMap((role) =>
+    Array.from({ length: role === "server" ? servers : agents }, (_, index) => ({ role, index })),
+  );
+
+/** Refuses what a node would get twice: which of the two it has would be Docker's or k3d's choice. */
+function refuseTwice(file: K3dFile, refuse: RefuseAt): void {
+  const { volumes, env, files } = file;
+  const { labels, ulimits } = file.options.runtime;
+  const clean = (path: string) => path.replace(/(.)\/+$/, "$1");
+  const lists = [
+    ...volumes.map((one, at) => ({
+      ...one,
+      path: ["volumes", at, "volume"],
+      what: clean(placeOf(one.volume)),
+    })),
+    ...files.map((one, at) => ({ ...one, path: ["files", at, "destination"], what: clean(one.destination) })),
+    ...env.map((one, at) => ({
+      ...one,
+      path: ["env", at, "envVar"],
+      what: one.envVar.replace(/=.*$/s, "="),
+    })),
+    ...labels.map((one, at) => ({
+      ...one,
+      path: ["options", "runtime", "labels", at, "label"],
+      what: `label ${one.label.replace(/=.*$/s, "")}`,
+    })),
+  ];
+  const told = new Set<unknown>();
+  for (const { role, index } of nodesOf(file)) {
+    const seen = new Set<string>();
+    for (const one of lists) {
+      if (!indicesOf(role, one.nodeFilters, file).includes(index)) continue;
+      if (seen.has(one.what) && !told.has(one)) {
+        told.add(one);
+        refuse(one.path, `each of them only once for a node: ${role}:${index} has one before`);
+      }
+      seen.add(one.what);
+    }
+  }
+  ulimits.forEach(({ name }, at) => {
+    if (ulimits.slice(0, at).some((one) => one.name === name))
+      refuse(["options", "runtime", "ulimits", at, "name"], "each limit only once");
+  });
+  const create = file.registries?.create;
+  const containers = [
+    ...serversOf(file),
+    ...agentsOf(file).map(({ name }) => name),
+    `k3d-${file.metadata.name}-serverlb`,
+  ];
+  if (create && containers.includes(create.name))
+    refuse(["registries", "create", "name"], "another name: a node of the cluster has this one");
 }
 
 /** Every text in a value, and where it is. */
@@ -83,6 +190,29 @@ function textsIn(value: unknown, path: Path): (readonly [Path, string])[] {
   );
 }
 
+/** What is accepted in the place of a registries.yaml, which K3s does not start without being able to read it. */
+function registriesFault(source: string): string | undefined {
+  try {
+    const content: unknown = parse(source.includes("\n") ? source : readFileSync(source, "utf8"));
+    const isRight = isRecord(content) && Object.keys(content).every((key) => registriesKeys.includes(key));
+    if (isRight || content === null) return undefined;
+  } catch {
+    // The parser's words quote the text, which may hold passwords; a file that cannot be read is told already.
+  }
+  return `a registries.yaml: a YAML mapping with ${registriesKeys.join(", ")}`;
+}
+
+const registriesKeys = ["mirrors", "configs", "auths"];
+
+function isReadable(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
+}
+
 /** k3d resolves paths from wherever it runs: they are made absolute, from the config file's own folder. */
 const withPaths =
   (folder: string) =>
@@ -90,12 +220,16 @@ const withPaths =
     const absolute = (source: string, path: Path): string => {
       if (source.includes("\n")) return source;
       const found = resolve(folder, source);
-      if (!statSync(found, { throwIfNoEntry: false })?.isFile())
-        refuseIn(context)(path, `the path of a file (not found: ${found}), or its content on several lines`);
+      if (!isReadable(found))
+        refuseIn(context)(
+          path,
+          `the path of a file that you can read (not found: ${found}), or its content on several lines`,
+        );
       return found;
     };
     const { files, registries } = file;
     const config = registries?.config && { config: absolute(registries.config, ["registries", "config"]) };
+    if (config) refuseIn(context)(["registries", "config"], registriesFault(config.config));
     return {
       ...file,
       files: files.map((one, at) => ({ ...one, source: absolute(one.source, ["files", at, "source"]) })),

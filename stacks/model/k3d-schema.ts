@@ -1,6 +1,7 @@
 import { isIP, isIPv4 } from "node:net";
 import { z } from "zod";
-import { defaultPods, defaultServices, overlap, parseNetwork } from "./addresses.ts";
+import { defaultPods, defaultServices, isPrivate, overlap, parseNetwork } from "./addresses.ts";
+import { imageReference, isHost, isPort, isSubdomain } from "./names.ts";
 
 /** `127.0.0.1:8081:80` or `127.0.0.1:8081:80/tcp`: without an address in front, k3d would listen on all of them. */
 const portMapping = /^(127\.\d+\.\d+\.\d+):([1-9]\d{0,4}):([1-9]\d{0,4})(?:\/(tcp|udp))?$/;
@@ -27,7 +28,7 @@ const loopback = z
   .string()
   .refine((text) => isIPv4(text) && text.startsWith("127."), "a loopback address such as 127.0.0.1");
 
-const hostName = z.string().regex(/^[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?$/, "a host name");
+const hostName = z.string().refine(isHost, "a host name");
 
 /** The kubeconfig of the user is left alone. */
 const ownKubeconfig = z.literal(false, "false: the lab keeps a kubeconfig of its own in .lab").optional();
@@ -64,52 +65,86 @@ const shortcuts: Readonly<Record<string, string>> = {
 /** A path in a node, its shortcut spelt out. */
 const inNode = (path: string): string => path.replace(/^[^/]+/, (first) => shortcuts[first] ?? first);
 
+/** Whether a path in a node is absolute, and written in one way: without `.`, `..` and control characters. */
+const isPlace = (path: string): boolean =>
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  /^(\/(?!\.\.?(\/|$))[^/:\x00-\x1f]+)+\/?$/.test(path);
+
+/** What k3d, Docker or K3s has there already, and what nodes must not share. */
+const ownPlaces = [
+  ...[
+    "/bin",
+    "/dev",
+    "/etc",
+    "/etc/rancher",
+    "/proc",
+    "/run",
+    "/sys",
+    "/var",
+    "/var/lib",
+    "/var/run",
+    "/k3d",
+  ],
+  ...[
+    "/var/lib/rancher",
+    "/var/lib/rancher/k3s",
+    "/var/lib/rancher/k3s/server",
+    "/var/lib/rancher/k3s/agent",
+  ],
+  ...["db", "tls", "cred", "token"].map((name) => `/var/lib/rancher/k3s/server/${name}`),
+];
+
+/** Where a volume is in its node. */
+export const placeOf = (volume: string): string => volume.split(":")[volume.includes(":") ? 1 : 0] ?? "";
+
 const volume = z
   .string()
   .regex(
-    /^((\/[^:]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:[a-zA-Z,]+)?$/,
+    /^((\/[^:\n]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private))(,(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private)))*)?$/,
     'SOURCE:PATH or SOURCE:PATH:OPTIONS, such as "/srv/data:/data:ro", with an absolute path or a volume name as source',
   )
   .transform((text) => {
     const parts = text.split(":");
     const at = parts.length === 1 ? 0 : 1;
     return parts.map((part, index) => (index === at ? inNode(part) : part)).join(":");
-  });
+  })
+  .refine(
+    (text) => isPlace(placeOf(text)),
+    `an absolute path in the node, or one of ${Object.keys(shortcuts).join(", ")}`,
+  )
+  .refine((text) => !/:.*:(.*,)?(ro,(.*,)?rw|rw,(.*,)?ro)(,|$)/.test(text), "either ro or rw")
+  .refine(
+    (text) => !ownPlaces.includes(placeOf(text).replace(/\/$/, "")),
+    "another path in the node: K3s and Docker keep their own there, and each node has its own",
+  );
 
 const destination = z
   .string()
   .transform(inNode)
   .refine(
-    (path) => path.startsWith("/"),
-    `an absolute path, or one that starts with ${Object.keys(shortcuts).join(", ")}`,
+    (path) => isPlace(path) && !path.endsWith("/"),
+    `the absolute path of a file, or one that starts with ${Object.keys(shortcuts).join(", ")}`,
   );
 
 const envVar = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_]*=.*$/, 'NAME=VALUE on one line, such as "HTTP_PROXY=http://proxy:3128"')
+  .refine((text) => !text.includes("\0"), "a value without the character NUL")
   .refine(
-    (text) => !/^K3S_(TOKEN|URL|KUBECONFIG_OUTPUT|NODE_NAME)=/.test(text),
-    "a variable that k3d does not set itself (it sets K3S_TOKEN, K3S_URL, K3S_KUBECONFIG_OUTPUT and the node's name)",
+    (text) => !/^(K3S_|K3D_)/.test(text),
+    "a variable that is not K3s's or k3d's own: what K3s is to do is said by a flag in options.k3s.extraArgs, where it is checked",
+  )
+  .refine(
+    (text) => !/^(PATH|LD_\w+)=/.test(text),
+    "another variable: K3s's image sets PATH for its programs",
   );
 
-/** What k3d or the lab gives K3s, or what would leave a node that nobody finds. */
-const ownFlags = [
-  ...["--node-name", "--token", "--token-file", "--agent-token", "--agent-token-file", "--server"],
-  ...["--cluster-init", "--cluster-reset", "--config", "--data-dir", "--https-listen-port", "--bind-address"],
-  ...["--write-kubeconfig", "--datastore-endpoint", "--disable-agent", "--disable-apiserver"],
-  ...["--disable-etcd", "--disable-controller-manager", "--rootless"],
-];
 const k3sArg = z
   .string()
   .regex(/^--[a-z][-a-z0-9]*(=.*)?$/, "one K3s flag such as --disable=traefik")
   .refine(
-    (flag) => !ownFlags.includes(flag.split("=")[0] ?? ""),
-    `a flag that neither k3d nor the lab sets itself (${ownFlags.join(", ")})`,
-  )
-  .refine(
-    (flag) =>
-      !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*|etcd-s3-\S*key|datastore-\S*)/.test(flag),
-    "a flag that keeps pods and published ports working and holds no secret",
+    (flag) => !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*)/.test(flag),
+    "a flag that keeps pods and published ports working",
   );
 
 const runtimeLabel = z
@@ -138,9 +173,9 @@ const k3sOwn = [defaultPods, defaultServices].map(parseNetwork);
 const subnet = z.string().refine((text) => {
   const network = parseNetwork(text);
   if (network === undefined) return text === "auto";
-  const isFree = k3sOwn.every((one) => one && !overlap(one, network));
+  const isFree = isPrivate(network) && k3sOwn.every((one) => one && !overlap(one, network));
   return network.bits >= 16 && network.bits <= 28 && network.canonical === text && isFree;
-}, "auto, or an IPv4 network such as 172.28.0.0/16: prefix length 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
+}, "auto, or a private IPv4 network such as 172.28.0.0/16: prefix length 16 to 28, no host bits, not K3s's own 10.42.0.0/16 or 10.43.0.0/16");
 
 const options = {
   k3d: z
@@ -148,7 +183,10 @@ const options = {
       wait: z.boolean().optional(),
       timeout: z
         .string()
-        .regex(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a duration with its unit, such as 180s or 5m")
+        .regex(
+          /^(?=.*[1-9])(\d+(\.\d+)?(ms|s|m|h))+$/,
+          "a duration above zero with its unit, such as 180s or 5m",
+        )
         .optional(),
       disableLoadbalancer: z.boolean().optional(),
       disableImageVolume: z
@@ -166,12 +204,24 @@ const options = {
     .optional(),
   runtime: z
     .strictObject({
-      gpuRequest: z.string().min(1, "all, or a number of GPUs").optional(),
+      gpuRequest: z
+        .string()
+        .regex(/^(all|[1-9]\d{0,2}|device=[\w-]+)$/, "all, a number of GPUs, or device=ID")
+        .optional(),
       serversMemory: memory,
       agentsMemory: memory,
       hostPidMode: z.boolean().optional(),
       labels: forNodes({ label: runtimeLabel }),
-      ulimits: z.array(z.strictObject({ name: z.enum(ulimits), soft: z.int(), hard: z.int() })).default([]),
+      ulimits: z
+        .array(
+          z
+            .strictObject({ name: z.enum(ulimits), soft: z.int().min(-1), hard: z.int().min(-1) })
+            .refine(
+              ({ soft, hard }) => hard === -1 || (soft !== -1 && soft <= hard),
+              "soft no higher than hard; -1 is no limit",
+            ),
+        )
+        .default([]),
     })
     .prefault({}),
 };
@@ -179,23 +229,37 @@ const options = {
 const newRegistry = z.strictObject({
   name: z
     .string()
-    .regex(/^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$/, "a host name such as k3d-registry.localhost"),
+    .max(63, "a host name of at most 63 characters")
+    .refine(
+      (name) => isSubdomain(name) && name !== "localhost",
+      "a host name such as k3d-registry.localhost",
+    ),
   host: loopback,
   hostPort: portNumber,
-  image: z.string().regex(/^\S+$/, "an image such as docker.io/library/registry:2").optional(),
+  image: z.string().regex(imageReference, "an image such as docker.io/library/registry:2").optional(),
   proxy: z
     .strictObject({
-      remoteURL: z.string().regex(/^https?:\/\/\S+$/, "a URL such as https://registry-1.docker.io"),
+      remoteURL: z
+        .string()
+        .refine(
+          (text) => /^https?:/.test(text) && URL.canParse(text),
+          "a URL such as https://registry-1.docker.io",
+        ),
       username: z.string().optional(),
       password: z.string().optional(),
     })
+    .refine(
+      ({ username, password }) => (username === undefined) === (password === undefined),
+      "both username and password, or neither",
+    )
     .optional(),
   volumes: z.array(volume).default([]),
 });
 
-const usedRegistry = z
-  .string()
-  .regex(/^[a-z0-9][a-z0-9._-]*(:\d{1,5})?$/, "a registry container and its port, such as mine:5000");
+const usedRegistry = z.string().refine((text) => {
+  const [name = "", port, ...rest] = text.split(":");
+  return /^[a-z0-9][a-z0-9._-]*$/.test(name) && (port === undefined || isPort(port)) && rest.length === 0;
+}, "a registry container and its port, such as mine:5000");
 
 /** k3d's format, key by key: what it says is handed on as it is, and what the lab cannot keep its word on is refused. */
 export const k3dFileSchema = z.strictObject({
@@ -215,9 +279,10 @@ export const k3dFileSchema = z.strictObject({
   agents: z.int().min(0).max(50).default(0),
   image: z
     .string()
-    .regex(
-      /^([a-z0-9.-]+(:\d{1,5})?\/)?[a-z0-9._/-]+:v\d+\.\d+\.\d+-k3s\d+(@sha256:[0-9a-f]{64})?$/,
-      "a K3s image tagged with its version, such as rancher/k3s:v1.25.4-k3s1",
+    .refine(
+      (text) =>
+        imageReference.test(text) && /:v1\.(2[5-9]|[3-9]\d)\.(0|[1-9]\d?)-k3s[1-9]\d?(@|$)/.test(text),
+      "a K3s image tagged with its version, v1.25 or later, such as rancher/k3s:v1.25.4-k3s1",
     ),
   kubeAPI: z.strictObject({ host: hostName.optional(), hostIP: loopback, hostPort: portNumber }),
   ports: z
@@ -242,7 +307,9 @@ export const k3dFileSchema = z.strictObject({
   hostAliases: z
     .array(
       z.strictObject({
-        ip: z.string().refine((text) => isIP(text) !== 0, "an IP address"),
+        ip: z
+          .string()
+          .refine((text) => isIP(text) !== 0 && !text.includes("%"), "an IP address without zone"),
         hostnames: z.array(hostName).min(1, "at least one host name"),
       }),
     )

@@ -1,6 +1,8 @@
 import { isIPv4 } from "node:net";
 import { closest } from "fastest-levenshtein";
-import { isHost, isPort } from "./names.ts";
+import { parseNetwork, whyUnusable } from "./addresses.ts";
+import { type Component, componentProblem } from "./component-options.ts";
+import { imageReference, isHost, isPort, isSubdomain } from "./names.ts";
 
 export type K3sRole = "server" | "agent";
 
@@ -23,8 +25,12 @@ export interface K3sFlag {
   readonly byFile?: boolean;
   /** Why a cluster of the lab cannot have it. Default: it can. */
   readonly refused?: string;
-  /** What its value must be, where this value is not that. Default: any but none. */
-  readonly check?: (value: string) => string | undefined;
+  /** The same for a node of k3d's, where that is another reason. Default: `refused`. */
+  readonly onK3d?: string;
+  /** Whether all servers of a cluster must have it alike. Default: false. */
+  readonly clusterWide?: boolean;
+  /** What its value must be for this minor release, where this value is not that. Default: any but none. */
+  readonly check?: (value: string, minor: number) => string | undefined;
 }
 
 /** The newest minor version of K3s whose flags are listed: in a newer one an unknown flag may be right. */
@@ -49,7 +55,7 @@ const server = {
 const node = { switch: every("switch", both), value: every("value", both), list: every("list", both) };
 const agent = { switch: every("switch", ["agent"]) };
 
-const own = (from: string) => ({ refused: `the lab sets it from ${from}` });
+const own = (from: string) => ({ refused: `the lab sets it from ${from}`, onK3d: "k3d or the lab sets it" });
 const whole = { refused: "every server runs the whole control plane" };
 const fixed = (value: string, why: string): Options => ({
   check: (given) => (given === value ? undefined : `${value}: ${why}`),
@@ -60,24 +66,36 @@ const oneOf = (...values: readonly string[]): Options => ({
 const matches = (pattern: RegExp, expected: string): Options => ({
   check: (given) => (pattern.test(given) ? undefined : expected),
 });
-const path = matches(/^\/[^\s]*$/, "an absolute path on the machine");
+const path = matches(/^(\/(?!\.\.?(\/|$))[^\s/]+)+\/?$/, "an absolute path on the machine, without . and ..");
 const count = matches(/^\d{1,9}$/, "a whole number");
-const option = matches(/^[a-z][-a-zA-Z0-9.]*=.+$/, "an option and its value, such as max-pods=50");
+const optionOf = (component: Component): Options => ({
+  check: (given, minor) => componentProblem(component, given, minor, newestMinor),
+});
 const duration = matches(/^(\d+(\.\d+)?(ms|s|m|h))+$/, "a duration such as 5m0s");
 const host: Options = { check: (given) => (isHost(given) ? undefined : "a host name or an IPv4 address") };
 const address: Options = { check: (given) => (isIPv4(given) ? undefined : "an IPv4 address") };
-const kubeletOption: Options = {
+const ownAddress: Options = {
+  check: (given) =>
+    isIPv4(given) && whyUnusable(given) === undefined ? undefined : "an IPv4 address that a machine can have",
+};
+const network: Options = {
+  check: (given) => (parseNetwork(given) ? undefined : "one IPv4 network such as 10.42.0.0/16"),
+};
+const image: Options = matches(imageReference, "an image such as rancher/mirrored-pause:3.6");
+/** A host and perhaps a port, as a registry and an object store are named. */
+const endpoint: Options = {
   check: (given) => {
-    const fault = option.check?.(given);
-    const name = given.split("=")[0] ?? "";
-    return (
-      fault ??
-      (["hostname-override", "node-ip", "register-node", "root-dir", "config"].includes(name)
-        ? `an option other than ${name}, which the lab relies on`
-        : undefined)
-    );
+    const [name = "", port, ...rest] = given.split(":");
+    return isHost(name) && (port === undefined || isPort(port)) && rest.length === 0
+      ? undefined
+      : "a host such as registry.example:5000, without scheme and path";
   },
 };
+const subdomain: Options = {
+  check: (given) => (isSubdomain(given) ? undefined : "the name of a Secret"),
+};
+/** All servers of a cluster must have it alike: K3s compares them, or each would undo what another does. */
+const clusterWide: Options = { clusterWide: true };
 
 /** K3s's add-ons, by the word that `--disable` takes. */
 const addOns = ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"];
@@ -92,14 +110,19 @@ const disable: Options = {
 
 const labelKey = /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/;
 const labelValue = /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/;
-/** Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. */
+const isLabelKey = (key: string): boolean =>
+  labelKey.test(key) && (!key.includes("/") || isSubdomain(key.split("/")[0] ?? ""));
+/**
+ * Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. The node's name, system
+ * and architecture it finds out by itself, and pods go by them.
+ */
 const kubeletMaySet =
-  /^(([^/]*\.)?(kubelet|node)\.kubernetes\.io\/|(kubernetes\.io\/(hostname|os|arch)|(beta|topology|failure-domain\.beta)\.kubernetes\.io\/(instance-type|os|arch|region|zone))$)/;
+  /^(([^/]*\.)?(kubelet|node)\.kubernetes\.io\/|((topology|failure-domain\.beta)\.kubernetes\.io\/(region|zone)|beta\.kubernetes\.io\/instance-type)$)/;
 const nodeLabel: Options = {
   check: (given) => {
     const wrong = given.split(",").find((one) => {
       const [key = "", ...value] = one.split("=");
-      if (!labelKey.test(key) || value.length !== 1 || !labelValue.test(value[0] ?? "")) return true;
+      if (!isLabelKey(key) || value.length !== 1 || !labelValue.test(value[0] ?? "")) return true;
       return /(^|\.)(kubernetes|k8s)\.io\//.test(key) && !kubeletMaySet.test(key);
     });
     return wrong === undefined
@@ -112,17 +135,26 @@ const nodeTaint: Options = {
     given.split(",").every((one) => {
       const [, key = "", value = ""] =
         /^([^=:]+)(?:=([^=:]*))?:(?:NoSchedule|PreferNoSchedule|NoExecute)$/.exec(one) ?? [];
-      return labelKey.test(key) && labelValue.test(value);
+      return (
+        isLabelKey(key) && labelValue.test(value) && !/^node\.(cloudprovider\.)?kubernetes\.io\//.test(key)
+      );
     })
       ? undefined
-      : "a taint KEY=VALUE:EFFECT with the effect NoSchedule, PreferNoSchedule or NoExecute",
+      : "a taint KEY=VALUE:EFFECT with the effect NoSchedule, PreferNoSchedule or NoExecute; those of node.kubernetes.io Kubernetes sets itself",
 };
+/** Ports that a node listens on: a Service that got one of them would take what comes for the node. */
+const nodePorts = [
+  22, 80, 443, 2379, 2380, 2381, 2382, 6443, 6444, 10010, 10248, 10249, 10250, 10256, 10257, 10258, 10259,
+];
 const ports: Options = {
   check: (given) => {
     const [first = "", last = "", ...rest] = given.split("-");
-    return isPort(first) && isPort(last) && rest.length === 0 && Number(first) < Number(last)
+    if (!isPort(first) || !isPort(last) || rest.length > 0 || Number(first) >= Number(last))
+      return "a range of ports such as 30000-32767";
+    const taken = nodePorts.find((port) => Number(first) <= port && port <= Number(last));
+    return taken === undefined
       ? undefined
-      : "a range of ports such as 30000-32767";
+      : `a range of ports such as 30000-32767: the node itself listens on ${taken}`;
   },
 };
 
@@ -149,7 +181,7 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.list("node-ip,i", own("the machine's ip")),
   ...node.value("flannel-iface", own("the machine's interface")),
   ...node.value("node-name", own("the machine's name")),
-  ...node.switch("with-node-id", { refused: "nodes have the names of their machines" }),
+  ...node.switch("with-node-id", { refused: "the lab knows nodes by their names" }),
   ...node.value("server,s", own("the machines whose role is server")),
   ...server.switch("cluster-init", own("the number of machines whose role is server")),
   ...node.value("token-file", own("its own token")),
@@ -197,12 +229,16 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.value("container-runtime-endpoint", linkedImages),
   ...node.value("image-service-endpoint", { ...linkedImages, later: true }),
   ...node.value("snapshotter", fixed("overlayfs", "the lab's images are stored in this layout")),
-  ...node.value("log,l", { refused: "the lab reads K3s's log from the machine's journal" }),
+  ...node.value("log,l", {
+    refused: "the lab reads K3s's log from the machine's journal",
+    onK3d: "k3d reads K3s's log from the container",
+  }),
   ...server.value("flannel-backend", {
+    ...clusterWide,
     check: (given) =>
       given === "none"
         ? "vxlan, host-gw or wireguard-native: the lab installs no other CNI plugin, and without one no node becomes Ready"
-        : oneOf("vxlan", "host-gw", "wireguard-native").check?.(given),
+        : oneOf("vxlan", "host-gw", "wireguard-native").check?.(given, newestMinor),
   }),
   ...node.switch("no-flannel", {
     refused: "K3s no longer has it, and without flannel no node becomes Ready",
@@ -210,13 +246,11 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...server.list("no-deploy", { refused: "K3s no longer has it; use --disable=ADD-ON" }),
   ...node.switch("disable-selinux", { refused: "K3s no longer has it; leave --selinux out" }),
   // what is the user's own
-  ...server.list("disable", disable),
-  ...server.switch("disable-cloud-controller disable-network-policy disable-helm-controller"),
-  ...server.list("cluster-cidr service-cidr", {
-    check: (given) => (/^[\d.]+\/\d+$/.test(given) ? undefined : "one IPv4 network such as 10.42.0.0/16"),
-  }),
-  ...server.list("cluster-dns", address),
-  ...server.value("service-node-port-range", ports),
+  ...server.list("disable", { ...disable, ...clusterWide }),
+  ...server.switch("disable-cloud-controller disable-network-policy disable-helm-controller", clusterWide),
+  ...server.list("cluster-cidr service-cidr", { ...network, ...clusterWide }),
+  ...server.list("cluster-dns", { ...address, ...clusterWide }),
+  ...server.value("service-node-port-range", { ...ports, ...clusterWide }),
   ...server.list("tls-san", host),
   ...server.switch("tls-san-security", { later: true }),
   ...server.value("write-kubeconfig-mode", matches(/^0?[0-7]{3}$/, "a file mode such as 644 or 600")),
@@ -224,10 +258,19 @@ export const k3sFlags: readonly K3sFlag[] = [
     later: true,
     ...matches(/^[a-z_][-a-z0-9_]{0,31}$|^\d+$/, "a group name or id"),
   }),
-  ...server.switch("flannel-ipv6-masq flannel-external-ip"),
-  ...server.value("egress-selector-mode", oneOf("agent", "cluster", "pod", "disabled")),
-  ...server.list("kube-apiserver-arg etcd-arg kube-scheduler-arg kube-controller-manager-arg", option),
-  ...server.list("kube-cloud-controller-manager-arg kube-controller-arg kube-cloud-controller-arg", option),
+  ...server.switch("flannel-ipv6-masq flannel-external-ip", clusterWide),
+  ...server.value("egress-selector-mode", {
+    ...oneOf("agent", "cluster", "pod", "disabled"),
+    ...clusterWide,
+  }),
+  ...server.list("kube-apiserver-arg", optionOf("kube-apiserver")),
+  ...server.list("etcd-arg", optionOf("etcd")),
+  ...server.list("kube-scheduler-arg", optionOf("kube-scheduler")),
+  ...server.list("kube-controller-manager-arg kube-controller-arg", optionOf("kube-controller-manager")),
+  ...server.list(
+    "kube-cloud-controller-manager-arg kube-cloud-controller-arg",
+    optionOf("cloud-controller-manager"),
+  ),
   ...server.switch("etcd-expose-metrics etcd-disable-snapshots etcd-snapshot-compress"),
   ...server.value(
     "etcd-snapshot-name",
@@ -235,40 +278,79 @@ export const k3sFlags: readonly K3sFlag[] = [
   ),
   ...server.value(
     "etcd-snapshot-schedule-cron",
-    matches(/^@(hourly|daily|weekly|monthly|every\d+[smh])$/, "a schedule without spaces, such as @daily"),
+    matches(
+      /^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$/,
+      "a schedule without spaces, such as @daily",
+    ),
   ),
   ...server.value("etcd-snapshot-retention", count),
   ...server.value("etcd-snapshot-reconcile-interval", { later: true, ...duration }),
   ...server.value("etcd-snapshot-dir default-local-storage-path", path),
   ...server.switch("etcd-s3 etcd-s3-skip-ssl-verify etcd-s3-insecure"),
-  ...server.value("etcd-s3-endpoint etcd-s3-bucket etcd-s3-region etcd-s3-folder"),
+  ...server.value("etcd-s3-endpoint", endpoint),
+  ...server.value(
+    "etcd-s3-bucket",
+    matches(
+      /^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$/,
+      "a bucket's name: a-z, 0-9, '.' and '-', 3 to 63 characters",
+    ),
+  ),
+  ...server.value("etcd-s3-region", matches(/^[a-zA-Z0-9][-\w]*$/, "a region such as eu-west-1")),
+  ...server.value("etcd-s3-folder"),
   ...server.value("etcd-s3-endpoint-ca", path),
   ...server.value("etcd-s3-timeout", duration),
   ...server.value("etcd-s3-retention", { later: true, ...count }),
-  ...server.value("etcd-s3-proxy etcd-s3-config-secret etcd-s3-bucket-lookup-type", { later: true }),
-  ...server.switch("secrets-encryption"),
-  ...server.value("secrets-encryption-provider", { later: true, ...oneOf("aescbc", "secretbox") }),
-  ...server.switch("embedded-registry supervisor-metrics", { later: true }),
-  ...server.value("helm-job-image", { later: true }),
-  ...server.value("system-default-registry"),
-  ...node.list("node-external-ip", address),
+  ...server.value("etcd-s3-proxy", {
+    later: true,
+    ...matches(/^https?:\/\/[^\s/]+$/, "a URL such as http://proxy:3128"),
+  }),
+  ...server.value("etcd-s3-config-secret", { later: true, ...subdomain }),
+  ...server.value("etcd-s3-bucket-lookup-type", { later: true, ...oneOf("auto", "dns", "path") }),
+  ...server.switch("secrets-encryption", clusterWide),
+  ...server.value("secrets-encryption-provider", {
+    later: true,
+    ...oneOf("aescbc", "secretbox"),
+    ...clusterWide,
+  }),
+  ...server.switch("embedded-registry supervisor-metrics", { later: true, ...clusterWide }),
+  ...server.value("helm-job-image", { later: true, ...image }),
+  ...server.value("system-default-registry", { ...endpoint, ...clusterWide }),
+  ...node.list("node-external-ip", ownAddress),
   ...node.list("node-internal-dns node-external-dns", { later: true, ...host }),
   ...node.list("node-label", nodeLabel),
   ...node.list("node-taint", nodeTaint),
-  ...node.list("kubelet-arg", kubeletOption),
-  ...node.list("kube-proxy-arg", option),
+  ...node.list("kubelet-arg", optionOf("kubelet")),
+  ...node.list("kube-proxy-arg", optionOf("kube-proxy")),
   ...node.value("resolv-conf private-registry flannel-conf flannel-cni-conf", path),
   ...node.value("image-credential-provider-bin-dir image-credential-provider-config", path),
   ...node.value("vpn-auth-file", { later: true, ...path }),
-  ...node.value("pause-image"),
-  ...node.value("default-runtime", { later: true }),
-  ...node.list("airgap-extra-registry"),
+  ...node.value("pause-image", image),
+  ...node.value("default-runtime", {
+    later: true,
+    ...matches(/^[a-z0-9][-a-z0-9]*$/, "a runtime of containerd's such as runc"),
+  }),
+  ...node.list("airgap-extra-registry", endpoint),
   ...node.switch("selinux protect-kernel-defaults debug alsologtostderr"),
   ...node.switch("enable-pprof"),
   ...node.switch("prefer-bundled-bin disable-default-registry-endpoint nonroot-devices", { later: true }),
   ...node.value("v,v", count),
-  ...node.value("vmodule"),
+  ...node.value("vmodule", matches(/^[^=,]+=\d+(,[^=,]+=\d+)*$/, "FILE=LEVEL, separated by commas")),
 ];
+
+/** Flags that mean something else on a node of k3d's than on a machine. */
+const onK3d: Readonly<Record<string, K3sFlag>> = Object.fromEntries(
+  [
+    ...node.value("snapshotter", oneOf("overlayfs", "native", "fuse-overlayfs")),
+    ...node.value("flannel-iface", fixed("eth0", "a node of k3d's has no other interface")),
+    ...node.switch("protect-kernel-defaults", {
+      refused: "kubelet does not start with it, for the kernel is this computer's",
+    }),
+  ].map((flag) => [flag.name, flag]),
+);
+
+/** Whether all servers of a cluster must have a flag alike. */
+export const isClusterWide = (flag: string): boolean =>
+  byName.get(flag.split("=")[0] ?? "")?.clusterWide === true;
 
 const spellings = ({ name, short }: K3sFlag): string[] => (short ? [name, short] : [name]);
 const byName = new Map(k3sFlags.flatMap((flag) => spellings(flag).map((one) => [one, flag] as const)));
@@ -307,6 +389,7 @@ export function flagProblems(
 ): FlagProblem[] {
   const problems: FlagProblem[] = [];
   const given = new Set<string>();
+  const marks = new Set<string>();
   let lacksValue = false;
   items.forEach((item, index) => {
     // The value of the flag before, of which everything is said: it may be a secret.
@@ -323,10 +406,23 @@ export function flagProblems(
     if (flag) given.add(flag.name);
     const expected =
       problemOf(item, written, value, flag, role, version, by) ??
-      (isAgain ? `${flag?.name} only once` : undefined);
+      (isAgain ? `${flag?.name} only once` : undefined) ??
+      markedTwice(flag, value ?? "", marks);
     if (expected !== undefined) problems.push({ index, expected });
   });
   return problems;
+}
+
+/** Why a label or a taint of a node cannot be there once more. @param marks those that were there before, and this one. */
+function markedTwice(flag: K3sFlag | undefined, value: string, marks: Set<string>): string | undefined {
+  if (flag?.name !== "--node-label" && flag?.name !== "--node-taint") return undefined;
+  for (const one of value.split(",")) {
+    const isLabel = flag.name === "--node-label";
+    const what = one.replace(isLabel ? /=.*$/ : /=[^:]*/, "");
+    if (marks.has(`${flag.name} ${what}`)) return `${flag.name} only once for ${what}`;
+    marks.add(`${flag.name} ${what}`);
+  }
+  return undefined;
 }
 
 function problemOf(
@@ -347,25 +443,29 @@ function problemOf(
       .map(({ name }) => name);
     return `a flag of k3s ${role} (did you mean ${closest(`--${written.replace(/^-+/, "")}`, names)}?)`;
   }
-  if (by === "k3d" && flag.roles.includes(role) && isK3dsOwn(flag)) return undefined;
-  return flagProblem(flag, role, version, by) ?? spellingProblem(item, written, value, flag);
+  const asGiven = by === "k3d" ? (onK3d[flag.name] ?? flag) : flag;
+  return (
+    flagProblem(asGiven, role, version, by) ??
+    spellingProblem(item, written, value, asGiven, minorOf(version))
+  );
 }
-
-/** Flags that the lab sets for its machines; in a k3d file they are the user's. */
-const isK3dsOwn = ({ name, refused, secret }: K3sFlag): boolean =>
-  (refused !== undefined && !secret) || name === "--snapshotter";
 
 /** Why a flag is not for this role, this caller or this release. */
 function flagProblem(
-  { name, roles, refused, byFile, later }: K3sFlag,
+  { name, roles, refused, onK3d, byFile, later }: K3sFlag,
   role: K3sRole,
   version: string | undefined,
   by: "lab" | "k3d",
 ): string | undefined {
-  if (!roles.includes(role))
-    return `a flag of k3s ${role}: ${name} belongs in ${role === "agent" ? "serverArgs" : "agentArgs"}${refused ? `, where it is not accepted either: ${refused}` : ""}`;
-  if (refused !== undefined)
-    return `no ${name}: ${by === "k3d" && byFile ? "k3d would show it to everyone" : refused}`;
+  const why = by === "k3d" ? (byFile ? "k3d would show it to everyone" : (onK3d ?? refused)) : refused;
+  if (!roles.includes(role)) {
+    const lists = {
+      lab: `in ${role === "agent" ? "serverArgs" : "agentArgs"}`,
+      k3d: `on ${roles.join()}s alone`,
+    };
+    return `a flag of k3s ${role}: ${name} belongs ${lists[by]}${why ? `, where it is not accepted either: ${why}` : ""}`;
+  }
+  if (why !== undefined) return `no ${name}: ${why}`;
   return later && minorOf(version) <= 25
     ? `no ${name} with K3s ${version}, which does not have it yet`
     : undefined;
@@ -377,6 +477,7 @@ function spellingProblem(
   written: string,
   value: string | undefined,
   { name, kind, check }: K3sFlag,
+  minor: number,
 ): string | undefined {
   if (written !== name) return `its full name: ${name}${kind === "switch" ? "" : "=VALUE"}`;
   if (kind === "switch")
@@ -386,7 +487,7 @@ function spellingProblem(
   if (value === undefined) return `${name}=VALUE in one item`;
   if (value === "") return `${name} with a value`;
   if (!isShellSafe(item)) return "a value of printable characters without spaces, quotes, \\, $ and %";
-  const fault = check?.(value);
+  const fault = check?.(value, minor);
   return fault === undefined ? undefined : `${name} with ${fault}`;
 }
 

@@ -32,6 +32,14 @@ export const isHost = (text: string): boolean =>
 
 export const hostName = z.string().refine(isHost, "a host name or an IPv4 address");
 
+const portForm = "([1-9]\\d{0,3}|[1-5]\\d{4}|6[0-4]\\d{3}|65[0-4]\\d\\d|655[0-2]\\d|6553[0-5])";
+const hostForm = "[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*";
+const pathForm = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*";
+/** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it: what has no dot or port is a registry only as `localhost`. */
+export const imageReference = new RegExp(
+  `^(?=.{1,255}$)(?![0-9a-f]{64}$)((localhost|(?=[^/]*[.:])${hostForm})(:${portForm})?/)?${pathForm}(/${pathForm})*(:\\w[\\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`,
+);
+
 /** Whether a text is a port: 1 to 65535. */
 export const isPort = (text: string | undefined): boolean =>
   /^[1-9]\d{0,4}$/.test(text ?? "") && Number(text) < 65_536;

@@ -36,15 +36,29 @@ function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, p
     (at, part) => (at as Record<PropertyKey, unknown> | undefined)?.[part],
     values,
   );
-  const given = value === undefined ? "is missing" : `${shown(value)} is not accepted`;
+  const given = value === undefined ? "is missing" : `${shown(value, issue.path.at(-1))} is not accepted`;
   return `${key}: ${given}; expected ${expected(issue)}.`;
 }
 
-/** A value as a person may see it: on one line, without secrets. */
-function shown(value: unknown): string {
-  const text = withoutSecrets(JSON.stringify(value));
+/** A value as a person may see it: on one line, without secrets. @param key where it stands. */
+function shown(value: unknown, key: PropertyKey = ""): string {
+  const name = String(key);
+  const whole = JSON.stringify({ [name]: value }, hidden);
+  const text = withoutSecrets(whole.slice(JSON.stringify(name).length + 2, -1));
   return text.length > longestShown ? `${text.slice(0, longestShown)}…` : text;
 }
+
+/** Leaves of a value only what may be shown: a file's content and a variable's value may hold a password. */
+function hidden(key: string, value: unknown): unknown {
+  if (typeof value !== "string") return value;
+  if (key === "envVar") return value.replace(/=.*$/s, "=…");
+  const isContent = (key === "config" || key === "source") && value.includes("\n");
+  return isContent || isSecretKey(key) ? "…" : value;
+}
+
+/** Whether what stands under a key is nobody's to see. */
+export const isSecretKey = (key: string): boolean =>
+  /^(token|password|secure)$|secret-key$|access-key$/.test(key);
 
 const longestShown = 200;
 

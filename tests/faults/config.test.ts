@@ -97,6 +97,33 @@ const flags: readonly Bad[] = [
       ["--disable-apiserver-lb", /belongs in agentArgs/],
       ["--node-external-ip=foo", /an IPv4 address/],
       ["-disable=traefik", /its full name: --disable=VALUE/],
+      ["--kubelet-arg=max-pod=50", /an option of kubelet .*did you mean max-pods\?/],
+      ["--kubelet-arg=max-pods=0x10", /max-pods with a decimal number/],
+      ["--kubelet-arg=node-labels=a=b", /an option other than node-labels/],
+      ["--kube-apiserver-arg=oidc-isuer-url=x", /did you mean oidc-issuer-url\?/],
+      ["--kube-apiserver-arg=secure-port=7443", /other than secure-port, which K3s or the lab sets/],
+      ["--kube-apiserver-arg=feature-gates=A", /GATE=true or GATE=false/],
+      ["--kube-controller-manager-arg=cluster-cidr=10.9.0.0/16", /other than cluster-cidr/],
+      ["--etcd-arg=data-dir=/x", /other than data-dir/],
+      ["--cluster-cidr=010.042.0.0/16", /one IPv4 network/],
+      ["--cluster-cidr=10.42.0.0/99", /one IPv4 network/],
+      ["--cluster-dns=10.43.0.1", /other than its first two and its last/],
+      ["--service-node-port-range=6000-7000", /the node itself listens on 6443/],
+      ["--protect-kernel-defaults", /unless k3s-lab:provider is hosts/],
+      ["--vmodule=foo", /FILE=LEVEL/],
+      ["--system-default-registry=https://x", /without scheme and path/],
+      ["--pause-image=Not_An:Image:x", /an image such as/],
+      ["--node-label=kubernetes.io/hostname=x", /only what a kubelet may set/],
+      ["--node-label=a..b/c=d", /a label KEY=VALUE/],
+      ["--node-label=a=1,a=2", /--node-label only once for a/],
+      ["--node-taint=node.kubernetes.io/not-ready:NoSchedule", /Kubernetes sets itself/],
+      ["--node-external-ip=127.0.0.1", /an IPv4 address that a machine can have/],
+      ["--etcd-snapshot-schedule-cron=@every5m", /a schedule without spaces/],
+      ["--etcd-snapshot-dir=/a/../etc", /without \. and \.\./],
+      ["--etcd-s3", /--etcd-s3-bucket=NAME as well/],
+      ["--etcd-s3-endpoint=https://x", /without scheme and path/],
+      ["--disable=trаefik", /printable characters/],
+      ["--disable=traefik\u200b", /printable characters/],
     ] as const
   ).map(([flag, sentence]): Bad => [`the flag ${flag}`, "cluster", serverFlag(flag), sentence]),
   [
@@ -111,6 +138,40 @@ const flags: readonly Bad[] = [
     "cluster",
     serverFlag("--egress-selector-mode=pod", "--egress-selector-mode=agent"),
     /serverArgs\[1\].*once/,
+  ],
+  [
+    "a taint on every machine",
+    "cluster",
+    cluster(
+      'k3s-lab:k3s: {serverArgs: ["--node-taint=a:NoSchedule"], agentArgs: ["--node-taint=a:NoExecute"]}',
+    ),
+    /a machine without a taint of NoSchedule or NoExecute/,
+  ],
+  [
+    "a taint on the only machine",
+    "cluster",
+    `config:\n  k3s-lab:machines: [${server}]\n  k3s-lab:k3s: {serverArgs: ["--node-taint=CriticalAddonsOnly=true:NoExecute"]}\n`,
+    /a machine without a taint/,
+  ],
+  [
+    "two taints of one key and effect",
+    "cluster",
+    serverFlag("--node-taint=a=b:NoSchedule", "--node-taint=a=c:NoSchedule"),
+    /serverArgs\[1\].*only once for a:NoSchedule/,
+  ],
+  [
+    "two addresses for CoreDNS",
+    "cluster",
+    serverFlag("--cluster-dns=10.43.0.10", "--cluster-dns=10.43.0.11"),
+    /serverArgs\[1\].*--cluster-dns only once/,
+  ],
+  [
+    "an option that this Kubernetes does not have yet",
+    "cluster",
+    cluster(
+      'k3s-lab:k3s: {version: v1.25.4+k3s1, serverArgs: ["--kube-apiserver-arg=authentication-config=/x"]}',
+    ),
+    /an option of kube-apiserver in Kubernetes v1\.25/,
   ],
   [
     "a server's flag for agents",
@@ -452,7 +513,7 @@ const k3dFlags = (arg: string, filter: string) => async () => {
 };
 for (const [arg, filter, sentence] of [
   ["--tls-sans=foo", "server:*", /extraArgs\[0\]\.arg: "--tls-sans=foo" .*did you mean --tls-san\?/],
-  ["--tls-san=foo", "agent:0", /belongs in serverArgs/],
+  ["--tls-san=foo", "agent:0", /belongs on servers alone/],
   ["--node-label=", "all", /--node-label with a value/],
   ["--embedded-registry", "server:*", /does not have it yet/],
 ] as const)
@@ -486,6 +547,21 @@ const good: readonly (readonly [title: string, program: string, content: string]
       "--kubelet-arg=eviction-hard=memory.available<100Mi",
       "--kubelet-arg=max-pods=50",
     ),
+  ],
+  [
+    "options of programs inside K3s",
+    "cluster",
+    serverFlag(
+      "--kube-apiserver-arg=enable-admission-plugins+=PodNodeSelector",
+      "--kube-controller-manager-arg=bind-address=0.0.0.0",
+      "--kube-proxy-arg=proxy-mode=ipvs",
+      "--etcd-arg=heartbeat-interval=100",
+    ),
+  ],
+  [
+    "a server for its own pods alone, beside an agent for the others",
+    "cluster",
+    serverFlag("--node-taint=CriticalAddonsOnly=true:NoExecute"),
   ],
   [
     "a flag of a K3s that is newer than the list",

@@ -865,7 +865,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   [
     "a value from the shell",
     { env: [{ envVar: "A=$HOME", nodeFilters: ["all"] }] },
-    /env\[0\]\.envVar: "A=\$HOME" .*without \$NAME/,
+    /env\[0\]\.envVar: "A=…" .*without \$NAME/,
   ],
   ["another data folder of K3s", arg("--data-dir=/x", "server:*"), /extraArgs\[0\]\.arg: "--data-dir=\/x"/],
   ["another port of K3s", arg("--https-listen-port=7443", "server:*"), /--https-listen-port/],
@@ -907,13 +907,192 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     { registries: { create: { name: "r", host: "127.0.0.1" } } },
     /registries\.create\.hostPort: is missing/,
   ],
-  ["a short token", { token: "abc" }, /token: "abc"/],
+  ["a short token", { token: "hunter2" }, /token: "…" .*at least 8 letters/],
   [
     "an alias without an address",
     { hostAliases: [{ ip: "x", hostnames: ["a"] }] },
     /hostAliases\[0\]\.ip: "x" .*an IP address/,
   ],
   ["an image without a tag", { image: "localhost:5000/k3s" }, /image: "localhost:5000\/k3s"/],
+  ...[
+    "rancher/k3s:v1.19.4-k3s1",
+    "rancher/k3s:v0.0.0-k3s0",
+    "rancher//k3s:v1.25.4-k3s1",
+    "a/../b:v1.25.4-k3s1",
+    "-r/k3s:v1.25.4-k3s1",
+    "r:99999/k3s:v1.25.4-k3s1",
+  ].map((image) => [`the image ${image}`, { image }, /image: .*v1\.25 or later/] as const),
+  ...(
+    [
+      ["--with-node-id", /no --with-node-id: the lab knows nodes by their names/],
+      ["--disable-scheduler", /no --disable-scheduler/],
+      ["--disable-kube-proxy", /no --disable-kube-proxy/],
+      ["--log=/x", /no --log: k3d reads K3s's log/],
+      ["--no-deploy=traefik", /K3s no longer has it/],
+      ["--cluster-reset-restore-path=/x", /no --cluster-reset-restore-path/],
+      ["--node-ip=1.2.3.4", /no --node-ip: k3d or the lab sets it/],
+      ["--flannel-iface=eth9", /--flannel-iface with eth0/],
+      ["--docker", /no --docker/],
+      ["--advertise-address=1.2.3.4", /no --advertise-address/],
+      ["--protect-kernel-defaults", /kubelet does not start with it/],
+      ["--kubelet-arg=max-podz=1", /did you mean max-pods\?/],
+      ["--etcd-arg=data-dir=/x", /other than data-dir/],
+      ["--cluster-cidr=10.43.0.0/16", /does not overlap/],
+      ["--cluster-cidr=10.42.0.5/16", /without host bits/],
+      ["--cluster-cidr=010.42.0.0/16", /one IPv4 network/],
+      ["--cluster-dns=10.43.0.1", /other than its first two/],
+      ["--disable-helm-controller", /--disable=traefik as well/],
+      ["--node-external-ip=1.2.3.4", /one node for an address/],
+      ["--service-node-port-range=6000-7000", /the node itself listens on 6443/],
+    ] as const
+  ).map(([flag, sentence]) => [`the flag ${flag}`, arg(flag, "server:*"), sentence] as const),
+  ...[
+    "--cluster-cidr=10.99.0.0/16",
+    "--disable=traefik",
+    "--secrets-encryption",
+    "--flannel-backend=host-gw",
+  ].map(
+    (flag) => [`${flag} on one of three servers`, arg(flag, "server:0"), /the same on every server/] as const,
+  ),
+  ["a taint on every node", arg("--node-taint=a=b:NoSchedule", "all"), /a node without a taint/],
+  [
+    "one flag with two values for a node",
+    {
+      options: {
+        k3s: {
+          extraArgs: [
+            { arg: "--resolv-conf=/a", nodeFilters: ["server:*"] },
+            { arg: "--resolv-conf=/b", nodeFilters: ["server:0"] },
+          ],
+        },
+      },
+    },
+    /extraArgs\[1\]\.arg: .*--resolv-conf only once/,
+  ],
+  [
+    "one label with two values for a node",
+    {
+      options: {
+        k3s: {
+          nodeLabels: [
+            { label: "a=1", nodeFilters: ["all"] },
+            { label: "a=2", nodeFilters: ["agent:0"] },
+          ],
+        },
+      },
+    },
+    /nodeLabels\[1\]\.label: .*only once for a/,
+  ],
+  [
+    "pods in the nodes' network",
+    { subnet: "10.99.0.0/16", ...arg("--cluster-cidr=10.99.0.0/16", "server:*") },
+    /subnet: .*does not overlap 10\.99\.0\.0\/16/,
+  ],
+  ...["8.8.0.0/16", "127.0.0.0/16", "224.0.0.0/16", "169.254.0.0/16"].map(
+    (subnet) => [`the subnet ${subnet}`, { subnet }, /subnet: .*private/] as const,
+  ),
+  ...[
+    "K3S_DATASTORE_ENDPOINT",
+    "K3S_AGENT_TOKEN",
+    "K3S_CLUSTER_INIT",
+    "K3S_CONFIG_FILE",
+    "K3S_LB_SERVER_PORT",
+  ].map(
+    (name) =>
+      [
+        `the variable ${name}`,
+        { env: [{ envVar: `${name}=hunter2`, nodeFilters: ["all"] }] },
+        new RegExp(`"${name}=…" .*a flag in options\\.k3s\\.extraArgs`),
+      ] as const,
+  ),
+  ["another PATH", { env: [{ envVar: "PATH=/x", nodeFilters: ["all"] }] }, /another variable/],
+  [
+    "a variable twice",
+    {
+      env: [
+        { envVar: "A=1", nodeFilters: ["all"] },
+        { envVar: "A=2", nodeFilters: ["server:0"] },
+      ],
+    },
+    /env\[1\]\.envVar: "A=…" .*only once for a node: server:0/,
+  ],
+  ...[
+    "/a:/",
+    "/a:/b:foo",
+    "/a:/b:ro,rw",
+    "/a:b",
+    "/a:/var/lib/rancher/k3s",
+    "/a:/b/../etc",
+    "/a:k3s-foo",
+    "/a\nb:/c",
+  ].map(
+    (volume) =>
+      [
+        `the volume ${JSON.stringify(volume)}`,
+        { volumes: [{ volume, nodeFilters: ["all"] }] },
+        /volumes\[0\]\.volume: /,
+      ] as const,
+  ),
+  [
+    "two volumes in one place",
+    {
+      volumes: [
+        { volume: "/a:/x", nodeFilters: ["all"] },
+        { volume: "/b:/x/", nodeFilters: ["server:0"] },
+      ],
+    },
+    /volumes\[1\]\.volume: .*only once for a node/,
+  ],
+  ...["/", "/a/", "/a/../b", "/a\nb"].map(
+    (destination) =>
+      [
+        `the destination ${JSON.stringify(destination)}`,
+        { files: [{ source: "here.yaml", destination, nodeFilters: ["all"] }] },
+        /files\[0\]\.destination: .*absolute path of a file/,
+      ] as const,
+  ),
+  [
+    "a source with NUL",
+    { files: [{ source: "a\0", destination: "/a", nodeFilters: ["all"] }] },
+    /files\[0\]\.source: .*a file that you can read/,
+  ],
+  [
+    "a soft limit above the hard one",
+    runtime({ ulimits: [{ name: "nofile", soft: 2, hard: 1 }] }),
+    /no higher than hard/,
+  ],
+  ["two GPUs in words", runtime({ gpuRequest: "two" }), /gpuRequest: "two" .*a number of GPUs/],
+  ["no time at all", { options: { k3d: { timeout: "0s" } } }, /above zero/],
+  [
+    "an override that k3d does not have",
+    { options: { k3d: { loadbalancer: { configOverrides: ["settings.workers=2"] } } } },
+    /settings\.workerConnections=NUMBER/,
+  ],
+  [
+    "a registry with a node's name",
+    { registries: { create: { name: "k3d-k3d-server-0", host: "127.0.0.1", hostPort: "5050" } } },
+    /a node of the cluster has this one/,
+  ],
+  [
+    "half a login",
+    {
+      registries: {
+        create: {
+          ...{ name: "r", host: "127.0.0.1", hostPort: "5050" },
+          proxy: { remoteURL: "https://x", password: "hunter2" },
+        },
+      },
+    },
+    /proxy: \{"remoteURL":"https:\/\/x","password":"…"\} .*both username and password/,
+  ],
+  ["a used registry's port", { registries: { use: ["a:99999"] } }, /use\[0\]: "a:99999"/],
+  [
+    "a registries.yaml that is none",
+    { registries: { config: "mirors:\n  x: {password: hunter2}\n" } },
+    /config: "…" .*a YAML mapping with mirrors, configs, auths/,
+  ],
+  ["an alias with a zone", { hostAliases: [{ ip: "fe80::1%eth0", hostnames: ["a"] }] }, /without zone/],
+  ["an alias's empty label", { hostAliases: [{ ip: "1.2.3.4", hostnames: ["a..b"] }] }, /a host name/],
 ];
 for (const [what, changes, sentence] of badInputs)
   refused(

@@ -189,8 +189,8 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
   });
 
   for (const [what, flags] of [
-    ["a server's", { server: "--kubelet-arg=nonsense=1" }],
-    ["an agent's", { agent: "--kubelet-arg=nonsense=1" }],
+    ["a server's", { server: "--kubelet-arg=feature-gates=Nonsense=true" }],
+    ["an agent's", { agent: "--kubelet-arg=feature-gates=Nonsense=true" }],
   ] as const)
     fault(`C1: on a running lab: ${what} flag with which K3s ends`, async () => {
       await writeStack(["a1", "s1"], flags);
@@ -287,7 +287,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
   });
 
   fault("C1: on three servers: a flag with which K3s ends is put back under requests", async () => {
-    await writeStack(["a1", "s1", "s2", "s3"], { server: "--kubelet-arg=nonsense=1" });
+    await writeStack(["a1", "s1", "s2", "s3"], { server: "--kubelet-arg=feature-gates=Nonsense=true" });
     let failed: Outcome | undefined;
     const gap = await longestGap(addresses, async () => {
       failed = await up();

@@ -1,0 +1,100 @@
+import { isIPv4 } from "node:net";
+import {
+  defaultPods,
+  defaultServices,
+  holds,
+  isPrivate,
+  type Network,
+  overlap,
+  parseNetwork,
+  toNumber,
+} from "./addresses.ts";
+import { K3sFlags } from "./k3s-flags.ts";
+
+/** The networks that K3s has by its flags, as far as they are networks. */
+export type K3sNetworks = Readonly<Record<"pods" | "Services", Network | undefined>>;
+
+/** @param serverArgs the flags of the cluster's servers. */
+export function k3sNetworks(serverArgs: readonly string[]): K3sNetworks {
+  const flags = new K3sFlags(serverArgs);
+  return {
+    pods: parseNetwork(flags.value("--cluster-cidr") ?? defaultPods),
+    Services: parseNetwork(flags.value("--service-cidr") ?? defaultServices),
+  };
+}
+
+/** Something wrong with flags that are right one by one. */
+export interface ClusterFlagProblem {
+  /** The flag to change; it may be one that is missing. */
+  readonly flag: string;
+  /** What is accepted instead. */
+  readonly expected: string;
+}
+
+/**
+ * What is wrong with the flags of a cluster's servers taken together.
+ * @param nodes how many nodes the cluster has. @param what they are called.
+ */
+export function clusterFlagProblems(
+  serverArgs: readonly string[],
+  nodes: number,
+  what: string,
+): ClusterFlagProblem[] {
+  const flags = new K3sFlags(serverArgs);
+  const problems: ClusterFlagProblem[] = [];
+  const refuse = (flag: string, expected: string) => void problems.push({ flag, expected });
+  const { pods, Services: services } = k3sNetworks(serverArgs);
+  for (const [name, one, shortest, longest] of [
+    ["--cluster-cidr", pods, 8, 23],
+    ["--service-cidr", services, 12, 28],
+  ] as const) {
+    const given = new Set(flags.values(name));
+    if (given.size > 1) refuse(name, `${name} only once`);
+    if (given.size === 0 || one === undefined) continue; // one that is no network is told already
+    if (one.bits < shortest || one.bits > longest || one.canonical !== one.text || !isPrivate(one))
+      refuse(
+        name,
+        `${name} with a private IPv4 network without host bits, prefix length ${shortest} to ${longest}`,
+      );
+    else if (name === "--cluster-cidr" && nodes > 2 ** (24 - one.bits))
+      refuse(name, `${name} with a network that has a /24 for each of the ${nodes} ${what}`);
+  }
+  if (pods && services && overlap(pods, services)) {
+    const [name, other] = flags.value("--service-cidr")
+      ? ["--service-cidr", `${pods.text}, K3s's network for pods`]
+      : ["--cluster-cidr", `${services.text}, K3s's network for Services`];
+    refuse(name, `a network that does not overlap ${other}`);
+  }
+  checkDns(flags, services, refuse);
+  if (flags.isOn("--disable-helm-controller") && !flags.disabled().has("traefik"))
+    refuse(
+      "--disable-helm-controller",
+      "--disable=traefik as well: K3s's Helm controller is what installs Traefik",
+    );
+  if (flags.isOn("--etcd-s3") && !flags.value("--etcd-s3-bucket") && !flags.value("--etcd-s3-config-secret"))
+    refuse("--etcd-s3", "--etcd-s3-bucket=NAME as well: K3s would save no snapshot");
+  return problems;
+}
+
+/** CoreDNS gets one address for Services, which the API server and the network itself do not have. */
+function checkDns(
+  flags: K3sFlags,
+  services: Network | undefined,
+  refuse: (flag: string, expected: string) => void,
+): void {
+  const [dns, another] = [...new Set(flags.values("--cluster-dns"))];
+  if (dns === undefined || !isIPv4(dns) || services === undefined) return;
+  if (another !== undefined) {
+    refuse("--cluster-dns", "--cluster-dns only once");
+    return;
+  }
+  const inside = `--cluster-dns with an address in ${services.text}, K3s's network for Services`;
+  const at = toNumber(dns);
+  if (!holds(services, dns)) refuse("--cluster-dns", inside);
+  else if (at <= services.first + 1 || at === services.last)
+    refuse("--cluster-dns", `${inside}, other than its first two and its last`);
+}
+
+/** Whether a node's flags keep pods away that do not ask for it: the apps', Traefik's and CoreDNS's. */
+export const keepsPodsAway = (args: readonly string[]): boolean =>
+  new K3sFlags(args).values("--node-taint").some((taints) => /:No(Schedule|Execute)\b/.test(taints));
