@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -46,4 +46,13 @@ test("a symbolic link to the file is replaced by the file: programs look where t
   await placeSymlink(file, path);
   await placeFile(file, path);
   await assert.rejects(readlink(path), { code: "EINVAL" });
+});
+
+test("what a run of the same process id left when it was killed is in nobody's way", async () => {
+  const [file, path] = [join(folder, "new"), join(folder, "again", "tool")];
+  await writeFile(file, "new");
+  await mkdir(join(folder, "again"));
+  await symlink("nowhere", `${path}.${process.pid}`);
+  await placeSymlink(file, path);
+  assert.equal(await readFile(path, "utf8"), "new");
 });

@@ -24,6 +24,8 @@ async function replace(
 ): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
   const temporary = `${path}.${process.pid}`;
+  // Left by one that was killed and had the same process id, as in a container that was started again.
+  await rm(temporary, { force: true });
   await how(target, temporary);
   await rename(temporary, path);
   // rename() of two links to one file does nothing and leaves both.

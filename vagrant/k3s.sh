@@ -39,7 +39,12 @@ other_servers() {
 
 # The servers that stay in the cluster. The file is kept by a resource that goes before all nodes where the whole cluster
 # goes: then no server stays, and none has to be told.
-staying() { cat "$lab/$LAB_STACK/servers" 2>/dev/null || true; }
+staying() {
+  list="$lab/$LAB_STACK/servers"
+  if [ -e "$list" ] || { [ -e "$lab/$LAB_STACK" ] && [ ! -x "$lab/$LAB_STACK" ]; }; then
+    cat "$list" || die "$list cannot be read: nothing was uninstalled. Run the same command as the user who owns it"
+  fi
+}
 
 # tell LIST STEP: provision/leave.sh on the first server of the list that has a cluster and can be reached.
 # 0: done, or none of them has a cluster · 1: said why not

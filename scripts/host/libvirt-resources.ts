@@ -81,6 +81,10 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   const others = await usersAmong(all, run);
   if (others.length > 0) return others;
   const volumes = await virsh(run, "vol-list", pool);
+  if (volumes.exitCode !== 0 && !/pool not found/i.test(volumes.stderr))
+    throw new LabError(
+      `libvirt does not list the disks in its pool ${pool}, so they stay: ${lastLines(volumes.stderr, 1)}. Run \`scripts/lab down\` again.`,
+    );
   for (const name of volumeNames(volumes.stdout).filter((name) => ownVolume.test(name)))
     await virsh(run, "vol-delete", "--pool", pool, name);
   await virsh(run, "pool-destroy", pool);

@@ -148,6 +148,25 @@ test("the lab's network, which says whose the rest is, goes last", async () => {
   );
 });
 
+test("C3: a list of disks that fails is not an empty one: the pool stays, or they would be left without a word", async () => {
+  const stop = async (stderr: string) => {
+    const { run, commands } = fakeRun(
+      [/^virsh --version$/, {}],
+      [/ vol-list /, { exitCode: 1, stderr }],
+      mine,
+      [/^virsh /, {}],
+    );
+    const failure = await stopLibvirt(() => {}, run, await shared()).catch((error: Error) => error.message);
+    return [failure, commands.filter((line) => /destroy/.test(line)).length];
+  };
+  const [failure, destroyed] = await stop("error: Timed out during operation");
+  assert.match(String(failure), /disks in its pool k3s-lab.*Timed out/);
+  assert.equal(destroyed, 0);
+  const none =
+    "error: failed to get pool 'k3s-lab'\nerror: Storage pool not found: no storage pool with matching name";
+  assert.deepEqual(await stop(none), [{ state: "none" }, 3]);
+});
+
 test("a libvirt that answers in place of the lab's, which was killed, is somebody else's: nothing of it is ended", async () => {
   const folder = await shared();
   const forwarding = await readFile("/proc/sys/net/ipv4/ip_forward", "utf8").catch(() => "0\n");

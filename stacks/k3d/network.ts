@@ -5,6 +5,8 @@ import {
   type Container,
   containersOf,
   docker,
+  dockerError,
+  isAbsent,
   isOwn,
   listContainers,
   type Owner,
@@ -111,5 +113,12 @@ export async function pinAll(cluster: Cluster, range: string): Promise<void> {
   console.log(`the addresses in ${range} are fixed`);
 }
 
-const exists = async (id: string, path: string): Promise<boolean> =>
-  !(await tryDocker(["exec", id, "test", "-e", path])).failed;
+/** Whether a container that runs has a file. @throws LabError where Docker does not say. */
+async function exists(id: string, path: string): Promise<boolean> {
+  const answer = await tryDocker(["exec", id, "test", "-e", path]);
+  if (!answer.failed) return true;
+  // `test` says no without a word.
+  const isNo = !answer.timedOut && /^\s*$|is not running|is paused|is restarting/.test(answer.stderr);
+  if (isNo || isAbsent(answer)) return false;
+  throw dockerError(answer, `docker exec ${id}`);
+}

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -96,6 +96,15 @@ for (const [title, changes, message] of faults)
       return true;
     });
   });
+
+test("a file that cannot be read is refused before anything is touched", async () => {
+  await symlink(join(folder, "loop"), join(folder, "loop"));
+  const files = [{ source: "loop", destination: "/x", nodeFilters: ["server:*"] }];
+  await assert.rejects(read({ files }), {
+    exitCode: 2,
+    message: /files\[0\]\.source: .*a file that you can read/,
+  });
+});
 
 test("a file that does not exist is named, with what to name instead", async () => {
   await assert.rejects(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { rm, writeFile } from "node:fs/promises";
+import { rm, symlink, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
@@ -115,6 +115,13 @@ test("a folder that the file names and that is not there", async () => {
     (await refusal({ ...onPort(freePort), volumes })) ?? "",
     /this computer has no \/no\/such\/folder/,
   );
+});
+
+test("a folder of which this user cannot say whether it is there is Docker's to judge", async () => {
+  const loop = join(fake.bin, "loop");
+  await symlink(loop, loop);
+  const volumes = [{ volume: `${loop}:/x`, nodeFilters: ["server:*"] }];
+  assert.equal(await refusal({ ...onPort(freePort), volumes }), undefined);
 });
 
 test("before tools are fetched: where there is no Docker nothing is there; where it does not say, nothing counts as gone", async () => {

@@ -1,5 +1,6 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { stat } from "node:fs/promises";
 import { createServer } from "node:net";
 import { execa } from "execa";
 import {
@@ -13,7 +14,6 @@ import {
 } from "../k3d/docker.ts";
 import { refuseTakenNames } from "../k3d/refusals.ts";
 import { LabError } from "../lib/errors.ts";
-import { exists } from "../lib/files.ts";
 import { agentsOf, type HostPort, hostPorts, type K3dFile, serversOf } from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
 import { type K3dObservation, probeDocker } from "./k3d-host.ts";
@@ -82,11 +82,18 @@ const refuseNames = (file: K3dFile, owner: Owner): Promise<void> =>
     file.registries?.create?.name,
   );
 
+/** Where this user cannot say whether something is there, it is for Docker to judge. */
+const isMissing = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => false,
+    ({ code }: NodeJS.ErrnoException) => code === "ENOENT" || code === "ENOTDIR",
+  );
+
 /** Refuses folders and registries that the file names and that are not here. */
 async function refuseMissing(file: K3dFile): Promise<void> {
   for (const { volume } of file.volumes) {
     const [source = "", inNode] = volume.split(":");
-    if (inNode !== undefined && source.startsWith("/") && !(await exists(source)))
+    if (inNode !== undefined && source.startsWith("/") && (await isMissing(source)))
       throw refusal(
         `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
       );

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
+import { ifThere } from "../lib/files.ts";
 import { labId, lostId } from "../lib/lab-id.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
@@ -78,10 +79,8 @@ async function ownMachine(
   );
   if (marked) return marked;
   // A Vagrant that was interrupted may have made it and not yet marked it.
-  const noted = await readFile(
-    join(labDir, stack, "vagrant", "machines", name, provider, "id"),
-    "utf8",
-  ).catch(() => "");
+  const note = join(labDir, stack, "vagrant", "machines", name, provider, "id");
+  const noted = (await ifThere(readFile(note, "utf8"))) ?? "";
   const interrupted = listed.find(({ id, labels }) => labels.id === undefined && id === noted.trim());
   const called = interrupted?.name ?? (noted.trim() && (await nameOfMachine(provider, noted.trim())));
   const wanted = machineName(stack, name);
@@ -103,7 +102,7 @@ async function ownMachine(
  */
 async function refuseOutOfSight(stack: string, name: string, provider: ListingProvider): Promise<void> {
   const alias = sshAlias(stack, name);
-  const noted = await readFile(join(labDir, "ssh", alias, "known_hosts"), "utf8").catch(() => "");
+  const noted = (await ifThere(readFile(join(labDir, "ssh", alias, "known_hosts"), "utf8"))) ?? "";
   if (noted.trim() === "") return;
   const options = ["StrictHostKeyChecking=yes", "ConnectTimeout=5", "ConnectionAttempts=1"];
   const { failed } = await execa(

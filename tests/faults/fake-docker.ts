@@ -18,6 +18,8 @@ export interface FakeContainer {
   /** The local volumes of pods in its data. Default: none. */
   readonly storage?: string;
   readonly address?: string;
+  /** The address that it gets at each start. Default: the one that it has. */
+  readonly fixed?: string;
   /** Whether its data says that its cluster was made to its end. Default: true. */
   readonly made?: boolean;
   /** What the start was called that it still runs from. Default: none. */
@@ -113,7 +115,7 @@ const inspected = (one) => ({
   Id: one.name, Name: "/" + one.name, State: { Status: one.status, ExitCode: 0 }, Image: one.imageId ?? "sha256:released",
   Config: { Hostname: one.hostname ?? one.name, Image: one.image ?? "rancher/k3s:v1.25.4-k3s1", Env: ["K3S_TOKEN=very-secret"], Labels: one.labels, Entrypoint: ["/bin/k3s"] },
   HostConfig: { PortBindings: one.ports ?? {} },
-  NetworkSettings: { Networks: { "k3d-k3d": { IPAddress: one.address ?? "", IPAMConfig: { IPv4Address: one.address ?? "" } } } },
+  NetworkSettings: { Networks: { "k3d-k3d": { IPAddress: one.address ?? "", IPAMConfig: { IPv4Address: one.fixed ?? one.address ?? "" } } } },
 });
 const [verb, sub] = args;
 if (verb === "ps") list(world.containers);

@@ -12,6 +12,7 @@ import * as actions from "../../stacks/k3d/actions.ts";
 import * as agents from "../../stacks/k3d/agents.ts";
 import type { AgentInput, Cluster, RegistryInput, ServersInput } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
+import { pinAll } from "../../stacks/k3d/network.ts";
 import { makeRegistry } from "../../stacks/k3d/registry.ts";
 import type { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
@@ -215,6 +216,26 @@ fault(
     return { happened: "it alone is made again", lost: await lost(before) };
   },
 );
+
+fault("Docker does not say whether a server has its tunnel: its interface stays", async () => {
+  const server = { ...node("k3d-k3d-server-0", "server"), fixed: "" };
+  const before = { ...whole(), containers: [server] };
+  const pin = async (says: string) => {
+    await fake.set({ ...before, breaks: { on: "subnet.env", says } });
+    const error = await thrown(() => pinAll(cluster, "172.28.0.0/16"));
+    return [
+      error?.message,
+      (await fake.changes()).filter((line) => line.startsWith("network ")).length,
+    ] as const;
+  };
+  const [message, changed] = await pin("Error response from daemon: context deadline exceeded");
+  assert.match(message ?? "", /docker exec k3d-k3d-server-0\) and failed: .*deadline exceeded/);
+  assert.equal(changed, 0);
+  // In Docker's words, and in none: `test` says no by its exit code alone.
+  for (const no of ["Error response from daemon: container abc is not running", ""])
+    assert.deepEqual(await pin(no), [undefined, 2]);
+  return { happened: "an error; a plain no is a no", lost: await lost(before) };
+});
 
 fault("a server is dead, which Docker cannot even read: it alone is made again", async () => {
   const before = whole({ "k3d-k3d-server-1": { status: "dead" } });

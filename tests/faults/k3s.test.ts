@@ -188,7 +188,7 @@ async function leaving(
       SERVERS: "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112",
     },
   });
-  const log = (await readFile(join(lab, "log"), "utf8")).trimEnd().split("\n");
+  const log = (await readFile(join(lab, "log"), "utf8").catch(() => "")).trimEnd().split("\n");
   return { exitCode, stdout, stderr, log };
 }
 
@@ -241,6 +241,18 @@ fault(
     return { happened: "K3s is uninstalled, as fast as by lab down", lost: "nothing" };
   },
 );
+
+fault("a server leaves, and the list of those that stay cannot be read", async () => {
+  // Root may read everything but a folder.
+  await mkdir(join(folder, "unread", ".lab", "cluster", "servers"), { recursive: true });
+  const { exitCode, stderr, log } = await leaving("unread", undefined, "");
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /\.lab\/cluster\/servers cannot be read: nothing was uninstalled/);
+  return {
+    happened: "exit 1: that nobody stays is said by a list that is not there",
+    lost: log.some((line) => line.endsWith("uninstall")) ? "the server" : "nothing",
+  };
+});
 
 fault("C1: an agent's change fails after it was drained", async () => {
   const answer = `case "$what" in

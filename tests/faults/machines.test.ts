@@ -436,6 +436,15 @@ async function withNoted(work: () => Promise<void>): Promise<void> {
   await work().finally(() => rm(noted, { recursive: true }));
 }
 
+fault("C3: a host key that was noted and cannot be read is none that was never noted", async () => {
+  await program("docker", "");
+  // Root may read everything but a folder.
+  const noted = join(labDir, "ssh", `agent.${stack}`);
+  await mkdir(join(noted, "known_hosts"), { recursive: true });
+  await assert.rejects(look(), /EISDIR/).finally(() => rm(noted, { recursive: true }));
+  return { happened: "an error", lost: "nothing" };
+});
+
 for (const [provider, file] of [
   ["virtualbox", "VBoxManage"],
   ["docker", "docker"],
