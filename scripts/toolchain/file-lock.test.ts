@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from "node:fs/promises";
-import { hostname, tmpdir } from "node:os";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { mark } from "../run-mark.ts";
 import { withFileLock } from "./file-lock.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "lab-lock-"));
@@ -31,34 +33,10 @@ test("is released when the work fails, and leaves no file", async () => {
   const file = join(folder, "fails");
   await assert.rejects(
     withFileLock(file, () => Promise.reject(new Error("no"))),
-    /no/,
+    /^Error: no$/,
   );
   assert.equal(await withFileLock(file, async () => "yes"), "yes");
-  assert.deepEqual(
-    (await readdir(folder)).filter((name) => name.startsWith("fails")),
-    [],
-  );
-});
-
-test("the lock of a process that is gone, or whose id another has now, is cleared away by one of those waiting", async () => {
-  for (const holder of [
-    { pid: 2 ** 22 + 1, started: "1", token: "gone" },
-    { pid: process.pid, started: "1", token: "another process with my id" },
-  ]) {
-    const file = join(folder, "stale");
-    await writeFile(file, JSON.stringify(holder));
-    let inside = 0;
-    await Promise.all(
-      [0, 1, 2].map(() =>
-        withFileLock(file, async () => {
-          inside += 1;
-          assert.equal(inside, 1);
-          await setImmediate();
-          inside -= 1;
-        }),
-      ),
-    );
-  }
+  assert.equal(await exists(file), false);
 });
 
 test("waiting ends when the signal aborts", async () => {
@@ -71,74 +49,31 @@ test("waiting ends when the signal aborts", async () => {
   });
 });
 
-test("the clock is set: the lock of another computer or container that goes on beating is a living one's", async (t) => {
-  for (const other of [
-    { host: "another", boot: "b" },
-    { host: hostname(), ids: "pid:[1]" },
-  ]) {
-    const file = join(folder, "stepped");
-    await writeFile(file, JSON.stringify({ ...gone, ...other }));
-    // As it looks when this clock was set an hour ahead, or the holder's is an hour behind.
-    let beats = 0;
-    const beat = () => utimes(file, long, new Date(long.getTime() + ++beats));
-    await beat();
-    const beating = setInterval(beat, 5);
-    t.after(() => clearInterval(beating));
-    const abort = new AbortController();
-    const waiting = withFileLock(file, async () => "in", { signal: abort.signal, pollEvery: 1 });
-    await Promise.race([waiting, pWaitFor(() => beats > 400, { interval: 10 })]);
-    abort.abort(new Error("enough"));
-    await assert.rejects(waiting, /enough/);
-    clearInterval(beating);
-    await rm(file);
-  }
+test("whoever waits is told for whom, and whatever is in the file holds nobody up", async () => {
+  const file = join(folder, "told");
+  await writeFile(file, '{"pid": 12');
+  const lines: string[] = [];
+  await withFileLock(file, async () => {
+    const waiting = withFileLock(file, async () => "in", { progress: (line) => lines.push(line) });
+    await pWaitFor(() => lines.length > 0, { interval: 10, timeout: 30_000 });
+    return { waiting };
+  }).then(async ({ waiting }) => assert.equal(await waiting, "in"));
+  assert.match(lines.join("\n"), new RegExp(`^waiting for process ${process.pid} on \\S+, .*told\\)$`));
 });
 
-const gone = { pid: 2 ** 22 + 1, started: "1", token: "gone" };
-const long = new Date(Date.now() - 3_600_000);
-const stale: Readonly<Record<string, string>> = {
-  "half written": '{"pid": 12',
-  empty: "",
-  "not a lock at all": "[]",
-  "of a process of before the last boot, whose id lives": JSON.stringify({
-    ...gone,
-    pid: process.pid,
-    host: hostname(),
-    boot: "another",
-  }),
-  "of another computer that is silent": JSON.stringify({
-    ...gone,
-    host: "another",
-    boot: "b",
-  }),
-  "of a container that is silent": JSON.stringify({
-    ...gone,
-    host: hostname(),
-    ids: "pid:[1]",
-  }),
-};
-for (const [name, text] of Object.entries(stale))
-  test(`a lock that is ${name} holds nobody up`, async () => {
-    const file = join(folder, "left");
-    await writeFile(file, text);
-    await utimes(file, long, long);
-    assert.equal(await withFileLock(file, async () => "in", { pollEvery: 1 }), "in");
-  });
-
-test("the lock of another computer that has just said that it lives is waited for, and it is named", async () => {
-  const file = join(folder, "foreign");
-  await writeFile(file, JSON.stringify({ ...gone, host: "another", boot: "b" }));
-  const lines: string[] = [];
-  const abort = new AbortController();
-  const waiting = withFileLock(file, async () => "in", {
-    signal: abort.signal,
-    progress: (line) => lines.push(line),
-  });
-  await pWaitFor(() => lines.length > 0, { interval: 10, timeout: 30_000 });
-  abort.abort(new Error("enough"));
-  await assert.rejects(waiting, /enough/);
-  assert.match(lines[0] ?? "", /process 4194305 on another, .*foreign/);
-  assert.match(await readFile(file, "utf8"), /another/);
+test("it is held also while a run's programs are ended, and until Ctrl-C has been answered", async () => {
+  process.env[mark] = "a run";
+  try {
+    await withFileLock(join(folder, "unmarked"), async () => {
+      const { stdout } = await execa("ps", ["-o", "pgid=,args=", "--ppid", String(process.pid)]);
+      const holder = stdout.split("\n").find((line) => /lock\.sh|cat$/.test(line)) ?? assert.fail(stdout);
+      const [group = ""] = holder.trim().split(" ");
+      assert.equal((await readFile(`/proc/${group}/environ`, "utf8")).includes(mark), false);
+      assert.notEqual(Number(group), process.pid);
+    });
+  } finally {
+    delete process.env[mark];
+  }
 });
 
 test("a holder that was killed, half a second in, is noticed", async () => {

@@ -522,23 +522,15 @@ fault("H30: two runs at once in one checkout", async () => {
   return { happened: "the second waits", lost: "nothing" };
 });
 
-for (const [name, text] of [
-  [
-    "of a process that has this user's id now",
-    JSON.stringify({ pid: process.pid, host: hostname(), started: "1", token: "x" }),
-  ],
-  ["half-written", '{"pid": 12'],
-  ["of somebody else's program", "locked by backup"],
-] as const)
-  fault(`H30: a run's lock ${name}`, async () => {
-    const directory = join(folder, `lock-${name.replaceAll(/\W/g, "-")}`);
-    await mkdir(directory);
-    await writeFile(join(directory, "run.lock"), text);
-    const { child, said } = await startRun(`lock-${name.replaceAll(/\W/g, "-")}`, "echo begun");
-    await ended(child);
-    assert.equal(child.exitCode, 0, said());
-    return { happened: "taken away; the process is left alone", lost: "nothing" };
-  });
+fault("H30: a run's lock file of somebody else's program", async () => {
+  const directory = join(folder, "lock-of-backup");
+  await mkdir(directory);
+  await writeFile(join(directory, "run.lock"), "locked by backup");
+  const { child, said } = await startRun("lock-of-backup", "echo begun");
+  await ended(child);
+  assert.equal(child.exitCode, 0, said());
+  return { happened: "the kernel's lock counts, not what is in the file", lost: "nothing" };
+});
 
 fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another computer", async () => {
   const locks = join(folder, "locks");

@@ -498,18 +498,6 @@ fault("policy-rc.d after kill -9 of apt-get, and a user's own", async () => {
   return { happened: "the lab's is gone, the user's stays", lost: kept === "exit 104\n" ? "nothing" : kept };
 });
 
-for (const [name, text] of [
-  ["half written", '{"pid": 4'],
-  ["of a computer that is off", '{"pid": 1, "started": "1", "token": "t", "host": "another", "boot": "b"}'],
-  ["of a process whose id another has", `{"pid": ${process.pid}, "started": "1", "token": "t"}`],
-] as const)
-  fault(`a lock that is ${name}`, async () => {
-    const file = join(folder, "lock");
-    await writeFile(file, text);
-    assert.equal(await withFileLock(file, async () => "in", { pollEvery: 1 }), "in");
-    return { happened: "the next run goes on", lost: "nothing" };
-  });
-
 fault("H24: a user without a range of ids makes a machine's Debian", async () => {
   const computer = {
     run,
