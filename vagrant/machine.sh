@@ -286,12 +286,12 @@ meet_host() {
 clean_host() {
   if [ ! -s "$ssh/config" ]; then write_ssh_config; fi
   {
-    echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'another host answers at the address of $name, and keeps what it has'; exit; fi"
+    echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'warning: another host answers at the address of $name, and keeps what it has'; exit; fi"
     echo "if [ ! -e /opt/k3s-lab ]; then exit; fi"
     echo "exec sudo bash -s"
     echo "LAB_OWNER='$id/$LAB_STACK'"
     cat "$K3S_LAB_ROOT/vagrant/provision/common.sh" "$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
-  } | ask_host || echo "$name does not answer"
+  } | ask_host || echo "warning: $name does not answer, and keeps what it has"
 }
 
 case "$1" in

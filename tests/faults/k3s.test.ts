@@ -352,6 +352,32 @@ for (const [whose, takesOver] of [
     return { happened: said, lost };
   });
 
+fault("a host of whose K3s nothing is there: what others have in folders of such names stays", async () => {
+  const name = "never installed";
+  const files = {
+    "opt/k3s-lab/.lab/id": "a checkout",
+    "etc/rancher/node/password": "RKE2's",
+    "etc/rancher/k3s/config.yaml.d/k3s-lab-mine.yaml": "theirs",
+  };
+  const machine = await provision(name, {
+    mode: "observe",
+    files,
+    environment: { LAB_OWNER: "our-id/cluster" },
+  });
+  const gone = () => Object.keys(files).filter((file) => !existsSync(machine.path(file)));
+  await uninstall(machine, "our-id/cluster");
+  assert.deepEqual(gone(), []);
+  const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
+  await uninstall(await provision(name, ours), "our-id/cluster");
+  return {
+    happened: "they stay",
+    lost:
+      gone()
+        .filter((file) => !file.includes("password"))
+        .join(", ") || "nothing",
+  };
+});
+
 test("the lab's own K3s is uninstalled, and so is one whose uninstalling was interrupted", async () => {
   const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
   const machine = await provision("own", ours);

@@ -116,7 +116,7 @@ may_hold() {
 # remove_k3s SCRIPT...: removes K3s by these of its own scripts. They remove all of /etc/rancher/k3s; what the lab did not put there stays.
 remove_k3s() {
   local script theirs=$notes/theirs
-  rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab*.yaml
+  rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab.yaml $config/config.yaml.d/k3s-lab-secret.yaml
   rmdir $config/config.yaml.d 2>/dev/null || true
   if may_hold $config; then
     mkdir -p "$notes"

@@ -25,6 +25,8 @@ export interface Machine {
   readonly answering?: readonly string[];
   /** What etcd on the machine says of itself; it agrees to nothing. Default: it does not run. */
   readonly etcdStatus?: string;
+  /** Whether a kubelet listens on the machine before K3s does. Default: false. */
+  readonly hasKubelet?: boolean;
   /** Addresses of servers whose machines do not answer at all. Default: none. */
   readonly silent?: readonly string[];
   /** Shell that install.sh runs; `$attempt` counts from 1. Default: nothing. */
@@ -64,7 +66,7 @@ export async function provision(name: string, machine: Machine) {
   const script = original
     .replaceAll("/home/vagrant", path("home"))
     .replaceAll(
-      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
+      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/kubelet|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
       `${root}/$1`,
     )
     .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
@@ -125,6 +127,7 @@ export async function provision(name: string, machine: Machine) {
         ? [`case "$*" in */v3/maintenance/status) printf '%s' '${machine.etcdStatus}'; exit ;; esac`]
         : []),
       `case "$*" in ${(machine.silent ?? []).map((ip) => `*https://${ip}:2380) exit 28 ;; `).join("")}*:2380) exit 7 ;; esac`,
+      `case "$*" in *:10250*) exit ${machine.hasKubelet ? 0 : 7} ;; esac`,
       `case "$*" in ${answers} */readyz) printf 503; exit ;; */v3/*) exit 22 ;; esac`,
       `if [ -e ${path("unregistered")} ]; then printf '{"kind":"Status","code":404}'; exit; fi`,
       `if [ -e ${path("stale")} ]; then printf %s '${node("2001-01-01T00:00:00Z")}'; exit; fi`,

@@ -169,9 +169,23 @@ find_interface() {
     die "$NODE_IP is on $interface, not on $wanted; correct the machine's network, or set the machine's \`interface\` in the stack file to $interface" 2
 }
 
+# Beside the kubelet of another Kubernetes K3s does not start, and its uninstaller would take away what that one keeps.
+refuse_other_kubelet() {
+  local found
+  if runs; then return; fi
+  found=$(find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
+  if [ -e $notes/installed ] || [ -e $installing ]; then found=; fi # K3s left it
+  if [ -n "$found" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
+    die "the kubelet of another Kubernetes runs here, or what it keeps is in /var/lib/kubelet: remove that one first, or name another host" 2
+  fi
+}
+
 # K3s of another cluster is not the lab's to change.
 refuse_other_cluster() {
-  if [ ! -e /usr/local/bin/k3s ] && ! has_data && [ ! -e $data/agent/client-kubelet.crt ]; then return; fi
+  if [ ! -e /usr/local/bin/k3s ] && ! has_data && [ ! -e $data/agent/client-kubelet.crt ]; then
+    refuse_other_kubelet
+    return
+  fi
   # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
   if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
   # A change that was interrupted may have put back only a part of what it saved.
@@ -552,6 +566,9 @@ explain() {
 }
 
 first_install() {
+  # Of an installation that was interrupted: somebody may have used it since.
+  local has_had_pods=false
+  if may_hold /var/lib/kubelet/pods; then has_had_pods=true; fi
   touch $installing
   if ! bring_up; then
     explain
@@ -562,6 +579,9 @@ first_install() {
     # K3s's own scripts remove the local volumes of pods too.
     if may_hold $data/storage; then
       die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need of it."
+    fi
+    if $has_had_pods; then
+      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: put the cause right and run the same command again; scripts/lab down gives up what is there."
     fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
     if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi

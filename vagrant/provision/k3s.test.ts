@@ -74,6 +74,37 @@ test("a failed installation is tried once more after k3s-killall.sh and k3s-unin
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
 
+/** What a server that was installed once has. */
+const lived = {
+  "var/lib/rancher/k3s/server/db/state.db": "their objects",
+  "etc/rancher/k3s/token": "s3cr3t",
+  "usr/local/bin/k3s": "",
+};
+
+for (const [what, kubelet] of [
+  ["kubeadm's, which runs", { hasKubelet: true }],
+  ["one that is stopped", { files: { "var/lib/kubelet/config.yaml": "kind: KubeletConfiguration" } }],
+] as const)
+  test(`a kubelet of another Kubernetes is there, ${what}: nothing is installed, for K3s would fail and be uninstalled`, async () => {
+    const { status, stderr, log, read } = await provision(`kubelet ${what}`, { ...kubelet, start: "ends" });
+    assert.equal(status, 2, stderr);
+    assert.match(stderr, /another Kubernetes/);
+    assert.deepEqual(log, [""]);
+    if ("files" in kubelet) assert.notEqual(await read("var/lib/kubelet/config.yaml"), "");
+  });
+
+test("an installation that was interrupted and in which pods have run since is not uninstalled when it fails", async () => {
+  const files = { "var/lib/k3s-lab/installing": "", "var/lib/kubelet/pods/1/x": "", ...lived };
+  const { status, stderr, log, path } = await provision("lived on", { files, start: "ends" });
+  assert.equal(status, 1);
+  assert.match(stderr, /pods have run in it.*lab down/);
+  assert.deepEqual(
+    log.filter((line) => /uninstall|killall/.test(line)),
+    [],
+  );
+  assert.ok(existsSync(path("var/lib/rancher/k3s/server/db/state.db")));
+});
+
 test("an agent is retried by its own uninstaller", async () => {
   const { log } = await provision("agent-retry", {
     start: '[ "$attempt" = 1 ] || up',

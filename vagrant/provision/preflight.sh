@@ -42,6 +42,14 @@ if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
   refuse "K3s of another cluster is installed there; remove it first, with its lab or with k3s-uninstall.sh, or name another host"
 fi
 
+# K3s would not start beside another kubelet, and its uninstaller would take away what that one keeps; as in k3s.sh.
+if [ ! -e /usr/local/bin/k3s ] && ! sudo -n test -e /var/lib/k3s-lab; then
+  kept=$(sudo -n find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
+  if [ -n "$kept" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
+    refuse "the kubelet of another Kubernetes runs there, or what it keeps is in /var/lib/kubelet; remove that one first, or name another host"
+  fi
+fi
+
 # K3s calls a node what its machine is called unless a flag says otherwise. Without a unit nothing was installed.
 unit=$(cat /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service 2>/dev/null || true)
 node=

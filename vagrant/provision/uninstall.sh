@@ -9,7 +9,7 @@ readonly notes=/var/lib/k3s-lab # as in common.sh
 
 installed=$(sed -n 's/^node //p' $notes/installed 2>/dev/null || true)
 if [ -n "${NODE_NAME:-}" ] && [ -n "$installed" ] && [ "$installed" != "$NODE_NAME" ]; then
-  echo "this machine is now the node $installed: K3s stays"
+  echo "warning: this machine is now the node $installed: K3s stays on it"
   exit
 fi
 # A host may have been given away: its K3s uninstalled by hand, and another installed. That of a lab has its token.
@@ -22,24 +22,30 @@ is_ours() {
   [ -s /etc/rancher/k3s/token ] || [ -s $notes/before/etc/rancher/k3s/token ] || [ -e $notes/leaving ]
 }
 if ! is_ours; then
-  echo "K3s on this machine is not this lab's any more: it stays"
+  echo "warning: K3s on the machine ${NODE_NAME:-} is not this lab's any more: it stays"
   exit
 fi
-if [ -d $notes ]; then
+remove_node() {
   take_over
   touch $notes/leaving # interrupted, it has no token either
-fi
-remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
-# What K3s's scripts leave: the node's password, the lab's own files, and folders where they are empty.
-rm -rf /run/k3s-lab $notes /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
-rmdir /etc/rancher /var/lib/rancher 2>/dev/null || true
-rmdir --parents /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
+  remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
+  # What K3s's scripts leave: the node's password, the lab's own files, and folders where they are empty.
+  rm -rf /run/k3s-lab /etc/rancher/node /etc/systemd/network/10-k3s-lab-flannel.link
+  rmdir /etc/rancher /var/lib/rancher 2>/dev/null || true
+  rmdir --parents /usr/libexec/kubernetes/kubelet-plugins/volume/exec 2>/dev/null || true
+  local unit
+  for unit in k3s k3s-agent; do
+    rm -f /etc/systemd/system/$unit.service.d/k3s-lab.conf
+    rmdir /etc/systemd/system/$unit.service.d 2>/dev/null || true
+  done
+  # K3s's scripts remove its unit after systemd has read its units again.
+  systemctl daemon-reload
+}
+
+# Without notes the lab has installed nothing here, and what is in such folders is somebody else's.
+if [ -d $notes ]; then remove_node; fi
 # A machine that was made with K3s keeps it; what was sent, even in part, goes.
-rm -rf /opt/k3s-lab/k3s-* /opt/k3s-lab/.new-*
-if [ -d /opt/k3s-lab ] && [ ! -d /opt/k3s-lab/containerd ]; then rm -rf /opt/k3s-lab; fi
-for unit in k3s k3s-agent; do
-  rm -f /etc/systemd/system/$unit.service.d/k3s-lab.conf
-  rmdir /etc/systemd/system/$unit.service.d 2>/dev/null || true
-done
-# K3s's scripts remove its unit after systemd has read its units again.
-systemctl daemon-reload
+rm -rf /opt/k3s-lab/k3s-v* /opt/k3s-lab/.new-*
+rmdir /opt/k3s-lab 2>/dev/null || true
+# With the notes it is known whose all this was: they go last.
+rm -rf $notes
