@@ -40,8 +40,6 @@ export function stackFileSchema(title: string, schema: JsonSchema): JsonSchema {
         required: required.map(prefixed),
       },
       encryptionsalt: ofPulumi,
-      secretsprovider: ofPulumi,
-      encryptedkey: ofPulumi,
     },
     required: ["config"],
     additionalProperties: false,

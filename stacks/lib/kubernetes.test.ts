@@ -146,7 +146,7 @@ test("what kubectl accepts works: no check of the certificate, another name in i
   const credential = { kind: "ExecCredential", status: { token: "from-plugin" } };
   const script = `#!/bin/sh\necho '${JSON.stringify(credential)}'\n`;
   await writeFile(join(directory, "login"), script, { mode: 0o700 });
-  const exec = { apiVersion: "client.authentication.k8s.io/v1", command: "./login" };
+  const exec = { apiVersion: "client.authentication.k8s.io/v1beta1", command: "./login" };
   await ask(insecure, { exec });
   await ask(insecure, { username: "me", password: "secret" });
   assert.deepEqual(seen.slice(-3), [

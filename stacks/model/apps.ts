@@ -1,6 +1,6 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { dnsLabel, imageReference, isNumeric, isSubdomain, serviceName, text } from "./names.ts";
+import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
@@ -27,9 +27,11 @@ const ingressHost = z.string().superRefine((text, context) => {
 /** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
 export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
 
+const oneLine = z.string().min(1).refine(isOneLine, "text without control characters");
+
 /** The stack of a cluster. */
 const clusterStack = dnsLabel.refine(
-  (stack) => /^(cluster|k3d)(-|$)/.test(stack),
+  (stack) => stack.length <= 40 && /^(cluster|k3d)(-|$)/.test(stack),
   "a stack that creates a cluster: cluster, k3d, cluster-… or k3d-…",
 );
 
@@ -69,10 +71,16 @@ const namespace = z.strictObject({
   quota: z
     .strictObject({
       pods: z.int().min(1).max(100_000).optional().describe("Number of pods."),
-      cpu: quantity(/^(\d+m|\d+(\.\d{1,3})?)$/, 'CPUs as Kubernetes counts them, such as "500m" or "2"')
+      cpu: quantity(
+        /^(\d{1,12}m|\d{1,9}(\.\d{1,3})?)$/,
+        'CPUs as Kubernetes counts them, such as "500m" or "2"',
+      )
         .optional()
         .describe('Sum of CPU requests, such as `"500m"` or `"2"`.'),
-      memory: quantity(/^\d+([KMGT]i?|k)?$/, 'memory as Kubernetes counts it, such as "512Mi" or "2Gi"')
+      memory: quantity(
+        /^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/,
+        'memory as Kubernetes counts it, such as "512Mi" or "2Gi"',
+      )
         .optional()
         .describe('Sum of memory limits, such as `"512Mi"` or `"2Gi"`.'),
     })
@@ -116,8 +124,8 @@ export const appsSchema = z
             ),
           }),
           z.strictObject({
-            kubeconfig: z.string().min(1).describe("A kubeconfig file, read as kubectl reads it."),
-            context: z.string().min(1).describe("A context of that file."),
+            kubeconfig: oneLine.describe("A kubeconfig file, read as kubectl reads it."),
+            context: oneLine.describe("A context of that file."),
           }),
         ],
         { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
@@ -162,6 +170,9 @@ export const appsSchema = z
     });
     if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
       add(["ingressNamespace"], `no value: the lab's own Traefik runs in ${managedTraefik.namespace}`);
+
+    if (config.ingress === managedIngress && config.namespace === managedTraefik.namespace)
+      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
 
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);

@@ -12,10 +12,12 @@ import {
 } from "./addresses.ts";
 import { clusterFlagProblems, type K3sNetworks, k3sNetworks, keepsPodsAway } from "./k3s-cluster.ts";
 import { flagProblems, K3sFlags, type K3sRole } from "./k3s-flags.ts";
-import { dnsLabel, hostName, ipv4, ipv4Network, text } from "./names.ts";
+import { dnsLabel, hostName, ipv4, ipv4Network, isHost, isOneLine, isPort, text } from "./names.ts";
 
 const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
 const userName = text(/^[a-z_][-a-z0-9_.]{0,31}$/, "a user name such as pi");
+
+const keyForm = 'the path of a private key, without ", %, $, \\ and control characters';
 
 /** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
 const ssh = z.strictObject({
@@ -25,27 +27,53 @@ const ssh = z.strictObject({
       "A user who may run `sudo` without a password. Each host needs one, here or under `k3s-lab:ssh`.",
     ),
   port: port.optional().describe("Port of the SSH server. Default: 22."),
-  key: text(/^[^"\n]+$/, "the path of a private key")
+  // ssh replaces % and ${…} in it.
+  key: text(/^(?!none$)[^"%$\\]+$/, keyForm)
+    .refine(isOneLine, keyForm)
     .optional()
     .describe(
       "File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` uses by itself.",
     ),
-  jump: text(
-    /^([a-z_][-a-z0-9_.]{0,31}@)?[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:\d{1,5})?$/,
-    "one jump host, such as me@bastion.example:22",
-  )
+  jump: z
+    .string()
+    .refine((jump) => {
+      const [, host = "", port] = /^(?:[a-z_][-a-z0-9_.]{0,31}@)?([^:@]+)(?::(.*))?$/.exec(jump) ?? [];
+      return isHost(host) && (port === undefined || isPort(port));
+    }, "one jump host, such as me@bastion.example:22")
     .optional()
     .describe("A jump host, as `ssh -J` takes it: `[user@]host[:port]`. Default: none."),
 });
+
+const hostKeyForm = "a public host key: the first two words of /etc/ssh/ssh_host_ed25519_key.pub";
+
+/** Whether a key is of the kind that stands before it, and nothing of it is missing: each part begins with its length. */
+function isWholeKey(key: string): boolean {
+  const [kind = "", coded = ""] = key.split(" ");
+  const bytes = Buffer.from(coded, "base64");
+  const parts: Buffer[] = [];
+  let at = 0;
+  while (at + 4 <= bytes.length) {
+    const end = at + 4 + bytes.readUInt32BE(at);
+    if (end > bytes.length) return false;
+    parts.push(bytes.subarray(at + 4, end));
+    at = end;
+  }
+  const isRight = parts[0]?.toString() === kind && parts.length === (kind === "ssh-ed25519" ? 2 : 3);
+  return at === bytes.length && isRight && (kind !== "ssh-ed25519" || parts[1]?.length === 32);
+}
 
 const hostSsh = ssh.extend({
   address: hostName
     .optional()
     .describe("Host name or IPv4 address that SSH connects to. Default: the machine's `ip`."),
-  hostKey: text(
-    /^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/,
-    "a public host key: the first two words of /etc/ssh/ssh_host_ed25519_key.pub",
-  )
+  hostKey: z
+    .string()
+    .regex(/^(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+={0,3}$/, {
+      error: hostKeyForm,
+      abort: true,
+    })
+    // ssh passes over a line that it cannot read, and then knows no key of the host.
+    .refine(isWholeKey, `${hostKeyForm}, whole`)
     .optional()
     .describe(
       "Public host key: the first two words of `/etc/ssh/ssh_host_ed25519_key.pub`. Default: the key seen on first contact, which is recorded and must not change.",
@@ -69,7 +97,10 @@ const machine = z.strictObject({
     .describe(
       "Provider `hosts` only: where this computer reaches the API server and Ingresses if not at `ip`, such as behind a bastion, router or tunnel. It goes into the API server's certificate and the kubeconfig. Default: `ip`.",
     ),
-  interface: text(/^[a-zA-Z0-9][-a-zA-Z0-9_.@]{0,14}$/, "a network interface such as eth1, enp0s8 or ens4")
+  interface: text(
+    /^(?!(lo|cni0|flannel.*)$)[a-zA-Z0-9][-a-zA-Z0-9_.]{0,14}$/,
+    "a network interface such as eth1, enp0s8 or ens4",
+  )
     .optional()
     .describe(
       "The network interface that carries `ip`. Default: `eth1` if there is one, else whichever interface has the address.",
@@ -109,14 +140,14 @@ export type Machine = Pick<
 
 const box = z
   .strictObject({
-    name: text(/^[\w.-]+\/[\w.-]+$/, "a box name such as generic/debian12").describe(
+    name: text(/^\w[\w.-]*\/\w[\w.-]*$/, "a box name such as generic/debian12").describe(
       "Name of the box in Vagrant, such as `generic/debian12`.",
     ),
-    version: text(/^\d[\w.-]*$/, "a box version such as 4.3.12").describe(
+    version: text(/^\d+(\.\d+)*([.-][A-Za-z0-9]+)*$/, "a box version such as 4.3.12").describe(
       "Version of the box, such as `4.3.12`.",
     ),
     url: text(
-      /^(https?|file):\/\/\S+$/,
+      /^(https?:\/\/[^\s/]|file:\/\/\/)\S+$/,
       "a URL such as https://example.org/machine.box or file:///srv/machine.box",
     )
       .optional()
@@ -152,7 +183,10 @@ export const clusterSchema = z
       ),
     k3s: z
       .strictObject({
-        version: text(/^v1\.[1-9]\d?\.(0|[1-9]\d?)\+k3s[1-9]\d?$/, "a K3s release such as v1.25.4+k3s1")
+        version: text(
+          /^v1\.(2[5-9]|[3-9]\d)\.(0|[1-9]\d?)\+k3s[1-9]\d?$/,
+          "a K3s release, v1.25 or later, such as v1.25.4+k3s1",
+        )
           .optional()
           .describe(
             "K3s release. Default: the one that `lab tools` lists. Without internet only the K3s built on this computer is available.",
@@ -296,7 +330,9 @@ function checkNetworks({ provider, network, machines, k3s }: Written, add: Add):
   const isMade = provider !== "hosts";
   const block = parseNetwork(network);
   if (isMade && block?.canonical === network) checkMachineNetwork(block, used, add);
-  machines.forEach(({ ip }, index) => {
+  machines.forEach(({ ip, interface: device = "eth1" }, index) => {
+    if (provider === "docker" && device !== "eth1")
+      add(["machines", index, "interface"], "eth1, which carries ip in a container");
     if (!isIPv4(ip)) return;
     const at = ["machines", index, "ip"];
     const why = whyUnusable(ip);

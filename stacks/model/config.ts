@@ -90,7 +90,7 @@ export async function readStackFile<Stack extends string>(
 }
 
 /** What Pulumi itself may write beside `config`. */
-const besides = ["encryptionsalt", "secretsprovider", "encryptedkey"];
+const besides = ["encryptionsalt"];
 
 /** The values of the project's own keys; every other key is refused, for nobody would read it. */
 function ownValues(program: ProgramName, document: unknown, file: string): Record<string, unknown> {
@@ -99,16 +99,12 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
   const whole = isRecord(document) ? document : {};
   if (!isRecord(document) || !("config" in document))
     faults.push(`config: is missing; expected keys such as ${prefix}${known[0]} under it`);
-  for (const key of Object.keys(whole).filter((key) => key !== "config" && !besides.includes(key))) {
-    const own = bare(key);
+  for (const key of Object.keys(whole).filter((key) => key !== "config" && !besides.includes(key)))
+    faults.push(topLevelFault(key, known));
+  if (whole.encryptionsalt !== undefined && typeof whole.encryptionsalt !== "string")
     faults.push(
-      key === "environment"
-        ? "environment: Vagrant and the lab do not read it; expected every value under config"
-        : known.includes(own)
-          ? `${key}: is at the top level; expected it under config, as ${prefix}${own}`
-          : `${key}: unknown key; did you mean "config"? Known: config`,
+      `encryptionsalt: ${JSON.stringify(whole.encryptionsalt)} is not accepted; expected the text that Pulumi wrote, or no such key`,
     );
-  }
   const config = whole.config ?? {};
   if (!isRecord(config))
     faults.push(
@@ -124,6 +120,18 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
   if (faults.length)
     throw new LabError(faults.map((fault) => `${file}: ${fault}.`).join("\n"), { exitCode: 2 });
   return values;
+}
+
+/** Why a key beside `config` is not accepted. */
+function topLevelFault(key: string, known: readonly string[]): string {
+  const own = bare(key);
+  if (key === "environment")
+    return "environment: Vagrant and the lab do not read it; expected every value under config";
+  if (key === "secretsprovider" || key === "encryptedkey")
+    return `${key}: is not accepted; expected no such key: the lab's own passphrase encrypts the secrets in the state`;
+  return known.includes(own)
+    ? `${key}: is at the top level; expected it under config, as ${prefix}${own}`
+    : `${key}: unknown key; did you mean "config"? Known: config`;
 }
 
 /** Why a program does not read a key under `config`; undefined where it does. */

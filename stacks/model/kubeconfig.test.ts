@@ -127,7 +127,7 @@ test("paths start from the file's folder, as they do for kubectl", () => {
     "client-certificate": "pki/client.crt",
     "client-key": "/etc/client.key",
     tokenFile: "token",
-    exec: { apiVersion: "client.authentication.k8s.io/v1", command: "./login", args: ["-x"], env: null },
+    exec: { apiVersion: "client.authentication.k8s.io/v1beta1", command: "./login", args: ["-x"], env: null },
   };
   const chosen = chooseContext(several([{ name: "a", user }], { "certificate-authority": "ca.crt" }), file);
   assert.equal(chosen.cluster["certificate-authority"], "/home/user/.kube/ca.crt");
@@ -166,6 +166,69 @@ test("a kubeconfig that is none, or that lacks something, is refused without sho
       several([{ name: "a", user: {} }], { server: "" }),
       "a",
       /the cluster of its context "a" is wrong at server/,
+    ],
+    ...["h:6443", "ftp://h", "https://h:99999", "https://h\n", "not a url"].map(
+      (server) =>
+        [several([{ name: "a", user: {} }], { server }), "a", /the cluster .* is wrong at server/] as const,
+    ),
+    [several([{ name: "a", user: {} }], { "proxy-url": "no url" }), "a", /wrong at proxy-url/],
+    [
+      several([{ name: "a", user: {} }], { "certificate-authority-data": "§" }),
+      "a",
+      /certificate-authority-data/,
+    ],
+    [
+      several([{ name: "a", user: {} }], {
+        "insecure-skip-tls-verify": true,
+        "certificate-authority-data": "YQ==",
+      }),
+      "a",
+      /wrong at insecure-skip-tls-verify/,
+    ],
+    ...(
+      [
+        [{ token: 5 }, "token"],
+        [{ tokenFile: ["secret"] }, "tokenFile"],
+        [{ "client-certificate-data": "YQ==" }, "client-key"],
+        [{ "client-key": "key.pem" }, "client-certificate"],
+        [{ password: "secret" }, "username"],
+        [{ username: "me", password: "secret", token: "secret" }, "username"],
+        [{ exec: { apiVersion: "client.authentication.k8s.io/v1alpha1", command: "x" } }, "exec.apiVersion"],
+        [{ exec: { apiVersion: "client.authentication.k8s.io/v1", command: "x" } }, "exec.interactiveMode"],
+        [
+          {
+            exec: {
+              ...{ apiVersion: "client.authentication.k8s.io/v1", command: "x" },
+              interactiveMode: "Always",
+            },
+          },
+          "exec.interactiveMode",
+        ],
+      ] as const
+    ).map(
+      ([user, key]) =>
+        [
+          several([{ name: "a", user }]),
+          "a",
+          new RegExp(`the user of its context "a" is wrong at ${key}\\.`),
+        ] as const,
+    ),
+    [
+      several([
+        { name: "a", user: { token: "secret" } },
+        { name: "a", user: {} },
+      ]),
+      "a",
+      /has two users with the name "a", and kubectl refuses it/,
+    ],
+    [`${several([{ name: "a", user: {} }])}kind: Pod\n`, "a", /is not a kubeconfig/],
+    [
+      several([{ name: "a", user: { username: "me", password: "secret" } }]).replace(
+        "password: secret",
+        "password: yes",
+      ),
+      "a",
+      /has values for "a" that kubectl reads differently, such as yes or 0777\. Put them in quotes/,
     ],
   ];
   for (const [text, context, message] of refusals)

@@ -45,46 +45,76 @@ export function rewriteKubeconfig(
 export const kubeconfigFile = (file: string, directory: string = root): string =>
   /^~(\/|$)/.test(file) ? join(homedir(), file.slice(1)) : resolve(directory, file);
 
-const text = z.string().min(1).optional().catch(undefined);
+/** Empty or null is as good as not there; any other kind of value ends kubectl too. */
+const text = z
+  .string()
+  .nullish()
+  .transform((one) => one || undefined);
 const path = text;
+const base64 = text.refine((one) => one === undefined || /^[A-Za-z0-9+/\s]+=*\s*$/.test(one));
+const urlOf =
+  (...schemes: readonly string[]) =>
+  (one: string) =>
+    !/\s/.test(one) && URL.canParse(one) && schemes.includes(new URL(one).protocol.slice(0, -1));
 
 /** A cluster of a kubeconfig; what is not named here is client-go's to understand. */
-const clusterSchema = z.looseObject({
-  server: z.string().min(1),
-  "certificate-authority": path,
-  "certificate-authority-data": text,
-  "insecure-skip-tls-verify": z.boolean().optional(),
-  "tls-server-name": text,
-  "proxy-url": text,
-});
+const clusterSchema = z
+  .looseObject({
+    server: z.string().refine(urlOf("http", "https")),
+    "certificate-authority": path,
+    "certificate-authority-data": base64,
+    "insecure-skip-tls-verify": z.boolean().optional(),
+    "tls-server-name": text,
+    "proxy-url": text.refine((one) => one === undefined || urlOf("http", "https", "socks5")(one)),
+  })
+  .refine(
+    (one) =>
+      !one["insecure-skip-tls-verify"] ||
+      !(one["certificate-authority"] || one["certificate-authority-data"]),
+    { path: ["insecure-skip-tls-verify"] },
+  );
 
 const execSchema = z.looseObject({
-  apiVersion: z.string(),
+  apiVersion: z.enum(["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"]),
   command: z.string().min(1),
   args: z.array(z.string()).nullish(),
   env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
-  interactiveMode: z.string().optional(),
+  // Nobody is there to answer a plugin that must ask.
+  interactiveMode: z.enum(["Never", "IfAvailable"]).optional(),
   provideClusterInfo: z.boolean().optional(),
   installHint: z.string().optional(),
 });
 
-const userSchema = z.looseObject({
-  "client-certificate": path,
-  "client-certificate-data": text,
-  "client-key": path,
-  "client-key-data": text,
-  token: text,
-  tokenFile: path,
-  username: text,
-  password: text,
-  as: text,
-  exec: execSchema.nullish(),
-});
+const userSchema = z
+  .looseObject({
+    "client-certificate": path,
+    "client-certificate-data": base64,
+    "client-key": path,
+    "client-key-data": base64,
+    token: text,
+    tokenFile: path,
+    username: text,
+    password: text,
+    as: text,
+    exec: execSchema.nullish(),
+  })
+  .superRefine((one, { addIssue }) => {
+    const refuse = (key: string) => addIssue({ code: "custom", path: [key] });
+    const has = (...keys: readonly (keyof typeof one)[]) => keys.some((key) => one[key] !== undefined);
+    const cert = has("client-certificate", "client-certificate-data");
+    if (cert !== has("client-key", "client-key-data")) refuse(cert ? "client-key" : "client-certificate");
+    if (has("username") !== has("password")) refuse(has("username") ? "password" : "username");
+    if (has("username") && has("token", "tokenFile")) refuse("username");
+    if (one.exec?.apiVersion.endsWith("/v1") && one.exec.interactiveMode === undefined)
+      refuse("exec.interactiveMode");
+  });
 
 const contextSchema = z.object({ cluster: z.string(), user: text, namespace: text });
 
 /** Only names are looked at before a context is chosen: what others lack, or hold, does not matter. */
 const anySchema = z.looseObject({
+  apiVersion: z.literal("v1").nullish(),
+  kind: z.literal("Config").nullish(),
   contexts: z.array(z.looseObject({ name: z.string() })).nullish(),
   clusters: z.array(z.looseObject({ name: z.string() })).nullish(),
   users: z.array(z.looseObject({ name: z.string() })).nullish(),
@@ -108,10 +138,36 @@ export interface KubeContext {
  * never holds a credential.
  */
 export function chooseContext(content: string, file: string, context?: string): KubeContext {
-  const config = parseAny(content, file);
+  const chosen = chooseFrom(parseAny(content, file), file, context);
+  if (kubeconfigOf(chosen) !== asKubectl(content, file, context))
+    throw new LabError(
+      `The kubeconfig ${file} has values for "${chosen.name}" that kubectl reads differently, such as yes or 0777. Put them in quotes.`,
+      { exitCode: 2 },
+    );
+  return chosen;
+}
+
+/** The same from YAML 1.1, which kubectl reads; undefined where that cannot be used. */
+function asKubectl(content: string, file: string, context?: string): string | undefined {
+  try {
+    return kubeconfigOf(chooseFrom(parseAny(content, file, "1.1"), file, context));
+  } catch {
+    return undefined;
+  }
+}
+
+function chooseFrom(config: z.output<typeof anySchema>, file: string, context?: string): KubeContext {
   const refuse = (what: string): never => {
     throw new LabError(`The kubeconfig ${file} ${what}`, { exitCode: 2 });
   };
+  for (const what of ["contexts", "clusters", "users"] as const) {
+    const names = (config[what] ?? []).map(({ name }) => name);
+    const twice = names.find((name, index) => names.indexOf(name) < index);
+    if (twice !== undefined)
+      refuse(
+        `has two ${what} with the name "${twice}", and kubectl refuses it. Rename or remove one of them.`,
+      );
+  }
   const contexts = config.contexts ?? [];
   const name = context ?? config["current-context"] ?? contexts[0]?.name;
   const entry = contexts.find((one) => one.name === name);
@@ -191,9 +247,9 @@ export const kubeconfigOf = ({ name, namespace, cluster, user }: KubeContext): s
 export const contextNames = (content: string, file: string): readonly string[] =>
   (parseAny(content, file).contexts ?? []).map(({ name }) => name);
 
-function parseAny(content: string, file: string): z.output<typeof anySchema> {
+function parseAny(content: string, file: string, version: "1.1" | "1.2" = "1.2"): z.output<typeof anySchema> {
   try {
-    return anySchema.parse(parse(content));
+    return anySchema.parse(parse(content, { version }));
   } catch {
     // No cause: the parser's words quote the text, which holds credentials.
     throw new LabError(

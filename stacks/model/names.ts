@@ -1,6 +1,6 @@
 import { isIPv4 } from "node:net";
 import { z } from "zod";
-import { parseNetwork } from "./addresses.ts";
+import { parseNetwork, whyUnusable } from "./addresses.ts";
 
 /** A text of this form. @param expected what is accepted, for messages. */
 export const text = (form: RegExp, expected: string) => z.string().regex(form, expected);
@@ -26,11 +26,18 @@ export const isSubdomain = (text: string): boolean => text.length <= 253 && labe
 /** Whether a text could be an address: numbers with dots between them. */
 export const isNumeric = (text: string): boolean => /^\d+(\.\d+)*$/.test(text);
 
-/** Whether a text is a host name or an IPv4 address. */
+/** Whether a text is a host name or an IPv4 address; a name that ends in a number is an address to those who look it up. */
 export const isHost = (text: string): boolean =>
-  isIPv4(text) || (isSubdomain(text.toLowerCase()) && !isNumeric(text));
+  isIPv4(text) || (isSubdomain(text.toLowerCase()) && !/(^|\.)(\d+|0x[\da-f]*)$/i.test(text));
 
-export const hostName = z.string().refine(isHost, "a host name or an IPv4 address");
+/** Where something is reached: not every address is one that can be. */
+export const hostName = z
+  .string()
+  .refine(isHost, "a host name or an IPv4 address")
+  .refine(
+    (text) => !isIPv4(text) || [undefined, "a loopback address"].includes(whyUnusable(text)),
+    "an address that a host can have",
+  );
 
 const portForm = "([1-9]\\d{0,3}|[1-5]\\d{4}|6[0-4]\\d{3}|65[0-4]\\d\\d|655[0-2]\\d|6553[0-5])";
 const hostForm = "[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*";
@@ -39,6 +46,9 @@ const pathForm = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*";
 export const imageReference = new RegExp(
   `^(?=.{1,255}$)(?![0-9a-f]{64}$)((localhost|(?=[^/]*[.:])${hostForm})(:${portForm})?/)?${pathForm}(/${pathForm})*(:\\w[\\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`,
 );
+
+/** Whether a text is without line breaks, NUL and the like. */
+export const isOneLine = (text: string): boolean => !/\p{Cc}/u.test(text);
 
 /** Whether a text is a port: 1 to 65535. */
 export const isPort = (text: string | undefined): boolean =>

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { type Document, isPair, isScalar, isSeq, LineCounter, parseDocument, type Scalar, visit } from "yaml";
@@ -18,14 +18,28 @@ const strange =
  */
 export async function readPlainYaml(path: string, directory: string, hint: string): Promise<unknown> {
   try {
-    return parsePlainYaml(await readFile(resolve(directory, path)), path);
+    const file = resolve(directory, path);
+    const found = await stat(file);
+    // A pipe or a device might never end.
+    if (!found.isFile() && !found.isDirectory()) throw new Error("it is not a regular file");
+    if (found.size > longest) throw new Error(`it has ${found.size} bytes; expected at most ${longest}`);
+    return parsePlainYaml(await readFile(file), path);
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
-    const reason = code === "ENOENT" ? "it does not exist" : code === "EISDIR" ? "it is a folder" : message;
+    const reason = reasons[code ?? ""] ?? message;
     throw new LabError(`${path} cannot be read: ${reason}. ${hint}`, { cause, exitCode: 2 });
   }
 }
+
+const longest = 1 << 20;
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: "it does not exist",
+  EISDIR: "it is a folder",
+  ELOOP: "it is a symbolic link that leads back to itself",
+  EACCES: "you may not read it",
+};
 
 /** As `readPlainYaml`, from the content of a file. */
 export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {

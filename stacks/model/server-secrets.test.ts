@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
 import { readServerSecrets } from "./server-secrets.ts";
 
@@ -37,5 +38,19 @@ test("any other file is refused, and no secret is shown", async () => {
   await refused("etcd-s3-secret-key: hunter2", /expected a file that only you may read: chmod 600 /, 0o644);
   await refused("token: hunter2", /mapping of etcd-s3-access-key, .* \(wrong: token\)/);
   await refused("etcd-s3-secret-key: [hunter2]", /\(wrong: etcd-s3-secret-key\)/);
+  // K3s would read these otherwise than the lab, or not at all.
+  for (const value of [
+    "yes",
+    "1_000",
+    "2026-01-01",
+    "12:30:45",
+    '"hunter2\\n"',
+    '"hunter2 "',
+    "!!binary aHVudGVyMg==",
+  ])
+    await refused(`etcd-s3-secret-key: ${value}\n`, /expected a YAML mapping .* in quotes/);
+  await execa("mkfifo", ["-m", "600", join(folder, "pipe")]);
+  await assert.rejects(read("pipe"), /expected a file that exists/);
+  await assert.rejects(read("a\0b"), /expected a file that exists/);
   for (const text of ["", "hunter2", "{hunter2", "- hunter2"]) await refused(text, /expected a YAML mapping/);
 });

@@ -1,8 +1,8 @@
 import { readFile, stat } from "node:fs/promises";
-import { resolve } from "node:path";
-import { parse } from "yaml";
 import { LabError } from "../lib/errors.ts";
 import { k3sFlags } from "./k3s-flags.ts";
+import { kubeconfigFile as pathOf } from "./kubeconfig.ts";
+import { parsePlainYaml } from "./plain-yaml.ts";
 import { isRecord } from "./schema.ts";
 
 const accepted = k3sFlags.filter(({ byFile }) => byFile).map(({ name }) => name.slice(2));
@@ -23,29 +23,30 @@ export async function readServerSecrets(
     new LabError(`${stackFile}: k3s-lab:k3s.serverSecrets: ${file} is not accepted; expected ${expected}.`, {
       exitCode: 2,
     });
-  const path = resolve(directory, file);
+  const path = pathOf(file, directory);
   const found = await stat(path).catch(() => undefined);
   if (!found?.isFile()) throw refuse("a file that exists");
   if (found.mode & 0o077) throw refuse(`a file that only you may read: chmod 600 ${path}`);
-  const text = await readFile(path, "utf8").catch(() => {
+  const text = await readFile(path).catch(() => {
     throw refuse("a file that you can read");
   });
   const values = read(text);
   const wrong = Object.entries(values ?? {}).find(
-    ([key, value]) => !accepted.includes(key) || typeof value !== "string" || value === "",
+    ([key, value]) => !accepted.includes(key) || typeof value !== "string" || !/^[!-~]+$/.test(value),
   );
   if (values === undefined || wrong !== undefined)
     throw refuse(
-      `a YAML mapping of ${accepted.join(", ")} to text${wrong ? ` (wrong: ${wrong[0]}); other flags belong in k3s.serverArgs` : ""}`,
+      `a YAML mapping of ${accepted.join(", ")} to text of printable characters, in quotes${wrong ? ` (wrong: ${wrong[0]}); other flags belong in k3s.serverArgs` : ""}`,
     );
   return JSON.stringify(values);
 }
 
-function read(text: string): Readonly<Record<string, unknown>> | undefined {
+function read(bytes: Uint8Array): Readonly<Record<string, unknown>> | undefined {
   try {
-    const values: unknown = parse(text);
+    const values = parsePlainYaml(bytes, "");
     return isRecord(values) ? values : undefined;
   } catch {
+    // Its words quote the text.
     return undefined;
   }
 }

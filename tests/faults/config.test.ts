@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { execa } from "execa";
 import { root } from "../../stacks/lib/paths.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
@@ -294,6 +295,44 @@ const networks: readonly Bad[] = [
   ],
 ];
 
+const ssh = (values: string) => hosts(`{name: a, role: server, ip: 10.0.0.5, ssh: {${values}}}`);
+const key = "AAAAC3NzaC1lZDI1NTE5AAAAIG0rVwMKmfD+VQmh6v6HbLUkA7bMWDEcDRLnkhx+R3iX";
+
+/** What ssh is told. */
+const sshFaults: readonly Bad[] = [
+  ...(
+    [
+      ["jump: 'a:99999'", /ssh\.jump: "a:99999" .*one jump host/],
+      ["jump: 'a:0'", /one jump host/],
+      ["jump: 'a:022'", /one jump host/],
+      ["jump: a..b", /one jump host/],
+      ["jump: 999.1.1.1", /one jump host/],
+      ["jump: '-oProxyCommand=id'", /one jump host/],
+      ["key: '/k%h'", /ssh\.key: "\/k%h" .*without ", %, \$/],
+      ["key: /k$HOME", /the path of a private key/],
+      ['key: "/k\\0"', /the path of a private key/],
+      ['key: "/k\\r"', /the path of a private key/],
+      ["key: none", /the path of a private key/],
+      ["address: 0.0.0.0", /ssh\.address: "0\.0\.0\.0" .*an address that a host can have/],
+      ["address: 255.255.255.255", /an address that a host can have/],
+      ["address: 0x7f.1", /a host name or an IPv4 address/],
+      ["address: '127.1'", /a host name or an IPv4 address/],
+      ["hostKey: ssh-ed25519 AAAA", /a public host key: .*, whole/],
+      [`hostKey: ssh-ed25519 ${key.slice(0, -8)}`, /a public host key: .*, whole/],
+      [`hostKey: ssh-rsa ${key}`, /a public host key: .*, whole/],
+      [`hostKey: ssh-ed25519 ${key} root@host`, /a public host key/],
+    ] as const
+  ).map(([values, sentence]): Bad => [`ssh: ${values}`, "cluster", ssh(values), sentence]),
+  ...["0.0.0.0", "224.0.0.1", "'a:6443'", "'https://a'", "'*.a'"].map(
+    (address): Bad => [
+      `the public address ${address}`,
+      "cluster",
+      hosts(`{name: a, role: server, ip: 10.0.0.5, publicAddress: ${address}}`),
+      /publicAddress: /,
+    ],
+  ),
+];
+
 const appFaults: readonly Bad[] = [
   [
     "an app whose name no Service can have",
@@ -355,10 +394,76 @@ const appFaults: readonly Bad[] = [
     /creates a cluster|stack: NAME/,
   ],
   ["an image in upper case", "apps", apps("{name: a}", "k3s-lab:image: Registry/Web"), /image reference/],
+  ...["Registry/web", "registry.example:99999/web", "a..b", "a___b", "a-/b", "a-.b/c", "a".repeat(64)].map(
+    (image): Bad => [
+      `the image ${image}`,
+      "apps",
+      apps("{name: a}", `k3s-lab:image: ${image}`),
+      /k3s-lab:image: .*image reference/,
+    ],
+  ),
+  [
+    "apps in the namespace of the lab's own Traefik",
+    "apps",
+    apps("{name: a}", "k3s-lab:namespace: traefik", "k3s-lab:ingress: managed"),
+    /k3s-lab:namespace: "traefik" .*the lab's own Traefik runs in this namespace/,
+  ],
+  [
+    "a stack whose name is too long to be one",
+    "apps",
+    apps("{name: a}").replace("stack: cluster", `stack: cluster-${"a".repeat(50)}`),
+    /creates a cluster|stack: NAME/,
+  ],
+  [
+    "a kubeconfig with NUL in its name",
+    "apps",
+    apps("{name: a}").replace("{stack: cluster}", '{kubeconfig: "a\\0b", context: c}'),
+    /k3s-lab:cluster/,
+  ],
+  [
+    "more memory than there is",
+    "apps",
+    apps("{name: a}", 'k3s-lab:namespaces: [{name: dev, quota: {memory: "99999999999999999999Ti"}}]'),
+    /quota\.memory/,
+  ],
   ["a version that no label can hold", "apps", app("version: 1.0.0-"), /a version such as 1\.0\.0/],
 ];
 
 const keys: readonly Bad[] = [
+  ["a salt that is no text", "cluster", `encryptionsalt: [a]\n${cluster()}`, /the text that Pulumi wrote/],
+  ...["secretsprovider: awskms://x", "encryptedkey: abc"].map(
+    (line): Bad => [
+      `the line ${line}`,
+      "cluster",
+      `${line}\n${cluster()}`,
+      /is not accepted; .*the lab's own passphrase/,
+    ],
+  ),
+  ...["v1.24.8+k3s1", "v1.9.0+k3s1", "v1.25.4", "1.25.4+k3s1", "latest"].map(
+    (version): Bad => [
+      `the release ${version}`,
+      "cluster",
+      cluster(`k3s-lab:k3s: {version: ${version}}`),
+      /k3s\.version: .*v1\.25 or later/,
+    ],
+  ),
+  ...["lo", "cni0", "flannel.1", "eth0@if5"].map(
+    (name): Bad => [
+      `the interface ${name}`,
+      "cluster",
+      machines(`{name: a, role: server, ip: 192.168.42.110, interface: ${name}}`),
+      /a network interface such as/,
+    ],
+  ),
+  [
+    "another interface of a container",
+    "cluster",
+    `${machines("{name: a, role: server, ip: 192.168.42.110, interface: ens4}")}  k3s-lab:provider: docker\n`,
+    /interface: "ens4" .*eth1, which carries ip/,
+  ],
+  ...["{name: ../b, version: 1.0.0}", "{name: a/b, version: 1..0-}"].map(
+    (box): Bad => [`the box ${box}`, "cluster", cluster(`k3s-lab:box: ${box}`), /k3s-lab:box\./],
+  ),
   [
     "a misspelt prefix",
     "cluster",
@@ -523,8 +628,46 @@ test("accepted: a flag of K3s for a node of k3d's", async () => {
   assert.equal(await k3dFlags("--tls-san=foo", "server:*")(), undefined);
 });
 
-for (const [title, program, content, sentence] of [...flags, ...networks, ...appFaults, ...keys, ...yaml])
+for (const [title, program, content, sentence] of [
+  ...[...flags, ...networks, ...sshFaults],
+  ...[...appFaults, ...keys, ...yaml],
+])
   refused(title, refusal(program, content), sentence);
+
+test("a salt of another passphrase in a stack file does not reach Pulumi, which would end there", async () => {
+  const lab = join(folder, "checkout", ".lab");
+  await mkdir(join(lab, "bin"), { recursive: true });
+  await mkdir(join(lab, "pulumi", "bin"), { recursive: true });
+  await copyFile(join(root, "scripts", "pulumi.sh"), join(lab, "bin", "pulumi"));
+  const fake = '#!/bin/sh\nfor one; do file=$one; done\ncat "$file"\n';
+  await writeFile(join(lab, "pulumi", "bin", "pulumi"), fake, { mode: 0o755 });
+  const file = join(folder, "checkout", "Pulumi.cluster.yaml");
+  for (const key of ["encryptionsalt", '"encryptionsalt"']) {
+    await writeFile(file, `${cluster()}${key}: v1:other\n`);
+    const { stdout } = await execa(join(lab, "bin", "pulumi"), ["preview", "--stack", "cluster"]);
+    assert.equal(`${stdout}\n`, cluster());
+  }
+});
+
+for (const [title, make, sentence] of [
+  ["a pipe", (path: string) => execa("mkfifo", [path]), /it is not a regular file/],
+  ["a device", (path: string) => symlink("/dev/zero", path), /it is not a regular file/],
+  ["a folder", (path: string) => mkdir(path), /it is a folder/],
+  ["a link to itself", (path: string) => symlink(path, path), /a symbolic link that leads back to itself/],
+  ["50 MB", (path: string) => writeFile(path, Buffer.alloc(50 << 20, "#")), /it has 52428800 bytes/],
+] as const)
+  refused(
+    `${title} in the place of a stack file`,
+    async () => {
+      const stack = `cluster-${++stacks}`;
+      await make(join(folder, `Pulumi.${stack}.yaml`));
+      return readStackFile(stack, folder).then(
+        () => undefined,
+        (error: Error & { exitCode?: number }) => error,
+      );
+    },
+    sentence,
+  );
 
 const good: readonly (readonly [title: string, program: string, content: string])[] = [
   ["a wildcard host", "apps", app('host: "*.app.com"')],
@@ -537,6 +680,16 @@ const good: readonly (readonly [title: string, program: string, content: string]
     serverFlag("--cluster-cidr=10.99.0.0/16", "--service-cidr=10.98.0.0/16", "--cluster-dns=10.98.0.10"),
   ],
   ["the usual port, said aloud", "cluster", serverFlag("--https-listen-port=6443")],
+  [
+    "a host key, whole",
+    "cluster",
+    ssh(`hostKey: ssh-ed25519 ${key}, key: '~/.ssh/id ed', jump: "me@bastion.example:22"`),
+  ],
+  [
+    "a public address through a tunnel",
+    "cluster",
+    hosts("{name: a, role: server, ip: 10.0.0.5, publicAddress: 127.0.0.1}"),
+  ],
   ["no ServiceLB", "cluster", serverFlag("--disable=servicelb", "--disable=traefik,metrics-server")],
   [
     "labels, taints, options",
