@@ -6,7 +6,7 @@ import { execa } from "execa";
 import { LabError } from "../stacks/lib/errors.ts";
 import { ifThere, writeOnce, writeWhole } from "../stacks/lib/files.ts";
 import { daemonVariables, type HostSettings } from "../stacks/lib/host-settings.ts";
-import { labId } from "../stacks/lib/lab-id.ts";
+import { labId, refuseCopy } from "../stacks/lib/lab-id.ts";
 import { cacheDir, labDir, root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { withoutProxy } from "./inherited-variables.ts";
 import { placeFile, placeSymlink } from "./links.ts";
@@ -56,13 +56,14 @@ function kubeconfigs(): string[] {
  * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, and the folders that Pulumi expects to exist.
  * Does nothing where they are there.
  *
- * @throws LabError where the passphrase is missing or empty, while a state needs the one that it was: only a copy helps.
+ * @throws LabError where this folder is a copy (exit code 2); where the passphrase is missing or empty, while a state needs the one that it was: only a copy helps.
  */
 export async function prepareLabDir(): Promise<void> {
   for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])
     await mkdir(join(labDir, folder), { recursive: true, mode: 0o700 });
   await chmod(labDir, 0o700);
   await labId();
+  await refuseCopy();
   const file = join(labDir, "passphrase");
   const held = await ifThere(readFile(file, "utf8"));
   if (!held?.trim()) {

@@ -1,4 +1,4 @@
-import { docker } from "../../stacks/k3d/docker.ts";
+import { docker, listContainers } from "../../stacks/k3d/docker.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { labId, lostId } from "../../stacks/lib/lab-id.ts";
 import { root } from "../../stacks/lib/paths.ts";
@@ -23,17 +23,20 @@ export async function ownThings(used: readonly Provider[]): Promise<string[]> {
 }
 
 async function ownInDocker(): Promise<string[]> {
-  const filters = [`label=k3s-lab.id=${await labId()}`, `label=k3s-lab.checkout=${root}`];
-  const lists = {
-    container: ["ps", "--all", "--format", "{{.Names}}"],
-    "Docker network": ["network", "ls", "--format", "{{.Name}}"],
-    volume: ["volume", "ls", "--format", "{{.Name}}"],
-  };
-  const found = Object.entries(lists).flatMap(([word, list]) =>
-    filters.map(async (filter) =>
-      lines(await docker([...list, "--filter", filter])).map((name) => `${word} ${name}`),
-    ),
-  );
+  const marks = { "k3s-lab.id": await labId(), "k3s-lab.checkout": root };
+  const found = Object.entries(marks).map(async ([key, value]) => {
+    const filter = ["--filter", `label=${key}=${value}`];
+    const named = async (word: string, kind: string) =>
+      lines(await docker([kind, "ls", "--format", "{{.Name}}", ...filter])).map((name) => `${word} ${name}`);
+    const [containers, ...others] = await Promise.all([
+      listContainers(...filter),
+      named("Docker network", "network"),
+      named("volume", "volume"),
+    ]);
+    // A label that a container has from its image is not its own.
+    const own = containers.filter(({ labels }) => labels[key] === value);
+    return [...own.map(({ name }) => `container ${name}`), ...others.flat()];
+  });
   return [...new Set((await Promise.all(found)).flat())];
 }
 
@@ -45,11 +48,12 @@ const lines = (text: string): string[] => text.split("\n").filter(Boolean);
  */
 export async function refuseForgotten(stacks: readonly string[]): Promise<void> {
   const id = await labId();
-  const list = ["ps", "--all", "--filter", `label=k3s-lab.checkout=${root}`];
-  const format = '{{.Names}}\t{{.Label "k3s-lab.id"}}';
-  const containers = (await canAskDocker()) ? lines(await docker([...list, "--format", format])) : [];
-  for (const [name = "", other = ""] of containers.map((line) => line.split("\t")))
-    if (other !== "" && other !== id) throw lostId(`The container ${name}`, other);
+  const ofThisFolder = ["--filter", `label=k3s-lab.checkout=${root}`];
+  const containers = (await canAskDocker()) ? await listContainers(...ofThisFolder) : [];
+  for (const { name, labels } of containers) {
+    const other = labels["k3s-lab.id"] ?? id;
+    if (other !== id) throw lostId(`The container ${name}`, other);
+  }
   for (const { name, labels } of await virtualMachinesHere()) {
     if (labels.checkout === root && labels.id !== undefined && labels.id !== id)
       throw lostId(`The virtual machine ${name}`, labels.id);

@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LabError } from "./errors.ts";
-import { ifThere, writeOnce } from "./files.ts";
-import { labDir } from "./paths.ts";
+import { ifThere, writeOnce, writeWhole } from "./files.ts";
+import { labDir, root } from "./paths.ts";
 
 /** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
 const labIdFile = join(labDir, "id");
@@ -24,6 +24,29 @@ export async function labId(file: string = labIdFile): Promise<string> {
 /** The id without making one: a checkout that has none has made nothing that could carry it. */
 export const knownLabId = async (file: string = labIdFile): Promise<string> =>
   (await read(file)) || randomUUID();
+
+/** Holds the folder that this lab was last used from; `scripts/pulumi.sh` reads it too. */
+const folderFile = join(labDir, "folder");
+
+/**
+ * Refuses a folder that was copied with its lab, while the original is there: both have one id, and what one of them takes
+ * down is the other's. One that was moved goes on.
+ * @throws LabError (exit code 2) that says how each of the two goes on.
+ */
+export async function refuseCopy(): Promise<void> {
+  const folder = (await ifThere(readFile(folderFile, "utf8")))?.trim() ?? "";
+  if (folder === root) return;
+  const other = join(folder, ".lab", "id");
+  const there = folder === "" ? undefined : await ifThere(stat(other));
+  const here = await stat(labIdFile);
+  const isSame = there?.ino === here.ino && there.dev === here.dev;
+  if (there && !isSame && (await read(other)) === (await read(labIdFile)))
+    throw new LabError(
+      `This folder is a copy of ${folder}, whose lab has the same id: what one of them takes down is the other's. Nothing was touched. To give this folder a lab of its own, remove ${labDir}; to have it go on as that lab, remove ${join(folder, ".lab")}.`,
+      { exitCode: 2 },
+    );
+  await writeWhole(folderFile, `${root}\n`);
+}
 
 const read = async (file: string): Promise<string> => (await ifThere(readFile(file, "utf8")))?.trim() ?? "";
 

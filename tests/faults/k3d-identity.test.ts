@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, beforeEach } from "node:test";
+import { ownThings } from "../../scripts/down/left.ts";
 import * as actions from "../../stacks/k3d/actions.ts";
 import type { Cluster } from "../../stacks/k3d/cluster.ts";
 import { ownerOf } from "../../stacks/k3d/docker.ts";
@@ -61,6 +62,7 @@ fault(
     await fake.set({ containers: [copy], networks: [], volumes: [], commits: ["sha256:committed"] });
     assert.equal(await fake.within(() => existsInDocker(stack, { role: "server" })), false);
     await fake.within(() => actions.removeAll(owner));
+    assert.deepEqual(await fake.within(() => ownThings(["docker"])), []);
     return {
       happened: "it is a person's",
       lost: (await names()).includes("backup") ? "nothing" : "the copy",
