@@ -123,9 +123,11 @@ async function build(
     await mkdir(join(work, "images"));
     for (const archive of [content.images, ...apps])
       await linkOrCopy(archive, join(work, "images", basename(archive)));
+    // What it writes is read by programs of the machine's that are not root.
+    const readable = ["sh", "-c", 'umask 022 && exec "$@"', "sh"];
     const environment = [`SUITE=${suite}`, `PACKAGES=${include.join(",")}`, `SIZE=${diskSize}G`];
     const { exitCode, stdout, stderr } = await runHere(
-      [...prefix, "unshare", "--mount", "env", ...environment, script, work],
+      [...prefix, "unshare", "--mount", ...readable, "env", ...environment, script, work],
       { onLine: (line) => line.startsWith("== ") && progress(line.slice(3)) },
     );
     if (exitCode !== 0)

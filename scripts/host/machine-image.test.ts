@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
-import { removeDeadFills } from "./machine-image.ts";
+import { layOut, removeDeadFills } from "./machine-image.ts";
 
 test("of all containers with the label of a fill, only one that was a fill, and whose lab has ended, is removed", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-fills-"));
@@ -36,4 +36,22 @@ fi
   process.env.PATH = `${folder}:${path}`;
   await removeDeadFills();
   assert.equal(await readFile(join(folder, "log"), "utf8"), "rm --force --volumes 2222\n");
+});
+
+test("a machine's folders are everybody's to enter, whatever the umask of the user who builds it", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-layout-"));
+  const umask = process.umask(0o077);
+  t.after(async () => {
+    process.umask(umask);
+    await rm(folder, { recursive: true });
+  });
+  const [program = "", archive = ""] = ["k3s", "images.tar"].map((name) => join(folder, name));
+  for (const file of [program, archive]) await writeFile(file, "");
+  const content = { k3s: program, installScript: program, images: archive, flannel: program, manifests: [] };
+  await layOut(join(folder, "files"), content, program);
+  const entries = await readdir(join(folder, "files"), { recursive: true, withFileTypes: true });
+  const folders = entries.filter((one) => one.isDirectory()).map((one) => join(one.parentPath, one.name));
+  assert.ok(folders.includes(join(folder, "files/etc/systemd/system")));
+  for (const one of [join(folder, "files"), ...folders])
+    assert.equal((await stat(one)).mode & 0o777, 0o755, `${one}: Docker gives it to the machine's own`);
 });

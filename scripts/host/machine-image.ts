@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { execa } from "execa";
@@ -208,6 +208,10 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
     await mkdir(place, { recursive: true });
     await writeFile(join(place, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
   }
+  // Docker gives a copied folder's mode to one that is there: of a user with umask 077, /etc would be root's alone.
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const folders = entries.filter((one) => one.isDirectory()).map((one) => join(one.parentPath, one.name));
+  for (const one of [folder, ...folders]) await chmod(one, 0o755);
 }
 
 /** Unpacks the images with containerd in a container of the new machine and keeps the result as the image. */
