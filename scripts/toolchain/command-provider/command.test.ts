@@ -3,14 +3,9 @@ import { test } from "node:test";
 import * as command from "./command.ts";
 import { unknown, type WireObject } from "./values.ts";
 
-interface Call {
-  readonly command: string;
-  readonly previous: object;
-}
-
-function recorder(calls: Call[]): command.Runner {
-  return async (line, _properties, previous) => {
-    calls.push({ command: line, previous });
+function recorder(calls: string[]): command.Runner {
+  return async (line) => {
+    calls.push(line);
     return { stdout: `out of ${line}`, stderr: "" };
   };
 }
@@ -18,7 +13,7 @@ function recorder(calls: Call[]): command.Runner {
 const state: WireObject = { create: "c", environment: { A: "1" }, stdout: "before", stderr: "oops" };
 
 test("create runs create; without it nothing runs and the outputs are empty", async () => {
-  const calls: Call[] = [];
+  const calls: string[] = [];
   assert.deepEqual(await command.create({ create: "c", triggers: [1] }, recorder(calls)), {
     create: "c",
     triggers: [1],
@@ -30,26 +25,22 @@ test("create runs create; without it nothing runs and the outputs are empty", as
     stdout: "",
     stderr: "",
   });
-  assert.deepEqual(calls, [{ command: "c", previous: { stdout: "", stderr: "" } }]);
+  assert.deepEqual(calls, ["c"]);
 });
 
-test("update runs update or else create, with the output of the run before", async () => {
-  const calls: Call[] = [];
+test("update runs update or else create; where there is neither, the outputs stay", async () => {
+  const calls: string[] = [];
   await command.update(state, { create: "c", update: "u" }, recorder(calls));
   await command.update(state, { create: "c" }, recorder(calls));
   assert.deepEqual(await command.update(state, {}, recorder(calls)), { stdout: "before", stderr: "oops" });
-  const previous = { stdout: "before", stderr: "oops" };
-  assert.deepEqual(calls, [
-    { command: "u", previous },
-    { command: "c", previous },
-  ]);
+  assert.deepEqual(calls, ["u", "c"]);
 });
 
 test("delete runs what the state recorded, if anything", async () => {
-  const calls: Call[] = [];
+  const calls: string[] = [];
   await command.remove(state, recorder(calls));
   await command.remove({ ...state, delete: "d" }, recorder(calls));
-  assert.deepEqual(calls, [{ command: "d", previous: { stdout: "before", stderr: "oops" } }]);
+  assert.deepEqual(calls, ["d"]);
 });
 
 const secret = (value: string) => ({

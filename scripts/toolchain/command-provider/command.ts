@@ -5,7 +5,7 @@ import type { Outputs } from "./run.ts";
 import { unknown, type WireObject } from "./values.ts";
 
 /** Runs a command as `properties` say; supplied by the provider. */
-export type Runner = (command: string, properties: WireObject, previous: Outputs) => Promise<Outputs>;
+export type Runner = (command: string, properties: WireObject) => Promise<Outputs>;
 
 /**
  * The inputs that differ, by name; null is the same as absent. A change of `triggers` replaces, any other runs `update`, or
@@ -69,9 +69,8 @@ async function runIfAny(
   state: WireObject,
   run: Runner,
 ): Promise<WireObject> {
-  const previous = { stdout: text(state, "stdout") ?? "", stderr: text(state, "stderr") ?? "" };
-  if (command === undefined) return { ...previous, ...pick(state, outputs) };
-  return { ...(await run(command, properties, previous)) };
+  if (command === undefined) return { stdout: "", stderr: "", ...pick(state, outputs) };
+  return { ...(await run(command, properties)) };
 }
 
 const inputsOf = (properties: WireObject): WireObject => pick(properties, inputNames);

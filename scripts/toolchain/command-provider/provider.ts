@@ -95,13 +95,12 @@ export class Provider {
 
   /** @param timeout seconds; 0 is none. */
   #runner(urn: string, timeout: number): command.Runner {
-    return async (line, source, previous) => {
+    return async (line, source) => {
       const deadline = new AbortController();
       const end = () => deadline.abort(new Error(`timed out after ${timeout} s`));
       const timer = timeout > 0 ? setTimeout(end, timeout * 1000) : undefined;
       try {
         return await run(line, executionOf(source), {
-          previous,
           log: (shown) => this.#log.line(urn, shown),
           processes: this.#processes,
           signal: AbortSignal.any([this.#cancel.signal, deadline.signal]),

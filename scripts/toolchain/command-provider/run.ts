@@ -11,26 +11,11 @@ export interface Outputs {
 }
 
 interface RunOptions {
-  readonly previous: Outputs;
   /** Gets each line of what `logging` lets through, as it comes. */
   readonly log: (line: string) => void;
   readonly processes: Processes;
   /** Ends the command when it fires. */
   readonly signal: AbortSignal;
-}
-
-/** The process's environment: the engine's, then `environment`, then the output of the run before where there was any. */
-export function buildEnvironment(
-  inherited: NodeJS.ProcessEnv,
-  { environment, addPreviousOutputInEnv = true }: Execution,
-  { stdout, stderr }: Outputs,
-): NodeJS.ProcessEnv {
-  return {
-    ...inherited,
-    ...environment,
-    ...(addPreviousOutputInEnv && stdout !== "" && { PULUMI_COMMAND_STDOUT: stdout }),
-    ...(addPreviousOutputInEnv && stderr !== "" && { PULUMI_COMMAND_STDERR: stderr }),
-  };
 }
 
 /**
@@ -45,7 +30,7 @@ export function run(command: string, execution: Execution, options: RunOptions):
   const failure = (reason: string) =>
     new Error(`${reason}: running ${JSON.stringify(command)}:\n${written.join("")}`);
   if (signal.aborted) return Promise.reject(failure(reasonOf(signal)));
-  const env = buildEnvironment(process.env, execution, options.previous);
+  const env = { ...process.env, ...execution.environment };
   // Node's own error would show the value, which may be a secret.
   if ([command, ...Object.values(env)].some((value) => value?.includes("\0")))
     return Promise.reject(failure("a null byte in the command or its environment"));

@@ -14,17 +14,12 @@ const outputSignature = "d0e6a833031e9bbcd3f4e8bde6ca49a4";
 /** Stands for a value that is known only after the resource it comes from exists. */
 export const unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
 
-export function isObject(value: Wire | undefined): value is WireObject {
+function isObject(value: Wire | undefined): value is WireObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-export function isArray(value: Wire | undefined): value is readonly Wire[] {
+function isArray(value: Wire | undefined): value is readonly Wire[] {
   return Array.isArray(value);
-}
-
-/** Is it an object of the user's, not a secret, an asset or another marked value? */
-export function isPlainObject(value: Wire | undefined): value is WireObject {
-  return isObject(value) && value[signatureKey] === undefined;
 }
 
 /** The value with secrecy taken off at every depth; what is not known stays `unknown`. */
@@ -34,12 +29,4 @@ export function reveal(value: Wire): Wire {
   const signature = value[signatureKey];
   if (signature === secretSignature || signature === outputSignature) return reveal(value.value ?? unknown);
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, reveal(inner)]));
-}
-
-/** Is any part of it not known yet? */
-export function hasUnknown(value: Wire): boolean {
-  const plain = reveal(value);
-  if (isArray(plain)) return plain.some(hasUnknown);
-  if (isObject(plain)) return Object.values(plain).some(hasUnknown);
-  return plain === unknown;
 }
