@@ -1,6 +1,7 @@
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import type { TestOptions } from "node:test";
 import { execa } from "execa";
 import { tools, versionOf, wayOrder } from "../../scripts/toolchain/tools.ts";
 import { root } from "../../stacks/lib/paths.ts";
@@ -20,8 +21,12 @@ export interface PulumiCheckout {
   remove(): Promise<void>;
 }
 
-/** Whether `lab test` has named Pulumi's programs: by itself a test file goes without. */
-export const hasPulumi = Boolean(process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS);
+/** For tests that need Pulumi's programs, which `lab test` names. */
+export const withPulumi: TestOptions = {
+  skip:
+    !(process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS) &&
+    "PULUMI_CLI and PULUMI_LANGUAGE_NODEJS name no Pulumi: run it by scripts/lab test",
+};
 
 export const urnOf = (stack: string, type: string, name: string): string =>
   `urn:pulumi:${stack}::k3s-lab::${type}::${name}`;

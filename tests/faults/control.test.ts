@@ -17,7 +17,8 @@ import { root } from "../../stacks/lib/paths.ts";
 import { locksOf, stateOf } from "../../stacks/lib/state.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
-import { copyPrograms } from "./checkout.ts";
+import { suite } from "../steps.ts";
+import { copyPrograms, withPulumi } from "./checkout.ts";
 import * as table from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
@@ -362,8 +363,7 @@ async function pulumiProject(name: string): Promise<{
   return { directory, pulumi };
 }
 
-// `lab test` names the programs; by itself this file goes without.
-if (process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS) {
+suite("plain pulumi", withPulumi, () => {
   fault("H19: plain pulumi writes to the user's stack file", async () => {
     const { directory, pulumi } = await pulumiProject("stack-file");
     const file = join(directory, "Pulumi.cluster.yaml");
@@ -404,7 +404,7 @@ if (process.env.PULUMI_CLI && process.env.PULUMI_LANGUAGE_NODEJS) {
     }
     return { happened: "destroyed from its state", lost: "nothing" };
   });
-}
+});
 
 /** Starts a run of `asRun` whose work is a shell line, as an own process; resolves when that line says `begun`. */
 async function startRun(

@@ -9,7 +9,8 @@ import { after, before } from "node:test";
 import { execa } from "execa";
 import { stringify } from "yaml";
 import { clusterUid, healthyLab } from "../../scripts/verify/fake-lab.ts";
-import { copyPrograms, hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
+import { suite } from "../steps.ts";
+import { copyPrograms, type PulumiCheckout, pulumiCheckout, urnOf, withPulumi } from "./checkout.ts";
 import { fault } from "./table.ts";
 
 // `lab down` on apps of clusters that stay: API servers on loopback that say what they hold and count what they are asked.
@@ -285,7 +286,7 @@ fault("`lab down` of machines in Docker where a libvirt that was never used is b
   return { happened: "down; an error where nobody knows where the machines were", lost: "nothing" };
 });
 
-if (hasPulumi) {
+suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
   let checkout: PulumiCheckout;
   before(async () => {
     checkout = await pulumiCheckout();
@@ -482,10 +483,20 @@ exit 0
   );
 
   fault("a checkout that was removed while its lab was up, and cloned again", async () => {
+    const marks = { "k3s-lab.id": "old-id", "k3s-lab.stack": "cluster-gone", "k3s-lab.machine": "server" };
     // What `docker inspect` says of a container, as far as it is read.
     const inspected = {
-      ...{ Id: "c0ffee", Name: "/k3s-lab-cluster-gone-server", State: { Status: "running" } },
-      ...{ Config: { Image: "i", Labels: {} }, HostConfig: {}, NetworkSettings: { Networks: {} } },
+      ...{
+        Id: "c0ffee",
+        Name: "/k3s-lab-cluster-gone-server",
+        Image: "sha256:1",
+        State: { Status: "running" },
+      },
+      ...{
+        Config: { Image: "i", Hostname: "server", Labels: marks },
+        HostConfig: {},
+        NetworkSettings: { Networks: {} },
+      },
     };
     const log = join(checkout.directory, "asked");
     const bin = await programsWith(
@@ -535,4 +546,4 @@ esac
     assert.match(all, /passphrase is missing, and without it the secrets .*Put a copy of it back/);
     return { happened: "exit 1: put a copy back", lost: isMade ? "the secrets in the state" : "nothing" };
   });
-}
+});

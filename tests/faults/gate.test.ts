@@ -21,7 +21,8 @@ import { root } from "../../stacks/lib/paths.ts";
 import { stackConfig } from "../../stacks/model/stack-config.ts";
 import { observeCluster } from "../../stacks/observe/cluster.ts";
 import { clusterPreconditions, preconditionsVariable } from "../../stacks/observe/preconditions.ts";
-import { hasPulumi, type PulumiCheckout, pulumiCheckout, urnOf } from "./checkout.ts";
+import { suite } from "../steps.ts";
+import { type PulumiCheckout, pulumiCheckout, urnOf, withPulumi } from "./checkout.ts";
 import { fault } from "./table.ts";
 
 // What `lab up` asks before something that lives is replaced or removed.
@@ -278,7 +279,7 @@ for (const [key, exit] of [
     return { happened: `exit ${exit}`, lost: "nothing" };
   });
 
-if (hasPulumi) {
+suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
   let checkout: PulumiCheckout;
   before(async () => {
     checkout = await pulumiCheckout();
@@ -403,4 +404,4 @@ if (hasPulumi) {
     assert.match(all, /waiting for process[\s\S]*k3s-lab:apps: 7 is not accepted/);
     return { happened: "read again when its turn comes: exit 2", lost: "nothing" };
   });
-}
+});
