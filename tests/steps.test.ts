@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
 import { limits } from "../scripts/verbs/test.ts";
+import type { Counts } from "./count.ts";
 
 /** What `node --test` says of a test file with this text, without its times. */
 async function said(text: string, env: Record<string, string> = {}, minutes = 1): Promise<string> {
@@ -88,4 +89,32 @@ test("a test that hangs, and what it waits for, do not hold the run for ever", a
   const all = await said(text, {}, 0.01);
   assert.match(all, /test timed out after 600ms/);
   assert.match(all, /^ℹ duration_ms \d{1,5}\./m);
+});
+
+test("a run of several files is counted once: what passed, failed, was skipped or given up", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-count-"));
+  try {
+    const files = ["a", "b"].map((name) => join(folder, `${name}.test.ts`));
+    for (const file of files)
+      await writeFile(
+        file,
+        `import { test } from "node:test";
+        test("passes", () => {});
+        test("fails", () => { throw new Error("wrong"); });
+        test("is skipped", { skip: "no reason" }, () => {});`,
+      );
+    const counts = join(folder, "counts.json");
+    const reporter = [`--test-reporter=${join(import.meta.dirname, "count.ts")}`];
+    await execa(
+      process.execPath,
+      ["--test", ...reporter, `--test-reporter-destination=${counts}`, ...limits(1), ...files],
+      { env: { NODE_TEST_CONTEXT: undefined }, reject: false },
+    );
+    const { tests, passed, failed, skipped, cancelled } = JSON.parse(
+      await readFile(counts, "utf8"),
+    ) as Counts;
+    assert.deepEqual([tests, passed, failed, skipped, cancelled], [6, 2, 2, 2, 0]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });
