@@ -7,7 +7,7 @@ import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { FileHashes } from "../toolchain/images/cache.ts";
+import { hashOf } from "../toolchain/images/cache.ts";
 import { sha256Of } from "../toolchain/tool-cache.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import {
@@ -150,9 +150,7 @@ async function whole(file: string): Promise<Pick<BuiltBox, "sha256" | "size"> | 
     stat(file).catch(() => undefined),
   ]);
   if (recorded === undefined || found === undefined) return undefined;
-  const hashes = new FileHashes();
-  const sha256 = await hashes.of(file);
-  await hashes.save();
+  const sha256 = await hashOf(file);
   if (sha256 !== recorded.trim()) return undefined;
   const now = new Date();
   await utimes(`${file}.sha256`, now, now);

@@ -5,7 +5,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { installedContent } from "../system-archive.ts";
 import { addEntry, writeTar } from "../toolchain/images/archive.ts";
-import { FileHashes } from "../toolchain/images/cache.ts";
+import { hashOf } from "../toolchain/images/cache.ts";
 import { unpackedPackages } from "../toolchain/images/debian.ts";
 import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
@@ -55,11 +55,9 @@ export async function k3sBundle(architecture: string, progress: Progress): Promi
       entries[`cni/${plugin}`] = executable(join(debian, "usr/lib/cni", plugin));
   }
   for (const manifest of content.manifests) entries[`manifests/${basename(manifest)}`] = file(manifest);
-  const hashes = new FileHashes();
   const parts: string[] = [];
   for (const [name, entry] of Object.entries(entries))
-    parts.push(`${name} ${"source" in entry ? await hashes.of(entry.source) : entry.content}`);
-  await hashes.save();
+    parts.push(`${name} ${"source" in entry ? await hashOf(entry.source) : entry.content}`);
   const id = `k3s-${k3s.version}-${architecture}-${shortHash(parts.sort())}`;
   return { id, entries: { ...entries, bundle: text(id) } };
 }

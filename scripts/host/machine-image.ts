@@ -9,7 +9,7 @@ import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { FileHashes } from "../toolchain/images/cache.ts";
+import { hashOf } from "../toolchain/images/cache.ts";
 import { bootstrapMode } from "./bootstrap.ts";
 import { lastLines, plainEnglish, run } from "./commands.ts";
 import { ociRuntime } from "./oci-runtime.ts";
@@ -112,12 +112,10 @@ async function once(tag: string, progress: Progress, make: () => Promise<void>):
 
 /** All that decides what a machine carries, by content: a file may lie in another place, or be another in the same. */
 export async function contentParts(content: MachineContent): Promise<string[]> {
-  const hashes = new FileHashes();
   const { k3s, installScript, images, flannel, manifests } = content;
   const parts: string[] = [];
   for (const file of [k3s, installScript, images, ...(flannel ? [flannel] : []), ...manifests])
-    parts.push(`${basename(file)} ${await hashes.of(file)}`);
-  await hashes.save();
+    parts.push(`${basename(file)} ${await hashOf(file)}`);
   return parts;
 }
 

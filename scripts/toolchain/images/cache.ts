@@ -10,32 +10,23 @@ import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArch
 /** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
 const format = 1;
 
-/** Hashes of files by path, remembered across runs as long as size, inode and times stay the same. */
-export class FileHashes {
-  readonly #file = join(cacheDir, "images", "hashes.json");
-  #known: Record<string, string> | undefined;
-  #changed = false;
+const notes = join(cacheDir, "images", "hashes.json");
+let noted: Promise<Record<string, string>> | undefined;
 
-  async of(path: string): Promise<string> {
-    // Nothing where it was half written or is something else.
-    this.#known ??= await readFile(this.#file, "utf8")
-      .then((text) => Object(JSON.parse(text)) as Record<string, string>)
-      .catch(() => ({}));
-    const key = await stateOf(path);
-    const known = this.#known[key];
-    if (known !== undefined) return known;
-    const hash = await sha256Of(path);
-    for (const old of Object.keys(this.#known)) if (old.startsWith(`${path}|`)) delete this.#known[old];
-    this.#known[key] = hash;
-    this.#changed = true;
-    return hash;
-  }
-
-  async save(): Promise<void> {
-    if (!this.#changed || this.#known === undefined) return;
-    await writeWhole(this.#file, JSON.stringify(this.#known));
-    this.#changed = false;
-  }
+/** The SHA-256 of a file, remembered across runs as long as its size, inode and times stay the same. */
+export async function hashOf(path: string): Promise<string> {
+  // Nothing where it was half written or is something else.
+  noted ??= readFile(notes, "utf8")
+    .then((text) => Object(JSON.parse(text)) as Record<string, string>)
+    .catch(() => ({}));
+  const known = await noted;
+  const key = await stateOf(path);
+  if (known[key] !== undefined) return known[key];
+  const hash = await sha256Of(path);
+  for (const old of Object.keys(known)) if (old.startsWith(`${path}|`)) delete known[old];
+  known[key] = hash;
+  await writeWhole(notes, JSON.stringify(known));
+  return hash;
 }
 
 /** Another text when a file may have another content; nothing is read of it. */
@@ -45,7 +36,7 @@ export async function stateOf(path: string): Promise<string> {
 }
 
 /** What identifies images: everything that ends up in their bytes. */
-export async function imagesKey(images: readonly ImageSpec[], hashes: FileHashes): Promise<string> {
+export async function imagesKey(images: readonly ImageSpec[]): Promise<string> {
   const layers = new Map<Layer, string>();
   for (const layer of images.flatMap((image) => image.layers)) {
     if (layers.has(layer)) continue;
@@ -53,7 +44,7 @@ export async function imagesKey(images: readonly ImageSpec[], hashes: FileHashes
     for (const [path, entry] of sortedEntries(layer)) {
       const content =
         "source" in entry
-          ? { ...entry, source: await hashes.of(entry.source), bits: (await stat(entry.source)).mode & 0o111 }
+          ? { ...entry, source: await hashOf(entry.source), bits: (await stat(entry.source)).mode & 0o111 }
           : "content" in entry
             ? { ...entry, content: Buffer.from(entry.content).toString("base64") }
             : entry;
@@ -78,10 +69,9 @@ export async function cachedArchive(
 ): Promise<string> {
   const base = join(cacheDir, "images");
   await mkdir(base, { recursive: true });
-  const hashes = new FileHashes();
-  const folder = join(base, await imagesKey(images, hashes));
+  const folder = join(base, await imagesKey(images));
   const archive = join(folder, `${name}.tar`);
-  if (!(await isWhole(archive, hashes))) {
+  if (!(await isWhole(archive))) {
     progress(`writing ${images.length === 1 ? "image" : `${images.length} images`} to ${name}.tar`);
     const work = await mkdtemp(join(base, ".write-"));
     try {
@@ -93,12 +83,10 @@ export async function cachedArchive(
     } finally {
       await rm(work, { recursive: true, force: true });
     }
-    await hashes.of(archive);
     await prune(base, name, folder);
   }
   const now = new Date();
   await utimes(`${archive}.sha256`, now, now);
-  await hashes.save();
   return archive;
 }
 
@@ -117,9 +105,9 @@ async function prune(base: string, name: string, current: string): Promise<void>
   for (const { folder } of others.slice(keptArchives - 1)) await rm(folder, { recursive: true, force: true });
 }
 
-async function isWhole(archive: string, hashes: FileHashes): Promise<boolean> {
+async function isWhole(archive: string): Promise<boolean> {
   const recorded = await readFile(`${archive}.sha256`, "utf8").catch(() => undefined);
   if (recorded === undefined) return false;
-  const actual = await hashes.of(archive).catch(() => undefined);
+  const actual = await hashOf(archive).catch(() => undefined);
   return actual === recorded.trim();
 }

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Progress } from "../../../stacks/lib/progress.ts";
 import type { ImageSpec } from "./archive.ts";
-import { cachedArchive, FileHashes, imagesKey } from "./cache.ts";
+import { cachedArchive, imagesKey } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
 
@@ -30,9 +30,7 @@ export async function registryImage(
     ],
     config: { entrypoint: ["/usr/bin/docker-registry"], cmd: ["serve", "/etc/docker/registry/config.yml"] },
   };
-  const hashes = new FileHashes();
-  const ref = `${repository}:${(await imagesKey([image], hashes)).slice(0, 12)}`;
-  await hashes.save();
+  const ref = `${repository}:${(await imagesKey([image])).slice(0, 12)}`;
   return { path: await cachedArchive("registry", [{ ...image, ref }], progress), ref };
 }
 
