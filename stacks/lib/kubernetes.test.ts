@@ -201,6 +201,27 @@ test("what was read once is not asked again", async (t) => {
   assert.deepEqual(await connect({ server: api.url }).nodes(), []);
 });
 
+test("what a namespace can hold: kinds of versions that are not the preferred one, too", async (t) => {
+  const lab = healthyLab();
+  const gateway = "gateway.networking.k8s.io";
+  const versions = ["v1", "v1alpha2"].map((version) => ({ groupVersion: `${gateway}/${version}` }));
+  lab.api["/apis"] = { groups: [{ name: gateway, versions, preferredVersion: versions[0] }] };
+  lab.api["/api/v1"] = { resources: [] };
+  const resource = (kind: string) => ({
+    ...{ name: `${kind.toLowerCase()}s`, kind, namespaced: true },
+    verbs: ["list", "delete"],
+  });
+  lab.api[`/apis/${gateway}/v1`] = { resources: [resource("HTTPRoute")] };
+  lab.api[`/apis/${gateway}/v1alpha2`] = { resources: [resource("HTTPRoute"), resource("TCPRoute")] };
+  const api = await serveApi(lab);
+  t.after(api.close);
+  const kinds = await connect({ server: api.url }).namespacedKinds();
+  assert.deepEqual(
+    kinds.map(({ folder }) => folder("dev")),
+    [`/apis/${gateway}/v1/namespaces/dev/httproutes`, `/apis/${gateway}/v1alpha2/namespaces/dev/tcproutes`],
+  );
+});
+
 test("an answer that is not understood is named by its path and field", async (t) => {
   const lab = healthyLab();
   lab.api["/api/v1/nodes"] = { items: [{ metadata: {} }] };

@@ -108,7 +108,9 @@ const identified = z.object({
     name: z.string(),
     uid: z.string(),
     labels: strings,
-    ownerReferences: z.array(z.looseObject({})).default([]),
+    ownerReferences: z
+      .array(z.object({ uid: z.string().default(""), controller: z.boolean().default(false) }))
+      .default([]),
   }),
 });
 
@@ -191,7 +193,12 @@ type Read = <T>(path: string, schema: z.ZodType<T>, accept?: string, absentIs?: 
 
 /** The kinds of objects in namespaces that can be listed and deleted. */
 async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
-  const group = z.object({ name: z.string(), preferredVersion: z.object({ groupVersion: z.string() }) });
+  const version = z.object({ groupVersion: z.string() });
+  const group = z.object({
+    name: z.string(),
+    preferredVersion: version,
+    versions: z.array(version).default([]),
+  });
   const resource = z.object({
     name: z.string(),
     kind: z.string(),
@@ -204,20 +211,25 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
     // Nothing is kept in what serves measurements, which is often away.
     ...groups
       .filter(({ name }) => !/(^|\.)metrics\.k8s\.io$/.test(name))
-      .map(({ preferredVersion }) => `/apis/${preferredVersion.groupVersion}`),
+      // The preferred version comes first, and need not have every kind.
+      .flatMap(({ preferredVersion, versions }) => [preferredVersion, ...versions])
+      .map(({ groupVersion }) => `/apis/${groupVersion}`),
   ];
   const lists = await Promise.all(
-    apis.map(async (api) =>
+    [...new Set(apis)].map(async (api) =>
       (await read(api, z.object({ resources: z.array(resource) }))).resources
         .filter(({ name, namespaced }) => namespaced && !name.includes("/"))
         .filter(({ verbs }) => verbs.includes("list") && verbs.includes("delete"))
         .map(({ name, kind }) => ({
+          // What is a kind of its own, whatever version serves it.
+          id: `${api.replace(/\/[^/]+$/, "")}/${name}`,
           kind,
           folder: (namespace: string) => `${api}/namespaces/${namespace}/${name}`,
         })),
     ),
   );
-  return lists.flat();
+  const all = lists.flat();
+  return all.filter(({ id }, index) => all.findIndex((one) => one.id === id) === index);
 }
 
 /**

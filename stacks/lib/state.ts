@@ -11,10 +11,19 @@ import { commandLine, processStart } from "./processes.ts";
  * What Pulumi has noted of a stack's resources; empty where it has noted nothing.
  * @throws LabError where the state is there and cannot be understood: nothing may be made beside what it speaks of.
  */
-export async function stateOf(
+export const stateOf = async (
   stack: string,
   file: string = stateFile(stack),
-): Promise<readonly StateResource[]> {
+): Promise<readonly StateResource[]> => (await checkpointOf(stack, file)).resources;
+
+/**
+ * The same, with the resources that Pulumi was making when it was killed: nobody knows whether they are there.
+ * @throws as `stateOf`.
+ */
+export async function checkpointOf(
+  stack: string,
+  file: string = stateFile(stack),
+): Promise<{ readonly resources: readonly StateResource[]; readonly pending: readonly StateResource[] }> {
   const fault = (cause: unknown, reason: string, next: string) =>
     new LabError(
       `${file}, Pulumi's state of the stack "${stack}", cannot be read: ${reason}. ${next}, then run the same command again.`,
@@ -30,9 +39,11 @@ export async function stateOf(
   const text = await ifThere(readFile(file, "utf8")).catch((cause: Error) => {
     throw fault(cause, cause.message, "Make it readable for your user");
   });
-  if (text === undefined) return [];
+  if (text === undefined) return { resources: [], pending: [] };
   try {
-    return stateSchema.parse(JSON.parse(text)).checkpoint.latest?.resources ?? [];
+    const { latest } = stateSchema.parse(JSON.parse(text)).checkpoint;
+    const pending = (latest?.pending_operations ?? []).filter(({ type }) => type === "creating");
+    return { resources: latest?.resources ?? [], pending: pending.map(({ resource }) => resource) };
   } catch (cause) {
     const [issue] = cause instanceof z.ZodError ? cause.issues : [];
     const reason = issue ? `${issue.path.join(".")}: ${issue.message}` : (cause as Error).message;
@@ -57,7 +68,14 @@ const resourceSchema = z.object({
 export type StateResource = Readonly<z.output<typeof resourceSchema>>;
 
 const stateSchema = z.object({
-  checkpoint: z.object({ latest: z.object({ resources: z.array(resourceSchema).nullish() }).nullish() }),
+  checkpoint: z.object({
+    latest: z
+      .object({
+        resources: z.array(resourceSchema).nullish(),
+        pending_operations: z.array(z.object({ resource: resourceSchema, type: z.string() })).nullish(),
+      })
+      .nullish(),
+  }),
 });
 
 /** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */

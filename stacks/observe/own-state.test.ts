@@ -42,12 +42,17 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     },
     { urn: urn("k3s-lab:apps:WebApp", "dev-app1"), type: "k3s-lab:apps:WebApp" },
   ];
-  await writeFile(file, JSON.stringify({ version: 3, checkpoint: { latest: { resources } } }));
+  const made = { apiVersion: "v1", kind: "Service", metadata: { name: "app1", namespace: "dev" } };
+  const resource = { urn: urn("kubernetes:core/v1:Service", "dev-app1"), type: "kubernetes:core/v1:Service" };
+  const pending_operations = [{ resource: { ...resource, inputs: made }, type: "creating" }];
+  const latest = { resources, pending_operations };
+  await writeFile(file, JSON.stringify({ version: 3, checkpoint: { latest } }));
   assert.deepEqual(await readOwnState("apps", file), {
     objects: [
       { apiVersion: "apps/v1", kind: "Deployment", ...metadata, lab: "id" },
       { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
     ],
+    pending: [{ apiVersion: "v1", kind: "Service", namespace: "dev", name: "app1" }],
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
   });
 });
@@ -55,6 +60,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
 test("without a state nothing is known; half a one is an error that says where the whole one is", async () => {
   assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
     objects: [],
+    pending: [],
     environments: new Map(),
   });
   const file = join(directory, "half.json");

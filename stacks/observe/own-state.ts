@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { stateFile } from "../lib/paths.ts";
-import { partsOfUrn, stateOf } from "../lib/state.ts";
+import { checkpointOf, partsOfUrn, stateOf } from "../lib/state.ts";
 
 /** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
 export interface HeldObject {
@@ -19,17 +19,20 @@ export interface HeldObject {
 /** What the state of an `apps` stack says of the last run. */
 export interface OwnState {
   readonly objects: readonly HeldObject[];
+  /** Where the objects are, or were to be, that a run was making when it was killed. Default: none. */
+  readonly pending?: readonly Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">[];
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
 
 const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
 
-const objectSchema = z.object({
+const placeSchema = z.object({
   apiVersion: z.string(),
   kind: z.string(),
-  metadata: z.object({ name: z.string(), namespace: z.string().optional(), uid: z.string() }),
+  metadata: z.object({ name: z.string(), namespace: z.string().optional() }),
 });
+const objectSchema = placeSchema.extend({ metadata: placeSchema.shape.metadata.extend({ uid: z.string() }) });
 
 /**
  * Reads what Pulumi noted of this stack. A program does so to know what is its own: objects by their UIDs, and the
@@ -39,8 +42,12 @@ const objectSchema = z.object({
  * @throws LabError when the file is there and cannot be read.
  */
 export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
-  const resources = await stateOf(stack, file);
+  const { resources, pending } = await checkpointOf(stack, file);
   return {
+    pending: pending.flatMap(({ inputs }) => {
+      const parsed = placeSchema.safeParse(inputs).data;
+      return parsed ? [{ apiVersion: parsed.apiVersion, kind: parsed.kind, ...parsed.metadata }] : [];
+    }),
     objects: resources.flatMap((one) => {
       if (!one.type.startsWith("kubernetes:")) return [];
       const parsed = objectSchema.safeParse(one.outputs).data;

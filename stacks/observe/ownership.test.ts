@@ -4,7 +4,7 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { inspectCluster, isOwn, labelsOf, objectsOf, pathOf } from "./ownership.ts";
+import { inspectCluster, isOwn, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = { objects: [], environments: new Map() };
@@ -118,4 +118,50 @@ test("a namespace that the stack does not make must be there", async () => {
     inspectCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
     /has no namespace "none" for the apps\. Add it to k3s-lab:namespaces, or create it/,
   );
+});
+
+test("what goes with a namespace and is not the stack's: copies with its labels, and what has an owner elsewhere", async () => {
+  const marks = labelsOf(owner);
+  const listed = (name: string, uid: string, labels: Record<string, string> = {}, ...owners: string[]) => ({
+    ...{ name, uid, labels },
+    // Kubernetes' own controllers say that they are.
+    ownerReferences: owners.map((uid) => ({ uid, controller: name.startsWith("app2-1") })),
+  });
+  const objects = {
+    Deployment: [
+      listed("app2", "d1", marks),
+      listed("app2-copy", "d2", marks),
+      listed("app3", "d3", marks),
+      listed("theirs", "d4"),
+    ],
+    ReplicaSet: [listed("app2-1", "r1", {}, "d1"), listed("theirs-1", "r2", {}, "d4")],
+    Pod: [listed("app2-1-x", "p1", {}, "r1")],
+    Secret: [
+      listed("of-theirs", "s1", {}, "d4"),
+      listed("of-a-cluster", "s2", {}, "cluster-wide"),
+      listed("of-ours", "s3", {}, "d1"),
+    ],
+  };
+  const api = {
+    namespacedKinds: async () =>
+      Object.keys(objects).map((kind) => ({ kind, folder: (namespace: string) => `/${namespace}/${kind}` })),
+    identities: async (path: string) => objects[path.split("/").at(-1) as keyof typeof objects],
+    object: async () => undefined,
+  };
+  const place = { apiVersion: "apps/v1", kind: "Deployment", namespace: "dev" };
+  const state: OwnState = {
+    objects: [
+      { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "n1", lab: owner.lab },
+      { ...place, name: "app2", uid: "d1", lab: owner.lab },
+    ],
+    // Killed while it was made.
+    pending: [{ ...place, name: "app3" }],
+    environments: new Map(),
+  };
+  assert.deepEqual(await othersIn(api as unknown as KubernetesApi, owner, state), [
+    "Deployment dev/app2-copy",
+    "Deployment dev/theirs",
+    "Secret dev/of-a-cluster",
+    "Secret dev/of-ours",
+  ]);
 });

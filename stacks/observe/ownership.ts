@@ -180,29 +180,52 @@ const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secre
 export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState): Promise<string[]> {
   const namespaces = state.objects.filter(({ kind }) => kind === "Namespace").map(({ name }) => name);
   const kinds = namespaces.length > 0 ? await api.namespacedKinds() : [];
-  const found = await Promise.all(
-    namespaces.flatMap((namespace) =>
-      kinds.map(async ({ kind, folder }) => {
-        if (kept.has(kind)) return [];
-        const listed = await api.identities(folder(namespace)).catch((cause) => {
-          if (!(cause instanceof ApiError)) throw cause;
-          // A kind that was removed meanwhile.
-          if (cause.status === 404) return [];
-          if (cause.status !== 403) throw cause;
-          return undefined;
-        });
-        if (listed === undefined) return [`any ${kind} in ${namespace} (403: this user may not list them)`];
-        return listed
-          .filter((one) => one.ownerReferences.length === 0 && !isOwn(one, owner, state))
-          .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))
-          .map(({ name }) => `${kind} ${namespace}/${name}`);
-      }),
-    ),
+  const answers = await Promise.all(
+    namespaces.flatMap((namespace) => kinds.map((kind) => listIn(api, namespace, kind))),
   );
+  const listed = answers.flat();
+  // Labels are copied with an object: what has ours is ours only in the place of one that the stack made, or was making.
+  const places = new Set([...state.objects, ...(state.pending ?? [])].map(inWords));
+  const isOurs = ({ words, identity }: Listed) =>
+    identity !== undefined &&
+    isOwn(identity, owner, state) &&
+    (places.has(words) || state.objects.some(({ uid }) => uid === identity.uid));
+  const ours = new Map(listed.map((one) => [one.identity?.uid, isOurs(one)]));
+  // What a controller makes of another object goes with that; one of somebody else's is told of itself.
+  const isMade = ({ identity }: Listed) =>
+    identity?.ownerReferences.some(
+      ({ uid, controller }) => ours.get(uid) === false || (ours.get(uid) === true && controller),
+    ) === true;
+  const found = listed.filter((one) => !isOurs(one) && !isMade(one)).map(({ words }) => words);
   const remade = (await heldBy(api, state)).filter(
     ({ identity }) => identity && !isOwn(identity, owner, state),
   );
-  return [...remade.map(({ place }) => inWords(place)), ...found.flat()];
+  return [...remade.map(({ place }) => inWords(place)), ...found];
+}
+
+/** What is in a namespace; without an identity where it may not be seen. */
+interface Listed {
+  readonly words: string;
+  readonly identity?: Awaited<ReturnType<KubernetesApi["identities"]>>[number];
+}
+
+async function listIn(
+  api: KubernetesApi,
+  namespace: string,
+  { kind, folder }: Awaited<ReturnType<KubernetesApi["namespacedKinds"]>>[number],
+): Promise<Listed[]> {
+  if (kept.has(kind)) return [];
+  const all = await api.identities(folder(namespace)).catch((cause) => {
+    if (!(cause instanceof ApiError)) throw cause;
+    // A kind that was removed meanwhile.
+    if (cause.status === 404) return [];
+    if (cause.status !== 403) throw cause;
+    return undefined;
+  });
+  if (all === undefined) return [{ words: `any ${kind} in ${namespace} (403: this user may not list them)` }];
+  return all
+    .filter(({ name }) => !fromTheStart.test(`${kind} ${name}`))
+    .map((identity) => ({ words: `${kind} ${namespace}/${identity.name}`, identity }));
 }
 
 function inTheWay(
