@@ -167,6 +167,46 @@ test("C3: a list of disks that fails is not an empty one: the pool stays, or the
   assert.deepEqual(await stop(none), [{ state: "none" }, 3]);
 });
 
+/** A daemon of the lab's own that does not answer, and runs with this process id or was killed. */
+async function silent(pid?: number) {
+  const folder = await shared();
+  const daemon = (await processId(pid ?? 0)) ?? { pid: 2 ** 22 + 1, startTime: "1" };
+  const record = { daemon, rules: {}, forwarding: "", runFolder: true };
+  await writeFile(join(folder, "libvirt.json"), JSON.stringify(record));
+  let started = 0;
+  const { run: answer, commands } = fakeRun([/^virsh --version$/, {}], mine, [
+    / list --all --name$/,
+    { stdout: "k3s-lab-cluster-server\n" },
+  ]);
+  const run: Run = async (command, options) =>
+    command.at(-1) === "uri"
+      ? { exitCode: started ? 0 : 1, stdout: "", stderr: "error: Connection refused" }
+      : await answer(command, options);
+  const start = async () => {
+    started++;
+  };
+  const stopped = await stopLibvirt(() => {}, run, folder, start).catch((error: Error) => error.message);
+  return { stopped, started, changed: commands.filter((line) => /destroy|delete|save/.test(line)).length };
+}
+
+test("the lab's libvirt was killed: its machines, of whichever checkout, are asked for before it ends", async () => {
+  assert.deepEqual(await silent(), {
+    ...{ stopped: { state: "kept", by: ["k3s-lab-cluster-server"] }, started: 1, changed: 0 },
+  });
+});
+
+test("the lab's libvirt hangs: it is not ended, for its machines may be running", async () => {
+  const daemon = spawn("sleep", ["60"]);
+  const { stopped, ...rest } = await silent(daemon.pid).finally(() => daemon.kill());
+  assert.match(
+    String(stopped),
+    new RegExp(
+      `libvirt daemon \\(process ${daemon.pid}\\) is there and does not answer: .*Connection refused`,
+    ),
+  );
+  assert.deepEqual(rest, { started: 0, changed: 0 });
+});
+
 test("a libvirt that answers in place of the lab's, which was killed, is somebody else's: nothing of it is ended", async () => {
   const folder = await shared();
   const forwarding = await readFile("/proc/sys/net/ipv4/ip_forward", "utf8").catch(() => "0\n");

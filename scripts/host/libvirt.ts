@@ -96,24 +96,36 @@ export async function ownsInLibvirt(stack: string, progress: Progress): Promise<
 
 /**
  * Takes away the lab's networks and pool, and ends the daemon that the lab started; one of the system's goes on.
- * Does nothing where machines of another checkout use them, or another `lab` is about to make some.
+ * Does nothing where machines of another checkout use them, or another `lab` is about to make some. One that was killed is
+ * started again: machines may run on, and nobody else can be asked for them.
+ *
+ * @param start for tests.
+ * @throws LabError where the lab's is there and does not answer.
  */
 export async function stopLibvirt(
   progress: Progress,
   run: Run = runHere,
   folder: string = sharedDir,
+  start: () => Promise<void> = () => startOwn(progress, run),
 ): Promise<Stopped> {
   if (!(await hasLibvirt(run))) return { state: "none" };
   const notes = notesIn(folder);
   return await notes.alone(async () => {
     const users = await notes.otherUsers();
-    const isThere = users.length === 0 && (await unreachable(run)) === undefined;
-    const by = isThere ? await removeResources(run) : users;
+    if (users.length > 0) return { state: "kept", by: users };
+    const problem = await unreachable(run);
+    if (problem !== undefined) {
+      const silent = await notes.record();
+      if (silent === undefined) return { state: "none" };
+      await refuseHanging(silent, problem);
+      await start();
+    }
+    const by = await removeResources(run);
     if (by.length > 0) return { state: "kept", by };
     const record = await notes.record();
     if (record === undefined) return { state: "none" };
     // The lab's was killed, and what answers has its rules and sockets where that had them.
-    if (isThere && !(await isRunning(record.daemon))) {
+    if (!(await isRunning(record.daemon))) {
       await notes.forget();
       return { state: "none" };
     }
@@ -125,6 +137,14 @@ export async function stopLibvirt(
 }
 
 const isDenial = (problem: string): boolean => /permission denied|authentication/i.test(problem);
+
+/** @throws LabError where the lab's daemon, which does not answer, runs. */
+async function refuseHanging({ daemon }: DaemonRecord, problem: string): Promise<void> {
+  if (!(await isRunning(daemon))) return;
+  throw new LabError(
+    `The lab's libvirt daemon (process ${daemon.pid}) is there and does not answer: ${problem}. Its machines may be running, so it is not ended. Continue it where it was stopped (sudo kill -CONT ${daemon.pid}), or end it (sudo kill -KILL ${daemon.pid}), which ends no machine; then run the same command again.`,
+  );
+}
 
 /** Why no daemon answers, or undefined where one does. */
 async function unreachable(run: Run): Promise<string | undefined> {
@@ -155,6 +175,8 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
     throw new LabError(
       "libvirt is not running, and there is no systemd to start it. Start it as root, or run `lab` as root:\n  sudo libvirtd --daemon",
     );
+  const silent = await notesIn(runDir).record();
+  if (silent !== undefined) await refuseHanging(silent, problem);
   await startOwn(progress, run);
 }
 

@@ -1,6 +1,7 @@
-// Runs in namespaces of its own, see libvirt.e2e.test.ts: starts the lab's libvirt daemon twice, ends it, plays another user
-// whose lab made the network, and prints as JSON what there was on the way.
-import { mkdir, readdir, stat, writeFile } from "node:fs/promises";
+// Runs in namespaces of its own, see libvirt.e2e.test.ts: starts the lab's libvirt daemon twice, leaves half of the box's disk
+// in it as a killed Vagrant does, kills it, ends it, plays another user whose lab made the network, and prints as JSON what
+// there was on the way.
+import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { boxFolder } from "../../scripts/host/box.ts";
@@ -26,13 +27,27 @@ const inLibvirt = async () => {
 const box = { name: "k3s-lab/machine-1", version: "1.0.0" };
 await mkdir(boxFolder(box), { recursive: true });
 await writeFile(join(boxFolder(box), "metadata.json"), '{"virtual_size": 1}');
-await execa("qemu-img", ["create", "-q", "-f", "qcow2", join(boxFolder(box), "box.img"), "1M"]);
+const image = join(boxFolder(box), "box.img");
+await execa("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "preallocation=full", image, "4M"]);
 const up = () => ensureLibvirt({ network: "192.168.42.0/24", internet: false, box }, () => {});
 const down = () => stopLibvirt(() => {});
 
 const before = await leftovers();
 await Promise.all([up(), up()]);
 const during = { ...(await inLibvirt()), mode: (await stat("/run/k3s-lab")).mode & 0o777 };
+const disk = "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img";
+const bytes = async () => {
+  const text = (await virsh("vol-dumpxml", "--pool", "k3s-lab", disk)).join("");
+  return Number(/<physical unit='bytes'>(\d+)</.exec(text)?.[1]);
+};
+await virsh("vol-delete", "--pool", "k3s-lab", disk);
+await virsh("vol-create-as", "k3s-lab", disk, "1G", "--format", "qcow2", "--allocation", "4M");
+await virsh("vol-upload", "--pool", "k3s-lab", "--length", "1048576", disk, image);
+const half = await bytes();
+await up();
+const copied = { half, again: await bytes(), whole: (await stat(image)).size };
+const { daemon } = JSON.parse(await readFile("/run/k3s-lab/libvirt.json", "utf8"));
+process.kill(daemon.pid, "SIGKILL");
 const stopped = [await down(), await down()];
 const after = await leftovers();
 
@@ -45,4 +60,6 @@ await writeFile(theirs, `<network><name>k3s-lab</name><uuid>${uuid}</uuid>${addr
 await virsh("net-create", theirs);
 const refused = await up().catch(({ exitCode, message }) => `${exitCode} ${message}`);
 const kept = await down();
-console.log(JSON.stringify({ before, during, stopped, after, refused, kept, held: await inLibvirt() }));
+console.log(
+  JSON.stringify({ before, during, copied, stopped, after, refused, kept, held: await inLibvirt() }),
+);

@@ -27,13 +27,15 @@ test("the lab's own libvirt leaves nothing behind, and nothing of another user's
       env: { K3S_LAB_CACHE: join(folder, "cache"), VAGRANT_HOME: join(folder, "vagrant") },
       timeout: 180_000,
     });
-    const { before, during, stopped, after, refused, kept, held } = JSON.parse(stdout);
+    const { before, during, copied, stopped, after, refused, kept, held } = JSON.parse(stdout);
     const all = [
       ["k3s-lab", "k3s-lab-management"],
       ["k3s-lab"],
       ["k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img"],
     ];
     assert.deepEqual(during, { ...all, mode: 0o700 });
+    assert.ok(copied.half < copied.whole, JSON.stringify(copied));
+    assert.equal(copied.again, copied.whole);
     assert.deepEqual(stopped, [{ state: "ended" }, { state: "none" }]);
     assert.deepEqual(after, before);
     assert.match(refused, /^2 Another user of this computer \(id 4321\) has a lab in libvirt/);
