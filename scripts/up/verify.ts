@@ -6,6 +6,7 @@ import { verify } from "../verify/index.ts";
 import { describeFailed, renderLines, summarize } from "../verify/report.ts";
 import { slownessOf } from "../verify/slowness.ts";
 import { applyStack, askLate } from "./apply.ts";
+import { restartLatePods } from "./late-pods.ts";
 import type { UpRun } from "./run.ts";
 
 /** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
@@ -14,10 +15,12 @@ const verifyWithin = 120;
 /** Looks whether the lab is what its stack files say, and has Pulumi repair what is not. */
 export async function verifyOrRepair(run: UpRun): Promise<void> {
   let isDrifted = false;
+  const waits = run.changed;
   const first: Step = {
     title: "Verification",
     run: async (progress, signal) => {
-      const { drifted, summary } = await verifyOnce(run, run.changed ? verifyWithin : 0, progress, signal);
+      if (waits) await beginAnew(run, false, progress);
+      const { drifted, summary } = await verifyOnce(run, waits ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
       return isDrifted
@@ -35,6 +38,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
   const second: Step = {
     title: "Verification after the repair",
     run: async (progress, signal) => {
+      await beginAnew(run, waits, progress);
       const { drifted, summary } = await verifyOnce(run, verifyWithin, progress, signal);
       if (drifted.length === 0) return summary;
       throw new LabError(
@@ -43,6 +47,14 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
     },
   };
   await runSteps([[second]], run.stopping);
+}
+
+/**
+ * What Pulumi has put right is waited for as long as pods take, and not as long as they would not try again.
+ * @param hanging whether there was time enough for pods to be made.
+ */
+async function beginAnew({ stacks }: UpRun, hanging: boolean, progress: Progress): Promise<void> {
+  for (const words of await restartLatePods(stacks, { hanging })) progress(`beginning anew: ${words}`);
 }
 
 async function verifyOnce({ stacks }: UpRun, wait: number, progress: Progress, signal: AbortSignal) {

@@ -290,5 +290,12 @@ function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>
   ];
 }
 
+/** Whether a pod is one of K3s's own add-ons, ServiceLB's among them. */
+export function isOfAddOn(pod: Pod): boolean {
+  const owners = Object.values(addOns).map((name) => `ReplicaSet ${name}`);
+  const owner = workloadOf(pod);
+  return owner !== undefined && (owners.includes(owner) || /^DaemonSet svclb-/.test(owner));
+}
+
 /** ServiceLB's pod that passes a node's ports 80 and 443 on to Traefik. */
 export const isServiceLb = ({ metadata }: Pod): boolean => metadata.name.startsWith("svclb-traefik-");

@@ -202,7 +202,8 @@ async function readHome(namespace: string, all: readonly App[], api: KubernetesA
   return { namespace, apps, pods: pods.filter((pod) => isReady(pod) && isAppPod(pod, apps)), services };
 }
 
-const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly App[]): boolean =>
+/** Whether a pod is one of these apps'. */
+export const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly App[]): boolean =>
   labels["app.kubernetes.io/part-of"] === "k3s-lab" &&
   apps.some(({ name }) => labels["app.kubernetes.io/name"] === name);
 

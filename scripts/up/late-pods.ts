@@ -1,0 +1,85 @@
+import { isReady, type KubernetesApi, type Pod, podState, reach } from "../../stacks/lib/kubernetes.ts";
+import { root, stackDir } from "../../stacks/lib/paths.ts";
+import { programOf, readStackFile } from "../../stacks/model/config.ts";
+import { type Run, run as runHere } from "../host/commands.ts";
+import { isOfAddOn } from "../verify/cluster.ts";
+import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
+
+/** Pods that `lab up` may have begin anew. */
+interface Place {
+  readonly kubeconfig: string;
+  readonly namespace: string;
+  readonly isOwn: (pod: Pod) => boolean;
+}
+
+/**
+ * Has pods begin anew that wait and serve nobody: the kubelet tries again what failed after up to five minutes, and gives
+ * a sandbox whose making hangs four. By now the cause may be gone. Only pods of K3s's own add-ons and of the lab's apps, on
+ * clusters of the lab's: each is made again by what it belongs to, and has nothing to lose.
+ *
+ * @param options.hanging whether also those count whose making goes on, because there was time enough.
+ * @returns what was done, in words.
+ */
+export async function restartLatePods(
+  stacks: readonly string[],
+  { hanging = false, run = runHere }: { readonly hanging?: boolean; readonly run?: Run } = {},
+): Promise<readonly string[]> {
+  const places = (await Promise.all(stacks.map(placesOf))).flat();
+  const done = places.map(async ({ kubeconfig, namespace, isOwn }) => {
+    const api = await reach(kubeconfig).catch(() => undefined);
+    const found = api && (await findLate(api, namespace, isOwn, hanging).catch(() => []));
+    api?.close();
+    if (!found?.length) return [];
+    const names = found.map(({ metadata: { name } }) => name);
+    const where = ["--kubeconfig", kubeconfig, "--context", api?.context ?? "", "--namespace", namespace];
+    // A kubelet that hangs does not say that nothing runs, which is known.
+    const remove = ["delete", "pod", "--ignore-not-found", "--force", "--grace-period=0", "--wait=false"];
+    const { exitCode } = await run(["kubectl", ...where, ...remove, ...names], { timeout: 20_000 });
+    return exitCode === 0 ? found.map((pod) => `${pod.metadata.name}, which was ${podState(pod)}`) : [];
+  });
+  return (await Promise.all(done)).flat();
+}
+
+async function placesOf(stack: string): Promise<readonly Place[]> {
+  const kubeconfigOf = (cluster: string) => `${stackDir(cluster)}/kubeconfig`;
+  if (programOf(stack) !== "apps")
+    return [{ kubeconfig: kubeconfigOf(stack), namespace: "kube-system", isOwn: isOfAddOn }];
+  const { cluster, apps } = await readStackFile(stack as "apps", root);
+  if (!("stack" in cluster)) return [];
+  const kubeconfig = kubeconfigOf(cluster.stack);
+  return namespacesOf(apps).map((namespace) => {
+    const here = apps.filter((app) => app.namespace === namespace);
+    return { kubeconfig, namespace, isOwn: (pod) => isAppPod(pod, here) };
+  });
+}
+
+/** What the kubelet tries again by and by. */
+const failed = /BackOff\b|^ErrImage|^CreateContainer\w*Error|^RunContainerError/;
+
+/** The pods that wait, with all of their containers, and are made again by what they belong to. */
+export async function findLate(
+  api: KubernetesApi,
+  namespace: string,
+  isOwn: (pod: Pod) => boolean,
+  hanging: boolean,
+): Promise<readonly Pod[]> {
+  const waiting = (await api.pods(namespace)).filter((pod) => {
+    const { deletionTimestamp, ownerReferences = [] } = pod.metadata;
+    const staysAway = deletionTimestamp !== undefined || ownerReferences.length === 0;
+    return isOwn(pod) && !staysAway && !isReady(pod) && isIdle(pod);
+  });
+  const late = waiting.filter((pod) => failed.test(podState(pod)));
+  const making = waiting.filter((pod) => podState(pod) === "ContainerCreating");
+  if (!hanging || making.length === 0) return late;
+  // An image that is being pulled takes as long as it takes.
+  const pulling = new Set(
+    (await api.events(namespace))
+      .filter(({ reason }) => reason === "Pulling")
+      .map(({ involvedObject }) => involvedObject.name),
+  );
+  return [...late, ...making.filter(({ metadata }) => !pulling.has(metadata.name))];
+}
+
+/** Whether none of a pod's containers runs; of a pod that is nowhere yet there are none. */
+const isIdle = ({ status: { containerStatuses: all } }: Pod): boolean =>
+  all.length > 0 && all.every(({ state: { waiting, terminated } }) => waiting ?? terminated);
