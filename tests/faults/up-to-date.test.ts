@@ -201,8 +201,8 @@ fault("Up to date: files that a k3d config file names have changed", async () =>
         files: [{ source: "../outside/a", destination: "/a", nodeFilters: ["server:0"] }],
         registries: { config: "../outside/r" } }));
       const seen = new Set();
-      for (const [file, text] of [["a", "1"], ["r", "1"], ["a", "2"], ["r", "2"]]) {
-        for (const one of ["a", "r"]) fs.appendFileSync("${here("outside")}/" + one, "");
+      for (const [file, text] of [["r", "mirrors: {}"], ["a", "1"], ["a", "2"], ["r", "configs: {}"]]) {
+        fs.appendFileSync("${here("outside")}/a", "");
         fs.writeFileSync("${here("outside")}/" + file, text);
         seen.add(await sourcesOf("k3d", {}));
       }
