@@ -21,6 +21,12 @@ const hidden: Readonly<Record<string, string>> = {
   generate: "Write schemas/ and the generated parts of docs/ again",
 };
 
+/** The verb that is to run, or whose help is asked for; no text where there is none. */
+export function verbOf(words: readonly string[]): string {
+  const [first = "", second = ""] = words.filter((word) => !word.startsWith("-"));
+  return first === "help" ? second : first;
+}
+
 /**
  * The command line of `lab`.
  * @param only the one verb whose file is read: `lab env` need not load the Automation API. Any other text: none of them,

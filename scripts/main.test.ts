@@ -20,11 +20,25 @@ for (const args of [["--help"], ["up", "--help"], ["tools", "install", "--help"]
     assert.match(stdout, /^Usage: lab/);
   });
 
+test("`lab help VERB` shows the same help as `lab VERB --help`", async () => {
+  const [one, other] = await Promise.all([lab("help", "up"), lab("up", "--help")]);
+  assert.equal(one.stdout, other.stdout);
+  assert.match(one.stdout, /--replace/);
+});
+
 for (const [args, message] of [
   [["nonsense"], /unknown command 'nonsense'/],
   [["verify", "--wait", "soon"], /'soon' is invalid/],
   [["up", "--nonsense"], /unknown option '--nonsense'/],
   [["up", "nonsense"], /There is no program for the stack "nonsense"/],
+  [["--", "up", "nonsense"], /There is no program for the stack "nonsense"/],
+  [["up", "cluster\u200b"], /There is no program for the stack "clusterU\+200B"/],
+  [["verify", "--wait", "0x10"], /'0x10' is invalid/],
+  [["verify", "--junit", "/nowhere/x"], /"\/nowhere\/x" cannot be written/],
+  [["verify", "--junit", "."], /"\." cannot be written: it is no file/],
+  [["verify", "--junit", ""], /"" cannot be written/],
+  [["bundle", "arm64"], /it is for x86_64 and aarch64/],
+  [["bundle", "constructor"], /it is for x86_64 and aarch64/],
   [["tools", "install", "nonsense"], /nonsense.*Allowed choices/],
 ] as const)
   test(`\`lab ${args.join(" ")}\` is bad input: exit code 2`, async () => {

@@ -1,6 +1,6 @@
 import { CommanderError } from "commander";
 import { forPerson } from "../stacks/lib/errors.ts";
-import { commandLine } from "./command-line.ts";
+import { commandLine, verbOf } from "./command-line.ts";
 import { dropInheritedVariables, droppedVariables } from "./inherited-variables.ts";
 
 droppedVariables.push(...dropInheritedVariables(process.env));
@@ -18,7 +18,7 @@ function end(error: unknown): never {
 process.on("uncaughtException", end);
 process.on("unhandledRejection", end);
 
-const [verb = ""] = process.argv.slice(2);
+const verb = verbOf(process.argv.slice(2));
 const program = await commandLine(verb);
 
 /** Commands that start programs, beside `up` and `down`, and whether they have no answer of their own to an interrupt. */

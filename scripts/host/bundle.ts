@@ -73,10 +73,11 @@ export function platformFor(
     x86_64: ["x64", "linux-amd64"],
     aarch64: ["arm64", "linux-arm64"],
   };
-  const [arch, platform] = names[architecture] ?? [];
+  const [arch, platform] = (Object.hasOwn(names, architecture) && names[architecture]) || [];
   if (platform === undefined)
     throw new LabError(
       `K3s is not available for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
+      { exitCode: 2 },
     );
   // The images of a K3s that is built here hold this computer's libraries: for another kind only the release will do.
   return arch === own ? {} : { platform, way: "release" };

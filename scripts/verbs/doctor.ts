@@ -10,7 +10,7 @@ export const command = new Command("doctor")
   .action(async (stacks: string[], { json }: { json?: boolean }) => {
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
-    const findings = await examine(stacks);
+    const findings = await examine([...new Set(stacks)]);
     const isWell = findings.every(({ status }) => status !== "problem");
     if (json) process.stdout.write(`${JSON.stringify({ ok: isWell, findings }, null, 2)}\n`);
     else

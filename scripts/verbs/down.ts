@@ -8,4 +8,4 @@ export const command = new Command("down")
     "after",
     "\nExit codes: 0 nothing of the lab is left, 1 something is, 3 needs --replace, 130 interrupted. Works without stack files\nand without the cache.",
   )
-  .action((stacks: string[], options: DownOptions) => takeDown(stacks, options));
+  .action((stacks: string[], options: DownOptions) => takeDown([...new Set(stacks)], options));

@@ -19,6 +19,7 @@ export const command = new Command("image")
     if (name !== ref)
       throw new LabError(
         `The image ${name} cannot be made from this checkout, whose app is ${ref}. Run \`lab up\` again.`,
+        { exitCode: 2 },
       );
     await pipeline(createReadStream(path), process.stdout);
   });

@@ -9,4 +9,6 @@ export const command = new Command("up")
     "after",
     "\nExit codes: 0 done, 1 failed, 2 bad input, 3 needs --replace, 4 disk full, 130 interrupted. After 2 and 3 nothing\nhas been touched.",
   )
-  .action((stacks: string[], options: { replace?: boolean; refresh?: boolean }) => bringUp(stacks, options));
+  .action((stacks: string[], options: { replace?: boolean; refresh?: boolean }) =>
+    bringUp([...new Set(stacks)], options),
+  );

@@ -1,6 +1,8 @@
-import { writeFile } from "node:fs/promises";
+import { access, constants, stat, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { ifThere } from "../../stacks/lib/files.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { verify } from "../verify/index.ts";
@@ -19,10 +21,11 @@ export const command = new Command("verify")
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
   .addHelpText("after", "\nExit codes: 0 every check passes, 1 one fails, 2 bad input.")
   .action(async (stacks: string[], { json, junit, wait }: Options) => {
+    if (junit !== undefined) await refuseUnwritable(junit);
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
     const progress = (line: string) => process.stderr.write(`${line}\n`);
-    const checks = await verify(stacks, { wait, progress });
+    const checks = await verify([...new Set(stacks)], { wait, progress });
     const took = performance.now() - began;
     if (junit !== undefined) await write(junit, renderJunit(checks, took));
     if (json) process.stdout.write(renderJson(checks));
@@ -36,18 +39,30 @@ export const command = new Command("verify")
 
 function seconds(text: string): number {
   const value = Number(text);
-  if (text.trim() === "" || !(value >= 0 && value <= 86_400))
+  if (!/^\d+(\.\d+)?$/.test(text) || value > 86_400)
     throw new InvalidArgumentError("A number of seconds from 0 to 86400 is expected.");
   return value;
 }
 
 async function write(file: string, text: string): Promise<void> {
+  await writeFile(file, text).catch((cause: Error) => {
+    throw unwritable(file, cause);
+  });
+}
+
+/** Before the cluster is asked, which may take long. */
+async function refuseUnwritable(file: string): Promise<void> {
   try {
-    await writeFile(file, text);
+    await access(dirname(file), constants.W_OK);
+    if (file === "" || file.endsWith("/") || (await ifThere(stat(file)))?.isDirectory())
+      throw new Error("it is no file");
   } catch (cause) {
-    throw new LabError(
-      `${file} cannot be written: ${(cause as Error).message}. Name a file in a folder that is yours.`,
-      { cause, exitCode: 2 },
-    );
+    throw unwritable(file, cause as Error);
   }
 }
+
+const unwritable = (file: string, cause: Error): LabError =>
+  new LabError(`"${file}" cannot be written: ${cause.message}. Name a file in a folder that is yours.`, {
+    cause,
+    exitCode: 2,
+  });

@@ -5,7 +5,7 @@ import { defaultK3sVersion } from "../versions.ts";
 import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
-import { checked, isRecord, knownKeys } from "./schema.ts";
+import { checked, isRecord, knownKeys, shown } from "./schema.ts";
 
 export * from "./apps.ts";
 export * from "./cluster.ts";
@@ -44,13 +44,13 @@ export function programOf(stack: string): ProgramName {
   const [name = ""] = stack.split("-");
   if (!Object.hasOwn(schemas, name))
     throw new LabError(
-      `There is no program for the stack "${stack}". Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
+      `There is no program for the stack ${shown(stack)}. Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
       { exitCode: 2 },
     );
   // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
     throw new LabError(
-      `The stack name "${stack}" is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
+      `The stack name ${shown(stack)} is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
       { exitCode: 2 },
     );
   return name as ProgramName;

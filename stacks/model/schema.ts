@@ -40,13 +40,22 @@ function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, p
   return `${key}: ${given}; expected ${expected(issue)}.`;
 }
 
-/** A value as a person may see it: on one line, without secrets. @param key where it stands. */
-function shown(value: unknown, key: PropertyKey = ""): string {
+/**
+ * A value as a person may see it: on one line, without secrets. What looks like another character, or like none, is named.
+ * @param key where it stands. Default: nowhere.
+ */
+export function shown(value: unknown, key: PropertyKey = ""): string {
   const name = String(key);
   const whole = JSON.stringify({ [name]: value }, hidden);
   const text = withoutSecrets(whole.slice(JSON.stringify(name).length + 2, -1));
-  return text.length > longestShown ? `${text.slice(0, longestShown)}…` : text;
+  const short = text.length > longestShown ? `${text.slice(0, longestShown)}…` : text;
+  const strange = [...new Set(short.match(/[^\x20-\x7e…]/gu))].map(codeOf);
+  const visible = short.replace(/[\p{C}\p{Z}]/gu, (one) => (one === " " ? one : codeOf(one)));
+  return strange.length > 0 ? `${visible} (with ${strange.slice(0, 3).join(", ")})` : visible;
 }
+
+const codeOf = (character: string): string =>
+  `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
 
 /** Leaves of a value only what may be shown: a file's content and a variable's value may hold a password. */
 function hidden(key: string, value: unknown): unknown {

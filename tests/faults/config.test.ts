@@ -430,6 +430,24 @@ const appFaults: readonly Bad[] = [
 ];
 
 const keys: readonly Bad[] = [
+  [
+    "a letter that looks like another",
+    "apps",
+    app("host: \u0430pp1.com"),
+    /host: "\u0430pp1\.com" \(with U\+0430\) is not accepted; expected a host name/,
+  ],
+  [
+    "a character that nobody sees",
+    "apps",
+    app('host: "app1.com\u200b"'),
+    /host: "app1\.comU\+200B" \(with U\+200B\) is not accepted/,
+  ],
+  [
+    "text from right to left",
+    "cluster",
+    cluster('k3s-lab:provider: "\u202edocker"'),
+    /provider: "U\+202Edocker" \(with U\+202E\)/,
+  ],
   ["a salt that is no text", "cluster", `encryptionsalt: [a]\n${cluster()}`, /the text that Pulumi wrote/],
   ...["secretsprovider: awskms://x", "encryptedkey: abc"].map(
     (line): Bad => [
