@@ -4,8 +4,8 @@ import { LabError } from "../stacks/lib/errors.ts";
 import { accessOf } from "../stacks/lib/kube-access.ts";
 import { ApiError, connect, type KubernetesApi, reach } from "../stacks/lib/kubernetes.ts";
 import { knownLabId } from "../stacks/lib/lab-id.ts";
-import { labDir } from "../stacks/lib/paths.ts";
-import { hasResources, type StateResource } from "../stacks/lib/state.ts";
+import { labDir, stateFile } from "../stacks/lib/paths.ts";
+import { hasResources, type StateResource, stateOf } from "../stacks/lib/state.ts";
 import { chooseContext } from "../stacks/model/kubeconfig.ts";
 import { type OwnState, readOwnState } from "../stacks/observe/own-state.ts";
 import { kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
@@ -41,9 +41,24 @@ export async function recordedClusters(stack: string): Promise<readonly Recorded
       return [];
     const kubeconfig = clear(inputs?.kubeconfig);
     const identity = clear(inputs?.clusterIdentifier);
-    return kubeconfig ? [{ provider, kubeconfig, identity, stack: clusterStackIn(resources) }] : [];
+    if (!kubeconfig)
+      throw new LabError(
+        `Pulumi's state of the stack "${stack}" does not say how its cluster is reached, so nobody knows what would go with its apps. Nothing was touched. Run \`scripts/lab up ${stack}\`, or put the state before it in its place (${stateFile(stack)}.bak).`,
+      );
+    return [
+      { provider, kubeconfig, identity, stack: isLabs(inputs) ? clusterStackIn(resources) : undefined },
+    ];
   });
 }
+
+/** Whether a provider leads to a cluster that a stack of the lab made: only what is on such a one goes with it. */
+const isLabs = (inputs: StateResource["inputs"]): boolean => String(inputs?.deleteUnreachable) === "true";
+
+/** Whether apps of a stack are, or may be, on a cluster that no stack made, as where a move from it was interrupted. */
+export const isElsewhereToo = async (stack: string): Promise<boolean> =>
+  (await stateOf(stack)).some(
+    ({ type, inputs }) => type === "pulumi:providers:kubernetes" && !isLabs(inputs),
+  );
 
 const secretSchema = z.object({ plaintext: z.string() }).transform(({ plaintext }) => JSON.parse(plaintext));
 const textSchema = z.union([z.string(), secretSchema.pipe(z.string())]);

@@ -1,5 +1,5 @@
 import { LabError } from "../../stacks/lib/errors.ts";
-import { othersGoingWith, recordedClusters } from "../recorded-cluster.ts";
+import { isElsewhereToo, othersGoingWith, recordedClusters } from "../recorded-cluster.ts";
 import type { Target } from "./target.ts";
 
 /**
@@ -9,10 +9,12 @@ import type { Target } from "./target.ts";
  * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost.
  */
 export async function refuseLossOfOthers(targets: readonly Target[], replace: boolean): Promise<void> {
+  const goes = (cluster: string | undefined) => targets.some(({ stack, made }) => made && stack === cluster);
   for (const { stack, program, made, cluster } of targets) {
-    if (program !== "apps" || !made || targets.some((other) => other.stack === cluster)) continue;
+    if (program !== "apps" || !made || (goes(cluster) && !(await isElsewhereToo(stack)))) continue;
     const others: string[] = [];
-    for (const one of await recordedClusters(stack)) others.push(...(await othersGoingWith(stack, one)));
+    for (const one of await recordedClusters(stack))
+      if (!goes(one.stack)) others.push(...(await othersGoingWith(stack, one)));
     if (others.length > 0 && !replace)
       throw new LabError(
         `Deleting the apps of the stack "${stack}" would also delete what the lab did not create: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first, or run the same command with --replace to delete it too.`,

@@ -334,6 +334,48 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       },
     );
 
+  fault(
+    "a move of apps from a person's cluster was interrupted, and both stacks are taken down",
+    async () => {
+      const stack = "apps-moving";
+      const cluster = await fakeCluster(clusterUid);
+      const type = "pulumi:pulumi:StackReference";
+      const reference = {
+        ...{
+          urn: urnOf(stack, type, "cluster"),
+          custom: true,
+          id: "organization/k3s-lab/k3d",
+          type,
+          external: true,
+        },
+        inputs: { name: "organization/k3s-lab/k3d" },
+      };
+      try {
+        await checkout.record(stack, [reference, ...madeOn(stack, cluster)]);
+        const targets = [
+          { stack: "k3d", program: "k3d", made: true },
+          { stack, program: "apps", made: true, cluster: "k3d" },
+        ];
+        const module = (file: string) => JSON.stringify(join(checkout.directory, "scripts", file));
+        const look = `import { Settings } from ${module("lab.ts")};
+        import { refuseLossOfOthers } from ${module("down/refuse.ts")};
+        import { mayContain } from ${module("recorded-cluster.ts")};
+        new Settings({});
+        console.log(await mayContain("${stack}", "/api/v1/namespaces/dev"));
+        await refuseLossOfOthers(${JSON.stringify(targets)}, false);`;
+        const { all } = await execa(process.execPath, ["--input-type=module", "--eval", look], {
+          ...{ cwd: checkout.directory, all: true, reject: false },
+        });
+        assert.match(all, /^true$/m);
+        assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
+        onlyReads(cluster);
+      } finally {
+        cluster.close();
+      }
+      return { happened: "the person's cluster stays, and is asked", lost: "nothing" };
+    },
+  );
+
   fault("C6: PULUMI_K8S_DELETE_UNREACHABLE=true, and the cluster answers", async () => {
     const stack = "apps-answers";
     const cluster = await fakeCluster(clusterUid);
