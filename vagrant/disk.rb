@@ -3,8 +3,8 @@
 # The box's disk in libvirt's pool. vagrant-libvirt takes one that is there for whole, also one over whose upload it was killed.
 require "open3"
 
-# Machines may be made side by side: who comes second finds the disk that the first one uploads.
-LOOKED = []
+# What was found, by the box's name. Machines are made side by side: by the second look the first one may be uploading its disk.
+HALVES = {}
 LOOKING = Mutex.new
 
 # @return [String, nil] the disk's name, where it is shorter than the box's; nil too where libvirt has none, or does not say
@@ -21,14 +21,12 @@ rescue Errno::ENOENT
 end
 
 def refuse_half_disk(box)
-  LOOKING.synchronize do
-    next if box.nil? || LOOKED.include?(box.name)
+  return if box.nil?
 
-    LOOKED << box.name
-    next unless (name = half_disk(box))
+  name = LOOKING.synchronize { HALVES.fetch(box.name) { HALVES[box.name] = half_disk(box) } }
+  return unless name
 
-    fail_with("libvirt has but a part of the disk of the box #{box.name}, whose upload was cut off or still goes on: no machine can begin " \
-      "as it. scripts/lab up copies it again; or remove it by `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
-      "run the same command again.")
-  end
+  fail_with("libvirt has but a part of the disk of the box #{box.name}, whose upload was cut off or still goes on: no machine can begin " \
+    "as it. scripts/lab up copies it again; or remove it by `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
+    "run the same command again.")
 end

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
-import { docker, tryDocker } from "./docker.ts";
+import { docker, dockerError, tryDocker } from "./docker.ts";
 
 /** Puts an image into a node's image store; `lab image` builds it, or finds it. */
 export async function loadImage(node: string, image: string): Promise<void> {
@@ -14,8 +14,11 @@ export async function loadImage(node: string, image: string): Promise<void> {
   });
   const loaded = await tryDocker([...images, "import", "-"], { input: archive.stdout, within: 600 });
   const made = await archive;
-  if (made.failed || loaded.failed)
-    throw new LabError(
-      `The image ${image} was not loaded into ${node}: ${(made.failed ? made : loaded).stderr.trim()}`,
-    );
+  // Where one ends early, so does the other: which was first, their words tell.
+  const reasons = [
+    ...(made.failed ? [made.stderr.trim()] : []),
+    ...(loaded.failed ? [dockerError(loaded, "ctr images import").message] : []),
+  ];
+  if (reasons.length)
+    throw new LabError(`The image ${image} was not loaded into ${node}: ${reasons.join("\n")}`);
 }
