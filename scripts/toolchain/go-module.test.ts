@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { buildArguments, crossBuild, goEnvironment, goModText, goSumText } from "./go-module.ts";
+import { buildArguments, goEnvironment, goModText, goSumText } from "./go-module.ts";
 import { type ModuleWay, tools } from "./tools.ts";
 
 const recipe: ModuleWay = {
@@ -91,22 +91,4 @@ test("K3s says of itself what a release of it says", () => {
   const { ldflags = "" } = tools.k3s.ways.module ?? {};
   assert.match(ldflags, /-X github.com\/k3s-io\/k3s\/pkg\/version.Version=v1.25.4\+k3s1 /);
   assert.match(ldflags, /-X k8s.io\/component-base\/version.gitVersion=v1.25.4\+k3s1 /);
-});
-
-test("Go alone builds for another platform; C needs a compiler for it, which only Debian gives", () => {
-  const plain: ModuleWay = { ...recipe, cgo: "off" };
-  const c: ModuleWay = { ...recipe, cgo: "required" };
-  assert.deepEqual(crossBuild(plain, "linux-arm64", "linux-arm64"), { environment: {} });
-  const target = { GOOS: "linux", GOARCH: "arm64" };
-  assert.deepEqual(crossBuild(plain, "linux-arm64", "darwin-arm64"), { environment: target });
-  const cross = crossBuild(c, "linux-arm64", "linux-amd64");
-  assert.deepEqual(cross, {
-    environment: { ...target, CC: "aarch64-linux-gnu-gcc" },
-    packages: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
-  });
-  assert.ok(!("impossible" in cross));
-  assert.equal(goEnvironment(c, {}, cross).CC, "aarch64-linux-gnu-gcc");
-  assert.deepEqual(crossBuild(c, "linux-arm64", "darwin-arm64"), {
-    impossible: "it contains C, and there is no C compiler for linux-arm64 available on darwin-arm64",
-  });
 });

@@ -5,7 +5,7 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { ensurePackages } from "../host/packages.ts";
 import { IntegrityError, sha256Of } from "./tool-cache.ts";
-import type { ModuleWay, Platform } from "./tools.ts";
+import type { ModuleWay } from "./tools.ts";
 
 /** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
 const oldestGo = { major: 1, minor: 24 } as const;
@@ -66,47 +66,12 @@ export const buildArguments = (recipe: ModuleWay, output: string): string[] => [
   ...["-o", output, packageOf(recipe)],
 ];
 
-/** How a build differs that is for another platform than the one it runs on; empty where it is not. */
-interface CrossBuild {
-  /** What `go` must see. */
-  readonly environment: Readonly<Record<string, string>>;
-  /** Debian's packages with the C compiler that it needs. Default: none. */
-  readonly packages?: readonly string[];
-}
-
-/** Debian's cross compilers by what they compile for: its name and its packages. */
-const crossCompilers: Readonly<Record<string, readonly [command: string, ...packages: readonly string[]]>> = {
-  "linux-arm64": ["aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
-  "linux-amd64": ["x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"],
-};
-
-/**
- * What a build on `host` for `platform` needs: Go itself compiles for any platform, C only with a compiler for it.
- * @returns why it cannot be done where Debian has no such compiler.
- */
-export function crossBuild(
-  recipe: ModuleWay | undefined,
-  platform: Platform,
-  host: Platform,
-): CrossBuild | { readonly impossible: string } {
-  if (platform === host) return { environment: {} };
-  const [os = "", architecture = ""] = platform.split("-");
-  const target = { GOOS: os, GOARCH: architecture };
-  if (recipe?.cgo !== "required") return { environment: target };
-  const [CC, ...packages] = crossCompilers[platform] ?? [];
-  if (!CC || !host.startsWith("linux"))
-    return { impossible: `it contains C, and there is no C compiler for ${platform} available on ${host}` };
-  return { environment: { ...target, CC }, packages };
-}
-
 /** What `go` needs to see, besides what is set already. */
 export function goEnvironment(
   recipe: ModuleWay,
   inherited: NodeJS.ProcessEnv = process.env,
-  target: CrossBuild = { environment: {} },
 ): Record<string, string> {
   return {
-    ...target.environment,
     GOFLAGS: "-mod=mod -trimpath -buildvcs=false",
     GOWORK: "off",
     ...(recipe.cgo ? { CGO_ENABLED: recipe.cgo === "off" ? "0" : "1" } : {}),
@@ -145,7 +110,6 @@ export interface BuildContext {
   readonly recipes: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  readonly target: CrossBuild;
 }
 
 /**
@@ -207,22 +171,21 @@ async function build(
 }
 
 /** A C compiler with its library's headers, installed where it is missing and that is possible. */
-async function ensureCompiler({ target, progress }: BuildContext): Promise<void> {
+async function ensureCompiler({ progress }: BuildContext): Promise<void> {
   const input = "#include <stdlib.h>\n";
-  const check = () => execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], { input, reject: false });
-  if (!target.packages && !(await check()).failed) return;
-  await ensurePackages(target.packages ?? ["gcc", "libc6-dev"], progress);
+  const check = execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], { input, reject: false });
+  if ((await check).failed) await ensurePackages(["gcc", "libc6-dev"], progress);
 }
 
 /** Runs `go` in the build's folder; its compilers end with it when the signal aborts. */
 async function run(
   args: readonly string[],
   recipe: ModuleWay,
-  { go, work, signal, progress, target }: BuildContext,
+  { go, work, signal, progress }: BuildContext,
 ): Promise<{ stdout: string }> {
   const child = execa(go, args, {
     cwd: work,
-    env: goEnvironment(recipe, process.env, target),
+    env: goEnvironment(recipe),
     stdin: "ignore",
     cancelSignal: signal,
     killDescendants: true,

@@ -9,7 +9,7 @@ import { shown } from "../host/privilege.ts";
 import { type DownloadOptions, forgetDownload, unpackFiles, withDownload } from "./download.ts";
 import { fetchOutside, proxyInUse } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
-import { type BuildContext, crossBuild, findGo, type GoFound, prepareModule } from "./go-module.ts";
+import { type BuildContext, findGo, type GoFound, prepareModule } from "./go-module.ts";
 import { type Pruned, prune } from "./prune.ts";
 import { type CachedTool, type CacheKey, IntegrityError, ToolCache } from "./tool-cache.ts";
 import {
@@ -43,8 +43,8 @@ export interface InstallOptions {
    */
   readonly way?: Way;
   /**
-   * The computer that the tools are for, such as a machine of another architecture: programs for it are cached beside
-   * this computer's own, and cross-compiled where they are built. Default: this computer and its machines.
+   * The computer that the tools are for, such as a machine of another architecture: releases for it are cached beside this
+   * computer's own. Default: this computer and its machines.
    */
   readonly platform?: Platform;
   readonly signal?: AbortSignal;
@@ -197,12 +197,10 @@ export class Installer {
     const runsOn = platformOf(tool, platform ?? host);
     if (way === "release")
       return this.#downloadsOf(tool, platform).length ? undefined : `there is none for ${runsOn}`;
-    if (way === "bundled")
-      return runsOn === host ? undefined : `it runs by this computer's Node.js, not on ${runsOn}`;
-    if (runsOn !== host && platform === undefined)
-      return `it is built for ${runsOn} only there, not on ${host}`;
-    const cross = crossBuild(tool.ways.module, runsOn, host);
-    return "impossible" in cross ? cross.impossible : undefined;
+    if (runsOn === host) return undefined;
+    return way === "bundled"
+      ? `it runs by this computer's Node.js, not on ${runsOn}`
+      : `it is built for ${runsOn} only there, not on ${host}`;
   }
 
   #toolNamed(name: string): Tool {
@@ -335,10 +333,8 @@ export class Installer {
     const recipe = tool.ways.module;
     const go = await this.#go;
     if (!recipe || !go || "missing" in go) throw new Error(`${tool.name} has no module way`);
-    const target = crossBuild(recipe, key.platform, this.#host);
-    if ("impossible" in target) throw new Error(target.impossible);
     const work = join(this.#options.cache, "build", `${key.name}-${key.version}-${key.platform}`);
-    const context: BuildContext = { go: go.command, work, recipes: this.#recipes, progress, signal, target };
+    const context: BuildContext = { go: go.command, work, recipes: this.#recipes, progress, signal };
     try {
       const building = await this.#preparing(async () => {
         signal.throwIfAborted();
