@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, beforeEach, describe, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import pWaitFor from "p-wait-for";
 import { type Header, pack } from "tar-stream";
@@ -481,14 +482,17 @@ describe("several at once", () => {
   test("at most four downloads run side by side", async () => {
     let running = 0;
     let most = 0;
+    const four = Promise.withResolvers<void>();
     const list = Array.from({ length: 8 }, (_, index) => {
-      answers.set(`/many/${index}`, (request, response) => {
+      answers.set(`/many/${index}`, async (request, response) => {
         running += 1;
         most = Math.max(most, running);
-        setTimeout(() => {
-          running -= 1;
-          serve(content)(request, response);
-        }, 20);
+        if (running === 4) four.resolve();
+        await four.promise;
+        // A fifth would come now.
+        await pause(100);
+        running -= 1;
+        serve(content)(request, response);
       });
       return releasing(`tool${index}`, {
         url: `${site}/many/${index}`,
