@@ -307,7 +307,11 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
         ...more,
         {
           ...{ urn: provider, custom: true, id: "p", type: "pulumi:providers:kubernetes" },
-          inputs: { kubeconfig, clusterIdentifier: clusterUid },
+          inputs: {
+            kubeconfig,
+            clusterIdentifier: clusterUid,
+            ...(more.length && { deleteUnreachable: "true" }),
+          },
         },
         { urn: urnOf(stack, type, "dev"), custom: true, id: "dev", type, provider: `${provider}::p` },
       ]);
