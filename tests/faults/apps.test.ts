@@ -172,7 +172,12 @@ refused(
     look(
       () => {},
       {},
-      { user: { token: "", exec: { apiVersion: "v1", command: "k3s-lab-no-such-plugin" } } },
+      {
+        user: {
+          token: "",
+          exec: { apiVersion: "client.authentication.k8s.io/v1beta1", command: "k3s-lab-no-such-plugin" },
+        },
+      },
     ),
   /plugin k3s-lab-no-such-plugin gave no credential/,
 );
@@ -203,14 +208,15 @@ fault(
       { name: "notes", uid: "2" },
     );
     list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: labelsOf(owner) });
-    const pod = { name: "app1-x", uid: "4", ownerReferences: [{ kind: "ReplicaSet" }] };
+    const pod = { name: "app1-x", uid: "4", ownerReferences: [{ uid: "3", controller: true }] };
     list("/api/v1/namespaces/dev/pods", pod, { name: "debug", uid: "5" });
     lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "old" } };
     const api = await serveApi(lab);
     const connection = connect({ server: api.url });
+    const app = { apiVersion: "apps/v1", kind: "Deployment", namespace: "dev", name: "app1", uid: "3" };
     const look = (uid: string) => {
       const namespace = { apiVersion: "v1", kind: "Namespace", name: "dev", uid };
-      return othersIn(connection, owner, { ...nothing, objects: [namespace] });
+      return othersIn(connection, owner, { ...nothing, objects: [namespace, app] });
     };
     const others = await look("old");
     const remade = await look("older");
