@@ -500,7 +500,7 @@ describe("several at once", () => {
         as: `tool${index}`,
       });
     });
-    await installerFor(list).install(list.map(({ name }) => name));
+    await installerFor(list, { stallMs: 60_000 }).install(list.map(({ name }) => name));
     assert.equal(most, 4);
   });
 
