@@ -78,6 +78,31 @@ for (const value of plain)
     assert.deepEqual(read(`config:\n  key: ${value}\n`), parse(`config:\n  key: ${value}\n`));
   });
 
+const forGo = [
+  '"a\\/b"',
+  '"\\ud83d\\ude00"',
+  "[a?b]",
+  "{a: https://x/?y=z}",
+  "[a::]",
+  "[:: a]",
+  "! x",
+  "&> x",
+  "{[a]: b}",
+  "{{a: b}: c}",
+  "{1: a}",
+];
+for (const value of forGo)
+  test(`refused, because Go's reader ends there or reads something else: ${value}`, () => {
+    assert.throws(
+      () => read(`config:\n  key: ${value}\n`),
+      (error) => error instanceof LabError && error.exitCode === 2 && /^FILE, line 2: /.test(error.message),
+    );
+  });
+
+test("a value that is a secret is not shown", () => {
+  assert.throws(() => read("token: 0777\n"), /line 1: token: Pulumi and the lab would read it differently/);
+});
+
 for (const value of disputed)
   test(`refused: ${JSON.stringify(value)}`, () => {
     assert.throws(

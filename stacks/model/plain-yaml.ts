@@ -1,8 +1,22 @@
 import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { type Document, isPair, isScalar, isSeq, LineCounter, parseDocument, type Scalar, visit } from "yaml";
+import {
+  type Document,
+  isAlias,
+  isCollection,
+  isPair,
+  isScalar,
+  isSeq,
+  LineCounter,
+  type Node,
+  type Pair,
+  parseDocument,
+  type Scalar,
+  visit,
+} from "yaml";
 import { LabError } from "../lib/errors.ts";
+import { isSecretKey } from "./schema.ts";
 
 /** Control characters, tabs, and the line breaks that only YAML 1.1 knows. */
 const strange =
@@ -67,12 +81,18 @@ export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
     if (fault) refuse(lineAt(fault.pos[0]), faults[fault.code] ?? `not YAML: ${fault.message}`);
     if (document.directives?.yaml.explicit)
       refuse(1, "a directive that names the version of YAML; expected none");
+    visit(document, {
+      Node: (key, node, ancestors) => {
+        const fault = goFault(node, key, ancestors, text);
+        if (fault) refuse(lineAt(node.range?.[0]), fault);
+      },
+    });
     const older = scalarsOf(parseDocument(text, { version: "1.1" }));
     for (const [index, { scalar, key }] of scalarsOf(document).entries())
       if (!isDeepStrictEqual(scalar.value, older[index]?.scalar.value))
         refuse(
           lineAt(scalar.range?.[0]),
-          `${key}Pulumi and the lab would read ${scalar.source} differently; expected a decimal number, true, false, or text in quotes`,
+          `${key}Pulumi and the lab would read ${isSecretKey(nameIn(key)) ? "it" : scalar.source} differently; expected a decimal number, true, false, or text in quotes`,
         );
     return document.toJS();
   } catch (cause) {
@@ -86,12 +106,38 @@ export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
   }
 }
 
+/** What Pulumi's and k3d's reader, gopkg.in/yaml.v3, does not take, or takes for something else, in every version of YAML. */
+function goFault(
+  node: Node,
+  key: unknown,
+  ancestors: readonly (Document | Node | Pair)[],
+  text: string,
+): string | undefined {
+  if (key === "key" && !(isScalar(node) && typeof node.value === "string"))
+    return "a key that is no text; expected a name";
+  if ("anchor" in node && node.anchor && !/^[\w-]+$/.test(node.anchor))
+    return `the anchor ${node.anchor}; expected a name of letters and digits`;
+  if (isAlias(node)) return undefined;
+  if (node.tag === "!") return "the tag !; expected a value without one";
+  if (!isScalar(node)) return undefined;
+  const written = text.slice(node.range?.[0], node.range?.[1]);
+  if (node.type === "QUOTE_DOUBLE" && /(^|[^\\])(\\\\)*\\(\/|u[dD][89a-fA-F])/.test(written))
+    return `${written}; expected / and characters beyond U+FFFF as they are, or by \\U and eight digits`;
+  const isInFlow = ancestors.some((one) => isCollection(one) && one.flow);
+  if (node.type === "PLAIN" && isInFlow && /\?|^:|:$/.test(written))
+    return `${written} in brackets or braces; expected it in quotes`;
+  return undefined;
+}
+
 /** What a person is told of what the parser finds; of the rest its own words. */
 const faults: Readonly<Record<string, string>> = {
   DUPLICATE_KEY: "a duplicate key; expected each key once",
   RESOURCE_EXHAUSTION: "nested too deeply",
   MULTIPLE_DOCS: "a second document; expected only one, without ---",
 };
+
+/** The last name in `k3s-lab:machines[0].ip: `. */
+const nameIn = (key: string): string => key.replace(/: $/, "").replace(/^.*\./, "");
 
 /** The scalars of a document in their order, and where each is, such as `k3s-lab:machines[0].ip: `. */
 function scalarsOf(document: Document): readonly { readonly scalar: Scalar; readonly key: string }[] {
