@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ifThere } from "../lib/files.ts";
@@ -73,7 +73,7 @@ export async function currentSettings(stack = "cluster"): Promise<HostSettings> 
   if (states.every((resources) => resources.length === 0)) {
     const { autoProvider: _, dockerHost, k3sVersion: __, k3sWay: ___, ...rest } = notes;
     const socket = dockerHost?.replace(/^unix:\/\//, "");
-    return dockerHost && socket && existsSync(socket) ? { ...rest, dockerHost } : rest;
+    return dockerHost && socket && !isGone(socket) ? { ...rest, dockerHost } : rest;
   }
   const { provider, k3sVersion } = recordedIn(states[stacks.indexOf(stack)] ?? []);
   return {
@@ -81,4 +81,13 @@ export async function currentSettings(stack = "cluster"): Promise<HostSettings> 
     ...(provider === undefined ? {} : { autoProvider: provider }),
     ...(k3sVersion === undefined ? {} : { k3sVersion }),
   };
+}
+
+/** Docker makes a folder where a container mounts a socket that is not there. One that this user may not see may be there. */
+function isGone(socket: string): boolean {
+  try {
+    return statSync(socket).isDirectory();
+  } catch (error) {
+    return /^(ENOENT|ENOTDIR)$/.test((error as NodeJS.ErrnoException).code ?? "");
+  }
 }

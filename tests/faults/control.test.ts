@@ -657,6 +657,10 @@ test("`lab env` names the lab's own Docker while nothing is up, as long as it ru
   assert.equal(await named(), false);
   await writeFile(socket, "");
   assert.equal(await named(), true);
+  // Docker makes one where a container mounts a socket that is not there.
+  await rm(socket);
+  await mkdir(socket);
+  assert.equal(await named(), false, "a folder is no socket");
 });
 
 fault("A full disk: `lab env` where nothing can be written", async () => {
