@@ -74,45 +74,47 @@ test("what a killed run was making, old downloads and Debian's packages of last 
   ]);
 });
 
+/** A tag as the lab gives it: it ends with a hash. */
+const hash = (digit: string) => digit.repeat(16);
+
 test("images: the newest of each kind stays, and what a container or the lab of some checkout uses", async () => {
-  await writeFile(await file("other/.lab/host.json"), '{"machineImage": "k3s-lab/machine:noted"}');
+  await writeFile(await file("other/.lab/host.json"), `{"machineImage": "k3s-lab/machine:${hash("b")}"}`);
   await noteCheckout(cache, join(folder, "other"));
   const images = [
-    "machine:new",
-    "machine:noted",
-    "machine:run",
-    "machine:old",
-    "machine:old-unfilled-7",
-    "base:new",
+    ...["a", "b", "c", "d"].map((digit) => `machine:${hash(digit)}`),
+    `machine:${hash("d")}-unfilled-7`,
+    `base:${hash("a")}`,
+    // A person's own, by a name like the lab's, or a commit of a machine.
+    ...["machine:new", "machine:backup", "backup:new", "backup:old", `machine:${hash("e")}`],
   ];
+  const line = (tag: string) =>
+    `k3s-lab/${tag}\t2026-01-01 10:00:00 +0000 UTC\t${tag.endsWith("e") ? "sha256:commit" : "sha256:own"}`;
   const { run, commands } = fakeRun(
-    [/^docker image ls .*dangling/, { stdout: "abc\nabc\n" }],
-    [
-      /^docker image ls/,
-      { stdout: images.map((tag) => `k3s-lab/${tag}\t2026-01-01 10:00:00 +0000 UTC`).join("\n") },
-    ],
-    [/^docker ps/, { stdout: "k3s-lab/machine:run\n" }],
+    [/^docker image ls .*k3s-lab\.id/, { stdout: "sha256:commit\nsha256:nameless\n" }],
+    [/^docker image ls .*dangling/, { stdout: "sha256:abc\nsha256:abc\nsha256:nameless\n" }],
+    [/^docker image ls/, { stdout: images.map(line).join("\n") }],
+    [/^docker ps/, { stdout: `k3s-lab/machine:${hash("c")}\n` }],
     [/^docker image rm/, {}],
   );
   await prune({ cache, table: tools, run });
   const removed = commands.filter((line) => line.includes("image rm"));
   assert.deepEqual(removed, [
-    "docker image rm k3s-lab/machine:old",
-    "docker image rm k3s-lab/machine:old-unfilled-7",
-    "docker image rm abc",
+    `docker image rm k3s-lab/machine:${hash("d")}`,
+    `docker image rm k3s-lab/machine:${hash("d")}-unfilled-7`,
+    "docker image rm sha256:abc",
   ]);
 });
 
 test("a base of last month goes when no container is there, and its successor has today's packages", async () => {
   const { run, commands } = fakeRun(
-    [/^docker image ls .*dangling/, {}],
-    [/^docker image ls/, { stdout: "k3s-lab/base:a\t2026-01-01 10:00:00 +0000 UTC" }],
+    [/^docker image ls .*(dangling|k3s-lab\.id)/, {}],
+    [/^docker image ls/, { stdout: `k3s-lab/base:${hash("a")}\t2026-01-01 10:00:00 +0000 UTC\tsha256:own` }],
     [/^docker ps/, { stdout: "" }],
     [/^docker image rm/, {}],
   );
   const run30 = (now: string) => prune({ cache, table: tools, run, now: Date.parse(now) });
   assert.deepEqual(await run30("2026-01-20T00:00:00Z"), []);
-  assert.deepEqual(await run30("2026-03-01T00:00:00Z"), [{ what: "image k3s-lab/base:a" }]);
+  assert.deepEqual(await run30("2026-03-01T00:00:00Z"), [{ what: `image k3s-lab/base:${hash("a")}` }]);
   assert.equal(commands.filter((line) => line.includes("image rm")).length, 1);
 });
 

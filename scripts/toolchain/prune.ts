@@ -116,6 +116,9 @@ async function pruneOld(
   return pruned;
 }
 
+/** The lab's images are named after a hash of what is in them; others of a like name are a person's. */
+const ownTag = /^k3s-lab\/(base|machine|k3d|registry|web):(.*-)?[0-9a-f]{12,}(-unfilled-\d+)?$/;
+
 async function pruneImages(
   { run = runHere, now = Date.now() }: PruneOptions,
   users: readonly string[],
@@ -124,11 +127,14 @@ async function pruneImages(
     const { exitCode, stdout } = await run(["docker", ...args], { timeout: 60_000 });
     return exitCode === 0 ? stdout.split("\n").filter(Boolean) : undefined;
   };
-  const format = "{{.Repository}}:{{.Tag}}\t{{.CreatedAt}}";
-  const images = await ask("image", "ls", "--filter", "reference=k3s-lab/*", "--format", format);
+  const list = ["image", "ls", "--no-trunc"];
+  const format = "{{.Repository}}:{{.Tag}}\t{{.CreatedAt}}\t{{.ID}}";
+  const images = await ask(...list, "--filter", "reference=k3s-lab/*", "--format", format);
   const containers = await ask("ps", "--all", "--format", "{{.Image}}");
+  // A person's commits of machines inherit the labels of the image and of the container.
+  const commits = await ask(...list, "--quiet", "--filter", "label=k3s-lab.id");
   // Without an answer nothing is known to be unused.
-  if (!images || !containers) return [];
+  if (!images || !containers || !commits) return [];
   const noted = await Promise.all(
     users.map(async (user) => (await ifThere(readFile(join(user, ".lab", "host.json"), "utf8"))) ?? ""),
   );
@@ -137,7 +143,8 @@ async function pruneImages(
   const pruned: Pruned[] = [];
   // Docker names the newest first.
   for (const line of images) {
-    const [tag = "", created = ""] = line.split("\t");
+    const [tag = "", created = "", id = ""] = line.split("\t");
+    if (!ownTag.test(tag) || commits.includes(id)) continue;
     const [repository = ""] = tag.split(":");
     const isNewest = !newest.has(repository) && !tag.includes("-unfilled");
     if (isNewest) newest.add(repository);
@@ -149,8 +156,8 @@ async function pruneImages(
     if (await ask("image", "rm", tag)) pruned.push({ what: `image ${tag}` });
   }
   const filters = ["--filter", "dangling=true", "--filter", "label=k3s-lab.image"];
-  const nameless = await ask("image", "ls", "--quiet", ...filters);
+  const nameless = await ask(...list, "--quiet", ...filters);
   for (const id of new Set(nameless ?? []))
-    if (await ask("image", "rm", id)) pruned.push({ what: `image ${id}, which has no name any more` });
+    if (!commits.includes(id) && (await ask("image", "rm", id))) pruned.push({ what: `image ${id}, which has no name any more` });
   return pruned;
 }
