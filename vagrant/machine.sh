@@ -79,7 +79,12 @@ remove_networks() {
   if [ -n "$remaining" ]; then return; fi
   all=$(docker network ls --filter "label=k3s-lab.id=$id" --format '{{.ID}}{{with .Label "k3s-lab.stack"}} {{.}}{{end}}')
   for network in $(printf '%s\n' "$all" | sed '/ /d'); do
-    # Docker refuses to remove a network that is in use.
+    # Docker refuses to remove a network that is in use, but not one that a stopped container needs to start again.
+    users=$(docker ps --all --filter "network=$network" --format '{{.Names}}')
+    if [ -n "$users" ]; then
+      echo "warning: the network $network stays, because $(echo "$users" | xargs) is in it, not made by this lab; take it out by docker network disconnect --force $network NAME"
+      continue
+    fi
     docker network rm "$network" >/dev/null 2>&1 || true
   done
 }

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { daemonArguments, refuseOther, runningContainers, stopDocker } from "./own-docker.ts";
+import { bridgeOf, daemonArguments, refuseOther, runningContainers, stopDocker } from "./own-docker.ts";
 
 test("the lab's own daemon neither routes nor hides behind the host's address", () => {
   const args = daemonArguments(undefined);
@@ -70,4 +70,12 @@ test("a docker that is not the lab's daemon's does not say that it may end", asy
       refuseOther(line, told),
       /Another daemon answers .* so the lab's daemon keeps running.*first in PATH/,
     );
+});
+
+test("the bridges of the daemon's networks are those that Docker named", () => {
+  const id = "0123456789abcdef";
+  assert.deepEqual(bridgeOf(`${id} {}`), ["br-0123456789ab"]);
+  assert.deepEqual(bridgeOf(`${id} {"com.docker.network.bridge.name":"docker0"}`), ["docker0"]);
+  // It may have been there before, with what a person has on it.
+  assert.deepEqual(bridgeOf(`${id} {"com.docker.network.bridge.name":"br0"}`), []);
 });

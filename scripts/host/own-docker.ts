@@ -210,11 +210,18 @@ async function ownBridges(): Promise<string[]> {
   const ids = await askOwn("network", "ls", "--quiet", "--no-trunc", "--filter", "driver=bridge");
   if (ids.length === 0) return [];
   const lines = await askOwn("network", "inspect", "--format", "{{.Id}} {{json .Options}}", ...ids);
-  return lines.map((line) => {
-    const [id = "", options = ""] = line.split(/ (.*)/);
-    const named = /"com\.docker\.network\.bridge\.name":"([^"]+)"/.exec(options)?.[1];
-    return named ?? `br-${id.slice(0, 12)}`;
-  });
+  return lines.flatMap(bridgeOf);
+}
+
+/**
+ * The bridge of a network that Docker named. A person may have given it another, of a bridge that was there before: Docker
+ * takes such a one as it is.
+ * @param line the network's id, and its options as JSON.
+ */
+export function bridgeOf(line: string): string[] {
+  const [id = "", options = ""] = line.split(/ (.*)/);
+  const named = /"com\.docker\.network\.bridge\.name":"([^"]+)"/.exec(options)?.[1];
+  return named === undefined ? [`br-${id.slice(0, 12)}`] : named === "docker0" ? [named] : [];
 }
 
 async function bridges(): Promise<string[]> {

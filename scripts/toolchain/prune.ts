@@ -158,6 +158,7 @@ async function pruneImages(
   const filters = ["--filter", "dangling=true", "--filter", "label=k3s-lab.image"];
   const nameless = await ask(...list, "--quiet", ...filters);
   for (const id of new Set(nameless ?? []))
-    if (!commits.includes(id) && (await ask("image", "rm", id))) pruned.push({ what: `image ${id}, which has no name any more` });
+    if (!commits.includes(id) && (await ask("image", "rm", id)))
+      pruned.push({ what: `image ${id}, which has no name any more` });
   return pruned;
 }

@@ -638,6 +638,20 @@ fault("`lab down` as another user than the one whose VirtualBox has the machine,
   };
 });
 
+fault(
+  "a person's container, which is stopped, is in the machines' network: the network stays for its start",
+  async () => {
+    await program(
+      "docker",
+      `case "$*" in ps*network=net1*) echo theirs ;; "ps "*machine) ;; "ps "*) echo c0ffee ;; "network ls"*) echo net1 ;; esac`,
+    );
+    const { exitCode, all } = await run("destroy");
+    assert.equal(exitCode, 0, all);
+    assert.match(all ?? "", /warning: the network net1 stays, because theirs/);
+    return { happened: "a warning", lost: /network rm/.test(await asked()) ? "the network" : "nothing" };
+  },
+);
+
 for (const [state, command] of [
   ["paused", "unpause"],
   ["exited", "start"],
@@ -776,7 +790,7 @@ fault("H14: idle networks of other Vagrant projects stay", async () => {
 fault("the machines' network goes with the last of them, whatever the lab has in k3d", async () => {
   await program(
     "docker",
-    `case "$*" in *label=k3s-lab.machine*) ;; "ps "*of_stack*) ;; "ps "*) echo a-node-of-k3d ;; "network ls"*) echo ours ;; esac`,
+    `case "$*" in *label=k3s-lab.machine*|*network=*) ;; "ps "*of_stack*) ;; "ps "*) echo a-node-of-k3d ;; "network ls"*) echo ours ;; esac`,
   );
   const { exitCode, all } = await run("destroy");
   assert.equal(exitCode, 0, all);
