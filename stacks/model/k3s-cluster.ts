@@ -8,6 +8,7 @@ import {
   overlap,
   parseNetwork,
   toNumber,
+  toText,
 } from "./addresses.ts";
 import { K3sFlags } from "./k3s-flags.ts";
 
@@ -93,6 +94,36 @@ function checkDns(
   if (!holds(services, dns)) refuse("--cluster-dns", inside);
   else if (at <= services.first + 1 || at === services.last)
     refuse("--cluster-dns", `${inside}, other than its first two and its last`);
+}
+
+/** What the flags of servers make of a cluster for good, by the flag that says it. */
+function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>> {
+  const { pods, Services: services } = k3sNetworks(serverArgs);
+  const flags = new K3sFlags(serverArgs);
+  return {
+    "--cluster-cidr": pods?.text ?? "",
+    "--service-cidr": services?.text ?? "",
+    "--cluster-dns": flags.value("--cluster-dns") ?? (services ? toText(services.first + 10) : ""),
+  };
+}
+
+/**
+ * What a cluster that lives cannot be given any more: its nodes and Services keep the addresses that they have, and an API
+ * server that no longer decrypts Secrets cannot read those that are there.
+ * @param before the flags that its servers run with. @param now those that they are to have.
+ */
+export function changedForGood(before: readonly string[], now: readonly string[]): ClusterFlagProblem[] {
+  const [had, wanted] = [forGood(before), forGood(now)];
+  const networks = Object.keys(had).flatMap((flag) =>
+    had[flag] === wanted[flag] ? [] : [{ flag, expected: `${had[flag]}, which the cluster was made with` }],
+  );
+  const isOn = (args: readonly string[]) => new K3sFlags(args).isOn("--secrets-encryption");
+  return isOn(before) && !isOn(now)
+    ? [
+        ...networks,
+        { flag: "--secrets-encryption", expected: "it to stay: the cluster's Secrets are encrypted" },
+      ]
+    : networks;
 }
 
 /** Whether a node's flags keep pods away that do not ask for it: the apps', Traefik's and CoreDNS's. */

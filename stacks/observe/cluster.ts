@@ -2,7 +2,7 @@ import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
 import { chooseProvider, type Provider } from "../model/provider.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
-import { type ObservedNode, observeAllNodes, refuseVersionJump } from "./nodes.ts";
+import { type ObservedNode, observeAllNodes, refuseChangedForGood, refuseVersionJump } from "./nodes.ts";
 import { recordedOf } from "./recorded.ts";
 
 /** What a cluster is made with, and what was seen of it before a run. */
@@ -17,7 +17,7 @@ export interface ClusterObservation {
 
 /**
  * Looks at the machines of a stack and K3s on them. Changes nothing.
- * @throws LabError (exit code 2) where its K3s cannot go to the release that is wanted; with 1 where a provider cannot be
+ * @throws LabError (exit code 2) where its K3s cannot go to the release or the flags that are wanted; with 1 where a provider cannot be
  * asked.
  */
 export async function observeCluster(stack: string, config: ClusterConfig): Promise<ClusterObservation> {
@@ -28,5 +28,6 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
   const observedMachines = await observeMachines(stack, provider, machines);
   const observedNodes = await observeAllNodes(stack, machines, observedMachines);
   refuseVersionJump(stackFile(stack), version, observedNodes);
+  refuseChangedForGood(stackFile(stack), config.k3s.serverArgs, recorded.serverArgs ?? [], observedNodes);
   return { provider, version, observedMachines, observedNodes };
 }

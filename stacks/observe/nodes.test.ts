@@ -8,6 +8,7 @@ import {
   noCluster,
   type ObservedNode,
   readObservation,
+  refuseChangedForGood,
   refuseVersionJump,
   rolloutGroups,
   wrongWith,
@@ -30,6 +31,26 @@ const node = (name: string, one: NodeObservation, isMachineThere = true): Observ
   observed: one,
 });
 const etcd = seen({ hasEtcd: true });
+
+test("flags that a cluster has for good are refused while a server has its data", () => {
+  const to = (wanted: readonly string[], before: readonly string[] = [], one = seen()) =>
+    refuseChangedForGood("Pulumi.cluster.yaml", wanted, [before], [node("s1", one), node("a1", seen())]);
+  to(["--cluster-cidr=10.42.0.0/16", "--cluster-dns=10.43.0.10", "--disable=traefik"]);
+  to(["--secrets-encryption"]);
+  to(["--cluster-cidr=10.9.0.0/16"], ["--cluster-cidr=10.9.0.0/16", "--tls-san=x"]);
+  to(["--cluster-cidr=10.9.0.0/16"], [], fresh);
+  for (const [wanted, before, message] of [
+    [["--cluster-cidr=10.9.0.0/16"], [], /--cluster-cidr cannot change .*; expected 10\.42\.0\.0\/16, which/],
+    [[], ["--service-cidr=10.9.0.0/16"], /--service-cidr cannot change .*\n.*--cluster-dns .*10\.9\.0\.10/],
+    [["--cluster-dns=10.43.0.53"], [], /--cluster-dns cannot change .*; expected 10\.43\.0\.10/],
+    [[], ["--secrets-encryption"], /--secrets-encryption cannot change .*take the stack down first/],
+    [["--secrets-encryption=false"], ["--secrets-encryption"], /Secrets are encrypted/],
+  ] as const)
+    assert.throws(
+      () => to(wanted, before),
+      (error) => error instanceof LabError && error.exitCode === 2 && message.test(error.message),
+    );
+});
 
 test("what a machine says is read; one that says nothing is unknown, not empty", () => {
   assert.deepEqual(

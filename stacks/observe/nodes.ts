@@ -5,6 +5,7 @@ import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
+import { changedForGood } from "../model/k3s-cluster.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import type { MachineObservation } from "./machine-list.ts";
 
@@ -224,6 +225,27 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
     if (to[0] !== major || (to[1] ?? 0) - minor > 1)
       throw refuse(`a release of v${major}.${minor + 1} first: an upgrade must not skip a minor version`);
   }
+}
+
+/**
+ * Refuses flags that a cluster that lives cannot be given any more.
+ * @param file the stack file. @param recorded the flags that each server was installed with.
+ * @throws LabError (exit code 2).
+ */
+export function refuseChangedForGood(
+  file: string,
+  wanted: readonly string[],
+  recorded: readonly (readonly string[])[],
+  nodes: readonly ObservedNode[],
+): void {
+  if (!nodes.some(({ role, observed }) => role === "server" && observed.hasData)) return;
+  const faults = recorded
+    .flatMap((args) => changedForGood(args, wanted))
+    .map(
+      ({ flag, expected }) =>
+        `${file}: k3s-lab:k3s.serverArgs: ${flag} cannot change while the cluster is up; expected ${expected}. For another one take the stack down first.`,
+    );
+  if (faults.length > 0) throw new LabError([...new Set(faults)].join("\n"), { exitCode: 2 });
 }
 
 /** Whether the list of a stack's servers, which nodes that leave read, is not there. */

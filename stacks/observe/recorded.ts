@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { ifThere } from "../lib/files.ts";
 import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root, stateFile } from "../lib/paths.ts";
-import { type StateResource, stateOf } from "../lib/state.ts";
+import { partsOfUrn, type StateResource, stateOf } from "../lib/state.ts";
 import type { ClusterConfig } from "../model/config.ts";
 import { configuredProvider, type Provider, providers } from "../model/provider.ts";
 
@@ -13,6 +13,8 @@ export interface Recorded {
   readonly provider?: Provider;
   /** K3s release that its nodes were installed with. */
   readonly k3sVersion?: string;
+  /** The flags that each of its servers was installed with. */
+  readonly serverArgs?: readonly (readonly string[])[];
 }
 
 /** The stacks that Pulumi has a state of. */
@@ -28,7 +30,13 @@ export function recordedIn(resources: readonly StateResource[]): Recorded {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
   const provider = environments.map(({ LAB_PROVIDER }) => LAB_PROVIDER).find(Boolean);
   const k3sVersion = environments.map(({ K3S_VERSION }) => K3S_VERSION).find(Boolean);
+  const serverArgs = resources
+    .filter(({ urn }) => partsOfUrn(urn).types.includes(":K3sNode$"))
+    .map(({ inputs }) => environmentOf(inputs))
+    .filter(({ NODE_ROLE, K3S_ARGS }) => NODE_ROLE === "server" && K3S_ARGS !== undefined)
+    .map(({ K3S_ARGS = "" }) => K3S_ARGS.split(" ").filter(Boolean));
   return {
+    ...(serverArgs.length > 0 ? { serverArgs } : {}),
     ...(provider !== undefined && Object.hasOwn(providers, provider)
       ? { provider: provider as Provider }
       : {}),
