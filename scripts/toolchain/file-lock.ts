@@ -28,7 +28,7 @@ export async function withFileLock<T>(
   await mkdir(dirname(file), { recursive: true }).catch((cause: Error) => refuse(cause.message, cause));
   const who = `${process.pid} on ${hostname()}`;
   // In a group of its own, for Ctrl-C is not meant for it; and what ends a run's programs does not end it.
-  const holder = execa("/bin/bash", [join(import.meta.dirname, "lock.sh"), file, who], {
+  const holder = execa("/bin/sh", [join(import.meta.dirname, "lock.sh"), file, who], {
     ...{ cwd: "/", env: withoutMark(), extendEnv: false, detached: true },
     ...{ stdin: "pipe", reject: false },
   });

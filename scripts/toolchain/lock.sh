@@ -1,7 +1,8 @@
-#!/bin/bash
+#!/bin/sh
 # lock.sh FILE WHO: prints a line once it has the lock, and holds it while its standard input is open. The kernel frees it,
 # however this and its caller end. WHO is written into the file, for those who wait. macOS has no flock, but Perl.
 PATH=$PATH:/usr/bin:/bin
+# shellcheck disable=SC3013 # dash, bash and BusyBox have it
 until [ "$1" -ef /dev/fd/9 ]; do # whoever had the lock has taken the file away
   exec 9>>"$1" || exit
   if command -v flock >/dev/null; then

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { stateFile } from "../lib/paths.ts";
 import { checkpointOf, partsOfUrn, stateOf } from "../lib/state.ts";
+import { environmentOf } from "./recorded.ts";
 
 /** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
 export interface HeldObject {
@@ -59,10 +60,9 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       return { apiVersion, kind, ...metadata, lab, ...through };
     }),
     environments: new Map(
-      resources.flatMap((one) => {
-        const environment = z.record(z.string(), z.string()).safeParse(one.inputs?.environment).data;
-        return environment ? [[partsOfUrn(one.urn).name, environment] as const] : [];
-      }),
+      resources
+        .filter(({ type }) => type === "command:local:Command")
+        .map(({ urn, inputs }) => [partsOfUrn(urn).name, environmentOf(inputs)] as const),
     ),
   };
 }
@@ -75,13 +75,11 @@ export async function recordedGenerations(
   stack: string,
   file: string = stateFile(stack),
 ): Promise<ReadonlyMap<string, string>> {
-  const environments = (await stateOf(stack, file)).map(({ urn, inputs }) => ({
-    name: partsOfUrn(urn).name,
-    environment: z.record(z.string(), z.string()).safeParse(inputs?.environment).data,
-  }));
+  const resources = await stateOf(stack, file);
   return new Map(
-    environments.flatMap(({ name, environment: { LAB_MACHINE, LAB_GENERATION } = {} }) =>
-      LAB_MACHINE && LAB_GENERATION ? [[name, LAB_GENERATION] as const] : [],
-    ),
+    resources.flatMap(({ urn, inputs }) => {
+      const { LAB_MACHINE, LAB_GENERATION } = environmentOf(inputs);
+      return LAB_MACHINE && LAB_GENERATION ? [[partsOfUrn(urn).name, LAB_GENERATION] as const] : [];
+    }),
   );
 }
