@@ -85,8 +85,13 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
     throw new LabError(
       `libvirt does not list the disks in its pool ${pool}, so they stay: ${lastLines(volumes.stderr, 1)}. Run \`scripts/lab down\` again.`,
     );
-  for (const name of volumeNames(volumes.stdout).filter((name) => ownVolume.test(name)))
-    await virsh(run, "vol-delete", "--pool", pool, name);
+  for (const name of volumeNames(volumes.stdout).filter((name) => ownVolume.test(name))) {
+    const removed = await virsh(run, "vol-delete", "--pool", pool, name);
+    if (removed.exitCode !== 0 && !/volume not found/i.test(removed.stderr))
+      throw new LabError(
+        `libvirt did not remove the disk ${name} of its pool ${pool}: ${lastLines(removed.stderr, 1)}. Run \`scripts/lab down\` again.`,
+      );
+  }
   await virsh(run, "pool-destroy", pool);
   for (const name of [managementNetwork, labNetwork]) await virsh(run, "net-destroy", name);
   return [];

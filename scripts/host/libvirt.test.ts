@@ -207,6 +207,24 @@ test("the lab's libvirt hangs: it is not ended, for its machines may be running"
   assert.deepEqual(rest, { started: 0, changed: 0 });
 });
 
+test("a disk that libvirt does not remove is told, and the pool that shows it stays", async () => {
+  const stop = async (stderr: string) => {
+    const { run, commands } = fakeRun(
+      [/^virsh --version$/, {}],
+      [/ vol-list /, { stdout: " k3s-lab-a.img   /pool/k3s-lab-a.img\n" }],
+      [/ vol-delete /, { exitCode: 1, stderr }],
+      mine,
+      [/^virsh /, {}],
+    );
+    const failure = await stopLibvirt(() => {}, run, await shared()).catch((error: Error) => error.message);
+    return [failure, commands.filter((line) => /destroy/.test(line)).length];
+  };
+  const [failure, destroyed] = await stop("error: volume 'k3s-lab-a.img' is still in use.");
+  assert.match(String(failure), /did not remove the disk k3s-lab-a\.img .*still in use/);
+  assert.equal(destroyed, 0);
+  assert.deepEqual(await stop("error: Storage volume not found: no storage vol"), [{ state: "none" }, 3]);
+});
+
 test("a libvirt that answers in place of the lab's, which was killed, is somebody else's: nothing of it is ended", async () => {
   const folder = await shared();
   const forwarding = await readFile("/proc/sys/net/ipv4/ip_forward", "utf8").catch(() => "0\n");
