@@ -2,12 +2,13 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { exists } from "../../stacks/lib/files.ts";
-import { root, stateFile } from "../../stacks/lib/paths.ts";
+import { root, stackDir, stateFile } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { hasResources } from "../../stacks/lib/state.ts";
 import type { Provider } from "../../stacks/model/provider.ts";
 import { labVariables } from "../environment.ts";
 import { ownsInLibvirt, resumeLibvirt } from "../host/libvirt.ts";
-import { describeChanges } from "../lab.ts";
+import { describeChanges, hasMachines } from "../lab.ts";
 import { pulumiStopsWithin, runStack } from "../pulumi.ts";
 import type { Step } from "../report.ts";
 import type { DownRun } from "./run.ts";
@@ -23,14 +24,22 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
     if (!made) return "nothing is up";
     if (provider === "libvirt") await resumeLibvirt(progress);
     const { signal } = stopping;
+    const isKnown = await hasResources(stack);
     const changes = (await exists(stateFile(stack)))
       ? await runStack("destroy", stack, labVariables(settings.values), progress, { signal })
       : {};
     signal.throwIfAborted();
     await removeAllLeftovers(run, target, progress);
+    if (!isKnown && (await hasMachines(stack))) throw notFound(stack);
     return describeChanges(changes);
   },
 });
+
+/** Notes say that a stack was up, no state says where, and no list of Docker's or libvirt's has anything of it. */
+const notFound = (stack: string): LabError =>
+  new LabError(
+    `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Put the state back, or take them in again by \`scripts/lab up ${stack}\`, then run \`scripts/lab down\`; if nothing of it is left, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
+  );
 
 async function removeAllLeftovers(
   { usesDocker }: DownRun,

@@ -92,6 +92,22 @@ async function programs(bin: string, scripts: Readonly<Record<string, string>>):
   return bin;
 }
 
+fault("the state of hosts was lost: K3s goes on there, and is not said to be down", async () => {
+  const { stdout, stderr } = await inCheckout({}, (directory) => {
+    const module = (file: string) => JSON.stringify(join(directory, "scripts", file));
+    return `import { mkdirSync, writeFileSync } from "node:fs";
+      import { stackStep } from ${module("down/stack.ts")};
+      mkdirSync("${directory}/.lab/cluster/machines", { recursive: true });
+      writeFileSync("${directory}/.lab/cluster/machines/pi.slowness", "1");
+      const stopping = { signal: new AbortController().signal };
+      const target = { stack: "cluster", program: "cluster", provider: "hosts", made: true };
+      const run = { settings: { values: {} }, stopping, usesDocker: false };
+      console.log(await stackStep(run, target).run(() => {}, stopping.signal).catch(({ message }) => message));`;
+  });
+  assert.match(stdout, /K3s may run on the hosts of the stack "cluster".*scripts\/lab up cluster/, stderr);
+  return { happened: "an error with the next step", lost: "nothing" };
+});
+
 /** A libvirt or a VirtualBox with one machine of a stack `cluster`, which carries these marks. */
 const providersWith = {
   libvirt: (marks: string) => ({
