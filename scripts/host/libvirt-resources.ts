@@ -69,12 +69,7 @@ export async function ensureResources(spec: LibvirtSpec, progress: Progress, run
 export async function removeResources(run: Run): Promise<readonly string[]> {
   const owner = await ownerOf(run);
   if (owner !== undefined && owner !== thisUser()) return [`the lab of another user (id ${owner})`];
-  const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
-  if (exitCode !== 0)
-    throw new LabError(
-      `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run \`scripts/lab down\` again.`,
-    );
-  const all = stdout.split("\n").filter(Boolean);
+  const all = await machinesHere(run);
   // Of whichever checkout.
   const machines = all.filter((name) => name.startsWith("k3s-lab-"));
   if (machines.length > 0 || owner === undefined) return machines;
@@ -95,6 +90,16 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   await virsh(run, "pool-destroy", pool);
   for (const name of [managementNetwork, labNetwork]) await virsh(run, "net-destroy", name);
   return [];
+}
+
+/** The names of all machines in libvirt. @throws LabError where it does not list them. */
+async function machinesHere(run: Run): Promise<string[]> {
+  const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
+  if (exitCode !== 0)
+    throw new LabError(
+      `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run the same command again.`,
+    );
+  return stdout.split("\n").filter(Boolean);
 }
 
 /** The disks of boxes, as `ensureVolume` names them, and those of machines. What else is in the pool is somebody's. */
@@ -219,7 +224,9 @@ async function isRest(name: string, image: string, volumes: readonly string[], r
   if (whole === undefined || disk.bytes >= whole.size) return false;
   for (const other of volumes)
     if (other !== name && (await describeVolume(other, run)).base === disk.path) return false;
-  return true;
+  // Those of the lab's have their disks there; of a clone or a renamed machine it may be anywhere.
+  const others = (await machinesHere(run)).filter((one) => !one.startsWith("k3s-lab-"));
+  return (await usersAmong(others, run)).length === 0;
 }
 
 /**

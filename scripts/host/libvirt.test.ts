@@ -315,6 +315,7 @@ async function copyDisk(
     mine,
     [/ (net|pool)-info /, {}],
     [/ vol-dumpxml /, volume({ bytes: 10 })],
+    [/ list --all /, {}],
     [/ vol-/, {}],
   );
   const watched: Run = (command, options) => {
@@ -379,6 +380,10 @@ test("a disk that plain Vagrant was killed over is no disk: it is copied again",
   ]);
   const used = await copyDisk(t, [names, half, [/ vol-dumpxml /, volume({ bytes: 9, base: disk })]]);
   assert.deepEqual(used, [], "a machine begins as it, so it may be of another box of that name");
+  const clone: Answer = [/ list --all /, { stdout: "k3s-lab-cluster-server\nclone\n" }];
+  const inNetwork: Answer = [/ dumpxml clone$/, { stdout: "<source network='k3s-lab'/>" }];
+  const cloned = await copyDisk(t, [names, half, clone, inNetwork]);
+  assert.deepEqual(cloned, [], "a clone may begin as it from anywhere");
   const unknown = await copyDisk(t, [names, [/ vol-dumpxml /, { exitCode: 1, stderr: "error: timed out" }]]);
   assert.match(unknown.join(), /^libvirt does not describe the disk .*timed out/);
 });
