@@ -256,6 +256,17 @@ say_cpus() {
   if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs and Docker has $have: it gets those"; fi
 }
 
+# A person may have defined a machine of their own from the disk that would be made again.
+refuse_used_disk() {
+  all=$(virsh list --all --name)
+  for domain in $all; do
+    disks=$(virsh domblklist "$domain")
+    if printf '%s\n' "$disks" | grep -Fq "/$machine.img"; then
+      die "the machine $domain in libvirt has the disk $machine.img, which would be made again for $name: remove that machine, or give it another disk, then run the same command again"
+    fi
+  done
+}
+
 bring_up() {
   if [ "$LAB_PROVIDER" = docker ]; then say_cpus; fi
   find_machine
@@ -268,7 +279,10 @@ bring_up() {
     # A machine that is made now has a new host key.
     rm -f "$ssh/known_hosts"
     # Vagrant has a note of ours and libvirt no such machine: removing it was interrupted before its disk was deleted.
-    if [ "$LAB_PROVIDER" = libvirt ] && [ -n "$noted" ]; then virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true; fi
+    if [ "$LAB_PROVIDER" = libvirt ] && [ -n "$noted" ]; then
+      refuse_used_disk
+      virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true
+    fi
     start
   fi
 }

@@ -342,6 +342,23 @@ test("C3: a machine whose files VirtualBox cannot read, as on a disk that is not
   }
 });
 
+fault("a person's machine in libvirt begins from the disk of one that is gone: the disk stays", async () => {
+  const disk = `/var/lib/libvirt/images/k3s-lab/k3s-lab-${stack}-agent.img`;
+  await program(
+    "virsh",
+    `case "$*" in *"list --all --name") echo mine ;; *"list --all --uuid") echo uuid-2 ;; *"domblklist mine"*) echo ' vda  ${disk}' ;; esac`,
+  );
+  await program("vagrant", "");
+  const note = join(folder, ".lab", stack, "vagrant", "machines", "agent", "libvirt");
+  await mkdir(note, { recursive: true });
+  await writeFile(join(note, "id"), "uuid-1");
+  const { exitCode, all } = await run("up", { LAB_PROVIDER: "libvirt" });
+  const lost = /vol-delete/.test(await asked()) ? "the disk" : "nothing";
+  assert.equal(`${lost} ${exitCode}`, "nothing 1", all);
+  assert.match(all ?? "", /the machine mine in libvirt has the disk/);
+  return { happened: "exit 1", lost };
+});
+
 fault(
   "a machine in VirtualBox that was renamed; one that an interrupted Vagrant has not named yet",
   async () => {
