@@ -12,6 +12,8 @@ test("an option that a program has is accepted, with a value of its kind", () =>
     ["kubelet", "image-gc-high-threshold=90"],
     ["kubelet", "housekeeping-interval=30s"],
     ["kube-apiserver", "oidc-issuer-url=https://x.example"],
+    ["kube-apiserver", "default-not-ready-toleration-seconds=10"],
+    ["kube-apiserver", "default-unreachable-toleration-seconds=10"],
     ["kube-apiserver", "audit-log-path=/var/log/audit.log"],
     ["kube-apiserver", "audit-log-batch-max-size=5"],
     ["kube-apiserver", "enable-admission-plugins+=PodNodeSelector"],
@@ -22,6 +24,8 @@ test("an option that a program has is accepted, with a value of its kind", () =>
     ["kube-proxy", "proxy-mode=ipvs"],
     ["kube-proxy", "conntrack-tcp-timeout-established=0s"],
     ["cloud-controller-manager", "v=2"],
+    ["kube-controller-manager", "concurrent-rc-syncs=3"],
+    ["kubelet", "logtostderr=true"],
     ["etcd", "heartbeat-interval=100"],
     ["etcd", "quota-backend-bytes=8589934592"],
   ] as const)

@@ -37,16 +37,18 @@ const tables: Readonly<Record<Component, Table>> = {
       pod-manifest-path port protect-kernel-defaults provider-id register-node register-schedulable
       register-with-taints resolv-conf root-dir runonce runtime-cgroups tls-cert-file tls-private-key-file`),
     number: words(`
+      log-file-max-size<26
       application-metrics-count-limit container-log-max-files event-burst event-qps eviction-max-pod-grace-period
       healthz-port image-gc-high-threshold image-gc-low-threshold iptables-drop-bit<31 iptables-masquerade-bit<31
       kube-api-burst kube-api-qps max-open-files max-pods maximum-dead-containers
       maximum-dead-containers-per-container node-status-max-images oom-score-adj pod-max-pids pods-per-core
       read-only-port registry-burst registry-qps`),
     switch: words(`
+      add-dir-header<26 alsologtostderr<26 logtostderr<26 one-output<26 skip-headers<26 skip-log-headers<26
       anonymous-auth authentication-token-webhook cgroups-per-qos contention-profiling cpu-cfs-quota
       enable-controller-attach-detach enable-debugging-handlers enable-load-reader
       experimental-allocatable-ignore-eviction fail-cgroupv1>31 fail-swap-on keep-terminated-pod-volumes<31
-      kernel-memcg-notification local-storage-capacity-isolation log-cadvisor-usage log-json-split-stream
+      kernel-memcg-notification local-storage-capacity-isolation log-cadvisor-usage log-json-split-stream>26
       log-text-split-stream>30 make-iptables-util-chains rotate-certificates rotate-server-certificates
       seccomp-default serialize-image-pulls storage-driver-secure`),
     duration: words(`
@@ -57,11 +59,13 @@ const tables: Readonly<Record<Component, Table>> = {
       node-status-update-frequency runtime-request-timeout storage-driver-buffer-duration
       streaming-connection-idle-timeout sync-frequency volume-stats-agg-period`),
     text: words(`
-      allowed-unsafe-sysctls authorization-mode azure-container-registry-config<30 boot-id-file container-hints
+      storage-driver-db storage-driver-host storage-driver-table storage-driver-user
+      log-backtrace-at<26 log-dir<26 log-file<26 stderrthreshold<26
+      allowed-unsafe-sysctls authorization-mode boot-id-file container-hints
       container-log-max-size cpu-manager-policy cpu-manager-policy-options enforce-node-allocatable
       event-storage-age-limit event-storage-event-limit eviction-hard eviction-minimum-reclaim eviction-soft
       eviction-soft-grace-period experimental-mounter-path feature-gates hairpin-mode healthz-bind-address
-      kube-api-content-type kube-reserved kube-reserved-cgroup log-json-info-buffer-size
+      kube-api-content-type kube-reserved kube-reserved-cgroup log-json-info-buffer-size>26
       log-text-info-buffer-size>30 logging-format machine-id-file memory-manager-policy qos-reserved reserved-cpus
       reserved-memory system-cgroups system-reserved system-reserved-cgroup tls-cipher-suites tls-min-version
       topology-manager-policy topology-manager-policy-options>26 topology-manager-scope v vmodule volume-plugin-dir`),
@@ -85,6 +89,8 @@ const tables: Readonly<Record<Component, Table>> = {
       service-cluster-ip-range service-node-port-range storage-backend tls-cert-file tls-private-key-file
       token-auth-file`),
     number: words(`
+      log-file-max-size<26
+      default-not-ready-toleration-seconds default-unreachable-toleration-seconds
       audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-throttle-burst
       audit-log-batch-throttle-qps audit-log-maxage audit-log-maxbackup audit-log-maxsize
       audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-webhook-batch-buffer-size
@@ -94,10 +100,11 @@ const tables: Readonly<Record<Component, Table>> = {
       identity-lease-renew-interval-seconds<26 lease-reuse-duration-seconds max-connection-bytes-per-sec
       max-mutating-requests-inflight max-requests-inflight min-request-timeout`),
     switch: words(`
+      add-dir-header<26 alsologtostderr<26 logtostderr<26 one-output<26 skip-headers<26 skip-log-headers<26
       aggregator-reject-forwarding-redirect anonymous-auth audit-log-batch-throttle-enable audit-log-compress
       audit-log-truncate-enabled audit-webhook-batch-throttle-enable audit-webhook-truncate-enabled
       contention-profiling disable-http2-serving>31 enable-bootstrap-token-auth enable-garbage-collector
-      enable-logs-handler enable-priority-and-fairness log-json-split-stream log-text-split-stream>30 profiling
+      enable-logs-handler enable-priority-and-fairness log-json-split-stream>26 log-text-split-stream>30 profiling
       service-account-extend-token-expiration service-account-lookup shutdown-send-retry-after watch-cache`),
     duration: words(`
       audit-log-batch-max-wait audit-webhook-batch-initial-backoff audit-webhook-batch-max-wait
@@ -109,13 +116,14 @@ const tables: Readonly<Record<Component, Table>> = {
       livez-grace-period log-flush-frequency request-timeout service-account-max-token-expiration
       shutdown-delay-duration shutdown-watch-termination-grace-period>27 storage-initialization-timeout>31`),
     text: words(`
+      log-backtrace-at<26 log-dir<26 log-file<26 stderrthreshold<26
       admission-control admission-control-config-file allow-metric-labels allow-metric-labels-manifest>29
       api-audiences audit-log-format audit-log-mode audit-log-path audit-log-version audit-policy-file
       audit-webhook-config-file audit-webhook-mode audit-webhook-version authentication-config>29
       authentication-token-webhook-config-file authentication-token-webhook-version authorization-policy-file
       authorization-webhook-config-file authorization-webhook-version cors-allowed-origins disable-admission-plugins
       disabled-metrics enable-admission-plugins external-hostname feature-gates kubelet-preferred-address-types
-      log-json-info-buffer-size log-text-info-buffer-size>30 logging-format oidc-ca-file oidc-client-id
+      log-json-info-buffer-size>26 log-text-info-buffer-size>30 logging-format oidc-ca-file oidc-client-id
       oidc-groups-claim oidc-groups-prefix oidc-issuer-url oidc-required-claim oidc-signing-algs oidc-username-claim
       oidc-username-prefix runtime-config service-account-issuer service-account-jwks-uri
       show-hidden-metrics-for-version storage-media-type strict-transport-security-directives tls-cipher-suites
@@ -139,6 +147,8 @@ const tables: Readonly<Record<Component, Table>> = {
       webhook-bind-address webhook-cert-dir webhook-secure-port webhook-tls-cert-file webhook-tls-private-key-file
       webhooks`),
     number: words(`
+      concurrent-rc-syncs
+      log-file-max-size<26
       concurrent-cron-job-syncs>28 concurrent-daemonset-syncs>32 concurrent-deployment-syncs
       concurrent-endpoint-syncs concurrent-ephemeralvolume-syncs concurrent-gc-syncs
       concurrent-horizontal-pod-autoscaler-syncs>26 concurrent-job-syncs>28 concurrent-namespace-syncs
@@ -153,9 +163,10 @@ const tables: Readonly<Record<Component, Table>> = {
       pv-recycler-timeout-increment-hostpath secondary-node-eviction-rate terminated-pod-gc-threshold
       unhealthy-zone-threshold`),
     switch: words(`
+      add-dir-header<26 alsologtostderr<26 logtostderr<26 one-output<26 skip-headers<26 skip-log-headers<26
       contention-profiling disable-attach-detach-reconcile-sync disable-force-detach-on-timeout>30
       disable-http2-serving>31 enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner
-      enable-taint-manager<27 log-json-split-stream log-text-split-stream>30 profiling
+      enable-taint-manager<27 log-json-split-stream>26 log-text-split-stream>30 profiling
       volume-host-allow-local-loopback<31`),
     duration: words(`
       attach-detach-reconcile-sync-period authentication-token-webhook-cache-ttl
@@ -167,12 +178,13 @@ const tables: Readonly<Record<Component, Table>> = {
       horizontal-pod-autoscaler-upscale-delay<31 leader-elect-lease-duration leader-elect-renew-deadline
       leader-elect-retry-period legacy-service-account-token-clean-up-period>28 log-flush-frequency
       min-resync-period mirroring-endpointslice-updates-batch-period namespace-sync-period node-monitor-grace-period
-      node-monitor-period node-startup-grace-period node-status-update-frequency node-sync-period
+      node-monitor-period node-startup-grace-period node-sync-period
       pod-eviction-timeout<27 pvclaimbinder-sync-period resource-quota-sync-period route-reconciliation-period`),
     text: words(`
+      log-backtrace-at<26 log-dir<26 log-file<26 stderrthreshold<26
       allow-metric-labels allow-metric-labels-manifest>29 bind-address disabled-metrics feature-gates
       flex-volume-plugin-dir kube-api-content-type leader-elect-resource-lock leader-elect-resource-name
-      leader-elect-resource-namespace log-json-info-buffer-size log-text-info-buffer-size>30 logging-format
+      leader-elect-resource-namespace log-json-info-buffer-size>26 log-text-info-buffer-size>30 logging-format
       pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs
       show-hidden-metrics-for-version tls-cipher-suites tls-min-version tls-sni-cert-key v vmodule
       volume-host-cidr-denylist<31`),
@@ -185,17 +197,20 @@ const tables: Readonly<Record<Component, Table>> = {
       requestheader-client-ca-file requestheader-extra-headers-prefix requestheader-group-headers
       requestheader-uid-headers requestheader-username-headers secure-port tls-cert-file tls-private-key-file`),
     number: words(`
+      log-file-max-size<26
       http2-max-streams-per-connection kube-api-burst kube-api-qps`),
     switch: words(`
-      contention-profiling disable-http2-serving>31 log-json-split-stream log-text-split-stream>30 profiling`),
+      add-dir-header<26 alsologtostderr<26 logtostderr<26 one-output<26 skip-headers<26 skip-log-headers<26
+      contention-profiling disable-http2-serving>31 log-json-split-stream>26 log-text-split-stream>30 profiling`),
     duration: words(`
       authentication-token-webhook-cache-ttl authorization-webhook-cache-authorized-ttl
       authorization-webhook-cache-unauthorized-ttl leader-elect-lease-duration leader-elect-renew-deadline
       leader-elect-retry-period log-flush-frequency pod-max-in-unschedulable-pods-duration`),
     text: words(`
+      log-backtrace-at<26 log-dir<26 log-file<26 stderrthreshold<26
       allow-metric-labels allow-metric-labels-manifest>29 bind-address config disabled-metrics feature-gates
       kube-api-content-type leader-elect-resource-lock leader-elect-resource-name leader-elect-resource-namespace
-      log-json-info-buffer-size log-text-info-buffer-size>30 logging-format show-hidden-metrics-for-version
+      log-json-info-buffer-size>26 log-text-info-buffer-size>30 logging-format show-hidden-metrics-for-version
       tls-cipher-suites tls-min-version tls-sni-cert-key v vmodule`),
   },
   "kube-proxy": {
@@ -207,7 +222,7 @@ const tables: Readonly<Record<Component, Table>> = {
       metrics-port oom-score-adj`),
     switch: words(`
       bind-address-hard-fail conntrack-tcp-be-liberal>29 iptables-localhost-nodeports>26 ipvs-strict-arp
-      log-json-split-stream log-text-split-stream>30 masquerade-all profiling`),
+      log-json-split-stream>26 log-text-split-stream>30 masquerade-all profiling`),
     duration: words(`
       config-sync-period conntrack-tcp-timeout-close-wait conntrack-tcp-timeout-established
       conntrack-udp-timeout-stream>29 conntrack-udp-timeout>29 iptables-min-sync-period iptables-sync-period
@@ -215,7 +230,7 @@ const tables: Readonly<Record<Component, Table>> = {
       log-flush-frequency udp-timeout<26`),
     text: words(`
       allow-metric-labels allow-metric-labels-manifest>29 disabled-metrics feature-gates healthz-bind-address
-      ipvs-exclude-cidrs ipvs-scheduler kube-api-content-type log-json-info-buffer-size log-text-info-buffer-size>30
+      ipvs-exclude-cidrs ipvs-scheduler kube-api-content-type log-json-info-buffer-size>26 log-text-info-buffer-size>30
       logging-format metrics-bind-address nodeport-addresses proxy-mode proxy-port-range<31
       show-hidden-metrics-for-version v vmodule`),
   },
@@ -234,7 +249,7 @@ const tables: Readonly<Record<Component, Table>> = {
     number: words(`
       concurrent-node-syncs>27 concurrent-service-syncs http2-max-streams-per-connection kube-api-burst kube-api-qps`),
     switch: words(`
-      contention-profiling disable-http2-serving>31 log-json-split-stream log-text-split-stream>30 profiling`),
+      contention-profiling disable-http2-serving>31 log-json-split-stream>26 log-text-split-stream>30 profiling`),
     duration: words(`
       authentication-token-webhook-cache-ttl authorization-webhook-cache-authorized-ttl
       authorization-webhook-cache-unauthorized-ttl controller-start-interval leader-elect-lease-duration
@@ -242,7 +257,7 @@ const tables: Readonly<Record<Component, Table>> = {
       node-monitor-period node-status-update-frequency node-sync-period route-reconciliation-period`),
     text: words(`
       allow-metric-labels allow-metric-labels-manifest>29 bind-address disabled-metrics feature-gates
-      kube-api-content-type leader-elect-resource-lock leader-elect-resource-namespace log-json-info-buffer-size
+      kube-api-content-type leader-elect-resource-lock leader-elect-resource-namespace log-json-info-buffer-size>26
       log-text-info-buffer-size>30 logging-format show-hidden-metrics-for-version tls-cipher-suites tls-min-version
       tls-sni-cert-key v vmodule`),
   },
