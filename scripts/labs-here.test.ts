@@ -38,7 +38,7 @@ test("C11: labs of any checkout are seen, running or not, whatever their network
     virsh: `case $* in
 *"list --all --name") echo k3s-lab-cluster-server; echo windows ;;
 *"domstate "*) echo "shut off" ;;
-*"desc "*) echo "k3s-lab.id=an-id k3s-lab.checkout=/home/me/my lab" ;;
+*"desc "*) echo "k3s-lab.id=an-id k3s-lab.stack=cluster k3s-lab.machine=server k3s-lab.checkout=/home/me/my lab" ;;
 esac`,
     VBoxManage: `case $* in
 "list vms") echo '"k3s-lab-cluster-agent" {1}'; echo '"windows" {2}' ;;

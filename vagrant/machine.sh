@@ -256,13 +256,13 @@ say_cpus() {
   if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs and Docker has $have: it gets those"; fi
 }
 
-# A person may have defined a machine of their own from the disk that would be made again.
+# A user may have defined a machine of their own from the disk that would be recreated.
 refuse_used_disk() {
   all=$(virsh list --all --name)
   for domain in $all; do
     disks=$(virsh domblklist "$domain")
     if printf '%s\n' "$disks" | grep -Fq "/$machine.img"; then
-      die "the machine $domain in libvirt has the disk $machine.img, which would be made again for $name: remove that machine, or give it another disk, then run the same command again"
+      die "the machine $domain in libvirt has the disk $machine.img, which would be recreated for $name: remove that machine, or give it another disk, then run the same command again"
     fi
   done
 }

@@ -51,7 +51,7 @@ async function loadRegistryImage(progress: Progress): Promise<string> {
   return ref;
 }
 
-/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is made again. */
+/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is recreated. */
 export async function pullK3dImages(
   images: readonly string[],
   progress: Progress,

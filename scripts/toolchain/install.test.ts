@@ -437,7 +437,7 @@ describe("the cache", () => {
     assert.ok(lines.some((line) => line.includes("its recipe has changed")));
   });
 
-  test("a change that keeps size and time is found, and what was changed is made again", async () => {
+  test("a change that keeps size and time is found, and what was changed is recreated", async () => {
     await utimes(file(), 1, 1);
     await install(plain());
     const changed = Buffer.from(content);

@@ -15,7 +15,7 @@ const pod = (name: string, owner: object[] | undefined, containerStatuses: objec
 const svclb = ownedBy("DaemonSet", "svclb-traefik-1a2b");
 const traefik = ownedBy("ReplicaSet", "traefik-5f6");
 
-/** The names of the pods that begin anew. */
+/** The names of the pods that are restarted. */
 async function late(
   { t, hanging, isOwn = isOfAddOn }: { t: TestContext; hanging: boolean; isOwn?: (pod: Pod) => boolean },
   ...pods: object[]
@@ -34,7 +34,7 @@ async function late(
   return (await findLate(api, "kube-system", isOwn, hanging)).map(({ metadata }) => metadata.name);
 }
 
-test("pods that wait for their next try begin anew", async (t) => {
+test("pods that wait for their next try are restarted", async (t) => {
   const found = await late(
     { t, hanging: false },
     pod("crashes", svclb, [waits("CrashLoopBackOff"), waits("CrashLoopBackOff")]),
@@ -61,7 +61,7 @@ test("what runs, goes or is nobody's stays, and so does what is not the lab's", 
   assert.deepEqual(await late({ t, hanging: true, isOwn: () => true }, alone), []);
 });
 
-test("what is being made begins anew only after a while, and not where its image is being pulled", async (t) => {
+test("what is being created is restarted only after a while, and not where its image is being pulled", async (t) => {
   const pods = ["hangs", "pulls"].map((name) => pod(name, svclb, [waits("ContainerCreating")]));
   assert.deepEqual(await late({ t, hanging: false }, ...pods), []);
   assert.deepEqual(await late({ t, hanging: true }, ...pods), ["hangs"]);

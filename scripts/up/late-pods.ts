@@ -5,7 +5,7 @@ import { type Run, run as runHere } from "../host/commands.ts";
 import { isOfAddOn } from "../verify/cluster.ts";
 import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
 
-/** Pods that `lab up` may have begin anew. */
+/** Pods that `lab up` may restart. */
 interface Place {
   readonly kubeconfig: string;
   readonly namespace: string;
@@ -13,9 +13,9 @@ interface Place {
 }
 
 /**
- * Has pods begin anew that wait and serve nobody: the kubelet tries again what failed after up to five minutes, and gives
+ * Restarts pods that wait and serve no request: the kubelet tries again what failed after up to five minutes, and gives
  * a sandbox whose making hangs four. By now the cause may be gone. Only pods of K3s's own add-ons and of the lab's apps, on
- * clusters of the lab's: each is made again by what it belongs to, and has nothing to lose.
+ * clusters of the lab's: their controllers recreate them, and they have nothing to lose.
  *
  * @param options.hanging whether also those count whose making goes on, because there was time enough.
  * @returns what was done, in words.
@@ -53,10 +53,10 @@ async function placesOf(stack: string): Promise<readonly Place[]> {
   });
 }
 
-/** What the kubelet tries again by and by. */
+/** What the kubelet retries after a back-off. */
 const failed = /BackOff\b|^ErrImage|^CreateContainer\w*Error|^RunContainerError/;
 
-/** The pods that wait, with all of their containers, and are made again by what they belong to. */
+/** The pods of which all containers wait, and which a controller recreates. */
 export async function findLate(
   api: KubernetesApi,
   namespace: string,

@@ -19,7 +19,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
   const first: Step = {
     title: "Verification",
     run: async (progress, signal) => {
-      if (waits) await beginAnew(run, false, progress);
+      if (waits) await restartLate(run, false, progress);
       const { drifted, summary } = await verifyOnce(run, waits ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
       // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
@@ -38,7 +38,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
   const second: Step = {
     title: "Verification after the repair",
     run: async (progress, signal) => {
-      await beginAnew(run, waits, progress);
+      await restartLate(run, waits, progress);
       const { drifted, summary } = await verifyOnce(run, verifyWithin, progress, signal);
       if (drifted.length === 0) return summary;
       throw new LabError(
@@ -50,11 +50,11 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
 }
 
 /**
- * What Pulumi has put right is waited for as long as pods take, and not as long as they would not try again.
+ * Restarts pods that would otherwise wait for the end of a back-off, though their cause may be repaired.
  * @param hanging whether there was time enough for pods to be made.
  */
-async function beginAnew({ stacks }: UpRun, hanging: boolean, progress: Progress): Promise<void> {
-  for (const words of await restartLatePods(stacks, { hanging })) progress(`beginning anew: ${words}`);
+async function restartLate({ stacks }: UpRun, hanging: boolean, progress: Progress): Promise<void> {
+  for (const words of await restartLatePods(stacks, { hanging })) progress(`restarting ${words}`);
 }
 
 async function verifyOnce({ stacks }: UpRun, wait: number, progress: Progress, signal: AbortSignal) {

@@ -21,7 +21,7 @@ import { slownessOf } from "./slowness.ts";
 export type { Check } from "./check.ts";
 
 interface VerifyOptions {
-  /** Seconds in which a check that fails is made again, until all pass. Default: 0, each is made once. */
+  /** Seconds in which a check that fails is repeated, until all pass. Default: 0, each runs once. */
   readonly wait?: number;
   /** Hears what is still missing, whenever that has changed. */
   readonly progress?: Progress;

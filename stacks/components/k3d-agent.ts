@@ -15,7 +15,7 @@ export interface K3dAgentArgs {
   readonly cluster: K3dCluster;
   /** What of the file makes it another agent, see `agentIdentity`. */
   readonly identity: string;
-  /** What was seen of the agent before this run; one that is gone is made again. */
+  /** What was seen of the agent before this run; one that is gone is recreated. */
   readonly observed: NodeObservation;
 }
 

@@ -79,7 +79,7 @@ test("what the file says of a node is a secret of Pulumi's: a token, a variable,
   assert.doesNotMatch(JSON.stringify(others), /very-secret/);
 });
 
-test("an agent is made again with its cluster, when it is gone, or when the file says another", async () => {
+test("an agent is recreated with its cluster, when it is gone, or when the file says another", async () => {
   const made = await resourcesOf(() => {
     new K3dAgent("k3d-k3d-agent-0-0", {
       file,

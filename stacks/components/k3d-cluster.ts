@@ -19,14 +19,14 @@ export interface K3dClusterArgs {
 
 /**
  * The servers of a k3d cluster with their network and ports. What k3d cannot change replaces it; what was stopped, paused
- * or restarted is brought back in place, and of several servers a lost one is made again beside the others.
+ * or restarted is brought back in place, and of several servers a lost one is recreated beside the others.
  */
 export class K3dCluster extends pulumi.ComponentResource {
   /** Whose it is, and its name in k3d. */
   readonly cluster: Pick<Cluster, "owner" | "name">;
   /** What agents are deleted with. */
   readonly command: local.Command;
-  /** Changes when the cluster was made again: what was loaded into the old one is gone. */
+  /** Changes when the cluster was recreated: what was loaded into the old one is gone. */
   readonly generation: pulumi.Output<string>;
   /** The UID of its namespace kube-system: what it says of itself. */
   readonly id: pulumi.Output<string>;

@@ -8,7 +8,7 @@ import { sshAlias } from "../model/ssh-config.ts";
 export interface K3sArgs {
   /** The machine that K3s is installed on. */
   readonly machine: Machine;
-  /** Changes when the machine was made again; K3s is then installed there again. */
+  /** Changes when the machine was recreated; K3s is then installed there again. */
   readonly generation: pulumi.Input<string>;
   /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;

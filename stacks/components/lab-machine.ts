@@ -11,7 +11,7 @@ export interface LabMachineArgs {
   readonly provider: Provider;
   /** The machines' network, such as 192.168.42.0/24. */
   readonly network: string;
-  /** What was seen of the machine before this run; a machine that is gone is made again. */
+  /** What was seen of the machine before this run; a machine that is gone is recreated. */
   readonly observed: MachineObservation;
 }
 
@@ -26,7 +26,7 @@ export interface LabMachineArgs {
  * keys, names and addresses are only ways to it.
  */
 export class LabMachine extends pulumi.ComponentResource {
-  /** Changes when the machine was made again: what was installed on the old one is gone. */
+  /** Changes when the machine was recreated: what was installed on the old one is gone. */
   readonly generation: pulumi.Output<string>;
 
   constructor(

@@ -16,7 +16,7 @@ const node = (name: string, address: string): ImageNode => ({
 const commands = (...nodes: ImageNode[]) =>
   resourcesOf(() => new NodeImages("web", { image: "web:1", nodes }));
 
-test("a machine gets the image over ssh, a container through Docker; each again when it was made again", async () => {
+test("a machine gets the image over ssh, a container through Docker; each again when it was recreated", async () => {
   const made = await commands(node("server", "ssh://server.cluster"), node("k3d-a", "docker://k3d-a"));
   assert.deepEqual(
     made.map(({ inputs }) => inputs),

@@ -11,7 +11,7 @@ export interface NodeImagesArgs {
 }
 
 /**
- * An image in the image store of every node, so that no registry is needed. A node that was made again, or has lost it,
+ * An image in the image store of every node, so that no registry is needed. A node that was recreated, or has lost it,
  * gets it again.
  * The archive is built, or found in the user's cache, by `lab image`.
  */

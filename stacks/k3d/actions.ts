@@ -76,7 +76,7 @@ export function adopt({ owner }: Cluster, found: Container, identity: string | u
 
 /**
  * Brings everything of a cluster that is there back: what was stopped is started, what was paused goes on, a lost server
- * of several is made again and joins the others. The others and their data stay as they are.
+ * of several is recreated and joins the others. The others and their data stay as they are.
  */
 export async function start(cluster: Cluster, input: ServersInput): Promise<void> {
   const { servers: all, balancer } = input;
@@ -140,7 +140,7 @@ async function refuseLossOfVolumes({ owner }: Cluster, name: string): Promise<vo
   const listed = await docker(["exec", found.id, "sh", "-c", `[ ! -e ${storage} ] || ls -A ${storage}`]);
   if (listed === "") return;
   throw new LabError(
-    `${name} is no node of its cluster any more and must be made again to join it. It holds local volumes of pods, which would be lost: ${listed.split("\n").join(", ")}. Nothing was removed. Save what you need of them (docker cp ${name}:${storage} .), remove it (docker rm --force --volumes ${name}), then run the same command again.`,
+    `${name} is no node of its cluster any more and must be recreated to join it. It holds local volumes of pods, which would be lost: ${listed.split("\n").join(", ")}. Nothing was removed. Save what you need of them (docker cp ${name}:${storage} .), remove it (docker rm --force --volumes ${name}), then run the same command again.`,
   );
 }
 

@@ -250,7 +250,7 @@ export async function inspectOwn(owner: Owner, name: string, key?: string): Prom
   return found;
 }
 
-/** Frees a name for a container that is made again. @throws LabError where it is somebody else's, see `inspectOwn`. */
+/** Frees a name for a container that is recreated. @throws LabError where it is somebody else's, see `inspectOwn`. */
 export async function removeOwn(owner: Owner, name: string): Promise<void> {
   const found = await inspectOwn(owner, name);
   if (found) await removeContainer(found.id);

@@ -96,7 +96,7 @@ test("addresses: the lowest that is free for a server, from the end for agents",
   assert.equal(agentAddress("192.168.0.0/28", 2), "192.168.0.12");
 });
 
-test("a load balancer that is made again has the settings that the file overrides", () => {
+test("a load balancer that is recreated has the settings that the file overrides", () => {
   const targets = { "6443.tcp": ["k3d-lab-server-0", "k3d-lab-server-1"] };
   const balancer = { name: "k3d-lab-serverlb", publish: ["127.0.0.1:6550:6443"], targets };
   assert.deepEqual(balancerValues(balancer), { ports: targets, settings: { workerConnections: 1026 } });

@@ -19,7 +19,7 @@ export const registryVolume = ({ stack }: Owner): string => `k3d-${stack}-regist
 /** Where a registry keeps its images. */
 const dataFolder = "/var/lib/registry";
 
-/** Makes the container of a registry, or makes it again: its images are in a volume and stay. */
+/** Creates or recreates the container of a registry: its images are in a volume and stay. */
 export async function makeRegistry(cluster: Cluster, input: RegistryInput): Promise<void> {
   const { name, image, address, port, volumes, env, boot } = input;
   await inspectOwn(cluster.owner, name, "registries.create.name");

@@ -58,5 +58,5 @@ const read = async (file: string): Promise<string> => (await ifThere(readFile(fi
  */
 export const lostId = (what: string, id: string): LabError =>
   new LabError(
-    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was made again. Nothing was touched. Put it back with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
+    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was recreated. Nothing was touched. Put it back with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
   );

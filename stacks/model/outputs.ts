@@ -6,7 +6,7 @@ export interface ClusterNode {
   readonly role: "server" | "agent";
   /** How the node is reached, as a URL: `ssh://server.cluster` a machine (`sshAlias`), `docker://k3d-k3d-server-0` a container. */
   readonly address: string;
-  /** Changes when the node was made again: what was loaded into the old one is gone. */
+  /** Changes when the node was recreated: what was loaded into the old one is gone. */
   readonly installation: string;
 }
 

@@ -33,7 +33,7 @@ export interface K3dObservation {
   readonly containers: readonly Container[];
   /** The servers of the cluster that the file names. */
   readonly cluster: NodeObservation;
-  /** The generation of each server: of several, one that is lost is made again alone. */
+  /** The generation of each server: of several, one that is lost is recreated alone. */
   readonly servers: ReadonlyMap<string, string>;
   readonly agents: ReadonlyMap<string, NodeObservation>;
   readonly registry: NodeObservation;
@@ -78,7 +78,7 @@ export async function observeK3d(
     (!balancer || containers.some((one) => one.name === balancer && isRunning(one)));
   const generationOf = (name: string) => {
     const found = made.find((one) => one.name === name);
-    // One of several whose node was deleted is made again, see `start` in k3d/actions.ts.
+    // One of several whose node was deleted is recreated, see `start` in k3d/actions.ts.
     const stays = found && (isKnown(name) || names.length === 1);
     return stays ? (found.labels[aloneLabel] ?? generation) : now;
   };

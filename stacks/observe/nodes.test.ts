@@ -93,7 +93,7 @@ test("what runs changes one server after the other, then agents, so many at a ti
   assert.deepEqual(rolloutGroups(nodes, 2), [["s1"], ["s2"], ["s3"], ["a1", "a2"], ["a3"]]);
 });
 
-test("a server that is made again joins before the others change; one that is alone first gives its data to etcd", () => {
+test("a server that is recreated joins before the others change; one that is alone first gives its data to etcd", () => {
   assert.deepEqual(
     rolloutGroups(
       [node("s1", silent, false), node("s2", etcd), node("s3", etcd), node("a1", seen()), node("a2", fresh)],

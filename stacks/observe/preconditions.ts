@@ -57,7 +57,7 @@ export async function k3dPreconditions(
   };
 }
 
-/** @param identity of a cluster that no stack of the lab made: one of the lab's may be made again by the same run. */
+/** @param identity of a cluster that no stack of the lab made: one of the lab's may be recreated by the same run. */
 export const appsPreconditions = (config: AppsConfig, identity?: string): Preconditions => ({
   "the stack file": hashOf(JSON.stringify(config)),
   ...(identity === undefined ? {} : { "the cluster": identity }),

@@ -80,7 +80,7 @@ for (const [name, text] of [
       assert.doesNotMatch(all, noStackTrace);
       assert.doesNotMatch(all, /vmware/);
     }
-    return { happened: "its notes are made again; no stack trace", lost: "nothing" };
+    return { happened: "its notes are recreated; no stack trace", lost: "nothing" };
   });
 
 fault("H20: a host.json that cannot be read, and one that is a folder", async () => {

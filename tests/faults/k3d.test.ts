@@ -109,7 +109,7 @@ const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-faults-"));
 after(() => rm(folder, { recursive: true }));
 await writeFile(join(folder, "here.yaml"), "a: 1\n");
 
-fault("C8: one of three server containers is gone: it alone is made again and joins the others", async () => {
+fault("C8: one of three server containers is gone: it alone is recreated and joins the others", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined });
   await fake.set(before);
   const seen = await observe();
@@ -130,7 +130,7 @@ fault("C8: one of three server containers is gone: it alone is made again and jo
 });
 
 fault(
-  "k3d's load balancer is gone: it alone is made again, and what leads to servers is told so",
+  "k3d's load balancer is gone: it alone is recreated, and what leads to servers is told so",
   async () => {
     const balanced = { ...file, servers: 3, ports: read.ports };
     const labels = { "k3d.server.loadbalancer": "k3d-k3d-serverlb", "k3d.version": "v5.8.3" };
@@ -178,7 +178,7 @@ fault("C8: two of three are gone, and the one that is left was reset: they join 
 });
 
 fault(
-  "a server whose repair was interrupted is made again, and the next run finds nothing to do",
+  "a server whose repair was interrupted is recreated, and the next run finds nothing to do",
   async () => {
     const { labels } = node("k3d-k3d-server-1", "server");
     const half = { status: "created", made: false, boot: "", labels: { ...labels, "k3s-lab.made": "b1" } };
@@ -213,7 +213,7 @@ fault(
     const made = await created();
     assert.equal(made.length, 1);
     assert.match(made.join(), /^create --name k3d-k3d-server-0 /);
-    return { happened: "it alone is made again", lost: await lost(before) };
+    return { happened: "it alone is recreated", lost: await lost(before) };
   },
 );
 
@@ -237,7 +237,7 @@ fault("Docker does not say whether a server has its tunnel: its interface stays"
   return { happened: "an error; a plain no is a no", lost: await lost(before) };
 });
 
-fault("a server is dead, which Docker cannot even read: it alone is made again", async () => {
+fault("a server is dead, which Docker cannot even read: it alone is recreated", async () => {
   const before = whole({ "k3d-k3d-server-1": { status: "dead" } });
   await fake.set({
     ...before,
@@ -389,7 +389,7 @@ fault(
   },
 );
 
-fault("a lost agent is made again alone", async () => {
+fault("a lost agent is recreated alone", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
   const seen = await observe();
@@ -654,7 +654,7 @@ fault("a state that was lost: a whole cluster is adopted, not wiped", async () =
   return { happened: "taken over as it is", lost: await lost(whole()) };
 });
 
-fault("a state that was lost: a whole agent is adopted with its data; a half one is made again", async () => {
+fault("a state that was lost: a whole agent is adopted with its data; a half one is recreated", async () => {
   const before = whole({
     "k3d-k3d-agent-0-0": { labels: { ...node("x0", "agent").labels, "k3s-lab.identity": "i1" } },
   });
@@ -686,34 +686,28 @@ fault(
   },
 );
 
-fault(
-  "a registry with a folder of the user's keeps its images when its container is made again",
-  async () => {
-    const volumes = ["/srv/config.yml:/etc/docker/registry/config.yml"];
-    await fake.set(whole());
-    await fake.within(() => makeRegistry(cluster, registryInput(...volumes)));
-    await fake.within(() => makeRegistry(cluster, registryInput("/srv/data:/var/lib/registry")));
-    const [first = "", second = ""] = await created();
-    assert.match(
-      first,
-      /--volume \/srv\/config\.yml:\S+ --volume k3d-k3d-registry:\/var\/lib\/registry r:1$/,
-    );
-    assert.match(second, /--volume \/srv\/data:\/var\/lib\/registry r:1$/);
-    await fake.within(() => actions.removeCluster(owner));
-    await fake.set({ volumes: (await fake.world()).volumes });
-    const lives = await fake.within(() => existsInDocker(stack, { role: "registry" }));
-    assert.equal(lives, true, "its images live without a container");
-    return {
-      happened: "a volume with a name",
-      lost: await lost({
-        ...whole(),
-        containers: [],
-        networks: [],
-        volumes: [{ name: "k3d-k3d-registry", labels: mine }],
-      }),
-    };
-  },
-);
+fault("a registry with a folder of the user's keeps its images when its container is recreated", async () => {
+  const volumes = ["/srv/config.yml:/etc/docker/registry/config.yml"];
+  await fake.set(whole());
+  await fake.within(() => makeRegistry(cluster, registryInput(...volumes)));
+  await fake.within(() => makeRegistry(cluster, registryInput("/srv/data:/var/lib/registry")));
+  const [first = "", second = ""] = await created();
+  assert.match(first, /--volume \/srv\/config\.yml:\S+ --volume k3d-k3d-registry:\/var\/lib\/registry r:1$/);
+  assert.match(second, /--volume \/srv\/data:\/var\/lib\/registry r:1$/);
+  await fake.within(() => actions.removeCluster(owner));
+  await fake.set({ volumes: (await fake.world()).volumes });
+  const lives = await fake.within(() => existsInDocker(stack, { role: "registry" }));
+  assert.equal(lives, true, "its images live without a container");
+  return {
+    happened: "a volume with a name",
+    lost: await lost({
+      ...whole(),
+      containers: [],
+      networks: [],
+      volumes: [{ name: "k3d-k3d-registry", labels: mine }],
+    }),
+  };
+});
 
 fault("another lab's volume has the name of the registry's: it is not used", async () => {
   const theirs = { ...mine, "k3s-lab.id": "other" };

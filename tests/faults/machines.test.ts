@@ -692,7 +692,7 @@ for (const [state, command] of [
     return { happened: `docker ${command}`, lost: /docker (rm|run)/.test(log) ? "the machine" : "nothing" };
   });
 
-fault("C3: networks pruned while the machines were stopped are made again", async () => {
+fault("C3: networks pruned while the machines were stopped are recreated", async () => {
   await program("ssh", "exit 0");
   await program(
     "docker",

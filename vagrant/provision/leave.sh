@@ -96,7 +96,7 @@ move_away() {
     evict
     return
   fi
-  echo "what nothing would make again stays on $NODE_NAME: $bare"
+  echo "pods that no controller would recreate stay on $NODE_NAME: $bare"
   for label in pod-template-hash controller-revision-hash controller-uid; do evict "--pod-selector=$label"; done
 }
 

@@ -289,7 +289,7 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
   ]);
 });
 
-test("a pod that nothing would make again stays where it is while its node changes, and the others move", async () => {
+test("a pod that no controller would recreate stays where it is while its node changes, and the others move", async () => {
   const { log, stdout } = await leave("bare", "cordon", { all: "default/mine\\nkube-system/dns true\\n" });
   assert.deepEqual(
     log.slice(2),
@@ -297,7 +297,7 @@ test("a pod that nothing would make again stays where it is while its node chang
       drain.replace("--force", `--pod-selector=${label}`),
     ),
   );
-  assert.match(stdout, /nothing would make again.*default\/mine$/m);
+  assert.match(stdout, /no controller would recreate.*default\/mine$/m);
 });
 
 test("where no cluster is, nothing is done, and it is said by the exit code", async () => {

@@ -103,7 +103,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     assert.equal(exitCode, 0, all);
     assert.match(all, /as the lab is up already/);
     assert.equal(await checkout.uid(), before);
-    return { happened: "what runs decides; the notes are made again", lost: "nothing" };
+    return { happened: "what runs decides; the notes are recreated", lost: "nothing" };
   });
 
   for (const [name, from, to, code, sentence] of [

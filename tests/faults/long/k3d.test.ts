@@ -276,7 +276,7 @@ describe("a k3d cluster of a server and an agent, its apps, and a lab of machine
     await checkout.remove();
   });
 
-  fault("an agent that has the only pods of apps and the Ingress controller is made again", async () => {
+  fault("an agent that has the only pods of apps and the Ingress controller is recreated", async () => {
     const was = await docker("inspect", "--format", "{{.Id}}", agent);
     await moveToAgent(checkout);
     const withVariable = 'env: [{envVar: "A=1", nodeFilters: ["agent:*"]}]\noptions:';

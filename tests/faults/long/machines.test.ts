@@ -86,7 +86,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     assert.match(all, /command:local:Command agent replace/);
     assert.doesNotMatch(all, /command:local:Command server/);
     await putRight();
-    return { happened: "that machine alone was made again, unasked", lost: await lost({ [server]: id }) };
+    return { happened: "that machine alone was recreated, unasked", lost: await lost({ [server]: id }) };
   });
 
   fault("C3: Docker hangs while it is asked", async () => {
