@@ -28,6 +28,8 @@ test("an option that a program has is accepted, with a value of its kind", () =>
     ["kubelet", "logtostderr=true"],
     ["etcd", "heartbeat-interval=100"],
     ["etcd", "quota-backend-bytes=8589934592"],
+    ["etcd", "max-concurrent-streams=100"],
+    ["etcd", "experimental-compact-hash-check-enabled=true"],
   ] as const)
     assert.equal(problem(component, given), undefined, given);
 });
@@ -58,4 +60,7 @@ test("an option is accepted for the releases that have it", () => {
   assert.equal(problem("kube-controller-manager", "pod-eviction-timeout=1m"), undefined);
   assert.match(problem("kube-controller-manager", "pod-eviction-timeout=1m", 30) ?? "", /did you mean/);
   assert.equal(problem("kubelet", "fancy=1", 40), undefined);
+  assert.match(problem("etcd", "warning-apply-duration=1s") ?? "", /did you mean experimental-warning/);
+  for (const given of ["warning-apply-duration=1s", "max-learners=2", "feature-gates=CompactHashCheck=true"])
+    assert.equal(problem("etcd", given, 34), undefined, given);
 });

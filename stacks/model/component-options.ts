@@ -270,21 +270,31 @@ const tables: Readonly<Record<Component, Table>> = {
       peer-transport-security trusted-ca-file unsafe-no-fsync wal-dir`),
     number: words(`
       auth-token-ttl backend-batch-limit bcrypt-cost election-timeout
-      experimental-bootstrap-defrag-threshold-megabytes experimental-compaction-batch-limit heartbeat-interval
+      bootstrap-defrag-threshold-megabytes>34 compaction-batch-limit>34 distributed-tracing-sampling-rate>34
+      experimental-bootstrap-defrag-threshold-megabytes experimental-compaction-batch-limit
+      experimental-distributed-tracing-sampling-rate experimental-snapshot-catch-up-entries heartbeat-interval
+      max-concurrent-streams max-learners>34 snapshot-catchup-entries>34
       max-request-bytes max-snapshots max-txn-ops max-wals quota-backend-bytes self-signed-cert-validity
       snapshot-count`),
     switch: words(`
-      enable-grpc-gateway enable-log-rotation enable-pprof enable-v2<33 experimental-enable-distributed-tracing
+      enable-distributed-tracing>34 enable-grpc-gateway enable-log-rotation enable-pprof enable-v2<33
+      experimental-compact-hash-check-enabled experimental-enable-distributed-tracing
+      experimental-stop-grpc-service-on-defrag memory-mlock>34
       experimental-enable-lease-checkpoint experimental-enable-lease-checkpoint-persist
       experimental-initial-corrupt-check experimental-memory-mlock experimental-txn-mode-write-with-shared-buffer
       initial-election-tick-advance pre-vote strict-reconfig-check`),
     duration: words(`
-      backend-batch-interval experimental-corrupt-check-time experimental-downgrade-check-time
+      backend-batch-interval compact-hash-check-time>34 compaction-sleep-interval>34 corrupt-check-time>34
+      downgrade-check-time>34 warning-apply-duration>34 warning-unary-request-duration>34
+      watch-progress-notify-interval>34 experimental-compact-hash-check-time experimental-compaction-sleep-interval
+      experimental-corrupt-check-time experimental-downgrade-check-time
       experimental-warning-apply-duration experimental-warning-unary-request-duration
       experimental-watch-progress-notify-interval grpc-keepalive-interval grpc-keepalive-min-time
       grpc-keepalive-timeout`),
     text: words(`
       auth-token auto-compaction-mode auto-compaction-retention backend-bbolt-freelist-type cipher-suites cors
+      distributed-tracing-address>34 distributed-tracing-instance-id>34 distributed-tracing-service-name>34
+      feature-gates>34 log-format>34
       experimental-distributed-tracing-address experimental-distributed-tracing-instance-id
       experimental-distributed-tracing-service-name experimental-enable-v2v3<33 host-whitelist log-level
       log-rotation-config-json metrics tls-max-version tls-min-version v2-deprecation`),

@@ -123,6 +123,11 @@ test("a value that stands in two places is written once", () => {
   assert.deepEqual(read("a: &one {b: 1}\nc: *one\n"), { a: { b: 1 }, c: { b: 1 } });
 });
 
+test("a value that contains itself is refused", () => {
+  for (const text of ["a: &one {b: *one}\n", "a: &one [[*one]]\n", "a: &one\n  b: [{c: *one}]\n"])
+    assert.throws(() => read(text), /^LabError: FILE, line [12]: the alias \*one inside the value /);
+});
+
 test("a file without content is nothing", () => {
   for (const text of ["", "# a comment\n", "---\n"]) assert.equal(read(text), null);
 });

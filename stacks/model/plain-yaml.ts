@@ -5,6 +5,7 @@ import {
   type Document,
   isAlias,
   isCollection,
+  isDocument,
   isPair,
   isScalar,
   isSeq,
@@ -117,7 +118,11 @@ function goFault(
     return "a key that is no text; expected a name";
   if ("anchor" in node && node.anchor && !/^[\w-]+$/.test(node.anchor))
     return `the anchor ${node.anchor}; expected a name of letters and digits`;
-  if (isAlias(node)) return undefined;
+  if (isAlias(node)) {
+    const [document] = ancestors;
+    const isInside = isDocument(document) && ancestors.some((one) => one === node.resolve(document));
+    return isInside ? `the alias *${node.source} inside the value that it stands for` : undefined;
+  }
   if (node.tag === "!") return "the tag !; expected a value without one";
   if (!isScalar(node)) return undefined;
   const written = text.slice(node.range?.[0], node.range?.[1]);
