@@ -38,7 +38,7 @@ export default async function apps() {
     // processor is emulated, for longer than the usual 32.
     kubeClientSettings: { timeout: 300 },
   });
-  const child = { provider, transformations: [labelling(owner)] };
+  const child = { provider, transformations: [labelling(owner, state)] };
   const image = config.image ?? (await appImageRef());
   const images = new NodeImages("web", {
     image,

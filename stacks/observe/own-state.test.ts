@@ -27,7 +27,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
       urn: urn("kubernetes:apps/v1:Deployment", "dev-app1"),
       type: "kubernetes:apps/v1:Deployment",
       inputs: { metadata: { name: "app1", labels: { "k3s-lab/lab": "id" } } },
-      outputs: { apiVersion: "apps/v1", kind: "Deployment", metadata },
+      outputs: { apiVersion: "apps/v1", kind: "Deployment", metadata, __fieldManager: "pulumi-kubernetes-1" },
     },
     {
       urn: urn("kubernetes:core/v1:Namespace", "dev"),
@@ -53,6 +53,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
       { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "u2", lab: undefined },
     ],
     pending: [{ apiVersion: "v1", kind: "Service", namespace: "dev", name: "app1" }],
+    managers: new Map([["kubernetes:apps/v1:Deployment dev-app1", "pulumi-kubernetes-1"]]),
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
   });
 });
@@ -61,6 +62,7 @@ test("without a state nothing is known; half a one is an error that says where t
   assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
     objects: [],
     pending: [],
+    managers: new Map(),
     environments: new Map(),
   });
   const file = join(directory, "half.json");

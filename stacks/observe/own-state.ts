@@ -22,10 +22,13 @@ export interface OwnState {
   readonly objects: readonly HeldObject[];
   /** Where the objects are, or were to be, that a run was making when it was killed. Default: none. */
   readonly pending?: readonly Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">[];
+  /** By type and name of a resource, the field manager by which it was applied. Default: none. */
+  readonly managers?: ReadonlyMap<string, string>;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }
 
+const managedSchema = z.object({ __fieldManager: z.string() });
 const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
 
 const placeSchema = z.object({
@@ -59,6 +62,12 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       const through = one.provider === undefined ? {} : { provider: one.provider };
       return { apiVersion, kind, ...metadata, lab, ...through };
     }),
+    managers: new Map(
+      resources.flatMap(({ urn, type, outputs }) => {
+        const parsed = managedSchema.safeParse(outputs).data;
+        return parsed ? [[`${type} ${partsOfUrn(urn).name}`, parsed.__fieldManager] as const] : [];
+      }),
+    ),
     environments: new Map(
       resources
         .filter(({ type }) => type === "command:local:Command")

@@ -4,7 +4,7 @@ import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { inspectCluster, isOwn, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
+import { inspectCluster, isOwn, labelling, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = { objects: [], environments: new Map() };
@@ -164,4 +164,24 @@ test("what goes with a namespace and is not the stack's: copies with its labels,
     "Secret dev/of-a-cluster",
     "Secret dev/of-ours",
   ]);
+});
+
+test("what an earlier version applied keeps the field manager that it has: another would be in conflict with it", () => {
+  const ours = "k3s-lab/lab-a/apps";
+  const of = (manager?: string) => {
+    const type = "kubernetes:apps/v1:Deployment";
+    const managers = new Map(manager === undefined ? [] : [[`${type} app1`, manager]]);
+    const props = { metadata: { annotations: { theirs: "kept" } } };
+    const transformed = labelling(owner, { ...nothing, managers })({
+      type,
+      name: "app1",
+      props,
+      opts: {},
+      resource: {} as never,
+    });
+    return transformed?.props.metadata.annotations as unknown;
+  };
+  assert.deepEqual(of(), { theirs: "kept", "pulumi.com/patchFieldManager": ours });
+  assert.deepEqual(of(ours), of());
+  assert.deepEqual(of("pulumi-kubernetes-1a2b"), { theirs: "kept" });
 });

@@ -19,18 +19,20 @@ export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-l
  * Marks the objects that a component makes. The marks are labels with values of this stack's own, so that the API server
  * itself refuses the second of two stacks that apply one object at the same moment. Server-side apply goes by one field
  * manager for the stack, not by Pulumi's random one for each resource: an object whose create was interrupted before Pulumi
- * noted it would be in conflict with itself. And since their names are fixed, what is replaced is deleted first: the other
+ * noted it would be in conflict with itself. What an earlier version applied keeps its own. And since their names are fixed, what is replaced is deleted first: the other
  * way round, a cluster that is known by two identities would lose the new one.
  */
 export const labelling =
-  (owner: Owner): pulumi.ResourceTransformation =>
-  ({ type, props, opts }) => {
+  (owner: Owner, { managers }: OwnState): pulumi.ResourceTransformation =>
+  ({ type, name, props, opts }) => {
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
+    const manager = `k3s-lab/${owner.lab}/${owner.stack}`;
+    const isOurs = (managers?.get(`${type} ${name}`) ?? manager) === manager;
     const metadata = {
       ...rest,
       labels: { ...labels, ...labelsOf(owner) },
-      annotations: { ...annotations, "pulumi.com/patchFieldManager": `k3s-lab/${owner.lab}/${owner.stack}` },
+      annotations: { ...annotations, ...(isOurs && { "pulumi.com/patchFieldManager": manager }) },
     };
     return { props: { ...props, metadata }, opts: { ...opts, deleteBeforeReplace: true } };
   };
