@@ -5,6 +5,7 @@ import { LabError } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { labId, lostId } from "../lib/lab-id.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
+import { stateOf } from "../lib/state.ts";
 import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
@@ -18,6 +19,7 @@ import {
   machineName,
   nameOfMachine,
 } from "./machine-list.ts";
+import { environmentOf } from "./recorded.ts";
 
 /** A machine as a stack file wants it, as far as it matters to what is there. */
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
@@ -99,11 +101,18 @@ async function ownMachine(
 /**
  * Refuses to take for absent what lets this lab in, and shows the host key that was noted when it was made: it runs, and
  * its provider's list was another one. VirtualBox's machines are each user's own, and a Docker daemon has its own alone.
+ * What another provider made is no absent machine of this one's: it is replaced, which is asked about.
  */
 async function refuseOutOfSight(stack: string, name: string, provider: ListingProvider): Promise<void> {
   const alias = sshAlias(stack, name);
   const noted = (await ifThere(readFile(join(labDir, "ssh", alias, "known_hosts"), "utf8"))) ?? "";
   if (noted.trim() === "") return;
+  const makers = (await stateOf(stack)).flatMap(({ inputs }) => {
+    const { LAB_PROVIDER, LAB_MACHINE } = environmentOf(inputs);
+    const isIt = LAB_PROVIDER && LAB_MACHINE && recordedMachine(LAB_MACHINE, stack).name === name;
+    return isIt ? [LAB_PROVIDER] : [];
+  });
+  if (makers.length > 0 && !makers.includes(provider)) return;
   const options = ["StrictHostKeyChecking=yes", "ConnectTimeout=5", "ConnectionAttempts=1"];
   const { failed } = await execa(
     "ssh",

@@ -491,6 +491,31 @@ for (const [provider, file] of [
     },
   );
 
+test("a machine of the provider that the stack file named before, which lets us in, is replaced and not in the way", async () => {
+  await program("docker", "");
+  await program("ssh", "exit 0");
+  const file = stateFile(stack);
+  const environment = { LAB_STACK: stack, LAB_MACHINE: '{"name":"agent"}', LAB_GENERATION: "m1" };
+  const made = (LAB_PROVIDER: string) => ({
+    urn: `urn:pulumi:${stack}::k3s-lab::k3s-lab:cluster:LabMachine$command:local:Command::agent`,
+    type: "command:local:Command",
+    inputs: { environment: { ...environment, LAB_PROVIDER } },
+  });
+  const lookWith = async (provider: string) => {
+    await writeFile(file, JSON.stringify({ checkpoint: { latest: { resources: [made(provider)] } } }));
+    return await look("docker");
+  };
+  await mkdir(join(file, ".."), { recursive: true });
+  try {
+    await withNoted(async () => {
+      for (const provider of ["hosts", "libvirt"]) assert.equal((await lookWith(provider)).state, "absent");
+      await assert.rejects(lookWith("docker"), /lets the lab in by ssh/);
+    });
+  } finally {
+    await rm(file);
+  }
+});
+
 fault(".lab/id was lost: its machines are neither gone nor another checkout's", async () => {
   await dockerWith(container({ marks: ["old-id", stack, "agent", "192.168.42.111", "g1", root] }));
   const said: string[] = [];
