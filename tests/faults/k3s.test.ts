@@ -378,6 +378,14 @@ fault("a host of whose K3s nothing is there: what others have in folders of such
   };
 });
 
+fault("the lab's notes on a host were removed: `lab down` uninstalls its K3s all the same", async () => {
+  const machine = await provision("notes removed", { environment: { LAB_OWNER: "our-id/cluster" } });
+  await rm(machine.path("var/lib/k3s-lab"), { recursive: true });
+  await uninstall(machine, "our-id/cluster");
+  const stays = existsSync(machine.path("var/lib/rancher/k3s"));
+  return { happened: "it is gone", lost: stays ? "the record of a K3s that runs" : "nothing" };
+});
+
 test("the lab's own K3s is uninstalled, and so is one whose uninstalling was interrupted", async () => {
   const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
   const machine = await provision("own", ours);

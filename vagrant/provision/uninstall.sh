@@ -26,6 +26,7 @@ if ! is_ours; then
   exit
 fi
 remove_node() {
+  install -d -m 0700 $notes # somebody may have removed them
   take_over
   touch $notes/leaving # interrupted, it has no token either
   remove_k3s k3s-agent-uninstall.sh k3s-uninstall.sh
@@ -42,8 +43,8 @@ remove_node() {
   systemctl daemon-reload
 }
 
-# Without notes the lab has installed nothing here, and what is in such folders is somebody else's.
-if [ -d $notes ]; then remove_node; fi
+# Without notes and configuration the lab has installed nothing here, and what is in such folders is somebody else's.
+if [ -d $notes ] || [ -e /etc/rancher/k3s/config.yaml.d/k3s-lab.yaml ]; then remove_node; fi
 # A machine that was made with K3s keeps it; what was sent, even in part, goes.
 rm -rf /opt/k3s-lab/k3s-v* /opt/k3s-lab/.new-*
 rmdir /opt/k3s-lab 2>/dev/null || true
