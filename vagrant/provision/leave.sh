@@ -97,7 +97,9 @@ move_away() {
     return
   fi
   echo "pods that no controller would recreate stay on $NODE_NAME: $bare"
-  for label in pod-template-hash controller-revision-hash controller-uid; do evict "--pod-selector=$label"; done
+  # Side by side: each may wait as long as it can for a PodDisruptionBudget.
+  for label in pod-template-hash controller-revision-hash controller-uid; do evict "--pod-selector=$label" & done
+  wait
 }
 
 # Members of the node, those too that never came so far as to have a name.

@@ -31,6 +31,8 @@ interface Cluster {
   readonly pods?: readonly string[];
   /** All of the node's pods as "NAMESPACE/NAME CONTROLLED", the last true or missing. Default: none. */
   readonly all?: string;
+  /** Seconds that a drain takes. Default: 0. */
+  readonly drainTakes?: number;
   /** Whether the lone pods of another node are just moving. Default: false. */
   readonly isMoving?: boolean;
   /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
@@ -60,6 +62,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     deployments = "",
     pods = [],
     all = "",
+    drainTakes = 0,
     isMoving = false,
     isHeld = false,
     answers = true,
@@ -81,6 +84,7 @@ case "$*" in
 *"get pods"*) echo >>${path("pods-asked")}; cat ${path("pods")}/"$(wc -l <${path("pods-asked")})" 2>/dev/null ;;
 *) echo "kubectl $*" >>${path("log")} ;;
 esac
+case "$*" in *" drain "*) sleep ${drainTakes}; ${drainTakes ? `echo "drain ends" >>${path("log")}` : ":"} ;; esac
 case "$*" in *"${isHeld ? "finalizers" : "node/three"}"*) touch ${path("forgotten")} ;; esac
 test "$(cat ${path("leader")})" != 0
 `,
@@ -149,9 +153,9 @@ exec 6>&-
 }
 
 const drain = "kubectl drain three --ignore-daemonsets --delete-emptydir-data --force --timeout=60s";
-/** Where no Deployment has its only pod on the node. */
 /** Before a change, where every pod has a controller. */
 const drainedForChange = drain.replace(" --force", "");
+/** Where no Deployment has its only pod on the node. */
 const drained = ["kubectl cordon three", drain];
 
 test("a server that leaves is drained, and then leaves etcd", async () => {
@@ -290,13 +294,18 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
 });
 
 test("a pod that no controller would recreate stays where it is while its node changes, and the others move", async () => {
-  const { log, stdout } = await leave("bare", "cordon", { all: "default/mine\\nkube-system/dns true\\n" });
+  const { log, stdout } = await leave("bare", "cordon", {
+    drainTakes: 1,
+    all: "default/mine\\nkube-system/dns true\\n",
+  });
   assert.deepEqual(
-    log.slice(2),
-    ["pod-template-hash", "controller-revision-hash", "controller-uid"].map((label) =>
+    log.slice(2, 5).sort(),
+    ["controller-revision-hash", "controller-uid", "pod-template-hash"].map((label) =>
       drain.replace("--force", `--pod-selector=${label}`),
     ),
   );
+  // Each may wait a minute for a PodDisruptionBudget.
+  assert.deepEqual(log.slice(5), ["drain ends", "drain ends", "drain ends"]);
   assert.match(stdout, /no controller would recreate.*default\/mine$/m);
 });
 
