@@ -37,7 +37,15 @@ export async function refuseCopy(): Promise<void> {
   const folder = (await ifThere(readFile(folderFile, "utf8")))?.trim() ?? "";
   if (folder === root) return;
   const other = join(folder, ".lab", "id");
-  const there = folder === "" ? undefined : await ifThere(stat(other));
+  const there =
+    folder === ""
+      ? undefined
+      : await ifThere(stat(other)).catch((cause: Error) => {
+          throw new LabError(
+            `This lab was last used as ${folder}, and whether it is still there cannot be seen: ${cause.message}. Nothing was touched. Where the folder was moved, remove ${folderFile}; where it was copied, remove ${labDir}, for a lab of its own. Then run the same command again.`,
+            { cause, exitCode: 2 },
+          );
+        });
   const here = await stat(labIdFile);
   const isSame = there?.ino === here.ino && there.dev === here.dev;
   if (there && !isSame && (await read(other)) === (await read(labIdFile)))

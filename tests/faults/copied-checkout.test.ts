@@ -67,3 +67,20 @@ fault("a checkout was moved with its .lab: its lab goes on", async () => {
   assert.match(all ?? "", /pulumi ran: destroy/);
   return { happened: "the same id, another folder", lost: "nothing" };
 });
+
+fault(
+  "the folder that a lab was used from cannot be looked at: whether this one is a copy is not known",
+  async () => {
+    const moved = join(folder, "moved");
+    await symlink("loop", join(folder, "loop"));
+    await writeFile(join(moved, ".lab/folder"), `${join(folder, "loop")}\n`);
+    const { exitCode, all } = await lab(moved, "env");
+    assert.equal(exitCode, 2, all);
+    assert.match(all ?? "", /used as \S+loop.*ELOOP.*Nothing was touched.*remove \S+\.lab\/folder/);
+    // A file is where a folder on its path was.
+    await writeFile(join(moved, ".lab/folder"), `${join(moved, "package.json", "lab")}\n`);
+    const gone = await lab(moved, "env");
+    assert.equal(gone.exitCode, 0, gone.all);
+    return { happened: "exit 2: what to do where it was moved; one that is gone is gone", lost: "nothing" };
+  },
+);
