@@ -23,7 +23,10 @@ export async function withFileLock<T>(
 ): Promise<T> {
   signal?.throwIfAborted();
   const refuse = (reason: string, cause?: unknown): never => {
-    throw new LabError(`${file} cannot be locked: ${reason}. Make it writable.`, { cause });
+    throw new LabError(
+      `${file} cannot be locked: ${reason}. Its folder must be writable, and on a file system with locks.`,
+      { cause },
+    );
   };
   await mkdir(dirname(file), { recursive: true }).catch((cause: Error) => refuse(cause.message, cause));
   const who = `${process.pid} on ${hostname()}`;

@@ -376,7 +376,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ["half a pod", withQuota({ pods: 0.5 }), /quota\.pods: 0\.5 .*whole number/],
   ["a CPU in words", withQuota({ cpu: "two" }), /quota\.cpu: "two" .*"500m" or "2"/],
   ["no CPU", withQuota({ cpu: "0m" }), /quota\.cpu: "0m"/],
-  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*type string/],
+  ["CPU that is neither text nor number", withQuota({ cpu: true }), /quota\.cpu: true .*expected text/],
   ["less than no CPU", withQuota({ cpu: -2 }), /quota\.cpu: -2 .*"500m" or "2"/],
   ["memory with another unit", withQuota({ memory: "2GB" }), /quota\.memory: "2GB" .*"512Mi" or "2Gi"/],
   ["a part of a byte", withQuota({ memory: "500m" }), /quota\.memory: "500m"/],

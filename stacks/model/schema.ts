@@ -74,12 +74,22 @@ const longestShown = 200;
 export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
+/** Zod's names of kinds of values, as docs/configuration.md calls them. */
+const kinds: Readonly<Record<string, string>> = {
+  int: "a whole number",
+  number: "a number",
+  boolean: "true or false",
+  string: "text",
+  array: "a list",
+  object: "a mapping",
+};
+
 function expected(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case "invalid_value":
       return `one of: ${issue.values.join(", ")}`;
     case "invalid_type":
-      return issue.expected === "int" ? "a whole number" : `a value of type ${issue.expected}`;
+      return kinds[issue.expected] ?? `a value of type ${issue.expected}`;
     case "too_small":
       return issue.origin === "array" || !issue.message.startsWith("Too small")
         ? issue.message

@@ -530,13 +530,13 @@ const keys: readonly Bad[] = [
     "a number in quotes",
     "cluster",
     machines('{name: a, role: server, ip: 192.168.42.110, cpus: "2"}'),
-    /cpus: "2" .*type number/,
+    /cpus: "2" .*expected a number/,
   ],
   [
     "a list that is a text",
     "cluster",
     cluster("k3s-lab:k3s: {serverArgs: --agent-token=hunter2}"),
-    /serverArgs: "--agent-token=…" .*type array/,
+    /serverArgs: "--agent-token=…" .*expected a list/,
   ],
 ];
 

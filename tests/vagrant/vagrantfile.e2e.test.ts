@@ -48,6 +48,12 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
+  test("boxes, which belong to no stack, need no stack file", async () => {
+    const { vagrant } = await checkout("config: {}\n");
+    assert.match((await vagrant(["status"])).all, /Pulumi\.cluster\.yaml: k3s-lab:machines: is missing/);
+    assert.match((await vagrant(["box", "remove", "no/such"])).all, /boxes named 'no\/such' could be found/);
+  });
+
   test("takes the image that lab made from what lab wrote down", async () => {
     const { file, vagrant, dockerLog } = await checkout(twoMachines);
     await writeFile(file(".lab/host.json"), JSON.stringify({ machineImage: "k3s-lab/machine:noted" }));
