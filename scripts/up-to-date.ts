@@ -17,6 +17,7 @@ import {
   stackFile,
 } from "../stacks/model/config.ts";
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
+import { kubeconfigFile as pathOf } from "../stacks/model/kubeconfig.ts";
 import { readServerSecrets } from "../stacks/model/server-secrets.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
@@ -165,8 +166,10 @@ export async function sourcesOf(stack: string, settings: HostSettings): Promise<
 /** Files that a stack's file names. */
 async function filesNamedBy(stack: string): Promise<readonly string[]> {
   const program = programOf(stack);
-  if (program === "cluster")
-    return [(await readStackFile(stack as "cluster", root)).k3s.serverSecrets ?? []].flat();
+  if (program === "cluster") {
+    const { serverSecrets } = (await readStackFile(stack as "cluster", root)).k3s;
+    return serverSecrets === undefined ? [] : [pathOf(serverSecrets)];
+  }
   if (program !== "k3d") return [];
   const { config } = await readStackFile(stack as "k3d", root);
   const { files, registries } = await readK3dFile(config, root);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
@@ -51,7 +51,7 @@ async function isUpToDate(
     console.log(JSON.stringify(isUpToDate));`;
   const args = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", program];
   const { stdout } = await execa(process.execPath, args, {
-    env: { PATH: `${here("programs")}:${process.env.PATH}`, K3S_LAB_CACHE: here("cache") },
+    env: { PATH: `${here("programs")}:${process.env.PATH}`, K3S_LAB_CACHE: here("cache"), HOME: directory },
   });
   return JSON.parse(stdout);
 }
@@ -101,6 +101,18 @@ fault("Up to date: the file of k3s.serverSecrets has other values", async () => 
   assert.equal(await isUpToDate("cluster", { then }), false);
   return { happened, lost: "nothing" };
 });
+
+fault(
+  "Up to date: the file of k3s.serverSecrets, which is in the user's home, has other values",
+  async () => {
+    const file = here("Pulumi.cluster.yaml");
+    await writeFile(file, (await readFile(file, "utf8")).replace("secrets.yaml", "~/secrets.yaml"));
+    assert.equal(await isUpToDate("cluster"), true);
+    const then = 'fs.writeFileSync(here("secrets.yaml"), "etcd-s3-access-key: second\\n")';
+    assert.equal(await isUpToDate("cluster", { then }), false);
+    return { happened, lost: "nothing" };
+  },
+);
 
 fault("Up to date: others may read the file of k3s.serverSecrets", async () => {
   const then = 'fs.chmodSync(here("secrets.yaml"), 0o644)';
