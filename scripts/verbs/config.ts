@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { exists } from "../../stacks/lib/files.ts";
-import { labId } from "../../stacks/lib/lab-id.ts";
+import { labId, refuseCopy } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
 import { readServerSecrets } from "../../stacks/model/server-secrets.ts";
@@ -19,6 +19,8 @@ export const command = new Command("config")
       );
     // The Vagrantfile marks machines with it. A half-written one is told to a person.
     if (!(await exists(join(labDir, "id")))) await labId();
+    // Vagrant's notes were copied too.
+    await refuseCopy();
     process.stdout.write(
       secrets
         ? ((await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root)) ?? "")

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import { execa } from "execa";
+import { root } from "../../stacks/lib/paths.ts";
 import { copyPrograms } from "./checkout.ts";
 import { fault } from "./table.ts";
 
@@ -25,6 +26,7 @@ const lab = (checkout: string, ...args: readonly string[]) =>
     ...args,
   );
 
+await cp(join(root, "Pulumi.cluster.yaml"), join(original, "Pulumi.cluster.yaml"));
 const { exitCode, all } = await lab(original, "env");
 assert.equal(exitCode, 0, all);
 await mkdir(join(original, ".lab/pulumi/bin"), { recursive: true });
@@ -42,6 +44,8 @@ fault(
       await lab(copy, "down", "cluster"),
       await lab(copy, "up", "cluster"),
       await lab(copy, "env"),
+      // What the Vagrantfile asks for: Vagrant's notes were copied too.
+      await lab(copy, "config", "cluster"),
       await run(copy, ...pulumi),
     ];
     for (const { exitCode, all } of said) {
