@@ -19,9 +19,9 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
   title: `Stack ${target.stack}`,
   endsWithin: pulumiStopsWithin,
   run: async (progress) => {
-    const { stack, provider, made } = target;
+    const { stack, provider, made, unasked } = target;
     const { settings, stopping } = run;
-    if (!made) return "nothing is up";
+    if (!made) return unasked ?? "nothing is up";
     if (provider === "libvirt") await resumeLibvirt(progress);
     const { signal } = stopping;
     const isKnown = await hasResources(stack);

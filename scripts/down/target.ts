@@ -5,7 +5,7 @@ import { type ProgramName, programOf, readStackFile } from "../../stacks/model/c
 import { configuredProvider, type Provider } from "../../stacks/model/provider.ts";
 import { ownsInDocker } from "../../stacks/observe/k3d-host.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
-import { ownsInLibvirt } from "../host/libvirt.ts";
+import { LibvirtDenied, ownsInLibvirt } from "../host/libvirt.ts";
 import { hasInventory } from "../inventory.ts";
 import { hasMachines } from "../lab.ts";
 import { clusterStackIn } from "../recorded-cluster.ts";
@@ -20,6 +20,8 @@ export interface Target {
   readonly cluster?: string | undefined;
   /** Whether Pulumi or Vagrant has noted anything of it. */
   readonly made: boolean;
+  /** Why nobody knows whether libvirt has machines of it, of which nothing is noted. Default: it was asked. */
+  readonly unasked?: string;
 }
 
 /** Reads what was recorded of a stack, and from its file only what that does not say. */
@@ -34,7 +36,12 @@ export async function readTarget(stack: string, settings: HostSettings): Promise
   const inDocker = !noted && (await ownsInDocker(stack));
   if (program === "k3d") return { stack, program, made: noted || inDocker };
   if (inDocker) return { stack, program, made: true, provider: "docker" };
-  if (!noted && (await ownsInLibvirt(stack, () => {}))) return { stack, program, made: true };
+  try {
+    if (!noted && (await ownsInLibvirt(stack, () => {}))) return { stack, program, made: true };
+  } catch (error) {
+    if (!(error instanceof LibvirtDenied)) throw error;
+    return { stack, program, made: false, unasked: error.message };
+  }
   const file = await readStackFile(stack as "cluster", root).catch(() => undefined);
   const provider =
     recordedIn(state).provider ?? (file ? configuredProvider(file, settings) : settings.autoProvider);

@@ -63,6 +63,9 @@ export async function resumeLibvirt(progress: Progress): Promise<void> {
     await notesIn(sharedDir).alone(() => ensureDaemon(progress, runHere), progress);
 }
 
+/** A libvirt that this user may not use: nobody knows what it has, and what is elsewhere does not need it. */
+export class LibvirtDenied extends LabError {}
+
 /**
  * Whether there is a libvirt to ask for machines: one that is not there has none.
  * @throws LabError where it is there and does not answer, or does not let this user in: its machines may be running.
@@ -73,7 +76,7 @@ export async function canAskLibvirt(): Promise<boolean> {
   if (problem === undefined) return true;
   if (/no such file/i.test(problem)) return false;
   if (isDenial(problem))
-    throw new LabError(
+    throw new LibvirtDenied(
       `libvirt was asked for its machines, and you may not use it: ${problem}. Nothing counts as missing because of that. Join its group (sudo usermod -aG libvirt "$USER", then log in again), or be root, and run the same command again.`,
     );
   throw new LabError(

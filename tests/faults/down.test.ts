@@ -302,6 +302,24 @@ fault("`lab down` of machines in Docker where a libvirt that was never used is b
   return { happened: "down; an error where nobody knows where the machines were", lost: "nothing" };
 });
 
+fault("`lab down` of what is elsewhere, where this user may not use a libvirt that is here", async () => {
+  const { stdout, stderr } = await inCheckout(
+    {
+      docker: "exit 0",
+      virsh: `case "$*" in *--version) echo 9.0.0 ;; *) echo 'error: authentication unavailable: no polkit agent available' >&2; exit 1 ;; esac`,
+    },
+    (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+      import { stackStep } from "${directory}/scripts/down/stack.ts";
+      import { readTarget } from "${directory}/scripts/down/target.ts";
+      mkdirSync("${directory}/.lab");
+      writeFileSync("${directory}/.lab/id", "an-id");
+      const { signal } = new AbortController();
+      console.log(await stackStep({ stopping: { signal }, settings: { values: {} } }, await readTarget("cluster", {})).run(() => {}, signal));`,
+  );
+  assert.match(stdout, /you may not use it: .*authentication unavailable/, stderr);
+  return { happened: "down; of the machines it is said that nobody knows", lost: "nothing" };
+});
+
 suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
   let checkout: PulumiCheckout;
   before(async () => {
