@@ -20,7 +20,7 @@ folder=$(cat "$lab/folder" 2>/dev/null) || folder=$root
 other=$folder/.lab/id
 # shellcheck disable=SC3013 # dash, bash, BusyBox and macOS know -ef
 if [ "$folder" != "$root" ] && cmp -s "$other" "$lab/id" && ! [ "$other" -ef "$lab/id" ]; then
-  echo "This folder is a copy of $folder, whose lab has the same id: what one of them takes down is the other's. Nothing was touched. To give this folder a lab of its own, remove $lab; to have it go on as that lab, remove $folder/.lab." >&2
+  echo "This folder is a copy of $folder, whose lab has the same id: lab down in one would remove the other's machines. Nothing was touched. To give this folder a lab of its own, remove $lab; to keep using that lab from here, remove $folder/.lab." >&2
   exit 2
 fi
 

@@ -43,7 +43,7 @@ export async function recordedClusters(stack: string): Promise<readonly Recorded
     const identity = clear(inputs?.clusterIdentifier);
     if (!kubeconfig)
       throw new LabError(
-        `Pulumi's state of the stack "${stack}" does not say how its cluster is reached, so nobody knows what would go with its apps. Nothing was touched. Run \`scripts/lab up ${stack}\`, or put the state before it in its place (${stateFile(stack)}.bak).`,
+        `Pulumi's state of the stack "${stack}" does not say how its cluster is reached, so it is unknown what would be deleted with its apps. Nothing was touched. Run \`scripts/lab up ${stack}\`, or restore the previous state (${stateFile(stack)}.bak).`,
       );
     return [
       { provider, kubeconfig, identity, stack: isLabs(inputs) ? clusterStackIn(resources) : undefined },

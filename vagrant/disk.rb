@@ -26,7 +26,7 @@ def refuse_half_disk(box)
   name = LOOKING.synchronize { HALVES.fetch(box.name) { HALVES[box.name] = half_disk(box) } }
   return unless name
 
-  fail_with("libvirt has but a part of the disk of the box #{box.name}, whose upload was cut off or still goes on: no machine can begin " \
-    "as it. scripts/lab up copies it again; or remove it by `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
+  fail_with("libvirt has only part of the disk of the box #{box.name}: its upload was interrupted or is still running. Run " \
+    "scripts/lab up, which copies it again; or remove it with `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
     "run the same command again.")
 end

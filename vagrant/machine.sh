@@ -137,7 +137,7 @@ find_libvirt() {
     if [ -z "$noted" ] || ! printf '%s\n' "$all" | grep -Fqx "$noted"; then return; fi
     renamed=$(virsh domname "$noted")
     # Its disk keeps the name that the next machine's would have.
-    die "libvirt calls the machine $name $renamed now: it was renamed. Give it its name back: virsh --connect qemu:///system domrename $renamed $machine"
+    die "libvirt calls the machine $name $renamed now: it was renamed. Rename it back: virsh --connect qemu:///system domrename $renamed $machine"
   fi
   desc=$(virsh desc "$machine")
   uuid=$(virsh domuuid "$machine")
@@ -149,7 +149,7 @@ find_virtualbox() {
   if [ -z "$uuid" ]; then
     renamed=$(printf '%s\n' "$all" | sed -n "s/^\"\([^<].*\)\" {$noted}\$/\1/p")
     # Vagrant gives a name and the marks only after it has made one.
-    if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox calls the machine $name $renamed now: it was renamed. Give it its name back: VBoxManage modifyvm '$renamed' --name $machine"; fi
+    if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox calls the machine $name $renamed now: it was renamed. Rename it back: VBoxManage modifyvm '$renamed' --name $machine"; fi
     unread="\"<inaccessible>\" {$noted}"
     if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
     return
@@ -164,7 +164,7 @@ find_virtualbox() {
 refuse_out_of_sight() {
   [ -s "$ssh/known_hosts" ] || return 0
   if ssh -o StrictHostKeyChecking=yes -o ConnectTimeout=5 -o ConnectionAttempts=1 -F "$ssh/config" "$alias" true </dev/null >/dev/null 2>&1; then
-    die "$LAB_PROVIDER has no machine $name of this lab, and yet it lets the lab in by ssh: it runs where this list does not see it. Run the same command as the user, and with the Docker daemon (DOCKER_HOST), that made it"
+    die "$LAB_PROVIDER has no machine $name of this lab, and yet it lets the lab in by ssh: it runs where this list does not show it. Run the same command as the user, and with the Docker daemon (DOCKER_HOST), that made it"
   fi
 }
 

@@ -38,7 +38,7 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
 /** Notes say that a stack was up, no state says where, and no list of Docker's or libvirt's has anything of it. */
 const notFound = (stack: string): LabError =>
   new LabError(
-    `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Put the state back, or take them in again by \`scripts/lab up ${stack}\`, then run \`scripts/lab down\`; if nothing of it is left, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
+    `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Restore the state, or run \`scripts/lab up ${stack}\`, which finds them again; then run \`scripts/lab down\`; if nothing of it is left, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
   );
 
 async function removeAllLeftovers(

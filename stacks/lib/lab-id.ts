@@ -29,8 +29,8 @@ export const knownLabId = async (file: string = labIdFile): Promise<string> =>
 const folderFile = join(labDir, "folder");
 
 /**
- * Refuses a folder that was copied with its lab, while the original is there: both have one id, and what one of them takes
- * down is the other's. One that was moved goes on.
+ * Refuses a folder that was copied with its lab, while the original is there: both have one id, and `lab down`
+ * in one would remove the other's machines. One that was moved goes on.
  * @throws LabError (exit code 2) that says how each of the two goes on.
  */
 export async function refuseCopy(): Promise<void> {
@@ -50,7 +50,7 @@ export async function refuseCopy(): Promise<void> {
   const isSame = there?.ino === here.ino && there.dev === here.dev;
   if (there && !isSame && (await read(other)) === (await read(labIdFile)))
     throw new LabError(
-      `This folder is a copy of ${folder}, whose lab has the same id: what one of them takes down is the other's. Nothing was touched. To give this folder a lab of its own, remove ${labDir}; to have it go on as that lab, remove ${join(folder, ".lab")}.`,
+      `This folder is a copy of ${folder}, whose lab has the same id: \`lab down\` in one would remove the other's machines. Nothing was touched. To give this folder a lab of its own, remove ${labDir}; to keep using that lab from here, remove ${join(folder, ".lab")}.`,
       { exitCode: 2 },
     );
   await writeWhole(folderFile, `${root}\n`);
@@ -66,5 +66,5 @@ const read = async (file: string): Promise<string> => (await ifThere(readFile(fi
  */
 export const lostId = (what: string, id: string): LabError =>
   new LabError(
-    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was recreated. Nothing was touched. Put it back with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
+    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was recreated. Nothing was touched. Restore it with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
   );

@@ -47,7 +47,7 @@ export async function checkpointOf(
   } catch (cause) {
     const [issue] = cause instanceof z.ZodError ? cause.issues : [];
     const reason = issue ? `${issue.path.join(".")}: ${issue.message}` : (cause as Error).message;
-    throw fault(cause, reason, `Put ${file}.bak, the state before it, in its place`);
+    throw fault(cause, reason, `Restore the previous state, ${file}.bak`);
   }
 }
 

@@ -132,7 +132,7 @@ const envVar = z
   .refine((text) => !text.includes("\0"), "a value without the character NUL")
   .refine(
     (text) => !/^(K3S_|K3D_)/.test(text),
-    "a variable that is not K3s's or k3d's own: what K3s is to do is said by a flag in options.k3s.extraArgs, where it is checked",
+    "a variable that is not K3s's or k3d's own; configure K3s by flags in options.k3s.extraArgs",
   )
   .refine(
     (text) => !/^(PATH|LD_\w+)=/.test(text),

@@ -113,7 +113,7 @@ function refuseRenamed(containers: readonly Container[]): void {
   if (renamed === undefined) return;
   const { name, hostname } = renamed;
   throw new LabError(
-    `The container ${name} was made as ${hostname} and renamed: it would be taken for gone. Nothing was changed. Give it its name back: docker rename ${name} ${hostname}`,
+    `The container ${name} was created as ${hostname} and renamed: the lab would take it for missing. Nothing was changed. Rename it back: docker rename ${name} ${hostname}`,
   );
 }
 

@@ -89,7 +89,7 @@ async function ownMachine(
   // Its disk keeps the name that the next machine's would have.
   if (called && provider !== "docker" && called !== wanted && called !== inaccessible)
     throw new LabError(
-      `${provider} calls the machine ${name} ${called} now: it was renamed, and without its name it would be taken for gone. Nothing was touched. Give it its name back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
+      `${provider} calls the machine ${name} ${called} now: it was renamed, and under another name the lab would take it for missing. Nothing was touched. Rename it back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
     );
   if (interrupted?.name === inaccessible)
     throw new LabError(
@@ -123,7 +123,7 @@ async function refuseOutOfSight(stack: string, name: string, provider: ListingPr
   const who =
     provider === "docker" ? "as the user, and with the Docker daemon (DOCKER_HOST)," : "as the user";
   throw new LabError(
-    `${provider} has no machine ${name} of this lab, and yet it lets the lab in by ssh, with the host key that was noted when it was made: it runs where this list does not see it. Nothing was touched. Run the same command ${who} that made it.`,
+    `${provider} has no machine ${name} of this lab, and yet it lets the lab in by ssh, with the host key that was noted when it was made: it runs where this list does not show it. Nothing was touched. Run the same command ${who} that made it.`,
   );
 }
 
@@ -230,7 +230,7 @@ function recordedMachine(text: string, stack: string): WantedMachine {
     return JSON.parse(text) as WantedMachine;
   } catch (cause) {
     throw new LabError(
-      `Pulumi's state of the stack "${stack}" has a machine that cannot be read (${(cause as Error).message}): ${text}. Put the state before it, ${stateFile(stack)}.bak, in its place.`,
+      `Pulumi's state of the stack "${stack}" has a machine that cannot be read (${(cause as Error).message}): ${text}. Restore the previous state, ${stateFile(stack)}.bak.`,
       { cause },
     );
   }

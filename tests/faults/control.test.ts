@@ -194,7 +194,7 @@ for (const [name, text, said] of [
     assert.ok(error instanceof LabError, `read as ${JSON.stringify(error)}`);
     assert.match(error.message, /cluster\.json, .* cannot be read: [^[]/);
     assert.match(error.message, said);
-    if (text !== undefined) assert.match(error.message, /Put .*cluster\.json\.bak/s);
+    if (text !== undefined) assert.match(error.message, /Restore .*cluster\.json\.bak/s);
     return { happened: "exit 1: names the file and its backup; nothing is made beside it", lost: "nothing" };
   });
 
