@@ -3,7 +3,7 @@ import { type TestContext, test } from "node:test";
 import { connect, type Pod } from "../../stacks/lib/kubernetes.ts";
 import { isOfAddOn } from "../verify/cluster.ts";
 import { healthyLab, serveApi } from "../verify/fake-lab.ts";
-import { findLate } from "./late-pods.ts";
+import { findLate, isPodOf } from "./late-pods.ts";
 
 const ownedBy = (kind: string, name: string) => [{ kind, name }];
 const waits = (reason: string) => ({ state: { waiting: { reason } } });
@@ -65,4 +65,13 @@ test("what is being created is restarted only after a while, and not where its i
   const pods = ["hangs", "pulls"].map((name) => pod(name, svclb, [waits("ContainerCreating")]));
   assert.deepEqual(await late({ t, hanging: false }, ...pods), []);
   assert.deepEqual(await late({ t, hanging: true }, ...pods), ["hangs"]);
+});
+
+test("of the pods with an app's labels, which are copied with a Deployment, those of its own Deployment are restarted", async (t) => {
+  const labels = { "app.kubernetes.io/part-of": "k3s-lab", "app.kubernetes.io/name": "app1" };
+  const [own, copied] = ["app1-5f6", "app1-mine-5f6"].map((name) =>
+    pod(`of-${name}`, ownedBy("ReplicaSet", name), [waits("CrashLoopBackOff")], { labels }),
+  );
+  const isOwn = (one: Pod) => isPodOf(one, [{ name: "app1" }]);
+  assert.deepEqual(await late({ t, hanging: false, isOwn }, own ?? {}, copied ?? {}), ["of-app1-5f6"]);
 });

@@ -1,8 +1,8 @@
 import { isReady, type KubernetesApi, type Pod, podState, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
-import { programOf, readStackFile } from "../../stacks/model/config.ts";
+import { type App, programOf, readStackFile } from "../../stacks/model/config.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
-import { isOfAddOn } from "../verify/cluster.ts";
+import { isOfAddOn, workloadOf } from "../verify/cluster.ts";
 import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
 
 /** Pods that `lab up` may restart. */
@@ -49,9 +49,13 @@ async function placesOf(stack: string): Promise<readonly Place[]> {
   const kubeconfig = kubeconfigOf(cluster.stack);
   return namespacesOf(apps).map((namespace) => {
     const here = apps.filter((app) => app.namespace === namespace);
-    return { kubeconfig, namespace, isOwn: (pod) => isAppPod(pod, here) };
+    return { kubeconfig, namespace, isOwn: (pod) => isPodOf(pod, here) };
   });
 }
+
+/** Whether a pod is of the Deployment of one of these apps: a person may have copied one, and its labels with it. */
+export const isPodOf = (pod: Pod, apps: readonly Pick<App, "name">[]): boolean =>
+  apps.some((app) => isAppPod(pod, [app]) && workloadOf(pod) === `ReplicaSet ${app.name}`);
 
 /** What the kubelet retries after a back-off. */
 const failed = /BackOff\b|^ErrImage|^CreateContainer\w*Error|^RunContainerError/;

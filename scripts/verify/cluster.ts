@@ -248,7 +248,7 @@ function isFinished(pod: Pod, all: readonly Pod[]): boolean {
 }
 
 /** What a pod belongs to; a Deployment's ReplicaSets, which end in a hash of the template, count as one. */
-function workloadOf({ metadata: { ownerReferences } }: Pod): string | undefined {
+export function workloadOf({ metadata: { ownerReferences } }: Pod): string | undefined {
   const [owner] = ownerReferences ?? [];
   if (owner === undefined) return undefined;
   return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;

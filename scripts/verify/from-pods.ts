@@ -203,7 +203,7 @@ async function readHome(namespace: string, all: readonly App[], api: KubernetesA
 }
 
 /** Whether a pod is one of these apps'. */
-export const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly App[]): boolean =>
+export const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly Pick<App, "name">[]): boolean =>
   labels["app.kubernetes.io/part-of"] === "k3s-lab" &&
   apps.some(({ name }) => labels["app.kubernetes.io/name"] === name);
 
