@@ -35,7 +35,10 @@ test("plain Vagrant begins no machine as the half of a box's disk", {
   const disk = "k3s-lab-VAGRANTSLASH-machine-1_vagrant_box_image_1.0.0_box.img";
   const bytes = (count: number) => `echo "<volume><physical unit='bytes'>${count}</physical></volume>"`;
   const said = await up(bytes(4));
-  assert.match(said, /only part of the disk of the box k3s-lab\/machine-1.*scripts\/lab up, which copies it again/);
+  assert.match(
+    said,
+    /only part of the disk of the box k3s-lab\/machine-1.*scripts\/lab up, which copies it again/,
+  );
   assert.equal(said.split(`vol-delete --pool k3s-lab ${disk}\``).length, 3, `both machines: ${said}`);
   const asked = (await readFile(join(folder, "asked"), "utf8")).trimEnd().split("\n");
   assert.equal(asked.length, 1, "once: by the second time a machine may be uploading it");
