@@ -44,6 +44,32 @@ test("of every lost request it is known when it was sent, of at most a thousand 
   assert.deepEqual([many.reasons[reason], many.lostAt[reason]?.length], [1500, 1000]);
 });
 
+test("the connection of a request that waits is looked at, and told only of what was lost", async (t) => {
+  const held = createServer((request, response) => {
+    if (request.headers.host === "app2.com") setTimeout(() => response.end("{}"), 2000);
+    else if (request.headers.host === "app1.com") response.writeHead(503).end();
+    else response.end("{}");
+  });
+  await new Promise<void>((ready) => held.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    held.close();
+    held.closeAllConnections();
+  });
+  const address = `127.0.0.1:${(held.address() as AddressInfo).port}`;
+  const ports: number[] = [];
+  const { lost } = await lossDuring(
+    [address],
+    6,
+    async () => {},
+    async (at, port) => {
+      ports.push(port);
+      return `waits at ${at}`;
+    },
+  );
+  assert.ok(ports.length >= 4 && ports.every((port) => port > 1023), String(ports));
+  assert.match(lost, /status 503.*; waits at 127/s);
+});
+
 test("times of losses are said as spans", () => {
   assert.equal(spans([21.3, 22, 22.9, 26.1, 40, 41]), "21.3–22.9, 26.1, 40, 41 s");
   assert.equal(spans([1, 3, 5], 2), "1, 3 s and 1 later");

@@ -16,6 +16,8 @@ export interface LoadOptions {
   readonly rate?: number;
   /** Milliseconds for one answer, after which the request counts as lost. Default: 5000. */
   readonly timeout?: number;
+  /** Called for a request without an answer after 1.5 s, with the address and this computer's port of its connection. */
+  readonly onSlow?: ((address: string, port: number) => void) | undefined;
 }
 
 /** What came of a load. */
@@ -57,7 +59,7 @@ type Answer =
 /** Starts to ask, and goes on until it is stopped. Every request that has no answer with status 200 is counted as lost. */
 export function startLoad(options: LoadOptions): Load {
   const { addresses, hosts = [], path = "/", keepAlive = false } = options;
-  const { concurrency = 8, rate = 300, timeout = 5000 } = options;
+  const { concurrency = 8, rate = 300, timeout = 5000, onSlow } = options;
   const agent = keepAlive ? new Agent({ keepAlive, maxSockets: concurrency }) : undefined;
   const reasons: Record<string, number> = {};
   const lostAt: Record<string, number[]> = {};
@@ -87,6 +89,11 @@ export function startLoad(options: LoadOptions): Load {
           response.resume();
         },
       );
+      const slow = setTimeout(() => {
+        const port = asked.socket?.localPort;
+        if (port !== undefined) onSlow?.(address, port);
+      }, 1500);
+      asked.once("close", () => clearTimeout(slow));
       asked.once("error", (error: NodeJS.ErrnoException) => {
         const reason =
           error.name === "TimeoutError" || error.name === "AbortError"
@@ -166,15 +173,24 @@ export const lossesOf = ({ reasons, lostAt }: LoadResult): string =>
  * What requests to the lab's three apps lose while a change goes on, by new connections and by ones that are kept.
  *
  * @param atLeast requests of each kind are sent, also where the change takes less time.
+ * @param inspect looks at the connection of a request that waits for its answer, by the port of this computer; its words
+ * become part of what was lost. Default: nothing looks.
  * @returns in words, as a fault's outcome; of what was lost also when, in seconds since the change began.
  */
 export async function lossDuring(
   addresses: readonly string[],
   atLeast: number,
   change: () => Promise<unknown>,
+  inspect?: (address: string, port: number) => Promise<string>,
 ): Promise<{ readonly happened: string; readonly lost: string }> {
   const hosts = ["app1.com", "app2.com", "any.other"];
-  const loads = [false, true].map((keepAlive) => startLoad({ addresses, hosts, keepAlive, rate: 200 }));
+  const evidence: Promise<string>[] = [];
+  const onSlow = (address: string, port: number) => {
+    if (inspect && evidence.length < 10) evidence.push(inspect(address, port).catch(String));
+  };
+  const loads = [false, true].map((keepAlive) =>
+    startLoad({ addresses, hosts, keepAlive, rate: 200, onSlow }),
+  );
   let results: readonly LoadResult[] = [];
   try {
     await change();
@@ -184,6 +200,7 @@ export async function lossDuring(
   const words = results
     .map(({ lost, total }, index) => `${lost} of ${total} by ${index ? "kept" : "new"} connections`)
     .join(", ");
-  const lost = results.map(lossesOf).filter(Boolean).join("; ");
-  return { happened: `requests lost: ${words}`, lost: lost || "nothing" };
+  const lost = results.map(lossesOf).filter(Boolean);
+  if (lost.length > 0) lost.push(...(await Promise.all(evidence)));
+  return { happened: `requests lost: ${words}`, lost: lost.join("; ") || "nothing" };
 }

@@ -6,9 +6,9 @@ import pWaitFor from "p-wait-for";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
 import { ask, hostState, newOnHost } from "../../e2e/host.ts";
 import { killedAt } from "../../e2e/killed.ts";
-import { lossDuring } from "../../load.ts";
+import * as load from "../../load.ts";
 import { steps } from "../../steps.ts";
-import { moveLonePodsFrom, restartLonePods } from "./lone-pods.ts";
+import { moveLonePodsFrom, restartLonePods, trackedOn } from "./lone-pods.ts";
 
 // What happens to apps, and to what a user has beside them, on a lab of machines in containers, while they change, while the
 // nodes below them do, and while they or their cluster come and go. The faults build on each other.
@@ -17,7 +17,7 @@ const { fault } = steps();
 
 const ctr = ["ctr", "--address", "/run/k3s/containerd/containerd.sock", "--namespace", "k8s.io", "images"];
 const addresses = ["192.168.42.110", "192.168.42.111"] as const;
-const agent = "k3s-lab-cluster-agent";
+const [server, agent] = ["k3s-lab-cluster-server", "k3s-lab-cluster-agent"];
 const agentLine = "    - {name: agent, role: agent, ip: 192.168.42.111, cpus: 2, memory: 1024}\n";
 
 /** Requests of each kind, with and without keep-alive, that a change must not lose any of. */
@@ -35,6 +35,9 @@ after(async () => {
   await checkout.lab("down");
   await checkout.remove();
 });
+
+const lossDuring = (from: readonly string[], atLeast: number, change: () => Promise<unknown>) =>
+  load.lossDuring(from, atLeast, change, trackedOn(checkout, server, agent));
 
 const kubectl = (...args: string[]) => checkout.output("kubectl", ...args);
 const pulumiUp = async (...options: string[]) =>

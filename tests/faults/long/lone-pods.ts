@@ -23,3 +23,12 @@ export async function moveLonePodsFrom(checkout: Checkout, ...nodes: readonly st
   await restartLonePods(checkout);
   await checkout.output("kubectl", "uncordon", ...nodes);
 }
+
+/** What the nodes' kernels have tracked of a connection that came from a port of this computer. */
+export const trackedOn =
+  ({ run }: Checkout, ...machines: readonly string[]) =>
+  async (_address: string, port: number): Promise<string> => {
+    const look = ["grep", "--no-messages", `sport=${port} `, "/proc/net/nf_conntrack"];
+    const found = await Promise.all(machines.map((machine) => run("docker", "exec", machine, ...look)));
+    return found.map(({ stdout }, index) => `${machines[index]}: ${stdout || "not tracked"}`).join("\n");
+  };

@@ -2,7 +2,7 @@ import { after, before, describe } from "node:test";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
 import { lossDuring } from "../../load.ts";
 import { steps } from "../../steps.ts";
-import { moveLonePodsFrom } from "./lone-pods.ts";
+import { moveLonePodsFrom, trackedOn } from "./lone-pods.ts";
 
 // What requests to the apps lose while servers leave. The only pods of two apps and the Ingress controller run on one of them.
 
@@ -34,8 +34,7 @@ describe("requests while servers leave", { concurrency: false }, () => {
   fault("two of three servers leave while requests come through the one that stays", async () => {
     await moveLonePodsFrom(checkout, "server", "three");
     for (const one of leaving) await checkout.edit("Pulumi.cluster.yaml", machine(one), "");
-    return await lossDuring([server], requests, async () =>
-      checkout.succeeded(await checkout.lab("up", "cluster", "--replace")),
-    );
+    const change = async () => checkout.succeeded(await checkout.lab("up", "cluster", "--replace"));
+    return await lossDuring([server], requests, change, trackedOn(checkout, "k3s-lab-cluster-server"));
   });
 });
