@@ -12,7 +12,7 @@ export const exists = (path: string): Promise<boolean> =>
 /** What is read of a file or folder; undefined where it is not there. What keeps it from being read otherwise is an error. */
 export const ifThere = <T>(reading: Promise<T>): Promise<T | undefined> =>
   reading.catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
+    if (error.code === "ENOENT") return undefined;
     throw error;
   });
 

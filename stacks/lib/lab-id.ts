@@ -40,7 +40,9 @@ export async function refuseCopy(): Promise<void> {
   const there =
     folder === ""
       ? undefined
-      : await ifThere(stat(other)).catch((cause: Error) => {
+      : await ifThere(stat(other)).catch((cause: NodeJS.ErrnoException) => {
+          // A file is where a folder on the path was.
+          if (cause.code === "ENOTDIR") return undefined;
           throw new LabError(
             `This lab was last used as ${folder}, and whether it is still there cannot be seen: ${cause.message}. Nothing was touched. Where the folder was moved, remove ${folderFile}; where it was copied, remove ${labDir}, for a lab of its own. Then run the same command again.`,
             { cause, exitCode: 2 },
