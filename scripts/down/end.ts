@@ -38,9 +38,12 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
 });
 
 /** @throws LabError where something of the lab's own is left. */
-async function refuseLeft({ needed, usesDocker }: DownRun): Promise<void> {
+async function refuseLeft({ targets, needed, usesDocker }: DownRun): Promise<void> {
   const used = needed.flatMap(({ provider }) => provider ?? []);
-  const left = await ownThings(usesDocker ? [...used, "docker"] : used);
+  if (usesDocker) used.push("docker");
+  // Of a libvirt that this user may not use it is said already that nobody knows: who does not answer need not.
+  else if (targets.some(({ unasked }) => unasked !== undefined)) used.push("hosts");
+  const left = await ownThings(used);
   if (left.length)
     throw new LabError(
       `Leftovers of this lab: ${left.join(", ")}. Run scripts/lab down again; docker, virsh and VBoxManage show why they remain.`,

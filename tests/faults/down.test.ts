@@ -309,14 +309,21 @@ fault("`lab down` of what is elsewhere, where this user may not use a libvirt th
       virsh: `case "$*" in *--version) echo 9.0.0 ;; *) echo 'error: authentication unavailable: no polkit agent available' >&2; exit 1 ;; esac`,
     },
     (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+      import { endStep } from "${directory}/scripts/down/end.ts";
       import { stackStep } from "${directory}/scripts/down/stack.ts";
       import { readTarget } from "${directory}/scripts/down/target.ts";
       mkdirSync("${directory}/.lab");
       writeFileSync("${directory}/.lab/id", "an-id");
       const { signal } = new AbortController();
-      console.log(await stackStep({ stopping: { signal }, settings: { values: {} } }, await readTarget("cluster", {})).run(() => {}, signal));`,
+      const target = await readTarget("cluster", {});
+      const apps = { stack: "apps", program: "apps", made: true };
+      const settings = { values: {}, set() {}, save() {} };
+      const run = { targets: [target, apps], needed: [apps], usesDocker: false, stopping: { signal }, settings };
+      console.log(await stackStep(run, target).run(() => {}, signal));
+      await endStep(run, () => {}).run(() => {}, signal);
+      console.log("ended");`,
   );
-  assert.match(stdout, /you may not use it: .*authentication unavailable/, stderr);
+  assert.match(stdout, /you may not use it: .*authentication unavailable.*\nended$/, stderr);
   return { happened: "down; of the machines it is said that nobody knows", lost: "nothing" };
 });
 
