@@ -258,11 +258,11 @@ say_cpus() {
 
 # A user may have defined a machine of their own from the disk that would be recreated.
 refuse_used_disk() {
-  all=$(virsh list --all --name)
-  for domain in $all; do
+  all=$(virsh list --all --uuid)
+  for domain in $all; do # a name may hold blanks
     disks=$(virsh domblklist "$domain")
     if printf '%s\n' "$disks" | grep -Fq "/$machine.img"; then
-      die "the machine $domain in libvirt has the disk $machine.img, which would be recreated for $name: remove that machine, or give it another disk, then run the same command again"
+      die "the machine $(virsh domname "$domain") in libvirt has the disk $machine.img, which would be recreated for $name: remove that machine, or give it another disk, then run the same command again"
     fi
   done
 }

@@ -346,7 +346,8 @@ fault("a person's machine in libvirt begins from the disk of one that is gone: t
   const disk = `/var/lib/libvirt/images/k3s-lab/k3s-lab-${stack}-agent.img`;
   await program(
     "virsh",
-    `case "$*" in *"list --all --name") echo mine ;; *"list --all --uuid") echo uuid-2 ;; *"domblklist mine"*) echo ' vda  ${disk}' ;; esac`,
+    `case "$*" in *"list --all --name") echo "my own" ;; *"list --all --uuid") echo uuid-2 ;; *"domname uuid-2") echo "my own" ;;
+*"domblklist my own" | *"domblklist uuid-2") echo ' vda  ${disk}' ;; *domblklist*) exit 1 ;; esac`,
   );
   await program("vagrant", "");
   const note = join(folder, ".lab", stack, "vagrant", "machines", "agent", "libvirt");
@@ -355,7 +356,7 @@ fault("a person's machine in libvirt begins from the disk of one that is gone: t
   const { exitCode, all } = await run("up", { LAB_PROVIDER: "libvirt" });
   const lost = /vol-delete/.test(await asked()) ? "the disk" : "nothing";
   assert.equal(`${lost} ${exitCode}`, "nothing 1", all);
-  assert.match(all ?? "", /the machine mine in libvirt has the disk/);
+  assert.match(all ?? "", /the machine my own in libvirt has the disk/);
   return { happened: "exit 1", lost };
 });
 
