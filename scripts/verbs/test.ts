@@ -67,7 +67,7 @@ async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
 }
 
 /**
- * Runs the test files whose path holds a text; those of `tests/` one after the other, as they use one network.
+ * Runs the test files whose path holds a text. Beside a lab that is up only those run that bring none up.
  * @throws LabError (exit code 2) where there is none.
  */
 async function testPart(part: string): Promise<void> {
@@ -81,9 +81,8 @@ async function testPart(part: string): Promise<void> {
   const crossing = found.filter((file) => file.startsWith("tests/"));
   const units = found.filter((file) => !file.startsWith("tests/"));
   if (units.length > 0) await nodeTest("unit", units, availableParallelism());
-  if (crossing.length === 0) return;
-  await refuseWhileUp("test", "the tests need its addresses");
-  await endToEnd(crossing);
+  if (crossing.some(bringsLabUp)) await refuseWhileUp("test", "the tests need its addresses");
+  if (crossing.length > 0) await endToEnd(crossing);
 }
 
 /**

@@ -1017,7 +1017,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
       [
         `the variable ${name}`,
         { env: [{ envVar: `${name}=hunter2`, nodeFilters: ["all"] }] },
-        new RegExp(`"${name}=…" .*a flag in options\\.k3s\\.extraArgs`),
+        new RegExp(`"${name}=…" .*flags in options\\.k3s\\.extraArgs`),
       ] as const,
   ),
   ["another PATH", { env: [{ envVar: "PATH=/x", nodeFilters: ["all"] }] }, /another variable/],
