@@ -7,15 +7,23 @@ require "open3"
 HALVES = {}
 LOOKING = Mutex.new
 
-# @return [String, nil] the disk's name, where it is shorter than the box's; nil too where libvirt has none, or does not say
+# What libvirt says of its pool, or why it says nothing.
+def ask_pool(command, *names)
+  Open3.capture2e("virsh", "--connect", "qemu:///system", "--quiet", command, "--pool", "k3s-lab", *names).first
+end
+
+# @return [String, nil] the disk's name, where it is shorter than the box's and no machine begins as it, for then it may be that of
+#   an older box of the same name; nil too where libvirt has none, or does not say
 def half_disk(box)
   image = File.join(box.directory.to_s, "box.img")
   return unless File.file?(image)
 
   name = "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img"
-  said, = Open3.capture2e("virsh", "--connect", "qemu:///system", "vol-dumpxml", "--pool", "k3s-lab", name)
-  bytes = said[/<physical unit=.bytes.>(\d+)</, 1]
-  name if bytes && bytes.to_i < File.size(image)
+  bytes = ask_pool("vol-dumpxml", name)[/<physical unit=.bytes.>(\d+)</, 1]
+  return unless bytes && bytes.to_i < File.size(image)
+
+  others = ask_pool("vol-list").lines.filter_map { |line| line.split.first } - [name]
+  name if others.none? { |other| ask_pool("vol-dumpxml", other)[%r{<backingStore>\s*<path>(.*?)</path>}, 1].to_s.end_with?("/#{name}") }
 rescue Errno::ENOENT
   nil
 end
@@ -27,6 +35,5 @@ def refuse_half_disk(box)
   return unless name
 
   fail_with("libvirt has only part of the disk of the box #{box.name}: its upload was interrupted or is still running. Run " \
-    "scripts/lab up, which copies it again; or remove it with `virsh --connect qemu:///system vol-delete --pool k3s-lab #{name}`, then " \
-    "run the same command again.")
+    "scripts/lab up, which copies it again.")
 end
