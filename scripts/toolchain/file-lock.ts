@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { plainEnglish } from "../host/commands.ts";
 import { withoutMark } from "../run-mark.ts";
 
 /** Milliseconds after which whoever waits is told for whom. */
@@ -32,7 +33,7 @@ export async function withFileLock<T>(
   const who = `${process.pid} on ${hostname()}`;
   // In a group of its own, for Ctrl-C is not meant for it; and what ends a run's programs does not end it.
   const holder = execa("/bin/sh", [join(import.meta.dirname, "lock.sh"), file, who], {
-    ...{ cwd: "/", env: withoutMark(), extendEnv: false, detached: true },
+    ...{ cwd: "/", env: { ...withoutMark(), ...plainEnglish }, extendEnv: false, detached: true },
     ...{ stdin: "pipe", reject: false },
   });
   const telling = setTimeout(async () => {
@@ -43,7 +44,8 @@ export async function withFileLock<T>(
     const isHeld = once(holder.stdout, "data", signal ? { signal } : {}).then(() => undefined);
     const failed = await Promise.race([isHeld, holder]).finally(() => clearTimeout(telling));
     signal?.throwIfAborted();
-    if (failed) refuse(failed.stderr || (failed.shortMessage ?? ""));
+    if (failed)
+      refuse(failed.stderr.replace(/^.*lock\.sh: (line )?\d+: /, "") || (failed.shortMessage ?? ""));
     try {
       return await work();
     } finally {
