@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { setImmediate } from "node:timers/promises";
+import { setImmediate, setTimeout } from "node:timers/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { LabError } from "../../stacks/lib/errors.ts";
@@ -86,6 +86,47 @@ test("a holder that was killed, half a second in, is noticed", async () => {
   assert.equal(await withFileLock(file, async () => "in"), "in");
   await child;
 });
+
+const byRoot = { skip: process.getuid?.() !== 0 && "needs root, to be another user" };
+test(
+  "a file that another user's killed run left is locked all the same, and is waited for",
+  byRoot,
+  async () => {
+    const shared = await mkdtemp(join(tmpdir(), "lab-lock-shared-"));
+    try {
+      await chmod(shared, 0o777);
+      const file = join(shared, "left");
+      await writeFile(file, "1 on here\n", { mode: 0o600 + 0o044 });
+      const script = await readFile(join(import.meta.dirname, "lock.sh"), "utf8");
+      const asNobody = [
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        file,
+        "2",
+      ];
+      const take = () => execa("setpriv", asNobody, { cwd: "/", input: "", reject: false, timeout: 30_000 });
+      const { exitCode, stderr } = await take();
+      assert.equal(exitCode, 0, stderr);
+      let isIn = false;
+      const { waiting } = await withFileLock(file, async () => {
+        const waiting = take().finally(() => {
+          isIn = true;
+        });
+        await setTimeout(500);
+        assert.equal(isIn, false);
+        return { waiting };
+      });
+      assert.equal((await waiting).exitCode, 0);
+    } finally {
+      await rm(shared, { recursive: true, force: true });
+    }
+  },
+);
 
 test("a folder that cannot be written is a sentence, not a stack trace", async () => {
   await writeFile(join(folder, "file"), "");

@@ -4,7 +4,8 @@
 PATH=$PATH:/usr/bin:/bin
 # shellcheck disable=SC3013 # dash, bash and BusyBox have it
 until [ "$1" -ef /dev/fd/9 ]; do # whoever had the lock has taken the file away
-  exec 9>>"$1" || exit
+  # Another user's in a shared cache may only be read, which is enough.
+  if [ -e "$1" ] && [ ! -w "$1" ]; then exec 9<"$1"; else exec 9>>"$1"; fi || exit
   if command -v flock >/dev/null; then
     flock 9
   else
