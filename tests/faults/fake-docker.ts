@@ -42,6 +42,19 @@ export interface FakeContainer {
   >;
 }
 
+/** Makes containers of a k3d cluster "k3d" with three servers, that run. @param mine the marks of their owner. */
+export const k3dNodes =
+  (mine: Readonly<Record<string, string>>, image: string) =>
+  (name: string, role: string, more: Partial<FakeContainer> = {}): FakeContainer => ({
+    ...{ name, status: "running", boot: "b1", address: `172.28.0.${name.length + Number(name.at(-1))}` },
+    ...more,
+    labels: {
+      ...{ ...mine, app: "k3d", "k3d.cluster": "k3d", "k3d.role": role, "k3d.server.loadbalancer": "" },
+      ...{ "k3s-lab.generation": "g1", "k3s-lab.servers": "3", "k3s-lab.image": image },
+      ...more.labels,
+    },
+  });
+
 /** What a Docker daemon has. */
 export interface World {
   readonly containers: readonly FakeContainer[];

@@ -8,7 +8,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import { readK3dFile, serversOf } from "../../stacks/model/k3d-file.ts";
 import { clusterConfig } from "../../stacks/model/k3d-nodes.ts";
 import { existsInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
-import { type FakeContainer, fakeDocker } from "./fake-docker.ts";
+import { type FakeContainer, fakeDocker, k3dNodes } from "./fake-docker.ts";
 import { fault } from "./table.ts";
 
 // Which container of k3d's a container is: what was copied, renamed or is no node of its cluster any more.
@@ -25,14 +25,7 @@ const three = { ...read, servers: 3, agents: 1 };
 const cluster: Cluster = { owner, name: "k3d", checkout: "/checkout" };
 const input = { ...clusterConfig(three, { loadBalancer: false }), labels: {}, generation: "g1", boot: "b2" };
 
-const node = (name: string, role: string, more: Partial<FakeContainer> = {}): FakeContainer => ({
-  ...{ name, status: "running", boot: "b1", address: `172.28.0.${name.length + Number(name.at(-1))}` },
-  ...more,
-  labels: {
-    ...{ ...mine, app: "k3d", "k3d.cluster": "k3d", "k3d.role": role, "k3d.server.loadbalancer": "" },
-    ...{ "k3s-lab.generation": "g1", "k3s-lab.servers": "3", "k3s-lab.image": three.image },
-  },
-});
+const node = k3dNodes(mine, three.image);
 const [, second = "", third = ""] = serversOf(three);
 const agent = "k3d-k3d-agent-0-0";
 const whole = (changes: Readonly<Record<string, Partial<FakeContainer>>> = {}) => ({

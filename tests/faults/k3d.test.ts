@@ -20,7 +20,7 @@ import { type K3dFile, readK3dFile, serversOf } from "../../stacks/model/k3d-fil
 import { balancerOf, clusterConfig, clusterIdentity, nodeConfig } from "../../stacks/model/k3d-nodes.ts";
 import { chooseK3dImages, existsInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
 import { preflightK3d, refuseTakenPorts, refuseUnlessReady } from "../../stacks/observe/k3d-ready.ts";
-import { type FakeContainer, fakeDocker, type World } from "./fake-docker.ts";
+import { type FakeContainer, fakeDocker, k3dNodes, type World } from "./fake-docker.ts";
 import { fault, refused } from "./table.ts";
 
 const fake = await fakeDocker();
@@ -44,15 +44,7 @@ const three: K3dFile = { ...file, servers: 3, agents: 1, ports: read.ports };
 const images = { loadBalancer: false };
 const cluster: Cluster = { owner, name: "k3d", checkout: "/checkout" };
 
-const node = (name: string, role: string, more: Partial<FakeContainer> = {}): FakeContainer => ({
-  ...{ name, status: "running", boot: "b1", address: `172.28.0.${name.length + Number(name.at(-1))}` },
-  ...more,
-  labels: {
-    ...{ ...mine, app: "k3d", "k3d.cluster": "k3d", "k3d.role": role, "k3d.server.loadbalancer": "" },
-    ...{ "k3s-lab.generation": "g1", "k3s-lab.servers": "3", "k3s-lab.image": file.image },
-    ...more.labels,
-  },
-});
+const node = k3dNodes(mine, file.image);
 const whole = (changes: Readonly<Record<string, Partial<FakeContainer> | undefined>> = {}): World => ({
   containers: [
     ...serversOf(three).map((name) => node(name, "server")),
