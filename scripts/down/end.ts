@@ -41,7 +41,7 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
 async function refuseLeft({ targets, needed, usesDocker }: DownRun): Promise<void> {
   const used = needed.flatMap(({ provider }) => provider ?? []);
   if (usesDocker) used.push("docker");
-  // Of a libvirt that this user may not use it is said already that nobody knows: who does not answer need not.
+  // The user was told already that a libvirt that refuses them was not asked, so here it need not answer.
   else if (targets.some(({ unasked }) => unasked !== undefined)) used.push("hosts");
   const left = await ownThings(used);
   if (left.length)

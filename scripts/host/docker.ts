@@ -39,7 +39,7 @@ async function start(progress: Progress): Promise<string | undefined> {
   return (await hasSystemd()) ? await startBySystemd(progress) : await startOwnDocker(progress);
 }
 
-/** Where the lab's own Docker is, if no other is here: a fresh clone has no note of it. Who asks it sees whether it answers. */
+/** Where the lab's own Docker is, if no other is here: a fresh clone has no note of it. It may not answer. */
 export async function ownDockerHere(): Promise<string | undefined> {
   if (process.env.DOCKER_HOST || (await askDocker(undefined)).state !== "absent") return undefined;
   return (await hasOwnDocker()) ? ownHost : undefined;
