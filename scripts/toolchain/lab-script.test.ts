@@ -12,7 +12,7 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { promisify } from "node:util";
@@ -37,7 +37,9 @@ case $PWD in
     package=\${FAKE_PACKAGE:-${nodePackage()}}
     mkdir -p "node_modules/$package/bin"
     [ -n "\${FAKE_EMPTY:-}" ] || ln -s "$FAKE_NODE" "node_modules/$package/bin/node" ;;
-  *) mkdir -p node_modules ;;
+  *)
+    [ -z "\${FAKE_HELD_BY:-}" ] || until [ -e "$FAKE_HELD_BY" ] || [ ! -e "$FAKE_LOG" ]; do sleep 0.02; done
+    mkdir -p node_modules ;;
 esac
 `;
 
@@ -75,12 +77,12 @@ async function program(name: string, text: string): Promise<void> {
 
 const oldNode = () => program("node", "#!/bin/sh\necho v20.19.0\n");
 
-async function door(
+function start(
   args: readonly string[] = [],
   environment: Record<string, string> = {},
   options: { cwd?: string; script?: string } = {},
 ) {
-  const { stdout, stderr } = await run(options.script ?? lab, args, {
+  return run(options.script ?? lab, args, {
     cwd: options.cwd ?? folder,
     env: {
       PATH: `${bin}:/usr/bin:/bin`,
@@ -90,6 +92,13 @@ async function door(
       ...environment,
     },
   });
+}
+
+async function door(...options: Parameters<typeof start>) {
+  return read(await start(...options));
+}
+
+function read({ stdout, stderr }: { stdout: string; stderr: string }) {
   const [path, ...given] = JSON.parse(stdout) as string[];
   return { path, given, stderr };
 }
@@ -233,13 +242,21 @@ test("without flock, as on macOS, Perl locks: first runs at once install once", 
   for (const name of await readdir("/usr/bin"))
     if (name !== "flock") await symlink(join("/usr/bin", name), join(folder, "system", name));
   const PATH = `${bin}:${join(folder, "system")}`;
-  const results = await Promise.all(["a", "b", "c"].map((word) => door([word], { PATH })));
+  const FAKE_HELD_BY = join(folder, "release");
+  const first = start(["a"], { PATH, FAKE_HELD_BY });
+  await pWaitFor(async () => (await calls()).length === 1, { interval: 20, timeout: 30_000 });
+  const others = ["b", "c"].map((word) => start([word], { PATH, FAKE_HELD_BY }));
+  const waits = others.map(
+    ({ child }) => new Promise((resolve) => child.stderr?.once("data", (text) => resolve(String(text)))),
+  );
+  const waiting = `lab: process ${first.child.pid} on ${hostname()} is installing; waiting for it\n`;
+  assert.deepEqual(await Promise.all(waits), [waiting, waiting]);
+  await writeFile(FAKE_HELD_BY, "");
   assert.deepEqual(
-    results.flatMap(({ given }) => given),
+    (await Promise.all([first, ...others])).flatMap((result) => read(result).given),
     ["a", "b", "c"],
   );
   assert.equal((await calls()).length, 1);
-  assert.ok(results.some(({ stderr }) => /process \d+ on .* is installing; waiting for it/.test(stderr)));
 });
 
 test("npm says that the disk is full: exit code 4", async () => {
