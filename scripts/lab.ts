@@ -6,7 +6,13 @@ import { knownLabId } from "../stacks/lib/lab-id.ts";
 import { labDir, root, stackDir } from "../stacks/lib/paths.ts";
 import { stateOf } from "../stacks/lib/state.ts";
 import { readClusterPlan } from "../stacks/model/cluster-plan.ts";
-import { type AppsConfig, type ClusterConfig, programOf, readStackFile } from "../stacks/model/config.ts";
+import {
+  type ClusterConfig,
+  type OnCluster,
+  programOf,
+  readOnCluster,
+  readStackFile,
+} from "../stacks/model/config.ts";
 import { type K3dFile, readK3dFile } from "../stacks/model/k3d-file.ts";
 import { type ExternalCluster, externalCluster } from "../stacks/observe/external-cluster.ts";
 import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/observe/lab-cluster.ts";
@@ -60,7 +66,7 @@ export async function readStacks(stacks: readonly string[]) {
       const { config } = await readStackFile(stack as "k3d", root);
       k3d.push([stack, await readK3dFile(config, root)]);
     } else {
-      const config = await readStackFile(stack as "apps", root);
+      const config = await readOnCluster(stack, root);
       const { cluster, ingress } = config;
       if ("stack" in cluster) {
         const plan = await readClusterPlan(cluster.stack, root);
@@ -77,14 +83,14 @@ export async function readStacks(stacks: readonly string[]) {
 interface ExternalApps {
   readonly stack: string;
   readonly cluster: ExternalCluster;
-  readonly config: AppsConfig;
+  readonly config: OnCluster;
 }
 
 /** Apps on a cluster of another stack. */
 interface OwnApps {
   readonly stack: string;
   readonly cluster: string;
-  readonly config: AppsConfig;
+  readonly config: OnCluster;
 }
 
 /**

@@ -10,9 +10,11 @@ import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { stateOf } from "../stacks/lib/state.ts";
 import { appImageRef } from "../stacks/model/app-image.ts";
 import {
-  type AppsConfig,
   type ClusterConfig,
+  isOnCluster,
+  type OnCluster,
   programOf,
+  readOnCluster,
   readStackFile,
   stackFile,
 } from "../stacks/model/config.ts";
@@ -62,8 +64,7 @@ export async function observeStack(stack: string, settings: HostSettings): Promi
  */
 export async function noteUpToDate(stack: string, settings: HostSettings, sources: string): Promise<void> {
   try {
-    if (programOf(stack) === "apps" && !("stack" in (await readStackFile(stack as "apps", root)).cluster))
-      return;
+    if (isOnCluster(programOf(stack)) && !("stack" in (await readOnCluster(stack, root)).cluster)) return;
     const { whole } = await observe(stack);
     if (whole === undefined || sources !== (await sourcesOf(stack, settings))) return;
     await writeWhole(noteFile(stack), await fingerprint(stack, sources, whole));
@@ -86,7 +87,7 @@ async function observe(stack: string): Promise<Observed> {
   if (program === "cluster")
     return await observeMachinesOf(stack, await readStackFile(stack as "cluster", root));
   if (program === "k3d") return await observeContainersOf(stack);
-  const config = await readStackFile(stack as "apps", root);
+  const config = await readOnCluster(stack, root);
   if ("stack" in config.cluster)
     return {
       preconditions: appsPreconditions(config),
@@ -129,7 +130,7 @@ async function observeContainersOf(stack: string): Promise<Observed> {
 }
 
 /** The cluster as its stack's state has it, if its nodes still hold the apps' image. */
-async function observeApps(stack: string, { image }: AppsConfig, cluster: string): Promise<unknown> {
+async function observeApps(stack: string, { image }: OnCluster, cluster: string): Promise<unknown> {
   const state = await stateOf(cluster);
   if (image !== undefined) return state;
   const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;

@@ -1,5 +1,6 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { isOnCluster } from "../../stacks/model/config.ts";
 import { stopLibvirt } from "../host/libvirt.ts";
 import { stopDocker } from "../host/own-docker.ts";
 import { removeBlackholeRoutes } from "../host/routes.ts";
@@ -19,7 +20,7 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
   run: async (progress) => {
     // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
     const isExternal = run.targets.every(
-      ({ program, cluster }) => program === "apps" && cluster === undefined,
+      ({ program, cluster }) => isOnCluster(program) && cluster === undefined,
     );
     if (isExternal || (await anyMachines())) return undefined;
     // What others started is theirs.

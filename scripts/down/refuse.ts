@@ -1,4 +1,5 @@
 import { LabError } from "../../stacks/lib/errors.ts";
+import { isOnCluster } from "../../stacks/model/config.ts";
 import { isElsewhereToo, othersGoingWith, recordedClusters } from "../recorded-cluster.ts";
 import type { Target } from "./target.ts";
 
@@ -11,7 +12,7 @@ import type { Target } from "./target.ts";
 export async function refuseLossOfOthers(targets: readonly Target[], replace: boolean): Promise<void> {
   const goes = (cluster: string | undefined) => targets.some(({ stack, made }) => made && stack === cluster);
   for (const { stack, program, made, cluster } of targets) {
-    if (program !== "apps" || !made || (goes(cluster) && !(await isElsewhereToo(stack)))) continue;
+    if (!isOnCluster(program) || !made || (goes(cluster) && !(await isElsewhereToo(stack)))) continue;
     const others: string[] = [];
     for (const one of await recordedClusters(stack))
       if (!goes(one.stack)) others.push(...(await othersGoingWith(stack, one)));

@@ -1,7 +1,7 @@
 import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
-import { type ProgramName, programOf, readStackFile } from "../../stacks/model/config.ts";
+import { isOnCluster, type ProgramName, programOf, readStackFile } from "../../stacks/model/config.ts";
 import { configuredProvider, type Provider } from "../../stacks/model/provider.ts";
 import { ownsInDocker } from "../../stacks/observe/k3d-host.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
@@ -31,7 +31,7 @@ export async function readTarget(stack: string, settings: HostSettings): Promise
   // A run that was killed, or plain Pulumi, may have left what no state knows of.
   const noted =
     state.length > 0 || (await hasMachines(stack)) || (program === "cluster" && (await hasInventory()));
-  if (program === "apps") return { stack, program, made: noted, cluster: clusterStackIn(state) };
+  if (isOnCluster(program)) return { stack, program, made: noted, cluster: clusterStackIn(state) };
   // Containers and virtual machines say themselves whose they are: neither the stack's file nor a note is needed.
   const inDocker = !noted && (await ownsInDocker(stack));
   if (program === "k3d") return { stack, program, made: noted || inDocker };

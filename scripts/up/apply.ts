@@ -3,7 +3,7 @@ import { reach } from "../../stacks/lib/kubernetes.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { hasResources, stateOf } from "../../stacks/lib/state.ts";
-import { programOf } from "../../stacks/model/config.ts";
+import { isOnCluster, programOf } from "../../stacks/model/config.ts";
 import { preconditionsVariable } from "../../stacks/observe/preconditions.ts";
 import { recordedIn } from "../../stacks/observe/recorded.ts";
 import { confirmLosses } from "../confirm.ts";
@@ -40,7 +40,7 @@ export async function applyStacks(run: UpRun): Promise<void> {
   }
 }
 
-const isApps = (stack: string): boolean => programOf(stack) === "apps";
+const isApps = (stack: string): boolean => isOnCluster(programOf(stack));
 
 /** Whether the cluster of a stack answers. */
 async function answers(stack: string): Promise<boolean> {

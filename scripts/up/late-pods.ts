@@ -1,6 +1,6 @@
 import { isReady, type KubernetesApi, type Pod, podState, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
-import { type App, programOf, readStackFile } from "../../stacks/model/config.ts";
+import { type App, isOnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
 import { isOfAddOn, workloadOf } from "../verify/cluster.ts";
 import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
@@ -42,9 +42,9 @@ export async function restartLatePods(
 
 async function placesOf(stack: string): Promise<readonly Place[]> {
   const kubeconfigOf = (cluster: string) => `${stackDir(cluster)}/kubeconfig`;
-  if (programOf(stack) !== "apps")
+  if (!isOnCluster(programOf(stack)))
     return [{ kubeconfig: kubeconfigOf(stack), namespace: "kube-system", isOwn: isOfAddOn }];
-  const { cluster, apps } = await readStackFile(stack as "apps", root);
+  const { cluster, apps } = await readOnCluster(stack, root);
   if (!("stack" in cluster)) return [];
   const kubeconfig = kubeconfigOf(cluster.stack);
   return namespacesOf(apps).map((namespace) => {

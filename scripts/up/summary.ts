@@ -2,14 +2,20 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import { exampleHost, type Machine, programOf, readStackFile } from "../../stacks/model/config.ts";
+import {
+  exampleHost,
+  isOnCluster,
+  type Machine,
+  programOf,
+  readOnCluster,
+} from "../../stacks/model/config.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 
 /** Where the lab answers and how to ask it. */
 export async function summary(stacks: readonly string[]): Promise<string> {
   const lines: string[] = [];
   for (const stack of stacks) {
-    if (programOf(stack) !== "apps") {
+    if (!isOnCluster(programOf(stack))) {
       lines.push("", `Nodes (stack ${stack})`);
       for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
         lines.push(
@@ -17,7 +23,7 @@ export async function summary(stacks: readonly string[]): Promise<string> {
         );
       continue;
     }
-    const { cluster, apps } = await readStackFile(stack as "apps", root);
+    const { cluster, apps } = await readOnCluster(stack, root);
     if (!("stack" in cluster)) continue;
     const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
     if (address === undefined) continue;

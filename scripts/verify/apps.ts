@@ -1,5 +1,5 @@
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
-import { type App, type AppNamespace, type AppsConfig, appPath } from "../../stacks/model/config.ts";
+import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
@@ -25,7 +25,7 @@ interface AppsSources {
 }
 
 /** Checks apps against their stack file. @param stack begins each check's id. */
-export function checkApps(stack: string, config: AppsConfig, sources: AppsSources): Promise<Check[]> {
+export function checkApps(stack: string, config: OnCluster, sources: AppsSources): Promise<Check[]> {
   const deploy = `Run \`scripts/lab up ${stack}\`.`;
   const { inside } = sources;
   return runChecks(stack, [
@@ -142,7 +142,7 @@ const answerOf = ({ name, version, namespace, replicas: count }: App): string =>
 async function checkRoutes(
   path: string,
   app: App,
-  config: AppsConfig,
+  config: OnCluster,
   sources: AppsSources,
 ): Promise<CheckSpec[]> {
   const { host } = app;
@@ -158,7 +158,7 @@ async function checkRoutes(
   );
 }
 
-function checkDefault(config: AppsConfig, sources: AppsSources): Promise<CheckSpec[]>[] {
+function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpec[]>[] {
   const fallback = config.apps.find(({ host }) => host === undefined);
   // Without one, whatever else the cluster routes there, such as another stack's app, is not this stack's.
   if (!fallback) return [];

@@ -5,7 +5,7 @@ import {
   type Pod,
   type Service,
 } from "../../stacks/lib/kubernetes.ts";
-import type { App, AppsConfig } from "../../stacks/model/config.ts";
+import type { App, OnCluster } from "../../stacks/model/config.ts";
 import { askOnce, type CheckSpec } from "./check.ts";
 import { isServiceLb } from "./cluster.ts";
 import type { Answers, Questions } from "./in-pod.ts";
@@ -47,7 +47,7 @@ const hasPods = (apps: readonly App[], namespace: string): boolean =>
 
 /** Checks names and pods as the pods of a namespace see them. */
 export async function checkInside(
-  { namespace: own, apps }: AppsConfig,
+  { namespace: own, apps }: OnCluster,
   namespace: string,
   inside: Promise<Views>,
 ): Promise<CheckSpec[]> {
@@ -92,14 +92,14 @@ export async function checkInside(
 }
 
 /** The isolated namespaces that have pods to ask. */
-const isolatedOf = ({ namespaces, apps }: AppsConfig): string[] =>
+const isolatedOf = ({ namespaces, apps }: OnCluster): string[] =>
   namespaces.filter(({ name, isolated }) => isolated && hasPods(apps, name)).map(({ name }) => name);
 
 /**
  * Checks who may ask the pods of isolated namespaces. Silence proves something only of a pod that does answer: so each
  * of these namespaces is asked by a pod of its own too.
  */
-export function checkIsolation(config: AppsConfig, deploy: string, inside: Promise<Views>): CheckSpec[] {
+export function checkIsolation(config: OnCluster, deploy: string, inside: Promise<Views>): CheckSpec[] {
   const from = namespacesOf(config.apps).filter((namespace) => hasPods(config.apps, namespace));
   return from.flatMap((asker) =>
     isolatedOf(config).map((namespace) => {
@@ -152,7 +152,7 @@ function describeReach(node: string, { url, pod }: Target, { urls }: Answers): s
  * @param askPod who asks pods of a namespace.
  */
 export async function probeFromPods(
-  config: AppsConfig,
+  config: OnCluster,
   api: KubernetesApi,
   askPod: (namespace: string) => AskPod,
 ): Promise<Views> {

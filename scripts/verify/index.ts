@@ -5,7 +5,7 @@ import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import { managedIngress, programOf, readStackFile } from "../../stacks/model/config.ts";
+import { isOnCluster, managedIngress, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { checkApps } from "./apps.ts";
@@ -100,7 +100,7 @@ async function runRound(plans: readonly Plan[], world: World): Promise<Check[]> 
 const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
 
 async function readPlan(stack: string, directory: string): Promise<Plan> {
-  if (programOf(stack) !== "apps") {
+  if (!isOnCluster(programOf(stack))) {
     const plan = await readClusterPlan(stack, directory);
     return (world) =>
       checkCluster(stack, plan, {
@@ -108,7 +108,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
         machine: (name) => world.machine(sshAlias(stack, name)),
       });
   }
-  const config = await readStackFile(stack as "apps", directory);
+  const config = await readOnCluster(stack, directory);
   const { cluster } = config;
   const [kubeconfig, context] =
     "stack" in cluster

@@ -4,10 +4,10 @@ import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
 import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import {
   type App,
-  type AppsConfig,
   exampleHost,
   managedIngress,
   managedTraefik,
+  type OnCluster,
 } from "../../stacks/model/config.ts";
 import { namespacesOf } from "./from-pods.ts";
 
@@ -15,7 +15,7 @@ import { namespacesOf } from "./from-pods.ts";
 export type IngressAddress = string;
 
 /** Where the cluster itself says that its Ingress controller listens. */
-export async function ingressAddresses(api: KubernetesApi, config: AppsConfig): Promise<IngressAddress[]> {
+export async function ingressAddresses(api: KubernetesApi, config: OnCluster): Promise<IngressAddress[]> {
   const namespaces = namespacesOf(config.apps);
   const ingresses = (await Promise.all(namespaces.map((namespace) => api.ingresses(namespace)))).flat();
   const all = ingresses.flatMap(({ status }) =>

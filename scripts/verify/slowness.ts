@@ -1,7 +1,7 @@
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { stackDir } from "../../stacks/lib/paths.ts";
-import { programOf, readStackFile } from "../../stacks/model/config.ts";
+import { isOnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
 
 /** Nobody waits longer than this many times as usual. */
 const most = 12;
@@ -14,8 +14,8 @@ const most = 12;
 export async function slownessOf(stacks: readonly string[], directory: string): Promise<number> {
   const folders = await Promise.all(
     stacks.map(async (stack) => {
-      if (programOf(stack) !== "apps") return [stackDir(stack)];
-      const { cluster } = await readStackFile(stack as "apps", directory);
+      if (!isOnCluster(programOf(stack))) return [stackDir(stack)];
+      const { cluster } = await readOnCluster(stack, directory);
       return "stack" in cluster ? [stackDir(cluster.stack)] : [];
     }),
   );

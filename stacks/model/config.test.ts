@@ -7,6 +7,7 @@ import {
   appPath,
   type ProgramName,
   parseConfig,
+  programNamed,
   programOf,
   readStackFile,
   resourceName,
@@ -409,6 +410,12 @@ test("a stack runs the program that its name begins with", () => {
   assert.equal(programOf("apps-k3d"), "apps");
   assert.throws(() => programOf("clusters"), /no program for the stack "clusters".*cluster, apps/);
   assert.throws(() => programOf("constructor"), LabError);
+  const programs = ["cluster", "guest-book"] as const;
+  const named = ["guest-book", "guest-book-k3d", "guest", "guest-books", "cluster-guest-book"];
+  assert.deepEqual(
+    named.map((stack) => programNamed(stack, programs)),
+    ["guest-book", "guest-book", undefined, undefined, "cluster"],
+  );
 });
 
 test("a stack file that does not exist is named", async () => {

@@ -36,13 +36,24 @@ export type ProgramName = keyof Configs;
 /** The program of a stack whose name is known when types are checked; any for other stacks. */
 type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
 
+/** The programs that make no cluster: what they make runs on one that another stack, or somebody else, made. */
+const onCluster = ["apps"] as const satisfies readonly ProgramName[];
+type OnClusterProgram = (typeof onCluster)[number];
+
+/** What the file of a stack says that runs on a cluster. */
+export type OnCluster = Configs[OnClusterProgram];
+
+/** Whether the stacks of a program run on a cluster that they do not make. */
+export const isOnCluster = (program: ProgramName): program is OnClusterProgram =>
+  (onCluster as readonly ProgramName[]).includes(program);
+
 /**
  * The program that a stack runs: `cluster-ha` runs `cluster`, `apps-k3d` runs `apps`.
  * @throws LabError when the name begins with no program's name.
  */
 export function programOf(stack: string): ProgramName {
-  const [name = ""] = stack.split("-");
-  if (!Object.hasOwn(schemas, name))
+  const name = programNamed(stack, Object.keys(schemas) as ProgramName[]);
+  if (name === undefined)
     throw new LabError(
       `There is no program for the stack ${shown(stack)}. Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
       { exitCode: 2 },
@@ -53,8 +64,14 @@ export function programOf(stack: string): ProgramName {
       `The stack name ${shown(stack)} is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
       { exitCode: 2 },
     );
-  return name as ProgramName;
+  return name;
 }
+
+/** The program whose name a stack's begins with; a program's name may hold a dash itself. */
+export const programNamed = <Name extends string>(
+  stack: string,
+  programs: readonly Name[],
+): Name | undefined => programs.find((name) => stack === name || stack.startsWith(`${name}-`));
 
 /** The file that holds a stack's configuration, relative to the checkout. */
 export const stackFile = (stack: string): string => `Pulumi.${stack}.yaml`;
@@ -88,6 +105,10 @@ export async function readStackFile<Stack extends string>(
   const document = await readPlainYaml(file, directory, hint);
   return parseConfig(program, ownValues(program, document, file), file);
 }
+
+/** Reads and checks the file of a stack that runs on a cluster. @param directory the folder of `Pulumi.yaml`. */
+export const readOnCluster = (stack: string, directory: string): Promise<OnCluster> =>
+  readStackFile(stack as OnClusterProgram, directory);
 
 /** What Pulumi itself may write beside `config`. */
 const besides = ["encryptionsalt"];

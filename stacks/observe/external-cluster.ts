@@ -8,7 +8,7 @@ import {
   type IngressClass,
   type KubernetesApi,
 } from "../lib/kubernetes.ts";
-import { type AppsConfig, controllerLabels, managedIngress, managedTraefik } from "../model/config.ts";
+import { controllerLabels, managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "../model/kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, type Owner } from "./ownership.ts";
@@ -38,7 +38,7 @@ export interface UsableCluster {
  */
 export async function externalCluster(
   cluster: ExternalCluster,
-  config: AppsConfig,
+  config: OnCluster,
   owner: Owner,
 ): Promise<UsableCluster> {
   const context = await readContext(cluster);
@@ -97,7 +97,7 @@ function unusable(context: string, cause: Error): LabError {
  * Isolated namespaces admit the pods of the Ingress controller alone. Where there is none in the namespace that they are
  * looked for in, nothing would get through.
  */
-async function refuseBarrier(where: string, config: AppsConfig, api: KubernetesApi): Promise<void> {
+async function refuseBarrier(where: string, config: OnCluster, api: KubernetesApi): Promise<void> {
   if (config.ingress === managedIngress || !config.namespaces.some(({ isolated }) => isolated)) return;
   const { ingressNamespace: namespace } = config;
   const pods = await api.pods(namespace).catch((cause) => {

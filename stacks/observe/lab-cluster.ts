@@ -7,7 +7,7 @@ import { ifThere } from "../lib/files.ts";
 import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
-import { type AppsConfig, managedIngress } from "../model/config.ts";
+import { managedIngress, type OnCluster } from "../model/config.ts";
 import { K3sFlags } from "../model/k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "../model/kubeconfig.ts";
 import type { ClusterNode } from "../model/outputs.ts";
@@ -58,7 +58,7 @@ export function refuseIngressOf(
  */
 export function refuseWithout(
   stack: string,
-  { namespaces }: Pick<AppsConfig, "namespaces">,
+  { namespaces }: Pick<OnCluster, "namespaces">,
   { serverArgs }: Pick<ClusterPlan, "serverArgs">,
 ): void {
   const flags = new K3sFlags(serverArgs);
@@ -87,7 +87,7 @@ export function refuseWithout(
  */
 export async function labCluster(
   stack: string,
-  config: AppsConfig,
+  config: OnCluster,
   owner: Owner,
   state: string = stateFile(stack),
 ): Promise<LabCluster> {
@@ -125,7 +125,7 @@ export async function labCluster(
 async function inspectThroughAnyServer(
   stack: string,
   content: string,
-  config: AppsConfig,
+  config: OnCluster,
   owner: Owner,
 ): Promise<{ readonly context: string; readonly identity: string }> {
   const file = `the kubeconfig of the stack "${stack}"`;
@@ -153,7 +153,7 @@ const patience = 30_000;
  *
  * @throws LabError (exit code 2) that names what is in the way.
  */
-export async function refuseInTheWay(stack: string, config: AppsConfig, owner: Owner): Promise<void> {
+export async function refuseInTheWay(stack: string, config: OnCluster, owner: Owner): Promise<void> {
   const file = join(labDir, stack, "kubeconfig");
   const content = await readFile(file, "utf8").catch(() => undefined);
   if (content === undefined) return;

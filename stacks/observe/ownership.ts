@@ -1,7 +1,7 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
-import { type AppsConfig, managedIngress, managedTraefik } from "../model/config.ts";
+import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
 
@@ -42,7 +42,7 @@ export const labelling =
 export type ObjectPlace = Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">;
 
 /** Everything that the apps program makes on a cluster. A test holds it against what the program really makes. */
-export function objectsOf({ apps, namespaces, ingress }: AppsConfig): ObjectPlace[] {
+export function objectsOf({ apps, namespaces, ingress }: OnCluster): ObjectPlace[] {
   const place = (apiVersion: string, kind: string) => (name: string, namespace?: string) => ({
     apiVersion,
     kind,
@@ -118,7 +118,7 @@ export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState):
 export async function inspectCluster(
   api: KubernetesApi,
   where: string,
-  config: AppsConfig,
+  config: OnCluster,
   owner: Owner,
   state: OwnState,
 ): Promise<string> {

@@ -1,5 +1,5 @@
 import { LabError } from "../lib/errors.ts";
-import type { AppsConfig, ClusterConfig } from "../model/config.ts";
+import type { ClusterConfig, OnCluster } from "../model/config.ts";
 import { agentsOf, type K3dFile } from "../model/k3d-file.ts";
 import { agentIdentity, clusterIdentity, hashOf } from "../model/k3d-nodes.ts";
 import type { ClusterObservation } from "./cluster.ts";
@@ -58,7 +58,7 @@ export async function k3dPreconditions(
 }
 
 /** @param identity of a cluster that no stack of the lab made: one of the lab's may be recreated by the same run. */
-export const appsPreconditions = (config: AppsConfig, identity?: string): Preconditions => ({
+export const appsPreconditions = (config: OnCluster, identity?: string): Preconditions => ({
   "the stack file": hashOf(JSON.stringify(config)),
   ...(identity === undefined ? {} : { "the cluster": identity }),
 });
