@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
 import { recordedClaims } from "./conflicts.ts";
 
 test("what a stack that is up takes is what was recorded of it", () => {
@@ -23,4 +24,34 @@ test("what a stack that is up takes is what was recorded of it", () => {
   });
   for (const damaged of ["{", "null", "[]", '{"name": 1}', ""])
     assert.deepEqual(recordedClaims("cluster", [command({ LAB_MACHINE: damaged })]).machines, []);
+});
+
+test("a stack whose apps are up takes their hosts", () => {
+  const resource = (type: string, inputs: object) => ({
+    urn: "urn",
+    type,
+    inputs: { ...inputs },
+  });
+  const metadata = { name: "app1", namespace: "dev" };
+  const apps = [
+    resource("pulumi:pulumi:StackReference", { name: "organization/k3s-lab/cluster" }),
+    resource("kubernetes:networking.k8s.io/v1:Ingress", { metadata, spec: { rules: [{ host: "a.com" }] } }),
+    resource("kubernetes:networking.k8s.io/v1:Ingress", { metadata, spec: { rules: [{}] } }),
+  ];
+  const up = recordedClaims("apps", apps);
+  const other: Claims = {
+    stack: "apps-b",
+    apps: {
+      cluster: { stack: "cluster" },
+      namespaces: [],
+      ingress: "traefik",
+      apps: [{ name: "web", namespace: "default", host: "a.com" }],
+    },
+  };
+  assert.match(
+    conflictsOf([up, other]).join(),
+    /apps and apps-b both take the host a\.com on the stack cluster/,
+  );
+  // Where they are on a cluster of somebody else's, nobody knows its context.
+  assert.equal(recordedClaims("apps", apps.slice(1)).apps, undefined);
 });

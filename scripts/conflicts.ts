@@ -1,9 +1,11 @@
+import { z } from "zod";
 import { LabError } from "../stacks/lib/errors.ts";
 import { type StateResource, stateOf } from "../stacks/lib/state.ts";
 import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
 import { hostPorts } from "../stacks/model/k3d-file.ts";
 import { environmentOf, knownStacks } from "../stacks/observe/recorded.ts";
 import type { Stacks } from "./lab.ts";
+import { areAppsGone, clusterStackIn } from "./recorded-cluster.ts";
 
 /**
  * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.
@@ -14,12 +16,16 @@ export async function refuseConflicts(stacks: Stacks): Promise<void> {
   const wanted = claimsOf(stacks);
   const named = wanted.map(({ stack }) => stack);
   const others = (await knownStacks()).filter((stack) => !named.includes(stack));
-  const up = await Promise.all(others.map(async (stack) => recordedClaims(stack, await stateOf(stack))));
   // What is up already is not judged by itself.
-  const conflicts = [
-    ...conflictsOf(wanted),
-    ...up.flatMap((one) => wanted.flatMap((other) => conflictsOf([one, other]))),
-  ];
+  const withOther = async (stack: string) => {
+    const resources = await stateOf(stack);
+    const claims = recordedClaims(stack, resources);
+    const found = wanted.flatMap((one) => conflictsOf([claims, one]));
+    // A cluster that is gone took its apps with it.
+    if (found.length === 0 || claims.apps === undefined || !(await areAppsGone(resources))) return found;
+    return wanted.flatMap((one) => conflictsOf([{ ...claims, apps: undefined }, one]));
+  };
+  const conflicts = [...conflictsOf(wanted), ...(await Promise.all(others.map(withOther))).flat()];
   if (conflicts.length) throw new LabError([...new Set(conflicts)].join("\n"), { exitCode: 2 });
 }
 
@@ -40,15 +46,39 @@ const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [
   ...[...external, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
 ];
 
-/** What was recorded of a stack that is up: its machines, and the name of k3d's cluster. */
+/** What was recorded of a stack that is up: its machines, the name of k3d's cluster, and the hosts of its apps. */
 export function recordedClaims(stack: string, resources: readonly StateResource[]): Claims {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
   const machines = environments.flatMap(({ LAB_MACHINE }) =>
     LAB_MACHINE === undefined ? [] : (machineIn(LAB_MACHINE) ?? []),
   );
-  const cluster = environments.map(({ K3D_CLUSTER }) => K3D_CLUSTER).find(Boolean);
-  return { stack, machines, ...(cluster === undefined ? {} : { k3d: { cluster, ports: [] } }) };
+  const k3d = environments.map(({ K3D_CLUSTER }) => K3D_CLUSTER).find(Boolean);
+  const apps = recordedRoutes(resources);
+  return {
+    stack,
+    machines,
+    ...(k3d === undefined ? {} : { k3d: { cluster: k3d, ports: [] } }),
+    ...(apps === undefined ? {} : { apps }),
+  };
 }
+
+/** The rules of a stack's Ingresses on a cluster of the lab's. */
+function recordedRoutes(resources: readonly StateResource[]): Claims["apps"] {
+  const stack = clusterStackIn(resources);
+  if (stack === undefined) return undefined;
+  const apps = resources
+    .filter(({ type }) => type === "kubernetes:networking.k8s.io/v1:Ingress")
+    .flatMap(({ inputs }) => {
+      const { data } = ingressSchema.safeParse(inputs);
+      return data ? data.spec.rules.map(({ host }) => ({ ...data.metadata, host })) : [];
+    });
+  return { cluster: { stack }, namespaces: [], ingress: "", apps };
+}
+
+const ingressSchema = z.object({
+  metadata: z.object({ name: z.string(), namespace: z.string() }),
+  spec: z.object({ rules: z.array(z.object({ host: z.string().optional() })) }),
+});
 
 /** Undefined where what was recorded is no machine: the run that changes it says so. */
 function machineIn(text: string): NonNullable<Claims["machines"]>[number] | undefined {

@@ -84,7 +84,7 @@ async function connectTo({ kubeconfig }: RecordedCluster): Promise<KubernetesApi
  * Whether the stack that made a cluster has none any more, or another: what was on it is gone with it. Of a cluster of
  * somebody else's that does not answer nobody knows.
  */
-async function isGone({ stack, identity }: RecordedCluster): Promise<boolean> {
+async function isGone({ stack, identity }: Pick<RecordedCluster, "stack" | "identity">): Promise<boolean> {
   if (stack === undefined) return false;
   if (!(await hasResources(stack))) return true;
   const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
@@ -92,6 +92,15 @@ async function isGone({ stack, identity }: RecordedCluster): Promise<boolean> {
   api?.close();
   return system !== undefined && identity !== undefined && system.uid !== identity;
 }
+
+/** The same of the cluster that a stack's apps were made on last. */
+export const areAppsGone = (resources: readonly StateResource[]): Promise<boolean> => {
+  const providers = resources.filter(({ type }) => type === "pulumi:providers:kubernetes");
+  return isGone({
+    stack: clusterStackIn(resources),
+    identity: clear(providers.at(-1)?.inputs?.clusterIdentifier),
+  });
+};
 
 /**
  * Makes sure, before a stack's apps are taken away from a cluster that stays, that it answers and is the one that they

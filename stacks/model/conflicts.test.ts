@@ -14,7 +14,7 @@ const appsOf = (stack: string, host?: string): Claims => ({
     cluster: { stack: "cluster" },
     namespaces: [],
     ingress: "traefik",
-    apps: [{ name: stack, namespace: "default", replicas: 1, version: "1", ...(host ? { host } : {}) }],
+    apps: [{ name: stack, namespace: "default", ...(host ? { host } : {}) }],
   },
 });
 

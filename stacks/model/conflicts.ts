@@ -1,5 +1,5 @@
 import { overlap, parseNetwork } from "./addresses.ts";
-import { type AppsConfig, managedIngress } from "./apps.ts";
+import { type App, type AppsConfig, managedIngress } from "./apps.ts";
 import { hostEndpoint, type Machine } from "./cluster.ts";
 
 /** What a stack takes for itself alone, as its file says or as it was recorded when it was made. */
@@ -10,7 +10,12 @@ export interface Claims {
   readonly machines?: readonly Pick<Machine, "name" | "ip" | "ssh">[] | undefined;
   /** k3d's name of the cluster, and the ports of this computer that lead to it. */
   readonly k3d?: { readonly cluster: string; readonly ports: readonly string[] } | undefined;
-  readonly apps?: Pick<AppsConfig, "cluster" | "namespaces" | "ingress" | "apps"> | undefined;
+  readonly apps?:
+    | (Pick<AppsConfig, "cluster" | "ingress"> & {
+        readonly namespaces: readonly { readonly name: string }[];
+        readonly apps: readonly Pick<App, "name" | "namespace" | "host">[];
+      })
+    | undefined;
 }
 
 /**
