@@ -1,12 +1,5 @@
-/** Who answers: an app's pod. */
-export interface Identity {
-  readonly app: string;
-  readonly version: string;
-  readonly pod: string;
-  readonly node: string | null;
-  readonly namespace: string | null;
-  readonly podIp: string | null;
-}
+import type { Identity } from "../shared/config.ts";
+import { html, type Markup, trusted } from "../shared/html.ts";
 
 /** What a visitor is told: who answered, and how the request came here. JSON and page show the same. */
 export interface Answer extends Identity {
@@ -26,37 +19,6 @@ export interface Answer extends Identity {
     /** The X-Forwarded-* and X-Real-Ip headers that a proxy added, by lower-case name. */
     readonly forwarded: Readonly<Record<string, string>>;
   };
-}
-
-/** Text that is HTML already. Made only by `html`, which escapes what it is given. */
-class Markup {
-  readonly text: string;
-  constructor(text: string) {
-    this.text = text;
-  }
-}
-
-type Piece = string | number | Markup | readonly Markup[];
-
-/** A template whose values are escaped, so that a header or a name can never become markup. */
-function html(parts: TemplateStringsArray, ...values: readonly Piece[]): Markup {
-  return new Markup(
-    parts.reduce((text, part, index) => {
-      const value = values[index - 1] ?? "";
-      return text + markupOf(value) + part;
-    }),
-  );
-}
-
-function markupOf(value: Piece): string {
-  if (value instanceof Markup) return value.text;
-  if (typeof value === "object") return value.map(markupOf).join("");
-  return escapeHtml(String(value));
-}
-
-/** Text made safe for HTML content and quoted attributes. */
-export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
 const hues = [262, 165, 38, 345, 225, 130, 300, 80] as const;
@@ -192,7 +154,7 @@ export function renderPage(answer: Answer): string {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${answer.app} ${answer.version}</title>
 <link rel="icon" href="${favicon}">
-<style>${new Markup(pageStyle(answer.app))}</style>
+<style>${trusted(pageStyle(answer.app))}</style>
 </head>
 <body>
 <main>

@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
-import { type Config, createWebServer, preferredFormat, readConfig } from "./server.ts";
+import { preferredFormat } from "../shared/accept.ts";
+import { type Config, readConfig } from "../shared/config.ts";
+import { createWebServer } from "./server.ts";
 
 const config: Config = {
   app: "app2",
@@ -107,6 +109,28 @@ describe("the web app", () => {
   it("answers probes", async () => {
     assert.equal((await fetch(`${base}/healthz`)).status, 200);
     assert.equal((await fetch(`${base}/readyz`)).status, 200);
+  });
+
+  it("counts its requests for Prometheus, but no probes", async () => {
+    const { server: fresh } = createWebServer(config);
+    fresh.listen(0, "127.0.0.1");
+    await once(fresh, "listening");
+    const own = `http://127.0.0.1:${(fresh.address() as AddressInfo).port}`;
+    for (const path of ["/", "/", "/nowhere", "/healthz", "/readyz", "/metrics"])
+      await (await fetch(own + path)).text();
+    const metrics = await fetch(`${own}/metrics`);
+    assert.match(metrics.headers.get("content-type") ?? "", /^text\/plain; version=0\.0\.4/);
+    const text = await metrics.text();
+    for (const line of [
+      'http_requests_total{method="GET",code="200"} 2',
+      'http_requests_total{method="GET",code="404"} 1',
+      "http_requests_in_flight 0",
+      'http_request_duration_seconds_bucket{le="+Inf"} 3',
+      "http_request_duration_seconds_count 3",
+    ])
+      assert.ok(text.split("\n").includes(line), `${line} is not in\n${text}`);
+    fresh.close();
+    fresh.closeAllConnections();
   });
 });
 

@@ -2,23 +2,30 @@ import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { appImageRef } from "../../stacks/model/app-image.ts";
-import { appImage } from "../toolchain/images/web.ts";
+import { labImages } from "../toolchain/images/lab-images.ts";
+
+const names = [...labImages.keys()];
 
 export const command = new Command("image")
   .argument(
     "[name]",
-    "write the image of this name as an archive to standard output. Default: print the name of the web app's image",
+    `${names.join(", ")}: print the image's full name. A full name: write that image as an archive to standard output`,
+    "web",
   )
-  .action(async (name: string | undefined) => {
-    if (name === undefined) {
-      process.stdout.write(`${await appImageRef()}\n`);
+  .action(async (name: string) => {
+    const short = labImages.get(name);
+    if (short !== undefined) {
+      process.stdout.write(`${await short.ref()}\n`);
       return;
     }
-    const { path, ref } = await appImage();
+    const [, repository = ""] = /^k3s-lab\/([^:]+):/.exec(name) ?? [];
+    const image = labImages.get(repository);
+    if (image === undefined)
+      throw new LabError(`The image ${name} is none of the lab's: ${names.join(", ")}.`, { exitCode: 2 });
+    const { path, ref } = await image.archive();
     if (name !== ref)
       throw new LabError(
-        `The image ${name} cannot be made from this checkout, whose app is ${ref}. Run \`lab up\` again.`,
+        `The image ${name} cannot be made from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
         { exitCode: 2 },
       );
     await pipeline(createReadStream(path), process.stdout);

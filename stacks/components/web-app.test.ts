@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { graceSeconds as neededSeconds } from "../../apps/web/server.ts";
+import { graceSeconds as neededSeconds } from "../../apps/shared/server.ts";
 import { manifests, mockEngine } from "./mocks.ts";
 
 await mockEngine();

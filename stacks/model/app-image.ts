@@ -2,15 +2,24 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { cacheDir, root } from "../lib/paths.ts";
 
-/** How the image's container runs. It is unprivileged and writes nothing; its name and version come by environment. */
-export const appImageConfig = {
-  entrypoint: ["/usr/bin/node", "/app/server.js"],
-  user: "65532:65532",
-} as const;
+/** The programs of `apps/` that have an image, `k3s-lab/NAME`, by where each begins. */
+const programs = { web: "web/server.ts" } as const;
+
+/** The name of such a program. */
+export type AppName = keyof typeof programs;
+
+export const appNames = Object.keys(programs) as readonly AppName[];
+
+/** How an image's container runs. It is unprivileged and writes nothing; its name and version come by environment. */
+export const appImageConfig = (app: AppName) =>
+  ({
+    entrypoint: ["/usr/bin/node", `/app/${javaScript(programs[app])}`],
+    user: "65532:65532",
+  }) as const;
 
 /** The Node.js that `scripts/lab` pins, where it was fetched. */
 function pinnedNode() {
@@ -30,30 +39,34 @@ const pinsSchema = z.object({ optionalDependencies: z.record(z.string(), z.strin
 export const appNode = (): { readonly path: string; readonly version: string } =>
   pinnedNode() ?? { path: process.execPath, version: process.version };
 
-/** Files of the web app's program in `apps/web`. */
-const sources = ["server.ts", "page.ts"] as const;
-
 /**
- * The app's files by their paths in the image: JavaScript, since with types each container would take 27 MB and 0.1 s more
- * to strip them at its start.
+ * An app's files by their paths in the image: the program, what it imports of `apps/`, and the npm packages that it names.
+ * JavaScript, since with types each container would take 27 MB and 0.1 s more to strip them at its start.
  */
-export async function appFiles(): Promise<Readonly<Record<string, string>>> {
+export async function appFiles(app: AppName): Promise<Readonly<Record<string, string>>> {
   const files: Record<string, string> = { "/app/package.json": '{"type":"module"}\n' };
-  for (const source of sources) {
-    const code = withoutTypes(await readFile(join(root, "apps", "web", source), "utf8"));
-    files[`/app/${source.replace(/\.ts$/, ".js")}`] = code.replace(/(from "\.\/[^"]+)\.ts"/g, '$1.js"');
+  const left: string[] = [programs[app]];
+  for (const source of left) {
+    const code = withoutTypes(await readFile(join(root, "apps", source), "utf8"));
+    files[`/app/${javaScript(source)}`] = code.replace(/(from "\.[^"]+)\.ts"/g, '$1.js"');
+    for (const [, path = ""] of code.matchAll(/from "(\.[^"]+\.ts)"/g)) {
+      const imported = join(dirname(source), path);
+      if (!left.includes(imported)) left.push(imported);
+    }
   }
   return files;
 }
 
+const javaScript = (source: string): string => source.replace(/\.ts$/, ".js");
+
 /**
- * The name of the web app's image. Its tag is a hash of what the lab puts into it: the app's files, the Node.js release that
+ * The name of an app's image. Its tag is a hash of what the lab puts into it: the app's files, the Node.js release that
  * runs them, and the container's configuration. A changed source is therefore another image, and shows in a preview.
  */
-export async function appImageRef(): Promise<string> {
-  const content = [appImageConfig, appNode().version, process.arch, await appFiles()];
+export async function appImageRef(app: AppName = "web"): Promise<string> {
+  const content = [appImageConfig(app), appNode().version, process.arch, await appFiles(app)];
   const hash = createHash("sha256").update(JSON.stringify(content)).digest("hex");
-  return `k3s-lab/web:${hash.slice(0, 12)}`;
+  return `k3s-lab/${app}:${hash.slice(0, 12)}`;
 }
 
 function withoutTypes(code: string): string {

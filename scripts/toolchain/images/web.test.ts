@@ -4,29 +4,60 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
-import { appFiles, appImageConfig, appImageRef } from "../../../stacks/model/app-image.ts";
+import {
+  type AppName,
+  appFiles,
+  appImageConfig,
+  appImageRef,
+  appNames,
+} from "../../../stacks/model/app-image.ts";
 import { writeArchive } from "./archive.ts";
 import { appImageSpec } from "./web.ts";
 
-test("what the tag is a hash of is what the image gets: its configuration and its files", async () => {
+for (const app of appNames)
+  test(`what the tag of ${app} is a hash of is what the image gets: its configuration and its files`, () =>
+    sameAsHashed(app));
+
+async function sameAsHashed(app: AppName): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "web-image-"));
   try {
-    const spec = await appImageSpec();
-    assert.equal(spec.ref, await appImageRef());
+    const spec = await appImageSpec(app);
+    assert.equal(spec.ref, await appImageRef(app));
     // The layer of Node.js and its libraries is big, and nothing to this test.
     await writeArchive(join(folder, "image.tar"), [{ ...spec, layers: spec.layers.slice(-1) }]);
     await execa("tar", ["--extract", "--file", "image.tar"], { cwd: folder });
     const [image] = JSON.parse(await readFile(join(folder, "manifest.json"), "utf8"));
     const { config } = JSON.parse(await readFile(join(folder, image.Config), "utf8"));
     const { Entrypoint: entrypoint, User: user } = config;
-    assert.deepEqual({ entrypoint, user }, appImageConfig);
+    assert.deepEqual({ entrypoint, user }, appImageConfig(app));
     const { stdout } = await execa("tar", ["--list", "--file", join(folder, image.Layers[0])]);
     const files = stdout.split("\n").filter((name) => !name.endsWith("/"));
-    assert.deepEqual(files.map((name) => `/${name}`).sort(), Object.keys(await appFiles()).sort());
+    assert.deepEqual(files.map((name) => `/${name}`).sort(), Object.keys(await appFiles(app)).sort());
   } finally {
     await rm(folder, { recursive: true });
   }
-});
+}
+
+for (const app of appNames)
+  test(`the files of ${app} alone are a program: nothing that it imports is missing, and no type is left`, async () => {
+    const folder = await mkdtemp(join(tmpdir(), "web-files-"));
+    try {
+      for (const [path, content] of Object.entries(await appFiles(app))) {
+        await mkdir(dirname(join(folder, path)), { recursive: true });
+        await writeFile(join(folder, path), content);
+      }
+      const [, program] = appImageConfig(app).entrypoint;
+      // A port that is none ends it once everything was loaded.
+      const { exitCode, stderr } = await execa(process.execPath, [join(folder, program)], {
+        env: { PORT: "none" },
+        reject: false,
+      });
+      assert.match(stderr, /^PORT is "none"/);
+      assert.equal(exitCode, 2);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
 
 test("an upgrade of the user's own Node.js is no other image where the lab's is there, which goes into it", async () => {
   const cache = await mkdtemp(join(tmpdir(), "web-node-"));

@@ -1,29 +1,43 @@
 import type { Progress } from "../../../stacks/lib/progress.ts";
-import { appFiles, appImageConfig, appImageRef, appNode } from "../../../stacks/model/app-image.ts";
+import {
+  type AppName,
+  appFiles,
+  appImageConfig,
+  appImageRef,
+  appNode,
+} from "../../../stacks/model/app-image.ts";
 import type { ImageSpec } from "./archive.ts";
 import { cachedArchive } from "./cache.ts";
 import { programLayer } from "./closure.ts";
 
 /**
- * The web app's image: Node.js with its libraries below, the app's few kilobytes above, so that a changed app is a
+ * An app's image: Node.js with its libraries below, the app's few kilobytes above, so that a changed app is a
  * new layer alone. It runs as user 65532 and writes nothing. Name and version come by environment (APP_NAME,
- * APP_VERSION), so apps and their versions share one image.
+ * APP_VERSION), so apps of one program and their versions share one image.
  */
-export async function appImageSpec(): Promise<ImageSpec> {
-  const files = Object.entries(await appFiles()).map(([path, content]) => [path, { content }] as const);
+export async function appImageSpec(app: AppName = "web"): Promise<ImageSpec> {
+  const files = Object.entries(await appFiles(app)).map(([path, content]) => [path, { content }] as const);
+  const config = appImageConfig(app);
   return {
-    ref: await appImageRef(),
-    layers: [await programLayer(appImageConfig.entrypoint[0], appNode().path), Object.fromEntries(files)],
-    config: appImageConfig,
+    ref: await appImageRef(app),
+    layers: [await programLayer(config.entrypoint[0], appNode().path), Object.fromEntries(files)],
+    config,
   };
 }
 
-/** @returns a `docker save` archive of the web app's image in the user's cache, and the name that pods use. */
-export async function appImage({
-  progress = () => {},
-}: {
-  readonly progress?: Progress;
-} = {}): Promise<{ readonly path: string; readonly ref: string }> {
-  const image = await appImageSpec();
-  return { path: await cachedArchive("web", [image], progress), ref: image.ref };
+/** An image as a file. */
+export interface ImageArchive {
+  /** A `docker save` archive in the user's cache. */
+  readonly path: string;
+  /** The name that pods use. */
+  readonly ref: string;
+}
+
+/** An app's image as an archive, made where it is not in the cache. */
+export async function appImage(
+  { progress = () => {} }: { readonly progress?: Progress } = {},
+  app: AppName = "web",
+): Promise<ImageArchive> {
+  const image = await appImageSpec(app);
+  return { path: await cachedArchive(app, [image], progress), ref: image.ref };
 }

@@ -1,0 +1,254 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
+import { preferredFormat } from "./accept.ts";
+import { type Config, defaultLingerMs, readConfig } from "./config.ts";
+import { Metrics } from "./metrics.ts";
+
+/** The longest that a request may take, in milliseconds. */
+export const slowestMs = 30_000;
+
+/** Milliseconds that open requests get to finish once no new ones are taken. */
+const drainMs = slowestMs + 1000;
+
+/** Milliseconds without a request after which nobody is expected to ask any more. */
+const quietMs = 2000;
+
+/** How long new requests are answered after SIGTERM at the most, in milliseconds. */
+const longestLinger = (lingerMs: number): number => lingerMs * 2.5;
+
+/** Seconds from SIGTERM until the last request is answered: what a pod's grace period must leave. */
+export const graceSeconds = Math.ceil((longestLinger(defaultLingerMs) + drainMs) / 1000) + 4;
+
+/** One request, and the means to answer it. */
+export interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly url: URL;
+  /** Answers. `type` without a character set, which is UTF-8. */
+  readonly send: (
+    status: number,
+    type: string,
+    body: string,
+    headers?: Readonly<Record<string, string | readonly string[]>>,
+  ) => void;
+  /** Answers with one sentence, or as JSON where that is preferred. */
+  readonly sendProblem: (
+    status: number,
+    error: string,
+    headers?: Readonly<Record<string, string | readonly string[]>>,
+  ) => void;
+}
+
+/** A request as it is noted in a log. */
+export interface AccessRecord {
+  readonly method: string;
+  readonly host: string | null;
+  readonly path: string;
+  readonly status: number;
+  readonly ms: number;
+  /** Whether the connection was lost before the answer was sent. */
+  readonly cut: boolean;
+  readonly request: IncomingMessage;
+}
+
+/** What makes a server this app's. */
+export interface App {
+  /** Answers what is neither a probe nor asks for metrics. */
+  readonly handle: (exchange: Exchange) => void | Promise<void>;
+  /** Why it cannot serve now. Default: it always can. */
+  readonly unready?: () => Promise<string | undefined>;
+  /** Gets each request that is not a probe, once it is over. */
+  readonly note?: (record: AccessRecord) => void;
+  /** Is told what went wrong inside. */
+  readonly complain?: (error: unknown) => void;
+}
+
+/** A server that can end without dropping a request. */
+export interface WebServer {
+  readonly server: Server;
+  /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
+  readonly stop: () => Promise<boolean>;
+}
+
+/** Makes the server; it does not listen yet. It answers `/healthz`, `/readyz` and `/metrics` itself. */
+export const createAppServer = (config: Config, app: App): WebServer => new GracefulServer(config, app);
+
+const probes = ["/healthz", "/readyz", "/metrics"];
+
+class GracefulServer implements WebServer {
+  readonly server: Server;
+  readonly #config: Config;
+  readonly #app: App;
+  readonly #metrics = new Metrics();
+  #ending: Promise<boolean> | undefined;
+  #openRequests = 0;
+  /** When the last request came that was not a probe, in milliseconds since the program's start. */
+  #lastAsked = 0;
+  #onQuiet: (() => void) | undefined;
+
+  constructor(config: Config, app: App) {
+    this.#config = config;
+    this.#app = app;
+    this.server = createServer((request, response) => {
+      const url = URL.parse(request.url ?? "/", "http://localhost");
+      this.#count(response);
+      if (!probes.includes(url?.pathname ?? "")) this.#note(request, response);
+      return this.#answer(request, response, url);
+    });
+    // Longer than Traefik keeps an idle connection (90 s): else both may act on it at once and a request is lost.
+    this.server.keepAliveTimeout = 95_000;
+    this.server.headersTimeout = 10_000;
+    this.server.requestTimeout = 30_000;
+  }
+
+  readonly stop = (): Promise<boolean> => {
+    this.#ending ??= this.#end();
+    return this.#ending;
+  };
+
+  #count(response: ServerResponse): void {
+    this.#openRequests += 1;
+    response.once("close", () => {
+      this.#openRequests -= 1;
+      if (this.#openRequests === 0) this.#onQuiet?.();
+    });
+  }
+
+  #note(request: IncomingMessage, response: ServerResponse): void {
+    const began = performance.now();
+    this.#lastAsked = began;
+    response.once("close", () => {
+      const took = performance.now() - began;
+      const method = request.method ?? "GET";
+      this.#metrics.count(method, response.statusCode, took / 1000);
+      this.#app.note?.({
+        method,
+        host: request.headers.host ?? null,
+        path: request.url ?? "/",
+        status: response.statusCode,
+        ms: Math.round(took),
+        cut: !response.writableFinished,
+        request,
+      });
+    });
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse, url: URL | null): Promise<void> {
+    const send: Exchange["send"] = (status, type, body, headers = {}) => {
+      // A proxy keeps its connections to a pod open: it must let go of this one before the pod is gone.
+      if (this.#ending !== undefined) response.setHeader("connection", "close");
+      response.writeHead(status, {
+        "content-type": `${type}; charset=utf-8`,
+        "content-length": Buffer.byteLength(body),
+        "cache-control": "no-store",
+        "x-content-type-options": "nosniff",
+        ...headers,
+      });
+      response.end(request.method === "HEAD" ? undefined : body);
+    };
+    const sendProblem: Exchange["sendProblem"] = (status, error, headers) => {
+      const json = preferredFormat(request.headers.accept) === "json";
+      const body = json ? `${JSON.stringify({ app: this.#config.app, status, error })}\n` : `${error}\n`;
+      send(status, json ? "application/json" : "text/plain", body, headers);
+    };
+    if (url === null) return sendProblem(400, "The path cannot be read");
+    const exchange: Exchange = { request, response, url, send, sendProblem };
+    try {
+      if (probes.includes(url.pathname) && (request.method === "GET" || request.method === "HEAD"))
+        await this.#probe(exchange);
+      else await this.#app.handle(exchange);
+    } catch (error) {
+      this.#app.complain?.(error);
+      if (!response.headersSent) sendProblem(500, "Something went wrong here; the log says what");
+      else response.destroy();
+    }
+  }
+
+  async #probe({ url, send }: Exchange): Promise<void> {
+    switch (url.pathname) {
+      case "/metrics":
+        // The request for them is not one of those that they count.
+        return send(200, "text/plain; version=0.0.4", this.#metrics.render(this.#openRequests - 1));
+      case "/healthz":
+        return send(200, "text/plain", "ok\n");
+      default: {
+        const reason = this.#ending === undefined ? await this.#app.unready?.() : "shutting down";
+        return reason === undefined
+          ? send(200, "text/plain", "ready\n")
+          : send(503, "text/plain", `${reason}\n`);
+      }
+    }
+  }
+
+  /** Waits until no more requests come. */
+  async #linger(): Promise<void> {
+    const latest = performance.now() + longestLinger(this.#config.lingerMs);
+    await pause(this.#config.lingerMs);
+    for (;;) {
+      const left = Math.min(this.#lastAsked + quietMs, latest) - performance.now();
+      if (left <= 0) return;
+      await pause(left);
+    }
+  }
+
+  async #end(): Promise<boolean> {
+    await this.#linger();
+    this.server.close();
+    // Requests are waited for, connections are not: one on which nothing was asked yet would hold the pod up for long.
+    const quiet = new Promise<true>((done) => {
+      this.#onQuiet = () => done(true);
+      if (this.#openRequests === 0) this.#onQuiet();
+    });
+    const late = new AbortController();
+    const finished = await Promise.race([
+      quiet,
+      pause(drainMs, false as const, { signal: late.signal }).catch(() => true),
+    ]);
+    late.abort();
+    this.server.closeAllConnections();
+    return finished;
+  }
+}
+
+/** Writes a line with its time to standard output. */
+export const logLine = (line: string): void =>
+  void process.stdout.write(`${new Date().toISOString()} ${line}\n`);
+
+/**
+ * Runs an app as the container's program: until SIGTERM, after which it ends as `stop` says. Exit code 2 where the
+ * environment cannot be understood.
+ */
+export function runApp(make: (config: Config) => WebServer): void {
+  let config: Config;
+  let made: WebServer;
+  try {
+    config = readConfig(process.env);
+    made = make(config);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 2;
+    return;
+  }
+  const { server, stop } = made;
+  server.on("error", (error) => {
+    process.stderr.write(`${error.message}\n`);
+    process.exit(1);
+  });
+  server.listen(config.port, () => {
+    const { port } = server.address() as AddressInfo;
+    logLine(`${config.app} ${config.version} listens on port ${port}`);
+  });
+
+  let asked = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const)
+    process.on(signal, async () => {
+      // Whoever asks twice does not want to wait.
+      if (asked) process.exit(1);
+      asked = true;
+      logLine(`${signal}: finishing open requests`);
+      const clean = await stop();
+      logLine(clean ? "all requests finished" : "some requests took too long and were cut off");
+      process.exit(clean ? 0 : 1);
+    });
+}

@@ -1,0 +1,19 @@
+import type { Progress } from "../../../stacks/lib/progress.ts";
+import { type AppName, appImageRef, appNames } from "../../../stacks/model/app-image.ts";
+import { appImage, type ImageArchive } from "./web.ts";
+
+/** An image of the lab's own that pods run. */
+interface LabImage {
+  /** Its name and tag. */
+  readonly ref: (progress?: Progress) => Promise<string>;
+  /** The image as an archive, made where it is not in the cache. */
+  readonly archive: (progress?: Progress) => Promise<ImageArchive>;
+}
+
+const ofApp = (app: AppName): LabImage => ({
+  ref: () => appImageRef(app),
+  archive: (progress = () => {}) => appImage({ progress }, app),
+});
+
+/** The lab's images by the last part of their names: `web` is `k3s-lab/web`. */
+export const labImages: ReadonlyMap<string, LabImage> = new Map(appNames.map((app) => [app, ofApp(app)]));
