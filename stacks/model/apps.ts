@@ -4,13 +4,13 @@ import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceNam
 import { parseQuantity, quotaShortages } from "./quota.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
-const ownNamespace = dnsLabel.refine(
+export const ownNamespace = dnsLabel.refine(
   (name) => !name.startsWith("kube-"),
   "a name without the prefix kube-, which Kubernetes reserves for itself",
 );
 
 /** What a rule of an Ingress takes as its host. */
-const ingressHost = z.string().superRefine((text, context) => {
+export const ingressHost = z.string().superRefine((text, context) => {
   const add = (message: string) => context.addIssue({ code: "custom", message });
   const name = text.replace(/^\*\./, "");
   if (/^[a-z]+:\/\//i.test(text) || text.includes("/")) add("a host name without scheme and path");
@@ -27,13 +27,19 @@ const ingressHost = z.string().superRefine((text, context) => {
 /** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
 export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
 
-const oneLine = z.string().min(1).refine(isOneLine, "text without control characters");
+export const oneLine = z.string().min(1).refine(isOneLine, "text without control characters");
 
 /** The stack of a cluster. */
 const clusterStack = dnsLabel.refine(
   (stack) => stack.length <= 40 && /^(cluster|k3d)(-|$)/.test(stack),
   "a stack that creates a cluster: cluster, k3d, cluster-… or k3d-…",
 );
+
+/** The version of an app that its pods show. */
+export const appVersion = text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0");
+
+/** How many pods. */
+export const podCount = z.int().min(0).max(100);
 
 const app = z.strictObject({
   name: serviceName.describe(
@@ -49,14 +55,14 @@ const app = z.strictObject({
     .describe(
       "Host name that the Ingress routes to the app, unique in the stack; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
     ),
-  replicas: z.int().min(0).max(100).default(1).describe("Number of pods."),
-  version: text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0")
+  replicas: podCount.default(1).describe("Number of pods."),
+  version: appVersion
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),
 });
 
 /** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
-const quantity = (pattern: RegExp, expected: string) =>
+export const quantity = (pattern: RegExp, expected: string) =>
   z
     .preprocess(
       (value) => (typeof value === "number" ? String(value) : value),
@@ -112,27 +118,42 @@ export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } 
 export const controllerLabels = (ingress: string): Readonly<Record<string, string>> =>
   [managedIngress, "traefik"].includes(ingress) ? { "app.kubernetes.io/name": "traefik" } : {};
 
+/** Where a stack's apps run and what leads requests to them, whatever its program is. */
+export const onCluster = {
+  cluster: z
+    .union(
+      [
+        z.strictObject({
+          stack: clusterStack.describe(
+            "A stack of this checkout that creates a cluster: `cluster…` or `k3d…`.",
+          ),
+        }),
+        z.strictObject({
+          kubeconfig: oneLine.describe("A kubeconfig file, read as kubectl reads it."),
+          context: oneLine.describe("A context of that file."),
+        }),
+      ],
+      { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
+    )
+    .describe(
+      "The cluster that the apps run on: `{stack: NAME}` for a cluster of the lab, `{kubeconfig: FILE, context: NAME}` for any other.",
+    ),
+  ingress: z
+    .string()
+    .refine(isSubdomain, "managed, or the name of an IngressClass such as traefik")
+    .default("traefik")
+    .describe("An IngressClass of the cluster, or `managed`: the lab then installs its own Traefik."),
+  ingressNamespace: dnsLabel
+    .optional()
+    .describe(
+      "Namespace where the pods of the Ingress controller run. Required for isolated namespaces with a controller other than Traefik; not accepted with `ingress: managed`. Default: `kube-system`, where K3s runs its Traefik.",
+    ),
+};
+
 /** What `Pulumi.apps.yaml` may say. */
 export const appsSchema = z
   .strictObject({
-    cluster: z
-      .union(
-        [
-          z.strictObject({
-            stack: clusterStack.describe(
-              "A stack of this checkout that creates a cluster: `cluster…` or `k3d…`.",
-            ),
-          }),
-          z.strictObject({
-            kubeconfig: oneLine.describe("A kubeconfig file, read as kubectl reads it."),
-            context: oneLine.describe("A context of that file."),
-          }),
-        ],
-        { error: "{ stack: NAME } or { kubeconfig: FILE, context: NAME }" },
-      )
-      .describe(
-        "The cluster that the apps run on: `{stack: NAME}` for a cluster of the lab, `{kubeconfig: FILE, context: NAME}` for any other.",
-      ),
+    ...onCluster,
     namespace: ownNamespace
       .default("default")
       .describe("Namespace of apps that name none. It must exist or be one of `namespaces`."),
@@ -141,16 +162,6 @@ export const appsSchema = z
       .default([])
       .describe(
         "Namespaces that the stack creates, and deletes with the stack. Their pods run unprivileged only.",
-      ),
-    ingress: z
-      .string()
-      .refine(isSubdomain, "managed, or the name of an IngressClass such as traefik")
-      .default("traefik")
-      .describe("An IngressClass of the cluster, or `managed`: the lab then installs its own Traefik."),
-    ingressNamespace: dnsLabel
-      .optional()
-      .describe(
-        "Namespace where the pods of the Ingress controller run. Required for isolated namespaces with a controller other than Traefik; not accepted with `ingress: managed`. Default: `kube-system`, where K3s runs its Traefik.",
       ),
     image: text(imageReference, "an image reference such as registry.example/web:1.0")
       .optional()
