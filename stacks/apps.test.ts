@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -137,4 +137,27 @@ test("everything that is made carries this stack's marks, and is asked for befor
     return pathOf({ apiVersion, kind, namespace, name });
   });
   assert.deepEqual(places.sort(), objectsOf(config).map(pathOf).sort());
+});
+
+/** What the program made of the stack file that the lab comes with, before apps could have paths and the rest. */
+const today = join(import.meta.dirname, "apps.today.json");
+
+test("a newer lab makes the same objects of the same stack file: to update the lab rolls nothing out", async () => {
+  const made = await deploy({
+    ingress: "managed",
+    namespaces: [{ name: "dev" }],
+    apps: [
+      { name: "app1", host: "app1.com", replicas: 1, version: "1.0.0" },
+      { name: "app2", host: "app2.com", replicas: 3, version: "1.0.0" },
+      { name: "app3", replicas: 1, version: "1.0.0" },
+      { name: "app1", host: "*.dev.localhost", namespace: "dev", version: "2.0.0" },
+    ],
+  });
+  const kinds = ["Deployment", "PodDisruptionBudget", "Service", "Ingress"];
+  const apps = made
+    .filter(({ name, type }) => name !== "traefik" && kinds.includes(type.split(":").at(-1) ?? ""))
+    .sort((a, b) => (`${a.name} ${a.type}` < `${b.name} ${b.type}` ? -1 : 1));
+  const lab = /"k3s-lab\/lab":"(.*?)"/.exec(JSON.stringify(apps))?.[1] ?? "";
+  const text = JSON.stringify(apps, null, 2).replaceAll(lab, "LAB");
+  assert.deepEqual(JSON.parse(text), JSON.parse(await readFile(today, "utf8")));
 });

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
 import { graceSeconds as neededSeconds } from "../../apps/shared/server.ts";
-import { manifests, mockEngine } from "./mocks.ts";
+import { podResources } from "../model/quota.ts";
+import { type Made, manifests, mockEngine, resourcesOf } from "./mocks.ts";
+import type { WebAppArgs } from "./web-app.ts";
 
 await mockEngine();
 const { graceSeconds, WebApp } = await import("./web-app.ts");
@@ -141,4 +145,193 @@ test("the pods run without privileges and are replaced without a gap", async () 
 
 test("the grace period leaves the app time for its last request", () => {
   assert.ok(graceSeconds >= neededSeconds, `${graceSeconds} s, and the app takes up to ${neededSeconds} s`);
+});
+
+interface IngressInputs {
+  readonly metadata: { name: string; annotations?: Record<string, string> };
+  readonly spec: { rules: { http: { paths: { path: string; pathType: string }[] } }[] };
+}
+
+const rulesOf = ({ inputs }: Made) => {
+  const { spec, metadata } = inputs as unknown as IngressInputs;
+  return {
+    name: metadata.name,
+    priority: metadata.annotations?.["traefik.ingress.kubernetes.io/router.priority"],
+    paths: spec.rules.flatMap(({ http }) => http.paths.map(({ path, pathType }) => `${pathType} ${path}`)),
+  };
+};
+
+const ingressesOf = async (args: Partial<WebAppArgs>) => {
+  const made = await resourcesOf(() => new WebApp("api", { image, version: "1", host: "app.com", ...args }));
+  return made
+    .filter(({ type }) => type.endsWith(":Ingress"))
+    .map(rulesOf)
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+};
+
+test("a prefix takes the path itself and what is below it, not what begins alike, whatever the controller", async () => {
+  assert.deepEqual(await ingressesOf({ paths: [{ path: "/api" }, { path: "/" }] }), [
+    { name: "api", priority: undefined, paths: ["Prefix /api/", "Prefix /"] },
+    { name: "api.exact", priority: "1000", paths: ["Exact /api"] },
+  ]);
+});
+
+test("an exact path comes before every prefix of its host", async () => {
+  assert.deepEqual(await ingressesOf({ paths: [{ path: "/login", match: "exact" }] }), [
+    { name: "api.exact", priority: "1000", paths: ["Exact /login"] },
+  ]);
+});
+
+test("paths need a host that Traefik can put in order", async () => {
+  for (const host of [undefined, "*.app.com"])
+    assert.throws(
+      () => new WebApp("api", { image, version: "1", host, paths: [{ path: "/api" }] }),
+      /the path \/api needs a host without "\*"/,
+    );
+});
+
+test("with TLS the Ingress names the Secret for the host, and the app learns where https is", async () => {
+  const tls = { secretName: "app-tls", port: 8444 };
+  const { Ingress, Deployment } = await manifests(
+    () => new WebApp("app2", { image, version: "1", host: "app2.com", tls }),
+  );
+  assert.deepEqual((Ingress as { spec: { tls: object[] } }).spec.tls, [
+    { hosts: ["app2.com"], secretName: "app-tls" },
+  ]);
+  assert.match(JSON.stringify(Deployment), /{"name":"HTTPS_PORT","value":"8444"}/);
+  const quiet = await manifests(
+    () => new WebApp("app2", { image, version: "1", host: "app2.com", tls: { ...tls, redirect: false } }),
+  );
+  assert.doesNotMatch(JSON.stringify(quiet.Deployment), /HTTPS_PORT/);
+});
+
+test("an app tells where it is found", async () => {
+  const args = { image, version: "1" };
+  const tls = { secretName: "s" };
+  const urls = [
+    [{ host: "app.com" }, "http://app.com/"],
+    [{ host: "app.com", tls, paths: [{ path: "/api" }] }, "https://app.com/api"],
+    [{ host: "app.com", tls: { ...tls, port: 8444 } }, "https://app.com:8444/"],
+    [{}, "http://*/"],
+  ] as const;
+  const found: string[] = [];
+  await resourcesOf(() => {
+    urls.map(([more], index) =>
+      new WebApp(`app${index}`, { ...args, ...more }).url.apply((url) => {
+        found[index] = url;
+      }),
+    );
+  });
+  assert.deepEqual(
+    found,
+    urls.map(([, expected]) => expected),
+  );
+});
+
+interface Pod {
+  readonly securityContext: { fsGroup?: number };
+  readonly volumes: Record<string, unknown>[];
+  readonly initContainers: Record<string, unknown>[];
+  readonly containers: (Record<string, unknown> & { readonly volumeMounts: object[] })[];
+}
+
+const inputsOf = <T>(made: readonly Made[], kind: string): T => {
+  const one = made.find(({ type }) => type.endsWith(`:${kind}`));
+  assert.ok(one, kind);
+  return one.inputs as T;
+};
+const podOf = (made: readonly Made[]): Pod =>
+  inputsOf<{ spec: { template: { spec: Pod } } }>(made, "Deployment").spec.template.spec;
+const nameOf = (made: readonly Made[], kind: string): string =>
+  inputsOf<{ metadata: { name: string } }>(made, kind).metadata.name;
+
+test("config and secrets are files of objects that another content names otherwise, and the same content the same", async () => {
+  const make = (title: string, password: string) =>
+    resourcesOf(
+      () =>
+        new WebApp("app2", {
+          image,
+          version: "1",
+          config: { mountPath: "/etc/app", files: { title, b: "2" } },
+          secret: { mountPath: "/etc/app-secret", files: { password: pulumi.secret(password) } },
+        }),
+    );
+  const made = await make("Guests", "secret");
+  const [config, secret] = [nameOf(made, "ConfigMap"), nameOf(made, "Secret")];
+  assert.match(config, /^app2-[0-9a-f]{10}$/);
+  assert.match(secret, /^app2-[0-9a-f]{10}$/);
+  const pod = podOf(made);
+  assert.deepEqual(pod.volumes, [
+    { name: "config", configMap: { name: config } },
+    { name: "secret", secret: { secretName: secret, defaultMode: 0o440 } },
+  ]);
+  assert.deepEqual(pod.containers[0]?.volumeMounts, [
+    { name: "config", mountPath: "/etc/app", readOnly: true },
+    { name: "secret", mountPath: "/etc/app-secret", readOnly: true },
+  ]);
+  assert.equal(pod.securityContext.fsGroup, 65532);
+  assert.doesNotMatch(JSON.stringify(pod), /"secret","value"|Guests/);
+
+  const again = await make("Guests", "secret");
+  assert.deepEqual([nameOf(again, "ConfigMap"), nameOf(again, "Secret")], [config, secret]);
+  const other = await make("Guests", "other");
+  assert.equal(nameOf(other, "ConfigMap"), config);
+  assert.notEqual(nameOf(other, "Secret"), secret);
+  assert.notEqual(nameOf(await make("Visitors", "secret"), "ConfigMap"), config);
+});
+
+test("what is made on one cluster is not deleted with what was there under another identity of it", async () => {
+  const made = await resourcesOf(() => {
+    const config = { mountPath: "/etc/app", files: { a: "1" } };
+    for (const cluster of ["old", "new"])
+      new WebApp(
+        cluster,
+        { image, version: "1", appName: "app", config },
+        { provider: new k8s.Provider(cluster, {}) },
+      );
+  });
+  const names = made.filter(({ type }) => type.endsWith(":ConfigMap")).map(({ inputs }) => inputs.metadata);
+  assert.equal(new Set(names.map((one) => JSON.stringify(one))).size, 2);
+});
+
+test("beside the app run containers with what they need, as unprivileged as the app unless they say otherwise", async () => {
+  const made = await resourcesOf(
+    () =>
+      new WebApp("app2", {
+        image,
+        version: "1",
+        args: ["frontend"],
+        env: { LOG: "/var/log/app" },
+        volumes: [{ name: "log", mountPath: "/var/log/app", source: { emptyDir: {} } }],
+        resources: { limits: { memory: "96Mi" } },
+        sidecars: [
+          { name: "metrics", image: "metrics:1", volumeMounts: [{ name: "log", mountPath: "/log" }] },
+        ],
+        initContainers: [{ name: "wait", image, imagePullPolicy: "Never" }],
+      }),
+  );
+  const { containers, initContainers, volumes } = podOf(made);
+  const [app, sidecar] = containers;
+  assert.deepEqual(app?.args, ["frontend"]);
+  assert.deepEqual([app?.env].flat().at(-1), { name: "LOG", value: "/var/log/app" });
+  assert.deepEqual(app?.resources, { limits: { memory: "96Mi" } });
+  assert.deepEqual(app?.volumeMounts, [{ name: "log", mountPath: "/var/log/app" }]);
+  assert.deepEqual(volumes, [{ name: "log", emptyDir: {} }]);
+  assert.deepEqual(sidecar, {
+    name: "metrics",
+    image: "metrics:1",
+    imagePullPolicy: "IfNotPresent",
+    resources: podResources,
+    securityContext: app?.securityContext,
+    volumeMounts: [{ name: "log", mountPath: "/log" }],
+  });
+  assert.deepEqual(initContainers, [
+    {
+      name: "wait",
+      image,
+      imagePullPolicy: "Never",
+      resources: podResources,
+      securityContext: app?.securityContext,
+    },
+  ]);
 });

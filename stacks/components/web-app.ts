@@ -1,18 +1,61 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { podResources } from "../model/quota.ts";
+import { type Files, hashedConfigMap, hashedSecret } from "./hashed-files.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
+
+type Container = k8s.types.input.core.v1.Container;
 
 const port = 8080;
 
 /** Seconds from SIGTERM until a pod's last request is answered; the app's `graceSeconds`, which a test holds against this. */
 export const graceSeconds = 50;
 
+/** A part of a host's paths. */
+export interface WebAppPath {
+  /** Begins with a slash, and ends with none but for `/` itself. */
+  readonly path: string;
+  /** `prefix` takes the path and all below it, `exact` the path alone. Default: `prefix`. */
+  readonly match?: "prefix" | "exact" | undefined;
+}
+
+/** Files that the app's container finds in a folder of its own. */
+export interface WebAppFiles {
+  /** The folder, such as `/etc/my-app`. */
+  readonly mountPath: string;
+  readonly files: Files;
+}
+
+/** Something that the app's container writes to or reads from. */
+export interface WebAppVolume {
+  /** A DNS label, unique in the pod; sidecars mount it by this name. Not `config` and not `secret`. */
+  readonly name: string;
+  /** Folder of the app's container. */
+  readonly mountPath: string;
+  /** Default: false. */
+  readonly readOnly?: boolean;
+  /** What it is, such as `{ emptyDir: {} }` or `{ persistentVolumeClaim: { claimName } }`. */
+  readonly source: Omit<k8s.types.input.core.v1.Volume, "name">;
+}
+
+/** A container beside the app's. What is not given is as for the app's own: no privileges, small resources. */
+export type WebAppContainer = Container & { readonly name: string };
+
+/** How an app is reached by https. */
+export interface WebAppTls {
+  /** A Secret of type `kubernetes.io/tls` in the app's namespace, for its host. */
+  readonly secretName: pulumi.Input<string>;
+  /** Port at which browsers reach the Ingress controller's https. Default: 443. */
+  readonly port?: pulumi.Input<number> | undefined;
+  /** Whether the app is told, by `HTTPS_PORT`, to send those who come by http to https. Default: true. */
+  readonly redirect?: boolean | undefined;
+}
+
 /** What a `WebApp` is made from. */
 export interface WebAppArgs {
   /** Name of the app, of its Deployment, Service and Ingress. Default: the resource's name. */
   readonly appName?: string;
-  /** The image that every node already holds, or can pull. */
+  /** The image that every node already holds, or can pull. It answers `/healthz` and `/readyz` on the port in `PORT`. */
   readonly image: pulumi.Input<string>;
   /** Shown on the page; a new version is rolled out without downtime. */
   readonly version: pulumi.Input<string>;
@@ -22,31 +65,67 @@ export interface WebAppArgs {
   readonly replicas?: pulumi.Input<number>;
   /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
   readonly host?: pulumi.Input<string> | undefined;
+  /**
+   * The paths of the host that lead to the app; of several apps at one host the longest decides. Others than `/` need a
+   * host without `*`. Default: `/` and all below it.
+   */
+  readonly paths?: readonly WebAppPath[] | undefined;
+  /** Default: http alone. */
+  readonly tls?: WebAppTls | undefined;
   /** IngressClass. Default: `traefik`, which K3s brings. */
   readonly ingressClass?: pulumi.Input<string>;
   /** Whether the Ingress is there only once it has an address. Default: true; false where none may ever come. */
   readonly awaitAddress?: boolean;
+  /** Arguments of the image's entrypoint. Default: the image's own. */
+  readonly args?: pulumi.Input<pulumi.Input<string>[]>;
+  /** Environment beside what every app is told: APP_NAME, APP_VERSION, PORT, POD_NAME, POD_NAMESPACE, POD_IP, NODE_NAME. */
+  readonly env?: Readonly<Record<string, pulumi.Input<string>>>;
+  /** A ConfigMap as files. Its name carries a hash of its content, so that another content rolls new pods out. Default: none. */
+  readonly config?: WebAppFiles;
+  /** A Secret as files, which the pod's own group alone reads; else as `config`. Default: none. */
+  readonly secret?: WebAppFiles;
+  /** Default: none; the root file system is read-only. */
+  readonly volumes?: readonly WebAppVolume[];
+  /** What the app's container reserves and may use. Default: what a quota counts for every app. */
+  readonly resources?: k8s.types.input.core.v1.ResourceRequirements;
+  /** Containers that run beside the app's, from its start to its end. Default: none. */
+  readonly sidecars?: readonly WebAppContainer[];
+  /** Containers that run before the others, one after the other, each to its end. Default: none. */
+  readonly initContainers?: readonly WebAppContainer[];
 }
 
 /** Tells Pulumi not to wait for the address that a load balancer would give. */
 export const skipAwait = { "pulumi.com/skipAwait": "true" } as const;
 
 /**
- * One web app behind the Ingress controller: a Deployment and its PodDisruptionBudget, its Service, and an Ingress that
- * routes a host to it.
+ * One web app behind the Ingress controller: a Deployment and its PodDisruptionBudget, its Service, the Ingress that routes
+ * a host, or some of its paths, to it, and where asked for a ConfigMap and a Secret.
  * The pods run without privileges: non-root, read-only root, no capabilities, no service-account token.
  */
 export class WebApp extends pulumi.ComponentResource {
   /** Host name of the rule, or `*`. */
   readonly host: pulumi.Output<string>;
+  /** Where it is found, such as `https://app.com/api`; with `*` for its host where it has none. */
+  readonly url: pulumi.Output<string>;
+  readonly deployment: k8s.apps.v1.Deployment;
+  readonly podDisruptionBudget: k8s.policy.v1.PodDisruptionBudget;
+  readonly service: k8s.core.v1.Service;
+  /** One for its prefixes, one for its exact paths; each where there are any. */
+  readonly ingresses: readonly k8s.networking.v1.Ingress[];
+  readonly config: k8s.core.v1.ConfigMap | undefined;
+  readonly secret: k8s.core.v1.Secret | undefined;
 
   constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:WebApp", name, {}, opts);
     const { appName = name, namespace = "default" } = args;
     const labels = { "app.kubernetes.io/name": appName, "app.kubernetes.io/part-of": "k3s-lab" };
     const metadata = { name: appName, namespace, labels };
+    const child = { parent: this };
 
-    new k8s.apps.v1.Deployment(
+    if (args.config) this.config = hashedConfigMap(name, metadata, args.config.files, this);
+    if (args.secret) this.secret = hashedSecret(name, metadata, args.secret.files, this);
+
+    this.deployment = new k8s.apps.v1.Deployment(
       name,
       {
         metadata,
@@ -58,71 +137,143 @@ export class WebApp extends pulumi.ComponentResource {
           // A new pod must be ready before an old one goes: no request is lost in a rollout.
           strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
           selector: { matchLabels: labels },
-          template: { metadata: { labels }, spec: podSpec(appName, labels, args) },
+          template: { metadata: { labels }, spec: podSpec(appName, labels, args, this) },
         },
       },
-      { parent: this },
+      child,
     );
 
     // Whoever drains a node waits until the pod that went is replaced. One alone may go: else its node never drains.
-    new k8s.policy.v1.PodDisruptionBudget(
+    this.podDisruptionBudget = new k8s.policy.v1.PodDisruptionBudget(
       name,
       { metadata, spec: { maxUnavailable: 1, selector: { matchLabels: labels } } },
-      { parent: this },
+      child,
     );
 
-    const service = new k8s.core.v1.Service(
+    this.service = new k8s.core.v1.Service(
       name,
       {
         // The Deployment waits for the pods; the Ingress needs no more of the Service than its name.
         metadata: { ...metadata, annotations: skipAwait },
         spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
       },
-      { parent: this },
+      child,
     );
 
-    const path = {
-      path: "/",
-      pathType: "Prefix",
-      backend: { service: { name: service.metadata.name, port: { name: "http" } } },
-    };
-    const isWildcard = typeof args.host === "string" && args.host.startsWith("*.");
-    const annotations = {
-      ...((args.awaitAddress ?? true) ? {} : skipAwait),
-      // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
-      // Kubernetes. More than that of the app without a host, which is 15 characters long.
-      ...(isWildcard ? { "traefik.ingress.kubernetes.io/router.priority": "20" } : {}),
-    };
-    new k8s.networking.v1.Ingress(
-      name,
-      {
-        metadata: { ...metadata, ...(Object.keys(annotations).length ? { annotations } : {}) },
-        spec: {
-          ingressClassName: args.ingressClass ?? "traefik",
-          rules: [{ ...(args.host === undefined ? {} : { host: args.host }), http: { paths: [path] } }],
-        },
-      },
-      { parent: this },
+    this.ingresses = routesOf(args).map(
+      (route) =>
+        new k8s.networking.v1.Ingress(
+          `${name}${route.suffix}`,
+          {
+            metadata: { ...metadata, ...ingressMetadata(appName, route, args) },
+            spec: ingressSpec(route, args, this.service.metadata.name),
+          },
+          child,
+        ),
     );
 
     this.host = pulumi.output(args.host ?? "*");
-    this.registerOutputs({ host: this.host });
+    this.url = urlOf(args);
+    this.registerOutputs({ host: this.host, url: this.url });
   }
 }
+
+function urlOf({ host = "*", paths = everyPath, tls }: WebAppArgs): pulumi.Output<string> {
+  const [first] = paths;
+  return pulumi.all([host, tls?.port ?? 443]).apply(([name, at]) => {
+    const port = tls === undefined || at === 443 ? "" : `:${at}`;
+    return `${tls ? "https" : "http"}://${name}${port}${first?.path ?? "/"}`;
+  });
+}
+
+const everyPath: readonly WebAppPath[] = [{ path: "/" }];
+
+/** Where Ingresses of exact paths stand in Traefik's order: before all prefixes, whose rules are as long as their text. */
+const exactPriority = "1000";
+
+interface Route {
+  /** What follows the app's name in the Ingress's: with a dot, which no app's name has. */
+  readonly suffix: "" | ".exact";
+  readonly rules: readonly { readonly path: string; readonly pathType: "Prefix" | "Exact" }[];
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+/**
+ * What an app's Ingresses say of its paths. Traefik 2 takes a prefix as text, so that /api would match /apiary as well; and it
+ * goes by the longest rule, in which an exact path is shorter than a prefix. So the prefix /api is made as the exact
+ * path /api and the prefix /api/, which means the same to every controller; and exact paths, for which one priority is
+ * enough, have an Ingress of their own.
+ */
+function routesOf({ host, paths = everyPath }: WebAppArgs): Route[] {
+  const isWildcard = typeof host === "string" && host.startsWith("*.");
+  const prefixes = paths.filter(({ match }) => match !== "exact").map(({ path }) => path);
+  const below = prefixes.filter((path) => path !== "/");
+  const exact = [...below, ...paths.filter(({ match }) => match === "exact").map(({ path }) => path)];
+  if (exact.length > 0 && (host === undefined || isWildcard))
+    throw new RangeError(
+      `the path ${exact[0]} needs a host without "*": Traefik would ask it before others' hosts`,
+    );
+  const routes: Route[] = [
+    {
+      suffix: "",
+      rules: prefixes.map((path) => ({ path: path === "/" ? path : `${path}/`, pathType: "Prefix" })),
+      // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
+      // Kubernetes. More than that of the app without a host, which is 15 characters long.
+      annotations: isWildcard ? { [priority]: "20" } : {},
+    },
+    {
+      suffix: ".exact",
+      rules: exact.map((path) => ({ path, pathType: "Exact" })),
+      annotations: { [priority]: exactPriority },
+    },
+  ];
+  return routes.filter(({ rules }) => rules.length > 0);
+}
+
+function ingressMetadata(
+  appName: string,
+  { suffix, annotations }: Route,
+  { awaitAddress = true }: WebAppArgs,
+) {
+  const all = { ...(awaitAddress ? {} : skipAwait), ...annotations };
+  return { name: `${appName}${suffix}`, ...(Object.keys(all).length ? { annotations: all } : {}) };
+}
+
+function ingressSpec(
+  { rules }: Route,
+  { host, tls, ingressClass = "traefik" }: WebAppArgs,
+  service: pulumi.Input<string>,
+): k8s.types.input.networking.v1.IngressSpec {
+  const backend = { service: { name: service, port: { name: "http" } } };
+  const paths = rules.map((rule) => ({ ...rule, backend }));
+  return {
+    ingressClassName: ingressClass,
+    rules: [{ ...(host === undefined ? {} : { host }), http: { paths } }],
+    ...(tls
+      ? { tls: [{ ...(host === undefined ? {} : { hosts: [host] }), secretName: tls.secretName }] }
+      : {}),
+  };
+}
+
+const priority = "traefik.ingress.kubernetes.io/router.priority";
 
 function podSpec(
   name: string,
   labels: Record<string, string>,
-  { image, version }: WebAppArgs,
+  args: WebAppArgs,
+  { config, secret }: Pick<WebApp, "config" | "secret">,
 ): k8s.types.input.core.v1.PodSpec {
-  const field = (variable: string, fieldPath: string) => ({
-    name: variable,
-    valueFrom: { fieldRef: { fieldPath } },
-  });
+  const { sidecars = [], initContainers = [] } = args;
+  const volumes = [
+    ...(config ? [{ name: "config", configMap: { name: config.metadata.name } }] : []),
+    ...(secret ? [{ name: "secret", secret: { secretName: secret.metadata.name, defaultMode: 0o440 } }] : []),
+    ...(args.volumes ?? []).map(({ name, source }) => ({ ...source, name })),
+  ];
   return {
     automountServiceAccountToken: false,
     enableServiceLinks: false,
-    securityContext: unprivilegedPod,
+    // The group of the pod reads its Secret.
+    securityContext: secret ? { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup } : unprivilegedPod,
     // A pod that ends still answers until nobody asks any more, and then finishes what it has begun.
     terminationGracePeriodSeconds: graceSeconds,
     topologySpreadConstraints: [
@@ -133,32 +284,63 @@ function podSpec(
         labelSelector: { matchLabels: labels },
       },
     ],
-    containers: [
-      {
-        name: "web",
-        image,
-        imagePullPolicy: "IfNotPresent",
-        env: [
-          { name: "APP_NAME", value: name },
-          { name: "APP_VERSION", value: version },
-          { name: "PORT", value: String(port) },
-          field("POD_NAME", "metadata.name"),
-          field("POD_NAMESPACE", "metadata.namespace"),
-          field("POD_IP", "status.podIP"),
-          field("NODE_NAME", "spec.nodeName"),
-        ],
-        ports: [{ name: "http", containerPort: port }],
-        // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
-        startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
-        readinessProbe: { httpGet: { path: "/readyz", port: "http" }, periodSeconds: 5 },
-        livenessProbe: {
-          httpGet: { path: "/healthz", port: "http" },
-          periodSeconds: 10,
-          failureThreshold: 3,
-        },
-        resources: podResources,
-        securityContext: unprivilegedContainer,
-      },
+    ...(initContainers.length ? { initContainers: initContainers.map(unprivileged) } : {}),
+    containers: [appContainer(name, args), ...sidecars.map(unprivileged)],
+    ...(volumes.length ? { volumes } : {}),
+  };
+}
+
+const unprivileged = (container: WebAppContainer): Container => ({
+  imagePullPolicy: "IfNotPresent",
+  resources: podResources,
+  securityContext: unprivilegedContainer,
+  ...container,
+});
+
+function appContainer(name: string, args: WebAppArgs): Container {
+  const field = (variable: string, fieldPath: string) => ({
+    name: variable,
+    valueFrom: { fieldRef: { fieldPath } },
+  });
+  const { config, secret, tls } = args;
+  const mounts = [
+    ...(config ? [{ name: "config", mountPath: config.mountPath, readOnly: true }] : []),
+    ...(secret ? [{ name: "secret", mountPath: secret.mountPath, readOnly: true }] : []),
+    ...(args.volumes ?? []).map(({ name, mountPath, readOnly }) => ({
+      name,
+      mountPath,
+      ...(readOnly ? { readOnly } : {}),
+    })),
+  ];
+  return {
+    name: "web",
+    image: args.image,
+    imagePullPolicy: "IfNotPresent",
+    ...(args.args ? { args: args.args } : {}),
+    env: [
+      { name: "APP_NAME", value: name },
+      { name: "APP_VERSION", value: args.version },
+      { name: "PORT", value: String(port) },
+      field("POD_NAME", "metadata.name"),
+      field("POD_NAMESPACE", "metadata.namespace"),
+      field("POD_IP", "status.podIP"),
+      field("NODE_NAME", "spec.nodeName"),
+      ...(tls && tls.redirect !== false
+        ? [{ name: "HTTPS_PORT", value: pulumi.output(tls.port ?? 443).apply(String) }]
+        : []),
+      ...Object.entries(args.env ?? {}).map(([variable, value]) => ({ name: variable, value })),
     ],
+    ports: [{ name: "http", containerPort: port }],
+    // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
+    startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
+    readinessProbe: { httpGet: { path: "/readyz", port: "http" }, periodSeconds: 5 },
+    livenessProbe: {
+      httpGet: { path: "/healthz", port: "http" },
+      periodSeconds: 10,
+      failureThreshold: 3,
+    },
+    resources: args.resources ?? podResources,
+    securityContext: unprivilegedContainer,
+    ...(mounts.length ? { volumeMounts: mounts } : {}),
   };
 }

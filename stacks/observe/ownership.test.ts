@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
 import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
@@ -184,4 +185,14 @@ test("what an earlier version applied keeps the field manager that it has: anoth
   assert.deepEqual(of(), { theirs: "kept", "pulumi.com/patchFieldManager": ours });
   assert.deepEqual(of(ours), of());
   assert.deepEqual(of("pulumi-kubernetes-1a2b"), { theirs: "kept" });
+});
+
+test("what is replaced goes first, unless it has another name each time and is still used", () => {
+  const replaced = (opts: pulumi.CustomResourceOptions) => {
+    const args = { type: "kubernetes:core/v1:ConfigMap", name: "app1", props: {}, resource: {} as never };
+    const made = labelling(owner, nothing)({ ...args, opts });
+    return (made?.opts as pulumi.CustomResourceOptions | undefined)?.deleteBeforeReplace;
+  };
+  assert.equal(replaced({}), true);
+  assert.equal(replaced({ deleteBeforeReplace: false }), false);
 });

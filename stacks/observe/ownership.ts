@@ -21,7 +21,7 @@ export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-l
  * manager for the stack, not by Pulumi's random one for each resource: an object whose create was interrupted before Pulumi
  * noted it would be in conflict with itself. What an earlier version applied keeps its own manager. And since their names are
  * fixed, what is replaced is deleted first: the other way round, a cluster that is known by two identities would lose the new
- * one.
+ * one. Only what has another name each time says that it stays until the new one is used.
  */
 export const labelling =
   (owner: Owner, { managers }: OwnState): pulumi.ResourceTransformation =>
@@ -35,7 +35,7 @@ export const labelling =
       labels: { ...labels, ...labelsOf(owner) },
       annotations: { ...annotations, ...(isOurs && { "pulumi.com/patchFieldManager": manager }) },
     };
-    return { props: { ...props, metadata }, opts: { ...opts, deleteBeforeReplace: true } };
+    return { props: { ...props, metadata }, opts: { deleteBeforeReplace: true, ...opts } };
   };
 
 /** An object's place in a cluster. */

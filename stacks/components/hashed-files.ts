@@ -1,0 +1,72 @@
+import { createHash, scryptSync } from "node:crypto";
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+
+/** Content of files by name: letters, digits, `-`, `_` and `.`. */
+export type Files = Readonly<Record<string, pulumi.Input<string>>>;
+
+/** Metadata of an object whose name begins with this one and ends in a hash of its content. */
+export interface HashedMetadata {
+  readonly name: string;
+  readonly namespace: pulumi.Input<string>;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** A ConfigMap that is another one with another content: pods that name it are rolled out by it, and only then. */
+export const hashedConfigMap = (
+  name: string,
+  metadata: HashedMetadata,
+  files: Files,
+  parent: pulumi.Resource,
+): k8s.core.v1.ConfigMap =>
+  new k8s.core.v1.ConfigMap(
+    name,
+    {
+      metadata: { ...metadata, name: hashedName(metadata.name, files, parent, quick) },
+      immutable: true,
+      data: files,
+    },
+    kept(parent),
+  );
+
+/** The same of a Secret. */
+export const hashedSecret = (
+  name: string,
+  metadata: HashedMetadata,
+  files: Files,
+  parent: pulumi.Resource,
+): k8s.core.v1.Secret =>
+  new k8s.core.v1.Secret(
+    name,
+    {
+      metadata: { ...metadata, name: pulumi.unsecret(hashedName(metadata.name, files, parent, slow)) },
+      immutable: true,
+      stringData: pulumi.secret(files),
+    },
+    kept(parent),
+  );
+
+/** The old one stays until the run's end: pods that mount it are still there. */
+const kept = (parent: pulumi.Resource) => ({ parent, deleteBeforeReplace: false });
+
+/**
+ * A name that another content changes, and another cluster too: where one cluster is known by two identities, what is
+ * deleted on the old one must not be what was made on the new one.
+ */
+function hashedName(
+  prefix: string,
+  files: Files,
+  parent: pulumi.Resource,
+  digest: (text: string) => string,
+): pulumi.Output<string> {
+  const cluster = parent.getProvider("kubernetes:core/v1:Secret")?.id ?? "";
+  return pulumi.all([files, cluster]).apply(([content, id]) => {
+    const sorted = Object.entries(content).sort(([a], [b]) => (a < b ? -1 : 1));
+    return `${prefix}-${digest(JSON.stringify([sorted, id]))}`;
+  });
+}
+
+const quick = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 10);
+
+/** Whoever sees the name of a Secret must not be able to try a list of passwords on it. */
+const slow = (text: string): string => scryptSync(text, "k3s-lab", 5).toString("hex");
