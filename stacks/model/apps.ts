@@ -150,6 +150,29 @@ export const onCluster = {
     ),
 };
 
+interface IngressChoice {
+  readonly ingress: string;
+  readonly ingressNamespace?: string | undefined;
+}
+
+/** Why the namespace of the Ingress controller cannot be what a file says of it. @param isolated whether that matters. */
+export function ingressNamespaceFault(
+  { ingress, ingressNamespace }: IngressChoice,
+  isolated: boolean,
+): string | undefined {
+  if (ingress === managedIngress && ingressNamespace !== undefined)
+    return `no value: the lab's own Traefik runs in ${managedTraefik.namespace}`;
+  // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
+  const known = [managedIngress, managedTraefik.ingressClass].includes(ingress);
+  return known || ingressNamespace !== undefined || !isolated
+    ? undefined
+    : `the namespace in which the Ingress controller "${ingress}" runs, such as ingress-nginx: isolated namespaces admit only its pods`;
+}
+
+/** The namespace of the pods of the Ingress controller. */
+export const ingressNamespaceOf = ({ ingress, ingressNamespace }: IngressChoice): string =>
+  ingress === managedIngress ? managedTraefik.namespace : (ingressNamespace ?? "kube-system");
+
 /** What `Pulumi.apps.yaml` may say. */
 export const appsSchema = z
   .strictObject({
@@ -179,9 +202,6 @@ export const appsSchema = z
       if (config.ingress === managedIngress && name === managedTraefik.namespace)
         add(["namespaces", index, "name"], "another name: the lab's own Traefik runs in this namespace");
     });
-    if (config.ingress === managedIngress && config.ingressNamespace !== undefined)
-      add(["ingressNamespace"], `no value: the lab's own Traefik runs in ${managedTraefik.namespace}`);
-
     if (config.ingress === managedIngress && config.namespace === managedTraefik.namespace)
       add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
 
@@ -192,16 +212,11 @@ export const appsSchema = z
       for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
         add(["namespaces", index, "quota", part], expected);
     });
-    // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
-    if (
-      ![managedIngress, managedTraefik.ingressClass].includes(config.ingress) &&
-      config.ingressNamespace === undefined &&
-      namespaces.some(({ isolated }) => isolated)
-    )
-      add(
-        ["ingressNamespace"],
-        `the namespace in which the Ingress controller "${config.ingress}" runs, such as ingress-nginx: isolated namespaces admit only its pods`,
-      );
+    const fault = ingressNamespaceFault(
+      config,
+      namespaces.some(({ isolated }) => isolated),
+    );
+    if (fault) add(["ingressNamespace"], fault);
     apps.forEach((one, index) => {
       const before = apps.slice(0, index);
       if (!known.includes(one.namespace))
@@ -231,10 +246,7 @@ export const appsSchema = z
   .transform((config) => ({
     ...config,
     apps: inNamespaces(config),
-    ingressNamespace:
-      config.ingress === managedIngress
-        ? managedTraefik.namespace
-        : (config.ingressNamespace ?? "kube-system"),
+    ingressNamespace: ingressNamespaceOf(config),
   }));
 
 function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
