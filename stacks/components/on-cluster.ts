@@ -1,0 +1,63 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { labId } from "../lib/lab-id.ts";
+import { managedIngress, type OnCluster } from "../model/config.ts";
+import type { ClusterNode } from "../model/outputs.ts";
+import { externalCluster } from "../observe/external-cluster.ts";
+import { labCluster } from "../observe/lab-cluster.ts";
+import { type OwnState, readOwnState } from "../observe/own-state.ts";
+import { labelling } from "../observe/ownership.ts";
+import { appsPreconditions, refuseUnlessMet } from "../observe/preconditions.ts";
+import { Traefik } from "./traefik.ts";
+
+/** What a program needs to make its apps on a cluster. */
+export interface ClusterInUse {
+  /** Options of every component: the cluster, and the marks that what is made there carries. */
+  readonly child: pulumi.ComponentResourceOptions & { readonly provider: k8s.Provider };
+  /** The nodes that images are loaded into; none of a cluster that no stack made. */
+  readonly nodes: readonly ClusterNode[];
+  /** What Pulumi noted of this stack. */
+  readonly state: OwnState;
+  /** Whether an Ingress gets an address. */
+  readonly awaitAddress: boolean;
+}
+
+/**
+ * The cluster that the running stack's file names.
+ * @throws LabError where it cannot be used, has what is not this stack's in the way, or is not what `lab up` asked about.
+ */
+export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
+  const { cluster, namespace, ingress } = config;
+  const owner = { lab: await labId(), stack: pulumi.getStack() };
+  const own = "stack" in cluster;
+  const { kubeconfig, identity, nodes } = own
+    ? await labCluster(cluster.stack, config, owner)
+    : { ...(await externalCluster(cluster, config, owner)), nodes: [] };
+  refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
+  const state = await readOwnState(owner.stack);
+  const provider = new k8s.Provider("cluster", {
+    kubeconfig: pulumi.secret(kubeconfig),
+    namespace,
+    // Another cluster, whatever it is called: what is on the old one is not on it.
+    clusterIdentifier: identity,
+    // What was on a cluster of the lab's goes with it. Of any other nobody knows whether it is gone or stopped.
+    ...(own ? { deleteUnreachable: true } : {}),
+    // Seconds for one answer. Whoever asks first for the API's description waits until it is put together: where the
+    // processor is emulated, for longer than the usual 32.
+    kubeClientSettings: { timeout: 300 },
+  });
+  return {
+    child: { provider, transformations: [labelling(owner, state)] },
+    nodes,
+    state,
+    // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
+    awaitAddress: own && ingress === "traefik",
+  };
+}
+
+/** The IngressClass of a stack's Ingresses; where it is the lab's own, its controller is made. */
+export const ingressClassOf = (
+  { ingress }: Pick<OnCluster, "ingress">,
+  { child }: Pick<ClusterInUse, "child">,
+): pulumi.Input<string> =>
+  ingress === managedIngress ? new Traefik("traefik", {}, child).ingressClass : ingress;
