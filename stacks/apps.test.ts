@@ -116,6 +116,7 @@ test("everything that is made carries this stack's marks, and is asked for befor
     apps: [
       { name: "app1", host: "app1.com" },
       { name: "app2", namespace: "dev" },
+      { name: "app3", host: "app1.com", paths: [{ path: "/api" }, { path: "/login", match: "exact" }] },
     ],
   };
   const made = await deploy(values);

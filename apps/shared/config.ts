@@ -19,18 +19,21 @@ export interface Config extends Identity {
    * then, and Traefik takes in changes every 2 s at most. While requests keep coming it goes on, `longestLinger` at most.
    */
   readonly lingerMs: number;
+  /** Port of https outside, to which those are sent who come to the Ingress controller by http. Default: they are answered. */
+  readonly httpsPort?: number;
 }
 
 export const defaultLingerMs = 6000;
 
 /**
  * Reads APP_NAME (default: app), APP_VERSION (dev), POD_NAME (the host name), NODE_NAME, POD_NAMESPACE, POD_IP,
- * PORT (8080) and LINGER_MS (6000). Empty counts as not set.
+ * PORT (8080), LINGER_MS (6000) and HTTPS_PORT (none). Empty counts as not set.
  *
  * @throws RangeError where a number is none or out of range.
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const given = (name: string) => env[name]?.trim() || null;
+  const httpsPort = given("HTTPS_PORT");
   return {
     app: given("APP_NAME") ?? "app",
     version: given("APP_VERSION") ?? "dev",
@@ -40,6 +43,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     podIp: given("POD_IP"),
     port: wholeNumber("PORT", given("PORT") ?? "8080", 65_535),
     lingerMs: wholeNumber("LINGER_MS", given("LINGER_MS") ?? String(defaultLingerMs), 30_000),
+    ...(httpsPort === null ? {} : { httpsPort: wholeNumber("HTTPS_PORT", httpsPort, 65_535) }),
   };
 }
 

@@ -74,6 +74,14 @@ export interface WebServer {
 /** Makes the server; it does not listen yet. It answers `/healthz`, `/readyz` and `/metrics` itself. */
 export const createAppServer = (config: Config, app: App): WebServer => new GracefulServer(config, app);
 
+/** Answers where the same is by https. A controller that ends TLS tells by a header how the request came to it. */
+function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number): void {
+  const host = URL.parse(`http://${request.headers.host}`)?.hostname;
+  const location = `https://${host}${port === 443 ? "" : `:${port}`}${url.pathname}${url.search}`;
+  if (host) send(308, "text/plain", `${location}\n`, { location });
+  else sendProblem(400, "The host cannot be read");
+}
+
 const probes = ["/healthz", "/readyz", "/metrics"];
 
 class GracefulServer implements WebServer {
@@ -157,6 +165,8 @@ class GracefulServer implements WebServer {
     try {
       if (probes.includes(url.pathname) && (request.method === "GET" || request.method === "HEAD"))
         await this.#probe(exchange);
+      else if (this.#config.httpsPort !== undefined && request.headers["x-forwarded-proto"] === "http")
+        sendToHttps(exchange, this.#config.httpsPort);
       else await this.#app.handle(exchange);
     } catch (error) {
       this.#app.complain?.(error);

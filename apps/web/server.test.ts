@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { Agent, type IncomingMessage, request } from "node:http";
+import { Agent, request, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -95,10 +95,41 @@ describe("the web app", () => {
     assert.ok(Number(page.headers.get("content-length")) > 0);
   });
 
+  it("answers under any path: an Ingress hands on the path that led to the app", async () => {
+    for (const path of ["/api", "/api/entries?a=1", "/a.b/~c"]) {
+      const response = await fetch(base + path, { headers: { accept: "application/json" } });
+      assert.equal(response.status, 200);
+      const { request } = (await response.json()) as { request: { path: string } };
+      assert.equal(request.path, path);
+    }
+  });
+
+  it("sends those who come by http to https where it is told to, and nobody else", async () => {
+    const secure = createWebServer({ ...config, httpsPort: 8444 }).server;
+    const standard = createWebServer({ ...config, httpsPort: 443 }).server;
+    const ask = async (server: Server, path: string, headers: Record<string, string>) => {
+      if (!server.listening) await once(server.listen(0, "127.0.0.1"), "listening");
+      const { port } = server.address() as AddressInfo;
+      const { status, location } = await plainGet(`http://127.0.0.1:${port}`, path, headers);
+      return status === 308 ? location : status;
+    };
+    const http = { "x-forwarded-proto": "http", host: "app.com:8081" };
+    try {
+      assert.equal(await ask(secure, "/api?a=1", http), "https://app.com:8444/api?a=1");
+      assert.equal(await ask(standard, "/", http), "https://app.com/");
+      assert.equal(await ask(standard, "//evil.com/x", http), "https://app.com/x");
+      assert.equal(await ask(standard, "/", { ...http, host: "[::1]:80" }), "https://[::1]/");
+      assert.equal(await ask(standard, "/", { ...http, host: "a b" }), 400);
+      assert.equal(await ask(standard, "/", { ...http, "x-forwarded-proto": "https" }), 200);
+      assert.equal(await ask(standard, "/", { host: "app.com" }), 200);
+      assert.equal(await ask(standard, "/healthz", http), 200);
+    } finally {
+      for (const server of [secure, standard]) server.close();
+    }
+    assert.equal(await plainGet(base, "/", http).then(({ status }) => status), 200);
+  });
+
   it("refuses what it does not have", async () => {
-    const missing = await fetch(`${base}/nowhere`, { headers: { accept: "application/json" } });
-    assert.equal(missing.status, 404);
-    assert.deepEqual(await missing.json(), { app: "app2", status: 404, error: "There is no /nowhere here" });
     const post = await fetch(base, { method: "POST", body: "x" });
     assert.equal(post.status, 405);
     assert.equal(post.headers.get("allow"), "GET, HEAD");
@@ -116,14 +147,14 @@ describe("the web app", () => {
     fresh.listen(0, "127.0.0.1");
     await once(fresh, "listening");
     const own = `http://127.0.0.1:${(fresh.address() as AddressInfo).port}`;
-    for (const path of ["/", "/", "/nowhere", "/healthz", "/readyz", "/metrics"])
+    for (const path of ["/", "/", "/slow?ms=x", "/healthz", "/readyz", "/metrics"])
       await (await fetch(own + path)).text();
     const metrics = await fetch(`${own}/metrics`);
     assert.match(metrics.headers.get("content-type") ?? "", /^text\/plain; version=0\.0\.4/);
     const text = await metrics.text();
     for (const line of [
       'http_requests_total{method="GET",code="200"} 2',
-      'http_requests_total{method="GET",code="404"} 1',
+      'http_requests_total{method="GET",code="400"} 1',
       "http_requests_in_flight 0",
       'http_request_duration_seconds_bucket{le="+Inf"} 3',
       "http_request_duration_seconds_count 3",
@@ -166,56 +197,45 @@ it("reads its environment, with defaults and limits", () => {
 });
 
 describe("ending by SIGTERM", () => {
-  it("stays there for a moment but unready", async () => {
-    const { child, base } = await start({ LINGER_MS: "30000" });
+  it("stays there for a moment but unready, finishes open requests, then ends", async () => {
+    const { child, base } = await start({ LINGER_MS: "400" });
     const agent = new Agent({ keepAlive: true });
     await plainGet(base, "/", {}, agent);
-
+    const open = plainGet(base, "/slow?ms=700", {}, agent);
     await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
+
     assert.equal((await plainGet(base, "/readyz", {})).status, 503);
     assert.equal((await plainGet(base, "/healthz", {})).status, 200);
     const during = await plainGet(base, "/", {}, agent);
     assert.deepEqual([during.status, during.connection], [200, "close"]);
-    child.kill("SIGKILL");
-    agent.destroy();
-  });
 
-  it("finishes open requests, then ends", async () => {
-    const { child, base } = await start({ LINGER_MS: "0" });
     const ended = once(child, "exit");
-    const asked = request(`${base}/slow?ms=700`, { headers: { expect: "100-continue" } });
-    const answered = once(asked, "response") as Promise<[IncomingMessage]>;
-    // It says so once the request has come.
-    await once(asked.end(), "continue");
-
-    child.kill("SIGTERM");
-    const [response] = await answered;
-    assert.equal(response.resume().statusCode, 200);
+    assert.equal((await open).status, 200);
     assert.deepEqual(await ended, [0, null]);
+    await assert.rejects(plainGet(base, "/", {}), /ECONNREFUSED/);
+    agent.destroy();
   });
 
   it("goes on as long as it is asked, and no longer than two and a half times as long", async () => {
     const { child, base } = await start({ LINGER_MS: "1000" });
+    const agent = new Agent({ keepAlive: true });
+    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
+    const began = performance.now();
     const ended = once(child, "exit");
-    const line = await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
-    const began = Date.parse(line.split(" ", 1)[0] ?? "");
-    const isThere = () =>
-      plainGet(base, "/", {}).then(
-        ({ status }) => status === 200,
-        () => false,
-      );
-
-    // A proxy that has not heard of the end keeps asking; one that never hears of it does not keep it for ever.
-    let [askedAt, longestPause] = [began, 0];
-    while (await isThere()) {
-      longestPause = Math.max(longestPause, Date.now() - askedAt);
+    let answered = 0;
+    const ask = async () => {
+      assert.equal((await plainGet(base, "/", {}, agent)).status, 200);
+      answered += 1;
       await pause(50);
-      askedAt = Date.now();
-    }
-    const lasted = Date.now() - began;
+    };
+    // A proxy that has not heard of the end keeps asking; none of its requests is lost while it does.
+    while (performance.now() - began < 2000) await ask();
+    assert.ok(answered > 10);
+    // One that never hears of it does not keep it for ever.
+    while (child.exitCode === null) await ask().catch(() => pause(50));
     assert.deepEqual(await ended, [0, null]);
-    // On a computer that stood still meanwhile it was not asked all the time.
-    assert.ok(longestPause >= 2000 || lasted >= 2490, `a request was lost after ${lasted} ms`);
+    assert.ok(performance.now() - began >= 2000);
+    agent.destroy();
   });
 
   it("does not wait for connections without a request", async () => {
@@ -241,6 +261,7 @@ describe("ending by SIGTERM", () => {
 interface Reply {
   readonly status: number | undefined;
   readonly connection: string | undefined;
+  readonly location: string | undefined;
   readonly body: string;
 }
 
@@ -256,7 +277,12 @@ function plainGet(
     const options = { hostname, port, path, headers, ...(agent === undefined ? {} : { agent }) };
     request(options, async (response) => {
       const body = (await response.setEncoding("utf8").toArray()).join("");
-      done({ status: response.statusCode, connection: response.headers.connection, body });
+      done({
+        status: response.statusCode,
+        connection: response.headers.connection,
+        location: response.headers.location,
+        body,
+      });
     })
       .on("error", fail)
       .end();
@@ -295,5 +321,5 @@ it("a connection on which nothing was asked does not hold up the end", async () 
   const began = performance.now();
   assert.equal(await stop(), true);
   await closed;
-  assert.ok(performance.now() - began < 20_000, "the silent connection was waited for");
+  assert.ok(performance.now() - began < 5000, "the silent connection was waited for");
 });

@@ -58,20 +58,15 @@ async function answer(config: Config, styleHash: string, exchange: Exchange): Pr
   const { request, url, sendProblem } = exchange;
   if (request.method !== "GET" && request.method !== "HEAD")
     return sendProblem(405, "Only GET and HEAD are answered here", { allow: "GET, HEAD" });
-  switch (url.pathname) {
-    case "/":
-      return sendPage(config, styleHash, exchange);
-    case "/slow": {
-      // To see what a rollout or a deleted pod does to a request that is under way.
-      const asked = url.searchParams.get("ms") ?? "2000";
-      const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
-      if (!(wait <= slowestMs)) return sendProblem(400, `ms must be a whole number from 0 to ${slowestMs}`);
-      await pause(wait);
-      return sendPage(config, styleHash, exchange);
-    }
-    default:
-      return sendProblem(404, `There is no ${url.pathname} here`);
+  if (url.pathname === "/slow") {
+    // To see what a rollout or a deleted pod does to a request that is under way.
+    const asked = url.searchParams.get("ms") ?? "2000";
+    const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
+    if (!(wait <= slowestMs)) return sendProblem(400, `ms must be a whole number from 0 to ${slowestMs}`);
+    await pause(wait);
   }
+  // An Ingress hands on the path that led here, whichever it is.
+  sendPage(config, styleHash, exchange);
 }
 
 function sendPage(config: Config, styleHash: string, { request, send }: Exchange): void {

@@ -7,6 +7,7 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { type App, type AppsConfig, exampleHost, readStackFile } from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
+import { pathsOf } from "../../stacks/model/routes.ts";
 import { labVariables } from "../environment.ts";
 import { imageTools, systemArchive, toolFile } from "../system-archive.ts";
 import { appImage } from "../toolchain/images/web.ts";
@@ -127,7 +128,9 @@ export const untilAnswering =
   async (signal) => {
     let missing = apps;
     for (;;) {
-      const answers = await Promise.all(missing.map(({ host }) => whoAnswers(send, address, host)));
+      const answers = await Promise.all(
+        missing.map((app) => whoAnswers(send, address, app.host, pathsOf(app)[0]?.path)),
+      );
       missing = missing.filter(
         ({ name, version, namespace }, index) =>
           answers[index] !== describeApp({ app: name, version, namespace }),

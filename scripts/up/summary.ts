@@ -9,6 +9,7 @@ import {
   programOf,
   readOnCluster,
 } from "../../stacks/model/config.ts";
+import { pathsOf } from "../../stacks/model/routes.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 
 /** Where the lab answers and how to ask it. */
@@ -28,7 +29,8 @@ export async function summary(stacks: readonly string[]): Promise<string> {
     const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
     if (address === undefined) continue;
     lines.push("", `Apps (stack ${stack})`);
-    for (const { host } of apps) lines.push(`  ${curl(address, host)}`);
+    for (const app of apps)
+      for (const { path } of pathsOf(app)) lines.push(`  ${curl(address, app.host, path)}`);
   }
   lines.push("", 'For kubectl, pulumi and vagrant in your shell: eval "$(scripts/lab env)"');
   return lines.join("\n");
@@ -44,12 +46,12 @@ async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
 }
 
 /** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
-function curl(address: string, rule: string | undefined): string {
-  if (rule === undefined) return `curl http://${address}/`;
+export function curl(address: string, rule: string | undefined, path: string): string {
+  if (rule === undefined) return `curl http://${address}${path}`;
   const host = exampleHost(rule);
   const port = address.split(":")[1];
   const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
   return isHere
-    ? `curl http://${host}${port ? `:${port}` : ""}/`
-    : `curl -H 'Host: ${host}' http://${address}/`;
+    ? `curl http://${host}${port ? `:${port}` : ""}${path}`
+    : `curl -H 'Host: ${host}' http://${address}${path}`;
 }

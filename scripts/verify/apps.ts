@@ -1,6 +1,7 @@
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
+import { pathsOf } from "../../stacks/model/routes.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import {
@@ -117,11 +118,11 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, { api }: Apps
   ];
 }
 
-/** A check at each address. @param title of the check at an address. @param host is asked for; undefined: none. */
+/** A check at each address. @param title of the check at an address. @param asked a host, undefined: none, and a path of it. */
 async function checkAt(
   { addresses, http }: AppsSources,
   title: (address: string) => Pick<CheckSpec, "id" | "title">,
-  host: string | undefined,
+  [host, path]: readonly [host: string | undefined, path?: string],
   expected: string,
   hint: string,
 ): Promise<CheckSpec[]> {
@@ -130,7 +131,7 @@ async function checkAt(
   return list.map((address) => ({
     ...title(address),
     expected,
-    actual: () => whoAnswers(http, address, host),
+    actual: () => whoAnswers(http, address, host, path),
     hint: hint.replace("ADDRESS", address),
   }));
 }
@@ -140,7 +141,7 @@ const answerOf = ({ name, version, namespace, replicas: count }: App): string =>
   count === 0 ? "status 503" : describeApp({ app: name, version, namespace });
 
 async function checkRoutes(
-  path: string,
+  id: string,
   app: App,
   config: OnCluster,
   sources: AppsSources,
@@ -149,13 +150,17 @@ async function checkRoutes(
   // The app without a host is what the default route leads to.
   if (host === undefined) return [];
   const pods = `kubectl --namespace ${config.ingressNamespace} get pods`;
-  return checkAt(
-    sources,
-    (address) => ({ id: `${path}/route/${address}`, title: `${host} through ${address}` }),
-    host,
-    answerOf(app),
-    `Try it: \`curl -H 'Host: ${host}' http://ADDRESS/\`. The Ingress controller's view is in the logs of its pod: \`${pods}\`.`,
-  );
+  const checks = pathsOf(app).map(({ path }) => {
+    const part = path === "/" ? "" : path;
+    return checkAt(
+      sources,
+      (address) => ({ id: `${id}/route${part}/${address}`, title: `${host}${part} through ${address}` }),
+      [host, path],
+      answerOf(app),
+      `Try it: \`curl -H 'Host: ${host}' http://ADDRESS${path}\`. The Ingress controller's view is in the logs of its pod: \`${pods}\`.`,
+    );
+  });
+  return (await Promise.all(checks)).flat();
 }
 
 function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpec[]>[] {
@@ -171,7 +176,7 @@ function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpe
     checkAt(
       sources,
       (address) => ({ id: `default/${id}/${address}`, title: `${words} through ${address}` }),
-      host,
+      [host],
       answerOf(fallback),
       hint,
     ),

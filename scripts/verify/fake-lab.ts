@@ -21,7 +21,7 @@ export interface FakeLab {
       k3s: { state: string; restarts: number; killed: number };
     }
   >;
-  /** The pods that answer in turn, by address and host; outside the namespace `default` such as `dev/app1-a`. */
+  /** The pods that answer in turn, by address and host, with the path unless that is `/`; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
   /**
    * What a pod resolves and reaches, by the node it is on; outside the namespace `default` by namespace and node, such
@@ -258,8 +258,8 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       if (!facts) throw new Error("ssh: no answer within 8 s");
       return parseMachineFacts(JSON.stringify(facts));
     },
-    http: async (address, host) => {
-      const key = `${address} ${host ?? ""}`;
+    http: async (address, host, path = "/") => {
+      const key = `${address} ${host ?? ""}${path === "/" ? "" : path}`;
       const pods = lab.routes[key];
       if (!pods) throw new Error("connection refused");
       const turn = turns.get(key) ?? 0;

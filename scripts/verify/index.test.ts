@@ -588,6 +588,31 @@ test("an app without replicas must not answer, and there is nothing to look from
   );
 });
 
+test("apps that share a host are each asked at their paths", async (t) => {
+  const file = "Pulumi.apps-paths.yaml";
+  await writeFile(
+    join(directory, file),
+    `config:
+  k3s-lab:cluster: { stack: cluster }
+  k3s-lab:apps:
+    - { name: app2, host: app2.com, replicas: 2 }
+    - { name: app3, host: app2.com, paths: [{ path: /api }, { path: /login, match: exact }] }
+`,
+  );
+  t.after(() => rm(join(directory, file)));
+  const paths: Break = (lab) => {
+    for (const ip of [server, agent]) lab.routes[`${ip} app2.com/api`] = ["app3-a"];
+    for (const ip of [server, agent]) lab.routes[`${ip} app2.com/login`] = ["app2-a"];
+  };
+  const checks = await look(paths, ["apps-paths"]);
+  assert.deepEqual(failedIds(checks), [
+    `apps-paths/app3/route/login/${server}`,
+    `apps-paths/app3/route/login/${agent}`,
+  ]);
+  const title = checks.find(({ id }) => id === `apps-paths/app3/route/api/${agent}`)?.title;
+  assert.equal(title, `app2.com/api through ${agent}`);
+});
+
 test("wait looks again until all is well, and tells what is missing", async () => {
   const lab = healthyLab();
   const deployment = item(lab, deployments, "app2");
@@ -610,12 +635,14 @@ test("wait looks again until all is well, and tells what is missing", async () =
 });
 
 test("wait gives up at its end with what still fails", async () => {
+  const began = performance.now();
   const lab = healthyLab();
   remove(lab, deployments, "app2");
   const api = await serveApi(lab);
   const checks = await verify(["apps"], { directory, world: worldOf(lab, api.url), wait: 0.2 });
   api.close();
   assert.deepEqual(failedIds(checks), ["apps/app2/replicas"]);
+  assert.ok(performance.now() - began < 5000);
 });
 
 test("a stack file that is missing is refused before anything is asked", async () => {

@@ -22,7 +22,7 @@ const answer = (name: string, pod: string): HttpAnswer => ({
 async function ingress(t: TestContext, routes: Record<string, readonly string[]>) {
   const asked: string[] = [];
   const server = createServer((request, response) => {
-    const host = request.headers.host ?? "";
+    const host = `${request.headers.host ?? ""}${request.url === "/" ? "" : request.url}`;
     assert.equal(request.headers.accept, "application/json");
     asked.push(host);
     const [name = "", ...pods] = routes[host] ?? routes["*"] ?? [];
@@ -47,6 +47,15 @@ test("asks for a host, an unknown one and none, over real HTTP", async (t) => {
   assert.deepEqual(asked, ["app2.com", unknownHost, address]);
   assert.equal(await podsAnswering(send, address, app("app2", 3, "app2.com")), "3 different pods");
   assert.equal(await podsAnswering(send, address, app("app3", 1)), "1 pod");
+});
+
+test("an app that has a part of its host's paths is asked there", async (t) => {
+  const { address } = await ingress(t, { "app.com": ["web", "a"], "app.com/api": ["api", "b", "c"] });
+  const send = getWithin(3000);
+  assert.equal(await whoAnswers(send, address, "app.com"), "web 1.0.0");
+  assert.equal(await whoAnswers(send, address, "app.com", "/api"), "api 1.0.0");
+  const api = { ...app("api", 2, "app.com"), paths: [{ path: "/api", match: "prefix" as const }] };
+  assert.equal(await podsAnswering(send, address, api), "2 different pods");
 });
 
 test("a pod that never answers is given up on after a bounded number of requests", async () => {

@@ -9,6 +9,7 @@ import {
   managedTraefik,
   type OnCluster,
 } from "../../stacks/model/config.ts";
+import { pathsOf } from "../../stacks/model/routes.ts";
 import { namespacesOf } from "./from-pods.ts";
 
 /** Where an Ingress controller listens; the port is 80 unless it is part of it, such as `127.0.0.1:8888`. */
@@ -52,8 +53,8 @@ type Self = z.output<typeof selfSchema>;
 export const describeApp = ({ app, version, namespace }: Omit<Self, "pod">): string =>
   `${app} ${version}${namespace === "default" ? "" : ` in ${namespace}`}`;
 
-/** How a request is sent; tests put their own in its place. */
-export type Get = (address: IngressAddress, host: string | undefined) => Promise<HttpAnswer>;
+/** How a request is sent; tests put their own in its place. @param path Default: `/`. */
+export type Get = (address: IngressAddress, host: string | undefined, path?: string) => Promise<HttpAnswer>;
 
 /**
  * Requests that name `host`, or just the address, as a browser does when no name is known.
@@ -61,8 +62,8 @@ export type Get = (address: IngressAddress, host: string | undefined) => Promise
  */
 export const getWithin =
   (timeout: number): Get =>
-  (address, host) =>
-    get(`http://${address}/`, {
+  (address, host, path = "/") =>
+    get(`http://${address}${path}`, {
       headers: { accept: "application/json", ...(host ? { host } : {}) },
       timeout,
     });
@@ -74,12 +75,19 @@ export const unknownHost = "no-such-app.invalid";
 export const requestsPerReplica = 20;
 
 /** Who answers at an address, in few words: an app with its version, or else the status, or why nobody does. */
-export const whoAnswers = (send: Get, address: IngressAddress, host: string | undefined): Promise<string> =>
-  send(address, host && exampleHost(host)).then(describeAnswer, noAnswer);
+export const whoAnswers = (
+  send: Get,
+  address: IngressAddress,
+  host: string | undefined,
+  path?: string,
+): Promise<string> => send(address, host && exampleHost(host), path).then(describeAnswer, noAnswer);
 
 /** How many pods of an app answer at an address, in words, or why none does. */
 export const podsAnswering = (send: Get, address: IngressAddress, app: App): Promise<string> =>
-  meetPods(app, () => send(address, app.host && exampleHost(app.host))).then(differentPods, noAnswer);
+  meetPods(app, () => send(address, app.host && exampleHost(app.host), pathsOf(app)[0]?.path)).then(
+    differentPods,
+    noAnswer,
+  );
 
 const noAnswer = ({ message }: Error): string => `no answer: ${message}`;
 

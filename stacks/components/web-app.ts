@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { podResources } from "../model/quota.ts";
+import { pathsOf, type Route, type RoutePath, routesOf } from "../model/routes.ts";
 import { type Files, hashedConfigMap, hashedSecret } from "./hashed-files.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
@@ -10,14 +11,6 @@ const port = 8080;
 
 /** Seconds from SIGTERM until a pod's last request is answered; the app's `graceSeconds`, which a test holds against this. */
 export const graceSeconds = 50;
-
-/** A part of a host's paths. */
-export interface WebAppPath {
-  /** Begins with a slash, and ends with none but for `/` itself. */
-  readonly path: string;
-  /** `prefix` takes the path and all below it, `exact` the path alone. Default: `prefix`. */
-  readonly match?: "prefix" | "exact" | undefined;
-}
 
 /** Files that the app's container finds in a folder of its own. */
 export interface WebAppFiles {
@@ -69,7 +62,7 @@ export interface WebAppArgs {
    * The paths of the host that lead to the app; of several apps at one host the longest decides. Others than `/` need a
    * host without `*`. Default: `/` and all below it.
    */
-  readonly paths?: readonly WebAppPath[] | undefined;
+  readonly paths?: readonly RoutePath[] | undefined;
   /** Default: http alone. */
   readonly tls?: WebAppTls | undefined;
   /** IngressClass. Default: `traefik`, which K3s brings. */
@@ -160,7 +153,7 @@ export class WebApp extends pulumi.ComponentResource {
       child,
     );
 
-    this.ingresses = routesOf(args).map(
+    this.ingresses = ingressesOf(args).map(
       (route) =>
         new k8s.networking.v1.Ingress(
           `${name}${route.suffix}`,
@@ -178,65 +171,41 @@ export class WebApp extends pulumi.ComponentResource {
   }
 }
 
-function urlOf({ host = "*", paths = everyPath, tls }: WebAppArgs): pulumi.Output<string> {
-  const [first] = paths;
+function urlOf(args: WebAppArgs): pulumi.Output<string> {
+  const { host = "*", tls } = args;
+  const [first] = pathsOf(args);
   return pulumi.all([host, tls?.port ?? 443]).apply(([name, at]) => {
     const port = tls === undefined || at === 443 ? "" : `:${at}`;
     return `${tls ? "https" : "http"}://${name}${port}${first?.path ?? "/"}`;
   });
 }
 
-const everyPath: readonly WebAppPath[] = [{ path: "/" }];
-
 /** Where Ingresses of exact paths stand in Traefik's order: before all prefixes, whose rules are as long as their text. */
 const exactPriority = "1000";
 
-interface Route {
-  /** What follows the app's name in the Ingress's: with a dot, which no app's name has. */
-  readonly suffix: "" | ".exact";
-  readonly rules: readonly { readonly path: string; readonly pathType: "Prefix" | "Exact" }[];
-  readonly annotations: Readonly<Record<string, string>>;
+/** Of the app without a host the rule is 15 characters long; that of any other host at least 27. */
+const wildcardPriority = "20";
+
+const isWildcard = ({ host }: WebAppArgs): boolean => typeof host === "string" && host.startsWith("*.");
+
+/** The app's Ingresses. @throws RangeError where Traefik would ask one of them before another host's. */
+function ingressesOf(args: WebAppArgs): Route[] {
+  const routes = routesOf(args);
+  const exact = routes.find(({ suffix }) => suffix === ".exact")?.rules[0];
+  if (exact && (args.host === undefined || isWildcard(args)))
+    throw new RangeError(`the path ${exact.path} needs a host without "*"`);
+  return routes;
 }
 
-/**
- * What an app's Ingresses say of its paths. Traefik 2 takes a prefix as text, so that /api would match /apiary as well; and it
- * goes by the longest rule, in which an exact path is shorter than a prefix. So the prefix /api is made as the exact
- * path /api and the prefix /api/, which means the same to every controller; and exact paths, for which one priority is
- * enough, have an Ingress of their own.
- */
-function routesOf({ host, paths = everyPath }: WebAppArgs): Route[] {
-  const isWildcard = typeof host === "string" && host.startsWith("*.");
-  const prefixes = paths.filter(({ match }) => match !== "exact").map(({ path }) => path);
-  const below = prefixes.filter((path) => path !== "/");
-  const exact = [...below, ...paths.filter(({ match }) => match === "exact").map(({ path }) => path)];
-  if (exact.length > 0 && (host === undefined || isWildcard))
-    throw new RangeError(
-      `the path ${exact[0]} needs a host without "*": Traefik would ask it before others' hosts`,
-    );
-  const routes: Route[] = [
-    {
-      suffix: "",
-      rules: prefixes.map((path) => ({ path: path === "/" ? path : `${path}/`, pathType: "Prefix" })),
-      // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
-      // Kubernetes. More than that of the app without a host, which is 15 characters long.
-      annotations: isWildcard ? { [priority]: "20" } : {},
-    },
-    {
-      suffix: ".exact",
-      rules: exact.map((path) => ({ path, pathType: "Exact" })),
-      annotations: { [priority]: exactPriority },
-    },
-  ];
-  return routes.filter(({ rules }) => rules.length > 0);
-}
-
-function ingressMetadata(
-  appName: string,
-  { suffix, annotations }: Route,
-  { awaitAddress = true }: WebAppArgs,
-) {
-  const all = { ...(awaitAddress ? {} : skipAwait), ...annotations };
-  return { name: `${appName}${suffix}`, ...(Object.keys(all).length ? { annotations: all } : {}) };
+function ingressMetadata(appName: string, { suffix }: Route, args: WebAppArgs) {
+  // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
+  // Kubernetes.
+  const priority = suffix === ".exact" ? exactPriority : isWildcard(args) ? wildcardPriority : undefined;
+  const annotations = {
+    ...((args.awaitAddress ?? true) ? {} : skipAwait),
+    ...(priority ? { "traefik.ingress.kubernetes.io/router.priority": priority } : {}),
+  };
+  return { name: `${appName}${suffix}`, ...(Object.keys(annotations).length ? { annotations } : {}) };
 }
 
 function ingressSpec(
@@ -254,8 +223,6 @@ function ingressSpec(
       : {}),
   };
 }
-
-const priority = "traefik.ingress.kubernetes.io/router.priority";
 
 function podSpec(
   name: string,

@@ -2,6 +2,7 @@ import { closest } from "fastest-levenshtein";
 import { z } from "zod";
 import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
+import { pathsOf } from "./routes.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
 export const ownNamespace = dnsLabel.refine(
@@ -22,6 +23,18 @@ export const ingressHost = z.string().superRefine((text, context) => {
   else if (text !== text.toLowerCase() && isSubdomain(name.toLowerCase())) add("a host name in lower case");
   else if (!isSubdomain(name))
     add("a host name such as app1.com or *.app1.com: labels of a-z, 0-9 and '-', separated by dots");
+});
+
+/** A path that a rule of an Ingress takes, and Traefik means the same by: there `{` begins a pattern. */
+const ingressPath = z.string().superRefine((text, context) => {
+  const add = (message: string) => context.addIssue({ code: "custom", message });
+  if (!text.startsWith("/")) add("a path that begins with a slash, such as /api");
+  else if (text.includes("//")) add("a path without two slashes in a row");
+  else if (text.length > 1 && text.endsWith("/"))
+    add(`a path without a slash at the end: ${text.slice(0, -1)}`);
+  else if (/\/\.{1,2}(\/|$)/.test(text)) add("a path without the parts . and .., which clients take out");
+  else if (!/^[\w.~/-]{1,200}$/.test(text))
+    add("a path of letters, digits, -, ., _, ~ and /, at most 200 characters");
 });
 
 /** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
@@ -53,7 +66,27 @@ const app = z.strictObject({
   host: ingressHost
     .optional()
     .describe(
-      "Host name that the Ingress routes to the app, unique in the stack; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+      "Host name that the Ingress routes to the app, unique in the stack unless `paths` share it; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+    ),
+  paths: z
+    .array(
+      z.strictObject({
+        path: ingressPath.describe(
+          "A path of the host, such as `/api`; no other app at this host has it. Of several that match a request the longest decides.",
+        ),
+        match: z
+          .enum(["prefix", "exact"])
+          .default("prefix")
+          .describe(
+            "`prefix`: the path and all below it, `/api` and `/api/entries` but not `/apiary`. `exact`: the path alone.",
+          ),
+      }),
+    )
+    .min(1, "at least one path")
+    .max(20, "at most 20 paths")
+    .optional()
+    .describe(
+      "The paths of the host that lead to the app; others lead to other apps of its namespace with this host. Needs a host without `*`. Default: all of them.",
     ),
   replicas: podCount.default(1).describe("Number of pods."),
   version: appVersion
@@ -234,13 +267,9 @@ export const appsSchema = z
           ["apps", index, "name"],
           `another name: Pulumi would call ${appPath(config, clash)} ${resourceName(one)} too`,
         );
-      const twin = before.find(({ host }) => host === one.host);
-      if (twin && !double) {
-        const text = one.host
-          ? "a host that no other app has"
-          : "a host: only one app can answer all other hosts";
-        add(["apps", index, "host"], `${text} (${appPath(config, twin)} has it)`);
-      }
+      if (!double)
+        for (const { path, expected } of routeFaults(config, one, before))
+          add(["apps", index, ...path], expected);
     });
   })
   .transform((config) => ({
@@ -248,6 +277,45 @@ export const appsSchema = z
     apps: inNamespaces(config),
     ingressNamespace: ingressNamespaceOf(config),
   }));
+
+interface Routed extends AppId {
+  readonly host?: string | undefined;
+  readonly paths?: readonly { readonly path: string }[] | undefined;
+}
+
+/** What of an app's host and paths is another's already, or can be nobody's. @param before the apps above it. */
+function routeFaults(
+  config: { readonly namespace: string },
+  one: Routed,
+  before: readonly Routed[],
+): { readonly path: PropertyKey[]; readonly expected: string }[] {
+  if (one.paths && (one.host === undefined || one.host.startsWith("*")))
+    return [{ path: ["paths"], expected: `no paths with ${one.host ? "a host with *" : "no host"}` }];
+  const twins = before.filter(({ host }) => host === one.host);
+  const apart = twins.find(({ namespace }) => one.host === undefined || namespace !== one.namespace);
+  const owner = apart ?? twins.find(({ paths }) => !paths && !one.paths);
+  if (owner) {
+    const all = one.host === undefined ? "a host: only one app can answer all other hosts" : undefined;
+    const whose = one.paths ? "app of another namespace" : "other app";
+    const expected = `${all ?? `a host that no ${whose} has`} (${appPath(config, owner)} has it)`;
+    return [{ path: ["host"], expected }];
+  }
+  const paths = pathsOf(one);
+  return paths.flatMap(({ path }, index) => {
+    const where = one.paths ? ["paths", index, "path"] : ["paths"];
+    if (paths.slice(0, index).some((other) => other.path === path))
+      return [{ path: where, expected: "a path that the app does not have already" }];
+    const twin = twins.find((other) => pathsOf(other).some((its) => its.path === path));
+    return twin
+      ? [
+          {
+            path: where,
+            expected: `a path that no other app at ${one.host} has (${appPath(config, twin)} has it)`,
+          },
+        ]
+      : [];
+  });
+}
 
 function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
   readonly namespace: string;

@@ -236,6 +236,21 @@ test("apps without a namespace are in the stack's own", () => {
   });
 });
 
+test("apps share a host by paths", () => {
+  const values = {
+    cluster,
+    apps: [
+      { name: "a", host: "a.com" },
+      { name: "b", host: "a.com", paths: [{ path: "/api" }, { path: "/login", match: "exact" }] },
+    ],
+  };
+  const [, b] = parseConfig("apps", values, "FILE").apps;
+  assert.deepEqual(b?.paths, [
+    { path: "/api", match: "prefix" },
+    { path: "/login", match: "exact" },
+  ]);
+});
+
 test("namespaces that the stack makes are isolated unless it says otherwise", () => {
   const namespaces = [
     { name: "dev", quota: { pods: 10, cpu: "500m", memory: "2Gi" } },
@@ -285,6 +300,75 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
       ],
     },
     /apps\[1\]\.host: .*a has it/,
+  ],
+  [
+    "a path of one host twice",
+    {
+      cluster,
+      apps: [
+        { name: "a", host: "a.com", paths: [{ path: "/" }, { path: "/api" }] },
+        { name: "b", host: "a.com", paths: [{ path: "/login" }, { path: "/api", match: "exact" }] },
+      ],
+    },
+    /apps\[1\]\.paths\[1\]\.path: "\/api" .*no other app at a\.com has \(a has it\)/,
+  ],
+  [
+    "a path of one app twice",
+    { cluster, apps: [{ name: "a", host: "a.com", paths: [{ path: "/a" }, { path: "/a" }] }] },
+    /apps\[0\]\.paths\[1\]\.path: "\/a" .*does not have already/,
+  ],
+  [
+    "all paths of a host of which another app has the first",
+    {
+      cluster,
+      apps: [
+        { name: "a", host: "a.com", paths: [{ path: "/" }] },
+        { name: "b", host: "a.com" },
+      ],
+    },
+    /apps\[1\]\.paths: is missing; .*no other app at a\.com has \(a has it\)/,
+  ],
+  [
+    "a host shared by apps of two namespaces",
+    inDev({
+      apps: [
+        { name: "a", host: "a.com" },
+        { name: "b", namespace: "dev", host: "a.com", paths: [{ path: "/b" }] },
+      ],
+    }),
+    /apps\[1\]\.host: "a\.com" .*no app of another namespace has \(a has it\)/,
+  ],
+  ...[
+    ["api", /begins with a slash/],
+    ["/api/", /without a slash at the end: \/api/],
+    ["/a//b", /two slashes/],
+    ["/a/../b", /without the parts/],
+    ["/a{id}", /letters, digits/],
+    ["/a b", /letters, digits/],
+    ["/a?b=c", /letters, digits/],
+    [`/${"a".repeat(200)}`, /200 characters/],
+  ].map(
+    ([path, expected]) =>
+      [
+        `the path ${path}`,
+        { cluster, apps: [{ name: "a", host: "a.com", paths: [{ path }] }] },
+        expected as RegExp,
+      ] as const,
+  ),
+  [
+    "paths of every host",
+    { cluster, apps: [{ name: "a", paths: [{ path: "/api" }] }] },
+    /apps\[0\]\.paths: .*no paths with no host/,
+  ],
+  [
+    "paths of a wildcard",
+    { cluster, apps: [{ name: "a", host: "*.a.com", paths: [{ path: "/api" }] }] },
+    /apps\[0\]\.paths: .*no paths with a host with \*/,
+  ],
+  [
+    "no path at all",
+    { cluster, apps: [{ name: "a", host: "a.com", paths: [] }] },
+    /paths: \[\] .*at least one path/,
   ],
   [
     "two apps for all other hosts",

@@ -3,6 +3,7 @@ import { LabError } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
 import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
+import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
 
 /** Whose an object is: a checkout's lab, and a stack of it. */
@@ -73,10 +74,12 @@ export function objectsOf({ apps, namespaces, ingress }: OnCluster): ObjectPlace
           deployment("traefik", home),
         ]
       : []),
-    ...apps.flatMap(({ name, namespace: where }) => [
+    ...apps.flatMap(({ name, namespace: where, paths }) => [
       deployment(name, where),
       service(name, where),
-      place("networking.k8s.io/v1", "Ingress")(name, where),
+      ...routesOf({ paths }).map(({ suffix }) =>
+        place("networking.k8s.io/v1", "Ingress")(`${name}${suffix}`, where),
+      ),
       place("policy/v1", "PodDisruptionBudget")(name, where),
     ]),
   ];
