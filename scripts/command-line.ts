@@ -18,6 +18,7 @@ export const verbs: Readonly<Record<string, string>> = {
 /** Not in the help: for the Vagrantfile, and for those who work on the lab itself. */
 const hidden: Readonly<Record<string, string>> = {
   config: "Print what a stack file of machines says, as JSON, defaults filled in",
+  disk: "Fail where libvirt has only a part of the disk that a box's machines begin as",
   generate: "Write schemas/ and the generated parts of docs/ again",
 };
 

@@ -12,7 +12,7 @@ import {
   toText,
 } from "../../stacks/model/addresses.ts";
 import { type Box, boxFolder } from "./box.ts";
-import { lastLines, type Run } from "./commands.ts";
+import { type CommandResult, lastLines, type Run } from "./commands.ts";
 import { routesHere, withoutBlackholeRoute } from "./routes.ts";
 
 // The names are the Vagrantfile's too.
@@ -76,7 +76,7 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   const others = await usersAmong(all, run);
   if (others.length > 0) return others;
   const volumes = await virsh(run, "vol-list", pool);
-  if (volumes.exitCode !== 0 && !/pool not found/i.test(volumes.stderr))
+  if (volumes.exitCode !== 0 && !isNoPool(volumes))
     throw new LabError(
       `libvirt does not list the disks in its pool ${pool}, so they stay: ${lastLines(volumes.stderr, 1)}. Run \`scripts/lab down\` again.`,
     );
@@ -196,6 +196,8 @@ async function ensurePool(run: Run): Promise<void> {
   if (exitCode !== 0) throw new LabError(`libvirt could not make the pool ${pool}: ${lastLines(stderr, 3)}`);
 }
 
+const isNoPool = ({ stderr }: CommandResult): boolean => /pool not found/i.test(stderr);
+
 /** Names in a list of `virsh vol-list`. */
 const volumeNames = (text: string): string[] =>
   text.split("\n").flatMap((line) => line.trim().split(/\s+/)[0] || []);
@@ -229,17 +231,14 @@ async function isRest(name: string, image: string, volumes: readonly string[], r
   return (await usersAmong(others, run)).length === 0;
 }
 
-/**
- * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
- * A box of several disks is left to Vagrant. While another volume says that it is a part, as after a `lab` that was killed,
- * the disk is written again in its place: machines may begin as it, and the same box has the same bytes.
- */
-async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
+/** What of a box's disk is in the pool. */
+async function findDisk(box: Box, run: Run) {
   // By this name vagrant-libvirt looks for the disk before it uploads it.
   const name = `${box.name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${box.version}_box.img`;
   const mark = `${name}.part`;
   const listed = await virsh(run, "vol-list", pool);
-  if (listed.exitCode !== 0)
+  // Without virsh the lab has put none there.
+  if (listed.exitCode !== 0 && listed.ended !== "missing" && !isNoPool(listed))
     throw new LabError(
       `libvirt does not list the disks in its pool ${pool}: ${lastLines(listed.stderr, 1)}. Run the same command again.`,
     );
@@ -248,6 +247,22 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   const isThere = volumes.includes(name);
   const image = join(boxFolder(box), "box.img");
   const isHalf = isThere && !isMarked && (await isRest(name, image, volumes, run));
+  return { name, mark, image, isThere, isMarked, isHalf };
+}
+
+/** Whether machines that begin as a box's disk in the pool would begin as a part of it. */
+export async function isPartial(box: Box, run: Run): Promise<boolean> {
+  const { isThere, isMarked, isHalf } = await findDisk(box, run);
+  return isThere && (isMarked || isHalf);
+}
+
+/**
+ * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
+ * A box of several disks is left to Vagrant. While another volume says that it is a part, as after a `lab` that was killed,
+ * the disk is written again in its place: machines may begin as it, and the same box has the same bytes.
+ */
+async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
+  const { name, mark, image, isThere, isMarked, isHalf } = await findDisk(box, run);
   if (isThere && !isMarked && !isHalf) return;
   const metadata = await readFile(join(boxFolder(box), "metadata.json"), "utf8");
   const { virtual_size: size } = JSON.parse(metadata) as { virtual_size?: number };
@@ -270,5 +285,5 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
     if (isNew && (await remove(name)).exitCode === 0) await remove(mark);
     throw error;
   }
-  await remove(mark);
+  await step("vol-delete", "--pool", pool, mark);
 }

@@ -9,7 +9,7 @@ import { boxFolder } from "./box.ts";
 import type { Run } from "./commands.ts";
 import { type Answer, fakeRun } from "./fake-run.ts";
 import { ensureLibvirt, hiddenFolder, stopLibvirt } from "./libvirt.ts";
-import { networkXml } from "./libvirt-resources.ts";
+import { isPartial, networkXml } from "./libvirt-resources.ts";
 
 /** Where the labs of a test find each other. */
 const base = await mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));
@@ -294,12 +294,8 @@ test("C3: a question for the lab's network that fails leaves open whose it is", 
   assert.equal(commands.filter((line) => /create|destroy|delete/.test(line)).length, 0);
 });
 
-/** A libvirt with networks and a pool, and a box to copy into it. @returns what its `virsh` was told to do with volumes. */
-async function copyDisk(
-  t: TestContext,
-  answers: readonly Answer[],
-  patience: (line: string, timeout: number) => void = () => {},
-): Promise<string[]> {
+/** A libvirt with networks and a pool, and a box to copy into it. */
+async function withBox(t: TestContext, answers: readonly Answer[]) {
   const { VAGRANT_HOME } = process.env;
   process.env.VAGRANT_HOME = await shared();
   t.after(() => {
@@ -309,7 +305,7 @@ async function copyDisk(
   await mkdir(boxFolder(box), { recursive: true });
   await writeFile(join(boxFolder(box), "metadata.json"), '{"virtual_size": 8}');
   await writeFile(join(boxFolder(box), "box.img"), "0123456789");
-  const { run, commands } = fakeRun(
+  return fakeRun(
     ...answers,
     [/ uri$/, {}],
     mine,
@@ -318,6 +314,15 @@ async function copyDisk(
     [/ list --all /, {}],
     [/ vol-/, {}],
   );
+}
+
+/** Copies the box's disk. @returns what `virsh` was told to do with volumes. */
+async function copyDisk(
+  t: TestContext,
+  answers: readonly Answer[],
+  patience: (line: string, timeout: number) => void = () => {},
+): Promise<string[]> {
+  const { run, commands } = await withBox(t, answers);
   const watched: Run = (command, options) => {
     patience(command.join(" "), options?.timeout ?? Number.POSITIVE_INFINITY);
     return run(command, options);
@@ -386,6 +391,27 @@ test("a disk that plain Vagrant was killed over is no disk: it is copied again",
   assert.deepEqual(cloned, [], "a clone may begin as it from anywhere");
   const unknown = await copyDisk(t, [names, [/ vol-dumpxml /, { exitCode: 1, stderr: "error: timed out" }]]);
   assert.match(unknown.join(), /^libvirt does not describe the disk .*timed out/);
+});
+
+test("plain Vagrant begins no machine as a part of a box's disk", async (t) => {
+  const half: Answer = [new RegExp(` vol-dumpxml .*${disk}$`), volume({ bytes: 4 })];
+  const partial = async (...answers: Answer[]) => isPartial(box, (await withBox(t, answers)).run);
+  assert.equal(await partial(listed(disk), half), true);
+  assert.equal(
+    await partial(listed(disk, `${disk}.part`)),
+    true,
+    "it is being copied, or that was interrupted",
+  );
+  assert.equal(await partial(listed(disk)), false);
+  assert.equal(await partial(listed(`${disk}.part`)), false, "Vagrant copies it");
+  const used: Answer = [/ vol-dumpxml /, volume({ bytes: 9, base: disk })];
+  assert.equal(await partial(listed(disk, "machine.img"), half, used), false, "machines begin as it");
+  assert.equal(
+    await partial([/ vol-list /, { exitCode: 1, stderr: "error: Storage pool not found" }]),
+    false,
+  );
+  assert.equal(await partial([/ vol-list /, { exitCode: undefined, ended: "missing" }]), false);
+  await assert.rejects(partial([/ vol-list /, { exitCode: 1, stderr: "error: timed out" }]), /does not list/);
 });
 
 test("a slow disk gets the time for gigabytes", async (t) => {
