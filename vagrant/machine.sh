@@ -31,10 +31,11 @@ VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 containers() {
   own=$(docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@") || return
   images=$(docker image ls --all --no-trunc --quiet --filter label=k3s-lab.id) || return
-  for image in $images; do
-    copies=$(docker ps --all --no-trunc --quiet --filter "ancestor=$image") || return
+  if [ -n "$images" ]; then
+    # shellcheck disable=SC2046,SC2086 # an option for each
+    copies=$(docker ps --all --no-trunc --quiet $(printf -- '--filter ancestor=%s ' $images)) || return
     own=$(printf '%s\n' "$own" | grep -Fxv "${copies:-none}" || true)
-  done
+  fi
   printf '%s\n' "$own" | sed '/^$/d'
 }
 of_stack="label=k3s-lab.stack=$LAB_STACK"

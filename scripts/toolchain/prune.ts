@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { lstat, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { commits } from "../../stacks/k3d/docker.ts";
 import { ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { type Run, run as runHere } from "../host/commands.ts";
 import { withFileLock } from "./file-lock.ts";
@@ -131,10 +132,9 @@ async function pruneImages(
   const format = "{{.Repository}}:{{.Tag}}\t{{.CreatedAt}}\t{{.ID}}";
   const images = await ask(...list, "--filter", "reference=k3s-lab/*", "--format", format);
   const containers = await ask("ps", "--all", "--format", "{{.Image}}");
-  // A person's commits of machines inherit the labels of the image and of the container.
-  const commits = await ask(...list, "--quiet", "--filter", "label=k3s-lab.id");
+  const theirs = await ask(...commits);
   // Without an answer nothing is known to be unused.
-  if (!images || !containers || !commits) return [];
+  if (!images || !containers || !theirs) return [];
   const noted = await Promise.all(
     users.map(async (user) => (await ifThere(readFile(join(user, ".lab", "host.json"), "utf8"))) ?? ""),
   );
@@ -144,7 +144,7 @@ async function pruneImages(
   // Docker names the newest first.
   for (const line of images) {
     const [tag = "", created = "", id = ""] = line.split("\t");
-    if (!ownTag.test(tag) || commits.includes(id)) continue;
+    if (!ownTag.test(tag) || theirs.includes(id)) continue;
     const [repository = ""] = tag.split(":");
     const isNewest = !newest.has(repository) && !tag.includes("-unfilled");
     if (isNewest) newest.add(repository);
@@ -158,7 +158,7 @@ async function pruneImages(
   const filters = ["--filter", "dangling=true", "--filter", "label=k3s-lab.image"];
   const nameless = await ask(...list, "--quiet", ...filters);
   for (const id of new Set(nameless ?? []))
-    if (!commits.includes(id) && (await ask("image", "rm", id)))
+    if (!theirs.includes(id) && (await ask("image", "rm", id)))
       pruned.push({ what: `image ${id}, which has no name any more` });
   return pruned;
 }

@@ -201,14 +201,35 @@ async function read(name: string): Promise<Container | undefined> {
   return found === undefined ? undefined : inspected.parse((JSON.parse(found) as unknown[])[0]);
 }
 
-/** A container that a person has started from a commit of the lab's inherits its labels: those are the image's. */
+/** Docker's question for the images that a person has made of the lab's containers (`docker commit`): these bear their labels. */
+export const commits = [
+  "image",
+  "ls",
+  "--all",
+  "--quiet",
+  "--no-trunc",
+  "--filter",
+  "label=k3s-lab.id",
+] as const;
+
+/** The ids of the containers that were started from such images: their labels are the image's, and they are a person's. */
+export async function copiesOf(
+  ask: (args: readonly string[]) => Promise<string>,
+): Promise<ReadonlySet<string>> {
+  const images = (await ask(commits)).split("\n").filter(Boolean);
+  if (images.length === 0) return new Set();
+  const filters = images.map((image) => `ancestor=${image}`);
+  const ids = await ask(["ps", "--all", "--quiet", "--no-trunc", ...repeat("--filter", filters)]);
+  return new Set(ids.split("\n"));
+}
+
+/** Takes the lab's labels from containers that are not the lab's. */
 async function withOwnLabels(all: readonly Container[]): Promise<readonly Container[]> {
   if (all.every(({ labels }) => labels["k3s-lab.id"] === undefined)) return all;
-  const list = ["image", "ls", "--all", "--quiet", "--no-trunc", "--filter", "label=k3s-lab.id"];
-  const images = (await docker(list)).split("\n");
+  const copies = await copiesOf(docker);
   const own = (labels: Container["labels"]) =>
     Object.fromEntries(Object.entries(labels).filter(([key]) => !key.startsWith("k3s-lab.")));
-  return all.map((one) => (images.includes(one.imageId) ? { ...one, labels: own(one.labels) } : one));
+  return all.map((one) => (copies.has(one.id) ? { ...one, labels: own(one.labels) } : one));
 }
 
 /** The containers that pass filters, whatever state they are in, by name. */

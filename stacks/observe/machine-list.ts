@@ -1,4 +1,5 @@
 import { execa } from "execa";
+import { copiesOf } from "../k3d/docker.ts";
 import { LabError } from "../lib/errors.ts";
 
 /** What a provider says of a machine that it has. */
@@ -75,14 +76,10 @@ async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
   const labels = labelNames.map((name) => `{{.Label "k3s-lab.${name}"}}`);
   const format = ["{{.ID}}", "{{.Names}}", "{{.State}}", "{{.Networks}}", ...labels].join("\t");
   const docker = (...args: string[]) => ask("Docker", "docker", args);
-  const [text, images] = await Promise.all([
+  const [text, copies] = await Promise.all([
     docker("ps", "--all", "--no-trunc", "--format", format),
-    docker(...imagesOfMachines),
+    copiesOf((args) => docker(...args)),
   ]);
-  const made = lines(images).map((image) =>
-    docker("ps", "--all", "--no-trunc", "--quiet", "--filter", `ancestor=${image}`),
-  );
-  const copies = new Set((await Promise.all(made)).flatMap(lines));
   return lines(text).map((line) => {
     const [id = "", name = "", state = "", networks = "", ...own] = line.split("\t");
     const values = copies.has(id) ? [] : own;
@@ -96,20 +93,6 @@ async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
     };
   });
 }
-
-/**
- * Asks for the images that a person has made of machines (\`docker commit\`): containers that are started from these inherit
- * every label, and are no machines.
- */
-const imagesOfMachines = [
-  "image",
-  "ls",
-  "--all",
-  "--quiet",
-  "--no-trunc",
-  "--filter",
-  "label=k3s-lab.id",
-] as const;
 
 const isLabelled = (values: readonly string[]): boolean => values.some((value) => value !== "");
 

@@ -111,7 +111,8 @@ if (world.broken) die(world.broken);
 if (world.breaks && args.join(" ").includes(world.breaks.on)) die(world.breaks.says);
 const filters = args.flatMap((arg, index) => (args[index - 1] === "--filter" ? [arg] : []));
 const format = args[args.indexOf("--format") + 1] ?? "";
-const passes = (one) => filters.every((filter) => {
+const ancestors = filters.flatMap((filter) => filter.startsWith("ancestor=") ? [filter.slice(9)] : []);
+const passes = (one) => (!ancestors.length || ancestors.includes(one.imageId)) && filters.every((filter) => {
   const [, kind, value] = /^([a-z]+)=(.*)$/.exec(filter);
   if (kind === "label") { const [key, ...rest] = value.split("="); return one.labels[key] === rest.join("="); }
   if (kind === "publish") return Object.values(one.ports ?? {}).flat().some(({ HostPort }) => HostPort === value.split("/")[0]);
