@@ -66,8 +66,7 @@ const wishes: readonly (readonly [string, readonly IngressClass[], string, strin
 ];
 for (const [what, classes, ingress, message] of wishes)
   test(`${message === undefined ? "accepted" : "refused"}: ${what}`, () => {
-    const mine = (one: Identity) =>
-      isOwn(one, { lab: "lab-a", stack: "apps" }, { objects: [], environments: new Map() });
+    const mine = (one: Identity) => isOwn(one, { lab: "lab-a", stack: "apps" }, { objects: [] });
     const look = () => refuseIngress("ctx", ingress, classes, mine);
     if (message === undefined) look();
     else assert.throws(look, (error) => isRefusal(error, message));

@@ -22,13 +22,6 @@ const looks: readonly (readonly [string, Record<string, string> | undefined, boo
 for (const [what, noted, has, loaded] of looks)
   test(what, async () => {
     const environments = new Map(noted ? [["web-server", noted]] : []);
-    const seen = await observeImages(
-      "web",
-      "web:1",
-      [node],
-      { objects: [], environments },
-      "now",
-      async () => has,
-    );
+    const seen = await observeImages("web", "web:1", [node], { environments }, "now", async () => has);
     assert.deepEqual(seen, [{ ...node, loaded }]);
   });

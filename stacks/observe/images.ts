@@ -22,7 +22,7 @@ export const observeImages = (
   resource: string,
   image: string,
   nodes: readonly ClusterNode[],
-  { environments }: OwnState,
+  { environments }: Pick<OwnState, "environments">,
   now: string = new Date().toISOString(),
   has: (node: ClusterNode, image: string) => Promise<boolean | undefined> = hasImage,
 ): Promise<ImageNode[]> =>

@@ -20,10 +20,10 @@ export interface HeldObject {
 /** What the state of an `apps` stack says of the last run. */
 export interface OwnState {
   readonly objects: readonly HeldObject[];
-  /** Where the objects are, or were to be, that a run was making when it was killed. Default: none. */
-  readonly pending?: readonly Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">[];
-  /** By type and name of a resource, the field manager by which it was applied. Default: none. */
-  readonly managers?: ReadonlyMap<string, string>;
+  /** Where the objects are, or were to be, that a run was making when it was killed. */
+  readonly pending: readonly Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">[];
+  /** By type and name of a resource, the field manager by which it was applied. */
+  readonly managers: ReadonlyMap<string, string>;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
 }

@@ -8,7 +8,7 @@ import type { HeldObject, OwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, labelling, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
-const nothing: OwnState = { objects: [], environments: new Map() };
+const nothing: OwnState = { objects: [], pending: [], managers: new Map(), environments: new Map() };
 const held = (uid: string, lab?: string): HeldObject => ({
   apiVersion: "apps/v1",
   kind: "Deployment",
@@ -151,13 +151,13 @@ test("what goes with a namespace and is not the stack's: copies with its labels,
   };
   const place = { apiVersion: "apps/v1", kind: "Deployment", namespace: "dev" };
   const state: OwnState = {
+    ...nothing,
     objects: [
       { apiVersion: "v1", kind: "Namespace", name: "dev", uid: "n1", lab: owner.lab },
       { ...place, name: "app2", uid: "d1", lab: owner.lab },
     ],
     // Killed while it was made.
     pending: [{ ...place, name: "app3" }],
-    environments: new Map(),
   };
   assert.deepEqual(await othersIn(api as unknown as KubernetesApi, owner, state), [
     "Deployment dev/app2-copy",

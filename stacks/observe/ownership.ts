@@ -30,7 +30,7 @@ export const labelling =
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
     const manager = `k3s-lab/${owner.lab}/${owner.stack}`;
-    const isOurs = (managers?.get(`${type} ${name}`) ?? manager) === manager;
+    const isOurs = (managers.get(`${type} ${name}`) ?? manager) === manager;
     const metadata = {
       ...rest,
       labels: { ...labels, ...labelsOf(owner) },
@@ -104,7 +104,7 @@ const inWords = ({ kind, namespace, name }: ObjectPlace): string =>
  * Whether an object is this stack's: by its marks, or because the state holds this very object and nobody has put another
  * mark on it since.
  */
-export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: OwnState): boolean =>
+export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: Pick<OwnState, "objects">): boolean =>
   Object.entries(labelsOf(owner)).every(([key, value]) => labels[key] === value) ||
   state.objects.some((held) => held.uid === uid && held.lab === labels["k3s-lab/lab"]);
 
@@ -191,7 +191,7 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
   );
   const listed = answers.flat();
   // Labels are copied with an object: what has ours is ours only in the place of one that the stack made, or was making.
-  const places = new Set([...state.objects, ...(state.pending ?? [])].map(inWords));
+  const places = new Set([...state.objects, ...state.pending].map(inWords));
   const isOurs = ({ words, identity }: Listed) =>
     identity !== undefined &&
     isOwn(identity, owner, state) &&

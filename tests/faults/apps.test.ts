@@ -182,7 +182,7 @@ refused(
   /plugin k3s-lab-no-such-plugin gave no credential/,
 );
 
-const nothing: OwnState = { objects: [], environments: new Map() };
+const nothing: OwnState = { objects: [], pending: [], managers: new Map(), environments: new Map() };
 
 fault("C6: a run was interrupted while it made the apps", async () => {
   const error = await look((api) => {
