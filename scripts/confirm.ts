@@ -9,14 +9,18 @@ export type Ask = (question: string) => Promise<boolean>;
  * Asks on a terminal whether what exists may go; elsewhere it must have been said beforehand.
  *
  * @param allowed whether it was, by `--replace`.
- * @param touched whether the run has changed other stacks already. Default: false.
+ * @param options.touched whether the run has changed other stacks already. Default: false.
+ * @param options.otherwise what to do where it was not meant. Default: restore the stack file.
  * @throws LabError where it may not: with exit code 3 where nothing was touched, else with 1.
  */
 export async function confirmLosses(
   losses: readonly Loss[],
   allowed: boolean,
   ask: Ask = askOnTerminal,
-  touched = false,
+  {
+    touched = false,
+    otherwise = "restore the stack file",
+  }: { readonly touched?: boolean; readonly otherwise?: string } = {},
 ): Promise<void> {
   if (losses.length === 0) return;
   const list = losses.map(({ stack, what, how }) => `  ${how} (stack ${stack}): ${what}`).join("\n");
@@ -26,7 +30,7 @@ export async function confirmLosses(
   }
   if (await ask(`This exists and would be lost:\n${list}\nContinue? [y/N] `)) return;
   throw new LabError(
-    `This exists and would be lost:\n${list}\n${touched ? "Nothing of this stack was touched; the stacks before it are done" : "Nothing was touched"}. If you mean it, run the same command with --replace; if not, restore the stack file.`,
+    `This exists and would be lost:\n${list}\n${touched ? "Nothing of this stack was touched; the stacks before it are done" : "Nothing was touched"}. If you mean it, run the same command with --replace; if not, ${otherwise}.`,
     { exitCode: touched ? 1 : 3 },
   );
 }

@@ -4,6 +4,7 @@ import { existsInDocker } from "../stacks/observe/k3d-host.ts";
 import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
 import { pathOf } from "../stacks/observe/ownership.ts";
 import { environmentOf } from "../stacks/observe/recorded.ts";
+import { isStatefulSet, volumesOf } from "./data-volumes.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { mayContain } from "./recorded-cluster.ts";
 
@@ -45,6 +46,8 @@ interface Context {
   readonly existence: Existence;
   /** What Pulumi recorded of the hosts that the run changes, by name. */
   readonly hosts: ReadonlyMap<string, Environment>;
+  /** The volumes of the StatefulSets that the run changes. */
+  readonly volumes: ReturnType<typeof volumesOf>;
 }
 
 /** What a step of Pulumi's makes or takes away. */
@@ -74,7 +77,9 @@ export async function lossesOf(
     existence = observed,
   }: { readonly provider?: Provider | undefined; readonly existence?: Existence } = {},
 ): Promise<Loss[]> {
-  const context = { stack, provider, existence, hosts: hostsIn(steps) };
+  const sets = steps.filter(({ urn }) => isStatefulSet(partsOfUrn(urn).types));
+  const volumes = sets.flatMap(({ inputs }) => volumesOf(inputs));
+  const context = { stack, provider, existence, hosts: hostsIn(steps), volumes };
   const created = steps
     .filter(({ operation }) => operation === "create")
     .flatMap((step) => thingOf(step, context) ?? []);
@@ -142,10 +147,11 @@ const things: Readonly<Record<string, ToThing>> = {
       exists: () => existence.container(stack, { name }),
     };
   },
-  "kubernetes:core/v1:Namespace": (resource, inputs, { stack, existence }) => {
+  "kubernetes:core/v1:Namespace": (resource, inputs, { stack, existence, volumes }) => {
     const { name = resource } = (inputs.metadata ?? {}) as { name?: string };
+    const claims = volumes.filter(({ namespace }) => namespace === name).map(({ claim }) => claim);
     return {
-      what: `the namespace ${name}, with all that is in it`,
+      what: `the namespace ${name}, with all that is in it${claims.length ? `, and the data on ${claims.join(" and ")}` : ""}`,
       exists: () => existence.namespace(stack, name),
     };
   },

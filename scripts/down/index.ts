@@ -15,7 +15,7 @@ import { toolStep } from "./tools.ts";
 
 /** What `lab down` may be told. */
 export interface DownOptions {
-  /** Whether what is not the lab's may go with namespaces of the lab's. Default: false, it is refused. */
+  /** Whether data on volumes, and what is not the lab's, may go with namespaces of the lab's. Default: false, it is asked for or refused. */
   readonly replace?: boolean;
 }
 

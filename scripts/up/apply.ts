@@ -143,5 +143,5 @@ export async function askLate(run: UpRun, stack: string, refresh: boolean): Prom
     },
   };
   await runSteps([[step]], run.stopping);
-  await confirmLosses(found?.losses ?? [], run.replace, undefined, run.changed);
+  await confirmLosses(found?.losses ?? [], run.replace, undefined, { touched: run.changed });
 }

@@ -51,6 +51,7 @@ const discovery: Record<string, Json> = {
       kind("pods/log", "Pod", true, ["get"]),
       kind("configmaps", "ConfigMap"),
       kind("secrets", "Secret"),
+      kind("persistentvolumeclaims", "PersistentVolumeClaim"),
       kind("events", "Event"),
     ],
   },

@@ -26,11 +26,13 @@ interface FakeCluster {
 async function fakeCluster(
   uid: string,
   answer: (path: string) => number | undefined = () => undefined,
+  more: Record<string, object> = {},
 ): Promise<FakeCluster> {
   const { api } = healthyLab();
   api["/api/v1/namespaces/kube-system"] = { metadata: { name: "kube-system", uid } };
   api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "dev-uid" } };
   api["/api/v1/namespaces/dev/configmaps"] = { items: [{ metadata: { name: "notes", uid: "2" } }] };
+  Object.assign(api, more);
   const asked: string[] = [];
   const server: Server = createServer((request, response) => {
     const path = request.url ?? "";
@@ -416,6 +418,71 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       return { happened: "the person's cluster stays, and is asked", lost: "nothing" };
     },
   );
+
+  fault("C6: `lab down` where a stack keeps data on volumes", async () => {
+    const claim = (name: string) => ({ metadata: { name, uid: name } });
+    const claims = "/api/v1/namespaces/dev/persistentvolumeclaims";
+    const cluster = await fakeCluster(clusterUid, undefined, {
+      "/api/v1/namespaces/dev/configmaps": { items: [] },
+      [claims]: { items: [claim("data-db-0"), claim("data-db-2")] },
+      [`${claims}/data-db-0`]: claim("data-db-0"),
+    });
+    const spec = {
+      replicas: 1,
+      volumeClaimTemplates: [
+        { metadata: { name: "data" }, spec: { resources: { requests: { storage: "2Gi" } } } },
+      ],
+    };
+    const metadata = { name: "db", namespace: "dev", uid: "db-uid" };
+    const inputs = { apiVersion: "apps/v1", kind: "StatefulSet", metadata, spec };
+    const withData = (stack: string) => {
+      const [provider, namespace] = madeOn(stack, cluster);
+      const type = "kubernetes:apps/v1:StatefulSet";
+      const set = { urn: urnOf(stack, type, "db"), custom: true, id: "dev/db", type };
+      return [provider, namespace, { ...namespace, ...set, inputs, outputs: inputs }] as object[];
+    };
+    try {
+      // The cluster stays, and says what is there: a claim too whose pod is not asked for any more.
+      await checkout.record("apps-data", withData("apps-data"));
+      const { exitCode, all } = await checkout.lab(["down", "apps-data"]);
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /the volume dev\/data-db-0 \(2Gi\), with all data on it\n.*data-db-2 \(2Gi\)/);
+      assert.match(all, /Nothing was touched.*if not, back the data up first/);
+      assert.doesNotMatch(all, /did not create/);
+      // The cluster goes, and nobody has named the stack.
+      const stack = "apps-data-goes";
+      const type = "pulumi:pulumi:StackReference";
+      const id = "organization/k3s-lab/k3d";
+      await checkout.record(stack, [
+        {
+          urn: urnOf(stack, type, "cluster"),
+          custom: true,
+          id,
+          type,
+          external: true,
+          inputs: { name: id },
+        },
+        ...withData(stack),
+      ]);
+      const module = (file: string) => JSON.stringify(join(checkout.directory, "scripts", file));
+      const look = `import { Settings } from ${module("lab.ts")};
+        import { refuseLossOfOthers } from ${module("down/refuse.ts")};
+        new Settings({});
+        const targets = [{ stack: "k3d", program: "k3d", made: true }];
+        await refuseLossOfOthers(targets, true);
+        await refuseLossOfOthers(targets, false);`;
+      const asked = await execa(process.execPath, ["--input-type=module", "--eval", look], {
+        ...{ cwd: checkout.directory, all: true, reject: false },
+      });
+      const volume = `removed (stack ${stack}): the volume dev/data-db-0 (2Gi), with all data on it`;
+      assert.ok(asked.all.includes(`lab: as --replace allows:\n  ${volume}`), asked.all);
+      assert.ok(asked.all.includes(`This exists and would be lost:\n  ${volume}`), asked.all);
+      onlyReads(cluster);
+    } finally {
+      cluster.close();
+    }
+    return { happened: "exit 3 names every volume", lost: "nothing" };
+  });
 
   fault("C6: PULUMI_K8S_DELETE_UNREACHABLE=true, and the cluster answers", async () => {
     const stack = "apps-answers";

@@ -83,7 +83,7 @@ fault("Rule 5: apps that cannot be looked at", async () => {
 fault("Rule 5: asked for after other stacks have changed", async () => {
   const losses: Loss[] = [{ stack: "apps", what: "the namespace dev", how: "replaced" }];
   await assert.rejects(
-    confirmLosses(losses, false, async () => false, true),
+    confirmLosses(losses, false, async () => false, { touched: true }),
     ({ exitCode, message }: LabError) => {
       assert.doesNotMatch(message, /Nothing was touched/);
       return (
@@ -135,6 +135,33 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
     ],
   );
   return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
+});
+
+fault("Rule 5: a namespace with the data of a StatefulSet", async () => {
+  const step = (type: string, name: string, inputs: object) => ({
+    operation: "replace",
+    urn: urnOf("apps", type, name),
+    inputs: { ...inputs },
+  });
+  const spec = {
+    replicas: 2,
+    volumeClaimTemplates: [
+      { metadata: { name: "data" }, spec: { resources: { requests: { storage: "1Gi" } } } },
+    ],
+  };
+  const steps = [
+    step("kubernetes:core/v1:Namespace", "dev", { metadata: { name: "dev" } }),
+    step("kubernetes:apps/v1:StatefulSet", "db", { metadata: { name: "db", namespace: "dev" }, spec }),
+  ];
+  const existence = { machine: never, k3s: never, container: never, namespace: async () => true };
+  const losses = await lossesOf("apps", steps, { existence });
+  assert.deepEqual(
+    losses.map(({ what }) => what),
+    ["the namespace dev, with all that is in it, and the data on data-db-0 and data-db-1"],
+  );
+  // Its claims outlive a StatefulSet that is replaced alone.
+  assert.deepEqual(await lossesOf("apps", steps.slice(1), { existence }), []);
+  return { happened: "the volumes are named", lost: "nothing" };
 });
 
 fault("Rule 5: a host that was installed anew, and one whose machine-id alone is another", async () => {

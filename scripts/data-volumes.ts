@@ -1,0 +1,80 @@
+import { z } from "zod";
+import type { StateResource } from "../stacks/lib/state.ts";
+
+/**
+ * A volume that a pod of a StatefulSet keeps its data on. Kubernetes makes its claim, which no state of Pulumi's has, and
+ * which outlives pod and StatefulSet: it goes with its namespace.
+ */
+interface DataVolume {
+  readonly namespace: string;
+  /** Name of its claim. */
+  readonly claim: string;
+  /** As it was asked for, such as `1Gi`. */
+  readonly size: string;
+}
+
+/** A StatefulSet's claims, as its resource has them. */
+interface ClaimTemplate extends Omit<DataVolume, "claim"> {
+  /** Begins the name of each claim; the pod's ordinal follows. */
+  readonly prefix: string;
+  readonly pods: number;
+}
+
+const setSchema = z.object({
+  metadata: z.object({ name: z.string(), namespace: z.string() }),
+  spec: z.object({
+    replicas: z.int().default(1),
+    volumeClaimTemplates: z
+      .array(
+        z.object({
+          metadata: z.object({ name: z.string() }),
+          spec: z.object({ resources: z.object({ requests: z.object({ storage: z.string() }) }) }),
+        }),
+      )
+      .default([]),
+  }),
+});
+
+/** Whether a resource's type is that of a StatefulSet. */
+export const isStatefulSet = (types: string): boolean => types.endsWith("kubernetes:apps/v1:StatefulSet");
+
+/** The claims that a StatefulSet asks for. @param inputs of its resource. */
+function claimsOf(inputs: unknown): ClaimTemplate[] {
+  const { data } = setSchema.safeParse(inputs);
+  if (data === undefined) return [];
+  const { name, namespace } = data.metadata;
+  return data.spec.volumeClaimTemplates.map(({ metadata, spec }) => ({
+    namespace,
+    prefix: `${metadata.name}-${name}-`,
+    size: spec.resources.requests.storage,
+    pods: data.spec.replicas,
+  }));
+}
+
+/** The volumes of a StatefulSet's pods. @param inputs of its resource. */
+export const volumesOf = (inputs: unknown): DataVolume[] =>
+  claimsOf(inputs).flatMap(({ namespace, prefix, size, pods }) =>
+    Array.from({ length: pods }, (_, ordinal) => ({ namespace, claim: `${prefix}${ordinal}`, size })),
+  );
+
+const recordedSets = (resources: readonly StateResource[]) =>
+  resources.filter(({ type }) => isStatefulSet(type)).map(({ inputs }) => inputs);
+
+/** The volumes of the pods that a stack has, as its state has them. */
+export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] =>
+  recordedSets(resources).flatMap(volumesOf);
+
+/** The volume that such words name as `PersistentVolumeClaim my-app/data-db-2`, where a stack's StatefulSet made it. */
+export function recordedVolume(resources: readonly StateResource[], words: string): DataVolume | undefined {
+  for (const { namespace, prefix, size } of recordedSets(resources).flatMap(claimsOf)) {
+    const start = `PersistentVolumeClaim ${namespace}/${prefix}`;
+    const ordinal = words.slice(start.length);
+    if (words.startsWith(start) && /^\d+$/.test(ordinal))
+      return { namespace, claim: `${prefix}${ordinal}`, size };
+  }
+  return undefined;
+}
+
+/** A volume in the words of those who may lose it. */
+export const inWords = ({ namespace, claim, size }: DataVolume): string =>
+  `the volume ${namespace}/${claim} (${size}), with all data on it`;
