@@ -72,16 +72,18 @@ test("an interrupt is the reason that is told, in the words of the step that kno
   const abort = new AbortController();
   const reason = new LabError("Interrupted.", { exitCode: 130 });
   const more = new LabError("Interrupted during pulumi up.", { exitCode: 130 });
+  const begun = Promise.withResolvers<void>();
   const knows = step(
     "knows",
     async (_, signal) => {
+      begun.resolve();
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
       throw more;
     },
     1000,
   );
   const running = runSteps([[knows, step("hangs", never)]], { signal: abort.signal });
-  await setTimeout(20);
+  await begun.promise;
   abort.abort(reason);
   await assert.rejects(running, more);
   await assert.rejects(runSteps([[step("never begun", never)]], { signal: abort.signal }), reason);

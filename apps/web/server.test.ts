@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { Agent, request, type Server } from "node:http";
+import { Agent, type IncomingMessage, request, type Server } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -197,45 +197,56 @@ it("reads its environment, with defaults and limits", () => {
 });
 
 describe("ending by SIGTERM", () => {
-  it("stays there for a moment but unready, finishes open requests, then ends", async () => {
-    const { child, base } = await start({ LINGER_MS: "400" });
+  it("stays there for a moment but unready", async () => {
+    const { child, base } = await start({ LINGER_MS: "30000" });
     const agent = new Agent({ keepAlive: true });
     await plainGet(base, "/", {}, agent);
-    const open = plainGet(base, "/slow?ms=700", {}, agent);
-    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
 
+    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
     assert.equal((await plainGet(base, "/readyz", {})).status, 503);
     assert.equal((await plainGet(base, "/healthz", {})).status, 200);
     const during = await plainGet(base, "/", {}, agent);
     assert.deepEqual([during.status, during.connection], [200, "close"]);
-
-    const ended = once(child, "exit");
-    assert.equal((await open).status, 200);
-    assert.deepEqual(await ended, [0, null]);
-    await assert.rejects(plainGet(base, "/", {}), /ECONNREFUSED/);
+    child.kill("SIGKILL");
     agent.destroy();
+  });
+
+  it("finishes open requests, then ends", async () => {
+    const { child, base } = await start({ LINGER_MS: "0" });
+    const ended = once(child, "exit");
+    const asked = request(`${base}/slow?ms=700`, { headers: { expect: "100-continue" } });
+    const answered = once(asked, "response") as Promise<[IncomingMessage]>;
+    // It says so once the request has come.
+    await once(asked.end(), "continue");
+
+    child.kill("SIGTERM");
+    const [response] = await answered;
+    assert.equal(response.resume().statusCode, 200);
+    assert.deepEqual(await ended, [0, null]);
   });
 
   it("goes on as long as it is asked, and no longer than two and a half times as long", async () => {
     const { child, base } = await start({ LINGER_MS: "1000" });
-    const agent = new Agent({ keepAlive: true });
-    await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
-    const began = performance.now();
     const ended = once(child, "exit");
-    let answered = 0;
-    const ask = async () => {
-      assert.equal((await plainGet(base, "/", {}, agent)).status, 200);
-      answered += 1;
+    const line = await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
+    const began = Date.parse(line.split(" ", 1)[0] ?? "");
+    const isThere = () =>
+      plainGet(base, "/", {}).then(
+        ({ status }) => status === 200,
+        () => false,
+      );
+
+    // A proxy that has not heard of the end keeps asking; one that never hears of it does not keep it for ever.
+    let [askedAt, longestPause] = [began, 0];
+    while (await isThere()) {
+      longestPause = Math.max(longestPause, Date.now() - askedAt);
       await pause(50);
-    };
-    // A proxy that has not heard of the end keeps asking; none of its requests is lost while it does.
-    while (performance.now() - began < 2000) await ask();
-    assert.ok(answered > 10);
-    // One that never hears of it does not keep it for ever.
-    while (child.exitCode === null) await ask().catch(() => pause(50));
+      askedAt = Date.now();
+    }
+    const lasted = Date.now() - began;
     assert.deepEqual(await ended, [0, null]);
-    assert.ok(performance.now() - began >= 2000);
-    agent.destroy();
+    // On a computer that stood still meanwhile it was not asked all the time.
+    assert.ok(longestPause >= 2000 || lasted >= 2490, `a request was lost after ${lasted} ms`);
   });
 
   it("does not wait for connections without a request", async () => {
@@ -321,5 +332,5 @@ it("a connection on which nothing was asked does not hold up the end", async () 
   const began = performance.now();
   assert.equal(await stop(), true);
   await closed;
-  assert.ok(performance.now() - began < 5000, "the silent connection was waited for");
+  assert.ok(performance.now() - began < 20_000, "the silent connection was waited for");
 });

@@ -480,7 +480,7 @@ test("one lab that takes libvirt's networks away keeps another out until it is d
 test("a folder that keeps QEMU from the box's kernel is found", async () => {
   const folder = await mkdtemp(join(tmpdir(), "hidden-"));
   await mkdir(join(folder, "home", "boxes"), { recursive: true });
-  await chmod(folder, 0o755);
+  for (const one of [folder, join(folder, "home"), join(folder, "home", "boxes")]) await chmod(one, 0o755);
   const kernel = join(folder, "home", "boxes", "vmlinuz");
   assert.equal(await hiddenFolder(kernel), undefined);
   await chmod(join(folder, "home"), 0o700);

@@ -55,7 +55,7 @@ test("a running container counts whatever `docker ps` lists; one that is about t
       await once(one, "exit");
     }
     shim(300);
-    assert.deepEqual(await runningContainers(folder), []);
+    assert.deepEqual(await runningContainers(folder, 60_000), []);
   } finally {
     await rm(folder, { recursive: true });
   }

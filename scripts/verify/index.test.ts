@@ -635,14 +635,12 @@ test("wait looks again until all is well, and tells what is missing", async () =
 });
 
 test("wait gives up at its end with what still fails", async () => {
-  const began = performance.now();
   const lab = healthyLab();
   remove(lab, deployments, "app2");
   const api = await serveApi(lab);
   const checks = await verify(["apps"], { directory, world: worldOf(lab, api.url), wait: 0.2 });
   api.close();
   assert.deepEqual(failedIds(checks), ["apps/app2/replicas"]);
-  assert.ok(performance.now() - began < 5000);
 });
 
 test("a stack file that is missing is refused before anything is asked", async () => {

@@ -2,15 +2,20 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import * as pulumi from "@pulumi/pulumi";
+import pWaitFor from "p-wait-for";
 import { root } from "../lib/paths.ts";
 import { readK3dFile } from "../model/k3d-file.ts";
 
 const events: string[] = [];
+const together = [2, 3].map((index) => `k3d-k3d-agent-${index}-0`);
+const allBegun = () => together.every((name) => events.includes(`${name} begins`));
 await pulumi.runtime.setMocks(
   {
     newResource: async ({ name, inputs }) => {
       events.push(`${name} begins`);
-      await setTimeout(100);
+      // Those that join together wait for each other; where they do not, the order tells.
+      if (together.some((one) => one === name)) await pWaitFor(allBegun, { timeout: 30_000 }).catch(() => {});
+      else await setTimeout(100);
       events.push(`${name} is done`);
       return { id: name, state: inputs };
     },

@@ -5,7 +5,7 @@ import { rm, symlink, writeFile } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
-import { fakeDocker, type World } from "../../tests/faults/fake-docker.ts";
+import { fakeDocker, freePort, type World } from "../../tests/faults/fake-docker.ts";
 import { ownerOf } from "../k3d/docker.ts";
 import type { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
@@ -22,13 +22,10 @@ const { id } = await ownerOf("k3d");
 const mine = { "k3s-lab.id": id, "k3s-lab.stack": "k3d" };
 
 /** A port that nobody listens on, and a server that listens on another. */
-const free = createServer();
-await once(free.listen(0, "127.0.0.1"), "listening");
+const free = await freePort();
 const other = createServer();
 await once(other.listen(0, "127.0.0.1"), "listening");
 after(() => other.close());
-const freePort = (free.address() as AddressInfo).port;
-free.close();
 const takenPort = (other.address() as AddressInfo).port;
 
 const onPort = (port: number): K3dFile => ({
@@ -63,7 +60,7 @@ test("what was built is used for its own release alone", () => {
 });
 
 test("a computer that has k3d, the image and the ports is not refused", async () => {
-  assert.equal(await refusal(onPort(freePort)), undefined);
+  assert.equal(await refusal(onPort(free)), undefined);
 });
 
 test("k3d that is missing is named first, with the command that brings it", async () => {
@@ -97,22 +94,22 @@ test("a node that a person has added to the lab's own cluster is in nobody's way
     labels: { ...mine, ...labels, "k3d.role": "server" },
   };
   const byHand = { name: "k3d-extra-0", status: "running", labels };
-  assert.equal(await refusal(onPort(freePort), { containers: [server, byHand] }), undefined);
+  assert.equal(await refusal(onPort(free), { containers: [server, byHand] }), undefined);
   assert.match(
-    (await refusal(onPort(freePort), { containers: [byHand] })) ?? "",
+    (await refusal(onPort(free), { containers: [byHand] })) ?? "",
     /made by somebody else \(container k3d-extra-0\)/,
   );
 });
 
 test("a registry that the file uses and that is not there", async () => {
-  const used = { ...onPort(freePort), registries: { use: ["mine:5000"] } };
+  const used = { ...onPort(free), registries: { use: ["mine:5000"] } };
   assert.match((await refusal(used)) ?? "", /registries\.use: mine:5000: there is no k3d registry mine/);
 });
 
 test("a folder that the file names and that is not there", async () => {
   const volumes = [{ volume: "/no/such/folder:/x", nodeFilters: ["server:*"] }];
   assert.match(
-    (await refusal({ ...onPort(freePort), volumes })) ?? "",
+    (await refusal({ ...onPort(free), volumes })) ?? "",
     /this computer has no \/no\/such\/folder/,
   );
 });
@@ -121,11 +118,11 @@ test("a folder of which this user cannot say whether it is there is Docker's to 
   const loop = join(fake.bin, "loop");
   await symlink(loop, loop);
   const volumes = [{ volume: `${loop}:/x`, nodeFilters: ["server:*"] }];
-  assert.equal(await refusal({ ...onPort(freePort), volumes }), undefined);
+  assert.equal(await refusal({ ...onPort(free), volumes }), undefined);
 });
 
 test("before tools are fetched: where there is no Docker nothing is there; where it does not say, nothing counts as gone", async () => {
-  const stacks = [["k3d", onPort(freePort)]] as const;
+  const stacks = [["k3d", onPort(free)]] as const;
   const socket = join(fake.bin, "docker.sock");
   for (const broken of [
     `failed to connect to the docker API at unix://${socket}; check if the path is correct and if the daemon is running: dial unix ${socket}: connect: no such file or directory`,

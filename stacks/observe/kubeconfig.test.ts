@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -15,7 +15,10 @@ test("the copy of the kubeconfig is written again where it is missing, damaged, 
   const look = async (content: string | undefined, certificates: readonly string[], mode = 0o600) => {
     const file = join(folder, "kubeconfig");
     await rm(file, { force: true });
-    if (content !== undefined) await writeFile(file, content, { mode });
+    if (content !== undefined) {
+      await writeFile(file, content);
+      await chmod(file, mode);
+    }
     return await observeKubeconfig(file, certificates);
   };
   assert.deepEqual(await look(text, [hash]), {});

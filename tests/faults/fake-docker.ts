@@ -2,6 +2,14 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { root } from "../../stacks/lib/paths.ts";
+import { isPortTaken } from "../../stacks/lib/ports.ts";
+
+/** A port of loopback that nobody listens on; the system gives higher ones to tests that run beside this one. */
+export async function freePort(): Promise<number> {
+  let port = 20_000 + (process.pid % 10_000);
+  while (await isPortTaken(port)) port += 1;
+  return port;
+}
 
 /** A container of a `FakeDocker`. */
 export interface FakeContainer {

@@ -20,7 +20,7 @@ import { type K3dFile, readK3dFile, serversOf } from "../../stacks/model/k3d-fil
 import { balancerOf, clusterConfig, clusterIdentity, nodeConfig } from "../../stacks/model/k3d-nodes.ts";
 import { chooseK3dImages, existsInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
 import { preflightK3d, refuseTakenPorts, refuseUnlessReady } from "../../stacks/observe/k3d-ready.ts";
-import { type FakeContainer, fakeDocker, k3dNodes, type World } from "./fake-docker.ts";
+import { type FakeContainer, fakeDocker, freePort, k3dNodes, type World } from "./fake-docker.ts";
 import { fault, refused } from "./table.ts";
 
 const fake = await fakeDocker();
@@ -30,16 +30,15 @@ beforeEach(() => fake.set({}));
 const stack = "k3d";
 const owner = await ownerOf(stack);
 const mine = { "k3s-lab.id": owner.id, "k3s-lab.stack": owner.stack };
-/** A port that nobody listens on. */
-const free = createServer();
-await once(free.listen(0, "127.0.0.1"), "listening");
 const taken = createServer();
 await once(taken.listen(0, "127.0.0.1"), "listening");
 after(() => taken.close());
-const freePort = String((free.address() as AddressInfo).port);
-free.close();
 const read = await readK3dFile("stacks/k3d.yaml", root);
-const file: K3dFile = { ...read, kubeAPI: { ...read.kubeAPI, hostPort: freePort }, ports: [] };
+const file: K3dFile = {
+  ...read,
+  kubeAPI: { ...read.kubeAPI, hostPort: String(await freePort()) },
+  ports: [],
+};
 const three: K3dFile = { ...file, servers: 3, agents: 1, ports: read.ports };
 const images = { loadBalancer: false };
 const cluster: Cluster = { owner, name: "k3d", checkout: "/checkout" };

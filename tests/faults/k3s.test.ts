@@ -70,7 +70,7 @@ fault("C1: a change of K3s is killed, and the file is put right", async () => {
   await provision(name, runs);
   await provision(name, {
     environment: { K3S_ARGS: "--bad=1" },
-    start: "kill -9 $PPID $(ps -o ppid= -p $PPID)",
+    start: "kill -9 $PPID $(cut -d ' ' -f 4 /proc/$PPID/stat)",
   });
   const outcome = await provision(name, runs);
   assert.equal(outcome.status, 0, outcome.stderr);
@@ -174,7 +174,7 @@ async function leaving(
   if (servers !== undefined) await put(".lab/cluster/servers", servers);
   const { exitCode, stdout, stderr } = await execa(join(root, "vagrant/k3s.sh"), [action], {
     input: "token\n\n",
-    timeout: 20_000,
+    timeout: 120_000,
     reject: false,
     env: {
       PATH: `${lab}/bin:${process.env.PATH}`,

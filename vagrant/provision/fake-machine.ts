@@ -71,6 +71,8 @@ export async function provision(name: string, machine: Machine) {
     )
     .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
     .replace("ready_within=$((180 * slower))", "ready_within=1")
+    // What is to come up in no time may take its time on a computer that is busy.
+    .replace('timeout "$ready_within" systemctl', "timeout 60 systemctl")
     .replace("until_true $((30 * slower))", "until_true 1")
     .replace("until_true 60 check_quorum", "until_true 1 check_quorum");
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
@@ -207,7 +209,7 @@ export async function provision(name: string, machine: Machine) {
   }
   const { status, stdout, stderr } = machine.isLeftBehind
     ? { status: null, stdout: "", stderr: "" }
-    : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 20_000 });
+    : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 120_000 });
   const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
   return { status, stdout, stderr, pid, path, read, log: (await read("log")).trimEnd().split("\n") };
 }

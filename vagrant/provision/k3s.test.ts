@@ -381,7 +381,10 @@ test("a change that was killed is gone on with, or put back, by the next run", a
     ],
   ] as const) {
     await provision(name, good);
-    const killed = await provision(name, changed({ start: "kill -9 $PPID $(ps -o ppid= -p $PPID)" }));
+    const killed = await provision(
+      name,
+      changed({ start: "kill -9 $PPID $(cut -d ' ' -f 4 /proc/$PPID/stat)" }),
+    );
     assert.notEqual(killed.status, 0);
     assert.match(await killed.read("etc/systemd/system/k3s.service"), /disable/);
     const seen = await provision(name, { ...good, mode: "observe" });
@@ -410,7 +413,10 @@ test("a change that was killed before K3s started again starts it, though the fi
 test("what was put back by halves is this lab's still, and the next run goes on", async () => {
   const name = "half put back";
   await provision(name, good);
-  const killed = await provision(name, changed({ start: "kill -9 $PPID $(ps -o ppid= -p $PPID)" }));
+  const killed = await provision(
+    name,
+    changed({ start: "kill -9 $PPID $(cut -d ' ' -f 4 /proc/$PPID/stat)" }),
+  );
   await rm(killed.path("etc/rancher"), { recursive: true });
   const { status, stderr, read } = await provision(name, good);
   assert.equal(status, 0, stderr);

@@ -31,8 +31,8 @@ interface Cluster {
   readonly pods?: readonly string[];
   /** All of the node's pods as "NAMESPACE/NAME CONTROLLED", the last true or missing. Default: none. */
   readonly all?: string;
-  /** Seconds that a drain takes. Default: 0. */
-  readonly drainTakes?: number;
+  /** How many drains go on side by side: each ends when all have begun. Default: 1. */
+  readonly together?: number;
   /** Whether the lone pods of another node are just moving. Default: false. */
   readonly isMoving?: boolean;
   /** Whether a node that is deleted stays until its finalizers are taken away. Default: false. */
@@ -62,7 +62,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     deployments = "",
     pods = [],
     all = "",
-    drainTakes = 0,
+    together = 1,
     isMoving = false,
     isHeld = false,
     answers = true,
@@ -84,7 +84,7 @@ case "$*" in
 *"get pods"*) echo >>${path("pods-asked")}; cat ${path("pods")}/"$(wc -l <${path("pods-asked")})" 2>/dev/null ;;
 *) echo "kubectl $*" >>${path("log")} ;;
 esac
-case "$*" in *" drain "*) sleep ${drainTakes}; ${drainTakes ? `echo "drain ends" >>${path("log")}` : ":"} ;; esac
+case "$*" in *" drain "*) ${together > 1 ? `until [ "$(grep -c ' drain ' ${path("log")})" = ${together} ]; do sleep 0.05; done; echo "drain ends" >>${path("log")}` : ":"} ;; esac
 case "$*" in *"${isHeld ? "finalizers" : "node/three"}"*) touch ${path("forgotten")} ;; esac
 test "$(cat ${path("leader")})" != 0
 `,
@@ -122,7 +122,7 @@ esac
   const other = `mkdir -p /run/k3s-lab
 exec 6>/run/k3s-lab/lone.lock
 flock 6
-(sleep 1; echo "the other has moved" >>${path("log")}) &
+(until grep -q ' cordon ' ${path("log")}; do sleep 0.05; done; sleep 0.5; echo "the other has moved" >>${path("log")}) &
 exec 6>&-
 `;
   const script = `${isMoving ? other : ""}${scripts}`
@@ -130,14 +130,15 @@ exec 6>&-
       /(?<![\w$])\/(usr\/local\/bin|var\/lib\/rancher|var\/lib\/k3s-lab|run\/k3s-lab)/g,
       `${root}/$1`,
     )
-    .replace("until_true 60 answers", "until_true 1 answers")
-    .replace("local deadline=$((SECONDS + 60))", "local deadline=$((SECONDS + 3))")
-    .replace("until_true 60 etcd_members", "until_true 1 etcd_members")
+    // Only what never comes is not waited for.
+    .replace("until_true 60 answers", `until_true ${answers ? 60 : 1} answers`)
+    .replace("local deadline=$((SECONDS + 60))", `local deadline=$((SECONDS + ${letsGo ? 60 : 3}))`)
+    .replace("until_true 60 etcd_members", `until_true ${leader === "0" ? 1 : 60} etcd_members`)
     .replace("until_true 10 is_unknown", "until_true 1 is_unknown");
   const { status, stdout, stderr } = spawnSync("bash", ["-s", step], {
     input: script,
     encoding: "utf8",
-    timeout: 30_000,
+    timeout: 120_000,
     env: { PATH: `${path("bin")}:${process.env.PATH}`, NODE_NAME: "three", NODE_IP: "10.0.0.3" },
   });
   const log = (await readFile(path("log"), "utf8"))
@@ -295,7 +296,7 @@ test("a node is cordoned for a change, and takes pods again; what somebody else 
 
 test("a pod that no controller would recreate stays where it is while its node changes, and the others move", async () => {
   const { log, stdout } = await leave("bare", "cordon", {
-    drainTakes: 1,
+    together: 3,
     all: "default/mine\\nkube-system/dns true\\n",
   });
   assert.deepEqual(

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { after, test } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
@@ -18,7 +19,7 @@ after(() => rmSync(dir, { recursive: true }));
 /** A provider process in the middle of a command, and the id of a process that the command started. */
 async function startBusy(): Promise<{ provider: ChildProcess; sleeper: number }> {
   const provider = spawn(process.execPath, [main], { stdio: ["ignore", "pipe", "inherit"], env });
-  const port = await firstLine(provider);
+  const [port] = await firstLines(provider, 1);
   const client = new services.ResourceProviderClient(`127.0.0.1:${port}`, grpc.credentials.createInsecure());
   const file = join(dir, String(port));
   const request = new messages.CreateRequest();
@@ -33,8 +34,12 @@ async function startBusy(): Promise<{ provider: ChildProcess; sleeper: number }>
   return { provider, sleeper };
 }
 
-function firstLine(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) => child.stdout?.once("data", (chunk) => resolve(String(chunk).trim())));
+/** So many lines; several may come at once. */
+async function firstLines({ stdout }: ChildProcess, count: number): Promise<string[]> {
+  const lines: string[] = [];
+  assert.ok(stdout);
+  for await (const line of createInterface({ input: stdout })) if (lines.push(line) === count) break;
+  return lines;
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
@@ -49,8 +54,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
 test("a provider whose engine is killed ends too", async () => {
   const script = `"${process.execPath}" "${main}" & echo $!; wait`;
   const engine = spawn("/bin/sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], env });
-  const provider = Number(await firstLine(engine));
-  await new Promise((resolve) => engine.stdout?.once("data", resolve));
+  const provider = Number((await firstLines(engine, 2))[0]);
   engine.kill("SIGKILL");
   await pWaitFor(async () => !(await isAlive(provider)), { interval: 20, timeout: 15_000 });
 });

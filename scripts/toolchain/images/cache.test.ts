@@ -3,6 +3,7 @@ import { chmod, mkdtemp, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
+import pWaitFor from "p-wait-for";
 import { sha256Of } from "../tool-cache.ts";
 import type { ImageSpec } from "./archive.ts";
 
@@ -31,6 +32,9 @@ describe("the image cache", () => {
   const write = async (spec: ImageSpec) => {
     const lines: string[] = [];
     const path = await cache.cachedArchive("test", [spec], (line) => lines.push(line));
+    // The next use is a later one, by a millisecond at the least.
+    const used = Date.now();
+    await pWaitFor(() => Date.now() > used, { interval: 1 });
     return { path, written: lines.length > 0 };
   };
 
