@@ -330,7 +330,7 @@ async function copyDisk(
   const failure = await ensureLibvirt(spec, () => {}, watched, await shared()).catch((error: Error) => error);
   const done = commands.flatMap((line) => / (vol-(?!list|dumpxml).*)$/.exec(line)?.[1] ?? []);
   return [
-    ...done.map((line) => line.replaceAll(disk, "DISK").replace(/ \S*box\.img$/, "")),
+    ...done.map((line) => line.replaceAll(disk, "DISK").replace(/(?<= DISK) .*box\.img$/, "")),
     ...(failure ? [failure.message] : []),
   ];
 }
@@ -478,7 +478,7 @@ test("one lab that takes libvirt's networks away keeps another out until it is d
 });
 
 test("a folder that keeps QEMU from the box's kernel is found", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "hidden-"));
+  const folder = await mkdtemp("/tmp/hidden-");
   await mkdir(join(folder, "home", "boxes"), { recursive: true });
   for (const one of [folder, join(folder, "home"), join(folder, "home", "boxes")]) await chmod(one, 0o755);
   const kernel = join(folder, "home", "boxes", "vmlinuz");

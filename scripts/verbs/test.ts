@@ -9,6 +9,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import type { Counts } from "../../tests/count.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
 import { ensurePackages } from "../host/packages.ts";
+import { withoutProxy } from "../inherited-variables.ts";
 import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 
@@ -199,7 +200,8 @@ async function nodeTest(
       {
         cwd: root,
         stdio: ["ignore", "inherit", "inherit"],
-        env: { ...env, PULUMI_ERROR_OUTPUT_STRING: "true" },
+        // What tests serve on this computer is not asked for through a proxy of the user's.
+        env: { ...env, ...withoutProxy(process.env, []), PULUMI_ERROR_OUTPUT_STRING: "true" },
         reject: false,
       },
     );
