@@ -7,6 +7,7 @@ export const verbs: Readonly<Record<string, string>> = {
   verify: "Verify that the running cluster and apps match the stack files",
   doctor: "Check this computer for missing prerequisites and print how to fix them",
   env: "Print shell variables for plain pulumi, vagrant and kubectl",
+  ca: "Print where the lab's own certificate authority is and how clients are made to trust it",
   image: "Print the name of an image that the lab makes, or write it as an archive",
   bundle: "Write the offline bundle for a machine without K3s as a tar archive",
   box: "Build the Vagrant box for libvirt",

@@ -1,4 +1,5 @@
 import { LabError } from "../../stacks/lib/errors.ts";
+import { quoted } from "../shell.ts";
 import type { Run } from "./commands.ts";
 
 /** Whether this process is root. */
@@ -26,9 +27,7 @@ export const proxyVariables = [
 
 /** A command line as a person types it. */
 export function shown(command: readonly string[]): string {
-  return command
-    .map((word) => (/^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`))
-    .join(" ");
+  return command.map((word) => (/^[\w./:=@%+,-]+$/.test(word) ? word : quoted(word))).join(" ");
 }
 
 /**

@@ -5,6 +5,7 @@ import { programOf } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables, prepareLabDir } from "../environment.ts";
 import { droppedVariables, neverSet } from "../inherited-variables.ts";
+import { quoted } from "../shell.ts";
 
 export const command = new Command("env")
   .argument("[stack]", "stack that plain vagrant acts on (default: cluster)")
@@ -21,8 +22,5 @@ export const command = new Command("env")
     console.log(
       `unset ${[...new Set([...neverSet, ...droppedVariables])].filter((name) => !(name in variables)).join(" ")}`,
     );
-    for (const [name, value] of Object.entries(variables)) console.log(`export ${name}=${quote(value)}`);
+    for (const [name, value] of Object.entries(variables)) console.log(`export ${name}=${quoted(value)}`);
   });
-
-/** Single quotes hold everything in a POSIX shell but a single quote. */
-const quote = (value: string): string => `'${value.replaceAll("'", "'\\''")}'`;

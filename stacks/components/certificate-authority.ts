@@ -1,0 +1,61 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { type CertifiedKey, caFolder, findLabCertificate, labCertificate } from "../observe/lab-ca.ts";
+import { type CertificateFiles, readOwnCertificate } from "../observe/own-certificate.ts";
+
+/** What a `CertificateAuthority` is made from. */
+export interface CertificateAuthorityArgs {
+  /** Where its key and certificate are kept. Default: `.lab/ca`, one for the checkout; made on first use. */
+  readonly folder?: string;
+}
+
+/** What a certificate is for, and where its Secret is. */
+export interface CertificateArgs {
+  readonly secretName: string;
+  readonly namespace: pulumi.Input<string>;
+  /** Host names, and names with `*.` before them. */
+  readonly hosts: readonly [string, ...string[]];
+  /** A certificate of the user's own instead, as files that were found to be good. Default: one that the authority signs. */
+  readonly files?: CertificateFiles | undefined;
+}
+
+/**
+ * A certificate authority of the lab's own: certificates for hosts, each in a Secret that an Ingress can name. It is on this
+ * computer alone; `lab ca` tells how clients are made to trust it. A certificate is renewed by the next run once it ends
+ * within four months, in place: nothing is rolled out. A preview makes none.
+ */
+export class CertificateAuthority extends pulumi.ComponentResource {
+  readonly #folder: string;
+
+  constructor(name: string, args: CertificateAuthorityArgs = {}, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:CertificateAuthority", name, {}, opts);
+    this.#folder = args.folder ?? caFolder;
+    this.registerOutputs();
+  }
+
+  /** A certificate for hosts. */
+  issue(name: string, { secretName, namespace, hosts, files }: CertificateArgs): k8s.core.v1.Secret {
+    const pair = pulumi.output(
+      files ? readOwnCertificate(files, hosts, secretName) : this.#certificateFor(hosts),
+    );
+    return new k8s.core.v1.Secret(
+      name,
+      {
+        metadata: { name: secretName, namespace, labels: { "app.kubernetes.io/part-of": "k3s-lab" } },
+        type: "kubernetes.io/tls",
+        stringData: pulumi.secret({
+          "tls.crt": pair.apply(({ certificate }) => certificate),
+          "tls.key": pair.apply(({ key }) => key),
+        }),
+      },
+      { parent: this },
+    );
+  }
+
+  async #certificateFor(hosts: readonly [string, ...string[]]): Promise<CertifiedKey> {
+    if (!pulumi.runtime.isDryRun()) return await labCertificate(hosts, this.#folder);
+    const found = await findLabCertificate(hosts, this.#folder);
+    // Pulumi's word for what is known only after the run.
+    return found ?? (pulumi.unknown as unknown as CertifiedKey);
+  }
+}

@@ -1,0 +1,193 @@
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  X509Certificate,
+} from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { LabError } from "../lib/errors.ts";
+import { ifThere, writeOnce, writeWhole } from "../lib/files.ts";
+import { labId } from "../lib/lab-id.ts";
+import { labDir } from "../lib/paths.ts";
+import { makeCertificate } from "../lib/x509.ts";
+
+/** Where this checkout's certificate authority is, and what it has signed. It stays when stacks go: clients trust it. */
+export const caFolder = join(labDir, "ca");
+
+/** The certificate that clients are to trust. */
+export const caFile = (folder: string = caFolder): string => join(folder, "ca.crt");
+
+/** Whoever has it can sign for any host. */
+export const caKeyFile = (folder: string = caFolder): string => join(folder, "ca.key");
+
+/** How long certificates are valid, and how long before a server's end another is made. */
+const days = { authority: 3650, server: 365, renewal: 120 } as const;
+
+const after = (date: Date, count: number): Date => new Date(date.getTime() + count * 24 * 3600 * 1000);
+
+/** A clock on a machine may be behind. */
+const before = (date: Date): Date => new Date(date.getTime() - 3600 * 1000);
+
+/** A certificate and its key, as PEM. */
+export interface CertifiedKey {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+interface Authority {
+  readonly pem: string;
+  readonly certificate: X509Certificate;
+  readonly privateKey: KeyObject;
+}
+
+/** What `lab ca` tells of the authority. */
+export interface AuthorityFacts {
+  /** Its certificate, as PEM. */
+  readonly certificate: string;
+  /** Its common name. */
+  readonly name: string;
+  readonly until: Date;
+  /** SHA-256 of the certificate, as browsers show it. */
+  readonly fingerprint: string;
+}
+
+/**
+ * The certificate authority of this checkout, made on first use.
+ * @param folder Default: `.lab/ca`. @param now Default: the clock's.
+ * @throws LabError where half of it is lost, or it ends too soon to sign for a year.
+ */
+export async function labAuthority(
+  folder: string = caFolder,
+  now: Date = new Date(),
+): Promise<AuthorityFacts> {
+  const { pem, certificate } = await authority(folder, now);
+  return {
+    certificate: pem,
+    name: nameOf(certificate),
+    until: new Date(certificate.validTo),
+    fingerprint: certificate.fingerprint256,
+  };
+}
+
+async function authority(folder: string, now: Date): Promise<Authority> {
+  const found = await readAuthority(folder, now);
+  if (found) return found;
+  // Of two first runs one wins with both files: the certificate is made of whichever key is there.
+  await writeOnce(caKeyFile(folder), newKey());
+  const { privateKey, publicKey } = readKey(await readFile(caKeyFile(folder), "utf8"), folder);
+  const subject = `K3s Lab ${(await labId()).slice(0, 8)}`;
+  const until = after(now, days.authority);
+  const issuer = { subject, publicKey, privateKey };
+  const own = makeCertificate({ subject, publicKey, issuer, from: before(now), until });
+  await writeOnce(caFile(folder), own);
+  const made = await readAuthority(folder, now);
+  if (made) return made;
+  throw damaged(folder, `${caFile(folder)} cannot be read`);
+}
+
+/** The authority as it is there; undefined where it was not made yet, or not to the end. */
+async function readAuthority(folder: string, now: Date): Promise<Authority | undefined> {
+  const pem = await ifThere(readFile(caFile(folder), "utf8"));
+  if (!pem?.trim()) return undefined;
+  const key = await ifThere(readFile(caKeyFile(folder), "utf8"));
+  if (!key?.trim()) throw damaged(folder, `${caKeyFile(folder)} is lost`);
+  const { privateKey } = readKey(key, folder);
+  const certificate = parse(pem);
+  if (certificate === undefined) throw damaged(folder, `${caFile(folder)} holds no certificate`);
+  if (!certificate.checkPrivateKey(privateKey))
+    throw damaged(folder, `${caKeyFile(folder)} is not the key of ${caFile(folder)}`);
+  const until = new Date(certificate.validTo);
+  if (until < after(now, days.server))
+    throw damaged(folder, `its certificate ends on ${dayOf(until)}, too soon to sign for a year`);
+  return { pem, certificate, privateKey };
+}
+
+const damaged = (folder: string, what: string): LabError =>
+  new LabError(
+    `The lab's own certificate authority cannot be used: ${what}. Put the files back, or remove the folder ${folder}: the next run makes a new one, which clients must be told to trust instead (\`scripts/lab ca\`).`,
+    { exitCode: 2 },
+  );
+
+function readKey(key: string, folder: string) {
+  try {
+    const privateKey = createPrivateKey(key);
+    return { privateKey, publicKey: createPublicKey(privateKey) };
+  } catch {
+    throw damaged(folder, `${caKeyFile(folder)} holds no key`);
+  }
+}
+
+/** @returns PEM. */
+const newKey = (): string =>
+  generateKeyPairSync("ec", {
+    namedCurve: "P-256",
+    privateKeyEncoding: { type: "pkcs8", format: "pem" },
+    publicKeyEncoding: { type: "spki", format: "pem" },
+  }).privateKey;
+
+/** The first certificate of a text; undefined where there is none. */
+export function parse(pem: string): X509Certificate | undefined {
+  try {
+    return new X509Certificate(pem);
+  } catch {
+    return undefined;
+  }
+}
+
+const nameOf = ({ subject }: X509Certificate): string => /^CN=(.*)$/m.exec(subject)?.[1] ?? subject;
+
+/** A day, as people write it for machines too. */
+export const dayOf = (date: Date): string => date.toISOString().slice(0, 10);
+
+/** What the authority has signed for these hosts is kept by them, whichever stack has them. */
+const fileOf = (hosts: readonly string[], folder: string): string =>
+  join(folder, "hosts", `${createHash("sha256").update(hosts.join(" ")).digest("hex").slice(0, 16)}.pem`);
+
+/**
+ * The certificate that this lab has for hosts, with a good while to go.
+ * @returns undefined where the next run is to make one.
+ */
+export async function findLabCertificate(
+  hosts: readonly string[],
+  folder: string = caFolder,
+  now: Date = new Date(),
+): Promise<CertifiedKey | undefined> {
+  const issuer = await readAuthority(folder, now);
+  const text = await ifThere(readFile(fileOf(hosts, folder), "utf8"));
+  const [key, certificate] = text?.split(/(?=-----BEGIN CERTIFICATE-----)/) ?? [];
+  const read = certificate && parse(certificate);
+  if (!issuer || !key || !read) return undefined;
+  const isOwn = read.checkIssued(issuer.certificate) && read.verify(issuer.certificate.publicKey);
+  const isCurrent = new Date(read.validFrom) <= now && new Date(read.validTo) > after(now, days.renewal);
+  return isOwn && isCurrent ? { certificate, key } : undefined;
+}
+
+/**
+ * The certificate for hosts, made where there is none, or where that ends within four months. Authority and certificate
+ * are made on first use.
+ * @param hosts names, and names with `*.` before them.
+ * @throws LabError as `labAuthority` does.
+ */
+export async function labCertificate(
+  hosts: readonly [string, ...string[]],
+  folder: string = caFolder,
+  now: Date = new Date(),
+): Promise<CertifiedKey> {
+  const found = await findLabCertificate(hosts, folder, now);
+  if (found) return found;
+  const { certificate: own, privateKey } = await authority(folder, now);
+  const key = newKey();
+  const certificate = makeCertificate({
+    subject: hosts[0].slice(0, 64),
+    publicKey: createPublicKey(key),
+    issuer: { subject: nameOf(own), publicKey: own.publicKey, privateKey },
+    from: before(now),
+    until: after(now, days.server),
+    hosts,
+  });
+  await writeWhole(fileOf(hosts, folder), `${key}${certificate}`);
+  return { certificate, key };
+}

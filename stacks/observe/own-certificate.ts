@@ -1,0 +1,82 @@
+import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
+import { readFile, stat } from "node:fs/promises";
+import { LabError } from "../lib/errors.ts";
+import { exampleHost } from "../model/config.ts";
+import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
+import { type CertifiedKey, dayOf, parse } from "./lab-ca.ts";
+
+/** A certificate of the user's own. */
+export interface CertificateFiles {
+  /** PEM: the certificate of the hosts, after it those that it was signed by. */
+  readonly certificate: string;
+  /** PEM, without a passphrase. */
+  readonly key: string;
+}
+
+/**
+ * Reads a certificate of the user's own, for hosts. No message shows what is in the key.
+ * @param where it is named, such as `Pulumi.apps.yaml: k3s-lab:apps[0].tls`. @param directory what a relative path starts from. Default: the checkout.
+ * @throws LabError (exit code 2) that names the file and why no client would take it.
+ */
+export async function readOwnCertificate(
+  files: CertificateFiles,
+  hosts: readonly string[],
+  where: string,
+  { directory, now = new Date() }: { readonly directory?: string | undefined; readonly now?: Date } = {},
+): Promise<CertifiedKey> {
+  const refuse = (which: keyof CertificateFiles, expected: string) =>
+    new LabError(`${where}.${which}: ${files[which]} is not accepted; expected ${expected}.`, {
+      exitCode: 2,
+    });
+  const read = async (which: keyof CertificateFiles): Promise<string> => {
+    const path = pathOf(files[which], directory);
+    const found = await stat(path).catch(() => undefined);
+    if (!found?.isFile()) throw refuse(which, `a file that exists: there is no ${path}`);
+    if (which === "key" && found.mode & 0o077)
+      throw refuse(which, `a file that only you may read: chmod 600 ${path}`);
+    return await readFile(path, "utf8").catch(() => {
+      throw refuse(which, `a file that you can read: ${path}`);
+    });
+  };
+  const certificate = await read("certificate");
+  const first = parse(certificate);
+  if (!first)
+    throw refuse("certificate", "a certificate as PEM, which begins with -----BEGIN CERTIFICATE-----");
+  const fault = certificateFault(first, hosts, now);
+  if (fault) throw refuse("certificate", fault);
+  const key = await read("key");
+  const privateKey = readKey(key);
+  if (!privateKey)
+    throw refuse(
+      "key",
+      key.includes("ENCRYPTED")
+        ? "a key without a passphrase: nobody is there to type it"
+        : "a private key as PEM, which begins with -----BEGIN PRIVATE KEY----- or alike",
+    );
+  if (!first.checkPrivateKey(privateKey))
+    throw refuse("key", `the key of the first certificate in ${files.certificate}: this is another one's`);
+  return { certificate, key };
+}
+
+/** What is wrong with a certificate as that of hosts, in the words of what is expected. */
+function certificateFault(
+  certificate: X509Certificate,
+  hosts: readonly string[],
+  now: Date,
+): string | undefined {
+  const [from, until] = [new Date(certificate.validFrom), new Date(certificate.validTo)];
+  if (until <= now) return `a certificate that has not expired: it ended on ${dayOf(until)}`;
+  if (from > now) return `a certificate that is valid already: it begins on ${dayOf(from)}`;
+  const missing = hosts.find((host) => certificate.checkHost(exampleHost(host)) === undefined);
+  return missing === undefined
+    ? undefined
+    : `a certificate for ${missing}: it is for ${certificate.subjectAltName ?? "no host"}`;
+}
+
+function readKey(key: string): KeyObject | undefined {
+  try {
+    return createPrivateKey(key);
+  } catch {
+    return undefined;
+  }
+}
