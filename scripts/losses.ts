@@ -1,10 +1,10 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
 import type { Provider } from "../stacks/model/provider.ts";
+import { isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
 import { existsInDocker } from "../stacks/observe/k3d-host.ts";
 import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
 import { pathOf } from "../stacks/observe/ownership.ts";
 import { environmentOf } from "../stacks/observe/recorded.ts";
-import { isStatefulSet, volumesOf } from "./data-volumes.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { mayContain } from "./recorded-cluster.ts";
 

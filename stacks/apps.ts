@@ -1,23 +1,17 @@
 import { AppNamespace } from "./components/app-namespace.ts";
-import { NodeImages } from "./components/node-images.ts";
-import { ingressClassOf, useCluster } from "./components/on-cluster.ts";
+import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
 import { WebApp } from "./components/web-app.ts";
 import { appImageRef } from "./model/app-image.ts";
 import { resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
-import { observeImages } from "./observe/images.ts";
 
 /** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
 export default async function apps() {
   const config = stackConfig("apps");
   const { ingress, ingressNamespace } = config;
   const cluster = await useCluster(config);
-  const { awaitAddress, child, nodes, state } = cluster;
-  const image = config.image ?? (await appImageRef());
-  const images = new NodeImages("web", {
-    image,
-    nodes: config.image === undefined ? await observeImages("web", image, nodes, state) : [],
-  });
+  const { awaitAddress, child } = cluster;
+  const image = await podImage("web", config.image, appImageRef, cluster);
   const namespaces = new Map(
     config.namespaces.map(({ name, ...args }) => [
       name,
@@ -34,7 +28,7 @@ export default async function apps() {
         ...args,
         appName,
         namespace: home?.name ?? app.namespace,
-        image: images.image,
+        image,
         ingressClass,
         awaitAddress,
       },

@@ -1,10 +1,10 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster } from "../../stacks/model/config.ts";
+import { inWords, recordedVolume, recordedVolumes } from "../../stacks/observe/data-volumes.ts";
 import { pathOf } from "../../stacks/observe/ownership.ts";
 import { knownStacks } from "../../stacks/observe/recorded.ts";
 import { type Ask, confirmLosses } from "../confirm.ts";
-import { inWords, recordedVolume, recordedVolumes } from "../data-volumes.ts";
 import type { Loss } from "../losses.ts";
 import {
   clusterStackIn,

@@ -4,10 +4,12 @@ import { labId } from "../lib/lab-id.ts";
 import { managedIngress, type OnCluster } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { externalCluster } from "../observe/external-cluster.ts";
+import { observeImages } from "../observe/images.ts";
 import { labCluster } from "../observe/lab-cluster.ts";
 import { type OwnState, readOwnState } from "../observe/own-state.ts";
 import { labelling } from "../observe/ownership.ts";
 import { appsPreconditions, refuseUnlessMet } from "../observe/preconditions.ts";
+import { NodeImages } from "./node-images.ts";
 import { Traefik } from "./traefik.ts";
 
 /** What a program needs to make its apps on a cluster. */
@@ -53,6 +55,22 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
     awaitAddress: own && ingress === "traefik",
   };
+}
+
+/**
+ * An image for pods: one that the cluster can pull, else the lab's own, which every node is given first.
+ * @param name of the resource that gives it to them, and of the image behind `k3s-lab/`.
+ * @param ref the lab's own.
+ */
+export async function podImage(
+  name: string,
+  pulled: string | undefined,
+  ref: () => Promise<string>,
+  { nodes, state }: Pick<ClusterInUse, "nodes" | "state">,
+): Promise<pulumi.Output<string>> {
+  const image = pulled ?? (await ref());
+  const holders = pulled === undefined ? await observeImages(name, image, nodes, state) : [];
+  return new NodeImages(name, { image, nodes: holders }).image;
 }
 
 /** The IngressClass of a stack's Ingresses; where it is the lab's own, its controller is made. */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { StateResource } from "../stacks/lib/state.ts";
+import type { StateResource } from "../lib/state.ts";
 
 /**
  * A volume that a pod of a StatefulSet keeps its data on. Kubernetes makes its claim, which no state of Pulumi's has, and
