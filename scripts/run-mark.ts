@@ -11,7 +11,7 @@ export function withoutMark(environment: NodeJS.ProcessEnv = process.env): NodeJ
 }
 
 /** The signals that interrupt a run. */
-export const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
  * Marks what this process starts from now on as a run's. Should this process be killed, a guard ends it all.

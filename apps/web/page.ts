@@ -24,7 +24,7 @@ export interface Answer extends Identity {
 const hues = [262, 165, 38, 345, 225, 130, 300, 80] as const;
 
 /** The hue of an app's accent colour, in degrees. Names that differ in one digit differ in colour. */
-export function accentHue(app: string): number {
+function accentHue(app: string): number {
   const sum = [...app].reduce((total, character) => total + (character.codePointAt(0) ?? 0), 0);
   return hues[sum % hues.length] ?? hues[0];
 }

@@ -1,7 +1,7 @@
 import type { Progress } from "../../stacks/lib/progress.ts";
 
 /** Runs one step of a round, unless the benchmark was stopped; `what` is told. */
-export type Step = <T>(what: string, work: () => Promise<T>) => Promise<T>;
+type Step = <T>(what: string, work: () => Promise<T>) => Promise<T>;
 
 /** Something that is brought up, measured and taken down again; tests put their own in its place. */
 export interface Contender<Result> {

@@ -12,7 +12,7 @@ export interface CommandResult {
 }
 
 /** What a command is given beside its arguments. */
-export interface CommandOptions {
+interface CommandOptions {
   /** Standard input. Default: empty. */
   readonly input?: string;
   /** Called with each line that the command prints, as it prints it. */

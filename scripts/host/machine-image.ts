@@ -31,7 +31,7 @@ export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "por
 const machinesImage = "The machines' image";
 
 /** Tells an image of the lab's that has lost its name. */
-export const imageLabel = "k3s-lab.image";
+const imageLabel = "k3s-lab.image";
 
 /** What a machine carries of K3s, so that nothing is downloaded when it is made. */
 export interface MachineContent {
@@ -249,7 +249,7 @@ const fillName = "k3s-lab-fill-";
  * The process that makes an image in a container; undefined where the container is something else. The label alone does not
  * say it: machines and k3d's nodes inherited it from images of former versions.
  */
-export function makerOf(name: string, label: string): ProcessId | undefined {
+function makerOf(name: string, label: string): ProcessId | undefined {
   const [, pid, startTime] = /^(\d+)-(\d+)$/.exec(label) ?? [];
   return pid && startTime && name === `${fillName}${label}` ? { pid: Number(pid), startTime } : undefined;
 }
@@ -289,7 +289,7 @@ export async function docker(what: string, args: readonly string[]): Promise<voi
 export const imageExists = async (tag: string): Promise<boolean> => (await imageId(tag)) !== undefined;
 
 /** The id of an image, which says its content; undefined where Docker has none of that name. */
-export async function imageId(tag: string): Promise<string | undefined> {
+async function imageId(tag: string): Promise<string | undefined> {
   const { exitCode, stdout, stderr } = await run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], {
     timeout: 60_000,
   });

@@ -34,7 +34,7 @@ export async function ociRuntime(progress: Progress): Promise<string | undefined
 }
 
 /** Builds the runtime, or finds it built. See `ociRuntime`. */
-export async function buildOciRuntime(progress: Progress): Promise<string> {
+async function buildOciRuntime(progress: Progress): Promise<string> {
   const hash = createHash("sha256");
   for (const file of ["go.mod", "main.go"]) hash.update(await readFile(join(sources, file)));
   // A home may be shared by computers of several architectures.

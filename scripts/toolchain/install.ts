@@ -394,7 +394,7 @@ function wayFromEnvironment(): Way | undefined {
 }
 
 /** This computer. @throws LabError (exit code 2) where the lab does not run on it. */
-export function hostPlatform(): Platform {
+function hostPlatform(): Platform {
   const os = process.platform;
   const arch = { x64: "amd64", arm64: "arm64" }[process.arch as string] as "amd64" | "arm64" | undefined;
   if ((os === "linux" || os === "darwin") && arch) return `${os}-${arch}`;

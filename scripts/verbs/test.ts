@@ -201,7 +201,13 @@ async function nodeTest(
         cwd: root,
         stdio: ["ignore", "inherit", "inherit"],
         // What tests serve on this computer is not asked for through a proxy of the user's.
-        env: { ...env, ...withoutProxy(process.env, []), PULUMI_ERROR_OUTPUT_STRING: "true" },
+        env: {
+          ...{ ...env, ...withoutProxy(process.env, []), PULUMI_ERROR_OUTPUT_STRING: "true" },
+          // Unit tests neither need nor fill the user's cache.
+          ...(kind === "unit" ? { K3S_LAB_CACHE: join(folder, "cache") } : {}),
+          // Scripts that play machines have paths in it, without quotes.
+          ...(/\s/.test(tmpdir()) ? { TMPDIR: "/tmp" } : {}),
+        },
         reject: false,
       },
     );

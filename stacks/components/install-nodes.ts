@@ -14,7 +14,7 @@ import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
 /** A machine as the stack file wants it, and its resource. */
-export interface MadeMachine {
+interface MadeMachine {
   readonly machine: Machine;
   readonly resource: LabMachine;
   /** What was seen of it before this run. */

@@ -5,7 +5,7 @@ import type { ClusterNode } from "../model/outputs.ts";
 import { sshAlias } from "../model/ssh-config.ts";
 
 /** What K3s is installed from, be it a node or the beginning of a cluster. */
-export interface K3sArgs {
+interface K3sArgs {
   /** The machine that K3s is installed on. */
   readonly machine: Machine;
   /** Changes when the machine was recreated; K3s is then installed there again. */

@@ -96,11 +96,8 @@ type ObjectOf<Kind extends keyof Kinds> = z.output<Kinds[Kind]["schema"]>;
 
 export type Node = ObjectOf<"nodes">;
 export type Pod = ObjectOf<"pods">;
-export type Deployment = ObjectOf<"deployments">;
 export type Service = ObjectOf<"services">;
-export type EndpointSlice = ObjectOf<"endpointSlices">;
 export type IngressClass = ObjectOf<"ingressClasses">;
-export type ResourceQuota = ObjectOf<"resourceQuotas">;
 
 /** What every kind has: enough to tell an object from another of the same name, and whose mark it carries. */
 const identified = z.object({

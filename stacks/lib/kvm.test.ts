@@ -11,7 +11,7 @@ for (const arch of ["x64", "arm64"] as const) {
   const skip = failed && `needs ${guest.command}`;
 
   test(`the guest for ${arch} ends its machine`, { skip }, async () => {
-    assert.equal(await runs(guest, "tcg"), true);
+    assert.equal(await runs(guest, "tcg", 60_000), true);
   });
 
   test(`a machine for ${arch} that does something else is told apart`, { skip }, async () => {

@@ -67,15 +67,15 @@ export async function kvmProblem(): Promise<string | undefined> {
   return (await runs(guest, "kvm")) ? undefined : "/dev/kvm is there but boots no guest";
 }
 
-/** Whether QEMU runs the guest to its end. */
-export async function runs(guest: Guest, accelerator: "kvm" | "tcg"): Promise<boolean> {
+/** Whether QEMU runs the guest to its end. @param within milliseconds. Default: what KVM needs at the most. */
+export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bootsWithin): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
   try {
     const image = join(folder, "image");
     await writeFile(image, guest.image);
     const { exitCode, timedOut } = await execa(guest.command, guest.args(accelerator, image), {
       reject: false,
-      timeout: bootsWithin,
+      timeout: within,
       stdin: "ignore",
     });
     // QEMU ends well when it is told to end.

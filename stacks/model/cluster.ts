@@ -123,7 +123,7 @@ const machine = z.strictObject({
 });
 
 /** How a host is reached by ssh. */
-export type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
+type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
 
 /** One machine of the `cluster` stack. */
 export type Machine = Pick<

@@ -18,7 +18,7 @@ const k3dSchema = z.strictObject({
 });
 
 /** What `Pulumi.k3d.yaml` says. */
-export type K3dConfig = z.output<typeof k3dSchema>;
+type K3dConfig = z.output<typeof k3dSchema>;
 
 /** What the stack file of each program may say. */
 export const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;

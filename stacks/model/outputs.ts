@@ -11,7 +11,7 @@ export interface ClusterNode {
 }
 
 /** Where HTTP requests for the apps go. */
-export interface IngressAddress {
+interface IngressAddress {
   readonly addresses: readonly string[];
   /** Absent where the cluster publishes no such port. */
   readonly http?: number | undefined;

@@ -11,7 +11,7 @@ export interface Outcome {
 }
 
 /** A row of the table that `lab test` prints at the end. */
-export interface Row extends Outcome {
+interface Row extends Outcome {
   readonly kind: "fault" | "bad input";
   readonly name: string;
 }
