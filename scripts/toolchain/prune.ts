@@ -118,7 +118,8 @@ async function pruneOld(
 }
 
 /** The lab's images are named after a hash of what is in them; others of a like name are a person's. */
-const ownTag = /^k3s-lab\/(base|machine|k3d|registry|web):(.*-)?[0-9a-f]{12,}(-unfilled-\d+)?$/;
+const ownTag =
+  /^k3s-lab\/(base|machine|k3d|registry|web|my-app|postgres):(.*-)?[0-9a-f]{12,}(-unfilled-\d+)?$/;
 
 async function pruneImages(
   { run = runHere, now = Date.now() }: PruneOptions,

@@ -1,18 +1,30 @@
 import type { Progress } from "../../stacks/lib/progress.ts";
+import type { AppName } from "../../stacks/model/app-image.ts";
 import { providerOf } from "../../stacks/observe/recorded.ts";
 import { buildK3dImages, pullK3dImages } from "../host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "../host/machine-image.ts";
 import { prepareVirtualMachines } from "../host/virtual-machines.ts";
 import type { Step } from "../report.ts";
 import { machineContent, toolFile } from "../system-archive.ts";
+import { postgresImage } from "../toolchain/images/postgres.ts";
 import { appImage } from "../toolchain/images/web.ts";
 import type { InstalledTool } from "../toolchain/install.ts";
 import type { UpRun } from "./run.ts";
 
-/** Builds the image of the apps. */
-export const appImageStep = (): Step => ({
-  title: "App image",
-  run: async (progress) => (await appImage({ progress })).ref,
+/** Builds the image of the apps, or that of another program of `apps/`. */
+export const appImageStep = (app: AppName = "web"): Step => ({
+  title: app === "web" ? "App image" : `Image of ${app}`,
+  run: async (progress) => (await appImage({ progress }, app)).ref,
+});
+
+/** Builds the image of the database, and notes it for the stack's program. */
+export const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step => ({
+  title: "Database image",
+  run: async (progress) => {
+    const { ref } = await postgresImage(progress);
+    settings.set({ postgresImage: ref });
+    return ref;
+  },
 });
 
 /** Builds or pulls what machines and k3d's nodes begin as. */

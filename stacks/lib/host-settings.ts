@@ -20,6 +20,8 @@ export interface HostSettings {
   readonly k3dImage?: string;
   /** Image of k3d's registry, where it was made here. */
   readonly k3dRegistryImage?: string;
+  /** The database's image as it was made here, its name and tag. */
+  readonly postgresImage?: string;
   /** Whether k3d's load balancer is here; without, the first server answers in its place. */
   readonly k3dLoadBalancer?: boolean;
   /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
@@ -40,6 +42,7 @@ const isKind: { readonly [Key in keyof Required<HostSettings>]: (value: unknown)
   libvirtDriver: isText,
   k3dImage: isText,
   k3dRegistryImage: isText,
+  postgresImage: isText,
   k3dLoadBalancer: (value) => typeof value === "boolean",
   k3sVersion: isText,
   k3sWay: isText,

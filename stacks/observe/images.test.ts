@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ClusterNode } from "../model/outputs.ts";
-import { observeImages } from "./images.ts";
+import { observeImages, postgresImageRef } from "./images.ts";
 
 const node: ClusterNode = {
   name: "server",
@@ -25,3 +25,11 @@ for (const [what, noted, has, loaded] of looks)
     const seen = await observeImages("web", "web:1", [node], { environments }, "now", async () => has);
     assert.deepEqual(seen, [{ ...node, loaded }]);
   });
+
+test("the database's image is the one that was made here, or what makes it is told", async () => {
+  assert.equal(
+    await postgresImageRef({ postgresImage: "k3s-lab/postgres:15.20-1" }),
+    "k3s-lab/postgres:15.20-1",
+  );
+  await assert.rejects(postgresImageRef({}), /was not made in this checkout yet.*`scripts\/lab up` makes it/);
+});

@@ -1,4 +1,6 @@
 import { execa } from "execa";
+import { LabError } from "../lib/errors.ts";
+import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root } from "../lib/paths.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { sshTo } from "../model/ssh-config.ts";
@@ -35,6 +37,21 @@ export const observeImages = (
       return { ...node, loaded: (await has(node, image)) === false ? now : loaded };
     }),
   );
+
+/**
+ * The name of the database's image. Its tag is a hash of files of Debian's, so that only the run which made the image knows
+ * it; what is made anew of newer packages is another image, and shows in a preview.
+ *
+ * @throws LabError where none was made here.
+ */
+export async function postgresImageRef(settings?: HostSettings): Promise<string> {
+  const { postgresImage } = settings ?? (await readHostSettings());
+  if (postgresImage === undefined)
+    throw new LabError(
+      "The database's image was not made in this checkout yet, or .lab/host.json is gone: `scripts/lab up` makes it.",
+    );
+  return postgresImage;
+}
 
 /** Milliseconds that a node may take to say what it holds. */
 const within = 20_000;

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -18,7 +19,7 @@ export async function unpackedPackages(names: readonly string[], progress: Progr
   const sorted = [...names].sort();
   const base = join(cacheDir, "images", "debian");
   // A home may be shared by computers of several architectures.
-  const target = join(base, `${sorted.join("+")}-${process.arch}`);
+  const target = join(base, `${folderName(sorted)}-${process.arch}`);
   if (await exists(target)) return target;
   await mkdir(base, { recursive: true });
   const work = await mkdtemp(join(base, ".unpack-"));
@@ -37,6 +38,14 @@ export async function unpackedPackages(names: readonly string[], progress: Progr
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** A folder's name may be 255 bytes long. */
+function folderName(sorted: readonly string[]): string {
+  const all = sorted.join("+");
+  return all.length <= 200
+    ? all
+    : `${sorted[0]}+${createHash("sha256").update(all).digest("hex").slice(0, 16)}`;
 }
 
 async function download(names: readonly string[], folder: string): Promise<void> {

@@ -201,7 +201,8 @@ async function systemImageSpecs(
   ];
 }
 
-async function busyboxLayer(root: string): Promise<Layer> {
+/** A shell with its commands. @param root a tree that holds Debian's busybox-static. */
+export async function busyboxLayer(root: string): Promise<Layer> {
   const busybox = join(root, "bin", "busybox");
   const { stdout } = await execa(busybox, ["--list"]);
   const applets = stdout.split("\n").filter((name) => name !== "" && name !== "busybox");

@@ -1,5 +1,6 @@
 import type { Progress } from "../../../stacks/lib/progress.ts";
 import { type AppName, appImageRef, appNames } from "../../../stacks/model/app-image.ts";
+import { postgresImage, postgresImageSpec } from "./postgres.ts";
 import { appImage, type ImageArchive } from "./web.ts";
 
 /** An image of the lab's own that pods run. */
@@ -16,4 +17,13 @@ const ofApp = (app: AppName): LabImage => ({
 });
 
 /** The lab's images by the last part of their names: `web` is `k3s-lab/web`. */
-export const labImages: ReadonlyMap<string, LabImage> = new Map(appNames.map((app) => [app, ofApp(app)]));
+export const labImages: ReadonlyMap<string, LabImage> = new Map([
+  ...appNames.map((app): [string, LabImage] => [app, ofApp(app)]),
+  [
+    "postgres",
+    {
+      ref: async (progress = () => {}) => (await postgresImageSpec(progress)).ref,
+      archive: postgresImage,
+    },
+  ],
+]);

@@ -1,0 +1,181 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { execa } from "execa";
+import { LabError } from "../../../stacks/lib/errors.ts";
+import type { Progress } from "../../../stacks/lib/progress.ts";
+import type { ImageSpec, Layer } from "./archive.ts";
+import { cachedArchive, imagesKey } from "./cache.ts";
+import { mergedUsr, programLayer } from "./closure.ts";
+import { unpackedPackages } from "./debian.ts";
+import { busyboxLayer } from "./index.ts";
+import type { ImageArchive } from "./web.ts";
+
+const repository = "k3s-lab/postgres";
+
+/** PostgreSQL's major version: its data is of no use to another. */
+const major = 15;
+
+/** Debian's packages with PostgreSQL and what its programs are linked to. The C library is this computer's. */
+const packages = [
+  "busybox-static",
+  ...["postgresql", "postgresql-client"].map((name) => `${name}-${major}`),
+  ...[
+    "libaudit1",
+    "libcap-ng0",
+    "libcap2",
+    "libcom-err2",
+    "libffi8",
+    "libgcrypt20",
+    "libgmp10",
+    "libgnutls30",
+  ],
+  ...[
+    "libgpg-error0",
+    "libgssapi-krb5-2",
+    "libhogweed6",
+    "libicu72",
+    "libidn2-0",
+    "libk5crypto3",
+    "libkeyutils1",
+  ],
+  ...["libkrb5-3", "libkrb5support0", "libldap-2.5-0", "liblz4-1", "liblzma5", "libnettle8", "libp11-kit0"],
+  ...[
+    "libpam0g",
+    "libpq5",
+    "libreadline8",
+    "libsasl2-2",
+    "libssl3",
+    "libstdc++6",
+    "libsystemd0",
+    "libtasn1-6",
+  ],
+  ...["libtinfo6", "libunistring2", "libxml2", "libzstd1", "util-linux", "zlib1g"],
+];
+
+/** The programs that the entrypoint calls, and what somebody in the pod wants at hand. */
+const programs = [
+  ...["initdb", "pg_basebackup", "pg_controldata", "pg_ctl", "pg_dump", "pg_isready", "pg_restore"],
+  ...["postgres", "psql"],
+];
+
+/** Plug-ins that the server loads: the rest, such as its compiler of queries, which is 100 MB, is left out. */
+const modules = ["dict_snowball.so", "libpqwalreceiver.so", "plpgsql.so"];
+
+/** The server's files that are neither programs nor plug-ins. */
+const shared = [
+  ...["errcodes.txt", "information_schema.sql", "pg_hba.conf.sample", "pg_ident.conf.sample", "postgres.bki"],
+  ...["postgresql.conf.sample", "snowball_create.sql", "sql_features.txt", "system_constraints.sql"],
+  ...["system_functions.sql", "system_views.sql", "extension/plpgsql.control", "extension/plpgsql--1.0.sql"],
+];
+const sharedFolders = ["timezonesets", "tsearch_data"];
+
+/** Everything that a stack file cannot say. Memory fits a pod of 256 MB; a lost replica keeps 256 MB of the disk at most. */
+const configuration = `unix_socket_directories = '/run/postgresql'
+unix_socket_permissions = 0700
+hba_file = '/etc/postgresql/pg_hba.conf'
+ident_file = '/etc/postgresql/pg_ident.conf'
+password_encryption = scram-sha-256
+max_connections = 60
+shared_buffers = 32MB
+dynamic_shared_memory_type = mmap
+max_parallel_workers_per_gather = 0
+jit = off
+wal_level = replica
+hot_standby = on
+max_wal_size = 256MB
+max_slot_wal_keep_size = 256MB
+wal_sender_timeout = 10s
+wal_receiver_timeout = 10s
+wal_retrieve_retry_interval = 1s
+tcp_keepalives_idle = 30
+idle_in_transaction_session_timeout = 60s
+timezone = 'GMT'
+log_timezone = 'GMT'
+lc_messages = 'C'
+`;
+
+/** Over the network everybody needs a password, and PostgreSQL's superuser has none: the socket lets it in, which is the pod's own. */
+const access = `local all all trust
+host all postgres all reject
+host replication replicator all scram-sha-256
+host all all all scram-sha-256
+`;
+
+/** PostgreSQL runs as this user, which owns nothing of the image. */
+const user = "65532:65532";
+
+/**
+ * The database's image: Debian's PostgreSQL and the script that makes, copies and serves a database. It runs with a
+ * read-only root; /var/lib/postgresql, /run/postgresql and /tmp are to be written to. Its tag begins with PostgreSQL's
+ * version and ends with a hash of all its files.
+ */
+export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> {
+  const root = await unpackedPackages(packages, progress).catch((cause: unknown) => {
+    if (!(cause instanceof LabError)) throw cause;
+    throw new LabError(`The database's image is made of PostgreSQL ${major} of Debian 12. ${cause.message}`, {
+      cause,
+    });
+  });
+  const image: ImageSpec = {
+    ref: repository,
+    layers: [
+      {
+        ...mergedUsr,
+        ...(await busyboxLayer(root)),
+        // Debian's busybox has none.
+        ...(await programLayer("/usr/bin/flock", join(root, "usr/bin/flock"), { root })),
+      },
+      await serverLayer(root),
+      {
+        "/usr/local/bin/postgres-entry": {
+          source: join(import.meta.dirname, "postgres", "entry"),
+          mode: 0o755,
+        },
+        "/etc/passwd": { content: "root:x:0:0:root:/root:/bin/sh\npostgres:x:65532:65532::/tmp:/bin/sh\n" },
+        "/etc/group": { content: "root:x:0:\npostgres:x:65532:\n" },
+        "/etc/nsswitch.conf": { content: "hosts: files dns\n" },
+        "/etc/postgresql/postgresql.conf": { content: configuration },
+        "/etc/postgresql/pg_hba.conf": { content: access },
+        "/etc/postgresql/pg_ident.conf": { content: "" },
+        "/etc/postgres-secret": { directory: true },
+        "/run/postgresql": { directory: true, mode: 0o1777 },
+        "/tmp": { directory: true, mode: 0o1777 },
+        "/var/lib/postgresql": { directory: true, mode: 0o1777 },
+      },
+    ],
+    config: { entrypoint: ["/usr/local/bin/postgres-entry"], cmd: ["server"], user },
+  };
+  const { stdout } = await execa(join(root, bin, "pg_ctl"), ["--version"]);
+  const [version = major] = /\d+\.\d+/.exec(stdout) ?? [];
+  return { ...image, ref: `${repository}:${version}-${(await imagesKey([image])).slice(0, 12)}` };
+}
+
+const bin = `/usr/lib/postgresql/${major}/bin`;
+
+async function serverLayer(root: string): Promise<Layer> {
+  const lib = `/usr/lib/postgresql/${major}/lib`;
+  const share = `/usr/share/postgresql/${major}`;
+  const extra = Object.fromEntries(modules.map((name) => [`${lib}/${name}`, join(root, lib, name)]));
+  const layer: Record<string, Layer[string]> = {};
+  for (const name of programs) {
+    const at = `${bin}/${name}`;
+    const needs = name === "postgres" ? { root, extra } : { root };
+    Object.assign(layer, await programLayer(at, join(root, at), needs));
+    // They find their files by where they really are.
+    layer[`/usr/bin/${name}`] = { symlink: `../lib/postgresql/${major}/bin/${name}` };
+  }
+  const files = await Promise.all(
+    sharedFolders.map(async (folder) =>
+      (await readdir(join(root, share, folder))).map((name) => `${folder}/${name}`),
+    ),
+  );
+  for (const file of [...shared, ...files.flat()])
+    layer[`${share}/${file}`] = { source: join(root, share, file), mode: 0o644 };
+  return layer;
+}
+
+/** The database's image as an archive, made where it is not in the cache. */
+export async function postgresImage(progress: Progress = () => {}): Promise<ImageArchive> {
+  const image = await postgresImageSpec(progress);
+  return { path: await cachedArchive("postgres", [image], progress), ref: image.ref };
+}

@@ -1,0 +1,318 @@
+import assert from "node:assert/strict";
+import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, afterEach, describe, it } from "node:test";
+import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
+
+const made = await PostgresPods.prepare();
+const skip = typeof made === "string" ? made : false;
+const pods = made as PostgresPods;
+const timeout = 400_000;
+
+const claim = "/var/lib/postgresql";
+const data = (pod: PostgresPod) => join(pod.path(claim), "data");
+const wipe = async (pod: PostgresPod) => {
+  await rm(pod.path(claim), { recursive: true });
+  await mkdir(pod.path(claim));
+};
+const rows = (pod: PostgresPod) => pod.sql("select string_agg(text, ' ' order by text) from notes");
+const note = (pod: PostgresPod, text: string) => pod.sql(`insert into notes values ('${text}')`);
+
+describe("the database's entrypoint", { skip, timeout }, () => {
+  let up: PostgresPod[] = [];
+  after(() => pods.end());
+  afterEach(async () => {
+    for (const pod of up) {
+      await pod.kill();
+      pods.hosts.delete(pod.name);
+      await rm(pod.path("/"), { recursive: true });
+    }
+    up = [];
+  });
+  const pod = async (name: string) => {
+    const one = await pods.pod(name);
+    up.push(one);
+    return one;
+  };
+  const primary = async () => {
+    const one = await pod("db-0");
+    await one.startReady();
+    await one.sql("create table notes (text text)");
+    await note(one, "a");
+    return one;
+  };
+  const pair = async () => {
+    const [first, second] = [await primary(), await pod("db-1")];
+    await second.startReady();
+    return [first, second] as const;
+  };
+
+  it("makes the database, lets in who has the password, and keeps all when it is stopped and started", async () => {
+    const db = await primary();
+    assert.equal(
+      await db.sql("select current_user, rolsuper from pg_roles where rolname = current_user"),
+      "guestbook|f",
+    );
+    await assert.rejects(db.sql("select 1", { password: "wrong" }), /password authentication failed/);
+    await assert.rejects(
+      db.sql("select 1", { user: "postgres", database: "postgres" }),
+      /rejects connection/,
+    );
+    assert.equal(await db.admin("show server_encoding"), "UTF8");
+    const open = db.sql("select pg_sleep(60)").catch((error: Error) => error.message);
+    const sleeping = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'";
+    await db.until(async () => (await db.admin(sleeping)) === "1", "is asked");
+    assert.equal(await db.stop(), 0, db.said);
+    assert.match(String(await open), /terminating connection/, "it does not wait for who is connected");
+    assert.doesNotMatch(db.said, /secret|copying\b/);
+    await db.startReady();
+    assert.equal(await rows(db), "a");
+  });
+
+  it("begins again where it was killed while it made the database", async () => {
+    const db = await pod("db-0");
+    await db.start();
+    const folder = async () => await readdir(join(db.path(claim), "data.init")).catch(() => []);
+    await db.until(async () => (await folder()).length > 3, "makes the database");
+    await db.kill();
+    assert.ok(!(await readdir(db.path(claim))).includes("data"));
+    await db.startReady();
+    assert.deepEqual((await readdir(db.path(claim))).sort(), ["data", "lock"]);
+  });
+
+  it("makes the roles where it was killed before they were there", async () => {
+    const db = await primary();
+    await db.sql("drop table notes");
+    for (const text of [
+      "drop database guestbook",
+      "drop role guestbook",
+      "drop owned by replicator",
+      "drop role replicator",
+    ])
+      await db.admin(text);
+    await db.kill();
+    await db.startReady();
+    assert.equal(await db.sql("select 1"), "1");
+  });
+
+  it("recovers when it was killed, and a stale lock of its own does not stop it", async () => {
+    const db = await primary();
+    await db.kill();
+    assert.ok((await readdir(data(db))).includes("postmaster.pid"));
+    // In a new container the number may be any other process's.
+    await writeFile(join(data(db), "postmaster.pid"), `${process.pid}\n`);
+    await db.startReady();
+    assert.equal(await rows(db), "a");
+  });
+
+  it("waits while another container still uses the volume", async () => {
+    const db = await primary();
+    const again = db.exec(["timeout", "-s", "TERM", "3", "postgres-entry", "server"]);
+    assert.match((await again).stderr, /another container still uses this volume/);
+    assert.equal(await rows(db), "a");
+  });
+
+  it("a copy follows, refuses writes, and catches up when either was started again", async () => {
+    const [first, second] = await pair();
+    assert.equal(await rows(second), "a");
+    await assert.rejects(note(second, "x"), /read-only transaction/);
+    await second.stop();
+    await note(first, "b");
+    await second.startReady();
+    assert.equal(await rows(second), "a b");
+    await first.kill();
+    assert.ok(await second.isReady(), "it serves reads for a while without its primary");
+    assert.equal(await rows(second), "a b");
+    await first.startReady();
+    await note(first, "c");
+    await second.until(async () => (await rows(second)) === "a b c", "follows again");
+    assert.equal(await first.admin("select count(*), bool_and(active) from pg_replication_slots"), "1|t");
+  });
+
+  it("a copy that was killed while it was made is made again", async () => {
+    const [first, second] = [await primary(), await pod("db-1")];
+    await first.sql("create table filler as select repeat('x', 1000) from generate_series(1, 60000)");
+    await second.start();
+    const parts = async () => await readdir(join(second.path(claim), "data.new")).catch(() => []);
+    await second.until(async () => (await parts()).length > 0, "copies");
+    assert.equal((await second.exec(["postgres-entry", "alive"])).exitCode, 0, "who copies is not dead");
+    await second.kill();
+    await second.startReady();
+    assert.equal(await rows(second), "a");
+    assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
+  });
+
+  it("a copy whose primary has no longer what it lacks is copied anew, and the primary is as it was", async () => {
+    const [first, second] = await pair();
+    await second.stop();
+    await first.admin("select pg_drop_replication_slot('db_1')");
+    for (let segment = 0; segment < 3; segment++)
+      await first.admin("create table if not exists pg_temp.t (); select pg_switch_wal()");
+    await first.admin("checkpoint");
+    await note(first, "b");
+    await second.start();
+    await second.until(() => second.said.includes("has no longer what this copy lacks"), "notices");
+    await second.until(async () => (await second.isReady()) && (await rows(second)) === "a b", "follows");
+    assert.equal(await rows(first), "a b");
+    assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
+  });
+
+  it("a copy of another database is kept, whatever its primary has now", async () => {
+    const [first, second] = await pair();
+    await Promise.all([first.stop(), second.stop()]);
+    await wipe(first);
+    pods.hosts.delete("db-1");
+    await first.startReady();
+    pods.hosts.set("db-1", second.address);
+    await second.start();
+    assert.equal(await second.ended(), 1);
+    assert.match(second.said, /db-0 has another database .* This copy is kept/);
+    assert.ok((await readdir(data(second))).includes("standby.signal"));
+  });
+
+  it("an empty pod 0 makes no new database while another pod holds a copy; after promotion it follows that", async () => {
+    const [first, second] = await pair();
+    await first.kill();
+    const before = await cp(first.path(claim), first.path("/old"), { recursive: true });
+    assert.equal(before, undefined);
+    await wipe(first);
+    await first.start();
+    await first.until(
+      () => first.said.includes("run: kubectl exec db-1 -- postgres-entry promote"),
+      "says what to do",
+    );
+    assert.ok(!(await readdir(first.path(claim))).includes("data.init"));
+    assert.equal((await second.exec(["postgres-entry", "promote"])).exitCode, 0);
+    await note(second, "b");
+    await first.until(() => first.isReady(), "follows");
+    assert.equal(await rows(first), "a b");
+    await assert.rejects(note(first, "x"), /read-only transaction/);
+
+    await second.stop();
+    await second.startReady();
+    await note(second, "c");
+    await first.until(async () => (await rows(first)) === "a b c", "follows what stays promoted");
+
+    // The node comes back with what pod 0 had.
+    await first.stop();
+    await wipe(first);
+    await cp(first.path("/old"), first.path(claim), { recursive: true });
+    await first.start();
+    assert.equal(await first.ended(), 1);
+    assert.match(first.said, /db-1 was promoted and takes writes now/);
+    assert.ok((await readdir(data(first))).includes("PG_VERSION"), "it is kept");
+  });
+
+  it("a pod whose peers say nothing makes no database", async () => {
+    const db = await pod("db-0");
+    pods.hosts.set("db-1", db.address.replace(/\d+$/, "250"));
+    await db.start();
+    await db.until(() => db.said.includes("db-1 does not answer and may hold a copy"), "says so");
+    pods.hosts.delete("db-1");
+    assert.equal(await db.stop(), 143);
+    await db.startReady();
+  });
+
+  it("asks the cluster's own DNS for whole names, by pod 0's, however many pods there are", async (t) => {
+    pods.resolvConf =
+      "search my-app.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\n";
+    t.after(() => {
+      pods.resolvConf = "";
+      for (const name of pods.hosts.keys()) if (name.includes(".")) pods.hosts.delete(name);
+    });
+    const [first, second] = [await pod("db-0"), await pod("db-3")];
+    for (const { name, address } of [first, second])
+      pods.hosts.set(`${name}.db-pods.my-app.svc.cluster.local.`, address);
+    const env = { PRIMARY_HOST: "db-0.db-pods", PEER_HOSTS: "" };
+    // The other one is there and says nothing.
+    await first.start(env);
+    await first.until(() => first.said.includes("db-3 does not answer"), "asks db-3");
+    assert.equal(await first.stop(), 143);
+    pods.hosts.delete("db-3.db-pods.my-app.svc.cluster.local.");
+    await first.startReady(env);
+    await second.startReady(env);
+  });
+
+  it("promotes nothing while another pod takes writes, unless it is forced", async () => {
+    const [first, second] = await pair();
+    const refused = await second.exec(["postgres-entry", "promote"]);
+    assert.equal(refused.exitCode, 1);
+    assert.match(refused.stderr, /db-0 takes writes/);
+    await first.stop();
+    assert.equal((await second.exec(["postgres-entry", "promote"])).exitCode, 0);
+    assert.equal((await second.exec(["postgres-entry", "promote"])).exitCode, 0, "twice is once");
+    assert.ok(await second.isReady());
+  });
+
+  it("takes changed passwords over while it runs, and connections stay", async () => {
+    const [first, second] = await pair();
+    const open = first.sql("select pg_sleep(8), 'still here'");
+    const sleeping = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'";
+    await first.until(async () => (await first.admin(sleeping)) === "1", "is asked");
+    for (const each of [first, second]) await each.setPasswords("it's \\:new", "other:\\");
+    const entered = async () => await first.sql("select 1", { password: "it's \\:new" }).catch(() => "");
+    await first.until(async () => (await entered()) === "1", "lets the new password in");
+    await assert.rejects(first.sql("select 1"), /password authentication failed/);
+    assert.match(await open, /still here/);
+    await second.stop();
+    await second.startReady();
+    assert.doesNotMatch(first.said + second.said, /it's|:new|other:/);
+  });
+
+  it("takes passwords over that changed while it was away", async () => {
+    const db = await primary();
+    await db.stop();
+    await db.setPasswords("changed", "copying");
+    await db.startReady();
+    assert.equal(await db.sql("select text from notes", { password: "changed" }), "a");
+  });
+
+  it("writes backups that can be restored, and keeps the newest", async () => {
+    const db = await primary();
+    const env = { DATABASE_HOST: db.address, KEEP: "2" };
+    const folder = db.path("/tmp");
+    for (const name of ["20010101T000000Z", "20020101T000000Z"])
+      await writeFile(join(folder, `guestbook-${name}.dump`), "");
+    await writeFile(join(folder, "guestbook-mine.dump"), "");
+    const dump = await db.exec(["postgres-entry", "dump", "/tmp"], env);
+    assert.equal(dump.exitCode, 0, dump.stderr);
+    const files = (await readdir(folder)).filter((name) => name.startsWith("guestbook-")).sort();
+    const [old, written, sum, mine] = files;
+    assert.deepEqual(
+      [old, sum, mine],
+      ["guestbook-20020101T000000Z.dump", `${written}.sha256`, "guestbook-mine.dump"],
+    );
+    assert.match(
+      await readFile(join(folder, sum ?? ""), "utf8"),
+      new RegExp(`^[0-9a-f]{64} {2}${written}\n$`),
+    );
+    await db.sql("drop table notes");
+    const restore = [
+      "pg_restore",
+      "-h",
+      db.address,
+      "-U",
+      "guestbook",
+      "-d",
+      "guestbook",
+      "--exit-on-error",
+      `/tmp/${written}`,
+    ];
+    const restored = await db.exec(restore, { PGPASSWORD: "secret" });
+    assert.equal(restored.exitCode, 0, restored.stderr);
+    assert.equal(await rows(db), "a");
+    assert.match((await db.exec(["postgres-entry", "dump"], env)).stdout, /^PGDMP/);
+
+    await db.stop();
+    const failed = await db.exec(["postgres-entry", "dump", "/tmp"], env);
+    assert.equal(failed.exitCode, 1);
+    const left = (await readdir(folder)).filter((name) => name.startsWith("guestbook-")).sort();
+    assert.deepEqual(left, files, "a backup that failed takes none away");
+  });
+
+  it("refuses what it does not know, and a user that is PostgreSQL's own", async () => {
+    const db = await pod("db-0");
+    assert.equal((await db.exec(["postgres-entry", "upgrade"])).exitCode, 2);
+    assert.equal((await db.exec(["postgres-entry", "server"], { DATABASE_USER: "postgres" })).exitCode, 1);
+  });
+});
