@@ -14,8 +14,9 @@ import {
   readStackFile,
 } from "../stacks/model/config.ts";
 import { type K3dFile, readK3dFile } from "../stacks/model/k3d-file.ts";
+import { refuseCertificates } from "../stacks/observe/certificates.ts";
 import { type ExternalCluster, externalCluster } from "../stacks/observe/external-cluster.ts";
-import { refuseIngressOf, refuseInTheWay, refuseWithout } from "../stacks/observe/lab-cluster.ts";
+import { refuseIngressOf, refuseInTheWay, refuseTls, refuseWithout } from "../stacks/observe/lab-cluster.ts";
 import { knownStacks } from "../stacks/observe/recorded.ts";
 import { labVariables } from "./environment.ts";
 import type { Changes } from "./pulumi.ts";
@@ -67,11 +68,13 @@ export async function readStacks(stacks: readonly string[]) {
       k3d.push([stack, await readK3dFile(config, root)]);
     } else {
       const config = await readOnCluster(stack, root);
+      await refuseCertificates(stack, config);
       const { cluster, ingress } = config;
       if ("stack" in cluster) {
         const plan = await readClusterPlan(cluster.stack, root);
         refuseIngressOf(cluster.stack, ingress, plan);
         refuseWithout(cluster.stack, config, plan);
+        refuseTls(cluster.stack, config, plan);
         apps.push({ stack, cluster: cluster.stack, config });
       } else external.push({ stack, cluster, config });
     }

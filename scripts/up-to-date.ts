@@ -21,6 +21,7 @@ import {
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { kubeconfigFile as pathOf } from "../stacks/model/kubeconfig.ts";
 import { readServerSecrets } from "../stacks/model/server-secrets.ts";
+import { areCertificatesCurrent, certificateFilesOf } from "../stacks/observe/certificates.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
 import { observeImages } from "../stacks/observe/images.ts";
@@ -130,7 +131,8 @@ async function observeContainersOf(stack: string): Promise<Observed> {
 }
 
 /** The cluster as its stack's state has it, if its nodes still hold the apps' image. */
-async function observeApps(stack: string, { image }: OnCluster, cluster: string): Promise<unknown> {
+async function observeApps(stack: string, { apps, image }: OnCluster, cluster: string): Promise<unknown> {
+  if (!(await areCertificatesCurrent(apps))) return undefined;
   const state = await stateOf(cluster);
   if (image !== undefined) return state;
   const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
@@ -171,7 +173,10 @@ async function filesNamedBy(stack: string): Promise<readonly string[]> {
     const { serverSecrets } = (await readStackFile(stack as "cluster", root)).k3s;
     return serverSecrets === undefined ? [] : [pathOf(serverSecrets)];
   }
-  if (program !== "k3d") return [];
+  if (isOnCluster(program)) {
+    const { apps } = await readOnCluster(stack, root);
+    return certificateFilesOf(apps).map((file) => pathOf(file));
+  }
   const { config } = await readStackFile(stack as "k3d", root);
   const { files, registries } = await readK3dFile(config, root);
   // A source of several lines is the content itself.

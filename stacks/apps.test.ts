@@ -2,11 +2,12 @@ import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import * as pulumi from "@pulumi/pulumi";
 import { stringify } from "yaml";
 import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
 import { type Made, mockEngine, resourcesOf } from "./components/mocks.ts";
+import { labCertificate } from "./observe/lab-ca.ts";
 
 await mockEngine();
 const { objectsOf, pathOf } = await import("./observe/ownership.ts");
@@ -48,6 +49,18 @@ async function deploy(config: object): Promise<readonly Made[]> {
     api.close();
     await rm(directory, { recursive: true });
   }
+}
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-apps-tls-"));
+after(() => rm(folder, { recursive: true }));
+
+/** Files of a certificate for a host. */
+async function ownCertificate(host: string) {
+  const made = await labCertificate([host], join(folder, "ca"));
+  const files = { certificate: join(folder, `${host}-web.crt`), key: join(folder, `${host}-web.key`) };
+  await writeFile(files.certificate, made.certificate);
+  await writeFile(files.key, made.key, { mode: 0o600 });
+  return files;
 }
 
 const metadataOf = ({ inputs }: Made) =>
@@ -117,6 +130,7 @@ test("everything that is made carries this stack's marks, and is asked for befor
       { name: "app1", host: "app1.com" },
       { name: "app2", namespace: "dev" },
       { name: "app3", host: "app1.com", paths: [{ path: "/api" }, { path: "/login", match: "exact" }] },
+      { name: "app4", host: "app4.com", tls: await ownCertificate("app4.com") },
     ],
   };
   const made = await deploy(values);
@@ -138,6 +152,29 @@ test("everything that is made carries this stack's marks, and is asked for befor
     return pathOf({ apiVersion, kind, namespace, name });
   });
   assert.deepEqual(places.sort(), objectsOf(config).map(pathOf).sort());
+});
+
+test("an app by https has its certificate in a Secret, and where no port is known nobody is sent there", async () => {
+  const tls = await ownCertificate("app1.com");
+  const made = await deploy({ apps: [{ name: "app1", host: "app1.com", tls }, { name: "app2" }] });
+  const [secret, ...more] = kind(made, "Secret");
+  assert.ok(secret && more.length === 0);
+  assert.equal(secret.name, "default-app1-tls");
+  assert.equal(metadataOf(secret).name, "app1-tls");
+  const { value } = secret.inputs.stringData as { value: Record<string, string> };
+  assert.equal(value["tls.crt"], await readFile(tls.certificate, "utf8"));
+  assert.equal(value["tls.key"], await readFile(tls.key, "utf8"));
+  const specs = kind(made, "Ingress").map(({ inputs }) => (inputs.spec as { tls?: object[] }).tls);
+  assert.deepEqual(specs.filter(Boolean), [[{ hosts: ["app1.com"], secretName: "app1-tls" }]]);
+  assert.doesNotMatch(JSON.stringify(made), /HTTPS_PORT/);
+});
+
+test("nothing is made with a certificate of another host", async () => {
+  const tls = await ownCertificate("other.com");
+  await assert.rejects(
+    deploy({ apps: [{ name: "app1", host: "app1.com", tls }] }),
+    /Pulumi\.cluster\.yaml: k3s-lab:apps\[0\]\.tls\.certificate: .*web\.crt is not accepted; expected a certificate for app1\.com: it is for DNS:other\.com/,
+  );
 });
 
 /** What the program made of the stack file that the lab comes with, before apps could have paths and the rest. */

@@ -1,4 +1,5 @@
 import { AppNamespace } from "./components/app-namespace.ts";
+import { certificatesFor } from "./components/certificate-authority.ts";
 import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
 import { WebApp } from "./components/web-app.ts";
 import { appImageRef } from "./model/app-image.ts";
@@ -19,15 +20,18 @@ export default async function apps() {
     ]),
   );
   const ingressClass = ingressClassOf(config, cluster);
+  const issue = certificatesFor(config.apps, cluster);
   const made = config.apps.map((app) => {
     const { name: appName, ...args } = app;
     const home = namespaces.get(app.namespace);
+    const namespace = home?.name ?? app.namespace;
     return new WebApp(
       resourceName(app),
       {
         ...args,
         appName,
-        namespace: home?.name ?? app.namespace,
+        namespace,
+        tls: issue(app, namespace),
         image,
         ingressClass,
         awaitAddress,

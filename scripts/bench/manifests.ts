@@ -30,7 +30,8 @@ export async function renderManifests(
   const { WebApp } = await import("../../stacks/components/web-app.ts");
   for (const { name, ...args } of namespaces) new AppNamespace(name, { ...args, ingress, ingressNamespace });
   await pulumi.runtime.disconnect();
-  for (const { name: appName, namespace, ...args } of apps)
+  // A certificate is nothing that is written by hand.
+  for (const { name: appName, namespace, tls: _, ...args } of apps)
     new WebApp(`${namespace}-${appName}`, { ...args, appName, namespace, image, ingressClass: ingress });
   await pulumi.runtime.disconnect();
   return objects.map((object) => stringify(object)).join("---\n");

@@ -1,16 +1,11 @@
 import { join } from "node:path";
 import { execa } from "execa";
 import { labDir, root } from "../../stacks/lib/paths.ts";
-import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import {
-  exampleHost,
-  isOnCluster,
-  type Machine,
-  programOf,
-  readOnCluster,
-} from "../../stacks/model/config.ts";
+import { httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { isOnCluster, type Machine, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
+import { curl, curlSecurely } from "../curl.ts";
 
 /** Where the lab answers and how to ask it. */
 export async function summary(stacks: readonly string[]): Promise<string> {
@@ -26,11 +21,15 @@ export async function summary(stacks: readonly string[]): Promise<string> {
     }
     const { cluster, apps } = await readOnCluster(stack, root);
     if (!("stack" in cluster)) continue;
-    const [address] = (await readClusterPlan(cluster.stack, root)).ingress;
+    const plan = await readClusterPlan(cluster.stack, root);
+    const [address] = plan.ingress;
     if (address === undefined) continue;
     lines.push("", `Apps (stack ${stack})`);
     for (const app of apps)
-      for (const { path } of pathsOf(app)) lines.push(`  ${curl(address, app.host, path)}`);
+      for (const { path } of pathsOf(app))
+        lines.push(
+          `  ${app.tls ? curlSecurely(app, httpsAddress(address, plan), path) : curl(address, app.host, path)}`,
+        );
   }
   lines.push("", 'For kubectl, pulumi and vagrant in your shell: eval "$(scripts/lab env)"');
   return lines.join("\n");
@@ -43,15 +42,4 @@ async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
   const noted = join(labDir, "ssh", sshAlias(stack, name), "known_hosts");
   const { stdout } = await execa("ssh-keygen", ["-l", "-f", noted], { reject: false });
   return `  host key ${stdout?.split(" ")[1] ?? "not noted"}`;
-}
-
-/** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
-export function curl(address: string, rule: string | undefined, path: string): string {
-  if (rule === undefined) return `curl http://${address}${path}`;
-  const host = exampleHost(rule);
-  const port = address.split(":")[1];
-  const isHere = host.endsWith(".localhost") && address.startsWith("127.0.0.1");
-  return isHere
-    ? `curl http://${host}${port ? `:${port}` : ""}${path}`
-    : `curl -H 'Host: ${host}' http://${address}${path}`;
 }

@@ -2,6 +2,7 @@ import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
+import { curlSecurely } from "../curl.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import {
@@ -22,7 +23,17 @@ interface AppsSources {
   /** Where the Ingress controller listens. */
   readonly addresses: Promise<readonly IngressAddress[]>;
   readonly http: Get;
+  /** The same of https; undefined where no app has it. */
+  readonly https: Https | undefined;
   readonly inside: Promise<Views>;
+}
+
+interface Https {
+  readonly addresses: Promise<readonly IngressAddress[]>;
+  /** Asks as a client that trusts whoever signed the app's certificate, and nobody else. */
+  readonly send: (app: App) => Get;
+  /** Whether who comes by http is sent here. */
+  readonly redirects: boolean;
 }
 
 /** Checks apps against their stack file. @param stack begins each check's id. */
@@ -120,7 +131,7 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, { api }: Apps
 
 /** A check at each address. @param title of the check at an address. @param asked a host, undefined: none, and a path of it. */
 async function checkAt(
-  { addresses, http }: AppsSources,
+  { addresses, http }: Pick<AppsSources, "addresses" | "http">,
   title: (address: string) => Pick<CheckSpec, "id" | "title">,
   [host, path]: readonly [host: string | undefined, path?: string],
   expected: string,
@@ -149,16 +160,31 @@ async function checkRoutes(
   const { host } = app;
   // The app without a host is what the default route leads to.
   if (host === undefined) return [];
+  const https = app.tls && sources.https;
+  const sent = https?.redirects && app.replicas > 0 ? "status 308" : answerOf(app);
   const pods = `kubectl --namespace ${config.ingressNamespace} get pods`;
-  const checks = pathsOf(app).map(({ path }) => {
+  const view = `The Ingress controller's view is in the logs of its pod: \`${pods}\`.`;
+  const checks = pathsOf(app).flatMap(({ path }) => {
     const part = path === "/" ? "" : path;
-    return checkAt(
+    const plain = checkAt(
       sources,
       (address) => ({ id: `${id}/route${part}/${address}`, title: `${host}${part} through ${address}` }),
       [host, path],
-      answerOf(app),
-      `Try it: \`curl -H 'Host: ${host}' http://ADDRESS${path}\`. The Ingress controller's view is in the logs of its pod: \`${pods}\`.`,
+      sent,
+      `Try it: \`curl -H 'Host: ${host}' http://ADDRESS${path}\`. ${view}`,
     );
+    if (!https) return [plain];
+    const secure = checkAt(
+      { addresses: https.addresses, http: https.send(app) },
+      (address) => ({
+        id: `${id}/https${part}/${address}`,
+        title: `https://${host}${part} through ${address}`,
+      }),
+      [host, path],
+      answerOf(app),
+      `Try it: \`${curlSecurely(app, "ADDRESS", path)}\`. ${view}`,
+    );
+    return [plain, secure];
   });
   return (await Promise.all(checks)).flat();
 }
@@ -183,7 +209,8 @@ function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpe
   );
 }
 
-function checkSpread(path: string, app: App, { addresses, http }: AppsSources): CheckSpec[] {
+function checkSpread(path: string, app: App, { addresses, http, https }: AppsSources): CheckSpec[] {
+  const [where, send] = app.tls && https ? [https.addresses, https.send(app)] : [addresses, http];
   const { name, namespace, replicas: wanted } = app;
   if (wanted === 0) return [];
   return [
@@ -192,8 +219,8 @@ function checkSpread(path: string, app: App, { addresses, http }: AppsSources): 
       title: `${path}: all its pods answer`,
       expected: differentPods(wanted),
       actual: async () => {
-        const [first] = await addresses;
-        return first === undefined ? "there is no address" : podsAnswering(http, first, app);
+        const [first] = await where;
+        return first === undefined ? "there is no address" : podsAnswering(send, first, app);
       },
       hint: `${wanted * requestsPerReplica} requests are enough to meet every pod. See which take part: \`kubectl --namespace ${namespace} describe service ${name}\`.`,
     },

@@ -252,6 +252,20 @@ export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; cl
 /** The lab behind everything that `verify` asks; the API server is asked by real HTTP. */
 export function worldOf(lab: FakeLab, apiUrl: string): World {
   const turns = new Map<string, number>();
+  const http: World["http"] = async (address, host, path = "/") => {
+    const key = `${address} ${host ?? ""}${path === "/" ? "" : path}`;
+    const pods = lab.routes[key];
+    if (!pods) throw new Error("connection refused");
+    const turn = turns.get(key) ?? 0;
+    turns.set(key, turn + 1);
+    const pod = pods[turn % pods.length];
+    if (pod === undefined) return { status: 503, body: "no available server" };
+    const [name = "", namespace = "default"] = pod.split("/").reverse();
+    return {
+      status: 200,
+      body: JSON.stringify({ app: name.split("-")[0], version: "1.0.0", namespace, pod: name }),
+    };
+  };
   return {
     connect: async () => ({ context: undefined, ...connect({ server: apiUrl }) }),
     machine: async (alias) => {
@@ -259,20 +273,8 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       if (!facts) throw new Error("ssh: no answer within 8 s");
       return parseMachineFacts(JSON.stringify(facts));
     },
-    http: async (address, host, path = "/") => {
-      const key = `${address} ${host ?? ""}${path === "/" ? "" : path}`;
-      const pods = lab.routes[key];
-      if (!pods) throw new Error("connection refused");
-      const turn = turns.get(key) ?? 0;
-      turns.set(key, turn + 1);
-      const pod = pods[turn % pods.length];
-      if (pod === undefined) return { status: 503, body: "no available server" };
-      const [name = "", namespace = "default"] = pod.split("/").reverse();
-      return {
-        status: 200,
-        body: JSON.stringify({ app: name.split("-")[0], version: "1.0.0", namespace, pod: name }),
-      };
-    },
+    http,
+    https: () => http,
     podAsker: (_kubeconfig, _context, namespace) => async (pod, questions) => {
       const where = namespace === "default" ? "" : `${namespace}/`;
       const view = lab.inside[`${where}${pod.spec.nodeName}`];

@@ -613,6 +613,29 @@ test("apps that share a host are each asked at their paths", async (t) => {
   assert.equal(title, `app2.com/api through ${agent}`);
 });
 
+test("an app by https is asked there, and by http only whether it sends people there", async (t) => {
+  const file = "Pulumi.apps-tls.yaml";
+  await writeFile(
+    join(directory, file),
+    `config:
+  k3s-lab:cluster: { stack: cluster }
+  k3s-lab:apps:
+    - { name: app2, host: app2.com, replicas: 2, tls: {} }
+`,
+  );
+  t.after(() => rm(join(directory, file)));
+  const checks = await look(() => {}, ["apps-tls"]);
+  const ids = [server, agent].map((ip) => `apps-tls/app2/https/${ip}`);
+  for (const id of ids) assert.equal(checks.find((one) => one.id === id)?.ok, true, id);
+  // This one answers by http instead.
+  assert.deepEqual(
+    failedIds(checks),
+    [server, agent].map((ip) => `apps-tls/app2/route/${ip}`),
+  );
+  const plain = checks.find(({ id }) => id === `apps-tls/app2/route/${server}`);
+  assert.deepEqual([plain?.expected, plain?.actual], ["status 308", "app2 1.0.0"]);
+});
+
 test("wait looks again until all is well, and tells what is missing", async () => {
   const lab = healthyLab();
   const deployment = item(lab, deployments, "app2");

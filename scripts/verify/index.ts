@@ -4,15 +4,16 @@ import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
 import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
 import { root, stackDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { isOnCluster, managedIngress, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
+import { authorityOf } from "../../stacks/observe/certificates.ts";
 import { checkApps } from "./apps.ts";
 import { askOnce, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { probeFromPods } from "./from-pods.ts";
-import { type Get, getWithin, ingressAddresses } from "./ingress.ts";
+import { type Get, getSecurelyWithin, getWithin, ingressAddresses } from "./ingress.ts";
 import { type AskPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { describeFailed } from "./report.ts";
@@ -37,6 +38,8 @@ export interface World {
   readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
   readonly http: Get;
+  /** By https, from servers that have a certificate of this authority for the host. */
+  readonly https: (authority: string) => Get;
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
 }
 
@@ -48,6 +51,7 @@ const realWorld = (patience: number): World => ({
       : { context, ...connect(await readKubeconfig(kubeconfig, context), 5000 * patience) },
   machine: (alias) => readMachine(alias, 8000 * patience),
   http: getWithin(3000 * patience),
+  https: getSecurelyWithin(3000 * patience),
   podAsker: (kubeconfig, context, namespace) => podAsker(kubeconfig, context, namespace, patience),
 });
 
@@ -114,17 +118,32 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
     "stack" in cluster
       ? [kubeconfigOf(cluster.stack), undefined]
       : [kubeconfigFile(cluster.kubeconfig, directory), cluster.context];
-  const known =
-    "stack" in cluster && config.ingress !== managedIngress
-      ? (await readClusterPlan(cluster.stack, directory)).ingress
-      : undefined;
+  const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, directory) : undefined;
+  const known = config.ingress === managedIngress ? undefined : plan?.ingress;
+  const knownHttps = plan && known?.map((address) => httpsAddress(address, plan));
   return (world) => {
     const api = world.connect(kubeconfig, context);
     const inside = api.then((it) =>
       probeFromPods(config, it, (namespace) => world.podAsker(kubeconfig, it.context, namespace)),
     );
     const addresses = known ? Promise.resolve(known) : api.then((it) => ingressAddresses(it, config));
-    const sources = { api, addresses: askOnce(addresses), inside: askOnce(inside), http: world.http };
-    return checkApps(stack, config, sources);
+    return checkApps(stack, config, {
+      api,
+      addresses: askOnce(addresses),
+      http: world.http,
+      https: config.apps.some(({ tls }) => tls)
+        ? {
+            addresses: askOnce(
+              knownHttps
+                ? Promise.resolve(knownHttps)
+                : api.then((it) => ingressAddresses(it, config, "websecure")),
+            ),
+            send: (app) => async (address, host, path) =>
+              world.https(await authorityOf(app, directory))(address, host, path),
+            redirects: plan?.httpsPort !== undefined,
+          }
+        : undefined,
+      inside: askOnce(inside),
+    });
   };
 }

@@ -1,10 +1,23 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import type { App } from "../../stacks/model/config.ts";
-import { describeAnswer, type Get, getWithin, podsAnswering, unknownHost, whoAnswers } from "./ingress.ts";
+import { labAuthority, labCertificate } from "../../stacks/observe/lab-ca.ts";
+import {
+  describeAnswer,
+  type Get,
+  getSecurelyWithin,
+  getWithin,
+  podsAnswering,
+  unknownHost,
+  whoAnswers,
+} from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({
   namespace: "default",
@@ -56,6 +69,26 @@ test("an app that has a part of its host's paths is asked there", async (t) => {
   assert.equal(await whoAnswers(send, address, "app.com", "/api"), "api 1.0.0");
   const api = { ...app("api", 2, "app.com"), paths: [{ path: "/api", match: "prefix" as const }] };
   assert.equal(await podsAnswering(send, address, api), "2 different pods");
+});
+
+test("by https an app counts whose certificate is for its host, and signed by whom it should be", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-ingress-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const { certificate, key } = await labCertificate(["app.com"], folder);
+  const [own, other] = [await labAuthority(folder), await labAuthority(join(folder, "other"))];
+  const server = createSecureServer({ key, cert: certificate }, (_, response) => {
+    response.end(answer("web", "a").body);
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => server.close());
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const ask = (authority: string, host: string) =>
+    whoAnswers(getSecurelyWithin(3000)(authority), address, host);
+  assert.equal(await ask(own.certificate, "app.com"), "web 1.0.0");
+  // One of the user's own stands for itself.
+  assert.equal(await ask(certificate, "app.com"), "web 1.0.0");
+  assert.match(await ask(other.certificate, "app.com"), /^no answer: .*certificate/);
+  assert.match(await ask(own.certificate, "other.com"), /^no answer: .*other\.com/);
 });
 
 test("a pod that never answers is given up on after a bounded number of requests", async () => {

@@ -1,3 +1,4 @@
+import { Agent } from "node:https";
 import { isIPv4 } from "node:net";
 import { z } from "zod";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
@@ -12,27 +13,34 @@ import {
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { namespacesOf } from "./from-pods.ts";
 
-/** Where an Ingress controller listens; the port is 80 unless it is part of it, such as `127.0.0.1:8888`. */
+/** Where an Ingress controller listens; the port is the usual one unless it is part of it, such as `127.0.0.1:8888`. */
 export type IngressAddress = string;
 
-/** Where the cluster itself says that its Ingress controller listens. */
-export async function ingressAddresses(api: KubernetesApi, config: OnCluster): Promise<IngressAddress[]> {
+/** Traefik's names for http, on port 80, and https, on 443. */
+type EntryPoint = "web" | "websecure";
+
+/** Where the cluster itself says that its Ingress controller listens. @param entry Default: `web`. */
+export async function ingressAddresses(
+  api: KubernetesApi,
+  config: OnCluster,
+  entry: EntryPoint = "web",
+): Promise<IngressAddress[]> {
   const namespaces = namespacesOf(config.apps);
   const ingresses = (await Promise.all(namespaces.map((namespace) => api.ingresses(namespace)))).flat();
   const all = ingresses.flatMap(({ status }) =>
     status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
   );
   if (all.length > 0) return [...new Set(all)];
-  if (config.ingress === managedIngress) return nodePortAddresses(api);
+  if (config.ingress === managedIngress) return nodePortAddresses(api, entry);
   throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
 }
 
 /** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
-async function nodePortAddresses(api: KubernetesApi): Promise<IngressAddress[]> {
+async function nodePortAddresses(api: KubernetesApi, entry: EntryPoint): Promise<IngressAddress[]> {
   const { namespace } = managedTraefik;
   const [services, nodes] = await Promise.all([api.services(namespace), api.nodes()]);
   const service = services.find(({ metadata }) => metadata.name === "traefik");
-  const port = service?.spec.ports.find(({ name }) => name === "web")?.nodePort;
+  const port = service?.spec.ports.find(({ name }) => name === entry)?.nodePort;
   if (port === undefined) throw new Error(`the Service ${namespace}/traefik has no node port`);
   return nodes
     .flatMap(({ status }) => status.addresses)
@@ -66,6 +74,20 @@ export const getWithin =
     get(`http://${address}${path}`, {
       headers: { accept: "application/json", ...(host ? { host } : {}) },
       timeout,
+    });
+
+/**
+ * The same by https, from a server whose certificate is for the host and of an authority.
+ * @param timeout in milliseconds. @param authority PEM; a certificate alone stands for itself.
+ */
+export const getSecurelyWithin =
+  (timeout: number) =>
+  (authority: string): Get =>
+  (address, host, path = "/") =>
+    get(`https://${address}${path}`, {
+      headers: { accept: "application/json", ...(host ? { host } : {}) },
+      timeout,
+      agent: new Agent({ ca: authority, allowPartialTrustChain: true }),
     });
 
 /** A host that nobody has: RFC 2606 keeps `.invalid` free. */

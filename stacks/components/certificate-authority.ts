@@ -1,7 +1,35 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { type App, resourceName, tlsSecretOf } from "../model/config.ts";
+import { ownFilesOf } from "../observe/certificates.ts";
 import { type CertifiedKey, caFolder, findLabCertificate, labCertificate } from "../observe/lab-ca.ts";
 import { type CertificateFiles, readOwnCertificate } from "../observe/own-certificate.ts";
+import type { WebAppTls } from "./web-app.ts";
+
+/**
+ * Gives the apps that ask for https their certificates. The authority is made where one of them does.
+ * @returns what an app's `tls` is; undefined for one without.
+ */
+export function certificatesFor(apps: readonly App[], { child, httpsPort: port }: CertifyingCluster) {
+  const authority = apps.some(({ tls }) => tls) ? new CertificateAuthority("ca", {}, child) : undefined;
+  return (app: App, namespace: pulumi.Input<string>): WebAppTls | undefined => {
+    const { host } = app;
+    if (authority === undefined || app.tls === undefined || host === undefined) return undefined;
+    const { metadata } = authority.issue(`${resourceName(app)}-tls`, {
+      secretName: tlsSecretOf(app),
+      namespace,
+      hosts: [host],
+      files: ownFilesOf(app),
+    });
+    // Nobody is sent to a port that nobody knows.
+    return { secretName: metadata.name, port, redirect: port !== undefined };
+  };
+}
+
+interface CertifyingCluster {
+  readonly child: pulumi.ComponentResourceOptions;
+  readonly httpsPort: number | undefined;
+}
 
 /** What a `CertificateAuthority` is made from. */
 export interface CertificateAuthorityArgs {

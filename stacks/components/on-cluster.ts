@@ -3,6 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { labId } from "../lib/lab-id.ts";
 import { managedIngress, type OnCluster } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
+import { refuseCertificates } from "../observe/certificates.ts";
 import { externalCluster } from "../observe/external-cluster.ts";
 import { observeImages } from "../observe/images.ts";
 import { labCluster } from "../observe/lab-cluster.ts";
@@ -22,6 +23,8 @@ export interface ClusterInUse {
   readonly state: OwnState;
   /** Whether an Ingress gets an address. */
   readonly awaitAddress: boolean;
+  /** The port at which its https is reached from this computer; undefined: nobody knows. */
+  readonly httpsPort: number | undefined;
 }
 
 /**
@@ -32,9 +35,10 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   const { cluster, namespace, ingress } = config;
   const owner = { lab: await labId(), stack: pulumi.getStack() };
   const own = "stack" in cluster;
-  const { kubeconfig, identity, nodes } = own
+  await refuseCertificates(owner.stack, config);
+  const { kubeconfig, identity, nodes, httpsPort } = own
     ? await labCluster(cluster.stack, config, owner)
-    : { ...(await externalCluster(cluster, config, owner)), nodes: [] };
+    : { ...(await externalCluster(cluster, config, owner)), nodes: [], httpsPort: undefined };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
   const provider = new k8s.Provider("cluster", {
@@ -51,6 +55,7 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   return {
     child: { provider, transformations: [labelling(owner, state)] },
     nodes,
+    httpsPort,
     state,
     // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
     awaitAddress: own && ingress === "traefik",

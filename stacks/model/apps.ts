@@ -54,6 +54,28 @@ export const appVersion = text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.
 /** How many pods. */
 export const podCount = z.int().min(0).max(100);
 
+/** How apps are reached by https. */
+export const tlsSchema = z
+  .strictObject({
+    certificate: oneLine
+      .optional()
+      .describe(
+        "A certificate of your own for the host: a PEM file, relative to the checkout, with those that it was signed by after it. Default: one that the lab's own authority signs, see `lab ca`.",
+      ),
+    key: oneLine
+      .optional()
+      .describe(
+        "The key of `certificate`, and required with it: a PEM file, mode 0600, without a passphrase.",
+      ),
+  })
+  .superRefine(({ certificate, key }, context) => {
+    const add = (path: string, message: string) =>
+      context.addIssue({ code: "custom", path: [path], message });
+    if (certificate !== undefined && key === undefined) add("key", "the file of the certificate's key");
+    if (certificate === undefined && key !== undefined)
+      add("certificate", "the file of the key's certificate");
+  });
+
 const app = z.strictObject({
   name: serviceName.describe(
     "Name of the app and of its Deployment, Service and Ingress: a DNS label that begins with a letter, unique in its namespace.",
@@ -87,6 +109,11 @@ const app = z.strictObject({
     .optional()
     .describe(
       "The paths of the host that lead to the app; others lead to other apps of its namespace with this host. Needs a host without `*`. Default: all of them.",
+    ),
+  tls: tlsSchema
+    .optional()
+    .describe(
+      "Https for the app, whose host it needs; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
     ),
   replicas: podCount.default(1).describe("Number of pods."),
   version: appVersion
@@ -267,6 +294,8 @@ export const appsSchema = z
           ["apps", index, "name"],
           `another name: Pulumi would call ${appPath(config, clash)} ${resourceName(one)} too`,
         );
+      if (one.tls && one.host === undefined)
+        add(["apps", index, "tls"], "no tls without a host, which a certificate is for");
       if (!double)
         for (const { path, expected } of routeFaults(config, one, before))
           add(["apps", index, ...path], expected);
@@ -333,6 +362,9 @@ type AppId = Pick<App, "name" | "namespace">;
 /** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
 export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
   namespace === config.namespace ? name : `${namespace}/${name}`;
+
+/** The Secret of an app's certificate. */
+export const tlsSecretOf = ({ name }: Pick<AppId, "name">): string => `${name}-tls`;
 
 /** The name of an app's resource in Pulumi: by where it is, so that another default namespace renames nothing. */
 export const resourceName = ({ name, namespace }: AppId): string => `${namespace}-${name}`;

@@ -29,7 +29,18 @@ export interface ClusterPlan {
   readonly network?: string;
   /** Where its Ingress controller is reached from this computer, as `host` or `host:port`. */
   readonly ingress: readonly string[];
+  /** The port at which its https is reached there; absent where none leads to it. */
+  readonly httpsPort?: number | undefined;
 }
+
+/** Where https is answered that is at an address by http. */
+export const httpsAddress = (
+  address: string,
+  { httpsPort = 443 }: Pick<ClusterPlan, "httpsPort">,
+): string => {
+  const [host = address] = address.split(":");
+  return httpsPort === 443 ? host : `${host}:${httpsPort}`;
+};
 
 /**
  * Reads the cluster that a stack makes from its file.
@@ -47,6 +58,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       serverArgs: k3s.serverArgs,
       ...(provider === "hosts" ? {} : { network }),
       ingress: machines.map(servedAt),
+      httpsPort: 443,
     };
   }
   if (program === "k3d") {
@@ -61,6 +73,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       version: k3sVersionOf(file),
       serverArgs: serverArgsOf(file),
       ingress: port === undefined ? [] : [`${file.kubeAPI.hostIP}:${port}`],
+      httpsPort: publishedPort(file, 443),
     };
   }
   throw new LabError(`The stack "${stack}" creates no cluster. Name a cluster… or k3d… stack.`, {

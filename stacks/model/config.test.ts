@@ -371,6 +371,26 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /paths: \[\] .*at least one path/,
   ],
   [
+    "https without a host",
+    { cluster, apps: [{ name: "a", tls: {} }] },
+    /apps\[0\]\.tls: \{\} .*no tls without a host/,
+  ],
+  [
+    "a certificate without its key",
+    { cluster, apps: [{ name: "a", host: "a.com", tls: { certificate: "a.crt" } }] },
+    /apps\[0\]\.tls\.key: is missing; expected the file of the certificate's key/,
+  ],
+  [
+    "a key without its certificate",
+    { cluster, apps: [{ name: "a", host: "a.com", tls: { key: "a.key" } }] },
+    /apps\[0\]\.tls\.certificate: is missing; expected the file of the key's certificate/,
+  ],
+  [
+    "a misspelt key of https",
+    { cluster, apps: [{ name: "a", host: "a.com", tls: { certifcate: "a.crt" } }] },
+    /apps\[0\]\.tls\.certifcate: unknown key; did you mean "certificate"\?/,
+  ],
+  [
     "two apps for all other hosts",
     { cluster, apps: [{ name: "a" }, { name: "b" }] },
     /apps\[1\]\.host: .*a has it/,

@@ -21,6 +21,8 @@ export interface LabCluster {
   /** What Pulumi knows the cluster by. */
   readonly identity: string;
   readonly nodes: readonly ClusterNode[];
+  /** The port at which its https is reached from this computer; undefined: at none. */
+  readonly httpsPort: number | undefined;
 }
 
 /**
@@ -78,6 +80,23 @@ export function refuseWithout(
 }
 
 /**
+ * Refuses apps by https on a cluster that nothing leads to by https.
+ * @throws LabError (exit code 2) with what to change.
+ */
+export function refuseTls(
+  stack: string,
+  { apps }: Pick<OnCluster, "apps">,
+  { httpsPort }: Pick<ClusterPlan, "httpsPort">,
+): void {
+  const secure = apps.find(({ tls }) => tls);
+  if (secure && httpsPort === undefined)
+    throw new LabError(
+      `The cluster of the stack "${stack}" is not reached by https, which the app ${secure.name} is to have. Add a port for 443 to the ports of its k3d config file, such as {port: "127.0.0.1:8444:443", nodeFilters: [loadbalancer]}, or leave tls out.`,
+      { exitCode: 2 },
+    );
+}
+
+/**
  * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
  * else's is in the way of the apps. Changes nothing.
  *
@@ -94,6 +113,7 @@ export async function labCluster(
   const plan = await readClusterPlan(stack, root);
   refuseIngressOf(stack, config.ingress, plan);
   refuseWithout(stack, config, plan);
+  refuseTls(stack, config, plan);
   const refuse = (cause?: unknown): never => {
     throw new LabError(
       `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
@@ -118,6 +138,7 @@ export async function labCluster(
     kubeconfig: pulumi.secret(context),
     identity,
     nodes: nodes.value as readonly ClusterNode[],
+    httpsPort: plan.httpsPort,
   };
 }
 

@@ -1,7 +1,7 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
-import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
+import { managedIngress, managedTraefik, type OnCluster, tlsSecretOf } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
 import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
@@ -74,7 +74,8 @@ export function objectsOf({ apps, namespaces, ingress }: OnCluster): ObjectPlace
           deployment("traefik", home),
         ]
       : []),
-    ...apps.flatMap(({ name, namespace: where, paths }) => [
+    ...apps.flatMap(({ name, namespace: where, paths, tls }) => [
+      ...(tls ? [place("v1", "Secret")(tlsSecretOf({ name }), where)] : []),
       deployment(name, where),
       service(name, where),
       ...routesOf({ paths }).map(({ suffix }) =>

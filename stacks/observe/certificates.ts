@@ -1,0 +1,53 @@
+import { readFile } from "node:fs/promises";
+import { root } from "../lib/paths.ts";
+import { type App, stackFile } from "../model/config.ts";
+import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
+import { caFile, findLabCertificate } from "./lab-ca.ts";
+import { type CertificateFiles, readOwnCertificate } from "./own-certificate.ts";
+
+type Certified = Pick<App, "host" | "tls">;
+
+/** The user's own certificate of an app; undefined where the lab's authority signs one. */
+export const ownFilesOf = ({ tls }: Certified): CertificateFiles | undefined =>
+  tls?.certificate === undefined || tls.key === undefined
+    ? undefined
+    : { certificate: tls.certificate, key: tls.key };
+
+/**
+ * Refuses certificates of the user's own that no client would take.
+ * @param directory of the stack file. Default: the checkout.
+ * @throws LabError (exit code 2) that names key, file and reason.
+ */
+export async function refuseCertificates(
+  stack: string,
+  config: { readonly apps: readonly Certified[] },
+  directory: string = root,
+): Promise<void> {
+  for (const [index, app] of config.apps.entries()) {
+    const files = ownFilesOf(app);
+    // The apps of some programs are no list of the file's, and share one certificate.
+    const key = "tls" in config ? "tls" : `apps[${index}].tls`;
+    if (files && app.host !== undefined)
+      await readOwnCertificate(files, [app.host], `${stackFile(stack)}: k3s-lab:${key}`, { directory });
+  }
+}
+
+/** Who signed an app's certificate, as PEM: the lab's authority, or the file of the user's own. */
+export const authorityOf = (app: Certified, directory: string = root): Promise<string> => {
+  const own = ownFilesOf(app);
+  return readFile(own ? pathOf(own.certificate, directory) : caFile(), "utf8");
+};
+
+/** The files that decide which certificates a stack's apps have. */
+export const certificateFilesOf = (apps: readonly Certified[]): string[] => [
+  ...apps.flatMap((app) => Object.values(ownFilesOf(app) ?? {})),
+  ...(apps.some((app) => app.tls && !ownFilesOf(app)) ? [caFile()] : []),
+];
+
+/** Whether no certificate that the lab's authority signs is missing, or to be renewed. */
+export async function areCertificatesCurrent(apps: readonly Certified[]): Promise<boolean> {
+  for (const app of apps)
+    if (app.tls && app.host !== undefined && !ownFilesOf(app))
+      if ((await findLabCertificate([app.host])) === undefined) return false;
+  return true;
+}
