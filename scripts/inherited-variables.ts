@@ -14,7 +14,7 @@ const inherited: readonly RegExp[] = [
   // bash runs the one before each script, and prints where it goes for the other.
   /^(BASH_ENV|CDPATH)$/,
   // Names that the lab's own scripts take.
-  /^(NODE_(NAME|IP|ROLE|INTERFACE|ARGUMENT)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
+  /^(NODE_(NAME|IP|ROLE|INTERFACE)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
 ];
 
 /** Takes them out of an environment. @returns their names. */

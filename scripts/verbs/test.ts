@@ -49,7 +49,10 @@ async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
   if (!unit) await refuseWhileUp("test", "the tests need its addresses");
   if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
   if (vm) return await vmTest();
-  await ensurePackages(["shellcheck"], console.log);
+  await ensurePackages(
+    ["shellcheck", "curl", "git", "openssl", "openssh-client", "perl", "procps"],
+    console.log,
+  );
   await checkSources();
   await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
   if (unit) return;
