@@ -23,17 +23,20 @@ interface SecretInputs {
   readonly stringData: { readonly value: Readonly<Record<"tls.crt" | "tls.key", string>> };
 }
 
-/** The Secret of a certificate, as the engine gets it. */
+/** The Secrets of a certificate, as the engine gets them; one that is named otherwise is there twice. */
+async function issueTwice(folder: string): Promise<readonly SecretInputs[]> {
+  const made = await resourcesOf(() => {
+    const authority = new CertificateAuthority("ca", { folder });
+    for (const secretName of ["web-tls", "api-tls"])
+      authority.issue(secretName, { secretName, namespace: "dev", hosts: ["app.com", "*.app.com"] });
+  });
+  return made.map(({ inputs }) => inputs as unknown as SecretInputs);
+}
+
 async function issue(folder: string): Promise<SecretInputs> {
-  const [secret] = await resourcesOf(() =>
-    new CertificateAuthority("ca", { folder }).issue("web", {
-      secretName: "web-tls",
-      namespace: "dev",
-      hosts: ["app.com", "*.app.com"],
-    }),
-  );
+  const [secret] = await issueTwice(folder);
   assert.ok(secret);
-  return secret.inputs as unknown as SecretInputs;
+  return secret;
 }
 
 test("a certificate is a Secret that an Ingress can name, its content a secret of Pulumi's too", async (t) => {
@@ -52,6 +55,17 @@ test("a certificate is a Secret that an Ingress can name, its content a secret o
   assert.match(stringData.value["tls.key"], /^-----BEGIN PRIVATE KEY-----/);
   // The same again: nothing changes.
   assert.deepEqual((await issue(folder)).stringData, stringData);
+});
+
+test("apps that share a host share its certificate, from the first run on", async (t) => {
+  const folder = await folderFor(t);
+  const [web, api] = await issueTwice(folder);
+  assert.ok(web && api);
+  assert.deepEqual(web.stringData, api.stringData);
+  assert.deepEqual(
+    (await issueTwice(folder)).map((one) => one.stringData),
+    [web.stringData, api.stringData],
+  );
 });
 
 test("a preview makes no certificate and no authority", async (t) => {

@@ -54,6 +54,8 @@ export interface CertificateArgs {
  */
 export class CertificateAuthority extends pulumi.ComponentResource {
   readonly #folder: string;
+  /** By hosts: those of a host that apps share are one. */
+  readonly #certificates = new Map<string, Promise<CertifiedKey>>();
 
   constructor(name: string, args: CertificateAuthorityArgs = {}, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:CertificateAuthority", name, {}, opts);
@@ -64,7 +66,7 @@ export class CertificateAuthority extends pulumi.ComponentResource {
   /** A certificate for hosts. */
   issue(name: string, { secretName, namespace, hosts, files }: CertificateArgs): k8s.core.v1.Secret {
     const pair = pulumi.output(
-      files ? readOwnCertificate(files, hosts, secretName) : this.#certificateFor(hosts),
+      files ? readOwnCertificate(files, hosts, secretName) : this.#certificateOnce(hosts),
     );
     return new k8s.core.v1.Secret(
       name,
@@ -78,6 +80,13 @@ export class CertificateAuthority extends pulumi.ComponentResource {
       },
       { parent: this },
     );
+  }
+
+  #certificateOnce(hosts: readonly [string, ...string[]]): Promise<CertifiedKey> {
+    const key = hosts.join(" ");
+    const certificate = this.#certificates.get(key) ?? this.#certificateFor(hosts);
+    this.#certificates.set(key, certificate);
+    return certificate;
   }
 
   async #certificateFor(hosts: readonly [string, ...string[]]): Promise<CertifiedKey> {
