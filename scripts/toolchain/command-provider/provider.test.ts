@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { after, before, beforeEach, test } from "node:test";
 import type { ServiceError } from "@grpc/grpc-js";
 import type { LogRequest } from "@pulumi/pulumi/proto/engine_pb.js";
+import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
 import { EngineLog } from "./engine-log.ts";
 import { Processes } from "./processes.ts";
@@ -311,6 +312,7 @@ test("cancel ends what runs, with what it started, and refuses what comes", asyn
   const started = await writtenPid(marker);
   await ask((done) => client.cancel(new Empty(), done));
   await seen;
-  assert.ok(!(await isAlive(started)));
+  // Its output ends a moment before it.
+  await pWaitFor(async () => !(await isAlive(started)), { interval: 10, timeout: 30_000 });
   await assert.rejects(create({ create: "echo late" }), { message: 'cancelled: running "echo late":\n' });
 });
