@@ -14,7 +14,7 @@ import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
 
 /** Tells where the program of a tool is. */
-type ProgramOf = (tool: ToolName) => string;
+export type ProgramOf = (tool: ToolName) => string;
 
 /** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
 const systemImageRefs = {
@@ -66,55 +66,15 @@ export async function systemImages(program: ProgramOf, progress: Progress): Prom
   return await cachedArchive("system", await systemImageSpecs(program, sources), progress);
 }
 
-/** The parts of Kubernetes that kubeadm runs in pods: upstream Kubernetes here is one program that is all of them. */
-const kubernetesParts = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd"];
-
-/**
- * Writes one archive with every image of a cluster that kubeadm makes, and Traefik under the name that it has for K3s.
- * For nodes that can pull nothing.
- *
- * @param version every image's tag; kubeadm asks for them as `k3s-lab/NAME:VERSION` where its `imageRepository` is
- * `k3s-lab` and the tags of etcd and CoreDNS are this one.
- * @returns its path.
- */
-export async function kubernetesImages(
-  program: ProgramOf,
-  version: string,
-  progress: Progress,
-): Promise<string> {
-  const { root, pause } = await imageSources(progress);
-  const links = (target: string, paths: readonly string[]): Layer =>
-    Object.fromEntries(paths.map((path) => [path, { symlink: target }]));
-  const iptables = ["iptables", "ip6tables"].flatMap((family) =>
-    ["", "-save", "-restore"].map((suffix) => `/usr/sbin/${family}${suffix}`),
-  );
-  const parts = kubernetesParts.map((part) => `/usr/local/bin/${part}`);
-  // kube-proxy alone calls iptables; the others do not mind it, and share every layer.
-  const layers = [
-    base,
-    { ...(await iptablesLayer(root, proxyExtensions)), ...links("xtables-nft-multi", iptables) },
-    {
-      ...(await programLayer("/usr/local/bin/kubernetes", program("kubernetes"))),
-      ...links("kubernetes", parts),
-    },
-  ];
-  const ref = (name: string) => `k3s-lab/${name}:${version}`;
-  const images: ImageSpec[] = [
-    ...kubernetesParts.map((part) => ({ ref: ref(part), layers, config: { cmd: [part] } })),
-    { ...(await corednsImage(program("coredns"))), ref: ref("coredns") },
-    { ...(await pauseImage(pause)), ref: ref("pause") },
-    await traefikImage(program("traefik"), root),
-  ];
-  return await cachedArchive("kubernetes", images, progress);
-}
-
 /** What images are made of beside the lab's tools: a tree of Debian's packages, and the pause program. */
-async function imageSources(progress: Progress): Promise<{ readonly root: string; readonly pause: string }> {
+export async function imageSources(
+  progress: Progress,
+): Promise<{ readonly root: string; readonly pause: string }> {
   const [root, pause] = await Promise.all([unpackedPackages(packages, progress), pauseProgram(progress)]);
   return { root, pause };
 }
 
-const base: Layer = {
+export const base: Layer = {
   ...mergedUsr,
   "/etc/passwd": { content: "root:x:0:0:root:/root:/bin/sh\nlab:x:65532:65532:lab:/tmp:/bin/sh\n" },
   "/etc/group": { content: "root:x:0:\nlab:x:65532:\n" },
@@ -128,20 +88,20 @@ const trustLayer = async (root: string): Promise<Layer> => ({
   "/etc/ssl/certs/ca-certificates.crt": { content: await certificates(root) },
 });
 
-const pauseImage = async (program: string): Promise<ImageSpec> => ({
+export const pauseImage = async (program: string): Promise<ImageSpec> => ({
   ref: systemImageRefs.pause,
   layers: [await programLayer("/pause", program)],
   config: { entrypoint: ["/pause"], user: "65535:65535" },
 });
 
-const corednsImage = async (program: string): Promise<ImageSpec> => ({
+export const corednsImage = async (program: string): Promise<ImageSpec> => ({
   ref: systemImageRefs.coredns,
   layers: [base, await programLayer("/coredns", program)],
   // Root, with no capability but NET_BIND_SERVICE, by K3s's manifest: port 53 needs it.
   config: { entrypoint: ["/coredns"] },
 });
 
-const traefikImage = async (program: string, root: string): Promise<ImageSpec> => ({
+export const traefikImage = async (program: string, root: string): Promise<ImageSpec> => ({
   ref: systemImageRefs.traefik,
   layers: [base, await trustLayer(root), await programLayer("/usr/local/bin/traefik", program)],
   config: { entrypoint: ["/usr/local/bin/traefik"], user: nonRoot },
@@ -213,15 +173,10 @@ export async function busyboxLayer(root: string): Promise<Layer> {
 }
 
 /** What klipper-lb's rules load: matches on ports, and NAT. */
-const lbExtensions = ["standard", "tcp", "udp", "sctp", "NAT", "DNAT", "MASQUERADE"];
+export const lbExtensions = ["standard", "tcp", "udp", "sctp", "NAT", "DNAT", "MASQUERADE"];
 
-/** What kube-proxy's rules load. */
-const proxyExtensions = [
-  ...lbExtensions,
-  ...["REJECT", "addrtype", "comment", "conntrack", "mark", "MARK", "nfacct", "recent", "statistic"],
-];
-
-async function iptablesLayer(root: string, extensions: readonly string[]): Promise<Layer> {
+/** The programs of iptables, with these extensions. @param root a tree that holds Debian's iptables. */
+export async function iptablesLayer(root: string, extensions: readonly string[]): Promise<Layer> {
   const wanted = new RegExp(`^lib(xt|ipt|ip6t)_(${extensions.join("|")})\\.so$`);
   const folder = join("/usr/lib", await multiarch(root), "xtables");
   const files = (await readdir(join(root, folder))).filter((name) => wanted.test(name));

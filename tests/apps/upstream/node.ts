@@ -8,8 +8,8 @@ import { ensureBaseImage } from "../../../scripts/host/machine-image.ts";
 import { ociRuntime } from "../../../scripts/host/oci-runtime.ts";
 import { stopDocker } from "../../../scripts/host/own-docker.ts";
 import { toolFile } from "../../../scripts/system-archive.ts";
-import { kubernetesImages } from "../../../scripts/toolchain/images/index.ts";
 import { installTools } from "../../../scripts/toolchain/install.ts";
+import { kubernetesImages } from "./images.ts";
 
 /** The container's name, and its network's. What an earlier run left of them goes first. */
 const name = "k3s-lab-upstream";
