@@ -58,6 +58,8 @@ export interface App {
   readonly handle: (exchange: Exchange) => void | Promise<void>;
   /** Why it cannot serve now. Default: it always can. */
   readonly unready?: () => Promise<string | undefined>;
+  /** Metrics of its own, in the text format of Prometheus. Default: none. */
+  readonly metrics?: () => Promise<string>;
   /** Gets each request that is not a probe, once it is over. */
   readonly note?: (record: AccessRecord) => void;
   /** Is told what went wrong inside. */
@@ -177,9 +179,11 @@ class GracefulServer implements WebServer {
 
   async #probe({ url, send }: Exchange): Promise<void> {
     switch (url.pathname) {
-      case "/metrics":
+      case "/metrics": {
+        const own = (await this.#app.metrics?.()) ?? "";
         // The request for them is not one of those that they count.
-        return send(200, "text/plain; version=0.0.4", this.#metrics.render(this.#openRequests - 1));
+        return send(200, "text/plain; version=0.0.4", this.#metrics.render(this.#openRequests - 1) + own);
+      }
       case "/healthz":
         return send(200, "text/plain", "ok\n");
       default: {

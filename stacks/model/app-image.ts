@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { cacheDir, root } from "../lib/paths.ts";
 
 /** The programs of `apps/` that have an image, `k3s-lab/NAME`, by where each begins. */
-const programs = { web: "web/server.ts" } as const;
+const programs = { web: "web/server.ts", "my-app": "my-app/server.ts" } as const;
 
 /** The name of such a program. */
 export type AppName = keyof typeof programs;
@@ -46,6 +46,7 @@ export const appNode = (): { readonly path: string; readonly version: string } =
 export async function appFiles(app: AppName): Promise<Readonly<Record<string, string>>> {
   const files: Record<string, string> = { "/app/package.json": '{"type":"module"}\n' };
   const left: string[] = [programs[app]];
+  const packages = new Set<string>();
   for (const source of left) {
     const code = withoutTypes(await readFile(join(root, "apps", source), "utf8"));
     files[`/app/${javaScript(source)}`] = code.replace(/(from "\.[^"]+)\.ts"/g, '$1.js"');
@@ -53,9 +54,28 @@ export async function appFiles(app: AppName): Promise<Readonly<Record<string, st
       const imported = join(dirname(source), path);
       if (!left.includes(imported)) left.push(imported);
     }
+    for (const [, name = ""] of code.matchAll(/from "([a-z][^":]*)"/g)) packages.add(name);
+  }
+  // In a set that grows, what is added while it is walked through comes too.
+  for (const name of packages) {
+    const folder = join(root, "node_modules", name);
+    const { dependencies = {} } = packageSchema.parse(
+      JSON.parse(await readFile(join(folder, "package.json"), "utf8")),
+    );
+    for (const needed of Object.keys(dependencies)) packages.add(needed);
+    for (const file of (await readdir(folder, { recursive: true })).sort())
+      if (isOfPackage(file))
+        files[`/app/node_modules/${name}/${file}`] = await readFile(join(folder, file), "utf8");
   }
   return files;
 }
+
+const packageSchema = z.object({ dependencies: z.record(z.string(), z.string()).optional() });
+
+/** What of a package runs, and its licence, which goes with it. */
+const isOfPackage = (file: string): boolean =>
+  /(^package\.json|^licen[cs]e(\.\w+)?|\.[cm]?js)$/i.test(file) &&
+  !/(^|\/)(tests?|node_modules)\/|(^|[./])(test|bench)\./.test(file);
 
 const javaScript = (source: string): string => source.replace(/\.ts$/, ".js");
 

@@ -1,0 +1,37 @@
+import { appendFileSync, existsSync, renameSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import type { Config } from "../shared/config.ts";
+import type { AccessRecord } from "../shared/server.ts";
+
+/** Bytes after which the file is put aside, as `access.log.1`, and begun again: it lies in memory or on a node's disk. */
+const mostBytes = 4 * 1024 * 1024;
+
+/** A request as one line of JSON. */
+export function accessLine({ pod }: Config, { request, ...record }: AccessRecord): string {
+  const forwarded = request.headers["x-forwarded-for"];
+  const client = String(forwarded ?? request.socket.remoteAddress ?? "").split(",")[0] ?? "";
+  return JSON.stringify({ time: new Date().toISOString(), pod, client, ...record });
+}
+
+/** Writes each line to standard output and, where its folder is there, to a file that another container of the pod reads. */
+export function accessLog(file: string, complain: (error: unknown) => void): (line: string) => void {
+  const print = (line: string) => process.stdout.write(`${line}\n`);
+  if (!existsSync(dirname(file))) return print;
+  let size = existsSync(file) ? statSync(file).size : 0;
+  let told = false;
+  return (line) => {
+    print(line);
+    try {
+      if (size >= mostBytes) {
+        renameSync(file, `${file}.1`);
+        size = 0;
+      }
+      appendFileSync(file, `${line}\n`);
+      size += Buffer.byteLength(line) + 1;
+    } catch (error) {
+      // A full disk takes the log, not the answers.
+      if (!told) complain(error);
+      told = true;
+    }
+  };
+}

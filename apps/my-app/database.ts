@@ -1,0 +1,222 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { Pool, type QueryResultRow } from "pg";
+import type { Entry, NewEntry } from "./entries.ts";
+import type { DatabaseSettings } from "./settings.ts";
+
+/** Milliseconds for which a request waits for a database that is gone for a moment, as while its pod is replaced. */
+const patienceMs = 20_000;
+
+/** Entries that are listed. */
+const listed = 100;
+
+/** What the database says, and who said it. */
+export interface Listed {
+  readonly entries: readonly Entry[];
+  /** The host that was asked. */
+  readonly host: string;
+}
+
+/** The guest book's database: reads go to one host, writes to another. */
+export class Database {
+  readonly #hosts: { readonly write: Host; readonly read: Host };
+  readonly #patience: number;
+  #isMade = false;
+
+  /** @param patience Milliseconds. */
+  constructor(settings: DatabaseSettings, app: string, patience = patienceMs) {
+    const write = new Host(settings.host, settings, app);
+    const { readHost, host } = settings;
+    this.#hosts = { write, read: readHost === host ? write : new Host(readHost, settings, app) };
+    this.#patience = patience;
+  }
+
+  /** Makes the table, whichever pod comes first, as soon as the database answers. */
+  async prepare(signal: AbortSignal, complain: (error: unknown) => void): Promise<void> {
+    let told = "";
+    while (!signal.aborted)
+      try {
+        return await this.#make();
+      } catch (error) {
+        if (String(error) !== told) complain(error);
+        told = String(error);
+        await pause(500, undefined, { signal }).catch(() => {});
+      }
+  }
+
+  async #make(): Promise<void> {
+    // Several pods at once would get in each other's way: what is not there is made by both.
+    await this.#hosts.write.query(`do $$ begin
+      perform pg_advisory_xact_lock(7266);
+      create table if not exists entries (
+        id bigint generated always as identity primary key,
+        key uuid not null unique,
+        name text not null,
+        text text not null,
+        at timestamptz not null default now()
+      );
+    end $$`);
+    this.#isMade = true;
+  }
+
+  /** Why the host that takes writes does not answer; undefined where it does. */
+  silence(): Promise<string | undefined> {
+    return this.#hosts.write.query("select 1").then(
+      () => undefined,
+      (error: unknown) => String(error),
+    );
+  }
+
+  /** Why it cannot serve; undefined where it can. Answers within a second. */
+  async unready(): Promise<string | undefined> {
+    if (!this.#isMade) return "the database was not reached yet";
+    const asked = [this.#hosts.write, this.#hosts.read].map((host) => host.query("select 1"));
+    const late = pause(900, "the database does not answer");
+    return await Promise.race([
+      Promise.any(asked).then(
+        () => undefined,
+        () => "the database does not answer",
+      ),
+      late,
+    ]);
+  }
+
+  /** The latest entries. @param including an entry that must be among them where it is there: the reader has written it. */
+  async list(including = 0): Promise<Listed> {
+    const { read, write } = this.#hosts;
+    const [answer, host] = await this.#patiently(async (attempt) => {
+      // Where no copy answers, who takes writes does.
+      const asked = attempt % 2 === 0 ? read : write;
+      return [await asked.query<Row>(latest, [listed]), asked] as const;
+    });
+    const isBehind = host !== write && including > Number(answer[0]?.id ?? 0);
+    if (!isBehind) return { entries: answer.map(entryOf), host: host.name };
+    const rows = await this.#patiently(() => write.query<Row>(latest, [listed]));
+    return { entries: rows.map(entryOf), host: write.name };
+  }
+
+  /** Writes an entry, once, however often the database was lost meanwhile. */
+  async add({ name, text }: NewEntry): Promise<Entry> {
+    const key = randomUUID();
+    const [row] = await this.#patiently(async () => {
+      await this.#hosts.write.query(
+        "insert into entries (key, name, text) values ($1, $2, $3) on conflict (key) do nothing",
+        [key, name, text],
+      );
+      return await this.#hosts.write.query<Row>("select id, name, text, at from entries where key = $1", [
+        key,
+      ]);
+    });
+    if (row === undefined)
+      throw new Error("the entry that was written is not there: it was deleted meanwhile");
+    return entryOf(row);
+  }
+
+  /** @returns whether it was there. */
+  async remove(id: number): Promise<boolean> {
+    let isRetry = false;
+    const rows = await this.#patiently(async (attempt) => {
+      isRetry = attempt > 0;
+      return await this.#hosts.write.query<Row>("delete from entries where id = $1 returning id", [id]);
+    });
+    // One that was lost on its way may have come to its end.
+    return rows.length > 0 || isRetry;
+  }
+
+  async end(): Promise<void> {
+    await Promise.all([...new Set(Object.values(this.#hosts))].map((host) => host.end()));
+  }
+
+  async #patiently<T>(work: (attempt: number) => Promise<T>): Promise<T> {
+    const until = performance.now() + this.#patience;
+    for (let attempt = 0; ; attempt++)
+      try {
+        return await work(attempt);
+      } catch (error) {
+        if (!isPassing(error) || performance.now() > until) throw error;
+        // A database that is another one since, empty, gets its table too.
+        if ((error as { readonly code?: unknown }).code === noTable) await this.#make().catch(() => {});
+        await pause(Math.min(50 * 2 ** attempt, 500));
+      }
+  }
+}
+
+const latest = "select id, name, text, at from entries order by id desc limit $1";
+
+interface Row {
+  readonly id: string;
+  readonly name: string;
+  readonly text: string;
+  readonly at: Date;
+}
+
+const entryOf = ({ id, name, text, at }: Row): Entry => ({
+  id: Number(id),
+  name,
+  text,
+  at: at.toISOString(),
+});
+
+/** Connections to one host. */
+class Host {
+  readonly name: string;
+  readonly #pool: Pool;
+
+  constructor(name: string, { port, name: database, user, password }: DatabaseSettings, app: string) {
+    this.name = name;
+    this.#pool = new Pool({
+      host: name,
+      port,
+      database,
+      user,
+      password,
+      application_name: app,
+      max: 8,
+      connectionTimeoutMillis: 3000,
+      statement_timeout: 10_000,
+      query_timeout: 12_000,
+      keepAlive: true,
+      // Others get their share of a Service's pods.
+      maxLifetimeSeconds: 300,
+    });
+    // A connection that breaks while nobody uses it is replaced by the next that is needed.
+    this.#pool.on("error", () => {});
+  }
+
+  async query<R extends QueryResultRow>(text: string, values: readonly unknown[] = []): Promise<R[]> {
+    return (await this.#pool.query<R>(text, [...values])).rows;
+  }
+
+  end(): Promise<void> {
+    return this.#pool.end();
+  }
+}
+
+const noTable = "42P01";
+
+/** What PostgreSQL says of a server that is starting or ending, that only reads, or that does not know a new password yet. */
+const passingStates = /^(08|57P0|25006|28P01|28000|3D000|42P01|53300)/;
+
+/** What the network says of one that is being replaced. */
+const passingFaults =
+  /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|Query read timeout/;
+
+/** Whether it may be better soon. */
+export function isPassing(error: unknown): boolean {
+  const {
+    code,
+    message = "",
+    errors = [],
+  } = error as {
+    readonly code?: unknown;
+    readonly message?: string;
+    /** One for each address of a host. */
+    readonly errors?: readonly unknown[];
+  };
+  return (
+    passingStates.test(String(code)) ||
+    passingFaults.test(String(code)) ||
+    passingFaults.test(message) ||
+    errors.some(isPassing)
+  );
+}

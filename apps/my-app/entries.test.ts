@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BadRequest, entryId, newEntry } from "./entries.ts";
+
+test("an entry is trimmed, in one form of Unicode, and may have lines", () => {
+  assert.deepEqual(newEntry({ name: "  Ada\t", text: "e\u0301\r\nline\n", more: 1 }), {
+    name: "Ada",
+    text: "é\nline",
+  });
+  const longest = { name: "🦊".repeat(50), text: "ä".repeat(500) };
+  assert.deepEqual(newEntry(longest), longest);
+});
+
+const refused: readonly (readonly [string, object, RegExp])[] = [
+  ["no name", { text: "x" }, /needs a name/],
+  ["a name that is a number", { name: 1, text: "x" }, /needs a name/],
+  ["an empty name", { name: " \n ", text: "x" }, /name is empty/],
+  ["a long name", { name: "x".repeat(51), text: "x" }, /name is longer than 50/],
+  ["a long text", { name: "x", text: "x".repeat(501) }, /text is longer than 500/],
+  ["a line in a name", { name: "a\nb", text: "x" }, /name has control characters/],
+  ["a zero", { name: "x", text: "a\0b" }, /text has control characters/],
+  ["an escape sequence", { name: "x", text: "\u001b[2J" }, /text has control characters/],
+  ["half a character", { name: "x", text: "\ud800" }, /characters that are none/],
+];
+for (const [what, sent, message] of refused)
+  test(`an entry with ${what} is refused`, () => {
+    assert.throws(
+      () => newEntry(sent as Record<string, unknown>),
+      (error) => error instanceof BadRequest && message.test(error.message),
+    );
+  });
+
+test("an entry's number is a whole one", () => {
+  assert.equal(entryId("12"), 12);
+  for (const text of ["", "0", "-1", "1.5", "1e3", "x", "9".repeat(16), "1;drop table entries"])
+    assert.throws(() => entryId(text), BadRequest, text);
+});

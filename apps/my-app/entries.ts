@@ -1,0 +1,48 @@
+/** What somebody wrote into the guest book. */
+export interface Entry {
+  readonly id: number;
+  readonly name: string;
+  readonly text: string;
+  /** When it was written: ISO 8601, UTC. */
+  readonly at: string;
+}
+
+export type NewEntry = Pick<Entry, "name" | "text">;
+
+/** The most characters of a name and of a text, as Unicode counts them. */
+export const longest = { name: 50, text: 500 } as const;
+
+/** What is told to somebody who asked for what cannot be. */
+export class BadRequest extends Error {
+  readonly status: number;
+  constructor(message: string, status = 400) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** An entry of what was sent: both parts trimmed, of the composed form, without control characters. @throws BadRequest */
+export function newEntry(sent: Readonly<Record<string, unknown>>): NewEntry {
+  return { name: part(sent, "name"), text: part(sent, "text") };
+}
+
+function part(sent: Readonly<Record<string, unknown>>, name: keyof typeof longest): string {
+  const value = sent[name];
+  if (typeof value !== "string") throw new BadRequest(`An entry needs a ${name}, which is text`);
+  // JSON can hold half of a character, which no UTF-8 has.
+  if (!value.isWellFormed()) throw new BadRequest(`The ${name} has characters that are none`);
+  const text = value.replaceAll("\r\n", "\n").normalize("NFC").trim();
+  if (text === "") throw new BadRequest(`The ${name} is empty`);
+  if ([...text].length > longest[name])
+    throw new BadRequest(`The ${name} is longer than ${longest[name]} characters`);
+  const forbidden = name === "text" ? /(?![\n\t])\p{Cc}/u : /\p{Cc}/u;
+  if (forbidden.test(text)) throw new BadRequest(`The ${name} has control characters`);
+  return text;
+}
+
+/** A number of an entry. @throws BadRequest */
+export function entryId(text: string): number {
+  const id = /^[1-9]\d{0,14}$/.test(text) ? Number(text) : Number.NaN;
+  if (Number.isNaN(id)) throw new BadRequest("An entry's number is a whole number above 0");
+  return id;
+}
