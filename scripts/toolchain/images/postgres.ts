@@ -140,6 +140,8 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
         "/etc/postgres-secret": { directory: true },
         "/run/postgresql": { directory: true, mode: 0o1777 },
         "/tmp": { directory: true, mode: 0o1777 },
+        // Times are told in UTC; PostgreSQL warns where there is no folder with the others.
+        "/usr/share/zoneinfo": { directory: true },
         "/var/lib/postgresql": { directory: true, mode: 0o1777 },
       },
     ],
