@@ -13,6 +13,7 @@ import {
   podsAnswering,
   requestsPerReplica,
   unknownHost,
+  unreached,
   whoAnswers,
 } from "./ingress.ts";
 import { whyLate } from "./late.ts";
@@ -134,7 +135,7 @@ async function checkAt(
   { addresses, http }: Pick<AppsSources, "addresses" | "http">,
   title: (address: string) => Pick<CheckSpec, "id" | "title">,
   [host, path]: readonly [host: string | undefined, path?: string],
-  expected: string,
+  { expected, words = (answer) => answer }: Expectation,
   hint: string,
 ): Promise<CheckSpec[]> {
   const list = await addresses.catch(() => undefined);
@@ -142,14 +143,30 @@ async function checkAt(
   return list.map((address) => ({
     ...title(address),
     expected,
-    actual: () => whoAnswers(http, address, host, path),
+    actual: async () => words(await whoAnswers(http, address, host, path)),
     hint: hint.replace("ADDRESS", address),
   }));
 }
 
-/** What the Ingress controller says for an app that has no pod. */
-const answerOf = ({ name, version, namespace, replicas: count }: App): string =>
-  count === 0 ? "status 503" : describeApp({ app: name, version, namespace });
+/** What should answer. */
+interface Expectation {
+  readonly expected: string;
+  /** An answer as it reads where it is right. Default: as it is. */
+  readonly words?: (answer: string) => string;
+}
+
+/**
+ * Where an app has no pod, the Ingress controller decides: 503, 404 as Traefik 2 does, or the app of a shorter path.
+ */
+function answerOf({ name, version, namespace, replicas: count }: App): Expectation {
+  const itself = describeApp({ app: name, version, namespace });
+  if (count > 0) return { expected: itself };
+  const expected = "not the app, which has no pod";
+  return {
+    expected,
+    words: (answer) => (answer === itself || answer.startsWith(unreached) ? answer : expected),
+  };
+}
 
 async function checkRoutes(
   id: string,
@@ -161,7 +178,7 @@ async function checkRoutes(
   // The app without a host is what the default route leads to.
   if (host === undefined) return [];
   const https = app.tls && sources.https;
-  const sent = https?.redirects && app.replicas > 0 ? "status 308" : answerOf(app);
+  const sent = https?.redirects && app.replicas > 0 ? { expected: "status 308" } : answerOf(app);
   const pods = `kubectl --namespace ${config.ingressNamespace} get pods`;
   const view = `The Ingress controller's view is in the logs of its pod: \`${pods}\`.`;
   const checks = pathsOf(app).flatMap(({ path }) => {

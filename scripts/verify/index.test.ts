@@ -572,7 +572,9 @@ test("an app without replicas must not answer, and there is nothing to look from
   const zero: Break = (lab) => {
     lab.api[deployments] = { items: [{ metadata: { name: "app2" }, spec: { replicas: 0 }, status: {} }] };
     lab.api[slices] = { items: [] };
-    for (const ip of [server, agent]) lab.routes[`${ip} app2.com`] = [];
+    // Some controllers say 503, and some ask the app of a shorter path.
+    lab.routes[`${server} app2.com`] = [];
+    lab.routes[`${agent} app2.com`] = ["app3-a"];
   };
   const checks = await look(zero, ["apps-zero"]);
   // That app3 of another stack is the default route is nothing of this one's.
@@ -586,6 +588,15 @@ test("an app without replicas must not answer, and there is nothing to look from
       `apps-zero/app2/route/${agent}`,
     ],
   );
+  const wrong: Break = (lab) => {
+    zero(lab);
+    lab.routes[`${server} app2.com`] = ["app2-a"];
+    delete lab.routes[`${agent} app2.com`];
+  };
+  assert.deepEqual(failedIds(await look(wrong, ["apps-zero"])), [
+    `apps-zero/app2/route/${server}`,
+    `apps-zero/app2/route/${agent}`,
+  ]);
 });
 
 test("apps that share a host are each asked at their paths", async (t) => {

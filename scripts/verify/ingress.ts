@@ -111,7 +111,10 @@ export const podsAnswering = (send: Get, address: IngressAddress, app: App): Pro
     noAnswer,
   );
 
-const noAnswer = ({ message }: Error): string => `no answer: ${message}`;
+/** Begins what is said of an address at which nobody answers. */
+export const unreached = "no answer: ";
+
+const noAnswer = ({ message }: Error): string => `${unreached}${message}`;
 
 /** How many pods answered, in words. */
 export const differentPods = (count: number): string => (count === 1 ? "1 pod" : `${count} different pods`);

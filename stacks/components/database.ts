@@ -1,0 +1,187 @@
+import * as k8s from "@pulumi/kubernetes";
+import * as pulumi from "@pulumi/pulumi";
+import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
+import { skipAwait } from "./web-app.ts";
+
+/** What a `Database` is made from. */
+export interface DatabaseArgs {
+  /** Name of the StatefulSet and of its Services: NAME, NAME-read, NAME-pods. Default: the resource's name. */
+  readonly databaseName?: string;
+  /** The image of PostgreSQL that every node already holds, or can pull. */
+  readonly image: pulumi.Input<string>;
+  /** Namespace of the database; its pods pass Pod Security's level `restricted`. */
+  readonly namespace: pulumi.Input<string>;
+  /** Whether a second pod follows the first and serves reads. Default: false. */
+  readonly replica?: boolean;
+  /** Ordinal of the pod that takes the writes: 1 once the replica was promoted. Default: 0. */
+  readonly primary?: number;
+  /** Size of each pod's volume. Kubernetes does not let it change later. Default: `1Gi`. */
+  readonly size?: pulumi.Input<string>;
+  /** StorageClass of the volumes. Default: the cluster's own. */
+  readonly storageClass?: pulumi.Input<string> | undefined;
+  /** Name of the database in PostgreSQL, and of the role that owns it. */
+  readonly owner: string;
+  /** Password of that role. */
+  readonly password: pulumi.Input<string>;
+  /** Password by which the second pod follows the first. */
+  readonly replicationPassword: pulumi.Input<string>;
+}
+
+/** Where PostgreSQL's port is. */
+const port = 5432;
+
+/** The image's program, and what it calls its parts. */
+const program = (part: "server" | "ready" | "alive") => ["postgres-entry", part];
+
+/**
+ * PostgreSQL with its data on volumes: a StatefulSet whose pod 0 takes the writes and whose pod 1, where asked for, follows it
+ * by streaming replication. The Service NAME leads to pod 0, NAME-read to the replica, or to pod 0 where there is none;
+ * NAME-pods gives each pod a name of its own.
+ * The claims of the volumes belong to no StatefulSet: what deletes or replaces it, or its pods, keeps the data, which goes
+ * with the namespace alone.
+ */
+export class Database extends pulumi.ComponentResource {
+  /** Host that takes writes, in the database's own namespace. */
+  readonly host: pulumi.Output<string>;
+  /** Host that serves reads. */
+  readonly readHost: pulumi.Output<string>;
+  readonly statefulSet: k8s.apps.v1.StatefulSet;
+  readonly secret: k8s.core.v1.Secret;
+
+  constructor(name: string, args: DatabaseArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("k3s-lab:apps:Database", name, {}, opts);
+    const { databaseName = name, namespace, replica = false } = args;
+    const labels = { "app.kubernetes.io/name": databaseName, "app.kubernetes.io/part-of": "k3s-lab" };
+    const metadata = { name: databaseName, namespace, labels };
+    const child = { parent: this };
+    const pods = [0, ...(replica ? [1] : [])];
+    const { primary = 0 } = args;
+
+    this.secret = new k8s.core.v1.Secret(
+      name,
+      {
+        metadata,
+        stringData: pulumi.secret({
+          password: args.password,
+          "replication-password": args.replicationPassword,
+        }),
+      },
+      child,
+    );
+
+    const service = (suffix: string, spec: k8s.types.input.core.v1.ServiceSpec) =>
+      new k8s.core.v1.Service(
+        `${name}${suffix}`,
+        {
+          // The StatefulSet waits for the pods.
+          metadata: { ...metadata, name: `${databaseName}${suffix}`, annotations: skipAwait },
+          spec: { ports: [{ name: "postgres", port, targetPort: "postgres" }], ...spec },
+        },
+        child,
+      );
+    const toPod = (ordinal: number) => ({
+      selector: { ...labels, "statefulset.kubernetes.io/pod-name": `${databaseName}-${ordinal}` },
+    });
+    this.host = service("", toPod(primary)).metadata.name;
+    this.readHost = service("-read", toPod(pods.find((pod) => pod !== primary) ?? primary)).metadata.name;
+    // A replica finds pod 0, and an empty pod 0 a replica that has data, before they are ready.
+    const each = service("-pods", { clusterIP: "None", publishNotReadyAddresses: true, selector: labels });
+
+    this.statefulSet = new k8s.apps.v1.StatefulSet(
+      name,
+      {
+        metadata,
+        spec: {
+          replicas: pods.length,
+          serviceName: each.metadata.name,
+          revisionHistoryLimit: 5,
+          selector: { matchLabels: labels },
+          template: {
+            metadata: { labels },
+            spec: podSpec(labels, args, this.secret.metadata.name, {
+              DATABASE_NAME: args.owner,
+              DATABASE_USER: args.owner,
+              // Where the others are asked for begins here; the data decide who takes the writes.
+              PRIMARY_HOST: `${databaseName}-0.${databaseName}-pods`,
+            }),
+          },
+          volumeClaimTemplates: [dataClaim(labels, args)],
+        },
+      },
+      child,
+    );
+
+    // Only one pod at a time is taken away, and what drains a node waits until it is back where its volume allows.
+    new k8s.policy.v1.PodDisruptionBudget(
+      name,
+      { metadata, spec: { maxUnavailable: 1, selector: { matchLabels: labels } } },
+      child,
+    );
+
+    this.registerOutputs({ host: this.host, readHost: this.readHost });
+  }
+}
+
+const dataClaim = (labels: Record<string, string>, { size = "1Gi", storageClass }: DatabaseArgs) => ({
+  metadata: { name: "data", labels },
+  spec: {
+    accessModes: ["ReadWriteOnce"],
+    resources: { requests: { storage: size } },
+    ...(storageClass === undefined ? {} : { storageClassName: storageClass }),
+  },
+});
+
+function podSpec(
+  labels: Record<string, string>,
+  { image }: Pick<DatabaseArgs, "image">,
+  secretName: pulumi.Input<string>,
+  env: Readonly<Record<string, string>>,
+): k8s.types.input.core.v1.PodSpec {
+  const probe = (part: "ready" | "alive", periodSeconds: number, failureThreshold: number) => ({
+    exec: { command: program(part) },
+    periodSeconds,
+    failureThreshold,
+    timeoutSeconds: 10,
+  });
+  const emptyDirs = { run: "/run/postgresql", tmp: "/tmp" } as const;
+  return {
+    automountServiceAccountToken: false,
+    enableServiceLinks: false,
+    securityContext: { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup },
+    // PostgreSQL ends its clients' work and writes all that is in memory before it ends.
+    terminationGracePeriodSeconds: 60,
+    topologySpreadConstraints: [
+      {
+        maxSkew: 1,
+        topologyKey: "kubernetes.io/hostname",
+        whenUnsatisfiable: "ScheduleAnyway",
+        labelSelector: { matchLabels: labels },
+      },
+    ],
+    containers: [
+      {
+        name: "postgres",
+        image,
+        imagePullPolicy: "IfNotPresent",
+        args: program("server").slice(1),
+        env: Object.entries(env).map(([name, value]) => ({ name, value })),
+        ports: [{ name: "postgres", containerPort: port }],
+        // A first start makes the database, or copies it from pod 0.
+        startupProbe: probe("alive", 1, 600),
+        readinessProbe: probe("ready", 2, 5),
+        livenessProbe: probe("alive", 10, 6),
+        resources: { requests: { cpu: "50m", memory: "64Mi" }, limits: { memory: "256Mi" } },
+        securityContext: unprivilegedContainer,
+        volumeMounts: [
+          { name: "data", mountPath: "/var/lib/postgresql" },
+          ...Object.entries(emptyDirs).map(([name, mountPath]) => ({ name, mountPath })),
+          { name: "secret", mountPath: "/etc/postgres-secret", readOnly: true },
+        ],
+      },
+    ],
+    volumes: [
+      ...Object.keys(emptyDirs).map((name) => ({ name, emptyDir: {} })),
+      { name: "secret", secret: { secretName, defaultMode: 0o440 } },
+    ],
+  };
+}
