@@ -115,7 +115,7 @@ async function repairServer(
   await refuseLossOfVolumes(cluster, name);
   console.log(`${name} is gone: creating it again; it joins ${namesIn(servers).join(", ")}`);
   await removeOwn(cluster.owner, name);
-  await k3s.leaveEtcd(server, name);
+  await k3s.leaveEtcd(server, name, await network.freeAddresses(cluster));
   await k3s.forget(server, name);
   const address = await network.freeAddressOf(cluster, name);
   const marks = { "k3s-lab.generation": generation, [aloneLabel]: boot };

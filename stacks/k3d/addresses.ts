@@ -1,5 +1,5 @@
 import { LabError } from "../lib/errors.ts";
-import { type Network, parseNetwork, toText } from "../model/addresses.ts";
+import { holds, type Network, parseNetwork, toText } from "../model/addresses.ts";
 
 /** @param range as Docker says it, such as 172.28.0.0/16. */
 function networkIn(range: string): Network {
@@ -14,6 +14,8 @@ export const gatewayOf = (range: string): string => toText(networkIn(range).firs
 /** The address of an agent: counted from the network's end, so that agents that come together need not ask each other. */
 export const agentAddress = (range: string, index: number): string =>
   toText(networkIn(range).last - 1 - index);
+
+export const isWithin = (range: string, address: string): boolean => holds(networkIn(range), address);
 
 /** The lowest address of a network that nobody has; undefined where it is full. @param taken addresses in use. */
 export function freeAddress(range: string, taken: readonly string[]): string | undefined {

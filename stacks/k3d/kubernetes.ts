@@ -1,5 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import pWaitFor, { TimeoutError } from "p-wait-for";
+import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import { type Container, containersOf, docker, isRunning, tryDocker } from "./docker.ts";
@@ -159,18 +160,76 @@ export async function forget(server: Container, name: string): Promise<void> {
     );
 }
 
-/** etcd lets go of a member that is gone; K3s does it where the node is annotated so (its pkg/etcd/member_controller.go). */
-export async function leaveEtcd(server: Container, name: string): Promise<void> {
-  const isKnown = await kubectl(server, ["get", "node", name, "--ignore-not-found", "--output=name"]);
-  if (isKnown.failed)
-    throw new LabError(
-      `The cluster does not say whether ${name} is still a member: ${isKnown.stderr.trim()}. Run \`scripts/lab up\` again.`,
-    );
-  if (isKnown.stdout.trim() === "") return;
-  const removed = "--output=jsonpath={.metadata.annotations.etcd\\.k3s\\.cattle\\.io/removed-node-name}";
+const jsonText = z.string().transform((text, { addIssue }) => {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    addIssue("no JSON");
+    return z.NEVER;
+  }
+});
+
+/** What K3s tells servers that join: the members of etcd. Where etcd does not answer, it names itself alone, without an id. */
+const dbInfo = jsonText.pipe(
+  z.object({
+    members: z.array(
+      z.object({ ID: z.number(), name: z.string().default(""), peerURLs: z.array(z.url()).default([]) }),
+    ),
+  }),
+);
+
+/** The members of etcd: their names, which those do not have that have not started yet, and addresses; undefined where it does not say. */
+async function etcdMembers(server: Container) {
+  const { failed, stdout } = await kubectl(server, ["get", "--raw", "/db/info"]);
+  const { data } = failed ? {} : dbInfo.safeParse(stdout);
+  return data?.members.map(({ name, peerURLs: [peer] }) => ({
+    name,
+    address: peer === undefined ? "" : new URL(peer).hostname,
+  }));
+}
+
+const etcdRole = "node-role.kubernetes.io/etcd";
+
+/**
+ * etcd lets go of the member of a server that is gone; K3s does it where the node is annotated so (its
+ * pkg/etcd/member_controller.go). A server that was lost while it joined has a node that K3s has not marked yet, or none,
+ * and may have a member: the marks are those that K3s would have set.
+ * @param isNobodys whether no container has this address: a member that has not started is known by it alone.
+ */
+export async function leaveEtcd(
+  server: Container,
+  name: string,
+  isNobodys: (address: string) => boolean,
+): Promise<void> {
+  const own = new RegExp(`^${name.replaceAll(".", "\\.")}-[0-9a-f]{8}$`);
   const find = async () => {
-    await kubectl(server, ["annotate", "--overwrite", "node", name, "etcd.k3s.cattle.io/remove=true"]);
-    return (await kubectl(server, ["get", "node", name, removed])).stdout.trim();
+    const members = await etcdMembers(server);
+    return members?.filter((one) => (one.name === "" ? isNobodys(one.address) : own.test(one.name)));
   };
-  await until(90, `etcd still has the member of ${name}`, find, server.name);
+  const [first] = await until(20, `etcd does not say whether ${name} is still a member`, find, server.name);
+  if (first === undefined) return;
+  const remove = async () => {
+    const left = await find();
+    if (left?.[0]) await markLost(server, name, left[0]);
+    return left?.length === 0;
+  };
+  await until(90, `etcd still has the member of ${name}`, remove, server.name);
+}
+
+/** Has K3s remove a member, by the node that it is, or was, of. */
+async function markLost(
+  server: Container,
+  node: string,
+  { name, address }: { name: string; address: string },
+) {
+  const marks = { remove: "true", "node-name": name, "node-address": address, "removed-node-name": null };
+  const annotations = Object.fromEntries(
+    Object.entries(marks).map(([key, value]) => [`etcd.k3s.cattle.io/${key}`, value]),
+  );
+  const patch = JSON.stringify({ metadata: { labels: { [etcdRole]: "true" }, annotations } });
+  const told = await kubectl(server, ["patch", "node", node, "--type=merge", "--patch", patch]);
+  if (!/\(NotFound\)/.test(told.stderr)) return;
+  const made = { apiVersion: "v1", kind: "Node", metadata: { name: node } };
+  const create = ["exec", "--interactive", server.id, "kubectl", "create", "--filename=-"];
+  await tryDocker(create, { within: 20, input: JSON.stringify(made) });
 }

@@ -1,5 +1,5 @@
 import { LabError } from "../lib/errors.ts";
-import { freeAddress, gatewayOf } from "./addresses.ts";
+import { freeAddress, gatewayOf, isWithin } from "./addresses.ts";
 import { type Cluster, labelsOf, networkOf, pairs } from "./cluster.ts";
 import {
   type Container,
@@ -76,14 +76,22 @@ export async function removeNetwork(network: string): Promise<void> {
   await removeNamed("network", network);
 }
 
+/** The addresses that containers have in a cluster's network. Those that are stopped have none, and get theirs again. */
+const usedAddresses = async (cluster: Cluster): Promise<string[]> =>
+  [...(await containersOf(cluster.owner)), ...(await attachedTo(networkOf(cluster)))].flatMap(
+    ({ networks }) => networks.flatMap(({ address, fixed }) => [address, fixed]),
+  );
+
+/** Tells of an address whether it is one of the cluster's network that no container has. */
+export async function freeAddresses(cluster: Cluster): Promise<(address: string) => boolean> {
+  const [range, used] = [await subnetOf(cluster), await usedAddresses(cluster)];
+  return (address) => isWithin(range, address) && !used.includes(address);
+}
+
 /** @throws LabError where the cluster's network is full. */
 export async function freeAddressOf(cluster: Cluster, name: string): Promise<string> {
   const range = await subnetOf(cluster);
-  // Those that are stopped have none, and get theirs again.
-  const used = [...(await containersOf(cluster.owner)), ...(await attachedTo(networkOf(cluster)))].flatMap(
-    ({ networks }) => networks.flatMap(({ address, fixed }) => [address, fixed]),
-  );
-  const address = freeAddress(range, [gatewayOf(range), ...used]);
+  const address = freeAddress(range, [gatewayOf(range), ...(await usedAddresses(cluster))]);
   if (address === undefined)
     throw new LabError(`The network ${networkOf(cluster)}, ${range}, has no address left for ${name}.`);
   return address;

@@ -76,6 +76,12 @@ export interface World {
   readonly broken?: string;
   /** What calls with this text in their arguments say instead. Default: none. */
   readonly breaks?: { readonly on: string; readonly says: string };
+  /** The members of etcd; one that has not started has no name. Default: none. */
+  readonly members?: readonly { readonly name?: string; readonly address: string }[];
+  /** Nodes that the cluster knows and that K3s has not marked as members of etcd. Default: none. */
+  readonly unmarked?: readonly string[];
+  /** Nodes that the cluster does not know although etcd may have a member of theirs. Default: none. */
+  readonly unmade?: readonly string[];
   /** How often the cluster says that its agents are not Ready; counted down. Default: never. */
   readonly notReady?: number;
   /** Whether every call hangs. Default: false. */
@@ -155,7 +161,25 @@ else if (verb === "inspect") {
   else if (asked.includes("touch /var/lib/rancher/k3s/k3s-lab-made")) { one.made = true; save(); }
   else if (asked.includes("k3s-lab-boot")) { one.boot = args.at(-1); save(); }
   else if (asked.includes("chmod 600 /etc/rancher/k3s/registries.yaml")) { one.hidden = true; save(); }
-  else if (asked.includes("removed-node-name")) console.log("removed");
+  else if (asked.includes("/db/info")) console.log(JSON.stringify({ members: (world.members ?? []).map(({ name, address }, index) => ({ ID: index + 1, ...(name && { name }), peerURLs: ["https://" + address + ":2380"] })) }));
+  else if (asked.includes("patch node")) {
+    // K3s's controller heeds none but marked nodes, and removes the member that has both name and address.
+    log();
+    const node = args[args.indexOf("node") + 1];
+    if (world.unmade?.includes(node)) die('Error from server (NotFound): nodes "' + node + '" not found');
+    const { labels, annotations } = JSON.parse(args.at(-1)).metadata;
+    if (labels?.["node-role.kubernetes.io/etcd"] === "true") world.unmarked = (world.unmarked ?? []).filter((one) => one !== node);
+    const of = (key) => annotations["etcd.k3s.cattle.io/" + key];
+    if (of("remove") === "true" && !world.unmarked?.includes(node)) world.members = (world.members ?? []).filter(({ name = "", address }) => name !== of("node-name") || address !== of("node-address"));
+    save();
+  }
+  else if (asked.includes("kubectl create")) {
+    log();
+    const node = JSON.parse(readFileSync(0, "utf8")).metadata.name;
+    world.unmade = (world.unmade ?? []).filter((one) => one !== node);
+    world.unmarked = [...(world.unmarked ?? []), node];
+    save();
+  }
   else if (asked.includes("get nodes") && asked.includes("Ready")) {
     for (const node of world.containers.filter(({ labels }) => /^(server|agent)$/.test(labels["k3d.role"])))
       console.log(node.name + (node.ready === false || (node.labels["k3d.role"] === "agent" && world.notReady > 0) ? " False" : " True"));
