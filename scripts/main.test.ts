@@ -37,6 +37,8 @@ for (const [args, message] of [
   [["verify", "--junit", "/nowhere/x"], /"\/nowhere\/x" cannot be written/],
   [["verify", "--junit", "."], /"\." cannot be written: it is no file/],
   [["verify", "--junit", ""], /"" cannot be written/],
+  [["image", "nonsense"], /nonsense is none of the lab's: web, my-app, postgres\./],
+  [["image", "k3s-lab/web:1"], /cannot be made from this checkout, whose web is k3s-lab\/web:[0-9a-f]{12}/],
   [["bundle", "arm64"], /it is for x86_64 and aarch64/],
   [["bundle", "constructor"], /it is for x86_64 and aarch64/],
   [["tools", "install", "nonsense"], /nonsense.*Allowed choices/],

@@ -9,7 +9,10 @@ const mostBytes = 4 * 1024 * 1024;
 /** A request as one line of JSON. */
 export function accessLine({ pod }: Config, { request, ...record }: AccessRecord): string {
   const forwarded = request.headers["x-forwarded-for"];
-  const client = String(forwarded ?? request.socket.remoteAddress ?? "").split(",")[0] ?? "";
+  const client =
+    String(forwarded ?? request.socket.remoteAddress ?? "")
+      .split(",")[0]
+      ?.replace(/^::ffff:/, "") ?? "";
   return JSON.stringify({ time: new Date().toISOString(), pod, client, ...record });
 }
 

@@ -22,11 +22,12 @@ export const command = new Command("image")
     const image = labImages.get(repository);
     if (image === undefined)
       throw new LabError(`The image ${name} is none of the lab's: ${names.join(", ")}.`, { exitCode: 2 });
-    const { path, ref } = await image.archive();
+    const ref = await image.ref();
     if (name !== ref)
       throw new LabError(
         `The image ${name} cannot be made from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
         { exitCode: 2 },
       );
+    const { path } = await image.archive();
     await pipeline(createReadStream(path), process.stdout);
   });

@@ -12,10 +12,15 @@ import { lastLines } from "../../host/commands.ts";
  * The files of Debian packages without installing them: fetched by apt (which checks their signatures), unpacked once
  * into the cache. Needs no root. Dependencies are not followed: name every package that is wanted.
  *
+ * @param noApt what is said where this computer has no apt.
  * @returns the folder that holds their tree (`usr/bin/…`).
  * @throws LabError where apt cannot give them.
  */
-export async function unpackedPackages(names: readonly string[], progress: Progress): Promise<string> {
+export async function unpackedPackages(
+  names: readonly string[],
+  progress: Progress,
+  noApt = "The images of a K3s that is built here are made of Debian's packages, and this computer has no apt. Take its release, which brings its images: LAB_TOOLS_WAY=release scripts/lab up",
+): Promise<string> {
   const sorted = [...names].sort();
   const base = join(cacheDir, "images", "debian");
   // A home may be shared by computers of several architectures.
@@ -25,6 +30,7 @@ export async function unpackedPackages(names: readonly string[], progress: Progr
   const work = await mkdtemp(join(base, ".unpack-"));
   try {
     progress(`fetching Debian packages ${sorted.join(", ")}`);
+    if ((await execa("apt-get", ["--version"], { reject: false })).failed) throw new LabError(noApt);
     await download(sorted, work);
     const debs = (await readdir(work)).filter((file) => file.endsWith(".deb"));
     const root = join(work, "root");
@@ -56,10 +62,6 @@ async function download(names: readonly string[], folder: string): Promise<void>
       env: { LC_ALL: "C" },
     });
   // _apt cannot enter a private folder; the download then runs as this user, which apt only warns about.
-  if ((await execa("apt-get", ["--version"], { reject: false })).failed)
-    throw new LabError(
-      "The images of a K3s that is built here are made of Debian's packages, and this computer has no apt. Take its release, which brings its images: LAB_TOOLS_WAY=release scripts/lab up",
-    );
   const plain = ["-q", "-o", "APT::Sandbox::User=root"];
   if ((await fetch(plain)).exitCode === 0) return;
 

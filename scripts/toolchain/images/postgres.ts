@@ -101,6 +101,8 @@ host replication replicator all scram-sha-256
 host all all all scram-sha-256
 `;
 
+const otherwise = "Bring this stack up from a computer with Debian 12.";
+
 /** PostgreSQL runs as this user, which owns nothing of the image. */
 const user = "65532:65532";
 
@@ -110,11 +112,18 @@ const user = "65532:65532";
  * version and ends with a hash of all its files.
  */
 export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> {
-  const root = await unpackedPackages(packages, progress).catch((cause: unknown) => {
-    if (!(cause instanceof LabError)) throw cause;
-    throw new LabError(`The database's image is made of PostgreSQL ${major} of Debian 12. ${cause.message}`, {
-      cause,
-    });
+  const root = await unpackedPackages(
+    packages,
+    progress,
+    `The database's image is made of Debian 12's packages, and this computer has no apt. ${otherwise}`,
+  ).catch((cause: unknown) => {
+    // Other releases, and Ubuntu, have another PostgreSQL.
+    const isMissing = cause instanceof LabError && cause.message.includes("Unable to locate package");
+    if (!isMissing) throw cause;
+    throw new LabError(
+      `The database's image is made of Debian 12's PostgreSQL ${major}, which apt does not have here. ${otherwise}`,
+      { cause },
+    );
   });
   const image: ImageSpec = {
     ref: repository,
