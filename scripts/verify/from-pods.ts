@@ -6,6 +6,7 @@ import {
   type Service,
 } from "../../stacks/lib/kubernetes.ts";
 import type { App, OnCluster } from "../../stacks/model/config.ts";
+import { pathsOf } from "../../stacks/model/routes.ts";
 import { askOnce, type CheckSpec } from "./check.ts";
 import { isServiceLb } from "./cluster.ts";
 import type { Answers, Questions } from "./in-pod.ts";
@@ -168,7 +169,7 @@ export async function probeFromPods(
   const askersOf = ({ pods }: Home) => nodes.flatMap((node) => podOn(pods, node) ?? []);
   const isolated = homes
     .filter(({ namespace }) => isolatedOf(config).includes(namespace))
-    .map((home) => [home.namespace, targetOf(neighbour(home.pods, askersOf(home)[0]))] as const);
+    .map((home) => [home.namespace, targetOf(neighbour(home.pods, askersOf(home)[0]), home.apps)] as const);
   const viewsOf = (home: Home): View[] =>
     askersOf(home).map((asker, index) => {
       const node = asker.spec.nodeName ?? "";
@@ -178,7 +179,7 @@ export async function probeFromPods(
         names: namesOf(home, own),
         pods: nodes
           .filter(({ metadata }) => metadata.name !== node)
-          .map((other) => [other.metadata.name, targetOf(podOn(reachable, other))] as const)
+          .map((other) => [other.metadata.name, targetOf(podOn(reachable, other), home.apps)] as const)
           .filter(([, { url }]) => everywhere || url !== undefined),
         isolated: index === 0 ? isolated : [],
       };
@@ -214,10 +215,12 @@ const podOn = (pods: readonly Pod[], { metadata: { name } }: Node): Pod | undefi
 const neighbour = (pods: readonly Pod[], asker: Pod | undefined): Pod | undefined =>
   pods.find((pod) => pod !== asker && pod.status.podIP !== undefined) ?? asker;
 
-function targetOf(pod: Pod | undefined): Target {
+/** How a pod is asked: at a path that its app answers. */
+function targetOf(pod: Pod | undefined, apps: readonly App[]): Target {
   if (pod === undefined) return {};
   const port = pod.spec.containers.flatMap(({ ports }) => ports)[0]?.containerPort ?? 80;
-  const url = `http://${pod.status.podIP}:${port}/`;
+  const app = apps.find((one) => isAppPod(pod, [one]));
+  const url = `http://${pod.status.podIP}:${port}${(app && pathsOf(app)[0]?.path) ?? "/"}`;
   return isServiceLb(pod) ? { url } : { url, pod: pod.metadata.name };
 }
 

@@ -624,6 +624,27 @@ test("apps that share a host are each asked at their paths", async (t) => {
   assert.equal(title, `app2.com/api through ${agent}`);
 });
 
+test("a pod is asked by another at a path that its app answers", async (t) => {
+  const file = "Pulumi.apps-below.yaml";
+  await writeFile(
+    join(directory, file),
+    `config:
+  k3s-lab:cluster: { stack: cluster }
+  k3s-lab:apps: [{ name: app2, host: app2.com, paths: [{ path: /api }], replicas: 2 }]
+`,
+  );
+  t.after(() => rm(join(directory, file)));
+  const below: Break = (lab) => {
+    for (const ip of [server, agent]) lab.routes[`${ip} app2.com/api`] = ["app2-a", "app2-b"];
+    for (const view of Object.values(lab.inside))
+      for (const [url, pod] of Object.entries(view.urls)) {
+        delete view.urls[url];
+        view.urls[url.replace(":8080/", ":8080/api")] = pod;
+      }
+  };
+  assert.deepEqual(failedIds(await look(below, ["apps-below"])), []);
+});
+
 test("an app by https is asked there, and by http only whether it sends people there", async (t) => {
   const file = "Pulumi.apps-tls.yaml";
   await writeFile(
