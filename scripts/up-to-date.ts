@@ -8,7 +8,6 @@ import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
 import { stateOf } from "../stacks/lib/state.ts";
-import { appImageRef } from "../stacks/model/app-image.ts";
 import {
   type ClusterConfig,
   isOnCluster,
@@ -28,6 +27,7 @@ import { observeImages } from "../stacks/observe/images.ts";
 import { observeK3d } from "../stacks/observe/k3d-host.ts";
 import { kubeconfigCopy, observeKubeconfig } from "../stacks/observe/kubeconfig.ts";
 import { certificatesOf, isServerListMissing } from "../stacks/observe/nodes.ts";
+import { type OwnImage, ownImageRefs, ownImagesOf } from "../stacks/observe/own-images.ts";
 import { readOwnState } from "../stacks/observe/own-state.ts";
 import {
   appsPreconditions,
@@ -130,18 +130,26 @@ async function observeContainersOf(stack: string): Promise<Observed> {
   };
 }
 
-/** The cluster as its stack's state has it, if its nodes still hold the apps' image. */
-async function observeApps(stack: string, { apps, image }: OnCluster, cluster: string): Promise<unknown> {
-  if (!(await areCertificatesCurrent(apps))) return undefined;
+/** The cluster as its stack's state has it, if its nodes still hold the images of the lab's own that the apps run. */
+async function observeApps(stack: string, config: OnCluster, cluster: string): Promise<unknown> {
+  if (!(await areCertificatesCurrent(config.apps))) return undefined;
   const state = await stateOf(cluster);
-  if (image !== undefined) return state;
+  const own = ownImagesOf(config);
+  if (own.length === 0) return state;
   const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
   const { data: nodes } = nodesSchema.safeParse(outputs?.nodes);
   // A cluster that is not whole exports none.
   if (nodes === undefined) return undefined;
-  const [ref, now] = [await appImageRef(), "absent"];
-  const images = await observeImages("web", ref, nodes, await readOwnState(stack), now);
-  return images.some(({ loaded }) => loaded === now) ? undefined : [state, ref, images];
+  const now = "absent";
+  const held = await readOwnState(stack);
+  const look = async (name: OwnImage) => {
+    const ref = await ownImageRefs[name]();
+    return [ref, await observeImages(name, ref, nodes, held, now)] as const;
+  };
+  const images = await Promise.all(own.map(look));
+  return images.flatMap(([, nodes]) => nodes).some(({ loaded }) => loaded === now)
+    ? undefined
+    : [state, images];
 }
 
 const nodesSchema = z.array(

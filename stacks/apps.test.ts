@@ -3,53 +3,15 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import * as pulumi from "@pulumi/pulumi";
-import { stringify } from "yaml";
-import { clusterUid, healthyLab, serveApi } from "../scripts/verify/fake-lab.ts";
-import { type Made, mockEngine, resourcesOf } from "./components/mocks.ts";
+import { deployed, kind, metadataOf } from "../scripts/verify/deployed.ts";
+import { clusterUid } from "../scripts/verify/fake-lab.ts";
 import { labCertificate } from "./observe/lab-ca.ts";
 
-await mockEngine();
 const { objectsOf, pathOf } = await import("./observe/ownership.ts");
 const { parseConfig } = await import("./model/config.ts");
 const { default: program } = await import("./apps.ts");
 
-/** Runs the program on a cluster that no stack of the lab made, and that has no IngressClass. */
-async function deploy(config: object): Promise<readonly Made[]> {
-  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-apps-"));
-  const lab = healthyLab();
-  lab.api["/apis/networking.k8s.io/v1/ingressclasses"] = { items: [] };
-  const api = await serveApi(lab);
-  try {
-    const kubeconfig = join(directory, "kubeconfig");
-    await writeFile(
-      kubeconfig,
-      stringify({
-        clusters: [{ name: "kind", cluster: { server: api.url } }],
-        users: [{ name: "kind", user: { token: "secret" } }],
-        contexts: [{ name: "kind", context: { cluster: "kind", user: "kind" } }],
-      }),
-    );
-    const values = {
-      cluster: { kubeconfig, context: "kind" },
-      ingress: "managed",
-      image: "web:1",
-      ...config,
-    };
-    pulumi.runtime.setAllConfig(
-      Object.fromEntries(
-        Object.entries(values).map(([key, value]) => [
-          `k3s-lab:${key}`,
-          typeof value === "string" ? value : JSON.stringify(value),
-        ]),
-      ),
-    );
-    return await resourcesOf(program);
-  } finally {
-    api.close();
-    await rm(directory, { recursive: true });
-  }
-}
+const deploy = (config: object) => deployed(program, { ingress: "managed", image: "web:1", ...config });
 
 const folder = await mkdtemp(join(tmpdir(), "k3s-lab-apps-tls-"));
 after(() => rm(folder, { recursive: true }));
@@ -62,10 +24,6 @@ async function ownCertificate(host: string) {
   await writeFile(files.key, made.key, { mode: 0o600 });
   return files;
 }
-
-const metadataOf = ({ inputs }: Made) =>
-  inputs.metadata as { name: string; namespace?: string; annotations: Record<string, string> };
-const kind = (made: readonly Made[], word: string) => made.filter(({ type }) => type.endsWith(`:${word}`));
 
 test("an app's name in Pulumi says where it is, whatever the default namespace", async () => {
   const made = await deploy({

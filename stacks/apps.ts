@@ -2,7 +2,6 @@ import { AppNamespace } from "./components/app-namespace.ts";
 import { certificatesFor } from "./components/certificate-authority.ts";
 import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
 import { WebApp } from "./components/web-app.ts";
-import { appImageRef } from "./model/app-image.ts";
 import { resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
 
@@ -12,7 +11,7 @@ export default async function apps() {
   const { ingress, ingressNamespace } = config;
   const cluster = await useCluster(config);
   const { awaitAddress, child } = cluster;
-  const image = await podImage("web", config.image, appImageRef, cluster);
+  const image = await podImage("web", config.image, cluster);
   const namespaces = new Map(
     config.namespaces.map(({ name, ...args }) => [
       name,

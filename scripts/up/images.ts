@@ -1,5 +1,6 @@
 import type { Progress } from "../../stacks/lib/progress.ts";
 import type { AppName } from "../../stacks/model/app-image.ts";
+import { ownImagesOf } from "../../stacks/observe/own-images.ts";
 import { providerOf } from "../../stacks/observe/recorded.ts";
 import { buildK3dImages, pullK3dImages } from "../host/k3d-images.ts";
 import { ensureBaseImage, ensureMachineImage } from "../host/machine-image.ts";
@@ -26,6 +27,16 @@ export const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step =
     return ref;
   },
 });
+
+/** Builds the images of the lab's own that some stacks alone need. */
+export function ownImageSteps(run: Pick<UpRun, "found" | "settings">): Step[] {
+  const { apps, external } = run.found;
+  const needed = new Set([...apps, ...external].flatMap(({ config }) => ownImagesOf(config)));
+  return [
+    ...(needed.has("my-app") ? [appImageStep("my-app")] : []),
+    ...(needed.has("postgres") ? [postgresImageStep(run)] : []),
+  ];
+}
 
 /** Builds or pulls what machines and k3d's nodes begin as. */
 export const nodeImageStep = (run: UpRun): Step => ({

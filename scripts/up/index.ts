@@ -6,7 +6,7 @@ import { anyMachines, readStacks, Settings } from "../lab.ts";
 import { runSteps, type Step, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { applyStacks } from "./apply.ts";
-import { appImageStep, nodeImageStep } from "./images.ts";
+import { appImageStep, nodeImageStep, ownImageSteps } from "./images.ts";
 import { Previews } from "./previews.ts";
 import { dockerStep, providerStep } from "./provider.ts";
 import { refuseUnfit } from "./refuse.ts";
@@ -86,6 +86,6 @@ function preparation(run: UpRun): Step[][] {
   const needsNodes = machines.length + k3d.length > 0;
   return [
     [toolStep(run), ...where],
-    [appImageStep(), ...(needsNodes ? [nodeImageStep(run)] : [])],
+    [appImageStep(), ...ownImageSteps(run), ...(needsNodes ? [nodeImageStep(run)] : [])],
   ];
 }

@@ -1,10 +1,13 @@
+import { stateOf } from "../../stacks/lib/state.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
+import { refuseOtherVolumes } from "../../stacks/observe/data-volumes.ts";
 import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { observeDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
 import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
+import { areAppsGone } from "../recorded-cluster.ts";
 import { checkRequirements } from "../requirements.ts";
 
 /**
@@ -14,6 +17,11 @@ import { checkRequirements } from "../requirements.ts";
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
   for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);
+  for (const { stack, config } of [...apps, ...external])
+    if ("database" in config) {
+      const resources = await stateOf(stack);
+      if (!(await areAppsGone(resources))) refuseOtherVolumes(stack, config, resources);
+    }
   for (const [stack, config] of machines)
     if (!(await hasMachines(stack))) {
       const isHere = config.provider !== "hosts";

@@ -1,3 +1,4 @@
+import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
@@ -5,6 +6,7 @@ import { pathsOf } from "../../stacks/model/routes.ts";
 import { curlSecurely } from "../curl.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
+import { checkDatabase, checkPage } from "./guest-book.ts";
 import {
   describeApp,
   differentPods,
@@ -16,6 +18,7 @@ import {
   unreached,
   whoAnswers,
 } from "./ingress.ts";
+import type { ExecInPod } from "./inside.ts";
 import { whyLate } from "./late.ts";
 
 /** What is asked about apps. */
@@ -27,6 +30,8 @@ interface AppsSources {
   /** The same of https; undefined where no app has it. */
   readonly https: Https | undefined;
   readonly inside: Promise<Views>;
+  /** Runs a command in a pod of the stack's own namespace. */
+  readonly exec: Promise<ExecInPod>;
 }
 
 interface Https {
@@ -54,6 +59,9 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
     ...config.namespaces.map((one) => checkQuota(one, deploy, sources)),
     ...namespacesOf(config.apps).map((namespace) => checkInside(config, namespace, inside)),
     checkIsolation(config, deploy, inside),
+    ...("database" in config
+      ? [checkPage(config, deploy, (app) => askApp(app, sources)), checkDatabase(config, deploy, sources)]
+      : []),
   ]);
 }
 
@@ -224,6 +232,14 @@ function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpe
       hint,
     ),
   );
+}
+
+/** Asks an app at its first path, through the first address. @throws Error where there is none, or no answer. */
+async function askApp(app: App, { addresses, http, https }: AppsSources): Promise<HttpAnswer> {
+  const [where, send] = app.tls && https ? [https.addresses, https.send(app)] : [addresses, http];
+  const [first] = await where;
+  if (first === undefined) throw new Error("there is no address");
+  return send(first, app.host, pathsOf(app)[0]?.path);
 }
 
 function checkSpread(path: string, app: App, { addresses, http, https }: AppsSources): CheckSpec[] {

@@ -275,6 +275,9 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
     },
     http,
     https: () => http,
+    exec: () => async (pod) => {
+      throw new Error(`kubectl exec ${pod}: container not found`);
+    },
     podAsker: (_kubeconfig, _context, namespace) => async (pod, questions) => {
       const where = namespace === "default" ? "" : `${namespace}/`;
       const view = lab.inside[`${where}${pod.spec.nodeName}`];

@@ -14,7 +14,7 @@ import { askOnce, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { probeFromPods } from "./from-pods.ts";
 import { type Get, getSecurelyWithin, getWithin, ingressAddresses } from "./ingress.ts";
-import { type AskPod, podAsker } from "./inside.ts";
+import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { describeFailed } from "./report.ts";
 import { slownessOf } from "./slowness.ts";
@@ -41,6 +41,7 @@ export interface World {
   /** By https, from servers that have a certificate of this authority for the host. */
   readonly https: (authority: string) => Get;
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
+  readonly exec: (kubeconfig: string, context: string | undefined, namespace: string) => ExecInPod;
 }
 
 /** @param patience how many times longer than usual an answer may take. */
@@ -53,6 +54,7 @@ const realWorld = (patience: number): World => ({
   http: getWithin(3000 * patience),
   https: getSecurelyWithin(3000 * patience),
   podAsker: (kubeconfig, context, namespace) => podAsker(kubeconfig, context, namespace, patience),
+  exec: (kubeconfig, context, namespace) => execInPod(kubeconfig, context, namespace, patience),
 });
 
 /** Milliseconds between two rounds of `wait`. */
@@ -127,6 +129,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
       probeFromPods(config, it, (namespace) => world.podAsker(kubeconfig, it.context, namespace)),
     );
     const addresses = known ? Promise.resolve(known) : api.then((it) => ingressAddresses(it, config));
+    const exec = api.then((it) => world.exec(kubeconfig, it.context, config.namespace));
     return checkApps(stack, config, {
       api,
       addresses: askOnce(addresses),
@@ -144,6 +147,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
           }
         : undefined,
       inside: askOnce(inside),
+      exec: askOnce(exec),
     });
   };
 }

@@ -19,6 +19,9 @@ export const program = (patience = 1): string => `
     process.stdout.write(JSON.stringify(answers), () => process.exit(0)));
 `;
 
+/** Runs a command in a pod; tests put their own in its place. @returns what it prints. */
+export type ExecInPod = (pod: string, command: readonly string[]) => Promise<string>;
+
 /**
  * Asks from inside a pod by `kubectl exec`, once for everything.
  * @param patience how many times longer than usual an answer may take. Default: 1.
@@ -30,11 +33,23 @@ export function podAsker(
   namespace: string,
   patience = 1,
 ): AskPod {
+  const exec = execInPod(kubeconfig, context, namespace, patience);
+  return async ({ metadata: { name } }, questions) =>
+    parseAnswers(await exec(name, ["node", "--eval", program(patience), JSON.stringify(questions)]));
+}
+
+/** As `podAsker`, for a command of the image's own. */
+export function execInPod(
+  kubeconfig: string,
+  context: string | undefined,
+  namespace: string,
+  patience = 1,
+): ExecInPod {
   const seconds = 12 * patience;
-  return async ({ metadata: { name } }, questions) => {
+  return async (name, command) => {
     const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
-    const node = ["node", "--eval", program(patience), JSON.stringify(questions)];
-    const result = await execa("kubectl", [...where, "--namespace", namespace, "exec", name, "--", ...node], {
+    const what = ["--namespace", namespace, "exec", name, "--", ...command];
+    const result = await execa("kubectl", [...where, ...what], {
       env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
       stdin: "ignore",
       timeout: seconds * 1000,
@@ -45,7 +60,7 @@ export function podAsker(
       const line = result.stderr?.trim().split("\n").at(-1);
       throw new Error(`kubectl exec ${name}: ${line || result.code || `status ${result.exitCode}`}`);
     }
-    return parseAnswers(result.stdout);
+    return result.stdout;
   };
 }
 

@@ -1,12 +1,15 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { labId } from "../lib/lab-id.ts";
+import { type StateResource, stateOf } from "../lib/state.ts";
 import { managedIngress, type OnCluster } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { refuseCertificates } from "../observe/certificates.ts";
+import { refuseOtherVolumes } from "../observe/data-volumes.ts";
 import { externalCluster } from "../observe/external-cluster.ts";
 import { observeImages } from "../observe/images.ts";
 import { labCluster } from "../observe/lab-cluster.ts";
+import { type OwnImage, ownImageRefs } from "../observe/own-images.ts";
 import { type OwnState, readOwnState } from "../observe/own-state.ts";
 import { labelling } from "../observe/ownership.ts";
 import { appsPreconditions, refuseUnlessMet } from "../observe/preconditions.ts";
@@ -41,6 +44,7 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     : { ...(await externalCluster(cluster, config, owner)), nodes: [], httpsPort: undefined };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
+  if ("database" in config) refuseOtherVolumes(owner.stack, config, await resourcesOn(identity, owner.stack));
   const provider = new k8s.Provider("cluster", {
     kubeconfig: pulumi.secret(kubeconfig),
     namespace,
@@ -62,18 +66,20 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   };
 }
 
-/**
- * An image for pods: one that the cluster can pull, else the lab's own, which every node is given first.
- * @param name of the resource that gives it to them, and of the image behind `k3s-lab/`.
- * @param ref the lab's own.
- */
+/** What Pulumi noted of a stack that is on this cluster; what was on another is not on it. */
+async function resourcesOn(identity: string, stack: string): Promise<readonly StateResource[]> {
+  const resources = await stateOf(stack);
+  const isHere = resources.some(({ inputs }) => inputs?.clusterIdentifier === identity);
+  return isHere ? resources : [];
+}
+
+/** An image for pods: one that the cluster can pull, else the lab's own of this name, which every node is given first. */
 export async function podImage(
-  name: string,
+  name: OwnImage,
   pulled: string | undefined,
-  ref: () => Promise<string>,
   { nodes, state }: Pick<ClusterInUse, "nodes" | "state">,
 ): Promise<pulumi.Output<string>> {
-  const image = pulled ?? (await ref());
+  const image = pulled ?? (await ownImageRefs[name]());
   const holders = pulled === undefined ? await observeImages(name, image, nodes, state) : [];
   return new NodeImages(name, { image, nodes: holders }).image;
 }

@@ -4,11 +4,13 @@ import { LabError } from "../lib/errors.ts";
 import { defaultK3sVersion } from "../versions.ts";
 import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
+import { type MyAppConfig, myAppSchema } from "./my-app.ts";
 import { readPlainYaml } from "./plain-yaml.ts";
 import { checked, isRecord, knownKeys, shown } from "./schema.ts";
 
 export * from "./apps.ts";
 export * from "./cluster.ts";
+export * from "./my-app.ts";
 
 const k3dSchema = z.strictObject({
   config: z
@@ -21,13 +23,19 @@ const k3dSchema = z.strictObject({
 type K3dConfig = z.output<typeof k3dSchema>;
 
 /** What the stack file of each program may say. */
-export const schemas = { cluster: clusterSchema, apps: appsSchema, k3d: k3dSchema } as const;
+export const schemas = {
+  cluster: clusterSchema,
+  apps: appsSchema,
+  k3d: k3dSchema,
+  "my-app": myAppSchema,
+} as const;
 
 /** The configuration of each program. */
 export interface Configs {
   readonly cluster: ClusterConfig;
   readonly apps: AppsConfig;
   readonly k3d: K3dConfig;
+  readonly "my-app": MyAppConfig;
 }
 
 /** A program of this project; a stack runs the one that its name begins with. */
@@ -37,7 +45,7 @@ export type ProgramName = keyof Configs;
 type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
 
 /** The programs that make no cluster: what they make runs on one that another stack, or somebody else, made. */
-const onCluster = ["apps"] as const satisfies readonly ProgramName[];
+const onCluster = ["apps", "my-app"] as const satisfies readonly ProgramName[];
 type OnClusterProgram = (typeof onCluster)[number];
 
 /** What the file of a stack says that runs on a cluster. */

@@ -1,5 +1,8 @@
 import { z } from "zod";
+import { LabError } from "../lib/errors.ts";
 import type { StateResource } from "../lib/state.ts";
+import { type MyAppConfig, stackFile } from "../model/config.ts";
+import { parseQuantity } from "../model/quota.ts";
 
 /**
  * A volume that a pod of a StatefulSet keeps its data on. Kubernetes makes its claim, which no state of Pulumi's has, and
@@ -18,6 +21,7 @@ interface ClaimTemplate extends Omit<DataVolume, "claim"> {
   /** Begins the name of each claim; the pod's ordinal follows. */
   readonly prefix: string;
   readonly pods: number;
+  readonly storageClass: string | undefined;
 }
 
 const setSchema = z.object({
@@ -28,7 +32,10 @@ const setSchema = z.object({
       .array(
         z.object({
           metadata: z.object({ name: z.string() }),
-          spec: z.object({ resources: z.object({ requests: z.object({ storage: z.string() }) }) }),
+          spec: z.object({
+            storageClassName: z.string().optional(),
+            resources: z.object({ requests: z.object({ storage: z.string() }) }),
+          }),
         }),
       )
       .default([]),
@@ -48,6 +55,7 @@ function claimsOf(inputs: unknown): ClaimTemplate[] {
     prefix: `${metadata.name}-${name}-`,
     size: spec.resources.requests.storage,
     pods: data.spec.replicas,
+    storageClass: spec.storageClassName,
   }));
 }
 
@@ -78,3 +86,32 @@ export function recordedVolume(resources: readonly StateResource[], words: strin
 /** A volume in the words of those who may lose it. */
 export const inWords = ({ namespace, claim, size }: DataVolume): string =>
   `the volume ${namespace}/${claim} (${size}), with all data on it`;
+
+/**
+ * Refuses to change volumes that are there: Kubernetes lets none shrink and changes no class, and K3s's own local-path lets
+ * none grow.
+ * @param resources of the stack, as its state has them, on a cluster that is still there.
+ * @throws LabError (exit code 2).
+ */
+export function refuseOtherVolumes(
+  stack: string,
+  { namespace, database }: Pick<MyAppConfig, "namespace" | "database">,
+  resources: readonly StateResource[],
+): void {
+  const made = recordedSets(resources)
+    .flatMap(claimsOf)
+    .find((one) => one.namespace === namespace);
+  if (made === undefined) return;
+  const { size, storageClass } = made;
+  const [key, was] =
+    parseQuantity(size) !== parseQuantity(database.size)
+      ? ["size", size]
+      : storageClass !== database.storageClass
+        ? ["storageClass", storageClass ?? "the cluster's own"]
+        : [];
+  if (key === undefined) return;
+  throw new LabError(
+    `${stackFile(stack)}: k3s-lab:database.${key}: the volumes of the database exist and stay as they were made (${was}). Set it back; for other volumes run \`scripts/lab down ${stack}\` first, which deletes them and all data on them.`,
+    { exitCode: 2 },
+  );
+}

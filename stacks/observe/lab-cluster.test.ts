@@ -114,3 +114,10 @@ test("apps that lack what their cluster turned off are refused", () => {
   assert.match(refusal(true, "--disable-network-policy") ?? "", /nothing isolates the namespace dev/);
   assert.equal(refusal(false, "--disable-network-policy"), undefined);
 });
+
+test("a database without anything that makes its volumes is refused", () => {
+  const refuse = (database: object) => () =>
+    refuseWithout("cluster", { namespaces: [], database }, { serverArgs: ["--disable=local-storage"] });
+  assert.throws(refuse({}), /without local-path .*nothing makes the database's volumes/);
+  refuse({ storageClass: "longhorn" })();
+});

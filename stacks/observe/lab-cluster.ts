@@ -60,11 +60,13 @@ export function refuseIngressOf(
  */
 export function refuseWithout(
   stack: string,
-  { namespaces }: Pick<OnCluster, "namespaces">,
+  config: Pick<OnCluster, "namespaces"> & {
+    readonly database?: { readonly storageClass?: string | undefined };
+  },
   { serverArgs }: Pick<ClusterPlan, "serverArgs">,
 ): void {
   const flags = new K3sFlags(serverArgs);
-  const closed = namespaces.find(({ isolated }) => isolated);
+  const closed = config.namespaces.find(({ isolated }) => isolated);
   const lacks = flags.disabled().has("coredns")
     ? ["CoreDNS (--disable=coredns)", "so no app is found by its name. Leave coredns out of --disable"]
     : closed && flags.isOn("--disable-network-policy")
@@ -72,7 +74,12 @@ export function refuseWithout(
           "network policies (--disable-network-policy)",
           `so nothing isolates the namespace ${closed.name}. Leave that flag out, or set its isolated to false`,
         ]
-      : undefined;
+      : config.database && !config.database.storageClass && flags.disabled().has("local-storage")
+        ? [
+            "local-path (--disable=local-storage)",
+            "so nothing makes the database's volumes. Leave local-storage out of --disable, or set k3s-lab:database.storageClass to a class of another provisioner",
+          ]
+        : undefined;
   if (lacks)
     throw new LabError(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`, {
       exitCode: 2,

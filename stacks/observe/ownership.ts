@@ -43,7 +43,8 @@ export const labelling =
 export type ObjectPlace = Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">;
 
 /** Everything that the apps program makes on a cluster. A test holds it against what the program really makes. */
-export function objectsOf({ apps, namespaces, ingress }: OnCluster): ObjectPlace[] {
+export function objectsOf(config: OnCluster): ObjectPlace[] {
+  const { apps, namespaces, ingress } = config;
   const place = (apiVersion: string, kind: string) => (name: string, namespace?: string) => ({
     apiVersion,
     kind,
@@ -83,8 +84,18 @@ export function objectsOf({ apps, namespaces, ingress }: OnCluster): ObjectPlace
       ),
       place("policy/v1", "PodDisruptionBudget")(name, where),
     ]),
+    ...("database" in config ? databaseObjects(config.namespace) : []),
   ];
 }
+
+/** What the database of the guest book is made of. */
+const databaseObjects = (namespace: string): ObjectPlace[] =>
+  [
+    { apiVersion: "v1", kind: "Secret", name: "db" },
+    ...["db", "db-read", "db-pods"].map((name) => ({ apiVersion: "v1", kind: "Service", name })),
+    { apiVersion: "apps/v1", kind: "StatefulSet", name: "db" },
+    { apiVersion: "policy/v1", kind: "PodDisruptionBudget", name: "db" },
+  ].map((one) => ({ ...one, namespace }));
 
 /** Where the API server has an object. */
 export function pathOf({ apiVersion, kind, namespace, name }: ObjectPlace): string {

@@ -1,0 +1,109 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import { type MyAppConfig, parseConfig } from "../../stacks/model/config.ts";
+import { type Check, runChecks } from "./check.ts";
+import { checkDatabase, checkPage } from "./guest-book.ts";
+
+const config = (replicas: number): MyAppConfig =>
+  parseConfig("my-app", { cluster: { stack: "cluster" }, database: { replicas } }, "FILE");
+
+const pod = (name: string, ready: boolean) => ({
+  metadata: { name, labels: { "app.kubernetes.io/name": "db", "app.kubernetes.io/part-of": "k3s-lab" } },
+  status: { conditions: [{ type: "Ready", status: ready ? "True" : "False" }], containerStatuses: [] },
+});
+
+/** @param says what psql prints in a pod, each time that it is asked; the last again and again. */
+async function look(
+  replicas: number,
+  says: Readonly<Record<string, readonly string[]>>,
+  ready: readonly boolean[] = [true, true].slice(0, replicas),
+): Promise<Record<string, Check>> {
+  const turns = new Map<string, number>();
+  const exec = async (name: string): Promise<string> => {
+    const answers = says[name] ?? [];
+    const turn = turns.get(name) ?? 0;
+    turns.set(name, turn + 1);
+    const answer = answers[Math.min(turn, answers.length - 1)];
+    if (answer === undefined) throw new Error(`kubectl exec ${name}: container not found`);
+    return answer;
+  };
+  const api = {
+    pods: async () => ready.map((is, ordinal) => pod(`db-${ordinal}`, is)),
+    events: async () => [],
+  } as unknown as KubernetesApi;
+  const sources = { api: Promise.resolve(api), exec: Promise.resolve(exec) };
+  const checks = await runChecks("my-app", [checkDatabase(config(replicas), "Run it.", sources)]);
+  return Object.fromEntries(checks.map((one) => [one.id.replace("my-app/db/", ""), one]));
+}
+
+test("a database whose replica has all that was written is right", async () => {
+  const checks = await look(2, { "db-0": ["f|1|5000"], "db-1": ["t|0|5000"] });
+  assert.deepEqual(Object.keys(checks), ["replicas", "primary", "replica"]);
+  assert.deepEqual(
+    Object.values(checks).filter(({ ok }) => !ok),
+    [],
+  );
+});
+
+test("without a replica nobody is to follow", async () => {
+  const checks = await look(1, { "db-0": ["f|0|5000"] });
+  assert.deepEqual(Object.keys(checks), ["replicas", "primary"]);
+  assert.ok(Object.values(checks).every(({ ok }) => ok));
+});
+
+test("a replica may catch up while it is looked at", async () => {
+  const { replica } = await look(2, { "db-0": ["f|1|5000"], "db-1": ["t|0|4000", "t|0|5100"] });
+  assert.equal(replica?.ok, true);
+});
+
+const broken: readonly (readonly [
+  what: string,
+  says: Record<string, string[]>,
+  check: string,
+  actual: RegExp,
+])[] = [
+  [
+    "a replica that is behind",
+    { "db-0": ["f|1|5000"], "db-1": ["t|0|4904"] },
+    "replica",
+    /last 96 bytes of db-0's log/,
+  ],
+  ["nobody streams", { "db-0": ["f|0|5000"], "db-1": ["t|0|5000"] }, "primary", /nobody streams/],
+  ["pod 0 follows", { "db-0": ["t|0|5000"], "db-1": ["f|0|5000"] }, "primary", /not db-0/],
+  ["two primaries", { "db-0": ["f|0|5000"], "db-1": ["f|0|5000"] }, "replica", /takes writes itself/],
+  ["no answer", {}, "primary", /not asked: kubectl exec db-0/],
+  ["another answer", { "db-0": ["what"] }, "primary", /not asked: psql's answer is not understood/],
+];
+for (const [what, says, check, actual] of broken)
+  test(`wrong: ${what}`, async () => {
+    const found = (await look(2, says))[check];
+    assert.equal(found?.ok, false);
+    assert.match(found.actual, actual);
+  });
+
+test("a pod that is not ready is told", async () => {
+  const { replicas } = await look(2, {}, [true, false]);
+  assert.match(replicas?.actual ?? "", /^1 ready; db-1 is /);
+});
+
+const pageOf = async (status: number, body: object | string, values: object = {}) => {
+  const its = parseConfig("my-app", { cluster: { stack: "cluster" }, ...values }, "FILE");
+  const text = typeof body === "string" ? body : JSON.stringify(body);
+  return runChecks("my-app", [checkPage(its, "Run it.", async () => ({ status, body: text }))]);
+};
+
+test("the page has the title of the stack file, and its entries come from the replica", async () => {
+  const right = { title: "Guest book", entries: 3, api: { database: "db-read" } };
+  const [ok] = await pageOf(200, right);
+  assert.deepEqual([ok?.id, ok?.ok], ["my-app/frontend/page", true]);
+  const [other] = await pageOf(200, { ...right, title: "Old" });
+  assert.equal(other?.actual, '"Old", with entries from db-read');
+  const [fallback] = await pageOf(200, { ...right, api: { database: "db" } });
+  assert.equal(fallback?.ok, false);
+  const [broken] = await pageOf(503, right);
+  assert.equal(broken?.actual, "status 503");
+  const [text] = await pageOf(200, "hello");
+  assert.match(text?.actual ?? "", /^not asked/);
+  assert.deepEqual(await pageOf(200, right, { replicas: { api: 0 } }), []);
+});

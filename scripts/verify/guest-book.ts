@@ -1,0 +1,127 @@
+import { z } from "zod";
+import type { HttpAnswer } from "../../stacks/lib/http.ts";
+import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import type { App, MyAppConfig } from "../../stacks/model/config.ts";
+import { askOnce, type CheckSpec } from "./check.ts";
+import type { ExecInPod } from "./inside.ts";
+import { whyLate } from "./late.ts";
+
+/** What is asked about the database. */
+interface DatabaseSources {
+  readonly api: Promise<KubernetesApi>;
+  readonly exec: Promise<ExecInPod>;
+}
+
+/** What a server is, how many others stream from it, and up to which place of its log it has everything. */
+const question = `select pg_is_in_recovery(), (select count(*) from pg_stat_replication where state = 'streaming'),
+  case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end - '0/0'`;
+
+const psql = ["psql", "-XqAtw", "-h", "/run/postgresql", "-U", "postgres", "-d", "postgres", "-c", question];
+
+interface Server {
+  readonly isReplica: boolean;
+  readonly streaming: number;
+  /** In bytes. */
+  readonly position: number;
+}
+
+/** @throws Error that says why there is no answer. */
+async function ask(exec: Promise<ExecInPod>, pod: string): Promise<Server> {
+  const [recovery, streaming, position] = (await (await exec)(pod, psql)).trim().split("|");
+  if (position === undefined || !["t", "f"].includes(recovery ?? ""))
+    throw new Error("psql's answer is not understood");
+  return { isReplica: recovery === "t", streaming: Number(streaming), position: Number(position) };
+}
+
+/** Checks the database of the guest book: its pods, who takes the writes, and that the replica has what was written. */
+export function checkDatabase(config: MyAppConfig, deploy: string, sources: DatabaseSources): CheckSpec[] {
+  const { namespace } = config;
+  const { replicas, primary: ordinal } = config.database;
+  const [primary, replica] = [`db-${ordinal}`, `db-${1 - ordinal}`];
+  const kubectl = `kubectl --namespace ${namespace}`;
+  // The first is asked first: what it has written by then, the other must have when it is asked.
+  const first = askOnce(ask(sources.exec, primary));
+  return [
+    {
+      id: "db/replicas",
+      title: "db: its pods",
+      expected: `${replicas} ready`,
+      actual: async () => {
+        const api = await sources.api;
+        const pods = (await api.pods(namespace)).filter(
+          ({ metadata: { labels } }) =>
+            labels["app.kubernetes.io/name"] === "db" && labels["app.kubernetes.io/part-of"] === "k3s-lab",
+        );
+        const late = pods.filter((pod) => !isReady(pod));
+        const found = `${pods.length - late.length} ready`;
+        return [found, ...(await whyLate(api, namespace, late))].join("; ");
+      },
+      hint: `${deploy} If a pod does not get ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`.`,
+    },
+    {
+      id: "db/primary",
+      title: "db: who takes writes",
+      expected: replicas > 1 ? `${primary}, and ${replica} streams from it` : primary,
+      actual: async () => {
+        const { isReplica, streaming } = await first;
+        if (isReplica) return `not ${primary}, which is a replica`;
+        return replicas > 1
+          ? `${primary}, and ${streaming === 0 ? "nobody" : replica} streams from it`
+          : primary;
+      },
+      hint: `See what the server says: \`${kubectl} logs ${primary}\`. Once the other was promoted, set k3s-lab:database.primary.`,
+    },
+    ...(replicas > 1 ? [checkReplica({ kubectl, primary, replica }, first, sources)] : []),
+  ];
+}
+
+/** Times that the replica is asked whether it has caught up, one after the other. */
+const asked = 5;
+
+const checkReplica = (
+  { kubectl, primary, replica }: Readonly<Record<"kubectl" | "primary" | "replica", string>>,
+  first: Promise<Server>,
+  { exec }: DatabaseSources,
+): CheckSpec => ({
+  id: "db/replica",
+  title: "db: what the replica has",
+  expected: `all that ${primary} had written`,
+  actual: async () => {
+    const { position } = await first;
+    let behind = 0;
+    for (let time = 0; time < asked; time += 1) {
+      const follower = await ask(exec, replica);
+      if (!follower.isReplica) return `${replica} takes writes itself`;
+      behind = position - follower.position;
+      if (behind <= 0) return `all that ${primary} had written`;
+    }
+    return `all but the last ${behind} bytes of ${primary}'s log`;
+  },
+  hint: `See what the replica says: \`${kubectl} logs ${replica}\`.`,
+});
+
+const pageSchema = z.object({ title: z.string(), api: z.object({ database: z.string() }) });
+
+/** Checks that the page is the one of the stack file, with entries that came through the API from whoever serves reads. */
+export function checkPage(
+  { apps, title, namespace }: MyAppConfig,
+  deploy: string,
+  ask: (app: App) => Promise<HttpAnswer>,
+): CheckSpec[] {
+  // Without pods of both there is no such page.
+  if (apps.some(({ name, replicas }) => name !== "admin" && replicas === 0)) return [];
+  return apps
+    .filter(({ name }) => name === "frontend")
+    .map((frontend) => ({
+      id: "frontend/page",
+      title: "frontend: its page",
+      expected: `"${title}", with entries from db-read`,
+      actual: async () => {
+        const { status, body } = await ask(frontend);
+        if (status !== 200) return `status ${status}`;
+        const page = pageSchema.parse(JSON.parse(body));
+        return `"${page.title}", with entries from ${page.api.database}`;
+      },
+      hint: `${deploy} See what the API says: \`kubectl --namespace ${namespace} logs deployment/api\`.`,
+    }));
+}

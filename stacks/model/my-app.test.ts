@@ -1,0 +1,105 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { LabError } from "../lib/errors.ts";
+import { refuseOtherVolumes } from "../observe/data-volumes.ts";
+import { parseConfig } from "./config.ts";
+
+const parse = (values: object = {}) =>
+  parseConfig("my-app", { cluster: { stack: "cluster" }, ...values }, "Pulumi.my-app.yaml");
+
+test("a cluster is all that the guest book must be told", () => {
+  const { cluster, namespace, namespaces, ingressNamespace, database, apps } = parse();
+  assert.deepEqual(cluster, { stack: "cluster" });
+  assert.deepEqual([namespace, namespaces], ["my-app", [{ name: "my-app", isolated: true }]]);
+  assert.equal(ingressNamespace, "kube-system");
+  assert.deepEqual(database, { replicas: 2, primary: 0, size: "1Gi" });
+  const common = { namespace: "my-app", version: "1.0.0" };
+  assert.deepEqual(apps, [
+    { ...common, name: "frontend", host: "my-app.com", replicas: 2 },
+    { ...common, name: "api", host: "my-app.com", paths: [{ path: "/api", match: "prefix" }], replicas: 2 },
+    {
+      ...common,
+      name: "admin",
+      host: "admin.my-app.com",
+      paths: [{ path: "/login", match: "prefix" }],
+      replicas: 1,
+    },
+  ]);
+});
+
+const refused: readonly (readonly [what: string, values: object, expected: RegExp])[] = [
+  ["a namespace that every cluster has", { namespace: "default" }, /namespace: "default".*another name/],
+  ["one of Kubernetes's", { namespace: "kube-system" }, /without the prefix kube-/],
+  [
+    "one host for both",
+    { hosts: { site: "a.com", admin: "a.com" } },
+    /hosts\.admin: .*another host than hosts\.site/,
+  ],
+  ["a wildcard", { hosts: { site: "*.a.com" } }, /hosts\.site: .*one host name/],
+  ["an unknown host", { hosts: { page: "a.com" } }, /hosts\.page: unknown key.*Known: site, admin/],
+  ["no pod of the database", { database: { replicas: 0 } }, /database\.replicas: 0 is not accepted/],
+  ["three of them", { database: { replicas: 3 } }, /database\.replicas: 3 is not accepted/],
+  [
+    "writes to a pod that there is not",
+    { database: { replicas: 1, primary: 1 } },
+    /database\.primary: 1 is not accepted; expected a pod that there is/,
+  ],
+  ["a small volume", { database: { size: "64Mi" } }, /database\.size: .*at least 256Mi/],
+  ["a volume of no size", { database: { size: "big" } }, /database\.size: .*such as "1Gi"/],
+  ["a class that none can be", { database: { storageClass: "A b" } }, /name of a StorageClass/],
+  ["a title of several lines", { title: "a\nb" }, /title: .*control characters/],
+  [
+    "another controller",
+    { ingress: "nginx" },
+    /ingressNamespace: .*namespace in which the Ingress controller "nginx" runs/,
+  ],
+  [
+    "a cluster that nothing loads images into",
+    { cluster: { kubeconfig: "k", context: "c" }, images: { app: "a:1" } },
+    /images\.database: .*an image that the cluster can pull/,
+  ],
+];
+for (const [what, values, expected] of refused)
+  test(`refused: ${what}`, () => {
+    assert.throws(
+      () => parse(values),
+      (error) => {
+        assert.ok(error instanceof LabError);
+        assert.equal(error.exitCode, 2);
+        assert.match(error.message, expected);
+        return true;
+      },
+    );
+  });
+
+test("volumes that exist stay as they were made", () => {
+  const made = (namespace: string, storage: string, more: object = {}) => [
+    {
+      urn: "urn",
+      type: "kubernetes:apps/v1:StatefulSet",
+      inputs: {
+        metadata: { name: "db", namespace },
+        spec: {
+          replicas: 2,
+          volumeClaimTemplates: [
+            { metadata: { name: "data" }, spec: { resources: { requests: { storage } }, ...more } },
+          ],
+        },
+      },
+    },
+  ];
+  const asked = (database: object) => parse({ database });
+  for (const size of ["512Mi", "2Gi"])
+    assert.throws(() => refuseOtherVolumes("my-app", asked({ size }), made("my-app", "1Gi")), {
+      exitCode: 2,
+      message: /^Pulumi\.my-app\.yaml: k3s-lab:database\.size: the volumes .* stay as they were made \(1Gi\)/,
+    });
+  assert.throws(
+    () => refuseOtherVolumes("my-app", asked({ storageClass: "fast" }), made("my-app", "1Gi")),
+    /database\.storageClass: .*\(the cluster's own\)/,
+  );
+  // One amount has several spellings; and another namespace has volumes of its own.
+  refuseOtherVolumes("my-app", asked({ size: "1024Mi" }), made("my-app", "1Gi"));
+  refuseOtherVolumes("my-app", asked({ size: "2Gi" }), made("other", "1Gi"));
+  refuseOtherVolumes("my-app", asked({ size: "2Gi" }), []);
+});

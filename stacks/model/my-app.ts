@@ -1,0 +1,158 @@
+import { z } from "zod";
+import {
+  type App,
+  type AppNamespace,
+  appVersion,
+  ingressHost,
+  ingressNamespaceFault,
+  ingressNamespaceOf,
+  managedIngress,
+  managedTraefik,
+  onCluster,
+  oneLine,
+  ownNamespace,
+  podCount,
+  quantity,
+  tlsSchema,
+} from "./apps.ts";
+import { imageReference, isSubdomain, text } from "./names.ts";
+import { parseQuantity } from "./quota.ts";
+
+/** A host of the guest book: one name, for its certificate names it too. */
+const host = ingressHost.refine((name) => !name.startsWith("*"), "one host name, such as my-app.com");
+
+/** What people read on the page. */
+const shownText = oneLine.refine((words) => words.length <= 200, "at most 200 characters");
+
+const image = text(imageReference, "an image reference such as registry.example/my-app:1.0").optional();
+
+/** The least of a volume that PostgreSQL's own files and write-ahead log leave room in. */
+const leastSize = "256Mi";
+
+const database = z.strictObject({
+  replicas: z
+    .int()
+    .min(1)
+    .max(2)
+    .default(2)
+    .describe("Pods of PostgreSQL: one takes the writes, a second follows it and serves the reads."),
+  primary: z
+    .int()
+    .min(0)
+    .max(1)
+    .default(0)
+    .describe("Number of the pod that takes the writes: 1 once db-1 was promoted, because db-0 is lost."),
+  size: quantity(
+    /^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/,
+    'an amount as Kubernetes counts it, such as "1Gi"',
+  )
+    .refine(
+      (size) => (parseQuantity(size) ?? 0) >= (parseQuantity(leastSize) ?? 0),
+      `at least ${leastSize}, which PostgreSQL's own files and log need`,
+    )
+    .default("1Gi")
+    .describe('Volume of each of these pods, such as `"2Gi"`. It stays as it was made. Default: `1Gi`.'),
+  storageClass: z
+    .string()
+    .refine(isSubdomain, "the name of a StorageClass, such as local-path")
+    .optional()
+    .describe("StorageClass of the volumes. Default: the cluster's own, which is `local-path` in K3s."),
+});
+
+/** What `Pulumi.my-app.yaml` may say. */
+export const myAppSchema = z
+  .strictObject({
+    ...onCluster,
+    namespace: ownNamespace
+      .refine((name) => name !== "default", "another name: every cluster has the namespace default")
+      .default("my-app")
+      .describe("Namespace that the stack creates for itself, and deletes with the stack and its data."),
+    hosts: z
+      .strictObject({
+        site: host
+          .default("my-app.com")
+          .describe("Host of the page, at `/`, and of the API below it, at `/api`."),
+        admin: host.default("admin.my-app.com").describe("Host of the admin page, at `/login`."),
+      })
+      .prefault({})
+      .describe("The hosts that the Ingress controller routes to the guest book."),
+    tls: tlsSchema
+      .optional()
+      .describe(
+        "Https for both hosts; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
+      ),
+    version: appVersion
+      .default("1.0.0")
+      .describe("Version that every page shows. Changing it rolls out new pods."),
+    replicas: z
+      .strictObject({
+        frontend: podCount.default(2).describe("Pods that serve the page."),
+        api: podCount.default(2).describe("Pods that serve the API."),
+        admin: podCount.default(1).describe("Pods that serve the admin page."),
+      })
+      .prefault({})
+      .describe("Number of pods."),
+    database: database.prefault({}).describe("The database of the guest book."),
+    title: shownText.default("Guest book").describe("Title of the page."),
+    greeting: shownText
+      .default("Leave a line for those who come after you.")
+      .describe("What the page says above the entries. Changing it rolls out new pods."),
+    images: z
+      .strictObject({
+        app: image.describe(
+          "Image of frontend, API and admin. Default: the lab's own, loaded into the nodes.",
+        ),
+        database: image.describe("Image of the database. Default: the lab's own, loaded into the nodes."),
+      })
+      .prefault({})
+      .describe("Images that the cluster can pull. Both are required for a cluster that no stack created."),
+  })
+  .superRefine((config, context) => {
+    const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+    const { cluster, hosts, images, ingress, namespace } = config;
+    const fault = ingressNamespaceFault(config, true);
+    if (fault) add(["ingressNamespace"], fault);
+    if (ingress === managedIngress && namespace === managedTraefik.namespace)
+      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
+    if (config.database.primary >= config.database.replicas)
+      add(["database", "primary"], "a pod that there is: 0, or 1 of two replicas");
+    if (hosts.site === hosts.admin) add(["hosts", "admin"], "another host than hosts.site");
+    // Nothing of the lab's loads images into the nodes of such a cluster.
+    if ("kubeconfig" in cluster)
+      for (const which of ["app", "database"] as const)
+        if (images[which] === undefined)
+          add(["images", which], "an image that the cluster can pull, for no stack of the lab created it");
+  })
+  .transform((config) => ({
+    ...config,
+    ingressNamespace: ingressNamespaceOf(config),
+    namespaces: [{ name: config.namespace, isolated: true }] as AppNamespace[],
+    apps: webAppsOf(config),
+  }));
+
+/** The web apps of the guest book, as any stack has its apps. */
+function webAppsOf({
+  namespace,
+  hosts,
+  tls,
+  version,
+  replicas,
+}: {
+  readonly namespace: string;
+  readonly hosts: { readonly site: string; readonly admin: string };
+  readonly tls?: App["tls"];
+  readonly version: string;
+  readonly replicas: Readonly<Record<"frontend" | "api" | "admin", number>>;
+}): (App & { readonly name: "frontend" | "api" | "admin" })[] {
+  const common = { namespace, version, ...(tls ? { tls } : {}) };
+  return [
+    { ...common, name: "frontend", host: hosts.site, replicas: replicas.frontend },
+    { ...common, name: "api", host: hosts.site, paths: below("/api"), replicas: replicas.api },
+    { ...common, name: "admin", host: hosts.admin, paths: below("/login"), replicas: replicas.admin },
+  ];
+}
+
+const below = (path: string) => [{ path, match: "prefix" as const }];
+
+/** What `Pulumi.my-app.yaml` says, defaults filled in. */
+export type MyAppConfig = z.output<typeof myAppSchema>;

@@ -1,0 +1,47 @@
+import { AppNamespace } from "./components/app-namespace.ts";
+import { certificatesFor } from "./components/certificate-authority.ts";
+import { Database } from "./components/database.ts";
+import { guestBookApp, databaseOwner as owner } from "./components/guest-book.ts";
+import { Password } from "./components/kept-secret.ts";
+import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
+import { WebApp } from "./components/web-app.ts";
+import { stackConfig } from "./model/stack-config.ts";
+
+const passwordOf = (name: string) => new Password(name).value;
+
+/** A guest book: its page, its API, its admin page, and the database behind them, on whatever cluster the stack names. */
+export default async function myApp() {
+  const config = stackConfig("my-app");
+  const { ingress, ingressNamespace, images } = config;
+  const cluster = await useCluster(config);
+  const { awaitAddress, child } = cluster;
+  const image = await podImage("my-app", images.app, cluster);
+  const databaseImage = await podImage("postgres", images.database, cluster);
+  const home = new AppNamespace(config.namespace, { ingress, ingressNamespace }, child);
+  const inHome = { ...child, dependsOn: home };
+
+  const password = passwordOf("db-password");
+  const { replicas, ...kept } = config.database;
+  const database = new Database(
+    "db",
+    {
+      ...kept,
+      ...{ owner, password, replicationPassword: passwordOf("replication-password") },
+      ...{ namespace: home.name, image: databaseImage, replica: replicas > 1 },
+    },
+    inHome,
+  );
+
+  const parts = { ...config, image, database, password, adminPassword: passwordOf("admin-password") };
+  const shared = { namespace: home.name, ingressClass: ingressClassOf(config, cluster), awaitAddress };
+  const issue = certificatesFor(config.apps, cluster);
+  const made = config.apps.map(
+    (app) =>
+      new WebApp(
+        app.name,
+        { ...app, ...shared, ...guestBookApp(app.name, parts), tls: issue(app, home.name) },
+        inHome,
+      ),
+  );
+  return { urls: made.map(({ url }) => url) };
+}
