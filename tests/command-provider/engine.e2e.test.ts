@@ -189,7 +189,7 @@ for (const [name, presses] of [
     for (let press = 0; press < presses; press++) running.kill("SIGINT");
     const { exitCode } = await running;
     assert.notEqual(exitCode, 0);
-    await pWaitFor(async () => !(await isAlive(sleeper)), { interval: 20, timeout: 30_000 });
+    await pWaitFor(async () => !(await isAlive(sleeper)), { interval: 20, timeout: 120_000 });
     await forget("create");
     await pulumi("cancel", "--yes");
     await up();

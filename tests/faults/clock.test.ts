@@ -19,7 +19,7 @@ fault("a clock is set a day ahead while Pulumi runs: its lock is still its own",
     // A shell plays them from when it has become them.
     await pWaitFor(async () => (await Promise.all([pulumi, other].map(nameOf))).join() === "pulumi,another", {
       interval: 20,
-      timeout: 30_000,
+      timeout: 120_000,
     });
     for (const { pid } of [pulumi, other])
       await writeFile(

@@ -19,13 +19,11 @@ import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { suite } from "../steps.ts";
 import { copyPrograms, withPulumi } from "./checkout.ts";
-import * as table from "./table.ts";
+import { fault, refused } from "./table.ts";
 
 // Faults of a run itself, without a lab: its files, its locks, its programs, the shell it is called from.
 
 const folder = await mkdtemp(join(tmpdir(), "lab-control-"));
-const options = { timeout: 120_000 } as const;
-const fault = (name: string, run: Parameters<typeof table.fault>[1]) => table.fault(name, run, options);
 after(() => rm(folder, { recursive: true, force: true }));
 
 /** What tests have started. A test that failed half-way must not leave it: its output would keep this process waiting. */
@@ -58,7 +56,7 @@ const lab = (directory: string, args: readonly string[], env: Record<string, str
     reject: false,
     all: true,
     stdin: "ignore",
-    timeout: 60_000,
+    timeout: 120_000,
     env,
   });
 
@@ -102,7 +100,7 @@ fault("H20: killed while it writes host.json", async () => {
       spawn(node[0], [node[1], "--input-type=module", "--eval", writer], { stdio: "ignore" }),
     );
     await pWaitFor(async () => (await readFile(file, "utf8")) !== before || child.exitCode !== null, {
-      timeout: 60_000,
+      timeout: 120_000,
     });
     assert.equal(child.exitCode, null);
     child.kill("SIGKILL");
@@ -355,7 +353,7 @@ async function pulumiProject(name: string): Promise<{
       reject: false,
       all: true,
       stdin: "ignore",
-      timeout: 60_000,
+      timeout: 120_000,
     } as const;
     const { exitCode, all } = await execa("pulumi", args, how);
     return { exitCode, all };
@@ -437,7 +435,7 @@ async function startRun(
       text += data;
     });
   await pWaitFor(() => /begun|waiting for/.test(text) || child.exitCode !== null, {
-    timeout: 60_000,
+    timeout: 120_000,
     interval: 20,
   });
   return { child, directory, said: () => text };
@@ -472,7 +470,7 @@ for (const [name, exit] of [
     assert.equal(code, exit);
     const isLeft = async () => await running(`sleep [12]000.${number}`);
     // After SIGKILL a process of its own does it; otherwise it is done before `lab` ends.
-    if (exit === null) await pWaitFor(async () => (await isLeft()) === "", { timeout: 30_000 });
+    if (exit === null) await pWaitFor(async () => (await isLeft()) === "", { timeout: 120_000 });
     assert.equal(await isLeft(), "");
     if (exit !== null) assert.deepEqual(await readdir(directory), []);
     // The next run is not held up.
@@ -711,7 +709,7 @@ fault("H26: a step fails while its neighbour waits for a slow program", async ()
   return { happened: "said at once; the neighbour's program is ended, nothing more begins", lost: "nothing" };
 });
 
-table.refused(
+refused(
   "C11: `npm test` while a lab is up in this checkout",
   async () => {
     const directory = await checkout("test-while-up");
@@ -722,7 +720,6 @@ table.refused(
     return new LabError(all, { exitCode: exitCode ?? -1 });
   },
   /A lab is up \(there is a machine server\), and `lab test` does not go on beside it.*scripts\/lab down/,
-  options,
 );
 
 fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
@@ -758,7 +755,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
       stream.on("data", (data) => {
         text += data;
       });
-    await pWaitFor(() => /^begun/m.test(text) || child.exitCode !== null, { timeout: 60_000, interval: 20 });
+    await pWaitFor(() => /^begun/m.test(text) || child.exitCode !== null, { timeout: 120_000, interval: 20 });
     assert.match(text, /^begun/m);
     return child;
   };
@@ -767,7 +764,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
     const child = await startNpm(`sleep 5000.${number} & echo begun; wait`);
     child.kill(signal);
     await ended(child);
-    await pWaitFor(async () => (await running(`sleep 5000.${number}`)) === "", { timeout: 30_000 });
+    await pWaitFor(async () => (await running(`sleep 5000.${number}`)) === "", { timeout: 120_000 });
   }
   return { happened: "lab and its programs end with it", lost: "nothing" };
 });
@@ -791,7 +788,7 @@ fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKI
     await once(child.stdout, "data");
     child.kill(signal);
     await ended(child);
-    await pWaitFor(async () => (await running(`sleep 4000.${number}`)) === "", { timeout: 20_000 });
+    await pWaitFor(async () => (await running(`sleep 4000.${number}`)) === "", { timeout: 120_000 });
     assert.equal(child.exitCode, exit);
   }
   return { happened: "no program goes on", lost: "nothing" };

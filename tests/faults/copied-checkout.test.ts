@@ -16,7 +16,7 @@ const original = join(folder, "lab");
 const copy = join(folder, "copy");
 await copyPrograms(original);
 const run = (checkout: string, file: string, ...args: readonly string[]) =>
-  execa(file, args, { cwd: checkout, reject: false, all: true, stdin: "ignore", timeout: 60_000 });
+  execa(file, args, { cwd: checkout, reject: false, all: true, stdin: "ignore", timeout: 120_000 });
 const lab = (checkout: string, ...args: readonly string[]) =>
   run(
     checkout,

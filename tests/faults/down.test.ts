@@ -139,7 +139,7 @@ async function downAfresh(scripts: (directory: string) => Readonly<Record<string
     const bin = await programs(join(directory, "bin"), scripts(directory));
     const main = ["--disable-warning=ExperimentalWarning", join(directory, "scripts/main.ts")];
     return await execa(process.execPath, [...main, "down", "cluster"], {
-      ...{ reject: false, all: true, stdin: "ignore", timeout: 60_000 },
+      ...{ reject: false, all: true, stdin: "ignore", timeout: 120_000 },
       env: { PATH: bin, K3S_LAB_CACHE: join(directory, "cache") },
     });
   } finally {

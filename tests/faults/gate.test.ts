@@ -298,7 +298,7 @@ for (const [key, exit] of [
     child.stdout.on("data", (data) => {
       said += data;
     });
-    await pWaitFor(() => said.includes("[y/N]") || child.exitCode !== null, { timeout: 30_000 });
+    await pWaitFor(() => said.includes("[y/N]") || child.exitCode !== null, { timeout: 120_000 });
     child.stdin.write(key);
     await once(child, "exit");
     await rm(folder, { recursive: true });
@@ -426,7 +426,7 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
       const end = run.finally(() => {
         isDone = true;
       });
-      await pWaitFor(() => said.includes("waiting for process") || isDone, { timeout: 30_000 });
+      await pWaitFor(() => said.includes("waiting for process") || isDone, { timeout: 120_000 });
       await writeFile(file, "config:\n  k3s-lab:apps: 7\n");
       return { end };
     });

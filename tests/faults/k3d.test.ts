@@ -442,7 +442,7 @@ fault("an agent that is not Ready yet: nobody goes on to the next one, whose pod
       const isMade = containers.some(({ name, made }) => name === "k3d-k3d-agent-0-0" && made === true);
       return isMade && pWaitFor.resolveWith(notReady ?? 0);
     },
-    { interval: 20, timeout: 60_000 },
+    { interval: 20, timeout: 120_000 },
   );
   const [asksLeft] = await Promise.all([marked, added]);
   assert.ok(asksLeft > 0, "marked as made before it is Ready");

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type ImageSpec, sortedEntries } from "../../scripts/toolchain/images/archive.ts";
 import { postgresImageSpec } from "../../scripts/toolchain/images/postgres.ts";
+import { freePort } from "../faults/fake-docker.ts";
 
 /** What can be written in a pod of the database. */
 const volumes = ["/var/lib/postgresql", "/run/postgresql", "/tmp"];
@@ -133,9 +133,9 @@ export class PostgresPod {
       throw new Error(`${this.name} ended with ${code} before it ${what}:\n${this.said}`);
     });
     const over = new AbortController();
-    const wait = { interval: 100, timeout: 20_000, signal: over.signal };
+    const wait = { interval: 100, timeout: 120_000, signal: over.signal };
     const met = pWaitFor(condition, wait).catch((cause: unknown) => {
-      throw new Error(`${this.name} not in 20 s: ${what}\n${this.said}`, { cause });
+      throw new Error(`${this.name} not in 2 minutes: ${what}\n${this.said}`, { cause });
     });
     await Promise.race([met, ended]).finally(() => over.abort());
     ended.catch(() => {});
@@ -259,14 +259,4 @@ async function layOut(image: ImageSpec, folder: string): Promise<void> {
   // What a container runtime makes.
   await mkdir(join(folder, "dev"), { recursive: true });
   for (const file of clusterFiles) await writeFile(join(folder, file), "", { flag: "a" });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((done) => server.once("listening", done));
-  const address = server.address();
-  await new Promise((done) => server.close(done));
-  if (address === null || typeof address === "string")
-    throw new Error("unreachable: a TCP server has a port");
-  return address.port;
 }
