@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { type ImageSpec, sortedEntries } from "../../scripts/toolchain/images/archive.ts";
@@ -147,8 +148,14 @@ export class PostgresPod {
     return await this.ended();
   }
 
+  /** Waits for its end. @returns its exit code. @throws Error where it goes on. */
   async ended(): Promise<number | null> {
-    const code = await this.#ended;
+    const late = new AbortController();
+    const goesOn = pause(30_000, undefined, { signal: late.signal }).then(() => {
+      throw new Error(`${this.name} has not ended within 30 s:\n${this.said}`);
+    });
+    goesOn.catch(() => {});
+    const code = await Promise.race([this.#ended, goesOn]).finally(() => late.abort());
     this.#running.delete(this);
     return code;
   }

@@ -146,20 +146,25 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
   });
 
-  it("a copy whose primary has no longer what it lacks is copied anew, and the primary is as it was", async () => {
-    const [first, second] = await pair();
-    await second.stop();
-    await first.admin("select pg_drop_replication_slot('db_1')");
-    for (let segment = 0; segment < 3; segment++)
-      await first.admin("create table if not exists pg_temp.t (); select pg_switch_wal()");
-    await first.admin("checkpoint");
-    await note(first, "b");
-    await second.start();
-    await second.until(() => second.said.includes("has no longer what this copy lacks"), "notices");
-    await second.until(async () => (await second.isReady()) && (await rows(second)) === "a b", "follows");
-    assert.equal(await rows(first), "a b");
-    assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
-  });
+  for (const [what, lose] of [
+    ["nobody kept", ["select pg_drop_replication_slot('db_1')"]],
+    ["was too much to keep", ["alter system set max_slot_wal_keep_size = '1MB'", "select pg_reload_conf()"]],
+  ] as const)
+    it(`a copy that lacks what ${what} is copied anew, and the primary is as it was`, async () => {
+      const [first, second] = await pair();
+      await second.stop();
+      for (const command of lose) await first.admin(command);
+      for (let segment = 0; segment < 3; segment++)
+        await first.admin("create table if not exists pg_temp.t (); select pg_switch_wal()");
+      await first.admin("checkpoint");
+      await note(first, "b");
+      await second.start();
+      await second.until(() => second.said.includes("has no longer what this copy lacks"), "notices");
+      await second.until(async () => (await second.isReady()) && (await rows(second)) === "a b", "follows");
+      assert.equal(await rows(first), "a b");
+      assert.equal(await first.admin("select count(*), bool_and(active) from pg_replication_slots"), "1|t");
+      assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
+    });
 
   it("a copy of another database is kept, whatever its primary has now", async () => {
     const [first, second] = await pair();
