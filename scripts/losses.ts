@@ -143,7 +143,7 @@ const things: Readonly<Record<string, ToThing>> = {
   "k3s-lab:k3d:": (resource, inputs, { stack, existence }) => {
     const { NODE_NAME: name = resource } = environmentOf(inputs);
     return {
-      what: `the container ${name} of the k3d cluster`,
+      what: `the container ${name} of the k3d cluster, with all data on it`,
       exists: () => existence.container(stack, { name }),
     };
   },

@@ -1,7 +1,13 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
-import { managedIngress, managedTraefik, type OnCluster, tlsSecretOf } from "../model/config.ts";
+import {
+  type MyAppConfig,
+  managedIngress,
+  managedTraefik,
+  type OnCluster,
+  tlsSecretOf,
+} from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
 import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
@@ -169,7 +175,23 @@ export async function inspectCluster(
       `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or create it: \`kubectl create namespace ${missing[0]}\`.`,
       { exitCode: 2 },
     );
+  if ("database" in config) await refuseStorageClass(api, where, config);
   return system.uid;
+}
+
+/** @throws LabError (exit code 2) where the class is missing that a stack's volumes are to be of: they would be waited for. */
+async function refuseStorageClass(
+  api: Pick<KubernetesApi, "object">,
+  where: string,
+  { cluster, database: { storageClass } }: MyAppConfig,
+): Promise<void> {
+  // K3s's own may still be on its way, on a cluster that has just been made.
+  if (storageClass === undefined || ("stack" in cluster && storageClass === "local-path")) return;
+  if (await api.object(`/apis/storage.k8s.io/v1/storageclasses/${storageClass}`)) return;
+  throw new LabError(
+    `${where} has no StorageClass "${storageClass}". Set k3s-lab:database.storageClass to one of \`kubectl get storageclasses\`, or leave it out for the cluster's own.`,
+    { exitCode: 2 },
+  );
 }
 
 /** What is now in the places of the objects that the state holds. */

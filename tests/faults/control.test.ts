@@ -639,7 +639,7 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
     losses.map(({ how, what }) => `${how}: ${what}`),
     [
       "replaced: the k3d cluster k3d, with all that runs in it",
-      "removed: the container k3d-k3d-agent-0 of the k3d cluster",
+      "removed: the container k3d-k3d-agent-0 of the k3d cluster, with all data on it",
       "removed: the namespace dev, with all that is in it",
     ],
   );

@@ -129,7 +129,7 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
     (await lossesOf("k3d", steps, { existence: existing(true) })).map(({ what, how }) => `${how}: ${what}`),
     [
       "replaced: the k3d cluster lab, with all that runs in it",
-      "removed: the container k3d-lab-agent-0-0 of the k3d cluster",
+      "removed: the container k3d-lab-agent-0-0 of the k3d cluster, with all data on it",
       "removed: the registry of the k3d cluster, with the images in it",
       "removed: the namespace dev, with all that is in it",
     ],
