@@ -312,6 +312,12 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(db), "a");
     assert.match((await db.exec(["postgres-entry", "dump"], env)).stdout, /^PGDMP/);
 
+    assert.match(
+      (await db.exec(["postgres-entry", "dump"])).stdout,
+      /^PGDMP/,
+      "in the database's own pod it needs no host",
+    );
+
     await db.stop();
     const failed = await db.exec(["postgres-entry", "dump", "/tmp"], env);
     assert.equal(failed.exitCode, 1);
