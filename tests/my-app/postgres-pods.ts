@@ -168,11 +168,15 @@ export class PostgresPod {
   }
 
   /** Runs a command in the pod, as `kubectl exec` does. */
-  async exec(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  async exec(
+    command: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+    input: Uint8Array = new Uint8Array(),
+  ) {
     const inside = this.#inside(command, env);
     const { exitCode, stdout, stderr } = await execa("unshare", inside.args, {
       reject: false,
-      stdin: "ignore",
+      input,
       extendEnv: false,
       env: inside.env,
     });

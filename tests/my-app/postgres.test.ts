@@ -325,6 +325,34 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual(left, files, "a backup that failed takes none away");
   });
 
+  it("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async () => {
+    const [first, second] = await pair();
+    await first.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
+    const backup = await readFile(join(first.path("/tmp"), "backup"));
+    await note(first, "b");
+    const restore = async (pod: PostgresPod, input: Uint8Array, ...more: string[]) => {
+      const { exitCode, stderr } = await pod.exec(["postgres-entry", "restore", ...more], {}, input);
+      return `${exitCode} ${stderr}`;
+    };
+    assert.match(
+      await restore(first, backup),
+      /^1 .*has rows \(notes\), which the backup would replace\. Nothing was changed/,
+    );
+    assert.match(await restore(first, backup.subarray(0, 40), "--force"), /^1 .*no backup that can be read/s);
+    // Its list can be read, its data not: nothing of it may stay.
+    assert.match(await restore(first, backup.subarray(0, -60), "--force"), /^1 .*nothing was changed/s);
+    assert.match(await restore(second, backup, "--force"), /^1 .*restore in the pod that takes writes/);
+    assert.equal(await rows(first), "a b");
+    assert.match(await restore(first, backup, "--force"), /^0 .*the backup is in place/);
+    assert.equal(await rows(first), "a");
+    await second.until(async () => (await rows(second)) === "a", "has it too");
+    assert.equal(await first.sql("select tableowner from pg_tables where tablename = 'notes'"), "guestbook");
+    await first.sql("drop table notes");
+    assert.match(await restore(first, backup), /^0 /);
+    assert.equal(await rows(first), "a");
+    assert.ok(!(await readdir(first.path("/tmp"))).some((name) => name.startsWith("restore")));
+  });
+
   it("refuses what it does not know, and a user that is PostgreSQL's own", async () => {
     const db = await pod("db-0");
     assert.equal((await db.exec(["postgres-entry", "upgrade"])).exitCode, 2);
