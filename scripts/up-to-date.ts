@@ -20,7 +20,7 @@ import {
 import { readK3dFile } from "../stacks/model/k3d-file.ts";
 import { kubeconfigFile as pathOf } from "../stacks/model/kubeconfig.ts";
 import { readServerSecrets } from "../stacks/model/server-secrets.ts";
-import { areCertificatesCurrent, certificateFilesOf } from "../stacks/observe/certificates.ts";
+import { areCertificatesCurrent, authorityFor, certificateFilesOf } from "../stacks/observe/certificates.ts";
 import { observeCluster } from "../stacks/observe/cluster.ts";
 import { externalCluster } from "../stacks/observe/external-cluster.ts";
 import { observeImages } from "../stacks/observe/images.ts";
@@ -133,9 +133,11 @@ async function observeContainersOf(stack: string): Promise<Observed> {
 /** The cluster as its stack's state has it, if its nodes still hold the images of the lab's own that the apps run. */
 async function observeApps(stack: string, config: OnCluster, cluster: string): Promise<unknown> {
   if (!(await areCertificatesCurrent(config.apps))) return undefined;
+  // The first run makes the authority: what is there after it counts.
   const state = await stateOf(cluster);
+  const around = [state, await authorityFor(config.apps)];
   const own = ownImagesOf(config);
-  if (own.length === 0) return state;
+  if (own.length === 0) return around;
   const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
   const { data: nodes } = nodesSchema.safeParse(outputs?.nodes);
   // A cluster that is not whole exports none.
@@ -149,7 +151,7 @@ async function observeApps(stack: string, config: OnCluster, cluster: string): P
   const images = await Promise.all(own.map(look));
   return images.flatMap(([, nodes]) => nodes).some(({ loaded }) => loaded === now)
     ? undefined
-    : [state, images];
+    : [around, images];
 }
 
 const nodesSchema = z.array(

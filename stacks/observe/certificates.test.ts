@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { certificateFilesOf, refuseCertificates } from "./certificates.ts";
-import { caFile, labCertificate } from "./lab-ca.ts";
+import { labCertificate } from "./lab-ca.ts";
 
 const directory = await mkdtemp(join(tmpdir(), "k3s-lab-certificates-"));
 after(() => rm(directory, { recursive: true }));
@@ -32,5 +32,5 @@ test("a certificate is judged by the host of its app, and named by its key in th
 test("what a stack's certificates are made of is known", () => {
   assert.deepEqual(certificateFilesOf([{ host: "a.com" }]), []);
   assert.deepEqual(certificateFilesOf([{ host: "a.com", tls }]), ["web.crt", "web.key"]);
-  assert.deepEqual(certificateFilesOf([{ host: "a.com", tls: {} }]), [caFile()]);
+  assert.deepEqual(certificateFilesOf([{ host: "a.com", tls: {} }]), []);
 });

@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { ifThere } from "../lib/files.ts";
 import { root } from "../lib/paths.ts";
 import { type App, stackFile } from "../model/config.ts";
 import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
@@ -38,11 +39,13 @@ export const authorityOf = (app: Certified, directory: string = root): Promise<s
   return readFile(own ? pathOf(own.certificate, directory) : caFile(), "utf8");
 };
 
-/** The files that decide which certificates a stack's apps have. */
-export const certificateFilesOf = (apps: readonly Certified[]): string[] => [
-  ...apps.flatMap((app) => Object.values(ownFilesOf(app) ?? {})),
-  ...(apps.some((app) => app.tls && !ownFilesOf(app)) ? [caFile()] : []),
-];
+/** The files of the user's own certificates. */
+export const certificateFilesOf = (apps: readonly Certified[]): string[] =>
+  apps.flatMap((app) => Object.values(ownFilesOf(app) ?? {}));
+
+/** The lab's authority as PEM, where it signs for any of the apps; undefined where it is not made yet either. */
+export const authorityFor = async (apps: readonly Certified[]): Promise<string | undefined> =>
+  apps.some((app) => app.tls && !ownFilesOf(app)) ? await ifThere(readFile(caFile(), "utf8")) : undefined;
 
 /** Whether no certificate that the lab's authority signs is missing, or to be renewed. */
 export async function areCertificatesCurrent(apps: readonly Certified[]): Promise<boolean> {

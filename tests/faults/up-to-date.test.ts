@@ -199,6 +199,25 @@ fault("Up to date: a node has lost the apps' image by the time that Pulumi is do
   return { happened, lost: "nothing" };
 });
 
+fault("Up to date: the lab's certificate authority, which the first run makes, is another one", async () => {
+  await writeFile(
+    here("Pulumi.apps.yaml"),
+    stringify({
+      config: {
+        "k3s-lab:cluster": { stack: "cluster" },
+        "k3s-lab:image": "web:1",
+        "k3s-lab:apps": [{ name: "app1", host: "a.com", tls: {} }],
+      },
+    }),
+  );
+  const ca = `(await import("${here("stacks/observe/lab-ca.ts")}"))`;
+  const make = `await ${ca}.labCertificate(["a.com"])`;
+  assert.equal(await isUpToDate("apps", { during: make }), true);
+  const then = `fs.rmSync(here(".lab/ca"), { recursive: true }); ${make}`;
+  assert.equal(await isUpToDate("apps", { during: make, then }), false);
+  return { happened, lost: "nothing" };
+});
+
 fault("Up to date: files that a k3d config file names have changed", async () => {
   const { stdout } = await execa(
     process.execPath,
