@@ -6,12 +6,14 @@ import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
 import { whyLate } from "./late.ts";
 import type { MachineFacts } from "./machines.ts";
+import { type CompareServers, checkServers } from "./servers.ts";
 
 /** What is asked about a cluster. */
 interface ClusterSources {
   readonly api: Promise<KubernetesApi>;
   /** Asks a machine by its name. */
   readonly machine: (name: string) => Promise<MachineFacts>;
+  readonly compareServers: CompareServers;
 }
 
 /** K3s's own add-ons that are Deployments, by the word that `--disable` takes. */
@@ -26,7 +28,7 @@ const addOns = {
 export function checkCluster(
   stack: string,
   { nodes, network, serverArgs, version }: ClusterPlan,
-  { api, machine: facts }: ClusterSources,
+  { api, machine: facts, compareServers }: ClusterSources,
 ): Promise<Check[]> {
   const flags = new K3sFlags(serverArgs);
   const backend = flags.value("--flannel-backend") ?? "vxlan";
@@ -53,6 +55,10 @@ export function checkCluster(
       actual: async () => describeSystemPods(await api),
       hint: "See why: `kubectl --namespace kube-system describe pod NAME` and `kubectl --namespace kube-system logs NAME`.",
     },
+    ...checkServers(
+      nodes.filter(({ role }) => role === "server"),
+      compareServers,
+    ),
     ...checkAddOns(flags, names, api),
   ];
   return runChecks(stack, [

@@ -21,6 +21,8 @@ export interface FakeLab {
       k3s: { state: string; restarts: number; killed: number };
     }
   >;
+  /** What each server's etcd has, by its name, from question to question; the last stays. One that is missing does not answer. */
+  readonly servers: Record<string, Record<string, string>[]>;
   /** The pods that answer in turn, by address and host, with the path unless that is `/`; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
   /**
@@ -71,6 +73,13 @@ export const stackFiles: Readonly<Record<string, string>> = {
   k3s-lab:machines:
     - { name: server, role: server, ip: 192.168.42.110 }
     - { name: agent, role: agent, ip: 192.168.42.111 }
+  k3s-lab:k3s: { version: ${version} }
+`,
+  "Pulumi.cluster-ha.yaml": `config:
+  k3s-lab:machines:
+    - { name: one, role: server, ip: 192.168.42.111 }
+    - { name: two, role: server, ip: 192.168.42.112 }
+    - { name: three, role: server, ip: 192.168.42.113 }
   k3s-lab:k3s: { version: ${version} }
 `,
   "Pulumi.apps.yaml": `config:
@@ -197,6 +206,7 @@ export function healthyLab(): FakeLab {
   return structuredClone({
     api,
     machines: { "server.cluster": machine(server), "agent.cluster": machine(agent) },
+    servers: {},
     routes: Object.fromEntries(routes) as FakeLab["routes"],
     inside: {
       server: { names, urls: { "http://10.42.1.3:8080/": "app2-b", "http://10.42.1.9:80/": "404" } },
@@ -273,6 +283,14 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       if (!facts) throw new Error("ssh: no answer within 8 s");
       return parseMachineFacts(JSON.stringify(facts));
     },
+    serverAsker:
+      () =>
+      async ({ name }) => {
+        const answers = lab.servers[name];
+        const [answer] = (answers?.length ?? 0) > 1 ? (answers?.splice(0, 1) ?? []) : (answers ?? []);
+        if (answer === undefined) throw new Error("connection refused");
+        return new Map(Object.entries(answer));
+      },
     http,
     https: () => http,
     exec: () => async (pod) => {

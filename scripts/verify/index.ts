@@ -17,6 +17,7 @@ import { type Get, getSecurelyWithin, getWithin, ingressAddresses } from "./ingr
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { describeFailed } from "./report.ts";
+import { type AskServer, type CompareServers, serverAsker, serverComparer } from "./servers.ts";
 import { slownessOf } from "./slowness.ts";
 
 export type { Check } from "./check.ts";
@@ -37,6 +38,8 @@ export interface World {
   /** Without a context it is a cluster of the lab's, any of whose servers will do. */
   readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
+  /** Asks the servers of a cluster of the lab's, each for itself. */
+  readonly serverAsker: (kubeconfig: string) => AskServer;
   readonly http: Get;
   /** By https, from servers that have a certificate of this authority for the host. */
   readonly https: (authority: string) => Get;
@@ -51,6 +54,7 @@ const realWorld = (patience: number): World => ({
       ? reach(kubeconfig, 5000 * patience)
       : { context, ...connect(await readKubeconfig(kubeconfig, context), 5000 * patience) },
   machine: (alias) => readMachine(alias, 8000 * patience),
+  serverAsker: (kubeconfig) => serverAsker(kubeconfig, 8000 * patience),
   http: getWithin(3000 * patience),
   https: getSecurelyWithin(3000 * patience),
   podAsker: (kubeconfig, context, namespace) => podAsker(kubeconfig, context, namespace, patience),
@@ -108,11 +112,15 @@ const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfi
 async function readPlan(stack: string, directory: string): Promise<Plan> {
   if (!isOnCluster(programOf(stack))) {
     const plan = await readClusterPlan(stack, directory);
-    return (world) =>
-      checkCluster(stack, plan, {
+    let compareServers: CompareServers | undefined;
+    return (world) => {
+      compareServers ??= serverComparer(world.serverAsker(kubeconfigOf(stack)));
+      return checkCluster(stack, plan, {
         api: world.connect(kubeconfigOf(stack)),
         machine: (name) => world.machine(sshAlias(stack, name)),
+        compareServers,
       });
+    };
   }
   const config = await readOnCluster(stack, directory);
   const { cluster } = config;

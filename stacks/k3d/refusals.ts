@@ -19,7 +19,7 @@ export function refuseWithoutQuorum(
   throw new LabError(
     left === 0
       ? `${what}: nothing is left of it that could be started. Nothing was changed; run the same command again to see what is there.`
-      : `${what}: the rest is no majority of etcd's members and cannot decide alone. Its data is still in what is left, and nothing was changed. Save it as docs/troubleshooting.md says (cluster-reset), or give it up: lab down, then lab up, make a new, empty cluster.`,
+      : `${what}: the rest is no majority of etcd's members and cannot decide alone. Its data is still in what is left, and nothing was changed. Go on with it as docs/troubleshooting.md says ('A cluster that lost most of its servers'; a plain cluster-reset is not enough), or give it up: lab down, then lab up, make a new, empty cluster.`,
   );
 }
 

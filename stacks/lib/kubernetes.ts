@@ -136,9 +136,14 @@ export interface KubernetesApi extends Lists {
   object(path: string): Promise<Identity | undefined>;
   /** @param path such as `/api/v1/namespaces/dev/configmaps`. */
   identities(path: string): Promise<Listed[]>;
+  /** The versions of Nodes and Leases: some that stay as they are for long, some that change every few seconds. */
+  revisions(): Promise<Revisions>;
   /** What a namespace can hold: kinds that can be listed and deleted, those of custom resources among them. */
   namespacedKinds(): Promise<NamespacedKind[]>;
 }
+
+/** The `resourceVersion` of objects by their UID. */
+export type Revisions = ReadonlyMap<string, string>;
 
 /** A kind of objects in namespaces. */
 interface NamespacedKind {
@@ -284,6 +289,14 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
       (await read(path, z.object({ items: list(identified) }), metadataLists)).items.map(
         ({ metadata }) => metadata,
       ),
+    revisions: async () => {
+      const versioned = z.object({ metadata: z.object({ uid: z.string(), resourceVersion: z.string() }) });
+      const lists = ["/api/v1/nodes", "/apis/coordination.k8s.io/v1/leases"].map((path) =>
+        read(path, z.object({ items: list(versioned) }), metadataLists),
+      );
+      const items = (await Promise.all(lists)).flatMap((one) => one.items);
+      return new Map(items.map(({ metadata: { uid, resourceVersion } }) => [uid, resourceVersion]));
+    },
     namespacedKinds: () => namespacedKinds(read),
     object: (path) =>
       read(path, z.union([identified, z.null()]), metadataOnly, null).then((it) => it?.metadata),

@@ -11,7 +11,7 @@ config=/etc/rancher/k3s
 notes=/var/lib/k3s-lab
 
 way_back() {
-  echo "If more than half of the servers are lost for good, K3s's way back is, on one that still has its data: sudo systemctl stop k3s; sudo k3s server --cluster-reset; sudo systemctl start k3s."
+  echo "If more than half of the servers are lost for good, one that still has its data can go on alone, and the others join it: docs/troubleshooting.md, 'A cluster that lost most of its servers'. A plain k3s server --cluster-reset is not enough."
 }
 
 # pause SECONDS: without a process, for a poll must not take the processor from what it waits for.

@@ -7,6 +7,7 @@ import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { followerOf, haveSameRevision, wayBack } from "../../e2e/etcd.ts";
 import { ask } from "../../e2e/host.ts";
 import { appsAnswer, devHosts, inDocker, ingress, kubectlOf, moveToAgent } from "../../e2e/k3d.ts";
 import { lossesOf, startLoad } from "../../load.ts";
@@ -205,24 +206,35 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     return { happened: "exit 2; lab down leaves it", lost: await lost(before) };
   });
 
-  for (const left of [0, 1])
-    fault(`C8: two of three servers are gone, server-${left} is left`, async () => {
-      const server = `k3d-k3d-ha-server-${left}`;
-      const gone = [0, 1, 2].filter((index) => index !== left).map((index) => `k3d-k3d-ha-server-${index}`);
+  const servers = [0, 1, 2].map((index) => `k3d-k3d-ha-server-${index}`);
+  const exec = (name: string, ...command: string[]) => docker("exec", name, ...command);
+  // What a follower has written last it knows to be agreed on by its memory alone: killed, it keeps that in its database
+  // and not in its log. One that is left for seconds stands for election, and writes it down.
+  for (const what of ["the first is left", "a follower is left, and loses its memory"])
+    fault(`C8: two of three servers are gone: ${what}`, async () => {
+      const isKilled = /memory/.test(what);
+      const left = isKilled ? await followerOf(exec, servers.slice(1)) : (servers[0] ?? "");
+      const gone = servers.filter((name) => name !== left);
       await docker("rm", "--force", "--volumes", ...gone);
+      if (isKilled) await docker("kill", left);
       const before = await ids();
       const { exitCode, all } = await checkout.lab("up", "k3d-ha");
       assert.equal(exitCode, 1, all);
-      assert.match(all, new RegExp(`has lost ${gone.join(" and ")} of its 3 servers.*cluster-reset`));
+      assert.match(
+        all,
+        new RegExp(`has lost ${gone.join(" and ")} of its 3 servers.*docs/troubleshooting\\.md`),
+      );
       assert.deepEqual(await ids(), before);
-      const troubleshooting = await readFile(join(checkout.directory, "docs/troubleshooting.md"), "utf8");
-      const [, wayBack = ""] =
-        /^## A k3d cluster that lost.*?^```sh\n(.*?)^```/ms.exec(troubleshooting) ?? [];
-      const commands = wayBack.replace("k3d-k3d-ha-server-0", server);
+      const commands = (await wayBack(checkout, "k3d")).replace("k3d-k3d-ha-server-0", left);
       await succeeded(await checkout.run("timeout", "300", "bash", "-euxc", commands));
       await ready();
+      await haveSameRevision(exec, servers);
+      await succeeded(await checkout.lab("verify", "k3d-ha"));
       assert.match(await preview(), /\d+ unchanged\n*$/);
-      return { happened: "exit 1; by the documented way back all three run again", lost: await lost(before) };
+      return {
+        happened: "exit 1; by the documented way back all three run again, with the same revision",
+        lost: await lost(before),
+      };
     });
 
   fault("H11: another metadata.name for a running cluster: asked for, and it ends well", async () => {

@@ -9,6 +9,7 @@ import { after, before, describe } from "node:test";
 import pWaitFor from "p-wait-for";
 import { parse } from "yaml";
 import { type Checkout, copyCheckout, type Outcome } from "../../e2e/checkout.ts";
+import { followerOf, haveSameRevision, wayBack } from "../../e2e/etcd.ts";
 import { steps } from "../../steps.ts";
 
 // K3s on real machines: a ConfigMap stands for what may not be lost. The faults build on each other.
@@ -340,6 +341,43 @@ describe("K3s on three servers", { concurrency: false }, () => {
       assert.equal(await clusters(), 1);
       return {
         happened: "it joined the others again, twice; while they were paused it was refused",
+        lost: await lost("a1", "s1", "s2", "s3"),
+      };
+    },
+  );
+
+  fault(
+    "two of three servers are gone with their disks, and a follower that lost its memory is left",
+    async () => {
+      const servers = ["s1", "s2", "s3"] as const;
+      const exec = async (name: string, ...command: string[]) =>
+        (await succeeded(await on(name as Name, ...command))).stdout.trim();
+      const left = await followerOf(exec, servers);
+      const gone = servers.filter((name) => name !== left);
+      const containers = gone.map((name) => `k3s-lab-cluster-${name}`);
+      await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", ...containers));
+      await succeeded(await checkout.run("docker", "kill", `k3s-lab-cluster-${left}`));
+      const refused = await up();
+      assert.equal(refused.exitCode, 1, refused.all);
+      assert.match(refused.all, /docs\/troubleshooting\.md, 'A cluster that lost most of its servers'/);
+      const commands = (await wayBack(checkout, "Machines and hosts")).replace(
+        "server.cluster",
+        `${left}.cluster`,
+      );
+      await succeeded(await checkout.run("timeout", "900", "bash", "-euxc", commands));
+      assert.deepEqual(await etcdMembers(left), servers);
+      assert.equal(await clusters(), 1);
+      await haveSameRevision(exec, servers);
+      await succeeded(await checkout.lab("verify", "cluster"));
+      const again = await on(
+        left,
+        "bash",
+        "-c",
+        await readFile(join(checkout.directory, "vagrant/provision/reset.sh"), "utf8"),
+      );
+      assert.match(again.all, /the cluster answers here: it has its majority/);
+      return {
+        happened: "exit 1; by the documented way back all three run again, with the same revision",
         lost: await lost("a1", "s1", "s2", "s3"),
       };
     },

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { type FakeLab, healthyLab, serveApi, stackFiles, worldOf } from "./fake-lab.ts";
+import { verify } from "./index.ts";
+import { serverComparer } from "./servers.ts";
+
+let directory = "";
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "k3s-lab-verify-"));
+  for (const [name, text] of Object.entries(stackFiles)) await writeFile(join(directory, name), text);
+});
+after(() => rm(directory, { recursive: true }));
+
+/** What `verify` says of three servers. */
+async function look(servers: FakeLab["servers"]) {
+  const lab = healthyLab();
+  Object.assign(lab.servers, servers);
+  const api = await serveApi(lab);
+  try {
+    const checks = await verify(["cluster-ha"], { directory, world: worldOf(lab, api.url) });
+    return checks.find(({ id }) => id === "cluster-ha/servers");
+  } finally {
+    api.close();
+  }
+}
+
+const all = { node: "10", lease: "20" };
+
+test("servers with the same data pass, whatever changes while they are asked", async () => {
+  const check = await look({
+    one: [all, { ...all, lease: "21" }],
+    two: [{ ...all, lease: "21" }],
+    three: [all, { ...all, lease: "22", made: "23" }],
+  });
+  assert.equal(check?.actual, "the same data on all that answer");
+  assert.equal(check?.ok, true);
+});
+
+test("a server whose data differs is named, with what is lost with it and the way back", async () => {
+  const check = await look({
+    one: [{ ...all, node: "12" }],
+    two: [all],
+    three: [all, { ...all, lease: "21" }],
+  });
+  assert.equal(check?.ok, false);
+  assert.equal(check?.actual, "one: other data than two, three");
+  assert.match(
+    check?.hint ?? "",
+    /has alone is lost with it: save it first.*remove that server.*`scripts\/lab up`/,
+  );
+});
+
+test("an object that one server alone has, or lacks, differs too", async () => {
+  const { actual } = (await look({ one: [all], two: [{ ...all, old: "3" }], three: [all] })) ?? {};
+  assert.equal(actual, "two: other data than one, three");
+});
+
+test("where no two agree none of them is called the odd one", async () => {
+  const three = await look({ one: [{ node: "1" }], two: [{ node: "2" }], three: [{ node: "3" }] });
+  assert.equal(three?.actual, "one; two; three: each other data than the others");
+  const two = await look({ one: [{ node: "1" }], two: [{ node: "2" }] });
+  assert.equal(two?.actual, "one; two: each other data than the others");
+});
+
+test("a server that does not answer is another check's; of one alone nothing is said", async () => {
+  assert.equal((await look({ one: [all], three: [all] }))?.ok, true);
+  const differs = await look({ one: [all], three: [{ node: "1" }] });
+  assert.equal(differs?.actual, "one; three: each other data than the others");
+  assert.equal((await look({ one: [all] }))?.actual, "not asked: fewer than two servers answer");
+});
+
+test("servers that had the same data are not asked again while others are waited for", async () => {
+  const asked: string[] = [];
+  const compare = serverComparer(async ({ name }) => {
+    asked.push(name);
+    return new Map(Object.entries(all));
+  });
+  const servers = ["one", "two"].map((name) => ({ name, role: "server" as const }));
+  assert.equal(await compare(servers), "the same data on all that answer");
+  assert.equal(await compare(servers), "the same data on all that answer");
+  assert.deepEqual(asked, ["one", "two", "one", "two"]);
+});

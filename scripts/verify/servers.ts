@@ -1,0 +1,113 @@
+import { tryDocker } from "../../stacks/k3d/docker.ts";
+import { accessOf, readText } from "../../stacks/lib/kube-access.ts";
+import { connect, type Revisions } from "../../stacks/lib/kubernetes.ts";
+import { type PlannedNode, servedAt } from "../../stacks/model/cluster-plan.ts";
+import { chooseContext } from "../../stacks/model/kubeconfig.ts";
+import type { CheckSpec } from "./check.ts";
+
+/** Asks the API server of one server, which reads from its own etcd, for the versions of some objects. */
+export type AskServer = (server: PlannedNode) => Promise<Revisions>;
+
+/** @param timeout in milliseconds. */
+export const serverAsker =
+  (kubeconfig: string, timeout: number): AskServer =>
+  async ({ name, machine }) => {
+    // From this computer not every server of k3d's can be reached.
+    if (machine === undefined) return await askInContainer(name, timeout);
+    const access = await accessOf(chooseContext(await readText(kubeconfig), kubeconfig));
+    const api = connect({ ...access, server: `https://${servedAt(machine)}:6443` }, timeout);
+    try {
+      return await api.revisions();
+    } finally {
+      api.close();
+    }
+  };
+
+async function askInContainer(name: string, timeout: number): Promise<Revisions> {
+  const versions = 'jsonpath={range .items[*]}{.metadata.uid}{" "}{.metadata.resourceVersion}{"\n"}{end}';
+  const what = ["get", "nodes,leases.coordination.k8s.io", "--all-namespaces"];
+  const answer = await tryDocker(["exec", name, "kubectl", ...what, `--output=${versions}`], {
+    within: timeout / 1000,
+  });
+  if (answer.failed) throw new Error(`docker exec ${name}: no answer`);
+  return new Map(
+    answer.stdout
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => line.split(" ") as [string, string]),
+  );
+}
+
+const same = "the same data on all that answer";
+
+/** Says whether servers have the same data; once all have said so they are not asked again: their answers cost them time. */
+export type CompareServers = (servers: readonly PlannedNode[]) => Promise<string>;
+
+export function serverComparer(ask: AskServer): CompareServers {
+  let areSame = false;
+  return async (servers) => {
+    if (areSame) return same;
+    const answers = await askTwice(servers, ask);
+    // One that does not answer is another check's.
+    if (answers.length < 2) throw new Error("fewer than two servers answer");
+    const found = describe(answers);
+    areSame = found === same && answers.length === servers.length;
+    return found;
+  };
+}
+
+/**
+ * Checks that etcd's members have the same data. They come apart where one has applied what the others' log does not have,
+ * and from then on every change that rests on an object's version fails on some of them, without any error.
+ */
+export function checkServers(servers: readonly PlannedNode[], compareServers: CompareServers): CheckSpec[] {
+  if (servers.length < 2) return [];
+  return [
+    {
+      id: "servers",
+      title: "the servers have the same data",
+      expected: same,
+      actual: () => compareServers(servers),
+      hint: "etcd's members have come apart, and changes that one takes the others refuse. What a server that differs has alone is lost with it: save it first (`docs/troubleshooting.md`, 'A cluster that lost most of its servers', says how to go on with the data of one server). Then remove that server, `vagrant destroy NAME` (on a host `sudo k3s-uninstall.sh`, in k3d `docker rm --force --volumes NAME`), and run `scripts/lab up`: it recreates it from the others.",
+    },
+  ];
+}
+
+/** What a server has said twice. */
+interface Answer {
+  readonly name: string;
+  readonly first: Revisions;
+  readonly second: Revisions;
+}
+
+async function askTwice(servers: readonly PlannedNode[], ask: AskServer): Promise<Answer[]> {
+  const askAll = () =>
+    Promise.all(servers.map((server) => ask(server).catch((): Revisions | undefined => undefined)));
+  const [before, after] = [await askAll(), await askAll()];
+  return servers.flatMap(({ name }, index) => {
+    const [first, second] = [before[index], after[index]];
+    return first && second ? [{ name, first, second }] : [];
+  });
+}
+
+/** What a server says twice it also had in between, at one time with the others; what changed meanwhile does not count. */
+function describe(answers: readonly Answer[]): string {
+  const uids = new Set(answers.flatMap(({ first, second }) => [...first.keys(), ...second.keys()]));
+  const still = [...uids].filter((uid) =>
+    answers.every(({ first, second }) => first.get(uid) === second.get(uid)),
+  );
+  const groups = new Map<string, string[]>();
+  for (const { name, first } of answers) {
+    const has = JSON.stringify(still.map((uid) => first.get(uid) ?? ""));
+    groups.set(has, [...(groups.get(has) ?? []), name]);
+  }
+  if (groups.size < 2) return same;
+  const names = [...groups.values()].toSorted((one, other) => other.length - one.length);
+  const [most = [], ...others] = names;
+  return others.every(({ length }) => length < most.length)
+    ? `${others.flat().join(", ")}: other data than ${most.join(", ")}`
+    : names
+        .map((group) => group.join(" and "))
+        .join("; ")
+        .concat(": each other data than the others");
+}

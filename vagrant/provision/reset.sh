@@ -1,0 +1,65 @@
+#!/bin/bash
+# Goes on with the one server that is left, after most of the servers were lost for good: makes it the only member of a new
+# etcd with the data that it has. Nothing else calls it. Run as root on that server, by hand:
+#   ssh -F .lab/ssh/NAME.STACK/config NAME.STACK sudo bash -s <vagrant/provision/reset.sh
+#
+# `k3s server --cluster-reset` alone is not enough: etcd goes on with its log then, and discards from it what other members
+# had not confirmed there, although the database may have it. Servers that join replay the log, and have other data from then
+# on (etcd-io/etcd#14009, k3s-io/k3s#11992). From a copy of the database K3s begins a new log, and those that join get the data.
+set -euo pipefail
+
+readonly data=/var/lib/rancher/k3s/server unit=/etc/systemd/system/k3s.service
+readonly db=$data/db/etcd/member/snap/db
+copy=$data/etcd-reset-$(date +%s).db
+# Gone after a restart of the machine, whatever happens here.
+readonly override=/run/systemd/system/k3s.service.d/k3s-lab-reset.conf
+
+die() {
+  echo "reset.sh: $1" >&2
+  exit 1
+}
+
+answers() {
+  local tls=$data/tls
+  [ "$(curl --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key https://127.0.0.1:6443/readyz)" = ok ]
+}
+
+# K3s's own command, without what it joined by: K3s refuses that in a reset.
+reset_command() {
+  sed -n '/^ExecStart=/,/^$/p' $unit | grep --invert-match --extended-regexp "^[[:space:]]*'--server=|^\$"
+  echo "	'--cluster-reset' '--cluster-reset-restore-path=$copy'"
+}
+
+if [ ! -e $unit ] || [ ! -s $db ]; then
+  die "there is no server of K3s here that has data in $data/db/etcd. Where a reset was interrupted, the data is in $data/db/etcd-old-*: put the newest in its place"
+fi
+if answers; then die "the cluster answers here: it has its majority, and nothing is to be reset. Run \`scripts/lab up\`."; fi
+
+systemctl stop k3s
+# As etcd writes its snapshots: with the database's SHA-256 at the end.
+(umask 077 && cp $db "$copy")
+sum=$(sha256sum <$db)
+for ((at = 0; at < 64; at += 2)); do printf '%b' "\\x${sum:at:2}"; done >>"$copy"
+mkdir -p "$(dirname $override)"
+trap 'rm -f $override; systemctl daemon-reload' EXIT
+{
+  # K3s ends when it is done.
+  printf '[Service]\nType=oneshot\nRestart=no\nTimeoutStartSec=600\nExecStart=\n'
+  reset_command
+} >$override
+systemctl daemon-reload
+if ! systemctl start k3s; then
+  journalctl --no-pager --lines 20 --unit k3s >&2
+  die "K3s did not reset etcd; its last lines are above. The data is in $copy, and in $data/db/etcd or the newest $data/db/etcd-old-*"
+fi
+rm -f $override
+systemctl daemon-reload
+systemctl start k3s
+deadline=$((SECONDS + 600))
+until answers; do
+  if [ $SECONDS -ge $deadline ]; then die "K3s's API does not answer; see on this machine: journalctl --unit k3s"; fi
+  read -r -t 0.5 <> <(:) || true
+done
+rm -f "$copy"
+echo "This server goes on alone, with its data. Run \`scripts/lab up\`: it recreates the others, which join it."
+echo "The old etcd is in $data/db/etcd-old-*; remove it when all is well."
