@@ -8,7 +8,7 @@ const mostBytes = 16 * 1024;
 const mostDrained = 1024 * 1024;
 
 /** How a request says what it sends. */
-export type Sent = "form" | "json";
+type Sent = "form" | "json";
 
 /** What a request sends: a JSON object, or a form as a browser sends it. @throws BadRequest */
 export async function readBody(

@@ -6,7 +6,7 @@ import { askedOf, renderGuestBook } from "./page.ts";
 import { answer, identityOf, sendJson, sendPage, wants } from "./respond.ts";
 
 /** What the frontend is made of. */
-export interface FrontendParts {
+interface FrontendParts {
   readonly title: string;
   readonly greeting: string;
   /** Where the API is, such as `http://api/api`. */

@@ -60,7 +60,7 @@ function entry({ name, text, at }: Entry, more: Markup = html``): Markup {
 }
 
 /** What the frontend shows. */
-export interface GuestBook {
+interface GuestBook {
   readonly title: string;
   readonly greeting: string;
   /** What the API says; undefined where it says nothing. */

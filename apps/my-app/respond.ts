@@ -16,7 +16,7 @@ export const identityOf = ({ app, version, namespace, pod, node, podIp }: Config
   podIp,
 });
 
-export type Headers = Readonly<Record<string, string | readonly string[]>>;
+type Headers = Readonly<Record<string, string | readonly string[]>>;
 
 export function sendJson({ send }: Exchange, status: number, value: object, headers: Headers = {}): void {
   send(status, "application/json", `${JSON.stringify(value, null, 2)}\n`, headers);

@@ -1,4 +1,4 @@
-export type Format = "html" | "json" | "text";
+type Format = "html" | "json" | "text";
 
 /** The format that a request prefers by its Accept header. Browsers ask for HTML by name; the default is one line of text, as for curl. */
 export function preferredFormat(accept: string | undefined): Format {
