@@ -1,7 +1,7 @@
 import { Command } from "commander";
 
 /** The verbs of `lab` and what each does. */
-export const verbs: Readonly<Record<string, string>> = {
+const verbs: Readonly<Record<string, string>> = {
   up: "Bring the lab up: tools, machines, K3s and apps; then verify it",
   down: "Take the lab down and check that nothing of it is left",
   verify: "Verify that the running cluster and apps match the stack files",

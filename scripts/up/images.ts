@@ -19,7 +19,7 @@ export const appImageStep = (app: AppName = "web"): Step => ({
 });
 
 /** Builds the image of the database, and notes it for the stack's program. */
-export const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step => ({
+const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step => ({
   title: "Database image",
   run: async (progress) => {
     const { ref } = await postgresImage(progress);

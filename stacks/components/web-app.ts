@@ -13,14 +13,14 @@ const port = 8080;
 export const graceSeconds = 50;
 
 /** Files that the app's container finds in a folder of its own. */
-export interface WebAppFiles {
+interface WebAppFiles {
   /** The folder, such as `/etc/my-app`. */
   readonly mountPath: string;
   readonly files: Files;
 }
 
 /** Something that the app's container writes to or reads from. */
-export interface WebAppVolume {
+interface WebAppVolume {
   /** A DNS label, unique in the pod; sidecars mount it by this name. Not `config` and not `secret`. */
   readonly name: string;
   /** Folder of the app's container. */
@@ -32,7 +32,7 @@ export interface WebAppVolume {
 }
 
 /** A container beside the app's. What is not given is as for the app's own: no privileges, small resources. */
-export type WebAppContainer = Container & { readonly name: string };
+type WebAppContainer = Container & { readonly name: string };
 
 /** How an app is reached by https. */
 export interface WebAppTls {

@@ -3,7 +3,7 @@ import { copiesOf } from "../k3d/docker.ts";
 import { LabError } from "../lib/errors.ts";
 
 /** What a provider says of a machine that it has. */
-export type PowerState = "running" | "paused" | "stopped";
+type PowerState = "running" | "paused" | "stopped";
 
 /** What was seen of a machine before a run. */
 export interface MachineObservation {
