@@ -1,0 +1,141 @@
+import assert from "node:assert/strict";
+import { readFile, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import pWaitFor from "p-wait-for";
+import { z } from "zod";
+import { lossesOf, startLoad } from "../load.ts";
+import { steps } from "../steps.ts";
+import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
+import { hostState, newOnHost } from "./host.ts";
+import { ingress, kubectlOf } from "./k3d.ts";
+
+// The guest book on a cluster of k3d, from nothing to nothing: what is written stays through all that may happen to pods. The
+// tests build on each other.
+
+let checkout: Checkout;
+/** What was on this computer before: nothing may be left in the end. */
+let hostBefore: ReadonlySet<string>;
+
+const stack = "my-app-k3d";
+const file = `Pulumi.${stack}.yaml`;
+const https = "127.0.0.1:8444";
+
+const succeeded = (outcome: Outcome): Promise<Outcome> => checkout.succeeded(outcome);
+const kubectl = (...args: string[]): Promise<string> =>
+  kubectlOf(checkout, "k3d")("--namespace", "my-app", ...args);
+const verified = async (): Promise<void> => {
+  const { stdout } = await succeeded(await checkout.lab("verify", stack, "--json"));
+  assert.doesNotMatch(stdout, /"ok": ?false/);
+};
+const podsOf = (app: string): Promise<string> =>
+  kubectl(
+    "get",
+    "pods",
+    `--selector=app.kubernetes.io/name=${app}`,
+    "--output=jsonpath={.items[*].metadata.uid}",
+  );
+
+const bookSchema = z.object({ database: z.string(), entries: z.array(z.object({ text: z.string() })) });
+
+/** The entries that the replica has, and who was asked. */
+async function book() {
+  const said = await checkout.output(
+    ...(["curl", "--silent", "--max-time", "25", "--header", "Host: my-app.com"] as const),
+    `http://${ingress}/api/entries`,
+  );
+  const { database, entries } = bookSchema.parse(JSON.parse(said));
+  return { database, texts: entries.map(({ text }) => text) };
+}
+
+const write = (text: string): Promise<string> =>
+  checkout.output(
+    ...(["curl", "--silent", "--fail", "--header", "Host: my-app.com"] as const),
+    ...(["--json", JSON.stringify({ name: "Ann", text }), `http://${ingress}/api/entries`] as const),
+  );
+
+describe("the guest book on k3d, from nothing to nothing", { concurrency: false }, () => {
+  const { test } = steps();
+  before(async () => {
+    checkout = await copyCheckout();
+    hostBefore = await hostState(checkout.directory);
+    const text = await readFile(join(checkout.directory, "Pulumi.my-app.yaml"), "utf8");
+    // By http first, since the load asks by that.
+    const plain = text.replace("{stack: cluster}", "{stack: k3d}").replace(/^ {2}k3s-lab:tls: .*\n/m, "");
+    await writeFile(join(checkout.directory, file), plain);
+  });
+  after(async () => {
+    await checkout.lab("down", "k3d", stack, "--replace");
+    await checkout.remove();
+  });
+
+  test("`lab up`: page, API, admin page and database, verified; an entry is read back from the replica", async () => {
+    await succeeded(await checkout.lab("up", "k3d", stack));
+    await verified();
+    await write("the first");
+    await pWaitFor(async () => (await book()).texts.includes("the first"), {
+      interval: 200,
+      timeout: 10_000,
+    });
+    assert.equal((await book()).database, "db-read");
+    const password = join(checkout.directory, ".lab", stack, "db-password");
+    assert.equal((await stat(password)).mode & 0o777, 0o600);
+    const state = join(checkout.directory, `.lab/state/.pulumi/stacks/k3s-lab/${stack}.json`);
+    assert.ok(!(await readFile(state, "utf8")).includes(await readFile(password, "utf8")));
+  });
+
+  test("nothing changes without a change, by plain Pulumi too", async () => {
+    await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
+  });
+
+  test("another greeting rolls the page out, nothing else, and no request is lost", async () => {
+    const others = await Promise.all(["api", "admin", "db"].map(podsOf));
+    await checkout.edit(file, "config:\n", "config:\n  k3s-lab:greeting: Another one\n");
+    const load = startLoad({ addresses: [ingress], hosts: ["my-app.com"], rate: 50 });
+    const changed = await checkout.lab("up", stack);
+    const result = await load.stop(500);
+    await succeeded(changed);
+    assert.equal(result.lost, 0, `of ${result.total} requests in ${result.seconds} s: ${lossesOf(result)}`);
+    assert.deepEqual(await Promise.all(["api", "admin", "db"].map(podsOf)), others);
+  });
+
+  test("both pods of the database are deleted: what was written is there", async () => {
+    await kubectl("delete", "pods", "--selector=app.kubernetes.io/name=db");
+    await kubectl("rollout", "status", "statefulset/db", "--timeout=120s");
+    await pWaitFor(async () => (await book()).database === "db-read", { interval: 500, timeout: 30_000 });
+    assert.deepEqual((await book()).texts, ["the first"]);
+  });
+
+  test("another size of the volumes is refused, and `lab down` names what would go", async () => {
+    await checkout.edit(file, "size: 1Gi", "size: 512Mi");
+    const smaller = await checkout.lab("up", stack);
+    assert.equal(smaller.exitCode, 2, smaller.all);
+    assert.match(smaller.all, /database\.size: the volumes .* stay as they were made \(1Gi\)/);
+    await checkout.edit(file, "size: 512Mi", "size: 1Gi");
+    // Its cluster alone would take the data too.
+    for (const stacks of [[stack], ["k3d"]]) {
+      const { exitCode, all } = await checkout.lab("down", ...stacks);
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /removed \(stack my-app-k3d\): the volume my-app\/data-db-0 \(1Gi\)/);
+    }
+    await verified();
+  });
+
+  test("by https for those who trust the lab's authority, and http is sent there", async () => {
+    await checkout.edit(file, "config:\n", "config:\n  k3s-lab:tls: {}\n");
+    await succeeded(await checkout.lab("up", stack));
+    await verified();
+    const curl = (...options: string[]) =>
+      checkout.run("curl", "--silent", ...options, "--connect-to", `::${https}`, "https://my-app.com/");
+    const { stdout } = await succeeded(
+      await curl("--cacert", join(checkout.directory, ".lab", "ca", "ca.crt")),
+    );
+    assert.match(stdout, /^frontend 1\.0\.0 .*entries=1/);
+    assert.equal((await curl()).exitCode, 60, "a client that does not trust it");
+  });
+
+  test("`lab down --replace` leaves nothing of the lab on the host", async () => {
+    await succeeded(await checkout.lab("down", "k3d", stack, "--replace"));
+    assert.deepEqual(await newOnHost(hostBefore, checkout.directory), []);
+  });
+});
