@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type FakeLab, healthyLab, serveApi, stackFiles, worldOf } from "./fake-lab.ts";
 import { verify } from "./index.ts";
-import { serverComparer } from "./servers.ts";
+import { serverAsker, serverComparer } from "./servers.ts";
 
 let directory = "";
 before(async () => {
@@ -82,4 +82,29 @@ test("servers that had the same data are not asked again while others are waited
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.deepEqual(asked, ["one", "two", "one", "two"]);
+});
+
+test("a server in a container is asked there, by its own kubectl", async (t) => {
+  const { PATH } = process.env;
+  process.env.PATH = `${directory}:${PATH}`;
+  t.after(() => {
+    process.env.PATH = PATH;
+  });
+  const docker = (does: string) =>
+    writeFile(join(directory, "docker"), `#!/bin/sh\n${does}\n`, { mode: 0o755 });
+  const ask = () => serverAsker("nowhere", 5000)({ name: "k3d-k3d-server-1", role: "server" });
+  await docker(
+    '[ "$1 $2 $3" = "exec k3d-k3d-server-1 kubectl" ] && printf \'n 7\\nl 12345678901234567890\\nend\'',
+  );
+  assert.deepEqual(
+    [...(await ask())],
+    [
+      ["n", "7"],
+      ["l", "12345678901234567890"],
+    ],
+  );
+  await docker("echo n 7");
+  await assert.rejects(ask(), /no answer/, "half of an output");
+  await docker("echo 'Error response from daemon: container is not running' >&2; exit 1");
+  await assert.rejects(ask(), /docker exec k3d-k3d-server-1: no answer/);
 });

@@ -24,18 +24,15 @@ export const serverAsker =
   };
 
 async function askInContainer(name: string, timeout: number): Promise<Revisions> {
-  const versions = 'jsonpath={range .items[*]}{.metadata.uid}{" "}{.metadata.resourceVersion}{"\n"}{end}';
+  const versions = 'jsonpath={range .items[*]}{.metadata.uid}{" "}{.metadata.resourceVersion}{"\n"}{end}end';
   const what = ["get", "nodes,leases.coordination.k8s.io", "--all-namespaces"];
   const answer = await tryDocker(["exec", name, "kubectl", ...what, `--output=${versions}`], {
     within: timeout / 1000,
   });
-  if (answer.failed) throw new Error(`docker exec ${name}: no answer`);
-  return new Map(
-    answer.stdout
-      .split("\n")
-      .filter(Boolean)
-      .map((line) => line.split(" ") as [string, string]),
-  );
+  const lines = answer.stdout.trim().split("\n");
+  // Docker may lose the rest of an output, without a word.
+  if (answer.failed || lines.pop() !== "end") throw new Error(`docker exec ${name}: no answer`);
+  return new Map(lines.map((line) => line.split(" ") as [string, string]));
 }
 
 const same = "the same data on all that answer";

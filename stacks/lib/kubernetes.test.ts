@@ -265,3 +265,22 @@ test("what keeps a pod from being ready is told in Kubernetes' own words", () =>
   };
   assert.equal(podState(pod({ containerStatuses: [again] })), "CrashLoopBackOff after OOMKilled");
 });
+
+test("the versions of Nodes and Leases are told by the objects' UIDs", async (t) => {
+  const lab = healthyLab();
+  const items = (uid: string, resourceVersion: string) => ({
+    items: [{ metadata: { uid, resourceVersion } }],
+  });
+  lab.api["/api/v1/nodes"] = items("n", "7");
+  lab.api["/apis/coordination.k8s.io/v1/leases"] = items("l", "12345678901234567890");
+  const api = await serveApi(lab);
+  t.after(() => api.close());
+  const told = await connect({ server: api.url }).revisions();
+  assert.deepEqual(
+    [...told],
+    [
+      ["n", "7"],
+      ["l", "12345678901234567890"],
+    ],
+  );
+});
