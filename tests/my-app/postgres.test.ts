@@ -353,6 +353,21 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok(!(await readdir(first.path("/tmp"))).some((name) => name.startsWith("restore")));
   });
 
+  it("a row that is written while a backup is put in place is not replaced unasked", async () => {
+    const db = await primary();
+    await db.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
+    const backup = await readFile(join(db.path("/tmp"), "backup"));
+    await db.sql("delete from notes");
+    // Nobody sees the row until it is committed.
+    const writing = db.sql("begin; insert into notes values ('late'); select pg_sleep(3); commit");
+    const open = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    await db.until(async () => (await db.admin(open)) === "1", "writes");
+    const { exitCode, stderr } = await db.exec(["postgres-entry", "restore"], {}, backup);
+    await writing;
+    assert.match(`${exitCode} ${stderr}`, /^1 .*nothing was changed/s);
+    assert.equal(await rows(db), "late");
+  });
+
   it("refuses what it does not know, and a user that is PostgreSQL's own", async () => {
     const db = await pod("db-0");
     assert.equal((await db.exec(["postgres-entry", "upgrade"])).exitCode, 2);
