@@ -1,6 +1,6 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
 import type { Provider } from "../stacks/model/provider.ts";
-import { isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
+import { claimedVolume, inWords, isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
 import { existsInDocker } from "../stacks/observe/k3d-host.ts";
 import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
 import { pathOf } from "../stacks/observe/ownership.ts";
@@ -29,15 +29,21 @@ interface Existence {
     stack: string,
     which: { readonly name: string } | { readonly role: "server" | "registry" },
   ) => Promise<boolean>;
-  /** On the cluster that the stack's state names. */
-  readonly namespace: (stack: string, name: string) => Promise<boolean>;
+  /** On the cluster that the stack's state names. @param claim in the namespace, which is asked for instead. */
+  readonly namespace: (stack: string, name: string, claim?: string) => Promise<boolean>;
 }
 
 const observed: Existence = {
   machine: async (environment) => (await recordedMachineState({ environment })) !== "absent",
   k3s: (environment) => recordedHostMayHaveK3s({ environment }),
   container: existsInDocker,
-  namespace: (stack, name) => mayContain(stack, pathOf({ apiVersion: "v1", kind: "Namespace", name })),
+  namespace: (stack, name, claim) => {
+    const place =
+      claim === undefined
+        ? { kind: "Namespace", name }
+        : { kind: "PersistentVolumeClaim", namespace: name, name: claim };
+    return mayContain(stack, pathOf({ apiVersion: "v1", ...place }));
+  },
 };
 
 interface Context {
@@ -103,7 +109,7 @@ export async function lossesOf(
     .map(({ stack, what, how }) => ({ stack, what, how }));
 }
 
-type ToThing = (resource: string, inputs: PlannedStep["inputs"], context: Context) => Thing;
+type ToThing = (resource: string, inputs: PlannedStep["inputs"], context: Context) => Thing | undefined;
 
 /** By what the type of a resource contains; the first that fits counts. */
 const things: Readonly<Record<string, ToThing>> = {
@@ -146,6 +152,15 @@ const things: Readonly<Record<string, ToThing>> = {
       what: `the container ${name} of the k3d cluster, with all data on it`,
       exists: () => existence.container(stack, { name }),
     };
+  },
+  "kubernetes:core/v1:PersistentVolumeClaim": (_, inputs, { stack, existence }) => {
+    const volume = claimedVolume(inputs);
+    return (
+      volume && {
+        what: inWords(volume),
+        exists: () => existence.namespace(stack, volume.namespace, volume.claim),
+      }
+    );
   },
   "kubernetes:core/v1:Namespace": (resource, inputs, { stack, existence, volumes }) => {
     const { name = resource } = (inputs.metadata ?? {}) as { name?: string };

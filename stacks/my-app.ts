@@ -1,4 +1,5 @@
 import { AppNamespace } from "./components/app-namespace.ts";
+import { Backup } from "./components/backup.ts";
 import { certificatesFor } from "./components/certificate-authority.ts";
 import { Database } from "./components/database.ts";
 import { guestBookApp, databaseOwner as owner } from "./components/guest-book.ts";
@@ -28,6 +29,16 @@ export default async function myApp() {
       ...kept,
       ...{ owner, password, replicationPassword: passwordOf("replication-password") },
       ...{ namespace: home.name, image: databaseImage, replica: replicas > 1 },
+    },
+    inHome,
+  );
+
+  new Backup(
+    "db-backup",
+    {
+      ...config.backup,
+      ...{ owner, host: database.host, secretName: database.secret.metadata.name, image: databaseImage },
+      ...{ namespace: home.name, size: kept.size, storageClass: kept.storageClass },
     },
     inHome,
   );

@@ -1,7 +1,12 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster } from "../../stacks/model/config.ts";
-import { inWords, recordedVolume, recordedVolumes } from "../../stacks/observe/data-volumes.ts";
+import {
+  inWords,
+  recordedClaims,
+  recordedVolume,
+  recordedVolumes,
+} from "../../stacks/observe/data-volumes.ts";
 import { pathOf } from "../../stacks/observe/ownership.ts";
 import { knownStacks } from "../../stacks/observe/recorded.ts";
 import { type Ask, confirmLosses } from "../confirm.ts";
@@ -36,6 +41,7 @@ export async function refuseLossOfOthers(
     const resources = await stateOf(stack);
     const volumes = found.map((words) => [words, recordedVolume(resources, words)] as const);
     losses.push(...volumes.flatMap(([, volume]) => (volume ? removed(stack, volume) : [])));
+    losses.push(...(await stillThere(stack, recordedClaims(resources))));
     const others = volumes.filter(([, volume]) => volume === undefined).map(([words]) => words);
     if (others.length > 0 && !replace)
       throw new LabError(
@@ -58,7 +64,12 @@ async function lossesWithCluster(stack: string, goes: (cluster: string) => boole
   const resources = await stateOf(stack);
   const cluster = clusterStackIn(resources);
   if (cluster === undefined || !goes(cluster)) return [];
-  const asked = recordedVolumes(resources).map(async (volume) => {
+  return await stillThere(stack, recordedVolumes(resources));
+}
+
+/** Those of a stack's volumes whose claims are there, or may be. */
+async function stillThere(stack: string, volumes: readonly Parameters<typeof inWords>[0][]): Promise<Loss[]> {
+  const asked = volumes.map(async (volume) => {
     const { namespace, claim: name } = volume;
     const path = pathOf({ apiVersion: "v1", kind: "PersistentVolumeClaim", namespace, name });
     return (await mayContain(stack, path)) ? [removed(stack, volume)] : [];

@@ -8,10 +8,11 @@ const parse = (values: object = {}) =>
   parseConfig("my-app", { cluster: { stack: "cluster" }, ...values }, "Pulumi.my-app.yaml");
 
 test("a cluster is all that the guest book must be told", () => {
-  const { cluster, namespace, namespaces, ingressNamespace, database, apps } = parse();
+  const { cluster, namespace, namespaces, ingressNamespace, database, backup, apps } = parse();
   assert.deepEqual(cluster, { stack: "cluster" });
   assert.deepEqual([namespace, namespaces], ["my-app", [{ name: "my-app", isolated: true }]]);
   assert.equal(ingressNamespace, "kube-system");
+  assert.deepEqual(backup, { schedule: "17 3 * * *", keep: 7, suspend: false });
   assert.deepEqual(database, { replicas: 2, primary: 0, size: "1Gi" });
   const common = { namespace: "my-app", version: "1.0.0" };
   assert.deepEqual(apps, [
@@ -47,6 +48,8 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
   ["a small volume", { database: { size: "64Mi" } }, /database\.size: .*at least 256Mi/],
   ["a volume of no size", { database: { size: "big" } }, /database\.size: .*such as "1Gi"/],
   ["a class that none can be", { database: { storageClass: "A b" } }, /name of a StorageClass/],
+  ["a schedule of no time", { backup: { schedule: "60 3 * * *" } }, /backup\.schedule: .*five fields/],
+  ["no backup kept", { backup: { keep: 0 } }, /backup\.keep: 0 is not accepted/],
   ["a title of several lines", { title: "a\nb" }, /title: .*control characters/],
   [
     "another controller",

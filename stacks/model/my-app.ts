@@ -17,6 +17,7 @@ import {
 } from "./apps.ts";
 import { imageReference, isSubdomain, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
+import { isSchedule } from "./schedule.ts";
 
 /** A host of the guest book: one name, for its certificate names it too. */
 const host = ingressHost.refine((name) => !name.startsWith("*"), "one host name, such as my-app.com");
@@ -59,6 +60,23 @@ const database = z.strictObject({
     .describe("StorageClass of the volumes. Default: the cluster's own, which is `local-path` in K3s."),
 });
 
+const backup = z.strictObject({
+  schedule: z
+    .string()
+    .refine(isSchedule, 'five fields as cron writes them, such as "17 3 * * *" for every night at 3:17')
+    .default("17 3 * * *")
+    .describe(
+      "When a backup is made: minute, hour, day, month, weekday, in the time zone of the control plane.",
+    ),
+  keep: z
+    .int()
+    .min(1)
+    .max(100)
+    .default(7)
+    .describe("Backups that stay; once a new one is whole, older ones are removed."),
+  suspend: z.boolean().default(false).describe("`true`: none is made for now. What is there stays."),
+});
+
 /** What `Pulumi.my-app.yaml` may say. */
 export const myAppSchema = z
   .strictObject({
@@ -93,6 +111,9 @@ export const myAppSchema = z
       .prefault({})
       .describe("Number of pods."),
     database: database.prefault({}).describe("The database of the guest book."),
+    backup: backup
+      .prefault({})
+      .describe("Backups of the database, on a volume of their own that is made as the database's are."),
     title: shownText.default("Guest book").describe("Title of the page."),
     greeting: shownText
       .default("Leave a line for those who come after you.")

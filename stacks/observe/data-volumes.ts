@@ -5,8 +5,8 @@ import { type MyAppConfig, stackFile } from "../model/config.ts";
 import { parseQuantity } from "../model/quota.ts";
 
 /**
- * A volume that a pod of a StatefulSet keeps its data on. Kubernetes makes its claim, which no state of Pulumi's has, and
- * which outlives pod and StatefulSet: it goes with its namespace.
+ * A volume with data. A pod of a StatefulSet keeps its data on one: Kubernetes makes its claim, which no state of Pulumi's has,
+ * and which outlives pod and StatefulSet: it goes with its namespace. Or a program claims one itself, for backups.
  */
 interface DataVolume {
   readonly namespace: string;
@@ -24,6 +24,8 @@ interface ClaimTemplate extends Omit<DataVolume, "claim"> {
   readonly storageClass: string | undefined;
 }
 
+const storage = z.object({ requests: z.object({ storage: z.string() }) });
+
 const setSchema = z.object({
   metadata: z.object({ name: z.string(), namespace: z.string() }),
   spec: z.object({
@@ -34,7 +36,7 @@ const setSchema = z.object({
           metadata: z.object({ name: z.string() }),
           spec: z.object({
             storageClassName: z.string().optional(),
-            resources: z.object({ requests: z.object({ storage: z.string() }) }),
+            resources: storage,
           }),
         }),
       )
@@ -65,12 +67,34 @@ export const volumesOf = (inputs: unknown): DataVolume[] =>
     Array.from({ length: pods }, (_, ordinal) => ({ namespace, claim: `${prefix}${ordinal}`, size })),
   );
 
+const claimSchema = z.object({
+  metadata: z.object({ name: z.string(), namespace: z.string() }),
+  spec: z.object({ resources: storage }),
+});
+
+/** Whether a resource's type is that of a claim of a program's own. */
+export const isClaim = (types: string): boolean => types.endsWith("kubernetes:core/v1:PersistentVolumeClaim");
+
+/** The volume of such a claim. @param inputs of its resource. */
+export function claimedVolume(inputs: unknown): DataVolume | undefined {
+  const { metadata, spec } = claimSchema.safeParse(inputs).data ?? {};
+  return metadata && spec
+    ? { namespace: metadata.namespace, claim: metadata.name, size: spec.resources.requests.storage }
+    : undefined;
+}
+
+/** The volumes that a stack's program claims itself, as its state has them. */
+export const recordedClaims = (resources: readonly StateResource[]): DataVolume[] =>
+  resources.flatMap(({ type, inputs }) => (isClaim(type) ? (claimedVolume(inputs) ?? []) : []));
+
 const recordedSets = (resources: readonly StateResource[]) =>
   resources.filter(({ type }) => isStatefulSet(type)).map(({ inputs }) => inputs);
 
-/** The volumes of the pods that a stack has, as its state has them. */
-export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] =>
-  recordedSets(resources).flatMap(volumesOf);
+/** The volumes of a stack, as its state has them: of its pods, and of its program's own claims. */
+export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] => [
+  ...recordedSets(resources).flatMap(volumesOf),
+  ...recordedClaims(resources),
+];
 
 /** The volume that such words name as `PersistentVolumeClaim my-app/data-db-2`, where a stack's StatefulSet made it. */
 export function recordedVolume(resources: readonly StateResource[], words: string): DataVolume | undefined {

@@ -94,13 +94,15 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
   ];
 }
 
-/** What the database of the guest book is made of. */
+/** What the database of the guest book and its backups are made of. */
 const databaseObjects = (namespace: string): ObjectPlace[] =>
   [
     { apiVersion: "v1", kind: "Secret", name: "db" },
     ...["db", "db-read", "db-pods"].map((name) => ({ apiVersion: "v1", kind: "Service", name })),
     { apiVersion: "apps/v1", kind: "StatefulSet", name: "db" },
     { apiVersion: "policy/v1", kind: "PodDisruptionBudget", name: "db" },
+    { apiVersion: "v1", kind: "PersistentVolumeClaim", name: "db-backup" },
+    { apiVersion: "batch/v1", kind: "CronJob", name: "db-backup" },
   ].map((one) => ({ ...one, namespace }));
 
 /** Where the API server has an object. */

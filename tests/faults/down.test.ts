@@ -426,6 +426,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       "/api/v1/namespaces/dev/configmaps": { items: [] },
       [claims]: { items: [claim("data-db-0"), claim("data-db-2")] },
       [`${claims}/data-db-0`]: claim("data-db-0"),
+      [`${claims}/backups`]: claim("backups"),
     });
     const spec = {
       replicas: 1,
@@ -439,14 +440,29 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       const [provider, namespace] = madeOn(stack, cluster);
       const type = "kubernetes:apps/v1:StatefulSet";
       const set = { urn: urnOf(stack, type, "db"), custom: true, id: "dev/db", type };
-      return [provider, namespace, { ...namespace, ...set, inputs, outputs: inputs }] as object[];
+      const ownType = "kubernetes:core/v1:PersistentVolumeClaim";
+      const own = { urn: urnOf(stack, ownType, "backups"), custom: true, id: "dev/backups", type: ownType };
+      const asked = {
+        ...{ apiVersion: "v1", kind: "PersistentVolumeClaim" },
+        metadata: { name: "backups", namespace: "dev", uid: "backups" },
+        spec: { resources: { requests: { storage: "1Gi" } } },
+      };
+      return [
+        provider,
+        namespace,
+        { ...namespace, ...set, inputs, outputs: inputs },
+        { ...namespace, ...own, inputs: asked, outputs: asked },
+      ] as object[];
     };
     try {
       // The cluster stays, and says what is there: a claim too whose pod is not asked for any more.
       await checkout.record("apps-data", withData("apps-data"));
       const { exitCode, all } = await checkout.lab(["down", "apps-data"]);
       assert.equal(exitCode, 3, all);
-      assert.match(all, /the volume dev\/data-db-0 \(2Gi\), with all data on it\n.*data-db-2 \(2Gi\)/);
+      assert.match(
+        all,
+        /the volume dev\/data-db-0 \(2Gi\), with all data on it\n.*data-db-2 \(2Gi\).*\n.*backups \(1Gi\)/,
+      );
       assert.match(all, /Nothing was touched.*if not, back the data up first/);
       assert.doesNotMatch(all, /did not create/);
       // The cluster goes, and nobody has named the stack.
@@ -477,6 +493,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       const volume = `removed (stack ${stack}): the volume dev/data-db-0 (2Gi), with all data on it`;
       assert.ok(asked.all.includes(`lab: as --replace allows:\n  ${volume}`), asked.all);
       assert.ok(asked.all.includes(`This exists and would be lost:\n  ${volume}`), asked.all);
+      assert.match(asked.all, /the volume dev\/backups \(1Gi\), with all data on it/);
       onlyReads(cluster);
     } finally {
       cluster.close();

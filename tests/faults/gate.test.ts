@@ -161,6 +161,15 @@ fault("Rule 5: a namespace with the data of a StatefulSet", async () => {
   );
   // Its claims outlive a StatefulSet that is replaced alone.
   assert.deepEqual(await lossesOf("apps", steps.slice(1), { existence }), []);
+  // A claim of the program's own does not.
+  const backups = step("kubernetes:core/v1:PersistentVolumeClaim", "backups", {
+    metadata: { name: "backups", namespace: "dev" },
+    spec: { resources: { requests: { storage: "2Gi" } } },
+  });
+  assert.deepEqual(
+    (await lossesOf("apps", [backups], { existence })).map(({ what, how }) => `${how}: ${what}`),
+    ["replaced: the volume dev/backups (2Gi), with all data on it"],
+  );
   return { happened: "the volumes are named", lost: "nothing" };
 });
 
