@@ -19,12 +19,20 @@ export interface PlannedStep {
   readonly inputs: Readonly<Record<string, unknown>>;
 }
 
+/** See `runStack`. */
+export interface RunOptions {
+  readonly signal?: AbortSignal;
+  readonly refresh?: boolean;
+  readonly onMade?: (types: string) => void;
+}
+
 /**
  * Runs `up` or `destroy` on a stack through the Automation API: the same thing that plain `pulumi` does.
  *
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
  *
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
+ * @param options.onMade is told the types of each resource that was made, its parents' first and joined by `$`.
  * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (see `asRun`), ends its
  * children and keeps what is done in its state, so that the next run goes on.
  * @returns what was changed.
@@ -35,13 +43,14 @@ export async function runStack(
   name: string,
   environment: Record<string, string>,
   progress: Progress,
-  { signal, refresh = false }: { readonly signal?: AbortSignal; readonly refresh?: boolean } = {},
+  { signal, refresh = false, onMade }: RunOptions = {},
 ): Promise<Changes> {
   const stack = await openStack(name, environment);
   const failures: string[] = [];
   let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {
     changes = event.summaryEvent?.resourceChanges ?? changes;
+    if (event.resOutputsEvent) onMade?.(partsOfUrn(event.resOutputsEvent.metadata.urn).types);
     const line = describeEvent(event);
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};

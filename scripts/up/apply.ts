@@ -11,8 +11,8 @@ import { labVariables } from "../environment.ts";
 import { openGate, type StackPreview } from "../gate.ts";
 import { describeChanges } from "../lab.ts";
 import { lossesOf } from "../losses.ts";
-import { type Changes, previewStack, pulumiStopsWithin, runStack } from "../pulumi.ts";
-import { runSteps, type Step } from "../report.ts";
+import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStack } from "../pulumi.ts";
+import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import type { UpRun } from "./run.ts";
 
@@ -33,11 +33,54 @@ export async function applyStacks(run: UpRun): Promise<void> {
     });
     return await runSteps([stacks.map(unchanged)], stopping);
   }
+  const together = await firstOnNewClusters(run);
   for (const stack of stacks) {
+    if (together.has(stack)) continue;
+    const [onIt] = [...together].find(([, cluster]) => cluster === stack) ?? [];
+    if (onIt !== undefined) {
+      await applyTogether(run, stack, onIt);
+      continue;
+    }
     if (deferred.has(stack) || (isApps(stack) && !run.isNewCluster && run.previews.isOutdated(stack)))
       await askLate(run, stack, refresh);
     await applyStack(run, stack, `Stack ${stack}`, refresh);
   }
+}
+
+/**
+ * The first stack on each cluster that this run makes, where neither has anything yet: nothing can be lost, and its
+ * program starts while the cluster comes up. The others find what that one has created.
+ * @returns the stacks, and their clusters'.
+ */
+async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap<string, string>> {
+  const together = new Map<string, string>();
+  for (const { stack, cluster } of found.apps) {
+    const isFirst = stacks.includes(cluster) && ![...together.values()].includes(cluster);
+    if (isFirst && !(await hasResources(stack)) && !(await hasResources(cluster)))
+      together.set(stack, cluster);
+  }
+  return together;
+}
+
+/** What a cluster's first servers are made by: once they answer, the processor waits for the network of pods. */
+const servers = /:(K3sStart|K3dCluster)\$/;
+
+/** Makes a cluster, and starts the program of a stack on it when the first server answers: it waits for the outputs. */
+async function applyTogether(run: UpRun, cluster: string, apps: string): Promise<void> {
+  const answering = Promise.withResolvers<void>();
+  const onMade = (types: string) => {
+    if (servers.test(types)) answering.resolve();
+  };
+  const isMade = applied(run, cluster, `Stack ${cluster}`, { refresh: false, onMade });
+  const follows = applied(run, apps, `Stack ${apps}`, { refresh: false });
+  const waits: Step = {
+    ...follows,
+    run: async (progress, signal) => {
+      await unlessStopped(answering.promise, signal);
+      return await follows.run(progress, signal);
+    },
+  };
+  await runSteps([[isMade, waits]], run.stopping);
 }
 
 const isApps = (stack: string): boolean => isOnCluster(programOf(stack));
@@ -54,16 +97,23 @@ async function answers(stack: string): Promise<boolean> {
  * Runs Pulumi for a stack, in a step of its own, and notes what came of it.
  * @param refresh whether Pulumi reads what is really there.
  */
-export async function applyStack(run: UpRun, stack: string, title: string, refresh: boolean): Promise<void> {
+export const applyStack = (run: UpRun, stack: string, title: string, refresh: boolean): Promise<void> =>
+  runSteps([[applied(run, stack, title, { refresh })]], run.stopping);
+
+/** What of a run of Pulumi is not the same for all. */
+type Apply = Required<Pick<RunOptions, "refresh">> & Pick<RunOptions, "onMade">;
+
+function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: Apply): Step {
   const { previews, settings } = run;
-  const step: Step = {
+  return {
     title,
     endsWithin: pulumiStopsWithin,
     run: async (progress, signal) => {
       const sources = await sourcesOf(stack, settings.values);
       // What Pulumi noted of apps on a cluster that is new is not there any more.
       const isGone = isApps(stack) && run.isNewCluster && (await hasResources(stack));
-      const changes = await runUp(run, stack, refresh || isGone, progress, signal);
+      const options = { refresh: refresh || isGone, ...(onMade ? { onMade } : {}), signal };
+      const changes = await runUp(run, stack, progress, options);
       run.isNewCluster ||=
         !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
       if (hasChanged(changes)) {
@@ -74,7 +124,6 @@ export async function applyStack(run: UpRun, stack: string, title: string, refre
       return describeChanges(changes);
     },
   };
-  await runSteps([[step]], run.stopping);
 }
 
 /**
@@ -84,13 +133,11 @@ export async function applyStack(run: UpRun, stack: string, title: string, refre
 function runUp(
   run: UpRun,
   stack: string,
-  refresh: boolean,
   progress: Progress,
-  signal: AbortSignal,
+  options: Apply & { readonly signal: AbortSignal },
 ): Promise<Changes> {
-  const force = run.previews.createsNothing(stack, refresh) ? setBack : {};
-  const environment = { ...programVariables(run, stack), ...force };
-  return runStack("up", stack, environment, progress, { signal, refresh });
+  const force = run.previews.createsNothing(stack, options.refresh) ? setBack : {};
+  return runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, options);
 }
 
 /** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */

@@ -1,6 +1,7 @@
 import { readdir, readFile, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { z } from "zod";
 import { LabError } from "./errors.ts";
 import { exists, ifThere } from "./files.ts";
@@ -77,6 +78,24 @@ const stateSchema = z.object({
       .nullish(),
   }),
 });
+
+/**
+ * Waits for an output of a stack as long as a run holds that stack.
+ * @param options.file the state, and `locks` the folder of the locks. Default: those of this checkout.
+ * @throws as `stateOf`.
+ */
+export async function untilOutput(
+  stack: string,
+  name: string,
+  { file, locks }: { readonly file?: string; readonly locks?: string } = {},
+): Promise<void> {
+  const isHeld = async () => (await locksOf(stack, locks)).some(({ alive }) => alive);
+  const isThere = async () => {
+    const outputs = (await stateOf(stack, file)).find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
+    return outputs?.[name] !== undefined;
+  };
+  while ((await isHeld()) && !(await isThere())) await setTimeout(100);
+}
 
 /** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */
 export function partsOfUrn(urn: string): { readonly types: string; readonly name: string } {

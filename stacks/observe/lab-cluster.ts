@@ -6,6 +6,7 @@ import { LabError } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
+import { untilOutput } from "../lib/state.ts";
 import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
 import { managedIngress, type OnCluster } from "../model/config.ts";
 import { K3sFlags } from "../model/k3s-flags.ts";
@@ -127,6 +128,8 @@ export async function labCluster(
       { cause, exitCode: 2 },
     );
   };
+  // The program may have been started while the cluster comes up.
+  await untilOutput(stack, "kubeconfig", { file: state });
   // A reference to a stack that does not exist ends the program, in words that name no next step.
   if ((await ifThere(stat(state))) === undefined) refuse();
   // `lab up` reads this file too, and has no use for Pulumi's SDK, which takes 0.2 s to load.

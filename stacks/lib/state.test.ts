@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
+import { untilOutput } from "./state.ts";
+
+let folder: string;
+let options: { readonly file: string; readonly locks: string };
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lab-state-"));
+  options = { file: join(folder, "cluster.json"), locks: join(folder, "locks") };
+  await mkdir(options.locks);
+});
+afterEach(() => rm(folder, { recursive: true, force: true }));
+
+const holds = (pid: number | undefined) =>
+  writeFile(
+    join(options.locks, "1.json"),
+    JSON.stringify({ pid, hostname: hostname(), timestamp: new Date().toISOString() }),
+  );
+const state = (outputs: object) =>
+  writeFile(
+    options.file,
+    JSON.stringify({
+      checkpoint: { latest: { resources: [{ urn: "urn", type: "pulumi:pulumi:Stack", outputs }] } },
+    }),
+  );
+
+/** Whether it still waits after it has looked many times. */
+async function waits(wait: Promise<void>): Promise<boolean> {
+  let ended = false;
+  void wait.then(() => {
+    ended = true;
+  });
+  for (let turn = 0; turn < 200; turn += 1) await setImmediate();
+  return !ended;
+}
+
+test("a stack that no run holds is not waited for", () => untilOutput("cluster", "kubeconfig", options));
+
+test("an output is waited for while a run holds the stack", async () => {
+  await holds(process.pid);
+  await state({ nodes: [] });
+  const wait = untilOutput("cluster", "kubeconfig", options);
+  assert.ok(await waits(wait));
+  await state({ kubeconfig: "secret" });
+  await wait;
+});
+
+test("the wait ends with the run, however that ends", async () => {
+  const run = spawn("sleep", ["1000"]);
+  const ended = once(run, "exit");
+  await once(run, "spawn");
+  await holds(run.pid);
+  const wait = untilOutput("cluster", "kubeconfig", options);
+  assert.ok(await waits(wait));
+  run.kill("SIGKILL");
+  await ended;
+  await wait;
+});
