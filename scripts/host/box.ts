@@ -49,7 +49,7 @@ const boxes = join(cacheDir, "boxes");
 const recipes = join(root, "vagrant");
 const recipeFiles = [
   ...["build.sh", "vm.sh", "Vagrantfile"].map((file) => `box/${file}`),
-  ...["setup.sh", "fill.sh", "place.sh"].map((file) => `image/${file}`),
+  ...["setup.sh", "fill.sh", "place.sh", "flannel.sh"].map((file) => `image/${file}`),
 ];
 
 /** What a virtual machine has beside the packages of a machine in a container: a kernel and what sets up devices. */

@@ -48,7 +48,8 @@ export async function k3sBundle(architecture: string, progress: Progress): Promi
   if (content.flannel !== undefined) {
     const debian = await unpackedPackages(runtimePackages, progress);
     entries.offline = text("");
-    entries["cni/flannel"] = executable(content.flannel);
+    entries["cni/flannel-plugin"] = executable(content.flannel);
+    entries["cni/flannel"] = executable(join(root, "vagrant", "image", "flannel.sh"));
     for (const program of runtimePrograms)
       entries[`bin/${basename(program)}`] = executable(join(debian, program));
     for (const plugin of cniPlugins)

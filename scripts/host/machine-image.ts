@@ -132,7 +132,7 @@ export async function ensureMachineImage(
 ): Promise<string> {
   const runtime = await ociRuntime(progress);
   const recipes = await Promise.all(
-    ["Dockerfile", "setup.sh", "container.sh", "fill.sh", "place.sh"].map((file) =>
+    ["Dockerfile", "setup.sh", "container.sh", "fill.sh", "place.sh", "flannel.sh"].map((file) =>
       readFile(join(recipe, file), "utf8"),
     ),
   );
@@ -183,7 +183,8 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
   if (content.flannel) {
     // What was built here was built because nothing can be downloaded: neither can pods reach a name server outside.
     await writeFile(join(assets, "offline"), "");
-    await linkOrCopy(content.flannel, join(assets, "cni", "flannel"));
+    await linkOrCopy(content.flannel, join(assets, "cni", "flannel-plugin"));
+    await cp(join(recipe, "flannel.sh"), join(assets, "cni", "flannel"));
     for (const plugin of cniPlugins) await symlink(`/usr/lib/cni/${plugin}`, join(assets, "cni", plugin));
   }
   if (runtime) {
