@@ -14,6 +14,7 @@ import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
+import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 
 /** Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none. */
@@ -77,7 +78,14 @@ async function applyTogether(run: UpRun, cluster: string, apps: string): Promise
     ...follows,
     run: async (progress, signal) => {
       await unlessStopped(answering.promise, signal);
-      return await follows.run(progress, signal);
+      const ended = new AbortController();
+      const early = loadEarly(run.found, apps, AbortSignal.any([signal, ended.signal]));
+      try {
+        return await follows.run(progress, signal);
+      } finally {
+        ended.abort();
+        await early;
+      }
     },
   };
   await runSteps([[isMade, waits]], run.stopping);

@@ -1,5 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
+import { imageLoader, loaderVariables } from "../model/image-loader.ts";
 import type { ImageNode } from "../observe/images.ts";
 
 /** What `NodeImages` is made from. */
@@ -26,14 +27,9 @@ export class NodeImages extends pulumi.ComponentResource {
         new local.Command(
           `${name}-${node.name}`,
           {
-            create: loader(node),
+            create: imageLoader(node),
             addPreviousOutputInEnv: false,
-            environment: {
-              NODE_NAME: node.name,
-              NODE_ADDRESS: new URL(node.address).hostname,
-              IMAGE: image,
-              LOADED: node.loaded,
-            },
+            environment: { ...loaderVariables(node, image), LOADED: node.loaded },
             triggers: [node.installation],
           },
           { parent: this },
@@ -42,12 +38,4 @@ export class NodeImages extends pulumi.ComponentResource {
     this.image = pulumi.all(loads.map(({ id }) => id)).apply(() => image);
     this.registerOutputs({ image: this.image });
   }
-}
-
-/** What puts an image into a node, by the way it is reached. */
-function loader({ name, address }: ImageNode): string {
-  const { protocol } = new URL(address);
-  if (protocol === "ssh:") return '"$K3S_LAB_ROOT/vagrant/k3s.sh" load';
-  if (protocol === "docker:") return '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" load';
-  throw new Error(`the node ${name} is reached by ${address}, and nothing here can load an image that way`);
 }

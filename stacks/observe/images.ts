@@ -2,6 +2,7 @@ import { execa } from "execa";
 import { LabError } from "../lib/errors.ts";
 import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root } from "../lib/paths.ts";
+import type { NodeAddress } from "../model/image-loader.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { sshTo } from "../model/ssh-config.ts";
 import type { OwnState } from "./own-state.ts";
@@ -56,8 +57,8 @@ export async function postgresImageRef(settings?: HostSettings): Promise<string>
 /** Milliseconds that a node may take to say what it holds. */
 const within = 20_000;
 
-/** @returns undefined where the node does not say. */
-async function hasImage({ address }: ClusterNode, image: string): Promise<boolean | undefined> {
+/** Whether a node's store holds an image. @returns undefined where the node does not say. */
+export async function hasImage({ address }: NodeAddress, image: string): Promise<boolean | undefined> {
   const { protocol, hostname } = new URL(address);
   const list = ["--namespace", "k8s.io", "images", "ls", "-q", `name==docker.io/${image}`];
   const [file, args] =
