@@ -80,8 +80,15 @@ ask_node() {
     "https://127.0.0.1:$port/api/v1/nodes/$NODE_NAME?pretty=false" 2>/dev/null)
 }
 
-# A kubelet registers its node when it starts, and never again.
-is_unregistered() { has_data && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
+# A kubelet registers its node when it starts, and never again. One that `start` has just started is about to.
+is_unregistered() { has_data && ! is_starting && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
+is_starting() {
+  local began up
+  [ -e $installing ] || return 1
+  began=$(systemctl show --property ExecMainStartTimestampMonotonic --value $service) # microseconds
+  read -r up _ </proc/uptime
+  [ $((${up%.*} - began / 1000000)) -lt $((60 * slower)) ]
+}
 
 # Why it cannot go on for want of the servers, once that was asked.
 alone=

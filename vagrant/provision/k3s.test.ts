@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { chmod, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
+import { uptime } from "node:os";
 import { test } from "node:test";
 import { eth1, type Machine, provision } from "./fake-machine.ts";
 
@@ -560,6 +561,15 @@ test("what was done to K3s by hand is seen, and the next run repairs it", async 
     assert.match(stdout, /^state healthy$/m, title);
     assert.match(stdout, /^version v1\.25\.4\+k3s1$/m);
   }
+});
+
+test("a server that `start` has just started is about to register its node, and is not started again for it", async () => {
+  const { path } = await provision("registers", { mode: "start" });
+  await writeFile(path("unregistered"), "1");
+  await writeFile(path("began"), String(Math.floor(uptime() * 1e6)));
+  const { status, stderr, log } = await provision("registers", { environment: { TOKEN_FILE: "" } });
+  assert.equal(status, 0, stderr);
+  assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1, log.join("\n"));
 });
 
 test("the user's own configuration of a host stays, also over an uninstall", async () => {
