@@ -1,42 +1,57 @@
 import { setTimeout } from "node:timers/promises";
 import { execa } from "execa";
-import { appImageRef } from "../../stacks/model/app-image.ts";
-import { programOf } from "../../stacks/model/config.ts";
 import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/model/image-loader.ts";
 import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { hasImage } from "../../stacks/observe/images.ts";
+import { ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
 
 /** Milliseconds between two questions to a node whose containerd does not answer yet. */
 const interval = 500;
 
+/** How a node is asked for an image, and given one; a test plays both. */
+export interface ImageStore {
+  readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
+  readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
+}
+
+const ofNodes: ImageStore = {
+  has: hasImage,
+  load: (node, image, cancelSignal) =>
+    execa("/bin/sh", ["-c", imageLoader(node)], {
+      ...{ env: loaderVariables(node, image), cancelSignal, stdin: "ignore" },
+    }),
+};
+
 /**
- * Loads the apps' image into the nodes of a cluster that comes up, each as soon as its containerd answers: for ten seconds
+ * Loads a stack's images into the nodes of a cluster that comes up, each as soon as its containerd answers: for ten seconds
  * K3s waits for the network of pods and leaves the processors idle. It only saves time: what fails here the stack's own
  * commands do afterwards, and say why.
  *
- * @param stack the stack of the apps.
+ * @param stack the stack that needs the images.
  * @param signal ends it.
  */
-export async function loadEarly(found: Stacks, stack: string, signal: AbortSignal): Promise<void> {
+export async function loadEarly(
+  found: Stacks,
+  stack: string,
+  signal: AbortSignal,
+  { has, load }: ImageStore = ofNodes,
+): Promise<void> {
   const own = found.apps.find((one) => one.stack === stack);
-  if (own === undefined || own.config.image !== undefined || programOf(stack) !== "apps") return;
-  const image = await appImageRef("web");
-  const load = async (node: NodeAddress) => {
-    while (!signal.aborted) {
-      const has = await hasImage(node, image);
-      if (has) return;
-      if (has === undefined) {
+  if (own === undefined) return;
+  const images = await Promise.all(ownImagesOf(own.config).map((image) => ownImageRefs[image]()));
+  const loadInto = async (node: NodeAddress) => {
+    for (const image of images) {
+      let isThere = await has(node, image);
+      while (isThere === undefined) {
         await setTimeout(interval, undefined, { signal });
-        continue;
+        isThere = await has(node, image);
       }
-      const env = loaderVariables(node, image);
-      await execa("/bin/sh", ["-c", imageLoader(node)], { env, cancelSignal: signal, stdin: "ignore" });
-      return;
+      if (!isThere) await load(node, image, signal);
     }
   };
-  await Promise.allSettled(nodesOf(found, own.cluster).map(load));
+  await Promise.allSettled(nodesOf(found, own.cluster).map(loadInto));
 }
 
 /** The nodes that a cluster will have. */
