@@ -102,7 +102,8 @@ export async function provision(name: string, machine: Machine) {
       "is-enabled) echo enabled ;;",
       "show) case $3 in",
       `  NRestarts) cat ${path("ends")} 2>/dev/null || echo 0 ;;`,
-      `  ExecMainStart*) cat ${path("began")} 2>/dev/null || echo 0 ;;`,
+      // One that has just started registers its node in the next moment.
+      `  ExecMainStart*) cat ${path("began")} 2>/dev/null && rm ${path("unregistered")} || echo 0 ;;`,
       `  SubState) test -e ${path("active")} && echo running || echo dead ;;`,
       "  esac ;;",
       `reset-failed) rm -f ${path("ends")} ;;`,
@@ -132,8 +133,7 @@ export async function provision(name: string, machine: Machine) {
       `case "$*" in ${(machine.silent ?? []).map((ip) => `*https://${ip}:2380) exit 28 ;; `).join("")}*:2380) exit 7 ;; esac`,
       `case "$*" in *:10250*) exit ${machine.hasKubelet ? 0 : 7} ;; esac`,
       `case "$*" in ${answers} */readyz) printf 503; exit ;; */v3/*) exit 22 ;; esac`,
-      // A number in the file says how many more times.
-      `times=$(cat ${path("unregistered")} 2>/dev/null) && { [ "$times" != 1 ] || rm ${path("unregistered")}; [ -z "$times" ] || [ "$times" = 1 ] || echo $((times - 1)) >${path("unregistered")}; printf '{"kind":"Status","code":404}'; exit; }`,
+      `if [ -e ${path("unregistered")} ]; then printf '{"kind":"Status","code":404}'; exit; fi`,
       `if [ -e ${path("stale")} ]; then printf %s '${node("2001-01-01T00:00:00Z")}'; exit; fi`,
       `test -e ${path("ready")} && printf %s '${node("2999-01-01T00:00:00Z")}'`,
       "",

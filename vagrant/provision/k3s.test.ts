@@ -565,7 +565,7 @@ test("what was done to K3s by hand is seen, and the next run repairs it", async 
 
 test("a server that `start` has just started is about to register its node, and is not started again for it", async () => {
   const { path } = await provision("registers", { mode: "start" });
-  await writeFile(path("unregistered"), "1");
+  await writeFile(path("unregistered"), "");
   await writeFile(path("began"), String(Math.floor(uptime() * 1e6)));
   const { status, stderr, log } = await provision("registers", { environment: { TOKEN_FILE: "" } });
   assert.equal(status, 0, stderr);
