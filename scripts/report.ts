@@ -18,6 +18,8 @@ export interface Step {
    * Milliseconds that the step is waited for once the run is stopped, because it ends in good order. Default: 0.
    */
   readonly endsWithin?: number;
+  /** Whether a terminal keeps every line, not the last alone. Default: false. */
+  readonly keepsLines?: boolean;
 }
 
 /** How steps are stopped. */
@@ -49,8 +51,11 @@ export async function runSteps(
     const signal = AbortSignal.any([outer, failed.signal]);
     /** What a step threw that was interrupted, and knows more of that than others. */
     let interrupted: unknown;
-    const toTask = ({ title, run, endsWithin = 0 }: Step): ListrTask => ({
+    const toTask = ({ title, run, endsWithin = 0, keepsLines = false }: Step): ListrTask => ({
       title,
+      ...(keepsLines
+        ? { rendererOptions: { outputBar: Number.POSITIVE_INFINITY, persistentOutput: true } }
+        : {}),
       task: async (_, task: Task) => {
         const told = process.stdout.isTTY ? "" : `${title}: `;
         try {

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { LabError } from "../../stacks/lib/errors.ts";
 import { reach } from "../../stacks/lib/kubernetes.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
@@ -116,6 +117,7 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
   return {
     title,
     endsWithin: pulumiStopsWithin,
+    keepsLines: run.watch !== undefined,
     run: async (progress, signal) => {
       const sources = await sourcesOf(stack, settings.values);
       // What Pulumi noted of apps on a cluster that is new is not there any more.
@@ -138,14 +140,31 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
  * Runs `pulumi up` of a stack. One that creates objects does not set fields back: of two stacks that create one object at
  * the same moment the API server is to refuse the second.
  */
-function runUp(
+async function runUp(
   run: UpRun,
   stack: string,
   progress: Progress,
   options: Apply & { readonly signal: AbortSignal },
 ): Promise<Changes> {
   const force = run.previews.createsNothing(stack, options.refresh) ? setBack : {};
-  return runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, options);
+  const endWatch = run.watch?.(progress);
+  try {
+    const changes = await runStack(
+      "up",
+      stack,
+      { ...programVariables(run, stack), ...force },
+      progress,
+      options,
+    );
+    run.touched = true;
+    return changes;
+  } catch (error) {
+    // What the program refuses it refuses before anything is made.
+    run.touched ||= !(error instanceof LabError && error.exitCode === 2);
+    throw error;
+  } finally {
+    await endWatch?.();
+  }
 }
 
 /** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */

@@ -1,3 +1,4 @@
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { refuseConflicts } from "../conflicts.ts";
 import { prepareLabDir } from "../environment.ts";
@@ -21,6 +22,10 @@ export interface UpOptions {
   readonly replace?: boolean;
   /** Whether Pulumi runs, and reads what is really there, where nothing has changed. Default: false. */
   readonly refresh?: boolean;
+  /** Changes a stack file, while no other run is under way. @returns puts it back, where the run then touches nothing. */
+  readonly edit?: () => Promise<() => Promise<void>>;
+  /** Follows what happens while Pulumi runs. @returns ends that. Default: nobody does. */
+  readonly watch?: (progress: Progress) => () => Promise<void>;
 }
 
 /**
@@ -34,22 +39,33 @@ export async function bringUp(stacks: readonly string[], options: UpOptions = {}
   await readStacks(stacks);
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
-    const run = await begin(stacks, options, { signal, endChildren });
-    const isFirst = !(await anyMachines());
-    if (isFirst) await noteInventory();
-    await runSteps(preparation(run), run.stopping);
-    if (isFirst) await completeInventory();
-    await run.settings.save();
-    await applyStacks(run);
-    await verifyOrRepair(run);
-    console.log(await summary(stacks));
+    const putBack = await options.edit?.();
+    let run: UpRun | undefined;
+    try {
+      run = await begin(stacks, options, { signal, endChildren });
+      await bring(run);
+    } catch (error) {
+      if (!run?.touched) await putBack?.();
+      throw error;
+    }
   });
+}
+
+async function bring(run: UpRun): Promise<void> {
+  const isFirst = !(await anyMachines());
+  if (isFirst) await noteInventory();
+  await runSteps(preparation(run), run.stopping);
+  if (isFirst) await completeInventory();
+  await run.settings.save();
+  await applyStacks(run);
+  await verifyOrRepair(run);
+  console.log(await summary(run.stacks));
 }
 
 /** Reads the files again, since what another run has changed meanwhile counts, and refuses what cannot be. */
 async function begin(
   stacks: readonly string[],
-  { replace = false, refresh = false }: UpOptions,
+  { replace = false, refresh = false, watch }: UpOptions,
   stopping: Required<Stopping>,
 ): Promise<UpRun> {
   const found = await readStacks(stacks);
@@ -69,12 +85,14 @@ async function begin(
     settings,
     replace,
     refresh,
+    watch,
     stopping,
     tools: {},
     previews: new Previews(),
     preconditions: new Map(),
     machinesInDocker: false,
     changed: false,
+    touched: false,
     isNewCluster: false,
   };
 }

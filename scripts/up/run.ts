@@ -1,3 +1,4 @@
+import type { Progress } from "../../stacks/lib/progress.ts";
 import type { Preconditions } from "../../stacks/observe/preconditions.ts";
 import type { Settings, Stacks } from "../lab.ts";
 import type { Stopping } from "../report.ts";
@@ -15,6 +16,8 @@ export interface UpRun {
   /** Whether Pulumi runs, and reads what is really there, where nothing has changed since the last run. */
   readonly refresh: boolean;
   readonly stopping: Required<Stopping>;
+  /** Follows what happens while Pulumi runs. @returns ends that. */
+  readonly watch: ((progress: Progress) => () => Promise<void>) | undefined;
   /** What the step "Tools" has installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;
   readonly previews: Previews;
@@ -24,6 +27,8 @@ export interface UpRun {
   machinesInDocker: boolean;
   /** Whether Pulumi has changed anything. */
   changed: boolean;
+  /** Whether Pulumi has begun to change something, whatever came of it. */
+  touched: boolean;
   /** Whether Pulumi has made a cluster. */
   isNewCluster: boolean;
   /** The image that the nodes' images begin as, once it is there. */

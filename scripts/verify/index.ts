@@ -1,12 +1,9 @@
-import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
-import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
-import { root, stackDir } from "../../stacks/lib/paths.ts";
+import type { Reached } from "../../stacks/lib/kubernetes.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { isOnCluster, managedIngress, programOf, readOnCluster } from "../../stacks/model/config.ts";
-import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { authorityOf } from "../../stacks/observe/certificates.ts";
 import { checkApps } from "./apps.ts";
@@ -16,6 +13,7 @@ import { probeFromPods } from "./from-pods.ts";
 import { type Get, getSecurelyWithin, getWithin, ingressAddresses } from "./ingress.ts";
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
+import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
 import { describeFailed } from "./report.ts";
 import { type AskServer, type CompareServers, serverAsker, serverComparer } from "./servers.ts";
 import { slownessOf } from "./slowness.ts";
@@ -49,10 +47,7 @@ export interface World {
 
 /** @param patience how many times longer than usual an answer may take. */
 const realWorld = (patience: number): World => ({
-  connect: async (kubeconfig, context) =>
-    context === undefined
-      ? reach(kubeconfig, 5000 * patience)
-      : { context, ...connect(await readKubeconfig(kubeconfig, context), 5000 * patience) },
+  connect: (kubeconfig, context) => reachPlace({ kubeconfig, context }, patience),
   machine: (alias) => readMachine(alias, 8000 * patience),
   serverAsker: (kubeconfig) => serverAsker(kubeconfig, 8000 * patience),
   http: getWithin(3000 * patience),
@@ -107,8 +102,6 @@ async function runRound(plans: readonly Plan[], world: World): Promise<Check[]> 
   return checks.flat();
 }
 
-const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
-
 async function readPlan(stack: string, directory: string): Promise<Plan> {
   if (!isOnCluster(programOf(stack))) {
     const plan = await readClusterPlan(stack, directory);
@@ -124,10 +117,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
   }
   const config = await readOnCluster(stack, directory);
   const { cluster } = config;
-  const [kubeconfig, context] =
-    "stack" in cluster
-      ? [kubeconfigOf(cluster.stack), undefined]
-      : [kubeconfigFile(cluster.kubeconfig, directory), cluster.context];
+  const { kubeconfig, context } = placeOf(config, directory);
   const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, directory) : undefined;
   const known = config.ingress === managedIngress ? undefined : plan?.ingress;
   const knownHttps = plan && known?.map((address) => httpsAddress(address, plan));

@@ -24,6 +24,10 @@ const metadata = z.object({
 });
 const conditions = list(z.object({ type: z.string(), status: z.string(), message: text }));
 const reason = z.object({ reason: text }).optional();
+const container = z.object({
+  ports: list(z.object({ containerPort: count })),
+  env: list(z.object({ name: z.string(), value: text })),
+});
 
 /** A kind of objects: the group of the API that has it, and the parts of an object that the checks look at. */
 const kind = <Shape extends z.core.$ZodLooseShape>(group: string, shape: Shape) => ({
@@ -43,7 +47,7 @@ const kinds = {
   pods: kind(core, {
     spec: z.object({
       nodeName: text,
-      containers: list(z.object({ ports: list(z.object({ containerPort: count })) })),
+      containers: list(container),
     }),
     status: z.object({
       phase: z.string(),
@@ -60,6 +64,12 @@ const kinds = {
   deployments: kind("/apis/apps/v1", {
     spec: z.object({ replicas: count.default(1) }),
     status: z.object({ readyReplicas: count.default(0), replicas: count.default(0) }),
+  }),
+  replicaSets: kind("/apis/apps/v1", {
+    spec: z.object({
+      replicas: count.default(1),
+      template: z.object({ spec: z.object({ containers: list(container) }) }),
+    }),
   }),
   services: kind(core, {
     spec: z.object({
@@ -96,6 +106,7 @@ type ObjectOf<Kind extends keyof Kinds> = z.output<Kinds[Kind]["schema"]>;
 
 export type Node = ObjectOf<"nodes">;
 export type Pod = ObjectOf<"pods">;
+export type ReplicaSet = ObjectOf<"replicaSets">;
 export type Service = ObjectOf<"services">;
 export type IngressClass = ObjectOf<"ingressClasses">;
 

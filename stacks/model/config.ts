@@ -5,7 +5,7 @@ import { defaultK3sVersion } from "../versions.ts";
 import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
 import { type MyAppConfig, myAppSchema } from "./my-app.ts";
-import { readPlainYaml } from "./plain-yaml.ts";
+import { parsePlainYaml, readPlainYaml } from "./plain-yaml.ts";
 import { checked, isRecord, knownKeys, shown } from "./schema.ts";
 
 export * from "./apps.ts";
@@ -112,6 +112,13 @@ export async function readStackFile<Stack extends string>(
   const hint = `Copy ${stackFile(program)} and edit it.`;
   const document = await readPlainYaml(file, directory, hint);
   return parseConfig(program, ownValues(program, document, file), file);
+}
+
+/** As `readStackFile`, from what the file of a stack that runs on a cluster holds, or is to hold. */
+export function parseOnCluster(stack: string, text: string): OnCluster {
+  const program = programOf(stack) as OnClusterProgram;
+  const file = stackFile(stack);
+  return parseConfig(program, ownValues(program, parsePlainYaml(Buffer.from(text), file), file), file);
 }
 
 /** Reads and checks the file of a stack that runs on a cluster. @param directory the folder of `Pulumi.yaml`. */

@@ -7,7 +7,7 @@ import { after, before, describe } from "node:test";
 import { lossesOf, startLoad } from "../load.ts";
 import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
-import { hostState, newOnHost } from "./host.ts";
+import { ask, hostState, newOnHost } from "./host.ts";
 import { appsAnswer, devHosts, inDocker, ingress, kubectlOf, moveToAgent } from "./k3d.ts";
 
 // A cluster of k3d from nothing to nothing, by the commands that a person types. The tests build on each other. What takes
@@ -107,6 +107,34 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
   test("a preview of either stack shows no change", async () => {
     for (const stack of ["k3d", "apps-k3d"])
       await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
+  });
+
+  test("an app is scaled, rolled out and rolled back under requests: none is lost, and the stack file says so", async () => {
+    const file = join(checkout.directory, "Pulumi.apps-k3d.yaml");
+    const text = await readFile(file, "utf8");
+    for (const [app, replicas, message] of [
+      ["app1", "2", /several apps app1\. Say which: dev\/app1 or staging\/app1/],
+      ["dev/app1", "9", /namespaces\[0\]\.quota\.pods: 10 is not accepted/],
+    ] as const) {
+      const { exitCode, all } = await checkout.lab("scale", app, replicas);
+      assert.equal(exitCode, 2, all);
+      assert.match(all, message);
+      assert.equal(await readFile(file, "utf8"), text);
+    }
+    const load = startLoad({ addresses: [ingress], hosts: devHosts, rate: 100 });
+    const scaled = await checkout.lab("scale", "dev/app1", "2");
+    const rolledOut = await checkout.lab("rollout", "dev/app1", "1.1.0", "--watch");
+    const { version } = await ask(ingress, devHosts[0]);
+    const rolledBack = await checkout.lab("rollback", "dev/app1", "--json");
+    const result = await load.stop(1000);
+    for (const outcome of [scaled, rolledOut, rolledBack]) await succeeded(outcome);
+    assert.equal(result.lost, 0, `of ${result.total} requests in ${result.seconds} s: ${lossesOf(result)}`);
+    assert.equal(version, "1.1.0");
+    assert.match(rolledOut.all, /app1-\S+ \(1\.1\.0\) on k3d-k3d-server-0: ready/);
+    const { key, before, after } = JSON.parse(rolledBack.stdout) as Record<string, unknown>;
+    assert.deepEqual([key, before, after], ["k3s-lab:apps[0].version", "1.1.0", "1.0.0"]);
+    assert.equal(await readFile(file, "utf8"), text.replace("replicas: 1", "replicas: 2"));
+    await succeeded(await checkout.pulumi("preview", "apps-k3d", "--expect-no-changes"));
   });
 
   test("what k3d cannot change in place shows as a replacement", async () => {

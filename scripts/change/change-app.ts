@@ -1,0 +1,83 @@
+import { Command } from "commander";
+import { type App, programOf, stackFile } from "../../stacks/model/config.ts";
+import { bringUp, type UpOptions } from "../up/index.ts";
+import type { FoundApp } from "./find-app.ts";
+import { type AppChange, changeStackFile, type FileChange } from "./stack-file.ts";
+
+/** What commands that change an app may be told. */
+export interface ChangeOptions extends Pick<UpOptions, "replace" | "watch"> {
+  readonly stack?: string;
+  readonly json?: boolean;
+}
+
+/** A command that changes an app of a stack that is up. */
+export const changeCommand = (name: string): Command =>
+  new Command(name)
+    .argument("<app>", "app of a stack that is up, or namespace/app")
+    .option("--stack <name>", "stack of the app, where several have one of this name")
+    .option("--replace", "allow what else the stack file would replace or remove")
+    .option("--json", "print JSON instead: what was changed");
+
+/** What commands that change an app say of it in their help. @param more of this one, a whole sentence. Default: nothing. */
+export const changeHelp = (example: string, more = ""): string =>
+  `\nEdits this value in the stack file, and nothing else there, then does what \`lab up STACK\` does. If that is refused, fails or is interrupted before Pulumi has begun to change something, the file is put back as it was; later it keeps the change. ${more}\nExit codes: as of \`lab up\`.\n\nExample:\n  scripts/lab ${example}`.replace(
+    " \n",
+    "\n",
+  );
+
+/**
+ * Changes an app in the file of its stack, and brings that stack up; what the result is goes to standard output.
+ * @throws as `bringUp`. The file is put back where nothing was touched.
+ */
+export async function changeApp(
+  { stack, app }: Pick<FoundApp, "stack" | "app">,
+  change: AppChange,
+  { json = false, replace = false, watch }: ChangeOptions,
+  bring: typeof bringUp = bringUp,
+): Promise<void> {
+  const file = stackFile(stack);
+  const tell = (line: string) => process.stderr.write(`lab: ${line}\n`);
+  let changed: FileChange | undefined;
+  let isBack = false;
+  const edit = async () => {
+    const { putBack, ...done } = await changeStackFile(stack, app, change);
+    changed = done;
+    return async () => {
+      isBack = await putBack();
+      if (isBack) tell(`nothing was touched, and ${file} is as it was`);
+    };
+  };
+  const run = () => bring([stack], { replace, edit, ...(watch ? { watch } : {}) });
+  try {
+    await (json ? withStdoutAside(run) : run());
+  } catch (error) {
+    if (changed !== undefined && changed.before !== changed.after && !isBack)
+      tell(`${file} keeps the change, for Pulumi had begun it: ${inWords(changed)}`);
+    throw error;
+  }
+  if (changed === undefined) return;
+  const { name, namespace } = app;
+  console.log(
+    json
+      ? JSON.stringify({ stack, namespace, app: name, file, ...changed }, null, 2)
+      : `\n${name}: ${inWords(changed)} in ${file}`,
+  );
+}
+
+const inWords = ({ key, before, after }: FileChange): string =>
+  `${key} ${before === after ? `is ${after} already` : `was ${before} and is ${after}`}`;
+
+/** The apps whose pods another version of one changes: those of the guest book share it. */
+export const rolledOutWith = ({ stack, config, app }: FoundApp): readonly App[] =>
+  programOf(stack) === "apps" ? [app] : config.apps;
+
+/** Runs what speaks to a person, with its words on standard error: standard output is for JSON. */
+async function withStdoutAside<T>(work: () => Promise<T>): Promise<T> {
+  const { write } = process.stdout;
+  process.stdout.write = process.stderr.write.bind(process.stderr);
+  try {
+    return await work();
+  } finally {
+    process.stdout.write = write;
+  }
+}

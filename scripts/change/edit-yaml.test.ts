@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setInYaml, type YamlPath } from "./edit-yaml.ts";
+
+const replicas: YamlPath = ["config", "apps", 1, "replicas"];
+const version: YamlPath = ["config", "apps", 1, "version"];
+
+const file = `# the head
+config:
+  # above
+  apps:
+    - {name: one, replicas: 1,  version: 1.0.0} # kept
+    - { name: two,   replicas: 3, version: 1.0.0 }   # three of them
+
+    - name: three # at the end
+      version: '2.0'
+# the foot
+`;
+
+test("only the characters of the value change", () => {
+  assert.equal(setInYaml(file, replicas, 12), file.replace("replicas: 3", "replicas: 12"));
+  assert.equal(
+    setInYaml(file, version, "1.1.0-rc.1"),
+    file.replace("two,   replicas: 3, version: 1.0.0", "two,   replicas: 3, version: 1.1.0-rc.1"),
+  );
+  const crlf = file.replaceAll("\n", "\r\n");
+  assert.equal(setInYaml(crlf, replicas, 4), crlf.replace("replicas: 3", "replicas: 4"));
+});
+
+test("a version that YAML would read as something else is quoted, and quotes stay as they are", () => {
+  for (const odd of ["2.0", "1e3", "no", "v2", "2026"])
+    assert.equal(
+      setInYaml(file, version, odd),
+      file.replace("replicas: 3, version: 1.0.0", `replicas: 3, version: "${odd}"`),
+    );
+  const third = ["config", "apps", 2, "version"];
+  assert.equal(setInYaml(file, third, "3.0.0"), file.replace("'2.0'", "'3.0.0'"));
+});
+
+test("a key that is not there is added in the layout that is there", () => {
+  const third = ["config", "apps", 2, "replicas"];
+  assert.equal(setInYaml(file, third, 2), file.replace("'2.0'", "'2.0'\n      replicas: 2"));
+  const bare = "config:\n  apps: [{name: a}, {name: b, paths: [{path: /x}]}] # c";
+  assert.equal(setInYaml(bare, replicas, 2), bare.replace("/x}]}", "/x}], replicas: 2}"));
+  const nested: YamlPath = ["config", "replicas", "api"];
+  assert.equal(
+    setInYaml("config:\r\n  a: 1 # c\r\n", nested, 2),
+    "config:\r\n  a: 1 # c\r\n  replicas: {api: 2}\r\n",
+  );
+  assert.equal(setInYaml("config: {replicas: {}}", nested, 2), "config: {replicas: {api: 2}}");
+  assert.equal(
+    setInYaml("config:\n  replicas:\n    api:\n", nested, 2),
+    "config:\n  replicas:\n    api: 2\n",
+  );
+  assert.equal(setInYaml("config:\n  replicas: {api: 1}", nested, 2), "config:\n  replicas: {api: 2}");
+});
+
+test("what would change another value as well is left to a person", () => {
+  const shared = "config:\n  apps:\n    - {name: a, replicas: &n 2}\n    - {name: b, replicas: *n}\n";
+  assert.equal(setInYaml(shared, ["config", "apps", 0, "replicas"], 3), undefined);
+  const same = "config:\n  apps:\n    - &one {name: a}\n    - *one\n";
+  assert.equal(setInYaml(same, replicas, 3), undefined);
+  assert.equal(setInYaml("config:\n  apps: 1\n", replicas, 3), undefined);
+  assert.equal(setInYaml("", replicas, 3), undefined);
+});

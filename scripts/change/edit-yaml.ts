@@ -1,0 +1,96 @@
+import { isDeepStrictEqual } from "node:util";
+import {
+  isCollection,
+  isMap,
+  isScalar,
+  type ParsedNode,
+  parseDocument,
+  type Range,
+  type YAMLMap,
+} from "yaml";
+
+/** Where a value is in a YAML document: names of keys and numbers of items. */
+export type YamlPath = readonly (string | number)[];
+
+/**
+ * Sets one value in the text of a YAML file. All else stays as it is written, comments and layout included: only the
+ * characters of the value change, or a key is added where there is none.
+ *
+ * @param text a document without errors.
+ * @returns undefined where that cannot be done without changing another value, such as through an alias.
+ */
+export function setInYaml(text: string, path: YamlPath, value: string | number): string | undefined {
+  const document = parseDocument(text);
+  const edit = editOf(text, document.contents, path, value);
+  if (edit === undefined) return undefined;
+  const edited = `${text.slice(0, edit.from)}${edit.text}${text.slice(edit.to)}`;
+  const after = parseDocument(edited);
+  // The same values without aliases, of which that one alone changes.
+  const wanted = parseDocument(JSON.stringify(document.toJS()));
+  wanted.setIn(path, value);
+  return after.errors.length === 0 && isDeepStrictEqual(after.toJS(), wanted.toJS()) ? edited : undefined;
+}
+
+/** A part of a text and what takes its place. */
+interface Edit {
+  readonly from: number;
+  readonly to: number;
+  readonly text: string;
+}
+
+function editOf(
+  text: string,
+  contents: ParsedNode | null,
+  path: YamlPath,
+  value: string | number,
+): Edit | undefined {
+  let node: unknown = contents;
+  for (const [index, part] of path.entries()) {
+    if (!isCollection(node)) return undefined;
+    const next = node.get(part, true);
+    if (next === undefined) return isMap(node) ? addition(text, node, path.slice(index), value) : undefined;
+    node = next;
+  }
+  const range = rangeOf(node);
+  if (!isScalar(node) || range === undefined) return undefined;
+  // An empty value has no characters of its own.
+  if (range[0] === range[1]) return { from: range[0], to: range[0], text: ` ${written(value)}` };
+  return { from: range[0], to: range[1], text: written(value, text[range[0]]) };
+}
+
+/** Where a node begins in the text, where its value ends, and where it does. */
+const rangeOf = (node: unknown): Range | undefined =>
+  (node as { readonly range?: Range | null } | null)?.range ?? undefined;
+
+/** A key that is added behind the last one of a mapping. */
+function addition(text: string, map: YAMLMap, path: YamlPath, value: string | number): Edit | undefined {
+  const entry = entryOf(path, value);
+  const range = rangeOf(map);
+  const last = map.items.at(-1);
+  if (!range) return undefined;
+  if (last === undefined) return { from: range[0] + 1, to: range[0] + 1, text: entry };
+  const end = rangeOf(last.value)?.[1] ?? rangeOf(last.key)?.[1];
+  if (end === undefined) return undefined;
+  if (map.flow) return { from: end, to: end, text: `, ${entry}` };
+  const first = rangeOf(map.items[0]?.key)?.[0];
+  if (first === undefined) return undefined;
+  const column = first - (text.lastIndexOf("\n", first - 1) + 1);
+  const lineEnd = text[end - 1] === "\n" ? end - 1 : text.indexOf("\n", end);
+  const at = lineEnd < 0 ? text.length : lineEnd - (text[lineEnd - 1] === "\r" ? 1 : 0);
+  const newline = text.includes("\r\n") ? "\r\n" : "\n";
+  return { from: at, to: at, text: `${newline}${" ".repeat(column)}${entry}` };
+}
+
+/** `a: 1`, or where the path goes on, `a: {b: 1}`. */
+const entryOf = ([first = "", ...rest]: YamlPath, value: string | number): string =>
+  `${first}: ${rest.length > 0 ? `{${entryOf(rest, value)}}` : written(value)}`;
+
+/**
+ * A value as YAML has it: a text without quotes only where no reader takes it for something else.
+ * @param before the first character of the value that was there: its quotes are kept.
+ */
+function written(value: string | number, before = ""): string {
+  if (typeof value === "number") return String(value);
+  if (before === "'" && !value.includes("'")) return `'${value}'`;
+  return before !== '"' && /^\d+\.\d+\.\d+([-+.][\w.+-]*)?$/.test(value) ? value : JSON.stringify(value);
+}

@@ -1,0 +1,97 @@
+import { readdir } from "node:fs/promises";
+import { closest } from "fastest-levenshtein";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { hasResources } from "../../stacks/lib/state.ts";
+import {
+  type App,
+  isOnCluster,
+  type OnCluster,
+  programNamed,
+  programOf,
+  readOnCluster,
+  schemas,
+  stackFile,
+} from "../../stacks/model/config.ts";
+import { shown } from "../../stacks/model/schema.ts";
+
+/** An app of a stack that is up. */
+export interface FoundApp {
+  readonly stack: string;
+  readonly config: OnCluster;
+  readonly app: App;
+}
+
+interface FindOptions {
+  /** The stack that it is of. Default: the one that has it, of those that are up. */
+  readonly stack?: string | undefined;
+  /** The folder of the stack files. Default: the checkout. */
+  readonly directory?: string;
+  /** Whether a stack is up. Default: asks Pulumi's state. */
+  readonly isUp?: (stack: string) => Promise<boolean>;
+}
+
+/**
+ * Finds the one app that is meant. Only stacks that are up count: of the others nothing runs that could change.
+ * @param words its name, or `namespace/name`.
+ * @throws LabError (exit code 2) where there is none, or more than one.
+ */
+export async function findApp(
+  words: string,
+  { stack, directory = root, isUp = hasResources }: FindOptions = {},
+): Promise<FoundApp> {
+  const stacks = stack === undefined ? await stacksUp(directory, isUp) : [await named(stack, isUp)];
+  const [name = "", namespace] = words.split("/").reverse();
+  const all: FoundApp[] = [];
+  for (const one of stacks) {
+    const config = await readOnCluster(one, directory);
+    all.push(...config.apps.map((app) => ({ stack: one, config, app })));
+  }
+  const found = all.filter(
+    ({ app }) => app.name === name && (namespace === undefined || app.namespace === namespace),
+  );
+  const [first] = found;
+  if (first === undefined || words.split("/").length > 2) throw unknown(words, stacks, all);
+  const owners = [...new Set(found.map((one) => one.stack))];
+  if (owners.length > 1)
+    throw refusal(
+      `The stacks ${owners.join(" and ")} both have an app ${words}. Say which: ${owners.map((one) => `--stack ${one}`).join(" or ")}.`,
+    );
+  if (found.length > 1) {
+    const paths = found.map(({ app }) => `${app.namespace}/${app.name}`);
+    throw refusal(`The stack ${first.stack} has several apps ${name}. Say which: ${paths.join(" or ")}.`);
+  }
+  return first;
+}
+
+const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
+
+/** The stacks of apps that have a file and are up. */
+async function stacksUp(directory: string, isUp: (stack: string) => Promise<boolean>): Promise<string[]> {
+  const programs = Object.keys(schemas) as (keyof typeof schemas)[];
+  const names = (await readdir(directory)).flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);
+  const stacks: string[] = [];
+  for (const stack of names.sort()) {
+    const program = programNamed(stack, programs);
+    if (program !== undefined && isOnCluster(program) && (await isUp(stack))) stacks.push(stack);
+  }
+  return stacks;
+}
+
+async function named(stack: string, isUp: (stack: string) => Promise<boolean>): Promise<string> {
+  if (!isOnCluster(programOf(stack)))
+    throw refusal(`The stack ${stack} has no apps. Name one of apps… or my-app….`);
+  if (!(await isUp(stack)))
+    throw refusal(`The stack ${stack} is not up. Bring it up first: scripts/lab up ${stack}.`);
+  return stack;
+}
+
+function unknown(words: string, stacks: readonly string[], all: readonly FoundApp[]): LabError {
+  if (stacks.length === 0)
+    return refusal("No stack of apps is up. Bring one up first, such as by scripts/lab up.");
+  const known = [...new Set(all.flatMap(({ app }) => [app.name, `${app.namespace}/${app.name}`]))];
+  const names = [...new Set(all.map(({ app }) => app.name))];
+  return refusal(
+    `${stacks.map(stackFile).join(", ")}: no app ${shown(words)}; did you mean "${closest(words, known)}"? Apps: ${names.join(", ")}.`,
+  );
+}

@@ -1,0 +1,86 @@
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { KubernetesApi, ReplicaSet } from "../../stacks/lib/kubernetes.ts";
+import type { App } from "../../stacks/model/config.ts";
+
+/** A version of an app that its Deployment still knows. */
+export interface Revision {
+  readonly revision: number;
+  readonly version: string;
+  /** When its ReplicaSet was made, in UTC; a revision that is rolled back to gets a new number, not a new ReplicaSet. */
+  readonly created: string;
+  /** Pods that it has now. */
+  readonly pods: number;
+}
+
+/** The version that the containers of a pod show. */
+export const versionIn = ({ containers }: ReplicaSet["spec"]["template"]["spec"]): string =>
+  containers.flatMap(({ env }) => env).find(({ name }) => name === "APP_VERSION")?.value ?? "?";
+
+/** What an app's Deployment has run, as its ReplicaSets tell; the newest, which it runs now, comes first. */
+export async function historyOf(
+  api: KubernetesApi,
+  { name, namespace }: Pick<App, "name" | "namespace">,
+): Promise<readonly Revision[]> {
+  const own = (await api.replicaSets(namespace)).filter(({ metadata }) =>
+    metadata.ownerReferences?.some((owner) => owner.kind === "Deployment" && owner.name === name),
+  );
+  return own
+    .map(({ metadata, spec }) => ({
+      revision: Number(metadata.annotations["deployment.kubernetes.io/revision"] ?? 0),
+      version: versionIn(spec.template.spec),
+      created: metadata.creationTimestamp ?? "",
+      pods: spec.replicas,
+    }))
+    .sort((one, other) => other.revision - one.revision);
+}
+
+/**
+ * The revision to go back to.
+ * @param wanted Default: the newest that has another version than the current one.
+ * @param app what the stack file says.
+ * @throws LabError (exit code 2) where there is none, or nothing would change.
+ */
+export function revisionToRestore(
+  history: readonly Revision[],
+  { name, version }: Pick<App, "name" | "version">,
+  wanted?: number,
+): Revision {
+  const refuse = (message: string): never => {
+    throw new LabError(`${message}${history.length > 0 ? `\n${tableOf(history)}` : ""}`, { exitCode: 2 });
+  };
+  const [current] = history;
+  if (current === undefined)
+    return refuse(`${name}: its Deployment has no ReplicaSet: nothing of it has run.`);
+  const found =
+    wanted === undefined
+      ? history.find((one) => one !== current && one.version !== version)
+      : history.find(({ revision }) => revision === wanted);
+  if (found === undefined)
+    return refuse(
+      wanted === undefined
+        ? `${name}: no earlier revision has another version than ${version}.`
+        : `${name}: there is no revision ${wanted}.`,
+    );
+  if (found.version === version)
+    return refuse(
+      `${name}: revision ${found.revision} has the version of the stack file, ${version}: nothing to roll back.`,
+    );
+  return found;
+}
+
+/** The history as lines of a table. */
+export function tableOf(history: readonly Revision[]): string {
+  const rows = [
+    ["REVISION", "VERSION", "CREATED", "PODS"],
+    ...history.map(({ revision, version, created, pods }) => [
+      String(revision),
+      version,
+      created.replace("T", " ").replace("Z", " UTC"),
+      String(pods),
+    ]),
+  ];
+  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows
+    .map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ")}`.trimEnd())
+    .join("\n");
+}

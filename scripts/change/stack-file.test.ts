@@ -1,0 +1,112 @@
+import assert from "node:assert/strict";
+import { lstat, mkdtemp, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { asRun } from "../run.ts";
+import { changeStackFile, withChange } from "./stack-file.ts";
+
+const apps = `# mine
+config:
+  k3s-lab:cluster: {stack: k3d}
+  k3s-lab:namespaces:
+    - {name: dev, quota: {pods: 6}} # six
+  k3s-lab:apps:
+    - {name: app1, namespace: dev, host: a.com, version: 1.0.0}
+    - {name: app2, namespace: dev, host: b.com,  replicas: 2}  # two
+`;
+const [app1, app2] = ["app1", "app2"].map((name) => ({ name, namespace: "dev" })) as [Id, Id];
+interface Id {
+  readonly name: string;
+  readonly namespace: string;
+}
+
+const myApp = "config:\n  k3s-lab:cluster: {stack: k3d} # there\n  k3s-lab:replicas: {api: 2}\n";
+const frontend = { name: "frontend", namespace: "my-app" };
+
+const refused = (message: RegExp) => (error: Error) => {
+  assert.ok(error instanceof LabError);
+  assert.equal(error.exitCode, 2);
+  assert.match(error.message, message);
+  return true;
+};
+
+test("an app's pods and version are changed in its own entry", () => {
+  const scaled = withChange("apps-k3d", apps, app2, { replicas: 3 });
+  assert.deepEqual(scaled, {
+    ...{ text: apps.replace("replicas: 2", "replicas: 3"), key: "k3s-lab:apps[1].replicas" },
+    ...{ before: 2, after: 3 },
+  });
+  assert.equal(
+    withChange("apps", apps, app1, { version: "1.1" }).text,
+    apps.replace("version: 1.0.0", 'version: "1.1"'),
+  );
+  // What is so by default already is not written.
+  assert.equal(withChange("apps", apps, app1, { replicas: 1 }).text, apps);
+});
+
+test("those of the guest book, whose apps share a version, are changed where its file has them", () => {
+  const { text, key, before } = withChange("my-app", myApp, frontend, { replicas: 4 });
+  assert.equal(text, myApp.replace("{api: 2}", "{api: 2, frontend: 4}"));
+  assert.deepEqual([key, before], ["k3s-lab:replicas.frontend", 2]);
+  const version = withChange("my-app-b", myApp, frontend, { version: "2.0.0" });
+  assert.equal(version.text, `${myApp.trimEnd()}\n  k3s-lab:version: 2.0.0\n`);
+});
+
+test("what the file may not say is refused", () => {
+  const cases = [
+    [app2, { replicas: 101 }, /k3s-lab:apps\[1\]\.replicas: 101 is not accepted; expected at most 100/],
+    [app2, { replicas: 5 }, /namespaces\[0\]\.quota\.pods: 6 is not accepted; expected at least 8/],
+    [app1, { version: "a b" }, /k3s-lab:apps\[0\]\.version: "a b" is not accepted; expected a version/],
+    [{ name: "app3", namespace: "dev" }, { replicas: 1 }, /dev\/app3 is not there any more/],
+  ] as const;
+  for (const [app, change, message] of cases)
+    assert.throws(() => withChange("apps", apps, app, change), refused(message));
+  const aliased = apps
+    .replace("host: a.com", "host: a.com, replicas: &n 1")
+    .replace("replicas: 2", "replicas: *n");
+  for (const app of [app1, app2])
+    assert.throws(() => withChange("apps", aliased, app, { replicas: 2 }), refused(/Write 2 there yourself/));
+});
+
+async function folder(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "k3s-lab-change-"));
+  t.after(() => rm(directory, { recursive: true }));
+  await writeFile(join(directory, "Pulumi.apps.yaml"), apps, { mode: 0o644 });
+  return directory;
+}
+
+test("the file is written with its mode, through a link, and put back as it was", async (t) => {
+  const directory = await folder(t);
+  const link = join(directory, "Pulumi.apps-b.yaml");
+  await symlink("Pulumi.apps.yaml", link);
+  const { putBack } = await changeStackFile("apps-b", app2, { replicas: 3 }, directory);
+  assert.equal(await readFile(link, "utf8"), apps.replace("replicas: 2", "replicas: 3"));
+  assert.ok((await lstat(link)).isSymbolicLink());
+  assert.equal((await stat(link)).mode & 0o777, 0o644);
+  assert.equal(await putBack(), true);
+  assert.equal(await readFile(link, "utf8"), apps);
+});
+
+test("what was refused is not written, and what was edited since is not put back", async (t) => {
+  const directory = await folder(t);
+  const file = join(directory, "Pulumi.apps.yaml");
+  await assert.rejects(changeStackFile("apps", app2, { replicas: 9 }, directory), refused(/quota/));
+  assert.equal(await readFile(file, "utf8"), apps);
+  const { putBack } = await changeStackFile("apps", app2, { replicas: 3 }, directory);
+  await writeFile(file, "# another\n");
+  assert.equal(await putBack(), false);
+  assert.equal(await readFile(file, "utf8"), "# another\n");
+});
+
+test("of two changes at once none is lost", async (t) => {
+  const directory = await folder(t);
+  const change = (app: Id, value: object) =>
+    asRun("up", () => changeStackFile("apps", app, value as { replicas: number }, directory), directory);
+  await Promise.all([change(app2, { replicas: 3 }), change(app1, { version: "1.0.1" })]);
+  assert.equal(
+    await readFile(join(directory, "Pulumi.apps.yaml"), "utf8"),
+    apps.replace("replicas: 2", "replicas: 3").replace("1.0.0", "1.0.1"),
+  );
+});

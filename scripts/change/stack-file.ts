@@ -1,0 +1,83 @@
+import { readFile, realpath, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { writeWhole } from "../../stacks/lib/files.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { type App, parseOnCluster, programOf, stackFile } from "../../stacks/model/config.ts";
+import { keyPath } from "../../stacks/model/schema.ts";
+import { setInYaml, type YamlPath } from "./edit-yaml.ts";
+
+/** What of an app is to change in the file of its stack. */
+export type AppChange = { readonly replicas: number } | { readonly version: string };
+
+/** What became of a stack file. */
+export interface FileChange {
+  /** The key that has the value, such as `k3s-lab:apps[1].replicas`. */
+  readonly key: string;
+  readonly before: string | number;
+  readonly after: string | number;
+}
+
+/**
+ * The text of a stack file in which one value of an app is another. The apps of the guest book share their version.
+ * @throws LabError (exit code 2) where the file has no such app or may not say so.
+ */
+export function withChange(
+  stack: string,
+  text: string,
+  { name, namespace }: Pick<App, "name" | "namespace">,
+  change: AppChange,
+): FileChange & { readonly text: string } {
+  const file = stackFile(stack);
+  const { apps } = parseOnCluster(stack, text);
+  const index = apps.findIndex((one) => one.name === name && one.namespace === namespace);
+  const app = apps[index];
+  if (app === undefined) throw refused(`${file}: the app ${namespace}/${name} is not there any more`);
+  const [field, value] =
+    "replicas" in change ? (["replicas", change.replicas] as const) : (["version", change.version] as const);
+  const path = pathTo(stack, index, name, field);
+  const key = keyPath(path.slice(1));
+  const edited = app[field] === value ? text : setInYaml(text, path, value);
+  if (edited === undefined)
+    throw refused(
+      `${file}: ${key} cannot be changed without changing another value, as by an alias. Write ${JSON.stringify(value)} there yourself, then run scripts/lab up ${stack}`,
+    );
+  // Refuses what the file may not say.
+  parseOnCluster(stack, edited);
+  return { text: edited, key, before: app[field], after: value };
+}
+
+/** Where a stack file says how many pods an app has, and which version. */
+function pathTo(stack: string, index: number, name: string, field: "replicas" | "version"): YamlPath {
+  if (programOf(stack) === "apps") return ["config", "k3s-lab:apps", index, field];
+  return field === "version" ? ["config", "k3s-lab:version"] : ["config", "k3s-lab:replicas", name];
+}
+
+/**
+ * Changes one value of an app in the file of its stack, which is written whole.
+ * @param directory the folder of the stack files. Default: the checkout.
+ * @returns with what puts the file back as it was, unless somebody has edited it since. @returns whether it did.
+ * @throws LabError (exit code 2), and then the file is as it was.
+ */
+export async function changeStackFile(
+  stack: string,
+  app: Pick<App, "name" | "namespace">,
+  change: AppChange,
+  directory: string = root,
+): Promise<FileChange & { readonly putBack: () => Promise<boolean> }> {
+  // A link stays one.
+  const file = await realpath(join(directory, stackFile(stack)));
+  const before = await readFile(file, "utf8");
+  const { text, ...done } = withChange(stack, before, app, change);
+  const mode = (await stat(file)).mode & 0o777;
+  const put = async (from: string, to: string): Promise<boolean> => {
+    if (from === to || (await readFile(file, "utf8")) !== from) return false;
+    await writeWhole(file, to, { mode });
+    return true;
+  };
+  if (text !== before && !(await put(before, text)))
+    throw refused(`${stackFile(stack)} was edited at the same moment. Run the same command again`);
+  return { ...done, putBack: () => put(text, before) };
+}
+
+const refused = (message: string): LabError => new LabError(`${message}.`, { exitCode: 2 });

@@ -1,0 +1,54 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { isReady, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import type { App, OnCluster } from "../../stacks/model/config.ts";
+import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+import { versionIn } from "./history.ts";
+
+/** Reads the pods that are watched. */
+type Look = () => Promise<readonly Pod[]>;
+
+/**
+ * Tells of pods whenever one of them changes: new ones, their states, those that are gone. While nobody answers it tells nothing.
+ * @param interval milliseconds between two looks. Default: 500.
+ * @returns looks once more and ends it.
+ */
+export function watchPods(look: Look, tell: Progress, interval = 500): () => Promise<void> {
+  const ended = new AbortController();
+  let told: ReadonlyMap<string, string> = new Map();
+  const round = async () => {
+    const pods = await look().catch(() => undefined);
+    if (pods === undefined) return;
+    const now = new Map(pods.map((pod) => [pod.metadata.name, describePod(pod)]));
+    for (const [name, words] of now) if (told.get(name) !== words) tell(`${name} ${words}`);
+    for (const name of told.keys()) if (!now.has(name)) tell(`${name} gone`);
+    told = now;
+  };
+  const loop = async () => {
+    while (!ended.signal.aborted) {
+      await round();
+      await pause(interval, undefined, { signal: ended.signal }).catch(() => {});
+    }
+    await round();
+  };
+  const running = loop();
+  return () => {
+    ended.abort();
+    return running;
+  };
+}
+
+const describePod = (pod: Pod): string => {
+  const { nodeName } = pod.spec;
+  return `(${versionIn(pod.spec)})${nodeName ? ` on ${nodeName}` : ""}: ${isReady(pod) ? "ready" : podState(pod)}`;
+};
+
+/** Reads the pods of apps, each time anew. */
+export const podsOf =
+  (config: OnCluster, apps: readonly App[]): Look =>
+  () =>
+    askPlace(placeOf(config), async (api) => {
+      const all = await Promise.all(namespacesOf(apps).map((namespace) => api.pods(namespace)));
+      return all.flat().filter((pod) => isAppPod(pod, apps));
+    });

@@ -1,0 +1,40 @@
+import { InvalidArgumentError } from "commander";
+import { type ChangeOptions, changeApp, changeCommand, changeHelp } from "../change/change-app.ts";
+import { findApp } from "../change/find-app.ts";
+import { historyOf, revisionToRestore, tableOf } from "../change/history.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+
+export const command = changeCommand("rollback")
+  .argument(
+    "[revision]",
+    "revision of the history (default: the last one that has another version)",
+    wholeNumber,
+  )
+  .option("--history", "only print the history: revisions, versions, times")
+  .addHelpText(
+    "after",
+    changeHelp(
+      "rollback app2",
+      "The history is that of the Deployment's ReplicaSets. Only the version goes back: what else was changed since stays.",
+    ),
+  )
+  .action(
+    async (
+      words: string,
+      revision: number | undefined,
+      { history: isAsked, ...options }: ChangeOptions & { readonly history?: true },
+    ) => {
+      const found = await findApp(words, options);
+      const history = await askPlace(placeOf(found.config), (api) => historyOf(api, found.app));
+      if (isAsked) return console.log(options.json ? JSON.stringify(history, null, 2) : tableOf(history));
+      const { version } = revisionToRestore(history, found.app, revision);
+      if (!options.json) console.log(`History of ${found.app.name}\n${tableOf(history)}\n`);
+      await changeApp(found, { version }, options);
+    },
+  );
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text))
+    throw new InvalidArgumentError("The number of a revision is expected, such as 3.");
+  return Number(text);
+}

@@ -1,0 +1,91 @@
+import assert from "node:assert/strict";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach } from "node:test";
+import { execa } from "execa";
+import { copyPrograms } from "./checkout.ts";
+import { fault } from "./table.ts";
+
+// What is left of a stack file after `lab scale`, `lab rollout` and `lab rollback` that were refused or failed.
+
+let directory: string;
+const here = (...path: string[]) => join(directory, ...path);
+const text = `# mine
+config:
+  k3s-lab:cluster: {kubeconfig: ./none.yaml, context: none} # of nobody
+  k3s-lab:image: example.org/web:1.0
+  k3s-lab:apps: [{name: app1, host: a.com}]
+`;
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), "lab-change-"));
+  await copyPrograms(directory);
+  const states = here(".lab", "state", ".pulumi", "stacks", "k3s-lab");
+  await mkdir(states, { recursive: true });
+  const resources = [
+    { urn: "urn:pulumi:apps::k3s-lab::pulumi:pulumi:Stack::k3s-lab-apps", type: "pulumi:pulumi:Stack" },
+  ];
+  await writeFile(join(states, "apps.json"), JSON.stringify({ checkpoint: { latest: { resources } } }));
+  await writeFile(here(".lab", "passphrase"), "passphrase");
+});
+beforeEach(() => writeFile(here("Pulumi.apps.yaml"), text));
+after(() => rm(directory, { recursive: true, force: true }));
+
+async function lab(...args: string[]) {
+  const main = here("scripts", "main.ts");
+  const { exitCode, all, stdout } = await execa(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", main, ...args],
+    {
+      cwd: directory,
+      reject: false,
+      all: true,
+      timeout: 60_000,
+      env: { HOME: directory, K3S_LAB_CACHE: here("cache") },
+    },
+  );
+  return { exitCode, all, stdout, file: await readFile(here("Pulumi.apps.yaml"), "utf8") };
+}
+
+fault("An app is scaled or rolled out, and its cluster is refused", async () => {
+  for (const args of [
+    ["scale", "app1", "3"],
+    ["scale", "app1", "3", "--json"],
+    ["rollout", "app1", "1.1.0", "--watch"],
+  ]) {
+    const { exitCode, all, stdout, file } = await lab(...args);
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /lab: nothing was touched, and Pulumi\.apps\.yaml is as it was\n.*none\.yaml/s);
+    assert.equal(file, text);
+    assert.equal(stdout, "");
+  }
+  return { happened: "exit 2, the stack file is put back", lost: "nothing" };
+});
+
+fault("An app is changed to what its stack file may not say, or is none", async () => {
+  const cases = [
+    [["scale", "app1", "101"], /k3s-lab:apps\[0\]\.replicas: 101 is not accepted; expected at most 100/],
+    [["scale", "app9", "1"], /no app "app9"; did you mean "app1"/],
+    [["scale", "app1", "-1"], /'-1' is invalid for argument 'replicas'/],
+    [["scale", "app1", "1", "--stack", "apps-k3d"], /The stack apps-k3d is not up/],
+    [["rollout", "app1", "a b"], /k3s-lab:apps\[0\]\.version: "a b" is not accepted/],
+    [["rollback", "app1", "x"], /The number of a revision is expected/],
+  ] as const;
+  for (const [args, message] of cases) {
+    const { exitCode, all, file } = await lab(...args);
+    assert.equal(exitCode, 2, all);
+    assert.match(all, message);
+    assert.equal(file, text);
+  }
+  return { happened: "exit 2 with one sentence", lost: "nothing" };
+});
+
+fault("An app is to be rolled back, and its cluster does not answer", async () => {
+  const { exitCode, all, file } = await lab("rollback", "app1");
+  assert.equal(exitCode, 1, all);
+  assert.match(all, /none\.yaml/);
+  assert.doesNotMatch(all, /bug in lab/);
+  assert.equal(file, text);
+  return { happened: "exit 1, nothing is written", lost: "nothing" };
+});
