@@ -163,7 +163,7 @@ uninstall)
   if is_reachable; then step=before; fi
   if ! tell "$stays" $step; then
     # Gone without a word it would still count in etcd, and the others might not be enough to agree.
-    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it leaves: nothing was uninstalled. Bring them back and run the same command again"
+    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it leaves: nothing was uninstalled. Bring them back and run the same command again. $(bash -c '. "$0"; way_back' "$provision/common.sh")"
     echo "warning: the pods of $NODE_NAME did not move before it left"
   fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
