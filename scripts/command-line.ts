@@ -9,6 +9,8 @@ const verbs: Readonly<Record<string, string>> = {
   rollout: "Roll another version of an app out, pod by pod",
   rollback: "Go back to an earlier version of an app",
   doctor: "Check this computer for missing prerequisites and print how to fix them",
+  backup: "Write a backup of the guest book's database to a file",
+  restore: "Put a backup in the place of the guest book's database",
   env: "Print shell variables for plain pulumi, vagrant and kubectl",
   ca: "Print where the lab's own certificate authority is and how clients are made to trust it",
   image: "Print the name of an image that the lab makes, or write it as an archive",

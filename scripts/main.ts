@@ -29,6 +29,8 @@ const starting: Record<string, boolean> = {
   test: true,
   tools: false,
   bench: false,
+  backup: false,
+  restore: false,
 };
 let finish: ((well: boolean) => Promise<void>) | undefined;
 program.hook("preAction", async () => {

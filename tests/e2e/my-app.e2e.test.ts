@@ -106,6 +106,52 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     assert.deepEqual((await book()).texts, ["the first"]);
   });
 
+  test("a backup while writes run; entries that were deleted come back from it", async () => {
+    let writing = true;
+    const writer = (async () => {
+      for (let number = 1; writing; number += 1) await write(`during ${number}`);
+    })();
+    const made = await checkout.lab("backup", stack, "book.dump", "--json");
+    writing = false;
+    await writer;
+    await succeeded(made);
+    assert.equal((await stat(join(checkout.directory, "book.dump"))).mode & 0o777, 0o600);
+    await checkout.output("sh", "-c", `cd '${checkout.directory}' && sha256sum --check book.dump.sha256`);
+    const again = await checkout.lab("backup", stack, "book.dump");
+    assert.equal(again.exitCode, 2, again.all);
+    // The cluster makes its own too.
+    await kubectl("create", "job", "--from=cronjob/db-backup", "now");
+    await kubectl("wait", "--for=condition=complete", "job/now", "--timeout=120s");
+    assert.match(await kubectl("logs", "job/now"), /wrote guestbook-\w+\.dump/);
+    await kubectl("delete", "job", "now");
+
+    const refused = await checkout.lab("restore", stack, "book.dump");
+    assert.equal(refused.exitCode, 3, refused.all);
+    assert.match(refused.all, /entries: \d+ rows, the newest of .*Nothing was changed/);
+    const sql = (text: string) =>
+      kubectl(
+        "exec",
+        "db-0",
+        "--",
+        "psql",
+        "-h",
+        "/run/postgresql",
+        "-U",
+        "postgres",
+        "guestbook",
+        "-c",
+        text,
+      );
+    await sql("delete from entries");
+    await succeeded(await checkout.lab("restore", stack, "book.dump"));
+    await pWaitFor(async () => (await book()).texts.includes("the first"), {
+      interval: 500,
+      timeout: 30_000,
+    });
+    await verified();
+    await sql("delete from entries where text like 'during %'");
+  });
+
   test("another size of the volumes is refused, and `lab down` names what would go", async () => {
     await checkout.edit(file, "size: 1Gi", "size: 512Mi");
     const smaller = await checkout.lab("up", stack);

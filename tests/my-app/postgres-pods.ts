@@ -183,6 +183,20 @@ export class PostgresPod {
     return { exitCode, stdout, stderr };
   }
 
+  /** The same with files at its ends, as the lab does by kubectl. */
+  async run(
+    command: readonly string[],
+    { input = "", inputFile, outputFile }: Readonly<Record<string, string>> = {},
+  ) {
+    const inside = this.#inside(command);
+    const { exitCode, stdout, stderr } = await execa("unshare", inside.args, {
+      ...(inputFile === undefined ? { input } : { inputFile }),
+      ...(outputFile === undefined ? {} : { stdout: { file: outputFile } }),
+      ...{ reject: false, extendEnv: false, env: inside.env },
+    });
+    return { exitCode, stdout: String(stdout ?? ""), stderr: String(stderr ?? "") };
+  }
+
   /** Asks it over the network. @throws Error with psql's words. */
   async sql(
     text: string,

@@ -1,0 +1,147 @@
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { link, lstat, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { ifThere } from "../../stacks/lib/files.ts";
+import { type Header, headerLength, readHeader } from "./header.ts";
+
+/** The file beside a backup that `sha256sum --check` reads. */
+const sumFile = (file: string): string => `${file}.sha256`;
+
+/** A backup that is whole, and what it says of itself. */
+export interface BackupFile extends Header {
+  readonly file: string;
+  readonly sha256: string;
+  readonly bytes: number;
+}
+
+const refused = (message: string, cause?: unknown): LabError =>
+  new LabError(`${message} Nothing was changed.`, { cause, exitCode: 2 });
+
+/**
+ * Reads a backup and makes sure that it is whole.
+ * @param database that it must be of.
+ * @throws LabError (exit code 2) that says what is wrong with it.
+ */
+export async function readBackup(file: string, database: string): Promise<BackupFile> {
+  const unreadable = (cause: NodeJS.ErrnoException) => {
+    const why = cause.code === "ENOENT" ? "is not there" : `cannot be read (${cause.code})`;
+    throw refused(`The backup "${file}" ${why}.`, cause);
+  };
+  const found = await stat(file).catch(unreadable);
+  if (!found.isFile()) throw refused(`"${file}" is no file.`);
+  const header = readHeader(await beginningOf(file).catch(unreadable));
+  const sums = await ifThere(readFile(sumFile(file), "utf8")).catch(unreadable);
+  const sha256 = await sha256Of(file).catch(unreadable);
+  const wanted = sums && /^([0-9a-f]{64}) [ *]\S/.exec(sums)?.[1];
+  if (wanted !== undefined && wanted !== sha256)
+    throw refused(
+      `The backup "${file}" is damaged or not whole: its SHA-256 is ${sha256}, and ${sumFile(file)} says ${wanted || "nothing"}.`,
+    );
+  if (header === undefined) throw refused(`"${file}" is no backup: \`lab backup\` makes them.`);
+  if (header.database !== database)
+    throw refused(
+      `The backup "${file}" is of another application: of the database "${header.database}", not "${database}".`,
+    );
+  if (!wanted)
+    throw refused(
+      `The backup "${file}" may be damaged: its checksum, ${sumFile(file)}, ${sums === undefined ? "is not there" : "holds none"}. Copy it too; if you know that the backup is whole, write it: \`cd ${dirname(file)} && sha256sum ${basename(file)} > ${basename(sumFile(file))}\`.`,
+    );
+  return { ...header, file, sha256, bytes: found.size };
+}
+
+async function beginningOf(file: string): Promise<Uint8Array> {
+  const handle = await open(file);
+  try {
+    const { bytesRead, buffer } = await handle.read(Buffer.alloc(headerLength), 0, headerLength, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function sha256Of(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}
+
+/**
+ * Writes a backup with its checksum beside it, both with mode 0600, whole or not at all, and never over what is there.
+ * @param fill writes the backup into a file that is there and empty. @returns the checksum that the backup must have.
+ * @throws LabError (exit code 2) where something is there already, or nothing can be written.
+ */
+export async function writeBackup(
+  file: string,
+  fill: (temporary: string) => Promise<string>,
+): Promise<{ readonly sha256: string; readonly bytes: number }> {
+  await refuseExisting(file);
+  const temporary = join(dirname(file), `.${basename(file)}.${randomUUID()}`);
+  await writeFile(temporary, "", { flag: "wx", mode: 0o600 }).catch((cause: NodeJS.ErrnoException) => {
+    throw new LabError(`"${file}" cannot be written: ${cause.message}. Name a file in a folder of yours.`, {
+      cause,
+      exitCode: 2,
+    });
+  });
+  try {
+    const wanted = await fill(temporary);
+    const sha256 = await sha256Of(temporary);
+    if (sha256 !== wanted)
+      throw new LabError(
+        "The backup did not come over whole: its checksum is another one here than in the cluster. Nothing was written. Run the same command again.",
+      );
+    await flush(temporary);
+    const { size } = await stat(temporary);
+    const sums = sumFile(temporary);
+    await writeFile(sums, `${sha256}  ${basename(file)}\n`, { flag: "wx", mode: 0o600, flush: true });
+    // What has a backup's name has its checksum.
+    await place(sums, sumFile(file));
+    await place(temporary, file).catch(async (error) => {
+      await rm(sumFile(file));
+      throw error;
+    });
+    return { sha256, bytes: size };
+  } finally {
+    for (const left of [temporary, sumFile(temporary)]) await rm(left, { force: true });
+  }
+}
+
+/** @throws LabError (exit code 2). */
+async function refuseExisting(file: string): Promise<void> {
+  for (const one of [file, sumFile(file)])
+    if (await ifThere(lstat(one).catch(notAFolder))) throw existing(one);
+}
+
+const notAFolder = (error: NodeJS.ErrnoException): undefined => {
+  // What is below a file is told by writing.
+  if (error.code !== "ENOTDIR") throw error;
+  return undefined;
+};
+
+const existing = (file: string, cause?: unknown): LabError =>
+  new LabError(`"${file}" is there already and is kept. Name another file, or remove that one.`, {
+    cause,
+    exitCode: 2,
+  });
+
+async function flush(file: string): Promise<void> {
+  const handle = await open(file, "r+");
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Gives a file its name unless another has it. */
+async function place(temporary: string, file: string): Promise<void> {
+  try {
+    await link(temporary, file);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "EEXIST") throw existing(file, cause);
+    // This disk has no hard links.
+    if (await ifThere(lstat(file))) throw existing(file, cause);
+    await rename(temporary, file);
+  }
+}

@@ -1,0 +1,138 @@
+import { join } from "node:path";
+import { execa } from "execa";
+import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
+import { exists } from "../../stacks/lib/files.ts";
+import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
+import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
+import { knownLabId } from "../../stacks/lib/lab-id.ts";
+import { labDir, root, stackDir } from "../../stacks/lib/paths.ts";
+import { type MyAppConfig, programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
+import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
+import { readOwnState } from "../../stacks/observe/own-state.ts";
+import { isOwn, pathOf } from "../../stacks/observe/ownership.ts";
+
+/** What a command in a pod reads and writes. */
+export interface Streams {
+  /** Its standard input, as a text or a file. Default: none. */
+  readonly input?: string;
+  readonly inputFile?: string;
+  /** Where its standard output goes instead. */
+  readonly outputFile?: string;
+}
+
+/** How a command in a pod ended. */
+export interface Ended {
+  /** Undefined where that is not known. */
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a command in the database's pod that takes the writes; tests put their own in its place. */
+type RunInPod = (command: readonly string[], streams?: Streams) => Promise<Ended>;
+
+/** The database of a stack that is up. */
+export interface DatabasePod {
+  /** Name of the pod that takes the writes, as the stack file says. */
+  readonly name: string;
+  readonly run: RunInPod;
+}
+
+/**
+ * Reads what a stack's file says of its database.
+ * @throws LabError (exit code 2) where it has none.
+ */
+export async function databaseConfig(stack: string, directory: string = root): Promise<MyAppConfig> {
+  if (programOf(stack) !== "my-app")
+    throw new LabError(
+      `The stack "${stack}" has no database: only the guest book has, the stack my-app or one whose name begins with my-app-.`,
+      { exitCode: 2 },
+    );
+  return await readStackFile(stack as "my-app", directory);
+}
+
+/** Milliseconds that a command in the pod may take: the largest database on the slowest disk is done before. */
+const patience = 3_600_000;
+
+/**
+ * Finds the database of a stack. What is in its place must be this stack's own.
+ * @throws LabError with exit code 2 where the stack is not up or has something else in its place, 1 where nobody answers.
+ */
+export async function findDatabase(
+  stack: string,
+  config: MyAppConfig,
+  signal: AbortSignal,
+): Promise<DatabasePod> {
+  const { kubeconfig, api } = await reachCluster(stack, config);
+  try {
+    const { namespace } = config;
+    const place = { apiVersion: "apps/v1", kind: "StatefulSet", namespace, name: "db" };
+    const identity = await api.object(pathOf(place));
+    if (identity === undefined) throw notUp(stack);
+    const owner = { lab: await knownLabId(), stack };
+    if (!isOwn(identity, owner, await readOwnState(stack)))
+      throw new LabError(
+        `The StatefulSet ${namespace}/db in the cluster is not of this stack: it was made by somebody else. Nothing was touched. Run the command where that was made, or rename the namespace in ${stackFile(stack)}.`,
+        { exitCode: 2 },
+      );
+    const name = `db-${config.database.primary}`;
+    const where = ["--kubeconfig", kubeconfig, ...(api.context ? ["--context", api.context] : [])];
+    return { name, run: runner([...where, "--namespace", namespace], name, signal) };
+  } catch (cause) {
+    if (cause instanceof LabError) throw cause;
+    throw silent(stack, cause as Error);
+  } finally {
+    api.close();
+  }
+}
+
+async function reachCluster(
+  stack: string,
+  { cluster }: MyAppConfig,
+): Promise<{ kubeconfig: string; api: Reached }> {
+  const own = "stack" in cluster;
+  const kubeconfig = own
+    ? join(stackDir(cluster.stack), "kubeconfig")
+    : kubeconfigFile(cluster.kubeconfig, root);
+  if (own && !(await exists(kubeconfig))) throw notUp(stack);
+  try {
+    if (own) return { kubeconfig, api: await reach(kubeconfig, 30_000) };
+    const { context } = cluster;
+    return { kubeconfig, api: { context, ...connect(await readKubeconfig(kubeconfig, context), 30_000) } };
+  } catch (cause) {
+    throw silent(stack, cause as Error);
+  }
+}
+
+const notUp = (stack: string): LabError =>
+  new LabError(`The stack "${stack}" is not up. Run \`scripts/lab up ${stack}\` first.`, { exitCode: 2 });
+
+const silent = (stack: string, cause: Error): LabError =>
+  new LabError(
+    `The cluster of the stack "${stack}" does not answer: ${cause.message}. Run \`scripts/lab verify ${stack}\` to see what is wrong.`,
+    { cause },
+  );
+
+const runner =
+  (where: readonly string[], pod: string, signal: AbortSignal): RunInPod =>
+  async (command, { input, inputFile, outputFile } = {}) => {
+    const hasInput = input !== undefined || inputFile !== undefined;
+    const exec = ["exec", ...(hasInput ? ["--stdin"] : []), pod, "--container", "postgres", "--", ...command];
+    const result = await execa("kubectl", [...where, ...exec], {
+      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
+      ...(inputFile === undefined ? { input: input ?? "" } : { inputFile }),
+      ...(outputFile === undefined ? {} : { stdout: { file: outputFile } }),
+      timeout: patience,
+      cancelSignal: signal,
+      reject: false,
+    });
+    // What is full is this computer's disk, whatever the pod has said.
+    if (result instanceof Error && isDiskFull(result.cause))
+      throw new LabError(`${outputFile ?? inputFile}: ${(result.cause as Error).message}`, { cause: result });
+    const stderr = typeof result.stderr === "string" ? result.stderr : "";
+    return {
+      exitCode: result.exitCode,
+      stdout: typeof result.stdout === "string" ? result.stdout : "",
+      stderr: stderr || (result.failed ? (result.shortMessage ?? "") : ""),
+    };
+  };
