@@ -24,14 +24,15 @@ export const serverAsker =
   };
 
 async function askInContainer(name: string, timeout: number): Promise<Revisions> {
-  const versions = 'jsonpath={range .items[*]}{.metadata.uid}{" "}{.metadata.resourceVersion}{"\n"}{end}end';
+  const versions = 'jsonpath={range .items[*]}{.metadata.uid}{" "}{.metadata.resourceVersion}{"\\n"}{end}end';
   const what = ["get", "nodes,leases.coordination.k8s.io", "--all-namespaces"];
   const answer = await tryDocker(["exec", name, "kubectl", ...what, `--output=${versions}`], {
     within: timeout / 1000,
   });
   const lines = answer.stdout.trim().split("\n");
   // Docker may lose the rest of an output, without a word.
-  if (answer.failed || lines.pop() !== "end") throw new Error(`docker exec ${name}: no answer`);
+  if (answer.failed || lines.pop() !== "end")
+    throw new Error(`docker exec ${name}: ${answer.stderr.trim().split("\n").at(-1) || "no answer"}`);
   return new Map(lines.map((line) => line.split(" ") as [string, string]));
 }
 
@@ -44,9 +45,9 @@ export function serverComparer(ask: AskServer): CompareServers {
   let areSame = false;
   return async (servers) => {
     if (areSame) return same;
-    const answers = await askTwice(servers, ask);
+    const { answers, reasons } = await askTwice(servers, ask);
     // One that does not answer is another check's.
-    if (answers.length < 2) throw new Error("fewer than two servers answer");
+    if (answers.length < 2) throw new Error(`fewer than two servers answer: ${reasons.join("; ")}`);
     const found = describe(answers);
     areSame = found === same && answers.length === servers.length;
     return found;
@@ -77,14 +78,22 @@ interface Answer {
   readonly second: Revisions;
 }
 
-async function askTwice(servers: readonly PlannedNode[], ask: AskServer): Promise<Answer[]> {
-  const askAll = () =>
-    Promise.all(servers.map((server) => ask(server).catch((): Revisions | undefined => undefined)));
+/** @returns what those say that answer both times, and why the others do not. */
+async function askTwice(servers: readonly PlannedNode[], ask: AskServer) {
+  const askAll = () => Promise.allSettled(servers.map(ask));
   const [before, after] = [await askAll(), await askAll()];
-  return servers.flatMap(({ name }, index) => {
+  const answers: Answer[] = [];
+  const reasons: string[] = [];
+  for (const [index, { name }] of servers.entries()) {
     const [first, second] = [before[index], after[index]];
-    return first && second ? [{ name, first, second }] : [];
-  });
+    if (first?.status === "fulfilled" && second?.status === "fulfilled")
+      answers.push({ name, first: first.value, second: second.value });
+    else
+      reasons.push(
+        ...[first, second].flatMap((one) => (one?.status === "rejected" ? String(one.reason?.message) : [])),
+      );
+  }
+  return { answers, reasons: [...new Set(reasons)] };
 }
 
 /** What a server says twice it also had in between, at one time with the others; what changed meanwhile does not count. */
