@@ -325,6 +325,30 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual(left, files, "a backup that failed takes none away");
   });
 
+  it("a backup that was just made stays, also where a clock was wrong when the others were", async () => {
+    const db = await primary();
+    const folder = db.path("/tmp");
+    const dumps = async () => (await readdir(folder)).filter((name) => name.endsWith(".dump")).sort();
+    const ahead = ["guestbook-29990101T000000Z.dump", "guestbook-29990102T000000Z.dump"];
+    for (const name of ahead) await writeFile(join(folder, name), "");
+    for (const keep of [2, 1]) {
+      const { exitCode, stderr } = await db.exec(["postgres-entry", "dump", "/tmp"], { KEEP: String(keep) });
+      assert.equal(exitCode, 0, stderr);
+      const [, written = ""] = /wrote (\S+)/.exec(stderr) ?? [];
+      assert.deepEqual(await dumps(), [written, ...ahead.slice(3 - keep)]);
+    }
+  });
+
+  it("two that make a backup at once both make one", async () => {
+    const db = await primary();
+    await db.sql("insert into notes select repeat(md5(n::text), 20) from generate_series(1, 20000) n");
+    const dump = () => db.exec(["postgres-entry", "dump", "/tmp"]);
+    for (const { exitCode, stderr } of await Promise.all([dump(), dump(), dump()]))
+      assert.equal(exitCode, 0, stderr);
+    const files = (await readdir(db.path("/tmp"))).filter((name) => name.includes(".partial"));
+    assert.deepEqual(files, []);
+  });
+
   it("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async () => {
     const [first, second] = await pair();
     await first.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
