@@ -43,10 +43,14 @@ function kindOf(request: IncomingMessage): Sent {
 async function textOf(request: IncomingMessage): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    size += part.length;
-    if (size > mostDrained) break;
-    if (size <= mostBytes) parts.push(part);
+  try {
+    for await (const part of request as AsyncIterable<Buffer>) {
+      size += part.length;
+      if (size > mostDrained) break;
+      if (size <= mostBytes) parts.push(part);
+    }
+  } catch {
+    throw new BadRequest("The body was not sent to its end");
   }
   if (size > mostBytes) throw new BadRequest(`The body is longer than ${mostBytes} bytes`, 413);
   try {

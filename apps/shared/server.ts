@@ -84,6 +84,9 @@ function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number
   else sendProblem(400, "The host cannot be read");
 }
 
+/** What proxies note, too, of a request whose sender hung up before there was an answer. */
+const hungUp = 499;
+
 const probes = ["/healthz", "/readyz", "/metrics"];
 
 class GracefulServer implements WebServer {
@@ -131,12 +134,13 @@ class GracefulServer implements WebServer {
     response.once("close", () => {
       const took = performance.now() - began;
       const method = request.method ?? "GET";
-      this.#metrics.count(method, response.statusCode, took / 1000);
+      const status = response.headersSent ? response.statusCode : hungUp;
+      this.#metrics.count(method, status, took / 1000);
       this.#app.note?.({
         method,
         host: request.headers.host ?? null,
         path: request.url ?? "/",
-        status: response.statusCode,
+        status,
         ms: Math.round(took),
         cut: !response.writableFinished,
         request,
