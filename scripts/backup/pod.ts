@@ -56,12 +56,14 @@ const patience = 3_600_000;
 
 /**
  * Finds the database of a stack. What is in its place must be this stack's own.
+ * @param lab whose the stack is. Default: this checkout's.
  * @throws LabError with exit code 2 where the stack is not up or has something else in its place, 1 where nobody answers.
  */
 export async function findDatabase(
   stack: string,
   config: MyAppConfig,
   signal: AbortSignal,
+  lab?: string,
 ): Promise<DatabasePod> {
   const { kubeconfig, api } = await reachCluster(stack, config);
   try {
@@ -69,7 +71,7 @@ export async function findDatabase(
     const place = { apiVersion: "apps/v1", kind: "StatefulSet", namespace, name: "db" };
     const identity = await api.object(pathOf(place));
     if (identity === undefined) throw notUp(stack);
-    const owner = { lab: await knownLabId(), stack };
+    const owner = { lab: lab ?? (await knownLabId()), stack };
     if (!isOwn(identity, owner, await readOwnState(stack)))
       throw new LabError(
         `The StatefulSet ${namespace}/db in the cluster is not of this stack: it was made by somebody else. Nothing was touched. Run the command where that was made, or rename the namespace in ${stackFile(stack)}.`,
