@@ -1,6 +1,6 @@
 #!/bin/bash
 # Goes on with the one server that is left, after most of the servers were lost for good: makes it the only member of a new
-# etcd with the data that it has. Nothing else calls it. Run as root on that server, by hand:
+# etcd with the data that it has. Nothing else calls it. Run as root on that server, by hand, after eval "$(scripts/lab env)":
 #   ssh -F .lab/ssh/NAME.STACK/config NAME.STACK sudo bash -s <vagrant/provision/reset.sh
 #
 # `k3s server --cluster-reset` alone is not enough: etcd goes on with its log then, and discards from it what other members
