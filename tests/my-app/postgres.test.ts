@@ -176,7 +176,22 @@ describe("the database's entrypoint", { skip }, () => {
     await second.start();
     assert.equal(await second.ended(), 1);
     assert.match(second.said, /db-0 has another database .* This copy is kept/);
+    assert.match(
+      second.said,
+      /if it is db-0's, delete the claim and the pod of db-0, and then promote this pod/,
+    );
     assert.ok((await readdir(data(second))).includes("standby.signal"));
+
+    await first.kill();
+    await wipe(first);
+    await first.start();
+    await first.until(() => first.said.includes("db-1 does not answer"), "waits");
+    await second.start();
+    await first.until(() => first.said.includes("db-1 holds a copy"), "meets the copy");
+    const { exitCode, stderr } = await second.exec(["postgres-entry", "promote"]);
+    assert.equal(exitCode, 0, stderr);
+    await first.until(() => first.isReady(), "follows");
+    assert.equal(await rows(first), "a");
   });
 
   it("an empty pod 0 makes no new database while another pod holds a copy; after promotion it follows that", async () => {
