@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -64,6 +64,19 @@ test("what another authority signed is not taken", async (t) => {
   await labAuthority(folder);
   assert.equal(await findLabCertificate(["app.com"], folder), undefined);
   assert.notEqual((await labCertificate(["app.com"], folder)).certificate, made.certificate);
+});
+
+test("a certificate whose key is another one's, or none, is made again", async (t) => {
+  const folder = await folderFor(t);
+  const made = await labCertificate(["app.com"], folder);
+  const [file = ""] = await readdir(join(folder, "hosts"));
+  const other = await labCertificate(["other.com"], folder);
+  for (const key of [other.key, "-----BEGIN PRIVATE KEY-----\n"]) {
+    await writeFile(join(folder, "hosts", file), `${key}${made.certificate}`);
+    assert.equal(await findLabCertificate(["app.com"], folder), undefined, key.slice(0, 30));
+  }
+  await labCertificate(["app.com"], folder);
+  assert.ok(await findLabCertificate(["app.com"], folder));
 });
 
 test("an authority that is not whole, or that ends, is never replaced in silence", async (t) => {

@@ -112,12 +112,9 @@ const damaged = (folder: string, what: string): LabError =>
   );
 
 function readKey(key: string, folder: string) {
-  try {
-    const privateKey = createPrivateKey(key);
-    return { privateKey, publicKey: createPublicKey(privateKey) };
-  } catch {
-    throw damaged(folder, `${caKeyFile(folder)} holds no key`);
-  }
+  const privateKey = parseKey(key);
+  if (privateKey === undefined) throw damaged(folder, `${caKeyFile(folder)} holds no key`);
+  return { privateKey, publicKey: createPublicKey(privateKey) };
 }
 
 /** @returns PEM. */
@@ -132,6 +129,15 @@ const newKey = (): string =>
 export function parse(pem: string): X509Certificate | undefined {
   try {
     return new X509Certificate(pem);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A private key; undefined where a text is none, or asks for a passphrase. */
+export function parseKey(pem: string): KeyObject | undefined {
+  try {
+    return createPrivateKey(pem);
   } catch {
     return undefined;
   }
@@ -162,7 +168,9 @@ export async function findLabCertificate(
   if (!issuer || !key || !read) return undefined;
   const isOwn = read.checkIssued(issuer.certificate) && read.verify(issuer.certificate.publicKey);
   const isCurrent = new Date(read.validFrom) <= now && new Date(read.validTo) > after(now, days.renewal);
-  return isOwn && isCurrent ? { certificate, key } : undefined;
+  const privateKey = parseKey(key);
+  const isWhole = privateKey !== undefined && read.checkPrivateKey(privateKey);
+  return isOwn && isCurrent && isWhole ? { certificate, key } : undefined;
 }
 
 /**

@@ -1,9 +1,9 @@
-import { createPrivateKey, type KeyObject, type X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { LabError } from "../lib/errors.ts";
 import { exampleHost } from "../model/config.ts";
 import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
-import { type CertifiedKey, dayOf, parse } from "./lab-ca.ts";
+import { type CertifiedKey, dayOf, parse, parseKey } from "./lab-ca.ts";
 
 /** A certificate of the user's own. */
 export interface CertificateFiles {
@@ -45,7 +45,7 @@ export async function readOwnCertificate(
   const fault = certificateFault(first, hosts, now);
   if (fault) throw refuse("certificate", fault);
   const key = await read("key");
-  const privateKey = readKey(key);
+  const privateKey = parseKey(key);
   if (!privateKey)
     throw refuse(
       "key",
@@ -71,12 +71,4 @@ function certificateFault(
   return missing === undefined
     ? undefined
     : `a certificate for ${missing}: it is for ${certificate.subjectAltName ?? "no host"}`;
-}
-
-function readKey(key: string): KeyObject | undefined {
-  try {
-    return createPrivateKey(key);
-  } catch {
-    return undefined;
-  }
 }

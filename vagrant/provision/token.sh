@@ -1,5 +1,5 @@
 #!/bin/sh
-# token.sh FILE: prints the secret that joins nodes to the cluster; makes it, mode 0600, where the file does not exist.
+# token.sh FILE: prints a stack's secret, such as the token that joins nodes; makes it, mode 0600, where the file does not exist.
 set -eu
 umask 077
 if [ ! -e "$1" ]; then
@@ -12,7 +12,7 @@ if [ ! -e "$1" ]; then
   ln "$new" "$1" 2>/dev/null || [ -s "$1" ]
 fi
 if [ ! -s "$1" ]; then
-  echo "token.sh: $1 is empty: remove it where no cluster of this stack exists yet, else take the token from /etc/rancher/k3s/token of a server" >&2
+  echo "token.sh: $1 is empty: put back what was in it (servers have their cluster's token in /etc/rancher/k3s/token, and passwords are in the cluster's Secrets); where nothing of this stack exists yet, remove it" >&2
   exit 1
 fi
 cat "$1"
