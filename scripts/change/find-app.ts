@@ -36,11 +36,9 @@ interface FindOptions {
  * @param words its name, or `namespace/name`.
  * @throws LabError (exit code 2) where there is none, or more than one.
  */
-export async function findApp(
-  words: string,
-  { stack, directory = root, isUp = hasResources }: FindOptions = {},
-): Promise<FoundApp> {
-  const stacks = stack === undefined ? await stacksUp(directory, isUp) : [await named(stack, isUp)];
+export async function findApp(words: string, options: FindOptions = {}): Promise<FoundApp> {
+  const { directory = root } = options;
+  const stacks = await appStacks(options);
   const [name = "", namespace] = words.split("/").reverse();
   const all: FoundApp[] = [];
   for (const one of stacks) {
@@ -62,6 +60,21 @@ export async function findApp(
     throw refusal(`The stack ${first.stack} has several apps ${name}. Say which: ${paths.join(" or ")}.`);
   }
   return first;
+}
+
+/**
+ * The stacks whose apps may be meant.
+ * @throws LabError (exit code 2) where the one that is named is none, or none is up.
+ */
+export async function appStacks({
+  stack,
+  directory = root,
+  isUp = hasResources,
+}: FindOptions): Promise<readonly string[]> {
+  if (stack !== undefined) return [await named(stack, isUp)];
+  const stacks = await stacksUp(directory, isUp);
+  if (stacks.length > 0) return stacks;
+  throw refusal("No stack of apps is up. Bring one up first, such as by scripts/lab up.");
 }
 
 const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
@@ -87,8 +100,6 @@ async function named(stack: string, isUp: (stack: string) => Promise<boolean>): 
 }
 
 function unknown(words: string, stacks: readonly string[], all: readonly FoundApp[]): LabError {
-  if (stacks.length === 0)
-    return refusal("No stack of apps is up. Bring one up first, such as by scripts/lab up.");
   const known = [...new Set(all.flatMap(({ app }) => [app.name, `${app.namespace}/${app.name}`]))];
   const names = [...new Set(all.map(({ app }) => app.name))];
   return refusal(

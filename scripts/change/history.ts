@@ -1,6 +1,7 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { KubernetesApi, ReplicaSet } from "../../stacks/lib/kubernetes.ts";
 import type { App } from "../../stacks/model/config.ts";
+import { renderRows } from "../rows.ts";
 
 /** A version of an app that its Deployment still knows. */
 export interface Revision {
@@ -79,8 +80,5 @@ export function tableOf(history: readonly Revision[]): string {
       String(pods),
     ]),
   ];
-  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ")}`.trimEnd())
-    .join("\n");
+  return renderRows(rows).replaceAll(/^/gm, "  ");
 }

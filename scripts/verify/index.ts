@@ -2,15 +2,15 @@ import { setTimeout as pause } from "node:timers/promises";
 import type { Reached } from "../../stacks/lib/kubernetes.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import { isOnCluster, managedIngress, programOf, readOnCluster } from "../../stacks/model/config.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { isOnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { authorityOf } from "../../stacks/observe/certificates.ts";
 import { checkApps } from "./apps.ts";
 import { askOnce, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { probeFromPods } from "./from-pods.ts";
-import { type Get, getSecurelyWithin, getWithin, ingressAddresses } from "./ingress.ts";
+import { addressesOf, type Get, getSecurelyWithin, getWithin } from "./ingress.ts";
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
@@ -119,26 +119,19 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
   const { cluster } = config;
   const { kubeconfig, context } = placeOf(config, directory);
   const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, directory) : undefined;
-  const known = config.ingress === managedIngress ? undefined : plan?.ingress;
-  const knownHttps = plan && known?.map((address) => httpsAddress(address, plan));
   return (world) => {
     const api = world.connect(kubeconfig, context);
     const inside = api.then((it) =>
       probeFromPods(config, it, (namespace) => world.podAsker(kubeconfig, it.context, namespace)),
     );
-    const addresses = known ? Promise.resolve(known) : api.then((it) => ingressAddresses(it, config));
     const exec = api.then((it) => world.exec(kubeconfig, it.context, config.namespace));
     return checkApps(stack, config, {
       api,
-      addresses: askOnce(addresses),
+      addresses: askOnce(addressesOf(api, config, plan)),
       http: world.http,
       https: config.apps.some(({ tls }) => tls)
         ? {
-            addresses: askOnce(
-              knownHttps
-                ? Promise.resolve(knownHttps)
-                : api.then((it) => ingressAddresses(it, config, "websecure")),
-            ),
+            addresses: askOnce(addressesOf(api, config, plan, "websecure")),
             send: (app) => async (address, host, path) =>
               world.https(await authorityOf(app, directory))(address, host, path),
             redirects: plan?.httpsPort !== undefined,

@@ -3,6 +3,7 @@ import { isIPv4 } from "node:net";
 import { z } from "zod";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
 import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import { type ClusterPlan, httpsAddress } from "../../stacks/model/cluster-plan.ts";
 import {
   type App,
   exampleHost,
@@ -20,7 +21,7 @@ export type IngressAddress = string;
 type EntryPoint = "web" | "websecure";
 
 /** Where the cluster itself says that its Ingress controller listens. @param entry Default: `web`. */
-export async function ingressAddresses(
+async function ingressAddresses(
   api: KubernetesApi,
   config: OnCluster,
   entry: EntryPoint = "web",
@@ -33,6 +34,17 @@ export async function ingressAddresses(
   if (all.length > 0) return [...new Set(all)];
   if (config.ingress === managedIngress) return nodePortAddresses(api, entry);
   throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
+}
+
+/** Where the Ingress controller of a stack's apps listens: as the cluster's stack file has it, or else the cluster. @param entry Default: `web`. */
+export async function addressesOf(
+  api: Promise<KubernetesApi>,
+  config: OnCluster,
+  plan: ClusterPlan | undefined,
+  entry: EntryPoint = "web",
+): Promise<readonly IngressAddress[]> {
+  if (config.ingress === managedIngress || !plan) return ingressAddresses(await api, config, entry);
+  return entry === "web" ? plan.ingress : plan.ingress.map((address) => httpsAddress(address, plan));
 }
 
 /** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
@@ -54,11 +66,17 @@ const selfSchema = z.object({
   version: z.string(),
   namespace: z.string().default("default"),
   pod: z.string(),
+  /** What the Ingress controller added to the request, where the app shows it. */
+  request: z.object({ forwarded: z.record(z.string(), z.string()) }).optional(),
 });
 type Self = z.output<typeof selfSchema>;
 
 /** Which app it is, in few words; two namespaces may have one of the same name. */
-export const describeApp = ({ app, version, namespace }: Omit<Self, "pod">): string =>
+export const describeApp = ({
+  app,
+  version,
+  namespace,
+}: Pick<Self, "app" | "version" | "namespace">): string =>
   `${app} ${version}${namespace === "default" ? "" : ` in ${namespace}`}`;
 
 /** How a request is sent; tests put their own in its place. @param path Default: `/`. */
@@ -124,7 +142,8 @@ export function describeAnswer({ status, body }: HttpAnswer): string {
   return status === 200 && self ? describeApp(self) : `status ${status}`;
 }
 
-function parseSelf(body: string): Self | undefined {
+/** Who answered; undefined where that was none of the lab's apps. */
+export function parseSelf(body: string): Self | undefined {
   try {
     return selfSchema.safeParse(JSON.parse(body)).data;
   } catch {

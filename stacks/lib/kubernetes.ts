@@ -29,6 +29,11 @@ const container = z.object({
   env: list(z.object({ name: z.string(), value: text })),
 });
 
+const ingressRule = z.object({
+  host: text,
+  http: z.object({ paths: list(z.object({ path: text, pathType: z.string() })) }).optional(),
+});
+
 /** A kind of objects: the group of the API that has it, and the parts of an object that the checks look at. */
 const kind = <Shape extends z.core.$ZodLooseShape>(group: string, shape: Shape) => ({
   group,
@@ -38,6 +43,7 @@ const core = "/api/v1";
 const networking = "/apis/networking.k8s.io/v1";
 const kinds = {
   nodes: kind(core, {
+    spec: z.object({ podCIDR: text }).optional(),
     status: z.object({
       addresses: list(z.object({ type: z.string(), address: z.string() })),
       conditions,
@@ -74,7 +80,7 @@ const kinds = {
   services: kind(core, {
     spec: z.object({
       clusterIP: z.string().default("None"),
-      ports: list(z.object({ name: text, nodePort: count.optional() })),
+      ports: list(z.object({ name: text, port: count.optional(), nodePort: count.optional() })),
     }),
   }),
   endpointSlices: kind("/apis/discovery.k8s.io/v1", {
@@ -84,8 +90,10 @@ const kinds = {
         conditions: z.object({ ready: z.boolean().nullish() }).default({}),
       }),
     ),
+    ports: list(z.object({ name: z.string().nullish(), port: z.int().nullish() })),
   }),
   ingresses: kind(networking, {
+    spec: z.object({ rules: list(ingressRule) }).default({ rules: [] }),
     status: z.object({
       // A load balancer has an address or, as Docker Desktop's `localhost`, a name.
       loadBalancer: z

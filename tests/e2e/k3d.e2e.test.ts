@@ -125,12 +125,31 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     const scaled = await checkout.lab("scale", "dev/app1", "2");
     const rolledOut = await checkout.lab("rollout", "dev/app1", "1.1.0", "--watch");
     const { version } = await ask(ingress, devHosts[0]);
+    const traced = await checkout.lab("trace", devHosts[0], "--json");
     const rolledBack = await checkout.lab("rollback", "dev/app1", "--json");
     const result = await load.stop(1000);
-    for (const outcome of [scaled, rolledOut, rolledBack]) await succeeded(outcome);
+    for (const outcome of [scaled, rolledOut, traced, rolledBack]) await succeeded(outcome);
     assert.equal(result.lost, 0, `of ${result.total} requests in ${result.seconds} s: ${lossesOf(result)}`);
     assert.equal(version, "1.1.0");
     assert.match(rolledOut.all, /app1-\S+ \(1\.1\.0\) on k3d-k3d-server-0: ready/);
+    const { hops } = JSON.parse(traced.stdout) as {
+      hops: readonly { hop: string; what: string; node?: string }[];
+    };
+    const passed = hops.map(({ hop, node }) => (node ? `${hop} on ${node}` : hop));
+    const on = (hop: string) => `${hop} on k3d-k3d-server-0`;
+    assert.deepEqual(passed, [
+      ...[
+        "name",
+        "host port",
+        on("port"),
+        on("load balancer"),
+        "Service",
+        on("Ingress controller"),
+        "router",
+      ],
+      ...["Service", on("endpoint"), on("pod"), "answer"],
+    ]);
+    assert.match(hops.at(-1)?.what ?? "", /^status 200 from app1 1\.1\.0 in dev, pod app1-/);
     const { key, before, after } = JSON.parse(rolledBack.stdout) as Record<string, unknown>;
     assert.deepEqual([key, before, after], ["k3s-lab:apps[0].version", "1.1.0", "1.0.0"]);
     assert.equal(await readFile(file, "utf8"), text.replace("replicas: 1", "replicas: 2"));

@@ -1,0 +1,101 @@
+import { lookup } from "node:dns/promises";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { readOnCluster } from "../../stacks/model/config.ts";
+import { isHost } from "../../stacks/model/names.ts";
+import { shown } from "../../stacks/model/schema.ts";
+import { authorityOf } from "../../stacks/observe/certificates.ts";
+import type { FoundApp } from "../change/find-app.ts";
+import { addressesOf, getSecurelyWithin, getWithin, parseSelf } from "../verify/ingress.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+import { type Hop, hopsOf, type Traced } from "./hops.ts";
+import { isBetter, type RoutedApp, routeTo } from "./route.ts";
+
+/** What a request is for. */
+export interface Target {
+  readonly host: string;
+  readonly path: string;
+}
+
+/** @param text `HOST` or `HOST/PATH`. @throws LabError (exit code 2). */
+export function parseTarget(text: string): Target {
+  const [, host = "", path = "/"] = /^([^/]*)(\/.*)?$/.exec(text.replace(/^https?:\/\//, "")) ?? [];
+  if (!isHost(host) || !/^[\x21-\x7e]+$/.test(path))
+    throw new LabError(
+      `${shown(text)} is not accepted; expected a host name, or one with a path, such as app1.com/.`,
+      {
+        exitCode: 2,
+      },
+    );
+  return { host: host.toLowerCase(), path };
+}
+
+/**
+ * The app that a request is for, of the stacks that are up.
+ * @throws LabError (exit code 2) where none takes it, or apps of two stacks do alike.
+ */
+export async function findRoute(
+  { host, path }: Target,
+  stacks: readonly string[],
+  directory: string = root,
+): Promise<FoundApp> {
+  const [asked = path] = path.split("?");
+  let best: (FoundApp & Pick<RoutedApp<FoundApp["app"]>, "fit">) | undefined;
+  let rivals: string[] = [];
+  for (const stack of stacks) {
+    const config = await readOnCluster(stack, directory);
+    const found = routeTo(config.apps, host, asked);
+    if (found === undefined) continue;
+    if (best !== undefined && isBetter(best.fit, found.fit)) continue;
+    rivals = best !== undefined && !isBetter(found.fit, best.fit) ? [...rivals, stack] : [stack];
+    best = { stack, config, ...found };
+  }
+  if (best === undefined)
+    throw new LabError(`No app of ${stacks.join(", ")} takes ${host}${path}.`, { exitCode: 2 });
+  if (rivals.length > 1)
+    throw new LabError(
+      `Apps of the stacks ${rivals.join(" and ")} take ${host}${path}. Say which: ${rivals.map((one) => `--stack ${one}`).join(" or ")}.`,
+      { exitCode: 2 },
+    );
+  return best;
+}
+
+/** What programs here take a name for; curl and browsers ask nobody for one under .localhost (RFC 6761). */
+async function addressOf(host: string): Promise<string> {
+  if (/(^|\.)localhost$/.test(host)) return "127.0.0.1";
+  return lookup(host, { family: 4 }).then(
+    ({ address }) => address,
+    ({ code }: NodeJS.ErrnoException) => `not known here (${code})`,
+  );
+}
+
+/** Milliseconds that an answer may take. */
+const within = 10_000;
+
+/**
+ * Sends a request as a client does, and finds out which way it took.
+ * @throws LabError where nobody answers, or the cluster cannot be asked.
+ */
+export async function trace(
+  { host, path }: Target,
+  { config, app }: FoundApp,
+): Promise<{ readonly traced: Traced; readonly hops: readonly Hop[]; readonly isAnswered: boolean }> {
+  const { cluster } = config;
+  const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, root) : undefined;
+  return await askPlace(placeOf(config), async (api) => {
+    const secure = app.tls !== undefined;
+    const entry = secure ? "websecure" : "web";
+    const [address] = await addressesOf(Promise.resolve(api), config, plan, entry);
+    if (address === undefined) throw new LabError("The Ingress controller has no address from here.");
+    const send = secure ? getSecurelyWithin(within)(await authorityOf(app)) : getWithin(within);
+    const answer = await send(address, host, path).catch((cause: Error) => {
+      throw new LabError(`${address} gave no answer to ${host}${path}: ${cause.message}.`, { cause });
+    });
+    const resolved = await addressOf(host);
+    const traced: Traced = { host, path, secure, resolved, address, answer };
+    const self = parseSelf(answer.body);
+    const isAnswered = self?.app === app.name && self.namespace === app.namespace;
+    return { traced, hops: await hopsOf(api, config, app, traced), isAnswered };
+  });
+}

@@ -1,0 +1,49 @@
+import { pathsOf, type RoutePath } from "../../stacks/model/routes.ts";
+
+/** What an app's Ingresses take. */
+interface Rules {
+  readonly host?: string | undefined;
+  readonly paths?: readonly RoutePath[] | undefined;
+}
+
+/** How well a rule fits a request: an app's own host goes before one with `*`, that before none; then the longest path. */
+type Fit = readonly [host: number, path: number];
+
+/** The app that a request is for. */
+export interface RoutedApp<One extends Rules> {
+  readonly app: One;
+  readonly fit: Fit;
+}
+
+/** Which app an Ingress controller leads a request to, as Kubernetes says; undefined where none takes it. */
+export function routeTo<One extends Rules>(
+  apps: readonly One[],
+  host: string,
+  path: string,
+): RoutedApp<One> | undefined {
+  let best: RoutedApp<One> | undefined;
+  for (const app of apps) {
+    const hostFit = fitOfHost(app.host, host);
+    const paths = pathsOf(app).filter((rule) => takes(rule, path));
+    if (hostFit === undefined || paths.length === 0) continue;
+    // An exact path goes before a prefix of the same length.
+    const lengths = paths.map((rule) => rule.path.length * 2 + (rule.match === "exact" ? 1 : 0));
+    const fit = [hostFit, Math.max(...lengths)] as const;
+    if (best === undefined || isBetter(fit, best.fit)) best = { app, fit };
+  }
+  return best;
+}
+
+/** Whether one rule goes before another. */
+export const isBetter = ([host, path]: Fit, [otherHost, otherPath]: Fit): boolean =>
+  host > otherHost || (host === otherHost && path > otherPath);
+
+function fitOfHost(rule: string | undefined, host: string): number | undefined {
+  if (rule === undefined) return 0;
+  // The asterisk stands for one label.
+  if (rule.startsWith("*.")) return host.replace(/^[^.]+/, "*") === rule ? 1 : undefined;
+  return rule === host ? 2 : undefined;
+}
+
+const takes = ({ path, match }: RoutePath, asked: string): boolean =>
+  asked === path || (match !== "exact" && (path === "/" || asked.startsWith(`${path}/`)));
