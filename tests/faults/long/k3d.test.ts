@@ -209,7 +209,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
   const servers = [0, 1, 2].map((index) => `k3d-k3d-ha-server-${index}`);
   const exec = (name: string, ...command: string[]) => docker("exec", name, ...command);
   // What a follower has written last it knows to be agreed on by its memory alone: killed, it keeps that in its database
-  // and not in its log. One that is left for seconds stands for election, and writes it down.
+  // and not in its log.
   for (const what of ["the first is left", "a follower is left, and loses its memory"])
     fault(`C8: two of three servers are gone: ${what}`, async () => {
       const isKilled = /memory/.test(what);
