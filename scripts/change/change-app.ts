@@ -33,7 +33,6 @@ export async function changeApp(
   { stack, app }: Pick<FoundApp, "stack" | "app">,
   change: AppChange,
   { json = false, replace = false, watch }: ChangeOptions,
-  bring: typeof bringUp = bringUp,
 ): Promise<void> {
   const file = stackFile(stack);
   const tell = (line: string) => process.stderr.write(`lab: ${line}\n`);
@@ -47,7 +46,7 @@ export async function changeApp(
       if (isBack) tell(`nothing was touched, and ${file} is as it was`);
     };
   };
-  const run = () => bring([stack], { replace, edit, ...(watch ? { watch } : {}) });
+  const run = () => bringUp([stack], { replace, edit, ...(watch ? { watch } : {}) });
   try {
     await (json ? withStdoutAside(run) : run());
   } catch (error) {

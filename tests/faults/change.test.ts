@@ -89,3 +89,38 @@ fault("An app is to be rolled back, and its cluster does not answer", async () =
   assert.equal(file, text);
   return { happened: "exit 1, nothing is written", lost: "nothing" };
 });
+
+/** In place of `lab up`: edits, speaks to a person, then does what a test says. */
+const stub = (then: string) =>
+  writeFile(
+    here("scripts", "up", "index.ts"),
+    `export async function bringUp(stacks, { edit }) {
+      const putBack = await edit();
+      console.log("words for a person");
+      ${then}
+    }`,
+  );
+
+fault("An app is rolled out, and Pulumi fails in the middle", async () => {
+  await stub('throw Object.assign(new Error("never ready"), { syscall: "stands for one of Pulumi" });');
+  const { exitCode, all, file } = await lab("rollout", "app1", "1.1.0");
+  assert.equal(exitCode, 1, all);
+  assert.match(
+    all,
+    /Pulumi\.apps\.yaml keeps the change, for Pulumi had begun it: k3s-lab:apps\[0\]\.version was 1\.0\.0 and is 1\.1\.0\nlab: never ready/,
+  );
+  assert.equal(file, text.replace("host: a.com", "host: a.com, version: 1.1.0"));
+  return { happened: "exit 1, the stack file keeps the change", lost: "nothing" };
+});
+
+fault("An app is scaled, and its standard output is read by a program", async () => {
+  await stub("");
+  const { exitCode, stdout, file } = await lab("scale", "app1", "3", "--json");
+  assert.equal(exitCode, 0);
+  assert.deepEqual(JSON.parse(stdout), {
+    ...{ stack: "apps", namespace: "default", app: "app1", file: "Pulumi.apps.yaml" },
+    ...{ key: "k3s-lab:apps[0].replicas", before: 1, after: 3 },
+  });
+  assert.equal(file, text.replace("host: a.com", "host: a.com, replicas: 3"));
+  return { happened: "JSON alone", lost: "nothing" };
+});
