@@ -60,7 +60,8 @@ export async function withFileLock<T>(
   }
 }
 
-function endGroup(pid: number): void {
+/** Ends a process that was started in a group of its own, with all that it has started. */
+export function endGroup(pid: number): void {
   try {
     process.kill(-pid, "SIGKILL");
   } catch {

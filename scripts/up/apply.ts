@@ -67,24 +67,40 @@ async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap
 /** What a cluster's first servers are made by: once they answer, the processor waits for the network of pods. */
 const servers = /:(K3sStart|K3dCluster)\$/;
 
-/** Makes a cluster, and starts the program of a stack on it when the first server answers: it waits for the outputs. */
+/**
+ * Makes a cluster, and starts the program of a stack on it when the first server answers: it waits for the outputs. Where
+ * that fails, the cluster is made to its end all the same: no fault of apps interrupts an installation.
+ */
 async function applyTogether(run: UpRun, cluster: string, apps: string): Promise<void> {
   const answering = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
   const onMade = (types: string) => {
     if (servers.test(types)) answering.resolve();
   };
-  const isMade = applied(run, cluster, `Stack ${cluster}`, { refresh: false, onMade });
+  const makes = applied(run, cluster, `Stack ${cluster}`, { refresh: false, onMade });
+  const isMade: Step = {
+    ...makes,
+    run: async (progress, signal) => {
+      const result = await makes.run(progress, signal);
+      answering.resolve();
+      ended.resolve();
+      return result;
+    },
+  };
   const follows = applied(run, apps, `Stack ${apps}`, { refresh: false });
   const waits: Step = {
     ...follows,
     run: async (progress, signal) => {
       await unlessStopped(answering.promise, signal);
-      const ended = new AbortController();
-      const early = loadEarly(run.found, apps, AbortSignal.any([signal, ended.signal]));
+      const done = new AbortController();
+      const early = loadEarly(run.found, apps, AbortSignal.any([signal, done.signal]));
       try {
         return await follows.run(progress, signal);
+      } catch (error) {
+        await unlessStopped(ended.promise, signal);
+        throw error;
       } finally {
-        ended.abort();
+        done.abort();
         await early;
       }
     },

@@ -1,8 +1,14 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import pWaitFor from "p-wait-for";
+import { isAlive } from "../../stacks/lib/processes.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
 import type { Stacks } from "../lab.ts";
-import { loadEarly } from "./early-images.ts";
+import { writtenPid } from "../toolchain/command-provider/testing.ts";
+import { loadEarly, runUntil } from "./early-images.ts";
 
 const machines = parseConfig(
   "cluster",
@@ -31,6 +37,8 @@ const stacks = (image?: string): Stacks => ({
   ],
 });
 
+const ref = async (name: string) => `k3s-lab/${name}:1`;
+
 test("each node gets the image once its containerd answers, and one that has it is left alone", async () => {
   const loaded: string[] = [];
   let asked = 0;
@@ -40,9 +48,10 @@ test("each node gets the image once its containerd answers, and one that has it 
       asked += 1;
       return asked > 2 ? false : undefined;
     },
-    load: async ({ address }, image) => loaded.push(`${address} ${image.split(":")[0]}`),
+    load: async ({ address }, image) => loaded.push(`${address} ${image}`),
+    ref,
   });
-  assert.deepEqual(loaded, ["ssh://server.cluster k3s-lab/web"]);
+  assert.deepEqual(loaded, ["ssh://server.cluster k3s-lab/web:1"]);
 });
 
 test("a load that fails is left to the stack's own commands, and no node waits longer than the run", async () => {
@@ -53,6 +62,7 @@ test("a load that fails is left to the stack's own commands, and no node waits l
       end.abort();
       throw new Error("no space left on device");
     },
+    ref,
   });
   await early;
   assert.ok(end.signal.aborted);
@@ -63,5 +73,45 @@ test("an image that the cluster pulls is not loaded", async () => {
   await loadEarly(stacks("registry.example/web:1"), "apps", new AbortController().signal, {
     has: none,
     load: none,
+    ref,
   });
+});
+
+test("an image whose name is not known is left to the stack's own commands", async () => {
+  await loadEarly(stacks(), "apps", new AbortController().signal, {
+    has: async () => false,
+    load: async () => assert.fail("nothing is to be loaded"),
+    ref: async () => {
+      throw new Error("not made in this checkout yet");
+    },
+  });
+});
+
+test("a node that hangs, or a load, keeps no run from its end", async () => {
+  for (const hangs of ["has", "load"]) {
+    const end = new AbortController();
+    const never = () => {
+      end.abort();
+      return new Promise<never>(() => {});
+    };
+    await loadEarly(stacks(), "apps", end.signal, {
+      has: hangs === "has" ? never : async () => false,
+      load: never,
+      ref,
+    });
+    assert.ok(end.signal.aborted);
+  }
+});
+
+test("a program ends with all that it has started", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lab-early-"));
+  const file = join(folder, "pid");
+  const end = new AbortController();
+  const script = `sleep 1000 & echo $! >${file}; wait | cat; cat`;
+  const run = runUntil("/bin/sh", ["-c", `sh -c '${script}' | cat`], {}, end.signal);
+  const pid = await writtenPid(file);
+  end.abort();
+  await assert.rejects(run);
+  await pWaitFor(async () => !(await isAlive(pid)), { interval: 20, timeout: 60_000 });
+  await rm(folder, { recursive: true });
 });

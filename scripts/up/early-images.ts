@@ -4,8 +4,10 @@ import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/mod
 import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { hasImage } from "../../stacks/observe/images.ts";
-import { ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
+import { type OwnImage, ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
+import { unlessStopped } from "../report.ts";
+import { endGroup } from "../toolchain/file-lock.ts";
 
 /** Milliseconds between two questions to a node whose containerd does not answer yet. */
 const interval = 500;
@@ -14,15 +16,37 @@ const interval = 500;
 export interface ImageStore {
   readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
   readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
+  /** The full name of an image of the lab's own. */
+  readonly ref: (image: OwnImage) => Promise<string>;
 }
 
 const ofNodes: ImageStore = {
   has: hasImage,
-  load: (node, image, cancelSignal) =>
-    execa("/bin/sh", ["-c", imageLoader(node)], {
-      ...{ env: loaderVariables(node, image), cancelSignal, stdin: "ignore" },
-    }),
+  load: (node, image, signal) =>
+    runUntil("/bin/sh", ["-c", imageLoader(node)], loaderVariables(node, image), signal),
+  ref: (image) => ownImageRefs[image](),
 };
+
+/** Runs a program. When the signal aborts, it ends with all that it has started: what hangs is not waited for. */
+export async function runUntil(
+  file: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<void> {
+  const program = execa(file, args, { env, stdio: "ignore", detached: true });
+  const { pid } = program;
+  const end = () => {
+    if (pid !== undefined) endGroup(pid);
+  };
+  signal.addEventListener("abort", end, { once: true });
+  if (signal.aborted) end();
+  try {
+    await program;
+  } finally {
+    signal.removeEventListener("abort", end);
+  }
+}
 
 /**
  * Loads a stack's images into the nodes of a cluster that comes up, each as soon as its containerd answers: for ten seconds
@@ -36,13 +60,13 @@ export async function loadEarly(
   found: Stacks,
   stack: string,
   signal: AbortSignal,
-  { has, load }: ImageStore = ofNodes,
+  { has, load, ref }: ImageStore = ofNodes,
 ): Promise<void> {
   const own = found.apps.find((one) => one.stack === stack);
   if (own === undefined) return;
-  const images = await Promise.all(ownImagesOf(own.config).map((image) => ownImageRefs[image]()));
   const loadInto = async (node: NodeAddress) => {
-    for (const image of images) {
+    for (const name of ownImagesOf(own.config)) {
+      const image = await ref(name);
       let isThere = await has(node, image);
       while (isThere === undefined) {
         await setTimeout(interval, undefined, { signal });
@@ -51,7 +75,9 @@ export async function loadEarly(
       if (!isThere) await load(node, image, signal);
     }
   };
-  await Promise.allSettled(nodesOf(found, own.cluster).map(loadInto));
+  const all = Promise.allSettled(nodesOf(found, own.cluster).map(loadInto));
+  // A node that hangs keeps no run from its end.
+  await unlessStopped(all, signal).catch(() => {});
 }
 
 /** The nodes that a cluster will have. */

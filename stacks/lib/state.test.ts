@@ -17,10 +17,10 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-const holds = (pid: number | undefined) =>
+const holds = (pid: number | undefined, host = hostname()) =>
   writeFile(
     join(options.locks, "1.json"),
-    JSON.stringify({ pid, hostname: hostname(), timestamp: new Date().toISOString() }),
+    JSON.stringify({ pid, hostname: host, timestamp: new Date().toISOString() }),
   );
 const state = (outputs: object) =>
   writeFile(
@@ -42,13 +42,27 @@ async function waits(wait: Promise<void>): Promise<boolean> {
 
 test("a stack that no run holds is not waited for", () => untilOutput("cluster", "kubeconfig", options));
 
-test("an output is waited for while a run holds the stack", async () => {
+test("an output is waited for while a run holds the stack, and whose run is told once", async () => {
   await holds(process.pid);
   await state({ nodes: [] });
-  const wait = untilOutput("cluster", "kubeconfig", options);
+  const told: number[] = [];
+  let wait = Promise.resolve();
+  await new Promise<void>((resolve) => {
+    const tell = (pid: number) => {
+      told.push(pid);
+      resolve();
+    };
+    wait = untilOutput("cluster", "kubeconfig", { ...options, tell });
+  });
   assert.ok(await waits(wait));
   await state({ kubeconfig: "secret" });
   await wait;
+  assert.deepEqual(told, [process.pid]);
+});
+
+test("nobody waits for a run that another computer left, or has", { timeout: 60_000 }, async () => {
+  await holds(1, "elsewhere");
+  await untilOutput("cluster", "kubeconfig", options);
 });
 
 test("the wait ends with the run, however that ends", async () => {

@@ -80,21 +80,33 @@ const stateSchema = z.object({
 });
 
 /**
- * Waits for an output of a stack as long as a run holds that stack.
- * @param options.file the state, and `locks` the folder of the locks. Default: those of this checkout.
+ * Waits for an output of a stack as long as a run on this computer holds that stack: of another computer's nobody knows
+ * here whether it still runs.
+ * @param options.tell is told whom it waits for, once. @param options.file the state, and `locks` the folder of the locks.
+ * Default: those of this checkout.
  * @throws as `stateOf`.
  */
 export async function untilOutput(
   stack: string,
   name: string,
-  { file, locks }: { readonly file?: string; readonly locks?: string } = {},
+  {
+    file,
+    locks,
+    tell,
+  }: { readonly file?: string; readonly locks?: string; readonly tell?: (pid: number) => void } = {},
 ): Promise<void> {
-  const isHeld = async () => (await locksOf(stack, locks)).some(({ alive }) => alive);
+  const holder = async () =>
+    (await locksOf(stack, locks)).find(({ alive, host }) => alive && host === undefined);
   const isThere = async () => {
     const outputs = (await stateOf(stack, file)).find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
     return outputs?.[name] !== undefined;
   };
-  while ((await isHeld()) && !(await isThere())) await setTimeout(100);
+  let isTold = false;
+  for (let held = await holder(); held && !(await isThere()); held = await holder()) {
+    if (!isTold) tell?.(held.pid);
+    isTold = true;
+    await setTimeout(100);
+  }
 }
 
 /** The types of a resource, its parents' first and joined by `$`, and its name: `urn:pulumi:STACK::PROJECT::TYPES::NAME`. */

@@ -128,12 +128,18 @@ export async function labCluster(
       { cause, exitCode: 2 },
     );
   };
-  // The program may have been started while the cluster comes up.
-  await untilOutput(stack, "kubeconfig", { file: state });
-  // A reference to a stack that does not exist ends the program, in words that name no next step.
-  if ((await ifThere(stat(state))) === undefined) refuse();
   // `lab up` reads this file too, and has no use for Pulumi's SDK, which takes 0.2 s to load.
   const pulumi = await import("@pulumi/pulumi");
+  // The program may have been started while the cluster comes up.
+  await untilOutput(stack, "kubeconfig", {
+    file: state,
+    tell: (pid) =>
+      void pulumi.log.info(
+        `The stack "${stack}" is in use by process ${pid}, and its cluster is not known yet: waiting for it.`,
+      ),
+  });
+  // A reference to a stack that does not exist ends the program, in words that name no next step.
+  if ((await ifThere(stat(state))) === undefined) refuse();
   const reference = new pulumi.StackReference("cluster", {
     name: `organization/${pulumi.getProject()}/${stack}`,
   });

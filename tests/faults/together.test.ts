@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, readdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, beforeEach } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import pWaitFor from "p-wait-for";
+import { exists } from "../../stacks/lib/files.ts";
+import { suite } from "../steps.ts";
+import { type PulumiCheckout, pulumiCheckout, withPulumi } from "./checkout.ts";
+import { fault } from "./table.ts";
+
+// A new cluster and the first apps on it, whose Pulumis run side by side, with programs that need no machines.
+
+const programs = {
+  // Its first server "answers" at once; the rest of it waits for the test.
+  cluster: `import { local } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+export default async () => {
+  const parent = new pulumi.ComponentResource("k3s-lab:cluster:K3sStart", "start");
+  const start = new local.Command("start", { create: "echo started", addPreviousOutputInEnv: false }, { parent });
+  const create = 'echo $$ >"$K3S_LAB_ROOT/installing"; until [ -e "$K3S_LAB_ROOT/go" ]; do sleep 0.1; done; echo end >>"$K3S_LAB_ROOT/installed"; . "$K3S_LAB_ROOT/go"; echo yes';
+  const node = new local.Command("server", { create, addPreviousOutputInEnv: false }, { dependsOn: start });
+  return { kubeconfig: node.stdout, nodes: node.stdout.apply(() => []) };
+};
+`,
+  apps: `import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { LabError } from "./lib/errors.ts";
+import { root } from "./lib/paths.ts";
+import { untilOutput } from "./lib/state.ts";
+export default async () => {
+  writeFileSync(join(root, "apps-began"), "");
+  if (existsSync(join(root, "apps-fail"))) throw new LabError("the apps' own fault");
+  await untilOutput("cluster", "kubeconfig");
+  writeFileSync(join(root, "apps-ended"), "");
+  return {};
+};
+`,
+};
+
+const driver = `import { readStacks, Settings } from "./lab.ts";
+import { asRun } from "./run.ts";
+import { applyStacks } from "./up/apply.ts";
+import { Previews } from "./up/previews.ts";
+const stacks = ["cluster", "apps"];
+try {
+  await asRun("up", async (signal, endChildren) => {
+    const found = await readStacks(stacks);
+    await applyStacks({
+      stacks, found, settings: new Settings({}), replace: false, refresh: false, stopping: { signal, endChildren }, tools: {},
+      previews: new Previews(), preconditions: new Map(), machinesInDocker: false, changed: false, isNewCluster: false,
+    });
+  });
+  console.log("ENDED well");
+} catch (error) {
+  console.log("ENDED " + (error.exitCode ?? 99) + " " + error.message);
+}
+`;
+
+suite("a new cluster and the first apps on it, with Pulumi's own programs", withPulumi, () => {
+  let checkout: PulumiCheckout;
+  const place = (name: string) => join(checkout.directory, name);
+  before(async () => {
+    checkout = await pulumiCheckout();
+    for (const [name, text] of Object.entries(programs)) await writeFile(place(`stacks/${name}.ts`), text);
+    await writeFile(place("scripts/drive.ts"), driver);
+    const plugins = place(".lab/pulumi/plugins");
+    const [folder = ""] = (await readdir(plugins)).filter((name) => name.startsWith("resource-command-"));
+    const main = place("scripts/toolchain/command-provider/main.ts");
+    const plugin = join(plugins, folder, "pulumi-resource-command");
+    await writeFile(plugin, `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`);
+    await chmod(plugin, 0o755);
+    // Docker has nothing of this lab.
+    await writeFile(place("docker"), "#!/bin/sh\n", { mode: 0o755 });
+  });
+  after(() => checkout.remove());
+  beforeEach(async () => {
+    for (const name of ["installing", "go", "installed", "apps-began", "apps-fail", "apps-ended"])
+      await rm(place(name), { force: true });
+    await rm(place(".lab/state/.pulumi"), { recursive: true, force: true });
+  });
+
+  /** Brings both up, in a process of its own. */
+  function up() {
+    const child = spawn(
+      process.execPath,
+      ["--disable-warning=ExperimentalWarning", place("scripts/drive.ts")],
+      {
+        cwd: checkout.directory,
+        stdio: ["ignore", "pipe", "ignore"],
+        env: { ...process.env, PATH: `${checkout.directory}:${process.env.PATH}` },
+      },
+    );
+    let said = "";
+    child.stdout.on("data", (data) => {
+      said += data;
+    });
+    const run = { child, hasEnded: false, said: () => said };
+    const ended = once(child, "close").then(() => {
+      run.hasEnded = true;
+      return said;
+    });
+    return Object.assign(run, { ended });
+  }
+  /** Waits until something is so while a run goes on. */
+  const during = async (run: ReturnType<typeof up>, isSo: () => boolean | Promise<boolean>) => {
+    await pWaitFor(async () => run.hasEnded || (await isSo()), { timeout: 120_000 });
+    assert.equal(run.hasEnded, false, run.said());
+  };
+  const untilBoth = async (run: ReturnType<typeof up>) => {
+    for (const name of ["installing", "apps-began"]) await during(run, () => exists(place(name)));
+  };
+
+  fault("the first apps fail while their cluster comes up", async () => {
+    await writeFile(place("apps-fail"), "");
+    const run = up();
+    await untilBoth(run);
+    await during(run, () => run.said().includes("the apps' own fault"));
+    // What is to end the cluster's Pulumi would do so within this time.
+    await setTimeout(1000);
+    await writeFile(place("go"), "");
+    assert.match(await run.ended, /ENDED 1 .*the apps' own fault/s);
+    return {
+      happened: "exit 1 with their words, once the cluster is up",
+      lost: (await exists(place("installed"))) ? "nothing" : "the installation that was on its way",
+    };
+  });
+
+  fault("the cluster fails while the first apps wait for it", async () => {
+    const run = up();
+    await untilBoth(run);
+    await writeFile(place("go"), "exit 7");
+    assert.match(await run.ended, /ENDED 1 .*exit status 7/s);
+    return { happened: "exit 1 with the cluster's words; the apps do not wait on", lost: "nothing" };
+  });
+
+  for (const signal of ["SIGINT", "SIGKILL"] as const)
+    fault(`${signal} while the first apps wait for their cluster`, async () => {
+      const run = up();
+      await untilBoth(run);
+      run.child.kill(signal);
+      await run.ended;
+      await writeFile(place("go"), "");
+      const next = up();
+      assert.match(await next.ended, /ENDED well/);
+      assert.ok(await exists(place("apps-ended")));
+      return { happened: "the next run goes on with both", lost: "nothing" };
+    });
+});
