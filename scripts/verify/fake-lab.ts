@@ -189,6 +189,7 @@ export function healthyLab(): FakeLab {
     "/version": { gitVersion: version },
     ...discovery,
     "/api/v1/nodes": items(node(server), node(agent)),
+    "/apis/networking.k8s.io/v1/ingresses": items(),
     "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
     "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },
     "/api/v1/namespaces/kube-system/pods": items(

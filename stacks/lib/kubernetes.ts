@@ -93,7 +93,10 @@ const kinds = {
     ports: list(z.object({ name: z.string().nullish(), port: z.int().nullish() })),
   }),
   ingresses: kind(networking, {
-    spec: z.object({ rules: list(ingressRule) }).default({ rules: [] }),
+    metadata: metadata.extend({ uid: z.string().default(""), namespace: text }),
+    spec: z
+      .object({ ingressClassName: text, rules: list(ingressRule) })
+      .default({ ingressClassName: undefined, rules: [] }),
     status: z.object({
       // A load balancer has an address or, as Docker Desktop's `localhost`, a name.
       loadBalancer: z
@@ -116,6 +119,7 @@ export type Node = ObjectOf<"nodes">;
 export type Pod = ObjectOf<"pods">;
 export type ReplicaSet = ObjectOf<"replicaSets">;
 export type Service = ObjectOf<"services">;
+export type Ingress = ObjectOf<"ingresses">;
 export type IngressClass = ObjectOf<"ingressClasses">;
 
 /** What every kind has: enough to tell an object from another of the same name, and whose mark it carries. */
@@ -143,7 +147,11 @@ export type Identity = Pick<Listed, "uid" | "labels">;
 /** The objects of a kind: of the whole cluster, or in a namespace. */
 type Lists = {
   [Kind in keyof Kinds]: (
-    ...namespace: Kind extends "nodes" | "ingressClasses" ? [] : [string]
+    ...namespace: Kind extends "nodes" | "ingressClasses"
+      ? []
+      : Kind extends "ingresses"
+        ? [] | [string]
+        : [string]
   ) => Promise<ObjectOf<Kind>[]>;
 };
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
-import type { Identity, KubernetesApi } from "../lib/kubernetes.ts";
+import { ApiError, type Identity, type Ingress, type KubernetesApi } from "../lib/kubernetes.ts";
 import { parseConfig } from "../model/config.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, labelling, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
@@ -32,7 +32,11 @@ const config = parseConfig(
 const uid = "5f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
 
 /** A cluster with these objects, beside what every cluster has. */
-const cluster = (objects: Record<string, Identity>): Pick<KubernetesApi, "object"> => ({
+const cluster = (
+  objects: Record<string, Identity>,
+  ingresses: readonly Ingress[] = [],
+): Pick<KubernetesApi, "object" | "ingresses"> => ({
+  ingresses: async () => [...ingresses],
   object: async (path) =>
     ({
       "/api/v1/namespaces/kube-system": { uid, labels: {} },
@@ -111,6 +115,47 @@ test("what is in the way is named, and whose it is", async () => {
     /already has .*app1, of the stack apps-b\. .*take the other stack down/,
   );
   assert.match((await of("lab-b", "apps")) ?? "", /of the stack apps of another checkout/);
+});
+
+test("a host that somebody's Ingress has is not taken, nor asked about once the stack has it", async () => {
+  const ingress = (host: string | undefined, marks = {}, spec: object = {}, annotations = {}): Ingress => ({
+    metadata: {
+      ...{ uid: "1", name: "web", namespace: "shop", labels: marks, annotations },
+      ...{ deletionTimestamp: undefined, creationTimestamp: undefined },
+    },
+    spec: { ingressClassName: "traefik", rules: [{ host }], ...spec },
+    status: { loadBalancer: { ingress: [] } },
+  });
+  const asked = (...ingresses: readonly Ingress[]) =>
+    inspectCluster(cluster({}, ingresses) as KubernetesApi, "The cluster", config, owner, nothing).then(
+      () => "",
+      (error: Error) => error.message,
+    );
+  assert.equal(
+    await asked(ingress("app1.com")),
+    "The cluster has the Ingress shop/web, which the lab did not create, and it leads requests for app1.com elsewhere. Nothing was touched. Choose another host in Pulumi.apps.yaml, or delete that Ingress first.",
+  );
+  assert.match(await asked(ingress(undefined)), /requests for all hosts that no other has elsewhere/);
+  assert.match(
+    await asked(ingress("app1.com", labelsOf({ lab: "lab-b", stack: "apps" }))),
+    /shop\/web, of the stack apps of another checkout, and/,
+  );
+  const noClass = { ingressClassName: undefined };
+  assert.match(await asked(ingress("app1.com", {}, noClass)), /shop\/web/);
+  for (const others of [
+    [ingress("other.com")],
+    [ingress("app1.com", {}, { ingressClassName: "nginx" })],
+    [ingress("app1.com", {}, noClass, { "kubernetes.io/ingress.class": "nginx" })],
+    [ingress("app1.com", labelsOf(owner)), ingress("app1.com")],
+  ])
+    assert.equal(await asked(...others), "");
+  const unseen = {
+    ...cluster({}),
+    ingresses: async () => {
+      throw new ApiError("answered 403", 403);
+    },
+  };
+  assert.equal(await inspectCluster(unseen as unknown as KubernetesApi, "It", config, owner, nothing), uid);
 });
 
 test("a namespace that the stack does not make must be there", async () => {

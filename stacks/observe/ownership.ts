@@ -11,6 +11,7 @@ import {
 import { hardLimits } from "../model/quota.ts";
 import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
+import { takenHosts } from "./taken-hosts.ts";
 
 /** Whose an object is: a checkout's lab, and a stack of it. */
 export interface Owner {
@@ -178,6 +179,12 @@ export async function inspectCluster(
       { exitCode: 2 },
     );
   if ("database" in config) await refuseStorageClass(api, where, config);
+  const [other] = await takenHosts(api, config, (identity) => isOwn(identity, owner, state));
+  if (other)
+    throw new LabError(
+      `${where} has the Ingress ${other.ingress}, ${whose(other.labels, owner)}, and it leads ${other.host === undefined ? "requests for all hosts that no other has" : `requests for ${other.host}`} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or delete that Ingress first.`,
+      { exitCode: 2 },
+    );
   return system.uid;
 }
 
@@ -277,15 +284,18 @@ function inTheWay(
 ): LabError {
   const [first] = taken;
   const labels = first?.identity.labels ?? {};
-  const [lab, stack] = [labels["k3s-lab/lab"], labels["k3s-lab/stack"]];
-  const whose =
-    lab === undefined
-      ? "which the lab did not create"
-      : `of the stack ${stack}${lab === owner.lab ? "" : " of another checkout"}`;
+  const isLabs = labels["k3s-lab/lab"] !== undefined;
   const shown = taken.slice(0, 5).map(({ place }) => inWords(place));
   const more = taken.length > shown.length ? ` and ${taken.length - shown.length} more` : "";
   return new LabError(
-    `${where} already has ${shown.join(", ")}${more}, ${whose}. Nothing was touched. Rename the namespaces or apps in Pulumi.${owner.stack}.yaml, or ${lab === undefined ? "delete what is in the way" : "take the other stack down first"}.`,
+    `${where} already has ${shown.join(", ")}${more}, ${whose(labels, owner)}. Nothing was touched. Rename the namespaces or apps in Pulumi.${owner.stack}.yaml, or ${isLabs ? "take the other stack down first" : "delete what is in the way"}.`,
     { exitCode: 2 },
   );
+}
+
+/** Whose an object is, by its labels. */
+function whose(labels: Identity["labels"], owner: Owner): string {
+  const [lab, stack] = [labels["k3s-lab/lab"], labels["k3s-lab/stack"]];
+  if (lab === undefined) return "which the lab did not create";
+  return `of the stack ${stack}${lab === owner.lab ? "" : " of another checkout"}`;
 }
