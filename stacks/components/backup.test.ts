@@ -79,6 +79,7 @@ test("one backup at a time, which has an end, by a pod without privileges that k
                     { name: "DATABASE_NAME", value: "guestbook" },
                     { name: "DATABASE_USER", value: "guestbook" },
                     { name: "KEEP", value: "7" },
+                    { name: "PATIENCE", value: "60" },
                   ],
                   resources: { requests: { cpu: "50m", memory: "64Mi" }, limits: { memory: "256Mi" } },
                   securityContext: {

@@ -32,8 +32,8 @@ export interface BackupArgs {
 /** Where a pod has the volume, its passwords, and what it may write beside. */
 const mounts = { backups: "/backups", secret: "/etc/postgres-secret", tmp: "/tmp" } as const;
 
-/** Seconds after its time in which a backup is still begun, and seconds that one may take. */
-const deadlines = { begin: 3600, end: 3600 } as const;
+/** Seconds after its time in which a backup is still begun, that the database may take to answer, and that one may take. */
+const deadlines = { begin: 3600, answer: 60, end: 3600 } as const;
 
 /**
  * Backups of a `Database` by the clock: a CronJob that writes a consistent dump, with its checksum, to a volume of its own and
@@ -113,6 +113,7 @@ function podSpec(
           { name: "DATABASE_NAME", value: owner },
           { name: "DATABASE_USER", value: owner },
           { name: "KEEP", value: String(keep) },
+          { name: "PATIENCE", value: String(deadlines.answer) },
         ],
         resources: { requests: { cpu: "50m", memory: "64Mi" }, limits: { memory: "256Mi" } },
         securityContext: unprivilegedContainer,

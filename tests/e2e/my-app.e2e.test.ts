@@ -121,7 +121,9 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     assert.equal(again.exitCode, 2, again.all);
     // The cluster makes its own too.
     await kubectl("create", "job", "--from=cronjob/db-backup", "now");
-    await kubectl("wait", "--for=condition=complete", "job/now", "--timeout=120s");
+    await kubectl("wait", "--for=condition=complete", "job/now", "--timeout=90s").catch(async (error) => {
+      throw new Error(await kubectl("logs", "--selector=job-name=now", "--prefix"), { cause: error });
+    });
     assert.match(await kubectl("logs", "job/now"), /wrote guestbook-\w+\.dump/);
     await kubectl("delete", "job", "now");
 

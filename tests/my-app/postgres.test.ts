@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, afterEach, describe, it } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
 
 const made = await PostgresPods.prepare();
@@ -363,6 +364,17 @@ describe("the database's entrypoint", { skip }, () => {
       assert.equal(exitCode, 0, stderr);
     const files = (await readdir(db.path("/tmp"))).filter((name) => name.includes(".partial"));
     assert.deepEqual(files, []);
+  });
+
+  it("a backup waits for a database that begins to answer late, as long as it is told to", async () => {
+    const db = await primary();
+    const late = { DATABASE_HOST: db.address, KEEP: "2", PATIENCE: "30" };
+    await db.stop();
+    const dump = db.exec(["postgres-entry", "dump", "/tmp"], late);
+    await pause(3000);
+    await db.startReady();
+    const { exitCode, stderr } = await dump;
+    assert.equal(exitCode, 0, stderr);
   });
 
   it("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async () => {
