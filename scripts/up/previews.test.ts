@@ -31,6 +31,15 @@ test("updates, and the provider itself, create no object", () => {
   assert.equal(mayForce(step("create", "lab:NodeImages$command:local:Command")), true);
 });
 
+test("configuration that has another name with another content is in nobody's way", () => {
+  const hashed = {
+    ...step("replace", "lab:WebApp$kubernetes:core/v1:ConfigMap"),
+    inputs: { immutable: true },
+  };
+  assert.equal(mayForce(hashed), true);
+  assert.equal(mayForce({ ...hashed, inputs: {} }), false);
+});
+
 test("a run that reads what is there creates what is gone: a preview that did not read it tells nothing of it", () => {
   assert.equal(mayForce(update, { refresh: true }), false);
   assert.equal(mayForce(update, { refresh: true, previewed: true }), true);

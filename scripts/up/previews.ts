@@ -32,5 +32,8 @@ export class Previews {
 }
 
 /** Those of replacements are created too. */
-const createsObject = ({ operation, urn }: PlannedStep): boolean =>
-  /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn);
+const createsObject = ({ operation, urn, inputs }: PlannedStep): boolean =>
+  /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn) && !isHashed(inputs);
+
+/** Files whose object has a hash of their content in its name: no other stack creates that one. */
+const isHashed = ({ immutable }: PlannedStep["inputs"]): boolean => immutable === true;
