@@ -171,7 +171,8 @@ class Host {
       user,
       password,
       application_name: app,
-      max: 8,
+      // The database takes 60 of all pods together. With eight each, twelve pods kept them from each other and served a sixth.
+      max: 4,
       connectionTimeoutMillis: 3000,
       statement_timeout: 10_000,
       query_timeout: 12_000,
