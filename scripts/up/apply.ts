@@ -43,7 +43,10 @@ export async function applyStacks(run: UpRun): Promise<void> {
       await applyTogether(run, stack, onIt);
       continue;
     }
-    if (deferred.has(stack) || (isApps(stack) && !run.isNewCluster && run.previews.isOutdated(stack)))
+    if (
+      deferred.has(stack) ||
+      (isApps(stack) && !isOnNewCluster(run, stack) && run.previews.isOutdated(stack))
+    )
       await askLate(run, stack, refresh);
     await applyStack(run, stack, `Stack ${stack}`, refresh);
   }
@@ -110,6 +113,9 @@ async function applyTogether(run: UpRun, cluster: string, apps: string): Promise
 
 const isApps = (stack: string): boolean => isOnCluster(programOf(stack));
 
+const isOnNewCluster = ({ found, newClusters }: UpRun, stack: string): boolean =>
+  found.apps.some((one) => one.stack === stack && newClusters.has(one.cluster));
+
 /** Whether the cluster of a stack answers. */
 async function answers(stack: string): Promise<boolean> {
   const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
@@ -137,11 +143,11 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
     run: async (progress, signal) => {
       const sources = await sourcesOf(stack, settings.values);
       // What Pulumi noted of apps on a cluster that is new is not there any more.
-      const isGone = isApps(stack) && run.isNewCluster && (await hasResources(stack));
+      const isGone = isOnNewCluster(run, stack) && (await hasResources(stack));
       const options = { refresh: refresh || isGone, ...(onMade ? { onMade } : {}), signal };
       const changes = await runUp(run, stack, progress, options);
-      run.isNewCluster ||=
-        !isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes));
+      if (!isApps(stack) && ("replace" in changes || (!("same" in changes) && "create" in changes)))
+        run.newClusters.add(stack);
       if (hasChanged(changes)) {
         run.changed = true;
         previews.outdate();

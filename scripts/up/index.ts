@@ -93,7 +93,7 @@ async function begin(
     machinesInDocker: false,
     changed: false,
     touched: false,
-    isNewCluster: false,
+    newClusters: new Set(),
   };
 }
 

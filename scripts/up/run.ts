@@ -29,8 +29,8 @@ export interface UpRun {
   changed: boolean;
   /** Whether Pulumi has begun to change something, whatever came of it. */
   touched: boolean;
-  /** Whether Pulumi has made a cluster. */
-  isNewCluster: boolean;
+  /** The stacks whose clusters Pulumi has made in this run. */
+  readonly newClusters: Set<string>;
   /** The image that the nodes' images begin as, once it is there. */
   baseImage?: string;
 }

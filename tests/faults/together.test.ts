@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { chmod, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -44,13 +44,13 @@ const driver = `import { readStacks, Settings } from "./lab.ts";
 import { asRun } from "./run.ts";
 import { applyStacks } from "./up/apply.ts";
 import { Previews } from "./up/previews.ts";
-const stacks = ["cluster", "apps"];
+const stacks = process.argv.slice(2);
 try {
   await asRun("up", async (signal, endChildren) => {
     const found = await readStacks(stacks);
     await applyStacks({
       stacks, found, settings: new Settings({}), replace: false, refresh: false, stopping: { signal, endChildren }, tools: {},
-      previews: new Previews(), preconditions: new Map(), machinesInDocker: false, changed: false, isNewCluster: false,
+      previews: new Previews(), preconditions: new Map(), machinesInDocker: false, changed: false, newClusters: new Set(),
     });
   });
   console.log("ENDED well");
@@ -72,21 +72,35 @@ suite("a new cluster and the first apps on it, with Pulumi's own programs", with
     const plugin = join(plugins, folder, "pulumi-resource-command");
     await writeFile(plugin, `#!/bin/sh\nexec "${process.execPath}" "${main}" "$@"\n`);
     await chmod(plugin, 0o755);
+    await rename(place(".lab/bin/pulumi"), place(".lab/bin/pulumi-real"));
+    await writeFile(
+      place(".lab/bin/pulumi"),
+      `#!/bin/sh\necho "$*" >>"${place("pulumi-log")}"\nexec "$0-real" "$@"\n`,
+      { mode: 0o755 },
+    );
     // Docker has nothing of this lab.
     await writeFile(place("docker"), "#!/bin/sh\n", { mode: 0o755 });
   });
   after(() => checkout.remove());
   beforeEach(async () => {
-    for (const name of ["installing", "go", "installed", "apps-began", "apps-fail", "apps-ended"])
+    for (const name of [
+      "installing",
+      "go",
+      "installed",
+      "apps-began",
+      "apps-fail",
+      "apps-ended",
+      "pulumi-log",
+    ])
       await rm(place(name), { force: true });
     await rm(place(".lab/state/.pulumi"), { recursive: true, force: true });
   });
 
-  /** Brings both up, in a process of its own. */
-  function up() {
+  /** Brings stacks up, in a process of its own. */
+  function up(stacks: readonly string[] = ["cluster", "apps"]) {
     const child = spawn(
       process.execPath,
-      ["--disable-warning=ExperimentalWarning", place("scripts/drive.ts")],
+      ["--disable-warning=ExperimentalWarning", place("scripts/drive.ts"), ...stacks],
       {
         cwd: checkout.directory,
         stdio: ["ignore", "pipe", "ignore"],
@@ -148,4 +162,19 @@ suite("a new cluster and the first apps on it, with Pulumi's own programs", with
       assert.ok(await exists(place("apps-ended")));
       return { happened: "the next run goes on with both", lost: "nothing" };
     });
+
+  fault("a new cluster beside apps that are on another", async () => {
+    await cp(place("Pulumi.cluster.yaml"), place("Pulumi.cluster-b.yaml"));
+    const values = await readFile(place("Pulumi.apps.yaml"), "utf8");
+    await writeFile(place("Pulumi.apps-b.yaml"), values.replace("stack: cluster", "stack: cluster-b"));
+    await writeFile(place("go"), "");
+    assert.match(await up(["cluster-b", "apps-b"]).ended, /ENDED well/);
+    await rm(place("pulumi-log"));
+    assert.match(await up(["cluster", "apps-b"]).ended, /ENDED well/);
+    const log = (await readFile(place("pulumi-log"), "utf8")).split("\n");
+    const runs = log.filter((line) => line.startsWith("up ") && line.includes("--stack apps-b"));
+    assert.equal(runs.length, 1);
+    assert.doesNotMatch(runs.join(), /--refresh/, "what it would show nobody was asked about");
+    return { happened: "they are run as they were looked at", lost: "nothing" };
+  });
 });
