@@ -103,7 +103,7 @@ export async function provision(name: string, machine: Machine) {
       "show) case $3 in",
       `  NRestarts) cat ${path("ends")} 2>/dev/null || echo 0 ;;`,
       // One that has just started registers its node in the next moment.
-      `  ExecMainStart*) cat ${path("began")} 2>/dev/null && rm ${path("unregistered")} || echo 0 ;;`,
+      `  ExecMainStart*) cat ${path("began")} 2>/dev/null || echo 0; [ ! -e ${path("began")} ] || [ -e ${path("deleted")} ] || rm ${path("unregistered")} ;;`,
       `  SubState) test -e ${path("active")} && echo running || echo dead ;;`,
       "  esac ;;",
       `reset-failed) rm -f ${path("ends")} ;;`,

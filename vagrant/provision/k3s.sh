@@ -83,11 +83,13 @@ ask_node() {
 # A kubelet registers its node when it starts, and never again. One that `start` has just started is about to.
 is_unregistered() { has_data && ! is_starting && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
 is_starting() {
-  local began up
+  local began up age
   [ -e $installing ] || return 1
   began=$(systemctl show --property ExecMainStartTimestampMonotonic --value $service) # microseconds
   read -r up _ </proc/uptime
-  [ $((${up%.*} - began / 1000000)) -lt $((60 * slower)) ]
+  age=$((${up%.*} - began / 1000000))
+  # Less than nothing where the machine is a container that counts from its own start, and systemd from the kernel's.
+  [ $age -ge -1 ] && [ $age -lt $((60 * slower)) ]
 }
 
 # Why it cannot go on for want of the servers, once that was asked.

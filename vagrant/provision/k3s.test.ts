@@ -572,6 +572,20 @@ test("a server that `start` has just started is about to register its node, and 
   assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 1, log.join("\n"));
 });
 
+test("a host whose own time since its start says nothing of K3s's, as in LXC, has its node registered again", async () => {
+  const { path } = await provision("container", { mode: "start" });
+  for (const file of ["unregistered", "deleted"]) await writeFile(path(file), "");
+  await writeFile(path("began"), String(Math.floor((uptime() + 1e6) * 1e6)));
+  const repairing = { start: "rm -f $(dirname $0)/../unregistered; up" };
+  const { status, stderr, log } = await provision("container", {
+    ...repairing,
+    environment: { TOKEN_FILE: "" },
+  });
+  assert.equal(status, 0, stderr);
+  assert.doesNotMatch(log.join("\n"), /uninstall/);
+  assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2, log.join("\n"));
+});
+
 test("the user's own configuration of a host stays, also over an uninstall", async () => {
   const theirs = {
     "etc/rancher/k3s/config.yaml": "node-label: [theirs=true]\n",
