@@ -7,12 +7,8 @@ import type { AccessRecord } from "../shared/server.ts";
 const mostBytes = 4 * 1024 * 1024;
 
 /** A request as one line of JSON. */
-export function accessLine({ pod }: Config, { request, ...record }: AccessRecord): string {
-  const forwarded = request.headers["x-forwarded-for"];
-  const client =
-    String(forwarded ?? request.socket.remoteAddress ?? "")
-      .split(",")[0]
-      ?.replace(/^::ffff:/, "") ?? "";
+export function accessLine({ pod }: Config, { request, peer, ...record }: AccessRecord): string {
+  const [client] = String(request.headers["x-forwarded-for"] ?? peer ?? "").split(",");
   return JSON.stringify({ time: new Date().toISOString(), pod, client, ...record });
 }
 

@@ -49,6 +49,8 @@ export interface AccessRecord {
   readonly ms: number;
   /** Whether the connection was lost before the answer was sent. */
   readonly cut: boolean;
+  /** Where it came from; a connection that was lost says that no more. */
+  readonly peer: string | null;
   readonly request: IncomingMessage;
 }
 
@@ -78,7 +80,7 @@ export const createAppServer = (config: Config, app: App): WebServer => new Grac
 
 /** Answers where the same is by https. A controller that ends TLS tells by a header how the request came to it. */
 function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number): void {
-  const host = URL.parse(`http://${request.headers.host}`)?.hostname;
+  const host = URL.parse(`http://${request.headers.host ?? ""}`)?.hostname;
   const location = `https://${host}${port === 443 ? "" : `:${port}`}${url.pathname}${url.search}`;
   if (host) send(308, "text/plain", `${location}\n`, { location });
   else sendProblem(400, "The host cannot be read");
@@ -131,6 +133,7 @@ class GracefulServer implements WebServer {
   #note(request: IncomingMessage, response: ServerResponse): void {
     const began = performance.now();
     this.#lastAsked = began;
+    const peer = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? null;
     response.once("close", () => {
       const took = performance.now() - began;
       const method = request.method ?? "GET";
@@ -143,6 +146,7 @@ class GracefulServer implements WebServer {
         status,
         ms: Math.round(took),
         cut: !response.writableFinished,
+        peer,
         request,
       });
     });

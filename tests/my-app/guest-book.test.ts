@@ -334,6 +334,18 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal((await post(base, { name: "x", text: "with another password" })).status, 201);
   });
 
+  it("a body that is cut off, for it is far too long, takes nothing else along", async () => {
+    const base = await ready(await start("api"));
+    const body = JSON.stringify({ name: "x", text: "x".repeat(5_000_000) });
+    const answer = await fetch(`${base}/api/entries`, { method: "POST", headers: json, body }).catch(
+      () => undefined,
+    );
+    assert.ok(answer === undefined || answer.status === 413);
+    assert.equal((await post(base, { name: "x", text: "goes on" })).status, 201);
+    const [line = ""] = printed.filter((text) => text.includes('"status":413')).slice(-1);
+    assert.match(line, /"client":"127\.0\.0\.1"/);
+  });
+
   it("a body that never comes holds up no end", async () => {
     const base = await ready(await start("api"));
     const { hostname, port } = new URL(base);
