@@ -24,6 +24,15 @@ answers() {
   [ "$(curl --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key https://127.0.0.1:6443/readyz)" = ok ]
 }
 
+# answers_within SECONDS
+answers_within() {
+  local deadline=$((SECONDS + $1))
+  until answers; do
+    if [ $SECONDS -ge $deadline ]; then return 1; fi
+    read -r -t 0.5 <> <(:) || true
+  done
+}
+
 # K3s's own command, without what it joined by: K3s refuses that in a reset.
 reset_command() {
   sed -n '/^ExecStart=/,/^$/p' $unit | grep --invert-match --extended-regexp "^[[:space:]]*'--server=|^\$"
@@ -33,7 +42,15 @@ reset_command() {
 if [ ! -e $unit ] || [ ! -s $db ]; then
   die "there is no server of K3s here that has data in $data/db/etcd. Where a reset was interrupted, the data is in $data/db/etcd-old-*: put the newest in its place"
 fi
-if answers; then die "the cluster answers here: it has its majority, and nothing is to be reset. Run \`scripts/lab up\`."; fi
+has_majority() { die "the cluster answers here: it has its majority, and nothing is to be reset. Run \`scripts/lab up\`."; }
+if answers; then has_majority; fi
+# A server that is stopped, starts or is busy does not answer either, while the others may have their majority. Where they have
+# it, it joins them.
+patience=$((60 * $(cat /var/lib/k3s-lab/slowness 2>/dev/null || echo 1)))
+echo "Asking for $patience s whether the cluster has its majority after all"
+systemctl reset-failed k3s || true
+systemctl start --no-block k3s
+if answers_within $patience; then has_majority; fi
 
 systemctl stop k3s
 # As etcd writes its snapshots: with the database's SHA-256 at the end.
@@ -55,11 +72,7 @@ fi
 rm -f $override
 systemctl daemon-reload
 systemctl start k3s
-deadline=$((SECONDS + 600))
-until answers; do
-  if [ $SECONDS -ge $deadline ]; then die "K3s's API does not answer; see on this machine: journalctl --unit k3s"; fi
-  read -r -t 0.5 <> <(:) || true
-done
+answers_within 600 || die "K3s's API does not answer; see on this machine: journalctl --unit k3s"
 rm -f "$copy"
 echo "This server goes on alone, with its data. Run \`scripts/lab up\`: it recreates the others, which join it."
 echo "The old etcd is in $data/db/etcd-old-*; remove it when all is well."

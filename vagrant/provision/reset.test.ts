@@ -27,9 +27,17 @@ const database = "a database\0of pages";
 
 /**
  * Runs reset.sh with its absolute paths moved into a folder and the machine's programs played by scripts.
- * @param answers whether the cluster answers before K3s was started again. @param fails whether K3s cannot reset etcd.
+ * @param answers whether the cluster answers before K3s was started again, `late`: a moment after it was asked to start.
+ * @param fails whether K3s cannot reset etcd.
  */
-async function reset(name: string, { answers = false, fails = false, hasData = true } = {}) {
+async function reset(
+  name: string,
+  {
+    answers = false,
+    fails = false,
+    hasData = true,
+  }: { readonly answers?: boolean | "late"; readonly fails?: boolean; readonly hasData?: boolean } = {},
+) {
   const root = join(folder, name);
   const path = (file: string) => join(root, file);
   const put = async (file: string, text: string, mode = 0o644) => {
@@ -46,6 +54,7 @@ async function reset(name: string, { answers = false, fails = false, hasData = t
     [
       "#!/bin/sh",
       `echo "$*" >>${path("log")}`,
+      `case "$*" in *--no-block*) ${answers === "late" ? `(sleep 1; touch ${path("up")}) >/dev/null 2>&1 &` : ""} exit ;; esac`,
       '[ "$1" = start ] || exit 0',
       `if [ ! -e ${path(override)} ]; then touch ${path("up")}; exit; fi`,
       `cp ${path(override)} ${path("seen")}; cp ${path(data)}/etcd-reset-*.db ${path("copy")}; exit ${fails ? 1 : 0}`,
@@ -53,9 +62,14 @@ async function reset(name: string, { answers = false, fails = false, hasData = t
     ].join("\n"),
     0o755,
   );
-  if (answers) await put("up", "");
+  if (answers === true) await put("up", "");
+  // Minutes that it is asked for.
+  await put("var/lib/k3s-lab/slowness", answers === "late" ? "1" : "0");
   const { status, stdout, stderr } = spawnSync("bash", ["-s"], {
-    input: original.replaceAll(/(?<![\w$])\/(etc\/systemd|var\/lib\/rancher|run\/systemd)/g, `${root}/$1`),
+    input: original.replaceAll(
+      /(?<![\w$])\/(etc\/systemd|var\/lib\/(?:rancher|k3s-lab)|run\/systemd)/g,
+      `${root}/$1`,
+    ),
     env: { PATH: `${path("bin")}:${process.env.PATH}` },
     encoding: "utf8",
     timeout: 60_000,
@@ -71,6 +85,8 @@ test("a server that is left begins a new log with its data, by its own command a
   const { status, stdout, stderr, log, read, files, path } = await reset("left");
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
+    "reset-failed k3s",
+    "start --no-block k3s",
     "stop k3s",
     "daemon-reload",
     "start k3s",
@@ -103,6 +119,13 @@ test("a cluster that answers is not reset", async () => {
   assert.equal(status, 1);
   assert.match(stderr, /the cluster answers here: it has its majority/);
   assert.deepEqual(log, [""]);
+});
+
+test("a server that was stopped, or is busy, of a cluster that has its majority is not reset", async () => {
+  const { status, stderr, log } = await reset("late", { answers: "late" });
+  assert.equal(status, 1);
+  assert.match(stderr, /the cluster answers here: it has its majority/);
+  assert.deepEqual(log, ["reset-failed k3s", "start --no-block k3s"]);
 });
 
 test("where there is no data nothing is stopped", async () => {
