@@ -182,7 +182,7 @@ export async function inspectCluster(
   const [other] = await takenHosts(api, config, (identity) => isOwn(identity, owner, state));
   if (other)
     throw new LabError(
-      `${where} has the Ingress ${other.ingress}, ${whose(other.labels, owner)}, and it leads ${other.host === undefined ? "requests for all hosts that no other has" : `requests for ${other.host}`} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or delete that Ingress first.`,
+      `${where} has the Ingress ${other.ingress}, ${whose(other.labels, owner)}, and it leads requests for ${other.host ?? "all hosts that no other has"} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or delete that Ingress first.`,
       { exitCode: 2 },
     );
   return system.uid;
