@@ -9,8 +9,11 @@ import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
 import { endGroup } from "../toolchain/file-lock.ts";
 
-/** Milliseconds between two questions to a node whose containerd does not answer yet. */
-const interval = 500;
+/**
+ * Milliseconds between two questions to a node whose containerd does not answer yet: the first, and the longest. Each may be
+ * a login, and an installation may take half an hour.
+ */
+const [interval, longest] = [500, 5_000];
 
 /** How a node is asked for an image, and given one; a test plays both. */
 export interface ImageStore {
@@ -68,8 +71,8 @@ export async function loadEarly(
     for (const name of ownImagesOf(own.config)) {
       const image = await ref(name);
       let isThere = await has(node, image);
-      while (isThere === undefined) {
-        await setTimeout(interval, undefined, { signal });
+      for (let pause = interval; isThere === undefined; pause = Math.min(pause * 1.2, longest)) {
+        await setTimeout(pause, undefined, { signal });
         isThere = await has(node, image);
       }
       if (!isThere) await load(node, image, signal);

@@ -7,6 +7,7 @@ import { after, before, beforeEach } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import pWaitFor from "p-wait-for";
 import { exists } from "../../stacks/lib/files.ts";
+import { locksOf } from "../../stacks/lib/state.ts";
 import { suite } from "../steps.ts";
 import { type PulumiCheckout, pulumiCheckout, withPulumi } from "./checkout.ts";
 import { fault } from "./table.ts";
@@ -148,6 +149,18 @@ suite("a new cluster and the first apps on it, with Pulumi's own programs", with
     await writeFile(place("go"), "exit 7");
     assert.match(await run.ended, /ENDED 1 .*exit status 7/s);
     return { happened: "exit 1 with the cluster's words; the apps do not wait on", lost: "nothing" };
+  });
+
+  fault("the cluster's Pulumi is killed while the first apps wait for it", async () => {
+    const run = up();
+    await untilBoth(run);
+    const [lock] = await locksOf("cluster", place(".lab/state/.pulumi/locks/organization/k3s-lab/cluster"));
+    assert.ok(lock);
+    process.kill(lock.pid, "SIGKILL");
+    assert.match(await run.ended, /ENDED 1 pulumi up of the stack "cluster" failed/);
+    await writeFile(place("go"), "");
+    assert.match(await up().ended, /ENDED well/);
+    return { happened: "exit 1 with the cluster's words; the next run goes on with both", lost: "nothing" };
   });
 
   for (const signal of ["SIGINT", "SIGKILL"] as const)
