@@ -45,7 +45,7 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
     { database: { replicas: 1, primary: 1 } },
     /database\.primary: 1 is not accepted; expected a pod that there is/,
   ],
-  ["a small volume", { database: { size: "64Mi" } }, /database\.size: .*at least 256Mi/],
+  ["a small volume", { database: { size: "512Mi" } }, /database\.size: .*at least 1Gi/],
   ["a volume of no size", { database: { size: "big" } }, /database\.size: .*such as "1Gi"/],
   ["a class that none can be", { database: { storageClass: "A b" } }, /name of a StorageClass/],
   ["a schedule of no time", { backup: { schedule: "60 3 * * *" } }, /backup\.schedule: .*five fields/],
@@ -92,10 +92,10 @@ test("volumes that exist stay as they were made", () => {
     },
   ];
   const asked = (database: object) => parse({ database });
-  for (const size of ["512Mi", "2Gi"])
-    assert.throws(() => refuseOtherVolumes("my-app", asked({ size }), made("my-app", "1Gi")), {
+  for (const size of ["1Gi", "3Gi"])
+    assert.throws(() => refuseOtherVolumes("my-app", asked({ size }), made("my-app", "2Gi")), {
       exitCode: 2,
-      message: /^Pulumi\.my-app\.yaml: k3s-lab:database\.size: the volumes .* stay as they were made \(1Gi\)/,
+      message: /^Pulumi\.my-app\.yaml: k3s-lab:database\.size: the volumes .* stay as they were made \(2Gi\)/,
     });
   assert.throws(
     () => refuseOtherVolumes("my-app", asked({ storageClass: "fast" }), made("my-app", "1Gi")),

@@ -27,8 +27,11 @@ const shownText = oneLine.refine((words) => words.length <= 200, "at most 200 ch
 
 const image = text(imageReference, "an image reference such as registry.example/my-app:1.0").optional();
 
-/** The least of a volume that PostgreSQL's own files and write-ahead log leave room in. */
-const leastSize = "256Mi";
+/**
+ * The least of a volume that PostgreSQL leaves room in: 42 MB of its own, 256 MB of write-ahead log that it works with, and as
+ * much again that it keeps for a replica that is away. Where the log does not fit, it ends.
+ */
+const leastSize = "1Gi";
 
 const database = z.strictObject({
   replicas: z
