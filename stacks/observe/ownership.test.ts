@@ -140,6 +140,10 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
     await asked(ingress("app1.com", labelsOf({ lab: "lab-b", stack: "apps" }))),
     /shop\/web, of the stack apps of another checkout, and/,
   );
+  assert.match(
+    await asked(ingress("app1.com", labelsOf({ ...owner, stack: "apps-b" }))),
+    /of the stack apps-b, and .* or run `scripts\/lab up apps-b` first, if its file has another host by now\.$/,
+  );
   const noClass = { ingressClassName: undefined };
   assert.match(await asked(ingress("app1.com", {}, noClass)), /shop\/web/);
   for (const others of [

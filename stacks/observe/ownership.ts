@@ -11,7 +11,7 @@ import {
 import { hardLimits } from "../model/quota.ts";
 import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
-import { takenHosts } from "./taken-hosts.ts";
+import { type TakenHost, takenHosts } from "./taken-hosts.ts";
 
 /** Whose an object is: a checkout's lab, and a stack of it. */
 export interface Owner {
@@ -180,11 +180,7 @@ export async function inspectCluster(
     );
   if ("database" in config) await refuseStorageClass(api, where, config);
   const [other] = await takenHosts(api, config, (identity) => isOwn(identity, owner, state));
-  if (other)
-    throw new LabError(
-      `${where} has the Ingress ${other.ingress}, ${whose(other.labels, owner)}, and it leads requests for ${other.host ?? "all hosts that no other has"} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or delete that Ingress first.`,
-      { exitCode: 2 },
-    );
+  if (other) throw hostTaken(where, other, owner);
   return system.uid;
 }
 
@@ -289,6 +285,16 @@ function inTheWay(
   const more = taken.length > shown.length ? ` and ${taken.length - shown.length} more` : "";
   return new LabError(
     `${where} already has ${shown.join(", ")}${more}, ${whose(labels, owner)}. Nothing was touched. Rename the namespaces or apps in Pulumi.${owner.stack}.yaml, or ${isLabs ? "take the other stack down first" : "delete what is in the way"}.`,
+    { exitCode: 2 },
+  );
+}
+
+function hostTaken(where: string, { host, ingress, labels }: TakenHost, owner: Owner): LabError {
+  const requests = host === undefined ? "requests for all hosts that no other has" : `requests for ${host}`;
+  const stack = labels["k3s-lab/stack"];
+  const isHere = stack !== undefined && labels["k3s-lab/lab"] === owner.lab;
+  return new LabError(
+    `${where} has the Ingress ${ingress}, ${whose(labels, owner)}, and it leads ${requests} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or ${isHere ? `run \`scripts/lab up ${stack}\` first, if its file has another host by now` : "delete that Ingress first"}.`,
     { exitCode: 2 },
   );
 }

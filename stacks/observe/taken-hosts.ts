@@ -2,7 +2,7 @@ import { ApiError, type Identity, type Ingress, type KubernetesApi } from "../li
 import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 
 /** An Ingress that leads requests for a host of the stack's somewhere else. */
-interface Taken {
+export interface TakenHost {
   readonly host: string | undefined;
   /** As `namespace/name`. */
   readonly ingress: string;
@@ -18,7 +18,7 @@ export async function takenHosts(
   api: Pick<KubernetesApi, "ingresses">,
   { apps, ingress }: Pick<OnCluster, "apps" | "ingress">,
   isOurs: (identity: Identity) => boolean,
-): Promise<Taken[]> {
+): Promise<TakenHost[]> {
   const ingressClass = ingress === managedIngress ? managedTraefik.ingressClass : ingress;
   const all = (await everyIngress(api)).filter((one) => (classOf(one) ?? ingressClass) === ingressClass);
   const hosts = (ours: boolean) =>
