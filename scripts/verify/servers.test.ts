@@ -75,6 +75,14 @@ test("a server that does not answer is another check's; of one alone nothing is 
   );
 });
 
+test("where every object has changed between the questions, nothing is compared", async () => {
+  const changed = [{ node: "1" }, { node: "2" }];
+  assert.equal(
+    (await look({ one: changed, two: changed }))?.actual,
+    "not asked: every object changed between two questions",
+  );
+});
+
 test("servers that had the same data are not asked again while others are waited for", async () => {
   const asked: string[] = [];
   const compare = serverComparer(async ({ name }) => {
