@@ -7,7 +7,7 @@ import { writeWhole } from "../stacks/lib/files.ts";
 import type { HostSettings } from "../stacks/lib/host-settings.ts";
 import { labId } from "../stacks/lib/lab-id.ts";
 import { root, stackDir, stateFile } from "../stacks/lib/paths.ts";
-import { stateOf } from "../stacks/lib/state.ts";
+import { outputsOf, stateOf } from "../stacks/lib/state.ts";
 import {
   type ClusterConfig,
   isOnCluster,
@@ -138,8 +138,7 @@ async function observeApps(stack: string, config: OnCluster, cluster: string): P
   const around = [state, await authorityFor(config.apps)];
   const own = ownImagesOf(config);
   if (own.length === 0) return around;
-  const outputs = state.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
-  const { data: nodes } = nodesSchema.safeParse(outputs?.nodes);
+  const { data: nodes } = nodesSchema.safeParse(outputsOf(state)?.nodes);
   // A cluster that is not whole exports none.
   if (nodes === undefined) return undefined;
   const now = "absent";

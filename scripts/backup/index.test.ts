@@ -4,11 +4,10 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
-import { LabError } from "../../stacks/lib/errors.ts";
 import { readBackup } from "./file.ts";
 import { backUp, restore } from "./index.ts";
 import { type DatabasePod, databaseConfig, type Ended, type Streams } from "./pod.ts";
-import { header } from "./testing.ts";
+import { header, refusal } from "./testing.ts";
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 const content = Buffer.concat([header(), Buffer.from("the data")]);
@@ -38,15 +37,6 @@ function fake({
   const database: DatabasePod = { name: "db-0", run };
   return { database, scripts };
 }
-
-const refusal = async (work: Promise<unknown>): Promise<string> => {
-  const error = await work.then(
-    () => assert.fail("it was not refused"),
-    (error: unknown) => error,
-  );
-  assert.ok(error instanceof LabError, String(error));
-  return `${error.exitCode} ${error.message}`;
-};
 
 describe("backups and their files", () => {
   let folder = "";

@@ -1,3 +1,6 @@
+import assert from "node:assert/strict";
+import { LabError } from "../../stacks/lib/errors.ts";
+
 /** The beginning of a backup as pg_dump writes it, for tests. @param minor of the archive's version: 14 is PostgreSQL 15's. */
 export function header({
   minor = 14,
@@ -22,3 +25,13 @@ export function header({
     ...[database, server, program].map(text),
   ]);
 }
+
+/** The exit code and the words of what was refused, for tests. */
+export const refusal = async (work: Promise<unknown>): Promise<string> => {
+  const error = await work.then(
+    () => assert.fail("it was not refused"),
+    (error: unknown) => error,
+  );
+  assert.ok(error instanceof LabError, String(error));
+  return `${error.exitCode} ${error.message}`;
+};

@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { endGroup } from "../../stacks/lib/processes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { plainEnglish } from "../host/commands.ts";
 import { withoutMark } from "../run-mark.ts";
@@ -57,14 +58,5 @@ export async function withFileLock<T>(
   } finally {
     if (holder.pid !== undefined) endGroup(holder.pid);
     await holder;
-  }
-}
-
-/** Ends a process that was started in a group of its own, with all that it has started. */
-export function endGroup(pid: number): void {
-  try {
-    process.kill(-pid, "SIGKILL");
-  } catch {
-    // It has ended.
   }
 }

@@ -37,8 +37,8 @@ export async function applyStacks(run: UpRun): Promise<void> {
   }
   const together = await firstOnNewClusters(run);
   for (const stack of stacks) {
-    if (together.has(stack)) continue;
-    const [onIt] = [...together].find(([, cluster]) => cluster === stack) ?? [];
+    if ([...together.values()].includes(stack)) continue;
+    const onIt = together.get(stack);
     if (onIt !== undefined) {
       await applyTogether(run, stack, onIt);
       continue;
@@ -55,14 +55,14 @@ export async function applyStacks(run: UpRun): Promise<void> {
 /**
  * The first stack on each cluster that this run makes, where neither has anything yet: nothing can be lost, and its
  * program starts while the cluster comes up. The others find what that one has created.
- * @returns the stacks, and their clusters'.
+ * @returns those stacks, by their clusters'.
  */
 async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap<string, string>> {
   const together = new Map<string, string>();
   for (const { stack, cluster } of found.apps) {
-    const isFirst = stacks.includes(cluster) && ![...together.values()].includes(cluster);
+    const isFirst = stacks.includes(cluster) && !together.has(cluster);
     if (isFirst && !(await hasResources(stack)) && !(await hasResources(cluster)))
-      together.set(stack, cluster);
+      together.set(cluster, stack);
   }
   return together;
 }

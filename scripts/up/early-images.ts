@@ -1,5 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import { execa } from "execa";
+import { endGroup } from "../../stacks/lib/processes.ts";
 import { imageLoader, loaderVariables, type NodeAddress } from "../../stacks/model/image-loader.ts";
 import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
@@ -7,7 +8,6 @@ import { hasImage } from "../../stacks/observe/images.ts";
 import { type OwnImage, ownImageRefs, ownImagesOf } from "../../stacks/observe/own-images.ts";
 import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
-import { endGroup } from "../toolchain/file-lock.ts";
 
 /**
  * Milliseconds between two questions to a node whose containerd does not answer yet: the first, and the longest. Each may be

@@ -46,7 +46,7 @@ test("without a replica, pod 0 serves the reads too", async () => {
   assert.equal((one(made, "StatefulSet").spec as { replicas: number }).replicas, 1);
 });
 
-test("after a promotion, writes go to pod 1 and reads to pod 0, and no pod is made anew", async () => {
+test("after a promotion, writes go to pod 1 and reads to pod 0, and no pod is recreated", async () => {
   const [before, after] = [await make({ replica: true }), await make({ replica: true, primary: 1 })];
   assert.deepEqual(one(after, "Service"), service("db", toPod("db-1")));
   assert.deepEqual(one(after, "Service", "db-read"), service("db-read", toPod("db-0")));

@@ -86,3 +86,12 @@ async function processesThat(fit: (pid: number) => Promise<boolean>): Promise<Pr
   );
   return found.filter((one) => one !== undefined);
 }
+
+/** Ends a process that was started in a group of its own, with all that it has started. */
+export function endGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}

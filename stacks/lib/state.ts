@@ -98,8 +98,7 @@ export async function untilOutput(
   const holder = async () =>
     (await locksOf(stack, locks)).find(({ alive, host }) => alive && host === undefined);
   const isThere = async () => {
-    const outputs = (await stateOf(stack, file)).find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
-    return outputs?.[name] !== undefined;
+    return outputsOf(await stateOf(stack, file))?.[name] !== undefined;
   };
   let isTold = false;
   for (let held = await holder(); held && !(await isThere()); held = await holder()) {
@@ -114,6 +113,10 @@ export function partsOfUrn(urn: string): { readonly types: string; readonly name
   const [, types = "", name = ""] = /::([^:]*(?::[^:]+)*)::([^:]+)$/.exec(urn) ?? [];
   return { types, name };
 }
+
+/** What a stack exports; undefined where it was not brought up. @param resources of its state. */
+export const outputsOf = (resources: readonly StateResource[]): StateResource["outputs"] =>
+  resources.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
 
 /** Whether Pulumi has noted anything of a stack. */
 export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;

@@ -41,7 +41,7 @@ export const observeImages = (
 
 /**
  * The name of the database's image. Its tag is a hash of files of Debian's, so that only the run which made the image knows
- * it; what is made anew of newer packages is another image, and shows in a preview.
+ * it; what is rebuilt from newer packages is another image, and shows in a preview.
  *
  * @throws LabError where none was made here.
  */

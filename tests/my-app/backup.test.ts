@@ -7,7 +7,7 @@ import { after, afterEach, beforeEach, describe, it } from "node:test";
 import { readBackup } from "../../scripts/backup/file.ts";
 import { backUp, restore } from "../../scripts/backup/index.ts";
 import type { DatabasePod } from "../../scripts/backup/pod.ts";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../scripts/backup/testing.ts";
 import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
 
 const made = await PostgresPods.prepare();
@@ -21,14 +21,6 @@ const asLab = (pod: PostgresPod): DatabasePod => ({
   name: pod.name,
   run: (command, streams) => pod.run(command, { ...streams }),
 });
-const refusal = async (work: Promise<unknown>): Promise<string> => {
-  const error = await work.then(
-    () => assert.fail("it was not refused"),
-    (error: unknown) => error,
-  );
-  assert.ok(error instanceof LabError, String(error));
-  return `${error.exitCode} ${error.message}`;
-};
 
 describe("backups of the guest book's database", { skip }, () => {
   let folder = "";
@@ -38,11 +30,7 @@ describe("backups of the guest book's database", { skip }, () => {
     folder = await mkdtemp(join(tmpdir(), "backup-"));
   });
   afterEach(async () => {
-    for (const pod of up) {
-      await pod.kill();
-      pods.hosts.delete(pod.name);
-      await rm(pod.path("/"), { recursive: true });
-    }
+    for (const pod of up) await pods.remove(pod);
     up = [];
     await rm(folder, { recursive: true });
   });

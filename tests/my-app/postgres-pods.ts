@@ -52,6 +52,13 @@ export class PostgresPods {
     return new PostgresPods(folder, await freePort());
   }
 
+  /** Removes a pod, its name and its volumes. */
+  async remove(pod: PostgresPod): Promise<void> {
+    await pod.kill();
+    this.hosts.delete(pod.name);
+    await rm(pod.path("/"), { recursive: true });
+  }
+
   /** A pod that does not run yet. Its volume and its passwords are there. */
   async pod(name: string): Promise<PostgresPod> {
     const [a, b] = [process.pid >> 8, process.pid].map((number) => number % 250);

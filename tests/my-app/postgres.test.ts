@@ -22,11 +22,7 @@ describe("the database's entrypoint", { skip }, () => {
   let up: PostgresPod[] = [];
   after(() => pods.end());
   afterEach(async () => {
-    for (const pod of up) {
-      await pod.kill();
-      pods.hosts.delete(pod.name);
-      await rm(pod.path("/"), { recursive: true });
-    }
+    for (const pod of up) await pods.remove(pod);
     up = [];
   });
   const pod = async (name: string) => {
