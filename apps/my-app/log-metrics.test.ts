@@ -24,7 +24,7 @@ test("the access log of the container beside it becomes metrics, across the log'
     port: 0,
     lingerMs: 0,
   };
-  const { server, stop } = createMyApp(
+  const { metricsServer: server, stop } = createMyApp(
     "log-metrics",
     config,
     { config: folder, secret: folder },

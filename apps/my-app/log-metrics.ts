@@ -72,7 +72,7 @@ export function logMetrics(
   complain: (error: unknown) => void,
 ): Omit<App, "note"> {
   return {
-    handle: ({ url, sendProblem }) => sendProblem(404, `There is only /metrics here, not ${url.pathname}`),
+    handle: ({ sendProblem }) => sendProblem(404, "There are only metrics, at a port of their own"),
     metrics: async () => {
       const [answers] = await Promise.all([doesAnswer(neighbour), counter.read()]);
       const name = "neighbour_answers";

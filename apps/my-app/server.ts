@@ -120,6 +120,7 @@ export function createMyApp(
   };
   return {
     server: made.server,
+    metricsServer: made.metricsServer,
     stop: () => {
       ended ??= stop();
       return ended;

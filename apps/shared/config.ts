@@ -14,6 +14,8 @@ export interface Identity {
 export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;
+  /** TCP port of the metrics. Default: they are not to be had. */
+  readonly metricsPort?: number;
   /**
    * Milliseconds after SIGTERM in which new requests are still answered, at the least: the cluster learns of the end only
    * then, and Traefik takes in changes every 2 s at most. While requests keep coming it goes on, `longestLinger` at most.
@@ -27,13 +29,16 @@ export const defaultLingerMs = 6000;
 
 /**
  * Reads APP_NAME (default: app), APP_VERSION (dev), POD_NAME (the host name), NODE_NAME, POD_NAMESPACE, POD_IP,
- * PORT (8080), LINGER_MS (6000) and HTTPS_PORT (none). Empty counts as not set.
+ * PORT (8080), METRICS_PORT (none), LINGER_MS (6000) and HTTPS_PORT (none). Empty counts as not set.
  *
  * @throws RangeError where a number is none or out of range.
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {
   const given = (name: string) => env[name]?.trim() || null;
-  const httpsPort = given("HTTPS_PORT");
+  const port = (key: "metricsPort" | "httpsPort", name: string) => {
+    const value = given(name);
+    return value === null ? {} : { [key]: wholeNumber(name, value, 65_535) };
+  };
   return {
     app: given("APP_NAME") ?? "app",
     version: given("APP_VERSION") ?? "dev",
@@ -43,7 +48,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     podIp: given("POD_IP"),
     port: wholeNumber("PORT", given("PORT") ?? "8080", 65_535),
     lingerMs: wholeNumber("LINGER_MS", given("LINGER_MS") ?? String(defaultLingerMs), 30_000),
-    ...(httpsPort === null ? {} : { httpsPort: wholeNumber("HTTPS_PORT", httpsPort, 65_535) }),
+    ...port("metricsPort", "METRICS_PORT"),
+    ...port("httpsPort", "HTTPS_PORT"),
   };
 }
 

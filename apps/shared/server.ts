@@ -71,11 +71,16 @@ export interface App {
 /** A server that can end without dropping a request. */
 export interface WebServer {
   readonly server: Server;
+  /** Answers `/metrics`, and nothing else. */
+  readonly metricsServer: Server;
   /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
   readonly stop: () => Promise<boolean>;
 }
 
-/** Makes the server; it does not listen yet. It answers `/healthz`, `/readyz` and `/metrics` itself. */
+/**
+ * Makes the server; it does not listen yet. It answers `/healthz` and `/readyz` itself. Its metrics have a port of their own,
+ * for an Ingress leads everybody to that of the app.
+ */
 export const createAppServer = (config: Config, app: App): WebServer => new GracefulServer(config, app);
 
 /** Answers where the same is by https. A controller that ends TLS tells by a header how the request came to it. */
@@ -89,10 +94,11 @@ function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number
 /** What proxies note, too, of a request whose sender hung up before there was an answer. */
 const hungUp = 499;
 
-const probes = ["/healthz", "/readyz", "/metrics"];
+const probes = ["/healthz", "/readyz"];
 
 class GracefulServer implements WebServer {
   readonly server: Server;
+  readonly metricsServer: Server;
   readonly #config: Config;
   readonly #app: App;
   readonly #metrics = new Metrics();
@@ -115,6 +121,7 @@ class GracefulServer implements WebServer {
     this.server.keepAliveTimeout = 95_000;
     this.server.headersTimeout = 10_000;
     this.server.requestTimeout = 30_000;
+    this.metricsServer = createServer((request, response) => this.#tell(request, response));
   }
 
   readonly stop = (): Promise<boolean> => {
@@ -186,20 +193,24 @@ class GracefulServer implements WebServer {
   }
 
   async #probe({ url, send }: Exchange): Promise<void> {
-    switch (url.pathname) {
-      case "/metrics": {
-        const own = (await this.#app.metrics?.()) ?? "";
-        // The request for them is not one of those that they count.
-        return send(200, "text/plain; version=0.0.4", this.#metrics.render(this.#openRequests - 1) + own);
-      }
-      case "/healthz":
-        return send(200, "text/plain", "ok\n");
-      default: {
-        const reason = this.#ending === undefined ? await this.#app.unready?.() : "shutting down";
-        return reason === undefined
-          ? send(200, "text/plain", "ready\n")
-          : send(503, "text/plain", `${reason}\n`);
-      }
+    if (url.pathname === "/healthz") return send(200, "text/plain", "ok\n");
+    const reason = this.#ending === undefined ? await this.#app.unready?.() : "shutting down";
+    return reason === undefined ? send(200, "text/plain", "ready\n") : send(503, "text/plain", `${reason}\n`);
+  }
+
+  async #tell(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const end = (status: number, body: string) => {
+      response.writeHead(status, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+      response.end(body);
+    };
+    if (URL.parse(request.url ?? "/", "http://localhost")?.pathname !== "/metrics")
+      return end(404, "There is only /metrics here\n");
+    try {
+      const own = (await this.#app.metrics?.()) ?? "";
+      end(200, this.#metrics.render(this.#openRequests) + own);
+    } catch (error) {
+      this.#app.complain?.(error);
+      end(500, "Something went wrong here; the log says what\n");
     }
   }
 
@@ -228,7 +239,10 @@ class GracefulServer implements WebServer {
       pause(drainMs, false as const, { signal: late.signal }).catch(() => true),
     ]);
     late.abort();
-    this.server.closeAllConnections();
+    for (const server of [this.server, this.metricsServer]) {
+      server.close();
+      server.closeAllConnections();
+    }
     return finished;
   }
 }
@@ -252,11 +266,13 @@ export function runApp(make: (config: Config) => WebServer): void {
     process.exitCode = 2;
     return;
   }
-  const { server, stop } = made;
-  server.on("error", (error) => {
-    process.stderr.write(`${error.message}\n`);
-    process.exit(1);
-  });
+  const { server, metricsServer, stop } = made;
+  for (const one of [server, metricsServer])
+    one.on("error", (error) => {
+      process.stderr.write(`${error.message}\n`);
+      process.exit(1);
+    });
+  if (config.metricsPort !== undefined) metricsServer.listen(config.metricsPort);
   server.listen(config.port, () => {
     const { port } = server.address() as AddressInfo;
     logLine(`${config.app} ${config.version} listens on port ${port}`);

@@ -142,14 +142,18 @@ describe("the web app", () => {
     assert.equal((await fetch(`${base}/readyz`)).status, 200);
   });
 
-  it("counts its requests for Prometheus, but no probes", async () => {
-    const { server: fresh } = createWebServer(config);
-    fresh.listen(0, "127.0.0.1");
-    await once(fresh, "listening");
-    const own = `http://127.0.0.1:${(fresh.address() as AddressInfo).port}`;
-    for (const path of ["/", "/", "/slow?ms=x", "/healthz", "/readyz", "/metrics"])
-      await (await fetch(own + path)).text();
-    const metrics = await fetch(`${own}/metrics`);
+  it("counts its requests for Prometheus, but no probes, at a port that no Ingress leads to", async () => {
+    const { server: fresh, metricsServer, stop } = createWebServer(config);
+    const baseOf = async (one: Server) => {
+      one.listen(0, "127.0.0.1");
+      await once(one, "listening");
+      return `http://127.0.0.1:${(one.address() as AddressInfo).port}`;
+    };
+    const [own, apart] = [await baseOf(fresh), await baseOf(metricsServer)];
+    for (const path of ["/", "/metrics", "/slow?ms=x", "/healthz", "/readyz"])
+      assert.doesNotMatch(await (await fetch(own + path)).text(), /http_requests/);
+    assert.equal((await fetch(`${apart}/`)).status, 404);
+    const metrics = await fetch(`${apart}/metrics`);
     assert.match(metrics.headers.get("content-type") ?? "", /^text\/plain; version=0\.0\.4/);
     const text = await metrics.text();
     for (const line of [
@@ -160,8 +164,7 @@ describe("the web app", () => {
       "http_request_duration_seconds_count 3",
     ])
       assert.ok(text.split("\n").includes(line), `${line} is not in\n${text}`);
-    fresh.close();
-    fresh.closeAllConnections();
+    await stop();
   });
 });
 

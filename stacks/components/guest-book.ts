@@ -40,8 +40,11 @@ const page = ({ image, title, greeting }: GuestBookParts): Omit<Parts, "image" |
       name: "log-metrics",
       image,
       args: ["log-metrics"],
-      env: [{ name: "PORT", value: "9090" }],
-      ports: [{ name: "metrics", containerPort: 9090 }],
+      env: [
+        { name: "PORT", value: "9091" },
+        { name: "METRICS_PORT", value: "9090" },
+      ],
+      ports: [{ name: "log-metrics", containerPort: 9090 }],
       volumeMounts: [{ ...log, readOnly: true }],
     },
   ],

@@ -139,6 +139,7 @@ test("the pods run without privileges and are replaced without a gap", async () 
       { name: "APP_NAME", value: "app2" },
       { name: "APP_VERSION", value: "1.2.3" },
       { name: "PORT", value: "8080" },
+      { name: "METRICS_PORT", value: "9100" },
     ],
   );
 });

@@ -9,6 +9,9 @@ type Container = k8s.types.input.core.v1.Container;
 
 const port = 8080;
 
+/** Port of the metrics. The Service has no such port, so that no Ingress leads there. */
+const metricsPort = 9100;
+
 /** Seconds from SIGTERM until a pod's last request is answered; the app's `graceSeconds`, which a test holds against this. */
 export const graceSeconds = 50;
 
@@ -48,7 +51,7 @@ export interface WebAppTls {
 export interface WebAppArgs {
   /** Name of the app, of its Deployment, Service and Ingress. Default: the resource's name. */
   readonly appName?: string;
-  /** The image that every node already holds, or can pull. It answers `/healthz` and `/readyz` on the port in `PORT`. */
+  /** The image that every node already holds, or can pull. It answers `/healthz` and `/readyz` on the port in `PORT`, and may have `/metrics` on that in `METRICS_PORT`. */
   readonly image: pulumi.Input<string>;
   /** Shown on the page; a new version is rolled out without downtime. */
   readonly version: pulumi.Input<string>;
@@ -71,7 +74,7 @@ export interface WebAppArgs {
   readonly awaitAddress?: boolean;
   /** Arguments of the image's entrypoint. Default: the image's own. */
   readonly args?: pulumi.Input<pulumi.Input<string>[]>;
-  /** Environment beside what every app is told: APP_NAME, APP_VERSION, PORT, POD_NAME, POD_NAMESPACE, POD_IP, NODE_NAME. */
+  /** Environment beside what every app is told: APP_NAME, APP_VERSION, PORT, METRICS_PORT, POD_NAME, POD_NAMESPACE, POD_IP, NODE_NAME. */
   readonly env?: Readonly<Record<string, pulumi.Input<string>>>;
   /** A ConfigMap as files. Its name carries a hash of its content, so that another content rolls new pods out. Default: none. */
   readonly config?: WebAppFiles;
@@ -288,6 +291,7 @@ function appContainer(name: string, args: WebAppArgs): Container {
       { name: "APP_NAME", value: name },
       { name: "APP_VERSION", value: args.version },
       { name: "PORT", value: String(port) },
+      { name: "METRICS_PORT", value: String(metricsPort) },
       field("POD_NAME", "metadata.name"),
       field("POD_NAMESPACE", "metadata.namespace"),
       field("POD_IP", "status.podIP"),
@@ -297,7 +301,10 @@ function appContainer(name: string, args: WebAppArgs): Container {
         : []),
       ...Object.entries(args.env ?? {}).map(([variable, value]) => ({ name: variable, value })),
     ],
-    ports: [{ name: "http", containerPort: port }],
+    ports: [
+      { name: "http", containerPort: port },
+      { name: "metrics", containerPort: metricsPort },
+    ],
     // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
     startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
     readinessProbe: { httpGet: { path: "/readyz", port: "http" }, periodSeconds: 5 },

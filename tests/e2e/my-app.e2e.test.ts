@@ -78,6 +78,15 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
       timeout: 10_000,
     });
     assert.equal((await book()).database, "db-read");
+    // The metrics are for the cluster alone.
+    const metrics = [
+      "curl",
+      "--silent",
+      "--header",
+      "Host: my-app.com",
+      `http://${ingress}/metrics`,
+    ] as const;
+    assert.doesNotMatch(await checkout.output(...metrics), /http_requests_total/);
     const password = join(checkout.directory, ".lab", stack, "db-password");
     assert.equal((await stat(password)).mode & 0o777, 0o600);
     const state = join(checkout.directory, `.lab/state/.pulumi/stacks/k3s-lab/${stack}.json`);
