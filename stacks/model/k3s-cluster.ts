@@ -108,8 +108,10 @@ function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>
 }
 
 /**
- * What a cluster that lives cannot be given any more: its nodes and Services keep the addresses that they have, and an API
- * server that no longer decrypts Secrets cannot read those that are there.
+ * What a cluster that lives cannot be given any more: its nodes and Services keep the addresses that they have. An API server
+ * that no longer decrypts Secrets cannot read those that are there; and K3s makes the key that encrypts them once, at a
+ * cluster's first start (https://docs.k3s.io/cli/secrets-encrypt): later each of several servers would make its own, and
+ * not read what the others write (k3s-io/k3s#7195).
  * @param before the flags that its servers run with. @param now those that they are to have.
  */
 export function changedForGood(before: readonly string[], now: readonly string[]): ClusterFlagProblem[] {
@@ -117,13 +119,13 @@ export function changedForGood(before: readonly string[], now: readonly string[]
   const networks = Object.keys(had).flatMap((flag) =>
     had[flag] === wanted[flag] ? [] : [{ flag, expected: `${had[flag]}, which the cluster was made with` }],
   );
-  const isOn = (args: readonly string[]) => new K3sFlags(args).isOn("--secrets-encryption");
-  return isOn(before) && !isOn(now)
-    ? [
-        ...networks,
-        { flag: "--secrets-encryption", expected: "it to stay: the cluster's Secrets are encrypted" },
-      ]
-    : networks;
+  const flag = "--secrets-encryption";
+  const [was, is] = [before, now].map((args) => new K3sFlags(args).isOn(flag));
+  if (was === is) return networks;
+  const expected = was
+    ? "it to stay: the cluster's Secrets are encrypted"
+    : "none: the cluster was made without, and each server would make a key of its own";
+  return [...networks, { flag, expected }];
 }
 
 /** Whether a node's flags keep pods away that do not ask for it: the apps', Traefik's and CoreDNS's. */

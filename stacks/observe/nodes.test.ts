@@ -36,7 +36,9 @@ test("flags that a cluster has for good are refused while a server has its data"
   const to = (wanted: readonly string[], before: readonly string[] = [], one = seen()) =>
     refuseChangedForGood("Pulumi.cluster.yaml", wanted, [before], [node("s1", one), node("a1", seen())]);
   to(["--cluster-cidr=10.42.0.0/16", "--cluster-dns=10.43.0.10", "--disable=traefik"]);
-  to(["--secrets-encryption"]);
+  to(["--secrets-encryption"], ["--secrets-encryption=true"]);
+  to(["--secrets-encryption=false"]);
+  to(["--secrets-encryption"], [], fresh);
   to(["--cluster-cidr=10.9.0.0/16"], ["--cluster-cidr=10.9.0.0/16", "--tls-san=x"]);
   to(["--cluster-cidr=10.9.0.0/16"], [], fresh);
   for (const [wanted, before, message] of [
@@ -45,6 +47,11 @@ test("flags that a cluster has for good are refused while a server has its data"
     [["--cluster-dns=10.43.0.53"], [], /--cluster-dns cannot change .*; expected 10\.43\.0\.10/],
     [[], ["--secrets-encryption"], /--secrets-encryption cannot change .*take the stack down first/],
     [["--secrets-encryption=false"], ["--secrets-encryption"], /Secrets are encrypted/],
+    [
+      ["--secrets-encryption"],
+      [],
+      /--secrets-encryption cannot change .*each server would make a key of its own/,
+    ],
   ] as const)
     assert.throws(
       () => to(wanted, before),

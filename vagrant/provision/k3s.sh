@@ -325,6 +325,19 @@ check_flags() {
   fi
 }
 
+encrypts() { grep -qsE -- "--secrets-encryption(=true)?('| |$)"; }
+
+# K3s takes this flag from the first start of a cluster on: https://docs.k3s.io/cli/secrets-encrypt
+check_encryption() {
+  if $is_first || [ "$NODE_ROLE" = agent ] || [ ! -e "$unit" ]; then return; fi
+  local way="Nothing was touched: set k3s.serverArgs back, or take the cluster down first"
+  if encrypts <"$unit"; then
+    encrypts <<<"$arguments" || die "K3s runs here with --secrets-encryption, and without it could not read the cluster's Secrets: its Secrets are encrypted. $way" 2
+  elif encrypts <<<"$arguments"; then
+    die "K3s does not switch --secrets-encryption on for a cluster that is there: it came up without, and each server would make a key of its own, which the others do not have. $way" 2
+  fi
+}
+
 # The lab has one cluster: a node of another one, which is gone or was never meant to be, is not changed into one of this.
 check_cluster() {
   local own
@@ -676,6 +689,7 @@ is_first=false
 if [ -e $installing ] || ! has_data; then is_first=true; fi
 set_arguments
 check_flags
+check_encryption
 wish=$(wanted | sha256sum | cut -c 1-32)
 is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi

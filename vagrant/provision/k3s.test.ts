@@ -345,6 +345,28 @@ test("a flag that K3s does not know is refused with K3s's words, before anything
   assert.match(await read("etc/systemd/system/k3s.service"), /--write-kubeconfig-mode=644$/m);
 });
 
+const encrypted = { environment: { K3S_ARGS: "--write-kubeconfig-mode=644 --secrets-encryption" } };
+for (const [what, was, wish, refusal] of [
+  ["switched on", {}, encrypted, /it came up without.*each server would make a key of its own/],
+  ["switched off", encrypted, {}, /its Secrets are encrypted/],
+  ["left on", encrypted, encrypted, undefined],
+  [
+    "left on by another spelling",
+    encrypted,
+    { environment: { K3S_ARGS: "--secrets-encryption=true" } },
+    undefined,
+  ],
+] as const)
+  test(`the encryption of Secrets, ${what} where K3s has data: ${refusal ? "refused, and nothing is touched" : "in place"}`, async () => {
+    const name = `encryption ${what}`;
+    const first = await provision(name, { ...good, ...was });
+    const { status, stderr, log } = await provision(name, { ...good, ...wish });
+    assert.equal(status, refusal ? 2 : 0, stderr);
+    if (refusal === undefined) return;
+    assert.match(stderr, refusal);
+    assert.deepEqual(log, first.log);
+  });
+
 test("a change that K3s does not survive is put back: unit, configuration, program; nothing is uninstalled", async () => {
   await provision("put back", good);
   const mode = statSync("/").mode;
