@@ -118,3 +118,35 @@ test("a run of several files is counted once: what passed, failed, was skipped o
     await rm(folder, { recursive: true, force: true });
   }
 });
+
+test("results that a busy runner has not read yet are not lost when a test file's process ends", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-count-"));
+  try {
+    const [file, slow, counts] = ["a.test.ts", "slow.ts", "counts.json"].map((name) => join(folder, name));
+    await writeFile(
+      file ?? "",
+      `import { test } from "node:test";
+      for (let one = 0; one < 3000; one++) test(\`\${one} of the tests with a long name\`, () => {});`,
+    );
+    // Two seconds in which the runner reads nothing of its test files.
+    await writeFile(
+      slow ?? "",
+      `let waited = false;
+      export default async function* slow(events) {
+        for await (const _ of events)
+          if (!waited) waited = Boolean(Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000));
+      }`,
+    );
+    const reporters = [join(import.meta.dirname, "count.ts"), slow].flatMap((reporter, index) => [
+      ...[`--test-reporter=${reporter}`, `--test-reporter-destination=${index === 0 ? counts : "/dev/null"}`],
+    ]);
+    await execa(process.execPath, ["--test", ...reporters, ...limits(1), file ?? ""], {
+      env: { NODE_TEST_CONTEXT: undefined },
+      reject: false,
+    });
+    const { tests, files } = JSON.parse(await readFile(counts ?? "", "utf8")) as Counts;
+    assert.deepEqual({ tests, files }, { tests: 3000, files: 1 });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});

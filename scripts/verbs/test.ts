@@ -172,12 +172,12 @@ async function checkSources(): Promise<void> {
 }
 
 /**
- * No test may hang for ever, and none may hold the run by what it has started.
+ * No test may hang for ever, and none may hold the run by what it has started; nor may the end of its process lose results.
  * @param minutes for one test or hook that does not say itself how long it may take.
  */
 export const limits = (minutes: number): readonly string[] => [
   `--test-timeout=${minutes * 60_000}`,
-  "--test-force-exit",
+  ...["--test-force-exit", `--import=${join(root, "tests/whole-output.ts")}`],
 ];
 
 async function nodeTest(
@@ -216,9 +216,14 @@ async function nodeTest(
     );
     // Of a run that was killed there is none.
     const text = await readFile(counts, "utf8").catch(() => "");
-    if (text !== "") counted.push(JSON.parse(text) as Counts);
+    const count = text === "" ? undefined : (JSON.parse(text) as Counts);
+    if (count) counted.push(count);
     if (exitCode !== 0)
       throw new LabError(`The ${kind} tests failed: see above for the first "not ok" or ✖.`);
+    if (count?.files !== tests.length)
+      throw new LabError(
+        `The ${kind} tests ended without all results: ${count?.files ?? 0} of ${tests.length} files were counted. Run them again.`,
+      );
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
