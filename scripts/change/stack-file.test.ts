@@ -70,6 +70,16 @@ test("what the file may not say is refused", () => {
     assert.throws(() => withChange("apps", aliased, app, { replicas: 2 }), refused(/Write 2 there yourself/));
 });
 
+test("an app whose pods follow its load keeps doing so: the key is named that says it", () => {
+  const scaled = myApp.replace("{api: 2}", "{api: {min: 2, max: 4}}");
+  const api = { name: "api", namespace: "my-app" };
+  assert.throws(
+    () => withChange("my-app", scaled, api, { replicas: 2 }),
+    refused(/the pods of api follow its load, from 2 to 4\. Change min and max in k3s-lab:replicas\.api, or/),
+  );
+  assert.equal(withChange("my-app", scaled, frontend, { replicas: 3 }).before, 2);
+});
+
 async function folder(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-change-"));
   t.after(() => rm(directory, { recursive: true }));

@@ -37,6 +37,10 @@ export function withChange(
     "replicas" in change ? (["replicas", change.replicas] as const) : (["version", change.version] as const);
   const path = pathTo(stack, index, name, field);
   const key = keyPath(path.slice(1));
+  if (field === "replicas" && app.autoscaling)
+    throw refused(
+      `${file}: the pods of ${name} follow its load, from ${app.autoscaling.min} to ${app.autoscaling.max}. Change min and max in ${key}, or write a number there, then run scripts/lab up ${stack}`,
+    );
   const edited = app[field] === value ? text : setInYaml(text, path, value);
   if (edited === undefined)
     throw refused(

@@ -2,8 +2,10 @@ import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
+import { mostPods } from "../../stacks/model/replicas.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { curlSecurely } from "../curl.ts";
+import { checkAutoscaler } from "./autoscalers.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import { checkDatabase, checkPage } from "./guest-book.ts";
@@ -51,6 +53,7 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
       const path = appPath(config, app);
       return [
         checkPods(path, app, deploy, sources),
+        checkAutoscaler(path, app, deploy, sources),
         checkRoutes(path, app, config, sources),
         checkSpread(path, app, sources),
       ];
@@ -67,25 +70,29 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
 
 const replicas = (count: number): string => `${count} ${count === 1 ? "replica" : "replicas"}`;
 
-function checkPods(
-  path: string,
-  { name, namespace, replicas: wanted }: App,
-  deploy: string,
-  { api }: AppsSources,
-): CheckSpec[] {
+function checkPods(path: string, app: App, deploy: string, { api }: AppsSources): CheckSpec[] {
+  const { name, namespace, replicas: wanted, autoscaling } = app;
+  const most = mostPods(app);
+  // While an autoscaler adds pods, those are not ready yet.
+  const [count, least] = autoscaling
+    ? [`${wanted} to ${most} replicas`, `at least ${wanted}`]
+    : [replicas(wanted), wanted];
   const kubectl = `kubectl --namespace ${namespace}`;
   return [
     {
       id: `${path}/replicas`,
       title: `${path}: its Deployment`,
-      expected: `${replicas(wanted)}, ${wanted} ready`,
+      expected: `${count}, ${least} ready`,
       actual: async () => {
         const list = await (await api).deployments(namespace);
         const one = list.find(({ metadata }) => metadata.name === name);
         if (!one) return "there is none";
         const { readyReplicas } = one.status;
         const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready`;
-        if (readyReplicas >= wanted) return found;
+        if (readyReplicas >= wanted) {
+          const ok = wanted <= one.spec.replicas && one.spec.replicas <= most;
+          return { found, ok: ok && (autoscaling !== undefined || readyReplicas === wanted) };
+        }
         const pods = await (await api).pods(namespace).catch(() => []);
         const late = pods.filter(
           (pod) => pod.metadata.labels["app.kubernetes.io/name"] === name && !isReady(pod),
@@ -97,7 +104,7 @@ function checkPods(
     {
       id: `${path}/endpoints`,
       title: `${path}: endpoints of its Service`,
-      expected: `${wanted} ready`,
+      expected: `${least} ready`,
       actual: async () => {
         const slices = await (await api).endpointSlices(namespace);
         const mine = slices.filter(({ metadata }) => metadata.labels["kubernetes.io/service-name"] === name);
@@ -105,7 +112,8 @@ function checkPods(
         const ready = mine
           .flatMap(({ endpoints }) => endpoints)
           .filter(({ conditions }) => conditions.ready !== false);
-        return `${ready.length} ready`;
+        const isRight = autoscaling ? ready.length >= wanted : ready.length === wanted;
+        return { found: `${ready.length} ready`, ok: isRight };
       },
       hint: `Compare the Service's selector with the pods' labels: \`${kubectl} describe service ${name}\`.`,
     },
@@ -249,7 +257,7 @@ function checkSpread(path: string, app: App, { addresses, http, https }: AppsSou
   return [
     {
       id: `${path}/pods`,
-      title: `${path}: all its pods answer`,
+      title: app.autoscaling ? `${path}: its pods answer` : `${path}: all its pods answer`,
       expected: differentPods(wanted),
       actual: async () => {
         const [first] = await where;

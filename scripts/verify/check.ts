@@ -10,10 +10,16 @@ export interface Check {
   readonly hint: string;
 }
 
-/** A check to run. It passes when what is found reads exactly as what is expected. */
+/** What was found where more than one thing is right. */
+interface Finding {
+  readonly found: string;
+  readonly ok: boolean;
+}
+
+/** A check to run. It passes when what is found reads exactly as what is expected, unless that says itself that it is right. */
 export interface CheckSpec extends Pick<Check, "id" | "title" | "expected" | "hint"> {
   /** Finds out what is. Throws where there is no answer: each check that rests on one says why it could not be made. */
-  readonly actual: () => Promise<string>;
+  readonly actual: () => Promise<string | Finding>;
 }
 
 /** The next step where there is nobody to ask. */
@@ -21,8 +27,8 @@ export const unanswered = "Bring the lab up first, by `scripts/lab up`.";
 
 export async function runCheck({ id, title, expected, actual, hint }: CheckSpec): Promise<Check> {
   try {
-    const found = await actual();
-    const ok = found === expected;
+    const answer = await actual();
+    const { found, ok } = typeof answer === "string" ? { found: answer, ok: answer === expected } : answer;
     return { id, title, ok, expected, actual: found, hint: ok ? "" : hint };
   } catch (error) {
     const reason = `not asked: ${(error as Error).message}`;

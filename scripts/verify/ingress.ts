@@ -152,7 +152,7 @@ export function parseSelf(body: string): Self | undefined {
 }
 
 async function meetPods(
-  { name, namespace, replicas }: App,
+  { name, namespace, replicas, autoscaling }: App,
   send: () => Promise<HttpAnswer>,
 ): Promise<number> {
   const pods = new Set<string>();
@@ -161,5 +161,6 @@ async function meetPods(
       const self = parseSelf(body);
       if (self?.app === name && self.namespace === namespace) pods.add(self.pod);
     }
-  return pods.size;
+  // Of an app whose pods follow the load there may be more.
+  return autoscaling ? Math.min(pods.size, replicas) : pods.size;
 }

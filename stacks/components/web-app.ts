@@ -2,6 +2,7 @@ import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { podResources } from "../model/quota.ts";
 import { pathsOf, type Route, type RoutePath, routesOf } from "../model/routes.ts";
+import { type AutoscalingArgs, autoscaledMark, autoscalerOf, leavesReplicas } from "./autoscaler.ts";
 import { type Files, hashedConfigMap, hashedSecret } from "./hashed-files.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
@@ -59,6 +60,8 @@ export interface WebAppArgs {
   readonly namespace?: pulumi.Input<string>;
   /** Number of pods. Default: 1. */
   readonly replicas?: pulumi.Input<number>;
+  /** A HorizontalPodAutoscaler, which chooses the number of pods in place of `replicas`. Default: none. */
+  readonly autoscaling?: AutoscalingArgs | undefined;
   /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
   readonly host?: pulumi.Input<string> | undefined;
   /**
@@ -82,7 +85,7 @@ export interface WebAppArgs {
   readonly secret?: WebAppFiles;
   /** Default: none; the root file system is read-only. */
   readonly volumes?: readonly WebAppVolume[];
-  /** What the app's container reserves and may use. Default: what a quota counts for every app. */
+  /** What the app's container reserves and may use; autoscaling needs a request of CPU. Default: what a quota counts for every app. */
   readonly resources?: k8s.types.input.core.v1.ResourceRequirements;
   /** Containers that run beside the app's, from its start to its end. Default: none. */
   readonly sidecars?: readonly WebAppContainer[];
@@ -95,7 +98,7 @@ export const skipAwait = { "pulumi.com/skipAwait": "true" } as const;
 
 /**
  * One web app behind the Ingress controller: a Deployment and its PodDisruptionBudget, its Service, the Ingress that routes
- * a host, or some of its paths, to it, and where asked for a ConfigMap and a Secret.
+ * a host, or some of its paths, to it, and where asked for a ConfigMap, a Secret and a HorizontalPodAutoscaler.
  * The pods run without privileges: non-root, read-only root, no capabilities, no service-account token.
  */
 export class WebApp extends pulumi.ComponentResource {
@@ -105,6 +108,7 @@ export class WebApp extends pulumi.ComponentResource {
   readonly url: pulumi.Output<string>;
   readonly deployment: k8s.apps.v1.Deployment;
   readonly podDisruptionBudget: k8s.policy.v1.PodDisruptionBudget;
+  readonly autoscaler: k8s.autoscaling.v2.HorizontalPodAutoscaler | undefined;
   readonly service: k8s.core.v1.Service;
   /** One for its prefixes, one for its exact paths; each where there are any. */
   readonly ingresses: readonly k8s.networking.v1.Ingress[];
@@ -113,7 +117,7 @@ export class WebApp extends pulumi.ComponentResource {
 
   constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:WebApp", name, {}, opts);
-    const { appName = name, namespace = "default" } = args;
+    const { appName = name, namespace = "default", autoscaling } = args;
     const labels = { "app.kubernetes.io/name": appName, "app.kubernetes.io/part-of": "k3s-lab" };
     const metadata = { name: appName, namespace, labels };
     const child = { parent: this };
@@ -124,9 +128,9 @@ export class WebApp extends pulumi.ComponentResource {
     this.deployment = new k8s.apps.v1.Deployment(
       name,
       {
-        metadata,
+        metadata: { ...metadata, ...(autoscaling ? { annotations: autoscaledMark } : {}) },
         spec: {
-          replicas: args.replicas ?? 1,
+          replicas: autoscaling ? (autoscaling.min ?? 1) : (args.replicas ?? 1),
           revisionHistoryLimit: 5,
           // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
           minReadySeconds: 2,
@@ -136,8 +140,9 @@ export class WebApp extends pulumi.ComponentResource {
           template: { metadata: { labels }, spec: podSpec(appName, labels, args, this) },
         },
       },
-      child,
+      { ...child, ...(autoscaling ? leavesReplicas : {}) },
     );
+    if (autoscaling) this.autoscaler = autoscalerOf(name, metadata, autoscaling, this.deployment, child);
 
     // Whoever drains a node waits until the pod that went is replaced. One alone may go: else its node never drains.
     this.podDisruptionBudget = new k8s.policy.v1.PodDisruptionBudget(

@@ -22,11 +22,21 @@ const metadata = z.object({
   creationTimestamp: text,
   ownerReferences: z.array(z.object({ kind: z.string(), name: z.string() })).optional(),
 });
-const conditions = list(z.object({ type: z.string(), status: z.string(), message: text }));
+const conditions = list(
+  z.object({ type: z.string(), status: z.string(), message: text, lastTransitionTime: text }),
+);
 const reason = z.object({ reason: text }).optional();
 const container = z.object({
   ports: list(z.object({ containerPort: count })),
   env: list(z.object({ name: z.string(), value: text })),
+});
+
+const utilization = z.object({ averageUtilization: count.optional() });
+const metricTarget = z.object({
+  resource: z.object({ name: z.string(), target: utilization }).optional(),
+});
+const metricNow = z.object({
+  resource: z.object({ name: z.string(), current: utilization }).optional(),
 });
 
 const ingressRule = z.object({
@@ -111,6 +121,12 @@ const kinds = {
     ...{ lastTimestamp: z.string().nullish(), eventTime: z.string().nullish() },
   }),
   resourceQuotas: kind(core, { spec: z.object({ hard: strings }) }),
+  horizontalPodAutoscalers: kind("/apis/autoscaling/v2", {
+    spec: z.object({ minReplicas: count.default(1), maxReplicas: count, metrics: list(metricTarget) }),
+    status: z
+      .object({ currentMetrics: list(metricNow), conditions })
+      .default({ currentMetrics: [], conditions: [] }),
+  }),
 };
 type Kinds = typeof kinds;
 type ObjectOf<Kind extends keyof Kinds> = z.output<Kinds[Kind]["schema"]>;
@@ -121,6 +137,7 @@ export type ReplicaSet = ObjectOf<"replicaSets">;
 export type Service = ObjectOf<"services">;
 export type Ingress = ObjectOf<"ingresses">;
 export type IngressClass = ObjectOf<"ingressClasses">;
+export type Autoscaler = ObjectOf<"horizontalPodAutoscalers">;
 
 /** What every kind has: enough to tell an object from another of the same name, and whose mark it carries. */
 const identified = z.object({
@@ -165,6 +182,8 @@ export interface KubernetesApi extends Lists {
   identities(path: string): Promise<Listed[]>;
   /** The versions of Nodes and Leases: some that stay as they are for long, some that change every few seconds. */
   revisions(): Promise<Revisions>;
+  /** The names of the API's groups, such as `apps`. */
+  groups(): Promise<readonly string[]>;
   /** What a namespace can hold: kinds that can be listed and deleted, those of custom resources among them. */
   namespacedKinds(): Promise<NamespacedKind[]>;
 }
@@ -324,6 +343,10 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
       const items = (await Promise.all(lists)).flatMap((one) => one.items);
       return new Map(items.map(({ metadata: { uid, resourceVersion } }) => [uid, resourceVersion]));
     },
+    groups: async () =>
+      (await read("/apis", z.object({ groups: list(z.object({ name: z.string() })) }))).groups.map(
+        ({ name }) => name,
+      ),
     namespacedKinds: () => namespacedKinds(read),
     object: (path) =>
       read(path, z.union([identified, z.null()]), metadataOnly, null).then((it) => it?.metadata),

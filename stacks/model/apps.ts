@@ -2,6 +2,7 @@ import { closest } from "fastest-levenshtein";
 import { z } from "zod";
 import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
+import { mostPods, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
 import { pathsOf } from "./routes.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
@@ -50,9 +51,6 @@ const clusterStack = dnsLabel.refine(
 
 /** The version of an app that its pods show. */
 export const appVersion = text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0");
-
-/** How many pods. */
-export const podCount = z.int().min(0).max(100);
 
 /** How apps are reached by https. */
 export const tlsSchema = z
@@ -115,7 +113,11 @@ const app = z.strictObject({
     .describe(
       "Https for the app, whose host it needs; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
     ),
-  replicas: podCount.default(1).describe("Number of pods."),
+  replicas: replicasSchema
+    .default(1)
+    .describe(
+      "Number of pods, or `{min: 1, max: 4}` for a HorizontalPodAutoscaler, which chooses it by the load.",
+    ),
   version: appVersion
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),
@@ -152,7 +154,7 @@ const namespace = z.strictObject({
     })
     .optional()
     .describe(
-      "ResourceQuota for all pods of the namespace. It must leave room for one more pod per app, which a rollout needs. Default: no quota.",
+      "ResourceQuota for all pods of the namespace: the most that its apps may have, and one more per app, which a rollout needs. Default: no quota.",
     ),
   isolated: z
     .boolean()
@@ -268,7 +270,7 @@ export const appsSchema = z
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);
     namespaces.forEach(({ name, quota }, index) => {
-      const replicas = apps.filter(({ namespace }) => namespace === name).map((one) => one.replicas);
+      const replicas = apps.filter(({ namespace }) => namespace === name).map(mostPods);
       for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
         add(["namespaces", index, "quota", part], expected);
     });
@@ -346,11 +348,20 @@ function routeFaults(
   });
 }
 
-function inNamespaces<T extends { readonly namespace?: string | undefined }>(config: {
+interface Unplaced {
+  readonly namespace?: string | undefined;
+  readonly replicas: Parameters<typeof scaleOf>[0];
+}
+
+function inNamespaces<T extends Unplaced>(config: {
   readonly namespace: string;
   readonly apps: readonly T[];
-}): (T & { readonly namespace: string })[] {
-  return config.apps.map((one) => ({ ...one, namespace: one.namespace ?? config.namespace }));
+}): (Omit<T, keyof Unplaced> & Scale & { readonly namespace: string })[] {
+  return config.apps.map((one) => ({
+    ...one,
+    ...scaleOf(one.replicas),
+    namespace: one.namespace ?? config.namespace,
+  }));
 }
 
 /** One web app: where it is, host, replicas, version. */

@@ -11,12 +11,12 @@ import {
   onCluster,
   oneLine,
   ownNamespace,
-  podCount,
   quantity,
   tlsSchema,
 } from "./apps.ts";
 import { imageReference, isSubdomain, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
+import { replicasSchema, scaleOf } from "./replicas.ts";
 import { isSchedule } from "./schedule.ts";
 
 /** A host of the guest book: one name, for its certificate names it too. */
@@ -107,12 +107,14 @@ export const myAppSchema = z
       .describe("Version that every page shows. Changing it rolls out new pods."),
     replicas: z
       .strictObject({
-        frontend: podCount.default(2).describe("Pods that serve the page."),
-        api: podCount.default(2).describe("Pods that serve the API."),
-        admin: podCount.default(1).describe("Pods that serve the admin page."),
+        frontend: replicasSchema.default(2).describe("Pods that serve the page."),
+        api: replicasSchema.default(2).describe("Pods that serve the API."),
+        admin: replicasSchema.default(1).describe("Pods that serve the admin page."),
       })
       .prefault({})
-      .describe("Number of pods."),
+      .describe(
+        "Number of pods of each, or `{min: 2, max: 4}` for a HorizontalPodAutoscaler, which chooses it by the load.",
+      ),
     database: database.prefault({}).describe("The database of the guest book."),
     backup: backup
       .prefault({})
@@ -166,13 +168,13 @@ function webAppsOf({
   readonly hosts: { readonly site: string; readonly admin: string };
   readonly tls?: App["tls"];
   readonly version: string;
-  readonly replicas: Readonly<Record<"frontend" | "api" | "admin", number>>;
+  readonly replicas: Readonly<Record<"frontend" | "api" | "admin", Parameters<typeof scaleOf>[0]>>;
 }): (App & { readonly name: "frontend" | "api" | "admin" })[] {
   const common = { namespace, version, ...(tls ? { tls } : {}) };
   return [
-    { ...common, name: "frontend", host: hosts.site, replicas: replicas.frontend },
-    { ...common, name: "api", host: hosts.site, paths: below("/api"), replicas: replicas.api },
-    { ...common, name: "admin", host: hosts.admin, paths: below("/login"), replicas: replicas.admin },
+    { ...common, name: "frontend", host: hosts.site, ...scaleOf(replicas.frontend) },
+    { ...common, name: "api", host: hosts.site, paths: below("/api"), ...scaleOf(replicas.api) },
+    { ...common, name: "admin", host: hosts.admin, paths: below("/login"), ...scaleOf(replicas.admin) },
   ];
 }
 

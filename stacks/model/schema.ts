@@ -17,8 +17,19 @@ export function checked<Schema extends z.ZodType>(
 ): z.output<Schema> {
   const result = schema.safeParse(values);
   if (result.success) return result.data;
-  const faults = result.error.issues.map((issue) => `${file}: ${describe(issue, values, schema, prefix)}`);
+  const faults = result.error.issues
+    .flatMap(inBranch)
+    .map((issue) => `${file}: ${describe(issue, values, schema, prefix)}`);
   throw new LabError(faults.join("\n"), { exitCode: 2 });
+}
+
+/** Of a value that fits one of several forms alone, such as a mapping where a number would do, what is wrong with it as that. */
+function inBranch(issue: z.core.$ZodIssue): readonly z.core.$ZodIssue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const isOther = ({ code, path }: z.core.$ZodIssue) => code === "invalid_type" && path.length === 0;
+  const [branch, ...more] = issue.errors.filter((issues) => !issues.some(isOther));
+  if (branch === undefined || more.length > 0) return [issue];
+  return branch.map((one) => ({ ...one, path: [...issue.path, ...one.path] }));
 }
 
 function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, prefix: string): string {
@@ -125,6 +136,10 @@ export function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): stri
 
 function unwrap(schema: unknown): unknown {
   if (schema instanceof z.ZodPipe) return unwrap(schema.in);
+  if (schema instanceof z.ZodUnion) {
+    const mappings = schema.options.filter((one) => one instanceof z.ZodObject);
+    return mappings.length === 1 ? mappings[0] : schema;
+  }
   return schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional
     ? unwrap(schema.unwrap())
     : schema;

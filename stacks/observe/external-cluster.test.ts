@@ -98,7 +98,7 @@ async function cluster(t: TestContext, classes: readonly string[] | undefined) {
       contexts: ["other", "kind-lab"].map((name) => ({ name, context: { cluster: "kind", user: "kind" } })),
     }),
   );
-  return { api, kubeconfig };
+  return { api, kubeconfig, lab };
 }
 
 const owner = { lab: "lab-a", stack: "apps-kind" };
@@ -165,4 +165,18 @@ test("isolated namespaces need the pods of the Ingress controller where they are
     ),
   );
   await externalCluster(...wish(kubeconfig, "kind-lab", { namespaces: [{ name: "dev", isolated: false }] }));
+});
+
+test("an app whose pods follow its CPU needs a cluster that measures it", async (t) => {
+  const { lab, kubeconfig } = await cluster(t, ["traefik"]);
+  const look = () =>
+    externalCluster(...wish(kubeconfig, "kind-lab", { apps: [{ name: "app1", replicas: { max: 2 } }] }));
+  await look();
+  lab.api["/apis"] = { groups: [] };
+  await assert.rejects(look, (error) =>
+    isRefusal(
+      error,
+      /^The cluster "kind-lab" has no metrics-server, .* by which app1 is scaled\. Install it, or/,
+    ),
+  );
 });

@@ -50,6 +50,7 @@ export async function externalCluster(
       isOwn(one, owner, state),
     );
     await refuseBarrier(where, config, api);
+    await refuseUnmeasured(where, config, api);
     return {
       kubeconfig: kubeconfigOf(context),
       identity: await inspectCluster(api, where, config, owner, state),
@@ -108,6 +109,16 @@ async function refuseBarrier(where: string, config: OnCluster, api: KubernetesAp
   if (pods.some(({ metadata }) => labels.every(([key, value]) => metadata.labels[key] === value))) return;
   throw new LabError(
     `${where} has no pod of the Ingress controller "${config.ingress}" in the namespace ${namespace}, so it could not reach isolated namespaces. Set k3s-lab:ingressNamespace to the namespace of its pods.`,
+    { exitCode: 2 },
+  );
+}
+
+/** Without measurements nothing is scaled by them. */
+async function refuseUnmeasured(where: string, { apps }: OnCluster, api: KubernetesApi): Promise<void> {
+  const autoscaled = apps.find(({ autoscaling }) => autoscaling);
+  if (autoscaled === undefined || (await api.groups()).includes("metrics.k8s.io")) return;
+  throw new LabError(
+    `${where} has no metrics-server, so nobody measures the CPU by which ${autoscaled.name} is scaled. Install it, or set the replicas of ${autoscaled.name} to a number.`,
     { exitCode: 2 },
   );
 }

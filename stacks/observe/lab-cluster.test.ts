@@ -121,3 +121,15 @@ test("a database without anything that makes its volumes is refused", () => {
   assert.throws(refuse({}), /without local-path .*nothing makes the database's volumes/);
   refuse({ storageClass: "longhorn" })();
 });
+
+test("an app whose pods follow its CPU needs who measures it", () => {
+  const refuse = (app: object, ...serverArgs: string[]) =>
+    refuseWithout("cluster", { namespaces: [], apps: [{ name: "api", ...app }] }, { serverArgs });
+  const autoscaling = { min: 1, max: 2, cpu: 80 };
+  assert.throws(
+    () => refuse({ autoscaling }, "--disable=metrics-server"),
+    /without metrics-server .*by which api is scaled\. Leave metrics-server out of --disable, or set the replicas of api to a number\.$/,
+  );
+  refuse({ autoscaling });
+  refuse({}, "--disable=metrics-server");
+});

@@ -8,7 +8,7 @@ import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import { untilOutput } from "../lib/state.ts";
 import { type ClusterPlan, readClusterPlan } from "../model/cluster-plan.ts";
-import { managedIngress, type OnCluster } from "../model/config.ts";
+import { type App, managedIngress, type OnCluster } from "../model/config.ts";
 import { K3sFlags } from "../model/k3s-flags.ts";
 import { chooseContext, kubeconfigOf } from "../model/kubeconfig.ts";
 import type { ClusterNode } from "../model/outputs.ts";
@@ -62,12 +62,14 @@ export function refuseIngressOf(
 export function refuseWithout(
   stack: string,
   config: Pick<OnCluster, "namespaces"> & {
+    readonly apps?: readonly Pick<App, "name" | "autoscaling">[];
     readonly database?: { readonly storageClass?: string | undefined };
   },
   { serverArgs }: Pick<ClusterPlan, "serverArgs">,
 ): void {
   const flags = new K3sFlags(serverArgs);
   const closed = config.namespaces.find(({ isolated }) => isolated);
+  const autoscaled = config.apps?.find(({ autoscaling }) => autoscaling);
   const lacks = flags.disabled().has("coredns")
     ? ["CoreDNS (--disable=coredns)", "so no app is found by its name. Leave coredns out of --disable"]
     : closed && flags.isOn("--disable-network-policy")
@@ -80,7 +82,12 @@ export function refuseWithout(
             "local-path (--disable=local-storage)",
             "so nothing makes the database's volumes. Leave local-storage out of --disable, or set k3s-lab:database.storageClass to a class of another provisioner",
           ]
-        : undefined;
+        : autoscaled && flags.disabled().has("metrics-server")
+          ? [
+              "metrics-server (--disable=metrics-server)",
+              `so nobody measures the CPU by which ${autoscaled.name} is scaled. Leave metrics-server out of --disable, or set the replicas of ${autoscaled.name} to a number`,
+            ]
+          : undefined;
   if (lacks)
     throw new LabError(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`, {
       exitCode: 2,

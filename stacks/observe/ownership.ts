@@ -82,7 +82,7 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
           deployment("traefik", home),
         ]
       : []),
-    ...apps.flatMap(({ name, namespace: where, paths, tls }) => [
+    ...apps.flatMap(({ name, namespace: where, paths, tls, autoscaling }) => [
       ...(tls ? [place("v1", "Secret")(tlsSecretOf({ name }), where)] : []),
       deployment(name, where),
       service(name, where),
@@ -90,6 +90,7 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
         place("networking.k8s.io/v1", "Ingress")(`${name}${suffix}`, where),
       ),
       place("policy/v1", "PodDisruptionBudget")(name, where),
+      ...(autoscaling ? [place("autoscaling/v2", "HorizontalPodAutoscaler")(name, where)] : []),
     ]),
     ...("database" in config ? databaseObjects(config.namespace) : []),
   ];
