@@ -5,6 +5,7 @@ import { holds, parseNetwork } from "../../stacks/model/addresses.ts";
 import { type App, controllerLabels, type OnCluster } from "../../stacks/model/config.ts";
 import { isServiceLb } from "../verify/cluster.ts";
 import { describeApp, parseSelf } from "../verify/ingress.ts";
+import { ruleOf } from "./route.ts";
 
 /** One place that a request passes. */
 export interface Hop {
@@ -162,7 +163,9 @@ const serviceHop = (
 });
 
 /** The rule of an Ingress that the request matched. */
-async function routerHop(api: Asked, { name, namespace, host: rule }: App, { path }: Traced): Promise<Hop> {
+async function routerHop(api: Asked, app: App, { host: asked, path }: Traced): Promise<Hop> {
+  const { name, namespace } = app;
+  const rule = ruleOf(app, asked);
   const own = (await api.ingresses(namespace)).filter(({ metadata }) =>
     [name, `${name}.exact`].includes(metadata.name),
   );

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { routeTo } from "./route.ts";
+import { routeTo, ruleOf } from "./route.ts";
 
 const apps = [
-  { name: "page", host: "my-app.com" },
+  { name: "page", host: "my-app.com", aliases: ["myapp.com"] },
   { name: "api", host: "my-app.com", paths: [{ path: "/api" }] },
   { name: "health", host: "my-app.com", paths: [{ path: "/api/health", match: "exact" as const }] },
   { name: "any", host: "*.my-app.com" },
@@ -15,6 +15,7 @@ test("a host of its own goes before one with *, that before none, then the longe
   const routes = {
     "my-app.com/": "page",
     "my-app.com/apiary": "page",
+    "myapp.com/": "page",
     "my-app.com/api": "api",
     "my-app.com/api/entries": "api",
     "my-app.com/api/health": "health",
@@ -30,4 +31,6 @@ test("a host of its own goes before one with *, that before none, then the longe
     assert.equal(routeTo(apps, asked.slice(0, at), asked.slice(at))?.app.name, name, asked);
   }
   assert.equal(routeTo(apps.slice(0, 2), "else.org", "/"), undefined);
+  const rules = ["my-app.com", "myapp.com"].map((host) => ruleOf(apps[0] ?? {}, host));
+  assert.deepEqual(rules, ["my-app.com", "myapp.com"]);
 });

@@ -1,8 +1,9 @@
-import { pathsOf, type RoutePath } from "../../stacks/model/routes.ts";
+import { hostsOf, pathsOf, type RoutePath } from "../../stacks/model/routes.ts";
 
 /** What an app's Ingresses take. */
 interface Rules {
   readonly host?: string | undefined;
+  readonly aliases?: readonly string[] | undefined;
   readonly paths?: readonly RoutePath[] | undefined;
 }
 
@@ -23,7 +24,7 @@ export function routeTo<One extends Rules>(
 ): RoutedApp<One> | undefined {
   let best: RoutedApp<One> | undefined;
   for (const app of apps) {
-    const hostFit = fitOfHost(app.host, host);
+    const [hostFit] = hostsOf(app).flatMap((rule) => fitOfHost(rule, host) ?? []);
     const paths = pathsOf(app).filter((rule) => takes(rule, path));
     if (hostFit === undefined || paths.length === 0) continue;
     // An exact path goes before a prefix of the same length.
@@ -37,6 +38,10 @@ export function routeTo<One extends Rules>(
 /** Whether one rule goes before another. */
 export const isBetter = ([host, path]: Fit, [otherHost, otherPath]: Fit): boolean =>
   host > otherHost || (host === otherHost && path > otherPath);
+
+/** The host of the rule by which an app takes a host; undefined: the rule has none. */
+export const ruleOf = (app: Rules, host: string): string | undefined =>
+  hostsOf(app).find((rule) => fitOfHost(rule, host) !== undefined);
 
 function fitOfHost(rule: string | undefined, host: string): number | undefined {
   if (rule === undefined) return 0;

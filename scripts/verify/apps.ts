@@ -3,7 +3,7 @@ import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
 import { mostPods } from "../../stacks/model/replicas.ts";
-import { pathsOf } from "../../stacks/model/routes.ts";
+import { hostsOf, pathsOf } from "../../stacks/model/routes.ts";
 import { curlSecurely } from "../curl.ts";
 import { checkAutoscaler } from "./autoscalers.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
@@ -185,14 +185,27 @@ function answerOf({ name, version, namespace, replicas: count }: App): Expectati
 }
 
 async function checkRoutes(
-  id: string,
+  path: string,
   app: App,
   config: OnCluster,
   sources: AppsSources,
 ): Promise<CheckSpec[]> {
+  const checks = hostsOf(app).flatMap((host) =>
+    // The app without a host is what the default route leads to.
+    host === undefined
+      ? []
+      : [checkHost(host === app.host ? path : `${path}/${host}`, { ...app, host }, config, sources)],
+  );
+  return (await Promise.all(checks)).flat();
+}
+
+async function checkHost(
+  id: string,
+  app: App & { readonly host: string },
+  config: OnCluster,
+  sources: AppsSources,
+): Promise<CheckSpec[]> {
   const { host } = app;
-  // The app without a host is what the default route leads to.
-  if (host === undefined) return [];
   const https = app.tls && sources.https;
   const sent = https?.redirects && app.replicas > 0 ? { expected: "status 308" } : answerOf(app);
   const pods = `kubectl --namespace ${config.ingressNamespace} get pods`;

@@ -606,7 +606,7 @@ test("apps that share a host are each asked at their paths", async (t) => {
     `config:
   k3s-lab:cluster: { stack: cluster }
   k3s-lab:apps:
-    - { name: app2, host: app2.com, replicas: 2 }
+    - { name: app2, host: app2.com, aliases: [www.app2.com], replicas: 2 }
     - { name: app3, host: app2.com, paths: [{ path: /api }, { path: /login, match: exact }] }
 `,
   );
@@ -614,9 +614,12 @@ test("apps that share a host are each asked at their paths", async (t) => {
   const paths: Break = (lab) => {
     for (const ip of [server, agent]) lab.routes[`${ip} app2.com/api`] = ["app3-a"];
     for (const ip of [server, agent]) lab.routes[`${ip} app2.com/login`] = ["app2-a"];
+    lab.routes[`${server} www.app2.com`] = ["app2-a"];
+    lab.routes[`${agent} www.app2.com`] = ["app3-a"];
   };
   const checks = await look(paths, ["apps-paths"]);
   assert.deepEqual(failedIds(checks), [
+    `apps-paths/app2/www.app2.com/route/${agent}`,
     `apps-paths/app3/route/login/${server}`,
     `apps-paths/app3/route/login/${agent}`,
   ]);

@@ -1,7 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { type App, resourceName, tlsSecretOf } from "../model/config.ts";
-import { ownFilesOf } from "../observe/certificates.ts";
+import { certifiedHosts, ownFilesOf } from "../observe/certificates.ts";
 import { type CertifiedKey, caFolder, findLabCertificate, labCertificate } from "../observe/lab-ca.ts";
 import { type CertificateFiles, readOwnCertificate } from "../observe/own-certificate.ts";
 import type { WebAppTls } from "./web-app.ts";
@@ -13,12 +13,12 @@ import type { WebAppTls } from "./web-app.ts";
 export function certificatesFor(apps: readonly App[], { child, httpsPort: port }: CertifyingCluster) {
   const authority = apps.some(({ tls }) => tls) ? new CertificateAuthority("ca", {}, child) : undefined;
   return (app: App, namespace: pulumi.Input<string>): WebAppTls | undefined => {
-    const { host } = app;
-    if (authority === undefined || app.tls === undefined || host === undefined) return undefined;
+    const hosts = certifiedHosts(app);
+    if (authority === undefined || hosts === undefined) return undefined;
     const { metadata } = authority.issue(`${resourceName(app)}-tls`, {
       secretName: tlsSecretOf(app),
       namespace,
-      hosts: [host],
+      hosts,
       files: ownFilesOf(app),
     });
     // Nobody is sent to a port that nobody knows.

@@ -191,6 +191,19 @@ test("paths need a host that Traefik can put in order", async () => {
     );
 });
 
+test("each alias has a rule as the host has, and the certificate is for all of them", async () => {
+  const args = { host: "app2.com", aliases: ["www.app2.com"], tls: { secretName: "app-tls" } };
+  const { Ingress } = await manifests(() => new WebApp("app2", { image, version: "1", ...args }));
+  const { rules, tls } = (Ingress as { spec: { rules: { host: string; http: object }[]; tls: object[] } })
+    .spec;
+  assert.deepEqual(
+    rules.map(({ host }) => host),
+    ["app2.com", "www.app2.com"],
+  );
+  assert.deepEqual(rules[0]?.http, rules[1]?.http);
+  assert.deepEqual(tls, [{ hosts: ["app2.com", "www.app2.com"], secretName: "app-tls" }]);
+});
+
 test("with TLS the Ingress names the Secret for the host, and the app learns where https is", async () => {
   const tls = { secretName: "app-tls", port: 8444 };
   const { Ingress, Deployment } = await manifests(

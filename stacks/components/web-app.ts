@@ -64,6 +64,8 @@ export interface WebAppArgs {
   readonly autoscaling?: AutoscalingArgs | undefined;
   /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
   readonly host?: pulumi.Input<string> | undefined;
+  /** More hosts, of which each leads to the app as `host` does. Need a host without `*`. Default: none. */
+  readonly aliases?: readonly pulumi.Input<string>[] | undefined;
   /**
    * The paths of the host that lead to the app; of several apps at one host the longest decides. Others than `/` need a
    * host without `*`. Default: `/` and all below it.
@@ -218,17 +220,17 @@ function ingressMetadata(appName: string, { suffix }: Route, args: WebAppArgs) {
 
 function ingressSpec(
   { rules }: Route,
-  { host, tls, ingressClass = "traefik" }: WebAppArgs,
+  { host, aliases = [], tls, ingressClass = "traefik" }: WebAppArgs,
   service: pulumi.Input<string>,
 ): k8s.types.input.networking.v1.IngressSpec {
   const backend = { service: { name: service, port: { name: "http" } } };
   const paths = rules.map((rule) => ({ ...rule, backend }));
+  const hosts = host === undefined ? [] : [host, ...aliases];
+  const http = { paths };
   return {
     ingressClassName: ingressClass,
-    rules: [{ ...(host === undefined ? {} : { host }), http: { paths } }],
-    ...(tls
-      ? { tls: [{ ...(host === undefined ? {} : { hosts: [host] }), secretName: tls.secretName }] }
-      : {}),
+    rules: hosts.length > 0 ? hosts.map((name) => ({ host: name, http })) : [{ http }],
+    ...(tls ? { tls: [{ ...(hosts.length > 0 ? { hosts } : {}), secretName: tls.secretName }] } : {}),
   };
 }
 

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
 import { mostPods, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
-import { pathsOf } from "./routes.ts";
+import { hostsOf, pathsOf } from "./routes.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
 export const ownNamespace = dnsLabel.refine(
@@ -25,6 +25,12 @@ export const ingressHost = z.string().superRefine((text, context) => {
   else if (!isSubdomain(name))
     add("a host name such as app1.com or *.app1.com: labels of a-z, 0-9 and '-', separated by dots");
 });
+
+/** A host that is one name. */
+export const singleHost = ingressHost.refine(
+  (name) => !name.startsWith("*"),
+  "one host name, such as my-app.com",
+);
 
 /** A path that a rule of an Ingress takes, and Traefik means the same by: there `{` begins a pattern. */
 const ingressPath = z.string().superRefine((text, context) => {
@@ -87,6 +93,13 @@ const app = z.strictObject({
     .optional()
     .describe(
       "Host name that the Ingress routes to the app, unique in the stack unless `paths` share it; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+    ),
+  aliases: z
+    .array(singleHost)
+    .max(20, "at most 20 hosts")
+    .optional()
+    .describe(
+      "More host names that lead to the app, as `host` does; its certificate is for them too. Needs a host without `*`. Default: none.",
     ),
   paths: z
     .array(
@@ -311,25 +324,51 @@ export const appsSchema = z
 
 interface Routed extends AppId {
   readonly host?: string | undefined;
+  readonly aliases?: readonly string[] | undefined;
   readonly paths?: readonly { readonly path: string }[] | undefined;
 }
 
-/** What of an app's host and paths is another's already, or can be nobody's. @param before the apps above it. */
+interface RouteFault {
+  readonly path: PropertyKey[];
+  readonly expected: string;
+}
+
+/** What of an app's hosts and paths is another's already, or can be nobody's. @param before the apps above it. */
 function routeFaults(
   config: { readonly namespace: string },
   one: Routed,
   before: readonly Routed[],
-): { readonly path: PropertyKey[]; readonly expected: string }[] {
-  if (one.paths && (one.host === undefined || one.host.startsWith("*")))
-    return [{ path: ["paths"], expected: `no paths with ${one.host ? "a host with *" : "no host"}` }];
-  const twins = before.filter(({ host }) => host === one.host);
+): RouteFault[] {
+  const needing = (["paths", "aliases"] as const).filter((key) => one[key]);
+  if (needing.length > 0 && (one.host === undefined || one.host.startsWith("*")))
+    return needing.map((key) => ({
+      path: [key],
+      expected: `no ${key} with ${one.host ? "a host with *" : "no host"}`,
+    }));
+  const hosts = hostsOf(one);
+  return hosts.flatMap((host, index) => {
+    const where = index === 0 ? ["host"] : ["aliases", index - 1];
+    if (hosts.indexOf(host) < index)
+      return [{ path: where, expected: "a host that the app does not have already" }];
+    const twins = before.filter((other) => hostsOf(other).includes(host));
+    return hostFaults(config, { ...one, host }, twins, where);
+  });
+}
+
+/** @param twins other apps with this host. @param hostAt where the file says it. */
+function hostFaults(
+  config: { readonly namespace: string },
+  one: Routed,
+  twins: readonly Routed[],
+  hostAt: PropertyKey[],
+): RouteFault[] {
   const apart = twins.find(({ namespace }) => one.host === undefined || namespace !== one.namespace);
   const owner = apart ?? twins.find(({ paths }) => !paths && !one.paths);
   if (owner) {
     const all = one.host === undefined ? "a host: only one app can answer all other hosts" : undefined;
     const whose = one.paths ? "app of another namespace" : "other app";
     const expected = `${all ?? `a host that no ${whose} has`} (${appPath(config, owner)} has it)`;
-    return [{ path: ["host"], expected }];
+    return [{ path: hostAt, expected }];
   }
   const paths = pathsOf(one);
   return paths.flatMap(({ path }, index) => {

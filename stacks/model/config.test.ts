@@ -395,6 +395,55 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     { cluster, apps: [{ name: "a" }, { name: "b" }] },
     /apps\[1\]\.host: .*a has it/,
   ],
+  [
+    "an alias that another app has as its host, in another namespace",
+    {
+      cluster,
+      namespaces: [{ name: "dev" }],
+      apps: [
+        { name: "a", host: "a.com" },
+        { name: "b", namespace: "dev", host: "b.com", aliases: ["www.b.com", "a.com"] },
+      ],
+    },
+    /apps\[1\]\.aliases\[1\]: "a\.com" .*no other app has \(a has it\)/,
+  ],
+  [
+    "a host that another app has as an alias",
+    {
+      cluster,
+      apps: [
+        { name: "a", host: "a.com", aliases: ["b.com"] },
+        { name: "b", host: "b.com" },
+      ],
+    },
+    /apps\[1\]\.host: "b\.com" .*\(a has it\)/,
+  ],
+  [
+    "a path that another app has at an alias",
+    {
+      cluster,
+      apps: [
+        { name: "a", host: "a.com", aliases: ["b.com"], paths: [{ path: "/api" }] },
+        { name: "b", host: "b.com", paths: [{ path: "/api" }] },
+      ],
+    },
+    /apps\[1\]\.paths\[0\]\.path: "\/api" .*no other app at b\.com has/,
+  ],
+  [
+    "an alias twice",
+    { cluster, apps: [{ name: "a", host: "a.com", aliases: ["a.com"] }] },
+    /apps\[0\]\.aliases\[0\]: "a\.com" .*does not have already/,
+  ],
+  [
+    "an alias with an asterisk",
+    { cluster, apps: [{ name: "a", host: "a.com", aliases: ["*.a.com"] }] },
+    /apps\[0\]\.aliases\[0\]: .*one host name/,
+  ],
+  [
+    "an alias of no host",
+    { cluster, apps: [{ name: "a", aliases: ["a.com"] }] },
+    /apps\[0\]\.aliases: .*no aliases with no host/,
+  ],
   ["negative replicas", { cluster, apps: [{ name: "a", replicas: -1 }] }, /replicas: -1 .*at least 0/],
   [
     "a cluster that is neither stack nor kubeconfig",

@@ -8,13 +8,13 @@ const cluster = (stack: string, ...machines: ReturnType<typeof machine>[]): Clai
   network: "192.168.42.0/24",
   machines,
 });
-const appsOf = (stack: string, host?: string): Claims => ({
+const appsOf = (stack: string, host?: string, ...aliases: string[]): Claims => ({
   stack,
   apps: {
     cluster: { stack: "cluster" },
     namespaces: [],
     ingress: "traefik",
-    apps: [{ name: stack, namespace: "default", ...(host ? { host } : {}) }],
+    apps: [{ name: stack, namespace: "default", ...(host ? { host } : {}), aliases }],
   },
 });
 
@@ -66,6 +66,11 @@ const table: readonly (readonly [title: string, claims: readonly Claims[], expec
     "apps with one host",
     [appsOf("apps", "a.com"), appsOf("apps-b", "a.com")],
     [/the host a\.com on the stack cluster/],
+  ],
+  [
+    "the host of one is an alias of the other",
+    [appsOf("apps", "a.com", "b.com"), appsOf("apps-b", "b.com")],
+    [/the host b\.com on the stack cluster/],
   ],
   ["two apps for every other host", [appsOf("apps"), appsOf("apps-b")], [/requests for all other hosts/]],
   ["one stack, twice", [appsOf("apps"), appsOf("apps")], []],

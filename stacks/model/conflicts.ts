@@ -1,6 +1,7 @@
 import { overlap, parseNetwork } from "./addresses.ts";
 import { type App, type AppsConfig, managedIngress } from "./apps.ts";
 import { hostEndpoint, type Machine } from "./cluster.ts";
+import { hostsOf } from "./routes.ts";
 
 /** What a stack takes for itself alone, as its file says or as it was recorded when it was made. */
 export interface Claims {
@@ -13,7 +14,7 @@ export interface Claims {
   readonly apps?:
     | (Pick<AppsConfig, "cluster" | "ingress"> & {
         readonly namespaces: readonly { readonly name: string }[];
-        readonly apps: readonly Pick<App, "name" | "namespace" | "host">[];
+        readonly apps: readonly Pick<App, "name" | "namespace" | "host" | "aliases">[];
       })
     | undefined;
 }
@@ -73,7 +74,9 @@ function takenByApps({ cluster, namespaces, ingress, apps }: NonNullable<Claims[
   const taken = [
     ...namespaces.map(({ name }) => `the namespace ${name}`),
     ...apps.map(({ name, namespace }) => `the app ${namespace}/${name}`),
-    ...apps.map(({ host }) => (host === undefined ? "requests for all other hosts" : `the host ${host}`)),
+    ...apps
+      .flatMap(hostsOf)
+      .map((host) => (host === undefined ? "requests for all other hosts" : `the host ${host}`)),
     ...(ingress === managedIngress ? ["the lab's own Traefik"] : []),
   ];
   return taken.map((what) => [`${where} ${what}`, `${what} on ${on}`] as const);

@@ -28,6 +28,14 @@ test("a cluster is all that the guest book must be told", () => {
   ]);
 });
 
+test("the page and its API answer other hosts too, the admin page does not", () => {
+  const { apps } = parse({ hosts: { aliases: ["myapp.com"] } });
+  assert.deepEqual(
+    apps.map(({ aliases }) => aliases),
+    [["myapp.com"], ["myapp.com"], undefined],
+  );
+});
+
 const refused: readonly (readonly [what: string, values: object, expected: RegExp])[] = [
   ["a namespace that every cluster has", { namespace: "default" }, /namespace: "default".*another name/],
   ["one of Kubernetes's", { namespace: "kube-system" }, /without the prefix kube-/],
@@ -37,7 +45,12 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
     /hosts\.admin: .*another host than hosts\.site/,
   ],
   ["a wildcard", { hosts: { site: "*.a.com" } }, /hosts\.site: .*one host name/],
-  ["an unknown host", { hosts: { page: "a.com" } }, /hosts\.page: unknown key.*Known: site, admin/],
+  ["an unknown host", { hosts: { page: "a.com" } }, /hosts\.page: unknown key.*Known: site, admin, aliases/],
+  [
+    "one host twice",
+    { hosts: { aliases: ["myapp.com", "admin.my-app.com"] } },
+    /hosts\.aliases\[1\]: "admin\.my-app\.com" .*does not have already/,
+  ],
   ["no pod of the database", { database: { replicas: 0 } }, /database\.replicas: 0 is not accepted/],
   ["three of them", { database: { replicas: 3 } }, /database\.replicas: 3 is not accepted/],
   [

@@ -3,7 +3,6 @@ import {
   type App,
   type AppNamespace,
   appVersion,
-  ingressHost,
   ingressNamespaceFault,
   ingressNamespaceOf,
   managedIngress,
@@ -12,15 +11,13 @@ import {
   oneLine,
   ownNamespace,
   quantity,
+  singleHost,
   tlsSchema,
 } from "./apps.ts";
 import { imageReference, isSubdomain, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
 import { replicasSchema, scaleOf } from "./replicas.ts";
 import { isSchedule } from "./schedule.ts";
-
-/** A host of the guest book: one name, for its certificate names it too. */
-const host = ingressHost.refine((name) => !name.startsWith("*"), "one host name, such as my-app.com");
 
 /** What people read on the page. */
 const shownText = oneLine.refine((words) => words.length <= 200, "at most 200 characters");
@@ -90,17 +87,22 @@ export const myAppSchema = z
       .describe("Namespace that the stack creates for itself, and deletes with the stack and its data."),
     hosts: z
       .strictObject({
-        site: host
+        site: singleHost
           .default("my-app.com")
           .describe("Host of the page, at `/`, and of the API below it, at `/api`."),
-        admin: host.default("admin.my-app.com").describe("Host of the admin page, at `/login`."),
+        admin: singleHost.default("admin.my-app.com").describe("Host of the admin page, at `/login`."),
+        aliases: z
+          .array(singleHost)
+          .max(20, "at most 20 hosts")
+          .default([])
+          .describe("More hosts of the page and its API, such as `myapp.com`."),
       })
       .prefault({})
       .describe("The hosts that the Ingress controller routes to the guest book."),
     tls: tlsSchema
       .optional()
       .describe(
-        "Https for both hosts; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
+        "Https for all hosts; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
       ),
     version: appVersion
       .default("1.0.0")
@@ -142,7 +144,13 @@ export const myAppSchema = z
       add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
     if (config.database.primary >= config.database.replicas)
       add(["database", "primary"], "a pod that there is: 0, or 1 of two replicas");
-    if (hosts.site === hosts.admin) add(["hosts", "admin"], "another host than hosts.site");
+    const names = [hosts.site, hosts.admin, ...hosts.aliases];
+    for (const [index, name] of names.entries())
+      if (names.indexOf(name) < index)
+        add(
+          ["hosts", ...(index === 1 ? ["admin"] : ["aliases", index - 2])],
+          index === 1 ? "another host than hosts.site" : "a host that the guest book does not have already",
+        );
     // Nothing of the lab's loads images into the nodes of such a cluster.
     if ("kubeconfig" in cluster)
       for (const which of ["app", "database"] as const)
@@ -165,15 +173,16 @@ function webAppsOf({
   replicas,
 }: {
   readonly namespace: string;
-  readonly hosts: { readonly site: string; readonly admin: string };
+  readonly hosts: { readonly site: string; readonly admin: string; readonly aliases: string[] };
   readonly tls?: App["tls"];
   readonly version: string;
   readonly replicas: Readonly<Record<"frontend" | "api" | "admin", Parameters<typeof scaleOf>[0]>>;
 }): (App & { readonly name: "frontend" | "api" | "admin" })[] {
   const common = { namespace, version, ...(tls ? { tls } : {}) };
+  const site = { host: hosts.site, ...(hosts.aliases.length > 0 ? { aliases: hosts.aliases } : {}) };
   return [
-    { ...common, name: "frontend", host: hosts.site, ...scaleOf(replicas.frontend) },
-    { ...common, name: "api", host: hosts.site, paths: below("/api"), ...scaleOf(replicas.api) },
+    { ...common, ...site, name: "frontend", ...scaleOf(replicas.frontend) },
+    { ...common, ...site, name: "api", paths: below("/api"), ...scaleOf(replicas.api) },
     { ...common, name: "admin", host: hosts.admin, paths: below("/login"), ...scaleOf(replicas.admin) },
   ];
 }

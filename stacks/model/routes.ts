@@ -6,6 +6,15 @@ export interface RoutePath {
   readonly match?: "prefix" | "exact" | undefined;
 }
 
+/** The hosts whose requests an app takes; undefined stands for all that no other app has. */
+export const hostsOf = ({
+  host,
+  aliases = [],
+}: {
+  readonly host?: string | undefined;
+  readonly aliases?: readonly string[] | undefined;
+}): readonly (string | undefined)[] => [host, ...aliases];
+
 /** What an app answers of its host. Default: everything. */
 export const pathsOf = ({
   paths,

@@ -22,6 +22,8 @@ test("a certificate is judged by the host of its app, and named by its key in th
     refuseCertificates("apps", { apps: bad }, directory),
     /^LabError: Pulumi\.apps\.yaml: k3s-lab:apps\[1\]\.tls\.certificate: web\.crt .*for other\.com/,
   );
+  const alias = { apps: [{ host: "app.com", aliases: ["www.app.com"], tls }] };
+  await assert.rejects(refuseCertificates("apps", alias, directory), /apps\[0\]\.tls.* for www\.app\.com/);
   const shared = { apps: bad, tls };
   await assert.rejects(
     refuseCertificates("apps-b", shared, directory),

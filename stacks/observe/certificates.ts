@@ -6,7 +6,11 @@ import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
 import { caFile, findLabCertificate } from "./lab-ca.ts";
 import { type CertificateFiles, readOwnCertificate } from "./own-certificate.ts";
 
-type Certified = Pick<App, "host" | "tls">;
+type Certified = Pick<App, "host" | "aliases" | "tls">;
+
+/** The hosts that an app's certificate is for; undefined where it has none. */
+export const certifiedHosts = ({ host, aliases = [], tls }: Certified): [string, ...string[]] | undefined =>
+  tls === undefined || host === undefined ? undefined : [host, ...aliases];
 
 /** The user's own certificate of an app; undefined where the lab's authority signs one. */
 export const ownFilesOf = ({ tls }: Certified): CertificateFiles | undefined =>
@@ -28,8 +32,9 @@ export async function refuseCertificates(
     const files = ownFilesOf(app);
     // The apps of some programs are no list of the file's, and share one certificate.
     const key = "tls" in config ? "tls" : `apps[${index}].tls`;
-    if (files && app.host !== undefined)
-      await readOwnCertificate(files, [app.host], `${stackFile(stack)}: k3s-lab:${key}`, { directory });
+    const hosts = certifiedHosts(app);
+    if (files && hosts)
+      await readOwnCertificate(files, hosts, `${stackFile(stack)}: k3s-lab:${key}`, { directory });
   }
 }
 
@@ -49,8 +54,9 @@ export const authorityFor = async (apps: readonly Certified[]): Promise<string |
 
 /** Whether no certificate that the lab's authority signs is missing, or to be renewed. */
 export async function areCertificatesCurrent(apps: readonly Certified[]): Promise<boolean> {
-  for (const app of apps)
-    if (app.tls && app.host !== undefined && !ownFilesOf(app))
-      if ((await findLabCertificate([app.host])) === undefined) return false;
+  for (const app of apps) {
+    const hosts = certifiedHosts(app);
+    if (hosts && !ownFilesOf(app) && (await findLabCertificate(hosts)) === undefined) return false;
+  }
   return true;
 }

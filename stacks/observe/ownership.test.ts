@@ -135,6 +135,14 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
     await asked(ingress("app1.com")),
     "The cluster has the Ingress shop/web, which the lab did not create, and it leads requests for app1.com elsewhere. Nothing was touched. Choose another host in Pulumi.apps.yaml, or delete that Ingress first.",
   );
+  const more = { ...config, apps: config.apps.map((one) => ({ ...one, aliases: ["www.app1.com"] })) };
+  await assert.rejects(
+    inspectCluster(
+      cluster({}, [ingress("www.app1.com")]) as KubernetesApi,
+      ...(["The cluster", more, owner, nothing] as const),
+    ),
+    /it leads requests for www\.app1\.com elsewhere/,
+  );
   assert.match(await asked(ingress(undefined)), /requests for all hosts that no other has elsewhere/);
   assert.match(
     await asked(ingress("app1.com", labelsOf({ lab: "lab-b", stack: "apps" }))),

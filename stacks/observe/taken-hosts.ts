@@ -1,5 +1,6 @@
 import { ApiError, type Identity, type Ingress, type KubernetesApi } from "../lib/kubernetes.ts";
 import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
+import { hostsOf } from "../model/routes.ts";
 
 /** An Ingress that leads requests for a host of the stack's somewhere else. */
 export interface TakenHost {
@@ -26,7 +27,7 @@ export async function takenHosts(
       .filter(({ metadata }) => isOurs(metadata) === ours)
       .flatMap(({ metadata, spec: { rules } }) => rules.map(({ host }) => ({ metadata, host })));
   const own = new Set(hosts(true).map(({ host }) => host));
-  const wanted = new Set(apps.map(({ host }) => host).filter((host) => !own.has(host)));
+  const wanted = new Set(apps.flatMap(hostsOf).filter((host) => !own.has(host)));
   return hosts(false)
     .filter(({ host }) => wanted.has(host))
     .map(({ host, metadata: { namespace, name, labels } }) => ({

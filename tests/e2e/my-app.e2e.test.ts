@@ -182,13 +182,14 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     await checkout.edit(file, "config:\n", "config:\n  k3s-lab:tls: {}\n");
     await succeeded(await checkout.lab("up", stack));
     await verified();
-    const curl = (...options: string[]) =>
-      checkout.run("curl", "--silent", ...options, "--connect-to", `::${https}`, "https://my-app.com/");
-    const { stdout } = await succeeded(
-      await curl("--cacert", join(checkout.directory, ".lab", "ca", "ca.crt")),
-    );
-    assert.match(stdout, /^frontend 1\.0\.0 .*entries=1/);
-    assert.equal((await curl()).exitCode, 60, "a client that does not trust it");
+    const ca = ["--cacert", join(checkout.directory, ".lab", "ca", "ca.crt")];
+    const curl = (host: string, ...options: string[]) =>
+      checkout.run("curl", "--silent", ...options, "--connect-to", `::${https}`, `https://${host}/`);
+    for (const host of ["my-app.com", "myapp.com"]) {
+      const { stdout } = await succeeded(await curl(host, ...ca));
+      assert.match(stdout, /^frontend 1\.0\.0 .*entries=1/);
+    }
+    assert.equal((await curl("my-app.com")).exitCode, 60, "a client that does not trust it");
   });
 
   test("`lab down --replace` leaves nothing of the lab on the host", async () => {
