@@ -6,6 +6,7 @@ import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
 import { whyLate } from "./late.ts";
 import type { MachineFacts } from "./machines.ts";
+import { checkSecrets, type SecretRecords } from "./secrets.ts";
 import { type CompareServers, checkServers } from "./servers.ts";
 
 /** What is asked about a cluster. */
@@ -14,6 +15,8 @@ interface ClusterSources {
   /** Asks a machine by its name. */
   readonly machine: (name: string) => Promise<MachineFacts>;
   readonly compareServers: CompareServers;
+  /** Asks a container of k3d's for the records of Secrets in its datastore. */
+  readonly container: (name: string) => Promise<SecretRecords>;
 }
 
 /** K3s's own add-ons that are Deployments, by the word that `--disable` takes. */
@@ -28,11 +31,13 @@ const addOns = {
 export function checkCluster(
   stack: string,
   { nodes, network, serverArgs, version }: ClusterPlan,
-  { api, machine: facts, compareServers }: ClusterSources,
+  { api, machine: ask, compareServers, container }: ClusterSources,
 ): Promise<Check[]> {
+  const answers = new Map(nodes.map(({ name, machine }) => [name, machine && askOnce(ask(name))]));
   const flags = new K3sFlags(serverArgs);
   const backend = flags.value("--flannel-backend") ?? "vxlan";
   const names = inOrder(nodes.map(({ name }) => name));
+  const servers = nodes.filter(({ role }) => role === "server");
   const whole: CheckSpec[] = [
     {
       id: "nodes",
@@ -55,17 +60,19 @@ export function checkCluster(
       actual: async () => describeSystemPods(await api),
       hint: "See why: `kubectl --namespace kube-system describe pod NAME` and `kubectl --namespace kube-system logs NAME`.",
     },
-    ...checkServers(
-      nodes.filter(({ role }) => role === "server"),
-      compareServers,
-    ),
+    ...checkServers(servers, compareServers),
+    ...checkSecrets(servers, flags.isOn("--secrets-encryption"), async ({ name }) => {
+      const facts = answers.get(name);
+      return facts ? (await facts).secrets : container(name);
+    }),
     ...checkAddOns(flags, names, api),
   ];
   return runChecks(stack, [
     ...nodes.flatMap((node) => {
       const { name, machine } = node;
       const alias = sshAlias(stack, name);
-      const ofMachine = machine && checkMachine(machine, alias, network, backend, askOnce(facts(name)));
+      const facts = answers.get(name);
+      const ofMachine = machine && facts && checkMachine(machine, alias, network, backend, facts);
       return [ofMachine ?? [], checkNode(node, alias, version, api)];
     }),
     whole,

@@ -4,6 +4,7 @@ import { connect } from "../../stacks/lib/kubernetes.ts";
 import type { World } from "./index.ts";
 import { unknownHost } from "./ingress.ts";
 import { parseMachineFacts } from "./machines.ts";
+import type { SecretRecords } from "./secrets.ts";
 
 type Json = Record<string, unknown>;
 
@@ -19,6 +20,7 @@ export interface FakeLab {
       flannel: Json[];
       clock: number;
       k3s: { state: string; restarts: number; killed: number };
+      secrets: SecretRecords | null;
     }
   >;
   /** What each server's etcd has, by its name, from question to question; the last stays. One that is missing does not answer. */
@@ -140,7 +142,7 @@ const node = ({ name, ip, control }: typeof server): Json => ({
   },
 });
 
-const machine = ({ ip }: typeof server) => ({
+const machine = ({ ip, control }: typeof server) => ({
   addresses: [
     { ifname: "lo", addr_info: [{ local: "127.0.0.1", prefixlen: 8 }] },
     { ifname: "eth0", addr_info: [{ local: "172.17.0.2", prefixlen: 16 }] },
@@ -149,6 +151,7 @@ const machine = ({ ip }: typeof server) => ({
   flannel: [{ linkinfo: { info_kind: "vxlan", info_data: { id: 1, link: "eth1", local: ip } } }],
   clock: Date.now() / 1000,
   k3s: { state: "running", restarts: 0, killed: 0 },
+  secrets: control ? { encrypted: 0, readable: 9 } : null,
 });
 
 /** Deploys apps into a namespace: each is given the addresses of its pods. @returns the names that its pods resolve. */
@@ -284,6 +287,7 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       if (!facts) throw new Error("ssh: no answer within 8 s");
       return parseMachineFacts(JSON.stringify(facts));
     },
+    container: async () => ({ encrypted: 0, readable: 9 }),
     serverAsker:
       () =>
       async ({ name }) => {

@@ -114,6 +114,14 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     /^vxlan over eth0 from 172\.17\.0\.2$/,
   ],
   [
+    "Secrets are encrypted, and K3s runs without the flag to read them",
+    (lab) => {
+      machine(lab, server).secrets = { encrypted: 9, readable: 0 };
+    },
+    ["cluster/server/secrets"],
+    /^encrypted$/,
+  ],
+  [
     "there is no flannel",
     (lab) => {
       machine(lab, agent).flannel = [];

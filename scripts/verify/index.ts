@@ -15,6 +15,7 @@ import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
 import { describeFailed } from "./report.ts";
+import { readContainer, type SecretRecords } from "./secrets.ts";
 import { type AskServer, type CompareServers, serverAsker, serverComparer } from "./servers.ts";
 import { slownessOf } from "./slowness.ts";
 
@@ -36,6 +37,8 @@ export interface World {
   /** Without a context it is a cluster of the lab's, any of whose servers will do. */
   readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
+  /** What the datastore of a server of k3d's says of Secrets. */
+  readonly container: (name: string) => Promise<SecretRecords>;
   /** Asks the servers of a cluster of the lab's, each for itself. */
   readonly serverAsker: (kubeconfig: string) => AskServer;
   readonly http: Get;
@@ -49,6 +52,7 @@ export interface World {
 const realWorld = (patience: number): World => ({
   connect: (kubeconfig, context) => reachPlace({ kubeconfig, context }, patience),
   machine: (alias) => readMachine(alias, 8000 * patience),
+  container: (name) => readContainer(name, 8000 * patience),
   serverAsker: (kubeconfig) => serverAsker(kubeconfig, 8000 * patience),
   http: getWithin(3000 * patience),
   https: getSecurelyWithin(3000 * patience),
@@ -112,6 +116,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
         api: world.connect(kubeconfigOf(stack)),
         machine: (name) => world.machine(sshAlias(stack, name)),
         compareServers,
+        container: world.container,
       });
     };
   }

@@ -4,6 +4,7 @@ import { execa } from "execa";
 import { z } from "zod";
 import { root } from "../../stacks/lib/paths.ts";
 import { sshTo } from "../../stacks/model/ssh-config.ts";
+import { datastoreScript, secretRecords } from "./secrets.ts";
 
 const factsSchema = z.object({
   addresses: z.array(
@@ -35,6 +36,8 @@ const factsSchema = z.object({
     /** How many processes the kernel ended for want of memory. */
     killed: z.int(),
   }),
+  /** Of a server. */
+  secrets: secretRecords.nullish(),
 });
 
 /** What a machine says of itself. */
@@ -56,8 +59,12 @@ export function parseMachineFacts(text: string): MachineFacts {
  * @throws Error that says why there is no answer.
  */
 export async function readMachine(alias: string, timeout: number): Promise<MachineFacts> {
+  const [datastore, machine] = await Promise.all([
+    datastoreScript(),
+    readFile(join(import.meta.dirname, "machine.sh"), "utf8"),
+  ]);
   const result = await execa("ssh", [...sshTo(root, alias), "sh", "-s"], {
-    input: await readFile(join(import.meta.dirname, "machine.sh")),
+    input: `secrets=$(sudo -n sh <<'END'\n${datastore}END\n)\n${machine}`,
     env: { K3S_LAB_ROOT: root },
     timeout,
     reject: false,
