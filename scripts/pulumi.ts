@@ -24,6 +24,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   readonly refresh?: boolean;
   readonly onMade?: (types: string) => void;
+  readonly onEvent?: (event: EngineEvent) => void;
+  readonly stop?: AbortSignal;
 }
 
 /**
@@ -33,6 +35,8 @@ export interface RunOptions {
  *
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
  * @param options.onMade is told the types of each resource that was made, its parents' first and joined by `$`.
+ * @param options.onEvent is told everything that the engine tells.
+ * @param options.stop ends Pulumi in good order; its reason is then thrown.
  * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (see `asRun`), ends its
  * children and keeps what is done in its state, so that the next run goes on.
  * @returns what was changed.
@@ -43,12 +47,13 @@ export async function runStack(
   name: string,
   environment: Record<string, string>,
   progress: Progress,
-  { signal, refresh = false, onMade }: RunOptions = {},
+  { signal, refresh = false, onMade, onEvent: tell, stop }: RunOptions = {},
 ): Promise<Changes> {
   const stack = await openStack(name, environment);
   const failures: string[] = [];
   let changes: Changes = {};
   const onEvent = (event: EngineEvent) => {
+    tell?.(event);
     changes = event.summaryEvent?.resourceChanges ?? changes;
     if (event.resOutputsEvent) onMade?.(partsOfUrn(event.resOutputsEvent.metadata.urn).types);
     const line = describeEvent(event);
@@ -63,7 +68,7 @@ export async function runStack(
     if (warning !== undefined) process.stderr.write(`${warning}\n`);
   };
   // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
-  const options = { onEvent, color: "never" as const, parallel: 64 };
+  const options = { onEvent, color: "never" as const, parallel: 64, ...(stop ? { signal: stop } : {}) };
   try {
     signal?.throwIfAborted();
     if (operation === "destroy") await stack.destroy(options);
@@ -75,6 +80,7 @@ export async function runStack(
         `Interrupted during pulumi ${operation} of the stack "${name}". Completed work is kept: run the same command again to continue, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
+    stop?.throwIfAborted();
     throw failureOf(
       failures,
       cause,

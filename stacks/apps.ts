@@ -1,6 +1,6 @@
 import { AppNamespace } from "./components/app-namespace.ts";
 import { certificatesFor } from "./components/certificate-authority.ts";
-import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
+import { ingressClassOf, podImage, progressDeadline, useCluster } from "./components/on-cluster.ts";
 import { WebApp } from "./components/web-app.ts";
 import { resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
@@ -19,6 +19,7 @@ export default async function apps() {
     ]),
   );
   const ingressClass = ingressClassOf(config, cluster);
+  const progressDeadlineSeconds = progressDeadline(config.image, cluster);
   const issue = certificatesFor(config.apps, cluster);
   const made = config.apps.map((app) => {
     const { name: appName, ...args } = app;
@@ -34,6 +35,7 @@ export default async function apps() {
         image,
         ingressClass,
         awaitAddress,
+        progressDeadlineSeconds,
       },
       { ...child, dependsOn: home ?? [] },
     );

@@ -4,7 +4,7 @@ import { certificatesFor } from "./components/certificate-authority.ts";
 import { Database } from "./components/database.ts";
 import { guestBookApp, databaseOwner as owner } from "./components/guest-book.ts";
 import { Password } from "./components/kept-secret.ts";
-import { ingressClassOf, podImage, useCluster } from "./components/on-cluster.ts";
+import { ingressClassOf, podImage, progressDeadline, useCluster } from "./components/on-cluster.ts";
 import { WebApp } from "./components/web-app.ts";
 import { stackConfig } from "./model/stack-config.ts";
 
@@ -44,7 +44,12 @@ export default async function myApp() {
   );
 
   const parts = { ...config, image, database, password, adminPassword: passwordOf("admin-password") };
-  const shared = { namespace: home.name, ingressClass: ingressClassOf(config, cluster), awaitAddress };
+  const shared = {
+    namespace: home.name,
+    ingressClass: ingressClassOf(config, cluster),
+    awaitAddress,
+    progressDeadlineSeconds: progressDeadline(images.app, cluster),
+  };
   const issue = certificatesFor(config.apps, cluster);
   const made = config.apps.map(
     (app) =>

@@ -194,8 +194,15 @@ class GracefulServer implements WebServer {
 
   async #probe({ url, send }: Exchange): Promise<void> {
     if (url.pathname === "/healthz") return send(200, "text/plain", "ok\n");
-    const reason = this.#ending === undefined ? await this.#app.unready?.() : "shutting down";
+    const reason = this.#ending === undefined ? await this.#unready() : "shutting down";
     return reason === undefined ? send(200, "text/plain", "ready\n") : send(503, "text/plain", `${reason}\n`);
+  }
+
+  async #unready(): Promise<string | undefined> {
+    const { version } = this.#config;
+    // To see what becomes of a rollout that cannot succeed.
+    if (version.endsWith("-broken")) return `the version ${version} is never ready, as its name says`;
+    return await this.#app.unready?.();
   }
 
   async #tell(request: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -140,6 +140,13 @@ describe("the web app", () => {
   it("answers probes", async () => {
     assert.equal((await fetch(`${base}/healthz`)).status, 200);
     assert.equal((await fetch(`${base}/readyz`)).status, 200);
+    const broken = createWebServer({ ...config, version: "1.1.0-broken" });
+    broken.server.listen(0, "127.0.0.1");
+    await once(broken.server, "listening");
+    const at = `http://127.0.0.1:${(broken.server.address() as AddressInfo).port}`;
+    const statuses = [`${at}/healthz`, `${at}/readyz`].map(async (url) => (await fetch(url)).status);
+    assert.deepEqual(await Promise.all(statuses), [200, 503]);
+    await broken.stop();
   });
 
   it("counts its requests for Prometheus, but no probes, at a port that no Ingress leads to", async () => {

@@ -17,6 +17,7 @@ import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
+import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
 
 /** Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none. */
 export async function applyStacks(run: UpRun): Promise<void> {
@@ -170,14 +171,13 @@ async function runUp(
 ): Promise<Changes> {
   const force = run.previews.createsNothing(stack, options.refresh) ? setBack : {};
   const endWatch = run.watch?.(progress);
+  const config = [...run.found.apps, ...run.found.external].find((one) => one.stack === stack)?.config;
+  const { end, ...stuck } = config ? stopWhereStuck(askCluster(stack, config)) : nothingStuck;
   try {
-    const changes = await runStack(
-      "up",
-      stack,
-      { ...programVariables(run, stack), ...force },
-      progress,
-      options,
-    );
+    const changes = await runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, {
+      ...options,
+      ...stuck,
+    });
     run.touched = true;
     return changes;
   } catch (error) {
@@ -185,9 +185,12 @@ async function runUp(
     run.touched ||= !(error instanceof LabError && error.exitCode === 2);
     throw error;
   } finally {
-    await endWatch?.();
+    await Promise.all([endWatch?.(), end()]);
   }
 }
+
+/** A stack without Deployments. */
+const nothingStuck = { end: async () => {} };
 
 /** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */
 function programVariables({ settings, preconditions }: UpRun, stack: string): Record<string, string> {

@@ -15,7 +15,7 @@ export const command = changeCommand("rollout")
     "after",
     changeHelp(
       "rollout app2 1.1.0 --watch",
-      "Where new pods do not get ready, Pulumi gives up after ten minutes, old ones go on serving, and `lab rollback` takes the version back. The apps of the guest book share one version.",
+      "Where new pods do not get ready, old ones go on serving; the command fails once Kubernetes gives the rollout up, and `lab rollback` takes the version back. The apps of the guest book share one version.",
     ),
   )
   .action(

@@ -8,7 +8,7 @@ const longest = 200;
  * `ContainerCreating` says nothing else.
  */
 export async function whyLate(
-  api: KubernetesApi,
+  api: Pick<KubernetesApi, "events">,
   namespace: string,
   late: readonly Pod[],
 ): Promise<readonly string[]> {

@@ -1,6 +1,7 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { labId } from "../lib/lab-id.ts";
+import { stackDir } from "../lib/paths.ts";
 import { type StateResource, stateOf } from "../lib/state.ts";
 import { managedIngress, type OnCluster } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
@@ -13,6 +14,7 @@ import { type OwnImage, ownImageRefs } from "../observe/own-images.ts";
 import { type OwnState, readOwnState } from "../observe/own-state.ts";
 import { labelling } from "../observe/ownership.ts";
 import { appsPreconditions, refuseUnlessMet } from "../observe/preconditions.ts";
+import { slowest } from "../observe/slowness.ts";
 import { NodeImages } from "./node-images.ts";
 import { Traefik } from "./traefik.ts";
 
@@ -28,6 +30,8 @@ export interface ClusterInUse {
   readonly awaitAddress: boolean;
   /** The port at which its https is reached from this computer; undefined: nobody knows. */
   readonly httpsPort: number | undefined;
+  /** How many times slower than usual its machines are. */
+  readonly slowness: number;
 }
 
 /**
@@ -60,6 +64,7 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     child: { provider, transformations: [labelling(owner, state)] },
     nodes,
     httpsPort,
+    slowness: "stack" in cluster ? await slowest([stackDir(cluster.stack)]) : 1,
     state,
     // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
     awaitAddress: own && ingress === "traefik",
@@ -83,6 +88,18 @@ export async function podImage(
   const holders = pulled === undefined ? await observeImages(name, image, nodes, state) : [];
   return new NodeImages(name, { image, nodes: holders }).image;
 }
+
+/** Seconds within which a pod gets ready whose image is there. */
+const podReadyWithin = 120;
+
+/**
+ * Seconds without progress after which a rollout has failed.
+ * @param pulled the image that the nodes pull, which takes as long as it takes: then it is Kubernetes' own number.
+ */
+export const progressDeadline = (
+  pulled: string | undefined,
+  { slowness }: Pick<ClusterInUse, "slowness">,
+): number | undefined => (pulled === undefined ? podReadyWithin * slowness : undefined);
 
 /** The IngressClass of a stack's Ingresses; where it is the lab's own, its controller is made. */
 export const ingressClassOf = (

@@ -62,6 +62,8 @@ export interface WebAppArgs {
   readonly replicas?: pulumi.Input<number>;
   /** A HorizontalPodAutoscaler, which chooses the number of pods in place of `replicas`. Default: none. */
   readonly autoscaling?: AutoscalingArgs | undefined;
+  /** Seconds without progress after which Kubernetes says that a rollout has failed. Default: 600, Kubernetes' own. */
+  readonly progressDeadlineSeconds?: pulumi.Input<number> | undefined;
   /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
   readonly host?: pulumi.Input<string> | undefined;
   /** More hosts, of which each leads to the app as `host` does. Need a host without `*`. Default: none. */
@@ -119,7 +121,7 @@ export class WebApp extends pulumi.ComponentResource {
 
   constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:WebApp", name, {}, opts);
-    const { appName = name, namespace = "default", autoscaling } = args;
+    const { appName = name, namespace = "default", autoscaling, progressDeadlineSeconds } = args;
     const labels = { "app.kubernetes.io/name": appName, "app.kubernetes.io/part-of": "k3s-lab" };
     const metadata = { name: appName, namespace, labels };
     const child = { parent: this };
@@ -136,6 +138,7 @@ export class WebApp extends pulumi.ComponentResource {
           revisionHistoryLimit: 5,
           // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
           minReadySeconds: 2,
+          ...(progressDeadlineSeconds === undefined ? {} : { progressDeadlineSeconds }),
           // A new pod must be ready before an old one goes: no request is lost in a rollout.
           strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
           selector: { matchLabels: labels },

@@ -23,7 +23,13 @@ const metadata = z.object({
   ownerReferences: z.array(z.object({ kind: z.string(), name: z.string() })).optional(),
 });
 const conditions = list(
-  z.object({ type: z.string(), status: z.string(), message: text, lastTransitionTime: text }),
+  z.object({
+    type: z.string(),
+    status: z.string(),
+    reason: text,
+    message: text,
+    lastTransitionTime: text,
+  }),
 );
 const reason = z.object({ reason: text }).optional();
 const container = z.object({
@@ -78,8 +84,15 @@ const kinds = {
     }),
   }),
   deployments: kind("/apis/apps/v1", {
-    spec: z.object({ replicas: count.default(1) }),
-    status: z.object({ readyReplicas: count.default(0), replicas: count.default(0) }),
+    metadata: metadata.extend({ generation: count.default(0) }),
+    spec: z.object({ replicas: count.default(1), progressDeadlineSeconds: count.default(600) }),
+    status: z.object({
+      observedGeneration: count.default(0),
+      conditions,
+      readyReplicas: count.default(0),
+      availableReplicas: count.default(0),
+      replicas: count.default(0),
+    }),
   }),
   replicaSets: kind("/apis/apps/v1", {
     spec: z.object({

@@ -1,0 +1,90 @@
+import { setTimeout as pause } from "node:timers/promises";
+import type { EngineEvent } from "@pulumi/pulumi/automation/index.js";
+import { z } from "zod";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import { type OnCluster, stackFile } from "../../stacks/model/config.ts";
+import { workloadOf } from "../verify/cluster.ts";
+import { whyLate } from "../verify/late.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+
+/** A Deployment that Pulumi waits for. */
+const deploymentSchema = z.object({ name: z.string(), namespace: z.string() });
+type Deployment = z.output<typeof deploymentSchema>;
+
+/** Why a rollout will come to nothing, in words; undefined where it may still succeed. */
+type Ask = (deployment: Deployment) => Promise<string | undefined>;
+
+/** How a rollout is looked at. */
+interface Timing {
+  /** Milliseconds between two looks. Default: 2000. */
+  readonly interval?: number;
+  /** Milliseconds after which Kubernetes speaks of this rollout, and not of the one before. Default: 30,000. */
+  readonly settles?: number;
+}
+
+/**
+ * Ends Pulumi once Kubernetes says that a rollout has failed: Pulumi itself would go on waiting until its ten minutes are
+ * over. Where nothing serves yet, it is left to wait: what is new may take its time.
+ * @returns what `runStack` is told, and what ends the watch.
+ */
+export function stopWhereStuck(ask: Ask, { interval = 2000, settles = 30_000 }: Timing = {}) {
+  const waiting = new Map<string, Deployment & { readonly since: number }>();
+  const [stuck, ended] = [new AbortController(), new AbortController()];
+  const onEvent = ({ resourcePreEvent, resOutputsEvent, resOpFailedEvent }: EngineEvent): void => {
+    const begun = resourcePreEvent?.metadata;
+    const { data } = deploymentSchema.safeParse(begun?.new?.inputs?.metadata);
+    if (begun?.type === "kubernetes:apps/v1:Deployment" && begun.op !== "same" && data)
+      waiting.set(begun.urn, { ...data, since: performance.now() });
+    const over = (resOutputsEvent ?? resOpFailedEvent)?.metadata.urn;
+    if (over !== undefined) waiting.delete(over);
+  };
+  const look = async (): Promise<void> => {
+    const due = [...waiting.values()].filter(({ since }) => performance.now() - since >= settles);
+    const words = await Promise.all(due.map((one) => ask(one).catch(() => undefined)));
+    const found = words.filter((one) => one !== undefined);
+    if (found.length > 0 && !ended.signal.aborted) stuck.abort(new LabError(found.join("\n")));
+  };
+  const loop = async (): Promise<void> => {
+    while (!ended.signal.aborted && !stuck.signal.aborted) {
+      await pause(interval, undefined, { signal: ended.signal }).catch(() => {});
+      if (!ended.signal.aborted) await look();
+    }
+  };
+  const running = loop();
+  const end = (): Promise<void> => {
+    ended.abort();
+    return running;
+  };
+  return { onEvent, stop: stuck.signal, end };
+}
+
+/** Asks the cluster of a stack's apps. */
+export const askCluster =
+  (stack: string, config: OnCluster): Ask =>
+  (deployment) =>
+    askPlace(placeOf(config), (api) => whyStuck(api, stack, deployment));
+
+/** What Kubernetes says of a rollout that has failed, what its pods say, and what to do. */
+export async function whyStuck(
+  api: Pick<KubernetesApi, "deployments" | "pods" | "events">,
+  stack: string,
+  { name, namespace }: Deployment,
+): Promise<string | undefined> {
+  const found = (await api.deployments(namespace)).find(({ metadata }) => metadata.name === name);
+  if (found === undefined) return undefined;
+  const { metadata, spec, status } = found;
+  const isOver = status.conditions.some(({ reason }) => reason === "ProgressDeadlineExceeded");
+  if (!isOver || status.observedGeneration !== metadata.generation || status.availableReplicas === 0)
+    return undefined;
+  const late = (await api.pods(namespace)).filter(
+    (pod) => workloadOf(pod) === `ReplicaSet ${name}` && !isReady(pod) && !pod.metadata.deletionTimestamp,
+  );
+  const why = await whyLate(api, namespace, late);
+  const file = stackFile(stack);
+  return [
+    `The rollout of ${namespace}/${name} has failed: no progress for ${spec.progressDeadlineSeconds} s (Kubernetes: ProgressDeadlineExceeded).`,
+    ...why.map((words) => `  ${words}`),
+    `${status.availableReplicas} of its pods go on serving. Run \`scripts/lab rollback ${name}\` for the version that ran before, or correct ${file} and run \`scripts/lab up ${stack}\`.`,
+  ].join("\n");
+}
