@@ -1,0 +1,135 @@
+import { setTimeout as pause } from "node:timers/promises";
+import type { App } from "../../stacks/model/config.ts";
+import type { AppPods } from "./pods.ts";
+import { type LoadResult, startRequests, type Target } from "./requests.ts";
+import { type Figures, Statistics } from "./statistics.ts";
+
+/** How much is asked. */
+export interface LoadSize {
+  /** Seconds. */
+  readonly duration: number;
+  /** Requests a second, at most. */
+  readonly rate: number;
+  /** Requests under way at once, at most. */
+  readonly concurrency: number;
+}
+
+/** What is to be seen of a load at one moment. */
+export interface Moment {
+  /** Since it began. */
+  readonly seconds: number;
+  /** Whether requests are sent; then those of the last seconds count. */
+  readonly isOn: boolean;
+  readonly figures: Figures;
+  readonly pods: readonly AppPods[];
+}
+
+/** What a load was and did. */
+export interface Outcome extends Figures, Pick<LoadResult, "reasons" | "repeated" | "seconds"> {
+  readonly apps: readonly AppOutcome[];
+}
+
+/** What happened to an app meanwhile. */
+interface AppOutcome {
+  readonly app: string;
+  readonly namespace: string;
+  readonly replicas: Readonly<Record<"before" | "most" | "after", number>>;
+  /** In percent of what the pods request; only of an autoscaled app. */
+  readonly cpu?: { readonly target: number; readonly most: number | null };
+}
+
+/** What a load is made of. */
+export interface LoadParts extends LoadSize {
+  readonly targets: readonly Target[];
+  /** Milliseconds for one answer. */
+  readonly timeout: number;
+  /** The apps whose pods are looked at. */
+  readonly apps: readonly App[];
+  readonly look: () => Promise<readonly AppPods[]>;
+  /** Hears how it goes, every second. */
+  readonly tell: (moment: Moment) => void;
+  /** Ends it early, and in good order. */
+  readonly signal: AbortSignal;
+  /** Milliseconds between two looks. Default: 1000. */
+  readonly interval?: number;
+  /** Seconds that pods which were added have to go again. Default: 180. */
+  readonly settlesWithin?: number;
+}
+
+/** Sends requests, looks at the pods meanwhile, and afterwards until autoscalers have taken back what they added. */
+export async function runLoad(parts: LoadParts): Promise<Outcome> {
+  const { apps, tell, signal, interval = 1000, settlesWithin = 180 } = parts;
+  const began = performance.now();
+  const seen = new Seen(apps, await parts.look());
+  const statistics = new Statistics();
+  const load = startRequests({ ...parts, keepAlive: true, onDone: statistics.note });
+  let result: LoadResult | undefined;
+
+  const until = async (isOver: () => boolean) => {
+    while (!signal.aborted && !isOver()) {
+      await pause(interval, undefined, { signal }).catch(() => {});
+      // While nobody answers, what was seen last is shown.
+      seen.note(await parts.look().catch(() => seen.pods));
+      const isOn = result === undefined;
+      const seconds = (performance.now() - began) / 1000;
+      const figures = isOn ? statistics.recent() : statistics.whole((result?.seconds ?? 0) * 1000);
+      tell({ seconds, isOn, figures, pods: seen.pods });
+    }
+  };
+  const since = (start: number) => (performance.now() - start) / 1000;
+  try {
+    await until(() => since(began) >= parts.duration);
+  } finally {
+    result = await load.stop();
+  }
+  const ended = performance.now();
+  await until(() => seen.isSettled() || since(ended) >= settlesWithin);
+  const { reasons, repeated, seconds } = result;
+  return { ...statistics.whole(seconds * 1000), reasons, repeated, seconds, apps: seen.outcomes() };
+}
+
+/** What has been seen of the pods. */
+class Seen {
+  readonly #apps: readonly App[];
+  readonly #before: readonly AppPods[];
+  readonly #most: { wanted: number; cpu: number | null }[];
+  pods: readonly AppPods[];
+
+  constructor(apps: readonly App[], before: readonly AppPods[]) {
+    this.#apps = apps;
+    this.#before = before;
+    this.#most = before.map(({ wanted }) => ({ wanted, cpu: null }));
+    this.pods = before;
+    this.note(before);
+  }
+
+  note(pods: readonly AppPods[]): void {
+    this.pods = pods;
+    for (const [index, { wanted, cpu }] of pods.entries()) {
+      const most = this.#most[index];
+      if (most === undefined) continue;
+      most.wanted = Math.max(most.wanted, wanted);
+      if (cpu !== undefined) most.cpu = Math.max(most.cpu ?? 0, cpu);
+    }
+  }
+
+  /** Whether no autoscaler has more pods than the least that it may have. */
+  isSettled(): boolean {
+    return this.pods.every(({ wanted, ready }, index) => {
+      const autoscaling = this.#apps[index]?.autoscaling;
+      return autoscaling === undefined || (wanted <= autoscaling.min && ready >= wanted);
+    });
+  }
+
+  outcomes(): readonly AppOutcome[] {
+    return this.pods.map(({ app, namespace, wanted }, index) => {
+      const most = this.#most[index];
+      const target = this.#apps[index]?.autoscaling?.cpu;
+      const before = this.#before[index]?.wanted ?? wanted;
+      return {
+        ...{ app, namespace, replicas: { before, most: most?.wanted ?? wanted, after: wanted } },
+        ...(target === undefined ? {} : { cpu: { target, most: most?.cpu ?? null } }),
+      };
+    });
+  }
+}

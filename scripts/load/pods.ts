@@ -1,0 +1,37 @@
+import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import type { App } from "../../stacks/model/config.ts";
+import { cpuOf } from "../verify/autoscalers.ts";
+
+/** The pods of an app as they are now. */
+export interface AppPods {
+  readonly app: string;
+  readonly namespace: string;
+  /** Pods that there are to be. */
+  readonly wanted: number;
+  readonly ready: number;
+  /** CPU that they use on average, in percent of what they request, as the autoscaler knows it. */
+  readonly cpu?: number | undefined;
+}
+
+/** How many pods apps have, and what those of the autoscaled ones use. */
+export async function podsOf(
+  apps: readonly App[],
+  api: Pick<KubernetesApi, "deployments" | "horizontalPodAutoscalers">,
+): Promise<readonly AppPods[]> {
+  return await Promise.all(
+    apps.map(async ({ name, namespace, autoscaling }) => {
+      const own = ({ metadata }: { readonly metadata: { readonly name: string } }) => metadata.name === name;
+      const [deployments, autoscalers] = await Promise.all([
+        api.deployments(namespace),
+        autoscaling ? api.horizontalPodAutoscalers(namespace) : [],
+      ]);
+      const [deployment, autoscaler] = [deployments.find(own), autoscalers.find(own)];
+      return {
+        ...{ app: name, namespace },
+        wanted: deployment?.spec.replicas ?? 0,
+        ready: deployment?.status.readyReplicas ?? 0,
+        ...(autoscaler ? { cpu: cpuOf(autoscaler) } : {}),
+      };
+    }),
+  );
+}

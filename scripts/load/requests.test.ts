@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { labCertificate } from "../../stacks/observe/lab-ca.ts";
+import { startRequests } from "./requests.ts";
+
+const folder = await mkdtemp(join(tmpdir(), "k3s-lab-requests-"));
+after(() => rm(folder, { recursive: true }));
+
+test("by https over kept connections, from servers with a certificate of the authority for the host", async (t) => {
+  const [made, other] = await Promise.all(
+    ["ca", "other"].map((name) => labCertificate(["app.test"], join(folder, name))),
+  );
+  assert.ok(made && other);
+  let connections = 0;
+  const server = createServer({ cert: made.certificate, key: made.key }, ({ headers }, response) => {
+    response.writeHead(headers.host === "app.test" ? 200 : 404).end("{}");
+  }).on("secureConnection", () => {
+    connections += 1;
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const ask = (host: string, authority: string) =>
+    startRequests({
+      targets: [{ address, host, authority }],
+      keepAlive: true,
+      concurrency: 2,
+      rate: 10_000,
+    }).stop(50);
+  const { total, lost } = await ask("app.test", made.certificate);
+  assert.deepEqual([total, lost], [50, 0]);
+  assert.ok(connections <= 2, `${connections} connections`);
+  for (const [host, authority] of [
+    ["wrong.test", made.certificate],
+    ["app.test", other.certificate],
+  ] as const)
+    assert.equal((await ask(host, authority)).lost, 50, host);
+});
+
+test("what was not sent yet when it is ended is not sent", async () => {
+  const began = performance.now();
+  const load = startRequests({ targets: [{ address: "127.0.0.1:1", host: "a" }], rate: 1 });
+  const { total } = await load.stop();
+  assert.ok(total <= 1 && performance.now() - began < 900, `${total} requests`);
+});

@@ -1,0 +1,66 @@
+import { Command, InvalidArgumentError } from "commander";
+import { type LoadParts, type LoadSize, type Moment, runLoad } from "../load/index.ts";
+import { podsOf } from "../load/pods.ts";
+import { momentLine, momentLines, outcomeLines } from "../load/render.ts";
+import { askedBy, targetsOf, within } from "../load/targets.ts";
+import { interruptible } from "../signals.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+
+interface Options extends LoadSize {
+  readonly stack?: string;
+  readonly json?: true;
+}
+
+const upTo =
+  (most: number) =>
+  (text: string): number => {
+    if (/^[1-9]\d{0,5}$/.test(text) && Number(text) <= most) return Number(text);
+    throw new InvalidArgumentError(`A whole number from 1 to ${most} is expected.`);
+  };
+
+export const command = new Command("load")
+  .argument("<target>", "stack of apps that is up, or an app of one: APP or namespace/APP")
+  .option("--stack <name>", "stack of the app, where several have one of this name")
+  .option("--duration <seconds>", "for how long requests are sent, at most 3600", upTo(3600), 60)
+  .option("--rate <number>", "requests a second, at most 500", upTo(500), 50)
+  .option("--concurrency <number>", "requests under way at once, at most 64", upTo(64), 8)
+  .option("--json", "print JSON at the end: figures and what happened to the pods")
+  .addHelpText(
+    "after",
+    "\nAsks each app at its first path, through every address of the Ingress controller, over connections that are kept, and shows replicas, CPU, latency and errors as they change; then waits, for three minutes at most, until autoscalers have taken back the pods that they added. Only what the lab's own apps answer is asked. Ctrl-C ends it in good order.\nExit codes: 0 every request was answered, 1 some were not, 2 bad input.\n\nExample:\n  scripts/lab load my-app --duration 120",
+  )
+  .action(async (words: string, { stack, json, ...size }: Options) => {
+    const asked = await askedBy(words, stack);
+    const { config } = asked;
+    const apps = config.apps.filter((app) => app.autoscaling || asked.apps.includes(app));
+    const place = placeOf(config);
+    const targets = await askPlace(place, (api) => targetsOf(asked, api));
+    const look = () => askPlace(place, (api) => podsOf(apps, api));
+    const tell = teller(apps, size, json === true);
+    const parts = { ...size, targets, apps, look, tell, timeout: within };
+    const outcome = await interruptible("the load was ended", (signal) => runLoad({ ...parts, signal }));
+    console.log(json ? JSON.stringify({ stack: asked.stack, ...outcome }, null, 2) : outcomeLines(outcome));
+    process.exitCode = outcome.failed > 0 ? 1 : 0;
+  });
+
+/** Seconds between two lines where there is no terminal. */
+const lineEvery = 5;
+
+/** Shows how a load goes: in place on a terminal; elsewhere by a line now and then, beside JSON on standard error. */
+function teller(apps: LoadParts["apps"], size: LoadSize, isJson: boolean): (moment: Moment) => void {
+  const out = isJson ? process.stderr : process.stdout;
+  let lines = 0;
+  let due = 0;
+  return (moment) => {
+    if (out.isTTY) {
+      const room = Math.max(out.columns, 20) - 1;
+      const shown = momentLines(moment, apps, size).split("\n");
+      out.write(lines > 0 ? `\x1b[${lines}F\x1b[J` : "");
+      out.write(`${shown.map((line) => line.slice(0, room)).join("\n")}\n`);
+      lines = shown.length;
+    } else if (moment.seconds >= due) {
+      due = moment.seconds + lineEvery - 0.5;
+      out.write(`${momentLine(moment, apps, size)}\n`);
+    }
+  };
+}
