@@ -22,17 +22,17 @@ const one = (made: readonly Made[], kind: string, name = "db"): Made["inputs"] =
   return found.inputs;
 };
 
-const service = (name: string, spec: object) => ({
+const service = (name: string, spec: object, annotations: object = { "pulumi.com/skipAwait": "true" }) => ({
   apiVersion: "v1",
   kind: "Service",
-  metadata: { ...metadata, name, annotations: { "pulumi.com/skipAwait": "true" } },
+  metadata: { ...metadata, name, annotations },
   spec: { ports: [{ name: "postgres", port: 5432, targetPort: "postgres" }], ...spec },
 });
 const toPod = (name: string) => ({ selector: { ...labels, "statefulset.kubernetes.io/pod-name": name } });
 
 test("writes go to pod 0, reads to the replica, and each pod has a name before it is ready", async () => {
   const made = await make({ replica: true });
-  assert.deepEqual(one(made, "Service"), service("db", toPod("db-0")));
+  assert.deepEqual(one(made, "Service"), service("db", toPod("db-0"), {}));
   assert.deepEqual(one(made, "Service", "db-read"), service("db-read", toPod("db-1")));
   assert.deepEqual(
     one(made, "Service", "db-pods"),
@@ -48,7 +48,7 @@ test("without a replica, pod 0 serves the reads too", async () => {
 
 test("after a promotion, writes go to pod 1 and reads to pod 0, and no pod is recreated", async () => {
   const [before, after] = [await make({ replica: true }), await make({ replica: true, primary: 1 })];
-  assert.deepEqual(one(after, "Service"), service("db", toPod("db-1")));
+  assert.deepEqual(one(after, "Service"), service("db", toPod("db-1"), {}));
   assert.deepEqual(one(after, "Service", "db-read"), service("db-read", toPod("db-0")));
   assert.deepEqual(one(after, "StatefulSet"), one(before, "StatefulSet"));
 });
@@ -117,6 +117,7 @@ test("the pods keep their data on claims of their own, and run without privilege
                 { name: "run", mountPath: "/run/postgresql" },
                 { name: "tmp", mountPath: "/tmp" },
                 { name: "secret", mountPath: "/etc/postgres-secret", readOnly: true },
+                { name: "made", mountPath: "/etc/postgres-made", readOnly: true },
               ],
             },
           ],
@@ -124,6 +125,7 @@ test("the pods keep their data on claims of their own, and run without privilege
             { name: "run", emptyDir: {} },
             { name: "tmp", emptyDir: {} },
             { name: "secret", secret: { secretName: "db", defaultMode: 0o440 } },
+            { name: "made", configMap: { name: "db-made", optional: true } },
           ],
         },
       },
@@ -144,6 +146,17 @@ test("the pods keep their data on claims of their own, and run without privilege
     kind: "PodDisruptionBudget",
     metadata,
     spec: { maxUnavailable: 1, selector: { matchLabels: labels } },
+  });
+});
+
+test("that the database was made is noted outside of its volumes, once it takes writes", async () => {
+  const made = await make({ replica: true });
+  const note = made.find(({ name }) => name === "db-made");
+  assert.deepEqual(note?.inputs, {
+    apiVersion: "v1",
+    kind: "ConfigMap",
+    metadata: { ...metadata, name: "db-made" },
+    data: { replicas: "2" },
   });
 });
 

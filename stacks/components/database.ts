@@ -69,20 +69,14 @@ export class Database extends pulumi.ComponentResource {
       child,
     );
 
-    const service = (suffix: string, spec: k8s.types.input.core.v1.ServiceSpec) =>
-      new k8s.core.v1.Service(
-        `${name}${suffix}`,
-        {
-          // The StatefulSet waits for the pods.
-          metadata: { ...metadata, name: `${databaseName}${suffix}`, annotations: skipAwait },
-          spec: { ports: [{ name: "postgres", port, targetPort: "postgres" }], ...spec },
-        },
-        child,
-      );
+    const service = (suffix: string, spec: ServiceSpec, annotations?: Record<string, string>) =>
+      makeService(name, suffix, metadata, spec, child, annotations);
     const toPod = (ordinal: number) => ({
       selector: { ...labels, "statefulset.kubernetes.io/pod-name": `${databaseName}-${ordinal}` },
     });
-    this.host = service("", toPod(primary)).metadata.name;
+    // It is there once the database takes writes, which its clients wait for themselves.
+    const writes = service("", toPod(primary), {});
+    this.host = pulumi.output(databaseName);
     this.readHost = service("-read", toPod(pods.find((pod) => pod !== primary) ?? primary)).metadata.name;
     // A replica finds pod 0, and an empty pod 0 a replica that has data, before they are ready.
     const each = service("-pods", { clusterIP: "None", publishNotReadyAddresses: true, selector: labels });
@@ -96,19 +90,19 @@ export class Database extends pulumi.ComponentResource {
           serviceName: each.metadata.name,
           revisionHistoryLimit: 5,
           selector: { matchLabels: labels },
-          template: {
-            metadata: { labels },
-            spec: podSpec(labels, args, this.secret.metadata.name, {
-              DATABASE_NAME: args.owner,
-              DATABASE_USER: args.owner,
-              // Where the others are asked for begins here; the data decide who takes the writes.
-              PRIMARY_HOST: `${databaseName}-0.${databaseName}-pods`,
-            }),
-          },
+          template: podTemplate(labels, args, databaseName, this.secret.metadata.name),
           volumeClaimTemplates: [dataClaim(labels, args)],
         },
       },
       child,
+    );
+
+    // What a volume cannot say that is lost: that there was a database. Each pod has it as a file, from the next start on.
+    const made = { ...metadata, name: `${databaseName}-made` };
+    new k8s.core.v1.ConfigMap(
+      `${name}-made`,
+      { metadata: made, data: { replicas: String(pods.length) } },
+      { ...child, dependsOn: writes },
     );
 
     // Only one pod at a time is taken away, and what drains a node waits until it is back where its volume allows.
@@ -122,6 +116,26 @@ export class Database extends pulumi.ComponentResource {
   }
 }
 
+type ServiceSpec = k8s.types.input.core.v1.ServiceSpec;
+
+/** @param annotations Default: nobody waits for its pods, as the StatefulSet does. */
+const makeService = (
+  name: string,
+  suffix: string,
+  metadata: { readonly name: string },
+  spec: ServiceSpec,
+  child: pulumi.CustomResourceOptions,
+  annotations: Record<string, string> = skipAwait,
+): k8s.core.v1.Service =>
+  new k8s.core.v1.Service(
+    `${name}${suffix}`,
+    {
+      metadata: { ...metadata, name: `${metadata.name}${suffix}`, annotations },
+      spec: { ports: [{ name: "postgres", port, targetPort: "postgres" }], ...spec },
+    },
+    child,
+  );
+
 const dataClaim = (labels: Record<string, string>, { size = "1Gi", storageClass }: DatabaseArgs) => ({
   metadata: { name: "data", labels },
   spec: {
@@ -131,12 +145,18 @@ const dataClaim = (labels: Record<string, string>, { size = "1Gi", storageClass 
   },
 });
 
-function podSpec(
+function podTemplate(
   labels: Record<string, string>,
-  { image }: Pick<DatabaseArgs, "image">,
+  { image, owner }: Pick<DatabaseArgs, "image" | "owner">,
+  databaseName: string,
   secretName: pulumi.Input<string>,
-  env: Readonly<Record<string, string>>,
-): k8s.types.input.core.v1.PodSpec {
+): k8s.types.input.core.v1.PodTemplateSpec {
+  const env = {
+    DATABASE_NAME: owner,
+    DATABASE_USER: owner,
+    // Where the others are asked for begins here; the data decide who takes the writes.
+    PRIMARY_HOST: `${databaseName}-0.${databaseName}-pods`,
+  };
   const probe = (part: "ready" | "alive", periodSeconds: number, failureThreshold: number) => ({
     exec: { command: program(part) },
     periodSeconds,
@@ -144,7 +164,7 @@ function podSpec(
     timeoutSeconds: 10,
   });
   const emptyDirs = { run: "/run/postgresql", tmp: "/tmp" } as const;
-  return {
+  const spec = {
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     securityContext: { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup },
@@ -176,12 +196,16 @@ function podSpec(
           { name: "data", mountPath: "/var/lib/postgresql" },
           ...Object.entries(emptyDirs).map(([name, mountPath]) => ({ name, mountPath })),
           { name: "secret", mountPath: "/etc/postgres-secret", readOnly: true },
+          { name: "made", mountPath: "/etc/postgres-made", readOnly: true },
         ],
       },
     ],
     volumes: [
       ...Object.keys(emptyDirs).map((name) => ({ name, emptyDir: {} })),
       { name: "secret", secret: { secretName, defaultMode: 0o440 } },
+      // A database that is made for the first time has none.
+      { name: "made", configMap: { name: `${databaseName}-made`, optional: true } },
     ],
   };
+  return { metadata: { labels }, spec };
 }

@@ -101,6 +101,7 @@ const databaseObjects = (namespace: string): ObjectPlace[] =>
   [
     { apiVersion: "v1", kind: "Secret", name: "db" },
     ...["db", "db-read", "db-pods"].map((name) => ({ apiVersion: "v1", kind: "Service", name })),
+    { apiVersion: "v1", kind: "ConfigMap", name: "db-made" },
     { apiVersion: "apps/v1", kind: "StatefulSet", name: "db" },
     { apiVersion: "policy/v1", kind: "PodDisruptionBudget", name: "db" },
     { apiVersion: "v1", kind: "PersistentVolumeClaim", name: "db-backup" },

@@ -12,8 +12,9 @@ import { freePort } from "../faults/fake-docker.ts";
 
 /** What can be written in a pod of the database. */
 const volumes = ["/var/lib/postgresql", "/run/postgresql", "/tmp"];
-/** What a cluster puts into it. */
+/** What a cluster puts into it: a Secret, and a ConfigMap once the database was made. */
 const secrets = "/etc/postgres-secret";
+const made = "/etc/postgres-made";
 const clusterFiles = ["/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"];
 
 /**
@@ -64,7 +65,7 @@ export class PostgresPods {
     const [a, b] = [process.pid >> 8, process.pid].map((number) => number % 250);
     const address = `127.${(a ?? 0) + 1}.${(b ?? 0) + 1}.${this.hosts.size + 2}`;
     const pod = new PostgresPod(this, name, address, this.#running);
-    for (const path of [...volumes, secrets]) await mkdir(pod.path(path), { recursive: true });
+    for (const path of [...volumes, secrets, made]) await mkdir(pod.path(path), { recursive: true });
     await pod.setPasswords("secret", "copying");
     return pod;
   }
@@ -105,6 +106,11 @@ export class PostgresPod {
   async setPasswords(password: string, replication: string): Promise<void> {
     await writeFile(join(this.path(secrets), "password"), `${password}\n`);
     await writeFile(join(this.path(secrets), "replication-password"), replication);
+  }
+
+  /** What the cluster knows of a database that was made, from then on. */
+  async noteMade(replicas: number): Promise<void> {
+    await writeFile(join(this.path(made), "replicas"), String(replicas));
   }
 
   /** Starts the container; what it says is in `said`. */
@@ -242,7 +248,7 @@ export class PostgresPod {
       'mount --bind "$IMAGE" "$IMAGE"',
       'cd "$IMAGE"',
       "mount --rbind /dev dev",
-      ...[...volumes, secrets].map((path) => `mount --bind "$POD${path}" ".${path}"`),
+      ...[...volumes, secrets, made].map((path) => `mount --bind "$POD${path}" ".${path}"`),
       'printf %s "$HOSTS" >"$POD/hosts.$$" && mount --bind "$POD/hosts.$$" etc/hosts && rm "$POD/hosts.$$"',
       // No DNS server is asked: a name that is not in the list is absent.
       'echo "hosts: files" >"$POD/nss.$$" && mount --bind "$POD/nss.$$" etc/nsswitch.conf && rm "$POD/nss.$$"',

@@ -225,6 +225,69 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok((await readdir(data(first))).includes("PG_VERSION"), "it is kept");
   });
 
+  it("a database that was made before is not made anew on an empty volume, until somebody says so", async () => {
+    const db = await primary();
+    await db.noteMade(1);
+    await db.stop();
+    await db.startReady();
+    assert.equal(await rows(db), "a");
+    assert.equal((await db.exec(["postgres-entry", "initialise"])).exitCode, 1, "there is one");
+
+    await db.kill();
+    await wipe(db);
+    await db.start();
+    await db.until(
+      () => db.said.includes("kubectl exec db-0 -- postgres-entry initialise"),
+      "says what to do",
+    );
+    assert.match(db.said, /this volume is empty, and the database was made before\. Nothing is made here/);
+    const { exitCode, stderr } = await db.exec(["postgres-entry", "ready"]);
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /this volume is empty/);
+    assert.equal((await db.exec(["postgres-entry", "alive"])).exitCode, 0, "it is not restarted for that");
+    assert.deepEqual(await readdir(db.path(claim)), ["lock"]);
+    assert.equal((await db.exec(["postgres-entry", "initialise"])).exitCode, 0);
+    await db.until(() => db.isReady(), "is ready");
+    await assert.rejects(rows(db), /"notes" does not exist/);
+  });
+
+  it("an empty pod 0 that is alone lets Kubernetes make the pod that has a copy, and nothing is lost", async () => {
+    const [first, second] = await pair();
+    for (const each of [first, second]) await each.noteMade(2);
+    await Promise.all([first.kill(), second.kill()]);
+    await wipe(first);
+    pods.hosts.delete("db-1");
+    await first.start();
+    // Kubernetes makes pod 1 once pod 0 is ready.
+    await first.until(() => first.isReady(), "is ready for the next pod");
+    assert.deepEqual(await readdir(first.path(claim)), ["lock"]);
+    // A pod of these learns of a name when it starts.
+    assert.equal(await first.stop(), 143);
+    pods.hosts.set("db-1", second.address);
+    await first.start();
+    await second.start();
+    await first.until(() => first.said.includes("exec db-1 -- postgres-entry promote"), "meets the copy");
+    assert.equal(await first.isReady(), false, "it takes no requests");
+    const refused = await first.exec(["postgres-entry", "initialise"]);
+    assert.match(`${refused.exitCode} ${refused.stderr}`, /^1 .*db-1 holds a copy/);
+    assert.equal((await second.exec(["postgres-entry", "promote"])).exitCode, 0);
+    await first.until(() => first.isReady(), "follows");
+    assert.equal(await rows(first), "a");
+  });
+
+  it("where all volumes are lost, a new database is made only by force", async () => {
+    const [first, second] = [await pod("db-0"), await pod("db-1")];
+    for (const each of [first, second]) {
+      await each.noteMade(2);
+      await each.start();
+    }
+    await first.until(() => first.said.includes("postgres-entry initialise --force"), "says what to do");
+    assert.equal((await first.exec(["postgres-entry", "initialise"])).exitCode, 1);
+    assert.equal((await first.exec(["postgres-entry", "initialise", "--force"])).exitCode, 0);
+    await first.until(() => first.isReady(), "is made");
+    await second.until(() => second.isReady(), "copies it");
+  });
+
   it("a pod whose peers say nothing makes no database", async () => {
     const db = await pod("db-0");
     pods.hosts.set("db-1", db.address.replace(/\d+$/, "250"));

@@ -146,6 +146,7 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
         "/etc/postgresql/postgresql.conf": { content: configuration },
         "/etc/postgresql/pg_hba.conf": { content: access },
         "/etc/postgresql/pg_ident.conf": { content: "" },
+        "/etc/postgres-made": { directory: true },
         "/etc/postgres-secret": { directory: true },
         "/run/postgresql": { directory: true, mode: 0o1777 },
         "/tmp": { directory: true, mode: 0o1777 },
