@@ -151,6 +151,26 @@ fault("H3: eight processes ask for a token that does not exist yet", async () =>
   return { happened: "all print the same token, 24 times", lost: odd.length ? odd.join(" ") : "nothing" };
 });
 
+fault("a secret that somebody wrote into a file, of one line or of several", async () => {
+  const file = join(folder, "password");
+  const read = async (text: string) => {
+    await writeFile(file, text);
+    const { exitCode, stdout, stderr } = await execa(join(root, "vagrant/provision/token.sh"), [file], {
+      reject: false,
+    });
+    return exitCode === 0 ? stdout : `${exitCode} ${stderr}`;
+  };
+  for (const text of ["a b", "a b\n"]) assert.equal(await read(text), "a b");
+  // One program would take the first line for the password, another all of them.
+  for (const text of ["a\nb\n", "a\nb", "a\n\n", "a\r\n"])
+    assert.match(
+      await read(text),
+      /^1 token\.sh: \S+password must be one line of text/,
+      JSON.stringify(text),
+    );
+  return { happened: "one line counts, anything else is refused in a sentence", lost: "nothing" };
+});
+
 /** Runs `vagrant/k3s.sh` with an ssh that writes down which machine was asked what, and answers by a script. */
 async function leaving(
   name: string,

@@ -15,4 +15,9 @@ if [ ! -s "$1" ]; then
   echo "token.sh: $1 is empty: put back what was in it (servers have their cluster's token in /etc/rancher/k3s/token, and passwords are in the cluster's Secrets); where nothing of this stack exists yet, remove it" >&2
   exit 1
 fi
+# What reads a first line and what reads a file must find the same.
+if [ "$(grep -c '' "$1")" -ne 1 ] || grep -q "$(printf '\r')" "$1"; then
+  echo "token.sh: $1 must be one line of text, with nothing below it and no carriage return: that line is the secret" >&2
+  exit 1
+fi
 cat "$1"
