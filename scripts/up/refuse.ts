@@ -9,6 +9,7 @@ import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { areAppsGone } from "../recorded-cluster.ts";
 import { checkRequirements } from "../requirements.ts";
+import { refuseReplicaForWrites } from "./primary.ts";
 
 /**
  * Refuses what cannot be brought up here, before anything is touched.
@@ -19,8 +20,10 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
   for (const one of apps) await refuseOthersObjects(one);
   for (const { stack, config } of [...apps, ...external])
     if ("database" in config) {
-      const resources = await stateOf(stack);
-      if (!(await areAppsGone(resources))) refuseOtherVolumes(stack, config, resources);
+      const recorded = await stateOf(stack);
+      const resources = (await areAppsGone(recorded)) ? [] : recorded;
+      refuseOtherVolumes(stack, config, resources);
+      await refuseReplicaForWrites(stack, config, resources);
     }
   for (const [stack, config] of machines)
     if (!(await hasMachines(stack))) {

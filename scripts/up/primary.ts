@@ -1,0 +1,76 @@
+import { z } from "zod";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { StateResource } from "../../stacks/lib/state.ts";
+import { type MyAppConfig, stackFile } from "../../stacks/model/config.ts";
+import { findDatabase } from "../backup/pod.ts";
+
+const recordedSchema = z.object({
+  metadata: z.object({ name: z.literal("db"), namespace: z.string() }),
+  spec: z.object({ replicas: z.int().optional(), selector: z.record(z.string(), z.unknown()) }),
+});
+
+/** Whether the database's pod that is to take the writes follows another one; tests put their own in its place. */
+type Follows = (stack: string, config: MyAppConfig) => Promise<boolean>;
+
+/** @throws Error that says why there is no answer. */
+const asksPod: Follows = async (stack, config) => {
+  const { run } = await findDatabase(stack, config, AbortSignal.timeout(30_000));
+  const ask = [
+    "psql",
+    "-XqAtw",
+    "-h",
+    "/run/postgresql",
+    "-U",
+    "postgres",
+    "-c",
+    "select pg_is_in_recovery()",
+  ];
+  const { stdout, stderr } = await run(ask);
+  if (!/^[tf]$/.test(stdout.trim())) throw new Error(stderr.trim().split("\n").at(-1) || "no answer");
+  return stdout.trim() === "t";
+};
+
+/**
+ * Refuses to lead the writes to a pod that follows another one, or to take that one away: nothing could be written then.
+ * Promotion comes first, by somebody's hand. Where the file says what it said, nobody is asked.
+ * @param resources of the stack, as its state has them, on a cluster that is still there.
+ * @throws LabError (exit code 2).
+ */
+export async function refuseReplicaForWrites(
+  stack: string,
+  config: MyAppConfig,
+  resources: readonly StateResource[],
+  follows: Follows = asksPod,
+): Promise<void> {
+  const { namespace, database } = config;
+  const { primary, replicas } = database;
+  const of = (kind: string) =>
+    resources
+      .filter(({ type }) => type.endsWith(kind))
+      .map(({ inputs }) => recordedSchema.safeParse(inputs).data)
+      .find((one) => one?.metadata.namespace === namespace)?.spec;
+  const [set, service] = [of(":StatefulSet"), of(":Service")];
+  const refusal = (words: string) =>
+    new LabError(`${stackFile(stack)}: k3s-lab:database: ${words}`, { exitCode: 2 });
+  if (set === undefined) {
+    if (primary === 0) return;
+    throw refusal(`a new database begins in db-0. Set primary: 0.`);
+  }
+  const was = Number(/\d+$/.exec(String(service?.selector["statefulset.kubernetes.io/pod-name"]))?.[0] ?? 0);
+  if (primary === was && replicas === (set.replicas ?? 1)) return;
+  const [pod, other] = [`db-${primary}`, `db-${1 - primary}`];
+  const back = `Nothing was touched. Set it back to replicas: ${set.replicas ?? 1}, primary: ${was}`;
+  const isReplica = await follows(stack, config).catch((cause: Error) => {
+    throw refusal(
+      `it is to change, and ${pod} does not say whether it takes the writes: ${cause.message}. ${back} until it answers.`,
+    );
+  });
+  if (!isReplica) return;
+  const kubectl = `kubectl --namespace ${namespace}`;
+  const stop =
+    primary === 0 ? `stop ${other} by \`${kubectl} scale statefulset db --replicas=1\`, and then ` : "";
+  const lost = primary === 0 ? "" : `, where ${other} is lost for good,`;
+  throw refusal(
+    `${pod} follows ${other}, which takes the writes: nothing could be written. ${back}, or${lost} ${stop}promote ${pod} first: \`${kubectl} exec ${pod} -- postgres-entry promote\`.`,
+  );
+}
