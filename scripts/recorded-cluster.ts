@@ -7,6 +7,7 @@ import { knownLabId } from "../stacks/lib/lab-id.ts";
 import { labDir, stateFile } from "../stacks/lib/paths.ts";
 import { hasResources, type StateResource, stateOf } from "../stacks/lib/state.ts";
 import { chooseContext } from "../stacks/model/kubeconfig.ts";
+import { type DataVolume, observedVolumes, recordedVolumes } from "../stacks/observe/data-volumes.ts";
 import { type OwnState, readOwnState } from "../stacks/observe/own-state.ts";
 import { kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
 import { exportResources } from "./pulumi.ts";
@@ -145,6 +146,23 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
     );
   } finally {
     api.close();
+  }
+}
+
+/**
+ * The volumes with data that a stack has on a cluster. Where that does not say, those of the state: they may be there.
+ */
+export async function volumesOn(stack: string, cluster: RecordedCluster): Promise<readonly DataVolume[]> {
+  const { objects } = await readOwnState(stack);
+  const namespaces = objects.filter(
+    ({ kind, provider }) => kind === "Namespace" && provider === cluster.provider,
+  );
+  try {
+    const api = await connectTo(cluster);
+    const asked = namespaces.map(({ name }) => observedVolumes(api, name));
+    return (await Promise.all(asked).finally(() => api.close())).flat();
+  } catch {
+    return (await isGone(cluster)) ? [] : recordedVolumes(await stateOf(stack));
   }
 }
 

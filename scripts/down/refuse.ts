@@ -1,22 +1,16 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
-import { isOnCluster } from "../../stacks/model/config.ts";
-import {
-  inWords,
-  recordedClaims,
-  recordedVolume,
-  recordedVolumes,
-} from "../../stacks/observe/data-volumes.ts";
-import { pathOf } from "../../stacks/observe/ownership.ts";
+import { isOnCluster, programOf } from "../../stacks/model/config.ts";
+import { type DataVolume, inWords } from "../../stacks/observe/data-volumes.ts";
 import { knownStacks } from "../../stacks/observe/recorded.ts";
 import { type Ask, confirmLosses } from "../confirm.ts";
 import type { Loss } from "../losses.ts";
 import {
   clusterStackIn,
   isElsewhereToo,
-  mayContain,
   othersGoingWith,
   recordedClusters,
+  volumesOn,
 } from "../recorded-cluster.ts";
 import type { Target } from "./target.ts";
 
@@ -36,13 +30,15 @@ export async function refuseLossOfOthers(
   for (const { stack, program, made, cluster } of targets) {
     if (!isOnCluster(program) || !made || (goes(cluster) && !(await isElsewhereToo(stack)))) continue;
     const found: string[] = [];
+    const volumes: DataVolume[] = [];
     for (const one of await recordedClusters(stack))
-      if (!goes(one.stack)) found.push(...(await othersGoingWith(stack, one)));
-    const resources = await stateOf(stack);
-    const volumes = found.map((words) => [words, recordedVolume(resources, words)] as const);
-    losses.push(...volumes.flatMap(([, volume]) => (volume ? removed(stack, volume) : [])));
-    losses.push(...(await stillThere(stack, recordedClaims(resources))));
-    const others = volumes.filter(([, volume]) => volume === undefined).map(([words]) => words);
+      if (!goes(one.stack)) {
+        found.push(...(await othersGoingWith(stack, one)));
+        volumes.push(...(await volumesOn(stack, one)));
+      }
+    losses.push(...volumes.map((volume) => removed(stack, volume)));
+    const named = volumes.map(({ namespace, claim }) => `PersistentVolumeClaim ${namespace}/${claim}`);
+    const others = found.filter((words) => !named.includes(words));
     if (others.length > 0 && !replace)
       throw new LabError(
         `Deleting the apps of the stack "${stack}" would also delete what the lab did not create: ${others.slice(0, 10).join(", ")}${others.length > 10 ? ` and ${others.length - 10} more` : ""}. Nothing was touched. Move or delete that first, or run the same command with --replace to delete it too.`,
@@ -53,7 +49,7 @@ export async function refuseLossOfOthers(
   await confirmLosses(losses, replace, ask, { otherwise: "back the data up first" });
 }
 
-const removed = (stack: string, volume: Parameters<typeof inWords>[0]): Loss => ({
+const removed = (stack: string, volume: DataVolume): Loss => ({
   stack,
   what: inWords(volume),
   how: "removed",
@@ -61,18 +57,10 @@ const removed = (stack: string, volume: Parameters<typeof inWords>[0]): Loss => 
 
 /** The data of a stack that goes with its cluster, whether that stack is taken down or not. */
 async function lossesWithCluster(stack: string, goes: (cluster: string) => boolean): Promise<Loss[]> {
-  const resources = await stateOf(stack);
-  const cluster = clusterStackIn(resources);
+  // No other program keeps data on volumes.
+  if (programOf(stack) !== "my-app") return [];
+  const cluster = clusterStackIn(await stateOf(stack));
   if (cluster === undefined || !goes(cluster)) return [];
-  return await stillThere(stack, recordedVolumes(resources));
-}
-
-/** Those of a stack's volumes whose claims are there, or may be. */
-async function stillThere(stack: string, volumes: readonly Parameters<typeof inWords>[0][]): Promise<Loss[]> {
-  const asked = volumes.map(async (volume) => {
-    const { namespace, claim: name } = volume;
-    const path = pathOf({ apiVersion: "v1", kind: "PersistentVolumeClaim", namespace, name });
-    return (await mayContain(stack, path)) ? [removed(stack, volume)] : [];
-  });
-  return (await Promise.all(asked)).flat();
+  const asked = (await recordedClusters(stack)).map((one) => volumesOn(stack, one));
+  return (await Promise.all(asked)).flat().map((volume) => removed(stack, volume));
 }

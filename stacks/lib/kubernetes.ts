@@ -83,6 +83,9 @@ const kinds = {
       ),
     }),
   }),
+  persistentVolumeClaims: kind(core, {
+    spec: z.object({ resources: z.object({ requests: z.object({ storage: z.string() }) }) }),
+  }),
   deployments: kind("/apis/apps/v1", {
     metadata: metadata.extend({ generation: count.default(0) }),
     spec: z.object({ replicas: count.default(1), progressDeadlineSeconds: count.default(600) }),

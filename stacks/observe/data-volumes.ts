@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
+import type { KubernetesApi } from "../lib/kubernetes.ts";
 import type { StateResource } from "../lib/state.ts";
 import { type MyAppConfig, stackFile } from "../model/config.ts";
 import { parseQuantity } from "../model/quota.ts";
@@ -8,7 +9,7 @@ import { parseQuantity } from "../model/quota.ts";
  * A volume with data. A pod of a StatefulSet keeps its data on one: Kubernetes makes its claim, which no state of Pulumi's has,
  * and which outlives pod and StatefulSet: it goes with its namespace. Or a program claims one itself, for backups.
  */
-interface DataVolume {
+export interface DataVolume {
   readonly namespace: string;
   /** Name of its claim. */
   readonly claim: string;
@@ -73,7 +74,7 @@ const claimSchema = z.object({
 });
 
 /** Whether a resource's type is that of a claim of a program's own. */
-export const isClaim = (types: string): boolean => types.endsWith("kubernetes:core/v1:PersistentVolumeClaim");
+const isClaim = (types: string): boolean => types.endsWith("kubernetes:core/v1:PersistentVolumeClaim");
 
 /** The volume of such a claim. @param inputs of its resource. */
 export function claimedVolume(inputs: unknown): DataVolume | undefined {
@@ -83,29 +84,30 @@ export function claimedVolume(inputs: unknown): DataVolume | undefined {
     : undefined;
 }
 
-/** The volumes that a stack's program claims itself, as its state has them. */
-export const recordedClaims = (resources: readonly StateResource[]): DataVolume[] =>
-  resources.flatMap(({ type, inputs }) => (isClaim(type) ? (claimedVolume(inputs) ?? []) : []));
-
 const recordedSets = (resources: readonly StateResource[]) =>
   resources.filter(({ type }) => isStatefulSet(type)).map(({ inputs }) => inputs);
 
 /** The volumes of a stack, as its state has them: of its pods, and of its program's own claims. */
 export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] => [
   ...recordedSets(resources).flatMap(volumesOf),
-  ...recordedClaims(resources),
+  ...resources.flatMap(({ type, inputs }) => (isClaim(type) ? (claimedVolume(inputs) ?? []) : [])),
 ];
 
-/** The volume that such words name as `PersistentVolumeClaim my-app/data-db-2`, where a stack's StatefulSet made it. */
-export function recordedVolume(resources: readonly StateResource[], words: string): DataVolume | undefined {
-  for (const { namespace, prefix, size } of recordedSets(resources).flatMap(claimsOf)) {
-    const start = `PersistentVolumeClaim ${namespace}/${prefix}`;
-    const ordinal = words.slice(start.length);
-    if (words.startsWith(start) && /^\d+$/.test(ordinal))
-      return { namespace, claim: `${prefix}${ordinal}`, size };
-  }
-  return undefined;
-}
+/**
+ * The lab's volumes in a namespace of a stack's, as the cluster says: those too whose pod is not asked for any more, and those
+ * that an interrupted `lab down` has left. Kubernetes gives what it claims for pods their labels.
+ */
+export const observedVolumes = async (
+  api: Pick<KubernetesApi, "persistentVolumeClaims">,
+  namespace: string,
+): Promise<DataVolume[]> =>
+  (await api.persistentVolumeClaims(namespace))
+    .filter(({ metadata }) => metadata.labels["app.kubernetes.io/part-of"] === "k3s-lab")
+    .map(({ metadata, spec }) => ({
+      namespace,
+      claim: metadata.name,
+      size: spec.resources.requests.storage,
+    }));
 
 /** A volume in the words of those who may lose it. */
 export const inWords = ({ namespace, claim, size }: DataVolume): string =>

@@ -420,13 +420,16 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
   );
 
   fault("C6: `lab down` where a stack keeps data on volumes", async () => {
-    const claim = (name: string) => ({ metadata: { name, uid: name } });
+    const labels = { "app.kubernetes.io/name": "db", "app.kubernetes.io/part-of": "k3s-lab" };
+    const claim = (name: string, storage: string) => ({
+      metadata: { name, uid: name, labels },
+      spec: { resources: { requests: { storage } } },
+    });
     const claims = "/api/v1/namespaces/dev/persistentvolumeclaims";
+    const there = [claim("data-db-0", "2Gi"), claim("data-db-2", "2Gi"), claim("backups", "1Gi")];
     const cluster = await fakeCluster(clusterUid, undefined, {
       "/api/v1/namespaces/dev/configmaps": { items: [] },
-      [claims]: { items: [claim("data-db-0"), claim("data-db-2")] },
-      [`${claims}/data-db-0`]: claim("data-db-0"),
-      [`${claims}/backups`]: claim("backups"),
+      [claims]: { items: there },
     });
     const spec = {
       replicas: 1,
@@ -465,20 +468,25 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       );
       assert.match(all, /Nothing was touched.*if not, back the data up first/);
       assert.doesNotMatch(all, /did not create/);
-      // The cluster goes, and nobody has named the stack.
-      const stack = "apps-data-goes";
+      // Of a run that was interrupted, the state has the namespace alone.
+      await checkout.record("apps-data-cut", madeOn("apps-data-cut", cluster));
+      const again = await checkout.lab(["down", "apps-data-cut"]);
+      assert.equal(again.exitCode, 3, again.all);
+      assert.match(again.all, /data-db-0 \(2Gi\).*\n.*data-db-2 \(2Gi\).*\n.*backups \(1Gi\)/);
+      assert.doesNotMatch(again.all, /did not create/);
+      // The cluster goes, and nobody has named the stacks.
+      const stack = "my-app-data-goes";
       const type = "pulumi:pulumi:StackReference";
       const id = "organization/k3s-lab/k3d";
+      const reference = { custom: true, id, type, external: true, inputs: { name: id } };
       await checkout.record(stack, [
-        {
-          urn: urnOf(stack, type, "cluster"),
-          custom: true,
-          id,
-          type,
-          external: true,
-          inputs: { name: id },
-        },
+        { urn: urnOf(stack, type, "cluster"), ...reference },
         ...withData(stack),
+      ]);
+      const cut = "my-app-data-cut-goes";
+      await checkout.record(cut, [
+        { urn: urnOf(cut, type, "cluster"), ...reference },
+        ...madeOn(cut, cluster),
       ]);
       const module = (file: string) => JSON.stringify(join(checkout.directory, "scripts", file));
       const look = `import { Settings } from ${module("lab.ts")};
@@ -491,9 +499,17 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
         ...{ cwd: checkout.directory, all: true, reject: false },
       });
       const volume = `removed (stack ${stack}): the volume dev/data-db-0 (2Gi), with all data on it`;
-      assert.ok(asked.all.includes(`lab: as --replace allows:\n  ${volume}`), asked.all);
-      assert.ok(asked.all.includes(`This exists and would be lost:\n  ${volume}`), asked.all);
+      const [, allowed = "", refused = ""] = asked.all.split(
+        /as --replace allows:|This exists and would be lost:/,
+      );
+      for (const said of [allowed, refused]) assert.ok(said.includes(`\n  ${volume}`), asked.all);
       assert.match(asked.all, /the volume dev\/backups \(1Gi\), with all data on it/);
+      for (const one of [stack, cut])
+        assert.match(
+          asked.all,
+          new RegExp(`removed \\(stack ${one}\\): the volume dev/data-db-2`),
+          "not asked for any more",
+        );
       onlyReads(cluster);
     } finally {
       cluster.close();
