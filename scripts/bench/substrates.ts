@@ -14,7 +14,6 @@ import { appImage } from "../toolchain/images/web.ts";
 import { installTools } from "../toolchain/install.ts";
 import { describeApp, type Get, getWithin, whoAnswers } from "../verify/ingress.ts";
 import { renderManifests } from "./manifests.ts";
-import type { Goals } from "./results.ts";
 import { oneMoreAgent, oneMoreMachine, type Topology } from "./topology.ts";
 import type { Watch } from "./watches.ts";
 
@@ -32,8 +31,6 @@ export interface Substrate {
   /** Labels that all its containers carry, and no others. @param checkout the folder that it is brought up from. */
   readonly labels: (checkout: string) => readonly string[];
   readonly topology: Topology;
-  /** What `lab` is to reach, compared with the same by hand. */
-  readonly goals: Goals;
   /** The same by hand: a script that takes `up` or `down`, in this folder. */
   readonly script: string;
   /** The images that the script takes, as variables of its environment. */
@@ -48,7 +45,6 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     labels: (checkout) => ["k3s-lab.stack=cluster", `k3s-lab.checkout=${checkout}`],
     topology: { file: "Pulumi.cluster.yaml", oneMore: oneMoreMachine },
     stacks: ["cluster", "apps"],
-    goals: { answering: 1.2, returned: 1.2, upAgain: 6, down: 20 },
     script: "by-hand.sh",
     images: async (settings, progress) => {
       if (settings.machineImage === undefined)
@@ -65,7 +61,6 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     labels: () => ["app=k3d", "k3d.cluster=k3d"],
     topology: { file: k3dFile, oneMore: oneMoreAgent },
     stacks: ["k3d", "apps-k3d"],
-    goals: { answering: 1.1, upAgain: 6, down: 10 },
     script: "by-hand-k3d.sh",
     images: async (settings) => ({
       LAB_K3D_IMAGE: settings.k3dImage ?? (await readK3dFile(k3dFile, root)).image ?? "",

@@ -2,10 +2,10 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { labDir } from "../../stacks/lib/paths.ts";
-import { renderClusters, summarize as summarizeClusters } from "../bench/clusters-report.ts";
+import { renderClusters, summarize } from "../bench/clusters-report.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
 import { saveReport } from "../bench/report-file.ts";
-import { render, summarize, timingsOf } from "../bench/results.ts";
+import { mediansOf, render, timingsOf } from "../bench/results.ts";
 import { measureInRounds } from "../bench/rounds.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
@@ -58,11 +58,10 @@ export const command = new Command("bench")
 
 /** Manual steps against `lab up`. */
 async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSignal): Promise<Report> {
-  const substrate = substrates[name];
-  const both = await bothWays(substrate, log, progress);
+  const both = await bothWays(substrates[name], log, progress);
   const timings = timingsOf(await measureInRounds(both, rounds, progress, signal));
-  const summary = summarize(timings, substrate.goals);
-  return { json: { substrate: name, ...summary, timings }, markdown: render(summary) };
+  const medians = mediansOf(timings);
+  return { json: { substrate: name, rounds, medians, timings }, markdown: render(medians, rounds) };
 }
 
 /** K3s against k3d. */
@@ -76,7 +75,7 @@ async function clusters({ rounds = 1 }: Options, signal: AbortSignal): Promise<R
     },
     (copy) => takeDownAll(copy, log),
   );
-  const summary = summarizeClusters(extents, measured, availableParallelism());
+  const summary = summarize(extents, measured, availableParallelism());
   return { json: summary, markdown: renderClusters(summary) };
 }
 
