@@ -7,8 +7,7 @@ import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { hashOf } from "../toolchain/images/cache.ts";
-import { sha256Of } from "../toolchain/tool-cache.ts";
+import { hashOf, sha256Of } from "../toolchain/hashes.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import {
   basePackages,

@@ -9,7 +9,7 @@ import { isRunning, type ProcessId, processId } from "../../stacks/lib/processes
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { linkOrCopy } from "../links.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
-import { hashOf } from "../toolchain/images/cache.ts";
+import { hashOf } from "../toolchain/hashes.ts";
 import { bootstrapMode } from "./bootstrap.ts";
 import { lastLines, plainEnglish, run } from "./commands.ts";
 import { ociRuntime } from "./oci-runtime.ts";

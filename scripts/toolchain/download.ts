@@ -12,7 +12,8 @@ import { exists, writeWhole } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { fetchOutside } from "./fetch-outside.ts";
 import { withFileLock } from "./file-lock.ts";
-import { IntegrityError, sha256Of } from "./tool-cache.ts";
+import { sha256Of } from "./hashes.ts";
+import { IntegrityError } from "./tool-cache.ts";
 import type { Download } from "./tools.ts";
 
 /** A download that is not there or cannot be reached: another way may still give the tool. */

@@ -4,7 +4,8 @@ import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { ensurePackages } from "../host/packages.ts";
-import { IntegrityError, sha256Of } from "./tool-cache.ts";
+import { sha256Of } from "./hashes.ts";
+import { IntegrityError } from "./tool-cache.ts";
 import type { ModuleWay } from "./tools.ts";
 
 /** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */

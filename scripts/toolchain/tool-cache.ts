@@ -1,11 +1,8 @@
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { pipeline } from "node:stream/promises";
-import { isDeepStrictEqual } from "node:util";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { exists, writeWhole } from "../../stacks/lib/files.ts";
+import { exists, ifThere, writeWhole } from "../../stacks/lib/files.ts";
+import { hashOf, sha256Of } from "./hashes.ts";
 import type { Platform, Way } from "./tools.ts";
 
 /** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */
@@ -21,18 +18,8 @@ export interface CacheKey {
   readonly recipe: string;
 }
 
-interface FileRecord {
-  readonly sha256: string;
-  /** Bytes. */
-  readonly size: number;
-  readonly mtimeMs: number;
-  /** When anything about it was changed last, which nobody can set: a change that keeps size and time shows too. */
-  readonly ctimeMs: number;
-  readonly inode: number;
-}
-
 interface Manifest extends CacheKey {
-  readonly files: Readonly<Record<string, FileRecord>>;
+  readonly files: Readonly<Record<string, { readonly sha256: string }>>;
 }
 
 /** A tool as it lies in the cache. */
@@ -49,13 +36,6 @@ export type Found =
   | { readonly state: "good"; readonly tool: CachedTool }
   | { readonly state: "absent" }
   | { readonly state: "bad"; readonly reason: string };
-
-/** The SHA-256 of a file, in hex. */
-export async function sha256Of(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash);
-  return hash.digest("hex");
-}
 
 /** Tools kept under `<folder>/<name>/<version>-<way>-<platform>/`, each with a manifest of its files' hashes. */
 export class ToolCache {
@@ -79,26 +59,18 @@ export class ToolCache {
   /** Looks a tool up. Files whose size, times or inode changed since they were hashed are hashed again. */
   async find(key: CacheKey): Promise<Found> {
     const dir = this.dirOf(key);
-    const text = await readFile(join(dir, "manifest.json"), "utf8").catch(unlessMissing);
+    const text = await ifThere(readFile(join(dir, "manifest.json"), "utf8"));
     if (text === undefined)
       return (await exists(dir)) ? { state: "bad", reason: "it has no manifest" } : { state: "absent" };
     const manifest = parsed(text);
     if (!manifest) return { state: "bad", reason: "its manifest is damaged" };
     if (manifest.recipe !== key.recipe) return { state: "bad", reason: "its recipe has changed" };
-
-    const files: Record<string, FileRecord> = {};
-    for (const [name, record] of Object.entries(manifest.files)) {
-      const path = join(dir, name);
-      const now = await fingerprint(path);
-      if (now === undefined) return { state: "bad", reason: `${name} is gone` };
-      const same = isDeepStrictEqual({ ...now, sha256: record.sha256 }, record);
-      if (!same && (now.size !== record.size || (await sha256Of(path)) !== record.sha256))
-        return { state: "bad", reason: `${name} no longer has the hash ${record.sha256}` };
-      files[name] = { ...record, ...now };
+    for (const [name, { sha256 }] of Object.entries(manifest.files)) {
+      const actual = await ifThere(hashOf(join(dir, name)));
+      if (actual === undefined) return { state: "bad", reason: `${name} is gone` };
+      if (actual !== sha256) return { state: "bad", reason: `${name} no longer has the hash ${sha256}` };
     }
-    if (!isDeepStrictEqual(files, manifest.files))
-      await writeManifest(dir, { ...manifest, files }).catch(() => undefined);
-    return { state: "good", tool: cachedTool(dir, { ...manifest, files }) };
+    return { state: "good", tool: await cachedTool(dir, Object.keys(manifest.files)) };
   }
 
   /**
@@ -120,48 +92,26 @@ export class ToolCache {
     const work = await mkdtemp(join(parent, own));
     try {
       await make(work);
-      const files: Record<string, FileRecord> = {};
+      const files: Record<string, { sha256: string }> = {};
       for (const name of names) {
-        const path = join(work, name);
-        await chmod(path, 0o755);
-        const found = await fingerprint(path);
-        if (found === undefined) throw new Error(`${name} was not made`);
-        files[name] = { sha256: await sha256Of(path), ...found };
+        await chmod(join(work, name), 0o755);
+        files[name] = { sha256: await sha256Of(join(work, name)) };
       }
-      const manifest = { ...key, files };
-      await writeManifest(work, manifest);
+      await writeWhole(join(work, "manifest.json"), `${JSON.stringify({ ...key, files }, null, 2)}\n`);
       await chmod(work, 0o755);
       await rm(dir, { recursive: true, force: true });
       await rename(work, dir);
-      return cachedTool(dir, manifest);
+      return await cachedTool(dir, names);
     } finally {
       await rm(work, { recursive: true, force: true });
     }
   }
 }
 
-function cachedTool(dir: string, manifest: Manifest): CachedTool {
-  const entries = Object.entries(manifest.files);
-  return {
-    dir,
-    files: Object.fromEntries(entries.map(([name]) => [name, join(dir, name)])),
-    size: entries.reduce((sum, [, { size }]) => sum + size, 0),
-  };
-}
-
-const writeManifest = (dir: string, manifest: Manifest): Promise<void> =>
-  writeWhole(join(dir, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-
-async function fingerprint(path: string): Promise<Omit<FileRecord, "sha256"> | undefined> {
-  const found = await stat(path).catch(unlessMissing);
-  if (!found) return undefined;
-  const { size, mtimeMs, ctimeMs, ino } = found;
-  return { size, mtimeMs, ctimeMs, inode: ino };
-}
-
-/** Undefined for what is not there; whatever else is the matter is an error. */
-function unlessMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== "ENOENT") throw error;
+async function cachedTool(dir: string, names: readonly string[]): Promise<CachedTool> {
+  const files = Object.fromEntries(names.map((name) => [name, join(dir, name)]));
+  const sizes = await Promise.all(Object.values(files).map(async (file) => (await stat(file)).size));
+  return { dir, files, size: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
 /** What a manifest says; undefined where it is none. */

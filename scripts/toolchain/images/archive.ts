@@ -6,7 +6,7 @@ import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Pack, pack } from "tar-stream";
 import { LabError } from "../../../stacks/lib/errors.ts";
-import { sha256Of } from "../tool-cache.ts";
+import { sha256Of } from "../hashes.ts";
 
 /**
  * What a path in a layer is. `mode` defaults to 0644 for content, 0755 for directories and the source's own executable bits

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import pWaitFor from "p-wait-for";
-import { sha256Of } from "../tool-cache.ts";
+import { sha256Of } from "../hashes.ts";
 import type { ImageSpec } from "./archive.ts";
 
 describe("the image cache", () => {

@@ -4,36 +4,11 @@ import { join } from "node:path";
 import { writeWhole } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
-import { sha256Of } from "../tool-cache.ts";
+import { hashOf, sha256Of } from "../hashes.ts";
 import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArchive } from "./archive.ts";
 
 /** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
 const format = 1;
-
-const notes = join(cacheDir, "images", "hashes.json");
-let noted: Promise<Record<string, string>> | undefined;
-
-/** The SHA-256 of a file, remembered across runs as long as its size, inode and times stay the same. */
-export async function hashOf(path: string): Promise<string> {
-  // Nothing where it was half written or is something else.
-  noted ??= readFile(notes, "utf8")
-    .then((text) => Object(JSON.parse(text)) as Record<string, string>)
-    .catch(() => ({}));
-  const known = await noted;
-  const key = await stateOf(path);
-  if (known[key] !== undefined) return known[key];
-  const hash = await sha256Of(path);
-  for (const old of Object.keys(known)) if (old.startsWith(`${path}|`)) delete known[old];
-  known[key] = hash;
-  await writeWhole(notes, JSON.stringify(known));
-  return hash;
-}
-
-/** Another text when a file may have another content; nothing is read of it. */
-export async function stateOf(path: string): Promise<string> {
-  const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
-  return [path, size, ino, mtimeNs, ctimeNs].join("|");
-}
 
 /** What identifies images: everything that ends up in their bytes. */
 export async function imagesKey(images: readonly ImageSpec[]): Promise<string> {

@@ -5,8 +5,8 @@ import { z } from "zod";
 import { LabError } from "../../../stacks/lib/errors.ts";
 import { writeWhole } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
+import { stateOf } from "../hashes.ts";
 import type { Layer, LayerEntry } from "./archive.ts";
-import { stateOf } from "./cache.ts";
 
 /** The folders that are links into /usr on every current distribution; images here are laid out the same. */
 export const mergedUsr: Layer = {

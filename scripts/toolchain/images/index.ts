@@ -6,7 +6,7 @@ import { exists } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
 import { traefikImage as traefikRef } from "../../../stacks/versions.ts";
-import { sha256Of } from "../tool-cache.ts";
+import { sha256Of } from "../hashes.ts";
 import type { ToolName } from "../tools.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
 import { cachedArchive } from "./cache.ts";
