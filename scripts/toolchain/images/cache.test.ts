@@ -4,18 +4,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import pWaitFor from "p-wait-for";
-import { sha256Of } from "../hashes.ts";
 import type { ImageSpec } from "./archive.ts";
 
 describe("the image cache", () => {
   let folder = "";
   // The cache's place is read from the environment once, when the module loads.
   let cache: typeof import("./cache.ts");
+  let sha256Of: typeof import("../hashes.ts").sha256Of;
   const outer = process.env.K3S_LAB_CACHE;
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "cache-"));
     process.env.K3S_LAB_CACHE = folder;
     cache = await import("./cache.ts");
+    ({ sha256Of } = await import("../hashes.ts"));
     await writeFile(join(folder, "program"), "binary", { mode: 0o755 });
   });
   after(async () => {
