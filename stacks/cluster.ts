@@ -5,7 +5,7 @@ import { ClusterServers, type K3sNode, serverList } from "./components/k3s-node.
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { LabMachine } from "./components/lab-machine.ts";
 import { root } from "./lib/paths.ts";
-import { servedAt } from "./model/cluster-plan.ts";
+import { ingressMachines, servedAt } from "./model/cluster-plan.ts";
 import { type Machine, stackFile } from "./model/config.ts";
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
@@ -50,7 +50,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
   return {
     kubeconfig,
     apiServer: urls[0],
-    ingress: { addresses: machines.map(servedAt), http: 80, https: 443 },
+    ingress: { addresses: ingressMachines(config).map(servedAt), http: 80, https: 443 },
     nodes: pulumi.all(all.map(({ details }) => details)),
   };
 }

@@ -1,6 +1,7 @@
-import { isReady, type KubernetesApi, type Node, type Pod } from "../../stacks/lib/kubernetes.ts";
+import { isReady, type KubernetesApi, type Node, type Pod, type Taint } from "../../stacks/lib/kubernetes.ts";
 import type { ClusterPlan, PlannedNode } from "../../stacks/model/cluster-plan.ts";
 import type { Machine } from "../../stacks/model/config.ts";
+import { hasServiceLb, marksIn } from "../../stacks/model/k3s-cluster.ts";
 import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
@@ -65,7 +66,11 @@ export function checkCluster(
       const facts = answers.get(name);
       return facts ? (await facts).secrets : container(name);
     }),
-    ...checkAddOns(flags, names, api),
+    ...checkAddOns(
+      flags,
+      inOrder(nodes.filter(({ args }) => hasServiceLb(args)).map(({ name }) => name)),
+      api,
+    ),
   ];
   return runChecks(stack, [
     ...nodes.flatMap((node) => {
@@ -168,7 +173,7 @@ function describeFlannel({ flannel: [device] }: MachineFacts): string {
 }
 
 function checkNode(
-  { name, role, machine }: PlannedNode,
+  { name, role, machine, args }: PlannedNode,
   alias: string,
   version: string,
   api: Promise<KubernetesApi>,
@@ -208,8 +213,40 @@ function checkNode(
       actual: async () => (await node()).status.nodeInfo.kubeletVersion,
       hint: installs,
     },
+    ...checkMarks(name, args, node),
   ];
 }
+
+/** A node has the labels and taints that the stack file gives it; it may have others. */
+function checkMarks(name: string, args: readonly string[], node: () => Promise<Node>): CheckSpec[] {
+  const { labels, taints } = marksIn(args);
+  const marks = [...labels, ...taints];
+  if (marks.length === 0) return [];
+  const commands = [
+    ...labels.map((one) => `label nodes ${name} ${one} --overwrite`),
+    ...taints.map((one) => `taint nodes ${name} ${one} --overwrite`),
+  ];
+  return [
+    {
+      id: `${name}/marks`,
+      title: `${name}: the node's labels and taints`,
+      expected: marks.join(", "),
+      actual: async () => {
+        const { metadata, spec } = await node();
+        const found = new Set([
+          ...Object.entries(metadata.labels).map(([key, value]) => `${key}=${value}`),
+          ...(spec?.taints ?? []).map(taintInWords),
+        ]);
+        return marks.filter((one) => found.has(one.replace("=:", ":"))).join(", ") || "none of them";
+      },
+      hint: `K3s gives a node its taints only when it joins. On one that is there: ${commands.map((one) => `\`kubectl ${one}\``).join(", ")}.`,
+    },
+  ];
+}
+
+/** As kubectl and K3s write it. */
+const taintInWords = ({ key, value = "", effect }: Taint): string =>
+  `${key}${value && `=${value}`}:${effect}`;
 
 /** The address that the stack file gives a machine is the one that its node uses. */
 const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): CheckSpec[] => [
@@ -267,6 +304,7 @@ export function workloadOf({ metadata: { ownerReferences } }: Pod): string | und
   return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;
 }
 
+/** @param nodes those on which ServiceLB's pods run. */
 function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>): CheckSpec[] {
   const disabled = flags.disabled();
   const hint = (what: string) =>
@@ -291,7 +329,7 @@ function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>
     ...checks,
     {
       id: "add-on/svclb",
-      title: "ServiceLB serves Traefik on every node",
+      title: "ServiceLB serves Traefik on every node that lets it",
       expected: nodes,
       actual: async () => {
         const pods = await (await api).pods("kube-system");

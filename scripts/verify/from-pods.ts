@@ -164,8 +164,9 @@ export async function probeFromPods(
     Promise.all(namespacesOf(config.apps).map((namespace) => readHome(namespace, config.apps, api))),
   ]);
   const serviceLb = system.filter((pod) => isServiceLb(pod) && isReady(pod));
-  // Every node of the lab's own clusters runs ServiceLB; others have nodes that run nothing which could be asked.
-  const everywhere = "stack" in config.cluster;
+  // Every node of the lab's own clusters runs ServiceLB, unless a taint keeps it away; others have nodes that run nothing
+  // which could be asked.
+  const hasPod = (node: Node) => "stack" in config.cluster && !keepsAway(node);
   const askersOf = ({ pods }: Home) => nodes.flatMap((node) => podOn(pods, node) ?? []);
   const isolated = homes
     .filter(({ namespace }) => isolatedOf(config).includes(namespace))
@@ -179,14 +180,21 @@ export async function probeFromPods(
         names: namesOf(home, own),
         pods: nodes
           .filter(({ metadata }) => metadata.name !== node)
-          .map((other) => [other.metadata.name, targetOf(podOn(reachable, other), home.apps)] as const)
-          .filter(([, { url }]) => everywhere || url !== undefined),
+          .map((other) => ({ other, target: targetOf(podOn(reachable, other), home.apps) }))
+          .filter(({ other, target: { url } }) => hasPod(other) || url !== undefined)
+          .map(({ other, target }) => [other.metadata.name, target] as const),
         isolated: index === 0 ? isolated : [],
       };
       return { ...view, answers: askOnce(askPod(home.namespace)(asker, questionsOf(home.namespace, view))) };
     });
   return new Map(homes.map((home) => [home.namespace, viewsOf(home)]));
 }
+
+/** Whether somebody has given a node a taint that keeps pods away; those of Kubernetes's own say how a node is. */
+const keepsAway = ({ spec }: Node): boolean =>
+  (spec?.taints ?? []).some(
+    ({ key, effect }) => effect !== "PreferNoSchedule" && !key.startsWith("node.kubernetes.io/"),
+  );
 
 /** A namespace with apps. */
 interface Home {

@@ -509,6 +509,21 @@ test("where a node has no app pod, ServiceLB's stands in as the pod to reach", a
   assert.ok(!checks.some(({ id }) => id === "apps/dns/agent"));
 });
 
+test("a node that a taint keeps pods away from has none to reach", async () => {
+  const alone = (taints: object[]) =>
+    look(
+      (lab) => {
+        item(lab, pods, "app2-b").spec.nodeName = "server";
+        remove(lab, systemPods, "svclb-traefik-2");
+        item(lab, nodes, "agent").spec = { taints };
+      },
+      ["apps"],
+    );
+  assert.deepEqual(failedIds(await alone([{ key: "dedicated", value: "db", effect: "NoSchedule" }])), []);
+  const cordoned = [{ key: "node.kubernetes.io/unschedulable", effect: "NoSchedule" }];
+  assert.deepEqual(failedIds(await alone(cordoned)), ["apps/pod-to-pod/server/agent"]);
+});
+
 test("a pod that is on its way out is not asked", async () => {
   const checks = await look(
     (lab) => {
@@ -534,6 +549,44 @@ test("a disabled add-on is not asked for", async (t) => {
   assert.deepEqual(
     ids.filter((id) => /add-on|flannel$/.test(id)),
     ["cluster-bare/add-on/coredns", "cluster-bare/add-on/local-path-provisioner"],
+  );
+});
+
+test("labels and taints are those of the file, and where a taint keeps ServiceLB away nobody is expected to answer", async (t) => {
+  const file = "Pulumi.cluster-marked.yaml";
+  const text = (stackFiles["Pulumi.cluster.yaml"] ?? "").replace(
+    "ip: 192.168.42.111 }",
+    "ip: 192.168.42.111, labels: [disk=ssd], taints: ['dedicated=database:NoSchedule'] }",
+  );
+  await writeFile(join(directory, file), text);
+  t.after(() => rm(join(directory, file)));
+  const taint: Break = (lab) => {
+    Object.assign(lab.machines, {
+      "server.cluster-marked": machine(lab, server),
+      "agent.cluster-marked": machine(lab, agent),
+    });
+    const node = item(lab, nodes, "agent");
+    node.metadata.labels = { disk: "ssd", other: "x" };
+    node.spec = { taints: [{ key: "dedicated", value: "database", effect: "NoSchedule" }] };
+    remove(lab, systemPods, "svclb-traefik-2");
+  };
+  const good = await look(taint, ["cluster-marked"]);
+  assert.deepEqual(failedIds(good), []);
+  assert.equal(
+    good.find(({ id }) => id === "cluster-marked/agent/marks")?.actual,
+    "disk=ssd, dedicated=database:NoSchedule",
+  );
+  const late = await look(
+    (lab) => {
+      taint(lab);
+      item(lab, nodes, "agent").spec.taints = null;
+    },
+    ["cluster-marked"],
+  );
+  assert.deepEqual(failedIds(late), ["cluster-marked/agent/marks"]);
+  assert.match(
+    late.find(({ ok }) => !ok)?.hint ?? "",
+    /only when it joins.*`kubectl taint nodes agent dedicated=database:NoSchedule --overwrite`/,
   );
 });
 

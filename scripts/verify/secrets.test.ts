@@ -80,7 +80,7 @@ test("where there is no datastore nothing is said", async () => {
   assert.equal(await find(join(folder, "agent")), undefined);
 });
 
-const server: PlannedNode = { name: "server", role: "server" };
+const server: PlannedNode = { name: "server", role: "server", args: [] };
 const look = async (isEncrypted: boolean, records: SecretRecords | null) => {
   const [check] = await runChecks("cluster", [checkSecrets([server], isEncrypted, async () => records)]);
   return [check?.ok, check?.actual];

@@ -89,7 +89,7 @@ test("servers that had the same data are not asked again while others are waited
     asked.push(name);
     return new Map(Object.entries(all));
   });
-  const servers = ["one", "two"].map((name) => ({ name, role: "server" as const }));
+  const servers = ["one", "two"].map((name) => ({ name, role: "server" as const, args: [] }));
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.equal(await compare(servers), "the same data on all that answer");
   assert.deepEqual(asked, ["one", "two", "one", "two"]);
@@ -103,7 +103,7 @@ test("a server in a container is asked there, by its own kubectl", async (t) => 
   });
   const docker = (does: string) =>
     writeFile(join(directory, "docker"), `#!/bin/sh\n${does}\n`, { mode: 0o755 });
-  const ask = () => serverAsker("nowhere", 5000)({ name: "k3d-k3d-server-1", role: "server" });
+  const ask = () => serverAsker("nowhere", 5000)({ name: "k3d-k3d-server-1", role: "server", args: [] });
   // kubectl wants the line's end by its own escape, as text.
   await docker(
     String.raw`[ "$1 $2 $3" = "exec k3d-k3d-server-1 kubectl" ] && case "$*" in *'{"\n"}'*) printf 'n 7\nl 12345678901234567890\nend' ;; esac`,

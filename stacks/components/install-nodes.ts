@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import { publicNames } from "../model/cluster-plan.ts";
-import type { ClusterConfig, Machine } from "../model/config.ts";
+import { type ClusterConfig, k3sArgsOf, type Machine } from "../model/config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
 import {
   lostCluster,
@@ -51,7 +51,11 @@ export async function installNodes({
   secretConfig,
   observedNodes,
 }: InstallNodesArgs): Promise<ReadonlyMap<string, K3sNode>> {
-  const serverArgs = [...k3s.serverArgs, ...publicNames(servers)];
+  const names = publicNames(servers);
+  const argsOf = (machine: Machine) => {
+    const { serverArgs, agentArgs } = k3s;
+    return k3sArgsOf({ serverArgs: [...serverArgs, ...names], agentArgs }, machine);
+  };
 
   // Only when every machine is there: a fault of the last one is known before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
@@ -65,7 +69,7 @@ export async function installNodes({
       ...common,
       machine: first.machine,
       generation: first.resource.generation,
-      args: serverArgs,
+      args: argsOf(first.machine),
       ...given("secretConfig", secretConfig),
       ...given("lostCluster", noCluster(observedNodes)),
     },
@@ -78,9 +82,9 @@ export async function installNodes({
       const { machine, observed, resource } = one;
       const node = observedNodes.find(({ name }) => name === machine.name) as ObservedNode;
       const own = isServer(machine)
-        ? { args: serverArgs, ...given("secretConfig", secretConfig) }
-        : { args: k3s.agentArgs, ...given("lostCluster", lostCluster(node, observedNodes)) };
-      const args = { ...common, ...own, machine, generation: resource.generation };
+        ? given("secretConfig", secretConfig)
+        : given("lostCluster", lostCluster(node, observedNodes));
+      const args = { ...common, ...own, args: argsOf(machine), machine, generation: resource.generation };
       // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
       const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.observed);
       nodes.set(

@@ -48,7 +48,8 @@ export class LabMachine extends pulumi.ComponentResource {
         environment: {
           LAB_STACK: stack,
           LAB_PROVIDER: provider,
-          LAB_MACHINE: JSON.stringify(machine),
+          // What its node is marked with is K3s's.
+          LAB_MACHINE: JSON.stringify({ ...machine, nodeFlags: undefined }),
           LAB_NETWORK: network,
           LAB_GENERATION: observed.generation,
           LAB_FOUND: observed.found ?? "",

@@ -59,7 +59,9 @@ const core = "/api/v1";
 const networking = "/apis/networking.k8s.io/v1";
 const kinds = {
   nodes: kind(core, {
-    spec: z.object({ podCIDR: text }).optional(),
+    spec: z
+      .object({ podCIDR: text, taints: list(z.object({ key: z.string(), value: text, effect: z.string() })) })
+      .optional(),
     status: z.object({
       addresses: list(z.object({ type: z.string(), address: z.string() })),
       conditions,
@@ -148,6 +150,8 @@ type Kinds = typeof kinds;
 type ObjectOf<Kind extends keyof Kinds> = z.output<Kinds[Kind]["schema"]>;
 
 export type Node = ObjectOf<"nodes">;
+/** What keeps pods from a node that do not tolerate it. */
+export type Taint = NonNullable<Node["spec"]>["taints"][number];
 export type Pod = ObjectOf<"pods">;
 export type ReplicaSet = ObjectOf<"replicaSets">;
 export type Service = ObjectOf<"services">;

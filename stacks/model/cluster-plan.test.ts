@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { LabError } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
 import { publicNames, readClusterPlan, servedAt } from "./cluster-plan.ts";
 
 async function plan(text: string) {
@@ -46,4 +47,58 @@ test("H12: a machine that is made here has no public address", async () => {
     (error: LabError) =>
       error.exitCode === 2 && /publicAddress.*no value, unless k3s-lab:provider is hosts/.test(error.message),
   );
+});
+
+const marked = (file: string) => `config:
+  k3s-lab:machines:
+    - {name: s, role: server, ip: 192.168.42.110}
+    - {name: a, role: agent, ip: 192.168.42.111, labels: [disk=ssd], taints: [dedicated=database:NoSchedule]}
+    - {name: b, role: agent, ip: 192.168.42.112${file}}
+  k3s-lab:k3s: {serverArgs: [--node-taint=CriticalAddonsOnly=true:NoExecute], agentArgs: [--node-label=zone=a]}
+`;
+
+test("labels and taints of a machine are flags of its node alone", async () => {
+  const { nodes } = await plan(marked(""));
+  assert.deepEqual(
+    nodes.map(({ args }) => args),
+    [
+      ["--node-taint=CriticalAddonsOnly=true:NoExecute"],
+      ["--node-label=zone=a", "--node-label=disk=ssd", "--node-taint=dedicated=database:NoSchedule"],
+      ["--node-label=zone=a"],
+    ],
+  );
+});
+
+test("no Ingress controller is expected where a taint keeps ServiceLB away, which tolerates those of a control plane", async () => {
+  const [all, kept] = [
+    ["192.168.42.110", "192.168.42.112"],
+    ["192.168.42.110", "192.168.42.111"],
+  ];
+  assert.deepEqual((await plan(marked(""))).ingress, all);
+  assert.deepEqual((await plan(marked(", taints: [slow=true:PreferNoSchedule]"))).ingress, all);
+  const other = marked(", taints: [a:NoSchedule]").replace(
+    "dedicated=database:No",
+    "dedicated=database:PreferNo",
+  );
+  assert.deepEqual((await plan(other)).ingress, kept);
+});
+
+test("a node of k3d's has the flags and labels that its filters say", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "cluster-plan-"));
+  try {
+    await writeFile(join(folder, "Pulumi.k3d.yaml"), "config:\n  k3s-lab:config: k3d.yaml\n");
+    await writeFile(
+      join(folder, "k3d.yaml"),
+      (await readFile(join(root, "stacks/k3d.yaml"), "utf8"))
+        .replace("agents: 0", "agents: 1")
+        .replace("options:", 'options:\n  k3s: {nodeLabels: [{label: disk=ssd, nodeFilters: ["agent:0"]}]}'),
+    );
+    const { nodes } = await readClusterPlan("k3d", folder);
+    assert.deepEqual(
+      nodes.map(({ args }) => args.includes("--node-label=disk=ssd")),
+      [false, true],
+    );
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });

@@ -1,7 +1,24 @@
 import { LabError } from "../lib/errors.ts";
 import { recordedOf } from "../observe/recorded.ts";
-import { k3sVersion, type Machine, programOf, readStackFile } from "./config.ts";
-import { agentsOf, k3sVersionOf, publishedPort, readK3dFile, serverArgsOf, serversOf } from "./k3d-file.ts";
+import {
+  type ClusterConfig,
+  k3sArgsOf,
+  k3sVersion,
+  type Machine,
+  programOf,
+  readStackFile,
+} from "./config.ts";
+import {
+  agentsOf,
+  type K3dFile,
+  k3sVersionOf,
+  publishedPort,
+  readK3dFile,
+  serverArgsOf,
+  serversOf,
+} from "./k3d-file.ts";
+import { nodeConfig } from "./k3d-nodes.ts";
+import { hasServiceLb } from "./k3s-cluster.ts";
 
 /** A node that a stack file asks for. */
 export interface PlannedNode {
@@ -10,10 +27,22 @@ export interface PlannedNode {
   readonly role: Machine["role"];
   /** The machine that it runs on; absent for a container of k3d's. */
   readonly machine?: Machine;
+  /** The flags of K3s that the file gives it. */
+  readonly args: readonly string[];
+}
+
+/** A node of k3d's; its labels are flags of K3s too. */
+function containerNode(file: K3dFile, name: string, role: PlannedNode["role"], index: number): PlannedNode {
+  const { args, nodeLabels } = nodeConfig(file, { role, index });
+  return { name, role, args: [...args, ...nodeLabels.map((label) => `--node-label=${label}`)] };
 }
 
 /** Where this computer reaches what a machine serves. */
 export const servedAt = ({ ip, publicAddress }: Machine): string => publicAddress ?? ip;
+
+/** The machines at which the Ingress controller answers. */
+export const ingressMachines = ({ machines, k3s }: Pick<ClusterConfig, "machines" | "k3s">): Machine[] =>
+  machines.filter((machine) => hasServiceLb(k3sArgsOf(k3s, machine)));
 
 /** K3s's flags that put the servers' public addresses into the API server's certificate, on every server the same. */
 export const publicNames = (servers: readonly Machine[]): string[] =>
@@ -53,11 +82,14 @@ export async function readClusterPlan(stack: string, directory: string): Promise
     const config = await readStackFile(stack as "cluster", directory);
     const { provider, machines, network, k3s } = config;
     return {
-      nodes: machines.map((machine) => ({ name: machine.name, role: machine.role, machine })),
+      nodes: machines.map((machine) => ({
+        ...{ name: machine.name, role: machine.role, machine },
+        args: k3sArgsOf(k3s, machine),
+      })),
       version: k3sVersion(config, (await recordedOf(stack, directory)).k3sVersion),
       serverArgs: k3s.serverArgs,
       ...(provider === "hosts" ? {} : { network }),
-      ingress: machines.map(servedAt),
+      ingress: ingressMachines(config).map(servedAt),
       httpsPort: 443,
     };
   }
@@ -67,8 +99,8 @@ export async function readClusterPlan(stack: string, directory: string): Promise
     const port = publishedPort(file, 80);
     return {
       nodes: [
-        ...serversOf(file).map((name) => ({ name, role: "server" as const })),
-        ...agentsOf(file).map(({ name }) => ({ name, role: "agent" as const })),
+        ...serversOf(file).map((name, index) => containerNode(file, name, "server", index)),
+        ...agentsOf(file).map(({ name, index }) => containerNode(file, name, "agent", index)),
       ],
       version: k3sVersionOf(file),
       serverArgs: serverArgsOf(file),

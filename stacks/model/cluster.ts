@@ -117,6 +117,18 @@ const machine = z.strictObject({
     .max(1_048_576)
     .optional()
     .describe("Memory in MiB; not for provider `hosts`. Default: 2048."),
+  labels: z
+    .array(z.string())
+    .optional()
+    .describe(
+      "Labels of the node, such as `disk=ssd`, which pods may prefer: `--node-label` for this machine alone. Default: none.",
+    ),
+  taints: z
+    .array(z.string())
+    .optional()
+    .describe(
+      "Taints of the node, such as `dedicated=database:NoSchedule`, which keep pods away that do not tolerate them: `--node-taint` for this machine alone. K3s sets them when a node joins, and later does not change them. Default: none.",
+    ),
   ssh: hostSsh
     .optional()
     .describe("Provider `hosts` only: how this host is reached. It takes precedence over `k3s-lab:ssh`."),
@@ -136,7 +148,21 @@ export type Machine = Pick<
   readonly memory?: number;
   /** Of a host that is there already. */
   readonly ssh?: HostSsh;
+  /** Flags of K3s for its node alone: labels and taints. */
+  readonly nodeFlags?: readonly string[];
 };
+
+/** The labels and taints of a machine as flags of K3s, and where the file has each. */
+const marksOf = ({ labels = [], taints = [] }: Pick<z.output<typeof machine>, "labels" | "taints">) => [
+  ...labels.map((label, at) => ({ flag: `--node-label=${label}`, at: ["labels", at] })),
+  ...taints.map((taint, at) => ({ flag: `--node-taint=${taint}`, at: ["taints", at] })),
+];
+
+/** The flags that a machine's node is started with, beside those that the lab sets itself. */
+export const k3sArgsOf = (
+  k3s: Readonly<Record<"serverArgs" | "agentArgs", readonly string[]>>,
+  { role, nodeFlags = [] }: Pick<Machine, "role" | "nodeFlags">,
+): string[] => [...k3s[role === "server" ? "serverArgs" : "agentArgs"], ...nodeFlags];
 
 const box = z
   .strictObject({
@@ -233,7 +259,9 @@ export const clusterSchema = z
   })
   .transform(({ ssh: common, ...config }) => ({
     ...config,
-    machines: config.machines.map(({ ssh, cpus, memory, ...one }): Machine => {
+    machines: config.machines.map(({ ssh, cpus, memory, labels, taints, ...rest }): Machine => {
+      const nodeFlags = marksOf({ labels, taints }).map(({ flag }) => flag);
+      const one = { ...rest, ...(nodeFlags.length ? { nodeFlags } : {}) };
       if (config.provider !== "hosts") return { ...one, cpus: cpus ?? 2, memory: memory ?? 2048 };
       const { user = "", ...access } = { ...common, ...ssh };
       return { ...one, ssh: { ...access, user } };
@@ -283,7 +311,16 @@ function checkFlags({ provider, k3s, machines }: Written, add: Add): void {
     const index = k3s.serverArgs.findLastIndex((item) => item.split("=")[0] === flag);
     add(["k3s", "serverArgs", ...(index < 0 ? [] : [index])], expected);
   }
-  const args = machines.map(({ role }) => k3s[role === "server" ? "serverArgs" : "agentArgs"]);
+  const args = machines.map((one, index) => {
+    const common = k3sArgsOf(k3s, { role: one.role });
+    const marks = marksOf(one);
+    const all = [...common, ...marks.map(({ flag }) => flag)];
+    for (const { index: at, expected } of flagProblems(all, one.role, k3s.version)) {
+      const mark = marks[at - common.length];
+      if (mark) add(["machines", index, ...mark.at], expected.replace(/^--node-\w+ with /, ""));
+    }
+    return all;
+  });
   if (args.length > 0 && args.every(keepsPodsAway))
     add(["k3s"], "a machine without a taint of NoSchedule or NoExecute: pods would find no node");
 }

@@ -128,6 +128,30 @@ export function changedForGood(before: readonly string[], now: readonly string[]
   return [...networks, { flag, expected }];
 }
 
+const taintsOf = (args: readonly string[]): string[] =>
+  new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
+const isStrict = (taint: string): boolean => /:No(Schedule|Execute)$/.test(taint);
+
 /** Whether a node's flags keep pods away that do not ask for it: the apps', Traefik's and CoreDNS's. */
-export const keepsPodsAway = (args: readonly string[]): boolean =>
-  new K3sFlags(args).values("--node-taint").some((taints) => /:No(Schedule|Execute)\b/.test(taints));
+export const keepsPodsAway = (args: readonly string[]): boolean => taintsOf(args).some(isStrict);
+
+/**
+ * Whether ServiceLB's pods run on a node with these flags, so that it listens on the Ingress controller's ports: they
+ * tolerate what keeps a control plane to itself.
+ */
+export const hasServiceLb = (args: readonly string[]): boolean =>
+  !taintsOf(args).some(
+    (taint) =>
+      isStrict(taint) &&
+      !/^(CriticalAddonsOnly[=:]|node-role\.kubernetes\.io\/(control-plane|master)(=[^:]*)?:NoSchedule$)/.test(
+        taint,
+      ),
+  );
+
+/** The labels and taints that a node's flags give it. */
+export const marksIn = (
+  args: readonly string[],
+): Readonly<Record<"labels" | "taints", readonly string[]>> => ({
+  labels: new K3sFlags(args).values("--node-label").flatMap((labels) => labels.split(",")),
+  taints: taintsOf(args),
+});

@@ -161,6 +161,31 @@ const flags: readonly Bad[] = [
     /serverArgs\[1\].*only once for a:NoSchedule/,
   ],
   [
+    "a taint of a machine's own on every machine",
+    "cluster",
+    `config:\n  k3s-lab:machines: [${server.replace("}", ", taints: ['a:NoSchedule']}")}]\n`,
+    /a machine without a taint/,
+  ],
+  ...(
+    [
+      ["labels: [disk]", /machines\[0\]\.labels\[0\]: .*a label KEY=VALUE such as disk=ssd/],
+      ["labels: [a=1, a=2]", /machines\[0\]\.labels\[1\]: .*only once for a/],
+      ["labels: [kubernetes.io/hostname=x]", /labels\[0\]: .*only what a kubelet may set/],
+      ["labels: ['a=$HOME']", /labels\[0\]: .*without spaces, quotes/],
+      ["taints: ['a=b']", /machines\[0\]\.taints\[0\]: .*NoSchedule, PreferNoSchedule or NoExecute/],
+      ["taints: ['a=b:NoSchedule', 'a=c:NoSchedule']", /taints\[1\]: .*only once for a:NoSchedule/],
+      ["taint: ['a=b:NoSchedule']", /did you mean .?taints/],
+    ] as const
+  ).map(
+    ([key, sentence]) =>
+      [
+        `a machine with ${key}`,
+        "cluster",
+        `config:\n  k3s-lab:machines: [${server.replace("}", `, ${key}}`)}]\n`,
+        sentence,
+      ] as const,
+  ),
+  [
     "two addresses for CoreDNS",
     "cluster",
     serverFlag("--cluster-dns=10.43.0.10", "--cluster-dns=10.43.0.11"),
