@@ -31,6 +31,9 @@ async function look(
   const api = {
     pods: async () => ready.map((is, ordinal) => pod(`db-${ordinal}`, is)),
     events: async () => [],
+    cronJobs: async () => [
+      { metadata: { name: "db-backup" }, spec: { suspend: false }, status: { active: [] } },
+    ],
   } as unknown as KubernetesApi;
   const sources = { api: Promise.resolve(api), exec: Promise.resolve(exec) };
   const checks = await runChecks("my-app", [checkDatabase(config(replicas), "Run it.", sources)]);
@@ -39,7 +42,7 @@ async function look(
 
 test("a database whose replica has all that was written is right", async () => {
   const checks = await look(2, { "db-0": ["f|1|5000"], "db-1": ["t|0|5000"] });
-  assert.deepEqual(Object.keys(checks), ["replicas", "primary", "replica"]);
+  assert.deepEqual(Object.keys(checks), ["replicas", "primary", "replica", "backup"]);
   assert.deepEqual(
     Object.values(checks).filter(({ ok }) => !ok),
     [],
@@ -48,7 +51,7 @@ test("a database whose replica has all that was written is right", async () => {
 
 test("without a replica nobody is to follow", async () => {
   const checks = await look(1, { "db-0": ["f|0|5000"] });
-  assert.deepEqual(Object.keys(checks), ["replicas", "primary"]);
+  assert.deepEqual(Object.keys(checks), ["replicas", "primary", "backup"]);
   assert.ok(Object.values(checks).every(({ ok }) => ok));
 });
 
@@ -86,6 +89,47 @@ test("a pod that is not ready is told", async () => {
   const { replicas } = await look(2, {}, [true, false]);
   assert.match(replicas?.actual ?? "", /^1 ready; db-1 is /);
 });
+
+/** What the check of the backups finds. @param cron what the API server says of the CronJob; undefined: there is none. */
+async function backups(cron: object | undefined, backup: object = {}): Promise<Check | undefined> {
+  const its = parseConfig("my-app", { cluster: { stack: "cluster" }, backup }, "FILE");
+  const one = { metadata: { name: "db-backup" }, spec: { suspend: false }, status: { active: [] }, ...cron };
+  const api = {
+    pods: async () => [],
+    events: async () => [],
+    cronJobs: async () => (cron ? [{ ...one, metadata: { name: "other" } }, one] : []),
+  } as unknown as KubernetesApi;
+  const sources = { api: Promise.resolve(api), exec: Promise.resolve(async () => "") };
+  const checks = await runChecks("my-app", [checkDatabase(its, "Run it.", sources)]);
+  return checks.find(({ id }) => id === "my-app/db/backup");
+}
+const hoursAgo = (hours: number): string => new Date(Date.now() - hours * 3_600_000).toISOString();
+const ran = (due: number, whole?: number, active: readonly object[] = []) => ({
+  lastScheduleTime: hoursAgo(due),
+  ...(whole === undefined ? {} : { lastSuccessfulTime: hoursAgo(whole) }),
+  active,
+});
+const suspended = { spec: { suspend: true } };
+
+const seen: readonly (readonly [ok: boolean, found: RegExp, cron: object | undefined, backup?: object])[] = [
+  [true, /^at "17 3 \* \* \*", none was due yet$/, {}],
+  [true, /, made when it was due; the newest is 5 h old$/, { status: ran(5.1, 5) }],
+  [true, /, being made; the newest is 29 h old$/, { status: ran(0.1, 29, [{}]) }],
+  [true, /, made when it was due; the newest is 3 days old$/, { status: ran(73, 72) }],
+  [true, /^suspended; the newest is 5 days old$/, { ...suspended, status: ran(3, 120) }, { suspend: true }],
+  [true, /^suspended; there is none yet$/, suspended, { suspend: true }],
+  [false, /^there is no CronJob db-backup$/, undefined],
+  [false, /^suspended; there is none yet$/, suspended],
+  [false, /, none was due yet$/, {}, { suspend: true }],
+  [false, /, the one of \d{4}-\S+Z failed; the newest is 29 h old$/, { status: ran(5, 29) }],
+  [false, /, the one of \S+ failed; there is none yet$/, { status: ran(5) }],
+];
+for (const [ok, found, cron, backup] of seen)
+  test(`backups: ${ok ? "right" : "wrong"}: ${found.source}`, async () => {
+    const check = await backups(cron, backup);
+    assert.match(check?.actual ?? "", found);
+    assert.equal(check?.ok, ok);
+  });
 
 const pageOf = async (status: number, body: object | string, values: object = {}) => {
   const its = parseConfig("my-app", { cluster: { stack: "cluster" }, ...values }, "FILE");

@@ -72,8 +72,43 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
       hint: `See what the server says: \`${kubectl} logs ${primary}\`. Once the other was promoted, set k3s-lab:database.primary.`,
     },
     ...(replicas > 1 ? [checkReplica({ kubectl, primary, replica }, first, sources)] : []),
+    checkBackup(config, deploy, sources),
   ];
 }
+
+/** How long ago a time was, such as `5 h`. */
+function ageOf(time: string): string {
+  const hours = (Date.now() - Date.parse(time)) / 3_600_000;
+  if (hours < 1) return `${Math.max(0, Math.round(hours * 60))} min`;
+  return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} days`;
+}
+
+/** Of a CronJob whose last run made a backup: Kubernetes notes a run as successful once the backup is whole. */
+const checkBackup = (
+  { namespace, backup }: MyAppConfig,
+  deploy: string,
+  { api }: DatabaseSources,
+): CheckSpec => ({
+  id: "db/backup",
+  title: "db: its backups",
+  expected: backup.suspend ? "suspended" : `at "${backup.schedule}", made when it was due`,
+  actual: async () => {
+    const all = await (await api).cronJobs(namespace);
+    const { spec, status } = all.find(({ metadata: { name } }) => name === "db-backup") ?? {};
+    if (!spec || !status) return "there is no CronJob db-backup";
+    const { lastScheduleTime: due, lastSuccessfulTime: whole, active } = status;
+    const newest = whole ? `the newest is ${ageOf(whole)} old` : "there is none yet";
+    const isAsAsked = spec.suspend === backup.suspend;
+    if (spec.suspend) return { found: `suspended; ${newest}`, ok: isAsAsked };
+    const at = `at "${backup.schedule}"`;
+    if (due === undefined) return { found: `${at}, none was due yet`, ok: isAsAsked };
+    // The times of the API server have one form, and are in the order of their letters.
+    const isMade = whole !== undefined && whole >= due;
+    const last = isMade ? "made when it was due" : active.length ? "being made" : `the one of ${due} failed`;
+    return { found: `${at}, ${last}; ${newest}`, ok: isAsAsked && (isMade || active.length > 0) };
+  },
+  hint: `${deploy} See why it failed: \`kubectl --namespace ${namespace} logs --selector app.kubernetes.io/name=db-backup\`; make one now: \`kubectl --namespace ${namespace} create job --from=cronjob/db-backup now\`.`,
+});
 
 /** Times that the replica is asked whether it has caught up, one after the other. */
 const asked = 5;

@@ -99,6 +99,12 @@ const kinds = {
       replicas: count.default(0),
     }),
   }),
+  cronJobs: kind("/apis/batch/v1", {
+    spec: z.object({ suspend: z.boolean().default(false) }),
+    status: z
+      .object({ lastScheduleTime: text, lastSuccessfulTime: text, active: list(z.unknown()) })
+      .default({ active: [] }),
+  }),
   replicaSets: kind("/apis/apps/v1", {
     spec: z.object({
       replicas: count.default(1),
