@@ -1,6 +1,5 @@
 import { Command } from "commander";
 
-/** The verbs of `lab` and what each does. */
 const verbs: Readonly<Record<string, string>> = {
   up: "Bring the lab up: tools, machines, K3s and apps; then verify it",
   down: "Take the lab down and check that nothing of it is left",

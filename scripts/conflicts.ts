@@ -29,7 +29,6 @@ export async function refuseConflicts(stacks: Stacks): Promise<void> {
   if (conflicts.length) throw new LabError([...new Set(conflicts)].join("\n"), { exitCode: 2 });
 }
 
-/** What the files of a run's stacks say. */
 const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [
   ...machines.map(([stack, { provider, network, machines }]) => ({
     stack,

@@ -22,7 +22,6 @@ import { findGo } from "./toolchain/go-module.ts";
 import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
 import { type StackName, toolsOf, versionOf } from "./toolchain/tools.ts";
 
-/** One thing that was looked at. */
 export interface Finding {
   /** Stays the same from run to run, such as `cluster/provider`. */
   readonly id: string;

@@ -1,7 +1,6 @@
 import { type Ask, confirmLosses } from "./confirm.ts";
 import type { Loss } from "./losses.ts";
 
-/** What was found out about a stack before it is touched. */
 export interface StackPreview {
   readonly losses: readonly Loss[];
   /** Whether nothing has changed since its last `up`. */

@@ -51,7 +51,6 @@ export class Settings {
   }
 }
 
-/** What stack files say. */
 export type Stacks = Awaited<ReturnType<typeof readStacks>>;
 
 /** Reads every stack's file, so that a fault in the last is told before the first is touched. */
@@ -89,7 +88,6 @@ interface ExternalApps {
   readonly config: OnCluster;
 }
 
-/** Apps on a cluster of another stack. */
 interface OwnApps {
   readonly stack: string;
   readonly cluster: string;
@@ -131,7 +129,6 @@ export async function anyMachines(): Promise<boolean> {
   return (await Promise.all(all.map(hasMachines))).some(Boolean);
 }
 
-/** What a run changed, in a few words. */
 export function describeChanges(changes: Changes): string {
   const words = Object.entries(changes)
     .filter(([operation]) => operation !== "same")

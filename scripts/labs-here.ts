@@ -60,7 +60,6 @@ async function containersIn(docker: readonly string[]): Promise<string[]> {
   );
 }
 
-/** @param line as `format` has it. */
 function containerIn(line: string): string[] {
   const [name = "", id, checkout, cluster = ""] = line
     .split("\t")

@@ -18,7 +18,6 @@ export interface Loss {
 
 type Environment = Readonly<Record<string, string>>;
 
-/** Asks whether a thing exists; tests bring their own. */
 interface Existence {
   /** @param recorded the environment that Pulumi recorded with the machine. */
   readonly machine: (recorded: Environment) => Promise<boolean>;
@@ -52,16 +51,13 @@ interface Context {
   readonly existence: Existence;
   /** What Pulumi recorded of the hosts that the run changes, by name. */
   readonly hosts: ReadonlyMap<string, Environment>;
-  /** The volumes of the StatefulSets that the run changes. */
   readonly volumes: ReturnType<typeof volumesOf>;
 }
 
-/** What a step of Pulumi's makes or takes away. */
 interface Thing {
   readonly what: string;
   /** Asked only where it would go. */
   readonly exists: () => Promise<boolean>;
-  /** A machine's name. */
   readonly machine?: string;
   /** A machine's address, by which a rename is found out. */
   readonly address?: string | undefined;

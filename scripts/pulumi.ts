@@ -12,14 +12,12 @@ export type Changes = Readonly<Record<string, number>>;
 
 /** What a preview says would happen to a resource that is there. */
 export interface PlannedStep {
-  /** Such as `replace` or `delete`. */
   readonly operation: string;
   readonly urn: string;
   /** What it was made from, as the state has it. */
   readonly inputs: Readonly<Record<string, unknown>>;
 }
 
-/** See `runStack`. */
 export interface RunOptions {
   readonly signal?: AbortSignal;
   readonly refresh?: boolean;
@@ -180,7 +178,6 @@ const verbs: Record<string, string> = {
   "delete-replaced": "deleting the old",
 };
 
-/** One line on what the engine begins to do, or undefined where a person would not care. */
 function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
   if (!resourcePreEvent) return undefined;
   const { op, urn, type } = resourcePreEvent.metadata;

@@ -9,7 +9,6 @@ import {
 import { LabError } from "../stacks/lib/errors.ts";
 import type { Progress } from "../stacks/lib/progress.ts";
 
-/** One step of long work. */
 export interface Step {
   readonly title: string;
   /** Does the work; what it returns, if anything, is shown behind the title. */
@@ -22,9 +21,7 @@ export interface Step {
   readonly keepsLines?: boolean;
 }
 
-/** How steps are stopped. */
 export interface Stopping {
-  /** Aborts when the run is interrupted. */
   readonly signal?: AbortSignal;
   /** Ends the programs that the steps have started. */
   readonly endChildren?: () => Promise<void>;

@@ -19,7 +19,6 @@ export interface HostFacts {
   /** inotify instances that a user may have; unknown where machines in containers do not run on this kernel. */
   readonly inotifyInstances?: number | undefined;
   readonly memoryAvailable: number;
-  /** Where the cache is. */
   readonly diskFree: number;
 }
 
@@ -72,7 +71,6 @@ async function checkWritable(folder: string): Promise<void> {
   }
 }
 
-/** What this computer has to offer now. */
 export async function hostFacts(): Promise<HostFacts> {
   const { bavail, bsize } = await statfs(await existing(cacheDir));
   const instances = await readFile("/proc/sys/fs/inotify/max_user_instances", "utf8").catch(() => undefined);

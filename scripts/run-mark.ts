@@ -10,7 +10,6 @@ export function withoutMark(environment: NodeJS.ProcessEnv = process.env): NodeJ
   return rest;
 }
 
-/** The signals that interrupt a run. */
 const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**

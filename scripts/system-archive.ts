@@ -16,7 +16,6 @@ export const imageTools = [
 /** The path of a file of an installed tool; an Error where it was not installed. */
 type ToolFile = (tool: ToolName, name: string) => string;
 
-/** Finds files of installed tools. */
 export const toolFile =
   (tools: Readonly<Partial<Record<ToolName, InstalledTool>>>): ToolFile =>
   (tool, name) => {

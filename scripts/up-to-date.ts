@@ -175,7 +175,6 @@ export async function sourcesOf(stack: string, settings: HostSettings): Promise<
   return hash.digest("hex");
 }
 
-/** Files that a stack's file names. */
 async function filesNamedBy(stack: string): Promise<readonly string[]> {
   const program = programOf(stack);
   if (program === "cluster") {

@@ -1,6 +1,5 @@
 import { hostname } from "node:os";
 
-/** Who answers: an app's pod. */
 export interface Identity {
   readonly app: string;
   readonly version: string;
@@ -10,7 +9,6 @@ export interface Identity {
   readonly podIp: string | null;
 }
 
-/** What the container's environment says. */
 export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;

@@ -27,7 +27,6 @@ function markupOf(value: Piece): string {
   return escapeHtml(String(value));
 }
 
-/** Text made safe for HTML content and quoted attributes. */
 function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }

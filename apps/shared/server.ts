@@ -20,7 +20,6 @@ const longestLinger = (lingerMs: number): number => lingerMs * 2.5;
 /** Seconds from SIGTERM until the last request is answered: what a pod's grace period must leave. */
 export const graceSeconds = Math.ceil((longestLinger(defaultLingerMs) + drainMs) / 1000) + 4;
 
-/** One request, and the means to answer it. */
 export interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
@@ -40,7 +39,6 @@ export interface Exchange {
   ) => void;
 }
 
-/** A request as it is noted in a log. */
 export interface AccessRecord {
   readonly method: string;
   readonly host: string | null;
@@ -54,9 +52,7 @@ export interface AccessRecord {
   readonly request: IncomingMessage;
 }
 
-/** What makes a server this app's. */
 export interface App {
-  /** Answers what is neither a probe nor asks for metrics. */
   readonly handle: (exchange: Exchange) => void | Promise<void>;
   /** Why it cannot serve now. Default: it always can. */
   readonly unready?: () => Promise<string | undefined>;
@@ -71,7 +67,6 @@ export interface App {
 /** A server that can end without dropping a request. */
 export interface WebServer {
   readonly server: Server;
-  /** Answers `/metrics`, and nothing else. */
   readonly metricsServer: Server;
   /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
   readonly stop: () => Promise<boolean>;
@@ -221,7 +216,6 @@ class GracefulServer implements WebServer {
     }
   }
 
-  /** Waits until no more requests come. */
   async #linger(): Promise<void> {
     const latest = performance.now() + longestLinger(this.#config.lingerMs);
     await pause(this.#config.lingerMs);

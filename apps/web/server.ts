@@ -14,7 +14,6 @@ import {
 } from "../shared/server.ts";
 import { type Answer, pageStyle, renderPage, renderText } from "./page.ts";
 
-/** What this server says to a request. */
 export function answerTo(config: Config, request: IncomingMessage): Answer {
   const forwarded: Record<string, string> = {};
   for (const [name, value] of Object.entries(request.headers).sort(([a], [b]) => (a < b ? -1 : 1)))

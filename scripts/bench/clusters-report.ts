@@ -4,7 +4,6 @@ import type { Usage } from "./usage.ts";
 
 /** What was measured of one cluster, from nothing until it was gone; times in seconds from the start of the command. */
 export interface Measurement extends Usage {
-  /** Until all nodes were Ready. */
   readonly nodesReady: number;
   /** Until all apps had answered, seen from outside. */
   readonly appsAnswering: number;
@@ -14,7 +13,6 @@ export interface Measurement extends Usage {
   readonly takeDown: number;
 }
 
-/** What is measured, in the order that it is shown. */
 const metrics = [
   { key: "nodesReady", title: "until all nodes are Ready", unit: "seconds" },
   { key: "appsAnswering", title: "until all apps answer", unit: "seconds" },
@@ -42,7 +40,6 @@ export interface Extent {
   readonly pods: number;
 }
 
-/** One cluster with its medians over all rounds, and every single measurement. */
 interface Result extends Extent {
   readonly medians: Measurement;
   readonly measurements: readonly Measurement[];
@@ -69,7 +66,6 @@ export function summarize(
   return { rounds: measured[0]?.length ?? 0, cpus, results };
 }
 
-/** A value as people read it. */
 export function format(value: number, unit: Metric["unit"]): string {
   if (unit === "seconds") return `${value.toFixed(1)} s`;
   return unit === "bytes" ? `${Math.round(value / 1024 ** 2)} MiB` : String(Math.round(value));

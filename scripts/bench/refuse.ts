@@ -43,7 +43,6 @@ export async function machinesOf(directory: string): Promise<string | undefined>
   return id && `there is a machine ${id.split("/").at(-3)}`;
 }
 
-/** The first interface with an address in a network. */
 export function networkInUse(network: string, interfaces = networkInterfaces()): string | undefined {
   const block = blockOf(network);
   for (const [name, addresses = []] of Object.entries(interfaces))

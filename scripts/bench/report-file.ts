@@ -4,13 +4,10 @@ import { join, relative } from "node:path";
 import { root } from "../../stacks/lib/paths.ts";
 import { defaultK3sVersion } from "../../stacks/versions.ts";
 
-/** What a run was, beside its numbers. */
 interface RunOf {
   /** In the name of the file: `cluster`, `k3d` or `compare`. */
   readonly name: string;
-  /** The command line that does it again. */
   readonly command: string;
-  /** When it began. */
   readonly date: Date;
 }
 

@@ -9,7 +9,6 @@ export interface Phase {
 
 /** One timed command, or the medians of several; seconds. */
 export interface Timing {
-  /** Until the command returned. */
   readonly returned: number;
   /** Processor seconds of the command and its child processes, containers left out; NaN where they are not known. */
   readonly processor: number;
@@ -18,7 +17,6 @@ export interface Timing {
   readonly phases: readonly Phase[];
 }
 
-/** What is timed, and what it is called in a report. */
 const titles = {
   byHand: "by hand",
   up: "lab up",

@@ -5,7 +5,6 @@ type Step = <T>(what: string, work: () => Promise<T>) => Promise<T>;
 
 /** Something that is brought up, measured and taken down again; tests put their own in its place. */
 export interface Contender<Result> {
-  /** In what is reported. */
   readonly title: string;
   /** Fills the caches: tools and images. Leaves nothing behind. Not measured. Default: another's have filled them. */
   prepare?(): Promise<void>;

@@ -62,7 +62,6 @@ export const takeDownAll = (checkout: string, log: string): Promise<unknown> =>
     log,
   });
 
-/** What the stack files say of a whole lab on a substrate. */
 export async function readExtent(name: SubstrateName): Promise<Extent> {
   const { title, stacks } = substrates[name];
   const [{ nodes }, { apps }] = await Promise.all([readClusterPlan(stacks[0], root), readApps(stacks[1])]);

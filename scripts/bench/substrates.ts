@@ -24,7 +24,6 @@ export type SubstrateName = (typeof substrateNames)[number];
 
 /** One way to get a cluster, and the same by hand. */
 export interface Substrate {
-  /** In reports. */
   readonly title: string;
   /** The stacks of a whole lab: the cluster, then its apps. */
   readonly stacks: readonly [cluster: string, apps: string];
@@ -68,10 +67,8 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   },
 };
 
-/** What a script of the by-hand way gets. */
 export interface ByHand {
   readonly env: Readonly<Record<string, string>>;
-  /** Content of the file that APP_MANIFESTS names. */
   readonly manifests: string;
 }
 
@@ -135,7 +132,6 @@ export const untilAnswering =
     }
   };
 
-/** The apps of a stack file. */
 export async function readApps(stack: string): Promise<AppsConfig> {
   const config = await readStackFile(stack, root);
   if ("apps" in config) return config;

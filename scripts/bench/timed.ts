@@ -5,7 +5,6 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import type { Phase, Timing } from "./results.ts";
 import type { Watch } from "./watches.ts";
 
-/** A command to time. */
 interface TimedCommand<Name extends string> {
   readonly file: string;
   readonly args: readonly string[];

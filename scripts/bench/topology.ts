@@ -1,9 +1,7 @@
 import { parseDocument } from "yaml";
 import { toNumber, toText } from "../../stacks/model/addresses.ts";
 
-/** The file that says what a cluster is made of. */
 export interface Topology {
-  /** Path in the checkout. */
   readonly file: string;
   /** The same text, asking for one agent more. */
   readonly oneMore: (text: string) => string;

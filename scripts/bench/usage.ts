@@ -4,13 +4,11 @@ import { z } from "zod";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { lastLines, type Run } from "../host/commands.ts";
 
-/** What a cluster's containers take. */
 export interface Usage {
   /** Bytes. */
   readonly memory: number;
   /** Bytes that they have written: into themselves and into their volumes. */
   readonly disk: number;
-  /** Number of processes. */
   readonly processes: number;
 }
 

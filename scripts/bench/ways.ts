@@ -14,7 +14,6 @@ import { timed } from "./timed.ts";
 /** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
 const byHandDir = join(labDir, "by-hand");
 
-/** What one round of a way timed. */
 type Way = Contender<Readonly<Partial<Record<Kind, Timing>>>>;
 
 /**
@@ -73,7 +72,6 @@ export async function bothWays(
   ];
 }
 
-/** Starts a new log of timed commands. */
 export async function startLog(file: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true, mode: 0o700 });
   await rm(file, { force: true });

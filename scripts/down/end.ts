@@ -38,7 +38,6 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
   },
 });
 
-/** @throws LabError where something of the lab's own is left. */
 async function refuseLeft({ targets, needed, usesDocker }: DownRun): Promise<void> {
   const used = needed.flatMap(({ provider }) => provider ?? []);
   if (usesDocker) used.push("docker");
@@ -51,7 +50,6 @@ async function refuseLeft({ targets, needed, usesDocker }: DownRun): Promise<voi
     );
 }
 
-/** @returns which daemons go on, and why. */
 async function endDaemons(
   progress: Progress,
   tell: (others: readonly string[]) => void,

@@ -13,7 +13,6 @@ import { stackStep } from "./stack.ts";
 import { downOrder, readTarget } from "./target.ts";
 import { toolStep } from "./tools.ts";
 
-/** What `lab down` may be told. */
 export interface DownOptions {
   /** Whether data on volumes, and what is not the lab's, may go with namespaces of the lab's. Default: false, it is asked for or refused. */
   readonly replace?: boolean;
@@ -46,7 +45,6 @@ export async function takeDown(
   });
 }
 
-/** Reads what is known of the stacks. */
 async function begin(stacks: readonly string[], stopping: Required<Stopping>): Promise<DownRun> {
   const settings = new Settings(await readHostSettings());
   if (settings.values.dockerHost === undefined) {
@@ -63,7 +61,6 @@ async function begin(stacks: readonly string[], stopping: Required<Stopping>): P
   return { targets, needed, settings, usesDocker, stopping };
 }
 
-/** What appeared while the lab was up, in one line. */
 function renderOthers(others: readonly string[]): string {
   const more = others.length - 20;
   return `Not created by the lab, left alone: ${others.slice(0, 20).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;

@@ -2,7 +2,6 @@ import type { Settings } from "../lab.ts";
 import type { Stopping } from "../report.ts";
 import type { Target } from "./target.ts";
 
-/** One run of `lab down`. */
 export interface DownRun {
   readonly targets: readonly Target[];
   /** Those that something is known of. */

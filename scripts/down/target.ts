@@ -14,7 +14,6 @@ import { clusterStackIn } from "../recorded-cluster.ts";
 export interface Target {
   readonly stack: string;
   readonly program: ProgramName;
-  /** Who made its machines. */
   readonly provider?: Provider | undefined;
   /** The stack whose cluster its apps were made on; undefined where that is somebody else's. */
   readonly cluster?: string | undefined;

@@ -48,7 +48,6 @@ async function restoreTools(
   if (packages.length) await ensurePackages([...new Set(packages)], progress);
 }
 
-/** The version of one of Pulumi's plugins, without its v. */
 const pluginVersion = (name: string): string => {
   const tool = tools[`pulumi-${name}` as "pulumi-command"];
   return versionOf(tool, wayOrder.find((way) => tool.ways[way] !== undefined) ?? "release").replace(/^v/, "");

@@ -32,7 +32,6 @@ const usageOf = (command: Command): string => {
   return usage === "" ? "" : ` ${usage.trim()}`;
 };
 
-/** What `addHelpText` adds. */
 function afterHelp(command: Command): string[] {
   let text = "";
   command.configureOutput({ writeOut: (part) => (text += part) });

@@ -1,6 +1,5 @@
 import { z } from "zod";
 
-/** A JSON Schema as far as the documents need it. */
 export interface JsonSchema {
   readonly [keyword: string]: unknown;
   readonly type?: string | readonly string[];

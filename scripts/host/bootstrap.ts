@@ -8,7 +8,6 @@ import { ensurePackages } from "./packages.ts";
 import { isRoot } from "./privilege.ts";
 import { runsPrograms } from "./quirks.ts";
 
-/** What mmdebstrap needs of this computer; tests pass their own. */
 export interface BootstrapHost {
   readonly run: Run;
   readonly root: boolean;

@@ -20,14 +20,11 @@ import {
 import { ensurePackages } from "./packages.ts";
 import { requireRoot } from "./privilege.ts";
 
-/** A Vagrant box that machines are made from. */
 export interface Box {
-  /** Its name in Vagrant. */
   readonly name: string;
   readonly version: string;
 }
 
-/** A box and where it comes from. */
 export interface BoxSource extends Box {
   /** Where the box lies. Default: Vagrant's public catalog knows, and the checksum too. */
   readonly url?: string | undefined;
@@ -35,7 +32,6 @@ export interface BoxSource extends Box {
   readonly sha256?: string | undefined;
 }
 
-/** A box that was built on this computer. */
 export interface BuiltBox extends BoxSource {
   readonly path: string;
   readonly url: string;
@@ -166,7 +162,6 @@ async function oldIn(folder: string, kind: RegExp): Promise<string[]> {
   return used.slice(2).map(({ name }) => name);
 }
 
-/** Where Vagrant keeps its boxes. */
 const vagrantHome = (): string => process.env.VAGRANT_HOME ?? join(homedir(), ".vagrant.d");
 
 /** The folder of a box of the libvirt provider that Vagrant has. */

@@ -1,7 +1,6 @@
 import { createInterface } from "node:readline";
 import { execa } from "execa";
 
-/** How a command ended. */
 export interface CommandResult {
   /** Undefined where the program could not be started or was ended by a signal. */
   readonly exitCode: number | undefined;
@@ -11,7 +10,6 @@ export interface CommandResult {
   readonly ended?: "missing" | "timeout";
 }
 
-/** What a command is given beside its arguments. */
 interface CommandOptions {
   /** Standard input. Default: empty. */
   readonly input?: string;
@@ -33,7 +31,6 @@ export const plainEnglish: Readonly<Record<string, string | undefined>> = {
   LANGUAGE: undefined,
 };
 
-/** Runs a command on this computer, with messages in English. */
 export const run: Run = async ([file = "", ...args], { input = "", onLine, timeout } = {}) => {
   const child = execa(file, args, {
     input,
@@ -57,6 +54,5 @@ export const run: Run = async ([file = "", ...args], { input = "", onLine, timeo
   };
 };
 
-/** The last lines of a text, which mostly hold the reason. */
 export const lastLines = (text: string, count = 15): string =>
   text.trimEnd().split("\n").slice(-count).join("\n");

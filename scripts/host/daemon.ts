@@ -79,14 +79,12 @@ export class DaemonNotes<Recorded> {
     await writeWhole(this.#record, JSON.stringify(record));
   }
 
-  /** Takes away record and notes of a daemon that has ended. */
   async forget(): Promise<void> {
     await rm(this.#record, { force: true });
     await rm(this.#users, { recursive: true, force: true });
   }
 }
 
-/** Where what a daemon of the lab's own prints is kept. */
 export const logOf = (program: string): string => join(cacheDir, "log", `${program}.log`);
 
 /**
@@ -114,7 +112,6 @@ export async function startDaemon(
   }
 }
 
-/** The log of a daemon of the lab's own. */
 export const readLog = (program: string): Promise<string> => readFile(logOf(program), "utf8").catch(() => "");
 
 /**

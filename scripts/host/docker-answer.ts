@@ -5,7 +5,6 @@ import { lastLines, type Run, run as runHere } from "./commands.ts";
 /** What uses Docker: machines are reached by their containers' addresses, k3d's nodes by ports of this computer. */
 export type DockerUse = "machines" | "k3d";
 
-/** What a daemon says of itself. */
 export interface DaemonFacts {
   /** The name of its computer. */
   readonly name: string;

@@ -66,7 +66,6 @@ export function deleteCommands(added: readonly string[]): string[][] {
   return [...rules, ...chains.map((name) => ["-F", name]), ...chains.map((name) => ["-X", name])];
 }
 
-/** The words of a line as `iptables-save` quotes them. */
 const words = (line: string): string[] =>
   [...line.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(([, quoted, plain]) =>
     quoted === undefined ? (plain ?? "") : quoted.replace(/\\(.)/g, "$1"),

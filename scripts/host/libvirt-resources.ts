@@ -22,7 +22,6 @@ type NetworkName = typeof labNetwork | typeof managementNetwork;
 const pool = "k3s-lab";
 const poolFolder = "/var/lib/libvirt/images/k3s-lab";
 
-/** What is asked of libvirt. */
 export interface LibvirtSpec {
   /** The machines' network, such as 192.168.42.0/24; its first address is this computer's. */
   readonly network: string;
@@ -32,7 +31,6 @@ export interface LibvirtSpec {
   readonly box: Box;
 }
 
-/** Asks the libvirt of this computer. */
 export const virshCommand = ["virsh", "--connect", "qemu:///system", "--quiet"] as const;
 
 /** Milliseconds for what takes moments, and for gigabytes on a slow disk. */
@@ -198,7 +196,6 @@ async function ensurePool(run: Run): Promise<void> {
 
 const isNoPool = ({ stderr }: CommandResult): boolean => /pool not found/i.test(stderr);
 
-/** Names in a list of `virsh vol-list`. */
 const volumeNames = (text: string): string[] =>
   text.split("\n").flatMap((line) => line.trim().split(/\s+/)[0] || []);
 
@@ -231,7 +228,6 @@ async function isRest(name: string, image: string, volumes: readonly string[], r
   return (await usersAmong(others, run)).length === 0;
 }
 
-/** What of a box's disk is in the pool. */
 async function findDisk(box: Box, run: Run) {
   // By this name vagrant-libvirt looks for the disk before it uploads it.
   const name = `${box.name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${box.version}_box.img`;

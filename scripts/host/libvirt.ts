@@ -149,7 +149,6 @@ async function refuseHanging({ daemon }: DaemonRecord, problem: string): Promise
   );
 }
 
-/** Why no daemon answers, or undefined where one does. */
 async function unreachable(run: Run): Promise<string | undefined> {
   const { exitCode, stderr } = await run([...virshCommand, "uri"], { timeout: 15_000 });
   return exitCode === 0 ? undefined : lastLines(stderr, 1) || "it does not answer";
@@ -186,7 +185,6 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
 /** Folders of libvirt's that its daemon finds the lab's in place of. */
 const ownFolders = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"] as const;
 
-/** Where libvirt keeps its sockets and what it knows of running machines. */
 const runFolderOf = "/run/libvirt";
 
 /**

@@ -27,7 +27,6 @@ export const basePackages: readonly string[] = [
 /** Plugins that K3s wants in one folder with its own `flannel`; Debian has them in /usr/lib/cni. */
 export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "portmap"];
 
-/** How messages name what `ensureMachineImage` makes. */
 const machinesImage = "The machines' image";
 
 /** Tells an image of the lab's that has lost its name. */

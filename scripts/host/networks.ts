@@ -25,7 +25,6 @@ interface Interface {
   readonly addr_info?: readonly { readonly local: string; readonly prefixlen: number }[];
 }
 
-/** How networks are looked for; tests pass their own. */
 export interface NetworkOptions {
   readonly run?: Run;
   /** This checkout's lab. Default: as in `.lab/id`. */

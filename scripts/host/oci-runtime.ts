@@ -33,7 +33,6 @@ export async function ociRuntime(progress: Progress): Promise<string | undefined
   return lacksSysResource(status) ? await buildOciRuntime(progress) : undefined;
 }
 
-/** Builds the runtime, or finds it built. See `ociRuntime`. */
 async function buildOciRuntime(progress: Progress): Promise<string> {
   const hash = createHash("sha256");
   for (const file of ["go.mod", "main.go"]) hash.update(await readFile(join(sources, file)));

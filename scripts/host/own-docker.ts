@@ -67,7 +67,6 @@ export async function startOwnDocker(progress: Progress): Promise<string> {
   return ownHost;
 }
 
-/** The arguments of the lab's own dockerd. */
 export function daemonArguments(runtime: string | undefined): string[] {
   return [
     ...["--host", ownHost],
@@ -205,7 +204,6 @@ export async function runningContainers(folder: string, within = shimEndsWithin)
   return (await shims()).map(({ pid }) => `a container that Docker does not list (its shim: process ${pid})`);
 }
 
-/** The bridges of the daemon's networks, which outlive it. */
 async function ownBridges(): Promise<string[]> {
   const ids = await askOwn("network", "ls", "--quiet", "--no-trunc", "--filter", "driver=bridge");
   if (ids.length === 0) return [];

@@ -7,19 +7,15 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { isRoot, proxyVariables, rootPrefix, shown } from "./privilege.ts";
 
-/** What `ensurePackages` sees of a computer; tests pass their own. */
 export interface PackageHost {
   readonly run: Run;
   readonly root: boolean;
-  /** Whether systemd runs services here. */
   readonly systemd: boolean;
   /** Whether a file is there, or a program on PATH or in a folder for root's. */
   readonly has: (name: string) => Promise<boolean>;
-  /** What /etc/os-release holds. */
   readonly osRelease: string;
 }
 
-/** Whether systemd runs services on this computer. */
 export const hasSystemd = (): Promise<boolean> => exists("/run/systemd/system");
 
 const thisHost = async (): Promise<PackageHost> => ({
@@ -142,7 +138,6 @@ const installArguments = (names: readonly string[]): string[] => [
   ...names,
 ];
 
-/** What a person types to install Debian packages as the lab would. */
 const installCommand = (names: readonly string[]): string =>
   `sudo apt-get update && sudo ${shown(["apt-get", ...installArguments(names)])}`;
 
@@ -227,7 +222,6 @@ async function isThere(name: string, { run, has }: PackageHost): Promise<boolean
   return true;
 }
 
-/** What apt is at; empty where a person would not care. */
 function describe(line: string): string {
   const [, fetched] = /^Get:\d+ \S+ \S+ \S+ ([a-z0-9][\w.+-]*) /.exec(line) ?? [];
   if (fetched) return `downloading ${fetched}`;

@@ -2,7 +2,6 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { quoted } from "../shell.ts";
 import type { Run } from "./commands.ts";
 
-/** Whether this process is root. */
 export const isRoot = (): boolean => process.getuid?.() === 0;
 
 /**
@@ -25,7 +24,6 @@ export const proxyVariables = [
   "NO_PROXY",
 ];
 
-/** A command line as a person types it. */
 export function shown(command: readonly string[]): string {
   return command.map((word) => (/^[\w./:=@%+,-]+$/.test(word) ? word : quoted(word))).join(" ");
 }

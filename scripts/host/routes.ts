@@ -14,7 +14,6 @@ const protocol = "242";
  */
 const metricOf = (lab: string): number => 4242 + createHash("sha256").update(lab).digest().readUIntBE(0, 3);
 
-/** A route of this computer's, as far as it is needed here. */
 export interface Route {
   /** In CIDR notation, or a bare address. */
   readonly dst: string;
@@ -26,7 +25,6 @@ export interface Route {
   readonly metric?: number;
 }
 
-/** Whether a lab made a route. */
 const isLabs = (route: Route): boolean => route.type === "blackhole" && route.protocol === protocol;
 
 /**

@@ -4,10 +4,8 @@ import { execa } from "execa";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { parseNetwork } from "../../stacks/model/addresses.ts";
 
-/** Where VirtualBox is told which host-only networks it may make. */
 const networksConf = "/etc/vbox/networks.conf";
 
-/** What VirtualBox allows where that file does not exist. */
 const defaultRange = "192.168.56.0/21";
 
 /**

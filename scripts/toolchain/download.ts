@@ -19,9 +19,7 @@ import type { Download } from "./tools.ts";
 /** A download that is not there or cannot be reached: another way may still give the tool. */
 class UnavailableError extends LabError {}
 
-/** Where downloads come from and go to. */
 export interface DownloadOptions {
-  /** The user's cache. */
   readonly cache: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;

@@ -11,7 +11,6 @@ import type { ModuleWay } from "./tools.ts";
 /** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
 const oldestGo = { major: 1, minor: 24 } as const;
 
-/** What `go mod edit -json` says of a `go.mod`, as far as it is needed here. */
 interface GoMod {
   readonly Replace?: readonly { readonly Old: GoVersion; readonly New: GoVersion }[] | null;
   readonly Exclude?: readonly GoVersion[] | null;
@@ -22,7 +21,6 @@ interface GoVersion {
   readonly Version?: string;
 }
 
-/** What `go mod download -json` says of a module. */
 interface DownloadedModule {
   readonly Dir: string;
   readonly GoMod: string;
@@ -102,7 +100,6 @@ export async function findGo(): Promise<GoFound> {
   };
 }
 
-/** What a build needs besides its recipe. */
 export interface BuildContext {
   readonly go: string;
   /** Scratch space of this build, made if missing, left to be deleted by the caller. */

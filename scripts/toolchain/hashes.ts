@@ -6,7 +6,6 @@ import { pipeline } from "node:stream/promises";
 import { writeWhole } from "../../stacks/lib/files.ts";
 import { cacheDir } from "../../stacks/lib/paths.ts";
 
-/** The SHA-256 of a file, in hex. */
 export async function sha256Of(file: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash);

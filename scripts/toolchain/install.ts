@@ -27,7 +27,6 @@ import {
 
 export type { ToolName, Way } from "./tools.ts";
 
-/** A tool that is ready to use. */
 export interface InstalledTool extends CachedTool {
   readonly name: ToolName;
   readonly version: string;
@@ -50,7 +49,6 @@ export interface InstallOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What is in the cache of one tool. */
 export interface ToolStatus {
   readonly tool: Tool;
   /** The way it is installed, or the one that would come first. */
@@ -59,7 +57,6 @@ export interface ToolStatus {
   readonly installed: CachedTool | undefined;
 }
 
-/** What an installer works with; tests bring their own. */
 export interface InstallerOptions extends Pick<DownloadOptions, "cache" | "stallMs" | "retries" | "retryMs"> {
   readonly checkout: string;
   readonly table: Readonly<Record<string, Tool>>;
@@ -77,7 +74,6 @@ interface Asked {
   readonly signal?: AbortSignal;
 }
 
-/** One tool to be made in one way. */
 interface Job {
   readonly tool: Tool;
   readonly key: CacheKey;
@@ -149,7 +145,6 @@ export class Installer {
     return prune({ cache: this.#options.cache, table: this.#options.table });
   }
 
-  /** Where installed tools are. */
   get folder(): string {
     return this.#cache.folder;
   }
@@ -424,7 +419,6 @@ async function probeReleases(signal?: AbortSignal): Promise<string | undefined> 
   return `releases cannot be reached (${new URL(probeUrl).hostname}: ${reason}${proxyInUse() ?? ""}); LAB_TOOLS_WAY=release requires them`;
 }
 
-/** The lab's own installer. */
 export const labInstaller: Installer = new Installer({ cache: cacheDir, checkout: root, table: tools });
 
 /** Makes the lab's tools ready, as `Installer.install` does. */

@@ -18,7 +18,6 @@ export interface Pruned {
   readonly bytes?: number;
 }
 
-/** What a cache is pruned by; tests pass their own. */
 interface PruneOptions {
   readonly cache: string;
   readonly table: Readonly<Record<string, Tool>>;
@@ -81,7 +80,6 @@ async function pruneTools(
   return pruned;
 }
 
-/** Where the links below a folder lead. */
 async function linkedFrom(folder: string): Promise<string[]> {
   const found: string[] = [];
   for (const part of ["bin", "pulumi/plugins", "pulumi/bin"])
@@ -92,7 +90,6 @@ async function linkedFrom(folder: string): Promise<string[]> {
   return found;
 }
 
-/** Bytes of a file, or of all in a folder. */
 async function sizeOf(path: string): Promise<number> {
   const found = await lstat(path);
   if (!found.isDirectory()) return found.isFile() ? found.size : 0;

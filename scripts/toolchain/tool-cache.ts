@@ -45,7 +45,6 @@ export class ToolCache {
     this.folder = folder;
   }
 
-  /** Where this tool is or would be. */
   dirOf({ name, version, way, platform, recipe }: CacheKey): string {
     // Where a stand-in lies depends on the checkout it comes from, so several of them may be there.
     const suffix = way === "bundled" ? `-${recipe.slice(0, 8)}` : "";
@@ -114,7 +113,6 @@ async function cachedTool(dir: string, names: readonly string[]): Promise<Cached
   return { dir, files, size: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
-/** What a manifest says; undefined where it is none. */
 function parsed(text: string): Manifest | undefined {
   try {
     const manifest = JSON.parse(text) as Manifest | null;

@@ -37,7 +37,6 @@ export interface Download {
   readonly as?: string;
 }
 
-/** The official downloads of a tool. */
 interface ReleaseWay {
   readonly version?: string;
   readonly downloads: Readonly<Partial<Record<Platform, readonly Download[]>>>;
@@ -72,7 +71,6 @@ export interface ModuleWay {
   readonly seconds: number;
 }
 
-/** A program of this project, run by the Node.js in use. */
 interface BundledWay {
   /** Relative to the checkout. */
   readonly main: string;
@@ -192,7 +190,6 @@ function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
 const linkerFlags = (variables: readonly string[] = []): string =>
   ["-s -w", ...variables.map((variable) => `-X ${variable}`)].join(" ");
 
-/** What Kubernetes's libraries say of themselves. */
 const kubernetesVariables = (values: Readonly<Record<string, string | undefined>>): string[] =>
   ["k8s.io/client-go/pkg/version", "k8s.io/component-base/version"].flatMap((path) =>
     Object.entries(values).map(([name, value]) => `${path}.${name}=${value}`),

@@ -70,7 +70,6 @@ async function addressOf(host: string): Promise<string> {
   );
 }
 
-/** Milliseconds that an answer may take. */
 const within = 10_000;
 
 /**

@@ -1,6 +1,5 @@
 import { hostsOf, pathsOf, type RoutePath } from "../../stacks/model/routes.ts";
 
-/** What an app's Ingresses take. */
 interface Rules {
   readonly host?: string | undefined;
   readonly aliases?: readonly string[] | undefined;

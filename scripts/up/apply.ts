@@ -117,7 +117,6 @@ const isApps = (stack: string): boolean => isOnCluster(programOf(stack));
 const isOnNewCluster = ({ found, newClusters }: UpRun, stack: string): boolean =>
   found.apps.some((one) => one.stack === stack && newClusters.has(one.cluster));
 
-/** Whether the cluster of a stack answers. */
 async function answers(stack: string): Promise<boolean> {
   const api = await reach(join(labDir, stack, "kubeconfig")).catch(() => undefined);
   const version = await api?.version().catch(() => undefined);
@@ -201,7 +200,6 @@ function programVariables({ settings, preconditions }: UpRun, stack: string): Re
   };
 }
 
-/** Whether a run did anything. */
 const hasChanged = (changes: Changes): boolean =>
   Object.keys(changes).some((operation) => operation !== "same");
 

@@ -19,7 +19,6 @@ const [interval, longest] = [500, 5_000];
 export interface ImageStore {
   readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
   readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
-  /** The full name of an image of the lab's own. */
   readonly ref: (image: OwnImage) => Promise<string>;
 }
 
@@ -83,7 +82,6 @@ export async function loadEarly(
   await unlessStopped(all, signal).catch(() => {});
 }
 
-/** The nodes that a cluster will have. */
 function nodesOf({ machines, k3d }: Stacks, cluster: string): readonly NodeAddress[] {
   const ofMachines = machines.find(([stack]) => stack === cluster)?.[1].machines ?? [];
   const file = k3d.find(([stack]) => stack === cluster)?.[1];

@@ -5,7 +5,6 @@ import { type Run, run as runHere } from "../host/commands.ts";
 import { isOfAddOn, workloadOf } from "../verify/cluster.ts";
 import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
 
-/** Pods that `lab up` may restart. */
 interface Place {
   readonly kubeconfig: string;
   readonly namespace: string;

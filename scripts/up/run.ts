@@ -8,10 +8,8 @@ import type { Previews } from "./previews.ts";
 /** One run of `lab up`. Its steps fill in what later ones need. */
 export interface UpRun {
   readonly stacks: readonly string[];
-  /** What their files say. */
   readonly found: Stacks;
   readonly settings: Settings;
-  /** Whether what lives may be replaced or removed. */
   readonly replace: boolean;
   /** Whether Pulumi runs, and reads what is really there, where nothing has changed since the last run. */
   readonly refresh: boolean;
@@ -25,7 +23,6 @@ export interface UpRun {
   readonly preconditions: Map<string, Preconditions>;
   /** Whether machines of this run are containers; the step "Provider" knows. */
   machinesInDocker: boolean;
-  /** Whether Pulumi has changed anything. */
   changed: boolean;
   /** Whether Pulumi has begun to change something, whatever came of it. */
   touched: boolean;

@@ -20,7 +20,6 @@ interface Options {
   readonly save?: true;
 }
 
-/** The result of a run, for programs and for people. */
 interface Report {
   readonly json: object;
   readonly markdown: string;
@@ -56,7 +55,6 @@ export const command = new Command("bench")
     progress(`Everything that was printed, line by line with its time: ${log}`);
   });
 
-/** Manual steps against `lab up`. */
 async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSignal): Promise<Report> {
   const both = await bothWays(substrates[name], log, progress);
   const timings = timingsOf(await measureInRounds(both, rounds, progress, signal));
@@ -64,7 +62,6 @@ async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSigna
   return { json: { substrate: name, rounds, medians, timings }, markdown: render(medians, rounds) };
 }
 
-/** K3s against k3d. */
 async function clusters({ rounds = 1 }: Options, signal: AbortSignal): Promise<Report> {
   await startLog(log);
   const extents = await Promise.all(substrateNames.map(readExtent));

@@ -28,10 +28,8 @@ export const command = new Command("test")
     }
   });
 
-/** Which of the tests; none: all that a change has to pass. */
 type Parts = Readonly<Record<"unit" | "vm" | "all" | "faults", boolean | undefined>>;
 
-/** What each run of Node's runner counted. */
 const counted: Counts[] = [];
 
 function printCount(): void {
@@ -229,7 +227,6 @@ async function nodeTest(
   }
 }
 
-/** The file that `--junit` asks for. */
 async function junitReporter(kind: string): Promise<string[]> {
   const { junit } = command.opts<{ junit?: string }>();
   if (junit === undefined) return [];

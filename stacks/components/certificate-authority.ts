@@ -63,7 +63,6 @@ export class CertificateAuthority extends pulumi.ComponentResource {
     this.registerOutputs();
   }
 
-  /** A certificate for hosts. */
   issue(name: string, { secretName, namespace, hosts, files }: CertificateArgs): k8s.core.v1.Secret {
     const pair = pulumi.output(
       files ? readOwnCertificate(files, hosts, secretName) : this.#certificateOnce(hosts),

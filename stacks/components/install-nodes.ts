@@ -13,11 +13,9 @@ import {
 import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
-/** A machine as the stack file wants it, and its resource. */
 interface MadeMachine {
   readonly machine: Machine;
   readonly resource: LabMachine;
-  /** What was seen of it before this run. */
   readonly observed: MachineObservation;
 }
 
@@ -26,15 +24,12 @@ export interface InstallNodesArgs {
   readonly made: readonly MadeMachine[];
   /** Those of the machines that become servers; the first one starts the cluster. */
   readonly servers: readonly [Machine, ...Machine[]];
-  /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;
-  /** The K3s release. */
   readonly version: string;
   /** Flags for servers and agents, and how many agents change at once. */
   readonly k3s: ClusterConfig["k3s"];
   /** K3s configuration of the servers, as YAML, that only root may read there. Default: none. */
   readonly secretConfig: string | undefined;
-  /** What was seen of each node before this run. */
   readonly observedNodes: readonly ObservedNode[];
 }
 
@@ -103,6 +98,5 @@ const optionsOf = ({ observed }: MadeMachine): pulumi.ComponentResourceOptions =
 
 const isServer = ({ role }: Machine): boolean => role === "server";
 
-/** An optional property, left out where there is no value. */
 const given = <Key extends string>(key: Key, value: string | undefined) =>
   (value === undefined ? {} : { [key]: value }) as { [One in Key]?: string };

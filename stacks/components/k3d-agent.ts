@@ -21,7 +21,6 @@ export interface K3dAgentArgs {
 
 /** An agent of a k3d cluster: it joins the servers that are there, and leaves them again, without touching the others. */
 export class K3dAgent extends pulumi.ComponentResource {
-  /** The node as the stack exports it. */
   readonly details: pulumi.Output<ClusterNode>;
   /** Resolves when nothing more is done to the agent in this run, in a preview too. */
   readonly done: Promise<void>;

@@ -13,7 +13,6 @@ export interface K3dClusterArgs {
   readonly images: K3dImages;
   /** What of the file makes it another cluster, see `clusterIdentity`. */
   readonly identity: string;
-  /** What was seen of it before this run. */
   readonly observed: Pick<K3dObservation, "owner" | "cluster" | "servers">;
 }
 
@@ -30,7 +29,6 @@ export class K3dCluster extends pulumi.ComponentResource {
   readonly generation: pulumi.Output<string>;
   /** The UID of its namespace kube-system: what it says of itself. */
   readonly id: pulumi.Output<string>;
-  /** The servers as the stack exports them. */
   readonly details: pulumi.Output<readonly ClusterNode[]>;
 
   constructor(

@@ -4,13 +4,10 @@ import type { Machine } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { sshAlias } from "../model/ssh-config.ts";
 
-/** What K3s is installed from, be it a node or the beginning of a cluster. */
 interface K3sArgs {
-  /** The machine that K3s is installed on. */
   readonly machine: Machine;
   /** Changes when the machine was recreated; K3s is then installed there again. */
   readonly generation: pulumi.Input<string>;
-  /** The secret that joins nodes to the cluster. */
   readonly token: pulumi.Input<string>;
   /** K3s configuration, as YAML, that only root may read on the machine. Default: none. */
   readonly secretConfig?: pulumi.Input<string>;
@@ -69,7 +66,6 @@ const secretsOf = ({ token, secretConfig = "" }: K3sArgs): pulumi.Output<string>
 export class K3sNode extends pulumi.ComponentResource {
   /** Changes when K3s was installed again; known once the node is Ready. */
   readonly installation: pulumi.Output<string>;
-  /** The node as the stack exports it. */
   readonly details: pulumi.Output<ClusterNode>;
   /** Resolves when nothing more is done to the node in this run, in a preview too. */
   readonly done: Promise<void>;

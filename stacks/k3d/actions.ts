@@ -32,7 +32,6 @@ import { registryVolume, removeRegistry } from "./registry.ts";
 
 const namesIn = (all: readonly { readonly name: string }[]): string[] => all.map(({ name }) => name);
 
-/** The servers of a stack that were made to their end, whatever they are called. */
 async function madeServers({ owner }: Cluster): Promise<Container[]> {
   const nodes = await markedNodes(await containersOf(owner));
   return wholeServers(nodes.filter(({ role }) => role === "server"));
@@ -127,7 +126,6 @@ async function repairServer(
   await reloadLoadBalancer(cluster);
 }
 
-/** Where K3s's local-path provisioner keeps the volumes of pods. */
 const storage = "/var/lib/rancher/k3s/storage";
 
 /**

@@ -1,7 +1,6 @@
 import { LabError } from "../lib/errors.ts";
 import { holds, type Network, parseNetwork, toText } from "../model/addresses.ts";
 
-/** @param range as Docker says it, such as 172.28.0.0/16. */
 function networkIn(range: string): Network {
   const network = parseNetwork(range);
   if (network === undefined) throw new LabError(`The cluster's network ${range} is no IPv4 network.`);

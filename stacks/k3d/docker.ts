@@ -76,7 +76,6 @@ export async function absenceIn(words: string): Promise<"silent" | "none" | unde
   return found === undefined || found.isDirectory() ? "none" : "silent";
 }
 
-/** What Docker says of a thing; undefined where it says that it has none such. */
 async function lookUp(args: readonly string[]): Promise<string | undefined> {
   const answer = await tryDocker(args);
   if (!answer.failed) return answer.stdout.trim();
@@ -103,7 +102,6 @@ export async function copyOut(container: string, path: string, to: string): Prom
 
 /** Whose a container, a network or a volume is; both, whole, or it is somebody else's. */
 export interface Owner {
-  /** The lab's own id, see `labId`. */
   readonly id: string;
   readonly stack: string;
 }
@@ -126,7 +124,6 @@ export const repeat = (option: string, values: readonly string[]): string[] =>
 
 const texts = z.array(z.string()).nullish();
 
-/** What `docker inspect` says of a container, as far as the lab reads it. */
 const inspected = z
   .object({
     Id: z.string(),
@@ -160,7 +157,6 @@ const inspected = z
     status: State.Status,
     image: Config.Image,
     imageId: Image,
-    /** Its name when it was made. */
     hostname: Config.Hostname ?? "",
     env: Config.Env ?? [],
     entrypoint: Config.Entrypoint?.[0],

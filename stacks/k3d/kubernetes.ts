@@ -134,7 +134,6 @@ async function notFound(server: Container, names: readonly string[]): Promise<st
   return names.filter((_, index) => answers[index]?.failed && /\(NotFound\)/.test(answers[index].stderr));
 }
 
-/** Starts K3s in a container again. */
 export async function restart(container: Container): Promise<void> {
   await docker(["restart", "--time", "10", container.id]);
   if (container.role === "server") await untilReady(container);

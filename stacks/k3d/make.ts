@@ -32,7 +32,6 @@ import {
   sharedLabels,
 } from "./node.ts";
 
-/** Works in a folder that only this user may read, and that is gone afterwards. */
 async function inFolder<Result>(work: (folder: string) => Promise<Result>): Promise<Result> {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-"));
   try {
@@ -92,7 +91,6 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
     );
 }
 
-/** k3d's own words for what went wrong, without colours and time. */
 const reasonOf = (log: string): string =>
   stripVTControlCharacters(log)
     .split("\n")

@@ -30,7 +30,6 @@ echo end`;
 /** A label of a server that was made alone, in the place of a lost one. */
 export const aloneLabel = "k3s-lab.made";
 
-/** What a node says of itself. */
 export interface Marks {
   /** Whether it says that it was made to its end; what an interrupted run left does not. */
   readonly isMade: boolean;
@@ -66,7 +65,6 @@ export async function readMarks(container: Container): Promise<Marks> {
   return { isMade: await copyOut(name, madeFile, "-"), boot: undefined };
 }
 
-/** A server or an agent, with what it says of itself. */
 export type MarkedNode = Container & Marks;
 
 /** Those of the containers that are servers or agents and could be started. */

@@ -121,7 +121,6 @@ export async function pinAll(cluster: Cluster, range: string): Promise<void> {
   console.log(`the addresses in ${range} are fixed`);
 }
 
-/** Whether a container that runs has a file. @throws LabError where Docker does not say. */
 async function exists(id: string, path: string): Promise<boolean> {
   const answer = await tryDocker(["exec", id, "test", "-e", path]);
   if (!answer.failed) return true;

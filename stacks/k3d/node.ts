@@ -13,7 +13,6 @@ export interface JoiningNode {
   readonly ports: readonly string[];
   /** A server that runs: the node joins it, and takes over what is the same for all nodes of the cluster. */
   readonly server: Container;
-  /** Labels of the lab's own. */
   readonly labels: Readonly<Record<string, string>>;
 }
 

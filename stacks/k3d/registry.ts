@@ -16,7 +16,6 @@ import { freeAddressOf } from "./network.ts";
 
 export const registryVolume = ({ stack }: Owner): string => `k3d-${stack}-registry`;
 
-/** Where a registry keeps its images. */
 const dataFolder = "/var/lib/registry";
 
 /** Creates or recreates the container of a registry: its images are in a volume and stay. */
@@ -59,7 +58,6 @@ async function removeContainers(owner: Owner): Promise<void> {
   for (const { id, role } of await containersOf(owner)) if (role === "registry") await removeContainer(id);
 }
 
-/** Removes the registry with its images. */
 export async function removeRegistry(owner: Owner): Promise<void> {
   await removeContainers(owner);
   if ((await namesOf("volume", owner)).includes(registryVolume(owner)))

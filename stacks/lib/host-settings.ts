@@ -55,7 +55,6 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 /** Files of which a person has read once that they cannot be understood. */
 const told = new Set<string>();
 
-/** Where the settings are kept. */
 const hostSettingsFile = join(labDir, "host.json");
 
 /**

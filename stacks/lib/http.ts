@@ -1,7 +1,6 @@
 import { type Agent as HttpAgent, request as requestHttp } from "node:http";
 import { type Agent as HttpsAgent, request as requestHttps } from "node:https";
 
-/** What an HTTP server answered. */
 export interface HttpAnswer {
   readonly status: number;
   readonly body: string;

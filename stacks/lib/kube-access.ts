@@ -4,7 +4,6 @@ import { parse } from "yaml";
 import { z } from "zod";
 import { chooseContext, type KubeContext } from "../model/kubeconfig.ts";
 
-/** How to reach and be trusted by an API server. */
 export interface KubeAccess {
   readonly server: string;
   readonly ca?: string;
@@ -61,7 +60,6 @@ export async function accessOf({ name, cluster, user }: KubeContext): Promise<Ku
   };
 }
 
-/** The properties that have a value. */
 const withValues = <Key extends string>(texts: Readonly<Record<Key, string | undefined>>) =>
   Object.fromEntries(Object.entries(texts).filter(([, value]) => value)) as { [One in Key]?: string };
 
@@ -73,7 +71,6 @@ const credentialSchema = z.object({
   }),
 });
 
-/** Seconds that an exec plugin may take. */
 const pluginWithin = 30;
 
 /** Asks an exec plugin for a credential, as client-go does. */

@@ -187,7 +187,6 @@ type Listed = z.output<typeof identified>["metadata"];
 /** What tells an object from another of the same name, and whose mark it carries. */
 export type Identity = Pick<Listed, "uid" | "labels">;
 
-/** The objects of a kind: of the whole cluster, or in a namespace. */
 type Lists = {
   [Kind in keyof Kinds]: (
     ...namespace: Kind extends "nodes" | "ingressClasses"
@@ -217,7 +216,6 @@ export interface KubernetesApi extends Lists {
 /** The `resourceVersion` of objects by their UID. */
 export type Revisions = ReadonlyMap<string, string>;
 
-/** A kind of objects in namespaces. */
 interface NamespacedKind {
   readonly kind: string;
   /** Where the API server lists them in a namespace. */
@@ -265,7 +263,6 @@ export async function reachAny(content: string, file: string, timeout?: number):
 /** Reads one answer of the API server. @param absentIs what a 404 counts as; default: it is an error. */
 type Read = <T>(path: string, schema: z.ZodType<T>, accept?: string, absentIs?: unknown) => Promise<T>;
 
-/** The kinds of objects in namespaces that can be listed and deleted. */
 async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
   const version = z.object({ groupVersion: z.string() });
   const group = z.object({
@@ -380,7 +377,6 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
   };
 }
 
-/** An answer that is no success. */
 export class ApiError extends Error {
   readonly status: number;
 

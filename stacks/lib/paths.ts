@@ -1,7 +1,6 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 
-/** The checkout. */
 export const root = resolve(import.meta.dirname, "..", "..");
 
 /** What belongs to this checkout's lab and is never committed: state, keys, tokens, kubeconfigs, logs. Mode 0700. */

@@ -65,7 +65,6 @@ const resourceSchema = z.object({
   outputs: z.record(z.string(), z.unknown()).optional(),
 });
 
-/** A resource as the state has it. */
 export type StateResource = Readonly<z.output<typeof resourceSchema>>;
 
 const stateSchema = z.object({
@@ -121,7 +120,6 @@ export const outputsOf = (resources: readonly StateResource[]): StateResource["o
 /** Whether Pulumi has noted anything of a stack. */
 export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
 
-/** A process that holds a stack, or held it when it was killed. */
 interface StackLock {
   readonly file: string;
   /** 0 where the lock cannot be read: a run was killed while it wrote it. */

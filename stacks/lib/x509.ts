@@ -1,7 +1,6 @@
 import { createHash, type KeyObject, randomBytes, sign } from "node:crypto";
 import { isIPv4 } from "node:net";
 
-/** What a certificate says. */
 export interface CertificateContent {
   /** Common name of whom it is for. */
   readonly subject: string;

@@ -1,12 +1,10 @@
 import { isIPv4 } from "node:net";
 
-/** A block of IPv4 addresses, first and last included. */
 export interface Network {
   /** As it was written, such as 192.168.42.0/24. */
   readonly text: string;
   readonly first: number;
   readonly last: number;
-  /** Length of the prefix. */
   readonly bits: number;
   /** The same block without host bits; equal to `text` where it has none. */
   readonly canonical: string;
@@ -41,7 +39,6 @@ export const holds = ({ first, last }: Network, ip: string): boolean => {
   return first <= address && address <= last;
 };
 
-/** What no machine can have as its address. */
 const unusable: readonly (readonly [Network, string])[] = [
   [network("0.0.0.0/8"), "not an address of a host"],
   [network("127.0.0.0/8"), "a loopback address"],

@@ -9,7 +9,6 @@ import { cacheDir, root } from "../lib/paths.ts";
 /** The programs of `apps/` that have an image, `k3s-lab/NAME`, by where each begins. */
 const programs = { web: "web/server.ts", "my-app": "my-app/server.ts" } as const;
 
-/** The name of such a program. */
 export type AppName = keyof typeof programs;
 
 export const appNames = Object.keys(programs) as readonly AppName[];
@@ -21,7 +20,6 @@ export const appImageConfig = (app: AppName) =>
     user: "65532:65532",
   }) as const;
 
-/** The Node.js that `scripts/lab` pins, where it was fetched. */
 function pinnedNode() {
   const file = join(root, "scripts", "toolchain", "node", "package.json");
   const { optionalDependencies: releases } = pinsSchema.parse(JSON.parse(readFileSync(file, "utf8")));

@@ -20,7 +20,6 @@ import {
 import { nodeConfig } from "./k3d-nodes.ts";
 import { hasServiceLb } from "./k3s-cluster.ts";
 
-/** A node that a stack file asks for. */
 export interface PlannedNode {
   /** Its name in Kubernetes. */
   readonly name: string;

@@ -134,17 +134,14 @@ const machine = z.strictObject({
     .describe("Provider `hosts` only: how this host is reached. It takes precedence over `k3s-lab:ssh`."),
 });
 
-/** How a host is reached by ssh. */
 type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
 
-/** One machine of the `cluster` stack. */
 export type Machine = Pick<
   z.output<typeof machine>,
   "name" | "role" | "ip" | "publicAddress" | "interface"
 > & {
   /** Of a machine that is made here; a host has what it has. */
   readonly cpus?: number;
-  /** MiB. */
   readonly memory?: number;
   /** Of a host that is there already. */
   readonly ssh?: HostSsh;
@@ -273,7 +270,6 @@ export type ClusterConfig = z.output<typeof clusterSchema>;
 
 type Add = (path: readonly PropertyKey[], message: string) => void;
 
-/** What the rules below look at. */
 interface Written {
   readonly provider: ClusterConfig["provider"];
   readonly network: string;
@@ -382,7 +378,6 @@ function checkNetworks({ provider, network, machines, k3s }: Written, add: Add):
   });
 }
 
-/** The network that is made for the machines. */
 function checkMachineNetwork(block: Network, used: K3sNetworks, add: Add): void {
   const others = [
     ...Object.entries(used).map(([what, one]) => [one, `K3s's network for ${what}`] as const),

@@ -19,7 +19,6 @@ const k3dSchema = z.strictObject({
     .describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
 });
 
-/** What `Pulumi.k3d.yaml` says. */
 type K3dConfig = z.output<typeof k3dSchema>;
 
 /** What the stack file of each program may say. */
@@ -30,7 +29,6 @@ export const schemas = {
   "my-app": myAppSchema,
 } as const;
 
-/** The configuration of each program. */
 export interface Configs {
   readonly cluster: ClusterConfig;
   readonly apps: AppsConfig;
@@ -125,7 +123,6 @@ export function parseOnCluster(stack: string, text: string): OnCluster {
 export const readOnCluster = (stack: string, directory: string): Promise<OnCluster> =>
   readStackFile(stack as OnClusterProgram, directory);
 
-/** What Pulumi itself may write beside `config`. */
 const besides = ["encryptionsalt"];
 
 /** The values of the project's own keys; every other key is refused, for nobody would read it. */
@@ -158,7 +155,6 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
   return values;
 }
 
-/** Why a key beside `config` is not accepted. */
 function topLevelFault(key: string, known: readonly string[]): string {
   const own = bare(key);
   if (key === "environment")
@@ -170,7 +166,6 @@ function topLevelFault(key: string, known: readonly string[]): string {
     : `${key}: unknown key; did you mean "config"? Known: config`;
 }
 
-/** Why a program does not read a key under `config`; undefined where it does. */
 function keyFault(
   program: ProgramName,
   known: readonly string[],

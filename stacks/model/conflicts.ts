@@ -45,7 +45,6 @@ function bothTake(one: Claims, other: Claims): string[] {
   return [...whole.map(([, what]) => what), ...(isPart ? [`a part of ${left.text} and ${right.text}`] : [])];
 }
 
-/** What a stack takes: a key that no other stack may have, and how it is spoken of. */
 function takenBy({ stack, machines = [], k3d, apps }: Claims): (readonly [string, string])[] {
   return [
     ...machines.flatMap(({ name, ip, ssh }): (readonly [string, string])[] => {

@@ -28,7 +28,6 @@ export async function readK3dFile(path: string, directory: string): Promise<K3dF
 
 type Path = readonly PropertyKey[];
 
-/** Refuses the value at a path. @param expected what is accepted in its place; undefined accepts it. */
 const refuseIn =
   ({ addIssue }: z.RefinementCtx) =>
   (path: Path, expected: string | undefined): void => {
@@ -126,7 +125,6 @@ function refuseFlags(file: K3dFile, refuse: RefuseAt): void {
     refuse(["options", "k3s"], "a node without a taint of NoSchedule or NoExecute: pods would find no node");
 }
 
-/** Every node of the file's cluster. */
 const nodesOf = ({ servers, agents }: K3dFile): FilteredNode[] =>
   (["server", "agent"] as const).flatMap((role) =>
     Array.from({ length: role === "server" ? servers : agents }, (_, index) => ({ role, index })),
@@ -181,7 +179,6 @@ function refuseTwice(file: K3dFile, refuse: RefuseAt): void {
     refuse(["registries", "create", "name"], "another name: a node of the cluster has this one");
 }
 
-/** Every text in a value, and where it is. */
 function textsIn(value: unknown, path: Path): (readonly [Path, string])[] {
   if (typeof value === "string") return [[path, value]];
   if (typeof value !== "object" || value === null) return [];
@@ -257,7 +254,6 @@ export const publishedPort = ({ ports }: K3dFile, inside: number): number | unde
   ports.map((one) => parsePort(one.port)).find((one) => one.inside === inside && one.protocol === "tcp")
     ?.port;
 
-/** A port of this computer. */
 export interface HostPort {
   readonly address: string;
   readonly port: number;
@@ -282,7 +278,6 @@ export function hostPorts({ kubeAPI, ports, registries }: K3dFile) {
 export const k3sVersionOf = ({ image }: K3dFile): string =>
   image.replace(/@.*$/, "").replace(/^.*:/, "").replace("-k3s", "+k3s");
 
-/** The flags that the file gives to servers. */
 export const serverArgsOf = (file: K3dFile): string[] =>
   file.options.k3s.extraArgs
     .filter(({ nodeFilters }) => indicesOf("server", nodeFilters, file).length > 0)

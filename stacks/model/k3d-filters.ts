@@ -5,7 +5,6 @@ export interface FilteredNode {
   readonly index: number;
 }
 
-/** How many nodes of each role there are. */
 type Counts = Readonly<Record<"servers" | "agents", number>>;
 
 // k3d's own: https://k3d.io/stable/design/concepts/#nodefilters

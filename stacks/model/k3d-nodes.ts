@@ -172,6 +172,5 @@ async function nodeIdentity(
 export const contentOf = async (source: string): Promise<string | Buffer> =>
   source.includes("\n") ? source : await readFile(source);
 
-/** The SHA-256 of a text or a file's content. */
 export const hashOf = (content: string | Buffer): string =>
   createHash("sha256").update(content).digest("hex");

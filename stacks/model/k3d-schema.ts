@@ -94,7 +94,6 @@ const ownPlaces = [
   ...["db", "tls", "cred", "token"].map((name) => `/var/lib/rancher/k3s/server/${name}`),
 ];
 
-/** Where a volume is in its node. */
 export const placeOf = (volume: string): string => volume.split(":")[volume.includes(":") ? 1 : 0] ?? "";
 
 const volume = z

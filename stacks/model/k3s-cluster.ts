@@ -28,7 +28,6 @@ export function k3sNetworks(serverArgs: readonly string[]): K3sNetworks {
 export interface ClusterFlagProblem {
   /** The flag to change; it may be one that is missing. */
   readonly flag: string;
-  /** What is accepted instead. */
   readonly expected: string;
 }
 

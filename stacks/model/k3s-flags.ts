@@ -6,12 +6,10 @@ import { imageReference, isHost, isPort, isSubdomain } from "./names.ts";
 
 export type K3sRole = "server" | "agent";
 
-/** What a flag takes: nothing, or true or false; one value; or one value each time it is given. */
 type Kind = "switch" | "value" | "list";
 
 /** What the lab knows of one of K3s's flags. */
 export interface K3sFlag {
-  /** With its dashes. */
   readonly name: string;
   /** Its other spelling, such as -d. */
   readonly short?: string;
@@ -348,7 +346,6 @@ const onK3d: Readonly<Record<string, K3sFlag>> = Object.fromEntries(
   ].map((flag) => [flag.name, flag]),
 );
 
-/** Whether all servers of a cluster must have a flag alike. */
 export const isClusterWide = (flag: string): boolean =>
   byName.get(flag.split("=")[0] ?? "")?.clusterWide === true;
 
@@ -372,7 +369,6 @@ export const withoutSecrets = (text: string): string =>
 /** Something wrong with one of the flags that a stack file gives. */
 export interface FlagProblem {
   readonly index: number;
-  /** What is accepted instead. */
   readonly expected: string;
 }
 
@@ -450,7 +446,6 @@ function problemOf(
   );
 }
 
-/** Why a flag is not for this role, this caller or this release. */
 function flagProblem(
   { name, roles, refused, onK3d, byFile, later }: K3sFlag,
   role: K3sRole,
@@ -471,7 +466,6 @@ function flagProblem(
     : undefined;
 }
 
-/** What is wrong with how a flag and its value are written. */
 function spellingProblem(
   item: string,
   written: string,
@@ -509,23 +503,19 @@ export class K3sFlags {
     });
   }
 
-  /** The last value given to a flag. */
   value(name: string): string | undefined {
     return this.#given.findLast(([given]) => given === name)?.[1];
   }
 
-  /** Every value given to a flag. */
   values(name: string): readonly string[] {
     return this.#given.filter(([given]) => given === name).map(([, value]) => value);
   }
 
-  /** Whether a switch is on. */
   isOn(name: string): boolean {
     const value = this.value(name);
     return value !== undefined && value !== "false";
   }
 
-  /** The add-ons that `--disable` names. */
   disabled(): ReadonlySet<string> {
     return new Set(this.values("--disable").flatMap((list) => list.split(",")));
   }

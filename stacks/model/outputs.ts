@@ -10,7 +10,6 @@ export interface ClusterNode {
   readonly installation: string;
 }
 
-/** Where HTTP requests for the apps go. */
 interface IngressAddress {
   readonly addresses: readonly string[];
   /** Absent where the cluster publishes no such port. */
@@ -24,7 +23,6 @@ export interface ClusterOutputs extends Record<string, unknown> {
   readonly kubeconfig: pulumi.Output<string>;
   /** The UID of its namespace kube-system: what the cluster says of itself; another cluster has another. */
   readonly clusterId?: pulumi.Output<string>;
-  /** URL of the Kubernetes API. */
   readonly apiServer: pulumi.Input<string>;
   readonly ingress: pulumi.Input<IngressAddress>;
   readonly nodes: pulumi.Output<readonly ClusterNode[]>;

@@ -141,7 +141,6 @@ const faults: Readonly<Record<string, string>> = {
   MULTIPLE_DOCS: "a second document; expected only one, without ---",
 };
 
-/** The last name in `k3s-lab:machines[0].ip: `. */
 const nameIn = (key: string): string => key.replace(/: $/, "").replace(/^.*\./, "");
 
 /** The scalars of a document in their order, and where each is, such as `k3s-lab:machines[0].ip: `. */

@@ -21,7 +21,6 @@ const labKey = () => "ssh/id_ed25519";
 const keyByVagrant = (provider: string) => (stack: string, machine: string) =>
   `${stack}/vagrant/machines/${machine}/${provider}/private_key`;
 
-/** The table of providers. */
 export const providers: Readonly<Record<Provider, ProviderTraits>> = {
   docker: {
     packages: ["vagrant"],
@@ -98,7 +97,6 @@ export async function chooseProvider(
   return { provider: "docker", reason: `machines are containers here: ${libvirt}; ${virtualbox}` };
 }
 
-/** What this computer says of itself. */
 export const providerProbes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox };
 
 async function probeLibvirt(): Promise<string | undefined> {

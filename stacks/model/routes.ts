@@ -22,7 +22,6 @@ export const pathsOf = ({
   readonly paths?: readonly RoutePath[] | undefined;
 }): readonly RoutePath[] => paths ?? [{ path: "/" }];
 
-/** An Ingress of an app. */
 export interface Route {
   /** What follows the app's name in the Ingress's: with a dot, which no app's name has. */
   readonly suffix: "" | ".exact";

@@ -10,7 +10,6 @@ export interface ClusterObservation {
   readonly provider: Provider;
   /** The K3s release: the stack file's, else the one that the cluster was made with. */
   readonly version: string;
-  /** The machines, by name. */
   readonly observedMachines: ReadonlyMap<string, MachineObservation>;
   readonly observedNodes: readonly ObservedNode[];
 }

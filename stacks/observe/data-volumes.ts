@@ -11,13 +11,11 @@ import { parseQuantity } from "../model/quota.ts";
  */
 export interface DataVolume {
   readonly namespace: string;
-  /** Name of its claim. */
   readonly claim: string;
   /** As it was asked for, such as `1Gi`. */
   readonly size: string;
 }
 
-/** A StatefulSet's claims, as its resource has them. */
 interface ClaimTemplate extends Omit<DataVolume, "claim"> {
   /** Begins the name of each claim; the pod's ordinal follows. */
   readonly prefix: string;

@@ -13,11 +13,9 @@ import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from ".
 import { readOwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, type Owner } from "./ownership.ts";
 
-/** A cluster that no stack of the lab made. */
 export interface ExternalCluster {
   /** Kubeconfig file, as the stack file names it. */
   readonly kubeconfig: string;
-  /** One of its contexts. */
   readonly context: string;
 }
 

@@ -16,7 +16,6 @@ type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
 /** A host gets so many milliseconds: ssh's own limit for a connection, twice, as there may be a jump, and the look. */
 const deadline = 40_000;
 
-/** What a host says of itself, or why it says nothing. */
 type Answer =
   | { readonly machineId: string; readonly node: string }
   | { readonly fault: string; readonly unreachable: boolean };

@@ -89,7 +89,6 @@ const isMissing = (path: string): Promise<boolean> =>
     ({ code }: NodeJS.ErrnoException) => code === "ENOENT" || code === "ENOTDIR",
   );
 
-/** Refuses folders and registries that the file names and that are not here. */
 async function refuseMissing(file: K3dFile): Promise<void> {
   for (const { volume } of file.volumes) {
     const [source = "", inNode] = volume.split(":");

@@ -31,7 +31,6 @@ const after = (date: Date, count: number): Date => new Date(date.getTime() + cou
 /** A clock on a machine may be behind. */
 const before = (date: Date): Date => new Date(date.getTime() - 3600 * 1000);
 
-/** A certificate and its key, as PEM. */
 export interface CertifiedKey {
   readonly certificate: string;
   readonly key: string;
@@ -45,9 +44,7 @@ interface Authority {
 
 /** What `lab ca` tells of the authority. */
 export interface AuthorityFacts {
-  /** Its certificate, as PEM. */
   readonly certificate: string;
-  /** Its common name. */
   readonly name: string;
   readonly until: Date;
   /** SHA-256 of the certificate, as browsers show it. */
@@ -117,7 +114,6 @@ function readKey(key: string, folder: string) {
   return { privateKey, publicKey: createPublicKey(privateKey) };
 }
 
-/** @returns PEM. */
 const newKey = (): string =>
   generateKeyPairSync("ec", {
     namedCurve: "P-256",

@@ -2,10 +2,8 @@ import { execa } from "execa";
 import { copiesOf } from "../k3d/docker.ts";
 import { LabError } from "../lib/errors.ts";
 
-/** What a provider says of a machine that it has. */
 type PowerState = "running" | "paused" | "stopped";
 
-/** What was seen of a machine before a run. */
 export interface MachineObservation {
   /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
   readonly state: PowerState | "absent" | "unreachable";
@@ -16,7 +14,6 @@ export interface MachineObservation {
   readonly generation: string;
   /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
   readonly found?: string;
-  /** Why it is unreachable. */
   readonly reason?: string;
 }
 
@@ -54,7 +51,6 @@ export const listMachines = (
   deadline = 20_000,
 ): Promise<readonly ListedMachine[]> => lists[provider](asker(deadline));
 
-/** Asks a provider's program and returns what it prints. */
 type Ask = (provider: string, program: string, args: readonly string[]) => Promise<string>;
 
 const lists: Readonly<Record<ListingProvider, (ask: Ask) => Promise<readonly ListedMachine[]>>> = {

@@ -9,7 +9,6 @@ import { changedForGood } from "../model/k3s-cluster.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import type { MachineObservation } from "./machine-list.ts";
 
-/** What was seen of K3s on a machine before a run. */
 export interface NodeObservation {
   /**
    * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is not there, does
@@ -32,7 +31,6 @@ export interface NodeObservation {
 
 const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: false };
 
-/** Milliseconds for one machine's answer. */
 const deadline = 20_000;
 
 /**
@@ -79,11 +77,9 @@ export function readObservation(text: string): NodeObservation {
   };
 }
 
-/** A node that a stack file wants, and what was seen of it. */
 export interface ObservedNode {
   readonly name: string;
   readonly role: Machine["role"];
-  /** Whether its machine is there, running or not. */
   readonly isMachineThere: boolean;
   readonly observed: NodeObservation;
 }
@@ -152,7 +148,6 @@ export function lostCluster(agent: ObservedNode, nodes: readonly ObservedNode[])
   return clusters.includes(cluster) ? undefined : "the servers have another cluster";
 }
 
-/** What the turn of a server that was installed once depends on. */
 function rolloutPhase(observed: NodeObservation): "stopped" | "interrupted" | "lost" | "wrong" | "well" {
   const { state, hasEtcd } = observed;
   if (state === "K3s is stopped") return "stopped";

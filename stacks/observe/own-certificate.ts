@@ -5,7 +5,6 @@ import { exampleHost } from "../model/config.ts";
 import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
 import { type CertifiedKey, dayOf, parse, parseKey } from "./lab-ca.ts";
 
-/** A certificate of the user's own. */
 export interface CertificateFiles {
   /** PEM: the certificate of the hosts, after it those that it was signed by. */
   readonly certificate: string;
@@ -58,7 +57,6 @@ export async function readOwnCertificate(
   return { certificate, key };
 }
 
-/** What is wrong with a certificate as that of hosts, in the words of what is expected. */
 function certificateFault(
   certificate: X509Certificate,
   hosts: readonly string[],

@@ -9,7 +9,6 @@ export const ownImageRefs = {
   postgres: () => postgresImageRef(),
 } as const satisfies Readonly<Record<string, () => Promise<string>>>;
 
-/** Which of them it is. */
 export type OwnImage = keyof typeof ownImageRefs;
 
 /** What a stack's pods run: for each image one that the cluster can pull, where the file names it. */

@@ -15,7 +15,6 @@ import { type TakenHost, takenHosts } from "./taken-hosts.ts";
 
 /** Whose an object is: a checkout's lab, and a stack of it. */
 export interface Owner {
-  /** `labId()`. */
   readonly lab: string;
   readonly stack: string;
 }
@@ -96,7 +95,6 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
   ];
 }
 
-/** What the database of the guest book and its backups are made of. */
 const databaseObjects = (namespace: string): ObjectPlace[] =>
   [
     { apiVersion: "v1", kind: "Secret", name: "db" },
@@ -108,7 +106,6 @@ const databaseObjects = (namespace: string): ObjectPlace[] =>
     { apiVersion: "batch/v1", kind: "CronJob", name: "db-backup" },
   ].map((one) => ({ ...one, namespace }));
 
-/** Where the API server has an object. */
 export function pathOf({ apiVersion, kind, namespace, name }: ObjectPlace): string {
   const api = apiVersion === "v1" ? "/api/v1" : `/apis/${apiVersion}`;
   const lower = kind.toLowerCase();
@@ -201,7 +198,6 @@ async function refuseStorageClass(
   );
 }
 
-/** What is now in the places of the objects that the state holds. */
 const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
   Promise.all(
     objects.map(async ({ uid, apiVersion, kind, namespace, name }) => {
@@ -301,7 +297,6 @@ function hostTaken(where: string, { host, ingress, labels }: TakenHost, owner: O
   );
 }
 
-/** Whose an object is, by its labels. */
 function whose(labels: Identity["labels"], owner: Owner): string {
   const [lab, stack] = [labels["k3s-lab/lab"], labels["k3s-lab/stack"]];
   if (lab === undefined) return "which the lab did not create";

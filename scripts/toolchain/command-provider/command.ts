@@ -28,12 +28,10 @@ export function changedInputs(
   );
 }
 
-/** The state of a resource that a preview is about to create. */
 export function previewCreate(inputs: WireObject): WireObject {
   return { ...inputsOf(inputs), stdout: unknown, stderr: unknown };
 }
 
-/** Runs `create` where there is one. */
 export async function create(inputs: WireObject, run: Runner): Promise<WireObject> {
   return { ...inputsOf(inputs), ...(await runIfAny(text(inputs, "create"), inputs, {}, run)) };
 }
@@ -51,7 +49,6 @@ export async function update(state: WireObject, inputs: WireObject, run: Runner)
   return { ...inputsOf(inputs), ...(await runIfAny(command, inputs, state, run)) };
 }
 
-/** Runs the `delete` that the state recorded. */
 export async function remove(state: WireObject, run: Runner): Promise<void> {
   await runIfAny(text(state, "delete"), state, state, run);
 }

@@ -19,18 +19,15 @@ export class EngineLog {
     if (address) this.#client = new engineServices.EngineClient(address, grpc.credentials.createInsecure());
   }
 
-  /** Ends the connection. */
   close(): void {
     this.#client?.close();
   }
 
-  /** A line that a resource's command wrote. */
   line(urn: string, text: string): void {
     this.#waiting.push({ urn, text });
     this.#sent = this.#sent.then(() => this.#sendWaiting());
   }
 
-  /** Resolves when all that was logged before has been sent. */
   async drain(): Promise<void> {
     await this.#sent;
   }
@@ -54,7 +51,6 @@ export class EngineLog {
   }
 }
 
-/** The same as one text a resource. */
 function joined(batch: readonly Line[]): readonly Line[] {
   const texts = Map.groupBy(batch, ({ urn }) => urn);
   return [...texts].map(([urn, lines]) => ({ urn, text: lines.map(({ text }) => text).join("\n") }));

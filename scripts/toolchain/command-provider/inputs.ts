@@ -9,7 +9,6 @@ export const inputNames: readonly string[] = [
   ...["create", "update", "delete", "triggers"],
 ];
 
-/** What a command runs with. */
 export interface Execution {
   /** Given to the process as standard input. Default: none. */
   readonly stdin?: string;
@@ -27,7 +26,6 @@ export const notCarried = (what: string): string =>
   `${what} is not supported by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
   `${inputNames.toSorted().join(", ")}, or the real plugin where GitHub can be reached: LAB_TOOLS_WAY=release scripts/lab up`;
 
-/** Why the engine must not go on with these inputs. */
 export interface Failure {
   readonly property: string;
   readonly reason: string;
@@ -43,7 +41,6 @@ export function checkInputs(inputs: WireObject): readonly Failure[] {
     : [...failures, { property, reason: notCarried(`"${property}" other than false`) }];
 }
 
-/** The string under `key`, or undefined where there is none. */
 export function text(properties: WireObject, key: string): string | undefined {
   const value = reveal(properties[key] ?? null);
   return typeof value === "string" ? value : undefined;

@@ -113,7 +113,6 @@ export class Provider {
   }
 }
 
-/** A unary method out of a function that returns the answer or throws. */
 function unary<Request, Response>(
   answer: (request: Request) => Response | Promise<Response>,
 ): handleUnaryCall<Request, Response> {
@@ -127,7 +126,6 @@ function unary<Request, Response>(
   };
 }
 
-/** Returns the urn when it is of a resource that this provider carries. */
 function requireCommand(urn: string): string {
   const type = urn.split("::").at(2)?.split("$").at(-1) ?? "";
   if (type !== "command:local:Command") throw new Error(notCarried(type));

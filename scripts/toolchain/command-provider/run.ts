@@ -4,7 +4,6 @@ import type { Readable } from "node:stream";
 import type { Execution } from "./inputs.ts";
 import type { Processes } from "./processes.ts";
 
-/** What a run wrote, without the last newline. */
 export interface Outputs {
   readonly stdout: string;
   readonly stderr: string;
@@ -14,7 +13,6 @@ interface RunOptions {
   /** Gets each line of what `logging` lets through, as it comes. */
   readonly log: (line: string) => void;
   readonly processes: Processes;
-  /** Ends the command when it fires. */
   readonly signal: AbortSignal;
 }
 

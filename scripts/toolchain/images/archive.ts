@@ -40,7 +40,6 @@ export interface ImageSpec {
 /** The architecture by the name images give it. */
 export const imageArchitecture = process.arch === "x64" ? "amd64" : process.arch;
 
-/** What the digest names: a file, or JSON. */
 interface Blob {
   readonly digest: string;
   readonly size: number;
@@ -86,7 +85,6 @@ export async function writeArchive(target: string, images: readonly ImageSpec[])
 
 const oci = "application/vnd.oci.image";
 
-/** An image's configuration and manifest, its entry in the index, and in Docker's list. */
 function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, layers: readonly Blob[]) {
   const created = "1970-01-01T00:00:00Z";
   const config = jsonBlob({

@@ -13,7 +13,6 @@ import { cachedArchive } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
 import { unpackedPackages } from "./debian.ts";
 
-/** Tells where the program of a tool is. */
 export type ProgramOf = (tool: ToolName) => string;
 
 /** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
@@ -113,7 +112,6 @@ async function systemImageSpecs(
 ): Promise<ImageSpec[]> {
   const trust = await trustLayer(root);
   const shell = await busyboxLayer(root);
-  /** The script that klipper's images start. */
   const entry = (image: string): Layer => ({
     "/usr/local/bin/entry": { source: join(import.meta.dirname, image, "entry"), mode: 0o755 },
   });

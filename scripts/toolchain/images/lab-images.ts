@@ -3,9 +3,7 @@ import { type AppName, appImageRef, appNames } from "../../../stacks/model/app-i
 import { postgresImage, postgresImageSpec } from "./postgres.ts";
 import { appImage, type ImageArchive } from "./web.ts";
 
-/** An image of the lab's own that pods run. */
 interface LabImage {
-  /** Its name and tag. */
   readonly ref: (progress?: Progress) => Promise<string>;
   /** The image as an archive, made where it is not in the cache. */
   readonly archive: (progress?: Progress) => Promise<ImageArchive>;

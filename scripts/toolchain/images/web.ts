@@ -25,11 +25,9 @@ export async function appImageSpec(app: AppName = "web"): Promise<ImageSpec> {
   };
 }
 
-/** An image as a file. */
 export interface ImageArchive {
   /** A `docker save` archive in the user's cache. */
   readonly path: string;
-  /** The name that pods use. */
   readonly ref: string;
 }
 
