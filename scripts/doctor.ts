@@ -89,7 +89,7 @@ export async function examine(stacks: readonly string[], asked: Computer = thisC
   const machines = read.flatMap(({ stacks }) => stacks?.machines ?? []);
   const k3d = read.flatMap(({ stacks }) => stacks?.k3d ?? []);
   const external = read.flatMap(({ stacks }) => stacks?.external ?? []);
-  // Each probe takes seconds, and more than one finding goes by it.
+  // Each probe takes seconds, and several findings use it.
   const { libvirt, virtualbox } = asked.probes;
   const computer = {
     ...asked,

@@ -125,7 +125,7 @@ const things: Readonly<Record<string, ToThing>> = {
   },
   "k3s-lab:cluster:K3sNode$": (resource, inputs, { stack, provider, existence, hosts }) => {
     const { NODE_NAME: name = resource } = environmentOf(inputs);
-    // K3s without a machine is nowhere; and a host that was installed anew may be there without it.
+    // K3s without a machine is nowhere; and a host that was reinstalled may be there without it.
     const exists = async () => {
       const host = hosts.get(name);
       if (host !== undefined) return await existence.k3s(host);

@@ -91,7 +91,7 @@ case $verb in
     exec "$pulumi" "$@"
     ;;
   up | update | preview | pre | refresh | import | watch | logs) ;;
-  # Destroying goes by the state alone: it needs no stack file, nor a right one.
+  # Destroying uses the state alone: the stack file may be missing or wrong.
   destroy | down | dn) case " $* " in *" --run-program"*) verb=up ;; *) verb=destroy ;; esac ;;
   config) case $second in '' | get) ;; *) exec "$pulumi" "$@" ;; esac ;;
   *) exec "$pulumi" "$@" ;;

@@ -31,7 +31,7 @@ export interface RunOptions {
  *
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
  *
- * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi goes by its state.
+ * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi trusts its state.
  * @param options.onMade is told the types of each resource that was made, its parents' first and joined by `$`.
  * @param options.onEvent is told everything that the engine tells.
  * @param options.stop ends Pulumi in good order; its reason is then thrown.
@@ -65,7 +65,7 @@ export async function runStack(
     const warning = warningIn(event, operation);
     if (warning !== undefined) process.stderr.write(`${warning}\n`);
   };
-  // Most of them wait for the cluster, which takes no processor: Pulumi's own limit goes by the number of those.
+  // Most of them wait for the cluster, which takes no processor, and Pulumi's default limit is the number of processors.
   const options = { onEvent, color: "never" as const, parallel: 64, ...(stop ? { signal: stop } : {}) };
   try {
     signal?.throwIfAborted();
@@ -90,7 +90,7 @@ export async function runStack(
 
 /**
  * What `up` would do to the resources of a stack that are there; changes nothing.
- * @param options.refresh whether it first reads what is really there. Default: false, Pulumi goes by its state.
+ * @param options.refresh whether it first reads what is really there. Default: false, Pulumi trusts its state.
  * @throws LabError where Pulumi cannot tell.
  */
 export async function previewStack(

@@ -103,7 +103,7 @@ export async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal, en
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", stop);
-    // What it still throws after that is nobody's.
+    // An error after that has no reader.
     work.catch(() => {});
   }
 }

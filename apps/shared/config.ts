@@ -12,7 +12,7 @@ export interface Identity {
 export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;
-  /** TCP port of the metrics. Default: they are not to be had. */
+  /** TCP port of the metrics. Default: they are not served. */
   readonly metricsPort?: number;
   /**
    * Milliseconds after SIGTERM in which new requests are still answered, at the least: the cluster learns of the end only

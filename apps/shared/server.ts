@@ -282,7 +282,7 @@ export function runApp(make: (config: Config) => WebServer): void {
   let asked = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const)
     process.on(signal, async () => {
-      // Whoever asks twice does not want to wait.
+      // A second signal means: at once.
       if (asked) process.exit(1);
       asked = true;
       logLine(`${signal}: finishing open requests`);

@@ -96,7 +96,7 @@ function whyNotStarted(
 
 async function startBySystemd(progress: Progress): Promise<undefined> {
   const start = ["systemctl", "start", "docker"];
-  // After a boot it may be on its way, which needs nobody's help.
+  // After a boot it may be starting already.
   const { stdout } = await run(["systemctl", "is-active", "docker"], { timeout: 15_000 });
   const prefix =
     stdout.trim() === "activating" ? undefined : await requireRoot("Starting Docker", start, run);

@@ -96,7 +96,7 @@ export async function ensurePackages(
     );
 
   const script = join(import.meta.dirname, "apt.sh");
-  // sudo drops the proxies, which apt follows; they may hold a password and go by their names.
+  // sudo drops the proxies, which apt follows; they may hold a password, so only their names are passed.
   const proxies = proxyVariables.filter((name) => process.env[name]);
   const kept = proxies.length ? [`--preserve-env=${proxies.join(",")}`] : [];
   const asRoot = prefix.length ? [...prefix, ...kept] : [];

@@ -197,7 +197,7 @@ async function fetchText(url: string, options: DownloadOptions): Promise<string>
   }
 }
 
-/** Downloads what is lacking of a file, however often the line breaks. */
+/** Downloads the rest of a file, however often the connection breaks. */
 async function fetchWhole(url: string, partial: string, options: DownloadOptions): Promise<void> {
   const { signal, progress, retries = 4, retryMs = 500 } = options;
   await mkdir(dirname(partial), { recursive: true });
@@ -223,7 +223,7 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
           { cause: error },
         );
       progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
-      // A server that is overrun is not helped by asking at once.
+      // An overloaded server is given time.
       await setTimeout(fruitless * retryMs, undefined, { signal });
     }
   }

@@ -298,7 +298,7 @@ export class Installer {
     const impossible = this.#impossible(tool, way, asked.platform);
     if (impossible !== undefined || way === "bundled") return impossible;
     if (way === "release") {
-      // Whoever asks for releases wants to see why they do not come.
+      // With releases required, the download itself says why it fails.
       if (asked.way === "release") return undefined;
       this.#unreachable ??= (this.#options.probe ?? probeReleases)(asked.signal);
       return await this.#unreachable;

@@ -22,7 +22,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
       if (waits) await restartLate(run, false, progress);
       const { drifted, summary } = await verifyOnce(run, waits ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
-      // Pulumi goes by what it noted; what was changed behind its back it sees only when it looks.
+      // Pulumi trusts its state: it sees drift only when it refreshes.
       return isDrifted
         ? `drift detected: ${describeFailed(drifted)}; running \`pulumi up --refresh\``
         : summary;

@@ -68,5 +68,5 @@ function hashedName(
 
 const quick = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 10);
 
-/** Whoever sees the name of a Secret must not be able to try a list of passwords on it. */
+/** Slow, so that the name of a Secret is of no use for guessing passwords. */
 const slow = (text: string): string => scryptSync(text, "k3s-lab", 5).toString("hex");

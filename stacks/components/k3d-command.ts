@@ -34,7 +34,7 @@ export function k3dCommand(
         ...{ LAB_ID: cluster.owner.id, LAB_STACK: cluster.owner.stack, K3D_CLUSTER: cluster.name },
         ...(node && { NODE_NAME: node }),
       },
-      // Variables, files and flags may hold what is nobody's business, not the token alone.
+      // Variables, files and flags may hold secrets, not the token alone.
       ...(input && { stdin: pulumi.secret(JSON.stringify(input)) }),
       ...(triggers && { triggers: [...triggers] }),
       addPreviousOutputInEnv: false,

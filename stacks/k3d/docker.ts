@@ -89,7 +89,7 @@ export const isThere = async (kind: "image" | "network", name: string): Promise<
 
 /**
  * Copies a file of a container, whether that runs or not.
- * @param to a path, or - for an archive on standard output. @returns false where the container has none such.
+ * @param to a path, or - for an archive on standard output. @returns false where the container has no such file.
  */
 export async function copyOut(container: string, path: string, to: string): Promise<boolean> {
   const answer = await tryDocker(["cp", `${container}:${path}`, to]);
@@ -186,7 +186,7 @@ export const isRunning = ({ status }: Container): boolean => status === "running
 export const isOwn = ({ id, stack }: Owner, { labels }: Container): boolean =>
   labels["k3s-lab.id"] === id && labels["k3s-lab.stack"] === stack;
 
-/** A container by id or name; undefined where Docker says that it has none such. */
+/** A container by id or name; undefined where Docker says that there is none. */
 export async function inspect(name: string): Promise<Container | undefined> {
   const found = await read(name);
   return found && (await withOwnLabels([found]))[0];

@@ -100,7 +100,7 @@ const reasonOf = (log: string): string =>
   log.trim().split("\n").at(-1) ||
   "it says nothing";
 
-/** Makes a container. Variables and labels go by files that only this user may read: arguments are for everybody to see. */
+/** Makes a container. Variables and labels go in files that only this user may read: every user sees arguments. */
 export const createContainer = (name: string, { args, env, labels }: CreateNode): Promise<string> =>
   inFolder(async (folder) => {
     const files = Object.entries({ "env-file": env, "label-file": labels });

@@ -124,7 +124,7 @@ function serial(): Buffer {
   return bytes;
 }
 
-/** Whoever does not know such an extension must not accept the certificate. */
+/** A client that does not know such an extension must refuse the certificate. */
 const critical = true;
 
 const extension = (id: string, value: Uint8Array, isCritical = false): Buffer =>

@@ -17,7 +17,7 @@ export interface K3sFlag {
   readonly kind: Kind;
   /** Whether it came after v1.25. Default: false. */
   readonly later?: boolean;
-  /** Whether its value is nobody's to see. Default: false. */
+  /** Whether its value is a secret. Default: false. */
   readonly secret?: boolean;
   /** Whether it may be in the file of `k3s.serverSecrets`. Default: false. */
   readonly byFile?: boolean;
@@ -112,7 +112,7 @@ const isLabelKey = (key: string): boolean =>
   labelKey.test(key) && (!key.includes("/") || isSubdomain(key.split("/")[0] ?? ""));
 /**
  * Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. The node's name, system
- * and architecture it finds out by itself, and pods go by them.
+ * and architecture it finds out by itself, and pods are scheduled by them.
  */
 const kubeletMaySet =
   /^(([^/]*\.)?(kubelet|node)\.kubernetes\.io\/|((topology|failure-domain\.beta)\.kubernetes\.io\/(region|zone)|beta\.kubernetes\.io\/instance-type)$)/;

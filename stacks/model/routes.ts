@@ -30,7 +30,7 @@ export interface Route {
 
 /**
  * The Ingresses of an app: one for its prefixes, one for its exact paths. Traefik 2 takes a prefix as text, so that /api would
- * match /apiary as well; and it goes by the longest rule, in which an exact path is shorter than a prefix. So the
+ * match /apiary as well; and it takes the longest rule first, in which an exact path is shorter than a prefix. So the
  * prefix /api is made as the exact path /api and the prefix /api/, which means the same to every controller; and exact
  * paths have an Ingress of their own, with the priority that is theirs.
  */

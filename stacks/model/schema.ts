@@ -76,7 +76,7 @@ function hidden(key: string, value: unknown): unknown {
   return isContent || isSecretKey(key) ? "…" : value;
 }
 
-/** Whether what stands under a key is nobody's to see. */
+/** Whether the value of a key is a secret. */
 export const isSecretKey = (key: string): boolean =>
   /^(token|password|secure)$|secret-key$|access-key$/.test(key);
 

@@ -20,7 +20,7 @@ export const caFolder = join(labDir, "ca");
 /** The certificate that clients are to trust. */
 export const caFile = (folder: string = caFolder): string => join(folder, "ca.crt");
 
-/** Whoever has it can sign for any host. */
+/** With it anybody can sign for any host. */
 export const caKeyFile = (folder: string = caFolder): string => join(folder, "ca.key");
 
 /** How long certificates are valid, and how long before a server's end another is made. */

@@ -191,7 +191,7 @@ function labelsOfVirtual(name: string, pairs: Parameters<typeof labelsOf>[0]): R
 export const machineName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
 
 /**
- * What a provider calls the virtual machine with this id now; undefined where it has none such, or containers.
+ * What a provider calls the virtual machine with this id now; undefined where it has no such machine, or makes containers.
  * @throws LabError where it does not say.
  */
 export async function nameOfMachine(

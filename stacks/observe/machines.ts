@@ -152,7 +152,7 @@ function refuseAddressOfOtherLabs(
   const holder = listed.find(({ labels }) => labels.id !== lab && labels.ip === ip);
   if (holder === undefined) return;
   throw new LabError(
-    `${name} asks for the address ${ip}, which the machine ${holder.name} of ${labOf(holder)} has. Run \`scripts/lab down\` there first, or choose other addresses here.`,
+    `${name} has the address ${ip} in the stack file, which the machine ${holder.name} of ${labOf(holder)} uses. Run \`scripts/lab down\` there first, or choose other addresses here.`,
     { exitCode: 2 },
   );
 }
@@ -172,7 +172,7 @@ function refuseAddressOfOthers(
   );
   if (holder === undefined) return;
   throw new LabError(
-    `${name} asks for the address ${ip}, which the machine ${holder.labels.machine} of the stack "${stack}" still has. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    `${name} has the address ${ip} in the stack file, which the machine ${holder.labels.machine} of the stack "${stack}" still uses. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
     { exitCode: 2 },
   );
 }

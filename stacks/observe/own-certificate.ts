@@ -49,7 +49,7 @@ export async function readOwnCertificate(
     throw refuse(
       "key",
       key.includes("ENCRYPTED")
-        ? "a key without a passphrase: nobody is there to type it"
+        ? "a key without a passphrase, which nobody could enter"
         : "a private key as PEM, which begins with -----BEGIN PRIVATE KEY----- or alike",
     );
   if (!first.checkPrivateKey(privateKey))

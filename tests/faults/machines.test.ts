@@ -418,7 +418,7 @@ refused(
     await dockerWith(container({ name: "k3s-lab-cluster-ha-one", marks: theirs }));
     return problem(look);
   },
-  /address 192\.168\.42\.111, which the machine k3s-lab-cluster-ha-one of the lab in \/there has\. Run `scripts\/lab down` there/,
+  /address 192\.168\.42\.111 in the stack file, which the machine k3s-lab-cluster-ha-one of the lab in \/there uses\. Run `scripts\/lab down` there/,
 );
 refused(
   "C4: a renamed machine that keeps its address",
@@ -426,7 +426,7 @@ refused(
     await dockerWith(container());
     return problem(() => look("docker", { name: "worker", ip: agent.ip }));
   },
-  /worker asks for the address 192\.168\.42\.111, which the machine agent .* still has\. A machine cannot be renamed/,
+  /worker has the address 192\.168\.42\.111 in the stack file, which the machine agent .* still uses\. A machine cannot be renamed/,
 );
 
 const recorded = (generation = "g1") => ({

@@ -61,7 +61,7 @@ find_assets() {
 
 # --- what is here ---
 
-# Whether K3s's process is there, be it that it still starts.
+# Whether K3s's process is there, even if it is still starting.
 runs() {
   case "$(systemctl show --property SubState --value $service)" in
   running | start | start-pre | start-post | reload) ;;
@@ -92,7 +92,7 @@ is_starting() {
   [ $age -ge -1 ] && [ $age -lt $((60 * slower)) ]
 }
 
-# Why it cannot go on for want of the servers, once that was asked.
+# Why it cannot go on without the servers, once that was asked.
 alone=
 # The server keeps saying what it last heard of a node: only what the kubelet said since K3s was started counts.
 started=
@@ -172,7 +172,7 @@ find_interface() {
   local wanted=${NODE_INTERFACE:-}
   interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
   [ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)" 2
-  # The lab promises eth1; a machine that has none, with names such as enp0s8 or ens4, goes by the address.
+  # The lab promises eth1; a machine without one, with names such as enp0s8 or ens4, is known by its address.
   if [ -z "$wanted" ] && ip -o link show eth1 >/dev/null 2>&1; then wanted=eth1; fi
   [ "${wanted:-$interface}" = "$interface" ] ||
     die "$NODE_IP is on $interface, not on $wanted; correct the machine's network, or set the machine's \`interface\` in the stack file to $interface" 2
@@ -208,7 +208,7 @@ refuse_other_cluster() {
 # flag_of PATTERN: a flag that the installed unit has.
 flag_of() { grep -o -- "'$1'" $unit 2>/dev/null | head -n 1 | tr -d "'" || true; }
 
-# serves ADDRESS: whether an API server answers there, be it that it does not know us (401): a K3s that itself still waits
+# serves ADDRESS: whether an API server answers there, even if it does not know us (401): a K3s that itself still waits
 # for others says 503. It is told nothing: joining, K3s checks whom it talks to.
 serves() {
   case "$(curl --silent --insecure --max-time 3 --output /dev/null --write-out '%{http_code}' "https://$1:6443/readyz" 2>/dev/null)" in
@@ -391,7 +391,7 @@ is_alone() {
 }
 is_in_company() { ! is_alone; }
 
-# Without the servers it would wait in vain, and would not come back from a change.
+# Without the servers it would not become Ready, neither after a change nor after its rollback.
 await_servers() {
   until_true $((30 * slower)) is_in_company ||
     die "$alone. Nothing was touched: start the servers, or put the network between them and $NODE_NAME right, then run the same command again"
@@ -603,7 +603,7 @@ first_install() {
       die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need of it."
     fi
     if $has_had_pods; then
-      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: put the cause right and run the same command again; scripts/lab down gives up what is there."
+      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: fix the cause and run the same command again, or give up what is there with scripts/lab down."
     fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
     if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi

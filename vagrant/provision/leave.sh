@@ -85,7 +85,7 @@ drain() {
 }
 
 # Before a change. A pod that nobody made but a person would be lost by it: it goes on while K3s starts again. kubectl drains
-# none where there is one, so the others go by the labels that their controllers give them.
+# none where there is one, so the others are chosen by the labels that their controllers give them.
 move_away() {
   local bare label
   if kubectl cordon "$NODE_NAME"; then move_lone; fi

@@ -42,7 +42,7 @@ reset_command() {
 if [ ! -e $unit ] || [ ! -s $db ]; then
   die "there is no server of K3s here that has data in $data/db/etcd. Where a reset was interrupted, the data is in $data/db/etcd-old-*: put the newest in its place"
 fi
-has_majority() { die "the cluster answers here: it has its majority, and nothing is to be reset. Run \`scripts/lab up\`."; }
+has_majority() { die "the cluster answers here: it has its majority and needs no reset. Run \`scripts/lab up\`."; }
 if answers; then has_majority; fi
 # A server that is stopped, starts or is busy does not answer either, while the others may have their majority. Where they have
 # it, it joins them.

@@ -107,7 +107,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     await checkout.edit(`Pulumi.${stack}.yaml`, "name: agent, role", "name: worker, role");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.notEqual(exitCode, 0, all);
-    assert.match(all, /worker asks for the address 192\.168\.57\.111, which the machine agent/);
+    assert.match(all, /worker has the address 192\.168\.57\.111 in the stack file, which the machine agent/);
     await checkout.edit(`Pulumi.${stack}.yaml`, "name: worker, role", "name: agent, role");
     await checkout.succeeded(await preview("--expect-no-changes"));
     return { happened: `exit ${exitCode}, refused in a sentence`, lost: await lost(before) };
