@@ -26,7 +26,17 @@ const concepts = [
   ...["container runtime", "image", "network of pods", "pod", "init container", "sidecar", "ReplicaSet"],
   ...["Deployment", "scaling", "rolling update", "rollback", "StatefulSet", "Service", "DNS", "balancing"],
   ...["host", "path", "Ingress controller", "TLS", "namespace", "ConfigMap", "Secret", "backup"],
-  ...["PersistentVolumeClaim", "kubectl", "manifest"],
+  ...[
+    "kubectl",
+    "manifest",
+    "kube-proxy",
+    "ClusterIP",
+    "NodePort",
+    "LoadBalancer",
+    "headless",
+    "ExternalName",
+  ],
+  ...["hostPath", "emptyDir", "PersistentVolume", "claim"],
 ];
 
 let ids: readonly string[] = [];

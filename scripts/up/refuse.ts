@@ -1,5 +1,6 @@
 import { stateOf } from "../../stacks/lib/state.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
+import { volumesAskedFor } from "../../stacks/model/volumes.ts";
 import { refuseOtherVolumes } from "../../stacks/observe/data-volumes.ts";
 import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
@@ -18,13 +19,7 @@ import { refuseReplicaForWrites } from "./primary.ts";
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
   for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);
-  for (const { stack, config } of [...apps, ...external])
-    if ("database" in config) {
-      const recorded = await stateOf(stack);
-      const resources = (await areAppsGone(recorded)) ? [] : recorded;
-      refuseOtherVolumes(stack, config, resources);
-      await refuseReplicaForWrites(stack, config, resources);
-    }
+  for (const one of [...apps, ...external]) await refuseVolumes(one);
   for (const [stack, config] of machines)
     if (!(await hasMachines(stack))) {
       const isHere = config.provider !== "hosts";
@@ -39,4 +34,15 @@ export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Pr
     isDocker ||= provider === "docker";
   }
   if (isDocker || k3d.length) await observeDocker(isDocker ? "machines" : "k3d");
+}
+
+async function refuseVolumes({
+  stack,
+  config,
+}: Pick<Stacks["apps"][number], "stack" | "config">): Promise<void> {
+  if (volumesAskedFor(config).length === 0) return;
+  const recorded = await stateOf(stack);
+  const resources = (await areAppsGone(recorded)) ? [] : recorded;
+  refuseOtherVolumes(stack, config, resources);
+  if ("database" in config) await refuseReplicaForWrites(stack, config, resources);
 }

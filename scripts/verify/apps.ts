@@ -7,6 +7,7 @@ import { hostsOf, pathsOf } from "../../stacks/model/routes.ts";
 import { curlSecurely } from "../curl.ts";
 import { checkAutoscaler } from "./autoscalers.ts";
 import { type Check, type CheckSpec, runChecks } from "./check.ts";
+import { checkConcepts } from "./concepts.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import { checkDatabase, checkPage } from "./guest-book.ts";
 import {
@@ -20,7 +21,7 @@ import {
   unreached,
   whoAnswers,
 } from "./ingress.ts";
-import type { ExecInPod } from "./inside.ts";
+import type { AskPod, ExecInPod } from "./inside.ts";
 import { whyLate } from "./late.ts";
 
 /** What is asked about apps. */
@@ -34,6 +35,8 @@ interface AppsSources {
   readonly inside: Promise<Views>;
   /** Runs a command in a pod of the stack's own namespace. */
   readonly exec: Promise<ExecInPod>;
+  /** Asks such a pod. */
+  readonly askPod: Promise<AskPod>;
 }
 
 interface Https {
@@ -65,6 +68,7 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
     ...("database" in config
       ? [checkPage(config, deploy, (app) => askApp(app, sources)), checkDatabase(config, deploy, sources)]
       : []),
+    ...("services" in config ? [checkConcepts(config, deploy, sources)] : []),
   ]);
 }
 

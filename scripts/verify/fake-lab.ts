@@ -193,6 +193,13 @@ export function healthyLab(): FakeLab {
     ...discovery,
     "/api/v1/nodes": items(node(server), node(agent)),
     "/apis/networking.k8s.io/v1/ingresses": items(),
+    "/apis/storage.k8s.io/v1/storageclasses": items({
+      metadata: {
+        ...{ name: "local-path", uid: "class" },
+        annotations: { "storageclass.kubernetes.io/is-default-class": "true" },
+      },
+    }),
+    "/api/v1/services": items(),
     "/api/v1/namespaces/kube-system": { metadata: { name: "kube-system", uid: clusterUid } },
     "/api/v1/namespaces/default": { metadata: { name: "default", uid: "default-uid" } },
     "/api/v1/namespaces/kube-system/pods": items(
@@ -310,6 +317,7 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       return {
         names: pick(questions.names, view.names),
         urls: pick([...questions.urls, ...questions.barred], view.urls),
+        ...{ counts: {}, files: {} },
       };
     },
   };

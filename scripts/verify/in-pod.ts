@@ -6,27 +6,37 @@ export interface Questions {
   readonly urls: readonly string[];
   /** URLs that should not answer; they are given up on sooner. */
   readonly barred: readonly string[];
-}
-
-/** For each name its address or why it has none; for each URL the pod that answered, a status, or why nothing came. */
-export interface Answers {
-  readonly names: Readonly<Record<string, string>>;
-  readonly urls: Readonly<Record<string, string>>;
+  /** URLs to get that many times, each time by a new connection. Default: none. */
+  readonly counted?: Readonly<Record<string, number>>;
+  /** Files to read. Default: none. */
+  readonly files?: readonly string[];
 }
 
 /**
- * Resolves names and gets URLs, as any program would where this runs. Its source text is what runs inside a pod, so it
+ * For each name its addresses or why it has none; for each URL the pod that answered, a status, or why nothing came, or how
+ * often each of these; for each file its text or why it cannot be read.
+ */
+export interface Answers {
+  readonly names: Readonly<Record<string, string>>;
+  readonly urls: Readonly<Record<string, string>>;
+  readonly counts: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly files: Readonly<Record<string, string>>;
+}
+
+/**
+ * Resolves names, gets URLs and reads files, as any program would where this runs. Its source text is what runs inside a pod, so it
  * must not use anything that is outside it.
  *
  * @param timeout for each name and each URL, in milliseconds.
  * @param barredTimeout for each URL that should not answer: a network that drops what it forbids is silent to the end.
  */
 export async function look(
-  { names, urls, barred }: Questions,
+  { names, urls, barred, counted = {}, files = [] }: Questions,
   timeout: number,
   barredTimeout: number,
 ): Promise<Answers> {
   const { lookup } = await import("node:dns/promises");
+  const { readFile } = await import("node:fs/promises");
   // See resolv.conf(5). A process cannot end while the C library still waits for a name server that is silent.
   process.env.RES_OPTIONS = "timeout:1 attempts:2";
 
@@ -42,7 +52,11 @@ export async function look(
     // The resolver's own patience with a name server that is silent is longer than anyone's here.
     const timer = setTimeout(() => reject(new Error(`no answer within ${timeout / 1000} s`)), timeout);
     try {
-      return (await Promise.race([lookup(name, { family: 4 }), late])).address;
+      const all = await Promise.race([lookup(name, { family: 4, all: true }), late]);
+      return all
+        .map(({ address }) => address)
+        .sort()
+        .join(", ");
     } finally {
       clearTimeout(timer);
     }
@@ -50,7 +64,8 @@ export async function look(
 
   const getUrl = async (url: string, timeout: number): Promise<string> => {
     const answer = await fetch(url, {
-      headers: { accept: "application/json" },
+      // A connection that is kept leads to the same pod again.
+      headers: { accept: "application/json", connection: "close" },
       signal: AbortSignal.timeout(timeout),
     });
     const text = await answer.text();
@@ -61,13 +76,23 @@ export async function look(
     }
   };
 
+  const count = async (url: string, times: number): Promise<Record<string, number>> => {
+    const tally: Record<string, number> = {};
+    const all = Array.from({ length: times }, () => getUrl(url, timeout).catch(reason));
+    for (const one of await Promise.all(all)) tally[one] = (tally[one] ?? 0) + 1;
+    return tally;
+  };
+
   const each = async (list: readonly string[], answer: (one: string) => Promise<string>) =>
     Object.fromEntries(await Promise.all(list.map(async (one) => [one, await answer(one).catch(reason)])));
 
-  const [addresses, answers, others] = await Promise.all([
+  const [addresses, answers, others, counts, texts] = await Promise.all([
     each(names, resolveName),
     each(urls, (url) => getUrl(url, timeout)),
     each(barred, (url) => getUrl(url, barredTimeout)),
+    Promise.all(Object.entries(counted).map(async ([url, times]) => [url, await count(url, times)] as const)),
+    each(files, (file) => readFile(file, "utf8")),
   ]);
-  return { names: addresses, urls: { ...answers, ...others } };
+  const urlAnswers = { ...answers, ...others };
+  return { names: addresses, urls: urlAnswers, counts: Object.fromEntries(counts), files: texts };
 }

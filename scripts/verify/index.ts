@@ -129,6 +129,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
     const inside = api.then((it) =>
       probeFromPods(config, it, (namespace) => world.podAsker(kubeconfig, it.context, namespace)),
     );
+    const askPod = api.then((it) => world.podAsker(kubeconfig, it.context, config.namespace));
     const exec = api.then((it) => world.exec(kubeconfig, it.context, config.namespace));
     return checkApps(stack, config, {
       api,
@@ -144,6 +145,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
         : undefined,
       inside: askOnce(inside),
       exec: askOnce(exec),
+      askPod: askOnce(askPod),
     });
   };
 }

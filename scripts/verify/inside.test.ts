@@ -1,15 +1,18 @@
 import assert from "node:assert/strict";
-import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { execa } from "execa";
 import { look } from "./in-pod.ts";
 import { parseAnswers, program } from "./inside.ts";
 
-async function serve(t: TestContext, body: string | undefined, status = 200): Promise<string> {
-  const server = createServer((_, response) => {
+type Body = string | undefined | ((request: IncomingMessage) => string);
+
+async function serve(t: TestContext, body: Body, status = 200): Promise<string> {
+  const server = createServer((request, response) => {
     response.statusCode = status;
-    if (body !== undefined) response.end(body);
+    if (body !== undefined) response.end(typeof body === "string" ? body : body(request));
   });
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
   t.after(() => {
@@ -21,9 +24,22 @@ async function serve(t: TestContext, body: string | undefined, status = 200): Pr
 
 test("the program runs by itself, as it does in a pod", async (t) => {
   const url = await serve(t, '{"pod":"app2-a"}');
-  const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url], barred: [] });
+  const file = import.meta.filename;
+  const more = { counted: { [url]: 3 }, files: [file, "/nowhere"] };
+  const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url], barred: [], ...more });
   const { stdout } = await execa(process.execPath, ["--eval", program(), questions]);
-  assert.deepEqual(parseAnswers(stdout), { names: { "127.0.0.1": "127.0.0.1" }, urls: { [url]: "app2-a" } });
+  assert.deepEqual(parseAnswers(stdout), {
+    names: { "127.0.0.1": "127.0.0.1" },
+    urls: { [url]: "app2-a" },
+    counts: { [url]: { "app2-a": 3 } },
+    files: { [file]: await readFile(file, "utf8"), "/nowhere": "ENOENT" },
+  });
+});
+
+test("what is counted comes by a connection each, for a balancer chooses a pod for each connection", async (t) => {
+  const url = await serve(t, ({ socket }) => `{"pod":"${socket.remotePort}"}`);
+  const { counts } = await look({ names: [], urls: [url], barred: [], counted: { [url]: 40 } }, 60_000, 200);
+  assert.deepEqual(Object.values(counts[url] ?? {}), Array(40).fill(1));
 });
 
 test("what is no app's answer is told by its status, what did not come by its reason", async (t) => {

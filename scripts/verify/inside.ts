@@ -8,6 +8,8 @@ import { type Answers, look, type Questions } from "./in-pod.ts";
 const answersSchema = z.object({
   names: z.record(z.string(), z.string()),
   urls: z.record(z.string(), z.string()),
+  counts: z.record(z.string(), z.record(z.string(), z.number())),
+  files: z.record(z.string(), z.string()),
 });
 
 /** Asks a pod that has Node.js; tests put their own in its place. */

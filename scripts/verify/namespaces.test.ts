@@ -191,7 +191,7 @@ test("what did not answer counts only when it was asked", async () => {
   try {
     const checks = await verify([stack], {
       directory,
-      world: { ...world, podAsker: () => async () => ({ names: {}, urls: {} }) },
+      world: { ...world, podAsker: () => async () => ({ names: {}, urls: {}, counts: {}, files: {} }) },
     });
     assert.match(
       checks.find(({ id }) => id === `${stack}/isolation/dev/staging`)?.actual ?? "",

@@ -13,11 +13,13 @@ export interface AppNamespaceArgs {
   readonly ingressNamespace?: string;
   /** The IngressClass of that controller. Default: traefik. */
   readonly ingress?: string;
+  /** Pods that Pod Security admits. Default: `restricted`, those without privileges; `privileged` is any. */
+  readonly podSecurity?: "restricted" | "baseline" | "privileged";
 }
 
 /**
- * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and admission of
- * pods without privileges alone.
+ * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and which pods are
+ * admitted.
  */
 export class AppNamespace extends pulumi.ComponentResource {
   /** The namespace's name, known once it is there. */
@@ -28,7 +30,12 @@ export class AppNamespace extends pulumi.ComponentResource {
     const labels = { "app.kubernetes.io/part-of": "k3s-lab" };
     const namespace = new k8s.core.v1.Namespace(
       name,
-      { metadata: { name, labels: { ...labels, "pod-security.kubernetes.io/enforce": "restricted" } } },
+      {
+        metadata: {
+          name,
+          labels: { ...labels, "pod-security.kubernetes.io/enforce": args.podSecurity ?? "restricted" },
+        },
+      },
       { parent: this },
     );
     this.name = namespace.metadata.name;

@@ -48,7 +48,7 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     : { ...(await externalCluster(cluster, config, owner)), nodes: [], httpsPort: undefined };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
-  if ("database" in config) refuseOtherVolumes(owner.stack, config, await resourcesOn(identity, owner.stack));
+  refuseOtherVolumes(owner.stack, config, await resourcesOn(identity, owner.stack));
   const provider = new k8s.Provider("cluster", {
     kubeconfig: pulumi.secret(kubeconfig),
     namespace,

@@ -45,6 +45,11 @@ const metricNow = z.object({
   resource: z.object({ name: z.string(), current: utilization }).optional(),
 });
 
+/** It has an address or, as Docker Desktop's `localhost`, a name. */
+const loadBalancer = z
+  .object({ ingress: list(z.object({ ip: text, hostname: text })) })
+  .default({ ingress: [] });
+
 const ingressRule = z.object({
   host: text,
   http: z.object({ paths: list(z.object({ path: text, pathType: z.string() })) }).optional(),
@@ -112,10 +117,13 @@ const kinds = {
     }),
   }),
   services: kind(core, {
+    metadata: metadata.extend({ uid: z.string().default(""), namespace: text }),
     spec: z.object({
+      type: z.string().default("ClusterIP"),
       clusterIP: z.string().default("None"),
       ports: list(z.object({ name: text, port: count.optional(), nodePort: count.optional() })),
     }),
+    status: z.object({ loadBalancer }).default({ loadBalancer: { ingress: [] } }),
   }),
   endpointSlices: kind("/apis/discovery.k8s.io/v1", {
     endpoints: list(
@@ -131,12 +139,7 @@ const kinds = {
     spec: z
       .object({ ingressClassName: text, rules: list(ingressRule) })
       .default({ ingressClassName: undefined, rules: [] }),
-    status: z.object({
-      // A load balancer has an address or, as Docker Desktop's `localhost`, a name.
-      loadBalancer: z
-        .object({ ingress: list(z.object({ ip: text, hostname: text })) })
-        .default({ ingress: [] }),
-    }),
+    status: z.object({ loadBalancer }),
   }),
   ingressClasses: kind(networking, { metadata: metadata.extend({ uid: z.string().default("") }) }),
   events: kind(core, {
@@ -171,6 +174,7 @@ const identified = z.object({
     name: z.string(),
     uid: z.string(),
     labels: strings,
+    annotations: strings,
     ownerReferences: z
       .array(z.object({ uid: z.string().default(""), controller: z.boolean().default(false) }))
       .default([]),
@@ -191,7 +195,7 @@ type Lists = {
   [Kind in keyof Kinds]: (
     ...namespace: Kind extends "nodes" | "ingressClasses"
       ? []
-      : Kind extends "ingresses"
+      : Kind extends "ingresses" | "services"
         ? [] | [string]
         : [string]
   ) => Promise<ObjectOf<Kind>[]>;

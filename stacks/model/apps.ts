@@ -137,13 +137,17 @@ const app = z.strictObject({
 });
 
 /** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
-export const quantity = (pattern: RegExp, expected: string) =>
+const quantity = (pattern: RegExp, expected: string) =>
   z
     .preprocess(
       (value) => (typeof value === "number" ? String(value) : value),
       z.string().refine((text) => pattern.test(text) && (parseQuantity(text) ?? 0) > 0, expected),
     )
     .meta({ type: ["string", "number"] });
+
+/** The same of memory and of volumes. */
+export const bytes = (expected: string) =>
+  quantity(/^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/, expected);
 
 const namespace = z.strictObject({
   name: ownNamespace
@@ -158,10 +162,7 @@ const namespace = z.strictObject({
       )
         .optional()
         .describe('Sum of CPU requests, such as `"500m"` or `"2"`.'),
-      memory: quantity(
-        /^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/,
-        'memory as Kubernetes counts it, such as "512Mi" or "2Gi"',
-      )
+      memory: bytes('memory as Kubernetes counts it, such as "512Mi" or "2Gi"')
         .optional()
         .describe('Sum of memory limits, such as `"512Mi"` or `"2Gi"`.'),
     })

@@ -4,12 +4,14 @@ import { LabError } from "../lib/errors.ts";
 import { defaultK3sVersion } from "../versions.ts";
 import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
+import { type ConceptsConfig, conceptsSchema } from "./concepts.ts";
 import { type MyAppConfig, myAppSchema } from "./my-app.ts";
 import { parsePlainYaml, readPlainYaml } from "./plain-yaml.ts";
 import { checked, isRecord, knownKeys, shown } from "./schema.ts";
 
 export * from "./apps.ts";
 export * from "./cluster.ts";
+export type { ConceptsConfig } from "./concepts.ts";
 export * from "./my-app.ts";
 
 const k3dSchema = z.strictObject({
@@ -27,6 +29,7 @@ export const schemas = {
   apps: appsSchema,
   k3d: k3dSchema,
   "my-app": myAppSchema,
+  concepts: conceptsSchema,
 } as const;
 
 export interface Configs {
@@ -34,6 +37,7 @@ export interface Configs {
   readonly apps: AppsConfig;
   readonly k3d: K3dConfig;
   readonly "my-app": MyAppConfig;
+  readonly concepts: ConceptsConfig;
 }
 
 /** A program of this project; a stack runs the one that its name begins with. */
@@ -43,7 +47,7 @@ export type ProgramName = keyof Configs;
 type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
 
 /** The programs that make no cluster: what they make runs on one that another stack, or somebody else, made. */
-const onCluster = ["apps", "my-app"] as const satisfies readonly ProgramName[];
+const onCluster = ["apps", "my-app", "concepts"] as const satisfies readonly ProgramName[];
 type OnClusterProgram = (typeof onCluster)[number];
 
 /** What the file of a stack says that runs on a cluster. */

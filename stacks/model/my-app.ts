@@ -3,6 +3,7 @@ import {
   type App,
   type AppNamespace,
   appVersion,
+  bytes,
   ingressNamespaceFault,
   ingressNamespaceOf,
   managedIngress,
@@ -10,11 +11,10 @@ import {
   onCluster,
   oneLine,
   ownNamespace,
-  quantity,
   singleHost,
   tlsSchema,
 } from "./apps.ts";
-import { imageReference, isSubdomain, text } from "./names.ts";
+import { imageReference, storageClassName, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
 import { replicasSchema, scaleOf } from "./replicas.ts";
 import { isSchedule } from "./schedule.ts";
@@ -43,19 +43,14 @@ const database = z.strictObject({
     .max(1)
     .default(0)
     .describe("Number of the pod that takes the writes: 1 once db-1 was promoted, because db-0 is lost."),
-  size: quantity(
-    /^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/,
-    'an amount as Kubernetes counts it, such as "1Gi"',
-  )
+  size: bytes('an amount as Kubernetes counts it, such as "1Gi"')
     .refine(
       (size) => (parseQuantity(size) ?? 0) >= (parseQuantity(leastSize) ?? 0),
       `at least ${leastSize}, which PostgreSQL's own files and log need`,
     )
     .default("1Gi")
     .describe('Volume of each of these pods, such as `"2Gi"`. It stays as it was made. Default: `1Gi`.'),
-  storageClass: z
-    .string()
-    .refine(isSubdomain, "the name of a StorageClass, such as local-path")
+  storageClass: storageClassName
     .optional()
     .describe("StorageClass of the volumes. Default: the cluster's own, which is `local-path` in K3s."),
 });

@@ -23,6 +23,10 @@ export const serviceName = text(
 /** Whether a text is a DNS subdomain (RFC 1123). */
 export const isSubdomain = (text: string): boolean => text.length <= 253 && labels.test(text);
 
+export const storageClassName = z
+  .string()
+  .refine(isSubdomain, "the name of a StorageClass, such as local-path");
+
 /** Whether a text could be an address: numbers with dots between them. */
 export const isNumeric = (text: string): boolean => /^\d+(\.\d+)*$/.test(text);
 

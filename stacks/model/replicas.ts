@@ -1,7 +1,7 @@
 import { z } from "zod";
 
 /** How many pods. */
-const podCount = z.int().min(0).max(100);
+export const podCount = z.int().min(0).max(100);
 
 /** Pods that follow the load. */
 const autoscaling = z

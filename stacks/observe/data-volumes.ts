@@ -2,8 +2,9 @@ import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
 import type { KubernetesApi } from "../lib/kubernetes.ts";
 import type { StateResource } from "../lib/state.ts";
-import { type MyAppConfig, stackFile } from "../model/config.ts";
+import { type OnCluster, stackFile } from "../model/config.ts";
 import { parseQuantity } from "../model/quota.ts";
+import { volumesAskedFor } from "../model/volumes.ts";
 
 /**
  * A volume with data. A pod of a StatefulSet keeps its data on one: Kubernetes makes its claim, which no state of Pulumi's has,
@@ -14,13 +15,14 @@ export interface DataVolume {
   readonly claim: string;
   /** As it was asked for, such as `1Gi`. */
   readonly size: string;
+  /** Undefined: the cluster's own. */
+  readonly storageClass?: string | undefined;
 }
 
 interface ClaimTemplate extends Omit<DataVolume, "claim"> {
   /** Begins the name of each claim; the pod's ordinal follows. */
   readonly prefix: string;
   readonly pods: number;
-  readonly storageClass: string | undefined;
 }
 
 const storage = z.object({ requests: z.object({ storage: z.string() }) });
@@ -68,7 +70,7 @@ export const volumesOf = (inputs: unknown): DataVolume[] =>
 
 const claimSchema = z.object({
   metadata: z.object({ name: z.string(), namespace: z.string() }),
-  spec: z.object({ resources: storage }),
+  spec: z.object({ resources: storage, storageClassName: z.string().optional() }),
 });
 
 /** Whether a resource's type is that of a claim of a program's own. */
@@ -78,9 +80,18 @@ const isClaim = (types: string): boolean => types.endsWith("kubernetes:core/v1:P
 export function claimedVolume(inputs: unknown): DataVolume | undefined {
   const { metadata, spec } = claimSchema.safeParse(inputs).data ?? {};
   return metadata && spec
-    ? { namespace: metadata.namespace, claim: metadata.name, size: spec.resources.requests.storage }
+    ? {
+        namespace: metadata.namespace,
+        claim: metadata.name,
+        size: spec.resources.requests.storage,
+        // The empty name is none.
+        storageClass: spec.storageClassName || undefined,
+      }
     : undefined;
 }
+
+const recordedClaims = (resources: readonly StateResource[]): DataVolume[] =>
+  resources.flatMap(({ type, inputs }) => (isClaim(type) ? (claimedVolume(inputs) ?? []) : []));
 
 const recordedSets = (resources: readonly StateResource[]) =>
   resources.filter(({ type }) => isStatefulSet(type)).map(({ inputs }) => inputs);
@@ -88,7 +99,7 @@ const recordedSets = (resources: readonly StateResource[]) =>
 /** The volumes of a stack, as its state has them: of its pods, and of its program's own claims. */
 export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] => [
   ...recordedSets(resources).flatMap(volumesOf),
-  ...resources.flatMap(({ type, inputs }) => (isClaim(type) ? (claimedVolume(inputs) ?? []) : [])),
+  ...recordedClaims(resources),
 ];
 
 /**
@@ -119,23 +130,28 @@ export const inWords = ({ namespace, claim, size }: DataVolume): string =>
  */
 export function refuseOtherVolumes(
   stack: string,
-  { namespace, database }: Pick<MyAppConfig, "namespace" | "database">,
+  config: OnCluster,
   resources: readonly StateResource[],
 ): void {
-  const made = recordedSets(resources)
-    .flatMap(claimsOf)
-    .find((one) => one.namespace === namespace);
-  if (made === undefined) return;
-  const { size, storageClass } = made;
-  const [key, was] =
-    parseQuantity(size) !== parseQuantity(database.size)
-      ? ["size", size]
-      : storageClass !== database.storageClass
-        ? ["storageClass", storageClass ?? "the cluster's own"]
-        : [];
-  if (key === undefined) return;
-  throw new LabError(
-    `${stackFile(stack)}: k3s-lab:database.${key}: the volumes of the database exist and stay as they were made (${was}). Set it back; for other volumes run \`scripts/lab down ${stack}\` first, which deletes them and all data on them.`,
-    { exitCode: 2 },
-  );
+  const all = [
+    ...recordedSets(resources)
+      .flatMap(claimsOf)
+      .map(({ prefix, ...one }) => ({ ...one, claim: prefix })),
+    ...recordedClaims(resources),
+  ].filter(({ namespace }) => namespace === config.namespace);
+  for (const asked of volumesAskedFor(config)) {
+    const made = all.find(({ claim }) => claim === asked.claim);
+    if (made === undefined) continue;
+    const [key, was] =
+      parseQuantity(made.size) !== parseQuantity(asked.size)
+        ? [asked.sizeKey, made.size]
+        : made.storageClass !== asked.storageClass
+          ? [asked.classKey, made.storageClass ?? "the cluster's own"]
+          : [];
+    if (key === undefined) continue;
+    throw new LabError(
+      `${stackFile(stack)}: k3s-lab:${key}: ${asked.what} exist and stay as they were made (${was}). Set it back; for other volumes run \`scripts/lab down ${stack}\` first, which deletes them and all data on them.`,
+      { exitCode: 2 },
+    );
+  }
 }

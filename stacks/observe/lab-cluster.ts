@@ -64,10 +64,13 @@ export function refuseWithout(
   config: Pick<OnCluster, "namespaces"> & {
     readonly apps?: readonly Pick<App, "name" | "autoscaling">[];
     readonly database?: { readonly storageClass?: string | undefined };
+    readonly dynamic?: { readonly storageClass?: string | undefined };
   },
   { serverArgs }: Pick<ClusterPlan, "serverArgs">,
 ): void {
   const flags = new K3sFlags(serverArgs);
+  const [key, claimed] =
+    config.dynamic === undefined ? ["database", config.database] : ["dynamic", config.dynamic];
   const closed = config.namespaces.find(({ isolated }) => isolated);
   const autoscaled = config.apps?.find(({ autoscaling }) => autoscaling);
   const lacks = flags.disabled().has("coredns")
@@ -77,10 +80,10 @@ export function refuseWithout(
           "network policies (--disable-network-policy)",
           `so nothing isolates the namespace ${closed.name}. Leave that flag out, or set its isolated to false`,
         ]
-      : config.database && !config.database.storageClass && flags.disabled().has("local-storage")
+      : claimed && !claimed.storageClass && flags.disabled().has("local-storage")
         ? [
             "local-path (--disable=local-storage)",
-            "so nothing makes the database's volumes. Leave local-storage out of --disable, or set k3s-lab:database.storageClass to a class of another provisioner",
+            `so nothing makes the volumes of k3s-lab:${key}. Leave local-storage out of --disable, or set k3s-lab:${key}.storageClass to a class of another provisioner`,
           ]
         : autoscaled && flags.disabled().has("metrics-server")
           ? [

@@ -253,19 +253,3 @@ test("what is replaced goes first, unless it has another name each time and is s
   assert.equal(replaced({}), true);
   assert.equal(replaced({ deleteBeforeReplace: false }), false);
 });
-
-test("a class of volumes that the cluster does not have is refused", async () => {
-  const asking = (storageClass: string, objects: Record<string, Identity> = {}) => {
-    const values = { cluster: { stack: "cluster" }, database: { storageClass } };
-    const book = parseConfig("my-app", values, "FILE");
-    return inspectCluster(cluster(objects) as KubernetesApi, "The cluster", book, owner, nothing);
-  };
-  await assert.rejects(asking("fast"), {
-    exitCode: 2,
-    message: /^The cluster has no StorageClass "fast"\. Set k3s-lab:database\.storageClass/,
-  });
-  const path = "/apis/storage.k8s.io/v1/storageclasses/fast";
-  assert.equal(await asking("fast", { [path]: { uid: "1", labels: {} } }), uid);
-  // K3s makes its own a while after it begins.
-  assert.equal(await asking("local-path"), uid);
-});

@@ -1,8 +1,9 @@
 import type * as pulumi from "@pulumi/pulumi";
 import { LabError } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
+import { serviceNames, staticVolumeOf } from "../model/concepts.ts";
 import {
-  type MyAppConfig,
+  type ConceptsConfig,
   managedIngress,
   managedTraefik,
   type OnCluster,
@@ -12,6 +13,7 @@ import { hardLimits } from "../model/quota.ts";
 import { routesOf } from "../model/routes.ts";
 import type { HeldObject, OwnState } from "./own-state.ts";
 import { type TakenHost, takenHosts } from "./taken-hosts.ts";
+import { refuseUnmet } from "./unmet.ts";
 
 /** Whose an object is: a checkout's lab, and a stack of it. */
 export interface Owner {
@@ -92,6 +94,7 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
       ...(autoscaling ? [place("autoscaling/v2", "HorizontalPodAutoscaler")(name, where)] : []),
     ]),
     ...("database" in config ? databaseObjects(config.namespace) : []),
+    ...("services" in config ? exampleObjects(config) : []),
   ];
 }
 
@@ -105,6 +108,20 @@ const databaseObjects = (namespace: string): ObjectPlace[] =>
     { apiVersion: "v1", kind: "PersistentVolumeClaim", name: "db-backup" },
     { apiVersion: "batch/v1", kind: "CronJob", name: "db-backup" },
   ].map((one) => ({ ...one, namespace }));
+
+/** The volumes and Services of the stack `concepts`. */
+const exampleObjects = ({ namespace, services }: ConceptsConfig): ObjectPlace[] => {
+  const { loadBalancer, ...others } = serviceNames;
+  const names = [
+    ...Object.values(others),
+    ...(services.loadBalancerPort === undefined ? [] : [loadBalancer]),
+  ];
+  return [
+    { apiVersion: "v1", kind: "PersistentVolume", name: staticVolumeOf(namespace) },
+    ...["static", "dynamic"].map((name) => ({ kind: "PersistentVolumeClaim", name })),
+    ...names.map((name) => ({ kind: "Service", name })),
+  ].map((one) => ({ apiVersion: "v1", ...("apiVersion" in one ? {} : { namespace }), ...one }));
+};
 
 export function pathOf({ apiVersion, kind, namespace, name }: ObjectPlace): string {
   const api = apiVersion === "v1" ? "/api/v1" : `/apis/${apiVersion}`;
@@ -177,25 +194,11 @@ export async function inspectCluster(
       `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or create it: \`kubectl create namespace ${missing[0]}\`.`,
       { exitCode: 2 },
     );
-  if ("database" in config) await refuseStorageClass(api, where, config);
-  const [other] = await takenHosts(api, config, (identity) => isOwn(identity, owner, state));
+  const isOurs = (identity: Identity) => isOwn(identity, owner, state);
+  await refuseUnmet(api, where, config, owner.stack, isOurs);
+  const [other] = await takenHosts(api, config, isOurs);
   if (other) throw hostTaken(where, other, owner);
   return system.uid;
-}
-
-/** @throws LabError (exit code 2) where the class is missing that a stack's volumes are to be of: they would be waited for. */
-async function refuseStorageClass(
-  api: Pick<KubernetesApi, "object">,
-  where: string,
-  { cluster, database: { storageClass } }: MyAppConfig,
-): Promise<void> {
-  // K3s's own may still be on its way, on a cluster that has just been made.
-  if (storageClass === undefined || ("stack" in cluster && storageClass === "local-path")) return;
-  if (await api.object(`/apis/storage.k8s.io/v1/storageclasses/${storageClass}`)) return;
-  throw new LabError(
-    `${where} has no StorageClass "${storageClass}". Set k3s-lab:database.storageClass to one of \`kubectl get storageclasses\`, or leave it out for the cluster's own.`,
-    { exitCode: 2 },
-  );
 }
 
 const heldBy = (api: KubernetesApi, { objects }: OwnState) =>

@@ -1,0 +1,130 @@
+import { z } from "zod";
+import {
+  type App,
+  type AppNamespace,
+  bytes,
+  ingressHost,
+  ingressNamespaceOf,
+  managedIngress,
+  managedTraefik,
+  onCluster,
+  ownNamespace,
+} from "./apps.ts";
+import { imageReference, storageClassName, text } from "./names.ts";
+import { parseQuantity } from "./quota.ts";
+import { podCount } from "./replicas.ts";
+
+const size = bytes('an amount as Kubernetes counts it, such as "64Mi"').default("64Mi");
+
+/** What `Pulumi.concepts.yaml` may say. */
+export const conceptsSchema = z
+  .strictObject({
+    ...onCluster,
+    namespace: ownNamespace
+      .refine((name) => name !== "default", "another name: every cluster has the namespace default")
+      .default("concepts")
+      .describe("Namespace that the stack creates for itself, and deletes with the stack and its data."),
+    host: ingressHost
+      .default("concepts.localhost")
+      .describe("Host that the Ingress controller routes to the pods."),
+    replicas: z
+      .strictObject({ web: podCount.default(2).describe("Pods behind the Services.") })
+      .prefault({})
+      .describe("Number of pods. All are on one node, since their volumes are."),
+    services: z
+      .strictObject({
+        nodePort: z
+          .int()
+          .min(30_000)
+          .max(32_767)
+          .optional()
+          .describe("Port of every node that leads to the pods. Default: one that Kubernetes chooses."),
+        loadBalancerPort: z
+          .int()
+          .min(8000)
+          // Above are what the lab and Kubernetes use themselves, below the Ingress controller's, the API server's and SSH's.
+          .max(9999)
+          .optional()
+          .describe(
+            "Port of the load balancer, which on K3s is a port of every node. Default: no Service of type LoadBalancer.",
+          ),
+      })
+      .prefault({})
+      .describe("Services that lead to the pods, beside that of type ClusterIP."),
+    static: z
+      .strictObject({
+        volume: size.describe("Size that the PersistentVolume says it has."),
+        claim: size.describe("Size that its claim asks for, at most that. It stays as it was made."),
+      })
+      .prefault({})
+      .describe("A PersistentVolume of the stack's own: a folder of the node, and the claim that it is for."),
+    dynamic: z
+      .strictObject({
+        claim: size.describe("Size of the claim. It stays as it was made."),
+        storageClass: storageClassName
+          .optional()
+          .describe(
+            "StorageClass that makes its volume. Default: the cluster's own, which is `local-path` in K3s.",
+          ),
+      })
+      .prefault({})
+      .describe("A claim for which a StorageClass makes a volume."),
+    image: text(imageReference, "an image reference such as registry.example/web:1.0")
+      .optional()
+      .describe(
+        "An image of the web app that the cluster can pull. Default: the lab's own, loaded into the nodes.",
+      ),
+  })
+  .superRefine(({ ingress, namespace, static: { volume, claim } }, context) => {
+    const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
+    if (ingress === managedIngress && namespace === managedTraefik.namespace)
+      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
+    if ((parseQuantity(claim) ?? 0) > (parseQuantity(volume) ?? 0))
+      add(
+        ["static", "claim"],
+        `at most ${volume}, which is what its PersistentVolume has (k3s-lab:static.volume)`,
+      );
+  })
+  .transform((config) => ({
+    ...config,
+    ingressNamespace: ingressNamespaceOf(config),
+    // A NetworkPolicy would keep out who comes by a node's port.
+    namespaces: [{ name: config.namespace, isolated: false }] as AppNamespace[],
+    apps: [
+      {
+        ...{ name: webName, namespace: config.namespace, host: config.host },
+        ...{ replicas: config.replicas.web, version: "1.0.0" },
+      },
+    ] as App[],
+  }));
+
+/** The app whose pods are behind every Service; its own Service is that of type ClusterIP. */
+export const webName = "web";
+
+/** The other Services, by their types; a headless one is of type ClusterIP too. */
+export const serviceNames = {
+  nodePort: `${webName}-node-port`,
+  loadBalancer: `${webName}-load-balancer`,
+  headless: `${webName}-headless`,
+  externalName: `${webName}-external-name`,
+} as const;
+
+/** The volumes of the pods, and the folder that each has below `mountPath`. */
+export const volumeNames = {
+  hostPath: "host-path",
+  emptyDir: "empty-dir",
+  static: "static",
+  dynamic: "dynamic",
+} as const;
+
+/** The PersistentVolume; volumes are in no namespace. */
+export const staticVolumeOf = (namespace: string): string => `${namespace}-static`;
+
+/** Where a pod has its volumes. */
+export const mountPath = "/volumes";
+
+/** The file of each volume to which every pod that begins adds its name. */
+export const journal = "pods";
+
+/** What `Pulumi.concepts.yaml` says, defaults filled in. */
+export type ConceptsConfig = z.output<typeof conceptsSchema>;

@@ -1,0 +1,83 @@
+import { LabError } from "../lib/errors.ts";
+import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
+import { root } from "../lib/paths.ts";
+import { readClusterPlan } from "../model/cluster-plan.ts";
+import { type ConceptsConfig, type OnCluster, stackFile } from "../model/config.ts";
+import { K3sFlags } from "../model/k3s-flags.ts";
+import { volumesAskedFor } from "../model/volumes.ts";
+
+/**
+ * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it does not have would be waited for, and of
+ * two Services only one can have a port.
+ *
+ * @param where names the cluster in messages. @param isOurs whether an object is the stack's.
+ * @throws LabError (exit code 2).
+ */
+export async function refuseUnmet(
+  api: KubernetesApi,
+  where: string,
+  config: OnCluster,
+  stack: string,
+  isOurs: (identity: Identity) => boolean,
+): Promise<void> {
+  await refuseStorageClass(api, where, config, stack);
+  if ("services" in config) await refuseTakenPorts(api, config, stack, isOurs);
+}
+
+const defaultClass = "storageclass.kubernetes.io/is-default-class";
+
+async function refuseStorageClass(
+  api: Pick<KubernetesApi, "identities">,
+  where: string,
+  config: OnCluster,
+  stack: string,
+): Promise<void> {
+  for (const { classKey, storageClass } of volumesAskedFor(config)) {
+    if (classKey === undefined || (await bringsLocalPath(config, storageClass))) continue;
+    const classes = await api.identities("/apis/storage.k8s.io/v1/storageclasses");
+    const fits = (one: (typeof classes)[number]) =>
+      storageClass === undefined ? one.annotations[defaultClass] === "true" : one.name === storageClass;
+    if (classes.some(fits)) continue;
+    const lacks =
+      storageClass === undefined ? "has no default StorageClass" : `has no StorageClass "${storageClass}"`;
+    const names = classes.map(({ name }) => name).join(", ");
+    throw new LabError(
+      `${where} ${lacks}; it has ${names ? `${names}. Set k3s-lab:${classKey} in ${stackFile(stack)} to one of these` : `none, so nothing would make the volume of k3s-lab:${classKey} in ${stackFile(stack)}. Install a provisioner first`}.`,
+      { exitCode: 2 },
+    );
+  }
+}
+
+/** Whether a class is K3s's own, which may still be on its way on a cluster that has just been made. */
+async function bringsLocalPath({ cluster }: OnCluster, storageClass: string | undefined): Promise<boolean> {
+  if (!("stack" in cluster) || (storageClass !== undefined && storageClass !== "local-path")) return false;
+  const { serverArgs } = await readClusterPlan(cluster.stack, root);
+  return !new K3sFlags(serverArgs).disabled().has("local-storage");
+}
+
+/** ServiceLB takes a load balancer's port on every node, so two Services cannot have the same there either. */
+async function refuseTakenPorts(
+  api: Pick<KubernetesApi, "services">,
+  { services: { nodePort, loadBalancerPort } }: ConceptsConfig,
+  stack: string,
+  isOurs: (identity: Identity) => boolean,
+): Promise<void> {
+  const all = await api.services().catch((cause) => {
+    if (cause instanceof ApiError && cause.status === 403) return [];
+    throw cause;
+  });
+  for (const { metadata, spec } of all.filter((one) => !isOurs(one.metadata)))
+    for (const [key, port, isTaken] of [
+      ["nodePort", nodePort, spec.ports.some((one) => one.nodePort === nodePort)],
+      [
+        "loadBalancerPort",
+        loadBalancerPort,
+        spec.type === "LoadBalancer" && spec.ports.some((one) => one.port === loadBalancerPort),
+      ],
+    ] as const)
+      if (port !== undefined && isTaken)
+        throw new LabError(
+          `${stackFile(stack)}: k3s-lab:services.${key}: ${port} is not accepted; expected a port that no other Service of the cluster has (${metadata.namespace}/${metadata.name} has it).`,
+          { exitCode: 2 },
+        );
+}
