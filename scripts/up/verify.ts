@@ -61,8 +61,11 @@ async function verifyOnce({ stacks }: UpRun, wait: number, progress: Progress, s
   const began = performance.now();
   const options = { wait: wait * (await slownessOf(stacks, root)), progress };
   const checks = await unlessStopped(verify(stacks, options), signal);
+  const failed = checks.filter(({ ok }) => !ok);
+  const past = failed.filter(({ isPast }) => isPast);
+  const summary = summarize(checks, performance.now() - began);
   return {
-    drifted: checks.filter(({ ok }) => !ok),
-    summary: summarize(checks, performance.now() - began),
+    drifted: failed.filter(({ isPast }) => !isPast),
+    summary: past.length > 0 ? `${summary}: ${describeFailed(past)}` : summary,
   };
 }

@@ -8,12 +8,13 @@ export interface Check {
   readonly actual: string;
   /** The next step for the person who sees it fail; empty when it passes. */
   readonly hint: string;
+  /** Of one that fails: it is about what has happened, which no run of `lab up` changes. */
+  readonly isPast?: true;
 }
 
 /** What was found where more than one thing is right. */
-interface Finding {
+interface Finding extends Pick<Check, "ok" | "isPast"> {
   readonly found: string;
-  readonly ok: boolean;
 }
 
 /** A check to run. It passes when what is found reads exactly as what is expected, unless that says itself that it is right. */
@@ -28,8 +29,17 @@ export const unanswered = "Bring the lab up first, by `scripts/lab up`.";
 export async function runCheck({ id, title, expected, actual, hint }: CheckSpec): Promise<Check> {
   try {
     const answer = await actual();
-    const { found, ok } = typeof answer === "string" ? { found: answer, ok: answer === expected } : answer;
-    return { id, title, ok, expected, actual: found, hint: ok ? "" : hint };
+    const finding: Finding = typeof answer === "string" ? { found: answer, ok: answer === expected } : answer;
+    const { found, ok, isPast } = finding;
+    return {
+      id,
+      title,
+      ok,
+      expected,
+      actual: found,
+      hint: ok ? "" : hint,
+      ...(isPast && !ok ? { isPast } : {}),
+    };
   } catch (error) {
     const reason = `not asked: ${(error as Error).message}`;
     return { id, title, ok: false, expected, actual: reason, hint: unanswered };

@@ -129,6 +129,8 @@ for (const [ok, found, cron, backup] of seen)
     const check = await backups(cron, backup);
     assert.match(check?.actual ?? "", found);
     assert.equal(check?.ok, ok);
+    // What was missed `lab up` cannot make up for; that the CronJob is another one it can.
+    assert.equal(check?.isPast, /failed/.test(found.source) ? true : undefined);
   });
 
 const pageOf = async (status: number, body: object | string, values: object = {}) => {

@@ -105,7 +105,8 @@ const checkBackup = (
     // The times of the API server have one form, and are in the order of their letters.
     const isMade = whole !== undefined && whole >= due;
     const last = isMade ? "made when it was due" : active.length ? "being made" : `the one of ${due} failed`;
-    return { found: `${at}, ${last}; ${newest}`, ok: isAsAsked && (isMade || active.length > 0) };
+    const found = `${at}, ${last}; ${newest}`;
+    return isAsAsked ? { found, ok: isMade || active.length > 0, isPast: true } : { found, ok: false };
   },
   hint: `${deploy} See why it failed: \`kubectl --namespace ${namespace} logs --selector app.kubernetes.io/name=db-backup\`; make one now: \`kubectl --namespace ${namespace} create job --from=cronjob/db-backup now\`.`,
 });
