@@ -91,6 +91,20 @@ test("the pods keep their data on claims of their own, and run without privilege
               labelSelector: { matchLabels: labels },
             },
           ],
+          affinity: {
+            podAntiAffinity: {
+              preferredDuringSchedulingIgnoredDuringExecution: [
+                {
+                  weight: 100,
+                  podAffinityTerm: {
+                    topologyKey: "kubernetes.io/hostname",
+                    labelSelector: { matchLabels: labels },
+                  },
+                },
+              ],
+            },
+          },
+          priorityClassName: "db.my-app",
           containers: [
             {
               name: "postgres",

@@ -1,5 +1,6 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
+import { databasePriority, placement } from "./placement.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
@@ -19,6 +20,8 @@ export interface DatabaseArgs {
   readonly size?: pulumi.Input<string>;
   /** StorageClass of the volumes. Default: the cluster's own. */
   readonly storageClass?: pulumi.Input<string> | undefined;
+  /** KEY=VALUE: the pods prefer nodes with this label, and tolerate the taint of the same key and value. Default: any node. */
+  readonly nodes?: string | undefined;
   /** Name of the database in PostgreSQL, and of the role that owns it. */
   readonly owner: string;
   /** Password of that role. */
@@ -69,6 +72,8 @@ export class Database extends pulumi.ComponentResource {
       child,
     );
 
+    const priority = databasePriority(name, metadata, child);
+
     const service = (suffix: string, spec: ServiceSpec, annotations?: Record<string, string>) =>
       makeService(name, suffix, metadata, spec, child, annotations);
     const toPod = (ordinal: number) => ({
@@ -90,7 +95,7 @@ export class Database extends pulumi.ComponentResource {
           serviceName: each.metadata.name,
           revisionHistoryLimit: 5,
           selector: { matchLabels: labels },
-          template: podTemplate(labels, args, databaseName, this.secret.metadata.name),
+          template: podTemplate(labels, args, databaseName, this.secret, priority),
           volumeClaimTemplates: [dataClaim(labels, args)],
         },
       },
@@ -147,9 +152,10 @@ const dataClaim = (labels: Record<string, string>, { size = "1Gi", storageClass 
 
 function podTemplate(
   labels: Record<string, string>,
-  { image, owner }: Pick<DatabaseArgs, "image" | "owner">,
+  { image, owner, nodes }: Pick<DatabaseArgs, "image" | "owner" | "nodes">,
   databaseName: string,
-  secretName: pulumi.Input<string>,
+  secret: k8s.core.v1.Secret,
+  priority: k8s.scheduling.v1.PriorityClass,
 ): k8s.types.input.core.v1.PodTemplateSpec {
   const env = {
     DATABASE_NAME: owner,
@@ -170,14 +176,8 @@ function podTemplate(
     securityContext: { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup },
     // PostgreSQL ends its clients' work and writes all that is in memory before it ends.
     terminationGracePeriodSeconds: 60,
-    topologySpreadConstraints: [
-      {
-        maxSkew: 1,
-        topologyKey: "kubernetes.io/hostname",
-        whenUnsatisfiable: "ScheduleAnyway",
-        labelSelector: { matchLabels: labels },
-      },
-    ],
+    ...placement({ labels, nodes, apart: true }),
+    priorityClassName: priority.metadata.name,
     containers: [
       {
         name: "postgres",
@@ -202,7 +202,7 @@ function podTemplate(
     ],
     volumes: [
       ...Object.keys(emptyDirs).map((name) => ({ name, emptyDir: {} })),
-      { name: "secret", secret: { secretName, defaultMode: 0o440 } },
+      { name: "secret", secret: { secretName: secret.metadata.name, defaultMode: 0o440 } },
       // A database that is made for the first time has none.
       { name: "made", configMap: { name: `${databaseName}-made`, optional: true } },
     ],

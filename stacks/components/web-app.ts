@@ -4,6 +4,7 @@ import { podResources } from "../model/quota.ts";
 import { pathsOf, type Route, type RoutePath, routesOf } from "../model/routes.ts";
 import { type AutoscalingArgs, autoscaledMark, autoscalerOf, leavesReplicas } from "./autoscaler.ts";
 import { type Files, hashedConfigMap, hashedSecret } from "./hashed-files.ts";
+import { placement } from "./placement.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 
 type Container = k8s.types.input.core.v1.Container;
@@ -91,6 +92,11 @@ export interface WebAppArgs {
   readonly volumes?: readonly WebAppVolume[];
   /** What the app's container reserves and may use; autoscaling needs a request of CPU. Default: what a quota counts for every app. */
   readonly resources?: k8s.types.input.core.v1.ResourceRequirements;
+  /**
+   * KEY=VALUE, such as `dedicated=web`: the pods prefer nodes with this label, and tolerate the taint of the same key and
+   * value. Default: any node without a taint. Either way they are spread over the nodes.
+   */
+  readonly nodes?: string | undefined;
   /** Containers that run beside the app's, from its start to its end. Default: none. */
   readonly sidecars?: readonly WebAppContainer[];
   /** Containers that run before the others, one after the other, each to its end. Default: none. */
@@ -256,14 +262,7 @@ function podSpec(
     securityContext: secret ? { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup } : unprivilegedPod,
     // A pod that ends still answers until nobody asks any more, and then finishes what it has begun.
     terminationGracePeriodSeconds: graceSeconds,
-    topologySpreadConstraints: [
-      {
-        maxSkew: 1,
-        topologyKey: "kubernetes.io/hostname",
-        whenUnsatisfiable: "ScheduleAnyway",
-        labelSelector: { matchLabels: labels },
-      },
-    ],
+    ...placement({ labels, nodes: args.nodes }),
     ...(initContainers.length ? { initContainers: initContainers.map(unprivileged) } : {}),
     containers: [appContainer(name, args), ...sidecars.map(unprivileged)],
     ...(volumes.length ? { volumes } : {}),

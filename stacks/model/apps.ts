@@ -1,5 +1,6 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
+import { isLabel } from "./k3s-flags.ts";
 import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
 import { mostPods, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
@@ -80,6 +81,15 @@ export const tlsSchema = z
       add("certificate", "the file of the key's certificate");
   });
 
+/** Which nodes pods prefer. */
+export const nodesSchema = z
+  .string()
+  .refine(isLabel, "a label KEY=VALUE of the nodes, such as dedicated=web")
+  .optional()
+  .describe(
+    "Nodes that the pods prefer: those with this label, `KEY=VALUE`, whose taint of the same key and value they tolerate. Default: any node without a taint.",
+  );
+
 const app = z.strictObject({
   name: serviceName.describe(
     "Name of the app and of its Deployment, Service and Ingress: a DNS label that begins with a letter, unique in its namespace.",
@@ -134,6 +144,7 @@ const app = z.strictObject({
   version: appVersion
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),
+  nodes: nodesSchema,
 });
 
 /** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */

@@ -110,6 +110,11 @@ const labelKey = /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0
 const labelValue = /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/;
 const isLabelKey = (key: string): boolean =>
   labelKey.test(key) && (!key.includes("/") || isSubdomain(key.split("/")[0] ?? ""));
+/** Whether it is a label of a node with its value, KEY=VALUE. */
+export function isLabel(text: string): boolean {
+  const [key = "", value = "", ...rest] = text.split("=");
+  return isLabelKey(key) && value !== "" && labelValue.test(value) && rest.length === 0;
+}
 /**
  * Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. The node's name, system
  * and architecture it finds out by itself, and pods are scheduled by them.

@@ -61,6 +61,12 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
   ["a small volume", { database: { size: "512Mi" } }, /database\.size: .*at least 1Gi/],
   ["a volume of no size", { database: { size: "big" } }, /database\.size: .*such as "1Gi"/],
   ["a class that none can be", { database: { storageClass: "A b" } }, /name of a StorageClass/],
+  [
+    "nodes of no label",
+    { database: { nodes: "dedicated" } },
+    /database\.nodes: .*a label KEY=VALUE of the nodes/,
+  ],
+  ["nodes of a label without a value", { database: { nodes: "a=" } }, /database\.nodes: .*a label KEY=VALUE/],
   ["a schedule of no time", { backup: { schedule: "60 3 * * *" } }, /backup\.schedule: .*five fields/],
   ["no backup kept", { backup: { keep: 0 } }, /backup\.keep: 0 is not accepted/],
   ["a title of several lines", { title: "a\nb" }, /title: .*control characters/],

@@ -8,6 +8,7 @@ import {
   ingressNamespaceOf,
   managedIngress,
   managedTraefik,
+  nodesSchema,
   onCluster,
   oneLine,
   ownNamespace,
@@ -53,6 +54,7 @@ const database = z.strictObject({
   storageClass: storageClassName
     .optional()
     .describe("StorageClass of the volumes. Default: the cluster's own, which is `local-path` in K3s."),
+  nodes: nodesSchema,
 });
 
 const backup = z.strictObject({
@@ -71,6 +73,9 @@ const backup = z.strictObject({
     .describe("Backups that stay; once a new one is whole, older ones are removed."),
   suspend: z.boolean().default(false).describe("`true`: none is made for now. What is there stays."),
 });
+
+/** Name of the PriorityClass of a database: it is the cluster's, which may have several, each in a namespace of its own. */
+export const priorityClassName = (database: string, namespace: string): string => `${database}.${namespace}`;
 
 /** What `Pulumi.my-app.yaml` may say. */
 export const myAppSchema = z

@@ -7,6 +7,7 @@ import {
   managedIngress,
   managedTraefik,
   type OnCluster,
+  priorityClassName,
   tlsSecretOf,
 } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
@@ -98,8 +99,14 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
   ];
 }
 
-const databaseObjects = (namespace: string): ObjectPlace[] =>
-  [
+/** What the database of the guest book and its backups are made of. */
+const databaseObjects = (namespace: string): ObjectPlace[] => [
+  {
+    ...{ apiVersion: "scheduling.k8s.io/v1", kind: "PriorityClass" },
+    name: priorityClassName("db", namespace),
+    namespace: undefined,
+  },
+  ...[
     { apiVersion: "v1", kind: "Secret", name: "db" },
     ...["db", "db-read", "db-pods"].map((name) => ({ apiVersion: "v1", kind: "Service", name })),
     { apiVersion: "v1", kind: "ConfigMap", name: "db-made" },
@@ -107,7 +114,8 @@ const databaseObjects = (namespace: string): ObjectPlace[] =>
     { apiVersion: "policy/v1", kind: "PodDisruptionBudget", name: "db" },
     { apiVersion: "v1", kind: "PersistentVolumeClaim", name: "db-backup" },
     { apiVersion: "batch/v1", kind: "CronJob", name: "db-backup" },
-  ].map((one) => ({ ...one, namespace }));
+  ].map((one) => ({ ...one, namespace })),
+];
 
 /** The volumes and Services of the stack `concepts`. */
 const exampleObjects = ({ namespace, services }: ConceptsConfig): ObjectPlace[] => {
