@@ -8,6 +8,7 @@ const verbs: Readonly<Record<string, string>> = {
   rollout: "Roll another version of an app out, pod by pod",
   rollback: "Go back to an earlier version of an app",
   load: "Send requests to the apps of a stack, and show how many pods answer, how fast and how well",
+  exercise: "Practise: bring a fault in, repair it, have the repair judged",
   trace: "Show every hop of a request, from the name to the pod that answers",
   doctor: "Check this computer for missing prerequisites and print how to fix them",
   backup: "Write a backup of the guest book's database to a file",

@@ -9,8 +9,9 @@ import { root } from "../../stacks/lib/paths.ts";
 import { type ProgramName, programOf, readStackFile, schemas } from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { parsePlainYaml } from "../../stacks/model/plain-yaml.ts";
-import { isRecord, knownKeys } from "../../stacks/model/schema.ts";
+import { checked, isRecord, knownKeys } from "../../stacks/model/schema.ts";
 import { commandLine } from "../command-line.ts";
+import { exerciseSchema } from "../exercise/model.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "k3s-lab-docs-"));
 after(() => rm(folder, { recursive: true }));
@@ -128,6 +129,7 @@ async function readYaml({ file, line, content }: Block): Promise<void> {
     await readK3dFile("k3d.yaml", folder);
     return;
   }
+  if ("break" in document) return void checked(exerciseSchema, document, where);
   assert.ok(isRecord(document.config), `${where}: a stack file has its values under config`);
   const keys = Object.keys(document.config).map((key) => key.replace("k3s-lab:", ""));
   const stack = (Object.keys(schemas) as ProgramName[]).find((name) =>
@@ -155,6 +157,13 @@ for (const file of stackFiles)
     const accepted = z.fromJSONSchema(JSON.parse(await text(schema)));
     accepted.parse(parsePlainYaml(Buffer.from(content), file));
     assert.equal(accepted.safeParse({ config: { "k3s-lab:nonsense": true } }).success, false);
+  });
+
+for (const file of await find("scripts/exercise/exercises/*.yaml"))
+  test(`${file}: its schema accepts it`, async () => {
+    z.fromJSONSchema(JSON.parse(await text("schemas/exercise.schema.json"))).parse(
+      parsePlainYaml(Buffer.from(await text(file)), file),
+    );
   });
 
 for (const file of await find("stacks/k3d*.yaml"))

@@ -1,12 +1,13 @@
 import { access, constants, stat, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { verify } from "../verify/index.ts";
-import { renderJson, renderJunit, renderLines, renderTable, summarize } from "../verify/report.ts";
+import { printChecks, renderJunit } from "../verify/report.ts";
+import { seconds } from "../verify/wait.ts";
 
 interface Options {
   readonly json?: boolean;
@@ -28,21 +29,9 @@ export const command = new Command("verify")
     const checks = await verify([...new Set(stacks)], { wait, progress });
     const took = performance.now() - began;
     if (junit !== undefined) await write(junit, renderJunit(checks, took));
-    if (json) process.stdout.write(renderJson(checks));
-    else {
-      const { isTTY, columns } = process.stdout;
-      const text = isTTY ? renderTable(checks, columns) : renderLines(checks);
-      process.stdout.write(`${text}\n${summarize(checks, took)}\n`);
-    }
+    printChecks(checks, took, json);
     process.exitCode = checks.every(({ ok }) => ok) ? 0 : 1;
   });
-
-function seconds(text: string): number {
-  const value = Number(text);
-  if (!/^\d+(\.\d+)?$/.test(text) || value > 86_400)
-    throw new InvalidArgumentError("A number of seconds from 0 to 86400 is expected.");
-  return value;
-}
 
 async function write(file: string, text: string): Promise<void> {
   await writeFile(file, text).catch((cause: Error) => {

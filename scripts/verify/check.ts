@@ -13,7 +13,7 @@ export interface Check {
 }
 
 /** What was found where more than one thing is right. */
-interface Finding extends Pick<Check, "ok" | "isPast"> {
+export interface Finding extends Pick<Check, "ok" | "isPast"> {
   readonly found: string;
 }
 

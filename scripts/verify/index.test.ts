@@ -436,6 +436,15 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ],
 ];
 
+test("a Node that an exercise shows as lost is no node of the cluster, and any other is", async () => {
+  const withNode = (labels: object) => (lab: FakeLab) => {
+    const { items } = lab.api[nodes] as { items: object[] };
+    items.push({ ...structuredClone(item(lab, nodes, "agent")), metadata: { name: "gone", labels } });
+  };
+  assert.deepEqual(failedIds(await look(withNode({ "k3s-lab/exercise": "lost-node" }))), []);
+  assert.ok(failedIds(await look(withNode({}))).includes("cluster/nodes"));
+});
+
 test("a healthy lab passes every check", async () => {
   const checks = await look();
   assert.deepEqual(failedIds(checks), []);

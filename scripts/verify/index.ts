@@ -1,4 +1,3 @@
-import { setTimeout as pause } from "node:timers/promises";
 import type { Reached } from "../../stacks/lib/kubernetes.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
@@ -14,10 +13,10 @@ import { addressesOf, type Get, getSecurelyWithin, getWithin } from "./ingress.t
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
-import { describeFailed } from "./report.ts";
 import { readContainer, type SecretRecords } from "./secrets.ts";
 import { type AskServer, type CompareServers, serverAsker, serverComparer } from "./servers.ts";
 import { slownessOf } from "./slowness.ts";
+import { untilAllPass } from "./wait.ts";
 
 export type { Check } from "./check.ts";
 
@@ -60,9 +59,6 @@ const realWorld = (patience: number): World => ({
   exec: (kubeconfig, context, namespace) => execInPod(kubeconfig, context, namespace, patience),
 });
 
-/** Milliseconds between two rounds of `wait`. */
-const interval = 500;
-
 /**
  * Asks the real thing whether it is what the stack files say: machines over ssh, the API server, HTTP from outside,
  * names and pods from inside. Changes nothing. Everything is asked side by side and every question has its deadline,
@@ -74,18 +70,7 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
   const { wait = 0, progress, directory = root } = options;
   const world = options.world ?? realWorld(await slownessOf(stacks, directory));
   const plans = await Promise.all(stacks.map((stack) => readPlan(stack, directory)));
-  const end = Date.now() + wait * 1000;
-  let told = "";
-  for (;;) {
-    const checks = await runRound(plans, world);
-    const failed = checks.filter(({ ok, isPast }) => !ok && !isPast);
-    const left = end - Date.now();
-    if (failed.length === 0 || left <= 0) return checks;
-    const missing = describeFailed(failed);
-    if (missing !== told) progress?.(`waiting, ${Math.ceil(left / 1000)} s at most: ${missing}`);
-    told = missing;
-    await pause(Math.min(interval, left));
-  }
+  return [...(await untilAllPass(() => runRound(plans, world), wait, progress))];
 }
 
 /** Checks one stack. */

@@ -18,7 +18,7 @@ import { namespacesOf } from "./from-pods.ts";
 export type IngressAddress = string;
 
 /** Traefik's names for http, on port 80, and https, on 443. */
-type EntryPoint = "web" | "websecure";
+export type EntryPoint = "web" | "websecure";
 
 /** Where the cluster itself says that its Ingress controller listens. @param entry Default: `web`. */
 async function ingressAddresses(

@@ -10,6 +10,13 @@ export function summarize(checks: readonly Check[], ms: number): string {
     : `${failed} of ${checks.length} checks failed ${took}`;
 }
 
+/** Prints checks for a person, or as JSON. @param ms how long all of it took. */
+export function printChecks(checks: readonly Check[], ms: number, json = false): void {
+  const { isTTY, columns } = process.stdout;
+  const text = isTTY ? renderTable(checks, columns) : renderLines(checks);
+  process.stdout.write(json ? renderJson(checks) : `${text}\n${summarize(checks, ms)}\n`);
+}
+
 /** What is wrong, in one line. */
 export function describeFailed(failed: readonly Check[]): string {
   const [first] = failed;

@@ -307,6 +307,10 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
   return all.filter(({ id }, index) => all.findIndex((one) => one.id === id) === index);
 }
 
+/** An exercise may show a machine that is lost: a Node that nobody runs. */
+const isPretended = (kind: string, { labels }: z.output<typeof metadata>): boolean =>
+  kind === "nodes" && labels["k3s-lab/exercise"] !== undefined;
+
 /**
  * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl.
  * What was read once is not asked again; make a new one to check again.
@@ -350,8 +354,9 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
     name,
     async (namespace?: string) => {
       const folder = namespace === undefined ? "" : `/namespaces/${namespace}`;
-      return (await read(`${group}${folder}/${name.toLowerCase()}`, z.object({ items: z.array(schema) })))
-        .items;
+      const path = `${group}${folder}/${name.toLowerCase()}`;
+      const { items } = await read(path, z.object({ items: z.array(schema) }));
+      return items.filter(({ metadata }) => !isPretended(name, metadata));
     },
   ]);
 

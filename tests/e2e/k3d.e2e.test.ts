@@ -7,6 +7,7 @@ import { after, before, describe } from "node:test";
 import { lossesOf, startLoad } from "../load.ts";
 import { steps } from "../steps.ts";
 import { type Checkout, copyCheckout, type Outcome } from "./checkout.ts";
+import { exercised } from "./exercises.ts";
 import { ask, hostState, newOnHost } from "./host.ts";
 import { appsAnswer, devHosts, inDocker, ingress, kubectlOf, moveToAgent } from "./k3d.ts";
 
@@ -154,6 +155,14 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     assert.deepEqual([key, before, after], ["k3s-lab:apps[0].version", "1.1.0", "1.0.0"]);
     assert.equal(await readFile(file, "utf8"), text.replace("replicas: 1", "replicas: 2"));
     await succeeded(await checkout.pulumi("preview", "apps-k3d", "--expect-no-changes"));
+  });
+
+  test("exercises, side by side: each is broken, repaired by its solution, and gone", async () => {
+    await Promise.all(
+      ["wrong-selector", "wrong-port", "closed-network"].map((name) => exercised(checkout, name)),
+    );
+    const left = await kubectlOf(checkout, "k3d")("get", "namespaces", "--output=name");
+    assert.doesNotMatch(left, /exercise/);
   });
 
   test("what k3d cannot change in place shows as a replacement", async () => {

@@ -1,0 +1,219 @@
+import { Agent } from "node:https";
+import { join } from "node:path";
+import { connect as connectTls } from "node:tls";
+import { execa } from "execa";
+import { z } from "zod";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
+import { knownLabId } from "../../stacks/lib/lab-id.ts";
+import { labDir, root } from "../../stacks/lib/paths.ts";
+import { type ClusterPlan, httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { isOnCluster, type OnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
+import type { Check } from "../verify/check.ts";
+import { verify } from "../verify/index.ts";
+import { addressesOf, type EntryPoint, type IngressAddress } from "../verify/ingress.ts";
+import { kubeconfigOf, type Place, placeOf, reachPlace } from "../verify/place.ts";
+import { slownessOf } from "../verify/slowness.ts";
+
+/** Runs kubectl. @returns what it prints. @throws LabError with what it says. */
+export type Kubectl = (args: readonly string[], input?: string) => Promise<string>;
+
+/** A request through the Ingress controller. */
+export interface Request {
+  readonly address: IngressAddress;
+  readonly host: string | undefined;
+  readonly path: string;
+  readonly https: boolean;
+}
+
+/** What a server's certificate says. */
+export interface ServedCertificate {
+  readonly from: Date;
+  readonly until: Date;
+  /** Why it is not one for the host. Default: it is. */
+  readonly fault: string | undefined;
+}
+
+/** A cluster as exercises and specs see it; tests put their own in its place. */
+export interface Cluster {
+  readonly kubectl: Kubectl;
+  /** Where the Ingress controller listens. */
+  readonly addresses: (entry: EntryPoint) => Promise<readonly IngressAddress[]>;
+  readonly send: (request: Request) => Promise<HttpAnswer>;
+  readonly certificate: (address: IngressAddress, host: string) => Promise<ServedCertificate>;
+  /** The checks of `lab verify`; undefined for a cluster without stack files. */
+  readonly verify: (() => Promise<readonly Check[]>) | undefined;
+}
+
+/** The cluster that a stack's apps run on. */
+export interface AppsCluster extends Cluster {
+  /** The id of this checkout's lab, which the exercises on the cluster carry. */
+  readonly lab: string;
+  readonly config: OnCluster;
+}
+
+/** The kubectl of the lab, on a cluster. */
+export const kubectlOn =
+  ({ kubeconfig, context }: Place, patience = 1, signal?: AbortSignal): Kubectl =>
+  async (args, input = "") => {
+    const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
+    const result = await execa("kubectl", [...where, ...args], {
+      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
+      input,
+      timeout: 180_000 * patience,
+      ...(signal ? { cancelSignal: signal } : {}),
+      reject: false,
+    });
+    if (!result.failed) return result.stdout;
+    const said = result.stderr?.trim().split("\n").at(-1) || result.shortMessage;
+    throw new LabError(`kubectl ${args.slice(0, 3).join(" ")}: ${said}`, { cause: result });
+  };
+
+/** Opens the cluster of a stack of apps, for the time of a piece of work. */
+export async function onAppsCluster<T>(
+  stack: string,
+  signal: AbortSignal,
+  work: (cluster: AppsCluster) => Promise<T>,
+): Promise<T> {
+  const config = await readOnCluster(stack, root);
+  const lab = await knownLabId();
+  return onCluster({ stacks: [stack], signal }, (cluster) => work({ ...cluster, lab, config }));
+}
+
+/** Which cluster it is: one of stacks of the lab, or any that a kubeconfig leads to. */
+export interface Where {
+  readonly stacks: readonly string[];
+  readonly kubeconfig?: string | undefined;
+  /** Default: the current one of the kubeconfig. */
+  readonly context?: string | undefined;
+  /** Where the Ingress controller listens. Default: as stack files, or else the cluster's Ingresses or nodes, say. */
+  readonly address?: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+/** Opens a cluster for the time of a piece of work. @throws LabError where it does not answer. */
+export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Promise<T>): Promise<T> {
+  const { stacks, kubeconfig, context, address, signal } = where;
+  const isForeign = kubeconfig !== undefined;
+  const patience = isForeign ? 1 : await slownessOf(stacks, root);
+  const { place, config, plan } = isForeign
+    ? { place: { kubeconfig, context }, config: undefined, plan: undefined }
+    : await placeOfStacks(stacks);
+  const api = await reachPlace(place, patience).catch((cause: Error) => {
+    throw new LabError(`The cluster cannot be asked: ${cause.message}.`, { cause });
+  });
+  try {
+    const found: Place = { kubeconfig: place.kubeconfig, context: api.context };
+    const kubectl = kubectlOn(found, patience, signal);
+    return await work({
+      kubectl,
+      addresses: async (entry) => {
+        if (address !== undefined) return [address];
+        if (config) return addressesOf(Promise.resolve(api), config, plan, entry);
+        if (plan) return entry === "web" ? plan.ingress : plan.ingress.map((one) => httpsAddress(one, plan));
+        return foreignAddresses(kubectl);
+      },
+      ...outside(patience),
+      verify: isForeign ? undefined : () => verify(stacks),
+    });
+  } finally {
+    api.close();
+  }
+}
+
+/** The cluster of stacks: all of them must be of one. */
+async function placeOfStacks(stacks: readonly string[]): Promise<{
+  place: Place;
+  config: OnCluster | undefined;
+  plan: ClusterPlan | undefined;
+}> {
+  const found = await Promise.all(
+    stacks.map(async (stack) => {
+      if (!isOnCluster(programOf(stack)))
+        return {
+          place: { kubeconfig: kubeconfigOf(stack), context: undefined },
+          config: undefined,
+          plan: await readClusterPlan(stack, root),
+        };
+      const config = await readOnCluster(stack, root);
+      const { cluster } = config;
+      const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, root) : undefined;
+      return { place: placeOf(config), config, plan };
+    }),
+  );
+  const [first, ...others] = found;
+  const key = ({ place }: (typeof found)[number]) => `${place.kubeconfig} ${place.context}`;
+  if (first === undefined || others.some((other) => key(other) !== key(first)))
+    throw new LabError(`The stacks ${stacks.join(", ")} are not of one cluster. Name those of one.`, {
+      exitCode: 2,
+    });
+  return found.find(({ config }) => config) ?? first;
+}
+
+/** What this computer asks the Ingress controller. Whether a certificate is trusted is not the question here. */
+const outside = (patience: number): Pick<Cluster, "send" | "certificate"> => ({
+  send: ({ address, host, path, https }) =>
+    get(`${https ? "https" : "http"}://${address}${path}`, {
+      headers: { accept: "application/json", ...(host ? { host } : {}) },
+      timeout: 3000 * patience,
+      ...(https
+        ? { agent: new Agent({ rejectUnauthorized: false, ...(host ? { servername: host } : {}) }) }
+        : {}),
+    }),
+  certificate: (address, host) =>
+    new Promise((resolve, reject) => {
+      const [name = "", port = "443"] = address.split(":");
+      const socket = connectTls({
+        host: name,
+        port: Number(port),
+        servername: host,
+        rejectUnauthorized: false,
+      });
+      socket.setTimeout(3000 * patience, () => socket.destroy(new Error("no answer")));
+      socket.on("error", reject);
+      socket.on("secureConnect", () => {
+        const certificate = socket.getPeerX509Certificate();
+        socket.destroy();
+        if (certificate === undefined) return reject(new Error("no certificate"));
+        resolve({
+          from: new Date(certificate.validFrom),
+          until: new Date(certificate.validTo),
+          fault: certificate.checkHost(host)
+            ? undefined
+            : `it is for ${certificate.subject.split("\n").at(-1)}`,
+        });
+      });
+    }),
+});
+
+const addressSchema = z.object({
+  items: z.array(
+    z.object({
+      status: z
+        .object({
+          loadBalancer: z
+            .object({
+              ingress: z
+                .array(z.object({ ip: z.string().optional(), hostname: z.string().optional() }))
+                .default([]),
+            })
+            .default({ ingress: [] }),
+          addresses: z.array(z.object({ type: z.string(), address: z.string() })).default([]),
+        })
+        .default({ loadBalancer: { ingress: [] }, addresses: [] }),
+    }),
+  ),
+});
+
+/** Where the Ingress controller of a cluster that the lab knows nothing of listens: as its Ingresses say, or at its nodes. */
+async function foreignAddresses(kubectl: Kubectl): Promise<readonly IngressAddress[]> {
+  const list = async (...what: string[]) =>
+    addressSchema.parse(JSON.parse(await kubectl(["get", ...what, "--output=json"]))).items;
+  const ingresses = (await list("ingresses", "--all-namespaces")).flatMap(({ status }) =>
+    status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
+  );
+  if (ingresses.length > 0) return [...new Set(ingresses)];
+  return (await list("nodes")).flatMap(({ status }) =>
+    status.addresses.filter(({ type }) => type === "InternalIP").map(({ address }) => address),
+  );
+}

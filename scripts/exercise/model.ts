@@ -1,0 +1,246 @@
+import { readdir } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { closest } from "fastest-levenshtein";
+import { z } from "zod";
+import { LabError } from "../../stacks/lib/errors.ts";
+import { readPlainYaml } from "../../stacks/model/plain-yaml.ts";
+import { checked, isRecord, shown } from "../../stacks/model/schema.ts";
+
+/** Kinds of objects that an exercise may make: all in its own namespace, but for a node that nobody runs. */
+const kinds = [
+  ...["ConfigMap", "CronJob", "DaemonSet", "Deployment", "Endpoints", "HorizontalPodAutoscaler", "Ingress"],
+  ...["Job", "LimitRange", "NetworkPolicy", "Node", "PersistentVolumeClaim", "Pod", "PodDisruptionBudget"],
+  ...["ResourceQuota", "Role", "RoleBinding", "Secret", "Service", "ServiceAccount", "StatefulSet"],
+] as const;
+
+const words = z.string().trim().min(1, "text");
+const count = z.int().min(0).max(1000);
+const scalar = z.union([z.string(), z.number(), z.boolean()]);
+const target = z
+  .string()
+  .refine(
+    (text) => kinds.some((kind) => kind !== "Node" && text.startsWith(`${kind}/`)),
+    `KIND/NAME with one of: ${kinds.filter((kind) => kind !== "Node").join(", ")}`,
+  );
+
+/** As it stands in a file, before the namespace's name is put in. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is no template of this program
+const ownNamePrefix = "${namespace}-";
+
+const manifest = z
+  .looseObject({
+    apiVersion: words,
+    kind: z.enum(kinds),
+    metadata: z.looseObject({ name: words }),
+  })
+  .refine(
+    ({ kind, metadata }) => kind !== "Node" || metadata.name.startsWith(ownNamePrefix),
+    `a Node whose name begins with ${ownNamePrefix}`,
+  );
+export type Manifest = z.output<typeof manifest>;
+
+/** @param what of the keys an object needs exactly one. */
+const onlyOne =
+  (what: readonly string[]) =>
+  (one: object): boolean =>
+    what.filter((key) => (one as Record<string, unknown>)[key] !== undefined).length === 1;
+
+const stepKeys = ["patch", "apply", "delete", "wait", "taint"] as const;
+const stepShape = {
+  patch: target.optional().describe("An object of the exercise, as KIND/NAME, that is changed."),
+  with: z
+    .record(z.string(), z.unknown())
+    .optional()
+    .describe("What `patch` changes of it: a strategic merge patch."),
+  apply: manifest.optional().describe("A manifest of an object in the exercise's namespace."),
+  delete: target.optional().describe("An object of the exercise, as KIND/NAME, that is deleted."),
+  wait: target.optional().describe("An object of the exercise, as KIND/NAME, whose rollout is waited for."),
+  taint: z
+    .enum(["NoSchedule"])
+    .optional()
+    .describe("The agent gets a taint of this effect, by a key of the exercise's own."),
+} as const;
+const patched = (one: { patch?: unknown; with?: unknown }): boolean =>
+  (one.patch === undefined) === (one.with === undefined);
+const step = z
+  .strictObject(stepShape)
+  .refine(onlyOne(stepKeys), `one of ${stepKeys.join(", ")}`)
+  .refine(patched, "patch and with together");
+const solutionKeys = [...stepKeys, "kubectl"] as const;
+const solutionStep = z
+  .strictObject({
+    ...stepShape,
+    kubectl: z.array(words).optional().describe("Arguments of kubectl, in the exercise's namespace."),
+  })
+  .refine(onlyOne(solutionKeys), `one of ${solutionKeys.join(", ")}`)
+  .refine(patched, "patch and with together");
+export type Step = z.output<typeof solutionStep>;
+
+const namespace = words.optional().describe("Default: the exercise's own; of a spec `default`.");
+const proofShape = {
+  http: z
+    .strictObject({
+      host: words.optional().describe("Default: none, as a browser that knows just the address."),
+      path: words.startsWith("/", "a path that begins with /").default("/"),
+      https: z.boolean().default(false),
+      status: z.int().min(100).max(599).default(200),
+      app: words
+        .optional()
+        .describe(
+          "Which of the lab's own apps answers: NAME, or NAMESPACE/NAME of another namespace. Default: any.",
+        ),
+      body: words.optional().describe("A text that the answer holds. Default: any."),
+    })
+    .optional()
+    .describe("A request through the Ingress controller, at each of its addresses."),
+  inside: z
+    .strictObject({
+      from: words.describe(
+        "Selector of labels of the pod that asks, such as `app=web`; it must have Node.js.",
+      ),
+      namespace,
+      url: words.optional(),
+      resolve: words.optional().describe("A name that must lead to an address."),
+    })
+    .refine(onlyOne(["url", "resolve"]), "one of url, resolve")
+    .optional()
+    .describe("A request, or a look-up of a name, from inside a pod."),
+  ready: z
+    .strictObject({
+      kind: z.enum(["Deployment", "StatefulSet"]).default("Deployment"),
+      name: words,
+      namespace,
+      replicas: count,
+    })
+    .optional()
+    .describe("So many pods are ready, and all of them are of the newest revision."),
+  endpoints: z
+    .strictObject({ service: words, namespace, ready: count })
+    .optional()
+    .describe("So many endpoints of a Service are ready."),
+  objects: z
+    .strictObject({
+      kind: words.regex(/^[A-Z][A-Za-z]+$/, "a kind, such as Node"),
+      namespace,
+      name: words.optional().describe("Default: all of the kind."),
+      where: z
+        .record(z.string(), scalar)
+        .default({})
+        .describe(
+          'What an object must say, by path, such as `spec.replicas: 3` or `status.conditions[type=Ready].status: "True"`; `"*"` is anything.',
+        ),
+      count: count.optional().describe("Default: at least one."),
+    })
+    .optional()
+    .describe("So many objects of a kind say what is asked for."),
+  certificate: z
+    .strictObject({ host: words })
+    .optional()
+    .describe("The certificate of a host is valid now, and for this host."),
+  verify: words
+    .optional()
+    .describe(
+      "Checks of `lab verify` by a pattern of their ids, such as `cluster/*/ready`. Stacks of the lab alone.",
+    ),
+} as const;
+const proofKeys = Object.keys(proofShape);
+const oneProof = `one of ${proofKeys.join(", ")}`;
+const title = words.optional().describe("Default: made from what is asked.");
+const proof = z.strictObject({ title, ...proofShape }).refine(onlyOne(proofKeys), oneProof);
+export type Proof = z.output<typeof proof>;
+
+/** An exercise as its file has it. */
+export const exerciseSchema = z.strictObject({
+  title: words.describe("What is practised."),
+  part: z.int().min(1).max(3).describe("Part of the tutorial."),
+  sees: words.describe("What a user sees of the fault."),
+  needs: z.enum(["agent"]).optional().describe("What the cluster must have. Default: nothing more."),
+  make: z.array(manifest).default([]).describe("What is there beside the app `web`, before the fault."),
+  break: z.array(step).min(1, "at least one step").describe("What brings the fault in, step by step."),
+  proof: z.array(proof).min(1, "at least one check").describe("What proves the repair; all of it must hold."),
+  hints: z.array(words).length(3, "three hints").describe("From a direction to nearly the answer."),
+  solution: z.array(solutionStep).min(1, "at least one step").describe("One repair of several, for tests."),
+});
+export type Exercise = z.output<typeof exerciseSchema>;
+
+/** A spec by which a cluster is graded. */
+export const specSchema = z.strictObject({
+  title: words,
+  items: z
+    .array(
+      z
+        .strictObject({
+          title: words,
+          points: z.int().min(1).max(1000).default(1),
+          ...proofShape,
+        })
+        .refine(onlyOne(proofKeys), oneProof),
+    )
+    .min(1, "at least one item"),
+});
+export type Spec = z.output<typeof specSchema>;
+
+const shippedIn = join(import.meta.dirname, "exercises");
+
+/** The names of the exercises that the lab brings, in their order. */
+export const exerciseNames = async (): Promise<readonly string[]> =>
+  (await readdir(shippedIn)).map((file) => basename(file, ".yaml")).sort();
+
+/** The name of an exercise, or of that in a file. */
+export const nameOf = (words: string): string => basename(words).replace(/\.ya?ml$/, "");
+
+/** An exercise, and the name that its namespace has. */
+export interface NamedExercise {
+  readonly name: string;
+  readonly exercise: Exercise;
+}
+
+/**
+ * Reads an exercise.
+ * @param words the name of one of the lab's own, or the path of a file: one that holds `/` or ends with .yaml or .yml.
+ * @throws LabError (exit code 2) that names the file, the key and what is accepted.
+ */
+export async function readExercise(words: string): Promise<NamedExercise> {
+  const isFile = /\/|\.ya?ml$/.test(words);
+  const name = nameOf(words);
+  const known = await exerciseNames();
+  if (!isFile && !known.includes(words))
+    throw new LabError(
+      `There is no exercise ${shown(words)}; did you mean "${closest(words, known)}"? See them all: scripts/lab exercise list. A file of your own is named with its path, such as ./${name}.yaml.`,
+      { exitCode: 2 },
+    );
+  // A namespace holds it, and a label.
+  if (!/^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/.test(name))
+    throw new LabError(
+      `The exercise's name ${shown(name)} is not accepted; expected a file name of a-z, 0-9 and '-', at most 40 characters.`,
+      { exitCode: 2 },
+    );
+  const file = isFile ? words : join(shippedIn, `${words}.yaml`);
+  const hint = "Write one as docs/exercises.md says.";
+  return { name, exercise: checked(exerciseSchema, await readPlainYaml(resolve(file), "/", hint), file) };
+}
+
+/** Reads a spec. @throws LabError (exit code 2) that names the file, the key and what is accepted. */
+export async function readSpec(file: string): Promise<Spec> {
+  const hint = "Write one as docs/exercises.md says, or take one of scripts/exercise/specs.";
+  return checked(specSchema, await readPlainYaml(resolve(file), "/", hint), file);
+}
+
+/**
+ * Puts values in the places that a file leaves open, such as `${host}`.
+ * @throws LabError (exit code 2) where there is no such value.
+ */
+export function filledIn<T>(value: T, values: Readonly<Record<string, string>>): T {
+  if (typeof value === "string")
+    return value.replaceAll(/\$\{(\w+)\}/g, (whole, name: string) => {
+      const known = values[name];
+      if (known !== undefined) return known;
+      throw new LabError(
+        `${whole} in the exercise is not known; expected one of: ${Object.keys(values).join(", ")}.`,
+        { exitCode: 2 },
+      );
+    }) as T;
+  if (Array.isArray(value)) return value.map((one) => filledIn(one, values)) as T;
+  if (!isRecord(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, filledIn(one, values)])) as T;
+}

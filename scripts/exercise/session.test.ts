@@ -1,0 +1,187 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fakeCluster } from "./fake-cluster.ts";
+import { exerciseNames, type NamedExercise, readExercise } from "./model.ts";
+import { chosen, judge, nextHint, reset, solve, start, startedOn } from "./session.ts";
+
+const quiet = () => {};
+const broken = await readExercise("wrong-selector");
+const kindsIn = (cluster: ReturnType<typeof fakeCluster>, namespace: string) =>
+  cluster.objects.filter(({ metadata }) => metadata.namespace === namespace).map(({ kind }) => kind);
+
+test("an exercise is started in a namespace of its own, and nothing else changes", async () => {
+  const cluster = fakeCluster();
+  const before = structuredClone(cluster.objects);
+  const begun = await start(cluster, broken, quiet);
+  assert.equal(begun.namespace, "exercise-wrong-selector");
+  assert.equal(begun.host, "wrong-selector.exercise.localhost");
+  assert.deepEqual(kindsIn(cluster, begun.namespace), ["Deployment", "Service", "Ingress"]);
+  const service = cluster.objects.find(({ kind }) => kind === "Service");
+  assert.deepEqual(service?.spec, { selector: { app: "webb" } });
+  assert.deepEqual(cluster.objects.slice(0, before.length), before);
+  const image = JSON.stringify(
+    cluster.objects.find(({ metadata }) => metadata.namespace === begun.namespace),
+  );
+  assert.match(image, /"image":"k3s-lab\/web:1"/);
+});
+
+test("it is not started twice, and the one that is there stays", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, broken, quiet);
+  const before = structuredClone(cluster.objects);
+  await assert.rejects(start(cluster, broken, quiet), { exitCode: 2, message: /is started already/ });
+  assert.deepEqual(cluster.objects, before);
+});
+
+test("a namespace of its name that somebody else made is refused, and reset leaves it alone", async () => {
+  const cluster = fakeCluster();
+  cluster.add({ kind: "Namespace", metadata: { name: "exercise-wrong-selector" } });
+  const labels = { "k3s-lab/exercise": "wrong-selector", "k3s-lab/exercise-lab": "another" };
+  cluster.add({ kind: "Node", metadata: { name: "theirs", labels } });
+  const before = structuredClone(cluster.objects);
+  await assert.rejects(start(cluster, broken, quiet), { exitCode: 2, message: /Nothing was touched/ });
+  assert.equal(await reset(cluster, "wrong-selector"), false);
+  assert.deepEqual(cluster.objects, before);
+});
+
+test("a start that was interrupted is taken up by the next one, or taken away by reset", async () => {
+  for (const where of ["patch", "rollout", "apply"]) {
+    const cluster = fakeCluster();
+    cluster.failAt = where;
+    await assert.rejects(start(cluster, broken, quiet), /the server is gone/);
+    assert.deepEqual(
+      (await startedOn(cluster)).map(({ isWhole }) => isWhole),
+      [false],
+    );
+    await start(cluster, broken, quiet);
+    assert.equal((await startedOn(cluster))[0]?.isWhole, true);
+    assert.equal(await reset(cluster, "wrong-selector"), true);
+    assert.deepEqual(cluster.objects, fakeCluster().objects.map(withUids(cluster)));
+  }
+});
+
+const withUids = (cluster: ReturnType<typeof fakeCluster>) => (one: object, index: number) => ({
+  ...one,
+  metadata: {
+    ...(one as { metadata: object }).metadata,
+    uid: cluster.objects[index]?.metadata.uid,
+  },
+});
+
+test("reset takes a namespace by its UID: one that was made anew meanwhile stays", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, broken, quiet);
+  const { kubectl } = cluster;
+  const racing = {
+    ...cluster,
+    kubectl: async (args: readonly string[], input?: string) => {
+      const answer = await kubectl(args, input);
+      const it = cluster.objects.find(({ kind }) => kind === "Namespace");
+      if (args[1] === "namespaces" && it) it.metadata.uid = "another";
+      return answer;
+    },
+  };
+  await assert.rejects(reset(racing, "wrong-selector"), /Conflict/);
+  assert.ok(cluster.objects.some(({ kind }) => kind === "Namespace"));
+});
+
+test("what a learner deleted, even the namespace itself, does not keep reset from the node and the taint", async () => {
+  const cluster = fakeCluster();
+  cluster.add({ kind: "Node", metadata: { name: "agent" } });
+  for (const name of ["lost-node", "tainted-node"]) {
+    await start(cluster, await readExercise(name), quiet);
+    const index = cluster.objects.findIndex(({ kind }) => kind === "Namespace");
+    cluster.objects.splice(index, 1);
+    assert.equal(await reset(cluster, name), true);
+  }
+  const nodes = cluster.objects.filter(({ kind }) => kind === "Node");
+  assert.deepEqual(
+    nodes.map(({ metadata, spec }) => [metadata.name, spec]),
+    [
+      ["server", undefined],
+      ["agent", { taints: [] }],
+    ],
+  );
+});
+
+test("a node of somebody's that has the name of the exercise's is neither taken nor deleted", async () => {
+  const cluster = fakeCluster();
+  const theirs = cluster.add({ kind: "Node", metadata: { name: "exercise-lost-node-gone" } });
+  await assert.rejects(start(cluster, await readExercise("lost-node"), quiet), /AlreadyExists/);
+  await reset(cluster, "lost-node");
+  assert.ok(cluster.objects.includes(theirs));
+});
+
+test("the node that nobody runs is no agent", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, await readExercise("lost-node"), quiet);
+  await assert.rejects(start(cluster, await readExercise("tainted-node"), quiet), /has none/);
+});
+
+test("an exercise that needs an agent is refused where there is none, and nothing was touched", async () => {
+  const cluster = fakeCluster();
+  const tainted = await readExercise("tainted-node");
+  await assert.rejects(start(cluster, tainted, quiet), {
+    exitCode: 2,
+    message: /needs a cluster with an agent/,
+  });
+  assert.equal(cluster.objects.length, fakeCluster().objects.length);
+});
+
+test("hints come one after the other, the last one again, and never with the solution", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, broken, quiet);
+  const given: number[] = [];
+  for (let asked = 0; asked < 4; asked++) {
+    const { number, hint } = await nextHint(cluster, chosen(await startedOn(cluster)));
+    given.push(number);
+    assert.doesNotMatch(hint, /\$\{/);
+  }
+  assert.deepEqual(given, [1, 2, 3, 3]);
+  const namespace = cluster.objects.find(({ kind }) => kind === "Namespace");
+  assert.doesNotMatch(JSON.stringify(namespace), /solution/);
+});
+
+test("which exercise is meant is asked for where several are started", async () => {
+  const cluster = fakeCluster();
+  await assert.rejects(async () => chosen(await startedOn(cluster)), { exitCode: 2, message: /No exercise/ });
+  await start(cluster, broken, quiet);
+  await start(cluster, await readExercise("wrong-port"), quiet);
+  const all = await startedOn(cluster);
+  assert.throws(() => chosen(all), { exitCode: 2, message: /Say which: wrong-selector, wrong-port/ });
+  assert.equal(chosen(all, "wrong-port").name, "wrong-port");
+  assert.throws(() => chosen(all, "bad-image"), { exitCode: 2, message: /is not started/ });
+});
+
+test("a check that cannot be made says why, and does not pass", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, broken, quiet);
+  cluster.failAt = "endpointslice";
+  const checks = await judge(cluster, chosen(await startedOn(cluster)));
+  assert.deepEqual(
+    checks.map(({ id, ok }) => [id, ok]),
+    [
+      ["wrong-selector/1/endpoints", false],
+      ["wrong-selector/2/ready", false],
+      ["wrong-selector/3/http", false],
+    ],
+  );
+  assert.equal(checks[0]?.actual, "not asked: the server is gone");
+  assert.equal(checks[2]?.actual, "status 404 at 192.168.42.110");
+});
+
+for (const name of await exerciseNames())
+  test(`${name}: its steps and its solution can be taken, and reset leaves nothing`, async () => {
+    const cluster = fakeCluster();
+    cluster.add({ kind: "Node", metadata: { name: "agent" } });
+    const before = cluster.objects.map(({ metadata }) => metadata.uid);
+    const exercise: NamedExercise = await readExercise(name);
+    await start(cluster, exercise, quiet);
+    await solve(cluster, exercise);
+    assert.doesNotMatch(JSON.stringify([cluster.objects, cluster.calls]), /\$\{/);
+    await reset(cluster, name);
+    assert.deepEqual(
+      cluster.objects.map(({ metadata }) => metadata.uid),
+      before,
+    );
+  });

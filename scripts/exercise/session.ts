@@ -1,0 +1,378 @@
+import { generateKeyPairSync } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { z } from "zod";
+import { LabError } from "../../stacks/lib/errors.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
+import { makeCertificate } from "../../stacks/lib/x509.ts";
+import { managedIngress, managedTraefik } from "../../stacks/model/config.ts";
+import { readPlainYaml } from "../../stacks/model/plain-yaml.ts";
+import type { Check } from "../verify/check.ts";
+import type { AppsCluster, Cluster, Kubectl } from "./cluster.ts";
+import {
+  type Exercise,
+  exerciseSchema,
+  filledIn,
+  type Manifest,
+  type NamedExercise,
+  type Step,
+} from "./model.ts";
+import { askNow, prove, valuesAt } from "./proof.ts";
+
+/** Labels of whatever an exercise makes: its name, and the lab of this checkout. Both make it this exercise's. */
+const [exerciseLabel, labLabel] = ["k3s-lab/exercise", "k3s-lab/exercise-lab"];
+/** Annotations of its namespace: what was started, without its solution; whether all of it is there; hints given. */
+const [contentKey, phaseKey, hintsKey] = [
+  "k3s-lab/exercise-content",
+  "k3s-lab/exercise-phase",
+  "k3s-lab/exercise-hints",
+];
+
+export const namespaceOf = (name: string): string => `exercise-${name}`;
+
+/** What is kept in the cluster of an exercise that was started: it stays the same whatever becomes of its file. */
+const keptSchema = exerciseSchema.pick({ title: true, sees: true, proof: true, hints: true });
+type Kept = z.output<typeof keptSchema>;
+
+/** An exercise that was started. */
+export interface Started {
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+  readonly content: Kept;
+  /** Whether a start was interrupted before all of it was there. */
+  readonly isWhole: boolean;
+  readonly isEnding: boolean;
+  readonly hints: number;
+}
+
+const namespaceSchema = z.object({
+  metadata: z.object({
+    name: z.string(),
+    uid: z.string(),
+    labels: z.record(z.string(), z.string()).default({}),
+    annotations: z.record(z.string(), z.string()).default({}),
+    deletionTimestamp: z.string().optional(),
+  }),
+});
+type Namespace = z.output<typeof namespaceSchema>["metadata"];
+
+function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Namespace): Started {
+  return {
+    name: labels[exerciseLabel] ?? "",
+    namespace: name,
+    uid,
+    content: keptSchema.parse(JSON.parse(annotations[contentKey] ?? "{}")),
+    isWhole: annotations[phaseKey] === "started",
+    isEnding: deletionTimestamp !== undefined,
+    hints: Number(annotations[hintsKey] ?? 0),
+  };
+}
+
+const selectorOf = ({ lab }: Pick<AppsCluster, "lab">, name?: string): string =>
+  `--selector=${exerciseLabel}${name === undefined ? "" : `=${name}`},${labLabel}=${lab}`;
+
+/** The exercises of this lab's that were started on a cluster. */
+export async function startedOn(cluster: AppsCluster): Promise<readonly Started[]> {
+  const text = await cluster.kubectl(["get", "namespaces", selectorOf(cluster), "--output=json"]);
+  const { items } = z.object({ items: z.array(namespaceSchema) }).parse(JSON.parse(text));
+  return items.map(({ metadata }) => startedIn(metadata));
+}
+
+const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
+
+/** The one that is meant. @param name Default: the only one. @throws LabError (exit code 2). */
+export function chosen(all: readonly Started[], name?: string): Started {
+  const found = name === undefined ? all : all.filter((one) => one.name === name);
+  const [first, ...others] = found;
+  if (first === undefined)
+    throw refusal(
+      name === undefined
+        ? "No exercise is started. See them: scripts/lab exercise list."
+        : `The exercise ${name} is not started. Start it: scripts/lab exercise start ${name}.`,
+    );
+  if (others.length > 0)
+    throw refusal(`Several exercises are started. Say which: ${found.map((one) => one.name).join(", ")}.`);
+  return first;
+}
+
+/** What a learner is told of an exercise that was started. */
+export interface Beginning extends Pick<Exercise, "title" | "sees"> {
+  readonly name: string;
+  readonly namespace: string;
+  readonly host: string;
+  /** Where the Ingress controller listens. */
+  readonly address: string;
+}
+
+/**
+ * Makes an app in a namespace of the exercise's own, and then brings the fault into it. One that was interrupted goes on.
+ * @throws LabError with exit code 2 where it cannot be started here; then nothing was touched.
+ */
+export async function start(
+  cluster: AppsCluster,
+  { name, exercise }: NamedExercise,
+  progress: Progress,
+): Promise<Beginning> {
+  const namespace = namespaceOf(name);
+  const { values, agent } = await valuesOf(cluster, name, exercise);
+  const filled = filledIn(exercise, values);
+  const base = filledIn(await baseApp(), values);
+  await makeNamespace(cluster, name, filled);
+  const labels = marks(cluster, name);
+  progress(`the app of the exercise, in the namespace ${namespace}`);
+  await apply(cluster, namespace, labels, [...base, ...filled.make]);
+  await cluster.kubectl([
+    "rollout",
+    "status",
+    "deployment/web",
+    `--namespace=${namespace}`,
+    "--timeout=120s",
+  ]);
+  progress("its fault");
+  await takeSteps(cluster, { namespace, name, agent, labels }, filled.break);
+  await annotate(cluster, namespace, { [phaseKey]: "started" });
+  const [address = "ADDRESS"] = await cluster.addresses("web");
+  const { title, sees } = filled;
+  return { name, namespace, title, sees, host: values.host, address };
+}
+
+/** Takes the steps of a solution; whether they solve it is the checks' to say. */
+export async function solve(cluster: AppsCluster, { name, exercise }: NamedExercise): Promise<void> {
+  const { namespace } = chosen(await startedOn(cluster), name);
+  const { values, agent } = await valuesOf(cluster, name, exercise);
+  const scene = { namespace, name, agent, labels: marks(cluster, name) };
+  await takeSteps(cluster, scene, filledIn(exercise.solution, values));
+}
+
+const marks = ({ lab }: AppsCluster, name: string) => ({ [exerciseLabel]: name, [labLabel]: lab });
+
+/** What the file of an exercise leaves open. @throws LabError (exit code 2) where the cluster lacks it. */
+async function valuesOf(cluster: AppsCluster, name: string, { needs }: Exercise) {
+  const { kubectl, config } = cluster;
+  const [app] = config.apps;
+  const deployment = app && [`deployment/${app.name}`, `--namespace=${app.namespace}`];
+  const jsonPath = "--output=jsonpath={.spec.template.spec.containers[0].image}";
+  const image = deployment && (await kubectl(["get", ...deployment, jsonPath]));
+  if (!image) throw refusal("The stack has no app whose image an exercise can run. Add one to its file.");
+  const agent = needs === "agent" ? await agentOf(cluster) : undefined;
+  const ingressClass = config.ingress === managedIngress ? managedTraefik.ingressClass : config.ingress;
+  const host = `${name}.exercise.localhost`;
+  const values = {
+    ...{ namespace: namespaceOf(name), image, host, ingressClass },
+    ...(agent ? { agent } : {}),
+    ...certificatesFor(host),
+  };
+  return { values, agent };
+}
+
+/** A certificate of last year and one of today, each signed by itself. */
+function certificatesFor(host: string) {
+  const day = 86_400_000;
+  const make = (from: number, until: number) => {
+    const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    const [start, end] = [from, until].map((days) => new Date(Date.now() + days * day));
+    const certificate = makeCertificate({
+      ...{ subject: host, publicKey, issuer: { subject: host, publicKey, privateKey } },
+      ...{ from: start as Date, until: end as Date, hosts: [host] },
+    });
+    return [certificate, privateKey.export({ type: "pkcs8", format: "pem" }).toString()] as const;
+  };
+  const [expiredCertificate, expiredKey] = make(-365, -1);
+  const [certificate, key] = make(-1, 30);
+  return { expiredCertificate, expiredKey, certificate, key };
+}
+
+/** A node beside the control plane that somebody runs. */
+async function agentOf({ kubectl }: Cluster): Promise<string> {
+  const noServer = `--selector=!node-role.kubernetes.io/control-plane,!${exerciseLabel}`;
+  const names = await kubectl(["get", "nodes", noServer, "--output=jsonpath={.items[*].metadata.name}"]);
+  const [first] = names.split(" ").filter(Boolean);
+  if (first === undefined)
+    throw refusal(
+      "The exercise needs a cluster with an agent, and this one has none: add one to its stack file.",
+    );
+  return first;
+}
+
+const baseApp = async (): Promise<readonly Manifest[]> =>
+  (await readPlainYaml("base.yaml", import.meta.dirname, "Restore the file.")) as readonly Manifest[];
+
+/** Makes the namespace, or finds the one of a start that was interrupted. */
+async function makeNamespace(cluster: AppsCluster, name: string, content: Kept): Promise<void> {
+  const namespace = namespaceOf(name);
+  const labels = marks(cluster, name);
+  for (const deadline = Date.now() + 60_000; ; await pause(500)) {
+    const text = await cluster.kubectl([
+      "get",
+      "namespace",
+      namespace,
+      "--output=json",
+      "--ignore-not-found",
+    ]);
+    if (text.trim() === "") break;
+    const { metadata } = namespaceSchema.parse(JSON.parse(text));
+    if (Object.entries(labels).some(([key, value]) => metadata.labels[key] !== value))
+      throw refusal(
+        `The cluster already has a namespace ${namespace}, which this lab did not make for the exercise. Nothing was touched.`,
+      );
+    const found = startedIn(metadata);
+    if (!found.isEnding && found.isWhole)
+      throw refusal(
+        `The exercise ${name} is started already. See how far it is: scripts/lab exercise check ${name}; to begin again: scripts/lab exercise reset ${name}.`,
+      );
+    if (!found.isEnding) return;
+    if (Date.now() > deadline)
+      throw refusal(`The namespace ${namespace} is still being deleted. Try again soon.`);
+  }
+  const { title, sees, proof, hints } = content;
+  await cluster.kubectl(
+    ["create", "--filename=-"],
+    JSON.stringify({
+      apiVersion: "v1",
+      kind: "Namespace",
+      metadata: {
+        name: namespace,
+        // What a file of somebody else's makes must not reach the node below.
+        labels: { ...labels, "pod-security.kubernetes.io/enforce": "baseline" },
+        annotations: { [contentKey]: JSON.stringify({ title, sees, proof, hints }), [phaseKey]: "starting" },
+      },
+    }),
+  );
+}
+
+/** Where steps are taken. */
+interface Scene {
+  readonly name: string;
+  readonly namespace: string;
+  readonly agent: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+async function apply(
+  { kubectl }: Cluster,
+  namespace: string,
+  labels: Scene["labels"],
+  manifests: readonly Manifest[],
+): Promise<void> {
+  const items = manifests.map(({ metadata, ...rest }) => ({
+    ...rest,
+    metadata: {
+      ...metadata,
+      labels: { ...(metadata.labels as object | undefined), ...labels },
+      ...(rest.kind === "Node" ? {} : { namespace }),
+    },
+  }));
+  const list = (of: typeof items) => JSON.stringify({ apiVersion: "v1", kind: "List", items: of });
+  const [nodes, others] = [
+    items.filter(({ kind }) => kind === "Node"),
+    items.filter(({ kind }) => kind !== "Node"),
+  ];
+  if (others.length > 0) await kubectl(["apply", "--filename=-"], list(others));
+  // Never taken over: one that is there already may be somebody's.
+  const known = nodes.length > 0 ? await ownNodes(kubectl, labels) : [];
+  const missing = nodes.filter(({ metadata }) => !known.includes(metadata.name));
+  if (missing.length > 0) await kubectl(["create", "--filename=-"], list(missing));
+}
+
+async function ownNodes(kubectl: Kubectl, labels: Scene["labels"]): Promise<readonly string[]> {
+  const selector = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+  const names = "--output=jsonpath={.items[*].metadata.name}";
+  return (await kubectl(["get", "nodes", `--selector=${selector.join(",")}`, names])).split(" ");
+}
+
+/** The key of a taint that is the exercise's. */
+const taintOf = (name: string): string => `${name}.exercise.k3s-lab`;
+
+/** Takes steps one after the other; each may be taken again. */
+export async function takeSteps(cluster: Cluster, scene: Scene, steps: readonly Step[]): Promise<void> {
+  const { namespace, name, agent = "", labels } = scene;
+  const own = `--namespace=${namespace}`;
+  const run = (...args: string[]) => cluster.kubectl([...args, own]);
+  for (const step of steps) {
+    if (step.apply) await apply(cluster, namespace, labels, [step.apply]);
+    else if (step.patch) await run("patch", place(step.patch), `--patch=${JSON.stringify(step.with)}`);
+    else if (step.delete) await run("delete", place(step.delete), "--ignore-not-found");
+    else if (step.wait) await run("rollout", "status", place(step.wait), "--timeout=120s");
+    else if (step.kubectl) await cluster.kubectl([own, ...step.kubectl]);
+    else if (step.taint)
+      await run("taint", "node", agent, `${taintOf(name)}=broken:${step.taint}`, "--overwrite");
+  }
+}
+
+/** kubectl takes names of kinds in small letters. */
+const place = (target: string): string => target.replace(/^[^/]+/, (kind) => kind.toLowerCase());
+
+const annotate = ({ kubectl }: Cluster, namespace: string, notes: Readonly<Record<string, string>>) =>
+  kubectl([
+    ...["annotate", "--overwrite", `namespace/${namespace}`],
+    ...Object.entries(notes).map(([key, value]) => `${key}=${value}`),
+  ]);
+
+/** Whether an exercise is solved, check by check. */
+export async function judge(
+  cluster: Cluster,
+  { name, namespace, content }: Started,
+): Promise<readonly Check[]> {
+  const asked = askNow(cluster);
+  return await Promise.all(
+    content.proof.map((proof, index) => prove(proof, `${name}/${index + 1}`, namespace, asked)),
+  );
+}
+
+/** The next hint; after the last one, the last again. */
+export async function nextHint(
+  cluster: Cluster,
+  { namespace, content, hints }: Started,
+): Promise<{ readonly number: number; readonly hint: string }> {
+  const number = Math.min(hints + 1, content.hints.length);
+  await annotate(cluster, namespace, { [hintsKey]: String(number) });
+  return { number, hint: content.hints[number - 1] ?? "" };
+}
+
+/**
+ * Takes away whatever an exercise made, and whatever was made in its namespace since; what is not its own stays. May be
+ * repeated.
+ * @returns whether anything was there.
+ * @throws LabError (exit code 1) where it is not gone in time.
+ */
+export async function reset(cluster: AppsCluster, name: string): Promise<boolean> {
+  const { kubectl } = cluster;
+  const namespace = namespaceOf(name);
+  const remove = async (path: string, uid: string) =>
+    await kubectl(
+      ["delete", "--raw", path, "--filename=-"],
+      JSON.stringify({ apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid } }),
+    );
+  const all = async (kind: string) => {
+    const text = await kubectl(["get", kind, selectorOf(cluster, name), "--output=json"]);
+    return z.object({ items: z.array(namespaceSchema) }).parse(JSON.parse(text)).items;
+  };
+  const own = (await all("namespaces")).map(({ metadata }) => metadata);
+  for (const { name, uid, deletionTimestamp } of own)
+    if (deletionTimestamp === undefined) await remove(`/api/v1/namespaces/${name}`, uid);
+  const nodes = await all("nodes");
+  for (const { metadata } of nodes) await remove(`/api/v1/nodes/${metadata.name}`, metadata.uid);
+  const isUntainted = await untaint(cluster, taintOf(name));
+  if (own.length === 0) return nodes.length > 0 || isUntainted;
+  // Pods of a node that is lost never end by themselves; nobody makes new ones in a namespace that goes.
+  await kubectl([
+    "delete",
+    "pods",
+    "--all",
+    `--namespace=${namespace}`,
+    "--force",
+    "--grace-period=0",
+    "--wait=false",
+  ]);
+  await kubectl(["wait", "--for=delete", `namespace/${namespace}`, "--timeout=120s"]);
+  return true;
+}
+
+async function untaint({ kubectl }: Cluster, key: string): Promise<boolean> {
+  const text = await kubectl(["get", "nodes", "--output=json"]);
+  const { items } = z.object({ items: z.array(z.unknown()) }).parse(JSON.parse(text));
+  const tainted = items.filter((node) => valuesAt(node, "spec.taints[].key").includes(key));
+  for (const node of tainted)
+    await kubectl(["taint", "node", String(valuesAt(node, "metadata.name")[0]), `${key}-`]);
+  return tainted.length > 0;
+}
