@@ -1,7 +1,7 @@
 import { LabError } from "../../stacks/lib/errors.ts";
 import { stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster, programOf } from "../../stacks/model/config.ts";
-import { type DataVolume, inWords } from "../../stacks/observe/data-volumes.ts";
+import { type DataVolume, inWords, recordedVolumes } from "../../stacks/observe/data-volumes.ts";
 import { knownStacks } from "../../stacks/observe/recorded.ts";
 import { type Ask, confirmLosses } from "../confirm.ts";
 import type { Loss } from "../losses.ts";
@@ -57,10 +57,11 @@ const removed = (stack: string, volume: DataVolume): Loss => ({
 
 /** The data of a stack that goes with its cluster, whether that stack is taken down or not. */
 async function lossesWithCluster(stack: string, goes: (cluster: string) => boolean): Promise<Loss[]> {
-  // No other program keeps data on volumes.
-  if (programOf(stack) !== "my-app") return [];
-  const cluster = clusterStackIn(await stateOf(stack));
+  const resources = await stateOf(stack);
+  const cluster = clusterStackIn(resources);
   if (cluster === undefined || !goes(cluster)) return [];
+  // The state has none of the database's after an interrupted run. Of others it has them to the end.
+  if (programOf(stack) !== "my-app" && recordedVolumes(resources).length === 0) return [];
   const asked = (await recordedClusters(stack)).map((one) => volumesOn(stack, one));
   return (await Promise.all(asked)).flat().map((volume) => removed(stack, volume));
 }

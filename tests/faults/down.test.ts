@@ -475,7 +475,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       assert.match(again.all, /data-db-0 \(2Gi\).*\n.*data-db-2 \(2Gi\).*\n.*backups \(1Gi\)/);
       assert.doesNotMatch(again.all, /did not create/);
       // The cluster goes, and nobody has named the stacks.
-      const stack = "my-app-data-goes";
+      const stack = "apps-data-goes";
       const type = "pulumi:pulumi:StackReference";
       const id = "organization/k3s-lab/k3d";
       const reference = { custom: true, id, type, external: true, inputs: { name: id } };
