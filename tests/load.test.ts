@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { rootCertificates } from "node:tls";
+import { caFile, labCertificate } from "../stacks/observe/lab-ca.ts";
 import { lossDuring, spans, startLoad } from "./load.ts";
 
 test("every request without an answer is counted, with its reason; idle connections that close cost none", async (t) => {
@@ -28,6 +34,27 @@ test("every request without an answer is counted, with its reason; idle connecti
   assert.ok(kept.repeated > 0 && kept.lost < 8, JSON.stringify(kept));
   const gone = await startLoad({ addresses: ["127.0.0.1:1"] }).stop(10);
   assert.deepEqual(gone.reasons, { "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED": 10 });
+});
+
+test("another status may be what is expected, by https too; who is not trusted loses every request", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-load-"));
+  const { certificate: cert, key } = await labCertificate(["a.com"], folder);
+  const server = createSecureServer({ cert, key }, (_, response) => response.writeHead(308).end());
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(async () => {
+    server.close();
+    server.closeAllConnections();
+    await rm(folder, { recursive: true });
+  });
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const ask = async (host: string, authority: string, keepAlive: boolean) =>
+    await startLoad({ addresses: [address], hosts: [host], authority, keepAlive, status: 308 }).stop(20);
+  const own = await readFile(caFile(folder), "utf8");
+  for (const keepAlive of [false, true]) {
+    assert.deepEqual((await ask("a.com", own, keepAlive)).reasons, {});
+    assert.equal((await ask("b.com", own, keepAlive)).lost, 20);
+    assert.equal((await ask("a.com", rootCertificates[0] ?? "", keepAlive)).lost, 20);
+  }
 });
 
 test("of every lost request it is known when it was sent, of at most a thousand for one reason", async () => {

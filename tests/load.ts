@@ -8,11 +8,16 @@ interface LoadOptions extends Omit<RequestsOptions, "targets"> {
   readonly hosts?: readonly string[];
   /** Default: `/`. */
   readonly path?: string;
+  /** PEM: by https, from servers whose certificates are of this authority. Default: by http. */
+  readonly authority?: string;
 }
 
 /** Starts to ask, and goes on until it is stopped. */
-export function startLoad({ addresses, hosts, path, ...options }: LoadOptions): Load {
-  const where = path === undefined ? {} : { path };
+export function startLoad({ addresses, hosts, path, authority, ...options }: LoadOptions): Load {
+  const where = {
+    ...(path === undefined ? {} : { path }),
+    ...(authority === undefined ? {} : { authority }),
+  };
   const through = (host?: string) =>
     addresses.map((address) => ({ address, host: host ?? address, ...where }));
   return startRequests({ ...options, targets: hosts?.length ? hosts.flatMap(through) : through() });

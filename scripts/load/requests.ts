@@ -24,6 +24,8 @@ export interface RequestsOptions {
   readonly concurrency?: number;
   /** Requests a second, at most. Default: 300. */
   readonly rate?: number;
+  /** The status of an answer that is not lost. Default: 200. */
+  readonly status?: number;
   /** Milliseconds for one answer, after which the request counts as lost. Default: 5000. */
   readonly timeout?: number;
   /** Called for a request without an answer after 1.5 s, with the address and this computer's port of its connection. */
@@ -75,7 +77,7 @@ interface Way extends Required<Omit<Target, "authority">> {
   readonly agent: Agent | SecureAgent | false;
 }
 
-/** Starts to ask, and goes on until it is stopped. Every request that has no answer with status 200 is counted as lost. */
+/** Starts to ask, and goes on until it is stopped. Every request without the answer that is expected is counted as lost. */
 export function startRequests(options: RequestsOptions): Load {
   const { targets, keepAlive = false, concurrency = 8, rate = 300 } = options;
   const kept = { keepAlive, maxSockets: concurrency };
@@ -139,7 +141,7 @@ export function startRequests(options: RequestsOptions): Load {
 /** Sends one request. Never throws. */
 function send(
   { address, host, path, secure, agent }: Way,
-  { timeout = 5000, onSlow }: Pick<RequestsOptions, "timeout" | "onSlow">,
+  { timeout = 5000, status = 200, onSlow }: Pick<RequestsOptions, "timeout" | "status" | "onSlow">,
 ): Promise<Answer> {
   return new Promise((done) => {
     const fail = (reason: string, again = false) => done({ ok: false, reason, again });
@@ -154,7 +156,7 @@ function send(
           fail(`cut off: ${(error as NodeJS.ErrnoException).code ?? error.name}`),
         );
         response.once("end", () => {
-          if (response.statusCode === 200) done({ ok: true });
+          if (response.statusCode === status) done({ ok: true });
           else fail(`status ${response.statusCode}`);
         });
         response.resume();
