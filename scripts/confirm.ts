@@ -35,8 +35,11 @@ export async function confirmLosses(
   );
 }
 
-async function askOnTerminal(question: string): Promise<boolean> {
-  if (!process.stdin.isTTY || !process.stderr.isTTY) return false;
+const askOnTerminal: Ask = async (question) => /^y(es)?$/i.test(await answerOnTerminal(question));
+
+/** What a person answers; nothing where no terminal is there. */
+export async function answerOnTerminal(question: string): Promise<string> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY) return "";
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const closed = new Promise<string>((resolve) => terminal.once("close", () => resolve("")));
   // While it reads, the terminal hands Ctrl-C to it alone.
@@ -45,8 +48,7 @@ async function askOnTerminal(question: string): Promise<boolean> {
     process.kill(process.pid, "SIGINT");
   });
   try {
-    const answer = await Promise.race([terminal.question(question), closed]);
-    return /^y(es)?$/i.test(answer.trim());
+    return (await Promise.race([terminal.question(question), closed])).trim();
   } finally {
     terminal.close();
   }

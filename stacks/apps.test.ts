@@ -85,7 +85,7 @@ test("everything that is made carries this stack's marks, and is asked for befor
       { name: "open", isolated: false },
     ],
     apps: [
-      { name: "app1", host: "app1.com" },
+      { name: "app1", host: "app1.com", canary: "1.1.0" },
       { name: "app2", namespace: "dev", replicas: { max: 3 } },
       { name: "app3", host: "app1.com", paths: [{ path: "/api" }, { path: "/login", match: "exact" }] },
       { name: "app4", host: "app4.com", tls: await ownCertificate("app4.com") },

@@ -27,12 +27,14 @@ export const changeHelp = (example: string, more = ""): string =>
 
 /**
  * Changes an app in the file of its stack, and brings that stack up; what the result is goes to standard output.
+ * @param look what is to be seen afterwards. Default: nothing.
  * @throws as `bringUp`. The file is put back where nothing was touched.
  */
 export async function changeApp(
   { stack, app }: Pick<FoundApp, "stack" | "app">,
   change: AppChange,
   { json = false, replace = false, watch }: ChangeOptions,
+  look: () => Promise<Seen | undefined> = async () => undefined,
 ): Promise<void> {
   const file = stackFile(stack);
   const tell = (line: string) => process.stderr.write(`lab: ${line}\n`);
@@ -56,15 +58,25 @@ export async function changeApp(
   }
   if (changed === undefined) return;
   const { name, namespace } = app;
+  const seen = await look();
   console.log(
     json
-      ? JSON.stringify({ stack, namespace, app: name, file, ...changed }, null, 2)
-      : `\n${name}: ${inWords(changed)} in ${file}`,
+      ? JSON.stringify({ stack, namespace, app: name, file, ...changed, ...seen?.json }, null, 2)
+      : `\n${name}: ${inWords(changed)} in ${file}${seen ? `\n\n${seen.text}` : ""}`,
   );
 }
 
-const inWords = ({ key, before, after }: FileChange): string =>
-  `${key} ${before === after ? `is ${after} already` : `was ${before} and is ${after}`}`;
+/** What is to be seen after a change. */
+export interface Seen {
+  /** Beside what was changed. */
+  readonly json: object;
+  readonly text: string;
+}
+
+function inWords({ key, before, after }: FileChange): string {
+  if (before === after) return `${key} is ${after ?? "not set"} already`;
+  return `${key} was ${before ?? "not set"} and is ${after ?? "not set any more"}`;
+}
 
 /** The apps whose pods another version of one changes: those of the guest book share it. */
 export const rolledOutWith = ({ stack, config, app }: FoundApp): readonly App[] =>

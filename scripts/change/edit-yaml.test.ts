@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setInYaml, type YamlPath } from "./edit-yaml.ts";
+import { removeFromYaml, setInYaml, type YamlPath } from "./edit-yaml.ts";
 
 const replicas: YamlPath = ["config", "apps", 1, "replicas"];
 const version: YamlPath = ["config", "apps", 1, "version"];
@@ -53,6 +53,21 @@ test("a key that is not there is added in the layout that is there", () => {
     "config:\n  replicas:\n    api: 2\n",
   );
   assert.equal(setInYaml("config:\n  replicas: {api: 1}", nested, 2), "config:\n  replicas: {api: 2}");
+});
+
+test("a key is removed with its line or its comma, and nothing else", () => {
+  assert.equal(removeFromYaml(file, replicas), file.replace(",   replicas: 3", ""));
+  assert.equal(removeFromYaml(file, ["config", "apps", 0, "name"]), file.replace("name: one, ", ""));
+  const last = "config:\r\n  a: 1 # c\r\n  b: '2' # of b\r\n# the foot\r\n";
+  assert.equal(removeFromYaml(last, ["config", "b"]), last.replace("  b: '2' # of b\r\n", ""));
+  assert.equal(removeFromYaml("config:\n  a: 1\n  b: 2", ["config", "b"]), "config:\n  a: 1\n");
+  assert.equal(removeFromYaml("config: {a: 1}", ["config", "a"]), "config: {}");
+  const third = ["config", "apps", 2, "version"];
+  assert.equal(removeFromYaml(file, third), file.replace("      version: '2.0'\n", ""));
+  assert.equal(removeFromYaml(file, ["config", "apps", 2, "replicas"]), file);
+  // The item itself begins on its line.
+  assert.equal(removeFromYaml(file, ["config", "apps", 2, "name"]), undefined);
+  assert.equal(removeFromYaml("a: &n 1\nb: *n\n", ["a"]), undefined);
 });
 
 test("what would change another value as well is left to a person", () => {

@@ -31,6 +31,37 @@ export function setInYaml(text: string, path: YamlPath, value: string | number):
   return after.errors.length === 0 && isDeepStrictEqual(after.toJS(), wanted.toJS()) ? edited : undefined;
 }
 
+/**
+ * Removes a key from the text of a YAML file, with what is behind it on its line; all else stays as it is written.
+ * @returns undefined where that cannot be done without changing another value. Where there is no such key, the text.
+ */
+export function removeFromYaml(text: string, path: YamlPath): string | undefined {
+  const document = parseDocument(text);
+  const map = document.getIn(path.slice(0, -1));
+  const index = isMap(map)
+    ? map.items.findIndex(({ key }) => isScalar(key) && key.value === path.at(-1))
+    : -1;
+  const [pair, before, after] = isMap(map) ? [index, index - 1, index + 1].map((at) => map.items[at]) : [];
+  if (!isMap(map) || pair === undefined) return text;
+  const [start, end] = [rangeOf(pair.key)?.[0], rangeOf(pair.value)?.[1]];
+  if (start === undefined || end === undefined) return undefined;
+  const edited = (from: number, to: number) => `${text.slice(0, from)}${text.slice(to)}`;
+  const removed = map.flow
+    ? before
+      ? edited(rangeOf(before.value)?.[1] ?? start, end)
+      : edited(start, rangeOf(after?.key)?.[0] ?? end)
+    : edited(text.lastIndexOf("\n", start) + 1, text.indexOf("\n", end) + 1 || text.length);
+  const wanted = parseDocument(JSON.stringify(document.toJS()));
+  wanted.deleteIn(path);
+  try {
+    // An alias of what was removed has no value.
+    const now = parseDocument(removed);
+    return now.errors.length === 0 && isDeepStrictEqual(now.toJS(), wanted.toJS()) ? removed : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** A part of a text and what takes its place. */
 interface Edit {
   readonly from: number;

@@ -80,6 +80,30 @@ test("an app whose pods follow its load keeps doing so: the key is named that sa
   assert.equal(withChange("my-app", scaled, frontend, { replicas: 3 }).before, 2);
 });
 
+test("a canary comes and goes; another version takes its place", () => {
+  const roomy = apps.replace("pods: 6", "pods: 7");
+  const added = withChange("apps", roomy, app2, { canary: "1.1.0" });
+  const text = roomy.replace("replicas: 2}", "replicas: 2, canary: 1.1.0}");
+  assert.deepEqual(added, { text, key: "k3s-lab:apps[1].canary", before: null, after: "1.1.0" });
+  assert.equal(withChange("apps", text, app2, { canary: null }).text, roomy);
+  assert.equal(
+    withChange("apps", text, app2, { version: "1.1.0" }).text,
+    roomy.replace("replicas: 2}", "replicas: 2, version: 1.1.0}"),
+  );
+  assert.equal(withChange("apps", roomy, app2, { canary: null }).text, roomy);
+  assert.throws(() => withChange("apps", roomy, app1, { canary: "1.0.0" }), refused(/another version/));
+  const book = withChange("my-app", myApp, frontend, { canary: "1.1.0" }).text;
+  assert.equal(book, `${myApp}  k3s-lab:canary: 1.1.0\n`);
+  assert.equal(
+    withChange("my-app", book, frontend, { version: "1.1.0" }).text,
+    `${myApp}  k3s-lab:version: 1.1.0\n`,
+  );
+  assert.throws(
+    () => withChange("apps", apps, app2, { canary: "1.1.0" }),
+    refused(/quota\.pods: 6 is not accepted; expected at least 7/),
+  );
+});
+
 async function folder(t: TestContext): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-change-"));
   t.after(() => rm(directory, { recursive: true }));

@@ -5,17 +5,23 @@ import { writeWhole } from "../../stacks/lib/files.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { type App, parseOnCluster, programOf, stackFile } from "../../stacks/model/config.ts";
 import { keyPath } from "../../stacks/model/schema.ts";
-import { setInYaml, type YamlPath } from "./edit-yaml.ts";
+import { removeFromYaml, setInYaml, type YamlPath } from "./edit-yaml.ts";
 
-/** What of an app is to change in the file of its stack. */
-export type AppChange = { readonly replicas: number } | { readonly version: string };
+/** What of an app is to change in the file of its stack. Another version, and no canary, leave no canary there. */
+export type AppChange =
+  | { readonly replicas: number }
+  | { readonly version: string }
+  | { readonly canary: string | null };
+
+type Value = string | number | null;
 
 /** What became of a stack file. */
 export interface FileChange {
   /** The key that has the value, such as `k3s-lab:apps[1].replicas`. */
   readonly key: string;
-  readonly before: string | number;
-  readonly after: string | number;
+  /** Null: it has none. */
+  readonly before: Value;
+  readonly after: Value;
 }
 
 /**
@@ -33,28 +39,38 @@ export function withChange(
   const index = apps.findIndex((one) => one.name === name && one.namespace === namespace);
   const app = apps[index];
   if (app === undefined) throw refused(`${file}: the app ${namespace}/${name} is not there any more`);
-  const [field, value] =
-    "replicas" in change ? (["replicas", change.replicas] as const) : (["version", change.version] as const);
+  const [[field, value]] = Object.entries(change) as [[Field, Value]];
   const path = pathTo(stack, index, name, field);
   const key = keyPath(path.slice(1));
   if (field === "replicas" && app.autoscaling)
     throw refused(
       `${file}: the pods of ${name} follow its load, from ${app.autoscaling.min} to ${app.autoscaling.max}. Change min and max in ${key}, or write a number there, then run scripts/lab up ${stack}`,
     );
-  const edited = app[field] === value ? text : setInYaml(text, path, value);
+  const before = app[field] ?? null;
+  const edited = before === value ? text : edit(text, path, value);
   if (edited === undefined)
     throw refused(
-      `${file}: ${key} cannot be changed without changing another value, as by an alias. Write ${JSON.stringify(value)} there yourself, then run scripts/lab up ${stack}`,
+      `${file}: ${key} cannot be changed without changing another value, as by an alias. ${value === null ? "Remove it" : `Write ${JSON.stringify(value)}`} there yourself, then run scripts/lab up ${stack}`,
+    );
+  const whole = field === "version" ? edit(edited, pathTo(stack, index, name, "canary"), null) : edited;
+  if (whole === undefined)
+    throw refused(
+      `${file}: the canary of ${name} cannot be removed: remove it there yourself, then run the same command again`,
     );
   // Refuses what the file may not say.
-  parseOnCluster(stack, edited);
-  return { text: edited, key, before: app[field], after: value };
+  parseOnCluster(stack, whole);
+  return { text: whole, key, before, after: value };
 }
 
+const edit = (text: string, path: YamlPath, value: Value): string | undefined =>
+  value === null ? removeFromYaml(text, path) : setInYaml(text, path, value);
+
+type Field = "replicas" | "version" | "canary";
+
 /** Where a stack file says how many pods an app has, and which version. */
-function pathTo(stack: string, index: number, name: string, field: "replicas" | "version"): YamlPath {
+function pathTo(stack: string, index: number, name: string, field: Field): YamlPath {
   if (programOf(stack) === "apps") return ["config", "k3s-lab:apps", index, field];
-  return field === "version" ? ["config", "k3s-lab:version"] : ["config", "k3s-lab:replicas", name];
+  return field === "replicas" ? ["config", "k3s-lab:replicas", name] : ["config", `k3s-lab:${field}`];
 }
 
 /**

@@ -16,7 +16,7 @@ import { authorityOf } from "../../stacks/observe/certificates.ts";
 import { appStacks, findApp } from "../change/find-app.ts";
 import {
   addressesOf,
-  describeApp,
+  answersOf,
   getSecurelyWithin,
   getWithin,
   unknownHost,
@@ -79,12 +79,12 @@ export async function targetsOf({ stack, config, apps }: Asked, api: Reached): P
     const host = app.host === undefined ? unknownHost : exampleHost(app.host);
     const path = pathsOf(app)[0]?.path ?? "/";
     const send = authority === undefined ? getWithin(within) : getSecurelyWithin(within)(authority);
-    const itself = describeApp({ app: app.name, version: app.version, namespace: app.namespace });
+    const own = answersOf(app);
     for (const address of addresses) {
       const answer = await whoAnswers(send, address, host, path);
-      if (answer !== itself)
+      if (!own.includes(answer))
         throw new LabError(
-          `${host}${path} through ${address}: ${answer}, where ${itself} should answer; no load was sent. Run scripts/lab verify ${stack}.`,
+          `${host}${path} through ${address}: ${answer}, where ${own.join(" or ")} should answer; no load was sent. Run scripts/lab verify ${stack}.`,
         );
     }
     return addresses.map((address) => ({ address, host, path, ...(authority ? { authority } : {}) }));

@@ -42,9 +42,13 @@ test("Pulumi is ended while it waits for a Deployment that Kubernetes has given 
 });
 
 /** What is said of app2, whose Deployment and pods are as given. */
-async function said(deployment: object, pods: readonly object[]): Promise<string | undefined> {
+async function said(
+  deployment: object | readonly object[],
+  pods: readonly object[],
+  name = "app2",
+): Promise<string | undefined> {
   const lab: FakeLab = healthyLab();
-  lab.api["/apis/apps/v1/namespaces/default/deployments"] = { items: [deployment] };
+  lab.api["/apis/apps/v1/namespaces/default/deployments"] = { items: [deployment].flat() };
   lab.api["/api/v1/namespaces/default/pods"] = { items: [...pods] };
   lab.api["/api/v1/namespaces/default/events"] = {
     items: [
@@ -58,7 +62,7 @@ async function said(deployment: object, pods: readonly object[]): Promise<string
   const server = await serveApi(lab);
   const api = connect({ server: server.url });
   try {
-    return await whyStuck(api, "apps", { name: "app2", namespace: "default" });
+    return await whyStuck(api, "apps", { name, namespace: "default" });
   } finally {
     api.close();
     server.close();
@@ -93,6 +97,21 @@ test("a rollout that has failed is told with what its pods say and what goes on 
   app2-new-1 is not ready (Unhealthy: Readiness probe failed: statuscode: 503)
 3 of its pods go on serving. Run \`scripts/lab rollback app2\` for the version that ran before, or correct Pulumi.apps.yaml and run \`scripts/lab up apps\`.`,
   );
+});
+
+test("a canary that has failed is told while the app beside it serves", async () => {
+  const canary = deployment({ availableReplicas: 0 });
+  const [app, name] = ["app2", "app2-canary"];
+  const both = [
+    { ...canary, metadata: { ...canary.metadata, name } },
+    deployment({ availableReplicas: 3 }, []),
+  ];
+  const words = await said(both, [pod("app2-canary-1", false, "app2-canary-7f")], name);
+  assert.match(
+    words ?? "",
+    /default\/app2-canary has failed.*\n {2}app2-canary-1 is not ready\n3 of its pods/,
+  );
+  assert.match(words ?? "", new RegExp(`lab rollback ${app}\``));
 });
 
 test("a rollout goes on that has time, that Kubernetes has not looked at yet, or that nothing served before", async () => {

@@ -71,12 +71,17 @@ export async function whyStuck(
   stack: string,
   { name, namespace }: Deployment,
 ): Promise<string | undefined> {
-  const found = (await api.deployments(namespace)).find(({ metadata }) => metadata.name === name);
+  const all = await api.deployments(namespace);
+  const found = all.find(({ metadata }) => metadata.name === name);
   if (found === undefined) return undefined;
+  // Beside a canary, the app itself serves.
+  const app = name.replace(/-canary$/, "");
+  const serving = all
+    .filter(({ metadata }) => metadata.name === name || metadata.name === app)
+    .reduce((sum, { status }) => sum + status.availableReplicas, 0);
   const { metadata, spec, status } = found;
   const isOver = status.conditions.some(({ reason }) => reason === "ProgressDeadlineExceeded");
-  if (!isOver || status.observedGeneration !== metadata.generation || status.availableReplicas === 0)
-    return undefined;
+  if (!isOver || status.observedGeneration !== metadata.generation || serving === 0) return undefined;
   const late = (await api.pods(namespace)).filter(
     (pod) => workloadOf(pod) === `ReplicaSet ${name}` && !isReady(pod) && !pod.metadata.deletionTimestamp,
   );
@@ -85,6 +90,6 @@ export async function whyStuck(
   return [
     `The rollout of ${namespace}/${name} has failed: no progress for ${spec.progressDeadlineSeconds} s (Kubernetes: ProgressDeadlineExceeded).`,
     ...why.map((words) => `  ${words}`),
-    `${status.availableReplicas} of its pods go on serving. Run \`scripts/lab rollback ${name}\` for the version that ran before, or correct ${file} and run \`scripts/lab up ${stack}\`.`,
+    `${serving} of its pods go on serving. Run \`scripts/lab rollback ${app}\` for the version that ran before, or correct ${file} and run \`scripts/lab up ${stack}\`.`,
   ].join("\n");
 }

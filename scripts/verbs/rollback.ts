@@ -15,7 +15,7 @@ export const command = changeCommand("rollback")
     "after",
     changeHelp(
       "rollback app2",
-      "The history is that of the Deployment's ReplicaSets. Only the version goes back: what else was changed since stays.",
+      "The history is that of the Deployment's ReplicaSets. Only the version goes back: what else was changed since stays. Of an app with a canary, only that goes.",
     ),
   )
   .action(
@@ -25,6 +25,8 @@ export const command = changeCommand("rollback")
       { history: isAsked, ...options }: ChangeOptions & { readonly history?: true },
     ) => {
       const found = await findApp(words, options);
+      if (found.app.canary !== undefined && revision === undefined && !isAsked)
+        return await changeApp(found, { canary: null }, options);
       const history = await askPlace(placeOf(found.config), (api) => historyOf(api, found.app));
       if (isAsked) return console.log(options.json ? JSON.stringify(history, null, 2) : tableOf(history));
       const { version } = revisionToRestore(history, found.app, revision);

@@ -2,7 +2,7 @@ import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type App, type AppNamespace, appPath, type OnCluster } from "../../stacks/model/config.ts";
 import { hardLimits, parseQuantity } from "../../stacks/model/quota.ts";
-import { mostPods } from "../../stacks/model/replicas.ts";
+import { canaryPods, mostPods } from "../../stacks/model/replicas.ts";
 import { hostsOf, pathsOf } from "../../stacks/model/routes.ts";
 import { curlSecurely } from "../curl.ts";
 import { checkAutoscaler } from "./autoscalers.ts";
@@ -11,7 +11,7 @@ import { checkConcepts } from "./concepts.ts";
 import { checkInside, checkIsolation, namespacesOf, type Views } from "./from-pods.ts";
 import { checkDatabase, checkPage } from "./guest-book.ts";
 import {
-  describeApp,
+  answersOf,
   differentPods,
   type Get,
   type IngressAddress,
@@ -74,19 +74,20 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
 
 const replicas = (count: number): string => `${count} ${count === 1 ? "replica" : "replicas"}`;
 
+const atLeast = (autoscaling: App["autoscaling"], count: number): string =>
+  `${autoscaling ? "at least " : ""}${count}`;
+
 function checkPods(path: string, app: App, deploy: string, { api }: AppsSources): CheckSpec[] {
   const { name, namespace, replicas: wanted, autoscaling } = app;
   const most = mostPods(app);
   // While an autoscaler adds pods, those are not ready yet.
-  const [count, least] = autoscaling
-    ? [`${wanted} to ${most} replicas`, `at least ${wanted}`]
-    : [replicas(wanted), wanted];
+  const count = autoscaling ? `${wanted} to ${most} replicas` : replicas(wanted);
   const kubectl = `kubectl --namespace ${namespace}`;
   return [
     {
       id: `${path}/replicas`,
       title: `${path}: its Deployment`,
-      expected: `${count}, ${least} ready`,
+      expected: `${count}, ${atLeast(autoscaling, wanted)} ready`,
       actual: async () => {
         const list = await (await api).deployments(namespace);
         const one = list.find(({ metadata }) => metadata.name === name);
@@ -108,7 +109,7 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
     {
       id: `${path}/endpoints`,
       title: `${path}: endpoints of its Service`,
-      expected: `${least} ready`,
+      expected: `${atLeast(autoscaling, wanted + canaryPods(app))} ready`,
       actual: async () => {
         const slices = await (await api).endpointSlices(namespace);
         const mine = slices.filter(({ metadata }) => metadata.labels["kubernetes.io/service-name"] === name);
@@ -116,7 +117,8 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
         const ready = mine
           .flatMap(({ endpoints }) => endpoints)
           .filter(({ conditions }) => conditions.ready !== false);
-        const isRight = autoscaling ? ready.length >= wanted : ready.length === wanted;
+        const all = wanted + canaryPods(app);
+        const isRight = autoscaling ? ready.length >= all : ready.length === all;
         return { found: `${ready.length} ready`, ok: isRight };
       },
       hint: `Compare the Service's selector with the pods' labels: \`${kubectl} describe service ${name}\`.`,
@@ -178,13 +180,16 @@ interface Expectation {
 /**
  * Where an app has no pod, the Ingress controller decides: 503, 404 as Traefik 2 does, or the app of a shorter path.
  */
-function answerOf({ name, version, namespace, replicas: count }: App): Expectation {
-  const itself = describeApp({ app: name, version, namespace });
-  if (count > 0) return { expected: itself };
+function answerOf(app: App): Expectation {
+  const own = answersOf(app);
+  if (app.replicas + canaryPods(app) > 0) {
+    const expected = own.join(" or ");
+    return { expected, words: (answer) => (own.includes(answer) ? expected : answer) };
+  }
   const expected = "not the app, which has no pod";
   return {
     expected,
-    words: (answer) => (answer === itself || answer.startsWith(unreached) ? answer : expected),
+    words: (answer) => (own.includes(answer) || answer.startsWith(unreached) ? answer : expected),
   };
 }
 
@@ -269,7 +274,8 @@ async function askApp(app: App, { addresses, http, https }: AppsSources): Promis
 
 function checkSpread(path: string, app: App, { addresses, http, https }: AppsSources): CheckSpec[] {
   const [where, send] = app.tls && https ? [https.addresses, https.send(app)] : [addresses, http];
-  const { name, namespace, replicas: wanted } = app;
+  const { name, namespace } = app;
+  const wanted = app.replicas + canaryPods(app);
   if (wanted === 0) return [];
   return [
     {

@@ -632,6 +632,25 @@ test("any other cluster: the Ingress says where it listens", async (t) => {
   );
 });
 
+test("of an app with a canary either version answers, by one pod more", async (t) => {
+  const file = "Pulumi.apps-canary.yaml";
+  await writeFile(
+    join(directory, file),
+    "config:\n  k3s-lab:cluster: { stack: cluster }\n  k3s-lab:apps: [{ name: app2, host: app2.com, replicas: 1, canary: 1.1.0 }]\n",
+  );
+  t.after(() => rm(join(directory, file)));
+  const one: Break = (lab) => {
+    const status = { readyReplicas: 1 };
+    lab.api[deployments] = { items: [{ metadata: { name: "app2" }, spec: { replicas: 1 }, status }] };
+  };
+  const checks = await look(one, ["apps-canary"]);
+  assert.deepEqual(failedIds(checks), []);
+  const expected = (id: string) => checks.find((one) => one.id === `apps-canary/app2/${id}`)?.expected;
+  assert.equal(expected(`route/${server}`), "app2 1.0.0 or app2 1.1.0");
+  assert.equal(expected("endpoints"), "2 ready");
+  assert.equal(expected("pods"), "2 different pods");
+});
+
 test("an app without replicas must not answer, and there is nothing to look from", async (t) => {
   const file = "Pulumi.apps-zero.yaml";
   await writeFile(

@@ -11,6 +11,7 @@ import {
   managedTraefik,
   type OnCluster,
 } from "../../stacks/model/config.ts";
+import { canaryPods } from "../../stacks/model/replicas.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { namespacesOf } from "./from-pods.ts";
 
@@ -78,6 +79,17 @@ export const describeApp = ({
   namespace,
 }: Pick<Self, "app" | "version" | "namespace">): string =>
   `${app} ${version}${namespace === "default" ? "" : ` in ${namespace}`}`;
+
+/** What an app may answer as, in the words of `describeApp`: as itself, or as its canary. */
+export const answersOf = ({
+  name,
+  version,
+  canary,
+  namespace,
+}: Pick<App, "name" | "version" | "canary" | "namespace">): readonly string[] =>
+  [version, ...(canary === undefined ? [] : [canary])].map((one) =>
+    describeApp({ app: name, version: one, namespace }),
+  );
 
 /** How a request is sent; tests put their own in its place. @param path Default: `/`. */
 export type Get = (address: IngressAddress, host: string | undefined, path?: string) => Promise<HttpAnswer>;
@@ -152,10 +164,11 @@ export function parseSelf(body: string): Self | undefined {
 }
 
 async function meetPods(
-  { name, namespace, replicas, autoscaling }: App,
+  { name, namespace, replicas: own, canary, autoscaling }: App,
   send: () => Promise<HttpAnswer>,
 ): Promise<number> {
   const pods = new Set<string>();
+  const replicas = own + canaryPods({ canary });
   for (let requests = 0; pods.size < replicas && requests < requestsPerReplica; requests++)
     for (const { body } of await Promise.all(Array.from({ length: replicas }, send))) {
       const self = parseSelf(body);

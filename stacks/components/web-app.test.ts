@@ -144,6 +144,35 @@ test("the pods run without privileges and are replaced without a gap", async () 
   );
 });
 
+test("a canary is a Deployment of one pod, which the Service takes for one of the app's", async () => {
+  const made = await resourcesOf(
+    () => new WebApp("app2", { image, version: "1.0.0", canary: "1.1.0", replicas: 3, host: "app2.com" }),
+  );
+  const labels = { "app.kubernetes.io/name": "app2", "app.kubernetes.io/part-of": "k3s-lab" };
+  const track = { ...labels, "k3s-lab/track": "canary" };
+  interface Spec {
+    readonly replicas: number;
+    readonly selector: object;
+    readonly template: { readonly metadata: object };
+  }
+  const deployments = made.filter(({ type }) => type.endsWith(":Deployment"));
+  const found = deployments.map(({ name, inputs }) => {
+    const { replicas, selector, template } = inputs.spec as Spec;
+    const [, version] = /"APP_VERSION","value":"([^"]+)"/.exec(JSON.stringify(template)) ?? [];
+    return { name, replicas, selector, labels: template.metadata, version };
+  });
+  assert.deepEqual(found, [
+    {
+      ...{ name: "app2", replicas: 3, version: "1.0.0" },
+      ...{ selector: { matchLabels: labels }, labels: { labels } },
+    },
+    {
+      ...{ name: "app2-canary", replicas: 1, version: "1.1.0" },
+      ...{ selector: { matchLabels: track }, labels: { labels: track } },
+    },
+  ]);
+});
+
 test("the grace period leaves the app time for its last request", () => {
   assert.ok(graceSeconds >= neededSeconds, `${graceSeconds} s, and the app takes up to ${neededSeconds} s`);
 });

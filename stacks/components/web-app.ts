@@ -57,6 +57,8 @@ export interface WebAppArgs {
   readonly image: pulumi.Input<string>;
   /** Shown on the page; a new version is rolled out without downtime. */
   readonly version: pulumi.Input<string>;
+  /** A further version, which one pod more runs: the Service leads its share of the requests there. Default: none. */
+  readonly canary?: pulumi.Input<string> | undefined;
   /** Namespace of the app. Default: `default`. */
   readonly namespace?: pulumi.Input<string>;
   /** Number of pods. Default: 1. */
@@ -117,6 +119,7 @@ export class WebApp extends pulumi.ComponentResource {
   /** Where it is found, such as `https://app.com/api`; with `*` for its host where it has none. */
   readonly url: pulumi.Output<string>;
   readonly deployment: k8s.apps.v1.Deployment;
+  readonly canary: k8s.apps.v1.Deployment | undefined;
   readonly podDisruptionBudget: k8s.policy.v1.PodDisruptionBudget;
   readonly autoscaler: k8s.autoscaling.v2.HorizontalPodAutoscaler | undefined;
   readonly service: k8s.core.v1.Service;
@@ -127,7 +130,7 @@ export class WebApp extends pulumi.ComponentResource {
 
   constructor(name: string, args: WebAppArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:WebApp", name, {}, opts);
-    const { appName = name, namespace = "default", autoscaling, progressDeadlineSeconds } = args;
+    const { appName = name, namespace = "default", autoscaling } = args;
     const labels = { "app.kubernetes.io/name": appName, "app.kubernetes.io/part-of": "k3s-lab" };
     const metadata = { name: appName, namespace, labels };
     const child = { parent: this };
@@ -135,24 +138,31 @@ export class WebApp extends pulumi.ComponentResource {
     if (args.config) this.config = hashedConfigMap(name, metadata, args.config.files, this);
     if (args.secret) this.secret = hashedSecret(name, metadata, args.secret.files, this);
 
+    const pods = (of: Record<string, string>, version = args.version) =>
+      podSpec(appName, of, { ...args, version }, this);
     this.deployment = new k8s.apps.v1.Deployment(
       name,
       {
         metadata: { ...metadata, ...(autoscaling ? { annotations: autoscaledMark } : {}) },
-        spec: {
+        spec: deploymentSpec(labels, pods(labels), {
+          ...args,
           replicas: autoscaling ? (autoscaling.min ?? 1) : (args.replicas ?? 1),
-          revisionHistoryLimit: 5,
-          // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
-          minReadySeconds: 2,
-          ...(progressDeadlineSeconds === undefined ? {} : { progressDeadlineSeconds }),
-          // A new pod must be ready before an old one goes: no request is lost in a rollout.
-          strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
-          selector: { matchLabels: labels },
-          template: { metadata: { labels }, spec: podSpec(appName, labels, args, this) },
-        },
+        }),
       },
       { ...child, ...(autoscaling ? leavesReplicas : {}) },
     );
+    if (args.canary !== undefined) {
+      // The Service takes its pod for one of the app's; the app's own Deployment leaves alone what another one made.
+      const track = { ...labels, "k3s-lab/track": "canary" };
+      this.canary = new k8s.apps.v1.Deployment(
+        `${name}-canary`,
+        {
+          metadata: { ...metadata, name: `${appName}-canary` },
+          spec: deploymentSpec(track, pods(labels, args.canary), { ...args, replicas: 1 }),
+        },
+        child,
+      );
+    }
     if (autoscaling) this.autoscaler = autoscalerOf(name, metadata, autoscaling, this.deployment, child);
 
     // Whoever drains a node waits until the pod that went is replaced. One alone may go: else its node never drains.
@@ -188,6 +198,24 @@ export class WebApp extends pulumi.ComponentResource {
     this.url = urlOf(args);
     this.registerOutputs({ host: this.host, url: this.url });
   }
+}
+
+function deploymentSpec(
+  labels: Record<string, string>,
+  spec: k8s.types.input.core.v1.PodSpec,
+  { replicas, progressDeadlineSeconds }: Pick<WebAppArgs, "replicas" | "progressDeadlineSeconds">,
+): k8s.types.input.apps.v1.DeploymentSpec {
+  return {
+    ...(replicas === undefined ? {} : { replicas }),
+    revisionHistoryLimit: 5,
+    // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
+    minReadySeconds: 2,
+    ...(progressDeadlineSeconds === undefined ? {} : { progressDeadlineSeconds }),
+    // A new pod must be ready before an old one goes: no request is lost in a rollout.
+    strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
+    selector: { matchLabels: labels },
+    template: { metadata: { labels }, spec },
+  };
 }
 
 function urlOf(args: WebAppArgs): pulumi.Output<string> {

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { isLabel } from "./k3s-flags.ts";
 import { dnsLabel, imageReference, isNumeric, isOneLine, isSubdomain, serviceName, text } from "./names.ts";
 import { parseQuantity, quotaShortages } from "./quota.ts";
-import { mostPods, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
+import { podsOfDeployments, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
 import { hostsOf, pathsOf } from "./routes.ts";
 
 /** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
@@ -145,6 +145,11 @@ const app = z.strictObject({
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),
   nodes: nodesSchema,
+  canary: appVersion
+    .optional()
+    .describe(
+      "A further version, which one pod more runs and takes its share of the requests; `lab rollout` has `--canary` and `--resume` for it. Default: none.",
+    ),
 });
 
 /** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
@@ -295,7 +300,7 @@ export const appsSchema = z
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);
     namespaces.forEach(({ name, quota }, index) => {
-      const replicas = apps.filter(({ namespace }) => namespace === name).map(mostPods);
+      const replicas = apps.filter(({ namespace }) => namespace === name).flatMap(podsOfDeployments);
       for (const { part, expected } of quotaShortages(quota ?? {}, replicas))
         add(["namespaces", index, "quota", part], expected);
     });
@@ -321,6 +326,10 @@ export const appsSchema = z
           ["apps", index, "name"],
           `another name: Pulumi would call ${appPath(config, clash)} ${resourceName(one)} too`,
         );
+      const twin = apps.find((other) => other.name === canaryOf(one) && other.namespace === one.namespace);
+      if (twin) add(["apps", index, "canary"], `no canary while another app is called ${twin.name}`);
+      if (one.canary === one.version)
+        add(["apps", index, "canary"], "another version than the app has, or none");
       if (one.tls && one.host === undefined)
         add(["apps", index, "tls"], "no tls without a host, which a certificate is for");
       if (!double)
@@ -424,6 +433,15 @@ type AppId = Pick<App, "name" | "namespace">;
 /** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
 export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
   namespace === config.namespace ? name : `${namespace}/${name}`;
+
+/** The Deployment of an app's canary; undefined where it has none. */
+export const canaryOf = ({
+  name,
+  canary,
+}: {
+  readonly name: string;
+  readonly canary?: string | undefined;
+}) => (canary === undefined ? undefined : `${name}-canary`);
 
 /** The Secret of an app's certificate. */
 export const tlsSecretOf = ({ name }: Pick<AppId, "name">): string => `${name}-tls`;

@@ -444,6 +444,31 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     { cluster, apps: [{ name: "a", aliases: ["a.com"] }] },
     /apps\[0\]\.aliases: .*no aliases with no host/,
   ],
+  [
+    "a canary of the version that all pods have",
+    { cluster, apps: [{ name: "a", version: "1.1.0", canary: "1.1.0" }] },
+    /apps\[0\]\.canary: "1\.1\.0" .*another version than the app has/,
+  ],
+  [
+    "a canary whose name another app has",
+    {
+      cluster,
+      apps: [
+        { name: "a", canary: "2" },
+        { name: "a-canary", host: "a.com" },
+      ],
+    },
+    /apps\[0\]\.canary: .*no canary while another app is called a-canary/,
+  ],
+  [
+    "a quota without room for a canary and its rollout",
+    {
+      cluster,
+      namespaces: [{ name: "dev", quota: { pods: 3 } }],
+      apps: [{ name: "a", namespace: "dev", canary: "2" }],
+    },
+    /quota\.pods: 3 .*at least 4/,
+  ],
   ["negative replicas", { cluster, apps: [{ name: "a", replicas: -1 }] }, /replicas: -1 .*at least 0/],
   [
     "a cluster that is neither stack nor kubeconfig",

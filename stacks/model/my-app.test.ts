@@ -28,6 +28,12 @@ test("a cluster is all that the guest book must be told", () => {
   ]);
 });
 
+test("a canary is of every page, and of another version", () => {
+  const versions = parse({ canary: "1.1.0" }).apps.map(({ canary }) => canary);
+  assert.deepEqual(versions, ["1.1.0", "1.1.0", "1.1.0"]);
+  assert.throws(() => parse({ canary: "1.0.0" }), /canary: "1\.0\.0" .*another version/);
+});
+
 test("the page and its API answer other hosts too, the admin page does not", () => {
   const { apps } = parse({ hosts: { aliases: ["myapp.com"] } });
   assert.deepEqual(

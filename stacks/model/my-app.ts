@@ -107,6 +107,11 @@ export const myAppSchema = z
     version: appVersion
       .default("1.0.0")
       .describe("Version that every page shows. Changing it rolls out new pods."),
+    canary: appVersion
+      .optional()
+      .describe(
+        "A further version, which one pod more of each page runs and takes its share of the requests; `lab rollout` has `--canary` and `--resume` for it. Default: none.",
+      ),
     replicas: z
       .strictObject({
         frontend: replicasSchema.default(2).describe("Pods that serve the page."),
@@ -144,6 +149,7 @@ export const myAppSchema = z
       add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
     if (config.database.primary >= config.database.replicas)
       add(["database", "primary"], "a pod that there is: 0, or 1 of two replicas");
+    if (config.canary === config.version) add(["canary"], "another version than the guest book has, or none");
     const names = [hosts.site, hosts.admin, ...hosts.aliases];
     for (const [index, name] of names.entries())
       if (names.indexOf(name) < index)
@@ -170,15 +176,17 @@ function webAppsOf({
   hosts,
   tls,
   version,
+  canary,
   replicas,
 }: {
   readonly namespace: string;
   readonly hosts: { readonly site: string; readonly admin: string; readonly aliases: string[] };
   readonly tls?: App["tls"];
   readonly version: string;
+  readonly canary?: string | undefined;
   readonly replicas: Readonly<Record<"frontend" | "api" | "admin", Parameters<typeof scaleOf>[0]>>;
 }): (App & { readonly name: "frontend" | "api" | "admin" })[] {
-  const common = { namespace, version, ...(tls ? { tls } : {}) };
+  const common = { namespace, version, ...(canary ? { canary } : {}), ...(tls ? { tls } : {}) };
   const site = { host: hosts.site, ...(hosts.aliases.length > 0 ? { aliases: hosts.aliases } : {}) };
   return [
     { ...common, ...site, name: "frontend", ...scaleOf(replicas.frontend) },

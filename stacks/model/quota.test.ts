@@ -35,7 +35,7 @@ test("a quota limits what it names and nothing else", () => {
 test("a quota leaves room for the pod that each app starts before an old one goes", () => {
   const parts = (quota: object) =>
     quotaShortages(quota, [1, 3, 0]).map(({ part, expected }) => [part, expected]);
-  const why = "4 pods, and one more for each of the 2 apps during a rollout";
+  const why = "4 pods, and one more for each of the 2 Deployments during a rollout";
   assert.deepEqual(parts({ pods: 6, cpu: "150m", memory: "768Mi" }), []);
   assert.deepEqual(parts({}), []);
   assert.deepEqual(parts({ pods: 5, cpu: "149m", memory: "767Mi" }), [

@@ -68,7 +68,7 @@ export function quotaShortages(quota: Quota, replicas: readonly number[]): Quota
   const least = (each: string): number => Math.round((parseQuantity(each) ?? 0) * pods * 1000) / 1000;
   const { requests, limits } = podResources;
   const [cpu, memory] = [least(requests.cpu), least(limits.memory)];
-  const why = `${running} pods, and one more for each of the ${surge} apps during a rollout`;
+  const why = `${running} pods, and one more for each of the ${surge} Deployments during a rollout`;
   const lacks = (given: string | undefined, needed: number) =>
     given !== undefined && (parseQuantity(given) ?? needed) < needed;
   return [

@@ -40,5 +40,15 @@ export interface Scale {
 export const scaleOf = (replicas: z.output<typeof replicasSchema>): Scale =>
   typeof replicas === "number" ? { replicas } : { replicas: replicas.min, autoscaling: replicas };
 
-/** The most pods that an app has, but for a rollout. */
+/** Pods of an app's canary. */
+export const canaryPods = ({ canary }: { readonly canary?: string | undefined }): number =>
+  canary === undefined ? 0 : 1;
+
+/** The most pods of each of an app's Deployments, but for a rollout. */
+export const podsOfDeployments = (app: Scale & { readonly canary?: string | undefined }): number[] => [
+  mostPods(app),
+  ...(app.canary === undefined ? [] : [canaryPods(app)]),
+];
+
+/** The most pods that an app has, but for a rollout and its canary. */
 export const mostPods = ({ replicas, autoscaling }: Scale): number => autoscaling?.max ?? replicas;

@@ -84,9 +84,10 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
           deployment("traefik", home),
         ]
       : []),
-    ...apps.flatMap(({ name, namespace: where, paths, tls, autoscaling }) => [
+    ...apps.flatMap(({ name, namespace: where, paths, tls, canary, autoscaling }) => [
       ...(tls ? [place("v1", "Secret")(tlsSecretOf({ name }), where)] : []),
       deployment(name, where),
+      ...(canary ? [deployment(`${name}-canary`, where)] : []),
       service(name, where),
       ...routesOf({ paths }).map(({ suffix }) =>
         place("networking.k8s.io/v1", "Ingress")(`${name}${suffix}`, where),

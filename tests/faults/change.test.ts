@@ -71,6 +71,10 @@ fault("An app is changed to what its stack file may not say, or is none", async 
     [["scale", "app1", "1", "--stack", "apps-k3d"], /The stack apps-k3d is not up/],
     [["rollout", "app1", "a b"], /k3s-lab:apps\[0\]\.version: "a b" is not accepted/],
     [["rollback", "app1", "x"], /The number of a revision is expected/],
+    [["rollout", "app1"], /app1: which version\? Give it behind the app, or --resume/],
+    [["rollout", "app1", "--resume"], /app1: it has no canary to go on with/],
+    [["rollout", "app1", "1.0.0", "--canary"], /k3s-lab:apps\[0\]\.canary: "1\.0\.0" is not accepted/],
+    [["rollout", "app1", "1.1.0", "--canary", "--resume"], /give one of them/],
   ] as const;
   for (const [args, message] of cases) {
     const { exitCode, all, file } = await lab(...args);

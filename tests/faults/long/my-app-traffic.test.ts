@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { execa } from "execa";
+import { z } from "zod";
 import type { Load, LoadResult } from "../../../scripts/load/requests.ts";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
 import { lossesOf, startLoad } from "../../load.ts";
@@ -41,6 +42,10 @@ function startLoads({ http, https }: Place, authority: string): Load[] {
   return [plain, secure].flatMap((one) => [false, true].map((keepAlive) => startLoad({ ...one, keepAlive })));
 }
 
+const sharesSchema = z.object({
+  shares: z.array(z.object({ version: z.string(), ready: z.int(), requests: z.int() })),
+});
+
 /** What happened to the requests, in words. */
 function told(results: readonly LoadResult[]): { happened: string; lost: string } {
   const words = results.map(({ lost, total }, index) => `${lost} of ${total} by ${kinds[index]}`);
@@ -75,12 +80,19 @@ for (const [where, place] of Object.entries(places))
     const lab = async (...args: string[]) => checkout.succeeded(await checkout.lab(...args));
 
     fault(
-      `the guest book on ${where} is rolled out, rolled back, scaled, configured and given a broken version while requests come`,
+      `the guest book on ${where} gets a canary, is rolled out, rolled back, scaled, configured and given a broken version while requests come`,
       async () => {
         const loads = startLoads(place, authority);
         let results: readonly LoadResult[] = [];
         try {
-          await lab("rollout", "frontend", "1.1.0");
+          const { stdout } = await lab("rollout", "frontend", "1.1.0", "--canary", "--json");
+          const { shares } = sharesSchema.parse(JSON.parse(stdout));
+          const pods = shares.map(({ version, ready }) => `${version}: ${ready}`);
+          assert.deepEqual(pods, ["1.0.0: 2", "1.1.0: 1"]);
+          const [old, canary] = shares.map((share) => share.requests);
+          assert.ok(old && canary && Math.abs(old - 2 * canary) < 60, stdout);
+          await checkout.succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
+          await lab("rollout", "frontend", "--resume");
           await lab("rollback", "frontend");
           await lab("scale", "frontend", "3");
           await lab("scale", "frontend", "2");

@@ -1,0 +1,23 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Pod } from "../../stacks/lib/kubernetes.ts";
+import { sharesOf, tableOf } from "./canary.ts";
+
+const pod = (name: string, version: string, more: object = {}): Pod => ({
+  metadata: { name, labels: {}, annotations: {}, ...more },
+  spec: { nodeName: "agent", containers: [{ ports: [], env: [{ name: "APP_VERSION", value: version }] }] },
+  status: { phase: "Running", conditions: [{ type: "Ready", status: "True" }], containerStatuses: [] },
+});
+
+test("what each version has of pods and requests, side by side", () => {
+  const pods = [pod("a", "1.0.0"), pod("b", "1.0.0"), pod("c", "1.1.0")];
+  const leaving = pod("d", "0.9.0", { deletionTimestamp: "2026-01-01T00:00:00Z" });
+  const answers = ["1.0.0", "1.1.0", "1.0.0", "1.0.0"];
+  const shares = sharesOf([...pods, leaving], answers);
+  assert.equal(
+    tableOf(shares).replace(/ +$/gm, ""),
+    `VERSION  PODS  READY  REQUESTS  SHARE
+1.0.0    2     2      3 of 4    75 %
+1.1.0    1     1      1 of 4    25 %`,
+  );
+});

@@ -1,0 +1,67 @@
+import { isReady, type Pod } from "../../stacks/lib/kubernetes.ts";
+import { targetsOf, within } from "../load/targets.ts";
+import { renderRows } from "../rows.ts";
+import { isAppPod } from "../verify/from-pods.ts";
+import { getSecurelyWithin, getWithin, parseSelf } from "../verify/ingress.ts";
+import { askPlace, placeOf } from "../verify/place.ts";
+import type { Seen } from "./change-app.ts";
+import type { FoundApp } from "./find-app.ts";
+import { versionIn } from "./history.ts";
+
+/** What a version of an app has of its pods and its requests. */
+export interface Share {
+  readonly version: string;
+  readonly pods: number;
+  readonly ready: number;
+  /** Of those that were asked. */
+  readonly requests: number;
+}
+
+/** Requests that are counted, and how many of them go side by side. */
+const [requests, atOnce] = [200, 4];
+
+/** Asks an app as clients do, and counts which version answers. @throws LabError where another than the app does. */
+export const lookAtShares = (found: FoundApp): Promise<Seen> =>
+  askPlace(placeOf(found.config), async (api) => {
+    const { stack, config, app } = found;
+    const [target] = await targetsOf({ stack, config, apps: [app] }, api);
+    const send = target?.authority ? getSecurelyWithin(within)(target.authority) : getWithin(within);
+    const versions: string[] = [];
+    while (target !== undefined && versions.length < requests) {
+      const asked = Array.from({ length: atOnce }, () => send(target.address, target.host, target.path));
+      for (const { body } of await Promise.all(asked)) versions.push(parseSelf(body)?.version ?? "no answer");
+    }
+    const pods = (await api.pods(app.namespace)).filter((pod) => isAppPod(pod, [app]));
+    const shares = sharesOf(pods, versions);
+    return { json: { shares }, text: tableOf(shares) };
+  });
+
+/** By version, the oldest answer first. @param answers the version that each request met. */
+export function sharesOf(pods: readonly Pod[], answers: readonly string[]): readonly Share[] {
+  const living = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+  const versions = [...new Set([...living.map(({ spec }) => versionIn(spec)), ...answers])].sort();
+  return versions.map((version) => {
+    const its = living.filter(({ spec }) => versionIn(spec) === version);
+    return {
+      version,
+      pods: its.length,
+      ready: its.filter(isReady).length,
+      requests: answers.filter((one) => one === version).length,
+    };
+  });
+}
+
+/** The shares as lines of a table. */
+export function tableOf(shares: readonly Share[]): string {
+  const all = shares.reduce((sum, share) => sum + share.requests, 0);
+  return renderRows([
+    ["VERSION", "PODS", "READY", "REQUESTS", "SHARE"],
+    ...shares.map(({ version, pods, ready, requests }) => [
+      version,
+      String(pods),
+      String(ready),
+      `${requests} of ${all}`,
+      `${Math.round((requests * 100) / Math.max(1, all))} %`,
+    ]),
+  ]);
+}
