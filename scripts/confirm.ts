@@ -7,7 +7,6 @@ export type Ask = (question: string) => Promise<boolean>;
 
 /**
  * Asks on a terminal whether what exists may go; elsewhere it must have been said beforehand.
- *
  * @param allowed whether it was, by `--replace`.
  * @param options.touched whether the run has changed other stacks already. Default: false.
  * @param options.otherwise what to do where it was not meant. Default: restore the stack file.

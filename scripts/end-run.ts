@@ -11,7 +11,6 @@ const pulumiEndsWithin = 45_000;
 /**
  * Ends the programs of a run: Pulumi in good order, with all that it started; others by SIGTERM; and what ignores
  * that by SIGKILL. Returns when none is left.
- *
  * @param options.told whether Pulumi has been interrupted already. Default: false.
  * @param options.hard whether to end all at once. Default: false.
  */

@@ -55,7 +55,6 @@ function kubeconfigs(): string[] {
 /**
  * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, and the folders that Pulumi expects to exist.
  * Does nothing where they are there.
- *
  * @throws LabError where this folder is a copy (exit code 2); where the passphrase is missing or empty, while a state needs the one that it was: only a copy helps.
  */
 export async function prepareLabDir(): Promise<void> {
@@ -75,10 +74,7 @@ export async function prepareLabDir(): Promise<void> {
   }
 }
 
-/**
- * Makes the key to the machines, where it is not there.
- * @throws LabError with what ssh-keygen said.
- */
+/** Makes the key to the machines, where it is not there. @throws LabError with what ssh-keygen said. */
 export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promise<void> {
   const key = join(folder, "id_ed25519");
   const isWhole = async (file: string) => ((await stat(file).catch(() => undefined))?.size ?? 0) > 0;

@@ -9,7 +9,6 @@ export interface StackPreview {
 
 /**
  * Asks for what exists and would be lost, before any stack is touched.
- *
  * @param options.isUnreachable whether a stack's apps go to a cluster that this run brings up and that does not answer yet.
  * @param options.allowed whether everything may go.
  * @returns `deferred`: the stacks that are previewed when their cluster is up; `upToDate`: whether no stack has changed.

@@ -17,7 +17,6 @@ const format = [
 /**
  * The machines and containers of labs on this computer, of whichever checkout and whether they run or not, such as
  * "the container k3s-lab-cluster-server of /home/me/lab".
- *
  * @throws LabError where a provider is here and gives no list: then nobody knows.
  */
 export async function labsHere(): Promise<string[]> {
@@ -31,7 +30,6 @@ export async function labsHere(): Promise<string[]> {
 
 /**
  * The virtual machines of labs, of every provider that is here and whoever made them.
- *
  * @param used providers that must be here, while others need not answer. Default: not known, and all that are here must.
  * @throws LabError where one gives no list.
  */

@@ -68,7 +68,6 @@ interface Thing {
 /**
  * What would be lost of what exists. What is gone already is not lost by being replaced; and what a thing takes with it,
  * such as a machine its node, is not named twice.
- *
  * @param options.provider who made the stack's machines, as its state has it.
  */
 export async function lossesOf(

@@ -30,7 +30,6 @@ export interface RunOptions {
  * Runs `up` or `destroy` on a stack through the Automation API: the same thing that plain `pulumi` does.
  *
  * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
- *
  * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi trusts its state.
  * @param options.onMade is told the types of each resource that was made, its parents' first and joined by `$`.
  * @param options.onEvent is told everything that the engine tells.

@@ -106,7 +106,6 @@ export const areAppsGone = (resources: readonly StateResource[]): Promise<boolea
 /**
  * Makes sure, before a stack's apps are taken away from a cluster that stays, that it answers and is the one that they
  * were made on: to Pulumi, what is on a cluster of the lab's that is out of reach is gone; and it deletes by name.
- *
  * @returns what is not the stack's and would go with its namespaces.
  * @throws LabError that says how to go on.
  */

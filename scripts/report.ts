@@ -34,7 +34,6 @@ type Task = ListrTaskWrapper<object, typeof DefaultRenderer, typeof SimpleRender
  * spinner, its last line and its time; elsewhere each line is printed as it comes, with the name of its step.
  *
  * The first step that fails ends its neighbours, and no further group begins; so does an interrupt.
- *
  * @throws what the first step threw that failed, or why the run was interrupted.
  */
 export async function runSteps(

@@ -14,7 +14,6 @@ const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
  * Marks what this process starts from now on as a run's. Should this process be killed, a guard ends it all.
- *
  * @param interrupt is called for each signal, and with SIGHUP where the npm that started this process was killed: nothing
  * tells it that, but that it has another parent. `package.json` has the shell between the two replaced by it.
  * @param signals those that it is called for. Default: all.

@@ -13,7 +13,6 @@ import { withFileLock } from "./toolchain/file-lock.ts";
  *
  * However the run ends, no program that it started goes on: not after a failure, not after SIGINT, SIGTERM or SIGHUP, and
  * not after SIGKILL, for which a small process of its own waits. Where that was killed too, the next run does it first.
- *
  * @param work gets a signal that aborts when the run is interrupted; no new step may begin then.
  * @throws LabError (exit code 130) when it was interrupted.
  */
@@ -62,7 +61,6 @@ const interrupted = (verb: "up" | "down"): LabError =>
 
 /**
  * Ties the programs of a command that changes no lab to it: they end with it, when it fails, is interrupted or killed.
- *
  * @param options.interrupts whether an interrupt ends the command; false for one that has its own answer.
  * @returns what is to be called in the end, with whether it went well.
  */

@@ -3,7 +3,6 @@ import { LabError } from "../stacks/lib/errors.ts";
 /**
  * Runs a series of commands that each clean up after themselves. Ctrl-C reaches the command that is running as well; here
  * it only keeps the next one from starting.
- *
  * @param stopped what the person at the keyboard reads when the series was ended so.
  * @throws LabError (exit code 130) when it was.
  */

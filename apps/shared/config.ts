@@ -28,7 +28,6 @@ export const defaultLingerMs = 6000;
 /**
  * Reads APP_NAME (default: app), APP_VERSION (dev), POD_NAME (the host name), NODE_NAME, POD_NAMESPACE, POD_IP,
  * PORT (8080), METRICS_PORT (none), LINGER_MS (6000) and HTTPS_PORT (none). Empty counts as not set.
- *
  * @throws RangeError where a number is none or out of range.
  */
 export function readConfig(env: Readonly<Record<string, string | undefined>>): Config {

@@ -6,7 +6,6 @@ import type { AppsConfig } from "../../stacks/model/config.ts";
  * The namespaces and apps of a stack file as YAML for `kubectl apply`: the very objects that Pulumi would create, in an
  * order in which nothing is missing. Pulumi's engine is replaced in this process by a recorder, so nothing else may
  * deploy from it.
- *
  * @param image name of the apps' image.
  */
 export async function renderManifests(

@@ -13,7 +13,6 @@ interface RunOf {
 
 /**
  * Writes the report of a run to a file of its own, named by date and time.
- *
  * @param folder Default: `docs/benchmarks`.
  * @returns its path in the checkout.
  */

@@ -19,7 +19,6 @@ export interface Contender<Result> {
 /**
  * Measures contenders in turn, and in each round again, so that what slows this computer down for a while slows all.
  * Whatever happens, nothing is left behind.
- *
  * @param signal between two steps it ends the benchmark.
  * @returns of each contender the results, one a round.
  */

@@ -22,7 +22,6 @@ const notCopied = [".lab", ".git", "node_modules"];
 /**
  * Works in a copy of the checkout, so that its stack files can be changed. The copy is removed afterwards, unless a lab that came up
  * from it cannot be taken down.
- *
  * @param takeDown takes down every lab of the copy; called where the work fails.
  * @throws LabError that names the copy, where that fails too.
  */

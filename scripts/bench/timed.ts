@@ -18,7 +18,6 @@ interface TimedCommand<Name extends string> {
 /**
  * Runs a command to its end and notes when each phase ends: the scripts of the by-hand way say `phase NAME`, `lab` puts a tick before the
  * title of a step that is done.
- *
  * @returns with it, after how many seconds each thing was seen that was watched for.
  * @throws LabError with the command's last lines when it fails.
  */

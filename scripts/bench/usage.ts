@@ -23,7 +23,6 @@ const containersSchema = z.array(
 /**
  * What the containers with all of these labels take. Each is asked inside, for `docker stats` leaves out, on some computers,
  * what K3s starts in cgroups of its own.
- *
  * @param run runs a command; docker must reach the daemon by it.
  * @throws LabError where there are no such containers, or what they take cannot be read.
  */

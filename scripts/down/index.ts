@@ -21,7 +21,6 @@ export interface DownOptions {
 /**
  * Takes stacks down, the last first, and then what the lab started on this computer. Goes by what was recorded: neither
  * the stack files nor the cache need be there.
- *
  * @throws LabError where something of the lab's own is left.
  */
 export async function takeDown(

@@ -8,7 +8,6 @@ import { virtualMachinesHere } from "../labs-here.ts";
 
 /**
  * What carries this lab's label: labels of containers, networks and volumes, and what is written on virtual machines.
- *
  * @param used where the lab was, and what therefore must answer; where that is not known, every provider of virtual machines.
  * @throws LabError where a provider does not: then nobody knows.
  */

@@ -17,7 +17,6 @@ import type { Target } from "./target.ts";
 /**
  * Looks at the clusters that stay and that apps are taken away from. They must answer, since to Pulumi what is on one that
  * does not is gone; and what is not the lab's must not go with a namespace, nor data without a word.
- *
  * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost, or data.
  */
 export async function refuseLossOfOthers(

@@ -26,7 +26,6 @@ const thisHost = (): BootstrapHost => ({
 
 /**
  * How mmdebstrap makes a Debian here: as root, or in a user namespace, whose root is an ordinary user outside.
- *
  * @returns its mode, and the folder to work in.
  * @throws LabError with what a user namespace lacks and the command that helps.
  */

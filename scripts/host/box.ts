@@ -65,7 +65,6 @@ const format = 1;
  * The box of libvirt's machines, built here from `vagrant/box` and what a machine carries: Debian with its own kernel,
  * K3s and K3s's images. Needs root, and neither Docker nor a loop device nor, given Debian's packages, the internet.
  * Kept in the user's cache and checked before use; does nothing where the same was built before.
- *
  * @param apps archives of further images, for machines that are slow to take them in later.
  * @throws LabError where root is out of reach, and with the last lines of what failed.
  */
@@ -180,7 +179,6 @@ export const catalogOf = ({ name, version, url, sha256 }: BoxSource): object => 
 /**
  * Gives a box to Vagrant, which checks its SHA-256 and keeps nothing of one that is another; does nothing where Vagrant
  * has it.
- *
  * @throws LabError (exit code 2) where the checksum is wrong, and with Vagrant's last lines for any other reason.
  */
 export async function addBox(box: BoxSource, progress: Progress, run: Run = runHere): Promise<void> {

@@ -31,7 +31,6 @@ const runtimePrograms = [
 
 /**
  * K3s, its installer, its images and all else that a machine needs which can download nothing.
- *
  * @param architecture as `uname -m` says it on the machine.
  * @throws LabError where K3s is not available for it: another architecture than this computer's takes the release.
  */

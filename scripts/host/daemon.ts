@@ -116,7 +116,6 @@ export const readLog = (program: string): Promise<string> => readFile(logOf(prog
 
 /**
  * Waits for a daemon's answer, for a minute at most.
- *
  * @param name such as Docker.
  * @param ask why it does not answer, or undefined where it does.
  * @param options.daemon its process, where it is known: one that ended is not waited for.

@@ -20,7 +20,6 @@ import { isRoot, requireRoot } from "./privilege.ts";
  * context names, or Docker's default. Where none is, Docker is installed if it is missing and started: by systemd, or,
  * where none runs, as a daemon of the lab's own that keeps its data in the user's cache. While this process lives, no
  * other lab ends that one. A daemon that is there and does not answer is never started a second time.
- *
  * @param use what it must be fit for. Default: anything, as for what is to be taken away.
  * @returns what `DOCKER_HOST` must be for children to reach it: the lab's own daemon's address, or what `DOCKER_HOST` is
  * already; undefined where Docker's default is the one.

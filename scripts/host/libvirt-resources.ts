@@ -42,7 +42,6 @@ const virsh = (run: Run, ...args: string[]) =>
 /**
  * Makes the lab's networks, and its pool with the box's disk in it, where they are not there. The lab's network comes
  * first and goes last: whoever has made it owns all the rest.
- *
  * @throws LabError where they are another user's: exit code 2.
  */
 export async function ensureResources(spec: LibvirtSpec, progress: Progress, run: Run): Promise<void> {

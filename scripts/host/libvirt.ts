@@ -32,7 +32,6 @@ const notesIn = (folder: string) => new DaemonNotes<DaemonRecord>("libvirt", fol
  * A libvirt that can make the machines: with the lab's networks, and its pool with the box's disk in it. A daemon that
  * answers is used as it is; otherwise systemd starts it, or, where none runs, it is started as a daemon of the lab's
  * own that sees folders of the lab in place of /etc/libvirt, /var/lib/libvirt and the like.
- *
  * @throws LabError where libvirt runs in no such way: what is in the way, and what to do.
  */
 export async function ensureLibvirt(
@@ -87,7 +86,6 @@ export async function canAskLibvirt(): Promise<boolean> {
 /**
  * Whether a machine in libvirt carries this lab's id and a stack's name, whatever Pulumi knows of it. A daemon of the lab's
  * own that was killed is started again.
- *
  * @throws LabError where libvirt is there and gives no list.
  */
 export async function ownsInLibvirt(stack: string, progress: Progress): Promise<boolean> {
@@ -101,7 +99,6 @@ export async function ownsInLibvirt(stack: string, progress: Progress): Promise<
  * Takes away the lab's networks and pool, and ends the daemon that the lab started; one of the system's goes on.
  * Does nothing where machines of another checkout use them, or another `lab` is about to make some. One that was killed is
  * started again: machines may run on, and nobody else can be asked for them.
- *
  * @param start for tests.
  * @throws LabError where the lab's is there and does not answer.
  */

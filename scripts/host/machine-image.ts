@@ -49,7 +49,6 @@ export interface MachineContent {
  * signatures, made into an image on this computer. Does nothing where it was made before: what a machine is made of does
  * not change by itself. `lab tools prune` takes away one that is a month old and that nothing uses, and the next is made of
  * the packages of its day.
- *
  * @returns the image's tag.
  */
 export async function ensureBaseImage(progress: Progress): Promise<string> {
@@ -121,7 +120,6 @@ export async function contentParts(content: MachineContent): Promise<string[]> {
 /**
  * The image that Vagrant's docker provider starts machines from, made on this computer from `vagrant/image` and what
  * the machine carries. Does nothing where the same was made before.
- *
  * @returns the image's tag, `k3s-lab/machine:<hash of all that is in it>`.
  */
 export async function ensureMachineImage(
@@ -168,7 +166,6 @@ export async function ensureMachineImage(
 /**
  * Lays out what lies above Debian's own files on a machine: K3s, its installer, manifests and plugins in /opt/k3s-lab.
  * Big files are links where that is possible.
- *
  * @param folder stands for the machine's root folder.
  * @param runtime a program to run containers with in place of runc. Default: none.
  */

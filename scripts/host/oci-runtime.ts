@@ -24,7 +24,6 @@ export function lacksSysResource(status: string): boolean {
 /**
  * The OCI runtime that stands in front of runc on hosts without CAP_SYS_RESOURCE: built from `runtime/` when first
  * needed and kept in the user's cache. It is one static program, so that machines can run it too.
- *
  * @returns its path, or undefined where runc needs no such help.
  * @throws LabError where Go is missing or the build fails.
  */

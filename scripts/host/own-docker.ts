@@ -125,7 +125,6 @@ const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
  * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
  * While any container is in it, running or not and of whichever checkout, and while another `lab` is at work with it, it goes on. So does
  * one that systemd started: it is the system's. And so, for another user, does one that a lab of root's started.
- *
  * @param options for tests.
  * @throws LabError where it cannot be asked for its containers.
  */

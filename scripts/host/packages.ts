@@ -74,7 +74,6 @@ const known: Readonly<Record<string, readonly [has: string, fedora?: string, arc
  * from elsewhere, such as Docker's own packages, is as good: programs are looked for. apt removes no package for it.
  *
  * Root does it, or sudo where that asks no password. Where no systemd runs, packages start no services.
- *
  * @throws LabError with the exact command where root is out of reach, with the programs and this distribution's names for
  * their packages where there is no apt, and with apt's last lines where it fails.
  */

@@ -15,7 +15,6 @@ const defaultRange = "192.168.56.0/21";
  * VirtualBox has the rule since 6.1.28, on every host but Windows and, since 7.0, macOS, whose host-only networks are of
  * another kind: https://www.virtualbox.org/manual/ch06.html#network_hostonly. Lines of ranges begin with `*`; a file that
  * is there replaces the default, even an empty one.
- *
  * @param network such as 192.168.42.0/24.
  * @param file the text of /etc/vbox/networks.conf, undefined where it does not exist.
  * @param version what `VBoxManage --version` prints, such as 7.0.20r163906.

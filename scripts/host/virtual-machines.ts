@@ -14,7 +14,6 @@ const publicBox: Box = { name: "generic/debian12", version: "4.3.12" };
 /**
  * Everything that libvirt's machines need on this computer: a box that Vagrant has, and a libvirt with the lab's
  * networks and pool. The box is the stack file's, else one that is built here, with K3s in it, else a public one.
- *
  * @param content what a machine carries; asked for where a box is built.
  * @param internet whether machines may reach what this computer reaches.
  * @returns the box that the Vagrantfile is to use.

@@ -81,7 +81,6 @@ function digestFor(name: string, text: string): string | undefined {
 /**
  * Downloads a file, checks it and lets it be used. What arrived of an earlier try is continued. The file stays for tools
  * that share it, until `forgetDownload`.
- *
  * @param use is given its path, for as long as it works.
  * @throws UnavailableError where it cannot be downloaded, IntegrityError where it is another file than it should be.
  */
@@ -294,7 +293,6 @@ const maxMemberBytes = 2 ** 31;
 /**
  * Takes named files out of a `.tar.gz`, each to a name of our choice in one folder. Nothing else in the archive is
  * written, whatever it is called, and a link in the place of a file is refused.
- *
  * @param wanted path in the archive by name in the folder.
  */
 export async function unpackFiles(

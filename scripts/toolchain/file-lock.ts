@@ -15,7 +15,6 @@ const tellAfter = 300;
 /**
  * Runs work while holding a lock that at most one caller has, in this process or another, on this computer or one that
  * shares the folder: the kernel's own, which it frees however its holder ends. Waits as long as the holder works.
- *
  * @throws LabError where the file cannot be written or locked.
  */
 export async function withFileLock<T>(

@@ -113,7 +113,6 @@ export interface BuildContext {
 /**
  * Lays out the small module that a tool is built in, and downloads all that its build needs. Nothing is compiled, so
  * this can run beside another tool's build.
- *
  * @returns what builds the program into a folder, with the files of the module that belong to it.
  */
 export async function prepareModule(

@@ -107,7 +107,6 @@ export class Installer {
 
   /**
    * Makes tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
-   *
    * @throws LabError that says for a tool that cannot be installed what was tried.
    */
   async install<Name extends string>(
@@ -151,7 +150,6 @@ export class Installer {
 
   /**
    * The way a tool is installed, or else the way it would be: the first that is open here, or that is asked for.
-   *
    * @throws LabError where no way is open.
    */
   async wayOf(name: string, way: Way | undefined = wayFromEnvironment()): Promise<Way> {
@@ -169,7 +167,6 @@ export class Installer {
 
   /**
    * What is installed, for every tool of the table. Nothing is fetched or changed.
-   *
    * @param platform leaves out what no way gives for it. Default: this computer and its machines, and every tool.
    */
   async status(platform?: Platform): Promise<ToolStatus[]> {

@@ -74,7 +74,6 @@ export class ToolCache {
 
   /**
    * Makes a tool in a folder of its own and moves it into its place when it is whole. The caller holds its lock.
-   *
    * @param make fills the folder it is given with exactly these files.
    */
   async add(

@@ -226,7 +226,6 @@ const kubernetesModules = `
 
 /**
  * A static program of a Go module.
- *
  * @param more.folder of the program in its module. @param more.versionIn the variable of the module that is its version.
  */
 function goProgram(
@@ -529,7 +528,6 @@ export const waysOf = (tool: Tool): readonly Way[] => wayOrder.filter((way) => t
 
 /**
  * The tools that these stacks, or the tests, need.
- *
  * @param way how K3s is installed: a release of it brings the images whose programs are otherwise built here.
  */
 export const toolsOf = (stacks: readonly Needing[], way: Way): ToolName[] =>

@@ -54,7 +54,6 @@ export async function runUntil(
  * Loads a stack's images into the nodes of a cluster that comes up, each as soon as its containerd answers: for ten seconds
  * K3s waits for the network of pods and leaves the processors idle. It only saves time: what fails here the stack's own
  * commands do afterwards, and say why.
- *
  * @param stack the stack that needs the images.
  * @param signal ends it.
  */

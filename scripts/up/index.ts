@@ -31,7 +31,6 @@ export interface UpOptions {
 /**
  * Brings stacks up: tools, Docker, images, machines, K3s, apps. What is there already stays as it
  * is, so an interrupted run is picked up by the next one.
- *
  * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
  */
 export async function bringUp(stacks: readonly string[], options: UpOptions = {}): Promise<void> {

@@ -12,10 +12,7 @@ import { areAppsGone } from "../recorded-cluster.ts";
 import { checkRequirements } from "../requirements.ts";
 import { refuseReplicaForWrites } from "./primary.ts";
 
-/**
- * Refuses what cannot be brought up here, before anything is touched.
- * @throws LabError (exit code 2).
- */
+/** Refuses what cannot be brought up here, before anything is touched. @throws LabError (exit code 2). */
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {
   for (const one of external) await refuseExternal(one);
   for (const one of apps) await refuseOthersObjects(one);

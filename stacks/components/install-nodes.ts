@@ -33,10 +33,7 @@ export interface InstallNodesArgs {
   readonly observedNodes: readonly ObservedNode[];
 }
 
-/**
- * K3s on all machines, group after group, as `rolloutGroups` says.
- * @returns the nodes by the machine's name.
- */
+/** K3s on all machines, group after group, as `rolloutGroups` says. @returns the nodes by the machine's name. */
 export async function installNodes({
   made,
   servers,

@@ -20,9 +20,7 @@ export class LabError extends Error {
 const diskFull =
   /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space|wrote only \d+ of \d+ bytes/i;
 
-/**
- * Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of.
- */
+/** Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of. */
 export function isDiskFull(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;

@@ -11,7 +11,6 @@ const labIdFile = join(labDir, "id");
 /**
  * The id of this checkout's lab, made at random on first use. It moves with the checkout, unlike its path. Everything that
  * the lab makes carries it, with its stack, as a label; what does not carry both is not the lab's.
- *
  * @param file where it is kept. Default: `.lab/id`.
  */
 export async function labId(file: string = labIdFile): Promise<string> {
@@ -62,7 +61,6 @@ const read = async (file: string): Promise<string> => (await ifThere(readFile(fi
 
 /**
  * What to say of a thing that this checkout's lab made under an id that `.lab/id` does not have any more.
- *
  * @param what such as "The machine k3s-lab-cluster-server".
  * @param id what it carries.
  */

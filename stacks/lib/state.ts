@@ -143,7 +143,6 @@ export async function endStaleLocks(stack: string): Promise<void> {
 /**
  * The processes that hold a stack. A process with the id that a lock names holds it only if it was there when the lock was
  * made: ids are given out again.
- *
  * @param folder where the locks are. Default: those of this checkout.
  */
 export async function locksOf(

@@ -101,10 +101,7 @@ export function parseConfig<Program extends ProgramName>(
   return checked<z.ZodType>(schemas[program], values, file, prefix) as Configs[Program];
 }
 
-/**
- * Reads and checks `Pulumi.<stack>.yaml`.
- * @param directory the folder of `Pulumi.yaml`.
- */
+/** Reads and checks `Pulumi.<stack>.yaml`. @param directory the folder of `Pulumi.yaml`. */
 export async function readStackFile<Stack extends string>(
   stack: Stack,
   directory: string,

@@ -15,7 +15,6 @@ const schema = z.looseObject({
 /**
  * Makes K3s's kubeconfig usable outside its machine: it names the API server's address instead of 127.0.0.1, and its
  * cluster, user and context carry `name`, so that it can be merged with others without clobbering `default`.
- *
  * @param servers URLs of the API servers, such as https://192.168.42.110:6443. The first is the current context's; each
  * further one has a context of its own, `name-2` and so on, for the day when the first is lost.
  * @throws ZodError when `text` is not a kubeconfig with one cluster, one user and one context.
@@ -131,7 +130,6 @@ export interface KubeContext {
 
 /**
  * Takes one context out of a kubeconfig, as kubectl does: relative paths start from the file's folder.
- *
  * @param file where the text comes from, for messages and relative paths.
  * @param context Default: the file's current one.
  * @throws LabError (exit code 2) when the text is no kubeconfig, or the context, its cluster or its user is missing; it

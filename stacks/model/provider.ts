@@ -76,7 +76,6 @@ export const configuredProvider = (
 /**
  * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
  * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
- *
  * @param recorded who made what the stack has, which stays while it is up. Default: what `lab up` chose, LAB_AUTO_PROVIDER.
  */
 export async function chooseProvider(

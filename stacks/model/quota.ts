@@ -58,7 +58,6 @@ export interface QuotaShortage {
 /**
  * What a quota lacks for its namespace's apps. A rollout starts a new pod before an old one goes, one for each app, and
  * all apps may be rolled out at once: a quota that has no room for these pods blocks every rollout.
- *
  * @param replicas of each app in the namespace.
  */
 export function quotaShortages(quota: Quota, replicas: readonly number[]): QuotaShortage[] {

@@ -31,7 +31,6 @@ export interface UsableCluster {
  * The cluster of a kubeconfig that no stack of the lab made. Makes sure first that it answers, can route requests, and
  * has nothing of somebody else's in the way: without, Pulumi would wait for minutes and say less, or take over what it
  * finds. Changes nothing.
- *
  * @throws LabError (exit code 2) that says what is missing or in the way, and what to do.
  */
 export async function externalCluster(

@@ -24,7 +24,6 @@ type Answer =
  * Checks hosts side by side (`vagrant/provision/preflight.sh`), by the way that the stack file gives now; changes
  * nothing there or here. A host that was there before and does not answer is left alone for this run: one dead host must
  * not keep the others from anything.
- *
  * @throws LabError with every fault of every host.
  */
 export async function checkHosts(

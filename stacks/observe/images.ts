@@ -17,7 +17,6 @@ export interface ImageNode extends ClusterNode {
  * Looks into the nodes' image stores, side by side. The time at which an image was put there comes back from the state as
  * long as it is there; where a node says that it has no such image, a new one is made up. A node that does not say keeps
  * what was noted: nothing is known of it, and `lab verify` tells.
- *
  * @param resource begins the names of the commands that load.
  * @param now Default: the time.
  */
@@ -42,7 +41,6 @@ export const observeImages = (
 /**
  * The name of the database's image. Its tag is a hash of files of Debian's, so that only the run which made the image knows
  * it; what is rebuilt from newer packages is another image, and shows in a preview.
- *
  * @throws LabError where none was made here.
  */
 export async function postgresImageRef(settings?: HostSettings): Promise<string> {

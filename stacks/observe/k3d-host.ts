@@ -44,7 +44,6 @@ export interface K3dObservation {
 /**
  * Looks at what a stack has in Docker. Absent is only what Docker says is absent: what is paused, stopped or starting is
  * there, and is brought back.
- *
  * @param now names what is to be made or started now. Default: the time.
  * @throws LabError when Docker does not answer; one that names the way back where a majority of the servers is lost.
  */
@@ -161,7 +160,6 @@ export async function existsInDocker(
 /**
  * Whether a Docker daemon runs. There is none where Docker is not installed, or has no socket. Docker's words are the same
  * where a socket is there and refuses, `silent`: that daemon was killed, and its containers may run on.
- *
  * @throws LabError where Docker says something else: what it has may be there or not.
  */
 export async function probeDocker(): Promise<"runs" | "silent" | "none"> {

@@ -46,7 +46,6 @@ export async function preflightK3d(
 /**
  * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, an image is, something that
  * the file names is not there, another cluster has the name, or another program has one of its ports. Looks, changes nothing.
- *
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
 export async function refuseUnlessReady(
@@ -114,7 +113,6 @@ const isSame = (one: HostPort, other: HostPort): boolean =>
 /**
  * Refuses a cluster whose ports somebody else has. What the stack's own containers hold is its own, whatever they are
  * called. Looks, changes nothing.
- *
  * @param containers the stack's own.
  * @throws LabError (exit code 2) that names them, and the container that has them.
  */

@@ -117,7 +117,6 @@ export function refuseTls(
 /**
  * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
  * else's is in the way of the apps. Changes nothing.
- *
  * @param state the file of that stack's state. Default: the lab's.
  * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests so, or has something in the
  * way; with exit code 1 when it does not answer.
@@ -197,7 +196,6 @@ const patience = 30_000;
 /**
  * Looks at a cluster of the lab's that is up already, before a run changes anything: is something of somebody else's in
  * the way of the apps? Where it does not answer now, the program asks again when it does.
- *
  * @throws LabError (exit code 2) that names what is in the way.
  */
 export async function refuseInTheWay(stack: string, config: OnCluster, owner: Owner): Promise<void> {

@@ -42,7 +42,6 @@ const labelNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as
 /**
  * All machines that a provider has, by one question for the whole list: what is in no list that was given is absent, in
  * whatever language the provider speaks.
- *
  * @param deadline milliseconds that each question gets. Default: 20,000.
  * @throws LabError where the provider gives no list, or a state that says neither that a machine runs nor that it does not.
  */

@@ -29,7 +29,6 @@ type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
  *
  * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but a name that somebody else's
  * machine has is refused, as is an address that another machine of the stack or of another lab has.
- *
  * @param now names what is to be made or started now. Default: the time.
  * @returns by the machine's name.
  * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
@@ -186,7 +185,6 @@ export interface RecordedMachine {
 /**
  * Whether a machine that Pulumi recorded lives: `absent` where it is gone, or where another was made in its place. Who
  * asks before destroying it must take every other answer, `unreachable` too, for a yes.
- *
  * @throws LabError where its provider cannot be asked: it may live.
  */
 export async function recordedMachineState({

@@ -41,7 +41,6 @@ const objectSchema = placeSchema.extend({ metadata: placeSchema.shape.metadata.e
 /**
  * Reads what Pulumi noted of this stack. A program does so to know what is its own: objects by their UIDs, and the
  * cluster that they are on.
- *
  * @param file Default: where the lab keeps the state. Without it, nothing is known.
  * @throws LabError when the file is there and cannot be read.
  */

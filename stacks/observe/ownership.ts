@@ -158,7 +158,6 @@ export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: Pick<OwnSt
  * Looks at a cluster before anything is made there: what it is known by, and that nothing is in the way which is not this
  * stack's. The Kubernetes provider would take it over (its create is an upsert up to 4.28: pulumi-kubernetes#4278) and
  * delete it with the stack. Changes nothing.
- *
  * @param where names the cluster in messages.
  * @returns the identity of the cluster for `clusterIdentifier`.
  * @throws LabError (exit code 2) that names what is in the way and whose it is; with exit code 1 where the cluster does

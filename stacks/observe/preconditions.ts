@@ -66,7 +66,6 @@ export const appsPreconditions = (config: OnCluster, identity?: string): Precond
 /**
  * Ends a program, before it has made its first resource, where what it finds is not what `lab up` found and asked about:
  * the file was edited meanwhile, or a machine is on no list any more. What is replaced was then never agreed to.
- *
  * @param expected Default: what `lab up` found; nothing is expected where it did not run this program.
  * @throws LabError that names what has changed.
  */

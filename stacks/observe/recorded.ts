@@ -71,7 +71,6 @@ export function environmentOf(
  * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
  * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet; the lab's own Docker may still run.
  * @throws LabError where a stack's state cannot be read.
- *
  * @param stack Default: cluster.
  */
 export async function currentSettings(stack = "cluster"): Promise<HostSettings> {

@@ -10,7 +10,6 @@ export type Runner = (command: string, properties: WireObject) => Promise<Output
 /**
  * The inputs that differ, by name; null is the same as absent. A change of `triggers` replaces, any other runs `update`, or
  * `create` where there is none.
- *
  * @param oldInputs Default: what the old state holds of them, for engines that do not send them.
  */
 export function changedInputs(

@@ -48,7 +48,6 @@ export function text(properties: WireObject, key: string): string | undefined {
 
 /**
  * How to run a command, out of its inputs or of a state.
- *
  * @throws Error for an input that is not carried: the real plugin may have written the state.
  */
 export function executionOf(properties: WireObject): Execution {

@@ -18,7 +18,6 @@ interface RunOptions {
 
 /**
  * Runs one command by `/bin/sh -c` to its end.
- *
  * @throws Error that begins with how it ended and holds the command and all it wrote.
  */
 export function run(command: string, execution: Execution, options: RunOptions): Promise<Outputs> {

@@ -51,7 +51,6 @@ interface Blob {
  * `docker save`, which is an OCI image layout with Docker's `manifest.json` beside it. Nothing in it depends on time,
  * user or the order of keys, so the same images are the same bytes. Layers are not compressed: reading them is faster.
  * The target appears only when it is whole.
- *
  * @throws LabError where a source file cannot be read.
  */
 export async function writeArchive(target: string, images: readonly ImageSpec[]): Promise<void> {

@@ -65,7 +65,6 @@ async function stateOfAll(program: string, libraries: readonly Library[]): Promi
 
 /**
  * Reads what `ldd` prints. Empty for a static program.
- *
  * @throws LabError that names the libraries which are missing.
  */
 export function parseLdd(program: string, output: string, root = ""): Library[] {

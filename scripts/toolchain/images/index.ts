@@ -57,7 +57,6 @@ const nonRoot = "65532:65532";
  * Writes one archive with every image K3s 1.25.4 asks for, under the names it asks for, for nodes that can pull nothing.
  * Made from the lab's programs and Debian's packages, kept in the user's cache and made again only when one of them
  * changed. About 8 s and 350 MB.
- *
  * @returns its path.
  */
 export async function systemImages(program: ProgramOf, progress: Progress): Promise<string> {

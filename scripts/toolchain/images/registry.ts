@@ -10,7 +10,6 @@ const repository = "k3s-lab/registry";
 /**
  * A registry for images, for a computer that cannot pull one: Debian's build of the registry that everybody runs,
  * laid out as its official image is (port 5000, data in /var/lib/registry).
- *
  * @returns a `docker load` archive in the user's cache, and the image's name; its tag says its content.
  */
 export async function registryImage(
