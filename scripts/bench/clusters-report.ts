@@ -1,5 +1,4 @@
-import { table } from "./markdown.ts";
-import { median } from "./results.ts";
+import { median, table } from "./results.ts";
 import type { Usage } from "./usage.ts";
 
 /** What was measured of one cluster, from nothing until it was gone; times in seconds from the start of the command. */

@@ -1,11 +1,10 @@
-import { readdir } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { LabError } from "../../stacks/lib/errors.ts";
-import { ifThere } from "../../stacks/lib/files.ts";
-import { labDir, root } from "../../stacks/lib/paths.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { isPortTaken } from "../../stacks/lib/ports.ts";
 import { blockOf, holds } from "../../stacks/model/addresses.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
+import { anyMachines } from "../lab.ts";
 import { labsHere } from "../labs-here.ts";
 import { addressOf, substrates } from "./substrates.ts";
 
@@ -28,19 +27,12 @@ export async function refuseWhileUp(
   const [found] = await labsHere();
   if (found) refuse(found, "scripts/lab down");
   const { network } = await readStackFile("cluster", root);
-  const machines = (await machinesOf(labDir)) ?? networkInUse(network);
-  if (machines) refuse(machines, "scripts/lab down");
+  const sign = (await anyMachines()) ? "this checkout has made machines or nodes" : networkInUse(network);
+  if (sign) refuse(sign, "scripts/lab down");
   const address = await addressOf(substrates.k3d);
   const [host = "", port = ""] = address.split(":");
   if (await isPortTaken(Number(port), host))
     refuse(`a program listens on ${address}`, `scripts/lab down ${substrates.k3d.stacks.join(" ")}`);
-}
-
-/** The first machine that Vagrant has a note of, of any stack. @param directory the lab's folder. */
-export async function machinesOf(directory: string): Promise<string | undefined> {
-  const files = (await ifThere(readdir(directory, { recursive: true }))) ?? [];
-  const id = files.find((path) => /(^|\/)vagrant\/machines\/[^/]+\/[^/]+\/id$/.test(path));
-  return id && `there is a machine ${id.split("/").at(-3)}`;
 }
 
 export function networkInUse(network: string, interfaces = networkInterfaces()): string | undefined {

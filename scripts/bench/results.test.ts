@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { median, mediansOf, render, type Timing } from "./results.ts";
+import { heading, median, mediansOf, render, type Timing } from "./results.ts";
 
 const timing = (returned: number, answering?: number, phases: Timing["phases"] = []): Timing => ({
   returned,
@@ -51,4 +51,11 @@ test("shows phases, answers and returns", () => {
   assert.match(text, /\n\| lab down \| the command returns \| 22\.0 s \|\n/);
   assert.match(text, /\n\| lab up \| processor time of the command, without containers \| 7\.2 s \|\n/);
   assert.match(text, /Medians of 2 rounds/);
+});
+
+test("a report begins with what was run, where and when", () => {
+  assert.match(
+    heading("k3d", "scripts/lab bench --substrate k3d", new Date("2026-11-25T22:05:09Z")),
+    /^# Benchmark k3d, 2026-11-25\n\n\* Command: `scripts\/lab bench --substrate k3d`\n\* Computer: .+ CPUs, .+\n\* K3s v1\.\d+.*\n\n$/,
+  );
 });

@@ -1,4 +1,5 @@
-import { table } from "./markdown.ts";
+import { availableParallelism, cpus, release } from "node:os";
+import { defaultK3sVersion } from "../../stacks/versions.ts";
 
 /** A part of a run, in the words of who ran it. */
 export interface Phase {
@@ -63,6 +64,22 @@ export const mediansOf = (timings: OfEachKind<readonly Timing[]>): OfEachKind<Ti
         .sort((a, b) => a.endsAt - b.endsAt),
     };
   });
+
+/** A table in Markdown. @param rows the first is the head; columns behind the first are numbers, aligned right. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const [head = [], ...body] = rows;
+  const rule = head.map((_, column) => (column === 0 ? "---" : "---:"));
+  return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
+}
+
+/** How a report begins: what was run, where and when. @param command the command line. */
+export const heading = (name: string, command: string, date: Date): string =>
+  [
+    `# Benchmark ${name}, ${date.toISOString().slice(0, 10)}\n`,
+    `* Command: \`${command}\``,
+    `* Computer: ${cpus()[0]?.model.trim() ?? "unknown processor"}, ${availableParallelism()} CPUs, Linux ${release()}`,
+    `* K3s ${defaultK3sVersion}, Node.js ${process.version}\n\n`,
+  ].join("\n");
 
 /** Medians for people: a table in Markdown. */
 export function render(medians: OfEachKind<Timing>, rounds: number): string {

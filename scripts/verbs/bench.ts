@@ -4,8 +4,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { labDir } from "../../stacks/lib/paths.ts";
 import { renderClusters, summarize } from "../bench/clusters-report.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
-import { saveReport } from "../bench/report-file.ts";
-import { mediansOf, render, timingsOf } from "../bench/results.ts";
+import { heading, mediansOf, render, timingsOf } from "../bench/results.ts";
 import { measureInRounds } from "../bench/rounds.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
 import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
@@ -17,7 +16,6 @@ interface Options {
   readonly substrate: SubstrateName;
   readonly compare?: true;
   readonly json?: true;
-  readonly save?: true;
 }
 
 interface Report {
@@ -33,12 +31,11 @@ export const command = new Command("bench")
   .addOption(new Option("--substrate <name>", "kind of cluster").choices(substrateNames).default("cluster"))
   .addOption(new Option("--compare", "compare K3s with k3d: time, memory, disk").conflicts("substrate"))
   .option("--json", "print JSON instead of Markdown: medians and every measurement, in seconds and bytes")
-  .option("--save", "also write the Markdown to a dated file in docs/benchmarks/")
   .addHelpText(
     "after",
     "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`), measures\neach, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth bring every lab up once beforehand to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
   )
-  .action(async ({ compare, json, save, ...options }: Options) => {
+  .action(async ({ compare, json, ...options }: Options) => {
     await refuseWhileUp("bench");
     if (compare) await requireContainers();
     const date = new Date();
@@ -46,12 +43,9 @@ export const command = new Command("bench")
       "The benchmark was stopped; what it had brought up is down again.",
       (signal) => (compare ? clusters(options, signal) : ways(options, signal)),
     );
-    process.stdout.write(json ? `${JSON.stringify(report.json, null, 2)}\n` : report.markdown);
-    if (save) {
-      const name = compare ? "compare" : options.substrate;
-      const commandLine = ["scripts/lab", ...process.argv.slice(2)].join(" ");
-      progress(`Saved: ${await saveReport({ name, command: commandLine, date }, report.markdown)}`);
-    }
+    const commandLine = ["scripts/lab", ...process.argv.slice(2)].join(" ");
+    const head = heading(compare ? "compare" : options.substrate, commandLine, date);
+    process.stdout.write(json ? `${JSON.stringify(report.json, null, 2)}\n` : head + report.markdown);
     progress(`Everything that was printed, line by line with its time: ${log}`);
   });
 
