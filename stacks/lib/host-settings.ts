@@ -1,56 +1,45 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { type Provider, providers } from "../model/provider.ts";
 import { writeWhole } from "./files.ts";
 import { labDir } from "./paths.ts";
 
-/** What `lab up` found out about this computer, kept in `.lab/host.json` for `lab env` and `lab down`. */
-export interface HostSettings {
+/** A note that is something else was written by somebody else and is left out. */
+const note = <One extends z.ZodType>(one: One) => one.optional().catch(undefined);
+const text = note(z.string().min(1));
+
+const settingsSchema = z.object({
   /** The provider that was chosen for stacks whose file says `auto`; it stays until the lab is down. */
-  readonly autoProvider?: Provider;
+  autoProvider: note(z.enum(Object.keys(providers) as Provider[])),
   /** The Docker daemon's socket as a URL, where it is not Docker's own default. */
-  readonly dockerHost?: string;
+  dockerHost: text,
   /** Tag of the image that machines of the `docker` provider are made from. */
-  readonly machineImage?: string;
+  machineImage: text,
   /** The Vagrant box that machines of the `libvirt` provider are made from. */
-  readonly box?: { readonly name: string; readonly version: string };
+  box: note(z.object({ name: z.string().min(1), version: z.string().min(1) })),
   /** How libvirt runs machines: `kvm`, or `qemu`, which emulates the processor. */
-  readonly libvirtDriver?: string;
+  libvirtDriver: text,
   /** Image of k3d's nodes and its helper container, where it was built here. Its tag begins with K3s's release. */
-  readonly k3dImage?: string;
+  k3dImage: text,
   /** Image of k3d's registry, where it was made here. */
-  readonly k3dRegistryImage?: string;
+  k3dRegistryImage: text,
   /** The database's image as it was made here, its name and tag. */
-  readonly postgresImage?: string;
+  postgresImage: text,
   /** Whether k3d's load balancer is here; without, the first server answers in its place. */
-  readonly k3dLoadBalancer?: boolean;
+  k3dLoadBalancer: note(z.boolean()),
   /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
-  readonly k3sVersion?: string;
+  k3sVersion: text,
   /** The networks and addresses of the machines, which no proxy stands before. */
-  readonly networks?: readonly string[];
+  networks: note(z.array(z.string().min(1))),
   /** The way by which that K3s came, such as `release`; it stays while the lab is up. */
-  readonly k3sWay?: string;
-}
+  k3sWay: text,
+});
 
-/** What each note must be; a note that is something else was written by somebody else and is left out. */
-const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
-const isKind: { readonly [Key in keyof Required<HostSettings>]: (value: unknown) => boolean } = {
-  autoProvider: (value) => isText(value) && Object.hasOwn(providers, value as string),
-  dockerHost: isText,
-  machineImage: isText,
-  box: (value) => isObject(value) && isText(value.name) && isText(value.version),
-  libvirtDriver: isText,
-  k3dImage: isText,
-  k3dRegistryImage: isText,
-  postgresImage: isText,
-  k3dLoadBalancer: (value) => typeof value === "boolean",
-  k3sVersion: isText,
-  k3sWay: isText,
-  networks: (value) => Array.isArray(value) && value.every(isText),
+/** What `lab up` found out about this computer, kept in `.lab/host.json` for `lab env` and `lab down`. */
+export type HostSettings = {
+  readonly [Key in keyof z.output<typeof settingsSchema>]?: NonNullable<z.output<typeof settingsSchema>[Key]>;
 };
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** Files of which a person has read once that they cannot be understood. */
 const told = new Set<string>();
@@ -74,9 +63,8 @@ export async function readHostSettings(file: string = hostSettingsFile): Promise
     }
     return {};
   }
-  if (!isObject(found)) return {};
-  const known = Object.entries(found).filter(([key, value]) => isKind[key as keyof HostSettings]?.(value));
-  return Object.fromEntries(known);
+  const { data = {} } = settingsSchema.safeParse(found);
+  return Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined));
 }
 
 /** Writes the settings whole or not at all. */
