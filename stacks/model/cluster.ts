@@ -12,7 +12,7 @@ import {
 } from "./addresses.ts";
 import { clusterFlagProblems, type K3sNetworks, k3sNetworks, keepsPodsAway } from "./k3s-cluster.ts";
 import { flagProblems, K3sFlags, type K3sRole } from "./k3s-flags.ts";
-import { dnsLabel, hostName, ipv4, ipv4Network, isHost, isOneLine, isPort, text } from "./names.ts";
+import { dnsLabel, hostName, ipv4, ipv4Network, isHost, isOneLine, isPort, text, textThat } from "./names.ts";
 
 const port = z.int().min(1, "a port from 1 to 65535").max(65_535, "a port from 1 to 65535");
 const userName = text(/^[a-z_][-a-z0-9_.]{0,31}$/, "a user name such as pi");
@@ -34,12 +34,10 @@ const ssh = z.strictObject({
     .describe(
       "File of a private key, relative to the checkout. Default: the keys and the agent that `ssh` uses by itself.",
     ),
-  jump: z
-    .string()
-    .refine((jump) => {
-      const [, host = "", port] = /^(?:[a-z_][-a-z0-9_.]{0,31}@)?([^:@]+)(?::(.*))?$/.exec(jump) ?? [];
-      return isHost(host) && (port === undefined || isPort(port));
-    }, "one jump host, such as me@bastion.example:22")
+  jump: textThat((jump) => {
+    const [, host = "", port] = /^(?:[a-z_][-a-z0-9_.]{0,31}@)?([^:@]+)(?::(.*))?$/.exec(jump) ?? [];
+    return isHost(host) && (port === undefined || isPort(port));
+  }, "one jump host, such as me@bastion.example:22")
     .optional()
     .describe("A jump host, as `ssh -J` takes it: `[user@]host[:port]`. Default: none."),
 });

@@ -6,6 +6,7 @@ import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
 import { type ConceptsConfig, conceptsSchema } from "./concepts.ts";
 import { type MyAppConfig, myAppSchema } from "./my-app.ts";
+import { text } from "./names.ts";
 import { parsePlainYaml, readPlainYaml } from "./plain-yaml.ts";
 import { checked, isRecord, knownKeys, shown } from "./schema.ts";
 
@@ -15,10 +16,10 @@ export type { ConceptsConfig } from "./concepts.ts";
 export * from "./my-app.ts";
 
 const k3dSchema = z.strictObject({
-  config: z
-    .string()
-    .regex(/^[^/].*\.ya?ml$/, "the path of a k3d config file in the checkout, such as stacks/k3d.yaml")
-    .describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
+  config: text(
+    /^[^/].*\.ya?ml$/,
+    "the path of a k3d config file in the checkout, such as stacks/k3d.yaml",
+  ).describe("A k3d config file, relative to the checkout, such as `stacks/k3d.yaml`."),
 });
 
 type K3dConfig = z.output<typeof k3dSchema>;

@@ -1,7 +1,7 @@
 import { isIP, isIPv4 } from "node:net";
 import { z } from "zod";
 import { defaultPods, defaultServices, isPrivate, overlap, parseNetwork } from "./addresses.ts";
-import { imageReference, isHost, isPort, isSubdomain } from "./names.ts";
+import { imageReference, isHost, isPort, isSubdomain, text, textThat } from "./names.ts";
 
 /** `127.0.0.1:8081:80` or `127.0.0.1:8081:80/tcp`: without an address in front, k3d would listen on all of them. */
 const portMapping = /^(127\.\d+\.\d+\.\d+):([1-9]\d{0,4}):([1-9]\d{0,4})(?:\/(tcp|udp))?$/;
@@ -12,23 +12,22 @@ export function parsePort(mapping: string) {
   return { address, port: Number(port), inside: Number(inside), protocol: protocol as "tcp" | "udp" };
 }
 
-const portNumber = z
-  .string()
-  .refine(
-    (text) => /^[1-9]\d{0,4}$/.test(text) && Number(text) < 65_536,
-    'a port from 1 to 65535 in quotes, such as "6550"',
-  );
+const portNumber = textThat(
+  (text) => /^[1-9]\d{0,4}$/.test(text) && Number(text) < 65_536,
+  'a port from 1 to 65535 in quotes, such as "6550"',
+);
 
-const portPair = z.string().refine((text) => {
+const portPair = textThat((text) => {
   const { address, port, inside } = parsePort(text);
   return isIPv4(address) && port < 65_536 && inside < 65_536;
 }, 'a loopback address and port and a port of the nodes, ports from 1 to 65535, such as "127.0.0.1:8081:80"');
 
-const loopback = z
-  .string()
-  .refine((text) => isIPv4(text) && text.startsWith("127."), "a loopback address such as 127.0.0.1");
+const loopback = textThat(
+  (text) => isIPv4(text) && text.startsWith("127."),
+  "a loopback address such as 127.0.0.1",
+);
 
-const hostName = z.string().refine(isHost, "a host name");
+const hostName = textThat(isHost, "a host name");
 
 /** The kubeconfig of the user is left alone. */
 const ownKubeconfig = z.literal(false, "false: the lab keeps a kubeconfig of its own in .lab").optional();
@@ -96,12 +95,10 @@ const ownPlaces = [
 
 export const placeOf = (volume: string): string => volume.split(":")[volume.includes(":") ? 1 : 0] ?? "";
 
-const volume = z
-  .string()
-  .regex(
-    /^((\/[^:\n]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private))(,(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private)))*)?$/,
-    'SOURCE:PATH or SOURCE:PATH:OPTIONS, such as "/srv/data:/data:ro", with an absolute path or a volume name as source',
-  )
+const volume = text(
+  /^((\/[^:\n]*|[a-zA-Z0-9][\w.-]+):)?(\/[^:]+|k3s-[a-z-]+)(:(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private))(,(ro|rw|z|Z|cached|delegated|consistent|nocopy|[rs]?(shared|slave|private)))*)?$/,
+  'SOURCE:PATH or SOURCE:PATH:OPTIONS, such as "/srv/data:/data:ro", with an absolute path or a volume name as source',
+)
   .transform((text) => {
     const parts = text.split(":");
     const at = parts.length === 1 ? 0 : 1;
@@ -125,9 +122,10 @@ const destination = z
     `the absolute path of a file, or one that starts with ${Object.keys(shortcuts).join(", ")}`,
   );
 
-const envVar = z
-  .string()
-  .regex(/^[A-Za-z_][A-Za-z0-9_]*=.*$/, 'NAME=VALUE on one line, such as "HTTP_PROXY=http://proxy:3128"')
+const envVar = text(
+  /^[A-Za-z_][A-Za-z0-9_]*=.*$/,
+  'NAME=VALUE on one line, such as "HTTP_PROXY=http://proxy:3128"',
+)
   .refine((text) => !text.includes("\0"), "a value without the character NUL")
   .refine(
     (text) => !/^(K3S_|K3D_)/.test(text),
@@ -138,29 +136,21 @@ const envVar = z
     "another variable: K3s's image sets PATH for its programs",
   );
 
-const k3sArg = z
-  .string()
-  .regex(/^--[a-z][-a-z0-9]*(=.*)?$/, "one K3s flag such as --disable=traefik")
-  .refine(
-    (flag) => !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*)/.test(flag),
-    "a flag that keeps pods and published ports working",
-  );
+const k3sArg = text(/^--[a-z][-a-z0-9]*(=.*)?$/, "one K3s flag such as --disable=traefik").refine(
+  (flag) => !/^--(flannel-backend=none|disable=(\S*,)?servicelb\b.*)/.test(flag),
+  "a flag that keeps pods and published ports working",
+);
 
-const runtimeLabel = z
-  .string()
-  .regex(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a container label such as team=blue")
-  .refine(
-    (label) => !/^(k3s\.|k3d\.|k3s-lab\.|app(=|$))/.test(label),
-    "a label that neither k3d nor the lab sets itself (app, k3d.*, k3s.*, k3s-lab.*)",
-  );
+const runtimeLabel = text(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a container label such as team=blue").refine(
+  (label) => !/^(k3s\.|k3d\.|k3s-lab\.|app(=|$))/.test(label),
+  "a label that neither k3d nor the lab sets itself (app, k3d.*, k3s.*, k3s-lab.*)",
+);
 
 /** A setting of k3d's load balancer: all that it has, beside ports, whose names k3d cannot override. */
-const balancerOverride = z
-  .string()
-  .regex(
-    /^settings\.(workerConnections|defaultProxyTimeout)=[1-9]\d{0,6}$/,
-    "settings.workerConnections=NUMBER or settings.defaultProxyTimeout=SECONDS",
-  );
+const balancerOverride = text(
+  /^settings\.(workerConnections|defaultProxyTimeout)=[1-9]\d{0,6}$/,
+  "settings.workerConnections=NUMBER or settings.defaultProxyTimeout=SECONDS",
+);
 
 const ulimits = [
   ...["core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss"],
@@ -169,7 +159,7 @@ const ulimits = [
 
 const k3sOwn = [defaultPods, defaultServices].map(parseNetwork);
 
-const subnet = z.string().refine((text) => {
+const subnet = textThat((text) => {
   const network = parseNetwork(text);
   if (network === undefined) return text === "auto";
   const isFree = isPrivate(network) && k3sOwn.every((one) => one && !overlap(one, network));
@@ -180,13 +170,10 @@ const options = {
   k3d: z
     .strictObject({
       wait: z.boolean().optional(),
-      timeout: z
-        .string()
-        .regex(
-          /^(?=.*[1-9])(\d+(\.\d+)?(ms|s|m|h))+$/,
-          "a duration above zero with its unit, such as 180s or 5m",
-        )
-        .optional(),
+      timeout: text(
+        /^(?=.*[1-9])(\d+(\.\d+)?(ms|s|m|h))+$/,
+        "a duration above zero with its unit, such as 180s or 5m",
+      ).optional(),
       disableLoadbalancer: z.boolean().optional(),
       disableImageVolume: z
         .literal(false, "false: without that volume k3d cannot start its helper container")
@@ -203,10 +190,10 @@ const options = {
     .optional(),
   runtime: z
     .strictObject({
-      gpuRequest: z
-        .string()
-        .regex(/^(all|[1-9]\d{0,2}|device=[\w-]+)$/, "all, a number of GPUs, or device=ID")
-        .optional(),
+      gpuRequest: text(
+        /^(all|[1-9]\d{0,2}|device=[\w-]+)$/,
+        "all, a number of GPUs, or device=ID",
+      ).optional(),
       serversMemory: memory,
       agentsMemory: memory,
       hostPidMode: z.boolean().optional(),
@@ -235,15 +222,13 @@ const newRegistry = z.strictObject({
     ),
   host: loopback,
   hostPort: portNumber,
-  image: z.string().regex(imageReference, "an image such as docker.io/library/registry:2").optional(),
+  image: text(imageReference, "an image such as docker.io/library/registry:2").optional(),
   proxy: z
     .strictObject({
-      remoteURL: z
-        .string()
-        .refine(
-          (text) => /^https?:/.test(text) && URL.canParse(text),
-          "a URL such as https://registry-1.docker.io",
-        ),
+      remoteURL: textThat(
+        (text) => /^https?:/.test(text) && URL.canParse(text),
+        "a URL such as https://registry-1.docker.io",
+      ),
       username: z.string().optional(),
       password: z.string().optional(),
     })
@@ -255,7 +240,7 @@ const newRegistry = z.strictObject({
   volumes: z.array(volume).default([]),
 });
 
-const usedRegistry = z.string().refine((text) => {
+const usedRegistry = textThat((text) => {
   const [name = "", port, ...rest] = text.split(":");
   return /^[a-z0-9][a-z0-9._-]*$/.test(name) && (port === undefined || isPort(port)) && rest.length === 0;
 }, "a registry container and its port, such as mine:5000");
@@ -265,9 +250,7 @@ export const k3dFileSchema = z.strictObject({
   apiVersion: z.literal("k3d.io/v1alpha5"),
   kind: z.literal("Simple"),
   metadata: z.strictObject({
-    name: z
-      .string()
-      .regex(/^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$/, "a name of a-z, 0-9 and '-', 1 to 32 characters"),
+    name: text(/^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$/, "a name of a-z, 0-9 and '-', 1 to 32 characters"),
   }),
   servers: z
     .int()
@@ -276,13 +259,10 @@ export const k3dFileSchema = z.strictObject({
     .refine((count) => count % 2 === 1, "an odd number, because etcd needs a majority")
     .default(1),
   agents: z.int().min(0).max(50).default(0),
-  image: z
-    .string()
-    .refine(
-      (text) =>
-        imageReference.test(text) && /:v1\.(2[5-9]|[3-9]\d)\.(0|[1-9]\d?)-k3s[1-9]\d?(@|$)/.test(text),
-      "a K3s image tagged with its version, v1.25 or later, such as rancher/k3s:v1.25.4-k3s1",
-    ),
+  image: textThat(
+    (text) => imageReference.test(text) && /:v1\.(2[5-9]|[3-9]\d)\.(0|[1-9]\d?)-k3s[1-9]\d?(@|$)/.test(text),
+    "a K3s image tagged with its version, v1.25 or later, such as rancher/k3s:v1.25.4-k3s1",
+  ),
   kubeAPI: z.strictObject({ host: hostName.optional(), hostIP: loopback, hostPort: portNumber }),
   ports: z
     .array(z.strictObject({ port: portPair, nodeFilters: nodeFilters.default(["loadbalancer"]) }))
@@ -297,18 +277,16 @@ export const k3dFileSchema = z.strictObject({
     .optional(),
   network: refusedKey("the lab creates the cluster's network itself, so that it can label and remove it"),
   subnet: subnet.optional(),
-  token: z
-    .string()
-    .regex(/^[A-Za-z0-9._:-]{8,}$/, "a token of at least 8 letters, digits, '.', '_', ':' or '-'")
-    .optional(),
+  token: text(
+    /^[A-Za-z0-9._:-]{8,}$/,
+    "a token of at least 8 letters, digits, '.', '_', ':' or '-'",
+  ).optional(),
   volumes: forNodes({ volume }),
   env: forNodes({ envVar }),
   hostAliases: z
     .array(
       z.strictObject({
-        ip: z
-          .string()
-          .refine((text) => isIP(text) !== 0 && !text.includes("%"), "an IP address without zone"),
+        ip: textThat((text) => isIP(text) !== 0 && !text.includes("%"), "an IP address without zone"),
         hostnames: z.array(hostName).min(1, "at least one host name"),
       }),
     )

@@ -5,6 +5,10 @@ import { parseNetwork, whyUnusable } from "./addresses.ts";
 /** A text of this form. @param expected what is accepted, for messages. */
 export const text = (form: RegExp, expected: string) => z.string().regex(form, expected);
 
+/** A text that fits. @param expected what is accepted, for messages. */
+export const textThat = (fits: (text: string) => boolean, expected: string) =>
+  z.string().refine(fits, expected);
+
 const label = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 const labels = new RegExp(`^${label}(\\.${label})*$`);
 
