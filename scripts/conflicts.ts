@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { LabError } from "../stacks/lib/errors.ts";
+import { refusal } from "../stacks/lib/errors.ts";
 import { type StateResource, stateOf } from "../stacks/lib/state.ts";
 import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
 import { hostPorts } from "../stacks/model/k3d-file.ts";
@@ -26,7 +26,7 @@ export async function refuseConflicts(stacks: Stacks): Promise<void> {
     return wanted.flatMap((one) => conflictsOf([{ ...claims, apps: undefined }, one]));
   };
   const conflicts = [...conflictsOf(wanted), ...(await Promise.all(others.map(withOther))).flat()];
-  if (conflicts.length) throw new LabError([...new Set(conflicts)].join("\n"), { exitCode: 2 });
+  if (conflicts.length) throw refusal([...new Set(conflicts)].join("\n"));
 }
 
 const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [

@@ -1,5 +1,5 @@
 import type { EngineEvent, Stack } from "@pulumi/pulumi/automation/index.js";
-import { LabError } from "../stacks/lib/errors.ts";
+import { LabError, refusal } from "../stacks/lib/errors.ts";
 import { root } from "../stacks/lib/paths.ts";
 import type { Progress } from "../stacks/lib/progress.ts";
 import { endStaleLocks, partsOfUrn, type StateResource } from "../stacks/lib/state.ts";
@@ -150,8 +150,8 @@ function failureOf(
   sentence: (reason: string) => string,
 ): LabError {
   for (const failure of failures) {
-    const [, refusal] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
-    if (refusal !== undefined) return new LabError(refusal, { cause, exitCode: 2 });
+    const [, words] = /^(?:error: )?refused: ([\s\S]+)$/.exec(failure.trim()) ?? [];
+    if (words !== undefined) return refusal(words, cause);
   }
   return new LabError(sentence(failures.join("\n") || (cause as Error).message), { cause });
 }

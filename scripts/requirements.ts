@@ -1,7 +1,7 @@
 import { access, constants, mkdir, readFile, statfs } from "node:fs/promises";
 import { freemem } from "node:os";
 import { dirname } from "node:path";
-import { LabError } from "../stacks/lib/errors.ts";
+import { refusal } from "../stacks/lib/errors.ts";
 import { cacheDir, labDir } from "../stacks/lib/paths.ts";
 import type { ClusterConfig } from "../stacks/model/config.ts";
 
@@ -53,7 +53,7 @@ export function missingRequirements({ machines, provider }: Requirements, facts:
 export async function checkRequirements(config: Requirements = { machines: [] }): Promise<void> {
   for (const folder of [labDir, cacheDir]) await checkWritable(folder);
   const faults = missingRequirements(config, await hostFacts());
-  if (faults.length) throw new LabError(faults.join("\n"), { exitCode: 2 });
+  if (faults.length) throw refusal(faults.join("\n"));
 }
 
 async function checkWritable(folder: string): Promise<void> {
@@ -61,12 +61,9 @@ async function checkWritable(folder: string): Promise<void> {
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await access(folder, constants.W_OK);
   } catch (cause) {
-    throw new LabError(
+    throw refusal(
       `${folder} cannot be written: ${(cause as Error).message}. Make it writable and try again.`,
-      {
-        cause,
-        exitCode: 2,
-      },
+      cause,
     );
   }
 }

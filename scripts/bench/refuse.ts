@@ -1,5 +1,5 @@
 import { networkInterfaces } from "node:os";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { isPortTaken } from "../../stacks/lib/ports.ts";
 import { blockOf, holds } from "../../stacks/model/addresses.ts";
@@ -19,9 +19,8 @@ export async function refuseWhileUp(
   why = "it would answer in the place of the one that is measured",
 ): Promise<void> {
   const refuse = (sign: string, down: string) => {
-    throw new LabError(
+    throw refusal(
       `A lab is up (${sign}), and \`lab ${verb}\` does not go on beside it: ${why}. Run \`${down}\` in its checkout first.`,
-      { exitCode: 2 },
     );
   };
   const [found] = await labsHere();

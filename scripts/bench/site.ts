@@ -1,7 +1,7 @@
 import { cp, mkdtemp, readFile, realpath, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
@@ -152,8 +152,7 @@ export const withDockerHost =
 export async function requireContainers(choose = chooseProvider): Promise<void> {
   const { provider, reason } = await choose((await readStackFile("cluster", root)).provider);
   if (provider === "docker") return;
-  throw new LabError(
+  throw refusal(
     `The machines of \`cluster\` would be VMs of ${provider} here (${reason}), whose memory and disk cannot be compared with those of containers: set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
-    { exitCode: 2 },
   );
 }

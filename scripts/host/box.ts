@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { exists } from "../../stacks/lib/files.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
@@ -201,9 +201,8 @@ export async function addBox(box: BoxSource, progress: Progress, run: Run = runH
     if (exitCode === 0) return;
     const said = `${stdout}\n${stderr}`;
     if (/checksum/i.test(said))
-      throw new LabError(
+      throw refusal(
         `The box ${box.name} ${box.version}${box.url ? ` from ${box.url} does not have the SHA-256 ${box.sha256}` : " does not have its catalog's checksum"}: it was damaged or replaced, and nothing of it was kept. Compare k3s-lab:box with what the box's maker published.`,
-        { exitCode: 2 },
       );
     throw new LabError(`Vagrant could not add the box ${box.name}:\n${lastLines(stderr || stdout, 6)}`);
   } finally {

@@ -1,6 +1,6 @@
 import { basename, join } from "node:path";
 import type { Writable } from "node:stream";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { installedContent } from "../system-archive.ts";
@@ -75,9 +75,8 @@ export function platformFor(
   };
   const [arch, platform] = (Object.hasOwn(names, architecture) && names[architecture]) || [];
   if (platform === undefined)
-    throw new LabError(
+    throw refusal(
       `K3s is not available for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
-      { exitCode: 2 },
     );
   // The images of a K3s that is built here hold this computer's libraries: for another kind only the release will do.
   return arch === own ? {} : { platform, way: "release" };

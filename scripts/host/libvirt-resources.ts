@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import {
@@ -52,9 +52,8 @@ export async function ensureResources(spec: LibvirtSpec, progress: Progress, run
   if (owner === undefined)
     throw new LabError(`The network ${labNetwork} has just been removed. Run the same command again.`);
   if (owner !== thisUser())
-    throw new LabError(
+    throw refusal(
       `Another user of this computer (id ${owner}) has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run \`scripts/lab down\`, or set another k3s-lab:provider.`,
-      { exitCode: 2 },
     );
   if ((await virsh(run, "net-info", managementNetwork)).exitCode !== 0)
     await makeNetwork(managementNetwork, spec, run);

@@ -1,4 +1,4 @@
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
 import { blockOf, overlap } from "../../stacks/model/addresses.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
@@ -92,9 +92,8 @@ export async function refuseOverlappingNetwork(network: string, options?: Networ
   const others = [56, 142, 77, 199, 231].map((third) => `192.168.${third}.0/24`);
   const free = others.find((other) => takenBy(other).length === 0);
   const all = [...new Set(taken.map(({ network, by }) => `${by} (${network})`))].join(", ");
-  throw new LabError(
+  throw refusal(
     `k3s-lab:network ${network} overlaps what this computer uses already: ${all}. ${free ? `Nothing here uses ${free}: take it, and addresses in it for the machines` : "Take another network"}, or end what uses this one.`,
-    { exitCode: 2 },
   );
 }
 

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { isIP } from "node:net";
 import { execa } from "execa";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { parseNetwork } from "../../stacks/model/addresses.ts";
 
 const networksConf = "/etc/vbox/networks.conf";
@@ -49,7 +49,7 @@ export async function refuseUnlessAllowed(network: string): Promise<void> {
   const file = await readFile(networksConf, "utf8").catch(() => undefined);
   // The last line: warnings about the kernel's modules come before it.
   const problem = networksConfProblem(network, file, stdout.trim().split("\n").at(-1) ?? "");
-  if (problem !== undefined) throw new LabError(problem, { exitCode: 2 });
+  if (problem !== undefined) throw refusal(problem);
 }
 
 function hasRule(version: string, platform: NodeJS.Platform): boolean {

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { copyFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import pLimit from "p-limit";
-import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
+import { isDiskFull, LabError, refusal } from "../../stacks/lib/errors.ts";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { shown } from "../host/privilege.ts";
@@ -198,9 +198,8 @@ export class Installer {
   #toolNamed(name: string): Tool {
     const tool = Object.hasOwn(this.#options.table, name) ? this.#options.table[name] : undefined;
     if (tool) return tool;
-    throw new LabError(
+    throw refusal(
       `There is no tool "${name}". The tools are ${Object.keys(this.#options.table).join(", ")}.`,
-      { exitCode: 2 },
     );
   }
 
@@ -380,9 +379,7 @@ function wayFromEnvironment(): Way | undefined {
   const text = process.env.LAB_TOOLS_WAY || "auto";
   const way = wayOrder.find((known) => known === text);
   if (way || text === "auto") return way;
-  throw new LabError(`LAB_TOOLS_WAY is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`, {
-    exitCode: 2,
-  });
+  throw refusal(`LAB_TOOLS_WAY is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`);
 }
 
 /** This computer. @throws LabError (exit code 2) where the lab does not run on it. */
@@ -390,9 +387,8 @@ function hostPlatform(): Platform {
   const os = process.platform;
   const arch = { x64: "amd64", arm64: "arm64" }[process.arch as string] as "amd64" | "arm64" | undefined;
   if ((os === "linux" || os === "darwin") && arch) return `${os}-${arch}`;
-  throw new LabError(
+  throw refusal(
     `The lab runs on Linux and macOS, on x86-64 and ARM64; this is ${process.platform} on ${process.arch}.`,
-    { exitCode: 2 },
   );
 }
 

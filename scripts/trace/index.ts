@@ -1,5 +1,5 @@
 import { lookup } from "node:dns/promises";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { readOnCluster } from "../../stacks/model/config.ts";
@@ -22,11 +22,8 @@ export interface Target {
 export function parseTarget(text: string): Target {
   const [, host = "", path = "/"] = /^([^/]*)(\/.*)?$/.exec(text.replace(/^https?:\/\//, "")) ?? [];
   if (!isHost(host) || !/^[\x21-\x7e]+$/.test(path))
-    throw new LabError(
+    throw refusal(
       `${shown(text)} is not accepted; expected a host name, or one with a path, such as app1.com/.`,
-      {
-        exitCode: 2,
-      },
     );
   return { host: host.toLowerCase(), path };
 }
@@ -51,12 +48,10 @@ export async function findRoute(
     rivals = best !== undefined && !isBetter(found.fit, best.fit) ? [...rivals, stack] : [stack];
     best = { stack, config, ...found };
   }
-  if (best === undefined)
-    throw new LabError(`No app of ${stacks.join(", ")} takes ${host}${path}.`, { exitCode: 2 });
+  if (best === undefined) throw refusal(`No app of ${stacks.join(", ")} takes ${host}${path}.`);
   if (rivals.length > 1)
-    throw new LabError(
+    throw refusal(
       `Apps of the stacks ${rivals.join(" and ")} take ${host}${path}. Say which: ${rivals.map((one) => `--stack ${one}`).join(" or ")}.`,
-      { exitCode: 2 },
     );
   return best;
 }

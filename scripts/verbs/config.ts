@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { Command } from "commander";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { exists } from "../../stacks/lib/files.ts";
 import { labId, refuseCopy } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
@@ -13,9 +13,8 @@ export const command = new Command("config")
   .action(async (stack: string, { secrets }: { secrets?: true }) => {
     const config = programOf(stack) === "cluster" ? await readStackFile(stack as "cluster", root) : undefined;
     if (config === undefined || config.provider === "hosts")
-      throw new LabError(
+      throw refusal(
         `${stackFile(stack)}: Vagrant makes no machines of this stack${config ? ", which has existing hosts" : ""}. Set LAB_STACK to another stack, or use pulumi.`,
-        { exitCode: 2 },
       );
     // The Vagrantfile marks machines with it. A half-written one is told to a person.
     if (!(await exists(join(labDir, "id")))) await labId();

@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { Command } from "commander";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { labImages } from "../toolchain/images/lab-images.ts";
 
 const names = [...labImages.keys()];
@@ -20,13 +20,11 @@ export const command = new Command("image")
     }
     const [, repository = ""] = /^k3s-lab\/([^:]+):/.exec(name) ?? [];
     const image = labImages.get(repository);
-    if (image === undefined)
-      throw new LabError(`The image ${name} is none of the lab's: ${names.join(", ")}.`, { exitCode: 2 });
+    if (image === undefined) throw refusal(`The image ${name} is none of the lab's: ${names.join(", ")}.`);
     const ref = await image.ref();
     if (name !== ref)
-      throw new LabError(
+      throw refusal(
         `The image ${name} cannot be made from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
-        { exitCode: 2 },
       );
     const { path } = await image.archive();
     await pipeline(createReadStream(path), process.stdout);

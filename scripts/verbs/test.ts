@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import Table from "cli-table3";
 import { Command } from "commander";
 import { execa } from "execa";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Counts } from "../../tests/count.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
@@ -77,9 +77,7 @@ async function testPart(part: string): Promise<void> {
     file.includes(part),
   );
   if (found.length === 0)
-    throw new LabError(`No test file has "${part}" in its path. List them with: git ls-files '*.test.ts'`, {
-      exitCode: 2,
-    });
+    throw refusal(`No test file has "${part}" in its path. List them with: git ls-files '*.test.ts'`);
   const crossing = found.filter((file) => file.startsWith("tests/"));
   const units = found.filter((file) => !file.startsWith("tests/"));
   if (units.length > 0) await nodeTest("unit", units, availableParallelism());

@@ -1,7 +1,7 @@
 import { access, constants, stat, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { Command } from "commander";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { type LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
@@ -51,7 +51,4 @@ async function refuseUnwritable(file: string): Promise<void> {
 }
 
 const unwritable = (file: string, cause: Error): LabError =>
-  new LabError(`"${file}" cannot be written: ${cause.message}. Name a file in a folder that is yours.`, {
-    cause,
-    exitCode: 2,
-  });
+  refusal(`"${file}" cannot be written: ${cause.message}. Name a file in a folder that is yours.`, cause);

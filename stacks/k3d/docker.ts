@@ -2,7 +2,7 @@ import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { execa } from "execa";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { daemonVariables, readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
@@ -255,9 +255,8 @@ export async function removeContainer(id: string): Promise<void> {
 
 /** What to say of somebody else's container. @param key what of the k3d config file gives ours its name. */
 export const nameTaken = (name: string, key = "metadata.name"): LabError =>
-  new LabError(
+  refusal(
     `There is a container ${name} already that is not of this stack. Remove it (docker rm --force ${name}), or give the k3d config file another ${key}.`,
-    { exitCode: 2 },
   );
 
 /** A stack's container by its name. @throws LabError (exit code 2) where somebody else's container has it. */

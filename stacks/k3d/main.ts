@@ -12,7 +12,7 @@
 //   stdin          create, start, add-agent, start-agent, registry: what is made, as JSON (cluster.ts)
 import { mkdir } from "node:fs/promises";
 import { text } from "node:stream/consumers";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { stackDir } from "../lib/paths.ts";
 import * as actions from "./actions.ts";
 import * as agents from "./agents.ts";
@@ -23,8 +23,7 @@ import { makeRegistry, removeRegistry } from "./registry.ts";
 
 const variable = (name: string): string => {
   const value = process.env[name];
-  if (!value)
-    throw new LabError(`k3d.sh: ${name} is not set. Run \`scripts/lab\`, which sets it.`, { exitCode: 2 });
+  if (!value) throw refusal(`k3d.sh: ${name} is not set. Run \`scripts/lab\`, which sets it.`);
   return value;
 };
 const input = async <Input>(): Promise<Input> => JSON.parse(await text(process.stdin)) as Input;
@@ -50,10 +49,7 @@ const run: Readonly<Record<string, (cluster: Cluster) => Promise<unknown>>> = {
 try {
   const [name = ""] = process.argv.slice(2);
   const action = run[name];
-  if (action === undefined)
-    throw new LabError(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`, {
-      exitCode: 2,
-    });
+  if (action === undefined) throw refusal(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`);
   // Leftovers are known by labels alone, and an image into the node that is named.
   const stack = name === "load" ? "" : variable("LAB_STACK");
   const cluster = name === "load" || name === "remove-leftovers" ? "" : variable("K3D_CLUSTER");

@@ -1,4 +1,4 @@
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import { docker, nameTaken } from "./docker.ts";
 
@@ -68,8 +68,7 @@ export async function refuseTakenNames(
     stack === ""
       ? ["somebody else", `remove that one with: k3d cluster delete ${name}`]
       : [`the stack "${stack}" in ${checkout}`, `take that one down there: scripts/lab down ${stack}`];
-  throw new LabError(
+  throw refusal(
     `A cluster ${name} is there already, made by ${who} (${names}): give yours another metadata.name, or ${next}`,
-    { exitCode: 2 },
   );
 }

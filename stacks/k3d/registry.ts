@@ -1,4 +1,4 @@
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { type Cluster, labelsOf, networkOf, pairs, type RegistryInput } from "./cluster.ts";
 import {
   containersOf,
@@ -29,9 +29,8 @@ export async function makeRegistry(cluster: Cluster, input: RegistryInput): Prom
   if (hasOwn) await docker(["volume", "create", ...repeat("--label", pairs(labels)), own]);
   // Docker makes none where there is one of that name already, whoever made it.
   if (hasOwn && !(await namesOf("volume", cluster.owner)).includes(own))
-    throw new LabError(
+    throw refusal(
       `There is a volume ${own} already that is not of this stack. Remove it (docker volume rm ${own}), or keep the registry's images elsewhere: registries.create.volumes, such as /srv/images:${dataFolder}.`,
-      { exitCode: 2 },
     );
   await pull(image);
   await removeContainers(cluster.owner);

@@ -16,6 +16,10 @@ export class LabError extends Error {
   }
 }
 
+/** Bad input, or something in the way: nothing was touched. */
+export const refusal = (message: string, cause?: unknown): LabError =>
+  new LabError(message, { ...(cause === undefined ? {} : { cause }), exitCode: 2 });
+
 /** What programs and the system say of a full disk or a used-up quota; the last two are apt's and tar's. */
 const diskFull =
   /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space|wrote only \d+ of \d+ bytes/i;

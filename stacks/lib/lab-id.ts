@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { LabError } from "./errors.ts";
+import { LabError, refusal } from "./errors.ts";
 import { ifThere, writeOnce, writeWhole } from "./files.ts";
 import { labDir, root } from "./paths.ts";
 
@@ -42,17 +42,16 @@ export async function refuseCopy(): Promise<void> {
       : await ifThere(stat(other)).catch((cause: NodeJS.ErrnoException) => {
           // A file is where a folder on the path was.
           if (cause.code === "ENOTDIR") return undefined;
-          throw new LabError(
+          throw refusal(
             `This lab was last used as ${folder}, and whether it is still there cannot be seen: ${cause.message}. Nothing was touched. Where the folder was moved, remove ${folderFile}; where it was copied, remove ${labDir}, for a lab of its own. Then run the same command again.`,
-            { cause, exitCode: 2 },
+            cause,
           );
         });
   const here = await stat(labIdFile);
   const isSame = there?.ino === here.ino && there.dev === here.dev;
   if (there && !isSame && (await read(other)) === (await read(labIdFile)))
-    throw new LabError(
+    throw refusal(
       `This folder is a copy of ${folder}, whose lab has the same id: \`lab down\` in one would remove the other's machines. Nothing was touched. To give this folder a lab of its own, remove ${labDir}; to keep using that lab from here, remove ${join(folder, ".lab")}.`,
-      { exitCode: 2 },
     );
   await writeWhole(folderFile, `${root}\n`);
 }

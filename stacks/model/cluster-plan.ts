@@ -1,4 +1,4 @@
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { recordedOf } from "../observe/recorded.ts";
 import {
   type ClusterConfig,
@@ -107,7 +107,5 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       httpsPort: publishedPort(file, 443),
     };
   }
-  throw new LabError(`The stack "${stack}" creates no cluster. Name a cluster… or k3d… stack.`, {
-    exitCode: 2,
-  });
+  throw refusal(`The stack "${stack}" creates no cluster. Name a cluster… or k3d… stack.`);
 }

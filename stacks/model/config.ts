@@ -1,6 +1,6 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { defaultK3sVersion } from "../versions.ts";
 import { type AppsConfig, appsSchema } from "./apps.ts";
 import { type ClusterConfig, clusterSchema } from "./cluster.ts";
@@ -65,15 +65,13 @@ export const isOnCluster = (program: ProgramName): program is OnClusterProgram =
 export function programOf(stack: string): ProgramName {
   const name = programNamed(stack, Object.keys(schemas) as ProgramName[]);
   if (name === undefined)
-    throw new LabError(
+    throw refusal(
       `There is no program for the stack ${shown(stack)}. Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
-      { exitCode: 2 },
     );
   // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
-    throw new LabError(
+    throw refusal(
       `The stack name ${shown(stack)} is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
-      { exitCode: 2 },
     );
   return name;
 }
@@ -152,8 +150,7 @@ function ownValues(program: ProgramName, document: unknown, file: string): Recor
     if (fault !== undefined) faults.push(fault);
     else values[key.slice(prefix.length)] = value;
   }
-  if (faults.length)
-    throw new LabError(faults.map((fault) => `${file}: ${fault}.`).join("\n"), { exitCode: 2 });
+  if (faults.length) throw refusal(faults.map((fault) => `${file}: ${fault}.`).join("\n"));
   return values;
 }
 

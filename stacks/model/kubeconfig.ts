@@ -2,7 +2,7 @@ import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { parse, stringify } from "yaml";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
 
 const named = z.looseObject({ name: z.string() });
@@ -138,9 +138,8 @@ export interface KubeContext {
 export function chooseContext(content: string, file: string, context?: string): KubeContext {
   const chosen = chooseFrom(parseAny(content, file), file, context);
   if (kubeconfigOf(chosen) !== asKubectl(content, file, context))
-    throw new LabError(
+    throw refusal(
       `The kubeconfig ${file} has values for "${chosen.name}" that kubectl reads differently, such as yes or 0777. Put them in quotes.`,
-      { exitCode: 2 },
     );
   return chosen;
 }
@@ -156,7 +155,7 @@ function asKubectl(content: string, file: string, context?: string): string | un
 
 function chooseFrom(config: z.output<typeof anySchema>, file: string, context?: string): KubeContext {
   const refuse = (what: string): never => {
-    throw new LabError(`The kubeconfig ${file} ${what}`, { exitCode: 2 });
+    throw refusal(`The kubeconfig ${file} ${what}`);
   };
   for (const what of ["contexts", "clusters", "users"] as const) {
     const names = (config[what] ?? []).map(({ name }) => name);
@@ -250,9 +249,8 @@ function parseAny(content: string, file: string, version: "1.1" | "1.2" = "1.2")
     return anySchema.parse(parse(content, { version }));
   } catch {
     // No cause: the parser's words quote the text, which holds credentials.
-    throw new LabError(
+    throw refusal(
       `${file} is not a kubeconfig. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster.`,
-      { exitCode: 2 },
     );
   }
 }

@@ -16,7 +16,7 @@ import {
   type Scalar,
   visit,
 } from "yaml";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { isSecretKey } from "./schema.ts";
 
 /** Control characters, tabs, and the line breaks that only YAML 1.1 knows. */
@@ -43,7 +43,7 @@ export async function readPlainYaml(path: string, directory: string, hint: strin
     if (cause instanceof LabError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const reason = reasons[code ?? ""] ?? message;
-    throw new LabError(`${path} cannot be read: ${reason}. ${hint}`, { cause, exitCode: 2 });
+    throw refusal(`${path} cannot be read: ${reason}. ${hint}`, cause);
   }
 }
 
@@ -60,7 +60,7 @@ const reasons: Readonly<Record<string, string>> = {
 export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
   const refuse = (line: number | undefined, what: string, cause?: unknown): never => {
     const where = line === undefined ? file : `${file}, line ${line}`;
-    throw new LabError(`${where}: ${what}.`, { cause, exitCode: 2 });
+    throw refusal(`${where}: ${what}.`, cause);
   };
   let text: string;
   try {

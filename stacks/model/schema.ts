@@ -1,6 +1,6 @@
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { withoutSecrets } from "./k3s-flags.ts";
 
 /**
@@ -20,7 +20,7 @@ export function checked<Schema extends z.ZodType>(
   const faults = result.error.issues
     .flatMap(inBranch)
     .map((issue) => `${file}: ${describe(issue, values, schema, prefix)}`);
-  throw new LabError(faults.join("\n"), { exitCode: 2 });
+  throw refusal(faults.join("\n"));
 }
 
 /** Of a value that fits one of several forms alone, such as a mapping where a number would do, what is wrong with it as that. */

@@ -1,5 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { k3sFlags } from "./k3s-flags.ts";
 import { kubeconfigFile as pathOf } from "./kubeconfig.ts";
 import { parsePlainYaml } from "./plain-yaml.ts";
@@ -20,9 +20,7 @@ export async function readServerSecrets(
 ): Promise<string | undefined> {
   if (file === undefined) return undefined;
   const refuse = (expected: string) =>
-    new LabError(`${stackFile}: k3s-lab:k3s.serverSecrets: ${file} is not accepted; expected ${expected}.`, {
-      exitCode: 2,
-    });
+    refusal(`${stackFile}: k3s-lab:k3s.serverSecrets: ${file} is not accepted; expected ${expected}.`);
   const path = pathOf(file, directory);
   const found = await stat(path).catch(() => undefined);
   if (!found?.isFile()) throw refuse("a file that exists");

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import * as pulumi from "@pulumi/pulumi";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { type Configs, type ProgramName, parseConfig, stackFile } from "./config.ts";
 
 /**
@@ -31,9 +31,8 @@ export function refuseOtherValues<Program extends ProgramName>(
   );
   if (other.length === 0) return;
   const name = stackFile(pulumi.getStack());
-  throw new LabError(
+  throw refusal(
     `Pulumi got another value than ${name} has for ${other.map((key) => `k3s-lab:${key}`).join(", ")}. Write it into ${name} instead of passing --config or --config-file; text that Pulumi reads as something else goes in quotes.`,
-    { exitCode: 2 },
   );
 }
 

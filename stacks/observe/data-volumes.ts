@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import type { KubernetesApi } from "../lib/kubernetes.ts";
 import type { StateResource } from "../lib/state.ts";
 import { type OnCluster, stackFile } from "../model/config.ts";
@@ -149,9 +149,8 @@ export function refuseOtherVolumes(
           ? [asked.classKey, made.storageClass ?? "the cluster's own"]
           : [];
     if (key === undefined) continue;
-    throw new LabError(
+    throw refusal(
       `${stackFile(stack)}: k3s-lab:${key}: ${asked.what} exist and stay as they were made (${was}). Set it back; for other volumes run \`scripts/lab down ${stack}\` first, which deletes them and all data on them.`,
-      { exitCode: 2 },
     );
   }
 }

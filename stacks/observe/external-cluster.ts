@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { accessOf } from "../lib/kube-access.ts";
 import {
   ApiError,
@@ -64,9 +64,9 @@ async function readContext({ kubeconfig, context }: ExternalCluster): Promise<Ku
   const file = kubeconfigFile(kubeconfig);
   const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
     const what = cause.code === "ENOENT" ? "does not exist" : `cannot be read (${cause.code})`;
-    throw new LabError(
+    throw refusal(
       `The kubeconfig ${file} ${what}. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster, such as ~/.kube/config.`,
-      { cause, exitCode: 2 },
+      cause,
     );
   });
   return chooseContext(text, file, context);
@@ -85,10 +85,7 @@ function unusable(context: string, cause: Error): LabError {
   const next = forbidden
     ? "Its user must be allowed to read and make what the apps need"
     : "Start the cluster, or set k3s-lab:cluster.context to another";
-  return new LabError(`The cluster "${context}" cannot be used: ${cause.message}. ${next}.`, {
-    cause,
-    exitCode: 2,
-  });
+  return refusal(`The cluster "${context}" cannot be used: ${cause.message}. ${next}.`, cause);
 }
 
 /**
@@ -104,9 +101,8 @@ async function refuseBarrier(where: string, config: OnCluster, api: KubernetesAp
   });
   const labels = Object.entries(controllerLabels(config.ingress));
   if (pods.some(({ metadata }) => labels.every(([key, value]) => metadata.labels[key] === value))) return;
-  throw new LabError(
+  throw refusal(
     `${where} has no pod of the Ingress controller "${config.ingress}" in the namespace ${namespace}, so it could not reach isolated namespaces. Set k3s-lab:ingressNamespace to the namespace of its pods.`,
-    { exitCode: 2 },
   );
 }
 
@@ -114,9 +110,8 @@ async function refuseBarrier(where: string, config: OnCluster, api: KubernetesAp
 async function refuseUnmeasured(where: string, { apps }: OnCluster, api: KubernetesApi): Promise<void> {
   const autoscaled = apps.find(({ autoscaling }) => autoscaling);
   if (autoscaled === undefined || (await api.groups()).includes("metrics.k8s.io")) return;
-  throw new LabError(
+  throw refusal(
     `${where} has no metrics-server, so nobody measures the CPU by which ${autoscaled.name} is scaled. Install it, or set the replicas of ${autoscaled.name} to a number.`,
-    { exitCode: 2 },
   );
 }
 
@@ -136,17 +131,15 @@ export function refuseIngress(
   const { ingressClass } = managedTraefik;
   if (ingress === managedIngress) {
     if (!names.includes(ingressClass)) return;
-    throw new LabError(
+    throw refusal(
       `The cluster "${context}" has an IngressClass "${ingressClass}" already. Set k3s-lab:ingress to ${ingressClass} to use it; ${managedIngress} would bring a second controller for it.`,
-      { exitCode: 2 },
     );
   }
   if (names.includes(ingress)) return;
   const [has, choice] = names.length
     ? [`it has: ${names.join(", ")}`, `one of these, or to ${managedIngress}`]
     : ["it has none", managedIngress];
-  throw new LabError(
+  throw refusal(
     `The cluster "${context}" has no IngressClass "${ingress}"; ${has}. Set k3s-lab:ingress to ${choice} for the lab's own Traefik.`,
-    { exitCode: 2 },
   );
 }

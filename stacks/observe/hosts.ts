@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
@@ -61,7 +61,7 @@ export async function checkHosts(
       );
     seen.set(name, { state: "running", generation: machineId });
   }
-  if (faults.length > 0) throw new LabError(faults.join("\n"), { exitCode: 2 });
+  if (faults.length > 0) throw refusal(faults.join("\n"));
   return seen;
 }
 

@@ -13,12 +13,10 @@ import {
   ownerOf,
 } from "../k3d/docker.ts";
 import { refuseTakenNames } from "../k3d/refusals.ts";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { agentsOf, type HostPort, hostPorts, type K3dFile, serversOf } from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
 import { type K3dObservation, probeDocker } from "./k3d-host.ts";
-
-const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
 
 /**
  * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.

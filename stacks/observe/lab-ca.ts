@@ -8,7 +8,7 @@ import {
 } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { LabError } from "../lib/errors.ts";
+import { type LabError, refusal } from "../lib/errors.ts";
 import { ifThere, writeOnce, writeWhole } from "../lib/files.ts";
 import { labId } from "../lib/lab-id.ts";
 import { labDir } from "../lib/paths.ts";
@@ -103,9 +103,8 @@ async function readAuthority(folder: string, now: Date): Promise<Authority | und
 }
 
 const damaged = (folder: string, what: string): LabError =>
-  new LabError(
+  refusal(
     `The lab's own certificate authority cannot be used: ${what}. Put the files back, or remove the folder ${folder}: the next run makes a new one, which clients must be told to trust instead (\`scripts/lab ca\`).`,
-    { exitCode: 2 },
   );
 
 function readKey(key: string, folder: string) {

@@ -2,7 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type * as pulumi from "@pulumi/pulumi";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { reachAny } from "../lib/kubernetes.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
@@ -39,19 +39,16 @@ export function refuseIngressOf(
   const disabled = new K3sFlags(serverArgs).disabled();
   const hasTraefik = !disabled.has("traefik");
   if (ingress === "traefik" && !hasTraefik)
-    throw new LabError(
+    throw refusal(
       `The cluster of the stack "${stack}" runs without Traefik (--disable=traefik). Set k3s-lab:ingress to managed for the lab's own, or to the IngressClass of another controller.`,
-      { exitCode: 2 },
     );
   if (ingress === managedIngress && hasTraefik)
-    throw new LabError(
+    throw refusal(
       `The cluster of the stack "${stack}" has K3s's own Traefik, and the lab's own would take its name. Leave k3s-lab:ingress out, or give K3s --disable=traefik.`,
-      { exitCode: 2 },
     );
   if (disabled.has("servicelb") && ["traefik", managedIngress].includes(ingress))
-    throw new LabError(
+    throw refusal(
       `The cluster of the stack "${stack}" runs without ServiceLB (--disable=servicelb), so nothing leads to Traefik at the nodes' addresses. Leave servicelb out of --disable, or set k3s-lab:ingress to the IngressClass of another controller.`,
-      { exitCode: 2 },
     );
 }
 
@@ -91,10 +88,7 @@ export function refuseWithout(
               `so nobody measures the CPU by which ${autoscaled.name} is scaled. Leave metrics-server out of --disable, or set the replicas of ${autoscaled.name} to a number`,
             ]
           : undefined;
-  if (lacks)
-    throw new LabError(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`, {
-      exitCode: 2,
-    });
+  if (lacks) throw refusal(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`);
 }
 
 /**
@@ -108,9 +102,8 @@ export function refuseTls(
 ): void {
   const secure = apps.find(({ tls }) => tls);
   if (secure && httpsPort === undefined)
-    throw new LabError(
+    throw refusal(
       `The cluster of the stack "${stack}" is not reached by https, which the app ${secure.name} is to have. Add a port for 443 to the ports of its k3d config file, such as {port: "127.0.0.1:8444:443", nodeFilters: [loadbalancer]}, or leave tls out.`,
-      { exitCode: 2 },
     );
 }
 
@@ -132,9 +125,9 @@ export async function labCluster(
   refuseWithout(stack, config, plan);
   refuseTls(stack, config, plan);
   const refuse = (cause?: unknown): never => {
-    throw new LabError(
+    throw refusal(
       `The stack "${stack}" is not up, so its cluster is unknown. Run \`scripts/lab up ${stack}\` first.`,
-      { cause, exitCode: 2 },
+      cause,
     );
   };
   // `lab up` reads this file too, and has no use for Pulumi's SDK, which takes 0.2 s to load.

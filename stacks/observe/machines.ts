@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { labId, lostId } from "../lib/lab-id.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
@@ -137,9 +137,8 @@ function refuseNameOfOthers(
   const { id, checkout } = taken.labels;
   if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);
   const whose = id === undefined ? "no lab made it" : `${labOf(taken)} made it`;
-  throw new LabError(
+  throw refusal(
     `${provider} has a machine ${taken.name} already, and ${whose}: it is not touched. Take the stack down where it was made, remove the machine yourself, or call yours something else: another stack name (Pulumi.cluster-mine.yaml), or another machine name.`,
-    { exitCode: 2 },
   );
 }
 
@@ -150,9 +149,8 @@ function refuseAddressOfOtherLabs(
 ): void {
   const holder = listed.find(({ labels }) => labels.id !== lab && labels.ip === ip);
   if (holder === undefined) return;
-  throw new LabError(
+  throw refusal(
     `${name} has the address ${ip} in the stack file, which the machine ${holder.name} of ${labOf(holder)} uses. Run \`scripts/lab down\` there first, or choose other addresses here.`,
-    { exitCode: 2 },
   );
 }
 
@@ -170,9 +168,8 @@ function refuseAddressOfOthers(
       labels.id === lab && labels.stack === stack && labels.ip === ip && labels.machine !== name,
   );
   if (holder === undefined) return;
-  throw new LabError(
+  throw refusal(
     `${name} has the address ${ip} in the stack file, which the machine ${holder.labels.machine} of the stack "${stack}" still uses. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
-    { exitCode: 2 },
   );
 }
 

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
 import { changedForGood } from "../model/k3s-cluster.ts";
@@ -209,9 +209,8 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
     const from = parts(observed.version ?? "");
     if (!observed.hasData || from.length === 0 || to.length === 0) continue;
     const refuse = (expected: string) =>
-      new LabError(
+      refusal(
         `${file}: k3s-lab:k3s.version: ${wanted} is not accepted, because ${name} runs ${observed.version}; expected ${expected}.`,
-        { exitCode: 2 },
       );
     const differs = from.findIndex((part, index) => part !== to[index]);
     const [major = 0, minor = 0] = from;
@@ -240,7 +239,7 @@ export function refuseChangedForGood(
       ({ flag, expected }) =>
         `${file}: k3s-lab:k3s.serverArgs: ${flag} cannot change while the cluster is up; expected ${expected}. For another one take the stack down first.`,
     );
-  if (faults.length > 0) throw new LabError([...new Set(faults)].join("\n"), { exitCode: 2 });
+  if (faults.length > 0) throw refusal([...new Set(faults)].join("\n"));
 }
 
 /** Whether the list of a stack's servers, which nodes that leave read, is not there. */

@@ -1,6 +1,6 @@
 import type { X509Certificate } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { exampleHost } from "../model/config.ts";
 import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
 import { type CertifiedKey, dayOf, parse, parseKey } from "./lab-ca.ts";
@@ -24,9 +24,7 @@ export async function readOwnCertificate(
   { directory, now = new Date() }: { readonly directory?: string | undefined; readonly now?: Date } = {},
 ): Promise<CertifiedKey> {
   const refuse = (which: keyof CertificateFiles, expected: string) =>
-    new LabError(`${where}.${which}: ${files[which]} is not accepted; expected ${expected}.`, {
-      exitCode: 2,
-    });
+    refusal(`${where}.${which}: ${files[which]} is not accepted; expected ${expected}.`);
   const read = async (which: keyof CertificateFiles): Promise<string> => {
     const path = pathOf(files[which], directory);
     const found = await stat(path).catch(() => undefined);

@@ -1,5 +1,5 @@
 import type * as pulumi from "@pulumi/pulumi";
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
 import { serviceNames, staticVolumeOf } from "../model/concepts.ts";
 import {
@@ -198,9 +198,8 @@ export async function inspectCluster(
   if (taken.length > 0) throw inTheWay(where, taken, owner);
   const missing = homes.filter(([, identity]) => identity === undefined).map(([name]) => name);
   if (missing.length > 0)
-    throw new LabError(
+    throw refusal(
       `${where} has no namespace ${missing.map((name) => `"${name}"`).join(", ")} for the apps. Add it to k3s-lab:namespaces, or create it: \`kubectl create namespace ${missing[0]}\`.`,
-      { exitCode: 2 },
     );
   const isOurs = (identity: Identity) => isOwn(identity, owner, state);
   await refuseUnmet(api, where, config, owner.stack, isOurs);
@@ -292,9 +291,8 @@ function inTheWay(
   const isLabs = labels["k3s-lab/lab"] !== undefined;
   const shown = taken.slice(0, 5).map(({ place }) => inWords(place));
   const more = taken.length > shown.length ? ` and ${taken.length - shown.length} more` : "";
-  return new LabError(
+  return refusal(
     `${where} already has ${shown.join(", ")}${more}, ${whose(labels, owner)}. Nothing was touched. Rename the namespaces or apps in Pulumi.${owner.stack}.yaml, or ${isLabs ? "take the other stack down first" : "delete what is in the way"}.`,
-    { exitCode: 2 },
   );
 }
 
@@ -302,9 +300,8 @@ function hostTaken(where: string, { host, ingress, labels }: TakenHost, owner: O
   const requests = host === undefined ? "requests for all hosts that no other has" : `requests for ${host}`;
   const stack = labels["k3s-lab/stack"];
   const isHere = stack !== undefined && labels["k3s-lab/lab"] === owner.lab;
-  return new LabError(
+  return refusal(
     `${where} has the Ingress ${ingress}, ${whose(labels, owner)}, and it leads ${requests} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or ${isHere ? `run \`scripts/lab up ${stack}\` first, if its file has another host by now` : "delete that Ingress first"}.`,
-    { exitCode: 2 },
   );
 }
 
