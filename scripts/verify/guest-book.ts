@@ -56,7 +56,7 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
         const found = `${pods.length - late.length} ready`;
         return [found, ...(await whyLate(api, namespace, late))].join("; ");
       },
-      hint: `${deploy} If a pod does not get ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`.`,
+      hint: `${deploy} If a pod does not get ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`. If a volume or its node is lost for good: \`docs/my-app.md\`, 'Where the data is'.`,
     },
     {
       id: "db/primary",
