@@ -146,6 +146,20 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "db-0 waits; an empty database by hand, then the backup", lost: await lost() };
   });
 
+  fault("`lab down` is interrupted once the StatefulSet is gone", async () => {
+    const target = ["--target", "**kubernetes:apps/v1:StatefulSet**", "--target-dependents"];
+    await succeeded(await checkout.pulumi("destroy", stack, ...target));
+    for (const stacks of [[stack], ["k3d"]]) {
+      const { exitCode, all } = await checkout.lab("down", ...stacks);
+      assert.equal(exitCode, 3, all);
+      assert.match(all, /removed \(stack my-app-k3d\): the volume my-app\/data-db-0 \(1Gi\)/);
+      assert.match(all, /data-db-1 \(1Gi\)/, "of a pod that is not asked for any more");
+      assert.doesNotMatch(all, /did not create/);
+    }
+    await up();
+    return { happened: "exit 3 names every volume; `lab up` goes on with the data", lost: await lost() };
+  });
+
   fault("the cluster is lost, and a new one has its place", async () => {
     const uid = () => kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}");
     const before = await uid();
