@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach } from "node:test";
 import { execa } from "execa";
+import { labCertificate } from "../../stacks/observe/lab-ca.ts";
 import { copyPrograms } from "./checkout.ts";
 import { fault } from "./table.ts";
 
@@ -81,6 +82,44 @@ fault("An app is changed to what its stack file may not say, or is none", async 
     assert.equal(exitCode, 2, all);
     assert.match(all, message);
     assert.equal(file, text);
+  }
+  return { happened: "exit 2 with one sentence", lost: "nothing" };
+});
+
+fault("Apps are brought up with hosts, paths or certificates that cannot be", async () => {
+  const expired = await labCertificate(["a.com"], here("ca"), new Date("2020-01-01"));
+  await writeFile(here("a.crt"), expired.certificate);
+  await writeFile(here("a.key"), expired.key, { mode: 0o600 });
+  const cases = [
+    ["{name: app1, host: a.com, paths: [{path: /a}, {path: /a}]}", /paths\[1\]\.path: "\/a" is not accepted/],
+    [
+      "{name: app1, host: a.com, paths: [{path: /a}]}, {name: app2, host: a.com, paths: [{path: /a}]}",
+      /apps\[1\]\.paths\[0\]\.path: "\/a" .*no other app at a\.com has/,
+    ],
+    [
+      "{name: app1, host: a.com}, {name: app1, namespace: default, host: a.com}",
+      /apps\[1\]\.host: "a\.com" .*\(app1 has it\)/,
+    ],
+    ["{name: app1, host: a.com, aliases: [b.com]}, {name: app2, host: b.com}", /\(app1 has it\)/],
+    ["{name: app1, host: a.com, tls: {certificate: a.crt}}", /tls\.key: .*the file of the certificate's key/],
+    [
+      "{name: app1, host: a.com, tls: {certificate: a.crt, key: a.key}}",
+      /apps\[0\]\.tls\.certificate: a\.crt is not accepted; expected a certificate that has not expired: it ended on 2020-12-31/,
+    ],
+  ] as const;
+  for (const [apps, message] of cases) {
+    const namespaced = "k3s-lab:namespace: dev\n  k3s-lab:namespaces: [{name: dev}]\n  k3s-lab:apps: ";
+    const wrong = text.replace("k3s-lab:apps: ", namespaced).replace("{name: app1, host: a.com}", apps);
+    await writeFile(here("Pulumi.apps.yaml"), wrong);
+    const state = await readFile(here(".lab", "state", ".pulumi", "stacks", "k3s-lab", "apps.json"), "utf8");
+    const { exitCode, all, file } = await lab("up", "apps");
+    assert.equal(exitCode, 2, `${apps}: ${all}`);
+    assert.match(all, message);
+    assert.equal(file, wrong);
+    assert.equal(
+      await readFile(here(".lab", "state", ".pulumi", "stacks", "k3s-lab", "apps.json"), "utf8"),
+      state,
+    );
   }
   return { happened: "exit 2 with one sentence", lost: "nothing" };
 });
