@@ -18,6 +18,7 @@ async function look(
   replicas: number,
   says: Readonly<Record<string, readonly string[]>>,
   ready: readonly boolean[] = [true, true].slice(0, replicas),
+  note: object | false = {},
 ): Promise<Record<string, Check>> {
   const turns = new Map<string, number>();
   const exec = async (name: string): Promise<string> => {
@@ -30,6 +31,8 @@ async function look(
   };
   const api = {
     pods: async () => ready.map((is, ordinal) => pod(`db-${ordinal}`, is)),
+    object: async (path: string) =>
+      path === "/api/v1/namespaces/my-app/configmaps/db-made" ? note || undefined : undefined,
     events: async () => [],
     cronJobs: async () => [
       { metadata: { name: "db-backup" }, spec: { suspend: false }, status: { active: [] } },
@@ -90,12 +93,19 @@ test("a pod that is not ready is told", async () => {
   assert.match(replicas?.actual ?? "", /^1 ready; db-1 is /);
 });
 
+test("the note that the database was made is missed where it is gone", async () => {
+  const { replicas } = await look(1, {}, [true], false);
+  assert.equal(replicas?.ok, false);
+  assert.match(replicas?.actual ?? "", /^1 ready; the ConfigMap db-made is missing/);
+});
+
 /** What the check of the backups finds. @param cron what the API server says of the CronJob; undefined: there is none. */
 async function backups(cron: object | undefined, backup: object = {}): Promise<Check | undefined> {
   const its = parseConfig("my-app", { cluster: { stack: "cluster" }, backup }, "FILE");
   const one = { metadata: { name: "db-backup" }, spec: { suspend: false }, status: { active: [] }, ...cron };
   const api = {
     pods: async () => [],
+    object: async () => ({}),
     events: async () => [],
     cronJobs: async () => (cron ? [{ ...one, metadata: { name: "other" } }, one] : []),
   } as unknown as KubernetesApi;

@@ -54,7 +54,10 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
         );
         const late = pods.filter((pod) => !isReady(pod));
         const found = `${pods.length - late.length} ready`;
-        return [found, ...(await whyLate(api, namespace, late))].join("; ");
+        // Without it a pod whose volume is lost makes an empty database.
+        const note = await api.object(`/api/v1/namespaces/${namespace}/configmaps/db-made`);
+        const missing = note ? [] : ["the ConfigMap db-made is missing"];
+        return [found, ...missing, ...(await whyLate(api, namespace, late))].join("; ");
       },
       hint: `${deploy} If a pod does not get ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`. If a volume or its node is lost for good: \`docs/my-app.md\`, 'Where the data is'.`,
     },
