@@ -23,7 +23,17 @@ const rows = section
 const concepts = [
   ...["machine, Vagrant", "provisioning", "K3s", "etcd", "k3d", "kind", "cluster, node", "control plane"],
   ...["API server", "scheduler", "controller manager", "watches", "cloud controller manager", "kubelet"],
-  ...["container runtime", "image", "network of pods", "pod", "init container", "sidecar", "ReplicaSet"],
+  ...[
+    "container runtime",
+    "image",
+    "registry",
+    "SQLite",
+    "network of pods",
+    "pod",
+    "init container",
+    "sidecar",
+    "ReplicaSet",
+  ],
   ...["Deployment", "scaling", "rolling update", "rollback", "StatefulSet", "Service", "DNS", "balancing"],
   ...["host", "path", "Ingress controller", "TLS", "namespace", "ConfigMap", "Secret", "backup"],
   ...[

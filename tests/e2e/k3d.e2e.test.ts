@@ -110,6 +110,39 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
       await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
   });
 
+  test("every kind of volume and every type of Service, at the same pods: what is on volumes outlives a pod as it should", async () => {
+    const stack = "concepts-k3d";
+    const file = join(checkout.directory, `Pulumi.${stack}.yaml`);
+    const text = await readFile(join(checkout.directory, "Pulumi.concepts.yaml"), "utf8");
+    const own = text.replace("{stack: cluster}", "{stack: k3d}");
+    for (const [from, to, message] of [
+      ["claim: 64Mi}", "claim: 65Mi}", /static\.claim: "65Mi" is not accepted; expected at most 64Mi/],
+      ["local-path", "fast", /no StorageClass "fast"; it has local-path\. Set k3s-lab:dynamic\.storageClass/],
+    ] as const) {
+      await writeFile(file, own.replace(from, to));
+      const { exitCode, all } = await checkout.lab("up", stack);
+      assert.equal(exitCode, 2, all);
+      assert.match(all, message);
+    }
+    await writeFile(file, own);
+    await succeeded(await checkout.lab("up", stack));
+    await succeeded(await checkout.pulumi("preview", stack, "--expect-no-changes"));
+    const pods = ["delete", "pods", "--selector=app.kubernetes.io/name=web", "--force", "--grace-period=0"];
+    await kubectlOf(checkout, "k3d")("--namespace", "concepts", ...pods);
+    const { stdout } = await succeeded(await checkout.lab("verify", stack, "--json", "--wait", "60"));
+    assert.doesNotMatch(stdout, /"ok": ?false/);
+    assert.equal(stdout.match(/2 different pods, and 2 of earlier/g)?.length, 3, stdout);
+    const asked = await checkout.lab("down", stack);
+    assert.equal(asked.exitCode, 3, asked.all);
+    for (const claim of ["static", "dynamic"])
+      assert.match(
+        asked.all,
+        new RegExp(`removed \\(stack ${stack}\\): the volume concepts/${claim} \\(64Mi\\)`),
+      );
+    await succeeded(await checkout.lab("down", stack, "--replace"));
+    assert.doesNotMatch(await kubectlOf(checkout, "k3d")("get", "namespaces,persistentvolumes"), /concepts/);
+  });
+
   test("an app is scaled, rolled out and rolled back under requests: none is lost, and the stack file says so", async () => {
     const file = join(checkout.directory, "Pulumi.apps-k3d.yaml");
     const text = await readFile(file, "utf8");
