@@ -51,7 +51,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
     const volume = new k8s.core.v1.PersistentVolume(
       `${name}-static-volume`,
       {
-        metadata: { name: staticVolumeOf(namespace), labels, annotations: skipAwait },
+        metadata: { name: staticVolumeOf(namespace), labels },
         spec: {
           accessModes,
           capacity: { storage: args.static.volume },

@@ -140,7 +140,8 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
         new RegExp(`removed \\(stack ${stack}\\): the volume concepts/${claim} \\(64Mi\\)`),
       );
     await succeeded(await checkout.lab("down", stack, "--replace"));
-    assert.doesNotMatch(await kubectlOf(checkout, "k3d")("get", "namespaces,persistentvolumes"), /concepts/);
+    const left = await kubectlOf(checkout, "k3d")("get", "namespaces,persistentvolumes", "--output=name");
+    assert.doesNotMatch(left, /concepts/);
   });
 
   test("an app is scaled, rolled out and rolled back under requests: none is lost, and the stack file says so", async () => {
