@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { execa } from "execa";
 import { z } from "zod";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
 import { knownLabId } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
@@ -144,9 +144,7 @@ async function placeOfStacks(stacks: readonly string[]): Promise<{
   const [first, ...others] = found;
   const key = ({ place }: (typeof found)[number]) => `${place.kubeconfig} ${place.context}`;
   if (first === undefined || others.some((other) => key(other) !== key(first)))
-    throw new LabError(`The stacks ${stacks.join(", ")} are not of one cluster. Name those of one.`, {
-      exitCode: 2,
-    });
+    throw refusal(`The stacks ${stacks.join(", ")} are not of one cluster. Name those of one.`);
   return found.find(({ config }) => config) ?? first;
 }
 

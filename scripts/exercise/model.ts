@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { closest } from "fastest-levenshtein";
 import { z } from "zod";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { readPlainYaml } from "../../stacks/model/plain-yaml.ts";
 import { checked, isRecord, shown } from "../../stacks/model/schema.ts";
 
@@ -127,7 +127,7 @@ const proofShape = {
         .record(z.string(), scalar)
         .default({})
         .describe(
-          'What an object must say, by path, such as `spec.replicas: 3` or `status.conditions[type=Ready].status: "True"`; `"*"` is anything.',
+          'What an object must say, by path, such as `spec.replicas: 3` or `status.conditions[type=Ready].status: "True"`; `*` is anything.',
         ),
       count: count.optional().describe("Default: at least one."),
     })
@@ -205,15 +205,13 @@ export async function readExercise(words: string): Promise<NamedExercise> {
   const name = nameOf(words);
   const known = await exerciseNames();
   if (!isFile && !known.includes(words))
-    throw new LabError(
+    throw refusal(
       `There is no exercise ${shown(words)}; did you mean "${closest(words, known)}"? See them all: scripts/lab exercise list. A file of your own is named with its path, such as ./${name}.yaml.`,
-      { exitCode: 2 },
     );
   // A namespace holds it, and a label.
   if (!/^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/.test(name))
-    throw new LabError(
+    throw refusal(
       `The exercise's name ${shown(name)} is not accepted; expected a file name of a-z, 0-9 and '-', at most 40 characters.`,
-      { exitCode: 2 },
     );
   const file = isFile ? words : join(shippedIn, `${words}.yaml`);
   const hint = "Write one as docs/exercises.md says.";
@@ -235,9 +233,8 @@ export function filledIn<T>(value: T, values: Readonly<Record<string, string>>):
     return value.replaceAll(/\$\{(\w+)\}/g, (whole, name: string) => {
       const known = values[name];
       if (known !== undefined) return known;
-      throw new LabError(
+      throw refusal(
         `${whole} in the exercise is not known; expected one of: ${Object.keys(values).join(", ")}.`,
-        { exitCode: 2 },
       );
     }) as T;
   if (Array.isArray(value)) return value.map((one) => filledIn(one, values)) as T;

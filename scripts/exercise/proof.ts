@@ -28,8 +28,11 @@ export function askNow(cluster: Cluster): Asked {
     const answer = JSON.parse(text) as KubeObject;
     return Array.isArray(answer.items) ? answer.items : [answer];
   };
+  let checks: Promise<readonly Check[]> | undefined;
+  const { verify } = cluster;
   return {
     ...cluster,
+    verify: verify && (() => (checks ??= verify())),
     objects: (kind, namespace, { name, selector } = {}) => {
       const by = [...(name ? [name] : []), ...(selector ? [`--selector=${selector}`] : [])];
       const what = [kind.toLowerCase(), ...by, `--namespace=${namespace}`];
@@ -200,7 +203,7 @@ async function findObjects(
   const fits = (one: KubeObject) =>
     asks.every(([path, wanted]) => {
       const values = valuesAt(one, path);
-      return wanted === "*" ? values.length > 0 : values.some((value) => String(value) === String(wanted));
+      return values.some((value) => isLike(inWords(value), String(wanted)));
     });
   const right = all.filter(fits);
   const describe = (one: KubeObject) => {
@@ -213,6 +216,10 @@ async function findObjects(
     found: [`${right.length} of ${all.length}`, ...shown].join("; "),
   };
 }
+
+/** @param wanted a text, in which `*` is anything. */
+const isLike = (text: string, wanted: string): boolean =>
+  new RegExp(`^${wanted.split("*").map(RegExp.escape).join(".*")}$`, "s").test(text);
 
 const inWords = (value: unknown): string => (isRecord(value) ? JSON.stringify(value) : String(value));
 

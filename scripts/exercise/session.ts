@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { makeCertificate } from "../../stacks/lib/x509.ts";
 import { managedIngress, managedTraefik } from "../../stacks/model/config.ts";
@@ -77,8 +77,6 @@ export async function startedOn(cluster: AppsCluster): Promise<readonly Started[
   const { items } = z.object({ items: z.array(namespaceSchema) }).parse(JSON.parse(text));
   return items.map(({ metadata }) => startedIn(metadata));
 }
-
-const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
 
 /** The one that is meant. @param name Default: the only one. @throws LabError (exit code 2). */
 export function chosen(all: readonly Started[], name?: string): Started {

@@ -4,7 +4,7 @@ import { root } from "../../stacks/lib/paths.ts";
 import { schemas } from "../../stacks/model/config.ts";
 import { k3dFileSchema } from "../../stacks/model/k3d-schema.ts";
 import { commandLine } from "../command-line.ts";
-import { exerciseSchema } from "../exercise/model.ts";
+import { exerciseSchema, specSchema } from "../exercise/model.ts";
 import { cliReference } from "./cli.ts";
 import { configurationTable } from "./configuration.ts";
 import { jsonSchemaOf, stackFileSchema } from "./json-schema.ts";
@@ -27,6 +27,7 @@ export async function documents(): Promise<ReadonlyMap<string, string>> {
   const exercise = jsonSchemaOf(exerciseSchema);
   tables.exercise = configurationTable(exercise);
   files.set("schemas/exercise.schema.json", pretty({ title: "exercise", ...exercise }));
+  files.set("schemas/spec.schema.json", pretty({ title: "spec", ...jsonSchemaOf(specSchema) }));
   for (const file of ["docs/configuration.md", "docs/cli.md", "docs/exercises.md"])
     files.set(file, filledIn(file, await readFile(join(root, file), "utf8"), tables));
   return files;

@@ -11,7 +11,7 @@ import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { parsePlainYaml } from "../../stacks/model/plain-yaml.ts";
 import { checked, isRecord, knownKeys } from "../../stacks/model/schema.ts";
 import { commandLine } from "../command-line.ts";
-import { exerciseSchema } from "../exercise/model.ts";
+import { exerciseSchema, specSchema } from "../exercise/model.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "k3s-lab-docs-"));
 after(() => rm(folder, { recursive: true }));
@@ -130,6 +130,7 @@ async function readYaml({ file, line, content }: Block): Promise<void> {
     return;
   }
   if ("break" in document) return void checked(exerciseSchema, document, where);
+  if ("items" in document) return void checked(specSchema, document, where);
   assert.ok(isRecord(document.config), `${where}: a stack file has its values under config`);
   const keys = Object.keys(document.config).map((key) => key.replace("k3s-lab:", ""));
   const stack = (Object.keys(schemas) as ProgramName[]).find((name) =>
@@ -159,9 +160,10 @@ for (const file of stackFiles)
     assert.equal(accepted.safeParse({ config: { "k3s-lab:nonsense": true } }).success, false);
   });
 
-for (const file of await find("scripts/exercise/exercises/*.yaml"))
+for (const file of await find("scripts/exercise/{exercises,specs}/*.yaml"))
   test(`${file}: its schema accepts it`, async () => {
-    z.fromJSONSchema(JSON.parse(await text("schemas/exercise.schema.json"))).parse(
+    const schema = /^.*\/(\w+)s\//.exec(file)?.[1];
+    z.fromJSONSchema(JSON.parse(await text(`schemas/${schema}.schema.json`))).parse(
       parsePlainYaml(Buffer.from(await text(file)), file),
     );
   });

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { appStacks } from "../change/find-app.ts";
@@ -41,13 +41,9 @@ async function onLab<T>(
   );
   const [first, ...others] = stacks;
   if (first === undefined)
-    throw new LabError("Exercises need a stack apps… that is up. Bring it up first: scripts/lab up.", {
-      exitCode: 2,
-    });
+    throw refusal("Exercises need a stack apps… that is up. Bring it up first: scripts/lab up.");
   if (others.length > 0)
-    throw new LabError(`The stacks ${stacks.join(" and ")} are up. Say on whose cluster: --stack ${first}.`, {
-      exitCode: 2,
-    });
+    throw refusal(`The stacks ${stacks.join(" and ")} are up. Say on whose cluster: --stack ${first}.`);
   Object.assign(process.env, labVariables(await currentSettings()));
   return await interruptible(stopped, (signal) => onAppsCluster(first, signal, work));
 }

@@ -12,6 +12,16 @@ test("bad input is refused before anything is asked", async () => {
   assert.equal(missing.exitCode, 2);
   assert.match(missing.stderr, /^lab: Pulumi\.cluster-none\.yaml cannot be read: it does not exist/m);
   assert.equal(missing.stdout, "");
+  for (const [args, message] of [
+    [["--kubeconfig", "k"], /go with --spec/],
+    [["--spec", "none.yaml"], /none\.yaml cannot be read: it does not exist/],
+    [["--spec", "s", "--context", "c"], /--context goes with --kubeconfig/],
+    [["apps", "--spec", "s", "--kubeconfig", "k"], /not both/],
+  ] as const) {
+    const { exitCode, stderr } = await lab(...args);
+    assert.equal(exitCode, 2, stderr);
+    assert.match(stderr, message);
+  }
   const wrong = await lab("--wait", "soon");
   assert.notEqual(wrong.exitCode, 0);
   assert.match(wrong.stderr, /A number of seconds from 0 to 86400 is expected/);

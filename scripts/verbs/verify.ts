@@ -3,16 +3,25 @@ import { dirname } from "node:path";
 import { Command } from "commander";
 import { type LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
+import type { Progress } from "../../stacks/lib/progress.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
-import { verify } from "../verify/index.ts";
+import { onCluster, type Where } from "../exercise/cluster.ts";
+import { readSpec } from "../exercise/model.ts";
+import { grade } from "../exercise/spec.ts";
+import { interruptible } from "../signals.ts";
+import { type Check, verify } from "../verify/index.ts";
 import { printChecks, renderJunit } from "../verify/report.ts";
-import { seconds } from "../verify/wait.ts";
+import { seconds, untilAllPass } from "../verify/wait.ts";
 
 interface Options {
   readonly json?: boolean;
   readonly junit?: string;
   readonly wait: number;
+  readonly spec?: string;
+  readonly kubeconfig?: string;
+  readonly context?: string;
+  readonly address?: string;
 }
 
 export const command = new Command("verify")
@@ -20,18 +29,55 @@ export const command = new Command("verify")
   .option("--json", "print JSON: every check with what was expected and found")
   .option("--junit <file>", "also write the checks to a file in JUnit format")
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
-  .addHelpText("after", "\nExit codes: 0 every check passes, 1 one fails, 2 bad input.")
-  .action(async (stacks: string[], { json, junit, wait }: Options) => {
+  .option("--spec <file>", "check the cluster of the stacks against a file of items with points instead")
+  .option("--kubeconfig <file>", "with --spec: another cluster, one that the lab need not have made")
+  .option("--context <name>", "with --kubeconfig. Default: the file's current context")
+  .option("--address <address>", "with --spec: where the Ingress controller listens, such as 10.0.0.5:8080")
+  .addHelpText(
+    "after",
+    "\nSpecs of the tutorial's three parts are in scripts/exercise/specs.\n\nExit codes: 0 every check passes, 1 one fails, 2 bad input.",
+  )
+  .action(async (stacks: string[], options: Options, { args }: Command) => {
+    const { json, junit, wait } = options;
+    refuseMisplaced(options, args);
     if (junit !== undefined) await refuseUnwritable(junit);
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
     const progress = (line: string) => process.stderr.write(`${line}\n`);
-    const checks = await verify([...new Set(stacks)], { wait, progress });
+    const names = [...new Set(stacks)];
+    const checks =
+      options.spec === undefined
+        ? await verify(names, { wait, progress })
+        : await checkSpec(options.spec, { ...options, stacks: names }, progress);
     const took = performance.now() - began;
     if (junit !== undefined) await write(junit, renderJunit(checks, took));
     printChecks(checks, took, json);
     process.exitCode = checks.every(({ ok }) => ok) ? 0 : 1;
   });
+
+/** Options that say nothing without another one. @param stacks what was named. */
+function refuseMisplaced({ spec, kubeconfig, context, address }: Options, stacks: readonly string[]): void {
+  if (spec === undefined && (kubeconfig ?? context ?? address) !== undefined)
+    throw refusal(
+      "--kubeconfig, --context and --address go with --spec: stack files say which cluster is theirs.",
+    );
+  if (context !== undefined && kubeconfig === undefined) throw refusal("--context goes with --kubeconfig.");
+  if (kubeconfig !== undefined && stacks.length > 0)
+    throw refusal("Name stacks or --kubeconfig, not both: each says which cluster is meant.");
+}
+
+async function checkSpec(
+  file: string,
+  where: Omit<Where, "signal"> & Pick<Options, "wait">,
+  progress: Progress,
+): Promise<readonly Check[]> {
+  const spec = await readSpec(file);
+  return await interruptible("Interrupted.", (signal) =>
+    onCluster({ ...where, signal }, (cluster) =>
+      untilAllPass(() => grade(cluster, spec), where.wait, progress),
+    ),
+  );
+}
 
 async function write(file: string, text: string): Promise<void> {
   await writeFile(file, text).catch((cause: Error) => {

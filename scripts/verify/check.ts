@@ -10,6 +10,8 @@ export interface Check {
   readonly hint: string;
   /** Of one that fails: it is about what has happened, which no run of `lab up` changes. */
   readonly isPast?: true;
+  /** What an item of a spec is worth. Default: it is none. */
+  readonly points?: number;
 }
 
 /** What was found where more than one thing is right. */

@@ -80,3 +80,16 @@ test("JUnit has a suite for each stack, and nothing that XML refuses", () => {
 `,
   );
 });
+
+test("items of a spec carry their points, and the evidence of those that pass too", () => {
+  const items = [
+    { ...good, points: 3 },
+    { ...bad, points: 2 },
+  ];
+  assert.equal(summarize(items, 1250), "3 of 5 points. 1 of 2 checks failed (1.3 s)");
+  const { ok, points, of } = JSON.parse(renderJson(items));
+  assert.deepEqual([ok, points, of], [false, 3, 5]);
+  const xml = renderJunit(items, 0);
+  assert.match(xml, /<property name="points" value="3"\/><\/properties>\n +<system-out>none<\/system-out>/);
+  assert.match(xml, /value="2"\/><\/properties>\n +<failure .*\n +<system-out>control/);
+});

@@ -5,9 +5,18 @@ import { type Check, unanswered } from "./check.ts";
 export function summarize(checks: readonly Check[], ms: number): string {
   const failed = checks.filter(({ ok }) => !ok).length;
   const took = `(${(ms / 1000).toFixed(1)} s)`;
+  const score = scoreOf(checks);
+  const points = score ? `${score.points} of ${score.of} points. ` : "";
   return failed === 0
-    ? `All ${checks.length} checks passed ${took}`
-    : `${failed} of ${checks.length} checks failed ${took}`;
+    ? `${points}All ${checks.length} checks passed ${took}`
+    : `${points}${failed} of ${checks.length} checks failed ${took}`;
+}
+
+/** The points of a spec's items; undefined where checks are none. */
+function scoreOf(checks: readonly Check[]): { readonly points: number; readonly of: number } | undefined {
+  if (checks.every(({ points }) => points === undefined)) return undefined;
+  const sum = (list: readonly Check[]) => list.reduce((all, { points = 0 }) => all + points, 0);
+  return { points: sum(checks.filter(({ ok }) => ok)), of: sum(checks) };
 }
 
 /** Prints checks for a person, or as JSON. @param ms how long all of it took. */
@@ -66,7 +75,7 @@ function explain({ title, expected, actual, hint }: Check): string {
 
 /** What `--json` prints. */
 export const renderJson = (checks: readonly Check[]): string =>
-  `${JSON.stringify({ ok: checks.every(({ ok }) => ok), checks }, null, 2)}\n`;
+  `${JSON.stringify({ ok: checks.every(({ ok }) => ok), ...scoreOf(checks), checks }, null, 2)}\n`;
 
 /** JUnit's XML as continuous integration reads it: a suite for each stack. @param ms how long all of it took. */
 export function renderJunit(checks: readonly Check[], ms: number): string {
@@ -87,11 +96,16 @@ export function renderJunit(checks: readonly Check[], ms: number): string {
   ].join("\n");
 }
 
-function renderCase({ id, title, ok, expected, actual, hint }: Check): string {
+function renderCase({ id, title, ok, expected, actual, hint, points }: Check): string {
   const start = `    <testcase classname="${escapeXml(id)}" name="${escapeXml(title)}"`;
-  if (ok) return `${start}/>`;
   const message = escapeXml(`expected ${expected}, found ${actual}`);
-  return `${start}>\n      <failure message="${message}">${escapeXml(hint)}</failure>\n    </testcase>`;
+  const inside = [
+    ...(points === undefined ? [] : [`<properties><property name="points" value="${points}"/></properties>`]),
+    ...(ok ? [] : [`<failure message="${message}">${escapeXml(hint)}</failure>`]),
+    ...(points === undefined ? [] : [`<system-out>${escapeXml(actual)}</system-out>`]),
+  ];
+  if (inside.length === 0) return `${start}/>`;
+  return [`${start}>`, ...inside.map((line) => `      ${line}`), "    </testcase>"].join("\n");
 }
 
 const entities: Record<string, string> = {

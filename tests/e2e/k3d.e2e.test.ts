@@ -27,6 +27,11 @@ const docker = (...args: string[]): Promise<string> => checkout.output("docker",
 const preview = async (stack: string): Promise<string> =>
   (await succeeded(await checkout.pulumi("preview", stack))).all;
 
+const pick = (json: string) => {
+  const { ok, points, of } = JSON.parse(json) as Record<string, unknown>;
+  return { ok, points, of };
+};
+
 /** The server's container: whatever comes and goes beside it, it must stay the same one. */
 const serverId = (): Promise<string> => docker("inspect", "--format", "{{.Id}}", "k3d-k3d-server-0");
 
@@ -191,10 +196,15 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     await succeeded(await checkout.pulumi("preview", "apps-k3d", "--expect-no-changes"));
   });
 
-  test("exercises, side by side: each is broken, repaired by its solution, and gone", async () => {
-    await Promise.all(
-      ["wrong-selector", "wrong-port", "closed-network"].map((name) => exercised(checkout, name)),
-    );
+  test("exercises, side by side: each is broken, repaired by its solution, and gone; the spec of part 3 is met", async () => {
+    const names = ["wrong-selector", "wrong-port", "closed-network"];
+    const graded = (async () => {
+      const where = ["--kubeconfig", ".lab/k3d/kubeconfig", "--address", ingress];
+      const spec = ["--spec", "scripts/exercise/specs/part3.yaml"];
+      const { stdout } = await succeeded(await checkout.lab("verify", ...where, ...spec, "--json"));
+      assert.deepEqual(pick(stdout), { ok: true, points: 20, of: 20 });
+    })();
+    await Promise.all([graded, ...names.map((name) => exercised(checkout, name))]);
     const left = await kubectlOf(checkout, "k3d")("get", "namespaces", "--output=name");
     assert.doesNotMatch(left, /exercise/);
   });

@@ -79,6 +79,15 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     assert.doesNotMatch(text, /"ok":false/);
   });
 
+  test("the specs of parts 1 and 2 are met, with all points", async () => {
+    const graded = ["part1", "part2"].map(async (part) => {
+      const spec = `scripts/exercise/specs/${part}.yaml`;
+      const { all } = await succeeded(await checkout.lab("verify", "--spec", spec));
+      assert.match(all, /^20 of 20 points\./m);
+    });
+    await Promise.all(graded);
+  });
+
   test("K3s runs with the flags that were promised", async () => {
     const stdout = await onServer("cat /etc/systemd/system/k3s.service");
     for (const flag of [`--node-ip=${server}`, "--flannel-iface=eth1", "--write-kubeconfig-mode=644"])
