@@ -5,7 +5,12 @@ import { readNodes, untilReady } from "./watches.ts";
 
 const node = (status: "True" | "False"): Node => ({
   metadata: { name: "n", labels: {}, annotations: {} },
-  status: { addresses: [], conditions: [{ type: "Ready", status }], nodeInfo: { kubeletVersion: "v1" } },
+  status: {
+    addresses: [],
+    conditions: [{ type: "Ready", status }],
+    nodeInfo: { kubeletVersion: "v1" },
+    allocatable: {},
+  },
 });
 const never = new AbortController().signal;
 

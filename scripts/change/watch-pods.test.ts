@@ -6,7 +6,13 @@ import { watchPods } from "./watch-pods.ts";
 
 const pod = (name: string, version: string, ready: boolean): Pod => ({
   metadata: { name, labels: {}, annotations: {} },
-  spec: { nodeName: "agent", containers: [{ ports: [], env: [{ name: "APP_VERSION", value: version }] }] },
+  spec: {
+    nodeName: "agent",
+    containers: [{ ports: [], env: [{ name: "APP_VERSION", value: version }], resources: { requests: {} } }],
+    priority: 0,
+    tolerations: [],
+    volumes: [],
+  },
   status: {
     phase: "Pending",
     conditions: [{ type: "Ready", status: ready ? "True" : "False" }],

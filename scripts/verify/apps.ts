@@ -23,6 +23,7 @@ import {
 } from "./ingress.ts";
 import type { AskPod, ExecInPod } from "./inside.ts";
 import { whyLate } from "./late.ts";
+import { checkPlacement } from "./placement.ts";
 
 /** What is asked about apps. */
 interface AppsSources {
@@ -68,6 +69,7 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
     ...("database" in config
       ? [checkPage(config, deploy, (app) => askApp(app, sources)), checkDatabase(config, deploy, sources)]
       : []),
+    checkPlacement(config, deploy, sources.api),
     ...("services" in config ? [checkConcepts(config, deploy, sources)] : []),
   ]);
 }

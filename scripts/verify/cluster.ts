@@ -1,4 +1,10 @@
-import { isReady, type KubernetesApi, type Node, type Pod, type Taint } from "../../stacks/lib/kubernetes.ts";
+import {
+  isReady,
+  type KubernetesApi,
+  type Node,
+  type Pod,
+  taintInWords,
+} from "../../stacks/lib/kubernetes.ts";
 import type { ClusterPlan, PlannedNode } from "../../stacks/model/cluster-plan.ts";
 import type { Machine } from "../../stacks/model/config.ts";
 import { hasServiceLb, marksIn } from "../../stacks/model/k3s-cluster.ts";
@@ -243,10 +249,6 @@ function checkMarks(name: string, args: readonly string[], node: () => Promise<N
     },
   ];
 }
-
-/** As kubectl and K3s write it. */
-const taintInWords = ({ key, value = "", effect }: Taint): string =>
-  `${key}${value && `=${value}`}:${effect}`;
 
 /** The address that the stack file gives a machine is the one that its node uses. */
 const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): CheckSpec[] => [

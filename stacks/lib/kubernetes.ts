@@ -35,6 +35,7 @@ const reason = z.object({ reason: text }).optional();
 const container = z.object({
   ports: list(z.object({ containerPort: count })),
   env: list(z.object({ name: z.string(), value: text })),
+  resources: z.object({ requests: strings }).default({ requests: {} }),
 });
 
 const utilization = z.object({ averageUtilization: count.optional() });
@@ -65,18 +66,29 @@ const networking = "/apis/networking.k8s.io/v1";
 const kinds = {
   nodes: kind(core, {
     spec: z
-      .object({ podCIDR: text, taints: list(z.object({ key: z.string(), value: text, effect: z.string() })) })
+      .object({
+        podCIDR: text,
+        taints: list(z.object({ key: z.string(), value: text, effect: z.string() })),
+        unschedulable: z.boolean().default(false),
+      })
       .optional(),
     status: z.object({
       addresses: list(z.object({ type: z.string(), address: z.string() })),
       conditions,
       nodeInfo: z.object({ kubeletVersion: z.string() }),
+      allocatable: strings,
     }),
   }),
   pods: kind(core, {
+    metadata: metadata.extend({ namespace: text }),
     spec: z.object({
       nodeName: text,
       containers: list(container),
+      priority: count.default(0),
+      tolerations: list(
+        z.object({ key: text, operator: z.string().default("Equal"), value: text, effect: text }),
+      ),
+      volumes: list(z.object({ persistentVolumeClaim: z.object({ claimName: z.string() }).optional() })),
     }),
     status: z.object({
       phase: z.string(),
@@ -92,6 +104,23 @@ const kinds = {
   }),
   persistentVolumeClaims: kind(core, {
     spec: z.object({ resources: z.object({ requests: z.object({ storage: z.string() }) }) }),
+  }),
+  persistentVolumes: kind(core, {
+    spec: z.object({
+      claimRef: z.object({ namespace: text, name: text }).optional(),
+      /** Where it is, if it is not everywhere. */
+      nodeAffinity: z
+        .object({
+          required: z
+            .object({
+              nodeSelectorTerms: list(
+                z.object({ matchExpressions: list(z.object({ key: z.string(), values: list(z.string()) })) }),
+              ),
+            })
+            .optional(),
+        })
+        .optional(),
+    }),
   }),
   deployments: kind("/apis/apps/v1", {
     metadata: metadata.extend({ generation: count.default(0) }),
@@ -162,6 +191,7 @@ export type Node = ObjectOf<"nodes">;
 /** What keeps pods from a node that do not tolerate it. */
 export type Taint = NonNullable<Node["spec"]>["taints"][number];
 export type Pod = ObjectOf<"pods">;
+export type PersistentVolume = ObjectOf<"persistentVolumes">;
 export type ReplicaSet = ObjectOf<"replicaSets">;
 export type Service = ObjectOf<"services">;
 export type Ingress = ObjectOf<"ingresses">;
@@ -193,9 +223,9 @@ export type Identity = Pick<Listed, "uid" | "labels">;
 
 type Lists = {
   [Kind in keyof Kinds]: (
-    ...namespace: Kind extends "nodes" | "ingressClasses"
+    ...namespace: Kind extends "nodes" | "ingressClasses" | "persistentVolumes"
       ? []
-      : Kind extends "ingresses" | "services"
+      : Kind extends "ingresses" | "services" | "pods"
         ? [] | [string]
         : [string]
   ) => Promise<ObjectOf<Kind>[]>;
@@ -418,6 +448,10 @@ function authorization({ token, basic }: KubeAccess): Readonly<Record<string, st
   if (token) return { authorization: `Bearer ${token}` };
   return basic ? { authorization: `Basic ${Buffer.from(basic).toString("base64")}` } : {};
 }
+
+/** A taint as kubectl and K3s write it. */
+export const taintInWords = ({ key, value = "", effect }: Taint): string =>
+  `${key}${value && `=${value}`}:${effect}`;
 
 /** Whether a pod takes requests: it runs, is ready, and is not on its way out. */
 export const isReady = ({ metadata: { deletionTimestamp }, status }: Pod): boolean =>

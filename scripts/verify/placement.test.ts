@@ -1,0 +1,197 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import { parseConfig } from "../../stacks/model/config.ts";
+import { type Check, runChecks } from "./check.ts";
+import { checkPlacement } from "./placement.ts";
+
+const taint = { key: "dedicated", value: "database", effect: "NoSchedule" };
+
+const node = (
+  name: string,
+  more: { labels?: object; spec?: object; allocatable?: object; ready?: string } = {},
+) => ({
+  metadata: { name, labels: more.labels ?? {} },
+  spec: { taints: [], unschedulable: false, ...more.spec },
+  status: {
+    conditions: [{ type: "Ready", status: more.ready ?? "True" }],
+    allocatable: more.allocatable ?? { cpu: "2", memory: "1000Mi" },
+  },
+});
+
+const pod = (name: string, nodeName: string, more: { spec?: object; phase?: string } = {}) => ({
+  metadata: {
+    ...{ name, namespace: "my-app" },
+    labels: { "app.kubernetes.io/name": name.replace(/-.*/, ""), "app.kubernetes.io/part-of": "k3s-lab" },
+  },
+  spec: {
+    ...{ nodeName, priority: name.startsWith("db-") ? 1000 : 0 },
+    tolerations: [],
+    volumes: name.startsWith("db-") ? [{ persistentVolumeClaim: { claimName: `data-${name}` } }, {}] : [],
+    containers: [{ resources: { requests: { cpu: "50m", memory: "64Mi" } } }],
+    ...more.spec,
+  },
+  status: { phase: more.phase ?? "Running" },
+});
+
+const volume = (claim: string, on: string) => ({
+  spec: {
+    claimRef: { namespace: "my-app", name: claim },
+    nodeAffinity: {
+      required: {
+        nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/hostname", values: [on] }] }],
+      },
+    },
+  },
+});
+
+interface Cluster {
+  readonly nodes: readonly object[];
+  readonly pods: readonly object[];
+  readonly volumes: readonly object[];
+}
+
+const two: Cluster = {
+  nodes: [node("server"), node("agent")],
+  pods: [
+    pod("frontend-1", "server"),
+    pod("frontend-2", "agent"),
+    pod("api-1", "server"),
+    pod("admin-1", "agent"),
+    pod("db-0", "server"),
+    pod("db-1", "agent"),
+  ],
+  volumes: [volume("data-db-0", "server"), volume("data-db-1", "agent")],
+};
+const withDatabaseOn = (
+  zero: string,
+  one: string,
+  nodes: readonly object[] = two.nodes,
+  spec: object = {},
+): Cluster => ({
+  nodes,
+  pods: [...two.pods.slice(0, 4), pod("db-0", zero, { spec }), pod("db-1", one, { spec })],
+  volumes: [volume("data-db-0", zero), volume("data-db-1", one)],
+});
+
+async function look(cluster: Cluster, database: object = {}): Promise<Record<string, Check>> {
+  const config = parseConfig("my-app", { cluster: { stack: "cluster" }, database }, "FILE");
+  const api = {
+    nodes: async () => cluster.nodes,
+    pods: async () => cluster.pods,
+    persistentVolumes: async () => cluster.volumes,
+  } as unknown as KubernetesApi;
+  const checks = await runChecks("my-app", [checkPlacement(config, "Run it.", Promise.resolve(api))]);
+  return Object.fromEntries(checks.map((one) => [one.id.replace(/^my-app\/(.*)\/placement$/, "$1"), one]));
+}
+
+test("every part of the guest book says where it is and why", async () => {
+  const checks = await look(two);
+  assert.deepEqual(
+    Object.fromEntries(Object.entries(checks).map(([name, { ok, actual }]) => [name, [ok, actual]])),
+    {
+      frontend: [true, "1 on server, 1 on agent; on 2 of 2 nodes that fit"],
+      api: [true, "1 on server"],
+      admin: [true, "1 on agent"],
+      db: [true, "db-0 on server (volume), db-1 on agent (volume); on 2 of 2 nodes that fit; priority 1000"],
+    },
+  );
+});
+
+test("a label that is preferred and a taint that is tolerated are named", async () => {
+  const dedicated = node("agent", { labels: { dedicated: "database" }, spec: { taints: [taint] } });
+  const tolerations = [{ key: "dedicated", operator: "Equal", value: "database" }];
+  const cluster = withDatabaseOn("server", "agent", [node("server"), dedicated], { tolerations });
+  const { db, frontend } = await look(cluster, { nodes: "dedicated=database" });
+  assert.equal(
+    db?.actual,
+    "db-0 on server (volume), db-1 on agent (volume, label dedicated=database, tolerates dedicated=database:NoSchedule); on 2 of 2 nodes that fit; priority 1000",
+  );
+  assert.equal(db?.ok, true);
+  // Who does not tolerate it has one node, and what was there before the taint stays.
+  assert.equal(frontend?.actual, "1 on server, 1 on agent");
+  const none = await look(two, { nodes: "dedicated=database" });
+  assert.match(none.db?.actual ?? "", /; no node has dedicated=database;/);
+  assert.equal(none.db?.ok, true);
+});
+
+test("web apps that are together are told, and fail nothing: the scheduler chose once, and moves nobody", async () => {
+  const { frontend } = await look({
+    ...two,
+    pods: [pod("frontend-1", "server"), pod("frontend-2", "server"), ...two.pods.slice(2)],
+  });
+  assert.deepEqual([frontend?.ok, frontend?.actual], [true, "2 on server; on 1 of 2 nodes that fit"]);
+});
+
+test("both pods of the database on one node, while the other takes one: the copy is to move", async () => {
+  const { db } = await look(withDatabaseOn("server", "server"));
+  assert.equal(db?.ok, false);
+  assert.equal(db?.actual, "db-0 and db-1 on server (volume); on 1 of 2 nodes that fit; priority 1000");
+  assert.equal(db?.expected, "its pods on two nodes, for db-1 fits on agent too");
+  assert.match(
+    db?.hint ?? "",
+    /delete persistentvolumeclaim data-db-1 --wait=false`, then .*delete pod db-1`/,
+  );
+  const promoted = await look(withDatabaseOn("agent", "agent"), { primary: 1 });
+  assert.equal(promoted.db?.expected, "its pods on two nodes, for db-0 fits on server too");
+});
+
+for (const [what, other] of [
+  ["there is", undefined],
+  ["is cordoned", node("agent", { spec: { unschedulable: true } })],
+  ["is not Ready", node("agent", { ready: "Unknown" })],
+  ["has a taint that they do not tolerate", node("agent", { spec: { taints: [taint] } })],
+  ["has too little memory left", node("agent", { allocatable: { cpu: "2", memory: "150Mi" } })],
+] as const)
+  test(`both pods of the database on one node are right where the only other one ${what}`, async () => {
+    const cluster = withDatabaseOn("server", "server", [node("server"), ...(other ? [other] : [])]);
+    // What runs there takes its part of the memory.
+    const { db } = await look({ ...cluster, pods: [...cluster.pods, pod("other-1", "agent")] });
+    assert.deepEqual(
+      [db?.ok, db?.actual],
+      [true, "db-0 and db-1 on server (volume); no other node fits; priority 1000"],
+    );
+  });
+
+test("a database without its priority is told", async () => {
+  const { db } = await look(withDatabaseOn("server", "agent", two.nodes, { priority: 0 }));
+  assert.deepEqual([db?.ok, db?.expected], [false, "a priority above the usual 0"]);
+});
+
+test("without an answer, or before there are pods, there is nothing to say", async () => {
+  const { db } = await look({ nodes: two.nodes, pods: [], volumes: [] });
+  assert.deepEqual([db?.ok, db?.actual], [true, "no pod has a node"]);
+  const config = parseConfig("my-app", { cluster: { stack: "cluster" } }, "FILE");
+  const silent = Promise.reject(new Error("refused"));
+  silent.catch(() => {});
+  const [frontend] = await runChecks("my-app", [checkPlacement(config, "Run it.", silent)]);
+  assert.match(frontend?.actual ?? "", /^not asked: /);
+});
+
+test("who may not see other namespaces' pods or volumes is told what is seen", async () => {
+  const forbidden = async () => Promise.reject(new Error("403"));
+  const config = parseConfig("my-app", { cluster: { stack: "cluster" } }, "FILE");
+  const api = {
+    nodes: async () => two.nodes,
+    pods: async (namespace?: string) => (namespace ? two.pods : forbidden()),
+    persistentVolumes: forbidden,
+  } as unknown as KubernetesApi;
+  const checks = await runChecks("my-app", [checkPlacement(config, "Run it.", Promise.resolve(api))]);
+  assert.match(checks.at(-1)?.actual ?? "", /^db-0 on server, db-1 on agent; on 2 of 2 nodes/);
+});
+
+test("of the apps of other stacks, those that prefer nodes are told", async () => {
+  const apps = [{ name: "web", host: "a.com", nodes: "disk=ssd" }, { name: "other" }];
+  const config = parseConfig("apps", { cluster: { stack: "cluster" }, apps }, "FILE");
+  const web = pod("web-1", "agent");
+  const api = {
+    nodes: async () => [node("server"), node("agent", { labels: { disk: "ssd" } })],
+    pods: async () => [{ ...web, metadata: { ...web.metadata, namespace: "default" } }],
+    persistentVolumes: async () => [],
+  } as unknown as KubernetesApi;
+  const checks = await runChecks("apps", [checkPlacement(config, "Run it.", Promise.resolve(api))]);
+  assert.deepEqual(
+    checks.map(({ id, actual }) => [id, actual]),
+    [["apps/web/placement", "1 on agent (label disk=ssd)"]],
+  );
+});

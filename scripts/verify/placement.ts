@@ -1,0 +1,210 @@
+import {
+  type KubernetesApi,
+  type Node,
+  type PersistentVolume,
+  type Pod,
+  type Taint,
+  taintInWords,
+} from "../../stacks/lib/kubernetes.ts";
+import type { OnCluster } from "../../stacks/model/config.ts";
+import { parseQuantity } from "../../stacks/model/quota.ts";
+import type { CheckSpec } from "./check.ts";
+import { isAppPod } from "./from-pods.ts";
+
+/** Pods that the scheduler has placed by one set of rules. */
+interface Workload {
+  readonly name: string;
+  readonly namespace: string;
+  /** The label of the nodes that they prefer. */
+  readonly nodes?: string | undefined;
+  /** Of the database, whose pods keep apart and come first: the ordinal of the pod that takes the writes. */
+  readonly primary?: number;
+}
+
+/** What a cluster says of where pods are and could be. */
+interface Places {
+  readonly nodes: readonly Node[];
+  /** Those of all namespaces that may be seen. */
+  readonly pods: readonly Pod[];
+  readonly volumes: readonly PersistentVolume[];
+}
+
+/** The workloads whose places are told: all of the guest book, and elsewhere those with a preference. */
+const workloadsOf = (config: OnCluster): Workload[] =>
+  "database" in config
+    ? [...config.apps, { ...config.database, name: "db", namespace: config.namespace }]
+    : config.apps.filter(({ nodes }) => nodes);
+
+/** Says where the scheduler has put pods and why, as the API server has it, and whether a rule is broken that could be kept. */
+export async function checkPlacement(
+  config: OnCluster,
+  deploy: string,
+  answer: Promise<KubernetesApi>,
+): Promise<CheckSpec[]> {
+  const workloads = workloadsOf(config);
+  const asked = workloads.length > 0 ? askPlaces(await answer.catch(() => undefined), config) : undefined;
+  const places = await asked?.catch(() => undefined);
+  return workloads.map((workload) => {
+    const { namespace, name } = workload;
+    const kubectl = `kubectl --namespace ${namespace}`;
+    const about = {
+      id: `${namespace === config.namespace ? "" : `${namespace}/`}${name}/placement`,
+      title: `${name}: where its pods are, and why`,
+      hint: `See what the scheduler said: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`. ${deploy}`,
+    };
+    if (places === undefined)
+      return { ...about, expected: "its pods on nodes", actual: async () => String(await asked) };
+    const found = describePlaces(workload, places);
+    const fault = faultOf(workload, places);
+    return {
+      ...about,
+      expected: fault?.expected ?? found,
+      actual: async () => found,
+      ...(fault ? { hint: fault.hint } : {}),
+    };
+  });
+}
+
+async function askPlaces(api: KubernetesApi | undefined, { namespace }: OnCluster): Promise<Places> {
+  if (api === undefined) throw new Error("the API server does not answer");
+  const [nodes, pods, volumes] = await Promise.all([
+    api.nodes(),
+    // Who may not see the others' pods does not count what they take.
+    api.pods().catch(() => api.pods(namespace)),
+    api.persistentVolumes().catch(() => []),
+  ]);
+  return { nodes, pods, volumes };
+}
+
+const podsOf = ({ namespace, name }: Workload, { pods }: Places): Pod[] =>
+  pods.filter(
+    (pod) =>
+      pod.metadata.namespace === namespace &&
+      pod.metadata.deletionTimestamp === undefined &&
+      pod.spec.nodeName !== undefined &&
+      pod.status.phase === "Running" &&
+      isAppPod(pod, [{ name }]),
+  );
+
+/** The taints that keep pods away. */
+const strictTaints = ({ spec }: Node): Taint[] =>
+  (spec?.taints ?? []).filter(({ effect }) => effect !== "PreferNoSchedule");
+
+/** https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/ */
+const tolerates = ({ spec }: Pod, taint: Taint): boolean =>
+  spec.tolerations.some(
+    ({ key, operator, value = "", effect }) =>
+      (key === undefined ? operator === "Exists" : key === taint.key) &&
+      (operator === "Exists" || value === (taint.value ?? "")) &&
+      (effect === undefined || effect === taint.effect),
+  );
+
+const requested = ({ spec }: Pod, what: string): number =>
+  spec.containers.reduce(
+    (sum, { resources }) => sum + (parseQuantity(resources.requests[what] ?? "") ?? 0),
+    0,
+  );
+
+/** Whether the scheduler would put a pod on a node, leaving aside where its volume is. */
+function fits(pod: Pod, node: Node, { pods }: Places): boolean {
+  const { conditions, allocatable } = node.status;
+  const isUp = conditions.some(({ type, status }) => type === "Ready" && status === "True");
+  const there = pods.filter(
+    (one) => one !== pod && one.spec.nodeName === node.metadata.name && one.status.phase === "Running",
+  );
+  const hasRoom = ["cpu", "memory"].every(
+    (what) =>
+      [pod, ...there].reduce((sum, one) => sum + requested(one, what), 0) <=
+      (parseQuantity(allocatable[what] ?? "") ?? Number.POSITIVE_INFINITY),
+  );
+  const isOpen = !node.spec?.unschedulable && strictTaints(node).every((taint) => tolerates(pod, taint));
+  return isUp && isOpen && hasRoom;
+}
+
+/** Whether a pod has a volume that is on its node alone. */
+const hasVolumeThere = ({ metadata, spec }: Pod, volumes: readonly PersistentVolume[]): boolean =>
+  volumes.some(({ spec: { claimRef, nodeAffinity } }) => {
+    const claims = spec.volumes.map(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName);
+    const terms = nodeAffinity?.required?.nodeSelectorTerms ?? [];
+    return (
+      claimRef?.namespace === metadata.namespace &&
+      claims.includes(claimRef?.name ?? "") &&
+      terms.some(({ matchExpressions }) =>
+        matchExpressions.some(({ values }) => values.includes(spec.nodeName ?? "")),
+      )
+    );
+  });
+
+const hasLabel = ({ metadata }: Node, label: string): boolean => {
+  const [key = "", value] = label.split("=");
+  return metadata.labels[key] === value;
+};
+
+/** The nodes of a workload's pods, each with what speaks for it; then what was decided for all of them. */
+function describePlaces(workload: Workload, places: Places): string {
+  const pods = podsOf(workload, places);
+  if (pods.length === 0) return "no pod has a node";
+  const byNode = places.nodes.flatMap((node) => {
+    const here = pods.filter(({ spec }) => spec.nodeName === node.metadata.name);
+    return here.length === 0
+      ? []
+      : [`${inWords(workload, here)} on ${node.metadata.name}${because(workload, here, node, places)}`];
+  });
+  const open = places.nodes.filter((node) => pods.some((pod) => fits(pod, node, places)));
+  const used = new Set(pods.map(({ spec }) => spec.nodeName)).size;
+  const spread =
+    open.length > 1 && pods.length > 1 ? `; on ${used} of ${Math.max(open.length, used)} nodes that fit` : "";
+  const single = open.length <= 1 && used === 1 ? "; no other node fits" : "";
+  const labelled = places.nodes.some((node) => hasLabel(node, workload.nodes ?? ""));
+  const missing = workload.nodes && !labelled ? `; no node has ${workload.nodes}` : "";
+  const priority = Math.max(...pods.map(({ spec }) => spec.priority));
+  return [byNode.join(", "), spread, single, missing, ...(priority ? [`; priority ${priority}`] : [])].join(
+    "",
+  );
+}
+
+/** A StatefulSet's pods have names that stay. */
+const inWords = ({ primary }: Workload, pods: readonly Pod[]): string =>
+  primary === undefined
+    ? `${pods.length}`
+    : pods
+        .map(({ metadata }) => metadata.name)
+        .sort()
+        .join(" and ");
+
+function because({ nodes }: Workload, pods: readonly Pod[], node: Node, { volumes }: Places): string {
+  const reasons = [
+    ...(pods.some((pod) => hasVolumeThere(pod, volumes)) ? ["volume"] : []),
+    ...(nodes && hasLabel(node, nodes) ? [`label ${nodes}`] : []),
+    ...strictTaints(node)
+      .filter((taint) => pods.some((pod) => tolerates(pod, taint)))
+      .map((taint) => `tolerates ${taintInWords(taint)}`),
+  ];
+  return reasons.length ? ` (${reasons.join(", ")})` : "";
+}
+
+/** The rule of the database's that is broken though it could be kept; the others' are preferences of one moment. */
+function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected" | "hint"> | undefined {
+  const { primary, namespace } = workload;
+  if (primary === undefined) return undefined;
+  const pods = podsOf(workload, places);
+  const replica = pods.find(({ metadata: { name } }) => name === `db-${1 - primary}`);
+  const together = new Set(pods.map(({ spec }) => spec.nodeName)).size < pods.length;
+  const other = places.nodes.find(
+    (node) => node.metadata.name !== pods[0]?.spec.nodeName && replica && fits(replica, node, places),
+  );
+  if (together && replica && other) {
+    const { name } = replica.metadata;
+    const kubectl = `kubectl --namespace ${namespace}`;
+    return {
+      expected: `its pods on two nodes, for ${name} fits on ${other.metadata.name} too`,
+      hint: `The loss of one node would take both away. ${name} is a copy, which is made anew where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
+    };
+  }
+  return pods.some(({ spec }) => spec.priority === 0)
+    ? {
+        expected: "a priority above the usual 0",
+        hint: `Its pods must have the PriorityClass db.${namespace}: \`kubectl get priorityclasses\`. A pod that is recreated has it.`,
+      }
+    : undefined;
+}
