@@ -47,6 +47,7 @@ const concepts = [
     "ExternalName",
   ],
   ...["hostPath", "emptyDir", "PersistentVolume", "claim"],
+  ...["requests", "spreading", "affinity", "taint", "priority class", "encrypted at rest"],
 ];
 
 let ids: readonly string[] = [];
