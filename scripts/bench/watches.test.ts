@@ -5,12 +5,7 @@ import { readNodes, untilReady } from "./watches.ts";
 
 const node = (status: "True" | "False"): Node => ({
   metadata: { name: "n", labels: {}, annotations: {} },
-  status: {
-    addresses: [],
-    conditions: [{ type: "Ready", status }],
-    nodeInfo: { kubeletVersion: "v1" },
-    allocatable: {},
-  },
+  status: { addresses: [], conditions: [{ type: "Ready", status }], nodeInfo: { kubeletVersion: "v1" } },
 });
 const never = new AbortController().signal;
 

@@ -6,13 +6,7 @@ import { watchPods } from "./watch-pods.ts";
 
 const pod = (name: string, version: string, ready: boolean): Pod => ({
   metadata: { name, labels: {}, annotations: {} },
-  spec: {
-    nodeName: "agent",
-    containers: [{ ports: [], env: [{ name: "APP_VERSION", value: version }], resources: { requests: {} } }],
-    priority: 0,
-    tolerations: [],
-    volumes: [],
-  },
+  spec: { nodeName: "agent", containers: [{ ports: [], env: [{ name: "APP_VERSION", value: version }] }] },
   status: {
     phase: "Pending",
     conditions: [{ type: "Ready", status: ready ? "True" : "False" }],

@@ -92,7 +92,7 @@ const strictTaints = ({ spec }: Node): Taint[] =>
 
 /** https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/ */
 const tolerates = ({ spec }: Pod, taint: Taint): boolean =>
-  spec.tolerations.some(
+  (spec.tolerations ?? []).some(
     ({ key, operator, value = "", effect }) =>
       (key === undefined ? operator === "Exists" : key === taint.key) &&
       (operator === "Exists" || value === (taint.value ?? "")) &&
@@ -101,7 +101,7 @@ const tolerates = ({ spec }: Pod, taint: Taint): boolean =>
 
 const requested = ({ spec }: Pod, what: string): number =>
   spec.containers.reduce(
-    (sum, { resources }) => sum + (parseQuantity(resources.requests[what] ?? "") ?? 0),
+    (sum, { resources }) => sum + (parseQuantity(resources?.requests[what] ?? "") ?? 0),
     0,
   );
 
@@ -115,7 +115,7 @@ function fits(pod: Pod, node: Node, { pods }: Places): boolean {
   const hasRoom = ["cpu", "memory"].every(
     (what) =>
       [pod, ...there].reduce((sum, one) => sum + requested(one, what), 0) <=
-      (parseQuantity(allocatable[what] ?? "") ?? Number.POSITIVE_INFINITY),
+      (parseQuantity(allocatable?.[what] ?? "") ?? Number.POSITIVE_INFINITY),
   );
   const isOpen = !node.spec?.unschedulable && strictTaints(node).every((taint) => tolerates(pod, taint));
   return isUp && isOpen && hasRoom;
@@ -124,7 +124,7 @@ function fits(pod: Pod, node: Node, { pods }: Places): boolean {
 /** Whether a pod has a volume that is on its node alone. */
 const hasVolumeThere = ({ metadata, spec }: Pod, volumes: readonly PersistentVolume[]): boolean =>
   volumes.some(({ spec: { claimRef, nodeAffinity } }) => {
-    const claims = spec.volumes.map(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName);
+    const claims = (spec.volumes ?? []).map(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName);
     const terms = nodeAffinity?.required?.nodeSelectorTerms ?? [];
     return (
       claimRef?.namespace === metadata.namespace &&
@@ -157,7 +157,7 @@ function describePlaces(workload: Workload, places: Places): string {
   const single = open.length <= 1 && used === 1 ? "; no other node fits" : "";
   const labelled = places.nodes.some((node) => hasLabel(node, workload.nodes ?? ""));
   const missing = workload.nodes && !labelled ? `; no node has ${workload.nodes}` : "";
-  const priority = Math.max(...pods.map(({ spec }) => spec.priority));
+  const priority = Math.max(...pods.map(({ spec }) => spec.priority ?? 0));
   return [byNode.join(", "), spread, single, missing, ...(priority ? [`; priority ${priority}`] : [])].join(
     "",
   );
@@ -201,7 +201,7 @@ function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected"
       hint: `The loss of one node would take both away. ${name} is a copy, which is made anew where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
     };
   }
-  return pods.some(({ spec }) => spec.priority === 0)
+  return pods.some(({ spec }) => (spec.priority ?? 0) === 0)
     ? {
         expected: "a priority above the usual 0",
         hint: `Its pods must have the PriorityClass db.${namespace}: \`kubectl get priorityclasses\`. A pod that is recreated has it.`,

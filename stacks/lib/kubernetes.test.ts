@@ -237,7 +237,7 @@ test("an answer that is not understood is named by its path and field", async (t
 
 const pod = (status: Partial<Pod["status"]>, deletionTimestamp?: string): Pod => ({
   metadata: { name: "a", labels: {}, annotations: {}, deletionTimestamp },
-  spec: { containers: [], priority: 0, tolerations: [], volumes: [] },
+  spec: { containers: [] },
   status: { phase: "Running", conditions: [], containerStatuses: [], ...status },
 });
 const ready = { conditions: [{ type: "Ready", status: "True" }] };

@@ -35,7 +35,7 @@ const reason = z.object({ reason: text }).optional();
 const container = z.object({
   ports: list(z.object({ containerPort: count })),
   env: list(z.object({ name: z.string(), value: text })),
-  resources: z.object({ requests: strings }).default({ requests: {} }),
+  resources: z.object({ requests: strings }).optional(),
 });
 
 const utilization = z.object({ averageUtilization: count.optional() });
@@ -76,7 +76,7 @@ const kinds = {
       addresses: list(z.object({ type: z.string(), address: z.string() })),
       conditions,
       nodeInfo: z.object({ kubeletVersion: z.string() }),
-      allocatable: strings,
+      allocatable: strings.optional(),
     }),
   }),
   pods: kind(core, {
@@ -84,11 +84,13 @@ const kinds = {
     spec: z.object({
       nodeName: text,
       containers: list(container),
-      priority: count.default(0),
-      tolerations: list(
-        z.object({ key: text, operator: z.string().default("Equal"), value: text, effect: text }),
-      ),
-      volumes: list(z.object({ persistentVolumeClaim: z.object({ claimName: z.string() }).optional() })),
+      priority: count.optional(),
+      tolerations: z
+        .array(z.object({ key: text, operator: z.string().default("Equal"), value: text, effect: text }))
+        .nullish(),
+      volumes: z
+        .array(z.object({ persistentVolumeClaim: z.object({ claimName: z.string() }).optional() }))
+        .nullish(),
     }),
     status: z.object({
       phase: z.string(),
