@@ -5,10 +5,10 @@ import { dirname } from "node:path";
 export const linkOrCopy = (from: string, to: string): Promise<void> =>
   link(from, to).catch(() => cp(from, to));
 
-/** Makes `path` a symbolic link, in place of what is there. */
+/** Makes `path` a symbolic link, replacing what is at that path. */
 export const placeSymlink = (target: string, path: string): Promise<void> => replace(target, path, symlink);
 
-/** Makes `path` another name of a file, or a copy of it, in place of what is there. */
+/** Makes `path` another name of a file, or a copy of it, replacing what is at that path. */
 export async function placeFile(file: string, path: string): Promise<void> {
   const [wanted, there] = await Promise.all([file, path].map((one) => lstat(one).catch(() => undefined)));
   // Each new name changes the file's ctime, by which caches know that its hash is still to be trusted.

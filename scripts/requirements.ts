@@ -22,7 +22,7 @@ export interface HostFacts {
   readonly diskFree: number;
 }
 
-/** What a cluster asks of this computer; one of k3d's asks for no memory beforehand. */
+/** What a cluster needs of this computer; one of k3d reserves no memory. */
 type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "provider">>;
 
 /** What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does. */

@@ -24,7 +24,7 @@ export const toolFile =
     return path;
   };
 
-/** An archive of the images that K3s asks for: the one that was released with it, else one that is built here. */
+/** An archive of the images that K3s needs: the one that was released with it, else one that is built here. */
 export async function systemArchive(k3s: InstalledTool, file: ToolFile, progress: Progress): Promise<string> {
   const released = k3s.files["k3s-airgap-images.tar.gz"];
   if (released !== undefined) return released;

@@ -133,7 +133,7 @@ async function observeContainersOf(stack: string): Promise<Observed> {
 /** The cluster as its stack's state has it, if its nodes still hold the images of the lab's own that the apps run. */
 async function observeApps(stack: string, config: OnCluster, cluster: string): Promise<unknown> {
   if (!(await areCertificatesCurrent(config.apps))) return undefined;
-  // The first run makes the authority: what is there after it counts.
+  // The first run makes the authority: what exists after it counts.
   const state = await stateOf(cluster);
   const around = [state, await authorityFor(config.apps)];
   const own = ownImagesOf(config);

@@ -38,7 +38,7 @@ export interface MachineContent {
   readonly installScript: string;
   /** The flannel CNI plugin, for a K3s that does not bring its own. */
   readonly flannel?: string;
-  /** An archive of the images that K3s asks for; unpacked into the machine's image store. */
+  /** An archive of the images that K3s needs; unpacked into the machine's image store. */
   readonly images: string;
   /** Manifests that K3s applies at its first start. */
   readonly manifests: readonly string[];

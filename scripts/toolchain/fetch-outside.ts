@@ -1,6 +1,6 @@
 const proxies = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
 
-/** Words that name the proxy which the environment asks for, without its password; undefined where there is none. */
+/** Words that name the proxy set in the environment, without its password; undefined where there is none. */
 export function proxyInUse(): string | undefined {
   const name = proxies.find((name) => process.env[name]);
   if (name === undefined) return undefined;

@@ -8,7 +8,7 @@ import { sha256Of } from "./hashes.ts";
 import { IntegrityError } from "./tool-cache.ts";
 import type { ModuleWay } from "./tools.ts";
 
-/** The oldest Go that builds every tool: a newer one that a module asks for is fetched by Go itself. */
+/** The oldest Go that builds every tool: a newer one that a module requires is fetched by Go itself. */
 const oldestGo = { major: 1, minor: 24 } as const;
 
 interface GoMod {

@@ -82,7 +82,7 @@ interface Job {
 }
 
 const probeUrl = "https://github.com/k3s-io/k3s/releases/latest";
-/** A slow line is not to be taken for none: what is chosen for it is another K3s. */
+/** A slow line must not count as none: without releases it is another K3s. */
 const probeTimeoutMs = 10_000;
 const probeTries = 2;
 const releasesAtOnce = 4;

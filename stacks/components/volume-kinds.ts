@@ -68,7 +68,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
       new k8s.core.v1.PersistentVolumeClaim(
         `${name}-${which}`,
         {
-          // A claim may be bound only once a pod asks for it.
+          // A claim may be bound only once a pod uses it.
           metadata: { name: which, namespace, labels, annotations: skipAwait },
           spec: { accessModes, resources: { requests: { storage: size } }, ...spec },
         },

@@ -65,7 +65,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
   await finishStart(cluster, input);
 }
 
-/** Takes over what is there and Pulumi does not know of. @throws LabError where it is not what the file asks for. */
+/** Takes over what exists and Pulumi does not know. @throws LabError where it is not what the file asks for. */
 export function adopt({ owner }: Cluster, found: Container, identity: string | undefined): void {
   if (found.labels["k3s-lab.identity"] === identity) return;
   throw new LabError(

@@ -54,7 +54,7 @@ export const conceptsSchema = z
     static: z
       .strictObject({
         volume: size.describe("Size that the PersistentVolume says it has."),
-        claim: size.describe("Size that its claim asks for, at most that. It stays as it was made."),
+        claim: size.describe("Size that its claim requests, at most `volume`. It cannot be changed later."),
       })
       .prefault({})
       .describe("A PersistentVolume of the stack's own: a folder of the node, and the claim that it is for."),

@@ -125,7 +125,7 @@ export const readOnCluster = (stack: string, directory: string): Promise<OnClust
 
 const besides = ["encryptionsalt"];
 
-/** The values of the project's own keys; every other key is refused, for nobody would read it. */
+/** The values of the project's own keys; every other key is refused: nothing would read it. */
 function ownValues(program: ProgramName, document: unknown, file: string): Record<string, unknown> {
   const faults: string[] = [];
   const known = knownKeys(schemas[program], []);

@@ -283,5 +283,5 @@ export const serverArgsOf = (file: K3dFile): string[] =>
     .filter(({ nodeFilters }) => indicesOf("server", nodeFilters, file).length > 0)
     .map(({ arg }) => arg);
 
-/** Whether the file asks for k3d's load balancer. */
+/** Whether the file wants k3d's load balancer. */
 export const wantsLoadBalancer = ({ options }: K3dFile): boolean => options.k3d.disableLoadbalancer !== true;

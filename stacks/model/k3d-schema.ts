@@ -42,7 +42,7 @@ const refusedKey = (why: string) =>
 
 const memory = refusedKey("k3d would leave files in your home folder that outlive the cluster");
 
-/** Which nodes an entry is for. k3d itself asks for them wherever there is more than one node. */
+/** Which nodes an entry is for. k3d itself requires them wherever there is more than one node. */
 const nodeFilters = z
   .array(z.string(), 'node filters such as ["server:*", "agent:0"]')
   .min(1, 'node filters such as ["server:*", "agent:0"]');

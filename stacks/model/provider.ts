@@ -84,7 +84,7 @@ export async function chooseProvider(
   probes: ProviderProbes = providerProbes,
 ): Promise<ProviderChoice> {
   if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
-  // Hosts are never chosen: a file that no longer names them asks for machines.
+  // Hosts are never chosen: a file that no longer names them wants machines.
   const chosen = recorded === "hosts" ? undefined : (recorded ?? process.env.LAB_AUTO_PROVIDER);
   if (chosen !== undefined && Object.hasOwn(providers, chosen))
     return { provider: chosen as Provider, reason: "as the lab is up already" };

@@ -129,7 +129,7 @@ export function parse(pem: string): X509Certificate | undefined {
   }
 }
 
-/** A private key; undefined where a text is none, or asks for a passphrase. */
+/** A private key; undefined where a text is none, or needs a passphrase. */
 export function parseKey(pem: string): KeyObject | undefined {
   try {
     return createPrivateKey(pem);

@@ -21,7 +21,7 @@ import {
 } from "./machine-list.ts";
 import { environmentOf } from "./recorded.ts";
 
-/** A machine as a stack file wants it, as far as it matters to what is there. */
+/** A machine as a stack file wants it, as far as it matters to what exists. */
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
 
 /**
@@ -31,7 +31,7 @@ type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
  * machine has is refused, as is an address that another machine of the stack or of another lab has.
  * @param now names what is to be made or started now. Default: the time.
  * @returns by the machine's name.
- * @throws LabError where the provider cannot be asked or where what is there is in the way; nothing was touched.
+ * @throws LabError where the provider cannot be asked or where what exists is in the way; nothing was touched.
  */
 export async function observeMachines(
   stack: string,

@@ -28,7 +28,7 @@ export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-l
 /**
  * Marks the objects that a component makes. The marks are labels with values of this stack's own, so that the API server
  * itself refuses the second of two stacks that apply one object at the same moment. Server-side apply uses one field
- * manager for the stack, not by Pulumi's random one for each resource: an object whose create was interrupted before Pulumi
+ * manager for the stack, not Pulumi's random one for each resource: an object whose create was interrupted before Pulumi
  * noted it would be in conflict with itself. What an earlier version applied keeps its own manager. And since their names are
  * fixed, what is replaced is deleted first: the other way round, a cluster that is known by two identities would lose the new
  * one. Only what has another name each time says that it stays until the new one is used.

@@ -30,7 +30,7 @@ interface ImageConfig {
 }
 
 export interface ImageSpec {
-  /** Name and tag as a pod asks for it, of a repository of Docker Hub's: `rancher/mirrored-pause:3.6`. */
+  /** Name and tag as a pod names it, of a repository of Docker Hub's: `rancher/mirrored-pause:3.6`. */
   readonly ref: string;
   /** Bottom first. Layers of the same content are stored once for all images of an archive. */
   readonly layers: readonly Layer[];

@@ -27,7 +27,7 @@ interface ClosureOptions {
 
 const librarySchema = z.object({ at: z.string(), source: z.string() });
 
-/** A library as the loader asks for it (`at`, a path in the image) and the file it is. */
+/** A library as the loader wants it (`at`, a path in the image) and the file it is. */
 type Library = Readonly<z.output<typeof librarySchema>>;
 
 /** By program and root, what its libraries were, and the state of all that this depends on. */

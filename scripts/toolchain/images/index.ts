@@ -15,7 +15,7 @@ import { unpackedPackages } from "./debian.ts";
 
 export type ProgramOf = (tool: ToolName) => string;
 
-/** The images that K3s v1.25.4+k3s1 asks for, by what they are. */
+/** The images that K3s v1.25.4+k3s1 needs, by what they are. */
 const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
@@ -54,7 +54,7 @@ const packages = [
 const nonRoot = "65532:65532";
 
 /**
- * Writes one archive with every image K3s 1.25.4 asks for, under the names it asks for, for nodes that can pull nothing.
+ * Writes one archive with every image K3s 1.25.4 needs, under the names it expects, for nodes that can pull nothing.
  * Made from the lab's programs and Debian's packages, kept in the user's cache and made again only when one of them
  * changed. About 8 s and 350 MB.
  * @returns its path.
