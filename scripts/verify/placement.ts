@@ -24,8 +24,9 @@ interface Workload {
 /** What a cluster says of where pods are and could be. */
 interface Places {
   readonly nodes: readonly Node[];
-  /** Those of all namespaces that may be seen. */
   readonly pods: readonly Pod[];
+  /** Whether these are the pods of all namespaces, so that what nodes have left is known. */
+  readonly isWhole: boolean;
   readonly volumes: readonly PersistentVolume[];
 }
 
@@ -42,7 +43,8 @@ export async function checkPlacement(
   answer: Promise<KubernetesApi>,
 ): Promise<CheckSpec[]> {
   const workloads = workloadsOf(config);
-  const asked = workloads.length > 0 ? askPlaces(await answer.catch(() => undefined), config) : undefined;
+  const asked =
+    workloads.length > 0 ? askPlaces(await answer.catch(() => undefined), config, workloads) : undefined;
   const places = await asked?.catch(() => undefined);
   return workloads.map((workload) => {
     const { namespace, name } = workload;
@@ -65,15 +67,21 @@ export async function checkPlacement(
   });
 }
 
-async function askPlaces(api: KubernetesApi | undefined, { namespace }: OnCluster): Promise<Places> {
+async function askPlaces(
+  api: KubernetesApi | undefined,
+  { cluster }: OnCluster,
+  workloads: readonly Workload[],
+): Promise<Places> {
   if (api === undefined) throw new Error("the API server does not answer");
+  // A cluster that is not the lab's may have any number of pods, or not show them.
+  const isWhole = "stack" in cluster;
+  const namespaces = [...new Set(workloads.map(({ namespace }) => namespace))];
   const [nodes, pods, volumes] = await Promise.all([
     api.nodes(),
-    // Who may not see the others' pods does not count what they take.
-    api.pods().catch(() => api.pods(namespace)),
+    isWhole ? api.pods() : Promise.all(namespaces.map((one) => api.pods(one))).then((all) => all.flat()),
     api.persistentVolumes().catch(() => []),
   ]);
-  return { nodes, pods, volumes };
+  return { nodes, pods, volumes, isWhole };
 }
 
 const podsOf = ({ namespace, name }: Workload, { pods }: Places): Pod[] =>
@@ -189,7 +197,7 @@ function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected"
   if (primary === undefined) return undefined;
   const pods = podsOf(workload, places);
   const replica = pods.find(({ metadata: { name } }) => name === `db-${1 - primary}`);
-  const together = new Set(pods.map(({ spec }) => spec.nodeName)).size < pods.length;
+  const together = places.isWhole && new Set(pods.map(({ spec }) => spec.nodeName)).size < pods.length;
   const other = places.nodes.find(
     (node) => node.metadata.name !== pods[0]?.spec.nodeName && replica && fits(replica, node, places),
   );
