@@ -6,11 +6,11 @@ import type { Loss } from "./losses.ts";
 export type Ask = (question: string) => Promise<boolean>;
 
 /**
- * Asks on a terminal whether what exists may go; elsewhere it must have been said beforehand.
- * @param allowed whether it was, by `--replace`.
+ * Asks on a terminal whether what exists may be lost.
+ * @param allowed whether `--replace` says so. Elsewhere than on a terminal it must.
  * @param options.touched whether the run has changed other stacks already. Default: false.
  * @param options.otherwise what to do where it was not meant. Default: restore the stack file.
- * @throws LabError where it may not: with exit code 3 where nothing was touched, else with 1.
+ * @throws LabError where it may not: exit code 3 where nothing was touched, else 1.
  */
 export async function confirmLosses(
   losses: readonly Loss[],

@@ -13,10 +13,7 @@ import { placeFile, placeSymlink } from "./links.ts";
 import type { InstalledTool, ToolName } from "./toolchain/install.ts";
 import { noteCheckout } from "./toolchain/prune.ts";
 
-/**
- * What plain `pulumi`, `vagrant` and `kubectl` need to act on this lab; `lab env` prints it.
- * It holds file names, never a secret.
- */
+/** What plain `pulumi`, `vagrant` and `kubectl` need to act on this lab, as `lab env` prints it: file names, no secret. */
 export function labVariables(settings: HostSettings): Record<string, string> {
   return {
     ...withoutProxy(process.env, settings.networks ?? []),
@@ -53,9 +50,8 @@ function kubeconfigs(): string[] {
 }
 
 /**
- * Makes `.lab`: the passphrase that encrypts the secrets in Pulumi's state, and the folders that Pulumi expects to exist.
- * Does nothing where they are there.
- * @throws LabError where this folder is a copy (exit code 2); where the passphrase is missing or empty, while a state needs the one that it was: only a copy helps.
+ * Makes `.lab` where it is missing: the passphrase of the secrets in Pulumi's state, and the folders that Pulumi expects.
+ * @throws LabError where this folder is a copy (exit code 2), or the passphrase of an existing state is missing or empty.
  */
 export async function prepareLabDir(): Promise<void> {
   for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])

@@ -9,10 +9,8 @@ import { markRun } from "./run-mark.ts";
 import { withFileLock } from "./toolchain/file-lock.ts";
 
 /**
- * One run that changes the lab. Only one at a time works on a checkout; a second one waits for the first.
- *
- * However the run ends, no program that it started goes on: not after a failure, not after SIGINT, SIGTERM or SIGHUP, and
- * not after SIGKILL, for which a small process of its own waits. Where that was killed too, the next run does it first.
+ * One run that changes the lab; a second one on the same checkout waits for it. However it ends, SIGKILL included, no
+ * program that it started goes on: a small process watches for that, and the next run looks again.
  * @param work gets a signal that aborts when the run is interrupted; no new step may begin then.
  * @throws LabError (exit code 130) when it was interrupted.
  */

@@ -20,10 +20,9 @@ import { readNodes, untilReady } from "./watches.ts";
 const notCopied = [".lab", ".git", "node_modules"];
 
 /**
- * Works in a copy of the checkout, so that its stack files can be changed. The copy is removed afterwards, unless a lab that came up
- * from it cannot be taken down.
+ * Works in a copy of the checkout, whose stack files can be changed, and removes it unless a lab of it cannot be taken down.
  * @param takeDown takes down every lab of the copy; called where the work fails.
- * @throws LabError that names the copy, where that fails too.
+ * @throws LabError that names the copy where that fails too.
  */
 export async function inCopy<T>(
   work: (checkout: string) => Promise<T>,

@@ -16,9 +16,8 @@ interface TimedCommand<Name extends string> {
 }
 
 /**
- * Runs a command to its end and notes when each phase ends: the scripts of the by-hand way say `phase NAME`, `lab` puts a tick before the
- * title of a step that is done.
- * @returns with it, after how many seconds each thing was seen that was watched for.
+ * Runs a command to its end and notes when each phase ends: by-hand scripts say `phase NAME`, `lab` puts a tick before a step.
+ * @returns with it, after how many seconds each watched thing was seen.
  * @throws LabError with the command's last lines when it fails.
  */
 export async function timed<Name extends string = never>({

@@ -15,9 +15,9 @@ import {
 import type { Target } from "./target.ts";
 
 /**
- * Looks at the clusters that stay and that apps are taken away from. They must answer, since to Pulumi what is on one that
- * does not is gone; and what is not the lab's must not go with a namespace, nor data without a word.
- * @throws LabError that says how to go on; with exit code 3 where something of somebody else's would be lost, or data.
+ * Looks at the clusters that stay while apps on them go: they must answer, since Pulumi takes what is on a silent one for
+ * gone, and neither data nor objects that are not the lab's may go unasked.
+ * @throws LabError that says how to go on; exit code 3 where something of somebody else's would be lost, or data.
  */
 export async function refuseLossOfOthers(
   targets: readonly Target[],

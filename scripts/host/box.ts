@@ -62,10 +62,9 @@ const diskSize = 16;
 const format = 1;
 
 /**
- * The box of libvirt's machines, built here from `vagrant/box` and what a machine carries: Debian with its own kernel,
- * K3s and K3s's images. Needs root, and neither Docker nor a loop device nor, given Debian's packages, the internet.
- * Kept in the user's cache and checked before use; does nothing where the same was built before.
- * @param apps archives of further images, for machines that are slow to take them in later.
+ * The box of libvirt's machines, built here and kept in the user's cache: Debian with its own kernel, K3s and K3s's images.
+ * Needs root, but no Docker, no loop device and, apart from Debian's packages, no internet.
+ * @param apps archives of further images, for machines that are slow to load them later.
  * @throws LabError where root is out of reach, and with the last lines of what failed.
  */
 export async function ensureBox(

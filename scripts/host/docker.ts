@@ -16,15 +16,11 @@ import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
 /**
- * A Docker daemon to make machines with. One that answers is used as it is: the one that `DOCKER_HOST` or the Docker
- * context names, or Docker's default. Where none is, Docker is installed if it is missing and started: by systemd, or,
- * where none runs, as a daemon of the lab's own that keeps its data in the user's cache. While this process lives, no
- * other lab ends that one. A daemon that is there and does not answer is never started a second time.
- * @param use what it must be fit for. Default: anything, as for what is to be taken away.
- * @returns what `DOCKER_HOST` must be for children to reach it: the lab's own daemon's address, or what `DOCKER_HOST` is
- * already; undefined where Docker's default is the one.
- * @throws LabError where Docker can be reached by no such way: what is in the way, and what to do. Exit code 2 for a
- * Docker that no lab can live in.
+ * The Docker daemon to make machines with: the one that `DOCKER_HOST`, the Docker context or Docker's default names. Where
+ * there is none, Docker is installed and started, by systemd or as the lab's own daemon (docs/decisions/014-own-docker.md).
+ * @param use what it must be fit for. Default: anything, as for what is to be removed.
+ * @returns `DOCKER_HOST` for child processes; undefined where Docker's default is the one.
+ * @throws LabError that says what is in the way and what to do; exit code 2 for a Docker that no lab can live in.
  */
 export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
   const found = await observeDocker(use);

@@ -29,10 +29,9 @@ interface DaemonRecord {
 const notesIn = (folder: string) => new DaemonNotes<DaemonRecord>("libvirt", folder);
 
 /**
- * A libvirt that can make the machines: with the lab's networks, and its pool with the box's disk in it. A daemon that
- * answers is used as it is; otherwise systemd starts it, or, where none runs, it is started as a daemon of the lab's
- * own that sees folders of the lab in place of /etc/libvirt, /var/lib/libvirt and the like.
- * @throws LabError where libvirt runs in no such way: what is in the way, and what to do.
+ * A libvirt that can make the machines, with the lab's networks and its pool: a daemon that answers, one that systemd
+ * starts, or the lab's own (docs/decisions/018-own-libvirt.md).
+ * @throws LabError that says what is in the way and what to do.
  */
 export async function ensureLibvirt(
   spec: LibvirtSpec,
@@ -96,11 +95,11 @@ export async function ownsInLibvirt(stack: string, progress: Progress): Promise<
 }
 
 /**
- * Takes away the lab's networks and pool, and ends the daemon that the lab started; one of the system's goes on.
- * Does nothing where machines of another checkout use them, or another `lab` is about to make some. One that was killed is
- * started again: machines may run on, and nobody else can be asked for them.
+ * Removes the lab's networks and pool, and stops the daemon that the lab started; one of systemd's keeps running. Does
+ * nothing while another checkout's machines use them, or another `lab` is about to make some. The lab's daemon is started
+ * again where it was killed: only it knows which machines still run.
  * @param start for tests.
- * @throws LabError where the lab's is there and does not answer.
+ * @throws LabError where the lab's daemon does not answer.
  */
 export async function stopLibvirt(
   progress: Progress,

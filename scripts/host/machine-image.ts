@@ -45,10 +45,8 @@ export interface MachineContent {
 }
 
 /**
- * The bare system under every machine of the `docker` provider: Debian's own packages, checked by Debian's own
- * signatures, made into an image on this computer. Does nothing where it was made before: what a machine is made of does
- * not change by itself. `lab tools prune` takes away one that is a month old and that nothing uses, and the next is made of
- * the packages of its day.
+ * The bare system under every machine of the `docker` provider: Debian's packages, checked by Debian's signatures, made into
+ * an image once on this computer. After `lab tools prune` has removed an unused old one, the next has that day's packages.
  * @returns the image's tag.
  */
 export async function ensureBaseImage(progress: Progress): Promise<string> {

@@ -122,11 +122,10 @@ const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
   untilAnswers("Docker", () => dockerProblem(ownHost), { daemon, log: () => readLog("dockerd") });
 
 /**
- * Ends the daemon that the lab started and takes away its bridges and firewall rules; images stay in the user's cache.
- * While any container is in it, running or not and of whichever checkout, and while another `lab` is at work with it, it goes on. So does
- * one that systemd started: it is the system's. And so, for another user, does one that a lab of root's started.
+ * Stops the daemon that the lab started and removes its bridges and firewall rules; images stay in the user's cache. It
+ * keeps running while it has any container, while another `lab` works with it, and, for others, where root's lab started it.
  * @param options for tests.
- * @throws LabError where it cannot be asked for its containers.
+ * @throws LabError where it does not say which containers it has.
  */
 export async function stopDocker(
   progress: Progress,

@@ -70,12 +70,10 @@ const known: Readonly<Record<string, readonly [has: string, fedora?: string, arc
   };
 
 /**
- * Installs what is missing of these, named as Debian's packages are, with a line of progress for each step. What came
- * from elsewhere, such as Docker's own packages, is as good: programs are looked for. apt removes no package for it.
- *
- * Root does it, or sudo where that asks no password. Where no systemd runs, packages start no services.
- * @throws LabError with the exact command where root is out of reach, with the programs and this distribution's names for
- * their packages where there is no apt, and with apt's last lines where it fails.
+ * Installs those of these Debian packages that are missing; programs from elsewhere, such as Docker's own packages, count as
+ * well. apt removes no package for it, and where no systemd runs, packages start no services.
+ * @throws LabError with the exact command where root is out of reach, with this distribution's names where there is no apt,
+ * and with apt's last lines where it fails.
  */
 export async function ensurePackages(
   names: readonly string[],

@@ -59,9 +59,8 @@ export interface RouteOptions {
 }
 
 /**
- * Keeps traffic to the lab on this computer: while a lab network is down, what is sent to its addresses is dropped
- * rather than handed to the default gateway. Routes that exist already are left alone, and K3s's networks get none where a
- * route of somebody else's leads to a part of them: it would be cut off, or end in ours when it goes.
+ * Keeps traffic to the lab on this computer: while a lab network is down, packets to it are dropped and not sent to the
+ * default gateway. Networks that somebody else's route leads to, even in part, get none.
  * @param network the machines' network, such as 192.168.42.0/24; K3s's own networks are added to it.
  * @returns the networks whose route was added now.
  * @throws LabError with the exact command where root is out of reach.

@@ -51,11 +51,9 @@ export async function runUntil(
 }
 
 /**
- * Loads a stack's images into the nodes of a cluster that comes up, each as soon as its containerd answers: for ten seconds
- * K3s waits for the network of pods and leaves the processors idle. It only saves time: what fails here the stack's own
- * commands do afterwards, and say why.
+ * Loads a stack's images into the nodes of a starting cluster, each as soon as its containerd answers. It only saves time
+ * (docs/decisions/048-early-apps.md): what fails here is done again, and reported, by the stack's own commands.
  * @param stack the stack that needs the images.
- * @param signal ends it.
  */
 export async function loadEarly(
   found: Stacks,

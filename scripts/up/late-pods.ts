@@ -12,10 +12,9 @@ interface Place {
 }
 
 /**
- * Restarts pods that wait and serve no request: the kubelet tries again what failed after up to five minutes, and gives
- * a sandbox whose making hangs four. By now the cause may be gone. Only pods of K3s's own add-ons and of the lab's apps, on
- * clusters of the lab's: their controllers recreate them, and they have nothing to lose.
- * @param options.hanging whether also those count whose making goes on, because there was time enough.
+ * Restarts pods that wait and serve no request, of K3s's add-ons and of the lab's apps: the kubelet tries again only after up
+ * to five minutes, and by now the cause may be gone. Their controllers recreate them, and they have nothing to lose.
+ * @param options.hanging whether pods that are still being made count too.
  * @returns what was done, in words.
  */
 export async function restartLatePods(

@@ -16,14 +16,12 @@ export interface LabMachineArgs {
 }
 
 /**
- * One machine with its address on the lab's interface, made by Vagrant or, with the provider `hosts`, checked.
- * `vagrant/machine.sh` does the work. What it needs is recorded whole, so that a machine can be destroyed when the stack
- * file no longer names it, or is gone. When it is up, its ssh configuration in `.lab/ssh` is all that anybody needs to
- * know of it.
+ * One machine with its address on the lab's interface, made by `vagrant/machine.sh` or, with the provider `hosts`, checked.
+ * All that destroying it takes is recorded, so that the stack file need not name it any more. Its ssh configuration in
+ * `.lab/ssh` is all that others need to know of it.
  *
- * CPU, memory and the way there change in place, and so is a stopped, paused or cut-off machine put right. Another
- * provider, another address of a machine that is made here, or a lost machine replaces it. A host is its /etc/machine-id:
- * keys, names and addresses are only ways to it.
+ * CPU, memory and the way there change in place; a stopped, paused or cut-off machine is repaired. A lost machine, another
+ * provider or another address replaces it. A host is its /etc/machine-id: keys, names and addresses are only ways to it.
  */
 export class LabMachine extends pulumi.ComponentResource {
   /** Changes when the machine was recreated: what was installed on the old one is gone. */

@@ -34,9 +34,8 @@ export const sharedLabels = ({ labels }: Container): string[] =>
   pairs(labels).filter((one) => /^(app=|k3d)/.test(one) && !/^k3d\.(role|node\.|server\.init=)/.test(one));
 
 /**
- * A container as k3d itself makes them for a new cluster (`TranslateNodeToContainer` of k3d v5). `k3d node create` cannot
- * stand in for it: it numbers nodes by itself, gives no server its ports and address back, and knows nothing of the config
- * file's volumes, variables and files.
+ * A container as k3d itself makes them (`TranslateNodeToContainer` of k3d v5). `k3d node create` cannot: it numbers nodes by
+ * itself, gives no server its ports and address back, and ignores the config file's volumes, variables and files.
  */
 export function createNode(node: JoiningNode): CreateNode {
   const { role, address, config, ports, server } = node;

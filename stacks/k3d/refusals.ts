@@ -37,8 +37,8 @@ async function list(kind: "container" | "network" | "volume") {
 }
 
 /**
- * Refuses what has a name that the cluster would take and is not this stack's; as long as nothing of the cluster is there,
- * also every other container of a cluster of that name. A node that a person has added to this one is no obstacle.
+ * Refuses what is not this stack's and has a name that the cluster would take. While nothing of the cluster exists, any
+ * other container of a cluster of that name is refused too; a node that a person added to this one never is.
  * @param planned the names of its nodes. @param registry that of its registry.
  * @throws LabError (exit code 2) that says whose it is and the next step.
  */

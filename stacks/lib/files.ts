@@ -17,8 +17,7 @@ export const ifThere = <T>(reading: Promise<T>): Promise<T | undefined> =>
   });
 
 /**
- * Writes a file that is there whole or not at all, however the run ends: under another name, onto the disk, then renamed.
- * Its folder is made where it is missing.
+ * Writes a file whole or not at all, however the run ends, and its folder where that is missing.
  * @param options.mode Default: 0600.
  */
 export const writeWhole = (

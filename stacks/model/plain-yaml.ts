@@ -24,10 +24,9 @@ const strange =
   /[^\n\r\u0020-\u007e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\u{10000}-\u{10ffff}]|\r(?!\n)/u;
 
 /**
- * Reads a YAML file that Pulumi or k3d reads too, both in Go and mostly as YAML 1.1. What has another meaning in 1.1 than in
- * 1.2 is refused, such as octal numbers, dates, `no` and merge keys.
- * @param path relative to the directory.
- * @param hint what to do where there is no such file, a whole sentence.
+ * Reads a YAML file that Pulumi or k3d reads too, as YAML 1.1: what means something else in 1.2, such as octal numbers,
+ * dates, `no` and merge keys, is refused.
+ * @param path relative to the directory. @param hint a whole sentence: what to do where there is no such file.
  * @returns null for a file without content.
  * @throws LabError (exit code 2) that names the file, the line, and what is accepted instead.
  */

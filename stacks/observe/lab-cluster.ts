@@ -108,11 +108,10 @@ export function refuseTls(
 }
 
 /**
- * The cluster of another stack, by what that stack exports. Makes sure that it answers, and that nothing of somebody
- * else's is in the way of the apps. Changes nothing.
+ * The cluster of another stack, by what that stack exports; it must answer, with no foreign object in the way of the apps.
  * @param state the file of that stack's state. Default: the lab's.
  * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests so, or has something in the
- * way; with exit code 1 when it does not answer.
+ * way; exit code 1 when it does not answer.
  */
 export async function labCluster(
   stack: string,

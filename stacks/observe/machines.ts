@@ -25,13 +25,11 @@ import { environmentOf } from "./recorded.ts";
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
 
 /**
- * Looks at all machines of a stack: are they there, do they run, are they the ones that this stack made? Changes nothing.
- *
- * What is on a machine decides: id of the lab and stack, whole. A name decides nothing, but a name that somebody else's
- * machine has is refused, as is an address that another machine of the stack or of another lab has.
+ * Looks at all machines of a stack: do they exist, do they run, did this stack make them? Changes nothing. The ids on a
+ * machine decide; a name or an address that another machine has is refused.
  * @param now names what is to be made or started now. Default: the time.
  * @returns by the machine's name.
- * @throws LabError where the provider cannot be asked or where what exists is in the way; nothing was touched.
+ * @throws LabError where the provider does not answer, or a machine is in the way; nothing was touched.
  */
 export async function observeMachines(
   stack: string,

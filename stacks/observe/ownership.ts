@@ -26,12 +26,10 @@ export interface Owner {
 export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-lab/stack": stack }) as const;
 
 /**
- * Marks the objects that a component makes. The marks are labels with values of this stack's own, so that the API server
- * itself refuses the second of two stacks that apply one object at the same moment. Server-side apply uses one field
- * manager for the stack, not Pulumi's random one for each resource: an object whose create was interrupted before Pulumi
- * noted it would be in conflict with itself. What an earlier version applied keeps its own manager. And since their names are
- * fixed, what is replaced is deleted first: the other way round, a cluster that is known by two identities would lose the new
- * one. Only what has another name each time says that it stays until the new one is used.
+ * Labels the objects that a component makes with this stack's own values, so that the API server refuses the second of two
+ * stacks that apply one object at the same moment. One field manager serves the whole stack: with Pulumi's random ones, an
+ * object whose create was interrupted would conflict with itself. Objects with fixed names are deleted before they are
+ * replaced: otherwise a cluster that is known by two identities would lose the new one.
  */
 export const labelling =
   (owner: Owner, { managers }: OwnState): pulumi.ResourceTransformation =>
@@ -39,6 +37,7 @@ export const labelling =
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
     const manager = `k3s-lab/${owner.lab}/${owner.stack}`;
+    // What was applied under another manager keeps it.
     const isOurs = (managers.get(`${type} ${name}`) ?? manager) === manager;
     const metadata = {
       ...rest,
@@ -155,13 +154,11 @@ export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: Pick<OwnSt
   state.objects.some((held) => held.uid === uid && held.lab === labels["k3s-lab/lab"]);
 
 /**
- * Looks at a cluster before anything is made there: what it is known by, and that nothing is in the way which is not this
- * stack's. The Kubernetes provider would take it over (its create is an upsert up to 4.28: pulumi-kubernetes#4278) and
- * delete it with the stack. Changes nothing.
+ * Looks at a cluster before anything is made there: its identity, and whether objects that are not this stack's are in the
+ * way. The Kubernetes provider would take them over (its create is an upsert up to 4.28: pulumi-kubernetes#4278).
  * @param where names the cluster in messages.
  * @returns the identity of the cluster for `clusterIdentifier`.
- * @throws LabError (exit code 2) that names what is in the way and whose it is; with exit code 1 where the cluster does
- * not say.
+ * @throws LabError (exit code 2) that names what is in the way and whose it is; exit code 1 where the cluster does not say.
  */
 export async function inspectCluster(
   api: KubernetesApi,

@@ -64,8 +64,8 @@ export const appsPreconditions = (config: OnCluster, identity?: string): Precond
 });
 
 /**
- * Ends a program, before it has made its first resource, where what it finds is not what `lab up` found and asked about:
- * the file was edited meanwhile, or a machine is on no list any more. What is replaced was then never agreed to.
+ * Ends a program before its first resource where `lab up` found and asked about something else: the file was edited
+ * meanwhile, or a machine is on no list any more.
  * @param expected Default: what `lab up` found; nothing is expected where it did not run this program.
  * @throws LabError that names what has changed.
  */

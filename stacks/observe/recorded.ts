@@ -68,10 +68,10 @@ export function environmentOf(
 }
 
 /**
- * What `lab up` found out about this computer, and what a stack was made with: of the two the state of what runs decides.
- * Another stack's choice is none of this one's. Where nothing is up, nothing is chosen yet; the lab's own Docker may still run.
- * @throws LabError where a stack's state cannot be read.
+ * What `lab up` found out about this computer and what a stack was made with; the state of what runs decides. Where nothing is
+ * up, nothing is chosen yet, but the lab's own Docker may still run.
  * @param stack Default: cluster.
+ * @throws LabError where a stack's state cannot be read.
  */
 export async function currentSettings(stack = "cluster"): Promise<HostSettings> {
   const notes = await readHostSettings();

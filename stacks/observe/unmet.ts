@@ -7,9 +7,7 @@ import { K3sFlags } from "../model/k3s-flags.ts";
 import { volumesAskedFor } from "../model/volumes.ts";
 
 /**
- * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it does not have would be waited for, and of
- * two Services only one can have a port.
- *
+ * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it lacks, and a port that a Service has.
  * @param where names the cluster in messages. @param isOurs whether an object is the stack's.
  * @throws LabError (exit code 2).
  */

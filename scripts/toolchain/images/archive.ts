@@ -47,10 +47,8 @@ interface Blob {
 }
 
 /**
- * Writes images as one tar that `docker load`, `ctr images import` and K3s's image folder take: the layout of
- * `docker save`, which is an OCI image layout with Docker's `manifest.json` beside it. Nothing in it depends on time,
- * user or the order of keys, so the same images are the same bytes. Layers are not compressed: reading them is faster.
- * The target appears only when it is whole.
+ * Writes images as one tar for `docker load`, `ctr images import` and K3s's image folder: an OCI image layout with Docker's
+ * `manifest.json` beside it. The same images give the same bytes. Layers are not compressed: reading them is faster.
  * @throws LabError where a source file cannot be read.
  */
 export async function writeArchive(target: string, images: readonly ImageSpec[]): Promise<void> {

@@ -9,11 +9,10 @@ import type { Progress } from "../../../stacks/lib/progress.ts";
 import { lastLines } from "../../host/commands.ts";
 
 /**
- * The files of Debian packages without installing them: fetched by apt (which checks their signatures), unpacked once
- * into the cache. Needs no root. Dependencies are not followed: name every package that is wanted.
+ * The files of Debian packages without installing them: fetched and checked by apt, unpacked once into the cache. Needs no
+ * root. Dependencies are not followed: name every package that is wanted.
  * @param noApt what is said where this computer has no apt.
  * @returns the folder that holds their tree (`usr/bin/…`).
- * @throws LabError where apt cannot give them.
  */
 export async function unpackedPackages(
   names: readonly string[],
