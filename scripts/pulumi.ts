@@ -77,7 +77,12 @@ export async function runStack(
         `Interrupted during pulumi ${operation} of the stack "${name}". Completed work is kept: run the same command again to continue, or \`lab down\` to clean up.`,
         { cause, exitCode: 130 },
       );
-    stop?.throwIfAborted();
+    if (stop?.aborted) {
+      // The Kubernetes provider forgets what it has applied once it is interrupted: the state still says what was before.
+      progress("reading what is there now");
+      await stack.refresh({ color: "never", parallel: 64 }).catch(() => {});
+      throw stop.reason;
+    }
     throw failureOf(
       failures,
       cause,

@@ -15,6 +15,7 @@ import { lossesOf } from "../losses.ts";
 import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStack } from "../pulumi.ts";
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
+import { untilDone, wasCutOff } from "./cut-off.ts";
 import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
@@ -26,7 +27,10 @@ export async function applyStacks(run: UpRun): Promise<void> {
     const own = found.apps.find((one) => one.stack === stack);
     return own !== undefined && stacks.includes(own.cluster) && !(await answers(own.cluster));
   };
-  const preview = (stack: string) => previewLosses(run, stack, refresh);
+  const cutOff = new Set<string>();
+  for (const stack of stacks) if (isApps(stack) && (await wasCutOff(stack))) cutOff.add(stack);
+  const refreshes = (stack: string) => refresh || cutOff.has(stack);
+  const preview = (stack: string) => previewLosses(run, stack, refreshes(stack));
   const { deferred, upToDate } = await openGate(stacks, { preview, isUnreachable, allowed });
   if (upToDate && !refresh) {
     // Pulumi would take seconds to find out the same.
@@ -48,8 +52,8 @@ export async function applyStacks(run: UpRun): Promise<void> {
       deferred.has(stack) ||
       (isApps(stack) && !isOnNewCluster(run, stack) && run.previews.isOutdated(stack))
     )
-      await askLate(run, stack, refresh);
-    await applyStack(run, stack, `Stack ${stack}`, refresh);
+      await askLate(run, stack, refreshes(stack));
+    await applyStack(run, stack, `Stack ${stack}`, refreshes(stack));
   }
 }
 
@@ -173,10 +177,12 @@ async function runUp(
   const config = [...run.found.apps, ...run.found.external].find((one) => one.stack === stack)?.config;
   const { end, ...stuck } = config ? stopWhereStuck(askCluster(stack, config)) : nothingStuck;
   try {
-    const changes = await runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, {
-      ...options,
-      ...stuck,
-    });
+    const changes = await untilDone(stack, () =>
+      runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, {
+        ...options,
+        ...stuck,
+      }),
+    );
     run.touched = true;
     return changes;
   } catch (error) {
