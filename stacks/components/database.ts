@@ -74,14 +74,11 @@ export class Database extends pulumi.ComponentResource {
 
     const priority = databasePriority(name, metadata, child);
 
-    const service = (suffix: string, spec: ServiceSpec, annotations?: Record<string, string>) =>
-      makeService(name, suffix, metadata, spec, child, annotations);
+    const service = (suffix: string, spec: ServiceSpec) => makeService(name, suffix, metadata, spec, child);
     const toPod = (ordinal: number) => ({
       selector: { ...labels, "statefulset.kubernetes.io/pod-name": `${databaseName}-${ordinal}` },
     });
-    // It is there once the database takes writes, which its clients wait for themselves.
-    const writes = service("", toPod(primary), {});
-    this.host = pulumi.output(databaseName);
+    this.host = service("", toPod(primary)).metadata.name;
     this.readHost = service("-read", toPod(pods.find((pod) => pod !== primary) ?? primary)).metadata.name;
     // A replica finds pod 0, and an empty pod 0 a replica that has data, before they are ready.
     const each = service("-pods", { clusterIP: "None", publishNotReadyAddresses: true, selector: labels });
@@ -102,12 +99,13 @@ export class Database extends pulumi.ComponentResource {
       child,
     );
 
-    // What a volume cannot say that is lost: that there was a database. Each pod has it as a file, from the next start on.
+    // What a volume cannot say that is lost: that there was a database. Each pod has it as a file from its next start on, and its
+    // first must not have it. Of all that Pulumi waits for, only the StatefulSet is there once its pods are ready, and not before.
     const made = { ...metadata, name: `${databaseName}-made` };
     new k8s.core.v1.ConfigMap(
       `${name}-made`,
       { metadata: made, data: { replicas: String(pods.length) } },
-      { ...child, dependsOn: writes },
+      { ...child, dependsOn: this.statefulSet },
     );
 
     // Only one pod at a time is taken away, and what drains a node waits until it is back where its volume allows.
@@ -123,19 +121,18 @@ export class Database extends pulumi.ComponentResource {
 
 type ServiceSpec = k8s.types.input.core.v1.ServiceSpec;
 
-/** @param annotations Default: nobody waits for its pods, as the StatefulSet does. */
 const makeService = (
   name: string,
   suffix: string,
   metadata: { readonly name: string },
   spec: ServiceSpec,
   child: pulumi.CustomResourceOptions,
-  annotations: Record<string, string> = skipAwait,
 ): k8s.core.v1.Service =>
   new k8s.core.v1.Service(
     `${name}${suffix}`,
     {
-      metadata: { ...metadata, name: `${metadata.name}${suffix}`, annotations },
+      // The StatefulSet waits for the pods.
+      metadata: { ...metadata, name: `${metadata.name}${suffix}`, annotations: skipAwait },
       spec: { ports: [{ name: "postgres", port, targetPort: "postgres" }], ...spec },
     },
     child,
