@@ -12,6 +12,7 @@ test("every kind of volume is mounted by the same pods, which are behind every S
   const made = await deployed(program, values);
   const [deployment] = kind(made, "Deployment").filter(({ name }) => name === "web");
   assert.ok(deployment);
+  assert.match(JSON.stringify(deployment.inputs), /"podAffinity":\{"required/);
   const { volumes, containers, initContainers } = (
     deployment.inputs as { spec: { template: { spec: Record<string, { name: string }[]> } } }
   ).spec.template.spec;

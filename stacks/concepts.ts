@@ -35,6 +35,7 @@ export default async function concepts() {
           awaitAddress,
           volumes,
           initContainers: [initContainer],
+          onOneNode: true,
         },
         inHome,
       ),

@@ -12,19 +12,22 @@ interface PlacementArgs {
   readonly nodes?: string | undefined;
   /** Whether two pods keep apart even where all else speaks for one node. Default: false. */
   readonly apart?: boolean;
+  /** Whether all pods are on one node, as folders of a node ask for. This alone is required. Default: false. */
+  readonly together?: boolean | undefined;
 }
 
 const weight = 100;
 const topologyKey = "kubernetes.io/hostname";
 
 /**
- * Where pods are to run, as their specification has it. All of it is preferred, nothing required: on a single node, or where
- * only one is left, they run too.
+ * Where pods are to run, as their specification has it. All of it is preferred, nothing but `together` required: on a single
+ * node, or where only one is left, they run too.
  */
 export function placement({
   labels: matchLabels,
   nodes,
   apart = false,
+  together = false,
 }: PlacementArgs): Pick<PodSpec, "topologySpreadConstraints" | "affinity" | "tolerations"> {
   const labelSelector = { matchLabels };
   const [key = "", value = ""] = nodes?.split("=") ?? [];
@@ -40,12 +43,15 @@ export function placement({
         ],
       },
     }),
+    ...(together && {
+      podAffinity: { requiredDuringSchedulingIgnoredDuringExecution: [{ topologyKey, labelSelector }] },
+    }),
   };
   return {
     topologySpreadConstraints: [
       { maxSkew: 1, topologyKey, whenUnsatisfiable: "ScheduleAnyway", labelSelector },
     ],
-    ...(nodes || apart ? { affinity } : {}),
+    ...(nodes || apart || together ? { affinity } : {}),
     ...(nodes ? { tolerations: [{ key, operator: "Equal", value }] } : {}),
   };
 }

@@ -99,6 +99,8 @@ export interface WebAppArgs {
    * value. Default: any node without a taint. Either way they are spread over the nodes.
    */
   readonly nodes?: string | undefined;
+  /** Whether all pods are on one node, as folders of a node ask for. Default: false, they are spread over the nodes. */
+  readonly onOneNode?: boolean;
   /** Containers that run beside the app's, from its start to its end. Default: none. */
   readonly sidecars?: readonly WebAppContainer[];
   /** Containers that run before the others, one after the other, each to its end. Default: none. */
@@ -290,7 +292,7 @@ function podSpec(
     securityContext: secret ? { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup } : unprivilegedPod,
     // A pod that ends still answers until nobody asks any more, and then finishes what it has begun.
     terminationGracePeriodSeconds: graceSeconds,
-    ...placement({ labels, nodes: args.nodes }),
+    ...placement({ labels, nodes: args.nodes, together: args.onOneNode }),
     ...(initContainers.length ? { initContainers: initContainers.map(unprivileged) } : {}),
     containers: [appContainer(name, args), ...sidecars.map(unprivileged)],
     ...(volumes.length ? { volumes } : {}),
