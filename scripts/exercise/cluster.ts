@@ -2,7 +2,6 @@ import { Agent } from "node:https";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { execa } from "execa";
-import { z } from "zod";
 import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
 import { knownLabId } from "../../stacks/lib/lab-id.ts";
@@ -14,6 +13,7 @@ import { verify } from "../verify/index.ts";
 import { addressesOf, type EntryPoint, type IngressAddress } from "../verify/ingress.ts";
 import { kubeconfigOf, type Place, placeOf, reachPlace } from "../verify/place.ts";
 import { slownessOf } from "../verify/slowness.ts";
+import { valuesAt } from "./values.ts";
 
 /** Runs kubectl. @returns what it prints. @throws LabError with what it says. */
 export type Kubectl = (args: readonly string[], input?: string) => Promise<string>;
@@ -99,17 +99,15 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
   const { place, config, plan } = isForeign
     ? { place: { kubeconfig, context }, config: undefined, plan: undefined }
     : await placeOfStacks(stacks);
-  const api = await reachPlace(place, patience).catch((cause: Error) => {
-    throw new LabError(`The cluster cannot be asked: ${cause.message}.`, { cause });
-  });
+  // Of a cluster of the lab's any server will do; the contexts of another kubeconfig are other clusters.
+  const api = isForeign ? undefined : await reach(place, patience);
   try {
-    const found: Place = { kubeconfig: place.kubeconfig, context: api.context };
-    const kubectl = kubectlOn(found, patience, signal);
+    const kubectl = kubectlOn({ ...place, context: api?.context ?? context }, patience, signal);
     return await work({
       kubectl,
       addresses: async (entry) => {
-        if (address !== undefined) return [address];
-        if (config) return addressesOf(Promise.resolve(api), config, plan, entry);
+        if (address !== undefined) return [entry === "web" ? address : address.replace(/:\d+$/, "")];
+        if (api && config) return addressesOf(Promise.resolve(api), config, plan, entry);
         if (plan) return entry === "web" ? plan.ingress : plan.ingress.map((one) => httpsAddress(one, plan));
         return foreignAddresses(kubectl);
       },
@@ -117,9 +115,14 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
       verify: isForeign ? undefined : () => verify(stacks),
     });
   } finally {
-    api.close();
+    api?.close();
   }
 }
+
+const reach = (place: Place, patience: number) =>
+  reachPlace(place, patience).catch((cause: Error) => {
+    throw new LabError(`The cluster cannot be asked: ${cause.message}.`, { cause });
+  });
 
 /** The cluster of stacks: all of them must be of one. */
 async function placeOfStacks(stacks: readonly string[]): Promise<{
@@ -184,34 +187,15 @@ const outside = (patience: number): Pick<Cluster, "send" | "certificate"> => ({
     }),
 });
 
-const addressSchema = z.object({
-  items: z.array(
-    z.object({
-      status: z
-        .object({
-          loadBalancer: z
-            .object({
-              ingress: z
-                .array(z.object({ ip: z.string().optional(), hostname: z.string().optional() }))
-                .default([]),
-            })
-            .default({ ingress: [] }),
-          addresses: z.array(z.object({ type: z.string(), address: z.string() })).default([]),
-        })
-        .default({ loadBalancer: { ingress: [] }, addresses: [] }),
-    }),
-  ),
-});
-
 /** Where the Ingress controller of a cluster that the lab knows nothing of listens: as its Ingresses say, or at its nodes. */
 async function foreignAddresses(kubectl: Kubectl): Promise<readonly IngressAddress[]> {
-  const list = async (...what: string[]) =>
-    addressSchema.parse(JSON.parse(await kubectl(["get", ...what, "--output=json"]))).items;
-  const ingresses = (await list("ingresses", "--all-namespaces")).flatMap(({ status }) =>
-    status.loadBalancer.ingress.flatMap(({ ip, hostname }) => ip ?? hostname ?? []),
-  );
-  if (ingresses.length > 0) return [...new Set(ingresses)];
-  return (await list("nodes")).flatMap(({ status }) =>
-    status.addresses.filter(({ type }) => type === "InternalIP").map(({ address }) => address),
-  );
+  const list = async (...what: string[]): Promise<unknown> =>
+    JSON.parse(await kubectl(["get", ...what, "--output=json"]));
+  const ingresses = await list("ingresses", "--all-namespaces");
+  const at = "items[].status.loadBalancer.ingress[]";
+  const addresses = [...valuesAt(ingresses, `${at}.ip`), ...valuesAt(ingresses, `${at}.hostname`)];
+  const found = addresses.length > 0 ? addresses : valuesAt(await list("nodes"), internal);
+  return [...new Set(found.map(String))];
 }
+
+const internal = "items[].status.addresses[type=InternalIP].address";

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
 import type { AppsCluster, Kubectl } from "./cluster.ts";
-import { valuesAt } from "./proof.ts";
+import { valuesAt } from "./values.ts";
 
 interface FakeObject {
   readonly kind: string;
@@ -27,7 +27,7 @@ export interface FakeCluster extends AppsCluster {
   failAt: string | undefined;
 }
 
-const plural: Readonly<Record<string, string>> = { namespaces: "namespace", nodes: "node" };
+const plural: Readonly<Record<string, string>> = { namespaces: "namespace", nodes: "node", pods: "pod" };
 const isOf = (kind: string, word = "") => kind.toLowerCase() === (plural[word] ?? word);
 
 /** A cluster with a server, and the app `app1` of a stack. */
@@ -133,10 +133,15 @@ export function fakeCluster(): FakeCluster {
           const { preconditions } = JSON.parse(input) as { preconditions: { uid: string } };
           const it = objects.find(({ metadata }) => metadata.name === raw.split("/").at(-1));
           if (it?.metadata.uid !== preconditions.uid) fail("Conflict");
-          if (it) remove(it);
+          // A namespace goes once nothing is in it any more.
+          if (it?.kind === "Namespace") it.metadata.deletionTimestamp = "now";
+          else if (it) remove(it);
         }
         return "";
       }
+      case "wait":
+        objects.filter(({ metadata }) => metadata.deletionTimestamp !== undefined).forEach(remove);
+        return "";
       default:
         return "";
     }

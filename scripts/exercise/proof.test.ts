@@ -3,7 +3,8 @@ import { test } from "node:test";
 import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import type { Cluster, ServedCertificate } from "./cluster.ts";
 import type { Proof } from "./model.ts";
-import { askNow, prove, valuesAt } from "./proof.ts";
+import { askNow, prove } from "./proof.ts";
+import { valuesAt } from "./values.ts";
 
 interface Answers {
   /** What kubectl prints, by the kind that it is asked for; a pod's own answer by `exec`. */

@@ -5,6 +5,7 @@ import { type IngressAddress, parseSelf } from "../verify/ingress.ts";
 import { parseAnswers, program } from "../verify/inside.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Proof } from "./model.ts";
+import { valuesAt } from "./values.ts";
 
 /** What is asked of a cluster, once for all that need it. */
 export interface Asked extends Cluster {
@@ -222,27 +223,6 @@ const isLike = (text: string, wanted: string): boolean =>
   new RegExp(`^${wanted.split("*").map(RegExp.escape).join(".*")}$`, "s").test(text);
 
 const inWords = (value: unknown): string => (isRecord(value) ? JSON.stringify(value) : String(value));
-
-/**
- * What an object says at a path: names with dots between, `[KEY=VALUE]` those of a list that say so, `[]` all of it, and
- * `[NAME]` a name with dots in it.
- */
-export function valuesAt(value: unknown, path: string): readonly unknown[] {
-  let found: readonly unknown[] = [value];
-  for (const [, bracket, plain] of path.matchAll(/\[([^\]]*)\]|([^.[\]]+)/g)) {
-    found = found.flatMap((one) => step(one, bracket, plain));
-  }
-  return found.filter((one) => one !== undefined && one !== null);
-}
-
-function step(value: unknown, bracket: string | undefined, plain: string | undefined): readonly unknown[] {
-  if (Array.isArray(value) && bracket !== undefined) {
-    const [, key = "", wanted = ""] = /^(.*?)=(.*)$/.exec(bracket) ?? [];
-    return bracket === "" ? value : value.filter((one) => isRecord(one) && String(one[key]) === wanted);
-  }
-  const name = plain ?? bracket ?? "";
-  return isRecord(value) && name in value ? [value[name]] : [];
-}
 
 /** Makes one check. @param id what the check is called. @param namespace where it looks unless it says. */
 export async function prove(proof: Proof, id: string, namespace: string, asked: Asked): Promise<Check> {

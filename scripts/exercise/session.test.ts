@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fakeCluster } from "./fake-cluster.ts";
 import { exerciseNames, type NamedExercise, readExercise } from "./model.ts";
-import { chosen, judge, nextHint, reset, solve, start, startedOn } from "./session.ts";
+import { chosen, judge, nextHint, reset, solve, start, startedOn, whole } from "./session.ts";
 
 const quiet = () => {};
 const broken = await readExercise("wrong-selector");
@@ -49,10 +49,8 @@ test("a start that was interrupted is taken up by the next one, or taken away by
     const cluster = fakeCluster();
     cluster.failAt = where;
     await assert.rejects(start(cluster, broken, quiet), /the server is gone/);
-    assert.deepEqual(
-      (await startedOn(cluster)).map(({ isWhole }) => isWhole),
-      [false],
-    );
+    const all = await startedOn(cluster);
+    assert.throws(() => whole(chosen(all)), { exitCode: 2, message: /was interrupted/ });
     await start(cluster, broken, quiet);
     assert.equal((await startedOn(cluster))[0]?.isWhole, true);
     assert.equal(await reset(cluster, "wrong-selector"), true);
@@ -102,6 +100,22 @@ test("what a learner deleted, even the namespace itself, does not keep reset fro
       ["agent", { taints: [] }],
     ],
   );
+});
+
+test("of pods, reset ends by force those alone that are on the node that nobody runs", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, await readExercise("lost-node"), quiet);
+  cluster.add({ kind: "Pod", metadata: { name: "web-1", namespace: "exercise-lost-node" }, spec: {} });
+  const kept = cluster.add({ kind: "Pod", metadata: { name: "data-0", namespace: "default" }, spec: {} });
+  cluster.calls.length = 0;
+  await reset(cluster, "lost-node");
+  const raw = cluster.calls.filter((args) => args.includes("--raw")).map(([, , path]) => path);
+  assert.deepEqual(raw, [
+    "/api/v1/namespaces/exercise-lost-node",
+    "/api/v1/namespaces/exercise-lost-node/pods/data-0",
+    "/api/v1/nodes/exercise-lost-node-gone",
+  ]);
+  assert.ok(cluster.objects.includes(kept));
 });
 
 test("a node of somebody's that has the name of the exercise's is neither taken nor deleted", async () => {

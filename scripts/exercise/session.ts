@@ -16,7 +16,8 @@ import {
   type NamedExercise,
   type Step,
 } from "./model.ts";
-import { askNow, prove, valuesAt } from "./proof.ts";
+import { askNow, prove } from "./proof.ts";
+import { valuesAt } from "./values.ts";
 
 /** Labels of whatever an exercise makes: its name, and the lab of this checkout. Both make it this exercise's. */
 const [exerciseLabel, labLabel] = ["k3s-lab/exercise", "k3s-lab/exercise-lab"];
@@ -93,6 +94,15 @@ export function chosen(all: readonly Started[], name?: string): Started {
   return first;
 }
 
+/** One whose fault is in. @throws LabError (exit code 2) where it is not yet, or not any more. */
+export function whole(one: Started): Started {
+  if (one.isEnding) throw refusal(`The exercise ${one.name} is being taken away.`);
+  if (one.isWhole) return one;
+  throw refusal(
+    `The start of the exercise ${one.name} was interrupted. To go on, start it again; to take it away: scripts/lab exercise reset ${one.name}.`,
+  );
+}
+
 /** What a learner is told of an exercise that was started. */
 export interface Beginning extends Pick<Exercise, "title" | "sees"> {
   readonly name: string;
@@ -116,19 +126,13 @@ export async function start(
   const filled = filledIn(exercise, values);
   const base = filledIn(await baseApp(), values);
   await makeNamespace(cluster, name, filled);
-  const labels = marks(cluster, name);
+  const scene = { namespace, name, agent, labels: marks(cluster, name) };
   progress(`the app of the exercise, in the namespace ${namespace}`);
-  await apply(cluster, namespace, labels, [...base, ...filled.make]);
-  await cluster.kubectl([
-    "rollout",
-    "status",
-    "deployment/web",
-    `--namespace=${namespace}`,
-    "--timeout=120s",
-  ]);
+  await apply(cluster, scene, [...base, ...filled.make]);
+  await takeSteps(cluster, scene, [{ wait: "Deployment/web" }]);
   progress("its fault");
-  await takeSteps(cluster, { namespace, name, agent, labels }, filled.break);
-  await annotate(cluster, namespace, { [phaseKey]: "started" });
+  await takeSteps(cluster, scene, filled.break);
+  await annotate(cluster, namespace, { ...noted(filled), [phaseKey]: "started" });
   const [address = "ADDRESS"] = await cluster.addresses("web");
   const { title, sees } = filled;
   return { name, namespace, title, sees, host: values.host, address };
@@ -195,18 +199,17 @@ async function agentOf({ kubectl }: Cluster): Promise<string> {
 const baseApp = async (): Promise<readonly Manifest[]> =>
   (await readPlainYaml("base.yaml", import.meta.dirname, "Restore the file.")) as readonly Manifest[];
 
+const noted = ({ title, sees, proof, hints }: Kept) => ({
+  [contentKey]: JSON.stringify({ title, sees, proof, hints }),
+});
+
 /** Makes the namespace, or finds the one of a start that was interrupted. */
 async function makeNamespace(cluster: AppsCluster, name: string, content: Kept): Promise<void> {
   const namespace = namespaceOf(name);
   const labels = marks(cluster, name);
   for (const deadline = Date.now() + 60_000; ; await pause(500)) {
-    const text = await cluster.kubectl([
-      "get",
-      "namespace",
-      namespace,
-      "--output=json",
-      "--ignore-not-found",
-    ]);
+    const get = ["get", "namespace", namespace, "--output=json"];
+    const text = await cluster.kubectl([...get, "--ignore-not-found"]);
     if (text.trim() === "") break;
     const { metadata } = namespaceSchema.parse(JSON.parse(text));
     if (Object.entries(labels).some(([key, value]) => metadata.labels[key] !== value))
@@ -222,7 +225,6 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
     if (Date.now() > deadline)
       throw refusal(`The namespace ${namespace} is still being deleted. Try again soon.`);
   }
-  const { title, sees, proof, hints } = content;
   await cluster.kubectl(
     ["create", "--filename=-"],
     JSON.stringify({
@@ -232,7 +234,7 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
         name: namespace,
         // What a file of somebody else's makes must not reach the node below.
         labels: { ...labels, "pod-security.kubernetes.io/enforce": "baseline" },
-        annotations: { [contentKey]: JSON.stringify({ title, sees, proof, hints }), [phaseKey]: "starting" },
+        annotations: { ...noted(content), [phaseKey]: "starting" },
       },
     }),
   );
@@ -248,8 +250,7 @@ interface Scene {
 
 async function apply(
   { kubectl }: Cluster,
-  namespace: string,
-  labels: Scene["labels"],
+  { namespace, labels }: Scene,
   manifests: readonly Manifest[],
 ): Promise<void> {
   const items = manifests.map(({ metadata, ...rest }) => ({
@@ -283,11 +284,11 @@ const taintOf = (name: string): string => `${name}.exercise.k3s-lab`;
 
 /** Takes steps one after the other; each may be taken again. */
 export async function takeSteps(cluster: Cluster, scene: Scene, steps: readonly Step[]): Promise<void> {
-  const { namespace, name, agent = "", labels } = scene;
+  const { namespace, name, agent = "" } = scene;
   const own = `--namespace=${namespace}`;
   const run = (...args: string[]) => cluster.kubectl([...args, own]);
   for (const step of steps) {
-    if (step.apply) await apply(cluster, namespace, labels, [step.apply]);
+    if (step.apply) await apply(cluster, scene, [step.apply]);
     else if (step.patch) await run("patch", place(step.patch), `--patch=${JSON.stringify(step.with)}`);
     else if (step.delete) await run("delete", place(step.delete), "--ignore-not-found");
     else if (step.wait) await run("rollout", "status", place(step.wait), "--timeout=120s");
@@ -336,10 +337,10 @@ export async function nextHint(
 export async function reset(cluster: AppsCluster, name: string): Promise<boolean> {
   const { kubectl } = cluster;
   const namespace = namespaceOf(name);
-  const remove = async (path: string, uid: string) =>
+  const remove = async (path: string, uid: string, options: object = {}) =>
     await kubectl(
       ["delete", "--raw", path, "--filename=-"],
-      JSON.stringify({ apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid } }),
+      JSON.stringify({ apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid }, ...options }),
     );
   const all = async (kind: string) => {
     const text = await kubectl(["get", kind, selectorOf(cluster, name), "--output=json"]);
@@ -348,23 +349,35 @@ export async function reset(cluster: AppsCluster, name: string): Promise<boolean
   const own = (await all("namespaces")).map(({ metadata }) => metadata);
   for (const { name, uid, deletionTimestamp } of own)
     if (deletionTimestamp === undefined) await remove(`/api/v1/namespaces/${name}`, uid);
-  const nodes = await all("nodes");
-  for (const { metadata } of nodes) await remove(`/api/v1/nodes/${metadata.name}`, metadata.uid);
+  const nodes = (await all("nodes")).map(({ metadata }) => metadata);
+  // A pod on a node that nobody runs never ends by itself.
+  const lost = own.length === 0 ? [] : await podsOn(cluster, namespace, nodes);
+  for (const { name, uid } of lost)
+    await remove(`/api/v1/namespaces/${namespace}/pods/${name}`, uid, { gracePeriodSeconds: 0 });
+  for (const { name, uid } of nodes) await remove(`/api/v1/nodes/${name}`, uid);
   const isUntainted = await untaint(cluster, taintOf(name));
   if (own.length === 0) return nodes.length > 0 || isUntainted;
-  // Pods of a node that is lost never end by themselves; nobody makes new ones in a namespace that goes.
-  await kubectl([
-    "delete",
-    "pods",
-    "--all",
-    `--namespace=${namespace}`,
-    "--force",
-    "--grace-period=0",
-    "--wait=false",
-  ]);
   await kubectl(["wait", "--for=delete", `namespace/${namespace}`, "--timeout=120s"]);
   return true;
 }
+
+async function podsOn(
+  { kubectl }: Cluster,
+  namespace: string,
+  nodes: readonly Pick<Namespace, "name">[],
+): Promise<readonly Pick<Namespace, "name" | "uid">[]> {
+  if (nodes.length === 0) return [];
+  const text = await kubectl(["get", "pods", `--namespace=${namespace}`, "--output=json"]);
+  const { items } = z.object({ items: z.array(podSchema) }).parse(JSON.parse(text));
+  return items
+    .filter(({ spec }) => nodes.some(({ name }) => name === spec.nodeName))
+    .map(({ metadata }) => metadata);
+}
+
+const podSchema = z.object({
+  metadata: z.object({ name: z.string(), uid: z.string() }),
+  spec: z.object({ nodeName: z.string().optional() }),
+});
 
 async function untaint({ kubectl }: Cluster, key: string): Promise<boolean> {
   const text = await kubectl(["get", "nodes", "--output=json"]);

@@ -15,6 +15,7 @@ import {
   solve,
   start,
   startedOn,
+  whole,
 } from "../exercise/session.ts";
 import { renderRows } from "../rows.ts";
 import { interruptible } from "../signals.ts";
@@ -115,7 +116,7 @@ subcommand(
   .action(async (name: string | undefined, options: Options & { wait: number }) => {
     const began = performance.now();
     const checks = await onLab(options, "Interrupted.", async (cluster) => {
-      const one = chosen(await startedOn(cluster), nameIn(name));
+      const one = whole(chosen(await startedOn(cluster), nameIn(name)));
       return await untilAllPass(() => judge(cluster, one), options.wait, tell);
     });
     printChecks(checks, performance.now() - began, options.json);
@@ -125,7 +126,7 @@ subcommand(
 subcommand("hint", "[exercise]", `name. ${own}`, "Print the next of three hints").action(
   async (name: string | undefined, options: Options) => {
     const hint = await onLab(options, "Interrupted.", async (cluster) =>
-      nextHint(cluster, chosen(await startedOn(cluster), nameIn(name))),
+      nextHint(cluster, whole(chosen(await startedOn(cluster), nameIn(name)))),
     );
     print(hint, `Hint ${hint.number} of 3: ${hint.hint.trim()}`, options);
   },

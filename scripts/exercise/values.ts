@@ -1,0 +1,22 @@
+import { isRecord } from "../../stacks/model/schema.ts";
+
+/**
+ * What an object says at a path: names with dots between, `[KEY=VALUE]` those of a list that say so, `[]` all of it, and
+ * `[NAME]` a name with dots in it.
+ */
+export function valuesAt(value: unknown, path: string): readonly unknown[] {
+  let found: readonly unknown[] = [value];
+  for (const [, bracket, plain] of path.matchAll(/\[([^\]]*)\]|([^.[\]]+)/g)) {
+    found = found.flatMap((one) => step(one, bracket, plain));
+  }
+  return found.filter((one) => one !== undefined && one !== null);
+}
+
+function step(value: unknown, bracket: string | undefined, plain: string | undefined): readonly unknown[] {
+  if (Array.isArray(value) && bracket !== undefined) {
+    const [, key = "", wanted = ""] = /^(.*?)=(.*)$/.exec(bracket) ?? [];
+    return bracket === "" ? value : value.filter((one) => isRecord(one) && String(one[key]) === wanted);
+  }
+  const name = plain ?? bracket ?? "";
+  return isRecord(value) && name in value ? [value[name]] : [];
+}
