@@ -129,19 +129,23 @@ function fits(pod: Pod, node: Node, { pods }: Places): boolean {
   return isUp && isOpen && hasRoom;
 }
 
-/** Whether a pod has a volume that is on its node alone. */
-const hasVolumeThere = ({ metadata, spec }: Pod, volumes: readonly PersistentVolume[]): boolean =>
-  volumes.some(({ spec: { claimRef, nodeAffinity } }) => {
+/** A pod's volume that is on its node alone. */
+const volumeOf = (
+  { metadata: { namespace }, spec }: Pod,
+  { volumes }: Pick<Places, "volumes">,
+): PersistentVolume | undefined =>
+  volumes.find(({ spec: { claimRef, nodeAffinity } }) => {
     const claims = (spec.volumes ?? []).map(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName);
     const terms = nodeAffinity?.required?.nodeSelectorTerms ?? [];
-    return (
-      claimRef?.namespace === metadata.namespace &&
-      claims.includes(claimRef?.name ?? "") &&
-      terms.some(({ matchExpressions }) =>
-        matchExpressions.some(({ values }) => values.includes(spec.nodeName ?? "")),
-      )
+    const isThere = terms.some(({ matchExpressions }) =>
+      matchExpressions.some(({ values }) => values.includes(spec.nodeName ?? "")),
     );
+    return isThere && claimRef?.namespace === namespace && claims.includes(claimRef?.name ?? "");
   });
+
+/** Whether a node was there when the place of a pod was chosen: with its volume, where that is on one node. */
+const wasThere = ({ metadata: { creationTimestamp = "" } }: Node, pod: Pod, places: Places): boolean =>
+  creationTimestamp < (volumeOf(pod, places)?.metadata.creationTimestamp ?? "9");
 
 const hasLabel = ({ metadata }: Node, label: string): boolean => {
   const [key = "", value] = label.split("=");
@@ -180,9 +184,9 @@ const inWords = ({ primary }: Workload, pods: readonly Pod[]): string =>
         .sort()
         .join(" and ");
 
-function because({ nodes }: Workload, pods: readonly Pod[], node: Node, { volumes }: Places): string {
+function because({ nodes }: Workload, pods: readonly Pod[], node: Node, places: Places): string {
   const reasons = [
-    ...(pods.some((pod) => hasVolumeThere(pod, volumes)) ? ["volume"] : []),
+    ...(pods.some((pod) => volumeOf(pod, places)) ? ["volume"] : []),
     ...(nodes && hasLabel(node, nodes) ? [`label ${nodes}`] : []),
     ...strictTaints(node)
       .filter((taint) => pods.some((pod) => tolerates(pod, taint)))
@@ -199,7 +203,11 @@ function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected"
   const replica = pods.find(({ metadata: { name } }) => name === `db-${1 - primary}`);
   const together = places.isWhole && new Set(pods.map(({ spec }) => spec.nodeName)).size < pods.length;
   const other = places.nodes.find(
-    (node) => node.metadata.name !== pods[0]?.spec.nodeName && replica && fits(replica, node, places),
+    (node) =>
+      replica &&
+      node.metadata.name !== replica.spec.nodeName &&
+      fits(replica, node, places) &&
+      wasThere(node, replica, places),
   );
   if (together && replica && other) {
     const { name } = replica.metadata;
