@@ -24,6 +24,7 @@ import {
 import type { AskPod, ExecInPod } from "./inside.ts";
 import { whyLate } from "./late.ts";
 import { checkPlacement } from "./placement.ts";
+import { checkPodParts } from "./pod-parts.ts";
 
 /** What is asked about apps. */
 interface AppsSources {
@@ -67,7 +68,11 @@ export function checkApps(stack: string, config: OnCluster, sources: AppsSources
     ...namespacesOf(config.apps).map((namespace) => checkInside(config, namespace, inside)),
     checkIsolation(config, deploy, inside),
     ...("database" in config
-      ? [checkPage(config, deploy, (app) => askApp(app, sources)), checkDatabase(config, deploy, sources)]
+      ? [
+          checkPage(config, deploy, (app) => askApp(app, sources)),
+          checkDatabase(config, deploy, sources),
+          checkPodParts(config, deploy, sources),
+        ]
       : []),
     checkPlacement(config, deploy, sources.api),
     ...("services" in config ? [checkConcepts(config, deploy, sources)] : []),

@@ -32,6 +32,7 @@ const conditions = list(
   }),
 );
 const reason = z.object({ reason: text }).optional();
+const containerState = z.object({ waiting: reason, terminated: reason }).default({});
 const container = z.object({
   ports: list(z.object({ containerPort: count })),
   env: list(z.object({ name: z.string(), value: text })),
@@ -97,11 +98,9 @@ const kinds = {
       podIP: text,
       conditions,
       containerStatuses: list(
-        z.object({
-          state: z.object({ waiting: reason, terminated: reason }).default({}),
-          lastState: z.object({ terminated: reason }).optional(),
-        }),
+        z.object({ state: containerState, lastState: z.object({ terminated: reason }).optional() }),
       ),
+      initContainerStatuses: z.array(z.object({ state: containerState })).optional(),
     }),
   }),
   persistentVolumeClaims: kind(core, {
