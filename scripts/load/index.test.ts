@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import type { App } from "../../stacks/model/config.ts";
 import { type Moment, runLoad } from "./index.ts";
 import { momentLine, momentLines, outcomeLines } from "./render.ts";
@@ -86,6 +87,34 @@ test("requests that fail are counted, with their reasons; an end that is asked f
   const { requests, failed, reasons } = outcome;
   assert.ok(failed > 0 && failed < requests);
   assert.deepEqual(reasons, { [`my-app.com through ${address}: status 503`]: failed });
+});
+
+test("a cluster that does not answer holds up neither the end of a load nor an end that is asked for", async (t) => {
+  const address = await serve(t, (_, response) => response.end("{}"));
+  const stop = new AbortController();
+  const pods = [{ app: "api", namespace: "my-app", wanted: 4, ready: 4 }];
+  let looks = 0;
+  const silent = new Promise<typeof pods>(() => {});
+  const moments: Moment[] = [];
+  const began = performance.now();
+  const running = runLoad({
+    ...{
+      ...size,
+      timeout: 2000,
+      interval: 50,
+      signal: stop.signal,
+      tell: (one: Moment) => moments.push(one),
+    },
+    targets: [{ address, host: "my-app.com" }],
+    apps: [api],
+    look: () => (looks++ === 0 ? Promise.resolve(pods) : silent),
+  });
+  setTimeout(() => stop.abort(), 2000);
+  const outcome = await Promise.race([running, pause(4000, undefined, { ref: false })]);
+  assert.ok(outcome, "it goes on");
+  assert.ok(outcome.seconds < 1.5, `${outcome.seconds} s of requests`);
+  assert.ok(performance.now() - began < 3500);
+  assert.ok(moments.length > 2, "how the requests go is told meanwhile");
 });
 
 test("a moment is told by a table, or by one line", () => {

@@ -65,25 +65,31 @@ export async function runLoad(parts: LoadParts): Promise<Outcome> {
   const load = startRequests({ ...parts, keepAlive: true, onDone: statistics.note });
   let result: LoadResult | undefined;
 
-  const until = async (isOver: () => boolean) => {
-    while (!signal.aborted && !isOver()) {
-      await pause(interval, undefined, { signal }).catch(() => {});
+  let looking: Promise<void> | undefined;
+  const until = async (end: AbortSignal, isOver = () => false) => {
+    while (!end.aborted && !isOver()) {
+      await pause(interval, undefined, { signal: end }).catch(() => {});
       // While nobody answers, what was seen last is shown.
-      seen.note(await parts.look().catch(() => seen.pods));
+      looking ??= parts
+        .look()
+        .then(seen.note, () => {})
+        .finally(() => {
+          looking = undefined;
+        });
+      await Promise.race([looking, pause(interval, undefined, { signal: end, ref: false })]).catch(() => {});
       const isOn = result === undefined;
       const seconds = (performance.now() - began) / 1000;
       const figures = isOn ? statistics.recent() : statistics.whole((result?.seconds ?? 0) * 1000);
       tell({ seconds, isOn, figures, pods: seen.pods });
     }
   };
-  const since = (start: number) => (performance.now() - start) / 1000;
+  const within = (time: number) => AbortSignal.any([signal, AbortSignal.timeout(time * 1000)]);
   try {
-    await until(() => since(began) >= parts.duration);
+    await until(within(parts.duration));
   } finally {
     result = await load.stop();
   }
-  const ended = performance.now();
-  await until(() => seen.isSettled() || since(ended) >= settlesWithin);
+  await until(within(settlesWithin), () => seen.isSettled());
   const { reasons, repeated, seconds } = result;
   return { ...statistics.whole(seconds * 1000), reasons, repeated, seconds, apps: seen.outcomes() };
 }
@@ -103,7 +109,7 @@ class Seen {
     this.note(before);
   }
 
-  note(pods: readonly AppPods[]): void {
+  readonly note = (pods: readonly AppPods[]): void => {
     this.pods = pods;
     for (const [index, { wanted, cpu }] of pods.entries()) {
       const most = this.#most[index];
@@ -111,7 +117,7 @@ class Seen {
       most.wanted = Math.max(most.wanted, wanted);
       if (cpu !== undefined) most.cpu = Math.max(most.cpu ?? 0, cpu);
     }
-  }
+  };
 
   /** Whether no autoscaler has more pods than the least that it may have. */
   isSettled(): boolean {

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
+import { createServer as createPlainServer } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import { labCertificate } from "../../stacks/observe/lab-ca.ts";
 import { startRequests } from "./requests.ts";
 
@@ -50,4 +52,35 @@ test("what was not sent yet when it is ended is not sent", async () => {
   const load = startRequests({ targets: [{ address: "127.0.0.1:1", host: "a" }], rate: 1 });
   const { total } = await load.stop();
   assert.ok(total <= 1 && performance.now() - began < 900, `${total} requests`);
+});
+
+test("after a server was silent, what was not sent meanwhile is not made up for: the rate is the most at any time", async (t) => {
+  const came: number[] = [];
+  let isSilent = true;
+  const held: (() => void)[] = [];
+  const server = createPlainServer((_, response) => {
+    came.push(performance.now());
+    if (isSilent) held.push(() => response.end("{}"));
+    else response.end("{}");
+  });
+  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const load = startRequests({
+    targets: [{ address, host: "a" }],
+    keepAlive: true,
+    concurrency: 4,
+    rate: 50,
+  });
+  await pause(1000);
+  isSilent = false;
+  for (const answer of held) answer();
+  const since = performance.now();
+  await pause(500);
+  await load.stop();
+  const sent = came.filter((at) => at >= since && at < since + 500).length;
+  assert.ok(sent > 5 && sent <= 25 + 4, `${sent} requests in half a second at a rate of 50`);
 });

@@ -95,13 +95,17 @@ export function startRequests(options: RequestsOptions): Load {
   const ending = new AbortController();
   let [turns, total, lost, repeated, slowest] = [0, 0, 0, 0, 0];
   let last = Number.POSITIVE_INFINITY;
+  let due = began;
 
   const worker = async () => {
     while (turns < last) {
       const turn = turns;
       turns += 1;
-      const early = began + (turn * 1000) / rate - performance.now();
-      if (early > 1) await pause(early, undefined, { signal: ending.signal }).catch(() => {});
+      const now = performance.now();
+      // What could not be sent in its time is not made up for.
+      const at = Math.max(due, now);
+      due = at + 1000 / rate;
+      if (at - now > 1) await pause(at - now, undefined, { signal: ending.signal }).catch(() => {});
       const way = ways[turn % ways.length];
       if (turn >= last || way === undefined) return;
       total += 1;
