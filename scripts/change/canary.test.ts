@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Pod } from "../../stacks/lib/kubernetes.ts";
-import { sharesOf, tableOf } from "./canary.ts";
+import { sharesOf, tableOf, versionsOf } from "./canary.ts";
 
 const pod = (name: string, version: string, more: object = {}): Pod => ({
   metadata: { name, labels: {}, annotations: {}, ...more },
@@ -20,4 +20,14 @@ test("what each version has of pods and requests, side by side", () => {
 1.0.0    2     2      3 of 4    75 %
 1.1.0    1     1      1 of 4    25 %`,
   );
+});
+
+test("a request that is lost is counted as one, and ends nothing", async () => {
+  let sent = 0;
+  const answers = await versionsOf(async () => {
+    sent += 1;
+    if (sent === 7) throw new Error("timed out after 10 s");
+    return { status: 200, body: JSON.stringify({ app: "a", version: "1.0.0", pod: "a-1" }) };
+  });
+  assert.deepEqual([answers.length, answers.filter((one) => one === "no answer").length], [200, 1]);
 });

@@ -1,3 +1,4 @@
+import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { isReady, type Pod } from "../../stacks/lib/kubernetes.ts";
 import { targetsOf, within } from "../load/targets.ts";
 import { renderRows } from "../rows.ts";
@@ -26,15 +27,25 @@ export const lookAtShares = (found: FoundApp): Promise<Seen> =>
     const { stack, config, app } = found;
     const [target] = await targetsOf({ stack, config, apps: [app] }, api);
     const send = target?.authority ? getSecurelyWithin(within)(target.authority) : getWithin(within);
-    const versions: string[] = [];
-    while (target !== undefined && versions.length < requests) {
-      const asked = Array.from({ length: atOnce }, () => send(target.address, target.host, target.path));
-      for (const { body } of await Promise.all(asked)) versions.push(parseSelf(body)?.version ?? "no answer");
-    }
+    const versions = target ? await versionsOf(() => send(target.address, target.host, target.path)) : [];
     const pods = (await api.pods(app.namespace)).filter((pod) => isAppPod(pod, [app]));
     const shares = sharesOf(pods, versions);
     return { json: { shares }, text: tableOf(shares) };
   });
+
+/** The version that each of the requests met. */
+export async function versionsOf(send: () => Promise<HttpAnswer>): Promise<readonly string[]> {
+  const versions: string[] = [];
+  const ask = () =>
+    send().then(
+      ({ body }) => parseSelf(body)?.version,
+      () => undefined,
+    );
+  while (versions.length < requests)
+    for (const version of await Promise.all(Array.from({ length: atOnce }, ask)))
+      versions.push(version ?? "no answer");
+  return versions;
+}
 
 /** By version, the oldest answer first. @param answers the version that each request met. */
 export function sharesOf(pods: readonly Pod[], answers: readonly string[]): readonly Share[] {

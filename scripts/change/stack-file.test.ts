@@ -86,6 +86,10 @@ test("a canary comes and goes; another version takes its place", () => {
   const text = roomy.replace("replicas: 2}", "replicas: 2, canary: 1.1.0}");
   assert.deepEqual(added, { text, key: "k3s-lab:apps[1].canary", before: null, after: "1.1.0" });
   assert.equal(withChange("apps", text, app2, { canary: null }).text, roomy);
+  // The version that the app has already ends its canary: that is what is told.
+  assert.deepEqual(withChange("apps", text, app2, { version: "1.0.0" }), {
+    ...{ text: roomy, key: "k3s-lab:apps[1].canary", before: "1.1.0", after: null },
+  });
   assert.equal(
     withChange("apps", text, app2, { version: "1.1.0" }).text,
     roomy.replace("replicas: 2}", "replicas: 2, version: 1.1.0}"),

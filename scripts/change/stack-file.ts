@@ -52,14 +52,17 @@ export function withChange(
     throw refused(
       `${file}: ${key} cannot be changed without changing another value, as by an alias. ${value === null ? "Remove it" : `Write ${JSON.stringify(value)}`} there yourself, then run scripts/lab up ${stack}`,
     );
-  const whole = field === "version" ? edit(edited, pathTo(stack, index, name, "canary"), null) : edited;
+  const canaryAt = pathTo(stack, index, name, "canary");
+  const whole = field === "version" ? edit(edited, canaryAt, null) : edited;
   if (whole === undefined)
     throw refused(
       `${file}: the canary of ${name} cannot be removed: remove it there yourself, then run the same command again`,
     );
   // Refuses what the file may not say.
   parseOnCluster(stack, whole);
-  return { text: whole, key, before, after: value };
+  return before === value && whole !== text
+    ? { text: whole, key: keyPath(canaryAt.slice(1)), before: app.canary ?? null, after: null }
+    : { text: whole, key, before, after: value };
 }
 
 const edit = (text: string, path: YamlPath, value: Value): string | undefined =>
