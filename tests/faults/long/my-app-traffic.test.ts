@@ -107,6 +107,16 @@ for (const [where, place] of Object.entries(places))
           assert.match(broken.all, /go on serving\. Run `scripts\/lab rollback \w+`/);
           assert.ok(broken.seconds < 200, `it took ${broken.seconds} s`);
           await lab("rollback", "frontend");
+          const versions = await checkout.output(
+            ...(["kubectl", "--context", `k3s-lab-${cluster}`, "--namespace", "my-app"] as const),
+            ...([
+              "get",
+              "deployments",
+              "--output",
+              "jsonpath={.items[*].spec.template..env[*].value}",
+            ] as const),
+          );
+          assert.doesNotMatch(versions, /broken/);
         } finally {
           const sent = loads.reduce((sum, load) => sum + load.sent(), 0);
           const more = Math.ceil(Math.max(0, requests - sent) / loads.length);
