@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { refusal } from "../stacks/lib/errors.ts";
 import { type StateResource, stateOf } from "../stacks/lib/state.ts";
+import { allMachines } from "../stacks/model/config.ts";
 import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
 import { hostPorts } from "../stacks/model/k3d-file.ts";
 import { environmentOf, knownStacks } from "../stacks/observe/recorded.ts";
@@ -30,10 +31,10 @@ export async function refuseConflicts(stacks: Stacks): Promise<void> {
 }
 
 const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [
-  ...machines.map(([stack, { provider, network, machines }]) => ({
+  ...machines.map(([stack, config]) => ({
     stack,
-    machines,
-    network: provider === "hosts" ? undefined : network,
+    machines: allMachines(config),
+    network: config.provider === "hosts" ? undefined : config.network,
   })),
   ...k3d.map(([stack, file]) => ({
     stack,

@@ -3,7 +3,7 @@ import { freemem } from "node:os";
 import { dirname } from "node:path";
 import { refusal } from "../stacks/lib/errors.ts";
 import { cacheDir, labDir } from "../stacks/lib/paths.ts";
-import type { ClusterConfig } from "../stacks/model/config.ts";
+import { allMachines, type ClusterConfig } from "../stacks/model/config.ts";
 
 const GiB = 1024 ** 3;
 const MiB = 1024 ** 2;
@@ -12,7 +12,7 @@ const MiB = 1024 ** 2;
 const diskNeeded = 8 * GiB;
 
 /** inotify instances that a machine in a container takes of this computer's; counted with K3s v1.25.4, systemd included. */
-const inotifyOf = { server: 24, agent: 12 } as const;
+const inotifyOf = { server: 24, agent: 12, loadbalancer: 6 } as const;
 
 /** What a computer has to offer; bytes. */
 export interface HostFacts {
@@ -23,10 +23,13 @@ export interface HostFacts {
 }
 
 /** What a cluster needs of this computer; one of k3d reserves no memory. */
-type Requirements = Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "provider">>;
+type Requirements = Pick<ClusterConfig, "machines"> &
+  Partial<Pick<ClusterConfig, "provider" | "loadBalancer">>;
 
 /** What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does. */
-export function missingRequirements({ machines, provider }: Requirements, facts: HostFacts): string[] {
+export function missingRequirements(config: Requirements, facts: HostFacts): string[] {
+  const { provider } = config;
+  const machines = allMachines(config);
   const faults: string[] = [];
   const wanted = machines.reduce((sum, { memory = 0 }) => sum + memory * MiB, 0);
   if (wanted > facts.memoryAvailable)

@@ -99,13 +99,14 @@ async function observe(stack: string): Promise<Observed> {
 }
 
 async function observeMachinesOf(stack: string, config: ClusterConfig): Promise<Observed> {
-  const { observedMachines, observedNodes, ...cluster } = await observeCluster(stack, config);
+  const { observedMachines, observedNodes, wrongBalancer, ...cluster } = await observeCluster(stack, config);
   const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes));
   // Refuses one that the program refuses.
   await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root);
   const isWhole =
     [...observedMachines.values()].every(({ state, found }) => state === "running" && found === undefined) &&
     observedNodes.every(({ observed }) => observed.state === "healthy") &&
+    wrongBalancer === undefined &&
     Object.keys(kubeconfig).length === 0 &&
     !isServerListMissing(stack);
   return {

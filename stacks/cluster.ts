@@ -4,9 +4,11 @@ import { installNodes } from "./components/install-nodes.ts";
 import { ClusterServers, type K3sNode, serverList } from "./components/k3s-node.ts";
 import { Kubeconfig } from "./components/kubeconfig.ts";
 import { LabMachine } from "./components/lab-machine.ts";
+import { LoadBalancer } from "./components/load-balancer.ts";
 import { root } from "./lib/paths.ts";
-import { ingressMachines, servedAt } from "./model/cluster-plan.ts";
-import { type Machine, stackFile } from "./model/config.ts";
+import { ingressAddresses, servedAt } from "./model/cluster-plan.ts";
+import { type LoadBalancerMachine, type Machine, stackFile } from "./model/config.ts";
+import { haproxyConfig } from "./model/load-balancer.ts";
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
@@ -20,37 +22,51 @@ import { clusterPreconditions, refuseUnlessMet } from "./observe/preconditions.t
 export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
-  const { machines, network, k3s } = config;
+  const { machines, network, k3s, loadBalancer } = config;
   const observed = await observeCluster(stack, config);
   refuseUnlessMet(clusterPreconditions(config, observed));
-  const { provider, version, observedMachines, observedNodes } = observed;
+  const { provider, version, observedMachines, observedNodes, wrongBalancer } = observed;
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 
   const { value: token } = new ClusterToken("token");
-  const made = machines.map((machine) => {
+  const make = <One extends Machine | LoadBalancerMachine>(machine: One) => {
     const observed = observedMachines.get(machine.name) as MachineObservation;
     return {
       machine,
       observed,
       resource: new LabMachine(machine.name, { machine, provider, network, observed }),
     };
+  };
+  const front = [loadBalancer ?? []].flat().map((machine) => {
+    const { observed, resource } = make(machine);
+    const args = { machine: resource, observed, config: haproxyConfig(config), found: wrongBalancer };
+    return new LoadBalancer(machine.name, args);
   });
+  const made = machines.map(make);
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
-  const nodes = await installNodes({ made, servers, token, version, k3s, secretConfig, observedNodes });
+  const isBalanced = loadBalancer !== undefined;
+  const nodes = await installNodes({
+    ...{ made, servers, token, version, k3s, secretConfig, observedNodes, isBalanced },
+  });
   const all = machines.map(({ name }) => nodes.get(name) as K3sNode);
   new ClusterServers("servers", { servers, nodes: all, isMissing: isServerListMissing(stack) });
-  const urls = servers.map((server) => `https://${servedAt(server)}:6443`) as [string, ...string[]];
-  const { value: kubeconfig } = new Kubeconfig("kubeconfig", {
-    servers: urls,
-    command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
-    environment: { NODE_NAME: "", SERVERS: serverList(servers) },
-    installation: (nodes.get(servers[0].name) as K3sNode).installation,
-    observed: await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes)),
-  });
+  const asked = [loadBalancer ?? [], servers].flat();
+  const urls = asked.map((one) => `https://${servedAt(one)}:6443`) as [string, ...string[]];
+  const { value: kubeconfig } = new Kubeconfig(
+    "kubeconfig",
+    {
+      servers: urls,
+      command: '"$K3S_LAB_ROOT/vagrant/k3s.sh" kubeconfig',
+      environment: { NODE_NAME: "", SERVERS: serverList(servers) },
+      installation: (nodes.get(servers[0].name) as K3sNode).installation,
+      observed: await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes)),
+    },
+    { dependsOn: front },
+  );
   return {
     kubeconfig,
     apiServer: urls[0],
-    ingress: { addresses: ingressMachines(config).map(servedAt), http: 80, https: 443 },
+    ingress: { addresses: ingressAddresses(config), http: 80, https: 443 },
     nodes: pulumi.all(all.map(({ details }) => details)),
   };
 }

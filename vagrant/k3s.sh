@@ -20,15 +20,9 @@ die() {
   exit 1
 }
 
-# on MACHINE.STACK COMMAND...
+# on MACHINE.STACK COMMAND..., is_reachable MACHINE.STACK
 # shellcheck source=vagrant/on.sh
 . "$(dirname "$0")/on.sh"
-
-# Whether this machine lets us in; one that was lost is not waited for.
-is_reachable() {
-  ssh -F "$lab/ssh/$NODE_NAME.$LAB_STACK/config" -o ConnectTimeout=5 -o ConnectionAttempts=1 "$NODE_NAME.$LAB_STACK" true \
-    </dev/null 2>/dev/null
-}
 
 # other_servers LIST: the names of the servers in the list, without this machine.
 other_servers() {
@@ -72,7 +66,7 @@ here() {
   cat "$provision/common.sh" "$provision/k3s.sh" |
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
-      LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
+      TRAEFIK="'${TRAEFIK:-}'" LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
 }
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
@@ -160,7 +154,7 @@ install)
 uninstall)
   stays=$(staying)
   step=gone
-  if is_reachable; then step=before; fi
+  if is_reachable "$NODE_NAME.$LAB_STACK"; then step=before; fi
   if ! tell "$stays" $step; then
     # Gone without a word it would still count in etcd, and the others might not be enough to agree.
     [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it leaves: nothing was uninstalled. Bring them back and run the same command again. $(bash -c '. "$0"; way_back' "$provision/common.sh")"

@@ -18,3 +18,8 @@ on() {
   exec 4>&-
   return "$on_status"
 }
+
+# is_reachable MACHINE.STACK: whether a machine lets us in; one that was lost is not waited for.
+is_reachable() {
+  ssh -F "$K3S_LAB_ROOT/.lab/ssh/$1/config" -o ConnectTimeout=5 -o ConnectionAttempts=1 "$1" true </dev/null 2>/dev/null
+}

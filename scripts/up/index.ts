@@ -1,4 +1,5 @@
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { allMachines } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { refuseConflicts } from "../conflicts.ts";
 import { prepareLabDir } from "../environment.ts";
@@ -72,9 +73,9 @@ async function begin(
   const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
   await refuseUnfit(found);
   // The addresses that machines are at, for programs that a proxy would keep from them.
-  const networks = found.machines.flatMap(([, { network, machines }]) => [
-    network,
-    ...machines.map(({ ip }) => ip),
+  const networks = found.machines.flatMap(([, config]) => [
+    config.network,
+    ...allMachines(config).map(({ ip }) => ip),
   ]);
   settings.set({ networks });
   await settings.save();

@@ -1,6 +1,6 @@
 import { kvmProblem } from "../../stacks/lib/kvm.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import type { ClusterConfig } from "../../stacks/model/config.ts";
+import { allMachines, type ClusterConfig } from "../../stacks/model/config.ts";
 import { chooseProvider, type ProviderChoice, providers } from "../../stacks/model/provider.ts";
 import { observeMachines } from "../../stacks/observe/machines.ts";
 import { providerOf, recordedOf } from "../../stacks/observe/recorded.ts";
@@ -71,5 +71,5 @@ async function choose(
 async function refuseOthersMachines({ found, settings }: UpRun): Promise<void> {
   for (const [stack, config] of found.machines)
     if ((await providerOf(stack, config, settings.values)) === "docker")
-      await observeMachines(stack, "docker", config.machines);
+      await observeMachines(stack, "docker", allMachines(config));
 }

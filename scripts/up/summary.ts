@@ -12,11 +12,7 @@ export async function summary(stacks: readonly string[]): Promise<string> {
   const lines: string[] = [];
   for (const stack of stacks) {
     if (!isOnCluster(programOf(stack))) {
-      lines.push("", `Nodes (stack ${stack})`);
-      for (const { name, role, machine } of (await readClusterPlan(stack, root)).nodes)
-        lines.push(
-          `  ${name.padEnd(18)} ${role.padEnd(8)} ${machine?.ip ?? "a k3d container"}${machine ? await hostKey(stack, machine) : ""}`,
-        );
+      lines.push("", `Nodes (stack ${stack})`, ...(await machinesOf(stack)));
       continue;
     }
     const { cluster, apps } = await readOnCluster(stack, root);
@@ -35,8 +31,19 @@ export async function summary(stacks: readonly string[]): Promise<string> {
   return lines.join("\n");
 }
 
+async function machinesOf(stack: string): Promise<string[]> {
+  const { nodes, loadBalancer } = await readClusterPlan(stack, root);
+  const all = [loadBalancer ? { ...loadBalancer.machine, machine: loadBalancer.machine } : [], nodes].flat();
+  return await Promise.all(
+    all.map(
+      async ({ name, role, machine }) =>
+        `  ${name.padEnd(18)} ${role.padEnd(12)} ${machine?.ip ?? "a k3d container"}${machine ? await hostKey(stack, machine) : ""}`,
+    ),
+  );
+}
+
 /** The key by which a host is known, for a person to compare with what the host says of itself. */
-async function hostKey(stack: string, { name, ssh }: Machine): Promise<string> {
+async function hostKey(stack: string, { name, ssh }: Pick<Machine, "name" | "ssh">): Promise<string> {
   if (ssh === undefined) return "";
   if (ssh.hostKey !== undefined) return "  host key as in the stack file";
   const noted = join(labDir, "ssh", sshAlias(stack, name), "known_hosts");

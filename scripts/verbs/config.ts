@@ -5,6 +5,7 @@ import { exists } from "../../stacks/lib/files.ts";
 import { labId, refuseCopy } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
+import { haproxyConfig } from "../../stacks/model/load-balancer.ts";
 import { readServerSecrets } from "../../stacks/model/server-secrets.ts";
 
 export const command = new Command("config")
@@ -23,6 +24,6 @@ export const command = new Command("config")
     process.stdout.write(
       secrets
         ? ((await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root)) ?? "")
-        : JSON.stringify(config),
+        : JSON.stringify({ ...config, ...(config.loadBalancer ? { haproxy: haproxyConfig(config) } : {}) }),
     );
   });

@@ -12,12 +12,13 @@ import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { askOnce, type Check, type CheckSpec, runChecks } from "./check.ts";
 import { whyLate } from "./late.ts";
+import { type BalancerSources, checkLoadBalancer } from "./load-balancer.ts";
 import type { MachineFacts } from "./machines.ts";
 import { checkSecrets, type SecretRecords } from "./secrets.ts";
 import { type CompareServers, checkServers } from "./servers.ts";
 
 /** What is asked about a cluster. */
-interface ClusterSources {
+interface ClusterSources extends BalancerSources {
   readonly api: Promise<KubernetesApi>;
   /** Asks a machine by its name. */
   readonly machine: (name: string) => Promise<MachineFacts>;
@@ -37,8 +38,8 @@ const addOns = {
 /** Checks a cluster against its stack file. @param stack begins each check's id. */
 export function checkCluster(
   stack: string,
-  { nodes, network, serverArgs, version }: ClusterPlan,
-  { api, machine: ask, compareServers, container }: ClusterSources,
+  { nodes, network, serverArgs, version, loadBalancer }: ClusterPlan,
+  { api, machine: ask, compareServers, container, ...balancer }: ClusterSources,
 ): Promise<Check[]> {
   const answers = new Map(nodes.map(({ name, machine }) => [name, machine && askOnce(ask(name))]));
   const flags = new K3sFlags(serverArgs);
@@ -75,10 +76,13 @@ export function checkCluster(
     ...checkAddOns(
       flags,
       inOrder(nodes.filter(({ args }) => hasServiceLb(args)).map(({ name }) => name)),
+      loadBalancer !== undefined,
       api,
     ),
   ];
+  const front = loadBalancer ? [checkFront(stack, loadBalancer, network, ask, balancer)] : [];
   return runChecks(stack, [
+    ...front,
     ...nodes.flatMap((node) => {
       const { name, machine } = node;
       const alias = sshAlias(stack, name);
@@ -90,15 +94,27 @@ export function checkCluster(
   ]);
 }
 
+/** The machine in front of the nodes. */
+async function checkFront(
+  stack: string,
+  { machine, backends }: NonNullable<ClusterPlan["loadBalancer"]>,
+  network: string | undefined,
+  ask: ClusterSources["machine"],
+  sources: BalancerSources,
+): Promise<CheckSpec[]> {
+  const alias = sshAlias(stack, machine.name);
+  const { address, clock } = await checkComputer(machine, network, askOnce(ask(machine.name)));
+  return [address, clock, ...checkLoadBalancer(machine, alias, backends, sources)];
+}
+
 const inOrder = (names: readonly string[]): string => [...names].sort().join(", ");
 
-async function checkMachine(
-  { name, ip, interface: wanted }: Machine,
-  alias: string,
+/** What counts for every machine: its address in the lab's network and its clock. @returns also its interface there. */
+async function checkComputer(
+  { name, ip, interface: wanted }: Pick<Machine, "name" | "ip" | "interface">,
   network: string | undefined,
-  backend: string,
   facts: Promise<MachineFacts>,
-): Promise<CheckSpec[]> {
+): Promise<{ readonly on: string; readonly address: CheckSpec; readonly clock: CheckSpec }> {
   const on = await facts.then(
     (value) => interfaceOf(value, wanted, ip),
     () => wanted ?? "the lab's interface",
@@ -110,19 +126,31 @@ async function checkMachine(
     actual: async () => describeAddress(await facts, ip, on, network !== undefined),
     hint: `Replace the machine: \`scripts/lab down\`, then \`scripts/lab up\`.`,
   };
-  const flannel: CheckSpec = {
-    id: `${name}/flannel`,
-    title: `${name}: flannel's tunnel starts at its address on ${on}`,
-    expected: `vxlan over ${on} from ${ip}`,
-    actual: async () => describeFlannel(await facts),
-    hint: `K3s on ${name} must run with --flannel-iface=${on}: run \`scripts/lab up\`.`,
-  };
   const clock: CheckSpec = {
     id: `${name}/clock`,
     title: `${name}: its clock`,
     expected: "as this computer's",
     actual: async () => describeClock(await facts),
     hint: `Correct the wrong clock: compare \`date\` here and there. Certificates are refused if clocks differ.`,
+  };
+  return { on, address, clock };
+}
+
+async function checkMachine(
+  machine: Machine,
+  alias: string,
+  network: string | undefined,
+  backend: string,
+  facts: Promise<MachineFacts>,
+): Promise<CheckSpec[]> {
+  const { name, ip } = machine;
+  const { on, address, clock } = await checkComputer(machine, network, facts);
+  const flannel: CheckSpec = {
+    id: `${name}/flannel`,
+    title: `${name}: flannel's tunnel starts at its address on ${on}`,
+    expected: `vxlan over ${on} from ${ip}`,
+    actual: async () => describeFlannel(await facts),
+    hint: `K3s on ${name} must run with --flannel-iface=${on}: run \`scripts/lab up\`.`,
   };
   const k3s: CheckSpec = {
     id: `${name}/k3s`,
@@ -306,24 +334,44 @@ export function workloadOf({ metadata: { ownerReferences } }: Pod): string | und
   return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;
 }
 
-/** @param nodes those on which ServiceLB's pods run. */
-function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>): CheckSpec[] {
+/**
+ * @param nodes those on which ServiceLB's pods run.
+ * @param isBalanced whether each of them has a Traefik of its own.
+ */
+function checkAddOns(
+  flags: K3sFlags,
+  nodes: string,
+  isBalanced: boolean,
+  api: Promise<KubernetesApi>,
+): CheckSpec[] {
   const disabled = flags.disabled();
   const hint = (what: string) =>
     `See why: \`kubectl --namespace kube-system get pods\` and the logs of ${what}.`;
+  const nodesOf = async (isOne: (pod: Pod) => boolean) => {
+    const serving = (await (await api).pods("kube-system")).filter((pod) => isOne(pod) && isReady(pod));
+    return inOrder(serving.map(({ spec }) => spec.nodeName ?? "?")) || "on no node";
+  };
   const wanted = Object.entries(addOns).filter(([word]) => !disabled.has(word));
   const checks: CheckSpec[] = wanted.map(([, name]) => ({
     id: `add-on/${name}`,
-    title: `add-on ${name}`,
-    expected: "ready",
-    actual: async () => {
-      const list = await (await api).deployments("kube-system");
-      const one = list.find(({ metadata }) => metadata.name === name);
-      if (!one) return "not installed";
-      const { replicas } = one.spec;
-      const { readyReplicas } = one.status;
-      return readyReplicas >= Math.max(1, replicas) ? "ready" : `${readyReplicas} of ${replicas} ready`;
-    },
+    ...(isBalanced && name === "traefik"
+      ? {
+          title: "Traefik runs on every node that the load balancer leads to",
+          expected: nodes,
+          actual: () => nodesOf((pod) => workloadOf(pod) === "DaemonSet traefik"),
+        }
+      : {
+          title: `add-on ${name}`,
+          expected: "ready",
+          actual: async () => {
+            const list = await (await api).deployments("kube-system");
+            const one = list.find(({ metadata }) => metadata.name === name);
+            if (!one) return "not installed";
+            const { replicas } = one.spec;
+            const { readyReplicas } = one.status;
+            return readyReplicas >= Math.max(1, replicas) ? "ready" : `${readyReplicas} of ${replicas} ready`;
+          },
+        }),
     hint: hint(name),
   }));
   if (disabled.has("servicelb") || disabled.has("traefik")) return checks;
@@ -333,11 +381,7 @@ function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>
       id: "add-on/svclb",
       title: "ServiceLB serves Traefik on every node that lets it",
       expected: nodes,
-      actual: async () => {
-        const pods = await (await api).pods("kube-system");
-        const serving = pods.filter((pod) => isServiceLb(pod) && isReady(pod));
-        return inOrder(serving.map(({ spec }) => spec.nodeName ?? "?")) || "on no node";
-      },
+      actual: () => nodesOf(isServiceLb),
       hint: hint("svclb-traefik"),
     },
   ];
@@ -347,7 +391,7 @@ function checkAddOns(flags: K3sFlags, nodes: string, api: Promise<KubernetesApi>
 export function isOfAddOn(pod: Pod): boolean {
   const owners = Object.values(addOns).map((name) => `ReplicaSet ${name}`);
   const owner = workloadOf(pod);
-  return owner !== undefined && (owners.includes(owner) || /^DaemonSet svclb-/.test(owner));
+  return owner !== undefined && (owners.includes(owner) || /^DaemonSet (svclb-|traefik$)/.test(owner));
 }
 
 /** ServiceLB's pod that passes a node's ports 80 and 443 on to Traefik. */

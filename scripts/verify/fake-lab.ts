@@ -25,6 +25,8 @@ export interface FakeLab {
   >;
   /** What each server's etcd has, by its name, from question to question; the last stays. One that is missing does not answer. */
   readonly servers: Record<string, Record<string, string>[]>;
+  /** Lines of HAProxy's own numbers: section, machine, state, last check. */
+  haproxy: string[];
   /** The pods that answer in turn, by address and host, with the path unless that is `/`; outside the namespace `default` such as `dev/app1-a`. */
   readonly routes: Record<string, string[]>;
   /**
@@ -218,6 +220,7 @@ export function healthyLab(): FakeLab {
     api,
     machines: { "server.cluster": machine(server), "agent.cluster": machine(agent) },
     servers: {},
+    haproxy: [],
     routes: Object.fromEntries(routes) as FakeLab["routes"],
     inside: {
       server: { names, urls: { "http://10.42.1.3:8080/": "app2-b", "http://10.42.1.9:80/": "404" } },
@@ -295,6 +298,8 @@ export function worldOf(lab: FakeLab, apiUrl: string): World {
       return parseMachineFacts(JSON.stringify(facts));
     },
     container: async () => ({ encrypted: 0, readable: 9 }),
+    haproxy: async () => `# pxname,svname,status,check_status\n${lab.haproxy.join("\n")}\n`,
+    connects: async () => {},
     serverAsker:
       () =>
       async ({ name }) => {

@@ -11,6 +11,7 @@ import { checkCluster } from "./cluster.ts";
 import { probeFromPods } from "./from-pods.ts";
 import { addressesOf, type Get, getSecurelyWithin, getWithin } from "./ingress.ts";
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
+import { type BalancerSources, realBalancer } from "./load-balancer.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
 import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
 import { readContainer, type SecretRecords } from "./secrets.ts";
@@ -32,7 +33,7 @@ interface VerifyOptions {
 }
 
 /** Everything that `verify` asks; tests put their own in its place. */
-export interface World {
+export interface World extends BalancerSources {
   /** Without a context it is a cluster of the lab's, any of whose servers will do. */
   readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
@@ -49,6 +50,7 @@ export interface World {
 
 /** @param patience how many times longer than usual an answer may take. */
 const realWorld = (patience: number): World => ({
+  ...realBalancer(8000 * patience),
   connect: (kubeconfig, context) => reachPlace({ kubeconfig, context }, patience),
   machine: (alias) => readMachine(alias, 8000 * patience),
   container: (name) => readContainer(name, 8000 * patience),
@@ -101,7 +103,7 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
         api: world.connect(kubeconfigOf(stack)),
         machine: (name) => world.machine(sshAlias(stack, name)),
         compareServers,
-        container: world.container,
+        ...{ container: world.container, haproxy: world.haproxy, connects: world.connects },
       });
     };
   }

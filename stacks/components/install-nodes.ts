@@ -31,6 +31,8 @@ export interface InstallNodesArgs {
   /** K3s configuration of the servers, as YAML, that only root may read there. Default: none. */
   readonly secretConfig: string | undefined;
   readonly observedNodes: readonly ObservedNode[];
+  /** Whether a load balancer is in front of the nodes. */
+  readonly isBalanced: boolean;
 }
 
 /** K3s on all machines, group after group, as `rolloutGroups` says. @returns the nodes by the machine's name. */
@@ -42,6 +44,7 @@ export async function installNodes({
   k3s,
   secretConfig,
   observedNodes,
+  isBalanced,
 }: InstallNodesArgs): Promise<ReadonlyMap<string, K3sNode>> {
   const names = publicNames(servers);
   const argsOf = (machine: Machine) => {
@@ -51,7 +54,7 @@ export async function installNodes({
 
   // Only when every machine is there: a fault of the last one is known before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
-  const common = { token, version, servers, together };
+  const common = { token, version, servers, together, isBalanced };
   const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
   const loss = lostData(observedNodes);
   if (loss !== undefined) pulumi.log.warn(loss);

@@ -17,6 +17,8 @@ interface K3sArgs {
   readonly args: readonly string[];
   /** The machines of all servers; the first one starts the cluster. Several keep its data in etcd. */
   readonly servers: readonly Machine[];
+  /** Whether a load balancer is in front of the nodes, so that each has a Traefik of its own. Default: false. */
+  readonly isBalanced?: boolean;
   /** What must be there before anything is installed: every machine of the cluster. */
   readonly together: readonly pulumi.Resource[];
 }
@@ -39,7 +41,7 @@ export const isDone = (resource: pulumi.Resource): Promise<void> =>
     resource.urn.apply(() => resolve());
   });
 
-const environmentOf = ({ machine, version, args, servers }: K3sArgs): Record<string, string> => ({
+const environmentOf = ({ machine, version, args, servers, isBalanced }: K3sArgs): Record<string, string> => ({
   LAB_STACK: pulumi.getStack(),
   NODE_NAME: machine.name,
   NODE_IP: machine.ip,
@@ -48,6 +50,7 @@ const environmentOf = ({ machine, version, args, servers }: K3sArgs): Record<str
   K3S_VERSION: version,
   K3S_ARGS: args.join(" "),
   SERVERS: serverList(servers),
+  ...(isBalanced && machine.role === "server" ? { TRAEFIK: "every-node" } : {}),
 });
 
 /** The token, and in a second line the secret configuration, in which line breaks do no harm. */

@@ -1,13 +1,13 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { Machine } from "../model/config.ts";
+import type { LoadBalancerMachine, Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { sshConfig } from "../model/ssh-config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
 
 /** What a `LabMachine` is made from. */
 export interface LabMachineArgs {
-  readonly machine: Machine;
+  readonly machine: Machine | LoadBalancerMachine;
   readonly provider: Provider;
   /** The machines' network, such as 192.168.42.0/24. */
   readonly network: string;

@@ -4,6 +4,7 @@ import {
   type ClusterConfig,
   k3sArgsOf,
   k3sVersion,
+  type LoadBalancerMachine,
   type Machine,
   programOf,
   readStackFile,
@@ -18,7 +19,7 @@ import {
   serversOf,
 } from "./k3d-file.ts";
 import { nodeConfig } from "./k3d-nodes.ts";
-import { hasServiceLb } from "./k3s-cluster.ts";
+import { type Backends, backendsOf, ingressMachines } from "./load-balancer.ts";
 
 export interface PlannedNode {
   /** Its name in Kubernetes. */
@@ -37,11 +38,13 @@ function containerNode(file: K3dFile, name: string, role: PlannedNode["role"], i
 }
 
 /** Where this computer reaches what a machine serves. */
-export const servedAt = ({ ip, publicAddress }: Machine): string => publicAddress ?? ip;
+export const servedAt = ({ ip, publicAddress }: Pick<Machine, "ip" | "publicAddress">): string =>
+  publicAddress ?? ip;
 
-/** The machines at which the Ingress controller answers. */
-export const ingressMachines = ({ machines, k3s }: Pick<ClusterConfig, "machines" | "k3s">): Machine[] =>
-  machines.filter((machine) => hasServiceLb(k3sArgsOf(k3s, machine)));
+/** Where requests to apps are answered: at the load balancer, and by each of these machines alone. */
+export const ingressAddresses = (
+  config: Pick<ClusterConfig, "machines" | "k3s" | "loadBalancer">,
+): string[] => [config.loadBalancer ?? [], ingressMachines(config)].flat().map(servedAt);
 
 /** K3s's flags that put the servers' public addresses into the API server's certificate, on every server the same. */
 export const publicNames = (servers: readonly Machine[]): string[] =>
@@ -50,6 +53,8 @@ export const publicNames = (servers: readonly Machine[]): string[] =>
 /** What the file of a stack says of the cluster that it makes, whichever program makes it. */
 export interface ClusterPlan {
   readonly nodes: readonly PlannedNode[];
+  /** The machine in front of the nodes, and to whom it leads. */
+  readonly loadBalancer?: { readonly machine: LoadBalancerMachine; readonly backends: Backends } | undefined;
   /** The K3s release, such as v1.25.4+k3s1. */
   readonly version: string;
   readonly serverArgs: readonly string[];
@@ -79,8 +84,9 @@ export async function readClusterPlan(stack: string, directory: string): Promise
   const program = programOf(stack);
   if (program === "cluster") {
     const config = await readStackFile(stack as "cluster", directory);
-    const { provider, machines, network, k3s } = config;
+    const { provider, machines, network, k3s, loadBalancer } = config;
     return {
+      loadBalancer: loadBalancer && { machine: loadBalancer, backends: backendsOf(config) },
       nodes: machines.map((machine) => ({
         ...{ name: machine.name, role: machine.role, machine },
         args: k3sArgsOf(k3s, machine),
@@ -88,7 +94,7 @@ export async function readClusterPlan(stack: string, directory: string): Promise
       version: k3sVersion(config, (await recordedOf(stack, directory)).k3sVersion),
       serverArgs: k3s.serverArgs,
       ...(provider === "hosts" ? {} : { network }),
-      ingress: ingressMachines(config).map(servedAt),
+      ingress: ingressAddresses(config),
       httpsPort: 443,
     };
   }

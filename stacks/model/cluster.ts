@@ -83,9 +83,9 @@ const machine = z.strictObject({
     .refine((name) => name !== "localhost", "another name: localhost is every machine's own")
     .describe("Name of the machine and of its Kubernetes node: a DNS label, unique in the file."),
   role: z
-    .enum(["server", "agent"])
+    .enum(["server", "agent", "loadbalancer"])
     .describe(
-      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority.",
+      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority. `loadbalancer`, at most one, is no node: HAProxy on it passes ports 80 and 443 on to all nodes and 6443 to all servers, and leaves out those that do not answer.",
     ),
   ip: ipv4.describe(
     "IPv4 address on the lab's interface, passed to K3s as `--node-ip`. It must be unique and, unless the provider is `hosts`, inside `network`, whose first address belongs to this computer.",
@@ -108,13 +108,13 @@ const machine = z.strictObject({
     .min(1)
     .max(64)
     .optional()
-    .describe("CPUs of the machine; not for provider `hosts`. Default: 2."),
+    .describe("CPUs of the machine; not for provider `hosts`. Default: 2; a load balancer's: 1."),
   memory: z
     .int()
     .min(512, "at least 512 (MiB): K3s does not run in less")
     .max(1_048_576)
     .optional()
-    .describe("Memory in MiB; not for provider `hosts`. Default: 2048."),
+    .describe("Memory in MiB; not for provider `hosts`. Default: 2048; a load balancer's: 512."),
   labels: z
     .array(z.string())
     .optional()
@@ -134,10 +134,8 @@ const machine = z.strictObject({
 
 type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string };
 
-export type Machine = Pick<
-  z.output<typeof machine>,
-  "name" | "role" | "ip" | "publicAddress" | "interface"
-> & {
+export type Machine = Pick<z.output<typeof machine>, "name" | "ip" | "publicAddress" | "interface"> & {
+  readonly role: K3sRole;
   /** Of a machine that is made here; a host has what it has. */
   readonly cpus?: number;
   readonly memory?: number;
@@ -146,6 +144,21 @@ export type Machine = Pick<
   /** Flags of K3s for its node alone: labels and taints. */
   readonly nodeFlags?: readonly string[];
 };
+
+/** The machine in front of all others, which is no node. */
+export type LoadBalancerMachine = Omit<Machine, "role" | "nodeFlags"> & { readonly role: "loadbalancer" };
+
+const isNode = <One extends { readonly role: string }>(one: One): one is One & { readonly role: K3sRole } =>
+  one.role !== "loadbalancer";
+
+/** Every machine of a cluster: its nodes, and what is in front of them. */
+export const allMachines = ({
+  machines,
+  loadBalancer,
+}: Pick<ClusterConfig, "machines"> & Partial<Pick<ClusterConfig, "loadBalancer">>): (
+  | Machine
+  | LoadBalancerMachine
+)[] => (loadBalancer ? [...machines, loadBalancer] : [...machines]);
 
 /** The labels and taints of a machine as flags of K3s, and where the file has each. */
 const marksOf = ({ labels = [], taints = [] }: Pick<z.output<typeof machine>, "labels" | "taints">) => [
@@ -252,16 +265,26 @@ export const clusterSchema = z
     checkMachines(config, add);
     checkNetworks(config, add);
   })
-  .transform(({ ssh: common, ...config }) => ({
-    ...config,
-    machines: config.machines.map(({ ssh, cpus, memory, labels, taints, ...rest }): Machine => {
+  .transform(({ ssh: common, k3s, ...config }) => {
+    const all = config.machines.map(({ ssh, cpus, memory, labels, taints, ...rest }) => {
       const nodeFlags = marksOf({ labels, taints }).map(({ flag }) => flag);
       const one = { ...rest, ...(nodeFlags.length ? { nodeFlags } : {}) };
-      if (config.provider !== "hosts") return { ...one, cpus: cpus ?? 2, memory: memory ?? 2048 };
+      const [someCpus, someMemory] = isNode(rest) ? [2, 2048] : [1, 512];
+      if (config.provider !== "hosts")
+        return { ...one, cpus: cpus ?? someCpus, memory: memory ?? someMemory };
       const { user = "", ...access } = { ...common, ...ssh };
       return { ...one, ssh: { ...access, user } };
-    }),
-  }));
+    });
+    const loadBalancer = all.find((one) => !isNode(one)) as LoadBalancerMachine | undefined;
+    // The API server's certificate is for its address too.
+    const names = loadBalancer ? [`--tls-san=${loadBalancer.publicAddress ?? loadBalancer.ip}`] : [];
+    return {
+      ...config,
+      machines: all.filter(isNode) as Machine[],
+      ...(loadBalancer ? { loadBalancer } : {}),
+      k3s: { ...k3s, serverArgs: [...new Set([...k3s.serverArgs, ...names])] },
+    };
+  });
 
 /** What `Pulumi.cluster.yaml` says, defaults filled in. */
 export type ClusterConfig = z.output<typeof clusterSchema>;
@@ -280,7 +303,8 @@ interface Written {
   };
 }
 
-function checkFlags({ provider, k3s, machines }: Written, add: Add): void {
+function checkFlags({ provider, k3s, machines: written }: Written, add: Add): void {
+  const machines = written.filter(isNode);
   const lists = [
     ["serverArgs", "server"],
     ["agentArgs", "agent"],
@@ -305,7 +329,8 @@ function checkFlags({ provider, k3s, machines }: Written, add: Add): void {
     const index = k3s.serverArgs.findLastIndex((item) => item.split("=")[0] === flag);
     add(["k3s", "serverArgs", ...(index < 0 ? [] : [index])], expected);
   }
-  const args = machines.map((one, index) => {
+  const args = machines.map((one) => {
+    const index = written.findIndex(({ name }) => name === one.name);
     const common = k3sArgsOf(k3s, { role: one.role });
     const marks = marksOf(one);
     const all = [...common, ...marks.map(({ flag }) => flag)];
@@ -342,6 +367,16 @@ function checkMachines({ provider, ssh: common, machines }: Written, add: Add): 
     reached.set(endpoint, one.name);
   });
   if (common && !isHosts) add(["ssh"], onlyHosts);
+  const [, ...others] = machines.filter((one) => !isNode(one));
+  for (const one of others)
+    add(
+      ["machines", machines.indexOf(one), "role"],
+      "server or agent: a cluster has one load balancer at most",
+    );
+  machines.forEach((one, index) => {
+    for (const key of ["labels", "taints"] as const)
+      if (!isNode(one) && one[key]) add(["machines", index, key], "no value: a load balancer is no node");
+  });
   const servers = machines.filter(({ role }) => role === "server").length;
   if (servers % 2 !== 1 && machines.length > 0)
     add(

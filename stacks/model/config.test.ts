@@ -4,7 +4,9 @@ import { LabError } from "../lib/errors.ts";
 import { root } from "../lib/paths.ts";
 import {
   type AppsConfig,
+  allMachines,
   appPath,
+  type ClusterConfig,
   type ProgramName,
   parseConfig,
   programNamed,
@@ -97,6 +99,32 @@ test("hosts take what is said for all and add their own; networks may be any", (
   ]);
 });
 
+const balancer = { name: "lb", role: "loadbalancer", ip: "192.168.42.100" };
+
+test("a load balancer is none of the nodes, is smaller, and the API server's certificate names it", () => {
+  const found = parseConfig("cluster", { machines: [balancer, server, agent] }, "FILE");
+  assert.deepEqual(
+    found.machines.map(({ name }) => name),
+    ["server", "agent"],
+  );
+  assert.deepEqual(found.loadBalancer, { ...balancer, cpus: 1, memory: 512 });
+  // What a stack takes for itself, of addresses and memory, is what all its machines take.
+  assert.deepEqual(
+    allMachines(found).map(({ name }) => name),
+    ["server", "agent", "lb"],
+  );
+  assert.deepEqual(found.k3s.serverArgs, ["--write-kubeconfig-mode=644", "--tls-san=192.168.42.100"]);
+});
+
+test("the load balancer of the file cluster-ha leads to three servers and an agent", async () => {
+  const { loadBalancer, machines } = (await readStackFile("cluster-ha", root)) as ClusterConfig;
+  assert.ok(loadBalancer);
+  assert.deepEqual(
+    machines.map(({ role }) => role),
+    ["server", "server", "server", "agent"],
+  );
+});
+
 test("an odd number of servers is accepted", () => {
   const machines = [1, 2, 3].map((n) => ({ ...server, name: `s${n}`, ip: `192.168.42.11${n}` }));
   assert.equal(parseConfig("cluster", { machines }, "FILE").machines.length, 3);
@@ -108,6 +136,26 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     "a wrong address",
     { machines: [{ ...server, ip: "999.1.1.1" }] },
     /^FILE: k3s-lab:machines\[0\]\.ip: "999\.1\.1\.1" .*IPv4 address/,
+  ],
+  [
+    "two load balancers",
+    { machines: [server, balancer, { ...balancer, name: "lb2", ip: "192.168.42.101" }] },
+    /machines\[2\]\.role: "loadbalancer" .*one load balancer at most/,
+  ],
+  [
+    "a load balancer alone",
+    { machines: [balancer] },
+    /machines: .*an odd number of machines with role server \(found 0\)/,
+  ],
+  [
+    "labels of a load balancer",
+    { machines: [server, { ...balancer, labels: ["disk=ssd"] }] },
+    /machines\[1\]\.labels: .*a load balancer is no node/,
+  ],
+  [
+    "a load balancer at a node's address",
+    { machines: [server, { ...balancer, ip: server.ip }] },
+    /machines\[1\]\.ip: .*server has it/,
   ],
   [
     "two machines with one address",

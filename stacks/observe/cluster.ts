@@ -1,5 +1,6 @@
-import { type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
+import { allMachines, type ClusterConfig, k3sVersion, stackFile } from "../model/config.ts";
 import { chooseProvider, type Provider } from "../model/provider.ts";
+import { observeLoadBalancer } from "./load-balancer.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
 import { type ObservedNode, observeAllNodes, refuseChangedForGood, refuseVersionJump } from "./nodes.ts";
@@ -12,6 +13,8 @@ export interface ClusterObservation {
   readonly version: string;
   readonly observedMachines: ReadonlyMap<string, MachineObservation>;
   readonly observedNodes: readonly ObservedNode[];
+  /** What is wrong with HAProxy on the load balancer and must be put right; undefined where nothing is, or nobody knows. */
+  readonly wrongBalancer?: string | undefined;
 }
 
 /**
@@ -20,13 +23,17 @@ export interface ClusterObservation {
  * asked.
  */
 export async function observeCluster(stack: string, config: ClusterConfig): Promise<ClusterObservation> {
-  const { machines } = config;
+  const { machines, loadBalancer } = config;
   const recorded = await recordedOf(stack);
   const { provider } = await chooseProvider(config.provider, recorded.provider);
   const version = k3sVersion(config, recorded.k3sVersion);
-  const observedMachines = await observeMachines(stack, provider, machines);
-  const observedNodes = await observeAllNodes(stack, machines, observedMachines);
+  const observedMachines = await observeMachines(stack, provider, allMachines(config));
+  const isBalancing = loadBalancer && observedMachines.get(loadBalancer.name)?.state === "running";
+  const [observedNodes, wrongBalancer] = await Promise.all([
+    observeAllNodes(stack, machines, observedMachines),
+    isBalancing ? observeLoadBalancer(stack, loadBalancer) : undefined,
+  ]);
   refuseVersionJump(stackFile(stack), version, observedNodes);
   refuseChangedForGood(stackFile(stack), config.k3s.serverArgs, recorded.serverArgs ?? [], observedNodes);
-  return { provider, version, observedMachines, observedNodes };
+  return { provider, version, observedMachines, observedNodes, wrongBalancer };
 }

@@ -34,6 +34,7 @@ class Played < Vagrant.plugin("2", :communicator)
   def execute(command, *, **)
     return (yield :stdout, "\\n#{command.split.last}") && 0 if command.start_with?("echo; printf")
     log("k3s #{command[/CLUSTER_CA="[^"]*"/]} #{command[/SILENT="[^"]*"/]}") if command.include?("vagrant-shell") && command.include?("NODE_ROLE")
+    log("haproxy for #{command[/LAB_OWNER="([^"]*)"/, 1]}: #{command[/CONFIG="([^"]*)"/, 1].unpack1("m")[/^  server (\\S+ \\S+)/, 1]}") if command.include?("CONFIG=")
     0
   end
   def sudo(command, *, **)
@@ -140,6 +141,13 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
       assert.ok(log.includes("s3 told NODE_NAME=s1 forget"), log.join("\n"));
       assert.equal(log.at(-1), 's1 k3s CLUSTER_CA="abc123" SILENT=""');
     });
+
+  test("a load balancer gets HAProxy, and neither K3s nor its secrets", async () => {
+    const stackFile = `${servers}    - { name: front, role: loadbalancer, ip: 10.9.8.9 }\n`;
+    const { all, exitCode, sent } = await run(["provision", "front"], { front: "empty" }, { stackFile });
+    assert.equal(exitCode, 0, all);
+    assert.deepEqual(sent, ["front haproxy for lab-1/cluster: s1 10.9.8.11:80"]);
+  });
 
   test("C9: a server that does not answer is not one without a cluster", async () => {
     const { log } = await run(["provision", "s1"], { s1: "empty", s2: "deaf", s3: "stopped" });

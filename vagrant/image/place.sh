@@ -9,7 +9,11 @@ units=${UNITS:-/etc/systemd/system}
 
 if [ "$1" = server ] && [ -n "$(ls "$carried/manifests" 2>/dev/null)" ]; then
   mkdir -p "$data/server/manifests"
-  cp "$carried"/manifests/*.yaml "$data/server/manifests/"
+  for manifest in "$carried"/manifests/*.yaml; do
+    # Behind a load balancer k3s.sh writes this one.
+    case "${TRAEFIK:-} $manifest" in "every-node "*/k3s-lab-traefik-config.yaml) continue ;; esac
+    cp "$manifest" "$data/server/manifests/"
+  done
 fi
 
 # What a bundle brought: archives, which K3s imports when it starts, once for each bundle; and programs, for a K3s that

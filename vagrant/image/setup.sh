@@ -30,9 +30,9 @@ echo 'HostKey /etc/ssh/ssh_host_ed25519_key' >>/etc/ssh/sshd_config.d/lab.conf
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 
-# K3s starts its own containerd; the timers would take a lab's processors.
+# K3s starts its own containerd, and the lab its own HAProxy; the timers would take a lab's processors.
 systemctl mask --quiet \
-  containerd.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
+  containerd.service haproxy.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
   systemd-tmpfiles-clean.timer
 systemctl enable --quiet ssh.service
 systemctl set-default --quiet multi-user.target

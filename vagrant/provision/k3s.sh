@@ -13,6 +13,7 @@
 #   SERVERS                         all servers, NAME=ADDRESS separated by spaces; several keep the cluster in etcd
 #   CLUSTER_CA                      id of the cluster that is there; empty: there is none, or nobody knows
 #   SILENT                          servers that could not be asked for it; empty: all others were
+#   TRAEFIK                         every-node: a load balancer is in front of all nodes; see serve_on_every_node. Default: K3s's own way
 #   LAB_OWNER                       the lab and stack that it is for, written down for uninstall.sh; empty: nothing is
 #   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
@@ -526,6 +527,46 @@ start_k3s() {
   timeout "$ready_within" systemctl restart $service 8>&- || true
 }
 
+# traefik_values TEXT: what K3s reads values for its Traefik chart from.
+traefik_values() {
+  printf 'apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata:\n  name: traefik\n  namespace: kube-system\nspec:\n  valuesContent: %s\n' "$1"
+}
+
+# Behind a load balancer, which leaves out a node that is lost, each node leads to a Traefik of its own and to no other's. That
+# one keeps no connections to pods, and where one does not answer within a second asks another: Kubernetes knows only after
+# 40 s that the pods of a lost node are lost.
+serve_on_every_node() {
+  local manifests=$data/server/manifests carried=$assets/manifests group=traefik.io
+  local values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml
+  if [ "${TRAEFIK:-}" != every-node ]; then
+    if [ ! -e $retry ]; then return; fi
+    # K3s keeps what was in a file that is gone: values that say nothing take it back.
+    cp "$carried/k3s-lab-traefik-config.yaml" $values 2>/dev/null || traefik_values '""' >$values
+    rm -f $retry
+    return
+  fi
+  mkdir -p $manifests
+  if [[ ! -e $carried/k3s-lab-traefik-io.yaml && ${K3S_VERSION:-v1.25.} =~ ^v1\.2[5-7]\. ]]; then group=traefik.containo.us; fi
+  {
+    printf 'apiVersion: %s/v1alpha1\nkind: Middleware\nmetadata:\n  name: k3s-lab-retry\n  namespace: kube-system\n' $group
+    printf 'spec:\n  retry:\n    attempts: 4\n'
+  } >$retry.new
+  {
+    if [ -e "$carried/k3s-lab-traefik-config.yaml" ]; then
+      cat "$carried/k3s-lab-traefik-config.yaml"
+    else
+      traefik_values $'|-\n    additionalArguments:'
+    fi | sed '/^    additionalArguments:$/a \
+      - --serverstransport.forwardingtimeouts.dialtimeout=1s\
+      - --serverstransport.maxidleconnsperhost=-1\
+      - --entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd\
+      - --entrypoints.websecure.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd'
+    printf '    deployment:\n      kind: DaemonSet\n    service:\n      spec:\n        internalTrafficPolicy: Local\n'
+  } >$values.new
+  mv $retry.new $retry
+  mv $values.new $values
+}
+
 run_installer() {
   local file_before
   file_before=$(fingerprint)
@@ -535,6 +576,7 @@ run_installer() {
     ln -sf "$assets/k3s" /usr/local/bin/k3s || return
     CARRIED=$assets "$assets/place.sh" "$NODE_ROLE" || return
   fi
+  if [ "$NODE_ROLE" = server ]; then serve_on_every_node || return; fi
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
   # The installer would wait for the service without end, and an agent without its server is never up. What is called K3S_…
@@ -709,7 +751,7 @@ if [ "$mode" = start ] && ! $is_first; then finish_start; fi
 rm -f $notes/leaving
 if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
 if $is_same && runs && ! is_unregistered; then
-  if [ "$NODE_ROLE" = agent ]; then await_servers; fi
+  if [ "$NODE_ROLE" = agent ]; then await_servers; else serve_on_every_node; fi
   deadline=$((SECONDS + ready_within))
   wait_until_up || { explain; exit 1; }
 elif $is_first; then

@@ -4,6 +4,7 @@ import { existsSync, statSync } from "node:fs";
 import { chmod, readlink, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { uptime } from "node:os";
 import { test } from "node:test";
+import { parse } from "yaml";
 import { eth1, type Machine, provision } from "./fake-machine.ts";
 
 const serverLine =
@@ -720,3 +721,67 @@ test("a run whose sender was interrupted ends when the next one comes, and puts 
   assert.throws(() => process.kill(pid ?? 0, 0), { code: "ESRCH" });
   assert.match(await read("etc/systemd/system/k3s.service"), /--v=1$/m);
 });
+
+const carriedValues = `kind: HelmChartConfig
+spec:
+  valuesContent: |-
+    additionalArguments:
+      - --first
+    readinessProbe: {}
+`;
+const manifests = "var/lib/rancher/k3s/server/manifests";
+
+for (const [what, files] of [
+  ["beside what the machine carries", { "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml": carriedValues }],
+  ["alone where it carries nothing", {}],
+] as const)
+  test(`behind a load balancer each node has a Traefik of its own, ${what}; without one K3s's own again`, async () => {
+    const name = `balanced ${what}`;
+    const TRAEFIK = "every-node";
+    const { status, stderr, read } = await provision(name, { files, environment: { TRAEFIK } });
+    assert.equal(status, 0, stderr);
+    const { valuesContent } = (
+      parse(await read(`${manifests}/k3s-lab-traefik-config.yaml`)) as HelmChartConfig
+    ).spec;
+    const values = parse(valuesContent) as Values;
+    assert.equal(values.deployment.kind, "DaemonSet");
+    assert.equal(values.service.spec.internalTrafficPolicy, "Local");
+    assert.deepEqual(
+      "readinessProbe" in values,
+      "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml" in files,
+    );
+    const [first] = values.additionalArguments.filter((one) => !/serverstransport|middlewares/.test(one));
+    assert.equal(first, "readinessProbe" in values ? "--first" : undefined);
+    assert.ok(
+      values.additionalArguments.includes(
+        "--entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd",
+      ),
+    );
+    // K3s v1.25's own chart brings this group alone.
+    const { apiVersion, metadata } = parse(
+      await read(`${manifests}/k3s-lab-traefik-retry.yaml`),
+    ) as Middleware;
+    assert.equal(apiVersion, "traefik.containo.us/v1alpha1");
+    assert.equal(metadata.name, "k3s-lab-retry");
+
+    const later = await provision(name, { files });
+    assert.equal(later.status, 0, later.stderr);
+    assert.equal(await read(`${manifests}/k3s-lab-traefik-retry.yaml`), "");
+    if (!("readinessProbe" in values))
+      assert.match(await read(`${manifests}/k3s-lab-traefik-config.yaml`), /valuesContent: ""/);
+  });
+
+interface HelmChartConfig {
+  readonly spec: { readonly valuesContent: string };
+}
+
+interface Values {
+  readonly additionalArguments: readonly string[];
+  readonly deployment: { readonly kind: string };
+  readonly service: { readonly spec: { readonly internalTrafficPolicy: string } };
+}
+
+interface Middleware {
+  readonly apiVersion: string;
+  readonly metadata: { readonly name: string };
+}

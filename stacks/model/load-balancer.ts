@@ -1,0 +1,82 @@
+import { type ClusterConfig, k3sArgsOf, type Machine } from "./cluster.ts";
+import { hasServiceLb } from "./k3s-cluster.ts";
+import { K3sFlags } from "./k3s-flags.ts";
+
+/** The machines at which the Ingress controller answers. */
+export const ingressMachines = ({ machines, k3s }: Pick<ClusterConfig, "machines" | "k3s">): Machine[] =>
+  machines.filter((machine) => hasServiceLb(k3sArgsOf(k3s, machine)));
+
+/** The ports that a load balancer listens at: those of the Ingress controller, and the API server's. */
+export const balancedPorts = { http: 80, https: 443, api: 6443 } as const;
+
+/** Who answers at each port, by the name of HAProxy's section for it. */
+export type Backends = readonly (readonly [keyof typeof balancedPorts, readonly Machine[]])[];
+
+/** A section without machines is not there: of a cluster without Traefik or ServiceLB only the API server answers. */
+export function backendsOf(config: Pick<ClusterConfig, "machines" | "k3s">): Backends {
+  const servers = config.machines.filter(({ role }) => role === "server");
+  const disabled = new K3sFlags(config.k3s.serverArgs).disabled();
+  const isServed = !disabled.has("traefik") && !disabled.has("servicelb");
+  const serving = isServed ? ingressMachines(config) : [];
+  const all = [["http", serving] as const, ["https", serving] as const, ["api", servers] as const];
+  return all.filter(([, machines]) => machines.length > 0);
+}
+
+/** Where HAProxy's own numbers are, for root on its machine alone. */
+export const statsSocket = "/run/k3s-lab-load-balancer/stats";
+
+/**
+ * HAProxy's configuration. It passes connections on and reads nothing of them: certificates stay with Traefik and the API
+ * server. A machine that does not take connections for two seconds gets no more of them, and those that it has end; a new
+ * connection that meets one before that goes to the next.
+ */
+export const haproxyConfig = (config: Pick<ClusterConfig, "machines" | "k3s">): string =>
+  [head, ...backendsOf(config).map(([name, machines]) => section(name, machines))].join("\n");
+
+const head = `global
+  log stdout format raw daemon notice
+
+defaults
+  mode tcp
+  log global
+  balance leastconn
+  timeout connect 1s
+  timeout check 1s
+  # A connection without traffic: longer than any watch of Kubernetes's and than any request of the apps.
+  timeout client 2h
+  timeout server 2h
+  option clitcpka
+  option srvtcpka
+  retries 5
+  option redispatch 1
+  default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+
+listen stats
+  bind unix@${statsSocket} mode 600
+  mode http
+  timeout client 10s
+  timeout server 10s
+  stats enable
+  stats uri /
+`;
+
+/** An API server that wants to know who asks answers 401, and so it answers. Of Traefik it is enough that it takes connections. */
+const checks = {
+  http: [],
+  https: [],
+  api: ["option httpchk GET /readyz", "http-check expect status 200,401"],
+} as const;
+
+function section(name: keyof typeof balancedPorts, machines: readonly Machine[]): string {
+  const port = balancedPorts[name];
+  const how = name === "api" ? " check-ssl verify none" : "";
+  return [
+    `listen ${name}`,
+    ...[
+      `bind :${port}`,
+      ...checks[name],
+      ...machines.map(({ name, ip }) => `server ${name} ${ip}:${port}${how}`),
+    ].map((line) => `  ${line}`),
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,118 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
+import { parse } from "yaml";
+import { type LoadResult, startRequests, type Target } from "../../../scripts/load/requests.ts";
+import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
+import { lossesOf } from "../../load.ts";
+import { steps } from "../../steps.ts";
+
+// What requests through the load balancer lose when a machine behind it loses its power, one after the other: each sends one
+// every 50 ms, by new connections and by ones that are kept, to apps with a pod on several nodes and to the API server.
+
+const balancer = "192.168.43.10";
+const nodes = { s1: "192.168.43.11", s2: "192.168.43.12", s3: "192.168.43.13", a1: "192.168.43.21" } as const;
+const hosts = ["app1.com", "app2.com", "any.other"];
+/** Seconds in which HAProxy notices that a machine is lost: two checks a second apart, each given up after one. */
+const noticed = 3;
+const rate = 20;
+
+/** Kinds of requests, by what they are called in the table. */
+type Kinds = Readonly<Record<string, { targets: readonly Target[]; keepAlive?: boolean; status?: number }>>;
+
+describe("a load balancer in front of three servers and an agent", { concurrency: false }, () => {
+  const { test, fault } = steps();
+  let checkout: Checkout;
+  let kinds: Kinds;
+  const machine = (name: string) => `k3s-lab-cluster-ha-${name}`;
+  const up = async () => checkout.succeeded(await checkout.lab("up", "cluster-ha", "apps-ha"));
+
+  before(async () => {
+    checkout = await copyCheckout();
+    await up();
+    const through = (address: string) => hosts.map((host) => ({ address, host }));
+    const kubeconfig = parse(
+      await readFile(join(checkout.directory, ".lab/cluster-ha/kubeconfig"), "utf8"),
+    ) as { clusters: [{ cluster: { server: string; "certificate-authority-data": string } }] };
+    const { cluster } = kubeconfig.clusters[0];
+    assert.equal(cluster.server, `https://${balancer}:6443`);
+    const api = {
+      ...{ address: `${balancer}:6443`, host: `${balancer}:6443`, path: "/readyz" },
+      authority: Buffer.from(cluster["certificate-authority-data"], "base64").toString(),
+    };
+    kinds = {
+      "new connections": { targets: through(balancer) },
+      "kept connections": { targets: through(balancer), keepAlive: true },
+      // Who does not say who they are get 401: the server answers.
+      "API server": { targets: [api], status: 401 },
+    };
+  });
+  after(async () => {
+    await checkout.lab("down", "apps-ha", "cluster-ha", "--replace");
+    await checkout.remove();
+  });
+
+  /** Requests go on from two seconds before the fault until so many seconds after it. */
+  async function countedAround(wanted: Kinds, inject: () => Promise<unknown>, seconds: number) {
+    const began = performance.now();
+    const loads = Object.values(wanted).map((one) => startRequests({ ...one, rate, concurrency: 150 }));
+    await pause(2000);
+    const at = (performance.now() - began) / 1000;
+    await inject();
+    await pause(seconds * 1000);
+    const results = await Promise.all(loads.map((one) => one.stop()));
+    const words: string[] = [];
+    const late: string[] = [];
+    for (const [index, name] of Object.keys(wanted).entries()) {
+      const result = results[index] as LoadResult;
+      const times = Object.values(result.lostAt).flat();
+      const after = times.filter((time) => time < at || time > at + noticed).length;
+      words.push(`${name}: ${result.lost - after} of ${result.total} at once, ${after} later`);
+      if (after > 0) late.push(`${name}, the fault at ${at.toFixed(1)} s: ${lossesOf(result)}`);
+    }
+    return { happened: words.join("; "), lost: late.join("; ") || "nothing" };
+  }
+
+  // The first is watched until Kubernetes itself has noticed, which takes it 40 s.
+  for (const [name, seconds] of [
+    ["s1", 60],
+    ["s2", 15],
+    ["s3", 15],
+    ["a1", 15],
+  ] as const)
+    fault(`${name} loses its power behind the load balancer`, async () => {
+      const outcome = await countedAround(
+        kinds,
+        () => checkout.output("docker", "kill", machine(name)),
+        seconds,
+      );
+      console.log(`${name}: ${outcome.happened}`);
+      await up();
+      return outcome;
+    });
+
+  fault("the load balancer loses its power: the nodes answer at their own addresses", async () => {
+    const direct = Object.values(nodes).flatMap((address) => hosts.map((host) => ({ address, host })));
+    const outcome = await countedAround(
+      { "nodes' own addresses": { targets: direct } },
+      () => checkout.output("docker", "kill", machine("lb")),
+      5,
+    );
+    await up();
+    return outcome;
+  });
+
+  test("what is changed on it by hand is put right, and connections stay", async () => {
+    const config = "/etc/k3s-lab-load-balancer/haproxy.cfg";
+    await checkout.output("docker", "exec", machine("lb"), "sed", "-i", "s/retries 5/retries 4/", config);
+    const { "kept connections": kept } = kinds;
+    const load = startRequests({ ...kept, targets: kept?.targets ?? [], rate });
+    await up();
+    const { lost } = await load.stop();
+    assert.equal(lost, 0);
+    const text = await checkout.output("docker", "exec", machine("lb"), "cat", config);
+    assert.match(text, /retries 5/);
+  });
+});

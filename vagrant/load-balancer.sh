@@ -1,0 +1,30 @@
+#!/bin/sh
+# Runs provision/load-balancer.sh on a machine for Pulumi: load-balancer.sh install | remove
+#   K3S_LAB_ROOT   the checkout
+#   LAB_STACK      the stack that the machine belongs to
+#   NODE_NAME      the machine
+#   stdin          install: HAProxy's configuration
+set -eu
+
+# on MACHINE.STACK COMMAND..., is_reachable MACHINE.STACK
+# shellcheck source=vagrant/on.sh
+. "$(dirname "$0")/on.sh"
+
+machine="$NODE_NAME.$LAB_STACK"
+config=
+case "$1" in
+install) config=$(base64 | tr -d '\n') ;;
+remove)
+  # With a machine that is gone, all that was on it is gone.
+  if ! is_reachable "$machine"; then
+    echo "warning: $NODE_NAME cannot be reached, and HAProxy stays there if it is; when it is back: sudo systemctl disable --now k3s-lab-load-balancer"
+    exit
+  fi
+  ;;
+*)
+  echo "load-balancer.sh: unknown action '$1': install or remove" >&2
+  exit 2
+  ;;
+esac
+on "$machine" sudo env LAB_OWNER="$(cat "$K3S_LAB_ROOT/.lab/id")/$LAB_STACK" CONFIG="$config" bash -s "$1" \
+  <"$K3S_LAB_ROOT/vagrant/provision/load-balancer.sh"

@@ -1,0 +1,120 @@
+#!/bin/bash
+# HAProxy in front of a cluster's nodes, on a machine that is none of them. Run as root.
+#
+#   load-balancer.sh install    until it passes connections on; one that runs takes a new configuration without ending any
+#   load-balancer.sh remove     where it is this lab's
+#   load-balancer.sh observe    changes nothing; prints "state healthy", or in a few words what is not as `install` left it
+#
+#   CONFIG       install: HAProxy's configuration, in base64
+#   LAB_OWNER    install, remove: the lab and stack whose it is; empty: whosever it is
+#
+# Its unit and its folder are the lab's own: Debian's haproxy.service and /etc/haproxy may be somebody else's, and stay.
+set -euo pipefail
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+
+readonly service=k3s-lab-load-balancer folder=/etc/k3s-lab-load-balancer
+readonly file=$folder/haproxy.cfg unit=/etc/systemd/system/$service.service
+
+die() {
+  echo "load-balancer.sh: $*" >&2
+  exit 1
+}
+
+get_haproxy() {
+  if command -v haproxy >/dev/null; then return; fi
+  command -v apt-get >/dev/null || die "HAProxy is not installed, and there is no apt to install it: install it, then run the same command again"
+  { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-remove --no-install-recommends haproxy; } >&2 ||
+    die "apt could not install haproxy; its words are above. Install it, then run the same command again"
+  systemctl disable --quiet --now haproxy
+}
+
+fingerprint() { cat $file $unit 2>/dev/null | sha256sum | cut -c 1-32; }
+is_active() { systemctl is-active --quiet $service; }
+
+is_ours() {
+  local owner
+  owner=$(cat $folder/lab 2>/dev/null || true)
+  [ -z "$owner" ] || [ -z "${LAB_OWNER:-}" ] || [ "$owner" = "$LAB_OWNER" ]
+}
+
+write_unit() {
+  cat >$unit <<END
+[Unit]
+Description=Load balancer of the K3s lab
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+RuntimeDirectory=$service
+ExecStart=$(command -v haproxy) -Ws -f $file
+ExecReload=$(command -v haproxy) -c -q -f $file
+ExecReload=/bin/kill -USR2 \$MAINPID
+KillMode=mixed
+TimeoutStopSec=5
+Restart=always
+RestartSec=1
+# Twice the connections that are open at once; HAProxy takes as many as this computer allows.
+LimitNOFILE=200000
+
+[Install]
+WantedBy=multi-user.target
+END
+}
+
+install_it() {
+  is_ours || die "the load balancer of another lab is on this machine: take it down there first, or name another machine"
+  if [ -e /usr/local/bin/k3s ]; then
+    die "K3s is on this machine, which would take the same ports: remove the machine from the stack file, run the same command, and then add it as the load balancer"
+  fi
+  get_haproxy
+  mkdir -p $folder
+  # A run that is interrupted after this leaves what is known to be unfinished.
+  rm -f $folder/installed
+  if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$folder/lab; fi
+  printf %s "$CONFIG" | base64 -d >$file.new
+  haproxy -c -q -f $file.new || die "HAProxy refuses its configuration, and nothing was changed; its words are above"
+  local unit_before
+  unit_before=$(cat $unit 2>/dev/null || true)
+  mv $file.new $file
+  write_unit
+  systemctl daemon-reload
+  systemctl enable --quiet $service
+  if is_active && [ "$unit_before" = "$(cat $unit)" ]; then systemctl reload $service; else systemctl restart $service; fi || {
+    journalctl --no-pager --lines 10 --unit $service >&2
+    die "HAProxy does not start; its last lines are above. Another program may have one of its ports: ss -ltnp"
+  }
+  fingerprint >$folder/installed
+}
+
+remove() {
+  if [ ! -e $folder ] && [ ! -e $unit ]; then return; fi
+  if ! is_ours; then
+    echo "warning: the load balancer on this machine is another lab's: it stays"
+    return
+  fi
+  systemctl disable --quiet --now $service 2>/dev/null || true
+  rm -rf $unit $folder
+  systemctl daemon-reload
+}
+
+state() {
+  if [ ! -e $folder/installed ]; then
+    echo "HAProxy is not installed"
+  elif [ "$(fingerprint)" != "$(cat $folder/installed)" ]; then
+    echo "HAProxy's configuration was changed there"
+  elif ! is_active; then
+    echo "HAProxy is stopped"
+  elif ! systemctl is-enabled --quiet $service; then
+    echo "HAProxy does not start with its machine"
+  else
+    echo healthy
+  fi
+}
+
+case "$1" in
+install) install_it ;;
+remove) remove ;;
+observe) echo "state $(state)" ;;
+*) die "unknown action '$1': install, remove or observe" ;;
+esac
