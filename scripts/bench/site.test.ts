@@ -7,13 +7,21 @@ import { root } from "../../stacks/lib/paths.ts";
 import { readStackFile } from "../../stacks/model/config.ts";
 import { fakeRun } from "../host/fake-run.ts";
 import { inCopy, readExtent, requireContainers, withDockerHost } from "./site.ts";
+import { rivals, substrates } from "./substrates.ts";
 
 test("how much is brought up is what the stack files say", async () => {
   const { machines } = await readStackFile("cluster", root);
   const { apps } = await readStackFile("apps", root);
-  const { nodes, apps: count, pods, stacks } = await readExtent("cluster");
+  const { nodes, apps: count, pods, stacks } = await readExtent(substrates.cluster);
   assert.deepEqual([nodes, count, stacks], [machines.length, apps.length, "cluster apps"]);
   assert.ok(pods >= count);
+});
+
+test("SQLite on one server is compared with etcd on three", async () => {
+  const { machines } = await readStackFile("cluster", root);
+  assert.equal(machines.filter(({ role }) => role === "server").length, 1);
+  const { nodes, stacks } = await readExtent(rivals.etcd);
+  assert.deepEqual([nodes, stacks], [4, "cluster-ha apps-ha"]);
 });
 
 test("docker alone is told where its daemon is", async () => {

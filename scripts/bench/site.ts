@@ -11,7 +11,7 @@ import { type Run, run } from "../host/commands.ts";
 import { ensureDocker } from "../host/docker.ts";
 import type { Extent, Measurement } from "./clusters-report.ts";
 import type { Contender } from "./rounds.ts";
-import { appsWatch, readApps, type SubstrateName, substrateNames, substrates } from "./substrates.ts";
+import { appsWatch, readApps, type Site } from "./substrates.ts";
 import { timed } from "./timed.ts";
 import { usageOf } from "./usage.ts";
 import { readNodes, untilReady } from "./watches.ts";
@@ -52,16 +52,11 @@ export async function inCopy<T>(
 
 const labOf = (checkout: string): string => join(checkout, "scripts", "lab");
 
-/** Takes down the labs of all substrates that came up from a checkout. */
-export const takeDownAll = (checkout: string, log: string): Promise<unknown> =>
-  timed({
-    file: labOf(checkout),
-    args: ["down", ...substrateNames.flatMap((name) => substrates[name].stacks)],
-    log,
-  });
+/** Takes down the labs that came up from a checkout. */
+export const takeDownAll = (sites: readonly Site[], checkout: string, log: string): Promise<unknown> =>
+  timed({ file: labOf(checkout), args: ["down", ...sites.flatMap(({ stacks }) => stacks)], log });
 
-export async function readExtent(name: SubstrateName): Promise<Extent> {
-  const { title, stacks } = substrates[name];
+export async function readExtent({ title, stacks }: Site): Promise<Extent> {
   const [{ nodes }, { apps }] = await Promise.all([readClusterPlan(stacks[0], root), readApps(stacks[1])]);
   return {
     title,
@@ -73,20 +68,20 @@ export async function readExtent(name: SubstrateName): Promise<Extent> {
 }
 
 /**
- * The real lab on a substrate.
+ * The real lab.
  * @param checkout a copy that may be changed. @param log gets all that is printed, each line with its time.
  */
 export async function realSite(
-  name: SubstrateName,
+  site: Site,
   checkout: string,
   log: string,
   progress: Progress,
 ): Promise<Contender<Measurement>> {
-  const { title, labels, topology, stacks } = substrates[name];
+  const { title, labels, topology, stacks } = site;
   const [cluster] = stacks;
-  const { nodes } = await readExtent(name);
+  const { nodes } = await readExtent(site);
   const lab = labOf(checkout);
-  const watchApps = await appsWatch(substrates[name]);
+  const watchApps = await appsWatch(site);
   const readAll = () => readNodes(join(checkout, ".lab", cluster, "kubeconfig"));
   const seen = (seconds: number | undefined, what: string): number => {
     if (seconds !== undefined) return seconds;

@@ -22,27 +22,35 @@ export const substrateNames = ["cluster", "k3d"] as const;
 
 export type SubstrateName = (typeof substrateNames)[number];
 
-/** One way to get a cluster, and the same by hand. */
-export interface Substrate {
+/** A whole lab. */
+export interface Site {
   readonly title: string;
-  /** The stacks of a whole lab: the cluster, then its apps. */
+  /** The cluster, then its apps. */
   readonly stacks: readonly [cluster: string, apps: string];
   /** Labels that all its containers carry, and no others. @param checkout the folder that it is brought up from. */
   readonly labels: (checkout: string) => readonly string[];
   readonly topology: Topology;
+}
+
+/** One way to get a cluster, and the same by hand. */
+export interface Substrate extends Site {
   /** The same by hand: a script that takes `up` or `down`, in this folder. */
   readonly script: string;
   /** The images that the script takes, as variables of its environment. */
   readonly images: (settings: HostSettings, progress: Progress) => Promise<Record<string, string>>;
 }
 
+const machinesOf = (cluster: string): Pick<Site, "labels" | "topology"> => ({
+  labels: (checkout) => [`k3s-lab.stack=${cluster}`, `k3s-lab.checkout=${checkout}`],
+  topology: { file: `Pulumi.${cluster}.yaml`, oneMore: oneMoreMachine },
+});
+
 const k3dFile = "stacks/k3d.yaml";
 
 export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   cluster: {
     title: "K3s",
-    labels: (checkout) => ["k3s-lab.stack=cluster", `k3s-lab.checkout=${checkout}`],
-    topology: { file: "Pulumi.cluster.yaml", oneMore: oneMoreMachine },
+    ...machinesOf("cluster"),
     stacks: ["cluster", "apps"],
     script: "by-hand.sh",
     images: async (settings, progress) => {
@@ -66,6 +74,12 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     }),
   },
 };
+
+/** What the stack `cluster`, whose one server keeps its data in SQLite, is compared with. */
+export const rivals = {
+  k3d: substrates.k3d,
+  etcd: { title: "K3s with etcd", ...machinesOf("cluster-ha"), stacks: ["cluster-ha", "apps-ha"] },
+} as const satisfies Readonly<Record<string, Site>>;
 
 export interface ByHand {
   readonly env: Readonly<Record<string, string>>;
@@ -105,11 +119,11 @@ export const appRoutes = ({ apps }: Pick<AppsConfig, "apps">): string =>
     .join("\n");
 
 /** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
-export const addressOf = async ({ stacks: [cluster] }: Substrate): Promise<string> =>
+export const addressOf = async ({ stacks: [cluster] }: Site): Promise<string> =>
   (await readClusterPlan(cluster, root)).ingress[0] ?? "";
 
 /** Ends when each app of a substrate has answered once from outside. */
-export async function appsWatch(substrate: Substrate): Promise<Watch> {
+export async function appsWatch(substrate: Site): Promise<Watch> {
   const [{ apps }, where] = await Promise.all([readApps(substrate.stacks[1]), addressOf(substrate)]);
   return untilAnswering(apps, where, getWithin(1000));
 }

@@ -7,14 +7,14 @@ import { refuseWhileUp } from "../bench/refuse.ts";
 import { heading, mediansOf, render, timingsOf } from "../bench/results.ts";
 import { measureInRounds } from "../bench/rounds.ts";
 import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "../bench/site.ts";
-import { type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
+import { rivals, type Site, type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
 import { bothWays, startLog } from "../bench/ways.ts";
 import { interruptible } from "../signals.ts";
 
 interface Options {
   readonly rounds?: number;
   readonly substrate: SubstrateName;
-  readonly compare?: true;
+  readonly compare?: keyof typeof rivals;
   readonly json?: true;
 }
 
@@ -29,11 +29,19 @@ const progress = (line: string) => void process.stderr.write(`${line}\n`);
 export const command = new Command("bench")
   .option("--rounds <number>", "number of rounds (default: 3, with --compare 1)", wholeNumber)
   .addOption(new Option("--substrate <name>", "kind of cluster").choices(substrateNames).default("cluster"))
-  .addOption(new Option("--compare", "compare K3s with k3d: time, memory, disk").conflicts("substrate"))
+  .addOption(
+    new Option(
+      "--compare [with]",
+      "compare the stack cluster with k3d, or with three servers and etcd: time, memory, disk",
+    )
+      .choices(Object.keys(rivals))
+      .preset("k3d")
+      .conflicts("substrate"),
+  )
   .option("--json", "print JSON instead of Markdown: medians and every measurement, in seconds and bytes")
   .addHelpText(
     "after",
-    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`), measures\neach, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth bring every lab up once beforehand to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
+    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`, or with etcd\n`cluster-ha apps-ha`), measures each, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth bring every lab up once beforehand to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
   )
   .action(async ({ compare, json, ...options }: Options) => {
     await refuseWhileUp("bench");
@@ -41,7 +49,7 @@ export const command = new Command("bench")
     const date = new Date();
     const report = await interruptible(
       "The benchmark was stopped; what it had brought up is down again.",
-      (signal) => (compare ? clusters(options, signal) : ways(options, signal)),
+      (signal) => (compare ? clusters(rivals[compare], options, signal) : ways(options, signal)),
     );
     const commandLine = ["scripts/lab", ...process.argv.slice(2)].join(" ");
     const head = heading(compare ? "compare" : options.substrate, commandLine, date);
@@ -56,15 +64,20 @@ async function ways({ rounds = 3, substrate: name }: Options, signal: AbortSigna
   return { json: { substrate: name, rounds, medians, timings }, markdown: render(medians, rounds) };
 }
 
-async function clusters({ rounds = 1 }: Options, signal: AbortSignal): Promise<Report> {
+async function clusters(
+  rival: Site,
+  { rounds = 1 }: Pick<Options, "rounds">,
+  signal: AbortSignal,
+): Promise<Report> {
   await startLog(log);
-  const extents = await Promise.all(substrateNames.map(readExtent));
+  const both = [substrates.cluster, rival];
+  const extents = await Promise.all(both.map(readExtent));
   const measured = await inCopy(
     async (copy) => {
-      const sites = await Promise.all(substrateNames.map((name) => realSite(name, copy, log, progress)));
+      const sites = await Promise.all(both.map((site) => realSite(site, copy, log, progress)));
       return await measureInRounds(sites, rounds, progress, signal);
     },
-    (copy) => takeDownAll(copy, log),
+    (copy) => takeDownAll(both, copy, log),
   );
   const summary = summarize(extents, measured, availableParallelism());
   return { json: summary, markdown: renderClusters(summary) };
