@@ -195,6 +195,7 @@ export function healthyLab(): FakeLab {
     ...discovery,
     "/api/v1/nodes": items(node(server), node(agent)),
     "/apis/networking.k8s.io/v1/ingresses": items(),
+    "/api/v1/persistentvolumes": { items: [] },
     "/apis/storage.k8s.io/v1/storageclasses": items({
       metadata: {
         ...{ name: "local-path", uid: "class" },

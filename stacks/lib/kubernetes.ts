@@ -122,6 +122,7 @@ const kinds = {
         })
         .optional(),
     }),
+    status: z.object({ phase: text }).default({ phase: undefined }),
   }),
   deployments: kind("/apis/apps/v1", {
     metadata: metadata.extend({ generation: count.default(0) }),

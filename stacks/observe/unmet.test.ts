@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { KubernetesApi, Service } from "../lib/kubernetes.ts";
+import type { KubernetesApi, PersistentVolume, Service } from "../lib/kubernetes.ts";
 import { type OnCluster, parseConfig } from "../model/config.ts";
 import { refuseUnmet } from "./unmet.ts";
 
@@ -15,6 +15,7 @@ const refuse = (
   classes: Readonly<Record<string, boolean>> = { standard: true },
   services: readonly object[] = [],
   stack = "concepts",
+  volumes: readonly object[] = [],
 ) =>
   refuseUnmet(
     {
@@ -24,6 +25,7 @@ const refuse = (
           annotations: isDefault ? { "storageclass.kubernetes.io/is-default-class": "true" } : {},
         })),
       services: async () => services as Service[],
+      persistentVolumes: async () => volumes as PersistentVolume[],
     } as Partial<KubernetesApi> as KubernetesApi,
     "The cluster",
     config,
@@ -77,4 +79,15 @@ test("a port of another Service is refused, the stack's own are not", async () =
     /services\.loadBalancerPort: 8088/,
   );
   await asking(service("ours", "LoadBalancer", 8088, 30_080), service("x", "ClusterIP", 8088));
+});
+
+test("a PersistentVolume whose claim was deleted, which Kubernetes gives to no other, is refused with the way to free it", async () => {
+  const volume = (name: string, phase: string) => ({ metadata: { name }, spec: {}, status: { phase } });
+  const asking = (...volumes: object[]) => refuse(concepts({}), undefined, [], undefined, volumes);
+  await assert.rejects(asking(volume("concepts-static", "Released")), {
+    exitCode: 2,
+    message:
+      /^The cluster has the PersistentVolume concepts-static of a claim that was deleted, .*: `kubectl patch persistentvolume concepts-static --type=json --patch='\[\{"op":"remove","path":"\/spec\/claimRef\/uid"\}\]'`\./,
+  });
+  await asking(volume("concepts-static", "Bound"), volume("theirs-static", "Released"));
 });

@@ -1,13 +1,15 @@
-import { LabError } from "../lib/errors.ts";
+import { LabError, refusal } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
 import { root } from "../lib/paths.ts";
 import { readClusterPlan } from "../model/cluster-plan.ts";
+import { staticVolumeOf } from "../model/concepts.ts";
 import { type ConceptsConfig, type OnCluster, stackFile } from "../model/config.ts";
 import { K3sFlags } from "../model/k3s-flags.ts";
 import { volumesAskedFor } from "../model/volumes.ts";
 
 /**
- * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it lacks, and a port that a Service has.
+ * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it lacks, a port that a Service has, and a
+ * volume that is still kept for a claim that is gone.
  * @param where names the cluster in messages. @param isOurs whether an object is the stack's.
  * @throws LabError (exit code 2).
  */
@@ -19,7 +21,9 @@ export async function refuseUnmet(
   isOurs: (identity: Identity) => boolean,
 ): Promise<void> {
   await refuseStorageClass(api, where, config, stack);
-  if ("services" in config) await refuseTakenPorts(api, config, stack, isOurs);
+  if (!("services" in config)) return;
+  await refuseTakenPorts(api, config, stack, isOurs);
+  await refuseReleased(api, where, config);
 }
 
 const defaultClass = "storageclass.kubernetes.io/is-default-class";
@@ -60,10 +64,7 @@ async function refuseTakenPorts(
   stack: string,
   isOurs: (identity: Identity) => boolean,
 ): Promise<void> {
-  const all = await api.services().catch((cause) => {
-    if (cause instanceof ApiError && cause.status === 403) return [];
-    throw cause;
-  });
+  const all = await api.services().catch(noneIfForbidden);
   for (const { metadata, spec } of all.filter((one) => !isOurs(one.metadata)))
     for (const [key, port, isTaken] of [
       ["nodePort", nodePort, spec.ports.some((one) => one.nodePort === nodePort)],
@@ -79,3 +80,23 @@ async function refuseTakenPorts(
           { exitCode: 2 },
         );
 }
+
+/** A PersistentVolume with `Retain` stays for the claim that it had, by its UID: another one of that name waits for ever. */
+async function refuseReleased(
+  api: Pick<KubernetesApi, "persistentVolumes">,
+  where: string,
+  { namespace }: ConceptsConfig,
+): Promise<void> {
+  const name = staticVolumeOf(namespace);
+  const volumes = await api.persistentVolumes().catch(noneIfForbidden);
+  if (volumes.some(({ metadata, status }) => metadata.name === name && status.phase === "Released"))
+    throw refusal(
+      `${where} has the PersistentVolume ${name} of a claim that was deleted, and keeps it from the next one. Nothing was touched. Free it, then run the same command again: \`kubectl patch persistentvolume ${name} --type=json --patch='[{"op":"remove","path":"/spec/claimRef/uid"}]'\`.`,
+    );
+}
+
+/** What this user may not list is not known. */
+const noneIfForbidden = (cause: unknown): [] => {
+  if (cause instanceof ApiError && cause.status === 403) return [];
+  throw cause;
+};
