@@ -75,7 +75,7 @@ export function checkCluster(
     }),
     ...checkAddOns(
       flags,
-      inOrder(nodes.filter(({ args }) => hasServiceLb(args)).map(({ name }) => name)),
+      nodes.filter(({ args }) => hasServiceLb(args)).map(({ name }) => name),
       loadBalancer !== undefined,
       api,
     ),
@@ -334,13 +334,22 @@ export function workloadOf({ metadata: { ownerReferences } }: Pod): string | und
   return `${owner.kind} ${owner.kind === "ReplicaSet" ? owner.name.replace(/-[^-]+$/, "") : owner.name}`;
 }
 
+/** The taints that keep ServiceLB's pods from nodes, in words. */
+const taintsOf = async (api: Pick<KubernetesApi, "nodes">, nodes: readonly string[]): Promise<string[]> =>
+  (await api.nodes()).flatMap(({ metadata: { name }, spec }) =>
+    (nodes.includes(name) ? (spec?.taints ?? []) : [])
+      .map(taintInWords)
+      .filter((taint) => !hasServiceLb([`--node-taint=${taint}`]))
+      .map((taint) => `${name} has the taint ${taint}`),
+  );
+
 /**
  * @param nodes those on which ServiceLB's pods run.
  * @param isBalanced whether each of them has a Traefik of its own.
  */
 function checkAddOns(
   flags: K3sFlags,
-  nodes: string,
+  nodes: readonly string[],
   isBalanced: boolean,
   api: Promise<KubernetesApi>,
 ): CheckSpec[] {
@@ -349,7 +358,10 @@ function checkAddOns(
     `See why: \`kubectl --namespace kube-system get pods\` and the logs of ${what}.`;
   const nodesOf = async (isOne: (pod: Pod) => boolean) => {
     const serving = (await (await api).pods("kube-system")).filter((pod) => isOne(pod) && isReady(pod));
-    return inOrder(serving.map(({ spec }) => spec.nodeName ?? "?")) || "on no node";
+    const on = serving.map(({ spec }) => spec.nodeName ?? "?");
+    const barred = nodes.filter((name) => !on.includes(name));
+    const why = barred.length > 0 ? await taintsOf(await api, barred) : [];
+    return [inOrder(on) || "on no node", ...why].join("; ");
   };
   const wanted = Object.entries(addOns).filter(([word]) => !disabled.has(word));
   const checks: CheckSpec[] = wanted.map(([, name]) => ({
@@ -357,7 +369,7 @@ function checkAddOns(
     ...(isBalanced && name === "traefik"
       ? {
           title: "Traefik runs on every node that the load balancer leads to",
-          expected: nodes,
+          expected: inOrder(nodes),
           actual: () => nodesOf((pod) => workloadOf(pod) === "DaemonSet traefik"),
         }
       : {
@@ -380,9 +392,9 @@ function checkAddOns(
     {
       id: "add-on/svclb",
       title: "ServiceLB serves Traefik on every node that lets it",
-      expected: nodes,
+      expected: inOrder(nodes),
       actual: () => nodesOf(isServiceLb),
-      hint: hint("svclb-traefik"),
+      hint: `${hint("svclb-traefik")} A taint that the stack file no longer gives a node stays there: \`kubectl taint nodes NAME KEY-\`.`,
     },
   ];
 }

@@ -320,6 +320,16 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     ["cluster/add-on/svclb"],
     /^server$/,
   ],
+  [
+    "a node has kept a taint that the stack file does not give it",
+    (lab) => {
+      remove(lab, systemPods, "svclb-traefik-2");
+      const agent = item(lab, nodes, "agent");
+      agent.spec = { ...agent.spec, taints: [{ key: "dedicated", value: "web", effect: "NoSchedule" }] };
+    },
+    ["cluster/add-on/svclb"],
+    /^server; agent has the taint dedicated=web:NoSchedule$/,
+  ],
   ...(["app2", "app3"] as const).flatMap((name): (typeof breaks)[number][] => [
     [
       `${name} is not deployed`,

@@ -126,7 +126,7 @@ test("web apps that are together are told, and fail nothing: the scheduler chose
 
 test("both pods of the database on one node, while the other takes one: the copy is to move", async () => {
   const { db } = await look(withDatabaseOn("server", "server"));
-  // No run of `lab up` moves a volume: it tells this and does not fail by it, such as once a second node has joined.
+  // No run of `lab up` moves a volume: it tells this and does not fail by it, such as in a lab from before there was this rule.
   assert.deepEqual([db?.ok, db?.isPast], [false, true]);
   assert.equal(db?.actual, "db-0 and db-1 on server (volume); on 1 of 2 nodes that fit; priority 1000");
   assert.equal(db?.expected, "its pods on two nodes, for db-1 fits on agent too");
