@@ -83,6 +83,18 @@ test("reset takes a namespace by its UID: one that was made anew meanwhile stays
   assert.ok(cluster.objects.some(({ kind }) => kind === "Namespace"));
 });
 
+test("labels that somebody copied to a namespace or a node of theirs make it no exercise's", async () => {
+  const cluster = fakeCluster();
+  const { name } = broken;
+  const labels = { "k3s-lab/exercise": name, "k3s-lab/exercise-lab": cluster.lab };
+  cluster.add({ kind: "Namespace", metadata: { name: "default", labels } });
+  cluster.add({ kind: "Node", metadata: { name: "agent", labels } });
+  const before = structuredClone(cluster.objects);
+  assert.deepEqual(await startedOn(cluster), []);
+  assert.equal(await reset(cluster, name), false);
+  assert.deepEqual(cluster.objects, before);
+});
+
 test("what a learner deleted, even the namespace itself, does not keep reset from the node and the taint", async () => {
   const cluster = fakeCluster();
   cluster.add({ kind: "Node", metadata: { name: "agent" } });

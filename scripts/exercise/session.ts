@@ -17,7 +17,6 @@ import {
   type Step,
 } from "./model.ts";
 import { askNow, prove } from "./proof.ts";
-import { valuesAt } from "./values.ts";
 
 /** Labels of whatever an exercise makes: its name, and the lab of this checkout. Both make it this exercise's. */
 const [exerciseLabel, labLabel] = ["k3s-lab/exercise", "k3s-lab/exercise-lab"];
@@ -46,7 +45,7 @@ export interface Started {
   readonly hints: number;
 }
 
-const namespaceSchema = z.object({
+const listedSchema = z.object({
   metadata: z.object({
     name: z.string(),
     uid: z.string(),
@@ -54,10 +53,21 @@ const namespaceSchema = z.object({
     annotations: z.record(z.string(), z.string()).default({}),
     deletionTimestamp: z.string().optional(),
   }),
+  spec: z
+    .object({
+      nodeName: z.string().optional(),
+      taints: z.array(z.object({ key: z.string() })).default([]),
+    })
+    .default({ taints: [] }),
 });
-type Namespace = z.output<typeof namespaceSchema>["metadata"];
+type Listed = z.output<typeof listedSchema>;
 
-function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Namespace): Started {
+async function listed({ kubectl }: Cluster, ...what: string[]): Promise<readonly Listed[]> {
+  const text = await kubectl(["get", ...what, "--output=json"]);
+  return z.object({ items: z.array(listedSchema) }).parse(JSON.parse(text)).items;
+}
+
+function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Listed["metadata"]): Started {
   return {
     name: labels[exerciseLabel] ?? "",
     namespace: name,
@@ -69,14 +79,13 @@ function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Namesp
   };
 }
 
-const selectorOf = ({ lab }: Pick<AppsCluster, "lab">, name?: string): string =>
-  `--selector=${exerciseLabel}${name === undefined ? "" : `=${name}`},${labLabel}=${lab}`;
-
 /** The exercises of this lab's that were started on a cluster. */
 export async function startedOn(cluster: AppsCluster): Promise<readonly Started[]> {
-  const text = await cluster.kubectl(["get", "namespaces", selectorOf(cluster), "--output=json"]);
-  const { items } = z.object({ items: z.array(namespaceSchema) }).parse(JSON.parse(text));
-  return items.map(({ metadata }) => startedIn(metadata));
+  const selector = `--selector=${exerciseLabel},${labLabel}=${cluster.lab}`;
+  const items = await listed(cluster, "namespaces", selector);
+  return items
+    .filter(({ metadata: { name, labels } }) => name === namespaceOf(labels[exerciseLabel] ?? ""))
+    .map(({ metadata }) => startedIn(metadata));
 }
 
 /** The one that is meant. @param name Default: the only one. @throws LabError (exit code 2). */
@@ -211,7 +220,7 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
     const get = ["get", "namespace", namespace, "--output=json"];
     const text = await cluster.kubectl([...get, "--ignore-not-found"]);
     if (text.trim() === "") break;
-    const { metadata } = namespaceSchema.parse(JSON.parse(text));
+    const { metadata } = listedSchema.parse(JSON.parse(text));
     if (Object.entries(labels).some(([key, value]) => metadata.labels[key] !== value))
       throw refusal(
         `The cluster already has a namespace ${namespace}, which this lab did not make for the exercise. Nothing was touched.`,
@@ -342,48 +351,24 @@ export async function reset(cluster: AppsCluster, name: string): Promise<boolean
       ["delete", "--raw", path, "--filename=-"],
       JSON.stringify({ apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid }, ...options }),
     );
-  const all = async (kind: string) => {
-    const text = await kubectl(["get", kind, selectorOf(cluster, name), "--output=json"]);
-    return z.object({ items: z.array(namespaceSchema) }).parse(JSON.parse(text)).items;
-  };
-  const own = (await all("namespaces")).map(({ metadata }) => metadata);
-  for (const { name, uid, deletionTimestamp } of own)
-    if (deletionTimestamp === undefined) await remove(`/api/v1/namespaces/${name}`, uid);
-  const nodes = (await all("nodes")).map(({ metadata }) => metadata);
+  // Labels can be copied: what they are on must have a name that only an exercise gives.
+  const own = (await startedOn(cluster)).filter((one) => one.name === name);
+  for (const { uid, isEnding } of own) if (!isEnding) await remove(`/api/v1/namespaces/${namespace}`, uid);
+  const all = await listed(cluster, "nodes");
+  const isOwn = ({ metadata: { name: node, labels } }: Listed) =>
+    node.startsWith(`${namespace}-`) &&
+    Object.entries(marks(cluster, name)).every(([key, value]) => labels[key] === value);
+  const nodes = all.filter(isOwn).map(({ metadata }) => metadata);
   // A pod on a node that nobody runs never ends by itself.
-  const lost = own.length === 0 ? [] : await podsOn(cluster, namespace, nodes);
-  for (const { name, uid } of lost)
-    await remove(`/api/v1/namespaces/${namespace}/pods/${name}`, uid, { gracePeriodSeconds: 0 });
-  for (const { name, uid } of nodes) await remove(`/api/v1/nodes/${name}`, uid);
-  const isUntainted = await untaint(cluster, taintOf(name));
-  if (own.length === 0) return nodes.length > 0 || isUntainted;
-  await kubectl(["wait", "--for=delete", `namespace/${namespace}`, "--timeout=120s"]);
-  return true;
-}
-
-async function podsOn(
-  { kubectl }: Cluster,
-  namespace: string,
-  nodes: readonly Pick<Namespace, "name">[],
-): Promise<readonly Pick<Namespace, "name" | "uid">[]> {
-  if (nodes.length === 0) return [];
-  const text = await kubectl(["get", "pods", `--namespace=${namespace}`, "--output=json"]);
-  const { items } = z.object({ items: z.array(podSchema) }).parse(JSON.parse(text));
-  return items
-    .filter(({ spec }) => nodes.some(({ name }) => name === spec.nodeName))
-    .map(({ metadata }) => metadata);
-}
-
-const podSchema = z.object({
-  metadata: z.object({ name: z.string(), uid: z.string() }),
-  spec: z.object({ nodeName: z.string().optional() }),
-});
-
-async function untaint({ kubectl }: Cluster, key: string): Promise<boolean> {
-  const text = await kubectl(["get", "nodes", "--output=json"]);
-  const { items } = z.object({ items: z.array(z.unknown()) }).parse(JSON.parse(text));
-  const tainted = items.filter((node) => valuesAt(node, "spec.taints[].key").includes(key));
-  for (const node of tainted)
-    await kubectl(["taint", "node", String(valuesAt(node, "metadata.name")[0]), `${key}-`]);
-  return tainted.length > 0;
+  const pods = own.length * nodes.length > 0 ? await listed(cluster, "pods", `--namespace=${namespace}`) : [];
+  for (const { metadata, spec } of pods)
+    if (nodes.some((node) => node.name === spec.nodeName))
+      await remove(`/api/v1/namespaces/${namespace}/pods/${metadata.name}`, metadata.uid, {
+        gracePeriodSeconds: 0,
+      });
+  for (const { name: node, uid } of nodes) await remove(`/api/v1/nodes/${node}`, uid);
+  const tainted = all.filter(({ spec }) => spec.taints.some(({ key }) => key === taintOf(name)));
+  for (const { metadata } of tainted) await kubectl(["taint", "node", metadata.name, `${taintOf(name)}-`]);
+  if (own.length > 0) await kubectl(["wait", "--for=delete", `namespace/${namespace}`, "--timeout=120s"]);
+  return own.length + nodes.length + tainted.length > 0;
 }
