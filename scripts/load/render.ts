@@ -59,10 +59,11 @@ function inWords({ perSecond, latency, failed }: Figures): string {
 /** What came of a load, in words. */
 export function outcomeLines(outcome: Outcome): string {
   const { requests, seconds, reasons, latency, apps } = outcome;
-  const apart = apps.map(({ app, replicas: { before, most, after }, cpu }) => {
-    const changed = most > before || after !== before;
-    const count = changed ? `${before}, ${most} at most, ${after} in the end` : `${before} all the time`;
-    const used = cpu ? `; CPU ${percent(cpu.most)} at most, where ${cpu.target} % is wanted` : "";
+  const apart = apps.map(({ app, replicas: { before, most: pods, after }, cpu }) => {
+    const changed = pods > before || after !== before;
+    const count = changed ? `${before}, ${pods} at most, ${after} in the end` : `${before} all the time`;
+    const most = cpu?.most == null ? "not measured" : `${cpu.most} % at most`;
+    const used = cpu ? `; CPU ${most}, where ${cpu.target} % is wanted` : "";
     return `${app}: replicas ${count}${used}`;
   });
   return [

@@ -22,7 +22,7 @@ export const command = new Command("load")
   .argument("<target>", "stack of apps that is up, or an app of one: APP or namespace/APP")
   .option("--stack <name>", "stack of the app, where several have one of this name")
   .option("--duration <seconds>", "for how long requests are sent, at most 3600", upTo(3600), 60)
-  .option("--rate <number>", "requests a second, at most 500", upTo(500), 50)
+  .option("--rate <number>", "requests a second, at most 1000", upTo(1000), 200)
   .option("--concurrency <number>", "requests under way at once, at most 64", upTo(64), 8)
   .option("--json", "print JSON at the end: figures and what happened to the pods")
   .addHelpText(

@@ -10,7 +10,10 @@ let directory = "";
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), "k3s-lab-autoscalers-"));
   for (const [name, text] of Object.entries(stackFiles))
-    await writeFile(join(directory, name), text.replace("replicas: 2 }", "replicas: { min: 2, max: 4 } }"));
+    await writeFile(
+      join(directory, name),
+      text.replace("replicas: 2 }", "replicas: { min: 2, max: 4, cpu: 80 } }"),
+    );
 });
 after(() => rm(directory, { recursive: true }));
 

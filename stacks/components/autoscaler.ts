@@ -7,7 +7,7 @@ export interface AutoscalingArgs {
   readonly min?: number;
   /** Pods at most. */
   readonly max: number;
-  /** CPU that the pods are to use on average, in percent of what they request. Default: 80. */
+  /** CPU that the pods are to use on average, in percent of what they request. Default: 50. */
   readonly cpu?: number;
 }
 
@@ -24,7 +24,7 @@ export const leavesReplicas: pulumi.CustomResourceOptions = { ignoreChanges: ["s
 export const autoscalerOf = (
   name: string,
   metadata: { readonly name: string; readonly namespace: pulumi.Input<string> },
-  { min = 1, max, cpu = 80 }: AutoscalingArgs,
+  { min = 1, max, cpu = 50 }: AutoscalingArgs,
   deployment: k8s.apps.v1.Deployment,
   opts: pulumi.CustomResourceOptions,
 ): k8s.autoscaling.v2.HorizontalPodAutoscaler =>

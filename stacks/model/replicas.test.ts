@@ -16,7 +16,7 @@ test("an app has a number of pods, or as many as its load asks for within bounds
     ...{ name: "a", namespace: "dev", version: "1.0.0" },
     ...{ replicas: 2, autoscaling: { min: 2, max: 5, cpu: 60 } },
   });
-  assert.deepEqual(parse({ max: 4 })?.autoscaling, { min: 1, max: 4, cpu: 80 });
+  assert.deepEqual(parse({ max: 4 })?.autoscaling, { min: 1, max: 4, cpu: 50 });
   const { apps } = parseConfig("my-app", { cluster, replicas: { api: { max: 3 } } }, "FILE");
   assert.deepEqual(
     apps.map(({ replicas, autoscaling }) => [replicas, autoscaling?.max]),

@@ -12,7 +12,7 @@ const autoscaling = z
       .int()
       .min(1)
       .max(1000)
-      .default(80)
+      .default(50)
       .describe(
         "CPU that the pods are to use on average, in percent of what they request (25m for each container): above it pods are added, below it they go.",
       ),
