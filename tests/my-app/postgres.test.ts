@@ -258,6 +258,13 @@ describe("the database's entrypoint", { skip }, () => {
     // Kubernetes makes pod 1 once pod 0 is ready.
     await first.until(() => first.isReady(), "is ready for the next pod");
     assert.deepEqual(await readdir(first.path(claim)), ["lock"]);
+    // What the other pod has is not known while it is not there: whoever is in a hurry makes no empty database by mistake.
+    assert.match(
+      first.said,
+      /Another pod may hold a copy and is not there yet: waiting for it.* initialise --force/,
+    );
+    const early = await first.exec(["postgres-entry", "initialise"]);
+    assert.match(`${early.exitCode} ${early.stderr}`, /^1 .*another pod may hold a copy.* --force/);
     // A pod of these learns of a name when it starts.
     assert.equal(await first.stop(), 143);
     pods.hosts.set("db-1", second.address);
