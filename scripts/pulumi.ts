@@ -56,7 +56,8 @@ export async function runStack(
     const line = describeEvent(event);
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};
-    if (severity === "error" && message !== undefined) {
+    // What is cut off by being stopped is no news.
+    if (severity === "error" && message !== undefined && !stop?.aborted) {
       failures.push(message.trim());
       // Pulumi begins nothing more, but waits for what it has begun.
       progress(`failed, finishing what has started: ${message.trim().split("\n", 1)[0]}`);
