@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { KubernetesApi, PersistentVolume, Service } from "../lib/kubernetes.ts";
+import { ApiError, type KubernetesApi, type PersistentVolume, type Service } from "../lib/kubernetes.ts";
 import { type OnCluster, parseConfig } from "../model/config.ts";
 import { refuseUnmet } from "./unmet.ts";
 
@@ -90,4 +90,11 @@ test("a PersistentVolume whose claim was deleted, which Kubernetes gives to no o
       /^The cluster has the PersistentVolume concepts-static of a claim that was deleted, .*: `kubectl patch persistentvolume concepts-static --type=json --patch='\[\{"op":"remove","path":"\/spec\/claimRef\/uid"\}\]'`\./,
   });
   await asking(volume("concepts-static", "Bound"), volume("theirs-static", "Released"));
+});
+
+test("what the user may not list is not known, and refuses nothing", async () => {
+  const forbidden = async () => Promise.reject(new ApiError("the API server answered 403", 403));
+  const api = { identities: forbidden, services: forbidden, persistentVolumes: forbidden };
+  const config = concepts({ dynamic: { storageClass: "fast" }, services: { nodePort: 30_080 } });
+  await refuseUnmet(api as Partial<KubernetesApi> as KubernetesApi, "It", config, "concepts", () => false);
 });

@@ -36,7 +36,10 @@ async function refuseStorageClass(
 ): Promise<void> {
   for (const { classKey, storageClass } of volumesAskedFor(config)) {
     if (classKey === undefined || (await bringsLocalPath(config, storageClass))) continue;
-    const classes = await api.identities("/apis/storage.k8s.io/v1/storageclasses");
+    const classes = await api
+      .identities("/apis/storage.k8s.io/v1/storageclasses")
+      .catch(unlessForbidden(undefined));
+    if (classes === undefined) continue;
     const fits = (one: (typeof classes)[number]) =>
       storageClass === undefined ? one.annotations[defaultClass] === "true" : one.name === storageClass;
     if (classes.some(fits)) continue;
@@ -64,7 +67,7 @@ async function refuseTakenPorts(
   stack: string,
   isOurs: (identity: Identity) => boolean,
 ): Promise<void> {
-  const all = await api.services().catch(noneIfForbidden);
+  const all = await api.services().catch(unlessForbidden([]));
   for (const { metadata, spec } of all.filter((one) => !isOurs(one.metadata)))
     for (const [key, port, isTaken] of [
       ["nodePort", nodePort, spec.ports.some((one) => one.nodePort === nodePort)],
@@ -88,7 +91,7 @@ async function refuseReleased(
   { namespace }: ConceptsConfig,
 ): Promise<void> {
   const name = staticVolumeOf(namespace);
-  const volumes = await api.persistentVolumes().catch(noneIfForbidden);
+  const volumes = await api.persistentVolumes().catch(unlessForbidden([]));
   if (volumes.some(({ metadata, status }) => metadata.name === name && status.phase === "Released"))
     throw refusal(
       `${where} has the PersistentVolume ${name} of a claim that was deleted, and keeps it from the next one. Nothing was touched. Free it, then run the same command again: \`kubectl patch persistentvolume ${name} --type=json --patch='[{"op":"remove","path":"/spec/claimRef/uid"}]'\`.`,
@@ -96,7 +99,9 @@ async function refuseReleased(
 }
 
 /** What this user may not list is not known. */
-const noneIfForbidden = (cause: unknown): [] => {
-  if (cause instanceof ApiError && cause.status === 403) return [];
-  throw cause;
-};
+const unlessForbidden =
+  <T>(unknown: T) =>
+  (cause: unknown): T => {
+    if (cause instanceof ApiError && cause.status === 403) return unknown;
+    throw cause;
+  };
