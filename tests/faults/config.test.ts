@@ -404,6 +404,21 @@ const appFaults: readonly Bad[] = [
     /quota\.pods: 3 .*at least 4: 3 pods, and one more/,
   ],
   [
+    "a quota of the least pods of an app that follows its load",
+    "apps",
+    apps(
+      "{name: a, namespace: dev, replicas: {min: 1, max: 4}}",
+      "k3s-lab:namespaces: [{name: dev, quota: {pods: 2}}]",
+    ),
+    /quota\.pods: 2 .*at least 5: 4 pods, and one more/,
+  ],
+  [
+    "fewer pods at most than at least",
+    "apps",
+    apps("{name: a, replicas: {min: 3, max: 2}}"),
+    /apps\[0\]\.replicas\.max: 2 is not accepted; expected at least 3, which is min/,
+  ],
+  [
     "a quota of memory for the pods alone",
     "apps",
     apps(
