@@ -114,9 +114,10 @@ const things: Readonly<Record<string, ToThing>> = {
       ...(provider === undefined ? {} : { LAB_PROVIDER: provider }),
       ...environmentOf(inputs),
     };
-    const { name = resource, ip, ssh } = parseMachine(recorded.LAB_MACHINE);
+    const { name = resource, ip, ssh, role } = parseMachine(recorded.LAB_MACHINE);
+    const onIt = role === "loadbalancer" ? "the load balancer" : "K3s and all data";
     return {
-      what: `the machine ${name}${ip ? ` (${ip})` : ""}, with K3s and all data on it`,
+      what: `the machine ${name}${ip ? ` (${ip})` : ""}, with ${onIt} on it`,
       exists: async () => recorded.LAB_PROVIDER === undefined || (await existence.machine(recorded)),
       machine: name,
       address: ssh?.address ?? ip,
@@ -185,6 +186,7 @@ function hostsIn(steps: readonly PlannedStep[]): ReadonlyMap<string, Environment
 interface RecordedMachine {
   readonly name?: string;
   readonly ip?: string;
+  readonly role?: string;
   readonly ssh?: { readonly address?: string };
 }
 

@@ -201,6 +201,16 @@ fault("Rule 5: a host that was installed anew, and one whose machine-id alone is
     ),
     ["K3s on s1, with its data"],
   );
+  // A load balancer has no data to lose, and is not said to have any.
+  const balancer = step("LabMachine", {
+    ...{ LAB_PROVIDER: "docker", LAB_GENERATION: "old" },
+    LAB_MACHINE: JSON.stringify({ name: "lb", role: "loadbalancer" }),
+  });
+  const lives = { ...existing(false), machine: async () => true };
+  assert.deepEqual(
+    (await lossesOf("cluster", [balancer], { existence: lives })).map(({ what }) => what),
+    ["the machine lb, with the load balancer on it"],
+  );
   return { happened: "what is not there any more asks nothing; K3s that is there is named", lost: "nothing" };
 });
 

@@ -206,6 +206,14 @@ refuse_other_cluster() {
   die "K3s of another cluster is installed here, or its data is in $data; remove it first, with its lab or with k3s-uninstall.sh" 2
 }
 
+# A load balancer that becomes a node is taken away only once all nodes are there, and has their ports until then.
+refuse_load_balancer() {
+  local service=k3s-lab-load-balancer
+  if [ -e /etc/systemd/system/$service.service ] && systemctl is-active --quiet $service; then
+    die "a load balancer of the lab's is on this machine, and has the ports of a node: remove the machine from the stack file, run the same command, and then add it as a node" 2
+  fi
+}
+
 # flag_of PATTERN: a flag that the installed unit has.
 flag_of() { grep -o -- "'$1'" $unit 2>/dev/null | head -n 1 | tr -d "'" || true; }
 
@@ -721,6 +729,7 @@ slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
 find_interface
 refuse_other_cluster
+refuse_load_balancer
 [ -f "$installer" ] || die "K3s's installer is missing: copy its install.sh to $installer first" 2
 [ -s "$token_file" ] || [ -s $token ] || die "the token is missing: copy it to $token_file first" 2
 check_assets

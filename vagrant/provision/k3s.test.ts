@@ -183,6 +183,11 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
     { environment: { K3S_VERSION: "v1.30.0+k3s1" } },
     /v1\.30\.0\+k3s1 was requested, but this machine has v1\.25\.4\+k3s1/,
   ],
+  [
+    "the machine of a load balancer, which would have the ports of a node",
+    { files: { "etc/systemd/system/k3s-lab-load-balancer.service": "" } },
+    /a load balancer of the lab's is on this machine/,
+  ],
 ];
 
 for (const [title, machine, message] of refusals)
