@@ -99,9 +99,12 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
         const list = await (await api).deployments(namespace);
         const one = list.find(({ metadata }) => metadata.name === name);
         if (!one) return "there is none";
-        const { readyReplicas } = one.status;
-        const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready`;
-        if (readyReplicas >= wanted) {
+        const { readyReplicas, conditions } = one.status;
+        // Its old pods serve, so that nothing else shows it.
+        const isStuck = conditions.some(({ reason }) => reason === "ProgressDeadlineExceeded");
+        const stuck = isStuck ? ", and its rollout has failed" : "";
+        const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready${stuck}`;
+        if (readyReplicas >= wanted && !isStuck) {
           const ok = wanted <= one.spec.replicas && one.spec.replicas <= most;
           return { found, ok: ok && (autoscaling !== undefined || readyReplicas === wanted) };
         }

@@ -642,6 +642,16 @@ test("any other cluster: the Ingress says where it listens", async (t) => {
   );
 });
 
+test("a rollout that has failed is told, though the old pods serve", async () => {
+  const checks = await look((lab) => {
+    const condition = { type: "Progressing", status: "False", reason: "ProgressDeadlineExceeded" };
+    item(lab, deployments, "app2").status.conditions = [condition];
+  });
+  assert.deepEqual(failedIds(checks), ["apps/app2/replicas"]);
+  const { actual } = checks.find(({ id }) => id === "apps/app2/replicas") ?? {};
+  assert.match(actual ?? "", /^2 replicas, 2 ready, and its rollout has failed/);
+});
+
 test("of an app with a canary either version answers, by one pod more", async (t) => {
   const file = "Pulumi.apps-canary.yaml";
   await writeFile(
