@@ -25,6 +25,8 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
   before(async () => {
     checkout = await copyCheckout();
     hostBefore = await hostState(checkout.directory);
+    await checkout.edit("Pulumi.cluster.yaml", "-mode=644]", "-mode=644, --secrets-encryption]");
+    await checkout.edit("Pulumi.cluster.yaml", "memory: 2048}", "memory: 2048, labels: [disk=ssd]}");
   });
   after(async () => {
     await checkout.lab("down");
@@ -77,6 +79,16 @@ describe("a lab, from nothing to nothing", { concurrency: false }, () => {
     const text = JSON.stringify(JSON.parse(stdout));
     assert.match(text, /"ok":true/);
     assert.doesNotMatch(text, /"ok":false/);
+    assert.match(text, /"id":"cluster\/server\/secrets",[^}]*"actual":"encrypted"/);
+    assert.match(text, /"id":"cluster\/server\/marks",[^}]*"actual":"disk=ssd"/);
+  });
+
+  test("the encryption of Secrets is not switched off, and nothing is touched", async () => {
+    await checkout.edit("Pulumi.cluster.yaml", ", --secrets-encryption]", "]");
+    const { exitCode, all } = await checkout.lab("up", "cluster");
+    assert.equal(exitCode, 2, all);
+    assert.match(all, /--secrets-encryption cannot change .*the cluster's Secrets are encrypted/);
+    await checkout.edit("Pulumi.cluster.yaml", "-mode=644]", "-mode=644, --secrets-encryption]");
   });
 
   test("the specs of parts 1 and 2 are met, with all points", async () => {
