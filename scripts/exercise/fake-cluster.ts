@@ -122,8 +122,8 @@ export function fakeCluster(): FakeCluster {
       case "taint": {
         const [, , , taint = ""] = words;
         const node = one();
-        const key = taint.replace(/=.*$|-$/, "");
-        node.spec = { taints: taint.endsWith("-") ? [] : [{ key }] };
+        const [, key, value] = /^(.*?)(?:=(.*):.*|-)$/.exec(taint) ?? [];
+        node.spec = { taints: taint.endsWith("-") ? [] : [{ key, value }] };
         return "";
       }
       case "delete": {

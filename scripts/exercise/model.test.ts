@@ -18,7 +18,7 @@ proof:
   - http: {host: "\${host}"}
 hints: [one, two, three]
 solution:
-  - kubectl: [get, pods]
+  - kubectl: [rollout, undo, deployment/web, --to-revision=1]
 `;
 const read = async (from: string, to: string, name = "mine.yaml") => {
   const file = join(folder, name);
@@ -59,6 +59,47 @@ const faults = [
     "- apply: {apiVersion: v1, kind: Node, metadata: {name: server}}",
     /break\[0\]\.apply: .* expected a Node whose name begins with/,
   ],
+  ...(
+    [
+      [
+        "apiVersion: v1, kind: Secret, metadata: {name: a, namespace: kube-system}",
+        /metadata\.namespace: unknown key/,
+      ],
+      ["apiVersion: v1, kind: Secret, metadata: {name: a, finalizers: [mine]}", /finalizers: unknown key/],
+      [
+        "apiVersion: config.openshift.io/v1, kind: Ingress, metadata: {name: cluster}",
+        /apply\.apiVersion: "config\.openshift\.io\/v1" is not accepted; expected one of: v1, apps/,
+      ],
+      ["apiVersion: v1, kind: Secret, metadata: {name: a, labels: text}", /labels: "text" is not accepted/],
+    ] as const
+  ).map(
+    ([manifest, message]) =>
+      [
+        "- patch: Service/web\n    with: {spec: {selector: {app: other}}}",
+        `- apply: {${manifest}}`,
+        message,
+      ] as const,
+  ),
+  ...[
+    "delete, namespace, kube-system",
+    "delete, namespace/kube-system",
+    "delete, pod/web, --namespace=kube-system",
+    "delete, pod/web, -nkube-system",
+    "delete, --all, pods",
+    "delete, node/server",
+    "label, pod/web, node/server, a=b",
+    "delete, --filename=http://example.com/a.yaml",
+    "rollout, undo, deployment/web, --kubeconfig=other",
+    "exec, pod/web",
+    "set",
+  ].map(
+    (words) =>
+      [
+        "rollout, undo, deployment/web, --to-revision=1",
+        words,
+        /solution\[0\]\.kubectl: .* expected a change of the exercise's own objects/,
+      ] as const,
+  ),
 ] as const;
 for (const [from, to, message] of faults)
   test(`${JSON.stringify(to.slice(0, 40) || `no ${from.trim()}`)} is refused, in one sentence for each fault`, async () => {
@@ -91,8 +132,9 @@ test("the lab brings at least fifteen exercises, of all three parts", async () =
 test("values are put in wherever a text has a place for them, and no other places are taken", () => {
   const values = { host: "a.com", namespace: "n" };
   assert.deepEqual(filledIn({ a: [`\${host}/\${namespace}`, 1, null] }, values), { a: ["a.com/n", 1, null] });
-  assert.throws(() => filledIn([`\${hsot}`], values), {
-    exitCode: 2,
-    message: /expected one of: host, namespace/,
-  });
+  for (const place of [`\${hsot}`, `\${constructor}`])
+    assert.throws(() => filledIn([place], values), {
+      exitCode: 2,
+      message: /expected one of: host, namespace/,
+    });
 });

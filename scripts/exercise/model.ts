@@ -27,11 +27,20 @@ const target = z
 // biome-ignore lint/suspicious/noTemplateCurlyInString: it is no template of this program
 const ownNamePrefix = "${namespace}-";
 
+/** Kubernetes' own: in these, all kinds above but Node are of a namespace. A kind of that name in another may be of none. */
+const apiVersions = [
+  ...["v1", "apps/v1", "autoscaling/v1", "autoscaling/v2", "batch/v1", "discovery.k8s.io/v1"],
+  ...["networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1"],
+] as const;
+
+const texts = z.record(z.string(), z.string()).optional();
+
 const manifest = z
   .looseObject({
-    apiVersion: words,
+    apiVersion: z.enum(apiVersions),
     kind: z.enum(kinds),
-    metadata: z.looseObject({ name: words }),
+    // Neither another namespace, nor an owner or a finalizer, which would decide when it goes.
+    metadata: z.strictObject({ name: words, labels: texts, annotations: texts }),
   })
   .refine(
     ({ kind, metadata }) => kind !== "Node" || metadata.name.startsWith(ownNamePrefix),
@@ -66,11 +75,44 @@ const step = z
   .strictObject(stepShape)
   .refine(onlyOne(stepKeys), `one of ${stepKeys.join(", ")}`)
   .refine(patched, "patch and with together");
+const changes = [
+  "annotate",
+  "delete",
+  "label",
+  "rollout restart",
+  "rollout undo",
+  "scale",
+  "set env",
+  "set image",
+];
+const options = /^--(force|ignore-not-found|overwrite|(grace-period|replicas|to-revision)=\d+)$/;
+const isOwn = (text = ""): boolean => {
+  const [kind = "", name = "", ...more] = text.split("/");
+  if (name === "" || more.length > 0) return false;
+  if (/^nodes?$/i.test(kind)) return name.startsWith(ownNamePrefix);
+  return kinds.some((one) => one.toLowerCase() === kind.toLowerCase());
+};
+
+/** Whether arguments of kubectl are a change of what an exercise has made, and of nothing else. */
+function isOwnChange(args: readonly string[]): boolean {
+  const plain = args.filter((one) => !options.test(one));
+  const verb = plain.splice(0, /^(rollout|set)$/.test(plain[0] ?? "") ? 2 : 1).join(" ");
+  const isValue = (one: string) => /^[^-].*(=|-$)/.test(one);
+  return changes.includes(verb) && isOwn(plain[0]) && plain.every((one) => isOwn(one) || isValue(one));
+}
+
 const solutionKeys = [...stepKeys, "kubectl"] as const;
 const solutionStep = z
   .strictObject({
     ...stepShape,
-    kubectl: z.array(words).optional().describe("Arguments of kubectl, in the exercise's namespace."),
+    kubectl: z
+      .array(words)
+      .refine(
+        isOwnChange,
+        `a change of the exercise's own objects, as KIND/NAME, by one of: ${changes.join(", ")}`,
+      )
+      .optional()
+      .describe("Arguments of kubectl that change objects of the exercise, as KIND/NAME."),
   })
   .refine(onlyOne(solutionKeys), `one of ${solutionKeys.join(", ")}`)
   .refine(patched, "patch and with together");
@@ -231,7 +273,7 @@ export async function readSpec(file: string): Promise<Spec> {
 export function filledIn<T>(value: T, values: Readonly<Record<string, string>>): T {
   if (typeof value === "string")
     return value.replaceAll(/\$\{(\w+)\}/g, (whole, name: string) => {
-      const known = values[name];
+      const known = Object.hasOwn(values, name) ? values[name] : undefined;
       if (known !== undefined) return known;
       throw refusal(
         `${whole} in the exercise is not known; expected one of: ${Object.keys(values).join(", ")}.`,

@@ -120,6 +120,36 @@ test("objects: as many as asked for say what is asked for; the others are shown"
   ]);
 });
 
+test("objects: what a Secret holds is in no evidence, by whatever path it is asked for", async () => {
+  const secret = {
+    ...{ metadata: { name: "db", labels: { a: "b" }, annotations: { applied: "c2VjcmV0" } }, type: "Opaque" },
+    data: { password: "c2VjcmV0" },
+  };
+  for (const kind of ["Secret", "Secrets"])
+    for (const path of [
+      "data.password",
+      "data",
+      "[data][password]",
+      "metadata.annotations.applied",
+      "metadata",
+    ]) {
+      const proof: Proof = { objects: { kind, name: "db", where: { type: "Opaque", [path]: "*" } } };
+      const [ok, actual] = await found(proof, { kubectl: { secret, secrets: secret } });
+      assert.equal(ok, true);
+      assert.doesNotMatch(String(actual), /c2VjcmV0/);
+      assert.match(String(actual), /db type Opaque .* …$/);
+    }
+});
+
+test("what a server says of itself is one short line of text in the evidence", async () => {
+  const proof: Proof = { http: { path: "/", https: false, status: 200 } };
+  const [, actual] = await found(proof, {
+    http: { one: page(`web\u001b[2J\nok    all: ${"x".repeat(5000)}`) },
+  });
+  assert.doesNotMatch(String(actual), /\p{Cc}/u);
+  assert.ok(String(actual).length <= 1000);
+});
+
 test("certificate: valid now, and for the host", async () => {
   const [past, soon] = [new Date("2020-01-01"), new Date(Date.now() + 1000)];
   const proof: Proof = { certificate: { host: "a.com" } };

@@ -159,13 +159,62 @@ test("hints come one after the other, the last one again, and never with the sol
   await start(cluster, broken, quiet);
   const given: number[] = [];
   for (let asked = 0; asked < 4; asked++) {
-    const { number, hint } = await nextHint(cluster, chosen(await startedOn(cluster)));
+    const { number, hint } = await nextHint(cluster, whole(chosen(await startedOn(cluster))));
     given.push(number);
     assert.doesNotMatch(hint, /\$\{/);
   }
   assert.deepEqual(given, [1, 2, 3, 3]);
   const namespace = cluster.objects.find(({ kind }) => kind === "Namespace");
   assert.doesNotMatch(JSON.stringify(namespace), /solution/);
+});
+
+test("notes that somebody changed keep no exercise from being reset, its own as little as another", async () => {
+  for (const notes of [
+    {},
+    { "k3s-lab/exercise-content": "{" },
+    { "k3s-lab/exercise-content": '{"title":1}' },
+  ]) {
+    const cluster = fakeCluster();
+    await start(cluster, broken, quiet);
+    await start(cluster, await readExercise("wrong-port"), quiet);
+    const namespace = cluster.objects.find(({ metadata }) => metadata.name === "exercise-wrong-selector");
+    Object.assign(namespace?.metadata ?? {}, {
+      annotations: { "k3s-lab/exercise-phase": "started", ...notes },
+    });
+    const all = await startedOn(cluster);
+    assert.throws(() => whole(chosen(all, "wrong-selector")), { exitCode: 2, message: /notes .* changed/ });
+    whole(chosen(all, "wrong-port"));
+    assert.equal(await reset(cluster, "wrong-port"), true);
+    assert.equal(await reset(cluster, "wrong-selector"), true);
+  }
+});
+
+test("a count of hints that is none begins again", async () => {
+  const cluster = fakeCluster();
+  await start(cluster, broken, quiet);
+  const namespace = cluster.objects.find(({ kind }) => kind === "Namespace");
+  Object.assign(namespace?.metadata.annotations ?? {}, { "k3s-lab/exercise-hints": "many" });
+  assert.equal((await nextHint(cluster, whole(chosen(await startedOn(cluster))))).number, 1);
+});
+
+test("of two labs on one cluster, none takes away the other's taint", async () => {
+  const cluster = fakeCluster();
+  const agent = cluster.add({ kind: "Node", metadata: { name: "agent" } });
+  await start(cluster, await readExercise("tainted-node"), quiet);
+  const taints = structuredClone(agent.spec);
+  assert.equal(await reset({ ...cluster, lab: "lab-b" }, "tainted-node"), false);
+  assert.deepEqual(agent.spec, taints);
+  assert.equal(await reset(cluster, "tainted-node"), true);
+  assert.deepEqual(agent.spec, { taints: [] });
+});
+
+test("an exercise that is too large for the notes is refused before anything is made", async () => {
+  const cluster = fakeCluster();
+  const before = structuredClone(cluster.objects);
+  const sees = "x".repeat(100_000);
+  const large = { ...broken, exercise: { ...broken.exercise, sees } };
+  await assert.rejects(start(cluster, large, quiet), { exitCode: 2, message: /at most 100000/ });
+  assert.deepEqual(cluster.objects, before);
 });
 
 test("which exercise is meant is asked for where several are started", async () => {
@@ -183,7 +232,7 @@ test("a check that cannot be made says why, and does not pass", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   cluster.failAt = "endpointslice";
-  const checks = await judge(cluster, chosen(await startedOn(cluster)));
+  const checks = await judge(cluster, whole(chosen(await startedOn(cluster))));
   assert.deepEqual(
     checks.map(({ id, ok }) => [id, ok]),
     [

@@ -38,7 +38,8 @@ export interface Started {
   readonly name: string;
   readonly namespace: string;
   readonly uid: string;
-  readonly content: Kept;
+  /** Default: its notes were changed by somebody, or are another version's. */
+  readonly content: Kept | undefined;
   /** Whether a start was interrupted before all of it was there. */
   readonly isWhole: boolean;
   readonly isEnding: boolean;
@@ -56,7 +57,7 @@ const listedSchema = z.object({
   spec: z
     .object({
       nodeName: z.string().optional(),
-      taints: z.array(z.object({ key: z.string() })).default([]),
+      taints: z.array(z.object({ key: z.string(), value: z.string().optional() })).default([]),
     })
     .default({ taints: [] }),
 });
@@ -67,15 +68,24 @@ async function listed({ kubectl }: Cluster, ...what: string[]): Promise<readonly
   return z.object({ items: z.array(listedSchema) }).parse(JSON.parse(text)).items;
 }
 
+/** Undefined for notes that cannot be understood: they keep nobody from a reset. */
+function keptIn(notes: string | undefined): Kept | undefined {
+  try {
+    return keptSchema.parse(JSON.parse(notes ?? ""));
+  } catch {
+    return undefined;
+  }
+}
+
 function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Listed["metadata"]): Started {
   return {
     name: labels[exerciseLabel] ?? "",
     namespace: name,
     uid,
-    content: keptSchema.parse(JSON.parse(annotations[contentKey] ?? "{}")),
+    content: keptIn(annotations[contentKey]),
     isWhole: annotations[phaseKey] === "started",
     isEnding: deletionTimestamp !== undefined,
-    hints: Number(annotations[hintsKey] ?? 0),
+    hints: Math.max(0, Number.parseInt(annotations[hintsKey] ?? "", 10) || 0),
   };
 }
 
@@ -103,12 +113,20 @@ export function chosen(all: readonly Started[], name?: string): Started {
   return first;
 }
 
+/** One that can be judged. */
+type Whole = Started & { readonly content: Kept };
+
 /** One whose fault is in. @throws LabError (exit code 2) where it is not yet, or not any more. */
-export function whole(one: Started): Started {
+export function whole(one: Started): Whole {
+  const { content } = one;
   if (one.isEnding) throw refusal(`The exercise ${one.name} is being taken away.`);
-  if (one.isWhole) return one;
+  if (!one.isWhole)
+    throw refusal(
+      `The start of the exercise ${one.name} was interrupted. To go on, start it again; to take it away: scripts/lab exercise reset ${one.name}.`,
+    );
+  if (content) return { ...one, content };
   throw refusal(
-    `The start of the exercise ${one.name} was interrupted. To go on, start it again; to take it away: scripts/lab exercise reset ${one.name}.`,
+    `The notes of the exercise ${one.name}, on the namespace ${one.namespace}, were changed and cannot be read. Begin again: scripts/lab exercise reset ${one.name}.`,
   );
 }
 
@@ -134,6 +152,11 @@ export async function start(
   const { values, agent } = await valuesOf(cluster, name, exercise);
   const filled = filledIn(exercise, values);
   const base = filledIn(await baseApp(), values);
+  // What a note holds, and an argument of kubectl.
+  if (Buffer.byteLength(JSON.stringify(filled)) > longest)
+    throw refusal(
+      `The exercise ${name} is too large; expected at most ${longest} bytes. Nothing was touched.`,
+    );
   await makeNamespace(cluster, name, filled);
   const scene = { namespace, name, agent, labels: marks(cluster, name) };
   progress(`the app of the exercise, in the namespace ${namespace}`);
@@ -146,6 +169,9 @@ export async function start(
   const { title, sees } = filled;
   return { name, namespace, title, sees, host: values.host, address };
 }
+
+/** Bytes of an exercise. */
+const longest = 100_000;
 
 /** Takes the steps of a solution; whether they solve it is the checks' to say. */
 export async function solve(cluster: AppsCluster, { name, exercise }: NamedExercise): Promise<void> {
@@ -288,7 +314,7 @@ async function ownNodes(kubectl: Kubectl, labels: Scene["labels"]): Promise<read
   return (await kubectl(["get", "nodes", `--selector=${selector.join(",")}`, names])).split(" ");
 }
 
-/** The key of a taint that is the exercise's. */
+/** The key of a taint that is the exercise's; its value says of which lab. */
 const taintOf = (name: string): string => `${name}.exercise.k3s-lab`;
 
 /** Takes steps one after the other; each may be taken again. */
@@ -303,7 +329,13 @@ export async function takeSteps(cluster: Cluster, scene: Scene, steps: readonly 
     else if (step.wait) await run("rollout", "status", place(step.wait), "--timeout=120s");
     else if (step.kubectl) await cluster.kubectl([own, ...step.kubectl]);
     else if (step.taint)
-      await run("taint", "node", agent, `${taintOf(name)}=broken:${step.taint}`, "--overwrite");
+      await run(
+        "taint",
+        "node",
+        agent,
+        `${taintOf(name)}=${scene.labels[labLabel]}:${step.taint}`,
+        "--overwrite",
+      );
   }
 }
 
@@ -319,7 +351,7 @@ const annotate = ({ kubectl }: Cluster, namespace: string, notes: Readonly<Recor
 /** Whether an exercise is solved, check by check. */
 export async function judge(
   cluster: Cluster,
-  { name, namespace, content }: Started,
+  { name, namespace, content }: Whole,
 ): Promise<readonly Check[]> {
   const asked = askNow(cluster);
   return await Promise.all(
@@ -330,7 +362,7 @@ export async function judge(
 /** The next hint; after the last one, the last again. */
 export async function nextHint(
   cluster: Cluster,
-  { namespace, content, hints }: Started,
+  { namespace, content, hints }: Whole,
 ): Promise<{ readonly number: number; readonly hint: string }> {
   const number = Math.min(hints + 1, content.hints.length);
   await annotate(cluster, namespace, { [hintsKey]: String(number) });
@@ -367,7 +399,9 @@ export async function reset(cluster: AppsCluster, name: string): Promise<boolean
         gracePeriodSeconds: 0,
       });
   for (const { name: node, uid } of nodes) await remove(`/api/v1/nodes/${node}`, uid);
-  const tainted = all.filter(({ spec }) => spec.taints.some(({ key }) => key === taintOf(name)));
+  const tainted = all.filter(({ spec }) =>
+    spec.taints.some(({ key, value }) => key === taintOf(name) && value === cluster.lab),
+  );
   for (const { metadata } of tainted) await kubectl(["taint", "node", metadata.name, `${taintOf(name)}-`]);
   if (own.length > 0) await kubectl(["wait", "--for=delete", `namespace/${namespace}`, "--timeout=120s"]);
   return own.length + nodes.length + tainted.length > 0;

@@ -447,12 +447,15 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
 ];
 
 test("a Node that an exercise shows as lost is no node of the cluster, and any other is", async () => {
-  const withNode = (labels: object) => (lab: FakeLab) => {
+  const withNode = (name: string, labels: object) => (lab: FakeLab) => {
     const { items } = lab.api[nodes] as { items: object[] };
-    items.push({ ...structuredClone(item(lab, nodes, "agent")), metadata: { name: "gone", labels } });
+    items.push({ ...structuredClone(item(lab, nodes, "agent")), metadata: { name, labels } });
   };
-  assert.deepEqual(failedIds(await look(withNode({ "k3s-lab/exercise": "lost-node" }))), []);
-  assert.ok(failedIds(await look(withNode({}))).includes("cluster/nodes"));
+  const labels = { "k3s-lab/exercise": "lost-node" };
+  assert.deepEqual(failedIds(await look(withNode("exercise-lost-node-gone", labels))), []);
+  // A label can be copied, to a node that lives too.
+  for (const other of [withNode("gone", labels), withNode("exercise-lost-node-gone", {})])
+    assert.ok(failedIds(await look(other)).includes("cluster/nodes"));
 });
 
 test("a healthy lab passes every check", async () => {

@@ -340,8 +340,8 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
 }
 
 /** An exercise may show a machine that is lost: a Node that nobody runs. */
-const isPretended = (kind: string, { labels }: z.output<typeof metadata>): boolean =>
-  kind === "nodes" && labels["k3s-lab/exercise"] !== undefined;
+const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>): boolean =>
+  kind === "nodes" && name.startsWith(`exercise-${labels["k3s-lab/exercise"]}-`);
 
 /**
  * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl.
