@@ -15,8 +15,8 @@ export interface AutoscalingArgs {
 export const autoscaledMark = { "k3s-lab/autoscaled": "true" } as const;
 
 /**
- * Options of a Deployment whose replicas are an autoscaler's: Pulumi gives them when it makes the Deployment, and leaves them
- * as they are from then on.
+ * Options of a Deployment whose replicas are an autoscaler's: Pulumi gives them when it makes the Deployment, or where it had
+ * none (`labelling`), and leaves them as they are from then on.
  */
 export const leavesReplicas: pulumi.CustomResourceOptions = { ignoreChanges: ["spec.replicas"] };
 

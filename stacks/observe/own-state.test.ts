@@ -26,7 +26,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     {
       urn: urn("kubernetes:apps/v1:Deployment", "dev-app1"),
       type: "kubernetes:apps/v1:Deployment",
-      inputs: { metadata: { name: "app1", labels: { "k3s-lab/lab": "id" } } },
+      inputs: { metadata: { name: "app1", labels: { "k3s-lab/lab": "id" } }, spec: { replicas: 0 } },
       outputs: { apiVersion: "apps/v1", kind: "Deployment", metadata, __fieldManager: "pulumi-kubernetes-1" },
     },
     {
@@ -55,6 +55,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     pending: [{ apiVersion: "v1", kind: "Service", namespace: "dev", name: "app1" }],
     managers: new Map([["kubernetes:apps/v1:Deployment dev-app1", "pulumi-kubernetes-1"]]),
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
+    stopped: new Set(["kubernetes:apps/v1:Deployment dev-app1"]),
   });
 });
 
@@ -64,6 +65,7 @@ test("without a state nothing is known; half a one is an error that says where t
     pending: [],
     managers: new Map(),
     environments: new Map(),
+    stopped: new Set(),
   });
   const file = join(directory, "half.json");
   for (const half of ["", '{"checkpoint": {"latest"', "[]"]) {

@@ -26,9 +26,12 @@ export interface OwnState {
   readonly managers: ReadonlyMap<string, string>;
   /** By resource, what its command was told the last time. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
+  /** By type and name, what was given no pods. */
+  readonly stopped: ReadonlySet<string>;
 }
 
 const managedSchema = z.object({ __fieldManager: z.string() });
+const stoppedSchema = z.object({ spec: z.object({ replicas: z.literal(0) }) });
 const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
 
 const placeSchema = z.object({
@@ -71,6 +74,11 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
       resources
         .filter(({ type }) => type === "command:local:Command")
         .map(({ urn, inputs }) => [partsOfUrn(urn).name, environmentOf(inputs)] as const),
+    ),
+    stopped: new Set(
+      resources
+        .filter(({ inputs }) => stoppedSchema.safeParse(inputs).success)
+        .map(({ urn, type }) => `${type} ${partsOfUrn(urn).name}`),
     ),
   };
 }

@@ -8,7 +8,10 @@ import type { HeldObject, OwnState } from "./own-state.ts";
 import { inspectCluster, isOwn, labelling, labelsOf, objectsOf, othersIn, pathOf } from "./ownership.ts";
 
 const owner = { lab: "lab-a", stack: "apps" };
-const nothing: OwnState = { objects: [], pending: [], managers: new Map(), environments: new Map() };
+const nothing: OwnState = {
+  ...{ objects: [], pending: [], managers: new Map(), environments: new Map() },
+  stopped: new Set(),
+};
 const held = (uid: string, lab?: string): HeldObject => ({
   apiVersion: "apps/v1",
   kind: "Deployment",
@@ -252,4 +255,16 @@ test("what is replaced goes first, unless it has another name each time and is s
   };
   assert.equal(replaced({}), true);
   assert.equal(replaced({ deleteBeforeReplace: false }), false);
+});
+
+test("an autoscaler is left the number of pods, but for none, which switches it off", () => {
+  const left = (stopped: OwnState["stopped"]) => {
+    const args = { type: "kubernetes:apps/v1:Deployment", name: "app1", props: {}, resource: {} as never };
+    const opts = { ignoreChanges: ["spec.replicas", "spec.paused"] };
+    const made = labelling(owner, { ...nothing, stopped })({ ...args, opts });
+    return (made?.opts as pulumi.CustomResourceOptions | undefined)?.ignoreChanges;
+  };
+  assert.deepEqual(left(new Set()), ["spec.replicas", "spec.paused"]);
+  assert.deepEqual(left(new Set(["kubernetes:apps/v1:Deployment app1"])), ["spec.paused"]);
+  assert.deepEqual(left(new Set(["kubernetes:apps/v1:Deployment app2"])), left(new Set()));
 });

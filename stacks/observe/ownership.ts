@@ -32,7 +32,7 @@ export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-l
  * replaced: otherwise a cluster that is known by two identities would lose the new one.
  */
 export const labelling =
-  (owner: Owner, { managers }: OwnState): pulumi.ResourceTransformation =>
+  (owner: Owner, { managers, stopped }: OwnState): pulumi.ResourceTransformation =>
   ({ type, name, props, opts }) => {
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
@@ -44,8 +44,16 @@ export const labelling =
       labels: { ...labels, ...labelsOf(owner) },
       annotations: { ...annotations, ...(isOurs && { "pulumi.com/patchFieldManager": manager }) },
     };
-    return { props: { ...props, metadata }, opts: { deleteBeforeReplace: true, ...opts } };
+    return {
+      props: { ...props, metadata },
+      opts: { deleteBeforeReplace: true, ...opts, ...(stopped.has(`${type} ${name}`) && startsAgain(opts)) },
+    };
   };
+
+/** Of a Deployment without pods no autoscaler chooses the number: Kubernetes takes that for a wish to have none. */
+const startsAgain = ({ ignoreChanges = [] }: pulumi.CustomResourceOptions) => ({
+  ignoreChanges: ignoreChanges.filter((path) => path !== "spec.replicas"),
+});
 
 /** An object's place in a cluster. */
 export type ObjectPlace = Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">;

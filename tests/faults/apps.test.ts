@@ -182,7 +182,13 @@ refused(
   /plugin k3s-lab-no-such-plugin gave no credential/,
 );
 
-const nothing: OwnState = { objects: [], pending: [], managers: new Map(), environments: new Map() };
+const nothing: OwnState = {
+  objects: [],
+  pending: [],
+  managers: new Map(),
+  environments: new Map(),
+  stopped: new Set(),
+};
 
 fault("C6: a run was interrupted while it made the apps", async () => {
   const error = await look((api) => {
