@@ -14,6 +14,7 @@ export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 
 readonly service=k3s-lab-load-balancer folder=/etc/k3s-lab-load-balancer
 readonly file=$folder/haproxy.cfg unit=/etc/systemd/system/$service.service
+readonly taken_within=20 # seconds
 
 die() {
   echo "load-balancer.sh: $*" >&2
@@ -23,9 +24,27 @@ die() {
 get_haproxy() {
   if command -v haproxy >/dev/null; then return; fi
   command -v apt-get >/dev/null || die "HAProxy is not installed, and there is no apt to install it: install it, then run the same command again"
-  { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-remove --no-install-recommends haproxy; } >&2 ||
+  { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-remove --no-install-recommends -o Dpkg::Options::=--force-confold haproxy; } >&2 ||
     die "apt could not install haproxy; its words are above. Install it, then run the same command again"
   systemctl disable --quiet --now haproxy
+}
+
+# The processes that serve, each with the configuration that it began with.
+workers() { cat "/proc/$(systemctl show --property MainPID --value $service)/task"/*/children 2>/dev/null || true; }
+
+# reload: 1 where HAProxy goes on with what it had, such as for a port that another program has. systemd does not tell.
+reload() {
+  local before deadline worker
+  before=" $(workers | tr '\n' ' ') "
+  systemctl reload $service || return 1
+  deadline=$((SECONDS + taken_within))
+  while [ $SECONDS -lt $deadline ]; do
+    for worker in $(workers); do
+      case $before in *" $worker "*) ;; *) return 0 ;; esac
+    done
+    sleep 0.2
+  done
+  return 1
 }
 
 fingerprint() { cat $file $unit 2>/dev/null | sha256sum | cut -c 1-32; }
@@ -74,17 +93,39 @@ install_it() {
   if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$folder/lab; fi
   printf %s "$CONFIG" | base64 -d >$file.new
   haproxy -c -q -f $file.new || die "HAProxy refuses its configuration, and nothing was changed; its words are above"
-  local unit_before
-  unit_before=$(cat $unit 2>/dev/null || true)
+  local was_active=
+  if is_active; then was_active=yes; fi
+  if [ -e $unit ]; then cp $file $file.old && cp $unit $folder/unit.old; else rm -f $folder/*.old; fi
   mv $file.new $file
   write_unit
   systemctl daemon-reload
+  if [ "$was_active" ] && cmp -s $unit $folder/unit.old; then reload; else systemctl restart $service; fi ||
+    put_back "$was_active"
+  # Only now: what cannot start must not take a port when its machine starts.
   systemctl enable --quiet $service
-  if is_active && [ "$unit_before" = "$(cat $unit)" ]; then systemctl reload $service; else systemctl restart $service; fi || {
-    journalctl --no-pager --lines 10 --unit $service >&2
-    die "HAProxy does not start; its last lines are above. Another program may have one of its ports: ss -ltnp"
-  }
+  rm -f $folder/*.old
   fingerprint >$folder/installed
+}
+
+# put_back WAS_ACTIVE: what was there before a change that HAProxy did not take; then it ends.
+put_back() {
+  local port="Another program may have one of its ports: ss -ltnp"
+  journalctl --no-pager --lines 10 --unit $service >&2 || true
+  if [ ! -e $folder/unit.old ]; then
+    systemctl stop $service || true
+    rm -f $unit
+    systemctl daemon-reload
+    die "HAProxy does not start; its last lines are above. $port"
+  fi
+  mv $file.old $file
+  mv $folder/unit.old $unit
+  systemctl daemon-reload
+  if [ -z "$1" ]; then
+    systemctl stop $service || true
+    die "HAProxy does not start; its last lines are above. $port"
+  fi
+  is_active || systemctl restart $service || die "HAProxy starts no more; its last lines are above. $port"
+  die "HAProxy does not take its new configuration, and goes on with its former configuration; its last lines are above. $port"
 }
 
 remove() {
@@ -99,8 +140,10 @@ remove() {
 }
 
 state() {
-  if [ ! -e $folder/installed ]; then
+  if [ ! -e $unit ]; then
     echo "HAProxy is not installed"
+  elif [ ! -e $folder/installed ]; then
+    echo "HAProxy's last change was not finished"
   elif [ "$(fingerprint)" != "$(cat $folder/installed)" ]; then
     echo "HAProxy's configuration was changed there"
   elif ! is_active; then

@@ -10,7 +10,7 @@ const folder = await mkdtemp(join(tmpdir(), "load-balancer-"));
 after(() => rm(folder, { recursive: true }));
 const original = await readFile(join(import.meta.dirname, "load-balancer.sh"), "utf8");
 
-/** A machine in a folder; HAProxy refuses a configuration with "wrong" in it. */
+/** A machine in a folder; HAProxy refuses a configuration with "wrong" in it, and cannot have the port of one with "taken". */
 async function machine(name: string, { hasHaproxy = true, hasApt = true } = {}) {
   const root = join(folder, name);
   const path = (file: string) => join(root, file);
@@ -22,6 +22,7 @@ async function machine(name: string, { hasHaproxy = true, hasApt = true } = {}) 
   const log = `echo "$(basename "$0") $*" >>${path("log")}`;
   const haproxy = `#!/bin/bash\n! grep wrong "\${@: -1}" >&2\n`;
   await put("etc/systemd/system/keep", "");
+  await put("proc/42/task/42/children", "");
   await put(
     "bin/systemctl",
     `#!/bin/sh
@@ -31,7 +32,13 @@ case "$*" in
 *) ${log} ;;
 esac || exit 1
 case "$1" in
-restart) touch ${path("active")} ;;
+show) echo 42 ;;
+restart)
+  if grep -q taken ${path(file)}; then exit 1; fi
+  touch ${path("active")} ${path("proc/42/task/42/children")}
+  ;;
+reload) if ! grep -q taken ${path(file)}; then echo $$ >>${path("proc/42/task/42/children")}; fi ;;
+stop) rm -f ${path("active")} ;;
 enable) touch ${path("enabled")} ;;
 disable) rm -f ${path("enabled")} ${path("active")} ;;
 esac
@@ -46,7 +53,8 @@ esac
     );
   const script = original
     .replace(":/usr/sbin:/sbin", "")
-    .replaceAll(/(?<![\w$])\/(etc\/(?:k3s-lab|systemd)|usr\/local\/bin)/g, `${root}/$1`);
+    .replaceAll(/(?<![\w$])\/(etc\/(?:k3s-lab|systemd)|proc|usr\/local\/bin)/g, `${root}/$1`)
+    .replace("taken_within=20", "taken_within=1");
   // Without this computer's own haproxy and apt-get.
   for (const tool of [
     "bash",
@@ -61,6 +69,9 @@ esac
     "basename",
     "touch",
     "cp",
+    "sleep",
+    "cmp",
+    "tr",
   ])
     await put(`bin/${tool}`, `#!/bin/sh\nPATH=/usr/local/bin:/usr/bin:/bin exec ${tool} "$@"\n`);
   const run = (mode: string, config = "", owner = "lab/cluster-ha") => {
@@ -118,6 +129,39 @@ test("a configuration that HAProxy refuses changes nothing that runs", async () 
   assert.match(stderr, /refuses its configuration/);
   assert.equal(await read(file), "right");
   assert.doesNotMatch(await read("log"), /reload k3s/);
+});
+
+test("a new configuration whose port another program has is told, and the former one goes on", async () => {
+  const { run, read, observed } = await machine("taken");
+  run("install", "right");
+  const whole = await read(unit);
+  // systemd takes a reload for done although HAProxy goes on with what it had.
+  const { status, stderr } = run("install", "taken");
+  assert.equal(status, 1);
+  assert.match(stderr, /goes on with its former configuration/);
+  assert.deepEqual([await read(file), await read(unit)], ["right", whole]);
+  assert.notEqual(observed(), "state healthy");
+  assert.equal(run("install", "right again").status, 0);
+  assert.equal(observed(), "state healthy");
+});
+
+test("a first installation that cannot start leaves nothing that would start with its machine", async () => {
+  const { run, path, observed } = await machine("first");
+  const { status, stderr } = run("install", "taken");
+  assert.equal(status, 1);
+  assert.match(stderr, /HAProxy does not start/);
+  for (const left of [unit, "enabled", "active"]) assert.ok(!existsSync(path(left)), left);
+  assert.equal(observed(), "state HAProxy is not installed");
+  assert.equal(run("install", "right").status, 0);
+});
+
+test("one that was stopped and cannot start keeps its former configuration", async () => {
+  const { run, read, path, observed } = await machine("stopped");
+  run("install", "right");
+  await rm(path("active"));
+  assert.equal(run("install", "taken").status, 1);
+  assert.equal(await read(file), "right");
+  assert.notEqual(observed(), "state healthy");
 });
 
 test("another lab's load balancer is neither changed nor removed, nor is a node of K3s's made one", async () => {
