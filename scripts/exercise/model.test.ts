@@ -47,6 +47,16 @@ const faults = [
   ["    with: {spec: {selector: {app: other}}}\n", "", /break\[0\]: .* expected patch and with together/],
   ["- patch:", "- kubectl: [delete, all]\n    patch:", /break\[0\]\.kubectl: unknown key/],
   ["- http: {host", "- https: {host", /proof\[0\]\.https: unknown key; did you mean "http"\?/],
+  [
+    `- http: {host: "\${host}"}`,
+    "- objects: {kind: Pod, name: --all-namespaces}",
+    /proof\[0\]\.objects\.name: "--all-namespaces" is not accepted; expected a name/,
+  ],
+  [
+    `- http: {host: "\${host}"}`,
+    "- ready: {name: --kubeconfig=other, replicas: 1}",
+    /proof\[0\]\.ready\.name: .* expected a name/,
+  ],
   [`- http: {host: "\${host}"}`, "- title: all", /proof\[0\]: .* expected one of http, inside/],
   ["[one, two, three]", "[one, two]", /hints: .* expected three hints/],
   [

@@ -118,6 +118,8 @@ const solutionStep = z
   .refine(patched, "patch and with together");
 export type Step = z.output<typeof solutionStep>;
 
+/** A word that begins with - would be an option of kubectl's. */
+const name = words.regex(/^[^-]/, "a name, which does not begin with -");
 const namespace = words.optional().describe("Default: the exercise's own; of a spec `default`.");
 const proofShape = {
   http: z
@@ -150,7 +152,7 @@ const proofShape = {
   ready: z
     .strictObject({
       kind: z.enum(["Deployment", "StatefulSet"]).default("Deployment"),
-      name: words,
+      name,
       namespace,
       replicas: count,
     })
@@ -164,7 +166,7 @@ const proofShape = {
     .strictObject({
       kind: words.regex(/^[A-Z][A-Za-z]+$/, "a kind, such as Node"),
       namespace,
-      name: words.optional().describe("Default: all of the kind."),
+      name: name.optional().describe("Default: all of the kind."),
       where: z
         .record(z.string(), scalar)
         .default({})

@@ -17,6 +17,13 @@ test("bad input is refused before anything is asked", async () => {
     [["--spec", "none.yaml"], /none\.yaml cannot be read: it does not exist/],
     [["--spec", "s", "--context", "c"], /--context goes with --kubeconfig/],
     [["apps", "--spec", "s", "--kubeconfig", "k"], /not both/],
+    // kubectl takes an empty one for none, and another cluster would be graded.
+    [["--spec", "s", "--kubeconfig", ""], /--kubeconfig is empty/],
+    [["--spec", "s", "--kubeconfig", "k", "--context", ""], /--context is empty/],
+    [["--spec", "s", "--address", ""], /--address is empty/],
+    [["--spec", ""], /--spec is empty/],
+    [["--spec", "s", "--kubeconfig", "none.yaml"], /none\.yaml cannot be read: .*no such file/],
+    [["--spec", "s", "--kubeconfig", "."], /\. cannot be read: it is no file/],
   ] as const) {
     const { exitCode, stderr } = await lab(...args);
     assert.equal(exitCode, 2, stderr);

@@ -41,6 +41,7 @@ export const command = new Command("verify")
     const { json, junit, wait } = options;
     refuseMisplaced(options, args);
     if (junit !== undefined) await refuseUnwritable(junit);
+    if (options.kubeconfig !== undefined) await refuseUnreadable(options.kubeconfig);
     Object.assign(process.env, labVariables(await currentSettings()));
     const began = performance.now();
     const progress = (line: string) => process.stderr.write(`${line}\n`);
@@ -57,6 +58,9 @@ export const command = new Command("verify")
 
 /** Options that say nothing without another one. @param stacks what was named. */
 function refuseMisplaced({ spec, kubeconfig, context, address }: Options, stacks: readonly string[]): void {
+  // kubectl takes an empty one for none, and would ask another cluster.
+  for (const [option, value] of Object.entries({ spec, kubeconfig, context, address }))
+    if (value?.trim() === "") throw refusal(`--${option} is empty: is a variable of your shell not set?`);
   if (spec === undefined && (kubeconfig ?? context ?? address) !== undefined)
     throw refusal(
       "--kubeconfig, --context and --address go with --spec: stack files say which cluster is theirs.",
@@ -93,6 +97,15 @@ async function refuseUnwritable(file: string): Promise<void> {
       throw new Error("it is no file");
   } catch (cause) {
     throw unwritable(file, cause as Error);
+  }
+}
+
+async function refuseUnreadable(file: string): Promise<void> {
+  try {
+    await access(file, constants.R_OK);
+    if ((await stat(file)).isDirectory()) throw new Error("it is no file");
+  } catch (cause) {
+    throw refusal(`${file} cannot be read: ${(cause as Error).message}. Name a kubeconfig.`, cause);
   }
 }
 
