@@ -36,7 +36,7 @@ test("each port leads to the machines that answer at it: the API to servers, the
   assert.deepEqual(sectionOf(text, "https")?.slice(1, 3), ["bind :443", "server s1 192.168.42.11:443"]);
   assert.deepEqual(sectionOf(text, "api"), [
     ...["listen api", "bind :6443", "option httpchk GET /readyz", "http-check expect status 200,401"],
-    "server s1 192.168.42.11:6443 check-ssl verify none",
+    "server s1 192.168.42.11:6443 check-ssl verify none fall 3",
   ]);
 });
 

@@ -27,7 +27,7 @@ export const statsSocket = "/run/k3s-lab-load-balancer/stats";
 
 /**
  * HAProxy's configuration. It passes connections on and reads nothing of them: certificates stay with Traefik and the API
- * server. A machine that does not take connections for two seconds gets no more of them, and those that it has end; a new
+ * server. A machine that does not take connections for two checks gets no more of them, and those that it has end; a new
  * connection that meets one before that goes to the next.
  */
 export const haproxyConfig = (config: Pick<ClusterConfig, "machines" | "k3s">): string =>
@@ -69,7 +69,8 @@ const checks = {
 
 function section(name: keyof typeof balancedPorts, machines: readonly Machine[]): string {
   const port = balancedPorts[name];
-  const how = name === "api" ? " check-ssl verify none" : "";
+  // A busy API server may take its time over TLS, which no request is to be lost for.
+  const how = name === "api" ? " check-ssl verify none fall 3" : "";
   return [
     `listen ${name}`,
     ...[

@@ -541,8 +541,8 @@ traefik_values() {
 }
 
 # Behind a load balancer, which leaves out a node that is lost, each node leads to a Traefik of its own and to no other's. That
-# one keeps no connections to pods, and where one does not answer within a second asks another: Kubernetes knows only after
-# 40 s that the pods of a lost node are lost.
+# one keeps no connections to pods, and where one does not answer at once asks another: Kubernetes knows only after 40 s that
+# the pods of a lost node are lost. Which pod is next is chance where requests come side by side, so it asks many times.
 serve_on_every_node() {
   local manifests=$data/server/manifests carried=$assets/manifests group=traefik.io
   local values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml
@@ -557,7 +557,7 @@ serve_on_every_node() {
   if [[ ! -e $carried/k3s-lab-traefik-io.yaml && ${K3S_VERSION:-v1.25.} =~ ^v1\.2[5-7]\. ]]; then group=traefik.containo.us; fi
   {
     printf 'apiVersion: %s/v1alpha1\nkind: Middleware\nmetadata:\n  name: k3s-lab-retry\n  namespace: kube-system\n' $group
-    printf 'spec:\n  retry:\n    attempts: 4\n'
+    printf 'spec:\n  retry:\n    attempts: 20\n'
   } >$retry.new
   {
     if [ -e "$carried/k3s-lab-traefik-config.yaml" ]; then
@@ -565,11 +565,11 @@ serve_on_every_node() {
     else
       traefik_values $'|-\n    additionalArguments:'
     fi | sed '/^    additionalArguments:$/a \
-      - --serverstransport.forwardingtimeouts.dialtimeout=1s\
+      - --serverstransport.forwardingtimeouts.dialtimeout=200ms\
       - --serverstransport.maxidleconnsperhost=-1\
       - --entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd\
       - --entrypoints.websecure.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd'
-    printf '    deployment:\n      kind: DaemonSet\n    service:\n      spec:\n        internalTrafficPolicy: Local\n'
+    printf '    deployment:\n      kind: DaemonSet\n    service:\n      spec:\n        internalTrafficPolicy: Local\n        externalTrafficPolicy: Local\n'
   } >$values.new
   mv $retry.new $retry
   mv $values.new $values

@@ -750,7 +750,8 @@ for (const [what, files] of [
     ).spec;
     const values = parse(valuesContent) as Values;
     assert.equal(values.deployment.kind, "DaemonSet");
-    assert.equal(values.service.spec.internalTrafficPolicy, "Local");
+    // kube-proxy takes a request to a node's address for one from outside.
+    assert.deepEqual(values.service.spec, { internalTrafficPolicy: "Local", externalTrafficPolicy: "Local" });
     assert.deepEqual(
       "readinessProbe" in values,
       "opt/k3s-lab/manifests/k3s-lab-traefik-config.yaml" in files,
@@ -783,7 +784,7 @@ interface HelmChartConfig {
 interface Values {
   readonly additionalArguments: readonly string[];
   readonly deployment: { readonly kind: string };
-  readonly service: { readonly spec: { readonly internalTrafficPolicy: string } };
+  readonly service: { readonly spec: Readonly<Record<string, string>> };
 }
 
 interface Middleware {
