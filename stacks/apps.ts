@@ -19,7 +19,7 @@ export default async function apps() {
     ]),
   );
   const ingressClass = ingressClassOf(config, cluster);
-  const progressDeadlineSeconds = progressDeadline(config.image, cluster);
+  const progressDeadlineSeconds = progressDeadline([config.image], cluster);
   const issue = certificatesFor(config.apps, cluster);
   const made = config.apps.map((app) => {
     const { name: appName, ...args } = app;

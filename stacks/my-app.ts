@@ -48,7 +48,7 @@ export default async function myApp() {
     namespace: home.name,
     ingressClass: ingressClassOf(config, cluster),
     awaitAddress,
-    progressDeadlineSeconds: progressDeadline(images.app, cluster),
+    progressDeadlineSeconds: progressDeadline([images.app, images.database], cluster),
   };
   const issue = certificatesFor(config.apps, cluster);
   const made = config.apps.map(

@@ -94,12 +94,14 @@ const podReadyWithin = 120;
 
 /**
  * Seconds without progress after which a rollout has failed.
- * @param pulled the image that the nodes pull, which takes as long as it takes: then it is Kubernetes' own number.
+ * @param pulled of each image that pods wait for, the one that nodes pull, which takes as long as it takes: then it is
+ * Kubernetes' own number.
  */
 export const progressDeadline = (
-  pulled: string | undefined,
+  pulled: readonly (string | undefined)[],
   { slowness }: Pick<ClusterInUse, "slowness">,
-): number | undefined => (pulled === undefined ? podReadyWithin * slowness : undefined);
+): number | undefined =>
+  pulled.every((image) => image === undefined) ? podReadyWithin * slowness : undefined;
 
 /** The IngressClass of a stack's Ingresses; where it is the lab's own, its controller is made. */
 export const ingressClassOf = (

@@ -1,0 +1,13 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { mockEngine } from "./mocks.ts";
+
+await mockEngine();
+const { progressDeadline } = await import("./on-cluster.ts");
+
+test("a rollout has failed after two minutes, times the slowness; while any of the images is pulled, nobody knows", () => {
+  assert.equal(progressDeadline([undefined, undefined], { slowness: 1 }), 120);
+  assert.equal(progressDeadline([undefined], { slowness: 4 }), 480);
+  // The pods of the guest book begin once its database answers, whose image may be the one that is pulled.
+  assert.equal(progressDeadline([undefined, "registry.example/postgres:15"], { slowness: 1 }), undefined);
+});
