@@ -102,8 +102,9 @@ test("a rollout that has failed is told with what its pods say and what goes on 
 test("a canary that has failed is told while the app beside it serves", async () => {
   const canary = deployment({ availableReplicas: 0 });
   const [app, name] = ["app2", "app2-canary"];
+  const labels = { "app.kubernetes.io/name": app };
   const both = [
-    { ...canary, metadata: { ...canary.metadata, name } },
+    { ...canary, metadata: { ...canary.metadata, name, labels } },
     deployment({ availableReplicas: 3 }, []),
   ];
   const words = await said(both, [pod("app2-canary-1", false, "app2-canary-7f")], name);
@@ -112,6 +113,17 @@ test("a canary that has failed is told while the app beside it serves", async ()
     /default\/app2-canary has failed.*\n {2}app2-canary-1 is not ready\n3 of its pods/,
   );
   assert.match(words ?? "", new RegExp(`lab rollback ${app}\``));
+});
+
+test("an app whose own name ends as a canary's does is told by it", async () => {
+  const name = "bird-canary";
+  const labels = { "app.kubernetes.io/name": name };
+  const own = deployment({});
+  const both = [
+    { ...own, metadata: { ...own.metadata, name, labels } },
+    { ...deployment({ availableReplicas: 5 }, []), metadata: { name: "bird", generation: 1 } },
+  ];
+  assert.match((await said(both, [], name)) ?? "", /\n3 of its pods.*lab rollback bird-canary`/);
 });
 
 test("a rollout goes on that has time, that Kubernetes has not looked at yet, or that nothing served before", async () => {

@@ -75,7 +75,7 @@ export async function whyStuck(
   const found = all.find(({ metadata }) => metadata.name === name);
   if (found === undefined) return undefined;
   // Beside a canary, the app itself serves.
-  const app = name.replace(/-canary$/, "");
+  const app = found.metadata.labels["app.kubernetes.io/name"] ?? name;
   const serving = all
     .filter(({ metadata }) => metadata.name === name || metadata.name === app)
     .reduce((sum, { status }) => sum + status.availableReplicas, 0);
