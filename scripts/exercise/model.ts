@@ -63,11 +63,13 @@ const stepShape = {
     .describe("What `patch` changes of it: a strategic merge patch."),
   apply: manifest.optional().describe("A manifest of an object in the exercise's namespace."),
   delete: target.optional().describe("An object of the exercise, as KIND/NAME, that is deleted."),
-  wait: target.optional().describe("An object of the exercise, as KIND/NAME, whose rollout is waited for."),
+  wait: target
+    .optional()
+    .describe("An object of the exercise, as KIND/NAME, whose rollout must finish first."),
   taint: z
     .enum(["NoSchedule"])
     .optional()
-    .describe("The agent gets a taint of this effect, by a key of the exercise's own."),
+    .describe("The agent gets a taint with this effect and a key of the exercise's own."),
 } as const;
 const patched = (one: { patch?: unknown; with?: unknown }): boolean =>
   (one.patch === undefined) === (one.with === undefined);
@@ -124,7 +126,7 @@ const namespace = words.optional().describe("Default: the exercise's own; of a s
 const proofShape = {
   http: z
     .strictObject({
-      host: words.optional().describe("Default: none, as a browser that knows just the address."),
+      host: words.optional().describe("Default: none, as when a browser is given only the address."),
       path: words.startsWith("/", "a path that begins with /").default("/"),
       https: z.boolean().default(false),
       status: z.int().min(100).max(599).default(200),
@@ -133,7 +135,7 @@ const proofShape = {
         .describe(
           "Which of the lab's own apps answers: NAME, or NAMESPACE/NAME of another namespace. Default: any.",
         ),
-      body: words.optional().describe("A text that the answer holds. Default: any."),
+      body: words.optional().describe("A text that the answer contains. Default: any."),
     })
     .optional()
     .describe("A request through the Ingress controller, at each of its addresses."),
@@ -144,7 +146,7 @@ const proofShape = {
       ),
       namespace,
       url: words.optional(),
-      resolve: words.optional().describe("A name that must lead to an address."),
+      resolve: words.optional().describe("A name that must resolve to an address."),
     })
     .refine(onlyOne(["url", "resolve"]), "one of url, resolve")
     .optional()
@@ -157,11 +159,11 @@ const proofShape = {
       replicas: count,
     })
     .optional()
-    .describe("So many pods are ready, and all of them are of the newest revision."),
+    .describe("This many pods are ready, all of the newest revision."),
   endpoints: z
     .strictObject({ service: words, namespace, ready: count })
     .optional()
-    .describe("So many endpoints of a Service are ready."),
+    .describe("This many endpoints of a Service are ready."),
   objects: z
     .strictObject({
       kind: words.regex(/^[A-Z][A-Za-z]+$/, "a kind, such as Node"),
@@ -171,12 +173,12 @@ const proofShape = {
         .record(z.string(), scalar)
         .default({})
         .describe(
-          'What an object must say, by path, such as `spec.replicas: 3` or `status.conditions[type=Ready].status: "True"`; `*` is anything.',
+          'The values that an object must have, by path, such as `spec.replicas: 3` or `status.conditions[type=Ready].status: "True"`; `*` is anything.',
         ),
       count: count.optional().describe("Default: at least one."),
     })
     .optional()
-    .describe("So many objects of a kind say what is asked for."),
+    .describe("This many objects of a kind have the given values."),
   certificate: z
     .strictObject({ host: words })
     .optional()
@@ -184,25 +186,28 @@ const proofShape = {
   verify: words
     .optional()
     .describe(
-      "Checks of `lab verify` by a pattern of their ids, such as `cluster/*/ready`. Stacks of the lab alone.",
+      "Checks of `lab verify`, selected by a pattern for their ids, such as `cluster/*/ready`. Only for stacks of the lab.",
     ),
 } as const;
 const proofKeys = Object.keys(proofShape);
 const oneProof = `one of ${proofKeys.join(", ")}`;
-const title = words.optional().describe("Default: made from what is asked.");
+const title = words.optional().describe("Default: made from the check.");
 const proof = z.strictObject({ title, ...proofShape }).refine(onlyOne(proofKeys), oneProof);
 export type Proof = z.output<typeof proof>;
 
 /** An exercise as its file has it. */
 export const exerciseSchema = z.strictObject({
   title: words.describe("What is practised."),
-  part: z.int().min(1).max(3).describe("Part of the tutorial."),
-  sees: words.describe("What a user sees of the fault."),
+  part: z.int().min(1).max(3).describe("The part of the tutorial that it belongs to."),
+  sees: words.describe("What a user notices."),
   needs: z.enum(["agent"]).optional().describe("What the cluster must have. Default: nothing more."),
-  make: z.array(manifest).default([]).describe("What is there beside the app `web`, before the fault."),
-  break: z.array(step).min(1, "at least one step").describe("What brings the fault in, step by step."),
-  proof: z.array(proof).min(1, "at least one check").describe("What proves the repair; all of it must hold."),
-  hints: z.array(words).length(3, "three hints").describe("From a direction to nearly the answer."),
+  make: z.array(manifest).default([]).describe("What exists beside the app `web` before the fault."),
+  break: z.array(step).min(1, "at least one step").describe("The steps that bring the fault in."),
+  proof: z
+    .array(proof)
+    .min(1, "at least one check")
+    .describe("What proves the repair; every check must pass."),
+  hints: z.array(words).length(3, "three hints").describe("From a nudge to almost the answer."),
   solution: z.array(solutionStep).min(1, "at least one step").describe("One repair of several, for tests."),
 });
 export type Exercise = z.output<typeof exerciseSchema>;
