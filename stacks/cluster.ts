@@ -8,7 +8,7 @@ import { LoadBalancer } from "./components/load-balancer.ts";
 import { root } from "./lib/paths.ts";
 import { ingressAddresses, servedAt } from "./model/cluster-plan.ts";
 import { type LoadBalancerMachine, type Machine, stackFile } from "./model/config.ts";
-import { haproxyConfig } from "./model/load-balancer.ts";
+import { haproxyConfig, traefikOf } from "./model/load-balancer.ts";
 import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
@@ -44,7 +44,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
   });
   const made = machines.map(make);
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
-  const isBalanced = loadBalancer !== undefined;
+  const isBalanced = traefikOf(config) === "every-node";
   const nodes = await installNodes({
     ...{ made, servers, token, version, k3s, secretConfig, observedNodes, isBalanced },
   });

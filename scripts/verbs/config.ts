@@ -5,7 +5,7 @@ import { exists } from "../../stacks/lib/files.ts";
 import { labId, refuseCopy } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
-import { haproxyConfig } from "../../stacks/model/load-balancer.ts";
+import { haproxyConfig, traefikOf } from "../../stacks/model/load-balancer.ts";
 import { readServerSecrets } from "../../stacks/model/server-secrets.ts";
 
 export const command = new Command("config")
@@ -24,6 +24,10 @@ export const command = new Command("config")
     process.stdout.write(
       secrets
         ? ((await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root)) ?? "")
-        : JSON.stringify({ ...config, ...(config.loadBalancer ? { haproxy: haproxyConfig(config) } : {}) }),
+        : JSON.stringify({
+            ...config,
+            traefik: traefikOf(config),
+            ...(config.loadBalancer ? { haproxy: haproxyConfig(config) } : {}),
+          }),
     );
   });

@@ -76,7 +76,7 @@ export function checkCluster(
     ...checkAddOns(
       flags,
       nodes.filter(({ args }) => hasServiceLb(args)).map(({ name }) => name),
-      loadBalancer !== undefined,
+      loadBalancer?.backends.some(([name]) => name === "http") ?? false,
       api,
     ),
   ];

@@ -12,7 +12,11 @@ const up = [
 ];
 
 /** The healthy lab with a load balancer and a Traefik on each node, broken by `change`. */
-async function verified(change: (lab: FakeLab) => void, world: Partial<World> = {}): Promise<Check[]> {
+async function verified(
+  change: (lab: FakeLab) => void,
+  world: Partial<World> = {},
+  serverArgs = "",
+): Promise<Check[]> {
   const lab = healthyLab();
   lab.haproxy = up;
   lab.machines["lb.cluster"] = {
@@ -34,7 +38,11 @@ async function verified(change: (lab: FakeLab) => void, world: Partial<World> = 
       "machines:\n",
       "machines:\n    - { name: lb, role: loadbalancer, ip: 192.168.42.100 }\n",
     );
-    await writeFile(join(directory, "Pulumi.cluster.yaml"), text);
+    const flags = `  k3s-lab:k3s: { serverArgs: [${serverArgs}] }\n`;
+    await writeFile(
+      join(directory, "Pulumi.cluster.yaml"),
+      serverArgs ? `${text.replace(/^ *k3s-lab:k3s:.*\n/m, "")}${flags}` : text,
+    );
     return await verify(["cluster"], { directory, world: { ...worldOf(lab, api.url), ...world } });
   } finally {
     api.close();
@@ -91,4 +99,15 @@ test("a node without a Traefik of its own fails: the load balancer would lead th
     pods.items = pods.items.filter(({ metadata }) => metadata.name !== "traefik-agent");
   });
   assert.deepEqual(failed(checks), ["cluster/add-on/traefik: server"]);
+});
+
+test("where nothing leads to Traefik, only the API servers are behind the load balancer, and Traefik is K3s's own", async () => {
+  const checks = await verified(() => {}, {}, "--disable=servicelb");
+  const ids = checks.map(({ id }) => id);
+  assert.deepEqual(
+    ids.filter((id) => id.startsWith("cluster/lb/port")),
+    ["cluster/lb/port-6443"],
+  );
+  assert.deepEqual(failed(checks), []);
+  assert.equal(checks.find(({ id }) => id === "cluster/add-on/traefik")?.expected, "ready");
 });

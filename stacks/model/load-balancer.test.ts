@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type ClusterConfig, parseConfig } from "./config.ts";
-import { haproxyConfig } from "./load-balancer.ts";
+import { haproxyConfig, traefikOf } from "./load-balancer.ts";
 
 const config = (serverArgs?: readonly string[]): ClusterConfig =>
   parseConfig(
@@ -40,6 +40,12 @@ test("each port leads to the machines that answer at it: the API to servers, the
   ]);
 });
 
+test("Traefik runs on every node where a load balancer leads to it, and as K3s has it elsewhere", () => {
+  const { loadBalancer: _, ...alone } = config();
+  assert.equal(traefikOf(config()), "every-node");
+  assert.equal(traefikOf(alone), "");
+});
+
 test("where K3s brings no Traefik, or nothing that leads to it, only the API server is behind it", () => {
   for (const word of ["traefik", "servicelb"]) {
     const text = haproxyConfig(config([`--disable=${word}`]));
@@ -47,5 +53,7 @@ test("where K3s brings no Traefik, or nothing that leads to it, only the API ser
       [...text.matchAll(/^listen (\w+)$/gm)].map(([, name]) => name),
       ["stats", "api"],
     );
+    // Nor are values written for a Traefik that is not K3s's own.
+    assert.equal(traefikOf(config([`--disable=${word}`])), "");
   }
 });

@@ -22,6 +22,12 @@ export function backendsOf(config: Pick<ClusterConfig, "machines" | "k3s">): Bac
   return all.filter(([, machines]) => machines.length > 0);
 }
 
+/** How K3s's Traefik runs: on every node where a load balancer leads to it, or `""`: as K3s has it. */
+export const traefikOf = (
+  config: Pick<ClusterConfig, "machines" | "k3s" | "loadBalancer">,
+): "every-node" | "" =>
+  config.loadBalancer && backendsOf(config).some(([name]) => name === "http") ? "every-node" : "";
+
 /** Where HAProxy's own numbers are, for root on its machine alone. */
 export const statsSocket = "/run/k3s-lab-load-balancer/stats";
 
