@@ -11,9 +11,6 @@ export interface AutoscalingArgs {
   readonly cpu?: number;
 }
 
-/** Marks a Deployment whose replicas are an autoscaler's, so that it changes when they are not any more. */
-export const autoscaledMark = { "k3s-lab/autoscaled": "true" } as const;
-
 /**
  * Options of a Deployment whose replicas are an autoscaler's: Pulumi gives them when it makes the Deployment, or where it had
  * none (`labelling`), and leaves them as they are from then on.

@@ -1,8 +1,9 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 import { podResources } from "../model/quota.ts";
+import { autoscaledMark } from "../model/replicas.ts";
 import { pathsOf, type Route, type RoutePath, routesOf } from "../model/routes.ts";
-import { type AutoscalingArgs, autoscaledMark, autoscalerOf, leavesReplicas } from "./autoscaler.ts";
+import { type AutoscalingArgs, autoscalerOf, leavesReplicas } from "./autoscaler.ts";
 import { type Files, hashedConfigMap, hashedSecret } from "./hashed-files.ts";
 import { placement } from "./placement.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
@@ -145,7 +146,7 @@ export class WebApp extends pulumi.ComponentResource {
     this.deployment = new k8s.apps.v1.Deployment(
       name,
       {
-        metadata: { ...metadata, ...(autoscaling ? { annotations: autoscaledMark } : {}) },
+        metadata: { ...metadata, ...(autoscaling ? { annotations: { [autoscaledMark]: "true" } } : {}) },
         spec: deploymentSpec(labels, pods(labels), {
           ...args,
           replicas: autoscaling ? (autoscaling.min ?? 1) : (args.replicas ?? 1),

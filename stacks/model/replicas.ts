@@ -22,6 +22,9 @@ const autoscaling = z
       context.addIssue({ code: "custom", path: ["max"], message: `at least ${min}, which is min` });
   });
 
+/** Marks a Deployment whose replicas are an autoscaler's, so that it changes when they are not any more. */
+export const autoscaledMark = "k3s-lab/autoscaled";
+
 /** How a HorizontalPodAutoscaler chooses the number of an app's pods. */
 export type Autoscaling = z.output<typeof autoscaling>;
 

@@ -26,7 +26,13 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     {
       urn: urn("kubernetes:apps/v1:Deployment", "dev-app1"),
       type: "kubernetes:apps/v1:Deployment",
-      inputs: { metadata: { name: "app1", labels: { "k3s-lab/lab": "id" } }, spec: { replicas: 0 } },
+      inputs: {
+        metadata: {
+          ...{ name: "app1", labels: { "k3s-lab/lab": "id" } },
+          annotations: { "k3s-lab/autoscaled": "true" },
+        },
+        spec: { replicas: 0 },
+      },
       outputs: { apiVersion: "apps/v1", kind: "Deployment", metadata, __fieldManager: "pulumi-kubernetes-1" },
     },
     {
@@ -56,6 +62,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
     managers: new Map([["kubernetes:apps/v1:Deployment dev-app1", "pulumi-kubernetes-1"]]),
     environments: new Map([["web-server", { IMAGE: "web:1", LOADED: "then" }]]),
     stopped: new Set(["kubernetes:apps/v1:Deployment dev-app1"]),
+    autoscaled: new Set(["kubernetes:apps/v1:Deployment dev-app1"]),
   });
 });
 
@@ -66,6 +73,7 @@ test("without a state nothing is known; half a one is an error that says where t
     managers: new Map(),
     environments: new Map(),
     stopped: new Set(),
+    autoscaled: new Set(),
   });
   const file = join(directory, "half.json");
   for (const half of ["", '{"checkpoint": {"latest"', "[]"]) {

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { stateFile } from "../lib/paths.ts";
-import { checkpointOf, partsOfUrn, stateOf } from "../lib/state.ts";
+import { checkpointOf, partsOfUrn, type StateResource, stateOf } from "../lib/state.ts";
+import { autoscaledMark } from "../model/replicas.ts";
 import { environmentOf } from "./recorded.ts";
 
 /** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
@@ -28,10 +29,15 @@ export interface OwnState {
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
   /** By type and name, what was given no pods. */
   readonly stopped: ReadonlySet<string>;
+  /** By type and name, what has or had its number of pods from an autoscaler. */
+  readonly autoscaled: ReadonlySet<string>;
 }
 
 const managedSchema = z.object({ __fieldManager: z.string() });
 const stoppedSchema = z.object({ spec: z.object({ replicas: z.literal(0) }) });
+const annotatedSchema = z.object({
+  metadata: z.object({ annotations: z.record(z.string(), z.unknown()) }),
+});
 const labelsSchema = z.object({ metadata: z.object({ labels: z.record(z.string(), z.string()) }) });
 
 const placeSchema = z.object({
@@ -40,6 +46,12 @@ const placeSchema = z.object({
   metadata: z.object({ name: z.string(), namespace: z.string().optional() }),
 });
 const objectSchema = placeSchema.extend({ metadata: placeSchema.shape.metadata.extend({ uid: z.string() }) });
+
+/** The Kubernetes provider then sets back what another field manager has set. */
+export const forcedMark = "pulumi.com/patchForce";
+
+const keysOf = (resources: readonly StateResource[]): ReadonlySet<string> =>
+  new Set(resources.map(({ urn, type }) => `${type} ${partsOfUrn(urn).name}`));
 
 /**
  * Reads what Pulumi noted of this stack. A program does so to know what is its own: objects by their UIDs, and the
@@ -75,10 +87,12 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
         .filter(({ type }) => type === "command:local:Command")
         .map(({ urn, inputs }) => [partsOfUrn(urn).name, environmentOf(inputs)] as const),
     ),
-    stopped: new Set(
-      resources
-        .filter(({ inputs }) => stoppedSchema.safeParse(inputs).success)
-        .map(({ urn, type }) => `${type} ${partsOfUrn(urn).name}`),
+    stopped: keysOf(resources.filter(({ inputs }) => stoppedSchema.safeParse(inputs).success)),
+    autoscaled: keysOf(
+      resources.filter(({ inputs }) => {
+        const annotations = annotatedSchema.safeParse(inputs).data?.metadata.annotations ?? {};
+        return autoscaledMark in annotations || forcedMark in annotations;
+      }),
     ),
   };
 }

@@ -10,7 +10,7 @@ import { inspectCluster, isOwn, labelling, labelsOf, objectsOf, othersIn, pathOf
 const owner = { lab: "lab-a", stack: "apps" };
 const nothing: OwnState = {
   ...{ objects: [], pending: [], managers: new Map(), environments: new Map() },
-  stopped: new Set(),
+  ...{ stopped: new Set(), autoscaled: new Set() },
 };
 const held = (uid: string, lab?: string): HeldObject => ({
   apiVersion: "apps/v1",
@@ -267,4 +267,17 @@ test("an autoscaler is left the number of pods, but for none, which switches it 
   assert.deepEqual(left(new Set()), ["spec.replicas", "spec.paused"]);
   assert.deepEqual(left(new Set(["kubernetes:apps/v1:Deployment app1"])), ["spec.paused"]);
   assert.deepEqual(left(new Set(["kubernetes:apps/v1:Deployment app2"])), left(new Set()));
+});
+
+test("who had the number of pods from an autoscaler takes it back by force, and stays so: no later run changes it", () => {
+  const forced = (autoscaled: readonly string[], annotations = {}) => {
+    const args = { type: "kubernetes:apps/v1:Deployment", name: "app1", resource: {} as never, opts: {} };
+    const state = { ...nothing, autoscaled: new Set(autoscaled) };
+    const made = labelling(owner, state)({ ...args, props: { metadata: { annotations } } });
+    return made?.props.metadata.annotations["pulumi.com/patchForce"] as unknown;
+  };
+  const once = ["kubernetes:apps/v1:Deployment app1"];
+  assert.deepEqual([forced([]), forced(once)], [undefined, "true"]);
+  // An autoscaler that still chooses keeps what it chose.
+  assert.equal(forced(once, { "k3s-lab/autoscaled": "true" }), undefined);
 });

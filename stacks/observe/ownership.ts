@@ -11,8 +11,9 @@ import {
   tlsSecretOf,
 } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
+import { autoscaledMark } from "../model/replicas.ts";
 import { routesOf } from "../model/routes.ts";
-import type { HeldObject, OwnState } from "./own-state.ts";
+import { forcedMark, type HeldObject, type OwnState } from "./own-state.ts";
 import { type TakenHost, takenHosts } from "./taken-hosts.ts";
 import { refuseUnmet } from "./unmet.ts";
 
@@ -32,21 +33,28 @@ export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-l
  * replaced: otherwise a cluster that is known by two identities would lose the new one.
  */
 export const labelling =
-  (owner: Owner, { managers, stopped }: OwnState): pulumi.ResourceTransformation =>
+  (owner: Owner, { managers, stopped, autoscaled }: OwnState): pulumi.ResourceTransformation =>
   ({ type, name, props, opts }) => {
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
     const manager = `k3s-lab/${owner.lab}/${owner.stack}`;
     // What was applied under another manager keeps it.
     const isOurs = (managers.get(`${type} ${name}`) ?? manager) === manager;
+    const key = `${type} ${name}`;
+    // The autoscaler that is gone set the number last, and the API server would refuse another one as a conflict.
+    const isTakenBack = autoscaled.has(key) && annotations?.[autoscaledMark] === undefined;
     const metadata = {
       ...rest,
       labels: { ...labels, ...labelsOf(owner) },
-      annotations: { ...annotations, ...(isOurs && { "pulumi.com/patchFieldManager": manager }) },
+      annotations: {
+        ...annotations,
+        ...(isOurs && { "pulumi.com/patchFieldManager": manager }),
+        ...(isTakenBack && { [forcedMark]: "true" }),
+      },
     };
     return {
       props: { ...props, metadata },
-      opts: { deleteBeforeReplace: true, ...opts, ...(stopped.has(`${type} ${name}`) && startsAgain(opts)) },
+      opts: { deleteBeforeReplace: true, ...opts, ...(stopped.has(key) && startsAgain(opts)) },
     };
   };
 

@@ -188,6 +188,7 @@ const nothing: OwnState = {
   managers: new Map(),
   environments: new Map(),
   stopped: new Set(),
+  autoscaled: new Set(),
 };
 
 fault("C6: a run was interrupted while it made the apps", async () => {
