@@ -31,3 +31,12 @@ test("a request that is lost is counted as one, and ends nothing", async () => {
   });
   assert.deepEqual([answers.length, answers.filter((one) => one === "no answer").length], [200, 1]);
 });
+
+test("where nobody answers any more, it is not asked two hundred times", async () => {
+  let sent = 0;
+  const answers = await versionsOf(async () => {
+    sent += 1;
+    throw new Error("timed out after 10 s");
+  });
+  assert.deepEqual([sent, answers.length], [12, 12]);
+});

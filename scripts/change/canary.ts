@@ -20,6 +20,9 @@ export interface Share {
 
 /** Requests that are counted, and how many of them go side by side. */
 const [requests, atOnce] = [200, 4];
+/** Answers that may be missing one after the other: each may take ten seconds to do so. */
+const patience = 12;
+const none = "no answer";
 
 /** Asks an app as clients do, and counts which version answers. @throws LabError where another than the app does. */
 export const lookAtShares = (found: FoundApp): Promise<Seen> =>
@@ -41,9 +44,11 @@ export async function versionsOf(send: () => Promise<HttpAnswer>): Promise<reado
       ({ body }) => parseSelf(body)?.version,
       () => undefined,
     );
-  while (versions.length < requests)
+  const isSilent = () =>
+    versions.length >= patience && versions.slice(-patience).every((version) => version === none);
+  while (versions.length < requests && !isSilent())
     for (const version of await Promise.all(Array.from({ length: atOnce }, ask)))
-      versions.push(version ?? "no answer");
+      versions.push(version ?? none);
   return versions;
 }
 

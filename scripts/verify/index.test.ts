@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { LabError } from "../../stacks/lib/errors.ts";
+import { root } from "../../stacks/lib/paths.ts";
 import { unanswered } from "./check.ts";
 import { type FakeLab, healthyLab, serveApi, stackFiles, worldOf } from "./fake-lab.ts";
 import { type Check, verify } from "./index.ts";
@@ -18,12 +19,16 @@ after(() => rm(directory, { recursive: true }));
 
 type Break = (lab: FakeLab) => void;
 
-async function look(damage: Break = () => {}, stacks = ["cluster", "apps"]): Promise<Check[]> {
+async function look(
+  damage: Break = () => {},
+  stacks = ["cluster", "apps"],
+  from = directory,
+): Promise<Check[]> {
   const lab = healthyLab();
   damage(lab);
   const api = await serveApi(lab);
   try {
-    return await verify(stacks, { directory, world: worldOf(lab, api.url) });
+    return await verify(stacks, { directory: from, world: worldOf(lab, api.url) });
   } finally {
     api.close();
   }
@@ -463,6 +468,12 @@ test("a healthy lab passes every check", async () => {
   assert.deepEqual(failedIds(checks), []);
   assert.ok(checks.every(({ hint }) => hint === ""));
   assert.equal(new Set(checks.map(({ id }) => id)).size, checks.length, "ids are unique");
+});
+
+test("README says how many checks the stacks have that ship", async () => {
+  const checks = await look(undefined, undefined, root);
+  const said = [...(await readFile(join(root, "README.md"), "utf8")).matchAll(/(\d+) checks/g)];
+  assert.deepEqual([...new Set(said.map(([, count]) => Number(count)))], [checks.length]);
 });
 
 const seenToFail = new Set<string>();
