@@ -21,11 +21,16 @@ const kubectl = (...args: string[]): Promise<string> =>
   kubectlOf(checkout, "k3d")("--namespace", "my-app", ...args);
 const replicas = async (): Promise<number> =>
   Number(await kubectl("get", "deployment", "api", "--output=jsonpath={.spec.replicas}"));
+const podsSchema = z.object({
+  items: z.array(
+    z.object({ metadata: z.object({ name: z.string(), deletionTimestamp: z.string().optional() }) }),
+  ),
+});
 /** The pods of the API that are not about to end. */
 const pods = async (): Promise<string[]> => {
-  const name = '{range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{"\\n"}{end}';
-  const selector = "--selector=app.kubernetes.io/name=api";
-  return (await kubectl("get", "pods", selector, `--output=jsonpath=${name}`)).split("\n").filter(Boolean);
+  const text = await kubectl("get", "pods", "--selector=app.kubernetes.io/name=api", "--output=json");
+  const { items } = podsSchema.parse(JSON.parse(text));
+  return items.flatMap(({ metadata }) => (metadata.deletionTimestamp === undefined ? [metadata.name] : []));
 };
 const changed = async (from: string, to: string): Promise<void> => {
   await checkout.edit(file, `api: ${from}`, `api: ${to}`);
