@@ -105,7 +105,7 @@ export function chosen(all: readonly Started[], name?: string): Started {
   if (first === undefined)
     throw refusal(
       name === undefined
-        ? "No exercise is started. See them: scripts/lab exercise list."
+        ? "No exercise is started. To see them all: scripts/lab exercise list."
         : `The exercise ${name} is not started. Start it: scripts/lab exercise start ${name}.`,
     );
   if (others.length > 0)
@@ -119,10 +119,10 @@ type Whole = Started & { readonly content: Kept };
 /** One whose fault is in. @throws LabError (exit code 2) where it is not yet, or not any more. */
 export function whole(one: Started): Whole {
   const { content } = one;
-  if (one.isEnding) throw refusal(`The exercise ${one.name} is being taken away.`);
+  if (one.isEnding) throw refusal(`The exercise ${one.name} is being removed.`);
   if (!one.isWhole)
     throw refusal(
-      `The start of the exercise ${one.name} was interrupted. To go on, start it again; to take it away: scripts/lab exercise reset ${one.name}.`,
+      `The start of the exercise ${one.name} was interrupted. To continue, start it again; to remove it: scripts/lab exercise reset ${one.name}.`,
     );
   if (content) return { ...one, content };
   throw refusal(
@@ -190,7 +190,7 @@ async function valuesOf(cluster: AppsCluster, name: string, { needs }: Exercise)
   const deployment = app && [`deployment/${app.name}`, `--namespace=${app.namespace}`];
   const jsonPath = "--output=jsonpath={.spec.template.spec.containers[0].image}";
   const image = deployment && (await kubectl(["get", ...deployment, jsonPath]));
-  if (!image) throw refusal("The stack has no app whose image an exercise can run. Add one to its file.");
+  if (!image) throw refusal("The stack has no app whose image an exercise could run. Add one to its file.");
   const agent = needs === "agent" ? await agentOf(cluster) : undefined;
   const ingressClass = config.ingress === managedIngress ? managedTraefik.ingressClass : config.ingress;
   const host = `${name}.exercise.localhost`;
@@ -249,12 +249,12 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
     const { metadata } = listedSchema.parse(JSON.parse(text));
     if (Object.entries(labels).some(([key, value]) => metadata.labels[key] !== value))
       throw refusal(
-        `The cluster already has a namespace ${namespace}, which this lab did not make for the exercise. Nothing was touched.`,
+        `The cluster already has a namespace ${namespace}, which this lab did not create for the exercise. Nothing was touched.`,
       );
     const found = startedIn(metadata);
     if (!found.isEnding && found.isWhole)
       throw refusal(
-        `The exercise ${name} is started already. See how far it is: scripts/lab exercise check ${name}; to begin again: scripts/lab exercise reset ${name}.`,
+        `The exercise ${name} is started already. To check it: scripts/lab exercise check ${name}; to begin again: scripts/lab exercise reset ${name}.`,
       );
     if (!found.isEnding) return;
     if (Date.now() > deadline)

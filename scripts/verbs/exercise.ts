@@ -44,7 +44,7 @@ async function onLab<T>(
   if (first === undefined)
     throw refusal("Exercises need a stack apps… that is up. Bring it up first: scripts/lab up.");
   if (others.length > 0)
-    throw refusal(`The stacks ${stacks.join(" and ")} are up. Say on whose cluster: --stack ${first}.`);
+    throw refusal(`The stacks ${stacks.join(" and ")} are up. Choose one, such as --stack ${first}.`);
   Object.assign(process.env, labVariables(await currentSettings()));
   return await interruptible(stopped, (signal) => onAppsCluster(first, signal, work));
 }
@@ -57,12 +57,12 @@ const subcommand = (name: string, argument: string, what: string, description: s
     .command(name)
     .description(description)
     .argument(argument, what)
-    .option("--stack <name>", "stack of apps on whose cluster it is, where several are up")
+    .option("--stack <name>", "stack of apps whose cluster to use, if several are up")
     .option("--json", "print JSON");
 
 command
   .command("list")
-  .description("List the exercises that the lab brings")
+  .description("List the exercises that come with the lab")
   .option("--json", "print JSON")
   .action(async (options: Options) => {
     const all = await Promise.all((await exerciseNames()).map(readExercise));
@@ -83,11 +83,11 @@ subcommand(
   "start",
   "<exercise>",
   "name of one of the lab's own, or the path of a file",
-  "Bring a fault into an app of the exercise's own, in a namespace of its own",
+  "Put a fault into the exercise's own app, in its own namespace",
 ).action(async (words: string, options: Options) => {
   const named = await readExercise(words);
   const { name } = named;
-  const stopped = `Interrupted. To go on: scripts/lab exercise start ${words}. To take it away: scripts/lab exercise reset ${name}.`;
+  const stopped = `Interrupted. To continue: scripts/lab exercise start ${words}. To remove it: scripts/lab exercise reset ${name}.`;
   const begun = await onLab(options, stopped, (cluster) => start(cluster, named, tell));
   print(begun, inWords(begun), options);
 });
@@ -109,10 +109,10 @@ subcommand(
   "check",
   "[exercise]",
   `name. ${own}`,
-  "Judge the repair: every check passes, or what was found instead",
+  "Check the repair: every check passes, or it says what was found instead",
 )
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
-  .addHelpText("after", "\nExit codes: 0 it is repaired, 1 it is not, 2 no such exercise is started.")
+  .addHelpText("after", "\nExit codes: 0 repaired, 1 not repaired, 2 no such exercise is started.")
   .action(async (name: string | undefined, options: Options & { wait: number }) => {
     const began = performance.now();
     const checks = await onLab(options, "Interrupted.", async (cluster) => {
@@ -136,11 +136,11 @@ subcommand(
   "reset",
   "[exercise]",
   `name. ${own}`,
-  "Take an exercise away, solved or not, with whatever was made in its namespace",
+  "Remove an exercise, solved or not, with everything in its namespace",
 )
   .addHelpText(
     "after",
-    "\nAn object of the lab's own that you changed meanwhile is put back by `scripts/lab up`. May be repeated.",
+    "\n`scripts/lab up` restores any of the lab's own objects that you changed meanwhile. May be repeated.",
   )
   .action(async (given: string | undefined, options: Options) => {
     const done = await onLab(options, "Interrupted. Run the same command again.", async (cluster) => {
@@ -155,10 +155,10 @@ subcommand(
   "solve",
   "<exercise>",
   "name of one of the lab's own, or the path of a file",
-  "Take the steps of the solution in the exercise's file, for those who write exercises",
+  "Apply the solution from the exercise's file, for authors of exercises",
 ).action(async (words: string, options: Options) => {
   const named = await readExercise(words);
   await onLab(options, "Interrupted. Run the same command again.", (cluster) => solve(cluster, named));
   const next = `scripts/lab exercise check ${named.name} --wait 60`;
-  print({ name: named.name }, `The steps are taken. See whether they are enough: ${next}`, options);
+  print({ name: named.name }, `The solution is applied. See whether it is enough: ${next}`, options);
 });

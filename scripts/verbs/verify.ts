@@ -29,13 +29,13 @@ export const command = new Command("verify")
   .option("--json", "print JSON: every check with what was expected and found")
   .option("--junit <file>", "also write the checks to a file in JUnit format")
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
-  .option("--spec <file>", "check the cluster of the stacks against a file of items with points instead")
-  .option("--kubeconfig <file>", "with --spec: another cluster, one that the lab need not have made")
+  .option("--spec <file>", "grade the cluster of the stacks by a file of items with points instead")
+  .option("--kubeconfig <file>", "with --spec: another cluster, which the lab need not have created")
   .option("--context <name>", "with --kubeconfig. Default: the file's current context")
   .option("--address <address>", "with --spec: where the Ingress controller listens, such as 10.0.0.5:8080")
   .addHelpText(
     "after",
-    "\nSpecs of the tutorial's three parts are in scripts/exercise/specs.\n\nExit codes: 0 every check passes, 1 one fails, 2 bad input.",
+    "\nSpecs of the tutorial's first three parts are in scripts/exercise/specs.\n\nExit codes: 0 every check passes, 1 one fails, 2 bad input.",
   )
   .action(async (stacks: string[], options: Options, { args }: Command) => {
     const { json, junit, wait } = options;
