@@ -35,9 +35,10 @@ case "$1" in
 show) echo 42 ;;
 restart)
   if grep -q taken ${path(file)}; then exit 1; fi
-  touch ${path("active")} ${path("proc/42/task/42/children")}
+  touch ${path("active")}
+  if [ -e ${path("proc/42/task/42/children")} ]; then echo $$ >>${path("proc/42/task/42/children")}; fi
   ;;
-reload) if ! grep -q taken ${path(file)}; then echo $$ >>${path("proc/42/task/42/children")}; fi ;;
+reload) if [ -e ${path("proc/42/task/42/children")} ] && ! grep -q taken ${path(file)}; then echo $$ >>${path("proc/42/task/42/children")}; fi ;;
 stop) rm -f ${path("active")} ;;
 enable) touch ${path("enabled")} ;;
 disable) rm -f ${path("enabled")} ${path("active")} ;;
@@ -142,6 +143,16 @@ test("a new configuration whose port another program has is told, and the former
   assert.deepEqual([await read(file), await read(unit)], ["right", whole]);
   assert.notEqual(observed(), "state healthy");
   assert.equal(run("install", "right again").status, 0);
+  assert.equal(observed(), "state healthy");
+});
+
+test("a kernel that names no children of processes makes no failure of a reload", async () => {
+  const { run, read, path, observed } = await machine("childless");
+  await rm(path("proc"), { recursive: true });
+  run("install", "first");
+  const { status, stderr } = run("install", "second");
+  assert.equal(status, 0, stderr);
+  assert.equal(await read(file), "second");
   assert.equal(observed(), "state healthy");
 });
 
