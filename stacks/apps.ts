@@ -5,7 +5,7 @@ import { WebApp } from "./components/web-app.ts";
 import { resourceName } from "./model/config.ts";
 import { stackConfig } from "./model/stack-config.ts";
 
-/** Part 2: the web app, deployed once for each app of the stack file, on whatever cluster it names. */
+/** Part 2: deploys the web app once for each app in the stack file, on the cluster that the file names. */
 export default async function apps() {
   const config = stackConfig("apps");
   const { ingress, ingressNamespace } = config;

@@ -6,14 +6,14 @@ import { WebApp } from "./components/web-app.ts";
 import { webName } from "./model/concepts.ts";
 import { stackConfig } from "./model/stack-config.ts";
 
-/** The kinds of volumes and the types of Services side by side, at the same pods, on whatever cluster the stack names. */
+/** Volume kinds and Service types side by side, with the same pods, on the cluster that the stack names. */
 export default async function concepts() {
   const config = stackConfig("concepts");
   const { namespace } = config;
   const cluster = await useCluster(config);
   const { awaitAddress, child } = cluster;
   const image = await podImage("web", config.image, cluster);
-  // No other level admits a hostPath, be it read-only.
+  // Only this level admits hostPath, even read-only.
   const home = new AppNamespace(namespace, { isolated: false, podSecurity: "privileged" }, child);
   const inHome = { ...child, dependsOn: home };
 

@@ -4,16 +4,16 @@ import { root } from "./lib/paths.ts";
 import { programOf, readStackFile } from "./model/config.ts";
 import { refuseOtherValues } from "./model/stack-config.ts";
 
-/** Runs the program of the stack: `cluster` and `cluster-ha` run `cluster.ts`; what it returns are the outputs. */
+/** Runs the stack's program: `cluster` and `cluster-ha` run `cluster.ts`. Its return value becomes the outputs. */
 export default async (): Promise<Record<string, unknown>> => {
   const stack = pulumi.getStack();
   try {
-    // Plain `pulumi up` refuses what `lab up` refuses.
+    // Plain `pulumi up` must refuse what `lab up` refuses.
     refuseOtherValues(programOf(stack), await readStackFile(stack, root));
     const { default: program } = await import(`./${programOf(stack)}.ts`);
     return await program();
   } catch (error) {
-    // Pulumi prints such an error as it is, without the stack trace of a bug.
+    // Pulumi prints such an error without the stack trace of a bug.
     if (error instanceof LabError)
       throw new pulumi.RunError(`${error.exitCode === 2 ? "refused: " : ""}${error.message}`);
     throw error;

@@ -15,7 +15,7 @@ import { refuseUnlessReady } from "./observe/k3d-ready.ts";
 import { kubeconfigCopy, observeKubeconfig } from "./observe/kubeconfig.ts";
 import { k3dPreconditions, refuseUnlessMet } from "./observe/preconditions.ts";
 
-/** Part 3: the same kind of cluster in Docker, by k3d. */
+/** Part 3: the same kind of cluster in Docker, with k3d. */
 export default async function k3d(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const file = await readK3dFile(stackConfig("k3d").config, root);
@@ -27,7 +27,7 @@ export default async function k3d(): Promise<ClusterOutputs> {
 
   const { create } = file.registries ?? {};
   const registry = create && new K3dRegistry("registry", { file, registry: create, images, observed });
-  // Named after the stack: another name in k3d's config replaces the cluster, and does not put another beside it.
+  // Named after the stack, so that another name in k3d's config replaces the cluster instead of adding one.
   const cluster = new K3dCluster(
     stack,
     { file, images, identity: await clusterIdentity(file), observed },

@@ -3,26 +3,23 @@ import * as pulumi from "@pulumi/pulumi";
 import { controllerLabels } from "../model/config.ts";
 import { hardLimits, podResources, type Quota } from "../model/quota.ts";
 
-/** What an `AppNamespace` is made from. */
+/** Inputs of an `AppNamespace`. */
 export interface AppNamespaceArgs {
-  /** What its pods may take together. Default: as much as they like. */
+  /** Total resources that its pods may use. Default: no limit. */
   readonly quota?: Quota | undefined;
-  /** Whether its pods take requests from itself and the Ingress controller alone. Default: true. */
+  /** Whether its pods accept traffic only from the namespace itself and the Ingress controller. Default: true. */
   readonly isolated?: boolean;
   /** Namespace of the Ingress controller's pods. Default: kube-system, where K3s has its Traefik. */
   readonly ingressNamespace?: string;
   /** The IngressClass of that controller. Default: traefik. */
   readonly ingress?: string;
-  /** Pods that Pod Security admits. Default: `restricted`, those without privileges; `privileged` is any. */
+  /** Pod Security level: `restricted` admits only unprivileged pods, `privileged` any. Default: `restricted`. */
   readonly podSecurity?: "restricted" | "baseline" | "privileged";
 }
 
-/**
- * A namespace for apps: a ResourceQuota on what its pods take, a NetworkPolicy on who may ask them, and which pods are
- * admitted.
- */
+/** A namespace for apps: a ResourceQuota, a NetworkPolicy for incoming traffic, and a Pod Security level. */
 export class AppNamespace extends pulumi.ComponentResource {
-  /** The namespace's name, known once it is there. */
+  /** The namespace's name; resolves once the namespace exists. */
   readonly name: pulumi.Output<string>;
 
   constructor(name: string, args: AppNamespaceArgs = {}, opts?: pulumi.ComponentResourceOptions) {
@@ -52,7 +49,7 @@ export class AppNamespace extends pulumi.ComponentResource {
             limits: [
               {
                 type: "Container",
-                // A quota refuses pods that do not say what they take; `kubectl run` says nothing.
+                // A quota rejects pods without requests and limits, and `kubectl run` sets none.
                 defaultRequest: podResources.requests,
                 default: podResources.limits,
               },
@@ -76,7 +73,7 @@ export class AppNamespace extends pulumi.ComponentResource {
                 from: [
                   { podSelector: {} },
                   {
-                    // Every namespace carries its name as this label, set by the API server.
+                    // The API server labels every namespace with its name.
                     namespaceSelector: {
                       matchLabels: { "kubernetes.io/metadata.name": args.ingressNamespace ?? "kube-system" },
                     },

@@ -1,19 +1,19 @@
 import * as k8s from "@pulumi/kubernetes";
 import type * as pulumi from "@pulumi/pulumi";
 
-/** How many pods an app has by its load. */
+/** Autoscaling settings of an app. */
 export interface AutoscalingArgs {
-  /** Pods at least, and at the start. Default: 1. */
+  /** Minimum number of pods, and the initial one. Default: 1. */
   readonly min?: number;
-  /** Pods at most. */
+  /** Maximum number of pods. */
   readonly max: number;
-  /** CPU that the pods are to use on average, in percent of what they request. Default: 50. */
+  /** Target average CPU utilization, in percent of the pods' request. Default: 50. */
   readonly cpu?: number;
 }
 
 /**
- * Options of a Deployment whose replicas are an autoscaler's: Pulumi gives them when it makes the Deployment, or where it had
- * none (`labelling`), and leaves them as they are from then on.
+ * Options of a Deployment whose replicas an autoscaler controls: Pulumi sets them when it creates the Deployment, or where
+ * it had none (`labelling`), and ignores them from then on.
  */
 export const leavesReplicas: pulumi.CustomResourceOptions = { ignoreChanges: ["spec.replicas"] };
 
@@ -39,7 +39,7 @@ export const autoscalerOf = (
             resource: { name: "cpu", target: { type: "Utilization", averageUtilization: cpu } },
           },
         ],
-        // CPU is measured every 15 s. Kubernetes would wait for five minutes until pods go, which nobody watches.
+        // CPU is measured every 15 s. Kubernetes' default is to wait five minutes before it scales down, too long to watch.
         behavior: { scaleDown: { stabilizationWindowSeconds: 30 } },
       },
     },

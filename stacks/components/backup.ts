@@ -3,42 +3,42 @@ import * as pulumi from "@pulumi/pulumi";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** What a `Backup` is made from. */
+/** Inputs of a `Backup`. */
 export interface BackupArgs {
-  /** Name of the CronJob and of its volume's claim. Default: the resource's name. */
+  /** Name of the CronJob and of its PersistentVolumeClaim. Default: the resource's name. */
   readonly backupName?: string;
-  /** The image of PostgreSQL that every node already holds, or can pull. */
+  /** PostgreSQL image that every node already holds or can pull. */
   readonly image: pulumi.Input<string>;
-  /** Namespace of the database and of its backups; the pods pass Pod Security's level `restricted`. */
+  /** Namespace of the database and its backups; the pods comply with Pod Security's level `restricted`. */
   readonly namespace: pulumi.Input<string>;
-  /** Host of the database that takes writes. */
+  /** Host of the database that accepts writes. */
   readonly host: pulumi.Input<string>;
   /** Name of the database in PostgreSQL, and of the role that owns it. */
   readonly owner: string;
-  /** Name of the Secret that has that role's `password`. */
+  /** Name of the Secret with that role's `password`. */
   readonly secretName: pulumi.Input<string>;
-  /** When a backup is made, as cron writes it, in the time zone of the control plane. */
+  /** Schedule in cron format, in the time zone of the control plane. */
   readonly schedule: string;
-  /** Number of backups that stay; older ones are removed once a new one is whole. */
+  /** Number of backups to keep; older ones are removed once a new one is complete. */
   readonly keep: number;
-  /** Whether none is made for now. What is there stays. Default: false. */
+  /** Suspends backups; existing ones stay. Default: false. */
   readonly suspend?: boolean;
-  /** Size of the volume. Kubernetes does not let it change later. Default: `1Gi`. */
+  /** Size of the volume. Kubernetes cannot change it later. Default: `1Gi`. */
   readonly size?: pulumi.Input<string>;
-  /** StorageClass of the volume. Default: the cluster's own. */
+  /** StorageClass of the volume. Default: the cluster's default. */
   readonly storageClass?: pulumi.Input<string> | undefined;
 }
 
-/** Where a pod has the volume, its passwords, and what it may write beside. */
+/** Mount paths of the volume, the passwords and the scratch space. */
 const mounts = { backups: "/backups", secret: "/etc/postgres-secret", tmp: "/tmp" } as const;
 
-/** Seconds after its time in which a backup is still begun, that the database may take to answer, and that one may take. */
+/** Deadlines in seconds: to start a late backup, for the database to answer, and for one backup. */
 const deadlines = { begin: 3600, answer: 60, end: 3600 } as const;
 
 /**
- * Backups of a `Database` by the clock: a CronJob that writes a consistent dump, with its checksum, to a volume of its own and
- * keeps the newest. Two never run at once, and one that fails takes none of the others away.
- * The volume is on one node of the same cluster: what must outlive that is taken out by `lab backup`.
+ * Scheduled backups of a `Database`: a CronJob that writes a consistent dump and its checksum to a separate volume and keeps
+ * the newest ones. Two never run at once, and a failed backup removes no earlier one.
+ * The volume is on one node of the same cluster: use `lab backup` to copy what must outlive it.
  */
 export class Backup extends pulumi.ComponentResource {
   readonly claim: k8s.core.v1.PersistentVolumeClaim;
@@ -54,7 +54,7 @@ export class Backup extends pulumi.ComponentResource {
     this.claim = new k8s.core.v1.PersistentVolumeClaim(
       name,
       {
-        // Its volume is made with the first pod that uses it.
+        // The volume is provisioned with the first pod that uses it.
         metadata: { ...metadata, annotations: skipAwait },
         spec: {
           accessModes: ["ReadWriteOnce"],

@@ -7,8 +7,8 @@ import { type CertificateFiles, readOwnCertificate } from "../observe/own-certif
 import type { WebAppTls } from "./web-app.ts";
 
 /**
- * Gives the apps that ask for https their certificates. The authority is made where one of them does.
- * @returns what an app's `tls` is; undefined for one without.
+ * Issues certificates for the apps that ask for https; creates the authority if any does.
+ * @returns an app's `tls`; undefined for an app without https.
  */
 export function certificatesFor(apps: readonly App[], { child, httpsPort: port }: CertifyingCluster) {
   const authority = apps.some(({ tls }) => tls) ? new CertificateAuthority("ca", {}, child) : undefined;
@@ -21,7 +21,7 @@ export function certificatesFor(apps: readonly App[], { child, httpsPort: port }
       hosts,
       files: ownFilesOf(app),
     });
-    // Nobody is sent to a port that nobody knows.
+    // Do not redirect to an unknown port.
     return { secretName: metadata.name, port, redirect: port !== undefined };
   };
 }
@@ -31,30 +31,30 @@ interface CertifyingCluster {
   readonly httpsPort: number | undefined;
 }
 
-/** What a `CertificateAuthority` is made from. */
+/** Inputs of a `CertificateAuthority`. */
 export interface CertificateAuthorityArgs {
-  /** Where its key and certificate are kept. Default: `.lab/ca`, one for the checkout; made on first use. */
+  /** Folder of its key and certificate. Default: `.lab/ca`, one for the checkout; created on first use. */
   readonly folder?: string;
 }
 
-/** What a certificate is for, and where its Secret is. */
+/** The hosts of a certificate and the location of its Secret. */
 export interface CertificateArgs {
   readonly secretName: string;
   readonly namespace: pulumi.Input<string>;
-  /** Host names, and names with `*.` before them. */
+  /** Host names, including wildcards (`*.`). */
   readonly hosts: readonly [string, ...string[]];
-  /** A certificate of the user's own instead, as files that were found to be good. Default: one that the authority signs. */
+  /** Files of the user's own certificate, already validated, to use instead. Default: the lab's authority signs one. */
   readonly files?: CertificateFiles | undefined;
 }
 
 /**
- * A certificate authority of the lab's own: certificates for hosts, each in a Secret that an Ingress can name. It is on this
- * computer alone; `lab ca` tells how clients are made to trust it. A certificate is renewed by the next run once it ends
- * within four months, in place: nothing is rolled out. A preview makes none.
+ * The lab's certificate authority: certificates for hosts, each in a Secret that an Ingress can name. It exists on this
+ * computer only; `lab ca` says how to make clients trust it. A run renews a certificate that expires within four months, in
+ * place, without a rollout. A preview creates none.
  */
 export class CertificateAuthority extends pulumi.ComponentResource {
   readonly #folder: string;
-  /** By hosts: those of a host that apps share are one. */
+  /** Keyed by hosts: apps that share a host share its certificate. */
   readonly #certificates = new Map<string, Promise<CertifiedKey>>();
 
   constructor(name: string, args: CertificateAuthorityArgs = {}, opts?: pulumi.ComponentResourceOptions) {
@@ -91,7 +91,7 @@ export class CertificateAuthority extends pulumi.ComponentResource {
   async #certificateFor(hosts: readonly [string, ...string[]]): Promise<CertifiedKey> {
     if (!pulumi.runtime.isDryRun()) return await labCertificate(hosts, this.#folder);
     const found = await findLabCertificate(hosts, this.#folder);
-    // Pulumi's word for what is known only after the run.
+    // Pulumi's placeholder for a value that is known only after the run.
     return found ?? (pulumi.unknown as unknown as CertifiedKey);
   }
 }

@@ -2,8 +2,8 @@ import * as pulumi from "@pulumi/pulumi";
 import { keptSecret } from "./kept-secret.ts";
 
 /**
- * The secret that joins nodes to a cluster. It is kept in `.lab/<stack>/token` (0600), where `vagrant provision` finds it
- * too; in Pulumi's state it is encrypted.
+ * The secret that joins nodes to a cluster. It is kept in `.lab/<stack>/token` (0600), where `vagrant provision` reads it
+ * too; Pulumi's state holds it encrypted.
  */
 export class ClusterToken extends pulumi.ComponentResource {
   readonly value: pulumi.Output<string>;

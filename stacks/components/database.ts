@@ -4,21 +4,21 @@ import { databasePriority, placement } from "./placement.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** What a `Database` is made from. */
+/** Inputs of a `Database`. */
 export interface DatabaseArgs {
   /** Name of the StatefulSet and of its Services: NAME, NAME-read, NAME-pods. Default: the resource's name. */
   readonly databaseName?: string;
-  /** The image of PostgreSQL that every node already holds, or can pull. */
+  /** PostgreSQL image that every node already holds or can pull. */
   readonly image: pulumi.Input<string>;
-  /** Namespace of the database; its pods pass Pod Security's level `restricted`. */
+  /** Namespace of the database; its pods comply with Pod Security's level `restricted`. */
   readonly namespace: pulumi.Input<string>;
-  /** Whether a second pod follows the first and serves reads. Default: false. */
+  /** Whether a second pod replicates the first and serves reads. Default: false. */
   readonly replica?: boolean;
-  /** Ordinal of the pod that takes the writes: 1 once the replica was promoted. Default: 0. */
+  /** Ordinal of the pod that accepts writes: 1 after the replica was promoted. Default: 0. */
   readonly primary?: number;
-  /** Size of each pod's volume. Kubernetes does not let it change later. Default: `1Gi`. */
+  /** Size of each pod's volume. Kubernetes cannot change it later. Default: `1Gi`. */
   readonly size?: pulumi.Input<string>;
-  /** StorageClass of the volumes. Default: the cluster's own. */
+  /** StorageClass of the volumes. Default: the cluster's default. */
   readonly storageClass?: pulumi.Input<string> | undefined;
   /** KEY=VALUE: the pods prefer nodes with this label, and tolerate the taint of the same key and value. Default: any node. */
   readonly nodes?: string | undefined;
@@ -26,25 +26,24 @@ export interface DatabaseArgs {
   readonly owner: string;
   /** Password of that role. */
   readonly password: pulumi.Input<string>;
-  /** Password by which the second pod follows the first. */
+  /** Password for replication. */
   readonly replicationPassword: pulumi.Input<string>;
 }
 
-/** Where PostgreSQL's port is. */
 const port = 5432;
 
 /** The image's program, and what it calls its parts. */
 const program = (part: "server" | "ready" | "alive") => ["postgres-entry", part];
 
 /**
- * PostgreSQL with its data on volumes: a StatefulSet whose pod 0 takes the writes and whose pod 1, where asked for, follows it
- * by streaming replication. The Service NAME leads to pod 0, NAME-read to the replica, or to pod 0 where there is none;
- * NAME-pods gives each pod a name of its own.
- * The claims of the volumes belong to no StatefulSet: what deletes or replaces it, or its pods, keeps the data, which goes
- * with the namespace alone.
+ * PostgreSQL with its data on volumes: a StatefulSet whose pod 0 accepts writes and whose optional pod 1 replicates it by
+ * streaming replication. The Service NAME selects pod 0, NAME-read the replica, or pod 0 if there is no replica; NAME-pods
+ * gives each pod a DNS name.
+ * The StatefulSet does not own the PersistentVolumeClaims: deleting or replacing it, or its pods, keeps the data. Only
+ * deleting the namespace deletes it.
  */
 export class Database extends pulumi.ComponentResource {
-  /** Host that takes writes, in the database's own namespace. */
+  /** Host that accepts writes, in the database's namespace. */
   readonly host: pulumi.Output<string>;
   /** Host that serves reads. */
   readonly readHost: pulumi.Output<string>;
@@ -80,7 +79,7 @@ export class Database extends pulumi.ComponentResource {
     });
     this.host = service("", toPod(primary)).metadata.name;
     this.readHost = service("-read", toPod(pods.find((pod) => pod !== primary) ?? primary)).metadata.name;
-    // A replica finds pod 0, and an empty pod 0 a replica that has data, before they are ready.
+    // A replica must find pod 0 before it is ready, and an empty pod 0 must find a replica that has data.
     const each = service("-pods", { clusterIP: "None", publishNotReadyAddresses: true, selector: labels });
 
     this.statefulSet = new k8s.apps.v1.StatefulSet(
@@ -99,8 +98,9 @@ export class Database extends pulumi.ComponentResource {
       child,
     );
 
-    // What a volume cannot say that is lost: that there was a database. Each pod has it as a file from its next start on, and its
-    // first must not have it. Of all that Pulumi waits for, only the StatefulSet is there once its pods are ready, and not before.
+    // A lost volume cannot say that there was a database. Each pod gets this marker as a file from its second start on; its
+    // first start must not see it. Of all that Pulumi waits for, only the StatefulSet is complete exactly when its pods are
+    // ready.
     const made = { ...metadata, name: `${databaseName}-made` };
     new k8s.core.v1.ConfigMap(
       `${name}-made`,
@@ -108,7 +108,7 @@ export class Database extends pulumi.ComponentResource {
       { ...child, dependsOn: this.statefulSet },
     );
 
-    // Only one pod at a time is taken away, and what drains a node waits until it is back where its volume allows.
+    // Only one pod may be evicted at a time; a drain waits until it is back, where its volume allows.
     new k8s.policy.v1.PodDisruptionBudget(
       name,
       { metadata, spec: { maxUnavailable: 1, selector: { matchLabels: labels } } },
@@ -157,7 +157,7 @@ function podTemplate(
   const env = {
     DATABASE_NAME: owner,
     DATABASE_USER: owner,
-    // Where the others are asked for begins here; the data decide who takes the writes.
+    // Lists the hosts to ask; the data decide which pod accepts writes.
     PRIMARY_HOST: `${databaseName}-0.${databaseName}-pods`,
   };
   const probe = (part: "ready" | "alive", periodSeconds: number, failureThreshold: number) => ({
@@ -171,7 +171,7 @@ function podTemplate(
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     securityContext: { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup },
-    // PostgreSQL ends its clients' work and writes all that is in memory before it ends.
+    // On shutdown PostgreSQL ends its clients' work and writes all that is in memory to disk.
     terminationGracePeriodSeconds: 60,
     ...placement({ labels, nodes, apart: true }),
     priorityClassName: priority.metadata.name,
@@ -183,7 +183,7 @@ function podTemplate(
         args: program("server").slice(1),
         env: Object.entries(env).map(([name, value]) => ({ name, value })),
         ports: [{ name: "postgres", containerPort: port }],
-        // A first start makes the database, or copies it from pod 0.
+        // The first start creates the database or copies it from pod 0.
         startupProbe: probe("alive", 1, 600),
         readinessProbe: probe("ready", 2, 5),
         livenessProbe: probe("alive", 10, 6),
@@ -200,7 +200,7 @@ function podTemplate(
     volumes: [
       ...Object.keys(emptyDirs).map((name) => ({ name, emptyDir: {} })),
       { name: "secret", secret: { secretName: secret.metadata.name, defaultMode: 0o440 } },
-      // A database that is made for the first time has none.
+      // A new database has no marker.
       { name: "made", configMap: { name: `${databaseName}-made`, optional: true } },
     ],
   };

@@ -6,9 +6,9 @@ import type { WebAppArgs } from "./web-app.ts";
 /** Name of the database in PostgreSQL, and of the role that owns it. */
 export const databaseOwner = "guestbook";
 
-/** What the web apps of the guest book are told. */
+/** Inputs of the guest book's web apps. */
 export interface GuestBookParts extends Pick<MyAppConfig, "title" | "greeting"> {
-  /** The one image of them all; its argument says which it is. */
+  /** One image for all of them; the argument selects the role. */
   readonly image: pulumi.Input<string>;
   readonly database: Pick<Database, "host" | "readHost">;
   readonly password: pulumi.Input<string>;
@@ -24,14 +24,14 @@ type Parts = Pick<
 const [config, secret] = ["/etc/my-app", "/etc/my-app-secret"];
 const log = { name: "log", mountPath: "/var/log/my-app" };
 
-/** What one of the web apps is made of, beside what every web app has. */
+/** Settings of one of the web apps, beside those of every web app. */
 export const guestBookApp = (name: Name, parts: GuestBookParts): Parts => ({
   image: parts.image,
   args: [name],
   ...(name === "frontend" ? page(parts) : withDatabase(parts)),
 });
 
-/** The page asks the API alone. A second container of its pod reads its access log from their volume, as metrics. */
+/** The page talks to the API only. A sidecar reads its access log from a shared volume and exports metrics. */
 const page = ({ image, title, greeting }: GuestBookParts): Omit<Parts, "image" | "args"> => ({
   config: { mountPath: config, files: { title, greeting, "api-url": "http://api/api" } },
   volumes: [{ ...log, source: { emptyDir: { sizeLimit: "64Mi" } } }],
@@ -50,7 +50,7 @@ const page = ({ image, title, greeting }: GuestBookParts): Omit<Parts, "image" |
   ],
 });
 
-/** API and admin page begin once the database answers. The API knows the admin by a password that both have. */
+/** The API and the admin page start once the database answers. They share the admin's password. */
 const withDatabase = ({
   image,
   database,

@@ -2,17 +2,17 @@ import { createHash, scryptSync } from "node:crypto";
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
 
-/** Content of files by name: letters, digits, `-`, `_` and `.`. */
+/** Contents of files by name; a name holds letters, digits, `-`, `_` and `.`. */
 export type Files = Readonly<Record<string, pulumi.Input<string>>>;
 
-/** Metadata of an object whose name begins with this one and ends in a hash of its content. */
+/** Metadata of an object whose name is this prefix and a hash of its content. */
 export interface HashedMetadata {
   readonly name: string;
   readonly namespace: pulumi.Input<string>;
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** A ConfigMap that is another one with another content: pods that name it are rolled out by it, and only then. */
+/** A ConfigMap whose name changes with its content, so that only a new content rolls out the pods that mount it. */
 export const hashedConfigMap = (
   name: string,
   metadata: HashedMetadata,
@@ -29,7 +29,7 @@ export const hashedConfigMap = (
     kept(parent),
   );
 
-/** The same of a Secret. */
+/** The same as a Secret. */
 export const hashedSecret = (
   name: string,
   metadata: HashedMetadata,
@@ -46,12 +46,12 @@ export const hashedSecret = (
     kept(parent),
   );
 
-/** The old one stays until the run's end: pods that mount it are still there. */
+/** The old object stays until the run ends, because pods still mount it. */
 const kept = (parent: pulumi.Resource) => ({ parent, deleteBeforeReplace: false });
 
 /**
- * A name that another content changes, and another cluster too: where one cluster is known by two identities, what is
- * deleted on the old one must not be what was made on the new one.
+ * A name that changes with the content and with the cluster: if one cluster is known by two identities, a deletion on the
+ * old one must not delete what the new one created.
  */
 function hashedName(
   prefix: string,

@@ -19,23 +19,23 @@ interface MadeMachine {
   readonly observed: MachineObservation;
 }
 
-/** What the nodes of a cluster are installed from. */
+/** Inputs of the installation of a cluster's nodes. */
 export interface InstallNodesArgs {
   readonly made: readonly MadeMachine[];
-  /** Those of the machines that become servers; the first one starts the cluster. */
+  /** Machines that become servers; the first one starts the cluster. */
   readonly servers: readonly [Machine, ...Machine[]];
   readonly token: pulumi.Input<string>;
   readonly version: string;
-  /** Flags for servers and agents, and how many agents change at once. */
+  /** Flags for servers and agents, and how many agents may change at once. */
   readonly k3s: ClusterConfig["k3s"];
-  /** K3s configuration of the servers, as YAML, that only root may read there. Default: none. */
+  /** K3s configuration of the servers, as YAML; readable only by root on the machine. Default: none. */
   readonly secretConfig: string | undefined;
   readonly observedNodes: readonly ObservedNode[];
   /** Whether a load balancer is in front of the nodes. */
   readonly isBalanced: boolean;
 }
 
-/** K3s on all machines, group after group, as `rolloutGroups` says. @returns the nodes by the machine's name. */
+/** Installs K3s on all machines, group by group (`rolloutGroups`). @returns the nodes by machine name. */
 export async function installNodes({
   made,
   servers,
@@ -52,7 +52,7 @@ export async function installNodes({
     return k3sArgsOf({ serverArgs: [...serverArgs, ...names], agentArgs }, machine);
   };
 
-  // Only when every machine is there: a fault of the last one is known before anything is installed on the first.
+  // Wait for every machine: a failure of the last one must show before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
   const common = { token, version, servers, together, isBalanced };
   const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
@@ -80,7 +80,7 @@ export async function installNodes({
         ? given("secretConfig", secretConfig)
         : given("lostCluster", lostCluster(node, observedNodes));
       const args = { ...common, ...own, args: argsOf(machine), machine, generation: resource.generation };
-      // What K3s is like on a machine that was stopped shows only once it runs: it may have stopped in the middle of a change.
+      // A stopped machine shows the state of its K3s only once it runs: it may have stopped in the middle of a change.
       const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.observed);
       nodes.set(
         machine.name,
@@ -92,7 +92,7 @@ export async function installNodes({
   return nodes;
 }
 
-/** What is on a host that did not answer stays as it was recorded. */
+/** Keeps the recorded state of a host that did not answer. */
 const optionsOf = ({ observed }: MadeMachine): pulumi.ComponentResourceOptions =>
   observed.state === "unreachable" ? asRecorded : {};
 

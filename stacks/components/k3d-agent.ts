@@ -8,21 +8,21 @@ import type { K3dCluster } from "./k3d-cluster.ts";
 import { k3dCommand } from "./k3d-command.ts";
 import { isDone } from "./k3s-node.ts";
 
-/** What a `K3dAgent` is made from. */
+/** Inputs of a `K3dAgent`. */
 export interface K3dAgentArgs {
   readonly file: K3dFile;
   readonly node: K3dAgentName;
   readonly cluster: K3dCluster;
-  /** What of the file makes it another agent, see `agentIdentity`. */
+  /** Settings that replace the agent when they change, see `agentIdentity`. */
   readonly identity: string;
-  /** What was seen of the agent before this run; one that is gone is recreated. */
+  /** The agent's state before this run; a missing agent is recreated. */
   readonly observed: NodeObservation;
 }
 
-/** An agent of a k3d cluster: it joins the servers that are there, and leaves them again, without touching the others. */
+/** An agent of a k3d cluster: joins and leaves without touching the other nodes. */
 export class K3dAgent extends pulumi.ComponentResource {
   readonly details: pulumi.Output<ClusterNode>;
-  /** Resolves when nothing more is done to the agent in this run, in a preview too. */
+  /** Resolves when this run is done with the agent, in a preview too. */
   readonly done: Promise<void>;
 
   constructor(
@@ -48,7 +48,7 @@ export class K3dAgent extends pulumi.ComponentResource {
       {
         parent: this,
         deleteBeforeReplace: true,
-        // With the cluster its agents are gone.
+        // Deleting the cluster deletes its agents.
         deletedWith: cluster.command,
         customTimeouts: { create: "15m", update: "15m" },
       },

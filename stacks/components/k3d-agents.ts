@@ -7,9 +7,9 @@ import { K3dAgent } from "./k3d-agent.ts";
 import type { K3dCluster } from "./k3d-cluster.ts";
 
 /**
- * The agents of a cluster. Those that are there change one at a time, for their pods need a place meanwhile; new ones join
- * together.
- * @param now what the observation calls that which is absent. @returns the nodes as the stack exports them.
+ * The agents of a cluster. Existing ones change one at a time, because their pods need another node meanwhile; new ones join
+ * in parallel.
+ * @param now the generation that the observation gives to what is missing. @returns the nodes as the stack exports them.
  */
 export async function joinAgents(
   stack: string,

@@ -7,27 +7,27 @@ import type { ClusterNode } from "../model/outputs.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
 import { k3dCommand } from "./k3d-command.ts";
 
-/** What a `K3dCluster` is made from. */
+/** Inputs of a `K3dCluster`. */
 export interface K3dClusterArgs {
   readonly file: K3dFile;
   readonly images: K3dImages;
-  /** What of the file makes it another cluster, see `clusterIdentity`. */
+  /** Settings that replace the cluster when they change, see `clusterIdentity`. */
   readonly identity: string;
   readonly observed: Pick<K3dObservation, "owner" | "cluster" | "servers">;
 }
 
 /**
- * The servers of a k3d cluster with their network and ports. What k3d cannot change replaces it; what was stopped, paused
- * or restarted is brought back in place, and of several servers a lost one is recreated beside the others.
+ * The servers of a k3d cluster with their network and ports. A change that k3d cannot make replaces the cluster; a stopped,
+ * paused or restarted cluster is repaired in place, and a single lost server of several is recreated.
  */
 export class K3dCluster extends pulumi.ComponentResource {
-  /** Whose it is, and its name in k3d. */
+  /** Its owner, and its name in k3d. */
   readonly cluster: Pick<Cluster, "owner" | "name">;
-  /** What agents are deleted with. */
+  /** Environment for deleting agents. */
   readonly command: local.Command;
-  /** Changes when the cluster was recreated: what was loaded into the old one is gone. */
+  /** Changes when the cluster was recreated: images loaded into the old one are gone. */
   readonly generation: pulumi.Output<string>;
-  /** The UID of its namespace kube-system: what it says of itself. */
+  /** The cluster's identity: the UID of its namespace kube-system. */
   readonly id: pulumi.Output<string>;
   readonly details: pulumi.Output<readonly ClusterNode[]>;
 
@@ -51,7 +51,7 @@ export class K3dCluster extends pulumi.ComponentResource {
         ...{ cluster, input, triggers: [identity, generation] },
         actions: { create: "create", update: "start", delete: "delete" },
       },
-      // Ports, names and network cannot be taken twice, not even for a moment.
+      // Two clusters cannot hold the same ports, names and network, not even for a moment.
       { parent: this, deleteBeforeReplace: true, customTimeouts: { create: "30m", update: "30m" } },
     );
     // Known in a preview of a start in place, unlike the command's output.

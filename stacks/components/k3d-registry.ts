@@ -6,22 +6,22 @@ import type { K3dImages } from "../model/k3d-nodes.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
 import { k3dCommand } from "./k3d-command.ts";
 
-/** What a `K3dRegistry` is made from. */
+/** Inputs of a `K3dRegistry`. */
 export interface K3dRegistryArgs {
   readonly file: K3dFile;
   /** The file's `registries.create`. */
   readonly registry: NonNullable<NonNullable<K3dFile["registries"]>["create"]>;
   readonly images: K3dImages;
-  /** What was seen of it before this run; one that is stopped or gone gets a new container with the images of the old. */
+  /** Its state before this run; a stopped or missing one gets a new container with the same images. */
   readonly observed: Pick<K3dObservation, "owner" | "registry">;
 }
 
 /**
- * A registry beside a k3d cluster. Its images are in a volume and survive every change, that of the cluster too; they go
- * when the stack goes, or when the file has no registry any more.
+ * A registry beside a k3d cluster. Its images are in a volume and survive every change, even a new cluster; they are deleted
+ * with the stack, or when the file no longer has a registry.
  */
 export class K3dRegistry extends pulumi.ComponentResource {
-  /** What the cluster needs before it is made. */
+  /** What the cluster needs before it is created. */
   readonly command: local.Command;
 
   constructor(

@@ -9,25 +9,25 @@ interface K3sArgs {
   /** Changes when the machine was recreated; K3s is then installed there again. */
   readonly generation: pulumi.Input<string>;
   readonly token: pulumi.Input<string>;
-  /** K3s configuration, as YAML, that only root may read on the machine. Default: none. */
+  /** K3s configuration, as YAML; readable only by root on the machine. Default: none. */
   readonly secretConfig?: pulumi.Input<string>;
   /** K3s release, such as v1.25.4+k3s1. A new one is installed in place. */
   readonly version: string;
   /** Flags for `k3s server` or `k3s agent`. New ones are applied in place. */
   readonly args: readonly string[];
-  /** The machines of all servers; the first one starts the cluster. Several keep its data in etcd. */
+  /** The machines of all servers; the first one starts the cluster. Several servers keep its data in etcd. */
   readonly servers: readonly Machine[];
-  /** Whether a load balancer is in front of the nodes, so that each has a Traefik of its own. Default: false. */
+  /** Whether a load balancer is in front of the nodes, so that each node runs Traefik. Default: false. */
   readonly isBalanced?: boolean;
-  /** What must be there before anything is installed: every machine of the cluster. */
+  /** What must exist before anything is installed: every machine of the cluster. */
   readonly together: readonly pulumi.Resource[];
 }
 
-/** What a `K3sNode` is made from. */
+/** Inputs of a `K3sNode`. */
 export interface K3sNodeArgs extends K3sArgs {
-  /** What was seen to be wrong with K3s there, such as "K3s is stopped", and is put right. Default: nothing is. */
+  /** The observed fault to repair, such as "K3s is stopped". Default: none. */
   readonly found?: string;
-  /** Why this agent's cluster is gone, so that it must be installed again for another. Default: it is not. */
+  /** Why this agent's cluster is gone, so that the agent must be reinstalled for another. Default: it is not gone. */
   readonly lostCluster?: string;
 }
 
@@ -35,7 +35,7 @@ export interface K3sNodeArgs extends K3sArgs {
 export const serverList = (servers: readonly Machine[]): string =>
   servers.map(({ name, ip }) => `${name}=${ip}`).join(" ");
 
-/** A resource is done, in a preview as in an update, when its URN comes back from the engine. */
+/** A resource is done, in a preview as in an update, when the engine returns its URN. */
 export const isDone = (resource: pulumi.Resource): Promise<void> =>
   new Promise((resolve) => {
     resource.urn.apply(() => resolve());
@@ -53,7 +53,7 @@ const environmentOf = ({ machine, version, args, servers, isBalanced }: K3sArgs)
   ...(isBalanced && machine.role === "server" ? { TRAEFIK: "every-node" } : {}),
 });
 
-/** The token, and in a second line the secret configuration, in which line breaks do no harm. */
+/** The token, then the secret configuration encoded on one line, so that its line breaks do no harm. */
 const secretsOf = ({ token, secretConfig = "" }: K3sArgs): pulumi.Output<string> =>
   pulumi.secret(
     pulumi
@@ -62,15 +62,14 @@ const secretsOf = ({ token, secretConfig = "" }: K3sArgs): pulumi.Output<string>
   );
 
 /**
- * K3s on a machine, by K3s's own `install.sh`. Creating installs, a change or what was found wrong runs the installer
- * again in place, and deleting runs `k3s-uninstall.sh` or `k3s-agent-uninstall.sh`; a machine that is gone needs no
- * uninstalling.
+ * K3s on a machine, installed by K3s's `install.sh`. A change or an observed fault runs the installer again in place;
+ * deleting runs `k3s-uninstall.sh` or `k3s-agent-uninstall.sh`. A machine that is gone needs no uninstall.
  */
 export class K3sNode extends pulumi.ComponentResource {
-  /** Changes when K3s was installed again; known once the node is Ready. */
+  /** Changes when K3s was reinstalled; known once the node is Ready. */
   readonly installation: pulumi.Output<string>;
   readonly details: pulumi.Output<ClusterNode>;
-  /** Resolves when nothing more is done to the node in this run, in a preview too. */
+  /** Resolves when this run is done with the node, in a preview too. */
   readonly done: Promise<void>;
 
   constructor(name: string, args: K3sNodeArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -92,7 +91,7 @@ export class K3sNode extends pulumi.ComponentResource {
         dependsOn: [...args.together],
         deleteBeforeReplace: true,
         customTimeouts: { create: "30m", update: "30m" },
-        // What was observed is no state that is wanted: while all is well, what was put right last stays recorded.
+        // An observation is not desired state: while all is well, the last repair stays recorded.
         ignoreChanges: [
           ...(found === undefined ? ["environment.LAB_FOUND"] : []),
           ...(lostCluster === undefined ? ["triggers[1]"] : []),
@@ -115,15 +114,15 @@ export class K3sNode extends pulumi.ComponentResource {
   }
 }
 
-/** What a `K3sStart` is made from: the first server. */
+/** Inputs of a `K3sStart`: the first server. */
 export interface K3sStartArgs extends K3sArgs {
-  /** Why the cluster that was started is gone for good, so that another is started. Default: it is not. */
+  /** Why the original cluster is gone for good, so that a new one is started. Default: it is not gone. */
   readonly lostCluster?: string;
 }
 
 /**
- * The beginning of a cluster: K3s on the first server, until others can join. All other nodes wait for this and not for
- * each other, so that they are installed side by side however few Pulumi runs at a time. Later it does nothing more.
+ * The start of a cluster: K3s on the first server, until others can join. All other nodes wait for this and not for each
+ * other, so that they are installed in parallel however few resources Pulumi handles at a time. Later it does nothing.
  */
 export class K3sStart extends pulumi.ComponentResource {
   /** The cluster's id: the SHA-256 of its certificate authority. */
@@ -149,7 +148,7 @@ export class K3sStart extends pulumi.ComponentResource {
         parent: this,
         dependsOn: [...args.together],
         customTimeouts: { create: "30m" },
-        // What changes afterwards is the nodes' own.
+        // Later changes belong to the node.
         ignoreChanges: lostCluster === undefined ? ["create", "environment", "stdin"] : [],
       },
     );
@@ -159,18 +158,18 @@ export class K3sStart extends pulumi.ComponentResource {
   }
 }
 
-/** What `ClusterServers` is made from. */
+/** Inputs of `ClusterServers`. */
 export interface ClusterServersArgs {
   readonly servers: readonly Machine[];
-  /** All nodes: a node that leaves reads the list after it was written. */
+  /** All nodes: a leaving node reads the list after it was written. */
   readonly nodes: readonly K3sNode[];
-  /** Whether the list that was written is there no more. */
+  /** Whether the written list is missing. */
   readonly isMissing: boolean;
 }
 
 /**
- * The list of servers that stay, for nodes that leave: it is written once all that stay know it, and taken away before the
- * first node where all leave, so that no server that leaves itself is told of the others.
+ * The list of servers that stay, for nodes that leave. It is written once all remaining servers know it. If all leave, it is
+ * removed before the first node leaves, so that no leaving server is told of the others.
  */
 export class ClusterServers extends pulumi.ComponentResource {
   constructor(name: string, args: ClusterServersArgs, opts?: pulumi.ComponentResourceOptions) {

@@ -2,8 +2,8 @@ import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 
 /**
- * A secret that is made at random on first use and kept in `.lab/<stack>/<file>` (0600), until the stack goes; in Pulumi's
- * state it is encrypted.
+ * A random secret, created on first use and kept in `.lab/<stack>/<file>` (0600) as long as the stack exists; Pulumi's state
+ * holds it encrypted.
  * @param file may hold letters, digits and dashes.
  */
 export const keptSecret = (name: string, file: string, parent: pulumi.Resource): pulumi.Output<string> =>
@@ -19,7 +19,7 @@ export const keptSecret = (name: string, file: string, parent: pulumi.Resource):
     { parent, additionalSecretOutputs: ["stdout", "stderr"] },
   ).stdout;
 
-/** A password of a stack's own, see `keptSecret`. */
+/** A password of the stack, see `keptSecret`. */
 export class Password extends pulumi.ComponentResource {
   readonly value: pulumi.Output<string>;
 

@@ -3,30 +3,30 @@ import * as pulumi from "@pulumi/pulumi";
 import { rewriteKubeconfig } from "../model/kubeconfig.ts";
 import type { KubeconfigObservation } from "../observe/kubeconfig.ts";
 
-/** What a `Kubeconfig` is made from. */
+/** Inputs of a `Kubeconfig`. */
 export interface KubeconfigArgs {
-  /** URLs of the API servers as this computer reaches them; the first is the one that is asked. */
+  /** URLs of the API servers as this computer reaches them; the first is the default. */
   readonly servers: readonly [string, ...string[]];
-  /** Prints K3s's kubeconfig; a shell command that needs nothing but `environment`. */
+  /** A shell command that prints K3s's kubeconfig; it needs only `environment`. */
   readonly command: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** Changes when the server was reinstalled; its certificates are then new too. */
+  /** Changes when the server was reinstalled, which renews its certificates. */
   readonly installation: pulumi.Input<string>;
-  /** What was seen of the copy before this run. Default: nothing need be put right. */
+  /** The state of the copy before this run. Default: nothing to repair. */
   readonly observed?: KubeconfigObservation;
 }
 
-/** What is to be put right, named so that it is another each time; empty where nothing is. */
+/** The pending repair, unique each time; empty if there is none. */
 const foundNow = (what: string | undefined): string =>
   what === undefined ? "" : `${what} at ${new Date().toISOString()}`;
 
-/** While nothing is to be put right, what was put right last stays recorded. */
+/** While there is nothing to repair, the last repair stays recorded. */
 const unlessFound = (what: string | undefined): string[] =>
   what === undefined ? ["environment.LAB_FOUND"] : [];
 
 /**
- * The way into the cluster: K3s's own kubeconfig, pointed at the API server as it is reached from here and given a context named after the
- * stack. A copy for `kubectl` is kept in `.lab/<stack>/kubeconfig`, mode 0600.
+ * K3s's kubeconfig with the API server's address as this computer reaches it and a context named after the stack. A copy for
+ * `kubectl` is kept in `.lab/<stack>/kubeconfig`, mode 0600.
  */
 export class Kubeconfig extends pulumi.ComponentResource {
   /** The kubeconfig as YAML; a secret. */
@@ -58,7 +58,7 @@ export class Kubeconfig extends pulumi.ComponentResource {
     new local.Command(
       `${name}-file`,
       {
-        // Whole or not at all: another process may read it at any time.
+        // Write atomically: another process may read it at any time.
         create:
           'cd "$K3S_LAB_ROOT/.lab/$LAB_STACK" && (umask 077; cat >kubeconfig.new) && mv kubeconfig.new kubeconfig',
         delete: 'rm -f "$K3S_LAB_ROOT/.lab/$LAB_STACK/kubeconfig"',

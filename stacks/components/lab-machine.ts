@@ -5,23 +5,24 @@ import type { Provider } from "../model/provider.ts";
 import { sshConfig } from "../model/ssh-config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
 
-/** What a `LabMachine` is made from. */
+/** Inputs of a `LabMachine`. */
 export interface LabMachineArgs {
   readonly machine: Machine | LoadBalancerMachine;
   readonly provider: Provider;
   /** The machines' network, such as 192.168.42.0/24. */
   readonly network: string;
-  /** What was seen of the machine before this run; a machine that is gone is recreated. */
+  /** The machine's state before this run; a missing machine is recreated. */
   readonly observed: MachineObservation;
 }
 
 /**
- * One machine with its address on the lab's interface, made by `vagrant/machine.sh` or, with the provider `hosts`, checked.
- * All that destroying it takes is recorded, so that the stack file need not name it any more. Its ssh configuration in
- * `.lab/ssh` is all that others need to know of it.
+ * One machine with its address on the lab's network, created by `vagrant/machine.sh` or, with the provider `hosts`, checked.
+ * Everything that its deletion needs is recorded, so that the stack file need not name it any more. Others need only its ssh
+ * configuration in `.lab/ssh`.
  *
- * CPU, memory and the way there change in place; a stopped, paused or cut-off machine is repaired. A lost machine, another
- * provider or another address replaces it. A host is its /etc/machine-id: keys, names and addresses are only ways to it.
+ * CPU, memory and connection settings change in place; a stopped, paused or disconnected machine is repaired. A lost
+ * machine, another provider or another address replaces it. A host's identity is its /etc/machine-id: keys, names and
+ * addresses are only ways to reach it.
  */
 export class LabMachine extends pulumi.ComponentResource {
   /** Changes when the machine was recreated: what was installed on the old one is gone. */
@@ -46,7 +47,7 @@ export class LabMachine extends pulumi.ComponentResource {
         environment: {
           LAB_STACK: stack,
           LAB_PROVIDER: provider,
-          // What its node is marked with is K3s's.
+          // K3s applies the node's labels and taints.
           LAB_MACHINE: JSON.stringify({ ...machine, nodeFlags: undefined }),
           LAB_NETWORK: network,
           LAB_GENERATION: observed.generation,
@@ -57,10 +58,10 @@ export class LabMachine extends pulumi.ComponentResource {
       },
       {
         parent: this,
-        // Two machines cannot hold one name and address, not even for a moment.
+        // Two machines cannot hold the same name and address, not even for a moment.
         deleteBeforeReplace: true,
         customTimeouts: { create: "30m", update: "30m" },
-        // While nothing is to be put right, what was put right last stays recorded.
+        // While there is nothing to repair, the last repair stays recorded.
         ignoreChanges:
           observed.state === "unreachable"
             ? everyInput
@@ -69,7 +70,7 @@ export class LabMachine extends pulumi.ComponentResource {
               : [],
       },
     );
-    // What needs the machine waits for it; an update in place leaves the id, and so the generation, known in a preview.
+    // Dependents wait for the machine; an update in place keeps the id, and so the generation is known in a preview.
     this.generation = command.id.apply(() => observed.generation);
     this.registerOutputs({ generation: this.generation });
   }
@@ -81,8 +82,8 @@ const everyInput = [
 ];
 
 /**
- * Options that leave a component's resources as they were recorded: for what is on a host that does not answer. One that
- * was never made is made all the same, and fails with what is wrong.
+ * Options that keep a component's resources as recorded, for a host that does not answer. A resource that was never created
+ * is created all the same, and fails with the cause.
  */
 export const asRecorded: pulumi.ComponentResourceOptions = {
   transforms: [({ props, opts }) => ({ props, opts: { ...opts, ignoreChanges: everyInput } })],

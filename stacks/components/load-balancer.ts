@@ -3,21 +3,21 @@ import * as pulumi from "@pulumi/pulumi";
 import type { MachineObservation } from "../observe/machine-list.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
-/** What a `LoadBalancer` is made from. */
+/** Inputs of a `LoadBalancer`. */
 export interface LoadBalancerArgs {
-  /** The machine that it runs on, which is no node. */
+  /** The machine that it runs on, which is not a node. */
   readonly machine: LabMachine;
-  /** What was seen of that machine before this run. */
+  /** The machine's state before this run. */
   readonly observed: MachineObservation;
-  /** HAProxy's configuration. A new one is taken without ending a connection. */
+  /** HAProxy's configuration. A change is applied without dropping a connection. */
   readonly config: string;
-  /** What was seen to be wrong with HAProxy there, and is put right. Default: nothing is. */
+  /** The observed fault of HAProxy to repair. Default: none. */
   readonly found?: string | undefined;
 }
 
 /**
- * HAProxy on a machine, in front of the nodes: `vagrant/load-balancer.sh` does the work. It may be there before the nodes
- * are, and drops one that leaves before that one is touched.
+ * HAProxy on a machine in front of the nodes, installed by `vagrant/load-balancer.sh`. It may exist before the nodes do, and
+ * drops a leaving node before that node is touched.
  */
 export class LoadBalancer extends pulumi.ComponentResource {
   constructor(name: string, args: LoadBalancerArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -33,7 +33,7 @@ export class LoadBalancer extends pulumi.ComponentResource {
         environment: {
           LAB_STACK: pulumi.getStack(),
           NODE_NAME: name,
-          // On a machine that was recreated it is installed again.
+          // A recreated machine needs a new installation.
           MACHINE_GENERATION: machine.generation,
           LAB_FOUND: found === undefined ? "" : `${found} at ${new Date().toISOString()}`,
         },

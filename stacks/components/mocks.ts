@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 
-/** A resource that a component made, as the engine got it. */
+/** A resource that a component registered, as the engine received it. */
 export interface Made {
   readonly type: string;
   readonly name: string;
@@ -9,7 +9,7 @@ export interface Made {
 
 const made: Made[] = [];
 
-/** Puts a recorder in the engine's place. To be awaited before the component's module is imported. */
+/** Replaces the engine with a recorder. Await it before you import the component's module. */
 export const mockEngine = (): Promise<void> =>
   pulumi.runtime.setMocks(
     {
@@ -23,7 +23,7 @@ export const mockEngine = (): Promise<void> =>
     "cluster",
   );
 
-/** The resources that `create` makes, components left out, in the order they are made. */
+/** The resources that `create` registers, in order, without components. */
 export async function resourcesOf(create: () => unknown): Promise<readonly Made[]> {
   made.length = 0;
   await create();
@@ -31,7 +31,7 @@ export async function resourcesOf(create: () => unknown): Promise<readonly Made[
   return made.filter(({ type }) => !type.startsWith("k3s-lab:"));
 }
 
-/** The inputs of what a component made, by kind. */
+/** The inputs of the registered resources, by kind. */
 export async function manifests(create: () => unknown): Promise<Record<string, Made["inputs"]>> {
   const resources = await resourcesOf(create);
   return Object.fromEntries(resources.map(({ type, inputs }) => [type.split(":").at(-1) ?? type, inputs]));

@@ -3,21 +3,20 @@ import * as pulumi from "@pulumi/pulumi";
 import { imageLoader, loaderVariables } from "../model/image-loader.ts";
 import type { ImageNode } from "../observe/images.ts";
 
-/** What `NodeImages` is made from. */
+/** Inputs of `NodeImages`. */
 export interface NodeImagesArgs {
   /** Name and tag of the image; a new one is loaded beside the old. */
   readonly image: string;
-  /** The nodes that are to hold it. */
+  /** The nodes that must hold it. */
   readonly nodes: readonly ImageNode[];
 }
 
 /**
- * An image in the image store of every node, so that no registry is needed. A node that was recreated, or has lost it,
- * gets it again.
- * The archive is built, or found in the user's cache, by `lab image`.
+ * Loads an image into the image store of every node, so that no registry is needed. A node that was recreated or lost the
+ * image gets it again. `lab image` builds the archive or finds it in the user's cache.
  */
 export class NodeImages extends pulumi.ComponentResource {
-  /** The image's name, known once every node holds it. */
+  /** The image's name; resolves once every node holds it. */
   readonly image: pulumi.Output<string>;
 
   constructor(name: string, { image, nodes }: NodeImagesArgs, opts?: pulumi.ComponentResourceOptions) {

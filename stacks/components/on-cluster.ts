@@ -18,17 +18,17 @@ import { slowest } from "../observe/slowness.ts";
 import { NodeImages } from "./node-images.ts";
 import { Traefik } from "./traefik.ts";
 
-/** What a program needs to make its apps on a cluster. */
+/** What a program needs to deploy its apps to a cluster. */
 export interface ClusterInUse {
-  /** Options of every component: the cluster, and the marks that what is made there carries. */
+  /** Options of every component: the cluster, and the ownership marks. */
   readonly child: pulumi.ComponentResourceOptions & { readonly provider: k8s.Provider };
-  /** The nodes that images are loaded into; none of a cluster that no stack made. */
+  /** The nodes to load images into; empty for a cluster that no stack created. */
   readonly nodes: readonly ClusterNode[];
-  /** What Pulumi noted of this stack. */
+  /** The state that Pulumi recorded for this stack. */
   readonly state: OwnState;
   /** Whether an Ingress gets an address. */
   readonly awaitAddress: boolean;
-  /** The port at which its https is reached from this computer; undefined: nobody knows. */
+  /** The https port as this computer reaches it; undefined if unknown. */
   readonly httpsPort: number | undefined;
   /** How many times slower than usual its machines are. */
   readonly slowness: number;
@@ -36,7 +36,7 @@ export interface ClusterInUse {
 
 /**
  * The cluster that the running stack's file names.
- * @throws LabError where it cannot be used, has what is not this stack's in the way, or is not what `lab up` asked about.
+ * @throws LabError where it cannot be used, holds conflicting objects of others, or differs from what `lab up` asked about.
  */
 export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   const { cluster, namespace, ingress } = config;
@@ -52,12 +52,12 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
   const provider = new k8s.Provider("cluster", {
     kubeconfig: pulumi.secret(kubeconfig),
     namespace,
-    // Another cluster, whatever it is called: what is on the old one is not on it.
+    // A different cluster, even under the same name, holds nothing of the old one.
     clusterIdentifier: identity,
-    // What was on a cluster of the lab's goes with it. Of any other nobody knows whether it is gone or stopped.
+    // Deleting a lab cluster deletes its objects. Whether any other cluster is gone or just stopped is unknown.
     ...(own ? { deleteUnreachable: true } : {}),
-    // Seconds for one answer. Whoever asks first for the API's description waits until it is put together: where the
-    // processor is emulated, for longer than the usual 32.
+    // Timeout in seconds. The first request for the API's description waits until the server has assembled it, which takes
+    // longer than the usual 32 s where the processor is emulated.
     kubeClientSettings: { timeout: 300 },
   });
   return {
@@ -66,19 +66,19 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     httpsPort,
     slowness: "stack" in cluster ? await slowest([stackDir(cluster.stack)]) : 1,
     state,
-    // K3s's own Traefik gives every Ingress an address; of any other controller that is not known.
+    // K3s's Traefik gives every Ingress an address; other controllers may not.
     awaitAddress: own && ingress === "traefik",
   };
 }
 
-/** What Pulumi noted of a stack that is on this cluster; what was on another is not on it. */
+/** The recorded state, if the stack is on this cluster; objects on another cluster do not count. */
 async function resourcesOn(identity: string, stack: string): Promise<readonly StateResource[]> {
   const resources = await stateOf(stack);
   const isHere = resources.some(({ inputs }) => inputs?.clusterIdentifier === identity);
   return isHere ? resources : [];
 }
 
-/** An image for pods: one that the cluster can pull, else the lab's own of this name, which every node is given first. */
+/** An image for pods: one that the cluster can pull, or the lab's image of this name, loaded into every node first. */
 export async function podImage(
   name: OwnImage,
   pulled: string | undefined,
@@ -89,13 +89,13 @@ export async function podImage(
   return new NodeImages(name, { image, nodes: holders }).image;
 }
 
-/** Seconds within which a pod gets ready whose image is there. */
+/** Seconds within which a pod becomes ready once its image is present. */
 const podReadyWithin = 120;
 
 /**
  * Seconds without progress after which a rollout has failed.
- * @param pulled of each image that pods wait for, the one that nodes pull, which takes as long as it takes: then it is
- * Kubernetes' own number.
+ * @param pulled for each image that pods wait for, its name if nodes pull it. The time of a pull is unknown: then
+ * Kubernetes' default applies.
  */
 export const progressDeadline = (
   pulled: readonly (string | undefined)[],
@@ -103,7 +103,7 @@ export const progressDeadline = (
 ): number | undefined =>
   pulled.every((image) => image === undefined) ? podReadyWithin * slowness : undefined;
 
-/** The IngressClass of a stack's Ingresses; where it is the lab's own, its controller is made. */
+/** The IngressClass of a stack's Ingresses; deploys the lab's controller if the stack uses it. */
 export const ingressClassOf = (
   { ingress }: Pick<OnCluster, "ingress">,
   { child }: Pick<ClusterInUse, "child">,

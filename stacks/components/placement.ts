@@ -4,15 +4,15 @@ import { priorityClassName } from "../model/config.ts";
 
 type PodSpec = k8s.types.input.core.v1.PodSpec;
 
-/** Which nodes the scheduler is to choose. */
+/** Scheduling preferences. */
 interface PlacementArgs {
-  /** The labels by which an app's pods are known. */
+  /** The labels that select an app's pods. */
   readonly labels: Readonly<Record<string, string>>;
-  /** KEY=VALUE: nodes with this label are preferred, and the taint of the same key and value tolerated. Default: any node. */
+  /** KEY=VALUE: prefers nodes with this label and tolerates the taint of the same key and value. Default: any node. */
   readonly nodes?: string | undefined;
-  /** Whether two pods keep apart even where all else speaks for one node. Default: false. */
+  /** Whether spreading two pods outweighs every other preference. Default: false. */
   readonly apart?: boolean;
-  /** Whether all pods are on one node, as folders of a node ask for. This alone is required. Default: false. */
+  /** Whether all pods must run on one node, for hostPath volumes. Only this is a hard requirement. Default: false. */
   readonly together?: boolean | undefined;
 }
 
@@ -20,8 +20,8 @@ const weight = 100;
 const topologyKey = "kubernetes.io/hostname";
 
 /**
- * Where pods are to run, as their specification has it. All of it is preferred, nothing but `together` required: on a single
- * node, or where only one is left, they run too.
+ * Scheduling part of a pod specification. Everything but `together` is a preference: on a single node, or where only one is
+ * left, the pods run too.
  */
 export function placement({
   labels: matchLabels,
@@ -57,8 +57,8 @@ export function placement({
 }
 
 /**
- * What makes the scheduler take a database's pods before those of the web apps, and a node that lacks memory end them later.
- * Nobody's pods are evicted for them: the cluster may run what is not the lab's.
+ * Lets the scheduler place a database's pods before those of the web apps, and a node under memory pressure end them later.
+ * No pod is preempted for them: the cluster may run what is not the lab's.
  */
 export const databasePriority = (
   name: string,

@@ -3,19 +3,19 @@ import * as pulumi from "@pulumi/pulumi";
 import { serviceNames } from "../model/concepts.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** What `ServiceTypes` are made from. */
+/** Inputs of `ServiceTypes`. */
 export interface ServiceTypesArgs {
   /** Namespace of the app and of its Services. */
   readonly namespace: string;
-  /** The app, whose own Service is of type ClusterIP and has its name. */
+  /** Name of the app; its Service of type ClusterIP has the same name. */
   readonly appName: string;
-  /** Port of every node. Default: one that Kubernetes chooses. */
+  /** NodePort. Default: Kubernetes chooses one. */
   readonly nodePort?: number | undefined;
   /** Port of the load balancer. Default: no Service of type LoadBalancer. */
   readonly loadBalancerPort?: number | undefined;
 }
 
-/** The pods of an app behind every other type of Service: NodePort, LoadBalancer, headless, and a name for the app's own. */
+/** An app's pods behind every other type of Service: NodePort, LoadBalancer, headless, and ExternalName. */
 export class ServiceTypes extends pulumi.ComponentResource {
   constructor(name: string, args: ServiceTypesArgs, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:ServiceTypes", name, {}, opts);

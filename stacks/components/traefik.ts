@@ -8,40 +8,39 @@ import { skipAwait } from "./web-app.ts";
 
 const { namespace, ingressClass } = managedTraefik;
 
-/** Ports inside the pod; below 1024 they would take a capability. */
+/** Container ports; below 1024 they would need a capability. */
 const ports = { web: 8000, websecure: 8443, traefik: 9000 } as const;
 
 /**
- * Seconds in which a pod that is told to end still takes requests, because every node's kube-proxy must hear of it first,
- * and then finishes those that are open: `/slow` of the web app takes up to 30.
+ * Seconds during which a terminating pod still accepts requests, because every node's kube-proxy must learn of it first, and
+ * then finishes open ones: `/slow` of the web app takes up to 30.
  */
 const endsAfter = { accepting: 10, open: 35 } as const;
 
-/** What `Traefik` is made from. */
+/** Inputs of `Traefik`. */
 export interface TraefikArgs {
-  /** Image of Traefik 2. Default: the one that K3s uses, which its nodes hold already. */
+  /** Image of Traefik 2. Default: the one that K3s uses, which its nodes already hold. */
   readonly image?: pulumi.Input<string>;
 }
 
 /**
- * The lab's own Ingress controller, for clusters that have none: Traefik in its namespace, the IngressClass it serves,
- * and a Service that a load balancer, or each node on its node ports, leads to. It reads Ingresses alone, no resources
- * of its own.
+ * The lab's Ingress controller, for clusters without one: Traefik in its own namespace, the IngressClass that it serves, and
+ * a Service for a load balancer or node ports. It reads only Ingresses, no custom resources.
  */
 export class Traefik extends pulumi.ComponentResource {
-  /** The IngressClass, known once Traefik serves it. */
+  /** The IngressClass; resolves once Traefik serves it. */
   readonly ingressClass: pulumi.Output<string>;
 
   constructor(name: string, args: TraefikArgs = {}, opts?: pulumi.ComponentResourceOptions) {
     super("k3s-lab:apps:Traefik", name, {}, opts);
     const child = { parent: this };
     const selector = { "app.kubernetes.io/name": "traefik", "app.kubernetes.io/part-of": "k3s-lab" };
-    // The stack tells this controller from one that another stack brought.
+    // Lets the stack tell this controller from another stack's.
     const labels = { ...selector, "app.kubernetes.io/instance": pulumi.getStack() };
 
     const { name: made } = new AppNamespace(namespace, { isolated: false }, child);
     const metadata = { name: "traefik", namespace: made, labels };
-    // These belong to the whole cluster, where somebody else may have a "traefik".
+    // These are cluster-scoped, where somebody else may have a "traefik".
     const clusterWide = { name: "k3s-lab-traefik", labels };
 
     const account = new k8s.core.v1.ServiceAccount(name, { metadata }, child);
@@ -66,7 +65,7 @@ export class Traefik extends pulumi.ComponentResource {
     new k8s.core.v1.Service(
       name,
       {
-        // Where nobody gives addresses to load balancers this one never gets any; its node ports answer all the same.
+        // Without a load balancer implementation it never gets an address; its node ports still work.
         metadata: { ...metadata, annotations: skipAwait },
         spec: {
           type: "LoadBalancer",
@@ -99,7 +98,7 @@ export class Traefik extends pulumi.ComponentResource {
           },
         },
       },
-      // Without its rights it would start and see nothing.
+      // Without its RBAC rules it would start and see nothing.
       { ...child, dependsOn: [binding, served] },
     );
     this.ingressClass = pulumi.all([served.metadata.name, deployment.id]).apply(([className]) => className);
@@ -130,7 +129,7 @@ function container(image: pulumi.Input<string>): k8s.types.input.core.v1.Contain
     image,
     imagePullPolicy: "IfNotPresent",
     args: [
-      // A lab calls nobody.
+      // No telemetry from a lab.
       "--global.checknewversion=false",
       "--global.sendanonymoususage=false",
       ...Object.entries(ports).map(

@@ -1,6 +1,6 @@
 import type * as k8s from "@pulumi/kubernetes";
 
-/** A pod that may do nothing but its work; Pod Security's level `restricted` takes it. */
+/** Security context of an unprivileged pod, which complies with Pod Security's level `restricted`. */
 export const unprivilegedPod = {
   runAsNonRoot: true,
   runAsUser: 65532,
@@ -8,7 +8,7 @@ export const unprivilegedPod = {
   seccompProfile: { type: "RuntimeDefault" },
 } as const satisfies k8s.types.input.core.v1.PodSecurityContext;
 
-/** Its containers: no way to more rights, and nothing to write to but what is mounted. */
+/** Security context of its containers: no privilege escalation, and only mounted volumes are writable. */
 export const unprivilegedContainer = {
   allowPrivilegeEscalation: false,
   readOnlyRootFilesystem: true,

@@ -4,19 +4,19 @@ import { journal, mountPath, staticVolumeOf, volumeNames } from "../model/concep
 import { unprivilegedContainer } from "./unprivileged.ts";
 import { skipAwait, type WebAppArgs } from "./web-app.ts";
 
-/** What `VolumeKinds` are made from. */
+/** Inputs of `VolumeKinds`. */
 export interface VolumeKindsArgs {
-  /** Namespace of the claims and of the pods that mount them. It must admit hostPath: Pod Security's level `privileged`. */
+  /** Namespace of the claims and their pods. It must admit hostPath: Pod Security's level `privileged`. */
   readonly namespace: string;
-  /** The image that every node already holds, or can pull; it has Node.js. */
+  /** Image with Node.js that every node already holds or can pull. */
   readonly image: pulumi.Input<string>;
-  /** Size of the PersistentVolume, and what its claim asks for. Kubernetes does not let a claim change later. */
+  /** Size of the PersistentVolume and of its claim. Kubernetes cannot change it later. */
   readonly static: { readonly volume: string; readonly claim: string };
-  /** Size of the other claim, and the class that makes its volume. Default: the cluster's own. */
+  /** Size and StorageClass of the dynamically provisioned claim. Default: the cluster's default class. */
   readonly dynamic: { readonly claim: string; readonly storageClass?: string | undefined };
 }
 
-/** Prints which pods were on each volume before, and adds this one, once. */
+/** Prints which pods used each volume before, and adds this one, once. */
 const program = `
 const { appendFileSync, existsSync, readFileSync } = require("node:fs");
 for (const folder of process.argv.slice(1)) {
@@ -27,13 +27,13 @@ for (const folder of process.argv.slice(1)) {
 }`;
 
 /**
- * The kinds of volumes side by side: a folder of the node (hostPath), one of the pod (emptyDir), a PersistentVolume with the
- * claim that it is for, and a claim that a StorageClass makes a volume for. In each is a list of the pods that have begun.
+ * The kinds of volumes side by side: hostPath, emptyDir, a PersistentVolume with its claim, and a dynamically provisioned
+ * claim. Each holds a list of the pods that started with it.
  */
 export class VolumeKinds extends pulumi.ComponentResource {
-  /** What a `WebApp` mounts, read-only. */
+  /** Volumes for a `WebApp`, read-only. */
   readonly volumes: NonNullable<WebAppArgs["volumes"]>;
-  /** Runs before the app's container, and adds the pod to the lists. */
+  /** Init container that adds the pod to the lists. */
   readonly initContainer: NonNullable<WebAppArgs["initContainers"]>[number];
 
   constructor(name: string, args: VolumeKindsArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -41,7 +41,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
     const { namespace } = args;
     const labels = { "app.kubernetes.io/part-of": "k3s-lab" };
     const child = { parent: this };
-    // Nothing of Kubernetes' removes a folder of a node: this one is in memory, and gone with the node's next start.
+    // Kubernetes never removes a hostPath folder: this one is in memory, and gone when the node restarts.
     const folderOfNode = (which: string) => ({
       path: `/run/k3s-lab-concepts/${namespace}/${which}`,
       type: "DirectoryOrCreate",
@@ -56,7 +56,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
           accessModes,
           capacity: { storage: args.static.volume },
           hostPath: folderOfNode(volumeNames.static),
-          // Both name each other, and no class, so that neither is taken by anybody else.
+          // Both name each other and no class, so that nothing else can bind to either.
           claimRef: { namespace, name: volumeNames.static },
           storageClassName: "",
           persistentVolumeReclaimPolicy: "Retain",
@@ -68,7 +68,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
       new k8s.core.v1.PersistentVolumeClaim(
         `${name}-${which}`,
         {
-          // A claim may be bound only once a pod uses it.
+          // With some classes a claim is bound only once a pod uses it.
           metadata: { name: which, namespace, labels, annotations: skipAwait },
           spec: { accessModes, resources: { requests: { storage: size } }, ...spec },
         },
@@ -98,7 +98,7 @@ export class VolumeKinds extends pulumi.ComponentResource {
       args: mounts.map(({ mountPath }) => mountPath),
       env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
       volumeMounts: mounts,
-      // Folders that the kubelet makes on a node are root's. It is root without any of root's capabilities.
+      // The kubelet creates hostPath folders as root, so this runs as root, without any of root's capabilities.
       securityContext: { ...unprivilegedContainer, runAsNonRoot: false, runAsUser: 0, runAsGroup: 0 },
     };
     this.registerOutputs();

@@ -12,121 +12,130 @@ type Container = k8s.types.input.core.v1.Container;
 
 const port = 8080;
 
-/** Port of the metrics. The Service has no such port, so that no Ingress leads there. */
+/** Port of the metrics. The Service does not expose it, so no Ingress can route to it. */
 const metricsPort = 9100;
 
-/** Seconds from SIGTERM until a pod's last request is answered; the app's `graceSeconds`, which a test holds against this. */
+/** Seconds from SIGTERM until a pod's last request is answered; a test compares it with the app's `graceSeconds`. */
 export const graceSeconds = 50;
 
-/** Files that the app's container finds in a folder of its own. */
+/** Files mounted into the app's container. */
 interface WebAppFiles {
   /** The folder, such as `/etc/my-app`. */
   readonly mountPath: string;
   readonly files: Files;
 }
 
-/** Something that the app's container writes to or reads from. */
+/** A volume of the app's container. */
 interface WebAppVolume {
-  /** A DNS label, unique in the pod; sidecars mount it by this name. Not `config` and not `secret`. */
+  /** A DNS label, unique in the pod, by which sidecars mount it. Not `config` or `secret`. */
   readonly name: string;
-  /** Folder of the app's container. */
+  /** Mount path in the app's container. */
   readonly mountPath: string;
   /** Default: false. */
   readonly readOnly?: boolean;
-  /** What it is, such as `{ emptyDir: {} }` or `{ persistentVolumeClaim: { claimName } }`. */
+  /** The volume source, such as `{ emptyDir: {} }` or `{ persistentVolumeClaim: { claimName } }`. */
   readonly source: Omit<k8s.types.input.core.v1.Volume, "name">;
 }
 
-/** A container beside the app's. What is not given is as for the app's own: no privileges, small resources. */
+/** A container beside the app's. Defaults are those of the app's own: no privileges, small resources. */
 type WebAppContainer = Container & { readonly name: string };
 
-/** How an app is reached by https. */
+/** https settings of an app. */
 export interface WebAppTls {
   /** A Secret of type `kubernetes.io/tls` in the app's namespace, for its host. */
   readonly secretName: pulumi.Input<string>;
-  /** Port at which browsers reach the Ingress controller's https. Default: 443. */
+  /** https port of the Ingress controller as browsers reach it. Default: 443. */
   readonly port?: pulumi.Input<number> | undefined;
-  /** Whether the app is told, by `HTTPS_PORT`, to send those who come by http to https. Default: true. */
+  /** Whether `HTTPS_PORT` tells the app to redirect http to https. Default: true. */
   readonly redirect?: boolean | undefined;
 }
 
-/** What a `WebApp` is made from. */
+/** Inputs of a `WebApp`. */
 export interface WebAppArgs {
   /** Name of the app, of its Deployment, Service and Ingress. Default: the resource's name. */
   readonly appName?: string;
-  /** The image that every node already holds, or can pull. It answers `/healthz` and `/readyz` on the port in `PORT`, and may have `/metrics` on that in `METRICS_PORT`. */
+  /**
+   * Image that every node already holds or can pull. It answers `/healthz` and `/readyz` on port `PORT`, and may serve
+   * `/metrics` on port `METRICS_PORT`.
+   */
   readonly image: pulumi.Input<string>;
-  /** Shown on the page; a new version is rolled out without downtime. */
+  /** Shown on the page; a new version rolls out without downtime. */
   readonly version: pulumi.Input<string>;
-  /** A further version, which one pod more runs: the Service leads its share of the requests there. Default: none. */
+  /** Version of a canary: one additional pod, which gets its share of the Service's requests. Default: none. */
   readonly canary?: pulumi.Input<string> | undefined;
   /** Namespace of the app. Default: `default`. */
   readonly namespace?: pulumi.Input<string>;
   /** Number of pods. Default: 1. */
   readonly replicas?: pulumi.Input<number>;
-  /** A HorizontalPodAutoscaler, which chooses the number of pods in place of `replicas`. Default: none. */
+  /** A HorizontalPodAutoscaler, which sets the number of pods instead of `replicas`. Default: none. */
   readonly autoscaling?: AutoscalingArgs | undefined;
-  /** Seconds without progress after which Kubernetes says that a rollout has failed. Default: 600, Kubernetes' own. */
+  /** Seconds without progress after which Kubernetes reports a rollout as failed. Default: 600, as in Kubernetes. */
   readonly progressDeadlineSeconds?: pulumi.Input<number> | undefined;
-  /** Host name of the Ingress rule. Default: none, the app answers every host that no other rule names. */
+  /** Host name of the Ingress rule. Default: none; the app answers every host without a rule. */
   readonly host?: pulumi.Input<string> | undefined;
-  /** More hosts, of which each leads to the app as `host` does. Need a host without `*`. Default: none. */
+  /** More hosts, each routed to the app like `host`. Requires a host without `*`. Default: none. */
   readonly aliases?: readonly pulumi.Input<string>[] | undefined;
   /**
-   * The paths of the host that lead to the app; of several apps at one host the longest decides. Others than `/` need a
-   * host without `*`. Default: `/` and all below it.
+   * Paths of the host that route to the app; among apps that share a host the longest path wins. Paths other than `/`
+   * require a host without `*`. Default: `/`, everything.
    */
   readonly paths?: readonly RoutePath[] | undefined;
-  /** Default: http alone. */
+  /** Default: http only. */
   readonly tls?: WebAppTls | undefined;
   /** IngressClass. Default: `traefik`, which K3s brings. */
   readonly ingressClass?: pulumi.Input<string>;
-  /** Whether the Ingress is there only once it has an address. Default: true; false where none may ever come. */
+  /** Whether to wait until the Ingress has an address. Default: true; use false where it may never get one. */
   readonly awaitAddress?: boolean;
   /** Arguments of the image's entrypoint. Default: the image's own. */
   readonly args?: pulumi.Input<pulumi.Input<string>[]>;
-  /** Environment beside what every app is told: APP_NAME, APP_VERSION, PORT, METRICS_PORT, POD_NAME, POD_NAMESPACE, POD_IP, NODE_NAME. */
+  /**
+   * Environment in addition to what every app gets: APP_NAME, APP_VERSION, PORT, METRICS_PORT, POD_NAME, POD_NAMESPACE,
+   * POD_IP, NODE_NAME.
+   */
   readonly env?: Readonly<Record<string, pulumi.Input<string>>>;
-  /** A ConfigMap as files. Its name carries a hash of its content, so that another content rolls new pods out. Default: none. */
+  /** A ConfigMap mounted as files. Its name holds a hash of its content, so that a change rolls out new pods. Default: none. */
   readonly config?: WebAppFiles;
-  /** A Secret as files, which the pod's own group alone reads; else as `config`. Default: none. */
+  /** A Secret mounted as files, readable only by the pod's group; otherwise like `config`. Default: none. */
   readonly secret?: WebAppFiles;
   /** Default: none; the root file system is read-only. */
   readonly volumes?: readonly WebAppVolume[];
-  /** What the app's container reserves and may use; autoscaling needs a request of CPU. Default: what a quota counts for every app. */
+  /**
+   * Resource requests and limits of the app's container; autoscaling needs a CPU request. Default: what a quota counts for
+   * every app.
+   */
   readonly resources?: k8s.types.input.core.v1.ResourceRequirements;
   /**
-   * KEY=VALUE, such as `dedicated=web`: the pods prefer nodes with this label, and tolerate the taint of the same key and
-   * value. Default: any node without a taint. Either way they are spread over the nodes.
+   * KEY=VALUE, such as `dedicated=web`: prefers nodes with this label and tolerates the taint of the same key and value.
+   * Default: any node without a taint. Either way the pods are spread over the nodes.
    */
   readonly nodes?: string | undefined;
-  /** Whether all pods are on one node, as folders of a node ask for. Default: false, they are spread over the nodes. */
+  /** Whether all pods must run on one node, for hostPath volumes. Default: false, they are spread over the nodes. */
   readonly onOneNode?: boolean;
-  /** Containers that run beside the app's, from its start to its end. Default: none. */
+  /** Sidecars. Default: none. */
   readonly sidecars?: readonly WebAppContainer[];
-  /** Containers that run before the others, one after the other, each to its end. Default: none. */
+  /** Init containers, run in order. Default: none. */
   readonly initContainers?: readonly WebAppContainer[];
 }
 
-/** Tells Pulumi not to wait for the address that a load balancer would give. */
+/** Tells Pulumi not to wait for a load balancer's address. */
 export const skipAwait = { "pulumi.com/skipAwait": "true" } as const;
 
 /**
- * One web app behind the Ingress controller: a Deployment and its PodDisruptionBudget, its Service, the Ingress that routes
- * a host, or some of its paths, to it, and where asked for a ConfigMap, a Secret and a HorizontalPodAutoscaler.
- * The pods run without privileges: non-root, read-only root, no capabilities, no service-account token.
+ * One web app behind the Ingress controller: a Deployment with a PodDisruptionBudget, a Service, an Ingress for a host or
+ * some of its paths, and optionally a ConfigMap, a Secret and a HorizontalPodAutoscaler.
+ * The pods run unprivileged: non-root, read-only root, no capabilities, no service-account token.
  */
 export class WebApp extends pulumi.ComponentResource {
   /** Host name of the rule, or `*`. */
   readonly host: pulumi.Output<string>;
-  /** Where it is found, such as `https://app.com/api`; with `*` for its host where it has none. */
+  /** The app's URL, such as `https://app.com/api`; with `*` as its host if it has none. */
   readonly url: pulumi.Output<string>;
   readonly deployment: k8s.apps.v1.Deployment;
   readonly canary: k8s.apps.v1.Deployment | undefined;
   readonly podDisruptionBudget: k8s.policy.v1.PodDisruptionBudget;
   readonly autoscaler: k8s.autoscaling.v2.HorizontalPodAutoscaler | undefined;
   readonly service: k8s.core.v1.Service;
-  /** One for its prefixes, one for its exact paths; each where there are any. */
+  /** One for prefixes and one for exact paths, each only if there are any. */
   readonly ingresses: readonly k8s.networking.v1.Ingress[];
   readonly config: k8s.core.v1.ConfigMap | undefined;
   readonly secret: k8s.core.v1.Secret | undefined;
@@ -155,7 +164,7 @@ export class WebApp extends pulumi.ComponentResource {
       { ...child, ...(autoscaling ? leavesReplicas : {}) },
     );
     if (args.canary !== undefined) {
-      // The Service takes its pod for one of the app's; the app's own Deployment leaves alone what another one made.
+      // The Service selects the canary's pod too; the app's Deployment ignores pods that it does not own.
       const track = { ...labels, "k3s-lab/track": "canary" };
       this.canary = new k8s.apps.v1.Deployment(
         `${name}-canary`,
@@ -168,7 +177,7 @@ export class WebApp extends pulumi.ComponentResource {
     }
     if (autoscaling) this.autoscaler = autoscalerOf(name, metadata, autoscaling, this.deployment, child);
 
-    // Whoever drains a node waits until the pod that went is replaced. One alone may go: else its node never drains.
+    // A drain waits until an evicted pod is replaced. One pod may go: otherwise its node could never be drained.
     this.podDisruptionBudget = new k8s.policy.v1.PodDisruptionBudget(
       name,
       { metadata, spec: { maxUnavailable: 1, selector: { matchLabels: labels } } },
@@ -178,7 +187,7 @@ export class WebApp extends pulumi.ComponentResource {
     this.service = new k8s.core.v1.Service(
       name,
       {
-        // The Deployment waits for the pods; the Ingress needs no more of the Service than its name.
+        // The Deployment waits for the pods; the Ingress needs only the Service's name.
         metadata: { ...metadata, annotations: skipAwait },
         spec: { selector: labels, ports: [{ name: "http", port: 80, targetPort: "http" }] },
       },
@@ -211,10 +220,10 @@ function deploymentSpec(
   return {
     ...(replicas === undefined ? {} : { replicas }),
     revisionHistoryLimit: 5,
-    // Traefik takes in endpoints every 2 s at most: it knows the new pod before the old one is told to end.
+    // Traefik updates endpoints every 2 s at most: it must know the new pod before the old one terminates.
     minReadySeconds: 2,
     ...(progressDeadlineSeconds === undefined ? {} : { progressDeadlineSeconds }),
-    // A new pod must be ready before an old one goes: no request is lost in a rollout.
+    // A new pod must be ready before an old one terminates: a rollout loses no request.
     strategy: { type: "RollingUpdate", rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
     selector: { matchLabels: labels },
     template: { metadata: { labels }, spec },
@@ -230,15 +239,15 @@ function urlOf(args: WebAppArgs): pulumi.Output<string> {
   });
 }
 
-/** Where Ingresses of exact paths stand in Traefik's order: before all prefixes, whose rules are as long as their text. */
+/** Priority of exact paths in Traefik: above all prefixes, whose priority is the length of their rule. */
 const exactPriority = "1000";
 
-/** Of the app without a host the rule is 15 characters long; that of any other host at least 27. */
+/** The rule of an app without a host is 15 characters long; that of any other host at least 27. */
 const wildcardPriority = "20";
 
 const isWildcard = ({ host }: WebAppArgs): boolean => typeof host === "string" && host.startsWith("*.");
 
-/** The app's Ingresses. @throws RangeError where Traefik would ask one of them before another host's. */
+/** The app's Ingresses. @throws RangeError where Traefik would match one of them before another host's. */
 function ingressesOf(args: WebAppArgs): Route[] {
   const routes = routesOf(args);
   const exact = routes.find(({ suffix }) => suffix === ".exact")?.rules[0];
@@ -248,7 +257,7 @@ function ingressesOf(args: WebAppArgs): Route[] {
 }
 
 function ingressMetadata(appName: string, { suffix }: Route, args: WebAppArgs) {
-  // Traefik goes by the longest rule, and that of *.app.com is longer than the one of a.app.com, which comes first in
+  // Traefik matches the longest rule first. The rule of *.app.com is longer than that of a.app.com, which comes first in
   // Kubernetes.
   const priority = suffix === ".exact" ? exactPriority : isWildcard(args) ? wildcardPriority : undefined;
   const annotations = {
@@ -289,9 +298,9 @@ function podSpec(
   return {
     automountServiceAccountToken: false,
     enableServiceLinks: false,
-    // The group of the pod reads its Secret.
+    // The pod's group reads its Secret.
     securityContext: secret ? { ...unprivilegedPod, fsGroup: unprivilegedPod.runAsGroup } : unprivilegedPod,
-    // A pod that ends still answers until nobody asks any more, and then finishes what it has begun.
+    // A terminating pod accepts requests until no more arrive, and then finishes the open ones.
     terminationGracePeriodSeconds: graceSeconds,
     ...placement({ labels, nodes: args.nodes, together: args.onOneNode }),
     ...(initContainers.length ? { initContainers: initContainers.map(unprivileged) } : {}),
@@ -345,7 +354,7 @@ function appContainer(name: string, args: WebAppArgs): Container {
       { name: "http", containerPort: port },
       { name: "metrics", containerPort: metricsPort },
     ],
-    // A pod that starts is asked often, so that it serves as soon as it can; afterwards seldom.
+    // Probe a starting pod often, so that it serves as soon as it can, and a running one seldom.
     startupProbe: { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 60 },
     readinessProbe: { httpGet: { path: "/readyz", port: "http" }, periodSeconds: 5 },
     livenessProbe: {
