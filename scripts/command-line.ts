@@ -23,14 +23,14 @@ const verbs: Readonly<Record<string, string>> = {
   bench: "Time the lab against the same steps by hand, or compare K3s with k3d",
 };
 
-/** Not in the help: for the Vagrantfile, and for those who work on the lab itself. */
+/** Hidden commands, for the Vagrantfile and for developers of the lab. */
 const hidden: Readonly<Record<string, string>> = {
   config: "Print what a stack file of machines says, as JSON, defaults filled in",
   disk: "Fail where libvirt has only a part of the disk that a box's machines begin as",
   generate: "Write schemas/ and the generated parts of docs/ again",
 };
 
-/** The verb that is to run, or whose help is asked for; no text where there is none. */
+/** The verb to run or to show help for; empty when there is none. */
 export function verbOf(words: readonly string[]): string {
   const [first = "", second = ""] = words.filter((word) => !word.startsWith("-"));
   return first === "help" ? second : first;
@@ -38,8 +38,8 @@ export function verbOf(words: readonly string[]): string {
 
 /**
  * The command line of `lab`.
- * @param only the one verb whose file is read: `lab env` need not load the Automation API. Any other text: none of them,
- * which is enough for the help. Default: all.
+ * @param only the one verb to load: `lab env` need not load the Automation API. Any other text loads none,
+ * which suffices for the help. Default: all.
  */
 export async function commandLine(only?: string): Promise<Command> {
   const program = new Command("lab")

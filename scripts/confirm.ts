@@ -2,15 +2,15 @@ import { createInterface } from "node:readline/promises";
 import { LabError } from "../stacks/lib/errors.ts";
 import type { Loss } from "./losses.ts";
 
-/** Asks a person a question. @returns whether the answer is yes. */
+/** Asks the user a question. @returns whether the answer is yes. */
 export type Ask = (question: string) => Promise<boolean>;
 
 /**
- * Asks on a terminal whether what exists may be lost.
- * @param allowed whether `--replace` says so. Elsewhere than on a terminal it must.
+ * Asks on a terminal whether existing things may be lost.
+ * @param allowed whether `--replace` was given. Required without a terminal.
  * @param options.touched whether the run has changed other stacks already. Default: false.
- * @param options.otherwise what to do where it was not meant. Default: restore the stack file.
- * @throws LabError where it may not: exit code 3 where nothing was touched, else 1.
+ * @param options.otherwise advice if it was not intended. Default: restore the stack file.
+ * @throws LabError if refused: exit code 3 if nothing was touched, else 1.
  */
 export async function confirmLosses(
   losses: readonly Loss[],
@@ -36,12 +36,12 @@ export async function confirmLosses(
 
 const askOnTerminal: Ask = async (question) => /^y(es)?$/i.test(await answerOnTerminal(question));
 
-/** What a person answers; nothing where no terminal is there. */
+/** The user's answer; undefined without a terminal. */
 export async function answerOnTerminal(question: string): Promise<string> {
   if (!process.stdin.isTTY || !process.stderr.isTTY) return "";
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   const closed = new Promise<string>((resolve) => terminal.once("close", () => resolve("")));
-  // While it reads, the terminal hands Ctrl-C to it alone.
+  // While reading, readline alone receives Ctrl-C.
   terminal.once("SIGINT", () => {
     terminal.close();
     process.kill(process.pid, "SIGINT");

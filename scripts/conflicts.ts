@@ -9,15 +9,15 @@ import type { Stacks } from "./lab.ts";
 import { areAppsGone, clusterStackIn } from "./recorded-cluster.ts";
 
 /**
- * Refuses stacks that cannot be up at once: with each other, or with one that is up already. Changes nothing.
- * @throws LabError (exit code 2) that names both, what they both take, and the next step; (exit code 1) where the state
+ * Refuses stacks that conflict with each other or with one that is already up. Changes nothing.
+ * @throws LabError (exit code 2) that names both, what they both claim, and the next step; (exit code 1) if the state
  * of another stack cannot be read.
  */
 export async function refuseConflicts(stacks: Stacks): Promise<void> {
   const wanted = claimsOf(stacks);
   const named = wanted.map(({ stack }) => stack);
   const others = (await knownStacks()).filter((stack) => !named.includes(stack));
-  // What is up already is not judged by itself.
+  // A stack that is already up does not conflict with itself.
   const withOther = async (stack: string) => {
     const resources = await stateOf(stack);
     const claims = recordedClaims(stack, resources);
@@ -46,7 +46,7 @@ const claimsOf = ({ machines, k3d, external, apps }: Stacks): Claims[] => [
   ...[...external, ...apps].map(({ stack, config }) => ({ stack, apps: config })),
 ];
 
-/** What was recorded of a stack that is up: its machines, the name of k3d's cluster, and the hosts of its apps. */
+/** The recorded claims of a running stack: its machines, its k3d cluster name, and its apps' hosts. */
 export function recordedClaims(stack: string, resources: readonly StateResource[]): Claims {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
   const machines = environments.flatMap(({ LAB_MACHINE }) =>
@@ -80,7 +80,7 @@ const ingressSchema = z.object({
   spec: z.object({ rules: z.array(z.object({ host: z.string().optional() })) }),
 });
 
-/** Undefined where what was recorded is no machine: the run that changes it says so. */
+/** Undefined if the record is not a valid machine: the run that changes it reports that. */
 function machineIn(text: string): NonNullable<Claims["machines"]>[number] | undefined {
   try {
     const machine = JSON.parse(text) as NonNullable<Claims["machines"]>[number] | null;

@@ -3,7 +3,7 @@ import { ownFilesOf } from "../stacks/observe/certificates.ts";
 import { caFile } from "../stacks/observe/lab-ca.ts";
 import { shown } from "./host/privilege.ts";
 
-/** How a person asks for a host. Names under .localhost lead to this computer without being told (RFC 6761). */
+/** The curl command for a host. Names under .localhost resolve to this computer by themselves (RFC 6761). */
 export function curl(address: string, rule: string | undefined, path: string): string {
   if (rule === undefined) return `curl http://${address}${path}`;
   const host = exampleHost(rule);
@@ -14,7 +14,7 @@ export function curl(address: string, rule: string | undefined, path: string): s
     : `curl -H 'Host: ${host}' http://${address}${path}`;
 }
 
-/** The same by https: the name is asked for at the address, and whoever signed the certificate is trusted. */
+/** The same over HTTPS: resolves the name to the address and trusts the certificate's issuer. */
 export function curlSecurely(app: Pick<App, "host" | "tls">, address: string, path: string): string {
   const trust = ownFilesOf(app) ? [] : ["--cacert", caFile()];
   const url = `https://${exampleHost(app.host ?? address)}${path}`;

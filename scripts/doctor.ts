@@ -23,7 +23,7 @@ import { labInstaller, type ToolStatus } from "./toolchain/install.ts";
 import { type StackName, toolsOf, versionOf } from "./toolchain/tools.ts";
 
 export interface Finding {
-  /** Stays the same from run to run, such as `cluster/provider`. */
+  /** Stable from run to run, such as `cluster/provider`. */
   readonly id: string;
   readonly title: string;
   /** `warning`: `lab up` takes care of it, or it may not matter. `problem`: `lab up` cannot go on. */
@@ -37,14 +37,14 @@ type Stacks = Awaited<ReturnType<typeof readStacks>>;
 type ClusterStack = Stacks["machines"][number];
 type Answer = Omit<Finding, "id" | "title">;
 
-/** What runs of the past, or of another process, left of a stack. */
+/** What earlier runs or other processes left of a stack. */
 interface Traces {
   readonly locks: readonly { readonly pid: number; readonly alive: boolean }[];
-  /** Machines that were made and that Pulumi knows nothing of. */
+  /** Machines that exist but are not in Pulumi's state. */
   readonly forgotten: readonly string[];
 }
 
-/** All that the doctor asks of this computer. */
+/** Everything that the doctor checks on this computer. */
 const thisComputer = {
   run,
   platform: process.platform,
@@ -55,7 +55,7 @@ const thisComputer = {
   probes: providerProbes,
   facts: hostFacts,
   missingPackages: (names: readonly string[]) => missingPackages(names),
-  /** Whether `lab up` can be root, as it must to install packages. */
+  /** Whether `lab up` can become root, which installing packages requires. */
   canBeRoot: async () => (await rootPrefix(run)) !== undefined,
   refuseUnlessAllowed,
   refuseTakenPorts: (stacks: Parameters<typeof preflightK3d>[0]): Promise<unknown> => preflightK3d(stacks),
@@ -63,7 +63,7 @@ const thisComputer = {
   hasMachines,
   quirks,
   refuseOverlapping: (network: string) => refuseOverlappingNetwork(network),
-  /** How a machine's Debian would be made; tells the packages that it lacks to `install`. */
+  /** How a machine's Debian would be built; passes missing packages to `install`. */
   bootstrap: async (install: (names: readonly string[]) => Promise<void>): Promise<"root" | "unshare"> =>
     (await bootstrapMode(() => {}, undefined, install)).mode,
   traces: async (stack: string): Promise<Traces> => {
@@ -77,12 +77,12 @@ const thisComputer = {
   },
 };
 
-/** The same of any computer: tests bring their own. */
+/** The same interface for tests. */
 export type Computer = Readonly<typeof thisComputer>;
 
 /**
- * Looks at all that `lab up` of these stacks needs, side by side, and changes nothing.
- * @param stacks their files need not be valid: that is one of the findings.
+ * Checks in parallel everything that `lab up` of these stacks needs. Changes nothing.
+ * @param stacks their files need not be valid: an invalid file is a finding.
  */
 export async function examine(stacks: readonly string[], asked: Computer = thisComputer): Promise<Finding[]> {
   const read = await Promise.all(stacks.map((stack) => readOne(stack, asked)));
@@ -160,7 +160,7 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
     }),
     own("room", "Room for", async () => {
       if (await computer.hasMachines(stack)) return ok("its machines are there");
-      // Hosts bring memory and network of their own.
+      // Hosts have their own memory and network.
       const isHere = config.provider !== "hosts";
       const faults = missingRequirements(isHere ? config : { machines: [] }, await computer.facts());
       if (faults.length) return { status: "problem", found: faults.join("\n") };
@@ -198,7 +198,7 @@ async function platformOf({ run, platform, quirks }: Computer): Promise<Answer> 
     ...seen.map(({ found }) => found),
   ].join("\n");
   const fixes = seen.flatMap(({ fix }) => (fix ? [fix] : []));
-  // The dependencies are there, or this would not run.
+  // The dependencies are installed, or this would not run.
   if (exitCode !== 0) fixes.push("sudo apt-get install npm");
   return fixes.length ? { status: "warning", found, fix: fixes.join("\n") } : ok(found);
 }
@@ -218,7 +218,7 @@ async function tools(programs: readonly StackName[], { tools, go }: Computer): P
   }
   const names = missing.map(({ tool }) => tool.name).join(", ");
   const seconds = missing.reduce((sum, { tool }) => sum + (tool.ways.module?.seconds ?? 0), 0);
-  // What is bundled is there at once.
+  // Bundled tools need no build.
   const compiler = seconds === 0 ? undefined : await go();
   const how =
     compiler === undefined
@@ -246,14 +246,14 @@ async function packages(provider: Provider, computer: Computer): Promise<Answer>
   return byLabUp(`missing: ${missing.join(", ")}`, await installAdvice(missing), computer);
 }
 
-/** What `lab up` does itself where it can be root. */
+/** A fix that `lab up` applies itself if it can become root. */
 async function byLabUp(found: string, fix: string, computer: Computer): Promise<Answer> {
   return (await computer.canBeRoot())
     ? { status: "warning", found: `${found}; \`lab up\` takes care of it`, fix }
     : { status: "problem", found, fix };
 }
 
-/** The Vagrant that first knew a VirtualBox, from its changelog: another ends with "not supported". */
+/** The first Vagrant to support each VirtualBox, from its changelog: older ones fail with "not supported". */
 const vagrantFor: readonly (readonly [virtualBox: string, vagrant: string])[] = [
   ["7.2", "2.4.9"],
   ["7.1", "2.4.2"],
@@ -287,7 +287,7 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
     return {
       status: "problem",
       found: `locked by process ${alive.join(", ")}`,
-      // Its id may be anybody's by now: nothing here knows whether it is the one that took the lock.
+      // The PID may have been reused: it is not certain that this process took the lock.
       fix: `Check what it is: ps -f -p ${alive.join(",")}. If it is a \`lab\` or \`pulumi\`, wait until it ends or press Ctrl-C in its terminal.`,
     };
   if (forgotten.length)
@@ -299,7 +299,7 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
   return ok(locks.length ? "a run was killed; the next one continues where it ended" : "nobody uses it");
 }
 
-/** What to do where a provider of VMs cannot be used. */
+/** What to do if a VM provider cannot be used. */
 async function remedy(provider: "libvirt" | "virtualbox", problem: string): Promise<string> {
   const other = "set k3s-lab:provider to docker";
   if (/not yours/.test(problem)) return 'sudo usermod -aG kvm "$USER", then log in again';
@@ -314,13 +314,13 @@ async function remedy(provider: "libvirt" | "virtualbox", problem: string): Prom
 
 const ok = (found: string): Answer => ({ status: "ok", found });
 
-/** A message made for a person, whose indented last lines are what to type. */
+/** Splits a message whose indented last lines are commands to type. */
 function fromText(message: string): Answer {
   const [, found = message, fix] = /^([\s\S]*?)((?:\n {2}[^\n]*)+)$/.exec(message) ?? [];
   return { status: "problem", found, ...(fix ? { fix: fix.trim().replaceAll("\n  ", "\n") } : {}) };
 }
 
-/** A LabError is a finding: it was made for the person at the keyboard. */
+/** Turns a LabError into a finding. */
 async function finding(id: string, title: string, check: () => Promise<Answer>): Promise<Finding> {
   try {
     return { id, title, ...(await check()) };
@@ -338,7 +338,7 @@ function once<T>(check: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/** One line for each finding, and below one that is not well what to do. @param color whether a terminal shows it. */
+/** One line per finding, followed by the fix if it is not ok. @param color whether the output is a terminal. */
 export function renderFindings(findings: readonly Finding[], color = false): string {
   const marks = color
     ? { ok: "\x1b[32m✔\x1b[39m", warning: "\x1b[33m!\x1b[39m", problem: "\x1b[31m✘\x1b[39m" }
@@ -352,7 +352,7 @@ export function renderFindings(findings: readonly Finding[], color = false): str
     .join("\n");
 }
 
-/** `2 problems, 1 warning (0.9 s)`. @param ms how long the look took. */
+/** `2 problems, 1 warning (0.9 s)`. @param ms how long the checks took. */
 export function summarizeFindings(findings: readonly Finding[], ms: number): string {
   const count = (status: Finding["status"]) => {
     const number = findings.filter((one) => one.status === status).length;

@@ -5,14 +5,14 @@ import { mark } from "./run-mark.ts";
 
 /** Milliseconds that a program gets to end after SIGTERM. */
 const endsWithin = 5_000;
-/** Milliseconds that Pulumi gets after an interrupt: it ends its children, and writes down what is done. */
+/** Milliseconds that Pulumi gets after an interrupt to end its children and save its state. */
 const pulumiEndsWithin = 45_000;
 
 /**
- * Ends the programs of a run: Pulumi in good order, with all that it started; others by SIGTERM; and what ignores
- * that by SIGKILL. Returns when none is left.
- * @param options.told whether Pulumi has been interrupted already. Default: false.
- * @param options.hard whether to end all at once. Default: false.
+ * Ends the programs of a run: Pulumi gracefully, with its children; others by SIGTERM; and what ignores
+ * that, by SIGKILL. Returns when none is left.
+ * @param options.told whether Pulumi has already been interrupted. Default: false.
+ * @param options.hard whether to kill everything immediately. Default: false.
  */
 export async function endRun(
   id: string,
@@ -26,7 +26,7 @@ export async function endRun(
     try {
       process.kill(pid, name);
     } catch {
-      // It has ended, or is not ours to end.
+      // It has ended, or this user may not signal it.
     }
   };
   const isOver = async () => {
@@ -51,7 +51,7 @@ interface Program {
   readonly name: string;
 }
 
-/** The programs that carry a run's mark, without this process. Virtual machines go on: they are not the run's programs. */
+/** The processes that carry a run's mark, except this one and virtual machines, which outlive the run. */
 async function programsOf(id: string): Promise<Program[]> {
   const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name)).map(Number);
   const read = (pid: number, file: string) => readFile(`/proc/${pid}/${file}`, "latin1").catch(() => "");
@@ -67,6 +67,6 @@ async function programsOf(id: string): Promise<Program[]> {
   return (await Promise.all(found)).flat();
 }
 
-// The guard of a run whose `lab` was killed runs this file; see `startGuard`.
+// Entry point of the guard that cleans up after a killed `lab`; see `startGuard`.
 const [, program, id] = process.argv;
 if (program === import.meta.filename && id !== undefined) await endRun(id);

@@ -19,7 +19,7 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     ...withoutProxy(process.env, settings.networks ?? []),
     K3S_LAB_ROOT: root,
     PATH: [...new Set([join(labDir, "bin"), ...(process.env.PATH ?? "").split(":")])].join(":"),
-    // Node keeps what it compiled of Pulumi's SDK: a third of a program's start.
+    // Caches compiled code of Pulumi's SDK, which saves a third of a program's startup.
     NODE_COMPILE_CACHE: join(cacheDir, "node-compile-cache"),
     PULUMI_HOME: join(labDir, "pulumi"),
     PULUMI_CONFIG_PASSPHRASE_FILE: join(labDir, "passphrase"),
@@ -50,8 +50,8 @@ function kubeconfigs(): string[] {
 }
 
 /**
- * Makes `.lab` where it is missing: the passphrase of the secrets in Pulumi's state, and the folders that Pulumi expects.
- * @throws LabError where this folder is a copy (exit code 2), or the passphrase of an existing state is missing or empty.
+ * Creates `.lab` if missing: the passphrase for the secrets in Pulumi's state, and the folders that Pulumi expects.
+ * @throws LabError if this folder is a copy (exit code 2), or if the passphrase of an existing state is missing or empty.
  */
 export async function prepareLabDir(): Promise<void> {
   for (const folder of ["bin", "pulumi/plugins", "state", "ssh", "cluster"])
@@ -70,13 +70,13 @@ export async function prepareLabDir(): Promise<void> {
   }
 }
 
-/** Makes the key to the machines, where it is not there. @throws LabError with what ssh-keygen said. */
+/** Creates the machines' SSH key if missing. @throws LabError with ssh-keygen's output. */
 export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promise<void> {
   const key = join(folder, "id_ed25519");
   const isWhole = async (file: string) => ((await stat(file).catch(() => undefined))?.size ?? 0) > 0;
   if ((await isWhole(key)) && (await isWhole(`${key}.pub`))) return;
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  // A key whose other half is missing gets it back; of a half-written one nothing is left.
+  // Restores a missing public key; removes a half-written key pair.
   if (await isWhole(key)) {
     const { exitCode, stdout } = await execa("ssh-keygen", ["-y", "-P", "", "-f", key], { reject: false });
     if (exitCode === 0) return await writeWhole(`${key}.pub`, `${stdout}\n`, { mode: 0o644 });
@@ -92,18 +92,18 @@ export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promis
     );
 }
 
-/** Puts the tools where a shell with `labVariables` and Pulumi find them: `.lab/bin` and Pulumi's plugin folder. */
+/** Links the tools where Pulumi and a shell with `labVariables` find them: `.lab/bin` and Pulumi's plugin folder. */
 export async function linkTools(tools: Partial<Record<ToolName, InstalledTool>>): Promise<void> {
-  // What the links lead to is not pruned.
+  // Keeps the link targets from being pruned.
   await noteCheckout(cacheDir, root);
   const bin = join(labDir, "bin");
   await placeSymlink(process.execPath, join(bin, "node"));
-  // Pulumi is called through a script that keeps it from writing to the stack files.
+  // Pulumi runs through a wrapper that keeps it from writing to the stack files.
   if (tools.pulumi) await placeSymlink("../../scripts/pulumi.sh", join(bin, "pulumi"));
   for (const tool of Object.values(tools)) {
     const plugin = /^pulumi-(kubernetes|command)$/.exec(tool.name)?.[1];
     const version = tool.version.replace(/^v/, "");
-    // Pulumi looks for its language host in the folder that its own program really lies in.
+    // Pulumi looks for its language host beside its own resolved binary.
     const isPulumi = /^pulumi(-language-nodejs)?$/.test(tool.name);
     const folder = plugin
       ? join(labDir, "pulumi", "plugins", `resource-${plugin}-v${version}`)

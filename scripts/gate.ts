@@ -8,11 +8,11 @@ export interface StackPreview {
 }
 
 /**
- * Asks for what exists and would be lost, before any stack is touched.
- * @param options.isUnreachable whether a stack's apps go to a cluster that this run brings up and that does not answer yet.
- * @param options.allowed whether everything may go.
- * @returns `deferred`: the stacks that are previewed when their cluster is up; `upToDate`: whether no stack has changed.
- * @throws LabError (exit code 3) where it may not go; what `preview` threw.
+ * Asks for confirmation of losses before any stack is touched.
+ * @param options.isUnreachable whether a stack's apps run on a cluster that this run has yet to start.
+ * @param options.allowed whether everything may be lost.
+ * @returns `deferred`: stacks to preview once their cluster is up; `upToDate`: whether no stack has changed.
+ * @throws LabError (exit code 3) if a loss is refused; whatever `preview` throws.
  */
 export async function openGate(
   stacks: readonly string[],

@@ -21,7 +21,7 @@ import { knownStacks } from "../stacks/observe/recorded.ts";
 import { labVariables } from "./environment.ts";
 import type { Changes } from "./pulumi.ts";
 
-/** What every stack needs; `kubectl` is K3s by another name. */
+/** Tools that every stack needs; `kubectl` is the K3s binary under another name. */
 export const commonTools = [
   "pulumi",
   "pulumi-language-nodejs",
@@ -30,7 +30,7 @@ export const commonTools = [
   "k3s",
 ] as const;
 
-/** What was found out about this computer; the environment of this process and its children follows it. */
+/** What was detected on this computer; updates the environment of this process and its children. */
 export class Settings {
   values: HostSettings;
 
@@ -39,7 +39,7 @@ export class Settings {
     Object.assign(process.env, labVariables(values));
   }
 
-  /** Takes in what is given; what is given as undefined is forgotten. */
+  /** Applies the changes; a value of undefined removes the setting. */
   set(changes: { readonly [Key in keyof HostSettings]?: HostSettings[Key] | undefined }): void {
     const all = Object.entries({ ...this.values, ...changes }).filter(([, value]) => value !== undefined);
     this.values = Object.fromEntries(all);
@@ -53,7 +53,7 @@ export class Settings {
 
 export type Stacks = Awaited<ReturnType<typeof readStacks>>;
 
-/** Reads every stack's file, so that a fault in the last is told before the first is touched. */
+/** Reads every stack file first, so that an error in the last is reported before the first stack is touched. */
 export async function readStacks(stacks: readonly string[]) {
   const machines: (readonly [string, ClusterConfig])[] = [];
   const k3d: (readonly [string, K3dFile])[] = [];
@@ -95,14 +95,14 @@ interface OwnApps {
 }
 
 /**
- * Refuses a cluster of somebody else's that the apps cannot use. Changes nothing.
+ * Refuses an external cluster that the apps cannot use. Changes nothing.
  * @throws LabError (exit code 2).
  */
 export const refuseExternal = async ({ stack, cluster, config }: ExternalApps): Promise<unknown> =>
   externalCluster(cluster, config, { lab: await knownLabId(), stack });
 
 /**
- * Refuses apps in whose way something of somebody else's is, on a cluster that is up. Changes nothing.
+ * Refuses apps that conflict with other owners' objects on a running cluster. Changes nothing.
  * @throws LabError (exit code 2).
  */
 export const refuseOthersObjects = async ({ stack, cluster, config }: OwnApps): Promise<void> =>
@@ -113,15 +113,15 @@ const hasFiles = async (folder: string): Promise<boolean> =>
     (entry) => !entry.isDirectory(),
   );
 
-/** Whether a stack has made machines or nodes: the scripts that make them keep notes there, and Pulumi in its state. */
+/** Whether a stack has created machines or nodes, by the scripts' notes and Pulumi's state. */
 export async function hasMachines(stack: string): Promise<boolean> {
-  // Vagrant leaves folders behind, and nothing in them.
+  // Vagrant leaves empty folders behind.
   for (const folder of ["machines", "vagrant/machines"])
     if (await hasFiles(join(stackDir(stack), folder))) return true;
   return (await stateOf(stack)).some(({ type }) => type === "command:local:Command");
 }
 
-/** Whether any stack of this checkout has made machines or nodes. */
+/** Whether any stack of this checkout has created machines or nodes. */
 export async function anyMachines(): Promise<boolean> {
   const entries = (await ifThere(readdir(labDir, { withFileTypes: true }))) ?? [];
   const folders = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);

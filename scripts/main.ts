@@ -5,10 +5,10 @@ import { dropInheritedVariables, droppedVariables } from "./inherited-variables.
 
 droppedVariables.push(...dropInheritedVariables(process.env));
 
-// A reader that has gone away, such as `| head` or a closed terminal, is no reason to leave a run half done.
+// Keep running when the reader goes away, as with `| head` or a closed terminal.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
 
-/** Tells a person what went wrong and ends: what still waits for something must not keep the process. */
+/** Prints the error and exits; pending work must not keep the process alive. */
 function end(error: unknown): never {
   const { message, exitCode } = forPerson(error);
   if (process.env.LAB_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
@@ -21,7 +21,7 @@ process.on("unhandledRejection", end);
 const verb = verbOf(process.argv.slice(2));
 const program = await commandLine(verb);
 
-/** Commands that start programs, beside `up` and `down`, and whether they have no answer of their own to an interrupt. */
+/** Commands besides `up` and `down` that start programs; false for those that handle interrupts themselves. */
 const starting: Record<string, boolean> = {
   box: true,
   bundle: true,
@@ -45,7 +45,7 @@ try {
   await finish?.(true);
 } catch (error) {
   await finish?.(false);
-  // Commander has said what is wrong with the command line, or has shown the help that was asked for.
+  // Commander has already printed the error or the help.
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   end(error);
 }

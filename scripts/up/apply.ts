@@ -20,7 +20,7 @@ import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
 
-/** Asks for what would be lost, then runs Pulumi for each stack; where nothing has changed since the last run, for none. */
+/** Confirms losses, then runs Pulumi for each stack, or for none if nothing has changed since the last run. */
 export async function applyStacks(run: UpRun): Promise<void> {
   const { stacks, found, replace: allowed, refresh, stopping } = run;
   const isUnreachable = async (stack: string) => {
@@ -33,7 +33,7 @@ export async function applyStacks(run: UpRun): Promise<void> {
   const preview = (stack: string) => previewLosses(run, stack, refreshes(stack));
   const { deferred, upToDate } = await openGate(stacks, { preview, isUnreachable, allowed });
   if (upToDate && !refresh) {
-    // Pulumi would take seconds to find out the same.
+    // Pulumi would take seconds to find that nothing changed.
     const unchanged = (stack: string): Step => ({
       title: `Stack ${stack}`,
       run: async () => describeChanges({}),
@@ -58,9 +58,9 @@ export async function applyStacks(run: UpRun): Promise<void> {
 }
 
 /**
- * The first stack on each cluster that this run makes, where neither has anything yet: nothing can be lost, and its
- * program starts while the cluster comes up. The others find what that one has created.
- * @returns those stacks, by their clusters'.
+ * The first stack on each cluster that this run creates, if both are empty: nothing can be lost, and its
+ * program starts while the cluster comes up. Later stacks find what it created.
+ * @returns those stacks, by cluster stack.
  */
 async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap<string, string>> {
   const together = new Map<string, string>();
@@ -72,12 +72,12 @@ async function firstOnNewClusters({ stacks, found }: UpRun): Promise<ReadonlyMap
   return together;
 }
 
-/** What a cluster's first servers are made by: once they answer, the processor waits for the network of pods. */
+/** Resources that create a cluster's first servers: once these answer, the CPU is idle until the pod network is up. */
 const servers = /:(K3sStart|K3dCluster)\$/;
 
 /**
- * Makes a cluster, and starts the program of a stack on it when the first server answers: it waits for the outputs. Where
- * that fails, the cluster is made to its end all the same: no fault of apps interrupts an installation.
+ * Creates a cluster, and starts a stack's program once the first server answers: it waits for the outputs. If
+ * that fails, the cluster is still completed: an app's failure never interrupts an installation.
  */
 async function applyTogether(run: UpRun, cluster: string, apps: string): Promise<void> {
   const answering = Promise.withResolvers<void>();
@@ -129,13 +129,13 @@ async function answers(stack: string): Promise<boolean> {
 }
 
 /**
- * Runs Pulumi for a stack, in a step of its own, and notes what came of it.
- * @param refresh whether Pulumi reads what is really there.
+ * Runs Pulumi for a stack in its own step, and records the result.
+ * @param refresh whether Pulumi reads the actual state.
  */
 export const applyStack = (run: UpRun, stack: string, title: string, refresh: boolean): Promise<void> =>
   runSteps([[applied(run, stack, title, { refresh })]], run.stopping);
 
-/** What of a run of Pulumi is not the same for all. */
+/** What differs between runs of Pulumi. */
 type Apply = Required<Pick<RunOptions, "refresh">> & Pick<RunOptions, "onMade">;
 
 function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: Apply): Step {
@@ -146,7 +146,7 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
     keepsLines: run.watch !== undefined,
     run: async (progress, signal) => {
       const sources = await sourcesOf(stack, settings.values);
-      // What Pulumi noted of apps on a cluster that is new is not there any more.
+      // On a new cluster, the apps in Pulumi's state no longer exist.
       const isGone = isOnNewCluster(run, stack) && (await hasResources(stack));
       const options = { refresh: refresh || isGone, ...(onMade ? { onMade } : {}), signal };
       const changes = await runUp(run, stack, progress, options);
@@ -163,8 +163,8 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
 }
 
 /**
- * Runs `pulumi up` of a stack. One that creates objects does not set fields back: of two stacks that create one object at
- * the same moment the API server is to refuse the second.
+ * Runs `pulumi up` of a stack. A run that creates objects does not force fields: if two stacks create one object at
+ * the same moment, the API server must refuse the second.
  */
 async function runUp(
   run: UpRun,
@@ -186,7 +186,7 @@ async function runUp(
     run.touched = true;
     return changes;
   } catch (error) {
-    // What the program refuses it refuses before anything is made.
+    // The program refuses bad input before it creates anything.
     run.touched ||= !(error instanceof LabError && error.exitCode === 2);
     throw error;
   } finally {
@@ -197,7 +197,7 @@ async function runUp(
 /** A stack without Deployments. */
 const nothingStuck = { end: async () => {} };
 
-/** The environment of a stack's program. It ends where it does not find what was found before anything was asked. */
+/** The environment of a stack's program, which exits if its preconditions no longer hold. */
 function programVariables({ settings, preconditions }: UpRun, stack: string): Record<string, string> {
   const expected = preconditions.get(stack);
   return {
@@ -209,12 +209,12 @@ function programVariables({ settings, preconditions }: UpRun, stack: string): Re
 const hasChanged = (changes: Changes): boolean =>
   Object.keys(changes).some((operation) => operation !== "same");
 
-/** Has Pulumi set back fields that kubectl has set, such as by `rollout undo`, instead of ending with a conflict. */
+/** Makes Pulumi reset fields that kubectl set, such as by `rollout undo`, instead of failing with a conflict. */
 const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
 
 /**
- * What would be lost of a stack. One without resources, or as it was after the last `up`, has nothing to lose.
- * @param refresh whether what is really there counts, and not what Pulumi noted.
+ * What a stack would lose: nothing if it has no resources or is unchanged since the last `up`.
+ * @param refresh whether to compare with the actual state instead of Pulumi's.
  */
 async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promise<StackPreview> {
   const { settings, previews, preconditions } = run;
@@ -223,7 +223,7 @@ async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promi
   const found = await observeStack(stack, settings.values);
   preconditions.set(stack, found.preconditions);
   if (!refresh && found.isUpToDate) {
-    // Where another stack's run changes something, what stands on it is looked at again.
+    // If another stack's run changes something, its dependents are previewed again.
     previews.note(stack, [], refresh);
     return { losses: [], isUpToDate: true };
   }
@@ -235,7 +235,7 @@ async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promi
   };
 }
 
-/** Previews a stack in a step of its own, and asks after it: a question needs the terminal for itself. */
+/** Previews a stack in its own step and asks afterwards: a question needs the terminal to itself. */
 export async function askLate(run: UpRun, stack: string, refresh: boolean): Promise<void> {
   let found: StackPreview | undefined;
   const step: Step = {

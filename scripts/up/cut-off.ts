@@ -4,17 +4,17 @@ import { LabError } from "../../stacks/lib/errors.ts";
 import { ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { labDir } from "../../stacks/lib/paths.ts";
 
-/** There while Pulumi runs for a stack, and afterwards where that was cut off. */
+/** Exists while Pulumi runs for a stack, and remains if that run was cut off. */
 const mark = (stack: string, folder: string): string => join(folder, stack, "unfinished");
 
 /**
  * Whether the last run of a stack was interrupted or killed. The Kubernetes provider then forgets what it has applied and
- * still waits for, and Pulumi's state says what was there before: only a refresh tells.
+ * still waits for, and Pulumi's state is outdated: only a refresh shows the truth.
  */
 export const wasCutOff = async (stack: string, folder: string = labDir): Promise<boolean> =>
   (await ifThere(stat(mark(stack, folder)))) !== undefined;
 
-/** Runs Pulumi for a stack, so that `wasCutOff` knows whether it came to an end. */
+/** Runs Pulumi for a stack and marks it for `wasCutOff`. */
 export async function untilDone<T>(
   stack: string,
   work: () => Promise<T>,

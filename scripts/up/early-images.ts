@@ -10,12 +10,12 @@ import type { Stacks } from "../lab.ts";
 import { unlessStopped } from "../report.ts";
 
 /**
- * Milliseconds between two questions to a node whose containerd does not answer yet: the first, and the longest. Each may be
+ * Milliseconds between polls of a node whose containerd does not answer yet: the first, and the longest. Each may be
  * a login, and an installation may take half an hour.
  */
 const [interval, longest] = [500, 5_000];
 
-/** How a node is asked for an image, and given one; a test plays both. */
+/** How to query a node for an image and how to load one; tests fake both. */
 export interface ImageStore {
   readonly has: (node: NodeAddress, image: string) => Promise<boolean | undefined>;
   readonly load: (node: NodeAddress, image: string, signal: AbortSignal) => Promise<unknown>;
@@ -29,7 +29,7 @@ const ofNodes: ImageStore = {
   ref: (image) => ownImageRefs[image](),
 };
 
-/** Runs a program. When the signal aborts, it ends with all that it has started: what hangs is not waited for. */
+/** Runs a program and kills it with its children when the signal aborts; does not wait for what hangs. */
 export async function runUntil(
   file: string,
   args: readonly string[],
@@ -51,7 +51,7 @@ export async function runUntil(
 }
 
 /**
- * Loads a stack's images into the nodes of a starting cluster, each as soon as its containerd answers. It only saves time
+ * Loads a stack's images into a starting cluster's nodes, each as soon as its containerd answers. It only saves time
  * (docs/decisions/048-early-apps.md): what fails here is done again, and reported, by the stack's own commands.
  * @param stack the stack that needs the images.
  */
@@ -75,7 +75,7 @@ export async function loadEarly(
     }
   };
   const all = Promise.allSettled(nodesOf(found, own.cluster).map(loadInto));
-  // A node that hangs keeps no run from its end.
+  // A hanging node must not delay the end of the run.
   await unlessStopped(all, signal).catch(() => {});
 }
 

@@ -12,13 +12,13 @@ import { appImage } from "../toolchain/images/web.ts";
 import type { InstalledTool } from "../toolchain/install.ts";
 import type { UpRun } from "./run.ts";
 
-/** Builds the image of the apps, or that of another program of `apps/`. */
+/** Builds the apps' image, or that of another program in `apps/`. */
 export const appImageStep = (app: AppName = "web"): Step => ({
   title: app === "web" ? "App image" : `Image of ${app}`,
   run: async (progress) => (await appImage({ progress }, app)).ref,
 });
 
-/** Builds the image of the database, and notes it for the stack's program. */
+/** Builds the database image and records it for the stack's program. */
 const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step => ({
   title: "Database image",
   run: async (progress) => {
@@ -28,7 +28,7 @@ const postgresImageStep = ({ settings }: Pick<UpRun, "settings">): Step => ({
   },
 });
 
-/** Builds the images of the lab's own that some stacks alone need. */
+/** Builds the lab's own images that only some stacks need. */
 export function ownImageSteps(run: Pick<UpRun, "found" | "settings">): Step[] {
   const { apps, external } = run.found;
   const needed = new Set([...apps, ...external].flatMap(({ config }) => ownImagesOf(config)));
@@ -38,7 +38,7 @@ export function ownImageSteps(run: Pick<UpRun, "found" | "settings">): Step[] {
   ];
 }
 
-/** Builds or pulls what machines and k3d's nodes begin as. */
+/** Builds or pulls the images of machines and k3d nodes. */
 export const nodeImageStep = (run: UpRun): Step => ({
   title: "Node images",
   run: async (progress) => {

@@ -17,25 +17,25 @@ import { summary } from "./summary.ts";
 import { toolStep } from "./tools.ts";
 import { verifyOrRepair } from "./verify.ts";
 
-/** What `lab up` may be told. */
+/** Options of `lab up`. */
 export interface UpOptions {
-  /** Whether what lives may be replaced or removed. Default: false, a terminal is asked, and elsewhere it is refused. */
+  /** Whether running things may be replaced or removed. Default: false: asks on a terminal, refuses elsewhere. */
   readonly replace?: boolean;
-  /** Whether Pulumi runs, and reads what is really there, where nothing has changed. Default: false. */
+  /** Whether Pulumi runs and reads the actual state even if nothing has changed. Default: false. */
   readonly refresh?: boolean;
-  /** Changes a stack file, while no other run is under way. @returns puts it back, where the run then touches nothing. */
+  /** Edits a stack file while no other run is active. @returns a function that restores it if the run touches nothing. */
   readonly edit?: () => Promise<() => Promise<void>>;
-  /** Follows what happens while Pulumi runs. @returns ends that. Default: nobody does. */
+  /** Watches while Pulumi runs. @returns a function that stops watching. Default: none. */
   readonly watch?: (progress: Progress) => () => Promise<void>;
 }
 
 /**
- * Brings stacks up: tools, Docker, images, machines, K3s, apps. What is there already stays as it
- * is, so an interrupted run is picked up by the next one.
- * @throws LabError; a bad stack file and a computer without room are refused before anything is touched.
+ * Brings stacks up: tools, Docker, images, machines, K3s, apps. What exists stays as it
+ * is, so the next run continues an interrupted one.
+ * @throws LabError; a bad stack file or too few resources are refused before anything is touched.
  */
 export async function bringUp(stacks: readonly string[], options: UpOptions = {}): Promise<void> {
-  // A bad file is told before the run waits for another one.
+  // Report a bad file before waiting for another run.
   await readStacks(stacks);
   await prepareLabDir();
   await asRun("up", async (signal, endChildren) => {
@@ -62,7 +62,7 @@ async function bring(run: UpRun): Promise<void> {
   console.log(await summary(run.stacks));
 }
 
-/** Reads the files again, since what another run has changed meanwhile counts, and refuses what cannot be. */
+/** Rereads the files, which another run may have changed meanwhile, and runs the preflight checks. */
 async function begin(
   stacks: readonly string[],
   { replace = false, refresh = false, watch }: UpOptions,
@@ -72,7 +72,7 @@ async function begin(
   await refuseConflicts(found);
   const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
   await refuseUnfit(found);
-  // The addresses that machines are at, for programs that a proxy would keep from them.
+  // The machines' addresses, which must bypass a proxy.
   const networks = found.machines.flatMap(([, config]) => [
     config.network,
     ...allMachines(config).map(({ ip }) => ip),
@@ -97,7 +97,7 @@ async function begin(
   };
 }
 
-/** What is found, installed and built before a stack is touched, in groups that go side by side. */
+/** Everything detected, installed and built before a stack is touched; each group runs in parallel. */
 function preparation(run: UpRun): Step[][] {
   const { machines, k3d } = run.found;
   const where = machines.length ? [providerStep(run)] : k3d.length ? [dockerStep(run)] : [];

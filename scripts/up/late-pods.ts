@@ -12,9 +12,9 @@ interface Place {
 }
 
 /**
- * Restarts pods that wait and serve no request, of K3s's add-ons and of the lab's apps: the kubelet tries again only after up
- * to five minutes, and by now the cause may be gone. Their controllers recreate them, and they have nothing to lose.
- * @param options.hanging whether pods that are still being made count too.
+ * Restarts waiting pods that serve no request, of K3s's add-ons and the lab's apps: the kubelet retries only after up
+ * to five minutes, though the cause may be gone. Their controllers recreate them, and they have nothing to lose.
+ * @param options.hanging whether to include pods that are still being created.
  * @returns what was done, in words.
  */
 export async function restartLatePods(
@@ -29,7 +29,7 @@ export async function restartLatePods(
     if (!found?.length) return [];
     const names = found.map(({ metadata: { name } }) => name);
     const where = ["--kubeconfig", kubeconfig, "--context", api?.context ?? "", "--namespace", namespace];
-    // A kubelet that hangs does not say that nothing runs, which is known.
+    // A hanging kubelet cannot confirm that nothing runs, which is known here.
     const remove = ["delete", "pod", "--ignore-not-found", "--force", "--grace-period=0", "--wait=false"];
     const { exitCode } = await run(["kubectl", ...where, ...remove, ...names], { timeout: 20_000 });
     return exitCode === 0 ? found.map((pod) => `${pod.metadata.name}, which was ${podState(pod)}`) : [];
@@ -50,14 +50,14 @@ async function placesOf(stack: string): Promise<readonly Place[]> {
   });
 }
 
-/** Whether a pod is of the Deployment of one of these apps: a person may have copied one, and its labels with it. */
+/** Whether a pod belongs to the Deployment of one of these apps: someone may have copied a pod, labels included. */
 export const isPodOf = (pod: Pod, apps: readonly Pick<App, "name">[]): boolean =>
   apps.some((app) => isAppPod(pod, [app]) && workloadOf(pod) === `ReplicaSet ${app.name}`);
 
-/** What the kubelet retries after a back-off. */
+/** Reasons that the kubelet retries after a back-off. */
 const failed = /BackOff\b|^ErrImage|^CreateContainer\w*Error|^RunContainerError/;
 
-/** The pods of which all containers wait, and which a controller recreates. */
+/** Pods that a controller recreates and whose containers are all waiting. */
 export async function findLate(
   api: KubernetesApi,
   namespace: string,
@@ -72,7 +72,7 @@ export async function findLate(
   const late = waiting.filter((pod) => failed.test(podState(pod)));
   const making = waiting.filter((pod) => podState(pod) === "ContainerCreating");
   if (!hanging || making.length === 0) return late;
-  // An image that is being pulled takes as long as it takes.
+  // Do not interrupt an image pull.
   const pulling = new Set(
     (await api.events(namespace))
       .filter(({ reason }) => reason === "Pulling")
@@ -81,6 +81,6 @@ export async function findLate(
   return [...late, ...making.filter(({ metadata }) => !pulling.has(metadata.name))];
 }
 
-/** Whether none of a pod's containers runs; of a pod that is nowhere yet there are none. */
+/** Whether none of a pod's containers runs; an unscheduled pod has none. */
 const isIdle = ({ status: { containerStatuses: all } }: Pod): boolean =>
   all.length > 0 && all.every(({ state: { waiting, terminated } }) => waiting ?? terminated);

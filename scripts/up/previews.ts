@@ -1,17 +1,17 @@
 import type { PlannedStep } from "../pulumi.ts";
 
-/** What the previews of a run have shown of its stacks, for as long as it holds. */
+/** The results of a run's previews, as long as they are valid. */
 export class Previews {
   readonly #shown = new Map<string, { readonly refresh: boolean; readonly creates: boolean }>();
   readonly #outdated = new Set<string>();
 
-  /** @param refresh whether the preview read what is really there. */
+  /** @param refresh whether the preview read the actual state. */
   note(stack: string, steps: readonly PlannedStep[], refresh: boolean): void {
     this.#shown.set(stack, { refresh, creates: steps.some(createsObject) });
     this.#outdated.delete(stack);
   }
 
-  /** Something was changed: what stands on it is made from other values than its preview. */
+  /** Something changed: its dependents may now differ from their previews. */
   outdate(): void {
     for (const stack of this.#shown.keys()) this.#outdated.add(stack);
   }
@@ -22,8 +22,8 @@ export class Previews {
   }
 
   /**
-   * Whether it is known that a stack's `up` creates no Kubernetes object: what it changes is its own.
-   * @param refresh whether that `up` reads what is really there: it creates what is gone.
+   * Whether a stack's `up` is known to create no Kubernetes object, so that it only changes its own.
+   * @param refresh whether that `up` reads the actual state: it recreates what is gone.
    */
   createsNothing(stack: string, refresh: boolean): boolean {
     const shown = this.#shown.get(stack);
@@ -31,9 +31,9 @@ export class Previews {
   }
 }
 
-/** Those of replacements are created too. */
+/** Replacements create objects too. */
 const createsObject = ({ operation, urn, inputs }: PlannedStep): boolean =>
   /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn) && !isHashed(inputs);
 
-/** Files whose object has a hash of their content in its name: no other stack creates that one. */
+/** Immutable objects, whose name contains a hash of their content: no other stack creates the same. */
 const isHashed = ({ immutable }: PlannedStep["inputs"]): boolean => immutable === true;

@@ -9,7 +9,7 @@ const recordedSchema = z.object({
   spec: z.object({ replicas: z.int().optional(), selector: z.record(z.string(), z.unknown()) }),
 });
 
-/** Whether the database's pod that is to take the writes follows another one; tests put their own in its place. */
+/** Whether the pod configured to take the writes is a replica; tests pass their own. */
 type Follows = (stack: string, config: MyAppConfig) => Promise<boolean>;
 
 /** @throws Error that says why there is no answer. */
@@ -31,9 +31,9 @@ const asksPod: Follows = async (stack, config) => {
 };
 
 /**
- * Refuses to lead the writes to a pod that follows another one, or to take that one away: nothing could be written then.
- * Promotion comes first, by somebody's hand. Where the file says what it said, nobody is asked.
- * @param resources of the stack, as its state has them, on a cluster that is still there.
+ * Refuses to route writes to a replica, or to remove its primary: nothing could be written then.
+ * The replica must be promoted by hand first. If the file is unchanged, the database is not queried.
+ * @param resources of the stack in its state, on a cluster that still exists.
  * @throws LabError (exit code 2).
  */
 export async function refuseReplicaForWrites(

@@ -13,7 +13,7 @@ import { addBlackholeRoutes } from "../host/routes.ts";
 import type { Step } from "../report.ts";
 import type { UpRun } from "./run.ts";
 
-/** Chooses who makes the machines, installs what that takes, and starts Docker where it is needed. */
+/** Chooses the machines' provider, installs what it needs, and starts Docker if required. */
 export const providerStep = (run: UpRun): Step => ({
   title: "Provider",
   run: async (progress) => {
@@ -29,7 +29,7 @@ export const providerStep = (run: UpRun): Step => ({
   },
 });
 
-/** Starts Docker, for clusters that are containers themselves. */
+/** Starts Docker for clusters that run in containers. */
 export const dockerStep = (run: UpRun): Step => ({
   title: "Docker",
   run: async (progress) => {
@@ -40,7 +40,7 @@ export const dockerStep = (run: UpRun): Step => ({
 
 async function startDocker({ settings, machinesInDocker }: UpRun, progress: Progress): Promise<void> {
   const host = await ensureDocker(progress, machinesInDocker ? "machines" : "k3d");
-  // A later shell's context may not name it any more.
+  // A later shell may use another Docker context.
   settings.set({ dockerHost: host ?? (await dockerEndpoint()) });
 }
 
@@ -67,7 +67,7 @@ async function choose(
   return kvm ? choice : { ...choice, reason: slow };
 }
 
-/** Before anything is built: names and addresses that are somebody else's. @throws LabError (exit code 2). */
+/** Refuses names and addresses that others use, before anything is built. @throws LabError (exit code 2). */
 async function refuseOthersMachines({ found, settings }: UpRun): Promise<void> {
   for (const [stack, config] of found.machines)
     if ((await providerOf(stack, config, settings.values)) === "docker")

@@ -11,23 +11,23 @@ export interface UpRun {
   readonly found: Stacks;
   readonly settings: Settings;
   readonly replace: boolean;
-  /** Whether Pulumi runs, and reads what is really there, where nothing has changed since the last run. */
+  /** Whether Pulumi runs and reads the actual state even if nothing has changed since the last run. */
   readonly refresh: boolean;
   readonly stopping: Required<Stopping>;
-  /** Follows what happens while Pulumi runs. @returns ends that. */
+  /** Watches while Pulumi runs. @returns a function that stops watching. */
   readonly watch: ((progress: Progress) => () => Promise<void>) | undefined;
-  /** What the step "Tools" has installed. */
+  /** What the step "Tools" installed. */
   readonly tools: Partial<Record<ToolName, InstalledTool>>;
   readonly previews: Previews;
-  /** What was found of stacks before anything was asked; their programs must find the same. */
+  /** What was observed before any confirmation; the stacks' programs must find the same. */
   readonly preconditions: Map<string, Preconditions>;
-  /** Whether machines of this run are containers; the step "Provider" knows. */
+  /** Whether this run's machines are containers; set by the step "Provider". */
   machinesInDocker: boolean;
   changed: boolean;
-  /** Whether Pulumi has begun to change something, whatever came of it. */
+  /** Whether Pulumi has started to change anything, successfully or not. */
   touched: boolean;
-  /** The stacks whose clusters Pulumi has made in this run. */
+  /** The stacks whose clusters Pulumi created in this run. */
   readonly newClusters: Set<string>;
-  /** The image that the nodes' images begin as, once it is there. */
+  /** The base of the nodes' images, once it exists. */
   baseImage?: string;
 }

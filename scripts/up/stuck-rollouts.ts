@@ -12,21 +12,21 @@ import { askPlace, placeOf } from "../verify/place.ts";
 const deploymentSchema = z.object({ name: z.string(), namespace: z.string() });
 type Deployment = z.output<typeof deploymentSchema>;
 
-/** Why a rollout will come to nothing, in words; undefined where it may still succeed. */
+/** Why a rollout will fail, in words; undefined if it may still succeed. */
 type Ask = (deployment: Deployment) => Promise<string | undefined>;
 
 /** How a rollout is looked at. */
 interface Timing {
-  /** Milliseconds between two looks. Default: 2000. */
+  /** Milliseconds between polls. Default: 2000. */
   readonly interval?: number;
-  /** Milliseconds after which Kubernetes speaks of this rollout, and not of the one before. Default: 30,000. */
+  /** Milliseconds until the status describes this rollout and not the previous one. Default: 30,000. */
   readonly settles?: number;
 }
 
 /**
- * Ends Pulumi once Kubernetes says that a rollout has failed: Pulumi itself would go on waiting until its ten minutes are
- * over. Where nothing serves yet, it is left to wait: what is new may take its time.
- * @returns what `runStack` is told, and what ends the watch.
+ * Stops Pulumi once Kubernetes reports a failed rollout: Pulumi itself would wait until its ten minutes are
+ * over. If nothing serves yet, Pulumi keeps waiting: a new app may be slow to start.
+ * @returns the options for `runStack`, and a function that ends the watch.
  */
 export function stopWhereStuck(ask: Ask, { interval = 2000, settles = 30_000 }: Timing = {}) {
   const waiting = new Map<string, Deployment & { readonly since: number }>();
@@ -65,7 +65,7 @@ export const askCluster =
   (deployment) =>
     askPlace(placeOf(config), (api) => whyStuck(api, stack, deployment));
 
-/** What Kubernetes says of a rollout that has failed, what its pods say, and what to do. */
+/** Why a rollout failed, by Kubernetes and by its pods, and what to do. */
 export async function whyStuck(
   api: Pick<KubernetesApi, "deployments" | "pods" | "events">,
   stack: string,

@@ -7,7 +7,7 @@ import { pathsOf } from "../../stacks/model/routes.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { curl, curlSecurely } from "../curl.ts";
 
-/** Where the lab answers and how to ask it. */
+/** The lab's addresses and the commands to reach it. */
 export async function summary(stacks: readonly string[]): Promise<string> {
   const lines: string[] = [];
   for (const stack of stacks) {
@@ -42,7 +42,7 @@ async function machinesOf(stack: string): Promise<string[]> {
   );
 }
 
-/** The key by which a host is known, for a person to compare with what the host says of itself. */
+/** A host's known SSH key, for the user to compare with the host's own. */
 async function hostKey(stack: string, { name, ssh }: Pick<Machine, "name" | "ssh">): Promise<string> {
   if (ssh === undefined) return "";
   if (ssh.hostKey !== undefined) return "  host key as in the stack file";

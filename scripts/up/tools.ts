@@ -8,10 +8,10 @@ import { installTools, type ToolName } from "../toolchain/install.ts";
 import { tools as toolTable, versionOf, type Way, wayOrder } from "../toolchain/tools.ts";
 import type { UpRun } from "./run.ts";
 
-/** Installs what the stacks need, and links it where Pulumi and a shell with `lab env` find it. */
+/** Installs the tools that the stacks need, and links them where Pulumi and a shell with `lab env` find them. */
 export const toolStep = (run: UpRun): Step => ({
   title: "Tools",
-  // What is half downloaded or built goes away.
+  // Partial downloads and builds are removed.
   endsWithin: 10_000,
   run: (progress) => installAll(run, progress),
 });
@@ -49,14 +49,14 @@ async function install(
   way?: Way,
 ): Promise<void> {
   const report = (tool: ToolName, line: string) => {
-    // Hundreds of lines: a terminal shows the last one, a log would show them all.
+    // Hundreds of lines: a terminal shows only the last, a log would show them all.
     if (process.stdout.isTTY || !line.startsWith("downloading modules")) progress(`${tool}: ${line}`);
   };
   const options = { progress: report, signal, ...(way ? { way } : {}) };
   Object.assign(tools, await installTools(names, options));
 }
 
-/** The way by which K3s came to a lab that is up: another one could bring another version. */
+/** How a running lab's K3s was installed: another way could install another version. */
 function wayOfK3s({ k3sWay, k3sVersion }: HostSettings): Way | undefined {
   const noted = wayOrder.find((way) => way === k3sWay);
   if (noted !== undefined || k3sVersion === undefined) return noted;

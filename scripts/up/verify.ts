@@ -9,10 +9,10 @@ import { applyStack, askLate } from "./apply.ts";
 import { restartLatePods } from "./late-pods.ts";
 import type { UpRun } from "./run.ts";
 
-/** Seconds that add-ons and pods get to become ready once Pulumi is done; on slow machines that many times. */
+/** Seconds that add-ons and pods get to become ready after Pulumi; multiplied on slow machines. */
 const verifyWithin = 120;
 
-/** Looks whether the lab is what its stack files say, and has Pulumi repair what is not. */
+/** Checks the lab against its stack files, and has Pulumi repair drift. */
 export async function verifyOrRepair(run: UpRun): Promise<void> {
   let isDrifted = false;
   const waits = run.changed;
@@ -22,7 +22,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
       if (waits) await restartLate(run, false, progress);
       const { drifted, summary } = await verifyOnce(run, waits ? verifyWithin : 0, progress, signal);
       isDrifted = drifted.length > 0;
-      // Pulumi trusts its state: it sees drift only when it refreshes.
+      // Pulumi trusts its state: it detects drift only when it refreshes.
       return isDrifted
         ? `drift detected: ${describeFailed(drifted)}; running \`pulumi up --refresh\``
         : summary;
@@ -30,7 +30,7 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
   };
   await runSteps([[first]], run.stopping);
   if (!isDrifted) return;
-  // What that would take from what lives is asked for first.
+  // Confirm losses first.
   for (const stack of run.stacks) {
     await askLate(run, stack, true);
     await applyStack(run, stack, `Repair of ${stack}`, true);
@@ -50,8 +50,8 @@ export async function verifyOrRepair(run: UpRun): Promise<void> {
 }
 
 /**
- * Restarts pods that would otherwise wait for the end of a back-off, though their cause may be repaired.
- * @param hanging whether there was time enough for pods to be made.
+ * Restarts pods that would otherwise wait out a back-off, though the cause may be fixed.
+ * @param hanging whether pods have had enough time to be created.
  */
 async function restartLate({ stacks }: UpRun, hanging: boolean, progress: Progress): Promise<void> {
   for (const words of await restartLatePods(stacks, { hanging })) progress(`restarting ${words}`);
