@@ -4,7 +4,7 @@ import { connect as connectTls } from "node:tls";
 import { execa } from "execa";
 import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
-import { knownLabId } from "../../stacks/lib/lab-id.ts";
+import { labId } from "../../stacks/lib/lab-id.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { type ClusterPlan, httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { isOnCluster, type OnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
@@ -76,7 +76,8 @@ export async function onAppsCluster<T>(
   work: (cluster: AppsCluster) => Promise<T>,
 ): Promise<T> {
   const config = await readOnCluster(stack, root);
-  const lab = await knownLabId();
+  // Kept from now on, should it be lost: an exercise must be found again by it.
+  const lab = await labId();
   return onCluster({ stacks: [stack], signal }, (cluster) => work({ ...cluster, lab, config }));
 }
 

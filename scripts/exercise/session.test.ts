@@ -144,6 +144,17 @@ test("the node that nobody runs is no agent", async () => {
   await assert.rejects(start(cluster, await readExercise("tainted-node"), quiet), /has none/);
 });
 
+test("of several agents one is taken that pods can run on: on another the exercise could not be solved", async () => {
+  const cluster = fakeCluster();
+  const at = (status: string) => ({ status: { conditions: [{ type: "Ready", status }] } });
+  cluster.add({ kind: "Node", metadata: { name: "a" }, ...at("Unknown") });
+  cluster.add({ kind: "Node", metadata: { name: "b" }, spec: { unschedulable: true }, ...at("True") });
+  await assert.rejects(start(cluster, await readExercise("tainted-node"), quiet), /has none/);
+  const ready = cluster.add({ kind: "Node", metadata: { name: "c" }, ...at("True") });
+  await start(cluster, await readExercise("tainted-node"), quiet);
+  assert.deepEqual(ready.spec, { taints: [{ key: "tainted-node.exercise.k3s-lab", value: cluster.lab }] });
+});
+
 test("an exercise that needs an agent is refused where there is none, and nothing was touched", async () => {
   const cluster = fakeCluster();
   const tainted = await readExercise("tainted-node");

@@ -57,9 +57,15 @@ const listedSchema = z.object({
   spec: z
     .object({
       nodeName: z.string().optional(),
+      unschedulable: z.boolean().default(false),
       taints: z.array(z.object({ key: z.string(), value: z.string().optional() })).default([]),
     })
-    .default({ taints: [] }),
+    .default({ taints: [], unschedulable: false }),
+  status: z
+    .object({
+      conditions: z.array(z.object({ type: z.string(), status: z.string() })).default([]),
+    })
+    .default({ conditions: [] }),
 });
 type Listed = z.output<typeof listedSchema>;
 
@@ -219,16 +225,18 @@ function certificatesFor(host: string) {
   return { expiredCertificate, expiredKey, certificate, key };
 }
 
-/** A node beside the control plane that somebody runs. */
-async function agentOf({ kubectl }: Cluster): Promise<string> {
+/** A node beside the control plane on which pods can run. */
+async function agentOf(cluster: Cluster): Promise<string> {
   const noServer = `--selector=!node-role.kubernetes.io/control-plane,!${exerciseLabel}`;
-  const names = await kubectl(["get", "nodes", noServer, "--output=jsonpath={.items[*].metadata.name}"]);
-  const [first] = names.split(" ").filter(Boolean);
-  if (first === undefined)
-    throw refusal(
-      "The exercise needs a cluster with an agent, and this one has none: add one to its stack file.",
-    );
-  return first;
+  const [first] = (await listed(cluster, "nodes", noServer)).filter(
+    ({ spec, status }) =>
+      !spec.unschedulable &&
+      status.conditions.every(({ type, status }) => type !== "Ready" || status === "True"),
+  );
+  if (first) return first.metadata.name;
+  throw refusal(
+    "The exercise needs a cluster with an agent that is Ready, and this one has none: add one to its stack file, or see `kubectl get nodes`.",
+  );
 }
 
 const baseApp = async (): Promise<readonly Manifest[]> =>
