@@ -11,13 +11,13 @@ const inherited: readonly RegExp[] = [
   /^K3D_/,
   /^LAB_(?!(TOOLS_WAY|DEBUG)$)/,
   /^(NODE_OPTIONS|LIBVIRT_DEFAULT_URI|DOCKER_DEFAULT_PLATFORM|DOCKER_BUILDKIT)$/,
-  // bash runs the one before each script, and prints where it goes for the other.
+  // bash sources BASH_ENV before each script, and with CDPATH `cd` prints the directory.
   /^(BASH_ENV|CDPATH)$/,
-  // Names that the lab's own scripts take.
+  // Names that the lab's own scripts use.
   /^(NODE_(NAME|IP|ROLE|INTERFACE)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
 ];
 
-/** Takes them out of an environment. @returns their names. */
+/** Removes them from an environment. @returns their names. */
 export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[] {
   const names = Object.keys(environment)
     .filter((name) => inherited.some((pattern) => pattern.test(name)))
@@ -26,10 +26,10 @@ export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[]
   return names;
 }
 
-/** What this process was started with and has dropped: `lab env` tells a shell to drop it too. */
+/** The variables that this process dropped at startup: `lab env` tells a shell to unset them too. */
 export const droppedVariables: string[] = [];
 
-/** What a shell for plain `pulumi`, `vagrant` and `kubectl` must not have, whether it has it now or not. */
+/** Variables that must be unset in a shell for plain `pulumi`, `vagrant` and `kubectl`. */
 export const neverSet = [
   "PULUMI_CONFIG_PASSPHRASE",
   "PULUMI_BACKEND_URL",
@@ -40,7 +40,7 @@ export const neverSet = [
   "NODE_OPTIONS",
 ] as const;
 
-/** Where a request must not go through a proxy: this computer, and the lab's own networks. */
+/** Hosts to reach without a proxy: this computer, and the lab's own networks. */
 const direct = ["localhost", "127.0.0.1", "::1"];
 
 /**

@@ -21,12 +21,12 @@ const kinds = {
 } as const;
 type Kind = keyof typeof kinds;
 
-/** What there is on this computer of every kind of thing that a lab makes, by name; a kind that is not known is left out. */
+/** The names of all things on this computer of each kind that a lab creates; unknown kinds are left out. */
 type Inventory = Readonly<Partial<Record<Kind, readonly string[]>>>;
 
 const inventoryFile = join(labDir, "inventory.json");
 
-/** What a program lists; nothing where there is no such program. @throws Error where it gives no list. */
+/** A program's list; empty if the program is missing. @throws Error if it fails. */
 const linesOf = async (...command: readonly string[]): Promise<string[]> => {
   const { exitCode, stdout, stderr, ended } = await run(command, { timeout: 10_000 });
   if (ended === "missing") return [];
@@ -37,25 +37,25 @@ const linesOf = async (...command: readonly string[]): Promise<string[]> => {
     .filter(Boolean);
 };
 
-/** What Docker makes for its networks and containers, which are named themselves. */
+/** Interfaces that Docker creates for networks and containers, which are listed themselves. */
 const ofDocker = /\b(docker0|docker_gwbridge|br-[0-9a-f]{12}|veth[0-9a-f]+|DOCKER[-\w]*)\b/;
 const without = (all: readonly string[], pattern: RegExp) => all.filter((one) => !pattern.test(one));
 
-/** Looks at this computer: a tenth of a second. */
+/** Takes a tenth of a second. */
 async function takeInventory(): Promise<Inventory> {
   const names = async (folder: string) => (await ifThere(readdir(folder))) ?? [];
   const rules = ["filter", "nat"].map((table) => linesOf("iptables", "--table", table, "--list-rules"));
   const found = {
     containers: linesOf("docker", "ps", "--all", "--format", "{{.Names}}"),
     networks: linesOf("docker", "network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"),
-    // Volumes without a name go with their containers.
+    // Anonymous volumes are removed with their containers.
     volumes: linesOf("docker", "volume", "ls", "--format", "{{.Name}}").then((all) =>
       without(all, /^[0-9a-f]{64}$/),
     ),
     machines: linesOf("virsh", "--connect", "qemu:///system", "--quiet", "list", "--all", "--name"),
     interfaces: names("/sys/class/net").then((all) => without(all, ofDocker)),
     routes: linesOf("ip", "-4", "route", "show").then((all) => without(all, ofDocker)),
-    // A chain that accepts has no rule; iptables lists it once anything has asked for its table.
+    // An accepting chain has no rule; iptables lists it once anything has read its table.
     rules: Promise.all(rules).then((lists) => without(without(lists.flat(), ofDocker), /^-P \w+ ACCEPT$/)),
     mounts: readFile("/proc/self/mounts", "utf8").then((text) =>
       text
@@ -82,14 +82,14 @@ async function contexts(): Promise<string[]> {
   return (found?.contexts ?? []).map(({ name }) => String(name));
 }
 
-/** Keeps what there is before the first stack is brought up; `lab down` compares with it. */
+/** Records the inventory before the first stack comes up, for `lab down` to compare. */
 export async function noteInventory(): Promise<void> {
   await writeWhole(inventoryFile, JSON.stringify(await takeInventory()));
 }
 
 /**
- * Adds to that what could not be asked for then, such as the containers of a Docker that did not run. To be called once it
- * does, and before the lab makes anything.
+ * Adds what could not be listed then, such as the containers of a stopped Docker. Call it once Docker
+ * runs, and before the lab creates anything.
  */
 export async function completeInventory(): Promise<void> {
   await writeWhole(inventoryFile, JSON.stringify({ ...(await takeInventory()), ...(await readNoted()) }));
@@ -97,7 +97,7 @@ export async function completeInventory(): Promise<void> {
 
 const notedSchema = z.partialRecord(z.enum(Object.keys(kinds) as Kind[]), z.array(z.string()));
 
-/** What was there before; of a note that is lost, half-written or somebody else's nothing is known. */
+/** The recorded inventory; empty if it is missing, incomplete or another user's. */
 async function readNoted(): Promise<Inventory> {
   try {
     return notedSchema.parse(JSON.parse(await readFile(inventoryFile, "utf8")));
@@ -109,10 +109,10 @@ async function readNoted(): Promise<Inventory> {
 /** Whether a stack was brought up here since the last `lab down`. */
 export const hasInventory = (): Promise<boolean> => exists(inventoryFile);
 
-/** Forgets what was there before: nothing that this checkout has started is left. */
+/** Deletes the recorded inventory, once nothing of this checkout is left. */
 export const forgetInventory = (): Promise<void> => rm(inventoryFile, { force: true });
 
-/** What is there now and was not before the lab was brought up, one line a thing. What was not asked for then is not new. */
+/** What appeared since the lab came up, one line each. Kinds that were not recorded then do not count. */
 export async function appearedSince(): Promise<string[]> {
   const [before, after] = [await readNoted(), await takeInventory()];
   return Object.entries(kinds).flatMap(([kind, word]) => {

@@ -6,7 +6,7 @@ import { lastLines, run } from "./host/commands.ts";
 import { canAskLibvirt } from "./host/libvirt.ts";
 import { hasOwnDocker, ownHost } from "./host/own-docker.ts";
 
-/** What labels a container of a lab, and of a k3d cluster by one of the names that the lab's stacks have. */
+/** The labels of lab containers, and of k3d clusters named like the lab's stacks. */
 const format = [
   "{{.Names}}",
   '{{.Label "k3s-lab.id"}}',
@@ -15,12 +15,12 @@ const format = [
 ].join("\t");
 
 /**
- * The machines and containers of labs on this computer, of whichever checkout and whether they run or not, such as
+ * The machines and containers of all checkouts' labs on this computer, running or not, such as
  * "the container k3s-lab-cluster-server of /home/me/lab".
- * @throws LabError where a provider is here and gives no list: then nobody knows.
+ * @throws LabError if an installed provider gives no list: then the result is unknown.
  */
 export async function labsHere(): Promise<string[]> {
-  // The default Docker, and a daemon of the lab's own that it may not know of.
+  // The default Docker, and the lab's own daemon, which may be another one.
   const dockers = [["docker"]];
   if (await hasOwnDocker()) dockers.push(["docker", "--host", ownHost]);
   const [machines, ...containers] = await Promise.all([virtualMachinesHere(), ...dockers.map(containersIn)]);
@@ -29,9 +29,9 @@ export async function labsHere(): Promise<string[]> {
 }
 
 /**
- * The virtual machines of labs, of every provider that is here and whoever made them.
- * @param used providers that must be here, while others need not answer. Default: not known, and all that are here must.
- * @throws LabError where one gives no list.
+ * The virtual machines of all labs, in every installed provider and of every user.
+ * @param used providers that must answer, while others need not. Default: unknown, so all installed ones must.
+ * @throws LabError if one gives no list.
  */
 export async function virtualMachinesHere(used: readonly Provider[] = []): Promise<ListedMachine[]> {
   const hasVirtualBox = async () => (await run(["VBoxManage", "--version"], asks)).ended !== "missing";
@@ -51,7 +51,7 @@ const asks = { timeout: 10_000 } as const;
 async function containersIn(docker: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr, ended } = await run([...docker, "ps", "--all", "--format", format], asks);
   if (exitCode === 0) return stdout.split("\n").flatMap(containerIn);
-  // A daemon that was killed leaves its socket, and its containers run on.
+  // A killed daemon leaves its socket, and its containers keep running.
   if (ended === "missing" || (await absenceIn(stderr)) === "none") return [];
   throw new LabError(
     `Docker does not say whether a lab is here: ${lastLines(stderr, 1)}. See that \`${docker.join(" ")} ps --all\` answers, then run the same command again.`,

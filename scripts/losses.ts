@@ -8,7 +8,7 @@ import { environmentOf } from "../stacks/observe/recorded.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { mayContain } from "./recorded-cluster.ts";
 
-/** A thing that exists and that a run would replace or remove. */
+/** An existing thing that a run would replace or remove. */
 export interface Loss {
   readonly stack: string;
   /** Such as: the machine agent (192.168.42.111), with K3s and all data on it. */
@@ -28,7 +28,7 @@ interface Existence {
     stack: string,
     which: { readonly name: string } | { readonly role: "server" | "registry" },
   ) => Promise<boolean>;
-  /** On the cluster that the stack's state names. @param claim in the namespace, which is asked for instead. */
+  /** On the cluster that the stack's state names. @param claim in the namespace, to look for instead. */
   readonly namespace: (stack: string, name: string, claim?: string) => Promise<boolean>;
 }
 
@@ -56,19 +56,19 @@ interface Context {
 
 interface Thing {
   readonly what: string;
-  /** Asked only where it would go. */
+  /** Called only if it would be removed. */
   readonly exists: () => Promise<boolean>;
   readonly machine?: string;
-  /** A machine's address, by which a rename is found out. */
+  /** A machine's address, which reveals a rename. */
   readonly address?: string | undefined;
   /** The machine that a node goes with. */
   readonly goesWith?: string;
 }
 
 /**
- * What would be lost of what exists. What is gone already is not lost by being replaced; and what a thing takes with it,
- * such as a machine its node, is not named twice.
- * @param options.provider who made the stack's machines, as its state has it.
+ * What a run would destroy. What is already gone is not lost by being replaced; and what goes with another thing,
+ * such as a node with its machine, is not listed twice.
+ * @param options.provider the provider of the stack's machines, from its state.
  */
 export async function lossesOf(
   stack: string,
@@ -106,7 +106,7 @@ export async function lossesOf(
 
 type ToThing = (resource: string, inputs: PlannedStep["inputs"], context: Context) => Thing | undefined;
 
-/** By what the type of a resource contains; the first that fits counts. */
+/** By a part of the resource type; the first match counts. */
 const things: Readonly<Record<string, ToThing>> = {
   "k3s-lab:cluster:LabMachine$": (resource, inputs, { stack, provider, existence }) => {
     const recorded: Environment = {
@@ -125,7 +125,7 @@ const things: Readonly<Record<string, ToThing>> = {
   },
   "k3s-lab:cluster:K3sNode$": (resource, inputs, { stack, provider, existence, hosts }) => {
     const { NODE_NAME: name = resource } = environmentOf(inputs);
-    // K3s without a machine is nowhere; and a host that was reinstalled may be there without it.
+    // K3s is gone with its machine; and a reinstalled host may exist without K3s.
     const exists = async () => {
       const host = hosts.get(name);
       if (host !== undefined) return await existence.k3s(host);

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Pulumi on this lab: `.lab/bin/pulumi` leads here. When it runs, Pulumi writes an `encryptionsalt` into the stack's
+# Wrapper for Pulumi, linked as `.lab/bin/pulumi`. When it runs, Pulumi writes an `encryptionsalt` into the stack's
 # configuration and reformats the file (GetSecretsManager and getAndSaveSecretsManager in its pkg/cmd/pulumi). So it
-# is given a copy, and the user's file is never changed by a run. `pulumi config set` and the like still write to it.
+# gets a copy, and a run never changes the user's file. `pulumi config set` and the like still write to it.
 set -eu
 
-# The lab reads no state that is packed.
+# The lab cannot read compressed state.
 unset PULUMI_DIY_BACKEND_GZIP PULUMI_SELF_MANAGED_STATE_GZIP PULUMI_DIY_BACKEND_ZSTD
 
 lab=$(CDPATH='' cd -P "${0%/*}/.." && pwd)
@@ -15,7 +15,7 @@ if [ ! -x "$pulumi" ]; then
   exit 127
 fi
 
-# As refuseCopy in stacks/lib/lab-id.ts.
+# Like refuseCopy in stacks/lib/lab-id.ts.
 folder=$(cat "$lab/folder" 2>/dev/null) || folder=$root
 other=$folder/.lab/id
 # shellcheck disable=SC3013 # dash, bash, BusyBox and macOS know -ef
@@ -24,7 +24,7 @@ if [ "$folder" != "$root" ] && cmp -s "$other" "$lab/id" && ! [ "$other" -ef "$l
   exit 2
 fi
 
-# The command, what follows it, and the stack that it is for.
+# The command, its subcommand, and its stack.
 verb='' second='' third='' stack='' next='' given=''
 for argument; do
   case $next in
@@ -32,7 +32,7 @@ for argument; do
     skip) next='' && continue ;;
   esac
   case $argument in
-    # Another project, or somebody who knows better; and help needs no stack.
+    # Another project or an explicit configuration; and help needs no stack.
     -C | --cwd | --cwd=* | --config-file | --config-file=* | --help | -h) given=yes ;;
     --stack | -s) next=stack ;;
     --stack=*) stack=${argument#--stack=} ;;
@@ -85,13 +85,13 @@ case $verb in
         elsewhere "$@"
         exit
         ;;
-      # Without this it would remove the user's file as well.
+      # Otherwise it would delete the user's file too.
       rm | remove) exec "$pulumi" "$@" --preserve-config ;;
     esac
     exec "$pulumi" "$@"
     ;;
   up | update | preview | pre | refresh | import | watch | logs) ;;
-  # Destroying uses the state alone: the stack file may be missing or wrong.
+  # Destroying needs only the state: the stack file may be missing or invalid.
   destroy | down | dn) case " $* " in *" --run-program"*) verb=up ;; *) verb=destroy ;; esac ;;
   config) case $second in '' | get) ;; *) exec "$pulumi" "$@" ;; esac ;;
   *) exec "$pulumi" "$@" ;;
@@ -104,7 +104,7 @@ copy=$lab/$name/config.yaml
   umask 077
   mkdir -p "$lab/$name"
   if [ "$verb" != destroy ] && [ -f "$root/Pulumi.$name.yaml" ]; then
-    # A salt that somebody else's Pulumi left there is of another passphrase than the lab's.
+    # A salt from another Pulumi belongs to another passphrase.
     sed "/^[\"']\{0,1\}encryptionsalt[\"']\{0,1\}:/d" "$root/Pulumi.$name.yaml" >"$copy.$$"
   else
     echo 'config: {}' >"$copy.$$"

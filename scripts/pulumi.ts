@@ -10,11 +10,11 @@ export const pulumiStopsWithin = 70_000;
 /** What a run changed: counts of resources by operation, such as `{ same: 9, update: 1 }`. */
 export type Changes = Readonly<Record<string, number>>;
 
-/** What a preview says would happen to a resource that is there. */
+/** What a preview plans for an existing resource. */
 export interface PlannedStep {
   readonly operation: string;
   readonly urn: string;
-  /** What it was made from, as the state has it. */
+  /** Its inputs in the state. */
   readonly inputs: Readonly<Record<string, unknown>>;
 }
 
@@ -27,17 +27,17 @@ export interface RunOptions {
 }
 
 /**
- * Runs `up` or `destroy` on a stack through the Automation API: the same thing that plain `pulumi` does.
+ * Runs `up` or `destroy` on a stack through the Automation API, as plain `pulumi` does.
  *
- * A lock that a killed run left behind is taken away first; Pulumi itself picks up where that run ended.
- * @param options.refresh whether an `up` first reads what is really there. Default: false, Pulumi trusts its state.
- * @param options.onMade is told the types of each resource that was made, its parents' first and joined by `$`.
- * @param options.onEvent is told everything that the engine tells.
- * @param options.stop ends Pulumi in good order; its reason is then thrown.
- * @param options.signal tells that the run was interrupted: Pulumi, which got the interrupt too (see `asRun`), ends its
- * children and keeps what is done in its state, so that the next run goes on.
+ * Removes a killed run's lock first; Pulumi itself continues where that run ended.
+ * @param options.refresh whether an `up` first reads the actual state. Default: false, Pulumi trusts its own.
+ * @param options.onMade receives the types of each created resource, its parents' first and joined by `$`.
+ * @param options.onEvent receives every engine event.
+ * @param options.stop stops Pulumi gracefully; its reason is then thrown.
+ * @param options.signal aborts when the run is interrupted: Pulumi, which is interrupted too (see `asRun`), ends its
+ * children and saves its state, so that the next run continues.
  * @returns what was changed.
- * @throws LabError with the words of the resource that failed.
+ * @throws LabError with the message of the failed resource.
  */
 export async function runStack(
   operation: "up" | "destroy",
@@ -56,16 +56,16 @@ export async function runStack(
     const line = describeEvent(event);
     if (line !== undefined) progress(line);
     const { severity, message } = event.diagnosticEvent ?? {};
-    // What is cut off by being stopped is no news.
+    // Ignore errors that the stop itself causes.
     if (severity === "error" && message !== undefined && !stop?.aborted) {
       failures.push(message.trim());
-      // Pulumi begins nothing more, but waits for what it has begun.
+      // Pulumi starts nothing more, but waits for running operations.
       progress(`failed, finishing what has started: ${message.trim().split("\n", 1)[0]}`);
     }
     const warning = warningIn(event, operation);
     if (warning !== undefined) process.stderr.write(`${warning}\n`);
   };
-  // Most of them wait for the cluster, which takes no processor, and Pulumi's default limit is the number of processors.
+  // Most operations only wait for the cluster, but Pulumi's default limit is the number of CPUs.
   const options = { onEvent, color: "never" as const, parallel: 64, ...(stop ? { signal: stop } : {}) };
   try {
     signal?.throwIfAborted();
@@ -79,7 +79,7 @@ export async function runStack(
         { cause, exitCode: 130 },
       );
     if (stop?.aborted) {
-      // The Kubernetes provider forgets what it has applied once it is interrupted: the state still says what was before.
+      // An interrupted Kubernetes provider does not record what it applied: the state is outdated.
       progress("reading what is there now");
       await stack.refresh({ color: "never", parallel: 64 }).catch(() => {});
       throw stop.reason;
@@ -94,9 +94,9 @@ export async function runStack(
 }
 
 /**
- * What `up` would do to the resources of a stack that are there; changes nothing.
- * @param options.refresh whether it first reads what is really there. Default: false, Pulumi trusts its state.
- * @throws LabError where Pulumi cannot tell.
+ * What `up` would do to a stack's existing resources. Changes nothing.
+ * @param options.refresh whether it first reads the actual state. Default: false, Pulumi trusts its own.
+ * @throws LabError if the preview fails.
  */
 export async function previewStack(
   name: string,
@@ -129,9 +129,9 @@ export async function previewStack(
 }
 
 /**
- * The resources of a stack as its state has them, with secrets in clear text: never to be printed or kept. The stack file
- * may be missing or wrong.
- * @throws LabError where Pulumi cannot read its state.
+ * The resources in a stack's state, with secrets in clear text: never print or store them. The stack file
+ * may be missing or invalid.
+ * @throws LabError if Pulumi cannot read its state.
  */
 export async function exportResources(name: string): Promise<readonly StateResource[]> {
   const stack = await openStack(name, {});
@@ -147,8 +147,8 @@ export async function exportResources(name: string): Promise<readonly StateResou
 }
 
 /**
- * What a failed run says. What a program refused before it made anything is told in its own words: bad input, exit code 2.
- * Pulumi ends with one code whatever went wrong, so `stacks/index.ts` says so in front of the sentence.
+ * The error of a failed run. What a program refused before it created anything keeps its own message: exit code 2.
+ * Pulumi has one exit code for all errors, so `stacks/index.ts` marks such a message with a prefix.
  */
 function failureOf(
   failures: readonly string[],
@@ -165,10 +165,10 @@ function failureOf(
 async function openStack(stackName: string, envVars: Record<string, string>): Promise<Stack> {
   await endStaleLocks(stackName);
   try {
-    // It takes 0.2 s to load, and most runs of `lab up` have nothing to ask it.
+    // Loading it takes 0.2 s, and most runs of `lab up` do not need it.
     const { LocalWorkspace } = await import("@pulumi/pulumi/automation/index.js");
     const stack = await LocalWorkspace.createOrSelectStack({ stackName, workDir: root }, { envVars });
-    // After a run the Automation API asks the CLI three times for outputs and history, which nobody here reads: 0.7 s.
+    // After a run the Automation API calls the CLI three times for outputs and history, which are unused here: 0.7 s.
     return Object.assign(stack, { outputs: async () => ({}), info: async () => undefined });
   } catch (cause) {
     throw new LabError(`The stack "${stackName}" cannot be opened: ${(cause as Error).message}`, { cause });
@@ -189,17 +189,17 @@ function describeEvent({ resourcePreEvent }: EngineEvent): string | undefined {
   const verb = verbs[op];
   if (verb === undefined || type.startsWith("pulumi:")) return undefined;
   const { types: qualified, name } = partsOfUrn(urn);
-  // A component's child is spoken of as the component; the component itself does nothing.
+  // A component's child is reported under the component's name; the component itself does nothing.
   const parent = qualified.split("$").at(-2)?.split(":").at(-1);
   if (type.startsWith("k3s-lab:")) return undefined;
   const kind = type.split(":").at(-1) ?? type;
   return `${verb} ${parent && kind === "Command" ? parent : kind} ${name}`;
 }
 
-/** Where Pulumi found its own parts, and pods that are still starting. */
+/** Routine messages: where Pulumi found its plugins, and pods that are still starting. */
 const ordinary = /^using pulumi-\S+ from \$PATH|^\[MinimumReplicasUnavailable\]/;
 
-/** What a script, or the lab's own program, found worth a person's attention, though it went on. */
+/** A warning of a script, or of the lab's own program, that did not stop it. */
 export function warningIn(
   { diagnosticEvent }: Pick<EngineEvent, "diagnosticEvent">,
   operation: "up" | "destroy",

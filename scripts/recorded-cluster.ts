@@ -12,27 +12,27 @@ import { type OwnState, readOwnState } from "../stacks/observe/own-state.ts";
 import { kubeSystem, othersIn } from "../stacks/observe/ownership.ts";
 import { exportResources } from "./pulumi.ts";
 
-/** A cluster that a stack's apps were made on, as its state has it. Pulumi deletes them there, whatever the file says. */
+/** A cluster that a stack's apps were created on, from its state. Pulumi deletes them there, whatever the file says. */
 interface RecordedCluster {
-  /** What its objects name in the state. */
+  /** The provider reference of its objects in the state. */
   readonly provider: string;
   /** Of one context, with its credentials. */
   readonly kubeconfig: string;
-  /** What the last run knew it by: the UID of kube-system. */
+  /** Its identity at the last run: the UID of kube-system. */
   readonly identity: string | undefined;
-  /** The stack that made it. Undefined: somebody else did. */
+  /** The stack that created it. Undefined for an external cluster. */
   readonly stack: string | undefined;
 }
 
-/** The stack whose cluster apps were made on last; undefined where that is somebody else's, or none. */
+/** The stack whose cluster the apps were last created on; undefined for an external cluster, or none. */
 export function clusterStackIn(resources: readonly StateResource[]): string | undefined {
   const reference = resources.find(({ type }) => type === "pulumi:pulumi:StackReference");
   return z.string().safeParse(reference?.inputs?.name).data?.split("/").at(-1);
 }
 
 /**
- * The clusters that a stack's apps are on: one, or two where a run was interrupted that moved them.
- * @throws LabError where Pulumi cannot read its state.
+ * The clusters that a stack's apps are on: one, or two if a run that moved them was interrupted.
+ * @throws LabError if Pulumi cannot read its state.
  */
 export async function recordedClusters(stack: string): Promise<readonly RecordedCluster[]> {
   const resources = await exportResources(stack);
@@ -52,10 +52,10 @@ export async function recordedClusters(stack: string): Promise<readonly Recorded
   });
 }
 
-/** Whether a provider leads to a cluster that a stack of the lab made: only what is on such a one goes with it. */
+/** Whether a provider points to a lab's cluster: only what is on such a one is lost with it. */
 const isLabs = (inputs: StateResource["inputs"]): boolean => String(inputs?.deleteUnreachable) === "true";
 
-/** Whether apps of a stack are, or may be, on a cluster that no stack made, as where a move from it was interrupted. */
+/** Whether a stack's apps are, or may be, on an external cluster, as after an interrupted move from it. */
 export const isElsewhereToo = async (stack: string): Promise<boolean> =>
   (await stateOf(stack)).some(
     ({ type, inputs }) => type === "pulumi:providers:kubernetes" && !isLabs(inputs),
@@ -67,10 +67,10 @@ const textSchema = z.union([z.string(), secretSchema.pipe(z.string())]);
 /** A text of an exported state, secret or not. */
 const clear = (value: unknown): string | undefined => textSchema.safeParse(value).data;
 
-/** Milliseconds for one answer: an emulated machine that has just started takes its time. */
+/** Milliseconds for one answer: an emulated machine is slow just after its start. */
 const patience = 30_000;
 
-/** @throws Error where there is no answer; one that refuses is an answer. */
+/** @throws Error if there is no answer; a refusal is an answer. */
 async function connectTo({ kubeconfig }: RecordedCluster): Promise<KubernetesApi & { close(): void }> {
   const api = connect(await accessOf(chooseContext(kubeconfig, "of Pulumi's state")), patience);
   await api.version().catch((cause) => {
@@ -82,8 +82,8 @@ async function connectTo({ kubeconfig }: RecordedCluster): Promise<KubernetesApi
 }
 
 /**
- * Whether the stack that made a cluster has none any more, or another: what was on it is gone with it. Of a cluster of
- * somebody else's that does not answer nobody knows.
+ * Whether the stack that created a cluster no longer has it: what was on it is gone too. For an external cluster that
+ * does not answer, this is unknown.
  */
 async function isGone({ stack, identity }: Pick<RecordedCluster, "stack" | "identity">): Promise<boolean> {
   if (stack === undefined) return false;
@@ -94,7 +94,7 @@ async function isGone({ stack, identity }: Pick<RecordedCluster, "stack" | "iden
   return system !== undefined && identity !== undefined && system.uid !== identity;
 }
 
-/** The same of the cluster that a stack's apps were made on last. */
+/** The same for the cluster that a stack's apps were last created on. */
 export const areAppsGone = (resources: readonly StateResource[]): Promise<boolean> => {
   const providers = resources.filter(({ type }) => type === "pulumi:providers:kubernetes");
   return isGone({
@@ -104,10 +104,10 @@ export const areAppsGone = (resources: readonly StateResource[]): Promise<boolea
 };
 
 /**
- * Makes sure, before a stack's apps are taken away from a cluster that stays, that it answers and is the one that they
- * were made on: to Pulumi, what is on a cluster of the lab's that is out of reach is gone; and it deletes by name.
- * @returns what is not the stack's and would go with its namespaces.
- * @throws LabError that says how to go on.
+ * Before a stack's apps are removed from a cluster that stays, makes sure that it answers and is the one that they
+ * were created on: Pulumi considers objects on an unreachable lab cluster gone; and it deletes by name.
+ * @returns others' objects that would be deleted with the stack's namespaces.
+ * @throws LabError with the next step.
  */
 export async function othersGoingWith(stack: string, cluster: RecordedCluster): Promise<readonly string[]> {
   const where = cluster.stack ? `The cluster of the stack "${cluster.stack}"` : "The cluster";
@@ -149,7 +149,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
 }
 
 /**
- * The volumes with data that a stack has on a cluster. Where that does not say, those of the state: they may be there.
+ * A stack's volumes with data on a cluster. If it does not answer, those of the state: they may exist.
  */
 export async function volumesOn(stack: string, cluster: RecordedCluster): Promise<readonly DataVolume[]> {
   const { objects } = await readOwnState(stack);
@@ -165,7 +165,7 @@ export async function volumesOn(stack: string, cluster: RecordedCluster): Promis
   }
 }
 
-/** Whether a stack's recorded cluster has an object. One that does not answer, or does not say, may have it. */
+/** Whether a stack's recorded cluster has an object. Assumed if the cluster does not answer or refuses. */
 export async function mayContain(stack: string, path: string): Promise<boolean> {
   const asked = (await recordedClusters(stack)).map(async (cluster) => {
     let api: Awaited<ReturnType<typeof connectTo>>;

@@ -11,30 +11,30 @@ import type { Progress } from "../stacks/lib/progress.ts";
 
 export interface Step {
   readonly title: string;
-  /** Does the work; what it returns, if anything, is shown behind the title. */
+  /** Does the work; its result, if any, is shown after the title. */
   readonly run: (progress: Progress, signal: AbortSignal) => Promise<string | undefined>;
   /**
-   * Milliseconds that the step is waited for once the run is stopped, because it ends in good order. Default: 0.
+   * Milliseconds that the step gets to end gracefully once the run is stopped. Default: 0.
    */
   readonly endsWithin?: number;
-  /** Whether a terminal keeps every line, not the last alone. Default: false. */
+  /** Whether a terminal keeps every line instead of only the last. Default: false. */
   readonly keepsLines?: boolean;
 }
 
 export interface Stopping {
   readonly signal?: AbortSignal;
-  /** Ends the programs that the steps have started. */
+  /** Ends the programs that the steps started. */
   readonly endChildren?: () => Promise<void>;
 }
 
 type Task = ListrTaskWrapper<object, typeof DefaultRenderer, typeof SimpleRenderer>;
 
 /**
- * Runs groups of steps, one group after the other, the steps of a group side by side. On a terminal each step has a
+ * Runs groups of steps, one group after the other, the steps of a group in parallel. On a terminal each step has a
  * spinner, its last line and its time; elsewhere each line is printed as it comes, with the name of its step.
  *
- * The first step that fails ends its neighbours, and no further group begins; so does an interrupt.
- * @throws what the first step threw that failed, or why the run was interrupted.
+ * The first failure, or an interrupt, aborts the other steps, and no further group starts.
+ * @throws the error of the first step that failed, or the reason for the interrupt.
  */
 export async function runSteps(
   groups: readonly (readonly Step[])[],
@@ -45,7 +45,7 @@ export async function runSteps(
     outer.throwIfAborted();
     const failed = new AbortController();
     const signal = AbortSignal.any([outer, failed.signal]);
-    /** What a step threw that was interrupted, and knows more of that than others. */
+    /** The error of an interrupted step, which has more detail. */
     let interrupted: unknown;
     const toTask = ({ title, run, endsWithin = 0, keepsLines = false }: Step): ListrTask => ({
       title,
@@ -68,7 +68,7 @@ export async function runSteps(
           }
           failed.abort(error);
           void endChildren().catch(() => {});
-          // At once, while neighbours still end; the caller tells the whole story at the end.
+          // Show it at once, while other steps still end; the caller prints the whole error at the end.
           throw new Error(firstLine(error), { cause: error });
         }
       },
@@ -76,7 +76,7 @@ export async function runSteps(
     const list = new Listr(group.map(toTask), {
       concurrent: true,
       exitOnError: false,
-      // An interrupt is answered by ending in good order, not at once.
+      // The lab handles interrupts itself, gracefully.
       registerSignalListeners: false,
       fallbackRenderer: "simple",
       rendererOptions: { timer, collapseErrors: false },
@@ -88,7 +88,7 @@ export async function runSteps(
   }
 }
 
-/** What work comes to; once the signal aborts it has so many milliseconds left. Default: none. */
+/** The result of work, which gets so many milliseconds once the signal aborts. Default: none. */
 export async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal, endsWithin = 0): Promise<T> {
   const stopped = Promise.withResolvers<never>();
   let timer: NodeJS.Timeout | undefined;
@@ -102,7 +102,7 @@ export async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal, en
   } finally {
     clearTimeout(timer);
     signal.removeEventListener("abort", stop);
-    // An error after that has no reader.
+    // Ignore a later error.
     work.catch(() => {});
   }
 }

@@ -8,25 +8,25 @@ import { allMachines, type ClusterConfig } from "../stacks/model/config.ts";
 const GiB = 1024 ** 3;
 const MiB = 1024 ** 2;
 
-/** Free disk that tools, images and machines take from nothing; K3s evicts pods when a disk is nearly full. */
+/** Free disk that tools, images and machines need from an empty cache; K3s evicts pods when a disk is nearly full. */
 const diskNeeded = 8 * GiB;
 
-/** inotify instances that a machine in a container takes of this computer's; counted with K3s v1.25.4, systemd included. */
+/** inotify instances that a containerized machine uses on this computer; counted with K3s v1.25.4, systemd included. */
 const inotifyOf = { server: 24, agent: 12, loadbalancer: 6 } as const;
 
-/** What a computer has to offer; bytes. */
+/** A computer's resources, in bytes. */
 export interface HostFacts {
-  /** inotify instances that a user may have; unknown where machines in containers do not run on this kernel. */
+  /** The limit of inotify instances per user; unknown if containers do not run on this kernel. */
   readonly inotifyInstances?: number | undefined;
   readonly memoryAvailable: number;
   readonly diskFree: number;
 }
 
-/** What a cluster needs of this computer; one of k3d reserves no memory. */
+/** What a cluster needs of this computer; a k3d cluster reserves no memory. */
 type Requirements = Pick<ClusterConfig, "machines"> &
   Partial<Pick<ClusterConfig, "provider" | "loadBalancer">>;
 
-/** What keeps a cluster from being brought up on this computer, a sentence each with what to do; empty where nothing does. */
+/** Why this computer cannot run a cluster, one sentence each with the fix; empty if it can. */
 export function missingRequirements(config: Requirements, facts: HostFacts): string[] {
   const { provider } = config;
   const machines = allMachines(config);
@@ -81,7 +81,7 @@ export async function hostFacts(): Promise<HostFacts> {
   };
 }
 
-/** The folder, or the nearest one above it that is there. */
+/** The folder, or its nearest existing ancestor. */
 async function existing(folder: string): Promise<string> {
   return access(folder).then(
     () => folder,
@@ -89,7 +89,7 @@ async function existing(folder: string): Promise<string> {
   );
 }
 
-/** Linux counts memory that it can take back from caches as available; elsewhere only free memory is known. */
+/** Linux counts reclaimable caches as available memory; elsewhere only free memory is known. */
 async function memoryAvailable(): Promise<number> {
   const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
   const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1];

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 
-/** Marks every process of a run: children inherit it, whoever starts them. Daemons that outlive a run do not have it. */
+/** Marks every process of a run: children inherit it. Daemons that outlive a run do not have it. */
 export const mark = "K3S_LAB_RUN";
 
-/** The environment of a program that goes on when the run ends. */
+/** The environment of a program that outlives the run. */
 export function withoutMark(environment: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const { [mark]: _, ...rest } = environment;
   return rest;
@@ -13,11 +13,11 @@ export function withoutMark(environment: NodeJS.ProcessEnv = process.env): NodeJ
 const interrupts = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /**
- * Marks what this process starts from now on as a run's. Should this process be killed, a guard ends it all.
+ * Marks all future children of this process as a run's. If this process is killed, a guard ends them.
  * @param interrupt is called for each signal, and with SIGHUP where the npm that started this process was killed: nothing
  * tells it that, but that it has another parent. `package.json` has the shell between the two replaced by it.
- * @param signals those that it is called for. Default: all.
- * @returns undoes it: the run has come to its end.
+ * @param signals the signals to handle. Default: all.
+ * @returns a function that undoes it at the end of the run.
  */
 export function markRun(
   id: string,
@@ -41,7 +41,7 @@ export function markRun(
   };
 }
 
-/** Starts what ends the run's programs when this process is gone without having done so: its input then ends. */
+/** Starts the guard, which ends the run's programs if this process dies first: its standard input then closes. */
 function startGuard(id: string): ChildProcess {
   const file = join(import.meta.dirname, "end-run.ts");
   const end = [process.execPath, "--disable-warning=ExperimentalWarning", file, id];

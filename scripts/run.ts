@@ -9,10 +9,10 @@ import { markRun } from "./run-mark.ts";
 import { withFileLock } from "./toolchain/file-lock.ts";
 
 /**
- * One run that changes the lab; a second one on the same checkout waits for it. However it ends, SIGKILL included, no
- * program that it started goes on: a small process watches for that, and the next run looks again.
- * @param work gets a signal that aborts when the run is interrupted; no new step may begin then.
- * @throws LabError (exit code 130) when it was interrupted.
+ * A run that changes the lab; a second one on the same checkout waits for it. However it ends, SIGKILL included, no
+ * program that it started keeps running: a small guard process ends them, and the next run checks again.
+ * @param work receives a signal that aborts when the run is interrupted; no new step may start then.
+ * @throws LabError (exit code 130) if interrupted.
  */
 export async function asRun<T>(
   verb: "up" | "down",
@@ -34,7 +34,7 @@ export async function asRun<T>(
       }
       process.stderr.write(`\nlab: shutting down after ${name}; repeat to stop at once\n`);
       controller.abort(interrupted(verb));
-      // A terminal's Ctrl-C has reached Pulumi already, and a second one would make it give up its orderly end.
+      // A terminal's Ctrl-C has already reached Pulumi, and a second one would abort its graceful exit.
       void endRun(id, { told: name === "SIGINT" && process.stdin.isTTY });
     });
     try {
@@ -58,9 +58,9 @@ const interrupted = (verb: "up" | "down"): LabError =>
   );
 
 /**
- * Ties the programs of a command that changes no lab to it: they end with it, when it fails, is interrupted or killed.
- * @param options.interrupts whether an interrupt ends the command; false for one that has its own answer.
- * @returns what is to be called in the end, with whether it went well.
+ * Ties the programs of a command that changes no lab to it: they end if it fails, is interrupted or killed.
+ * @param options.interrupts whether an interrupt ends the command; false if it handles interrupts itself.
+ * @returns a function to call at the end, with whether it succeeded.
  */
 export function tiePrograms({
   interrupts = true,

@@ -1,10 +1,10 @@
 import { LabError } from "../stacks/lib/errors.ts";
 
 /**
- * Runs a series of commands that each clean up after themselves. Ctrl-C reaches the command that is running as well; here
- * it only keeps the next one from starting.
- * @param stopped what the person at the keyboard reads when the series was ended so.
- * @throws LabError (exit code 130) when it was.
+ * Runs a series of commands that each clean up after themselves. The running command receives Ctrl-C too; here
+ * it only prevents the next one from starting.
+ * @param stopped the message if the series was interrupted.
+ * @throws LabError (exit code 130) if it was.
  */
 export async function interruptible<T>(
   stopped: string,

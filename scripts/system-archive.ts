@@ -3,7 +3,7 @@ import type { MachineContent } from "./host/machine-image.ts";
 import { systemImages, systemManifests } from "./toolchain/images/index.ts";
 import { type InstalledTool, type InstallOptions, installTools, type ToolName } from "./toolchain/install.ts";
 
-/** What K3s's own images, and flannel, are made of where K3s does not bring them. */
+/** The tools to build K3s's own images and flannel from, if K3s does not bring them. */
 export const imageTools = [
   "coredns",
   "traefik",
@@ -13,7 +13,7 @@ export const imageTools = [
   "flannel",
 ] as const;
 
-/** The path of a file of an installed tool; an Error where it was not installed. */
+/** The path of a file of an installed tool; throws an Error if it is not installed. */
 type ToolFile = (tool: ToolName, name: string) => string;
 
 export const toolFile =
@@ -24,14 +24,14 @@ export const toolFile =
     return path;
   };
 
-/** An archive of the images that K3s needs: the one that was released with it, else one that is built here. */
+/** An archive of the images that K3s needs: the one of its release, or else one built here. */
 export async function systemArchive(k3s: InstalledTool, file: ToolFile, progress: Progress): Promise<string> {
   const released = k3s.files["k3s-airgap-images.tar.gz"];
   if (released !== undefined) return released;
   return await systemImages((tool) => file(tool, tool), progress);
 }
 
-/** What machines carry of K3s. A K3s that was built here brings neither flannel nor images: they were built too. */
+/** What machines carry of K3s. A K3s built here brings neither flannel nor images: these are built too. */
 export async function machineContent(
   k3s: InstalledTool,
   file: ToolFile,
@@ -48,8 +48,8 @@ export async function machineContent(
 }
 
 /**
- * What machines carry of K3s, its tools being installed first where they are missing.
- * @param options whose machines it is for. Default: this computer's architecture, K3s had in whichever way there is.
+ * What machines carry of K3s. Installs missing tools first.
+ * @param options the target machines. Default: this computer's architecture, and any way to install K3s.
  */
 export async function installedContent(
   progress: Progress,

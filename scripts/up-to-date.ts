@@ -36,19 +36,19 @@ import {
   type Preconditions,
 } from "../stacks/observe/preconditions.ts";
 
-/** What was found of a stack that has resources, before anything is asked. */
+/** What was observed of a stack with resources, before any confirmation. */
 interface StackObservation {
-  /** What the stack's program must find too. */
+  /** What the stack's program must also find. */
   readonly preconditions: Preconditions;
   /**
-   * Whether everything that its `up` depends on is as it was after the last one: its file, the programs, Pulumi's state and
-   * the machines themselves. Then Pulumi has nothing to do, and `lab verify`'s checks judge what is inside the cluster. Of
-   * apps on a cluster of somebody else's it is never known: that may be another one since.
+   * Whether everything that its `up` depends on is unchanged since the last one: its file, the programs, Pulumi's state and
+   * the machines themselves. Then Pulumi has nothing to do, and `lab verify`'s checks cover the cluster's contents. Never
+   * true for apps on an external cluster, which may have been replaced.
    */
   readonly isUpToDate: boolean;
 }
 
-/** Looks at what a stack has. Changes nothing. @throws LabError where a provider or a cluster cannot be asked. */
+/** Observes a stack. Changes nothing. @throws LabError if a provider or a cluster does not answer. */
 export async function observeStack(stack: string, settings: HostSettings): Promise<StackObservation> {
   const { preconditions, whole } = await observe(stack);
   const noted = await readFile(noteFile(stack), "utf8").catch(() => undefined);
@@ -60,8 +60,8 @@ export async function observeStack(stack: string, settings: HostSettings): Promi
 }
 
 /**
- * Notes that a stack is up as its file says. What needs repair, or cannot be looked at now, is left to the next run.
- * @param sources what `sourcesOf` was before Pulumi ran: what was edited since is not up.
+ * Records that a stack is up to date. If it needs repair, or cannot be observed now, the next run handles it.
+ * @param sources the result of `sourcesOf` before Pulumi ran: later edits are not applied yet.
  */
 export async function noteUpToDate(stack: string, settings: HostSettings, sources: string): Promise<void> {
   try {
@@ -70,7 +70,7 @@ export async function noteUpToDate(stack: string, settings: HostSettings, source
     if (whole === undefined || sources !== (await sourcesOf(stack, settings))) return;
     await writeWhole(noteFile(stack), await fingerprint(stack, sources, whole));
   } catch (error) {
-    // The note only saves seconds, and one of an earlier run fits no state but its own.
+    // The record only saves seconds, and an older one matches no later state.
     if (!(error instanceof LabError || (error instanceof Error && "code" in error))) throw error;
   }
 }
@@ -79,7 +79,7 @@ const noteFile = (stack: string): string => join(stackDir(stack), "settled");
 
 interface Observed {
   readonly preconditions: Preconditions;
-  /** All that was seen. Undefined where something is to be put right: that is up to date at no time. */
+  /** Everything observed. Undefined if something needs repair: then the stack is never up to date. */
   readonly whole: unknown;
 }
 
@@ -101,7 +101,7 @@ async function observe(stack: string): Promise<Observed> {
 async function observeMachinesOf(stack: string, config: ClusterConfig): Promise<Observed> {
   const { observedMachines, observedNodes, wrongBalancer, ...cluster } = await observeCluster(stack, config);
   const kubeconfig = await observeKubeconfig(kubeconfigCopy(stack), certificatesOf(observedNodes));
-  // Refuses one that the program refuses.
+  // Refuses what the program would refuse.
   await readServerSecrets(config.k3s.serverSecrets, stackFile(stack), root);
   const isWhole =
     [...observedMachines.values()].every(({ state, found }) => state === "running" && found === undefined) &&
@@ -131,16 +131,16 @@ async function observeContainersOf(stack: string): Promise<Observed> {
   };
 }
 
-/** The cluster as its stack's state has it, if its nodes still hold the images of the lab's own that the apps run. */
+/** The cluster in its stack's state, if its nodes still have the lab's own images that the apps use. */
 async function observeApps(stack: string, config: OnCluster, cluster: string): Promise<unknown> {
   if (!(await areCertificatesCurrent(config.apps))) return undefined;
-  // The first run makes the authority: what exists after it counts.
+  // The first run creates the CA: compare with what exists after it.
   const state = await stateOf(cluster);
   const around = [state, await authorityFor(config.apps)];
   const own = ownImagesOf(config);
   if (own.length === 0) return around;
   const { data: nodes } = nodesSchema.safeParse(outputsOf(state)?.nodes);
-  // A cluster that is not whole exports none.
+  // An incomplete cluster exports none.
   if (nodes === undefined) return undefined;
   const now = "absent";
   const held = await readOwnState(stack);
@@ -163,13 +163,13 @@ const nodesSchema = z.array(
   }),
 );
 
-/** What a stack's program is made from, and what it reads, but for Pulumi's state and what runs. */
+/** The sources of a stack's program and the files that it reads, except Pulumi's state and live resources. */
 export async function sourcesOf(stack: string, settings: HostSettings): Promise<string> {
   const hash = createHash("sha256").update(JSON.stringify([settings, await labId()]));
   const programs = await Array.fromAsync(glob("{stacks,vagrant,apps}/**/*", { cwd: root }));
   const files = [stackFile(stack), "Pulumi.yaml", "package-lock.json", ...programs.sort()];
   for (const file of [...files, ...(await filesNamedBy(stack))]) {
-    // Of a folder, or what is not there, the name alone counts.
+    // For a folder or a missing file, only the name counts.
     const content = await readFile(resolve(root, file)).catch(() => undefined);
     hash.update(JSON.stringify([file, content?.length])).update(content ?? "");
   }
@@ -188,7 +188,7 @@ async function filesNamedBy(stack: string): Promise<readonly string[]> {
   }
   const { config } = await readStackFile(stack as "k3d", root);
   const { files, registries } = await readK3dFile(config, root);
-  // A source of several lines is the content itself.
+  // A multi-line source is the content itself.
   const sources = files.map(({ source }) => source).filter((source) => !source.includes("\n"));
   return [config, ...sources, ...(registries?.config ? [registries.config] : [])];
 }

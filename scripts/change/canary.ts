@@ -9,22 +9,22 @@ import type { Seen } from "./change-app.ts";
 import type { FoundApp } from "./find-app.ts";
 import { versionIn } from "./history.ts";
 
-/** What a version of an app has of its pods and its requests. */
+/** A version's share of an app's pods and requests. */
 export interface Share {
   readonly version: string;
   readonly pods: number;
   readonly ready: number;
-  /** Of those that were asked. */
+  /** How many of the sampled requests it answered. */
   readonly requests: number;
 }
 
-/** Requests that are counted, and how many of them go side by side. */
+/** Requests to sample, and how many are concurrent. */
 const [requests, atOnce] = [200, 4];
-/** Answers that may be missing one after the other: each may take ten seconds to do so. */
+/** Consecutive failures before giving up: each may take ten seconds. */
 const patience = 12;
 const none = "no answer";
 
-/** Asks an app as clients do, and counts which version answers. @throws LabError where another than the app does. */
+/** Requests an app as clients do, and counts which version answers. @throws LabError if something else answers. */
 export const lookAtShares = (found: FoundApp): Promise<Seen> =>
   askPlace(placeOf(found.config), async (api) => {
     const { stack, config, app } = found;
@@ -36,7 +36,7 @@ export const lookAtShares = (found: FoundApp): Promise<Seen> =>
     return { json: { shares }, text: tableOf(shares) };
   });
 
-/** The version that each of the requests met. */
+/** The version that answered each request. */
 export async function versionsOf(send: () => Promise<HttpAnswer>): Promise<readonly string[]> {
   const versions: string[] = [];
   const ask = () =>
@@ -52,7 +52,7 @@ export async function versionsOf(send: () => Promise<HttpAnswer>): Promise<reado
   return versions;
 }
 
-/** By version, the oldest answer first. @param answers the version that each request met. */
+/** By version, the oldest answer first. @param answers the version that answered each request. */
 export function sharesOf(pods: readonly Pod[], answers: readonly string[]): readonly Share[] {
   const living = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   const versions = [...new Set([...living.map(({ spec }) => versionIn(spec)), ...answers])].sort();

@@ -4,7 +4,7 @@ import { bringUp, type UpOptions } from "../up/index.ts";
 import type { FoundApp } from "./find-app.ts";
 import { type AppChange, changeStackFile, type FileChange } from "./stack-file.ts";
 
-/** What commands that change an app may be told. */
+/** Options of the commands that change an app. */
 export interface ChangeOptions extends Pick<UpOptions, "replace" | "watch"> {
   readonly stack?: string;
   readonly json?: boolean;
@@ -18,7 +18,7 @@ export const changeCommand = (name: string): Command =>
     .option("--replace", "allow what else the stack file would replace or remove")
     .option("--json", "print JSON instead: what was changed");
 
-/** What commands that change an app say of it in their help. @param more of this one, a whole sentence. Default: nothing. */
+/** The shared help of commands that change an app. @param more a further sentence. Default: none. */
 export const changeHelp = (example: string, more = ""): string =>
   `\nEdits this value in the stack file, and nothing else there, then does what \`lab up STACK\` does. If that is refused, fails or is interrupted before Pulumi has begun to change something, the file is put back as it was; later it keeps the change. ${more}\nExit codes: as of \`lab up\`.\n\nExample:\n  scripts/lab ${example}`.replace(
     " \n",
@@ -26,9 +26,9 @@ export const changeHelp = (example: string, more = ""): string =>
   );
 
 /**
- * Changes an app in the file of its stack, and brings that stack up; what the result is goes to standard output.
- * @param look what is to be seen afterwards. Default: nothing.
- * @throws as `bringUp`. The file is put back where nothing was touched.
+ * Changes an app in its stack file, brings that stack up, and prints the result to standard output.
+ * @param look reads what to show afterwards. Default: nothing.
+ * @throws as `bringUp`. The file is restored if nothing was touched.
  */
 export async function changeApp(
   { stack, app }: Pick<FoundApp, "stack" | "app">,
@@ -66,9 +66,9 @@ export async function changeApp(
   );
 }
 
-/** What is to be seen after a change. */
+/** What to show after a change. */
 export interface Seen {
-  /** Beside what was changed. */
+  /** Added to the change in the JSON output. */
   readonly json: object;
   readonly text: string;
 }
@@ -78,11 +78,11 @@ function inWords({ key, before, after }: FileChange): string {
   return `${key} was ${before ?? "not set"} and is ${after ?? "not set any more"}`;
 }
 
-/** The apps whose pods another version of one changes: those of the guest book share it. */
+/** The apps whose pods a new version of one replaces: those of the guest book share a version. */
 export const rolledOutWith = ({ stack, config, app }: FoundApp): readonly App[] =>
   programOf(stack) === "apps" ? [app] : config.apps;
 
-/** Runs what speaks to a person, with its words on standard error: standard output is for JSON. */
+/** Runs work with its messages on standard error: standard output is for JSON. */
 async function withStdoutAside<T>(work: () => Promise<T>): Promise<T> {
   const { write } = process.stdout;
   process.stdout.write = process.stderr.write.bind(process.stderr);

@@ -13,11 +13,11 @@ import {
 export type YamlPath = readonly (string | number)[];
 
 /**
- * Sets one value in the text of a YAML file. All else stays as it is written, comments and layout included: only the
- * characters of the value change, or a key is added where there is none.
+ * Sets one value in the text of a YAML file. Everything else, comments and layout included, is preserved: only the
+ * characters of the value change, or a missing key is added.
  *
  * @param text a document without errors.
- * @returns undefined where that cannot be done without changing another value, such as through an alias.
+ * @returns undefined if that would change another value too, such as through an alias.
  */
 export function setInYaml(text: string, path: YamlPath, value: string | number): string | undefined {
   const document = parseDocument(text);
@@ -25,15 +25,15 @@ export function setInYaml(text: string, path: YamlPath, value: string | number):
   if (edit === undefined) return undefined;
   const edited = `${text.slice(0, edit.from)}${edit.text}${text.slice(edit.to)}`;
   const after = parseDocument(edited);
-  // The same values without aliases, of which that one alone changes.
+  // The same values without aliases, so that only this one changes.
   const wanted = parseDocument(JSON.stringify(document.toJS()));
   wanted.setIn(path, value);
   return after.errors.length === 0 && isDeepStrictEqual(after.toJS(), wanted.toJS()) ? edited : undefined;
 }
 
 /**
- * Removes a key from the text of a YAML file, with what is behind it on its line; all else stays as it is written.
- * @returns undefined where that cannot be done without changing another value. Where there is no such key, the text.
+ * Removes a key from the text of a YAML file, with the rest of its line; everything else is preserved.
+ * @returns undefined if that would change another value; the unchanged text if there is no such key.
  */
 export function removeFromYaml(text: string, path: YamlPath): string | undefined {
   const document = parseDocument(text);
@@ -54,7 +54,7 @@ export function removeFromYaml(text: string, path: YamlPath): string | undefined
   const wanted = parseDocument(JSON.stringify(document.toJS()));
   wanted.deleteIn(path);
   try {
-    // An alias of what was removed has no value.
+    // An alias to a removed anchor has no value.
     const now = parseDocument(removed);
     return now.errors.length === 0 && isDeepStrictEqual(now.toJS(), wanted.toJS()) ? removed : undefined;
   } catch {
@@ -62,7 +62,7 @@ export function removeFromYaml(text: string, path: YamlPath): string | undefined
   }
 }
 
-/** A part of a text and what takes its place. */
+/** A range of a text and its replacement. */
 interface Edit {
   readonly from: number;
   readonly to: number;
@@ -89,11 +89,11 @@ function editOf(
   return { from: range[0], to: range[1], text: written(value, text[range[0]]) };
 }
 
-/** Where a node begins in the text, where its value ends, and where it does. */
+/** Where a node begins in the text, where its value ends, and where the node ends. */
 const rangeOf = (node: unknown): Range | undefined =>
   (node as { readonly range?: Range | null } | null)?.range ?? undefined;
 
-/** A key that is added behind the last one of a mapping. */
+/** An edit that adds a key after a mapping's last one. */
 function addition(text: string, map: YAMLMap, path: YamlPath, value: string | number): Edit | undefined {
   const entry = entryOf(path, value);
   const range = rangeOf(map);
@@ -112,13 +112,13 @@ function addition(text: string, map: YAMLMap, path: YamlPath, value: string | nu
   return { from: at, to: at, text: `${newline}${" ".repeat(column)}${entry}` };
 }
 
-/** `a: 1`, or where the path goes on, `a: {b: 1}`. */
+/** `a: 1`, or for a longer path `a: {b: 1}`. */
 const entryOf = ([first = "", ...rest]: YamlPath, value: string | number): string =>
   `${first}: ${rest.length > 0 ? `{${entryOf(rest, value)}}` : written(value)}`;
 
 /**
- * A value as YAML has it: a text without quotes only where no reader takes it for something else.
- * @param before the first character of the value that was there: its quotes are kept.
+ * A value in YAML: a string is unquoted only if no parser reads it as another type.
+ * @param before the first character of the previous value, to keep its quotes.
  */
 function written(value: string | number, before = ""): string {
   if (typeof value === "number") return String(value);

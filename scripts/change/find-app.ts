@@ -23,7 +23,7 @@ export interface FoundApp {
 }
 
 interface FindOptions {
-  /** The stack that it is of. Default: the one that has it, of those that are up. */
+  /** Its stack. Default: the running stack that has it. */
   readonly stack?: string | undefined;
   /** The folder of the stack files. Default: the checkout. */
   readonly directory?: string;
@@ -32,9 +32,9 @@ interface FindOptions {
 }
 
 /**
- * Finds the one app that is meant. Only stacks that are up count: of the others nothing runs that could change.
+ * Finds the one matching app. Only running stacks count: the others have nothing to change.
  * @param words its name, or `namespace/name`.
- * @throws LabError (exit code 2) where there is none, or more than one.
+ * @throws LabError (exit code 2) if there is none, or more than one.
  */
 export async function findApp(words: string, options: FindOptions = {}): Promise<FoundApp> {
   const { directory = root } = options;
@@ -63,8 +63,8 @@ export async function findApp(words: string, options: FindOptions = {}): Promise
 }
 
 /**
- * The stacks whose apps may be meant.
- * @throws LabError (exit code 2) where the one that is named is none, or none is up.
+ * The stacks to search.
+ * @throws LabError (exit code 2) if the named one is not a stack of apps, or none is up.
  */
 export async function appStacks({
   stack,
@@ -79,7 +79,7 @@ export async function appStacks({
 
 const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
 
-/** The stacks of apps that have a file and are up. */
+/** The running stacks of apps that have a file. */
 async function stacksUp(directory: string, isUp: (stack: string) => Promise<boolean>): Promise<string[]> {
   const programs = Object.keys(schemas) as (keyof typeof schemas)[];
   const names = (await readdir(directory)).flatMap((file) => /^Pulumi\.(.+)\.yaml$/.exec(file)?.[1] ?? []);

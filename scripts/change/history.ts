@@ -3,13 +3,13 @@ import type { KubernetesApi, ReplicaSet } from "../../stacks/lib/kubernetes.ts";
 import type { App } from "../../stacks/model/config.ts";
 import { renderRows } from "../rows.ts";
 
-/** A version of an app that its Deployment still knows. */
+/** A revision that an app's Deployment still has. */
 export interface Revision {
   readonly revision: number;
   readonly version: string;
-  /** When its ReplicaSet was made, in UTC; a revision that is rolled back to gets a new number, not a new ReplicaSet. */
+  /** When its ReplicaSet was created, in UTC; a rollback gets a new revision number, not a new ReplicaSet. */
   readonly created: string;
-  /** Pods that it has now. */
+  /** Its current pods. */
   readonly pods: number;
 }
 
@@ -17,7 +17,7 @@ export interface Revision {
 export const versionIn = ({ containers }: ReplicaSet["spec"]["template"]["spec"]): string =>
   containers.flatMap(({ env }) => env).find(({ name }) => name === "APP_VERSION")?.value ?? "?";
 
-/** What an app's Deployment has run, as its ReplicaSets tell; the newest, which it runs now, comes first. */
+/** The revisions of an app's Deployment, from its ReplicaSets; the current one comes first. */
 export async function historyOf(
   api: KubernetesApi,
   { name, namespace }: Pick<App, "name" | "namespace">,
@@ -36,10 +36,10 @@ export async function historyOf(
 }
 
 /**
- * The revision to go back to.
- * @param wanted Default: the newest that has another version than the current one.
+ * The revision to roll back to.
+ * @param wanted Default: the newest with a version other than the current one.
  * @param app what the stack file says.
- * @throws LabError (exit code 2) where there is none, or nothing would change.
+ * @throws LabError (exit code 2) if there is none, or nothing would change.
  */
 export function revisionToRestore(
   history: readonly Revision[],

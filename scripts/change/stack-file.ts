@@ -7,7 +7,7 @@ import { type App, parseOnCluster, programOf, stackFile } from "../../stacks/mod
 import { keyPath } from "../../stacks/model/schema.ts";
 import { removeFromYaml, setInYaml, type YamlPath } from "./edit-yaml.ts";
 
-/** What of an app is to change in the file of its stack. Another version, and no canary, leave no canary there. */
+/** The change of an app in its stack file. A new version, or no canary, removes the canary. */
 export type AppChange =
   | { readonly replicas: number }
   | { readonly version: string }
@@ -15,18 +15,18 @@ export type AppChange =
 
 type Value = string | number | null;
 
-/** What became of a stack file. */
+/** The change made to a stack file. */
 export interface FileChange {
   /** The key that has the value, such as `k3s-lab:apps[1].replicas`. */
   readonly key: string;
-  /** Null: it has none. */
+  /** Null: it had none. */
   readonly before: Value;
   readonly after: Value;
 }
 
 /**
- * The text of a stack file in which one value of an app is another. The apps of the guest book share their version.
- * @throws LabError (exit code 2) where the file has no such app or may not say so.
+ * The text of a stack file with one value of an app changed. The apps of the guest book share their version.
+ * @throws LabError (exit code 2) if the file has no such app or the result is invalid.
  */
 export function withChange(
   stack: string,
@@ -58,7 +58,7 @@ export function withChange(
     throw refused(
       `${file}: the canary of ${name} cannot be removed: remove it there yourself, then run the same command again`,
     );
-  // Refuses what the file may not say.
+  // Refuses an invalid result.
   parseOnCluster(stack, whole);
   return before === value && whole !== text
     ? { text: whole, key: keyPath(canaryAt.slice(1)), before: app.canary ?? null, after: null }
@@ -70,17 +70,17 @@ const edit = (text: string, path: YamlPath, value: Value): string | undefined =>
 
 type Field = "replicas" | "version" | "canary";
 
-/** Where a stack file says how many pods an app has, and which version. */
+/** The path of an app's replicas or version in a stack file. */
 function pathTo(stack: string, index: number, name: string, field: Field): YamlPath {
   if (programOf(stack) === "apps") return ["config", "k3s-lab:apps", index, field];
   return field === "replicas" ? ["config", "k3s-lab:replicas", name] : ["config", `k3s-lab:${field}`];
 }
 
 /**
- * Changes one value of an app in the file of its stack, which is written whole.
+ * Changes one value of an app in its stack file, atomically.
  * @param directory the folder of the stack files. Default: the checkout.
- * @returns with what puts the file back as it was, unless somebody has edited it since. @returns whether it did.
- * @throws LabError (exit code 2), and then the file is as it was.
+ * @returns the change, and a function that restores the file unless it was edited since and returns whether it did.
+ * @throws LabError (exit code 2); the file is then unchanged.
  */
 export async function changeStackFile(
   stack: string,
@@ -88,7 +88,7 @@ export async function changeStackFile(
   change: AppChange,
   directory: string = root,
 ): Promise<FileChange & { readonly putBack: () => Promise<boolean> }> {
-  // A link stays one.
+  // Keep a symbolic link a link.
   const file = await realpath(join(directory, stackFile(stack)));
   const before = await readFile(file, "utf8");
   const { text, ...done } = withChange(stack, before, app, change);

@@ -10,9 +10,9 @@ import { versionIn } from "./history.ts";
 type Look = () => Promise<readonly Pod[]>;
 
 /**
- * Tells of pods whenever one of them changes: new ones, their states, those that are gone. While nobody answers it tells nothing.
- * @param interval milliseconds between two looks. Default: 500.
- * @returns looks once more and ends it.
+ * Reports each change of pods: new ones, state changes, removed ones. Silent while the API server does not answer.
+ * @param interval milliseconds between polls. Default: 500.
+ * @returns a function that polls once more and stops.
  */
 export function watchPods(look: Look, tell: Progress, interval = 500): () => Promise<void> {
   const ended = new AbortController();
@@ -44,7 +44,7 @@ const describePod = (pod: Pod): string => {
   return `(${versionIn(pod.spec)})${nodeName ? ` on ${nodeName}` : ""}: ${isReady(pod) ? "ready" : podState(pod)}`;
 };
 
-/** Reads the pods of apps, each time anew. */
+/** Reads the apps' pods at each call. */
 export const podsOf =
   (config: OnCluster, apps: readonly App[]): Look =>
   () =>

@@ -11,19 +11,19 @@ import { ownThings } from "./left.ts";
 import type { DownRun } from "./run.ts";
 
 /**
- * Ends what the lab started on this computer, once nothing of it is left.
- * @param tell gets what appeared while the lab was up and is not its own.
+ * Stops what the lab started on this computer, once no lab is left.
+ * @param tell receives what appeared while the lab was up and is not the lab's.
  */
 export const endStep = (run: DownRun, tell: (others: readonly string[]) => void): Step => ({
   title: "Routes and daemons",
   endsWithin: 10_000,
   run: async (progress) => {
-    // Apps on a cluster of somebody else's started nothing here, and that cluster may run in the lab's Docker.
+    // Apps on an external cluster started nothing here, and that cluster may run in the lab's Docker.
     const isExternal = run.targets.every(
       ({ program, cluster }) => isOnCluster(program) && cluster === undefined,
     );
     if (isExternal || (await anyMachines())) return undefined;
-    // What others started is theirs.
+    // Leave alone what others started.
     if (run.needed.length === 0 && !(await hasInventory())) return "nothing was started from here";
     await removeBlackholeRoutes();
     await refuseLeft(run);
@@ -41,7 +41,7 @@ export const endStep = (run: DownRun, tell: (others: readonly string[]) => void)
 async function refuseLeft({ targets, needed, usesDocker }: DownRun): Promise<void> {
   const used = needed.flatMap(({ provider }) => provider ?? []);
   if (usesDocker) used.push("docker");
-  // The user was told already that a libvirt that refuses them was not asked, so here it need not answer.
+  // The user already knows that libvirt denied access and was not queried, so it need not answer here.
   else if (targets.some(({ unasked }) => unasked !== undefined)) used.push("hosts");
   const left = await ownThings(used);
   if (left.length)

@@ -14,14 +14,14 @@ import { downOrder, readTarget } from "./target.ts";
 import { toolStep } from "./tools.ts";
 
 export interface DownOptions {
-  /** Whether data on volumes, and what is not the lab's, may go with namespaces of the lab's. Default: false, it is asked for or refused. */
+  /** Whether volumes' data and others' objects may be deleted with the lab's namespaces. Default: false: ask or refuse. */
   readonly replace?: boolean;
 }
 
 /**
- * Takes stacks down, the last first, and then what the lab started on this computer. Goes by what was recorded: neither
- * the stack files nor the cache need be there.
- * @throws LabError where something of the lab's own is left.
+ * Takes stacks down, the last first, and then what the lab started on this computer. Relies on recorded state: neither
+ * the stack files nor the cache need exist.
+ * @throws LabError if anything of the lab is left.
  */
 export async function takeDown(
   stacks: readonly string[],
@@ -55,7 +55,7 @@ async function begin(stacks: readonly string[], stopping: Required<Stopping>): P
   const usesDocker =
     settings.values.dockerHost !== undefined ||
     needed.some(({ provider, program }) => provider === "docker" || program === "k3d");
-  // Vagrant reads the notes too.
+  // Vagrant reads these settings too.
   await settings.save();
   return { targets, needed, settings, usesDocker, stopping };
 }

@@ -7,9 +7,9 @@ import { canAskDocker } from "../../stacks/observe/k3d-host.ts";
 import { virtualMachinesHere } from "../labs-here.ts";
 
 /**
- * What carries this lab's label: labels of containers, networks and volumes, and what is written on virtual machines.
- * @param used where the lab was, and what therefore must answer; where that is not known, every provider of virtual machines.
- * @throws LabError where a provider does not: then nobody knows.
+ * Everything that carries this lab's label: containers, networks and volumes, and virtual machines by their description.
+ * @param used the lab's providers, which must answer; if unknown, every provider of virtual machines.
+ * @throws LabError if a provider does not answer: then the result is unknown.
  */
 export async function ownThings(used: readonly Provider[]): Promise<string[]> {
   const [id, inDocker, machines] = await Promise.all([
@@ -32,7 +32,7 @@ async function ownInDocker(): Promise<string[]> {
       named("Docker network", "network"),
       named("volume", "volume"),
     ]);
-    // A label that a container has from its image is not its own.
+    // Ignore labels that a container inherited from its image.
     const own = containers.filter(({ labels }) => labels[key] === value);
     return [...own.map(({ name }) => `container ${name}`), ...others.flat()];
   });
@@ -42,8 +42,8 @@ async function ownInDocker(): Promise<string[]> {
 const lines = (text: string): string[] => text.split("\n").filter(Boolean);
 
 /**
- * Refuses to say that nothing of these stacks was started from here, where a provider has what says that it was.
- * @throws LabError with the next step; where a provider is here and does not say what it has.
+ * Refuses to report that nothing of these stacks was started here if a provider has machines labelled so.
+ * @throws LabError with the next step, or if an installed provider does not list its machines.
  */
 export async function refuseForgotten(stacks: readonly string[]): Promise<void> {
   const id = await labId();
@@ -56,7 +56,7 @@ export async function refuseForgotten(stacks: readonly string[]): Promise<void> 
   for (const { name, labels } of await virtualMachinesHere()) {
     if (labels.checkout === root && labels.id !== undefined && labels.id !== id)
       throw lostId(`The virtual machine ${name}`, labels.id);
-    // Of Docker and libvirt is asked before, and what is found there is taken down.
+    // Docker and libvirt were checked before, and what they had is taken down.
     if (labels.id === id && labels.stack !== undefined && stacks.includes(labels.stack))
       throw new LabError(
         `VirtualBox has ${name}, which an interrupted run made, and neither Pulumi nor Vagrant knows of it. Nothing was touched. Stop it, where it runs, by \`VBoxManage controlvm '${name}' poweroff\`, remove it by \`VBoxManage unregistervm '${name}' --delete\`, then run the same command again.`,

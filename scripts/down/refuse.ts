@@ -15,9 +15,9 @@ import {
 import type { Target } from "./target.ts";
 
 /**
- * Looks at the clusters that stay while apps on them go: they must answer, since Pulumi takes what is on a silent one for
- * gone, and neither data nor objects that are not the lab's may go unasked.
- * @throws LabError that says how to go on; exit code 3 where something of somebody else's would be lost, or data.
+ * Checks the clusters that stay while apps on them go: they must answer, since Pulumi considers objects on a silent one
+ * gone, and neither data nor others' objects may be deleted without confirmation.
+ * @throws LabError with the next step; exit code 3 if others' objects or data would be lost.
  */
 export async function refuseLossOfOthers(
   targets: readonly Target[],
@@ -54,12 +54,12 @@ const removed = (stack: string, volume: DataVolume): Loss => ({
   how: "removed",
 });
 
-/** The data of a stack that goes with its cluster, whether that stack is taken down or not. */
+/** The data of a stack that is lost with its cluster, whether or not that stack is taken down. */
 async function lossesWithCluster(stack: string, goes: (cluster: string) => boolean): Promise<Loss[]> {
   const resources = await stateOf(stack);
   const cluster = clusterStackIn(resources);
   if (cluster === undefined || !goes(cluster)) return [];
-  // The state has none of the database's after an interrupted run. Of others it has them to the end.
+  // After an interrupted run the state lacks the database's volumes; it always has those of other stacks.
   if (programOf(stack) !== "my-app" && recordedVolumes(resources).length === 0) return [];
   const asked = (await recordedClusters(stack)).map((one) => volumesOn(stack, one));
   return (await Promise.all(asked)).flat().map((volume) => removed(stack, volume));

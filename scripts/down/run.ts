@@ -4,10 +4,10 @@ import type { Target } from "./target.ts";
 
 export interface DownRun {
   readonly targets: readonly Target[];
-  /** Those that something is known of. */
+  /** The targets of which something is known. */
   readonly needed: readonly Target[];
   readonly settings: Settings;
-  /** Whether the lab was in Docker, which must answer then. */
+  /** Whether the lab ran in Docker, which must then answer. */
   readonly usesDocker: boolean;
   readonly stopping: Required<Stopping>;
 }

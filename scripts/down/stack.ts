@@ -14,7 +14,7 @@ import type { Step } from "../report.ts";
 import type { DownRun } from "./run.ts";
 import type { Target } from "./target.ts";
 
-/** Has Pulumi destroy a stack, and removes what no state knows of. */
+/** Destroys a stack by Pulumi, and removes what is missing from the state. */
 export const stackStep = (run: DownRun, target: Target): Step => ({
   title: `Stack ${target.stack}`,
   endsWithin: pulumiStopsWithin,
@@ -35,7 +35,7 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
   },
 });
 
-/** Notes say that a stack was up, no state says where, and no list of Docker's or libvirt's has anything of it. */
+/** The notes say that a stack was up, but no state says where, and neither Docker nor libvirt lists any of it. */
 const notFound = (stack: string): LabError =>
   new LabError(
     `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Restore the state, or run \`scripts/lab up ${stack}\`, which finds them again; then run \`scripts/lab down\`; if nothing of it is left, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
@@ -49,7 +49,7 @@ async function removeAllLeftovers(
   if (program === "k3d") await removeLeftovers(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
   if (program !== "cluster") return;
   const found = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
-  // Whatever provider is known, or none. One that another is known for need not answer.
+  // Check unless another provider is known; then this one need not answer.
   const isElsewhere = provider !== undefined && provider !== "libvirt";
   const isInLibvirt = ownsInLibvirt(stack, progress);
   if (await (isElsewhere ? isInLibvirt.catch(() => false) : isInLibvirt)) found.add("libvirt");
@@ -58,14 +58,14 @@ async function removeAllLeftovers(
       await removeLeftovers(stack, "vagrant/machine.sh", { LAB_PROVIDER: one }, machinesOf[one]);
 }
 
-/** What a provider calls the machines that it has, and how it lists them. */
+/** How each provider lists its machines, and what it calls them. */
 const machinesOf = {
   docker: { what: "Containers", list: "docker ps --all" },
   libvirt: { what: "Virtual machines", list: "virsh --connect qemu:///system list --all" },
   virtualbox: { what: "Virtual machines", list: "VBoxManage list vms" },
 } as const;
 
-/** Removes the machines and nodes that an interrupted run left without Pulumi knowing of them. */
+/** Removes machines and nodes of an interrupted run that are missing from Pulumi's state. */
 async function removeLeftovers(
   stack: string,
   script: string,

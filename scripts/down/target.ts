@@ -10,28 +10,28 @@ import { hasInventory } from "../inventory.ts";
 import { hasMachines } from "../lab.ts";
 import { clusterStackIn } from "../recorded-cluster.ts";
 
-/** What is known of a stack that is to be taken down; its file may be missing or wrong. */
+/** What is known of a stack to take down; its file may be missing or invalid. */
 export interface Target {
   readonly stack: string;
   readonly program: ProgramName;
   readonly provider?: Provider | undefined;
-  /** The stack whose cluster its apps were made on; undefined where that is somebody else's. */
+  /** The stack whose cluster its apps run on; undefined for an external cluster. */
   readonly cluster?: string | undefined;
-  /** Whether Pulumi or Vagrant has noted anything of it. */
+  /** Whether Pulumi or Vagrant has recorded any of it. */
   readonly made: boolean;
-  /** Why nobody knows whether libvirt has machines of it, of which nothing is noted. Default: it was asked. */
+  /** Why it is unknown whether libvirt has unrecorded machines of it. Default: libvirt was queried. */
   readonly unasked?: string;
 }
 
-/** Reads what was recorded of a stack, and from its file only what that does not say. */
+/** Reads a stack's recorded state, and from its file only what the state lacks. */
 export async function readTarget(stack: string, settings: HostSettings): Promise<Target> {
   const program = programOf(stack);
   const state = await stateOf(stack);
-  // A run that was killed, or plain Pulumi, may have left what no state knows of.
+  // A killed run, or plain Pulumi, may have left things that are missing from the state.
   const noted =
     state.length > 0 || (await hasMachines(stack)) || (program === "cluster" && (await hasInventory()));
   if (isOnCluster(program)) return { stack, program, made: noted, cluster: clusterStackIn(state) };
-  // Containers and virtual machines say themselves whose they are: neither the stack's file nor a note is needed.
+  // Containers and virtual machines carry their owner's labels: neither the stack file nor a note is needed.
   const inDocker = !noted && (await ownsInDocker(stack));
   if (program === "k3d") return { stack, program, made: noted || inDocker };
   if (inDocker) return { stack, program, made: true, provider: "docker" };
@@ -48,8 +48,8 @@ export async function readTarget(stack: string, settings: HostSettings): Promise
 }
 
 /**
- * The last stack first; but apps after the cluster that goes with them: to
- * Pulumi they are then gone, and no pod is waited for.
+ * The last stack first, but apps after their cluster if that goes too: to
+ * Pulumi they are then gone, and it waits for no pod.
  */
 export function downOrder(targets: readonly Target[]): Target[] {
   const goesWithCluster = ({ cluster }: Target) => targets.some(({ stack }) => stack === cluster);

@@ -13,7 +13,7 @@ import { tools, versionOf, wayOrder } from "../toolchain/tools.ts";
 import type { DownRun } from "./run.ts";
 import type { Target } from "./target.ts";
 
-/** Brings back what taking down needs: tools whose links lead nowhere, packages, Docker. */
+/** Restores what taking down needs: tools with broken links, packages, Docker. */
 export const toolStep = ({ needed, usesDocker, settings, stopping }: DownRun): Step => ({
   title: "Tools",
   endsWithin: 10_000,
@@ -25,13 +25,13 @@ export const toolStep = ({ needed, usesDocker, settings, stopping }: DownRun): S
   },
 });
 
-/** Installs and links the tools that taking down needs, where their links lead nowhere: the cache may be emptied. */
+/** Reinstalls the tools that taking down needs if their links are broken: the cache may have been emptied. */
 async function restoreTools(
   targets: readonly Target[],
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
-  // Taking a k3d cluster down needs Docker alone.
+  // Taking a k3d cluster down needs only Docker.
   const wanted: readonly ToolName[] = commonTools;
   const places = [
     ...["bin/node", "bin/pulumi", "pulumi/bin/pulumi", "pulumi/bin/pulumi-language-nodejs", "bin/k3s"],

@@ -14,27 +14,27 @@ export interface LoadSize {
   readonly concurrency: number;
 }
 
-/** What is to be seen of a load at one moment. */
+/** The state of a load at one moment. */
 export interface Moment {
   /** Since it began. */
   readonly seconds: number;
-  /** Whether requests are sent; then those of the last seconds count. */
+  /** Whether requests are being sent; then the figures cover the last seconds. */
   readonly isOn: boolean;
   readonly figures: Figures;
   readonly pods: readonly AppPods[];
 }
 
-/** What a load was and did. */
+/** The settings and results of a load. */
 export interface Outcome extends Figures, Pick<LoadResult, "reasons" | "repeated" | "seconds"> {
   readonly apps: readonly AppOutcome[];
 }
 
-/** What happened to an app meanwhile. */
+/** What happened to an app during a load. */
 interface AppOutcome {
   readonly app: string;
   readonly namespace: string;
   readonly replicas: Readonly<Record<"before" | "most" | "after", number>>;
-  /** In percent of what the pods request; only of an autoscaled app. */
+  /** In percent of the pods' requests; only for an autoscaled app. */
   readonly cpu?: { readonly target: number; readonly most: number | null };
 }
 
@@ -43,20 +43,20 @@ export interface LoadParts extends LoadSize {
   readonly targets: readonly Target[];
   /** Milliseconds for one answer. */
   readonly timeout: number;
-  /** The apps whose pods are looked at. */
+  /** The apps whose pods are watched. */
   readonly apps: readonly App[];
   readonly look: () => Promise<readonly AppPods[]>;
-  /** Hears how it goes, every second. */
+  /** Receives the progress every second. */
   readonly tell: (moment: Moment) => void;
-  /** Ends it early, and in good order. */
+  /** Ends it early but gracefully. */
   readonly signal: AbortSignal;
-  /** Milliseconds between two looks. Default: 1000. */
+  /** Milliseconds between polls. Default: 1000. */
   readonly interval?: number;
-  /** Seconds that pods which were added have to go again. Default: 180. */
+  /** Seconds to wait for added pods to be removed again. Default: 180. */
   readonly settlesWithin?: number;
 }
 
-/** Sends requests, looks at the pods meanwhile, and afterwards until autoscalers have taken back what they added. */
+/** Sends requests and watches the pods, afterwards until autoscalers have scaled down again. */
 export async function runLoad(parts: LoadParts): Promise<Outcome> {
   const { apps, tell, signal, interval = 1000, settlesWithin = 180 } = parts;
   const began = performance.now();
@@ -69,7 +69,7 @@ export async function runLoad(parts: LoadParts): Promise<Outcome> {
   const until = async (end: AbortSignal, isOver = () => false) => {
     while (!end.aborted && !isOver()) {
       await pause(interval, undefined, { signal: end }).catch(() => {});
-      // While nobody answers, what was seen last is shown.
+      // While the API server does not answer, show the last state.
       looking ??= parts
         .look()
         .then(seen.note, () => {})
@@ -94,7 +94,7 @@ export async function runLoad(parts: LoadParts): Promise<Outcome> {
   return { ...statistics.whole(seconds * 1000), reasons, repeated, seconds, apps: seen.outcomes() };
 }
 
-/** What has been seen of the pods. */
+/** The observations of the pods. */
 class Seen {
   readonly #apps: readonly App[];
   readonly #before: readonly AppPods[];
@@ -119,7 +119,7 @@ class Seen {
     }
   };
 
-  /** Whether no autoscaler has more pods than the least that it may have. */
+  /** Whether every autoscaler is at its minimum. */
   isSettled(): boolean {
     return this.pods.every(({ wanted, ready }, index) => {
       const autoscaling = this.#apps[index]?.autoscaling;

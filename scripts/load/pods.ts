@@ -6,14 +6,14 @@ import { cpuOf } from "../verify/autoscalers.ts";
 export interface AppPods {
   readonly app: string;
   readonly namespace: string;
-  /** Pods that there are to be. */
+  /** The desired number of pods. */
   readonly wanted: number;
   readonly ready: number;
-  /** CPU that they use on average, in percent of what they request, as the autoscaler knows it. */
+  /** Their average CPU use in percent of their requests, as measured for the autoscaler. */
   readonly cpu?: number | undefined;
 }
 
-/** How many pods apps have, and what those of the autoscaled ones use. */
+/** The apps' pod counts, and the CPU use of autoscaled ones. */
 export async function podsOf(
   apps: readonly App[],
   api: Pick<KubernetesApi, "deployments" | "horizontalPodAutoscalers">,

@@ -14,7 +14,7 @@ const phase = ({ isOn, seconds }: Moment, { duration }: LoadSize): string =>
     ? `${Math.round(seconds)} of ${duration} s`
     : `${Math.round(seconds)} s, load ended; waiting until added pods are gone`;
 
-/** A moment as lines of a terminal, which take the place of the last ones. */
+/** A moment as lines on a terminal, which replace the previous ones. */
 export function momentLines(moment: Moment, apps: readonly App[], size: LoadSize): string {
   const { figures, pods } = moment;
   const { latency, perSecond, failed } = figures;
@@ -56,7 +56,7 @@ function inWords({ perSecond, latency, failed }: Figures): string {
   return `${perSecond} requests/s, ${took.join(", ")}, ${failed} ${failed === 1 ? "error" : "errors"}`;
 }
 
-/** What came of a load, in words. */
+/** The outcome of a load, in words. */
 export function outcomeLines(outcome: Outcome): string {
   const { requests, seconds, reasons, latency, apps } = outcome;
   const apart = apps.map(({ app, replicas: { before, most: pods, after }, cpu }) => {

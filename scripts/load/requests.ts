@@ -10,31 +10,31 @@ export interface Target {
   readonly host: string;
   /** Default: `/`. */
   readonly path?: string;
-  /** PEM: by https, from a server whose certificate is for the host and of this authority. Default: by http. */
+  /** PEM: use HTTPS and require a certificate for the host by this CA. Default: HTTP. */
   readonly authority?: string;
 }
 
-/** What a load asks for, and how. */
+/** What a load requests, and how. */
 export interface RequestsOptions {
-  /** Asked in turn. */
+  /** Used in turn. */
   readonly targets: readonly Target[];
-  /** Whether connections are used again. Default: false, one for each request. */
+  /** Whether connections are reused. Default: false, one for each request. */
   readonly keepAlive?: boolean;
   /** Requests under way at once. Default: 8. */
   readonly concurrency?: number;
   /** Requests a second, at most. Default: 300. */
   readonly rate?: number;
-  /** The status of an answer that is not lost. Default: 200. */
+  /** The expected status. Default: 200. */
   readonly status?: number;
   /** Milliseconds for one answer, after which the request counts as lost. Default: 5000. */
   readonly timeout?: number;
   /** Called for a request without an answer after 1.5 s, with the address and this computer's port of its connection. */
   readonly onSlow?: ((address: string, port: number) => void) | undefined;
-  /** Called for each request that is over, with the milliseconds that it took and whether it was answered. */
+  /** Called for each finished request, with the milliseconds that it took and whether it was answered. */
   readonly onDone?: (ms: number, isAnswered: boolean) => void;
 }
 
-/** What came of a load. */
+/** The result of a load. */
 export interface LoadResult {
   readonly total: number;
   readonly lost: number;
@@ -43,25 +43,25 @@ export interface LoadResult {
    * HTTP libraries do so by themselves (RFC 9110, 9.2.2): nothing was answered, and a GET may be repeated.
    */
   readonly repeated: number;
-  /** How many were lost for which reason. */
+  /** Lost requests by reason. */
   readonly reasons: Readonly<Record<string, number>>;
-  /** When those were sent, in seconds since the start: for each reason the first {@link mostTimes}, in order. */
+  /** When they were sent, in seconds since the start: for each reason the first {@link mostTimes}, in order. */
   readonly lostAt: Readonly<Record<string, readonly number[]>>;
-  /** The longest that an answer took, in milliseconds. */
+  /** The slowest answer, in milliseconds. */
   readonly slowest: number;
   readonly seconds: number;
 }
 
-/** Of how many requests lost for one reason the time is kept: a load that loses all it sends fills no memory. */
+/** The times kept for each reason, so that a load that loses everything does not fill the memory. */
 const mostTimes = 1000;
 
-/** A load that runs. */
+/** A running load. */
 export interface Load {
   /** Requests sent so far. */
   readonly sent: () => number;
   /**
    * Ends it.
-   * @param atLeast goes on until so many requests were sent. Default: 0.
+   * @param atLeast continues until so many requests were sent. Default: 0.
    */
   stop(atLeast?: number): Promise<LoadResult>;
 }
@@ -70,14 +70,14 @@ type Answer =
   | { readonly ok: true }
   | { readonly ok: false; readonly reason: string; readonly again: boolean };
 
-/** By what connections a target is asked. */
+/** How to connect to a target. */
 interface Way extends Required<Omit<Target, "authority">> {
   readonly secure: { readonly ca: string; readonly allowPartialTrustChain: true } | undefined;
-  /** The connections that may be used again; false: a new one for each request. */
+  /** The pool of reusable connections; false: a new one for each request. */
   readonly agent: Agent | SecureAgent | false;
 }
 
-/** Starts to ask, and goes on until it is stopped. Every request without the answer that is expected is counted as lost. */
+/** Sends requests until stopped. Every request without the expected answer counts as lost. */
 export function startRequests(options: RequestsOptions): Load {
   const { targets, keepAlive = false, concurrency = 8, rate = 300 } = options;
   const kept = { keepAlive, maxSockets: concurrency };
@@ -102,7 +102,7 @@ export function startRequests(options: RequestsOptions): Load {
       const turn = turns;
       turns += 1;
       const now = performance.now();
-      // What could not be sent in its time is not made up for.
+      // Do not catch up on missed requests.
       const at = Math.max(due, now);
       due = at + 1000 / rate;
       if (at - now > 1) await pause(at - now, undefined, { signal: ending.signal }).catch(() => {});
@@ -134,7 +134,7 @@ export function startRequests(options: RequestsOptions): Load {
       if (total >= atLeast) ending.abort();
       await workers;
       for (const agent of agents) agent.destroy();
-      // Answers come in another order than requests were sent.
+      // Answers arrive in a different order than their requests.
       for (const times of Object.values(lostAt)) times.sort((a, b) => a - b);
       const seconds = tenths(performance.now() - began);
       return { total, lost, repeated, reasons, lostAt, slowest: Math.round(slowest), seconds };
@@ -180,5 +180,5 @@ function send(
   });
 }
 
-/** Milliseconds as seconds, to a tenth. */
+/** Converts milliseconds to seconds, rounded to a tenth. */
 const tenths = (milliseconds: number) => Math.round(milliseconds / 100) / 10;

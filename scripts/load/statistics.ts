@@ -1,4 +1,4 @@
-/** Milliseconds within which so many percent of the answers came. */
+/** Latency percentiles in milliseconds. */
 export interface Latency {
   readonly p50: number;
   readonly p95: number;
@@ -6,19 +6,19 @@ export interface Latency {
   readonly max: number;
 }
 
-/** What came of requests, up to now. */
+/** The results of requests so far. */
 export interface Figures {
   readonly requests: number;
   readonly failed: number;
   readonly perSecond: number;
-  /** Undefined where none was answered. */
+  /** Undefined if none was answered. */
   readonly latency: Latency | undefined;
 }
 
-/** Milliseconds that count as now. */
+/** Milliseconds that count as recent. */
 const recentMs = 5000;
 
-/** Counts requests that are over. @param now milliseconds; tests have a clock of their own. */
+/** Counts finished requests. @param now milliseconds; tests pass their own clock. */
 export class Statistics {
   readonly #now: () => number;
   readonly #began: number;

@@ -24,18 +24,18 @@ import {
 } from "../verify/ingress.ts";
 import type { Target } from "./requests.ts";
 
-/** Whose pods are asked. */
+/** Which pods get the load. */
 export interface Asked {
   readonly stack: string;
   readonly config: OnCluster;
-  /** Not those without a pod. */
+  /** Only those with pods. */
   readonly apps: readonly App[];
 }
 
 /**
  * The apps that a load is for.
  * @param words a stack, or an app as `findApp` takes it. @param stack the stack of the app.
- * @throws LabError (exit code 2) where they are not up, or have no pods.
+ * @throws LabError (exit code 2) if they are not up, or have no pods.
  */
 export async function askedBy(words: string, stack: string | undefined): Promise<Asked> {
   const asked = stack === undefined && isStack(words) ? await allOf(words) : await oneOf(words, stack);
@@ -65,9 +65,9 @@ async function oneOf(words: string, of: string | undefined): Promise<Asked> {
 export const within = 10_000;
 
 /**
- * Where apps are asked: each at its first path, through every address of the Ingress controller. Each is asked once, so that
- * no load goes to what is none of the lab's.
- * @throws LabError where another than the app answers, or nobody.
+ * The apps' targets: each app's first path, through every address of the Ingress controller. Probes each once, so that
+ * no load hits anything that is not the lab's.
+ * @throws LabError if something other than the app answers, or nothing.
  */
 export async function targetsOf({ stack, config, apps }: Asked, api: Reached): Promise<readonly Target[]> {
   const { cluster } = config;

@@ -12,18 +12,18 @@ export interface Hop {
   /** What kind of place it is, such as `name` or `Service`. */
   readonly hop: string;
   readonly what: string;
-  /** The node that it is on; undefined where it is on none, or on any. */
+  /** Its node; undefined if it is on none, or on any. */
   readonly node?: string | undefined;
-  /** Who leads from here to the next place, and by what; undefined at the end. */
+  /** What routes the request to the next hop, and how; undefined at the end. */
   readonly by?: string | undefined;
 }
 
-/** A request and what came of it. */
+/** A request and its outcome. */
 export interface Traced {
   readonly host: string;
   readonly path: string;
   readonly secure: boolean;
-  /** What this computer's resolver says of the host: an address, or why it has none. */
+  /** The host's address by this computer's resolver, or why there is none. */
   readonly resolved: string;
   /** Where the request was sent: address, or address and port. */
   readonly address: string;
@@ -32,7 +32,7 @@ export interface Traced {
 
 type Asked = Pick<KubernetesApi, "nodes" | "pods" | "services" | "endpointSlices" | "ingresses">;
 
-/** Every place that a request passed, from the name that it was for to the pod that answered. */
+/** Every hop of a request, from the host name to the pod that answered. */
 export async function hopsOf(
   api: Asked,
   config: OnCluster,
@@ -78,7 +78,7 @@ async function entryHops(
   ]);
   const balancers = pods.filter((pod) => isServiceLb(pod) && isReady(pod));
   const direct = nodes.find(({ status }) => status.addresses.some((one) => one.address === ip));
-  // A node hands a request on as from one of its own pods' addresses: that tells which, whoever published its port.
+  // A node forwards a request from its own pod network's address, which reveals the node.
   const client = forwarded?.["x-real-ip"];
   const entered =
     nodes.find(({ spec }) => isIn(spec?.podCIDR, client)) ?? (nodes.length === 1 ? nodes[0] : undefined);
@@ -123,7 +123,7 @@ const balancerHop = ({ metadata, spec, status }: Pod): Hop => ({
   by: "its own iptables (DNAT)",
 });
 
-/** The Ingress controller's pod. @param server what Traefik calls itself: the name of its pod. */
+/** The Ingress controller's pod. @param server Traefik's own name: that of its pod. */
 async function controllerHop(
   api: Asked,
   { ingress, ingressNamespace }: OnCluster,
@@ -188,7 +188,7 @@ async function routerHop(api: Asked, app: App, { host: asked, path }: Traced): P
   };
 }
 
-/** From the app's Service to the pod that answered. @param answered its name; undefined where that was no pod of the app's. */
+/** From the app's Service to the pod that answered. @param answered its name; undefined if it is not one of the app's. */
 async function appHops(api: Asked, { name, namespace }: App, answered: string | undefined): Promise<Hop[]> {
   const [services, slices, pods] = await Promise.all([
     api.services(namespace),

@@ -29,8 +29,8 @@ export function parseTarget(text: string): Target {
 }
 
 /**
- * The app that a request is for, of the stacks that are up.
- * @throws LabError (exit code 2) where none takes it, or apps of two stacks do alike.
+ * The app that a request is for, among the running stacks.
+ * @throws LabError (exit code 2) if none takes it, or apps of two stacks match equally.
  */
 export async function findRoute(
   { host, path }: Target,
@@ -56,7 +56,7 @@ export async function findRoute(
   return best;
 }
 
-/** What programs here take a name for; curl and browsers ask nobody for one under .localhost (RFC 6761). */
+/** How programs here resolve a name; curl and browsers need no resolver for .localhost (RFC 6761). */
 async function addressOf(host: string): Promise<string> {
   if (/(^|\.)localhost$/.test(host)) return "127.0.0.1";
   return lookup(host, { family: 4 }).then(
@@ -68,8 +68,8 @@ async function addressOf(host: string): Promise<string> {
 const within = 10_000;
 
 /**
- * Sends a request as a client does, and finds out which way it took.
- * @throws LabError where nobody answers, or the cluster cannot be asked.
+ * Sends a request as a client does, and determines its path.
+ * @throws LabError if nothing answers, or the cluster's API is unreachable.
  */
 export async function trace(
   { host, path }: Target,

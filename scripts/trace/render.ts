@@ -10,7 +10,7 @@ export function renderHops(hops: readonly Hop[]): string {
   return renderRows(rows);
 }
 
-/** Hops as a flowchart in Mermaid's language: what is on a node is in its box. */
+/** Hops as a Mermaid flowchart, with a box for each node. */
 export function mermaidOf(hops: readonly Hop[]): string {
   const lines = ["flowchart TD"];
   const box = ({ hop, what }: Hop, index: number) => `h${index}["${quoted(`${hop}: ${what}`)}"]`;
@@ -26,6 +26,6 @@ export function mermaidOf(hops: readonly Hop[]): string {
   return lines.join("\n");
 }
 
-/** A text inside quotes: what Mermaid would take for markup is written as an entity. */
+/** A quoted text: escapes Mermaid's markup as entities. */
 const quoted = (text: string): string =>
   text.replace(/[&<>"#`]/g, (character) => `#${character.codePointAt(0)};`);

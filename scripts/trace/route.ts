@@ -6,7 +6,7 @@ interface Rules {
   readonly paths?: readonly RoutePath[] | undefined;
 }
 
-/** How well a rule fits a request: an app's own host goes before one with `*`, that before none; then the longest path. */
+/** How well a rule matches a request: an exact host beats a wildcard, which beats none; then the longest path. */
 type Fit = readonly [host: number, path: number];
 
 /** The app that a request is for. */
@@ -15,7 +15,7 @@ export interface RoutedApp<One extends Rules> {
   readonly fit: Fit;
 }
 
-/** Which app an Ingress controller leads a request to, as Kubernetes says; undefined where none takes it. */
+/** The app that an Ingress controller routes a request to, by Kubernetes' rules; undefined if none matches. */
 export function routeTo<One extends Rules>(
   apps: readonly One[],
   host: string,
@@ -26,7 +26,7 @@ export function routeTo<One extends Rules>(
     const [hostFit] = hostsOf(app).flatMap((rule) => fitOfHost(rule, host) ?? []);
     const paths = pathsOf(app).filter((rule) => takes(rule, path));
     if (hostFit === undefined || paths.length === 0) continue;
-    // An exact path goes before a prefix of the same length.
+    // An exact path beats a prefix of the same length.
     const lengths = paths.map((rule) => rule.path.length * 2 + (rule.match === "exact" ? 1 : 0));
     const fit = [hostFit, Math.max(...lengths)] as const;
     if (best === undefined || isBetter(fit, best.fit)) best = { app, fit };
@@ -34,17 +34,17 @@ export function routeTo<One extends Rules>(
   return best;
 }
 
-/** Whether one rule goes before another. */
+/** Whether one match beats another. */
 export const isBetter = ([host, path]: Fit, [otherHost, otherPath]: Fit): boolean =>
   host > otherHost || (host === otherHost && path > otherPath);
 
-/** The host of the rule by which an app takes a host; undefined: the rule has none. */
+/** The host of the app's rule that matches a host; undefined: the rule has none. */
 export const ruleOf = (app: Rules, host: string): string | undefined =>
   hostsOf(app).find((rule) => fitOfHost(rule, host) !== undefined);
 
 function fitOfHost(rule: string | undefined, host: string): number | undefined {
   if (rule === undefined) return 0;
-  // The asterisk stands for one label.
+  // The asterisk matches one label.
   if (rule.startsWith("*.")) return host.replace(/^[^.]+/, "*") === rule ? 1 : undefined;
   return rule === host ? 2 : undefined;
 }
