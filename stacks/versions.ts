@@ -1,5 +1,5 @@
-/** The K3s release that machines get unless their stack file or what runs already says another. */
+/** The default K3s release, unless the stack file or what already runs says another. */
 export const defaultK3sVersion = "v1.25.4+k3s1";
 
-/** Traefik's image as that K3s names it; on other clusters the lab's own Traefik is made from it. */
+/** The Traefik image of that K3s release; on other clusters the lab deploys its own Traefik from it. */
 export const traefikImage = "rancher/mirrored-library-traefik:2.9.4";

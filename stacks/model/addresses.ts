@@ -47,11 +47,11 @@ const unusable: readonly (readonly [Network, string])[] = [
   [network("240.0.0.0/4"), "reserved"],
 ];
 
-/** What an address stands for that cannot be a machine's; undefined where it can. */
+/** Why no machine can have this address; undefined where one can. */
 export const whyUnusable = (ip: string): string | undefined =>
   unusable.find(([block]) => holds(block, ip))?.[1];
 
-/** Private networks: RFC 1918, RFC 6598, RFC 2544. A network of others would be out of reach while the lab is up. */
+/** Private networks: RFC 1918, RFC 6598, RFC 2544. Anybody else's network would be unreachable while the lab is up. */
 const privateNetworks = [
   "10.0.0.0/8",
   "172.16.0.0/12",
@@ -63,14 +63,14 @@ const privateNetworks = [
 export const isPrivate = ({ first, last }: Network): boolean =>
   privateNetworks.some((block) => block.first <= first && last <= block.last);
 
-/** What K3s gives its pods and Services unless its flags say otherwise. */
+/** K3s's default networks for pods and Services. */
 export const defaultPods = "10.42.0.0/16";
 export const defaultServices = "10.43.0.0/16";
 
-/** The network by which Vagrant reaches libvirt's machines, their eth0; the Vagrantfile says it too. */
+/** Vagrant's management network for libvirt's machines (eth0), as in the Vagrantfile. */
 export const managementNetwork = network("192.168.119.0/24");
 
-/** Networks that the lab's own machines have beside the one of the stack file. */
+/** Networks that the lab's machines use besides the one in the stack file. */
 export const machineNetworks: readonly (readonly [Network, string])[] = [
   [managementNetwork, "the management network of virtual machines"],
   [network("10.0.2.0/24"), "VirtualBox's NAT network"],

@@ -6,14 +6,14 @@ import { dirname, join } from "node:path";
 import { z } from "zod";
 import { cacheDir, root } from "../lib/paths.ts";
 
-/** The programs of `apps/` that have an image, `k3s-lab/NAME`, by where each begins. */
+/** The programs in `apps/` with an image, `k3s-lab/NAME`, and their entry points. */
 const programs = { web: "web/server.ts", "my-app": "my-app/server.ts" } as const;
 
 export type AppName = keyof typeof programs;
 
 export const appNames = Object.keys(programs) as readonly AppName[];
 
-/** How an image's container runs. It is unprivileged and writes nothing; its name and version come by environment. */
+/** Configuration of an image's containers: unprivileged and read-only; name and version come from the environment. */
 export const appImageConfig = (app: AppName) =>
   ({
     entrypoint: ["/usr/bin/node", `/app/${javaScript(programs[app])}`],
@@ -31,15 +31,15 @@ function pinnedNode() {
 const pinsSchema = z.object({ optionalDependencies: z.record(z.string(), z.string()) });
 
 /**
- * The Node.js of the image: the one that the lab pins, where it was fetched, for an upgrade of the user's own must not roll
- * the apps out; else this one. The stack's program and `lab image` find the same one first on PATH.
+ * The image's Node.js: the release that the lab pins, if it was fetched, so that an upgrade of the user's Node.js does not
+ * roll the apps out; otherwise the running one. The stack's program and `lab image` find the same one first on PATH.
  */
 export const appNode = (): { readonly path: string; readonly version: string } =>
   pinnedNode() ?? { path: process.execPath, version: process.version };
 
 /**
- * An app's files by their paths in the image: the program, what it imports of `apps/`, and the npm packages that it names.
- * JavaScript, since with types each container would take 27 MB and 0.1 s more to strip them at its start.
+ * An app's files by their paths in the image: the program, its imports from `apps/`, and the npm packages that it names.
+ * Compiled to JavaScript: stripping types would cost each container 27 MB and 0.1 s at its start.
  */
 export async function appFiles(app: AppName): Promise<Readonly<Record<string, string>>> {
   const files: Record<string, string> = { "/app/package.json": '{"type":"module"}\n' };
@@ -54,7 +54,7 @@ export async function appFiles(app: AppName): Promise<Readonly<Record<string, st
     }
     for (const [, name = ""] of code.matchAll(/from "([a-z][^":]*)"/g)) packages.add(name);
   }
-  // In a set that grows, what is added while it is walked through comes too.
+  // Iterating a Set also visits entries that are added meanwhile.
   for (const name of packages) {
     const folder = join(root, "node_modules", name);
     const { dependencies = {} } = packageSchema.parse(
@@ -70,7 +70,7 @@ export async function appFiles(app: AppName): Promise<Readonly<Record<string, st
 
 const packageSchema = z.object({ dependencies: z.record(z.string(), z.string()).optional() });
 
-/** What of a package runs, and its licence, which goes with it. */
+/** A package's runtime files and its licence, which must accompany it. */
 const isOfPackage = (file: string): boolean =>
   /(^package\.json|^licen[cs]e(\.\w+)?|\.[cm]?js)$/i.test(file) &&
   !/(^|\/)(tests?|node_modules)\/|(^|[./])(test|bench)\./.test(file);
@@ -78,8 +78,8 @@ const isOfPackage = (file: string): boolean =>
 const javaScript = (source: string): string => source.replace(/\.ts$/, ".js");
 
 /**
- * The name of an app's image. Its tag is a hash of what the lab puts into it: the app's files, the Node.js release that
- * runs them, and the container's configuration. A changed source is therefore another image, and shows in a preview.
+ * The name of an app's image. Its tag is a hash of its content: the app's files, the Node.js release, and the container's
+ * configuration. A changed source is therefore another image, and shows in a preview.
  */
 export async function appImageRef(app: AppName = "web"): Promise<string> {
   const content = [appImageConfig(app), appNode().version, process.arch, await appFiles(app)];
@@ -88,7 +88,7 @@ export async function appImageRef(app: AppName = "web"): Promise<string> {
 }
 
 function withoutTypes(code: string): string {
-  // Node.js warns that this function is experimental, which says nothing to the person at the keyboard.
+  // Node.js warns that this function is experimental, which is of no use to the user.
   const emitWarning = process.emitWarning;
   process.emitWarning = () => {};
   try {

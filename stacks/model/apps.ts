@@ -6,13 +6,13 @@ import { parseQuantity, quotaShortages } from "./quota.ts";
 import { podsOfDeployments, replicasSchema, type Scale, scaleOf } from "./replicas.ts";
 import { hostsOf, pathsOf } from "./routes.ts";
 
-/** A namespace that may hold apps: Kubernetes keeps names with `kube-` in front for itself. */
+/** A namespace for apps; Kubernetes reserves the prefix `kube-`. */
 export const ownNamespace = dnsLabel.refine(
   (name) => !name.startsWith("kube-"),
   "a name without the prefix kube-, which Kubernetes reserves for itself",
 );
 
-/** What a rule of an Ingress takes as its host. */
+/** The host of an Ingress rule. */
 export const ingressHost = z.string().superRefine((text, context) => {
   const add = (message: string) => context.addIssue({ code: "custom", message });
   const name = text.replace(/^\*\./, "");
@@ -27,13 +27,13 @@ export const ingressHost = z.string().superRefine((text, context) => {
     add("a host name such as app1.com or *.app1.com: labels of a-z, 0-9 and '-', separated by dots");
 });
 
-/** A host that is one name. */
+/** A host without a wildcard. */
 export const singleHost = ingressHost.refine(
   (name) => !name.startsWith("*"),
   "one host name, such as my-app.com",
 );
 
-/** A path that a rule of an Ingress takes, and Traefik means the same by: there `{` begins a pattern. */
+/** A path that Ingress and Traefik read alike; in Traefik `{` begins a pattern. */
 const ingressPath = z.string().superRefine((text, context) => {
   const add = (message: string) => context.addIssue({ code: "custom", message });
   if (!text.startsWith("/")) add("a path that begins with a slash, such as /api");
@@ -45,7 +45,7 @@ const ingressPath = z.string().superRefine((text, context) => {
     add("a path of letters, digits, -, ., _, ~ and /, at most 200 characters");
 });
 
-/** A host that a rule's host takes: itself, or for *.app.com one of the names before app.com. */
+/** A host that a rule's host matches: the same name or, for *.app.com, one below app.com. */
 export const exampleHost = (host: string): string => host.replace(/^\*/, "any");
 
 export const oneLine = z.string().min(1).refine(isOneLine, "text without control characters");
@@ -59,7 +59,7 @@ const clusterStack = dnsLabel.refine(
 /** The version of an app that its pods show. */
 export const appVersion = text(/^\w([\w.+-]{0,61}\w)?$/, "a version such as 1.0.0");
 
-/** How apps are reached by https. */
+/** https settings of apps. */
 export const tlsSchema = z
   .strictObject({
     certificate: oneLine
@@ -152,7 +152,7 @@ const app = z.strictObject({
     ),
 });
 
-/** An amount above zero, as Kubernetes writes it; a bare number is one too, as it is in a manifest. */
+/** A positive Kubernetes quantity; a bare number is accepted too, as in a manifest. */
 const quantity = (pattern: RegExp, expected: string) =>
   z
     .preprocess(
@@ -161,7 +161,7 @@ const quantity = (pattern: RegExp, expected: string) =>
     )
     .meta({ type: ["string", "number"] });
 
-/** The same of memory and of volumes. */
+/** The same for memory and volumes. */
 export const bytes = (expected: string) =>
   quantity(/^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/, expected);
 
@@ -194,23 +194,23 @@ const namespace = z.strictObject({
     ),
 });
 
-/** A namespace that an `apps` stack makes. */
+/** A namespace that an `apps` stack creates. */
 export type AppNamespace = z.output<typeof namespace>;
 
-/** The value of `k3s-lab:ingress` that brings the lab's own Ingress controller. */
+/** The value of `k3s-lab:ingress` that deploys the lab's own Ingress controller. */
 export const managedIngress = "managed";
 
-/** Where the lab's own Ingress controller runs, and the IngressClass that it serves. */
+/** Namespace and IngressClass of the lab's own Ingress controller. */
 export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
 
 /**
- * Labels that tell the pods of an Ingress controller from others in their namespace. Of one that is not Traefik none are
- * known: then every pod of its namespace counts, so it should have one of its own.
+ * Labels that select an Ingress controller's pods in their namespace. Only Traefik's are known; with another controller
+ * every pod of its namespace counts, so it should have a namespace to itself.
  */
 export const controllerLabels = (ingress: string): Readonly<Record<string, string>> =>
   [managedIngress, "traefik"].includes(ingress) ? { "app.kubernetes.io/name": "traefik" } : {};
 
-/** Where a stack's apps run and what leads requests to them, whatever its program is. */
+/** Where a stack's apps run and how requests reach them, for every program. */
 export const onCluster = {
   cluster: z
     .union(
@@ -247,14 +247,14 @@ interface IngressChoice {
   readonly ingressNamespace?: string | undefined;
 }
 
-/** Why the namespace of the Ingress controller cannot be what a file says of it. @param isolated whether that matters. */
+/** Why the Ingress controller cannot be in the namespace that a file names. @param isolated whether that matters. */
 export function ingressNamespaceFault(
   { ingress, ingressNamespace }: IngressChoice,
   isolated: boolean,
 ): string | undefined {
   if (ingress === managedIngress && ingressNamespace !== undefined)
     return `no value: the lab's own Traefik runs in ${managedTraefik.namespace}`;
-  // K3s's Traefik and the lab's own have their places; where the pods of another controller are, only the user knows.
+  // The namespaces of K3s's Traefik and of the lab's are fixed; only the user knows that of another controller.
   const known = [managedIngress, managedTraefik.ingressClass].includes(ingress);
   return known || ingressNamespace !== undefined || !isolated
     ? undefined
@@ -265,7 +265,7 @@ export function ingressNamespaceFault(
 export const ingressNamespaceOf = ({ ingress, ingressNamespace }: IngressChoice): string =>
   ingress === managedIngress ? managedTraefik.namespace : (ingressNamespace ?? "kube-system");
 
-/** What `Pulumi.apps.yaml` may say. */
+/** The schema of `Pulumi.apps.yaml`. */
 export const appsSchema = z
   .strictObject({
     ...onCluster,
@@ -354,7 +354,7 @@ interface RouteFault {
   readonly expected: string;
 }
 
-/** What of an app's hosts and paths is another's already, or can be nobody's. @param before the apps above it. */
+/** Conflicts of an app's hosts and paths with other apps, and invalid ones. @param before the apps above it. */
 function routeFaults(
   config: { readonly namespace: string },
   one: Routed,
@@ -376,7 +376,7 @@ function routeFaults(
   });
 }
 
-/** @param twins other apps with this host. @param hostAt where the file says it. */
+/** @param twins other apps with this host. @param hostAt the host's place in the file. */
 function hostFaults(
   config: { readonly namespace: string },
   one: Routed,
@@ -424,17 +424,17 @@ function inNamespaces<T extends Unplaced>(config: {
   }));
 }
 
-/** One web app: where it is, host, replicas, version. */
+/** One web app: its namespace, host, replicas and version. */
 export type App = AppsConfig["apps"][number];
 
-/** What an app is known by: its name and its namespace. */
+/** An app's identity: its name and its namespace. */
 type AppId = Pick<App, "name" | "namespace">;
 
-/** How an app is spoken of: by its name in the stack's own namespace, by namespace and name in any other. */
+/** An app's display name: its name in the stack's own namespace, namespace and name in any other. */
 export const appPath = (config: Pick<AppsConfig, "namespace">, { name, namespace }: AppId): string =>
   namespace === config.namespace ? name : `${namespace}/${name}`;
 
-/** The Deployment of an app's canary; undefined where it has none. */
+/** The Deployment of an app's canary; undefined without one. */
 export const canaryOf = ({
   name,
   canary,
@@ -446,8 +446,11 @@ export const canaryOf = ({
 /** The Secret of an app's certificate. */
 export const tlsSecretOf = ({ name }: Pick<AppId, "name">): string => `${name}-tls`;
 
-/** The name of an app's resource in Pulumi: by where it is, so that another default namespace renames nothing. */
+/**
+ * The name of an app's resource in Pulumi. It includes the actual namespace, so that another default namespace renames
+ * nothing.
+ */
 export const resourceName = ({ name, namespace }: AppId): string => `${namespace}-${name}`;
 
-/** What `Pulumi.apps.yaml` says, defaults filled in. */
+/** `Pulumi.apps.yaml` with defaults filled in. */
 export type AppsConfig = z.output<typeof appsSchema>;

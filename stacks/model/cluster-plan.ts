@@ -25,48 +25,48 @@ export interface PlannedNode {
   /** Its name in Kubernetes. */
   readonly name: string;
   readonly role: Machine["role"];
-  /** The machine that it runs on; absent for a container of k3d's. */
+  /** The machine that it runs on; absent for a k3d container. */
   readonly machine?: Machine;
-  /** The flags of K3s that the file gives it. */
+  /** K3s's flags from the file. */
   readonly args: readonly string[];
 }
 
-/** A node of k3d's; its labels are flags of K3s too. */
+/** A k3d node; its labels are K3s flags too. */
 function containerNode(file: K3dFile, name: string, role: PlannedNode["role"], index: number): PlannedNode {
   const { args, nodeLabels } = nodeConfig(file, { role, index });
   return { name, role, args: [...args, ...nodeLabels.map((label) => `--node-label=${label}`)] };
 }
 
-/** Where this computer reaches what a machine serves. */
+/** The address by which this computer reaches a machine's services. */
 export const servedAt = ({ ip, publicAddress }: Pick<Machine, "ip" | "publicAddress">): string =>
   publicAddress ?? ip;
 
-/** Where requests to apps are answered: at the load balancer, and by each of these machines alone. */
+/** Where apps are reachable: at the load balancer, and at each of these machines. */
 export const ingressAddresses = (
   config: Pick<ClusterConfig, "machines" | "k3s" | "loadBalancer">,
 ): string[] => [config.loadBalancer ?? [], ingressMachines(config)].flat().map(servedAt);
 
-/** K3s's flags that put the servers' public addresses into the API server's certificate, on every server the same. */
+/** K3s's flags that add the servers' public addresses to the API server's certificate, the same on every server. */
 export const publicNames = (servers: readonly Machine[]): string[] =>
   [...new Set(servers.flatMap(({ publicAddress = [] }) => publicAddress))].map((name) => `--tls-san=${name}`);
 
-/** What the file of a stack says of the cluster that it makes, whichever program makes it. */
+/** The cluster that a stack's file describes, whichever program creates it. */
 export interface ClusterPlan {
   readonly nodes: readonly PlannedNode[];
-  /** The machine in front of the nodes, and to whom it leads. */
+  /** The machine in front of the nodes, and its backends. */
   readonly loadBalancer?: { readonly machine: LoadBalancerMachine; readonly backends: Backends } | undefined;
   /** The K3s release, such as v1.25.4+k3s1. */
   readonly version: string;
   readonly serverArgs: readonly string[];
-  /** The machines' network, such as 192.168.42.0/24; absent for k3d, and for hosts, which may be in any. */
+  /** The machines' network, such as 192.168.42.0/24; absent for k3d and for hosts, which may be in any network. */
   readonly network?: string;
-  /** Where its Ingress controller is reached from this computer, as `host` or `host:port`. */
+  /** Address of its Ingress controller as this computer reaches it, as `host` or `host:port`. */
   readonly ingress: readonly string[];
-  /** The port at which its https is reached there; absent where none leads to it. */
+  /** The https port there; absent if https is not reachable. */
   readonly httpsPort?: number | undefined;
 }
 
-/** Where https is answered that is at an address by http. */
+/** The https address that belongs to an http address. */
 export const httpsAddress = (
   address: string,
   { httpsPort = 443 }: Pick<ClusterPlan, "httpsPort">,
@@ -76,9 +76,9 @@ export const httpsAddress = (
 };
 
 /**
- * Reads the cluster that a stack makes from its file.
+ * Reads the cluster that a stack creates from its file.
  * @param directory the folder of `Pulumi.yaml`.
- * @throws LabError (exit code 2) when the file is missing or wrong, or the stack makes no cluster.
+ * @throws LabError (exit code 2) when the file is missing or wrong, or the stack creates no cluster.
  */
 export async function readClusterPlan(stack: string, directory: string): Promise<ClusterPlan> {
   const program = programOf(stack);

@@ -19,7 +19,7 @@ const userName = text(/^[a-z_][-a-z0-9_.]{0,31}$/, "a user name such as pi");
 
 const keyForm = 'the path of a private key, without ", %, $, \\ and control characters';
 
-/** How a host is reached that Vagrant did not make; what a machine leaves out, `k3s-lab:ssh` says for all. */
+/** How to reach a host; a machine's missing keys come from `k3s-lab:ssh`. */
 const ssh = z.strictObject({
   user: userName
     .optional()
@@ -27,7 +27,7 @@ const ssh = z.strictObject({
       "A user who may run `sudo` without a password. Each host needs one, here or under `k3s-lab:ssh`.",
     ),
   port: port.optional().describe("Port of the SSH server. Default: 22."),
-  // ssh replaces % and ${…} in it.
+  // ssh expands % and ${…} in it.
   key: text(/^(?!none$)[^"%$\\]+$/, keyForm)
     .refine(isOneLine, keyForm)
     .optional()
@@ -44,7 +44,7 @@ const ssh = z.strictObject({
 
 const hostKeyForm = "a public host key: the first two words of /etc/ssh/ssh_host_ed25519_key.pub";
 
-/** Whether a key is of the kind that stands before it, and nothing of it is missing: each part begins with its length. */
+/** Whether a key matches the type in front of it and is complete: each part begins with its length. */
 function isWholeKey(key: string): boolean {
   const [kind = "", coded = ""] = key.split(" ");
   const bytes = Buffer.from(coded, "base64");
@@ -70,7 +70,7 @@ const hostSsh = ssh.extend({
       error: hostKeyForm,
       abort: true,
     })
-    // ssh passes over a line that it cannot read, and then knows no key of the host.
+    // ssh skips a line that it cannot parse, and would then know no key of the host.
     .refine(isWholeKey, `${hostKeyForm}, whole`)
     .optional()
     .describe(
@@ -136,22 +136,22 @@ type HostSsh = Omit<z.output<typeof hostSsh>, "user"> & { readonly user: string 
 
 export type Machine = Pick<z.output<typeof machine>, "name" | "ip" | "publicAddress" | "interface"> & {
   readonly role: K3sRole;
-  /** Of a machine that is made here; a host has what it has. */
+  /** Only for a machine that the lab creates. */
   readonly cpus?: number;
   readonly memory?: number;
-  /** Of a host that is there already. */
+  /** Only for an existing host. */
   readonly ssh?: HostSsh;
-  /** Flags of K3s for its node alone: labels and taints. */
+  /** K3s flags for its node only: labels and taints. */
   readonly nodeFlags?: readonly string[];
 };
 
-/** The machine in front of all others, which is no node. */
+/** The load balancer's machine, which is not a node. */
 export type LoadBalancerMachine = Omit<Machine, "role" | "nodeFlags"> & { readonly role: "loadbalancer" };
 
 const isNode = <One extends { readonly role: string }>(one: One): one is One & { readonly role: K3sRole } =>
   one.role !== "loadbalancer";
 
-/** Every machine of a cluster: its nodes, and what is in front of them. */
+/** Every machine of a cluster: its nodes and the load balancer. */
 export const allMachines = ({
   machines,
   loadBalancer,
@@ -160,13 +160,13 @@ export const allMachines = ({
   | LoadBalancerMachine
 )[] => (loadBalancer ? [...machines, loadBalancer] : [...machines]);
 
-/** The labels and taints of a machine as flags of K3s, and where the file has each. */
+/** A machine's labels and taints as K3s flags, with their place in the file. */
 const marksOf = ({ labels = [], taints = [] }: Pick<z.output<typeof machine>, "labels" | "taints">) => [
   ...labels.map((label, at) => ({ flag: `--node-label=${label}`, at: ["labels", at] })),
   ...taints.map((taint, at) => ({ flag: `--node-taint=${taint}`, at: ["taints", at] })),
 ];
 
-/** The flags that a machine's node is started with, beside those that the lab sets itself. */
+/** The K3s flags of a machine's node, without those that the lab sets itself. */
 export const k3sArgsOf = (
   k3s: Readonly<Record<"serverArgs" | "agentArgs", readonly string[]>>,
   { role, nodeFlags = [] }: Pick<Machine, "role" | "nodeFlags">,
@@ -194,7 +194,7 @@ const box = z
     error: "both url and sha256, or neither",
   });
 
-/** What `Pulumi.cluster.yaml` may say. */
+/** The schema of `Pulumi.cluster.yaml`. */
 export const clusterSchema = z
   .strictObject({
     provider: z
@@ -276,7 +276,7 @@ export const clusterSchema = z
       return { ...one, ssh: { ...access, user } };
     });
     const loadBalancer = all.find((one) => !isNode(one)) as LoadBalancerMachine | undefined;
-    // The API server's certificate is for its address too.
+    // The API server's certificate covers its address too.
     const names = loadBalancer ? [`--tls-san=${loadBalancer.publicAddress ?? loadBalancer.ip}`] : [];
     return {
       ...config,
@@ -286,7 +286,7 @@ export const clusterSchema = z
     };
   });
 
-/** What `Pulumi.cluster.yaml` says, defaults filled in. */
+/** `Pulumi.cluster.yaml` with defaults filled in. */
 export type ClusterConfig = z.output<typeof clusterSchema>;
 
 type Add = (path: readonly PropertyKey[], message: string) => void;
@@ -385,7 +385,7 @@ function checkMachines({ provider, ssh: common, machines }: Written, add: Add): 
     );
 }
 
-/** Where ssh goes for a host: two machines that go to one place are one host. */
+/** A host's ssh destination: two machines with the same one are one host. */
 export const hostEndpoint = (
   ip: string,
   { address, port, jump }: Pick<z.output<typeof hostSsh>, "address" | "port" | "jump">,
@@ -422,6 +422,9 @@ function checkMachineNetwork(block: Network, used: K3sNetworks, add: Add): void 
   else if (clash) add(["network"], `a network that does not overlap ${clash[0]?.text}, ${clash[1]}`);
 }
 
-/** Whether a machine may have this address: inside, and neither the network's own, the host's (first) nor the broadcast one. */
+/**
+ * Whether a machine may have this address: inside the network, but not its own, the host's (the first) or the broadcast
+ * address.
+ */
 const usableAddress = (block: Network, ip: string): boolean =>
   block.first + 1 < toNumber(ip) && toNumber(ip) < block.last;

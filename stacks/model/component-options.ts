@@ -1,6 +1,6 @@
 import { closest } from "fastest-levenshtein";
 
-/** The programs inside K3s whose options `--kubelet-arg` and the like pass on. */
+/** The components inside K3s that get options by `--kubelet-arg` and the like. */
 export type Component =
   | "kubelet"
   | "kube-apiserver"
@@ -10,12 +10,12 @@ export type Component =
   | "cloud-controller-manager"
   | "etcd";
 
-/** Options by the kind of their value; `own` are those that K3s or the lab sets. */
+/** Options by the type of their value; `own` are those that K3s or the lab sets. */
 type Options = Readonly<Partial<Record<"own" | "number" | "switch" | "duration" | "text", string>>>;
 
 /**
- * The options that Kubernetes v1.25 to v1.34 and its etcd have, by the programs that have them: `name>28` came with v1.28,
- * `name<31` went with v1.31. A program that gets any other ends, and K3s with it; etcd does not look at it.
+ * The options of Kubernetes v1.25 to v1.34 and its etcd, by component: `name>28` was added in v1.28, `name<31` removed in
+ * v1.31. A component exits at any other option, and K3s with it; etcd ignores it.
  */
 const options: Readonly<Record<string, Options>> = {
   "kubelet kube-apiserver kube-controller-manager kube-scheduler kube-proxy cloud-controller-manager": {
@@ -270,7 +270,7 @@ const optionsOf = (component: Component, kind: keyof Options): readonly string[]
   );
 
 const forms: readonly (readonly [Exclude<keyof Options, "own">, RegExp, string])[] = [
-  // Go takes a leading 0 for octal.
+  // Go reads a leading 0 as octal.
   ["number", /^(0|-?[1-9]\d{0,14})(\.\d+)?$/, "a decimal number"],
   ["switch", /^(true|false)$/, "true or false"],
   ["duration", /^(0|(\d+(\.\d+)?(ms|s|m|h))+)$/, "a duration such as 5m0s"],
@@ -280,8 +280,9 @@ const forms: readonly (readonly [Exclude<keyof Options, "own">, RegExp, string])
 const gates = /^[A-Z]\w*=(true|false)(,[A-Z]\w*=(true|false))*$/;
 
 /**
- * What is wrong with an option for a program inside K3s, such as `max-pods=50`; undefined where nothing is.
- * @param minor the minor release of Kubernetes. @param newest the newest that the tables know: a later one may have others.
+ * What is wrong with an option of a component inside K3s, such as `max-pods=50`; undefined if nothing is.
+ * @param minor the minor release of Kubernetes. @param newest the newest one in the tables: a later one may have other
+ * options.
  */
 export function componentProblem(
   component: Component,
@@ -289,7 +290,7 @@ export function componentProblem(
   minor: number,
   newest: number,
 ): string | undefined {
-  // K3s adds the value to its own where the name ends in + or -.
+  // K3s appends the value to its own where the name ends in + or -.
   const [, name = "", value = ""] = /^([a-z][a-zA-Z0-9-]*?)[-+]?=(.+)$/s.exec(given) ?? [];
   if (name === "") return "an option and its value, such as max-pods=50";
   if (optionsOf(component, "own").includes(name))

@@ -16,7 +16,7 @@ import { podCount } from "./replicas.ts";
 
 const size = bytes('an amount as Kubernetes counts it, such as "64Mi"').default("64Mi");
 
-/** What `Pulumi.concepts.yaml` may say. */
+/** The schema of `Pulumi.concepts.yaml`. */
 export const conceptsSchema = z
   .strictObject({
     ...onCluster,
@@ -42,7 +42,8 @@ export const conceptsSchema = z
         loadBalancerPort: z
           .int()
           .min(8000)
-          // Above are what the lab and Kubernetes use themselves, below the Ingress controller's, the API server's and SSH's.
+          // Excludes the ports of the Ingress controller, the API server and SSH below, and those that the lab and
+          // Kubernetes use above.
           .max(9999)
           .optional()
           .describe(
@@ -88,7 +89,7 @@ export const conceptsSchema = z
   .transform((config) => ({
     ...config,
     ingressNamespace: ingressNamespaceOf(config),
-    // A NetworkPolicy would keep out who comes by a node's port.
+    // A NetworkPolicy would block requests by NodePort.
     namespaces: [{ name: config.namespace, isolated: false }] as AppNamespace[],
     apps: [
       {
@@ -98,10 +99,10 @@ export const conceptsSchema = z
     ] as App[],
   }));
 
-/** The app whose pods are behind every Service; its own Service is that of type ClusterIP. */
+/** The app whose pods are behind every Service; its own Service is the one of type ClusterIP. */
 export const webName = "web";
 
-/** The other Services, by their types; a headless one is of type ClusterIP too. */
+/** The other Services by type; a headless one is of type ClusterIP too. */
 export const serviceNames = {
   nodePort: `${webName}-node-port`,
   loadBalancer: `${webName}-load-balancer`,
@@ -109,7 +110,7 @@ export const serviceNames = {
   externalName: `${webName}-external-name`,
 } as const;
 
-/** The volumes of the pods, and the folder that each has below `mountPath`. */
+/** The pods' volumes, each with its folder below `mountPath`. */
 export const volumeNames = {
   hostPath: "host-path",
   emptyDir: "empty-dir",
@@ -117,14 +118,14 @@ export const volumeNames = {
   dynamic: "dynamic",
 } as const;
 
-/** The PersistentVolume; volumes are in no namespace. */
+/** The PersistentVolume, which is cluster-scoped. */
 export const staticVolumeOf = (namespace: string): string => `${namespace}-static`;
 
-/** Where a pod has its volumes. */
+/** Mount path of the volumes. */
 export const mountPath = "/volumes";
 
-/** The file of each volume to which every pod that begins adds its name. */
+/** The file in each volume to which every starting pod adds its name. */
 export const journal = "pods";
 
-/** What `Pulumi.concepts.yaml` says, defaults filled in. */
+/** `Pulumi.concepts.yaml` with defaults filled in. */
 export type ConceptsConfig = z.output<typeof conceptsSchema>;

@@ -24,7 +24,7 @@ const k3dSchema = z.strictObject({
 
 type K3dConfig = z.output<typeof k3dSchema>;
 
-/** What the stack file of each program may say. */
+/** The schema of each program's stack file. */
 export const schemas = {
   cluster: clusterSchema,
   apps: appsSchema,
@@ -41,20 +41,20 @@ export interface Configs {
   readonly concepts: ConceptsConfig;
 }
 
-/** A program of this project; a stack runs the one that its name begins with. */
+/** A program of this project; the beginning of a stack's name selects it. */
 export type ProgramName = keyof Configs;
 
-/** The program of a stack whose name is known when types are checked; any for other stacks. */
+/** The program of a stack whose name is known at compile time; any program for other stacks. */
 type ProgramOf<Stack extends string> = Stack extends ProgramName ? Stack : ProgramName;
 
-/** The programs that make no cluster: what they make runs on one that another stack, or somebody else, made. */
+/** The programs that create no cluster but use an existing one. */
 const onCluster = ["apps", "my-app", "concepts"] as const satisfies readonly ProgramName[];
 type OnClusterProgram = (typeof onCluster)[number];
 
-/** What the file of a stack says that runs on a cluster. */
+/** The file of a stack that uses an existing cluster. */
 export type OnCluster = Configs[OnClusterProgram];
 
-/** Whether the stacks of a program run on a cluster that they do not make. */
+/** Whether a program's stacks use an existing cluster. */
 export const isOnCluster = (program: ProgramName): program is OnClusterProgram =>
   (onCluster as readonly ProgramName[]).includes(program);
 
@@ -68,7 +68,7 @@ export function programOf(stack: string): ProgramName {
     throw refusal(
       `There is no program for the stack ${shown(stack)}. Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
     );
-  // Names of machines, containers and folders begin with it, and Kubernetes's labels hold it.
+  // Names of machines, containers and folders begin with it, and Kubernetes labels contain it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))
     throw refusal(
       `The stack name ${shown(stack)} is not accepted; expected a-z, 0-9 and '-', at most 40 characters, no '-' at the end.`,
@@ -76,7 +76,7 @@ export function programOf(stack: string): ProgramName {
   return name;
 }
 
-/** The program whose name a stack's begins with; a program's name may hold a dash itself. */
+/** The program whose name a stack's begins with; a program's name may itself contain a dash. */
 export const programNamed = <Name extends string>(
   stack: string,
   programs: readonly Name[],
@@ -112,20 +112,20 @@ export async function readStackFile<Stack extends string>(
   return parseConfig(program, ownValues(program, document, file), file);
 }
 
-/** As `readStackFile`, from what the file of a stack that runs on a cluster holds, or is to hold. */
+/** Like `readStackFile`, from the present or planned content of the file of a stack that uses an existing cluster. */
 export function parseOnCluster(stack: string, text: string): OnCluster {
   const program = programOf(stack) as OnClusterProgram;
   const file = stackFile(stack);
   return parseConfig(program, ownValues(program, parsePlainYaml(Buffer.from(text), file), file), file);
 }
 
-/** Reads and checks the file of a stack that runs on a cluster. @param directory the folder of `Pulumi.yaml`. */
+/** Reads and checks the file of a stack that uses an existing cluster. @param directory the folder of `Pulumi.yaml`. */
 export const readOnCluster = (stack: string, directory: string): Promise<OnCluster> =>
   readStackFile(stack as OnClusterProgram, directory);
 
 const besides = ["encryptionsalt"];
 
-/** The values of the project's own keys; every other key is refused: nothing would read it. */
+/** The values of the project's own keys; any other key is refused, because nothing would read it. */
 function ownValues(program: ProgramName, document: unknown, file: string): Record<string, unknown> {
   const faults: string[] = [];
   const known = knownKeys(schemas[program], []);
@@ -182,7 +182,7 @@ function keyFault(
     : undefined;
 }
 
-/** A key without what stands before its last colon, or where a prefix was misspelt, before `machines` and the like. */
+/** A key without what precedes its last colon or, after a misspelt prefix, `machines` and the like. */
 const bare = (key: string): string => key.replace(/^.*:/, "").replace(/^k3s[-_.]?lab[-_.]?/, "");
 
 const programsWith = (key: string): ProgramName[] =>
@@ -195,8 +195,8 @@ const holdsSecret = (value: unknown): boolean =>
     : Array.isArray(value) && value.some(holdsSecret);
 
 /**
- * The K3s release of a cluster: the one its stack file names, else the one that its nodes have, else the one `lab up`
- * installed on this computer.
+ * The K3s release of a cluster: the stack file's, else the one that its nodes have, else the one that `lab up` installed on
+ * this computer.
  * @param made the release that its nodes were installed with.
  */
 export const k3sVersion = ({ k3s }: ClusterConfig, made: string | undefined): string =>

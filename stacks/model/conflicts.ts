@@ -3,13 +3,13 @@ import { type App, type AppsConfig, managedIngress } from "./apps.ts";
 import { hostEndpoint, type Machine } from "./cluster.ts";
 import { hostsOf } from "./routes.ts";
 
-/** What a stack takes for itself alone, as its file says or as it was recorded when it was made. */
+/** What a stack claims exclusively, according to its file or its recorded state. */
 export interface Claims {
   readonly stack: string;
-  /** Of a stack whose machines are made here; hosts may be in any network. */
+  /** Only for machines that the lab creates; hosts may be in any network. */
   readonly network?: string | undefined;
   readonly machines?: readonly Pick<Machine, "name" | "ip" | "ssh">[] | undefined;
-  /** k3d's name of the cluster, and the ports of this computer that lead to it. */
+  /** The cluster's name in k3d, and its ports on this computer. */
   readonly k3d?: { readonly cluster: string; readonly ports: readonly string[] } | undefined;
   readonly apps?:
     | (Pick<AppsConfig, "cluster" | "ingress"> & {
@@ -20,8 +20,8 @@ export interface Claims {
 }
 
 /**
- * What two stacks both take, so that they cannot be up at once: a sentence each.
- * @param claims of the stacks of a run, and of those that are up.
+ * Claims that two stacks share, so that they cannot be up at once, a sentence each.
+ * @param claims of this run's stacks and of those that are up.
  */
 export const conflictsOf = (claims: readonly Claims[]): string[] =>
   claims.flatMap((one, index) =>

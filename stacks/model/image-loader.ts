@@ -3,7 +3,7 @@ import type { ClusterNode } from "./outputs.ts";
 /** What it takes to reach a node. */
 export type NodeAddress = Pick<ClusterNode, "name" | "address">;
 
-/** The shell command that puts an image into a node's store, by the way the node is reached. */
+/** The shell command that loads an image into a node's store, by the kind of node. */
 export function imageLoader({ name, address }: NodeAddress): string {
   const { protocol } = new URL(address);
   if (protocol === "ssh:") return '"$K3S_LAB_ROOT/vagrant/k3s.sh" load';
@@ -11,7 +11,7 @@ export function imageLoader({ name, address }: NodeAddress): string {
   throw new Error(`the node ${name} is reached by ${address}, and nothing here can load an image that way`);
 }
 
-/** What that command reads of its environment. */
+/** The environment of that command. */
 export const loaderVariables = ({ name, address }: NodeAddress, image: string) => ({
   NODE_NAME: name,
   NODE_ADDRESS: new URL(address).hostname,

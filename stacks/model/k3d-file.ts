@@ -20,7 +20,7 @@ export type K3dFile = z.output<typeof k3dFileSchema>;
  */
 export async function readK3dFile(path: string, directory: string): Promise<K3dFile> {
   const hint = "Name a k3d config file such as stacks/k3d.yaml in k3s-lab:config.";
-  // k3d reads YAML as Pulumi does.
+  // k3d reads the same YAML as Pulumi.
   const document = await readPlainYaml(path, directory, hint);
   const whole = k3dFileSchema.superRefine(refuseFaults).transform(withPaths(dirname(join(directory, path))));
   return checked(whole, document, path);
@@ -34,12 +34,12 @@ const refuseIn =
     if (expected !== undefined) addIssue({ code: "custom", path: [...path], message: expected });
   };
 
-/** Refuses what no line of the file says by itself. */
+/** Refuses errors that no single line shows. */
 function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
   const refuse = refuseIn(context);
   for (const [path, text] of textsIn(file, []))
     if (/\$[A-Za-z_{(]/.test(text))
-      // What the cluster is would change from shell to shell.
+      // The cluster would depend on the shell's environment.
       refuse(path, "a value without $NAME, which k3d would replace by an environment variable");
   const { volumes, env, files, ports } = file;
   const { k3s, runtime } = file.options;
@@ -67,7 +67,7 @@ function refuseFaults(file: K3dFile, context: z.RefinementCtx): void {
 
 type RefuseAt = (path: Path, expected: string | undefined) => void;
 
-/** Refuses flags that K3s of this version does not have, or not on the nodes that they are for; a label of a node is one too. */
+/** Refuses flags that this version of K3s lacks, or that the chosen nodes cannot have; a node's label is a flag too. */
 function refuseFlags(file: K3dFile, refuse: RefuseAt): void {
   const { extraArgs, nodeLabels } = file.options.k3s;
   const flags = [
@@ -130,7 +130,7 @@ const nodesOf = ({ servers, agents }: K3dFile): FilteredNode[] =>
     Array.from({ length: role === "server" ? servers : agents }, (_, index) => ({ role, index })),
   );
 
-/** Refuses what a node would get twice: which of the two it has would be Docker's or k3d's choice. */
+/** Refuses duplicates for a node: Docker or k3d would decide which one counts. */
 function refuseTwice(file: K3dFile, refuse: RefuseAt): void {
   const { volumes, env, files } = file;
   const { labels, ulimits } = file.options.runtime;
@@ -187,14 +187,14 @@ function textsIn(value: unknown, path: Path): (readonly [Path, string])[] {
   );
 }
 
-/** What is accepted in the place of a registries.yaml, which K3s does not start without being able to read it. */
+/** What is accepted in place of a registries.yaml that K3s could not parse, because K3s would not start. */
 function registriesFault(source: string): string | undefined {
   try {
     const content: unknown = parse(source.includes("\n") ? source : readFileSync(source, "utf8"));
     const isRight = isRecord(content) && Object.keys(content).every((key) => registriesKeys.includes(key));
     if (isRight || content === null) return undefined;
   } catch {
-    // The parser's words quote the text, which may hold passwords; a file that cannot be read is told already.
+    // The parser's message quotes the text, which may hold passwords; an unreadable file is reported already.
   }
   return `a registries.yaml: a YAML mapping with ${registriesKeys.join(", ")}`;
 }
@@ -210,7 +210,7 @@ function isReadable(file: string): boolean {
   }
 }
 
-/** k3d resolves paths from wherever it runs: they are made absolute, from the config file's own folder. */
+/** Resolves paths relative to the config file's folder; k3d would resolve them from its working directory. */
 const withPaths =
   (folder: string) =>
   (file: K3dFile, context: z.RefinementCtx): K3dFile => {
@@ -234,22 +234,22 @@ const withPaths =
     };
   };
 
-/** An agent of a k3d cluster; K3s knows it by the name of its container. */
+/** An agent of a k3d cluster; its node is named like its container. */
 export interface K3dAgentName {
   readonly name: string;
-  /** Its number, by which node filters such as `agent:0` know it. */
+  /** Its number in node filters such as `agent:0`. */
   readonly index: number;
 }
 
-/** The names of the servers' containers, which are also those of the nodes. */
+/** The names of the servers' containers, and so of their nodes. */
 export const serversOf = ({ metadata: { name }, servers }: K3dFile): string[] =>
   Array.from({ length: servers }, (_, index) => `k3d-${name}-server-${index}`);
 
-/** The agents, in the order they are numbered; each is named as `k3d node create NAME-agent-N` would. */
+/** The agents in the order of their numbers, each named as `k3d node create NAME-agent-N` would. */
 export const agentsOf = ({ metadata: { name }, agents }: K3dFile): K3dAgentName[] =>
   Array.from({ length: agents }, (_, index) => ({ name: `k3d-${name}-agent-${index}-0`, index }));
 
-/** The port of this computer that leads to a TCP port of the nodes; undefined where none does. */
+/** The port of this computer that forwards to a TCP port of the nodes; undefined if none does. */
 export const publishedPort = ({ ports }: K3dFile, inside: number): number | undefined =>
   ports.map((one) => parsePort(one.port)).find((one) => one.inside === inside && one.protocol === "tcp")
     ?.port;
@@ -260,7 +260,7 @@ export interface HostPort {
   readonly protocol: "tcp" | "udp";
 }
 
-/** Every port of this computer that the cluster takes, and the key that says so. */
+/** Every port of this computer that the cluster uses, and the key that says so. */
 export function hostPorts({ kubeAPI, ports, registries }: K3dFile) {
   const create = registries?.create;
   const tcp = (path: Path, address: string, port: string) => ({
@@ -283,5 +283,5 @@ export const serverArgsOf = (file: K3dFile): string[] =>
     .filter(({ nodeFilters }) => indicesOf("server", nodeFilters, file).length > 0)
     .map(({ arg }) => arg);
 
-/** Whether the file wants k3d's load balancer. */
+/** Whether the file asks for k3d's load balancer. */
 export const wantsLoadBalancer = ({ options }: K3dFile): boolean => options.k3d.disableLoadbalancer !== true;

@@ -1,7 +1,7 @@
 /** A node of a k3d cluster as node filters know it. */
 export interface FilteredNode {
   readonly role: "server" | "agent";
-  /** From 0, each role counted by itself. */
+  /** Counts from 0 within each role. */
   readonly index: number;
 }
 
@@ -16,7 +16,7 @@ function parse(filter: string) {
   return { group: group?.replace(/s$/, ""), subset, suffix };
 }
 
-/** The numbers of the nodes of one role that filters choose, in order. */
+/** The numbers of the nodes of one role that match the filters, in order. */
 export function indicesOf(role: FilteredNode["role"], filters: readonly string[], counts: Counts): number[] {
   const isChosen = (index: number) =>
     filters.map(parse).some(({ group, subset = "*" }) => {
@@ -32,7 +32,7 @@ function isIn(subset: string, index: number): boolean {
   return index >= Number(from) && (to === "" || index <= Number(to));
 }
 
-/** What is accepted in the place of a filter; undefined where it chooses nodes of a cluster with these counts. */
+/** What is accepted in place of a filter; undefined where it matches nodes of a cluster with these counts. */
 export function filterFault(filter: string, counts: Counts): string | undefined {
   const { group, subset = "*", suffix } = parse(filter);
   if (suffix === undefined && group === "all" && subset === "*") return undefined;
@@ -41,7 +41,7 @@ export function filterFault(filter: string, counts: Counts): string | undefined 
   return subsetFault(group, filter, counts);
 }
 
-/** The same for a port, which leads to servers: agents come and go while the load balancer stays as it was made. */
+/** The same for a port, which must lead to servers: agents come and go, but the load balancer never changes. */
 export function portFilterFault(filter: string, counts: Counts): string | undefined {
   const { group, subset, suffix } = parse(filter);
   if (group === "loadbalancer" && subset === undefined && suffix !== "direct") return undefined;

@@ -4,33 +4,33 @@ import { type K3dAgentName, type K3dFile, serversOf, wantsLoadBalancer } from ".
 import { type FilteredNode, indicesOf } from "./k3d-filters.ts";
 import { parsePort } from "./k3d-schema.ts";
 
-/** What was chosen when a cluster was made; it stays as long as the cluster lives. */
+/** Choices made when a cluster was created; they stay for its lifetime. */
 export interface K3dImages {
   /** Image of the nodes. Default: the file's. */
   readonly node?: string | undefined;
   /** Image of the registry. Default: the file's, or k3d's own. */
   readonly registry?: string | undefined;
-  /** Whether k3d's load balancer is there; without it the first server answers in its place. */
+  /** Whether k3d's load balancer exists; without it the first server publishes its ports. */
   readonly loadBalancer: boolean;
 }
 
-/** The servers of a cluster and what belongs to them, as a file and the images that are here make them. */
+/** The servers of a cluster and what belongs to them, from a file and the available images. */
 export const clusterConfig = (file: K3dFile, images: K3dImages) => ({
   config: createConfig(file, images),
   image: images.node ?? file.image,
   subnet: file.subnet ?? "auto",
-  /** In their order; a lost one is made from this. */
+  /** In order; a lost server is recreated from this. */
   servers: serversOf(file).map((name, index) => ({
     name,
     config: nodeConfig(file, { role: "server", index }),
     ports: directPorts(file, index, images),
   })),
-  /** A lost one is made from this; undefined where the cluster has none. */
+  /** A lost one is recreated from this; undefined if the cluster has none. */
   balancer: balancerOf(file, images),
   hosts: hostLines(file),
 });
 
-/** The file, as far as it says what one of its nodes is: what has another role or number is not in it. */
+/** The part of the file that concerns one node, without entries for other roles or numbers. */
 export function nodeConfig(file: K3dFile, { role, index }: FilteredNode) {
   const own = <Entry extends { readonly nodeFilters: readonly string[] }>(all: readonly Entry[]): Entry[] =>
     all.filter(({ nodeFilters }) => indicesOf(role, nodeFilters, file).includes(index));
@@ -48,10 +48,10 @@ export function nodeConfig(file: K3dFile, { role, index }: FilteredNode) {
   };
 }
 
-/** What a node is made from, beside what it takes over from its cluster. */
+/** The settings of a node, beside those that it takes over from its cluster. */
 export type NodeConfig = ReturnType<typeof nodeConfig>;
 
-/** The file's ports; where no load balancer could pass them on, they lead straight to the first server. */
+/** The file's ports; without a load balancer the first server publishes them. */
 const portsOf = ({ ports }: K3dFile, { loadBalancer }: K3dImages): K3dFile["ports"] => {
   const direct = (filter: string) => (filter.endsWith(":direct") ? filter : "server:0:direct");
   return loadBalancer
@@ -61,7 +61,7 @@ const portsOf = ({ ports }: K3dFile, { loadBalancer }: K3dImages): K3dFile["port
 
 const apiPort = ({ kubeAPI }: K3dFile): string => `${kubeAPI.hostIP}:${kubeAPI.hostPort}:6443`;
 
-/** The ports of this computer that lead straight to a server. */
+/** The ports that a server publishes directly on this computer. */
 export const directPorts = (file: K3dFile, index: number, images: K3dImages): string[] => [
   ...(images.loadBalancer || index > 0 ? [] : [apiPort(file)]),
   ...portsOf(file, images)
@@ -69,7 +69,7 @@ export const directPorts = (file: K3dFile, index: number, images: K3dImages): st
     .map(({ port }) => port),
 ];
 
-/** k3d's load balancer, as `k3d cluster create` makes it of the file. */
+/** k3d's load balancer as `k3d cluster create` would create it from the file. */
 export function balancerOf(file: K3dFile, { loadBalancer }: K3dImages) {
   if (!loadBalancer) return undefined;
   const names = serversOf(file);
@@ -96,8 +96,8 @@ export function balancerOf(file: K3dFile, { loadBalancer }: K3dImages) {
 }
 
 /**
- * What `k3d cluster create` is told: the file, but agents and the registry, which are resources of their own, the network,
- * which carries the lab's labels, and host aliases, which a restart would take away; and with the images that are there.
+ * The config for `k3d cluster create`: the file with the available images, without agents and registry, which are separate
+ * resources, without the network, which carries the lab's labels, and without host aliases, which a restart would lose.
  */
 export function createConfig(file: K3dFile, images: K3dImages) {
   const { agents: _, options, registries, subnet: _n, network: _o, hostAliases: _h, ...rest } = file;
@@ -114,7 +114,7 @@ export function createConfig(file: K3dFile, images: K3dImages) {
     ...(images.node ? { image: images.node } : {}),
     volumes: forServers(file.volumes),
     env: forServers(file.env),
-    // k3d runs in the root folder, and takes paths for relative to it.
+    // k3d runs in the root folder and resolves paths from there.
     files: forServers(file.files).map((one) => ({ ...one, source: one.source.replace(/^\//, "") })),
     ports: portsOf(file, images),
     options: {
@@ -127,13 +127,13 @@ export function createConfig(file: K3dFile, images: K3dImages) {
   };
 }
 
-/** Lines for /etc/hosts of every node and for CoreDNS, beside the computer's own name. */
+/** Lines for /etc/hosts of every node and for CoreDNS, beside this computer's name. */
 export const hostLines = ({ hostAliases }: K3dFile): string[] =>
   hostAliases.map(({ ip, hostnames }) => `${ip} ${hostnames.join(" ")}`);
 
 /**
- * What of the file makes the cluster what it is: another value needs another cluster, for k3d changes none in place. A
- * hash, since Pulumi's state shows it: tokens, variables and files may hold passwords.
+ * The settings that identify the cluster: a change requires another cluster, because k3d changes none in place. A hash,
+ * because Pulumi's state shows it: tokens, variables and files may hold passwords.
  */
 export async function clusterIdentity(file: K3dFile): Promise<string> {
   const { metadata, servers, image, kubeAPI, ports, subnet, token, registries, options } = file;
@@ -151,7 +151,7 @@ export async function clusterIdentity(file: K3dFile): Promise<string> {
   );
 }
 
-/** What of the file makes an agent what it is: another value needs another container. */
+/** The settings that identify an agent: a change requires another container. */
 export const agentIdentity = (file: K3dFile, { index }: K3dAgentName): Promise<string> =>
   nodeIdentity(file, "agent", index);
 

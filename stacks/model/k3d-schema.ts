@@ -3,10 +3,10 @@ import { z } from "zod";
 import { defaultPods, defaultServices, isPrivate, overlap, parseNetwork } from "./addresses.ts";
 import { imageReference, isHost, isPort, isSubdomain, text, textThat } from "./names.ts";
 
-/** `127.0.0.1:8081:80` or `127.0.0.1:8081:80/tcp`: without an address in front, k3d would listen on all of them. */
+/** `127.0.0.1:8081:80` or `127.0.0.1:8081:80/tcp`: without an address k3d would listen on all of them. */
 const portMapping = /^(127\.\d+\.\d+\.\d+):([1-9]\d{0,4}):([1-9]\d{0,4})(?:\/(tcp|udp))?$/;
 
-/** A port of this computer, and the one of the nodes that it leads to. */
+/** A port of this computer, and the nodes' port that it forwards to. */
 export function parsePort(mapping: string) {
   const [, address = "", port, inside, protocol = "tcp"] = portMapping.exec(mapping) ?? [];
   return { address, port: Number(port), inside: Number(inside), protocol: protocol as "tcp" | "udp" };
@@ -29,10 +29,10 @@ const loopback = textThat(
 
 const hostName = textThat(isHost, "a host name");
 
-/** The kubeconfig of the user is left alone. */
+/** The user's kubeconfig stays unchanged. */
 const ownKubeconfig = z.literal(false, "false: the lab keeps a kubeconfig of its own in .lab").optional();
 
-/** A key that k3d knows and the lab does not hand on. @param why what is accepted instead, and why. */
+/** A key of k3d's that the lab does not support. @param why what is accepted instead, and why. */
 const refusedKey = (why: string) =>
   z
     .any()
@@ -42,16 +42,16 @@ const refusedKey = (why: string) =>
 
 const memory = refusedKey("k3d would leave files in your home folder that outlive the cluster");
 
-/** Which nodes an entry is for. k3d itself requires them wherever there is more than one node. */
+/** The nodes that an entry applies to. k3d requires them wherever there is more than one node. */
 const nodeFilters = z
   .array(z.string(), 'node filters such as ["server:*", "agent:0"]')
   .min(1, 'node filters such as ["server:*", "agent:0"]');
 
-/** A list whose entries are each for some of the nodes. */
+/** A list whose entries each apply to some of the nodes. */
 const forNodes = <Shape extends z.ZodRawShape>(shape: Shape) =>
   z.array(z.strictObject({ ...shape, nodeFilters })).default([]);
 
-/** Shortcuts for paths of K3s that k3d knows: https://k3d.io/stable/usage/configfile/ */
+/** k3d's shortcuts for paths of K3s: https://k3d.io/stable/usage/configfile/ */
 const shortcuts: Readonly<Record<string, string>> = {
   "k3s-storage": "/var/lib/rancher/k3s/storage",
   "k3s-manifests": "/var/lib/rancher/k3s/server/manifests",
@@ -61,15 +61,15 @@ const shortcuts: Readonly<Record<string, string>> = {
   "k3s-registry-config": "/etc/rancher/k3s/registries.yaml",
 };
 
-/** A path in a node, its shortcut spelt out. */
+/** A path in a node, with its shortcut expanded. */
 const inNode = (path: string): string => path.replace(/^[^/]+/, (first) => shortcuts[first] ?? first);
 
-/** Whether a path in a node is absolute, and written in one way: without `.`, `..` and control characters. */
+/** Whether a path in a node is absolute and normalized: without `.`, `..` and control characters. */
 const isPlace = (path: string): boolean =>
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
   /^(\/(?!\.\.?(\/|$))[^/:\x00-\x1f]+)+\/?$/.test(path);
 
-/** What k3d, Docker or K3s has there already, and what nodes must not share. */
+/** Paths that k3d, Docker or K3s uses already, or that nodes must not share. */
 const ownPlaces = [
   ...[
     "/bin",
@@ -146,7 +146,7 @@ const runtimeLabel = text(/^[A-Za-z0-9][\w./-]*(=.*)?$/, "a container label such
   "a label that neither k3d nor the lab sets itself (app, k3d.*, k3s.*, k3s-lab.*)",
 );
 
-/** A setting of k3d's load balancer: all that it has, beside ports, whose names k3d cannot override. */
+/** Settings of k3d's load balancer: all of them, except ports, whose names k3d cannot override. */
 const balancerOverride = text(
   /^settings\.(workerConnections|defaultProxyTimeout)=[1-9]\d{0,6}$/,
   "settings.workerConnections=NUMBER or settings.defaultProxyTimeout=SECONDS",
@@ -245,7 +245,7 @@ const usedRegistry = textThat((text) => {
   return /^[a-z0-9][a-z0-9._-]*$/.test(name) && (port === undefined || isPort(port)) && rest.length === 0;
 }, "a registry container and its port, such as mine:5000");
 
-/** k3d's format, key by key: what it says is handed on as it is, and what the lab cannot keep its word on is refused. */
+/** k3d's format, key by key: passed on unchanged, or refused where the lab cannot guarantee the result. */
 export const k3dFileSchema = z.strictObject({
   apiVersion: z.literal("k3d.io/v1alpha5"),
   kind: z.literal("Simple"),

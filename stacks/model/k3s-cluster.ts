@@ -12,7 +12,7 @@ import {
 } from "./addresses.ts";
 import { K3sFlags } from "./k3s-flags.ts";
 
-/** The networks that K3s has by its flags, as far as they are networks. */
+/** The networks of K3s according to its flags, where they are valid. */
 export type K3sNetworks = Readonly<Record<"pods" | "Services", Network | undefined>>;
 
 /** @param serverArgs the flags of the cluster's servers. */
@@ -24,16 +24,16 @@ export function k3sNetworks(serverArgs: readonly string[]): K3sNetworks {
   };
 }
 
-/** Something wrong with flags that are right one by one. */
+/** An invalid combination of valid flags. */
 export interface ClusterFlagProblem {
-  /** The flag to change; it may be one that is missing. */
+  /** The flag to change; it may be missing. */
   readonly flag: string;
   readonly expected: string;
 }
 
 /**
- * What is wrong with the flags of a cluster's servers taken together.
- * @param nodes how many nodes the cluster has. @param what they are called.
+ * What is wrong with the combined flags of a cluster's servers.
+ * @param nodes the number of nodes. @param what their name in messages.
  */
 export function clusterFlagProblems(
   serverArgs: readonly string[],
@@ -76,7 +76,7 @@ export function clusterFlagProblems(
   return problems;
 }
 
-/** CoreDNS gets one address for Services, which the API server and the network itself do not have. */
+/** CoreDNS needs a Service address other than the API server's and the network's own. */
 function checkDns(
   flags: K3sFlags,
   services: Network | undefined,
@@ -95,7 +95,7 @@ function checkDns(
     refuse("--cluster-dns", `${inside}, other than its first two and its last`);
 }
 
-/** What the flags of servers make of a cluster for good, by the flag that says it. */
+/** Permanent properties of a cluster, by the flag that sets them. */
 function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>> {
   const { pods, Services: services } = k3sNetworks(serverArgs);
   const flags = new K3sFlags(serverArgs);
@@ -107,11 +107,11 @@ function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>
 }
 
 /**
- * What a cluster that lives cannot be given any more: its nodes and Services keep the addresses that they have. An API server
- * that no longer decrypts Secrets cannot read those that are there; and K3s makes the key that encrypts them once, at a
- * cluster's first start (https://docs.k3s.io/cli/secrets-encrypt): later each of several servers would make its own, and
- * not read what the others write (k3s-io/k3s#7195).
- * @param before the flags that its servers run with. @param now those that they are to have.
+ * Changes that an existing cluster cannot take: its nodes and Services keep their addresses. An API server that no longer
+ * decrypts Secrets cannot read the existing ones; and K3s creates the encryption key once, at a cluster's first start
+ * (https://docs.k3s.io/cli/secrets-encrypt): later each of several servers would create its own, and not read what the
+ * others write (k3s-io/k3s#7195).
+ * @param before the flags that its servers run with. @param now the flags that they are to get.
  */
 export function changedForGood(before: readonly string[], now: readonly string[]): ClusterFlagProblem[] {
   const [had, wanted] = [forGood(before), forGood(now)];
@@ -131,12 +131,12 @@ const taintsOf = (args: readonly string[]): string[] =>
   new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
 const isStrict = (taint: string): boolean => /:No(Schedule|Execute)$/.test(taint);
 
-/** Whether a node's flags keep pods away that do not ask for it: the apps', Traefik's and CoreDNS's. */
+/** Whether a node's flags keep pods without a toleration away: the apps', Traefik's and CoreDNS's. */
 export const keepsPodsAway = (args: readonly string[]): boolean => taintsOf(args).some(isStrict);
 
 /**
  * Whether ServiceLB's pods run on a node with these flags, so that it listens on the Ingress controller's ports: they
- * tolerate what keeps a control plane to itself.
+ * tolerate the control plane's taints.
  */
 export const hasServiceLb = (args: readonly string[]): boolean =>
   !taintsOf(args).some(

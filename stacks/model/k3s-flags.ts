@@ -8,30 +8,30 @@ export type K3sRole = "server" | "agent";
 
 type Kind = "switch" | "value" | "list";
 
-/** What the lab knows of one of K3s's flags. */
+/** What the lab knows about a K3s flag. */
 export interface K3sFlag {
   readonly name: string;
-  /** Its other spelling, such as -d. */
+  /** Its alias, such as -d. */
   readonly short?: string;
   readonly roles: readonly K3sRole[];
   readonly kind: Kind;
-  /** Whether it came after v1.25. Default: false. */
+  /** Whether it was added after v1.25. Default: false. */
   readonly later?: boolean;
   /** Whether its value is a secret. Default: false. */
   readonly secret?: boolean;
-  /** Whether it may be in the file of `k3s.serverSecrets`. Default: false. */
+  /** Whether the file of `k3s.serverSecrets` may hold it. Default: false. */
   readonly byFile?: boolean;
-  /** Why a cluster of the lab cannot have it. Default: it can. */
+  /** Why the lab refuses it. Default: it is allowed. */
   readonly refused?: string;
-  /** The same for a node of k3d's, where that is another reason. Default: `refused`. */
+  /** The reason for k3d's nodes, if it differs. Default: `refused`. */
   readonly onK3d?: string;
-  /** Whether all servers of a cluster must have it alike. Default: false. */
+  /** Whether all servers of a cluster must have the same value. Default: false. */
   readonly clusterWide?: boolean;
-  /** What its value must be for this minor release, where this value is not that. Default: any but none. */
+  /** What is expected for this minor release, if the value is invalid. Default: any value but an empty one. */
   readonly check?: (value: string, minor: number) => string | undefined;
 }
 
-/** The newest minor version of K3s whose flags are listed: in a newer one an unknown flag may be right. */
+/** The newest minor version of K3s whose flags are listed: an unknown flag may be valid in a newer one. */
 const newestMinor = 34;
 
 type Options = Omit<K3sFlag, "name" | "short" | "roles" | "kind">;
@@ -80,7 +80,7 @@ const network: Options = {
   check: (given) => (parseNetwork(given) ? undefined : "one IPv4 network such as 10.42.0.0/16"),
 };
 const image: Options = matches(imageReference, "an image such as rancher/mirrored-pause:3.6");
-/** A host and perhaps a port, as a registry and an object store are named. */
+/** A host with an optional port, as for a registry or an object store. */
 const endpoint: Options = {
   check: (given) => {
     const [name = "", port, ...rest] = given.split(":");
@@ -92,10 +92,10 @@ const endpoint: Options = {
 const subdomain: Options = {
   check: (given) => (isSubdomain(given) ? undefined : "the name of a Secret"),
 };
-/** All servers of a cluster must have it alike: K3s compares them, or each would undo what another does. */
+/** All servers of a cluster must have the same value: K3s compares them, or each would undo what another does. */
 const clusterWide: Options = { clusterWide: true };
 
-/** K3s's add-ons, by the word that `--disable` takes. */
+/** K3s's add-ons by their names in `--disable`. */
 const addOns = ["coredns", "servicelb", "traefik", "local-storage", "metrics-server"];
 const disable: Options = {
   check: (given) => {
@@ -110,14 +110,14 @@ const labelKey = /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0
 const labelValue = /^([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?$/;
 const isLabelKey = (key: string): boolean =>
   labelKey.test(key) && (!key.includes("/") || isSubdomain(key.split("/")[0] ?? ""));
-/** Whether it is a label of a node with its value, KEY=VALUE. */
+/** Whether it is a node label with its value, KEY=VALUE. */
 export function isLabel(text: string): boolean {
   const [key = "", value = "", ...rest] = text.split("=");
   return isLabelKey(key) && value !== "" && labelValue.test(value) && rest.length === 0;
 }
 /**
- * Labels of Kubernetes's own that a kubelet may set on its node: it does not start with others. The node's name, system
- * and architecture it finds out by itself, and pods are scheduled by them.
+ * Kubernetes's labels that a kubelet may set on its node: it does not start with others. It sets the node's name, system and
+ * architecture itself, and the scheduler relies on them.
  */
 const kubeletMaySet =
   /^(([^/]*\.)?(kubelet|node)\.kubernetes\.io\/|((topology|failure-domain\.beta)\.kubernetes\.io\/(region|zone)|beta\.kubernetes\.io\/instance-type)$)/;
@@ -145,7 +145,7 @@ const nodeTaint: Options = {
       ? undefined
       : "a taint KEY=VALUE:EFFECT with the effect NoSchedule, PreferNoSchedule or NoExecute; those of node.kubernetes.io Kubernetes sets itself",
 };
-/** Ports that a node listens on: a Service that got one of them would take what comes for the node. */
+/** Ports that a node listens on: a Service on one of them would take over the node's traffic. */
 const nodePorts = [
   22, 80, 443, 2379, 2380, 2381, 2382, 6443, 6444, 10010, 10248, 10249, 10250, 10256, 10257, 10258, 10259,
 ];
@@ -176,7 +176,7 @@ const linkedImages = { refused: "the lab puts its images into K3s's own containe
 const byHand = { refused: "a reset is done once, by hand: https://docs.k3s.io/cli/etcd-snapshot" };
 
 /**
- * The flags of `k3s server` and `k3s agent`, v1.25 to v1.34, and what the lab makes of each: pkg/cli/cmds of
+ * The flags of `k3s server` and `k3s agent`, v1.25 to v1.34, and how the lab treats each: pkg/cli/cmds of
  * github.com/k3s-io/k3s and https://docs.k3s.io/cli/server.
  */
 export const k3sFlags: readonly K3sFlag[] = [
@@ -340,7 +340,7 @@ export const k3sFlags: readonly K3sFlag[] = [
   ...node.value("vmodule", matches(/^[^=,]+=\d+(,[^=,]+=\d+)*$/, "FILE=LEVEL, separated by commas")),
 ];
 
-/** Flags that mean something else on a node of k3d's than on a machine. */
+/** Flags with another meaning on k3d's nodes than on machines. */
 const onK3d: Readonly<Record<string, K3sFlag>> = Object.fromEntries(
   [
     ...node.value("snapshotter", oneOf("overlayfs", "native", "fuse-overlayfs")),
@@ -357,7 +357,7 @@ export const isClusterWide = (flag: string): boolean =>
 const spellings = ({ name, short }: K3sFlag): string[] => (short ? [name, short] : [name]);
 const byName = new Map(k3sFlags.flatMap((flag) => spellings(flag).map((one) => [one, flag] as const)));
 
-/** The values of flags that are secret, for a text that a person is shown. */
+/** Masks the values of secret flags in text for a person. */
 const secretFlags = new RegExp(
   `(?<![-\\w])(--?(?:${k3sFlags
     .filter(({ secret }) => secret)
@@ -367,20 +367,20 @@ const secretFlags = new RegExp(
   "g",
 );
 
-/** Takes values of secret flags, and passwords in addresses, out of a text. */
+/** Removes the values of secret flags, and passwords in URLs, from a text. */
 export const withoutSecrets = (text: string): string =>
   text.replace(secretFlags, "$1=…").replace(/(:\/\/[^\s"@/]*:)[^\s"@/]*@/g, "$1…@");
 
-/** Something wrong with one of the flags that a stack file gives. */
+/** A problem with a flag in a stack file. */
 export interface FlagProblem {
   readonly index: number;
   readonly expected: string;
 }
 
 /**
- * What is wrong with the flags of a stack file, one problem an item at most.
- * @param version the K3s release that they are for. Default: any.
- * @param by who starts K3s: k3d sets other flags than the lab, and refuses them in words of its own. Default: the lab.
+ * What is wrong with a stack file's flags, at most one problem per item.
+ * @param version their K3s release. Default: any.
+ * @param by who starts K3s: k3d sets other flags than the lab, and has its own reasons to refuse some. Default: the lab.
  */
 export function flagProblems(
   items: readonly string[],
@@ -393,14 +393,14 @@ export function flagProblems(
   const marks = new Set<string>();
   let lacksValue = false;
   items.forEach((item, index) => {
-    // The value of the flag before, of which everything is said: it may be a secret.
+    // The value of the previous flag, which is checked already: it may be a secret.
     if (lacksValue && !item.startsWith("-")) {
       lacksValue = false;
       return;
     }
     const [written = "", ...rest] = item.split("=");
     const value = rest.length ? rest.join("=") : undefined;
-    // K3s takes -flag for --flag.
+    // K3s accepts -flag for --flag.
     const flag = byName.get(written) ?? byName.get(`-${written}`);
     lacksValue = flag !== undefined && flag.kind !== "switch" && value === undefined;
     const isAgain = flag !== undefined && flag.kind !== "list" && given.has(flag.name);
@@ -414,7 +414,7 @@ export function flagProblems(
   return problems;
 }
 
-/** Why a label or a taint of a node cannot be there once more. @param marks those that were there before, and this one. */
+/** Why a node's label or taint cannot be repeated. @param marks the earlier ones and this one. */
 function markedTwice(flag: K3sFlag | undefined, value: string, marks: Set<string>): string | undefined {
   if (flag?.name !== "--node-label" && flag?.name !== "--node-taint") return undefined;
   for (const one of value.split(",")) {
@@ -490,14 +490,14 @@ function spellingProblem(
   return fault === undefined ? undefined : `${name} with ${fault}`;
 }
 
-/** The minor release of Kubernetes; of a version that is not given, the newest one that the table of flags knows. */
+/** The minor release of Kubernetes; without a version, the newest in the table of flags. */
 const minorOf = (version: string | undefined): number =>
   Number(/^v1\.(\d+)\./.exec(version ?? "")?.[1] ?? newestMinor);
 
-/** What passes through a shell, K3s's installer and a unit of systemd as it is. */
+/** Characters that a shell, K3s's installer and a systemd unit pass on unchanged. */
 const isShellSafe = (item: string): boolean => /^[!#&()*-[\]^_a-z{|}~]*$/.test(item);
 
-/** K3s's flags as a stack file gives them: https://docs.k3s.io/cli/server */
+/** K3s flags in a stack file: https://docs.k3s.io/cli/server */
 export class K3sFlags {
   readonly #given: readonly (readonly [string, string])[];
 

@@ -13,10 +13,10 @@ const schema = z.looseObject({
 });
 
 /**
- * Makes K3s's kubeconfig usable outside its machine: it names the API server's address instead of 127.0.0.1, and its
- * cluster, user and context carry `name`, so that it can be merged with others without clobbering `default`.
+ * Makes K3s's kubeconfig usable outside its machine: it gets the API server's address instead of 127.0.0.1, and its cluster,
+ * user and context are called `name`, so that a merge does not overwrite another `default`.
  * @param servers URLs of the API servers, such as https://192.168.42.110:6443. The first is the current context's; each
- * further one has a context of its own, `name-2` and so on, for the day when the first is lost.
+ * further one has a separate context, `name-2` and so on, in case the first is lost.
  * @throws ZodError when `text` is not a kubeconfig with one cluster, one user and one context.
  */
 export function rewriteKubeconfig(
@@ -39,12 +39,12 @@ export function rewriteKubeconfig(
 
 /**
  * The kubeconfig file that a stack file names.
- * @param directory what a relative path starts from. Default: the checkout.
+ * @param directory base of a relative path. Default: the checkout.
  */
 export const kubeconfigFile = (file: string, directory: string = root): string =>
   /^~(\/|$)/.test(file) ? join(homedir(), file.slice(1)) : resolve(directory, file);
 
-/** Empty or null is as good as not there; any other kind of value ends kubectl too. */
+/** Empty or null counts as absent; kubectl fails at any other type. */
 const text = z
   .string()
   .nullish()
@@ -56,7 +56,7 @@ const urlOf =
   (one: string) =>
     !/\s/.test(one) && URL.canParse(one) && schemes.includes(new URL(one).protocol.slice(0, -1));
 
-/** A cluster of a kubeconfig; what is not named here is client-go's to understand. */
+/** A cluster of a kubeconfig; client-go interprets the other keys. */
 const clusterSchema = z
   .looseObject({
     server: z.string().refine(urlOf("http", "https")),
@@ -78,7 +78,7 @@ const execSchema = z.looseObject({
   command: z.string().min(1),
   args: z.array(z.string()).nullish(),
   env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
-  // Nobody is there to answer a plugin that must ask.
+  // Nobody can answer an interactive plugin.
   interactiveMode: z.enum(["Never", "IfAvailable"]).optional(),
   provideClusterInfo: z.boolean().optional(),
   installHint: z.string().optional(),
@@ -110,7 +110,7 @@ const userSchema = z
 
 const contextSchema = z.object({ cluster: z.string(), user: text, namespace: text });
 
-/** Only names are looked at before a context is chosen: what others lack, or hold, does not matter. */
+/** Before a context is chosen only names are checked: the content of the others does not matter. */
 const anySchema = z.looseObject({
   apiVersion: z.literal("v1").nullish(),
   kind: z.literal("Config").nullish(),
@@ -120,7 +120,7 @@ const anySchema = z.looseObject({
   "current-context": z.string().nullish(),
 });
 
-/** One context of a kubeconfig with its cluster and user, and no others; the paths in it are absolute. */
+/** One context of a kubeconfig with its cluster and user only; its paths are absolute. */
 export interface KubeContext {
   readonly name: string;
   readonly namespace?: string | undefined;
@@ -129,8 +129,8 @@ export interface KubeContext {
 }
 
 /**
- * Takes one context out of a kubeconfig, as kubectl does: relative paths start from the file's folder.
- * @param file where the text comes from, for messages and relative paths.
+ * Extracts one context from a kubeconfig, as kubectl does: relative paths start from the file's folder.
+ * @param file the source of the text, for messages and relative paths.
  * @param context Default: the file's current one.
  * @throws LabError (exit code 2) when the text is no kubeconfig, or the context, its cluster or its user is missing; it
  * never holds a credential.
@@ -144,7 +144,7 @@ export function chooseContext(content: string, file: string, context?: string): 
   return chosen;
 }
 
-/** The same from YAML 1.1, which kubectl reads; undefined where that cannot be used. */
+/** The same from YAML 1.1, which kubectl reads; undefined if invalid. */
 function asKubectl(content: string, file: string, context?: string): string | undefined {
   try {
     return kubeconfigOf(chooseFrom(parseAny(content, file, "1.1"), file, context));
@@ -206,12 +206,12 @@ function chooseFrom(config: z.output<typeof anySchema>, file: string, context?: 
   );
 }
 
-/** With paths that mean the same wherever the kubeconfig is read from. */
+/** Makes paths independent of the working directory. */
 function absolute(context: KubeContext, directory: string): KubeContext {
   const from = (one: string | undefined) => (one === undefined ? undefined : resolve(directory, one));
   const { cluster, user } = context;
   const { exec } = user;
-  // A bare name is looked up in PATH; kubectl takes any other from the kubeconfig's folder.
+  // A bare name is looked up in PATH; kubectl resolves any other from the kubeconfig's folder.
   const command = exec?.command.includes("/") ? resolve(directory, exec.command) : exec?.command;
   return {
     ...context,
@@ -227,8 +227,8 @@ function absolute(context: KubeContext, directory: string): KubeContext {
 }
 
 /**
- * The context as a kubeconfig of its own. Whatever else the file holds, a change there does not change this; nor do
- * `extensions`, where Minikube notes the time of its last start.
+ * The context as a separate kubeconfig. Changes elsewhere in the file do not affect it; nor do `extensions`, where Minikube
+ * records the time of its last start.
  */
 export const kubeconfigOf = ({ name, namespace, cluster, user }: KubeContext): string =>
   stringify({
@@ -248,7 +248,7 @@ function parseAny(content: string, file: string, version: "1.1" | "1.2" = "1.2")
   try {
     return anySchema.parse(parse(content, { version }));
   } catch {
-    // No cause: the parser's words quote the text, which holds credentials.
+    // No cause: the parser's message quotes the text, which holds credentials.
     throw refusal(
       `${file} is not a kubeconfig. Set k3s-lab:cluster.kubeconfig to the file that kubectl uses for your cluster.`,
     );

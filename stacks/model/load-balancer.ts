@@ -2,17 +2,17 @@ import { type ClusterConfig, k3sArgsOf, type Machine } from "./cluster.ts";
 import { hasServiceLb } from "./k3s-cluster.ts";
 import { K3sFlags } from "./k3s-flags.ts";
 
-/** The machines at which the Ingress controller answers. */
+/** The machines where the Ingress controller answers. */
 export const ingressMachines = ({ machines, k3s }: Pick<ClusterConfig, "machines" | "k3s">): Machine[] =>
   machines.filter((machine) => hasServiceLb(k3sArgsOf(k3s, machine)));
 
-/** The ports that a load balancer listens at: those of the Ingress controller, and the API server's. */
+/** The load balancer's ports: the Ingress controller's and the API server's. */
 export const balancedPorts = { http: 80, https: 443, api: 6443 } as const;
 
-/** Who answers at each port, by the name of HAProxy's section for it. */
+/** The backends of each port, by the name of HAProxy's section. */
 export type Backends = readonly (readonly [keyof typeof balancedPorts, readonly Machine[]])[];
 
-/** A section without machines is not there: of a cluster without Traefik or ServiceLB only the API server answers. */
+/** Sections without machines are omitted: without Traefik or ServiceLB only the API server remains. */
 export function backendsOf(config: Pick<ClusterConfig, "machines" | "k3s">): Backends {
   const servers = config.machines.filter(({ role }) => role === "server");
   const disabled = new K3sFlags(config.k3s.serverArgs).disabled();
@@ -22,19 +22,19 @@ export function backendsOf(config: Pick<ClusterConfig, "machines" | "k3s">): Bac
   return all.filter(([, machines]) => machines.length > 0);
 }
 
-/** How K3s's Traefik runs: on every node where a load balancer leads to it, or `""`: as K3s has it. */
+/** Where K3s's Traefik runs: on every node behind a load balancer, or `""`: K3s's default. */
 export const traefikOf = (
   config: Pick<ClusterConfig, "machines" | "k3s" | "loadBalancer">,
 ): "every-node" | "" =>
   config.loadBalancer && backendsOf(config).some(([name]) => name === "http") ? "every-node" : "";
 
-/** Where HAProxy's own numbers are, for root on its machine alone. */
+/** HAProxy's statistics socket, for root on its machine only. */
 export const statsSocket = "/run/k3s-lab-load-balancer/stats";
 
 /**
- * HAProxy's configuration. It passes connections on and reads nothing of them: certificates stay with Traefik and the API
- * server. A machine that does not take connections for two checks gets no more of them, and those that it has end; a new
- * connection that meets one before that goes to the next.
+ * HAProxy's configuration. It forwards TCP without reading it: TLS ends at Traefik and the API server. A machine that fails
+ * two checks gets no more connections, and its open ones end; a new connection that hits it before that is retried on the
+ * next.
  */
 export const haproxyConfig = (config: Pick<ClusterConfig, "machines" | "k3s">): string =>
   [head, ...backendsOf(config).map(([name, machines]) => section(name, machines))].join("\n");
@@ -66,7 +66,7 @@ listen stats
   stats uri /
 `;
 
-/** An API server that wants to know who asks answers 401, and so it answers. Of Traefik it is enough that it takes connections. */
+/** An API server that requires authentication answers 401, which counts as healthy. Traefik only has to accept connections. */
 const checks = {
   http: [],
   https: [],
@@ -75,7 +75,7 @@ const checks = {
 
 function section(name: keyof typeof balancedPorts, machines: readonly Machine[]): string {
   const port = balancedPorts[name];
-  // A busy API server may take its time over TLS, which no request is to be lost for.
+  // A busy API server may be slow at TLS, and no request should be lost for it.
   const how = name === "api" ? " check-ssl verify none fall 3" : "";
   return [
     `listen ${name}`,

@@ -20,14 +20,14 @@ import { parseQuantity } from "./quota.ts";
 import { replicasSchema, scaleOf } from "./replicas.ts";
 import { isSchedule } from "./schedule.ts";
 
-/** What people read on the page. */
+/** Text shown on the page. */
 const shownText = oneLine.refine((words) => words.length <= 200, "at most 200 characters");
 
 const image = text(imageReference, "an image reference such as registry.example/my-app:1.0").optional();
 
 /**
- * The least of a volume that PostgreSQL leaves room in: 42 MB of its own, 256 MB of write-ahead log that it works with, and as
- * much again that it keeps for a replica that is away. Where the log does not fit, it ends.
+ * The smallest volume that PostgreSQL fits in: 42 MB of its own, 256 MB of write-ahead log, and as much again that it keeps
+ * for a replica that is away. It stops when the log does not fit.
  */
 const leastSize = "1Gi";
 
@@ -74,10 +74,10 @@ const backup = z.strictObject({
   suspend: z.boolean().default(false).describe("`true`: none is made for now. What is there stays."),
 });
 
-/** Name of the PriorityClass of a database: it is the cluster's, which may have several, each in a namespace of its own. */
+/** Name of a database's PriorityClass, which is cluster-scoped; a cluster may have several, one for each namespace. */
 export const priorityClassName = (database: string, namespace: string): string => `${database}.${namespace}`;
 
-/** What `Pulumi.my-app.yaml` may say. */
+/** The schema of `Pulumi.my-app.yaml`. */
 export const myAppSchema = z
   .strictObject({
     ...onCluster,
@@ -157,7 +157,7 @@ export const myAppSchema = z
           ["hosts", ...(index === 1 ? ["admin"] : ["aliases", index - 2])],
           index === 1 ? "another host than hosts.site" : "a host that the guest book does not have already",
         );
-    // Nothing of the lab's loads images into the nodes of such a cluster.
+    // The lab does not load images into the nodes of such a cluster.
     if ("kubeconfig" in cluster)
       for (const which of ["app", "database"] as const)
         if (images[which] === undefined)
@@ -170,7 +170,7 @@ export const myAppSchema = z
     apps: webAppsOf(config),
   }));
 
-/** The web apps of the guest book, as any stack has its apps. */
+/** The web apps of the guest book, in the form that all stacks use. */
 function webAppsOf({
   namespace,
   hosts,
@@ -197,5 +197,5 @@ function webAppsOf({
 
 const below = (path: string) => [{ path, match: "prefix" as const }];
 
-/** What `Pulumi.my-app.yaml` says, defaults filled in. */
+/** `Pulumi.my-app.yaml` with defaults filled in. */
 export type MyAppConfig = z.output<typeof myAppSchema>;

@@ -2,23 +2,23 @@ import { isIPv4 } from "node:net";
 import { z } from "zod";
 import { parseNetwork, whyUnusable } from "./addresses.ts";
 
-/** A text of this form. @param expected what is accepted, for messages. */
+/** A string that matches a pattern. @param expected what is accepted, for messages. */
 export const text = (form: RegExp, expected: string) => z.string().regex(form, expected);
 
-/** A text that fits. @param expected what is accepted, for messages. */
+/** A string that passes a check. @param expected what is accepted, for messages. */
 export const textThat = (fits: (text: string) => boolean, expected: string) =>
   z.string().refine(fits, expected);
 
 const label = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 const labels = new RegExp(`^${label}(\\.${label})*$`);
 
-/** A DNS label (RFC 1123): what Kubernetes accepts as a name of a node or a namespace. */
+/** A DNS label (RFC 1123), as for the name of a node or a namespace. */
 export const dnsLabel = text(
   new RegExp(`^${label}$`),
   "a DNS label: a-z, 0-9 and '-', 1 to 63 characters, no '-' at either end",
 );
 
-/** A DNS label that begins with a letter (RFC 1035): what Kubernetes accepts as a name of a Service. */
+/** A DNS label that begins with a letter (RFC 1035), as for the name of a Service. */
 export const serviceName = text(
   /^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/,
   "a DNS label that begins with a letter: a-z, 0-9 and '-', 1 to 63 characters, no '-' at the end",
@@ -31,14 +31,14 @@ export const storageClassName = z
   .string()
   .refine(isSubdomain, "the name of a StorageClass, such as local-path");
 
-/** Whether a text could be an address: numbers with dots between them. */
+/** Whether a string looks like an address: numbers separated by dots. */
 export const isNumeric = (text: string): boolean => /^\d+(\.\d+)*$/.test(text);
 
-/** Whether a text is a host name or an IPv4 address; a name that ends in a number is an address to those who look it up. */
+/** Whether a string is a host name or an IPv4 address; resolvers take a name that ends in a number for an address. */
 export const isHost = (text: string): boolean =>
   isIPv4(text) || (isSubdomain(text.toLowerCase()) && !/(^|\.)(\d+|0x[\da-f]*)$/i.test(text));
 
-/** Where something is reached: not every address is one that can be. */
+/** An address that can be reached; some addresses cannot. */
 export const hostName = z
   .string()
   .refine(isHost, "a host name or an IPv4 address")
@@ -50,15 +50,18 @@ export const hostName = z
 const portForm = "([1-9]\\d{0,3}|[1-5]\\d{4}|6[0-4]\\d{3}|65[0-4]\\d\\d|655[0-2]\\d|6553[0-5])";
 const hostForm = "[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*";
 const pathForm = "[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*";
-/** `[registry[:port]/]path[:tag][@digest]`, as containerd takes it: what has no dot or port is a registry only as `localhost`. */
+/**
+ * `[registry[:port]/]path[:tag][@digest]`, as in containerd: a first part without a dot or port is a registry only as
+ * `localhost`.
+ */
 export const imageReference = new RegExp(
   `^(?=.{1,255}$)(?![0-9a-f]{64}$)((localhost|(?=[^/]*[.:])${hostForm})(:${portForm})?/)?${pathForm}(/${pathForm})*(:\\w[\\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`,
 );
 
-/** Whether a text is without line breaks, NUL and the like. */
+/** Whether a string has no line breaks, NUL and the like. */
 export const isOneLine = (text: string): boolean => !/\p{Cc}/u.test(text);
 
-/** Whether a text is a port: 1 to 65535. */
+/** Whether a string is a port: 1 to 65535. */
 export const isPort = (text: string | undefined): boolean =>
   /^[1-9]\d{0,4}$/.test(text ?? "") && Number(text) < 65_536;
 

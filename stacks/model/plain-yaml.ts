@@ -19,14 +19,14 @@ import {
 import { LabError, refusal } from "../lib/errors.ts";
 import { isSecretKey } from "./schema.ts";
 
-/** Control characters, tabs, and the line breaks that only YAML 1.1 knows. */
+/** Control characters, tabs, and line breaks that only YAML 1.1 knows. */
 const strange =
   /[^\n\r\u0020-\u007e\u00a0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\u{10000}-\u{10ffff}]|\r(?!\n)/u;
 
 /**
  * Reads a YAML file that Pulumi or k3d reads too, as YAML 1.1: what means something else in 1.2, such as octal numbers,
  * dates, `no` and merge keys, is refused.
- * @param path relative to the directory. @param hint a whole sentence: what to do where there is no such file.
+ * @param path relative to the directory. @param hint a whole sentence: what to do if the file is missing.
  * @returns null for a file without content.
  * @throws LabError (exit code 2) that names the file, the line, and what is accepted instead.
  */
@@ -34,7 +34,7 @@ export async function readPlainYaml(path: string, directory: string, hint: strin
   try {
     const file = resolve(directory, path);
     const found = await stat(file);
-    // A pipe or a device might never end.
+    // Reading a pipe or a device might never end.
     if (!found.isFile() && !found.isDirectory()) throw new Error("it is not a regular file");
     if (found.size > longest) throw new Error(`it has ${found.size} bytes; expected at most ${longest}`);
     return parsePlainYaml(await readFile(file), path);
@@ -55,7 +55,7 @@ const reasons: Readonly<Record<string, string>> = {
   EACCES: "you may not read it",
 };
 
-/** As `readPlainYaml`, from the content of a file. */
+/** Like `readPlainYaml`, from the content of a file. */
 export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
   const refuse = (line: number | undefined, what: string, cause?: unknown): never => {
     const where = line === undefined ? file : `${file}, line ${line}`;
@@ -106,7 +106,7 @@ export function parsePlainYaml(bytes: Uint8Array, file: string): unknown {
   }
 }
 
-/** What Pulumi's and k3d's reader, gopkg.in/yaml.v3, does not take, or takes for something else, in every version of YAML. */
+/** What Pulumi's and k3d's parser, gopkg.in/yaml.v3, rejects or misreads in every version of YAML. */
 function goFault(
   node: Node,
   key: unknown,
@@ -133,7 +133,7 @@ function goFault(
   return undefined;
 }
 
-/** What a person is told of what the parser finds; of the rest its own words. */
+/** Friendlier messages for some of the parser's errors; the others stay as they are. */
 const faults: Readonly<Record<string, string>> = {
   DUPLICATE_KEY: "a duplicate key; expected each key once",
   RESOURCE_EXHAUSTION: "nested too deeply",
@@ -142,7 +142,7 @@ const faults: Readonly<Record<string, string>> = {
 
 const nameIn = (key: string): string => key.replace(/: $/, "").replace(/^.*\./, "");
 
-/** The scalars of a document in their order, and where each is, such as `k3s-lab:machines[0].ip: `. */
+/** The scalars of a document in order, with their places, such as `k3s-lab:machines[0].ip: `. */
 function scalarsOf(document: Document): readonly { readonly scalar: Scalar; readonly key: string }[] {
   const all: { scalar: Scalar; key: string }[] = [];
   visit(document, {

@@ -2,22 +2,22 @@ import { execa } from "execa";
 import { kvmProblem } from "../lib/kvm.ts";
 import type { ClusterConfig } from "./config.ts";
 
-/** Who makes machines: a provider of Vagrant's, or somebody else before (`hosts`). */
+/** Who creates the machines: a Vagrant provider, or nobody, because they exist already (`hosts`). */
 export type Provider = Exclude<ClusterConfig["provider"], "auto">;
 
-/** All that differs between providers once a machine is asked for; when it is up, nothing does. */
+/** All differences between providers before a machine is up; afterwards there are none. */
 export interface ProviderTraits {
-  /** Debian's packages that it needs on this computer. */
+  /** Debian packages that it needs on this computer. */
   readonly packages: readonly string[];
   /** Whether its machines, and their network, are on this computer. */
   readonly isHere: boolean;
-  /** The private key that opens a machine, below `.lab`. A machine's own `ssh` in the stack file goes before it. */
+  /** The private key for its machines, below `.lab`. A machine's `ssh` in the stack file takes precedence. */
   readonly key: (stack: string, machine: string) => string;
 }
 
 const labKey = () => "ssh/id_ed25519";
 
-/** Vagrant puts a new key into a machine in place of the one that everybody has. */
+/** Vagrant replaces its public default key in a machine with a new one. */
 const keyByVagrant = (provider: string) => (stack: string, machine: string) =>
   `${stack}/vagrant/machines/${machine}/${provider}/private_key`;
 
@@ -50,22 +50,22 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
   hosts: { packages: [], isHere: false, key: labKey },
 };
 
-/** The provider that was chosen, and the sentence that says why. */
+/** The chosen provider, and the sentence that says why. */
 export interface ProviderChoice {
   readonly provider: Provider;
   readonly reason: string;
 }
 
-/** What can be found out about this computer; tests pass their own. */
+/** Capability checks of this computer; tests pass their own. */
 export interface ProviderProbes {
-  /** Why libvirt cannot run a KVM guest here, or undefined where it can. */
+  /** Why libvirt cannot run a KVM guest here; undefined if it can. */
   readonly libvirt: () => Promise<string | undefined>;
-  /** Why VirtualBox cannot run a guest here, or undefined where it can. */
+  /** Why VirtualBox cannot run a guest here; undefined if it can. */
   readonly virtualbox: () => Promise<string | undefined>;
 }
 
 /**
- * Who makes, or made, the machines of a stack; undefined where nobody has chosen yet.
+ * The provider of a stack's machines, existing or planned; undefined if none was chosen yet.
  * @param settings what `lab up` found out about this computer.
  */
 export const configuredProvider = (
@@ -74,9 +74,10 @@ export const configuredProvider = (
 ): Provider | undefined => (provider === "auto" ? autoProvider : provider);
 
 /**
- * The provider to use: the one that the stack file names, or for `auto` real VMs where they work
- * (libvirt with KVM, then VirtualBox) and machines in containers everywhere else. Looks, changes nothing.
- * @param recorded who made what the stack has, which stays while it is up. Default: what `lab up` chose, LAB_AUTO_PROVIDER.
+ * The provider to use: the one that the stack file names, or for `auto` real VMs where they work (libvirt with KVM, then
+ * VirtualBox) and machines in containers everywhere else. Changes nothing.
+ * @param recorded the provider of existing machines, which stays while the stack is up. Default: what `lab up` chose,
+ * LAB_AUTO_PROVIDER.
  */
 export async function chooseProvider(
   wanted: ClusterConfig["provider"],
@@ -84,7 +85,7 @@ export async function chooseProvider(
   probes: ProviderProbes = providerProbes,
 ): Promise<ProviderChoice> {
   if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
-  // Hosts are never chosen: a file that no longer names them wants machines.
+  // `auto` never chooses hosts: a file that no longer names them asks for machines.
   const chosen = recorded === "hosts" ? undefined : (recorded ?? process.env.LAB_AUTO_PROVIDER);
   if (chosen !== undefined && Object.hasOwn(providers, chosen))
     return { provider: chosen as Provider, reason: "as the lab is up already" };
@@ -110,7 +111,7 @@ async function probeLibvirt(): Promise<string | undefined> {
 async function probeVirtualBox(): Promise<string | undefined> {
   if (!(await works("VBoxManage", ["--version"]))) return "VirtualBox is not installed";
   if (!(await works("VBoxManage", ["list", "hostinfo"]))) return "VirtualBox's kernel driver does not answer";
-  // VirtualBox for arm64 runs arm64 alone, and the box that the Vagrantfile pins is for x86-64.
+  // VirtualBox for arm64 runs only arm64, and the box that the Vagrantfile pins is for x86-64.
   return process.arch === "x64"
     ? undefined
     : "the lab has no VirtualBox box for this computer's architecture";

@@ -1,4 +1,4 @@
-/** What the pods of a namespace may take together. */
+/** Total resources that the pods of a namespace may use. */
 export interface Quota {
   /** Number of pods. Default: any. */
   readonly pods?: number | undefined;
@@ -33,8 +33,8 @@ export function parseQuantity(text: string): number | undefined {
 }
 
 /**
- * The `hard` limits of a namespace's ResourceQuota. CPU counts as reserved, for the apps have no limit of CPU: one on
- * `limits.cpu` would refuse their pods. Memory counts by its limit, which is what a pod can really use.
+ * The `hard` limits of a namespace's ResourceQuota. CPU is limited by requests, because the apps set no CPU limit: a quota
+ * on `limits.cpu` would reject their pods. Memory is limited by limits, which is what a pod can really use.
  */
 export const hardLimits = ({ pods, cpu, memory }: Quota): Readonly<Record<string, string>> => ({
   ...(pods === undefined ? {} : { pods: String(pods) }),
@@ -42,13 +42,13 @@ export const hardLimits = ({ pods, cpu, memory }: Quota): Readonly<Record<string
   ...(memory === undefined ? {} : { "limits.memory": memory }),
 });
 
-/** What one pod of a web app reserves (`requests`) and may use (`limits`). */
+/** `requests` and `limits` of one pod of a web app. */
 export const podResources = {
   requests: { cpu: "25m", memory: "48Mi" },
   limits: { memory: "128Mi" },
 } as const;
 
-/** A part of a quota that is too small for the apps, and the least that is enough. */
+/** A quota that is too small for the apps, and the minimum that is enough. */
 export interface QuotaShortage {
   readonly part: keyof Quota;
   /** Says how much is accepted and why. */
@@ -56,8 +56,8 @@ export interface QuotaShortage {
 }
 
 /**
- * What a quota lacks for its namespace's apps. A rollout starts a new pod before an old one goes, one for each app, and
- * all apps may be rolled out at once: a quota that has no room for these pods blocks every rollout.
+ * What a quota lacks for its namespace's apps. A rollout starts a new pod before an old one ends, one for each app, and all
+ * apps may roll out at once: a quota without room for these pods blocks every rollout.
  * @param replicas of each app in the namespace.
  */
 export function quotaShortages(quota: Quota, replicas: readonly number[]): QuotaShortage[] {

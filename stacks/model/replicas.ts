@@ -1,9 +1,9 @@
 import { z } from "zod";
 
-/** How many pods. */
+/** A number of pods. */
 export const podCount = z.int().min(0).max(100);
 
-/** Pods that follow the load. */
+/** Autoscaled pods. */
 const autoscaling = z
   .strictObject({
     min: z.int().min(1).max(100).default(1).describe("Pods at least, and at the start."),
@@ -22,36 +22,36 @@ const autoscaling = z
       context.addIssue({ code: "custom", path: ["max"], message: `at least ${min}, which is min` });
   });
 
-/** Marks a Deployment whose replicas are an autoscaler's, so that it changes when they are not any more. */
+/** Marks a Deployment whose replicas an autoscaler controls, so that the Deployment changes when that ends. */
 export const autoscaledMark = "k3s-lab/autoscaled";
 
-/** How a HorizontalPodAutoscaler chooses the number of an app's pods. */
+/** Settings of an app's HorizontalPodAutoscaler. */
 export type Autoscaling = z.output<typeof autoscaling>;
 
-/** How many pods an app has: a number, or what the load asks for within bounds. */
+/** An app's number of pods: fixed, or autoscaled within bounds. */
 export const replicasSchema = z.union([podCount, autoscaling], {
   error: "a whole number, or { min, max, cpu } for pods that follow the load",
 });
 
-/** An app's pods: of one whose pods follow the load, the least. */
+/** An app's number of pods; the minimum if autoscaled. */
 export interface Scale {
   readonly replicas: number;
   readonly autoscaling?: Autoscaling;
 }
 
-/** What a stack file says of an app's pods. */
+/** An app's replicas in a stack file. */
 export const scaleOf = (replicas: z.output<typeof replicasSchema>): Scale =>
   typeof replicas === "number" ? { replicas } : { replicas: replicas.min, autoscaling: replicas };
 
-/** Pods of an app's canary. */
+/** Number of pods of an app's canary. */
 export const canaryPods = ({ canary }: { readonly canary?: string | undefined }): number =>
   canary === undefined ? 0 : 1;
 
-/** The most pods of each of an app's Deployments, but for a rollout. */
+/** The maximum number of pods of each of an app's Deployments, without a rollout's. */
 export const podsOfDeployments = (app: Scale & { readonly canary?: string | undefined }): number[] => [
   mostPods(app),
   ...(app.canary === undefined ? [] : [canaryPods(app)]),
 ];
 
-/** The most pods that an app has, but for a rollout and its canary. */
+/** An app's maximum number of pods, without a rollout's and its canary's. */
 export const mostPods = ({ replicas, autoscaling }: Scale): number => autoscaling?.max ?? replicas;

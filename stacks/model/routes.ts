@@ -1,12 +1,12 @@
-/** A part of a host's paths. */
+/** A set of a host's paths. */
 export interface RoutePath {
-  /** Begins with a slash, and ends with none but for `/` itself. */
+  /** Begins with a slash, and ends with none except for `/` itself. */
   readonly path: string;
-  /** `prefix` takes the path and all below it, `exact` the path alone. Default: `prefix`. */
+  /** `prefix` matches the path and everything below it, `exact` only the path itself. Default: `prefix`. */
   readonly match?: "prefix" | "exact" | undefined;
 }
 
-/** The hosts whose requests an app takes; undefined stands for all that no other app has. */
+/** The hosts that an app serves; undefined stands for all that no other app has. */
 export const hostsOf = ({
   host,
   aliases = [],
@@ -15,7 +15,7 @@ export const hostsOf = ({
   readonly aliases?: readonly string[] | undefined;
 }): readonly (string | undefined)[] => [host, ...aliases];
 
-/** What an app answers of its host. Default: everything. */
+/** The paths of its host that an app serves. Default: everything. */
 export const pathsOf = ({
   paths,
 }: {
@@ -23,16 +23,16 @@ export const pathsOf = ({
 }): readonly RoutePath[] => paths ?? [{ path: "/" }];
 
 export interface Route {
-  /** What follows the app's name in the Ingress's: with a dot, which no app's name has. */
+  /** Suffix of the Ingress's name; its dot cannot occur in an app's name. */
   readonly suffix: "" | ".exact";
   readonly rules: readonly { readonly path: string; readonly pathType: "Prefix" | "Exact" }[];
 }
 
 /**
- * The Ingresses of an app: one for its prefixes, one for its exact paths. Traefik 2 takes a prefix as text, so that /api would
- * match /apiary as well; and it takes the longest rule first, in which an exact path is shorter than a prefix. So the
- * prefix /api is made as the exact path /api and the prefix /api/, which means the same to every controller; and exact
- * paths have an Ingress of their own, with the priority that is theirs.
+ * The Ingresses of an app: one for its prefixes, one for its exact paths. Traefik 2 matches a prefix as text, so that /api
+ * would match /apiary as well; and it tries the longest rule first, in which an exact path is shorter than a prefix. So the
+ * prefix /api becomes the exact path /api and the prefix /api/, which means the same to every controller; and exact paths
+ * have a separate Ingress with a priority of its own.
  */
 export function routesOf(app: { readonly paths?: readonly RoutePath[] | undefined }): Route[] {
   const paths = pathsOf(app);

@@ -1,7 +1,7 @@
 const months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const days = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/** The least and the greatest value of each field, and names for them, which begin at the least. */
+/** Minimum, maximum and names of each field; the names begin at the minimum. */
 const fields: readonly (readonly [least: number, greatest: number, names: readonly string[]])[] = [
   [0, 59, []],
   [0, 23, []],
@@ -10,7 +10,7 @@ const fields: readonly (readonly [least: number, greatest: number, names: readon
   [0, 6, days],
 ];
 
-/** Whether a text is a schedule that Kubernetes takes: minute, hour, day, month and weekday as cron writes them. */
+/** Whether a string is a schedule that Kubernetes accepts, in cron format: minute, hour, day, month and weekday. */
 export function isSchedule(text: string): boolean {
   const parts = text.split(" ");
   return (
@@ -21,7 +21,7 @@ export function isSchedule(text: string): boolean {
   );
 }
 
-/** One of `*`, `5`, `1-5`, each of them with or without a step, such as `0-30/10`. */
+/** One of `*`, `5`, `1-5`, each with an optional step, such as `0-30/10`. */
 function isRange(text: string, least: number, greatest: number, names: readonly string[]): boolean {
   const form = /^(?:\*|(\w{1,3})(?:-(\w{1,3}))?)(?:\/([1-9]\d?))?$/.exec(text);
   if (!form) return false;

@@ -5,9 +5,9 @@ import { withoutSecrets } from "./k3s-flags.ts";
 
 /**
  * Checks values that a person wrote and fills in the defaults.
- * @param file named in every fault.
- * @param prefix stands before each key. Default: none.
- * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every fault found.
+ * @param file named in every error.
+ * @param prefix of each key. Default: none.
+ * @throws LabError (exit code 2) that names file, key, value and what is accepted, for every error found.
  */
 export function checked<Schema extends z.ZodType>(
   schema: Schema,
@@ -23,7 +23,7 @@ export function checked<Schema extends z.ZodType>(
   throw refusal(faults.join("\n"));
 }
 
-/** Of a value that fits one of several forms alone, such as a mapping where a number would do, what is wrong with it as that. */
+/** For a value that resembles just one of several forms, such as a mapping instead of a number, the errors of that form. */
 function inBranch(issue: z.core.$ZodIssue): readonly z.core.$ZodIssue[] {
   if (issue.code !== "invalid_union") return [issue];
   const isOther = ({ code, path }: z.core.$ZodIssue) => code === "invalid_type" && path.length === 0;
@@ -52,8 +52,8 @@ function describe(issue: z.core.$ZodIssue, values: unknown, schema: z.ZodType, p
 }
 
 /**
- * A value as a person may see it: on one line, without secrets. What looks like another character, or like none, is named.
- * @param key where it stands. Default: nowhere.
+ * A value as a person may see it: on one line, without secrets. Invisible and look-alike characters are named.
+ * @param key its place in the file. Default: none.
  */
 export function shown(value: unknown, key: PropertyKey = ""): string {
   const name = String(key);
@@ -68,7 +68,7 @@ export function shown(value: unknown, key: PropertyKey = ""): string {
 const codeOf = (character: string): string =>
   `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
 
-/** Leaves of a value only what may be shown: a file's content and a variable's value may hold a password. */
+/** Removes what must not be shown: a file's content and a variable's value may hold a password. */
 function hidden(key: string, value: unknown): unknown {
   if (typeof value !== "string") return value;
   if (key === "envVar") return value.replace(/=.*$/s, "=…");
@@ -85,7 +85,7 @@ const longestShown = 200;
 export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** Zod's names of kinds of values, as docs/configuration.md calls them. */
+/** Zod's names of types, as docs/configuration.md calls them. */
 const kinds: Readonly<Record<string, string>> = {
   int: "a whole number",
   number: "a number",
@@ -118,7 +118,7 @@ export function keyPath(path: readonly PropertyKey[]): string {
     .join("");
 }
 
-/** The keys that a schema knows at a path. */
+/** The keys that a schema allows at a path. */
 export function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   let at: unknown = schema;
   for (const part of path) {

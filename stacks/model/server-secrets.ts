@@ -8,10 +8,10 @@ import { isRecord } from "./schema.ts";
 const accepted = k3sFlags.filter(({ byFile }) => byFile).map(({ name }) => name.slice(2));
 
 /**
- * Reads the file of `k3s-lab:k3s.serverSecrets`. No message of its shows a value.
- * @param file as the stack file names it. @param stackFile named in every fault. @param directory the checkout.
- * @returns K3s configuration, as YAML; undefined where no file is named.
- * @throws LabError (exit code 2) where it is missing, others may read it, or it holds something else.
+ * Reads the file of `k3s-lab:k3s.serverSecrets`. Its messages never show a value.
+ * @param file as the stack file names it. @param stackFile named in every error. @param directory the checkout.
+ * @returns K3s configuration, as YAML; undefined if no file is named.
+ * @throws LabError (exit code 2) if it is missing, readable by others, or holds something else.
  */
 export async function readServerSecrets(
   file: string | undefined,
@@ -44,7 +44,7 @@ function read(bytes: Uint8Array): Readonly<Record<string, unknown>> | undefined 
     const values = parsePlainYaml(bytes, "");
     return isRecord(values) ? values : undefined;
   } catch {
-    // Its words quote the text.
+    // The parser's message quotes the text.
     return undefined;
   }
 }

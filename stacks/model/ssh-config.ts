@@ -3,12 +3,12 @@ import type { Machine } from "./config.ts";
 import { type Provider, providers } from "./provider.ts";
 
 /**
- * What a machine is called to ssh, and in Pulumi's outputs: unlike its name and address it is unique in a checkout.
- * Its ssh configuration and the host keys that were noted of it lie in `.lab/ssh/<this>/`.
+ * A machine's alias in ssh and in Pulumi's outputs: unlike its name and address it is unique in a checkout. Its ssh
+ * configuration and recorded host keys are in `.lab/ssh/<this>/`.
  */
 export const sshAlias = (stack: string, machine: string): string => `${machine}.${stack}`;
 
-/** `ssh`'s arguments that lead to a machine; `K3S_LAB_ROOT` must be set, as in the environment of `lab env`. */
+/** `ssh` arguments for a machine; `K3S_LAB_ROOT` must be set, as in the environment of `lab env`. */
 export const sshTo = (root: string, alias: string): readonly string[] => [
   "-F",
   join(root, ".lab", "ssh", alias, "config"),
@@ -18,10 +18,10 @@ export const sshTo = (root: string, alias: string): readonly string[] => [
 const lab = `\${K3S_LAB_ROOT}/.lab`;
 
 /**
- * The ssh configuration of a machine, which is all that the scripts know of the way there: ssh_config(5).
+ * The ssh configuration of a machine, which is all that the scripts need to reach it: ssh_config(5).
  *
- * A host key that the stack file gives is the only one that is taken: `vagrant/machine.sh` writes it where others are
- * noted. Any other is noted at first sight and must stay.
+ * A host key from the stack file is the only one accepted: `vagrant/machine.sh` writes it to the known_hosts file. Without
+ * one, the key is recorded on first connection and must not change.
  */
 export function sshConfig(
   stack: string,
@@ -45,11 +45,11 @@ export function sshConfig(
       ["IdentitiesOnly", "yes"],
       ["StrictHostKeyChecking", "accept-new"],
       ["UserKnownHostsFile", noted],
-      // The network of a machine that was made this moment may need another.
+      // The network of a new machine may need a retry.
       ["ConnectionAttempts", "3"],
       ...common,
     ]);
-  // An agent's keys would be offered first, and a server ends the connection after six.
+  // An agent's keys would be offered first, and a server closes the connection after six.
   const key =
     ssh.key === undefined
       ? []
@@ -77,18 +77,21 @@ export function sshConfig(
     ["User", user ?? ssh.user],
     ...key,
     ["StrictHostKeyChecking", "accept-new"],
-    // Not beside the host's own key, which a person compares.
+    // Kept apart from the host's own key, which a person compares.
     ["UserKnownHostsFile", `"${lab}/ssh/${alias}/known_hosts.jump"`],
     ...common,
   ]);
   return `${jump}${host}`;
 }
 
-/** A line of a file of known hosts: the key that a host must show. */
+/** A line for known_hosts: the key that a host must present. */
 export const knownHost = (alias: string, hostKey: string): string => `${alias} ${hostKey}\n`;
 
 const block = (host: string, options: readonly (readonly string[])[]): string =>
   [`Host ${host}`, ...options.map(([name, value]) => `  ${name} ${value}`), ""].join("\n");
 
-/** A key's file as ssh finds it from anywhere: `~` is ssh's to expand, other relative paths start from the checkout. */
+/**
+ * The path of a key's file, independent of the working directory: ssh expands `~`, other relative paths start from the
+ * checkout.
+ */
 const keyFile = (file: string): string => (/^[~/]/.test(file) ? file : `\${K3S_LAB_ROOT}/${file}`);

@@ -3,10 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { refusal } from "../lib/errors.ts";
 import { type Configs, type ProgramName, parseConfig, stackFile } from "./config.ts";
 
-/**
- * The checked configuration of the stack that is running, as Pulumi hands it over:
- * `Pulumi.<stack>.yaml` and whatever `--config` adds.
- */
+/** The checked configuration of the running stack as Pulumi passes it: `Pulumi.<stack>.yaml` and whatever `--config` adds. */
 export function stackConfig<Program extends ProgramName>(program: Program): Configs[Program] {
   const prefix = `${pulumi.getProject()}:`;
   const own = Object.entries(pulumi.runtime.allConfig()).filter(([key]) => key.startsWith(prefix));
@@ -15,9 +12,9 @@ export function stackConfig<Program extends ProgramName>(program: Program): Conf
 }
 
 /**
- * Refuses a run in which Pulumi was told something else than the stack's file says: Vagrant and the lab read the file, and
- * would make, verify and take down another stack than Pulumi.
- * @param file what the file says.
+ * Refuses a run in which Pulumi's configuration differs from the stack's file: Vagrant and the lab read the file, and would
+ * create, verify and take down another stack than Pulumi.
+ * @param file the file's content.
  * @throws LabError (exit code 2) that names the keys.
  */
 export function refuseOtherValues<Program extends ProgramName>(
@@ -36,7 +33,7 @@ export function refuseOtherValues<Program extends ProgramName>(
   );
 }
 
-/** Pulumi hands structured values over as JSON text and plain ones as they are. */
+/** Pulumi passes structured values as JSON text and plain ones as they are. */
 function fromText(text: string): unknown {
   if (!/^[[{]/.test(text)) return text;
   try {

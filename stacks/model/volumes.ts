@@ -1,16 +1,16 @@
 import type { OnCluster } from "./config.ts";
 
-/** A volume that a stack's file asks for, and that stays as it was made. */
+/** A volume in a stack's file, which cannot change once it exists. */
 export interface AskedVolume {
-  /** As it is spoken of. */
+  /** Its display name. */
   readonly what: string;
-  /** Name of its claim; where a StatefulSet makes the claims, what their names begin with. */
+  /** Name of its claim; for a StatefulSet, the prefix of its claims' names. */
   readonly claim: string;
   readonly size: string;
   readonly sizeKey: string;
-  /** Undefined: the cluster's own. */
+  /** Undefined: the cluster's default. */
   readonly storageClass?: string | undefined;
-  /** Undefined where no class makes it. */
+  /** Undefined for a volume without dynamic provisioning. */
   readonly classKey?: string;
 }
 
