@@ -49,7 +49,7 @@ async function removeAllLeftovers(
   if (program === "k3d") await removeLeftovers(stack, "stacks/k3d/k3d.sh", {}, machinesOf.docker);
   if (program !== "cluster") return;
   const found = new Set<Provider>(provider ? [provider] : usesDocker ? ["docker"] : []);
-  // Check unless another provider is known; then this one need not answer.
+  // Checks the recorded provider and libvirt. If another provider is recorded, libvirt need not answer.
   const isElsewhere = provider !== undefined && provider !== "libvirt";
   const isInLibvirt = ownsInLibvirt(stack, progress);
   if (await (isElsewhere ? isInLibvirt.catch(() => false) : isInLibvirt)) found.add("libvirt");

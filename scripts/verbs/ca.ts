@@ -19,7 +19,7 @@ const asJson = ({ name, until, fingerprint, certificate }: AuthorityFacts) => ({
   ...{ file: caFile(), name, until: until.toISOString(), fingerprint, certificate },
 });
 
-/** Where the authority's certificate is, and the lines that make clients trust it, and no longer. */
+/** Where the CA certificate is, and the commands that add it to clients' trust stores and remove it. */
 export function howToTrust({ name, until, fingerprint }: AuthorityFacts, file: string, key: string): string {
   const own = `/usr/local/share/ca-certificates/${name.toLowerCase().replaceAll(" ", "-")}.crt`;
   const [path, label] = [quoted(file), quoted(name)];

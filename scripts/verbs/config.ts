@@ -17,9 +17,9 @@ export const command = new Command("config")
       throw refusal(
         `${stackFile(stack)}: Vagrant makes no machines of this stack${config ? ", which has existing hosts" : ""}. Set LAB_STACK to another stack, or use pulumi.`,
       );
-    // The Vagrantfile marks machines with it. A half-written one is told to a person.
+    // The Vagrantfile marks machines with the id. An incomplete one is reported.
     if (!(await exists(join(labDir, "id")))) await labId();
-    // Vagrant's notes were copied too.
+    // A copied checkout contains Vagrant's state too.
     await refuseCopy();
     process.stdout.write(
       secrets

@@ -31,7 +31,7 @@ export const command = new Command("exercise");
 
 const tell = (line: string): void => void process.stderr.write(`lab: ${line}\n`);
 
-/** Does a piece of work on the cluster where exercises are: that of the one stack `apps…` that is up. */
+/** Runs work on the exercises' cluster: that of the one running stack `apps…`. */
 async function onLab<T>(
   { stack }: Options,
   stopped: string,

@@ -43,10 +43,10 @@ export const command = new Command("load")
     process.exitCode = outcome.failed > 0 ? 1 : 0;
   });
 
-/** Seconds between two lines where there is no terminal. */
+/** Seconds between two lines without a terminal. */
 const lineEvery = 5;
 
-/** Shows how a load goes: in place on a terminal; elsewhere by a line now and then, beside JSON on standard error. */
+/** Shows a load's progress: in place on a terminal; elsewhere by periodic lines, on standard error with --json. */
 function teller(apps: LoadParts["apps"], size: LoadSize, isJson: boolean): (moment: Moment) => void {
   const out = isJson ? process.stderr : process.stdout;
   let lines = 0;

@@ -45,7 +45,7 @@ export const command = changeCommand("rollout")
     if (!rest.json) await askHowOn(withCanary, version, how);
   });
 
-/** @throws LabError (exit code 2) where the version is not clear. */
+/** @throws LabError (exit code 2) if the version is ambiguous. */
 function versionOf(
   { app }: FoundApp,
   version: string | undefined,

@@ -43,7 +43,7 @@ function printCount(): void {
 }
 
 async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
-  // Tests bring up labs of their own at the same addresses, and take them down again.
+  // Tests bring up their own labs at the same addresses, and take them down again.
   if (!unit) await refuseWhileUp("test", "the tests need its addresses");
   if (faults) return await endToEnd(await files("tests/faults/**/*.test.ts"));
   if (vm) return await vmTest();
@@ -55,7 +55,7 @@ async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
   await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
   if (unit) return;
   await ensurePackages(["vagrant"], console.log);
-  // From an empty cache this is most of the time; no test's deadline should have to allow for it.
+  // With an empty cache this takes most of the time, which no test's timeout should have to include.
   const go = all && "command" in (await findGo()) ? ["tests"] : [];
   await execa("scripts/lab", ["tools", "install", "cluster", "apps", "k3d", ...go], {
     cwd: root,
@@ -69,8 +69,8 @@ async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
 }
 
 /**
- * Runs the test files whose path holds a text. Beside a lab that is up only those run that bring none up.
- * @throws LabError (exit code 2) where there is none.
+ * Runs the test files whose path contains a text. While a lab is up, runs only those that bring none up.
+ * @throws LabError (exit code 2) if there is none.
  */
 async function testPart(part: string): Promise<void> {
   const found = (await files("{apps,scripts,stacks,vagrant,tests}/**/*.test.ts")).filter((file) =>
@@ -86,9 +86,9 @@ async function testPart(part: string): Promise<void> {
 }
 
 /**
- * What crosses folders: files that bring no lab up side by side, then those that use the one lab network, one after the
- * other; then the table of the faults that they injected.
- * @param left files that are not run: they count as skipped. Default: none.
+ * The tests in `tests/`: in parallel those that bring no lab up, then those that use the one lab network, one after the
+ * other; then prints the table of the faults that they injected.
+ * @param left files to report as skipped. Default: none.
  */
 async function endToEnd(tests: readonly string[], left: readonly string[] = []): Promise<void> {
   const tools = await installTools(["pulumi", "pulumi-language-nodejs"]);
@@ -126,10 +126,10 @@ function printFaults(text: string): void {
   console.log(`${count("fault")} injected faults, ${count("bad input")} bad inputs`);
 }
 
-/** Whether a test file makes machines or clusters, at the lab's addresses; others play them, or have a network of their own. */
+/** Whether a test file creates machines or clusters at the lab's addresses; others use fakes, or their own network. */
 const bringsLabUp = (file: string) => /^tests\/(apps|e2e|faults\/long|hosts|vm)\//.test(file);
 
-/** Why a file is not for every change, and how it is run; undefined for one that is. */
+/** Why a file is not part of every run, and how to run it; undefined if it is. */
 function whyLeftOut(file: string): string | undefined {
   if (file.startsWith("tests/vm/")) return "boots virtual machines: npm run test:vm";
   if (file.startsWith("tests/faults/long/")) return "takes many minutes: npm run test:faults";
@@ -137,13 +137,13 @@ function whyLeftOut(file: string): string | undefined {
   return file.startsWith("tests/apps/") ? "builds upstream Kubernetes: npm run test:all" : undefined;
 }
 
-/** The lab on virtual machines; where KVM boots none, their processors are emulated, which takes its time. */
+/** The lab on virtual machines; without a working KVM their CPUs are emulated, which is slow. */
 async function vmTest(): Promise<void> {
   await ensurePackages(["vagrant"], console.log);
   await nodeTest("virtual machine", await files("tests/vm/*.test.ts"), 1);
 }
 
-/** Types, lint, shell scripts: side by side; each prints what it finds. */
+/** Checks types, lint and shell scripts in parallel; each prints its findings. */
 async function checkSources(): Promise<void> {
   const scripts = await files("{scripts,stacks,tests,vagrant}/**/*.sh");
   const checks = [
@@ -168,8 +168,8 @@ async function checkSources(): Promise<void> {
 }
 
 /**
- * No test may hang for ever, and none may hold the run by what it has started; nor may the end of its process lose results.
- * @param minutes for one test or hook that does not say itself how long it may take.
+ * No test may hang forever or block the run with its child processes; nor may its exit lose results.
+ * @param minutes default timeout of one test or hook.
  */
 export const limits = (minutes: number): readonly string[] => [
   `--test-timeout=${minutes * 60_000}`,
@@ -199,18 +199,18 @@ async function nodeTest(
       {
         cwd: root,
         stdio: ["ignore", "inherit", "inherit"],
-        // What tests serve on this computer is not asked for through a proxy of the user's.
+        // Requests to the tests' local servers bypass the user's proxy.
         env: {
           ...{ ...env, ...withoutProxy(process.env, []), PULUMI_ERROR_OUTPUT_STRING: "true" },
-          // Unit tests neither need nor fill the user's cache.
+          // Unit tests neither use nor fill the user's cache.
           ...(kind === "unit" ? { K3S_LAB_CACHE: join(folder, "cache") } : {}),
-          // Scripts that play machines have paths in it, without quotes.
+          // Scripts that fake machines contain its path unquoted.
           ...(/\s/.test(tmpdir()) ? { TMPDIR: "/tmp" } : {}),
         },
         reject: false,
       },
     );
-    // Of a run that was killed there is none.
+    // A killed run leaves none.
     const text = await readFile(counts, "utf8").catch(() => "");
     const count = text === "" ? undefined : (JSON.parse(text) as Counts);
     if (count) counted.push(count);

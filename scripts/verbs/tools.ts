@@ -130,7 +130,7 @@ async function install(
   process.stdout.write(`${wanted.length} tools are ready after ${seconds} s\n`);
 }
 
-/** The named tools and those of the named stacks; by itself, K3s's way decides whether its images' programs are needed. */
+/** The named tools and those of the named stacks; by default, K3s's way decides whether its images' programs are needed. */
 async function chosenTools(names: readonly string[], way: Way | undefined): Promise<ToolName[]> {
   const asked = names.filter((name): name is Needing => (needingNames as readonly string[]).includes(name));
   const named = names.filter(isToolName);

@@ -56,9 +56,9 @@ export const command = new Command("verify")
     process.exitCode = checks.every(({ ok }) => ok) ? 0 : 1;
   });
 
-/** Options that say nothing without another one. @param stacks what was named. */
+/** Refuses options that need another one. @param stacks the arguments. */
 function refuseMisplaced({ spec, kubeconfig, context, address }: Options, stacks: readonly string[]): void {
-  // kubectl takes an empty one for none, and would ask another cluster.
+  // kubectl treats an empty value as unset, and would query another cluster.
   for (const [option, value] of Object.entries({ spec, kubeconfig, context, address }))
     if (value?.trim() === "") throw refusal(`--${option} is empty: is a variable of your shell not set?`);
   if (spec === undefined && (kubeconfig ?? context ?? address) !== undefined)
@@ -89,7 +89,7 @@ async function write(file: string, text: string): Promise<void> {
   });
 }
 
-/** Before the cluster is asked, which may take long. */
+/** Checks it before querying the cluster, which may take long. */
 async function refuseUnwritable(file: string): Promise<void> {
   try {
     await access(dirname(file), constants.W_OK);

@@ -26,26 +26,26 @@ import { whyLate } from "./late.ts";
 import { checkPlacement } from "./placement.ts";
 import { checkPodParts } from "./pod-parts.ts";
 
-/** What is asked about apps. */
+/** Sources for the checks of apps. */
 interface AppsSources {
   readonly api: Promise<KubernetesApi>;
   /** Where the Ingress controller listens. */
   readonly addresses: Promise<readonly IngressAddress[]>;
   readonly http: Get;
-  /** The same of https; undefined where no app has it. */
+  /** The same for HTTPS; undefined if no app uses it. */
   readonly https: Https | undefined;
   readonly inside: Promise<Views>;
   /** Runs a command in a pod of the stack's own namespace. */
   readonly exec: Promise<ExecInPod>;
-  /** Asks such a pod. */
+  /** Queries such a pod. */
   readonly askPod: Promise<AskPod>;
 }
 
 interface Https {
   readonly addresses: Promise<readonly IngressAddress[]>;
-  /** Asks as a client that trusts whoever signed the app's certificate, and nobody else. */
+  /** Sends requests as a client that trusts only the issuer of the app's certificate. */
   readonly send: (app: App) => Get;
-  /** Whether who comes by http is sent here. */
+  /** Whether HTTP redirects here. */
   readonly redirects: boolean;
 }
 
@@ -87,7 +87,7 @@ const atLeast = (autoscaling: App["autoscaling"], count: number): string =>
 function checkPods(path: string, app: App, deploy: string, { api }: AppsSources): CheckSpec[] {
   const { name, namespace, replicas: wanted, autoscaling } = app;
   const most = mostPods(app);
-  // While an autoscaler adds pods, those are not ready yet.
+  // Pods that an autoscaler is adding are not ready yet.
   const count = autoscaling ? `${wanted} to ${most} replicas` : replicas(wanted);
   const kubectl = `kubectl --namespace ${namespace}`;
   return [
@@ -100,7 +100,7 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
         const one = list.find(({ metadata }) => metadata.name === name);
         if (!one) return "there is none";
         const { readyReplicas, conditions } = one.status;
-        // Its old pods serve, so that nothing else shows it.
+        // Its old pods still serve, so nothing else reveals it.
         const isStuck = conditions.some(({ reason }) => reason === "ProgressDeadlineExceeded");
         const stuck = isStuck ? ", and its rollout has failed" : "";
         const found = `${replicas(one.spec.replicas)}, ${readyReplicas} ready${stuck}`;
@@ -123,7 +123,7 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
       actual: async () => {
         const slices = await (await api).endpointSlices(namespace);
         const mine = slices.filter(({ metadata }) => metadata.labels["kubernetes.io/service-name"] === name);
-        // The field's absence means ready, by the API's own definition.
+        // By the API's definition, a missing field means ready.
         const ready = mine
           .flatMap(({ endpoints }) => endpoints)
           .filter(({ conditions }) => conditions.ready !== false);
@@ -153,7 +153,7 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, { api }: Apps
         return inWords((limit, wanted) => {
           const given = hard[limit];
           if (given === undefined) return "not limited";
-          // One amount has many spellings, and the API server has its own.
+          // Quantities have several spellings, and the API server normalizes them.
           return parseQuantity(given) === parseQuantity(wanted) ? wanted : given;
         });
       },
@@ -162,7 +162,7 @@ function checkQuota({ name, quota }: AppNamespace, deploy: string, { api }: Apps
   ];
 }
 
-/** A check at each address. @param title of the check at an address. @param asked a host, undefined: none, and a path of it. */
+/** A check at each address. @param title of the check at an address. @param asked a path, and a host unless undefined. */
 async function checkAt(
   { addresses, http }: Pick<AppsSources, "addresses" | "http">,
   title: (address: string) => Pick<CheckSpec, "id" | "title">,
@@ -180,15 +180,15 @@ async function checkAt(
   }));
 }
 
-/** What should answer. */
+/** The expected answer. */
 interface Expectation {
   readonly expected: string;
-  /** An answer as it reads where it is right. Default: as it is. */
+  /** Normalizes an answer before the comparison. Default: unchanged. */
   readonly words?: (answer: string) => string;
 }
 
 /**
- * Where an app has no pod, the Ingress controller decides: 503, 404 as Traefik 2 does, or the app of a shorter path.
+ * If an app has no pod, the Ingress controller decides: 503, 404 as Traefik 2 does, or the app of a shorter path.
  */
 function answerOf(app: App): Expectation {
   const own = answersOf(app);
@@ -210,7 +210,7 @@ async function checkRoutes(
   sources: AppsSources,
 ): Promise<CheckSpec[]> {
   const checks = hostsOf(app).flatMap((host) =>
-    // The app without a host is what the default route leads to.
+    // The default route leads to the app without a host.
     host === undefined
       ? []
       : [checkHost(host === app.host ? path : `${path}/${host}`, { ...app, host }, config, sources)],
@@ -256,7 +256,7 @@ async function checkHost(
 
 function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpec[]>[] {
   const fallback = config.apps.find(({ host }) => host === undefined);
-  // Without one, whatever else the cluster routes there, such as another stack's app, is not this stack's.
+  // Without one, whatever the cluster routes there, such as another stack's app, is not this stack's.
   if (!fallback) return [];
   const hint = `The Ingress of ${appPath(config, fallback)} must have a rule without a host. Try it: \`curl http://ADDRESS/\`.`;
   const asked = [
@@ -274,7 +274,7 @@ function checkDefault(config: OnCluster, sources: AppsSources): Promise<CheckSpe
   );
 }
 
-/** Asks an app at its first path, through the first address. @throws Error where there is none, or no answer. */
+/** Requests an app's first path, through the first address. @throws Error if there is none, or no answer. */
 async function askApp(app: App, { addresses, http, https }: AppsSources): Promise<HttpAnswer> {
   const [where, send] = app.tls && https ? [https.addresses, https.send(app)] : [addresses, http];
   const [first] = await where;

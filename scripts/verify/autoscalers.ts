@@ -2,10 +2,10 @@ import type { Autoscaler, KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import type { App } from "../../stacks/model/config.ts";
 import type { CheckSpec } from "./check.ts";
 
-/** Milliseconds in which the first measurement of new pods must have come: one is made every 15 s. */
+/** Milliseconds for the first measurement of new pods: there is one every 15 s. */
 const measuredWithin = 120_000;
 
-/** The CPU that pods use on average, in percent of what they request; undefined where it was not measured. */
+/** The pods' average CPU use in percent of their requests; undefined if not measured. */
 export const cpuOf = ({ status }: Autoscaler): number | undefined =>
   status.currentMetrics.find(({ resource }) => resource?.name === "cpu")?.resource?.current
     .averageUtilization;
@@ -13,7 +13,7 @@ export const cpuOf = ({ status }: Autoscaler): number | undefined =>
 const inWords = (min: number, max: number, cpu: number | undefined): string =>
   `${min} to ${max} replicas at ${cpu ?? "any"} % CPU`;
 
-/** Checks the autoscaler of an app: that it is the stack file's, may scale, and knows the CPU that the pods use. */
+/** Checks an app's autoscaler: that it matches the stack file, is able to scale, and has CPU metrics. */
 export function checkAutoscaler(
   path: string,
   { name, namespace, autoscaling }: App,
@@ -44,7 +44,7 @@ export function checkAutoscaler(
   ];
 }
 
-/** What an autoscaler says of itself. Of pods that are all new it knows nothing for a while. */
+/** An autoscaler's status. It has no metrics of new pods for a while. */
 function stateOf(autoscaler: Autoscaler): { readonly words: string; readonly ok: boolean } {
   const { metadata, status } = autoscaler;
   const wrong = status.conditions.find(

@@ -1,31 +1,31 @@
-/** One thing that was checked: what should be, what is. */
+/** A check's result: what was expected, and what was found. */
 export interface Check {
-  /** Stays the same from run to run: stack, then what it is about, such as `cluster/agent/eth1`. */
+  /** Stable from run to run: the stack, then the subject, such as `cluster/agent/eth1`. */
   readonly id: string;
   readonly title: string;
   readonly ok: boolean;
   readonly expected: string;
   readonly actual: string;
-  /** The next step for the person who sees it fail; empty when it passes. */
+  /** The next step if it fails; empty if it passes. */
   readonly hint: string;
-  /** Of one that fails: it is about what has happened, which no run of `lab up` changes. */
+  /** The failure is about a past event, which no run of `lab up` changes. */
   readonly isPast?: true;
-  /** What an item of a spec is worth. Default: it is none. */
+  /** The points of a spec's item. Default: not an item. */
   readonly points?: number;
 }
 
-/** What was found where more than one thing is right. */
+/** A finding, for checks with several acceptable results. */
 export interface Finding extends Pick<Check, "ok" | "isPast"> {
   readonly found: string;
 }
 
-/** A check to run. It passes when what is found reads exactly as what is expected, unless that says itself that it is right. */
+/** A check to run. It passes if the result equals the expected text, unless the finding sets `ok` itself. */
 export interface CheckSpec extends Pick<Check, "id" | "title" | "expected" | "hint"> {
-  /** Finds out what is. Throws where there is no answer: each check that rests on one says why it could not be made. */
+  /** Reads the actual state. Throws if there is no answer: each dependent check reports why it could not be made. */
   readonly actual: () => Promise<string | Finding>;
 }
 
-/** The next step where there is nobody to ask. */
+/** The next step if nothing answers. */
 export const unanswered = "Bring the lab up first, by `scripts/lab up`.";
 
 export async function runCheck({ id, title, expected, actual, hint }: CheckSpec): Promise<Check> {
@@ -48,7 +48,7 @@ export async function runCheck({ id, title, expected, actual, hint }: CheckSpec)
   }
 }
 
-/** Runs checks side by side. @param stack begins each check's id. @param groups some are known only once something answered. */
+/** Runs checks in parallel. @param stack begins each check's id. @param groups some depend on an answer. */
 export async function runChecks(
   stack: string,
   groups: readonly (readonly CheckSpec[] | Promise<readonly CheckSpec[]>)[],
@@ -59,7 +59,7 @@ export async function runChecks(
   return (await Promise.all(checks)).flat();
 }
 
-/** Asks now, for several checks; one that is never awaited may fail in silence. */
+/** Starts a query that several checks share; if it is never awaited, its failure is ignored. */
 export function askOnce<T>(answer: Promise<T>): Promise<T> {
   answer.catch(() => {});
   return answer;

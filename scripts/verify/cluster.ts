@@ -17,17 +17,17 @@ import type { MachineFacts } from "./machines.ts";
 import { checkSecrets, type SecretRecords } from "./secrets.ts";
 import { type CompareServers, checkServers } from "./servers.ts";
 
-/** What is asked about a cluster. */
+/** Sources for the checks of a cluster. */
 interface ClusterSources extends BalancerSources {
   readonly api: Promise<KubernetesApi>;
-  /** Asks a machine by its name. */
+  /** Queries a machine by its name. */
   readonly machine: (name: string) => Promise<MachineFacts>;
   readonly compareServers: CompareServers;
-  /** Asks a container of k3d's for the records of Secrets in its datastore. */
+  /** Counts the records of Secrets in the datastore of a k3d container. */
   readonly container: (name: string) => Promise<SecretRecords>;
 }
 
-/** K3s's own add-ons that are Deployments, by the word that `--disable` takes. */
+/** K3s's own add-ons that are Deployments, by their name for `--disable`. */
 const addOns = {
   coredns: "coredns",
   traefik: "traefik",
@@ -94,7 +94,7 @@ export function checkCluster(
   ]);
 }
 
-/** The machine in front of the nodes. */
+/** Checks the load balancer's machine. */
 async function checkFront(
   stack: string,
   { machine, backends }: NonNullable<ClusterPlan["loadBalancer"]>,
@@ -109,7 +109,7 @@ async function checkFront(
 
 const inOrder = (names: readonly string[]): string => [...names].sort().join(", ");
 
-/** What counts for every machine: its address in the lab's network and its clock. @returns also its interface there. */
+/** The checks of every machine: its address in the lab's network and its clock. @returns also its interface there. */
 async function checkComputer(
   { name, ip, interface: wanted }: Pick<Machine, "name" | "ip" | "interface">,
   network: string | undefined,
@@ -159,11 +159,11 @@ async function checkMachine(
     actual: async () => describeK3s(await facts),
     hint: `See why: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit 'k3s*' --lines 50\`. Where memory is short, raise the machine's \`memory\` in the stack file, then run \`scripts/lab up\`.`,
   };
-  // Only this backend has a device of its own.
+  // Only this backend has its own device.
   return [address, ...(backend === "vxlan" ? [flannel] : []), clock, k3s];
 }
 
-/** Seconds by which clocks may differ; an answer may be that late. */
+/** Seconds by which clocks may differ; an answer may be delayed that long. */
 const clocksMayDiffer = 60;
 
 function describeClock({ clock }: MachineFacts): string {
@@ -251,7 +251,7 @@ function checkNode(
   ];
 }
 
-/** A node has the labels and taints that the stack file gives it; it may have others. */
+/** Checks that a node has the stack file's labels and taints; it may have others. */
 function checkMarks(name: string, args: readonly string[], node: () => Promise<Node>): CheckSpec[] {
   const { labels, taints } = marksIn(args);
   const marks = [...labels, ...taints];
@@ -278,7 +278,7 @@ function checkMarks(name: string, args: readonly string[], node: () => Promise<N
   ];
 }
 
-/** The address that the stack file gives a machine is the one that its node uses. */
+/** Checks that a node uses its machine's address in the stack file. */
 const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): CheckSpec[] => [
   {
     id: `${name}/node-ip`,
@@ -310,8 +310,8 @@ async function describeSystemPods(api: KubernetesApi): Promise<string> {
 }
 
 /**
- * Whether nobody waits for a pod that is not ready. One of a Job that has done its work is Succeeded and stays so; one
- * that died is Failed and stays so too, which says nothing once another has taken its place or where it had no owner.
+ * Whether an unready pod can be ignored. A finished Job's pod is Succeeded and stays so; a
+ * dead pod is Failed and stays so, which does not matter once another has replaced it or if it had no owner.
  */
 function isFinished(pod: Pod, all: readonly Pod[]): boolean {
   if (pod.status.phase === "Succeeded") return true;
@@ -327,7 +327,7 @@ function isFinished(pod: Pod, all: readonly Pod[]): boolean {
   );
 }
 
-/** What a pod belongs to; a Deployment's ReplicaSets, which end in a hash of the template, count as one. */
+/** A pod's workload; a Deployment's ReplicaSets, whose names end in a template hash, count as one. */
 export function workloadOf({ metadata: { ownerReferences } }: Pod): string | undefined {
   const [owner] = ownerReferences ?? [];
   if (owner === undefined) return undefined;
@@ -344,8 +344,8 @@ const taintsOf = async (api: Pick<KubernetesApi, "nodes">, nodes: readonly strin
   );
 
 /**
- * @param nodes those on which ServiceLB's pods run.
- * @param isBalanced whether each of them has a Traefik of its own.
+ * @param nodes the nodes that run ServiceLB's pods.
+ * @param isBalanced whether each of them has its own Traefik.
  */
 function checkAddOns(
   flags: K3sFlags,
@@ -406,5 +406,5 @@ export function isOfAddOn(pod: Pod): boolean {
   return owner !== undefined && (owners.includes(owner) || /^DaemonSet (svclb-|traefik$)/.test(owner));
 }
 
-/** ServiceLB's pod that passes a node's ports 80 and 443 on to Traefik. */
+/** Whether a pod is ServiceLB's, which forwards a node's ports 80 and 443 to Traefik. */
 export const isServiceLb = ({ metadata }: Pod): boolean => metadata.name.startsWith("svclb-traefik-");

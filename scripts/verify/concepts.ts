@@ -8,28 +8,28 @@ import type { Answers } from "./in-pod.ts";
 import { differentPods, type Get, parseSelf } from "./ingress.ts";
 import type { AskPod } from "./inside.ts";
 
-/** What is asked about the pods of the stack `concepts`, their Services and volumes. */
+/** Sources for the checks of the stack `concepts`: its pods, their Services and volumes. */
 interface ConceptsSources {
   readonly api: Promise<KubernetesApi>;
-  /** Asks from this computer. */
+  /** Sends requests from this computer. */
   readonly http: Get;
-  /** Asks from inside. */
+  /** Queries from inside a pod. */
   readonly askPod: Promise<AskPod>;
 }
 
-/** What was found, and what more there is to tell of it. */
+/** What was found, optionally with details. */
 type Found = string | readonly [found: string, more: string];
 
-/** It is right where it reads as what is expected, whatever more there is to tell. */
+/** Compares only the finding with the expected text, not the details. */
 const telling = (expected: string, actual: () => Promise<Found>) => async () => {
   const [found = "", more] = [await actual()].flat();
   return { found: more ? `${found} (${more})` : found, ok: found === expected };
 };
 
-/** What the pods that are ready see; the first of them of names and Services too. */
+/** What the ready pods see; the first also resolves names and queries Services. */
 type Inside = readonly { readonly name: string; readonly address: string; readonly answers: Answers }[];
 
-/** Checks the pods behind every type of Service, and what they find on every kind of volume. */
+/** Checks the pods behind every type of Service, and the content of every kind of volume. */
 export function checkConcepts(config: ConceptsConfig, deploy: string, sources: ConceptsSources): CheckSpec[] {
   if (config.replicas.web === 0) return [];
   const inside = askOnce(lookInside(config, sources));
@@ -41,7 +41,7 @@ const fullName = (name: string, { namespace }: ConceptsConfig): string =>
 
 const urlOf = (name: string, config: ConceptsConfig): string => `http://${fullName(name, config)}/`;
 
-/** So many that every pod is met, as good as certainly: a balancer that chooses by chance misses one of n in n of e^15 runs. */
+/** Enough to reach every pod almost certainly: a random balancer misses one of n pods in n of e^15 runs. */
 const requestsOf = ({ replicas }: ConceptsConfig): number => replicas.web * 15;
 
 const fileOf = (volume: string): string => `${mountPath}/${volume}/${journal}`;
@@ -55,7 +55,7 @@ async function lookInside(config: ConceptsConfig, { api, askPod }: ConceptsSourc
   const { headless, externalName } = serviceNames;
   const times = requestsOf(config);
   const first = {
-    // A dot at the end, so that no search domain is tried.
+    // The trailing dot skips the search domains.
     names: [webName, headless, externalName].map((name) => `${fullName(name, config)}.`),
     counted: { [urlOf(webName, config)]: times, [urlOf(externalName, config)]: times },
   };
@@ -134,7 +134,7 @@ async function nodePortsOf(api: KubernetesApi, { spec }: Service): Promise<strin
     .map(({ address }) => `${address}:${spec.ports[0]?.nodePort}`);
 }
 
-/** Sends requests to each address, each by a connection of its own: whoever balances chooses a pod for each connection. */
+/** Sends requests to each address, each on its own connection: balancing is per connection. */
 async function askEach(http: Get, addresses: readonly string[], times: number): Promise<Found> {
   if (addresses.length === 0) return "it has no address";
   const all = await Promise.all(
@@ -157,7 +157,7 @@ async function askEach(http: Get, addresses: readonly string[], times: number): 
     : all.map(([address, one, more]) => `${address}: ${one} (${more})`).join("; ");
 }
 
-/** How many pods answered, and how many requests each; what is no pod's name is why none did. */
+/** How many pods answered, and how many requests each; a key that is not a pod's name is an error. */
 function inWords(counts: Readonly<Record<string, number>>): readonly [found: string, more: string] {
   const all = Object.entries(counts).sort(([one], [other]) => one.localeCompare(other));
   const [pods, others] = [true, false].map((wanted) =>
@@ -187,7 +187,7 @@ function checkVolumes({ namespace }: ConceptsConfig, deploy: string, inside: Pro
   }));
 }
 
-/** What the pods find in the lists of a volume: those that have begun on it, now or earlier. */
+/** What the pods read in a volume's journal: the pods that have started on it, now or earlier. */
 function describeJournals(pods: Inside, file: string, expected: typeof alone | typeof together): Found {
   const names = pods.map(({ name }) => name);
   const known = new Set<string>();

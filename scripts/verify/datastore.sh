@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs as root on a server: counts, in the file of its datastore, the records of Secrets that are encrypted and those that
-# whoever has the file can read. No name and no value leaves the server. SQLite has a record's value within some bytes of
-# its key, and etcd too; what was written last is in SQLite's log, and what was deleted may still be in either.
+# anyone with the file can read. No name and no value leaves the server. SQLite stores a record's value within some bytes of
+# its key, and so does etcd; recent writes are in SQLite's log, and deleted records may remain in either.
 cd "${1:-/var/lib/rancher/k3s/server/db}" 2>/dev/null || exit 0
 cat state.db state.db-wal etcd/member/snap/db 2>/dev/null | tr '/\000\n' '\n\001\001' | LC_ALL=C awk '
   at == 3 {

@@ -15,15 +15,15 @@ import type { AskPod } from "./inside.ts";
 /** By namespace: the cluster as one of its pods sees it, from each node that has one. */
 export type Views = ReadonlyMap<string, readonly View[]>;
 
-/** What a pod asks as one that it should reach, or should not. */
+/** What a pod should, or should not, reach. */
 interface Target {
-  /** None where there is no pod that could be asked. */
+  /** Undefined if there is no pod to request. */
   readonly url?: string;
-  /** The pod that must answer; none where any answer will do. */
+  /** The pod that must answer; undefined if any answer will do. */
   readonly pod?: string;
 }
 
-/** The cluster as a pod sees it from its node. */
+/** The cluster as seen by a pod on its node. */
 interface View {
   readonly node: string;
   /** Names, and the address that each should have. */
@@ -46,13 +46,13 @@ const nobody = "there is no ready pod to look from";
 const hasPods = (apps: readonly App[], namespace: string): boolean =>
   apps.some((app) => app.namespace === namespace && app.replicas > 0);
 
-/** Checks names and pods as the pods of a namespace see them. */
+/** Checks names and pods as seen by the pods of a namespace. */
 export async function checkInside(
   { namespace: own, apps }: OnCluster,
   namespace: string,
   inside: Promise<Views>,
 ): Promise<CheckSpec[]> {
-  // Where no app should run there is no pod to look from.
+  // Without apps there is no pod to check from.
   if (!hasPods(apps, namespace)) return [];
   const [prefix, whose] = namespace === own ? ["", "a pod"] : [`${namespace}/`, `a pod of ${namespace}`];
   const dns = {
@@ -92,13 +92,13 @@ export async function checkInside(
   ]);
 }
 
-/** The isolated namespaces that have pods to ask. */
+/** The isolated namespaces with pods. */
 const isolatedOf = ({ namespaces, apps }: OnCluster): string[] =>
   namespaces.filter(({ name, isolated }) => isolated && hasPods(apps, name)).map(({ name }) => name);
 
 /**
- * Checks who may ask the pods of isolated namespaces. Silence proves something only of a pod that does answer: so each
- * of these namespaces is asked by a pod of its own too.
+ * Checks which pods can reach isolated namespaces. A timeout proves isolation only if the pod is alive: so each
+ * of these namespaces is requested from inside too.
  */
 export function checkIsolation(config: OnCluster, deploy: string, inside: Promise<Views>): CheckSpec[] {
   const from = namespacesOf(config.apps).filter((namespace) => hasPods(config.apps, namespace));
@@ -134,23 +134,23 @@ function describeIsolation(
   return isAnswer(answer) ? `${url}: ${answer} answers` : "no answer";
 }
 
-/** Whether it is a pod's name or a status; an error is neither. */
+/** Whether it is a pod's name or a status, and not an error. */
 const isAnswer = (text: string): boolean => /^(\d{3}|[a-z0-9]+(-[a-z0-9]+)*)$/.test(text);
 
 function describeReach(node: string, { url, pod }: Target, { urls }: Answers): string {
   if (url === undefined) return `there is no ready pod on ${node}`;
   const answer = urls[url] ?? "not told";
-  // What ServiceLB passes on is answered by some pod of the default route, or with a status.
+  // ServiceLB forwards to some pod of the default route, or a status answers.
   const right = pod === undefined ? isAnswer(answer) : answer === pod;
   return right ? "it answers" : `${url}: ${answer}`;
 }
 
 /**
- * Looks from one app pod on each node, in each namespace: every Service by its name, a pod on every other node by its
- * address, and once for each namespace a pod of every isolated one. Where a node has no app pod, ServiceLB's stands in
- * as the one to reach: it passes on what reaches its port 80.
+ * Checks from one app pod on each node, in each namespace: every Service by name, a pod on every other node by
+ * address, and once for each namespace a pod of every isolated one. If a node has no app pod, ServiceLB's stands in
+ * as the target: it forwards its port 80.
  *
- * @param askPod who asks pods of a namespace.
+ * @param askPod queries pods of a namespace.
  */
 export async function probeFromPods(
   config: OnCluster,
@@ -164,8 +164,8 @@ export async function probeFromPods(
     Promise.all(namespacesOf(config.apps).map((namespace) => readHome(namespace, config.apps, api))),
   ]);
   const serviceLb = system.filter((pod) => isServiceLb(pod) && isReady(pod));
-  // Every node of the lab's own clusters runs ServiceLB, unless a taint keeps it away; others have nodes that run nothing
-  // which could be asked.
+  // Every node of the lab's own clusters runs ServiceLB, unless a taint prevents it; nodes of other clusters may run no
+  // suitable pod.
   const hasPod = (node: Node) => "stack" in config.cluster && !keepsAway(node);
   const askersOf = ({ pods }: Home) => nodes.flatMap((node) => podOn(pods, node) ?? []);
   const isolated = homes
@@ -190,7 +190,7 @@ export async function probeFromPods(
   return new Map(homes.map((home) => [home.namespace, viewsOf(home)]));
 }
 
-/** Whether somebody has given a node a taint that keeps pods away; those of Kubernetes's own say how a node is. */
+/** Whether a user's taint keeps pods off a node; Kubernetes's own taints describe its condition. */
 const keepsAway = ({ spec }: Node): boolean =>
   (spec?.taints ?? []).some(
     ({ key, effect }) => effect !== "PreferNoSchedule" && !key.startsWith("node.kubernetes.io/"),
@@ -219,11 +219,11 @@ export const isAppPod = ({ metadata: { labels } }: Pod, apps: readonly Pick<App,
 const podOn = (pods: readonly Pod[], { metadata: { name } }: Node): Pod | undefined =>
   pods.find(({ spec }) => spec.nodeName === name);
 
-/** Another pod than the one that asks; that one itself where it is alone. */
+/** A pod other than the asking one, or that one itself if it is alone. */
 const neighbour = (pods: readonly Pod[], asker: Pod | undefined): Pod | undefined =>
   pods.find((pod) => pod !== asker && pod.status.podIP !== undefined) ?? asker;
 
-/** How a pod is asked: at a path that its app answers. */
+/** The URL of a pod: a path that its app answers. */
 function targetOf(pod: Pod | undefined, apps: readonly App[]): Target {
   if (pod === undefined) return {};
   const port = pod.spec.containers.flatMap(({ ports }) => ports)[0]?.containerPort ?? 80;
@@ -236,7 +236,7 @@ function namesOf({ namespace, apps, services }: Home, own: readonly Service[]): 
   const address = (list: readonly Service[], wanted: string) =>
     list.find(({ metadata }) => metadata.name === wanted)?.spec.clusterIP ?? "known to the cluster";
   return {
-    // This one is short, so that the pod's search domains are tried too; the others end with a dot, so that they are not.
+    // This short name tests the pod's search domains; the others end with a dot, which skips them.
     "kubernetes.default": address(own, "kubernetes"),
     ...Object.fromEntries(
       apps.map(({ name }) => [`${name}.${namespace}.svc.cluster.local.`, address(services, name)]),
