@@ -416,11 +416,22 @@ describe("the cache", () => {
     await rm(file());
     assert.ok((await install(plain())).lines.some((line) => line.includes("tool is gone")));
     const manifest = join(file(), "../manifest.json");
-    await writeFile(manifest, "{");
-    assert.ok((await install(plain())).lines.some((line) => line.includes("its manifest is damaged")));
+    for (const text of [
+      "{",
+      "null",
+      '{"files":[]}',
+      '{"files":{"tool":null}}',
+      '{"files":{"tool":{"sha256":1}}}',
+    ]) {
+      await writeFile(manifest, text);
+      assert.ok(
+        (await install(plain())).lines.some((line) => line.includes("its manifest is damaged")),
+        text,
+      );
+    }
     await rm(manifest);
     assert.ok((await install(plain())).lines.some((line) => line.includes("it has no manifest")));
-    assert.equal(asked.length, 3);
+    assert.equal(asked.length, 7);
   });
 
   test("a file that only has another time is kept", async () => {

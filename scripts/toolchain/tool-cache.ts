@@ -1,5 +1,6 @@
 import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { exists, ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { hashOf, sha256Of } from "./hashes.ts";
@@ -18,9 +19,12 @@ export interface CacheKey {
   readonly recipe: string;
 }
 
-interface Manifest extends CacheKey {
-  readonly files: Readonly<Record<string, { readonly sha256: string }>>;
-}
+/** What is read of a manifest; one of an older version of the lab says more of each file. */
+const manifestSchema = z.object({
+  recipe: z.string(),
+  files: z.record(z.string(), z.object({ sha256: z.string() })),
+});
+type Manifest = z.output<typeof manifestSchema>;
 
 /** A tool as it lies in the cache. */
 export interface CachedTool {
@@ -114,8 +118,7 @@ async function cachedTool(dir: string, names: readonly string[]): Promise<Cached
 
 function parsed(text: string): Manifest | undefined {
   try {
-    const manifest = JSON.parse(text) as Manifest | null;
-    return typeof manifest?.files === "object" && manifest.files !== null ? manifest : undefined;
+    return manifestSchema.parse(JSON.parse(text));
   } catch {
     return undefined;
   }
