@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What plain Vagrant tells the servers of a cluster, and asks them, before it provisions a machine or destroys one. The Vagrantfile
-# has the constants; Pulumi does the same by k3s.sh.
+# What plain Vagrant queries and reports to a cluster's servers before it provisions or destroys a machine. The Vagrantfile
+# defines the constants; Pulumi does the same by k3s.sh.
 require "json"
 require "open3"
 require "tempfile"
@@ -12,7 +12,7 @@ def scripts(*files)
   files.map { |file| File.read(File.join(__dir__, "provision", file)) }.join
 end
 
-# Runs machine.sh, which knows a machine by the marks on it, in its provider's own list. It ends where that cannot be had.
+# Runs machine.sh, which identifies a machine by its marks in its provider's list. Exits if there is no such list.
 def provider_id(machine)
   environment = {
     "K3S_LAB_ROOT" => ROOT, "LAB_STACK" => STACK, "LAB_PROVIDER" => machine.provider_name.to_s,
@@ -22,7 +22,7 @@ def provider_id(machine)
   status.success? ? found.strip : fail_with("It is not known whether the machine #{machine.name} is there. #{said.strip}")
 end
 
-# The other servers that are there. Vagrant's note of one may be lost, and is then written again.
+# The other existing servers. If Vagrant has lost its record of one, writes it again.
 def peers(machine)
   names = SERVERS.map { |server| server["name"].to_sym } - [machine.name]
   names.map { |name| machine.env.machine(name, machine.provider_name) }.select do |peer|
@@ -34,9 +34,9 @@ def peers(machine)
   end
 end
 
-# Runs a command as root, by a connection of its own: `vagrant up` may use the machine's at the same time, in another thread.
+# Runs a command as root on its own connection: `vagrant up` may use the machine's concurrently, in another thread.
 # @return [Integer] its exit code
-# @raise [Vagrant::Errors::VagrantError] when it cannot be run in these seconds; with error_check also when it fails
+# @raise [Vagrant::Errors::VagrantError] if it does not finish in time; with error_check also if it fails
 def run_on(machine, command, seconds, **options, &output)
   connection = Vagrant.plugin("2").manager.communicators[machine.config.vm.communicator || :ssh].new(machine)
   Timeout.timeout(seconds) { connection.sudo(command, **options, &output) }
@@ -44,15 +44,15 @@ rescue Timeout::Error
   fail_with("#{machine.name} gave no answer within #{seconds} s.")
 end
 
-# @return [String] what a command prints that uses common.sh
+# @return [String] the output of a command that uses common.sh
 def ask(machine, command)
   said = +""
   run_on(machine, "#{scripts("common.sh")}\n#{command}", 30) { |stream, text| said << text if stream == :stdout }
   said.strip
 end
 
-# leave.sh on a server, which has deadlines of its own.
-# @return [Integer] its exit code; 4 also where the server cannot be reached
+# Runs leave.sh, which has its own timeouts, on a server.
+# @return [Integer] its exit code; 4 also if the server is unreachable
 def run_leave(peer, machine, step)
   return 4 unless peer.state.id == :running
 
@@ -64,7 +64,7 @@ rescue Vagrant::Errors::VagrantError
   4
 end
 
-# One of these servers tells the cluster what becomes of a node, or none of its name could join again; see leave.sh.
+# Has one of these servers report a leaving node, or no node of its name could join again; see leave.sh.
 def tell_servers(servers, machine, step)
   silent = servers.select do |peer|
     status = run_leave(peer, machine, step)
@@ -76,8 +76,8 @@ def tell_servers(servers, machine, step)
   fail_with("These servers do not answer, to tell them of #{machine.name}: #{silent.map(&:name).join(", ")}.") unless silent.empty?
 end
 
-# The servers that stay when this command has destroyed what it names: a name or a pattern each. Without names all go. A user who
-# is asked may still say no to any, and an alias of theirs hides what it names: then each that is there may stay.
+# The servers that remain after this command, whose arguments are names or patterns. Without names all go. A user who
+# is prompted may decline any, and a user's alias hides the names: then every existing server may remain.
 def staying(machine)
   command, *named = ARGV.reject { |word| word.start_with?("-") }
   return peers(machine) unless command == "destroy" && (ARGV & %w[-f --force]).any?
@@ -88,7 +88,7 @@ def staying(machine)
   end
 end
 
-# Gone without a word a server would still count in etcd, and the others might not be enough to agree.
+# Without leaving, a destroyed server would still count in etcd, and the others might lose quorum.
 def leave(machine)
   tell_servers(staying(machine), machine, machine.state.id == :running ? "before" : "gone")
 rescue Vagrant::Errors::VagrantError => e
@@ -105,7 +105,7 @@ rescue Vagrant::Errors::VagrantError => e
   machine.ui.warn("The cluster was not told that #{machine.name} has left: #{e.message.lines.first}")
 end
 
-# Asks the other servers which cluster they have, until one says it or all say that they have none; for 60 s at most.
+# Asks the other servers for their cluster, until one answers or all report none; for 60 s at most.
 # @return [Array(String, Array<Symbol>)] the cluster's id, or nothing; and the servers that did not answer
 def find_cluster(servers)
   deadline = Time.now + 60
@@ -123,7 +123,7 @@ def find_cluster(servers)
   end
 end
 
-# What k3s.sh must know of the cluster before it changes this machine: a server that lost its data joins the others.
+# What k3s.sh must know about the cluster before it changes this machine: a server that lost its data rejoins the others.
 def cluster_environment(machine, role)
   has_data = ask(machine, "NODE_ROLE=#{role}; if has_data; then echo yes; fi") == "yes"
   return {} if has_data && role == "server"
@@ -134,9 +134,9 @@ def cluster_environment(machine, role)
   { "CLUSTER_CA" => id, "SILENT" => silent.join(" ") }
 end
 
-# What Vagrant does once its user has said yes to destroying a machine, or was not asked. Pulumi tells the servers by itself.
+# Runs once a machine's destruction is confirmed or forced. Pulumi informs the servers itself.
 class Leaving
-  # Machines that go: another one was said no to.
+  # Machines to destroy, without those that the user declined.
   NAMES = []
 
   def initialize(app, _)
@@ -153,7 +153,7 @@ class Leaving
   end
 end
 
-# Vagrant's shell provisioner, which first finds out which cluster the other servers have. The machine gets its secrets last:
+# Vagrant's shell provisioner, which first determines the other servers' cluster. Uploads the secrets last:
 # k3s.sh removes them, however it ends.
 class LabPlugin < Vagrant.plugin("2")
   name "k3s-lab"
@@ -172,7 +172,7 @@ class LabPlugin < Vagrant.plugin("2")
         super
       end
 
-      # A file that only its owner may read, here and there.
+      # Uploads a file that only its owner may read, on both sides.
       def upload_secrets(text, path)
         Tempfile.create("k3s-lab") do |file|
           file.write(text)

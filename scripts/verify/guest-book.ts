@@ -6,13 +6,13 @@ import { askOnce, type CheckSpec } from "./check.ts";
 import type { ExecInPod } from "./inside.ts";
 import { whyLate } from "./late.ts";
 
-/** What is asked about the database. */
+/** Sources for the checks of the database. */
 interface DatabaseSources {
   readonly api: Promise<KubernetesApi>;
   readonly exec: Promise<ExecInPod>;
 }
 
-/** What a server is, how many others stream from it, and up to which place of its log it has everything. */
+/** A server's role, its number of streaming replicas, and its position in the write-ahead log. */
 const question = `select pg_is_in_recovery(), (select count(*) from pg_stat_replication where state = 'streaming'),
   case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end - '0/0'`;
 
@@ -25,7 +25,7 @@ interface Server {
   readonly position: number;
 }
 
-/** @throws Error that says why there is no answer. */
+/** @throws Error with the reason if there is no answer. */
 async function ask(exec: Promise<ExecInPod>, pod: string): Promise<Server> {
   const [recovery, streaming, position] = (await (await exec)(pod, psql)).trim().split("|");
   if (position === undefined || !["t", "f"].includes(recovery ?? ""))
@@ -33,13 +33,13 @@ async function ask(exec: Promise<ExecInPod>, pod: string): Promise<Server> {
   return { isReplica: recovery === "t", streaming: Number(streaming), position: Number(position) };
 }
 
-/** Checks the database of the guest book: its pods, who takes the writes, and that the replica has what was written. */
+/** Checks the guest book's database: its pods, which one takes the writes, and that the replica has caught up. */
 export function checkDatabase(config: MyAppConfig, deploy: string, sources: DatabaseSources): CheckSpec[] {
   const { namespace } = config;
   const { replicas, primary: ordinal } = config.database;
   const [primary, replica] = [`db-${ordinal}`, `db-${1 - ordinal}`];
   const kubectl = `kubectl --namespace ${namespace}`;
-  // The first is asked first: what it has written by then, the other must have when it is asked.
+  // Query the primary first: the replica must have at least its position when queried afterwards.
   const first = askOnce(ask(sources.exec, primary));
   return [
     {
@@ -54,7 +54,7 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
         );
         const late = pods.filter((pod) => !isReady(pod));
         const found = `${pods.length - late.length} ready`;
-        // Without it a pod whose volume is lost makes an empty database.
+        // Without it, a pod that lost its volume creates an empty database.
         const note = await api.object(`/api/v1/namespaces/${namespace}/configmaps/db-made`);
         const missing = note ? [] : ["the ConfigMap db-made is missing"];
         return [found, ...missing, ...(await whyLate(api, namespace, late))].join("; ");
@@ -79,14 +79,14 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
   ];
 }
 
-/** How long ago a time was, such as `5 h`. */
+/** The age of a time, such as `5 h`. */
 function ageOf(time: string): string {
   const hours = (Date.now() - Date.parse(time)) / 3_600_000;
   if (hours < 1) return `${Math.max(0, Math.round(hours * 60))} min`;
   return hours < 48 ? `${Math.round(hours)} h` : `${Math.round(hours / 24)} days`;
 }
 
-/** Of a CronJob whose last run made a backup: Kubernetes notes a run as successful once the backup is whole. */
+/** Checks that a CronJob's last run made a backup: its Job succeeds only once the backup is complete. */
 const checkBackup = (
   { namespace, backup }: MyAppConfig,
   deploy: string,
@@ -105,7 +105,7 @@ const checkBackup = (
     if (spec.suspend) return { found: `suspended; ${newest}`, ok: isAsAsked };
     const at = `at "${backup.schedule}"`;
     if (due === undefined) return { found: `${at}, none was due yet`, ok: isAsAsked };
-    // The times of the API server have one form, and are in the order of their letters.
+    // The API server's timestamps have one format, so comparing them as strings works.
     const isMade = whole !== undefined && whole >= due;
     const last = isMade ? "made when it was due" : active.length ? "being made" : `the one of ${due} failed`;
     const found = `${at}, ${last}; ${newest}`;
@@ -114,7 +114,7 @@ const checkBackup = (
   hint: `${deploy} See why it failed: \`kubectl --namespace ${namespace} logs --selector app.kubernetes.io/name=db-backup\`; make one now: \`kubectl --namespace ${namespace} create job --from=cronjob/db-backup now\`.`,
 });
 
-/** Times that the replica is asked whether it has caught up, one after the other. */
+/** How often to ask the replica whether it has caught up. */
 const asked = 5;
 
 const checkReplica = (
@@ -141,13 +141,13 @@ const checkReplica = (
 
 const pageSchema = z.object({ title: z.string(), api: z.object({ database: z.string() }) });
 
-/** Checks that the page is the one of the stack file, with entries that came through the API from whoever serves reads. */
+/** Checks that the page matches the stack file, with entries read through the API from the server for reads. */
 export function checkPage(
   { apps, title, namespace }: MyAppConfig,
   deploy: string,
   ask: (app: App) => Promise<HttpAnswer>,
 ): CheckSpec[] {
-  // Without pods of both there is no such page.
+  // Without pods of both there is no page.
   if (apps.some(({ name, replicas }) => name !== "admin" && replicas === 0)) return [];
   return apps
     .filter(({ name }) => name === "frontend")

@@ -1,12 +1,12 @@
-/** What a pod is asked to find out from where it is. */
+/** What to check from inside a pod. */
 export interface Questions {
   /** Names to resolve. */
   readonly names: readonly string[];
   /** URLs to get. */
   readonly urls: readonly string[];
-  /** URLs that should not answer; they are given up on sooner. */
+  /** URLs that should not answer, with a shorter timeout. */
   readonly barred: readonly string[];
-  /** URLs to get that many times, each time by a new connection. Default: none. */
+  /** URLs to get that many times, each on a new connection. Default: none. */
   readonly counted?: Readonly<Record<string, number>>;
   /** Files to read. Default: none. */
   readonly files?: readonly string[];
@@ -24,11 +24,11 @@ export interface Answers {
 }
 
 /**
- * Resolves names, gets URLs and reads files, as any program would where this runs. Its source text is what runs inside a pod, so it
- * must not use anything that is outside it.
+ * Resolves names, gets URLs and reads files, as any program in the pod would. Its source text runs inside a pod, so it
+ * must not use anything outside itself.
  *
  * @param timeout for each name and each URL, in milliseconds.
- * @param barredTimeout for each URL that should not answer: a network that drops what it forbids is silent to the end.
+ * @param barredTimeout for each URL that should not answer: a network that drops forbidden packets always times out.
  */
 export async function look(
   { names, urls, barred, counted = {}, files = [] }: Questions,
@@ -37,19 +37,19 @@ export async function look(
 ): Promise<Answers> {
   const { lookup } = await import("node:dns/promises");
   const { readFile } = await import("node:fs/promises");
-  // See resolv.conf(5). A process cannot end while the C library still waits for a name server that is silent.
+  // See resolv.conf(5). A process cannot exit while the C library still waits for a silent name server.
   process.env.RES_OPTIONS = "timeout:1 attempts:2";
 
   const reason = (error: unknown): string => {
     const { cause, message } = error as Error;
     const { code } = (cause ?? error) as { code?: unknown };
-    // A DOMException's code is a number that tells nothing.
+    // A DOMException's numeric code is useless.
     return typeof code === "string" ? code : message;
   };
 
   const resolveName = async (name: string): Promise<string> => {
     const { promise: late, reject } = Promise.withResolvers<never>();
-    // The resolver's own patience with a name server that is silent is longer than anyone's here.
+    // The resolver's own timeout for a silent name server is too long.
     const timer = setTimeout(() => reject(new Error(`no answer within ${timeout / 1000} s`)), timeout);
     try {
       const all = await Promise.race([lookup(name, { family: 4, all: true }), late]);
@@ -64,7 +64,7 @@ export async function look(
 
   const getUrl = async (url: string, timeout: number): Promise<string> => {
     const answer = await fetch(url, {
-      // A connection that is kept leads to the same pod again.
+      // A kept-alive connection would reach the same pod again.
       headers: { accept: "application/json", connection: "close" },
       signal: AbortSignal.timeout(timeout),
     });

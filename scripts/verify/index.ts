@@ -22,9 +22,9 @@ import { untilAllPass } from "./wait.ts";
 export type { Check } from "./check.ts";
 
 interface VerifyOptions {
-  /** Seconds in which a check that fails is repeated, until all pass. Default: 0, each runs once. */
+  /** Seconds for which to repeat the checks until all pass. Default: 0, each runs once. */
   readonly wait?: number;
-  /** Hears what is still missing, whenever that has changed. */
+  /** Receives what is still missing, whenever that changes. */
   readonly progress?: Progress;
   /** The folder of the stack files. Default: the checkout. */
   readonly directory?: string;
@@ -32,23 +32,23 @@ interface VerifyOptions {
   readonly world?: World;
 }
 
-/** Everything that `verify` asks; tests put their own in its place. */
+/** Everything that `verify` queries; tests pass their own. */
 export interface World extends BalancerSources {
-  /** Without a context it is a cluster of the lab's, any of whose servers will do. */
+  /** Without a context it is a lab cluster, of which any server will do. */
   readonly connect: (kubeconfig: string, context?: string) => Promise<Reached>;
   readonly machine: (alias: string) => Promise<MachineFacts>;
-  /** What the datastore of a server of k3d's says of Secrets. */
+  /** The records of Secrets in a k3d server's datastore. */
   readonly container: (name: string) => Promise<SecretRecords>;
-  /** Asks the servers of a cluster of the lab's, each for itself. */
+  /** Queries each server of a lab cluster individually. */
   readonly serverAsker: (kubeconfig: string) => AskServer;
   readonly http: Get;
-  /** By https, from servers that have a certificate of this authority for the host. */
+  /** Over HTTPS, from servers that have a certificate for the host by this CA. */
   readonly https: (authority: string) => Get;
   readonly podAsker: (kubeconfig: string, context: string | undefined, namespace: string) => AskPod;
   readonly exec: (kubeconfig: string, context: string | undefined, namespace: string) => ExecInPod;
 }
 
-/** @param patience how many times longer than usual an answer may take. */
+/** @param patience a factor for all timeouts. */
 const realWorld = (patience: number): World => ({
   ...realBalancer(8000 * patience),
   connect: (kubeconfig, context) => reachPlace({ kubeconfig, context }, patience),
@@ -62,11 +62,11 @@ const realWorld = (patience: number): World => ({
 });
 
 /**
- * Asks the real thing whether it is what the stack files say: machines over ssh, the API server, HTTP from outside,
- * names and pods from inside. Changes nothing. Everything is asked side by side and every question has its deadline,
- * so that one round ends within 15 seconds whatever is broken; of machines that are slower than usual that many times.
+ * Checks the actual state against the stack files: machines over ssh, the API server, HTTP from outside,
+ * names and pods from inside. Changes nothing. All queries run in parallel and have timeouts,
+ * so that one round ends within 15 seconds whatever is broken; the limit is multiplied on slow machines.
  *
- * @throws LabError (exit code 2) when a stack file is missing or wrong; a lab that is down is a failed check instead.
+ * @throws LabError (exit code 2) if a stack file is missing or invalid; a lab that is down is a failed check instead.
  */
 export async function verify(stacks: readonly string[], options: VerifyOptions = {}): Promise<Check[]> {
   const { wait = 0, progress, directory = root } = options;
@@ -78,7 +78,7 @@ export async function verify(stacks: readonly string[], options: VerifyOptions =
 /** Checks one stack. */
 type Plan = (world: World) => Promise<Check[]>;
 
-/** Makes every check once. Stacks on one cluster share what was asked of it. */
+/** Runs every check once. Stacks on one cluster share its answers. */
 async function runRound(plans: readonly Plan[], world: World): Promise<Check[]> {
   const apis = new Map<string, Promise<Reached>>();
   const connectOnce: World["connect"] = (kubeconfig, context) => {

@@ -15,13 +15,13 @@ import { canaryPods } from "../../stacks/model/replicas.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { namespacesOf } from "./from-pods.ts";
 
-/** Where an Ingress controller listens; the port is the usual one unless it is part of it, such as `127.0.0.1:8888`. */
+/** An Ingress controller's address, with a non-default port if any, such as `127.0.0.1:8888`. */
 export type IngressAddress = string;
 
 /** Traefik's names for http, on port 80, and https, on 443. */
 export type EntryPoint = "web" | "websecure";
 
-/** Where the cluster itself says that its Ingress controller listens. @param entry Default: `web`. */
+/** The Ingress controller's addresses from the cluster's API. @param entry Default: `web`. */
 async function ingressAddresses(
   api: KubernetesApi,
   config: OnCluster,
@@ -37,7 +37,7 @@ async function ingressAddresses(
   throw new Error(`no Ingress in the namespace ${namespaces.join(", ")} has an address`);
 }
 
-/** Where the Ingress controller of a stack's apps listens: as the cluster's stack file has it, or else the cluster. @param entry Default: `web`. */
+/** The addresses of the apps' Ingress controller, from the cluster's stack file or else its API. @param entry Default: `web`. */
 export async function addressesOf(
   api: Promise<KubernetesApi>,
   config: OnCluster,
@@ -48,7 +48,7 @@ export async function addressesOf(
   return entry === "web" ? plan.ingress : plan.ingress.map((address) => httpsAddress(address, plan));
 }
 
-/** Where the lab's own Traefik listens on a cluster without a load balancer: at its Service's port of every node. */
+/** The lab's own Traefik on a cluster without a load balancer: its Service's node port on every node. */
 async function nodePortAddresses(api: KubernetesApi, entry: EntryPoint): Promise<IngressAddress[]> {
   const { namespace } = managedTraefik;
   const [services, nodes] = await Promise.all([api.services(namespace), api.nodes()]);
@@ -61,18 +61,18 @@ async function nodePortAddresses(api: KubernetesApi, entry: EntryPoint): Promise
     .map(({ address }) => `${address}:${port}`);
 }
 
-/** What an app says of itself when it is asked for JSON. */
+/** An app's JSON description of itself. */
 const selfSchema = z.object({
   app: z.string(),
   version: z.string(),
   namespace: z.string().default("default"),
   pod: z.string(),
-  /** What the Ingress controller added to the request, where the app shows it. */
+  /** The headers that the Ingress controller added, if the app shows them. */
   request: z.object({ forwarded: z.record(z.string(), z.string()) }).optional(),
 });
 type Self = z.output<typeof selfSchema>;
 
-/** Which app it is, in few words; two namespaces may have one of the same name. */
+/** A short description of an app; two namespaces may have apps of the same name. */
 export const describeApp = ({
   app,
   version,
@@ -80,7 +80,7 @@ export const describeApp = ({
 }: Pick<Self, "app" | "version" | "namespace">): string =>
   `${app} ${version}${namespace === "default" ? "" : ` in ${namespace}`}`;
 
-/** What an app may answer as, in the words of `describeApp`: as itself, or as its canary. */
+/** The valid answers of an app, in the words of `describeApp`: itself, or its canary. */
 export const answersOf = ({
   name,
   version,
@@ -91,11 +91,11 @@ export const answersOf = ({
     describeApp({ app: name, version: one, namespace }),
   );
 
-/** How a request is sent; tests put their own in its place. @param path Default: `/`. */
+/** Sends a request; tests pass their own. @param path Default: `/`. */
 export type Get = (address: IngressAddress, host: string | undefined, path?: string) => Promise<HttpAnswer>;
 
 /**
- * Requests that name `host`, or just the address, as a browser does when no name is known.
+ * Requests for `host`, or for the bare address.
  * @param timeout in milliseconds.
  */
 export const getWithin =
@@ -107,7 +107,7 @@ export const getWithin =
     });
 
 /**
- * The same by https, from a server whose certificate is for the host and of an authority.
+ * The same over HTTPS, from a server with a certificate for the host by a CA.
  * @param timeout in milliseconds. @param authority PEM; a certificate alone stands for itself.
  */
 export const getSecurelyWithin =
@@ -126,7 +126,7 @@ export const unknownHost = "no-such-app.invalid";
 /** Most requests for each replica until all of them must have answered. */
 export const requestsPerReplica = 20;
 
-/** Who answers at an address, in few words: an app with its version, or else the status, or why nobody does. */
+/** What answers at an address, in short: an app with its version, or else the status, or the error. */
 export const whoAnswers = (
   send: Get,
   address: IngressAddress,
@@ -134,14 +134,14 @@ export const whoAnswers = (
   path?: string,
 ): Promise<string> => send(address, host && exampleHost(host), path).then(describeAnswer, noAnswer);
 
-/** How many pods of an app answer at an address, in words, or why none does. */
+/** How many pods of an app answer at an address, in words, or the error. */
 export const podsAnswering = (send: Get, address: IngressAddress, app: App): Promise<string> =>
   meetPods(app, () => send(address, app.host && exampleHost(app.host), pathsOf(app)[0]?.path)).then(
     differentPods,
     noAnswer,
   );
 
-/** Begins what is said of an address at which nobody answers. */
+/** Prefix of the result for an address that does not answer. */
 export const unreached = "no answer: ";
 
 const noAnswer = ({ message }: Error): string => `${unreached}${message}`;
@@ -154,7 +154,7 @@ export function describeAnswer({ status, body }: HttpAnswer): string {
   return status === 200 && self ? describeApp(self) : `status ${status}`;
 }
 
-/** Who answered; undefined where that was none of the lab's apps. */
+/** The app that answered; undefined if it was not one of the lab's. */
 export function parseSelf(body: string): Self | undefined {
   try {
     return selfSchema.safeParse(JSON.parse(body)).data;
@@ -174,6 +174,6 @@ async function meetPods(
       const self = parseSelf(body);
       if (self?.app === name && self.namespace === namespace) pods.add(self.pod);
     }
-  // Of an app whose pods follow the load there may be more.
+  // An autoscaled app may have more.
   return autoscaling ? Math.min(pods.size, replicas) : pods.size;
 }
