@@ -10,7 +10,7 @@ import { stackConfig } from "./model/stack-config.ts";
 
 const passwordOf = (name: string) => new Password(name).value;
 
-/** A guest book: its page, its API, its admin page, and the database behind them, on whatever cluster the stack names. */
+/** A guest book: its page, API, admin page and database, on the cluster that the stack names. */
 export default async function myApp() {
   const config = stackConfig("my-app");
   const { ingress, ingressNamespace, images } = config;

@@ -8,18 +8,18 @@ import { type CertificateFiles, readOwnCertificate } from "./own-certificate.ts"
 
 type Certified = Pick<App, "host" | "aliases" | "tls">;
 
-/** The hosts that an app's certificate is for; undefined where it has none. */
+/** The hosts of an app's certificate; undefined without one. */
 export const certifiedHosts = ({ host, aliases = [], tls }: Certified): [string, ...string[]] | undefined =>
   tls === undefined || host === undefined ? undefined : [host, ...aliases];
 
-/** The user's own certificate of an app; undefined where the lab's authority signs one. */
+/** An app's certificate from the user; undefined if the lab's authority signs one. */
 export const ownFilesOf = ({ tls }: Certified): CertificateFiles | undefined =>
   tls?.certificate === undefined || tls.key === undefined
     ? undefined
     : { certificate: tls.certificate, key: tls.key };
 
 /**
- * Refuses certificates of the user's own that no client would take.
+ * Refuses certificates from the user that no client would accept.
  * @param directory of the stack file. Default: the checkout.
  * @throws LabError (exit code 2) that names key, file and reason.
  */
@@ -30,7 +30,7 @@ export async function refuseCertificates(
 ): Promise<void> {
   for (const [index, app] of config.apps.entries()) {
     const files = ownFilesOf(app);
-    // The apps of some programs are no list of the file's, and share one certificate.
+    // The apps of some programs are not a list in the file, and share one certificate.
     const key = "tls" in config ? "tls" : `apps[${index}].tls`;
     const hosts = certifiedHosts(app);
     if (files && hosts)
@@ -38,21 +38,21 @@ export async function refuseCertificates(
   }
 }
 
-/** Who signed an app's certificate, as PEM: the lab's authority, or the file of the user's own. */
+/** The issuer of an app's certificate, as PEM: the lab's authority, or the user's file. */
 export const authorityOf = (app: Certified, directory: string = root): Promise<string> => {
   const own = ownFilesOf(app);
   return readFile(own ? pathOf(own.certificate, directory) : caFile(), "utf8");
 };
 
-/** The files of the user's own certificates. */
+/** The files of the user's certificates. */
 export const certificateFilesOf = (apps: readonly Certified[]): string[] =>
   apps.flatMap((app) => Object.values(ownFilesOf(app) ?? {}));
 
-/** The lab's authority as PEM, where it signs for any of the apps; undefined where it is not made yet either. */
+/** The lab's authority as PEM, if it signs for any of the apps; undefined also if it does not exist yet. */
 export const authorityFor = async (apps: readonly Certified[]): Promise<string | undefined> =>
   apps.some((app) => app.tls && !ownFilesOf(app)) ? await ifThere(readFile(caFile(), "utf8")) : undefined;
 
-/** Whether no certificate that the lab's authority signs is missing, or to be renewed. */
+/** Whether every certificate that the lab's authority signs exists and needs no renewal. */
 export async function areCertificatesCurrent(apps: readonly Certified[]): Promise<boolean> {
   for (const app of apps) {
     const hosts = certifiedHosts(app);

@@ -6,21 +6,21 @@ import { observeMachines } from "./machines.ts";
 import { type ObservedNode, observeAllNodes, refuseChangedForGood, refuseVersionJump } from "./nodes.ts";
 import { recordedOf } from "./recorded.ts";
 
-/** What a cluster is made with, and what was seen of it before a run. */
+/** The settings of a cluster, and its observed state before a run. */
 export interface ClusterObservation {
   readonly provider: Provider;
   /** The K3s release: the stack file's, else the one that the cluster was made with. */
   readonly version: string;
   readonly observedMachines: ReadonlyMap<string, MachineObservation>;
   readonly observedNodes: readonly ObservedNode[];
-  /** What is wrong with HAProxy on the load balancer and must be put right; undefined where nothing is, or nobody knows. */
+  /** The fault of HAProxy to repair; undefined if there is none or it is unknown. */
   readonly wrongBalancer?: string | undefined;
 }
 
 /**
- * Looks at the machines of a stack and K3s on them. Changes nothing.
- * @throws LabError (exit code 2) where its K3s cannot go to the release or the flags that are wanted; with 1 where a provider cannot be
- * asked.
+ * Observes a stack's machines and their K3s. Changes nothing.
+ * @throws LabError (exit code 2) if K3s cannot change to the wanted release or flags; with 1 if a provider cannot be
+ * queried.
  */
 export async function observeCluster(stack: string, config: ClusterConfig): Promise<ClusterObservation> {
   const { machines, loadBalancer } = config;

@@ -7,20 +7,20 @@ import { parseQuantity } from "../model/quota.ts";
 import { volumesAskedFor } from "../model/volumes.ts";
 
 /**
- * A volume with data. A pod of a StatefulSet keeps its data on one: Kubernetes makes its claim, which no state of Pulumi's has,
- * and which outlives pod and StatefulSet: it goes with its namespace. Or a program claims one itself, for backups.
+ * A volume with data: either of a StatefulSet's pod, whose claim Kubernetes creates outside Pulumi's state and keeps until
+ * the namespace is deleted, or of a program's own claim, for backups.
  */
 export interface DataVolume {
   readonly namespace: string;
   readonly claim: string;
-  /** As it was asked for, such as `1Gi`. */
+  /** The requested size, such as `1Gi`. */
   readonly size: string;
-  /** Undefined: the cluster's own. */
+  /** Undefined: the cluster's default. */
   readonly storageClass?: string | undefined;
 }
 
 interface ClaimTemplate extends Omit<DataVolume, "claim"> {
-  /** Begins the name of each claim; the pod's ordinal follows. */
+  /** Prefix of each claim's name; the pod's ordinal follows. */
   readonly prefix: string;
   readonly pods: number;
 }
@@ -45,10 +45,10 @@ const setSchema = z.object({
   }),
 });
 
-/** Whether a resource's type is that of a StatefulSet. */
+/** Whether a resource is a StatefulSet. */
 export const isStatefulSet = (types: string): boolean => types.endsWith("kubernetes:apps/v1:StatefulSet");
 
-/** The claims that a StatefulSet asks for. @param inputs of its resource. */
+/** The claims of a StatefulSet. @param inputs of its resource. */
 function claimsOf(inputs: unknown): ClaimTemplate[] {
   const { data } = setSchema.safeParse(inputs);
   if (data === undefined) return [];
@@ -73,7 +73,7 @@ const claimSchema = z.object({
   spec: z.object({ resources: storage, storageClassName: z.string().optional() }),
 });
 
-/** Whether a resource's type is that of a claim of a program's own. */
+/** Whether a resource is a PersistentVolumeClaim of the program's own. */
 const isClaim = (types: string): boolean => types.endsWith("kubernetes:core/v1:PersistentVolumeClaim");
 
 /** The volume of such a claim. @param inputs of its resource. */
@@ -84,7 +84,7 @@ export function claimedVolume(inputs: unknown): DataVolume | undefined {
         namespace: metadata.namespace,
         claim: metadata.name,
         size: spec.resources.requests.storage,
-        // The empty name is none.
+        // An empty name means no class.
         storageClass: spec.storageClassName || undefined,
       }
     : undefined;
@@ -96,15 +96,15 @@ const recordedClaims = (resources: readonly StateResource[]): DataVolume[] =>
 const recordedSets = (resources: readonly StateResource[]) =>
   resources.filter(({ type }) => isStatefulSet(type)).map(({ inputs }) => inputs);
 
-/** The volumes of a stack, as its state has them: of its pods, and of its program's own claims. */
+/** The volumes in a stack's state: its pods' and its program's own claims. */
 export const recordedVolumes = (resources: readonly StateResource[]): DataVolume[] => [
   ...recordedSets(resources).flatMap(volumesOf),
   ...recordedClaims(resources),
 ];
 
 /**
- * The lab's volumes in a namespace of a stack's, as the cluster says: those too whose pod is not asked for any more, and those
- * that an interrupted `lab down` has left. Kubernetes gives what it claims for pods their labels.
+ * The lab's volumes in a stack's namespace, as the cluster reports them, including those whose pod is no longer wanted and
+ * those that an interrupted `lab down` left. Kubernetes copies the pods' labels to their claims.
  */
 export const observedVolumes = async (
   api: Pick<KubernetesApi, "persistentVolumeClaims">,
@@ -118,14 +118,14 @@ export const observedVolumes = async (
       size: spec.resources.requests.storage,
     }));
 
-/** A volume in the words of those who may lose it. */
+/** A description of a volume for those who may lose it. */
 export const inWords = ({ namespace, claim, size }: DataVolume): string =>
   `the volume ${namespace}/${claim} (${size}), with all data on it`;
 
 /**
- * Refuses to change volumes that are there: Kubernetes lets none shrink and changes no class, and K3s's own local-path lets
- * none grow.
- * @param resources of the stack, as its state has them, on a cluster that is still there.
+ * Refuses changes of existing volumes: Kubernetes cannot shrink them or change their class, and K3s's local-path cannot
+ * expand them.
+ * @param resources in the stack's state, on a cluster that still exists.
  * @throws LabError (exit code 2).
  */
 export function refuseOtherVolumes(

@@ -19,18 +19,18 @@ export interface ExternalCluster {
   readonly context: string;
 }
 
-/** The cluster as `apps` uses it. */
+/** An external cluster in the form that `apps` uses. */
 export interface UsableCluster {
-  /** A kubeconfig of its one context. */
+  /** A kubeconfig with one context. */
   readonly kubeconfig: string;
-  /** What Pulumi knows the cluster by. */
+  /** The cluster's identity for Pulumi. */
   readonly identity: string;
 }
 
 /**
- * The cluster of a kubeconfig that no stack of the lab made. Makes sure first that it answers, can route requests, and
- * has nothing of somebody else's in the way: without, Pulumi would wait for minutes and say less, or take over what it
- * finds. Changes nothing.
+ * The cluster of a kubeconfig that no lab stack created. First checks that it answers, can route requests, and holds no
+ * conflicting objects of others: otherwise Pulumi would wait for minutes and say less, or take over what it finds. Changes
+ * nothing.
  * @throws LabError (exit code 2) that says what is missing or in the way, and what to do.
  */
 export async function externalCluster(
@@ -89,8 +89,8 @@ function unusable(context: string, cause: Error): LabError {
 }
 
 /**
- * Isolated namespaces admit the pods of the Ingress controller alone. Where there is none in the namespace that they are
- * looked for in, nothing would get through.
+ * Isolated namespaces admit only the Ingress controller's pods. If there are none in the expected namespace, no request
+ * would get through.
  */
 async function refuseBarrier(where: string, config: OnCluster, api: KubernetesApi): Promise<void> {
   if (config.ingress === managedIngress || !config.namespaces.some(({ isolated }) => isolated)) return;
@@ -106,7 +106,7 @@ async function refuseBarrier(where: string, config: OnCluster, api: KubernetesAp
   );
 }
 
-/** Without measurements nothing is scaled by them. */
+/** Without metrics no app is autoscaled. */
 async function refuseUnmeasured(where: string, { apps }: OnCluster, api: KubernetesApi): Promise<void> {
   const autoscaled = apps.find(({ autoscaling }) => autoscaling);
   if (autoscaled === undefined || (await api.groups()).includes("metrics.k8s.io")) return;
@@ -116,8 +116,7 @@ async function refuseUnmeasured(where: string, { apps }: OnCluster, api: Kuberne
 }
 
 /**
- * Refuses a wish that the cluster cannot meet: an IngressClass that it does not have, or a second controller for one
- * that it has.
+ * Refuses what the cluster cannot provide: an IngressClass that it lacks, or a second controller for an existing one.
  * @throws LabError (exit code 2) that says which IngressClasses there are.
  */
 export function refuseIngress(
@@ -126,7 +125,7 @@ export function refuseIngress(
   classes: readonly IngressClass[],
   own: (one: Identity) => boolean,
 ): void {
-  // What this stack itself brought goes away when it is no longer asked for.
+  // What this stack deployed itself goes away when it is no longer asked for.
   const names = classes.filter(({ metadata }) => !own(metadata)).map(({ metadata }) => metadata.name);
   const { ingressClass } = managedTraefik;
   if (ingress === managedIngress) {

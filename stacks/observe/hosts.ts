@@ -13,7 +13,7 @@ import { recordedGenerations } from "./own-state.ts";
 
 type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
 
-/** A host gets so many milliseconds: ssh's own limit for a connection, twice, as there may be a jump, and the look. */
+/** Milliseconds for a host: twice ssh's connection timeout, because there may be a jump host, and the check. */
 const deadline = 40_000;
 
 type Answer =
@@ -21,9 +21,8 @@ type Answer =
   | { readonly fault: string; readonly unreachable: boolean };
 
 /**
- * Checks hosts side by side (`vagrant/provision/preflight.sh`), by the way that the stack file gives now; changes
- * nothing there or here. A host that was there before and does not answer is left alone for this run: one dead host must
- * not keep the others from anything.
+ * Runs the preflight check on hosts in parallel (`vagrant/provision/preflight.sh`), connecting as the stack file says now;
+ * changes nothing. An existing host that does not answer is left alone in this run: one dead host must not block the others.
  * @throws LabError with every fault of every host.
  */
 export async function checkHosts(
@@ -65,13 +64,13 @@ export async function checkHosts(
   return seen;
 }
 
-/** The /etc/machine-id of a host; undefined where it cannot be asked. */
+/** The /etc/machine-id of a host; undefined if it cannot be reached. */
 export async function machineIdOf(stack: string, host: Host): Promise<string | undefined> {
   const answer = await ask(stack, host, 'echo "k3s-lab machine=$(cat /etc/machine-id) node="\n');
   return "fault" in answer ? undefined : answer.machineId;
 }
 
-/** Whether K3s or its data is on a host; one that cannot be asked may have it. */
+/** Whether a host has K3s or its data; assumed if it cannot be reached. */
 export async function mayHaveK3s(stack: string, host: Host): Promise<boolean> {
   const answer = await ask(stack, host, findK3s);
   return "fault" in answer || answer.node !== "";
@@ -82,7 +81,7 @@ for path in /usr/local/bin/k3s /etc/rancher/k3s /var/lib/rancher/k3s /var/lib/k3
 echo "k3s-lab machine=$(cat /etc/machine-id) node=$found"
 `;
 
-/** The script that checks a host, with what it must know before it. */
+/** The preflight script with its variables in front. */
 async function preflight(stack: string, host: Host): Promise<string> {
   const token = await ifThere(readFile(join(labDir, stack, "token")));
   const cluster = token === undefined ? "none" : createHash("sha256").update(token).digest("hex");
@@ -91,8 +90,8 @@ async function preflight(stack: string, host: Host): Promise<string> {
 }
 
 /**
- * Runs a script on a host. Whatever the user's login shell is, it is told nothing but to start bash; and whatever that
- * shell prints, the answer is a line of its own.
+ * Runs a script on a host. It works with any login shell, which only starts bash; and whatever that shell prints, the answer
+ * is on a separate line.
  */
 async function ask(stack: string, host: Host, script: string): Promise<Answer> {
   const alias = sshAlias(stack, host.name);
@@ -103,7 +102,7 @@ async function ask(stack: string, host: Host, script: string): Promise<Answer> {
     const known = join(folder, "known_hosts");
     const noted = join(labDir, "ssh", alias, "known_hosts");
     const { hostKey } = host.ssh ?? {};
-    // A host key is noted when the machine is made, not by a look.
+    // Host keys are recorded when the machine is created, not by an observation.
     await writeFile(known, hostKey ? knownHost(alias, hostKey) : ((await ifThere(readFile(noted))) ?? ""));
     const { failed, timedOut, stdout, stderr, shortMessage } = await execa(
       "ssh",
@@ -128,7 +127,7 @@ async function ask(stack: string, host: Host, script: string): Promise<Answer> {
   }
 }
 
-/** Puts what ssh or the script said into words with the next step. */
+/** Turns an error of ssh or the script into a message with the next step. */
 function explain(said: string, noted: string): { readonly reason: string; readonly unreachable: boolean } {
   const own = [...said.matchAll(/^preflight\.sh: (.*)$/gm)].map(([, text]) => text);
   if (own.length > 0) return { reason: own.join("; "), unreachable: false };

@@ -9,16 +9,15 @@ import type { OwnState } from "./own-state.ts";
 
 /** A node, and when its store got the image. */
 export interface ImageNode extends ClusterNode {
-  /** Changes where the image is not there any more, so that it is put back. */
+  /** Changes when the image is missing, so that it is loaded again. */
   readonly loaded: string;
 }
 
 /**
- * Looks into the nodes' image stores, side by side. The time at which an image was put there comes back from the state as
- * long as it is there; where a node says that it has no such image, a new one is made up. A node that does not say keeps
- * what was noted: nothing is known of it, and `lab verify` tells.
- * @param resource begins the names of the commands that load.
- * @param now Default: the time.
+ * Checks the nodes' image stores in parallel. The load time comes from the state as long as the image is present; a node
+ * that lacks the image gets a new one. A node that does not answer keeps the recorded time; `lab verify` reports it.
+ * @param resource prefix of the names of the load commands.
+ * @param now Default: the current time.
  */
 export const observeImages = (
   resource: string,
@@ -31,7 +30,7 @@ export const observeImages = (
   Promise.all(
     nodes.map(async (node) => {
       const noted = environments.get(`${resource}-${node.name}`);
-      // One that is not noted yet, or another image, is loaded anyway.
+      // A node without a record, or another image, is loaded anyway.
       if (noted?.IMAGE !== image) return { ...node, loaded: now };
       const loaded = noted.LOADED ?? now;
       return { ...node, loaded: (await has(node, image)) === false ? now : loaded };
@@ -39,9 +38,9 @@ export const observeImages = (
   );
 
 /**
- * The name of the database's image. Its tag is a hash of files of Debian's, so that only the run which made the image knows
- * it; what is rebuilt from newer packages is another image, and shows in a preview.
- * @throws LabError where none was made here.
+ * The name of the database's image. Its tag is a hash of files from Debian, so that only the run that built the image knows
+ * it; a rebuild from newer packages is another image, and shows in a preview.
+ * @throws LabError if none was built here.
  */
 export async function postgresImageRef(settings?: HostSettings): Promise<string> {
   const { postgresImage } = settings ?? (await readHostSettings());
@@ -52,10 +51,10 @@ export async function postgresImageRef(settings?: HostSettings): Promise<string>
   return postgresImage;
 }
 
-/** Milliseconds that a node may take to say what it holds. */
+/** Milliseconds that a node may take to list its images. */
 const within = 20_000;
 
-/** Whether a node's store holds an image. @returns undefined where the node does not say. */
+/** Whether a node's store holds an image. @returns undefined if the node does not answer. */
 export async function hasImage({ address }: NodeAddress, image: string): Promise<boolean | undefined> {
   const { protocol, hostname } = new URL(address);
   const list = ["--namespace", "k8s.io", "images", "ls", "-q", `name==docker.io/${image}`];

@@ -18,34 +18,34 @@ import type { HostSettings } from "../lib/host-settings.ts";
 import { agentsOf, type K3dFile, k3sVersionOf, serversOf, wantsLoadBalancer } from "../model/k3d-file.ts";
 import type { K3dImages } from "../model/k3d-nodes.ts";
 
-/** What a program knows of a node or of a whole cluster before it runs; `@pulumi/command` has no `read` that could see it. */
+/** The state of a node or a whole cluster before the program runs; `@pulumi/command` has no `read` that could see it. */
 export interface NodeObservation {
-  /** Names the making of it; a new value where it is gone. */
+  /** Identifies its creation; a new value if it is gone. */
   readonly generation: string;
-  /** Names the last start; a new value where it does not run as it was left. */
+  /** Identifies the last start; a new value if it does not run as that start left it. */
   readonly boot: string;
 }
 
-/** What is in Docker of a stack, by its labels. */
+/** A stack's containers in Docker, found by label. */
 export interface K3dObservation {
   readonly owner: Owner;
-  /** Every container of the stack, whatever it is called. */
+  /** Every container of the stack, whatever its name. */
   readonly containers: readonly Container[];
   /** The servers of the cluster that the file names. */
   readonly cluster: NodeObservation;
-  /** The generation of each server: of several, one that is lost is recreated alone. */
+  /** The generation of each server: a single lost server of several is recreated. */
   readonly servers: ReadonlyMap<string, string>;
   readonly agents: ReadonlyMap<string, NodeObservation>;
   readonly registry: NodeObservation;
-  /** Of the client certificates that servers have now, the SHA-256; of servers that do not run nobody knows it. */
+  /** SHA-256 of the servers' current client certificates; unknown for servers that do not run. */
   readonly certificates: readonly string[];
 }
 
 /**
- * Looks at what a stack has in Docker. Absent is only what Docker says is absent: what is paused, stopped or starting is
- * there, and is brought back.
- * @param now names what is to be made or started now. Default: the time.
- * @throws LabError when Docker does not answer; one that names the way back where a majority of the servers is lost.
+ * Observes what a stack has in Docker. Only what Docker reports as absent is absent: what is paused, stopped or starting
+ * exists, and is brought back.
+ * @param now identifies this run's creations and starts. Default: the time.
+ * @throws LabError when Docker does not answer; one that names the way back if a majority of the servers is lost.
  */
 export async function observeK3d(
   stack: string,
@@ -62,7 +62,7 @@ export async function observeK3d(
   const known = await knownNodes(made.filter(isRunning));
   const isKnown = (name: string) => known?.has(name) ?? true;
   const first = made[0]?.labels ?? {};
-  // A file that asks for another number of servers asks for another cluster, and nothing of this one is lost.
+  // A file with another number of servers means another cluster, so nothing of this one is lost.
   if (first["k3s-lab.servers"] === String(file.servers)) {
     const lost = names.filter((name) => !made.some((one) => one.name === name));
     refuseWithoutQuorum(file.metadata, lost, names.length, known !== undefined);
@@ -77,7 +77,7 @@ export async function observeK3d(
     (!balancer || containers.some((one) => one.name === balancer && isRunning(one)));
   const generationOf = (name: string) => {
     const found = made.find((one) => one.name === name);
-    // One of several whose node was deleted is recreated, see `start` in k3d/actions.ts.
+    // A single server whose node was deleted is recreated, see `start` in k3d/actions.ts.
     const stays = found && (isKnown(name) || names.length === 1);
     return stays ? (found.labels[aloneLabel] ?? generation) : now;
   };
@@ -100,8 +100,8 @@ export async function observeK3d(
 }
 
 /**
- * Refuses to take for gone what was given another name: its node keeps the name that the container was made with.
- * @throws LabError with the command that gives it back.
+ * Refuses to treat a renamed container as gone: its node keeps the original name.
+ * @throws LabError with the command that restores the name.
  */
 function refuseRenamed(containers: readonly Container[]): void {
   const names = containers.map(({ name }) => name);
@@ -117,8 +117,8 @@ function refuseRenamed(containers: readonly Container[]): void {
 }
 
 /**
- * Whether anything in Docker carries a stack's labels, whatever Pulumi knows of it.
- * @throws LabError where its daemon is there and does not say.
+ * Whether anything in Docker carries a stack's labels, regardless of Pulumi's state.
+ * @throws LabError if the daemon exists and does not answer.
  */
 export async function ownsInDocker(stack: string): Promise<boolean> {
   if (!(await canAskDocker())) return false;
@@ -132,8 +132,8 @@ export async function ownsInDocker(stack: string): Promise<boolean> {
 }
 
 /**
- * Whether there is a Docker to ask for what it has.
- * @throws LabError where it is there and does not answer: what it has may be running.
+ * Whether there is a Docker daemon to query.
+ * @throws LabError if it exists and does not answer: its containers may be running.
  */
 export async function canAskDocker(): Promise<boolean> {
   const found = await probeDocker();
@@ -144,7 +144,7 @@ export async function canAskDocker(): Promise<boolean> {
   return found === "runs";
 }
 
-/** Whether servers or agents of a stack are there, whatever they are called: what would be lost if they were replaced. */
+/** Whether servers or agents of a stack exist, whatever their names: they would be lost in a replacement. */
 export async function existsInDocker(
   stack: string,
   which: { readonly name: string } | { readonly role: "server" | "registry" },
@@ -158,9 +158,9 @@ export async function existsInDocker(
 }
 
 /**
- * Whether a Docker daemon runs. There is none where Docker is not installed, or has no socket. Docker's words are the same
- * where a socket is there and refuses, `silent`: that daemon was killed, and its containers may run on.
- * @throws LabError where Docker says something else: what it has may be there or not.
+ * Whether a Docker daemon runs. There is none if Docker is not installed or has no socket. Docker's message is the same if a
+ * socket exists and refuses connections, `silent`: that daemon was killed, and its containers may still run.
+ * @throws LabError if Docker says something else: its containers may exist or not.
  */
 export async function probeDocker(): Promise<"runs" | "silent" | "none"> {
   const answer = await tryDocker(["ps", "--quiet"]);
@@ -172,9 +172,9 @@ export async function probeDocker(): Promise<"runs" | "silent" | "none"> {
 }
 
 /**
- * The images to use, and whether there is a load balancer. What a living cluster was made with stays: it is read from its
- * containers. For a new one: the images that `lab up` built where K3s's own cannot be pulled, if they are of the release
- * that the file asks for, else the file's.
+ * The images to use, and whether there is a load balancer. An existing cluster keeps what it was created with, read from its
+ * containers. A new one uses the images that `lab up` built where K3s's own cannot be pulled, if they are of the file's
+ * release, else the file's.
  */
 export function chooseK3dImages(
   file: K3dFile,
@@ -185,7 +185,7 @@ export function chooseK3dImages(
   const server = containers.find(({ name }) => servers.includes(name));
   const registry = containers.find(({ name }) => name === file.registries?.create?.name);
   const balancer = server?.labels["k3d.server.loadbalancer"];
-  // Its tag begins with the release that it carries.
+  // Its tag begins with the K3s release.
   const built = k3dImage?.includes(`:${k3sVersionOf(file).replace("+", "-")}-`) ? k3dImage : undefined;
   return {
     node: server?.labels["k3s-lab.image"] === file.image ? server.image : built,

@@ -19,15 +19,15 @@ import type { K3dImages } from "../model/k3d-nodes.ts";
 import { type K3dObservation, probeDocker } from "./k3d-host.ts";
 
 /**
- * Refuses, before tools and images are fetched, k3d stacks whose ports or names somebody else has. Looks, changes nothing.
- * @returns the stacks that have something in Docker, or may have; where there is no Docker, none has.
+ * Before tools and images are fetched, refuses k3d stacks whose ports or names are taken. Changes nothing.
+ * @returns the stacks that have or may have something in Docker; none if there is no Docker.
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
 export async function preflightK3d(
   stacks: readonly (readonly [stack: string, file: K3dFile])[],
 ): Promise<Set<string>> {
   const docker = await probeDocker();
-  // A daemon that was killed is started again before anything is made, and is asked then.
+  // A killed daemon is restarted before anything is created, and is queried then.
   if (docker === "silent") return new Set(stacks.map(([stack]) => stack));
   const runs = docker === "runs";
   const there = new Set<string>();
@@ -42,8 +42,8 @@ export async function preflightK3d(
 }
 
 /**
- * Refuses, before anything is touched, a cluster that k3d cannot make here: k3d is missing, an image is, something that
- * the file names is not there, another cluster has the name, or another program has one of its ports. Looks, changes nothing.
+ * Before any change, refuses a cluster that k3d cannot create here: k3d, an image or a file is missing, another cluster has
+ * the name, or another program has one of its ports. Changes nothing.
  * @throws LabError (exit code 2) that says what is in the way and the next step.
  */
 export async function refuseUnlessReady(
@@ -62,7 +62,7 @@ export async function refuseUnlessReady(
     throw refusal(
       'k3d was not found. Run `scripts/lab tools install k3d`, then `eval "$(scripts/lab env)"`, or let `scripts/lab up k3d` do both.',
     );
-  // A cluster that is there must not go before the image of the new one has come.
+  // Do not delete an existing cluster before the new one's image is here.
   if (!hasIt && (images.node !== undefined || lives))
     throw refusal(
       `Docker does not have the image ${image}. Run \`scripts/lab up ${stack}\`, which builds or pulls it, or \`docker pull ${image}\`.`,
@@ -79,7 +79,7 @@ const refuseNames = (file: K3dFile, owner: Owner): Promise<void> =>
     file.registries?.create?.name,
   );
 
-/** Where this user cannot say whether something is there, it is for Docker to judge. */
+/** If this user may not see it, leave the decision to Docker. */
 const isMissing = (path: string): Promise<boolean> =>
   stat(path).then(
     () => false,
@@ -109,10 +109,10 @@ const isSame = (one: HostPort, other: HostPort): boolean =>
   (one.address === other.address || [one.address, other.address].includes("0.0.0.0"));
 
 /**
- * Refuses a cluster whose ports somebody else has. What the stack's own containers hold is its own, whatever they are
- * called. Looks, changes nothing.
+ * Refuses a cluster whose ports are taken. Ports of the stack's own containers do not count, whatever their names. Changes
+ * nothing.
  * @param containers the stack's own.
- * @throws LabError (exit code 2) that names them, and the container that has them.
+ * @throws LabError (exit code 2) that names the ports and the container that has them.
  */
 export async function refuseTakenPorts(file: K3dFile, containers: readonly Container[]): Promise<void> {
   const own = containers.flatMap(({ ports }) => ports);
@@ -130,7 +130,7 @@ export async function refuseTakenPorts(file: K3dFile, containers: readonly Conta
   );
 }
 
-/** A port that this user may not listen on is Docker's to judge. */
+/** If this user may not listen on the port, leave the decision to Docker. */
 async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> {
   const tried =
     protocol === "tcp" ? createServer().listen(port, address) : createSocket("udp4").bind(port, address);
@@ -144,7 +144,7 @@ async function isTaken({ address, port, protocol }: HostPort): Promise<boolean> 
   }
 }
 
-/** The container that publishes a port, and its stack where it is a lab's; undefined where none does. */
+/** The container that publishes a port, and its stack if it is a lab's; undefined if none does. */
 async function holderOf({ port, protocol }: HostPort): Promise<string | undefined> {
   const [holder] = await listContainers("--filter", `publish=${port}/${protocol}`).catch(() => []);
   const { "k3s-lab.stack": stack, "k3s-lab.checkout": checkout } = holder?.labels ?? {};

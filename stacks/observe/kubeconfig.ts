@@ -4,19 +4,18 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import { labDir } from "../lib/paths.ts";
 
-/** What must be done about the kubeconfig of a stack on this computer. */
+/** Pending work on the kubeconfig of a stack on this computer. */
 export interface KubeconfigObservation {
-  /** Why its file must be written again; undefined: it is as it should be, or was never written. */
+  /** Why its file must be rewritten; undefined: it is correct, or was never written. */
   readonly file?: string;
-  /** Why K3s's own must be read again. */
+  /** Why K3s's kubeconfig must be read again. */
   readonly original?: string;
 }
 
 /**
- * Looks at the copy of the kubeconfig. What a person changed in it stays; one that is missing, or that others may read, is
- * written again, and so is one whose client certificate no server has any more: K3s renews it at a start within 90 days
- * of its end.
- * @param file the copy. @param certificates those that servers have now, as far as they are known.
+ * Checks the copy of the kubeconfig. A person's changes to it stay; it is rewritten if it is missing, readable by others, or
+ * holds a client certificate that no server has any more: K3s renews it at a start within 90 days of its expiry.
+ * @param file the copy. @param certificates the servers' current ones, as far as known.
  */
 export async function observeKubeconfig(
   file: string,
@@ -43,5 +42,5 @@ function clientCertificate(text: string): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** Where the copy of a stack's kubeconfig is. */
+/** Path of the copy of a stack's kubeconfig. */
 export const kubeconfigCopy = (stack: string): string => join(labDir, stack, "kubeconfig");

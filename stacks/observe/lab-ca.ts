@@ -14,21 +14,21 @@ import { labId } from "../lib/lab-id.ts";
 import { labDir } from "../lib/paths.ts";
 import { makeCertificate } from "../lib/x509.ts";
 
-/** Where this checkout's certificate authority is, and what it has signed. It stays when stacks go: clients trust it. */
+/** Folder of this checkout's certificate authority and its certificates. It outlives the stacks, because clients trust it. */
 export const caFolder = join(labDir, "ca");
 
-/** The certificate that clients are to trust. */
+/** The certificate that clients must trust. */
 export const caFile = (folder: string = caFolder): string => join(folder, "ca.crt");
 
-/** With it anybody can sign for any host. */
+/** The private key: it can sign for any host. */
 export const caKeyFile = (folder: string = caFolder): string => join(folder, "ca.key");
 
-/** How long certificates are valid, and how long before a server's end another is made. */
+/** Validity of certificates, and how long before its expiry a server's is renewed. */
 const days = { authority: 3650, server: 365, renewal: 120 } as const;
 
 const after = (date: Date, count: number): Date => new Date(date.getTime() + count * 24 * 3600 * 1000);
 
-/** A clock on a machine may be behind. */
+/** A machine's clock may be slow. */
 const before = (date: Date): Date => new Date(date.getTime() - 3600 * 1000);
 
 export interface CertifiedKey {
@@ -42,7 +42,7 @@ interface Authority {
   readonly privateKey: KeyObject;
 }
 
-/** What `lab ca` tells of the authority. */
+/** What `lab ca` shows about the authority. */
 export interface AuthorityFacts {
   readonly certificate: string;
   readonly name: string;
@@ -52,9 +52,9 @@ export interface AuthorityFacts {
 }
 
 /**
- * The certificate authority of this checkout, made on first use.
- * @param folder Default: `.lab/ca`. @param now Default: the clock's.
- * @throws LabError where half of it is lost, or it ends too soon to sign for a year.
+ * The certificate authority of this checkout, created on first use.
+ * @param folder Default: `.lab/ca`. @param now Default: the current time.
+ * @throws LabError if one of its files is lost, or it expires too soon to sign for a year.
  */
 export async function labAuthority(
   folder: string = caFolder,
@@ -72,7 +72,7 @@ export async function labAuthority(
 async function authority(folder: string, now: Date): Promise<Authority> {
   const found = await readAuthority(folder, now);
   if (found) return found;
-  // Of two first runs one wins with both files: the certificate is made of whichever key is there.
+  // Of two concurrent first runs one wins with both files: the certificate is made for whichever key exists.
   await writeOnce(caKeyFile(folder), newKey());
   const { privateKey, publicKey } = readKey(await readFile(caKeyFile(folder), "utf8"), folder);
   const subject = `K3s Lab ${(await labId()).slice(0, 8)}`;
@@ -85,7 +85,7 @@ async function authority(folder: string, now: Date): Promise<Authority> {
   throw damaged(folder, `${caFile(folder)} cannot be read`);
 }
 
-/** The authority as it is there; undefined where it was not made yet, or not to the end. */
+/** The existing authority; undefined if it was not created yet, or not completely. */
 async function readAuthority(folder: string, now: Date): Promise<Authority | undefined> {
   const pem = await ifThere(readFile(caFile(folder), "utf8"));
   if (!pem?.trim()) return undefined;
@@ -120,7 +120,7 @@ const newKey = (): string =>
     publicKeyEncoding: { type: "spki", format: "pem" },
   }).privateKey;
 
-/** The first certificate of a text; undefined where there is none. */
+/** The first certificate in a text; undefined without one. */
 export function parse(pem: string): X509Certificate | undefined {
   try {
     return new X509Certificate(pem);
@@ -129,7 +129,7 @@ export function parse(pem: string): X509Certificate | undefined {
   }
 }
 
-/** A private key; undefined where a text is none, or needs a passphrase. */
+/** A private key; undefined if the text is not one, or it needs a passphrase. */
 export function parseKey(pem: string): KeyObject | undefined {
   try {
     return createPrivateKey(pem);
@@ -143,13 +143,13 @@ const nameOf = ({ subject }: X509Certificate): string => /^CN=(.*)$/m.exec(subje
 /** A day, as people write it for machines too. */
 export const dayOf = (date: Date): string => date.toISOString().slice(0, 10);
 
-/** What the authority has signed for these hosts is kept by them, whichever stack has them. */
+/** Certificates are stored by their hosts, whichever stack uses them. */
 const fileOf = (hosts: readonly string[], folder: string): string =>
   join(folder, "hosts", `${createHash("sha256").update(hosts.join(" ")).digest("hex").slice(0, 16)}.pem`);
 
 /**
- * The certificate that this lab has for hosts, with a good while to go.
- * @returns undefined where the next run is to make one.
+ * The lab's certificate for hosts, if it does not expire soon.
+ * @returns undefined if the next run must issue one.
  */
 export async function findLabCertificate(
   hosts: readonly string[],
@@ -169,9 +169,9 @@ export async function findLabCertificate(
 }
 
 /**
- * The certificate for hosts, made where there is none, or where that ends within four months. Authority and certificate
- * are made on first use.
- * @param hosts names, and names with `*.` before them.
+ * The certificate for hosts, issued if it is missing or expires within four months. Authority and certificate are created on
+ * first use.
+ * @param hosts names, including wildcards (`*.`).
  * @throws LabError as `labAuthority` does.
  */
 export async function labCertificate(

@@ -15,19 +15,19 @@ import type { ClusterNode } from "../model/outputs.ts";
 import { readOwnState } from "./own-state.ts";
 import { inspectCluster, type Owner } from "./ownership.ts";
 
-/** What `apps` needs of a cluster that a stack of the lab made. */
+/** What `apps` needs of a cluster that a lab stack created. */
 export interface LabCluster {
-  /** Of its one context; a secret. */
+  /** With one context; a secret. */
   readonly kubeconfig: pulumi.Output<string>;
-  /** What Pulumi knows the cluster by. */
+  /** The cluster's identity for Pulumi. */
   readonly identity: string;
   readonly nodes: readonly ClusterNode[];
-  /** The port at which its https is reached from this computer; undefined: at none. */
+  /** The https port as this computer reaches it; undefined if there is none. */
   readonly httpsPort: number | undefined;
 }
 
 /**
- * Refuses apps whose Ingress controller is not there, or would be there twice.
+ * Refuses apps whose Ingress controller is missing or would exist twice.
  * @param ingress the value of `k3s-lab:ingress`.
  * @throws LabError (exit code 2) with the value to set.
  */
@@ -53,7 +53,7 @@ export function refuseIngressOf(
 }
 
 /**
- * Refuses apps that lack what the flags of their cluster turn off.
+ * Refuses apps that need what the cluster's flags turn off.
  * @throws LabError (exit code 2) with what to change.
  */
 export function refuseWithout(
@@ -92,7 +92,7 @@ export function refuseWithout(
 }
 
 /**
- * Refuses apps by https on a cluster that nothing leads to by https.
+ * Refuses https apps on a cluster without a reachable https port.
  * @throws LabError (exit code 2) with what to change.
  */
 export function refuseTls(
@@ -108,10 +108,10 @@ export function refuseTls(
 }
 
 /**
- * The cluster of another stack, by what that stack exports; it must answer, with no foreign object in the way of the apps.
+ * The cluster of another stack, from its exports; it must answer and hold no conflicting objects of others.
  * @param state the file of that stack's state. Default: the lab's.
- * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests so, or has something in the
- * way; exit code 1 when it does not answer.
+ * @throws LabError (exit code 2) when that stack is not up, its cluster cannot route requests this way, or has something in
+ * the way; exit code 1 when it does not answer.
  */
 export async function labCluster(
   stack: string,
@@ -129,9 +129,9 @@ export async function labCluster(
       cause,
     );
   };
-  // `lab up` reads this file too, and has no use for Pulumi's SDK, which takes 0.2 s to load.
+  // `lab up` imports this file too, and does not need Pulumi's SDK, which takes 0.2 s to load.
   const pulumi = await import("@pulumi/pulumi");
-  // The program may have been started while the cluster comes up.
+  // The program may have started while the cluster comes up.
   await untilOutput(stack, "kubeconfig", {
     file: state,
     tell: (pid) =>
@@ -139,7 +139,7 @@ export async function labCluster(
         `The stack "${stack}" is in use by process ${pid}, and its cluster is not known yet: waiting for it.`,
       ),
   });
-  // A reference to a stack that does not exist ends the program, in words that name no next step.
+  // A reference to a missing stack ends the program with a message that names no next step.
   if ((await ifThere(stat(state))) === undefined) refuse();
   const reference = new pulumi.StackReference("cluster", {
     name: `organization/${pulumi.getProject()}/${stack}`,
@@ -159,7 +159,7 @@ export async function labCluster(
   };
 }
 
-/** Of a cluster with several servers, the kubeconfig leads to the first that answers. */
+/** With several servers, the kubeconfig for the first one that answers. */
 async function inspectThroughAnyServer(
   stack: string,
   content: string,
@@ -182,12 +182,12 @@ async function inspectThroughAnyServer(
   }
 }
 
-/** Milliseconds for one answer: an emulated machine that has just started takes its time. */
+/** Milliseconds for one answer: an emulated machine that has just started is slow. */
 const patience = 30_000;
 
 /**
- * Looks at a cluster of the lab's that is up already, before a run changes anything: is something of somebody else's in
- * the way of the apps? Where it does not answer now, the program asks again when it does.
+ * Before a run changes anything, checks a running lab cluster for conflicting objects of others. If it does not answer now,
+ * the program checks again once it does.
  * @throws LabError (exit code 2) that names what is in the way.
  */
 export async function refuseInTheWay(stack: string, config: OnCluster, owner: Owner): Promise<void> {

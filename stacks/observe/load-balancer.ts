@@ -5,7 +5,7 @@ import { root } from "../lib/paths.ts";
 import type { LoadBalancerMachine } from "../model/cluster.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 
-/** What is wrong with HAProxy on a load balancer's machine; undefined where nothing is, or where nobody knows. */
+/** The fault of HAProxy on a load balancer's machine; undefined if there is none or it is unknown. */
 export async function observeLoadBalancer(
   stack: string,
   { name }: Pick<LoadBalancerMachine, "name">,

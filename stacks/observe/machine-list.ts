@@ -5,44 +5,44 @@ import { LabError } from "../lib/errors.ts";
 type PowerState = "running" | "paused" | "stopped";
 
 export interface MachineObservation {
-  /** `absent`: its provider has a list of machines, and it is not on it. `unreachable`: a host that did not answer. */
+  /** `absent`: its provider's list does not contain it. `unreachable`: a host that did not answer. */
   readonly state: PowerState | "absent" | "unreachable";
   /**
-   * Says which making of the machine it is: what was written on it when it was made, else its provider's id of it; of a
-   * host its /etc/machine-id. A new value, never seen before, where the machine is absent.
+   * Identifies the machine's creation: the mark written then, else its provider's id; for a host its /etc/machine-id. A new
+   * value if the machine is absent.
    */
   readonly generation: string;
-  /** What must be put right by an update, named so that it is another each time. Undefined: nothing. */
+  /** What an update must repair, unique each time. Undefined: nothing. */
   readonly found?: string;
   readonly reason?: string;
 }
 
-/** A machine that a provider has, whoever made it. */
+/** A machine in a provider's list, whoever created it. */
 export interface ListedMachine {
-  /** The provider's own id: it is never given twice. */
+  /** The provider's own id, which is never reused. */
   readonly id: string;
-  /** The provider's name of it, such as `k3s-lab-cluster-server`. */
+  /** The provider's name for it, such as `k3s-lab-cluster-server`. */
   readonly name: string;
   readonly state: PowerState;
-  /** Whether it is in the machines' network; a provider that cannot cut a machine off says true. */
+  /** Whether it is connected to the machines' network; always true for a provider that cannot disconnect one. */
   readonly connected: boolean;
   /**
-   * What the lab wrote on it when it was made: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`. Empty: it is not a
-   * lab's, or its making was interrupted.
+   * The marks that the lab wrote when it created the machine: `id`, `stack`, `machine`, `ip`, `generation`, `checkout`.
+   * Empty: it is not a lab's, or its creation was interrupted.
    */
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** Providers of Vagrant's, which can list what they have. */
+/** Vagrant providers, which can list their machines. */
 export type ListingProvider = "docker" | "libvirt" | "virtualbox";
 
-/** What the lab writes on a machine; the Vagrantfile does it. */
+/** The marks on a machine; the Vagrantfile writes them. */
 const labelNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as const;
 
 /**
- * All machines that a provider has, by one question for the whole list: what is in no list that was given is absent, in
- * whatever language the provider speaks.
- * @param deadline milliseconds that each question gets. Default: 20,000.
+ * All machines of a provider, from complete lists: what is not listed is absent, in whatever language the provider's
+ * messages are.
+ * @param deadline milliseconds for each query. Default: 20,000.
  * @throws LabError where the provider gives no list, or a state that says neither that a machine runs nor that it does not.
  */
 export const listMachines = (
@@ -58,7 +58,7 @@ const lists: Readonly<Record<ListingProvider, (ask: Ask) => Promise<readonly Lis
   virtualbox: listVirtualMachines,
 };
 
-/** Docker's words for a container: https://docs.docker.com/reference/cli/docker/container/ls/#filter */
+/** Docker's container states: https://docs.docker.com/reference/cli/docker/container/ls/#filter */
 const containerStates: Readonly<Record<string, PowerState>> = {
   running: "running",
   restarting: "running",
@@ -91,7 +91,7 @@ async function listContainers(ask: Ask): Promise<readonly ListedMachine[]> {
 
 const isLabelled = (values: readonly string[]): boolean => values.some((value) => value !== "");
 
-/** libvirt's words in the C locale: `virshDomainStateToString` in libvirt's tools/virsh-domain-monitor.c. */
+/** libvirt's states in the C locale: `virshDomainStateToString` in libvirt's tools/virsh-domain-monitor.c. */
 const domainStates: Readonly<Record<string, PowerState>> = {
   running: "running",
   idle: "running",
@@ -118,7 +118,7 @@ async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
         name,
         state: lookUp(domainStates, state.trim(), () => unclear("libvirt", name, state.trim())),
         connected: true,
-        // A folder's name may hold blanks.
+        // A folder's name may contain spaces.
         labels: labelsOfVirtual(
           name,
           [...description.matchAll(/\bk3s-lab\.(\w+)=(.*?)(?= k3s-lab\.|$)/gm)].map(([, key, value]) => [
@@ -131,7 +131,7 @@ async function listDomains(ask: Ask): Promise<readonly ListedMachine[]> {
   );
 }
 
-/** VirtualBox's words: `machineStateToName` in its src/VBox/Frontends/VBoxManage/VBoxManageInfo.cpp. */
+/** VirtualBox's states: `machineStateToName` in its src/VBox/Frontends/VBoxManage/VBoxManageInfo.cpp. */
 const virtualMachineStates: Readonly<Record<string, PowerState>> = {
   running: "running",
   paused: "paused",
@@ -169,10 +169,10 @@ async function listVirtualMachines(ask: Ask): Promise<readonly ListedMachine[]> 
   );
 }
 
-/** What VirtualBox calls a machine whose files it cannot read, as on a disk that is not mounted: it has neither name nor labels. */
+/** VirtualBox's word for a machine whose files it cannot read, as on an unmounted disk: it has neither name nor labels. */
 export const inaccessible = "<inaccessible>";
 
-/** Only such machines can be a lab's, or in the way of one. */
+/** Only such machines can be a lab's or conflict with one. */
 const isLabName = (name: string): boolean => name.startsWith("k3s-lab-");
 
 const labelsOf = (
@@ -180,18 +180,18 @@ const labelsOf = (
 ): Readonly<Record<string, string>> =>
   Object.fromEntries(pairs.filter(([key, value]) => key && value && value !== "<no value>"));
 
-/** A clone of a virtual machine has what is written on it, and another name: it is the person's who made it. */
+/** A clone of a virtual machine carries the same marks under another name: it belongs to the person who made it. */
 function labelsOfVirtual(name: string, pairs: Parameters<typeof labelsOf>[0]): ReturnType<typeof labelsOf> {
   const labels = labelsOf(pairs);
   return name === machineName(labels.stack ?? "", labels.machine ?? "") ? labels : {};
 }
 
-/** What Vagrant calls a machine. */
+/** Vagrant's name of a machine. */
 export const machineName = (stack: string, machine: string): string => `k3s-lab-${stack}-${machine}`;
 
 /**
- * What a provider calls the virtual machine with this id now; undefined where it has no such machine, or makes containers.
- * @throws LabError where it does not say.
+ * A provider's current name of the virtual machine with this id; undefined if it has no such machine, or creates containers.
+ * @throws LabError if the provider does not answer.
  */
 export async function nameOfMachine(
   provider: ListingProvider,
@@ -205,7 +205,7 @@ export async function nameOfMachine(
       .flatMap((line) => (line.endsWith(` {${id}}`) ? line.slice(1, -id.length - 4) : []))
       .at(0);
     if (name === undefined || name === inaccessible) return name;
-    // Vagrant gives a name and the marks only after it has made one.
+    // Vagrant sets name and marks only after it has created a machine.
     const data = await ask("VirtualBox", "VBoxManage", ["getextradata", id, "enumerate"]);
     return /^Key: k3s-lab\.machine,/m.test(data) ? name : undefined;
   }
@@ -218,7 +218,7 @@ export async function nameOfMachine(
 
 const lines = (text: string): string[] => text.split("\n").filter((line) => line.trim() !== "");
 
-/** @param otherwise throws where the word matters. */
+/** @param otherwise throws for an unknown word if that matters. */
 function lookUp(
   states: Readonly<Record<string, PowerState>>,
   word: string,
@@ -235,7 +235,7 @@ function unclear(provider: string, name: string, state: string): never {
   );
 }
 
-/** Asks in the C locale and with a deadline; a question that is not answered says nothing of any machine. */
+/** Queries in the C locale and with a deadline; a query without an answer says nothing about any machine. */
 const asker =
   (deadline: number): Ask =>
   async (provider, program, args) => {

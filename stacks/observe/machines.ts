@@ -21,15 +21,15 @@ import {
 } from "./machine-list.ts";
 import { environmentOf } from "./recorded.ts";
 
-/** A machine as a stack file wants it, as far as it matters to what exists. */
+/** The parts of a machine in the stack file that matter to existing ones. */
 type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
 
 /**
- * Looks at all machines of a stack: do they exist, do they run, did this stack make them? Changes nothing. The ids on a
+ * Observes all machines of a stack: whether they exist, run, and were created by this stack. Changes nothing. The ids on a
  * machine decide; a name or an address that another machine has is refused.
- * @param now names what is to be made or started now. Default: the time.
+ * @param now identifies this run's creations and starts. Default: the time.
  * @returns by the machine's name.
- * @throws LabError where the provider does not answer, or a machine is in the way; nothing was touched.
+ * @throws LabError if the provider does not answer, or a machine is in the way; nothing was touched.
  */
 export async function observeMachines(
   stack: string,
@@ -63,7 +63,7 @@ function observed(own: ListedMachine | undefined, now: string): MachineObservati
   return connected ? { state, generation } : { state, generation, found: `cut off at ${now}` };
 }
 
-/** A machine that plain Vagrant made carries no generation. */
+/** A machine created by plain Vagrant carries no generation. */
 const generationOf = ({ id, labels }: ListedMachine): string => labels.generation ?? id;
 
 async function ownMachine(
@@ -77,13 +77,13 @@ async function ownMachine(
     ({ labels }) => labels.id === lab && labels.stack === stack && labels.machine === name,
   );
   if (marked) return marked;
-  // A Vagrant that was interrupted may have made it and not yet marked it.
+  // An interrupted Vagrant may have created it without the marks.
   const note = join(labDir, stack, "vagrant", "machines", name, provider, "id");
   const noted = (await ifThere(readFile(note, "utf8"))) ?? "";
   const interrupted = listed.find(({ id, labels }) => labels.id === undefined && id === noted.trim());
   const called = interrupted?.name ?? (noted.trim() && (await nameOfMachine(provider, noted.trim())));
   const wanted = machineName(stack, name);
-  // Its disk keeps the name that the next machine's would have.
+  // Its disk has the name that the next machine's would get.
   if (called && provider !== "docker" && called !== wanted && called !== inaccessible)
     throw new LabError(
       `${provider} calls the machine ${name} ${called} now: it was renamed, and under another name the lab would take it for missing. Nothing was touched. Rename it back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
@@ -96,9 +96,9 @@ async function ownMachine(
 }
 
 /**
- * Refuses to take for absent what lets this lab in, and shows the host key that was noted when it was made: it runs, and
- * its provider's list was another one. VirtualBox's machines are each user's own, and a Docker daemon has its own alone.
- * What another provider made is no absent machine of this one's: it is replaced, which is asked about.
+ * Refuses to treat a machine as absent that accepts this lab's ssh key and presents the recorded host key: it runs, and the
+ * provider's list is incomplete. VirtualBox lists machines per user, and each Docker daemon only its own. A machine of
+ * another provider is not absent from this one: it is replaced, after a question.
  */
 async function refuseOutOfSight(stack: string, name: string, provider: ListingProvider): Promise<void> {
   const alias = sshAlias(stack, name);
@@ -171,16 +171,16 @@ function refuseAddressOfOthers(
   );
 }
 
-/** What Pulumi's state holds of a machine: the inputs of its command. */
+/** A machine in Pulumi's state: the inputs of its command. */
 export interface RecordedMachine {
-  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others; without the last, any making of it counts. */
+  /** LAB_STACK, LAB_PROVIDER, LAB_MACHINE and LAB_GENERATION among others; without the last, any generation counts. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 
 /**
- * Whether a machine that Pulumi recorded lives: `absent` where it is gone, or where another was made in its place. Who
+ * Whether a machine that Pulumi recorded exists: `absent` if it is gone, or another was created in its place. A caller that
  * asks before destroying it must take every other answer, `unreachable` too, for a yes.
- * @throws LabError where its provider cannot be asked: it may live.
+ * @throws LabError if its provider cannot be queried: it may exist.
  */
 export async function recordedMachineState({
   environment = {},
@@ -212,7 +212,7 @@ export async function recordedMachineState({
     : "absent";
 }
 
-/** Whether K3s or its data is on a host that Pulumi recorded; one that cannot be asked may have it. */
+/** Whether a recorded host has K3s or its data; assumed if it cannot be reached. */
 export const recordedHostMayHaveK3s = ({ environment = {} }: RecordedMachine): Promise<boolean> => {
   const { LAB_STACK = "", LAB_MACHINE = "{}" } = environment;
   return mayHaveK3s(LAB_STACK, recordedMachine(LAB_MACHINE, LAB_STACK));

@@ -11,15 +11,15 @@ import type { MachineObservation } from "./machine-list.ts";
 
 export interface NodeObservation {
   /**
-   * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is not there, does
-   * not run, or did not answer. Else what is wrong, in a few words.
+   * `healthy`: K3s runs as the last installation left it, and its node is Ready. `unknown`: the machine is missing, stopped,
+   * or did not answer. Otherwise what is wrong, in a few words.
    */
   readonly state: string;
-  /** Whether K3s keeps data there, or was uninstalled by hand: the node was installed once. */
+  /** Whether K3s has data there or was uninstalled by hand: the node was installed once. */
   readonly hasData: boolean;
-  /** Whether it was installed, and the data that K3s kept there is gone. */
+  /** Whether it was installed and its K3s data is gone. */
   readonly isDataLost?: boolean;
-  /** Whether it is a server that keeps the cluster in etcd. */
+  /** Whether it is a server with etcd. */
   readonly hasEtcd: boolean;
   /** The cluster's id: SHA-256 of its certificate authority. Undefined: none yet. */
   readonly cluster?: string | undefined;
@@ -34,8 +34,8 @@ const unknown: NodeObservation = { state: "unknown", hasData: false, hasEtcd: fa
 const deadline = 20_000;
 
 /**
- * Looks at K3s on machines of a stack, side by side, by one ssh connection to each. Changes nothing.
- * @param machines those that run; what is said of others is `unknown`.
+ * Observes K3s on a stack's machines in parallel, with one ssh connection each. Changes nothing.
+ * @param machines the running ones; others are `unknown`.
  * @returns by the machine's name.
  */
 async function observeNodes(
@@ -58,7 +58,7 @@ async function observeNodes(
   return new Map(await Promise.all(machines.map(observe)));
 }
 
-/** @param text what `provision/k3s.sh observe` prints. */
+/** @param text the output of `provision/k3s.sh observe`. */
 export function readObservation(text: string): NodeObservation {
   const lines = text.split("\n").map((line) => /^(\S+) (.+)$/.exec(line)?.slice(1) ?? []);
   const all = (key: string) => lines.filter(([name]) => name === key).map(([, value = ""]) => value);
@@ -85,8 +85,8 @@ export interface ObservedNode {
 }
 
 /**
- * K3s on the machines, of those that run; what others hold nobody knows.
- * @param observed what was seen of the machines, by name.
+ * K3s on the running machines; the state of others is unknown.
+ * @param observed the machines' observed state, by name.
  */
 export async function observeAllNodes(
   stack: string,
@@ -106,27 +106,27 @@ export async function observeAllNodes(
   }));
 }
 
-/** Hashes of the client certificates that servers have now, as far as they are known. */
+/** Hashes of the servers' current client certificates, as far as known. */
 export const certificatesOf = (nodes: readonly ObservedNode[]): readonly string[] =>
   nodes.flatMap(({ observed: { certificate } }) => certificate ?? []);
 
-/** What is wrong with K3s on a node and must be put right; undefined where nothing is, or where nobody knows. */
+/** The fault of a node's K3s to repair; undefined if there is none or it is unknown. */
 export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
   state === "healthy" || state === "unknown" || (!hasData && state === "K3s is not installed")
     ? undefined
     : state;
 
-/** Whether K3s may have data there: of a machine that did not answer nobody knows. */
+/** Whether K3s may have data there: unknown for a machine that did not answer. */
 const mayExist = ({ isMachineThere, observed }: ObservedNode): boolean =>
   isMachineThere && (observed.hasData || observed.state === "unknown");
 
-/** Why there is no cluster, as far as its servers show; undefined where there is one, or may be. */
+/** Why there is no cluster, as far as its servers show; undefined if there is or may be one. */
 export const noCluster = (nodes: readonly ObservedNode[]): string | undefined =>
   nodes.some((node) => node.role === "server" && mayExist(node)) ? undefined : "no server has a cluster";
 
 /**
- * What must be said before K3s is installed on servers of which none has the cluster's data any more, and one had it: what
- * the cluster held is gone. Undefined where another server has it, or may have it.
+ * The warning before K3s is installed on servers none of which has the cluster's data any more, although one had it: the
+ * cluster's content is gone. Undefined if another server has the data, or may have it.
  */
 export function lostData(nodes: readonly ObservedNode[]): string | undefined {
   const there = nodes.filter((node) => node.role === "server" && mayExist(node));
@@ -135,8 +135,8 @@ export function lostData(nodes: readonly ObservedNode[]): string | undefined {
 }
 
 /**
- * Why an agent cannot follow into the cluster that the servers have, or will have; undefined where it can. Its own
- * cluster is gone for good: on none of the servers is there anything of it.
+ * Why an agent cannot join the servers' present or future cluster; undefined if it can. Its own cluster is gone for good: no
+ * server holds anything of it.
  */
 export function lostCluster(agent: ObservedNode, nodes: readonly ObservedNode[]): string | undefined {
   const { state, cluster, hasData } = agent.observed;
@@ -157,13 +157,13 @@ function rolloutPhase(observed: NodeObservation): "stopped" | "interrupted" | "l
 }
 
 /**
- * Who is installed or changed when: groups, each once the one before is done. First installations go side by side; what
- * runs already changes one server after the other, then agents.
+ * The order of installations and changes: groups, each started when the one before is done. First installations run in
+ * parallel; existing nodes change one server after the other, then agents.
  *
- * Servers whose K3s is stopped come first, side by side: without enough of them nobody else gets Ready. Then those that
- * are new, made again or lost their data join, and those with another fault are put right: a change of one that is well
- * needs enough of the others to go on. Only the one server that still keeps its data alone must first give it to etcd.
- * @param agentsAtOnce how many agents change side by side.
+ * Servers with a stopped K3s come first, in parallel: without a quorum no other node becomes Ready. Then new servers and
+ * those that were recreated or lost their data join, and those with another fault are repaired: changing a healthy server
+ * needs enough of the others. But a server that alone keeps its data outside etcd must first migrate it to etcd.
+ * @param agentsAtOnce how many agents change in parallel.
  */
 export function rolloutGroups(
   nodes: readonly ObservedNode[],
@@ -199,7 +199,7 @@ const parts = (release: string): readonly number[] =>
   (/^v(\d+)\.(\d+)\.(\d+)\+k3s(\d+)$/.exec(release)?.slice(1) ?? []).map(Number);
 
 /**
- * Refuses a release that what runs cannot go to: https://kubernetes.io/releases/version-skew-policy/
+ * Refuses a release that the running one cannot change to: https://kubernetes.io/releases/version-skew-policy/
  * @param file the stack file.
  * @throws LabError (exit code 2).
  */
@@ -222,7 +222,7 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
 }
 
 /**
- * Refuses flags that a cluster that lives cannot be given any more.
+ * Refuses flags that an existing cluster cannot take.
  * @param file the stack file. @param recorded the flags that each server was installed with.
  * @throws LabError (exit code 2).
  */
@@ -242,5 +242,5 @@ export function refuseChangedForGood(
   if (faults.length > 0) throw refusal([...new Set(faults)].join("\n"));
 }
 
-/** Whether the list of a stack's servers, which nodes that leave read, is not there. */
+/** Whether the list of a stack's servers, which leaving nodes read, is missing. */
 export const isServerListMissing = (stack: string): boolean => !existsSync(join(labDir, stack, "servers"));

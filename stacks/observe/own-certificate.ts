@@ -6,16 +6,17 @@ import { kubeconfigFile as pathOf } from "../model/kubeconfig.ts";
 import { type CertifiedKey, dayOf, parse, parseKey } from "./lab-ca.ts";
 
 export interface CertificateFiles {
-  /** PEM: the certificate of the hosts, after it those that it was signed by. */
+  /** PEM: the hosts' certificate, then its chain. */
   readonly certificate: string;
   /** PEM, without a passphrase. */
   readonly key: string;
 }
 
 /**
- * Reads a certificate of the user's own, for hosts. No message shows what is in the key.
- * @param where it is named, such as `Pulumi.apps.yaml: k3s-lab:apps[0].tls`. @param directory what a relative path starts from. Default: the checkout.
- * @throws LabError (exit code 2) that names the file and why no client would take it.
+ * Reads the user's certificate for hosts. No message shows the content of the key.
+ * @param where its place in the file, such as `Pulumi.apps.yaml: k3s-lab:apps[0].tls`. @param directory base of a relative
+ * path. Default: the checkout.
+ * @throws LabError (exit code 2) that names the file and why no client would accept it.
  */
 export async function readOwnCertificate(
   files: CertificateFiles,

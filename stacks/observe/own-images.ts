@@ -2,7 +2,7 @@ import { appImageRef } from "../model/app-image.ts";
 import type { OnCluster } from "../model/config.ts";
 import { postgresImageRef } from "./images.ts";
 
-/** The images of the lab's own that pods run, by the last part of their names: `web` is `k3s-lab/web`. */
+/** The lab's own images that pods run, by the last part of their names: `web` is `k3s-lab/web`. */
 export const ownImageRefs = {
   web: () => appImageRef("web"),
   "my-app": () => appImageRef("my-app"),
@@ -11,7 +11,7 @@ export const ownImageRefs = {
 
 export type OwnImage = keyof typeof ownImageRefs;
 
-/** What a stack's pods run: for each image one that the cluster can pull, where the file names it. */
+/** The images of a stack's pods, each with the pullable image that replaces it, if the file names one. */
 const imagesOf = (config: OnCluster): readonly (readonly [OwnImage, string | undefined])[] =>
   "database" in config
     ? [
@@ -20,6 +20,6 @@ const imagesOf = (config: OnCluster): readonly (readonly [OwnImage, string | und
       ]
     : [["web", config.image]];
 
-/** The images of the lab's own that a stack's nodes must hold. */
+/** The lab's own images that a stack's nodes must hold. */
 export const ownImagesOf = (config: OnCluster): readonly OwnImage[] =>
   imagesOf(config).flatMap(([name, pulled]) => (pulled === undefined ? [name] : []));

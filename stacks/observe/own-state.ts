@@ -4,32 +4,32 @@ import { checkpointOf, partsOfUrn, type StateResource, stateOf } from "../lib/st
 import { autoscaledMark } from "../model/replicas.ts";
 import { environmentOf } from "./recorded.ts";
 
-/** A Kubernetes object that this stack has made, as Pulumi's state of it says. */
+/** A Kubernetes object that this stack created, according to Pulumi's state. */
 export interface HeldObject {
   readonly apiVersion: string;
   readonly kind: string;
   readonly namespace?: string | undefined;
   readonly name: string;
-  /** The API server's own name for it: another object of the same name has another. */
+  /** The object's UID: another object of the same name has another. */
   readonly uid: string;
-  /** The id of the lab, as the last run put it on the object. */
+  /** The lab's id that the last run put on the object. */
   readonly lab?: string | undefined;
-  /** Names the resource of the cluster that it is on. */
+  /** The provider resource of its cluster. */
   readonly provider?: string | undefined;
 }
 
-/** What the state of an `apps` stack says of the last run. */
+/** What the state of an `apps` stack says about the last run. */
 export interface OwnState {
   readonly objects: readonly HeldObject[];
-  /** Where the objects are, or were to be, that a run was making when it was killed. */
+  /** Where the objects are, or would be, that a killed run was creating. */
   readonly pending: readonly Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">[];
-  /** By type and name of a resource, the field manager by which it was applied. */
+  /** Field manager by type and name of a resource. */
   readonly managers: ReadonlyMap<string, string>;
-  /** By resource, what its command was told the last time. */
+  /** Last environment of a resource's command, by resource. */
   readonly environments: ReadonlyMap<string, Readonly<Record<string, string>>>;
-  /** By type and name, what was given no pods. */
+  /** Types and names of what has zero replicas. */
   readonly stopped: ReadonlySet<string>;
-  /** By type and name, what has or had its number of pods from an autoscaler. */
+  /** Types and names of what has or had an autoscaler. */
   readonly autoscaled: ReadonlySet<string>;
 }
 
@@ -47,17 +47,16 @@ const placeSchema = z.object({
 });
 const objectSchema = placeSchema.extend({ metadata: placeSchema.shape.metadata.extend({ uid: z.string() }) });
 
-/** The Kubernetes provider then sets back what another field manager has set. */
+/** The Kubernetes provider then reverts what another field manager has set. */
 export const forcedMark = "pulumi.com/patchForce";
 
 const keysOf = (resources: readonly StateResource[]): ReadonlySet<string> =>
   new Set(resources.map(({ urn, type }) => `${type} ${partsOfUrn(urn).name}`));
 
 /**
- * Reads what Pulumi noted of this stack. A program does so to know what is its own: objects by their UIDs, and the
- * cluster that they are on.
+ * Reads Pulumi's state of this stack, from which a program learns what it owns: objects by UID, and their cluster.
  * @param file Default: where the lab keeps the state. Without it, nothing is known.
- * @throws LabError when the file is there and cannot be read.
+ * @throws LabError when the file exists and cannot be read.
  */
 export async function readOwnState(stack: string, file: string = stateFile(stack)): Promise<OwnState> {
   const { resources, pending } = await checkpointOf(stack, file);
@@ -98,8 +97,8 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
 }
 
 /**
- * What names the making of each machine that this stack has made, by the machine's name.
- * @throws LabError when the state is there and cannot be read.
+ * The generation of each machine that this stack created, by the machine's name.
+ * @throws LabError when the state exists and cannot be read.
  */
 export async function recordedGenerations(
   stack: string,

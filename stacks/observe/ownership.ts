@@ -17,20 +17,20 @@ import { forcedMark, type HeldObject, type OwnState } from "./own-state.ts";
 import { type TakenHost, takenHosts } from "./taken-hosts.ts";
 import { refuseUnmet } from "./unmet.ts";
 
-/** Whose an object is: a checkout's lab, and a stack of it. */
+/** The owner of an object: a checkout's lab, and a stack of it. */
 export interface Owner {
   readonly lab: string;
   readonly stack: string;
 }
 
-/** The labels that every object of a stack carries. Both of them, matched whole, make it this stack's. */
+/** The labels on every object of a stack. An object is this stack's only if both match exactly. */
 export const labelsOf = ({ lab, stack }: Owner) => ({ "k3s-lab/lab": lab, "k3s-lab/stack": stack }) as const;
 
 /**
- * Labels the objects that a component makes with this stack's own values, so that the API server refuses the second of two
- * stacks that apply one object at the same moment. One field manager serves the whole stack: with Pulumi's random ones, an
- * object whose create was interrupted would conflict with itself. Objects with fixed names are deleted before they are
- * replaced: otherwise a cluster that is known by two identities would lose the new one.
+ * Labels a component's objects with this stack's values, so that the API server rejects the second of two stacks that apply
+ * one object at the same moment. The whole stack uses one field manager: with Pulumi's random ones, an object whose creation
+ * was interrupted would conflict with itself. Objects with fixed names are deleted before they are replaced: otherwise a
+ * cluster that is known by two identities would lose the new one.
  */
 export const labelling =
   (owner: Owner, { managers, stopped, autoscaled }: OwnState): pulumi.ResourceTransformation =>
@@ -38,10 +38,10 @@ export const labelling =
     if (!type.startsWith("kubernetes:")) return undefined;
     const { labels, annotations, ...rest } = props.metadata ?? {};
     const manager = `k3s-lab/${owner.lab}/${owner.stack}`;
-    // What was applied under another manager keeps it.
+    // An object that was applied by another manager keeps it.
     const isOurs = (managers.get(`${type} ${name}`) ?? manager) === manager;
     const key = `${type} ${name}`;
-    // The autoscaler that is gone set the number last, and the API server would refuse another one as a conflict.
+    // The removed autoscaler set the number last, and the API server would reject another one as a conflict.
     const isTakenBack = autoscaled.has(key) && annotations?.[autoscaledMark] === undefined;
     const metadata = {
       ...rest,
@@ -58,7 +58,7 @@ export const labelling =
     };
   };
 
-/** Of a Deployment without pods no autoscaler chooses the number: Kubernetes takes that for a wish to have none. */
+/** An autoscaler ignores a Deployment with zero replicas: for Kubernetes that disables autoscaling. */
 const startsAgain = ({ ignoreChanges = [] }: pulumi.CustomResourceOptions) => ({
   ignoreChanges: ignoreChanges.filter((path) => path !== "spec.replicas"),
 });
@@ -66,7 +66,7 @@ const startsAgain = ({ ignoreChanges = [] }: pulumi.CustomResourceOptions) => ({
 /** An object's place in a cluster. */
 export type ObjectPlace = Pick<HeldObject, "apiVersion" | "kind" | "namespace" | "name">;
 
-/** Everything that the apps program makes on a cluster. A test holds it against what the program really makes. */
+/** Everything that the apps program creates on a cluster. A test compares it with what the program really creates. */
 export function objectsOf(config: OnCluster): ObjectPlace[] {
   const { apps, namespaces, ingress } = config;
   const place = (apiVersion: string, kind: string) => (name: string, namespace?: string) => ({
@@ -115,7 +115,7 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
   ];
 }
 
-/** What the database of the guest book and its backups are made of. */
+/** The objects of the guest book's database and its backups. */
 const databaseObjects = (namespace: string): ObjectPlace[] => [
   {
     ...{ apiVersion: "scheduling.k8s.io/v1", kind: "PriorityClass" },
@@ -162,19 +162,19 @@ const inWords = ({ kind, namespace, name }: ObjectPlace): string =>
   `${kind} ${namespace === undefined ? name : `${namespace}/${name}`}`;
 
 /**
- * Whether an object is this stack's: by its marks, or because the state holds this very object and nobody has put another
- * mark on it since.
+ * Whether an object is this stack's: by its labels, or because the state holds its UID and nobody has labelled it otherwise
+ * since.
  */
 export const isOwn = ({ uid, labels }: Identity, owner: Owner, state: Pick<OwnState, "objects">): boolean =>
   Object.entries(labelsOf(owner)).every(([key, value]) => labels[key] === value) ||
   state.objects.some((held) => held.uid === uid && held.lab === labels["k3s-lab/lab"]);
 
 /**
- * Looks at a cluster before anything is made there: its identity, and whether objects that are not this stack's are in the
- * way. The Kubernetes provider would take them over (its create is an upsert up to 4.28: pulumi-kubernetes#4278).
- * @param where names the cluster in messages.
+ * Checks a cluster before anything is created there: its identity, and conflicting objects that are not this stack's. The
+ * Kubernetes provider would take them over (its create is an upsert up to 4.28: pulumi-kubernetes#4278).
+ * @param where the cluster's name in messages.
  * @returns the identity of the cluster for `clusterIdentifier`.
- * @throws LabError (exit code 2) that names what is in the way and whose it is; exit code 1 where the cluster does not say.
+ * @throws LabError (exit code 2) that names what is in the way and its owner; exit code 1 if the cluster does not answer.
  */
 export async function inspectCluster(
   api: KubernetesApi,
@@ -201,7 +201,7 @@ export async function inspectCluster(
       `${where} has no namespace kube-system, whose UID identifies a cluster. Does the kubeconfig lead to a Kubernetes cluster?`,
     );
   const holdsSome = held.some(({ uid, identity }) => identity?.uid === uid);
-  // Pulumi deletes by name: what the state holds and somebody has made again since would go when it leaves the program.
+  // Pulumi deletes by name: an object that somebody recreated since would be deleted when it leaves the program.
   const paths = new Set(wanted.map(pathOf));
   const leaving = holdsSome ? held.filter(({ place }) => !paths.has(pathOf(place))) : [];
   const taken = [...found.map(([place, identity]) => ({ place, identity })), ...leaving].flatMap(
@@ -229,19 +229,19 @@ const heldBy = (api: KubernetesApi, { objects }: OwnState) =>
     }),
   );
 
-/** Where every cluster has what it is known by. */
+/** The object that identifies every cluster. */
 export const kubeSystem = "/api/v1/namespaces/kube-system";
 
-/** What Kubernetes itself keeps beside other objects; the rest of what it makes has an owner. */
+/** Objects that Kubernetes itself keeps beside others; its remaining objects have an owner. */
 const kept = new Set(["Event", "Endpoints", "EndpointSlice"]);
 
-/** What every namespace has from the start. */
+/** The default objects of every namespace. */
 const fromTheStart = /^(ConfigMap kube-root-ca\.crt|ServiceAccount default|Secret default-token-\w+)$/;
 
 /**
- * What is not this stack's and would be deleted with it, such as `ConfigMap dev/notes`: in the namespaces that it made, or
- * in the place of an object that it made.
- * @throws Error where the cluster does not say.
+ * Objects of others that would be deleted with this stack, such as `ConfigMap dev/notes`: in the namespaces that it created,
+ * or in place of an object that it created.
+ * @throws Error if the cluster does not answer.
  */
 export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState): Promise<string[]> {
   const namespaces = state.objects.filter(({ kind }) => kind === "Namespace").map(({ name }) => name);
@@ -250,14 +250,14 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
     namespaces.flatMap((namespace) => kinds.map((kind) => listIn(api, namespace, kind))),
   );
   const listed = answers.flat();
-  // Labels are copied with an object: what has ours is ours only in the place of one that the stack made, or was making.
+  // Labels are copied with an object: our labels count only in place of an object that the stack created or was creating.
   const places = new Set([...state.objects, ...state.pending].map(inWords));
   const isOurs = ({ words, identity }: Listed) =>
     identity !== undefined &&
     isOwn(identity, owner, state) &&
     (places.has(words) || state.objects.some(({ uid }) => uid === identity.uid));
   const ours = new Map(listed.map((one) => [one.identity?.uid, isOurs(one)]));
-  // What a controller makes of another object goes with that; one of somebody else's is told of itself.
+  // Objects with an owner are deleted with it; an owner of somebody else's is reported itself.
   const isMade = ({ identity }: Listed) =>
     identity?.ownerReferences.some(
       ({ uid, controller }) => ours.get(uid) === false || (ours.get(uid) === true && controller),
@@ -269,7 +269,7 @@ export async function othersIn(api: KubernetesApi, owner: Owner, state: OwnState
   return [...remade.map(({ place }) => inWords(place)), ...found];
 }
 
-/** What is in a namespace; without an identity where it may not be seen. */
+/** The content of a namespace; without an identity if it may not be read. */
 interface Listed {
   readonly words: string;
   readonly identity?: Awaited<ReturnType<KubernetesApi["identities"]>>[number];

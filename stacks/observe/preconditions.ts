@@ -7,12 +7,12 @@ import type { K3dObservation } from "./k3d-host.ts";
 import { lostCluster, noCluster } from "./nodes.ts";
 
 /**
- * What decides whether a run replaces or removes something: what the files say, and which making of each thing is there.
- * By its name in a sentence.
+ * What decides whether a run replaces or removes something: the files' content, and the generation of each thing, by its
+ * name in a sentence.
  */
 export type Preconditions = Readonly<Record<string, string>>;
 
-/** Holds what `lab up` found before it asked; plain Pulumi asks by a preview of its own, and sets nothing. */
+/** Holds what `lab up` found before it asked; with plain Pulumi, which previews instead, it is unset. */
 export const preconditionsVariable = "LAB_PRECONDITIONS";
 
 const absent = "absent";
@@ -41,7 +41,7 @@ export const clusterPreconditions = (
   ),
 });
 
-/** @param now what the observation calls that which is absent. */
+/** @param now the generation that the observation gives to what is missing. */
 export async function k3dPreconditions(
   file: K3dFile,
   { cluster, agents }: Pick<K3dObservation, "cluster" | "agents">,
@@ -57,16 +57,16 @@ export async function k3dPreconditions(
   };
 }
 
-/** @param identity of a cluster that no stack of the lab made: one of the lab's may be recreated by the same run. */
+/** @param identity of a cluster that no lab stack created: a lab cluster may be recreated by the same run. */
 export const appsPreconditions = (config: OnCluster, identity?: string): Preconditions => ({
   "the stack file": hashOf(JSON.stringify(config)),
   ...(identity === undefined ? {} : { "the cluster": identity }),
 });
 
 /**
- * Ends a program before its first resource where `lab up` found and asked about something else: the file was edited
- * meanwhile, or a machine is on no list any more.
- * @param expected Default: what `lab up` found; nothing is expected where it did not run this program.
+ * Ends a program before its first resource if `lab up` found and asked about something else: the file was edited meanwhile,
+ * or a machine is no longer listed.
+ * @param expected Default: what `lab up` found; nothing is expected if it did not start this program.
  * @throws LabError that names what has changed.
  */
 export function refuseUnlessMet(

@@ -8,7 +8,7 @@ import { partsOfUrn, type StateResource, stateOf } from "../lib/state.ts";
 import type { ClusterConfig } from "../model/config.ts";
 import { configuredProvider, type Provider, providers } from "../model/provider.ts";
 
-/** What was chosen when a stack's machines were made; it stays as long as they live. */
+/** Choices made when a stack's machines were created; they stay for the machines' lifetime. */
 export interface Recorded {
   readonly provider?: Provider;
   /** K3s release that its nodes were installed with. */
@@ -17,15 +17,15 @@ export interface Recorded {
   readonly serverArgs?: readonly (readonly string[])[];
 }
 
-/** The stacks that Pulumi has a state of. */
+/** The stacks that have a Pulumi state. */
 export async function knownStacks(): Promise<string[]> {
   const files = (await ifThere(readdir(dirname(stateFile("any"))))) ?? [];
-  // Packed ones too, which `stateOf` refuses.
+  // Compressed ones too, which `stateOf` refuses.
   const names = files.flatMap((file) => /^([^.]+)\.json(\.gz|\.zst)?$/.exec(file)?.[1] ?? []);
   return [...new Set(names)].sort();
 }
 
-/** What the resources of a stack were made with. */
+/** The settings in a stack's recorded resources. */
 export function recordedIn(resources: readonly StateResource[]): Recorded {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
   const provider = environments.map(({ LAB_PROVIDER }) => LAB_PROVIDER).find(Boolean);
@@ -44,11 +44,11 @@ export function recordedIn(resources: readonly StateResource[]): Recorded {
   };
 }
 
-/** What a stack was made with; empty where it is not up. @throws LabError where its state cannot be read. */
+/** A stack's recorded settings; empty if it is not up. @throws LabError if its state cannot be read. */
 export const recordedOf = async (stack: string, checkout: string = root): Promise<Recorded> =>
   recordedIn(await stateOf(stack, stateFile(stack, checkout)));
 
-/** Who made the machines of a stack whose file says this; where it has none yet, who would. */
+/** The provider of a stack's machines, or the one it would get if it has none yet. */
 export const providerOf = async (
   stack: string,
   config: Pick<ClusterConfig, "provider">,
@@ -58,7 +58,7 @@ export const providerOf = async (
   return configuredProvider(config, provider === undefined ? settings : { autoProvider: provider });
 };
 
-/** The environment of a command, as the state has it: plain texts alone. */
+/** The environment of a recorded command, plain strings only. */
 export function environmentOf(
   inputs: Readonly<Record<string, unknown>> | undefined,
 ): Readonly<Record<string, string>> {
@@ -68,10 +68,10 @@ export function environmentOf(
 }
 
 /**
- * What `lab up` found out about this computer and what a stack was made with; the state of what runs decides. Where nothing is
- * up, nothing is chosen yet, but the lab's own Docker may still run.
+ * What `lab up` found out about this computer and the recorded settings of a stack; the state of what runs takes precedence.
+ * If nothing is up, nothing is chosen yet, but the lab's own Docker may still run.
  * @param stack Default: cluster.
- * @throws LabError where a stack's state cannot be read.
+ * @throws LabError if a stack's state cannot be read.
  */
 export async function currentSettings(stack = "cluster"): Promise<HostSettings> {
   const notes = await readHostSettings();
@@ -90,7 +90,7 @@ export async function currentSettings(stack = "cluster"): Promise<HostSettings> 
   };
 }
 
-/** Docker makes a folder where a container mounts a socket that is not there. One that this user may not see may be there. */
+/** Docker creates a folder where a container mounts a missing socket. A socket that this user may not see may exist. */
 function isGone(socket: string): boolean {
   try {
     return statSync(socket).isDirectory();

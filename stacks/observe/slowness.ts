@@ -1,13 +1,13 @@
 import { glob, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** Nobody waits longer than this many times as usual. */
+/** Upper limit of the factor. */
 const most = 12;
 
 /**
- * How many times slower than a usual computer the slowest machine is, as K3s's installation found; 1 where nobody measured.
- * Everything that waits for machines waits so many times longer.
- * @param folders of the stacks that made the machines.
+ * How many times slower than a usual computer the slowest machine is, as measured by K3s's installation; 1 without a
+ * measurement. Timeouts for machines are multiplied by it.
+ * @param folders of the stacks that created the machines.
  */
 export async function slowest(folders: readonly string[]): Promise<number> {
   let worst = 1;

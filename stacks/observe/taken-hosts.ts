@@ -2,7 +2,7 @@ import { ApiError, type Identity, type Ingress, type KubernetesApi } from "../li
 import { managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 import { hostsOf } from "../model/routes.ts";
 
-/** An Ingress that leads requests for a host of the stack's somewhere else. */
+/** An Ingress that routes one of the stack's hosts elsewhere. */
 export interface TakenHost {
   readonly host: string | undefined;
   /** As `namespace/name`. */
@@ -11,8 +11,8 @@ export interface TakenHost {
 }
 
 /**
- * The hosts that a stack's file asks for and that somebody's Ingress of the same class has: the controller would send
- * requests for them here or there. What the stack has already is not asked about again.
+ * The stack file's hosts that another Ingress of the same class has: the controller would route their requests to either.
+ * Hosts that the stack has already are not asked about again.
  * @param isOurs whether an Ingress is the stack's.
  */
 export async function takenHosts(
@@ -37,7 +37,7 @@ export async function takenHosts(
     }));
 }
 
-/** Those of all namespaces; none where this user may not see them. */
+/** Ingresses of all namespaces; none if this user may not list them. */
 const everyIngress = (api: Pick<KubernetesApi, "ingresses">): Promise<Ingress[]> =>
   api.ingresses().catch((cause) => {
     if (cause instanceof ApiError && cause.status === 403) return [];

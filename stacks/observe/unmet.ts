@@ -8,9 +8,9 @@ import { K3sFlags } from "../model/k3s-flags.ts";
 import { volumesAskedFor } from "../model/volumes.ts";
 
 /**
- * Refuses what a cluster cannot give to a stack: volumes of a StorageClass that it lacks, a port that a Service has, and a
- * volume that is still kept for a claim that is gone.
- * @param where names the cluster in messages. @param isOurs whether an object is the stack's.
+ * Refuses what a cluster cannot provide to a stack: a missing StorageClass, a port that another Service has, and a
+ * PersistentVolume retained for a deleted claim.
+ * @param where the cluster's name in messages. @param isOurs whether an object is the stack's.
  * @throws LabError (exit code 2).
  */
 export async function refuseUnmet(
@@ -53,14 +53,14 @@ async function refuseStorageClass(
   }
 }
 
-/** Whether a class is K3s's own, which may still be on its way on a cluster that has just been made. */
+/** Whether a class is K3s's own, which a new cluster may not have yet. */
 async function bringsLocalPath({ cluster }: OnCluster, storageClass: string | undefined): Promise<boolean> {
   if (!("stack" in cluster) || (storageClass !== undefined && storageClass !== "local-path")) return false;
   const { serverArgs } = await readClusterPlan(cluster.stack, root);
   return !new K3sFlags(serverArgs).disabled().has("local-storage");
 }
 
-/** ServiceLB takes a load balancer's port on every node, so two Services cannot have the same there either. */
+/** ServiceLB opens a load balancer's port on every node, so two Services cannot share it. */
 async function refuseTakenPorts(
   api: Pick<KubernetesApi, "services">,
   { services: { nodePort, loadBalancerPort } }: ConceptsConfig,
@@ -84,7 +84,7 @@ async function refuseTakenPorts(
         );
 }
 
-/** A PersistentVolume with `Retain` stays for the claim that it had, by its UID: another one of that name waits for ever. */
+/** A PersistentVolume with `Retain` stays bound to its claim's UID: another claim of that name waits for ever. */
 async function refuseReleased(
   api: Pick<KubernetesApi, "persistentVolumes">,
   where: string,
@@ -98,7 +98,7 @@ async function refuseReleased(
     );
 }
 
-/** What this user may not list is not known. */
+/** What this user may not list is unknown. */
 const unlessForbidden =
   <T>(unknown: T) =>
   (cause: unknown): T => {
