@@ -15,7 +15,7 @@ import { kubeconfigOf, type Place, placeOf, reachPlace } from "../verify/place.t
 import { slownessOf } from "../verify/slowness.ts";
 import { valuesAt } from "./values.ts";
 
-/** Runs kubectl. @returns what it prints. @throws LabError with what it says. */
+/** Runs kubectl. @returns its output. @throws LabError with its error. */
 export type Kubectl = (args: readonly string[], input?: string) => Promise<string>;
 
 /** A request through the Ingress controller. */
@@ -26,15 +26,15 @@ export interface Request {
   readonly https: boolean;
 }
 
-/** What a server's certificate says. */
+/** A server's certificate. */
 export interface ServedCertificate {
   readonly from: Date;
   readonly until: Date;
-  /** Why it is not one for the host. Default: it is. */
+  /** Why it is not valid for the host. Default: it is. */
   readonly fault: string | undefined;
 }
 
-/** A cluster as exercises and specs see it; tests put their own in its place. */
+/** A cluster for exercises and specs; tests pass their own. */
 export interface Cluster {
   readonly kubectl: Kubectl;
   /** Where the Ingress controller listens. */
@@ -47,7 +47,7 @@ export interface Cluster {
 
 /** The cluster that a stack's apps run on. */
 export interface AppsCluster extends Cluster {
-  /** The id of this checkout's lab, which the exercises on the cluster carry. */
+  /** The id of this checkout's lab, which marks the exercises on the cluster. */
   readonly lab: string;
   readonly config: OnCluster;
 }
@@ -69,7 +69,7 @@ export const kubectlOn =
     throw new LabError(`kubectl ${args.slice(0, 3).join(" ")}: ${said}`, { cause: result });
   };
 
-/** Opens the cluster of a stack of apps, for the time of a piece of work. */
+/** Connects to the cluster of a stack of apps while the work runs. */
 export async function onAppsCluster<T>(
   stack: string,
   signal: AbortSignal,
@@ -81,18 +81,18 @@ export async function onAppsCluster<T>(
   return onCluster({ stacks: [stack], signal }, (cluster) => work({ ...cluster, lab, config }));
 }
 
-/** Which cluster it is: one of stacks of the lab, or any that a kubeconfig leads to. */
+/** Which cluster to use: that of the lab's stacks, or any in a kubeconfig. */
 export interface Where {
   readonly stacks: readonly string[];
   readonly kubeconfig?: string | undefined;
-  /** Default: the current one of the kubeconfig. */
+  /** Default: the kubeconfig's current context. */
   readonly context?: string | undefined;
-  /** Where the Ingress controller listens. Default: as stack files, or else the cluster's Ingresses or nodes, say. */
+  /** The Ingress controller's address. Default: from the stack files, or else the cluster's Ingresses or nodes. */
   readonly address?: string | undefined;
   readonly signal: AbortSignal;
 }
 
-/** Opens a cluster for the time of a piece of work. @throws LabError where it does not answer. */
+/** Connects to a cluster while the work runs. @throws LabError if it does not answer. */
 export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Promise<T>): Promise<T> {
   const { stacks, kubeconfig, context, address, signal } = where;
   const isForeign = kubeconfig !== undefined;
@@ -100,7 +100,7 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
   const { place, config, plan } = isForeign
     ? { place: { kubeconfig, context }, config: undefined, plan: undefined }
     : await placeOfStacks(stacks);
-  // Of a cluster of the lab's any server will do; the contexts of another kubeconfig are other clusters.
+  // For a lab cluster any server will do; the contexts of another kubeconfig are different clusters.
   const api = isForeign ? undefined : await reach(place, patience);
   try {
     const kubectl = kubectlOn({ ...place, context: api?.context ?? context }, patience, signal);
@@ -125,7 +125,7 @@ const reach = (place: Place, patience: number) =>
     throw new LabError(`The cluster cannot be asked: ${cause.message}.`, { cause });
   });
 
-/** The cluster of stacks: all of them must be of one. */
+/** The cluster of the stacks, which must all be on one. */
 async function placeOfStacks(stacks: readonly string[]): Promise<{
   place: Place;
   config: OnCluster | undefined;
@@ -152,7 +152,7 @@ async function placeOfStacks(stacks: readonly string[]): Promise<{
   return found.find(({ config }) => config) ?? first;
 }
 
-/** What this computer asks the Ingress controller. Whether a certificate is trusted is not the question here. */
+/** Requests from this computer to the Ingress controller. Does not check whether a certificate is trusted. */
 const outside = (patience: number): Pick<Cluster, "send" | "certificate"> => ({
   send: ({ address, host, path, https }) =>
     get(`${https ? "https" : "http"}://${address}${path}`, {
@@ -188,7 +188,7 @@ const outside = (patience: number): Pick<Cluster, "send" | "certificate"> => ({
     }),
 });
 
-/** Where the Ingress controller of a cluster that the lab knows nothing of listens: as its Ingresses say, or at its nodes. */
+/** The Ingress controller's addresses on an unknown cluster: from its Ingresses, or its nodes. */
 async function foreignAddresses(kubectl: Kubectl): Promise<readonly IngressAddress[]> {
   const list = async (...what: string[]): Promise<unknown> =>
     JSON.parse(await kubectl(["get", ...what, "--output=json"]));

@@ -18,9 +18,9 @@ import {
 } from "./model.ts";
 import { askNow, prove } from "./proof.ts";
 
-/** Labels of whatever an exercise makes: its name, and the lab of this checkout. Both make it this exercise's. */
+/** Labels of everything an exercise creates: its name, and this checkout's lab. Both together identify its objects. */
 const [exerciseLabel, labLabel] = ["k3s-lab/exercise", "k3s-lab/exercise-lab"];
-/** Annotations of its namespace: what was started, without its solution; whether all of it is there; hints given. */
+/** Annotations of its namespace: the exercise without its solution; whether it is complete; the hints given. */
 const [contentKey, phaseKey, hintsKey] = [
   "k3s-lab/exercise-content",
   "k3s-lab/exercise-phase",
@@ -29,18 +29,18 @@ const [contentKey, phaseKey, hintsKey] = [
 
 export const namespaceOf = (name: string): string => `exercise-${name}`;
 
-/** What is kept in the cluster of an exercise that was started: it stays the same whatever becomes of its file. */
+/** The part of a started exercise that is stored in the cluster, independent of later changes to its file. */
 const keptSchema = exerciseSchema.pick({ title: true, sees: true, proof: true, hints: true });
 type Kept = z.output<typeof keptSchema>;
 
-/** An exercise that was started. */
+/** A started exercise. */
 export interface Started {
   readonly name: string;
   readonly namespace: string;
   readonly uid: string;
-  /** Default: its notes were changed by somebody, or are another version's. */
+  /** Undefined: its notes were edited, or are from another version. */
   readonly content: Kept | undefined;
-  /** Whether a start was interrupted before all of it was there. */
+  /** Whether the start completed. */
   readonly isWhole: boolean;
   readonly isEnding: boolean;
   readonly hints: number;
@@ -74,7 +74,7 @@ async function listed({ kubectl }: Cluster, ...what: string[]): Promise<readonly
   return z.object({ items: z.array(listedSchema) }).parse(JSON.parse(text)).items;
 }
 
-/** Undefined for notes that cannot be understood: they keep nobody from a reset. */
+/** Undefined for unreadable notes, which must not prevent a reset. */
 function keptIn(notes: string | undefined): Kept | undefined {
   try {
     return keptSchema.parse(JSON.parse(notes ?? ""));
@@ -95,7 +95,7 @@ function startedIn({ name, uid, labels, annotations, deletionTimestamp }: Listed
   };
 }
 
-/** The exercises of this lab's that were started on a cluster. */
+/** This lab's started exercises on a cluster. */
 export async function startedOn(cluster: AppsCluster): Promise<readonly Started[]> {
   const selector = `--selector=${exerciseLabel},${labLabel}=${cluster.lab}`;
   const items = await listed(cluster, "namespaces", selector);
@@ -104,7 +104,7 @@ export async function startedOn(cluster: AppsCluster): Promise<readonly Started[
     .map(({ metadata }) => startedIn(metadata));
 }
 
-/** The one that is meant. @param name Default: the only one. @throws LabError (exit code 2). */
+/** Selects one. @param name Default: the only one. @throws LabError (exit code 2). */
 export function chosen(all: readonly Started[], name?: string): Started {
   const found = name === undefined ? all : all.filter((one) => one.name === name);
   const [first, ...others] = found;
@@ -119,10 +119,10 @@ export function chosen(all: readonly Started[], name?: string): Started {
   return first;
 }
 
-/** One that can be judged. */
+/** One that can be checked. */
 type Whole = Started & { readonly content: Kept };
 
-/** One whose fault is in. @throws LabError (exit code 2) where it is not yet, or not any more. */
+/** One whose fault is in place. @throws LabError (exit code 2) if it is not yet, or no longer. */
 export function whole(one: Started): Whole {
   const { content } = one;
   if (one.isEnding) throw refusal(`The exercise ${one.name} is being removed.`);
@@ -136,7 +136,7 @@ export function whole(one: Started): Whole {
   );
 }
 
-/** What a learner is told of an exercise that was started. */
+/** What a learner is told about a started exercise. */
 export interface Beginning extends Pick<Exercise, "title" | "sees"> {
   readonly name: string;
   readonly namespace: string;
@@ -146,8 +146,8 @@ export interface Beginning extends Pick<Exercise, "title" | "sees"> {
 }
 
 /**
- * Makes an app in a namespace of the exercise's own, and then brings the fault into it. One that was interrupted goes on.
- * @throws LabError with exit code 2 where it cannot be started here; then nothing was touched.
+ * Creates an app in the exercise's own namespace, then introduces the fault. Continues an interrupted start.
+ * @throws LabError (exit code 2) if it cannot be started here; nothing was touched then.
  */
 export async function start(
   cluster: AppsCluster,
@@ -158,7 +158,7 @@ export async function start(
   const { values, agent } = await valuesOf(cluster, name, exercise);
   const filled = filledIn(exercise, values);
   const base = filledIn(await baseApp(), values);
-  // What a note holds, and an argument of kubectl.
+  // The limit of an annotation, and of a kubectl argument.
   if (Buffer.byteLength(JSON.stringify(filled)) > longest)
     throw refusal(
       `The exercise ${name} is too large; expected at most ${longest} bytes. Nothing was touched.`,
@@ -179,7 +179,7 @@ export async function start(
 /** Bytes of an exercise. */
 const longest = 100_000;
 
-/** Takes the steps of a solution; whether they solve it is the checks' to say. */
+/** Runs the steps of a solution; the checks decide whether they solve it. */
 export async function solve(cluster: AppsCluster, { name, exercise }: NamedExercise): Promise<void> {
   const { namespace } = chosen(await startedOn(cluster), name);
   const { values, agent } = await valuesOf(cluster, name, exercise);
@@ -189,7 +189,7 @@ export async function solve(cluster: AppsCluster, { name, exercise }: NamedExerc
 
 const marks = ({ lab }: AppsCluster, name: string) => ({ [exerciseLabel]: name, [labLabel]: lab });
 
-/** What the file of an exercise leaves open. @throws LabError (exit code 2) where the cluster lacks it. */
+/** The values of an exercise's placeholders. @throws LabError (exit code 2) if the cluster lacks one. */
 async function valuesOf(cluster: AppsCluster, name: string, { needs }: Exercise) {
   const { kubectl, config } = cluster;
   const [app] = config.apps;
@@ -208,7 +208,7 @@ async function valuesOf(cluster: AppsCluster, name: string, { needs }: Exercise)
   return { values, agent };
 }
 
-/** A certificate of last year and one of today, each signed by itself. */
+/** Self-signed certificates: an expired one of last year, and a current one. */
 function certificatesFor(host: string) {
   const day = 86_400_000;
   const make = (from: number, until: number) => {
@@ -246,7 +246,7 @@ const noted = ({ title, sees, proof, hints }: Kept) => ({
   [contentKey]: JSON.stringify({ title, sees, proof, hints }),
 });
 
-/** Makes the namespace, or finds the one of a start that was interrupted. */
+/** Creates the namespace, or finds that of an interrupted start. */
 async function makeNamespace(cluster: AppsCluster, name: string, content: Kept): Promise<void> {
   const namespace = namespaceOf(name);
   const labels = marks(cluster, name);
@@ -275,7 +275,7 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
       kind: "Namespace",
       metadata: {
         name: namespace,
-        // What a file of somebody else's makes must not reach the node below.
+        // What a third-party file creates must not gain access to the node.
         labels: { ...labels, "pod-security.kubernetes.io/enforce": "baseline" },
         annotations: { ...noted(content), [phaseKey]: "starting" },
       },
@@ -283,7 +283,7 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
   );
 }
 
-/** Where steps are taken. */
+/** Where steps run. */
 interface Scene {
   readonly name: string;
   readonly namespace: string;
@@ -310,7 +310,7 @@ async function apply(
     items.filter(({ kind }) => kind !== "Node"),
   ];
   if (others.length > 0) await kubectl(["apply", "--filename=-"], list(others));
-  // Never taken over: one that is there already may be somebody's.
+  // Never adopt an existing one: it may be someone else's.
   const known = nodes.length > 0 ? await ownNodes(kubectl, labels) : [];
   const missing = nodes.filter(({ metadata }) => !known.includes(metadata.name));
   if (missing.length > 0) await kubectl(["create", "--filename=-"], list(missing));
@@ -322,10 +322,10 @@ async function ownNodes(kubectl: Kubectl, labels: Scene["labels"]): Promise<read
   return (await kubectl(["get", "nodes", `--selector=${selector.join(",")}`, names])).split(" ");
 }
 
-/** The key of a taint that is the exercise's; its value says of which lab. */
+/** The key of an exercise's taint; its value identifies the lab. */
 const taintOf = (name: string): string => `${name}.exercise.k3s-lab`;
 
-/** Takes steps one after the other; each may be taken again. */
+/** Runs steps in order; each is repeatable. */
 export async function takeSteps(cluster: Cluster, scene: Scene, steps: readonly Step[]): Promise<void> {
   const { namespace, name, agent = "" } = scene;
   const own = `--namespace=${namespace}`;
@@ -347,7 +347,7 @@ export async function takeSteps(cluster: Cluster, scene: Scene, steps: readonly 
   }
 }
 
-/** kubectl takes names of kinds in small letters. */
+/** kubectl expects kinds in lower case. */
 const place = (target: string): string => target.replace(/^[^/]+/, (kind) => kind.toLowerCase());
 
 const annotate = ({ kubectl }: Cluster, namespace: string, notes: Readonly<Record<string, string>>) =>
@@ -356,7 +356,7 @@ const annotate = ({ kubectl }: Cluster, namespace: string, notes: Readonly<Recor
     ...Object.entries(notes).map(([key, value]) => `${key}=${value}`),
   ]);
 
-/** Whether an exercise is solved, check by check. */
+/** Checks whether an exercise is solved. */
 export async function judge(
   cluster: Cluster,
   { name, namespace, content }: Whole,
@@ -367,7 +367,7 @@ export async function judge(
   );
 }
 
-/** The next hint; after the last one, the last again. */
+/** The next hint; repeats the last one. */
 export async function nextHint(
   cluster: Cluster,
   { namespace, content, hints }: Whole,
@@ -378,10 +378,10 @@ export async function nextHint(
 }
 
 /**
- * Takes away whatever an exercise made, and whatever was made in its namespace since; what is not its own stays. May be
+ * Removes everything that an exercise created, and whatever was created in its namespace since; the rest stays. May be
  * repeated.
- * @returns whether anything was there.
- * @throws LabError (exit code 1) where it is not gone in time.
+ * @returns whether anything existed.
+ * @throws LabError (exit code 1) if it is not gone in time.
  */
 export async function reset(cluster: AppsCluster, name: string): Promise<boolean> {
   const { kubectl } = cluster;
@@ -391,7 +391,7 @@ export async function reset(cluster: AppsCluster, name: string): Promise<boolean
       ["delete", "--raw", path, "--filename=-"],
       JSON.stringify({ apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid }, ...options }),
     );
-  // Labels can be copied: what they are on must have a name that only an exercise gives.
+  // Labels can be copied: also require a name that only an exercise gives.
   const own = (await startedOn(cluster)).filter((one) => one.name === name);
   for (const { uid, isEnding } of own) if (!isEnding) await remove(`/api/v1/namespaces/${namespace}`, uid);
   const all = await listed(cluster, "nodes");
@@ -399,7 +399,7 @@ export async function reset(cluster: AppsCluster, name: string): Promise<boolean
     node.startsWith(`${namespace}-`) &&
     Object.entries(marks(cluster, name)).every(([key, value]) => labels[key] === value);
   const nodes = all.filter(isOwn).map(({ metadata }) => metadata);
-  // A pod on a node that nobody runs never ends by itself.
+  // A pod on a fake node never terminates by itself.
   const pods = own.length * nodes.length > 0 ? await listed(cluster, "pods", `--namespace=${namespace}`) : [];
   for (const { metadata, spec } of pods)
     if (nodes.some((node) => node.name === spec.nodeName))

@@ -6,10 +6,10 @@ import { stringify } from "yaml";
 import { type Made, mockEngine, resourcesOf } from "../../stacks/components/mocks.ts";
 import { healthyLab, serveApi } from "./fake-lab.ts";
 
-// For tests of the programs that make apps on a cluster.
+// For tests of the programs that create apps on a cluster.
 await mockEngine();
 
-/** Runs the program on a cluster that no stack of the lab made, and that has no IngressClass. */
+/** Runs the program on an external cluster without an IngressClass. */
 export async function deployed(program: () => Promise<unknown>, config: object): Promise<readonly Made[]> {
   const directory = await mkdtemp(join(tmpdir(), "k3s-lab-apps-"));
   const lab = healthyLab();

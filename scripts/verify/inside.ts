@@ -12,22 +12,22 @@ const answersSchema = z.object({
   files: z.record(z.string(), z.string()),
 });
 
-/** Asks a pod that has Node.js; tests put their own in its place. */
+/** Queries a pod that has Node.js; tests pass their own. */
 export type AskPod = (pod: Pod, questions: Questions) => Promise<Answers>;
 
-/** A JavaScript program that looks around and prints its answers; Node.js has taken the types out of `look` already. */
+/** A JavaScript program that runs `look` and prints its answers; Node.js has already stripped its types. */
 export const program = (patience = 1): string => `
   (${look})(JSON.parse(process.argv[1]), ${5000 * patience}, ${2000 * patience}).then((answers) =>
     process.stdout.write(JSON.stringify(answers), () => process.exit(0)));
 `;
 
-/** Runs a command in a pod; tests put their own in its place. @returns what it prints. */
+/** Runs a command in a pod; tests pass their own. @returns its output. */
 export type ExecInPod = (pod: string, command: readonly string[]) => Promise<string>;
 
 /**
- * Asks from inside a pod by `kubectl exec`, once for everything.
- * @param patience how many times longer than usual an answer may take. Default: 1.
- * @throws Error that says why there is no answer, after 12 seconds at the latest, `patience` times.
+ * Runs all queries inside a pod with one `kubectl exec`.
+ * @param patience a factor for the timeouts. Default: 1.
+ * @throws Error with the reason if there is no answer, after at most 12 seconds times `patience`.
  */
 export function podAsker(
   kubeconfig: string,
@@ -40,7 +40,7 @@ export function podAsker(
     parseAnswers(await exec(name, ["node", "--eval", program(patience), JSON.stringify(questions)]));
 }
 
-/** As `podAsker`, for a command of the image's own. */
+/** Like `podAsker`, for a command of the image. */
 export function execInPod(
   kubeconfig: string,
   context: string | undefined,

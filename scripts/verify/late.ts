@@ -1,11 +1,11 @@
 import { type KubernetesApi, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
 
-/** So much of a warning says why; some end with a whole configuration. */
+/** Maximum length of a warning; some end with a whole configuration. */
 const longest = 200;
 
 /**
- * Why pods are not ready, in Kubernetes' own words: the state of each, and the last warning about it. A pod whose state is
- * `ContainerCreating` says nothing else.
+ * Why pods are not ready, by Kubernetes: the state of each, and its last warning. The state
+ * `ContainerCreating` alone does not explain anything.
  */
 export async function whyLate(
   api: Pick<KubernetesApi, "events">,
@@ -27,5 +27,5 @@ export async function whyLate(
 
 type Event = Awaited<ReturnType<KubernetesApi["events"]>>[number];
 
-/** Newer ones have their time in another field. */
+/** Newer events have their time in another field. */
 const timeOf = ({ lastTimestamp, eventTime }: Event): string => lastTimestamp ?? eventTime ?? "";

@@ -8,11 +8,11 @@ import { type Backends, balancedPorts, statsSocket } from "../../stacks/model/lo
 import { sshTo } from "../../stacks/model/ssh-config.ts";
 import type { CheckSpec } from "./check.ts";
 
-/** How a load balancer is asked. */
+/** Sources for the checks of a load balancer. */
 export interface BalancerSources {
-  /** HAProxy's own numbers, as CSV, from its machine. */
+  /** HAProxy's statistics, as CSV, from its machine. */
   readonly haproxy: (alias: string) => Promise<string>;
-  /** Opens a connection from this computer and ends it. */
+  /** Opens and closes a connection from this computer. */
   readonly connects: (address: string, port: number) => Promise<void>;
 }
 
@@ -58,7 +58,7 @@ export function statesIn(csv: string, section: string): ReadonlyMap<string, stri
   );
 }
 
-/** Every port of a load balancer takes connections, and every machine that it leads to answers. */
+/** Checks that every port of a load balancer accepts connections, and that all its backends answer. */
 export const checkLoadBalancer = (
   machine: LoadBalancerMachine,
   alias: string,

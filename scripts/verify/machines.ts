@@ -15,7 +15,7 @@ const factsSchema = z.object({
         .default([]),
     }),
   ),
-  // Older releases of `ip -json` print an empty object for what a filter left out.
+  // Older releases of `ip -json` print an empty object for each filtered entry.
   flannel: z.array(
     z.object({
       linkinfo: z
@@ -26,21 +26,21 @@ const factsSchema = z.object({
         .default({ info_data: {} }),
     }),
   ),
-  /** By how many seconds its clock is ahead of this computer's; negative: behind. */
+  /** Seconds by which its clock is ahead of this computer's; negative: behind. */
   clock: z.number().transform((seconds) => seconds - Date.now() / 1000),
   k3s: z.object({
-    /** systemd's word for K3s's unit; empty where systemd does not run. */
+    /** The state of K3s's systemd unit; empty if systemd does not run. */
     state: z.string(),
-    /** How often systemd started it again. */
+    /** How often systemd restarted it. */
     restarts: z.int(),
-    /** How many processes the kernel ended for want of memory. */
+    /** The number of OOM kills. */
     killed: z.int(),
   }),
   /** Of a server. */
   secrets: secretRecords.nullish(),
 });
 
-/** What a machine says of itself. */
+/** A machine's own report. */
 export type MachineFacts = z.output<typeof factsSchema>;
 
 /** @throws Error when the text is not what `machine.sh` prints. */
@@ -53,10 +53,10 @@ export function parseMachineFacts(text: string): MachineFacts {
 }
 
 /**
- * Asks a machine over ssh, once for everything.
+ * Queries a machine over ssh, with one connection.
  * @param alias the machine as its ssh configuration in `.lab/ssh` calls it (`sshAlias`).
  * @param timeout in milliseconds.
- * @throws Error that says why there is no answer.
+ * @throws Error with the reason if there is no answer.
  */
 export async function readMachine(alias: string, timeout: number): Promise<MachineFacts> {
   const [datastore, machine] = await Promise.all([

@@ -6,14 +6,14 @@ import { root, stackDir } from "../../stacks/lib/paths.ts";
 import type { OnCluster } from "../../stacks/model/config.ts";
 import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
 
-/** How the cluster that apps run on is reached. */
+/** How to reach the cluster that apps run on. */
 export interface Place {
   readonly kubeconfig: string;
-  /** Undefined for a cluster of the lab's, any of whose servers will do. */
+  /** Undefined for a lab cluster, of which any server will do. */
   readonly context: string | undefined;
 }
 
-/** The kubeconfig of a stack that makes a cluster. */
+/** The kubeconfig of a cluster stack. */
 export const kubeconfigOf = (stack: string): string => join(stackDir(stack), "kubeconfig");
 
 /** @param directory the folder of the stack files. Default: the checkout. */
@@ -22,13 +22,13 @@ export const placeOf = ({ cluster }: Pick<OnCluster, "cluster">, directory: stri
     ? { kubeconfig: kubeconfigOf(cluster.stack), context: undefined }
     : { kubeconfig: kubeconfigFile(cluster.kubeconfig, directory), context: cluster.context };
 
-/** @param patience how many times longer than usual an answer may take. Default: 1. */
+/** @param patience a factor for the timeouts. Default: 1. */
 export const reachPlace = async ({ kubeconfig, context }: Place, patience = 1): Promise<Reached> =>
   context === undefined
     ? reach(kubeconfig, 5000 * patience)
     : { context, ...connect(await readKubeconfig(kubeconfig, context), 5000 * patience) };
 
-/** Asks the cluster that apps run on. @throws LabError where it does not answer. */
+/** Queries the cluster that apps run on. @throws LabError if it does not answer. */
 export async function askPlace<T>(place: Place, ask: (api: Reached) => Promise<T>): Promise<T> {
   let api: Reached | undefined;
   try {

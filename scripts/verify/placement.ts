@@ -11,32 +11,32 @@ import { parseQuantity } from "../../stacks/model/quota.ts";
 import type { CheckSpec } from "./check.ts";
 import { isAppPod } from "./from-pods.ts";
 
-/** Pods that the scheduler has placed by one set of rules. */
+/** Pods that share one set of scheduling rules. */
 interface Workload {
   readonly name: string;
   readonly namespace: string;
   /** The label of the nodes that they prefer. */
   readonly nodes?: string | undefined;
-  /** Of the database, whose pods keep apart and come first: the ordinal of the pod that takes the writes. */
+  /** For the database, whose pods repel each other and are scheduled first: the ordinal of the primary. */
   readonly primary?: number;
 }
 
-/** What a cluster says of where pods are and could be. */
+/** A cluster's pods and nodes. */
 interface Places {
   readonly nodes: readonly Node[];
   readonly pods: readonly Pod[];
-  /** Whether these are the pods of all namespaces, so that what nodes have left is known. */
+  /** Whether these are the pods of all namespaces, so that the nodes' free resources are known. */
   readonly isWhole: boolean;
   readonly volumes: readonly PersistentVolume[];
 }
 
-/** The workloads whose places are told: all of the guest book, and elsewhere those with a preference. */
+/** The workloads to report: all of the guest book, and elsewhere those with a preference. */
 const workloadsOf = (config: OnCluster): Workload[] =>
   "database" in config
     ? [...config.apps, { ...config.database, name: "db", namespace: config.namespace }]
     : config.apps.filter(({ nodes }) => nodes);
 
-/** Says where the scheduler has put pods and why, as the API server has it, and whether a rule is broken that could be kept. */
+/** Reports where the scheduler has placed pods and why, and whether a rule is broken that could be satisfied. */
 export async function checkPlacement(
   config: OnCluster,
   deploy: string,
@@ -58,7 +58,7 @@ export async function checkPlacement(
       return { ...about, expected: "its pods on nodes", actual: async () => String(await asked) };
     const found = describePlaces(workload, places);
     const fault = faultOf(workload, places);
-    // No run of `lab up` moves pods: it tells a fault and does not fail by it.
+    // `lab up` does not move pods: it reports such a fault without failing.
     return fault
       ? { ...about, ...fault, actual: async () => ({ found, ok: false, isPast: true }) }
       : { ...about, expected: found, actual: async () => found };
@@ -71,7 +71,7 @@ async function askPlaces(
   workloads: readonly Workload[],
 ): Promise<Places> {
   if (api === undefined) throw new Error("the API server does not answer");
-  // A cluster that is not the lab's may have any number of pods, or not show them.
+  // An external cluster may have any number of pods, or not allow listing them.
   const isWhole = "stack" in cluster;
   const namespaces = [...new Set(workloads.map(({ namespace }) => namespace))];
   const [nodes, pods, volumes] = await Promise.all([
@@ -92,7 +92,7 @@ const podsOf = ({ namespace, name }: Workload, { pods }: Places): Pod[] =>
       isAppPod(pod, [{ name }]),
   );
 
-/** The taints that keep pods away. */
+/** The taints that repel pods. */
 const strictTaints = ({ spec }: Node): Taint[] =>
   (spec?.taints ?? []).filter(({ effect }) => effect !== "PreferNoSchedule");
 
@@ -111,7 +111,7 @@ const requested = ({ spec }: Pod, what: string): number =>
     0,
   );
 
-/** Whether the scheduler would put a pod on a node, leaving aside where its volume is. */
+/** Whether the scheduler would place a pod on a node, ignoring its volume's location. */
 function fits(pod: Pod, node: Node, { pods }: Places): boolean {
   const { conditions, allocatable } = node.status;
   const isUp = conditions.some(({ type, status }) => type === "Ready" && status === "True");
@@ -127,7 +127,7 @@ function fits(pod: Pod, node: Node, { pods }: Places): boolean {
   return isUp && isOpen && hasRoom;
 }
 
-/** A pod's volume that is on its node alone. */
+/** A pod's node-local volume. */
 const volumeOf = (
   { metadata: { namespace }, spec }: Pod,
   { volumes }: Pick<Places, "volumes">,
@@ -141,7 +141,7 @@ const volumeOf = (
     return isThere && claimRef?.namespace === namespace && claims.includes(claimRef?.name ?? "");
   });
 
-/** Whether a node was there when the place of a pod was chosen: with its volume, where that is on one node. */
+/** Whether a node existed when the pod was placed, or its node-local volume. */
 const wasThere = ({ metadata: { creationTimestamp = "" } }: Node, pod: Pod, places: Places): boolean =>
   creationTimestamp < (volumeOf(pod, places)?.metadata.creationTimestamp ?? "9");
 
@@ -150,7 +150,7 @@ const hasLabel = ({ metadata }: Node, label: string): boolean => {
   return metadata.labels[key] === value;
 };
 
-/** The nodes of a workload's pods, each with what speaks for it; then what was decided for all of them. */
+/** The nodes of a workload's pods, each with its reasons; then the reasons common to all. */
 function describePlaces(workload: Workload, places: Places): string {
   const pods = podsOf(workload, places);
   if (pods.length === 0) return "no pod has a node";
@@ -173,7 +173,7 @@ function describePlaces(workload: Workload, places: Places): string {
   );
 }
 
-/** A StatefulSet's pods have names that stay. */
+/** A StatefulSet's pods have stable names. */
 const inWords = ({ primary }: Workload, pods: readonly Pod[]): string =>
   primary === undefined
     ? `${pods.length}`
@@ -193,7 +193,7 @@ function because({ nodes }: Workload, pods: readonly Pod[], node: Node, places: 
   return reasons.length ? ` (${reasons.join(", ")})` : "";
 }
 
-/** The rule of the database's that is broken though it could be kept; the others' are preferences of one moment. */
+/** A rule of the database that is broken but could be satisfied; other workloads only have preferences at scheduling time. */
 function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected" | "hint"> | undefined {
   const { primary, namespace } = workload;
   if (primary === undefined) return undefined;

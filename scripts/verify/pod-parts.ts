@@ -4,13 +4,13 @@ import type { CheckSpec } from "./check.ts";
 import { isAppPod } from "./from-pods.ts";
 import type { ExecInPod } from "./inside.ts";
 
-/** What is asked about the containers of the guest book's pods. */
+/** Sources for the checks of the containers in the guest book's pods. */
 interface PodSources {
   readonly api: Promise<KubernetesApi>;
   readonly exec: Promise<ExecInPod>;
 }
 
-/** Run by the page's own container: asks for the page, which its log then has, and asks the container beside it what it has read. */
+/** Runs in the page's container: requests the page, which logs the request, and queries the sidecar for what it has read. */
 const program = `(async () => {
   for (let time = 0; time < 5; time += 1) {
     await fetch("http://localhost:8080/", { headers: { accept: "application/json" } });
@@ -21,7 +21,7 @@ const program = `(async () => {
 
 const shared = "it shares localhost and the log's volume with the page";
 
-/** Checks the pods of several containers: the page's sidecar, and what the API's pods do before the API begins. */
+/** Checks the pods with several containers: the page's sidecar, and the API's init containers. */
 export function checkPodParts(
   { apps, namespace }: MyAppConfig,
   deploy: string,
@@ -66,7 +66,7 @@ export function checkPodParts(
   return checks.filter(({ app }) => apps.some(({ name, replicas }) => name === app && replicas > 0));
 }
 
-/** @param metrics what the sidecar answered, or why it did not. */
+/** @param metrics the sidecar's answer, or the error. */
 function describeSidecar(metrics: string): string {
   const value = (name: string) => new RegExp(`^${name}(?:\\{.*\\})? (\\d+)$`, "m").exec(metrics)?.[1];
   const answers = value("neighbour_answers");

@@ -1,7 +1,7 @@
 import Table from "cli-table3";
 import { type Check, unanswered } from "./check.ts";
 
-/** `3 of 31 checks failed (1.2 s)`. @param ms how long all of it took. */
+/** `3 of 31 checks failed (1.2 s)`. @param ms the total duration. */
 export function summarize(checks: readonly Check[], ms: number): string {
   const failed = checks.filter(({ ok }) => !ok).length;
   const took = `(${(ms / 1000).toFixed(1)} s)`;
@@ -12,14 +12,14 @@ export function summarize(checks: readonly Check[], ms: number): string {
     : `${points}${failed} of ${checks.length} checks failed ${took}`;
 }
 
-/** The points of a spec's items; undefined where checks are none. */
+/** The points of a spec's items; undefined for ordinary checks. */
 function scoreOf(checks: readonly Check[]): { readonly points: number; readonly of: number } | undefined {
   if (checks.every(({ points }) => points === undefined)) return undefined;
   const sum = (list: readonly Check[]) => list.reduce((all, { points = 0 }) => all + points, 0);
   return { points: sum(checks.filter(({ ok }) => ok)), of: sum(checks) };
 }
 
-/** Prints checks for a person, or as JSON. @param ms how long all of it took. */
+/** Prints checks as text or as JSON. @param ms the total duration. */
 export function printChecks(checks: readonly Check[], ms: number, json = false): void {
   const { isTTY, columns } = process.stdout;
   const text = isTTY ? renderTable(checks, columns) : renderLines(checks);
@@ -34,7 +34,7 @@ export function describeFailed(failed: readonly Check[]): string {
 }
 
 /**
- * A table for a terminal; what failed is explained below it.
+ * A table for a terminal; failures are explained below it.
  * @param columns the terminal's width.
  */
 export function renderTable(checks: readonly Check[], columns: number): string {
@@ -44,7 +44,7 @@ export function renderTable(checks: readonly Check[], columns: number): string {
   const table = new Table({
     head: ["", "check", "found"],
     style: { head: ["bold"], border: ["grey"] },
-    // One line a check: no rule between them.
+    // No rules between the rows.
     chars: { mid: "", "left-mid": "", "mid-mid": "", "right-mid": "" },
     wordWrap: true,
     colWidths: [3, title + 2, Math.max(room - title, 10) + 2],
@@ -55,7 +55,7 @@ export function renderTable(checks: readonly Check[], columns: number): string {
   return [table.toString(), ...answered.map(explain), ...adviceFor(checks)].join("\n");
 }
 
-/** One line for each check, and below one that failed what was expected and what to do. */
+/** One line per check, followed by the expected result and the next step if it failed. */
 export const renderLines = (checks: readonly Check[]): string =>
   [
     ...checks.map((check) =>
@@ -64,7 +64,7 @@ export const renderLines = (checks: readonly Check[]): string =>
     ...adviceFor(checks),
   ].join("\n");
 
-/** One cause often leaves many checks without an answer: what to do about it is said once. */
+/** One cause often leaves many checks without an answer: print its advice once. */
 const adviceFor = (checks: readonly Check[]): readonly string[] =>
   checks.some(({ hint }) => hint === unanswered) ? [`Checks that got no answer: ${unanswered}`] : [];
 
@@ -77,7 +77,7 @@ function explain({ title, expected, actual, hint }: Check): string {
 export const renderJson = (checks: readonly Check[]): string =>
   `${JSON.stringify({ ok: checks.every(({ ok }) => ok), ...scoreOf(checks), checks }, null, 2)}\n`;
 
-/** JUnit's XML as continuous integration reads it: a suite for each stack. @param ms how long all of it took. */
+/** JUnit's XML as continuous integration reads it: a suite for each stack. @param ms the total duration. */
 export function renderJunit(checks: readonly Check[], ms: number): string {
   const suites = Map.groupBy(checks, ({ id }) => id.split("/")[0] ?? "");
   const count = (list: readonly Check[]) =>

@@ -5,15 +5,15 @@ import { tryDocker } from "../../stacks/k3d/docker.ts";
 import type { PlannedNode } from "../../stacks/model/cluster-plan.ts";
 import type { CheckSpec } from "./check.ts";
 
-/** How many records of Secrets a server's datastore has in a form that nobody, or anybody, reads who has its file. */
+/** The numbers of encrypted and plain-text records of Secrets in a server's datastore. */
 export const secretRecords = z.object({ encrypted: z.int(), readable: z.int() });
 export type SecretRecords = z.output<typeof secretRecords>;
 
-/** What runs on a server, as root. */
+/** The script that runs on a server as root. */
 export const datastoreScript = (): Promise<string> =>
   readFile(join(import.meta.dirname, "datastore.sh"), "utf8");
 
-/** Asks a server of k3d's. @param timeout in milliseconds. @throws Error that says why there is no answer. */
+/** Queries a k3d server. @param timeout in milliseconds. @throws Error with the reason if there is no answer. */
 export async function readContainer(name: string, timeout: number): Promise<SecretRecords> {
   const answer = await tryDocker(["exec", "--interactive", name, "sh", "-s"], {
     input: await datastoreScript(),
@@ -28,9 +28,9 @@ export async function readContainer(name: string, timeout: number): Promise<Secr
 }
 
 /**
- * Checks, in the very file of each server's datastore, that Secrets are encrypted where K3s is told to; where it is not, that
- * they can be read is a fact and no failure.
- * @param ask a server; undefined: it has no datastore.
+ * Checks, in each server's datastore file, that Secrets are encrypted if K3s is configured to; if not,
+ * readable Secrets are reported but are no failure.
+ * @param ask queries a server; undefined: it has no datastore.
  */
 export const checkSecrets = (
   servers: readonly PlannedNode[],

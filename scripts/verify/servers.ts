@@ -5,14 +5,14 @@ import { type PlannedNode, servedAt } from "../../stacks/model/cluster-plan.ts";
 import { chooseContext } from "../../stacks/model/kubeconfig.ts";
 import type { CheckSpec } from "./check.ts";
 
-/** Asks the API server of one server, which reads from its own etcd, for the versions of some objects. */
+/** Queries one server's API server, which reads from its own etcd member, for the versions of some objects. */
 export type AskServer = (server: PlannedNode) => Promise<Revisions>;
 
 /** @param timeout in milliseconds. */
 export const serverAsker =
   (kubeconfig: string, timeout: number): AskServer =>
   async ({ name, machine }) => {
-    // From this computer not every server of k3d's can be reached.
+    // Not every k3d server is reachable from this computer.
     if (machine === undefined) return await askInContainer(name, timeout);
     const access = await accessOf(chooseContext(await readText(kubeconfig), kubeconfig));
     const api = connect({ ...access, server: `https://${servedAt(machine)}:6443` }, timeout);
@@ -30,7 +30,7 @@ async function askInContainer(name: string, timeout: number): Promise<Revisions>
     within: timeout / 1000,
   });
   const lines = answer.stdout.trim().split("\n");
-  // Docker may lose the rest of an output, without a word.
+  // Docker may silently truncate output.
   if (answer.failed || lines.pop() !== "end")
     throw new Error(`docker exec ${name}: ${answer.stderr.trim().split("\n").at(-1) || "no answer"}`);
   return new Map(lines.map((line) => line.split(" ") as [string, string]));
@@ -38,7 +38,7 @@ async function askInContainer(name: string, timeout: number): Promise<Revisions>
 
 const same = "the same data on all that answer";
 
-/** Says whether servers have the same data; once all have said so they are not asked again: their answers cost them time. */
+/** Compares the servers' data; once all agree they are not queried again, which would load them. */
 export type CompareServers = (servers: readonly PlannedNode[]) => Promise<string>;
 
 export function serverComparer(ask: AskServer): CompareServers {
@@ -46,7 +46,7 @@ export function serverComparer(ask: AskServer): CompareServers {
   return async (servers) => {
     if (areSame) return same;
     const { answers, reasons } = await askTwice(servers, ask);
-    // One that does not answer is another check's.
+    // Another check reports a server that does not answer.
     if (answers.length < 2) throw new Error(`fewer than two servers answer: ${reasons.join("; ")}`);
     const found = describe(answers);
     areSame = found === same && answers.length === servers.length;
@@ -55,8 +55,8 @@ export function serverComparer(ask: AskServer): CompareServers {
 }
 
 /**
- * Checks that etcd's members have the same data. They come apart where one has applied what the others' log does not have,
- * and from then on every change that rests on an object's version fails on some of them, without any error.
+ * Checks that etcd's members have the same data. They diverge if one has applied entries that the others' log lacks,
+ * and then every change that depends on an object's version fails on some of them, without any error.
  */
 export function checkServers(servers: readonly PlannedNode[], compareServers: CompareServers): CheckSpec[] {
   if (servers.length < 2) return [];
@@ -71,14 +71,14 @@ export function checkServers(servers: readonly PlannedNode[], compareServers: Co
   ];
 }
 
-/** What a server has said twice. */
+/** A server's two answers. */
 interface Answer {
   readonly name: string;
   readonly first: Revisions;
   readonly second: Revisions;
 }
 
-/** @returns what those say that answer both times, and why the others do not. */
+/** @returns the answers of servers that answer both times, and the errors of the others. */
 async function askTwice(servers: readonly PlannedNode[], ask: AskServer) {
   const askAll = () => Promise.allSettled(servers.map(ask));
   const [before, after] = [await askAll(), await askAll()];
@@ -96,7 +96,7 @@ async function askTwice(servers: readonly PlannedNode[], ask: AskServer) {
   return { answers, reasons: [...new Set(reasons)] };
 }
 
-/** What a server says twice it also had in between, at one time with the others; what changed meanwhile does not count. */
+/** What is equal in both answers also held in between, at the same time on all servers; ignores what changed meanwhile. */
 function describe(answers: readonly Answer[]): string {
   const uids = new Set(answers.flatMap(({ first, second }) => [...first.keys(), ...second.keys()]));
   const still = [...uids].filter((uid) =>

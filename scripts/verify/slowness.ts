@@ -3,7 +3,7 @@ import { isOnCluster, programOf, readOnCluster } from "../../stacks/model/config
 import { slowest } from "../../stacks/observe/slowness.ts";
 
 /**
- * How slow the machines are that stacks are on.
+ * How slow the stacks' machines are.
  * @param directory the folder of the stack files.
  */
 export async function slownessOf(stacks: readonly string[], directory: string): Promise<number> {

@@ -9,9 +9,9 @@ const interval = 500;
 
 /**
  * Repeats checks until all pass.
- * @param round makes every check once.
- * @param wait seconds in which it is repeated. 0: it runs once.
- * @param progress hears what is still missing, whenever that has changed.
+ * @param round runs every check once.
+ * @param wait seconds for which to repeat it. 0: it runs once.
+ * @param progress receives what is still missing, whenever that changes.
  * @returns the checks of the last round.
  */
 export async function untilAllPass<One extends Check>(
@@ -33,7 +33,7 @@ export async function untilAllPass<One extends Check>(
   }
 }
 
-/** What `--wait` is given. */
+/** Parses the value of `--wait`. */
 export function seconds(text: string): number {
   const value = Number(text);
   if (!/^\d+(\.\d+)?$/.test(text) || value > 86_400)
