@@ -8,13 +8,13 @@ import { renderAdmin, renderLogin } from "./page.ts";
 import { answer, identityOf, sendJson, sendPage, sendTo, wants } from "./respond.ts";
 import { cookie, type Session, sessionSeconds } from "./session.ts";
 
-/** Milliseconds that a wrong password costs. */
+/** Delay of the response to a wrong password, in milliseconds. */
 const penaltyMs = 500;
 
-/** Log-ins that are looked at side by side; whoever comes on top is asked to wait. */
+/** Log-ins checked in parallel; further ones are told to retry. */
 const mostLogins = 4;
 
-/** The admin's pages, all below `/login`: log in, see the entries, delete one, log out. A program gets a bearer token. */
+/** The admin's pages, below `/login`: log in, list the entries, delete one, log out. A program gets a bearer token. */
 export function admin(config: Config, parts: ApiParts): Omit<App, "note"> {
   const logins = { open: 0 };
   return {
@@ -65,7 +65,7 @@ async function show(config: Config, { database, sessions }: ApiParts, exchange: 
   sendJson(exchange, 200, { ...identityOf(config), session: true, database: host, entries });
 }
 
-/** What was just deleted is not shown by a copy that has not heard of it: who takes writes is asked. */
+/** Read from the primary: a replica may still show the entry that was just deleted. */
 const including = ({ searchParams }: URL): number =>
   searchParams.has("changed") ? Number.MAX_SAFE_INTEGER : 0;
 
@@ -95,17 +95,17 @@ function welcome(config: Config, exchange: Exchange, isForm: boolean, session: S
   else sendJson(exchange, 200, { ...identityOf(config), token: session.token, seconds: sessionSeconds });
 }
 
-/** What a form of the admin's page asks for. A cookie alone is not enough: any page can make a browser send that. */
+/** Fields that a form of the admin's page requires. A cookie alone is not enough: any page can make a browser send it. */
 async function change({ database, sessions }: ApiParts, exchange: Exchange, path: string): Promise<void> {
   const { fields } = await readBody(exchange.request);
   const session = sessions.ofCookie(exchange.request);
-  // The session has ended, or the page is one of before it.
+  // The session has ended, or the page is from an earlier one.
   if (session === undefined) return sendTo(exchange, "/login");
   if (!sessions.isFormOf(session, fields.token))
     throw new BadRequest("The page is older than the session: load it again", 403);
   if (path === "/login/logout")
     return sendTo(exchange, "/login", { "set-cookie": cookie(exchange.request, undefined) });
-  // What somebody else has deleted meanwhile is deleted.
+  // An entry that somebody else has deleted meanwhile counts as deleted.
   await database.remove(entryId(String(fields.id)));
   sendTo(exchange, "/login?changed");
 }

@@ -6,7 +6,7 @@ import { BadRequest, entryId, newEntry } from "./entries.ts";
 import { answer, identityOf, sendJson, sendTo } from "./respond.ts";
 import type { Sessions } from "./session.ts";
 
-/** What the API is made of. */
+/** Dependencies of the API. */
 export interface ApiParts {
   readonly database: Database;
   readonly sessions: Sessions;
@@ -54,7 +54,7 @@ async function add(config: Config, { database }: ApiParts, exchange: Exchange): 
   refuseOtherSites(exchange.request);
   const { sent, fields } = await readBody(exchange.request);
   const entry = await database.add(newEntry(fields));
-  // A page that was posted is not posted again when it is loaded again.
+  // Redirect after a POST, so that reloading the page does not repeat it.
   if (sent === "form") return sendTo(exchange, `/?including=${entry.id}`);
   sendJson(exchange, 201, { ...identityOf(config), entry });
 }

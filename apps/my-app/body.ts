@@ -1,16 +1,16 @@
 import type { IncomingMessage } from "node:http";
 import { BadRequest } from "./entries.ts";
 
-/** Bytes of a body that are taken, which is more than the longest entry has. */
+/** Maximum bytes of a body, more than the longest entry needs. */
 const mostBytes = 16 * 1024;
 
-/** Bytes that are read and thrown away, so that the sender gets to read the refusal. */
+/** Bytes to read and discard, so that the sender gets to read the error. */
 const mostDrained = 1024 * 1024;
 
-/** How a request says what it sends. */
+/** The content types of a body. */
 type Sent = "form" | "json";
 
-/** What a request sends: a JSON object, or a form as a browser sends it. @throws BadRequest */
+/** A request's body: a JSON object or a browser's form. @throws BadRequest */
 export async function readBody(
   request: IncomingMessage,
 ): Promise<{ readonly sent: Sent; readonly fields: Readonly<Record<string, unknown>> }> {
@@ -61,7 +61,7 @@ async function textOf(request: IncomingMessage): Promise<string> {
 }
 
 /**
- * Refuses what another site's page makes a browser send. Programs send neither header.
+ * Refuses requests that another site's page triggers in a browser. Programs send neither header.
  * @throws BadRequest
  */
 export function refuseOtherSites({ headers }: IncomingMessage): void {

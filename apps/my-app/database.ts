@@ -4,20 +4,20 @@ import { Pool, type QueryResultRow } from "pg";
 import type { Entry, NewEntry } from "./entries.ts";
 import type { DatabaseSettings } from "./settings.ts";
 
-/** Milliseconds for which a request waits for a database that is gone for a moment, as while its pod is replaced. */
+/** Milliseconds for which a request waits for a database that is briefly unavailable, as while its pod is replaced. */
 const patienceMs = 20_000;
 
-/** Entries that are listed. */
+/** Number of entries that are listed. */
 const listed = 100;
 
-/** What the database says, and who said it. */
+/** The database's answer, and the host that gave it. */
 export interface Listed {
   readonly entries: readonly Entry[];
   /** The host that was asked. */
   readonly host: string;
 }
 
-/** The guest book's database: reads go to one host, writes to another. */
+/** The guest book's database: reads and writes go to separate hosts. */
 export class Database {
   readonly #hosts: { readonly write: Host; readonly read: Host };
   readonly #patience: number;
@@ -31,7 +31,7 @@ export class Database {
     this.#patience = patience;
   }
 
-  /** Makes the table, whichever pod comes first, as soon as the database answers. */
+  /** Creates the table as soon as the database answers, whichever pod comes first. */
   async prepare(signal: AbortSignal, complain: (error: unknown) => void): Promise<void> {
     let told = "";
     while (!signal.aborted)
@@ -45,7 +45,7 @@ export class Database {
   }
 
   async #make(): Promise<void> {
-    // Several pods at once would get in each other's way: what is not there is made by both.
+    // Several pods may run this at once, and `if not exists` alone does not prevent a race.
     await this.#hosts.write.query(`do $$ begin
       perform pg_advisory_xact_lock(7266);
       create table if not exists entries (
@@ -59,7 +59,7 @@ export class Database {
     this.#isMade = true;
   }
 
-  /** Why the host that takes writes does not answer; undefined where it does. */
+  /** Why the primary does not answer; undefined if it does. */
   silence(): Promise<string | undefined> {
     return this.#hosts.write.query("select 1").then(
       () => undefined,
@@ -67,7 +67,7 @@ export class Database {
     );
   }
 
-  /** Why it cannot serve; undefined where it can. Answers within a second. */
+  /** Why the database cannot serve; undefined if it can. Answers within a second. */
   async unready(): Promise<string | undefined> {
     if (!this.#isMade) return "the database was not reached yet";
     const asked = [this.#hosts.write, this.#hosts.read].map((host) => host.query("select 1"));
@@ -81,11 +81,11 @@ export class Database {
     ]);
   }
 
-  /** The latest entries. @param including an entry that must be among them where it is there: the reader has written it. */
+  /** The latest entries. @param including an entry that must be among them if it exists: the reader has written it. */
   async list(including = 0): Promise<Listed> {
     const { read, write } = this.#hosts;
     const [answer, host] = await this.#patiently(async (attempt) => {
-      // Where no copy answers, who takes writes does.
+      // If no replica answers, ask the primary.
       const asked = attempt % 2 === 0 ? read : write;
       return [await asked.query<Row>(latest, [listed]), asked] as const;
     });
@@ -95,7 +95,7 @@ export class Database {
     return { entries: rows.map(entryOf), host: write.name };
   }
 
-  /** Writes an entry, once, however often the database was lost meanwhile. */
+  /** Writes an entry exactly once, however often the connection is lost meanwhile. */
   async add({ name, text }: NewEntry): Promise<Entry> {
     const key = randomUUID();
     const [row] = await this.#patiently(async () => {
@@ -112,14 +112,14 @@ export class Database {
     return entryOf(row);
   }
 
-  /** @returns whether it was there. */
+  /** @returns whether it existed. */
   async remove(id: number): Promise<boolean> {
     let isRetry = false;
     const rows = await this.#patiently(async (attempt) => {
       isRetry = attempt > 0;
       return await this.#hosts.write.query<Row>("delete from entries where id = $1 returning id", [id]);
     });
-    // One that was lost on its way may have come to its end.
+    // An earlier attempt whose connection was lost may have succeeded.
     return rows.length > 0 || isRetry;
   }
 
@@ -134,7 +134,7 @@ export class Database {
         return await work(attempt);
       } catch (error) {
         if (!isPassing(error) || performance.now() > until) throw error;
-        // A database that is another one since, empty, gets its table too.
+        // A new, empty database gets its table too.
         if ((error as { readonly code?: unknown }).code === noTable) await this.#make().catch(() => {});
         await pause(Math.min(50 * 2 ** attempt, 500));
       }
@@ -157,7 +157,7 @@ const entryOf = ({ id, name, text, at }: Row): Entry => ({
   at: at.toISOString(),
 });
 
-/** Connections to one host. */
+/** A connection pool for one host. */
 class Host {
   readonly name: string;
   readonly #pool: Pool;
@@ -171,16 +171,17 @@ class Host {
       user,
       password,
       application_name: app,
-      // The database takes 60 of all pods together. With eight each, twelve pods kept them from each other and served a sixth.
+      // The database takes 60 connections from all pods together. With eight each, twelve pods blocked each other and served
+      // a sixth.
       max: 4,
       connectionTimeoutMillis: 3000,
       statement_timeout: 10_000,
       query_timeout: 12_000,
       keepAlive: true,
-      // Others get their share of a Service's pods.
+      // Reconnecting spreads connections over a Service's pods.
       maxLifetimeSeconds: 300,
     });
-    // A connection that breaks while nobody uses it is replaced by the next that is needed.
+    // An idle connection that breaks is replaced when the next one is needed.
     this.#pool.on("error", () => {});
   }
 
@@ -195,14 +196,14 @@ class Host {
 
 const noTable = "42P01";
 
-/** What PostgreSQL says of a server that is starting or ending, that only reads, or that does not know a new password yet. */
+/** PostgreSQL's error codes while it starts, stops, is read-only, or does not know a new password yet. */
 const passingStates = /^(08|57P0|25006|28P01|28000|3D000|42P01|53300)/;
 
-/** What the network says of one that is being replaced. */
+/** Network errors while a database is being replaced. */
 const passingFaults =
   /^(ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)|Connection terminated|timeout exceeded when trying to connect|Query read timeout/;
 
-/** Whether it may be better soon. */
+/** Whether a retry may succeed. */
 export function isPassing(error: unknown): boolean {
   const {
     code,
@@ -211,7 +212,7 @@ export function isPassing(error: unknown): boolean {
   } = error as {
     readonly code?: unknown;
     readonly message?: string;
-    /** One for each address of a host. */
+    /** One error for each address of a host. */
     readonly errors?: readonly unknown[];
   };
   return (

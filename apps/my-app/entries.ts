@@ -1,4 +1,4 @@
-/** What somebody wrote into the guest book. */
+/** An entry of the guest book. */
 export interface Entry {
   readonly id: number;
   readonly name: string;
@@ -9,10 +9,10 @@ export interface Entry {
 
 export type NewEntry = Pick<Entry, "name" | "text">;
 
-/** The most characters of a name and of a text, as Unicode counts them. */
+/** Maximum length of a name and of a text, in Unicode characters. */
 export const longest = { name: 50, text: 500 } as const;
 
-/** What is told to somebody who asked for what cannot be. */
+/** An error whose message is shown to the client. */
 export class BadRequest extends Error {
   readonly status: number;
   constructor(message: string, status = 400) {
@@ -21,7 +21,7 @@ export class BadRequest extends Error {
   }
 }
 
-/** An entry of what was sent: both parts trimmed, of the composed form, without control characters. @throws BadRequest */
+/** Validates an entry: both fields trimmed, normalized to NFC, without control characters. @throws BadRequest */
 export function newEntry(sent: Readonly<Record<string, unknown>>): NewEntry {
   return { name: part(sent, "name"), text: part(sent, "text") };
 }
@@ -29,7 +29,7 @@ export function newEntry(sent: Readonly<Record<string, unknown>>): NewEntry {
 function part(sent: Readonly<Record<string, unknown>>, name: keyof typeof longest): string {
   const value = sent[name];
   if (typeof value !== "string") throw new BadRequest(`An entry needs a ${name}, which is text`);
-  // JSON can hold half of a character, which no UTF-8 has.
+  // JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
   if (!value.isWellFormed()) throw new BadRequest(`The ${name} has characters that are none`);
   const text = value.replaceAll("\r\n", "\n").normalize("NFC").trim();
   if (text === "") throw new BadRequest(`The ${name} is empty`);
@@ -40,7 +40,7 @@ function part(sent: Readonly<Record<string, unknown>>, name: keyof typeof longes
   return text;
 }
 
-/** A number of an entry. @throws BadRequest */
+/** An entry's number. @throws BadRequest */
 export function entryId(text: string): number {
   const id = /^[1-9]\d{0,14}$/.test(text) ? Number(text) : Number.NaN;
   if (Number.isNaN(id)) throw new BadRequest("An entry's number is a whole number above 0");

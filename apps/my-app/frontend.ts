@@ -5,16 +5,16 @@ import { BadRequest, type Entry, entryId } from "./entries.ts";
 import { askedOf, renderGuestBook } from "./page.ts";
 import { answer, identityOf, sendJson, sendPage, wants } from "./respond.ts";
 
-/** What the frontend is made of. */
+/** Dependencies of the frontend. */
 interface FrontendParts {
   readonly title: string;
   readonly greeting: string;
-  /** Where the API is, such as `http://api/api`. */
+  /** URL of the API, such as `http://api/api`. */
   readonly apiUrl: string;
   readonly complain: (error: unknown) => void;
 }
 
-/** What the API says of the entries, and who said it. */
+/** The API's entries, and who answered. */
 interface Book {
   readonly pod: string;
   readonly node: string | null;
@@ -22,9 +22,9 @@ interface Book {
   readonly entries: readonly Entry[];
 }
 
-/** The guest book's page. Where the API does not answer, its status says so: 503, with the rest of the page. */
+/** The guest book's page. If the API does not answer, the status is 503, with the rest of the page. */
 export function frontend(config: Config, parts: FrontendParts): Omit<App, "note"> {
-  // Its connections are kept for less than the API keeps them (95 s).
+  // Idle connections must end before the API closes them (95 s).
   const agent = new Agent({ keepAlive: true, timeout: 60_000, maxSockets: 32 });
   return {
     handle: (exchange) =>
@@ -61,10 +61,10 @@ async function show(config: Config, parts: FrontendParts, exchange: Exchange, ag
   }
 }
 
-/** Milliseconds that the API may take: it waits itself for a database that is gone for a moment. */
+/** Timeout of the API in milliseconds: it waits itself for a database that is briefly unavailable. */
 const withinMs = 25_000;
 
-/** Asks the API. A connection that it had closed when it was used is no fault: it is asked again. */
+/** Calls the API. Retries a reused connection that the API had already closed. */
 async function read(apiUrl: string, including: number | undefined, agent: Agent): Promise<Book> {
   const url = `${apiUrl.replace(/\/$/, "")}/entries${including === undefined ? "" : `?including=${including}`}`;
   try {

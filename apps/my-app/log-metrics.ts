@@ -2,18 +2,18 @@ import { open } from "node:fs/promises";
 import { get } from "node:http";
 import type { App } from "../shared/server.ts";
 
-/** Counts the lines of an access log as they are written, also when the log is put aside and begun again. */
+/** Counts the lines of an access log as they are written, across rotations. */
 export class LogCounter {
   readonly #file: string;
   readonly #counts = new Map<string, number>();
-  /** The file that was read last, how far, and what began after its last whole line. */
+  /** The file that was read last, the offset, and the incomplete last line. */
   #at = { inode: 0, offset: 0, rest: "" };
 
   constructor(file: string) {
     this.#file = file;
   }
 
-  /** Reads what is new: of the log that was put aside first. A log that is not there yet is empty. */
+  /** Reads new lines, first from the rotated log. A missing log counts as empty. */
   async read(): Promise<void> {
     if (this.#at.inode !== 0) await this.#readFrom(`${this.#file}.1`, (inode) => inode === this.#at.inode);
     await this.#readFrom(this.#file, () => true);
@@ -34,7 +34,7 @@ export class LogCounter {
         buffer: Buffer.alloc(size - offset),
         position: offset,
       });
-      // Byte by byte, for a read may end within a character; the status is of ASCII.
+      // As bytes, because a read may end within a character; the status is ASCII.
       const lines = (rest + buffer.subarray(0, bytesRead).toString("latin1")).split("\n");
       this.#at = { inode: ino, offset: offset + bytesRead, rest: lines.pop() ?? "" };
       for (const line of lines) this.#count(line);
@@ -43,7 +43,7 @@ export class LogCounter {
     }
   }
 
-  /** The text format of Prometheus. */
+  /** Prometheus text format. */
   render(): string {
     const name = "access_log_requests_total";
     return [
@@ -61,9 +61,7 @@ export class LogCounter {
 }
 
 /**
- * The sidecar: what the frontend beside it writes to their volume becomes metrics, and whether it answers at their
- * localhost.
- *
+ * The sidecar: turns the frontend's access log on their shared volume into metrics, and probes the frontend on localhost.
  * @param neighbour such as `http://127.0.0.1:8080`.
  */
 export function logMetrics(

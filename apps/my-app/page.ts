@@ -32,7 +32,7 @@ a { color: var(--accent); }
 footer { margin-top: 2.5rem; }
 `;
 
-/** The pages run nothing, load nothing, and send their forms to their own site alone. */
+/** Content Security Policy: no scripts, no external resources, and forms only to this site. */
 export const policy = `default-src 'none'; style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'`;
 
 function page(title: string, by: Identity, content: Markup, more: Markup = html``): Markup {
@@ -59,11 +59,11 @@ function entry({ name, text, at }: Entry, more: Markup = html``): Markup {
   return html`<li class="entry"><b>${name}</b> <time datetime="${at}">${at.replace("T", " ").slice(0, 16)} UTC</time><p>${text}</p>${more}</li>`;
 }
 
-/** What the frontend shows. */
+/** Content of the frontend's page. */
 interface GuestBook {
   readonly title: string;
   readonly greeting: string;
-  /** What the API says; undefined where it says nothing. */
+  /** The API's answer; undefined if there is none. */
   readonly book: { readonly entries: readonly Entry[]; readonly by: Markup } | undefined;
 }
 
@@ -93,7 +93,7 @@ ${entries}`,
   );
 }
 
-/** Who gave the entries. */
+/** Who served the entries. */
 export const askedOf = (api: {
   readonly pod: string;
   readonly node: string | null;

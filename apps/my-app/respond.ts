@@ -6,7 +6,7 @@ import { isPassing } from "./database.ts";
 import { BadRequest } from "./entries.ts";
 import { policy, renderProblem } from "./page.ts";
 
-/** Who answers, as JSON shows it. */
+/** The responding pod, as JSON shows it. */
 export const identityOf = ({ app, version, namespace, pod, node, podIp }: Config) => ({
   app,
   version,
@@ -25,19 +25,19 @@ export function sendJson({ send }: Exchange, status: number, value: object, head
 export function sendPage({ send }: Exchange, status: number, page: Markup, headers: Headers = {}): void {
   send(status, "text/html", page.text, {
     "content-security-policy": policy,
-    // With none at all, browsers do not say either where a form comes from.
+    // With `no-referrer`, browsers would not send a form's Origin either.
     "referrer-policy": "same-origin",
     ...headers,
   });
 }
 
-/** Sends a browser on to a page, by GET. */
+/** Redirects a browser to a page, by GET. */
 export const sendTo = ({ send }: Exchange, location: string, headers: Headers = {}): void =>
   send(303, "text/plain", `${location}\n`, { location, ...headers });
 
 export const wants = ({ request }: Exchange) => preferredFormat(request.headers.accept);
 
-/** What each role answers, with what all have in common: who answers, and what went wrong in words. */
+/** A role's responses, with what all have in common: who answered, and errors in words. */
 export async function answer(
   config: Config,
   exchange: Exchange,
@@ -55,7 +55,7 @@ export async function answer(
       error instanceof BadRequest
         ? [error.status, error.message]
         : [503, "The database does not answer. Nothing was changed, or what was asked for was done already"];
-    // What was sent is not all read: the connection is of no use any more.
+    // The body was not read completely, so the connection cannot be reused.
     const headers: Headers = status === 413 ? { connection: "close" } : {};
     if (wants(exchange) === "html") sendPage(exchange, status, renderProblem(config, text), headers);
     else exchange.sendProblem(status, text, headers);

@@ -10,17 +10,17 @@ import { LogCounter, logMetrics } from "./log-metrics.ts";
 import { Sessions } from "./session.ts";
 import { databaseSettings, type Folders, foldersOf, secret, setting } from "./settings.ts";
 
-/** What a container of the image is, by its argument. */
+/** The roles of the image's containers, by argument. */
 const roles = {
   frontend: makeFrontend,
   api: makeApi,
   admin: makeAdmin,
-  // Beside the frontend in its pod.
+  // The sidecar in the frontend's pod.
   "log-metrics": makeLogMetrics,
 } as const;
 type Role = keyof typeof roles;
 
-/** An app, and what ends with its server. */
+/** An app, and the resources to close with its server. */
 interface Made {
   readonly app: Omit<App, "note">;
   readonly end?: () => Promise<void>;
@@ -70,9 +70,8 @@ function makeLogMetrics(_config: Config, _folders: Folders, options: Options): M
 }
 
 /**
- * Waits until the database answers, as an init container does.
- *
- * @param signal ends the wait.
+ * Waits until the database answers; for an init container.
+ * @param signal aborts the wait.
  */
 export async function waitForDatabase(folders: Folders, signal: AbortSignal): Promise<void> {
   const database = new Database(databaseSettings(folders), "wait", 0);
@@ -87,17 +86,17 @@ export async function waitForDatabase(folders: Folders, signal: AbortSignal): Pr
   await database.end();
 }
 
-/** What tests set otherwise. */
+/** Overrides for tests. */
 interface Options {
   /** Default: /var/log/my-app/access.log. */
   readonly logFile?: string;
-  /** Port of the frontend, beside which `log-metrics` runs. Default: 8080. */
+  /** Port of the frontend that `log-metrics` accompanies. Default: 8080. */
   readonly neighbourPort?: number;
   /** Milliseconds for which a request waits for the database. Default: 20 s. */
   readonly patienceMs?: number;
 }
 
-/** Makes the server of a role; it does not listen yet. @throws RangeError where a setting is missing. */
+/** Creates a role's server without listening yet. @throws RangeError if a setting is missing. */
 export function createMyApp(
   role: string | undefined,
   config: Config,

@@ -2,39 +2,39 @@ import { createHmac, randomBytes, scrypt, scryptSync, timingSafeEqual } from "no
 import type { IncomingMessage } from "node:http";
 import { promisify } from "node:util";
 
-/** Seconds for which somebody stays logged in. */
+/** Lifetime of a session in seconds. */
 export const sessionSeconds = 3600;
 
-/** Who is logged in, as it is carried around: nothing of it is kept here, so that any pod knows it. */
+/** A session's claims. They travel in the token and are stored nowhere, so that any pod can check them. */
 export interface Session {
   readonly token: string;
-  /** What each form that changes something must carry. */
+  /** CSRF token that every form with a change must carry. */
   readonly formToken: string;
 }
 
 const slowHash: (password: string, salt: string, length: number) => Promise<Buffer> = promisify(scrypt);
 
-// The same for all pods: the password is the stack's own, and random unless somebody chose another.
+// The same for all pods: the password belongs to the stack, and is random unless somebody chose another.
 const salt = "k3s-lab my-app session";
 const keyBytes = 32;
 
 const cookieName = "my-app-session";
 
 /**
- * Sessions of the one who knows the admin's password. They are signed with a key that is made of it: all pods have the same,
- * and a new password ends all sessions.
+ * Sessions of the admin. They are signed with a key that is derived from the password: all pods have the same, and a new
+ * password ends all sessions.
  */
 export class Sessions {
   readonly #key: Buffer;
   readonly #now: () => number;
 
   constructor(password: string, now: () => number = Date.now) {
-    // Slow to make, so that nobody guesses the password by a session that was seen.
+    // A slow derivation, so that nobody can guess the password from a captured session.
     this.#key = scryptSync(password, salt, keyBytes);
     this.#now = now;
   }
 
-  /** Whether it is the password; takes as long whatever it is. */
+  /** Whether the password is correct; takes the same time for any input. */
   async isPassword(candidate: string): Promise<boolean> {
     return timingSafeEqual(await slowHash(candidate, salt, keyBytes), this.#key);
   }
@@ -45,14 +45,14 @@ export class Sessions {
     return this.#session(`${said}.${this.#sign("session", said)}`);
   }
 
-  /** The session of a token, if it was made here and has not ended. */
+  /** The session of a token, if it is genuine and has not expired. */
   of(token: string): Session | undefined {
     const [ends = "", nonce = "", signature = ""] = token.split(".");
     if (!isSame(signature, this.#sign("session", `${ends}.${nonce}`))) return undefined;
     return Number(ends) * 1000 > this.#now() ? this.#session(token) : undefined;
   }
 
-  /** The session of a browser's cookie. */
+  /** The session in a browser's cookie. */
   ofCookie({ headers }: IncomingMessage): Session | undefined {
     for (const pair of (headers.cookie ?? "").split(";")) {
       const [name = "", token = ""] = pair.trim().split("=");
@@ -85,7 +85,7 @@ function isSame(one: string, other: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-/** The Set-Cookie header of a session, or of its end. Behind TLS it never goes by http. */
+/** The Set-Cookie header that starts or ends a session. Behind TLS it is never sent by http. */
 export function cookie({ headers }: IncomingMessage, session: Session | undefined): string {
   const secure = headers["x-forwarded-proto"] === "https" ? "; Secure" : "";
   const [value, seconds] = session === undefined ? ["", 0] : [session.token, sessionSeconds];

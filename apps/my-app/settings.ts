@@ -1,41 +1,41 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** Where the cluster puts a ConfigMap and a Secret as files. */
+/** Mount paths of a ConfigMap and a Secret. */
 const configFolder = "/etc/my-app";
 const secretFolder = "/etc/my-app-secret";
 
-/** How the database is reached. */
+/** Connection settings of the database. */
 export interface DatabaseSettings {
-  /** Where writes go. */
+  /** Host for writes. */
   readonly host: string;
-  /** Where reads go. */
+  /** Host for reads. */
   readonly readHost: string;
   readonly port: number;
   readonly name: string;
   readonly user: string;
-  /** The password as it is now: it is read for each connection, as it may change. */
+  /** The current password: it is read for each connection, as it may change. */
   readonly password: () => string;
 }
 
-/** The folders that settings are read from. */
+/** The folders of the settings. */
 export interface Folders {
   readonly config: string;
   readonly secret: string;
 }
 
-/** CONFIG_DIR and SECRET_DIR, for a run outside of a pod. */
+/** CONFIG_DIR and SECRET_DIR, to run outside a pod. */
 export const foldersOf = (env: Readonly<Record<string, string | undefined>>): Folders => ({
   config: env.CONFIG_DIR || configFolder,
   secret: env.SECRET_DIR || secretFolder,
 });
 
-/** One line of a ConfigMap. @throws RangeError that names the file where it is missing or empty. */
+/** One line of a ConfigMap. @throws RangeError that names the file if it is missing or empty. */
 export function setting({ config }: Folders, name: string, fallback?: string): string {
   return lineOf(join(config, name), fallback);
 }
 
-/** A secret, without the end of its line. Its content is in no error. */
+/** A secret, without its final line break. No error shows its content. */
 export const secret = ({ secret: folder }: Folders, name: string): string => lineOf(join(folder, name));
 
 function lineOf(file: string, fallback?: string): string {
@@ -56,7 +56,7 @@ export function databaseSettings(folders: Folders): DatabaseSettings {
   if (!(Number.isInteger(port) && port > 0 && port < 65_536))
     throw new RangeError("database-port must be a whole number from 1 to 65535");
   const host = setting(folders, "database-host");
-  // One that is missing is told at the start, not at the first connection.
+  // Report a missing one at startup, not at the first connection.
   secret(folders, "password");
   return {
     host,

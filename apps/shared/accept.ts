@@ -15,7 +15,7 @@ export function preferredFormat(accept: string | undefined): Format {
   });
   let best: { format: Format; q: number } = { format: "text", q: 0 };
   for (const [format, type, subtype] of offered) {
-    // The most exact range decides: `application/json, */*;q=0.1` wants JSON.
+    // The most specific range wins: `application/json, */*;q=0.1` prefers JSON.
     const range =
       ranges.find((each) => each.type === type && each.subtype === subtype) ??
       ranges.find((each) => each.type === type && each.subtype === "*") ??

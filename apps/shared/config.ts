@@ -12,14 +12,14 @@ export interface Identity {
 export interface Config extends Identity {
   /** TCP port to listen on; 0 takes a free one. */
   readonly port: number;
-  /** TCP port of the metrics. Default: they are not served. */
+  /** TCP port of the metrics. Default: no metrics. */
   readonly metricsPort?: number;
   /**
    * Milliseconds after SIGTERM in which new requests are still answered, at the least: the cluster learns of the end only
    * then, and Traefik takes in changes every 2 s at most. While requests keep coming it goes on, `longestLinger` at most.
    */
   readonly lingerMs: number;
-  /** Port of https outside, to which those are sent who come to the Ingress controller by http. Default: they are answered. */
+  /** External https port, to which http requests through the Ingress controller are redirected. Default: no redirect. */
   readonly httpsPort?: number;
 }
 

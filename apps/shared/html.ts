@@ -1,4 +1,4 @@
-/** Text that is HTML already. Made only by `html`, which escapes what it is given, and by `trusted`. */
+/** HTML markup. Only `html`, which escapes its values, and `trusted` create it. */
 export class Markup {
   readonly text: string;
   constructor(text: string) {
@@ -8,7 +8,7 @@ export class Markup {
 
 type Piece = string | number | Markup | readonly Markup[];
 
-/** A template whose values are escaped, so that a header, a name or an entry can never become markup. */
+/** A template that escapes its values, so that a header, a name or an entry can never become markup. */
 export function html(parts: TemplateStringsArray, ...values: readonly Piece[]): Markup {
   return new Markup(
     parts.reduce((text, part, index) => {
@@ -18,7 +18,7 @@ export function html(parts: TemplateStringsArray, ...values: readonly Piece[]): 
   );
 }
 
-/** The program's own text, such as a style sheet, as it is. Never what came from outside. */
+/** Marks the program's own text, such as a style sheet, as safe. Never use it for input. */
 export const trusted = (text: string): Markup => new Markup(text);
 
 function markupOf(value: Piece): string {

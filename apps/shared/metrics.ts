@@ -1,4 +1,4 @@
-/** Upper bounds of the buckets of how long requests take, in seconds. */
+/** Upper bounds of the request duration's buckets, in seconds. */
 const buckets = [0.005, 0.025, 0.1, 0.5, 2.5, 10] as const;
 
 /** Counts requests, in the text format of Prometheus. */
@@ -8,9 +8,9 @@ export class Metrics {
   #seconds = 0;
   #requests = 0;
 
-  /** Takes in a request that was answered, or whose connection was lost. */
+  /** Counts a request that was answered, or whose connection was lost. */
   count(method: string, status: number, seconds: number): void {
-    // Of methods there are as many as somebody makes up.
+    // A client can invent any number of methods.
     const known = ["GET", "HEAD", "POST", "DELETE"].includes(method) ? method : "other";
     const key = `method="${known}",code="${status}"`;
     this.#byCode.set(key, (this.#byCode.get(key) ?? 0) + 1);
@@ -20,7 +20,7 @@ export class Metrics {
       if (seconds <= bound) this.#counts[index] = (this.#counts[index] ?? 0) + 1;
   }
 
-  /** @param open requests that are being answered. */
+  /** @param open requests in progress. */
   render(open: number): string {
     const name = "http_request_duration_seconds";
     return [

@@ -5,33 +5,33 @@ import { preferredFormat } from "./accept.ts";
 import { type Config, defaultLingerMs, readConfig } from "./config.ts";
 import { Metrics } from "./metrics.ts";
 
-/** The longest that a request may take, in milliseconds. */
+/** Maximum duration of a request, in milliseconds. */
 export const slowestMs = 30_000;
 
-/** Milliseconds that open requests get to finish once no new ones are taken. */
+/** Milliseconds for open requests to finish once no new ones are accepted. */
 const drainMs = slowestMs + 1000;
 
-/** Milliseconds without a request after which nobody is expected to ask any more. */
+/** Milliseconds without a request after which no more are expected. */
 const quietMs = 2000;
 
-/** How long new requests are answered after SIGTERM at the most, in milliseconds. */
+/** Maximum time after SIGTERM in which new requests are answered, in milliseconds. */
 const longestLinger = (lingerMs: number): number => lingerMs * 2.5;
 
-/** Seconds from SIGTERM until the last request is answered: what a pod's grace period must leave. */
+/** Seconds from SIGTERM until the last request is answered: the minimum of a pod's grace period. */
 export const graceSeconds = Math.ceil((longestLinger(defaultLingerMs) + drainMs) / 1000) + 4;
 
 export interface Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly url: URL;
-  /** Answers. `type` without a character set, which is UTF-8. */
+  /** Sends a response. `type` without a character set, which is UTF-8. */
   readonly send: (
     status: number,
     type: string,
     body: string,
     headers?: Readonly<Record<string, string | readonly string[]>>,
   ) => void;
-  /** Answers with one sentence, or as JSON where that is preferred. */
+  /** Responds with one sentence, or with JSON if the client prefers it. */
   readonly sendProblem: (
     status: number,
     error: string,
@@ -47,38 +47,38 @@ export interface AccessRecord {
   readonly ms: number;
   /** Whether the connection was lost before the answer was sent. */
   readonly cut: boolean;
-  /** Where it came from; a connection that was lost says that no more. */
+  /** The client's address; unavailable once a connection is lost. */
   readonly peer: string | null;
   readonly request: IncomingMessage;
 }
 
 export interface App {
   readonly handle: (exchange: Exchange) => void | Promise<void>;
-  /** Why it cannot serve now. Default: it always can. */
+  /** Why it is not ready. Default: it always is. */
   readonly unready?: () => Promise<string | undefined>;
-  /** Metrics of its own, in the text format of Prometheus. Default: none. */
+  /** Additional metrics in Prometheus text format. Default: none. */
   readonly metrics?: () => Promise<string>;
-  /** Gets each request that is not a probe, once it is over. */
+  /** Called after each request that is not a probe. */
   readonly note?: (record: AccessRecord) => void;
-  /** Is told what went wrong inside. */
+  /** Reports internal errors. */
   readonly complain?: (error: unknown) => void;
 }
 
-/** A server that can end without dropping a request. */
+/** A server that can shut down without dropping a request. */
 export interface WebServer {
   readonly server: Server;
   readonly metricsServer: Server;
-  /** Ends it: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was cut off. */
+  /** Shuts down: unready at once, still answering as `lingerMs` says, then open requests finish. True: none was aborted. */
   readonly stop: () => Promise<boolean>;
 }
 
 /**
- * Makes the server; it does not listen yet. It answers `/healthz` and `/readyz` itself. Its metrics have a port of their own,
- * for an Ingress leads everybody to that of the app.
+ * Creates the server without listening yet. It answers `/healthz` and `/readyz` itself. Metrics have a separate port,
+ * because the Ingress exposes the app's port to everybody.
  */
 export const createAppServer = (config: Config, app: App): WebServer => new GracefulServer(config, app);
 
-/** Answers where the same is by https. A controller that ends TLS tells by a header how the request came to it. */
+/** Redirects to https. A controller that terminates TLS passes the original scheme in a header. */
 function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number): void {
   const host = URL.parse(`http://${request.headers.host ?? ""}`)?.hostname;
   const location = `https://${host}${port === 443 ? "" : `:${port}`}${url.pathname}${url.search}`;
@@ -86,7 +86,7 @@ function sendToHttps({ request, url, send, sendProblem }: Exchange, port: number
   else sendProblem(400, "The host cannot be read");
 }
 
-/** What proxies note, too, of a request whose sender hung up before there was an answer. */
+/** The status that proxies log when a client disconnects before the response. */
 const hungUp = 499;
 
 const probes = ["/healthz", "/readyz"];
@@ -112,7 +112,7 @@ class GracefulServer implements WebServer {
       if (!probes.includes(url?.pathname ?? "")) this.#note(request, response);
       return this.#answer(request, response, url);
     });
-    // Longer than Traefik keeps an idle connection (90 s): else both may act on it at once and a request is lost.
+    // Longer than Traefik keeps an idle connection (90 s): otherwise both may act on it at once, and a request is lost.
     this.server.keepAliveTimeout = 95_000;
     this.server.headersTimeout = 10_000;
     this.server.requestTimeout = 30_000;
@@ -156,7 +156,7 @@ class GracefulServer implements WebServer {
 
   async #answer(request: IncomingMessage, response: ServerResponse, url: URL | null): Promise<void> {
     const send: Exchange["send"] = (status, type, body, headers = {}) => {
-      // A proxy keeps its connections to a pod open: it must let go of this one before the pod is gone.
+      // A proxy keeps its connections to a pod open: it must close this one before the pod is gone.
       if (this.#ending !== undefined) response.setHeader("connection", "close");
       response.writeHead(status, {
         "content-type": `${type}; charset=utf-8`,
@@ -195,7 +195,7 @@ class GracefulServer implements WebServer {
 
   async #unready(): Promise<string | undefined> {
     const { version } = this.#config;
-    // To see what becomes of a rollout that cannot succeed.
+    // Simulates a rollout that cannot succeed.
     if (version.endsWith("-broken")) return `the version ${version} is never ready, as its name says`;
     return await this.#app.unready?.();
   }
@@ -229,7 +229,7 @@ class GracefulServer implements WebServer {
   async #end(): Promise<boolean> {
     await this.#linger();
     this.server.close();
-    // Requests are waited for, connections are not: one on which nothing was asked yet would hold the pod up for long.
+    // Wait for requests, not for connections: an idle one would delay the shutdown for long.
     const quiet = new Promise<true>((done) => {
       this.#onQuiet = () => done(true);
       if (this.#openRequests === 0) this.#onQuiet();
@@ -248,13 +248,13 @@ class GracefulServer implements WebServer {
   }
 }
 
-/** Writes a line with its time to standard output. */
+/** Writes a line to standard output, with a timestamp. */
 export const logLine = (line: string): void =>
   void process.stdout.write(`${new Date().toISOString()} ${line}\n`);
 
 /**
- * Runs an app as the container's program: until SIGTERM, after which it ends as `stop` says. Exit code 2 where the
- * environment cannot be understood.
+ * Runs an app as the container's main process: until SIGTERM, then it shuts down as `stop` says. Exit code 2 if the
+ * environment is invalid.
  */
 export function runApp(make: (config: Config) => WebServer): void {
   let config: Config;
@@ -282,7 +282,7 @@ export function runApp(make: (config: Config) => WebServer): void {
   let asked = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const)
     process.on(signal, async () => {
-      // A second signal means: at once.
+      // A second signal ends it at once.
       if (asked) process.exit(1);
       asked = true;
       logLine(`${signal}: finishing open requests`);

@@ -1,7 +1,7 @@
 import type { Identity } from "../shared/config.ts";
 import { html, type Markup, trusted } from "../shared/html.ts";
 
-/** What a visitor is told: who answered, and how the request came here. JSON and page show the same. */
+/** What a visitor sees: who answered, and how the request got here. JSON and page show the same. */
 export interface Answer extends Identity {
   readonly request: {
     readonly method: string;
@@ -14,7 +14,7 @@ export interface Answer extends Identity {
      * an address of the cluster's own, for ServiceLB puts its own in the visitor's place.
      */
     readonly client: string | null;
-    /** The peer of the connection: the proxy, where there is one. */
+    /** The connection's peer: the proxy, if there is one. */
     readonly peer: string | null;
     /** The X-Forwarded-* and X-Real-Ip headers that a proxy added, by lower-case name. */
     readonly forwarded: Readonly<Record<string, string>>;
@@ -107,7 +107,7 @@ interface Hop {
   readonly kind: "" | "here" | "absent";
 }
 
-/** The stations between the visitor and this pod. Without a proxy's headers the proxy was not on the way. */
+/** The hops between the visitor and this pod. Without a proxy's headers there was no proxy. */
 function hops(answer: Answer): readonly Hop[] {
   const proxied = Object.keys(answer.request.forwarded).length > 0;
   return [
@@ -141,7 +141,7 @@ function facts(rows: readonly (readonly [string, string | null])[]): Markup {
   return html`<dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${value ?? "—"}</dd>`)}</dl>`;
 }
 
-/** The page. Needs nothing but itself: no script, no font, no image from elsewhere. */
+/** The page. Self-contained: no script, no font, no image from elsewhere. */
 export function renderPage(answer: Answer): string {
   const { request } = answer;
   const favicon = `data:image/svg+xml,${encodeURIComponent(

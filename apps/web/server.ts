@@ -28,7 +28,7 @@ export function answerTo(config: Config, request: IncomingMessage): Answer {
     namespace: config.namespace,
     podIp: config.podIp,
     request: {
-      // HEAD promises the very headers of GET, its length included.
+      // HEAD must send the same headers as GET, including Content-Length.
       method: request.method === "HEAD" ? "GET" : (request.method ?? "GET"),
       host: request.headers.host ?? null,
       path: request.url ?? "/",
@@ -40,7 +40,7 @@ export function answerTo(config: Config, request: IncomingMessage): Answer {
   };
 }
 
-/** Makes the server; it does not listen yet. `log` gets a line for each request that is not a probe. */
+/** Creates the server without listening yet. `log` gets a line for each request that is not a probe. */
 export function createWebServer(config: Config, log: (line: string) => void = () => {}): WebServer {
   const styleHash = createHash("sha256").update(pageStyle(config.app)).digest("base64");
   return createAppServer(config, {
@@ -58,13 +58,13 @@ async function answer(config: Config, styleHash: string, exchange: Exchange): Pr
   if (request.method !== "GET" && request.method !== "HEAD")
     return sendProblem(405, "Only GET and HEAD are answered here", { allow: "GET, HEAD" });
   if (url.pathname === "/slow") {
-    // To see what a rollout or a deleted pod does to a request that is under way.
+    // Shows what a rollout or a deleted pod does to a request in progress.
     const asked = url.searchParams.get("ms") ?? "2000";
     const wait = /^\d{1,5}$/.test(asked) ? Number(asked) : Number.NaN;
     if (!(wait <= slowestMs)) return sendProblem(400, `ms must be a whole number from 0 to ${slowestMs}`);
     await pause(wait);
   }
-  // An Ingress hands on the path that led here, whichever it is.
+  // An Ingress forwards the original path, whatever it is.
   sendPage(config, styleHash, exchange);
 }
 

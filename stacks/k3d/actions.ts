@@ -37,10 +37,10 @@ async function madeServers({ owner }: Cluster): Promise<Container[]> {
   return wholeServers(nodes.filter(({ role }) => role === "server"));
 }
 
-/** Makes the cluster with its servers, by k3d. What an interrupted run left of it goes first; what is whole is adopted. */
+/** Creates the cluster with its servers by k3d. First removes what an interrupted run left of it; a complete one is adopted. */
 export async function create(cluster: Cluster, input: ServersInput): Promise<void> {
   await refuseTakenNames(cluster, namesIn(input.servers));
-  // Pulumi knows of no cluster, and a whole one is there: its state was lost, the cluster was not.
+  // A complete cluster that Pulumi does not know: its state was lost, the cluster was not.
   const made = await madeServers(cluster);
   for (const one of made) adopt(cluster, one, input.labels["k3s-lab.identity"]);
   if (made.length) return await start(cluster, input);
@@ -53,7 +53,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
   try {
     await runK3d(cluster, withLabels(input.config, pairs(labels)));
   } catch (error) {
-    // Nothing of it has served anybody. Where Docker fails at that too, the next run removes it.
+    // It has not served anybody yet. If Docker fails at the removal too, the next run repeats it.
     await removeCluster(cluster.owner).catch((cause: Error) => console.log(cause.message));
     throw error;
   }
@@ -65,7 +65,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
   await finishStart(cluster, input);
 }
 
-/** Takes over what exists and Pulumi does not know. @throws LabError where it is not what the file asks for. */
+/** Adopts what exists and Pulumi does not know. @throws LabError if it differs from what the file asks for. */
 export function adopt({ owner }: Cluster, found: Container, identity: string | undefined): void {
   if (found.labels["k3s-lab.identity"] === identity) return;
   throw new LabError(
@@ -90,7 +90,7 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   await Promise.all([...here, ...others].map(k3s.wake));
   await k3s.servingServer(cluster, k3s.readyWithin);
   const unknown = await k3s.unknownNodes(here, namesIn(here), here.length > running.length);
-  // One of several whose node was deleted is no member of etcd any more, and may begin a cluster of its own: it is lost.
+  // A server whose node was deleted is no longer an etcd member, and may start a cluster of its own: it counts as lost.
   if (all.length > 1) lost.push(...unknown);
   else await Promise.all(here.filter(({ name }) => unknown.includes(name)).map(k3s.restart));
   const servers = here.filter(({ name }) => !lost.includes(name));
@@ -102,7 +102,7 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   await finishStart(cluster, input);
 }
 
-/** Makes a server again that is gone, beside those that are there, and waits until it has joined them. */
+/** Recreates a lost server beside the others, and waits until it has joined them. */
 async function repairServer(
   cluster: Cluster,
   { name, config, ports }: ServersInput["servers"][number],
@@ -142,7 +142,7 @@ async function refuseLossOfVolumes({ owner }: Cluster, name: string): Promise<vo
   );
 }
 
-/** What is to be done after every start of the servers, and the mark that it was. */
+/** What must be done after every start of the servers, and the mark that it was done. */
 async function finishStart(cluster: Cluster, { servers, hosts, boot }: ServersInput): Promise<void> {
   const all = [await ownHost(cluster), ...hosts];
   const names = namesIn(servers);
@@ -169,12 +169,12 @@ export async function removeAll(owner: Owner): Promise<void> {
   await removeRegistry(owner);
 }
 
-/** K3s's own kubeconfig, from any server that runs. */
+/** K3s's kubeconfig, from any running server. */
 export async function kubeconfig(cluster: Cluster): Promise<string> {
   return await docker(["exec", (await k3s.servingServer(cluster)).id, "cat", "/output/kubeconfig.yaml"]);
 }
 
-/** What the cluster says of itself: the UID of its namespace kube-system. */
+/** The cluster's identity: the UID of its namespace kube-system. */
 export async function clusterId(cluster: Cluster): Promise<string> {
   const server = await k3s.servingServer(cluster);
   const ask = ["get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}"];

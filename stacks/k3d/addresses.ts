@@ -7,16 +7,16 @@ function networkIn(range: string): Network {
   return network;
 }
 
-/** The first address of a network, which its bridge gets. */
+/** The first address of a network: its bridge's. */
 export const gatewayOf = (range: string): string => toText(networkIn(range).first + 1);
 
-/** The address of an agent: counted from the network's end, so that agents that come together need not ask each other. */
+/** The address of an agent: counted from the network's end, so that agents that join in parallel need not coordinate. */
 export const agentAddress = (range: string, index: number): string =>
   toText(networkIn(range).last - 1 - index);
 
 export const isWithin = (range: string, address: string): boolean => holds(networkIn(range), address);
 
-/** The lowest address of a network that nobody has; undefined where it is full. @param taken addresses in use. */
+/** The lowest free address of a network; undefined if it is full. @param taken addresses in use. */
 export function freeAddress(range: string, taken: readonly string[]): string | undefined {
   const { first, last } = networkIn(range);
   for (let number = first + 1; number < last; number++)

@@ -48,7 +48,7 @@ export async function addAgent(cluster: Cluster, input: AgentInput): Promise<voi
   await finishStart(cluster, server, input);
 }
 
-/** Starts an agent that is there. */
+/** Starts an existing agent. */
 export async function startAgent(cluster: Cluster, input: AgentInput): Promise<void> {
   const { name } = input;
   const found = await inspectOwn(cluster.owner, name);
@@ -58,7 +58,7 @@ export async function startAgent(cluster: Cluster, input: AgentInput): Promise<v
     );
   await k3s.wake(found);
   await k3s.untilContainerd(name);
-  // K3s makes its node at its start, and not again.
+  // K3s registers its node only when it starts.
   const server = await k3s.servingServer(cluster);
   if ((await k3s.unknownNodes([server], [name], !isRunning(found))).length) {
     await k3s.restart(found);
@@ -78,7 +78,7 @@ async function finishStart(
   await markBoot(name, boot);
 }
 
-/** Moves an agent's pods while it still runs, then removes it and has the cluster forget it. */
+/** Drains a running agent, then removes it and deletes its node from the cluster. */
 export async function removeAgent(cluster: Cluster, name: string): Promise<void> {
   const found = await inspect(name);
   const server = await k3s.servingServer(cluster).catch((error: Error) => {
@@ -86,7 +86,7 @@ export async function removeAgent(cluster: Cluster, name: string): Promise<void>
     return undefined;
   });
   if (found && isOwn(cluster.owner, found)) {
-    // Where nothing runs, nothing could end the pods.
+    // If no server runs, nothing could evict the pods.
     if (server && isRunning(found)) await drain(server, name);
     await removeContainer(found.id);
   }

@@ -8,29 +8,29 @@ import { daemonVariables, readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
 
 interface Call {
-  /** Seconds that it may take. Default: 60. */
+  /** Timeout in seconds. Default: 60. */
   readonly within?: number;
   /** Standard input. Default: none. */
   readonly input?: string | Readable;
 }
 
-/** The Docker daemon that the lab was made with, whatever the shell says, which may be older. */
+/** The Docker daemon that the lab was created with; the shell's setting does not count. */
 export const ownDaemon = async () => daemonVariables((await readHostSettings()).dockerHost);
 
-/** Runs Docker's own command line, untranslated and with a deadline; a failure does not throw. */
+/** Runs the docker CLI in the C locale with a timeout; a failure does not throw. */
 export async function tryDocker(args: readonly string[], { within = 60, input }: Call = {}) {
   const answer = await execa("docker", args, {
     ...(input === undefined ? { stdin: "ignore" as const } : { input }),
     timeout: within * 1000,
     reject: false,
-    // Words are compared: they must not be translated.
+    // Messages are compared: they must not be translated.
     env: { LC_ALL: "C", ...(await ownDaemon()) },
   });
   const { failed, timedOut, stdout = "", stderr = "", shortMessage } = answer;
   return { failed, timedOut, stdout, stderr, shortMessage };
 }
 
-/** How a call of Docker's ended. */
+/** The result of a docker command. */
 export type Answer = Awaited<ReturnType<typeof tryDocker>>;
 
 /**
@@ -43,7 +43,7 @@ export async function docker(args: readonly string[], call: Call = {}): Promise<
   return answer.stdout.trim();
 }
 
-/** What to tell a person about a call of Docker's that failed. @param what was asked of it. */
+/** The message about a failed docker command. @param what was asked of it. */
 export function dockerError({ timedOut, stderr, shortMessage }: Answer, what: string): LabError {
   const said = stderr.trim() || (shortMessage ?? "it does not say why");
   if (/permission denied while trying to connect/i.test(said))
@@ -55,7 +55,7 @@ export function dockerError({ timedOut, stderr, shortMessage }: Answer, what: st
   );
 }
 
-/** Docker's own words for a thing that it does not have. */
+/** Docker's message about a missing object. */
 export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
   /^(error response from daemon: |error: )?(get \S+: )?(no such (object|container|network|volume|image)\b|network \S+ not found)/im.test(
     stderr,
@@ -71,7 +71,7 @@ export async function absenceIn(words: string): Promise<"silent" | "none" | unde
       words,
     ) ?? [];
   if (socket === undefined) return undefined;
-  // Docker makes a folder of that name where a container mounts a socket that is not there.
+  // Docker creates a folder of that name where a container mounts a missing socket.
   const found = await ifThere(stat(socket));
   return found === undefined || found.isDirectory() ? "none" : "silent";
 }
@@ -83,7 +83,7 @@ async function lookUp(args: readonly string[]): Promise<string | undefined> {
   throw dockerError(answer, `docker ${args.slice(0, 2).join(" ")} ${args.at(-1)}`);
 }
 
-/** Whether Docker has an image or a network. @throws LabError where it does not say. */
+/** Whether Docker has an image or a network. @throws LabError if it does not answer. */
 export const isThere = async (kind: "image" | "network", name: string): Promise<boolean> =>
   (await lookUp([kind, "inspect", "--format", "{{.ID}}", name])) !== undefined;
 
@@ -94,13 +94,13 @@ export const isThere = async (kind: "image" | "network", name: string): Promise<
 export async function copyOut(container: string, path: string, to: string): Promise<boolean> {
   const answer = await tryDocker(["cp", `${container}:${path}`, to]);
   if (!answer.failed) return true;
-  // A folder of this computer that a container has and that is gone has the same words, and another path.
+  // A missing host folder that a container mounts gives the same message with another path.
   const hasNone = /could not find the file|no such file or directory/i.test(answer.stderr);
   if ((hasNone && answer.stderr.includes(path)) || isAbsent(answer)) return false;
   throw dockerError(answer, `docker cp ${container}`);
 }
 
-/** Whose a container, a network or a volume is; both, whole, or it is somebody else's. */
+/** The owner of a container, network or volume: both labels must match exactly, or it is somebody else's. */
 export interface Owner {
   readonly id: string;
   readonly stack: string;
@@ -108,7 +108,7 @@ export interface Owner {
 
 export const ownerOf = async (stack: string): Promise<Owner> => ({ id: await labId(), stack });
 
-/** The labels that everything carries which the lab makes in Docker. @param checkout is for people to read. */
+/** The labels on everything that the lab creates in Docker. @param checkout is for people to read. */
 export const ownLabels = ({ id, stack }: Owner, checkout: string): Record<string, string> => ({
   "k3s-lab.id": id,
   "k3s-lab.stack": stack,
@@ -118,7 +118,7 @@ export const ownLabels = ({ id, stack }: Owner, checkout: string): Record<string
 const ownFilters = ({ id, stack }: Owner): string[] =>
   repeat("--filter", [`label=k3s-lab.id=${id}`, `label=k3s-lab.stack=${stack}`]);
 
-/** An option of Docker's that may be given more than once. */
+/** A Docker option that may be repeated. */
 export const repeat = (option: string, values: readonly string[]): string[] =>
   values.flatMap((value) => [option, value]);
 
@@ -163,7 +163,7 @@ const inspected = z
     labels: Config.Labels ?? {},
     /** In k3d: server, agent, loadbalancer, registry, or none. */
     role: Config.Labels?.["k3d.role"],
-    /** The ports of this computer that it holds, or will hold once it is started. */
+    /** The ports of this computer that it uses, or will use once it is started. */
     ports: Object.entries(HostConfig.PortBindings ?? {}).flatMap(([inside, bindings]) =>
       (bindings ?? []).map(({ HostIp, HostPort }) => ({
         address: HostIp === "" ? "0.0.0.0" : HostIp,
@@ -171,7 +171,7 @@ const inspected = z
         protocol: inside.endsWith("/udp") ? ("udp" as const) : ("tcp" as const),
       })),
     ),
-    /** Its addresses: the one that it has, and the one that it is to have after each start. */
+    /** Its addresses: the current one, and the one that it gets after each start. */
     networks: Object.entries(NetworkSettings.Networks).map(([network, { IPAddress, IPAMConfig }]) => ({
       ...{ network, address: IPAddress, fixed: IPAMConfig?.IPv4Address ?? "" },
     })),
@@ -180,13 +180,13 @@ const inspected = z
 /** A container, as far as the lab knows it. */
 export type Container = z.output<typeof inspected>;
 
-/** Whether a container could be started; Docker itself cannot read one that is dead. */
+/** Whether a container could be started; even Docker cannot read a dead one. */
 export const couldStart = ({ status }: Container): boolean => !/^(dead|removing)$/.test(status);
 export const isRunning = ({ status }: Container): boolean => status === "running";
 export const isOwn = ({ id, stack }: Owner, { labels }: Container): boolean =>
   labels["k3s-lab.id"] === id && labels["k3s-lab.stack"] === stack;
 
-/** A container by id or name; undefined where Docker says that there is none. */
+/** A container by id or name; undefined if Docker has none. */
 export async function inspect(name: string): Promise<Container | undefined> {
   const found = await read(name);
   return found && (await withOwnLabels([found]))[0];
@@ -197,7 +197,10 @@ async function read(name: string): Promise<Container | undefined> {
   return found === undefined ? undefined : inspected.parse((JSON.parse(found) as unknown[])[0]);
 }
 
-/** Docker's question for the images that a person has made of the lab's containers (`docker commit`): these bear their labels. */
+/**
+ * The docker command that lists images that a person made of the lab's containers (`docker commit`): they carry the lab's
+ * labels.
+ */
 export const commits = [
   "image",
   "ls",
@@ -208,7 +211,7 @@ export const commits = [
   "label=k3s-lab.id",
 ] as const;
 
-/** The ids of the containers that were started from such images: their labels are the image's, and they are a person's. */
+/** The ids of containers started from such images: their labels come from the image, and they belong to a person. */
 export async function copiesOf(
   ask: (args: readonly string[]) => Promise<string>,
 ): Promise<ReadonlySet<string>> {
@@ -219,7 +222,7 @@ export async function copiesOf(
   return new Set(ids.split("\n"));
 }
 
-/** Takes the lab's labels from containers that are not the lab's. */
+/** Removes the lab's labels from the records of containers that are not the lab's. */
 async function withOwnLabels(all: readonly Container[]): Promise<readonly Container[]> {
   if (all.every(({ labels }) => labels["k3s-lab.id"] === undefined)) return all;
   const copies = await copiesOf(docker);
@@ -228,7 +231,7 @@ async function withOwnLabels(all: readonly Container[]): Promise<readonly Contai
   return all.map((one) => (copies.has(one.id) ? { ...one, labels: own(one.labels) } : one));
 }
 
-/** The containers that pass filters, whatever state they are in, by name. */
+/** The containers that match filters, in any state, sorted by name. */
 export async function listContainers(...filters: readonly string[]): Promise<readonly Container[]> {
   const ids = (await docker(["ps", "--all", "--quiet", "--no-trunc", ...filters])).split("\n");
   const found = await Promise.all(ids.filter(Boolean).map(read));
@@ -246,32 +249,35 @@ export async function namesOf(kind: "network" | "volume", owner: Owner): Promise
   return names.split("\n").filter(Boolean);
 }
 
-/** Removes a container with its data; one that is gone already is no fault. @param id by its id alone is it surely the one that was looked at. */
+/**
+ * Removes a container with its data; a missing one is not an error. @param id only an id is sure to be the container that
+ * was inspected.
+ */
 export async function removeContainer(id: string): Promise<void> {
   const result = await tryDocker(["rm", "--force", "--volumes", id], { within: 120 });
   if (result.failed && !isAbsent(result) && !/is already in progress/.test(result.stderr))
     throw dockerError(result, `docker rm ${id}`);
 }
 
-/** What to say of somebody else's container. @param key what of the k3d config file gives ours its name. */
+/** The message about somebody else's container. @param key of the k3d config file that gives ours its name. */
 export const nameTaken = (name: string, key = "metadata.name"): LabError =>
   refusal(
     `There is a container ${name} already that is not of this stack. Remove it (docker rm --force ${name}), or give the k3d config file another ${key}.`,
   );
 
-/** A stack's container by its name. @throws LabError (exit code 2) where somebody else's container has it. */
+/** A stack's container by its name. @throws LabError (exit code 2) if somebody else's container has the name. */
 export async function inspectOwn(owner: Owner, name: string, key?: string): Promise<Container | undefined> {
   const found = await inspect(name);
   if (found && !isOwn(owner, found)) throw nameTaken(name, key);
   return found;
 }
 
-/** Frees a name for a container that is recreated. @throws LabError where it is somebody else's, see `inspectOwn`. */
+/** Frees a name for a container that is recreated. @throws LabError if it is somebody else's, see `inspectOwn`. */
 export async function removeOwn(owner: Owner, name: string): Promise<void> {
   const found = await inspectOwn(owner, name);
   if (found) await removeContainer(found.id);
 }
 
-/** Removes a network or a volume; one that is gone already is no fault. */
+/** Removes a network or a volume; a missing one is not an error. */
 export const removeNamed = (kind: "network" | "volume", name: string): Promise<unknown> =>
   lookUp([kind, "rm", name]);

@@ -1,7 +1,7 @@
 import type { Container } from "./docker.ts";
 import { kubectl } from "./kubernetes.ts";
 
-/** What `kubectl get deployments,pods` says of a thing, as far as it is read here. */
+/** The fields used here of `kubectl get deployments,pods`. */
 export interface Listed {
   readonly kind: string;
   readonly metadata: {
@@ -26,7 +26,7 @@ export function loneOn(
   const owners = items.flatMap(({ kind, metadata, spec, status }) => {
     const hash = metadata.labels?.["pod-template-hash"];
     if (kind !== "Pod" || spec.nodeName !== node || hash === undefined) return [];
-    // One that ends already has its successor.
+    // A terminating pod already has its replacement.
     const hasEnded = metadata.deletionTimestamp ?? /Failed|Succeeded/.exec(status?.phase ?? "");
     if (hasEnded) return [];
     return [`${metadata.namespace}/${metadata.generateName?.replace(new RegExp(`-${hash}-$`), "")}`];
@@ -49,7 +49,7 @@ export async function drain(server: Container, name: string): Promise<void> {
   if ((await kubectl(server, args, 90)).failed) console.log(`${name} is not drained: its pods end with it`);
 }
 
-/** Moves what is alone on the node until nothing is: the scheduler may not have seen at once that it is cordoned. */
+/** Repeats this until the node has no single pods: the scheduler may not notice at once that it is cordoned. */
 async function moveLone(server: Container, node: string): Promise<void> {
   const deadline = performance.now() + 60_000;
   while (performance.now() < deadline) {

@@ -5,7 +5,7 @@ import type { Cluster } from "./cluster.ts";
 import { docker } from "./docker.ts";
 import { subnetOf } from "./network.ts";
 
-/** What a node needs after each start, for Docker writes its /etc/hosts again; lines of an earlier start go. */
+/** Lines for a node's /etc/hosts after each start, because Docker rewrites the file; lines of an earlier start go. */
 export async function addHosts(name: string, lines: readonly string[]): Promise<void> {
   const mark = "# k3s-lab";
   const script = `rest=$(grep -v '${mark}$' /etc/hosts); { echo "$rest"; for line; do echo "$line ${mark}"; done; } >/etc/hosts`;

@@ -5,10 +5,10 @@ import { LabError } from "../lib/errors.ts";
 import type { Cluster } from "./cluster.ts";
 import { type Container, containersOf, docker, isRunning, tryDocker } from "./docker.ts";
 
-/** Seconds that K3s gets to come up. Where the processor is emulated a start takes a minute and more. */
+/** Seconds for K3s to start. With an emulated processor a start takes a minute and more. */
 export const readyWithin = 300;
 
-/** Starts a container that does not run; one that is paused goes on. */
+/** Starts a stopped container; unpauses a paused one. */
 export async function wake({ id, status }: Container): Promise<void> {
   if (status === "paused") await docker(["unpause", id]);
   else if (status === "exited" || status === "created") await docker(["start", id]);
@@ -37,7 +37,7 @@ export async function until<Found>(
     );
   } catch (cause) {
     if (!(cause instanceof TimeoutError)) throw cause;
-    // K3s writes to standard error alone.
+    // K3s logs to standard error only.
     const { stderr } = await tryDocker(["logs", "--tail", "15", name]);
     throw new LabError(`${what} within ${seconds} s.\nThe last lines of its log:\n${stderr}`, { cause });
   }
@@ -90,11 +90,11 @@ async function askNodes(servers: readonly Container[]) {
   return answers.flat().sort((one, other) => other.nodes.size - one.nodes.size)[0];
 }
 
-/** The nodes that a cluster knows; undefined where it does not answer. @param servers those that run. */
+/** The nodes that a cluster knows; undefined if it does not answer. @param servers the running ones. */
 export const knownNodes = async (servers: readonly Container[]): Promise<ReadonlySet<string> | undefined> =>
   (await askNodes(servers))?.nodes;
 
-/** A server that answers for the cluster. @throws LabError where none does. */
+/** A server that answers for the cluster. @throws LabError if none does. */
 export async function servingServer({ owner, name }: Cluster, seconds = 60): Promise<Container> {
   const servers = (await containersOf(owner)).filter(
     (one) => one.role === "server" && one.labels["k3d.cluster"] === name && isRunning(one),
@@ -106,7 +106,7 @@ export async function servingServer({ owner, name }: Cluster, seconds = 60): Pro
   return await until(seconds, `No server of the cluster ${name} answers`, find, first.name);
 }
 
-/** Seconds in which a node that has just started makes itself known. */
+/** Seconds in which a node that has just started registers itself. */
 const knownWithin = 30;
 
 /**
@@ -128,7 +128,7 @@ export async function unknownNodes(
   }
 }
 
-/** Those of the nodes that a server says it does not find: that they are on no list may be a list's fault. */
+/** The nodes that a server reports as not found: a list alone may be incomplete. */
 async function notFound(server: Container, names: readonly string[]): Promise<string[]> {
   const answers = await Promise.all(names.map((name) => kubectl(server, ["get", "node", name])));
   return names.filter((_, index) => answers[index]?.failed && /\(NotFound\)/.test(answers[index].stderr));
@@ -177,7 +177,7 @@ const dbInfo = jsonText.pipe(
   }),
 );
 
-/** The members of etcd: their names, which those do not have that have not started yet, and addresses; undefined where it does not say. */
+/** The members of etcd: addresses, and names, which members that have not started yet lack; undefined if etcd does not answer. */
 async function etcdMembers(server: Container) {
   const { failed, stdout } = await kubectl(server, ["get", "--raw", "/db/info"]);
   const { data } = failed ? {} : dbInfo.safeParse(stdout);
@@ -215,7 +215,7 @@ export async function leaveEtcd(
   await until(90, `etcd still has the member of ${name}`, remove, server.name);
 }
 
-/** Has K3s remove a member, by the node that it is, or was, of. */
+/** Makes K3s remove a member, by its present or former node. */
 async function markLost(
   server: Container,
   node: string,

@@ -50,7 +50,7 @@ try {
   const [name = ""] = process.argv.slice(2);
   const action = run[name];
   if (action === undefined) throw refusal(`k3d.sh: unknown action '${name}': ${Object.keys(run).join(", ")}`);
-  // Leftovers are known by labels alone, and an image into the node that is named.
+  // Leftovers are known by labels only, and an image is loaded into the named node.
   const stack = name === "load" ? "" : variable("LAB_STACK");
   const cluster = name === "load" || name === "remove-leftovers" ? "" : variable("K3D_CLUSTER");
   const owner = { ...(await ownerOf(stack)), ...(process.env.LAB_ID ? { id: process.env.LAB_ID } : {}) };

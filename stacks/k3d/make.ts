@@ -50,7 +50,7 @@ export async function pull(image: string): Promise<void> {
     );
 }
 
-/** k3d's config with labels for every container that it makes. */
+/** k3d's config with labels for every container that it creates. */
 export function withLabels(
   { options, ...config }: ServersInput["config"],
   labels: readonly string[],
@@ -61,10 +61,10 @@ export function withLabels(
   return { ...config, options: { ...options, runtime } };
 }
 
-/** Minutes that k3d gets, images to pull included; it asks Docker without a deadline. */
+/** Minutes for k3d, including image pulls; it queries Docker without a timeout. */
 const createWithin = 25;
 
-/** Runs k3d in the root folder, for its config names absolute paths, and without what a shell may say of clusters. */
+/** Runs k3d in the root folder, because its config holds absolute paths, and without the shell's cluster settings. */
 export async function runK3d(cluster: Cluster, config: object): Promise<void> {
   const kept = Object.entries(process.env).filter(([name]) => !/^K3D_/.test(name));
   const { k3dImage } = await readHostSettings();
@@ -75,7 +75,7 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
       env: {
         ...{ ...Object.fromEntries(kept), ...(await ownDaemon()), LC_ALL: "C" },
         ...(k3dImage && { K3D_IMAGE_TOOLS: k3dImage }),
-        // k3d leaves its own temporary files behind.
+        // k3d leaves its temporary files behind.
         TMPDIR: folder,
       },
       extendEnv: false,
@@ -100,7 +100,7 @@ const reasonOf = (log: string): string =>
   log.trim().split("\n").at(-1) ||
   "it says nothing";
 
-/** Makes a container. Variables and labels go in files that only this user may read: every user sees arguments. */
+/** Creates a container. Variables and labels go into files that only this user may read: every user sees arguments. */
 export const createContainer = (name: string, { args, env, labels }: CreateNode): Promise<string> =>
   inFolder(async (folder) => {
     const files = Object.entries({ "env-file": env, "label-file": labels });
@@ -112,7 +112,7 @@ export const createContainer = (name: string, { args, env, labels }: CreateNode)
     ]);
   });
 
-/** Makes k3d's load balancer again, as k3d makes it (`LoadbalancerPrepare` of k3d v5), of the version that the cluster has. */
+/** Recreates k3d's load balancer as k3d does (`LoadbalancerPrepare` of k3d v5), in the cluster's version. */
 export async function makeBalancer(
   cluster: Cluster,
   balancer: NonNullable<ServersInput["balancer"]>,
@@ -137,19 +137,19 @@ export async function makeBalancer(
   await docker(["start", name]);
 }
 
-/** The load balancer has looked the servers' names up when it started. */
+/** The load balancer resolves the servers' names only when it starts. */
 export async function reloadLoadBalancer({ owner }: Cluster): Promise<void> {
   const balancer = (await containersOf(owner)).find(({ role }) => role === "loadbalancer");
   if (!balancer) return;
-  // One that could not find a lost server's name ends, and begins again.
+  // It exits if it cannot resolve a lost server's name, and restarts.
   const told = await tryDocker(["exec", balancer.id, "nginx", "-s", "reload"]);
   if (told.failed) await docker(["restart", "--time", "1", balancer.id]);
 }
 
-/** Where K3s looks for registries; the file may hold passwords, and is for root alone. */
+/** Where K3s reads registries.yaml; the file may hold passwords, and only root may read it. */
 const registriesFile = "/etc/rancher/k3s/registries.yaml";
 
-/** What k3d gives every node before its start, and with which mode. */
+/** The files that k3d gives every node before its start, with their modes. */
 const givenFiles = [
   [registriesFile, 0o600],
   ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => [`/bin/k3d-entrypoint${fix}.sh`, 0o744] as const),
@@ -162,7 +162,7 @@ export async function hideRegistries(server: string): Promise<void> {
   await docker(["exec", server, "sh", "-c", script]);
 }
 
-/** Makes a node's container, gives it its files, and starts it. */
+/** Creates a node's container, adds its files, and starts it. */
 export async function makeNode(node: JoiningNode): Promise<Container> {
   const { name, server, config } = node;
   await pull(server.image);

@@ -12,41 +12,44 @@ import {
   tryDocker,
 } from "./docker.ts";
 
-/** In a node's data: it was made to its end, a server of a new cluster with the others. It lives and goes with the container. */
+/**
+ * In a node's data: its creation is complete, for a new cluster's server that of all servers. It lasts as long as the
+ * container.
+ */
 const madeFile = "/var/lib/rancher/k3s/k3s-lab-made";
-/** On a node's tmpfs: since it started, all was done that is to be done after a start. A restart takes it away. */
+/** On a node's tmpfs: everything that must follow a start was done. A restart removes it. */
 const bootFile = "/run/k3s-lab-boot";
 
 const printCertificate =
   "sed -n 's/.*client-certificate-data: */certificate /p' /output/kubeconfig.yaml 2>/dev/null";
 
-/** A folder that cannot be read, as on a disk that fails, does not say that the mark is not in it. */
+/** A folder that cannot be read, as on a failing disk, does not prove that the mark is missing. */
 const printMarks = `[ -e ${madeFile} ] && echo made || case "$(ls ${dirname(madeFile)} 2>&1 >/dev/null)" in "" | *"No such file"*) echo unmade ;; esac
 ${printCertificate}
 cat ${bootFile} 2>/dev/null
 echo
 echo end`;
 
-/** A label of a server that was made alone, in the place of a lost one. */
+/** A label of a server that was recreated on its own, in place of a lost one. */
 export const aloneLabel = "k3s-lab.made";
 
 export interface Marks {
-  /** Whether it says that it was made to its end; what an interrupted run left does not. */
+  /** Whether its creation is complete; after an interrupted run it is not. */
   readonly isMade: boolean;
-  /** What the last start was called; undefined where the node was started since, or does not run. */
+  /** The name of the last start; undefined if the node was started since, or does not run. */
   readonly boot: string | undefined;
   /** SHA-256 of the client certificate in a server's kubeconfig; undefined where the node does not run. */
   readonly certificate?: string;
 }
 
-/** Reads a node's marks, whatever state it is in. */
+/** Reads a node's marks, whatever its state. */
 export async function readMarks(container: Container): Promise<Marks> {
   const { name } = container;
   if (isRunning(container)) {
     const result = await tryDocker(["exec", name, "sh", "-c", printMarks]);
     if (!result.failed) {
       const lines = result.stdout.split("\n");
-      // Docker may lose a part of it and say nothing, and what is not made is removed.
+      // Docker may lose a part of the output silently, and an incomplete node is removed.
       if (!lines.some((line) => /^(un)?made$/.test(line)) || !lines.includes("end"))
         throw new LabError(
           `The container ${name} did not say to the end whether it was made. Nothing was changed. Run the same command again; if it says so again, see \`docker exec ${name} ls ${dirname(madeFile)}\`.`,
@@ -58,7 +61,7 @@ export async function readMarks(container: Container): Promise<Marks> {
         ...(certificate && { certificate: createHash("sha256").update(certificate).digest("hex") }),
       };
     }
-    // It may have ended since it was looked at.
+    // It may have ended since it was inspected.
     if (!isAbsent(result) && !/is not running|is paused|is restarting/.test(result.stderr))
       throw dockerError(result, `docker exec ${name}`);
   }
@@ -67,7 +70,7 @@ export async function readMarks(container: Container): Promise<Marks> {
 
 export type MarkedNode = Container & Marks;
 
-/** Those of the containers that are servers or agents and could be started. */
+/** Servers and agents that could be started. */
 export const markedNodes = (containers: readonly Container[]): Promise<MarkedNode[]> =>
   Promise.all(
     containers
@@ -84,7 +87,7 @@ export function wholeServers(servers: readonly MarkedNode[]): MarkedNode[] {
   return servers.filter(({ labels, isMade }) => isMade || (isOneMade && labels[aloneLabel] === undefined));
 }
 
-/** Marks a node as one that was made to its end. */
+/** Marks a node's creation as complete. */
 export const markMade = (name: string): Promise<string> => docker(["exec", name, "touch", madeFile]);
 
 /** Marks a node as started. @param boot names the start; no secret. */

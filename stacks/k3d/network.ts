@@ -42,11 +42,11 @@ export async function makeNetwork(cluster: Cluster, wanted: string): Promise<str
 export const subnetOf = (cluster: Cluster): Promise<string> =>
   docker(["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", networkOf(cluster)]);
 
-/** The containers in a network, whoever made them and whether they run or not. */
+/** The containers in a network, running or not, whoever created them. */
 const attachedTo = (network: string): Promise<readonly Container[]> =>
   listContainers("--filter", `network=${network}`);
 
-/** k3d runs a helper beside a cluster for moments, and gives it no labels; an interrupted k3d leaves it. */
+/** k3d runs a short-lived helper beside a cluster without labels; an interrupted k3d leaves it behind. */
 const isHelper = (network: string, container: Container): boolean =>
   container.name === `${network}-tools` && container.labels.app === "k3d";
 
@@ -67,7 +67,7 @@ export async function refuseOthersContainers(owner: Owner, networks: readonly st
   }
 }
 
-/** Removes a network of the lab's own with what may still be in it: k3d's helper, a registry that others use too. */
+/** Removes a lab network with what may still be in it: k3d's helper, and a registry that others share. */
 export async function removeNetwork(network: string): Promise<void> {
   for (const one of await attachedTo(network)) {
     if (isHelper(network, one)) await removeContainer(one.id);
@@ -76,19 +76,19 @@ export async function removeNetwork(network: string): Promise<void> {
   await removeNamed("network", network);
 }
 
-/** The addresses that containers have in a cluster's network. Those that are stopped have none, and get theirs again. */
+/** The containers' addresses in a cluster's network. Stopped containers have none, and get theirs back. */
 const usedAddresses = async (cluster: Cluster): Promise<string[]> =>
   [...(await containersOf(cluster.owner)), ...(await attachedTo(networkOf(cluster)))].flatMap(
     ({ networks }) => networks.flatMap(({ address, fixed }) => [address, fixed]),
   );
 
-/** Tells of an address whether it is one of the cluster's network that no container has. */
+/** A check whether an address is free in the cluster's network. */
 export async function freeAddresses(cluster: Cluster): Promise<(address: string) => boolean> {
   const [range, used] = [await subnetOf(cluster), await usedAddresses(cluster)];
   return (address) => isWithin(range, address) && !used.includes(address);
 }
 
-/** @throws LabError where the cluster's network is full. */
+/** @throws LabError if the cluster's network is full. */
 export async function freeAddressOf(cluster: Cluster, name: string): Promise<string> {
   const range = await subnetOf(cluster);
   const address = freeAddress(range, [gatewayOf(range), ...(await usedAddresses(cluster))]);
@@ -113,7 +113,7 @@ export async function pinAll(cluster: Cluster, range: string): Promise<void> {
     await docker(["network", "disconnect", network, id]);
     await docker(["network", "connect", "--ip", address, network, id]);
     if (mustRestart) await docker(["start", id]);
-    // It may have laid one in these very moments.
+    // It may have created one just now.
     else if ((await hasTunnel()) && !(await exists(id, "/sys/class/net/flannel.1")))
       await docker(["restart", "--time", "1", id]);
   };
@@ -124,7 +124,7 @@ export async function pinAll(cluster: Cluster, range: string): Promise<void> {
 async function exists(id: string, path: string): Promise<boolean> {
   const answer = await tryDocker(["exec", id, "test", "-e", path]);
   if (!answer.failed) return true;
-  // `test` says no without a word.
+  // `test` fails without a message.
   const isNo = !answer.timedOut && /^\s*$|is not running|is paused|is restarting/.test(answer.stderr);
   if (isNo || isAbsent(answer)) return false;
   throw dockerError(answer, `docker exec ${id}`);

@@ -2,21 +2,21 @@ import type { NodeConfig } from "../model/k3d-nodes.ts";
 import { pairs, type ServersInput } from "./cluster.ts";
 import { type Container, repeat } from "./docker.ts";
 
-/** A node that joins a cluster of k3d's. */
+/** A node that joins a k3d cluster. */
 export interface JoiningNode {
   readonly name: string;
   readonly role: "server" | "agent";
-  /** Its address in the cluster's network, for good: Docker would give it another after a restart. */
+  /** Its fixed address in the cluster's network: Docker would give it another after a restart. */
   readonly address: string;
   readonly config: NodeConfig;
-  /** Ports of this computer that lead straight to it, as `docker create --publish` takes them. */
+  /** Ports that it publishes directly on this computer, as for `docker create --publish`. */
   readonly ports: readonly string[];
-  /** A server that runs: the node joins it, and takes over what is the same for all nodes of the cluster. */
+  /** A running server: the node joins it, and takes over what is the same for all nodes of the cluster. */
   readonly server: Container;
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** What `docker create` is told beside a name; what may hold secrets goes by files, a line each, and not by its arguments. */
+/** Input of `docker create`; what may hold secrets is passed in files, one item a line, and not as arguments. */
 export interface CreateNode {
   readonly args: readonly string[];
   readonly env: readonly string[];
@@ -29,7 +29,7 @@ export const likeK3d = (network: string, address: string): string[] => [
   ...["--network", network, "--ip", address],
 ];
 
-/** The labels of k3d's that a container takes over from a server; the others are of that one alone. */
+/** k3d's labels that a container takes over from a server; the others are specific to that server. */
 export const sharedLabels = ({ labels }: Container): string[] =>
   pairs(labels).filter((one) => /^(app=|k3d)/.test(one) && !/^k3d\.(role|node\.|server\.init=)/.test(one));
 
@@ -50,7 +50,7 @@ export function createNode(node: JoiningNode): CreateNode {
       ...repeat("--publish", ports),
       ...(config.gpus === undefined ? [] : ["--gpus", config.gpus]),
       ...(config.hostPid ? ["--pid", "host"] : []),
-      // k3d's own, which a file in the container is; any other is the image's.
+      // k3d's entrypoint if the container has the file; otherwise the image's.
       ...(entrypoint?.startsWith("/bin/k3d-entrypoint") ? ["--entrypoint", entrypoint] : []),
       ...[image, role, ...config.args, ...repeat("--node-label", config.nodeLabels)],
       ...(role === "server"
@@ -76,7 +76,7 @@ export function createNode(node: JoiningNode): CreateNode {
   };
 }
 
-/** What k3d tells its load balancer: where each port leads, and its own settings. */
+/** The configuration of k3d's load balancer: the backends of each port, and its own settings. */
 export function balancerValues({ publish, targets, settings }: NonNullable<ServersInput["balancer"]>) {
   const workerConnections = 1024 + publish.length * (targets["6443.tcp"]?.length ?? 1);
   return { ports: targets, settings: { workerConnections, ...settings } };

@@ -25,7 +25,7 @@ export function refuseWithoutQuorum(
 
 const columns = ["id", "stack", "checkout"].map((name) => `{{.Label "k3s-lab.${name}"}}`);
 
-/** What is in Docker, a row each: its name, whose it is, and the cluster of k3d's that it is of. */
+/** The objects in Docker, a row each: name, owner, and k3d cluster. */
 async function list(kind: "container" | "network" | "volume") {
   const [ask, name] = kind === "container" ? [["ps", "--all"], "Names"] : [[kind, "ls"], "Name"];
   const cluster = kind === "container" ? '{{.Label "k3d.cluster"}}' : "";

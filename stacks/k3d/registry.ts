@@ -18,16 +18,16 @@ export const registryVolume = ({ stack }: Owner): string => `k3d-${stack}-regist
 
 const dataFolder = "/var/lib/registry";
 
-/** Creates or recreates the container of a registry: its images are in a volume and stay. */
+/** Creates or recreates the registry's container: its images are in a volume and stay. */
 export async function makeRegistry(cluster: Cluster, input: RegistryInput): Promise<void> {
   const { name, image, address, port, volumes, env, boot } = input;
   await inspectOwn(cluster.owner, name, "registries.create.name");
   const labels = labelsOf(cluster);
   const own = registryVolume(cluster.owner);
-  // Else Docker would put the images into a volume without a name, which goes with the container.
+  // Otherwise Docker would put the images into an anonymous volume, which is deleted with the container.
   const hasOwn = !volumes.some((one) => one.split(":")[1] === dataFolder);
   if (hasOwn) await docker(["volume", "create", ...repeat("--label", pairs(labels)), own]);
-  // Docker makes none where there is one of that name already, whoever made it.
+  // Docker creates no volume if one of that name exists, whoever created it.
   if (hasOwn && !(await namesOf("volume", cluster.owner)).includes(own))
     throw refusal(
       `There is a volume ${own} already that is not of this stack. Remove it (docker volume rm ${own}), or keep the registry's images elsewhere: registries.create.volumes, such as /srv/images:${dataFolder}.`,

@@ -16,15 +16,15 @@ export class LabError extends Error {
   }
 }
 
-/** Bad input, or something in the way: nothing was touched. */
+/** Bad input, or a conflict: nothing was touched. */
 export const refusal = (message: string, cause?: unknown): LabError =>
   new LabError(message, { ...(cause === undefined ? {} : { cause }), exitCode: 2 });
 
-/** What programs and the system say of a full disk or a used-up quota; the last two are apt's and tar's. */
+/** Messages of programs and the system about a full disk or an exceeded quota; the last two are apt's and tar's. */
 const diskFull =
   /\b(ENOSPC|EDQUOT)\b|no space left on device|disk quota exceeded|don't have enough free space|wrote only \d+ of \d+ bytes/i;
 
-/** Whether an error, or what led to it, is a full disk: the computer's own, or one that a program speaks of. */
+/** Whether an error or its cause is a full disk: this computer's, or one that a program reports. */
 export function isDiskFull(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;
@@ -48,6 +48,6 @@ export function forPerson(error: unknown): { readonly message: string; readonly 
   return { message, exitCode: error instanceof LabError ? error.exitCode : 1 };
 }
 
-/** Whether the operating system refused something: its words name the file and the reason. */
+/** Whether the operating system refused something: its message names the file and the reason. */
 const isSystemError = (error: unknown): boolean =>
   error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === "string";

@@ -2,14 +2,14 @@ import { randomUUID } from "node:crypto";
 import { access, link, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 
-/** Whether this user finds a file or folder there. */
+/** Whether this user can see a file or folder. */
 export const exists = (path: string): Promise<boolean> =>
   access(path).then(
     () => true,
     () => false,
   );
 
-/** What is read of a file or folder; undefined where it is not there. What keeps it from being read otherwise is an error. */
+/** The result of reading a file or folder; undefined if it does not exist. Any other failure is thrown. */
 export const ifThere = <T>(reading: Promise<T>): Promise<T | undefined> =>
   reading.catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
@@ -33,7 +33,7 @@ export const writeWhole = (
 export const writeOnce = (file: string, content: string): Promise<void> =>
   throughTemporary(file, content, 0o600, (temporary) =>
     link(temporary, file).catch(async () => {
-      // It is there, or this disk has no hard links.
+      // It exists, or this disk has no hard links.
       const held = await ifThere(readFile(file, "utf8"));
       if (!held?.trim()) await rename(temporary, file);
     }),

@@ -5,34 +5,34 @@ import { type Provider, providers } from "../model/provider.ts";
 import { writeWhole } from "./files.ts";
 import { labDir } from "./paths.ts";
 
-/** A note that is something else was written by somebody else and is left out. */
+/** A value of the wrong type was written by somebody else and is ignored. */
 const note = <One extends z.ZodType>(one: One) => one.optional().catch(undefined);
 const text = note(z.string().min(1));
 
 const settingsSchema = z.object({
-  /** The provider that was chosen for stacks whose file says `auto`; it stays until the lab is down. */
+  /** The provider chosen for stacks whose file says `auto`; it stays until the lab is down. */
   autoProvider: note(z.enum(Object.keys(providers) as Provider[])),
-  /** The Docker daemon's socket as a URL, where it is not Docker's own default. */
+  /** The Docker daemon's socket as a URL, unless it is Docker's default. */
   dockerHost: text,
-  /** Tag of the image that machines of the `docker` provider are made from. */
+  /** Tag of the image for machines of the `docker` provider. */
   machineImage: text,
-  /** The Vagrant box that machines of the `libvirt` provider are made from. */
+  /** The Vagrant box for machines of the `libvirt` provider. */
   box: note(z.object({ name: z.string().min(1), version: z.string().min(1) })),
-  /** How libvirt runs machines: `kvm`, or `qemu`, which emulates the processor. */
+  /** libvirt's virtualization: `kvm`, or `qemu`, which emulates the processor. */
   libvirtDriver: text,
-  /** Image of k3d's nodes and its helper container, where it was built here. Its tag begins with K3s's release. */
+  /** Image of k3d's nodes and its helper container, if it was built here. Its tag begins with K3s's release. */
   k3dImage: text,
-  /** Image of k3d's registry, where it was made here. */
+  /** Image of k3d's registry, if it was built here. */
   k3dRegistryImage: text,
-  /** The database's image as it was made here, its name and tag. */
+  /** The database's image as it was built here, name and tag. */
   postgresImage: text,
-  /** Whether k3d's load balancer is here; without, the first server answers in its place. */
+  /** Whether k3d's load balancer is available; without it, the first server publishes the ports. */
   k3dLoadBalancer: note(z.boolean()),
   /** The K3s release that machines get unless their stack file names another: the one that was installed here. */
   k3sVersion: text,
-  /** The networks and addresses of the machines, which no proxy stands before. */
+  /** The machines' networks and addresses, which must bypass proxies. */
   networks: note(z.array(z.string().min(1))),
-  /** The way by which that K3s came, such as `release`; it stays while the lab is up. */
+  /** How that K3s was obtained, such as `release`; it stays while the lab is up. */
   k3sWay: text,
 });
 
@@ -41,7 +41,7 @@ export type HostSettings = {
   readonly [Key in keyof z.output<typeof settingsSchema>]?: NonNullable<z.output<typeof settingsSchema>[Key]>;
 };
 
-/** Files of which a person has read once that they cannot be understood. */
+/** Invalid files that the user was already warned about. */
 const told = new Set<string>();
 
 const hostSettingsFile = join(labDir, "host.json");
@@ -67,7 +67,7 @@ export async function readHostSettings(file: string = hostSettingsFile): Promise
   return Object.fromEntries(Object.entries(data).filter(([, value]) => value !== undefined));
 }
 
-/** Writes the settings whole or not at all. */
+/** Writes the settings atomically. */
 export async function writeHostSettings(
   settings: HostSettings,
   file: string = hostSettingsFile,
@@ -75,7 +75,7 @@ export async function writeHostSettings(
   await writeWhole(file, `${JSON.stringify(settings, null, 2)}\n`);
 }
 
-/** What tells `docker` and `k3d` of a daemon. @param dockerHost as in the settings. Default: what they find themselves. */
+/** The environment for `docker` and `k3d`. @param dockerHost as in the settings. Default: what they find themselves. */
 export function daemonVariables(dockerHost: string | undefined): {
   readonly DOCKER_HOST?: string;
   readonly DOCKER_SOCK?: string;

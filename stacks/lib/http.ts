@@ -7,11 +7,11 @@ export interface HttpAnswer {
 }
 
 export interface HttpOptions {
-  /** A `Host` here goes out as it is, whatever the URL says. */
+  /** A `Host` header here is sent unchanged, whatever the URL says. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** For the whole exchange, in milliseconds. Default: 3000. */
+  /** Timeout of the whole exchange, in milliseconds. Default: 3000. */
   readonly timeout?: number;
-  /** Keeps connections and, for https, the certificates. Default: one new connection for each request. */
+  /** Keeps connections alive and, for https, holds the certificates. Default: a new connection for each request. */
   readonly agent?: HttpAgent | HttpsAgent;
 }
 

@@ -11,11 +11,11 @@ export interface KubeAccess {
   readonly key?: string;
   readonly token?: string;
   readonly basic?: string;
-  /** The name in the server's certificate, where it is not that of the URL. */
+  /** The name in the server's certificate, if it differs from the URL's. */
   readonly serverName?: string;
-  /** Whether any certificate of the server will do. Default: false. */
+  /** Whether to accept any server certificate. Default: false. */
   readonly insecure?: boolean;
-  /** URL of an HTTP proxy on the way. */
+  /** URL of an HTTP proxy. */
   readonly proxy?: string;
 }
 
@@ -46,7 +46,7 @@ export async function accessOf({ name, cluster, user }: KubeContext): Promise<Ku
     user.tokenFile && readText(user.tokenFile),
     user.exec ? askPlugin(user.exec, cluster) : undefined,
   ]);
-  // kubectl takes the file's token before the one that is written down.
+  // kubectl prefers the token file to the inline token.
   const token = fileToken?.trim() || user.token || plugin?.token;
   const pair = cert && key ? { cert, key } : plugin?.cert && plugin.key ? plugin : {};
   return {
@@ -73,7 +73,7 @@ const credentialSchema = z.object({
 
 const pluginWithin = 30;
 
-/** Asks an exec plugin for a credential, as client-go does. */
+/** Runs an exec plugin for a credential, as client-go does. */
 async function askPlugin(
   exec: NonNullable<KubeContext["user"]["exec"]>,
   { server, "certificate-authority-data": ca }: KubeContext["cluster"],

@@ -8,7 +8,7 @@ import { accessOf, type KubeAccess, readText } from "./kube-access.ts";
 const text = z.string().optional();
 const count = z.int();
 const strings = z.record(z.string(), z.string()).default({});
-/** A list; the API server leaves out one that is empty, or gives null in its place. */
+/** A list; the API server omits an empty one, or returns null. */
 const list = <One extends z.ZodType>(one: One) =>
   z
     .array(one)
@@ -47,7 +47,7 @@ const metricNow = z.object({
   resource: z.object({ name: z.string(), current: utilization }).optional(),
 });
 
-/** It has an address or, as Docker Desktop's `localhost`, a name. */
+/** It has an IP or, as Docker Desktop's `localhost`, a host name. */
 const loadBalancer = z
   .object({ ingress: list(z.object({ ip: text, hostname: text })) })
   .default({ ingress: [] });
@@ -57,7 +57,7 @@ const ingressRule = z.object({
   http: z.object({ paths: list(z.object({ path: text, pathType: z.string() })) }).optional(),
 });
 
-/** A kind of objects: the group of the API that has it, and the parts of an object that the checks look at. */
+/** A kind of object: its API group, and the fields that the checks use. */
 const kind = <Shape extends z.core.$ZodLooseShape>(group: string, shape: Shape) => ({
   group,
   schema: z.object({ metadata, ...shape }),
@@ -190,7 +190,7 @@ type Kinds = typeof kinds;
 type ObjectOf<Kind extends keyof Kinds> = z.output<Kinds[Kind]["schema"]>;
 
 export type Node = ObjectOf<"nodes">;
-/** What keeps pods from a node that do not tolerate it. */
+/** Taints keep pods without a toleration off a node. */
 export type Taint = NonNullable<Node["spec"]>["taints"][number];
 export type Pod = ObjectOf<"pods">;
 export type PersistentVolume = ObjectOf<"persistentVolumes">;
@@ -200,7 +200,7 @@ export type Ingress = ObjectOf<"ingresses">;
 export type IngressClass = ObjectOf<"ingressClasses">;
 export type Autoscaler = ObjectOf<"horizontalPodAutoscalers">;
 
-/** What every kind has: enough to tell an object from another of the same name, and whose mark it carries. */
+/** Fields of every kind: enough to identify an object, and its owner's labels. */
 const identified = z.object({
   metadata: z.object({
     name: z.string(),
@@ -213,14 +213,14 @@ const identified = z.object({
   }),
 });
 
-/** The API server answers with metadata alone where it can; a Deployment's status may be long. */
+/** The API server returns metadata only if it can; a Deployment's status may be long. */
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const metadataLists = metadataOnly.replace("PartialObjectMetadata", "PartialObjectMetadataList");
 
-/** An object of a list; what another object made has an owner. */
+/** An object of a list; an object that another one created has an owner. */
 type Listed = z.output<typeof identified>["metadata"];
 
-/** What tells an object from another of the same name, and whose mark it carries. */
+/** Identifies an object, and names its owner. */
 export type Identity = Pick<Listed, "uid" | "labels">;
 
 type Lists = {
@@ -233,19 +233,19 @@ type Lists = {
   ) => Promise<ObjectOf<Kind>[]>;
 };
 
-/** Reads of the API server that the checks need; each throws an Error that says why there is no answer. */
+/** API reads that the checks need; each throws an Error that says why there is no answer. */
 export interface KubernetesApi extends Lists {
-  /** The API server's own version, such as `v1.25.4+k3s1`. */
+  /** The API server's version, such as `v1.25.4+k3s1`. */
   version(): Promise<string>;
-  /** @param path such as `/api/v1/namespaces/dev`. @returns undefined where the API server says that there is none. */
+  /** @param path such as `/api/v1/namespaces/dev`. @returns undefined on 404. */
   object(path: string): Promise<Identity | undefined>;
   /** @param path such as `/api/v1/namespaces/dev/configmaps`. */
   identities(path: string): Promise<Listed[]>;
-  /** The versions of Nodes and Leases: some that stay as they are for long, some that change every few seconds. */
+  /** Versions of Nodes, which rarely change, and of Leases, which change every few seconds. */
   revisions(): Promise<Revisions>;
-  /** The names of the API's groups, such as `apps`. */
+  /** The names of the API groups, such as `apps`. */
   groups(): Promise<readonly string[]>;
-  /** What a namespace can hold: kinds that can be listed and deleted, those of custom resources among them. */
+  /** Namespaced kinds that can be listed and deleted, including custom resources. */
   namespacedKinds(): Promise<NamespacedKind[]>;
 }
 
@@ -254,11 +254,11 @@ export type Revisions = ReadonlyMap<string, string>;
 
 interface NamespacedKind {
   readonly kind: string;
-  /** Where the API server lists them in a namespace. */
+  /** The path of its list in a namespace. */
   readonly folder: (namespace: string) => string;
 }
 
-/** An API server that was reached, and the context of the kubeconfig that led there. */
+/** A reachable API server, and the kubeconfig context for it. */
 export interface Reached extends KubernetesApi {
   readonly context: string | undefined;
   close(): void;
@@ -273,7 +273,7 @@ export interface Reached extends KubernetesApi {
 export const reach = async (file: string, timeout?: number): Promise<Reached> =>
   reachAny(await readText(file), file, timeout);
 
-/** The same for a kubeconfig that is at hand. @param file what it is called in messages. */
+/** The same for a kubeconfig in memory. @param file its name in messages. */
 export async function reachAny(content: string, file: string, timeout?: number): Promise<Reached> {
   const names = contextNames(content, file);
   const apis = await Promise.all(
@@ -296,7 +296,7 @@ export async function reachAny(content: string, file: string, timeout?: number):
   return chosen;
 }
 
-/** Reads one answer of the API server. @param absentIs what a 404 counts as; default: it is an error. */
+/** Reads one answer of the API server. @param absentIs the result of a 404; default: it is an error. */
 type Read = <T>(path: string, schema: z.ZodType<T>, accept?: string, absentIs?: unknown) => Promise<T>;
 
 async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
@@ -315,10 +315,10 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
   const { groups } = await read("/apis", z.object({ groups: z.array(group) }));
   const apis = [
     "/api/v1",
-    // Nothing is kept in what serves measurements, which is often away.
+    // The metrics API stores no objects, and is often unavailable.
     ...groups
       .filter(({ name }) => !/(^|\.)metrics\.k8s\.io$/.test(name))
-      // The preferred version comes first, and need not have every kind.
+      // The preferred version comes first, and may lack some kinds.
       .flatMap(({ preferredVersion, versions }) => [preferredVersion, ...versions])
       .map(({ groupVersion }) => `/apis/${groupVersion}`),
   ];
@@ -328,7 +328,7 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
         .filter(({ name, namespaced }) => namespaced && !name.includes("/"))
         .filter(({ verbs }) => verbs.includes("list") && verbs.includes("delete"))
         .map(({ name, kind }) => ({
-          // What is a kind of its own, whatever version serves it.
+          // Identifies a kind in all its versions.
           id: `${api.replace(/\/[^/]+$/, "")}/${name}`,
           kind,
           folder: (namespace: string) => `${api}/namespaces/${namespace}/${name}`,
@@ -339,7 +339,7 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
   return all.filter(({ id }, index) => all.findIndex((one) => one.id === id) === index);
 }
 
-/** An exercise may show a machine that is lost: a Node that nobody runs. */
+/** An exercise may simulate a lost machine: a Node without a kubelet. */
 const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>): boolean =>
   kind === "nodes" && name.startsWith(`exercise-${labels["k3s-lab/exercise"]}-`);
 
@@ -431,7 +431,7 @@ function agentFor({ server, proxy, serverName: servername, insecure, ...trust }:
   const options = {
     keepAlive: true,
     maxSockets: 4,
-    // The kubeconfig's proxy and no other: what the environment names is not meant for a cluster nearby.
+    // Only the kubeconfig's proxy: the one in the environment is not meant for a cluster nearby.
     ...(proxy
       ? { proxyEnv: { HTTP_PROXY: proxy, HTTPS_PROXY: proxy, http_proxy: proxy, https_proxy: proxy } }
       : {}),
@@ -451,11 +451,11 @@ function authorization({ token, basic }: KubeAccess): Readonly<Record<string, st
   return basic ? { authorization: `Basic ${Buffer.from(basic).toString("base64")}` } : {};
 }
 
-/** A taint as kubectl and K3s write it. */
+/** A taint in the format of kubectl and K3s. */
 export const taintInWords = ({ key, value = "", effect }: Taint): string =>
   `${key}${value && `=${value}`}:${effect}`;
 
-/** Whether a pod takes requests: it runs, is ready, and is not on its way out. */
+/** Whether a pod can serve requests: it runs, is ready, and is not terminating. */
 export const isReady = ({ metadata: { deletionTimestamp }, status }: Pod): boolean =>
   deletionTimestamp === undefined &&
   status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True");

@@ -4,18 +4,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 
-/** A program that does nothing but end the machine it runs on, and how QEMU is told to run it. */
+/** A program that only powers its machine off, and how QEMU runs it. */
 interface Guest {
   readonly command: string;
   readonly args: (accelerator: "kvm" | "tcg", image: string) => readonly string[];
   readonly image: Uint8Array;
-  /** What QEMU ends with when the program has run. */
+  /** QEMU's exit code after the program. */
   readonly exitCode: number;
 }
 
 const bare = ["-m", "16", "-nodefaults", "-display", "none"];
 
-/** By the architecture as Node names it. */
+/** By Node's name of the architecture. */
 export const guests: Readonly<Partial<Record<NodeJS.Architecture, Guest>>> = {
   x64: {
     command: "qemu-system-x86_64",
@@ -24,13 +24,13 @@ export const guests: Readonly<Partial<Record<NodeJS.Architecture, Guest>>> = {
       ...["-drive", `file=${image},format=raw`],
     ],
     image: bootSector(),
-    // The device makes (value << 1) | 1 of what is written to it.
+    // The device exits with (value << 1) | 1.
     exitCode: 33,
   },
   arm64: {
     command: "qemu-system-aarch64",
     args: (accelerator, image) => [
-      // The newest interrupt controller that the host has: newer ones cannot play the oldest, which is the default.
+      // The host's newest interrupt controller: newer ones cannot emulate the oldest, which is the default.
       ...["-accel", accelerator, "-machine", "virt,gic-version=max"],
       ...["-cpu", accelerator === "kvm" ? "host" : "max", ...bare, "-kernel", image],
     ],
@@ -48,7 +48,7 @@ function bootSector(): Uint8Array {
   return sector;
 }
 
-/** Milliseconds. KVM needs a tenth of that; where it is itself emulated it takes longer, and no guest boots in time. */
+/** Milliseconds. KVM needs a tenth of that; under nested emulation it takes longer, and no guest boots in time. */
 const bootsWithin = 2000;
 
 /**
@@ -67,7 +67,7 @@ export async function kvmProblem(): Promise<string | undefined> {
   return (await runs(guest, "kvm")) ? undefined : "/dev/kvm is there but boots no guest";
 }
 
-/** Whether QEMU runs the guest to its end. @param within milliseconds. Default: what KVM needs at the most. */
+/** Whether QEMU runs the guest to its end. @param within milliseconds. Default: the most that KVM needs. */
 export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bootsWithin): Promise<boolean> {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
   try {
@@ -78,7 +78,7 @@ export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bo
       timeout: within,
       stdin: "ignore",
     });
-    // QEMU ends well when it is told to end.
+    // QEMU exits with 0 when it is told to end.
     return !timedOut && exitCode === guest.exitCode;
   } finally {
     await rm(folder, { recursive: true, force: true });

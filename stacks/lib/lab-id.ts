@@ -5,7 +5,7 @@ import { LabError, refusal } from "./errors.ts";
 import { ifThere, writeOnce, writeWhole } from "./files.ts";
 import { labDir, root } from "./paths.ts";
 
-/** Holds the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
+/** The file with the id of this checkout's lab; shell scripts and the Vagrantfile read it too. */
 const labIdFile = join(labDir, "id");
 
 /**
@@ -20,11 +20,11 @@ export async function labId(file: string = labIdFile): Promise<string> {
   return await read(file);
 }
 
-/** The id without making one: a checkout that has none has made nothing that could carry it. */
+/** The existing id: a checkout without one has created nothing that could carry it. */
 export const knownLabId = async (file: string = labIdFile): Promise<string> =>
   (await read(file)) || randomUUID();
 
-/** Holds the folder that this lab was last used from; `scripts/pulumi.sh` reads it too. */
+/** The file with the folder that this lab was last used from; `scripts/pulumi.sh` reads it too. */
 const folderFile = join(labDir, "folder");
 
 /**
@@ -40,7 +40,7 @@ export async function refuseCopy(): Promise<void> {
     folder === ""
       ? undefined
       : await ifThere(stat(other)).catch((cause: NodeJS.ErrnoException) => {
-          // A file is where a folder on the path was.
+          // A file replaced a folder of the path.
           if (cause.code === "ENOTDIR") return undefined;
           throw refusal(
             `This lab was last used as ${folder}, and whether it is still there cannot be seen: ${cause.message}. Nothing was touched. Where the folder was moved, remove ${folderFile}; where it was copied, remove ${labDir}, for a lab of its own. Then run the same command again.`,

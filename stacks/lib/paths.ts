@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 
 export const root = resolve(import.meta.dirname, "..", "..");
 
-/** What belongs to this checkout's lab and is never committed: state, keys, tokens, kubeconfigs, logs. Mode 0700. */
+/** Everything that belongs to this checkout's lab and is never committed: state, keys, tokens, kubeconfigs, logs. Mode 0700. */
 export const labDir = join(root, ".lab");
 
 /** The folder of a stack's own files: its kubeconfig, its token, its Vagrant state. */

@@ -1,14 +1,14 @@
 import { readdir, readFile } from "node:fs/promises";
 import { basename } from "node:path";
 
-/** Names one process: its id alone is given to another when it has ended. */
+/** Identifies one process: the system reuses a pid after its process has ended. */
 export interface ProcessId {
   readonly pid: number;
   /** When it was started, in clock ticks since boot. */
   readonly startTime: string;
 }
 
-/** The process that has this id now, or undefined where none has. */
+/** The process with this pid; undefined if there is none. */
 export async function processId(pid: number): Promise<ProcessId | undefined> {
   const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
   const fields = parseStat(text);
@@ -16,7 +16,7 @@ export async function processId(pid: number): Promise<ProcessId | undefined> {
   return fields && fields.state !== "Z" ? { pid, startTime: fields.startTime } : undefined;
 }
 
-/** Whether a process has this id and has not ended; on systems without /proc a zombie counts as alive. */
+/** Whether a process with this pid exists and has not ended; on systems without /proc a zombie counts as alive. */
 export async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0);
@@ -48,29 +48,29 @@ export function parseStat(
   return state && parent && startTime ? { state, parent: Number(parent), startTime } : undefined;
 }
 
-/** Whether this very process still runs. */
+/** Whether this same process still runs. */
 export async function isRunning({ pid, startTime }: ProcessId): Promise<boolean> {
   return (await processId(pid))?.startTime === startTime;
 }
 
-/** The program and the arguments of a process; empty where it has ended. */
+/** The program and the arguments of a process; empty if it has ended. */
 export const commandLine = async ({ pid }: Pick<ProcessId, "pid">): Promise<string[]> =>
   (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0").slice(0, -1);
 
-/** The processes that run one of these programs with a text in their arguments. An editor of such a file is none of them. */
+/** Processes that run one of these programs with a text in their arguments. An editor of such a file does not count. */
 export const processesOf = (programs: readonly string[], text: string): Promise<ProcessId[]> =>
   processesThat(async (pid) => {
     const line = await commandLine({ pid });
     return programs.includes(basename(line[0] ?? "")) && `${line.join(" ")} `.includes(text);
   });
 
-/** Whether a process was stopped (SIGSTOP, Ctrl-Z): it is there and does nothing until it is continued. */
+/** Whether a process is stopped (SIGSTOP, Ctrl-Z): it does nothing until it is continued. */
 export async function isStopped({ pid }: ProcessId): Promise<boolean> {
   const state = parseStat(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""))?.state;
   return state === "T" || state === "t";
 }
 
-/** The processes that these started. */
+/** The child processes of these. */
 export function childrenOf(parents: readonly ProcessId[]): Promise<ProcessId[]> {
   const pids = new Set(parents.map(({ pid }) => pid));
   return processesThat(async (pid) => {
@@ -87,7 +87,7 @@ async function processesThat(fit: (pid: number) => Promise<boolean>): Promise<Pr
   return found.filter((one) => one !== undefined);
 }
 
-/** Ends a process that was started in a group of its own, with all that it has started. */
+/** Kills a process that leads its own process group, with all its descendants. */
 export function endGroup(pid: number): void {
   try {
     process.kill(-pid, "SIGKILL");

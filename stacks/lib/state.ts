@@ -52,14 +52,14 @@ export async function checkpointOf(
   }
 }
 
-/** What Pulumi's file backend adds to the name of a state that it packs, and what unpacks it. */
+/** The suffix of a compressed state in Pulumi's file backend, and what decompresses it. */
 const packed = { ".gz": "gunzip", ".zst": "zstd --decompress --rm" } as const;
 
 const resourceSchema = z.object({
   urn: z.string(),
   type: z.string(),
   id: z.string().optional(),
-  /** Names the resource that it was made through. */
+  /** The URN of its provider. */
   provider: z.string().optional(),
   inputs: z.record(z.string(), z.unknown()).optional(),
   outputs: z.record(z.string(), z.unknown()).optional(),
@@ -113,23 +113,23 @@ export function partsOfUrn(urn: string): { readonly types: string; readonly name
   return { types, name };
 }
 
-/** What a stack exports; undefined where it was not brought up. @param resources of its state. */
+/** A stack's exports; undefined if it was not brought up. @param resources of its state. */
 export const outputsOf = (resources: readonly StateResource[]): StateResource["outputs"] =>
   resources.find(({ type }) => type === "pulumi:pulumi:Stack")?.outputs;
 
-/** Whether Pulumi has noted anything of a stack. */
+/** Whether Pulumi has a state of a stack. */
 export const hasResources = async (stack: string): Promise<boolean> => (await stateOf(stack)).length > 0;
 
 interface StackLock {
   readonly file: string;
-  /** 0 where the lock cannot be read: a run was killed while it wrote it. */
+  /** 0 if the lock cannot be read: a run was killed while it wrote it. */
   readonly pid: number;
-  /** The computer that it runs on, where that is another one. */
+  /** The computer that it runs on, if it is another one. */
   readonly host: string | undefined;
   readonly alive: boolean;
 }
 
-/** A lock whose process is gone protects nothing; Pulumi's file backend leaves it behind when it is killed. */
+/** A stale lock, whose process is gone, protects nothing; Pulumi's file backend leaves it behind when it is killed. */
 export async function endStaleLocks(stack: string): Promise<void> {
   for (const { file, pid, host, alive } of await locksOf(stack)) {
     if (alive)

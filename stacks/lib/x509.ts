@@ -2,10 +2,10 @@ import { createHash, type KeyObject, randomBytes, sign } from "node:crypto";
 import { isIPv4 } from "node:net";
 
 export interface CertificateContent {
-  /** Common name of whom it is for. */
+  /** Common name of the subject. */
   readonly subject: string;
   readonly publicKey: KeyObject;
-  /** Who signs it, by an elliptic-curve key; of an authority itself. */
+  /** The issuer, with an elliptic-curve key; itself for an authority. */
   readonly issuer: {
     readonly subject: string;
     readonly publicKey: KeyObject;
@@ -13,7 +13,7 @@ export interface CertificateContent {
   };
   readonly from: Date;
   readonly until: Date;
-  /** Host names and IPv4 addresses of a server. Default: it is an authority, which signs certificates of servers alone. */
+  /** Host names and IPv4 addresses of a server. Default: an authority, which signs only server certificates. */
   readonly hosts?: readonly string[];
 }
 
@@ -44,7 +44,7 @@ function extensionsOf({ publicKey, issuer, hosts }: CertificateContent): Buffer[
   const issuerKey = extension("2.5.29.35", sequence(tagged(0x80, keyId(issuer.publicKey))));
   if (hosts === undefined)
     return [
-      // An authority, below which there is no other; its key signs certificates and lists of revoked ones.
+      // An authority without intermediates below it; its key signs certificates and revocation lists.
       extension("2.5.29.19", sequence(yes, integer(Buffer.of(0))), critical),
       extension("2.5.29.15", bits(Buffer.of(0b0000_0110), 1), critical),
       subjectKey,
@@ -55,7 +55,7 @@ function extensionsOf({ publicKey, issuer, hosts }: CertificateContent): Buffer[
       : tagged(0x82, Buffer.from(host, "latin1")),
   );
   return [
-    // No authority; its key signs handshakes, as a server's.
+    // Not an authority; its key signs TLS handshakes of a server.
     extension("2.5.29.19", sequence(), critical),
     extension("2.5.29.15", bits(Buffer.of(0b1000_0000), 7), critical),
     extension("2.5.29.37", sequence(identifier("1.3.6.1.5.5.7.3.1"))),
@@ -124,7 +124,7 @@ function serial(): Buffer {
   return bytes;
 }
 
-/** A client that does not know such an extension must refuse the certificate. */
+/** A client that does not know such a critical extension must reject the certificate. */
 const critical = true;
 
 const extension = (id: string, value: Uint8Array, isCritical = false): Buffer =>
