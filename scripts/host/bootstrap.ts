@@ -25,19 +25,19 @@ const thisHost = (): BootstrapHost => ({
 });
 
 /**
- * How mmdebstrap makes a Debian here: as root, or in a user namespace, whose root is an ordinary user outside.
+ * How mmdebstrap builds Debian here: as root, or in a user namespace, whose root is an ordinary user outside.
  * @returns its mode, and the folder to work in.
- * @throws LabError with what a user namespace lacks and the command that helps.
+ * @throws LabError with what a user namespace lacks and the command that fixes it.
  */
 export async function bootstrapMode(
   progress: Progress,
   host: BootstrapHost = thisHost(),
   install: (names: readonly string[], progress: Progress) => Promise<void> = ensurePackages,
 ): Promise<{ readonly mode: "root" | "unshare"; readonly folder: string }> {
-  // Other distributions do not have the keys that Debian's packages are signed with.
+  // Other distributions lack Debian's signing keys.
   await install(["mmdebstrap", "debian-archive-keyring"], progress);
   const mode = host.root ? "root" : "unshare";
-  // The root of a user namespace may not look into a home.
+  // The root of a user namespace may not read a home directory.
   const folder = host.root ? cacheDir : tmpdir();
   if (!(await host.runsPrograms(folder)))
     throw new LabError(

@@ -26,7 +26,7 @@ export interface Box {
 }
 
 export interface BoxSource extends Box {
-  /** Where the box lies. Default: Vagrant's public catalog knows, and the checksum too. */
+  /** The box's URL. Default: from Vagrant's public catalog, with the checksum. */
   readonly url?: string | undefined;
   /** SHA-256 of the file behind `url`, in hex. */
   readonly sha256?: string | undefined;
@@ -47,7 +47,7 @@ const recipeFiles = [
   ...["setup.sh", "fill.sh", "place.sh", "flannel.sh"].map((file) => `image/${file}`),
 ];
 
-/** What a virtual machine has beside the packages of a machine in a container: a kernel and what sets up devices. */
+/** What a virtual machine needs besides the packages of a containerized machine: a kernel and device setup. */
 const packages = (arch: NodeJS.Architecture): readonly string[] => [
   ...basePackages,
   `linux-image-cloud-${arch === "arm64" ? "arm64" : "amd64"}`,
@@ -55,17 +55,17 @@ const packages = (arch: NodeJS.Architecture): readonly string[] => [
   "systemd-resolved",
 ];
 
-/** GiB; the disk takes what is written to it. */
+/** GiB; the disk is sparse. */
 const diskSize = 16;
 
-/** Part of every key: raise it when a box must be built again for reasons that its recipe does not show. */
+/** Part of every key: raise it if boxes must be rebuilt for reasons outside the recipe. */
 const format = 1;
 
 /**
  * The box of libvirt's machines, built here and kept in the user's cache: Debian with its own kernel, K3s and K3s's images.
  * Needs root, but no Docker, no loop device and, apart from Debian's packages, no internet.
  * @param apps archives of further images, for machines that are slow to load them later.
- * @throws LabError where root is out of reach, and with the last lines of what failed.
+ * @throws LabError without root privileges, and with the last lines of output on failure.
  */
 export async function ensureBox(
   content: MachineContent,
@@ -84,7 +84,7 @@ export async function ensureBox(
   const name = `k3s-lab/machine-${key}`;
   const path = join(boxes, `${key}.box`);
   const box = { name, version: "1.0.0", path, url: `file://${path}` };
-  // Of several at once, in whichever checkout, one builds it.
+  // Only one of several concurrent runs, in any checkout, builds it.
   return await withFileLock(
     join(cacheDir, "locks", `box-${key}.lock`),
     async () => {
@@ -116,7 +116,7 @@ async function build(
     await mkdir(join(work, "images"));
     for (const archive of [content.images, ...apps])
       await linkOrCopy(archive, join(work, "images", basename(archive)));
-    // What it writes is read by programs of the machine's that are not root.
+    // Non-root programs of the machine must be able to read the files.
     const readable = ["sh", "-c", 'umask 022 && exec "$@"', "sh"];
     const environment = [`SUITE=${suite}`, `PACKAGES=${include.join(",")}`, `SIZE=${diskSize}G`];
     const { exitCode, stdout, stderr } = await runHere(
@@ -150,7 +150,7 @@ async function whole(file: string): Promise<Pick<BuiltBox, "sha256" | "size"> | 
   return { sha256, size: found.size };
 }
 
-/** All but the two files or folders of a kind that were used last: a checkout beside this one may still use an older one. */
+/** All but the two most recently used files or folders of a kind: another checkout may still use an older one. */
 async function oldIn(folder: string, kind: RegExp): Promise<string[]> {
   const names = (await readdir(folder)).filter((name) => kind.test(name));
   const used = await Promise.all(
@@ -162,7 +162,7 @@ async function oldIn(folder: string, kind: RegExp): Promise<string[]> {
 
 const vagrantHome = (): string => process.env.VAGRANT_HOME ?? join(homedir(), ".vagrant.d");
 
-/** The folder of a box of the libvirt provider that Vagrant has. */
+/** Vagrant's folder of a box for the libvirt provider. */
 export const boxFolder = ({ name, version }: Box): string =>
   join(vagrantHome(), "boxes", name.replaceAll("/", "-VAGRANTSLASH-"), version, "libvirt");
 
@@ -176,9 +176,9 @@ export const catalogOf = ({ name, version, url, sha256 }: BoxSource): object => 
 };
 
 /**
- * Gives a box to Vagrant, which checks its SHA-256 and keeps nothing of one that is another; does nothing where Vagrant
+ * Adds a box to Vagrant, which checks its SHA-256 and discards a mismatch; does nothing if Vagrant already
  * has it.
- * @throws LabError (exit code 2) where the checksum is wrong, and with Vagrant's last lines for any other reason.
+ * @throws LabError (exit code 2) if the checksum is wrong, and with Vagrant's last lines for any other reason.
  */
 export async function addBox(box: BoxSource, progress: Progress, run: Run = runHere): Promise<void> {
   if (await exists(join(boxFolder(box), "metadata.json"))) return;
@@ -209,7 +209,7 @@ export async function addBox(box: BoxSource, progress: Progress, run: Run = runH
   }
 }
 
-/** Takes the boxes that were built here from Vagrant, but for the last ones: a stopped machine starts with its box's kernel. */
+/** Removes locally built boxes from Vagrant, except the latest: a stopped machine starts with its box's kernel. */
 export async function removeOldBoxes(run: Run = runHere): Promise<void> {
   for (const name of await oldIn(join(vagrantHome(), "boxes"), /^k3s-lab-VAGRANTSLASH-machine-/))
     await run(["vagrant", "box", "remove", "--all", "--force", name.replace("-VAGRANTSLASH-", "/")]);

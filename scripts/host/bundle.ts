@@ -10,10 +10,10 @@ import { unpackedPackages } from "../toolchain/images/debian.ts";
 import type { Platform } from "../toolchain/tools.ts";
 import { cniPlugins, shortHash } from "./machine-image.ts";
 
-/** A file of a bundle: what is in it, or the file on this computer that holds it. */
+/** A file of a bundle: its content, or its source on this computer. */
 type Entry = { readonly mode: number } & ({ readonly content: string } | { readonly source: string });
 
-/** What a machine is sent that carries no K3s of its own, laid out as `/opt/k3s-lab`. */
+/** The files for a machine without K3s, laid out as `/opt/k3s-lab`. */
 export interface Bundle {
   /** Changes with the content; the machine keeps it as the file `bundle`, the last one to be unpacked. */
   readonly id: string;
@@ -30,9 +30,9 @@ const runtimePrograms = [
 ];
 
 /**
- * K3s, its installer, its images and all else that a machine needs which can download nothing.
+ * K3s, its installer, its images and everything else that an offline machine needs.
  * @param architecture as `uname -m` says it on the machine.
- * @throws LabError where K3s is not available for it: another architecture than this computer's takes the release.
+ * @throws LabError if K3s is not available for it: an architecture other than this computer's needs the release.
  */
 export async function k3sBundle(architecture: string, progress: Progress): Promise<Bundle> {
   const { k3s, content } = await installedContent(progress, platformFor(architecture));
@@ -64,7 +64,7 @@ export async function k3sBundle(architecture: string, progress: Progress): Promi
 
 const text = (content: string) => ({ content, mode: 0o644 });
 
-/** What `installTools` is told of a machine's architecture: nothing where it is this computer's own. */
+/** The options of `installTools` for a machine's architecture: none if it is this computer's own. */
 export function platformFor(
   architecture: string,
   own: string = process.arch,
@@ -78,11 +78,11 @@ export function platformFor(
     throw refusal(
       `K3s is not available for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
     );
-  // The images of a K3s that is built here hold this computer's libraries: for another kind only the release will do.
+  // Images built here contain this computer's libraries: another architecture needs the release.
   return arch === own ? {} : { platform, way: "release" };
 }
 
-/** Writes a bundle as a tar archive, its files in order: what was not sent whole lacks its last one. */
+/** Writes a bundle as a tar archive, its files in order: an incomplete transfer lacks the last one. */
 export const writeBundle = ({ entries }: Bundle, to: Writable): Promise<void> =>
   writeTar(to, async (tar) => {
     for (const [name, entry] of Object.entries(entries)) await addEntry(tar, name, entry);

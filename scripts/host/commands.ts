@@ -2,7 +2,7 @@ import { createInterface } from "node:readline";
 import { execa } from "execa";
 
 export interface CommandResult {
-  /** Undefined where the program could not be started or was ended by a signal. */
+  /** Undefined if the program could not be started or was killed by a signal. */
   readonly exitCode: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
@@ -19,11 +19,11 @@ interface CommandOptions {
   readonly timeout?: number;
 }
 
-/** Runs a program with its arguments to its end and never throws for how that was; tests pass their own. */
+/** Runs a program to its end and never throws for its result; tests pass their own. */
 export type Run = (command: readonly string[], options?: CommandOptions) => Promise<CommandResult>;
 
 /**
- * What a command whose output is read must see: gettext follows LANGUAGE in every locale but C, and in C.UTF-8 too.
+ * The environment of commands whose output is parsed: gettext follows LANGUAGE in every locale but C, and in C.UTF-8 too.
  * https://www.gnu.org/software/gettext/manual/html_node/The-LANGUAGE-variable.html
  */
 export const plainEnglish: Readonly<Record<string, string | undefined>> = {
@@ -45,7 +45,7 @@ export const run: Run = async ([file = "", ...args], { input = "", onLine, timeo
   return {
     exitCode: result.exitCode,
     stdout: result.stdout ?? "",
-    // A program that cannot be started says nothing itself, nor does one that hangs.
+    // A program that cannot be started, or hangs, prints no error.
     stderr:
       ended === "timeout"
         ? `${file} did not answer within ${(timeout ?? 0) / 1000} s`

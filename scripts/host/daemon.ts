@@ -11,34 +11,34 @@ import { withoutMark } from "../run-mark.ts";
 import { withFileLock } from "../toolchain/file-lock.ts";
 import { lastLines } from "./commands.ts";
 
-/** Where daemons of the lab's own have their sockets, and where labs of root find what others of root are at. */
+/** Where the lab's own daemons have their sockets, and where root's labs find each other's notes. */
 export const runDir = "/run/k3s-lab";
 
 const startsWithin = 60_000;
 const endsWithin = 45_000;
 
-/** What became of a daemon: there was none of the lab's, it was ended, or it goes on because of somebody. */
+/** The result of stopping a daemon: there was none of the lab's, it was stopped, or it keeps running for its users. */
 export type Stopped =
   | { readonly state: "none" | "ended" }
   | { readonly state: "kept"; readonly by: readonly string[] };
 
 /**
- * What labs keep of a daemon: a lock, who is at work with it, and a record of what was there before the lab started it.
- * Their folder is its owner's alone.
+ * The labs' notes on a daemon: a lock, its users, and a record of what existed before the lab started it.
+ * Only its owner may access the folder.
  */
 export class DaemonNotes<Recorded> {
   readonly #lock: string;
   readonly #record: string;
   readonly #users: string;
 
-  /** @param folder where all that is. A record is in that of root, who alone starts daemons. */
+  /** @param folder the folder of the notes. The record is in root's, who alone starts daemons. */
   constructor(name: string, folder: string = runDir) {
     this.#lock = join(folder, `${name}.lock`);
     this.#users = join(folder, `${name}-users`);
     this.#record = join(folder, `${name}.json`);
   }
 
-  /** Does work while no other lab starts or ends the daemon, or makes or takes away what is in it. */
+  /** Runs work while no other lab starts or stops the daemon, or creates or removes anything in it. */
   async alone<T>(work: () => Promise<T>, progress: Progress): Promise<T> {
     await mkdir(dirname(this.#lock), { recursive: true, mode: 0o700 });
     await chmod(dirname(this.#lock), 0o700);
@@ -46,7 +46,7 @@ export class DaemonNotes<Recorded> {
   }
 
   /**
-   * Notes that this process is at work with the daemon: it has nothing in it yet that would keep others from ending it. The
+   * Registers this process as a user of the daemon, before it has anything in it that keeps others from stopping it. The
    * note counts as long as the process lives.
    */
   async noteUser(): Promise<void> {
@@ -56,7 +56,7 @@ export class DaemonNotes<Recorded> {
     await writeFile(join(this.#users, `${self.pid}-${self.startTime}`), "");
   }
 
-  /** Other processes that are at work with the daemon, as a person is told of them. */
+  /** Other processes that use the daemon, as shown to the user. */
   async otherUsers(): Promise<string[]> {
     const others: string[] = [];
     for (const name of (await ifThere(readdir(this.#users))) ?? []) {
@@ -68,7 +68,7 @@ export class DaemonNotes<Recorded> {
     return others;
   }
 
-  /** What there was before the lab started the daemon; undefined where the lab did not. */
+  /** What existed before the lab started the daemon; undefined if the lab did not start it. */
   record(): Promise<Recorded | undefined> {
     return readFile(this.#record, "utf8")
       .then((text) => JSON.parse(text) as Recorded)
@@ -88,9 +88,9 @@ export class DaemonNotes<Recorded> {
 export const logOf = (program: string): string => join(cacheDir, "log", `${program}.log`);
 
 /**
- * Starts a daemon that outlives this process. What an earlier one has printed goes.
- * @param program is what messages and its log are called.
- * @throws LabError where there is no such program.
+ * Starts a daemon that outlives this process. Truncates an earlier one's log.
+ * @param program the name for messages and the log.
+ * @throws LabError if there is no such program.
  */
 export async function startDaemon(
   program: string,
@@ -101,7 +101,7 @@ export async function startDaemon(
   try {
     const stdio = ["ignore", log.fd, log.fd] as const;
     const child = spawn(command, args, { cwd: "/", detached: true, env: withoutMark(), stdio: [...stdio] });
-    // A program that cannot be started has no pid; that is told below.
+    // A program that cannot be started has no PID; this is reported below.
     child.on("error", () => {});
     child.unref();
     const daemon = child.pid === undefined ? undefined : await processId(child.pid);
@@ -115,11 +115,11 @@ export async function startDaemon(
 export const readLog = (program: string): Promise<string> => readFile(logOf(program), "utf8").catch(() => "");
 
 /**
- * Waits for a daemon's answer, for a minute at most.
+ * Waits at most a minute for a daemon's answer.
  * @param name such as Docker.
- * @param ask why it does not answer, or undefined where it does.
- * @param options.daemon its process, where it is known: one that ended is not waited for.
- * @throws LabError with the last lines of its log where it ends or does not answer; what `ask` throws.
+ * @param ask returns why it does not answer, or undefined if it does.
+ * @param options.daemon its process, if known: stops waiting when it has ended.
+ * @throws LabError with the last lines of its log if it ends or does not answer; whatever `ask` throws.
  */
 export async function untilAnswers(
   name: string,
@@ -142,13 +142,13 @@ export async function untilAnswers(
   });
 }
 
-/** Ends processes, the hard way those that do not end by a signal in time. */
+/** Terminates processes, and kills those that do not end in time. */
 export async function endAll(processes: readonly ProcessId[], name: NodeJS.Signals): Promise<void> {
   for (const { pid } of processes) signal(pid, name);
   await untilEnded(processes);
 }
 
-/** Waits for processes to end, and ends them the hard way when they do not. */
+/** Waits for processes to end, and kills those that do not. */
 export async function untilEnded(processes: readonly ProcessId[]): Promise<void> {
   const all = async () => (await Promise.all(processes.map(isRunning))).every((running) => !running);
   await pWaitFor(all, { interval: 50, timeout: endsWithin }).catch(async () => {

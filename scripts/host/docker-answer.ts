@@ -2,7 +2,7 @@ import { hostname, release } from "node:os";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 
-/** What uses Docker: machines are reached by their containers' addresses, k3d's nodes by ports of this computer. */
+/** What uses Docker: machines are reached at their containers' addresses, k3d's nodes at ports of this computer. */
 export type DockerUse = "machines" | "k3d";
 
 export interface DaemonFacts {
@@ -15,18 +15,18 @@ export interface DaemonFacts {
 }
 
 /**
- * What became of the question whether a daemon is there. Only `absent`, in Docker's own words, means that none is:
+ * Whether there is a daemon. Only `absent`, by Docker's own message, means that there is none:
  * `hangs` and `other` are daemons that may have containers running.
  */
 export type Asked =
   | { readonly state: "answers"; readonly facts: DaemonFacts }
   | { readonly state: "absent" | "denied" | "hangs" | "other"; readonly problem: string };
 
-/** Milliseconds that a busy daemon may take. */
+/** Milliseconds allowed for a busy daemon. */
 const answersWithin = 15_000;
 
 /**
- * Asks a daemon what it is.
+ * Queries a daemon.
  * @param host as in `DOCKER_HOST`. Default: the one that `DOCKER_HOST` or the Docker context names, or Docker's default.
  */
 export async function askDocker(host: string | undefined, run: Run = runHere): Promise<Asked> {
@@ -55,7 +55,7 @@ export async function askDocker(host: string | undefined, run: Run = runHere): P
   }
 }
 
-/** Why a Docker that was started does not answer, or undefined where it does. */
+/** Why a started Docker does not answer, or undefined if it does. */
 export async function dockerProblem(host: string | undefined): Promise<string | undefined> {
   const asked = await askDocker(host);
   if (asked.state === "denied") throw new LabError(notAllowed(asked.problem));
@@ -75,7 +75,7 @@ function noAnswer({ stderr, ended }: Awaited<ReturnType<Run>>): Exclude<Asked, {
   return { state: isAbsent.test(problem) ? "absent" : "other", problem };
 }
 
-/** Where Docker is asked for: `DOCKER_HOST`, else what the Docker context names; undefined where Docker is missing. */
+/** Docker's endpoint: `DOCKER_HOST`, or else the Docker context's; undefined if Docker is missing. */
 export async function dockerEndpoint(run: Run = runHere): Promise<string | undefined> {
   if (process.env.DOCKER_HOST) return process.env.DOCKER_HOST;
   const asked = await run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], {
@@ -88,8 +88,8 @@ const instead =
   "Use the system's own Docker (sudo systemctl start docker; docker context use default; unset DOCKER_HOST)";
 
 /**
- * Why a lab cannot live in a Docker, however well it answers.
- * @param endpoint where it is asked for. @param facts undefined where it does not answer.
+ * Why a lab cannot use a Docker daemon even if it answers.
+ * @param endpoint its address. @param facts undefined if it does not answer.
  */
 export function unfitness(
   use: DockerUse | undefined,

@@ -16,11 +16,11 @@ import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
 /**
- * The Docker daemon to make machines with: the one that `DOCKER_HOST`, the Docker context or Docker's default names. Where
+ * The Docker daemon to create machines with: the one that `DOCKER_HOST`, the Docker context or Docker's default names. If
  * there is none, Docker is installed and started, by systemd or as the lab's own daemon (docs/decisions/014-own-docker.md).
- * @param use what it must be fit for. Default: anything, as for what is to be removed.
- * @returns `DOCKER_HOST` for child processes; undefined where Docker's default is the one.
- * @throws LabError that says what is in the way and what to do; exit code 2 for a Docker that no lab can live in.
+ * @param use what it must be suitable for. Default: any use, as for removal.
+ * @returns `DOCKER_HOST` for child processes; undefined for Docker's default.
+ * @throws LabError with the problem and the fix; exit code 2 for a Docker that no lab can use.
  */
 export async function ensureDocker(progress: Progress, use?: DockerUse): Promise<string | undefined> {
   const found = await observeDocker(use);
@@ -34,7 +34,7 @@ async function start(progress: Progress): Promise<string | undefined> {
   return (await hasSystemd()) ? await startBySystemd(progress) : await startOwnDocker(progress);
 }
 
-/** Where the lab's own Docker is, if no other is here: a fresh clone has no note of it. It may not answer. */
+/** The address of the lab's own Docker, if there is no other: a fresh clone has no record of it. It may not answer. */
 export async function ownDockerHere(): Promise<string | undefined> {
   if (process.env.DOCKER_HOST || (await askDocker(undefined)).state !== "absent") return undefined;
   return (await hasOwnDocker()) ? ownHost : undefined;
@@ -47,11 +47,11 @@ export interface RunningDocker {
 
 /**
  * The Docker that `ensureDocker` would use as it is; undefined where it would start one. Nothing is started.
- * @throws LabError where `ensureDocker` would refuse, with exit code 2 for a Docker that no lab can live in.
+ * @throws LabError if `ensureDocker` would refuse, with exit code 2 for a Docker that no lab can use.
  */
 export async function observeDocker(use?: DockerUse): Promise<RunningDocker | undefined> {
   const endpoint = await dockerEndpoint();
-  // One on another computer may take its time not to answer.
+  // A remote one may take long to time out.
   refuse(unfitness(use, endpoint, undefined), 2);
   const chosen = process.env.DOCKER_HOST || undefined;
   const asked = await askDocker(undefined);
@@ -73,7 +73,7 @@ function refuse(reason: string | undefined, exitCode = 1): void {
   if (reason !== undefined) throw new LabError(reason, { exitCode });
 }
 
-/** Why a daemon that does not answer cannot be helped by starting one. */
+/** Why starting a daemon would not help. */
 function whyNotStarted(
   { state, problem }: Exclude<Asked, { state: "answers" }>,
   chosen: string | undefined,
@@ -91,7 +91,7 @@ function whyNotStarted(
 
 async function startBySystemd(progress: Progress): Promise<undefined> {
   const start = ["systemctl", "start", "docker"];
-  // After a boot it may be starting already.
+  // After a boot it may already be starting.
   const { stdout } = await run(["systemctl", "is-active", "docker"], { timeout: 15_000 });
   const prefix =
     stdout.trim() === "activating" ? undefined : await requireRoot("Starting Docker", start, run);

@@ -18,8 +18,8 @@ export async function readFirewall(run: Run): Promise<Firewall> {
 }
 
 /**
- * Removes the rules and chains that have come since `before` and that `isOurs` tells to be the lab's to remove. A chain in
- * which somebody else has a rule stays, with that rule. Of a table that is not in `before` nothing is known to have come.
+ * Removes the rules and chains added since `before` that `isOurs` identifies as the lab's. A chain in
+ * which someone else has a rule stays, with that rule. Leaves tables alone that are not in `before`.
  */
 export async function removeRules(
   before: Firewall,
@@ -41,7 +41,7 @@ export function addedRules(before: string, after: string): string[] {
   return lines(after).filter((line) => !known.has(line));
 }
 
-/** Chains lose their policy and counters, which change all the time. */
+/** Strips the chains' policy and counters, which change all the time. */
 const lines = (text: string): string[] =>
   text
     .split("\n")
@@ -49,9 +49,9 @@ const lines = (text: string): string[] =>
     .map((line) => line.replace(/^(:\S+) .*/, "$1").trimEnd());
 
 /**
- * Whether Docker made this rule or chain: it is of a DOCKER chain, or of one of these bridges. In DOCKER-USER it makes
- * one rule, RETURN; the others there are people's.
- * @param isShared whether another daemon has its rules in the same chains. Default: no.
+ * Whether Docker created this rule or chain: it is in a DOCKER chain, or for one of these bridges. In DOCKER-USER it creates
+ * only the rule RETURN; the others are users'.
+ * @param isShared whether another daemon uses the same chains. Default: no.
  */
 export function ownRule(line: string, bridges: readonly string[], isShared = false): boolean {
   if (line.startsWith("-A DOCKER-USER ") && line !== "-A DOCKER-USER -j RETURN") return false;
@@ -59,7 +59,7 @@ export function ownRule(line: string, bridges: readonly string[], isShared = fal
   return bridges.some((bridge) => line.split(" ").includes(bridge));
 }
 
-/** What to give `iptables --table TABLE` so that these are gone: rules before the chains that they name. */
+/** Arguments for `iptables --table TABLE` that delete these: rules before the chains that they reference. */
 export function deleteCommands(added: readonly string[]): string[][] {
   const rules = added.filter((line) => line.startsWith("-A ")).map((line) => ["-D", ...words(line.slice(3))]);
   const chains = added.filter((line) => line.startsWith(":")).map((line) => line.slice(1));

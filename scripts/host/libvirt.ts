@@ -15,10 +15,10 @@ import { ensureResources, type LibvirtSpec, removeResources, virshCommand } from
 import { hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
-/** By this the labs of one user stay out of each other's way; see `ensureResources` for those of two. */
+/** Coordinates the labs of one user; see `ensureResources` for those of two. */
 const sharedDir = isRoot() ? runDir : join(cacheDir, "libvirt");
 
-/** What was there before the daemon that the lab started, and stays. */
+/** What existed before the lab started its daemon, and must stay. */
 interface DaemonRecord {
   readonly daemon: ProcessId;
   readonly rules: Firewall;
@@ -29,9 +29,9 @@ interface DaemonRecord {
 const notesIn = (folder: string) => new DaemonNotes<DaemonRecord>("libvirt", folder);
 
 /**
- * A libvirt that can make the machines, with the lab's networks and its pool: a daemon that answers, one that systemd
+ * Ensures a libvirt that can create the machines, with the lab's networks and pool: a running daemon, one that systemd
  * starts, or the lab's own (docs/decisions/018-own-libvirt.md).
- * @throws LabError that says what is in the way and what to do.
+ * @throws LabError with the problem and the fix.
  */
 export async function ensureLibvirt(
   spec: LibvirtSpec,
@@ -42,7 +42,7 @@ export async function ensureLibvirt(
   const notes = notesIn(folder);
   await notes.alone(async () => {
     await ensureDaemon(progress, run);
-    // Its machines come later, and until then another lab's `down` would find none.
+    // Its machines are created later; until then another lab's `down` would find none.
     await notes.noteUser();
     const kernel = join(boxFolder(spec.box), "vmlinuz");
     const isSystems = (await notes.record()) === undefined;
@@ -55,18 +55,18 @@ export async function ensureLibvirt(
   }, progress);
 }
 
-/** Starts the libvirt that made machines, if it does not run: Vagrant cannot destroy them without it. */
+/** Starts the libvirt that created the machines, if it is not running: Vagrant needs it to destroy them. */
 export async function resumeLibvirt(progress: Progress): Promise<void> {
   if (await hasLibvirt(runHere))
     await notesIn(sharedDir).alone(() => ensureDaemon(progress, runHere), progress);
 }
 
-/** A libvirt that this user may not use: nobody knows what it has, and what is elsewhere does not need it. */
+/** This user may not use libvirt: its machines are unknown, and other providers do not need it. */
 export class LibvirtDenied extends LabError {}
 
 /**
- * Whether there is a libvirt to ask for machines: one that is not there has none.
- * @throws LabError where it is there and does not answer, or does not let this user in: its machines may be running.
+ * Whether there is a libvirt to query for machines.
+ * @throws LabError if it exists but does not answer or denies access: its machines may be running.
  */
 export async function canAskLibvirt(): Promise<boolean> {
   if (!(await hasLibvirt(runHere))) return false;
@@ -83,9 +83,9 @@ export async function canAskLibvirt(): Promise<boolean> {
 }
 
 /**
- * Whether a machine in libvirt carries this lab's id and a stack's name, whatever Pulumi knows of it. A daemon of the lab's
- * own that was killed is started again.
- * @throws LabError where libvirt is there and gives no list.
+ * Whether a machine in libvirt carries this lab's id and a stack's name, regardless of Pulumi's state. Restarts the lab's
+ * own daemon if it was killed.
+ * @throws LabError if libvirt exists but gives no list.
  */
 export async function ownsInLibvirt(stack: string, progress: Progress): Promise<boolean> {
   if ((await notesIn(sharedDir).record()) !== undefined) await resumeLibvirt(progress);
@@ -99,7 +99,7 @@ export async function ownsInLibvirt(stack: string, progress: Progress): Promise<
  * nothing while another checkout's machines use them, or another `lab` is about to make some. The lab's daemon is started
  * again where it was killed: only it knows which machines still run.
  * @param start for tests.
- * @throws LabError where the lab's daemon does not answer.
+ * @throws LabError if the lab's daemon does not answer.
  */
 export async function stopLibvirt(
   progress: Progress,
@@ -123,7 +123,7 @@ export async function stopLibvirt(
     if (by.length > 0) return { state: "kept", by };
     const record = await notes.record();
     if (record === undefined) return { state: "none" };
-    // The lab's was killed, and what answers has its rules and sockets where that had them.
+    // The lab's daemon was killed, and another one now uses the same rules and sockets.
     if (!(await isRunning(record.daemon))) {
       await notes.forget();
       return { state: "none" };
@@ -137,7 +137,7 @@ export async function stopLibvirt(
 
 const isDenial = (problem: string): boolean => /permission denied|authentication/i.test(problem);
 
-/** @throws LabError where the lab's daemon, which does not answer, runs. */
+/** @throws LabError if the lab's daemon runs but does not answer. */
 async function refuseHanging({ daemon }: DaemonRecord, problem: string): Promise<void> {
   if (!(await isRunning(daemon))) return;
   throw new LabError(
@@ -178,7 +178,7 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
   await startOwn(progress, run);
 }
 
-/** Folders of libvirt's that its daemon finds the lab's in place of. */
+/** Libvirt's folders that the lab's own replace for its daemon. */
 const ownFolders = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"] as const;
 
 const runFolderOf = "/run/libvirt";
@@ -226,7 +226,7 @@ async function stopOwn(
     progress("stopping the lab's libvirt daemon");
     await endAll([daemon], "SIGTERM");
   }
-  // The networks are gone; their chains stay, empty.
+  // The networks are gone; their empty chains remain.
   await removeRules(rules, (line) => /(^:|^-A | -j )LIBVIRT_/.test(line), run);
   if ((await readForwarding()) !== forwarding) await writeFile(forwardingFile, forwarding);
   if (!runFolder) await rm(runFolderOf, { recursive: true, force: true });
@@ -235,13 +235,13 @@ async function stopOwn(
 const forwardingFile = "/proc/sys/net/ipv4/ip_forward";
 const readForwarding = (): Promise<string> => readFile(forwardingFile, "utf8").catch(() => "0\n");
 
-/** The outermost folder above a file that other users may not look into. */
+/** The outermost folder above a file that other users may not enter. */
 export async function hiddenFolder(file: string): Promise<string | undefined> {
   const above = dirname(file);
   if (above === file) return undefined;
   return (await hiddenFolder(above)) ?? (((await stat(above)).mode & 0o001) === 0 ? above : undefined);
 }
 
-/** Whether libvirt is installed at all; where it is not, there is nothing of it to stop. */
+/** Whether libvirt is installed; otherwise there is nothing to stop. */
 const hasLibvirt = async (run: Run): Promise<boolean> =>
   (await run(["virsh", "--version"], { timeout: 15_000 })).ended !== "missing";

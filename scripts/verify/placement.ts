@@ -141,7 +141,7 @@ const volumeOf = (
     return isThere && claimRef?.namespace === namespace && claims.includes(claimRef?.name ?? "");
   });
 
-/** Whether a node existed when the pod was placed, or its node-local volume. */
+/** Whether a node existed when a pod's place was decided: with its node-local volume, if it has one. */
 const wasThere = ({ metadata: { creationTimestamp = "" } }: Node, pod: Pod, places: Places): boolean =>
   creationTimestamp < (volumeOf(pod, places)?.metadata.creationTimestamp ?? "9");
 
@@ -193,7 +193,7 @@ function because({ nodes }: Workload, pods: readonly Pod[], node: Node, places: 
   return reasons.length ? ` (${reasons.join(", ")})` : "";
 }
 
-/** A rule of the database that is broken but could be satisfied; other workloads only have preferences at scheduling time. */
+/** A rule of the database that is broken but satisfiable; other workloads only have preferences at scheduling time. */
 function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected" | "hint"> | undefined {
   const { primary, namespace } = workload;
   if (primary === undefined) return undefined;
