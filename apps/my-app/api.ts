@@ -14,8 +14,8 @@ export interface ApiParts {
 }
 
 /**
- * `GET /api` says who answers. `GET /api/entries` lists the latest 100, `POST` writes one (JSON, or a browser's form),
- * `DELETE /api/entries/ID` takes one away and needs a session of the admin's as a bearer token.
+ * `GET /api` says who answers. `GET /api/entries` lists the latest 100, `POST` adds one (JSON, or a browser's form), `DELETE
+ * /api/entries/ID` deletes one and requires an admin session as a bearer token.
  */
 export const api = (config: Config, parts: ApiParts): Omit<App, "note"> => ({
   handle: (exchange) => answer(config, exchange, parts.complain, () => route(config, parts, exchange)),

@@ -1,6 +1,9 @@
 type Format = "html" | "json" | "text";
 
-/** The format that a request prefers by its Accept header. Browsers ask for HTML by name; the default is one line of text, as for curl. */
+/**
+ * The format that a request's Accept header prefers. Browsers ask for HTML by name; the default is one line of text, as for
+ * curl.
+ */
 export function preferredFormat(accept: string | undefined): Format {
   const offered: readonly (readonly [Format, string, string])[] = [
     ["text", "text", "plain"],

@@ -15,8 +15,8 @@ export interface Config extends Identity {
   /** TCP port of the metrics. Default: no metrics. */
   readonly metricsPort?: number;
   /**
-   * Milliseconds after SIGTERM in which new requests are still answered, at the least: the cluster learns of the end only
-   * then, and Traefik takes in changes every 2 s at most. While requests keep coming it goes on, `longestLinger` at most.
+   * Minimum time after SIGTERM in which new requests are still answered, in milliseconds: the cluster learns of the shutdown
+   * only then, and Traefik applies changes every 2 s at most. While requests keep coming it goes on, up to `longestLinger`.
    */
   readonly lingerMs: number;
   /** External https port, to which http requests through the Ingress controller are redirected. Default: no redirect. */

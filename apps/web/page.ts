@@ -10,8 +10,8 @@ export interface Answer extends Identity {
     readonly path: string;
     readonly protocol: string;
     /**
-     * Where the request is seen from: what the proxy says, else the peer of the connection. Behind K3s's ServiceLB that is
-     * an address of the cluster's own, for ServiceLB puts its own in the visitor's place.
+     * The client's address: from the proxy's header, else the connection's peer. Behind K3s's ServiceLB it is a cluster
+     * address, because ServiceLB replaces the visitor's.
      */
     readonly client: string | null;
     /** The connection's peer: the proxy, if there is one. */

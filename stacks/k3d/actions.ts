@@ -74,8 +74,8 @@ export function adopt({ owner }: Cluster, found: Container, identity: string | u
 }
 
 /**
- * Brings everything of a cluster that is there back: what was stopped is started, what was paused goes on, a lost server
- * of several is recreated and joins the others. The others and their data stay as they are.
+ * Repairs an existing cluster: starts what was stopped, unpauses what was paused, and recreates a lost server of several,
+ * which then joins the others. The others and their data stay as they are.
  */
 export async function start(cluster: Cluster, input: ServersInput): Promise<void> {
   const { servers: all, balancer } = input;
@@ -129,8 +129,8 @@ async function repairServer(
 const storage = "/var/lib/rancher/k3s/storage";
 
 /**
- * Refuses to make a server again over one that runs, as where its node was deleted, and that holds local volumes of pods.
- * @throws LabError that says how they are saved.
+ * Refuses to recreate a server that still runs, as after its node was deleted, and holds local volumes of pods.
+ * @throws LabError that says how to save them.
  */
 async function refuseLossOfVolumes({ owner }: Cluster, name: string): Promise<void> {
   const found = await inspectOwn(owner, name);

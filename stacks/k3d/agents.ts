@@ -20,8 +20,8 @@ import { markBoot, markMade, readMarks } from "./marks.ts";
 import { subnetOf } from "./network.ts";
 
 /**
- * Makes an agent, which joins the servers that are there. What is left of it after a fault is removed again; one that is
- * whole, and that Pulumi does not know of, is adopted with its data.
+ * Creates an agent, which joins the existing servers. After a failure its remains are removed; a complete agent that Pulumi
+ * does not know is adopted with its data.
  */
 export async function addAgent(cluster: Cluster, input: AgentInput): Promise<void> {
   const { name, index, config, identity, generation } = input;

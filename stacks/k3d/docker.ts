@@ -62,8 +62,8 @@ export const isAbsent = ({ stderr }: Pick<Answer, "stderr">): boolean =>
   );
 
 /**
- * Whether a daemon is there at whose socket, in the words of Docker until 28 or of later ones, nobody answers: one that was
- * killed, `silent`, leaves it. Undefined where Docker says something else.
+ * Whether Docker's message, in its wording up to version 28 or the later one, says that a socket exists and nobody answers,
+ * `silent`: a killed daemon leaves its socket behind. Undefined if Docker says something else.
  */
 export async function absenceIn(words: string): Promise<"silent" | "none" | undefined> {
   const [, socket] =
@@ -88,8 +88,8 @@ export const isThere = async (kind: "image" | "network", name: string): Promise<
   (await lookUp([kind, "inspect", "--format", "{{.ID}}", name])) !== undefined;
 
 /**
- * Copies a file of a container, whether that runs or not.
- * @param to a path, or - for an archive on standard output. @returns false where the container has no such file.
+ * Copies a file from a container, running or not.
+ * @param to a path, or - for an archive on standard output. @returns false if the container has no such file.
  */
 export async function copyOut(container: string, path: string, to: string): Promise<boolean> {
   const answer = await tryDocker(["cp", `${container}:${path}`, to]);

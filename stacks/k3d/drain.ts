@@ -15,10 +15,7 @@ export interface Listed {
   readonly status?: { readonly phase?: string };
 }
 
-/**
- * The Deployments of one replica that have it on a node: the lab's, and K3s's Ingress controller. As in
- * vagrant/provision/leave.sh.
- */
+/** The Deployments whose only replica is on a node: the lab's, and K3s's Ingress controller. As in vagrant/provision/leave.sh. */
 export function loneOn(
   node: string,
   items: readonly Listed[],
@@ -40,8 +37,8 @@ export function loneOn(
 }
 
 /**
- * Moves the pods of a node that is to go. A drain ends a pod before its successor is there: what has its only pod here
- * gets a rollout first, which makes the successor first, and makes none on a cordoned node.
+ * Drains a node that will be removed. A drain ends a pod before its replacement exists, so a Deployment whose only pod is
+ * here first gets a rollout, which starts the new pod first, and not on a cordoned node.
  */
 export async function drain(server: Container, name: string): Promise<void> {
   if (!(await kubectl(server, ["cordon", name])).failed) await moveLone(server, name);
@@ -49,7 +46,10 @@ export async function drain(server: Container, name: string): Promise<void> {
   if ((await kubectl(server, args, 90)).failed) console.log(`${name} is not drained: its pods end with it`);
 }
 
-/** Repeats this until the node has no single pods: the scheduler may not notice at once that it is cordoned. */
+/**
+ * Restarts Deployments with a lone pod on the node until there are none: the scheduler may not notice at once that the node
+ * is cordoned.
+ */
 async function moveLone(server: Container, node: string): Promise<void> {
   const deadline = performance.now() + 60_000;
   while (performance.now() < deadline) {

@@ -17,8 +17,8 @@ export const ownHost = async (cluster: Cluster): Promise<string> =>
   `${gatewayOf(await subnetOf(cluster))} host.k3d.internal`;
 
 /**
- * K3s writes its own list of names for CoreDNS at every start, and what k3d has put into it is gone. This file K3s only
- * reads: CoreDNS knows the computer itself by the name that k3d gives it, also after a restart.
+ * K3s rewrites its list of host names for CoreDNS at every start, which loses k3d's entries. K3s only reads this file: with
+ * it CoreDNS resolves k3d's name for this computer also after a restart.
  */
 export async function nameHosts(server: string, lines: readonly string[]): Promise<void> {
   const names = [...new Set(lines.flatMap((line) => line.split(/\s+/).slice(1)))];

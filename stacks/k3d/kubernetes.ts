@@ -19,7 +19,7 @@ export const kubectl = (server: Container, args: readonly string[], seconds = 20
 
 /**
  * Waits until something is found.
- * @param what the sentence that is said where it is not, up to the time. @param name the container of K3s whose log says why.
+ * @param what the error message on a timeout, without the time. @param name the container of K3s whose log says why.
  */
 export async function until<Found>(
   seconds: number,
@@ -60,8 +60,8 @@ export async function untilKnown(server: Container, name: string): Promise<void>
 }
 
 /**
- * Waits until a node takes pods: before the next one is drained, its pods need a place. In a cluster none of whose nodes is
- * Ready, the network of pods is still to come, and nobody waits.
+ * Waits until a node accepts pods: before the next one is drained, its pods need another node. If no node of the cluster is
+ * Ready, the pod network does not exist yet, and there is no wait.
  */
 export async function untilReadyNode(server: Container, name: string): Promise<void> {
   const status = '{.metadata.name}{" "}{.status.conditions[?(@.type=="Ready")].status}{"\\n"}';
@@ -75,9 +75,9 @@ export async function untilReadyNode(server: Container, name: string): Promise<v
 }
 
 /**
- * Asks the servers of a cluster for its nodes. One whose node was deleted is out of etcd and may have begun a cluster of
- * its own, which knows it alone: the answer with the most nodes is the cluster's.
- * @param servers those that run. @returns a server that answers, and the nodes that it knows; undefined where none does.
+ * Asks the servers of a cluster for its nodes. A server whose node was deleted is out of etcd and may have started a cluster
+ * of its own, with a single node: the answer with the most nodes is the cluster's.
+ * @param servers the running ones. @returns a server that answers, and its nodes; undefined if none does.
  */
 async function askNodes(servers: readonly Container[]) {
   const answers = await Promise.all(
@@ -110,8 +110,8 @@ export async function servingServer({ owner, name }: Cluster, seconds = 60): Pro
 const knownWithin = 30;
 
 /**
- * Those of the nodes that the cluster does not know.
- * @param isFresh whether one of them has just started, and gets the time to make itself known.
+ * The nodes that the cluster does not know.
+ * @param isFresh whether one of them has just started, and gets time to register.
  */
 export async function unknownNodes(
   servers: readonly Container[],
@@ -140,8 +140,8 @@ export async function restart(container: Container): Promise<void> {
 }
 
 /**
- * Has the cluster forget a node, its password, with which none of that name could join, and its pods.
- * @throws LabError where it does not.
+ * Deletes a node from the cluster, with its pods and its password, which would keep a new node of that name from joining.
+ * @throws LabError if it fails.
  */
 export async function forget(server: Container, name: string): Promise<void> {
   const password = ["--namespace", "kube-system", "secret", `${name}.node-password.k3s`];
@@ -190,10 +190,10 @@ async function etcdMembers(server: Container) {
 const etcdRole = "node-role.kubernetes.io/etcd";
 
 /**
- * etcd lets go of the member of a server that is gone; K3s does it where the node is annotated so (its
- * pkg/etcd/member_controller.go). A server that was lost while it joined has a node that K3s has not marked yet, or none,
- * and may have a member: the marks are those that K3s would have set.
- * @param isNobodys whether no container has this address: a member that has not started is known by it alone.
+ * Removes the etcd member of a lost server; K3s does it if the node has an annotation (its pkg/etcd/member_controller.go). A
+ * server that was lost while it joined has a node without K3s's annotations, or none, and may have a member: the annotations
+ * set here are those that K3s would have set.
+ * @param isNobodys whether no container has this address: a member that has not started is known only by it.
  */
 export async function leaveEtcd(
   server: Container,

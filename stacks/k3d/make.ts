@@ -155,7 +155,7 @@ const givenFiles = [
   ...["", "-dns", "-cgroupv2", "-mounts"].map((fix) => [`/bin/k3d-entrypoint${fix}.sh`, 0o744] as const),
 ] as const;
 
-/** k3d gives its servers that file with mode 0644. One that is mounted is a file of this computer, and its owner's. */
+/** k3d gives its servers that file with mode 0644. A mounted one is a file of this computer, and its owner's business. */
 export async function hideRegistries(server: string): Promise<void> {
   const mounted = `grep -qE ' (/etc(/rancher(/k3s)?)?|${registriesFile}) ' /proc/self/mounts`;
   const script = `[ ! -f ${registriesFile} ] || ${mounted} || chmod 600 ${registriesFile}`;
@@ -181,8 +181,8 @@ export async function makeNode(node: JoiningNode): Promise<Container> {
 }
 
 /**
- * Puts a file into a container that need not run, as k3d does: Docker makes the folders that are missing, and leaves those
- * that are there as they are. @param mode Default: what k3d gives files of its config.
+ * Copies a file into a container, running or not, as k3d does: Docker creates missing folders and leaves existing ones as
+ * they are. @param mode Default: what k3d gives files of its config.
  */
 async function putFile(name: string, path: string, content: string | Buffer, mode = 0o644): Promise<void> {
   const archive = pack();

@@ -79,8 +79,8 @@ export const markedNodes = (containers: readonly Container[]): Promise<MarkedNod
   );
 
 /**
- * Those of a cluster's servers that were made to their end. Servers that came together are marked one after the other: the
- * word of any of them is that of all.
+ * The servers of a cluster whose creation is complete. Servers that were created together are marked one after the other:
+ * the mark of any of them counts for all.
  */
 export function wholeServers(servers: readonly MarkedNode[]): MarkedNode[] {
   const isOneMade = servers.some(({ isMade }) => isMade);

@@ -17,8 +17,8 @@ import {
 } from "./docker.ts";
 
 /**
- * Makes the cluster's network with the lab's labels, which k3d cannot do. Docker gives fixed addresses only in a network
- * whose range was said: without one of the file's, it is the one that Docker itself finds free.
+ * Creates the cluster's network with the lab's labels, which k3d cannot do. Docker allows fixed addresses only in a network
+ * with an explicit range: without one in the file, it is the range that Docker itself finds free.
  * @returns its range.
  */
 export async function makeNetwork(cluster: Cluster, wanted: string): Promise<string> {
@@ -51,7 +51,8 @@ const isHelper = (network: string, container: Container): boolean =>
   container.name === `${network}-tools` && container.labels.app === "k3d";
 
 /**
- * Refuses to remove networks that other people's containers are in: Docker would not, and all else would be gone by then.
+ * Refuses to remove networks with other people's containers: Docker would refuse too, but only after everything else is
+ * gone.
  * @throws LabError that names them.
  */
 export async function refuseOthersContainers(owner: Owner, networks: readonly string[]): Promise<void> {
@@ -98,9 +99,9 @@ export async function freeAddressOf(cluster: Cluster, name: string): Promise<str
 }
 
 /**
- * Gives every container the address that it has, for good: Docker gives out addresses in the order containers start, and
- * after a restart of Docker another may have a server's. K3s's tunnel lies on the interface that goes; where flannel has
- * laid it already, K3s starts again.
+ * Fixes every container's current address: Docker assigns addresses in the order in which containers start, so that after a
+ * restart of Docker another container may get a server's. This replaces the interface under flannel's tunnel; if flannel has
+ * created it already, K3s is restarted.
  */
 export async function pinAll(cluster: Cluster, range: string): Promise<void> {
   const network = networkOf(cluster);

@@ -34,8 +34,8 @@ export const sharedLabels = ({ labels }: Container): string[] =>
   pairs(labels).filter((one) => /^(app=|k3d)/.test(one) && !/^k3d\.(role|node\.|server\.init=)/.test(one));
 
 /**
- * A container as k3d itself makes them (`TranslateNodeToContainer` of k3d v5). `k3d node create` cannot: it numbers nodes by
- * itself, gives no server its ports and address back, and ignores the config file's volumes, variables and files.
+ * A container as k3d itself creates it (`TranslateNodeToContainer` of k3d v5). `k3d node create` is unsuitable: it numbers
+ * nodes itself, does not restore a server's ports and address, and ignores the config file's volumes, variables and files.
  */
 export function createNode(node: JoiningNode): CreateNode {
   const { role, address, config, ports, server } = node;

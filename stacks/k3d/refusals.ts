@@ -3,8 +3,8 @@ import type { Cluster } from "./cluster.ts";
 import { docker, nameTaken } from "./docker.ts";
 
 /**
- * Refuses to go on where so many servers are lost that the rest cannot decide anything.
- * @param all how many servers the cluster has. @param answers whether one that is left answers: etcd has a majority then.
+ * Refuses to go on if the cluster has lost its quorum.
+ * @param all the cluster's number of servers. @param answers whether a remaining one answers: then etcd has a majority.
  * @throws LabError with the documented way back.
  */
 export function refuseWithoutQuorum(
@@ -37,10 +37,10 @@ async function list(kind: "container" | "network" | "volume") {
 }
 
 /**
- * Refuses what is not this stack's and has a name that the cluster would take. While nothing of the cluster exists, any
- * other container of a cluster of that name is refused too; a node that a person added to this one never is.
- * @param planned the names of its nodes. @param registry that of its registry.
- * @throws LabError (exit code 2) that says whose it is and the next step.
+ * Refuses objects of others whose names the cluster needs. While nothing of the cluster exists, any other container of a
+ * cluster of that name is refused too; a node that a person added to this one never is.
+ * @param planned the names of its nodes. @param registry its registry's name.
+ * @throws LabError (exit code 2) that names the owner and the next step.
  */
 export async function refuseTakenNames(
   { owner, name }: Pick<Cluster, "owner" | "name">,

@@ -1,6 +1,6 @@
 /**
- * An error made for the person at the keyboard: what went wrong and where, then the next step.
- * `lab` prints its message without a stack trace and exits with `exitCode`.
+ * An error for the user: what went wrong and where, then the next step. `lab` prints its message without a stack trace and
+ * exits with `exitCode`.
  */
 export class LabError extends Error {
   override readonly name = "LabError";
@@ -32,8 +32,8 @@ export function isDiskFull(error: unknown): boolean {
 }
 
 /**
- * An error as a person is to see it, and the exit code that goes with it. One that was not made for a person is a fault
- * of this program: it is told in one sentence all the same, and `LAB_DEBUG` shows where it came from.
+ * An error's message for the user, and its exit code. An error that is not a LabError is a bug of this program: it is
+ * reported in one sentence all the same, and `LAB_DEBUG` shows its origin.
  */
 export function forPerson(error: unknown): { readonly message: string; readonly exitCode: number } {
   const message =

@@ -17,7 +17,7 @@ export const ifThere = <T>(reading: Promise<T>): Promise<T | undefined> =>
   });
 
 /**
- * Writes a file whole or not at all, however the run ends, and its folder where that is missing.
+ * Writes a file atomically, and creates its folder if that is missing.
  * @param options.mode Default: 0600.
  */
 export const writeWhole = (
@@ -27,8 +27,8 @@ export const writeWhole = (
 ): Promise<void> => throughTemporary(file, content, mode, (temporary) => rename(temporary, file));
 
 /**
- * Writes a file whole, with mode 0600, unless it has a content: of two callers the first wins. One that is empty was
- * half-written, and is replaced.
+ * Writes a file atomically, with mode 0600, unless it has content: of two callers the first wins. An empty file is
+ * incomplete, and is replaced.
  */
 export const writeOnce = (file: string, content: string): Promise<void> =>
   throughTemporary(file, content, 0o600, (temporary) =>

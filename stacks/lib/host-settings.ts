@@ -47,8 +47,8 @@ const told = new Set<string>();
 const hostSettingsFile = join(labDir, "host.json");
 
 /**
- * The settings of the last `lab up`; empty before the first. They are notes, which `lab up` can make again: a file that
- * cannot be understood counts as empty, and the next `lab up` writes a whole one.
+ * The settings of the last `lab up`; empty before the first. `lab up` can find them out again: an invalid file counts as
+ * empty, and the next `lab up` replaces it.
  */
 export async function readHostSettings(file: string = hostSettingsFile): Promise<HostSettings> {
   let found: unknown;

@@ -16,8 +16,8 @@ export interface HttpOptions {
 }
 
 /**
- * GETs a URL. Unlike `fetch` it sends the `Host` header that it is given, and takes a certificate authority and a client
- * certificate from its agent.
+ * GETs a URL. Unlike `fetch` it sends the given `Host` header, and takes a certificate authority and a client certificate
+ * from its agent.
  * @throws Error whose message says in a few words why there is no answer; never later than `timeout`.
  */
 export function get(

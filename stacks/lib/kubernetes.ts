@@ -265,9 +265,9 @@ export interface Reached extends KubernetesApi {
 }
 
 /**
- * Reaches a cluster of the lab's by its kubeconfig, whose contexts are its servers: the first server that answers, or
- * the first at all where none does.
- * @param timeout of a question, in milliseconds. Default: 5000.
+ * Connects to a lab cluster by its kubeconfig, whose contexts are its servers: the first server that answers, or the first
+ * one if none does.
+ * @param timeout of a request, in milliseconds. Default: 5000.
  * @throws Error that says what the file lacks.
  */
 export const reach = async (file: string, timeout?: number): Promise<Reached> =>
@@ -344,9 +344,9 @@ const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>):
   kind === "nodes" && name.startsWith(`exercise-${labels["k3s-lab/exercise"]}-`);
 
 /**
- * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl.
- * What was read once is not asked again; make a new one to check again.
- * @param timeout of a question, in milliseconds. Default: 5000.
+ * Talks to an API server directly: on a small computer a dozen reads take less time than one start of kubectl. Answers are
+ * cached; create a new instance to check again.
+ * @param timeout of a request, in milliseconds. Default: 5000.
  */
 export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {
   const { server } = access;

@@ -52,8 +52,8 @@ function bootSector(): Uint8Array {
 const bootsWithin = 2000;
 
 /**
- * Why KVM runs no guest on this computer, or undefined where it does. A /dev/kvm that merely opens says nothing: without
- * nested virtualisation it exists and boots nothing. So a guest of a few instructions is run.
+ * Why KVM cannot run a guest on this computer; undefined if it can. That /dev/kvm opens proves nothing: without nested
+ * virtualisation it exists and boots nothing. So this runs a guest of a few instructions.
  */
 export async function kvmProblem(): Promise<string | undefined> {
   try {

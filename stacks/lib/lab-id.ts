@@ -9,8 +9,8 @@ import { labDir, root } from "./paths.ts";
 const labIdFile = join(labDir, "id");
 
 /**
- * The id of this checkout's lab, made at random on first use. It moves with the checkout, unlike its path. Everything that
- * the lab makes carries it, with its stack, as a label; what does not carry both is not the lab's.
+ * The random id of this checkout's lab, created on first use. It moves with the checkout, unlike its path. Everything that
+ * the lab creates is labelled with it and with its stack; what does not carry both is not the lab's.
  * @param file where it is kept. Default: `.lab/id`.
  */
 export async function labId(file: string = labIdFile): Promise<string> {
@@ -28,9 +28,9 @@ export const knownLabId = async (file: string = labIdFile): Promise<string> =>
 const folderFile = join(labDir, "folder");
 
 /**
- * Refuses a folder that was copied with its lab, while the original is there: both have one id, and `lab down`
- * in one would remove the other's machines. One that was moved goes on.
- * @throws LabError (exit code 2) that says how each of the two goes on.
+ * Refuses a folder that was copied with its lab, while the original exists: both have one id, and `lab down` in one would
+ * remove the other's machines. A moved folder is fine.
+ * @throws LabError (exit code 2) that says how to go on in each of the two.
  */
 export async function refuseCopy(): Promise<void> {
   const folder = (await ifThere(readFile(folderFile, "utf8")))?.trim() ?? "";
@@ -59,7 +59,7 @@ export async function refuseCopy(): Promise<void> {
 const read = async (file: string): Promise<string> => (await ifThere(readFile(file, "utf8")))?.trim() ?? "";
 
 /**
- * What to say of a thing that this checkout's lab made under an id that `.lab/id` does not have any more.
+ * The message about something that this checkout's lab created under an id that is no longer in `.lab/id`.
  * @param what such as "The machine k3s-lab-cluster-server".
  * @param id what it carries.
  */

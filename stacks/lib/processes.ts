@@ -28,8 +28,8 @@ export async function isAlive(pid: number): Promise<boolean> {
 }
 
 /**
- * When the process with this id was started, in milliseconds since 1970; undefined where none runs. Where the system does
- * not say, a running process counts as started long ago.
+ * When the process with this pid was started, in milliseconds since 1970; undefined if none runs. If the system does not
+ * say, a running process counts as started long ago.
  */
 export async function processStart(pid: number): Promise<number | undefined> {
   const [own, system] = await Promise.all([processId(pid), readFile("/proc/stat", "utf8").catch(() => "")]);
@@ -87,7 +87,7 @@ async function processesThat(fit: (pid: number) => Promise<boolean>): Promise<Pr
   return found.filter((one) => one !== undefined);
 }
 
-/** Kills a process that leads its own process group, with all its descendants. */
+/** Kills a process group by its leader's pid. */
 export function endGroup(pid: number): void {
   try {
     process.kill(-pid, "SIGKILL");

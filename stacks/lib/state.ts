@@ -9,8 +9,8 @@ import { labDir, stateFile } from "./paths.ts";
 import { commandLine, processStart } from "./processes.ts";
 
 /**
- * What Pulumi has noted of a stack's resources; empty where it has noted nothing.
- * @throws LabError where the state is there and cannot be understood: nothing may be made beside what it speaks of.
+ * A stack's resources in Pulumi's state; empty without a state.
+ * @throws LabError if the state exists and is invalid: nothing may be created beside the resources in it.
  */
 export const stateOf = async (
   stack: string,
@@ -18,7 +18,7 @@ export const stateOf = async (
 ): Promise<readonly StateResource[]> => (await checkpointOf(stack, file)).resources;
 
 /**
- * The same, with the resources that Pulumi was making when it was killed: nobody knows whether they are there.
+ * The same, with the resources that Pulumi was creating when it was killed: whether they exist is unknown.
  * @throws as `stateOf`.
  */
 export async function checkpointOf(
@@ -79,9 +79,9 @@ const stateSchema = z.object({
 });
 
 /**
- * Waits for an output of a stack as long as a run on this computer holds that stack: of another computer's nobody knows
- * here whether it still runs.
- * @param options.tell is told whom it waits for, once. @param options.file the state, and `locks` the folder of the locks.
+ * Waits for an output of a stack as long as a run on this computer holds that stack: whether a run on another computer is
+ * still alive is unknown.
+ * @param options.tell is told once what it waits for. @param options.file the state, and `locks` the folder of the locks.
  * Default: those of this checkout.
  * @throws as `stateOf`.
  */
@@ -141,8 +141,7 @@ export async function endStaleLocks(stack: string): Promise<void> {
 }
 
 /**
- * The processes that hold a stack. A process with the id that a lock names holds it only if it was there when the lock was
- * made: ids are given out again.
+ * The processes that hold a stack. A process with a lock's pid holds it only if it is older than the lock: pids are reused.
  * @param folder where the locks are. Default: those of this checkout.
  */
 export async function locksOf(

@@ -18,8 +18,8 @@ export interface CertificateContent {
 }
 
 /**
- * Makes a certificate (RFC 5280). Node signs and reads certificates, but writes none, and a library that does would bring
- * twenty packages for these few fields.
+ * Creates a certificate (RFC 5280). Node signs and reads certificates but cannot write them, and a library for it would
+ * bring twenty packages for these few fields.
  * @returns PEM.
  */
 export function makeCertificate(content: CertificateContent): string {
