@@ -5,11 +5,11 @@ import { type BackupFile, writeBackup } from "./file.ts";
 import { majorOf } from "./header.ts";
 import type { DatabasePod } from "./pod.ts";
 
-/** What is in a table. */
+/** A table's contents. */
 interface TableFacts {
   readonly name: string;
   readonly rows: number;
-  /** The latest time in it: ISO 8601, UTC. Undefined where there is none. */
+  /** Its latest timestamp: ISO 8601, UTC. Undefined if there is none. */
   readonly newest?: string;
 }
 
@@ -31,7 +31,7 @@ where relkind = 'r' and nspname not in ('pg_catalog', 'information_schema') orde
 
 const psql = ["psql", "-XqAtw", "-v", "ON_ERROR_STOP=1", "-h", "/run/postgresql", "-U", "postgres"];
 
-/** @throws LabError where the database does not answer, or is a copy that follows another. */
+/** @throws LabError if the database does not answer, or is a replica. */
 async function askDatabase({ name, run }: DatabasePod): Promise<DatabaseFacts> {
   const { exitCode, stdout, stderr } = await run([...psql, "-d", databaseName, "-f", "-"], {
     input: question,
@@ -61,7 +61,7 @@ const lastLine = (text: string): string =>
     .filter((line) => !/^command terminated with exit code/.test(line))
     .at(-1) || "it gave no reason";
 
-/** Makes a backup in the pod, where it is read again, and sends first its checksum, then itself. */
+/** Makes and verifies a backup in the pod, then sends its checksum and the backup. */
 const dumping = `set -e
 umask 077
 folder=$(mktemp -d /tmp/backup.XXXXXX)
@@ -83,7 +83,7 @@ interface Made {
  * @throws LabError that says what went wrong; nothing is written then.
  */
 export async function backUp(database: DatabasePod, file: string): Promise<Made> {
-  // A name that is taken is told before the database is asked.
+  // Reports an existing file before querying the database.
   const written = await writeBackup(resolve(file), async (temporary) => {
     await askDatabase(database);
     const { exitCode, stderr } = await database.run(["sh", "-c", dumping], { outputFile: temporary });
@@ -96,7 +96,7 @@ export async function backUp(database: DatabasePod, file: string): Promise<Made>
   return { file, ...written, tables };
 }
 
-/** Takes a backup in, and puts it in place only where it came over whole. What became of it is said in the last line. */
+/** Receives a backup, and restores it only if the transfer is complete. The last line reports the result. */
 const restoring = (sha256: string, force: boolean): string => `umask 077
 file=$(mktemp /tmp/restore.XXXXXX)
 trap 'rm -f "$file"' EXIT
@@ -110,18 +110,18 @@ else
 fi
 echo "ended $code"`;
 
-/** A backup that is in place. */
+/** A restored backup. */
 interface Restored extends Pick<BackupFile, "file" | "sha256" | "bytes"> {
   /** What the database holds now. */
   readonly tables: readonly TableFacts[];
-  /** What it held before, where that was something. */
+  /** What it held before, if anything. */
   readonly replaced: readonly TableFacts[];
 }
 
 /**
- * Puts a backup in a database's place: all of it or nothing.
- * @param yes whether rows that are there may go.
- * @throws LabError that says what is wrong and whether something was changed; with exit code 3 where rows are there.
+ * Replaces a database with a backup: all of it or nothing.
+ * @param yes whether existing rows may be deleted.
+ * @throws LabError with the problem and whether anything was changed; with exit code 3 if there are rows.
  */
 export async function restore(database: DatabasePod, backup: BackupFile, yes: boolean): Promise<Restored> {
   const before = await askDatabase(database);
@@ -142,7 +142,7 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
       `The connection to the database's pod ${database.name} was lost: ${lastLine(stderr)}. Whether the backup is in place is not known: look, or run the same command again.`,
     );
   if (ended !== "0") throw new LabError(`The backup was not restored: ${reasonOf(stderr)}`);
-  // It is in place, whether that can be looked at or not.
+  // It is restored, even if this query fails.
   const { tables } = await askDatabase(database).catch(() => ({ tables: [] }));
   const { file, sha256, bytes } = backup;
   return { file, sha256, bytes, tables, replaced };

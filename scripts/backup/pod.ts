@@ -22,7 +22,7 @@ export interface Streams {
 
 /** How a command in a pod ended. */
 export interface Ended {
-  /** Undefined where that is not known. */
+  /** Undefined if unknown. */
   readonly exitCode: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
@@ -31,7 +31,7 @@ export interface Ended {
 /** Runs a command in the database's pod that takes the writes; tests put their own in its place. */
 type RunInPod = (command: readonly string[], streams?: Streams) => Promise<Ended>;
 
-/** The database of a stack that is up. */
+/** The database of a running stack. */
 export interface DatabasePod {
   /** Name of the pod that takes the writes, as the stack file says. */
   readonly name: string;
@@ -40,7 +40,7 @@ export interface DatabasePod {
 
 /**
  * Reads what a stack's file says of its database.
- * @throws LabError (exit code 2) where it has none.
+ * @throws LabError (exit code 2) if it has none.
  */
 export async function databaseConfig(stack: string, directory: string = root): Promise<MyAppConfig> {
   if (programOf(stack) !== "my-app")
@@ -55,7 +55,7 @@ export async function databaseConfig(stack: string, directory: string = root): P
 const patience = 3_600_000;
 
 /**
- * Finds the database of a stack. What is in its place must be this stack's own.
+ * Finds the database of a stack, and makes sure that it belongs to this stack.
  * @param lab whose the stack is. Default: this checkout's.
  * @throws LabError with exit code 2 where the stack is not up or has something else in its place, 1 where nobody answers.
  */
@@ -128,7 +128,7 @@ const runner =
       cancelSignal: signal,
       reject: false,
     });
-    // What is full is this computer's disk, whatever the pod has said.
+    // This computer's disk is full, whatever the pod reports.
     if (result instanceof Error && isDiskFull(result.cause))
       throw new LabError(`${outputFile ?? inputFile}: ${(result.cause as Error).message}`, { cause: result });
     const stderr = typeof result.stderr === "string" ? result.stderr : "";

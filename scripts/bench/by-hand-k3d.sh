@@ -38,7 +38,7 @@ up() {
 case "${1:-}" in
 up) up ;;
 down)
-  # What a run that was ended at a bad moment has left behind goes too: it all carries the cluster's label or name.
+  # Also removes what an interrupted run left: it all carries the cluster's label or name.
   k3d cluster delete $cluster || true
   docker ps --all --quiet --filter label=k3d.cluster=$cluster | xargs --no-run-if-empty docker rm --force --volumes
   docker volume rm k3d-$cluster-images >/dev/null 2>&1 || true

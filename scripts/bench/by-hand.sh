@@ -36,7 +36,7 @@ up() {
   [ -f "$BENCH_DIR/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -f "$BENCH_DIR/id_ed25519"
   (umask 077 && head -c 32 /dev/urandom | base64 >"$BENCH_DIR/token")
 
-  # Vagrant takes a network that is there already, and then it is somebody else's.
+  # Vagrant uses an existing network, which then belongs to someone else.
   docker network inspect $network >/dev/null 2>&1 || touch "$BENCH_DIR/own-network"
   vagrant up --provider docker --parallel --no-color
   echo "phase machines"
@@ -57,7 +57,7 @@ case "${1:-}" in
 up) up ;;
 down)
   if [ -d "$VAGRANT_DOTFILE_PATH" ]; then vagrant destroy --force --no-color; fi
-  # What a run that was ended at a bad moment has made and Vagrant does not know of.
+  # Removes what an interrupted run created and Vagrant does not know.
   docker ps --all --quiet --filter label=k3s-lab.stack=by-hand | xargs --no-run-if-empty docker rm --force --volumes
   if [ -e "$BENCH_DIR/own-network" ]; then docker network rm $network >/dev/null 2>&1 || true; fi
   rm -rf "$BENCH_DIR"

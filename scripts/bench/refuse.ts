@@ -9,9 +9,9 @@ import { labsHere } from "../labs-here.ts";
 import { addressOf, substrates } from "./substrates.ts";
 
 /**
- * Refuses to go on beside a lab that is up, in this checkout or another: the addresses and ports are the same.
+ * Refuses to run while a lab is up, in this checkout or another: the addresses and ports are the same.
  * @param verb the one that is refused.
- * @param why the two cannot be at once.
+ * @param why the two conflict.
  * @throws LabError (exit code 2) when there is one.
  */
 export async function refuseWhileUp(

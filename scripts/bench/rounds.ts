@@ -3,7 +3,7 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 /** Runs one step of a round, unless the benchmark was stopped; `what` is told. */
 type Step = <T>(what: string, work: () => Promise<T>) => Promise<T>;
 
-/** Something that is brought up, measured and taken down again; tests put their own in its place. */
+/** Something that is brought up, measured and taken down again; tests pass their own. */
 export interface Contender<Result> {
   readonly title: string;
   /** Fills the caches: tools and images. Leaves nothing behind. Not measured. Default: another's have filled them. */
@@ -12,7 +12,7 @@ export interface Contender<Result> {
   ready(): Promise<void>;
   /** Measures it from nothing until it is gone. */
   measure(step: Step): Promise<Result>;
-  /** Takes down what a round that failed has left; does nothing where there is nothing. */
+  /** Takes down what a failed round left, if anything. */
   takeDown(): Promise<unknown>;
 }
 

@@ -15,7 +15,7 @@ import { type Box, boxFolder } from "./box.ts";
 import { type CommandResult, lastLines, type Run } from "./commands.ts";
 import { routesHere, withoutBlackholeRoute } from "./routes.ts";
 
-// The names are the Vagrantfile's too.
+// The Vagrantfile uses the same names.
 const labNetwork = "k3s-lab";
 const managementNetwork = "k3s-lab-management";
 type NetworkName = typeof labNetwork | typeof managementNetwork;
@@ -40,9 +40,9 @@ const virsh = (run: Run, ...args: string[]) =>
   run([...virshCommand, ...args], { timeout: args[0] === "vol-upload" ? uploadWithin : momentsWithin });
 
 /**
- * Makes the lab's networks, and its pool with the box's disk in it, where they are not there. The lab's network comes
- * first and goes last: whoever has made it owns all the rest.
- * @throws LabError where they are another user's: exit code 2.
+ * Creates the lab's networks, and its pool with the box's disk, if missing. The lab's network comes
+ * first and goes last: its creator owns all the rest.
+ * @throws LabError (exit code 2) if they are another user's.
  */
 export async function ensureResources(spec: LibvirtSpec, progress: Progress, run: Run): Promise<void> {
   progress("making libvirt's networks");
@@ -61,12 +61,12 @@ export async function ensureResources(spec: LibvirtSpec, progress: Progress, run
   await ensureVolume(spec.box, progress, run);
 }
 
-/** Takes the lab's networks and pool away, where no machine uses them. @returns who does. */
+/** Removes the lab's networks and pool if no machine uses them. @returns the machines that do. */
 export async function removeResources(run: Run): Promise<readonly string[]> {
   const owner = await ownerOf(run);
   if (owner !== undefined && owner !== thisUser()) return [`the lab of another user (id ${owner})`];
   const all = await machinesHere(run);
-  // Of whichever checkout.
+  // Of any checkout.
   const machines = all.filter((name) => name.startsWith("k3s-lab-"));
   if (machines.length > 0 || owner === undefined) return machines;
   const others = await usersAmong(all, run);
@@ -88,7 +88,7 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   return [];
 }
 
-/** The names of all machines in libvirt. @throws LabError where it does not list them. */
+/** The names of all machines in libvirt. @throws LabError if it does not list them. */
 async function machinesHere(run: Run): Promise<string[]> {
   const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
   if (exitCode !== 0)
@@ -98,13 +98,13 @@ async function machinesHere(run: Run): Promise<string[]> {
   return stdout.split("\n").filter(Boolean);
 }
 
-/** The disks of boxes, as `ensureVolume` names them, and those of machines. What else is in the pool is somebody's. */
+/** The disks of boxes, as `ensureVolume` names them, and those of machines. Anything else in the pool is someone else's. */
 const ownVolume = /_vagrant_box_image_|^k3s-lab-.*\.img$/;
 
 /**
  * Those of these machines that have a disk in the lab's pool or are in its network: clones, and machines that were renamed,
  * begin as the disk of the box.
- * @throws LabError where libvirt does not say what one has.
+ * @throws LabError if libvirt does not describe one.
  */
 async function usersAmong(machines: readonly string[], run: Run): Promise<string[]> {
   const uses = await Promise.all(
@@ -123,7 +123,7 @@ async function usersAmong(machines: readonly string[], run: Run): Promise<string
 /** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
 const uuidPrefix = "6b33732d-6c61-4200-8000-";
 
-/** The user whose lab made the lab's network; undefined where libvirt says that there is none. */
+/** The user whose lab created the lab's network; undefined if libvirt says that there is none. */
 async function ownerOf(run: Run): Promise<number | undefined> {
   const { exitCode, stdout, stderr } = await virsh(run, "net-uuid", labNetwork);
   if (/network not found/i.test(stderr)) return undefined;
@@ -161,7 +161,7 @@ async function makeNetwork(name: NetworkName, spec: LibvirtSpec, run: Run): Prom
     const file = join(folder, `${name}.xml`);
     await writeFile(file, networkXml(name, spec));
     const { exitCode, stderr } = await virsh(run, "net-create", file);
-    // Another `lab` may have been quicker.
+    // Another `lab` may have created it meanwhile.
     if (exitCode === 0 || (await virsh(run, "net-info", name)).exitCode === 0) return;
     const block = name === labNetwork ? blockOf(spec.network) : managementBlock;
     const inUse = /already in use by interface/.test(stderr) ? await inTheWay(block, run) : "";
@@ -227,11 +227,11 @@ async function isRest(name: string, image: string, volumes: readonly string[], r
 }
 
 async function findDisk(box: Box, run: Run) {
-  // By this name vagrant-libvirt looks for the disk before it uploads it.
+  // vagrant-libvirt looks for this name before it uploads the disk.
   const name = `${box.name.replaceAll("/", "-VAGRANTSLASH-")}_vagrant_box_image_${box.version}_box.img`;
   const mark = `${name}.part`;
   const listed = await virsh(run, "vol-list", pool);
-  // Without virsh the lab has put none there.
+  // Without virsh the lab cannot have created any.
   if (listed.exitCode !== 0 && listed.ended !== "missing" && !isNoPool(listed))
     throw new LabError(
       `libvirt does not list the disks in its pool ${pool}: ${lastLines(listed.stderr, 1)}. Run the same command again.`,
@@ -270,7 +270,7 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   progress("copying the box's disk");
   if (!isMarked) await step("vol-create-as", pool, mark, "1");
   if (isHalf) await step("vol-delete", "--pool", pool, name);
-  // One that could not be made is there already, in use by machines, or nothing.
+  // If it could not be created, it already exists and is in use, or it does not exist.
   const isNew = !isThere || isHalf;
   if (isNew) await step("vol-create-as", pool, name, `${size}G`, "--format", "qcow2", "--allocation", "0");
   try {

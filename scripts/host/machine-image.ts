@@ -16,7 +16,7 @@ import { ociRuntime } from "./oci-runtime.ts";
 
 const recipe = join(root, "vagrant", "image");
 
-/** Debian's release and the packages of a machine: systemd, ssh, what K3s calls, what people look around with. */
+/** Debian's release and a machine's packages: systemd, ssh, K3s's dependencies, tools for inspection. */
 export const suite = "bookworm";
 export const basePackages: readonly string[] = [
   ["systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "curl"],
@@ -26,15 +26,15 @@ export const basePackages: readonly string[] = [
   ["iproute2", "iptables", "ipset", "kmod", "procps", "conntrack", "socat", "ethtool", "iputils-ping"],
 ].flat();
 
-/** Plugins that K3s wants in one folder with its own `flannel`; Debian has them in /usr/lib/cni. */
+/** Plugins that K3s expects in one folder with its own `flannel`; Debian has them in /usr/lib/cni. */
 export const cniPlugins = ["bandwidth", "bridge", "host-local", "loopback", "portmap"];
 
 const machinesImage = "The machines' image";
 
-/** Tells an image of the lab's that has lost its name. */
+/** Identifies the lab's untagged images. */
 const imageLabel = "k3s-lab.image";
 
-/** What a machine carries of K3s, so that nothing is downloaded when it is made. */
+/** The K3s files in a machine's image, so that its creation downloads nothing. */
 export interface MachineContent {
   readonly k3s: string;
   readonly installScript: string;
@@ -60,7 +60,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
     const folder = await mkdtemp(join(place, "k3s-lab-base-"));
     try {
       const archive = join(folder, "base.tar");
-      // mmdebstrap sends SIGHUP to its whole process group when it fails: it gets one of its own.
+      // On failure mmdebstrap sends SIGHUP to its whole process group, so run it in its own.
       await execa(
         "mmdebstrap",
         [
@@ -92,7 +92,7 @@ export async function ensureBaseImage(progress: Progress): Promise<string> {
 }
 
 /**
- * Makes an image where it is not there. Of several at once, in whichever checkout, one makes it.
+ * Builds a missing image. Only one of several concurrent runs, in any checkout, builds it.
  * @returns its tag.
  */
 async function once(tag: string, progress: Progress, make: () => Promise<void>): Promise<string> {
@@ -108,7 +108,7 @@ async function once(tag: string, progress: Progress, make: () => Promise<void>):
   return tag;
 }
 
-/** All that decides what a machine carries, by content: a file may lie in another place, or be another in the same. */
+/** Everything that determines a machine's content, by hash, independent of the files' paths. */
 export async function contentParts(content: MachineContent): Promise<string[]> {
   const { k3s, installScript, images, flannel, manifests } = content;
   const parts: string[] = [];
@@ -119,7 +119,7 @@ export async function contentParts(content: MachineContent): Promise<string[]> {
 
 /**
  * The image that Vagrant's docker provider starts machines from, made on this computer from `vagrant/image` and what
- * the machine carries. Does nothing where the same was made before.
+ * the machine carries. Does nothing if it exists.
  * @returns the image's tag, `k3s-lab/machine:<hash of all that is in it>`.
  */
 export async function ensureMachineImage(
@@ -141,7 +141,7 @@ export async function ensureMachineImage(
     ...recipes,
   ])}`;
   return await once(tag, progress, async () => {
-    // The context lies beside the big files, so that linking them is enough.
+    // Keep the context beside the big files, so that they can be hard-linked.
     const context = await mkdtemp(join(dirname(content.images), "context-")).catch(() =>
       mkdtemp(join(tmpdir(), "k3s-lab-")),
     );
@@ -164,8 +164,8 @@ export async function ensureMachineImage(
 }
 
 /**
- * Lays out what lies above Debian's own files on a machine: K3s, its installer, manifests and plugins in /opt/k3s-lab.
- * Big files are links where that is possible.
+ * Lays out the files added to Debian on a machine: K3s, its installer, manifests and plugins in /opt/k3s-lab.
+ * Big files are hard links if possible.
  * @param folder stands for the machine's root folder.
  * @param runtime a program to run containers with in place of runc. Default: none.
  */
@@ -177,7 +177,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
   await cp(join(recipe, "place.sh"), join(assets, "place.sh"));
   for (const manifest of content.manifests) await cp(manifest, join(assets, "manifests", basename(manifest)));
   if (content.flannel) {
-    // What was built here was built because nothing can be downloaded: neither can pods reach a name server outside.
+    // Local builds mean that downloads are impossible: so pods cannot reach an external name server either.
     await writeFile(join(assets, "offline"), "");
     await linkOrCopy(content.flannel, join(assets, "cni", "flannel-plugin"));
     await cp(join(recipe, "flannel.sh"), join(assets, "cni", "flannel"));
@@ -215,7 +215,7 @@ async function fill(from: string, tag: string, archive: string): Promise<void> {
   const started = (await processId(process.pid))?.startTime ?? "";
   const maker = `${process.pid}-${started}`;
   const name = `${fillName}${maker}`;
-  // What is made from an image inherits its labels: the image must not bear the one of this container.
+  // Containers inherit their image's labels: remove this container's label from the image.
   const changes = ['CMD ["/lib/systemd/systemd"]', `LABEL ${fillLabel}=""`];
   try {
     await docker(
@@ -238,7 +238,7 @@ async function fill(from: string, tag: string, archive: string): Promise<void> {
   }
 }
 
-/** A container in which an image is made from a machine: its name and this label say by which process. */
+/** Marks a container in which an image is built; its name and this label identify the process. */
 const fillLabel = "k3s-lab.fill";
 const fillName = "k3s-lab-fill-";
 
@@ -251,7 +251,7 @@ function makerOf(name: string, label: string): ProcessId | undefined {
   return pid && startTime && name === `${fillName}${label}` ? { pid: Number(pid), startTime } : undefined;
 }
 
-/** Removes the containers in which a `lab` that was killed was making an image. */
+/** Removes the image-building containers of killed `lab` processes. */
 export async function removeDeadFills(): Promise<void> {
   const format = `{{.ID}} {{.Names}} {{.Label "${fillLabel}"}}`;
   const list = ["ps", "--all", "--no-trunc", "--filter", `label=${fillLabel}`, "--format", format];
@@ -267,7 +267,7 @@ export async function removeDeadFills(): Promise<void> {
 /**
  * Runs docker.
  * @param what is being made, as the sentence "WHAT could not be made" begins.
- * @throws LabError with the last lines that docker printed.
+ * @throws LabError with docker's last lines.
  */
 export async function docker(what: string, args: readonly string[]): Promise<void> {
   const { failed, all, shortMessage } = await execa("docker", args, {
@@ -282,10 +282,10 @@ export async function docker(what: string, args: readonly string[]): Promise<voi
     );
 }
 
-/** Whether Docker has an image. @throws LabError where it cannot be asked: that is not to be taken for "no". */
+/** Whether Docker has an image. @throws LabError if Docker does not answer, which does not mean "no". */
 export const imageExists = async (tag: string): Promise<boolean> => (await imageId(tag)) !== undefined;
 
-/** The id of an image, which says its content; undefined where Docker has none of that name. */
+/** The id of an image, which identifies its content; undefined if Docker has none of that name. */
 async function imageId(tag: string): Promise<string | undefined> {
   const { exitCode, stdout, stderr } = await run(["docker", "image", "inspect", "--format", "{{.Id}}", tag], {
     timeout: 60_000,

@@ -34,7 +34,7 @@ export interface NetworkOptions {
 const asks = { timeout: 15_000 } as const;
 
 /**
- * What of this computer is in the way of networks of the lab's: interfaces, routes (a VPN has one) and Docker's networks.
+ * What on this computer conflicts with the lab's networks: interfaces, routes (such as a VPN's) and Docker's networks.
  * The bridge of this lab's own machines is not, nor is one of Vagrant's that nobody uses, which it takes again.
  */
 export async function networksInUse({
@@ -60,7 +60,7 @@ export async function networksInUse({
         return { dev, network: `${local}/${prefixlen}`, by: `the interface ${dev}` };
       }),
     ),
-    // A blackhole leads nowhere: nothing is cut off.
+    // A blackhole route leads nowhere, so nothing is cut off.
     ...routes
       .filter(({ type }) => type !== "blackhole")
       .map((route) => ({ dev: route.dev ?? "", network: route.dst, by: shownRoute(route) })),
@@ -83,7 +83,7 @@ const shownRoute = ({ type, dev, gateway }: Route): string =>
 
 /**
  * Refuses a network of the lab's that would cut this computer off from another of the same addresses, or be cut off by it.
- * @throws LabError (exit code 2) with what uses it and a network that nothing here uses.
+ * @throws LabError (exit code 2) with its user and a free network.
  */
 export async function refuseOverlappingNetwork(network: string, options?: NetworkOptions): Promise<void> {
   const takenBy = await networksInUse(options);
@@ -119,7 +119,7 @@ async function dockerNetworks(run: Run, id: string) {
   return [];
 }
 
-/** A network bears the mark of its lab; one of Vagrant's without a mark is ours where nobody else's container is in it. */
+/** A network carries its lab's label; an unlabelled one of Vagrant's is ours if it has no container of others. */
 function isOwn({ Name, Labels, Containers }: DockerNetwork, id: string, own: ReadonlySet<string>): boolean {
   const mark = Labels?.["k3s-lab.id"];
   if (mark !== undefined) return mark === id;

@@ -34,13 +34,13 @@ const dataRoot = join(cacheDir, "docker");
 /** Where the lab's own daemon answers, as in `DOCKER_HOST`. */
 export const ownHost = `unix://${join(runDir, "docker.sock")}`;
 
-/** What there was before the daemon that the lab started, and stays: bridges and firewall rules. */
+/** What existed before the lab started its daemon, and must stay: bridges and firewall rules. */
 const notes = new DaemonNotes<{ readonly bridges: readonly string[]; readonly rules: Firewall }>("docker");
 
-/** Keeps other labs from ending the daemon while this process lives. */
+/** Keeps other labs from stopping the daemon while this process lives. */
 export const noteOwnDockerUser = (): Promise<void> => notes.noteUser();
 
-/** What to say of a daemon of the lab's own that is there and does not answer. */
+/** The message for a lab's own daemon that exists but does not answer. */
 export async function unwell(problem: string): Promise<string> {
   const daemon = await ownDaemon();
   const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""} is there`;
@@ -49,7 +49,7 @@ export async function unwell(problem: string): Promise<string> {
   return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logOf("dockerd")}`;
 }
 
-/** Starts the daemon where none is, or waits for the one that another lab is starting. @returns its address. */
+/** Starts the daemon, or waits for the one that another lab is starting. @returns its address. */
 export async function startOwnDocker(progress: Progress): Promise<string> {
   if (!isRoot())
     throw new LabError(
@@ -72,7 +72,7 @@ export function daemonArguments(runtime: string | undefined): string[] {
     ...["--host", ownHost],
     ...["--data-root", dataRoot, "--exec-root", execRoot],
     ...["--pidfile", pidFile],
-    // A daemon that ends takes no container with it.
+    // Containers survive the daemon's exit.
     "--live-restore",
     // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
     ...["--ip-forward=false", "--ip-masq=false"],
@@ -86,7 +86,7 @@ export function daemonArguments(runtime: string | undefined): string[] {
  */
 export async function refuseOther(line: readonly string[], [told]: readonly string[]): Promise<void> {
   const data = line[line.indexOf("--data-root") + 1] ?? "";
-  // Docker says where a link leads.
+  // Docker resolves symbolic links.
   if (told !== undefined && (told === data || told === (await realpath(data).catch(() => "")))) return;
   throw new LabError(
     `Another daemon answers at the lab's Docker socket (its data is in ${told ?? "no folder"}, not in ${data}), so the lab's daemon keeps running. See which docker is first in PATH (command -v docker), then run the same command again.`,
@@ -125,7 +125,7 @@ const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
  * Stops the daemon that the lab started and removes its bridges and firewall rules; images stay in the user's cache. It
  * keeps running while it has any container, while another `lab` works with it, and, for others, where root's lab started it.
  * @param options for tests.
- * @throws LabError where it does not say which containers it has.
+ * @throws LabError if it does not list its containers.
  */
 export async function stopDocker(
   progress: Progress,
@@ -164,7 +164,7 @@ async function stopOwn(progress: Progress): Promise<Stopped> {
   await Promise.all([endAll(containers, "SIGKILL"), endAll(rest, "SIGTERM")]);
   await unmountAll([execRoot, dataRoot]);
 
-  // docker0 and Docker's chains have one name for every daemon.
+  // docker0 and Docker's chains have the same names for every daemon.
   const isShared = (await processesOf(["dockerd"], "")).length > 0;
   // Without the note, nothing can be told to have come with the lab's daemon but what bears one of its networks' ids.
   const known = before?.bridges ?? ["docker0"];
@@ -225,10 +225,10 @@ async function bridges(): Promise<string[]> {
   return [...stdout.matchAll(/^([^\s@]+)/gm)].map(([, name = ""]) => name);
 }
 
-/** Takes away the mounts at and below these folders, the last made first. */
+/** Unmounts everything at and below these folders, the latest first. */
 async function unmountAll(folders: readonly string[]): Promise<void> {
   const text = await readFile("/proc/self/mounts", "utf8");
-  // Blanks and the like are written by their number in base eight.
+  // Blanks and the like are octal escapes.
   const points = text
     .split("\n")
     .map((line) =>

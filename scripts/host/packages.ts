@@ -107,10 +107,10 @@ export async function ensurePackages(
   progress(`installing Debian packages: ${missing.join(" ")}`);
   try {
     let result = await apt(...install);
-    // There are no lists of packages yet, or old ones that name files which a mirror no longer has.
+    // The package lists are missing, or name files that a mirror no longer has.
     if (result.exitCode !== 0) {
       progress("updating the lists of Debian packages");
-      // apt waits for dpkg's lock, and not for that of its lists.
+      // apt waits for dpkg's lock, but not for that of its lists.
       const isUpdated = async () => !/Could not get lock/.test((await apt("update")).stderr);
       await pWaitFor(isUpdated, { interval: 2000, timeout: locksWithin }).catch(() => undefined);
       result = await apt(...install);
@@ -129,7 +129,7 @@ export async function ensurePackages(
   }
 }
 
-/** What is already there is not to be taken away for what is missing: then apt fails and says what is in the way. */
+/** Never remove installed packages: apt then fails and names the conflict. */
 const installArguments = (names: readonly string[]): string[] => [
   ...["install", "-y", "--no-install-recommends", "--no-remove"],
   ...names,
@@ -145,7 +145,7 @@ const families: readonly (readonly [words: RegExp, install: string])[] = [
   [/suse\b/, "sudo zypper install"],
 ];
 
-/** What a person types where there is no apt; undefined for a distribution that is not known here. */
+/** The install command without apt; undefined for an unknown distribution. */
 function commandWithoutApt(missing: readonly string[], osRelease: string): string | undefined {
   const ids = [...osRelease.matchAll(/^ID(?:_LIKE)?=["']?([^"'\n]*)/gm)].map(([, ids = ""]) => ids).join(" ");
   const index = families.findIndex(([words]) => words.test(ids));
@@ -153,7 +153,7 @@ function commandWithoutApt(missing: readonly string[], osRelease: string): strin
   return install && [install, ...new Set(missing.map((name) => known[name]?.[index + 1] || name))].join(" ");
 }
 
-/** What a person does where there is no apt: which programs are missing, and what brings them there. */
+/** Advice without apt: the missing programs, and how to install them. */
 export function adviceWithoutApt(missing: readonly string[], osRelease: string): string {
   const programs = missing.flatMap((name) => (known[name]?.[0] ?? name).split(" "));
   const shownPrograms = programs.map((program) => program.replaceAll("|", " or ")).join(", ");
@@ -164,7 +164,7 @@ export function adviceWithoutApt(missing: readonly string[], osRelease: string):
     : `${what} Install them, then try again:\n  ${command}`;
 }
 
-/** What a person does to install what is missing, however this computer installs. */
+/** Advice on installing what is missing on this computer. */
 export async function installAdvice(missing: readonly string[]): Promise<string> {
   if (await has("apt-get")) return installCommand(missing);
   const { osRelease } = await thisHost();
@@ -172,8 +172,8 @@ export async function installAdvice(missing: readonly string[]): Promise<string>
 }
 
 /**
- * Which of these, named as Debian's packages are, are not there: neither the package nor the programs that it brings.
- * @throws LabError where dpkg cannot tell.
+ * Which of these Debian packages are missing: neither the package nor its programs exist.
+ * @throws LabError if dpkg fails.
  */
 export const missingPackages = async (names: readonly string[]): Promise<string[]> =>
   missingFrom(names, await thisHost());

@@ -5,8 +5,8 @@ import type { Run } from "./commands.ts";
 export const isRoot = (): boolean => process.getuid?.() === 0;
 
 /**
- * What goes before a command so that root runs it: nothing for root, `sudo -n` where that asks no password.
- * @returns undefined where there is no such way.
+ * The prefix that runs a command as root: none for root, `sudo -n` if it needs no password.
+ * @returns undefined if neither is possible.
  */
 export async function rootPrefix(run: Run, root: boolean = isRoot()): Promise<readonly string[] | undefined> {
   if (root) return [];
@@ -14,7 +14,7 @@ export async function rootPrefix(run: Run, root: boolean = isRoot()): Promise<re
   return exitCode === 0 ? ["sudo", "-n"] : undefined;
 }
 
-/** How programs are told of a proxy; some read only one spelling. */
+/** The proxy variables; some programs read only one spelling. */
 export const proxyVariables = [
   "http_proxy",
   "https_proxy",
@@ -31,8 +31,8 @@ export function shown(command: readonly string[]): string {
 /**
  * The prefix for work that only root may do.
  * @param what the work, as the sentence "WHAT needs root" begins.
- * @param command what the person can run by hand instead.
- * @throws LabError with that command where root is out of reach.
+ * @param command what the user can run by hand instead.
+ * @throws LabError with that command without root privileges.
  */
 export async function requireRoot(
   what: string,

@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { exists } from "../../stacks/lib/files.ts";
 import { run } from "./commands.ts";
 
-/** A property of this computer that matters to a lab, and what to do where it is in the way. */
+/** An unusual property of this computer that affects a lab, and its fix. */
 export interface Quirk {
   readonly found: string;
   readonly fix?: string;
@@ -12,7 +12,7 @@ export interface Quirk {
 
 /**
  * Whether programs can be run from a folder; one on a file system mounted `noexec` runs none.
- * @param folder need not be there yet.
+ * @param folder need not exist yet.
  */
 export async function runsPrograms(folder: string): Promise<boolean> {
   if (!(await exists(folder))) return await runsPrograms(dirname(folder));
@@ -27,7 +27,7 @@ export async function runsPrograms(folder: string): Promise<boolean> {
   }
 }
 
-/** What of this computer is not as on most. */
+/** The unusual properties of this computer. */
 export async function quirks(): Promise<Quirk[]> {
   const read = (file: string) => readFile(file, "utf8").catch(() => "");
   const found: Quirk[] = [];

@@ -5,7 +5,7 @@ import { blockOf, defaultPods, defaultServices, overlap } from "../../stacks/mod
 import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { requireRoot } from "./privilege.ts";
 
-/** Who made the route, by a number that no program has: what bears it is a lab's (ip-route(8), `protocol`). */
+/** Marks a lab's routes, by a number that no other program uses (ip-route(8), `protocol`). */
 const protocol = "242";
 
 /**
@@ -29,7 +29,7 @@ const isLabs = (route: Route): boolean => route.type === "blackhole" && route.pr
 
 /**
  * The routes of this computer to anything in particular; one by default leads anywhere.
- * @throws LabError where they cannot be read.
+ * @throws LabError if they cannot be read.
  */
 export async function routesHere(run: Run = runHere): Promise<Route[]> {
   const { stdout, stderr, exitCode, ended } = await run(
@@ -63,7 +63,7 @@ export interface RouteOptions {
  * default gateway. Networks that somebody else's route leads to, even in part, get none.
  * @param network the machines' network, such as 192.168.42.0/24; K3s's own networks are added to it.
  * @returns the networks whose route was added now.
- * @throws LabError with the exact command where root is out of reach.
+ * @throws LabError with the exact command without root privileges.
  */
 export async function addBlackholeRoutes(
   network: string,
@@ -86,7 +86,7 @@ export async function addBlackholeRoutes(
   return added;
 }
 
-/** Removes the routes that `addBlackholeRoutes` added and no other; does nothing where there are none. */
+/** Removes only the routes that `addBlackholeRoutes` added, if any. */
 export async function removeBlackholeRoutes({ run = runHere, root, lab }: RouteOptions = {}): Promise<void> {
   const metric = metricOf(lab ?? (await knownLabId()));
   const ours = (await routesHere(run)).filter((route) => isLabs(route) && route.metric === metric);
@@ -121,7 +121,7 @@ export async function withoutBlackholeRoute<T>(
 
 type Action = "add" | "del";
 
-/** @returns false where another `lab` was quicker. */
+/** @returns false if another `lab` was faster. */
 async function change(
   action: Action,
   network: string,

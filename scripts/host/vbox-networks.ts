@@ -9,8 +9,8 @@ const networksConf = "/etc/vbox/networks.conf";
 const defaultRange = "192.168.56.0/21";
 
 /**
- * Why VirtualBox will not make a host-only network, with the line that it misses and the command that adds it; undefined
- * where it will.
+ * Why VirtualBox will not create a host-only network, with the missing line and the command that adds it; undefined
+ * if it will.
  *
  * VirtualBox has the rule since 6.1.28, on every host but Windows and, since 7.0, macOS, whose host-only networks are of
  * another kind: https://www.virtualbox.org/manual/ch06.html#network_hostonly. Lines of ranges begin with `*`; a file that

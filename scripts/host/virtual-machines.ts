@@ -16,7 +16,7 @@ const publicBox: Box = { name: "generic/debian12", version: "4.3.12" };
  * networks and pool. The box is the stack file's, else one that is built here, with K3s in it, else a public one.
  * @param content what a machine carries; asked for where a box is built.
  * @param internet whether machines may reach what this computer reaches.
- * @returns the box that the Vagrantfile is to use.
+ * @returns the box for the Vagrantfile.
  */
 export async function prepareVirtualMachines(
   { network, box: wanted }: ClusterConfig,
@@ -39,6 +39,6 @@ export async function buildBox(content: MachineContent, progress: Progress): Pro
   return await ensureBox(content, apps, progress);
 }
 
-/** Whether this computer has what building a box takes: Debian's packages, and root. */
+/** Whether this computer can build a box: it needs Debian's packages, and root. */
 const buildsBoxes = async (): Promise<boolean> =>
   (await run(["dpkg-query", "--version"])).exitCode === 0 && (await rootPrefix(run)) !== undefined;

@@ -34,7 +34,7 @@ export interface InstalledTool extends CachedTool {
 }
 
 export interface InstallOptions {
-  /** Told of what happens to which tool. Default: nobody is. */
+  /** Receives each tool's progress. Default: none. */
   readonly progress?: (tool: ToolName, line: string) => void;
   /**
    * The way that comes first for every tool that has it; nothing else is tried for those. Default: `LAB_TOOLS_WAY`; and
@@ -82,7 +82,7 @@ interface Job {
 }
 
 const probeUrl = "https://github.com/k3s-io/k3s/releases/latest";
-/** A slow line must not count as none: without releases it is another K3s. */
+/** A slow connection must not count as offline: without releases a different K3s is installed. */
 const probeTimeoutMs = 10_000;
 const probeTries = 2;
 const releasesAtOnce = 4;
@@ -139,7 +139,7 @@ export class Installer {
     return Object.fromEntries(ready) as Record<Name, InstalledTool>;
   }
 
-  /** Takes away what no lab of any checkout uses and no new one would. */
+  /** Removes what no lab of any checkout uses and no new one would. */
   prune(): Promise<Pruned[]> {
     return prune({ cache: this.#options.cache, table: this.#options.table });
   }
@@ -183,7 +183,7 @@ export class Installer {
     return tool.ways.release?.downloads[platformOf(tool, platform)] ?? [];
   }
 
-  /** Why no tool can be had in this way for a platform, whatever there is on this computer. */
+  /** Why a tool cannot be installed this way for a platform, regardless of this computer. */
   #impossible(tool: Tool, way: Way, platform?: Platform): string | undefined {
     const host = this.#host;
     const runsOn = platformOf(tool, platform ?? host);
@@ -263,7 +263,7 @@ export class Installer {
         signal.throwIfAborted();
         if (isDiskFull(error) && !(error instanceof LabError))
           throw new LabError(`${tool.name} cannot be stored: ${(error as Error).message}.`, { cause: error });
-        // On a full disk no other way goes further.
+        // On a full disk no other way would succeed either.
         if (!(error instanceof LabError) || error instanceof IntegrityError || isDiskFull(error)) throw error;
         tried.push(`- ${each}: ${error.message}`);
         progress(`the ${each} way failed: ${error.message.split("\n")[0]}`);
@@ -382,7 +382,7 @@ function wayFromEnvironment(): Way | undefined {
   throw refusal(`LAB_TOOLS_WAY is "${text}". Accepted: ${["auto", ...wayOrder].join(", ")}.`);
 }
 
-/** This computer. @throws LabError (exit code 2) where the lab does not run on it. */
+/** This computer. @throws LabError (exit code 2) if the lab does not support it. */
 function hostPlatform(): Platform {
   const os = process.platform;
   const arch = { x64: "amd64", arm64: "arm64" }[process.arch as string] as "amd64" | "arm64" | undefined;

@@ -11,7 +11,7 @@ import { type Tool, versionOf, waysOf } from "./tools.ts";
 const freshDays = 30;
 const day = 86_400_000;
 
-/** One thing that was taken away. */
+/** One removed thing. */
 export interface Pruned {
   readonly what: string;
   /** Bytes; unknown of Docker's images, whose layers are shared. */
@@ -40,8 +40,8 @@ async function checkouts(cache: string): Promise<string[]> {
 }
 
 /**
- * Takes away what no lab of any checkout uses and no new one would: tools of other versions than today's, images but for
- * the newest of each kind, Debian's packages of more than a month ago, downloads that were given up.
+ * Removes what no lab of any checkout uses and no new one would: tools of other versions, images except
+ * the newest of each kind, Debian packages older than a month, abandoned downloads.
  */
 export async function prune(options: PruneOptions): Promise<Pruned[]> {
   const users = await checkouts(options.cache);
@@ -131,7 +131,7 @@ async function pruneImages(
   const images = await ask(...list, "--filter", "reference=k3s-lab/*", "--format", format);
   const containers = await ask("ps", "--all", "--format", "{{.Image}}");
   const theirs = await ask(...commits);
-  // Without an answer nothing is known to be unused.
+  // Without an answer, everything may be in use.
   if (!images || !containers || !theirs) return [];
   const noted = await Promise.all(
     users.map(async (user) => (await ifThere(readFile(join(user, ".lab", "host.json"), "utf8"))) ?? ""),
@@ -150,7 +150,7 @@ async function pruneImages(
     const age = now - Date.parse(created.replace(/ [A-Z]+$/, ""));
     const isStale = repository === "k3s-lab/base" && age > freshDays * day && containers.length === 0;
     if (isUsed(tag) || (isNewest && !isStale)) continue;
-    // One that is used all the same is refused by Docker, and stays.
+    // Docker refuses to remove one that is in use after all.
     if (await ask("image", "rm", tag)) pruned.push({ what: `image ${tag}` });
   }
   const filters = ["--filter", "dangling=true", "--filter", "label=k3s-lab.image"];

@@ -77,7 +77,7 @@ interface BundledWay {
   readonly binary: string;
 }
 
-/** What the table says of a tool: what it is for and every way to have it. */
+/** A tool's entry in the table: its purpose and every way to install it. */
 interface Entry {
   readonly about: string;
   /** The version of each way that names no other. */
