@@ -719,7 +719,7 @@ refused(
     const { exitCode, all } = await lab(directory, ["test"]);
     return new LabError(all, { exitCode: exitCode ?? -1 });
   },
-  /A lab is up \(there is a machine server\), and `lab test` does not go on beside it.*scripts\/lab down/,
+  /A lab is up \(this checkout has made machines or nodes\), and `lab test` does not go on beside it.*scripts\/lab down/,
 );
 
 fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
