@@ -165,7 +165,9 @@ const nodesSchema = z.array(
 
 /** The sources of a stack's program and the files that it reads, except Pulumi's state and live resources. */
 export async function sourcesOf(stack: string, settings: HostSettings): Promise<string> {
-  const hash = createHash("sha256").update(JSON.stringify([settings, await labId()]));
+  // The first run's settings are in the order in which it found them, a later run's in that of their schema.
+  const known = Object.entries(settings).sort(([one], [other]) => one.localeCompare(other));
+  const hash = createHash("sha256").update(JSON.stringify([known, await labId()]));
   const programs = await Array.fromAsync(glob("{stacks,vagrant,apps}/**/*", { cwd: root }));
   const files = [stackFile(stack), "Pulumi.yaml", "package-lock.json", ...programs.sort()];
   for (const file of [...files, ...(await filesNamedBy(stack))]) {
