@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { rootCertificates } from "node:tls";
+import { serve } from "../stacks/lib/test-server.ts";
 import { caFile, labCertificate } from "../stacks/observe/lab-ca.ts";
 import { lossDuring, spans, startLoad } from "./load.ts";
 
@@ -18,12 +19,7 @@ test("every request without an answer is counted, with its reason; idle connecti
     else if (asked % 50 === 1) response.writeHead(502).end();
     else response.end("{}");
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const address = await serve(t, server);
   const run = { addresses: [address], hosts: ["a", "b"], rate: 100_000 };
   const once = await startLoad(run).stop(200);
   assert.deepEqual([once.total, once.lost, once.repeated], [200, 8, 0]);
@@ -105,12 +101,7 @@ test("times of losses are said as spans", () => {
 test("what a change loses is said of new and of kept connections", async (t) => {
   const server = createServer((_, response) => response.writeHead(broken ? 503 : 200).end("{}"));
   let broken = false;
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const address = await serve(t, server);
   assert.deepEqual(await lossDuring([address], 20, async () => {}), {
     happened: "requests lost: 0 of 20 by new connections, 0 of 20 by kept connections",
     lost: "nothing",

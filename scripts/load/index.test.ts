@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { createServer, type RequestListener } from "node:http";
-import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
+import { serve } from "../../stacks/lib/test-server.ts";
 import type { App } from "../../stacks/model/config.ts";
 import { type Moment, runLoad } from "./index.ts";
 import { momentLine, momentLines, outcomeLines } from "./render.ts";
@@ -14,14 +14,9 @@ const api: App = {
 const admin: App = { name: "admin", namespace: "my-app", version: "1.0.0", replicas: 1 };
 const size = { duration: 1, rate: 100, concurrency: 4 };
 
-async function serve(t: TestContext, answer: RequestListener): Promise<string> {
+async function answering(t: TestContext, answer: RequestListener): Promise<string> {
   const server = createServer(answer);
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return serve(t, server);
 }
 
 /** A load, on pods that are as many as is said, look by look; the last number stays. */
@@ -52,7 +47,7 @@ async function load(
 }
 
 test("a load sends no more than it may, and lasts until the added pods are gone", async (t) => {
-  const address = await serve(t, (_, response) => response.end("{}"));
+  const address = await answering(t, (_, response) => response.end("{}"));
   const { outcome, moments } = await load(address, [2, 2, 3, ...Array<number>(14).fill(4), 3, 2]);
   const { requests, failed, seconds, latency, apps } = outcome;
   assert.equal(failed, 0);
@@ -74,7 +69,7 @@ test("a load sends no more than it may, and lasts until the added pods are gone"
 
 test("requests that fail are counted, with their reasons; an end that is asked for comes at once", async (t) => {
   let asked = 0;
-  const address = await serve(t, (_, response) => {
+  const address = await answering(t, (_, response) => {
     asked += 1;
     response.writeHead(asked % 2 ? 200 : 503).end();
   });
@@ -90,7 +85,7 @@ test("requests that fail are counted, with their reasons; an end that is asked f
 });
 
 test("a cluster that does not answer holds up neither the end of a load nor an end that is asked for", async (t) => {
-  const address = await serve(t, (_, response) => response.end("{}"));
+  const address = await answering(t, (_, response) => response.end("{}"));
   const stop = new AbortController();
   const pods = [{ app: "api", namespace: "my-app", wanted: 4, ready: 4 }];
   let looks = 0;

@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer as createPlainServer } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
+import { serve } from "../../stacks/lib/test-server.ts";
 import { labCertificate } from "../../stacks/observe/lab-ca.ts";
 import { startRequests } from "./requests.ts";
 
@@ -24,12 +24,7 @@ test("by https over kept connections, from servers with a certificate of the aut
   }).on("secureConnection", () => {
     connections += 1;
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const address = await serve(t, server);
   const ask = (host: string, authority: string) =>
     startRequests({
       targets: [{ address, host, authority }],
@@ -63,12 +58,7 @@ test("after a server was silent, what was not sent meanwhile is not made up for:
     if (isSilent) held.push(() => response.end("{}"));
     else response.end("{}");
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const address = await serve(t, server);
   const load = startRequests({
     targets: [{ address, host: "a" }],
     keepAlive: true,

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 import type { Reached } from "../../stacks/lib/kubernetes.ts";
+import { serve } from "../../stacks/lib/test-server.ts";
 import { parseOnCluster } from "../../stacks/model/config.ts";
 import { targetsOf } from "./targets.ts";
 
@@ -14,12 +14,7 @@ test("apps are asked where the cluster says, once each: a load goes to none but 
     const app = isOurs ? (host === "b.com" ? "b" : "a") : "web";
     response.end(JSON.stringify({ app, version: "1.0.0", namespace: "default", pod: `${app}-1` }));
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const address = await serve(t, server);
   const stack = "apps-kind";
   const config = parseOnCluster(
     stack,

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { HttpAnswer } from "../../stacks/lib/http.ts";
+import { serve } from "../../stacks/lib/test-server.ts";
 import type { App } from "../../stacks/model/config.ts";
 import { labAuthority, labCertificate } from "../../stacks/observe/lab-ca.ts";
 import {
@@ -42,12 +43,7 @@ async function ingress(t: TestContext, routes: Record<string, readonly string[]>
     const { status, body } = answer(name, pods[asked.length % pods.length] ?? "");
     response.writeHead(name ? status : 404).end(name ? body : "404 page not found");
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, asked };
+  return { address: await serve(t, server), asked };
 }
 
 test("asks for a host, an unknown one and none, over real HTTP", async (t) => {

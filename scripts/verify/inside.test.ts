@@ -4,26 +4,22 @@ import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { execa } from "execa";
+import { serve } from "../../stacks/lib/test-server.ts";
 import { look } from "./in-pod.ts";
 import { parseAnswers, program } from "./inside.ts";
 
 type Body = string | undefined | ((request: IncomingMessage) => string);
 
-async function serve(t: TestContext, body: Body, status = 200): Promise<string> {
+async function answering(t: TestContext, body: Body, status = 200): Promise<string> {
   const server = createServer((request, response) => {
     response.statusCode = status;
     if (body !== undefined) response.end(typeof body === "string" ? body : body(request));
   });
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  return `http://${await serve(t, server)}/`;
 }
 
 test("the program runs by itself, as it does in a pod", async (t) => {
-  const url = await serve(t, '{"pod":"app2-a"}');
+  const url = await answering(t, '{"pod":"app2-a"}');
   const file = import.meta.filename;
   const more = { counted: { [url]: 3 }, files: [file, "/nowhere"] };
   const questions = JSON.stringify({ names: ["127.0.0.1"], urls: [url], barred: [], ...more });
@@ -37,14 +33,14 @@ test("the program runs by itself, as it does in a pod", async (t) => {
 });
 
 test("what is counted comes by a connection each, for a balancer chooses a pod for each connection", async (t) => {
-  const url = await serve(t, ({ socket }) => `{"pod":"${socket.remotePort}"}`);
+  const url = await answering(t, ({ socket }) => `{"pod":"${socket.remotePort}"}`);
   const { counts } = await look({ names: [], urls: [url], barred: [], counted: { [url]: 40 } }, 60_000, 200);
   assert.deepEqual(Object.values(counts[url] ?? {}), Array(40).fill(1));
 });
 
 test("what is no app's answer is told by its status, what did not come by its reason", async (t) => {
-  const other = await serve(t, "404 page not found", 404);
-  const silent = await serve(t, undefined);
+  const other = await answering(t, "404 page not found", 404);
+  const silent = await answering(t, undefined);
   const closed = createServer();
   await new Promise<void>((ready) => closed.listen(0, "127.0.0.1", ready));
   const gone = `http://127.0.0.1:${(closed.address() as AddressInfo).port}/`;
@@ -59,8 +55,8 @@ test("what is no app's answer is told by its status, what did not come by its re
 });
 
 test("what should not answer is given up on sooner, and told when it answers", async (t) => {
-  const silent = await serve(t, undefined);
-  const open = await serve(t, '{"pod":"app2-a"}');
+  const silent = await answering(t, undefined);
+  const open = await answering(t, '{"pod":"app2-a"}');
   const began = performance.now();
   const { urls } = await look({ names: [], urls: [], barred: [silent] }, 60_000, 200);
   assert.ok(performance.now() - began < 30_000);

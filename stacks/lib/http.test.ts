@@ -8,19 +8,15 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { execa } from "execa";
 import { get } from "./http.ts";
+import { serve } from "./test-server.ts";
 
-async function serve(t: TestContext, answer: RequestListener): Promise<string> {
+async function answering(t: TestContext, answer: RequestListener): Promise<string> {
   const server = createServer(answer);
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  return `http://${await serve(t, server)}`;
 }
 
 test("sends the Host header that it is given, and reads the whole body", async (t) => {
-  const url = await serve(t, (request, response) => {
+  const url = await answering(t, (request, response) => {
     response.statusCode = 418;
     response.write(`${request.headers.host} `);
     response.end("ü".repeat(100_000));
@@ -32,22 +28,22 @@ test("sends the Host header that it is given, and reads the whole body", async (
 });
 
 test("without a Host header it names the address", async (t) => {
-  const url = await serve(t, (request, response) => response.end(request.headers.host));
+  const url = await answering(t, (request, response) => response.end(request.headers.host));
   assert.equal(`http://${(await get(url)).body}`, url);
 });
 
 test("ends at the deadline, before the headers", async (t) => {
-  const url = await serve(t, () => {});
+  const url = await answering(t, () => {});
   await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
 test("ends at the deadline, in the middle of a body", async (t) => {
-  const url = await serve(t, (_, response) => void response.write("a"));
+  const url = await answering(t, (_, response) => void response.write("a"));
   await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
 test("a body that is cut off is no answer", async (t) => {
-  const url = await serve(t, (_, response) => {
+  const url = await answering(t, (_, response) => {
     response.writeHead(200, { "content-length": 10 });
     response.write("half", () => response.destroy());
   });

@@ -12,6 +12,7 @@ import { stringify } from "yaml";
 import { clusterUid, healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
 import { readKubeconfig } from "./kube-access.ts";
 import { connect, isReady, type Pod, podState } from "./kubernetes.ts";
+import { serve } from "./test-server.ts";
 
 let directory = "";
 before(async () => {
@@ -62,12 +63,7 @@ test("trusts the authority of the kubeconfig, shows its client certificate, and 
       response.end(JSON.stringify({ gitVersion: subject.CN }));
     },
   );
-  await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const url = `https://${await serve(t, server)}`;
   const user = { "client-certificate-data": base64(client.cert), "client-key-data": base64(client.key) };
   const version = async (cluster: object, who: object) => {
     const connection = connect(await readKubeconfig(await kubeconfig(config(url, cluster, who))));

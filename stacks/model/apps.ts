@@ -12,6 +12,12 @@ export const ownNamespace = dnsLabel.refine(
   "a name without the prefix kube-, which Kubernetes reserves for itself",
 );
 
+/** A namespace that a stack creates, and deletes with the stack. */
+export const createdNamespace = ownNamespace.refine(
+  (name) => name !== "default",
+  "another name: every cluster has the namespace default",
+);
+
 /** The host of an Ingress rule. */
 export const ingressHost = z.string().superRefine((text, context) => {
   const add = (message: string) => context.addIssue({ code: "custom", message });
@@ -166,9 +172,7 @@ export const bytes = (expected: string) =>
   quantity(/^(\d{1,15}|\d{1,12}([KM]i?|k)|\d{1,6}[GT]i?)$/, expected);
 
 const namespace = z.strictObject({
-  name: ownNamespace
-    .refine((name) => name !== "default", "another name: every cluster has the namespace default")
-    .describe("Name of the namespace: a DNS label; not `default`, not `kube-…`."),
+  name: createdNamespace.describe("Name of the namespace: a DNS label; not `default`, not `kube-…`."),
   quota: z
     .strictObject({
       pods: z.int().min(1).max(100_000).optional().describe("Number of pods."),
@@ -247,6 +251,12 @@ interface IngressChoice {
   readonly ingressNamespace?: string | undefined;
 }
 
+/** Why a stack may not have its own things in a namespace: the lab's own Traefik, if it is used, runs there. */
+export const traefikNamespaceFault = (ingress: string, namespace: string): string | undefined =>
+  ingress === managedIngress && namespace === managedTraefik.namespace
+    ? "another name: the lab's own Traefik runs in this namespace"
+    : undefined;
+
 /** Why the Ingress controller cannot be in the namespace that a file names. @param isolated whether that matters. */
 export function ingressNamespaceFault(
   { ingress, ingressNamespace }: IngressChoice,
@@ -291,11 +301,11 @@ export const appsSchema = z
     namespaces.forEach(({ name }, index) => {
       if (namespaces.slice(0, index).some((other) => other.name === name))
         add(["namespaces", index, "name"], "a name that no other namespace has");
-      if (config.ingress === managedIngress && name === managedTraefik.namespace)
-        add(["namespaces", index, "name"], "another name: the lab's own Traefik runs in this namespace");
+      const fault = traefikNamespaceFault(config.ingress, name);
+      if (fault) add(["namespaces", index, "name"], fault);
     });
-    if (config.ingress === managedIngress && config.namespace === managedTraefik.namespace)
-      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
+    const taken = traefikNamespaceFault(config.ingress, config.namespace);
+    if (taken) add(["namespace"], taken);
 
     const known = [...new Set([config.namespace, "default", ...namespaces.map(({ name }) => name)])];
     const apps = inNamespaces(config);

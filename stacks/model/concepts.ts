@@ -3,12 +3,11 @@ import {
   type App,
   type AppNamespace,
   bytes,
+  createdNamespace,
   ingressHost,
   ingressNamespaceOf,
-  managedIngress,
-  managedTraefik,
   onCluster,
-  ownNamespace,
+  traefikNamespaceFault,
 } from "./apps.ts";
 import { imageReference, storageClassName, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
@@ -20,8 +19,7 @@ const size = bytes('an amount as Kubernetes counts it, such as "64Mi"').default(
 export const conceptsSchema = z
   .strictObject({
     ...onCluster,
-    namespace: ownNamespace
-      .refine((name) => name !== "default", "another name: every cluster has the namespace default")
+    namespace: createdNamespace
       .default("concepts")
       .describe("Namespace that the stack creates for itself, and deletes with the stack and its data."),
     host: ingressHost
@@ -78,8 +76,8 @@ export const conceptsSchema = z
   })
   .superRefine(({ ingress, namespace, static: { volume, claim } }, context) => {
     const add = (path: PropertyKey[], message: string) => context.addIssue({ code: "custom", path, message });
-    if (ingress === managedIngress && namespace === managedTraefik.namespace)
-      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
+    const fault = traefikNamespaceFault(ingress, namespace);
+    if (fault) add(["namespace"], fault);
     if ((parseQuantity(claim) ?? 0) > (parseQuantity(volume) ?? 0))
       add(
         ["static", "claim"],

@@ -4,16 +4,15 @@ import {
   type AppNamespace,
   appVersion,
   bytes,
+  createdNamespace,
   ingressNamespaceFault,
   ingressNamespaceOf,
-  managedIngress,
-  managedTraefik,
   nodesSchema,
   onCluster,
   oneLine,
-  ownNamespace,
   singleHost,
   tlsSchema,
+  traefikNamespaceFault,
 } from "./apps.ts";
 import { imageReference, storageClassName, text } from "./names.ts";
 import { parseQuantity } from "./quota.ts";
@@ -81,8 +80,7 @@ export const priorityClassName = (database: string, namespace: string): string =
 export const myAppSchema = z
   .strictObject({
     ...onCluster,
-    namespace: ownNamespace
-      .refine((name) => name !== "default", "another name: every cluster has the namespace default")
+    namespace: createdNamespace
       .default("my-app")
       .describe("Namespace that the stack creates for itself, and deletes with the stack and its data."),
     hosts: z
@@ -145,8 +143,8 @@ export const myAppSchema = z
     const { cluster, hosts, images, ingress, namespace } = config;
     const fault = ingressNamespaceFault(config, true);
     if (fault) add(["ingressNamespace"], fault);
-    if (ingress === managedIngress && namespace === managedTraefik.namespace)
-      add(["namespace"], "another name: the lab's own Traefik runs in this namespace");
+    const taken = traefikNamespaceFault(ingress, namespace);
+    if (taken) add(["namespace"], taken);
     if (config.database.primary >= config.database.replicas)
       add(["database", "primary"], "a pod that there is: 0, or 1 of two replicas");
     if (config.canary === config.version) add(["canary"], "another version than the guest book has, or none");
