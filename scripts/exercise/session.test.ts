@@ -66,7 +66,7 @@ const withUids = (cluster: ReturnType<typeof fakeCluster>) => (one: object, inde
   },
 });
 
-test("reset takes a namespace by its UID: one that was made anew meanwhile stays", async () => {
+test("reset takes a namespace by its UID: one that was recreated meanwhile stays", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const { kubectl } = cluster;

@@ -212,7 +212,7 @@ function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected"
     const kubectl = `kubectl --namespace ${namespace}`;
     return {
       expected: `its pods on two nodes, for ${name} fits on ${other.metadata.name} too`,
-      hint: `The loss of one node would take both away. ${name} is a copy, which is made anew where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
+      hint: `The loss of one node would take both away. ${name} is a copy and is recreated where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
     };
   }
   return pods.some(({ spec }) => (spec.priority ?? 0) === 0)

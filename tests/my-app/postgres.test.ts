@@ -225,7 +225,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok((await readdir(data(first))).includes("PG_VERSION"), "it is kept");
   });
 
-  it("a database that was made before is not made anew on an empty volume, until somebody says so", async () => {
+  it("a database that existed before is not recreated on an empty volume unless asked", async () => {
     const db = await primary();
     await db.noteMade(1);
     assert.equal((await db.exec(["postgres-entry", "initialise"])).exitCode, 1, "there is one");

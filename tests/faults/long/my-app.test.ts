@@ -56,7 +56,7 @@ const inVolume = async (node: string, command: string): Promise<string> =>
 const saysIn = (pod: string, words: string) =>
   pWaitFor(async () => (await kubectl("logs", pod).catch(() => "")).includes(words), poll);
 
-/** The volume of db-0 is empty from now on, as on a node that was made anew; its pod and others begin again at that moment. */
+/** The volume of db-0 is empty from now on, as on a recreated node; its pod and others restart at that moment. */
 async function loseVolume(...others: string[]): Promise<string> {
   const node = await nodeOf("db-0");
   await inVolume(node, "rm -rf data");
