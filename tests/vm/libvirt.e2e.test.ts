@@ -6,7 +6,9 @@ import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
+import { ensurePackages } from "../../scripts/host/packages.ts";
 import { cacheDir } from "../../stacks/lib/paths.ts";
+import { providers } from "../../stacks/model/provider.ts";
 import { type Checkout, copyCheckout, type Outcome } from "../e2e/checkout.ts";
 import { ask, hostState, newOnHost } from "../e2e/host.ts";
 import { steps } from "../steps.ts";
@@ -93,6 +95,8 @@ async function evidence(): Promise<string> {
 describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
   const { test } = steps();
   before(async () => {
+    // Installing libvirt writes its configuration, which is not the lab's to remove: it belongs to the state before.
+    await ensurePackages(providers.libvirt.packages, console.log);
     folder = await mkdtemp(join(tmpdir(), "k3s-lab-vm-"));
     await writeFile(join(folder, "began"), "");
     checkout = await copyCheckout();
