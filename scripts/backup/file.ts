@@ -9,7 +9,7 @@ import { type Header, headerLength, readHeader } from "./header.ts";
 /** The file beside a backup that `sha256sum --check` reads. */
 const sumFile = (file: string): string => `${file}.sha256`;
 
-/** A backup that is whole, and what it says of itself. */
+/** An intact backup, and what its header says. */
 export interface BackupFile extends Header {
   readonly file: string;
   readonly sha256: string;
@@ -20,8 +20,8 @@ const refused = (message: string, cause?: unknown): LabError =>
   new LabError(`${message} Nothing was changed.`, { cause, exitCode: 2 });
 
 /**
- * Reads a backup and makes sure that it is whole.
- * @param database that it must be of.
+ * Reads a backup and checks that it is intact.
+ * @param database the database that it must be of.
  * @throws LabError (exit code 2) that says what is wrong with it.
  */
 export async function readBackup(file: string, database: string): Promise<BackupFile> {
@@ -68,9 +68,9 @@ async function sha256Of(file: string): Promise<string> {
 }
 
 /**
- * Writes a backup with its checksum beside it, both with mode 0600, whole or not at all, and never over what is there.
- * @param fill writes the backup into a file that is there and empty. @returns the checksum that the backup must have.
- * @throws LabError (exit code 2) where something is there already, or nothing can be written.
+ * Writes a backup and, beside it, its checksum, both with mode 0600. Never leaves an incomplete one or overwrites a file.
+ * @param fill writes the backup into an existing empty file. @returns the checksum that the backup must have.
+ * @throws LabError (exit code 2) if a file already exists, or nothing can be written.
  */
 export async function writeBackup(
   file: string,
@@ -95,7 +95,7 @@ export async function writeBackup(
     const { size } = await stat(temporary);
     const sums = sumFile(temporary);
     await writeFile(sums, `${sha256}  ${basename(file)}\n`, { flag: "wx", mode: 0o600, flush: true });
-    // What has a backup's name has its checksum.
+    // A file with a backup's name always has its checksum.
     await place(sums, sumFile(file));
     await place(temporary, file).catch(async (error) => {
       await rm(sumFile(file));
@@ -114,7 +114,7 @@ async function refuseExisting(file: string): Promise<void> {
 }
 
 const notAFolder = (error: NodeJS.ErrnoException): undefined => {
-  // What is below a file is told by writing.
+  // A path below a file fails when it is written.
   if (error.code !== "ENOTDIR") throw error;
   return undefined;
 };
@@ -134,13 +134,13 @@ async function flush(file: string): Promise<void> {
   }
 }
 
-/** Gives a file its name unless another has it. */
+/** Gives a file its name unless it is taken. */
 async function place(temporary: string, file: string): Promise<void> {
   try {
     await link(temporary, file);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === "EEXIST") throw existing(file, cause);
-    // This disk has no hard links.
+    // This file system has no hard links.
     if (await ifThere(lstat(file))) throw existing(file, cause);
     await rename(temporary, file);
   }

@@ -1,21 +1,21 @@
-/** What the beginning of a backup says of it. */
+/** What a backup's header says. */
 export interface Header {
-  /** Name of the database that it was made of. */
+  /** Name of the source database. */
   readonly database: string;
-  /** PostgreSQL's version there, such as `15.20 (Debian 15.20-0+deb12u1)`. */
+  /** The server's version, such as `15.20 (Debian 15.20-0+deb12u1)`. */
   readonly server: string;
-  /** Version of the pg_dump that wrote it. */
+  /** pg_dump's version. */
   readonly program: string;
-  /** When, by the clock of who made it: ISO 8601, UTC. */
+  /** When it was made, by that computer's clock: ISO 8601, UTC. */
   readonly at: string;
 }
 
-/** Bytes in which the header of any backup ends: names in PostgreSQL are short. */
+/** Bytes that contain any backup's header: names in PostgreSQL are short. */
 export const headerLength = 4096;
 
 /**
  * Reads the header of a file in pg_dump's custom format, which PostgreSQL 9.6 to 18 write (src/bin/pg_dump/pg_backup_archiver.c).
- * @returns undefined where it is none.
+ * @returns undefined if it is not such a file.
  */
 export function readHeader(bytes: Uint8Array): Header | undefined {
   const reader = new Reader(bytes);
@@ -27,7 +27,7 @@ export function readHeader(bytes: Uint8Array): Header | undefined {
     reader.byte();
     const custom = 1;
     if (major !== 1 || minor < 12 || reader.byte() !== custom) return undefined;
-    // Since 1.15 the compression is a method, before it was a level.
+    // Since 1.15 the compression is a method; before, it was a level.
     if (minor >= 15) reader.byte();
     else reader.int();
     const [second, minute, hour, day, month, year] = Array.from({ length: 7 }, () => reader.int());
@@ -42,12 +42,12 @@ export function readHeader(bytes: Uint8Array): Header | undefined {
   }
 }
 
-/** The major version in such words as `15.20 (Debian …)`; 0 where there is none. */
+/** The major version in a text such as `15.20 (Debian …)`; 0 if there is none. */
 export const majorOf = (version: string): number => Number(/^\d+/.exec(version)?.[0] ?? 0);
 
-/** @throws RangeError where the bytes end, from each of its methods. */
+/** Each method throws a RangeError past the end of the bytes. */
 class Reader {
-  /** Bytes of a number, after one that is its sign. */
+  /** Bytes of a number, after a byte for its sign. */
   intSize = 4;
   readonly #bytes: Buffer;
   #place = 0;

@@ -148,7 +148,7 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
   return { file, sha256, bytes, tables, replaced };
 }
 
-/** What the entrypoint said, which also says what was changed. */
+/** The entrypoint's message, which also says what was changed. */
 const reasonOf = (stderr: string): string => {
   const said = stderr
     .trim()
@@ -158,7 +158,7 @@ const reasonOf = (stderr: string): string => {
   return said.slice(-3).join("; ");
 };
 
-/** A table in words, such as: entries: 3 rows, the newest of 2026-11-30T01:00:00Z. */
+/** A table for people, such as: entries: 3 rows, the newest of 2026-11-30T01:00:00Z. */
 export const inWords = ({ name, rows, newest }: TableFacts): string =>
   `${name}: ${rows} ${rows === 1 ? "row" : "rows"}${newest ? `, the newest of ${newest}` : ""}`;
 

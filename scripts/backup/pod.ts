@@ -16,7 +16,7 @@ export interface Streams {
   /** Its standard input, as a text or a file. Default: none. */
   readonly input?: string;
   readonly inputFile?: string;
-  /** Where its standard output goes instead. */
+  /** File for its standard output. Default: it is returned. */
   readonly outputFile?: string;
 }
 
@@ -51,13 +51,13 @@ export async function databaseConfig(stack: string, directory: string = root): P
   return await readStackFile(stack as "my-app", directory);
 }
 
-/** Milliseconds that a command in the pod may take: the largest database on the slowest disk is done before. */
+/** Milliseconds that a command in the pod may take: enough for the largest database on the slowest disk. */
 const patience = 3_600_000;
 
 /**
  * Finds the database of a stack, and makes sure that it belongs to this stack.
- * @param lab whose the stack is. Default: this checkout's.
- * @throws LabError with exit code 2 where the stack is not up or has something else in its place, 1 where nobody answers.
+ * @param lab the stack's lab. Default: this checkout's.
+ * @throws LabError with exit code 2 if the stack is not up or the database is not its own, 1 if the cluster does not answer.
  */
 export async function findDatabase(
   stack: string,

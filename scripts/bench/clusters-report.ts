@@ -1,14 +1,14 @@
 import { median, table } from "./results.ts";
 import type { Usage } from "./usage.ts";
 
-/** What was measured of one cluster, from nothing until it was gone; times in seconds from the start of the command. */
+/** The measurements of one cluster, from creation to removal; times in seconds from the start of the command. */
 export interface Measurement extends Usage {
   readonly nodesReady: number;
-  /** Until all apps had answered, seen from outside. */
+  /** Until all apps had answered from outside. */
   readonly appsAnswering: number;
-  /** Until one node more was Ready. */
+  /** Until one more node was Ready. */
   readonly addNode: number;
-  /** Until the cluster, with that node, was gone. */
+  /** Until the cluster, with that node, was removed. */
   readonly takeDown: number;
 }
 
@@ -28,10 +28,10 @@ interface Metric {
   readonly unit: "seconds" | "bytes" | "count";
 }
 
-/** What was brought up: the stack files say how much. */
+/** What was brought up; the stack files say how much. */
 export interface Extent {
   readonly title: string;
-  /** The stacks, as one types them. */
+  /** The stacks, as typed on the command line. */
   readonly stacks: string;
   readonly nodes: number;
   readonly apps: number;
@@ -46,12 +46,12 @@ interface Result extends Extent {
 
 interface Summary {
   readonly rounds: number;
-  /** CPUs of the computer that it was measured on. */
+  /** CPUs of the computer. */
   readonly cpus: number;
   readonly results: readonly Result[];
 }
 
-/** @param measured of each of the extents the measurements, one a round. */
+/** @param measured the measurements of each extent, one per round. */
 export function summarize(
   extents: readonly Extent[],
   measured: readonly (readonly Measurement[])[],
@@ -73,7 +73,7 @@ export function format(value: number, unit: Metric["unit"]): string {
 /** `1 node`, `2 nodes`. */
 const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
-/** The summary for people, in Markdown: a table with a column for each cluster. */
+/** The summary in Markdown: a table with a column for each cluster. */
 export function renderClusters({ rounds, cpus, results }: Summary): string {
   const rows = [
     ["", ...results.map(({ title, stacks }) => `${title} (\`${stacks}\`)`)],

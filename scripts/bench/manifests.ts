@@ -29,7 +29,7 @@ export async function renderManifests(
   const { WebApp } = await import("../../stacks/components/web-app.ts");
   for (const { name, ...args } of namespaces) new AppNamespace(name, { ...args, ingress, ingressNamespace });
   await pulumi.runtime.disconnect();
-  // A certificate is nothing that is written by hand.
+  // Nobody writes a certificate by hand.
   for (const { name: appName, namespace, tls: _, ...args } of apps)
     new WebApp(`${namespace}-${appName}`, { ...args, appName, namespace, image, ingressClass: ingress });
   await pulumi.runtime.disconnect();

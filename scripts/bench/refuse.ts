@@ -10,7 +10,7 @@ import { addressOf, substrates } from "./substrates.ts";
 
 /**
  * Refuses to run while a lab is up, in this checkout or another: the addresses and ports are the same.
- * @param verb the one that is refused.
+ * @param verb the refused verb.
  * @param why the two conflict.
  * @throws LabError (exit code 2) when there is one.
  */

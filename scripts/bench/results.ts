@@ -1,7 +1,7 @@
 import { availableParallelism, cpus, release } from "node:os";
 import { defaultK3sVersion } from "../../stacks/versions.ts";
 
-/** A part of a run, in the words of who ran it. */
+/** A phase of a run, named by the command itself. */
 export interface Phase {
   readonly name: string;
   /** From the start of the run to the end of the phase. */
@@ -11,9 +11,9 @@ export interface Phase {
 /** One timed command, or the medians of several; seconds. */
 export interface Timing {
   readonly returned: number;
-  /** Processor seconds of the command and its child processes, containers left out; NaN where they are not known. */
+  /** CPU seconds of the command and its child processes, without containers; NaN if unknown. */
   readonly processor: number;
-  /** Until all apps had answered, as seen from outside; none for commands that do not bring the lab up. */
+  /** Until all apps had answered from outside; none for commands that do not bring the lab up. */
   readonly answering?: number;
   readonly phases: readonly Phase[];
 }
@@ -32,7 +32,7 @@ type OfEachKind<T> = Readonly<Record<Kind, T>>;
 const ofEachKind = <T>(value: (kind: Kind) => T) =>
   Object.fromEntries(kinds.map((kind) => [kind, value(kind)])) as OfEachKind<T>;
 
-/** The middle value, or the mean of the two in the middle. @throws RangeError for no values. */
+/** The middle value, or the mean of the middle two. @throws RangeError for no values. */
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const upper = sorted[Math.floor(sorted.length / 2)];
@@ -41,12 +41,12 @@ export function median(values: readonly number[]): number {
   return (upper + lower) / 2;
 }
 
-/** @param results of each way the timings of each round. */
+/** @param results each way's timings, one per round. */
 export const timingsOf = (
   results: readonly (readonly Readonly<Partial<Record<Kind, Timing>>>[])[],
 ): OfEachKind<readonly Timing[]> => ofEachKind((kind) => results.flat().flatMap((one) => one[kind] ?? []));
 
-/** Medians over all rounds, of each phase too. */
+/** Medians over all rounds, including each phase's. */
 export const mediansOf = (timings: OfEachKind<readonly Timing[]>): OfEachKind<Timing> =>
   ofEachKind((kind) => {
     const all = timings[kind];
@@ -65,14 +65,14 @@ export const mediansOf = (timings: OfEachKind<readonly Timing[]>): OfEachKind<Ti
     };
   });
 
-/** A table in Markdown. @param rows the first is the head; columns behind the first are numbers, aligned right. */
+/** A table in Markdown. @param rows the first is the header; columns after the first are numbers, aligned right. */
 export function table(rows: readonly (readonly string[])[]): string {
   const [head = [], ...body] = rows;
   const rule = head.map((_, column) => (column === 0 ? "---" : "---:"));
   return [head, rule, ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
-/** How a report begins: what was run, where and when. @param command the command line. */
+/** The beginning of a report: what was run, where and when. @param command the command line. */
 export const heading = (name: string, command: string, date: Date): string =>
   [
     `# Benchmark ${name}, ${date.toISOString().slice(0, 10)}\n`,
@@ -81,7 +81,7 @@ export const heading = (name: string, command: string, date: Date): string =>
     `* K3s ${defaultK3sVersion}, Node.js ${process.version}\n\n`,
   ].join("\n");
 
-/** Medians for people: a table in Markdown. */
+/** The medians as a table in Markdown. */
 export function render(medians: OfEachKind<Timing>, rounds: number): string {
   const rows = kinds.flatMap((kind) => {
     const { phases, answering, returned, processor } = medians[kind];

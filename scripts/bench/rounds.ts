@@ -1,26 +1,26 @@
 import type { Progress } from "../../stacks/lib/progress.ts";
 
-/** Runs one step of a round, unless the benchmark was stopped; `what` is told. */
+/** Runs one step of a round, unless the benchmark was stopped, and reports `what`. */
 type Step = <T>(what: string, work: () => Promise<T>) => Promise<T>;
 
-/** Something that is brought up, measured and taken down again; tests pass their own. */
+/** Something to bring up, measure and take down again; tests pass their own. */
 export interface Contender<Result> {
   readonly title: string;
-  /** Fills the caches: tools and images. Leaves nothing behind. Not measured. Default: another's have filled them. */
+  /** Fills the caches of tools and images. Leaves nothing behind. Not measured. Default: another contender fills them. */
   prepare?(): Promise<void>;
   /** A Docker daemon that answers. Not measured. */
   ready(): Promise<void>;
-  /** Measures it from nothing until it is gone. */
+  /** Measures it from creation to removal. */
   measure(step: Step): Promise<Result>;
-  /** Takes down what a failed round left, if anything. */
+  /** Takes down what a failed round left behind, if anything. */
   takeDown(): Promise<unknown>;
 }
 
 /**
- * Measures contenders in turn, and in each round again, so that what slows this computer down for a while slows all.
- * Whatever happens, nothing is left behind.
- * @param signal between two steps it ends the benchmark.
- * @returns of each contender the results, one a round.
+ * Measures all contenders in each round, so that a temporary slowdown of this computer affects all of them.
+ * Whatever happens, leaves nothing behind.
+ * @param signal ends the benchmark between two steps.
+ * @returns each contender's results, one per round.
  */
 export async function measureInRounds<Result>(
   contenders: readonly Contender<Result>[],

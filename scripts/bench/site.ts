@@ -16,13 +16,13 @@ import { timed } from "./timed.ts";
 import { usageOf } from "./usage.ts";
 import { readNodes, untilReady } from "./watches.ts";
 
-/** What a copy of the checkout goes without: what belongs to the lab of the original, and what is large. */
+/** What a copy of the checkout omits: what belongs to the original's lab, and what is large. */
 const notCopied = [".lab", ".git", "node_modules"];
 
 /**
- * Works in a copy of the checkout, whose stack files can be changed, and removes it unless a lab of it cannot be taken down.
- * @param takeDown takes down every lab of the copy; called where the work fails.
- * @throws LabError that names the copy where that fails too.
+ * Works in a copy of the checkout, whose stack files can be changed. Removes the copy unless its lab cannot be taken down.
+ * @param takeDown takes down every lab of the copy; called if the work fails.
+ * @throws LabError that names the copy if that fails too.
  */
 export async function inCopy<T>(
   work: (checkout: string) => Promise<T>,
@@ -52,7 +52,7 @@ export async function inCopy<T>(
 
 const labOf = (checkout: string): string => join(checkout, "scripts", "lab");
 
-/** Takes down the labs that came up from a checkout. */
+/** Takes down a checkout's labs. */
 export const takeDownAll = (sites: readonly Site[], checkout: string, log: string): Promise<unknown> =>
   timed({ file: labOf(checkout), args: ["down", ...sites.flatMap(({ stacks }) => stacks)], log });
 
@@ -69,7 +69,7 @@ export async function readExtent({ title, stacks }: Site): Promise<Extent> {
 
 /**
  * The real lab.
- * @param checkout a copy that may be changed. @param log gets all that is printed, each line with its time.
+ * @param checkout a copy that may be changed. @param log receives all output, each line with its time.
  */
 export async function realSite(
   site: Site,
@@ -133,15 +133,15 @@ export async function realSite(
   };
 }
 
-/** Runs commands as they are, but docker with the daemon at this address. */
+/** Runs commands unchanged, except docker, which uses the daemon at this address. */
 export const withDockerHost =
   (host: string, inner: Run = run): Run =>
   ([file = "", ...args], options) =>
     inner(file === "docker" ? [file, "--host", host, ...args] : [file, ...args], options);
 
 /**
- * What virtual machines take is not in containers' cgroups.
- * @throws LabError (exit code 2) where `cluster` would be made of such.
+ * What virtual machines use is not in containers' cgroups.
+ * @throws LabError (exit code 2) if `cluster` would be made of virtual machines.
  */
 export async function requireContainers(choose = chooseProvider): Promise<void> {
   const { provider, reason } = await choose((await readStackFile("cluster", root)).provider);

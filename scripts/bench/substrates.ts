@@ -17,7 +17,7 @@ import { renderManifests } from "./manifests.ts";
 import { oneMoreAgent, oneMoreMachine, type Topology } from "./topology.ts";
 import type { Watch } from "./watches.ts";
 
-/** What a cluster of the lab can be made of, named after the stack that makes it. */
+/** What a cluster of the lab can be made of, named after its stack. */
 export const substrateNames = ["cluster", "k3d"] as const;
 
 export type SubstrateName = (typeof substrateNames)[number];
@@ -27,16 +27,16 @@ export interface Site {
   readonly title: string;
   /** The cluster, then its apps. */
   readonly stacks: readonly [cluster: string, apps: string];
-  /** Labels that all its containers carry, and no others. @param checkout the folder that it is brought up from. */
+  /** Labels of all its containers, and of no others. @param checkout the folder that it is brought up from. */
   readonly labels: (checkout: string) => readonly string[];
   readonly topology: Topology;
 }
 
-/** One way to get a cluster, and the same by hand. */
+/** One kind of cluster, by the lab and by hand. */
 export interface Substrate extends Site {
-  /** The same by hand: a script that takes `up` or `down`, in this folder. */
+  /** The script for the same by hand, in this folder; takes `up` or `down`. */
   readonly script: string;
-  /** The images that the script takes, as variables of its environment. */
+  /** The images that the script needs, as environment variables. */
   readonly images: (settings: HostSettings, progress: Progress) => Promise<Record<string, string>>;
 }
 
@@ -75,7 +75,7 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
   },
 };
 
-/** What the stack `cluster`, whose one server keeps its data in SQLite, is compared with. */
+/** What is compared with the stack `cluster`, whose only server keeps its data in SQLite. */
 export const rivals = {
   k3d: substrates.k3d,
   etcd: { title: "K3s with etcd", ...machinesOf("cluster-ha"), stacks: ["cluster-ha", "apps-ha"] },
@@ -86,7 +86,7 @@ export interface ByHand {
   readonly manifests: string;
 }
 
-/** The very images and objects that `lab up` used, so that only the way is compared. @param directory its own. */
+/** The same images and objects that `lab up` used, so that only the ways differ. @param directory for its files. */
 export async function byHandInputs(
   { images, stacks: [, apps] }: Substrate,
   directory: string,
@@ -109,7 +109,7 @@ export async function byHandInputs(
   return { env, manifests: await renderManifests(config, app.ref) };
 }
 
-/** Any host that no rule of the lab's names. */
+/** A host that no rule of the lab names. */
 const noHost = "bench.invalid";
 
 /** A line for each app: name, namespace, host. */
@@ -118,17 +118,17 @@ export const appRoutes = ({ apps }: Pick<AppsConfig, "apps">): string =>
     .map(({ name, namespace, host }) => `${name} ${namespace} ${host ? exampleHost(host) : noHost}`)
     .join("\n");
 
-/** Where the Ingress controller listens, as seen from this computer: host, with its port unless that is 80. */
+/** Where this computer reaches the Ingress controller: host, and port unless that is 80. */
 export const addressOf = async ({ stacks: [cluster] }: Site): Promise<string> =>
   (await readClusterPlan(cluster, root)).ingress[0] ?? "";
 
-/** Ends when each app of a substrate has answered once from outside. */
+/** Resolves once each app of a substrate has answered from outside. */
 export async function appsWatch(substrate: Site): Promise<Watch> {
   const [{ apps }, where] = await Promise.all([readApps(substrate.stacks[1]), addressOf(substrate)]);
   return untilAnswering(apps, where, getWithin(1000));
 }
 
-/** Ends when each app has answered once. @param send one request, as a visitor sends it. */
+/** Resolves once each app has answered. @param send sends a visitor's request. */
 export const untilAnswering =
   (apps: readonly App[], address: string, send: Get): Watch =>
   async (signal) => {

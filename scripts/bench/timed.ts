@@ -9,16 +9,16 @@ interface TimedCommand<Name extends string> {
   readonly file: string;
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** Gets everything that the command prints, each line with its time. */
+  /** Receives all output of the command, each line with its time. */
   readonly log: string;
-  /** What is watched for meanwhile. Default: nothing. */
+  /** What to watch for meanwhile. Default: nothing. */
   readonly watches?: Readonly<Record<Name, Watch>>;
 }
 
 /**
- * Runs a command to its end and notes when each phase ends: by-hand scripts say `phase NAME`, `lab` puts a tick before a step.
- * @returns with it, after how many seconds each watched thing was seen.
- * @throws LabError with the command's last lines when it fails.
+ * Runs a command to its end and records when each phase ends: by-hand scripts print `phase NAME`, `lab` a tick before a step.
+ * @returns the timing, and after how many seconds each watched thing was seen.
+ * @throws LabError with the command's last lines if it fails.
  */
 export async function timed<Name extends string = never>({
   file,
@@ -51,7 +51,7 @@ export async function timed<Name extends string = never>({
   const returned = elapsed();
   const processor = (await childSeconds()) - before;
   await appendFile(log, `$ ${file} ${args.join(" ")}\n${lines.join("")}`);
-  // What was watched for was told to be there: what is left is one round of requests.
+  // The command reports success: one more round of requests must do.
   const late = setTimeout(() => giveUp.abort(), failed ? 0 : 5000);
   await watching;
   clearTimeout(late);
@@ -62,14 +62,14 @@ export async function timed<Name extends string = never>({
   return { ...(seen as Partial<Record<Name, number>>), returned, processor, phases };
 }
 
-/** Processor seconds of this process's children that have ended, theirs included; NaN where the kernel does not tell. */
+/** CPU seconds of this process's ended children and of theirs; NaN if the kernel does not report them. */
 async function childSeconds(): Promise<number> {
   const stat = await readFile("/proc/self/stat", "utf8").catch(() => "");
-  // Behind the program's name, which may hold spaces; in hundredths of a second.
+  // After the program's name, which may contain spaces; in hundredths of a second.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[13]) + Number(fields[14])) / 100;
 }
 
-/** The phase that a line of output says is done, without the time that `lab` prints behind it. */
+/** The phase that a line of output reports as done, without the time that `lab` adds. */
 export const phaseName = (line: string): string | undefined =>
   /^phase (.+)$/.exec(line)?.[1] ?? /^\s*[✔√] ([^:[]+?)\s*(?::.*|\[.*)?$/.exec(line)?.[1];

@@ -3,17 +3,17 @@ import { toNumber, toText } from "../../stacks/model/addresses.ts";
 
 export interface Topology {
   readonly file: string;
-  /** The same text, asking for one agent more. */
+  /** The same text with one more agent. */
   readonly oneMore: (text: string) => string;
 }
 
-/** A machine of a stack file; the rest of it goes over to its twin as it is. */
+/** A machine of a stack file; its other keys are copied to the new one. */
 interface Machine {
   readonly name: string;
   readonly ip: string;
 }
 
-/** A stack file that lists machines: one more is like the last one, behind the highest address. */
+/** A stack file that lists machines: the new one is a copy of the last, with the next address after the highest. */
 export function oneMoreMachine(text: string): string {
   const document = parseDocument(text);
   const { config } = document.toJS() as { config: { "k3s-lab:machines": readonly Machine[] } };
@@ -26,7 +26,7 @@ export function oneMoreMachine(text: string): string {
   return document.toString({ lineWidth: 0 });
 }
 
-/** A configuration file of k3d, in which `agents` is a number. */
+/** A k3d config file, in which `agents` is a number. */
 export function oneMoreAgent(text: string): string {
   const document = parseDocument(text);
   document.set("agents", Number(document.get("agents") ?? 0) + 1);

@@ -7,7 +7,7 @@ import { lastLines, type Run } from "../host/commands.ts";
 export interface Usage {
   /** Bytes. */
   readonly memory: number;
-  /** Bytes that they have written: into themselves and into their volumes. */
+  /** Bytes that they have written to their own file systems and their volumes. */
   readonly disk: number;
   readonly processes: number;
 }
@@ -21,10 +21,10 @@ const containersSchema = z.array(
 );
 
 /**
- * What the containers with all of these labels take. Each is asked inside, for `docker stats` leaves out, on some computers,
- * what K3s starts in cgroups of its own.
- * @param run runs a command; docker must reach the daemon by it.
- * @throws LabError where there are no such containers, or what they take cannot be read.
+ * What the containers with all of these labels use, read inside each: on some computers `docker stats` omits what K3s
+ * starts in cgroups of its own.
+ * @param run runs a command; docker must reach the daemon this way.
+ * @throws LabError if there are no such containers, or their usage cannot be read.
  */
 export async function usageOf(labels: readonly string[], run: Run): Promise<Usage> {
   const filters = labels.flatMap((label) => ["--filter", `label=${label}`]);
@@ -37,7 +37,7 @@ export async function usageOf(labels: readonly string[], run: Run): Promise<Usag
   const inspected = await output(run, ["docker", "inspect", "--size", ...ids]);
   const script = await readFile(join(import.meta.dirname, "usage.sh"), "utf8");
   const total = { memory: 0, processes: 0, disk: 0 };
-  // Each volume once; k3d gives all its nodes one for images.
+  // Count each volume once; k3d gives all its nodes one for images.
   const counted = new Set<string>();
   for (const { Id, SizeRw, Mounts } of containersSchema.parse(JSON.parse(inspected))) {
     const volumes = Mounts.filter(({ Type, Source }) => Type === "volume" && !counted.has(Source));

@@ -2,13 +2,13 @@ import { setTimeout as pause } from "node:timers/promises";
 import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
 import { connect, type Node } from "../../stacks/lib/kubernetes.ts";
 
-/** Ends when it has seen what it waits for, or fails when it is told to give up. */
+/** Resolves once it has seen what it waits for; rejects when it is aborted. */
 export type Watch = (signal: AbortSignal) => Promise<void>;
 
-/** Milliseconds that one reading of the nodes may take; while machines come up, an address can swallow a request. */
+/** Milliseconds that one reading of the nodes may take: while machines come up, a request may get no answer. */
 const patience = 1000;
 
-/** Ends when so many nodes are Ready. @param readAll reads the nodes; that it fails means there are none yet. */
+/** Resolves once this many nodes are Ready. @param readAll reads the nodes; a failure means that there are none yet. */
 export const untilReady =
   (count: number, readAll: () => Promise<readonly Node[]>): Watch =>
   async (signal) => {
@@ -27,7 +27,7 @@ export const untilReady =
 const isReady = ({ status }: Node): boolean =>
   status.conditions.some(({ type, status: value }) => type === "Ready" && value === "True");
 
-/** Reads the nodes from the API server that a kubeconfig names; fails while there is no such file. */
+/** Reads the nodes from a kubeconfig's API server; fails while there is no such file. */
 export async function readNodes(kubeconfig: string): Promise<readonly Node[]> {
   const api = connect(await readKubeconfig(kubeconfig));
   try {

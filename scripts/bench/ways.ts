@@ -11,14 +11,14 @@ import type { Contender } from "./rounds.ts";
 import { appsWatch, type ByHand, byHandInputs, type Substrate } from "./substrates.ts";
 import { timed } from "./timed.ts";
 
-/** Where the by-hand way keeps what it makes: keys, tokens, kubeconfig, Vagrant's state. */
+/** Where the by-hand way keeps its keys, tokens, kubeconfig and Vagrant's state. */
 const byHandDir = join(labDir, "by-hand");
 
 type Way = Contender<Readonly<Partial<Record<Kind, Timing>>>>;
 
 /**
- * The same lab by hand, and by `lab up`: after it the same again without a change, then `lab down`.
- * @param log gets all that they print, each line with its time.
+ * The same lab by hand and by `lab up`, which then runs again without a change, followed by `lab down`.
+ * @param log receives all output, each line with its time.
  */
 export async function bothWays(
   substrate: Substrate,
@@ -40,7 +40,7 @@ export async function bothWays(
     {
       title: "by hand",
       ready,
-      // What it is made from is what `lab up` has left in the cache.
+      // Its parts are in the cache, where `lab up` left them.
       prepare: async () => {
         await startLog(log);
         try {

@@ -6,7 +6,7 @@ import { refusal } from "../../stacks/lib/errors.ts";
 import { readPlainYaml } from "../../stacks/model/plain-yaml.ts";
 import { checked, isRecord, shown } from "../../stacks/model/schema.ts";
 
-/** Kinds of objects that an exercise may make: all in its own namespace, but for a node that nobody runs. */
+/** Kinds of objects that an exercise may create: all in its own namespace, except a Node object without a machine. */
 const kinds = [
   ...["ConfigMap", "CronJob", "DaemonSet", "Deployment", "Endpoints", "HorizontalPodAutoscaler", "Ingress"],
   ...["Job", "LimitRange", "NetworkPolicy", "Node", "PersistentVolumeClaim", "Pod", "PodDisruptionBudget"],
@@ -23,11 +23,11 @@ const target = z
     `KIND/NAME with one of: ${kinds.filter((kind) => kind !== "Node").join(", ")}`,
   );
 
-/** As it stands in a file, before the namespace's name is put in. */
-// biome-ignore lint/suspicious/noTemplateCurlyInString: it is no template of this program
+/** As written in a file, before the namespace is filled in. */
+// biome-ignore lint/suspicious/noTemplateCurlyInString: a placeholder of exercise files
 const ownNamePrefix = "${namespace}-";
 
-/** Kubernetes' own: in these, all kinds above but Node are of a namespace. A kind of that name in another may be of none. */
+/** Kubernetes' own: here all kinds above except Node are namespaced. Other groups may have cluster-wide kinds of these names. */
 const apiVersions = [
   ...["v1", "apps/v1", "autoscaling/v1", "autoscaling/v2", "batch/v1", "discovery.k8s.io/v1"],
   ...["networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1"],
@@ -39,7 +39,7 @@ const manifest = z
   .looseObject({
     apiVersion: z.enum(apiVersions),
     kind: z.enum(kinds),
-    // Neither another namespace, nor an owner or a finalizer, which would decide when it goes.
+    // No other namespace, and no owner or finalizer, which would affect its deletion.
     metadata: z.strictObject({ name: words, labels: texts, annotations: texts }),
   })
   .refine(
@@ -48,7 +48,7 @@ const manifest = z
   );
 export type Manifest = z.output<typeof manifest>;
 
-/** @param what of the keys an object needs exactly one. */
+/** @param what the keys of which an object needs exactly one. */
 const onlyOne =
   (what: readonly string[]) =>
   (one: object): boolean =>
@@ -95,7 +95,7 @@ const isOwn = (text = ""): boolean => {
   return kinds.some((one) => one.toLowerCase() === kind.toLowerCase());
 };
 
-/** Whether arguments of kubectl are a change of what an exercise has made, and of nothing else. */
+/** Whether kubectl arguments change only objects that an exercise created. */
 function isOwnChange(args: readonly string[]): boolean {
   const plain = args.filter((one) => !options.test(one));
   const verb = plain.splice(0, /^(rollout|set)$/.test(plain[0] ?? "") ? 2 : 1).join(" ");
@@ -120,7 +120,7 @@ const solutionStep = z
   .refine(patched, "patch and with together");
 export type Step = z.output<typeof solutionStep>;
 
-/** A word that begins with - would be an option of kubectl's. */
+/** kubectl would take a word that begins with - for an option. */
 const name = words.regex(/^[^-]/, "a name, which does not begin with -");
 const namespace = words.optional().describe("Default: the exercise's own; of a spec `default`.");
 const proofShape = {
@@ -195,7 +195,7 @@ const title = words.optional().describe("Default: made from the check.");
 const proof = z.strictObject({ title, ...proofShape }).refine(onlyOne(proofKeys), oneProof);
 export type Proof = z.output<typeof proof>;
 
-/** An exercise as its file has it. */
+/** An exercise file. */
 export const exerciseSchema = z.strictObject({
   title: words.describe("What is practised."),
   part: z.int().min(1).max(3).describe("The part of the tutorial that it belongs to."),
@@ -212,7 +212,7 @@ export const exerciseSchema = z.strictObject({
 });
 export type Exercise = z.output<typeof exerciseSchema>;
 
-/** A spec by which a cluster is graded. */
+/** A spec file, by which a cluster is graded. */
 export const specSchema = z.strictObject({
   title: words,
   items: z
@@ -231,14 +231,14 @@ export type Spec = z.output<typeof specSchema>;
 
 const shippedIn = join(import.meta.dirname, "exercises");
 
-/** The names of the exercises that the lab brings, in their order. */
+/** The names of the lab's own exercises, sorted. */
 export const exerciseNames = async (): Promise<readonly string[]> =>
   (await readdir(shippedIn)).map((file) => basename(file, ".yaml")).sort();
 
-/** The name of an exercise, or of that in a file. */
+/** The name of an exercise, given by name or file. */
 export const nameOf = (words: string): string => basename(words).replace(/\.ya?ml$/, "");
 
-/** An exercise, and the name that its namespace has. */
+/** An exercise and its name, which its namespace contains. */
 export interface NamedExercise {
   readonly name: string;
   readonly exercise: Exercise;
@@ -257,7 +257,7 @@ export async function readExercise(words: string): Promise<NamedExercise> {
     throw refusal(
       `There is no exercise ${shown(words)}; did you mean "${closest(words, known)}"? See them all: scripts/lab exercise list. A file of your own is named with its path, such as ./${name}.yaml.`,
     );
-  // A namespace holds it, and a label.
+  // It becomes part of a namespace's name, and a label.
   if (!/^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/.test(name))
     throw refusal(
       `The exercise's name ${shown(name)} is not accepted; expected a file name of a-z, 0-9 and '-', at most 40 characters.`,
@@ -274,8 +274,8 @@ export async function readSpec(file: string): Promise<Spec> {
 }
 
 /**
- * Puts values in the places that a file leaves open, such as `${host}`.
- * @throws LabError (exit code 2) where there is no such value.
+ * Fills in a file's placeholders, such as `${host}`.
+ * @throws LabError (exit code 2) for an unknown one.
  */
 export function filledIn<T>(value: T, values: Readonly<Record<string, string>>): T {
   if (typeof value === "string")

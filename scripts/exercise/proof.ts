@@ -7,9 +7,9 @@ import type { Cluster } from "./cluster.ts";
 import type { Proof } from "./model.ts";
 import { valuesAt } from "./values.ts";
 
-/** What is asked of a cluster, once for all that need it. */
+/** A cluster whose answers are cached: each question is asked once. */
 export interface Asked extends Cluster {
-  /** The objects of a kind; one that has a name, or all that a selector of labels takes. */
+  /** The objects of a kind: all, the one with this name, or those that match a label selector. */
   readonly objects: (kind: string, namespace: string, by?: Selection) => Promise<readonly KubeObject[]>;
 }
 
@@ -20,7 +20,7 @@ interface Selection {
 
 type KubeObject = Readonly<Record<string, unknown>>;
 
-/** Asks a cluster now: make a new one to ask again. */
+/** Starts an empty cache; create a new one to ask again. */
 export function askNow(cluster: Cluster): Asked {
   const asked = new Map<string, Promise<readonly KubeObject[]>>();
   const list = async (what: readonly string[]): Promise<readonly KubeObject[]> => {
@@ -48,12 +48,12 @@ export function askNow(cluster: Cluster): Asked {
 
 type Given<Kind extends keyof Proof> = NonNullable<Proof[Kind]>;
 
-/** How a kind of proof reads, and how it is made. */
+/** How to describe a kind of proof, and how to check it. */
 interface ProofKind<Kind extends keyof Proof> {
   readonly title: (given: Given<Kind>) => string;
   readonly expected: (given: Given<Kind>) => string;
   readonly find: (given: Given<Kind>, asked: Asked, namespace: string) => Promise<Finding>;
-  /** What a person looks at next. */
+  /** What to look at next. */
   readonly hint: string;
 }
 
@@ -189,7 +189,7 @@ async function askInside(
   const said = await asked.kubectl(["exec", name, `--namespace=${where}`, "--", ...node]);
   const { names, urls } = parseAnswers(said);
   const answer = (resolve ? names[resolve] : urls[url ?? ""]) ?? "nothing";
-  // What answered is a status, or the pod of an app of the lab's; why nobody did is a code in capitals or a sentence.
+  // An answer is a status, or the pod of one of the lab's apps; a failure is a code in capitals or a sentence.
   const ok = resolve ? isIPv4(answer) : /^[a-z0-9][-a-z0-9]*$/.test(answer);
   return { ok, found: ok && url ? `an answer: ${answer}` : answer };
 }
@@ -206,7 +206,7 @@ async function findObjects(
       const values = valuesAt(one, path);
       return values.some((value) => isLike(inWords(value), String(wanted)));
     });
-  // What a Secret holds must not be in a report; its annotations may hold it too.
+  // A report must not contain a Secret's values; its annotations may contain them too.
   const isShown = (path: string) =>
     !/^secrets?$/i.test(kind) || /^(type|metadata\.(name|namespace|labels\b.*))$/.test(path);
   const right = all.filter(fits);
@@ -222,13 +222,13 @@ async function findObjects(
   };
 }
 
-/** @param wanted a text, in which `*` is anything. */
+/** @param wanted a text in which `*` matches anything. */
 const isLike = (text: string, wanted: string): boolean =>
   new RegExp(`^${wanted.split("*").map(RegExp.escape).join(".*")}$`, "s").test(text);
 
 const inWords = (value: unknown): string => (isRecord(value) ? JSON.stringify(value) : String(value));
 
-/** Makes one check. @param id what the check is called. @param namespace where it looks unless it says. */
+/** Runs one check. @param id the check's name. @param namespace where it looks unless the proof names one. */
 export async function prove(proof: Proof, id: string, namespace: string, asked: Asked): Promise<Check> {
   const [kind] = Object.keys(proofKinds).filter((key) => proof[key as keyof Proof] !== undefined);
   return await proveBy(kind as "http", proof, id, namespace, asked);
@@ -247,7 +247,7 @@ async function proveBy<Kind extends keyof typeof proofKinds>(
     ...{ id: `${id}/${kind}`, title: proof.title ?? title(given), expected: expected(given), hint },
     actual: () => find(given, asked, namespace),
   });
-  // Servers and pods say what they like: it stays one line, and no terminal obeys it.
+  // Answers of servers and pods are untrusted: keep them to one line without control characters.
   const actual = check.actual.replaceAll(/\p{Cc}+/gu, " ");
   return {
     ...check,

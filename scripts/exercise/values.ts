@@ -1,8 +1,8 @@
 import { isRecord } from "../../stacks/model/schema.ts";
 
 /**
- * What an object says at a path: names with dots between, `[KEY=VALUE]` those of a list that say so, `[]` all of it, and
- * `[NAME]` a name with dots in it.
+ * The values at a path in an object: names separated by dots, `[KEY=VALUE]` for matching items of a list, `[]` for all
+ * items, `[NAME]` for a name that contains dots.
  */
 export function valuesAt(value: unknown, path: string): readonly unknown[] {
   let found: readonly unknown[] = [value];

@@ -1,6 +1,6 @@
 import type { JsonSchema } from "./json-schema.ts";
 
-/** A Markdown table of every key of a schema, nested keys spelled out. @param prefix of every key. Default: none. */
+/** A Markdown table of all keys of a schema, including nested ones. @param prefix of each key. Default: none. */
 export function configurationTable(schema: JsonSchema, prefix = ""): string {
   return ["| key | value | default | meaning |", "|---|---|---|---|", ...rows(schema, prefix)].join("\n");
 }

@@ -12,7 +12,7 @@ import { jsonSchemaOf, stackFileSchema } from "./json-schema.ts";
 const begin = (name: string): string => `<!-- begin generated: ${name} (npm run generate) -->`;
 const end = "<!-- end generated -->";
 
-/** Every file that `npm run generate` writes: its path in the checkout, and its content. */
+/** All files that `npm run generate` writes: path in the checkout, and content. */
 export async function documents(): Promise<ReadonlyMap<string, string>> {
   const tables: Record<string, string> = { cli: cliReference(await commandLine()) };
   const files = new Map<string, string>();
@@ -35,7 +35,7 @@ export async function documents(): Promise<ReadonlyMap<string, string>> {
 
 const pretty = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 
-/** A document with its generated parts replaced; the prose between them stays. */
+/** Replaces the generated parts of a document; keeps the prose between them. */
 function filledIn(file: string, text: string, parts: Readonly<Record<string, string>>): string {
   return text.replaceAll(
     /<!-- begin generated: ([\w-]+) .*?-->.*?<!-- end generated -->/gs,

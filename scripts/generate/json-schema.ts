@@ -16,11 +16,11 @@ export interface JsonSchema {
   readonly not?: JsonSchema;
 }
 
-/** What a file may say before defaults are filled in. Checks that only a function can make are in the descriptions. */
+/** The schema of a file before defaults are filled in. The descriptions state what only code can check. */
 export const jsonSchemaOf = (schema: z.ZodType): JsonSchema =>
   z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }) as JsonSchema;
 
-/** The schema of a whole stack file: the project's keys with their prefix, under `config`. */
+/** The schema of a whole stack file: the project's prefixed keys under `config`. */
 export function stackFileSchema(title: string, schema: JsonSchema): JsonSchema {
   const { $schema, properties = {}, required = [], ...rest } = schema;
   const prefixed = (name: string) => `k3s-lab:${name}`;

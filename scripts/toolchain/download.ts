@@ -16,22 +16,22 @@ import { sha256Of } from "./hashes.ts";
 import { IntegrityError } from "./tool-cache.ts";
 import type { Download } from "./tools.ts";
 
-/** A download that is not there or cannot be reached: another way may still give the tool. */
+/** The download does not exist or cannot be reached: the tool may still be installed another way. */
 class UnavailableError extends LabError {}
 
 export interface DownloadOptions {
   readonly cache: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
-  /** Milliseconds without a byte after which a download is taken up again. Default: 30 000. */
+  /** Milliseconds without a byte after which a download is retried. Default: 30 000. */
   readonly stallMs?: number;
-  /** How often in a row a download may bring nothing before it is given up. Default: 4. */
+  /** How many tries in a row may bring nothing before the download fails. Default: 4. */
   readonly retries?: number;
-  /** Milliseconds of pause after the first try that brought nothing; each further one adds as much. Default: 500. */
+  /** Milliseconds to pause after the first try that brought nothing; each further one adds as much. Default: 500. */
   readonly retryMs?: number;
 }
 
-/** Hashes that were learned from a release's own checksum file, by address: what was true once must stay true. */
+/** Hashes from releases' own checksum files, by URL: a published hash must never change. */
 async function learnedHashes(file: string): Promise<Readonly<Record<string, string>>> {
   if (!(await exists(file))) return {};
   try {
@@ -53,10 +53,10 @@ const learnHash = (file: string, url: string, sha256: string): Promise<void> =>
 const learnedFile = (cache: string): string => join(cache, "releases.lock.json");
 
 /**
- * The hash that a checksum file gives for a file, in lower-case hex.
+ * A file's hash in a checksum file, in lower-case hex.
  *
  * Reads `hash  name` lines (with `*` before or folders in the name), a bare hash, and a GitHub release in JSON.
- * Sums of other lengths than SHA-256's are passed over.
+ * Skips sums that are not as long as SHA-256's.
  */
 export function checksumFor(name: string, text: string): string | undefined {
   if (text.trimStart().startsWith("{")) return digestFor(name, text);
@@ -79,10 +79,10 @@ function digestFor(name: string, text: string): string | undefined {
 }
 
 /**
- * Downloads a file, checks it and lets it be used. What arrived of an earlier try is continued. The file stays for tools
- * that share it, until `forgetDownload`.
- * @param use is given its path, for as long as it works.
- * @throws UnavailableError where it cannot be downloaded, IntegrityError where it is another file than it should be.
+ * Downloads a file, or the rest of it after an earlier try, checks it and hands it over. The file stays for tools that
+ * share it, until `forgetDownload`.
+ * @param use receives its path; the file stays in place while this runs.
+ * @throws UnavailableError if it cannot be downloaded, IntegrityError if its hash is wrong.
  */
 export async function withDownload(
   download: Download,
@@ -113,7 +113,7 @@ async function fetchVerified(
 ): Promise<void> {
   const partial = `${whole}.part`;
   let actual = "";
-  // What was put together from two different files, or damaged on its way, comes right the second time.
+  // A mixture of two versions, or a file damaged in transit, is downloaded again once.
   for (let tried = 0; tried < 2; tried += 1) {
     await fetchWhole(url, partial, options);
     options.progress(`checking ${fileNameOf(url)}`);
@@ -126,7 +126,7 @@ async function fetchVerified(
   );
 }
 
-/** Removes a download that no tool needs any more. */
+/** Deletes a download that no tool needs any more. */
 export async function forgetDownload(download: Download, cache: string): Promise<void> {
   const whole = pathOf(download, cache);
   if (await exists(whole)) await withFileLock(`${whole}.lock`, () => rm(whole, { force: true }));
@@ -162,7 +162,7 @@ async function expectedHash(
 
 const fileNameOf = (url: string): string => decodeURIComponent(basename(new URL(url).pathname));
 
-/** Asks for a URL. It is given up, also while it is read, when nothing has arrived for a while. */
+/** Requests a URL. Aborts, also while the answer is read, when nothing has arrived for a while. */
 async function request<T>(
   url: string,
   headers: Record<string, string>,
@@ -208,13 +208,13 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
       signal.throwIfAborted();
       if (error instanceof LabError) throw error;
       if (isDiskFull(error)) {
-        // It is not kept for a later try: it is what fills the disk.
+        // Do not keep it for a later try: it is what fills the disk.
         await rm(partial, { force: true });
         throw new LabError(`${url} cannot be stored in ${dirname(partial)}: ${reasonOf(error)}.`, {
           cause: error,
         });
       }
-      // As long as something arrives, an unsteady line is only slow.
+      // As long as data arrives, an unsteady connection is only slow.
       fruitless = (await sizeOf(partial)) > before ? 0 : fruitless + 1;
       if (fruitless > retries || isUnreachable(error))
         throw new UnavailableError(
@@ -222,13 +222,13 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
           { cause: error },
         );
       progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
-      // An overloaded server is given time.
+      // Give an overloaded server time.
       await setTimeout(fruitless * retryMs, undefined, { signal });
     }
   }
 }
 
-/** There is no such host, or nobody answers at its port: asking again changes nothing. */
+/** There is no such host, or nothing listens on its port: retrying changes nothing. */
 function isUnreachable(error: unknown): boolean {
   const { code } = (error as { cause?: { code?: string } }).cause ?? {};
   return code === "ENOTFOUND" || code === "ECONNREFUSED" || code === "EAI_AGAIN";
@@ -241,7 +241,7 @@ async function fetchRest(
   options: DownloadOptions,
 ): Promise<void> {
   const headers: Record<string, string> = {
-    // A compressed answer has other bytes and another length than the file.
+    // A compressed answer differs from the file in bytes and length.
     "accept-encoding": "identity",
     ...(from > 0 ? { range: `bytes=${from}-` } : {}),
   };
@@ -287,12 +287,12 @@ function reasonOf(error: unknown): string {
   return cause?.message || cause?.code || message;
 }
 
-/** A member of an archive is at most this long: a small archive cannot fill the disk. */
+/** The longest accepted member of an archive: a small archive must not fill the disk. */
 const maxMemberBytes = 2 ** 31;
 
 /**
- * Takes named files out of a `.tar.gz`, each to a name of our choice in one folder. Nothing else in the archive is
- * written, whatever it is called, and a link in the place of a file is refused.
+ * Extracts named files from a `.tar.gz` to names of our choice in one folder. Writes nothing else from the archive,
+ * and refuses a link in place of a file.
  * @param wanted path in the archive by name in the folder.
  */
 export async function unpackFiles(

@@ -9,13 +9,13 @@ import type { Progress } from "../../stacks/lib/progress.ts";
 import { plainEnglish } from "../host/commands.ts";
 import { withoutMark } from "../run-mark.ts";
 
-/** Milliseconds after which whoever waits is told for whom. */
+/** Milliseconds after which a waiting run reports whom it waits for. */
 const tellAfter = 300;
 
 /**
- * Runs work while holding a lock that at most one caller has, in this process or another, on this computer or one that
- * shares the folder: the kernel's own, which it frees however its holder ends. Waits as long as the holder works.
- * @throws LabError where the file cannot be written or locked.
+ * Runs work while holding an exclusive lock, also across processes and computers that share the folder. The kernel
+ * releases it however its holder ends. Waits as long as another holder works.
+ * @throws LabError if the file cannot be written or locked.
  */
 export async function withFileLock<T>(
   file: string,
@@ -31,7 +31,7 @@ export async function withFileLock<T>(
   };
   await mkdir(dirname(file), { recursive: true }).catch((cause: Error) => refuse(cause.message, cause));
   const who = `${process.pid} on ${hostname()}`;
-  // In a group of its own, for Ctrl-C is not meant for it; and what ends a run's programs does not end it.
+  // In its own process group: neither Ctrl-C nor the clean-up of a run's programs may end it.
   const holder = execa("/bin/sh", [join(import.meta.dirname, "lock.sh"), file, who], {
     ...{ cwd: "/", env: { ...withoutMark(), ...plainEnglish }, extendEnv: false, detached: true },
     ...{ stdin: "pipe", reject: false },
@@ -49,7 +49,7 @@ export async function withFileLock<T>(
     try {
       return await work();
     } finally {
-      // While it is held: who gets the lock of a file that is gone makes another.
+      // Delete it while it is held: whoever then locks the deleted file creates a new one.
       await rm(file, { force: true });
     }
   } catch (error) {

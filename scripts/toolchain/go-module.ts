@@ -8,7 +8,7 @@ import { sha256Of } from "./hashes.ts";
 import { IntegrityError } from "./tool-cache.ts";
 import type { ModuleWay } from "./tools.ts";
 
-/** The oldest Go that builds every tool: a newer one that a module requires is fetched by Go itself. */
+/** The oldest Go that builds every tool: if a module requires a newer one, Go itself fetches it. */
 const oldestGo = { major: 1, minor: 24 } as const;
 
 interface GoMod {
@@ -29,8 +29,8 @@ interface DownloadedModule {
 }
 
 /**
- * The `go.mod` of the small module that a tool is built in. Go follows `replace` and `exclude` in the main module alone, so
- * the tool's own are repeated; replacements by a folder of its repository are left out, since that is not there.
+ * The `go.mod` of the small module that a tool is built in. Go honours `replace` and `exclude` only in the main module, so
+ * the tool's own are repeated, except replacements by a folder of its repository, which is not part of the module.
  */
 export function goModText(recipe: ModuleWay, own: GoMod): string {
   const version = ({ Path, Version }: GoVersion) => (Version ? `${Path} ${Version}` : Path);
@@ -48,7 +48,7 @@ export function goModText(recipe: ModuleWay, own: GoMod): string {
   ].join("\n");
 }
 
-/** The `go.sum` beside it: the sums pinned here, then those that the module's authors recorded. */
+/** Its `go.sum`: the sums pinned here, then those recorded by the module's authors. */
 export function goSumText(recipe: ModuleWay, own: string): string {
   const { module, moduleVersion, sum, goModSum } = recipe;
   return `${module} ${moduleVersion} ${sum}\n${module} ${moduleVersion}/go.mod ${goModSum}\n${own}`;
@@ -57,7 +57,7 @@ export function goSumText(recipe: ModuleWay, own: string): string {
 const tagsOf = ({ tags }: ModuleWay): string[] => (tags ? ["-tags", tags.join(" ")] : []);
 const packageOf = (recipe: ModuleWay): string => (typeof recipe.package === "string" ? recipe.package : ".");
 
-/** The arguments of `go build`, the same for every run so that Go's build cache knows them. */
+/** The arguments of `go build`, the same in every run so that Go's build cache hits. */
 export const buildArguments = (recipe: ModuleWay, output: string): string[] => [
   "build",
   ...tagsOf(recipe),
@@ -65,7 +65,7 @@ export const buildArguments = (recipe: ModuleWay, output: string): string[] => [
   ...["-o", output, packageOf(recipe)],
 ];
 
-/** What `go` needs to see, besides what is set already. */
+/** The environment for `go`, on top of the current one. */
 export function goEnvironment(
   recipe: ModuleWay,
   inherited: NodeJS.ProcessEnv = process.env,
@@ -84,7 +84,7 @@ export function goEnvironment(
 /** A `go` that can build the tools, or why there is none. */
 export type GoFound = { readonly command: string } | { readonly missing: string };
 
-/** Looks for Go on PATH and where its own installer puts it. */
+/** Looks for Go on PATH and where Go's own installer puts it. */
 export async function findGo(): Promise<GoFound> {
   const tooOld: string[] = [];
   for (const command of ["go", "/usr/local/go/bin/go"]) {
@@ -102,18 +102,18 @@ export async function findGo(): Promise<GoFound> {
 
 export interface BuildContext {
   readonly go: string;
-  /** Scratch space of this build, made if missing, left to be deleted by the caller. */
+  /** Scratch folder of this build, created if missing; the caller deletes it. */
   readonly work: string;
-  /** Where `main` packages of ours are. */
+  /** The folder of our own `main` packages. */
   readonly recipes: string;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 }
 
 /**
- * Lays out the small module that a tool is built in, and downloads all that its build needs. Nothing is compiled, so
- * this can run beside another tool's build.
- * @returns what builds the program into a folder, with the files of the module that belong to it.
+ * Lays out the small module that a tool is built in, and downloads everything that the build needs. Compiles nothing, so
+ * it can run beside another tool's build.
+ * @returns the function that builds the program, and copies the module's files that belong to it, into a folder.
  */
 export async function prepareModule(
   recipe: ModuleWay,
@@ -139,7 +139,7 @@ export async function prepareModule(
     await copyFile(join(recipes, recipe.package.recipe, "main.go"), join(work, "main.go"));
     for (const file of recipe.package.copy) {
       await copyFile(join(found.Dir, file), join(work, basename(file)));
-      // The module cache is read-only, and so would the copy be.
+      // The module cache is read-only, and the copy would be too.
       await chmod(join(work, basename(file)), 0o644);
     }
   }
@@ -167,14 +167,14 @@ async function build(
   }
 }
 
-/** A C compiler with its library's headers, installed where it is missing and that is possible. */
+/** Ensures a C compiler with the C library's headers; installs them if possible. */
 async function ensureCompiler({ progress }: BuildContext): Promise<void> {
   const input = "#include <stdlib.h>\n";
   const check = execa(process.env.CC ?? "cc", ["-E", "-x", "c", "-"], { input, reject: false });
   if ((await check).failed) await ensurePackages(["gcc", "libc6-dev"], progress);
 }
 
-/** Runs `go` in the build's folder; its compilers end with it when the signal aborts. */
+/** Runs `go` in the build's folder; if the signal aborts, its compilers end with it. */
 async function run(
   args: readonly string[],
   recipe: ModuleWay,

@@ -15,9 +15,9 @@ export async function sha256Of(file: string): Promise<string> {
 const notes = join(cacheDir, "images", "hashes.json");
 let noted: Promise<Record<string, string>> | undefined;
 
-/** The same, remembered across runs as long as the file's size, inode and times stay the same. */
+/** The same, cached across runs as long as the file's size, inode and times stay the same. */
 export async function hashOf(path: string): Promise<string> {
-  // Nothing where it was half written or is something else.
+  // Start over if the file is incomplete or something else.
   noted ??= readFile(notes, "utf8")
     .then((text) => Object(JSON.parse(text)) as Record<string, string>)
     .catch(() => ({}));
@@ -27,12 +27,12 @@ export async function hashOf(path: string): Promise<string> {
   const hash = await sha256Of(path);
   for (const old of Object.keys(known)) if (old.startsWith(`${path}|`)) delete known[old];
   known[key] = hash;
-  // It only saves time, and a cache may be another user's, to be read alone.
+  // The cache only saves time, and may be another user's and read-only.
   await writeWhole(notes, JSON.stringify(known)).catch(() => undefined);
   return hash;
 }
 
-/** Another text when a file may have another content; nothing is read of it. */
+/** A text that changes when the file's content may have changed; does not read the file. */
 export async function stateOf(path: string): Promise<string> {
   const { size, ino, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
   return [path, size, ino, mtimeNs, ctimeNs].join("|");

@@ -6,7 +6,7 @@ import { exists, ifThere, writeWhole } from "../../stacks/lib/files.ts";
 import { hashOf, sha256Of } from "./hashes.ts";
 import type { Platform, Way } from "./tools.ts";
 
-/** Something is not what its hash says. Never ignored, never installed, and no other way is taken instead. */
+/** A wrong hash. Such a file is never installed, and no other way is tried instead. */
 export class IntegrityError extends LabError {}
 
 /** What identifies a tool in the cache. */
@@ -15,18 +15,18 @@ export interface CacheKey {
   readonly version: string;
   readonly way: Way;
   readonly platform: Platform;
-  /** Hash of all that decides the result: another recipe makes another tool. */
+  /** Hash of everything that determines the result: a different recipe makes a different tool. */
   readonly recipe: string;
 }
 
-/** What is read of a manifest; one of an older version of the lab says more of each file. */
+/** The parts of a manifest that are read; older versions of the lab wrote more about each file. */
 const manifestSchema = z.object({
   recipe: z.string(),
   files: z.record(z.string(), z.object({ sha256: z.string() })),
 });
 type Manifest = z.output<typeof manifestSchema>;
 
-/** A tool as it lies in the cache. */
+/** A tool in the cache. */
 export interface CachedTool {
   readonly dir: string;
   /** Absolute path by file name. */
@@ -35,7 +35,7 @@ export interface CachedTool {
   readonly size: number;
 }
 
-/** What was found: a tool that is as recorded, nothing, or one that is not (and why). */
+/** The result of a look-up: an intact tool, none, or a bad one and why. */
 export type Found =
   | { readonly state: "good"; readonly tool: CachedTool }
   | { readonly state: "absent" }
@@ -50,7 +50,7 @@ export class ToolCache {
   }
 
   dirOf({ name, version, way, platform, recipe }: CacheKey): string {
-    // Where a stand-in lies depends on the checkout it comes from, so several of them may be there.
+    // A stand-in comes from a checkout, so there may be one for each.
     const suffix = way === "bundled" ? `-${recipe.slice(0, 8)}` : "";
     return join(this.folder, name, `${version}-${way}-${platform}${suffix}`);
   }
@@ -77,8 +77,8 @@ export class ToolCache {
   }
 
   /**
-   * Makes a tool in a folder of its own and moves it into its place when it is whole. The caller holds its lock.
-   * @param make fills the folder it is given with exactly these files.
+   * Makes a tool in a temporary folder and moves it into place once complete. The caller holds its lock.
+   * @param make fills the given folder with exactly these files.
    */
   async add(
     key: CacheKey,

@@ -4,13 +4,13 @@ import { inputNames, text } from "./inputs.ts";
 import type { Outputs } from "./run.ts";
 import { unknown, type WireObject } from "./values.ts";
 
-/** Runs a command as `properties` say; supplied by the provider. */
+/** Runs a command with the settings in `properties`; supplied by the provider. */
 export type Runner = (command: string, properties: WireObject) => Promise<Outputs>;
 
 /**
- * The inputs that differ, by name; null is the same as absent. A change of `triggers` replaces, any other runs `update`, or
+ * The names of the inputs that differ; null counts as absent. A change of `triggers` replaces, any other runs `update`, or
  * `create` where there is none.
- * @param oldInputs Default: what the old state holds of them, for engines that do not send them.
+ * @param oldInputs Default: those in the old state, for engines that do not send them.
  */
 export function changedInputs(
   state: WireObject,
@@ -19,7 +19,7 @@ export function changedInputs(
 ): readonly string[] {
   const names = new Set([...Object.keys(oldInputs), ...Object.keys(news)]);
   return [...names].filter(
-    // These belong to the engine.
+    // The engine's own.
     (name) =>
       name !== "version" &&
       !name.startsWith("__") &&
@@ -35,14 +35,14 @@ export async function create(inputs: WireObject, run: Runner): Promise<WireObjec
   return { ...inputsOf(inputs), ...(await runIfAny(text(inputs, "create"), inputs, {}, run)) };
 }
 
-/** The state of a resource that a preview is about to update: what a run makes is not known when any input changed. */
+/** The state that an update would leave, for a preview: if any input changed, the outputs are unknown. */
 export function previewUpdate(state: WireObject, inputs: WireObject): WireObject {
   return changedInputs(state, inputs).length > 0
     ? previewCreate(inputs)
     : { ...inputsOf(inputs), ...pick(state, outputs) };
 }
 
-/** Runs `update`, or else `create`; where there is neither, the outputs stay. */
+/** Runs `update`, or else `create`; with neither, keeps the outputs. */
 export async function update(state: WireObject, inputs: WireObject, run: Runner): Promise<WireObject> {
   const command = text(inputs, "update") ?? text(inputs, "create");
   return { ...inputsOf(inputs), ...(await runIfAny(command, inputs, state, run)) };
@@ -52,7 +52,7 @@ export async function remove(state: WireObject, run: Runner): Promise<void> {
   await runIfAny(text(state, "delete"), state, state, run);
 }
 
-/** A new resource's id: its name with eight random hexadecimal digits. */
+/** The id of a new resource: its name and eight random hexadecimal digits. */
 export function newId(urn: string): string {
   return (urn.split("::").at(-1) ?? "") + randomBytes(4).toString("hex");
 }

@@ -1,6 +1,6 @@
 import { engineMessages, engineServices, grpc } from "./protocol.ts";
 
-/** With more lines than this waiting, they travel together: the engine must not hold up a chatty command. */
+/** If more lines than this are waiting, send them together: the engine must not hold up a chatty command. */
 const singleLines = 50;
 
 interface Line {
@@ -8,7 +8,7 @@ interface Line {
   readonly text: string;
 }
 
-/** Sends lines to the engine's display, in order. What cannot be sent is dropped: the work goes on without it. */
+/** Sends lines to the engine's display, in order. Drops those that cannot be sent: the work must not depend on them. */
 export class EngineLog {
   readonly #client: InstanceType<typeof engineServices.EngineClient> | undefined;
   #waiting: Line[] = [];
@@ -45,7 +45,7 @@ export class EngineLog {
     request.setSeverity(engineMessages.LogSeverity.INFO);
     request.setMessage(text);
     request.setUrn(urn);
-    // Shown while the resource is worked on, not kept among the diagnostics.
+    // Shown during the operation, not kept among the diagnostics.
     request.setEphemeral(true);
     return new Promise((resolve) => client.log(request, () => resolve()));
   }

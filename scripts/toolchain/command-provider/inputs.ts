@@ -1,27 +1,27 @@
 import { reveal, type WireObject } from "./values.ts";
 
-/** The version of the real plugin whose behaviour this one follows. */
+/** The version of the real plugin that this one stands in for. */
 export const version = "1.2.1";
 
-/** The inputs of `command:local:Command` that are carried. */
+/** The supported inputs of `command:local:Command`. */
 export const inputNames: readonly string[] = [
   ...["stdin", "logging", "environment", "addPreviousOutputInEnv"],
   ...["create", "update", "delete", "triggers"],
 ];
 
 export interface Execution {
-  /** Given to the process as standard input. Default: none. */
+  /** The process's standard input. Default: none. */
   readonly stdin?: string;
   /** Which streams the engine shows while the command runs. Default: `stdoutAndStderr`. */
   readonly logging?: string;
-  /** Variables added to those of the engine. */
+  /** Added to the engine's own environment. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 
-/** Inputs of the real plugin that would make a command do something else than it does here. */
+/** Inputs with which the real plugin would run a command differently. */
 const refused = ["interpreter", "dir", "assetPaths", "archivePaths"];
 
-/** Why something that the real plugin has is not here. */
+/** The message for a feature that only the real plugin has. */
 export const notCarried = (what: string): string =>
   `${what} is not supported by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
   `${inputNames.toSorted().join(", ")}, or the real plugin where GitHub can be reached: LAB_TOOLS_WAY=release scripts/lab up`;
@@ -31,7 +31,7 @@ export interface Failure {
   readonly reason: string;
 }
 
-/** The inputs that are not carried. The real plugin's default is to give a command the output of the run before. */
+/** The unsupported inputs. By default, the real plugin passes the previous run's output to a command. */
 export function checkInputs(inputs: WireObject): readonly Failure[] {
   const lacking = Object.keys(inputs).filter((key) => !key.startsWith("__") && !inputNames.includes(key));
   const failures = lacking.map((key) => ({ property: key, reason: notCarried(`"${key}"`) }));
@@ -47,8 +47,8 @@ export function text(properties: WireObject, key: string): string | undefined {
 }
 
 /**
- * How to run a command, out of its inputs or of a state.
- * @throws Error for an input that is not carried: the real plugin may have written the state.
+ * How to run a command, from its inputs or from a state.
+ * @throws Error for an unsupported input: the real plugin may have written the state.
  */
 export function executionOf(properties: WireObject): Execution {
   const lacking = refused.find((key) => (properties[key] ?? null) !== null);

@@ -1,6 +1,6 @@
 /**
  * The plugin's process: `main.ts [ENGINE_ADDRESS]` serves on a loopback port, whose number it prints as its
- * first line, until it is told to end or its engine is gone.
+ * first line, until it is stopped or its engine has exited.
  */
 import { enableCompileCache } from "node:module";
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { cacheDir } from "../../../stacks/lib/paths.ts";
 
 const parent = process.ppid;
 
-// Loaded only now, so that the compiled form of what they import comes from the cache.
+// Imported only now, so that their own imports are compiled from the cache.
 enableCompileCache(join(cacheDir, "node-compile-cache"));
 const [{ grpc }, { EngineLog }, { Processes }, { Provider }] = await Promise.all([
   import("./protocol.ts"),
@@ -25,7 +25,7 @@ const end = () => {
   process.exit();
 };
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, end);
-// An engine that is killed sends nothing.
+// A killed engine sends no signal.
 setInterval(() => process.ppid !== parent && end(), 500).unref();
 
 server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, port) => {

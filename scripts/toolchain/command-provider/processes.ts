@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 
-/** How long a command may take to end by itself once it is asked to; the engine gives the plugin 5 s in all. */
+/** How long a command may take to exit after SIGTERM; the engine gives the plugin 5 s in all. */
 const graceMs = 4_000;
 
 /**
- * Ends the groups that are still noted when its input closes, however the provider died.
+ * When its input closes, however the provider died, ends the groups that are still registered.
  * Each line it reads is `+PID` or `-PID`.
  */
 const guardScript = `
@@ -22,14 +22,14 @@ for pid in $running; do kill -s KILL -- "-$pid"; done 2>/dev/null
 `;
 
 /**
- * The commands that run now, each in a process group of its own, so that ending one ends all it started.
- * A guard outlives the provider and ends what a killed provider left.
+ * The running commands, each in its own process group, so that ending one ends everything it started.
+ * A guard outlives the provider and ends what a killed provider left running.
  */
 export class Processes {
   readonly #running = new Set<number>();
   #guard: ChildProcess | undefined;
 
-  /** Starts the guard. Call it before a command is started: until its group is noted, nobody would end it. */
+  /** Starts the guard. Call this before starting a command: nothing would end an unregistered group. */
   prepare(): void {
     if (this.#guard) return;
     this.#guard = spawn("/bin/sh", ["-c", guardScript], {
@@ -42,7 +42,7 @@ export class Processes {
     this.#guard.unref();
   }
 
-  /** Notes a group by the id of its first process. Returns what to call when that has ended. */
+  /** Registers a group by the id of its first process. Returns the function to call when that has ended. */
   add(pid: number): () => void {
     this.#running.add(pid);
     this.#tellGuard(`+${pid}`);
@@ -52,14 +52,14 @@ export class Processes {
     };
   }
 
-  /** Asks a group to end, and makes it end after a grace. Returns what stops the waiting. */
+  /** Terminates a group, and kills it after a grace period. Returns a function that cancels the kill. */
   end(pid: number): () => void {
     signal(pid, "SIGTERM");
     const timer = setTimeout(() => signal(pid, "SIGKILL"), graceMs);
     return () => clearTimeout(timer);
   }
 
-  /** Asks all to end, without waiting: the guard sees to what does not. */
+  /** Terminates all groups without waiting: the guard kills the rest. */
   abandon(): void {
     for (const pid of this.#running) signal(pid, "SIGTERM");
   }
@@ -73,6 +73,6 @@ function signal(pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(-pid, name);
   } catch {
-    // The group is gone already.
+    // The group has already ended.
   }
 }

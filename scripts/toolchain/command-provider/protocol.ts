@@ -1,6 +1,6 @@
 /**
- * Pulumi's gRPC definitions, as @pulumi/pulumi ships them. They are CommonJS whose exports Node cannot name
- * beforehand, hence `require`; the grpc package is the one that they were made for.
+ * Pulumi's gRPC definitions, as @pulumi/pulumi ships them. They are CommonJS whose exports Node cannot detect,
+ * hence `require`; the grpc package is the one that they were generated for.
  */
 import { createRequire } from "node:module";
 

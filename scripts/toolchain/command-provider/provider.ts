@@ -10,7 +10,7 @@ import { run } from "./run.ts";
 import { fitTrailer } from "./trailer.ts";
 import type { Wire, WireObject } from "./values.ts";
 
-/** Pulumi's resource provider protocol over local commands. */
+/** Implements Pulumi's resource provider protocol with local commands. */
 export class Provider {
   readonly #log: EngineLog;
   readonly #processes: Processes;
@@ -21,7 +21,7 @@ export class Provider {
     this.#processes = processes;
   }
 
-  /** Makes the server answer for this provider. Calls of the protocol that are not here are answered as unimplemented. */
+  /** Registers this provider with a server, which answers calls that are missing here with "unimplemented". */
   serve(server: Server): void {
     server.addService(services.ResourceProviderService, {
       getPluginInfo: unary(() => new plugin.PluginInfo().setVersion(version)),
@@ -39,7 +39,7 @@ export class Provider {
       read: unary((request: rpc.ReadRequest) => this.#read(request)),
       update: unary((request: rpc.UpdateRequest) => this.#update(request)),
       delete: unary((request: rpc.DeleteRequest) => this.#delete(request)),
-      // Ends what runs and refuses what comes.
+      // Ends what is running and refuses what comes.
       cancel: unary(() => {
         this.#cancel.abort(new Error("cancelled"));
         return new Empty();
@@ -93,7 +93,7 @@ export class Provider {
     return new Empty();
   }
 
-  /** @param timeout seconds; 0 is none. */
+  /** @param timeout seconds; 0 means none. */
   #runner(urn: string, timeout: number): command.Runner {
     return async (line, source) => {
       const deadline = new AbortController();
@@ -142,7 +142,7 @@ function answerCheck(inputs: WireObject, failures: readonly Failure[]): rpc.Chec
     );
 }
 
-/** The engine finds out by itself what differs within an input. */
+/** The engine itself finds out what differs within an input. */
 function answerDiff(changed: readonly string[]): rpc.DiffResponse {
   const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
   return new messages.DiffResponse()
@@ -157,6 +157,6 @@ function properties(message: StructMessage | undefined): WireObject {
 }
 
 function struct(object: WireObject): StructMessage {
-  // The declared parameter type is an index of its own; it takes what JSON can hold.
+  // The declared type is an index type; in fact any JSON value is accepted.
   return Struct.fromJavaScript(object as Parameters<typeof Struct.fromJavaScript>[0]);
 }

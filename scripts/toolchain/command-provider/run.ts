@@ -10,15 +10,15 @@ export interface Outputs {
 }
 
 interface RunOptions {
-  /** Gets each line of what `logging` lets through, as it comes. */
+  /** Receives each line that `logging` lets through, as it arrives. */
   readonly log: (line: string) => void;
   readonly processes: Processes;
   readonly signal: AbortSignal;
 }
 
 /**
- * Runs one command by `/bin/sh -c` to its end.
- * @throws Error that begins with how it ended and holds the command and all it wrote.
+ * Runs a command with `/bin/sh -c` to its end.
+ * @throws Error that begins with how the command ended, and contains it and its output.
  */
 export function run(command: string, execution: Execution, options: RunOptions): Promise<Outputs> {
   const { processes, signal, log } = options;
@@ -39,7 +39,7 @@ export function run(command: string, execution: Execution, options: RunOptions):
       stdio: "pipe",
       detached: true,
     });
-    // Its message names the program and the code alone, such as E2BIG.
+    // The message names only the program and the code, such as E2BIG.
     child.once("error", (error) => reject(failure(error.message)));
     const { pid } = child;
     if (pid === undefined) return;
@@ -64,11 +64,11 @@ export function run(command: string, execution: Execution, options: RunOptions):
     const stdout = capture(child.stdout, "stdout");
     const stderr = capture(child.stderr, "stderr");
 
-    // A command need not read what it is given.
+    // A command need not read its input.
     child.stdin.on("error", () => {});
     child.stdin.end(execution.stdin);
 
-    // "close" comes after the last output, also that of what the command left running.
+    // "close" comes after the last output, including that of processes that the command left running.
     child.once("close", (code, killedBy) => {
       signal.removeEventListener("abort", end);
       stopWaiting();

@@ -1,7 +1,7 @@
-/** An error travels as a header of its answer; a connection takes 64 KiB of those. */
+/** An error travels as a header of the answer; a connection accepts 64 KiB of headers. */
 const limit = 48 * 1024;
 
-/** A text that fits into an answer's error: where it is too long, its middle is left out, and that is said. */
+/** Shortens a text to fit into an answer's error: a note replaces its middle. */
 export function fitTrailer(text: string): string {
   const whole = text.toWellFormed();
   let fitted = whole;

@@ -1,5 +1,5 @@
 /**
- * Pulumi property values as they travel: JSON, with secrets, assets, archives and not yet known values
+ * Pulumi property values on the wire: JSON, with secrets, assets, archives and unknown values
  * marked by the signatures below (the protocol's own constants).
  */
 export type Wire = null | boolean | number | string | readonly Wire[] | WireObject;
@@ -11,7 +11,7 @@ const signatureKey = "4dabf18193072939515e22adb298388d";
 const secretSignature = "1b47061264138c4ac30d75fd1eb44270";
 const outputSignature = "d0e6a833031e9bbcd3f4e8bde6ca49a4";
 
-/** Stands for a value that is known only after the resource it comes from exists. */
+/** A value that is known only once its resource exists. */
 export const unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9";
 
 function isObject(value: Wire | undefined): value is WireObject {
@@ -22,7 +22,7 @@ function isArray(value: Wire | undefined): value is readonly Wire[] {
   return Array.isArray(value);
 }
 
-/** The value with secrecy taken off at every depth; what is not known stays `unknown`. */
+/** Unwraps secrets at every depth; unknown values stay `unknown`. */
 export function reveal(value: Wire): Wire {
   if (isArray(value)) return value.map(reveal);
   if (!isObject(value)) return value;
