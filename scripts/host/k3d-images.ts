@@ -11,14 +11,14 @@ import { docker, imageExists, shortHash } from "./machine-image.ts";
 
 const recipe = join(root, "stacks", "k3d", "image");
 
-/** What is told to `lab env` and the stack `k3d`; undefined forgets what an earlier run found. */
+/** Settings for `lab env` and the stack `k3d`; undefined clears an earlier run's. */
 type K3dImageSettings = Required<{
   readonly [Key in "k3dImage" | "k3dRegistryImage" | "k3dLoadBalancer"]: HostSettings[Key] | undefined;
 }>;
 
 /**
- * Builds the image that k3d makes nodes and its helper container from, out of the machines' image: the same K3s, the same
- * images in its store. Does nothing where the same was built before.
+ * Builds the image of k3d's nodes and helper container from the machines' image: the same K3s and the same images in its
+ * store. Does nothing if it exists.
  * @param options.version K3s's release in the machines' image.
  */
 export async function buildK3dImages(
@@ -51,7 +51,7 @@ async function loadRegistryImage(progress: Progress): Promise<string> {
   return ref;
 }
 
-/** Pulls what k3d uses, so that a cluster that is there need not wait for it, or fail on it, when it is recreated. */
+/** Pulls the images that k3d uses, so that recreating an existing cluster neither waits for them nor fails on them. */
 export async function pullK3dImages(
   images: readonly string[],
   progress: Progress,

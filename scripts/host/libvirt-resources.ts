@@ -25,15 +25,15 @@ const poolFolder = "/var/lib/libvirt/images/k3s-lab";
 export interface LibvirtSpec {
   /** The machines' network, such as 192.168.42.0/24; its first address is this computer's. */
   readonly network: string;
-  /** Whether machines may reach what this computer reaches; else nothing of theirs leaves it. */
+  /** Whether machines may reach what this computer reaches; otherwise their traffic stays on it. */
   readonly internet: boolean;
-  /** The box whose disk the machines' disks begin as. */
+  /** The box whose disk is the base of the machines' disks. */
   readonly box: Box;
 }
 
 export const virshCommand = ["virsh", "--connect", "qemu:///system", "--quiet"] as const;
 
-/** Milliseconds for what takes moments, and for gigabytes on a slow disk. */
+/** Milliseconds for short commands, and for copying gigabytes on a slow disk. */
 const [momentsWithin, uploadWithin] = [120_000, 1_800_000];
 
 const virsh = (run: Run, ...args: string[]) =>
@@ -98,12 +98,12 @@ async function machinesHere(run: Run): Promise<string[]> {
   return stdout.split("\n").filter(Boolean);
 }
 
-/** The disks of boxes, as `ensureVolume` names them, and those of machines. Anything else in the pool is someone else's. */
+/** The disks of boxes, as `ensureVolume` names them, and of machines. Anything else in the pool is someone else's. */
 const ownVolume = /_vagrant_box_image_|^k3s-lab-.*\.img$/;
 
 /**
- * Those of these machines that have a disk in the lab's pool or are in its network: clones, and machines that were renamed,
- * begin as the disk of the box.
+ * The machines that have a disk in the lab's pool or are in its network: clones and renamed machines are based on the
+ * box's disk too.
  * @throws LabError if libvirt does not describe one.
  */
 async function usersAmong(machines: readonly string[], run: Run): Promise<string[]> {
@@ -120,7 +120,7 @@ async function usersAmong(machines: readonly string[], run: Run): Promise<string
   return machines.filter((_, index) => uses[index]);
 }
 
-/** A network's UUID is chosen by who makes it: this begins the lab's, and the user's id ends it. */
+/** A network's creator chooses its UUID: the lab's begins with this and ends with the user's id. */
 const uuidPrefix = "6b33732d-6c61-4200-8000-";
 
 /** The user whose lab created the lab's network; undefined if libvirt says that there is none. */
@@ -135,7 +135,7 @@ async function ownerOf(run: Run): Promise<number | undefined> {
 
 const thisUser = (): number => process.getuid?.() ?? 0;
 
-/** A network of the lab's as libvirt's XML; it ends with the daemon or with `net-destroy`. */
+/** One of the lab's networks as libvirt XML; transient: it ends with the daemon or with `net-destroy`. */
 export function networkXml(
   name: NetworkName,
   { network, internet }: Pick<LibvirtSpec, "network" | "internet">,
@@ -155,7 +155,7 @@ export function networkXml(
 }
 
 async function makeNetwork(name: NetworkName, spec: LibvirtSpec, run: Run): Promise<void> {
-  // virsh reads files only: it opens its input again, which a socket does not let it.
+  // virsh needs a file: it reopens its input, and a socket cannot be reopened.
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-network-"));
   try {
     const file = join(folder, `${name}.xml`);
@@ -172,8 +172,8 @@ async function makeNetwork(name: NetworkName, spec: LibvirtSpec, run: Run): Prom
 }
 
 /**
- * The routes that libvirt takes for somebody's use of a network, and what to do. It names their interface, and one that
- * leads nowhere has none: "Network is already in use by interface *".
+ * The routes for which libvirt considers a network in use, and what to do. libvirt names their interface, but a
+ * blackhole route has none: "Network is already in use by interface *".
  */
 async function inTheWay(block: Network, run: Run): Promise<string> {
   const shown = (await routesHere(run))
@@ -197,7 +197,7 @@ const isNoPool = ({ stderr }: CommandResult): boolean => /pool not found/i.test(
 const volumeNames = (text: string): string[] =>
   text.split("\n").flatMap((line) => line.trim().split(/\s+/)[0] || []);
 
-/** What libvirt says of a volume: where it is, how many bytes it has, and of one that begins as another where that is. */
+/** What libvirt says of a volume: its path, its size in bytes, and the path of its base volume, if it has one. */
 async function describeVolume(name: string, run: Run) {
   const { exitCode, stdout, stderr } = await virsh(run, "vol-dumpxml", "--pool", pool, name);
   if (exitCode !== 0)
@@ -213,15 +213,15 @@ async function describeVolume(name: string, run: Run) {
 }
 
 /**
- * Whether a disk in the pool is the beginning of the box's alone, as plain Vagrant leaves it when it is killed while it
- * copies. One that machines begin as is left alone: it may be of an older box of the same name.
+ * Whether a disk in the pool has only the beginning of the box's, as left by a plain Vagrant that was killed while
+ * copying. One that machines are based on is left alone: it may be of an older box of the same name.
  */
 async function isRest(name: string, image: string, volumes: readonly string[], run: Run): Promise<boolean> {
   const [whole, disk] = [await ifThere(stat(image)), await describeVolume(name, run)];
   if (whole === undefined || disk.bytes >= whole.size) return false;
   for (const other of volumes)
     if (other !== name && (await describeVolume(other, run)).base === disk.path) return false;
-  // Those of the lab's have their disks there; of a clone or a renamed machine it may be anywhere.
+  // The lab's machines have their disks there; a clone's or a renamed machine's may be anywhere.
   const others = (await machinesHere(run)).filter((one) => !one.startsWith("k3s-lab-"));
   return (await usersAmong(others, run)).length === 0;
 }
@@ -244,16 +244,16 @@ async function findDisk(box: Box, run: Run) {
   return { name, mark, image, isThere, isMarked, isHalf };
 }
 
-/** Whether machines that begin as a box's disk in the pool would begin as a part of it. */
+/** Whether machines based on a box's disk in the pool would get only a part of it. */
 export async function isPartial(box: Box, run: Run): Promise<boolean> {
   const { isThere, isMarked, isHalf } = await findDisk(box, run);
   return isThere && (isMarked || isHalf);
 }
 
 /**
- * Puts the box's disk into the pool. Vagrant would, but two of them at once, a machine each, are in each other's way.
- * A box of several disks is left to Vagrant. While another volume says that it is a part, as after a `lab` that was killed,
- * the disk is written again in its place: machines may begin as it, and the same box has the same bytes.
+ * Puts the box's disk into the pool. Vagrant would do this too, but concurrent Vagrants, one per machine, conflict.
+ * Leaves a box of several disks to Vagrant. If a marker volume says that the disk is incomplete, as after a killed `lab`,
+ * overwrites it in place: machines may be based on it, and the same box has the same bytes.
  */
 async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<void> {
   const { name, mark, image, isThere, isMarked, isHalf } = await findDisk(box, run);

@@ -42,7 +42,7 @@ export async function ensureLibvirt(
   const notes = notesIn(folder);
   await notes.alone(async () => {
     await ensureDaemon(progress, run);
-    // Its machines are created later; until then another lab's `down` would find none.
+    // The machines are created later: until then another lab's `down` would find none and stop the daemon.
     await notes.noteUser();
     const kernel = join(boxFolder(spec.box), "vmlinuz");
     const isSystems = (await notes.record()) === undefined;

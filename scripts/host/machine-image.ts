@@ -47,8 +47,8 @@ export interface MachineContent {
 }
 
 /**
- * The bare system under every machine of the `docker` provider: Debian's packages, checked by Debian's signatures, made into
- * an image once on this computer. After `lab tools prune` has removed an unused old one, the next has that day's packages.
+ * The base image of every machine of the `docker` provider: Debian's packages, checked by Debian's signatures. Built once
+ * on this computer, and again, with that day's packages, after `lab tools prune` has removed an old unused one.
  * @returns the image's tag.
  */
 export async function ensureBaseImage(progress: Progress): Promise<string> {
@@ -118,9 +118,9 @@ export async function contentParts(content: MachineContent): Promise<string[]> {
 }
 
 /**
- * The image that Vagrant's docker provider starts machines from, made on this computer from `vagrant/image` and what
- * the machine carries. Does nothing if it exists.
- * @returns the image's tag, `k3s-lab/machine:<hash of all that is in it>`.
+ * The image from which Vagrant's docker provider starts machines, built on this computer from `vagrant/image` and the
+ * machine's files. Does nothing if it exists.
+ * @returns the image's tag, `k3s-lab/machine:<hash of its content>`.
  */
 export async function ensureMachineImage(
   base: string,
@@ -135,7 +135,7 @@ export async function ensureMachineImage(
   );
   const tag = `k3s-lab/machine:${shortHash([
     (await imageId(base)) ?? base,
-    // It is named after what is in it.
+    // Its name identifies its content.
     basename(dirname(runtime ?? "")),
     ...(await contentParts(content)),
     ...recipes,
@@ -166,8 +166,8 @@ export async function ensureMachineImage(
 /**
  * Lays out the files added to Debian on a machine: K3s, its installer, manifests and plugins in /opt/k3s-lab.
  * Big files are hard links if possible.
- * @param folder stands for the machine's root folder.
- * @param runtime a program to run containers with in place of runc. Default: none.
+ * @param folder the machine's root folder.
+ * @param runtime a program that runs containers instead of runc. Default: none.
  */
 export async function layOut(folder: string, content: MachineContent, runtime?: string): Promise<void> {
   const assets = join(folder, "opt", "k3s-lab");
@@ -177,7 +177,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
   await cp(join(recipe, "place.sh"), join(assets, "place.sh"));
   for (const manifest of content.manifests) await cp(manifest, join(assets, "manifests", basename(manifest)));
   if (content.flannel) {
-    // Local builds mean that downloads are impossible: so pods cannot reach an external name server either.
+    // Local builds mean that downloads are impossible, so pods cannot reach an external name server either.
     await writeFile(join(assets, "offline"), "");
     await linkOrCopy(content.flannel, join(assets, "cni", "flannel-plugin"));
     await cp(join(recipe, "flannel.sh"), join(assets, "cni", "flannel"));
@@ -187,7 +187,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
     await mkdir(join(assets, "runtime"));
     await linkOrCopy(runtime, join(assets, "runtime", "runc"));
   }
-  // K3s looks for its helpers on PATH: those that the machine carries go first.
+  // K3s looks for its helpers on PATH: the machine's own must come first.
   const path = [
     "/opt/k3s-lab/runtime",
     "/opt/k3s-lab/cni",
@@ -203,7 +203,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
     await mkdir(place, { recursive: true });
     await writeFile(join(place, "path.conf"), `[Service]\nEnvironment=PATH=${path.join(":")}\n`);
   }
-  // Docker gives a copied folder's mode to one that is there: of a user with umask 077, /etc would be root's alone.
+  // Docker applies a copied folder's mode to an existing one: with a umask of 077 only root could read /etc.
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   const folders = entries.filter((one) => one.isDirectory()).map((one) => join(one.parentPath, one.name));
   for (const one of [folder, ...folders]) await chmod(one, 0o755);
@@ -243,8 +243,8 @@ const fillLabel = "k3s-lab.fill";
 const fillName = "k3s-lab-fill-";
 
 /**
- * The process that makes an image in a container; undefined where the container is something else. The label alone does not
- * say it: machines and k3d's nodes inherited it from images of former versions.
+ * The process that builds an image in a container; undefined for other containers. The label alone does not identify it:
+ * machines and k3d's nodes inherited it from images of earlier versions.
  */
 function makerOf(name: string, label: string): ProcessId | undefined {
   const [, pid, startTime] = /^(\d+)-(\d+)$/.exec(label) ?? [];
@@ -266,7 +266,7 @@ export async function removeDeadFills(): Promise<void> {
 
 /**
  * Runs docker.
- * @param what is being made, as the sentence "WHAT could not be made" begins.
+ * @param what is being built, as the sentence "WHAT could not be made" begins.
  * @throws LabError with docker's last lines.
  */
 export async function docker(what: string, args: readonly string[]): Promise<void> {

@@ -5,7 +5,7 @@ import { lastLines, type Run, run as runHere } from "./commands.ts";
 import { ownHost } from "./own-docker.ts";
 import { type Route, routesHere } from "./routes.ts";
 
-/** A network that this computer uses for something else than the lab: in CIDR notation, and by what, such as `the interface tun0`. */
+/** A network that this computer uses for something else: in CIDR notation, and its user, such as `the interface tun0`. */
 interface TakenNetwork {
   readonly network: string;
   readonly by: string;
@@ -35,7 +35,7 @@ const asks = { timeout: 15_000 } as const;
 
 /**
  * What on this computer conflicts with the lab's networks: interfaces, routes (such as a VPN's) and Docker's networks.
- * The bridge of this lab's own machines is not, nor is one of Vagrant's that nobody uses, which it takes again.
+ * The bridge of this lab's own machines does not conflict, nor does an unused one of Vagrant's, which Vagrant reuses.
  */
 export async function networksInUse({
   run = runHere,
@@ -60,7 +60,7 @@ export async function networksInUse({
         return { dev, network: `${local}/${prefixlen}`, by: `the interface ${dev}` };
       }),
     ),
-    // A blackhole route leads nowhere, so nothing is cut off.
+    // A blackhole route leads nowhere: nothing can be cut off.
     ...routes
       .filter(({ type }) => type !== "blackhole")
       .map((route) => ({ dev: route.dev ?? "", network: route.dst, by: shownRoute(route) })),
@@ -69,7 +69,7 @@ export async function networksInUse({
     ),
   ].filter(({ dev }) => !own.has(dev));
   return (network) => {
-    // VirtualBox takes a host-only interface again that has the address which it would give it.
+    // VirtualBox reuses a host-only interface that already has the address it would assign.
     const isReused = ({ ifname, addr_info = [] }: Interface) =>
       /^vboxnet\d+$/.test(ifname) &&
       addr_info.some(({ local }) => blockOf(local).first === blockOf(network).first + 1);
@@ -82,8 +82,8 @@ const shownRoute = ({ type, dev, gateway }: Route): string =>
   type && type !== "unicast" ? `a route of type ${type}` : `a route by ${dev ?? gateway ?? "another table"}`;
 
 /**
- * Refuses a network of the lab's that would cut this computer off from another of the same addresses, or be cut off by it.
- * @throws LabError (exit code 2) with its user and a free network.
+ * Refuses a lab network that overlaps one that this computer already uses: one would cut off the other.
+ * @throws LabError (exit code 2) with the other's user and a free network.
  */
 export async function refuseOverlappingNetwork(network: string, options?: NetworkOptions): Promise<void> {
   const takenBy = await networksInUse(options);
@@ -119,7 +119,7 @@ async function dockerNetworks(run: Run, id: string) {
   return [];
 }
 
-/** A network carries its lab's label; an unlabelled one of Vagrant's is ours if it has no container of others. */
+/** A network carries its lab's label; an unlabelled one of Vagrant's is ours if only our containers are in it. */
 function isOwn({ Name, Labels, Containers }: DockerNetwork, id: string, own: ReadonlySet<string>): boolean {
   const mark = Labels?.["k3s-lab.id"];
   if (mark !== undefined) return mark === id;

@@ -12,9 +12,9 @@ const sources = join(import.meta.dirname, "runtime");
 const capSysResource = 24n;
 
 /**
- * Whether processes of a host can ever have CAP_SYS_RESOURCE. Sandboxes mostly withhold it, and then runc cannot start
+ * Whether a host's processes can have CAP_SYS_RESOURCE. Sandboxes usually withhold it, and then runc cannot start
  * privileged containers.
- * @param status the text of /proc/self/status. Where it says nothing of capabilities, nothing is withheld.
+ * @param status the text of /proc/self/status. If it does not mention capabilities, nothing is withheld.
  */
 export function lacksSysResource(status: string): boolean {
   const bounding = /^CapBnd:\s*([0-9a-f]+)$/im.exec(status)?.[1];
@@ -22,10 +22,10 @@ export function lacksSysResource(status: string): boolean {
 }
 
 /**
- * The OCI runtime that stands in front of runc on hosts without CAP_SYS_RESOURCE: built from `runtime/` when first
- * needed and kept in the user's cache. It is one static program, so that machines can run it too.
- * @returns its path, or undefined where runc needs no such help.
- * @throws LabError where Go is missing or the build fails.
+ * The OCI runtime that wraps runc on hosts without CAP_SYS_RESOURCE: built from `runtime/` on first use and kept in the
+ * user's cache. It is a static program, so that machines can run it too.
+ * @returns its path, or undefined if runc works without it.
+ * @throws LabError if Go is missing or the build fails.
  */
 export async function ociRuntime(progress: Progress): Promise<string | undefined> {
   const status = await readFile("/proc/self/status", "utf8").catch(() => "");
@@ -35,7 +35,7 @@ export async function ociRuntime(progress: Progress): Promise<string | undefined
 async function buildOciRuntime(progress: Progress): Promise<string> {
   const hash = createHash("sha256");
   for (const file of ["go.mod", "main.go"]) hash.update(await readFile(join(sources, file)));
-  // A home may be shared by computers of several architectures.
+  // Computers of different architectures may share a home directory.
   const folder = join(cacheDir, "oci-runtime", `${hash.digest("hex").slice(0, 16)}-${process.arch}`);
   const path = join(folder, "oci-runtime");
   if (await exists(path)) return path;

@@ -40,7 +40,7 @@ const notes = new DaemonNotes<{ readonly bridges: readonly string[]; readonly ru
 /** Keeps other labs from stopping the daemon while this process lives. */
 export const noteOwnDockerUser = (): Promise<void> => notes.noteUser();
 
-/** The message for a lab's own daemon that exists but does not answer. */
+/** The error for a lab daemon that exists but does not answer. */
 export async function unwell(problem: string): Promise<string> {
   const daemon = await ownDaemon();
   const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""} is there`;
@@ -74,15 +74,15 @@ export function daemonArguments(runtime: string | undefined): string[] {
     ...["--pidfile", pidFile],
     // Containers survive the daemon's exit.
     "--live-restore",
-    // Machines reach each other and the host. Nothing of theirs leaves this computer, and its routing stays as it is.
+    // Machines reach each other and the host. Their traffic stays on this computer, and its routing is unchanged.
     ...["--ip-forward=false", "--ip-masq=false"],
     ...(runtime ? ["--add-runtime", `lab=${runtime}`, "--default-runtime", "lab"] : []),
   ];
 }
 
 /**
- * Makes sure that what answers as the lab's daemon is that daemon, before its answers decide that it may end.
- * @param line the daemon's command line. @param told where it says that its data is.
+ * Ensures that the daemon that answers is the lab's, before its answers decide whether it may be stopped.
+ * @param line the daemon's command line. @param told the data folder that the answering daemon reports.
  */
 export async function refuseOther(line: readonly string[], [told]: readonly string[]): Promise<void> {
   const data = line[line.indexOf("--data-root") + 1] ?? "";
@@ -93,12 +93,12 @@ export async function refuseOther(line: readonly string[], [told]: readonly stri
   );
 }
 
-/** The lab's own dockerd: no other has its folder among its arguments. A process id that was written down could be anybody's. */
+/** The lab's own dockerd, identified by its folder among its arguments: a recorded process id may have been reused. */
 async function ownDaemon(): Promise<ProcessId | undefined> {
   return (await processesOf(["dockerd"], `--exec-root ${execRoot} `))[0];
 }
 
-/** Whether that daemon is there, whatever it answers. Its socket is root's alone to find; others see its process. */
+/** Whether that daemon exists, whether or not it answers. Only root can see its socket; others see its process. */
 export const hasOwnDocker = async (): Promise<boolean> =>
   (await ownDaemon()) !== undefined ||
   (await notes.record()) !== undefined ||
@@ -107,12 +107,12 @@ export const hasOwnDocker = async (): Promise<boolean> =>
 async function launch(progress: Progress): Promise<void> {
   const runtime = await ociRuntime(progress);
   progress("starting the lab's own Docker daemon");
-  // One that was killed left its bridges and rules, and the note of what there was before it.
+  // A killed daemon left its bridges and rules, and the record of what existed before it.
   if (!(await notes.record()))
     await notes.keepRecord({ bridges: await bridges(), rules: await readFirewall(run) });
-  // The containerd of a dockerd that was killed ends with it, a moment later: the new one must not take it for alive.
+  // A killed dockerd's containerd ends a moment later: the new dockerd must not take it for alive.
   await untilEnded(await processesOf(["containerd"], `${execRoot}/`));
-  // Process ids of what was killed: another has them by now, or nobody has noticed yet that they ended.
+  // Stale process ids: another process may have them by now.
   for (const file of [pidFile, join(execRoot, "containerd", "containerd.pid")])
     await rm(file, { force: true });
   await untilOwnAnswers(await startDaemon("dockerd", ["dockerd", ...daemonArguments(runtime)]));
@@ -122,8 +122,8 @@ const untilOwnAnswers = (daemon: ProcessId): Promise<void> =>
   untilAnswers("Docker", () => dockerProblem(ownHost), { daemon, log: () => readLog("dockerd") });
 
 /**
- * Stops the daemon that the lab started and removes its bridges and firewall rules; images stay in the user's cache. It
- * keeps running while it has any container, while another `lab` works with it, and, for others, where root's lab started it.
+ * Stops the daemon that the lab started and removes its bridges and firewall rules; images stay in the user's cache. The
+ * daemon keeps running while it has containers or another `lab` uses it, or if root's lab started it and this is another user's.
  * @param options for tests.
  * @throws LabError if it does not list its containers.
  */
@@ -140,14 +140,14 @@ export async function stopDocker(
 
 async function stopOwn(progress: Progress): Promise<Stopped> {
   const before = await notes.record();
-  // One that was killed may have left containers running, and its networks can be asked of nobody else.
+  // A killed daemon may have left containers running, and only it knows its networks.
   if (!(await ownDaemon())) await launch(progress);
   const daemon = await ownDaemon();
   const asked = await askDocker(ownHost);
   if (!daemon || asked.state !== "answers")
     throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
   await refuseOther(await commandLine(daemon), await askOwn("info", "--format", "{{.DockerRootDir}}"));
-  // Stopped containers count too: they are somebody's machines, with data.
+  // Stopped containers count too: they are machines with data.
   const listed = await askOwn("ps", "--all", "--format", "{{.Names}}");
   const unlisted = listed.length ? [] : await runningContainers(execRoot);
   const by = [...listed, ...unlisted, ...(await notes.otherUsers())];
@@ -166,7 +166,7 @@ async function stopOwn(progress: Progress): Promise<Stopped> {
 
   // docker0 and Docker's chains have the same names for every daemon.
   const isShared = (await processesOf(["dockerd"], "")).length > 0;
-  // Without the note, nothing can be told to have come with the lab's daemon but what bears one of its networks' ids.
+  // Without the record, only what carries one of its networks' ids certainly came with the lab's daemon.
   const known = before?.bridges ?? ["docker0"];
   const gone = networks.filter((name) => !known.includes(name) && !(isShared && name === "docker0"));
   for (const name of gone) await run(["ip", "link", "delete", name, "type", "bridge"]);
@@ -186,12 +186,12 @@ async function askOwn(...args: readonly string[]): Promise<string[]> {
   return stdout.split("\n").filter(Boolean);
 }
 
-/** Milliseconds that the process that holds a container gets to end, once Docker does not list the container any more. */
+/** Milliseconds in which a container's shim must end once Docker no longer lists the container. */
 const shimEndsWithin = 5_000;
 
 /**
- * What runs in a daemon whatever `docker ps` lists: each running container is held by a containerd-shim, whose arguments
- * name its containerd.
+ * A daemon's running containers, even those missing from `docker ps`: each has a containerd-shim, whose arguments name
+ * its containerd.
  * @param folder the daemon's exec root.
  */
 export async function runningContainers(folder: string, within = shimEndsWithin): Promise<string[]> {
@@ -210,8 +210,8 @@ async function ownBridges(): Promise<string[]> {
 }
 
 /**
- * The bridge of a network that Docker named. A person may have given it another, of a bridge that was there before: Docker
- * takes such a one as it is.
+ * The bridge of a network, if Docker named it. A user may have chosen an existing bridge instead, which Docker uses as
+ * it is.
  * @param line the network's id, and its options as JSON.
  */
 export function bridgeOf(line: string): string[] {
@@ -228,7 +228,7 @@ async function bridges(): Promise<string[]> {
 /** Unmounts everything at and below these folders, the latest first. */
 async function unmountAll(folders: readonly string[]): Promise<void> {
   const text = await readFile("/proc/self/mounts", "utf8");
-  // Blanks and the like are octal escapes.
+  // Blanks and similar characters are octal escapes.
   const points = text
     .split("\n")
     .map((line) =>

@@ -11,7 +11,7 @@ export interface PackageHost {
   readonly run: Run;
   readonly root: boolean;
   readonly systemd: boolean;
-  /** Whether a file is there, or a program on PATH or in a folder for root's. */
+  /** Whether a file exists, or a program is on PATH or in a folder for root's programs. */
   readonly has: (name: string) => Promise<boolean>;
   readonly osRelease: string;
 }
@@ -34,12 +34,12 @@ async function has(name: string): Promise<boolean> {
   return false;
 }
 
-/** Milliseconds that another apt may hold apt's lists; for dpkg's lock see apt.sh. */
+/** Milliseconds to wait while another apt holds the lock of apt's lists; for dpkg's lock see apt.sh. */
 const locksWithin = 300_000;
 
 /**
- * How a Debian package is told where it came from elsewhere: by programs or a file that come with it, `a|b` where one of
- * them will do. Then what Fedora, Arch and SUSE call it; "": the same.
+ * By which programs or file a Debian package counts as installed if it came from elsewhere, `a|b` if either will do.
+ * Then its names in Fedora, Arch and SUSE; "": the same.
  */
 const known: Readonly<Record<string, readonly [has: string, fedora?: string, arch?: string, suse?: string]>> =
   {
@@ -70,10 +70,10 @@ const known: Readonly<Record<string, readonly [has: string, fedora?: string, arc
   };
 
 /**
- * Installs those of these Debian packages that are missing; programs from elsewhere, such as Docker's own packages, count as
- * well. apt removes no package for it, and where no systemd runs, packages start no services.
- * @throws LabError with the exact command where root is out of reach, with this distribution's names where there is no apt,
- * and with apt's last lines where it fails.
+ * Installs the missing ones of these Debian packages; programs from elsewhere, such as Docker's own packages, count as
+ * installed. apt removes no package for this, and without systemd, packages start no services.
+ * @throws LabError with the exact command without root privileges, with this distribution's names if there is no apt, and
+ * with apt's last lines if it fails.
  */
 export async function ensurePackages(
   names: readonly string[],
@@ -138,7 +138,7 @@ const installArguments = (names: readonly string[]): string[] => [
 const installCommand = (names: readonly string[]): string =>
   `sudo apt-get update && sudo ${shown(["apt-get", ...installArguments(names)])}`;
 
-/** Families of distributions in the order of that table: the words of /etc/os-release that tell it, how it installs. */
+/** Families of distributions in that table's order: their ids in /etc/os-release, and the install command. */
 const families: readonly (readonly [words: RegExp, install: string])[] = [
   [/\b(fedora|rhel|centos)\b/, "sudo dnf install"],
   [/\barch\b/, "sudo pacman -S --needed"],
@@ -198,7 +198,7 @@ async function installedPackages(names: readonly string[], run: Run): Promise<Re
     { timeout: 30_000 },
   );
   if (ended === "missing") return new Set();
-  // 1 is for names that it does not know (dpkg-query(1)).
+  // 1 means unknown names (dpkg-query(1)).
   if (exitCode !== 0 && exitCode !== 1)
     throw new LabError(
       `dpkg cannot tell what is installed: ${lastLines(stderr, 3)}. See what \`sudo dpkg --audit\` says, then try again.`,

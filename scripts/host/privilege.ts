@@ -30,7 +30,7 @@ export function shown(command: readonly string[]): string {
 
 /**
  * The prefix for work that only root may do.
- * @param what the work, as the sentence "WHAT needs root" begins.
+ * @param what the beginning of the sentence "WHAT needs root".
  * @param command what the user can run by hand instead.
  * @throws LabError with that command without root privileges.
  */

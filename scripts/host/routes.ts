@@ -9,8 +9,8 @@ import { requireRoot } from "./privilege.ts";
 const protocol = "242";
 
 /**
- * Which lab made it: each has a metric of its own, so that two have a route each to one network, and none takes away the
- * other's. Every real route comes first: such a one is only taken when there is no other.
+ * Identifies the lab: each has its own metric, so that several labs can each have a route to the same network, and none
+ * removes another's. Real routes have lower metrics and take precedence.
  */
 const metricOf = (lab: string): number => 4242 + createHash("sha256").update(lab).digest().readUIntBE(0, 3);
 
@@ -28,7 +28,7 @@ export interface Route {
 const isLabs = (route: Route): boolean => route.type === "blackhole" && route.protocol === protocol;
 
 /**
- * The routes of this computer to anything in particular; one by default leads anywhere.
+ * This computer's routes, except default routes.
  * @throws LabError if they cannot be read.
  */
 export async function routesHere(run: Run = runHere): Promise<Route[]> {

@@ -12,11 +12,11 @@ const defaultRange = "192.168.56.0/21";
  * Why VirtualBox will not create a host-only network, with the missing line and the command that adds it; undefined
  * if it will.
  *
- * VirtualBox has the rule since 6.1.28, on every host but Windows and, since 7.0, macOS, whose host-only networks are of
- * another kind: https://www.virtualbox.org/manual/ch06.html#network_hostonly. Lines of ranges begin with `*`; a file that
- * is there replaces the default, even an empty one.
+ * VirtualBox has had this rule since 6.1.28, except on Windows and, since 7.0, on macOS, whose host-only networks are of
+ * another kind: https://www.virtualbox.org/manual/ch06.html#network_hostonly. Lines with ranges begin with `*`; an existing
+ * file replaces the default, even an empty one.
  * @param network such as 192.168.42.0/24.
- * @param file the text of /etc/vbox/networks.conf, undefined where it does not exist.
+ * @param file the text of /etc/vbox/networks.conf, undefined if it does not exist.
  * @param version what `VBoxManage --version` prints, such as 7.0.20r163906.
  * @param platform Default: this computer's.
  */
@@ -30,7 +30,7 @@ export function networksConfProblem(
   const ranges = file === undefined ? [defaultRange] : rangesOf(file);
   if (ranges.some((range) => holds(range, network))) return undefined;
   const add = `| sudo tee -a ${networksConf}`;
-  // The first line of a new file would take the default away from other machines.
+  // A new file replaces the default, which other machines need, so it must list that too.
   const command =
     file === undefined
       ? `sudo mkdir -p /etc/vbox && printf '* ${defaultRange}\\n* ${network}\\n' ${add}`
@@ -40,14 +40,14 @@ export function networksConfProblem(
 }
 
 /**
- * Refuses, before anything is touched, a network that VirtualBox on this computer will not make.
- * @throws LabError (exit code 2) with the line and the command; nothing where VirtualBox is not installed.
+ * Refuses, before anything is touched, a network that VirtualBox on this computer will not create.
+ * @throws LabError (exit code 2) with the line and the command; not if VirtualBox is missing.
  */
 export async function refuseUnlessAllowed(network: string): Promise<void> {
   const { failed, stdout } = await execa("VBoxManage", ["--version"], { reject: false, stdin: "ignore" });
   if (failed) return;
   const file = await readFile(networksConf, "utf8").catch(() => undefined);
-  // The last line: warnings about the kernel's modules come before it.
+  // The last line: warnings about kernel modules come before it.
   const problem = networksConfProblem(network, file, stdout.trim().split("\n").at(-1) ?? "");
   if (problem !== undefined) throw refusal(problem);
 }
@@ -66,7 +66,7 @@ const rangesOf = (file: string): string[] =>
     .flatMap((line) => line.slice(1).split(/\s+/))
     .filter((range) => isIP(range.split("/")[0] ?? "") !== 0);
 
-/** Whether every address of a network is inside a range; one of another family never is. */
+/** Whether a range contains a whole network; never if they are of different address families. */
 function holds(range: string, network: string): boolean {
   const [outer, inner] = [parseNetwork(range), parseNetwork(network)];
   return outer !== undefined && inner !== undefined && outer.first <= inner.first && inner.last <= outer.last;

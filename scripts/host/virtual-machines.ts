@@ -8,13 +8,13 @@ import { ensureLibvirt } from "./libvirt.ts";
 import type { MachineContent } from "./machine-image.ts";
 import { rootPrefix } from "./privilege.ts";
 
-/** The box for computers that build none: Vagrant's catalog has it, with checksums of its own. */
+/** The box for computers that cannot build one, from Vagrant's catalog with its checksums. */
 const publicBox: Box = { name: "generic/debian12", version: "4.3.12" };
 
 /**
- * Everything that libvirt's machines need on this computer: a box that Vagrant has, and a libvirt with the lab's
- * networks and pool. The box is the stack file's, else one that is built here, with K3s in it, else a public one.
- * @param content what a machine carries; asked for where a box is built.
+ * Everything that libvirt's machines need on this computer: a box in Vagrant, and a libvirt with the lab's networks and
+ * pool. The box is the stack file's, else one built here with K3s in it, else a public one.
+ * @param content returns the machine's files; called only if a box is built.
  * @param internet whether machines may reach what this computer reaches.
  * @returns the box for the Vagrantfile.
  */
@@ -33,12 +33,12 @@ export async function prepareVirtualMachines(
   return box;
 }
 
-/** The box that machines on this computer are made from; an emulated processor would take a minute to load the apps' image. */
+/** The box for machines on this computer; it contains the apps' images if an emulated CPU would take a minute to load them. */
 export async function buildBox(content: MachineContent, progress: Progress): Promise<BuiltBox> {
   const apps = (await kvmProblem()) === undefined ? [] : [(await appImage({ progress })).path];
   return await ensureBox(content, apps, progress);
 }
 
-/** Whether this computer can build a box: it needs Debian's packages, and root. */
+/** Whether this computer can build a box: that needs Debian's packages, and root. */
 const buildsBoxes = async (): Promise<boolean> =>
   (await run(["dpkg-query", "--version"])).exitCode === 0 && (await rootPrefix(run)) !== undefined;

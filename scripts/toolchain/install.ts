@@ -51,7 +51,7 @@ export interface InstallOptions {
 
 export interface ToolStatus {
   readonly tool: Tool;
-  /** The way it is installed, or the one that would come first. */
+  /** The way it is installed, or the one that would be tried first. */
   readonly way: Way;
   readonly version: string;
   readonly installed: CachedTool | undefined;
@@ -62,12 +62,12 @@ export interface InstallerOptions extends Pick<DownloadOptions, "cache" | "stall
   readonly table: Readonly<Record<string, Tool>>;
   /** Default: this computer's. */
   readonly platform?: Platform;
-  /** Why releases cannot be reached, undefined where they can. Default: a look at where they are. */
+  /** Returns why releases cannot be reached, undefined if they can. Default: tries to reach them. */
   readonly probe?: (signal?: AbortSignal) => Promise<string | undefined>;
   readonly findGo?: () => Promise<GoFound>;
 }
 
-/** Which way is asked for, if any, for which computer; `platform` is this one where none is named. */
+/** The requested way, if any, and platform, by default this computer's. */
 interface Asked {
   readonly way: Way | undefined;
   readonly platform?: Platform | undefined;
@@ -93,9 +93,9 @@ export class Installer {
   readonly #cache: ToolCache;
   #unreachable: Promise<string | undefined> | undefined;
   #go: Promise<GoFound> | undefined;
-  /** How many tools may still be taken out of a download, by its address. */
+  /** How many tools may still be extracted from a download, by its URL. */
   readonly #users = new Map<string, number>();
-  // A Go build fills every core by itself, but while one compiles another's modules can arrive.
+  // A Go build uses every core, but the next one's modules can be downloaded meanwhile.
   readonly #preparing = pLimit(1);
   readonly #building = pLimit(1);
   readonly #downloading = pLimit(releasesAtOnce);
@@ -106,7 +106,7 @@ export class Installer {
   }
 
   /**
-   * Makes tools ready: what is in the user's cache and unchanged is used, the rest is downloaded or built.
+   * Makes tools ready: uses what is unchanged in the user's cache, and downloads or builds the rest.
    * @throws LabError that says for a tool that cannot be installed what was tried.
    */
   async install<Name extends string>(
@@ -123,7 +123,7 @@ export class Installer {
         try {
           return [name, await this.#ready(tool, options, signal)] as const;
         } catch (error) {
-          // Long builds are not begun for a lab that lacks a tool all the same.
+          // Do not begin long builds if another tool is unavailable anyway.
           stop.abort(error);
           throw error;
         }
@@ -149,8 +149,8 @@ export class Installer {
   }
 
   /**
-   * The way a tool is installed, or else the way it would be: the first that is open here, or that is asked for.
-   * @throws LabError where no way is open.
+   * The way a tool is installed, or else the way it would be: the first that works here, or the requested one.
+   * @throws LabError if no way works.
    */
   async wayOf(name: string, way: Way | undefined = wayFromEnvironment()): Promise<Way> {
     const tool = this.#toolNamed(name);
@@ -166,8 +166,8 @@ export class Installer {
   }
 
   /**
-   * What is installed, for every tool of the table. Nothing is fetched or changed.
-   * @param platform leaves out what no way gives for it. Default: this computer and its machines, and every tool.
+   * What is installed of all tools. Fetches and changes nothing.
+   * @param platform leaves out tools that are unavailable for it. Default: this computer and its machines, and every tool.
    */
   async status(platform?: Platform): Promise<ToolStatus[]> {
     const statuses = Object.values(this.#options.table).map(async (tool): Promise<ToolStatus[]> => {
@@ -226,7 +226,7 @@ export class Installer {
     return join(this.#options.checkout, "scripts/toolchain/go");
   }
 
-  /** A tool from the cache, installed in one of these ways. `progress` is told of one that is damaged. */
+  /** A tool from the cache, installed in one of these ways. Reports a damaged one to `progress`. */
   async #find(
     tool: Tool,
     ways: readonly Way[],
@@ -241,7 +241,7 @@ export class Installer {
     return undefined;
   }
 
-  /** A tool from the cache, or made in the first way that works. */
+  /** A tool from the cache, or installed in the first way that works. */
   async #ready(tool: Tool, options: InstallOptions, signal: AbortSignal): Promise<InstalledTool> {
     const progress: Progress = (line) => options.progress?.(tool.name, line);
     const { way = wayFromEnvironment(), platform } = options;
@@ -281,7 +281,7 @@ export class Installer {
       this.#cache.lockOf(key),
       async () => {
         signal.throwIfAborted();
-        // Another process may have made it while this one waited.
+        // Another process may have installed it while this one waited.
         const found = await this.#cache.find(key);
         return found.state === "good" ? found.tool : await make[key.way].call(this, job);
       },
@@ -289,12 +289,12 @@ export class Installer {
     );
   }
 
-  /** Why a way is not open here. */
+  /** Why a way does not work here. */
   async #refusal(tool: Tool, way: Way, asked: Asked): Promise<string | undefined> {
     const impossible = this.#impossible(tool, way, asked.platform);
     if (impossible !== undefined || way === "bundled") return impossible;
     if (way === "release") {
-      // With releases required, the download itself says why it fails.
+      // If releases are required, the download itself reports why it fails.
       if (asked.way === "release") return undefined;
       this.#unreachable ??= (this.#options.probe ?? probeReleases)(asked.signal);
       return await this.#unreachable;
@@ -307,7 +307,7 @@ export class Installer {
   async #makeRelease({ tool, key, progress, signal }: Job): Promise<CachedTool> {
     const options = { ...this.#options, progress, signal };
     const downloads = this.#downloadsOf(tool, key.platform);
-    // Releases may bring more than the other ways.
+    // Releases may contain more than the other ways give.
     const given = downloads.flatMap(({ unpack, as }) => [...Object.keys(unpack ?? {}), ...(as ? [as] : [])]);
     return await this.#downloading(() =>
       this.#cache.add(key, [...new Set([...tool.files, ...given])], async (folder) => {
@@ -337,7 +337,7 @@ export class Installer {
           signal.throwIfAborted();
           return await this.#cache.add(key, tool.files, build);
         });
-        // The next tool's modules come while this one compiles, not before.
+        // Download the next tool's modules while this one compiles, not before.
         await begun.promise;
         return { built };
       });
@@ -358,12 +358,12 @@ export class Installer {
   }
 }
 
-/** The ways of a tool in the order they are tried: the asked one alone where the tool has it. */
+/** The ways to try for a tool, in order: only the requested one if the tool has it. */
 function waysFor(tool: Tool, asked: Way | undefined = wayFromEnvironment()): readonly Way[] {
   const ways = waysOf(tool);
   if (asked === undefined) return ways;
   if (ways.includes(asked)) return [asked];
-  // Asked to build, nothing is downloaded; asked to download, what has no release is built.
+  // With modules requested, nothing is downloaded; with releases requested, tools without one are built.
   return asked === "release" ? ways : ways.filter((way) => way !== "release");
 }
 

@@ -50,7 +50,7 @@ export async function prune(options: PruneOptions): Promise<Pruned[]> {
     ...(await pruneOld(options, ["downloads", "download"], (name) =>
       name.endsWith(".part") ? freshDays : Number.POSITIVE_INFINITY,
     )),
-    // A hidden one is what a killed run was unpacking.
+    // A hidden one was left by a run that was killed while unpacking.
     ...(await pruneOld(options, ["images/debian", "Debian's packages"], (name) =>
       name.startsWith(".") ? 1 : freshDays,
     )),
@@ -97,7 +97,7 @@ async function sizeOf(path: string): Promise<number> {
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }
 
-/** What lies in a folder of the cache and was not touched for so many days. */
+/** Entries of a cache folder that were not touched for this many days. */
 async function pruneOld(
   { cache, now = Date.now() }: PruneOptions,
   [folder, what]: readonly [folder: string, what: string],
@@ -114,7 +114,7 @@ async function pruneOld(
   return pruned;
 }
 
-/** The lab's images are named after a hash of what is in them; others of a like name are a person's. */
+/** The lab's images are tagged with a hash of their content; others with similar names are a user's. */
 const ownTag =
   /^k3s-lab\/(base|machine|k3d|registry|web|my-app|postgres):(.*-)?[0-9a-f]{12,}(-unfilled-\d+)?$/;
 

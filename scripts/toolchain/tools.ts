@@ -9,7 +9,7 @@ export type Way = "release" | "module" | "bundled";
  */
 export const wayOrder: readonly Way[] = ["release", "module", "bundled"];
 
-/** The computers that the lab runs on, in Go's words. */
+/** The platforms that the lab runs on, in Go's terms. */
 export const platforms = ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"] as const;
 
 /** Such as `linux-amd64`. */
@@ -18,13 +18,13 @@ export type Platform = (typeof platforms)[number];
 /** Programs of this project that need tools. */
 export type StackName = "cluster" | "apps" | "k3d";
 
-/** Who needs a tool: a program of this project, or its end-to-end tests. */
+/** What needs a tool: a program of this project, or its end-to-end tests. */
 export type Needing = StackName | "tests";
 
 /** One file to download. */
 export interface Download {
   readonly url: string;
-  /** Hex. Without it the hash comes from `checksums`, and where neither has it nothing is installed. */
+  /** Hex. Default: from `checksums`; if neither has it, nothing is installed. */
   readonly sha256?: string;
   /**
    * Where the release publishes its SHA-256 sums, tried in turn: a list of `hash  name` lines, a bare hash, or the
@@ -33,7 +33,7 @@ export interface Download {
   readonly checksums?: readonly string[];
   /** Files to take out of a `.tar.gz`: path in the archive by name in the tool's folder. Default: the download itself. */
   readonly unpack?: Readonly<Record<string, string>>;
-  /** Name in the tool's folder of a download that is not unpacked. */
+  /** The name in the tool's folder of a download that is not an archive. */
   readonly as?: string;
 }
 
@@ -47,19 +47,19 @@ export interface ModuleWay {
   readonly version?: string;
   readonly module: string;
   readonly moduleVersion: string;
-  /** The module's own sums, as `go.sum` has them: of its files and of its `go.mod`. */
+  /** The module's sums, as in `go.sum`: of its files and of its `go.mod`. */
   readonly sum: string;
   readonly goModSum: string;
-  /** Whether Go's checksum database knows the module. Default: true. Where it does not, only the pinned sums vouch for it. */
+  /** Whether Go's checksum database knows the module. Default: true. If not, only the pinned sums vouch for it. */
   readonly inChecksumDatabase?: boolean;
   /** The package to build, or a folder of `scripts/toolchain/go` that holds a `main` of ours. */
   readonly package: string | { readonly recipe: string; readonly copy: readonly string[] };
   readonly tags?: readonly string[];
   readonly ldflags?: string;
-  /** `required`: needs a C compiler. `off`: a static binary. Default: as Go finds it. */
+  /** `required`: needs a C compiler. `off`: a static binary. Default: Go decides. */
   readonly cgo?: "required" | "off";
   readonly cgoCflags?: string;
-  /** Versions that the module's own requirements leave too old, by module path. */
+  /** Versions of modules for which the module's own requirements are too old, by module path. */
   readonly require?: Readonly<Record<string, string>>;
   /** Replacements beside the module's own. */
   readonly replace?: Readonly<Record<string, string>>;
@@ -67,7 +67,7 @@ export interface ModuleWay {
   readonly binary?: string;
   /** Files of the module itself that belong to the tool, with their SHA-256 in hex. */
   readonly files?: Readonly<Record<string, string>>;
-  /** Seconds that the build takes on two cores with nothing cached: what a person is told to expect. */
+  /** Seconds that the build takes on two cores with nothing cached, as shown to the user. */
   readonly seconds: number;
 }
 
@@ -80,15 +80,15 @@ interface BundledWay {
 /** A tool's entry in the table: its purpose and every way to install it. */
 interface Entry {
   readonly about: string;
-  /** The version of each way that names no other. */
+  /** The version, for each way that does not name its own. */
   readonly version: string;
   /** Who needs it. */
   readonly stacks: readonly Needing[];
-  /** Another tool that needs this one only when it was installed as a module: K3s releases bring their own. Default: none. */
+  /** A tool that needs this one only if built from its module: K3s releases bring their own. Default: none. */
   readonly besideModule?: "k3s";
   /** `host`: runs on the computer itself. `machine`: runs on the lab's machines, which are Linux. Default: `host`. */
   readonly runsOn?: "host" | "machine";
-  /** Names of the files it gives, whichever way it is installed. Default: one of its own name. */
+  /** Names of its files, whichever way it is installed. Default: one with the tool's name. */
   readonly files?: readonly string[];
   readonly ways: {
     readonly release?: ReleaseWay;
@@ -103,16 +103,16 @@ export interface Tool extends Entry {
   readonly files: readonly string[];
 }
 
-/** What the lab is made of. */
+/** The tools of a lab. */
 export type ToolName = keyof typeof table;
 
 const github = "https://github.com";
 
-/** The description of a GitHub release holds a SHA-256 of each of its files, whatever else the project publishes. */
+/** GitHub's API gives a SHA-256 for each file of a release, whatever else the project publishes. */
 const githubRelease = (repository: string, tag: string): string =>
   `https://api.github.com/repos/${repository}/releases/tags/${encodeURIComponent(tag)}`;
 
-/** One download for each platform of which there is a hash. */
+/** One download for each platform with a hash. */
 const onePerPlatform = (
   hashes: Readonly<Partial<Record<Platform, string>>>,
   download: (platform: Platform, sha256: string) => Download,
@@ -130,7 +130,7 @@ const pulumiVersion = "v3.259.0";
 const pulumiArchive = (binary: string): ReleaseWay => ({
   version: pulumiVersion,
   downloads: onePerPlatform(
-    // As Pulumi's own Homebrew formula of this version has them.
+    // From Pulumi's own Homebrew formula of this version.
     {
       "linux-amd64": "94ba357acac23d01474084c4b00098dc0f7bc70ce13f34c777459254a5f718e5",
       "linux-arm64": "edc8327463a72160bb36cf82cf5062da9c8a244290a706d9980988e7bf486853",
@@ -177,7 +177,7 @@ function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
   return [
     { url: `${folder}/${architecture === "amd64" ? "k3s" : "k3s-arm64"}`, checksums, as: "k3s" },
     { url: `${folder}/k3s-airgap-images-${architecture}.tar.gz`, checksums, as: "k3s-airgap-images.tar.gz" },
-    // Pinned to one commit of it; it installs any release.
+    // Pinned to a commit; it installs any release.
     {
       url: "https://raw.githubusercontent.com/k3s-io/k3s/019b0afdd830e36f5e4b7a5b237e6a4339e6a6be/install.sh",
       sha256: "68ae766b4c4fd2c8032f712cdd346c8f9d1ae60eaeb4736a1155effda44ea23d",
@@ -186,7 +186,7 @@ function k3sDownloads(architecture: "amd64" | "arm64"): readonly Download[] {
   ];
 }
 
-/** Without symbol table and debug information, with these package variables set. */
+/** Linker flags: no symbol table or debug information, and these package variables set. */
 const linkerFlags = (variables: readonly string[] = []): string =>
   ["-s -w", ...variables.map((variable) => `-X ${variable}`)].join(" ");
 
@@ -195,7 +195,7 @@ const kubernetesVariables = (values: Readonly<Record<string, string | undefined>
     Object.entries(values).map(([name, value]) => `${path}.${name}=${value}`),
   );
 
-/** The version that K3s gives itself when it is built here, set as its own build script sets it. */
+/** The version of a K3s built here, set like in its own build script. */
 function k3sLdflags(): string {
   const gitCommit = "0dc63334c0db3e7b99244427615e091909fc486e";
   const own = "github.com/k3s-io/k3s/pkg/version";
@@ -214,7 +214,7 @@ function k3sLdflags(): string {
 const kubernetesVersion = "v1.34.4";
 const [kubernetesMajor, kubernetesMinor] = kubernetesVersion.slice(1).split(".");
 
-/** The modules that Kubernetes's own repository holds; each is published by itself too, as v0 of the same release. */
+/** The modules in Kubernetes's repository; each is also published separately, as v0 of the same release. */
 const kubernetesModules = `
   api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
   code-generator component-base component-helpers controller-manager cri-api cri-client csi-translation-lib
@@ -244,7 +244,7 @@ function goProgram(
   };
 }
 
-/** A program that a K3s needs which was built here: a release of K3s brings it. */
+/** A program that a K3s built here needs: a release of K3s brings it. */
 const besideK3s = (about: string, module: ModuleWay, release?: ReleaseWay): Entry => ({
   about,
   version: module.moduleVersion,
@@ -257,7 +257,7 @@ const besideK3s = (about: string, module: ModuleWay, release?: ReleaseWay): Entr
 const helmVersion = "v3.20.2";
 const k3dVersion = "v5.8.3";
 
-/** Every tool of the lab, its version pinned: the one place that says what is installed, from where, with which hash. */
+/** Every tool of the lab: the only place that says which version is installed, from where and with which hash. */
 const table = {
   pulumi: {
     about: "Pulumi's command line and engine",
@@ -301,7 +301,7 @@ const table = {
     stacks: ["apps"],
     files: ["pulumi-resource-kubernetes"],
     ways: {
-      // As nixpkgs has them (pulumi-bin 3.221.0).
+      // From nixpkgs (pulumi-bin 3.221.0).
       release: pulumiPlugin("kubernetes", "v4.25.0", {
         "linux-amd64": "6ea3d53c16a00c4d1017c4d109928d8f4801fd7cd978965cd43917561f3774b0",
         "linux-arm64": "e4260240ed14bff6ed1a5a25a362311380ea1c072544fc262532b8197ea0725c",
@@ -362,7 +362,7 @@ const table = {
         ldflags: k3sLdflags(),
         cgo: "required",
         cgoCflags: "-DSQLITE_ENABLE_DBSTAT_VTAB=1",
-        // Its home is gone; this is where the project moved.
+        // Its original repository is gone; the project moved here.
         replace: { "inet.af/tcpproxy": "github.com/inetaf/tcpproxy v0.0.0-20240214030015-3ce58045626c" },
         files: { "install.sh": "3f51c04045932cdaa9a7e222130a1744b72f5c3bdd668aa829663a2e578c195a" },
         seconds: 236,
@@ -384,7 +384,7 @@ const table = {
       "github.com/coredns/coredns",
       "v1.9.4",
       ["h1:SStEod1YmgIX+asjm5qOj17oqL22SmTxkS8Shq9zTeo=", "h1:I5S7QivE50qZVwi5Az8rB8xKFsg10aFn5Yw7+18LEZo="],
-      // Its own x/net reaches into package syscall, which linkers since Go 1.23 refuse.
+      // Its own x/net uses internals of package syscall, which linkers since Go 1.23 refuse.
       { require: { "golang.org/x/net": "v0.38.0", "golang.org/x/sys": "v0.31.0" }, seconds: 96 },
     ),
   ),
@@ -434,7 +434,7 @@ const table = {
       "github.com/containernetworking/plugins",
       "v0.9.1",
       ["h1:FD1tADPls2EEi3flPc2OegIY1M9pUa9r2Quag7HMLV8=", "h1:xP/idU2ldlzN6m4p5LmGiwRDjeJr6FLK6vuiUwoH7P8="],
-      // With its own cni it refuses the configuration K3s writes, of cniVersion 1.0.0.
+      // With its own cni it refuses K3s's configuration, which has cniVersion 1.0.0.
       {
         folder: "plugins/meta/flannel",
         require: { "github.com/containernetworking/cni": "v1.1.2" },
@@ -515,20 +515,20 @@ export const toolNames = Object.keys(tools) as ToolName[];
 /** Whether a text names a tool. */
 export const isToolName = (text: string): text is ToolName => Object.hasOwn(tools, text);
 
-/** What a tool runs on where the lab is on this platform: machines are Linux, of the same architecture. */
+/** The platform on which a tool runs if the lab is on this one: machines are Linux, of the same architecture. */
 export const platformOf = (tool: Tool, platform: Platform): Platform =>
   tool.runsOn === "machine" ? (platform.replace(/^[a-z]+/, "linux") as Platform) : platform;
 
-/** The version that a tool has when it is installed this way. */
+/** A tool's version if it is installed this way. */
 export const versionOf = (tool: Tool, way: Way): string =>
   (way === "bundled" ? undefined : tool.ways[way]?.version) ?? tool.version;
 
-/** The ways in which a tool can be installed, the first choice first. */
+/** The ways in which a tool can be installed, in order of preference. */
 export const waysOf = (tool: Tool): readonly Way[] => wayOrder.filter((way) => tool.ways[way] !== undefined);
 
 /**
  * The tools that these stacks, or the tests, need.
- * @param way how K3s is installed: a release of it brings the images whose programs are otherwise built here.
+ * @param way how K3s is installed: a release brings the images whose programs are otherwise built here.
  */
 export const toolsOf = (stacks: readonly Needing[], way: Way): ToolName[] =>
   toolNames.filter((name) => {

@@ -9,8 +9,8 @@ import { LabError } from "../../../stacks/lib/errors.ts";
 import { sha256Of } from "../hashes.ts";
 
 /**
- * What a path in a layer is. `mode` defaults to 0644 for content, 0755 for directories and the source's own executable bits
- * for files. All belong to root.
+ * An entry of a layer. `mode` defaults to 0644 for content, 0755 for directories and the source's executable bits for
+ * files. Everything belongs to root.
  */
 export type LayerEntry =
   | { readonly source: string; readonly mode?: number }
@@ -18,10 +18,10 @@ export type LayerEntry =
   | { readonly symlink: string }
   | { readonly directory: true; readonly mode?: number };
 
-/** A layer: absolute paths in the image and what they are. Missing parent directories are added (0755, root). */
+/** A layer: absolute paths in the image and their entries. Missing parent directories are added (0755, root). */
 export type Layer = Readonly<Record<string, LayerEntry>>;
 
-/** What a container of the image runs, unless a pod says otherwise. */
+/** The default command of a container. */
 interface ImageConfig {
   readonly entrypoint?: readonly string[];
   readonly cmd?: readonly string[];
@@ -30,14 +30,14 @@ interface ImageConfig {
 }
 
 export interface ImageSpec {
-  /** Name and tag as a pod names it, of a repository of Docker Hub's: `rancher/mirrored-pause:3.6`. */
+  /** Name and tag as in a pod, in a repository of Docker Hub: `rancher/mirrored-pause:3.6`. */
   readonly ref: string;
-  /** Bottom first. Layers of the same content are stored once for all images of an archive. */
+  /** Bottom first. Identical layers are stored only once in an archive. */
   readonly layers: readonly Layer[];
   readonly config: ImageConfig;
 }
 
-/** The architecture by the name images give it. */
+/** The architecture's name in images. */
 export const imageArchitecture = process.arch === "x64" ? "amd64" : process.arch;
 
 interface Blob {
@@ -47,9 +47,9 @@ interface Blob {
 }
 
 /**
- * Writes images as one tar for `docker load`, `ctr images import` and K3s's image folder: an OCI image layout with Docker's
- * `manifest.json` beside it. The same images give the same bytes. Layers are not compressed: reading them is faster.
- * @throws LabError where a source file cannot be read.
+ * Writes images as one tar for `docker load`, `ctr images import` and K3s's image folder: an OCI image layout plus Docker's
+ * `manifest.json`. The same images give the same bytes. Layers are uncompressed, which is faster to read.
+ * @throws LabError if a source file cannot be read.
  */
 export async function writeArchive(target: string, images: readonly ImageSpec[]): Promise<void> {
   const work = await mkdtemp(join(dirname(target), ".archive-"));
@@ -108,7 +108,7 @@ function describeImage({ ref, config: { user, entrypoint, cmd } }: ImageSpec, la
     ...descriptor(`${oci}.manifest.v1+json`, manifest),
     platform: { architecture: imageArchitecture, os: "linux" },
     annotations: {
-      // containerd wants spelled out what `docker load` takes for granted.
+      // containerd requires the full names, which `docker load` assumes.
       "io.containerd.image.name": `docker.io/${ref}`,
       "org.opencontainers.image.ref.name": ref.slice(ref.lastIndexOf(":") + 1),
     },
@@ -128,7 +128,7 @@ async function writeLayer(file: string, layer: Layer): Promise<Blob> {
   return { digest: await sha256Of(file), size: (await stat(file)).size, body: file };
 }
 
-/** Writes a tar archive. What is not there whole has not come to its end. */
+/** Writes a tar archive. */
 export async function writeTar(to: string | Writable, fill: (tar: Pack) => Promise<void>): Promise<void> {
   const tar = pack();
   await Promise.all([
@@ -143,7 +143,7 @@ export async function writeTar(to: string | Writable, fill: (tar: Pack) => Promi
   ]);
 }
 
-/** The entries of a layer with their parent directories, parents first, paths relative and checked. */
+/** A layer's entries and their parent directories, parents first, with relative, checked paths. */
 export function sortedEntries(layer: Layer): readonly (readonly [string, LayerEntry])[] {
   const all = new Map<string, LayerEntry>();
   for (const [path, entry] of Object.entries(layer)) {

@@ -7,10 +7,10 @@ import type { Progress } from "../../../stacks/lib/progress.ts";
 import { hashOf, sha256Of } from "../hashes.ts";
 import { type ImageSpec, imageArchitecture, type Layer, sortedEntries, writeArchive } from "./archive.ts";
 
-/** Part of every key: raise it when the bytes of an archive change for reasons its images do not show. */
+/** Part of every key: raise it if an archive's bytes change although its images do not. */
 const format = 1;
 
-/** What identifies images: everything that ends up in their bytes. */
+/** Identifies images by everything that determines their bytes. */
 export async function imagesKey(images: readonly ImageSpec[]): Promise<string> {
   const layers = new Map<Layer, string>();
   for (const layer of images.flatMap((image) => image.layers)) {
@@ -34,8 +34,8 @@ export async function imagesKey(images: readonly ImageSpec[]): Promise<string> {
 }
 
 /**
- * The archive of these images from the cache, written first where it is missing or its bytes are not the recorded ones.
- * Two runs at once do no harm: each writes its own and the last rename wins with the same bytes.
+ * The archive of these images from the cache; writes it first if it is missing or its hash is wrong.
+ * Concurrent runs do no harm: each writes its own file, and the last rename wins with the same bytes.
  */
 export async function cachedArchive(
   name: string,
@@ -52,7 +52,7 @@ export async function cachedArchive(
     try {
       const made = join(work, `${name}.tar`);
       await writeArchive(made, images);
-      // The hash first: an archive without it, or with another's, is rewritten.
+      // Write the hash first: an archive without its hash, or with a wrong one, is rewritten.
       await writeWhole(`${archive}.sha256`, `${await sha256Of(made)}\n`);
       await rename(made, archive);
     } finally {
@@ -65,10 +65,10 @@ export async function cachedArchive(
   return archive;
 }
 
-/** Archives of one name that stay: a checkout beside this one may still use an older one. */
+/** How many archives of a name are kept: another checkout may still use an older one. */
 const keptArchives = 3;
 
-/** Removes the archives of this name that were not used for longest. `current` stays whatever the clock says. */
+/** Removes the least recently used archives of a name, but never `current`. */
 async function prune(base: string, name: string, current: string): Promise<void> {
   const others: { folder: string; at: number }[] = [];
   for (const key of await readdir(base)) {

@@ -8,7 +8,7 @@ import { cacheDir } from "../../../stacks/lib/paths.ts";
 import { stateOf } from "../hashes.ts";
 import type { Layer, LayerEntry } from "./archive.ts";
 
-/** The folders that are links into /usr on every current distribution; images here are laid out the same. */
+/** Folders that are links into /usr on every current distribution, and in the images built here. */
 export const mergedUsr: Layer = {
   "/bin": { symlink: "usr/bin" },
   "/sbin": { symlink: "usr/sbin" },
@@ -19,18 +19,18 @@ export const mergedUsr: Layer = {
 };
 
 interface ClosureOptions {
-  /** A folder holding an unpacked package tree: its libraries win over the host's and lose this prefix in the image. */
+  /** A folder with an unpacked package tree: its libraries take precedence over the host's; the image omits this prefix. */
   readonly root?: string;
-  /** More files that the program opens by itself while it runs (plug-ins), by path in the image; what they need is added too. */
+  /** Files that the program opens at run time (plug-ins), by path in the image; their libraries are added too. */
   readonly extra?: Readonly<Record<string, string>>;
 }
 
 const librarySchema = z.object({ at: z.string(), source: z.string() });
 
-/** A library as the loader wants it (`at`, a path in the image) and the file it is. */
+/** A library: where the loader looks for it (`at`, a path in the image), and its file. */
 type Library = Readonly<z.output<typeof librarySchema>>;
 
-/** By program and root, what its libraries were, and the state of all that this depends on. */
+/** By program and root: its libraries, and the state of everything that they depend on. */
 const rememberedSchema = z.record(
   z.string(),
   z.object({ state: z.string(), libraries: z.array(librarySchema) }),
@@ -38,7 +38,7 @@ const rememberedSchema = z.record(
 const rememberedFile = join(cacheDir, "images", "libraries.json");
 let remembered: Promise<z.output<typeof rememberedSchema>> | undefined;
 
-/** Libraries as `ldd` told them once, as long as all is as it was: thirty programs to ask take `lab up` half a second. */
+/** Caches the output of `ldd` as long as nothing changes: asking for thirty programs takes `lab up` half a second. */
 async function librariesOf(program: string, root = ""): Promise<readonly Library[]> {
   remembered ??= readFile(rememberedFile, "utf8")
     .then((text) => rememberedSchema.parse(JSON.parse(text)))
@@ -53,7 +53,7 @@ async function librariesOf(program: string, root = ""): Promise<readonly Library
   return libraries;
 }
 
-/** The program, its libraries, and the loader's list of where this system has others; undefined where one is gone. */
+/** The state of a program, its libraries and the loader's cache; undefined if a file is missing. */
 async function stateOfAll(program: string, libraries: readonly Library[]): Promise<string | undefined> {
   const system = await stateOf("/etc/ld.so.cache").catch(() => "none");
   const own = [program, ...libraries.map(({ source }) => source)].map(stateOf);
@@ -64,8 +64,8 @@ async function stateOfAll(program: string, libraries: readonly Library[]): Promi
 }
 
 /**
- * Reads what `ldd` prints. Empty for a static program.
- * @throws LabError that names the libraries which are missing.
+ * Parses the output of `ldd`. Empty for a static program.
+ * @throws LabError that names missing libraries.
  */
 export function parseLdd(program: string, output: string, root = ""): Library[] {
   if (/statically linked|not a dynamic executable/.test(output)) return [];
@@ -74,7 +74,7 @@ export function parseLdd(program: string, output: string, root = ""): Library[] 
   for (const line of output.split("\n")) {
     const [, name, target] = /^\s*(\S+)\s+=>\s+(not found|\S+)/.exec(line) ?? [];
     if (target === "not found" && name !== undefined) missing.push(name);
-    // The loader itself is printed with its path alone; the kernel's own vdso has none.
+    // The loader's line has only its path; the kernel's vdso has none.
     const path = target ?? /^\s*(\/\S+)\s+\(0x/.exec(line)?.[1];
     if (path === undefined || target === "not found") continue;
     libraries.push({ at: imagePath(path, root), source: path });
@@ -87,14 +87,14 @@ export function parseLdd(program: string, output: string, root = ""): Library[] 
   return libraries;
 }
 
-/** A host path as it is in the image: without `root`, and below /usr where the folders are merged. */
+/** The path in the image of a host path: without `root`, and below /usr for merged folders. */
 export function imagePath(path: string, root = ""): string {
   const inside = root !== "" && path.startsWith(`${root}/`) ? path.slice(root.length) : path;
   return inside.replace(/^\/(bin|sbin|lib|lib64)\//, "/usr/$1/");
 }
 
 /**
- * A program at `at` (a path in the image) and every library and loader that it needs, each where the loader looks for it.
+ * A program at `at` (a path in the image), its loader and all its libraries, each where the loader looks for it.
  */
 export async function programLayer(
   at: string,
@@ -112,14 +112,14 @@ export async function programLayer(
 }
 
 async function askLoader(program: string, root?: string): Promise<Library[]> {
-  // Of another architecture's folder the loader takes nothing.
+  // The loader ignores another architecture's folder.
   const folders = ["usr/lib", "lib"].flatMap((lib) =>
     ["x86_64-linux-gnu", "aarch64-linux-gnu", "."].map((folder) => join(root ?? "", lib, folder)),
   );
   const path = root === undefined ? undefined : folders.join(delimiter);
   const { stdout, stderr, exitCode } = await execa("ldd", [program], {
     reject: false,
-    // What this shell puts under every program (faketime, an allocator) is none of this one's, and a container lacks it.
+    // What this shell preloads into every program (faketime, an allocator) is not this program's, and a container lacks it.
     env: { LC_ALL: "C", LD_PRELOAD: undefined, LD_LIBRARY_PATH: path },
   });
   const output = `${stdout}\n${stderr}`;

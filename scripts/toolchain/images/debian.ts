@@ -9,10 +9,10 @@ import type { Progress } from "../../../stacks/lib/progress.ts";
 import { lastLines } from "../../host/commands.ts";
 
 /**
- * The files of Debian packages without installing them: fetched and checked by apt, unpacked once into the cache. Needs no
- * root. Dependencies are not followed: name every package that is wanted.
- * @param noApt what is said where this computer has no apt.
- * @returns the folder that holds their tree (`usr/bin/…`).
+ * The files of Debian packages without installing them: apt fetches and checks them, and they are unpacked once into the
+ * cache. Needs no root. Does not follow dependencies: name every package.
+ * @param noApt the error message if this computer has no apt.
+ * @returns the folder with their tree (`usr/bin/…`).
  */
 export async function unpackedPackages(
   names: readonly string[],
@@ -21,7 +21,7 @@ export async function unpackedPackages(
 ): Promise<string> {
   const sorted = [...names].sort();
   const base = join(cacheDir, "images", "debian");
-  // A home may be shared by computers of several architectures.
+  // Computers of different architectures may share a home directory.
   const target = join(base, `${folderName(sorted)}-${process.arch}`);
   if (await exists(target)) return target;
   await mkdir(base, { recursive: true });
@@ -35,7 +35,7 @@ export async function unpackedPackages(
     await mkdir(root);
     for (const deb of debs) await execa("dpkg-deb", ["--extract", join(work, deb), root]);
     await rename(root, target).catch(async (error: unknown) => {
-      // Another run was faster: its tree is the same.
+      // Another run was faster; its tree is the same.
       if (!(await exists(target))) throw error;
     });
     return target;
@@ -44,7 +44,7 @@ export async function unpackedPackages(
   }
 }
 
-/** A folder's name may be 255 bytes long. */
+/** A folder's name is limited to 255 bytes. */
 function folderName(sorted: readonly string[]): string {
   const all = sorted.join("+");
   return all.length <= 200
@@ -63,7 +63,7 @@ async function download(names: readonly string[], folder: string): Promise<void>
   const plain = ["-q", "-o", "APT::Sandbox::User=root"];
   if ((await fetch(plain)).exitCode === 0) return;
 
-  // The system's package lists are missing or old: read them again, into this folder, which needs no root.
+  // The system's package lists are missing or outdated: fetch new ones into this folder, which needs no root.
   const own = [
     ...plain,
     ...["-o", `Dir::State::Lists=${join(folder, "lists")}`],

@@ -15,7 +15,7 @@ import { unpackedPackages } from "./debian.ts";
 
 export type ProgramOf = (tool: ToolName) => string;
 
-/** The images that K3s v1.25.4+k3s1 needs, by what they are. */
+/** The images that K3s v1.25.4+k3s1 needs. */
 const systemImageRefs = {
   pause: "rancher/mirrored-pause:3.6",
   coredns: "rancher/mirrored-coredns-coredns:1.9.4",
@@ -28,7 +28,7 @@ const systemImageRefs = {
 } as const;
 
 /**
- * The manifests that K3s needs beside these images, absolute and in the order K3s applies them: each goes into
+ * The manifests that K3s needs with these images: absolute paths, in the order in which K3s applies them. They belong in
  * /var/lib/rancher/k3s/server/manifests.
  */
 export async function systemManifests(): Promise<string[]> {
@@ -54,9 +54,9 @@ const packages = [
 const nonRoot = "65532:65532";
 
 /**
- * Writes one archive with every image K3s 1.25.4 needs, under the names it expects, for nodes that can pull nothing.
- * Made from the lab's programs and Debian's packages, kept in the user's cache and made again only when one of them
- * changed. About 8 s and 350 MB.
+ * Writes one archive with every image that K3s 1.25.4 needs, under the names it expects, for nodes that cannot pull images.
+ * Built from the lab's programs and Debian's packages, cached, and rebuilt only when one of them changes. About 8 s and
+ * 350 MB.
  * @returns its path.
  */
 export async function systemImages(program: ProgramOf, progress: Progress): Promise<string> {
@@ -64,7 +64,7 @@ export async function systemImages(program: ProgramOf, progress: Progress): Prom
   return await cachedArchive("system", await systemImageSpecs(program, sources), progress);
 }
 
-/** What images are made of beside the lab's tools: a tree of Debian's packages, and the pause program. */
+/** What images need besides the lab's tools: a tree of Debian packages, and the pause program. */
 export async function imageSources(
   progress: Progress,
 ): Promise<{ readonly root: string; readonly pause: string }> {
@@ -95,7 +95,7 @@ export const pauseImage = async (program: string): Promise<ImageSpec> => ({
 export const corednsImage = async (program: string): Promise<ImageSpec> => ({
   ref: systemImageRefs.coredns,
   layers: [base, await programLayer("/coredns", program)],
-  // Root, with no capability but NET_BIND_SERVICE, by K3s's manifest: port 53 needs it.
+  // By K3s's manifest it runs as root with only NET_BIND_SERVICE, which port 53 needs.
   config: { entrypoint: ["/coredns"] },
 });
 
@@ -158,7 +158,7 @@ async function systemImageSpecs(
   ];
 }
 
-/** A shell with its commands. @param root a tree that holds Debian's busybox-static. */
+/** A shell and its commands. @param root a tree with Debian's busybox-static. */
 export async function busyboxLayer(root: string): Promise<Layer> {
   const busybox = join(root, "bin", "busybox");
   const { stdout } = await execa(busybox, ["--list"]);
@@ -169,10 +169,10 @@ export async function busyboxLayer(root: string): Promise<Layer> {
   };
 }
 
-/** What klipper-lb's rules load: matches on ports, and NAT. */
+/** The extensions that klipper-lb's rules use: matches on ports, and NAT. */
 export const lbExtensions = ["standard", "tcp", "udp", "sctp", "NAT", "DNAT", "MASQUERADE"];
 
-/** The programs of iptables, with these extensions. @param root a tree that holds Debian's iptables. */
+/** The programs of iptables, with these extensions. @param root a tree with Debian's iptables. */
 export async function iptablesLayer(root: string, extensions: readonly string[]): Promise<Layer> {
   const wanted = new RegExp(`^lib(xt|ipt|ip6t)_(${extensions.join("|")})\\.so$`);
   const folder = join("/usr/lib", await multiarch(root), "xtables");
@@ -195,7 +195,7 @@ async function multiarch(root: string): Promise<string> {
   return found;
 }
 
-/** The trusted authorities as one file, as `update-ca-certificates` would write it. */
+/** The trusted CAs in one file, as `update-ca-certificates` would write it. */
 async function certificates(root: string): Promise<string> {
   const folder = join(root, "usr/share/ca-certificates/mozilla");
   const files = (await readdir(folder)).filter((file) => file.endsWith(".crt")).sort();

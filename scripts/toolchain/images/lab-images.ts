@@ -5,7 +5,7 @@ import { appImage, type ImageArchive } from "./web.ts";
 
 interface LabImage {
   readonly ref: (progress?: Progress) => Promise<string>;
-  /** The image as an archive, made where it is not in the cache. */
+  /** The image as an archive, built if it is not in the cache. */
   readonly archive: (progress?: Progress) => Promise<ImageArchive>;
 }
 

@@ -12,10 +12,10 @@ import type { ImageArchive } from "./web.ts";
 
 const repository = "k3s-lab/postgres";
 
-/** PostgreSQL's major version: its data is of no use to another. */
+/** PostgreSQL's major version: no other can read its data. */
 const major = 15;
 
-/** Debian's packages with PostgreSQL and what its programs are linked to. The C library is this computer's. */
+/** Debian's packages with PostgreSQL and its libraries. The C library is this computer's. */
 const packages = [
   "busybox-static",
   ...["postgresql", "postgresql-client"].map((name) => `${name}-${major}`),
@@ -52,16 +52,16 @@ const packages = [
   ...["libtinfo6", "libunistring2", "libxml2", "libzstd1", "util-linux", "zlib1g"],
 ];
 
-/** The programs that the entrypoint calls, and what somebody in the pod wants at hand. */
+/** The programs that the entrypoint calls, and some for people in the pod. */
 const programs = [
   ...["initdb", "pg_basebackup", "pg_controldata", "pg_ctl", "pg_dump", "pg_isready", "pg_restore"],
   ...["postgres", "psql"],
 ];
 
-/** Plug-ins that the server loads: the rest, such as its compiler of queries, which is 100 MB, is left out. */
+/** Plug-ins that the server loads. Others, such as the JIT compiler of 100 MB, are left out. */
 const modules = ["dict_snowball.so", "libpqwalreceiver.so", "plpgsql.so"];
 
-/** The server's files that are neither programs nor plug-ins. */
+/** The server's other files. */
 const shared = [
   ...["errcodes.txt", "information_schema.sql", "pg_hba.conf.sample", "pg_ident.conf.sample", "postgres.bki"],
   ...["postgresql.conf.sample", "snowball_create.sql", "sql_features.txt", "system_constraints.sql"],
@@ -69,7 +69,7 @@ const shared = [
 ];
 const sharedFolders = ["timezonesets", "tsearch_data"];
 
-/** Everything that a stack file cannot say. Memory fits a pod of 256 MB; a lost replica keeps 256 MB of the disk at most. */
+/** Settings that a stack file cannot change. Memory fits a pod of 256 MB; a lost replica holds back at most 256 MB of log. */
 const configuration = `unix_socket_directories = '/run/postgresql'
 unix_socket_permissions = 0700
 hba_file = '/etc/postgresql/pg_hba.conf'
@@ -94,7 +94,7 @@ log_timezone = 'GMT'
 lc_messages = 'C'
 `;
 
-/** Over the network everybody needs a password, and PostgreSQL's superuser has none: the socket lets it in, which is the pod's own. */
+/** Over the network every user needs a password, and the superuser has none: it uses the socket, which only the pod has. */
 const access = `local all all trust
 host all postgres all reject
 host replication replicator all scram-sha-256
@@ -103,12 +103,12 @@ host all all all scram-sha-256
 
 const otherwise = "Bring this stack up from a computer with Debian 12.";
 
-/** PostgreSQL runs as this user, which owns nothing of the image. */
+/** PostgreSQL runs as this user, which owns no file of the image. */
 const user = "65532:65532";
 
 /**
- * The database's image: Debian's PostgreSQL and the script that makes, copies and serves a database. It runs with a
- * read-only root; /var/lib/postgresql, /run/postgresql and /tmp are to be written to. Its tag begins with PostgreSQL's
+ * The database's image: Debian's PostgreSQL and the script that creates, copies and serves a database. It runs with a
+ * read-only root; only /var/lib/postgresql, /run/postgresql and /tmp must be writable. Its tag begins with PostgreSQL's
  * version and ends with a hash of all its files.
  */
 export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> {
@@ -117,7 +117,7 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
     progress,
     `The database's image is made of Debian 12's packages, and this computer has no apt. ${otherwise}`,
   ).catch((cause: unknown) => {
-    // Other releases, and Ubuntu, have another PostgreSQL.
+    // Other releases, and Ubuntu, have other versions.
     const isMissing = cause instanceof LabError && cause.message.includes("Unable to locate package");
     if (!isMissing) throw cause;
     throw new LabError(
@@ -131,7 +131,7 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
       {
         ...mergedUsr,
         ...(await busyboxLayer(root)),
-        // Debian's busybox has none.
+        // Debian's busybox lacks it.
         ...(await programLayer("/usr/bin/flock", join(root, "usr/bin/flock"), { root })),
       },
       await serverLayer(root),
@@ -150,7 +150,7 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
         "/etc/postgres-secret": { directory: true },
         "/run/postgresql": { directory: true, mode: 0o1777 },
         "/tmp": { directory: true, mode: 0o1777 },
-        // Times are told in UTC; PostgreSQL warns where there is no folder with the others.
+        // Times are in UTC; PostgreSQL warns if the folder of time zones is missing.
         "/usr/share/zoneinfo": { directory: true },
         "/var/lib/postgresql": { directory: true, mode: 0o1777 },
       },
@@ -173,7 +173,7 @@ async function serverLayer(root: string): Promise<Layer> {
     const at = `${bin}/${name}`;
     const needs = name === "postgres" ? { root, extra } : { root };
     Object.assign(layer, await programLayer(at, join(root, at), needs));
-    // They find their files by where they really are.
+    // They find their files relative to their real paths.
     layer[`/usr/bin/${name}`] = { symlink: `../lib/postgresql/${major}/bin/${name}` };
   }
   const files = await Promise.all(
@@ -186,7 +186,7 @@ async function serverLayer(root: string): Promise<Layer> {
   return layer;
 }
 
-/** The database's image as an archive, made where it is not in the cache. */
+/** The database's image as an archive, built if it is not in the cache. */
 export async function postgresImage(progress: Progress = () => {}): Promise<ImageArchive> {
   const image = await postgresImageSpec(progress);
   return { path: await cachedArchive("postgres", [image], progress), ref: image.ref };

@@ -8,9 +8,9 @@ import { unpackedPackages } from "./debian.ts";
 const repository = "k3s-lab/registry";
 
 /**
- * A registry for images, for a computer that cannot pull one: Debian's build of the registry that everybody runs,
- * laid out as its official image is (port 5000, data in /var/lib/registry).
- * @returns a `docker load` archive in the user's cache, and the image's name; its tag says its content.
+ * An image registry for a computer that cannot pull one: Debian's build of Distribution, laid out like its official
+ * image (port 5000, data in /var/lib/registry).
+ * @returns a `docker load` archive in the user's cache, and the image's name, whose tag identifies the content.
  */
 export async function registryImage(
   progress: Progress,

@@ -11,9 +11,9 @@ import { cachedArchive } from "./cache.ts";
 import { programLayer } from "./closure.ts";
 
 /**
- * An app's image: Node.js with its libraries below, the app's few kilobytes above, so that a changed app is a
- * new layer alone. It runs as user 65532 and writes nothing. Name and version come by environment (APP_NAME,
- * APP_VERSION), so apps of one program and their versions share one image.
+ * An app's image: a layer with Node.js and its libraries, and a small one with the app on top, so that a changed app
+ * changes only that layer. It runs as user 65532 and writes nothing. Name and version come from the environment (APP_NAME,
+ * APP_VERSION), so all apps of a program, in all versions, share one image.
  */
 export async function appImageSpec(app: AppName = "web"): Promise<ImageSpec> {
   const files = Object.entries(await appFiles(app)).map(([path, content]) => [path, { content }] as const);
@@ -31,7 +31,7 @@ export interface ImageArchive {
   readonly ref: string;
 }
 
-/** An app's image as an archive, made where it is not in the cache. */
+/** An app's image as an archive, built if it is not in the cache. */
 export async function appImage(
   { progress = () => {} }: { readonly progress?: Progress } = {},
   app: AppName = "web",
