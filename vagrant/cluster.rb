@@ -56,9 +56,9 @@ end
 def run_leave(peer, machine, step)
   return 4 unless peer.state.id == :running
 
-  ip = MACHINES.find { |one| one["name"] == machine.name.to_s }["ip"]
+  it = MACHINES.find { |one| one["name"] == machine.name.to_s }
   script = [scripts("common.sh", "leave.sh")].pack("m0")
-  command = "echo #{script} | base64 -d | NODE_NAME=#{machine.name} NODE_IP=#{ip} timeout 600 bash -s #{step}"
+  command = "echo #{script} | base64 -d | NODE_NAME=#{machine.name} NODE_IP=#{it["ip"]} 'K3S_ARGS=#{k3s_args(it)}' timeout 600 bash -s #{step}"
   run_on(peer, command, 630, error_check: false) { |_, text| machine.ui.detail(text.chomp) }
 rescue Vagrant::Errors::VagrantError
   4
@@ -170,6 +170,7 @@ class LabPlugin < Vagrant.plugin("2")
         machine.communicate.upload(TOKEN, env["TOKEN_FILE"])
         upload_secrets(secrets, env["SECRET_FILE"]) unless secrets.to_s.empty?
         super
+        tell_servers(env["NODE_ROLE"] == "server" ? [machine] : peers(machine), machine, "marks")
       end
 
       # Uploads a file that only its owner may read, on both sides.

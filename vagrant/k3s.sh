@@ -40,16 +40,17 @@ staying() {
   fi
 }
 
-# tell LIST STEP: provision/leave.sh on the first server of the list that has a cluster and can be reached.
+# tell LIST STEP: provision/leave.sh on the first other server of the list that has a cluster and can be reached.
 # 0: done, or none of them has a cluster · 1: said why not
-tell() {
-  list=$(other_servers "$1")
+tell() { tell_one "$(other_servers "$1")" "$2"; }
+tell_one() {
+  list="$1"
   step="$2"
   silent=
   for name in $list; do
     status=0
     cat "$provision/common.sh" "$provision/leave.sh" |
-      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" timeout 600 bash -s "$step" || status=$?
+      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" "'K3S_ARGS=${K3S_ARGS:-}'" timeout 600 bash -s "$step" || status=$?
     case $status in
     0) return 0 ;;
     3) ;;
@@ -67,6 +68,12 @@ here() {
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
       NODE_INTERFACE="'${NODE_INTERFACE:-}'" SERVERS="'$SERVERS'" K3S_VERSION="'$K3S_VERSION'" "'K3S_ARGS=$K3S_ARGS'" \
       TRAEFIK="'${TRAEFIK:-}'" LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
+}
+
+# mark: the node gets the labels and taints of its flags. A kubelet may give its node none of them later: a server does.
+mark() {
+  case "$(seen data) $K3S_ARGS" in yes* | *--node-label=* | *--node-taint=*) ;; *) return 0 ;; esac
+  if [ "$NODE_ROLE" = server ]; then tell_one "$NODE_NAME" marks; else tell "$SERVERS" marks; fi
 }
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
@@ -145,6 +152,7 @@ install)
   # A name of its own: tell has a status too, and a failed change would count as done.
   installed=0
   here install || installed=$?
+  if [ $installed = 0 ] && ! mark; then installed=1; fi
   if [ "$is_drained" ]; then tell "$SERVERS" uncordon || echo "warning: $NODE_NAME may still be cordoned: kubectl uncordon $NODE_NAME"; fi
   [ $installed = 0 ] || exit $installed
   # verify waits so many times longer for this machine.

@@ -247,12 +247,17 @@ function checkNode(
       actual: async () => (await node()).status.nodeInfo.kubeletVersion,
       hint: installs,
     },
-    ...checkMarks(name, args, node),
+    ...checkMarks(name, machine !== undefined, args, node),
   ];
 }
 
 /** Checks that a node has the stack file's labels and taints; it may have others. */
-function checkMarks(name: string, args: readonly string[], node: () => Promise<Node>): CheckSpec[] {
+function checkMarks(
+  name: string,
+  isMachine: boolean,
+  args: readonly string[],
+  node: () => Promise<Node>,
+): CheckSpec[] {
   const { labels, taints } = marksIn(args);
   const marks = [...labels, ...taints];
   if (marks.length === 0) return [];
@@ -273,7 +278,7 @@ function checkMarks(name: string, args: readonly string[], node: () => Promise<N
         ]);
         return marks.filter((one) => found.has(one.replace("=:", ":"))).join(", ") || "none of them";
       },
-      hint: `K3s gives a node its taints only when it joins. On one that is there: ${commands.map((one) => `\`kubectl ${one}\``).join(", ")}.`,
+      hint: `${isMachine ? "Run `scripts/lab up`" : "K3s gives a node its taints only when it joins: recreate the node"}, or set what is missing: ${commands.map((one) => `\`kubectl ${one}\``).join(", ")}.`,
     },
   ];
 }

@@ -619,7 +619,7 @@ test("labels and taints are those of the file, and where a taint keeps ServiceLB
   assert.deepEqual(failedIds(late), ["cluster-marked/agent/marks"]);
   assert.match(
     late.find(({ ok }) => !ok)?.hint ?? "",
-    /only when it joins.*`kubectl taint nodes agent dedicated=database:NoSchedule --overwrite`/,
+    /Run `scripts\/lab up`, or .*`kubectl taint nodes agent dedicated=database:NoSchedule --overwrite`/,
   );
 });
 

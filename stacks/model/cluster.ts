@@ -125,7 +125,7 @@ const machine = z.strictObject({
     .array(z.string())
     .optional()
     .describe(
-      "Taints of the node, such as `dedicated=database:NoSchedule`, which keep pods away that do not tolerate them: `--node-taint` for this machine alone. K3s sets them when a node joins, and later does not change them. Default: none.",
+      "Taints of the node, such as `dedicated=database:NoSchedule`, which keep pods away that do not tolerate them: `--node-taint` for this machine alone. Default: none.",
     ),
   ssh: hostSsh
     .optional()

@@ -278,6 +278,38 @@ fault("a server leaves, and the list of those that stay cannot be read", async (
   };
 });
 
+const answering = `case "$what" in
+observe) printf 'state healthy\\ndata yes\\npreinstalled v1.25.4+k3s1\\n' ;;
+*server-ca.crt\\"*) echo "abc /ca" ;;
+check) echo change ;;
+esac`;
+for (const [role, node, from] of [
+  ["agent", "worker", "one"],
+  ["server", "two", "two"],
+] as const)
+  test(`labels and taints of a running ${role} follow its flags, before it takes pods again`, async () => {
+    const { exitCode, log } = await leaving(`marked ${role}`, three, answering, {
+      action: "install",
+      node,
+      role,
+    });
+    assert.equal(exitCode, 0);
+    const steps = log.map((line) => line.split(" ").slice(0, 2).join(" "));
+    const after = steps.slice(steps.indexOf(`${node}.cluster install`) + 1);
+    assert.deepEqual(
+      after.filter((step) => !step.endsWith("slowness")),
+      [`${from}.cluster marks`, ...(role === "agent" ? ["one.cluster uncordon"] : [])],
+    );
+  });
+
+test("a node that was not given its labels and taints is not done, and takes pods again", async () => {
+  const { exitCode, log } = await leaving("unmarked", three, `${answering}; test "$what" != marks`, {
+    ...{ action: "install", node: "worker", role: "agent" },
+  });
+  assert.equal(exitCode, 1);
+  assert.equal(log.at(-1), "one.cluster uncordon");
+});
+
 fault("C1: an agent's change fails after it was drained", async () => {
   const answer = `case "$what" in
 observe) printf 'state healthy\\ndata yes\\npreinstalled v1.25.4+k3s1\\n' ;;

@@ -103,6 +103,23 @@ is_ready() {
   [ -z "$started" ] || [[ ${BASH_REMATCH[1]} > $started ]]
 }
 
+# Whether the node has the labels and taints that leave.sh noted as the lab's.
+has_marks() {
+  local mark key value
+  if ! [[ $node =~ \"k3s-lab/marks\":\"([^\"]*)\" ]]; then return; fi
+  for mark in ${BASH_REMATCH[1]//,/ }; do
+    key=${mark%%[=:]*}
+    value=${mark#"$key"}
+    value=${value%:*}
+    value=${value#=}
+    case $mark in
+    *:*) mark="\"key\":\"$key\",${value:+\"value\":\"$value\",}\"effect\":\"${mark##*:}\"" ;;
+    *) mark="\"$key\":\"$value\"" ;;
+    esac
+    if [[ $node != *"$mark"* ]]; then return 1; fi
+  done
+}
+
 # What K3s runs from, as far as the lab wrote it. A program is known by its size and time: to read it takes too long.
 fingerprint() {
   {
@@ -125,7 +142,13 @@ state() {
     echo "K3s's unit, configuration or program was changed by hand"
   elif is_ready; then
     # leave.sh cordoned it for a change that did not come to an end.
-    if [[ $node =~ k3s-lab/cordoned ]]; then echo "it is cordoned"; else echo healthy; fi
+    if [[ $node =~ k3s-lab/cordoned ]]; then
+      echo "it is cordoned"
+    elif ! has_marks; then
+      echo "its labels or taints were changed by hand"
+    else
+      echo healthy
+    fi
   elif [[ ${node:-} =~ \"code\":404 ]]; then
     echo "its node is not registered"
   else

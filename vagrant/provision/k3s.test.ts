@@ -591,6 +591,29 @@ test("what was done to K3s by hand is seen, and the next run repairs it", async 
   }
 });
 
+const marks = "disk=ssd,dedicated=database:NoSchedule,full:NoExecute";
+for (const [what, labels, taints, state] of [
+  ["as noted", '"disk":"ssd","team":"x"', "", "healthy"],
+  ["a label with another value", '"disk":"hdd"', "", "its labels or taints were changed by hand"],
+  ["no label", "", "", "its labels or taints were changed by hand"],
+  ["a taint less", '"disk":"ssd"', "full", "its labels or taints were changed by hand"],
+] as const)
+  test(`the node's labels and taints are seen: ${what}`, async () => {
+    await provision(what, {});
+    const given = [
+      { key: "dedicated", value: "database", effect: "NoSchedule" },
+      { key: "full", effect: "NoExecute" },
+    ].filter(({ key }) => key !== taints);
+    const node = {
+      metadata: { labels: JSON.parse(`{${labels}}`), annotations: { "k3s-lab/marks": marks } },
+      spec: { taints: given },
+      status: { conditions: [{ type: "Ready", status: "True", lastHeartbeatTime: "2999-01-01T00:00:00Z" }] },
+    };
+    const files = { "bin/curl": `#!/bin/sh\nprintf %s '${JSON.stringify(node)}'\n` };
+    const { stdout } = await provision(what, { files, mode: "observe" });
+    assert.match(stdout, new RegExp(`^state ${state}$`, "m"));
+  });
+
 test("a server that `start` has just started is about to register its node, and is not started again for it", async () => {
   const { path } = await provision("registers", { mode: "start" });
   await writeFile(path("unregistered"), "");

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Tells the cluster, on a server that stays, what becomes of a node. Run as root, after common.sh.
-#   leave.sh before | gone | after | forget | cordon | uncordon
+#   leave.sh before | gone | after | forget | cordon | uncordon | marks
 #   NODE_NAME   the node that leaves, or is changed
 #   NODE_IP     its address
+#   K3S_ARGS    marks: the flags of its K3s
 #
 # before     its pods move, and a server leaves etcd, while it still runs: those that stay always agree
 # gone       the same for one whose machine is gone: its pods cannot move
@@ -10,6 +11,10 @@
 #            which it would keep for most of a minute
 # forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it
 # cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
+# marks      it gets the labels and taints of its flags, and loses those of earlier flags: K3s sets taints only when a node
+#            joins, and removes neither
+# marks      it gets the labels and taints of its flags, and loses those that it had from earlier ones. K3s sets taints only
+#            when a node joins, and removes neither
 #
 # Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here, or one that
 # only begins · 4, its API does not answer. With 3 and 4 another server may know more
@@ -147,6 +152,50 @@ let_node_go() {
   until_true 30 is_unknown || die "the cluster does not forget $NODE_NAME within 30 s, and would take it for the one that joins again; see: kubectl get node $NODE_NAME --output yaml"
 }
 
+# An annotation lists the labels (KEY=VALUE) and taints (KEY=VALUE:EFFECT, KEY:EFFECT) that are the lab's, from before they are
+# set until they are gone. What others gave the node, or have changed since, stays.
+set_marks() {
+  local plan verb rest
+  local -a given
+  # shellcheck disable=SC2016 # the names are those of the template
+  plan=$(kubectl get node "$NODE_NAME" --output 'go-template={{range $key, $value := .metadata.labels}}has {{$key}}={{$value}}
+{{end}}{{range .spec.taints}}has {{.key}}{{with .value}}={{.}}{{end}}:{{.effect}}
+{{end}}{{range $key, $value := .metadata.annotations}}{{if eq $key "k3s-lab/marks"}}own {{$value}}{{end}}{{end}}' |
+    K3S_ARGS=${K3S_ARGS-} awk '
+      # A node has one value for the key of a label, and for the key and effect of a taint.
+      function key_of(mark) { sub(/=[^:]*/, "", mark); return mark }
+      function plan(mark, what) { if (mark ~ /:/) taint = taint " " what; else label = label " " what }
+      function note(marks) { print "annotate k3s-lab/marks" (marks == "" ? "-" : "=" substr(marks, 2)) }
+      $1 == "has" { has[$2] = 1 }
+      $1 == "own" { was = "," $2; owned = split($2, own, ",") }
+      END {
+        flags = split(ENVIRON["K3S_ARGS"], flag, " ")
+        for (i = 1; i <= flags; i++) {
+          if (!sub(/^--node-(label|taint)=/, "", flag[i])) continue
+          marks = split(flag[i], mark, ",")
+          for (j = 1; j <= marks; j++) {
+            sub(/=:/, ":", mark[j])
+            wanted = wanted "," mark[j]
+            kept[key_of(mark[j])] = 1
+            if (!(mark[j] in has)) plan(mark[j], mark[j])
+          }
+        }
+        for (i = 1; i <= owned; i++)
+          if (own[i] in has && !(key_of(own[i]) in kept)) {
+            leaving = leaving "," own[i]
+            plan(own[i], key_of(own[i]) "-")
+          }
+        if (wanted leaving != was) note(wanted leaving)
+        if (label != "") print "label" label
+        if (taint != "") print "taint" taint
+        if (leaving != "") note(wanted)
+      }')
+  while read -r verb rest; do
+    read -ra given <<<"$rest"
+    if [ -n "$verb" ]; then kubectl "$verb" --overwrite node "$NODE_NAME" "${given[@]}"; fi
+  done <<<"$plan"
+}
+
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
 # A cluster that only begins has nothing to forget.
 if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit 3; fi
@@ -177,8 +226,9 @@ uncordon)
     kubectl annotate node "$NODE_NAME" k3s-lab/cordoned-
   fi
   ;;
+marks) set_marks ;;
 *)
-  echo "leave.sh: unknown step '$1': before, gone, after, forget, cordon or uncordon" >&2
+  echo "leave.sh: unknown step '$1': before, gone, after, forget, cordon, uncordon or marks" >&2
   exit 2
   ;;
 esac

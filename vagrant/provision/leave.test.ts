@@ -31,6 +31,8 @@ interface Cluster {
   readonly pods?: readonly string[];
   /** All of the node's pods as "NAMESPACE/NAME CONTROLLED", the last true or missing. Default: none. */
   readonly all?: string;
+  /** What the node has: "has LABEL", "has TAINT", "own MARKS OF THE LAB'S". Default: none. */
+  readonly marks?: readonly string[];
   /** How many drains go on side by side: each ends when all have begun. Default: 1. */
   readonly together?: number;
   /** Whether the lone pods of another node are just moving. Default: false. */
@@ -46,7 +48,12 @@ interface Cluster {
 }
 
 /** Runs leave.sh on a server whose etcd and API are played by a curl, and writes down what is done to them. */
-async function leave(name: string, step: string, cluster: Cluster = {}) {
+async function leave(
+  name: string,
+  step: string,
+  cluster: Cluster = {},
+  environment: Record<string, string> = {},
+) {
   const root = join(folder, name.replaceAll(/\W+/g, "-"));
   const path = (file: string) => join(root, file);
   const put = async (file: string, text: string) => {
@@ -62,6 +69,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
     deployments = "",
     pods = [],
     all = "",
+    marks = [],
     together = 1,
     isMoving = false,
     isHeld = false,
@@ -80,6 +88,7 @@ async function leave(name: string, step: string, cluster: Cluster = {}) {
       `#!/bin/bash
 case "$*" in
 *"get deployments"*) printf '${deployments}' ;;
+*"get node three"*) printf '%b' '${marks.map((one) => `${one}\\n`).join("")}' ;;
 *ownerReferences*) printf '${all}' ;;
 *"get pods"*) echo >>${path("pods-asked")}; cat ${path("pods")}/"$(wc -l <${path("pods-asked")})" 2>/dev/null ;;
 *) echo "kubectl $*" >>${path("log")} ;;
@@ -139,7 +148,12 @@ exec 6>&-
     input: script,
     encoding: "utf8",
     timeout: 120_000,
-    env: { PATH: `${path("bin")}:${process.env.PATH}`, NODE_NAME: "three", NODE_IP: "10.0.0.3" },
+    env: {
+      PATH: `${path("bin")}:${process.env.PATH}`,
+      NODE_NAME: "three",
+      NODE_IP: "10.0.0.3",
+      ...environment,
+    },
   });
   const log = (await readFile(path("log"), "utf8"))
     .trimEnd()
@@ -309,6 +323,71 @@ test("a pod that no controller would recreate stays where it is while its node c
   assert.deepEqual(log.slice(5), ["drain ends", "drain ends", "drain ends"]);
   assert.match(stdout, /no controller would recreate.*default\/mine$/m);
 });
+
+const marked = (given: string) => `kubectl annotate --overwrite node three k3s-lab/marks${given}`;
+const marks: readonly (readonly [string, readonly string[], string, readonly string[]])[] = [
+  [
+    "what K3s gave it when it joined is noted as the lab's",
+    ["has disk=ssd", "has dedicated=db:NoSchedule", "has team=x"],
+    "--v=2 --node-label=disk=ssd --node-taint=dedicated=db:NoSchedule",
+    [marked("=disk=ssd,dedicated=db:NoSchedule")],
+  ],
+  [
+    "what the file has is added, and noted first",
+    ["has team=x", "has other:NoExecute", "own disk=ssd", "has disk=ssd"],
+    "--node-label=disk=ssd,zone=a --node-taint=dedicated=db:NoSchedule --node-taint=full=:PreferNoSchedule",
+    [
+      marked("=disk=ssd,zone=a,dedicated=db:NoSchedule,full:PreferNoSchedule"),
+      "kubectl label --overwrite node three zone=a",
+      "kubectl taint --overwrite node three dedicated=db:NoSchedule full:PreferNoSchedule",
+    ],
+  ],
+  [
+    "what the file has no more goes, and what others gave the node stays",
+    [
+      ...["disk=ssd", "team=x", "dedicated=db:NoSchedule", "other=db:NoSchedule"].map((one) => `has ${one}`),
+      "own disk=ssd,dedicated=db:NoSchedule",
+    ],
+    "",
+    [
+      "kubectl label --overwrite node three disk-",
+      "kubectl taint --overwrite node three dedicated:NoSchedule-",
+      marked("-"),
+    ],
+  ],
+  [
+    "another value is no removal, and what somebody has changed since is not the lab's any more",
+    [
+      ...["disk=hdd", "zone=a", "dedicated=mine:NoSchedule", "gpu=1:NoSchedule"].map((one) => `has ${one}`),
+      "own disk=ssd,zone=a,dedicated=db:NoSchedule,gpu=1:NoSchedule",
+    ],
+    "--node-label=zone=b --node-taint=gpu=2:NoSchedule",
+    [
+      marked("=zone=b,gpu=2:NoSchedule"),
+      "kubectl label --overwrite node three zone=b",
+      "kubectl taint --overwrite node three gpu=2:NoSchedule",
+    ],
+  ],
+  [
+    "what was removed by hand comes back",
+    ["own disk=ssd"],
+    "--node-label=disk=ssd",
+    ["kubectl label --overwrite node three disk=ssd"],
+  ],
+  [
+    "nothing is done where all is as the file says",
+    ["has disk=ssd", "own disk=ssd"],
+    "--node-label=disk=ssd",
+    [""],
+  ],
+  ["nothing is done where there are none", ["has team=x"], "--v=2", [""]],
+];
+for (const [what, found, K3S_ARGS, expected] of marks)
+  test(`labels and taints of a node: ${what}`, async () => {
+    const { status, stderr, log } = await leave(what, "marks", { marks: found }, { K3S_ARGS });
+    assert.equal(status, 0, stderr);
+    assert.deepEqual(log, expected);
+  });
 
 test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
   assert.equal((await leave("none", "before", { isThere: false })).status, 3);
