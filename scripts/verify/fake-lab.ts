@@ -1,5 +1,6 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 import { connect } from "../../stacks/lib/kubernetes.ts";
 import type { World } from "./index.ts";
 import { unknownHost } from "./ingress.ts";
@@ -12,6 +13,8 @@ type Json = Record<string, unknown>;
 export interface FakeLab {
   /** What the API server answers, by path. A path that is missing is answered with 404. */
   readonly api: Record<string, Json>;
+  /** What the API server's user may not do, such as `create secrets in dev`. Default: may do all. */
+  readonly forbidden?: readonly string[];
   /** What `machine.sh` prints, by what the machine is called to ssh. A machine that is missing does not answer. */
   readonly machines: Record<
     string,
@@ -259,8 +262,8 @@ export function namespacedLab(): FakeLab {
 
 /** An API server on loopback that says what the lab says; it goes away when the test ends. */
 export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; close(): void }> {
-  const api: Server = createServer((request, response) => {
-    const answer = lab.api[request.url ?? ""];
+  const api: Server = createServer(async (request, response) => {
+    const answer = request.method === "POST" ? review(lab, await text(request)) : lab.api[request.url ?? ""];
     response.statusCode = answer ? 200 : 404;
     response.end(JSON.stringify(answer ?? {}));
   });
@@ -272,6 +275,16 @@ export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; cl
       api.closeAllConnections();
     },
   };
+}
+
+/** The API server's answer to a SelfSubjectAccessReview. */
+function review({ forbidden = [] }: FakeLab, asked: string): Json {
+  const { verb, group, resource, namespace } = JSON.parse(asked).spec.resourceAttributes as Record<
+    string,
+    string
+  >;
+  const what = `${verb} ${resource}${group && `.${group}`}${namespace ? ` in ${namespace}` : ""}`;
+  return { status: { allowed: !forbidden.includes(what) } };
 }
 
 /** The lab behind everything that `verify` asks; the API server is asked by real HTTP. */

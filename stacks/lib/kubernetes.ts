@@ -243,10 +243,23 @@ export interface KubernetesApi extends Lists {
   identities(path: string): Promise<Listed[]>;
   /** Versions of Nodes, which rarely change, and of Leases, which change every few seconds. */
   revisions(): Promise<Revisions>;
+  /** Whether this user may do something; undefined where the API server does not say. */
+  may(act: Act): Promise<boolean | undefined>;
   /** The names of the API groups, such as `apps`. */
   groups(): Promise<readonly string[]>;
   /** Namespaced kinds that can be listed and deleted, including custom resources. */
   namespacedKinds(): Promise<NamespacedKind[]>;
+}
+
+/** What a user does with objects of a kind. */
+export interface Act {
+  readonly verb: "get" | "create" | "patch";
+  /** Default: the core group. */
+  readonly group: string;
+  /** Such as `deployments`. */
+  readonly resource: string;
+  /** Default: of the whole cluster. */
+  readonly namespace?: string | undefined;
 }
 
 /** The `resourceVersion` of objects by their UID. */
@@ -339,6 +352,27 @@ async function namespacedKinds(read: Read): Promise<NamespacedKind[]> {
   return all.filter(({ id }, index) => all.findIndex((one) => one.id === id) === index);
 }
 
+async function revisions(read: Read): Promise<Revisions> {
+  const versioned = z.object({ metadata: z.object({ uid: z.string(), resourceVersion: z.string() }) });
+  const lists = ["/api/v1/nodes", "/apis/coordination.k8s.io/v1/leases"].map((path) =>
+    read(path, z.object({ items: list(versioned) }), metadataLists),
+  );
+  const items = (await Promise.all(lists)).flatMap((one) => one.items);
+  return new Map(items.map(({ metadata: { uid, resourceVersion } }) => [uid, resourceVersion]));
+}
+
+const reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+const reviewed = z.object({ status: z.object({ allowed: z.boolean() }) });
+
+async function isAllowed(act: Act, post: (body: string) => Promise<unknown>): Promise<boolean | undefined> {
+  const body = { apiVersion: "authorization.k8s.io/v1", kind: "SelfSubjectAccessReview" };
+  const answer = await post(JSON.stringify({ ...body, spec: { resourceAttributes: act } })).catch((cause) => {
+    if (cause instanceof ApiError) return undefined;
+    throw cause;
+  });
+  return reviewed.safeParse(answer).data?.status.allowed;
+}
+
 /** An exercise may simulate a lost machine: a Node without a kubelet. */
 const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>): boolean =>
   kind === "nodes" && name.startsWith(`exercise-${labels["k3s-lab/exercise"]}-`);
@@ -355,13 +389,18 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
   const asked = new Map<string, Promise<unknown>>();
   const where = `the API server ${server}`;
 
-  const fetchJson = async (path: string, accept: string, absentIs: unknown): Promise<unknown> => {
-    const options = { headers: { ...headers, accept }, agent, timeout };
+  const fetchJson = async (
+    path: string,
+    accept: string,
+    absentIs: unknown,
+    body?: string,
+  ): Promise<unknown> => {
+    const options = { headers: { ...headers, accept }, agent, timeout, body };
     const answer = await get(`${server}${path}`, options).catch((cause: Error) => {
       throw new Error(`${where}: ${cause.message}`);
     });
     if (answer.status === 404 && absentIs !== undefined) return absentIs;
-    if (answer.status !== 200)
+    if (answer.status !== 200 && answer.status !== 201)
       throw new ApiError(`${where} answered ${answer.status} to ${path}`, answer.status);
     try {
       return JSON.parse(answer.body);
@@ -399,14 +438,8 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
       (await read(path, z.object({ items: list(identified) }), metadataLists)).items.map(
         ({ metadata }) => metadata,
       ),
-    revisions: async () => {
-      const versioned = z.object({ metadata: z.object({ uid: z.string(), resourceVersion: z.string() }) });
-      const lists = ["/api/v1/nodes", "/apis/coordination.k8s.io/v1/leases"].map((path) =>
-        read(path, z.object({ items: list(versioned) }), metadataLists),
-      );
-      const items = (await Promise.all(lists)).flatMap((one) => one.items);
-      return new Map(items.map(({ metadata: { uid, resourceVersion } }) => [uid, resourceVersion]));
-    },
+    revisions: () => revisions(read),
+    may: (act) => isAllowed(act, (body) => fetchJson(reviews, headers.accept, undefined, body)),
     groups: async () =>
       (await read("/apis", z.object({ groups: list(z.object({ name: z.string() })) }))).groups.map(
         ({ name }) => name,

@@ -147,15 +147,21 @@ const exampleObjects = ({ namespace, services }: ConceptsConfig): ObjectPlace[] 
   ].map((one) => ({ apiVersion: "v1", ...("apiVersion" in one ? {} : { namespace }), ...one }));
 };
 
-export function pathOf({ apiVersion, kind, namespace, name }: ObjectPlace): string {
-  const api = apiVersion === "v1" ? "/api/v1" : `/apis/${apiVersion}`;
+/** An object's kind as RBAC names it, and its namespace. */
+export function kindOf({ apiVersion, kind, namespace }: Omit<ObjectPlace, "name">) {
   const lower = kind.toLowerCase();
-  const plural = lower.endsWith("s")
+  const resource = lower.endsWith("s")
     ? `${lower}es`
     : lower.endsWith("y")
       ? `${lower.slice(0, -1)}ies`
       : `${lower}s`;
-  return `${api}${namespace === undefined ? "" : `/namespaces/${namespace}`}/${plural}/${name}`;
+  return { group: apiVersion === "v1" ? "" : apiVersion.replace(/\/.*/, ""), resource, namespace };
+}
+
+export function pathOf({ name, ...place }: ObjectPlace): string {
+  const { apiVersion, namespace } = place;
+  const api = apiVersion === "v1" ? "/api/v1" : `/apis/${apiVersion}`;
+  return `${api}${namespace === undefined ? "" : `/namespaces/${namespace}`}/${kindOf(place).resource}/${name}`;
 }
 
 const inWords = ({ kind, namespace, name }: ObjectPlace): string =>
