@@ -32,6 +32,13 @@ test("the page asks the API alone, which begins once the database answers", asyn
   });
 });
 
+test("plain Pulumi refuses a database that nothing could be written to, as `lab up` does", async () => {
+  await assert.rejects(deploy({ database: { primary: 1 } }), {
+    exitCode: 2,
+    message: /k3s-lab:database: a new database begins in db-0\. Set primary: 0\./,
+  });
+});
+
 test("another greeting is another ConfigMap of the page alone", async () => {
   const names = async (values: object) =>
     kind(await deploy(values), "ConfigMap").map((one) => metadataOf(one).name);

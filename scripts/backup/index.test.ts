@@ -4,9 +4,14 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, it } from "node:test";
+import {
+  type DatabasePod,
+  databaseConfig,
+  type Ended,
+  type Streams,
+} from "../../stacks/observe/database-pod.ts";
 import { readBackup } from "./file.ts";
 import { backUp, restore } from "./index.ts";
-import { type DatabasePod, databaseConfig, type Ended, type Streams } from "./pod.ts";
 import { header, refusal } from "./testing.ts";
 
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");

@@ -1,9 +1,9 @@
 import { resolve } from "node:path";
 import { databaseOwner as databaseName } from "../../stacks/components/guest-book.ts";
 import { LabError } from "../../stacks/lib/errors.ts";
+import type { DatabasePod } from "../../stacks/observe/database-pod.ts";
 import { type BackupFile, writeBackup } from "./file.ts";
 import { majorOf } from "./header.ts";
-import type { DatabasePod } from "./pod.ts";
 
 /** A table's contents. */
 interface TableFacts {

@@ -3,6 +3,7 @@ import { chooseProvider } from "../../stacks/model/provider.ts";
 import { volumesAskedFor } from "../../stacks/model/volumes.ts";
 import { refuseOtherVolumes } from "../../stacks/observe/data-volumes.ts";
 import { preflightK3d } from "../../stacks/observe/k3d-ready.ts";
+import { refuseReplicaForWrites } from "../../stacks/observe/primary.ts";
 import { recordedOf } from "../../stacks/observe/recorded.ts";
 import { observeDocker } from "../host/docker.ts";
 import { refuseOverlappingNetwork } from "../host/networks.ts";
@@ -10,7 +11,6 @@ import { refuseUnlessAllowed } from "../host/vbox-networks.ts";
 import { hasMachines, refuseExternal, refuseOthersObjects, type Stacks } from "../lab.ts";
 import { areAppsGone } from "../recorded-cluster.ts";
 import { checkRequirements } from "../requirements.ts";
-import { refuseReplicaForWrites } from "./primary.ts";
 
 /** Refuses what cannot be brought up here, before anything is touched. @throws LabError (exit code 2). */
 export async function refuseUnfit({ machines, k3d, external, apps }: Stacks): Promise<void> {

@@ -1,7 +1,7 @@
 import { Command } from "commander";
+import { databaseConfig, findDatabase } from "../../stacks/observe/database-pod.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { backUp, inWords } from "../backup/index.ts";
-import { databaseConfig, findDatabase } from "../backup/pod.ts";
 import { labVariables } from "../environment.ts";
 import { quoted } from "../shell.ts";
 import { interruptible } from "../signals.ts";

@@ -1,9 +1,9 @@
 import { Command } from "commander";
 import { databaseOwner } from "../../stacks/components/guest-book.ts";
+import { databaseConfig, findDatabase } from "../../stacks/observe/database-pod.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { readBackup } from "../backup/file.ts";
 import { inWords, restore } from "../backup/index.ts";
-import { databaseConfig, findDatabase } from "../backup/pod.ts";
 import { labVariables } from "../environment.ts";
 import { interruptible } from "../signals.ts";
 

@@ -14,6 +14,7 @@ import { type OwnImage, ownImageRefs } from "../observe/own-images.ts";
 import { type OwnState, readOwnState } from "../observe/own-state.ts";
 import { labelling } from "../observe/ownership.ts";
 import { appsPreconditions, refuseUnlessMet } from "../observe/preconditions.ts";
+import { refuseReplicaForWrites } from "../observe/primary.ts";
 import { slowest } from "../observe/slowness.ts";
 import { NodeImages } from "./node-images.ts";
 import { Traefik } from "./traefik.ts";
@@ -48,7 +49,9 @@ export async function useCluster(config: OnCluster): Promise<ClusterInUse> {
     : { ...(await externalCluster(cluster, config, owner)), nodes: [], httpsPort: undefined };
   refuseUnlessMet(appsPreconditions(config, own ? undefined : identity));
   const state = await readOwnState(owner.stack);
-  refuseOtherVolumes(owner.stack, config, await resourcesOn(identity, owner.stack));
+  const resources = await resourcesOn(identity, owner.stack);
+  refuseOtherVolumes(owner.stack, config, resources);
+  if ("database" in config) await refuseReplicaForWrites(owner.stack, config, resources);
   const provider = new k8s.Provider("cluster", {
     kubeconfig: pulumi.secret(kubeconfig),
     namespace,

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { after, afterEach, beforeEach, describe, it } from "node:test";
 import { readBackup } from "../../scripts/backup/file.ts";
 import { backUp, restore } from "../../scripts/backup/index.ts";
-import type { DatabasePod } from "../../scripts/backup/pod.ts";
 import { refusal } from "../../scripts/backup/testing.ts";
+import type { DatabasePod } from "../../stacks/observe/database-pod.ts";
 import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
 
 const made = await PostgresPods.prepare();

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parseConfig } from "../../stacks/model/config.ts";
-import { refusal } from "../backup/testing.ts";
+import { refusal } from "../../scripts/backup/testing.ts";
+import { parseConfig } from "../model/config.ts";
 import { refuseReplicaForWrites } from "./primary.ts";
 
 const config = (database: object) =>

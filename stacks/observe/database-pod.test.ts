@@ -4,10 +4,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { stringify } from "yaml";
-import { LabError } from "../../stacks/lib/errors.ts";
-import { parseConfig } from "../../stacks/model/config.ts";
-import { healthyLab, serveApi } from "../verify/fake-lab.ts";
-import { findDatabase } from "./pod.ts";
+import { healthyLab, serveApi } from "../../scripts/verify/fake-lab.ts";
+import { LabError } from "../lib/errors.ts";
+import { parseConfig } from "../model/config.ts";
+import { findDatabase } from "./database-pod.ts";
 
 test("only a database of the stack's own is taken, on a cluster that answers", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "database-"));

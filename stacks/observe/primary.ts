@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { LabError } from "../../stacks/lib/errors.ts";
-import type { StateResource } from "../../stacks/lib/state.ts";
-import { type MyAppConfig, stackFile } from "../../stacks/model/config.ts";
-import { findDatabase } from "../backup/pod.ts";
+import { LabError } from "../lib/errors.ts";
+import type { StateResource } from "../lib/state.ts";
+import { type MyAppConfig, stackFile } from "../model/config.ts";
+import { findDatabase } from "./database-pod.ts";
 
 const recordedSchema = z.object({
   metadata: z.object({ name: z.literal("db"), namespace: z.string() }),

@@ -1,15 +1,15 @@
 import { join } from "node:path";
 import { execa } from "execa";
-import { isDiskFull, LabError } from "../../stacks/lib/errors.ts";
-import { exists } from "../../stacks/lib/files.ts";
-import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
-import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
-import { knownLabId } from "../../stacks/lib/lab-id.ts";
-import { labDir, root, stackDir } from "../../stacks/lib/paths.ts";
-import { type MyAppConfig, programOf, readStackFile, stackFile } from "../../stacks/model/config.ts";
-import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
-import { readOwnState } from "../../stacks/observe/own-state.ts";
-import { isOwn, pathOf } from "../../stacks/observe/ownership.ts";
+import { isDiskFull, LabError } from "../lib/errors.ts";
+import { exists } from "../lib/files.ts";
+import { readKubeconfig } from "../lib/kube-access.ts";
+import { connect, type Reached, reach } from "../lib/kubernetes.ts";
+import { knownLabId } from "../lib/lab-id.ts";
+import { labDir, root, stackDir } from "../lib/paths.ts";
+import { type MyAppConfig, programOf, readStackFile, stackFile } from "../model/config.ts";
+import { kubeconfigFile } from "../model/kubeconfig.ts";
+import { readOwnState } from "./own-state.ts";
+import { isOwn, pathOf } from "./ownership.ts";
 
 /** What a command in a pod reads and writes. */
 export interface Streams {
