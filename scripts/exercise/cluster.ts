@@ -89,12 +89,14 @@ export interface Where {
   readonly context?: string | undefined;
   /** The Ingress controller's address. Default: from the stack files, or else the cluster's Ingresses or nodes. */
   readonly address?: string | undefined;
+  /** The port of this address for https. Default: 443. */
+  readonly httpsPort?: string | undefined;
   readonly signal: AbortSignal;
 }
 
 /** Connects to a cluster while the work runs. @throws LabError if it does not answer. */
 export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Promise<T>): Promise<T> {
-  const { stacks, kubeconfig, context, address, signal } = where;
+  const { stacks, kubeconfig, context, address, httpsPort, signal } = where;
   const isForeign = kubeconfig !== undefined;
   const patience = isForeign ? 1 : await slownessOf(stacks, root);
   const { place, config, plan } = isForeign
@@ -107,7 +109,10 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
     return await work({
       kubectl,
       addresses: async (entry) => {
-        if (address !== undefined) return [entry === "web" ? address : address.replace(/:\d+$/, "")];
+        if (address !== undefined)
+          return [
+            entry === "web" ? address : address.replace(/:\d+$/, "") + (httpsPort ? `:${httpsPort}` : ""),
+          ];
         if (api && config) return addressesOf(Promise.resolve(api), config, plan, entry);
         if (plan) return entry === "web" ? plan.ingress : plan.ingress.map((one) => httpsAddress(one, plan));
         return foreignAddresses(kubectl);

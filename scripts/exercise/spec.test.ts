@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { onCluster } from "./cluster.ts";
 import { fakeCluster } from "./fake-cluster.ts";
 import { readSpec } from "./model.ts";
 import { grade } from "./spec.ts";
@@ -47,6 +48,20 @@ test("a cluster that is as the spec asks has all points, each with its evidence"
   );
   assert.equal(checks[0]?.title, "Two nodes are Ready (4 points)");
   assert.match(checks[0]?.actual ?? "", /^2 of 2; wils status.* True; wilsw/);
+});
+
+test("an address counts for https with the port for it", async () => {
+  for (const [address, httpsPort, https] of [
+    ["10.0.0.5:8080", "8443", "10.0.0.5:8443"],
+    ["10.0.0.5:8080", undefined, "10.0.0.5"],
+    ["[fd00::5]", "8443", "[fd00::5]:8443"],
+  ] as const) {
+    const where = { stacks: [], kubeconfig: "none", address, httpsPort, signal: AbortSignal.timeout(9) };
+    const asked = await onCluster(where, ({ addresses }) =>
+      Promise.all([addresses("web"), addresses("websecure")]),
+    );
+    assert.deepEqual(asked, [[address], [https]]);
+  }
 });
 
 test("what is missing takes its own points alone", async () => {

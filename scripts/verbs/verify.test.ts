@@ -22,6 +22,11 @@ test("bad input is refused before anything is asked", async () => {
     [["--spec", "s", "--kubeconfig", "k", "--context", ""], /--context is empty/],
     [["--spec", "s", "--address", ""], /--address is empty/],
     [["--spec", ""], /--spec is empty/],
+    [["--spec", "s", "--https-port", "8443"], /--https-port goes with --address/],
+    [
+      ["--spec", "s", "--address", "10.0.0.5:80", "--https-port", "no"],
+      /--https-port: a port from 1 to 65535/,
+    ],
     [["--spec", "s", "--kubeconfig", "none.yaml"], /none\.yaml cannot be read: .*no such file/],
     [["--spec", "s", "--kubeconfig", "."], /\. cannot be read: it is no file/],
   ] as const) {

@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { type LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
+import { isPort } from "../../stacks/model/names.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables } from "../environment.ts";
 import { onCluster, type Where } from "../exercise/cluster.ts";
@@ -22,6 +23,7 @@ interface Options {
   readonly kubeconfig?: string;
   readonly context?: string;
   readonly address?: string;
+  readonly httpsPort?: string;
 }
 
 export const command = new Command("verify")
@@ -33,6 +35,7 @@ export const command = new Command("verify")
   .option("--kubeconfig <file>", "with --spec: another cluster, which the lab need not have created")
   .option("--context <name>", "with --kubeconfig. Default: the file's current context")
   .option("--address <address>", "with --spec: where the Ingress controller listens, such as 10.0.0.5:8080")
+  .option("--https-port <port>", "with --address: the port there for https. Default: 443")
   .addHelpText(
     "after",
     "\nSpecs of the tutorial's first three parts are in scripts/exercise/specs.\n\nExit codes: 0 every check passes, 1 one fails, 2 bad input.",
@@ -57,7 +60,10 @@ export const command = new Command("verify")
   });
 
 /** Refuses options that need another one. @param stacks the arguments. */
-function refuseMisplaced({ spec, kubeconfig, context, address }: Options, stacks: readonly string[]): void {
+function refuseMisplaced(
+  { spec, kubeconfig, context, address, httpsPort }: Options,
+  stacks: readonly string[],
+): void {
   // kubectl treats an empty value as unset, and would query another cluster.
   for (const [option, value] of Object.entries({ spec, kubeconfig, context, address }))
     if (value?.trim() === "") throw refusal(`--${option} is empty: is a variable of your shell not set?`);
@@ -65,6 +71,9 @@ function refuseMisplaced({ spec, kubeconfig, context, address }: Options, stacks
     throw refusal(
       "--kubeconfig, --context and --address go with --spec: stack files say which cluster is theirs.",
     );
+  if (httpsPort !== undefined && address === undefined) throw refusal("--https-port goes with --address.");
+  if (httpsPort !== undefined && !isPort(httpsPort))
+    throw refusal("--https-port: a port from 1 to 65535 is expected.");
   if (context !== undefined && kubeconfig === undefined) throw refusal("--context goes with --kubeconfig.");
   if (kubeconfig !== undefined && stacks.length > 0)
     throw refusal("Name stacks or --kubeconfig, not both: each says which cluster is meant.");
