@@ -477,7 +477,9 @@ write_link() {
   esac
 }
 
-readonly kept=("$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
+readonly manifests=$data/server/manifests
+readonly values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml # of serve_on_every_node
+readonly kept=("$values" "$retry" "$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
 
 # Keeps what runs now, whole or not at all. Where a change was interrupted, what ran before that is what counts.
 is_interrupted=false
@@ -508,6 +510,12 @@ is_as_kept() {
   if is_there "$before$1"; then diff -r --no-dereference "$before$1" "$1" >/dev/null 2>&1; elif is_there "$1"; then false; fi
 }
 
+# traefik_values TEXT: what K3s reads values for its Traefik chart from. It keeps what was in a file that is gone: values that
+# say nothing, "", take it back.
+traefik_values() {
+  printf 'apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata:\n  name: traefik\n  namespace: kube-system\nspec:\n  valuesContent: %s\n' "$1"
+}
+
 declare -a changed
 put_back() {
   [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
@@ -527,7 +535,11 @@ put_back() {
   done
   for path in "${changed[@]}"; do
     rm -rf "$path"
-    if is_there "$path.kept"; then mv "$path.kept" "$path"; fi
+    if is_there "$path.kept"; then
+      mv "$path.kept" "$path"
+    elif [ "$path" = "$values" ]; then
+      traefik_values '""' >"$values"
+    fi
   done
   systemctl daemon-reload
 }
@@ -558,20 +570,13 @@ start_k3s() {
   timeout "$ready_within" systemctl restart $service 8>&- || true
 }
 
-# traefik_values TEXT: what K3s reads values for its Traefik chart from.
-traefik_values() {
-  printf 'apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata:\n  name: traefik\n  namespace: kube-system\nspec:\n  valuesContent: %s\n' "$1"
-}
-
 # Behind a load balancer, which leaves out a node that is lost, each node leads to a Traefik of its own and to no other's. That
 # one keeps no connections to pods, and where one does not answer at once asks another: Kubernetes knows only after 40 s that
 # the pods of a lost node are lost. Which pod is next is chance where requests come side by side, so it asks many times.
 serve_on_every_node() {
-  local manifests=$data/server/manifests carried=$assets/manifests group=traefik.io
-  local values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml
+  local carried=$assets/manifests group=traefik.io
   if [ "${TRAEFIK:-}" != every-node ]; then
     if [ ! -e $retry ]; then return; fi
-    # K3s keeps what was in a file that is gone: values that say nothing take it back.
     cp "$carried/k3s-lab-traefik-config.yaml" $values 2>/dev/null || traefik_values '""' >$values
     rm -f $retry
     return

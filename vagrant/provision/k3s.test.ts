@@ -800,6 +800,28 @@ for (const [what, files] of [
       assert.match(await read(`${manifests}/k3s-lab-traefik-config.yaml`), /valuesContent: ""/);
   });
 
+test("a change that fails leaves Traefik as it was, with a load balancer and without", async () => {
+  const start = "grep -q bad=1 $(dirname $0)/../etc/systemd/system/k3s.service && ends || up";
+  for (const [name, before, after] of [
+    ["first balancer", "", "every-node"],
+    ["last balancer", "every-node", ""],
+  ] as const) {
+    const { read } = await provision(name, { environment: { TRAEFIK: before } });
+    const look = () =>
+      Promise.all(["retry", "config"].map((one) => read(`${manifests}/k3s-lab-traefik-${one}.yaml`)));
+    const [retry, config] = await look();
+    const environment = { TRAEFIK: after, K3S_ARGS: "--bad=1" };
+    const { status, stderr } = await provision(name, { environment, start });
+    assert.equal(status, 1);
+    assert.match(stderr, /K3s runs as before it/);
+    const [retryNow, configNow = ""] = await look();
+    assert.equal(retryNow, retry, name);
+    // What K3s has read of a file it keeps when the file is gone.
+    if (config) assert.equal(configNow, config);
+    else assert.match(configNow, /valuesContent: ""/);
+  }
+});
+
 interface HelmChartConfig {
   readonly spec: { readonly valuesContent: string };
 }
