@@ -4,18 +4,18 @@ const verbs: Readonly<Record<string, string>> = {
   up: "Bring the lab up: tools, machines, K3s and apps; then verify it",
   down: "Take the lab down and check that nothing of it is left",
   verify: "Verify that the running cluster and apps match the stack files",
-  scale: "Run another number of pods of an app",
-  rollout: "Roll another version of an app out, pod by pod",
-  rollback: "Go back to an earlier version of an app",
-  load: "Send requests to the apps of a stack, and show how many pods answer, how fast and how well",
-  exercise: "Practise: bring a fault in, repair it, have the repair judged",
-  trace: "Show every hop of a request, from the name to the pod that answers",
+  scale: "Change an app's number of pods",
+  rollout: "Roll out another version of an app, pod by pod",
+  rollback: "Roll an app back to an earlier version",
+  load: "Send requests to a stack's apps, and show how many pods answer, how fast and how reliably",
+  exercise: "Practise: inject a fault, fix it, and have the fix checked",
+  trace: "Show every hop of a request, from the host name to the pod that answers",
   doctor: "Check this computer for missing prerequisites and print how to fix them",
   backup: "Write a backup of the guest book's database to a file",
-  restore: "Put a backup in the place of the guest book's database",
+  restore: "Restore the guest book's database from a backup",
   env: "Print shell variables for plain pulumi, vagrant and kubectl",
-  ca: "Print where the lab's own certificate authority is and how clients are made to trust it",
-  image: "Print the name of an image that the lab makes, or write it as an archive",
+  ca: "Print where the lab's own certificate authority is and how to make clients trust it",
+  image: "Print the name of an image that the lab builds, or write it as an archive",
   bundle: "Write the offline bundle for a machine without K3s as a tar archive",
   box: "Build the Vagrant box for libvirt",
   tools: "List, install and prune the tools that the stacks need",
@@ -25,9 +25,9 @@ const verbs: Readonly<Record<string, string>> = {
 
 /** Hidden commands, for the Vagrantfile and for developers of the lab. */
 const hidden: Readonly<Record<string, string>> = {
-  config: "Print what a stack file of machines says, as JSON, defaults filled in",
-  disk: "Fail where libvirt has only a part of the disk that a box's machines begin as",
-  generate: "Write schemas/ and the generated parts of docs/ again",
+  config: "Print a stack file of machines as JSON, with defaults filled in",
+  disk: "Fail if libvirt has only part of a box's disk",
+  generate: "Regenerate schemas/ and the generated parts of docs/",
 };
 
 /** The verb to run or to show help for; empty when there is none. */

@@ -26,27 +26,27 @@ const refused = (message: string, cause?: unknown): LabError =>
  */
 export async function readBackup(file: string, database: string): Promise<BackupFile> {
   const unreadable = (cause: NodeJS.ErrnoException) => {
-    const why = cause.code === "ENOENT" ? "is not there" : `cannot be read (${cause.code})`;
+    const why = cause.code === "ENOENT" ? "does not exist" : `cannot be read (${cause.code})`;
     throw refused(`The backup "${file}" ${why}.`, cause);
   };
   const found = await stat(file).catch(unreadable);
-  if (!found.isFile()) throw refused(`"${file}" is no file.`);
+  if (!found.isFile()) throw refused(`"${file}" is not a file.`);
   const header = readHeader(await beginningOf(file).catch(unreadable));
   const sums = await ifThere(readFile(sumFile(file), "utf8")).catch(unreadable);
   const sha256 = await sha256Of(file).catch(unreadable);
   const wanted = sums && /^([0-9a-f]{64}) [ *]\S/.exec(sums)?.[1];
   if (wanted !== undefined && wanted !== sha256)
     throw refused(
-      `The backup "${file}" is damaged or not whole: its SHA-256 is ${sha256}, and ${sumFile(file)} says ${wanted || "nothing"}.`,
+      `The backup "${file}" is damaged or incomplete: its SHA-256 is ${sha256}, but ${sumFile(file)} says ${wanted || "nothing"}.`,
     );
-  if (header === undefined) throw refused(`"${file}" is no backup: \`lab backup\` makes them.`);
+  if (header === undefined) throw refused(`"${file}" is not a backup. Create one with \`lab backup\`.`);
   if (header.database !== database)
     throw refused(
-      `The backup "${file}" is of another application: of the database "${header.database}", not "${database}".`,
+      `The backup "${file}" belongs to another application: its database is "${header.database}", not "${database}".`,
     );
   if (!wanted)
     throw refused(
-      `The backup "${file}" may be damaged: its checksum, ${sumFile(file)}, ${sums === undefined ? "is not there" : "holds none"}. Copy it too; if you know that the backup is whole, write it: \`cd ${dirname(file)} && sha256sum ${basename(file)} > ${basename(sumFile(file))}\`.`,
+      `The backup "${file}" may be damaged: its checksum file ${sumFile(file)} ${sums === undefined ? "is missing" : "contains no checksum"}. Copy it too, or, if you know that the backup is intact, create it: \`cd ${dirname(file)} && sha256sum ${basename(file)} > ${basename(sumFile(file))}\`.`,
     );
   return { ...header, file, sha256, bytes: found.size };
 }
@@ -79,17 +79,20 @@ export async function writeBackup(
   await refuseExisting(file);
   const temporary = join(dirname(file), `.${basename(file)}.${randomUUID()}`);
   await writeFile(temporary, "", { flag: "wx", mode: 0o600 }).catch((cause: NodeJS.ErrnoException) => {
-    throw new LabError(`"${file}" cannot be written: ${cause.message}. Name a file in a folder of yours.`, {
-      cause,
-      exitCode: 2,
-    });
+    throw new LabError(
+      `"${file}" cannot be written: ${cause.message}. Choose a file in a folder that you can write to.`,
+      {
+        cause,
+        exitCode: 2,
+      },
+    );
   });
   try {
     const wanted = await fill(temporary);
     const sha256 = await sha256Of(temporary);
     if (sha256 !== wanted)
       throw new LabError(
-        "The backup did not come over whole: its checksum is another one here than in the cluster. Nothing was written. Run the same command again.",
+        "The backup was damaged in transit: its checksum here differs from that in the cluster. Nothing was written. Run the same command again.",
       );
     await flush(temporary);
     const { size } = await stat(temporary);
@@ -120,7 +123,7 @@ const notAFolder = (error: NodeJS.ErrnoException): undefined => {
 };
 
 const existing = (file: string, cause?: unknown): LabError =>
-  new LabError(`"${file}" is there already and is kept. Name another file, or remove that one.`, {
+  new LabError(`"${file}" already exists and was not overwritten. Choose another file, or remove this one.`, {
     cause,
     exitCode: 2,
   });

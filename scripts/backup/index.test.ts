@@ -72,13 +72,16 @@ describe("backups and their files", () => {
   it("what is there is kept: a file, its checksum, a link that leads nowhere", async () => {
     const { database, scripts } = fake();
     await writeFile(file, "mine");
-    assert.match(await refusal(backUp(database, file)), /^2 .*book\.dump" is there already and is kept/);
+    assert.match(
+      await refusal(backUp(database, file)),
+      /^2 .*book\.dump" already exists and was not overwritten/,
+    );
     await rm(file);
     await writeFile(`${file}.sha256`, "mine");
-    assert.match(await refusal(backUp(database, file)), /^2 .*book\.dump\.sha256" is there already/);
+    assert.match(await refusal(backUp(database, file)), /^2 .*book\.dump\.sha256" already exists/);
     await rm(`${file}.sha256`);
     await symlink("nowhere", file);
-    assert.match(await refusal(backUp(database, file)), /^2 .*is there already/);
+    assert.match(await refusal(backUp(database, file)), /^2 .*already exists/);
     assert.deepEqual(scripts, [], "the database was not asked");
     assert.deepEqual(await readdir(folder), ["book.dump"]);
     await rm(file);
@@ -88,7 +91,7 @@ describe("backups and their files", () => {
       await writeFile(temporary, content);
       return { exitCode: 0, stdout: "", stderr: `${sha256(content)}  x.dump\n` };
     };
-    assert.match(await refusal(backUp(fake({ dump }).database, file)), /^2 .*is there already/);
+    assert.match(await refusal(backUp(fake({ dump }).database, file)), /^2 .*already exists/);
     assert.equal(await readFile(file, "utf8"), "mine");
     assert.deepEqual(await readdir(folder), ["book.dump"]);
   });
@@ -112,7 +115,7 @@ describe("backups and their files", () => {
       /^1 .*pg_dump ended with exit code 1\. Nothing/,
     );
     const cut = fake({ dump: ended(0, sum, content.subarray(0, -3)) });
-    assert.match(await refusal(backUp(cut.database, file)), /^1 .*did not come over whole/);
+    assert.match(await refusal(backUp(cut.database, file)), /^1 .*was damaged in transit/);
     const lost = fake({ dump: ended(undefined, `${sum}error: connection reset`, content) });
     assert.match(await refusal(backUp(lost.database, file)), /^1 .*connection reset/);
     assert.deepEqual(await readdir(folder), []);
@@ -122,13 +125,13 @@ describe("backups and their files", () => {
   });
 
   it("refuses what is no file that can be read", async () => {
-    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*is not there\. Nothing was changed/);
+    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*does not exist\. Nothing was changed/);
     await mkdir(file);
-    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*is no file/);
+    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*is not a file/);
     await rm(file, { recursive: true });
     await place();
     await writeFile(`${file}.sha256`, "what\n");
-    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*may be damaged.*holds none/);
+    assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*may be damaged.*contains no checksum/);
     if (process.getuid?.() !== 0) {
       await chmod(file, 0);
       assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*cannot be read \(EACCES\)/);
@@ -140,7 +143,7 @@ describe("backups and their files", () => {
     const { database, scripts } = fake({ facts: "f|150020\nentries|1|2026-11-30T00:00:00Z\nother|0|" });
     assert.match(
       await refusal(restore(database, backup, false)),
-      /^3 .*\(entries: 1 row, the newest of 2026-11-30T00:00:00Z\)\. The backup ".*" is of 2026-11-30T01:02:03Z\. Nothing/,
+      /^3 .*\(entries: 1 row, the newest from 2026-11-30T00:00:00Z\)\. The backup ".*" is from 2026-11-30T01:02:03Z\. Nothing/,
     );
     assert.deepEqual(scripts, []);
     await restore(database, backup, true);
@@ -156,7 +159,7 @@ describe("backups and their files", () => {
       const backup = await place(newer);
       assert.match(
         await refusal(restore(database, backup, true)),
-        /^2 .*is of PostgreSQL 1[67].*is PostgreSQL 15/,
+        /^2 .*was made by PostgreSQL 1[67].*runs PostgreSQL 15/,
       );
       assert.deepEqual(scripts, []);
     }
@@ -174,7 +177,7 @@ describe("backups and their files", () => {
     );
     assert.match(
       await refusal(restore(ended("", "error: connection reset"), backup, true)),
-      /^1 .*was lost: error: connection reset\. Whether the backup is in place is not known/,
+      /^1 .*was lost: error: connection reset\. It is unknown whether the backup was restored/,
     );
   });
 

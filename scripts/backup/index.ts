@@ -44,7 +44,7 @@ async function askDatabase({ name, run }: DatabasePod): Promise<DatabaseFacts> {
     );
   if (recovery === "t")
     throw new LabError(
-      `The pod ${name} follows another one, which takes the writes. Set k3s-lab:database.primary to that one's number. Nothing was changed.`,
+      `The pod ${name} is a replica of another pod, which takes writes. Set k3s-lab:database.primary to that pod's number. Nothing was changed.`,
       { exitCode: 2 },
     );
   const tables = rest.map((line) => {
@@ -106,7 +106,7 @@ if [ "$(sha256sum "$file" | cut -d ' ' -f 1)" = ${sha256} ]; then
   code=0
   postgres-entry restore${force ? " --force" : ""} <"$file" || code=$?
 else
-  echo 'the backup did not come over whole: nothing was changed' >&2
+  echo 'the backup was damaged in transit: nothing was changed' >&2
 fi
 echo "ended $code"`;
 
@@ -128,7 +128,7 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
   const needed = Math.max(majorOf(backup.server), majorOf(backup.program));
   if (needed > before.major)
     throw new LabError(
-      `The backup "${backup.file}" is of PostgreSQL ${needed}, and the database is PostgreSQL ${before.major}, which may not understand it. Nothing was changed.`,
+      `The backup "${backup.file}" was made by PostgreSQL ${needed}, and the database runs PostgreSQL ${before.major}, which may not be able to read it. Nothing was changed.`,
       { exitCode: 2 },
     );
   const replaced = before.tables.filter(({ rows }) => rows > 0);
@@ -139,7 +139,7 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
   const ended = /^ended (\d+)$/m.exec(stdout)?.[1];
   if (ended === undefined)
     throw new LabError(
-      `The connection to the database's pod ${database.name} was lost: ${lastLine(stderr)}. Whether the backup is in place is not known: look, or run the same command again.`,
+      `The connection to the database's pod ${database.name} was lost: ${lastLine(stderr)}. It is unknown whether the backup was restored: check the data, or run the same command again.`,
     );
   if (ended !== "0") throw new LabError(`The backup was not restored: ${reasonOf(stderr)}`);
   // It is restored, even if this query fails.
@@ -158,14 +158,14 @@ const reasonOf = (stderr: string): string => {
   return said.slice(-3).join("; ");
 };
 
-/** A table for people, such as: entries: 3 rows, the newest of 2026-11-30T01:00:00Z. */
+/** A table for people, such as: entries: 3 rows, the newest from 2026-11-30T01:00:00Z. */
 export const inWords = ({ name, rows, newest }: TableFacts): string =>
-  `${name}: ${rows} ${rows === 1 ? "row" : "rows"}${newest ? `, the newest of ${newest}` : ""}`;
+  `${name}: ${rows} ${rows === 1 ? "row" : "rows"}${newest ? `, the newest from ${newest}` : ""}`;
 
 const wouldReplace = (tables: readonly TableFacts[], { file, at }: BackupFile): LabError => {
   const newer = tables.some(({ newest }) => newest !== undefined && newest > at);
   return new LabError(
-    `The database has rows, which the backup would replace (${tables.map(inWords).join("; ")}). The backup "${file}" is of ${at}${newer ? ": the database has newer ones" : ""}. Nothing was changed. To replace them, run the same command with --yes; \`lab backup\` keeps them first.`,
+    `The database has rows, which the backup would replace (${tables.map(inWords).join("; ")}). The backup "${file}" is from ${at}${newer ? ", and the database has newer rows" : ""}. Nothing was changed. To replace them, run the same command with --yes; to keep a copy, run \`lab backup\` first.`,
     { exitCode: 3 },
   );
 };

@@ -14,13 +14,13 @@ export interface ChangeOptions extends Pick<UpOptions, "replace" | "watch"> {
 export const changeCommand = (name: string): Command =>
   new Command(name)
     .argument("<app>", "app of a stack that is up, or namespace/app")
-    .option("--stack <name>", "stack of the app, where several have one of this name")
-    .option("--replace", "allow what else the stack file would replace or remove")
+    .option("--stack <name>", "stack of the app, if several have one with this name")
+    .option("--replace", "also allow everything else that the stack file would replace or remove")
     .option("--json", "print JSON instead: what was changed");
 
 /** The shared help of commands that change an app. @param more a further sentence. Default: none. */
 export const changeHelp = (example: string, more = ""): string =>
-  `\nEdits this value in the stack file, and nothing else there, then does what \`lab up STACK\` does. If that is refused, fails or is interrupted before Pulumi has begun to change something, the file is put back as it was; later it keeps the change. ${more}\nExit codes: as of \`lab up\`.\n\nExample:\n  scripts/lab ${example}`.replace(
+  `\nEdits only this value in the stack file, then does what \`lab up STACK\` does. If that is refused, fails or is interrupted before Pulumi has begun to change anything, the file is restored; after that it keeps the change. ${more}\nExit codes: those of \`lab up\`.\n\nExample:\n  scripts/lab ${example}`.replace(
     " \n",
     "\n",
   );
@@ -45,7 +45,7 @@ export async function changeApp(
     changed = done;
     return async () => {
       isBack = await putBack();
-      if (isBack) tell(`nothing was touched, and ${file} is as it was`);
+      if (isBack) tell(`nothing was touched, and ${file} was restored`);
     };
   };
   const run = () => bringUp([stack], { replace, edit, ...(watch ? { watch } : {}) });
@@ -53,7 +53,7 @@ export async function changeApp(
     await (json ? withStdoutAside(run) : run());
   } catch (error) {
     if (changed !== undefined && changed.before !== changed.after && !isBack)
-      tell(`${file} keeps the change, for Pulumi had begun it: ${inWords(changed)}`);
+      tell(`${file} keeps the change, because Pulumi had begun to apply it: ${inWords(changed)}`);
     throw error;
   }
   if (changed === undefined) return;
@@ -74,8 +74,8 @@ export interface Seen {
 }
 
 function inWords({ key, before, after }: FileChange): string {
-  if (before === after) return `${key} is ${after ?? "not set"} already`;
-  return `${key} was ${before ?? "not set"} and is ${after ?? "not set any more"}`;
+  if (before === after) return `${key} is already ${after ?? "not set"}`;
+  return `${key} was ${before ?? "not set"} and is now ${after ?? "not set"}`;
 }
 
 /** The apps whose pods a new version of one replaces: those of the guest book share a version. */

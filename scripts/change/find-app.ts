@@ -74,7 +74,7 @@ export async function appStacks({
   if (stack !== undefined) return [await named(stack, isUp)];
   const stacks = await stacksUp(directory, isUp);
   if (stacks.length > 0) return stacks;
-  throw refusal("No stack of apps is up. Bring one up first, such as by scripts/lab up.");
+  throw refusal("No stack of apps is up. Bring one up first, such as with scripts/lab up.");
 }
 
 const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
@@ -93,7 +93,7 @@ async function stacksUp(directory: string, isUp: (stack: string) => Promise<bool
 
 async function named(stack: string, isUp: (stack: string) => Promise<boolean>): Promise<string> {
   if (!isOnCluster(programOf(stack)))
-    throw refusal(`The stack ${stack} has no apps. Name one of apps… or my-app….`);
+    throw refusal(`The stack ${stack} has no apps. Choose an apps… or my-app… stack.`);
   if (!(await isUp(stack)))
     throw refusal(`The stack ${stack} is not up. Bring it up first: scripts/lab up ${stack}.`);
   return stack;

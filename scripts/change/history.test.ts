@@ -64,8 +64,13 @@ test("a revision that is not there, or is there already, is refused with the his
   const all = await history(...three);
   const cases = [
     [all, "2.0.0", 8, /^app2: there is no revision 8\.\n {2}REVISION .*\n {2}11 /],
-    [all, "1.1.0", 10, /^app2: revision 10 has the version of the stack file, 1\.1\.0: nothing to roll back/],
-    [all.slice(-1), "1.0.0", undefined, /^app2: no earlier revision has another version than 1\.0\.0/],
+    [
+      all,
+      "1.1.0",
+      10,
+      /^app2: revision 10 has the same version as the stack file, 1\.1\.0: nothing to roll back/,
+    ],
+    [all.slice(-1), "1.0.0", undefined, /^app2: no earlier revision has a version other than 1\.0\.0/],
     [[], "1.0.0", undefined, /^app2: its Deployment has no ReplicaSet/],
   ] as const;
   for (const [known, version, wanted, message] of cases)

@@ -51,7 +51,7 @@ export function revisionToRestore(
   };
   const [current] = history;
   if (current === undefined)
-    return refuse(`${name}: its Deployment has no ReplicaSet: nothing of it has run.`);
+    return refuse(`${name}: its Deployment has no ReplicaSet: no version has run yet.`);
   const found =
     wanted === undefined
       ? history.find((one) => one !== current && one.version !== version)
@@ -59,12 +59,12 @@ export function revisionToRestore(
   if (found === undefined)
     return refuse(
       wanted === undefined
-        ? `${name}: no earlier revision has another version than ${version}.`
+        ? `${name}: no earlier revision has a version other than ${version}.`
         : `${name}: there is no revision ${wanted}.`,
     );
   if (found.version === version)
     return refuse(
-      `${name}: revision ${found.revision} has the version of the stack file, ${version}: nothing to roll back.`,
+      `${name}: revision ${found.revision} has the same version as the stack file, ${version}: nothing to roll back.`,
     );
   return found;
 }

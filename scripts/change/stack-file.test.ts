@@ -59,7 +59,7 @@ test("what the file may not say is refused", () => {
     [app2, { replicas: 101 }, /k3s-lab:apps\[1\]\.replicas: 101 is not accepted; expected at most 100/],
     [app2, { replicas: 5 }, /namespaces\[0\]\.quota\.pods: 6 is not accepted; expected at least 8/],
     [app1, { version: "a b" }, /k3s-lab:apps\[0\]\.version: "a b" is not accepted; expected a version/],
-    [{ name: "app3", namespace: "dev" }, { replicas: 1 }, /dev\/app3 is not there any more/],
+    [{ name: "app3", namespace: "dev" }, { replicas: 1 }, /dev\/app3 no longer exists/],
   ] as const;
   for (const [app, change, message] of cases)
     assert.throws(() => withChange("apps", apps, app, change), refused(message));
@@ -75,7 +75,7 @@ test("an app whose pods follow its load keeps doing so: the key is named that sa
   const api = { name: "api", namespace: "my-app" };
   assert.throws(
     () => withChange("my-app", scaled, api, { replicas: 2 }),
-    refused(/the pods of api follow its load, from 2 to 4\. Change min and max in k3s-lab:replicas\.api, or/),
+    refused(/api is autoscaled, from 2 to 4 pods\. Change min and max in k3s-lab:replicas\.api, or/),
   );
   assert.equal(withChange("my-app", scaled, frontend, { replicas: 3 }).before, 2);
 });

@@ -38,19 +38,19 @@ export function withChange(
   const { apps } = parseOnCluster(stack, text);
   const index = apps.findIndex((one) => one.name === name && one.namespace === namespace);
   const app = apps[index];
-  if (app === undefined) throw refused(`${file}: the app ${namespace}/${name} is not there any more`);
+  if (app === undefined) throw refused(`${file}: the app ${namespace}/${name} no longer exists`);
   const [[field, value]] = Object.entries(change) as [[Field, Value]];
   const path = pathTo(stack, index, name, field);
   const key = keyPath(path.slice(1));
   if (field === "replicas" && app.autoscaling)
     throw refused(
-      `${file}: the pods of ${name} follow its load, from ${app.autoscaling.min} to ${app.autoscaling.max}. Change min and max in ${key}, or write a number there, then run scripts/lab up ${stack}`,
+      `${file}: ${name} is autoscaled, from ${app.autoscaling.min} to ${app.autoscaling.max} pods. Change min and max in ${key}, or set a number there, then run scripts/lab up ${stack}`,
     );
   const before = app[field] ?? null;
   const edited = before === value ? text : edit(text, path, value);
   if (edited === undefined)
     throw refused(
-      `${file}: ${key} cannot be changed without changing another value, as by an alias. ${value === null ? "Remove it" : `Write ${JSON.stringify(value)}`} there yourself, then run scripts/lab up ${stack}`,
+      `${file}: ${key} cannot be changed without changing another value, such as through an alias. ${value === null ? "Remove it" : `Write ${JSON.stringify(value)}`} there yourself, then run scripts/lab up ${stack}`,
     );
   const canaryAt = pathTo(stack, index, name, "canary");
   const whole = field === "version" ? edit(edited, canaryAt, null) : edited;
@@ -99,7 +99,7 @@ export async function changeStackFile(
     return true;
   };
   if (text !== before && !(await put(before, text)))
-    throw refused(`${stackFile(stack)} was edited at the same moment. Run the same command again`);
+    throw refused(`${stackFile(stack)} was edited at the same time. Run the same command again`);
   return { ...done, putBack: () => put(text, before) };
 }
 

@@ -9,10 +9,10 @@ import { interruptible } from "../signals.ts";
 export const command = new Command("backup")
   .argument("<stack>", "stack with a database: my-app, or one whose name begins with my-app-")
   .argument("[file]", "file to write. Default: STACK-TIME.dump in the current folder")
-  .option("--json", "print JSON: file, SHA-256, size in bytes, what the database holds")
+  .option("--json", "print JSON: file, SHA-256, size in bytes, what the database contains")
   .addHelpText(
     "after",
-    "\nThe backup is consistent while writes go on, whole or not there at all, and only you can read it (mode 0600). FILE.sha256 beside it has its checksum. What is there already is never overwritten.\n\nExit codes: 0 written, 1 failed, 2 bad input or the stack is not up, 4 disk full, 130 interrupted.",
+    "\nThe backup is consistent even during writes, is written completely or not at all, and only you can read it (mode 0600). FILE.sha256 beside it contains its checksum. Existing files are never overwritten.\n\nExit codes: 0 written, 1 failed, 2 bad input or the stack is not up, 4 disk full, 130 interrupted.",
   )
   .action(async (stack: string, given: string | undefined, { json }: { json?: true }) => {
     const config = await databaseConfig(stack);
@@ -27,6 +27,6 @@ export const command = new Command("backup")
       const { bytes, sha256, tables } = made;
       console.log(`${file}: ${bytes} bytes, SHA-256 ${sha256}`);
       for (const table of tables) console.log(`  ${inWords(table)}`);
-      console.log(`To put it in place: scripts/lab restore ${stack} ${quoted(file)}`);
+      console.log(`To restore it: scripts/lab restore ${stack} ${quoted(file)}`);
     }
   });

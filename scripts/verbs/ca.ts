@@ -34,11 +34,11 @@ curl, for one request
 
 Debian and Ubuntu, for curl and other programs
   sudo cp ${path} ${own} && sudo update-ca-certificates
-  to take it back: sudo rm ${own} && sudo update-ca-certificates --fresh
+  to undo: sudo rm ${own} && sudo update-ca-certificates --fresh
 
 Chromium and Chrome on Linux (certutil is in libnss3-tools)
   mkdir -p $HOME/.pki/nssdb && certutil ${nss} -A -t C,, -n ${label} -i ${path}
-  to take it back: certutil ${nss} -D -n ${label}
+  to undo: certutil ${nss} -D -n ${label}
 
 Firefox
   Settings, Privacy & Security, View Certificates, Authorities, Import: ${file}

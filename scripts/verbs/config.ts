@@ -10,12 +10,12 @@ import { readServerSecrets } from "../../stacks/model/server-secrets.ts";
 
 export const command = new Command("config")
   .argument("<stack>", "stack of machines")
-  .option("--secrets", "print the K3s configuration that is secret instead; nothing where there is none")
+  .option("--secrets", "instead, print the secret part of the K3s configuration, if any")
   .action(async (stack: string, { secrets }: { secrets?: true }) => {
     const config = programOf(stack) === "cluster" ? await readStackFile(stack as "cluster", root) : undefined;
     if (config === undefined || config.provider === "hosts")
       throw refusal(
-        `${stackFile(stack)}: Vagrant makes no machines of this stack${config ? ", which has existing hosts" : ""}. Set LAB_STACK to another stack, or use pulumi.`,
+        `${stackFile(stack)}: Vagrant creates no machines for this stack${config ? ", which has existing hosts" : ""}. Set LAB_STACK to another stack, or use pulumi.`,
       );
     // The Vagrantfile marks machines with the id. An incomplete one is reported.
     if (!(await exists(join(labDir, "id")))) await labId();

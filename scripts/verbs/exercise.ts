@@ -83,7 +83,7 @@ subcommand(
   "start",
   "<exercise>",
   "name of one of the lab's own, or the path of a file",
-  "Put a fault into the exercise's own app, in its own namespace",
+  "Inject a fault into the exercise's own app, in its own namespace",
 ).action(async (words: string, options: Options) => {
   const named = await readExercise(words);
   const { name } = named;
@@ -109,10 +109,10 @@ subcommand(
   "check",
   "[exercise]",
   `name. ${own}`,
-  "Check the repair: every check passes, or it says what was found instead",
+  "Check the fix: print every check, and what a failed one found instead",
 )
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
-  .addHelpText("after", "\nExit codes: 0 repaired, 1 not repaired, 2 no such exercise is started.")
+  .addHelpText("after", "\nExit codes: 0 fixed, 1 not fixed, 2 no such exercise is started.")
   .action(async (name: string | undefined, options: Options & { wait: number }) => {
     const began = performance.now();
     const checks = await onLab(options, "Interrupted.", async (cluster) => {
@@ -140,14 +140,14 @@ subcommand(
 )
   .addHelpText(
     "after",
-    "\n`scripts/lab up` restores any of the lab's own objects that you changed meanwhile. May be repeated.",
+    "\n`scripts/lab up` restores the lab's own objects if you changed any meanwhile. May be repeated.",
   )
   .action(async (given: string | undefined, options: Options) => {
     const done = await onLab(options, "Interrupted. Run the same command again.", async (cluster) => {
       const name = nameIn(given) ?? chosen(await startedOn(cluster)).name;
       return { name, wasThere: await reset(cluster, name) };
     });
-    const words = done.wasThere ? "is gone" : "is not started; nothing was touched";
+    const words = done.wasThere ? "was removed" : "is not started; nothing was touched";
     print(done, `The exercise ${done.name} ${words}.`, options);
   });
 
@@ -160,5 +160,5 @@ subcommand(
   const named = await readExercise(words);
   await onLab(options, "Interrupted. Run the same command again.", (cluster) => solve(cluster, named));
   const next = `scripts/lab exercise check ${named.name} --wait 60`;
-  print({ name: named.name }, `The solution is applied. See whether it is enough: ${next}`, options);
+  print({ name: named.name }, `The solution was applied. To check it: ${next}`, options);
 });

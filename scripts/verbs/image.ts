@@ -20,11 +20,11 @@ export const command = new Command("image")
     }
     const [, repository = ""] = /^k3s-lab\/([^:]+):/.exec(name) ?? [];
     const image = labImages.get(repository);
-    if (image === undefined) throw refusal(`The image ${name} is none of the lab's: ${names.join(", ")}.`);
+    if (image === undefined) throw refusal(`The image ${name} is not one of the lab's: ${names.join(", ")}.`);
     const ref = await image.ref();
     if (name !== ref)
       throw refusal(
-        `The image ${name} cannot be made from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
+        `The image ${name} cannot be built from this checkout, whose ${repository} is ${ref}. Run \`lab up\` again.`,
       );
     const { path } = await image.archive();
     await pipeline(createReadStream(path), process.stdout);

@@ -20,14 +20,14 @@ const upTo =
 
 export const command = new Command("load")
   .argument("<target>", "stack of apps that is up, or an app of one: APP or namespace/APP")
-  .option("--stack <name>", "stack of the app, where several have one of this name")
-  .option("--duration <seconds>", "for how long requests are sent, at most 3600", upTo(3600), 60)
+  .option("--stack <name>", "stack of the app, if several have one with this name")
+  .option("--duration <seconds>", "how long to send requests, at most 3600", upTo(3600), 60)
   .option("--rate <number>", "requests a second, at most 1000", upTo(1000), 200)
-  .option("--concurrency <number>", "requests under way at once, at most 64", upTo(64), 8)
-  .option("--json", "print JSON at the end: figures and what happened to the pods")
+  .option("--concurrency <number>", "concurrent requests, at most 64", upTo(64), 8)
+  .option("--json", "print JSON at the end: measurements and what happened to the pods")
   .addHelpText(
     "after",
-    "\nAsks each app at its first path, through every address of the Ingress controller, over connections that are kept, and shows replicas, CPU, latency and errors as they change; then waits, for three minutes at most, until autoscalers have taken back the pods that they added. Only what the lab's own apps answer is asked. Ctrl-C ends it in good order.\nExit codes: 0 every request was answered, 1 some were not, 2 bad input.\n\nExample:\n  scripts/lab load my-app --duration 120",
+    "\nSends requests to each app's first path, through every address of the Ingress controller, over persistent connections, and shows replicas, CPU, latency and errors as they change; then waits up to three minutes until autoscalers have removed the pods that they added. Sends load only where the lab's own apps answer. Ctrl-C ends it cleanly.\nExit codes: 0 every request was answered, 1 some were not, 2 bad input.\n\nExample:\n  scripts/lab load my-app --duration 120",
   )
   .action(async (words: string, { stack, json, ...size }: Options) => {
     const asked = await askedBy(words, stack);

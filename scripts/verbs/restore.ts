@@ -15,18 +15,18 @@ interface Options {
 export const command = new Command("restore")
   .argument("<stack>", "stack with a database: my-app, or one whose name begins with my-app-")
   .argument("<file>", "backup that `lab backup` wrote, with FILE.sha256 beside it")
-  .option("--yes", "replace the rows that the database has")
-  .option("--json", "print JSON: what the database holds now, and what was replaced")
+  .option("--yes", "replace the rows in the database")
+  .option("--json", "print JSON: what the database contains now, and what was replaced")
   .addHelpText(
     "after",
-    "\nAll of the backup is put in place or nothing, in the cluster that the stack is on, whichever it was made in. A backup that is damaged, of another application or of a newer PostgreSQL is refused.\n\nExit codes: 0 in place, 1 failed, 2 bad input or the stack is not up, 3 the database has rows and needs --yes, 130 interrupted. After 2 and 3 nothing has been changed.",
+    "\nRestores the whole backup or nothing, in the stack's current cluster, whichever cluster it was made in. Refuses a backup that is damaged, belongs to another application or was made by a newer PostgreSQL.\n\nExit codes: 0 restored, 1 failed, 2 bad input or the stack is not up, 3 the database has rows and needs --yes, 130 interrupted. After 2 and 3 nothing has been changed.",
   )
   .action(async (stack: string, file: string, { yes = false, json }: Options) => {
     const config = await databaseConfig(stack);
     const backup = await readBackup(file, databaseOwner);
     Object.assign(process.env, labVariables(await currentSettings()));
     const done = await interruptible(
-      "Interrupted. The backup is in place wholly or not at all: which of them is not known.",
+      "Interrupted. The backup was restored completely or not at all; it is unknown which.",
       async (signal) => restore(await findDatabase(stack, config, signal), backup, yes),
     );
     if (json) {
@@ -34,6 +34,6 @@ export const command = new Command("restore")
       return;
     }
     for (const table of done.replaced) console.log(`replaced ${inWords(table)}`);
-    console.log(`${file} of ${backup.at} is in place`);
+    console.log(`restored ${file}, made at ${backup.at}`);
     for (const table of done.tables) console.log(`  ${inWords(table)}`);
   });

@@ -7,7 +7,7 @@ import { askPlace, placeOf } from "../verify/place.ts";
 export const command = changeCommand("rollback")
   .argument(
     "[revision]",
-    "revision of the history (default: the last one that has another version)",
+    "revision of the history (default: the last one with a different version)",
     wholeNumber,
   )
   .option("--history", "only print the history: revisions, versions, times")
@@ -15,7 +15,7 @@ export const command = changeCommand("rollback")
     "after",
     changeHelp(
       "rollback app2",
-      "The history is that of the Deployment's ReplicaSets. Only the version goes back: what else was changed since stays. Of an app with a canary, only that goes.",
+      "The history is that of the Deployment's ReplicaSets. Only the version is rolled back: other changes since then stay. If the app has a canary, only that is removed.",
     ),
   )
   .action(
@@ -37,6 +37,6 @@ export const command = changeCommand("rollback")
 
 function wholeNumber(text: string): number {
   if (!/^\d{1,9}$/.test(text))
-    throw new InvalidArgumentError("The number of a revision is expected, such as 3.");
+    throw new InvalidArgumentError("Expected the number of a revision, such as 3.");
   return Number(text);
 }

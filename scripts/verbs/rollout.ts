@@ -22,14 +22,14 @@ export const command = changeCommand("rollout")
   .option("--watch", "show each pod as it changes")
   .option(
     "--canary",
-    "pause before the rollout: one more pod gets the version, and the share of the requests that each version answers is shown",
+    "pause before the rollout: one extra pod gets the version, and the share of requests that each version answers is shown",
   )
-  .option("--resume", "go on: the canary's version for all pods; `lab rollback` goes back instead")
+  .option("--resume", "continue: roll out the canary's version to all pods; `lab rollback` goes back instead")
   .addHelpText(
     "after",
     changeHelp(
       "rollout app2 1.1.0 --canary",
-      "Where new pods do not get ready, old ones go on serving; the command fails once Kubernetes gives the rollout up, and `lab rollback` takes the version back. The apps of the guest book share one version. After a canary a terminal asks whether to go on or back.",
+      "If new pods do not become ready, old ones keep serving; the command fails once Kubernetes gives up on the rollout, and `lab rollback` reverts it. The apps of the guest book share one version. After a canary, the command asks on a terminal whether to continue or go back.",
     ),
   )
   .action(async (words: string, asked: string | undefined, options: Options) => {
@@ -55,10 +55,12 @@ function versionOf(
     throw new LabError(`${app.name}: ${message}.`, { exitCode: 2 });
   };
   if (canary && resume)
-    return refuse("--canary pauses a rollout, and --resume ends the pause: give one of them");
+    return refuse("--canary pauses a rollout, and --resume ends the pause: use only one of them");
   if (!resume)
-    return version ?? refuse("which version? Give it behind the app, or --resume for that of its canary");
-  if (app.canary === undefined) return refuse("it has no canary to go on with");
+    return (
+      version ?? refuse("which version? Give it after the app, or use --resume for the canary's version")
+    );
+  if (app.canary === undefined) return refuse("it has no canary to continue with");
   if (version !== undefined && version !== app.canary)
     return refuse(`its canary has the version ${app.canary}, not ${version}`);
   return app.canary;
@@ -67,9 +69,11 @@ function versionOf(
 async function askHowOn(found: FoundApp, version: string, options: ChangeOptions): Promise<void> {
   const { name } = found.app;
   const answer = await answerOnTerminal(
-    `\nGo on with ${version} for all pods, or back? Anything else leaves it so. [on/back] `,
+    `\nRoll out ${version} to all pods, or go back? Anything else leaves the canary in place. [on/back] `,
   );
   if (answer === "on") return await changeApp(found, { version }, options);
   if (answer === "back") return await changeApp(found, { canary: null }, options);
-  console.log(`\nTo go on: scripts/lab rollout ${name} --resume\nTo go back: scripts/lab rollback ${name}`);
+  console.log(
+    `\nTo continue: scripts/lab rollout ${name} --resume\nTo go back: scripts/lab rollback ${name}`,
+  );
 }

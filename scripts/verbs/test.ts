@@ -14,7 +14,7 @@ import { findGo } from "../toolchain/go-module.ts";
 import { installTools } from "../toolchain/install.ts";
 
 export const command = new Command("test")
-  .argument("[part]", "only the test files whose path holds this, such as long/k3s or plain-yaml")
+  .argument("[part]", "only the test files whose path contains this, such as long/k3s or plain-yaml")
   .option("--unit", "only types, lint and unit tests")
   .option("--vm", "only the lab on virtual machines: 15 minutes if the processor is emulated")
   .option("--all", "every test: all injected faults and virtual machines too; takes hours")

@@ -41,7 +41,7 @@ command
   .command("install")
   .description("Install tools, by name or by the stacks that need them")
   .addArgument(
-    new Argument("[names...]", "tools, or who needs them. Default: cluster apps").choices([
+    new Argument("[names...]", "tools, or what needs them. Default: cluster apps").choices([
       ...new Set([...toolNames, ...needingNames]),
     ]),
   )
@@ -98,7 +98,7 @@ function table(statuses: readonly ToolStatus[]): string {
   const drawn = new Table({ head, style: { head: [], border: [] } });
   drawn.push(...rows);
   const total = statuses.reduce((sum, { installed }) => sum + (installed?.size ?? 0), 0);
-  return `${drawn.toString()}\n${megabytes(total)} in ${labInstaller.folder}; a way with ? is what would be tried first\n`;
+  return `${drawn.toString()}\n${megabytes(total)} in ${labInstaller.folder}; a way marked ? would be tried first\n`;
 }
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 3 : 0)} MB`;

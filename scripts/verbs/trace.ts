@@ -11,12 +11,12 @@ interface Options {
 
 export const command = new Command("trace")
   .argument("<target>", "HOST or HOST/PATH, such as app1.com/")
-  .option("--stack <name>", "stack of the app, where apps of several take the request")
-  .option("--mermaid", "print the Mermaid diagram alone")
+  .option("--stack <name>", "stack of the app, if apps of several stacks match the request")
+  .option("--mermaid", "print only the Mermaid diagram")
   .option("--json", "print JSON: the hops, the answer's status, the diagram")
   .addHelpText(
     "after",
-    "\nSends one request and prints each hop: where it is, on which node, and who leads on from there; as a table, then as a Mermaid diagram. What the answer does not show is read from the cluster. Changes nothing.\nExit codes: 0 the app answered, 1 it did not, 2 no app takes the request.\n\nExample:\n  scripts/lab trace app2.com",
+    "\nSends one request and prints each hop: where it is, on which node, and what forwards it from there; first as a table, then as a Mermaid diagram. Reads from the cluster what the answer does not show. Changes nothing.\nExit codes: 0 the app answered, 1 it did not, 2 no app matches the request.\n\nExample:\n  scripts/lab trace app2.com",
   )
   .action(async (text: string, { stack, mermaid, json }: Options) => {
     const target = parseTarget(text);

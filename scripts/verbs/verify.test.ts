@@ -13,22 +13,22 @@ test("bad input is refused before anything is asked", async () => {
   assert.match(missing.stderr, /^lab: Pulumi\.cluster-none\.yaml cannot be read: it does not exist/m);
   assert.equal(missing.stdout, "");
   for (const [args, message] of [
-    [["--kubeconfig", "k"], /go with --spec/],
+    [["--kubeconfig", "k"], /need --spec/],
     [["--spec", "none.yaml"], /none\.yaml cannot be read: it does not exist/],
-    [["--spec", "s", "--context", "c"], /--context goes with --kubeconfig/],
+    [["--spec", "s", "--context", "c"], /--context needs --kubeconfig/],
     [["apps", "--spec", "s", "--kubeconfig", "k"], /not both/],
     // kubectl takes an empty one for none, and another cluster would be graded.
     [["--spec", "s", "--kubeconfig", ""], /--kubeconfig is empty/],
     [["--spec", "s", "--kubeconfig", "k", "--context", ""], /--context is empty/],
     [["--spec", "s", "--address", ""], /--address is empty/],
     [["--spec", ""], /--spec is empty/],
-    [["--spec", "s", "--https-port", "8443"], /--https-port goes with --address/],
+    [["--spec", "s", "--https-port", "8443"], /--https-port needs --address/],
     [
       ["--spec", "s", "--address", "10.0.0.5:80", "--https-port", "no"],
-      /--https-port: a port from 1 to 65535/,
+      /--https-port: expected a port from 1 to 65535/,
     ],
     [["--spec", "s", "--kubeconfig", "none.yaml"], /none\.yaml cannot be read: .*no such file/],
-    [["--spec", "s", "--kubeconfig", "."], /\. cannot be read: it is no file/],
+    [["--spec", "s", "--kubeconfig", "."], /\. cannot be read: it is not a file/],
   ] as const) {
     const { exitCode, stderr } = await lab(...args);
     assert.equal(exitCode, 2, stderr);

@@ -31,7 +31,7 @@ export const command = new Command("verify")
   .option("--json", "print JSON: every check with what was expected and found")
   .option("--junit <file>", "also write the checks to a file in JUnit format")
   .option("--wait <seconds>", "repeat for up to this long until every check passes", seconds, 0)
-  .option("--spec <file>", "grade the cluster of the stacks by a file of items with points instead")
+  .option("--spec <file>", "instead, grade the stacks' cluster against a file of items with points")
   .option("--kubeconfig <file>", "with --spec: another cluster, which the lab need not have created")
   .option("--context <name>", "with --kubeconfig. Default: the file's current context")
   .option("--address <address>", "with --spec: where the Ingress controller listens, such as 10.0.0.5:8080")
@@ -68,13 +68,11 @@ function refuseMisplaced(
   for (const [option, value] of Object.entries({ spec, kubeconfig, context, address }))
     if (value?.trim() === "") throw refusal(`--${option} is empty: is a variable of your shell not set?`);
   if (spec === undefined && (kubeconfig ?? context ?? address) !== undefined)
-    throw refusal(
-      "--kubeconfig, --context and --address go with --spec: stack files say which cluster is theirs.",
-    );
-  if (httpsPort !== undefined && address === undefined) throw refusal("--https-port goes with --address.");
+    throw refusal("--kubeconfig, --context and --address need --spec: stack files name their own cluster.");
+  if (httpsPort !== undefined && address === undefined) throw refusal("--https-port needs --address.");
   if (httpsPort !== undefined && !isPort(httpsPort))
-    throw refusal("--https-port: a port from 1 to 65535 is expected.");
-  if (context !== undefined && kubeconfig === undefined) throw refusal("--context goes with --kubeconfig.");
+    throw refusal("--https-port: expected a port from 1 to 65535.");
+  if (context !== undefined && kubeconfig === undefined) throw refusal("--context needs --kubeconfig.");
   if (kubeconfig !== undefined && stacks.length > 0)
     throw refusal("Name stacks or --kubeconfig, not both: each says which cluster is meant.");
 }
@@ -103,7 +101,7 @@ async function refuseUnwritable(file: string): Promise<void> {
   try {
     await access(dirname(file), constants.W_OK);
     if (file === "" || file.endsWith("/") || (await ifThere(stat(file)))?.isDirectory())
-      throw new Error("it is no file");
+      throw new Error("it is not a file");
   } catch (cause) {
     throw unwritable(file, cause as Error);
   }
@@ -112,11 +110,14 @@ async function refuseUnwritable(file: string): Promise<void> {
 async function refuseUnreadable(file: string): Promise<void> {
   try {
     await access(file, constants.R_OK);
-    if ((await stat(file)).isDirectory()) throw new Error("it is no file");
+    if ((await stat(file)).isDirectory()) throw new Error("it is not a file");
   } catch (cause) {
     throw refusal(`${file} cannot be read: ${(cause as Error).message}. Name a kubeconfig.`, cause);
   }
 }
 
 const unwritable = (file: string, cause: Error): LabError =>
-  refusal(`"${file}" cannot be written: ${cause.message}. Name a file in a folder that is yours.`, cause);
+  refusal(
+    `"${file}" cannot be written: ${cause.message}. Choose a file in a folder that you can write to.`,
+    cause,
+  );

@@ -50,9 +50,9 @@ test("only a database of the stack's own is taken, on a cluster that answers", a
   };
   assert.match(await refusal(), /^2 The stack "my-app-none" is not up/);
   placed({});
-  assert.match(await refusal(), /^2 .*my-app\/db in the cluster is not of this stack/);
+  assert.match(await refusal(), /^2 .*my-app\/db in the cluster does not belong to this stack/);
   placed({ "k3s-lab/lab": "this-lab", "k3s-lab/stack": "my-app" });
-  assert.match(await refusal(), /^2 .*is not of this stack/);
+  assert.match(await refusal(), /^2 .*does not belong to this stack/);
   placed({ "k3s-lab/lab": "this-lab", "k3s-lab/stack": "my-app-none" });
   assert.equal((await find()).name, "db-1");
   await set("http://127.0.0.1:9");

@@ -45,7 +45,7 @@ export interface DatabasePod {
 export async function databaseConfig(stack: string, directory: string = root): Promise<MyAppConfig> {
   if (programOf(stack) !== "my-app")
     throw new LabError(
-      `The stack "${stack}" has no database: only the guest book has, the stack my-app or one whose name begins with my-app-.`,
+      `The stack "${stack}" has no database. Only guest book stacks have one: my-app, or a stack whose name begins with my-app-.`,
       { exitCode: 2 },
     );
   return await readStackFile(stack as "my-app", directory);
@@ -74,7 +74,7 @@ export async function findDatabase(
     const owner = { lab: lab ?? (await knownLabId()), stack };
     if (!isOwn(identity, owner, await readOwnState(stack)))
       throw new LabError(
-        `The StatefulSet ${namespace}/db in the cluster is not of this stack: it was made by somebody else. Nothing was touched. Run the command where that was made, or rename the namespace in ${stackFile(stack)}.`,
+        `The StatefulSet ${namespace}/db in the cluster does not belong to this stack. Nothing was touched. Run the command in the checkout that created it, or rename the namespace in ${stackFile(stack)}.`,
         { exitCode: 2 },
       );
     const name = `db-${config.database.primary}`;

@@ -144,7 +144,7 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
 
     const refused = await checkout.lab("restore", stack, "book.dump");
     assert.equal(refused.exitCode, 3, refused.all);
-    assert.match(refused.all, /entries: \d+ rows, the newest of .*Nothing was changed/);
+    assert.match(refused.all, /entries: \d+ rows, the newest from .*Nothing was changed/);
     const sql = (text: string) =>
       kubectl(
         "exec",

@@ -57,11 +57,11 @@ fault("An app is scaled or rolled out, and its cluster is refused", async () => 
   ]) {
     const { exitCode, all, stdout, file } = await lab(...args);
     assert.equal(exitCode, 2, all);
-    assert.match(all, /lab: nothing was touched, and Pulumi\.apps\.yaml is as it was\n.*none\.yaml/s);
+    assert.match(all, /lab: nothing was touched, and Pulumi\.apps\.yaml was restored\n.*none\.yaml/s);
     assert.equal(file, text);
     assert.equal(stdout, "");
   }
-  return { happened: "exit 2, the stack file is put back", lost: "nothing" };
+  return { happened: "exit 2, the stack file is restored", lost: "nothing" };
 });
 
 fault("An app is changed to what its stack file may not say, or is none", async () => {
@@ -71,11 +71,11 @@ fault("An app is changed to what its stack file may not say, or is none", async 
     [["scale", "app1", "-1"], /'-1' is invalid for argument 'replicas'/],
     [["scale", "app1", "1", "--stack", "apps-k3d"], /The stack apps-k3d is not up/],
     [["rollout", "app1", "a b"], /k3s-lab:apps\[0\]\.version: "a b" is not accepted/],
-    [["rollback", "app1", "x"], /The number of a revision is expected/],
-    [["rollout", "app1"], /app1: which version\? Give it behind the app, or --resume/],
-    [["rollout", "app1", "--resume"], /app1: it has no canary to go on with/],
+    [["rollback", "app1", "x"], /Expected the number of a revision/],
+    [["rollout", "app1"], /app1: which version\? Give it after the app, or use --resume/],
+    [["rollout", "app1", "--resume"], /app1: it has no canary to continue with/],
     [["rollout", "app1", "1.0.0", "--canary"], /k3s-lab:apps\[0\]\.canary: "1\.0\.0" is not accepted/],
-    [["rollout", "app1", "1.1.0", "--canary", "--resume"], /give one of them/],
+    [["rollout", "app1", "1.1.0", "--canary", "--resume"], /use only one of them/],
   ] as const;
   for (const [args, message] of cases) {
     const { exitCode, all, file } = await lab(...args);
@@ -150,7 +150,7 @@ fault("An app is rolled out, and Pulumi fails in the middle", async () => {
   assert.equal(exitCode, 1, all);
   assert.match(
     all,
-    /Pulumi\.apps\.yaml keeps the change, for Pulumi had begun it: k3s-lab:apps\[0\]\.version was 1\.0\.0 and is 1\.1\.0\nlab: never ready/,
+    /Pulumi\.apps\.yaml keeps the change, because Pulumi had begun to apply it: k3s-lab:apps\[0\]\.version was 1\.0\.0 and is now 1\.1\.0\nlab: never ready/,
   );
   assert.equal(file, text.replace("host: a.com", "host: a.com, version: 1.1.0"));
   return { happened: "exit 1, the stack file keeps the change", lost: "nothing" };

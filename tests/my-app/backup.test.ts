@@ -90,7 +90,7 @@ describe("backups of the guest book's database", { skip }, () => {
     await db.sql("insert into entries (name, text, at) values ('Cid', 'late', now() + interval '1 hour')");
     assert.match(
       await refusal(restore(asLab(db), backup, false)),
-      /^3 The database has rows.*\(entries: 3 rows, the newest of 20.*Z\).* is of 20.*Z: the database has newer ones\. Nothing was changed.*--yes/,
+      /^3 The database has rows.*\(entries: 3 rows, the newest from 20.*Z\).* is from 20.*Z, and the database has newer rows\. Nothing was changed.*--yes/,
     );
     assert.equal((await count(db)).split("|")[0], "3");
     const done = await restore(asLab(db), backup, true);
@@ -115,23 +115,23 @@ describe("backups of the guest book's database", { skip }, () => {
     };
     const read = () => refusal(readBackup(file, "guestbook"));
     await writeFile(file, good.subarray(0, -100));
-    assert.match(await read(), /^2 .*damaged or not whole.*Nothing was changed/);
+    assert.match(await read(), /^2 .*damaged or incomplete.*Nothing was changed/);
     const damaged = Buffer.from(good);
     damaged[good.length - 50] = (good[good.length - 50] ?? 0) ^ 1;
     await writeFile(file, damaged);
-    assert.match(await read(), /^2 .*damaged or not whole/);
+    assert.match(await read(), /^2 .*damaged or incomplete/);
     await place(replaced("guestbook", "otherbook"));
-    assert.match(await read(), /^2 .*of another application: of the database "otherbook"/);
+    assert.match(await read(), /^2 .*belongs to another application: its database is "otherbook"/);
     await place(Buffer.from("a text\n"));
-    assert.match(await read(), /^2 .*is no backup/);
+    assert.match(await read(), /^2 .*is not a backup/);
     await place(good);
     await rm(`${file}.sha256`);
-    assert.match(await read(), /^2 .*book\.dump\.sha256, is not there.*sha256sum book\.dump/);
+    assert.match(await read(), /^2 .*book\.dump\.sha256 is missing.*sha256sum book\.dump/);
     await place(replaced("15.", "99."));
     const newer = await readBackup(file, "guestbook");
     assert.match(
       await refusal(restore(asLab(db), newer, true)),
-      /^2 .*is of PostgreSQL 99, and the database is PostgreSQL 15/,
+      /^2 .*was made by PostgreSQL 99, and the database runs PostgreSQL 15/,
     );
     // What nobody here sees is wrong is seen in the pod: its data end too early.
     await place(good.subarray(0, -100));
@@ -141,7 +141,7 @@ describe("backups of the guest book's database", { skip }, () => {
     await place(good);
     const backup = await readBackup(file, "guestbook");
     await writeFile(file, damaged);
-    assert.match(await refusal(restore(asLab(db), backup, true)), /^1 .*did not come over whole/);
+    assert.match(await refusal(restore(asLab(db), backup, true)), /^1 .*was damaged in transit/);
     assert.equal(await count(db), "2|2");
     assert.deepEqual(await readdir(db.path("/tmp")), [".pgpass", "initdb.log"]);
     assert.match(sums, /^[0-9a-f]{64} {2}book\.dump\n$/);
@@ -151,10 +151,13 @@ describe("backups of the guest book's database", { skip }, () => {
     const db = await guestBook();
     const replica = await start("db-1");
     const file = join(folder, "book.dump");
-    assert.match(await refusal(backUp(asLab(replica), file)), /^2 The pod db-1 follows another one/);
+    assert.match(await refusal(backUp(asLab(replica), file)), /^2 The pod db-1 is a replica of another pod/);
     await backUp(asLab(db), file);
     const backup = await readBackup(file, "guestbook");
-    assert.match(await refusal(restore(asLab(replica), backup, true)), /^2 The pod db-1 follows another one/);
+    assert.match(
+      await refusal(restore(asLab(replica), backup, true)),
+      /^2 The pod db-1 is a replica of another pod/,
+    );
     await db.stop();
     assert.match(await refusal(backUp(asLab(db), join(folder, "late.dump"))), /^1 .*db-0 does not answer/);
     assert.match(

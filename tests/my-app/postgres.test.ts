@@ -157,7 +157,7 @@ describe("the database's entrypoint", { skip }, () => {
       await first.admin("checkpoint");
       await note(first, "b");
       await second.start();
-      await second.until(() => second.said.includes("has no longer what this copy lacks"), "notices");
+      await second.until(() => second.said.includes("no longer has the log that this copy needs"), "notices");
       await second.until(async () => (await second.isReady()) && (await rows(second)) === "a b", "follows");
       assert.equal(await rows(first), "a b");
       assert.equal(await first.admin("select count(*), bool_and(active) from pg_replication_slots"), "1|t");
@@ -173,10 +173,10 @@ describe("the database's entrypoint", { skip }, () => {
     pods.hosts.set("db-1", second.address);
     await second.start();
     assert.equal(await second.ended(), 1);
-    assert.match(second.said, /db-0 has another database .* This copy is kept/);
+    assert.match(second.said, /db-0 has a different database .* This copy is kept/);
     assert.match(
       second.said,
-      /if it is db-0's, delete the claim and the pod of db-0, and then promote this pod/,
+      /To keep this copy, delete the claim and the pod of db-0, then promote this pod/,
     );
     assert.ok((await readdir(data(second))).includes("standby.signal"));
 
@@ -237,7 +237,10 @@ describe("the database's entrypoint", { skip }, () => {
       () => db.said.includes("kubectl exec db-0 -- postgres-entry initialise"),
       "says what to do",
     );
-    assert.match(db.said, /this volume is empty, and the database was made before\. Nothing is made here/);
+    assert.match(
+      db.said,
+      /this volume is empty, although the database was created before\. Nothing is created here/,
+    );
     const { exitCode, stderr } = await db.exec(["postgres-entry", "ready"]);
     assert.equal(exitCode, 1);
     assert.match(stderr, /this volume is empty/);
@@ -265,7 +268,7 @@ describe("the database's entrypoint", { skip }, () => {
     const refused = await first.exec(["postgres-entry", "initialise"]);
     assert.match(
       `${refused.exitCode} ${refused.stderr}`,
-      /^1 .*db-1 holds a copy of the database or may do so/,
+      /^1 .*db-1 holds or may hold a copy of the database/,
     );
     assert.equal((await first.exec(["postgres-entry", "initialise", "--force"])).exitCode, 0);
     await first.until(() => first.isReady(), "is made");
@@ -433,12 +436,12 @@ describe("the database's entrypoint", { skip }, () => {
       await restore(first, backup),
       /^1 .*has rows \(notes\), which the backup would replace\. Nothing was changed/,
     );
-    assert.match(await restore(first, backup.subarray(0, 40), "--force"), /^1 .*no backup that can be read/s);
+    assert.match(await restore(first, backup.subarray(0, 40), "--force"), /^1 .*not a readable backup/s);
     // Its list can be read, its data not: nothing of it may stay.
     assert.match(await restore(first, backup.subarray(0, -60), "--force"), /^1 .*nothing was changed/s);
     assert.match(await restore(second, backup, "--force"), /^1 .*restore in the pod that takes writes/);
     assert.equal(await rows(first), "a b");
-    assert.match(await restore(first, backup, "--force"), /^0 .*the backup is in place/);
+    assert.match(await restore(first, backup, "--force"), /^0 .*the backup was restored/);
     assert.equal(await rows(first), "a");
     await second.until(async () => (await rows(second)) === "a", "has it too");
     assert.equal(await first.sql("select tableowner from pg_tables where tablename = 'notes'"), "guestbook");

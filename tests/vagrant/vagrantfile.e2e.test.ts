@@ -150,7 +150,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
       stack(
         "  k3s-lab:machines: [{name: a, role: server, ip: 10.9.8.10, ssh: {user: me}}]\n  k3s-lab:provider: hosts\n",
       ),
-      /Vagrant makes no machines of this stack, which has existing hosts/,
+      /Vagrant creates no machines for this stack, which has existing hosts/,
     ],
   ];
   for (const [title, stackFile, message] of faults)
