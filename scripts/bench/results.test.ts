@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { heading, median, mediansOf, render, type Timing } from "./results.ts";
+import { heading, median, mediansOf, render, type Timing, timingsOf } from "./results.ts";
 
 const timing = (returned: number, answering?: number, phases: Timing["phases"] = []): Timing => ({
   returned,
@@ -29,6 +29,7 @@ const timings = {
   ],
   up: [timing(70, 40), timing(74, 42)],
   upAgain: [timing(3), timing(4)],
+  beside: [timing(27), timing(24)],
   down: [timing(25), timing(19)],
 };
 
@@ -48,9 +49,17 @@ test("shows phases, answers and returns", () => {
   const text = render(mediansOf(timings), 2);
   assert.match(text, /\n\| by hand \| machines \| 9\.0 s \|\n/);
   assert.match(text, /\n\| lab up \| all apps answer, seen from outside \| 41\.0 s \|\n/);
+  assert.match(text, /\n\| lab up my-app, beside the apps \| the command returns \| 25\.5 s \|\n/);
   assert.match(text, /\n\| lab down \| the command returns \| 22\.0 s \|\n/);
   assert.match(text, /\n\| lab up \| processor time of the command, without containers \| 7\.2 s \|\n/);
   assert.match(text, /Medians of 2 rounds/);
+});
+
+test("what a substrate does not have is not in its report", () => {
+  const rounds = [[{ up: timing(70, 40) }, { up: timing(74, 42) }], [{ byHand: timing(50, 49) }]];
+  const measured = timingsOf(rounds);
+  assert.deepEqual(Object.keys(measured), ["byHand", "up"]);
+  assert.doesNotMatch(render(mediansOf(measured), 2), /my-app|no change|lab down/);
 });
 
 test("a report begins with what was run, where and when", () => {

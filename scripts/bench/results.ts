@@ -22,15 +22,15 @@ const titles = {
   byHand: "by hand",
   up: "lab up",
   upAgain: "lab up, no change",
+  beside: "lab up my-app, beside the apps",
   down: "lab down",
 } as const;
 
 export type Kind = keyof typeof titles;
 const kinds = Object.keys(titles) as Kind[];
 
-type OfEachKind<T> = Readonly<Record<Kind, T>>;
-const ofEachKind = <T>(value: (kind: Kind) => T) =>
-  Object.fromEntries(kinds.map((kind) => [kind, value(kind)])) as OfEachKind<T>;
+/** Of the kinds that were measured. */
+type OfEachKind<T> = Readonly<Partial<Record<Kind, T>>>;
 
 /** The middle value, or the mean of the middle two. @throws RangeError for no values. */
 export function median(values: readonly number[]): number {
@@ -43,27 +43,33 @@ export function median(values: readonly number[]): number {
 
 /** @param results each way's timings, one per round. */
 export const timingsOf = (
-  results: readonly (readonly Readonly<Partial<Record<Kind, Timing>>>[])[],
-): OfEachKind<readonly Timing[]> => ofEachKind((kind) => results.flat().flatMap((one) => one[kind] ?? []));
+  results: readonly (readonly OfEachKind<Timing>[])[],
+): OfEachKind<readonly Timing[]> =>
+  Object.fromEntries(
+    kinds
+      .map((kind) => [kind, results.flat().flatMap((one) => one[kind] ?? [])] as const)
+      .filter(([, timings]) => timings.length > 0),
+  );
 
 /** Medians over all rounds, including each phase's. */
 export const mediansOf = (timings: OfEachKind<readonly Timing[]>): OfEachKind<Timing> =>
-  ofEachKind((kind) => {
-    const all = timings[kind];
-    const answering = all.flatMap((one) => one.answering ?? []);
-    const phases = Map.groupBy(
-      all.flatMap((one) => one.phases),
-      ({ name }) => name,
-    );
-    return {
-      returned: median(all.map(({ returned }) => returned)),
-      processor: median(all.map(({ processor }) => processor)),
-      ...(answering.length > 0 ? { answering: median(answering) } : {}),
-      phases: [...phases]
-        .map(([name, list]) => ({ name, endsAt: median(list.map(({ endsAt }) => endsAt)) }))
-        .sort((a, b) => a.endsAt - b.endsAt),
-    };
-  });
+  Object.fromEntries(Object.entries(timings).map(([kind, all]) => [kind, medianOf(all)]));
+
+function medianOf(all: readonly Timing[]): Timing {
+  const answering = all.flatMap((one) => one.answering ?? []);
+  const phases = Map.groupBy(
+    all.flatMap((one) => one.phases),
+    ({ name }) => name,
+  );
+  return {
+    returned: median(all.map(({ returned }) => returned)),
+    processor: median(all.map(({ processor }) => processor)),
+    ...(answering.length > 0 ? { answering: median(answering) } : {}),
+    phases: [...phases]
+      .map(([name, list]) => ({ name, endsAt: median(list.map(({ endsAt }) => endsAt)) }))
+      .sort((a, b) => a.endsAt - b.endsAt),
+  };
+}
 
 /** A table in Markdown. @param rows the first is the header; columns after the first are numbers, aligned right. */
 export function table(rows: readonly (readonly string[])[]): string {
@@ -84,7 +90,9 @@ export const heading = (name: string, command: string, date: Date): string =>
 /** The medians as a table in Markdown. */
 export function render(medians: OfEachKind<Timing>, rounds: number): string {
   const rows = kinds.flatMap((kind) => {
-    const { phases, answering, returned, processor } = medians[kind];
+    const timing = medians[kind];
+    if (timing === undefined) return [];
+    const { phases, answering, returned, processor } = timing;
     const row = (what: string, value: number) => [titles[kind], what, `${value.toFixed(1)} s`];
     return [
       ...phases.map(({ name, endsAt }) => row(name, endsAt)),

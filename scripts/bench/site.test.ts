@@ -33,13 +33,19 @@ test("docker alone is told where its daemon is", async () => {
 });
 
 test("VMs are refused before anything starts", async () => {
-  await requireContainers(async () => ({ provider: "docker", reason: "" }));
+  const docker = { provider: "docker", reason: "" } as const;
+  const libvirt = { provider: "libvirt", reason: "KVM runs guests here" } as const;
+  const { cluster, k3d } = substrates;
+  await requireContainers([cluster, rivals.etcd], async () => docker);
+  await requireContainers([k3d], async () => libvirt);
+  const answers = [docker, libvirt];
   await assert.rejects(
-    requireContainers(async () => ({ provider: "libvirt", reason: "KVM runs guests here" })),
+    requireContainers([cluster, rivals.etcd], async () => answers.shift() ?? docker),
     {
       name: "LabError",
       exitCode: 2,
-      message: /^The machines .* VMs of libvirt here \(KVM runs guests here\).*provider: docker/,
+      message:
+        /^The machines of `cluster-ha` .* VMs of libvirt here \(KVM runs guests here\).*provider: docker/,
     },
   );
 });

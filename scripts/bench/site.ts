@@ -5,7 +5,7 @@ import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import { readStackFile } from "../../stacks/model/config.ts";
+import { programOf, readStackFile } from "../../stacks/model/config.ts";
 import { chooseProvider } from "../../stacks/model/provider.ts";
 import { type Run, run } from "../host/commands.ts";
 import { ensureDocker } from "../host/docker.ts";
@@ -141,12 +141,15 @@ export const withDockerHost =
 
 /**
  * What virtual machines use is not in containers' cgroups.
- * @throws LabError (exit code 2) if `cluster` would be made of virtual machines.
+ * @throws LabError (exit code 2) if a cluster would be made of virtual machines.
  */
-export async function requireContainers(choose = chooseProvider): Promise<void> {
-  const { provider, reason } = await choose((await readStackFile("cluster", root)).provider);
-  if (provider === "docker") return;
-  throw refusal(
-    `The machines of \`cluster\` would be VMs of ${provider} here (${reason}), whose memory and disk cannot be compared with those of containers: set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
-  );
+export async function requireContainers(sites: readonly Site[], choose = chooseProvider): Promise<void> {
+  for (const [stack] of sites.map(({ stacks }) => stacks)) {
+    if (programOf(stack) !== "cluster") continue;
+    const { provider, reason } = await choose((await readStackFile(stack as "cluster", root)).provider);
+    if (provider === "docker") continue;
+    throw refusal(
+      `The machines of \`${stack}\` would be VMs of ${provider} here (${reason}), whose memory and disk cannot be compared with those of containers: set \`k3s-lab:provider: docker\` in Pulumi.${stack}.yaml.`,
+    );
+  }
 }

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import type { App } from "../../stacks/model/config.ts";
 import type { Get } from "../verify/ingress.ts";
-import { untilAnswering } from "./substrates.ts";
+import { besideOf, substrates, untilAnswering } from "./substrates.ts";
 
 const app = (name: string, host?: string, namespace = "default"): App => ({
   ...{ name, namespace, host, replicas: 1, version: "1.0.0" },
@@ -39,4 +42,18 @@ test("an app of the same name in another namespace is another app", async () => 
 test("watching ends when it is told to", async () => {
   const refused: Get = () => Promise.reject(new Error("connection refused"));
   await assert.rejects(untilAnswering([app("app1")], "x", refused)(AbortSignal.timeout(20)));
+});
+
+test("the guest book comes beside the apps only where its file puts it on the cluster that is measured", async (t) => {
+  assert.equal(await besideOf(substrates.cluster), "my-app");
+  assert.equal(await besideOf(substrates.k3d), undefined);
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const images = "k3s-lab:images: {app: example.com/a:1, database: example.com/d:1}";
+  for (const cluster of ["{stack: k3d}", `{kubeconfig: ~/.kube/config, context: kind}\n  ${images}`]) {
+    const hosts = "k3s-lab:hosts: {site: my-app.com, admin: admin.my-app.com}";
+    const text = `config:\n  k3s-lab:cluster: ${cluster}\n  ${hosts}\n`;
+    await writeFile(join(folder, "Pulumi.my-app.yaml"), text);
+    assert.equal(await besideOf(substrates.cluster, folder), undefined, cluster);
+  }
 });

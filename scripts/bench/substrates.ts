@@ -5,7 +5,13 @@ import type { HostSettings } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
-import { type App, type AppsConfig, exampleHost, readStackFile } from "../../stacks/model/config.ts";
+import {
+  type App,
+  type AppsConfig,
+  exampleHost,
+  readOnCluster,
+  readStackFile,
+} from "../../stacks/model/config.ts";
 import { readK3dFile } from "../../stacks/model/k3d-file.ts";
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { labVariables } from "../environment.ts";
@@ -36,6 +42,8 @@ export interface Site {
 export interface Substrate extends Site {
   /** The script for the same by hand, in this folder; takes `up` or `down`. */
   readonly script: string;
+  /** A stack that comes up beside the apps, if its file names this cluster. Default: none. */
+  readonly beside?: string;
   /** The images that the script needs, as environment variables. */
   readonly images: (settings: HostSettings, progress: Progress) => Promise<Record<string, string>>;
 }
@@ -53,6 +61,7 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     ...machinesOf("cluster"),
     stacks: ["cluster", "apps"],
     script: "by-hand.sh",
+    beside: "my-app",
     images: async (settings, progress) => {
       if (settings.machineImage === undefined)
         throw new LabError(
@@ -78,8 +87,22 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
 /** What is compared with the stack `cluster`, whose only server keeps its data in SQLite. */
 export const rivals = {
   k3d: substrates.k3d,
-  etcd: { title: "K3s with etcd", ...machinesOf("cluster-ha"), stacks: ["cluster-ha", "apps-ha"] },
+  etcd: {
+    title: "K3s with etcd and a load balancer",
+    ...machinesOf("cluster-ha"),
+    stacks: ["cluster-ha", "apps-ha"],
+  },
 } as const satisfies Readonly<Record<string, Site>>;
+
+/** The stack that comes up beside the apps; none where its file puts it on a cluster that is not the benchmark's own. */
+export async function besideOf(
+  { beside, stacks: [own] }: Pick<Substrate, "beside" | "stacks">,
+  directory = root,
+): Promise<string | undefined> {
+  if (beside === undefined) return undefined;
+  const { cluster } = await readOnCluster(beside, directory);
+  return "stack" in cluster && cluster.stack === own ? beside : undefined;
+}
 
 export interface ByHand {
   readonly env: Readonly<Record<string, string>>;

@@ -6,7 +6,7 @@ import { parse, parseDocument } from "yaml";
 import { root } from "../../stacks/lib/paths.ts";
 import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
-import { substrates } from "./substrates.ts";
+import { rivals, substrates } from "./substrates.ts";
 import { oneMoreAgent, oneMoreMachine } from "./topology.ts";
 
 const machines = `config:
@@ -56,7 +56,7 @@ test("k3d has no agent unless told otherwise", () => {
   assert.equal(oneMoreAgent("kind: Simple\n"), "kind: Simple\nagents: 1\n");
 });
 
-for (const [name, { topology }] of Object.entries(substrates))
+for (const [name, { topology }] of Object.entries({ ...substrates, ...rivals }))
   test(`the file of ${name} is understood`, async () => {
     const text = await readFile(join(root, topology.file), "utf8");
     const agents = (of: string) =>

@@ -8,7 +8,7 @@ import { ensureDocker } from "../host/docker.ts";
 import { dockerEndpoint } from "../host/docker-answer.ts";
 import type { Kind, Timing } from "./results.ts";
 import type { Contender } from "./rounds.ts";
-import { appsWatch, type ByHand, byHandInputs, type Substrate } from "./substrates.ts";
+import { appsWatch, type ByHand, besideOf, byHandInputs, type Substrate } from "./substrates.ts";
 import { timed } from "./timed.ts";
 
 /** Where the by-hand way keeps its keys, tokens, kubeconfig and Vagrant's state. */
@@ -17,7 +17,8 @@ const byHandDir = join(labDir, "by-hand");
 type Way = Contender<Readonly<Partial<Record<Kind, Timing>>>>;
 
 /**
- * The same lab by hand and by `lab up`, which then runs again without a change, followed by `lab down`.
+ * The same lab by hand and by `lab up`, which then runs again without a change and brings up what comes beside the apps,
+ * followed by `lab down`.
  * @param log receives all output, each line with its time.
  */
 export async function bothWays(
@@ -30,6 +31,21 @@ export async function bothWays(
   const command = join(root, "scripts", "lab");
   const up = () => timed({ file: command, args: ["up", ...substrate.stacks], log, watches });
   const down = () => timed({ file: command, args: ["down", ...substrate.stacks], log });
+  const beside = await besideOf(substrate);
+  // Its data is the benchmark's own: its cluster did not exist before.
+  let hasBeside = false;
+  const upBeside = (stack: string) => {
+    hasBeside = true;
+    return timed({ file: command, args: ["up", stack], log });
+  };
+  const downBeside = async () => {
+    if (beside && hasBeside) await timed({ file: command, args: ["down", beside, "--replace"], log });
+    hasBeside = false;
+  };
+  const takeDown = async () => {
+    await downBeside();
+    await down();
+  };
   let { env, manifests }: ByHand = { env: {}, manifests: "" };
   const ready = async () => {
     env = { ...env, ...daemonVariables((await ensureDocker(progress)) ?? (await dockerEndpoint())) };
@@ -45,9 +61,10 @@ export async function bothWays(
         await startLog(log);
         try {
           await up();
+          if (beside) await upBeside(beside);
           ({ env, manifests } = await byHandInputs(substrate, byHandDir, await readHostSettings(), progress));
         } finally {
-          await down();
+          await takeDown();
         }
       },
       measure: async (step) => {
@@ -62,12 +79,13 @@ export async function bothWays(
     {
       title: "lab",
       ready,
-      measure: async (step) => ({
-        up: await step("up", up),
-        upAgain: await step("up, no change", up),
-        down: await step("down", down),
-      }),
-      takeDown: down,
+      measure: async (step) => {
+        const came = { up: await step("up", up), upAgain: await step("up, no change", up) };
+        const more = beside ? { beside: await step(`up ${beside}`, () => upBeside(beside)) } : {};
+        await downBeside();
+        return { ...came, ...more, down: await step("down", down) };
+      },
+      takeDown,
     },
   ];
 }

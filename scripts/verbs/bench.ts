@@ -41,11 +41,11 @@ export const command = new Command("bench")
   .option("--json", "print JSON instead of Markdown: medians and every measurement, in seconds and bytes")
   .addHelpText(
     "after",
-    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change and `lab down`. A round takes about three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`, or with etcd\n`cluster-ha apps-ha`), measures each, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth first bring every lab up once to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
+    "\nEach round runs the steps by hand (scripts/bench/by-hand.sh, by-hand-k3d.sh) and `lab up`, both from nothing to all\napps answering, then `lab up` without a change, on machines also `lab up my-app` beside the apps, and `lab down`. A round takes\nabout three minutes.\nWith --compare each round brings up both labs, one after the other (`cluster apps`, then `k3d apps-k3d`, or with etcd\n`cluster-ha apps-ha`), measures each, adds a node and takes the lab down. It works in a copy of the checkout: your stack files are not touched.\nBoth first bring every lab up once to fill the cache, and leave no lab behind.\nExit codes: 0 measured, 1 failed, 2 bad input or a lab is up, 130 interrupted.",
   )
   .action(async ({ compare, json, ...options }: Options) => {
     await refuseWhileUp("bench");
-    if (compare) await requireContainers();
+    if (compare) await requireContainers([substrates.cluster, rivals[compare]]);
     const date = new Date();
     const report = await interruptible(
       "The benchmark was stopped, and everything that it had brought up was taken down.",
