@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs K3s's scripts on a machine for Pulumi: k3s.sh start | install | uninstall | servers | kubeconfig | load
+# Runs K3s's scripts on a machine for Pulumi: k3s.sh start | install | uninstall | unbalance | servers | kubeconfig | load
 #   K3S_LAB_ROOT   the checkout
 #   LAB_STACK      the stack that the machine belongs to
 #   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
@@ -50,7 +50,7 @@ tell_one() {
   for name in $list; do
     status=0
     cat "$provision/common.sh" "$provision/leave.sh" |
-      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" "'K3S_ARGS=${K3S_ARGS:-}'" timeout 600 bash -s "$step" || status=$?
+      on "$name.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="${NODE_IP:-}" "'K3S_ARGS=${K3S_ARGS:-}'" timeout 600 bash -s "$step" || status=$?
     case $status in
     0) return 0 ;;
     3) ;;
@@ -177,6 +177,7 @@ uninstall)
   tell "$stays" after ||
     echo "warning: the cluster was not told that $NODE_NAME has left; if the cluster still runs, run there: kubectl delete node $NODE_NAME"
   ;;
+unbalance) tell "$(staying)" unbalance ;;
 servers)
   mkdir -p "$lab/$LAB_STACK"
   printf '%s\n' "$SERVERS" >"$lab/$LAB_STACK/servers.new"
@@ -196,7 +197,7 @@ load)
   fi
   ;;
 *)
-  echo "k3s.sh: unknown action '$1': start, install, uninstall, servers, kubeconfig or load" >&2
+  echo "k3s.sh: unknown action '$1': start, install, uninstall, unbalance, servers, kubeconfig or load" >&2
   exit 2
   ;;
 esac

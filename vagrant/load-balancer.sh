@@ -15,6 +15,8 @@ config=
 case "$1" in
 install) config=$(base64 | tr -d '\n') ;;
 remove)
+  "$(dirname "$0")/k3s.sh" unbalance </dev/null ||
+    echo "warning: the Middleware k3s-lab-retry, which Traefik had for $NODE_NAME, may still be in the namespace kube-system"
   # With a machine that is gone, all that was on it is gone.
   if ! is_reachable "$machine"; then
     echo "warning: $NODE_NAME cannot be reached, and HAProxy stays there if it is; when it is back: sudo systemctl disable --now k3s-lab-load-balancer"

@@ -176,7 +176,7 @@ async function leaving(
   name: string,
   servers: string | undefined,
   answer: string,
-  { action = "uninstall", node = "three", role = "server" } = {},
+  { script = "k3s.sh", action = "uninstall", node = "three", role = "server" } = {},
 ) {
   const lab = join(folder, name);
   const put = async (file: string, text: string) => {
@@ -188,12 +188,13 @@ async function leaving(
     "bin/ssh",
     `#!/bin/sh\ncat >/dev/null\nshift 2\nwhile [ "$1" = -o ]; do shift 2; done\nalias=$1; shift\nprintf '\\nk3s-lab-begins\\n'\ncoded=$(printf %s "$*" | sed -n 's/.*echo \\([A-Za-z0-9+/=]*\\) | base64 -d.*/\\1/p')\n[ -z "$coded" ] || set -- "$(echo "$coded" | base64 -d)"\ncase "$*" in true) what=alive ;; *" bash -s") what=uninstall ;; *) what="\${*##* }" ;; esac\necho "$alias $what" >>"${lab}/log"\n${answer}\n`,
   );
-  for (const file of ["k3s.sh", "leave.sh", "uninstall.sh"]) await put(`vagrant/provision/${file}`, "");
+  for (const file of ["k3s.sh", "leave.sh", "load-balancer.sh", "uninstall.sh"])
+    await put(`vagrant/provision/${file}`, "");
   const common = "vagrant/provision/common.sh";
   await put(common, await readFile(join(root, common), "utf8"));
   await put(".lab/id", "our-id");
   if (servers !== undefined) await put(".lab/cluster/servers", servers);
-  const { exitCode, stdout, stderr } = await execa(join(root, "vagrant/k3s.sh"), [action], {
+  const { exitCode, stdout, stderr } = await execa(join(root, "vagrant", script), [action], {
     input: "token\n\n",
     timeout: 120_000,
     reject: false,
@@ -309,6 +310,18 @@ test("a node that was not given its labels and taints is not done, and takes pod
   assert.equal(exitCode, 1);
   assert.equal(log.at(-1), "one.cluster uncordon");
 });
+
+for (const [what, servers, asked] of [
+  ["what Traefik had for it goes before it", "one=192.168.42.110\n", ["one.cluster unbalance"]],
+  ["where the whole cluster goes, no server is asked", undefined, []],
+] as const)
+  test(`a load balancer leaves: ${what}`, async () => {
+    const { exitCode, log } = await leaving(`unbalanced ${what}`, servers, "", {
+      ...{ script: "load-balancer.sh", action: "remove", node: "lb" },
+    });
+    assert.equal(exitCode, 0);
+    assert.deepEqual(log, [...asked, "lb.cluster alive", "lb.cluster remove"]);
+  });
 
 fault("C1: an agent's change fails after it was drained", async () => {
   const answer = `case "$what" in

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Tells the cluster, on a server that stays, what becomes of a node. Run as root, after common.sh.
-#   leave.sh before | gone | after | forget | cordon | uncordon | marks
+#   leave.sh before | gone | after | forget | cordon | uncordon | marks | unbalance
 #   NODE_NAME   the node that leaves, or is changed
 #   NODE_IP     its address
 #   K3S_ARGS    marks: the flags of its K3s
@@ -13,6 +13,7 @@
 # cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
 # marks      it gets the labels and taints of its flags, and loses those of earlier flags: K3s sets taints only when a node
 #            joins, and removes neither
+# unbalance  the load balancer has left: what Traefik had for it goes
 # marks      it gets the labels and taints of its flags, and loses those that it had from earlier ones. K3s sets taints only
 #            when a node joins, and removes neither
 #
@@ -196,9 +197,26 @@ set_marks() {
   done <<<"$plan"
 }
 
+# A Traefik whose middleware is missing answers no request: the middleware goes once no Traefik has it. K3s keeps what was in
+# a manifest that is gone, and notes what it has deployed; by that note it would not deploy the same again.
+is_unused() {
+  local found
+  found=$(kubectl get pods --namespace kube-system --output 'jsonpath={.items[*].spec.containers[*].args}') || return 1
+  [[ $found != *k3s-lab-retry* ]]
+}
+unbalance() {
+  local group
+  until_true 120 is_unused || die "Traefik in kube-system still uses the middleware k3s-lab-retry, which stays"
+  kubectl delete --ignore-not-found --namespace kube-system addons.k3s.cattle.io/k3s-lab-traefik-retry
+  for group in traefik.io traefik.containo.us; do # K3s has one of them, or both
+    kubectl delete --ignore-not-found --namespace kube-system "middlewares.$group/k3s-lab-retry" || true
+  done
+}
+
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
 # A cluster that only begins has nothing to forget.
 if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit 3; fi
+if [ "$1" = unbalance ] && [ -e $data/server/manifests/k3s-lab-traefik-retry.yaml ]; then exit 0; fi
 until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s" 4
 mkdir -p /run/k3s-lab
 case "$1" in
@@ -227,8 +245,9 @@ uncordon)
   fi
   ;;
 marks) set_marks ;;
+unbalance) unbalance ;;
 *)
-  echo "leave.sh: unknown step '$1': before, gone, after, forget, cordon, uncordon or marks" >&2
+  echo "leave.sh: unknown step '$1': before, gone, after, forget, cordon, uncordon, marks or unbalance" >&2
   exit 2
   ;;
 esac

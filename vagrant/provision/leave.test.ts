@@ -43,6 +43,8 @@ interface Cluster {
   readonly answers?: boolean;
   /** Whether its first installation is under way. Default: false. */
   readonly begins?: boolean;
+  /** Whether the server's manifests are those of a cluster with a load balancer. Default: false. */
+  readonly isBalanced?: boolean;
   /** Whether K3s is there at all. Default: true. */
   readonly isThere?: boolean;
 }
@@ -75,12 +77,14 @@ async function leave(
     isHeld = false,
     answers = true,
     begins = false,
+    isBalanced = false,
     isThere = true,
   } = cluster;
   await put("members", `${members.join("\n")}\n`);
   await put("leader", leader);
   await put("log", "");
   for (const [turn, text] of pods.entries()) await put(`pods/${turn + 1}`, text);
+  if (isBalanced) await put("var/lib/rancher/k3s/server/manifests/k3s-lab-traefik-retry.yaml", "");
   if (begins) await put("var/lib/k3s-lab/installing", "");
   if (isThere) {
     await put(
@@ -388,6 +392,25 @@ for (const [what, found, K3S_ARGS, expected] of marks)
     assert.equal(status, 0, stderr);
     assert.deepEqual(log, expected);
   });
+
+test("what Traefik had for a load balancer goes once no Traefik uses it", async () => {
+  const uses = '["--entrypoints.web.http.middlewares=kube-system-k3s-lab-retry@kubernetescrd"]';
+  const { status, log } = await leave("unbalanced", "unbalance", { pods: [uses, uses, '["--ping=true"]'] });
+  assert.equal(status, 0);
+  assert.deepEqual(log, [
+    "kubectl delete --ignore-not-found --namespace kube-system addons.k3s.cattle.io/k3s-lab-traefik-retry",
+    ...["traefik.io", "traefik.containo.us"].map(
+      (group) =>
+        `kubectl delete --ignore-not-found --namespace kube-system middlewares.${group}/k3s-lab-retry`,
+    ),
+  ]);
+});
+
+test("a cluster that has a load balancer still keeps it, though its API does not answer", async () => {
+  const { status, log } = await leave("balanced", "unbalance", { isBalanced: true, answers: false });
+  assert.equal(status, 0);
+  assert.deepEqual(log, [""]);
+});
 
 test("where no cluster is, nothing is done, and it is said by the exit code", async () => {
   assert.equal((await leave("none", "before", { isThere: false })).status, 3);
