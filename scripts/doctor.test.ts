@@ -116,11 +116,11 @@ test("Docker that is not this user's is a problem; the command is taken out of t
 test("a provider that the stack file names and that cannot be used is a problem with what fixes it", async () => {
   const of = await found({
     ...withProvider("libvirt"),
-    probes: { ...well.probes, libvirt: async () => "/dev/kvm is not yours to use" },
+    probes: { ...well.probes, libvirt: async () => "you may not use /dev/kvm" },
   });
   assert.deepEqual(of("cluster/libvirt"), {
     status: "problem",
-    found: "/dev/kvm is not yours to use",
+    found: "you may not use /dev/kvm",
     fix: 'sudo usermod -aG kvm "$USER", then log in again',
   });
 });
@@ -137,10 +137,7 @@ test("VirtualBox: its networks, and a Vagrant that is too old for it", async () 
     found: "the line\n  * 192.168.42.0/24\nAdd it with:",
     fix: "echo it",
   });
-  assert.match(
-    of("cluster/vagrant").found,
-    /2\.3\.4 does not know VirtualBox 7\.1\.4, which Vagrant 2\.4\.2/,
-  );
+  assert.match(of("cluster/vagrant").found, /2\.3\.4 does not support VirtualBox 7\.1\.4; Vagrant 2\.4\.2/);
   assert.equal(of("cluster/docker").found, "not used");
   const newer = fakeRun([/^vagrant/, { stdout: "Vagrant 2.4.10" }], [/./, { stdout: "7.1.4r1" }]);
   const good = await found({ ...withProvider("virtualbox"), run: newer.run });
@@ -153,10 +150,10 @@ test("tools that are missing: how long they take, and Go only where they could b
   const of = await found({ tools: none });
   assert.match(
     of("tools").found,
-    /^5 of 5 not installed: pulumi, .* in a minute by downloads or 15 min by Go$/,
+    /^5 of 5 not installed: pulumi, .* in a minute by download or 15 min with Go$/,
   );
   const without = await found({ tools: none, go: async () => ({ missing: "there is no go on PATH" }) });
-  assert.match(without("tools").found, /by downloads; they cannot be built: there is no go on PATH$/);
+  assert.match(without("tools").found, /by download; they cannot be built: there is no go on PATH$/);
   assert.equal((await found({ go: async () => ({ missing: "no go" }) }))("tools").status, "ok");
 });
 
@@ -186,7 +183,7 @@ test("who holds a stack, and what an interrupted run left", async () => {
   assert.equal((await traces([{ pid: 42, alive: false }]))("cluster/runs").status, "ok");
   assert.deepEqual((await traces([], ["agent"]))("cluster/runs"), {
     status: "warning",
-    found: "an interrupted run left resources that Pulumi does not know: agent",
+    found: "an interrupted run left resources that are missing from Pulumi's state: agent",
     fix: "scripts/lab down cluster",
   });
 });
@@ -223,7 +220,9 @@ test("a line for each finding, with the next step below one that is not well", (
 test("a network that is in use, and a Debian that cannot be made, are problems with what helps", async () => {
   const look = await found({
     refuseOverlapping: async (network) => {
-      throw new LabError(`k3s-lab:network ${network} overlaps what this computer uses already: tun0.`);
+      throw new LabError(
+        `k3s-lab:network ${network} overlaps networks that this computer already uses: tun0.`,
+      );
     },
     bootstrap: async (install) => {
       await install(["uidmap"]);
@@ -240,11 +239,11 @@ test("a network that is in use, and a Debian that cannot be made, are problems w
 test("what is peculiar about a computer is told, and what to do where it is in the way", async () => {
   const look = await found({
     quirks: async () => [
-      { found: "SELinux enforces" },
-      { found: "/tmp runs no programs", fix: "export TMPDIR=…" },
+      { found: "SELinux is enforcing" },
+      { found: "/tmp is mounted noexec", fix: "export TMPDIR=…" },
     ],
   });
   assert.equal(look("computer").status, "warning");
-  assert.match(look("computer").found, /SELinux enforces\n\/tmp runs no programs/);
+  assert.match(look("computer").found, /SELinux is enforcing\n\/tmp is mounted noexec/);
   assert.equal(look("computer").fix, "export TMPDIR=…");
 });

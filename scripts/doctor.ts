@@ -159,7 +159,7 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
       return ok(`${config.network} is allowed`);
     }),
     own("room", "Room for", async () => {
-      if (await computer.hasMachines(stack)) return ok("its machines are there");
+      if (await computer.hasMachines(stack)) return ok("its machines exist");
       // Hosts have their own memory and network.
       const isHere = config.provider !== "hosts";
       const faults = missingRequirements(isHere ? config : { machines: [] }, await computer.facts());
@@ -173,7 +173,7 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
         if (missing.length && !(await computer.canBeRoot()))
           throw new LabError(`missing: ${missing.join(", ")}\n  ${await installAdvice(missing)}`);
       });
-      return ok(mode === "root" ? "made as root" : "made in a user namespace");
+      return ok(mode === "root" ? "built as root" : "built in a user namespace");
     }),
   ];
 }
@@ -224,8 +224,8 @@ async function tools(programs: readonly StackName[], { tools, go }: Computer): P
     compiler === undefined
       ? ""
       : "missing" in compiler
-        ? ` by downloads; they cannot be built: ${compiler.missing}`
-        : `, in a minute by downloads or ${Math.ceil(seconds / 60)} min by Go`;
+        ? ` by download; they cannot be built: ${compiler.missing}`
+        : `, in a minute by download or ${Math.ceil(seconds / 60)} min with Go`;
   const found = `${missing.length} of ${needed.length} not installed: ${names}; \`lab up\` takes care of it${how}`;
   return { status: "warning", found, fix: "scripts/lab tools install" };
 }
@@ -272,7 +272,7 @@ async function vagrant(provider: Provider, computer: Computer): Promise<Answer> 
   if (needed === undefined || isAtLeast(version, needed)) return ok(version);
   return {
     status: "problem",
-    found: `${version} does not know VirtualBox ${virtualBox}, which Vagrant ${needed} was the first to know`,
+    found: `${version} does not support VirtualBox ${virtualBox}; Vagrant ${needed} was the first to support it`,
     fix: `Install Vagrant ${needed} or newer from https://developer.hashicorp.com/vagrant/install, or VirtualBox 7.0.`,
   };
 }
@@ -293,18 +293,18 @@ function runs(stack: string, { locks, forgotten }: Traces): Answer {
   if (forgotten.length)
     return {
       status: "warning",
-      found: `an interrupted run left resources that Pulumi does not know: ${forgotten.join(", ")}`,
+      found: `an interrupted run left resources that are missing from Pulumi's state: ${forgotten.join(", ")}`,
       fix: `scripts/lab down ${stack}`,
     };
-  return ok(locks.length ? "a run was killed; the next one continues where it ended" : "nobody uses it");
+  return ok(locks.length ? "a run was killed; the next one continues where it stopped" : "not in use");
 }
 
 /** What to do if a VM provider cannot be used. */
 async function remedy(provider: "libvirt" | "virtualbox", problem: string): Promise<string> {
   const other = "set k3s-lab:provider to docker";
-  if (/not yours/.test(problem)) return 'sudo usermod -aG kvm "$USER", then log in again';
+  if (/may not use/.test(problem)) return 'sudo usermod -aG kvm "$USER", then log in again';
   if (/kvm/.test(problem))
-    return `Turn virtualisation on in the firmware, nested virtualisation where this is a VM; or ${other}.`;
+    return `Enable virtualisation in the firmware, or nested virtualisation if this is a VM; or ${other}.`;
   if (/driver/.test(problem)) return "sudo /sbin/vboxconfig";
   if (/architecture/.test(problem)) return "Set k3s-lab:provider to docker or libvirt.";
   return provider === "libvirt"

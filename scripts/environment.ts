@@ -64,7 +64,7 @@ export async function prepareLabDir(): Promise<void> {
   if (!held?.trim()) {
     if (globSync("*.json{,.gz,.zst}", { cwd: dirname(stateFile("any")) }).length)
       throw new LabError(
-        `${file} is ${held === undefined ? "missing" : "empty"}, and without it the secrets in ${join(labDir, "state")} cannot be read. Put a copy of it back; without one, remove the machines by hand and then ${labDir}.`,
+        `${file} is ${held === undefined ? "missing" : "empty"}, and without it the secrets in ${join(labDir, "state")} cannot be read. Restore it from a copy; without one, remove the machines by hand and then ${labDir}.`,
       );
     await writeOnce(file, randomBytes(32).toString("base64url"));
   }
@@ -88,7 +88,7 @@ export async function ensureSshKey(folder: string = join(labDir, "ssh")): Promis
   });
   if (made.failed)
     throw new LabError(
-      `The key to the machines, ${key}, cannot be made: ${made.stderr || made.shortMessage}. Is openssh-client installed?`,
+      `The machines' SSH key, ${key}, could not be created: ${made.stderr || made.shortMessage}. Is openssh-client installed?`,
     );
 }
 

@@ -94,7 +94,7 @@ export async function lossesOf(
     const heir = created.find((one) => address !== undefined && one.address === address)?.machine;
     const rename =
       how === "removed" && heir !== undefined && heir !== machine
-        ? `; ${heir} has its address: that is a new name, which needs a new machine`
+        ? `; ${heir} takes over its address, but a new name needs a new machine`
         : "";
     lost.set(thing.what, { ...thing, stack, what: `${thing.what}${rename}`, how });
   }

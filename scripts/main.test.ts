@@ -39,8 +39,8 @@ for (const [args, message] of [
   [["verify", "--junit", ""], /"" cannot be written/],
   [["image", "nonsense"], /nonsense is not one of the lab's: web, my-app, postgres\./],
   [["image", "k3s-lab/web:1"], /cannot be built from this checkout, whose web is k3s-lab\/web:[0-9a-f]{12}/],
-  [["bundle", "arm64"], /it is for x86_64 and aarch64/],
-  [["bundle", "constructor"], /it is for x86_64 and aarch64/],
+  [["bundle", "arm64"], /only for x86_64 and aarch64/],
+  [["bundle", "constructor"], /only for x86_64 and aarch64/],
   [["tools", "install", "nonsense"], /nonsense.*Allowed choices/],
 ] as const)
   test(`\`lab ${args.join(" ")}\` is bad input: exit code 2`, async () => {

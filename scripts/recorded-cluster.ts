@@ -118,10 +118,10 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
   } catch (cause) {
     if (process.env.PULUMI_K8S_DELETE_UNREACHABLE === "true" || (await isGone(cluster))) return [];
     const next = cluster.stack
-      ? `Start it by \`scripts/lab up ${cluster.stack} ${stack}\`, or take both down by \`scripts/lab down ${cluster.stack} ${stack}\`.`
+      ? `Start it with \`scripts/lab up ${cluster.stack} ${stack}\`, or take both down with \`scripts/lab down ${cluster.stack} ${stack}\`.`
       : `Start it and run the same command again; if it is gone for good, run \`PULUMI_K8S_DELETE_UNREACHABLE=true scripts/lab down ${stack}\`.`;
     throw new LabError(
-      `${where} that Pulumi's state names does not answer, ${stay}: ${(cause as Error).message}. ${next}`,
+      `${where} in Pulumi's state does not answer, ${stay}: ${(cause as Error).message}. ${next}`,
       { cause },
     );
   }
@@ -129,7 +129,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
     const system = await api.object(kubeSystem);
     if (cluster.identity !== undefined && system?.uid !== cluster.identity)
       throw new LabError(
-        `Another cluster answers now where the apps of the stack "${stack}" were made (its kube-system has another UID), ${stay}: Pulumi would delete what has their names there. Start the old cluster at that address; if it is gone for good, forget its apps by \`pulumi stack rm --force ${stack}\`.`,
+        `Another cluster now answers where the apps of the stack "${stack}" were created (its kube-system has a different UID), ${stay}: Pulumi would delete objects with their names there. Start the old cluster at that address; if it is gone for good, remove its apps from Pulumi's state with \`pulumi stack rm --force ${stack}\`.`,
       );
     const held = await readOwnState(stack);
     const state: OwnState = {
@@ -140,7 +140,7 @@ export async function othersGoingWith(stack: string, cluster: RecordedCluster): 
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     throw new LabError(
-      `${where} does not tell whether objects of others would be deleted, ${stay}: ${(cause as Error).message}. Let the user of the kubeconfig read that, then run the same command again.`,
+      `${where} did not say whether objects that the lab did not create would be deleted, ${stay}: ${(cause as Error).message}. Give the kubeconfig's user read access, then run the same command again.`,
       { cause },
     );
   } finally {

@@ -16,7 +16,7 @@ const metrics = [
   { key: "nodesReady", title: "until all nodes are Ready", unit: "seconds" },
   { key: "appsAnswering", title: "until all apps answer", unit: "seconds" },
   { key: "addNode", title: "until one more node is Ready", unit: "seconds" },
-  { key: "takeDown", title: "until all is gone, that node too", unit: "seconds" },
+  { key: "takeDown", title: "until everything is removed, including that node", unit: "seconds" },
   { key: "memory", title: "memory", unit: "bytes" },
   { key: "disk", title: "written to disk", unit: "bytes" },
   { key: "processes", title: "processes", unit: "count" },

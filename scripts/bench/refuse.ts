@@ -16,17 +16,17 @@ import { addressOf, substrates } from "./substrates.ts";
  */
 export async function refuseWhileUp(
   verb: string,
-  why = "it would answer in the place of the one that is measured",
+  why = "it would answer instead of the one being measured",
 ): Promise<void> {
   const refuse = (sign: string, down: string) => {
     throw refusal(
-      `A lab is up (${sign}), and \`lab ${verb}\` does not go on beside it: ${why}. Run \`${down}\` in its checkout first.`,
+      `A lab is up (${sign}), and \`lab ${verb}\` cannot run beside it: ${why}. Run \`${down}\` in its checkout first.`,
     );
   };
   const [found] = await labsHere();
   if (found) refuse(found, "scripts/lab down");
   const { network } = await readStackFile("cluster", root);
-  const sign = (await anyMachines()) ? "this checkout has made machines or nodes" : networkInUse(network);
+  const sign = (await anyMachines()) ? "this checkout has machines or nodes" : networkInUse(network);
   if (sign) refuse(sign, "scripts/lab down");
   const address = await addressOf(substrates.k3d);
   const [host = "", port = ""] = address.split(":");

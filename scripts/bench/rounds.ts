@@ -31,7 +31,7 @@ export async function measureInRounds<Result>(
   const results = contenders.map((): Result[] => []);
   for (const one of contenders.filter(({ prepare }) => prepare)) {
     signal?.throwIfAborted();
-    progress(`${one.title}: preparing: tools and images into the cache`);
+    progress(`${one.title}: filling the cache with tools and images`);
     await one.prepare?.();
   }
   for (let round = 1; round <= rounds; round++)

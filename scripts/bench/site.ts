@@ -85,7 +85,7 @@ export async function realSite(
   const readAll = () => readNodes(join(checkout, ".lab", cluster, "kubeconfig"));
   const seen = (seconds: number | undefined, what: string): number => {
     if (seconds !== undefined) return seconds;
-    throw new LabError(`\`lab up\` returned, and ${what} was not seen from outside; what it printed: ${log}`);
+    throw new LabError(`\`lab up\` returned, but it was not seen from outside ${what}; its output: ${log}`);
   };
   const down = async () => (await timed({ file: lab, args: ["down", ...stacks], log })).returned;
   const up = async () => {
@@ -125,7 +125,7 @@ export async function realSite(
     },
     measure: async (step) => ({
       ...(await step("bringing it up", up)),
-      ...(await step("reading what it takes", () => usageOf(labels(checkout), docker))),
+      ...(await step("measuring its usage", () => usageOf(labels(checkout), docker))),
       addNode: await step("adding a node", addNode),
       takeDown: await step("taking it down", down),
     }),

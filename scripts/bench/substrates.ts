@@ -65,7 +65,7 @@ export const substrates: Readonly<Record<SubstrateName, Substrate>> = {
     images: async (settings, progress) => {
       if (settings.machineImage === undefined)
         throw new LabError(
-          `The benchmark compares machines of Vagrant's docker provider, and there is no image of theirs here. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
+          `The benchmark compares machines of Vagrant's docker provider, whose image is missing here. Set \`k3s-lab:provider: docker\` in Pulumi.cluster.yaml.`,
         );
       const { k3s } = await installTools(["k3s"]);
       const programs = k3s.way === "release" ? {} : await installTools(imageTools);

@@ -43,7 +43,7 @@ for (const [name, answers, expected] of [
   [
     "a volume that cannot be read",
     [listed, inspect, [/exec/, { stdout: "memory 1\nprocesses 1\ndisk 5\n" }]],
-    /What the container aaa takes cannot be read/,
+    /The usage of the container aaa cannot be read/,
   ],
 ] as const satisfies readonly (readonly [string, readonly Answer[], RegExp])[])
   test(`says so where there is ${name}`, async () => {

@@ -48,7 +48,7 @@ export async function usageOf(labels: readonly string[], run: Run): Promise<Usag
       [...text.matchAll(new RegExp(`^${key} (\\d+)$`, "gm"))].map(([, value]) => Number(value));
     const [[memory], [processes], disk] = [values("memory"), values("processes"), values("disk")];
     if (memory === undefined || processes === undefined || disk.length < places.length)
-      throw new LabError(`What the container ${Id} takes cannot be read: ${lastLines(text, 3)}`);
+      throw new LabError(`The usage of the container ${Id} cannot be read: ${lastLines(text, 3)}`);
     total.memory += memory;
     total.processes += processes;
     total.disk += disk.reduce((sum, size) => sum + size * 1024, SizeRw);

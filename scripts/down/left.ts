@@ -59,7 +59,7 @@ export async function refuseForgotten(stacks: readonly string[]): Promise<void> 
     // Docker and libvirt were checked before, and what they had is taken down.
     if (labels.id === id && labels.stack !== undefined && stacks.includes(labels.stack))
       throw new LabError(
-        `VirtualBox has ${name}, which an interrupted run made, and neither Pulumi nor Vagrant knows of it. Nothing was touched. Stop it, where it runs, by \`VBoxManage controlvm '${name}' poweroff\`, remove it by \`VBoxManage unregistervm '${name}' --delete\`, then run the same command again.`,
+        `VirtualBox has ${name}, which an interrupted run created and neither Pulumi nor Vagrant knows. Nothing was touched. If it is running, stop it with \`VBoxManage controlvm '${name}' poweroff\`; remove it with \`VBoxManage unregistervm '${name}' --delete\`, then run the same command again.`,
       );
   }
 }

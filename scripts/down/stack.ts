@@ -38,7 +38,7 @@ export const stackStep = (run: DownRun, target: Target): Step => ({
 /** The notes say that a stack was up, but no state says where, and neither Docker nor libvirt lists any of it. */
 const notFound = (stack: string): LabError =>
   new LabError(
-    `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Restore the state, or run \`scripts/lab up ${stack}\`, which finds them again; then run \`scripts/lab down\`; if nothing of it is left, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
+    `Pulumi's state of the stack "${stack}" is missing, and ${stackDir(stack)} has notes of its machines: K3s may run on the hosts of the stack "${stack}", or VirtualBox may have its machines. Restore the state, or run \`scripts/lab up ${stack}\`, which finds them again; then run \`scripts/lab down\`. If nothing is left of the stack, remove ${join(stackDir(stack), "machines")} and ${join(stackDir(stack), "vagrant")}.`,
   );
 
 async function removeAllLeftovers(
@@ -79,6 +79,6 @@ async function removeLeftovers(
   });
   if (failed)
     throw new LabError(
-      `${what} of the stack "${stack}" that Pulumi's state does not have could not be removed:\n${all}\nSee \`${list}\`.`,
+      `${what} of the stack "${stack}" that are missing from Pulumi's state could not be removed:\n${all}\nSee \`${list}\`.`,
     );
 }

@@ -127,7 +127,7 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
 
 const reach = (place: Place, patience: number) =>
   reachPlace(place, patience).catch((cause: Error) => {
-    throw new LabError(`The cluster cannot be asked: ${cause.message}.`, { cause });
+    throw new LabError(`The cluster could not be queried: ${cause.message}.`, { cause });
   });
 
 /** The cluster of the stacks, which must all be on one. */
@@ -153,7 +153,7 @@ async function placeOfStacks(stacks: readonly string[]): Promise<{
   const [first, ...others] = found;
   const key = ({ place }: (typeof found)[number]) => `${place.kubeconfig} ${place.context}`;
   if (first === undefined || others.some((other) => key(other) !== key(first)))
-    throw refusal(`The stacks ${stacks.join(", ")} are not of one cluster. Name those of one.`);
+    throw refusal(`The stacks ${stacks.join(", ")} are on different clusters. Name stacks on one cluster.`);
   return found.find(({ config }) => config) ?? first;
 }
 

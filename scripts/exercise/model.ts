@@ -56,20 +56,20 @@ const onlyOne =
 
 const stepKeys = ["patch", "apply", "delete", "wait", "taint"] as const;
 const stepShape = {
-  patch: target.optional().describe("An object of the exercise, as KIND/NAME, that is changed."),
+  patch: target.optional().describe("An object of the exercise to change, as KIND/NAME."),
   with: z
     .record(z.string(), z.unknown())
     .optional()
-    .describe("What `patch` changes of it: a strategic merge patch."),
-  apply: manifest.optional().describe("A manifest of an object in the exercise's namespace."),
-  delete: target.optional().describe("An object of the exercise, as KIND/NAME, that is deleted."),
+    .describe("The change that `patch` makes: a strategic merge patch."),
+  apply: manifest.optional().describe("The manifest of an object in the exercise's namespace."),
+  delete: target.optional().describe("An object of the exercise to delete, as KIND/NAME."),
   wait: target
     .optional()
-    .describe("An object of the exercise, as KIND/NAME, whose rollout must finish first."),
+    .describe("An object of the exercise, as KIND/NAME, whose rollout must finish before the next step."),
   taint: z
     .enum(["NoSchedule"])
     .optional()
-    .describe("The agent gets a taint with this effect and a key of the exercise's own."),
+    .describe("Taints the agent with this effect and the exercise's own key."),
 } as const;
 const patched = (one: { patch?: unknown; with?: unknown }): boolean =>
   (one.patch === undefined) === (one.with === undefined);
@@ -142,7 +142,7 @@ const proofShape = {
   inside: z
     .strictObject({
       from: words.describe(
-        "Selector of labels of the pod that asks, such as `app=web`; it must have Node.js.",
+        "Label selector of the pod that sends the request, such as `app=web`; it must have Node.js.",
       ),
       namespace,
       url: words.optional(),
@@ -150,7 +150,7 @@ const proofShape = {
     })
     .refine(onlyOne(["url", "resolve"]), "one of url, resolve")
     .optional()
-    .describe("A request, or a look-up of a name, from inside a pod."),
+    .describe("A request, or a name lookup, from inside a pod."),
   ready: z
     .strictObject({
       kind: z.enum(["Deployment", "StatefulSet"]).default("Deployment"),
@@ -186,12 +186,12 @@ const proofShape = {
   verify: words
     .optional()
     .describe(
-      "Checks of `lab verify`, selected by a pattern for their ids, such as `cluster/*/ready`. Only for stacks of the lab.",
+      "Checks of `lab verify`, selected by a pattern of ids such as `cluster/*/ready`. Only for stacks of the lab.",
     ),
 } as const;
 const proofKeys = Object.keys(proofShape);
 const oneProof = `one of ${proofKeys.join(", ")}`;
-const title = words.optional().describe("Default: made from the check.");
+const title = words.optional().describe("Default: derived from the check.");
 const proof = z.strictObject({ title, ...proofShape }).refine(onlyOne(proofKeys), oneProof);
 export type Proof = z.output<typeof proof>;
 
@@ -201,14 +201,14 @@ export const exerciseSchema = z.strictObject({
   part: z.int().min(1).max(3).describe("The part of the tutorial that it belongs to."),
   sees: words.describe("What a user notices."),
   needs: z.enum(["agent"]).optional().describe("What the cluster must have. Default: nothing more."),
-  make: z.array(manifest).default([]).describe("What exists beside the app `web` before the fault."),
-  break: z.array(step).min(1, "at least one step").describe("The steps that bring the fault in."),
-  proof: z
-    .array(proof)
-    .min(1, "at least one check")
-    .describe("What proves the repair; every check must pass."),
+  make: z.array(manifest).default([]).describe("What else exists before the fault, besides the app `web`."),
+  break: z.array(step).min(1, "at least one step").describe("The steps that inject the fault."),
+  proof: z.array(proof).min(1, "at least one check").describe("What proves the fix; every check must pass."),
   hints: z.array(words).length(3, "three hints").describe("From a nudge to almost the answer."),
-  solution: z.array(solutionStep).min(1, "at least one step").describe("One repair of several, for tests."),
+  solution: z
+    .array(solutionStep)
+    .min(1, "at least one step")
+    .describe("One of several possible fixes, for tests."),
 });
 export type Exercise = z.output<typeof exerciseSchema>;
 
@@ -255,7 +255,7 @@ export async function readExercise(words: string): Promise<NamedExercise> {
   const known = await exerciseNames();
   if (!isFile && !known.includes(words))
     throw refusal(
-      `There is no exercise ${shown(words)}; did you mean "${closest(words, known)}"? See them all: scripts/lab exercise list. A file of your own is named with its path, such as ./${name}.yaml.`,
+      `There is no exercise ${shown(words)}; did you mean "${closest(words, known)}"? To see them all: scripts/lab exercise list. To use a file of your own, give its path, such as ./${name}.yaml.`,
     );
   // It becomes part of a namespace's name, and a label.
   if (!/^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/.test(name))
@@ -263,13 +263,13 @@ export async function readExercise(words: string): Promise<NamedExercise> {
       `The exercise's name ${shown(name)} is not accepted; expected a file name of a-z, 0-9 and '-', at most 40 characters.`,
     );
   const file = isFile ? words : join(shippedIn, `${words}.yaml`);
-  const hint = "Write one as docs/exercises.md says.";
+  const hint = "See docs/exercises.md for how to write one.";
   return { name, exercise: checked(exerciseSchema, await readPlainYaml(resolve(file), "/", hint), file) };
 }
 
 /** Reads a spec. @throws LabError (exit code 2) that names the file, the key and what is accepted. */
 export async function readSpec(file: string): Promise<Spec> {
-  const hint = "Write one as docs/exercises.md says, or take one of scripts/exercise/specs.";
+  const hint = "See docs/exercises.md for how to write one, or use one from scripts/exercise/specs.";
   return checked(specSchema, await readPlainYaml(resolve(file), "/", hint), file);
 }
 
@@ -283,7 +283,7 @@ export function filledIn<T>(value: T, values: Readonly<Record<string, string>>):
       const known = Object.hasOwn(values, name) ? values[name] : undefined;
       if (known !== undefined) return known;
       throw refusal(
-        `${whole} in the exercise is not known; expected one of: ${Object.keys(values).join(", ")}.`,
+        `${whole} in the exercise is unknown; expected one of: ${Object.keys(values).join(", ")}.`,
       );
     }) as T;
   if (Array.isArray(value)) return value.map((one) => filledIn(one, values)) as T;

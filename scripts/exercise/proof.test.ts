@@ -68,7 +68,10 @@ test("ready: all pods, and of the newest revision alone", async () => {
   const at = (change: object, replicas = 2) =>
     found(proof, deployment({ replicas }, { ...status, ...change }));
   assert.deepEqual(await at({}), [true, "2 of 2 pods ready, 2 of 2 of the newest revision"]);
-  assert.deepEqual(await at({ observedGeneration: 1 }), [false, "its last change is not acted on yet"]);
+  assert.deepEqual(await at({ observedGeneration: 1 }), [
+    false,
+    "its controller has not acted on the last change yet",
+  ]);
   assert.deepEqual(await at({ updatedReplicas: 1, replicas: 3 }), [
     false,
     "2 of 2 pods ready, 1 of 3 of the newest revision",

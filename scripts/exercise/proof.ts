@@ -73,7 +73,7 @@ const proofKinds: { readonly [Kind in Exclude<keyof Proof, "title">]: ProofKind<
       url ? `${url} from a pod with ${from}` : `the name ${resolve} in a pod with ${from}`,
     expected: ({ url }) => (url ? "an answer" : "an address"),
     find: askInside,
-    hint: "See what the pod itself is told: its logs, its /etc/resolv.conf, the NetworkPolicies of its namespace.",
+    hint: "Check the pod's logs, its /etc/resolv.conf and the NetworkPolicies of its namespace.",
   },
   ready: {
     title: ({ kind, name }) => `${kind} ${name}`,
@@ -83,7 +83,7 @@ const proofKinds: { readonly [Kind in Exclude<keyof Proof, "title">]: ProofKind<
       if (one === undefined) return { ok: false, found: "there is none" };
       const number = (path: string) => Number(valuesAt(one, path)[0] ?? 0);
       if (number("status.observedGeneration") < number("metadata.generation"))
-        return { ok: false, found: "its last change is not acted on yet" };
+        return { ok: false, found: "its controller has not acted on the last change yet" };
       const [wanted, ready] = [number("spec.replicas"), number("status.readyReplicas")];
       const [all, newest] = [number("status.replicas"), number("status.updatedReplicas")];
       const found = `${ready} of ${wanted} pods ready, ${newest} of ${all} of the newest revision`;
@@ -111,7 +111,7 @@ const proofKinds: { readonly [Kind in Exclude<keyof Proof, "title">]: ProofKind<
       return `${count ?? "at least 1"}${asked.length ? ` with ${asked.join(", ")}` : ""}`;
     },
     find: findObjects,
-    hint: "See what is there: `kubectl get` it with --output yaml.",
+    hint: "Look at the objects: `kubectl get` them with --output yaml.",
   },
   certificate: {
     title: ({ host }) => `the certificate of ${host}`,

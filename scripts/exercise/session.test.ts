@@ -29,7 +29,7 @@ test("it is not started twice, and the one that is there stays", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const before = structuredClone(cluster.objects);
-  await assert.rejects(start(cluster, broken, quiet), { exitCode: 2, message: /is started already/ });
+  await assert.rejects(start(cluster, broken, quiet), { exitCode: 2, message: /is already started/ });
   assert.deepEqual(cluster.objects, before);
 });
 
@@ -193,7 +193,10 @@ test("notes that somebody changed keep no exercise from being reset, its own as 
       annotations: { "k3s-lab/exercise-phase": "started", ...notes },
     });
     const all = await startedOn(cluster);
-    assert.throws(() => whole(chosen(all, "wrong-selector")), { exitCode: 2, message: /notes .* changed/ });
+    assert.throws(() => whole(chosen(all, "wrong-selector")), {
+      exitCode: 2,
+      message: /annotations .* changed/,
+    });
     whole(chosen(all, "wrong-port"));
     assert.equal(await reset(cluster, "wrong-port"), true);
     assert.equal(await reset(cluster, "wrong-selector"), true);

@@ -132,7 +132,7 @@ export function whole(one: Started): Whole {
     );
   if (content) return { ...one, content };
   throw refusal(
-    `The notes of the exercise ${one.name}, on the namespace ${one.namespace}, were changed and cannot be read. Begin again: scripts/lab exercise reset ${one.name}.`,
+    `The annotations of the exercise ${one.name}, on the namespace ${one.namespace}, were changed and cannot be read. Start over: scripts/lab exercise reset ${one.name}.`,
   );
 }
 
@@ -262,7 +262,7 @@ async function makeNamespace(cluster: AppsCluster, name: string, content: Kept):
     const found = startedIn(metadata);
     if (!found.isEnding && found.isWhole)
       throw refusal(
-        `The exercise ${name} is started already. To check it: scripts/lab exercise check ${name}; to begin again: scripts/lab exercise reset ${name}.`,
+        `The exercise ${name} is already started. To check it: scripts/lab exercise check ${name}; to start over: scripts/lab exercise reset ${name}.`,
       );
     if (!found.isEnding) return;
     if (Date.now() > deadline)

@@ -41,7 +41,7 @@ export async function bootstrapMode(
   const folder = host.root ? cacheDir : tmpdir();
   if (!(await host.runsPrograms(folder)))
     throw new LabError(
-      `No program can be run from ${folder}, which is mounted noexec, and building a Debian system runs some. Set ${host.root ? "K3S_LAB_CACHE" : "TMPDIR"} to a folder on another file system.`,
+      `${folder} is mounted noexec, but building a Debian system runs programs from it. Set ${host.root ? "K3S_LAB_CACHE" : "TMPDIR"} to a folder on another file system.`,
     );
   if (host.root) return { mode, folder };
   await install(["uidmap"], progress);

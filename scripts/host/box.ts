@@ -201,7 +201,7 @@ export async function addBox(box: BoxSource, progress: Progress, run: Run = runH
     const said = `${stdout}\n${stderr}`;
     if (/checksum/i.test(said))
       throw refusal(
-        `The box ${box.name} ${box.version}${box.url ? ` from ${box.url} does not have the SHA-256 ${box.sha256}` : " does not have its catalog's checksum"}: it was damaged or replaced, and nothing of it was kept. Compare k3s-lab:box with what the box's maker published.`,
+        `The box ${box.name} ${box.version}${box.url ? ` from ${box.url} does not have the SHA-256 ${box.sha256}` : " does not have its catalog's checksum"}: it was damaged or replaced, and was discarded. Compare k3s-lab:box with what the box's publisher says.`,
       );
     throw new LabError(`Vagrant could not add the box ${box.name}:\n${lastLines(stderr || stdout, 6)}`);
   } finally {

@@ -69,6 +69,7 @@ test("a machine of this computer's kind gets what is here, another the release, 
   assert.deepEqual(platformFor("x86_64", "arm64"), { platform: "linux-amd64", way: "release" });
   assert.throws(
     () => platformFor("armv7l", "x64"),
-    (error) => error instanceof LabError && /armv7l: it is for x86_64 and aarch64/.test(error.message),
+    (error) =>
+      error instanceof LabError && /armv7l machines, only for x86_64 and aarch64/.test(error.message),
   );
 });

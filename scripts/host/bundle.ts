@@ -76,7 +76,7 @@ export function platformFor(
   const [arch, platform] = (Object.hasOwn(names, architecture) && names[architecture]) || [];
   if (platform === undefined)
     throw refusal(
-      `K3s is not available for machines that are ${architecture}: it is for ${Object.keys(names).join(" and ")}.`,
+      `K3s is not available for ${architecture} machines, only for ${Object.keys(names).join(" and ")}.`,
     );
   // Images built here contain this computer's libraries: another architecture needs the release.
   return arch === own ? {} : { platform, way: "release" };

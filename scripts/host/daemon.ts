@@ -134,7 +134,7 @@ export async function untilAnswers(
   const answers = async () => {
     problem = await ask();
     if (problem !== undefined && daemon && !(await isRunning(daemon)))
-      throw await failure("ended while it started");
+      throw await failure("exited while starting");
     return problem === undefined;
   };
   await pWaitFor(answers, { interval: 100, timeout: startsWithin }).catch(async (cause) => {

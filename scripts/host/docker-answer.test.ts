@@ -36,7 +36,7 @@ test("a Docker of another computer is fit for nothing, and that is known before 
 test("rootless Docker, Docker Desktop and Docker in a virtual machine take k3d and no machines", () => {
   const kinds: readonly (readonly [Partial<DaemonFacts>, RegExp])[] = [
     [{ security: ["name=seccomp", "name=rootless"] }, /runs rootless here.*k3d apps-k3d/],
-    [{ system: "Docker Desktop" }, /Docker Desktop's/],
+    [{ system: "Docker Desktop" }, /Docker is Docker Desktop here/],
     [{ name: "colima", kernel: "6.8" }, /in a virtual machine here \(colima\)/],
   ];
   for (const [changed, reason] of kinds) {

@@ -109,7 +109,7 @@ export function unfitness(
   const why = facts.security.some((option) => /\bname=rootless\b/.test(option))
     ? "Docker runs rootless here"
     : facts.system === "Docker Desktop"
-      ? "Docker is Docker Desktop's here, in a virtual machine"
+      ? "Docker is Docker Desktop here, which runs in a virtual machine"
       : isElsewhere
         ? `Docker runs in a virtual machine here (${facts.name})`
         : undefined;

@@ -83,10 +83,10 @@ function whyNotStarted(
   if (chosen && chosen !== ownHost)
     return `DOCKER_HOST is ${chosen}, and no Docker daemon answers there: ${problem}. Start it, or unset DOCKER_HOST.`;
   if (state !== "absent")
-    return `Docker is there (${endpoint ?? "its default"}) and does not answer: ${problem}. Its containers may be running, so none is started beside it. See \`docker info\`; when it answers, try again.`;
+    return `Docker exists (${endpoint ?? "its default"}) but does not answer: ${problem}. Its containers may be running, so no second one is started. Try again when \`docker info\` answers.`;
   return process.platform === "linux"
     ? undefined
-    : "Docker does not run. Start Docker Desktop (or colima), then try again.";
+    : "Docker is not running. Start Docker Desktop (or colima), then try again.";
 }
 
 async function startBySystemd(progress: Progress): Promise<undefined> {
@@ -100,7 +100,7 @@ async function startBySystemd(progress: Progress): Promise<undefined> {
     (await run([...(prefix ?? []), "journalctl", "--unit", "docker", "--no-pager", "--lines", "15"])).stdout;
   if (prefix) {
     const { exitCode, stderr } = await run([...prefix, ...start]);
-    if (exitCode !== 0) throw new LabError(`Docker does not start: ${lastLines(stderr)}\n${await log()}`);
+    if (exitCode !== 0) throw new LabError(`Docker did not start: ${lastLines(stderr)}\n${await log()}`);
   }
   await untilAnswers("Docker", () => dockerProblem(undefined), { log });
   return undefined;

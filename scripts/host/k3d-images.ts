@@ -74,6 +74,6 @@ async function pull(image: string, progress: Progress): Promise<void> {
   const { exitCode, stderr } = await run(["docker", "pull", "--quiet", image]);
   if (exitCode !== 0)
     throw new LabError(
-      `The image ${image} cannot be pulled: ${lastLines(stderr, 1)}. Name one that can be pulled in the k3d config file.`,
+      `The image ${image} cannot be pulled: ${lastLines(stderr, 1)}. Set one in the k3d config file that can be pulled.`,
     );
 }

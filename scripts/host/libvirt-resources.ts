@@ -45,7 +45,7 @@ const virsh = (run: Run, ...args: string[]) =>
  * @throws LabError (exit code 2) if they are another user's.
  */
 export async function ensureResources(spec: LibvirtSpec, progress: Progress, run: Run): Promise<void> {
-  progress("making libvirt's networks");
+  progress("creating libvirt's networks");
   if ((await ownerOf(run)) === undefined)
     await withoutBlackholeRoute(spec.network, () => makeNetwork(labNetwork, spec, run), { run });
   const owner = await ownerOf(run);
@@ -53,7 +53,7 @@ export async function ensureResources(spec: LibvirtSpec, progress: Progress, run
     throw new LabError(`The network ${labNetwork} has just been removed. Run the same command again.`);
   if (owner !== thisUser())
     throw refusal(
-      `Another user of this computer (id ${owner}) has a lab in libvirt, and its networks and disks have the same names: one of you would take away what the other uses. Have that user run \`scripts/lab down\`, or set another k3s-lab:provider.`,
+      `Another user of this computer (id ${owner}) has a lab in libvirt, whose networks and disks have the same names: each lab would remove what the other uses. Have that user run \`scripts/lab down\`, or set another k3s-lab:provider.`,
     );
   if ((await virsh(run, "net-info", managementNetwork)).exitCode !== 0)
     await makeNetwork(managementNetwork, spec, run);
@@ -74,7 +74,7 @@ export async function removeResources(run: Run): Promise<readonly string[]> {
   const volumes = await virsh(run, "vol-list", pool);
   if (volumes.exitCode !== 0 && !isNoPool(volumes))
     throw new LabError(
-      `libvirt does not list the disks in its pool ${pool}, so they stay: ${lastLines(volumes.stderr, 1)}. Run \`scripts/lab down\` again.`,
+      `libvirt did not list the disks in its pool ${pool}, so they stay: ${lastLines(volumes.stderr, 1)}. Run \`scripts/lab down\` again.`,
     );
   for (const name of volumeNames(volumes.stdout).filter((name) => ownVolume.test(name))) {
     const removed = await virsh(run, "vol-delete", "--pool", pool, name);
@@ -93,7 +93,7 @@ async function machinesHere(run: Run): Promise<string[]> {
   const { exitCode, stdout, stderr } = await virsh(run, "list", "--all", "--name");
   if (exitCode !== 0)
     throw new LabError(
-      `libvirt cannot be asked for its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, as machines may use them. Run the same command again.`,
+      `libvirt did not list its machines: ${lastLines(stderr, 1)}. Its networks and pool stay, because machines may use them. Run the same command again.`,
     );
   return stdout.split("\n").filter(Boolean);
 }
@@ -165,7 +165,7 @@ async function makeNetwork(name: NetworkName, spec: LibvirtSpec, run: Run): Prom
     if (exitCode === 0 || (await virsh(run, "net-info", name)).exitCode === 0) return;
     const block = name === labNetwork ? blockOf(spec.network) : managementBlock;
     const inUse = /already in use by interface/.test(stderr) ? await inTheWay(block, run) : "";
-    throw new LabError(`libvirt could not make the network ${name}: ${lastLines(stderr, 3)}${inUse}`);
+    throw new LabError(`libvirt could not create the network ${name}: ${lastLines(stderr, 3)}${inUse}`);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -182,14 +182,15 @@ async function inTheWay(block: Network, run: Run): Promise<string> {
       [type, dst, dev && `dev ${dev}`, metric && `metric ${metric}`].filter(Boolean).join(" "),
     );
   if (shown.length === 0) return "";
-  return `\nIn its way: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you do not need it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nOtherwise set another k3s-lab:network.`;
+  return `\nConflicting: ${shown.map((route) => `the route "${route}"`).join(", ")}. If you do not need it while the lab is up, remove it:\n${shown.map((route) => `  sudo ip route del ${route}`).join("\n")}\nOtherwise set another k3s-lab:network.`;
 }
 
 async function ensurePool(run: Run): Promise<void> {
   if ((await virsh(run, "pool-info", pool)).exitCode === 0) return;
   const target = ["--build", "--target", poolFolder];
   const { exitCode, stderr } = await virsh(run, "pool-create-as", pool, "dir", ...target);
-  if (exitCode !== 0) throw new LabError(`libvirt could not make the pool ${pool}: ${lastLines(stderr, 3)}`);
+  if (exitCode !== 0)
+    throw new LabError(`libvirt could not create the pool ${pool}: ${lastLines(stderr, 3)}`);
 }
 
 const isNoPool = ({ stderr }: CommandResult): boolean => /pool not found/i.test(stderr);
@@ -264,7 +265,7 @@ async function ensureVolume(box: Box, progress: Progress, run: Run): Promise<voi
   const step = async (...args: string[]) => {
     const { exitCode, stderr } = await virsh(run, ...args);
     if (exitCode !== 0)
-      throw new LabError(`libvirt could not take the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
+      throw new LabError(`libvirt could not import the disk of the box ${box.name}: ${lastLines(stderr, 3)}`);
   };
   const remove = (volume: string) => virsh(run, "vol-delete", "--pool", pool, volume);
   progress("copying the box's disk");

@@ -75,7 +75,7 @@ export async function canAskLibvirt(): Promise<boolean> {
   if (/no such file/i.test(problem)) return false;
   if (isDenial(problem))
     throw new LibvirtDenied(
-      `libvirt was asked for its machines, and you may not use it: ${problem}. Nothing counts as missing because of that. Join its group (sudo usermod -aG libvirt "$USER", then log in again), or be root, and run the same command again.`,
+      `You may not use libvirt, so its machines are unknown: ${problem}. None of them is treated as missing. Join its group (sudo usermod -aG libvirt "$USER", then log in again) or become root, then run the same command again.`,
     );
   throw new LabError(
     `libvirt's machines cannot be listed: ${problem}. Check that \`virsh --connect qemu:///system list --all\` answers, then run the same command again.`,
@@ -141,7 +141,7 @@ const isDenial = (problem: string): boolean => /permission denied|authentication
 async function refuseHanging({ daemon }: DaemonRecord, problem: string): Promise<void> {
   if (!(await isRunning(daemon))) return;
   throw new LabError(
-    `The lab's libvirt daemon (process ${daemon.pid}) is there and does not answer: ${problem}. Its machines may be running, so it is not ended. Continue it where it was stopped (sudo kill -CONT ${daemon.pid}), or end it (sudo kill -KILL ${daemon.pid}), which ends no machine; then run the same command again.`,
+    `The lab's libvirt daemon (process ${daemon.pid}) does not answer: ${problem}. Its machines may be running, so it was not stopped. If it was suspended, resume it (sudo kill -CONT ${daemon.pid}); otherwise kill it (sudo kill -KILL ${daemon.pid}), which stops no machine. Then run the same command again.`,
   );
 }
 
@@ -163,7 +163,7 @@ async function ensureDaemon(progress: Progress, run: Run): Promise<void> {
     progress("starting libvirt");
     const { exitCode, stderr } = await run([...prefix, ...start]);
     if (exitCode !== 0)
-      throw new LabError(`libvirt does not start: ${lastLines(stderr)}\nSee journalctl --unit libvirtd.`);
+      throw new LabError(`libvirt did not start: ${lastLines(stderr)}\nSee journalctl --unit libvirtd.`);
     await untilAnswers("libvirt", () => unreachable(run), {
       log: async () => "See journalctl --unit libvirtd.",
     });

@@ -266,7 +266,7 @@ export async function removeDeadFills(): Promise<void> {
 
 /**
  * Runs docker.
- * @param what is being built, as the sentence "WHAT could not be made" begins.
+ * @param what is being built, as the sentence "WHAT could not be built" begins.
  * @throws LabError with docker's last lines.
  */
 export async function docker(what: string, args: readonly string[]): Promise<void> {
@@ -278,7 +278,7 @@ export async function docker(what: string, args: readonly string[]): Promise<voi
   });
   if (failed)
     throw new LabError(
-      `${what} could not be made: docker ${args[0]} failed:\n${lastLines(all, 8) || shortMessage}`,
+      `${what} could not be built: docker ${args[0]} failed:\n${lastLines(all, 8) || shortMessage}`,
     );
 }
 
@@ -292,7 +292,7 @@ async function imageId(tag: string): Promise<string | undefined> {
   });
   if (exitCode === 0) return stdout.trim();
   if (/no such (image|object)/i.test(stderr)) return undefined;
-  throw new LabError(`Docker cannot be asked for the image ${tag}: ${lastLines(stderr, 2)}`);
+  throw new LabError(`Docker did not say whether it has the image ${tag}: ${lastLines(stderr, 2)}`);
 }
 
 export const shortHash = (parts: readonly string[]): string =>

@@ -65,7 +65,7 @@ test("an office network, a VPN's route and another lab's network are named, with
       refuseOverlappingNetwork(network, computer(facts)),
       (error: Error & { exitCode?: number }) => {
         assert.match(error.message, reason);
-        assert.match(error.message, /Nothing here uses 192\.168\.(56|142)\.0\/24/);
+        assert.match(error.message, /192\.168\.(56|142)\.0\/24 is free/);
         return error.exitCode === 2;
       },
     );

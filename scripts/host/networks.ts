@@ -93,7 +93,7 @@ export async function refuseOverlappingNetwork(network: string, options?: Networ
   const free = others.find((other) => takenBy(other).length === 0);
   const all = [...new Set(taken.map(({ network, by }) => `${by} (${network})`))].join(", ");
   throw refusal(
-    `k3s-lab:network ${network} overlaps what this computer uses already: ${all}. ${free ? `Nothing here uses ${free}: take it, and addresses in it for the machines` : "Take another network"}, or end what uses this one.`,
+    `k3s-lab:network ${network} overlaps networks that this computer already uses: ${all}. ${free ? `${free} is free: use it, with addresses in it for the machines` : "Use another network"}, or stop what uses this one.`,
   );
 }
 

@@ -43,10 +43,10 @@ export const noteOwnDockerUser = (): Promise<void> => notes.noteUser();
 /** The error for a lab daemon that exists but does not answer. */
 export async function unwell(problem: string): Promise<string> {
   const daemon = await ownDaemon();
-  const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""} is there`;
+  const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""}`;
   if (daemon && (await isStopped(daemon)))
-    return `${which} and was stopped; its containers run on. Continue it, then try again:\n  sudo kill -CONT ${daemon.pid}`;
-  return `${which} and does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logOf("dockerd")}`;
+    return `${which} is suspended; its containers keep running. Resume it, then try again:\n  sudo kill -CONT ${daemon.pid}`;
+  return `${which} does not answer: ${problem}. Its containers may be running, so no second one is started. Wait until \`docker --host ${ownHost} info\` answers, then try again; its log: ${logOf("dockerd")}`;
 }
 
 /** Starts the daemon, or waits for the one that another lab is starting. @returns its address. */
@@ -181,7 +181,7 @@ async function askOwn(...args: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr } = await run(["docker", "--host", ownHost, ...args], { timeout: 60_000 });
   if (exitCode !== 0)
     throw new LabError(
-      `The lab's Docker daemon does not list its containers, so it keeps running: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
+      `The lab's Docker daemon did not list its containers, so it keeps running: ${lastLines(stderr, 1)}. Try again when this answers:\n  docker --host ${ownHost} ps --all`,
     );
   return stdout.split("\n").filter(Boolean);
 }

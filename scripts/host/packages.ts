@@ -118,10 +118,10 @@ export async function ensurePackages(
     if (result.exitCode !== 0) {
       const said = lastLines(result.stderr || result.stdout);
       const vagrant = /Unable to locate package vagrant\b/.test(said)
-        ? "\nThis distribution has no Vagrant: take it from https://developer.hashicorp.com/vagrant/install."
+        ? "\nThis distribution has no Vagrant: install it from https://developer.hashicorp.com/vagrant/install."
         : "";
       throw new LabError(
-        `The packages ${missing.join(", ")} could not be installed:\n${said}${vagrant}\nSee what this says, then try again:\n  sudo ${shown(["apt-get", ...install])}`,
+        `The packages ${missing.join(", ")} could not be installed:\n${said}${vagrant}\nFix the cause, then try again:\n  sudo ${shown(["apt-get", ...install])}`,
       );
     }
   } finally {
@@ -201,7 +201,7 @@ async function installedPackages(names: readonly string[], run: Run): Promise<Re
   // 1 means unknown names (dpkg-query(1)).
   if (exitCode !== 0 && exitCode !== 1)
     throw new LabError(
-      `dpkg cannot tell what is installed: ${lastLines(stderr, 3)}. See what \`sudo dpkg --audit\` says, then try again.`,
+      `dpkg did not say what is installed: ${lastLines(stderr, 3)}. See what \`sudo dpkg --audit\` says, then try again.`,
     );
   const lines = stdout.split("\n").filter((line) => line.endsWith(" installed"));
   return new Set(lines.map((line) => line.split(" ")[0] ?? ""));

@@ -36,18 +36,18 @@ export async function quirks(): Promise<Quirk[]> {
       found: "WSL: the lab's addresses answer inside it, not in Windows",
       ...((await read("/proc/1/comm")).trim() === "systemd"
         ? {}
-        : { fix: "Have systemd run, in /etc/wsl.conf: [boot] systemd=true" }),
+        : { fix: "Enable systemd in /etc/wsl.conf: [boot] systemd=true" }),
     });
   if ((await read("/sys/fs/selinux/enforce")).trim() === "1")
     found.push({
       found:
-        "SELinux enforces: machines in containers are privileged and not confined by it; no file of yours is relabelled",
+        "SELinux is enforcing: machines in containers are privileged and not confined by it; none of your files is relabelled",
     });
   if (/^Y/.test(await read("/sys/module/apparmor/parameters/enabled")))
     found.push({ found: "AppArmor is on: machines in containers are privileged and not confined by it" });
   if (!(await runsPrograms(tmpdir())))
     found.push({
-      found: `${tmpdir()} runs no programs (noexec), which builds need`,
+      found: `${tmpdir()} is mounted noexec, but builds run programs from it`,
       fix: "export TMPDIR=A_FOLDER_ON_ANOTHER_FILE_SYSTEM",
     });
   return found;

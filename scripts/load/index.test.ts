@@ -63,7 +63,7 @@ test("a load sends no more than it may, and lasts until the added pods are gone"
   assert.deepEqual([moments.at(0)?.isOn, moments.at(-1)?.isOn], [true, false]);
   assert.match(
     outcomeLines(outcome),
-    /0 errors.*\napi: replicas 2, 4 at most, 2 in the end; CPU 120 % at most, where 80 % is wanted\nadmin: replicas 1 all the time$/,
+    /0 errors.*\napi: replicas 2, 4 at most, 2 at the end; CPU 120 % at most, target 80 %\nadmin: replicas 1 throughout$/,
   );
 });
 

@@ -12,7 +12,7 @@ const percent = (cpu: number | null | undefined): string => (cpu == null ? "not 
 const phase = ({ isOn, seconds }: Moment, { duration }: LoadSize): string =>
   isOn
     ? `${Math.round(seconds)} of ${duration} s`
-    : `${Math.round(seconds)} s, load ended; waiting until added pods are gone`;
+    : `${Math.round(seconds)} s, load ended; waiting until added pods are removed`;
 
 /** A moment as lines on a terminal, which replace the previous ones. */
 export function momentLines(moment: Moment, apps: readonly App[], size: LoadSize): string {
@@ -61,9 +61,9 @@ export function outcomeLines(outcome: Outcome): string {
   const { requests, seconds, reasons, latency, apps } = outcome;
   const apart = apps.map(({ app, replicas: { before, most: pods, after }, cpu }) => {
     const changed = pods > before || after !== before;
-    const count = changed ? `${before}, ${pods} at most, ${after} in the end` : `${before} all the time`;
+    const count = changed ? `${before}, ${pods} at most, ${after} at the end` : `${before} throughout`;
     const most = cpu?.most == null ? "not measured" : `${cpu.most} % at most`;
-    const used = cpu ? `; CPU ${most}, where ${cpu.target} % is wanted` : "";
+    const used = cpu ? `; CPU ${most}, target ${cpu.target} %` : "";
     return `${app}: replicas ${count}${used}`;
   });
   return [

@@ -31,6 +31,6 @@ test("apps are asked where the cluster says, once each: a load goes to none but 
   isOurs = false;
   await assert.rejects(
     look,
-    /web 1\.0\.0, where \w 1\.0\.0 should answer; no load was sent\. Run scripts\/lab verify apps-kind/,
+    /web 1\.0\.0, but \w 1\.0\.0 should answer; no load was sent\. Run scripts\/lab verify apps-kind/,
   );
 });

@@ -41,7 +41,7 @@ export async function askedBy(words: string, stack: string | undefined): Promise
   const asked = stack === undefined && isStack(words) ? await allOf(words) : await oneOf(words, stack);
   const apps = asked.apps.filter(({ replicas }) => replicas > 0);
   if (apps.length === 0)
-    throw new LabError(`${words} has no pod to ask: its replicas are 0.`, { exitCode: 2 });
+    throw new LabError(`${words} has no pods to send requests to: its replicas are 0.`, { exitCode: 2 });
   return { ...asked, apps };
 }
 
@@ -84,7 +84,7 @@ export async function targetsOf({ stack, config, apps }: Asked, api: Reached): P
       const answer = await whoAnswers(send, address, host, path);
       if (!own.includes(answer))
         throw new LabError(
-          `${host}${path} through ${address}: ${answer}, where ${own.join(" or ")} should answer; no load was sent. Run scripts/lab verify ${stack}.`,
+          `${host}${path} through ${address}: ${answer}, but ${own.join(" or ")} should answer; no load was sent. Run scripts/lab verify ${stack}.`,
         );
     }
     return addresses.map((address) => ({ address, host, path, ...(authority ? { authority } : {}) }));

@@ -221,7 +221,7 @@ async function fetchWhole(url: string, partial: string, options: DownloadOptions
           `${url} cannot be downloaded: ${reasonOf(error)}.${before > 0 ? " The partial download is kept; the next run continues it." : ""}`,
           { cause: error },
         );
-      progress(`${fileNameOf(url)} broke off (${reasonOf(error)}); going on`);
+      progress(`${fileNameOf(url)} was interrupted (${reasonOf(error)}); continuing`);
       // Give an overloaded server time.
       await setTimeout(fruitless * retryMs, undefined, { signal });
     }
@@ -254,7 +254,7 @@ async function fetchRest(
       await rm(partial, { force: true });
       throw new Error("the server does not serve that range");
     }
-    if (status >= 500 || status === 429) throw new Error(`it answers ${status}`);
+    if (status >= 500 || status === 429) throw new Error(`the server answered ${status}`);
     if (!response.ok || body === null)
       throw new UnavailableError(`${url} answers ${status} ${response.statusText}`.trim());
     let done = status === 206 ? from : 0;
@@ -325,5 +325,5 @@ export async function unpackFiles(
     if (error instanceof LabError || isDiskFull(error)) throw error;
     throw new IntegrityError(`${archive} cannot be unpacked: ${(error as Error).message}.`, { cause: error });
   }
-  if (missing.size) throw new IntegrityError(`${archive} holds no ${[...missing].join(", ")}.`);
+  if (missing.size) throw new IntegrityError(`${archive} does not contain ${[...missing].join(", ")}.`);
 }

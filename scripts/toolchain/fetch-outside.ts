@@ -4,7 +4,7 @@ const proxies = ["https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"];
 export function proxyInUse(): string | undefined {
   const name = proxies.find((name) => process.env[name]);
   if (name === undefined) return undefined;
-  return `, by the proxy ${URL.parse(process.env[name] ?? "")?.host ?? "not an address"} of ${name}`;
+  return `, through the proxy ${URL.parse(process.env[name] ?? "")?.host ?? "not an address"} from ${name}`;
 }
 
 /**

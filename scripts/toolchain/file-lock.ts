@@ -25,7 +25,7 @@ export async function withFileLock<T>(
   signal?.throwIfAborted();
   const refuse = (reason: string, cause?: unknown): never => {
     throw new LabError(
-      `${file} cannot be locked: ${reason}. Its folder must be writable, and on a file system with locks.`,
+      `${file} cannot be locked: ${reason}. Its folder must be writable, and on a file system that supports locks.`,
       { cause },
     );
   };

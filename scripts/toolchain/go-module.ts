@@ -129,7 +129,7 @@ export async function prepareModule(
   const found = JSON.parse(json) as DownloadedModule;
   if (found.Sum !== recipe.sum || found.GoModSum !== recipe.goModSum)
     throw new IntegrityError(
-      `${name} is not the module that the lab pins: its sum is ${found.Sum}, expected ${recipe.sum}.\nNothing was built. Look at what GOPROXY (${(await run(["env", "GOPROXY"], recipe, context)).stdout}) serves.`,
+      `${name} is not the module that the lab pins: its sum is ${found.Sum}, expected ${recipe.sum}.\nNothing was built. Check what GOPROXY (${(await run(["env", "GOPROXY"], recipe, context)).stdout}) serves.`,
     );
   const { stdout: own } = await run(["mod", "edit", "-json", found.GoMod], recipe, context);
   await writeFile(join(work, "go.mod"), goModText(recipe, JSON.parse(own) as GoMod));
@@ -155,7 +155,7 @@ async function build(
   context: BuildContext,
 ): Promise<void> {
   if (recipe.cgo === "required") await ensureCompiler(context);
-  context.progress(`building; from nothing this takes about ${recipe.seconds} s on two cores`);
+  context.progress(`building; without a cache this takes about ${recipe.seconds} s on two cores`);
   await run(buildArguments(recipe, join(folder, binary)), recipe, context);
   for (const [file, sha256] of Object.entries(recipe.files ?? {})) {
     const path = join(folder, basename(file));

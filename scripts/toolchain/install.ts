@@ -191,8 +191,8 @@ export class Installer {
       return this.#downloadsOf(tool, platform).length ? undefined : `there is none for ${runsOn}`;
     if (runsOn === host) return undefined;
     return way === "bundled"
-      ? `it runs by this computer's Node.js, not on ${runsOn}`
-      : `it is built for ${runsOn} only there, not on ${host}`;
+      ? `it runs on this computer's Node.js, not on ${runsOn}`
+      : `it can only be built on ${runsOn}, not on ${host}`;
   }
 
   #toolNamed(name: string): Tool {
@@ -403,7 +403,7 @@ async function probeReleases(signal?: AbortSignal): Promise<string | undefined> 
         signal: AbortSignal.any(signal ? [timeout, signal] : [timeout]),
       });
       if (status < 400) return undefined;
-      reason = `it answers ${status}`;
+      reason = `the server answered ${status}`;
     } catch (error) {
       signal?.throwIfAborted();
       const { cause, message } = error as Error & { cause?: Error };

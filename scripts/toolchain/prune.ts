@@ -157,6 +157,6 @@ async function pruneImages(
   const nameless = await ask(...list, "--quiet", ...filters);
   for (const id of new Set(nameless ?? []))
     if (!theirs.includes(id) && (await ask("image", "rm", id)))
-      pruned.push({ what: `image ${id}, which has no name any more` });
+      pruned.push({ what: `image ${id}, which is now untagged` });
   return pruned;
 }

@@ -70,7 +70,7 @@ export class ToolCache {
     if (manifest.recipe !== key.recipe) return { state: "bad", reason: "its recipe has changed" };
     for (const [name, { sha256 }] of Object.entries(manifest.files)) {
       const actual = await ifThere(hashOf(join(dir, name)));
-      if (actual === undefined) return { state: "bad", reason: `${name} is gone` };
+      if (actual === undefined) return { state: "bad", reason: `${name} is missing` };
       if (actual !== sha256) return { state: "bad", reason: `${name} no longer has the hash ${sha256}` };
     }
     return { state: "good", tool: await cachedTool(dir, Object.keys(manifest.files)) };

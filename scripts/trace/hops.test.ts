@@ -101,12 +101,12 @@ test("every hop of a request is told, by the pods that it really met", async (t)
     "Service | kube-system/traefik, 10.43.0.80:80 |  | kube-proxy (DNAT)",
     "Ingress controller | pod kube-system/traefik-b, 10.42.1.7:8000 (web) | agent | its router",
     "router | Ingress default/app2: host app2.com, path / (Prefix) |  | the Ingress controller: it picks an endpoint of the Service",
-    "Service | default/app2, 10.43.0.2 |  | nobody: the Ingress controller asks one of its 2 endpoints itself",
+    "Service | default/app2, 10.43.0.2 |  | not used: the Ingress controller sends the request straight to one of its 2 endpoints",
     "endpoint | 10.42.1.3 | agent | the CNI's network (flannel in K3s): from node to node, no translation",
     "pod | default/app2-b | agent | the app, which answers",
     "answer | status 200 from app2 1.0.0, pod app2-b |  | ",
   ]);
-  assert.match(renderHops(found), /^HOP +WHAT +NODE +LED ON BY\nname {16}app2\.com is not/);
+  assert.match(renderHops(found), /^HOP +WHAT +NODE +FORWARDED BY\nname {16}app2\.com is not/);
 });
 
 test("a port that is no node's, and an app without a pod", async (t) => {
@@ -117,7 +117,7 @@ test("a port that is no node's, and an app without a pod", async (t) => {
   ]);
   assert.deepEqual(what("port"), ["80 of a node"]);
   assert.deepEqual(what("Ingress controller"), ["one of 2 pods in kube-system"]);
-  assert.deepEqual(what("endpoint"), ["none answered of 2"]);
+  assert.deepEqual(what("endpoint"), ["none of 2 answered"]);
   assert.deepEqual(what("pod"), []);
   assert.deepEqual(what("answer"), ["status 503"]);
 });
@@ -169,7 +169,7 @@ test("the app is found in the stacks that are up; what nobody or two take is ref
   const cases = [
     [
       ["else.org", "apps", "apps-spaces"],
-      /stacks apps and apps-spaces take else\.org\/\. Say which: --stack apps or/,
+      /stacks apps and apps-spaces match else\.org\/\. Say which: --stack apps or/,
     ],
     [["a b", "apps"], /"a b" is not accepted; expected a host name/],
     [["/x", "apps"], /"\/x" is not accepted/],

@@ -90,7 +90,7 @@ async function entryHops(
   const outside = {
     hop: "host port",
     what: `${ip}:${port}, which is no node's: this computer's, or a load balancer's`,
-    by: "who publishes it, such as Docker for k3d (DNAT)",
+    by: "whatever publishes it, such as Docker for k3d (DNAT)",
   };
   const onNode = {
     hop: isNodePort ? "node port" : "port",
@@ -100,7 +100,7 @@ async function entryHops(
       ? "kube-proxy (DNAT)"
       : lb
         ? "the CNI's portmap: hostPort (DNAT)"
-        : "whoever serves the Ingress controller there",
+        : "whatever serves the Ingress controller there",
   };
   return [
     ...(direct ? [] : [outside]),
@@ -147,7 +147,7 @@ async function controllerHop(
       ? `pod ${ingressNamespace}/${pod.metadata.name}, ${pod.status.podIP}${port ? `:${port}` : ""} (${entry})`
       : `one of ${all.length} pods in ${ingressNamespace}`,
     node: pod?.spec.nodeName,
-    by: `its router${entry === "websecure" ? ", once it has ended https" : ""}`,
+    by: `its router${entry === "websecure" ? ", after terminating TLS" : ""}`,
   };
 }
 
@@ -183,7 +183,7 @@ async function routerHop(api: Asked, app: App, { host: asked, path }: Traced): P
     hop: "router",
     what: found
       ? `Ingress ${namespace}/${found.ingress}: host ${rule ?? "any"}, path ${found.path} (${found.pathType})`
-      : `no Ingress of ${namespace}/${name} takes this host and path`,
+      : `no Ingress of ${namespace}/${name} matches this host and path`,
     by: "the Ingress controller: it picks an endpoint of the Service",
   };
 }
@@ -208,12 +208,12 @@ async function appHops(api: Asked, { name, namespace }: App, answered: string | 
           service,
           namespace,
           service.spec.ports[0]?.port,
-          `nobody: the Ingress controller asks one of its ${ready.length} endpoints itself`,
+          `not used: the Ingress controller sends the request straight to one of its ${ready.length} endpoints`,
         )
       : { hop: "Service", what: `there is no ${namespace}/${name}` },
     {
       hop: "endpoint",
-      what: pod ? `${pod.status.podIP}${port ? `:${port}` : ""}` : `none answered of ${ready.length}`,
+      what: pod ? `${pod.status.podIP}${port ? `:${port}` : ""}` : `none of ${ready.length} answered`,
       node: pod?.spec.nodeName,
       by: pod ? "the CNI's network (flannel in K3s): from node to node, no translation" : undefined,
     },

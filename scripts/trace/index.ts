@@ -48,10 +48,10 @@ export async function findRoute(
     rivals = best !== undefined && !isBetter(found.fit, best.fit) ? [...rivals, stack] : [stack];
     best = { stack, config, ...found };
   }
-  if (best === undefined) throw refusal(`No app of ${stacks.join(", ")} takes ${host}${path}.`);
+  if (best === undefined) throw refusal(`No app of ${stacks.join(", ")} matches ${host}${path}.`);
   if (rivals.length > 1)
     throw refusal(
-      `Apps of the stacks ${rivals.join(" and ")} take ${host}${path}. Say which: ${rivals.map((one) => `--stack ${one}`).join(" or ")}.`,
+      `Apps of the stacks ${rivals.join(" and ")} match ${host}${path}. Say which: ${rivals.map((one) => `--stack ${one}`).join(" or ")}.`,
     );
   return best;
 }
@@ -81,7 +81,8 @@ export async function trace(
     const secure = app.tls !== undefined;
     const entry = secure ? "websecure" : "web";
     const [address] = await addressesOf(Promise.resolve(api), config, plan, entry);
-    if (address === undefined) throw new LabError("The Ingress controller has no address from here.");
+    if (address === undefined)
+      throw new LabError("The Ingress controller has no address that this computer can use.");
     const send = secure ? getSecurelyWithin(within)(await authorityOf(app)) : getWithin(within);
     const answer = await send(address, host, path).catch((cause: Error) => {
       throw new LabError(`${address} gave no answer to ${host}${path}: ${cause.message}.`, { cause });

@@ -4,7 +4,7 @@ import type { Hop } from "./hops.ts";
 /** Hops as lines of a table. */
 export function renderHops(hops: readonly Hop[]): string {
   const rows = [
-    ["HOP", "WHAT", "NODE", "LED ON BY"],
+    ["HOP", "WHAT", "NODE", "FORWARDED BY"],
     ...hops.map(({ hop, what, node, by }) => [hop, what, node ?? "", by ?? ""]),
   ];
   return renderRows(rows);

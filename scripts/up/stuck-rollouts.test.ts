@@ -95,7 +95,7 @@ test("a rollout that has failed is told with what its pods say and what goes on 
     await said(deployment({}), pods),
     `The rollout of default/app2 has failed: no progress for 120 s (Kubernetes: ProgressDeadlineExceeded).
   app2-new-1 is not ready (Unhealthy: Readiness probe failed: statuscode: 503)
-3 of its pods go on serving. Run \`scripts/lab rollback app2\` for the version that ran before, or correct Pulumi.apps.yaml and run \`scripts/lab up apps\`.`,
+3 of its pods still serve. Run \`scripts/lab rollback app2\` to return to the previous version, or fix Pulumi.apps.yaml and run \`scripts/lab up apps\`.`,
   );
 });
 

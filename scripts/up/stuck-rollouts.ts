@@ -90,6 +90,6 @@ export async function whyStuck(
   return [
     `The rollout of ${namespace}/${name} has failed: no progress for ${spec.progressDeadlineSeconds} s (Kubernetes: ProgressDeadlineExceeded).`,
     ...why.map((words) => `  ${words}`),
-    `${serving} of its pods go on serving. Run \`scripts/lab rollback ${app}\` for the version that ran before, or correct ${file} and run \`scripts/lab up ${stack}\`.`,
+    `${serving} of its pods still serve. Run \`scripts/lab rollback ${app}\` to return to the previous version, or fix ${file} and run \`scripts/lab up ${stack}\`.`,
   ].join("\n");
 }

@@ -31,6 +31,6 @@ test("a daemon that hangs is a fault with a next step, not a daemon without cont
   await fake.set({ hangs: true });
   await assert.rejects(
     fake.within(() => docker(["ps"], { within: 0.5 })),
-    /it does not answer in time\. Nothing counts as missing/,
+    /it did not answer in time\. Nothing is treated as missing/,
   );
 });

@@ -45,13 +45,13 @@ export async function docker(args: readonly string[], call: Call = {}): Promise<
 
 /** The message about a failed docker command. @param what was asked of it. */
 export function dockerError({ timedOut, stderr, shortMessage }: Answer, what: string): LabError {
-  const said = stderr.trim() || (shortMessage ?? "it does not say why");
+  const said = stderr.trim() || (shortMessage ?? "it did not say why");
   if (/permission denied while trying to connect/i.test(said))
     return new LabError(
-      `Docker was asked (${what}), and you may not use it: ${said}. Nothing counts as missing because of that. Join its group (sudo usermod -aG docker "$USER", then log in again), or be root, and run the same command again.`,
+      `You may not use Docker (${what}): ${said}. Nothing is treated as missing. Join its group (sudo usermod -aG docker "$USER", then log in again) or become root, then run the same command again.`,
     );
   return new LabError(
-    `Docker was asked (${what}) and failed: ${timedOut ? "it does not answer in time" : said}. Nothing counts as missing because of that. Check that Docker runs (docker ps), then run the same command again.`,
+    `Docker failed (${what}): ${timedOut ? "it did not answer in time" : said}. Nothing is treated as missing. Check that Docker works (docker ps), then run the same command again.`,
   );
 }
 

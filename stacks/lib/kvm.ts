@@ -60,11 +60,11 @@ export async function kvmProblem(): Promise<string | undefined> {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
     const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
-    return isMissing ? "/dev/kvm is missing" : "/dev/kvm is not yours to use";
+    return isMissing ? "/dev/kvm is missing" : "you may not use /dev/kvm";
   }
   const guest = guests[process.arch];
   if (!guest) return `the lab has no test guest for ${process.arch}`;
-  return (await runs(guest, "kvm")) ? undefined : "/dev/kvm is there but boots no guest";
+  return (await runs(guest, "kvm")) ? undefined : "/dev/kvm exists but boots no guest";
 }
 
 /** Whether QEMU runs the guest to its end. @param within milliseconds. Default: the most that KVM needs. */

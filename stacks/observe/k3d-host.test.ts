@@ -142,7 +142,7 @@ test("before tools are fetched: where there is no Docker nothing is there; where
   await fake.set({ broken: "permission denied while trying to connect to the Docker daemon socket" });
   await assert.rejects(
     fake.within(() => preflightK3d(stacks)),
-    /permission denied.*Nothing counts as missing/s,
+    /permission denied.*Nothing is treated as missing/s,
   );
 });
 

@@ -48,18 +48,18 @@ test("a pod that follows gets no writes, and who takes them is not taken away", 
   const back = await refusal(
     refuseReplicaForWrites("my-app", config({ replicas: 1, primary: 0 }), made(2, 1), says(true)),
   );
-  assert.match(back, /^2 .*db-0 follows db-1, which takes the writes: nothing could be written/);
+  assert.match(back, /^2 .*db-0 replicates db-1, which takes writes: no write would succeed/);
   assert.match(
     back,
-    /Nothing was touched\. Set it back to replicas: 2, primary: 1, or stop db-1 by `kubectl /,
+    /Nothing was touched\. Set it back to replicas: 2, primary: 1, or stop db-1 with `kubectl /,
   );
   assert.match(
     back,
-    /scale statefulset db --replicas=1`, and then promote db-0 first: `.* exec db-0 -- postgres-/,
+    /scale statefulset db --replicas=1`, then promote db-0 first: `.* exec db-0 -- postgres-/,
   );
   assert.match(
     await refusal(refuseReplicaForWrites("my-app", config({ primary: 1 }), made(2, 0), says(true))),
-    /db-1 follows db-0, .*primary: 0, or, where db-0 is lost for good, promote db-1 first: .*exec db-1/,
+    /db-1 replicates db-0, .*primary: 0, or, if db-0 is lost for good, promote db-1 first: .*exec db-1/,
   );
 });
 
@@ -67,6 +67,6 @@ test("a pod that does not say whether it takes the writes may follow", async () 
   const silent = async () => Promise.reject(new Error("the pod is not running"));
   assert.match(
     await refusal(refuseReplicaForWrites("my-app", config({ replicas: 1 }), made(2, 0), silent)),
-    /^2 .*db-0 does not say whether it takes the writes: the pod is not running\. .*back to replicas: 2, primary: 0/,
+    /^2 .*db-0 did not say whether it takes writes: the pod is not running\. .*back to replicas: 2, primary: 0/,
   );
 });

@@ -62,15 +62,15 @@ export async function refuseReplicaForWrites(
   const back = `Nothing was touched. Set it back to replicas: ${set.replicas ?? 1}, primary: ${was}`;
   const isReplica = await follows(stack, config).catch((cause: Error) => {
     throw refusal(
-      `it is to change, and ${pod} does not say whether it takes the writes: ${cause.message}. ${back} until it answers.`,
+      `it would change, but ${pod} did not say whether it takes writes: ${cause.message}. ${back} until it answers.`,
     );
   });
   if (!isReplica) return;
   const kubectl = `kubectl --namespace ${namespace}`;
   const stop =
-    primary === 0 ? `stop ${other} by \`${kubectl} scale statefulset db --replicas=1\`, and then ` : "";
-  const lost = primary === 0 ? "" : `, where ${other} is lost for good,`;
+    primary === 0 ? `stop ${other} with \`${kubectl} scale statefulset db --replicas=1\`, then ` : "";
+  const lost = primary === 0 ? "" : `, if ${other} is lost for good,`;
   throw refusal(
-    `${pod} follows ${other}, which takes the writes: nothing could be written. ${back}, or${lost} ${stop}promote ${pod} first: \`${kubectl} exec ${pod} -- postgres-entry promote\`.`,
+    `${pod} replicates ${other}, which takes writes: no write would succeed. ${back}, or${lost} ${stop}promote ${pod} first: \`${kubectl} exec ${pod} -- postgres-entry promote\`.`,
   );
 }

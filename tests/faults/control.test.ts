@@ -268,7 +268,7 @@ fault("H20: an empty passphrase beside a state", async () => {
   await writeFile(join(directory, ".lab", "passphrase"), "");
   const { exitCode, all } = await lab(directory, ["env"]);
   assert.equal(exitCode, 1, all);
-  assert.match(all, /passphrase is empty.*Put a copy of it back/);
+  assert.match(all, /passphrase is empty.*Restore it from a copy/);
   assert.doesNotMatch(all, noStackTrace);
   await rm(join(stacks, "cluster.json"));
   assert.equal((await lab(directory, ["env"])).exitCode, 0);
@@ -609,7 +609,7 @@ fault("Rule 5: a renamed machine", async () => {
     machineStep("create", "worker", "192.168.42.111"),
   ];
   const [loss] = await lossesOf("cluster", steps, { existence: all });
-  assert.match(loss?.what ?? "", /the machine agent .*worker has its address/);
+  assert.match(loss?.what ?? "", /the machine agent .*worker takes over its address/);
   return { happened: "named as a rename", lost: "nothing" };
 });
 
@@ -719,7 +719,7 @@ refused(
     const { exitCode, all } = await lab(directory, ["test"]);
     return new LabError(all, { exitCode: exitCode ?? -1 });
   },
-  /A lab is up \(this checkout has made machines or nodes\), and `lab test` does not go on beside it.*scripts\/lab down/,
+  /A lab is up \(this checkout has machines or nodes\), and `lab test` cannot run beside it.*scripts\/lab down/,
 );
 
 fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
@@ -838,7 +838,7 @@ fault("H23: ssh-keygen is not installed, and a key whose public half is gone", a
   try {
     await assert.rejects(ensureSshKey(keys), {
       name: "LabError",
-      message: /cannot be made: .*openssh-client/s,
+      message: /could not be created: .*openssh-client/s,
     });
   } finally {
     process.env.PATH = path;

@@ -187,7 +187,7 @@ for (const [what, scripts, sentence] of [
   [
     "a Docker that this user may not use",
     () => ({ docker: `echo '${denied}' >&2\nexit 1` }),
-    /Docker was asked \(docker ps\), and you may not use it: permission denied.* Nothing counts as missing.*usermod -aG docker/,
+    /You may not use Docker \(docker ps\): permission denied.* Nothing is treated as missing.*usermod -aG docker/,
   ],
   [
     "a libvirt that this user may not use",
@@ -195,7 +195,7 @@ for (const [what, scripts, sentence] of [
       virsh: `case "$*" in *--version) echo 9.0.0 ;;
 *) echo "error: Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied" >&2; exit 1 ;; esac`,
     }),
-    /libvirt was asked for its machines, and you may not use it: .*Permission denied.* Nothing counts as missing.*usermod -aG libvirt/,
+    /You may not use libvirt, so its machines are unknown: .*Permission denied.* None of them is treated as missing.*usermod -aG libvirt/,
   ],
   [
     "a Docker of the lab's own that does not answer",
@@ -204,7 +204,7 @@ for (const [what, scripts, sentence] of [
 case "$*$DOCKER_HOST" in *run/docker.sock*) echo 'context deadline exceeded' ;; *) echo '${noDaemon}' ;; esac >&2
 exit 1`,
     }),
-    /Docker was asked \(docker ps\) and failed: context deadline exceeded\. Nothing counts as missing/,
+    /Docker failed \(docker ps\): context deadline exceeded\. Nothing is treated as missing/,
   ],
 ] as const)
   fault(`\`lab down\` in a fresh checkout, and ${what}`, async () => {
@@ -266,7 +266,7 @@ fault("`lab down` where a provider does not say what is left", async () => {
       (directory) =>
         `import { ownThings } from "${directory}/scripts/down/left.ts"; console.log(JSON.stringify(await ownThings(${JSON.stringify(used)})))`,
     );
-  assert.match((await ask("docker")).stderr, /Docker was asked .* Nothing counts as missing/);
+  assert.match((await ask("docker")).stderr, /Docker failed .* Nothing is treated as missing/);
   for (const used of ["libvirt", "virtualbox"])
     assert.match((await ask(used)).stderr, /does not list the machines of this lab/);
   assert.equal((await ask()).stdout, "[]", "a lab that never was in Docker does not need it");
@@ -325,7 +325,7 @@ fault("`lab down` of what is elsewhere, where this user may not use a libvirt th
       await endStep(run, () => {}).run(() => {}, signal);
       console.log("ended");`,
   );
-  assert.match(stdout, /you may not use it: .*authentication unavailable.*\nended$/, stderr);
+  assert.match(stdout, /You may not use libvirt, .*authentication unavailable.*\nended$/, stderr);
   return { happened: "down; of the machines it is said that nobody knows", lost: "nothing" };
 });
 
@@ -541,7 +541,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       await checkout.record(stack, madeOn(stack, cluster));
       const { exitCode, all } = await checkout.lab(["down", stack, "--replace"]);
       assert.equal(exitCode, 1, all);
-      assert.match(all, /Another cluster answers now where the apps of the stack "apps-other" were made/);
+      assert.match(all, /Another cluster now answers where the apps of the stack "apps-other" were created/);
       onlyReads(cluster);
       await isKept(stack);
     } finally {
@@ -726,7 +726,7 @@ esac
     const isMade = existsSync(file);
     await rename(`${file}.away`, file);
     assert.equal(exitCode, 1, all);
-    assert.match(all, /passphrase is missing, and without it the secrets .*Put a copy of it back/);
+    assert.match(all, /passphrase is missing, and without it the secrets .*Restore it from a copy/);
     return { happened: "exit 1: put a copy back", lost: isMade ? "the secrets in the state" : "nothing" };
   });
 });

@@ -124,7 +124,7 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
     'case "$*" in *version*) echo "Error response from daemon: context deadline exceeded" >&2; exit 1;; *) exit 1;; esac',
   );
   await program("dockerd", "exit 0");
-  await assert.rejects(observeDocker("machines"), /is there .* and does not answer/);
+  await assert.rejects(observeDocker("machines"), /exists .* but does not answer/);
   assert.equal((await calls()).filter((line) => line.startsWith("dockerd")).length, 0);
   return { happened: "an error that says what to wait for", lost: "nothing" };
 });
@@ -371,7 +371,7 @@ fault("H22: a proxy is used for downloads, and its password is not printed", asy
   process.env.NO_PROXY = "inside.example";
   await assert.rejects(fetchOutside("https://releases.example/k3s", { signal: AbortSignal.timeout(60_000) }));
   assert.deepEqual(asked, ["releases.example:443"]);
-  assert.equal(proxyInUse(), `, by the proxy 127.0.0.1:${port} of HTTPS_PROXY`);
+  assert.equal(proxyInUse(), `, through the proxy 127.0.0.1:${port} from HTTPS_PROXY`);
   proxy.closeAllConnections();
   proxy.close();
   return { happened: "asked by way of the proxy", lost: "nothing" };
@@ -405,7 +405,7 @@ fault("a Docker that fails to answer is not a Docker without the image", async (
   await program("docker", 'echo "Error response from daemon: i/o timeout" >&2; exit 1');
   assert.match(
     (await error(imageExists("k3s-lab/machine:1")))?.message ?? "",
-    /cannot be asked for the image/,
+    /did not say whether it has the image/,
   );
   return { happened: "exit 1 with Docker's words; nothing is built", lost: "nothing" };
 });
@@ -458,7 +458,7 @@ for (const [name, computer, words] of [
       return await error(refuseOverlappingNetwork("192.168.42.0/24", { id: "mine" }));
     },
     new RegExp(
-      `k3s-lab:network 192\\.168\\.42\\.0/24 overlaps .*${words.source}.*Nothing here uses 192\\.168\\.\\d+\\.0/24`,
+      `k3s-lab:network 192\\.168\\.42\\.0/24 overlaps .*${words.source}.*192\\.168\\.\\d+\\.0/24 is free`,
     ),
   );
 

@@ -61,8 +61,8 @@ suite("the lab's own Docker daemon", { skip }, () => {
       assert.ok(seen.afterwards.processes.includes("/sleeper"));
       assert.equal(seen.afterwards.processes.filter((name: string) => name === "dockerd").length, 1);
       if (how === "hanging") {
-        assert.match(seen.hanging.ensure, /is there and was stopped.*\n {2}sudo kill -CONT \d+$/s);
-        assert.match(seen.hanging.stop, /is there and was stopped/);
+        assert.match(seen.hanging.ensure, /is suspended.*\n {2}sudo kill -CONT \d+$/s);
+        assert.match(seen.hanging.stop, /is suspended/);
         assert.equal(seen.hanging.daemons, 1, "no second daemon was started");
       }
       assert.equal(seen.rules.length, 1, "a person's rule in DOCKER-USER stays");

@@ -82,7 +82,7 @@ export function parseLdd(program: string, output: string, root = ""): Library[] 
   if (missing.length > 0)
     throw new LabError(
       `${program} needs ${missing.join(", ")}, which this system does not have. ` +
-        "Install the package that brings it, then run the command again.",
+        "Install the package that provides it, then run the command again.",
     );
   return libraries;
 }

@@ -17,7 +17,7 @@ import { lastLines } from "../../host/commands.ts";
 export async function unpackedPackages(
   names: readonly string[],
   progress: Progress,
-  noApt = "The images of a K3s that is built here are made of Debian's packages, and this computer has no apt. Take its release, which brings its images: LAB_TOOLS_WAY=release scripts/lab up",
+  noApt = "The images of a K3s built here are made from Debian's packages, but this computer has no apt. Use K3s's release, which includes its images: LAB_TOOLS_WAY=release scripts/lab up",
 ): Promise<string> {
   const sorted = [...names].sort();
   const base = join(cacheDir, "images", "debian");
@@ -76,6 +76,6 @@ async function download(names: readonly string[], folder: string): Promise<void>
   if (second.exitCode !== 0)
     throw new LabError(
       `apt cannot fetch ${names.join(", ")}: ${lastLines(second.stderr, 1) || lastLines(update.stderr, 1) || second.shortMessage}. ` +
-        `See that \`apt-get download ${names[0]}\` works, then run the command again.`,
+        `Make sure that \`apt-get download ${names[0]}\` works, then run the command again.`,
     );
 }

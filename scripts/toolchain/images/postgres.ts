@@ -115,13 +115,13 @@ export async function postgresImageSpec(progress: Progress): Promise<ImageSpec> 
   const root = await unpackedPackages(
     packages,
     progress,
-    `The database's image is made of Debian 12's packages, and this computer has no apt. ${otherwise}`,
+    `The database's image is made from Debian 12's packages, but this computer has no apt. ${otherwise}`,
   ).catch((cause: unknown) => {
     // Other releases, and Ubuntu, have other versions.
     const isMissing = cause instanceof LabError && cause.message.includes("Unable to locate package");
     if (!isMissing) throw cause;
     throw new LabError(
-      `The database's image is made of Debian 12's PostgreSQL ${major}, which apt does not have here. ${otherwise}`,
+      `The database's image is made from Debian 12's PostgreSQL ${major}, which apt does not have here. ${otherwise}`,
       { cause },
     );
   });

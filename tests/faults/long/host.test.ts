@@ -70,8 +70,8 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
       const daemon = await pid();
       process.kill(daemon, "SIGSTOP");
       try {
-        isRefused(await lab.lab("up", "cluster"), /does not answer|was stopped/);
-        isRefused(await lab.lab("down", "cluster"), /does not answer|was stopped/);
+        isRefused(await lab.lab("up", "cluster"), /does not answer|is suspended/);
+        isRefused(await lab.lab("down", "cluster"), /does not answer|is suspended/);
         assert.deepEqual(await daemons(), [String(daemon)], "no second daemon");
       } finally {
         process.kill(daemon, "SIGCONT");

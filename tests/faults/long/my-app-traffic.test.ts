@@ -104,7 +104,7 @@ for (const [where, place] of Object.entries(places))
             broken.all,
             /The rollout of my-app\/\w+ has failed: no progress for 120 s .*\n +\w+-\w+-\w+ is not ready \(Unhealthy: Readiness probe failed: .*503\)/,
           );
-          assert.match(broken.all, /go on serving\. Run `scripts\/lab rollback \w+`/);
+          assert.match(broken.all, /still serve\. Run `scripts\/lab rollback \w+`/);
           assert.ok(broken.seconds < 200, `it took ${broken.seconds} s`);
           await lab("rollback", "frontend");
           const versions = await checkout.output(

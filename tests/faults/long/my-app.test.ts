@@ -122,7 +122,7 @@ describe("what is written into the guest book, and what may happen to its databa
     await checkout.edit(file, "{replicas: 2, primary: 1, size", "{replicas: 1, size");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
-    assert.match(all, /db-0 follows db-1, which takes the writes/);
+    assert.match(all, /db-0 replicates db-1, which takes writes/);
     await kubectl("scale", "statefulset", "db", "--replicas=1");
     await kubectl("wait", "--for=delete", "pod/db-1", "--timeout=90s");
     await entry("db-0", "promote");
