@@ -83,7 +83,7 @@ remove_networks() {
     # Docker refuses to remove a network that is in use, but not one that a stopped container needs to start again.
     users=$(docker ps --all --filter "network=$network" --format '{{.Names}}')
     if [ -n "$users" ]; then
-      echo "warning: the network $network stays, because $(echo "$users" | xargs) is in it, not made by this lab; take it out by docker network disconnect --force $network NAME"
+      echo "warning: the network $network stays, because this lab did not create what is in it: $(echo "$users" | xargs); disconnect it with docker network disconnect --force $network NAME"
       continue
     fi
     docker network rm "$network" >/dev/null 2>&1 || true
@@ -138,7 +138,7 @@ find_libvirt() {
     if [ -z "$noted" ] || ! printf '%s\n' "$all" | grep -Fqx "$noted"; then return; fi
     renamed=$(virsh domname "$noted")
     # Its disk keeps the name that the next machine's would have.
-    die "libvirt calls the machine $name $renamed now: it was renamed. Rename it back: virsh --connect qemu:///system domrename $renamed $machine"
+    die "libvirt now calls the machine $name $renamed: it was renamed. Rename it back: virsh --connect qemu:///system domrename $renamed $machine"
   fi
   desc=$(virsh desc "$machine")
   uuid=$(virsh domuuid "$machine")
@@ -150,7 +150,7 @@ find_virtualbox() {
   if [ -z "$uuid" ]; then
     renamed=$(printf '%s\n' "$all" | sed -n "s/^\"\([^<].*\)\" {$noted}\$/\1/p")
     # Vagrant gives a name and the marks only after it has made one.
-    if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox calls the machine $name $renamed now: it was renamed. Rename it back: VBoxManage modifyvm '$renamed' --name $machine"; fi
+    if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox now calls the machine $name $renamed: it was renamed. Rename it back: VBoxManage modifyvm '$renamed' --name $machine"; fi
     unread="\"<inaccessible>\" {$noted}"
     if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
     return
@@ -165,7 +165,7 @@ find_virtualbox() {
 refuse_out_of_sight() {
   [ -s "$ssh/known_hosts" ] || return 0
   if ssh -o StrictHostKeyChecking=yes -o ConnectTimeout=5 -o ConnectionAttempts=1 -F "$ssh/config" "$alias" true </dev/null >/dev/null 2>&1; then
-    die "$LAB_PROVIDER has no machine $name of this lab, and yet it lets the lab in by ssh: it runs where this list does not show it. Run the same command as the user, and with the Docker daemon (DOCKER_HOST), that made it"
+    die "$LAB_PROVIDER lists no machine $name of this lab, but it answers over ssh: it runs where this list does not show it. Run the same command as the user, and with the Docker daemon (DOCKER_HOST), that created it"
   fi
 }
 
@@ -175,7 +175,7 @@ find_machine() {
   case "$found" in
   '') refuse_out_of_sight ;;
   other) return ;;
-  lost=*) die "the machine $name was made under the lab id ${found#lost=}, and .lab/id is another now: it was lost. Put it back with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
+  lost=*) die "the machine $name was created under the lab id ${found#lost=}, but .lab/id has a different one now: it was lost. Restore it with \`echo ${found#lost=} >'$K3S_LAB_ROOT/.lab/id'\`, then run the same command again" ;;
   esac
   if [ -n "$found" ] && [ "$noted" != "$found" ]; then
     mkdir -p "$(dirname "$note")"
@@ -254,7 +254,7 @@ wait_for_ssh() {
 # Docker takes a limit above what there is for no limit.
 say_cpus() {
   have=$(docker info --format '{{.NCPU}}')
-  if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs and Docker has $have: it gets those"; fi
+  if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs, but Docker has only $have"; fi
 }
 
 # A user may have defined a machine of their own from the disk that would be recreated.
@@ -272,7 +272,7 @@ bring_up() {
   if [ "$LAB_PROVIDER" = docker ]; then say_cpus; fi
   find_machine
   if [ "$found" = other ]; then
-    die "$LAB_PROVIDER has a machine $machine already that is not this lab's: it is not touched. Take it down where it was made, or call this stack or machine something else"
+    die "$LAB_PROVIDER already has a machine $machine that is not this lab's. Nothing was touched. Take it down where it was created, or rename this stack or machine"
   elif [ -n "$found" ]; then
     "resume_$LAB_PROVIDER" "$found"
     wait_for_ssh
@@ -297,21 +297,21 @@ meet_host() {
   said=$(echo 'sed s/^/machine-id=/ /etc/machine-id' | ask_host 2>&1) || die "the host $name cannot be reached: $(printf '%s\n' "$said" | tail -n 1)"
   case "$said" in
   *"machine-id=$LAB_GENERATION"*) ;;
-  *) die "the host $name is another than a moment ago: its /etc/machine-id is not $LAB_GENERATION. Run the same command again" ;;
+  *) die "another host answers now as $name: its /etc/machine-id is not $LAB_GENERATION. Run the same command again" ;;
   esac
-  if [ "$shown" ]; then echo "the host key of $name is noted: $(ssh-keygen -l -f "$ssh/known_hosts" | head -n 1)"; fi
+  if [ "$shown" ]; then echo "recorded the host key of $name: $(ssh-keygen -l -f "$ssh/known_hosts" | head -n 1)"; fi
 }
 
 # Removes what an interrupted installation brought, and what is in no state; from that host and from no other.
 clean_host() {
   if [ ! -s "$ssh/config" ]; then write_ssh_config; fi
   {
-    echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'warning: another host answers at the address of $name, and keeps what it has'; exit; fi"
+    echo "if [ \"\$(cat /etc/machine-id)\" != '$LAB_GENERATION' ]; then echo 'warning: another host answers at the address of $name, and was left alone'; exit; fi"
     echo "if [ ! -e /opt/k3s-lab ]; then exit; fi"
     echo "exec sudo bash -s"
     echo "LAB_OWNER='$id/$LAB_STACK'"
     cat "$K3S_LAB_ROOT/vagrant/provision/common.sh" "$K3S_LAB_ROOT/vagrant/provision/uninstall.sh"
-  } | ask_host || echo "warning: $name does not answer, and keeps what it has"
+  } | ask_host || echo "warning: $name does not answer, and was left as it is"
 }
 
 case "$1" in

@@ -69,7 +69,7 @@ export async function create(cluster: Cluster, input: ServersInput): Promise<voi
 export function adopt({ owner }: Cluster, found: Container, identity: string | undefined): void {
   if (found.labels["k3s-lab.identity"] === identity) return;
   throw new LabError(
-    `Docker has ${found.name} of this stack, which Pulumi's state does not know, and it was made from another k3d config file than today's. Nothing was changed. Put the file back as it was, or give up what is there: scripts/lab down ${owner.stack}`,
+    `Docker has ${found.name} of this stack, which is missing from Pulumi's state and was created from a different k3d config file. Nothing was changed. Restore that file, or delete what exists: scripts/lab down ${owner.stack}`,
   );
 }
 
@@ -112,7 +112,7 @@ async function repairServer(
   const [server] = servers;
   if (server === undefined) throw new Error("unreachable: some server answers");
   await refuseLossOfVolumes(cluster, name);
-  console.log(`${name} is gone: creating it again; it joins ${namesIn(servers).join(", ")}`);
+  console.log(`${name} is missing: recreating it; it joins ${namesIn(servers).join(", ")}`);
   await removeOwn(cluster.owner, name);
   await k3s.leaveEtcd(server, name, await network.freeAddresses(cluster));
   await k3s.forget(server, name);
@@ -138,7 +138,7 @@ async function refuseLossOfVolumes({ owner }: Cluster, name: string): Promise<vo
   const listed = await docker(["exec", found.id, "sh", "-c", `[ ! -e ${storage} ] || ls -A ${storage}`]);
   if (listed === "") return;
   throw new LabError(
-    `${name} is no node of its cluster any more and must be recreated to join it. It holds local volumes of pods, which would be lost: ${listed.split("\n").join(", ")}. Nothing was removed. Save what you need of them (docker cp ${name}:${storage} .), remove it (docker rm --force --volumes ${name}), then run the same command again.`,
+    `${name} is no longer a node of its cluster and must be recreated to join it. It holds local volumes of pods, which would be lost: ${listed.split("\n").join(", ")}. Nothing was removed. Save what you need of them (docker cp ${name}:${storage} .), remove it (docker rm --force --volumes ${name}), then run the same command again.`,
   );
 }
 
@@ -182,5 +182,5 @@ export async function clusterId(cluster: Cluster): Promise<string> {
     const { failed, stdout } = await k3s.kubectl(server, ask);
     return !failed && stdout.trim();
   };
-  return await k3s.until(60, `${server.name} does not say the UID of kube-system`, find, server.name);
+  return await k3s.until(60, `${server.name} did not return the UID of kube-system`, find, server.name);
 }

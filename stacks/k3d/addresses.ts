@@ -3,7 +3,7 @@ import { holds, type Network, parseNetwork, toText } from "../model/addresses.ts
 
 function networkIn(range: string): Network {
   const network = parseNetwork(range);
-  if (network === undefined) throw new LabError(`The cluster's network ${range} is no IPv4 network.`);
+  if (network === undefined) throw new LabError(`The cluster's network ${range} is not an IPv4 network.`);
   return network;
 }
 

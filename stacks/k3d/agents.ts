@@ -54,7 +54,7 @@ export async function startAgent(cluster: Cluster, input: AgentInput): Promise<v
   const found = await inspectOwn(cluster.owner, name);
   if (!found)
     throw new LabError(
-      `The agent ${name} is not there. Run \`scripts/lab up ${cluster.owner.stack}\` again.`,
+      `The agent ${name} does not exist. Run \`scripts/lab up ${cluster.owner.stack}\` again.`,
     );
   await k3s.wake(found);
   await k3s.untilContainerd(name);
@@ -82,7 +82,7 @@ async function finishStart(
 export async function removeAgent(cluster: Cluster, name: string): Promise<void> {
   const found = await inspect(name);
   const server = await k3s.servingServer(cluster).catch((error: Error) => {
-    console.log(`the cluster is not told that ${name} leaves: ${error.message}`);
+    console.log(`the cluster could not be told that ${name} is leaving: ${error.message}`);
     return undefined;
   });
   if (found && isOwn(cluster.owner, found)) {

@@ -262,7 +262,7 @@ export async function removeContainer(id: string): Promise<void> {
 /** The message about somebody else's container. @param key of the k3d config file that gives ours its name. */
 export const nameTaken = (name: string, key = "metadata.name"): LabError =>
   refusal(
-    `There is a container ${name} already that is not of this stack. Remove it (docker rm --force ${name}), or give the k3d config file another ${key}.`,
+    `A container ${name} already exists and does not belong to this stack. Remove it (docker rm --force ${name}), or set another ${key} in the k3d config file.`,
   );
 
 /** A stack's container by its name. @throws LabError (exit code 2) if somebody else's container has the name. */

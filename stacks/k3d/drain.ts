@@ -43,7 +43,7 @@ export function loneOn(
 export async function drain(server: Container, name: string): Promise<void> {
   if (!(await kubectl(server, ["cordon", name])).failed) await moveLone(server, name);
   const args = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=60s"];
-  if ((await kubectl(server, args, 90)).failed) console.log(`${name} is not drained: its pods end with it`);
+  if ((await kubectl(server, args, 90)).failed) console.log(`${name} was not drained: its pods end with it`);
 }
 
 /**

@@ -101,7 +101,7 @@ export async function servingServer({ owner, name }: Cluster, seconds = 60): Pro
   );
   const [first] = servers;
   if (first === undefined)
-    throw new LabError(`No server of the cluster ${name} runs. Run \`scripts/lab up ${owner.stack}\`.`);
+    throw new LabError(`No server of the cluster ${name} is running. Run \`scripts/lab up ${owner.stack}\`.`);
   const find = async () => (await askNodes(servers))?.server;
   return await until(seconds, `No server of the cluster ${name} answers`, find, first.name);
 }

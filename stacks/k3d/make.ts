@@ -46,7 +46,7 @@ export async function pull(image: string): Promise<void> {
   const result = await tryDocker(["pull", "--quiet", image], { within: 900 });
   if (result.failed)
     throw new LabError(
-      `The image ${image} is not here and cannot be pulled: ${result.stderr.trim()}. Run \`scripts/lab up\`, which builds one, or name another image.`,
+      `The image ${image} is missing and cannot be pulled: ${result.stderr.trim()}. Run \`scripts/lab up\`, which builds one, or name another image.`,
     );
 }
 
@@ -87,7 +87,7 @@ export async function runK3d(cluster: Cluster, config: object): Promise<void> {
   console.log(all);
   if (failed)
     throw new LabError(
-      `k3d could not make the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What exists of it is removed now or by the next run.`,
+      `k3d could not create the cluster ${cluster.name}: ${timedOut ? `it did not end within ${createWithin} minutes` : reasonOf(String(all))}. What exists of it is removed, now or by the next run.`,
     );
 }
 
@@ -119,7 +119,7 @@ export async function makeBalancer(
   server: Container,
 ): Promise<void> {
   const { name, publish } = balancer;
-  console.log(`${name} is gone: creating it again`);
+  console.log(`${name} is missing: recreating it`);
   await removeOwn(cluster.owner, name);
   const image = `ghcr.io/k3d-io/k3d-proxy:${server.labels["k3d.version"]?.replace(/^v/, "")}`;
   await pull(image);

@@ -52,7 +52,7 @@ export async function readMarks(container: Container): Promise<Marks> {
       // Docker may lose a part of the output silently, and an incomplete node is removed.
       if (!lines.some((line) => /^(un)?made$/.test(line)) || !lines.includes("end"))
         throw new LabError(
-          `The container ${name} did not say to the end whether it was made. Nothing was changed. Run the same command again; if it says so again, see \`docker exec ${name} ls ${dirname(madeFile)}\`.`,
+          `The container ${name} did not report whether its creation was completed. Nothing was changed. Run the same command again; if this persists, see \`docker exec ${name} ls ${dirname(madeFile)}\`.`,
         );
       const [, certificate] = /^certificate (\S+)$/m.exec(result.stdout) ?? [];
       return {

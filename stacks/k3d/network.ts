@@ -63,7 +63,7 @@ export async function refuseOthersContainers(owner: Owner, networks: readonly st
     if (others.length === 0) continue;
     const names = others.map(({ name }) => name);
     throw new LabError(
-      `The network ${network} is removed with its cluster, but the lab did not create everything in it: ${names.join(", ")}. Nothing was removed. Take it out (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
+      `The network ${network} would be removed with its cluster, but the lab did not create everything in it: ${names.join(", ")}. Nothing was removed. Disconnect it (${names.map((name) => `docker network disconnect --force ${network} ${name}`).join("; ")}) or remove it, then run the same command again.`,
     );
   }
 }

@@ -18,8 +18,8 @@ export function refuseWithoutQuorum(
   const what = `The cluster ${name} has lost ${lost.join(" and ")} of its ${all} servers`;
   throw new LabError(
     left === 0
-      ? `${what}: nothing is left of it that could be started. Nothing was changed; run the same command again to see what is there.`
-      : `${what}: the rest is no majority of etcd's members and cannot decide alone. Its data is still in what is left, and nothing was changed. Go on with it as docs/troubleshooting.md says ('A cluster that lost most of its servers'; a plain cluster-reset is not enough), or give it up: lab down, then lab up, make a new, empty cluster.`,
+      ? `${what}: none is left that could be started. Nothing was changed; run the same command again to see what exists.`
+      : `${what}: the rest is no majority of etcd's members and cannot decide alone. The rest still has the data, and nothing was changed. Recover it as described in docs/troubleshooting.md ('A cluster that lost most of its servers'; a plain cluster-reset is not enough), or give it up: lab down and then lab up create a new, empty cluster.`,
   );
 }
 
@@ -69,6 +69,6 @@ export async function refuseTakenNames(
       ? ["somebody else", `remove that one with: k3d cluster delete ${name}`]
       : [`the stack "${stack}" in ${checkout}`, `take that one down there: scripts/lab down ${stack}`];
   throw refusal(
-    `A cluster ${name} is there already, made by ${who} (${names}): give yours another metadata.name, or ${next}`,
+    `A cluster ${name} already exists, created by ${who} (${names}): set another metadata.name, or ${next}`,
   );
 }

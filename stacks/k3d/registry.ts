@@ -30,7 +30,7 @@ export async function makeRegistry(cluster: Cluster, input: RegistryInput): Prom
   // Docker creates no volume if one of that name exists, whoever created it.
   if (hasOwn && !(await namesOf("volume", cluster.owner)).includes(own))
     throw refusal(
-      `There is a volume ${own} already that is not of this stack. Remove it (docker volume rm ${own}), or keep the registry's images elsewhere: registries.create.volumes, such as /srv/images:${dataFolder}.`,
+      `A volume ${own} already exists and does not belong to this stack. Remove it (docker volume rm ${own}), or keep the registry's images elsewhere: registries.create.volumes, such as /srv/images:${dataFolder}.`,
     );
   await pull(image);
   await removeContainers(cluster.owner);

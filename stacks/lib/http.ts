@@ -47,8 +47,7 @@ export function get(
   });
 }
 
-const byThisClock =
-  "by this computer's clock: compare `date` here and there, and correct the clock that is wrong";
+const byThisClock = "by this computer's clock: compare `date` here and there, and set the wrong clock";
 
 const reasons: Record<string, string> = {
   ECONNREFUSED: "connection refused",

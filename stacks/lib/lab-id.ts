@@ -43,7 +43,7 @@ export async function refuseCopy(): Promise<void> {
           // A file replaced a folder of the path.
           if (cause.code === "ENOTDIR") return undefined;
           throw refusal(
-            `This lab was last used as ${folder}, and whether it is still there cannot be seen: ${cause.message}. Nothing was touched. Where the folder was moved, remove ${folderFile}; where it was copied, remove ${labDir}, for a lab of its own. Then run the same command again.`,
+            `This lab was last used in ${folder}, and the lab cannot check whether that folder still exists: ${cause.message}. Nothing was touched. If the folder was moved, remove ${folderFile}; if it was copied, remove ${labDir} to give the copy its own lab. Then run the same command again.`,
             cause,
           );
         });
@@ -65,5 +65,5 @@ const read = async (file: string): Promise<string> => (await ifThere(readFile(fi
  */
 export const lostId = (what: string, id: string): LabError =>
   new LabError(
-    `${what} was made from this folder under the lab id ${id}, and ${labIdFile} has another now: it was lost, or the folder was recreated. Nothing was touched. Restore it with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
+    `${what} was created from this folder under the lab id ${id}, but ${labIdFile} has a different one now: it was lost, or the folder was recreated. Nothing was touched. Restore it with \`echo ${id} >'${labIdFile}'\`, then run the same command again, or \`scripts/lab down\`.`,
   );

@@ -34,8 +34,8 @@ export async function checkpointOf(
     if (await exists(`${file}${ending}`))
       throw fault(
         undefined,
-        `Pulumi packed it to ${file}${ending}`,
-        `Unpack it by \`${unpack} '${file}${ending}'\``,
+        `Pulumi compressed it to ${file}${ending}`,
+        `Unpack it with \`${unpack} '${file}${ending}'\``,
       );
   const text = await ifThere(readFile(file, "utf8")).catch((cause: Error) => {
     throw fault(cause, cause.message, "Make it readable for your user");

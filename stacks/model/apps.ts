@@ -46,7 +46,7 @@ const ingressPath = z.string().superRefine((text, context) => {
   else if (text.includes("//")) add("a path without two slashes in a row");
   else if (text.length > 1 && text.endsWith("/"))
     add(`a path without a slash at the end: ${text.slice(0, -1)}`);
-  else if (/\/\.{1,2}(\/|$)/.test(text)) add("a path without the parts . and .., which clients take out");
+  else if (/\/\.{1,2}(\/|$)/.test(text)) add("a path without the parts . and .., which clients remove");
   else if (!/^[\w.~/-]{1,200}$/.test(text))
     add("a path of letters, digits, -, ., _, ~ and /, at most 200 characters");
 });
@@ -71,7 +71,7 @@ export const tlsSchema = z
     certificate: oneLine
       .optional()
       .describe(
-        "A certificate of your own for the host: a PEM file, relative to the checkout, with those that it was signed by after it. Default: one that the lab's own authority signs, see `lab ca`.",
+        "A certificate of your own for the host: a PEM file, relative to the checkout, followed by the certificates that signed it. Default: one signed by the lab's own authority, see `lab ca`.",
       ),
     key: oneLine
       .optional()
@@ -154,7 +154,7 @@ const app = z.strictObject({
   canary: appVersion
     .optional()
     .describe(
-      "A further version, which one pod more runs and takes its share of the requests; `lab rollout` has `--canary` and `--resume` for it. Default: none.",
+      "A second version, which one extra pod runs and which gets that pod's share of the requests; see `lab rollout --canary` and `--resume`. Default: none.",
     ),
 });
 
@@ -188,7 +188,7 @@ const namespace = z.strictObject({
     })
     .optional()
     .describe(
-      "ResourceQuota for all pods of the namespace: the most that its apps may have, and one more per app, which a rollout needs. Default: no quota.",
+      "ResourceQuota for all pods of the namespace: the maximum for its apps, plus one pod per app for rollouts. Default: no quota.",
     ),
   isolated: z
     .boolean()
@@ -281,7 +281,7 @@ export const appsSchema = z
     ...onCluster,
     namespace: ownNamespace
       .default("default")
-      .describe("Namespace of apps that name none. It must exist or be one of `namespaces`."),
+      .describe("Namespace of apps that do not name one. It must exist or be one of `namespaces`."),
     namespaces: z
       .array(namespace)
       .default([])
@@ -341,7 +341,7 @@ export const appsSchema = z
       if (one.canary === one.version)
         add(["apps", index, "canary"], "another version than the app has, or none");
       if (one.tls && one.host === undefined)
-        add(["apps", index, "tls"], "no tls without a host, which a certificate is for");
+        add(["apps", index, "tls"], "no tls without a host, which a certificate needs");
       if (!double)
         for (const { path, expected } of routeFaults(config, one, before))
           add(["apps", index, ...path], expected);
@@ -380,7 +380,7 @@ function routeFaults(
   return hosts.flatMap((host, index) => {
     const where = index === 0 ? ["host"] : ["aliases", index - 1];
     if (hosts.indexOf(host) < index)
-      return [{ path: where, expected: "a host that the app does not have already" }];
+      return [{ path: where, expected: "a host that the app does not already have" }];
     const twins = before.filter((other) => hostsOf(other).includes(host));
     return hostFaults(config, { ...one, host }, twins, where);
   });
@@ -405,7 +405,7 @@ function hostFaults(
   return paths.flatMap(({ path }, index) => {
     const where = one.paths ? ["paths", index, "path"] : ["paths"];
     if (paths.slice(0, index).some((other) => other.path === path))
-      return [{ path: where, expected: "a path that the app does not have already" }];
+      return [{ path: where, expected: "a path that the app does not already have" }];
     const twin = twins.find((other) => pathsOf(other).some((its) => its.path === path));
     return twin
       ? [

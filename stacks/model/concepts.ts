@@ -52,22 +52,22 @@ export const conceptsSchema = z
       .describe("Services that lead to the pods, beside that of type ClusterIP."),
     static: z
       .strictObject({
-        volume: size.describe("Size that the PersistentVolume says it has."),
+        volume: size.describe("Declared size of the PersistentVolume."),
         claim: size.describe("Size that its claim requests, at most `volume`. It cannot be changed later."),
       })
       .prefault({})
-      .describe("A PersistentVolume of the stack's own: a folder of the node, and the claim that it is for."),
+      .describe("The stack's own PersistentVolume, a folder of the node, and its claim."),
     dynamic: z
       .strictObject({
-        claim: size.describe("Size of the claim. It stays as it was made."),
+        claim: size.describe("Size of the claim. It cannot be changed later."),
         storageClass: storageClassName
           .optional()
           .describe(
-            "StorageClass that makes its volume. Default: the cluster's own, which is `local-path` in K3s.",
+            "StorageClass that provisions its volume. Default: the cluster's own, which is `local-path` in K3s.",
           ),
       })
       .prefault({})
-      .describe("A claim for which a StorageClass makes a volume."),
+      .describe("A claim for which a StorageClass provisions a volume."),
     image: text(imageReference, "an image reference such as registry.example/web:1.0")
       .optional()
       .describe(

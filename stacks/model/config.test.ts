@@ -363,7 +363,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   [
     "a path of one app twice",
     { cluster, apps: [{ name: "a", host: "a.com", paths: [{ path: "/a" }, { path: "/a" }] }] },
-    /apps\[0\]\.paths\[1\]\.path: "\/a" .*does not have already/,
+    /apps\[0\]\.paths\[1\]\.path: "\/a" .*does not already have/,
   ],
   [
     "all paths of a host of which another app has the first",
@@ -480,7 +480,7 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   [
     "an alias twice",
     { cluster, apps: [{ name: "a", host: "a.com", aliases: ["a.com"] }] },
-    /apps\[0\]\.aliases\[0\]: "a\.com" .*does not have already/,
+    /apps\[0\]\.aliases\[0\]: "a\.com" .*does not already have/,
   ],
   [
     "an alias with an asterisk",

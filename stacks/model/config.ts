@@ -66,7 +66,7 @@ export function programOf(stack: string): ProgramName {
   const name = programNamed(stack, Object.keys(schemas) as ProgramName[]);
   if (name === undefined)
     throw refusal(
-      `There is no program for the stack ${shown(stack)}. Name it after one of these, alone or with a dash and more: ${Object.keys(schemas).join(", ")}.`,
+      `There is no program for the stack ${shown(stack)}. A stack's name is one of these, or begins with one of these and a dash: ${Object.keys(schemas).join(", ")}.`,
     );
   // Names of machines, containers and folders begin with it, and Kubernetes labels contain it.
   if (!/^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$/.test(stack))

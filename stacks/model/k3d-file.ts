@@ -160,7 +160,7 @@ function refuseTwice(file: K3dFile, refuse: RefuseAt): void {
       if (!indicesOf(role, one.nodeFilters, file).includes(index)) continue;
       if (seen.has(one.what) && !told.has(one)) {
         told.add(one);
-        refuse(one.path, `each of them only once for a node: ${role}:${index} has one before`);
+        refuse(one.path, `each of them only once per node: ${role}:${index} already has one`);
       }
       seen.add(one.what);
     }

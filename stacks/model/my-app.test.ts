@@ -55,14 +55,14 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
   [
     "one host twice",
     { hosts: { aliases: ["myapp.com", "admin.my-app.com"] } },
-    /hosts\.aliases\[1\]: "admin\.my-app\.com" .*does not have already/,
+    /hosts\.aliases\[1\]: "admin\.my-app\.com" .*does not already have/,
   ],
   ["no pod of the database", { database: { replicas: 0 } }, /database\.replicas: 0 is not accepted/],
   ["three of them", { database: { replicas: 3 } }, /database\.replicas: 3 is not accepted/],
   [
     "writes to a pod that there is not",
     { database: { replicas: 1, primary: 1 } },
-    /database\.primary: 1 is not accepted; expected a pod that there is/,
+    /database\.primary: 1 is not accepted; expected an existing pod/,
   ],
   ["a small volume", { database: { size: "512Mi" } }, /database\.size: .*at least 1Gi/],
   ["a volume of no size", { database: { size: "big" } }, /database\.size: .*such as "1Gi"/],
@@ -120,7 +120,7 @@ test("volumes that exist stay as they were made", () => {
   for (const size of ["1Gi", "3Gi"])
     assert.throws(() => refuseOtherVolumes("my-app", asked({ size }), made("my-app", "2Gi")), {
       exitCode: 2,
-      message: /^Pulumi\.my-app\.yaml: k3s-lab:database\.size: the volumes .* stay as they were made \(2Gi\)/,
+      message: /^Pulumi\.my-app\.yaml: k3s-lab:database\.size: the volumes .* cannot be changed \(2Gi\)/,
     });
   assert.throws(
     () => refuseOtherVolumes("my-app", asked({ storageClass: "fast" }), made("my-app", "1Gi")),

@@ -36,20 +36,20 @@ const database = z.strictObject({
     .min(1)
     .max(2)
     .default(2)
-    .describe("Pods of PostgreSQL: one takes the writes, a second follows it and serves the reads."),
+    .describe("Pods of PostgreSQL: one takes writes, a second replicates it and serves reads."),
   primary: z
     .int()
     .min(0)
     .max(1)
     .default(0)
-    .describe("Number of the pod that takes the writes: 1 once db-1 was promoted, because db-0 is lost."),
+    .describe("Number of the pod that takes writes: 1 after db-1 was promoted because db-0 is lost."),
   size: bytes('an amount as Kubernetes counts it, such as "1Gi"')
     .refine(
       (size) => (parseQuantity(size) ?? 0) >= (parseQuantity(leastSize) ?? 0),
       `at least ${leastSize}, which PostgreSQL's own files and log need`,
     )
     .default("1Gi")
-    .describe('Volume of each of these pods, such as `"2Gi"`. It stays as it was made. Default: `1Gi`.'),
+    .describe('Volume of each of these pods, such as `"2Gi"`. It cannot be changed later. Default: `1Gi`.'),
   storageClass: storageClassName
     .optional()
     .describe("StorageClass of the volumes. Default: the cluster's own, which is `local-path` in K3s."),
@@ -69,8 +69,8 @@ const backup = z.strictObject({
     .min(1)
     .max(100)
     .default(7)
-    .describe("Backups that stay; once a new one is whole, older ones are removed."),
-  suspend: z.boolean().default(false).describe("`true`: none is made for now. What is there stays."),
+    .describe("Number of backups to keep; older ones are removed once a new one is complete."),
+  suspend: z.boolean().default(false).describe("`true` pauses backups. Existing ones stay."),
 });
 
 /** Name of a database's PriorityClass, which is cluster-scoped; a cluster may have several, one for each namespace. */
@@ -108,7 +108,7 @@ export const myAppSchema = z
     canary: appVersion
       .optional()
       .describe(
-        "A further version, which one pod more of each page runs and takes its share of the requests; `lab rollout` has `--canary` and `--resume` for it. Default: none.",
+        "A second version, which one extra pod of each page runs and which gets those pods' share of the requests; see `lab rollout --canary` and `--resume`. Default: none.",
       ),
     replicas: z
       .strictObject({
@@ -123,7 +123,7 @@ export const myAppSchema = z
     database: database.prefault({}).describe("The database of the guest book."),
     backup: backup
       .prefault({})
-      .describe("Backups of the database, on a volume of their own that is made as the database's are."),
+      .describe("Backups of the database, on their own volume, which is provisioned like the database's."),
     title: shownText.default("Guest book").describe("Title of the page."),
     greeting: shownText
       .default("Leave a line for those who come after you.")
@@ -146,20 +146,23 @@ export const myAppSchema = z
     const taken = traefikNamespaceFault(ingress, namespace);
     if (taken) add(["namespace"], taken);
     if (config.database.primary >= config.database.replicas)
-      add(["database", "primary"], "a pod that there is: 0, or 1 of two replicas");
+      add(["database", "primary"], "an existing pod: 0, or 1 with two replicas");
     if (config.canary === config.version) add(["canary"], "another version than the guest book has, or none");
     const names = [hosts.site, hosts.admin, ...hosts.aliases];
     for (const [index, name] of names.entries())
       if (names.indexOf(name) < index)
         add(
           ["hosts", ...(index === 1 ? ["admin"] : ["aliases", index - 2])],
-          index === 1 ? "another host than hosts.site" : "a host that the guest book does not have already",
+          index === 1 ? "another host than hosts.site" : "a host that the guest book does not already have",
         );
     // The lab does not load images into the nodes of such a cluster.
     if ("kubeconfig" in cluster)
       for (const which of ["app", "database"] as const)
         if (images[which] === undefined)
-          add(["images", which], "an image that the cluster can pull, for no stack of the lab created it");
+          add(
+            ["images", which],
+            "an image that the cluster can pull, because no stack of the lab created the cluster",
+          );
   })
   .transform((config) => ({
     ...config,

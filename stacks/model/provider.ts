@@ -84,11 +84,11 @@ export async function chooseProvider(
   recorded?: string,
   probes: ProviderProbes = providerProbes,
 ): Promise<ProviderChoice> {
-  if (wanted !== "auto") return { provider: wanted, reason: "the stack file names it" };
+  if (wanted !== "auto") return { provider: wanted, reason: "as set in the stack file" };
   // `auto` never chooses hosts: a file that no longer names them asks for machines.
   const chosen = recorded === "hosts" ? undefined : (recorded ?? process.env.LAB_AUTO_PROVIDER);
   if (chosen !== undefined && Object.hasOwn(providers, chosen))
-    return { provider: chosen as Provider, reason: "as the lab is up already" };
+    return { provider: chosen as Provider, reason: "the lab is already up" };
   const libvirt = await probes.libvirt();
   if (libvirt === undefined) return { provider: "libvirt", reason: "KVM runs guests here" };
   const virtualbox = await probes.virtualbox();

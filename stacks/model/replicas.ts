@@ -6,15 +6,15 @@ export const podCount = z.int().min(0).max(100);
 /** Autoscaled pods. */
 const autoscaling = z
   .strictObject({
-    min: z.int().min(1).max(100).default(1).describe("Pods at least, and at the start."),
-    max: z.int().min(1).max(100).describe("Pods at most."),
+    min: z.int().min(1).max(100).default(1).describe("Minimum number of pods, and the initial one."),
+    max: z.int().min(1).max(100).describe("Maximum number of pods."),
     cpu: z
       .int()
       .min(1)
       .max(1000)
       .default(50)
       .describe(
-        "CPU that the pods are to use on average, in percent of what they request (25m for each container): above it pods are added, below it they go.",
+        "Target for the pods' average CPU usage, in percent of their requests (25m per container): above it pods are added, below it they are removed.",
       ),
   })
   .superRefine(({ min, max }, context) => {

@@ -29,7 +29,7 @@ export function refuseOtherValues<Program extends ProgramName>(
   if (other.length === 0) return;
   const name = stackFile(pulumi.getStack());
   throw refusal(
-    `Pulumi got another value than ${name} has for ${other.map((key) => `k3s-lab:${key}`).join(", ")}. Write it into ${name} instead of passing --config or --config-file; text that Pulumi reads as something else goes in quotes.`,
+    `Pulumi got a different value from that in ${name} for ${other.map((key) => `k3s-lab:${key}`).join(", ")}. Write it into ${name} instead of passing --config or --config-file; text that Pulumi reads as something else goes in quotes.`,
   );
 }
 

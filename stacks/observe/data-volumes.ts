@@ -150,7 +150,7 @@ export function refuseOtherVolumes(
           : [];
     if (key === undefined) continue;
     throw refusal(
-      `${stackFile(stack)}: k3s-lab:${key}: ${asked.what} exist and stay as they were made (${was}). Set it back; for other volumes run \`scripts/lab down ${stack}\` first, which deletes them and all data on them.`,
+      `${stackFile(stack)}: k3s-lab:${key}: ${asked.what} exist and cannot be changed (${was}). Set it back; to get different volumes, first run \`scripts/lab down ${stack}\`, which deletes them and all data on them.`,
     );
   }
 }

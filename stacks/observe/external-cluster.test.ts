@@ -49,13 +49,13 @@ const wishes: readonly (readonly [string, readonly IngressClass[], string, strin
     "the lab's own where there is a Traefik",
     [ingressClass("traefik")],
     "managed",
-    'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would bring a second controller for it.',
+    'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would install a second controller for it.',
   ],
   [
     "the lab's own where another stack brought it",
     [ingressClass("traefik", ownLabels("apps-b"))],
     "managed",
-    'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would bring a second controller for it.',
+    'The cluster "ctx" has an IngressClass "traefik" already. Set k3s-lab:ingress to traefik to use it; managed would install a second controller for it.',
   ],
   [
     "what this stack brought and would take away",

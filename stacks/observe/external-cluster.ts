@@ -119,7 +119,7 @@ async function refuseUnmeasured(where: string, { apps }: OnCluster, api: Kuberne
   const autoscaled = apps.find(({ autoscaling }) => autoscaling);
   if (autoscaled === undefined || (await api.groups()).includes("metrics.k8s.io")) return;
   throw refusal(
-    `${where} has no metrics-server, so nobody measures the CPU by which ${autoscaled.name} is scaled. Install it, or set the replicas of ${autoscaled.name} to a number.`,
+    `${where} has no metrics-server, so nothing measures the CPU usage by which ${autoscaled.name} is scaled. Install it, or set the replicas of ${autoscaled.name} to a number.`,
   );
 }
 
@@ -179,7 +179,7 @@ export function refuseIngress(
   if (ingress === managedIngress) {
     if (!names.includes(ingressClass)) return;
     throw refusal(
-      `The cluster "${context}" has an IngressClass "${ingressClass}" already. Set k3s-lab:ingress to ${ingressClass} to use it; ${managedIngress} would bring a second controller for it.`,
+      `The cluster "${context}" has an IngressClass "${ingressClass}" already. Set k3s-lab:ingress to ${ingressClass} to use it; ${managedIngress} would install a second controller for it.`,
     );
   }
   if (names.includes(ingress)) return;

@@ -31,5 +31,8 @@ test("the database's image is the one that was made here, or what makes it is to
     await postgresImageRef({ postgresImage: "k3s-lab/postgres:15.20-1" }),
     "k3s-lab/postgres:15.20-1",
   );
-  await assert.rejects(postgresImageRef({}), /was not made in this checkout yet.*`scripts\/lab up` makes it/);
+  await assert.rejects(
+    postgresImageRef({}),
+    /has not been built in this checkout yet.*`scripts\/lab up` builds it/,
+  );
 });

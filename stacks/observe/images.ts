@@ -46,7 +46,7 @@ export async function postgresImageRef(settings?: HostSettings): Promise<string>
   const { postgresImage } = settings ?? (await readHostSettings());
   if (postgresImage === undefined)
     throw new LabError(
-      "The database's image was not made in this checkout yet, or .lab/host.json is gone: `scripts/lab up` makes it.",
+      "The database's image has not been built in this checkout yet, or .lab/host.json is missing: `scripts/lab up` builds it.",
     );
   return postgresImage;
 }

@@ -97,7 +97,7 @@ test("a node that a person has added to the lab's own cluster is in nobody's way
   assert.equal(await refusal(onPort(free), { containers: [server, byHand] }), undefined);
   assert.match(
     (await refusal(onPort(free), { containers: [byHand] })) ?? "",
-    /made by somebody else \(container k3d-extra-0\)/,
+    /created by somebody else \(container k3d-extra-0\)/,
   );
 });
 

@@ -91,7 +91,7 @@ async function refuseMissing(file: K3dFile): Promise<void> {
     const [source = "", inNode] = volume.split(":");
     if (inNode !== undefined && source.startsWith("/") && (await isMissing(source)))
       throw refusal(
-        `volumes: ${volume}: this computer has no ${source}. Make it, or name another folder in the k3d config file.`,
+        `volumes: ${volume}: this computer has no ${source}. Create it, or set another folder in the k3d config file.`,
       );
   }
   for (const reference of file.registries?.use ?? []) {
@@ -123,7 +123,7 @@ export async function refuseTakenPorts(file: K3dFile, containers: readonly Conta
   const holders = await Promise.all(taken.map(holderOf));
   const list = taken.map(
     ({ key, address, port }, index) =>
-      `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens there"}`,
+      `port ${port} of ${address} (${key}): ${holders[index] ?? "another program listens on it"}`,
   );
   throw refusal(
     `The cluster ${file.metadata.name} cannot have ${list.join("; ")}. Stop what listens there, or change the port in the k3d config file.`,
@@ -149,6 +149,6 @@ async function holderOf({ port, protocol }: HostPort): Promise<string | undefine
   const [holder] = await listContainers("--filter", `publish=${port}/${protocol}`).catch(() => []);
   const { "k3s-lab.stack": stack, "k3s-lab.checkout": checkout } = holder?.labels ?? {};
   return (
-    holder && `the container ${holder.name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} has it`
+    holder && `the container ${holder.name}${stack ? ` of the stack "${stack}" in ${checkout}` : ""} uses it`
   );
 }

@@ -92,9 +92,9 @@ test("an authority that is not whole, or that ends, is never replaced in silence
         return true;
       });
   };
-  await refuses((folder) => rm(caKeyFile(folder)), /ca\.key is lost/);
-  await refuses((folder) => writeFile(caKeyFile(folder), "x"), /ca\.key holds no key/);
-  await refuses((folder) => writeFile(caFile(folder), "x"), /ca\.crt holds no certificate/);
+  await refuses((folder) => rm(caKeyFile(folder)), /ca\.key is missing/);
+  await refuses((folder) => writeFile(caKeyFile(folder), "x"), /ca\.key contains no key/);
+  await refuses((folder) => writeFile(caFile(folder), "x"), /ca\.crt contains no certificate/);
   await refuses(async (folder) => {
     const other = await folderFor(t);
     await labAuthority(other);

@@ -90,10 +90,10 @@ async function readAuthority(folder: string, now: Date): Promise<Authority | und
   const pem = await ifThere(readFile(caFile(folder), "utf8"));
   if (!pem?.trim()) return undefined;
   const key = await ifThere(readFile(caKeyFile(folder), "utf8"));
-  if (!key?.trim()) throw damaged(folder, `${caKeyFile(folder)} is lost`);
+  if (!key?.trim()) throw damaged(folder, `${caKeyFile(folder)} is missing`);
   const { privateKey } = readKey(key, folder);
   const certificate = parse(pem);
-  if (certificate === undefined) throw damaged(folder, `${caFile(folder)} holds no certificate`);
+  if (certificate === undefined) throw damaged(folder, `${caFile(folder)} contains no certificate`);
   if (!certificate.checkPrivateKey(privateKey))
     throw damaged(folder, `${caKeyFile(folder)} is not the key of ${caFile(folder)}`);
   const until = new Date(certificate.validTo);
@@ -104,12 +104,12 @@ async function readAuthority(folder: string, now: Date): Promise<Authority | und
 
 const damaged = (folder: string, what: string): LabError =>
   refusal(
-    `The lab's own certificate authority cannot be used: ${what}. Put the files back, or remove the folder ${folder}: the next run makes a new one, which clients must be told to trust instead (\`scripts/lab ca\`).`,
+    `The lab's own certificate authority cannot be used: ${what}. Restore the files, or remove the folder ${folder}: the next run creates a new authority, which clients must trust instead (\`scripts/lab ca\`).`,
   );
 
 function readKey(key: string, folder: string) {
   const privateKey = parseKey(key);
-  if (privateKey === undefined) throw damaged(folder, `${caKeyFile(folder)} holds no key`);
+  if (privateKey === undefined) throw damaged(folder, `${caKeyFile(folder)} contains no key`);
   return { privateKey, publicKey: createPublicKey(privateKey) };
 }
 

@@ -118,7 +118,7 @@ test("apps that lack what their cluster turned off are refused", () => {
 test("a database without anything that makes its volumes is refused", () => {
   const refuse = (database: object) => () =>
     refuseWithout("cluster", { namespaces: [], database }, { serverArgs: ["--disable=local-storage"] });
-  assert.throws(refuse({}), /without local-path .*nothing makes the volumes of k3s-lab:database/);
+  assert.throws(refuse({}), /without local-path .*nothing provisions the volumes of k3s-lab:database/);
   refuse({ storageClass: "longhorn" })();
 });
 

@@ -80,12 +80,12 @@ export function refuseWithout(
       : claimed && !claimed.storageClass && flags.disabled().has("local-storage")
         ? [
             "local-path (--disable=local-storage)",
-            `so nothing makes the volumes of k3s-lab:${key}. Leave local-storage out of --disable, or set k3s-lab:${key}.storageClass to a class of another provisioner`,
+            `so nothing provisions the volumes of k3s-lab:${key}. Leave local-storage out of --disable, or set k3s-lab:${key}.storageClass to a class of another provisioner`,
           ]
         : autoscaled && flags.disabled().has("metrics-server")
           ? [
               "metrics-server (--disable=metrics-server)",
-              `so nobody measures the CPU by which ${autoscaled.name} is scaled. Leave metrics-server out of --disable, or set the replicas of ${autoscaled.name} to a number`,
+              `so nothing measures the CPU usage by which ${autoscaled.name} is scaled. Leave metrics-server out of --disable, or set the replicas of ${autoscaled.name} to a number`,
             ]
           : undefined;
   if (lacks) throw refusal(`The cluster of the stack "${stack}" runs without ${lacks.join(", ")}.`);
@@ -103,7 +103,7 @@ export function refuseTls(
   const secure = apps.find(({ tls }) => tls);
   if (secure && httpsPort === undefined)
     throw refusal(
-      `The cluster of the stack "${stack}" is not reached by https, which the app ${secure.name} is to have. Add a port for 443 to the ports of its k3d config file, such as {port: "127.0.0.1:8444:443", nodeFilters: [loadbalancer]}, or leave tls out.`,
+      `The cluster of the stack "${stack}" has no https port, which the app ${secure.name} needs. Add a port for 443 to the ports of its k3d config file, such as {port: "127.0.0.1:8444:443", nodeFilters: [loadbalancer]}, or leave tls out.`,
     );
 }
 

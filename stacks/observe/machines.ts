@@ -86,7 +86,7 @@ async function ownMachine(
   // Its disk has the name that the next machine's would get.
   if (called && provider !== "docker" && called !== wanted && called !== inaccessible)
     throw new LabError(
-      `${provider} calls the machine ${name} ${called} now: it was renamed, and under another name the lab would take it for missing. Nothing was touched. Rename it back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
+      `${provider} now calls the machine ${name} ${called}: it was renamed, and the lab would take it for missing. Nothing was touched. Rename it back: ${provider === "libvirt" ? `virsh --connect qemu:///system domrename ${called} ${wanted}` : `VBoxManage modifyvm '${called}' --name ${wanted}`}`,
     );
   if (interrupted?.name === inaccessible)
     throw new LabError(
@@ -120,7 +120,7 @@ async function refuseOutOfSight(stack: string, name: string, provider: ListingPr
   const who =
     provider === "docker" ? "as the user, and with the Docker daemon (DOCKER_HOST)," : "as the user";
   throw new LabError(
-    `${provider} has no machine ${name} of this lab, and yet it lets the lab in by ssh, with the host key that was noted when it was made: it runs where this list does not show it. Nothing was touched. Run the same command ${who} that made it.`,
+    `${provider} lists no machine ${name} of this lab, but it answers over ssh with the host key recorded at its creation: it runs where this list does not show it. Nothing was touched. Run the same command ${who} that created it.`,
   );
 }
 
@@ -134,9 +134,9 @@ function refuseNameOfOthers(
   if (taken === undefined) return;
   const { id, checkout } = taken.labels;
   if (id !== undefined && checkout === root) throw lostId(`The machine ${taken.name}`, id);
-  const whose = id === undefined ? "no lab made it" : `${labOf(taken)} made it`;
+  const whose = id === undefined ? "which no lab created" : `created by ${labOf(taken)}`;
   throw refusal(
-    `${provider} has a machine ${taken.name} already, and ${whose}: it is not touched. Take the stack down where it was made, remove the machine yourself, or call yours something else: another stack name (Pulumi.cluster-mine.yaml), or another machine name.`,
+    `${provider} already has a machine ${taken.name}, ${whose}. Nothing was touched. Take its stack down where it was created, remove the machine yourself, or rename yours: choose another stack name (Pulumi.cluster-mine.yaml) or another machine name.`,
   );
 }
 
@@ -167,7 +167,7 @@ function refuseAddressOfOthers(
   );
   if (holder === undefined) return;
   throw refusal(
-    `${name} has the address ${ip} in the stack file, which the machine ${holder.labels.machine} of the stack "${stack}" still uses. A machine cannot be renamed in place, and two cannot change places: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
+    `${name} has the address ${ip} in the stack file, which the machine ${holder.labels.machine} of the stack "${stack}" still uses. A machine cannot be renamed in place, and two cannot swap addresses: give ${name} a free address, or first run \`scripts/lab up ${stack}\` with a file that has neither of the two.`,
   );
 }
 
@@ -223,7 +223,7 @@ function recordedMachine(text: string, stack: string): WantedMachine {
     return JSON.parse(text) as WantedMachine;
   } catch (cause) {
     throw new LabError(
-      `Pulumi's state of the stack "${stack}" has a machine that cannot be read (${(cause as Error).message}): ${text}. Restore the previous state, ${stateFile(stack)}.bak.`,
+      `Pulumi's state of the stack "${stack}" has an unreadable machine (${(cause as Error).message}): ${text}. Restore the previous state, ${stateFile(stack)}.bak.`,
       { cause },
     );
   }

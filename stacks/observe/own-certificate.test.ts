@@ -41,7 +41,7 @@ const faults: readonly (readonly [string, () => Promise<unknown>, RegExp])[] = [
   [
     "with another's key",
     () => read({ key: other.key }),
-    /tls\.key: web\.key .*the first certificate in web\.crt: this is another one's/,
+    /tls\.key: web\.key .*the first certificate in web\.crt: this key is another's/,
   ],
   ["with a key that is none", () => read({ key: certificate }), /tls\.key: web\.key .*a private key as PEM/],
   [

@@ -52,7 +52,7 @@ export async function readOwnCertificate(
         : "a private key as PEM, which begins with -----BEGIN PRIVATE KEY----- or alike",
     );
   if (!first.checkPrivateKey(privateKey))
-    throw refuse("key", `the key of the first certificate in ${files.certificate}: this is another one's`);
+    throw refuse("key", `the key of the first certificate in ${files.certificate}: this key is another's`);
   return { certificate, key };
 }
 

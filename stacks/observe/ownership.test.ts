@@ -136,7 +136,7 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
     );
   assert.equal(
     await asked(ingress("app1.com")),
-    "The cluster has the Ingress shop/web, which the lab did not create, and it leads requests for app1.com elsewhere. Nothing was touched. Choose another host in Pulumi.apps.yaml, or delete that Ingress first.",
+    "The cluster has the Ingress shop/web, which the lab did not create, and it routes requests for app1.com elsewhere. Nothing was touched. Choose another host in Pulumi.apps.yaml, or delete that Ingress first.",
   );
   const more = { ...config, apps: config.apps.map((one) => ({ ...one, aliases: ["www.app1.com"] })) };
   await assert.rejects(
@@ -144,7 +144,7 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
       cluster({}, [ingress("www.app1.com")]) as KubernetesApi,
       ...(["The cluster", more, owner, nothing] as const),
     ),
-    /it leads requests for www\.app1\.com elsewhere/,
+    /it routes requests for www\.app1\.com elsewhere/,
   );
   assert.match(await asked(ingress(undefined)), /requests for all hosts that no other has elsewhere/);
   assert.match(
@@ -153,7 +153,7 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
   );
   assert.match(
     await asked(ingress("app1.com", labelsOf({ ...owner, stack: "apps-b" }))),
-    /of the stack apps-b, and .* or run `scripts\/lab up apps-b` first, if its file has another host by now\.$/,
+    /of the stack apps-b, and .* or run `scripts\/lab up apps-b` first, if its file now has another host\.$/,
   );
   const noClass = { ingressClassName: undefined };
   assert.match(await asked(ingress("app1.com", {}, noClass)), /shop\/web/);

@@ -320,7 +320,7 @@ function hostTaken(where: string, { host, ingress, labels }: TakenHost, owner: O
   const stack = labels["k3s-lab/stack"];
   const isHere = stack !== undefined && labels["k3s-lab/lab"] === owner.lab;
   return refusal(
-    `${where} has the Ingress ${ingress}, ${whose(labels, owner)}, and it leads ${requests} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or ${isHere ? `run \`scripts/lab up ${stack}\` first, if its file has another host by now` : "delete that Ingress first"}.`,
+    `${where} has the Ingress ${ingress}, ${whose(labels, owner)}, and it routes ${requests} elsewhere. Nothing was touched. Choose another host in Pulumi.${owner.stack}.yaml, or ${isHere ? `run \`scripts/lab up ${stack}\` first, if its file now has another host` : "delete that Ingress first"}.`,
   );
 }
 

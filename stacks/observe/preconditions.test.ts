@@ -30,7 +30,7 @@ test("a container that is gone since, or is there again, and an edited file are 
   assert.throws(() => refuseUnlessMet(found, expected), {
     exitCode: 1,
     message:
-      /^Since `lab up` looked, the k3d config file has changed, the container a is absent, the container b is there\. Nobody was asked/,
+      /^Since `lab up` checked: the k3d config file has changed, the container a is absent, the container b exists\. You have not confirmed/,
   });
 });
 

@@ -81,10 +81,10 @@ export function refuseUnlessMet(
     found[name] === absent
       ? `${name} is absent`
       : before[name] === absent
-        ? `${name} is there`
+        ? `${name} exists`
         : `${name} has changed`,
   );
   throw new LabError(
-    `Since \`lab up\` looked, ${words.join(", ")}. Nobody was asked about that, so Pulumi has not begun. Run the same command again.`,
+    `Since \`lab up\` checked: ${words.join(", ")}. You have not confirmed this, so Pulumi was not started. Run the same command again.`,
   );
 }

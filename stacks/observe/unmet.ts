@@ -47,7 +47,7 @@ async function refuseStorageClass(
       storageClass === undefined ? "has no default StorageClass" : `has no StorageClass "${storageClass}"`;
     const names = classes.map(({ name }) => name).join(", ");
     throw new LabError(
-      `${where} ${lacks}; it has ${names ? `${names}. Set k3s-lab:${classKey} in ${stackFile(stack)} to one of these` : `none, so nothing would make the volume of k3s-lab:${classKey} in ${stackFile(stack)}. Install a provisioner first`}.`,
+      `${where} ${lacks}; it has ${names ? `${names}. Set k3s-lab:${classKey} in ${stackFile(stack)} to one of these` : `none, so nothing would provision the volume of k3s-lab:${classKey} in ${stackFile(stack)}. Install a provisioner first`}.`,
       { exitCode: 2 },
     );
   }

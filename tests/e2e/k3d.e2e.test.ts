@@ -73,7 +73,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     const { exitCode, all } = await checkout.lab("up", "k3d");
     other.close();
     assert.equal(exitCode, 2, all);
-    assert.match(all, /port 8444 of 127\.0\.0\.1 \(ports\[1\]\.port\): another program listens there/);
+    assert.match(all, /port 8444 of 127\.0\.0\.1 \(ports\[1\]\.port\): another program listens on it/);
   });
 
   test("`lab up`: one server, six apps in two namespaces, every kind of volume and type of Service, verified", async () => {
@@ -239,7 +239,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
     );
     const { exitCode, all } = await checkout.lab("up", "k3d-ha");
     assert.equal(exitCode, 2, all);
-    assert.match(all, /A cluster k3d-ha is there already, made by somebody else/);
+    assert.match(all, /A cluster k3d-ha already exists, created by somebody else/);
     await succeeded(await checkout.lab("down", "k3d-ha"));
     assert.ok((await inDocker(checkout)).includes("container k3d-k3d-ha-server-0"));
     await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d-ha"));

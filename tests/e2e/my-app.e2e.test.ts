@@ -173,7 +173,7 @@ describe("the guest book on k3d, from nothing to nothing", { concurrency: false 
     await checkout.edit(file, "size: 1Gi", "size: 2Gi");
     const other = await checkout.lab("up", stack);
     assert.equal(other.exitCode, 2, other.all);
-    assert.match(other.all, /database\.size: the volumes .* stay as they were made \(1Gi\)/);
+    assert.match(other.all, /database\.size: the volumes .* cannot be changed \(1Gi\)/);
     await checkout.edit(file, "size: 2Gi", "size: 1Gi");
     // Its cluster alone would take the data too.
     for (const stacks of [[stack], ["k3d"]]) {

@@ -80,7 +80,7 @@ fault(
     await writeFile(join(moved, ".lab/folder"), `${join(folder, "loop")}\n`);
     const { exitCode, all } = await lab(moved, "env");
     assert.equal(exitCode, 2, all);
-    assert.match(all ?? "", /used as \S+loop.*ELOOP.*Nothing was touched.*remove \S+\.lab\/folder/);
+    assert.match(all ?? "", /used in \S+loop.*ELOOP.*Nothing was touched.*remove \S+\.lab\/folder/);
     // A file is where a folder on its path was.
     await writeFile(join(moved, ".lab/folder"), `${join(moved, "package.json", "lab")}\n`);
     const gone = await lab(moved, "env");

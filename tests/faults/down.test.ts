@@ -157,7 +157,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
     assert.equal(exitCode, 1, all);
     assert.match(
       all,
-      /virtual machine k3s-lab-cluster-server was made from this folder under the lab id old\b.*echo old >/,
+      /virtual machine k3s-lab-cluster-server was created from this folder under the lab id old\b.*echo old >/,
     );
     return { happened: "exit 1: put the id back", lost: "nothing" };
   });
@@ -706,7 +706,7 @@ esac
     try {
       const { exitCode, all } = await down();
       assert.equal(exitCode, 1, all);
-      assert.match(all, /k3s-lab-cluster-gone-server was made from this folder under the lab id old-id/);
+      assert.match(all, /k3s-lab-cluster-gone-server was created from this folder under the lab id old-id/);
       const [, command = "false"] = /`(echo old-id >[^`]+)`/.exec(all) ?? [];
       await execa("sh", ["-c", command]);
       const again = await down();

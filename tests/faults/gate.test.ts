@@ -284,7 +284,7 @@ fault("Rule 5: a machine that Docker lists when `lab up` looks, and not when Pul
     await dockerListing(folder, ["server"]);
     await assert.rejects(run(["server", "agent"], 2048), {
       exitCode: 1,
-      message: /^Since `lab up` looked, the machine agent is absent\. Nobody was asked/,
+      message: /^Since `lab up` checked: the machine agent is absent\. You have not confirmed/,
     });
     assert.deepEqual(made, []);
   } finally {
@@ -421,9 +421,9 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
         previewStack("cluster-asked", { LAB_PRECONDITIONS: JSON.stringify(expected) }).catch(({ message }) => message);
       console.log(JSON.stringify([await preview({ ...preconditions, "the machine server": "g1" }), await preview(preconditions)]));`);
       const [other, same] = JSON.parse(said) as [string, unknown];
-      assert.match(other, /Since `lab up` looked, the machine server is absent\. Nobody was asked/);
+      assert.match(other, /Since `lab up` checked: the machine server is absent\. You have not confirmed/);
       // The checkout has no plugins, so it ends later.
-      assert.doesNotMatch(JSON.stringify(same), /Since `lab up` looked/);
+      assert.doesNotMatch(JSON.stringify(same), /Since `lab up` checked/);
       return { happened: "not begun", lost: "nothing" };
     },
   );

@@ -89,8 +89,11 @@ fault(
 fault("Docker loses what a command in a container prints, and says exit code 0", async () => {
   await fake.set({ ...whole(), loses: true });
   const message = await problem(observe);
-  assert.match(message, /did not say to the end/);
-  assert.match(await problem(() => actions.create(cluster, input)), /did not say to the end/);
+  assert.match(message, /did not report whether its creation was completed/);
+  assert.match(
+    await problem(() => actions.create(cluster, input)),
+    /did not report whether its creation was completed/,
+  );
   return { happened: "an error", lost: (await names()).length === 4 ? "nothing" : "the cluster" };
 });
 

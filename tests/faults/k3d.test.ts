@@ -287,7 +287,10 @@ fault("somebody else's container has got a lost server's name: it is left alone"
   await fake.set(world);
   const error = await thrown(() => actions.start(cluster, input(three)));
   assert.equal(error?.exitCode, 2);
-  assert.match(error?.message ?? "", /container k3d-k3d-server-1 already that is not of this stack/);
+  assert.match(
+    error?.message ?? "",
+    /container k3d-k3d-server-1 already exists and does not belong to this stack/,
+  );
   assert.doesNotMatch((await fake.changes()).join("\n"), /^rm /m);
   return { happened: "exit 2", lost: await lost(world) };
 });
@@ -540,7 +543,7 @@ refused(
       await refuseUnlessReady(stack, onTaken, images, seen);
     });
   },
-  /cannot have port \d+ of 127\.0\.0\.1 \(ports\[0\]\.port\): another program listens there/,
+  /cannot have port \d+ of 127\.0\.0\.1 \(ports\[0\]\.port\): another program listens on it/,
 );
 
 fault(
@@ -570,7 +573,7 @@ refused(
     });
     return await thrown(() => preflightK3d([[stack, onTaken]]));
   },
-  /the container k3d-k3d-ha-server-0 of the stack "k3d-ha" in \/checkout has it/,
+  /the container k3d-k3d-ha-server-0 of the stack "k3d-ha" in \/checkout uses it/,
 );
 
 const byHand: World = {
@@ -620,15 +623,15 @@ for (const [what, world] of [
       return await thrown(() => preflightK3d([[stack, file]]));
     },
     what.startsWith("another")
-      ? /made by the stack "k3d(-other)?" in \/there \(container k3d-k3d.*scripts\/lab down k3d(-other)?$/
-      : /A cluster k3d is there already, made by somebody else \((container|network|volume) k3d-k3d/,
+      ? /created by the stack "k3d(-other)?" in \/there \(container k3d-k3d.*scripts\/lab down k3d(-other)?$/
+      : /A cluster k3d already exists, created by somebody else \((container|network|volume) k3d-k3d/,
   );
   fault(`${what} survives create, delete and remove-leftovers`, async () => {
     const foreign = what.startsWith("another") ? { ...strangers, networks: [], volumes: [] } : strangers;
     await fake.set(foreign);
     assert.match(
       (await thrown(() => actions.create(cluster, input(file))))?.message ?? "",
-      /A cluster k3d is there already, made by /,
+      /A cluster k3d already exists, created by /,
     );
     await fake.within(() => actions.removeCluster(owner));
     await fake.within(() => actions.removeAll(owner));
@@ -710,7 +713,7 @@ fault(
       await thrown(() => agents.addAgent(cluster, agentInput())),
     ];
     for (const error of errors)
-      assert.match(error?.message ?? "", /made from another k3d config file.*Nothing was changed/);
+      assert.match(error?.message ?? "", /created from a different k3d config file.*Nothing was changed/);
     assert.deepEqual(await fake.changes(), []);
     return { happened: "exit 1 with the next step", lost: await lost(whole()) };
   },
@@ -745,7 +748,10 @@ fault("another lab's volume has the name of the registry's: it is not used", asy
   await fake.set(before);
   const error = await thrown(() => makeRegistry(cluster, registryInput()));
   assert.equal(error?.exitCode, 2);
-  assert.match(error?.message ?? "", /volume k3d-k3d-registry already that is not of this stack/);
+  assert.match(
+    error?.message ?? "",
+    /volume k3d-k3d-registry already exists and does not belong to this stack/,
+  );
   assert.doesNotMatch((await fake.changes()).join("\n"), /^(rm|create) /m);
   return { happened: "exit 2", lost: await lost(before) };
 });
@@ -788,7 +794,7 @@ fault(
     });
     assert.equal((await observe()).cluster.generation, "now");
     const error = await thrown(() => actions.create(cluster, input(three)));
-    assert.match(error?.message ?? "", /k3d could not make the cluster k3d: Cluster creation FAILED/);
+    assert.match(error?.message ?? "", /k3d could not create the cluster k3d: Cluster creation FAILED/);
     const { containers, networks, volumes } = await fake.world();
     assert.deepEqual([containers, networks, volumes], [[], [], []], "nothing half is left");
     return { happened: "exit 1 with k3d's words, nothing half there", lost: "nothing" };
@@ -1059,7 +1065,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
         { envVar: "A=2", nodeFilters: ["server:0"] },
       ],
     },
-    /env\[1\]\.envVar: "A=…" .*only once for a node: server:0/,
+    /env\[1\]\.envVar: "A=…" .*only once per node: server:0/,
   ],
   ...[
     "/a:/",
@@ -1086,7 +1092,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
         { volume: "/b:/x/", nodeFilters: ["server:0"] },
       ],
     },
-    /volumes\[1\]\.volume: .*only once for a node/,
+    /volumes\[1\]\.volume: .*only once per node/,
   ],
   ...["/", "/a/", "/a/../b", "/a\nb"].map(
     (destination) =>

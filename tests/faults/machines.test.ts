@@ -285,7 +285,7 @@ fault(
       for (const run of [() => look("libvirt"), () => recordedMachineState({ environment })])
         assert.match(
           (await problem(run))?.message ?? "taken for gone",
-          /calls the machine agent mine now.*virsh .*domrename mine/,
+          /now calls the machine agent mine.*virsh .*domrename mine/,
         );
     } finally {
       await rm(join(labDir, stack, "vagrant"), { recursive: true });
@@ -377,7 +377,7 @@ fault(
       await answers("Key: k3s-lab.machine, Value: agent");
       assert.match(
         (await problem(() => look("virtualbox")))?.message ?? "taken for gone",
-        /calls the machine agent mine now.*VBoxManage modifyvm 'mine' --name k3s-lab-/,
+        /now calls the machine agent mine.*VBoxManage modifyvm 'mine' --name k3s-lab-/,
       );
     } finally {
       await rm(join(labDir, stack, "vagrant"), { recursive: true });
@@ -392,7 +392,7 @@ refused(
     await dockerWith(container({ marks: [] }));
     return problem(look);
   },
-  /docker has a machine k3s-lab-cluster-faults-agent already, and no lab made it: it is not touched/,
+  /docker already has a machine k3s-lab-cluster-faults-agent, which no lab created\. Nothing was touched/,
 );
 refused(
   "a domain of our name that another checkout made",
@@ -401,7 +401,7 @@ refused(
     await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
     return problem(() => look("libvirt"));
   },
-  /libvirt has a machine .* the lab in \/lab made it/,
+  /libvirt already has a machine .* created by the lab in \/lab/,
 );
 refused(
   "Two checkouts with one machine name",
@@ -409,7 +409,7 @@ refused(
     await dockerWith(container({ marks: ["theirs", stack, "agent", "10.0.0.2", "g7", "/there"] }));
     return problem(look);
   },
-  /docker has a machine k3s-lab-cluster-faults-agent already, and the lab in \/there made it: it is not touched/,
+  /docker already has a machine k3s-lab-cluster-faults-agent, created by the lab in \/there\. Nothing was touched/,
 );
 refused(
   "Two checkouts with one address",
@@ -477,7 +477,7 @@ for (const [provider, file] of [
         for (const run of [() => look(provider), () => recordedMachineState({ environment })])
           assert.match(
             (await problem(run))?.message ?? "taken for gone",
-            /agent.* lets the lab in by ssh, with the host key .*Nothing was touched.*as the user/,
+            /agent.* answers over ssh with the host key .*Nothing was touched.*as the user/,
           );
         assert.match(await asked(), /StrictHostKeyChecking=yes/);
         // Another machine at its address shows another key.
@@ -510,7 +510,7 @@ test("a machine of the provider that the stack file named before, which lets us 
   try {
     await withNoted(async () => {
       for (const provider of ["hosts", "libvirt"]) assert.equal((await lookWith(provider)).state, "absent");
-      await assert.rejects(lookWith("docker"), /lets the lab in by ssh/);
+      await assert.rejects(lookWith("docker"), /answers over ssh/);
     });
   } finally {
     await rm(file);
@@ -523,7 +523,7 @@ fault(".lab/id was lost: its machines are neither gone nor another checkout's", 
   for (const run of [look, () => recordedMachineState(recorded())])
     said.push((await problem(run))?.message ?? "taken for gone");
   for (const message of said)
-    assert.match(message, /was made from this folder under the lab id old-id.*`echo old-id >'\S+id'`/);
+    assert.match(message, /was created from this folder under the lab id old-id.*`echo old-id >'\S+id'`/);
   return { happened: "refused, with the command that puts the id back", lost: "nothing" };
 });
 
@@ -654,7 +654,7 @@ fault("C2: making a machine leaves a domain of its name that another lab made", 
   await virsh({ [`k3s-lab-${stack}-agent`]: { state: "running", description } });
   const { exitCode, all } = await run("up", { LAB_PROVIDER: "libvirt" });
   assert.equal(exitCode, 1, all);
-  assert.match(all ?? "", /is not this lab's: it is not touched/);
+  assert.match(all ?? "", /is not this lab's\. Nothing was touched/);
   return { happened: "exit 1", lost: /destroy|undefine/.test(await asked()) ? "the domain" : "nothing" };
 });
 
@@ -674,7 +674,7 @@ fault("`lab down` as another user than the one whose VirtualBox has the machine,
   await mkdir(noted, { recursive: true });
   await writeFile(join(noted, "known_hosts"), `agent.${stack} ssh-ed25519 AAAA\n`);
   const { exitCode, all } = await run("destroy", { LAB_PROVIDER: "virtualbox" });
-  assert.match(all ?? "", /virtualbox has no machine agent of this lab, and yet it lets the lab in by ssh/);
+  assert.match(all ?? "", /virtualbox lists no machine agent of this lab, but it answers over ssh/);
   return {
     happened: `exit ${exitCode}`,
     lost: exitCode === 0 ? "the record of a living machine" : "nothing",
@@ -690,7 +690,10 @@ fault(
     );
     const { exitCode, all } = await run("destroy");
     assert.equal(exitCode, 0, all);
-    assert.match(all ?? "", /warning: the network net1 stays, because theirs/);
+    assert.match(
+      all ?? "",
+      /warning: the network net1 stays, because this lab did not create what is in it: theirs/,
+    );
     return { happened: "a warning", lost: /network rm/.test(await asked()) ? "the network" : "nothing" };
   },
 );
@@ -749,7 +752,7 @@ fault("H8: a machine with more CPUs than the computer gets what there is, and it
   );
   const { exitCode, all = "" } = await run("update");
   assert.equal(exitCode, 0, all);
-  assert.match(all, /^warning: agent asks for 2 CPUs and Docker has 1: it gets those$/m);
+  assert.match(all, /^warning: agent asks for 2 CPUs, but Docker has only 1$/m);
   assert.match(await asked(), /docker update --cpu-period 100000 --cpu-quota 200000/);
   return { happened: "a sentence, and the machine runs", lost: "nothing" };
 });
@@ -805,7 +808,7 @@ fault(".lab/id was lost: destroy does not say that a living machine is gone", as
   const libvirt = await run("destroy", { LAB_PROVIDER: "libvirt" });
   for (const { exitCode, all } of [docker, libvirt]) {
     assert.equal(exitCode, 1, all);
-    assert.match(all ?? "", /was made under the lab id old-id.*`echo old-id >'\S+\/\.lab\/id'`/);
+    assert.match(all ?? "", /was created under the lab id old-id.*`echo old-id >'\S+\/\.lab\/id'`/);
   }
   return { happened: "exit 1, with the command that puts the id back", lost: "nothing" };
 });
@@ -879,7 +882,7 @@ fault("C4: what is destroyed is on the host that was recorded, not on another at
     LAB_GENERATION: "m1",
   });
   assert.equal(exitCode, 0, all);
-  assert.match(all ?? "", /another host answers at the address of pi, and keeps what it has/);
+  assert.match(all ?? "", /another host answers at the address of pi, and was left alone/);
   return { happened: "said", lost: /uninstalled/.test(await asked()) ? "K3s of another host" : "nothing" };
 });
 
@@ -913,6 +916,7 @@ fault(
     source = File.read(ARGV[0])
     SERVERS = MACHINES = [{ "name" => "s1", "ip" => "10.0.0.1" }, { "name" => "s2", "ip" => "10.0.0.2" }]
     require "timeout"
+    def k3s_args(_) = "--node-label=a=b"
     %w[scripts run_on run_leave tell_servers].each do |name|
       eval(source[/^def #{name}\\b.*?^end/m].gsub("__dir__", "File.dirname(ARGV[0])"))
     end
@@ -933,7 +937,7 @@ fault(
     const { stdout } = await execa("ruby", ["-e", stubs, join(root, "vagrant/cluster.rb")]);
     assert.match(
       stdout,
-      /^told: \| base64 -d \| NODE_NAME=s2 NODE_IP=10\.0\.0\.2 timeout 600 bash -s before$/m,
+      /^told: \| base64 -d \| NODE_NAME=s2 NODE_IP=10\.0\.0\.2 'K3S_ARGS=--node-label=a=b' timeout 600 bash -s before$/m,
     );
     return {
       happened: "told",

@@ -101,7 +101,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     await writeFile(join(checkout.directory, ".lab/host.json"), '{"autoProvider": "virt');
     const { exitCode, all } = await up();
     assert.equal(exitCode, 0, all);
-    assert.match(all, /as the lab is up already/);
+    assert.match(all, /the lab is already up/);
     assert.equal(await checkout.uid(), before);
     return { happened: "what runs decides; the notes are recreated", lost: "nothing" };
   });
@@ -181,7 +181,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     const down = () => labWith({}, ["down"], checkout.directory);
     const refused = await down();
     assert.equal(refused.exitCode, 1, refused.all);
-    assert.match(refused.all, /was made from this folder under the lab id/);
+    assert.match(refused.all, /was created from this folder under the lab id/);
     assert.deepEqual(await machines(), made);
     const [, command = "false"] = /`(echo \S+ >[^`]+)`/.exec(refused.all) ?? [];
     await execa("sh", ["-c", command]);

@@ -156,7 +156,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     const { exitCode, all } = await checkout.lab("up", "k3d-ha", "--replace");
     other.close();
     assert.equal(exitCode, 2, all);
-    assert.match(all, /cannot have port 8092 of 127\.0\.0\.1 .*another program listens there/);
+    assert.match(all, /cannot have port 8092 of 127\.0\.0\.1 .*another program listens on it/);
     const asked = await checkout.lab("up", "k3d-ha");
     assert.equal(asked.exitCode, 3, asked.all);
     await checkout.edit("stacks/k3d-ha.yaml", "127.0.0.1:8092:80", "127.0.0.1:8082:80");
@@ -195,7 +195,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     const id = await docker("inspect", "--format", "{{.Id}}", "k3d-k3d-server-0");
     const { exitCode, all } = await checkout.lab("up", "k3d");
     assert.equal(exitCode, 2, all);
-    assert.match(all, /A cluster k3d is there already, made by somebody else/);
+    assert.match(all, /A cluster k3d already exists, created by somebody else/);
     await checkout.lab("down", "k3d");
     assert.equal(
       await docker("inspect", "--format", "{{.Id}} {{.State.Status}}", "k3d-k3d-server-0"),
