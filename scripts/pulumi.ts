@@ -21,6 +21,7 @@ export interface PlannedStep {
 export interface RunOptions {
   readonly signal?: AbortSignal;
   readonly refresh?: boolean;
+  readonly exclude?: readonly string[];
   readonly onMade?: (types: string) => void;
   readonly onEvent?: (event: EngineEvent) => void;
   readonly stop?: AbortSignal;
@@ -31,6 +32,7 @@ export interface RunOptions {
  *
  * Removes a killed run's lock first; Pulumi itself continues where that run ended.
  * @param options.refresh whether an `up` first reads the actual state. Default: false, Pulumi trusts its own.
+ * @param options.exclude URNs that an `up` leaves out, with their dependents. Default: none.
  * @param options.onMade receives the types of each created resource, its parents' first and joined by `$`.
  * @param options.onEvent receives every engine event.
  * @param options.stop stops Pulumi gracefully; its reason is then thrown.
@@ -44,7 +46,7 @@ export async function runStack(
   name: string,
   environment: Record<string, string>,
   progress: Progress,
-  { signal, refresh = false, onMade, onEvent: tell, stop }: RunOptions = {},
+  { signal, refresh = false, exclude = [], onMade, onEvent: tell, stop }: RunOptions = {},
 ): Promise<Changes> {
   const stack = await openStack(name, environment);
   const failures: string[] = [];
@@ -70,7 +72,8 @@ export async function runStack(
   try {
     signal?.throwIfAborted();
     if (operation === "destroy") await stack.destroy(options);
-    else await stack.up({ ...options, refresh });
+    else
+      await stack.up({ ...options, refresh, exclude: [...exclude], excludeDependents: exclude.length > 0 });
     return changes;
   } catch (cause) {
     if (signal?.aborted)

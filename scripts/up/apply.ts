@@ -18,6 +18,7 @@ import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
 import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
+import { setBack, upSettingBack } from "./set-back.ts";
 import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
 
 /** Confirms losses, then runs Pulumi for each stack, or for none if nothing has changed since the last run. */
@@ -162,27 +163,27 @@ function applied(run: UpRun, stack: string, title: string, { refresh, onMade }: 
   };
 }
 
-/**
- * Runs `pulumi up` of a stack. A run that creates objects does not force fields: if two stacks create one object at
- * the same moment, the API server must refuse the second.
- */
+/** Runs `pulumi up` of a stack. */
 async function runUp(
   run: UpRun,
   stack: string,
   progress: Progress,
   options: Apply & { readonly signal: AbortSignal },
 ): Promise<Changes> {
-  const force = run.previews.createsNothing(stack, options.refresh) ? setBack : {};
+  const createsNothing = run.previews.createsNothing(stack, options.refresh);
   const endWatch = run.watch?.(progress);
   const config = [...run.found.apps, ...run.found.external].find((one) => one.stack === stack)?.config;
   const { end, ...stuck } = config ? stopWhereStuck(askCluster(stack, config)) : nothingStuck;
   try {
-    const changes = await untilDone(stack, () =>
-      runStack("up", stack, { ...programVariables(run, stack), ...force }, progress, {
-        ...options,
-        ...stuck,
-      }),
-    );
+    const own = programVariables(run, stack);
+    const attempt = (environment: Record<string, string>, exclude: readonly string[] = []) =>
+      untilDone(stack, () =>
+        runStack("up", stack, { ...own, ...environment }, progress, { ...options, ...stuck, exclude }),
+      );
+    const changes = await upSettingBack(createsNothing, attempt, () => {
+      progress("setting back what kubectl has set, then creating what is new");
+      return previewStack(stack, { ...own, ...setBack }, options);
+    });
     run.touched = true;
     return changes;
   } catch (error) {
@@ -208,9 +209,6 @@ function programVariables({ settings, preconditions }: UpRun, stack: string): Re
 
 const hasChanged = (changes: Changes): boolean =>
   Object.keys(changes).some((operation) => operation !== "same");
-
-/** Makes Pulumi reset fields that kubectl set, such as by `rollout undo`, instead of failing with a conflict. */
-const setBack = { PULUMI_K8S_ENABLE_PATCH_FORCE: "true" };
 
 /**
  * What a stack would lose: nothing if it has no resources or is unchanged since the last `up`.

@@ -32,7 +32,7 @@ export class Previews {
 }
 
 /** Replacements create objects too. */
-const createsObject = ({ operation, urn, inputs }: PlannedStep): boolean =>
+export const createsObject = ({ operation, urn, inputs }: PlannedStep): boolean =>
   /create|replace/.test(operation) && /[:$]kubernetes:[^:]/.test(urn) && !isHashed(inputs);
 
 /** Immutable objects, whose name contains a hash of their content: no other stack creates the same. */
