@@ -15,6 +15,8 @@ const volumes = ["/var/lib/postgresql", "/run/postgresql", "/tmp"];
 /** What a cluster puts into it: a Secret, and a ConfigMap once the database was made. */
 const secrets = "/etc/postgres-secret";
 const made = "/etc/postgres-made";
+/** Addresses of pods that are apart. */
+const most = 8;
 const clusterFiles = ["/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"];
 
 /**
@@ -28,10 +30,15 @@ export class PostgresPods {
   resolvConf = "";
   readonly port: number;
   readonly folder: string;
+  readonly image: string;
   readonly #running = new Set<PostgresPod>();
+  /** The end of the first pod's address. */
+  #first = 2;
+  #apart = 0;
 
-  private constructor(folder: string, port: number) {
+  private constructor(folder: string, image: string, port: number) {
     this.folder = folder;
+    this.image = image;
     this.port = port;
   }
 
@@ -50,7 +57,16 @@ export class PostgresPods {
     }
     const folder = await mkdtemp(join(tmpdir(), "postgres-pods-"));
     await layOut(image, join(folder, "root"));
-    return new PostgresPods(folder, await freePort());
+    return new PostgresPods(folder, join(folder, "root"), await freePort());
+  }
+
+  /** Others of the same image, which know nothing of these: a test may have its own while another runs. */
+  async apart(): Promise<PostgresPods> {
+    const folder = await mkdtemp(join(this.folder, "apart-"));
+    const others = new PostgresPods(folder, this.image, this.port);
+    this.#apart += 1;
+    others.#first = this.#first + this.#apart * most;
+    return others;
   }
 
   /** Removes a pod, its name and its volumes. */
@@ -63,7 +79,7 @@ export class PostgresPods {
   /** A pod that does not run yet. Its volume and its passwords are there. */
   async pod(name: string): Promise<PostgresPod> {
     const [a, b] = [process.pid >> 8, process.pid].map((number) => number % 250);
-    const address = `127.${(a ?? 0) + 1}.${(b ?? 0) + 1}.${this.hosts.size + 2}`;
+    const address = `127.${(a ?? 0) + 1}.${(b ?? 0) + 1}.${this.hosts.size + this.#first}`;
     const pod = new PostgresPod(this, name, address, this.#running);
     for (const path of [...volumes, secrets, made]) await mkdir(pod.path(path), { recursive: true });
     await pod.setPasswords("secret", "copying");
@@ -134,7 +150,8 @@ export class PostgresPod {
 
   async startReady(env: Readonly<Record<string, string>> = {}): Promise<void> {
     await this.start(env);
-    await this.until(() => this.isReady(), "is ready");
+    // Each question starts a dozen programs.
+    await this.until(() => this.isReady(), "is ready", 300);
   }
 
   async isReady(): Promise<boolean> {
@@ -142,12 +159,12 @@ export class PostgresPod {
   }
 
   /** Waits, as long as the container runs. @throws Error with what it said. */
-  async until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  async until(condition: () => boolean | Promise<boolean>, what: string, interval = 100): Promise<void> {
     const ended = this.#ended.then((code) => {
       throw new Error(`${this.name} ended with ${code} before it ${what}:\n${this.said}`);
     });
     const over = new AbortController();
-    const wait = { interval: 100, timeout: 120_000, signal: over.signal };
+    const wait = { interval, timeout: 120_000, signal: over.signal };
     const met = pWaitFor(condition, wait).catch((cause: unknown) => {
       throw new Error(`${this.name} not in 2 minutes: ${what}\n${this.said}`, { cause });
     });
@@ -242,7 +259,7 @@ export class PostgresPod {
 
   /** What runs a command in the pod's root. */
   #inside(command: readonly string[], env: Readonly<Record<string, string>> = {}) {
-    const image = join(this.#pods.folder, "root");
+    const image = this.#pods.image;
     const hosts = [...this.#pods.hosts].map(([name, address]) => `${address} ${name}\n`).join("");
     const mounts = [
       'mount --bind "$IMAGE" "$IMAGE"',

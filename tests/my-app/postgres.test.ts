@@ -1,13 +1,13 @@
 import assert from "node:assert/strict";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { after, afterEach, describe, it } from "node:test";
+import { after, describe, it } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { type PostgresPod, PostgresPods } from "./postgres-pods.ts";
 
 const made = await PostgresPods.prepare();
 const skip = typeof made === "string" ? made : false;
-const pods = made as PostgresPods;
+const all = made as PostgresPods;
 
 const claim = "/var/lib/postgresql";
 const data = (pod: PostgresPod) => join(pod.path(claim), "data");
@@ -18,18 +18,9 @@ const wipe = async (pod: PostgresPod) => {
 const rows = (pod: PostgresPod) => pod.sql("select string_agg(text, ' ' order by text) from notes");
 const note = (pod: PostgresPod, text: string) => pod.sql(`insert into notes values ('${text}')`);
 
-describe("the database's entrypoint", { skip }, () => {
-  let up: PostgresPod[] = [];
-  after(() => pods.end());
-  afterEach(async () => {
-    for (const pod of up) await pods.remove(pod);
-    up = [];
-  });
-  const pod = async (name: string) => {
-    const one = await pods.pod(name);
-    up.push(one);
-    return one;
-  };
+/** What one test has: pods of its own, of which the first makes the database and the second copies it. */
+function own(pods: PostgresPods) {
+  const pod = (name: string) => pods.pod(name);
   const primary = async () => {
     const one = await pod("db-0");
     await one.startReady();
@@ -42,8 +33,21 @@ describe("the database's entrypoint", { skip }, () => {
     await second.startReady();
     return [first, second] as const;
   };
+  return { pods, pod, primary, pair };
+}
 
-  it("makes the database, lets in who has the password, and keeps all when it is stopped and started", async () => {
+// Most of the time each waits for its database.
+describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
+  after(() => all.end());
+  const test = (name: string, run: (has: ReturnType<typeof own>) => Promise<void>) =>
+    it(name, async () => {
+      const pods = await all.apart();
+      await run(own(pods)).finally(() => pods.end());
+    });
+
+  test("makes the database, lets in who has the password, and keeps all when it is stopped and started", async ({
+    primary,
+  }) => {
     const db = await primary();
     assert.equal(
       await db.sql("select current_user, rolsuper from pg_roles where rolname = current_user"),
@@ -65,7 +69,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(db), "a");
   });
 
-  it("begins again where it was killed while it made the database", async () => {
+  test("begins again where it was killed while it made the database", async ({ pod }) => {
     const db = await pod("db-0");
     await db.start();
     const folder = async () => await readdir(join(db.path(claim), "data.init")).catch(() => []);
@@ -76,7 +80,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual((await readdir(db.path(claim))).sort(), ["data", "lock"]);
   });
 
-  it("makes the roles where it was killed before they were there", async () => {
+  test("makes the roles where it was killed before they were there", async ({ primary }) => {
     const db = await primary();
     await db.sql("drop table notes");
     for (const text of [
@@ -91,7 +95,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await db.sql("select 1"), "1");
   });
 
-  it("recovers when it was killed, and a stale lock of its own does not stop it", async () => {
+  test("recovers when it was killed, and a stale lock of its own does not stop it", async ({ primary }) => {
     const db = await primary();
     await db.kill();
     assert.ok((await readdir(data(db))).includes("postmaster.pid"));
@@ -101,7 +105,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(db), "a");
   });
 
-  it("waits while another container still uses the volume", async () => {
+  test("waits while another container still uses the volume", async ({ primary }) => {
     const db = await primary();
     const again =
       "postgres-entry server 2>/tmp/said & until [ -s /tmp/said ]; do sleep 0.1; done; kill $!; wait";
@@ -114,7 +118,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(db), "a");
   });
 
-  it("a copy follows, refuses writes, and catches up when either was started again", async () => {
+  test("a copy follows, refuses writes, and catches up when either was started again", async ({ pair }) => {
     const [first, second] = await pair();
     assert.equal(await rows(second), "a");
     await assert.rejects(note(second, "x"), /read-only transaction/);
@@ -131,7 +135,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await first.admin("select count(*), bool_and(active) from pg_replication_slots"), "1|t");
   });
 
-  it("a copy that was killed while it was made is made again", async () => {
+  test("a copy that was killed while it was made is made again", async ({ pod, primary }) => {
     const [first, second] = [await primary(), await pod("db-1")];
     await first.sql("create table filler as select repeat('x', 1000) from generate_series(1, 60000)");
     await second.start();
@@ -148,7 +152,7 @@ describe("the database's entrypoint", { skip }, () => {
     ["nobody kept", ["select pg_drop_replication_slot('db_1')"]],
     ["was too much to keep", ["alter system set max_slot_wal_keep_size = '1MB'", "select pg_reload_conf()"]],
   ] as const)
-    it(`a copy that lacks what ${what} is copied anew, and the primary is as it was`, async () => {
+    test(`a copy that lacks what ${what} is copied anew, and the primary is as it was`, async ({ pair }) => {
       const [first, second] = await pair();
       await second.stop();
       for (const command of lose) await first.admin(command);
@@ -164,7 +168,7 @@ describe("the database's entrypoint", { skip }, () => {
       assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
     });
 
-  it("a copy of another database is kept, whatever its primary has now", async () => {
+  test("a copy of another database is kept, whatever its primary has now", async ({ pair, pods }) => {
     const [first, second] = await pair();
     await Promise.all([first.stop(), second.stop()]);
     await wipe(first);
@@ -192,7 +196,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(first), "a");
   });
 
-  it("an empty pod 0 makes no new database while another pod holds a copy; after promotion it follows that", async () => {
+  test("an empty pod 0 makes no new database while another pod holds a copy; after promotion it follows that", async ({
+    pair,
+  }) => {
     const [first, second] = await pair();
     await first.kill();
     const before = await cp(first.path(claim), first.path("/old"), { recursive: true });
@@ -225,7 +231,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok((await readdir(data(first))).includes("PG_VERSION"), "it is kept");
   });
 
-  it("a database that existed before is not recreated on an empty volume unless asked", async () => {
+  test("a database that existed before is not recreated on an empty volume unless asked", async ({
+    primary,
+  }) => {
     const db = await primary();
     await db.noteMade(1);
     assert.equal((await db.exec(["postgres-entry", "initialise"])).exitCode, 1, "there is one");
@@ -251,7 +259,9 @@ describe("the database's entrypoint", { skip }, () => {
     await assert.rejects(rows(db), /"notes" does not exist/);
   });
 
-  it("an empty pod 0 of two that is alone lets Kubernetes make the other; where that is empty too, only force makes a new database", async () => {
+  test("an empty pod 0 of two that is alone lets Kubernetes make the other; where that is empty too, only force makes a new database", async ({
+    pod,
+  }) => {
     const first = await pod("db-0");
     await first.noteMade(2);
     await first.start();
@@ -275,7 +285,7 @@ describe("the database's entrypoint", { skip }, () => {
     await second.until(() => second.isReady(), "copies it");
   });
 
-  it("a pod whose peers say nothing makes no database", async () => {
+  test("a pod whose peers say nothing makes no database", async ({ pod, pods }) => {
     const db = await pod("db-0");
     pods.hosts.set("db-1", db.address.replace(/\d+$/, "250"));
     await db.start();
@@ -285,13 +295,12 @@ describe("the database's entrypoint", { skip }, () => {
     await db.startReady();
   });
 
-  it("asks the cluster's own DNS for whole names, by pod 0's, however many pods there are", async (t) => {
+  test("asks the cluster's own DNS for whole names, by pod 0's, however many pods there are", async ({
+    pod,
+    pods,
+  }) => {
     pods.resolvConf =
       "search my-app.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.1\n";
-    t.after(() => {
-      pods.resolvConf = "";
-      for (const name of pods.hosts.keys()) if (name.includes(".")) pods.hosts.delete(name);
-    });
     const [first, second] = [await pod("db-0"), await pod("db-3")];
     for (const { name, address } of [first, second])
       pods.hosts.set(`${name}.db-pods.my-app.svc.cluster.local.`, address);
@@ -305,7 +314,7 @@ describe("the database's entrypoint", { skip }, () => {
     await second.startReady(env);
   });
 
-  it("promotes nothing while another pod takes writes, unless it is forced", async () => {
+  test("promotes nothing while another pod takes writes, unless it is forced", async ({ pair }) => {
     const [first, second] = await pair();
     const refused = await second.exec(["postgres-entry", "promote"]);
     assert.equal(refused.exitCode, 1);
@@ -316,7 +325,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok(await second.isReady());
   });
 
-  it("takes changed passwords over while it runs, and connections stay", async () => {
+  test("takes changed passwords over while it runs, and connections stay", async ({ pair }) => {
     const [first, second] = await pair();
     const open = first.sql("select pg_sleep(8), 'still here'");
     const sleeping = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'";
@@ -331,7 +340,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.doesNotMatch(first.said + second.said, /it's|:new|other:/);
   });
 
-  it("takes passwords over that changed while it was away", async () => {
+  test("takes passwords over that changed while it was away", async ({ primary }) => {
     const db = await primary();
     await db.stop();
     await db.setPasswords("changed", "copying");
@@ -339,7 +348,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await db.sql("select text from notes", { password: "changed" }), "a");
   });
 
-  it("writes backups that can be restored, and keeps the newest", async () => {
+  test("writes backups that can be restored, and keeps the newest", async ({ primary }) => {
     const db = await primary();
     const env = { DATABASE_HOST: db.address, KEEP: "2" };
     const folder = db.path("/tmp");
@@ -388,7 +397,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual(left, files, "a backup that failed takes none away");
   });
 
-  it("a backup that was just made stays, also where a clock was wrong when the others were", async () => {
+  test("a backup that was just made stays, also where a clock was wrong when the others were", async ({
+    primary,
+  }) => {
     const db = await primary();
     const folder = db.path("/tmp");
     const dumps = async () => (await readdir(folder)).filter((name) => name.endsWith(".dump")).sort();
@@ -402,7 +413,7 @@ describe("the database's entrypoint", { skip }, () => {
     }
   });
 
-  it("two that make a backup at once both make one", async () => {
+  test("two that make a backup at once both make one", async ({ primary }) => {
     const db = await primary();
     await db.sql("insert into notes select repeat(md5(n::text), 20) from generate_series(1, 20000) n");
     const dump = () => db.exec(["postgres-entry", "dump", "/tmp"]);
@@ -412,7 +423,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.deepEqual(files, []);
   });
 
-  it("a backup waits for a database that begins to answer late, as long as it is told to", async () => {
+  test("a backup waits for a database that begins to answer late, as long as it is told to", async ({
+    primary,
+  }) => {
     const db = await primary();
     const late = { DATABASE_HOST: db.address, KEEP: "2", PATIENCE: "30" };
     await db.stop();
@@ -423,7 +436,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(exitCode, 0, stderr);
   });
 
-  it("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async () => {
+  test("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async ({
+    pair,
+  }) => {
     const [first, second] = await pair();
     await first.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
     const backup = await readFile(join(first.path("/tmp"), "backup"));
@@ -451,7 +466,9 @@ describe("the database's entrypoint", { skip }, () => {
     assert.ok(!(await readdir(first.path("/tmp"))).some((name) => name.startsWith("restore")));
   });
 
-  it("a row that is written while a backup is put in place is not replaced unasked", async () => {
+  test("a row that is written while a backup is put in place is not replaced unasked", async ({
+    primary,
+  }) => {
     const db = await primary();
     await db.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
     const backup = await readFile(join(db.path("/tmp"), "backup"));
@@ -466,7 +483,7 @@ describe("the database's entrypoint", { skip }, () => {
     assert.equal(await rows(db), "late");
   });
 
-  it("refuses what it does not know, and a user that is PostgreSQL's own", async () => {
+  test("refuses what it does not know, and a user that is PostgreSQL's own", async ({ pod }) => {
     const db = await pod("db-0");
     assert.equal((await db.exec(["postgres-entry", "upgrade"])).exitCode, 2);
     assert.equal((await db.exec(["postgres-entry", "server"], { DATABASE_USER: "postgres" })).exitCode, 1);
