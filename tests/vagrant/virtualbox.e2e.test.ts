@@ -4,7 +4,7 @@ import { mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { before, test } from "node:test";
 import { execa } from "execa";
-import { root } from "../../stacks/lib/paths.ts";
+import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { suite } from "../steps.ts";
 import { checkout } from "./checkout.ts";
@@ -25,7 +25,12 @@ async function virtualBox(stackFile?: string) {
   const lab = await checkout(stackFile);
   const folder = lab.file("virtualbox");
   const standIn = join(import.meta.dirname, "vboxmanage.ts");
-  await lab.program("VBoxManage", `exec '${process.execPath}' '${standIn}' '${folder}' 7.0.20 "$@"`);
+  // It is called hundreds of times, and starts in a third of the time with what Node.js has compiled before.
+  const compiled = `NODE_COMPILE_CACHE='${join(cacheDir, "node-compile-cache")}'`;
+  await lab.program(
+    "VBoxManage",
+    `${compiled} exec '${process.execPath}' '${standIn}' '${folder}' 7.0.20 "$@"`,
+  );
   // No machine boots, and so none is waited for.
   await lab.program("ssh", "exit 0");
   const box = lab.file(".vagrant.d/boxes/generic-VAGRANTSLASH-debian12/4.3.12/virtualbox");
