@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, afterEach, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import { execa } from "execa";
 import pWaitFor from "p-wait-for";
 import { confirmLosses } from "../../scripts/confirm.ts";
@@ -32,7 +32,7 @@ const starts = <Child extends ChildProcess>(child: Child): Child => {
   started.add(child);
   return child;
 };
-afterEach(async () => {
+const endStarted = async () => {
   for (const child of started) {
     child.kill("SIGTERM");
     const inTime = pWaitFor(() => child.exitCode !== null || child.signalCode !== null, { timeout: 15_000 });
@@ -40,6 +40,11 @@ afterEach(async () => {
     for (const stream of [child.stdout, child.stderr]) stream?.destroy();
   }
   started.clear();
+};
+/** Whether tests run at once: one that is over must not end what another has started. */
+let sideBySide = false;
+afterEach(async () => {
+  if (!sideBySide) await endStarted();
 });
 const node = [process.execPath, "--disable-warning=ExperimentalWarning"] as const;
 
@@ -455,56 +460,66 @@ const stubborn = (name: string) =>
 
 /** No number of another run of this file, whose programs go on meanwhile. */
 let number = process.pid * 100;
-for (const [name, exit] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 130],
-  ["SIGHUP", 130],
-  ["SIGKILL", null],
-] as const)
-  fault(`H27: ${name} in a step that runs programs`, async () => {
-    number += 1;
-    const { child, directory } = await startRun(`signal-${name}`, stubborn(`${number}`));
-    const exited = once(child, "exit");
-    child.kill(name);
-    const [code] = await exited;
-    assert.equal(code, exit);
-    const isLeft = async () => await running(`sleep [12]000.${number}`);
-    // After SIGKILL a process of its own does it; otherwise it is done before `lab` ends.
-    if (exit === null) await pWaitFor(async () => (await isLeft()) === "", { timeout: 120_000 });
-    assert.equal(await isLeft(), "");
-    if (exit !== null) assert.deepEqual(await readdir(directory), []);
-    // The next run is not held up.
-    const next = await startRun(`signal-${name}`, "echo begun");
-    await ended(next.child);
-    assert.equal(next.child.exitCode, 0, next.said());
-    return {
-      happened: `exit ${exit ?? "by the signal"}, no program goes on, the next run begins`,
-      lost: "nothing",
-    };
+// Each waits for the 5 s that a program gets to end.
+suite("signals in a step that runs programs", { concurrency: true }, () => {
+  before(() => {
+    sideBySide = true;
   });
+  after(async () => {
+    sideBySide = false;
+    await endStarted();
+  });
+  for (const [name, exit] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 130],
+    ["SIGHUP", 130],
+    ["SIGKILL", null],
+  ] as const)
+    fault(`H27: ${name} in a step that runs programs`, async () => {
+      const own = `${++number}`;
+      const { child, directory } = await startRun(`signal-${name}`, stubborn(own));
+      const exited = once(child, "exit");
+      child.kill(name);
+      const [code] = await exited;
+      assert.equal(code, exit);
+      const isLeft = async () => await running(`sleep [12]000.${own}`);
+      // After SIGKILL a process of its own does it; otherwise it is done before `lab` ends.
+      if (exit === null) await pWaitFor(async () => (await isLeft()) === "", { timeout: 120_000 });
+      assert.equal(await isLeft(), "");
+      if (exit !== null) assert.deepEqual(await readdir(directory), []);
+      // The next run is not held up.
+      const next = await startRun(`signal-${name}`, "echo begun");
+      await ended(next.child);
+      assert.equal(next.child.exitCode, 0, next.said());
+      return {
+        happened: `exit ${exit ?? "by the signal"}, no program goes on, the next run begins`,
+        lost: "nothing",
+      };
+    });
 
-fault("H27: SIGKILL of `lab` and of what guards it", async () => {
-  number += 1;
-  const { child } = await startRun("guard", stubborn(`${number}`));
-  const { stdout } = await execa("pgrep", ["--full", "lab-guard.*end-run.ts"], { reject: false });
-  const guards = await Promise.all(
-    stdout
-      .split("\n")
-      .filter(Boolean)
-      .map(async (pid) => {
-        const parent = (await execa("ps", ["-o", "ppid=", "-p", pid], { reject: false })).stdout.trim();
-        return parent === String(child.pid) ? Number(pid) : undefined;
-      }),
-  );
-  assert.equal(guards.filter((pid) => pid !== undefined).length, 1, `the run has one guard: ${stdout}`);
-  const exited = once(child, "exit");
-  for (const pid of guards) if (pid !== undefined) process.kill(pid, "SIGKILL");
-  child.kill("SIGKILL");
-  await exited;
-  const next = await startRun("guard", "echo begun");
-  assert.equal(await running(`sleep [12]000.${number}`), "");
-  await ended(next.child);
-  return { happened: "the next run ends its programs before it begins", lost: "nothing" };
+  fault("H27: SIGKILL of `lab` and of what guards it", async () => {
+    const own = `${++number}`;
+    const { child } = await startRun("guard", stubborn(own));
+    const { stdout } = await execa("pgrep", ["--full", "lab-guard.*end-run.ts"], { reject: false });
+    const guards = await Promise.all(
+      stdout
+        .split("\n")
+        .filter(Boolean)
+        .map(async (pid) => {
+          const parent = (await execa("ps", ["-o", "ppid=", "-p", pid], { reject: false })).stdout.trim();
+          return parent === String(child.pid) ? Number(pid) : undefined;
+        }),
+    );
+    assert.equal(guards.filter((pid) => pid !== undefined).length, 1, `the run has one guard: ${stdout}`);
+    const exited = once(child, "exit");
+    for (const pid of guards) if (pid !== undefined) process.kill(pid, "SIGKILL");
+    child.kill("SIGKILL");
+    await exited;
+    const next = await startRun("guard", "echo begun");
+    assert.equal(await running(`sleep [12]000.${own}`), "");
+    await ended(next.child);
+    return { happened: "the next run ends its programs before it begins", lost: "nothing" };
+  });
 });
 
 fault("H30: two runs at once in one checkout", async () => {

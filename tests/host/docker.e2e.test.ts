@@ -17,7 +17,8 @@ const skip =
     (await works("go", ["version"]))
   ) && "needs root, Docker and Go";
 
-suite("the lab's own Docker daemon", { skip }, () => {
+// Side by side: the one that hangs is waited for half a minute.
+suite("the lab's own Docker daemon", { skip, concurrency: true }, () => {
   let folder = "";
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "k3s-lab-docker-"));
