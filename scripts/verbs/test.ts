@@ -28,6 +28,9 @@ export const command = new Command("test")
     }
   });
 
+/** How many files run at once: a third of their time they wait, for programs and for the deadlines that they prove. */
+const sideBySide = availableParallelism() + 1;
+
 type Parts = Readonly<Record<"unit" | "vm" | "all" | "faults", boolean | undefined>>;
 
 const counted: Counts[] = [];
@@ -52,7 +55,7 @@ async function testAll({ unit, vm, all, faults }: Parts): Promise<void> {
     console.log,
   );
   await checkSources();
-  await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), availableParallelism());
+  await nodeTest("unit", await files("{apps,scripts,stacks,vagrant}/**/*.test.ts"), sideBySide);
   if (unit) return;
   await ensurePackages(["vagrant"], console.log);
   // With an empty cache this takes most of the time, which no test's timeout should have to include.
@@ -80,7 +83,7 @@ async function testPart(part: string): Promise<void> {
     throw refusal(`No test file has "${part}" in its path. List them with: git ls-files '*.test.ts'`);
   const crossing = found.filter((file) => file.startsWith("tests/"));
   const units = found.filter((file) => !file.startsWith("tests/"));
-  if (units.length > 0) await nodeTest("unit", units, availableParallelism());
+  if (units.length > 0) await nodeTest("unit", units, sideBySide);
   if (crossing.some(bringsLabUp)) await refuseWhileUp("test", "the tests need its addresses");
   if (crossing.length > 0) await endToEnd(crossing);
 }
@@ -103,7 +106,7 @@ async function endToEnd(tests: readonly string[], left: readonly string[] = []):
   const labs = tests.filter(bringsLabUp);
   const others = tests.filter((file) => !bringsLabUp(file));
   try {
-    if (others.length > 0) await nodeTest("crossing", others, availableParallelism(), env);
+    if (others.length > 0) await nodeTest("crossing", others, sideBySide, env);
     if (left.length > 0) labs.push("tests/skipped.ts");
     if (labs.length > 0) await nodeTest("end-to-end", labs, 1, env);
   } finally {
