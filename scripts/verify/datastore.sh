@@ -6,7 +6,8 @@ cd "${1:-/var/lib/rancher/k3s/server/db}" 2>/dev/null || exit 0
 cat state.db state.db-wal etcd/member/snap/db 2>/dev/null | tr '/\000\n' '\n\001\001' | LC_ALL=C awk '
   at == 3 {
     match($0, /^[-a-z0-9.]+/)
-    value = substr($0, RLENGTH + 1, 40)
+    # The name of a Secret that is new is followed by its value, whose first letters look like more of the name.
+    value = substr($0, 1, RLENGTH + 40)
     if (index(value, "k8s:enc:")) encrypted++
     else if (index(value, "k8s\001")) readable++
   }

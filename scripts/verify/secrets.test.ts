@@ -26,7 +26,15 @@ async function find(db: string): Promise<Record<keyof SecretRecords, boolean> | 
 }
 
 /** A database as K3s makes it where there is one server, with all that was written still in its log. */
-async function sqlite(name: string, secrets: readonly Buffer[]): Promise<string> {
+async function sqlite(
+  name: string,
+  secrets: readonly Buffer[],
+  revisions: (index: number) => readonly [created: number, create: number, previous: number] = (index) => [
+    index % 2,
+    10 + index,
+    2560,
+  ],
+): Promise<string> {
   const db = join(folder, name);
   await mkdir(db);
   const open = new DatabaseSync(join(db, "live"));
@@ -41,7 +49,7 @@ async function sqlite(name: string, secrets: readonly Buffer[]): Promise<string>
   put.run("/registry/configmaps/kube-system/coredns", 1, 0, 0, plain);
   put.run("/registry/secretslikethis/kube-system/other", 1, 0, 0, plain);
   for (const [index, value] of secrets.entries())
-    put.run(`/registry/secrets/kube-system/s${index}.node-password.k3s`, index % 2, 10 + index, 2560, value);
+    put.run(`/registry/secrets/kube-system/s${index}.node-password.k3s`, ...revisions(index), value);
   await copyFile(join(db, "live"), join(db, "state.db"));
   await copyFile(join(db, "live-wal"), join(db, "state.db-wal"));
   open.close();
@@ -57,6 +65,12 @@ test("Secrets in SQLite's log are told apart, and nothing else is taken for one"
   });
   assert.deepEqual(await find(await sqlite("both", [plain, encrypted])), { encrypted: true, readable: true });
   assert.deepEqual(await find(await sqlite("none", [])), { encrypted: false, readable: false });
+});
+
+test("a Secret that was never changed has its value right after its name", async () => {
+  const first = (name: string, value: Buffer) => sqlite(name, [value], () => [1, 0, 0]);
+  assert.deepEqual(await find(await first("new", plain)), { encrypted: false, readable: true });
+  assert.deepEqual(await find(await first("new-encrypted", encrypted)), { encrypted: true, readable: false });
 });
 
 test("Secrets in etcd's file are told apart", async () => {

@@ -339,8 +339,14 @@ describe("K3s on three servers", { concurrency: false }, () => {
       assert.match(refused.all, /do not say whether they have the cluster's data: s2 s3\./);
       await succeeded(await checkout.run("vagrant", "provision", "s1"));
       assert.equal(await clusters(), 1);
+      // Pulumi knows another s1.
+      const asked = await up();
+      assert.equal(asked.exitCode, 3, asked.all);
+      assert.match(asked.all, /replaced \(stack cluster\): K3s on s1, with its data\n/);
+      await succeeded(await checkout.lab("up", "cluster", "--replace"));
+      assert.equal(await clusters(), 1);
       return {
-        happened: "it joined the others again, twice; while they were paused it was refused",
+        happened: "it joined the others again, twice; while they were paused it was refused; `lab up` asked",
         lost: await lost("a1", "s1", "s2", "s3"),
       };
     },
