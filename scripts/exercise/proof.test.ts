@@ -160,7 +160,7 @@ test("certificate: valid now, and for the host", async () => {
   assert.equal((await at(soon))[0], true);
   assert.deepEqual(await at(past), [false, "valid from 2020-01-01 to 2020-01-01, for a.com"]);
   assert.equal((await at(soon, "it is for CN=other"))[0], false);
-  assert.deepEqual(await found(proof, {}), [false, "not asked: connection refused"]);
+  assert.deepEqual(await found(proof, {}), [false, "not checked: connection refused"]);
 });
 
 test("verify: the checks that a pattern takes; none is not enough", async () => {
@@ -174,7 +174,7 @@ test("verify: the checks that a pattern takes; none is not enough", async () => 
   assert.equal((await found({ verify: "nothing" }, { verify }))[0], false);
   assert.deepEqual(await found({ verify: "cluster/**" }, {}), [
     false,
-    "not asked: the cluster has no stack files",
+    "not checked: the cluster has no stack files",
   ]);
 });
 

@@ -255,7 +255,7 @@ test("a check that cannot be made says why, and does not pass", async () => {
       ["wrong-selector/3/http", false],
     ],
   );
-  assert.equal(checks[0]?.actual, "not asked: the server is gone");
+  assert.equal(checks[0]?.actual, "not checked: the server is gone");
   assert.equal(checks[2]?.actual, "status 404 at 192.168.42.110");
 });
 

@@ -114,7 +114,7 @@ function checkPods(path: string, app: App, deploy: string, { api }: AppsSources)
         );
         return [found, ...(await whyLate(await api, namespace, late))].join("; ");
       },
-      hint: `${deploy} If pods do not get ready: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`.`,
+      hint: `${deploy} If pods do not become ready: \`${kubectl} describe pods --selector app.kubernetes.io/name=${name}\`.`,
     },
     {
       id: `${path}/endpoints`,
@@ -296,7 +296,7 @@ function checkSpread(path: string, app: App, { addresses, http, https }: AppsSou
         const [first] = await where;
         return first === undefined ? "there is no address" : podsAnswering(send, first, app);
       },
-      hint: `${wanted * requestsPerReplica} requests are enough to meet every pod. See which take part: \`kubectl --namespace ${namespace} describe service ${name}\`.`,
+      hint: `${wanted * requestsPerReplica} requests are enough to reach every pod. See which do: \`kubectl --namespace ${namespace} describe service ${name}\`.`,
     },
   ];
 }

@@ -39,7 +39,7 @@ export function checkAutoscaler(
         const { words, ok } = stateOf(one);
         return { found: `${found}, ${words}`, ok: ok && found === expected };
       },
-      hint: `${deploy} See what it says, and what is measured: \`${kubectl} describe hpa ${name}\`, \`${kubectl} top pods\`.`,
+      hint: `${deploy} See its status and the measurements: \`${kubectl} describe hpa ${name}\`, \`${kubectl} top pods\`.`,
     },
   ];
 }

@@ -26,7 +26,7 @@ export interface CheckSpec extends Pick<Check, "id" | "title" | "expected" | "hi
 }
 
 /** The next step if nothing answers. */
-export const unanswered = "Bring the lab up first, by `scripts/lab up`.";
+export const unanswered = "Bring the lab up first: `scripts/lab up`.";
 
 export async function runCheck({ id, title, expected, actual, hint }: CheckSpec): Promise<Check> {
   try {
@@ -43,7 +43,7 @@ export async function runCheck({ id, title, expected, actual, hint }: CheckSpec)
       ...(isPast && !ok ? { isPast } : {}),
     };
   } catch (error) {
-    const reason = `not asked: ${(error as Error).message}`;
+    const reason = `not checked: ${(error as Error).message}`;
     return { id, title, ok: false, expected, actual: reason, hint: unanswered };
   }
 }

@@ -52,7 +52,7 @@ export function checkCluster(
       title: "the nodes are those of the stack file",
       expected: names,
       actual: async () => inOrder((await (await api).nodes()).map(({ metadata }) => metadata.name)),
-      hint: "Run `scripts/lab up`; take a node away that should not be there with `kubectl delete node NAME`.",
+      hint: "Run `scripts/lab up`; remove a node that should not exist with `kubectl delete node NAME`.",
     },
     {
       id: "api-version",
@@ -129,7 +129,7 @@ async function checkComputer(
   const clock: CheckSpec = {
     id: `${name}/clock`,
     title: `${name}: its clock`,
-    expected: "as this computer's",
+    expected: "the same as this computer's",
     actual: async () => describeClock(await facts),
     hint: `Correct the wrong clock: compare \`date\` here and there. Certificates are refused if clocks differ.`,
   };
@@ -168,7 +168,7 @@ const clocksMayDiffer = 60;
 
 function describeClock({ clock }: MachineFacts): string {
   const seconds = Math.abs(clock);
-  if (seconds <= clocksMayDiffer) return "as this computer's";
+  if (seconds <= clocksMayDiffer) return "the same as this computer's";
   const minutes = Math.round(seconds / 60);
   const [count, unit] = minutes < 120 ? [minutes, "minutes"] : [Math.round(minutes / 60), "hours"];
   return `${count} ${unit} ${clock > 0 ? "ahead of" : "behind"} this computer's`;
@@ -178,7 +178,7 @@ function describeK3s({ k3s: { state, restarts, killed } }: MachineFacts): string
   if (state === "running") return state;
   return [
     state || "unknown",
-    ...(restarts > 0 ? [`started again ${restarts} times`] : []),
+    ...(restarts > 0 ? [`restarted ${restarts} times`] : []),
     ...(killed > 0 ? [`the kernel killed ${killed} processes because memory ran out`] : []),
   ].join("; ");
 }
@@ -225,7 +225,9 @@ function checkNode(
       expected: "Ready",
       actual: async () => {
         const ready = (await node()).status.conditions.find(({ type }) => type === "Ready");
-        return ready?.status === "True" ? "Ready" : `NotReady: ${ready?.message ?? "nothing heard of it"}`;
+        return ready?.status === "True"
+          ? "Ready"
+          : `NotReady: ${ready?.message ?? "it has reported nothing"}`;
       },
       hint: machine
         ? `See its log: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit ${log} --lines 50\`.`
@@ -297,7 +299,7 @@ const checkAddresses = ({ name, ip }: Machine, node: () => Promise<Node>): Check
   },
   {
     id: `${name}/flannel-address`,
-    title: `${name}: the address that other nodes send its pods' traffic to`,
+    title: `${name}: the address to which other nodes send its pods' traffic`,
     expected: ip,
     actual: async () =>
       (await node()).metadata.annotations["flannel.alpha.coreos.com/public-ip"] ?? "none announced",
@@ -399,7 +401,7 @@ function checkAddOns(
       title: "ServiceLB serves Traefik on every node that lets it",
       expected: inOrder(nodes),
       actual: () => nodesOf(isServiceLb),
-      hint: `${hint("svclb-traefik")} A taint that the stack file no longer gives a node stays there: \`kubectl taint nodes NAME KEY-\`.`,
+      hint: `${hint("svclb-traefik")} A taint removed from the stack file stays on its node: \`kubectl taint nodes NAME KEY-\`.`,
     },
   ];
 }

@@ -98,10 +98,10 @@ test("pods that every Service leads to, and whose volumes keep what they should"
     "concepts/services/headless": "the addresses of its pods (10.42.0.5, 10.42.0.6)",
     "concepts/services/external-name": "that of web (10.43.0.7)",
     "concepts/services/external-name/pods": "2 different pods (web-a 14, web-b 16)",
-    "concepts/volumes/host-path": "each pod finds all of them (2 different pods, and 1 of earlier)",
+    "concepts/volumes/host-path": "each pod finds all of them (2 different pods, and 1 earlier)",
     "concepts/volumes/empty-dir": "each pod finds itself alone",
-    "concepts/volumes/persistent-volume": "each pod finds all of them (2 different pods, and 1 of earlier)",
-    "concepts/volumes/claim": "each pod finds all of them (2 different pods, and 1 of earlier)",
+    "concepts/volumes/persistent-volume": "each pod finds all of them (2 different pods, and 1 earlier)",
+    "concepts/volumes/claim": "each pod finds all of them (2 different pods, and 1 earlier)",
   });
   assert.ok(Object.values(checks).every(({ ok }) => ok));
 });
@@ -178,7 +178,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
       delete lab.services["web-node-port"];
     },
     ["services/node-port"],
-    /^not asked: there is no Service web-node-port$/,
+    /^not checked: there is no Service web-node-port$/,
   ],
   [
     "an emptyDir that another pod has too",
@@ -208,7 +208,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
       ...["services/headless", "services/external-name", "services/external-name/pods"],
       ...["volumes/host-path", "volumes/empty-dir", "volumes/persistent-volume", "volumes/claim"],
     ],
-    /^not asked: there is no ready pod/,
+    /^not checked: there is no ready pod/,
   ],
 ];
 for (const [what, damage, ids, actual] of broken)

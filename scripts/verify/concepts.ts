@@ -50,7 +50,7 @@ async function lookInside(config: ConceptsConfig, { api, askPod }: ConceptsSourc
   const pods = (await (await api).pods(config.namespace)).filter(
     (pod) => isReady(pod) && isAppPod(pod, config.apps),
   );
-  if (pods.length === 0) throw new Error("there is no ready pod to look from");
+  if (pods.length === 0) throw new Error("there is no ready pod to check from");
   const ask = await askPod;
   const { headless, externalName } = serviceNames;
   const times = requestsOf(config);
@@ -176,9 +176,9 @@ const together = "each pod finds all of them";
 function checkVolumes({ namespace }: ConceptsConfig, deploy: string, inside: Promise<Inside>): CheckSpec[] {
   const kinds = [
     ["host-path", volumeNames.hostPath, "a folder of the node", together],
-    ["empty-dir", volumeNames.emptyDir, "a folder of the pod, which goes with it", alone],
+    ["empty-dir", volumeNames.emptyDir, "a folder of the pod, deleted with it", alone],
     ["persistent-volume", volumeNames.static, "a PersistentVolume and its claim", together],
-    ["claim", volumeNames.dynamic, "a claim whose volume a StorageClass makes", together],
+    ["claim", volumeNames.dynamic, "a claim whose volume a StorageClass provisions", together],
   ] as const;
   return kinds.map(([id, volume, title, expected]) => ({
     ...{ id: `volumes/${id}`, title: `${volume}, ${title}`, expected },
@@ -192,7 +192,7 @@ function describeJournals(pods: Inside, file: string, expected: typeof alone | t
   const names = pods.map(({ name }) => name);
   const known = new Set<string>();
   for (const { name, answers } of pods) {
-    const text = answers.files[file] ?? "not told";
+    const text = answers.files[file] ?? "unknown";
     const list = text.split("\n").filter((line) => line.startsWith(`${webName}-`));
     const wanted = expected === alone ? [name] : names;
     const missing = wanted.filter((one) => !list.includes(one));
@@ -202,7 +202,5 @@ function describeJournals(pods: Inside, file: string, expected: typeof alone | t
     for (const one of list) known.add(one);
   }
   const earlier = known.size - names.length;
-  return expected === alone
-    ? expected
-    : [expected, `${differentPods(names.length)}, and ${earlier} of earlier`];
+  return expected === alone ? expected : [expected, `${differentPods(names.length)}, and ${earlier} earlier`];
 }

@@ -40,7 +40,7 @@ export const namespacesOf = (apps: readonly App[]): string[] => [
   ...new Set(apps.map(({ namespace }) => namespace)),
 ];
 
-const nobody = "there is no ready pod to look from";
+const nobody = "there is no ready pod to check from";
 
 /** Whether an app of the namespace should have a pod. */
 const hasPods = (apps: readonly App[], namespace: string): boolean =>
@@ -77,7 +77,7 @@ export async function checkInside(
         const wrong = Object.entries(names).filter(([name, address]) => told[name] !== address);
         return (
           wrong
-            .map(([name, address]) => `${name} is ${told[name] ?? "not told"}, not ${address}`)
+            .map(([name, address]) => `${name} is ${told[name] ?? "unknown"}, not ${address}`)
             .join("; ") || dns.expected
         );
       },
@@ -87,7 +87,7 @@ export async function checkInside(
       title: `from ${whose} on ${node} to one on ${other}`,
       expected: "it answers",
       actual: async () => describeReach(other, target, await answers),
-      hint: "Pods of different nodes meet over flannel: see the checks on flannel, and whether UDP port 8472 is open between the machines.",
+      hint: "Pods on different nodes communicate through flannel: see the flannel checks, and whether UDP port 8472 is open between the machines.",
     })),
   ]);
 }
@@ -115,7 +115,7 @@ export function checkIsolation(config: OnCluster, deploy: string, inside: Promis
           if (!view || !target) throw new Error(nobody);
           return describeIsolation(namespace, open, target, await view.answers);
         },
-        hint: `${deploy} See its policy: \`kubectl --namespace ${namespace} describe networkpolicy\`. Where the cluster's network ignores policies, set \`isolated: false\`.`,
+        hint: `${deploy} See its policy: \`kubectl --namespace ${namespace} describe networkpolicy\`. If the cluster's network ignores policies, set \`isolated: false\`.`,
       };
     }),
   );
@@ -129,7 +129,7 @@ function describeIsolation(
 ): string {
   if (url === undefined) return `there is no ready pod of ${namespace}`;
   const answer = urls[url];
-  if (answer === undefined) return `${url}: not told`;
+  if (answer === undefined) return `${url}: unknown`;
   if (open) return answer === pod ? "it answers" : `${url}: ${answer}`;
   return isAnswer(answer) ? `${url}: ${answer} answers` : "no answer";
 }
@@ -139,7 +139,7 @@ const isAnswer = (text: string): boolean => /^(\d{3}|[a-z0-9]+(-[a-z0-9]+)*)$/.t
 
 function describeReach(node: string, { url, pod }: Target, { urls }: Answers): string {
   if (url === undefined) return `there is no ready pod on ${node}`;
-  const answer = urls[url] ?? "not told";
+  const answer = urls[url] ?? "unknown";
   // ServiceLB forwards to some pod of the default route, or a status answers.
   const right = pod === undefined ? isAnswer(answer) : answer === pod;
   return right ? "it answers" : `${url}: ${answer}`;

@@ -75,11 +75,11 @@ const broken: readonly (readonly [
     "replica",
     /last 96 bytes of db-0's log/,
   ],
-  ["nobody streams", { "db-0": ["f|0|5000"], "db-1": ["t|0|5000"] }, "primary", /nobody streams/],
+  ["nobody streams", { "db-0": ["f|0|5000"], "db-1": ["t|0|5000"] }, "primary", /no replica streams/],
   ["pod 0 follows", { "db-0": ["t|0|5000"], "db-1": ["f|0|5000"] }, "primary", /not db-0/],
   ["two primaries", { "db-0": ["f|0|5000"], "db-1": ["f|0|5000"] }, "replica", /takes writes itself/],
-  ["no answer", {}, "primary", /not asked: kubectl exec db-0/],
-  ["another answer", { "db-0": ["what"] }, "primary", /not asked: psql's answer is not understood/],
+  ["no answer", {}, "primary", /not checked: kubectl exec db-0/],
+  ["another answer", { "db-0": ["what"] }, "primary", /not checked: psql's answer is not understood/],
 ];
 for (const [what, says, check, actual] of broken)
   test(`wrong: ${what}`, async () => {
@@ -160,6 +160,6 @@ test("the page has the title of the stack file, and its entries come from the re
   const [broken] = await pageOf(503, right);
   assert.equal(broken?.actual, "status 503");
   const [text] = await pageOf(200, "hello");
-  assert.match(text?.actual ?? "", /^not asked/);
+  assert.match(text?.actual ?? "", /^not checked/);
   assert.deepEqual(await pageOf(200, right, { replicas: { api: 0 } }), []);
 });

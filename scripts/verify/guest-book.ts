@@ -59,20 +59,20 @@ export function checkDatabase(config: MyAppConfig, deploy: string, sources: Data
         const missing = note ? [] : ["the ConfigMap db-made is missing"];
         return [found, ...missing, ...(await whyLate(api, namespace, late))].join("; ");
       },
-      hint: `${deploy} If a pod does not get ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`. If a volume or its node is lost for good: \`docs/my-app.md\`, 'Where the data is'.`,
+      hint: `${deploy} If a pod does not become ready: \`${kubectl} logs db-0\`, \`${kubectl} describe pod db-0\`. If a volume or its node is lost for good: \`docs/my-app.md\`, 'Where the data is'.`,
     },
     {
       id: "db/primary",
-      title: "db: who takes writes",
+      title: "db: the pod that takes writes",
       expected: replicas > 1 ? `${primary}, and ${replica} streams from it` : primary,
       actual: async () => {
         const { isReplica, streaming } = await first;
         if (isReplica) return `not ${primary}, which is a replica`;
         return replicas > 1
-          ? `${primary}, and ${streaming === 0 ? "nobody" : replica} streams from it`
+          ? `${primary}, and ${streaming === 0 ? "no replica" : replica} streams from it`
           : primary;
       },
-      hint: `See what the server says: \`${kubectl} logs ${primary}\`. Once the other was promoted, set k3s-lab:database.primary.`,
+      hint: `See what the server says: \`${kubectl} logs ${primary}\`. Once the other pod is promoted, set k3s-lab:database.primary.`,
     },
     ...(replicas > 1 ? [checkReplica({ kubectl, primary, replica }, first, sources)] : []),
     checkBackup(config, deploy, sources),

@@ -156,7 +156,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       machine(lab, server).k3s = { state: "auto-restart", restarts: 2, killed: 3 };
     },
     ["cluster/server/k3s"],
-    /^auto-restart; started again 2 times; the kernel killed 3 processes because memory ran out$/,
+    /^auto-restart; restarted 2 times; the kernel killed 3 processes because memory ran out$/,
   ],
   [
     "an app's pod was killed at its limit of memory",
@@ -187,7 +187,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       delete lab.machines["agent.cluster"];
     },
     ["cluster/agent/interface", "cluster/agent/flannel", "cluster/agent/clock", "cluster/agent/k3s"],
-    /^not asked: ssh: no answer/,
+    /^not checked: ssh: no answer/,
   ],
   ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [
     [
@@ -251,7 +251,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       "cluster/nodes",
       "apps/pod-to-pod/server/ghost",
     ],
-    /^not asked: the cluster has no such node$/,
+    /^not checked: the cluster has no such node$/,
   ],
   [
     "the API server is of another version",
@@ -447,7 +447,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       delete lab.inside.agent;
     },
     ["apps/dns/agent", "apps/pod-to-pod/agent/server"],
-    /^not asked: kubectl exec/,
+    /^not checked: kubectl exec/,
   ],
 ];
 
@@ -504,7 +504,7 @@ test("an API server that is down fails what rests on it, and says so; the rest i
   const ready = checks.find(({ id }) => id === "cluster/server/ready");
   assert.match(
     ready?.actual ?? "",
-    /^not asked: the API server http:\/\/127\.0\.0\.1:\d+: connection refused$/,
+    /^not checked: the API server http:\/\/127\.0\.0\.1:\d+: connection refused$/,
   );
   assert.equal(ready?.hint, unanswered);
   const passed = checks.filter(({ ok }) => ok).map(({ id }) => id);
@@ -526,7 +526,7 @@ test("without a kubeconfig the missing file is named", async () => {
   });
   assert.match(
     checks.find(({ id }) => id === "cluster/nodes")?.actual ?? "",
-    /^not asked: there is no .*cluster\/kubeconfig$/,
+    /^not checked: there is no .*cluster\/kubeconfig$/,
   );
 });
 
@@ -566,7 +566,7 @@ test("a pod that is on its way out is not asked", async () => {
     ["apps"],
   );
   assert.deepEqual(failedIds(checks), ["apps/dns"]);
-  assert.match(checks.find(({ id }) => id === "apps/dns")?.actual ?? "", /no ready pod to look from/);
+  assert.match(checks.find(({ id }) => id === "apps/dns")?.actual ?? "", /no ready pod to check from/);
 });
 
 test("a disabled add-on is not asked for", async (t) => {

@@ -61,7 +61,7 @@ test("a load balancer whose ports lead to all machines passes, and so does a Tra
     own.map(({ id, expected }) => [id, expected]),
     [
       ["cluster/lb/interface", "192.168.42.100/24 on eth1"],
-      ["cluster/lb/clock", "as this computer's"],
+      ["cluster/lb/clock", "the same as this computer's"],
       ["cluster/lb/port-80", "agent, server"],
       ["cluster/lb/port-443", "agent, server"],
       ["cluster/lb/port-6443", "server"],
@@ -88,7 +88,7 @@ test("a port that takes no connection from this computer fails, whatever HAProxy
     if (port === 443) throw new Error("connect ECONNREFUSED");
   };
   const checks = await verified(() => {}, { connects });
-  assert.deepEqual(failed(checks), ["cluster/lb/port-443: not asked: connect ECONNREFUSED"]);
+  assert.deepEqual(failed(checks), ["cluster/lb/port-443: not checked: connect ECONNREFUSED"]);
 });
 
 test("a node without a Traefik of its own fails: the load balancer would lead there in vain", async () => {

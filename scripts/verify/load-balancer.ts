@@ -81,6 +81,6 @@ export const checkLoadBalancer = (
           .filter(Boolean)
           .join("; ");
       },
-      hint: `HAProxy leaves out what does not answer: see the checks on that node. Its log: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit k3s-lab-load-balancer --lines 50\`. If it is not as \`scripts/lab up\` left it, that puts it right.`,
+      hint: `HAProxy leaves out what does not answer: see the checks on that node. Its log: \`ssh -F .lab/ssh/${alias}/config ${alias} sudo journalctl --unit k3s-lab-load-balancer --lines 50\`. If it was changed since the last \`scripts/lab up\`, that repairs it.`,
     };
   });

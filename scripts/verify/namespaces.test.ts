@@ -164,7 +164,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
       "isolation/staging/dev",
       "isolation/staging/staging",
     ],
-    /^not asked: kubectl exec/,
+    /^not checked: kubectl exec/,
   ],
   [
     "a namespace has no pod",
@@ -195,7 +195,7 @@ test("what did not answer counts only when it was asked", async () => {
     });
     assert.match(
       checks.find(({ id }) => id === `${stack}/isolation/dev/staging`)?.actual ?? "",
-      /^http:\/\/10\.42\.1\.7:8080\/: not told$/,
+      /^http:\/\/10\.42\.1\.7:8080\/: unknown$/,
     );
   } finally {
     api.close();

@@ -36,7 +36,7 @@ export async function askPlace<T>(place: Place, ask: (api: Reached) => Promise<T
     return await ask(api);
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
-    throw new LabError(`The cluster cannot be asked: ${(cause as Error).message}.`, { cause });
+    throw new LabError(`The cluster could not be queried: ${(cause as Error).message}.`, { cause });
   } finally {
     api?.close();
   }

@@ -129,13 +129,13 @@ test("both pods of the database on one node, while the other takes one: the copy
   // No run of `lab up` moves a volume: it tells this and does not fail by it, such as in a lab from before there was this rule.
   assert.deepEqual([db?.ok, db?.isPast], [false, true]);
   assert.equal(db?.actual, "db-0 and db-1 on server (volume); on 1 of 2 nodes that fit; priority 1000");
-  assert.equal(db?.expected, "its pods on two nodes, for db-1 fits on agent too");
+  assert.equal(db?.expected, "its pods on two nodes, because db-1 fits on agent too");
   assert.match(
     db?.hint ?? "",
     /delete persistentvolumeclaim data-db-1 --wait=false`, then .*delete pod db-1`/,
   );
   const promoted = await look(withDatabaseOn("agent", "agent"), { primary: 1 });
-  assert.equal(promoted.db?.expected, "its pods on two nodes, for db-0 fits on server too");
+  assert.equal(promoted.db?.expected, "its pods on two nodes, because db-0 fits on server too");
 });
 
 for (const [what, other] of [
@@ -167,7 +167,7 @@ test("without an answer, or before there are pods, there is nothing to say", asy
   const silent = Promise.reject(new Error("refused"));
   silent.catch(() => {});
   const [frontend] = await runChecks("my-app", [checkPlacement(config, "Run it.", silent)]);
-  assert.match(frontend?.actual ?? "", /^not asked: /);
+  assert.match(frontend?.actual ?? "", /^not checked: /);
 });
 
 test("on a cluster that is not the lab's, what nodes have left is not known, and only what is seen is told", async () => {

@@ -211,14 +211,14 @@ function faultOf(workload: Workload, places: Places): Pick<CheckSpec, "expected"
     const { name } = replica.metadata;
     const kubectl = `kubectl --namespace ${namespace}`;
     return {
-      expected: `its pods on two nodes, for ${name} fits on ${other.metadata.name} too`,
-      hint: `The loss of one node would take both away. ${name} is a copy and is recreated where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
+      expected: `its pods on two nodes, because ${name} fits on ${other.metadata.name} too`,
+      hint: `Losing that node would lose both copies. ${name} is a replica and is recreated where there is room: once the check "what the replica has" passes, \`${kubectl} delete persistentvolumeclaim data-${name} --wait=false\`, then \`${kubectl} delete pod ${name}\`.`,
     };
   }
   return pods.some(({ spec }) => (spec.priority ?? 0) === 0)
     ? {
         expected: "a priority above the usual 0",
-        hint: `Its pods must have the PriorityClass db.${namespace}: \`kubectl get priorityclasses\`. A pod that is recreated has it.`,
+        hint: `Its pods must have the PriorityClass db.${namespace}: \`kubectl get priorityclasses\`. Recreated pods get it.`,
       }
     : undefined;
 }

@@ -61,7 +61,7 @@ const broken: readonly (readonly [string, Partial<typeof healthy>, string, RegEx
     "api/init",
     /^api-1: Error$/,
   ],
-  ["no ready pod", { ready: "False" }, "api/init", /^not asked: there is no ready pod/],
+  ["no ready pod", { ready: "False" }, "api/init", /^not checked: there is no ready pod/],
 ];
 for (const [what, damage, id, actual] of broken)
   test(`wrong: ${what}`, async () => {

@@ -31,7 +31,7 @@ export function checkPodParts(
     const pods = (await (await api).pods(namespace)).filter(
       (pod) => isReady(pod) && isAppPod(pod, [{ name }]),
     );
-    if (pods.length === 0) throw new Error("there is no ready pod to look from");
+    if (pods.length === 0) throw new Error("there is no ready pod to check from");
     return pods;
   };
   const logs = `\`kubectl --namespace ${namespace} logs deployment`;

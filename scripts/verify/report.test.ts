@@ -23,7 +23,10 @@ test("a check passes when what is found reads as what is expected, and only then
     hint: "",
   });
   assert.deepEqual([bad.ok, bad.hint], [false, "Run `x`."]);
-  assert.deepEqual([silent.ok, silent.actual, silent.hint], [false, "not asked: no kubeconfig", unanswered]);
+  assert.deepEqual(
+    [silent.ok, silent.actual, silent.hint],
+    [false, "not checked: no kubeconfig", unanswered],
+  );
 });
 
 test("plain lines explain each failure, and what could not be asked once", () => {
@@ -34,8 +37,8 @@ test("plain lines explain each failure, and what could not be asked once", () =>
       `FAIL  a's <role>: ${bad.actual}`,
       "      expected: none",
       "      next: Run `x`.",
-      "FAIL  a's <role>: not asked: no kubeconfig",
-      "FAIL  a's <role>: not asked: no kubeconfig",
+      "FAIL  a's <role>: not checked: no kubeconfig",
+      "FAIL  a's <role>: not checked: no kubeconfig",
       `Checks that got no answer: ${unanswered}`,
     ].join("\n"),
   );
@@ -49,7 +52,7 @@ test("the table fits the terminal", () => {
       assert.ok(stripVTControlCharacters(line).length <= columns, `${columns}: ${line}`);
   const text = stripVTControlCharacters(renderTable([good, bad, silent], 80));
   assert.match(text, /│ ✔ │ a's <role> +│ none/);
-  assert.match(text, /│ ✘ │ a's <role> +│ not asked/);
+  assert.match(text, /│ ✘ │ a's <role> +│ not checked/);
   assert.match(text, /expected: none\n {6}next: Run `x`\.\nChecks that got no answer/);
 });
 

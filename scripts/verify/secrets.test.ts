@@ -112,8 +112,14 @@ for (const [what, isEncrypted, records, ok, actual] of [
     false,
     /^encrypted$/,
   ],
-  ["not there at all", true, { encrypted: 0, readable: 0 }, false, /^not asked: no Secret is found there$/],
-  ["in no datastore", false, null, false, /^not asked/],
+  [
+    "not there at all",
+    true,
+    { encrypted: 0, readable: 0 },
+    false,
+    /^not checked: no Secret was found there$/,
+  ],
+  ["in no datastore", false, null, false, /^not checked/],
 ] as const)
   test(`Secrets are ${what}`, async () => {
     const [isOk, found] = await look(isEncrypted, records);

@@ -43,11 +43,12 @@ export const checkSecrets = (
     expected: isEncrypted ? encrypted : plain,
     actual: async () => {
       const records = await ask(server);
-      if (!records || records.encrypted + records.readable === 0) throw new Error("no Secret is found there");
+      if (!records || records.encrypted + records.readable === 0)
+        throw new Error("no Secret was found there");
       if (records.encrypted === 0) return plain;
       return records.readable === 0 ? encrypted : "some are encrypted, some readable";
     },
-    hint: "K3s encrypts Secrets from a cluster's first start on, and what was written before stays as it was: see `docs/operations.md`, 'Secrets at rest'.",
+    hint: "K3s encrypts Secrets from a cluster's first start, and Secrets written before stay as they were: see `docs/operations.md`, 'Secrets at rest'.",
   }));
 
 const encrypted = "encrypted";

@@ -46,32 +46,32 @@ test("a server whose data differs is named, with what is lost with it and the wa
     three: [all, { ...all, lease: "21" }],
   });
   assert.equal(check?.ok, false);
-  assert.equal(check?.actual, "one: other data than two, three");
+  assert.equal(check?.actual, "one: data differs from two, three");
   assert.match(
     check?.hint ?? "",
-    /has alone is lost with it: save it first.*remove that server.*`scripts\/lab up`/,
+    /only one server has is lost with it, so save it first.*remove that server.*`scripts\/lab up`/,
   );
 });
 
 test("an object that one server alone has, or lacks, differs too", async () => {
   const { actual } = (await look({ one: [all], two: [{ ...all, old: "3" }], three: [all] })) ?? {};
-  assert.equal(actual, "two: other data than one, three");
+  assert.equal(actual, "two: data differs from one, three");
 });
 
 test("where no two agree none of them is called the odd one", async () => {
   const three = await look({ one: [{ node: "1" }], two: [{ node: "2" }], three: [{ node: "3" }] });
-  assert.equal(three?.actual, "one; two; three: each other data than the others");
+  assert.equal(three?.actual, "one; two; three: all have different data");
   const two = await look({ one: [{ node: "1" }], two: [{ node: "2" }] });
-  assert.equal(two?.actual, "one; two: each other data than the others");
+  assert.equal(two?.actual, "one; two: all have different data");
 });
 
 test("a server that does not answer is another check's; of one alone nothing is said", async () => {
   assert.equal((await look({ one: [all], three: [all] }))?.ok, true);
   const differs = await look({ one: [all], three: [{ node: "1" }] });
-  assert.equal(differs?.actual, "one; three: each other data than the others");
+  assert.equal(differs?.actual, "one; three: all have different data");
   assert.equal(
     (await look({ one: [all] }))?.actual,
-    "not asked: fewer than two servers answer: connection refused",
+    "not checked: fewer than two servers answer: connection refused",
   );
 });
 
@@ -79,7 +79,7 @@ test("where every object has changed between the questions, nothing is compared"
   const changed = [{ node: "1" }, { node: "2" }];
   assert.equal(
     (await look({ one: changed, two: changed }))?.actual,
-    "not asked: every object changed between two questions",
+    "not checked: every object changed between two queries",
   );
 });
 

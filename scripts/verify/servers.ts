@@ -66,7 +66,7 @@ export function checkServers(servers: readonly PlannedNode[], compareServers: Co
       title: "the servers have the same data",
       expected: same,
       actual: () => compareServers(servers),
-      hint: "If they differ, etcd's members have come apart, and changes that one takes the others refuse. What a server that differs has alone is lost with it: save it first (`docs/troubleshooting.md`, 'A cluster that lost most of its servers', says how to go on with the data of one server). Then remove that server, `vagrant destroy NAME` (on a host `sudo k3s-uninstall.sh`, in k3d `docker rm --force --volumes NAME`), and run `scripts/lab up`: it recreates it from the others.",
+      hint: "If they differ, etcd's members have diverged: each rejects the others' changes. Data that only one server has is lost with it, so save it first (`docs/troubleshooting.md`, 'A cluster that lost most of its servers', says how to continue with the data of one server). Then remove that server with `vagrant destroy NAME` (on a host `sudo k3s-uninstall.sh`, in k3d `docker rm --force --volumes NAME`), and run `scripts/lab up`, which recreates it from the others.",
     },
   ];
 }
@@ -102,7 +102,7 @@ function describe(answers: readonly Answer[]): string {
   const still = [...uids].filter((uid) =>
     answers.every(({ first, second }) => first.get(uid) === second.get(uid)),
   );
-  if (uids.size > 0 && still.length === 0) throw new Error("every object changed between two questions");
+  if (uids.size > 0 && still.length === 0) throw new Error("every object changed between two queries");
   const groups = new Map<string, string[]>();
   for (const { name, first } of answers) {
     const has = JSON.stringify(still.map((uid) => first.get(uid) ?? ""));
@@ -112,9 +112,9 @@ function describe(answers: readonly Answer[]): string {
   const names = [...groups.values()].toSorted((one, other) => other.length - one.length);
   const [most = [], ...others] = names;
   return others.every(({ length }) => length < most.length)
-    ? `${others.flat().join(", ")}: other data than ${most.join(", ")}`
+    ? `${others.flat().join(", ")}: data differs from ${most.join(", ")}`
     : names
         .map((group) => group.join(" and "))
         .join("; ")
-        .concat(": each other data than the others");
+        .concat(": all have different data");
 }

@@ -24,7 +24,7 @@ async function earlier(): Promise<Record<string, string | undefined>> {
   const { checks } = JSON.parse(stdout) as { checks: readonly { id: string; actual: string }[] };
   const volumes = checks.filter(({ id }) => id.startsWith("concepts/volumes/"));
   return Object.fromEntries(
-    volumes.map(({ id, actual }) => [id.split("/").at(-1), /(\d+) of earlier/.exec(actual)?.[1] ?? actual]),
+    volumes.map(({ id, actual }) => [id.split("/").at(-1), /(\d+) earlier/.exec(actual)?.[1] ?? actual]),
   );
 }
 
