@@ -79,6 +79,47 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
       return { happened: "preview: an update; lab up put it right", lost: await lost(before) };
     });
 
+  fault("labels and taints of running nodes change in the file, and others set some by hand", async () => {
+    const before = await machines();
+    const file = `Pulumi.${stack}.yaml`;
+    const kubectl = (...args: string[]) => checkout.output("kubectl", ...args);
+    /** The labels and taints that are looked at here, of both nodes. */
+    const marks = async () => {
+      const { items } = JSON.parse(await kubectl("get", "nodes", "--output=json")) as {
+        items: readonly {
+          metadata: { labels: Record<string, string>; annotations: Record<string, string> };
+          spec: { taints?: readonly { key: string; effect: string }[] };
+        }[];
+      };
+      return items.map(({ metadata: { labels, annotations }, spec: { taints = [] } }) => [
+        ...["disk", "team"].filter((key) => key in labels),
+        ...taints.map(({ key, effect }) => `${key}:${effect}`).sort(),
+        annotations["k3s-lab/marks"],
+      ]);
+    };
+    await kubectl("label", "node", "agent", "team=x");
+    await kubectl("taint", "node", "agent", "other=y:PreferNoSchedule");
+    const theirs = ["team", "other:PreferNoSchedule"];
+    const taint = "dedicated=database:NoSchedule";
+    await checkout.edit(file, "memory: 1024}", `memory: 1024, labels: [disk=ssd], taints: ['${taint}']}`);
+    await checkout.edit(file, "memory: 2048}", "memory: 2048, labels: [disk=hdd]}");
+    await putRight();
+    const whole = [
+      ["disk", "team", "dedicated:NoSchedule", "other:PreferNoSchedule", `disk=ssd,${taint}`],
+      ["disk", "disk=hdd"],
+    ];
+    assert.deepEqual(await marks(), whole);
+    await kubectl("taint", "node", "agent", "dedicated:NoSchedule-");
+    await putRight();
+    assert.deepEqual(await marks(), whole);
+    await checkout.edit(file, `, labels: [disk=ssd], taints: ['${taint}']`, "");
+    await checkout.edit(file, ", labels: [disk=hdd]", "");
+    await checkout.succeeded(await checkout.pulumi("up", stack));
+    await checkout.succeeded(await preview("--expect-no-changes"));
+    assert.deepEqual(await marks(), [[...theirs, undefined], [undefined]]);
+    return { happened: "the nodes follow the file; what others set stays", lost: await lost(before) };
+  });
+
   fault("C3: the agent's machine was deleted by hand", async () => {
     const { [server]: id = "" } = await machines();
     await docker("rm", "--force", "--volumes", agent);
