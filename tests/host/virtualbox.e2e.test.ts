@@ -7,7 +7,7 @@ import { execa } from "execa";
 import { cacheDir, root } from "../../stacks/lib/paths.ts";
 import type { MachineObservation } from "../../stacks/observe/machine-list.ts";
 import { suite } from "../steps.ts";
-import { checkout } from "./checkout.ts";
+import { checkout } from "../vagrant/checkout.ts";
 
 // Vagrant, its VirtualBox driver and the Vagrantfile are the real ones; VBoxManage is played by vboxmanage.ts. No machine
 // boots: Vagrant is told not to wait for long, and ends when nobody answers at the machine's ssh port.
