@@ -42,6 +42,7 @@ class Played < Vagrant.plugin("2", :communicator)
     case command
     when /NODE_ROLE=.*has_data; then/ then yield :stdout, plays == "installed" ? "yes\\n" : "" if block_given?
     when /hash_of \\$data/ then yield :stdout, plays == "installed" ? "abc123\\n" : "" if block_given?
+    when /NODE_NAME=(\\S+) NODE_IP=\\S+ K3S_ARGS='(.*)' timeout 600 bash -s marks$/ then log("marks #{$1} by #{$2}")
     when /NODE_NAME=\\S+ NODE_IP=\\S+ .*(before|gone|after|forget)$/ then log("told #{command[/NODE_NAME=\\S+/]} #{command.split.last}")
       return 4 if plays == "starting"
       return 1 if ENV["PLAYS"].include?("keeps")
@@ -60,7 +61,7 @@ const servers = stack(`  k3s-lab:machines:
     - { name: s1, role: server, ip: 10.9.8.11 }
     - { name: s2, role: server, ip: 10.9.8.12 }
     - { name: s3, role: server, ip: 10.9.8.13 }
-    - { name: a1, role: agent, ip: 10.9.8.21 }
+    - { name: a1, role: agent, ip: 10.9.8.21, taints: ["a=b:NoSchedule"] }
 `);
 
 /** Runs Vagrant beside machines that are played. @returns how it ended, what the machines were sent, and which are left. */
@@ -124,7 +125,7 @@ async function run(
   });
   const { all = "", exitCode } = await running;
   const sent = (await readFile(file("played"), "utf8").catch(() => "")).trimEnd().split("\n");
-  const log = sent.filter((line) => !/ 644$| \/home\/vagrant\/\.k3s-token /.test(line));
+  const log = sent.filter((line) => !/ 644$| marks | \/home\/vagrant\/\.k3s-token /.test(line));
   return { all, exitCode, sent, log, left: (await readdir(file("there"))).join(" ") };
 }
 
@@ -179,8 +180,8 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
   const withSecrets = `${servers}  k3s-lab:k3s: { serverSecrets: secrets.yaml }\n`;
   const secrets = 'etcd-s3-secret-key: "s3cr3t"\n';
 
-  test("k3s.serverSecrets reach servers as a file that nobody else may read, and no agent", async () => {
-    const { all, log } = await run(
+  test("k3s.serverSecrets reach servers as a file that nobody else may read, and no agent; servers set labels and taints", async () => {
+    const { all, log, sent } = await run(
       ["provision"],
       { s1: "installed", a1: "installed" },
       {
@@ -193,6 +194,10 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
       ['s1 /home/vagrant/.k3s-secret 600 {"etcd-s3-secret-key":"s3cr3t"}'],
     );
     assert.doesNotMatch(all, /s3cr3t/);
+    assert.deepEqual(
+      sent.filter((line) => line.includes("marks")),
+      ["s1 marks s1 by --write-kubeconfig-mode=644", "s1 marks a1 by --node-taint=a=b:NoSchedule"],
+    );
   });
 
   test("k3s.serverSecrets that others may read are refused in one sentence", async () => {
