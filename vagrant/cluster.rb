@@ -19,7 +19,7 @@ def provider_id(machine)
     "LAB_MACHINE" => JSON.generate("name" => machine.name), "LAB_GENERATION" => nil
   }
   found, said, status = Open3.capture3(environment, File.join(__dir__, "machine.sh"), "find")
-  status.success? ? found.strip : fail_with("It is not known whether the machine #{machine.name} is there. #{said.strip}")
+  status.success? ? found.strip : fail_with("It is unknown whether the machine #{machine.name} exists. #{said.strip}")
 end
 
 # The other existing servers. If Vagrant has lost its record of one, writes it again.
@@ -73,7 +73,7 @@ def tell_servers(servers, machine, step)
     fail_with("#{peer.name} could not tell the cluster about #{machine.name}; its reason is above.") unless [3, 4, 124].include?(status)
     status != 3
   end
-  fail_with("These servers do not answer, to tell them of #{machine.name}: #{silent.map(&:name).join(", ")}.") unless silent.empty?
+  fail_with("These servers do not answer and cannot be told about #{machine.name}: #{silent.map(&:name).join(", ")}.") unless silent.empty?
 end
 
 # The servers that remain after this command, whose arguments are names or patterns. Without names all go. A user who
@@ -92,11 +92,11 @@ end
 def leave(machine)
   tell_servers(staying(machine), machine, machine.state.id == :running ? "before" : "gone")
 rescue Vagrant::Errors::VagrantError => e
-  why = "the cluster was not told that it leaves, and may lose its quorum with it. #{e.message.lines.first.strip}"
-  return machine.ui.warn("#{machine.name} goes although #{why}") if ENV["LAB_FORCE_DESTROY"] == "1"
+  why = "the cluster was not told that it is leaving, and may lose its quorum with it. #{e.message.lines.first.strip}"
+  return machine.ui.warn("#{machine.name} is destroyed although #{why}") if ENV["LAB_FORCE_DESTROY"] == "1"
 
-  fail_with("#{machine.name} is not destroyed: #{why} Bring the other servers back and run the same command again; or, if their " \
-    "cluster may be lost: LAB_FORCE_DESTROY=1 vagrant destroy #{machine.name}; or, if all machines are to go: vagrant destroy --force")
+  fail_with("#{machine.name} was not destroyed: #{why} Bring the other servers back and run the same command again; or, if their " \
+    "cluster may be lost: LAB_FORCE_DESTROY=1 vagrant destroy #{machine.name}; or, to destroy all machines: vagrant destroy --force")
 end
 
 def tell_of_leaving(machine)

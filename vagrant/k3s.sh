@@ -58,7 +58,7 @@ tell_one() {
     *) return 1 ;;
     esac
   done
-  [ -z "$silent" ] || echo "k3s.sh: these servers cannot be reached, to tell them of $NODE_NAME:$silent" >&2
+  [ -z "$silent" ] || echo "k3s.sh: these servers cannot be reached to tell them about $NODE_NAME:$silent" >&2
   [ -z "$silent" ]
 }
 
@@ -117,7 +117,7 @@ learn_cluster() {
   deadline=$(($(date +%s) + 120))
   until find_cluster; do
     if [ "$NODE_NAME" = "$first" ]; then return; fi
-    [ "$(date +%s)" -lt $deadline ] || die "no server has started a cluster within 120 s, which $NODE_NAME is to join${silent:+; these cannot be reached:$silent}"
+    [ "$(date +%s)" -lt $deadline ] || die "no server has started a cluster for $NODE_NAME to join within 120 s${silent:+; these cannot be reached:$silent}"
     sleep 0.5
   done
   # What the cluster still knows of a node that lost its data would keep it out.
@@ -165,14 +165,14 @@ uninstall)
   if is_reachable "$NODE_NAME.$LAB_STACK"; then step=before; fi
   if ! tell "$stays" $step; then
     # Gone without a word it would still count in etcd, and the others might not be enough to agree.
-    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it leaves: nothing was uninstalled. Bring them back and run the same command again. $(bash -c '. "$0"; way_back' "$provision/common.sh")"
-    echo "warning: the pods of $NODE_NAME did not move before it left"
+    [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it is leaving: nothing was uninstalled. Bring them back and run the same command again. $(bash -c '. "$0"; way_back' "$provision/common.sh")"
+    echo "warning: the pods of $NODE_NAME were not moved before it left"
   fi
   # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
   if [ "$step" = before ]; then
     cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" LAB_OWNER="$owner" bash -s
   else
-    echo "warning: $NODE_NAME cannot be reached, and nothing is uninstalled there; when it is back, run k3s-uninstall.sh or k3s-agent-uninstall.sh there"
+    echo "warning: $NODE_NAME cannot be reached, so nothing was uninstalled there; when it is back, run k3s-uninstall.sh or k3s-agent-uninstall.sh there"
   fi
   tell "$stays" after ||
     echo "warning: the cluster was not told that $NODE_NAME has left; if the cluster still runs, run there: kubectl delete node $NODE_NAME"

@@ -19,7 +19,7 @@ remove)
     echo "warning: the Middleware k3s-lab-retry, which Traefik had for $NODE_NAME, may still be in the namespace kube-system"
   # With a machine that is gone, all that was on it is gone.
   if ! is_reachable "$machine"; then
-    echo "warning: $NODE_NAME cannot be reached, and HAProxy stays there if it is; when it is back: sudo systemctl disable --now k3s-lab-load-balancer"
+    echo "warning: $NODE_NAME cannot be reached, so HAProxy was not removed there; when it is back, run there: sudo systemctl disable --now k3s-lab-load-balancer"
     exit
   fi
   ;;

@@ -45,7 +45,7 @@ const changes: readonly (readonly [string, Machine, RegExp])[] = [
   ].map((flag): readonly [string, Machine, RegExp] => [
     `${flag}, with which K3s ends or is not found`,
     { environment: { K3S_ARGS: flag }, start: dies.replace("$BAD", flag.slice(2)) },
-    /K3s runs as before it\. K3s says: level=fatal msg="the reason"/,
+    /K3s runs as before\. K3s says: level=fatal msg="the reason"/,
   ]),
   [
     "a node that is not Ready in time",
@@ -53,7 +53,7 @@ const changes: readonly (readonly [string, Machine, RegExp])[] = [
       environment: { K3S_ARGS: "--v=2" },
       start: dies.replace("$BAD", "v=2").replace("ends", "{ has_data; touch $(dirname $0)/../active; }"),
     },
-    /K3s runs as before it/,
+    /K3s runs as before/,
   ],
 ];
 for (const [what, machine, message] of changes)
@@ -98,7 +98,7 @@ for (const [what, file] of [
       // Without its x it cannot be run.
       files: file === undefined ? { "opt/k3s-lab/place.sh": "" } : {},
     });
-    assert.match(outcome.stderr, /K3s runs as before it/);
+    assert.match(outcome.stderr, /K3s runs as before/);
     return { happened: `exit ${outcome.status}, the old flags run`, lost: await lost(name, outcome) };
   });
 
@@ -115,7 +115,7 @@ fault("the disk is full, and what ran before a failed change cannot be copied ba
     start: dies.replace("$BAD", "bad=1"),
   });
   assert.equal(status, 1);
-  assert.match(stderr, /cannot be copied back.*Make room/);
+  assert.match(stderr, /cannot be copied back.*Free some disk space/);
   const missing = ["etc/systemd/system/k3s.service", "etc/rancher/k3s/token", "usr/local/bin/k3s"].filter(
     (one) => !existsSync(path(one)),
   );

@@ -225,7 +225,7 @@ test("on a computer of another architecture the box is not tried", { skip }, asy
     RUBYOPT: `-r${lab.file("arm.rb")}`,
   });
   // An error of Ruby's quotes the Vagrantfile's line, with the name of the box not yet in its place.
-  assert.match(all, /^generic\/debian12 is a box for x86-64, which VirtualBox does not run here/m);
+  assert.match(all, /^generic\/debian12 is a box for x86-64, which VirtualBox cannot run here/m);
   assert.doesNotMatch(all, /NameError/);
   assert.equal(exitCode, 1, all);
   assert.deepEqual(await lab.calls(), []);

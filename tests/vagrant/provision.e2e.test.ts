@@ -268,7 +268,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
       const { all, exitCode, left } = await run(["destroy", "--force", "s3"], plays);
       assert.equal(left, "s1 s2 s3", all);
       assert.notEqual(exitCode, 0);
-      assert.match(all, /s3 is not destroyed: .*LAB_FORCE_DESTROY=1 vagrant destroy s3/s);
+      assert.match(all, /s3 was not destroyed: .*LAB_FORCE_DESTROY=1 vagrant destroy s3/s);
       const forced = await run(["destroy", "--force", "s3"], plays, {
         environment: { LAB_FORCE_DESTROY: "1" },
       });

@@ -131,7 +131,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
       VAGRANT_DOTFILE_PATH: file(".lab/cluster-ha/vagrant"),
     });
     assert.notEqual(exitCode, 0);
-    assert.match(all ?? "", /VAGRANT_DOTFILE_PATH is of another stack .*scripts\/lab env cluster/);
+    assert.match(all ?? "", /VAGRANT_DOTFILE_PATH belongs to another stack .*scripts\/lab env cluster/);
   });
 
   test("provisioning makes the token, mode 0600, and shows it nowhere", async () => {

@@ -11,7 +11,7 @@ config=/etc/rancher/k3s
 notes=/var/lib/k3s-lab
 
 way_back() {
-  echo "If more than half of the servers are lost for good, one that still has its data can go on alone, and the others join it: docs/troubleshooting.md, 'A cluster that lost most of its servers'. A plain k3s server --cluster-reset is not enough."
+  echo "If more than half of the servers are lost for good, one that still has its data can continue alone, and the others join it: see docs/troubleshooting.md, 'A cluster that lost most of its servers'. A plain k3s server --cluster-reset is not enough."
 }
 
 # pause SECONDS: without a process, for a poll must not take the processor from what it waits for.
@@ -37,7 +37,7 @@ take_over() {
     other=$(cat $notes/lock)
     if [ -n "$other" ] && [ "$other" != "$own" ]; then kill -KILL -- "-$other" || true; fi
     if ! flock --wait 10 8; then
-      echo "another run works on this machine: wait until it ends, and try again" >&2
+      echo "another run is working on this machine: wait until it ends, then try again" >&2
       exit 1
     fi
   fi

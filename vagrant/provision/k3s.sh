@@ -199,7 +199,7 @@ find_interface() {
   # The lab promises eth1; a machine without one, with names such as enp0s8 or ens4, is known by its address.
   if [ -z "$wanted" ] && ip -o link show eth1 >/dev/null 2>&1; then wanted=eth1; fi
   [ "${wanted:-$interface}" = "$interface" ] ||
-    die "$NODE_IP is on $interface, not on $wanted; correct the machine's network, or set the machine's \`interface\` in the stack file to $interface" 2
+    die "$NODE_IP is on $interface, not on $wanted; fix the machine's network, or set its \`interface\` in the stack file to $interface" 2
 }
 
 # Beside the kubelet of another Kubernetes K3s does not start, and its uninstaller would take away what that one keeps.
@@ -209,7 +209,7 @@ refuse_other_kubelet() {
   found=$(find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
   if [ -e $notes/installed ] || [ -e $installing ]; then found=; fi # K3s left it
   if [ -n "$found" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
-    die "the kubelet of another Kubernetes runs here, or what it keeps is in /var/lib/kubelet: remove that one first, or name another host" 2
+    die "the kubelet of another Kubernetes runs here, or its data is in /var/lib/kubelet: remove that one first, or choose another host" 2
   fi
 }
 
@@ -226,14 +226,14 @@ refuse_other_cluster() {
   for own in $token $before$token; do
     if [ -s "$own" ] && { [ ! -s "$token_file" ] || cmp -s "$own" "$token_file"; }; then return; fi
   done
-  die "K3s of another cluster is installed here, or its data is in $data; remove it first, with its lab or with k3s-uninstall.sh" 2
+  die "K3s of another cluster is installed here, or its data is in $data; remove it first, through its lab or with k3s-uninstall.sh" 2
 }
 
 # A load balancer that becomes a node is taken away only once all nodes are there, and has their ports until then.
 refuse_load_balancer() {
   local service=k3s-lab-load-balancer
   if [ -e /etc/systemd/system/$service.service ] && systemctl is-active --quiet $service; then
-    die "a load balancer of the lab's is on this machine, and has the ports of a node: remove the machine from the stack file, run the same command, and then add it as a node" 2
+    die "a load balancer of the lab is on this machine and uses a node's ports: remove the machine from the stack file, run the same command, then add it as a node" 2
   fi
 }
 
@@ -293,11 +293,11 @@ join_flags() {
   if [ "$NODE_ROLE" = server ] && [ -z "$serving" ]; then
     if [ -n "${CLUSTER_CA:-}" ]; then
       until_true $ready_within find_serving ||
-        die "the cluster has other servers, and none of them answered for $ready_within s: this one does not start a second cluster. $(way_back) Then run the same command again."
+        die "the cluster has other servers, and none of them answered within $ready_within s: this one does not start a second cluster. $(way_back) Then run the same command again."
     elif [ "${first%%=*}" = "$NODE_NAME" ]; then
       # Whether there is a cluster decides whether this server starts one.
       [ -z "${SILENT:-}" ] ||
-        die "these servers do not say whether they have the cluster's data: $SILENT. $NODE_NAME must not start a second cluster: bring them back, or take them out of the stack file"
+        die "these servers do not say whether they have the cluster's data: $SILENT. $NODE_NAME must not start a second cluster: bring them back, or remove them from the stack file"
       echo "--cluster-init"
       return
     fi
@@ -353,7 +353,7 @@ check_flags() {
     if [ ! -x "$program" ] || [ "$(cat $notes/version 2>/dev/null)" != "${K3S_VERSION:-}" ]; then return; fi
   fi
   if ! said=$("$program" "$NODE_ROLE" --help "${list[@]}" 2>&1 >/dev/null); then
-    die "K3s does not take these flags: $(printf '%s\n' "$said" | sed -n 's/.*level=fatal msg="\(.*\)"$/\1/p' | head -n 1). Nothing was touched; correct k3s.${NODE_ROLE}Args in the stack file" 2
+    die "K3s does not accept these flags: $(printf '%s\n' "$said" | sed -n 's/.*level=fatal msg="\(.*\)"$/\1/p' | head -n 1). Nothing was touched; fix k3s.${NODE_ROLE}Args in the stack file" 2
   fi
 }
 
@@ -362,11 +362,11 @@ encrypts() { grep -qsE -- "--secrets-encryption(=true)?('| |$)"; }
 # K3s takes this flag from the first start of a cluster on: https://docs.k3s.io/cli/secrets-encrypt
 check_encryption() {
   if $is_first || [ "$NODE_ROLE" = agent ] || [ ! -e "$unit" ]; then return; fi
-  local way="Nothing was touched: set k3s.serverArgs back, or take the cluster down first"
+  local way="Nothing was touched: restore k3s.serverArgs, or take the cluster down first"
   if encrypts <"$unit"; then
-    encrypts <<<"$arguments" || die "K3s runs here with --secrets-encryption, and without it could not read the cluster's Secrets: its Secrets are encrypted. $way" 2
+    encrypts <<<"$arguments" || die "K3s runs here with --secrets-encryption, and without it could not read the cluster's Secrets, which are encrypted. $way" 2
   elif encrypts <<<"$arguments"; then
-    die "K3s does not switch --secrets-encryption on for a cluster that is there: it came up without, and each server would make a key of its own, which the others do not have. $way" 2
+    die "K3s cannot turn --secrets-encryption on for an existing cluster: it was created without, and each server would create its own key, which the others do not have. $way" 2
   fi
 }
 
@@ -375,7 +375,7 @@ check_cluster() {
   local own
   own=$(hash_of $data/agent/server-ca.crt)
   if [ -z "${CLUSTER_CA:-}" ] || [ -z "$own" ] || [ "$own" = "$CLUSTER_CA" ]; then return; fi
-  die "K3s here belongs to another cluster than the servers: nothing was touched. Run the same command again, it then names this node as one to be reinstalled"
+  die "K3s here belongs to another cluster than the servers: nothing was touched. Run the same command again, which then offers to reinstall this node"
 }
 
 # older A B: whether release A comes before B.
@@ -387,9 +387,9 @@ check_version() {
   local from to=${own:-${K3S_VERSION:-}}
   from=$(cat $notes/version 2>/dev/null || true)
   if [ -z "$from" ] || [ -z "$to" ] || ! has_data; then return; fi
-  if older "$to" "$from"; then die "K3s $from runs here, and K3s does not go back to $to: its data may not be readable to it. Set k3s.version to $from or a later release" 2; fi
+  if older "$to" "$from"; then die "K3s $from runs here, and K3s cannot be downgraded to $to, which may not be able to read its data. Set k3s.version to $from or a later release" 2; fi
   if [ $(($(minor "$to") - $(minor "$from"))) -gt 1 ]; then
-    die "K3s $from runs here, and an upgrade to $to would leave out a minor release: upgrade to v1.$(($(minor "$from") + 1)) first" 2
+    die "K3s $from runs here, and an upgrade to $to would skip a minor release: upgrade to v1.$(($(minor "$from") + 1)) first" 2
   fi
 }
 
@@ -426,7 +426,7 @@ is_in_company() { ! is_alone; }
 # Without the servers it would not become Ready, neither after a change nor after its rollback.
 await_servers() {
   until_true $((30 * slower)) is_in_company ||
-    die "$alone. Nothing was touched: start the servers, or put the network between them and $NODE_NAME right, then run the same command again"
+    die "$alone. Nothing was touched: start the servers, or fix the network between them and $NODE_NAME, then run the same command again"
 }
 
 # A change stops this server for seconds: the others must be enough to go on without it.
@@ -518,7 +518,7 @@ traefik_values() {
 
 declare -a changed
 put_back() {
-  [ -d $before ] || die "what ran before is not kept in $before any more: run the same command again"
+  [ -d $before ] || die "the previous installation is no longer saved in $before: run the same command again"
   local path
   # Only what was kept: copying the folder itself would give the machine's root folder its mode. And all of it is there
   # before anything gives way to it: the disk may be full. What is still the same stays.
@@ -530,7 +530,7 @@ put_back() {
     if ! is_there "$before$path"; then continue; fi
     if ! mkdir -p "$(dirname "$path")" || ! cp -a "$before$path" "$path.kept"; then
       rm -rf "${kept[@]/%/.kept}"
-      die "the change failed, and what ran before it cannot be copied back from $before: nothing was removed. Make room on the disk, then run the same command again"
+      die "the change failed, and the previous installation cannot be copied back from $before: nothing was removed. Free some disk space, then run the same command again"
     fi
   done
   for path in "${changed[@]}"; do
@@ -674,14 +674,14 @@ first_install() {
     explain
     if [ "$NODE_ROLE" = server ] && has_several_servers; then
       # The others know it as a member of etcd, and would refuse it if it came back without its data.
-      die "the installation failed, and what is there is kept: the next run continues from it. $(way_back)"
+      die "the installation failed; what exists of it stays, and the next run continues from there. $(way_back)"
     fi
     # K3s's own scripts remove the local volumes of pods too.
     if may_hold $data/storage; then
-      die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need of it."
+      die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need from there."
     fi
     if $has_had_pods; then
-      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: fix the cause and run the same command again, or give up what is there with scripts/lab down."
+      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: fix the cause and run the same command again, or delete it with scripts/lab down."
     fi
     echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
     if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
@@ -701,7 +701,7 @@ change() {
   save
   if bring_up; then return; fi
   explain
-  echo "k3s.sh on $NODE_NAME: restoring what ran before" >&2
+  echo "k3s.sh on $NODE_NAME: restoring the previous installation" >&2
   put_back
   # Where nothing was started and nothing is changed, what ran before still runs.
   if [ -n "$started" ] || [ ${#changed[@]} -gt 0 ] || ! runs; then start_k3s; fi
@@ -709,9 +709,9 @@ change() {
   if [ -n "$alone" ]; then deadline=$SECONDS; fi
   if wait_until_up; then
     forget_saved
-    die "the change failed, and K3s runs as before it$why"
+    die "the change failed, and K3s runs as before$why"
   fi
-  die "the change failed; what ran before is restored, and its node is not Ready yet$why"
+  die "the change failed; the previous installation is restored, and its node is not Ready yet$why"
 }
 
 note() {

@@ -186,7 +186,7 @@ const refusals: readonly (readonly [title: string, machine: Machine, message: Re
   [
     "the machine of a load balancer, which would have the ports of a node",
     { files: { "etc/systemd/system/k3s-lab-load-balancer.service": "" } },
-    /a load balancer of the lab's is on this machine/,
+    /a load balancer of the lab is on this machine/,
   ],
 ];
 
@@ -266,7 +266,10 @@ test("one of several servers that fails keeps what it has: etcd knows it, and th
     environment: { SERVERS: three },
   });
   assert.equal(status, 1);
-  assert.match(stderr, /the installation failed, and what is there is kept: the next run continues from it/);
+  assert.match(
+    stderr,
+    /the installation failed; what exists of it stays, and the next run continues from there/,
+  );
   assert.deepEqual(
     log.filter((line) => line.endsWith("uninstall.sh")),
     [],
@@ -344,7 +347,7 @@ test("a flag that K3s does not know is refused with K3s's words, before anything
   assert.equal(status, 2);
   assert.match(
     stderr,
-    /K3s does not take these flags: flag provided but not defined: -tls-sans\. Nothing was touched/,
+    /K3s does not accept these flags: flag provided but not defined: -tls-sans\. Nothing was touched/,
   );
   assert.deepEqual(log, [serverLine, "systemctl restart k3s"]);
   assert.equal((await provision("unknown flag", { ...good, mode: "observe" })).stdout, before.stdout);
@@ -353,8 +356,8 @@ test("a flag that K3s does not know is refused with K3s's words, before anything
 
 const encrypted = { environment: { K3S_ARGS: "--write-kubeconfig-mode=644 --secrets-encryption" } };
 for (const [what, was, wish, refusal] of [
-  ["switched on", {}, encrypted, /it came up without.*each server would make a key of its own/],
-  ["switched off", encrypted, {}, /its Secrets are encrypted/],
+  ["switched on", {}, encrypted, /it was created without.*each server would create its own key/],
+  ["switched off", encrypted, {}, /Secrets, which are encrypted/],
   ["left on", encrypted, encrypted, undefined],
   [
     "left on by another spelling",
@@ -383,7 +386,7 @@ test("a change that K3s does not survive is put back: unit, configuration, progr
   assert.equal(status, 1, stderr);
   assert.match(
     stderr,
-    /the change failed, and K3s runs as before it\. K3s says: level=fatal msg="the reason"\n$/,
+    /the change failed, and K3s runs as before\. K3s says: level=fatal msg="the reason"\n$/,
   );
   assert.deepEqual(uninstalls(log), []);
   assert.equal(statSync("/").mode, mode, "the root folder has another mode");
@@ -397,7 +400,7 @@ test("a node that is Ready only by what was known before the change does not cou
   await provision("stale", good);
   const { status, stderr } = await provision("stale", changed({ start: "up; touch $(dirname $0)/../stale" }));
   assert.equal(status, 1);
-  assert.match(stderr, /what ran before is restored, and its node is not Ready yet/);
+  assert.match(stderr, /the previous installation is restored, and its node is not Ready yet/);
 });
 
 test("a change that was killed is gone on with, or put back, by the next run", async () => {
@@ -475,7 +478,7 @@ test("what was saved is forgotten whole: a part of it is never put back", async 
     start: "grep -q bad $(dirname $0)/../etc/systemd/system/k3s.service && ends || up",
   });
   assert.equal(status, 1, stderr);
-  assert.match(stderr, /K3s runs as before it/);
+  assert.match(stderr, /K3s runs as before/);
   assert.equal(await read("etc/rancher/k3s/token"), "s3cr3t");
 });
 
@@ -699,8 +702,8 @@ test("a node of another cluster of the lab is not changed into one of this", asy
 const versions: readonly (readonly [string, string, RegExp | undefined])[] = [
   ["the next minor", "v1.26.1+k3s1", undefined],
   ["a later patch", "v1.25.10+k3s1", undefined],
-  ["a jump over a minor", "v1.27.0+k3s1", /would leave out a minor release: upgrade to v1\.26 first/],
-  ["an earlier release", "v1.25.3+k3s1", /does not go back to v1\.25\.3\+k3s1/],
+  ["a jump over a minor", "v1.27.0+k3s1", /would skip a minor release: upgrade to v1\.26 first/],
+  ["an earlier release", "v1.25.3+k3s1", /cannot be downgraded to v1\.25\.3\+k3s1/],
 ];
 for (const [title, version, refusal] of versions)
   test(`from v1.25.4 to ${title}: ${refusal ? "refused" : "in place"}`, async () => {
@@ -813,7 +816,7 @@ test("a change that fails leaves Traefik as it was, with a load balancer and wit
     const environment = { TRAEFIK: after, K3S_ARGS: "--bad=1" };
     const { status, stderr } = await provision(name, { environment, start });
     assert.equal(status, 1);
-    assert.match(stderr, /K3s runs as before it/);
+    assert.match(stderr, /K3s runs as before/);
     const [retryNow, configNow = ""] = await look();
     assert.equal(retryNow, retry, name);
     // What K3s has read of a file it keeps when the file is gone.

@@ -81,7 +81,7 @@ move_lone() {
 
 evict() {
   kubectl drain "$NODE_NAME" --ignore-daemonsets --delete-emptydir-data "$@" --timeout=60s ||
-    echo "$NODE_NAME is not drained: some of its pods stay until it stops"
+    echo "$NODE_NAME was not drained: some of its pods stay until it stops"
 }
 
 # Pods of a node that does not answer would end for ever: they are deleted afterwards.
@@ -150,7 +150,7 @@ remove_node() {
 let_node_go() {
   if until_true 10 is_unknown; then return; fi
   kubectl patch node "$NODE_NAME" --type=merge --patch '{"metadata":{"finalizers":null}}' || true
-  until_true 30 is_unknown || die "the cluster does not forget $NODE_NAME within 30 s, and would take it for the one that joins again; see: kubectl get node $NODE_NAME --output yaml"
+  until_true 30 is_unknown || die "the cluster did not forget $NODE_NAME within 30 s, and would mistake it for the one that joins again; see: kubectl get node $NODE_NAME --output yaml"
 }
 
 # An annotation lists the labels (KEY=VALUE) and taints (KEY=VALUE:EFFECT, KEY:EFFECT) that are the lab's, from before they are

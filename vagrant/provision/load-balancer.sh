@@ -25,7 +25,7 @@ get_haproxy() {
   if command -v haproxy >/dev/null; then return; fi
   command -v apt-get >/dev/null || die "HAProxy is not installed, and there is no apt to install it: install it, then run the same command again"
   { apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-remove --no-install-recommends -o Dpkg::Options::=--force-confold haproxy; } >&2 ||
-    die "apt could not install haproxy; its words are above. Install it, then run the same command again"
+    die "apt could not install haproxy; its output is above. Install it, then run the same command again"
   systemctl disable --quiet --now haproxy
 }
 
@@ -84,9 +84,9 @@ END
 }
 
 install_it() {
-  is_ours || die "the load balancer of another lab is on this machine: take it down there first, or name another machine"
+  is_ours || die "the load balancer of another lab is on this machine: take it down there first, or choose another machine"
   if [ -e /usr/local/bin/k3s ]; then
-    die "K3s is on this machine, which would take the same ports: remove the machine from the stack file, run the same command, and then add it as the load balancer"
+    die "K3s is on this machine and would use the same ports: remove the machine from the stack file, run the same command, then add it as the load balancer"
   fi
   get_haproxy
   mkdir -p $folder
@@ -94,7 +94,7 @@ install_it() {
   rm -f $folder/installed
   if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$folder/lab; fi
   printf %s "$CONFIG" | base64 -d >$file.new
-  haproxy -c -q -f $file.new || die "HAProxy refuses its configuration, and nothing was changed; its words are above"
+  haproxy -c -q -f $file.new || die "HAProxy rejects its configuration, and nothing was changed; its output is above"
   local was_active=
   if is_active; then was_active=yes; fi
   if [ -e $unit ]; then cp $file $file.old && cp $unit $folder/unit.old; else rm -f $folder/*.old; fi
@@ -126,8 +126,8 @@ put_back() {
     systemctl stop $service || true
     die "HAProxy does not start; its last lines are above. $port"
   fi
-  is_active || systemctl restart $service || die "HAProxy starts no more; its last lines are above. $port"
-  die "HAProxy does not take its new configuration, and goes on with its former configuration; its last lines are above. $port"
+  is_active || systemctl restart $service || die "HAProxy no longer starts; its last lines are above. $port"
+  die "HAProxy did not start with its new configuration and runs with the previous one; its last lines are above. $port"
 }
 
 remove() {

@@ -14,14 +14,14 @@ refuse() {
 [ "$(uname -s)" = Linux ] || refuse "it runs $(uname -s), and K3s runs on Linux"
 case "$(uname -m)" in
 x86_64 | aarch64) ;;
-*) refuse "it has a processor of the kind $(uname -m), and K3s is available here for x86_64 and aarch64" ;;
+*) refuse "its processor is $(uname -m), and K3s is available here only for x86_64 and aarch64" ;;
 esac
-[ -d /run/systemd/system ] || refuse "it runs no systemd, which starts K3s"
+[ -d /run/systemd/system ] || refuse "it does not run systemd, which starts K3s"
 missing=
 for program in curl tar ip; do
   if ! command -v $program >/dev/null; then missing="$missing $program"; fi
 done
-[ -z "$missing" ] || refuse "these programs are missing there, install them:$missing"
+[ -z "$missing" ] || refuse "these programs are missing there; install them:$missing"
 
 sudo -n true 2>/dev/null ||
   refuse "$(id -un) may not use sudo without a password; allow it there: echo '$(id -un) ALL=(ALL) NOPASSWD:ALL' | sudo tee /etc/sudoers.d/$(id -un)"
@@ -33,20 +33,20 @@ interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (
 # Raspberry Pi OS starts without it.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
   grep -qw memory /sys/fs/cgroup/cgroup.controllers ||
-    refuse "its kernel counts no memory for containers; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and restart it"
+    refuse "its kernel does not account memory per container; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and reboot"
 fi
 
 # A change that was interrupted may have put back only a part of what it saved.
 found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || sudo -n cat /var/lib/k3s-lab/before/etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
 if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
-  refuse "K3s of another cluster is installed there; remove it first, with its lab or with k3s-uninstall.sh, or name another host"
+  refuse "K3s of another cluster is installed there; remove it first, through its lab or with k3s-uninstall.sh, or choose another host"
 fi
 
 # K3s would not start beside another kubelet, and its uninstaller would take away what that one keeps; as in k3s.sh.
 if [ ! -e /usr/local/bin/k3s ] && ! sudo -n test -e /var/lib/k3s-lab; then
   kept=$(sudo -n find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
   if [ -n "$kept" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
-    refuse "the kubelet of another Kubernetes runs there, or what it keeps is in /var/lib/kubelet; remove that one first, or name another host"
+    refuse "the kubelet of another Kubernetes runs there, or its data is in /var/lib/kubelet; remove that one first, or choose another host"
   fi
 fi
 

@@ -40,14 +40,14 @@ reset_command() {
 }
 
 if [ ! -e $unit ] || [ ! -s $db ]; then
-  die "there is no server of K3s here that has data in $data/db/etcd. Where a reset was interrupted, the data is in $data/db/etcd-old-*: put the newest in its place"
+  die "there is no server of K3s here that has data in $data/db/etcd. If a reset was interrupted, the data is in $data/db/etcd-old-*: move the newest to $data/db/etcd"
 fi
 has_majority() { die "the cluster answers here: it has its majority and needs no reset. Run \`scripts/lab up\`."; }
 if answers; then has_majority; fi
 # A server that is stopped, starts or is busy does not answer either, while the others may have their majority. Where they have
 # it, it joins them.
 patience=$((60 * $(cat /var/lib/k3s-lab/slowness 2>/dev/null || echo 1)))
-echo "Asking for $patience s whether the cluster has its majority after all"
+echo "Checking for $patience s whether the cluster has its majority after all"
 systemctl reset-failed k3s || true
 systemctl start --no-block k3s
 if answers_within $patience; then has_majority; fi
@@ -74,5 +74,5 @@ systemctl daemon-reload
 systemctl start k3s
 answers_within 600 || die "K3s's API does not answer; see on this machine: journalctl --unit k3s"
 rm -f "$copy"
-echo "This server goes on alone, with its data. Run \`scripts/lab up\`: it recreates the others, which join it."
+echo "This server continues alone, with its data. Run \`scripts/lab up\`: it recreates the others, which join it."
 echo "The old etcd is in $data/db/etcd-old-*; remove it when all is well."

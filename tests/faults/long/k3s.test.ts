@@ -197,7 +197,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
       await writeStack(["a1", "s1"], flags);
       const failed = await up();
       assert.equal(failed.exitCode, 1, failed.all);
-      assert.match(failed.all, /the change failed, and K3s runs as before it/);
+      assert.match(failed.all, /the change failed, and K3s runs as before/);
       const cost = await lost("a1", "s1");
       await writeStack(["a1", "s1"]);
       await succeeded(await up());
@@ -294,7 +294,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
       failed = await up();
     });
     assert.equal(failed?.exitCode, 1, failed?.all);
-    assert.match(failed.all, /the change failed, and K3s runs as before it/);
+    assert.match(failed.all, /the change failed, and K3s runs as before/);
     await writeStack(["a1", "s1", "s2", "s3"], { server: "--v=1" });
     await succeeded(await up());
     const cost = await lost("a1", "s1", "s2", "s3");

@@ -285,7 +285,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
       await cut("agent", "server");
       const failed = await changing;
       assert.equal(failed.exitCode, 1, failed.all);
-      assert.match(failed.all, /what ran before is restored.*no server answers it at/s);
+      assert.match(failed.all, /the previous installation is restored.*no server answers it at/s);
       assert.doesNotMatch(await flagsOf("agent"), new RegExp(flag));
       assertSafe(failed);
       await reconnect("agent");
