@@ -172,7 +172,7 @@ describe("a lab on k3d, from nothing to nothing", { concurrency: false }, () => 
 
   test("exercises, side by side: each is broken, repaired by its solution, and gone; the spec of part 3 is met", async () => {
     // The others: tests/faults/long/exercises.test.ts.
-    const names = ["wrong-port", "closed-network"];
+    const names = ["wrong-selector", "wrong-port", "closed-network"];
     const graded = (async () => {
       const where = ["--kubeconfig", ".lab/k3d/kubeconfig", "--address", ingress];
       const spec = ["--spec", "scripts/exercise/specs/part3.yaml"];
