@@ -30,7 +30,7 @@ export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[]
 export const droppedVariables: string[] = [];
 
 /** Variables that must be unset in a shell for plain `pulumi`, `vagrant` and `kubectl`. */
-export const neverSet = [
+export const variablesToUnset = [
   "PULUMI_CONFIG_PASSPHRASE",
   "PULUMI_BACKEND_URL",
   "PULUMI_STACK",

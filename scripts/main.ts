@@ -1,5 +1,5 @@
 import { CommanderError } from "commander";
-import { forPerson } from "../stacks/lib/errors.ts";
+import { describeError } from "../stacks/lib/errors.ts";
 import { commandLine, verbOf } from "./command-line.ts";
 import { dropInheritedVariables, droppedVariables } from "./inherited-variables.ts";
 
@@ -10,7 +10,7 @@ for (const stream of [process.stdout, process.stderr]) stream.on("error", () => 
 
 /** Prints the error and exits; pending work must not keep the process alive. */
 function end(error: unknown): never {
-  const { message, exitCode } = forPerson(error);
+  const { message, exitCode } = describeError(error);
   if (process.env.LAB_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   process.stderr.write(`lab: ${message}\n`);
   process.exit(exitCode);

@@ -56,7 +56,7 @@ export async function recordedClusters(stack: string): Promise<readonly Recorded
 const isLabs = (inputs: StateResource["inputs"]): boolean => String(inputs?.deleteUnreachable) === "true";
 
 /** Whether a stack's apps are, or may be, on an external cluster, as after an interrupted move from it. */
-export const isElsewhereToo = async (stack: string): Promise<boolean> =>
+export const mayBeOnExternalCluster = async (stack: string): Promise<boolean> =>
   (await stateOf(stack)).some(
     ({ type, inputs }) => type === "pulumi:providers:kubernetes" && !isLabs(inputs),
   );

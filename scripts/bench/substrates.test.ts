@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import type { App } from "../../stacks/model/config.ts";
 import type { Get } from "../verify/ingress.ts";
-import { besideOf, substrates, untilAnswering } from "./substrates.ts";
+import { stackBeside, substrates, untilAnswering } from "./substrates.ts";
 
 const app = (name: string, host?: string, namespace = "default"): App => ({
   ...{ name, namespace, host, replicas: 1, version: "1.0.0" },
@@ -45,8 +45,8 @@ test("watching ends when it is told to", async () => {
 });
 
 test("the guest book comes beside the apps only where its file puts it on the cluster that is measured", async (t) => {
-  assert.equal(await besideOf(substrates.cluster), "my-app");
-  assert.equal(await besideOf(substrates.k3d), undefined);
+  assert.equal(await stackBeside(substrates.cluster), "my-app");
+  assert.equal(await stackBeside(substrates.k3d), undefined);
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));
   t.after(() => rm(folder, { recursive: true }));
   const images = "k3s-lab:images: {app: example.com/a:1, database: example.com/d:1}";
@@ -54,6 +54,6 @@ test("the guest book comes beside the apps only where its file puts it on the cl
     const hosts = "k3s-lab:hosts: {site: my-app.com, admin: admin.my-app.com}";
     const text = `config:\n  k3s-lab:cluster: ${cluster}\n  ${hosts}\n`;
     await writeFile(join(folder, "Pulumi.my-app.yaml"), text);
-    assert.equal(await besideOf(substrates.cluster, folder), undefined, cluster);
+    assert.equal(await stackBeside(substrates.cluster, folder), undefined, cluster);
   }
 });

@@ -95,7 +95,7 @@ export const rivals = {
 } as const satisfies Readonly<Record<string, Site>>;
 
 /** The stack that comes up beside the apps; none where its file puts it on a cluster that is not the benchmark's own. */
-export async function besideOf(
+export async function stackBeside(
   { beside, stacks: [own] }: Pick<Substrate, "beside" | "stacks">,
   directory = root,
 ): Promise<string | undefined> {

@@ -8,7 +8,7 @@ import { ensureDocker } from "../host/docker.ts";
 import { dockerEndpoint } from "../host/docker-answer.ts";
 import type { Kind, Timing } from "./results.ts";
 import type { Contender } from "./rounds.ts";
-import { appsWatch, type ByHand, besideOf, byHandInputs, type Substrate } from "./substrates.ts";
+import { appsWatch, type ByHand, byHandInputs, type Substrate, stackBeside } from "./substrates.ts";
 import { timed } from "./timed.ts";
 
 /** Where the by-hand way keeps its keys, tokens, kubeconfig and Vagrant's state. */
@@ -31,7 +31,7 @@ export async function bothWays(
   const command = join(root, "scripts", "lab");
   const up = () => timed({ file: command, args: ["up", ...substrate.stacks], log, watches });
   const down = () => timed({ file: command, args: ["down", ...substrate.stacks], log });
-  const beside = await besideOf(substrate);
+  const beside = await stackBeside(substrate);
   // Its data is the benchmark's own: its cluster did not exist before.
   let hasBeside = false;
   const upBeside = (stack: string) => {

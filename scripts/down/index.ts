@@ -6,7 +6,7 @@ import { Settings } from "../lab.ts";
 import { runSteps, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
 import { endStep } from "./end.ts";
-import { refuseForgotten } from "./left.ts";
+import { refuseForgottenMachines } from "./left.ts";
 import { refuseLossOfOthers } from "./refuse.ts";
 import type { DownRun } from "./run.ts";
 import { stackStep } from "./stack.ts";
@@ -33,7 +33,7 @@ export async function takeDown(
     const run = await begin(stacks, { signal, endChildren });
     const { targets, needed, stopping } = run;
     if (needed.length) await runSteps([[toolStep(run)]], stopping);
-    else await refuseForgotten(stacks);
+    else await refuseForgottenMachines(stacks);
     await refuseLossOfOthers(targets, replace);
     let others: readonly string[] = [];
     const end = endStep(run, (found) => {

@@ -45,7 +45,7 @@ const lines = (text: string): string[] => text.split("\n").filter(Boolean);
  * Refuses to report that nothing of these stacks was started here if a provider has machines labelled so.
  * @throws LabError with the next step, or if an installed provider does not list its machines.
  */
-export async function refuseForgotten(stacks: readonly string[]): Promise<void> {
+export async function refuseForgottenMachines(stacks: readonly string[]): Promise<void> {
   const id = await labId();
   const ofThisFolder = ["--filter", `label=k3s-lab.checkout=${root}`];
   const containers = (await canAskDocker()) ? await listContainers(...ofThisFolder) : [];

@@ -7,7 +7,7 @@ import { type Ask, confirmLosses } from "../confirm.ts";
 import type { Loss } from "../losses.ts";
 import {
   clusterStackIn,
-  isElsewhereToo,
+  mayBeOnExternalCluster,
   othersGoingWith,
   recordedClusters,
   volumesOn,
@@ -27,7 +27,7 @@ export async function refuseLossOfOthers(
   const goes = (cluster: string | undefined) => targets.some(({ stack, made }) => made && stack === cluster);
   const losses: Loss[] = [];
   for (const { stack, program, made, cluster } of targets) {
-    if (!isOnCluster(program) || !made || (goes(cluster) && !(await isElsewhereToo(stack)))) continue;
+    if (!isOnCluster(program) || !made || (goes(cluster) && !(await mayBeOnExternalCluster(stack)))) continue;
     const found: string[] = [];
     const volumes: DataVolume[] = [];
     for (const one of await recordedClusters(stack))

@@ -11,7 +11,7 @@ import {
   notAllowed,
   unfitness,
 } from "./docker-answer.ts";
-import { hasOwnDocker, noteOwnDockerUser, ownHost, startOwnDocker, unwell } from "./own-docker.ts";
+import { daemonProblem, hasOwnDocker, noteOwnDockerUser, ownHost, startOwnDocker } from "./own-docker.ts";
 import { ensurePackages, hasSystemd } from "./packages.ts";
 import { isRoot, requireRoot } from "./privilege.ts";
 
@@ -62,9 +62,9 @@ export async function observeDocker(use?: DockerUse): Promise<RunningDocker | un
   if (!chosen && asked.state === "absent") {
     const own = await askDocker(ownHost);
     if (own.state === "answers") return { host: ownHost };
-    if (own.state !== "absent") refuse(await unwell(own.problem));
+    if (own.state !== "absent") refuse(await daemonProblem(own.problem));
   }
-  if (chosen === ownHost && asked.state !== "absent") refuse(await unwell(asked.problem));
+  if (chosen === ownHost && asked.state !== "absent") refuse(await daemonProblem(asked.problem));
   refuse(whyNotStarted(asked, chosen, endpoint));
   return undefined;
 }

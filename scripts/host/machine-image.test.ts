@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processId } from "../../stacks/lib/processes.ts";
-import { layOut, removeDeadFills } from "./machine-image.ts";
+import { layOut, removeStaleFillContainers } from "./machine-image.ts";
 
 test("of all containers with the label of a fill, only one that was a fill, and whose lab has ended, is removed", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-fills-"));
@@ -34,7 +34,7 @@ fi
   );
   await chmod(join(folder, "docker"), 0o755);
   process.env.PATH = `${folder}:${path}`;
-  await removeDeadFills();
+  await removeStaleFillContainers();
   assert.equal(await readFile(join(folder, "log"), "utf8"), "rm --force --volumes 2222\n");
 });
 

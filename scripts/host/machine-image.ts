@@ -211,7 +211,7 @@ export async function layOut(folder: string, content: MachineContent, runtime?: 
 
 /** Unpacks the images with containerd in a container of the new machine and keeps the result as the image. */
 async function fill(from: string, tag: string, archive: string): Promise<void> {
-  await removeDeadFills();
+  await removeStaleFillContainers();
   const started = (await processId(process.pid))?.startTime ?? "";
   const maker = `${process.pid}-${started}`;
   const name = `${fillName}${maker}`;
@@ -252,7 +252,7 @@ function makerOf(name: string, label: string): ProcessId | undefined {
 }
 
 /** Removes the image-building containers of killed `lab` processes. */
-export async function removeDeadFills(): Promise<void> {
+export async function removeStaleFillContainers(): Promise<void> {
   const format = `{{.ID}} {{.Names}} {{.Label "${fillLabel}"}}`;
   const list = ["ps", "--all", "--no-trunc", "--filter", `label=${fillLabel}`, "--format", format];
   const { stdout } = await execa("docker", list, { reject: false, timeout: 60_000 });

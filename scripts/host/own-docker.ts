@@ -41,7 +41,7 @@ const notes = new DaemonNotes<{ readonly bridges: readonly string[]; readonly ru
 export const noteOwnDockerUser = (): Promise<void> => notes.noteUser();
 
 /** The error for a lab daemon that exists but does not answer. */
-export async function unwell(problem: string): Promise<string> {
+export async function daemonProblem(problem: string): Promise<string> {
   const daemon = await ownDaemon();
   const which = `The lab's Docker daemon${daemon ? ` (process ${daemon.pid})` : ""}`;
   if (daemon && (await isStopped(daemon)))
@@ -62,7 +62,7 @@ export async function startOwnDocker(progress: Progress): Promise<string> {
     if (!daemon) await launch(progress);
     // Another `lab` may have been killed while it started the daemon.
     else if (state === "absent" && !(await isStopped(daemon))) await untilOwnAnswers(daemon);
-    else throw new LabError(await unwell("it does not answer"));
+    else throw new LabError(await daemonProblem("it does not answer"));
   }, progress);
   return ownHost;
 }
@@ -145,7 +145,7 @@ async function stopOwn(progress: Progress): Promise<Stopped> {
   const daemon = await ownDaemon();
   const asked = await askDocker(ownHost);
   if (!daemon || asked.state !== "answers")
-    throw new LabError(await unwell(asked.state === "answers" ? "it has just ended" : asked.problem));
+    throw new LabError(await daemonProblem(asked.state === "answers" ? "it has just ended" : asked.problem));
   await refuseOther(await commandLine(daemon), await askOwn("info", "--format", "{{.DockerRootDir}}"));
   // Stopped containers count too: they are machines with data.
   const listed = await askOwn("ps", "--all", "--format", "{{.Names}}");

@@ -37,7 +37,7 @@ export interface Asked {
  * @param words a stack, or an app as `findApp` takes it. @param stack the stack of the app.
  * @throws LabError (exit code 2) if they are not up, or have no pods.
  */
-export async function askedBy(words: string, stack: string | undefined): Promise<Asked> {
+export async function loadTarget(words: string, stack: string | undefined): Promise<Asked> {
   const asked = stack === undefined && isStack(words) ? await allOf(words) : await oneOf(words, stack);
   const apps = asked.apps.filter(({ replicas }) => replicas > 0);
   if (apps.length === 0)

@@ -18,7 +18,7 @@ import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
 import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
-import { setBack, upSettingBack } from "./set-back.ts";
+import { forceFields, upWithForcedFields } from "./set-back.ts";
 import { askCluster, stopWhereStuck } from "./stuck-rollouts.ts";
 
 /** Confirms losses, then runs Pulumi for each stack, or for none if nothing has changed since the last run. */
@@ -180,9 +180,9 @@ async function runUp(
       untilDone(stack, () =>
         runStack("up", stack, { ...own, ...environment }, progress, { ...options, ...stuck, exclude }),
       );
-    const changes = await upSettingBack(createsNothing, attempt, () => {
+    const changes = await upWithForcedFields(createsNothing, attempt, () => {
       progress("setting back what kubectl has set, then creating what is new");
-      return previewStack(stack, { ...own, ...setBack }, options);
+      return previewStack(stack, { ...own, ...forceFields }, options);
     });
     run.touched = true;
     return changes;
@@ -225,7 +225,7 @@ async function previewLosses(run: UpRun, stack: string, refresh: boolean): Promi
     previews.note(stack, [], refresh);
     return { losses: [], isUpToDate: true };
   }
-  const steps = await previewStack(stack, { ...programVariables(run, stack), ...setBack }, { refresh });
+  const steps = await previewStack(stack, { ...programVariables(run, stack), ...forceFields }, { refresh });
   previews.note(stack, steps, refresh);
   return {
     losses: await lossesOf(stack, steps, { provider: recordedIn(state).provider }),

@@ -7,7 +7,7 @@ import pWaitFor from "p-wait-for";
 import { isAlive } from "../../stacks/lib/processes.ts";
 import { parseConfig } from "../../stacks/model/config.ts";
 import type { Stacks } from "../lab.ts";
-import { writtenPid } from "../toolchain/command-provider/testing.ts";
+import { readPid } from "../toolchain/command-provider/testing.ts";
 import { loadEarly, runUntil } from "./early-images.ts";
 
 const machines = parseConfig(
@@ -109,7 +109,7 @@ test("a program ends with all that it has started", async () => {
   const end = new AbortController();
   const script = `sleep 1000 & echo $! >${file}; wait | cat; cat`;
   const run = runUntil("/bin/sh", ["-c", `sh -c '${script}' | cat`], {}, end.signal);
-  const pid = await writtenPid(file);
+  const pid = await readPid(file);
   end.abort();
   await assert.rejects(run);
   await pWaitFor(async () => !(await isAlive(pid)), { interval: 20, timeout: 60_000 });

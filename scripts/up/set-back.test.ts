@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setBack, upSettingBack } from "./set-back.ts";
+import { forceFields, upWithForcedFields } from "./set-back.ts";
 
 const conflict = new Error('Apply failed with 1 conflict: conflict with "kubectl" with subresource "scale"');
 const step = (operation: string, name: string) => ({
@@ -13,7 +13,7 @@ const steps = [step("update", "app1"), step("create", "app2")];
 /** Runs it on a cluster where each attempt fails with the next of these errors; undefined: it succeeds. */
 async function tried(createsNothing: boolean, ...errors: readonly (Error | undefined)[]) {
   const attempts: unknown[] = [];
-  const outcome = await upSettingBack(
+  const outcome = await upWithForcedFields(
     createsNothing,
     async (environment, exclude) => {
       const error = errors[attempts.length];
@@ -27,15 +27,15 @@ async function tried(createsNothing: boolean, ...errors: readonly (Error | undef
 }
 
 test("a run that creates nothing sets back at once what others wrote", async () => {
-  assert.deepEqual((await tried(true)).attempts, [setBack]);
-  assert.deepEqual(await tried(true, conflict), { outcome: conflict.message, attempts: [setBack] });
+  assert.deepEqual((await tried(true)).attempts, [forceFields]);
+  assert.deepEqual(await tried(true, conflict), { outcome: conflict.message, attempts: [forceFields] });
 });
 
 test("a run that creates something forces nothing, unless others wrote to what is there: then that alone, first", async () => {
   assert.deepEqual((await tried(false)).attempts, [{}]);
   assert.deepEqual(await tried(false, conflict), {
     outcome: { same: 1, "attempt 2": 1, "attempt 3": 1 },
-    attempts: [{}, [setBack, [step("create", "app2").urn]], {}],
+    attempts: [{}, [forceFields, [step("create", "app2").urn]], {}],
   });
 });
 

@@ -4,7 +4,7 @@ import { stackDir } from "../../stacks/lib/paths.ts";
 import { programOf } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { labVariables, prepareLabDir } from "../environment.ts";
-import { droppedVariables, neverSet } from "../inherited-variables.ts";
+import { droppedVariables, variablesToUnset } from "../inherited-variables.ts";
 import { quoted } from "../shell.ts";
 
 export const command = new Command("env")
@@ -20,7 +20,7 @@ export const command = new Command("env")
     };
     if (options.json) return console.log(JSON.stringify(variables, null, 2));
     console.log(
-      `unset ${[...new Set([...neverSet, ...droppedVariables])].filter((name) => !(name in variables)).join(" ")}`,
+      `unset ${[...new Set([...variablesToUnset, ...droppedVariables])].filter((name) => !(name in variables)).join(" ")}`,
     );
     for (const [name, value] of Object.entries(variables)) console.log(`export ${name}=${quoted(value)}`);
   });

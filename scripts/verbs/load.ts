@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { type LoadParts, type LoadSize, type Moment, runLoad } from "../load/index.ts";
 import { podsOf } from "../load/pods.ts";
 import { momentLine, momentLines, outcomeLines } from "../load/render.ts";
-import { askedBy, targetsOf, within } from "../load/targets.ts";
+import { loadTarget, targetsOf, within } from "../load/targets.ts";
 import { interruptible } from "../signals.ts";
 import { askPlace, placeOf } from "../verify/place.ts";
 
@@ -30,7 +30,7 @@ export const command = new Command("load")
     "\nSends requests to each app's first path, through every address of the Ingress controller, over persistent connections, and shows replicas, CPU, latency and errors as they change; then waits up to three minutes until autoscalers have removed the pods that they added. Sends load only where the lab's own apps answer. Ctrl-C ends it cleanly.\nExit codes: 0 every request was answered, 1 some were not, 2 bad input.\n\nExample:\n  scripts/lab load my-app --duration 120",
   )
   .action(async (words: string, { stack, json, ...size }: Options) => {
-    const asked = await askedBy(words, stack);
+    const asked = await loadTarget(words, stack);
     const { config } = asked;
     const apps = config.apps.filter((app) => app.autoscaling || asked.apps.includes(app));
     const place = placeOf(config);

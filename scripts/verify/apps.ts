@@ -15,10 +15,10 @@ import {
   differentPods,
   type Get,
   type IngressAddress,
+  noAnswerPrefix,
   podsAnswering,
   requestsPerReplica,
   unknownHost,
-  unreached,
   whoAnswers,
 } from "./ingress.ts";
 import type { AskPod, ExecInPod } from "./inside.ts";
@@ -199,7 +199,7 @@ function answerOf(app: App): Expectation {
   const expected = "not the app, which has no pod";
   return {
     expected,
-    words: (answer) => (own.includes(answer) || answer.startsWith(unreached) ? answer : expected),
+    words: (answer) => (own.includes(answer) || answer.startsWith(noAnswerPrefix) ? answer : expected),
   };
 }
 

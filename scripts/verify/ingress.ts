@@ -142,9 +142,9 @@ export const podsAnswering = (send: Get, address: IngressAddress, app: App): Pro
   );
 
 /** Prefix of the result for an address that does not answer. */
-export const unreached = "no answer: ";
+export const noAnswerPrefix = "no answer: ";
 
-const noAnswer = ({ message }: Error): string => `${unreached}${message}`;
+const noAnswer = ({ message }: Error): string => `${noAnswerPrefix}${message}`;
 
 /** How many pods answered, in words. */
 export const differentPods = (count: number): string => (count === 1 ? "1 pod" : `${count} different pods`);

@@ -6,9 +6,9 @@ import {
   lostCluster,
   lostData,
   noCluster,
+  nodeFault,
   type ObservedNode,
   rolloutGroups,
-  wrongWith,
 } from "../observe/nodes.ts";
 import { K3sNode, K3sStart } from "./k3s-node.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
@@ -81,7 +81,7 @@ export async function installNodes({
         : given("lostCluster", lostCluster(node, observedNodes));
       const args = { ...common, ...own, args: argsOf(machine), machine, generation: resource.generation };
       // A stopped machine shows the state of its K3s only once it runs: it may have stopped in the middle of a change.
-      const found = observed.state === "stopped" ? "its machine was stopped" : wrongWith(node.observed);
+      const found = observed.state === "stopped" ? "its machine was stopped" : nodeFault(node.observed);
       nodes.set(
         machine.name,
         new K3sNode(machine.name, { ...args, ...given("found", found) }, optionsOf(one)),

@@ -25,7 +25,7 @@ import {
   runK3d,
   withLabels,
 } from "./make.ts";
-import { aloneLabel, markBoot, markedNodes, markMade, wholeServers } from "./marks.ts";
+import { aloneLabel, completeServers, markBoot, markedNodes, markMade } from "./marks.ts";
 import * as network from "./network.ts";
 import { refuseTakenNames, refuseWithoutQuorum } from "./refusals.ts";
 import { registryVolume, removeRegistry } from "./registry.ts";
@@ -34,7 +34,7 @@ const namesIn = (all: readonly { readonly name: string }[]): string[] => all.map
 
 async function madeServers({ owner }: Cluster): Promise<Container[]> {
   const nodes = await markedNodes(await containersOf(owner));
-  return wholeServers(nodes.filter(({ role }) => role === "server"));
+  return completeServers(nodes.filter(({ role }) => role === "server"));
 }
 
 /** Creates the cluster with its servers by k3d. First removes what an interrupted run left of it; a complete one is adopted. */
@@ -87,7 +87,7 @@ export async function start(cluster: Cluster, input: ServersInput): Promise<void
   const others = (await containersOf(cluster.owner)).filter(
     (one) => one.role !== "server" && one.role !== "agent" && couldStart(one),
   );
-  await Promise.all([...here, ...others].map(k3s.wake));
+  await Promise.all([...here, ...others].map(k3s.startOrUnpause));
   await k3s.servingServer(cluster, k3s.readyWithin);
   const unknown = await k3s.unknownNodes(here, namesIn(here), here.length > running.length);
   // A server whose node was deleted is no longer an etcd member, and may start a cluster of its own: it counts as lost.

@@ -56,7 +56,7 @@ export async function startAgent(cluster: Cluster, input: AgentInput): Promise<v
     throw new LabError(
       `The agent ${name} does not exist. Run \`scripts/lab up ${cluster.owner.stack}\` again.`,
     );
-  await k3s.wake(found);
+  await k3s.startOrUnpause(found);
   await k3s.untilContainerd(name);
   // K3s registers its node only when it starts.
   const server = await k3s.servingServer(cluster);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Listed, loneOn } from "./drain.ts";
+import { type Listed, singleReplicaDeployments } from "./drain.ts";
 
 const deployment = (namespace: string, name: string, replicas: number, lab?: string): Listed => ({
   kind: "Deployment",
@@ -33,18 +33,18 @@ test("the lab's Deployments and the Ingress controller whose only pod is on the 
     pod("kube-system", "traefik", "one"),
     pod("kube-system", "coredns", "one"),
   ];
-  assert.deepEqual(loneOn("one", items), [
+  assert.deepEqual(singleReplicaDeployments("one", items), [
     { namespace: "dev", name: "app1" },
     { namespace: "kube-system", name: "traefik" },
   ]);
-  assert.deepEqual(loneOn("three", items), []);
+  assert.deepEqual(singleReplicaDeployments("three", items), []);
 });
 
 test("a pod that ends, or has ended, is not alone on its node", () => {
   const app = deployment("dev", "app1", 1, "lab");
   const one = pod("dev", "app1", "one");
   const ends = { ...one, metadata: { ...one.metadata, deletionTimestamp: "2026-01-01T00:00:00Z" } };
-  assert.deepEqual(loneOn("one", [app, ends]), []);
-  assert.deepEqual(loneOn("one", [app, { ...one, status: { phase: "Failed" } }]), []);
-  assert.equal(loneOn("one", [app, { ...one, status: { phase: "Running" } }]).length, 1);
+  assert.deepEqual(singleReplicaDeployments("one", [app, ends]), []);
+  assert.deepEqual(singleReplicaDeployments("one", [app, { ...one, status: { phase: "Failed" } }]), []);
+  assert.equal(singleReplicaDeployments("one", [app, { ...one, status: { phase: "Running" } }]).length, 1);
 });

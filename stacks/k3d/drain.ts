@@ -16,7 +16,7 @@ export interface Listed {
 }
 
 /** The Deployments whose only replica is on a node: the lab's, and K3s's Ingress controller. As in vagrant/provision/leave.sh. */
-export function loneOn(
+export function singleReplicaDeployments(
   node: string,
   items: readonly Listed[],
 ): readonly { namespace: string; name: string }[] {
@@ -56,7 +56,7 @@ async function moveLone(server: Container, node: string): Promise<void> {
     const listed = await kubectl(server, ["get", "deployments,pods", "--all-namespaces", "--output=json"]);
     if (listed.failed) return;
     const { items } = JSON.parse(listed.stdout) as { readonly items: readonly Listed[] };
-    const lone = loneOn(node, items);
+    const lone = singleReplicaDeployments(node, items);
     if (lone.length === 0) return;
     const rollout = (action: string, { namespace, name }: (typeof lone)[number], ...more: string[]) =>
       kubectl(server, ["rollout", action, `--namespace=${namespace}`, `deployment/${name}`, ...more], 70);

@@ -9,7 +9,7 @@ import { type Container, containersOf, docker, isRunning, tryDocker } from "./do
 export const readyWithin = 300;
 
 /** Starts a stopped container; unpauses a paused one. */
-export async function wake({ id, status }: Container): Promise<void> {
+export async function startOrUnpause({ id, status }: Container): Promise<void> {
   if (status === "paused") await docker(["unpause", id]);
   else if (status === "exited" || status === "created") await docker(["start", id]);
 }

@@ -28,7 +28,7 @@ import {
   type CreateNode,
   createNode,
   type JoiningNode,
-  likeK3d,
+  k3dRunOptions,
   sharedLabels,
 } from "./node.ts";
 
@@ -125,7 +125,7 @@ export async function makeBalancer(
   await pull(image);
   const address = await freeAddressOf(cluster, name);
   await createContainer(name, {
-    args: [...likeK3d(networkOf(cluster), address), ...repeat("--publish", publish), image],
+    args: [...k3dRunOptions(networkOf(cluster), address), ...repeat("--publish", publish), image],
     env: [],
     labels: [
       ...sharedLabels(server).filter((label) => !label.startsWith("k3d.server.api")),

@@ -82,7 +82,7 @@ export const markedNodes = (containers: readonly Container[]): Promise<MarkedNod
  * The servers of a cluster whose creation is complete. Servers that were created together are marked one after the other:
  * the mark of any of them counts for all.
  */
-export function wholeServers(servers: readonly MarkedNode[]): MarkedNode[] {
+export function completeServers(servers: readonly MarkedNode[]): MarkedNode[] {
   const isOneMade = servers.some(({ isMade }) => isMade);
   return servers.filter(({ labels, isMade }) => isMade || (isOneMade && labels[aloneLabel] === undefined));
 }

@@ -24,7 +24,7 @@ export interface CreateNode {
 }
 
 /** What k3d gives every container of a cluster. */
-export const likeK3d = (network: string, address: string): string[] => [
+export const k3dRunOptions = (network: string, address: string): string[] => [
   ...["--privileged", "--userns", "host", "--init", "--tmpfs", "/run", "--tmpfs", "/var/run"],
   ...["--network", network, "--ip", address],
 ];
@@ -44,7 +44,7 @@ export function createNode(node: JoiningNode): CreateNode {
   const names = [labels["k3d.server.api.host"], labels["k3d.server.loadbalancer"]];
   return {
     args: [
-      ...likeK3d(`k3d-${labels["k3d.cluster"]}`, address),
+      ...k3dRunOptions(`k3d-${labels["k3d.cluster"]}`, address),
       ...repeat("--volume", [...config.volumes, ...(volume ? [`${volume}:/k3d/images`] : [])]),
       ...repeat("--ulimit", config.ulimits),
       ...repeat("--publish", ports),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { forPerson, isDiskFull, LabError } from "./errors.ts";
+import { describeError, isDiskFull, LabError } from "./errors.ts";
 
 const ofSystem = (code: string, message: string) =>
   Object.assign(new Error(message), { code, syscall: "write", errno: -28 });
@@ -13,7 +13,7 @@ test("a full disk has an exit code of its own, whoever speaks of it", () => {
     new LabError("The image could not be made.", { cause: ofSystem("ENOSPC", "ENOSPC") }),
   ]) {
     assert.ok(isDiskFull(error));
-    const { message, exitCode } = forPerson(error);
+    const { message, exitCode } = describeError(error);
     assert.equal(exitCode, 4);
     assert.match(message, /No space is left on a disk/);
   }
@@ -21,16 +21,16 @@ test("a full disk has an exit code of its own, whoever speaks of it", () => {
 });
 
 test("a person gets a sentence and the right exit code, whatever was thrown", () => {
-  assert.deepEqual(forPerson(new LabError("It is so.", { exitCode: 2 })), {
+  assert.deepEqual(describeError(new LabError("It is so.", { exitCode: 2 })), {
     message: "It is so.",
     exitCode: 2,
   });
-  assert.deepEqual(forPerson(ofSystem("EACCES", "EACCES: permission denied, open '/x'")), {
+  assert.deepEqual(describeError(ofSystem("EACCES", "EACCES: permission denied, open '/x'")), {
     message: "EACCES: permission denied, open '/x'",
     exitCode: 1,
   });
   for (const fault of [new TypeError("x is not a function"), "text", undefined]) {
-    const { message, exitCode } = forPerson(fault);
+    const { message, exitCode } = describeError(fault);
     assert.equal(exitCode, 1);
     assert.match(message, /^this is a bug in lab: .*LAB_DEBUG=1/);
   }

@@ -35,7 +35,7 @@ export function isDiskFull(error: unknown): boolean {
  * An error's message for the user, and its exit code. An error that is not a LabError is a bug of this program: it is
  * reported in one sentence all the same, and `LAB_DEBUG` shows its origin.
  */
-export function forPerson(error: unknown): { readonly message: string; readonly exitCode: number } {
+export function describeError(error: unknown): { readonly message: string; readonly exitCode: number } {
   const message =
     error instanceof LabError || isSystemError(error)
       ? (error as Error).message

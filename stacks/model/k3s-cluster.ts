@@ -113,17 +113,22 @@ function forGood(serverArgs: readonly string[]): Readonly<Record<string, string>
  * others write (k3s-io/k3s#7195).
  * @param before the flags that its servers run with. @param now the flags that they are to get.
  */
-export function changedForGood(before: readonly string[], now: readonly string[]): ClusterFlagProblem[] {
+export function immutableFlagProblems(
+  before: readonly string[],
+  now: readonly string[],
+): ClusterFlagProblem[] {
   const [had, wanted] = [forGood(before), forGood(now)];
   const networks = Object.keys(had).flatMap((flag) =>
-    had[flag] === wanted[flag] ? [] : [{ flag, expected: `${had[flag]}, which the cluster was made with` }],
+    had[flag] === wanted[flag]
+      ? []
+      : [{ flag, expected: `${had[flag]}, which the cluster was created with` }],
   );
   const flag = "--secrets-encryption";
   const [was, is] = [before, now].map((args) => new K3sFlags(args).isOn(flag));
   if (was === is) return networks;
   const expected = was
     ? "it to stay: the cluster's Secrets are encrypted"
-    : "none: the cluster was made without, and each server would make a key of its own";
+    : "none: the cluster was created without it, and each server would create its own key";
   return [...networks, { flag, expected }];
 }
 

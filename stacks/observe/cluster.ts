@@ -3,7 +3,7 @@ import { chooseProvider, type Provider } from "../model/provider.ts";
 import { observeLoadBalancer } from "./load-balancer.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
-import { type ObservedNode, observeAllNodes, refuseChangedForGood, refuseVersionJump } from "./nodes.ts";
+import { type ObservedNode, observeAllNodes, refuseImmutableFlags, refuseVersionJump } from "./nodes.ts";
 import { recordedOf } from "./recorded.ts";
 
 /** The settings of a cluster, and its observed state before a run. */
@@ -34,6 +34,6 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
     isBalancing ? observeLoadBalancer(stack, loadBalancer) : undefined,
   ]);
   refuseVersionJump(stackFile(stack), version, observedNodes);
-  refuseChangedForGood(stackFile(stack), config.k3s.serverArgs, recorded.serverArgs ?? [], observedNodes);
+  refuseImmutableFlags(stackFile(stack), config.k3s.serverArgs, recorded.serverArgs ?? [], observedNodes);
   return { provider, version, observedMachines, observedNodes, wrongBalancer };
 }

@@ -10,7 +10,7 @@ import {
   tryDocker,
 } from "../k3d/docker.ts";
 import { knownNodes } from "../k3d/kubernetes.ts";
-import { aloneLabel, markedNodes, wholeServers } from "../k3d/marks.ts";
+import { aloneLabel, completeServers, markedNodes } from "../k3d/marks.ts";
 import { refuseWithoutQuorum } from "../k3d/refusals.ts";
 import { registryVolume } from "../k3d/registry.ts";
 import { LabError } from "../lib/errors.ts";
@@ -58,7 +58,7 @@ export async function observeK3d(
   refuseRenamed(ofCluster);
   const nodes = new Map((await markedNodes(ofCluster)).map((one) => [one.name, one]));
   const names = serversOf(file);
-  const made = wholeServers(names.flatMap((name) => nodes.get(name) ?? []));
+  const made = completeServers(names.flatMap((name) => nodes.get(name) ?? []));
   const known = await knownNodes(made.filter(isRunning));
   const isKnown = (name: string) => known?.has(name) ?? true;
   const first = made[0]?.labels ?? {};

@@ -6,12 +6,12 @@ import {
   lostData,
   type NodeObservation,
   noCluster,
+  nodeFault,
   type ObservedNode,
   readObservation,
-  refuseChangedForGood,
+  refuseImmutableFlags,
   refuseVersionJump,
   rolloutGroups,
-  wrongWith,
 } from "./nodes.ts";
 
 const seen = (more: Partial<NodeObservation> = {}): NodeObservation => ({
@@ -34,7 +34,7 @@ const etcd = seen({ hasEtcd: true });
 
 test("flags that a cluster has for good are refused while a server has its data", () => {
   const to = (wanted: readonly string[], before: readonly string[] = [], one = seen()) =>
-    refuseChangedForGood("Pulumi.cluster.yaml", wanted, [before], [node("s1", one), node("a1", seen())]);
+    refuseImmutableFlags("Pulumi.cluster.yaml", wanted, [before], [node("s1", one), node("a1", seen())]);
   to(["--cluster-cidr=10.42.0.0/16", "--cluster-dns=10.43.0.10", "--disable=traefik"]);
   to(["--secrets-encryption"], ["--secrets-encryption=true"]);
   to(["--secrets-encryption=false"]);
@@ -50,7 +50,7 @@ test("flags that a cluster has for good are refused while a server has its data"
     [
       ["--secrets-encryption"],
       [],
-      /--secrets-encryption cannot change .*each server would make a key of its own/,
+      /--secrets-encryption cannot change .*each server would create its own key/,
     ],
   ] as const)
     assert.throws(
@@ -78,11 +78,11 @@ test("what a machine says is read; one that says nothing is unknown, not empty",
 });
 
 test("only what was installed once and is not as it was left is put right", () => {
-  assert.equal(wrongWith(seen()), undefined);
-  assert.equal(wrongWith(silent), undefined);
-  assert.equal(wrongWith(fresh), undefined);
-  assert.equal(wrongWith(seen({ state: "K3s is stopped" })), "K3s is stopped");
-  assert.equal(wrongWith(seen({ state: "K3s is not installed" })), "K3s is not installed");
+  assert.equal(nodeFault(seen()), undefined);
+  assert.equal(nodeFault(silent), undefined);
+  assert.equal(nodeFault(fresh), undefined);
+  assert.equal(nodeFault(seen({ state: "K3s is stopped" })), "K3s is stopped");
+  assert.equal(nodeFault(seen({ state: "K3s is not installed" })), "K3s is not installed");
 });
 
 test("first installations go side by side, whatever the order in the file", () => {

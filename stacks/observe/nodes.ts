@@ -5,7 +5,7 @@ import { execa } from "execa";
 import { refusal } from "../lib/errors.ts";
 import { labDir, root } from "../lib/paths.ts";
 import type { Machine } from "../model/config.ts";
-import { changedForGood } from "../model/k3s-cluster.ts";
+import { immutableFlagProblems } from "../model/k3s-cluster.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import type { MachineObservation } from "./machine-list.ts";
 
@@ -111,7 +111,7 @@ export const certificatesOf = (nodes: readonly ObservedNode[]): readonly string[
   nodes.flatMap(({ observed: { certificate } }) => certificate ?? []);
 
 /** The fault of a node's K3s to repair; undefined if there is none or it is unknown. */
-export const wrongWith = ({ state, hasData }: NodeObservation): string | undefined =>
+export const nodeFault = ({ state, hasData }: NodeObservation): string | undefined =>
   state === "healthy" || state === "unknown" || (!hasData && state === "K3s is not installed")
     ? undefined
     : state;
@@ -153,7 +153,7 @@ function rolloutPhase(observed: NodeObservation): "stopped" | "interrupted" | "l
   if (state === "K3s is stopped") return "stopped";
   if (/interrupted/.test(state)) return "interrupted";
   if (state === "K3s is not installed" && !hasEtcd) return "lost";
-  return wrongWith(observed) === undefined ? "well" : "wrong";
+  return nodeFault(observed) === undefined ? "well" : "wrong";
 }
 
 /**
@@ -226,7 +226,7 @@ export function refuseVersionJump(file: string, wanted: string, nodes: readonly 
  * @param file the stack file. @param recorded the flags that each server was installed with.
  * @throws LabError (exit code 2).
  */
-export function refuseChangedForGood(
+export function refuseImmutableFlags(
   file: string,
   wanted: readonly string[],
   recorded: readonly (readonly string[])[],
@@ -234,7 +234,7 @@ export function refuseChangedForGood(
 ): void {
   if (!nodes.some(({ role, observed }) => role === "server" && observed.hasData)) return;
   const faults = recorded
-    .flatMap((args) => changedForGood(args, wanted))
+    .flatMap((args) => immutableFlagProblems(args, wanted))
     .map(
       ({ flag, expected }) =>
         `${file}: k3s-lab:k3s.serverArgs: ${flag} cannot change while the cluster is up; expected ${expected}. For another one take the stack down first.`,

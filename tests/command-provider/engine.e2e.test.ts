@@ -9,7 +9,7 @@ import { delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
 import { execa, type Options } from "execa";
 import pWaitFor from "p-wait-for";
-import { writtenPid } from "../../scripts/toolchain/command-provider/testing.ts";
+import { readPid } from "../../scripts/toolchain/command-provider/testing.ts";
 import { labDir, root } from "../../stacks/lib/paths.ts";
 import { isAlive } from "../../stacks/lib/processes.ts";
 
@@ -185,7 +185,7 @@ for (const [name, presses] of [
       all: true,
       reject: false,
     });
-    const sleeper = await writtenPid(file);
+    const sleeper = await readPid(file);
     for (let press = 0; press < presses; press++) running.kill("SIGINT");
     const { exitCode } = await running;
     assert.notEqual(exitCode, 0);

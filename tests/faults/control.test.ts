@@ -417,7 +417,7 @@ async function startRun(
   const directory = join(folder, name);
   await mkdir(directory, { recursive: true });
   const program = `import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
-    import { forPerson } from ${JSON.stringify(join(root, "stacks/lib/errors.ts"))};
+    import { describeError } from ${JSON.stringify(join(root, "stacks/lib/errors.ts"))};
     import { execa } from ${JSON.stringify(import.meta.resolve("execa"))};
     try {
       await asRun("up", async (signal) => {
@@ -425,7 +425,7 @@ async function startRun(
         signal.throwIfAborted();
       }, ${JSON.stringify(directory)});
     } catch (error) {
-      const { message, exitCode } = forPerson(error);
+      const { message, exitCode } = describeError(error);
       console.error(message);
       process.exit(exitCode);
     }`;
@@ -749,12 +749,12 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
   await writeFile(
     join(directory, "scripts/main.ts"),
     `import { execa } from "execa";
-    import { forPerson } from "../stacks/lib/errors.ts";
+    import { describeError } from "../stacks/lib/errors.ts";
     import { asRun } from "./run.ts";
     try {
       await asRun("up", async () => { await execa("sh", ["-c", process.argv[2] + ""], { stdio: ["ignore", "inherit", "inherit"] }); });
     } catch (error) {
-      process.exit(forPerson(error).exitCode);
+      process.exit(describeError(error).exitCode);
     }`,
   );
   const file = join(directory, "package.json");

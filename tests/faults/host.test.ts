@@ -24,7 +24,7 @@ import { withDownload } from "../../scripts/toolchain/download.ts";
 import { fetchOutside, proxyInUse } from "../../scripts/toolchain/fetch-outside.ts";
 import { withFileLock } from "../../scripts/toolchain/file-lock.ts";
 import { ToolCache } from "../../scripts/toolchain/tool-cache.ts";
-import { forPerson, isDiskFull, type LabError } from "../../stacks/lib/errors.ts";
+import { describeError, isDiskFull, type LabError } from "../../stacks/lib/errors.ts";
 import { daemonVariables } from "../../stacks/lib/host-settings.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { fault, refused } from "./table.ts";
@@ -245,7 +245,7 @@ fault(
           withDownload({ url, sha256, as: "tool" }, { cache: disk, ...quietly }, async () => {}),
         );
         assert.ok(isDiskFull(said) && said, "a full disk, by exit code 4");
-        assert.equal(forPerson(said).exitCode, 4);
+        assert.equal(describeError(said).exitCode, 4);
         assert.deepEqual(
           await readdir(join(disk, "downloads")),
           [],

@@ -22,7 +22,7 @@ export interface Execution {
 const refused = ["interpreter", "dir", "assetPaths", "archivePaths"];
 
 /** The message for a feature that only the real plugin has. */
-export const notCarried = (what: string): string =>
+export const notSupported = (what: string): string =>
   `${what} is not supported by K3s Lab's stand-in for the command plugin; use command.local.Command with ` +
   `${inputNames.toSorted().join(", ")}, or the real plugin where GitHub can be reached: LAB_TOOLS_WAY=release scripts/lab up`;
 
@@ -34,11 +34,11 @@ export interface Failure {
 /** The unsupported inputs. By default, the real plugin passes the previous run's output to a command. */
 export function checkInputs(inputs: WireObject): readonly Failure[] {
   const lacking = Object.keys(inputs).filter((key) => !key.startsWith("__") && !inputNames.includes(key));
-  const failures = lacking.map((key) => ({ property: key, reason: notCarried(`"${key}"`) }));
+  const failures = lacking.map((key) => ({ property: key, reason: notSupported(`"${key}"`) }));
   const property = "addPreviousOutputInEnv";
   return inputs[property] === false
     ? failures
-    : [...failures, { property, reason: notCarried(`"${property}" other than false`) }];
+    : [...failures, { property, reason: notSupported(`"${property}" other than false`) }];
 }
 
 export function text(properties: WireObject, key: string): string | undefined {
@@ -52,7 +52,7 @@ export function text(properties: WireObject, key: string): string | undefined {
  */
 export function executionOf(properties: WireObject): Execution {
   const lacking = refused.find((key) => (properties[key] ?? null) !== null);
-  if (lacking !== undefined) throw new Error(notCarried(`"${lacking}"`));
+  if (lacking !== undefined) throw new Error(notSupported(`"${lacking}"`));
   const { stdin, logging, environment } = reveal(properties) as Execution;
   return {
     ...(stdin ? { stdin } : {}),

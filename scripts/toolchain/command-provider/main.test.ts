@@ -8,7 +8,7 @@ import { after, test } from "node:test";
 import pWaitFor from "p-wait-for";
 import { isAlive } from "../../../stacks/lib/processes.ts";
 import { Empty, grpc, messages, Struct, services } from "./protocol.ts";
-import { writtenPid } from "./testing.ts";
+import { readPid } from "./testing.ts";
 
 const main = join(import.meta.dirname, "main.ts");
 const dir = mkdtempSync(join(tmpdir(), "command-provider-"));
@@ -26,7 +26,7 @@ async function startBusy(): Promise<{ provider: ChildProcess; sleeper: number }>
   request.setUrn("urn:pulumi:dev::lab::command:local:Command::web");
   request.setProperties(Struct.fromJavaScript({ create: `sleep 62 & echo $! > ${file}; wait` }));
   client.create(request, () => client.close());
-  const sleeper = await writtenPid(file);
+  const sleeper = await readPid(file);
   // The command may be quicker than the provider, which must have noted it before a test ends the provider.
   await new Promise<void>((resolve, reject) =>
     client.getPluginInfo(new Empty(), (error) => (error ? reject(error) : resolve())),

@@ -11,7 +11,7 @@ import { EngineLog } from "./engine-log.ts";
 import { Processes } from "./processes.ts";
 import { Empty, engineMessages, engineServices, grpc, messages, Struct, services } from "./protocol.ts";
 import { Provider } from "./provider.ts";
-import { writtenPid } from "./testing.ts";
+import { readPid } from "./testing.ts";
 import { unknown, type WireObject } from "./values.ts";
 
 const signature = "4dabf18193072939515e22adb298388d";
@@ -309,7 +309,7 @@ test("cancel ends what runs, with what it started, and refuses what comes", asyn
   writeFileSync(script, `sleep 61 & echo $! > ${marker}; wait`);
   const running = create({ create: `sh ${script}` });
   const seen = assert.rejects(running, /^Error: cancelled: signal SIGTERM: running/);
-  const started = await writtenPid(marker);
+  const started = await readPid(marker);
   await ask((done) => client.cancel(new Empty(), done));
   await seen;
   // Its output ends a moment before it.

@@ -3,7 +3,7 @@ import type * as rpc from "@pulumi/pulumi/proto/provider_pb.js";
 import type { Struct as StructMessage } from "google-protobuf/google/protobuf/struct_pb.js";
 import * as command from "./command.ts";
 import type { EngineLog } from "./engine-log.ts";
-import { checkInputs, executionOf, type Failure, notCarried, version } from "./inputs.ts";
+import { checkInputs, executionOf, type Failure, notSupported, version } from "./inputs.ts";
 import type { Processes } from "./processes.ts";
 import { Empty, grpc, messages, plugin, Struct, services } from "./protocol.ts";
 import { run } from "./run.ts";
@@ -31,7 +31,7 @@ export class Provider {
         new messages.ConfigureResponse().setAcceptsecrets(true).setSupportspreview(true),
       ),
       invoke: unary((request: rpc.InvokeRequest): rpc.InvokeResponse => {
-        throw new Error(notCarried(request.getTok()));
+        throw new Error(notSupported(request.getTok()));
       }),
       check: unary((request: rpc.CheckRequest) => this.#check(request)),
       diff: unary((request: rpc.DiffRequest) => this.#diff(request)),
@@ -128,7 +128,7 @@ function unary<Request, Response>(
 
 function requireCommand(urn: string): string {
   const type = urn.split("::").at(2)?.split("$").at(-1) ?? "";
-  if (type !== "command:local:Command") throw new Error(notCarried(type));
+  if (type !== "command:local:Command") throw new Error(notSupported(type));
   return urn;
 }
 

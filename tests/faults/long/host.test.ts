@@ -127,10 +127,10 @@ for (const [when, where] of [
         const script = `import { ensureDocker } from ${at("scripts/host/docker.ts")};
           import { stopDocker } from ${at("scripts/host/own-docker.ts")};
           import { ensureBaseImage } from ${at("scripts/host/machine-image.ts")};
-          import { forPerson } from ${at("stacks/lib/errors.ts")};
+          import { describeError } from ${at("stacks/lib/errors.ts")};
           import { readdir } from "node:fs/promises";
           process.env.DOCKER_HOST = await ensureDocker(() => {});
-          const said = await ensureBaseImage(() => {}).then((tag) => ({ tag }), forPerson);
+          const said = await ensureBaseImage(() => {}).then((tag) => ({ tag }), describeError);
           const left = (await readdir(process.env.K3S_LAB_CACHE)).filter((name) => name.startsWith("k3s-lab-base"));
           console.log(JSON.stringify({ said, left, stopped: await stopDocker(() => {}) }));`;
         const shell = `mount -t tmpfs tmpfs /run && mount -t tmpfs -o size=70m tmpfs ${folder}/cache && ip link set lo up && "$@"`;
