@@ -76,7 +76,7 @@ async function logIn(
   logins: { open: number },
 ): Promise<void> {
   const { sent, fields } = await readBody(exchange.request);
-  if (logins.open >= mostLogins) throw new BadRequest("Too many are logging in: wait a moment", 429);
+  if (logins.open >= mostLogins) throw new BadRequest("Too many log-ins at once: wait a moment", 429);
   logins.open += 1;
   try {
     if (typeof fields.password === "string" && (await sessions.isPassword(fields.password)))
@@ -102,7 +102,7 @@ async function change({ database, sessions }: ApiParts, exchange: Exchange, path
   // The session has ended, or the page is from an earlier one.
   if (session === undefined) return sendTo(exchange, "/login");
   if (!sessions.isFormOf(session, fields.token))
-    throw new BadRequest("The page is older than the session: load it again", 403);
+    throw new BadRequest("The page is from an earlier session: reload it", 403);
   if (path === "/login/logout")
     return sendTo(exchange, "/login", { "set-cookie": cookie(exchange.request, undefined) });
   // An entry that somebody else has deleted meanwhile counts as deleted.

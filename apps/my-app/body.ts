@@ -21,10 +21,10 @@ export async function readBody(
   try {
     value = JSON.parse(text);
   } catch {
-    throw new BadRequest("The body is no JSON");
+    throw new BadRequest("The body is not JSON");
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw new BadRequest("The body is no JSON object");
+    throw new BadRequest("The body is not a JSON object");
   return { sent, fields: value as Record<string, unknown> };
 }
 
@@ -50,7 +50,7 @@ async function textOf(request: IncomingMessage): Promise<string> {
       if (size <= mostBytes) parts.push(part);
     }
   } catch {
-    throw new BadRequest("The body was not sent to its end");
+    throw new BadRequest("The body is incomplete");
   }
   if (size > mostBytes) throw new BadRequest(`The body is longer than ${mostBytes} bytes`, 413);
   try {

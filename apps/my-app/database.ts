@@ -107,8 +107,7 @@ export class Database {
         key,
       ]);
     });
-    if (row === undefined)
-      throw new Error("the entry that was written is not there: it was deleted meanwhile");
+    if (row === undefined) throw new Error("the new entry was deleted meanwhile");
     return entryOf(row);
   }
 

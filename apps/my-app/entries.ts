@@ -28,15 +28,15 @@ export function newEntry(sent: Readonly<Record<string, unknown>>): NewEntry {
 
 function part(sent: Readonly<Record<string, unknown>>, name: keyof typeof longest): string {
   const value = sent[name];
-  if (typeof value !== "string") throw new BadRequest(`An entry needs a ${name}, which is text`);
+  if (typeof value !== "string") throw new BadRequest(`An entry needs a ${name} as text`);
   // JSON can hold half of a surrogate pair, which UTF-8 cannot encode.
-  if (!value.isWellFormed()) throw new BadRequest(`The ${name} has characters that are none`);
+  if (!value.isWellFormed()) throw new BadRequest(`The ${name} contains invalid characters`);
   const text = value.replaceAll("\r\n", "\n").normalize("NFC").trim();
   if (text === "") throw new BadRequest(`The ${name} is empty`);
   if ([...text].length > longest[name])
     throw new BadRequest(`The ${name} is longer than ${longest[name]} characters`);
   const forbidden = name === "text" ? /(?![\n\t])\p{Cc}/u : /\p{Cc}/u;
-  if (forbidden.test(text)) throw new BadRequest(`The ${name} has control characters`);
+  if (forbidden.test(text)) throw new BadRequest(`The ${name} contains control characters`);
   return text;
 }
 

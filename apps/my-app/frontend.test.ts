@@ -177,7 +177,10 @@ describe("the frontend", () => {
     await writeFile(join(folder, "api-url"), "ftp://x\n");
     assert.throws(make, /^RangeError: api-url is "ftp:\/\/x"/);
     await rm(join(folder, "api-url"));
-    assert.throws(make, /api-url cannot be read \(ENOENT\); it is a key of the app's ConfigMap or Secret/);
+    assert.throws(
+      make,
+      /api-url cannot be read \(ENOENT\); it must be a key of the app's ConfigMap or Secret/,
+    );
     assert.throws(
       () => createMyApp("other", config, { config: folder, secret: folder }),
       /one of frontend, api, admin, log-metrics, wait/,

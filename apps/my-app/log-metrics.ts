@@ -70,7 +70,7 @@ export function logMetrics(
   complain: (error: unknown) => void,
 ): Omit<App, "note"> {
   return {
-    handle: ({ sendProblem }) => sendProblem(404, "There are only metrics, at a port of their own"),
+    handle: ({ sendProblem }) => sendProblem(404, "Only metrics are served here, on a separate port"),
     metrics: async () => {
       const [answers] = await Promise.all([doesAnswer(neighbour), counter.read()]);
       const name = "neighbour_answers";

@@ -129,7 +129,7 @@ export function renderAdmin(
     by,
     html`<h1>Entries</h1>
 <form method="post" action="/login/logout">${token}<p><button>Log out</button></p></form>
-${entries.length === 0 ? html`<p>There is none.</p>` : html`<ol>${entries.map((one) => entry(one, remove(one)))}</ol>`}`,
+${entries.length === 0 ? html`<p>There are none.</p>` : html`<ol>${entries.map((one) => entry(one, remove(one)))}</ol>`}`,
     html` The entries came from the database <b>${database}</b>.`,
   );
 }

@@ -54,7 +54,10 @@ export async function answer(
     const [status, text] =
       error instanceof BadRequest
         ? [error.status, error.message]
-        : [503, "The database does not answer. Nothing was changed, or what was asked for was done already"];
+        : [
+            503,
+            "The database does not answer. Either nothing was changed, or the request was already carried out",
+          ];
     // The body was not read completely, so the connection cannot be reused.
     const headers: Headers = status === 413 ? { connection: "close" } : {};
     if (wants(exchange) === "html") sendPage(exchange, status, renderProblem(config, text), headers);

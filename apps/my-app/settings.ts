@@ -45,7 +45,9 @@ function lineOf(file: string, fallback?: string): string {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" && fallback !== undefined) return fallback;
-    throw new RangeError(`${file} cannot be read (${code}); it is a key of the app's ConfigMap or Secret`);
+    throw new RangeError(
+      `${file} cannot be read (${code}); it must be a key of the app's ConfigMap or Secret`,
+    );
   }
   if (text === "") throw new RangeError(`${file} is empty`);
   return text;

@@ -164,11 +164,11 @@ describe("the guest book and its database", { skip }, () => {
       });
       return [response.status, await response.text()];
     };
-    assert.deepEqual(await send("{"), [400, "The body is no JSON\n"]);
-    assert.deepEqual(await send("[]"), [400, "The body is no JSON object\n"]);
+    assert.deepEqual(await send("{"), [400, "The body is not JSON\n"]);
+    assert.deepEqual(await send("[]"), [400, "The body is not a JSON object\n"]);
     assert.deepEqual(await send(`{"name":"x","text":"\\ud800"}`), [
       400,
-      "The text has characters that are none\n",
+      "The text contains invalid characters\n",
     ]);
     assert.deepEqual(await send(Uint8Array.from([0x7b, 0xff])), [400, "The body is not UTF-8\n"]);
     assert.deepEqual(await send(JSON.stringify({ name: "x", text: "x".repeat(20_000) })), [
