@@ -130,9 +130,12 @@ describe("a load balancer in front of three servers and an agent", { concurrency
     const result = await load.stop();
     // Helm deletes the DaemonSet before the Deployment's pod is ready: docs/operations.md says that it costs seconds.
     console.log(`it leaves: ${result.lost} of ${result.total} requests lost; ${lossesOf(result)}`);
-    const kubectl = ["kubectl", "get", "--namespace", "kube-system", "--output=name"];
-    const kinds = "deployments,daemonsets,addons.k3s.cattle.io,middlewares.traefik.containo.us";
-    const found = (await checkout.output(...(kubectl as [string, ...string[]]), kinds)).split("\n");
+    const get = async (...what: string[]) =>
+      (await checkout.output("kubectl", "get", "--output=name", ...what)).split("\n");
+    const types = (await get("crds")).flatMap((one) => /\/(middlewares\.traefik\..*)/.exec(one)?.[1] ?? []);
+    assert.ok(types.length > 0);
+    const kinds = ["deployments", "daemonsets", "addons.k3s.cattle.io", ...types].join();
+    const found = await get("--namespace", "kube-system", kinds);
     assert.ok(found.includes("deployment.apps/traefik"), found.join());
     assert.deepEqual(
       found.filter((name) => /retry|daemonset.*\/traefik/.test(name)),
