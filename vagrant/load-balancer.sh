@@ -17,7 +17,7 @@ install) config=$(base64 | tr -d '\n') ;;
 remove)
   "$(dirname "$0")/k3s.sh" unbalance </dev/null ||
     echo "warning: the Middleware k3s-lab-retry, which Traefik had for $NODE_NAME, may still be in the namespace kube-system"
-  # With a machine that is gone, all that was on it is gone.
+  # A lost machine has nothing left to remove.
   if ! is_reachable "$machine"; then
     echo "warning: $NODE_NAME cannot be reached, so HAProxy was not removed there; when it is back, run there: sudo systemctl disable --now k3s-lab-load-balancer"
     exit

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Drives one machine: machine.sh up | update | destroy for Pulumi, find for the Vagrantfile, which prints the provider's id of
-# a machine that is there; and machine.sh remove-leftovers for what no state knows of
-#   K3S_LAB_ROOT    the checkout; its .lab/id says whose machines are whose
+# Drives one machine: machine.sh up | update | destroy for Pulumi; find for the Vagrantfile, which prints the provider's id of
+# an existing machine; and machine.sh remove-leftovers for machines that are in no state
+#   K3S_LAB_ROOT    the checkout; its .lab/id marks its machines
 #   LAB_STACK       the stack that the machine belongs to
-#   LAB_PROVIDER    docker | libvirt | virtualbox, which are Vagrant's; or hosts: the machine is there already
-#   LAB_MACHINE     the machine as JSON, as it was when Pulumi recorded it; the Vagrantfile takes it over the stack file
+#   LAB_PROVIDER    docker | libvirt | virtualbox, which are Vagrant's; or hosts: the machine already exists
+#   LAB_MACHINE     the machine as JSON, as Pulumi recorded it; the Vagrantfile prefers it to the stack file
 #   LAB_NETWORK     the machines' network, such as 192.168.42.0/24
-#   LAB_GENERATION  names this making of the machine, and is written on it; of a host its /etc/machine-id
+#   LAB_GENERATION  identifies the machine's creation and is recorded on it; for a host, its /etc/machine-id
 #   stdin           up, update: the machine's ssh configuration
 #
-# A machine is ours when it carries the lab's id and the stack, both whole. Nothing else is changed or removed. And it is absent
-# when its provider gives a list that it is not on: a failed question ends this script.
+# A machine is ours if it carries the lab's id and the stack, both complete. Nothing else is changed or removed. A machine is
+# absent only if its provider returns a list without it: a failed query ends this script.
 set -eu
 
 lab="$K3S_LAB_ROOT/.lab/$LAB_STACK"
@@ -22,12 +22,12 @@ die() {
   exit 1
 }
 
-# Both are translated.
+# Both translate their output.
 virsh() { LC_ALL=C command virsh --connect qemu:///system --quiet "$@" </dev/null; }
 VBoxManage() { LC_ALL=C command VBoxManage "$@" </dev/null; }
 
-# containers [FILTER...]: the ids of this lab's containers; of one that a person started from a commit of a machine, the labels
-# are that image's.
+# containers [FILTER...]: the ids of this lab's containers, without those that a user started from a commit of a machine, whose
+# labels come from that image.
 containers() {
   own=$(docker ps --all --no-trunc --quiet --filter "label=k3s-lab.id=$id" "$@") || return
   images=$(docker image ls --all --no-trunc --quiet --filter label=k3s-lab.id) || return
@@ -40,8 +40,8 @@ containers() {
 }
 of_stack="label=k3s-lab.stack=$LAB_STACK"
 
-# whose MARKS ID: the provider's ID of a machine of our name where its marks, one a word or line, are this stack's; "lost=…" with
-# the lab's id on it where it is the one that was recorded, for then .lab/id is not what it was; else "other".
+# whose MARKS ID: for a machine with our name: its ID if its marks, one per word or line, are this stack's; "lost=…" with its
+# lab id if it is the recorded machine, because .lab/id has changed then; else "other".
 whose() {
   marks=" $(printf '%s' "$1" | tr '\n' ' ') "
   case "$marks" in
@@ -51,7 +51,7 @@ whose() {
   esac
 }
 
-# The names of our domains. Without libvirt there are none. A clone has the marks too, and another name.
+# The names of our domains. Without libvirt there are none. A clone has the marks too, but another name.
 domains() {
   command -v virsh >/dev/null || return 0
   all=$(virsh list --all --name)
@@ -63,18 +63,18 @@ domains() {
   done
 }
 
-# remove_domain DOMAIN: removes a domain of ours and its disk.
+# remove_domain DOMAIN: removes one of our domains and its disk.
 remove_domain() {
   if [ "$(virsh domstate "$1")" != "shut off" ]; then virsh destroy "$1" >/dev/null; fi
   virsh undefine "$1" >/dev/null
   virsh vol-delete --pool k3s-lab "$1.img" >/dev/null 2>&1 || true
 }
 
-# Vagrant would remove every unused network of its own, whoever's project made it.
+# Vagrant would remove all of its unused networks, including other projects'.
 remove_containers() { for container in $found; do docker rm --force --volumes "$container" >/dev/null; done; }
 
-# Our networks go with our last machine: one that is stopped needs its network too, and Docker does not count it. Those of
-# k3d's clusters bear their stack's name and are not machines'.
+# Removes our networks with our last machine: a stopped machine, which Docker does not count, needs its network too. Networks
+# of k3d's clusters carry their stack's name and are not machines'.
 remove_networks() {
   remaining=$(containers --filter label=k3s-lab.machine)
   if [ -n "$remaining" ]; then return; fi
@@ -90,7 +90,7 @@ remove_networks() {
   done
 }
 
-# An interrupted run can leave behind a machine that no state knows of; nobody else would remove it.
+# An interrupted run can leave a machine that is in no state, and nothing else would remove it.
 if [ "$1" = remove-leftovers ]; then
   case "$LAB_PROVIDER" in
   docker)
@@ -113,7 +113,7 @@ name=$(field name)
 ssh="$K3S_LAB_ROOT/.lab/ssh/$name.$LAB_STACK"
 alias="$name.$LAB_STACK"
 machine="k3s-lab-$LAB_STACK-$name"
-# The provider's id that Vagrant has a note of.
+# The provider's id in Vagrant's notes.
 note="$VAGRANT_DOTFILE_PATH/machines/$name/$LAB_PROVIDER/id"
 noted=$(cat "$note" 2>/dev/null || true)
 
@@ -124,7 +124,7 @@ write_ssh_config() {
   if [ -n "$host_key" ]; then printf '%s %s\n' "$alias" "$host_key" >"$ssh/known_hosts"; fi
 }
 
-# find_PROVIDER: the provider's id of our machine; nothing where it is absent, else what `whose` says.
+# find_PROVIDER: the provider's id of our machine; nothing if it is absent, else the result of `whose`.
 find_docker() {
   ours=$(containers --filter "$of_stack" --filter "label=k3s-lab.machine=$name") || return
   if [ -n "$ours" ]; then echo "$ours" && return; fi
@@ -137,7 +137,7 @@ find_libvirt() {
     all=$(virsh list --all --uuid)
     if [ -z "$noted" ] || ! printf '%s\n' "$all" | grep -Fqx "$noted"; then return; fi
     renamed=$(virsh domname "$noted")
-    # Its disk keeps the name that the next machine's would have.
+    # Its disk keeps the name that a new machine's disk would get.
     die "libvirt now calls the machine $name $renamed: it was renamed. Rename it back: virsh --connect qemu:///system domrename $renamed $machine"
   fi
   desc=$(virsh desc "$machine")
@@ -149,7 +149,7 @@ find_virtualbox() {
   uuid=$(printf '%s\n' "$all" | sed -n "s/^\"$machine\" {\(.*\)}\$/\1/p")
   if [ -z "$uuid" ]; then
     renamed=$(printf '%s\n' "$all" | sed -n "s/^\"\([^<].*\)\" {$noted}\$/\1/p")
-    # Vagrant gives a name and the marks only after it has made one.
+    # Vagrant sets the name and the marks only after it has created the machine.
     if [ -n "$renamed" ] && VBoxManage getextradata "$noted" enumerate | grep -q '^Key: k3s-lab\.machine,'; then die "VirtualBox now calls the machine $name $renamed: it was renamed. Rename it back: VBoxManage modifyvm '$renamed' --name $machine"; fi
     unread="\"<inaccessible>\" {$noted}"
     if printf '%s\n' "$all" | grep -Fqx "$unread"; then die "VirtualBox cannot read the files of the machine $name: $unread. Mount the disk that holds them, then run the same command again"; fi
@@ -157,11 +157,11 @@ find_virtualbox() {
   fi
   data=$(VBoxManage getextradata "$uuid" enumerate)
   data=$(printf '%s\n' "$data" | sed -n 's/^Key: \(k3s-lab\.[a-z]*\), Value: \(.*\)$/\1=\2/p')
-  # A Vagrant that was interrupted has made it and not marked it.
+  # An interrupted Vagrant has created it but not marked it.
   if [ -z "$data" ] && [ "$noted" = "$uuid" ]; then echo "$uuid"; else whose "$data" "$uuid"; fi
 }
 
-# What lets us in and shows the host key that was noted runs, whatever the list says: another user, or another daemon, has it.
+# A machine that answers with the recorded host key runs, whatever the list says: another user or another daemon has it.
 refuse_out_of_sight() {
   [ -s "$ssh/known_hosts" ] || return 0
   if ssh -o StrictHostKeyChecking=yes -o ConnectTimeout=5 -o ConnectionAttempts=1 -F "$ssh/config" "$alias" true </dev/null >/dev/null 2>&1; then
@@ -169,7 +169,7 @@ refuse_out_of_sight() {
   fi
 }
 
-# find_machine: sets `found` and tells Vagrant which machine it is: without its notes it would make another.
+# find_machine: sets `found` and restores Vagrant's note of the machine, without which it would create another.
 find_machine() {
   found=$("find_$LAB_PROVIDER")
   case "$found" in
@@ -185,10 +185,10 @@ find_machine() {
 
 start() { vagrant up "$name" --provider "$LAB_PROVIDER" --no-provision --no-color; }
 
-# has_size CPUS MEMORY: whether these, in MiB, are what the machine is to have.
+# has_size CPUS MEMORY: whether these are the machine's wanted size; memory in MiB.
 has_size() { [ "$1" = "$(field cpus)" ] && [ "$2" = "$(field memory)" ]; }
 
-# The id of Docker's network with the machines' addresses, whoever made it.
+# The id of the Docker network with the machines' addresses, whoever created it.
 network_of_machines() {
   all=$(docker network ls --quiet --no-trunc)
   for one in $all; do
@@ -197,17 +197,17 @@ network_of_machines() {
   done
 }
 
-# resume_PROVIDER ID: a machine that is there runs, in its network, and has its size. One that has all that is left alone.
+# resume_PROVIDER ID: makes an existing machine run, in its network and with its size. Does nothing if it already does.
 resume_docker() {
   network=$(network_of_machines)
   if [ -z "$network" ]; then
-    # Docker removes networks that no running machine uses when it is told to prune.
+    # `docker network prune` removes networks that no running machine uses.
     network=$(docker network create --label "k3s-lab.id=$id" --subnet "$LAB_NETWORK" "vagrant_network_$LAB_NETWORK")
   fi
   case "$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.NetworkID}} {{end}}' "$1")" in
   *"$network"*) ;;
   *)
-    # In a container that runs, the interface would be eth2, and K3s holds on to the one that was.
+    # In a running container the new interface would be eth2, and K3s keeps using the old one.
     docker stop "$1" >/dev/null
     docker network disconnect --force "vagrant_network_$LAB_NETWORK" "$1" >/dev/null 2>&1 || true
     docker network connect --ip "$(field ip)" "$network" "$1"
@@ -241,7 +241,7 @@ resume_virtualbox() {
   has_size "$(value "$1" cpus)" "$(value "$1" memory)" || vagrant reload "$name" --no-provision --no-color
 }
 
-# Waits until a machine that was started lets us in; an emulated processor takes its time.
+# Waits until a started machine answers ssh; an emulated CPU is slow.
 wait_for_ssh() {
   seconds=$([ "$LAB_PROVIDER" = docker ] && echo 120 || echo 900)
   deadline=$(($(date +%s) + seconds))
@@ -251,13 +251,13 @@ wait_for_ssh() {
   done
 }
 
-# Docker takes a limit above what there is for no limit.
+# Docker treats a limit above the available CPUs as no limit.
 say_cpus() {
   have=$(docker info --format '{{.NCPU}}')
   if [ "$(field cpus)" -gt "$have" ]; then echo "warning: $name asks for $(field cpus) CPUs, but Docker has only $have"; fi
 }
 
-# A user may have defined a machine of their own from the disk that would be recreated.
+# A user may have defined another machine with the disk that would be recreated.
 refuse_used_disk() {
   all=$(virsh list --all --uuid)
   for domain in $all; do # a name may hold blanks
@@ -277,9 +277,9 @@ bring_up() {
     "resume_$LAB_PROVIDER" "$found"
     wait_for_ssh
   else
-    # A machine that is made now has a new host key.
+    # A new machine has a new host key.
     rm -f "$ssh/known_hosts"
-    # Vagrant has a note of ours and libvirt no such machine: removing it was interrupted before its disk was deleted.
+    # Vagrant has a note, but libvirt has no such machine: its removal was interrupted before its disk was deleted.
     if [ "$LAB_PROVIDER" = libvirt ] && [ -n "$noted" ]; then
       refuse_used_disk
       virsh vol-delete --pool k3s-lab "$machine.img" >/dev/null 2>&1 || true
@@ -288,10 +288,10 @@ bring_up() {
   fi
 }
 
-# ask_host: runs the script on standard input there as bash, whatever the user's login shell is.
+# ask_host: runs the script on standard input there with bash, whatever the user's login shell is.
 ask_host() { ssh -F "$ssh/config" "$alias" bash -s; }
 
-# The host is the one that the program checked; its host key is noted by this first sight of it.
+# Makes sure that the host is the one that the program checked; the first contact records its host key.
 meet_host() {
   shown=$([ -s "$ssh/known_hosts" ] || echo yes)
   said=$(echo 'sed s/^/machine-id=/ /etc/machine-id' | ask_host 2>&1) || die "the host $name cannot be reached: $(printf '%s\n' "$said" | tail -n 1)"
@@ -302,7 +302,7 @@ meet_host() {
   if [ "$shown" ]; then echo "recorded the host key of $name: $(ssh-keygen -l -f "$ssh/known_hosts" | head -n 1)"; fi
 }
 
-# Removes what an interrupted installation brought, and what is in no state; from that host and from no other.
+# Removes what an interrupted installation left, which is in no state; only from this host.
 clean_host() {
   if [ ! -s "$ssh/config" ]; then write_ssh_config; fi
   {
@@ -337,7 +337,7 @@ destroy)
     if [ "$LAB_PROVIDER" = docker ]; then remove_networks; fi
   fi
   rm -rf "$VAGRANT_DOTFILE_PATH/machines/$name" "$lab/machines/$name.slowness" "$ssh"
-  # The folder says that machines exist: with the last one it goes.
+  # The folder shows that machines exist: remove it with the last one.
   rmdir "$lab/machines" 2>/dev/null || true
   ;;
 *)

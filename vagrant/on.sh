@@ -1,7 +1,7 @@
 #!/bin/sh
-# To be read by other scripts: on MACHINE.STACK COMMAND... runs a command on a machine, reached as machine.sh wrote down. Input,
-# output and status are the command's own, whatever shell the user there logs in with and whatever that prints first: the
-# shell is told nothing but to start sh, in words that bash, zsh, fish and csh understand alike.
+# Sourced by other scripts: on MACHINE.STACK COMMAND... runs a command on a machine, through the configuration that machine.sh
+# wrote. Input, output and status are the command's own, whatever the user's login shell is and whatever it prints first: it
+# is only asked to start sh, in a syntax that bash, zsh, fish and csh share.
 on() {
   alias="$1"
   shift
@@ -19,7 +19,7 @@ on() {
   return "$on_status"
 }
 
-# is_reachable MACHINE.STACK: whether a machine lets us in; one that was lost is not waited for.
+# is_reachable MACHINE.STACK: whether a machine answers ssh; does not wait for a lost one.
 is_reachable() {
   ssh -F "$K3S_LAB_ROOT/.lab/ssh/$1/config" -o ConnectTimeout=5 -o ConnectionAttempts=1 "$1" true </dev/null 2>/dev/null
 }

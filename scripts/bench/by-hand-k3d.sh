@@ -1,8 +1,8 @@
 #!/bin/bash
 # The k3d lab by hand, as fast as plain tools bring it up: by-hand-k3d.sh up | down
 # `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
-#   BENCH_DIR           a folder of its own: the kubeconfig
-#   LAB_K3D_IMAGE       image of the nodes; where it is empty, k3d takes its own
+#   BENCH_DIR           a separate folder for the kubeconfig
+#   LAB_K3D_IMAGE       image of the nodes; if empty, k3d's own
 #   APP_IMAGES          archive of the apps' image
 #   APP_MANIFESTS, APP_ROUTES see by-hand-apps.sh
 #   PATH                has k3d, kubectl, curl
@@ -26,7 +26,7 @@ up() {
   echo "phase cluster"
 
   # The other mode starts a container that k3d pulls.
-  # It fails now and then when the node's containerd has only just started; who sits there types it again.
+  # It sometimes fails if the node's containerd has only just started; a user would repeat it.
   k3d image import --mode direct --cluster $cluster "$APP_IMAGES" ||
     k3d image import --mode direct --cluster $cluster "$APP_IMAGES"
   echo "phase app image"

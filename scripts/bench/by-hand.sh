@@ -1,7 +1,7 @@
 #!/bin/bash
 # The lab by hand, as fast as plain tools bring it up: by-hand.sh up | down
 # `up` ends when all apps answer and prints a line "phase NAME" at the end of each phase.
-#   BENCH_DIR           a folder of its own: key, token, Vagrant's state
+#   BENCH_DIR           a separate folder for key, token and Vagrant's state
 #   LAB_MACHINE_IMAGE   image of the machines, with K3s and its installer in /opt/k3s-lab
 #   SYSTEM_IMAGES       archive of K3s's own images
 #   APP_IMAGES          archive of the apps' image

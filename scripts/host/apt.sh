@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs apt-get as root, asking nothing: apt.sh services | no-services ARGUMENT...
-#   no-services  packages start no services meanwhile, as where no systemd runs them
-# dpkg asks /usr/sbin/policy-rc.d whether a package may start its services; 101 is no (invoke-rc.d(8)). The one written here
-# says no while this very apt-get runs and takes itself away afterwards, however that ended. One of somebody else's stays.
-# Calling it with no ARGUMENT takes away one that was left.
+# Runs apt-get as root without questions: apt.sh services | no-services ARGUMENT...
+#   no-services  packages start no services meanwhile, as without systemd
+# dpkg asks /usr/sbin/policy-rc.d whether a package may start its services; 101 means no (invoke-rc.d(8)). The one written here
+# says no while this apt-get runs and then removes itself, however that ended. Somebody else's stays.
+# Without ARGUMENT, removes one that was left behind.
 set -eu
 
 policy=${POLICY:-/usr/sbin/policy-rc.d}
@@ -19,7 +19,7 @@ if [ $# -eq 0 ]; then
 fi
 
 if [ "$services" = no-services ] && { [ ! -e "$policy" ] || is_ours; }; then
-  # This process becomes apt-get. A process is its id and its start, the 22nd field, counted after its name (proc(5)).
+  # This process becomes apt-get. It is identified by its pid and start time, field 22, counted after its name (proc(5)).
   started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
   cat >"$policy.$$" <<POLICY
 #!/bin/sh
