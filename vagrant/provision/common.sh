@@ -1,23 +1,23 @@
-# What k3s.sh, leave.sh and uninstall.sh share; it is sent before them, as one script.
+# Shared by k3s.sh, leave.sh and uninstall.sh; sent in front of them, as one script.
 # shellcheck shell=bash
-# Numbers and messages are to be the same everywhere: EPOCHREALTIME has a comma in many languages.
+# Numbers and messages must be the same everywhere: EPOCHREALTIME has a comma in many locales.
 export LC_ALL=C
-# sudo on RHEL and its kin leaves out where K3s is.
+# On RHEL and similar systems, sudo's PATH lacks K3s's folder.
 export PATH="$PATH:/usr/local/bin:/opt/k3s-lab/bin"
 
 data=/var/lib/rancher/k3s
 config=/etc/rancher/k3s
-# What the lab keeps for itself on a machine; uninstall.sh removes it.
+# The lab's notes on a machine; uninstall.sh removes them.
 notes=/var/lib/k3s-lab
 
 way_back() {
   echo "If more than half of the servers are lost for good, one that still has its data can continue alone, and the others join it: see docs/troubleshooting.md, 'A cluster that lost most of its servers'. A plain k3s server --cluster-reset is not enough."
 }
 
-# pause SECONDS: without a process, for a poll must not take the processor from what it waits for.
+# pause SECONDS: sleeps without a process, because a poll must not take CPU time from what it waits for.
 pause() { read -r -t "$1" <> <(:) || true; }
 
-# until_true SECONDS COMMAND...: asks again until the command succeeds; 1 when it did not in time.
+# until_true SECONDS COMMAND...: repeats until the command succeeds; 1 if it does not in time.
 until_true() {
   local deadline=$((SECONDS + $1))
   shift
@@ -27,8 +27,8 @@ until_true() {
   done
 }
 
-# One script at a time changes this machine. One that goes on although the computer that sent it was interrupted would later
-# put back what is changed now: it ends, and what it saved is there to go on from.
+# Only one script at a time changes this machine. A script that still runs although its sender was interrupted would later
+# roll back the current change: it is ended, and what it saved is the starting point.
 take_over() {
   local own other
   read -r _ _ _ _ own _ </proc/$$/stat # its process group
@@ -44,10 +44,10 @@ take_over() {
   echo "$own" >$notes/lock
 }
 
-# K3s is kubectl where it is called so. What kubectl keeps for the next time goes with the lab.
+# K3s acts as kubectl under that name. kubectl's cache is removed with the lab.
 kubectl() { (exec -a kubectl /usr/local/bin/k3s --request-timeout=10s --cache-dir=/run/k3s-lab/kubectl "$@"); }
 
-# etcd ADDRESS CALL [JSON]: asks the etcd of a server as K3s itself does, through etcd's JSON gateway.
+# etcd ADDRESS CALL [JSON]: queries a server's etcd like K3s itself, through etcd's JSON gateway.
 etcd() {
   local tls=$data/server/tls/etcd body=${3-} port
   if [ -z "$body" ]; then body='{}'; fi
@@ -60,17 +60,17 @@ etcd() {
   return 1
 }
 
-# hash_of FILE: its SHA-256; nothing where there is no such file. By that of its authority's certificate a cluster is known.
+# hash_of FILE: its SHA-256; nothing if there is no such file. The hash of its CA certificate identifies a cluster.
 hash_of() { if [ -s "$1" ]; then sha256sum <"$1" | cut -d ' ' -f 1; fi; }
 
 has_etcd() { [ -d $data/server/db/etcd/member ]; }
-# Whether K3s keeps something here that could be lost. A server that was refused when it joined has a kubelet's certificate
-# too, and nothing of the cluster.
+# Whether K3s has data here that could be lost. A server that was refused when it joined also has a kubelet's certificate,
+# but nothing of the cluster.
 has_data() {
   if [ "$NODE_ROLE" = agent ]; then [ -e $data/agent/client-kubelet.crt ]; else [ -e $data/server/db/state.db ] || has_etcd; fi
 }
 
-# etcd_members: a line each, "ID NAME ADDRESS"; the name is "-" while the member has not started.
+# etcd_members: one per line, "ID NAME ADDRESS"; the name is "-" until the member has started.
 etcd_members() {
   local reply
   reply=$(etcd 127.0.0.1 cluster/member/list) || return 1
@@ -83,7 +83,7 @@ etcd_members() {
   }'
 }
 
-# members_of NODE: of the lines of etcd_members on standard input those that are this node's: K3s calls a member NODE-XXXXXXXX.
+# members_of NODE: selects this node's lines of etcd_members on standard input: K3s names a member NODE-XXXXXXXX.
 members_of() {
   local id name address
   while read -r id name address; do
@@ -101,11 +101,11 @@ etcd_status() {
   echo "$own ${BASH_REMATCH[1]}"
 }
 
-# hand_over ADDRESS ID: etcd's leader at this address makes another member leader. That takes milliseconds, where a
-# leader that is lost without notice is missed for seconds.
+# hand_over ADDRESS ID: etcd's leader at this address makes another member leader. That takes milliseconds; a leader that
+# vanishes is missed for seconds.
 hand_over() { etcd "$1" maintenance/transfer-leadership "{\"targetID\":\"$2\"}" >/dev/null; }
 
-# may_hold FOLDER: whether something is in a folder, or may be where it cannot be listed.
+# may_hold FOLDER: whether a folder has content, or may have because it cannot be listed.
 may_hold() {
   local content
   [ -e "$1" ] || return 1
@@ -113,7 +113,7 @@ may_hold() {
   [ -n "$content" ]
 }
 
-# remove_k3s SCRIPT...: removes K3s by these of its own scripts. They remove all of /etc/rancher/k3s; what the lab did not put there stays.
+# remove_k3s SCRIPT...: removes K3s with these of its own scripts. They delete all of /etc/rancher/k3s; what the lab did not put there is kept.
 remove_k3s() {
   local script theirs=$notes/theirs
   rm -rf $config/token $config/join $config/k3s.yaml $config/k3s-lab-resolv.conf $config/config.yaml.d/k3s-lab.yaml $config/config.yaml.d/k3s-lab-secret.yaml

@@ -1,24 +1,22 @@
 #!/bin/bash
-# Tells the cluster, on a server that stays, what becomes of a node. Run as root, after common.sh.
+# Updates the cluster about a node, on a server that stays. Run as root, after common.sh.
 #   leave.sh before | gone | after | forget | cordon | uncordon | marks | unbalance
-#   NODE_NAME   the node that leaves, or is changed
+#   NODE_NAME   the node that leaves or changes
 #   NODE_IP     its address
-#   K3S_ARGS    marks: the flags of its K3s
+#   K3S_ARGS    marks: its K3s flags
 #
-# before     its pods move, and a server leaves etcd, while it still runs: those that stay always agree
-# gone       the same for one whose machine is gone: its pods cannot move
-# after      the cluster forgets the node, its password, without which none of that name could join again, and its pods,
-#            which it would keep for most of a minute
-# forget     both, for a node that lost its data and is to join again; does nothing where the cluster does not know it
-# cordon     its pods move, for a change of it; uncordon: it takes pods again, unless somebody else cordoned it
-# marks      it gets the labels and taints of its flags, and loses those of earlier flags: K3s sets taints only when a node
+# before     moves its pods, and removes a server from etcd while it still runs, so that the others always have a majority
+# gone       the same for a lost machine, whose pods cannot move
+# after      deletes the node, its password, which would keep a node of that name from joining, and its pods, which the
+#            cluster would keep for most of a minute
+# forget     both, for a node that lost its data and will join again; does nothing if the cluster does not know it
+# cordon     moves its pods before a change; uncordon: accepts pods again, unless somebody else cordoned it
+# marks      sets the labels and taints of its flags, and removes those of earlier flags: K3s sets taints only when a node
 #            joins, and removes neither
-# unbalance  the load balancer has left: what Traefik had for it goes
-# marks      it gets the labels and taints of its flags, and loses those that it had from earlier ones. K3s sets taints only
-#            when a node joins, and removes neither
+# unbalance  the load balancer has left: removes what Traefik had for it
 #
-# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, no cluster is here, or one that
-# only begins · 4, its API does not answer. With 3 and 4 another server may know more
+# Exit codes: 0 · 1, the cluster still counts on the node: nothing may be uninstalled · 3, there is no cluster here, or it is
+# just starting · 4, its API does not answer. After 3 and 4 ask another server
 set -euo pipefail
 
 readonly data=/var/lib/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
@@ -28,13 +26,13 @@ die() {
   exit "${2:-1}"
 }
 
-# api PATH: asks this server's API as its administrator; kubectl, which is all of K3s, takes ten times as long.
+# api PATH: queries this server's API as administrator; kubectl, which loads all of K3s, takes ten times as long.
 api() {
   local tls=$data/server/tls
   curl --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key "https://127.0.0.1:6443/$1"
 }
 answers() { [ "$(api readyz)" = ok ]; }
-# A node that is not known gives a Status with code 404.
+# An unknown node gives a Status with code 404.
 node=
 look() { node=$(api "api/v1/nodes/$NODE_NAME?pretty=false"); }
 is_unknown() { look && [[ $node == *'"code":404'* ]]; }
@@ -43,21 +41,21 @@ is_ready() { [[ $node == *'"type":"Ready","status":"True"'* ]]; }
 is_cordoned() { [[ $node == *'"unschedulable":true'* ]]; }
 is_cordoned_by_us() { [[ $node == *k3s-lab/cordoned* ]]; }
 
-# "NAMESPACE NAME" of the Deployments of one replica that have it on this node: the lab's, and K3s's Ingress controller.
+# "NAMESPACE NAME" of the Deployments whose only replica is on this node: the lab's, and K3s's Ingress controller.
 lone_here() {
   local all here
   all=$(kubectl get deployments --all-namespaces --output \
     'jsonpath={range .items[?(@.spec.replicas==1)]}{.metadata.namespace} {.metadata.name} {.metadata.labels.k3s-lab/lab}{"\n"}{end}') || return 1
-  # One that ends already has its successor.
+  # A terminating pod already has its replacement.
   here=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME,status.phase!=Failed,status.phase!=Succeeded" --output \
     'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.generateName} {.metadata.labels.pod-template-hash} {.metadata.deletionTimestamp}{"\n"}{end}') || return 1
   printf '%s\n' "$all" | awk 'NF == 3 || $0 ~ /^kube-system traefik *$/ { print $1, $2 }' |
     grep -Fx -f <(printf '%s\n' "$here" | awk 'NF == 3 { sub("-" $3 "-$", "", $2); print $1, $2 }') || true
 }
 
-# A drain ends a pod before its successor is there. A rollout makes the successor first, and on a cordoned node it makes none.
-# Of nodes that leave at once one moves its lone pods after the other, and so finds the successors that it was given. The
-# scheduler may not have seen the cordon yet: the node is asked again.
+# A drain ends a pod before its replacement exists. A rollout starts the replacement first, and never on a cordoned node.
+# Nodes that leave together move their lone pods one node after the other, and so also those that came from the others. The
+# scheduler may not have noticed the cordon yet, so check the node again.
 move_lone() {
   local deadline lone namespace name rest moved=true
   exec 7>/run/k3s-lab/lone.lock
@@ -84,14 +82,14 @@ evict() {
     echo "$NODE_NAME was not drained: some of its pods stay until it stops"
 }
 
-# Pods of a node that does not answer would end for ever: they are deleted afterwards.
+# Pods of a silent node would stay terminating forever: they are deleted afterwards.
 drain() {
   if kubectl cordon "$NODE_NAME"; then move_lone; fi
   evict --force
 }
 
-# Before a change. A pod that nobody made but a person would be lost by it: it goes on while K3s starts again. kubectl drains
-# none where there is one, so the others are chosen by the labels that their controllers give them.
+# Before a change. A drain would lose a pod without a controller, which otherwise keeps running while K3s restarts. kubectl
+# drains nothing if there is one, so the others are selected by the labels that their controllers set.
 move_away() {
   local bare label
   if kubectl cordon "$NODE_NAME"; then move_lone; fi
@@ -103,23 +101,23 @@ move_away() {
     return
   fi
   echo "pods that no controller would recreate stay on $NODE_NAME: $bare"
-  # Side by side: each may wait as long as it can for a PodDisruptionBudget.
+  # In parallel: each may wait for a PodDisruptionBudget.
   for label in pod-template-hash controller-revision-hash controller-uid; do evict "--pod-selector=$label" & done
   wait
 }
 
-# Members of the node, those too that never came so far as to have a name.
+# The node's members, including those that never got a name.
 own_members() {
   local all
   all=$(etcd_members) || return 1
   members_of "$NODE_NAME" <<<"$all"
   printf '%s\n' "$all" | awk -v ip="$NODE_IP" '$2 == "-" && $3 == ip'
 }
-# leads ID: whether etcd's leader is this member. Sets $here to the id of this server's own.
+# leads ID: whether this member is etcd's leader. Sets $here to the id of this server's own member.
 leads() { local status; status=$(etcd_status 127.0.0.1) && here=${status% *} && [ "${status#* }" = "$1" ]; }
 
-# One member leaves at a time: etcd must agree on each before the next. Its leader hands over to this server first, which
-# stays; that a leader vanishes would be noticed only after seconds.
+# Members leave one at a time: etcd must agree on each before the next. A leader first hands over to this server, which stays;
+# etcd would notice a vanished leader only after seconds.
 let_go() {
   local members id address here
   has_etcd || return 0
@@ -127,7 +125,7 @@ let_go() {
   flock 9
   until_true 60 etcd_members >/dev/null || die "etcd does not answer within 60 s, so $NODE_NAME cannot leave it. $(way_back)"
   local deadline=$((SECONDS + 60))
-  # A question that is not answered says nothing: only a list without it says that a member is gone.
+  # An unanswered query proves nothing: a member is gone only if a list lacks it.
   until members=$(own_members) && [ -z "$members" ]; do
     if [ $SECONDS -ge $deadline ]; then die "etcd did not remove $NODE_NAME within 60 s: it stays a server. See on this machine: journalctl --unit k3s"; fi
     while read -r id _ address; do
@@ -145,16 +143,16 @@ remove_node() {
   kubectl delete pods --all-namespaces --force --grace-period=0 --field-selector "spec.nodeName=$NODE_NAME"
 }
 
-# K3s's own controller holds on to a server's node until it has removed the member that the node names, and that controller
-# may have been lost with the server. Coming to it late it would remove the member that has just joined under that name.
+# K3s's own controller keeps a server's node until it has removed the member that the node names, and that controller
+# may have been lost with the server. A late one would remove the member that has just joined under that name.
 let_node_go() {
   if until_true 10 is_unknown; then return; fi
   kubectl patch node "$NODE_NAME" --type=merge --patch '{"metadata":{"finalizers":null}}' || true
   until_true 30 is_unknown || die "the cluster did not forget $NODE_NAME within 30 s, and would mistake it for the one that joins again; see: kubectl get node $NODE_NAME --output yaml"
 }
 
-# An annotation lists the labels (KEY=VALUE) and taints (KEY=VALUE:EFFECT, KEY:EFFECT) that are the lab's, from before they are
-# set until they are gone. What others gave the node, or have changed since, stays.
+# An annotation lists the lab's labels (KEY=VALUE) and taints (KEY=VALUE:EFFECT, KEY:EFFECT), from before they are set until
+# they are removed. What others set, or have changed since, stays.
 set_marks() {
   local plan verb rest
   local -a given
@@ -163,7 +161,7 @@ set_marks() {
 {{end}}{{range .spec.taints}}has {{.key}}{{with .value}}={{.}}{{end}}:{{.effect}}
 {{end}}{{range $key, $value := .metadata.annotations}}{{if eq $key "k3s-lab/marks"}}own {{$value}}{{end}}{{end}}' |
     K3S_ARGS=${K3S_ARGS-} awk '
-      # A node has one value for the key of a label, and for the key and effect of a taint.
+      # A node has one value per label key, and per taint key and effect.
       function key_of(mark) { sub(/=[^:]*/, "", mark); return mark }
       function plan(mark, what) { if (mark ~ /:/) taint = taint " " what; else label = label " " what }
       function note(marks) { print "annotate k3s-lab/marks" (marks == "" ? "-" : "=" substr(marks, 2)) }
@@ -197,8 +195,8 @@ set_marks() {
   done <<<"$plan"
 }
 
-# A Traefik whose middleware is missing answers no request: the middleware goes once no Traefik has it. K3s keeps what was in
-# a manifest that is gone, and notes what it has deployed; by that note it would not deploy the same again.
+# A Traefik whose middleware is missing answers no request, so the middleware is deleted once no Traefik uses it. K3s keeps
+# the objects of a deleted manifest, and records what it deployed; because of that record it would not deploy the same again.
 is_unused() {
   local found
   found=$(kubectl get pods --namespace kube-system --output 'jsonpath={.items[*].spec.containers[*].args}') || return 1
@@ -214,7 +212,7 @@ unbalance() {
 }
 
 [ -x /usr/local/bin/k3s ] && [ -e $data/server/tls/client-admin.crt ] || exit 3
-# A cluster that only begins has nothing to forget.
+# A cluster that is just starting has nothing to forget.
 if [ "$1" = forget ] && [ -e $notes/installing ] && ! answers; then exit 3; fi
 if [ "$1" = unbalance ] && [ -e $data/server/manifests/k3s-lab-traefik-retry.yaml ]; then exit 0; fi
 until_true 60 answers || die "the API does not answer within 60 s; see on this machine: journalctl --unit k3s" 4

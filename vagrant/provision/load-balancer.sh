@@ -1,14 +1,14 @@
 #!/bin/bash
-# HAProxy in front of a cluster's nodes, on a machine that is none of them. Run as root.
+# HAProxy in front of a cluster's nodes, on a separate machine. Run as root.
 #
-#   load-balancer.sh install    until it passes connections on; one that runs takes a new configuration without ending any
-#   load-balancer.sh remove     where it is this lab's
-#   load-balancer.sh observe    changes nothing; prints "state healthy", or in a few words what is not as `install` left it
+#   load-balancer.sh install    returns once it forwards connections; a running one takes a new configuration without ending any
+#   load-balancer.sh remove     if it is this lab's
+#   load-balancer.sh observe    changes nothing; prints "state healthy", or in a few words what differs from `install`
 #
 #   CONFIG       install: HAProxy's configuration, in base64
-#   LAB_OWNER    install, remove: the lab and stack whose it is; empty: whosever it is
+#   LAB_OWNER    install, remove: the lab and stack that own it; empty: any
 #
-# Its unit and its folder are the lab's own: Debian's haproxy.service and /etc/haproxy may be somebody else's, and stay.
+# It has its own unit and folder: Debian's haproxy.service and /etc/haproxy may be somebody else's, and stay.
 set -euo pipefail
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 
@@ -29,15 +29,15 @@ get_haproxy() {
   systemctl disable --quiet --now haproxy
 }
 
-# The processes that serve, each with the configuration that it began with.
+# The serving processes, each with the configuration that it started with.
 workers() { cat "/proc/$(systemctl show --property MainPID --value $service)/task"/*/children 2>/dev/null || true; }
 
-# reload: 1 where HAProxy goes on with what it had, such as for a port that another program has. systemd does not tell.
+# reload: 1 if HAProxy keeps its old configuration, for example because of a port in use. systemd does not report that.
 reload() {
   local before deadline worker
   before=" $(workers | tr '\n' ' ') "
   systemctl reload $service || return 1
-  # Not every kernel tells.
+  # Not every kernel reports it.
   if [ -z "${before// /}" ]; then return 0; fi
   deadline=$((SECONDS + taken_within))
   while [ $SECONDS -lt $deadline ]; do
@@ -75,7 +75,7 @@ KillMode=mixed
 TimeoutStopSec=5
 Restart=always
 RestartSec=1
-# Twice the connections that are open at once; HAProxy takes as many as this computer allows.
+# Twice the number of concurrent connections; HAProxy uses as many as the machine allows.
 LimitNOFILE=200000
 
 [Install]
@@ -90,7 +90,7 @@ install_it() {
   fi
   get_haproxy
   mkdir -p $folder
-  # A run that is interrupted after this leaves what is known to be unfinished.
+  # If a run is interrupted after this, its work is known to be unfinished.
   rm -f $folder/installed
   if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$folder/lab; fi
   printf %s "$CONFIG" | base64 -d >$file.new
@@ -103,13 +103,13 @@ install_it() {
   systemctl daemon-reload
   if [ "$was_active" ] && cmp -s $unit $folder/unit.old; then reload; else systemctl restart $service; fi ||
     put_back "$was_active"
-  # Only now: what cannot start must not take a port when its machine starts.
+  # Only now: a HAProxy that cannot start must not take a port when its machine boots.
   systemctl enable --quiet $service
   rm -f $folder/*.old
   fingerprint >$folder/installed
 }
 
-# put_back WAS_ACTIVE: what was there before a change that HAProxy did not take; then it ends.
+# put_back WAS_ACTIVE: restores what existed before a change that HAProxy rejected, and exits.
 put_back() {
   local port="Another program may have one of its ports: ss -ltnp"
   journalctl --no-pager --lines 10 --unit $service >&2 || true

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Checks a host before anything is done to it, as a user who may use sudo; changes nothing. Prints what it is known
-# by, and the node that it is in the lab's cluster already: k3s-lab machine=MACHINE-ID node=NAME
-#   NODE_IP          the address that the node is to have
+# Checks a host before anything is done to it, as a user who may use sudo; changes nothing. Prints its identity, and its
+# node if it already is one of the lab's cluster: k3s-lab machine=MACHINE-ID node=NAME
+#   NODE_IP          the node's address
 #   NODE_INTERFACE   the interface that must carry it; empty: any
-#   CLUSTER_ID       SHA-256 of the token of the lab's cluster: K3s of that one may be here already
+#   CLUSTER_ID       SHA-256 of the token of the lab's cluster, whose K3s may already be here
 set -euo pipefail
 
 refuse() {
@@ -30,19 +30,19 @@ interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (
 [ -n "$interface" ] || refuse "no interface carries $NODE_IP; it has: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)"
 [ "${NODE_INTERFACE:-$interface}" = "$interface" ] || refuse "$NODE_IP is on $interface, not on $NODE_INTERFACE; set the machine's \`interface\` or \`ip\` in the stack file"
 
-# Raspberry Pi OS starts without it.
+# Raspberry Pi OS boots without it.
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
   grep -qw memory /sys/fs/cgroup/cgroup.controllers ||
     refuse "its kernel does not account memory per container; add cgroup_memory=1 cgroup_enable=memory to the kernel's command line and reboot"
 fi
 
-# A change that was interrupted may have put back only a part of what it saved.
+# An interrupted change may have restored only a part of what it saved.
 found=$({ sudo -n cat /etc/rancher/k3s/token 2>/dev/null || sudo -n cat /var/lib/k3s-lab/before/etc/rancher/k3s/token 2>/dev/null || true; } | sha256sum)
 if [ -e /usr/local/bin/k3s ] && [ "${found%% *}" != "$CLUSTER_ID" ]; then
   refuse "K3s of another cluster is installed there; remove it first, through its lab or with k3s-uninstall.sh, or choose another host"
 fi
 
-# K3s would not start beside another kubelet, and its uninstaller would take away what that one keeps; as in k3s.sh.
+# K3s would not start beside another kubelet, and its uninstaller would remove that one's data; as in k3s.sh.
 if [ ! -e /usr/local/bin/k3s ] && ! sudo -n test -e /var/lib/k3s-lab; then
   kept=$(sudo -n find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
   if [ -n "$kept" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
@@ -50,7 +50,7 @@ if [ ! -e /usr/local/bin/k3s ] && ! sudo -n test -e /var/lib/k3s-lab; then
   fi
 fi
 
-# K3s calls a node what its machine is called unless a flag says otherwise. Without a unit nothing was installed.
+# K3s names a node after its machine unless a flag says otherwise. Without a unit nothing was installed.
 unit=$(cat /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service 2>/dev/null || true)
 node=
 if [ -n "$unit" ]; then

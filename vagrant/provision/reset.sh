@@ -1,17 +1,17 @@
 #!/bin/bash
-# Goes on with the one server that is left, after most of the servers were lost for good: makes it the only member of a new
-# etcd with the data that it has. Nothing else calls it. Run as root on that server, by hand, after eval "$(scripts/lab env)":
+# Continues with the one remaining server after most of the servers were lost for good: makes it the only member of a new
+# etcd with its data. Nothing calls this script. Run it by hand, as root on that server, after eval "$(scripts/lab env)":
 #   ssh -F .lab/ssh/NAME.STACK/config NAME.STACK sudo bash -s <vagrant/provision/reset.sh
 #
-# `k3s server --cluster-reset` alone is not enough: etcd goes on with its log then, and discards from it what other members
-# had not confirmed there, although the database may have it. Servers that join replay the log, and have other data from then
-# on (etcd-io/etcd#14009, k3s-io/k3s#11992). From a copy of the database K3s begins a new log, and those that join get the data.
+# `k3s server --cluster-reset` alone is not enough: etcd then continues its log, and discards what other members had not
+# confirmed there, although the database may contain it. Servers that join replay the log, and their data differs from then
+# on (etcd-io/etcd#14009, k3s-io/k3s#11992). From a copy of the database K3s starts a new log, and servers that join get the data.
 set -euo pipefail
 
 readonly data=/var/lib/rancher/k3s/server unit=/etc/systemd/system/k3s.service
 readonly db=$data/db/etcd/member/snap/db
 copy=$data/etcd-reset-$(date +%s).db
-# Gone after a restart of the machine, whatever happens here.
+# Not kept across a restart of the machine, whatever happens here.
 readonly override=/run/systemd/system/k3s.service.d/k3s-lab-reset.conf
 
 die() {
@@ -33,7 +33,7 @@ answers_within() {
   done
 }
 
-# K3s's own command, without what it joined by: K3s refuses that in a reset.
+# K3s's own command without the flags for joining, which K3s refuses in a reset.
 reset_command() {
   sed -n '/^ExecStart=/,/^$/p' $unit | grep --invert-match --extended-regexp "^[[:space:]]*'--server=|^\$"
   echo "	'--cluster-reset' '--cluster-reset-restore-path=$copy'"
@@ -44,8 +44,8 @@ if [ ! -e $unit ] || [ ! -s $db ]; then
 fi
 has_majority() { die "the cluster answers here: it has its majority and needs no reset. Run \`scripts/lab up\`."; }
 if answers; then has_majority; fi
-# A server that is stopped, starts or is busy does not answer either, while the others may have their majority. Where they have
-# it, it joins them.
+# A stopped, starting or busy server does not answer either, although the others may have their majority. If they do, it joins
+# them.
 patience=$((60 * $(cat /var/lib/k3s-lab/slowness 2>/dev/null || echo 1)))
 echo "Checking for $patience s whether the cluster has its majority after all"
 systemctl reset-failed k3s || true
@@ -53,14 +53,14 @@ systemctl start --no-block k3s
 if answers_within $patience; then has_majority; fi
 
 systemctl stop k3s
-# As etcd writes its snapshots: with the database's SHA-256 at the end.
+# Like etcd's snapshots: with the database's SHA-256 at the end.
 (umask 077 && cp $db "$copy")
 sum=$(sha256sum <$db)
 for ((at = 0; at < 64; at += 2)); do printf '%b' "\\x${sum:at:2}"; done >>"$copy"
 mkdir -p "$(dirname $override)"
 trap 'rm -f $override; systemctl daemon-reload' EXIT
 {
-  # K3s ends when it is done.
+  # K3s exits when it is done.
   printf '[Service]\nType=oneshot\nRestart=no\nTimeoutStartSec=600\nExecStart=\n'
   reset_command
 } >$override
