@@ -75,7 +75,6 @@ export async function provision(name: string, machine: Machine) {
     .replace('timeout "$ready_within" systemctl', "timeout 60 systemctl")
     .replace("until_true $((30 * slower))", "until_true 1")
     .replace("until_true 60 check_quorum", "until_true 1 check_quorum");
-  const log = `echo "$(basename "$0") $*" >>${path("log")}`;
 
   await put("home/keep", "", 0o644);
   if (machine.driver) {
@@ -117,7 +116,8 @@ export async function provision(name: string, machine: Machine) {
     ].join("\n"),
   );
   await put("bin/uname", `#!/bin/sh\necho ${machine.hostname ?? "server"}\n`);
-  await put("bin/journalctl", `#!/bin/sh\n${log}\necho 'level=fatal msg="the reason"'\n`);
+  const asked = `echo "journalctl $*" | sed 's/ --since=.*//' >>${path("log")}`;
+  await put("bin/journalctl", `#!/bin/sh\n${asked}\necho 'level=fatal msg="the reason"'\n`);
   const node = (time: string) =>
     `{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"${time}"}]}}`;
   const answers = (machine.answering ?? [])

@@ -656,9 +656,10 @@ bring_up() {
 
 # What K3s says of why it ended goes last, where it is read first.
 explain() {
-  local said
-  said=$(journalctl --no-pager --lines 30 --unit $service)
-  printf '%s\n' "$said" >&2
+  local said begun=${started/T/ }
+  # It may have started again meanwhile, and says a lot then. What it said before this run is not the reason.
+  said=$(journalctl --no-pager --lines 1000 --unit $service ${started:+"--since=${begun%Z} UTC"})
+  tail -n 30 <<<"$said" >&2
   reason=$(printf '%s\n' "$said" | grep -o 'level=fatal msg=".*"' | tail -n 1 || true)
   why="${reason:+. K3s says: $reason}"
   if is_alone; then why="$why. And $alone"; fi

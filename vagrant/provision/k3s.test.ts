@@ -67,7 +67,7 @@ test("a failed installation is tried once more after k3s-killall.sh and k3s-unin
   assert.equal(status, 0, stderr);
   assert.deepEqual(log, [
     serverLine,
-    "journalctl --no-pager --lines 30 --unit k3s",
+    "journalctl --no-pager --lines 1000 --unit k3s",
     "k3s-killall.sh",
     "k3s-uninstall.sh",
     serverLine,
@@ -105,6 +105,13 @@ test("an installation that was interrupted and in which pods have run since is n
     [],
   );
   assert.ok(existsSync(path("var/lib/rancher/k3s/server/db/state.db")));
+});
+
+test("why K3s ended is found although it has started again and says more than is shown", async () => {
+  const fatal = 'level=fatal msg="the reason"';
+  const journal = `#!/bin/sh\n{ echo '${fatal}'; seq -f 'started again %g' 100; } | tail -n "$3"\n`;
+  const { stderr } = await provision("started again", { start: "ends", files: { "bin/journalctl": journal } });
+  assert.match(stderr, /; its last lines are above\. K3s says: level=fatal msg="the reason"\n/);
 });
 
 test("an agent is retried by its own uninstaller", async () => {
