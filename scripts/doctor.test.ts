@@ -9,6 +9,7 @@ import { tools } from "./toolchain/tools.ts";
 const GiB = 1024 ** 3;
 const config = (provider: "auto" | "libvirt" | "virtualbox" | "hosts" = "auto") => ({
   provider,
+  provisioner: "shell" as const,
   network: "192.168.42.0/24",
   machines: [{ name: "server", role: "server" as const, ip: "192.168.42.110", cpus: 2, memory: 2048 }],
   k3s: { serverArgs: [], agentArgs: [] },

@@ -4,7 +4,13 @@ import { join } from "node:path";
 import { LabError } from "../stacks/lib/errors.ts";
 import { stackDir } from "../stacks/lib/paths.ts";
 import { hasResources, locksOf } from "../stacks/lib/state.ts";
-import { chooseProvider, type Provider, providerProbes, providers } from "../stacks/model/provider.ts";
+import {
+  chooseProvider,
+  type Provider,
+  packagesOf,
+  providerProbes,
+  providers,
+} from "../stacks/model/provider.ts";
 import { preflightK3d } from "../stacks/observe/k3d-ready.ts";
 import { recordedOf } from "../stacks/observe/recorded.ts";
 import { bootstrapMode } from "./host/bootstrap.ts";
@@ -152,7 +158,9 @@ function machineFindings([stack, config]: ClusterStack, computer: Computer): Pro
     other("libvirt", "libvirt and KVM"),
     other("virtualbox", "VirtualBox"),
     own("vagrant", "Vagrant for", async () => vagrant((await choice()).provider, computer)),
-    own("packages", "Packages for", async () => packages((await choice()).provider, computer)),
+    own("packages", "Packages for", async () =>
+      packages(packagesOf((await choice()).provider, config), computer),
+    ),
     used("docker", "Docker for", "docker", () => docker("machines", computer)),
     used("networks", "VirtualBox's networks for", "virtualbox", async () => {
       await computer.refuseUnlessAllowed(config.network);
@@ -239,8 +247,7 @@ async function docker(use: DockerUse, computer: Computer): Promise<Answer> {
   return byLabUp("installed, not running", start, computer);
 }
 
-async function packages(provider: Provider, computer: Computer): Promise<Answer> {
-  const names = [...providers[provider].packages, "openssh-client", "iproute2"];
+async function packages(names: readonly string[], computer: Computer): Promise<Answer> {
   const missing = await computer.missingPackages(names);
   if (missing.length === 0) return ok(names.join(", "));
   return byLabUp(`missing: ${missing.join(", ")}`, await installAdvice(missing), computer);

@@ -22,7 +22,7 @@ import { clusterPreconditions, refuseUnlessMet } from "./observe/preconditions.t
 export default async function cluster(): Promise<ClusterOutputs> {
   const stack = pulumi.getStack();
   const config = stackConfig("cluster");
-  const { machines, network, k3s, loadBalancer } = config;
+  const { machines, network, k3s, loadBalancer, provisioner } = config;
   const observed = await observeCluster(stack, config);
   refuseUnlessMet(clusterPreconditions(config, observed));
   const { provider, version, observedMachines, observedNodes, wrongBalancer } = observed;
@@ -46,7 +46,7 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const servers = machines.filter(({ role }) => role === "server") as [Machine, ...Machine[]];
   const isBalanced = traefikOf(config) === "every-node";
   const nodes = await installNodes({
-    ...{ made, servers, token, version, k3s, secretConfig, observedNodes, isBalanced },
+    ...{ made, servers, token, version, k3s, secretConfig, observedNodes, provisioner, isBalanced },
   });
   const all = machines.map(({ name }) => nodes.get(name) as K3sNode);
   new ClusterServers("servers", { servers, nodes: all, isMissing: isServerListMissing(stack) });

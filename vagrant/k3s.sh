@@ -4,6 +4,7 @@
 #   LAB_STACK      the stack that the machine belongs to
 #   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
 #   SERVERS        the machines of all servers: NAME=ADDRESS NAME=ADDRESS…
+#   INVENTORY      start, install: the machine in Ansible's inventory, as JSON: its playbook does it. Default: provision/k3s.sh does
 #   NODE_ADDRESS   load: the machine, as ssh knows it
 #   IMAGE          load: the image to put into the node's image store
 #   stdin          start, install: the token that joins nodes; in a second line, in base64, K3s configuration that is secret
@@ -14,6 +15,7 @@ export LC_ALL
 lab="$K3S_LAB_ROOT/.lab"
 owner="$(cat "$lab/id")/${LAB_STACK:-}"
 provision="$K3S_LAB_ROOT/vagrant/provision"
+ansible="$lab/${LAB_STACK:-}/ansible"
 
 die() {
   echo "k3s.sh: $*" >&2
@@ -84,6 +86,41 @@ send_secrets() {
     printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
 }
 
+# What the playbook reads, by hand too: the machine, and its secrets, which only the user may read.
+write_inventory() {
+  mkdir -p "$ansible/inventory" "$ansible/secrets/$NODE_NAME"
+  (
+    umask 077
+    read -r token
+    read -r secret || true
+    printf %s "$token" >"$ansible/secrets/$NODE_NAME/token"
+    printf %s "$secret" | base64 -d >"$ansible/secrets/$NODE_NAME/secret"
+  )
+  # Somebody may be reading the folder.
+  printf '%s\n' "$INVENTORY" >"$ansible/$NODE_NAME.json"
+  mv "$ansible/$NODE_NAME.json" "$ansible/inventory/$NODE_NAME.json"
+}
+forget_inventory() {
+  rm -rf "$ansible/inventory/$NODE_NAME.json" "$ansible/secrets/$NODE_NAME"
+  rmdir "$ansible"/* "$ansible" 2>/dev/null || true
+}
+
+# bring MODE: as `here` does, or by the playbook. The reason of a failure goes last, where it is read first.
+bring() {
+  if [ -z "${INVENTORY:-}" ]; then
+    here "$1"
+    return
+  fi
+  # Ansible wants UTF-8.
+  if ! LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$K3S_LAB_ROOT/vagrant/ansible/ansible.cfg" ansible-playbook \
+    --inventory "$ansible/inventory/$NODE_NAME.json" --extra-vars "mode=$1 cluster_ca=$ca bundle=$bundle silent='$silent'" \
+    "$K3S_LAB_ROOT/vagrant/ansible/k3s.yml" </dev/null >&2; then
+    on "$NODE_NAME.$LAB_STACK" sudo cat /run/k3s-lab/why </dev/null >&2 || true
+    return 1
+  fi
+  if [ "$1" = start ]; then here observe | sed -n 's/^ca //p'; fi
+}
+
 # A machine that does not carry this K3s gets it from here, whole or not at all. What it came with stays.
 send_bundle() {
   bundle=
@@ -126,16 +163,28 @@ learn_cluster() {
 
 prepare() {
   bundle='' ca='' silent=''
+  if [ "${INVENTORY:-}" ]; then
+    command -v ansible-playbook >/dev/null || die "ansible-playbook is missing: install ansible-core, or set k3s-lab:provisioner to shell"
+    on "$NODE_NAME.$LAB_STACK" test -x /usr/bin/python3 </dev/null ||
+      die "$NODE_NAME has no /usr/bin/python3, which Ansible needs there: install it, or set k3s-lab:provisioner to shell"
+  fi
   survey=$(here observe)
   send_bundle
   learn_cluster
-  send_secrets
+  if [ -z "${INVENTORY:-}" ]; then
+    forget_inventory
+    send_secrets
+  else
+    secrets=$(cat)
+    printf '%s\n' "$secrets" | write_inventory
+    printf '%s\n' "$secrets" | send_secrets
+  fi
 }
 
 case "$1" in
 start)
   { prepare; } >&2
-  here start
+  bring start
   ;;
 install)
   prepare
@@ -151,7 +200,7 @@ install)
   fi
   # A name of its own: tell has a status too, and a failed change would count as done.
   installed=0
-  here install || installed=$?
+  bring install || installed=$?
   if [ $installed = 0 ] && ! mark; then installed=1; fi
   if [ "$is_drained" ]; then tell "$SERVERS" uncordon || echo "warning: $NODE_NAME may still be cordoned: kubectl uncordon $NODE_NAME"; fi
   [ $installed = 0 ] || exit $installed
@@ -176,6 +225,7 @@ uninstall)
   fi
   tell "$stays" after ||
     echo "warning: the cluster was not told that $NODE_NAME has left; if the cluster still runs, run there: kubectl delete node $NODE_NAME"
+  forget_inventory
   ;;
 unbalance) tell "$(staying)" unbalance ;;
 servers)

@@ -21,8 +21,8 @@ export const suite = "bookworm";
 export const basePackages: readonly string[] = [
   ["systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "ca-certificates", "curl"],
   ["containerd", "runc", "containernetworking-plugins"],
-  // For a machine whose role is loadbalancer.
-  ["haproxy"],
+  // For a machine whose role is loadbalancer, and for Ansible.
+  ["haproxy", "python3"],
   ["iproute2", "iptables", "ipset", "kmod", "procps", "conntrack", "socat", "ethtool", "iputils-ping"],
 ].flat();
 

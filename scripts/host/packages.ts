@@ -54,6 +54,7 @@ const known: Readonly<Record<string, readonly [has: string, fedora?: string, arc
     "qemu-system-arm": ["qemu-system-aarch64|qemu-kvm", "qemu-kvm", "qemu-system-aarch64", "qemu-arm"],
     "openssh-client": ["ssh ssh-keygen", "openssh-clients", "openssh", "openssh-clients"],
     iproute2: ["ip", "iproute"],
+    "ansible-core": ["ansible-playbook"],
     mmdebstrap: ["mmdebstrap"],
     uidmap: ["newuidmap newgidmap", "shadow-utils", "shadow", "shadow"],
     "debian-archive-keyring": ["/usr/share/keyrings/debian-archive-keyring.gpg", "debian-keyring"],

@@ -1,7 +1,7 @@
 import { kvmProblem } from "../../stacks/lib/kvm.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import { allMachines, type ClusterConfig } from "../../stacks/model/config.ts";
-import { chooseProvider, type ProviderChoice, providers } from "../../stacks/model/provider.ts";
+import { chooseProvider, type ProviderChoice, packagesOf, providers } from "../../stacks/model/provider.ts";
 import { observeMachines } from "../../stacks/observe/machines.ts";
 import { providerOf, recordedOf } from "../../stacks/observe/recorded.ts";
 import { ensureSshKey } from "../environment.ts";
@@ -47,16 +47,16 @@ async function startDocker({ settings, machinesInDocker }: UpRun, progress: Prog
 async function choose(
   run: UpRun,
   stack: string,
-  { provider: wanted, network }: ClusterConfig,
+  config: ClusterConfig,
   progress: Progress,
 ): Promise<ProviderChoice> {
   const { settings } = run;
+  const { provider: wanted, network } = config;
   const { provider: recorded } = await recordedOf(stack);
   const choice = await chooseProvider(wanted, recorded);
-  const { packages, isHere } = providers[choice.provider];
-  await ensurePackages([...packages, "openssh-client", "iproute2"], progress);
+  await ensurePackages(packagesOf(choice.provider, config), progress);
   await ensureSshKey();
-  if (!isHere) return choice;
+  if (!providers[choice.provider].isHere) return choice;
   if (wanted === "auto" && recorded === undefined) settings.set({ autoProvider: choice.provider });
   run.machinesInDocker ||= choice.provider === "docker";
   await addBlackholeRoutes(network);

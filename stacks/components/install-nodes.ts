@@ -31,6 +31,7 @@ export interface InstallNodesArgs {
   /** K3s configuration of the servers, as YAML; readable only by root on the machine. Default: none. */
   readonly secretConfig: string | undefined;
   readonly observedNodes: readonly ObservedNode[];
+  readonly provisioner: ClusterConfig["provisioner"];
   /** Whether a load balancer is in front of the nodes. */
   readonly isBalanced: boolean;
 }
@@ -44,6 +45,7 @@ export async function installNodes({
   k3s,
   secretConfig,
   observedNodes,
+  provisioner,
   isBalanced,
 }: InstallNodesArgs): Promise<ReadonlyMap<string, K3sNode>> {
   const names = publicNames(servers);
@@ -54,7 +56,7 @@ export async function installNodes({
 
   // Wait for every machine: a failure of the last one must show before anything is installed on the first.
   const together = made.map(({ resource }) => resource);
-  const common = { token, version, servers, together, isBalanced };
+  const common = { token, version, servers, together, provisioner, isBalanced };
   const [first] = made.filter(({ machine }) => machine === servers[0]) as [MadeMachine];
   const loss = lostData(observedNodes);
   if (loss !== undefined) pulumi.log.warn(loss);

@@ -42,6 +42,16 @@ test("a server is installed by the script, with its secrets on standard input", 
   assert.deepEqual(Object.values(stdin as object).sort(), [secret, lines].sort());
 });
 
+test("the playbook that installs a node knows it by its name in ssh, and no secret", async () => {
+  const [command] = await resourcesOf(() => new K3sNode("server", { ...server, provisioner: "ansible" }));
+  assert.equal(command?.inputs.create, '"$K3S_LAB_ROOT/vagrant/k3s.sh" install');
+  const { LAB_FOUND: _, ...node } = environment;
+  const inventory = JSON.stringify({ servers: { hosts: { "server.cluster": { node } } } });
+  assert.deepEqual(command?.inputs.environment, { ...environment, INVENTORY: inventory });
+  const [other] = await resourcesOf(() => new K3sNode("server", { ...server, provisioner: "shell" }));
+  assert.deepEqual(other?.inputs.environment, environment);
+});
+
 test("what was found wrong is an input, another one each time", async () => {
   const [command] = await resourcesOf(() => new K3sNode("server", { ...server, found: "K3s is stopped" }));
   const { LAB_FOUND } = (command?.inputs.environment ?? {}) as Record<string, string>;

@@ -1,6 +1,6 @@
 import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
-import type { Machine } from "../model/config.ts";
+import type { ClusterConfig, Machine } from "../model/config.ts";
 import type { ClusterNode } from "../model/outputs.ts";
 import { sshAlias } from "../model/ssh-config.ts";
 
@@ -17,6 +17,8 @@ interface K3sArgs {
   readonly args: readonly string[];
   /** The machines of all servers; the first one starts the cluster. Several servers keep its data in etcd. */
   readonly servers: readonly Machine[];
+  /** What installs K3s; either gives the same node. Default: shell. */
+  readonly provisioner?: ClusterConfig["provisioner"];
   /** Whether a load balancer is in front of the nodes, so that each node runs Traefik. Default: false. */
   readonly isBalanced?: boolean;
   /** What must exist before anything is installed: every machine of the cluster. */
@@ -41,7 +43,7 @@ export const isDone = (resource: pulumi.Resource): Promise<void> =>
     resource.urn.apply(() => resolve());
   });
 
-const environmentOf = ({ machine, version, args, servers, isBalanced }: K3sArgs): Record<string, string> => ({
+const variablesOf = ({ machine, version, args, servers, isBalanced }: K3sArgs): Record<string, string> => ({
   LAB_STACK: pulumi.getStack(),
   NODE_NAME: machine.name,
   NODE_IP: machine.ip,
@@ -52,6 +54,14 @@ const environmentOf = ({ machine, version, args, servers, isBalanced }: K3sArgs)
   SERVERS: serverList(servers),
   ...(isBalanced && machine.role === "server" ? { TRAEFIK: "every-node" } : {}),
 });
+
+function environmentOf(args: K3sArgs): Record<string, string> {
+  const node = variablesOf(args);
+  if (args.provisioner !== "ansible") return node;
+  const { name, role } = args.machine;
+  const hosts = { [sshAlias(pulumi.getStack(), name)]: { node } };
+  return { ...node, INVENTORY: JSON.stringify({ [`${role}s`]: { hosts } }) };
+}
 
 /** The token, then the secret configuration encoded on one line, so that its line breaks do no harm. */
 const secretsOf = ({ token, secretConfig = "" }: K3sArgs): pulumi.Output<string> =>

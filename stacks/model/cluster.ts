@@ -203,6 +203,12 @@ export const clusterSchema = z
       .describe(
         "What the machines are. `auto` chooses the best that works on this computer and keeps that choice while the lab is up; `hosts` uses existing machines over SSH.",
       ),
+    provisioner: z
+      .enum(["shell", "ansible"])
+      .default("shell")
+      .describe(
+        "What installs K3s on the machines and changes it: a `shell` script, or an `ansible` playbook run from this computer, which machines need Python for. Both give the same lab, so a cluster that is up may change from one to the other.",
+      ),
     network: ipv4Network
       .default("192.168.42.0/24")
       .describe(

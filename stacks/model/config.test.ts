@@ -33,6 +33,7 @@ function faults(program: ProgramName, values: object): string[] {
 test("defaults are filled in", () => {
   assert.deepEqual(parseConfig("cluster", { machines: [server] }, "FILE"), {
     provider: "auto",
+    provisioner: "shell",
     network: "192.168.42.0/24",
     machines: [{ ...server, cpus: 2, memory: 2048 }],
     k3s: { serverArgs: ["--write-kubeconfig-mode=644"], agentArgs: [] },

@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { chooseProvider, configuredProvider } from "./provider.ts";
+import { chooseProvider, configuredProvider, packagesOf } from "./provider.ts";
 
 const probes = (libvirt?: string, virtualbox?: string) => ({
   libvirt: async () => libvirt,
@@ -22,6 +22,11 @@ test("what was chosen for auto stays while the lab is up; a word that is no prov
   assert.equal(configuredProvider({ provider: "auto" }, { autoProvider: "docker" }), "docker");
   assert.equal(configuredProvider({ provider: "auto" }, {}), undefined);
   assert.equal(configuredProvider({ provider: "hosts" }, { autoProvider: "docker" }), "hosts");
+});
+
+test("Ansible is needed only where it installs K3s", () => {
+  assert.deepEqual(packagesOf("hosts", { provisioner: "shell" }), ["openssh-client", "iproute2"]);
+  assert.ok(packagesOf("docker", { provisioner: "ansible" }).includes("ansible-core"));
 });
 
 test("auto prefers KVM, then VirtualBox, then containers, and says why", async () => {

@@ -50,6 +50,16 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
   hosts: { packages: [], isHere: false, key: labKey },
 };
 
+/** The Debian packages that a stack's machines need on this computer. */
+export const packagesOf = (
+  provider: Provider,
+  { provisioner }: Pick<ClusterConfig, "provisioner">,
+): readonly string[] => [
+  ...providers[provider].packages,
+  ...["openssh-client", "iproute2"],
+  ...(provisioner === "ansible" ? ["ansible-core"] : []),
+];
+
 /** The chosen provider, and the sentence that says why. */
 export interface ProviderChoice {
   readonly provider: Provider;

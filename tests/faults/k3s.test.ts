@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { after, test } from "node:test";
@@ -176,7 +176,7 @@ async function leaving(
   name: string,
   servers: string | undefined,
   answer: string,
-  { script = "k3s.sh", action = "uninstall", node = "three", role = "server" } = {},
+  { script = "k3s.sh", action = "uninstall", node = "three", role = "server", playbook = "" } = {},
 ) {
   const lab = join(folder, name);
   const put = async (file: string, text: string) => {
@@ -188,6 +188,7 @@ async function leaving(
     "bin/ssh",
     `#!/bin/sh\ncat >/dev/null\nshift 2\nwhile [ "$1" = -o ]; do shift 2; done\nalias=$1; shift\nprintf '\\nk3s-lab-begins\\n'\ncoded=$(printf %s "$*" | sed -n 's/.*echo \\([A-Za-z0-9+/=]*\\) | base64 -d.*/\\1/p')\n[ -z "$coded" ] || set -- "$(echo "$coded" | base64 -d)"\ncase "$*" in true) what=alive ;; *" bash -s") what=uninstall ;; *) what="\${*##* }" ;; esac\necho "$alias $what" >>"${lab}/log"\n${answer}\n`,
   );
+  if (playbook) await put("bin/ansible-playbook", `#!/bin/sh\necho "$*"\n${playbook}\n`);
   for (const file of ["k3s.sh", "leave.sh", "load-balancer.sh", "uninstall.sh"])
     await put(`vagrant/provision/${file}`, "");
   const common = "vagrant/provision/common.sh";
@@ -208,6 +209,7 @@ async function leaving(
       K3S_VERSION: "v1.25.4+k3s1",
       K3S_ARGS: "",
       SERVERS: "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112",
+      ...(playbook ? { INVENTORY: "{}" } : {}),
     },
   });
   const log = (await readFile(join(lab, "log"), "utf8").catch(() => "")).trimEnd().split("\n");
@@ -322,6 +324,22 @@ for (const [what, servers, asked] of [
     assert.equal(exitCode, 0);
     assert.deepEqual(log, [...asked, "lb.cluster alive", "lb.cluster remove"]);
   });
+
+test("a playbook's reason comes last; its secrets are the user's alone, in no argument, and go with the node", async () => {
+  const answer = `${answering}; case "$what" in *why) echo 'K3s runs as before' ;; esac`;
+  const act = (action: string, playbook: string) =>
+    leaving("playbook", three, answer, { action, node: "worker", role: "agent", playbook });
+  const { exitCode, stderr } = await act("install", "exit 2");
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /vagrant\/ansible\/k3s\.yml\nK3s runs as before$/);
+  assert.doesNotMatch(stderr, /token/);
+  const kept = join(folder, "playbook/.lab/cluster/ansible");
+  assert.equal((await stat(join(kept, "secrets/worker/token"))).mode & 0o777, 0o600);
+  assert.equal(await readFile(join(kept, "secrets/worker/token"), "utf8"), "token");
+  assert.equal(await readFile(join(kept, "inventory/worker.json"), "utf8"), "{}\n");
+  assert.equal((await act("uninstall", "")).exitCode, 0);
+  assert.equal(existsSync(kept), false);
+});
 
 fault("C1: an agent's change fails after it was drained", async () => {
   const answer = `case "$what" in

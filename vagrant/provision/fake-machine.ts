@@ -50,6 +50,17 @@ export interface Machine {
   /** Whether the script goes on when nobody waits for it any more, from where `start` logs "left behind". Default: false. */
   readonly isLeftBehind?: boolean;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Runs something else in place of k3s.sh. */
+  readonly run?: (k3s: FakeRun) => Promise<{ status: number | null; stdout: string; stderr: string }>;
+}
+
+export interface FakeRun {
+  readonly root: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** The text with absolute paths moved into the folder. */
+  readonly moved: (text: string) => string;
+  /** k3s.sh and common.sh, moved. */
+  readonly script: string;
 }
 
 /** Runs k3s.sh with its absolute paths moved into a folder and the machine's programs played by scripts. */
@@ -63,12 +74,14 @@ export async function provision(name: string, machine: Machine) {
       await writeFile(path(file), text);
     await chmod(path(file), mode);
   };
-  const script = original
-    .replaceAll("/home/vagrant", path("home"))
-    .replaceAll(
-      /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/kubelet|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
-      `${root}/$1`,
-    )
+  const moved = (text: string) =>
+    text
+      .replaceAll("/home/vagrant", path("home"))
+      .replaceAll(
+        /(?<![\w$])\/(opt\/k3s-lab|etc\/(?:rancher|systemd)|usr\/local\/bin|var\/lib\/rancher|var\/lib\/kubelet|var\/lib\/k3s-lab|run\/k3s-lab|sys\/class)/g,
+        `${root}/$1`,
+      );
+  const script = moved(original)
     .replace("slower=$(slowness)", `slower=${machine.slower ?? 1}`)
     .replace("ready_within=$((180 * slower))", "ready_within=1")
     // What is to come up in no time may take its time on a computer that is busy.
@@ -97,12 +110,15 @@ export async function provision(name: string, machine: Machine) {
     "bin/systemctl",
     [
       "#!/bin/sh",
+      'if [ "$1" = --no-block ]; then shift; fi', // Ansible's order
       'case "$1" in',
       "is-enabled) echo enabled ;;",
       "show) case $3 in",
       `  NRestarts) cat ${path("ends")} 2>/dev/null || echo 0 ;;`,
       // One that has just started registers its node in the next moment.
       `  ExecMainStart*) cat ${path("began")} 2>/dev/null || echo 0; [ ! -e ${path("began")} ] || [ -e ${path("deleted")} ] || rm ${path("unregistered")} ;;`,
+      // What Ansible asks.
+      "  '') echo LoadState=loaded; echo ActiveState=active ;;",
       `  SubState) test -e ${path("active")} && echo running || echo dead ;;`,
       "  esac ;;",
       `reset-failed) rm -f ${path("ends")} ;;`,
@@ -211,7 +227,9 @@ export async function provision(name: string, machine: Machine) {
   }
   const { status, stdout, stderr } = machine.isLeftBehind
     ? { status: null, stdout: "", stderr: "" }
-    : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 120_000 });
+    : machine.run
+      ? await machine.run({ root, env: options.env, moved, script })
+      : spawnSync("bash", args, { ...options, input: script, encoding: "utf8", timeout: 120_000 });
   const read = (file: string) => readFile(path(file), "utf8").catch(() => "");
   return { status, stdout, stderr, pid, path, read, log: (await read("log")).trimEnd().split("\n") };
 }

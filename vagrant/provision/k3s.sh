@@ -5,6 +5,14 @@
 #   k3s.sh start      a server, until others can join: prints the cluster's id, the SHA-256 of its certificate authority
 #   k3s.sh check      changes nothing; prints "change" where `install` would start K3s again, else "same"
 #   k3s.sh observe    changes nothing; prints what is here, see below; of the variables it reads the first three
+#   k3s.sh MODE STEP  one of these steps of `install` or `start`; what lies between them ../ansible/k3s.yml does itself:
+#     begin           refuses what cannot be, and prints as YAML what is wanted here; `check begin` changes nothing by it
+#     place           puts what the machine carries where K3s looks for it; prints "changed" if it was not there
+#     files           prints the fingerprint of what K3s runs from
+#     stop            before K3s starts again
+#     wait            until the node is Ready
+#     recover [last]  after a failure: a change is rolled back, a first install removed, unless this was the last try
+#     finish WISH     notes what is installed
 #
 #   NODE_NAME, NODE_ROLE, NODE_IP   the node: its name, server | agent, its address in the lab
 #   NODE_INTERFACE                  the interface that must carry the address; empty: eth1, or where there is none any
@@ -27,7 +35,7 @@
 # Flags: https://docs.k3s.io/cli/server and https://docs.k3s.io/cli/agent
 set -euo pipefail
 
-readonly mode=${1:-install}
+readonly mode=${1:-install} step=${2:-} detail=${3:-}
 readonly data=/var/lib/rancher/k3s config=/etc/rancher/k3s notes=/var/lib/k3s-lab # as in common.sh
 readonly token_file=${TOKEN_FILE:-/run/k3s-lab/token}
 readonly secret_file=${SECRET_FILE:-/run/k3s-lab/secret}
@@ -36,6 +44,8 @@ readonly token=$config/token ca=$data/server/tls/server-ca.crt
 readonly join=$config/join
 # While a first installation has not come to an end, and while a change has not.
 readonly installing=$notes/installing before=$notes/before
+# What one step leaves for the next: secrets, when K3s was started, why a step failed.
+readonly run=/run/k3s-lab
 
 service=k3s uninstall=k3s-uninstall.sh
 if [ "$NODE_ROLE" = agent ]; then service=k3s-agent uninstall=k3s-agent-uninstall.sh; fi
@@ -43,6 +53,7 @@ readonly unit=/etc/systemd/system/$service.service
 
 die() {
   echo "k3s.sh on $NODE_NAME: $1" >&2
+  if [ -n "$step" ]; then echo "k3s.sh on $NODE_NAME: $1" >$run/why; fi
   exit "${2:-1}"
 }
 
@@ -452,6 +463,10 @@ put() {
   return 1
 }
 
+# joins_by FILE: whether the node joins by the token in this file. join_text FILE: what it joins by.
+joins_by() { [ "$(sed 's/.*://' $join 2>/dev/null)" = "$(cat "$1")" ]; }
+join_text() { printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat "$1")"; }
+
 # Where bring_up is asked whether it succeeds, bash does not end at a command that fails: each says so by itself.
 write_config() {
   install -d -m 0755 $config $config/config.yaml.d || return
@@ -460,8 +475,8 @@ write_config() {
     rm -f "$token_file"
   fi
   # Once written it stays: it says the same with the cluster's id and without.
-  if [ "$(sed 's/.*://' $join 2>/dev/null)" != "$(cat $token)" ]; then
-    (umask 077 && printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat $token)" | put $join) || return
+  if ! joins_by $token; then
+    (umask 077 && join_text $token | put $join) || return
   fi
   printf '%s\n' "$(config_text)" | put $config/config.yaml.d/k3s-lab.yaml || return
   if [ -e "$assets/offline" ]; then echo "nameserver ${NODE_IP%.*}.1" | put $config/k3s-lab-resolv.conf || return; fi
@@ -472,10 +487,9 @@ write_config() {
 # What kube-proxy passes on from a virtual network interface into flannel's VXLAN leaves with a wrong outer checksum, and
 # the other node drops it. Computed before it gets there it is right; udev sees to that whenever flannel makes its device.
 write_link() {
-  case $(readlink "/sys/class/net/$interface/device/driver") in
-  */virtio_net) printf '[Match]\nOriginalName=flannel.1\n[Link]\nTransmitChecksumOffload=no\n' >/etc/systemd/network/10-k3s-lab-flannel.link ;;
-  esac
+  if is_virtio; then printf '[Match]\nOriginalName=flannel.1\n[Link]\nTransmitChecksumOffload=no\n' >/etc/systemd/network/10-k3s-lab-flannel.link; fi
 }
+is_virtio() { [[ $(readlink "/sys/class/net/$interface/device/driver") == */virtio_net ]]; }
 
 readonly manifests=$data/server/manifests
 readonly values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml # of serve_on_every_node
@@ -555,13 +569,17 @@ step_down() {
   done < <(etcd_members)
 }
 
-start_k3s() {
+make_way() {
   started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
   # While it starts K3s ignores a request to end, and systemd would wait for 90 s.
   if [ "$(systemctl show --property SubState --value $service)" != running ]; then
     systemctl kill --kill-who=main --signal=SIGKILL $service 2>/dev/null || true
   fi
   systemctl reset-failed $service 2>/dev/null || true
+}
+
+start_k3s() {
+  make_way
   if [ "$mode" = start ] || [ -n "$alone" ]; then
     systemctl restart --no-block $service
     return
@@ -603,27 +621,32 @@ serve_on_every_node() {
   mv $values.new $values
 }
 
-run_installer() {
-  local file_before
-  file_before=$(fingerprint)
-  write_config && write_link || return
+place() {
   if [ -n "$own" ]; then
     # A link, for uninstalling removes K3s from its places and the retry needs it again.
     ln -sf "$assets/k3s" /usr/local/bin/k3s || return
     CARRIED=$assets "$assets/place.sh" "$NODE_ROLE" || return
   fi
   if [ "$NODE_ROLE" = server ]; then serve_on_every_node || return; fi
+}
+
+run_installer() {
+  local file_before
+  file_before=$(fingerprint)
+  write_config && write_link && place || return
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
   # The installer would wait for the service without end, and an agent without its server is never up. What is called K3S_…
   # here is not meant for K3s.
   env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
     INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return
-  if $is_interrupted || [ "$file_before" != "$(fingerprint)" ] || ! runs || is_unregistered; then
+  if [ "$file_before" != "$(fingerprint)" ] || must_start; then
     step_down
     start_k3s
   fi
 }
+
+must_start() { $is_interrupted || ! runs || is_unregistered; }
 
 has_several_servers() { [ "$(echo "$SERVERS" | wc -w)" -gt 1 ]; }
 
@@ -666,41 +689,53 @@ explain() {
   echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above$why" >&2
 }
 
+# Of an installation that was interrupted: somebody may have used it since.
+begin_first() { if may_hold /var/lib/kubelet/pods; then echo pods; fi >$installing; }
+
+# Makes room for another try.
+remove_failed() {
+  explain
+  if [ "$NODE_ROLE" = server ] && has_several_servers; then
+    # The others know it as a member of etcd, and would refuse it if it came back without its data.
+    die "the installation failed; what exists of it stays, and the next run continues from there. $(way_back)"
+  fi
+  # K3s's own scripts remove the local volumes of pods too.
+  if may_hold $data/storage; then
+    die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need from there."
+  fi
+  if [ -s $installing ]; then
+    die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: fix the cause and run the same command again, or delete it with scripts/lab down."
+  fi
+  echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
+  if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
+  # Uninstalling removes the token too.
+  install -D -m 0600 $token "$token_file"
+  remove_k3s $uninstall
+}
+
 first_install() {
-  # Of an installation that was interrupted: somebody may have used it since.
-  local has_had_pods=false
-  if may_hold /var/lib/kubelet/pods; then has_had_pods=true; fi
-  touch $installing
+  begin_first
   if ! bring_up; then
-    explain
-    if [ "$NODE_ROLE" = server ] && has_several_servers; then
-      # The others know it as a member of etcd, and would refuse it if it came back without its data.
-      die "the installation failed; what exists of it stays, and the next run continues from there. $(way_back)"
-    fi
-    # K3s's own scripts remove the local volumes of pods too.
-    if may_hold $data/storage; then
-      die "the installation failed, and nothing was removed, because pods have data in $data/storage: save what you need from there."
-    fi
-    if $has_had_pods; then
-      die "the installation failed, and nothing was removed, because pods have run in it since it was interrupted: fix the cause and run the same command again, or delete it with scripts/lab down."
-    fi
-    echo "k3s.sh on $NODE_NAME: the installation failed; removing K3s and trying once more" >&2
-    if [ -x /usr/local/bin/k3s-killall.sh ]; then /usr/local/bin/k3s-killall.sh; fi
-    # Uninstalling removes the token too.
-    install -D -m 0600 $token "$token_file"
-    remove_k3s $uninstall
+    remove_failed
     bring_up || { explain; exit 1; }
   fi
   # From now on there is something to lose, whatever comes of the rest of this run.
   if [ "$mode" = install ]; then rm -f $installing; fi
 }
 
-change() {
+begin_change() {
   await_servers
   until_true 60 check_quorum ||
     die "etcd's members$missing do not answer, and without this server too the cluster would lose its quorum: nothing was touched. Bring them back first"
   save
-  if bring_up; then return; fi
+}
+
+change() {
+  begin_change
+  bring_up || roll_back
+}
+
+roll_back() {
   explain
   echo "k3s.sh on $NODE_NAME: restoring the previous installation" >&2
   put_back
@@ -713,6 +748,26 @@ change() {
     die "the change failed, and K3s runs as before$why"
   fi
   die "the change failed; the previous installation is restored, and its node is not Ready yet$why"
+}
+
+# What the playbook is to make of this machine, as YAML.
+plan() {
+  (umask 077 && join_text "$token_file" >$run/join)
+  answer() { if "${@:2}"; then echo "$1: true"; else echo "$1: false"; fi; }
+  block() { printf '%s: |-\n  %s\n' "$1" "${2//$'\n'/$'\n  '}"; }
+  echo "phase: $phase"
+  answer is_joined joins_by "$token_file"
+  answer has_secret test -s "$secret_file"
+  answer is_offline test -e "$assets/offline"
+  answer is_carried test -n "$own"
+  answer is_virtio is_virtio
+  answer must_start must_start
+  echo "service: $service"
+  echo "files: '$(fingerprint)'"
+  echo "wish: '$wish'"
+  echo "installer: $installer"
+  block arguments "$arguments"
+  block config "$(config_text)"
 }
 
 note() {
@@ -734,6 +789,56 @@ tidy() {
   done
 }
 
+placed() {
+  {
+    readlink /usr/local/bin/k3s || true
+    cat $unit.d/k3s-lab.conf $manifests/k3s-lab-*.yaml || true
+  } 2>/dev/null | sha256sum
+}
+
+# The steps that follow `begin`.
+later_step() {
+  local there
+  own=$(version_of "$assets/k3s")
+  is_first=false
+  if [ -e $installing ]; then is_first=true; fi
+  started=$(cat $run/started 2>/dev/null || true)
+  case "$step" in
+  place)
+    there=$(placed)
+    place
+    if [ "$there" != "$(placed)" ]; then echo changed >&3; fi
+    ;;
+  files) fingerprint >&3 ;;
+  stop)
+    step_down
+    make_way
+    echo "$started" >$run/started
+    ;;
+  wait)
+    deadline=$((SECONDS + ready_within))
+    wait_until_up
+    ;;
+  recover)
+    if [ -d $before ]; then roll_back; fi
+    if $is_first && [ "$detail" != last ]; then
+      remove_failed
+    else
+      explain
+      die "K3s did not come up, and what is there is kept$why"
+    fi
+    ;;
+  finish)
+    if [ "$mode" = start ]; then exit; fi
+    rm -f $installing
+    note "$detail"
+    tidy
+    ;;
+  *) die "unknown step '$step'" 2 ;;
+  esac
+  exit
+}
+
 cd / # cp --parents fails elsewhere
 find_assets
 if [ "$mode" = observe ]; then
@@ -742,20 +847,28 @@ if [ "$mode" = observe ]; then
 fi
 case "$mode" in install | start | check) ;; *) die "unknown mode '$mode'" 2 ;; esac
 
-# The id of the cluster is all that `start` prints.
+# The id of the cluster is all that `start` prints, and its answer all that a step does.
 exec 3>&1
-if [ "$mode" = start ]; then exec >&2; fi
+if [ "$mode" = start ] || [ -n "$step" ]; then exec >&2; fi
 
 install -d -m 0700 $notes
 take_over
 # What was sent for this run is used up, however it ends; a check that succeeds is followed by an installation.
 remove_sent() {
-  if [ $? != 0 ] || [ "$mode" != check ]; then rm -f "$token_file" "$secret_file" ${INSTALLER:+"$INSTALLER"}; fi
+  case "$?,$mode,$step" in
+  0,check, | 0,*,begin | 0,*,recover | *,place | *,files | *,stop | *,wait) ;;
+  *) rm -f "$token_file" "$secret_file" $run/join ${INSTALLER:+"$INSTALLER"} ;;
+  esac
 }
 trap remove_sent EXIT
 
 slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
+case "$step" in
+'') ;;
+begin) rm -f $run/started $run/why ;;
+*) later_step ;;
+esac
 find_interface
 refuse_other_cluster
 refuse_load_balancer
@@ -774,6 +887,15 @@ wish=$(wanted | sha256sum | cut -c 1-32)
 is_same=false
 if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(noted files)" = "$(fingerprint)" ]; then is_same=true; fi
 
+phase=change
+if $is_first; then phase=first; elif $is_same && runs && ! is_unregistered; then phase=same; fi
+
+# What runs already is changed by `install` alone, which waits for what comes of it.
+if [ "$mode" = start ] && ! $is_first; then phase=started; fi
+if [ "$step" = begin ] && [[ $mode == check || $phase == started ]]; then
+  plan >&3
+  exit
+fi
 if [ "$mode" = check ]; then
   if $is_same || $is_first; then echo same && exit; fi
   await_servers # before its pods move for nothing
@@ -784,19 +906,27 @@ finish_start() {
   hash_of $ca >&3
   exit
 }
-# What runs already is changed by `install` alone, which waits for what comes of it.
-if [ "$mode" = start ] && ! $is_first; then finish_start; fi
+if [ $phase = started ]; then finish_start; fi
 rm -f $notes/leaving
 if [ -n "${LAB_OWNER:-}" ]; then echo "$LAB_OWNER" >$notes/lab; fi
-if $is_same && runs && ! is_unregistered; then
+if [ "$step" = begin ]; then
+  case "$phase,$NODE_ROLE" in
+  same,agent) await_servers ;;
+  first,*) begin_first ;;
+  change,*) begin_change ;;
+  esac
+  plan >&3
+  exit
+fi
+case "$phase" in
+same)
   if [ "$NODE_ROLE" = agent ]; then await_servers; else serve_on_every_node; fi
   deadline=$((SECONDS + ready_within))
   wait_until_up || { explain; exit 1; }
-elif $is_first; then
-  first_install
-else
-  change
-fi
+  ;;
+first) first_install ;;
+change) change ;;
+esac
 if [ "$mode" = start ]; then finish_start; fi
 note "$wish"
 tidy

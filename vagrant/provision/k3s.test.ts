@@ -110,7 +110,10 @@ test("an installation that was interrupted and in which pods have run since is n
 test("why K3s ended is found although it has started again and says more than is shown", async () => {
   const fatal = 'level=fatal msg="the reason"';
   const journal = `#!/bin/sh\n{ echo '${fatal}'; seq -f 'started again %g' 100; } | tail -n "$3"\n`;
-  const { stderr } = await provision("started again", { start: "ends", files: { "bin/journalctl": journal } });
+  const { stderr } = await provision("started again", {
+    start: "ends",
+    files: { "bin/journalctl": journal },
+  });
   assert.match(stderr, /; its last lines are above\. K3s says: level=fatal msg="the reason"\n/);
 });
 

@@ -1,0 +1,154 @@
+import assert from "node:assert/strict";
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, describe, test as testAlone } from "node:test";
+import { byAnsible } from "../../../vagrant/ansible/fake-run.ts";
+import { provision } from "../../../vagrant/provision/fake-machine.ts";
+import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
+import { steps } from "../../steps.ts";
+
+// K3s by the Ansible playbook, on a server and an agent.
+
+describe("K3s by Ansible", { concurrency: false }, () => {
+  const { test, fault } = steps();
+  let checkout: Checkout;
+  const writeStack = (provisioner: string, flag = "--v=0") =>
+    writeFile(
+      join(checkout.directory, "Pulumi.cluster.yaml"),
+      [
+        "config:",
+        "  k3s-lab:provider: docker",
+        `  k3s-lab:provisioner: ${provisioner}`,
+        "  k3s-lab:network: 192.168.77.0/24",
+        "  k3s-lab:machines:",
+        "    - {name: s1, role: server, ip: 192.168.77.11}",
+        "    - {name: a1, role: agent, ip: 192.168.77.21, memory: 1024}",
+        "  k3s-lab:k3s:",
+        `    serverArgs: [--write-kubeconfig-mode=644, "--disable=traefik,metrics-server", ${flag}]`,
+        "",
+      ].join("\n"),
+    );
+  const up = () => checkout.lab("up", "cluster");
+  const kubectl = (...args: string[]) =>
+    checkout.output("kubectl", "--kubeconfig", join(checkout.directory, ".lab/cluster/kubeconfig"), ...args);
+  /** The command of docs/provisioners.md. @returns how much it changed, by machine. */
+  const playbook = async () => {
+    const [, command] = /^(cd vagrant\/ansible && .*)$/m.exec(
+      await readFile(join(checkout.directory, "docs/provisioners.md"), "utf8"),
+    ) as RegExpExecArray;
+    const all = await checkout.output("sh", "-c", command as string);
+    return Object.fromEntries(
+      [...all.matchAll(/^(\w+)\.cluster +:.*changed=(\d+) .*failed=0 /gm)].map(([, name, count]) => [
+        name,
+        count,
+      ]),
+    );
+  };
+  const unchanged = { a1: "0", s1: "0" };
+  const state = () => kubectl("get", "nodes,configmaps", "--output=name", "--sort-by=.metadata.name");
+  /** Since when K3s runs: another time after a start. */
+  const startedAt = () =>
+    checkout.output(
+      "docker",
+      "exec",
+      "k3s-lab-cluster-s1",
+      "systemctl",
+      "show",
+      "k3s",
+      "--property=ExecMainStartTimestamp",
+    );
+  let made: string;
+
+  before(async () => {
+    checkout = await copyCheckout();
+    await writeStack("ansible");
+    await checkout.succeeded(await up());
+    await kubectl("create", "configmap", "kept", "--from-literal=a=b");
+    made = await state();
+  });
+  after(async () => {
+    await checkout.lab("down", "cluster");
+    await checkout.remove();
+  });
+
+  test("the lab is verified, and the playbook by hand changes nothing", async () => {
+    await checkout.succeeded(await checkout.lab("verify", "cluster"));
+    assert.deepEqual(await playbook(), unchanged);
+  });
+
+  test("a flag in the stack file is applied", async () => {
+    await writeStack("ansible", "--v=1");
+    await checkout.succeeded(await up());
+    assert.match(
+      await checkout.output("docker", "exec", "k3s-lab-cluster-s1", "cat", "/etc/systemd/system/k3s.service"),
+      /'--v=1'/,
+    );
+    assert.deepEqual(await playbook(), unchanged);
+  });
+
+  fault("by Ansible: a server's flag with which K3s ends", async () => {
+    await writeStack("ansible", "--kubelet-arg=feature-gates=Nonsense=true");
+    const failed = await up();
+    assert.equal(failed.exitCode, 1, failed.all);
+    assert.match(failed.all, /the change failed, and K3s runs as before\. K3s says: .*Nonsense/);
+    assert.match(await kubectl("get", "nodes"), /^a1 +Ready .*\ns1 +Ready /m);
+    const lost = (await state()) === made ? "nothing" : await state();
+    await writeStack("ansible", "--v=1");
+    await checkout.succeeded(await up());
+    return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost };
+  });
+
+  test("the script finds all as the playbook left it, and starts nothing again", async () => {
+    const started = await startedAt();
+    await writeStack("shell", "--v=1");
+    await checkout.succeeded(await up());
+    assert.equal(await startedAt(), started);
+  });
+
+  test("lab down leaves nothing of it", async () => {
+    await writeStack("ansible", "--v=1");
+    await checkout.succeeded(await up());
+    await checkout.succeeded(await checkout.lab("down", "cluster"));
+    assert.ok(!(await readdir(join(checkout.directory, ".lab/cluster"))).includes("ansible"));
+  });
+});
+
+testAlone("a first installation that fails is tried once more, as the script does it", async () => {
+  const failing = { start: '[ "$attempt" = 1 ] || up' };
+  const ansible = await provision("ansible", { ...failing, run: byAnsible });
+  assert.equal(ansible.status, 0, ansible.stdout);
+  const script = await provision("script", failing);
+  assert.deepEqual(ansible.log, script.log);
+  for (const file of ["config.yaml.d/k3s-lab.yaml", "token", "join"]) {
+    const of = async ({ read, path }: Awaited<ReturnType<typeof provision>>) =>
+      (await read(`etc/rancher/k3s/${file}`)).replaceAll(path(""), "/");
+    assert.equal(await of(ansible), await of(script), file);
+  }
+});
+
+testAlone("a change with which K3s ends is rolled back, and the script finds all as before", async () => {
+  const before = await provision("rolled back", {});
+  const failed = await provision("rolled back", {
+    run: byAnsible,
+    environment: { K3S_ARGS: "--disable=traefik" },
+    start: "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up",
+  });
+  assert.equal(failed.status, 2, failed.stdout);
+  assert.match(
+    failed.stdout,
+    /the change failed, and K3s runs\s+as\s+before\. K3s says: level=fatal\s+msg="the reason"/,
+  );
+  assert.match(await failed.read("run/k3s-lab/why"), /K3s runs as before\. K3s says: level=fatal/);
+  assert.doesNotMatch(await failed.read("etc/systemd/system/k3s.service"), /disable/);
+  assert.deepEqual(
+    failed.log.filter((line) => /uninstall|killall/.test(line)),
+    [],
+  );
+  const after = await provision("rolled back", {});
+  assert.equal(after.status, 0, after.stderr);
+  assert.deepEqual(after.log, failed.log);
+  assert.equal(
+    await after.read("etc/systemd/system/k3s.service"),
+    await before.read("etc/systemd/system/k3s.service"),
+  );
+});
