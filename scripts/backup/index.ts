@@ -89,7 +89,7 @@ export async function backUp(database: DatabasePod, file: string): Promise<Made>
     const { exitCode, stderr } = await database.run(["sh", "-c", dumping], { outputFile: temporary });
     const sha256 = /^([0-9a-f]{64}) {2}\S+$/m.exec(stderr)?.[1];
     if (exitCode !== 0 || sha256 === undefined)
-      throw new LabError(`The backup was not made: ${lastLine(stderr)}. Nothing was written.`);
+      throw new LabError(`The backup failed: ${lastLine(stderr)}. Nothing was written.`);
     return sha256;
   });
   const { tables } = await askDatabase(database).catch(() => ({ tables: [] }));

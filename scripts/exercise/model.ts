@@ -126,7 +126,7 @@ const namespace = words.optional().describe("Default: the exercise's own; of a s
 const proofShape = {
   http: z
     .strictObject({
-      host: words.optional().describe("Default: none, as when a browser is given only the address."),
+      host: words.optional().describe("Default: none, as when a browser opens only the address."),
       path: words.startsWith("/", "a path that begins with /").default("/"),
       https: z.boolean().default(false),
       status: z.int().min(100).max(599).default(200),

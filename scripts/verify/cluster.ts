@@ -398,7 +398,7 @@ function checkAddOns(
     ...checks,
     {
       id: "add-on/svclb",
-      title: "ServiceLB serves Traefik on every node that lets it",
+      title: "ServiceLB serves Traefik on every node that allows it",
       expected: inOrder(nodes),
       actual: () => nodesOf(isServiceLb),
       hint: `${hint("svclb-traefik")} A taint removed from the stack file stays on its node: \`kubectl taint nodes NAME KEY-\`.`,

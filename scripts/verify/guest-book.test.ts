@@ -123,9 +123,9 @@ const suspended = { spec: { suspend: true } };
 
 const seen: readonly (readonly [ok: boolean, found: RegExp, cron: object | undefined, backup?: object])[] = [
   [true, /^at "17 3 \* \* \*", none was due yet$/, {}],
-  [true, /, made when it was due; the newest is 5 h old$/, { status: ran(5.1, 5) }],
+  [true, /, made on schedule; the newest is 5 h old$/, { status: ran(5.1, 5) }],
   [true, /, being made; the newest is 29 h old$/, { status: ran(0.1, 29, [{}]) }],
-  [true, /, made when it was due; the newest is 3 days old$/, { status: ran(73, 72) }],
+  [true, /, made on schedule; the newest is 3 days old$/, { status: ran(73, 72) }],
   [true, /^suspended; the newest is 5 days old$/, { ...suspended, status: ran(3, 120) }, { suspend: true }],
   [true, /^suspended; there is none yet$/, suspended, { suspend: true }],
   [false, /^there is no CronJob db-backup$/, undefined],

@@ -94,7 +94,7 @@ const checkBackup = (
 ): CheckSpec => ({
   id: "db/backup",
   title: "db: its backups",
-  expected: backup.suspend ? "suspended" : `at "${backup.schedule}", made when it was due`,
+  expected: backup.suspend ? "suspended" : `at "${backup.schedule}", made on schedule`,
   actual: async () => {
     const all = await (await api).cronJobs(namespace);
     const { spec, status } = all.find(({ metadata: { name } }) => name === "db-backup") ?? {};
@@ -107,7 +107,7 @@ const checkBackup = (
     if (due === undefined) return { found: `${at}, none was due yet`, ok: isAsAsked };
     // The API server's timestamps have one format, so comparing them as strings works.
     const isMade = whole !== undefined && whole >= due;
-    const last = isMade ? "made when it was due" : active.length ? "being made" : `the one of ${due} failed`;
+    const last = isMade ? "made on schedule" : active.length ? "being made" : `the one of ${due} failed`;
     const found = `${at}, ${last}; ${newest}`;
     return isAsAsked ? { found, ok: isMade || active.length > 0, isPast: true } : { found, ok: false };
   },

@@ -140,13 +140,11 @@ const app = z.strictObject({
   tls: tlsSchema
     .optional()
     .describe(
-      "Https for the app, whose host it needs; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
+      "Https for the app, whose host it needs; `{}` is enough. On the lab's own clusters, http is redirected to https. Default: http only.",
     ),
   replicas: replicasSchema
     .default(1)
-    .describe(
-      "Number of pods, or `{min: 1, max: 4}` for a HorizontalPodAutoscaler, which chooses it by the load.",
-    ),
+    .describe("Number of pods, or `{min: 1, max: 4}` for a HorizontalPodAutoscaler, which sets it by load."),
   version: appVersion
     .default("1.0.0")
     .describe("Version that the app's page shows. Changing it rolls out new pods."),

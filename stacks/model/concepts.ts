@@ -49,7 +49,7 @@ export const conceptsSchema = z
           ),
       })
       .prefault({})
-      .describe("Services that lead to the pods, beside that of type ClusterIP."),
+      .describe("Services for the pods, besides the one of type ClusterIP."),
     static: z
       .strictObject({
         volume: size.describe("Declared size of the PersistentVolume."),

@@ -100,7 +100,7 @@ export const myAppSchema = z
     tls: tlsSchema
       .optional()
       .describe(
-        "Https for all hosts; `{}` is enough. Where the cluster is the lab's, http is sent to https. Default: http alone.",
+        "Https for all hosts; `{}` is enough. On the lab's own clusters, http is redirected to https. Default: http only.",
       ),
     version: appVersion
       .default("1.0.0")
@@ -118,7 +118,7 @@ export const myAppSchema = z
       })
       .prefault({})
       .describe(
-        "Number of pods of each, or `{min: 2, max: 4}` for a HorizontalPodAutoscaler, which chooses it by the load.",
+        "Number of pods of each, or `{min: 2, max: 4}` for a HorizontalPodAutoscaler, which sets it by load.",
       ),
     database: database.prefault({}).describe("The database of the guest book."),
     backup: backup

@@ -91,7 +91,7 @@ async function reachable(context: KubeContext): Promise<ReturnType<typeof connec
 function unusable(context: string, cause: Error): LabError {
   const forbidden = cause instanceof ApiError && [401, 403].includes(cause.status);
   const next = forbidden
-    ? "Its user must be allowed to read and make what the apps need"
+    ? "Its user must be allowed to read and create what the apps need"
     : "Start the cluster, or set k3s-lab:cluster.context to another";
   return refusal(`The cluster "${context}" cannot be used: ${cause.message}. ${next}.`, cause);
 }
