@@ -4,10 +4,10 @@
 #   LAB_STACK      the stack that the machine belongs to
 #   NODE_NAME      the machine; the other variables are those of provision/k3s.sh
 #   SERVERS        the machines of all servers: NAME=ADDRESS NAME=ADDRESS…
-#   INVENTORY      start, install: the machine in Ansible's inventory, as JSON: its playbook does it. Default: provision/k3s.sh does
+#   INVENTORY      start, install: the machine in Ansible's inventory, as JSON, to use the playbook. Default: provision/k3s.sh is used
 #   NODE_ADDRESS   load: the machine, as ssh knows it
 #   IMAGE          load: the image to put into the node's image store
-#   stdin          start, install: the token that joins nodes; in a second line, in base64, K3s configuration that is secret
+#   stdin          start, install: the token that joins nodes; on a second line, in base64, secret K3s configuration
 set -eu
 LC_ALL=C
 export LC_ALL
@@ -33,8 +33,8 @@ other_servers() {
   done
 }
 
-# The servers that stay in the cluster. The file is kept by a resource that goes before all nodes where the whole cluster
-# goes: then no server stays, and none has to be told.
+# The servers that stay in the cluster. A resource keeps the file, and removes it before all nodes if the whole cluster is
+# deleted: then no server stays, and none has to be told.
 staying() {
   list="$lab/$LAB_STACK/servers"
   if [ -e "$list" ] || { [ -e "$lab/$LAB_STACK" ] && [ ! -x "$lab/$LAB_STACK" ]; }; then
@@ -43,7 +43,7 @@ staying() {
 }
 
 # tell LIST STEP: provision/leave.sh on the first other server of the list that has a cluster and can be reached.
-# 0: done, or none of them has a cluster · 1: said why not
+# 0: done, or none of them has a cluster · 1: failed, with the reason
 tell() { tell_one "$(other_servers "$1")" "$2"; }
 tell_one() {
   list="$1"
@@ -64,7 +64,7 @@ tell_one() {
   [ -z "$silent" ]
 }
 
-# here MODE: provision/k3s.sh on this machine. What it needs to know goes in variables that are all set.
+# here MODE: runs provision/k3s.sh on this machine, with all of its variables set.
 here() {
   cat "$provision/common.sh" "$provision/k3s.sh" |
     on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" NODE_IP="$NODE_IP" NODE_ROLE="$NODE_ROLE" \
@@ -72,7 +72,7 @@ here() {
       TRAEFIK="'${TRAEFIK:-}'" LAB_OWNER="$owner" CLUSTER_CA="'$ca'" SILENT="'$silent'" BUNDLE="'$bundle'" TOKEN_FILE=/run/k3s-lab/token SECRET_FILE=/run/k3s-lab/secret bash -s "$1"
 }
 
-# mark: the node gets the labels and taints of its flags. A kubelet may give its node none of them later: a server does.
+# mark: sets the labels and taints of the node's flags. A kubelet may not do that later, so a server does.
 mark() {
   case "$(seen data) $K3S_ARGS" in yes* | *--node-label=* | *--node-taint=*) ;; *) return 0 ;; esac
   if [ "$NODE_ROLE" = server ]; then tell_one "$NODE_NAME" marks; else tell "$SERVERS" marks; fi
@@ -80,13 +80,13 @@ mark() {
 
 seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
 
-# Memory that only root reads takes the secrets; they are in no argument.
+# Secrets go to memory that only root can read, and never into arguments.
 send_secrets() {
   on "$NODE_NAME.$LAB_STACK" sudo bash -c "'umask 077; mkdir -p /run/k3s-lab; read -r token; read -r secret || true
     printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
 }
 
-# What the playbook reads, by hand too: the machine, and its secrets, which only the user may read.
+# What the playbook reads, also when run by hand: the machine, and its secrets, which only the user may read.
 write_inventory() {
   mkdir -p "$ansible/inventory" "$ansible/secrets/$NODE_NAME"
   (
@@ -105,7 +105,7 @@ forget_inventory() {
   rmdir "$ansible"/* "$ansible" 2>/dev/null || true
 }
 
-# bring MODE: as `here` does, or by the playbook. The reason of a failure goes last, where it is read first.
+# bring MODE: like `here`, or with the playbook. The reason of a failure comes last, where it is read first.
 bring() {
   if [ -z "${INVENTORY:-}" ]; then
     here "$1"
@@ -121,7 +121,7 @@ bring() {
   if [ "$1" = start ]; then here observe | sed -n 's/^ca //p'; fi
 }
 
-# A machine that does not carry this K3s gets it from here, whole or not at all. What it came with stays.
+# A machine without this K3s gets it from here, completely or not at all. Its own files stay.
 send_bundle() {
   bundle=
   if [ -n "$(seen preinstalled)" ] && { [ -z "$K3S_VERSION" ] || [ "$(seen preinstalled)" = "$K3S_VERSION" ]; }; then return; fi
@@ -146,7 +146,7 @@ find_cluster() {
   return 1
 }
 
-# Nodes are told which cluster they join, and so show the token to no other. The first server waits for nobody.
+# Nodes get the id of the cluster that they join, and so show the token to no other. The first server does not wait.
 learn_cluster() {
   ca=
   if [ "$NODE_ROLE" = server ] && [ "$(seen data)" = yes ]; then return; fi
@@ -157,7 +157,7 @@ learn_cluster() {
     [ "$(date +%s)" -lt $deadline ] || die "no server has started a cluster for $NODE_NAME to join within 120 s${silent:+; these cannot be reached:$silent}"
     sleep 0.5
   done
-  # What the cluster still knows of a node that lost its data would keep it out.
+  # The cluster's old records of a node that lost its data would keep it from joining.
   if [ "$(seen data)" != yes ]; then tell "$SERVERS" forget; fi
 }
 
@@ -198,13 +198,13 @@ install)
       is_drained=yes
     fi
   fi
-  # A name of its own: tell has a status too, and a failed change would count as done.
+  # A separate variable: tell sets `status` too, and a failed change would count as done.
   installed=0
   bring install || installed=$?
   if [ $installed = 0 ] && ! mark; then installed=1; fi
   if [ "$is_drained" ]; then tell "$SERVERS" uncordon || echo "warning: $NODE_NAME may still be cordoned: kubectl uncordon $NODE_NAME"; fi
   [ $installed = 0 ] || exit $installed
-  # verify waits so many times longer for this machine.
+  # verify multiplies its timeouts for this machine by this number.
   mkdir -p "$lab/$LAB_STACK/machines"
   on "$NODE_NAME.$LAB_STACK" sudo cat /var/lib/k3s-lab/slowness </dev/null >"$lab/$LAB_STACK/machines/$NODE_NAME.slowness"
   ;;
@@ -213,11 +213,11 @@ uninstall)
   step=gone
   if is_reachable "$NODE_NAME.$LAB_STACK"; then step=before; fi
   if ! tell "$stays" $step; then
-    # Gone without a word it would still count in etcd, and the others might not be enough to agree.
+    # If it left silently, it would still count in etcd, and the others might lack a majority.
     [ "$NODE_ROLE" = agent ] || die "$NODE_NAME stays a server, because the others were not told that it is leaving: nothing was uninstalled. Bring them back and run the same command again. $(bash -c '. "$0"; way_back' "$provision/common.sh")"
     echo "warning: the pods of $NODE_NAME were not moved before it left"
   fi
-  # A machine that is gone has nothing left to uninstall; a host that cannot be reached keeps what it has.
+  # A lost machine has nothing left to uninstall; an unreachable host keeps what it has.
   if [ "$step" = before ]; then
     cat "$provision/common.sh" "$provision/uninstall.sh" | on "$NODE_NAME.$LAB_STACK" sudo env NODE_NAME="$NODE_NAME" LAB_OWNER="$owner" bash -s
   else
@@ -240,7 +240,7 @@ kubeconfig)
   exit 1
   ;;
 load)
-  # The tag says the content: a node that has it need not get it again.
+  # The tag identifies the content: a node that has it need not get it again.
   ctr="sudo ctr --address /run/k3s/containerd/containerd.sock --namespace k8s.io images"
   if [ -z "$(on "$NODE_ADDRESS" "$ctr ls -q 'name==docker.io/$IMAGE'")" ]; then
     "$K3S_LAB_ROOT/scripts/lab" image "$IMAGE" | on "$NODE_ADDRESS" "$ctr import -"

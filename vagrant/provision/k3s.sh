@@ -1,37 +1,37 @@
 #!/bin/bash
-# Installs K3s on this machine by K3s's own installer, or brings an installed one up to date. Run as root, after common.sh.
+# Installs K3s on this machine with K3s's own installer, or updates an installed one. Run as root, after common.sh.
 #
-#   k3s.sh install    until the node is Ready. The default
-#   k3s.sh start      a server, until others can join: prints the cluster's id, the SHA-256 of its certificate authority
-#   k3s.sh check      changes nothing; prints "change" where `install` would start K3s again, else "same"
-#   k3s.sh observe    changes nothing; prints what is here, see below; of the variables it reads the first three
-#   k3s.sh MODE STEP  one of these steps of `install` or `start`; what lies between them ../ansible/k3s.yml does itself:
-#     begin           refuses what cannot be, and prints as YAML what is wanted here; `check begin` changes nothing by it
-#     place           puts what the machine carries where K3s looks for it; prints "changed" if it was not there
-#     files           prints the fingerprint of what K3s runs from
-#     stop            before K3s starts again
-#     wait            until the node is Ready
-#     recover [last]  after a failure: a change is rolled back, a first install removed, unless this was the last try
-#     finish WISH     notes what is installed
+#   k3s.sh install    returns when the node is Ready. The default
+#   k3s.sh start      for a server; returns when others can join. Prints the cluster's id, the SHA-256 of its CA certificate
+#   k3s.sh check      changes nothing; prints "change" if `install` would restart K3s, else "same"
+#   k3s.sh observe    changes nothing; prints the actual state, see below; needs only the first three variables
+#   k3s.sh MODE STEP  one of these steps of `install` or `start`; ../ansible/k3s.yml does itself what lies between them:
+#     begin           refuses what is impossible, and prints the wanted state as YAML; `check begin` changes nothing
+#     place           puts the machine's files where K3s looks for them; prints "changed" if they were not there
+#     files           prints the fingerprint of the files that K3s runs from
+#     stop            before K3s restarts
+#     wait            returns when the node is Ready
+#     recover [last]  after a failure: rolls a change back, removes a first install unless this was the last try
+#     finish WISH     records what is installed
 #
 #   NODE_NAME, NODE_ROLE, NODE_IP   the node: its name, server | agent, its address in the lab
-#   NODE_INTERFACE                  the interface that must carry the address; empty: eth1, or where there is none any
-#   K3S_VERSION                     the release, such as v1.25.4+k3s1; empty: the one that the machine carries
+#   NODE_INTERFACE                  the interface that must carry the address; empty: eth1 if there is one, else any
+#   K3S_VERSION                     the release, such as v1.25.4+k3s1; empty: the machine's own
 #   K3S_ARGS                        further flags for `k3s server` or `k3s agent`, separated by spaces
 #   SERVERS                         all servers, NAME=ADDRESS separated by spaces; several keep the cluster in etcd
-#   CLUSTER_CA                      id of the cluster that is there; empty: there is none, or nobody knows
-#   SILENT                          servers that could not be asked for it; empty: all others were
-#   TRAEFIK                         every-node: a load balancer is in front of all nodes; see serve_on_every_node. Default: K3s's own way
-#   LAB_OWNER                       the lab and stack that it is for, written down for uninstall.sh; empty: nothing is
-#   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: what the machine carries itself
+#   CLUSTER_CA                      id of the existing cluster; empty: none, or unknown
+#   SILENT                          servers that did not answer when asked for it; empty: all did
+#   TRAEFIK                         every-node: a load balancer is in front of all nodes; see serve_on_every_node. Default: as K3s ships it
+#   LAB_OWNER                       the lab and stack that own it, recorded for uninstall.sh; empty: not recorded
+#   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: the machine's own files
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
-#   SECRET_FILE                     K3s configuration that nobody else may read. Default: /run/k3s-lab/secret
-#   INSTALLER                       K3s's installer, where /opt/k3s-lab, which the machine carries, has none. Default: /home/vagrant/k3s-install.sh
+#   SECRET_FILE                     secret K3s configuration. Default: /run/k3s-lab/secret
+#   INSTALLER                       K3s's installer, if the machine's /opt/k3s-lab has none. Default: /home/vagrant/k3s-install.sh
 #
-# A first install that fails is tried once more after K3s's own uninstaller. Where K3s has data nothing is ever uninstalled:
-# what ran before a failed change runs again. An interrupted change is known by what it saved, and the next run goes on.
+# A failed first install is retried once after K3s's own uninstaller. If K3s has data, nothing is ever uninstalled: after a
+# failed change the previous installation runs again. An interrupted change is recognized by what it saved; the next run continues.
 #
-# Exit codes: 0, the node is Ready · 1 · 2, what is asked for cannot be, and nothing was touched
+# Exit codes: 0, the node is Ready · 1, failed · 2, the request is impossible, and nothing was touched
 # Flags: https://docs.k3s.io/cli/server and https://docs.k3s.io/cli/agent
 set -euo pipefail
 
@@ -40,11 +40,11 @@ readonly data=/var/lib/rancher/k3s config=/etc/rancher/k3s notes=/var/lib/k3s-la
 readonly token_file=${TOKEN_FILE:-/run/k3s-lab/token}
 readonly secret_file=${SECRET_FILE:-/run/k3s-lab/secret}
 readonly token=$config/token ca=$data/server/tls/server-ca.crt
-# The token as K3s reads it: with the cluster's id before it a node shows it to no other cluster.
+# The token as K3s reads it: prefixed with the cluster's id, so that a node shows it to no other cluster.
 readonly join=$config/join
-# While a first installation has not come to an end, and while a change has not.
+# They exist during a first installation, and during a change.
 readonly installing=$notes/installing before=$notes/before
-# What one step leaves for the next: secrets, when K3s was started, why a step failed.
+# What a step leaves for the next: secrets, when K3s was started, why a step failed.
 readonly run=/run/k3s-lab
 
 service=k3s uninstall=k3s-uninstall.sh
@@ -57,7 +57,7 @@ die() {
   exit "${2:-1}"
 }
 
-# What the machine was made with, or was sent: K3s, its installer, images, manifests.
+# What the machine was created with, or was sent: K3s, its installer, images, manifests.
 find_assets() {
   assets=/opt/k3s-lab
   if [ -n "${BUNDLE:-}" ]; then
@@ -71,9 +71,9 @@ find_assets() {
   [ -f "$installer" ] || installer=${INSTALLER:-/home/vagrant/k3s-install.sh}
 }
 
-# --- what is here ---
+# --- the actual state ---
 
-# Whether K3s's process is there, even if it is still starting.
+# Whether K3s's process exists, even if it is still starting.
 runs() {
   case "$(systemctl show --property SubState --value $service)" in
   running | start | start-pre | start-post | reload) ;;
@@ -83,8 +83,8 @@ runs() {
 
 is_member() { [ "$NODE_ROLE" = server ] && has_etcd; }
 
-# Every node may ask for itself with its kubelet's certificate. It is asked several times a second while K3s needs the
-# processors: kubectl, which is all of K3s, would take them from it.
+# Every node may query its own object with its kubelet's certificate. This happens several times a second while K3s needs
+# the CPU: kubectl, which loads all of K3s, would compete with it.
 ask_node() {
   local agent=$data/agent port=6443
   if [ "$NODE_ROLE" = agent ]; then port=6444; fi # its own way to the server
@@ -92,7 +92,7 @@ ask_node() {
     "https://127.0.0.1:$port/api/v1/nodes/$NODE_NAME?pretty=false" 2>/dev/null)
 }
 
-# A kubelet registers its node when it starts, and never again. One that `start` has just started is about to.
+# A kubelet registers its node only when it starts. One that `start` has just started is about to.
 is_unregistered() { has_data && ! is_starting && ask_node 5 && [[ $node =~ \"code\":404 ]]; }
 is_starting() {
   local began up age
@@ -100,13 +100,13 @@ is_starting() {
   began=$(systemctl show --property ExecMainStartTimestampMonotonic --value $service) # microseconds
   read -r up _ </proc/uptime
   age=$((${up%.*} - began / 1000000))
-  # Less than nothing where the machine is a container that counts from its own start, and systemd from the kernel's.
+  # Negative if the machine is a container that counts from its own start, and systemd from the kernel's.
   [ $age -ge -1 ] && [ $age -lt $((60 * slower)) ]
 }
 
-# Why it cannot go on without the servers, once that was asked.
+# Why the node cannot continue without the servers, once that was checked.
 alone=
-# The server keeps saying what it last heard of a node: only what the kubelet said since K3s was started counts.
+# The server keeps reporting the last status of a node: only one that the kubelet sent since K3s was started counts.
 started=
 is_ready() {
   ask_node 5 || return 1
@@ -114,7 +114,7 @@ is_ready() {
   [ -z "$started" ] || [[ ${BASH_REMATCH[1]} > $started ]]
 }
 
-# Whether the node has the labels and taints that leave.sh noted as the lab's.
+# Whether the node has the labels and taints that leave.sh recorded as the lab's.
 has_marks() {
   local mark key value
   if ! [[ $node =~ \"k3s-lab/marks\":\"([^\"]*)\" ]]; then return; fi
@@ -131,7 +131,7 @@ has_marks() {
   done
 }
 
-# What K3s runs from, as far as the lab wrote it. A program is known by its size and time: to read it takes too long.
+# The files that K3s runs from, as far as the lab wrote them. A program is identified by size and time: reading it takes too long.
 fingerprint() {
   {
     cat $unit $unit.env $unit.d/k3s-lab.conf $config/config.yaml.d/k3s-lab*.yaml $join || true
@@ -143,7 +143,7 @@ fingerprint() {
 
 noted() { sed -n "s/^$1 //p" $notes/installed 2>/dev/null || true; }
 
-# In a few words what is not as the last installation left it, "healthy" where all is.
+# In a few words what differs from the last installation; "healthy" if nothing does.
 state() {
   if [ -e $installing ]; then echo "its installation was interrupted"; return; fi
   if [ -d $before ]; then echo "a change of it was interrupted"; return; fi
@@ -152,7 +152,7 @@ state() {
   if [ -e $notes/installed ] && [ "$(noted files)" != "$(fingerprint)" ]; then
     echo "K3s's unit, configuration or program was changed by hand"
   elif is_ready; then
-    # leave.sh cordoned it for a change that did not come to an end.
+    # leave.sh cordoned it for a change that was interrupted.
     if [[ $node =~ k3s-lab/cordoned ]]; then
       echo "it is cordoned"
     elif ! has_marks; then
@@ -167,10 +167,10 @@ state() {
   fi
 }
 
-# version_of PROGRAM: the release of a K3s; nothing where there is none.
+# version_of PROGRAM: the release of a K3s program; nothing if it does not exist.
 version_of() { if [ -x "$1" ]; then "$1" --version | awk 'NR == 1 { print $3 }'; fi; }
 
-# One line each, "KEY VALUE"; a key may be missing, `bundle` may come several times.
+# One per line, "KEY VALUE"; a key may be missing, `bundle` may occur several times.
 observe() {
   node=
   echo "arch $(uname -m)"
@@ -189,10 +189,10 @@ observe() {
   done
 }
 
-# --- what is wanted ---
+# --- the wanted state ---
 
-# A slow machine gets more time: the same work is timed everywhere, and takes 0.1 s on a usual computer. It is timed once,
-# for a machine that is sometimes slow must not have another configuration each time.
+# A slow machine gets more time: the same work is timed on each, and takes 0.1 s on a usual computer. It is timed only once,
+# because a machine that is sometimes slow must not get a different configuration each time.
 slowness() {
   if [ ! -s $notes/slowness ]; then
     local began=${EPOCHREALTIME/./} i
@@ -207,13 +207,13 @@ find_interface() {
   local wanted=${NODE_INTERFACE:-}
   interface=$(ip -o -4 addr show | awk -v ip="$NODE_IP" '{ split($4, a, "/"); if (a[1] == ip) print $2 }')
   [ -n "$interface" ] || die "no interface carries $NODE_IP; found: $(ip -o -4 addr show | awk '{ print $2 "=" $4 }' | xargs)" 2
-  # The lab promises eth1; a machine without one, with names such as enp0s8 or ens4, is known by its address.
+  # The lab promises eth1; on a machine without one, with names such as enp0s8 or ens4, the address decides.
   if [ -z "$wanted" ] && ip -o link show eth1 >/dev/null 2>&1; then wanted=eth1; fi
   [ "${wanted:-$interface}" = "$interface" ] ||
     die "$NODE_IP is on $interface, not on $wanted; fix the machine's network, or set its \`interface\` in the stack file to $interface" 2
 }
 
-# Beside the kubelet of another Kubernetes K3s does not start, and its uninstaller would take away what that one keeps.
+# Beside another Kubernetes' kubelet K3s does not start, and its uninstaller would remove that one's data.
 refuse_other_kubelet() {
   local found
   if runs; then return; fi
@@ -224,15 +224,15 @@ refuse_other_kubelet() {
   fi
 }
 
-# K3s of another cluster is not the lab's to change.
+# Never change K3s of another cluster.
 refuse_other_cluster() {
   if [ ! -e /usr/local/bin/k3s ] && ! has_data && [ ! -e $data/agent/client-kubelet.crt ]; then
     refuse_other_kubelet
     return
   fi
-  # What K3s's own uninstaller leaves, or somebody who removed the program, is still the lab's.
+  # What remains after K3s's own uninstaller, or after the program was deleted by hand, is still the lab's.
   if [ ! -e /usr/local/bin/k3s ] && [ ! -e $token ] && [ -e $notes/installed ]; then return; fi
-  # A change that was interrupted may have put back only a part of what it saved.
+  # An interrupted change may have restored only a part of what it saved.
   local own
   for own in $token $before$token; do
     if [ -s "$own" ] && { [ ! -s "$token_file" ] || cmp -s "$own" "$token_file"; }; then return; fi
@@ -240,7 +240,7 @@ refuse_other_cluster() {
   die "K3s of another cluster is installed here, or its data is in $data; remove it first, through its lab or with k3s-uninstall.sh" 2
 }
 
-# A load balancer that becomes a node is taken away only once all nodes are there, and has their ports until then.
+# A load balancer that becomes a node is removed only once all nodes exist, and uses their ports until then.
 refuse_load_balancer() {
   local service=k3s-lab-load-balancer
   if [ -e /etc/systemd/system/$service.service ] && systemctl is-active --quiet $service; then
@@ -248,11 +248,11 @@ refuse_load_balancer() {
   fi
 }
 
-# flag_of PATTERN: a flag that the installed unit has.
+# flag_of PATTERN: a flag of the installed unit.
 flag_of() { grep -o -- "'$1'" $unit 2>/dev/null | head -n 1 | tr -d "'" || true; }
 
-# serves ADDRESS: whether an API server answers there, even if it does not know us (401): a K3s that itself still waits
-# for others says 503. It is told nothing: joining, K3s checks whom it talks to.
+# serves ADDRESS: whether an API server answers there, even with 401: a K3s that itself still waits for others answers 503.
+# No secret is sent: when K3s joins, it verifies the server.
 serves() {
   case "$(curl --silent --insecure --max-time 3 --output /dev/null --write-out '%{http_code}' "https://$1:6443/readyz" 2>/dev/null)" in
   200 | 401) ;;
@@ -278,13 +278,13 @@ find_serving() {
   return 1
 }
 
-# What joins this node to the others: flags for K3s.
+# The K3s flags with which this node joins the others.
 join_flags() {
   local first=${SERVERS%% *} installed serving=
   installed=$(flag_of '--server=https://[^:]*:6443')
   if [ "$NODE_ROLE" = server ] && has_data; then
-    # A server that has its part of the cluster's data keeps to it, and to its flag: K3s reads it no more. One that kept
-    # its data alone gives it to etcd, so that others can join.
+    # A server that has its part of the cluster's data keeps it, and its flag, which K3s no longer reads. A single server
+    # migrates its data to etcd, so that others can join.
     if is_member; then
       if [ -n "$installed" ]; then echo "$installed"; else flag_of --cluster-init; fi
     elif [ -n "$(others)" ]; then
@@ -293,7 +293,7 @@ join_flags() {
     return
   fi
   if [ -z "$(others)" ]; then return; fi
-  # An agent keeps to its server while the cluster has it.
+  # An agent keeps its server as long as the cluster has it.
   local ip=${installed#--server=https://}
   if [ "$NODE_ROLE" = agent ] && has_data && others | grep -Fqx "${ip%:6443}"; then
     echo "$installed"
@@ -306,7 +306,7 @@ join_flags() {
       until_true $ready_within find_serving ||
         die "the cluster has other servers, and none of them answered within $ready_within s: this one does not start a second cluster. $(way_back) Then run the same command again."
     elif [ "${first%%=*}" = "$NODE_NAME" ]; then
-      # Whether there is a cluster decides whether this server starts one.
+      # This server starts a cluster only if there is none.
       [ -z "${SILENT:-}" ] ||
         die "these servers do not say whether they have the cluster's data: $SILENT. $NODE_NAME must not start a second cluster: bring them back, or remove them from the stack file"
       echo "--cluster-init"
@@ -316,32 +316,32 @@ join_flags() {
   echo "--server=https://${serving:-$(others | head -n 1)}:6443"
 }
 
-# K3s's configuration holds what the user did not ask for but the machine needs; the flags stay the user's own, and so does
-# a config.yaml that was there before.
+# K3s's configuration contains what the machine needs but the user did not ask for; the flags stay the user's own, and so does
+# an existing config.yaml.
 config_text() {
   echo "token-file: $join"
   if [ -d /opt/k3s-lab/containerd ] || [ -d "$assets/images" ]; then
-    # Images that were brought here cannot be pulled again, so a full disk must not delete them.
+    # Images that were sent here cannot be pulled again, so a full disk must not delete them.
     echo "kubelet-arg+: [image-gc-high-threshold=100, image-gc-low-threshold=99]"
   fi
   if [ "$NODE_ROLE" = server ] && [ "$slower" -gt 1 ]; then
-    # To put the API's whole description together, which Pulumi asks for, takes a slow machine longer than the usual 60 s.
+    # Assembling the API's whole description, which Pulumi requests, takes a slow machine longer than the usual 60 s.
     echo "kube-apiserver-arg+: [request-timeout=$((60 * slower))s]"
   fi
   if [ -e "$assets/offline" ]; then
-    # Without a name server that pods can use, K3s would send their questions to a public one.
+    # Without a name server that pods can use, K3s would send their queries to a public one.
     echo "resolv-conf: $config/k3s-lab-resolv.conf"
   fi
 }
 
 set_arguments() {
   flags=$(join_flags)
-  # A node is called what its machine is called, unless the stack file calls it something else.
+  # A node is named after its machine unless the stack file names it differently.
   if [ "$(uname -n)" != "$NODE_NAME" ]; then flags="--node-name=$NODE_NAME${flags:+ $flags}"; fi
   arguments="--node-ip=$NODE_IP --flannel-iface=$interface${K3S_ARGS:+ $K3S_ARGS}${flags:+ $flags}"
 }
 
-# All that decides how K3s is to run.
+# Everything that determines how K3s should run.
 wanted() {
   printf '%s\n' "$NODE_ROLE $arguments" "$(config_text)" "$assets" "${own:-${K3S_VERSION:-}}"
   if [ -s "$secret_file" ]; then cat "$secret_file"; fi
@@ -354,7 +354,7 @@ check_assets() {
   fi
 }
 
-# K3s itself says whether it knows the flags, before anything is touched: where --help comes first nothing is started.
+# Ask K3s whether it knows the flags before anything is touched: with --help first it starts nothing.
 check_flags() {
   local program=$assets/k3s said
   local -a list
@@ -370,7 +370,7 @@ check_flags() {
 
 encrypts() { grep -qsE -- "--secrets-encryption(=true)?('| |$)"; }
 
-# K3s takes this flag from the first start of a cluster on: https://docs.k3s.io/cli/secrets-encrypt
+# K3s honours this flag only from a cluster's first start: https://docs.k3s.io/cli/secrets-encrypt
 check_encryption() {
   if $is_first || [ "$NODE_ROLE" = agent ] || [ ! -e "$unit" ]; then return; fi
   local way="Nothing was touched: restore k3s.serverArgs, or take the cluster down first"
@@ -381,7 +381,7 @@ check_encryption() {
   fi
 }
 
-# The lab has one cluster: a node of another one, which is gone or was never meant to be, is not changed into one of this.
+# The lab has one cluster: a node of another one, lost or unintended, is not turned into a node of this one.
 check_cluster() {
   local own
   own=$(hash_of $data/agent/server-ca.crt)
@@ -393,7 +393,7 @@ check_cluster() {
 older() { [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | sort --version-sort | head -n 1)" = "$1" ]; }
 minor() { printf '%s\n' "$1" | sed 's/^v[0-9]*\.\([0-9]*\)\..*/\1/'; }
 
-# Kubernetes goes neither back nor over a minor release: https://kubernetes.io/releases/version-skew-policy/
+# Kubernetes cannot be downgraded or skip a minor release: https://kubernetes.io/releases/version-skew-policy/
 check_version() {
   local from to=${own:-${K3S_VERSION:-}}
   from=$(cat $notes/version 2>/dev/null || true)
@@ -404,7 +404,7 @@ check_version() {
   fi
 }
 
-# hears ADDRESS: whether a server's machine answers, even if only to say that no etcd is there.
+# hears ADDRESS: whether a server's machine answers, even if only to refuse because no etcd runs there.
 hears() {
   local code=0
   curl --silent --output /dev/null --connect-timeout 2 --max-time 4 "https://$1:2380" || code=$?
@@ -420,7 +420,7 @@ is_quorum_in_reach() {
   [ $((heard * 2)) -gt "$all" ]
 }
 
-# A server that has lost the others ends and starts again and again, and its etcd does not always answer.
+# A server that has lost the others restarts over and over, and its etcd does not always answer.
 is_alone() {
   local at
   at=$(others | xargs | sed 's/ /, /g')
@@ -434,13 +434,13 @@ is_alone() {
 }
 is_in_company() { ! is_alone; }
 
-# Without the servers it would not become Ready, neither after a change nor after its rollback.
+# Without the servers the node would not become Ready, neither after a change nor after its rollback.
 await_servers() {
   until_true $((30 * slower)) is_in_company ||
     die "$alone. Nothing was touched: start the servers, or fix the network between them and $NODE_NAME, then run the same command again"
 }
 
-# A change stops this server for seconds: the others must be enough to go on without it.
+# A change stops this server for seconds: the others must keep the quorum without it.
 check_quorum() {
   local all members alive=0 id name address
   is_member || return 0
@@ -456,25 +456,25 @@ check_quorum() {
 
 # --- changing ---
 
-# put FILE: takes a file's text from standard input; on a full disk the old one stays.
+# put FILE: writes standard input to a file; on a full disk the old file stays.
 put() {
   if cat >"$1.new" && mv "$1.new" "$1"; then return; fi
   rm -f "$1.new"
   return 1
 }
 
-# joins_by FILE: whether the node joins by the token in this file. join_text FILE: what it joins by.
+# joins_by FILE: whether the node joins with the token in this file. join_text FILE: the token that it joins with.
 joins_by() { [ "$(sed 's/.*://' $join 2>/dev/null)" = "$(cat "$1")" ]; }
 join_text() { printf '%s%s' "${CLUSTER_CA:+K10$CLUSTER_CA::server:}" "$(cat "$1")"; }
 
-# Where bring_up is asked whether it succeeds, bash does not end at a command that fails: each says so by itself.
+# Inside a condition such as bring_up's, bash does not exit when a command fails: each must return by itself.
 write_config() {
   install -d -m 0755 $config $config/config.yaml.d || return
   if [ -s "$token_file" ]; then
     (umask 077 && put $token <"$token_file") || return
     rm -f "$token_file"
   fi
-  # Once written it stays: it says the same with the cluster's id and without.
+  # Once written it stays: it means the same with and without the cluster's id.
   if ! joins_by $token; then
     (umask 077 && join_text $token | put $join) || return
   fi
@@ -484,8 +484,8 @@ write_config() {
   if [ -s "$secret_file" ]; then install -m 0600 -o root "$secret_file" $config/config.yaml.d/k3s-lab-secret.yaml; fi
 }
 
-# What kube-proxy passes on from a virtual network interface into flannel's VXLAN leaves with a wrong outer checksum, and
-# the other node drops it. Computed before it gets there it is right; udev sees to that whenever flannel makes its device.
+# Packets that kube-proxy forwards from a virtio interface into flannel's VXLAN leave with a wrong outer checksum, and the
+# other node drops them. Computing it earlier fixes that; udev sets this whenever flannel creates its device.
 write_link() {
   if is_virtio; then printf '[Match]\nOriginalName=flannel.1\n[Link]\nTransmitChecksumOffload=no\n' >/etc/systemd/network/10-k3s-lab-flannel.link; fi
 }
@@ -495,7 +495,7 @@ readonly manifests=$data/server/manifests
 readonly values=$manifests/k3s-lab-traefik-config.yaml retry=$manifests/k3s-lab-traefik-retry.yaml # of serve_on_every_node
 readonly kept=("$values" "$retry" "$config" "$unit" "$unit.env" "$unit.d" "/etc/systemd/system/multi-user.target.wants/$service.service" /usr/local/bin/k3s)
 
-# Keeps what runs now, whole or not at all. Where a change was interrupted, what ran before that is what counts.
+# Saves what runs now, completely or not at all. After an interrupted change, the installation before it counts.
 is_interrupted=false
 save() {
   if [ -d $before ]; then
@@ -512,7 +512,7 @@ save() {
   mv $before.new $before
 }
 
-# Half of what was saved must not be taken for all of it.
+# A partial copy must never be taken for a complete one.
 forget_saved() {
   rm -rf $before.old "${kept[@]/%/.kept}"
   if [ -d $before ]; then mv $before $before.old; fi
@@ -524,8 +524,8 @@ is_as_kept() {
   if is_there "$before$1"; then diff -r --no-dereference "$before$1" "$1" >/dev/null 2>&1; elif is_there "$1"; then false; fi
 }
 
-# traefik_values TEXT: what K3s reads values for its Traefik chart from. It keeps what was in a file that is gone: values that
-# say nothing, "", take it back.
+# traefik_values TEXT: the manifest with the values of K3s's Traefik chart. K3s keeps the values of a deleted file: empty
+# values, "", undo them.
 traefik_values() {
   printf 'apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata:\n  name: traefik\n  namespace: kube-system\nspec:\n  valuesContent: %s\n' "$1"
 }
@@ -534,8 +534,8 @@ declare -a changed
 put_back() {
   [ -d $before ] || die "the previous installation is no longer saved in $before: run the same command again"
   local path
-  # Only what was kept: copying the folder itself would give the machine's root folder its mode. And all of it is there
-  # before anything gives way to it: the disk may be full. What is still the same stays.
+  # Copy only the saved files: copying the folder itself would change the root folder's mode. Copy all before replacing any,
+  # because the disk may be full. Unchanged files stay.
   changed=()
   for path in "${kept[@]}"; do
     rm -rf "$path.kept"
@@ -558,7 +558,7 @@ put_back() {
   systemctl daemon-reload
 }
 
-# etcd's leader hands over before it goes, or nobody could write for seconds.
+# etcd's leader hands over before it stops; otherwise nothing could be written for seconds.
 step_down() {
   local status id name address
   is_member && status=$(etcd_status 127.0.0.1) || return 0
@@ -571,7 +571,7 @@ step_down() {
 
 make_way() {
   started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-  # While it starts K3s ignores a request to end, and systemd would wait for 90 s.
+  # A starting K3s ignores SIGTERM, and systemd would wait for 90 s.
   if [ "$(systemctl show --property SubState --value $service)" != running ]; then
     systemctl kill --kill-who=main --signal=SIGKILL $service 2>/dev/null || true
   fi
@@ -584,13 +584,13 @@ start_k3s() {
     systemctl restart --no-block $service
     return
   fi
-  # A server's unit is up when its API is, and to wait for systemd costs nothing. What comes of it is seen later.
+  # A server's unit is active once its API is, and waiting for systemd costs nothing. The result is checked later.
   timeout "$ready_within" systemctl restart $service 8>&- || true
 }
 
-# Behind a load balancer, which leaves out a node that is lost, each node leads to a Traefik of its own and to no other's. That
-# one keeps no connections to pods, and where one does not answer at once asks another: Kubernetes knows only after 40 s that
-# the pods of a lost node are lost. Which pod is next is chance where requests come side by side, so it asks many times.
+# Behind a load balancer, which drops a lost node, each node leads only to its own Traefik. That one keeps no connections to
+# pods, and tries another pod if one does not answer at once: Kubernetes notices only after 40 s that the pods of a lost
+# node are lost. With concurrent requests the next pod is a matter of chance, so it retries many times.
 serve_on_every_node() {
   local carried=$assets/manifests group=traefik.io
   if [ "${TRAEFIK:-}" != every-node ]; then
@@ -623,7 +623,7 @@ serve_on_every_node() {
 
 place() {
   if [ -n "$own" ]; then
-    # A link, for uninstalling removes K3s from its places and the retry needs it again.
+    # A link, because uninstalling removes K3s and the retry needs it again.
     ln -sf "$assets/k3s" /usr/local/bin/k3s || return
     CARRIED=$assets "$assets/place.sh" "$NODE_ROLE" || return
   fi
@@ -636,8 +636,8 @@ run_installer() {
   write_config && write_link && place || return
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
-  # The installer would wait for the service without end, and an agent without its server is never up. What is called K3S_…
-  # here is not meant for K3s.
+  # The installer would wait for the service forever, and an agent without its server never comes up. The variables K3S_… here
+  # are not meant for K3s.
   env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
     INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return
   if [ "$file_before" != "$(fingerprint)" ] || must_start; then
@@ -654,10 +654,10 @@ is_up() {
   if [ "$mode" = start ]; then [ -s $ca ]; else is_ready && is_healthy_member; fi
 }
 
-# The next server changes only when this one has its part in etcd again.
+# The next server changes only once this one is a healthy etcd member again.
 is_healthy_member() { ! is_member || etcd_status 127.0.0.1 >/dev/null; }
 
-# systemd starts K3s again whenever it ends. One server may join etcd at a time: those that have to wait end and come back.
+# systemd restarts K3s whenever it exits. Only one server may join etcd at a time: those that have to wait exit and restart.
 wait_until_up() {
   local ends_allowed=0
   if has_several_servers; then
@@ -667,7 +667,7 @@ wait_until_up() {
   until is_up; do
     if [ $SECONDS -ge $deadline ]; then return 1; fi
     if [ "$(systemctl show --property NRestarts --value $service)" -gt $ends_allowed ]; then return 1; fi
-    # Asking takes a slow machine longer, and is to stay a small part of the time.
+    # A query takes longer on a slow machine, and must stay a small part of the time.
     pause "$((3 * slower / 10)).$((3 * slower % 10))"
   done
 }
@@ -677,10 +677,10 @@ bring_up() {
   run_installer && wait_until_up
 }
 
-# What K3s says of why it ended goes last, where it is read first.
+# K3s's own reason comes last, where it is read first.
 explain() {
   local said begun=${started/T/ }
-  # It may have started again meanwhile, and says a lot then. What it said before this run is not the reason.
+  # It may have restarted meanwhile, which logs a lot. Messages from before this run are not the reason.
   said=$(journalctl --no-pager --lines 1000 --unit $service ${started:+"--since=${begun%Z} UTC"})
   tail -n 30 <<<"$said" >&2
   reason=$(printf '%s\n' "$said" | grep -o 'level=fatal msg=".*"' | tail -n 1 || true)
@@ -689,14 +689,14 @@ explain() {
   echo "k3s.sh on $NODE_NAME: $service ended, or its node was not Ready after $ready_within s; its last lines are above$why" >&2
 }
 
-# Of an installation that was interrupted: somebody may have used it since.
+# After an interrupted installation: somebody may have used it since.
 begin_first() { if may_hold /var/lib/kubelet/pods; then echo pods; fi >$installing; }
 
 # Makes room for another try.
 remove_failed() {
   explain
   if [ "$NODE_ROLE" = server ] && has_several_servers; then
-    # The others know it as a member of etcd, and would refuse it if it came back without its data.
+    # The others know it as an etcd member, and would refuse it if it returned without its data.
     die "the installation failed; what exists of it stays, and the next run continues from there. $(way_back)"
   fi
   # K3s's own scripts remove the local volumes of pods too.
@@ -719,7 +719,7 @@ first_install() {
     remove_failed
     bring_up || { explain; exit 1; }
   fi
-  # From now on there is something to lose, whatever comes of the rest of this run.
+  # From now on there is something to lose, whatever happens in the rest of this run.
   if [ "$mode" = install ]; then rm -f $installing; fi
 }
 
@@ -739,7 +739,7 @@ roll_back() {
   explain
   echo "k3s.sh on $NODE_NAME: restoring the previous installation" >&2
   put_back
-  # Where nothing was started and nothing is changed, what ran before still runs.
+  # If nothing was started or changed, the previous installation still runs.
   if [ -n "$started" ] || [ ${#changed[@]} -gt 0 ] || ! runs; then start_k3s; fi
   deadline=$((SECONDS + ready_within))
   if [ -n "$alone" ]; then deadline=$SECONDS; fi
@@ -750,7 +750,7 @@ roll_back() {
   die "the change failed; the previous installation is restored, and its node is not Ready yet$why"
 }
 
-# What the playbook is to make of this machine, as YAML.
+# The wanted state of this machine for the playbook, as YAML.
 plan() {
   (umask 077 && join_text "$token_file" >$run/join)
   answer() { if "${@:2}"; then echo "$1: true"; else echo "$1: false"; fi; }
@@ -776,7 +776,7 @@ note() {
   version_of /usr/local/bin/k3s >$notes/version
 }
 
-# What only an earlier release needs; and archives that were imported, or K3s would import them at every start.
+# Removes what only an earlier release needs, and imported archives, which K3s would import at every start.
 tidy() {
   local folder
   forget_saved
@@ -847,13 +847,13 @@ if [ "$mode" = observe ]; then
 fi
 case "$mode" in install | start | check) ;; *) die "unknown mode '$mode'" 2 ;; esac
 
-# The id of the cluster is all that `start` prints, and its answer all that a step does.
+# `start` prints only the cluster's id, and a step only its answer.
 exec 3>&1
 if [ "$mode" = start ] || [ -n "$step" ]; then exec >&2; fi
 
 install -d -m 0700 $notes
 take_over
-# What was sent for this run is used up, however it ends; a check that succeeds is followed by an installation.
+# Delete what was sent for this run, however it ends; after a successful check an installation follows.
 remove_sent() {
   case "$?,$mode,$step" in
   0,check, | 0,*,begin | 0,*,recover | *,place | *,files | *,stop | *,wait) ;;
@@ -890,7 +890,7 @@ if ! $is_first && [ ! -d $before ] && [ "$(noted wanted)" = "$wish" ] && [ "$(no
 phase=change
 if $is_first; then phase=first; elif $is_same && runs && ! is_unregistered; then phase=same; fi
 
-# What runs already is changed by `install` alone, which waits for what comes of it.
+# Only `install` changes what already runs: it waits for the result.
 if [ "$mode" = start ] && ! $is_first; then phase=started; fi
 if [ "$step" = begin ] && [[ $mode == check || $phase == started ]]; then
   plan >&3
