@@ -7,7 +7,7 @@ export const command = new Command("ca")
   .option("--json", "print JSON")
   .addHelpText(
     "after",
-    '\nThe authority signs the certificates of apps with https. It is made on first use, one for each checkout, in .lab/ca, and `lab down` leaves it. Trust it on this computer alone: whoever has its key can sign for any host.\n\nExample:\n  curl --cacert "$(scripts/lab ca --json | jq -r .file)" https://my-app.com/',
+    '\nThe authority signs the certificates of apps with https. It is created on first use, one for each checkout, in .lab/ca, and `lab down` keeps it. Trust it only on this computer: whoever has its key can sign for any host.\n\nExample:\n  curl --cacert "$(scripts/lab ca --json | jq -r .file)" https://my-app.com/',
   )
   .action(async ({ json }: { json?: true }) => {
     await prepareLabDir();

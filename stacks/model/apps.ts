@@ -108,26 +108,26 @@ const app = z.strictObject({
   host: ingressHost
     .optional()
     .describe(
-      "Host name that the Ingress routes to the app, unique in the stack unless `paths` share it; `*.app.com` matches every name directly below app.com. Default: none. One app may leave it out, and answers every request that no other host matches.",
+      "Host name that the Ingress routes to the app, unique in the stack unless `paths` share it; `*.app.com` matches every name directly below app.com. Default: none. One app may omit it, and then answers every request that no other host matches.",
     ),
   aliases: z
     .array(singleHost)
     .max(20, "at most 20 hosts")
     .optional()
     .describe(
-      "More host names that lead to the app, as `host` does; its certificate is for them too. Needs a host without `*`. Default: none.",
+      "More host names that the Ingress routes to the app; its certificate covers them too. Needs a host without `*`. Default: none.",
     ),
   paths: z
     .array(
       z.strictObject({
         path: ingressPath.describe(
-          "A path of the host, such as `/api`; no other app at this host has it. Of several that match a request the longest decides.",
+          "A path of the host, such as `/api`; unique among the apps with this host. The longest matching path wins.",
         ),
         match: z
           .enum(["prefix", "exact"])
           .default("prefix")
           .describe(
-            "`prefix`: the path and all below it, `/api` and `/api/entries` but not `/apiary`. `exact`: the path alone.",
+            "`prefix`: the path and all below it, `/api` and `/api/entries` but not `/apiary`. `exact`: only the path itself.",
           ),
       }),
     )
@@ -135,12 +135,12 @@ const app = z.strictObject({
     .max(20, "at most 20 paths")
     .optional()
     .describe(
-      "The paths of the host that lead to the app; others lead to other apps of its namespace with this host. Needs a host without `*`. Default: all of them.",
+      "The paths of the host that are routed to the app; others may belong to other apps of its namespace with this host. Needs a host without `*`. Default: all of them.",
     ),
   tls: tlsSchema
     .optional()
     .describe(
-      "Https for the app, whose host it needs; `{}` is enough. On the lab's own clusters, http is redirected to https. Default: http only.",
+      "Https for the app, which needs a host; `{}` is enough. On the lab's own clusters, http is redirected to https. Default: http only.",
     ),
   replicas: replicasSchema
     .default(1)

@@ -85,7 +85,7 @@ const machine = z.strictObject({
   role: z
     .enum(["server", "agent", "loadbalancer"])
     .describe(
-      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority. `loadbalancer`, at most one, is no node: HAProxy on it passes ports 80 and 443 on to all nodes and 6443 to all servers, and leaves out those that do not answer.",
+      "`server` runs the control plane, and pods too; `agent` runs pods only. The number of servers must be odd, because etcd needs a majority. `loadbalancer`, at most one, is no node: HAProxy on it forwards ports 80 and 443 to all nodes and 6443 to all servers, and drops those that do not answer.",
     ),
   ip: ipv4.describe(
     "IPv4 address on the lab's interface, passed to K3s as `--node-ip`. It must be unique and, unless the provider is `hosts`, inside `network`, whose first address belongs to this computer.",
@@ -119,13 +119,13 @@ const machine = z.strictObject({
     .array(z.string())
     .optional()
     .describe(
-      "Labels of the node, such as `disk=ssd`, which pods may prefer: `--node-label` for this machine alone. Default: none.",
+      "Labels of the node, such as `disk=ssd`, which pods may prefer: `--node-label` only for this machine. Default: none.",
     ),
   taints: z
     .array(z.string())
     .optional()
     .describe(
-      "Taints of the node, such as `dedicated=database:NoSchedule`, which keep pods away that do not tolerate them: `--node-taint` for this machine alone. Default: none.",
+      "Taints of the node, such as `dedicated=database:NoSchedule`, which keep pods away that do not tolerate them: `--node-taint` only for this machine. Default: none.",
     ),
   ssh: hostSsh
     .optional()
@@ -207,7 +207,7 @@ export const clusterSchema = z
       .enum(["shell", "ansible"])
       .default("shell")
       .describe(
-        "What installs K3s on the machines and changes it: a `shell` script, or an `ansible` playbook run from this computer, which machines need Python for. Both give the same lab, so a cluster that is up may change from one to the other.",
+        "What installs K3s on the machines and changes it later: a `shell` script, or an `ansible` playbook run from this computer, for which machines need Python. Both give the same lab, so a running cluster may switch.",
       ),
     network: ipv4Network
       .default("192.168.42.0/24")

@@ -28,7 +28,7 @@ export const conceptsSchema = z
     replicas: z
       .strictObject({ web: podCount.default(2).describe("Pods behind the Services.") })
       .prefault({})
-      .describe("Number of pods. All are on one node, since their volumes are."),
+      .describe("Number of pods. All are on one node, because their volumes are."),
     services: z
       .strictObject({
         nodePort: z
@@ -36,7 +36,7 @@ export const conceptsSchema = z
           .min(30_000)
           .max(32_767)
           .optional()
-          .describe("Port of every node that leads to the pods. Default: one that Kubernetes chooses."),
+          .describe("Port on every node that leads to the pods. Default: one that Kubernetes chooses."),
         loadBalancerPort: z
           .int()
           .min(8000)
