@@ -16,6 +16,7 @@ import { type Changes, previewStack, pulumiStopsWithin, type RunOptions, runStac
 import { runSteps, type Step, unlessStopped } from "../report.ts";
 import { noteUpToDate, observeStack, sourcesOf } from "../up-to-date.ts";
 import { untilDone, wasCutOff } from "./cut-off.ts";
+import { startEarly } from "./early-cluster.ts";
 import { loadEarly } from "./early-images.ts";
 import type { UpRun } from "./run.ts";
 import { forceFields, upWithForcedFields } from "./set-back.ts";
@@ -102,7 +103,8 @@ async function applyTogether(run: UpRun, cluster: string, apps: string): Promise
     run: async (progress, signal) => {
       await unlessStopped(answering.promise, signal);
       const done = new AbortController();
-      const early = loadEarly(run.found, apps, AbortSignal.any([signal, done.signal]));
+      const until = AbortSignal.any([signal, done.signal]);
+      const early = Promise.all([loadEarly(run.found, apps, until), startEarly(run.found, cluster, until)]);
       try {
         return await follows.run(progress, signal);
       } catch (error) {

@@ -50,6 +50,16 @@ export async function runUntil(
   }
 }
 
+/** Asks until there is an answer, ever more rarely. */
+export async function untilKnown<T>(ask: () => Promise<T | undefined>, signal: AbortSignal): Promise<T> {
+  let answer = await ask();
+  for (let pause = interval; answer === undefined; pause = Math.min(pause * 1.2, longest)) {
+    await setTimeout(pause, undefined, { signal });
+    answer = await ask();
+  }
+  return answer;
+}
+
 /**
  * Loads a stack's images into a starting cluster's nodes, each as soon as its containerd answers. It only saves time
  * (docs/decisions/048-early-apps.md): what fails here is done again, and reported, by the stack's own commands.
@@ -66,11 +76,7 @@ export async function loadEarly(
   const loadInto = async (node: NodeAddress) => {
     for (const name of ownImagesOf(own.config)) {
       const image = await ref(name);
-      let isThere = await has(node, image);
-      for (let pause = interval; isThere === undefined; pause = Math.min(pause * 1.2, longest)) {
-        await setTimeout(pause, undefined, { signal });
-        isThere = await has(node, image);
-      }
+      const isThere = await untilKnown(() => has(node, image), signal);
       if (!isThere) await load(node, image, signal);
     }
   };

@@ -11,26 +11,29 @@ export interface HttpOptions {
   readonly headers?: Readonly<Record<string, string>>;
   /** Timeout of the whole exchange, in milliseconds. Default: 3000. */
   readonly timeout?: number;
-  /** JSON to POST. Default: none, it is a GET. */
+  /** JSON to send. Default: none, it is a GET. */
   readonly body?: string | undefined;
+  /** Of a body: JSON to POST, or to merge into what is there. Default: `application/json`. */
+  readonly contentType?: "application/json" | "application/merge-patch+json" | undefined;
   /** Keeps connections alive and, for https, holds the certificates. Default: a new connection for each request. */
   readonly agent?: HttpAgent | HttpsAgent;
 }
 
 /**
- * GETs a URL, or POSTs to it. Unlike `fetch` it sends the given `Host` header, and takes a certificate authority and a client certificate
+ * GETs a URL, or POSTs or PATCHes to it. Unlike `fetch` it sends the given `Host` header, and takes a certificate authority and a client certificate
  * from its agent.
  * @throws Error whose message says in a few words why there is no answer; never later than `timeout`.
  */
 export function get(
   url: string,
-  { headers: given = {}, timeout = 3000, body, agent }: HttpOptions = {},
+  { headers: given = {}, timeout = 3000, body, contentType = "application/json", agent }: HttpOptions = {},
 ): Promise<HttpAnswer> {
   const secure = url.startsWith("https:");
   const signal = AbortSignal.timeout(timeout);
-  const isPost = body !== undefined;
-  const headers = { ...given, ...(isPost ? { "content-type": "application/json" } : {}) };
-  const options = { method: isPost ? "POST" : "GET", headers, signal, agent: agent ?? false };
+  const isGet = body === undefined;
+  const method = isGet ? "GET" : contentType === "application/json" ? "POST" : "PATCH";
+  const headers = { ...given, ...(isGet ? {} : { "content-type": contentType }) };
+  const options = { method, headers, signal, agent: agent ?? false };
   return new Promise((resolve, reject) => {
     const fail = (cause: NodeJS.ErrnoException) =>
       reject(new Error(signal.aborted ? `timed out after ${timeout / 1000} s` : reason(cause), { cause }));

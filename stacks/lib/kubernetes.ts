@@ -2,7 +2,7 @@ import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { z } from "zod";
 import { chooseContext, contextNames } from "../model/kubeconfig.ts";
-import { get } from "./http.ts";
+import { get, type HttpAnswer, type HttpOptions } from "./http.ts";
 import { accessOf, type KubeAccess, readText } from "./kube-access.ts";
 
 const text = z.string().optional();
@@ -383,11 +383,9 @@ const isPretended = (kind: string, { name, labels }: z.output<typeof metadata>):
  * @param timeout of a request, in milliseconds. Default: 5000.
  */
 export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { close(): void } {
-  const { server } = access;
-  const agent = agentFor(access);
-  const headers = { accept: "application/json", ...authorization(access) };
+  const { send, close } = requests(access, timeout);
   const asked = new Map<string, Promise<unknown>>();
-  const where = `the API server ${server}`;
+  const where = `the API server ${access.server}`;
 
   const fetchJson = async (
     path: string,
@@ -395,8 +393,7 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
     absentIs: unknown,
     body?: string,
   ): Promise<unknown> => {
-    const options = { headers: { ...headers, accept }, agent, timeout, body };
-    const answer = await get(`${server}${path}`, options).catch((cause: Error) => {
+    const answer = await send(path, { accept, body }).catch((cause: Error) => {
       throw new Error(`${where}: ${cause.message}`);
     });
     if (answer.status === 404 && absentIs !== undefined) return absentIs;
@@ -411,7 +408,7 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
   const read: Read = async <T>(
     path: string,
     schema: z.ZodType<T>,
-    accept = headers.accept,
+    accept = json,
     absentIs?: unknown,
   ): Promise<T> => {
     const answer = asked.get(path) ?? fetchJson(path, accept, absentIs);
@@ -439,7 +436,7 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
         ({ metadata }) => metadata,
       ),
     revisions: () => revisions(read),
-    may: (act) => isAllowed(act, (body) => fetchJson(reviews, headers.accept, undefined, body)),
+    may: (act) => isAllowed(act, (body) => fetchJson(reviews, json, undefined, body)),
     groups: async () =>
       (await read("/apis", z.object({ groups: list(z.object({ name: z.string() })) }))).groups.map(
         ({ name }) => name,
@@ -447,6 +444,26 @@ export function connect(access: KubeAccess, timeout = 5000): KubernetesApi & { c
     namespacedKinds: () => namespacedKinds(read),
     object: (path) =>
       read(path, z.union([identified, z.null()]), metadataOnly, null).then((it) => it?.metadata),
+    close,
+  };
+}
+
+const json = "application/json";
+
+/** Single requests to an API server, over connections that stay open until `close`. */
+export function requests(access: KubeAccess, timeout = 5000) {
+  const agent = agentFor(access);
+  const identity = authorization(access);
+  return {
+    /** @param accept Default: JSON. */
+    send: (
+      path: string,
+      {
+        accept = json,
+        ...sent
+      }: { readonly accept?: string } & Pick<HttpOptions, "body" | "contentType"> = {},
+    ): Promise<HttpAnswer> =>
+      get(`${access.server}${path}`, { ...sent, headers: { accept, ...identity }, agent, timeout }),
     close: () => agent.destroy(),
   };
 }
