@@ -69,7 +69,7 @@ function versionOf(
 async function askHowOn(found: FoundApp, version: string, options: ChangeOptions): Promise<void> {
   const { name } = found.app;
   const answer = await answerOnTerminal(
-    `\nRoll out ${version} to all pods, or go back? Anything else leaves the canary in place. [on/back] `,
+    `\nGo on with ${version} for all pods, or go back? Anything else leaves the canary in place. [on/back] `,
   );
   if (answer === "on") return await changeApp(found, { version }, options);
   if (answer === "back") return await changeApp(found, { canary: null }, options);

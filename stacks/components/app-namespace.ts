@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { controllerLabels } from "../model/config.ts";
 import { hardLimits, podResources, type Quota } from "../model/quota.ts";
 
-/** Inputs of an `AppNamespace`. */
 export interface AppNamespaceArgs {
   /** Total resources that its pods may use. Default: no limit. */
   readonly quota?: Quota | undefined;

@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** Inputs of a `Backup`. */
 export interface BackupArgs {
   /** Name of the CronJob and of its PersistentVolumeClaim. Default: the resource's name. */
   readonly backupName?: string;

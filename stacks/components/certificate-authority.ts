@@ -31,7 +31,6 @@ interface CertifyingCluster {
   readonly httpsPort: number | undefined;
 }
 
-/** Inputs of a `CertificateAuthority`. */
 export interface CertificateAuthorityArgs {
   /** Folder of its key and certificate. Default: `.lab/ca`, one for the checkout; created on first use. */
   readonly folder?: string;

@@ -4,7 +4,6 @@ import { databasePriority, placement } from "./placement.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** Inputs of a `Database`. */
 export interface DatabaseArgs {
   /** Name of the StatefulSet and of its Services: NAME, NAME-read, NAME-pods. Default: the resource's name. */
   readonly databaseName?: string;

@@ -8,7 +8,6 @@ import type { K3dCluster } from "./k3d-cluster.ts";
 import { k3dCommand } from "./k3d-command.ts";
 import { isDone } from "./k3s-node.ts";
 
-/** Inputs of a `K3dAgent`. */
 export interface K3dAgentArgs {
   readonly file: K3dFile;
   readonly node: K3dAgentName;

@@ -7,7 +7,6 @@ import type { ClusterNode } from "../model/outputs.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
 import { k3dCommand } from "./k3d-command.ts";
 
-/** Inputs of a `K3dCluster`. */
 export interface K3dClusterArgs {
   readonly file: K3dFile;
   readonly images: K3dImages;

@@ -6,7 +6,6 @@ import type { K3dImages } from "../model/k3d-nodes.ts";
 import type { K3dObservation } from "../observe/k3d-host.ts";
 import { k3dCommand } from "./k3d-command.ts";
 
-/** Inputs of a `K3dRegistry`. */
 export interface K3dRegistryArgs {
   readonly file: K3dFile;
   /** The file's `registries.create`. */

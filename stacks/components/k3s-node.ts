@@ -25,7 +25,6 @@ interface K3sArgs {
   readonly together: readonly pulumi.Resource[];
 }
 
-/** Inputs of a `K3sNode`. */
 export interface K3sNodeArgs extends K3sArgs {
   /** The observed fault to repair, such as "K3s is stopped". Default: none. */
   readonly found?: string;
@@ -168,7 +167,6 @@ export class K3sStart extends pulumi.ComponentResource {
   }
 }
 
-/** Inputs of `ClusterServers`. */
 export interface ClusterServersArgs {
   readonly servers: readonly Machine[];
   /** All nodes: a leaving node reads the list after it was written. */

@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { rewriteKubeconfig } from "../model/kubeconfig.ts";
 import type { KubeconfigObservation } from "../observe/kubeconfig.ts";
 
-/** Inputs of a `Kubeconfig`. */
 export interface KubeconfigArgs {
   /** URLs of the API servers as this computer reaches them; the first is the default. */
   readonly servers: readonly [string, ...string[]];

@@ -5,7 +5,6 @@ import type { Provider } from "../model/provider.ts";
 import { sshConfig } from "../model/ssh-config.ts";
 import type { MachineObservation } from "../observe/machine-list.ts";
 
-/** Inputs of a `LabMachine`. */
 export interface LabMachineArgs {
   readonly machine: Machine | LoadBalancerMachine;
   readonly provider: Provider;

@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import type { MachineObservation } from "../observe/machine-list.ts";
 import { asRecorded, type LabMachine } from "./lab-machine.ts";
 
-/** Inputs of a `LoadBalancer`. */
 export interface LoadBalancerArgs {
   /** The machine that it runs on, which is not a node. */
   readonly machine: LabMachine;

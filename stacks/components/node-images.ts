@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { imageLoader, loaderVariables } from "../model/image-loader.ts";
 import type { ImageNode } from "../observe/images.ts";
 
-/** Inputs of `NodeImages`. */
 export interface NodeImagesArgs {
   /** Name and tag of the image; a new one is loaded beside the old. */
   readonly image: string;

@@ -3,7 +3,6 @@ import * as pulumi from "@pulumi/pulumi";
 import { serviceNames } from "../model/concepts.ts";
 import { skipAwait } from "./web-app.ts";
 
-/** Inputs of `ServiceTypes`. */
 export interface ServiceTypesArgs {
   /** Namespace of the app and of its Services. */
   readonly namespace: string;

@@ -17,7 +17,6 @@ const ports = { web: 8000, websecure: 8443, traefik: 9000 } as const;
  */
 const endsAfter = { accepting: 10, open: 35 } as const;
 
-/** Inputs of `Traefik`. */
 export interface TraefikArgs {
   /** Image of Traefik 2. Default: the one that K3s uses, which its nodes already hold. */
   readonly image?: pulumi.Input<string>;

@@ -4,7 +4,6 @@ import { journal, mountPath, staticVolumeOf, volumeNames } from "../model/concep
 import { unprivilegedContainer } from "./unprivileged.ts";
 import { skipAwait, type WebAppArgs } from "./web-app.ts";
 
-/** Inputs of `VolumeKinds`. */
 export interface VolumeKindsArgs {
   /** Namespace of the claims and their pods. It must admit hostPath: Pod Security's level `privileged`. */
   readonly namespace: string;

@@ -50,7 +50,6 @@ export interface WebAppTls {
   readonly redirect?: boolean | undefined;
 }
 
-/** Inputs of a `WebApp`. */
 export interface WebAppArgs {
   /** Name of the app, of its Deployment, Service and Ingress. Default: the resource's name. */
   readonly appName?: string;
