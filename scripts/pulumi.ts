@@ -83,7 +83,7 @@ export async function runStack(
       );
     if (stop?.aborted) {
       // An interrupted Kubernetes provider does not record what it applied: the state is outdated.
-      progress("reading what is there now");
+      progress("reading the current state");
       await stack.refresh({ color: "never", parallel: 64 }).catch(() => {});
       throw stop.reason;
     }

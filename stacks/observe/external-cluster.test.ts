@@ -196,7 +196,7 @@ test("a user who may not make what the stack needs is told before anything is ma
   await assert.rejects(look, (error) =>
     isRefusal(
       error,
-      /^The cluster "kind-lab" cannot take the stack apps-kind: its user may not create priorityclasses\.scheduling\.k8s\.io, patch priorityclasses\.scheduling\.k8s\.io\. Nothing was touched\. .*Pulumi\.apps-kind\.yaml/,
+      /^The cluster "kind-lab" cannot run the stack apps-kind: its user may not create priorityclasses\.scheduling\.k8s\.io, patch priorityclasses\.scheduling\.k8s\.io\. Nothing was touched\. .*Pulumi\.apps-kind\.yaml/,
     ),
   );
 });

@@ -159,7 +159,7 @@ async function refuseForbidden(
   const words = denied.flat();
   if (words.length > 0)
     throw refusal(
-      `${where} cannot take the stack ${stack}: its user may not ${words.join(", ")}. Nothing was touched. Ask for these rights, or give the context of ${stackFile(stack)} a user who has them.`,
+      `${where} cannot run the stack ${stack}: its user may not ${words.join(", ")}. Nothing was touched. Ask for these permissions, or give the context of ${stackFile(stack)} a user who has them.`,
     );
 }
 
