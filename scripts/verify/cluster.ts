@@ -401,7 +401,7 @@ function checkAddOns(
       title: "ServiceLB serves Traefik on every node that allows it",
       expected: inOrder(nodes),
       actual: () => nodesOf(isServiceLb),
-      hint: `${hint("svclb-traefik")} A taint removed from the stack file stays on its node: \`kubectl taint nodes NAME KEY-\`.`,
+      hint: `${hint("svclb-traefik")} A taint that is not in the stack file keeps it away from a node: \`kubectl taint nodes NAME KEY-\`.`,
     },
   ];
 }
