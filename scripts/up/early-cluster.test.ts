@@ -31,14 +31,24 @@ const nodes = "/api/v1/nodes";
 const [crd, traefik] = ["helm-install-traefik-crd", "helm-install-traefik"].map(
   (name) => `/apis/batch/v1/namespaces/kube-system/jobs/${name}`,
 ) as [string, string];
-const job = (startTime?: string) => ({
-  metadata: { name: "helm-install-traefik-crd", namespace: "kube-system", uid: "its-uid" },
+const ownChart = "https://%{KUBERNETES_API}%/static/charts/traefik-crd-20.3.1+up20.3.0.tgz";
+const job = (
+  startTime?: string,
+  {
+    chart = ownChart,
+    deletionTimestamp,
+  }: { readonly chart?: string; readonly deletionTimestamp?: string } = {},
+) => ({
+  metadata: {
+    ...{ name: "helm-install-traefik-crd", namespace: "kube-system", uid: "its-uid" },
+    deletionTimestamp,
+  },
   spec: {
     template: {
       metadata: { labels: { "job-name": "helm-install-traefik-crd" } },
       spec: {
         serviceAccountName: "helm-traefik-crd",
-        containers: [{ name: "helm", image: "klipper-helm", env: [{ name: "NAME", value: "traefik" }] }],
+        containers: [{ name: "helm", image: "klipper-helm", env: [{ name: "CHART", value: chart }] }],
       },
     },
   },
@@ -144,7 +154,7 @@ test("a Job's first pod is the Job's own, on a server, and needs no network of p
               name: "helm",
               image: "klipper-helm",
               env: [
-                { name: "NAME", value: "traefik" },
+                { name: "CHART", value: ownChart },
                 { name: "KUBERNETES_SERVICE_HOST", value: "127.0.0.1" },
                 { name: "KUBERNETES_SERVICE_PORT", value: "6443" },
                 { name: "BOOTSTRAP", value: "true" },
@@ -173,6 +183,31 @@ test("no pod is started for a Job that has started by itself, or on a server tha
   assert.deepEqual(await start(t, { answers }), { written: [], isCut: true });
 });
 
+test("no pod is started for a Job that is about to be replaced, or that installs somebody's own Traefik", async (t) => {
+  const leaving = job(undefined, { deletionTimestamp: "2026-11-30T06:00:00Z" });
+  const foreign = job(undefined, { chart: "traefik/traefik" });
+  const at = { [nodes]: [items(node("server"))] };
+  assert.deepEqual(await start(t, { answers: { ...allow, ...at, [crd]: [leaving, started] } }), {
+    written: [],
+    isCut: false,
+  });
+  assert.deepEqual(await start(t, { answers: { ...allow, ...at, [crd]: [foreign] } }), {
+    written: [],
+    isCut: false,
+  });
+});
+
+test("no two nodes get one network, even if an earlier run numbered the nodes differently", async (t) => {
+  const answers = {
+    ...allow,
+    [nodes]: [items(node("server", { podCIDR: "10.42.101.0/24" }), node("agent"))],
+  };
+  assert.deepEqual(await start(t, { answers, network: flannel("10.42.0.0/16") }), {
+    written: [],
+    isCut: false,
+  });
+});
+
 test("each node of the cluster gets a network of its own, once it has settled", async (t) => {
   const own = { podCIDR: "10.42.1.0/24" };
   const answers = {
@@ -196,7 +231,9 @@ test("a node of networks that are not K3s's usual ones gets none from here", asy
     [flannel("10.42.0.0/20")],
     [flannel("10.42.0.0/16", true)],
     ["no JSON"],
-    [usual, "--kube-controller-manager-arg=node-cidr-mask-size=25"],
+    [usual, '--kube-controller-manager-arg","node-cidr-mask-size=25'],
+    [usual, '--kube-controller-manager-arg","allocate-node-cidrs=false'],
+    [usual, '--kube-controller-arg","cluster-cidr=10.50.0.0/16'],
   ] as const) {
     const answers = { ...allow, [nodes]: [items(node("server", flags ? { flags } : {}))] };
     assert.deepEqual(await start(t, { answers, network }), { written: [], isCut: false });

@@ -36,7 +36,7 @@ const settled = 2_000;
 
 const object = z.looseObject({});
 const jobSchema = z.object({
-  metadata: z.object({ name: z.string(), uid: z.string() }),
+  metadata: z.object({ name: z.string(), uid: z.string(), deletionTimestamp: z.string().optional() }),
   spec: z.object({
     template: z.object({
       metadata: object,
@@ -194,10 +194,14 @@ async function giveNetworks(
   const { items } = parsed(await send(allNodes), nodesSchema);
   const flags = items.map(flagsOf).find((args) => args?.startsWith('["server"'));
   if (flags === undefined) return false;
-  // Networks of another size are for the controller to cut.
-  if (flags.includes("node-cidr-mask")) return true;
+  // The user may have networks cut in another size, or given by something else.
+  if (flags.includes("--kube-controller-")) return true;
   const own = items.filter(({ metadata }) => networks.has(metadata.name));
-  const without = own.filter(({ spec }) => spec.podCIDR === undefined).map(({ metadata }) => metadata.name);
+  // A cluster that is here from before may have given the network to another node; then the controller gives one.
+  const taken = new Set(items.map(({ spec }) => spec.podCIDR));
+  const without = own
+    .filter(({ metadata, spec }) => spec.podCIDR === undefined && !taken.has(networks.get(metadata.name)))
+    .map(({ metadata }) => metadata.name);
   for (const name of without) {
     const since = seen.get(name) ?? Date.now();
     seen.set(name, since);
@@ -211,10 +215,18 @@ async function giveNetworks(
   return own.length === networks.size && without.length === 0;
 }
 
+/** Whether a Job installs a chart that K3s carries, which needs nothing but the API server; another one is somebody's own. */
+const isOwnChart = ({ spec }: Job): boolean =>
+  spec.template.spec.containers.some(({ env }) =>
+    env.some(({ name, value }) => name === "CHART" && `${value}`.includes("/static/charts/")),
+  );
+
 /** @returns whether there is nothing left to do for a Job. */
 async function startJob({ send, inside, ca }: Api, name: string): Promise<boolean> {
   const job = parsed(await send(`/apis/batch/v1/namespaces/kube-system/jobs/${name}`), jobSchema);
-  if (job.status.startTime !== undefined) return true;
+  if (job.status.startTime !== undefined || !isOwnChart(job)) return true;
+  // Other values replace the Job; the pod of one that goes would be ended in the middle of its work.
+  if (job.metadata.deletionTimestamp !== undefined) return false;
   const { items } = parsed(await send(allNodes), nodesSchema);
   const node = items.find(
     ({ metadata: { labels }, spec: { taints } }) =>
