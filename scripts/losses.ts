@@ -1,4 +1,5 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
+import { marksIn } from "../stacks/model/k3s-cluster.ts";
 import type { Provider } from "../stacks/model/provider.ts";
 import { claimedVolume, inWords, isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
 import { existsInDocker } from "../stacks/observe/k3d-host.ts";
@@ -8,13 +9,19 @@ import { environmentOf } from "../stacks/observe/recorded.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { mayContain } from "./recorded-cluster.ts";
 
-/** An existing thing that a run would replace or remove. */
+/** An existing thing that a run would replace, remove or drive out. */
 export interface Loss {
   readonly stack: string;
   /** Such as: the machine agent (192.168.42.111), with K3s and all data on it. */
   readonly what: string;
-  readonly how: "replaced" | "removed";
+  readonly how: "replaced" | "removed" | "evicted";
 }
+
+const ways: Readonly<Record<string, Loss["how"]>> = {
+  replace: "replaced",
+  delete: "removed",
+  update: "evicted",
+};
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -86,10 +93,10 @@ export async function lossesOf(
     .flatMap((step) => thingOf(step, context) ?? []);
   const lost = new Map<string, Loss & Pick<Thing, "machine" | "goesWith">>();
   for (const step of steps) {
-    if (step.operation !== "replace" && step.operation !== "delete") continue;
-    const thing = thingOf(step, context);
+    const how = ways[step.operation];
+    if (how === undefined) continue;
+    const thing = how === "evicted" ? evictedBy(step, context) : thingOf(step, context);
     if (!thing || lost.has(thing.what) || !(await thing.exists())) continue;
-    const how = step.operation === "delete" ? "removed" : "replaced";
     const { machine, address } = thing;
     const heir = created.find((one) => address !== undefined && one.address === address)?.machine;
     const rename =
@@ -172,6 +179,21 @@ function thingOf({ urn, inputs }: PlannedStep, context: Context): Thing | undefi
   const { types, name } = partsOfUrn(urn);
   const [, toThing] = Object.entries(things).find(([type]) => types.includes(type)) ?? [];
   return toThing?.(name, inputs, context);
+}
+
+/** The pods that a node's new taints drive out. */
+function evictedBy(step: PlannedStep, context: Context): Thing | undefined {
+  const node = thingOf(step, context);
+  if (node?.goesWith === undefined) return undefined;
+  const taintsIn = (inputs: PlannedStep["inputs"]) =>
+    marksIn((environmentOf(inputs).K3S_ARGS ?? "").split(" ").filter(Boolean)).taints;
+  const had = taintsIn(step.inputs);
+  const added = taintsIn(step.wanted ?? {}).filter((one) => one.endsWith(":NoExecute") && !had.includes(one));
+  if (added.length === 0) return undefined;
+  return {
+    ...node,
+    what: `the pods on ${node.goesWith} that do not tolerate its new taint ${added.join(", ")}; nothing recreates those without a controller`,
+  };
 }
 
 function hostsIn(steps: readonly PlannedStep[]): ReadonlyMap<string, Environment> {

@@ -16,6 +16,8 @@ export interface PlannedStep {
   readonly urn: string;
   /** Its inputs in the state. */
   readonly inputs: Readonly<Record<string, unknown>>;
+  /** The inputs that it gets. */
+  readonly wanted?: Readonly<Record<string, unknown>>;
 }
 
 export interface RunOptions {
@@ -117,7 +119,7 @@ export async function previewStack(
     if (op === "same" || op === "read") return;
     const inputs = (op === "create" ? wanted : old)?.inputs ?? {};
     if (op !== "create-replacement" && op !== "delete-replaced")
-      steps.set(urn, { operation: op, urn, inputs });
+      steps.set(urn, { operation: op, urn, inputs, wanted: wanted?.inputs ?? {} });
   };
   try {
     await stack.preview({ refresh, onEvent, color: "never", parallel: 64 });

@@ -137,6 +137,34 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
   return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
 });
 
+fault("Rule 5: a taint that drives out what runs on a node", async () => {
+  const update = (name: string, had: string, gets: string) => {
+    const inputs = (K3S_ARGS: string) => ({ environment: { NODE_NAME: name, K3S_ARGS } });
+    const urn = urnOf("cluster", "k3s-lab:cluster:K3sNode$command:local:Command", name);
+    return { operation: "update", urn, inputs: inputs(had), wanted: inputs(gets) };
+  };
+  const [old, fresh] = ["--node-taint=a=1:NoExecute", "--node-taint=a=1:NoExecute,b=2:NoExecute"];
+  const steps = [
+    update("agent", `--v=1 ${old}`, fresh),
+    update("same", old, `--v=2 ${old}`),
+    update("kept", "", "--node-taint=a=1:NoSchedule"),
+  ];
+  const losses = (lives: boolean) =>
+    lossesOf("cluster", steps, {
+      provider: "docker",
+      existence: { machine: async () => lives, k3s: never, container: never, namespace: never },
+    });
+  assert.deepEqual(await losses(false), []);
+  assert.deepEqual(await losses(true), [
+    {
+      stack: "cluster",
+      what: "the pods on agent that do not tolerate its new taint b=2:NoExecute; nothing recreates those without a controller",
+      how: "evicted",
+    },
+  ]);
+  return { happened: "a new NoExecute is asked about, no other change of taints", lost: "nothing" };
+});
+
 fault("Rule 5: a namespace with the data of a StatefulSet", async () => {
   const step = (type: string, name: string, inputs: object) => ({
     operation: "replace",
