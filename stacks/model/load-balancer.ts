@@ -55,7 +55,7 @@ defaults
   option srvtcpka
   retries 5
   option redispatch 1
-  default-server check inter 1s fall 2 rise 1 on-marked-down shutdown-sessions
+  default-server check inter 1s fastinter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 
 listen stats
   bind unix@${statsSocket} mode 600
