@@ -27,6 +27,8 @@ export function labVariables(settings: HostSettings): Record<string, string> {
     PULUMI_SKIP_UPDATE_CHECK: "true",
     PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER: "true",
     PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION: "true",
+    // Ansible ignores the file in a folder that everybody may write to, and then has no machines.
+    ANSIBLE_CONFIG: join(root, "vagrant", "ansible", "ansible.cfg"),
     VAGRANT_CWD: join(root, "vagrant"),
     VAGRANT_DOTFILE_PATH: join(stackDir("cluster"), "vagrant"),
     VAGRANT_CHECKPOINT_DISABLE: "1",

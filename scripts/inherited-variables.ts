@@ -1,5 +1,5 @@
 /**
- * Variables of the user's shell that would make Pulumi, Vagrant, K3s, k3d or Node do something other than the stack files
+ * Variables of the user's shell that would make Pulumi, Vagrant, Ansible, K3s, k3d or Node do something other than the stack files
  * say, or do it elsewhere. The lab sets those that it needs itself; the user's have no effect. What stays the user's:
  * PULUMI_K8S_DELETE_UNREACHABLE, by which a person says that a cluster is gone for good, DOCKER_HOST, DOCKER_CONTEXT and DOCKER_SOCK, VAGRANT_HOME, proxies, K3S_LAB_CACHE, LAB_TOOLS_WAY.
  */
@@ -9,12 +9,14 @@ const inherited: readonly RegExp[] = [
   /^VAGRANT_(?!(HOME|LOG|SERVER_URL|SERVER_ACCESS_TOKEN_BY_URL|CLOUD_TOKEN)$)/,
   /^(INSTALL_)?K3S_(?!LAB_(CACHE|FAULT_TABLE)$)/,
   /^K3D_/,
+  // ANSIBLE_RUN_TAGS, for one, skips all tasks, which counts as success.
+  /^ANSIBLE_/,
   /^LAB_(?!(TOOLS_WAY|DEBUG)$)/,
   /^(NODE_OPTIONS|LIBVIRT_DEFAULT_URI|DOCKER_DEFAULT_PLATFORM|DOCKER_BUILDKIT)$/,
   // bash sources BASH_ENV before each script, and with CDPATH `cd` prints the directory.
   /^(BASH_ENV|CDPATH)$/,
   // Names that the lab's own scripts use.
-  /^(NODE_(NAME|IP|ROLE|INTERFACE)|SERVERS|TOKEN_FILE|CLUSTER_ID)$/,
+  /^(NODE_(NAME|IP|ROLE|INTERFACE)|SERVERS|TOKEN_FILE|CLUSTER_ID|INVENTORY|TRAEFIK)$/,
 ];
 
 /** Removes them from an environment. @returns their names. */

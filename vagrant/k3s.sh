@@ -82,7 +82,7 @@ seen() { printf '%s\n' "$survey" | sed -n "s/^$1 //p"; }
 
 # Secrets go to memory that only root can read, and never into arguments.
 send_secrets() {
-  on "$NODE_NAME.$LAB_STACK" sudo bash -c "'umask 077; mkdir -p /run/k3s-lab; read -r token; read -r secret || true
+  on "$NODE_NAME.$LAB_STACK" sudo bash -c "'umask 077; mkdir -p /run/k3s-lab; rm -f /run/k3s-lab/why; read -r token; read -r secret || true
     printf %s \"\$token\" >/run/k3s-lab/token; printf %s \"\$secret\" | base64 -d >/run/k3s-lab/secret'"
 }
 
@@ -111,10 +111,10 @@ bring() {
     here "$1"
     return
   fi
-  # Ansible wants UTF-8.
-  if ! LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$K3S_LAB_ROOT/vagrant/ansible/ansible.cfg" ansible-playbook \
-    --inventory "$ansible/inventory/$NODE_NAME.json" --extra-vars "mode=$1 cluster_ca=$ca bundle=$bundle silent='$silent'" \
-    "$K3S_LAB_ROOT/vagrant/ansible/k3s.yml" </dev/null >&2; then
+  # Ansible wants UTF-8, and takes a path with a comma for a list of machines.
+  if ! (cd "$ansible" && LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$K3S_LAB_ROOT/vagrant/ansible/ansible.cfg" ansible-playbook \
+    --inventory "inventory/$NODE_NAME.json" --extra-vars "by_hand='' mode=$1 cluster_ca=$ca bundle=$bundle silent='$silent'" \
+    "$K3S_LAB_ROOT/vagrant/ansible/k3s.yml" </dev/null >&2); then
     on "$NODE_NAME.$LAB_STACK" sudo cat /run/k3s-lab/why </dev/null >&2 || true
     return 1
   fi

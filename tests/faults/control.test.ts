@@ -280,7 +280,7 @@ fault("H20: an empty passphrase beside a state", async () => {
   return { happened: "exit 1 while a state needs it, made again where none does", lost: "nothing" };
 });
 
-fault("H18: PULUMI_*, VAGRANT_*, K3S_*, K3D_*, NODE_OPTIONS and LAB_* of the user's shell", async () => {
+fault("H18: PULUMI_*, VAGRANT_*, ANSIBLE_*, K3S_*, NODE_OPTIONS and LAB_* of the user's shell", async () => {
   const inherited = {
     PULUMI_CONFIG_PASSPHRASE: "",
     PULUMI_BACKEND_URL: "s3://elsewhere",
@@ -291,6 +291,8 @@ fault("H18: PULUMI_*, VAGRANT_*, K3S_*, K3D_*, NODE_OPTIONS and LAB_* of the use
     K3S_TOKEN: "x",
     INSTALL_K3S_EXEC: "--disable-agent",
     K3D_IMAGE_TOOLS: "x",
+    ANSIBLE_RUN_TAGS: "none",
+    INVENTORY: "{}",
     LAB_STACK: "x",
     K3S_LAB_ROOT: "/another/checkout",
     BASH_ENV: "/nowhere",

@@ -8,7 +8,7 @@ const { failed } = await execa("ansible-playbook", ["--version"], { reject: fals
 export const withoutAnsible = failed && "ansible-playbook is not installed";
 
 /** Runs the playbook in place of the script, on this computer, with the machine's paths moved into a folder. */
-export async function byAnsible({ root, env, moved, script }: FakeRun) {
+export async function byAnsible({ root, env, moved, script }: FakeRun, ...args: readonly string[]) {
   const [here, ansible, lab] = [import.meta.dirname, join(root, "vagrant/ansible"), join(root, ".lab")];
   await cp(here, ansible, { recursive: true });
   const files = (await readdir(ansible, { recursive: true })).filter((file) => file.endsWith(".yml"));
@@ -28,7 +28,14 @@ export async function byAnsible({ root, env, moved, script }: FakeRun) {
   await write(".lab/inventory.json", JSON.stringify({ servers: { hosts } }));
   const { exitCode, stdout, stderr } = await execa(
     "ansible-playbook",
-    ["--inventory", join(lab, "inventory.json"), join(ansible, "k3s.yml")],
+    [
+      "--inventory",
+      join(lab, "inventory.json"),
+      "--extra-vars",
+      "by_hand=",
+      ...args,
+      join(ansible, "k3s.yml"),
+    ],
     {
       env: {
         ANSIBLE_CONFIG: join(ansible, "ansible.cfg"),

@@ -26,6 +26,8 @@
 #   BUNDLE                          the bundle below /opt/k3s-lab that was sent; empty: the machine's own files
 #   TOKEN_FILE                      the secret that joins nodes, moved to /etc/rancher/k3s/token. Default: /run/k3s-lab/token
 #   SECRET_FILE                     secret K3s configuration. Default: /run/k3s-lab/secret
+#   BY_HAND                         not empty: only what is installed is changed, because only `lab up` knows whether a cluster exists
+#   RUN                             a step after `begin`: the run, as `begin` named it
 #   INSTALLER                       K3s's installer, if the machine's /opt/k3s-lab has none. Default: /home/vagrant/k3s-install.sh
 #
 # A failed first install is retried once after K3s's own uninstaller. If K3s has data, nothing is ever uninstalled: after a
@@ -756,6 +758,7 @@ plan() {
   answer() { if "${@:2}"; then echo "$1: true"; else echo "$1: false"; fi; }
   block() { printf '%s: |-\n  %s\n' "$1" "${2//$'\n'/$'\n  '}"; }
   echo "phase: $phase"
+  echo "run: '$(cat $run/run 2>/dev/null || true)'"
   answer is_joined joins_by "$token_file"
   answer has_secret test -s "$secret_file"
   answer is_offline test -e "$assets/offline"
@@ -809,7 +812,8 @@ later_step() {
     place
     if [ "$there" != "$(placed)" ]; then echo changed >&3; fi
     ;;
-  files) fingerprint >&3 ;;
+  # One that does not run has to be started, whatever its files are.
+  files) if runs; then fingerprint >&3; fi ;;
   stop)
     step_down
     make_way
@@ -852,7 +856,16 @@ exec 3>&1
 if [ "$mode" = start ] || [ -n "$step" ]; then exec >&2; fi
 
 install -d -m 0700 $notes
-take_over
+# Each step is a process of its own. A run that was taken over must not roll back what the other one does: its own `recover` too
+# is refused.
+case "$mode,$step" in
+check,begin) ;;
+*, | *,begin) take_over && rm -f $run/run ;;
+*)
+  [ "${RUN:-}" = "$(cat $run/run 2>/dev/null)" ] || die "another run has begun on this machine since: this one changes nothing more"
+  take_over
+  ;;
+esac
 # Delete what was sent for this run, however it ends; after a successful check an installation follows.
 remove_sent() {
   case "$?,$mode,$step" in
@@ -866,7 +879,12 @@ slower=$(slowness)
 ready_within=$((180 * slower)) # seconds
 case "$step" in
 '') ;;
-begin) rm -f $run/started $run/why ;;
+begin)
+  if [ "$mode" != check ]; then
+    rm -f $run/started $run/why
+    echo "$$-$EPOCHREALTIME" >$run/run
+  fi
+  ;;
 *) later_step ;;
 esac
 find_interface
@@ -880,6 +898,9 @@ check_cluster
 
 is_first=false
 if [ -e $installing ] || ! has_data; then is_first=true; fi
+if $is_first && [ -n "${BY_HAND:-}" ]; then
+  die "K3s is not installed here, or not completely, and only lab up knows whether its cluster exists elsewhere: nothing was touched. Run scripts/lab up" 2
+fi
 set_arguments
 check_flags
 check_encryption

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test as testAlone } from "node:test";
@@ -151,4 +152,56 @@ testAlone("a change with which K3s ends is rolled back, and the script finds all
     await after.read("etc/systemd/system/k3s.service"),
     await before.read("etc/systemd/system/k3s.service"),
   );
+});
+
+testAlone("a first install that was interrupted is retried with its token, and K3s is started", async () => {
+  // K3s runs, and its node does not become Ready.
+  const killed = await provision("interrupted", {
+    start: 'has_data; touch "$(dirname "$0")/../active"; kill -KILL "$PPID"',
+  });
+  assert.notEqual(killed.status, 0);
+  const { status, stdout, read } = await provision("interrupted", {
+    run: byAnsible,
+    start: '[ ! -e "$(dirname "$0")/../etc/rancher/k3s/join" ] || up',
+  });
+  assert.equal(status, 0, stdout);
+  assert.equal(await read("etc/rancher/k3s/join"), "s3cr3t");
+});
+
+testAlone("by hand nothing is installed where nothing is: the cluster may exist elsewhere", async () => {
+  const { status, stdout, path, log } = await provision("by hand", {
+    run: (fake) => byAnsible(fake, "--extra-vars", "by_hand=yes"),
+  });
+  assert.equal(status, 2, stdout);
+  assert.match(stdout, /only\s+lab\s+up\s+knows/);
+  assert.deepEqual(log, [""]);
+  assert.ok(!existsSync(path("var/lib/k3s-lab/installing")));
+});
+
+testAlone("a run that another has taken over changes nothing more, and rolls nothing back", async () => {
+  // The other run begins while K3s starts.
+  const begins = 'echo other >"$(dirname "$0")/../run/k3s-lab/run"';
+  await provision("taken over", {});
+  const { status, stdout, read, log, path } = await provision("taken over", {
+    run: byAnsible,
+    environment: { K3S_ARGS: "--disable=traefik" },
+    start: `${begins}; ends`,
+  });
+  assert.equal(status, 2, stdout);
+  assert.match(stdout, /another run has begun/);
+  assert.match(await read("etc/systemd/system/k3s.service"), /disable/);
+  assert.ok(existsSync(path("var/lib/k3s-lab/before")));
+  assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2);
+});
+
+testAlone("labs whose machines have the same name share no connection", async () => {
+  const socketOf = async (name: string) => {
+    const { stdout, log } = await provision(name, {
+      files: { "bin/ssh": '#!/bin/sh\necho "$*" >>"$(dirname "$0")/../log"\nexit 255\n' },
+      run: (fake) =>
+        byAnsible(fake, "--extra-vars", `ansible_connection=ssh ansible_ssh_executable=${fake.root}/bin/ssh`),
+    });
+    return (/ControlPath="([^"]+)"/.exec(log.join("\n")) ?? assert.fail(stdout))[1]?.split("/").at(-1);
+  };
+  assert.notEqual(await socketOf("one lab"), await socketOf("another lab"));
 });
