@@ -31,14 +31,7 @@ const nodes = "/api/v1/nodes";
 const [crd, traefik] = ["helm-install-traefik-crd", "helm-install-traefik"].map(
   (name) => `/apis/batch/v1/namespaces/kube-system/jobs/${name}`,
 ) as [string, string];
-const ownChart = "https://%{KUBERNETES_API}%/static/charts/traefik-crd-20.3.1+up20.3.0.tgz";
-const job = (
-  startTime?: string,
-  {
-    chart = ownChart,
-    deletionTimestamp,
-  }: { readonly chart?: string; readonly deletionTimestamp?: string } = {},
-) => ({
+const job = (startTime?: string, deletionTimestamp?: string) => ({
   metadata: {
     ...{ name: "helm-install-traefik-crd", namespace: "kube-system", uid: "its-uid" },
     deletionTimestamp,
@@ -48,7 +41,7 @@ const job = (
       metadata: { labels: { "job-name": "helm-install-traefik-crd" } },
       spec: {
         serviceAccountName: "helm-traefik-crd",
-        containers: [{ name: "helm", image: "klipper-helm", env: [{ name: "CHART", value: chart }] }],
+        containers: [{ name: "helm", image: "klipper-helm", env: [{ name: "NAME", value: "traefik" }] }],
       },
     },
   },
@@ -75,10 +68,12 @@ interface Cluster {
   readonly podStatus?: readonly number[];
   /** What K3s tells flannel. Default: what nothing is known of. */
   readonly network?: string;
+  /** Default: none. */
+  readonly serverArgs?: readonly string[];
 }
 
 /** Runs it against an API server on which a second passes between two looks at the nodes. @returns what was written. */
-async function start(t: TestContext, { answers, podStatus = [], network = "{}" }: Cluster) {
+async function start(t: TestContext, { answers, podStatus = [], network = "{}", serverArgs = [] }: Cluster) {
   t.mock.timers.reset();
   t.mock.timers.enable({ apis: ["Date"] });
   const run = new AbortController();
@@ -106,6 +101,7 @@ async function start(t: TestContext, { answers, podStatus = [], network = "{}" }
     read: async (what) => files[what],
     apiServer,
     nodes: ["Server", "agent"],
+    serverArgs,
   });
   return { written, isCut: run.signal.aborted };
 }
@@ -154,7 +150,7 @@ test("a Job's first pod is the Job's own, on a server, and needs no network of p
               name: "helm",
               image: "klipper-helm",
               env: [
-                { name: "CHART", value: ownChart },
+                { name: "NAME", value: "traefik" },
                 { name: "KUBERNETES_SERVICE_HOST", value: "127.0.0.1" },
                 { name: "KUBERNETES_SERVICE_PORT", value: "6443" },
                 { name: "BOOTSTRAP", value: "true" },
@@ -183,18 +179,10 @@ test("no pod is started for a Job that has started by itself, or on a server tha
   assert.deepEqual(await start(t, { answers }), { written: [], isCut: true });
 });
 
-test("no pod is started for a Job that is about to be replaced, or that installs somebody's own Traefik", async (t) => {
-  const leaving = job(undefined, { deletionTimestamp: "2026-11-30T06:00:00Z" });
-  const foreign = job(undefined, { chart: "traefik/traefik" });
-  const at = { [nodes]: [items(node("server"))] };
-  assert.deepEqual(await start(t, { answers: { ...allow, ...at, [crd]: [leaving, started] } }), {
-    written: [],
-    isCut: false,
-  });
-  assert.deepEqual(await start(t, { answers: { ...allow, ...at, [crd]: [foreign] } }), {
-    written: [],
-    isCut: false,
-  });
+test("no pod is started for a Job that is about to be replaced", async (t) => {
+  const leaving = job(undefined, "2026-11-30T06:00:00Z");
+  const answers = { ...allow, [nodes]: [items(node("server"))], [crd]: [leaving, started] };
+  assert.deepEqual(await start(t, { answers }), { written: [], isCut: false });
 });
 
 test("no two nodes get one network, even if an earlier run numbered the nodes differently", async (t) => {
@@ -206,6 +194,11 @@ test("no two nodes get one network, even if an earlier run numbered the nodes di
     written: [],
     isCut: false,
   });
+});
+
+test("a Traefik that the file disables is not waited for", async (t) => {
+  const { isCut } = await start(t, { answers: { [crd]: [end] }, serverArgs: ["--disable=traefik"] });
+  assert.equal(isCut, false);
 });
 
 test("each node of the cluster gets a network of its own, once it has settled", async (t) => {
@@ -248,7 +241,12 @@ test("it ends with the run: without a kubeconfig, without Traefik, or where the 
     run.abort();
     return undefined;
   };
-  await startEarly(none, "cluster", run.signal, { read, apiServer: "http://127.0.0.1:1", nodes: [] });
+  await startEarly(none, "cluster", run.signal, {
+    read,
+    apiServer: "http://127.0.0.1:1",
+    nodes: [],
+    serverArgs: [],
+  });
 });
 
 test("it does nothing for a cluster of several servers, or behind a load balancer, or that this run does not create", async () => {

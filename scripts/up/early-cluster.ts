@@ -6,7 +6,8 @@ import { accessOf } from "../../stacks/lib/kube-access.ts";
 import { requests } from "../../stacks/lib/kubernetes.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { servedAt } from "../../stacks/model/cluster-plan.ts";
-import { agentsOf, serversOf } from "../../stacks/model/k3d-file.ts";
+import { agentsOf, serverArgsOf, serversOf } from "../../stacks/model/k3d-file.ts";
+import { K3sFlags } from "../../stacks/model/k3s-flags.ts";
 import { chooseContext, rewriteKubeconfig } from "../../stacks/model/kubeconfig.ts";
 import { sshAlias, sshTo } from "../../stacks/model/ssh-config.ts";
 import type { Stacks } from "../lab.ts";
@@ -112,6 +113,8 @@ export interface NewCluster {
   readonly apiServer: string;
   /** The names of its nodes. */
   readonly nodes: readonly string[];
+  /** K3s's flags on its server. */
+  readonly serverArgs: readonly string[];
 }
 
 /**
@@ -129,13 +132,14 @@ export async function startEarly(
   await unlessStopped(start(made, signal), signal).catch(() => {});
 }
 
-async function start({ read, apiServer, nodes }: NewCluster, signal: AbortSignal): Promise<void> {
+async function start({ read, apiServer, nodes, serverArgs }: NewCluster, signal: AbortSignal): Promise<void> {
   const kubeconfig = await untilKnown(() => read("kubeconfig"), signal);
   const inside = new URL(chooseContext(kubeconfig, "K3s's kubeconfig").cluster.server);
   const outside = rewriteKubeconfig(kubeconfig, [apiServer], "lab");
   const access = await accessOf(chooseContext(outside, "the lab's kubeconfig"));
   const { send, close } = requests(access);
   const api = { send, inside, ca: access.ca };
+  const hasTraefik = !new K3sFlags(serverArgs).disabled().has("traefik");
   /** Tries until it succeeds. */
   const repeat = async (work: () => Promise<boolean>): Promise<void> => {
     for (;;) {
@@ -151,7 +155,7 @@ async function start({ read, apiServer, nodes }: NewCluster, signal: AbortSignal
         const seen = new Map<string, number>();
         return repeat(() => giveNetworks(api, networks, seen));
       }),
-      ...jobs.map((job) => repeat(() => startJob(api, job))),
+      ...(hasTraefik ? jobs : []).map((job) => repeat(() => startJob(api, job))),
     ]);
   } finally {
     close();
@@ -215,16 +219,10 @@ async function giveNetworks(
   return own.length === networks.size && without.length === 0;
 }
 
-/** Whether a Job installs a chart that K3s carries, which needs nothing but the API server; another one is somebody's own. */
-const isOwnChart = ({ spec }: Job): boolean =>
-  spec.template.spec.containers.some(({ env }) =>
-    env.some(({ name, value }) => name === "CHART" && `${value}`.includes("/static/charts/")),
-  );
-
 /** @returns whether there is nothing left to do for a Job. */
 async function startJob({ send, inside, ca }: Api, name: string): Promise<boolean> {
   const job = parsed(await send(`/apis/batch/v1/namespaces/kube-system/jobs/${name}`), jobSchema);
-  if (job.status.startTime !== undefined || !isOwnChart(job)) return true;
+  if (job.status.startTime !== undefined) return true;
   // Other values replace the Job; the pod of one that goes would be ended in the middle of its work.
   if (job.metadata.deletionTimestamp !== undefined) return false;
   const { items } = parsed(await send(allNodes), nodesSchema);
@@ -268,6 +266,7 @@ function newCluster(
       read: (what) => output("ssh", [...to, "sudo", "cat", files[what]]),
       apiServer: `https://${servedAt(server)}:6443`,
       nodes: config.machines.map(({ name }) => name),
+      serverArgs: config.k3s.serverArgs,
     };
   }
   const file = k3d.find(([stack]) => stack === cluster)?.[1];
@@ -278,5 +277,6 @@ function newCluster(
     read: (what) => output("docker", ["exec", container, "cat", files[what]]),
     apiServer: `https://${file.kubeAPI.hostIP}:${file.kubeAPI.hostPort}`,
     nodes: [container, ...agentsOf(file).map(({ name }) => name)],
+    serverArgs: serverArgsOf(file),
   };
 }
