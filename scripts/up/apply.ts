@@ -183,6 +183,8 @@ async function runUp(
         runStack("up", stack, { ...own, ...environment }, progress, { ...options, ...stuck, exclude }),
       );
     const changes = await upWithForcedFields(createsNothing, attempt, () => {
+      // Whatever refuses the rest, the attempt that met the conflict has begun.
+      run.touched = true;
       progress("setting back what kubectl has set, then creating what is new");
       return previewStack(stack, { ...own, ...forceFields }, options);
     });
