@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { refusal } from "../../scripts/backup/testing.ts";
 import { parseConfig } from "../model/config.ts";
-import { refuseReplicaForWrites } from "./primary.ts";
+import { isReplica, refuseReplicaForWrites } from "./primary.ts";
 
 const config = (database: object) =>
   parseConfig("my-app", { cluster: { stack: "cluster" }, database }, "FILE");
@@ -69,4 +69,23 @@ test("a pod that does not say whether it takes the writes may follow", async () 
     await refusal(refuseReplicaForWrites("my-app", config({ replicas: 1 }), made(2, 0), silent)),
     /^2 .*db-0 did not say whether it takes writes: the pod is not running\. .*back to replicas: 2, primary: 0/,
   );
+});
+
+test("a pod that is about to start is asked again, for as long as there is time", async () => {
+  const answers = [
+    ["", "error: container not found"],
+    ["t\n", ""],
+  ] as const;
+  let asked = 0;
+  const run = async () => {
+    const [stdout = "", stderr = ""] = answers[asked++] ?? [];
+    return { exitCode: 0, stdout, stderr };
+  };
+  assert.equal(await isReplica(run, new AbortController().signal), true);
+  const time = new AbortController();
+  const silent = async () => {
+    time.abort();
+    return { exitCode: 1, stdout: "", stderr: "Defaulted container\nerror: container not found" };
+  };
+  await assert.rejects(isReplica(silent, time.signal), { message: "error: container not found" });
 });

@@ -1,8 +1,9 @@
+import { setTimeout } from "node:timers/promises";
 import { z } from "zod";
 import { LabError } from "../lib/errors.ts";
 import type { StateResource } from "../lib/state.ts";
 import { type MyAppConfig, stackFile } from "../model/config.ts";
-import { findDatabase } from "./database-pod.ts";
+import { type DatabasePod, findDatabase } from "./database-pod.ts";
 
 const recordedSchema = z.object({
   metadata: z.object({ name: z.literal("db"), namespace: z.string() }),
@@ -14,21 +15,27 @@ type Follows = (stack: string, config: MyAppConfig) => Promise<boolean>;
 
 /** @throws Error that says why there is no answer. */
 const asksPod: Follows = async (stack, config) => {
-  const { run } = await findDatabase(stack, config, AbortSignal.timeout(30_000));
-  const ask = [
-    "psql",
-    "-XqAtw",
-    "-h",
-    "/run/postgresql",
-    "-U",
-    "postgres",
-    "-c",
-    "select pg_is_in_recovery()",
-  ];
-  const { stdout, stderr } = await run(ask);
-  if (!/^[tf]$/.test(stdout.trim())) throw new Error(stderr.trim().split("\n").at(-1) || "no answer");
-  return stdout.trim() === "t";
+  const signal = AbortSignal.timeout(30_000);
+  const { run } = await findDatabase(stack, config, signal);
+  return await isReplica(run, signal);
 };
+
+const ask = ["psql", "-XqAtw", "-h", "/run/postgresql", "-U", "postgres", "-c", "select pg_is_in_recovery()"];
+
+/**
+ * Asks the pod until it answers: it may be starting again, on a node that has just been changed.
+ * @throws Error that says why there is no answer.
+ */
+export async function isReplica(run: DatabasePod["run"], signal: AbortSignal): Promise<boolean> {
+  for (;;) {
+    const { stdout, stderr } = await run(ask);
+    if (/^[tf]$/.test(stdout.trim())) return stdout.trim() === "t";
+    const why = stderr.trim().split("\n").at(-1) || "no answer";
+    await setTimeout(500, undefined, { signal }).catch(() => {
+      throw new Error(why);
+    });
+  }
+}
 
 /**
  * Refuses to route writes to a replica, or to remove its primary: nothing could be written then.
