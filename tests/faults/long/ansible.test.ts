@@ -205,3 +205,21 @@ testAlone("labs whose machines have the same name share no connection", async ()
   };
   assert.notEqual(await socketOf("one lab"), await socketOf("another lab"));
 });
+
+testAlone(
+  "a check says that flags would change, although it runs no installer, and stops no other run",
+  async () => {
+    const check = (K3S_ARGS: string) =>
+      provision("check", {
+        environment: { K3S_ARGS },
+        files: { "run/k3s-lab/run": "other" },
+        run: (fake) => byAnsible(fake, "--check"),
+      });
+    const { log } = await provision("check", { environment: { K3S_ARGS: "--v=0" } });
+    assert.match((await check("--v=0")).stdout, / changed=0 .*failed=0 /);
+    const changed = await check("--v=1");
+    assert.match(changed.stdout, / changed=1 .*failed=0 /);
+    assert.deepEqual(changed.log, log);
+    assert.equal(await changed.read("run/k3s-lab/run"), "other");
+  },
+);
