@@ -27,7 +27,12 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
   const recorded = await recordedOf(stack);
   const { provider } = await chooseProvider(config.provider, recorded.provider);
   const version = k3sVersion(config, recorded.k3sVersion);
-  const observedMachines = await observeMachines(stack, provider, allMachines(config));
+  const needsPython = (role: string) => config.provisioner === "ansible" && role !== "loadbalancer";
+  const wanted = allMachines(config).map((machine) => ({
+    ...machine,
+    programs: needsPython(machine.role) ? ["/usr/bin/python3"] : [],
+  }));
+  const observedMachines = await observeMachines(stack, provider, wanted);
   const isBalancing = loadBalancer && observedMachines.get(loadBalancer.name)?.state === "running";
   const [observedNodes, wrongBalancer] = await Promise.all([
     observeAllNodes(stack, machines, observedMachines),

@@ -11,7 +11,10 @@ import { knownHost, sshAlias, sshConfig } from "../model/ssh-config.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { recordedGenerations } from "./own-state.ts";
 
-type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
+type Host = Pick<Machine, "name" | "ip" | "interface" | "ssh"> & {
+  /** Programs that it needs besides those that each host needs. Default: none. */
+  readonly programs?: readonly string[];
+};
 
 /** Milliseconds for a host: twice ssh's connection timeout, because there may be a jump host, and the check. */
 const deadline = 40_000;
@@ -86,7 +89,7 @@ async function preflight(stack: string, host: Host): Promise<string> {
   const token = await ifThere(readFile(join(labDir, stack, "token")));
   const cluster = token === undefined ? "none" : createHash("sha256").update(token).digest("hex");
   const script = await readFile(join(root, "vagrant", "provision", "preflight.sh"), "utf8");
-  return `NODE_IP='${host.ip}' NODE_INTERFACE='${host.interface ?? ""}' CLUSTER_ID='${cluster}'\n${script}`;
+  return `NODE_IP='${host.ip}' NODE_INTERFACE='${host.interface ?? ""}' CLUSTER_ID='${cluster}' PROGRAMS='${host.programs?.join(" ") ?? ""}'\n${script}`;
 }
 
 /**

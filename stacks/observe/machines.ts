@@ -6,7 +6,6 @@ import { ifThere } from "../lib/files.ts";
 import { labId, lostId } from "../lib/lab-id.ts";
 import { labDir, root, stateFile } from "../lib/paths.ts";
 import { stateOf } from "../lib/state.ts";
-import type { Machine } from "../model/config.ts";
 import type { Provider } from "../model/provider.ts";
 import { sshAlias, sshTo } from "../model/ssh-config.ts";
 import { checkHosts, machineIdOf, mayHaveK3s } from "./hosts.ts";
@@ -22,7 +21,7 @@ import {
 import { environmentOf } from "./recorded.ts";
 
 /** The parts of a machine in the stack file that matter to existing ones. */
-type WantedMachine = Pick<Machine, "name" | "ip" | "interface" | "ssh">;
+type WantedMachine = Parameters<typeof checkHosts>[1][number];
 
 /**
  * Observes all machines of a stack: whether they exist, run, and were created by this stack. Changes nothing. The ids on a

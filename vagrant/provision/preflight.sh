@@ -3,6 +3,7 @@
 # node if it already is one of the lab's cluster: k3s-lab machine=MACHINE-ID node=NAME
 #   NODE_IP          the node's address
 #   NODE_INTERFACE   the interface that must carry it; empty: any
+#   PROGRAMS         further programs that it needs, separated by spaces; empty: none
 #   CLUSTER_ID       SHA-256 of the token of the lab's cluster, whose K3s may already be here
 set -euo pipefail
 
@@ -18,8 +19,8 @@ x86_64 | aarch64) ;;
 esac
 [ -d /run/systemd/system ] || refuse "it does not run systemd, which starts K3s"
 missing=
-for program in curl tar ip; do
-  if ! command -v $program >/dev/null; then missing="$missing $program"; fi
+for program in curl tar ip ${PROGRAMS:-}; do
+  if ! command -v "$program" >/dev/null; then missing="$missing $program"; fi
 done
 [ -z "$missing" ] || refuse "these programs are missing there; install them:$missing"
 
