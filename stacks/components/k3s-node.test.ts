@@ -48,6 +48,9 @@ test("the playbook that installs a node knows it by its name in ssh, and no secr
   const { LAB_FOUND: _, ...node } = environment;
   const inventory = JSON.stringify({ servers: { hosts: { "server.cluster": { node } } } });
   assert.deepEqual(command?.inputs.environment, { ...environment, INVENTORY: inventory });
+  const braces = { ...server, provisioner: "ansible", args: ["--kubelet-arg=x={{y}}"] } as const;
+  const [literal] = await resourcesOf(() => new K3sNode("server", braces));
+  assert.match(JSON.stringify(literal?.inputs.environment), /--kubelet-arg=x=\{\{ '\{' }}\{\{ '\{' }}y}}/);
   const [other] = await resourcesOf(() => new K3sNode("server", { ...server, provisioner: "shell" }));
   assert.deepEqual(other?.inputs.environment, environment);
 });

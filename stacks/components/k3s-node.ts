@@ -54,11 +54,16 @@ const variablesOf = ({ machine, version, args, servers, isBalanced }: K3sArgs): 
   ...(isBalanced && machine.role === "server" ? { TRAEFIK: "every-node" } : {}),
 });
 
+/** Flags in a form that Ansible, which takes an inventory's `{{` and `{#` for templates, turns into the flags. */
+const untemplated = (flags: readonly string[]): string => flags.join(" ").replaceAll("{", "{{ '{' }}");
+
 function environmentOf(args: K3sArgs): Record<string, string> {
   const node = variablesOf(args);
   if (args.provisioner !== "ansible") return node;
   const { name, role } = args.machine;
-  const hosts = { [sshAlias(pulumi.getStack(), name)]: { node } };
+  const hosts = {
+    [sshAlias(pulumi.getStack(), name)]: { node: { ...node, K3S_ARGS: untemplated(args.args) } },
+  };
   return { ...node, INVENTORY: JSON.stringify({ [`${role}s`]: { hosts } }) };
 }
 
