@@ -124,7 +124,8 @@ async function run(
       running.stdin?.write(`${answer}\n`);
   });
   const { all = "", exitCode } = await running;
-  const sent = (await readFile(file("played"), "utf8").catch(() => "")).trimEnd().split("\n");
+  const text = await readFile(file("played"), "utf8").catch(() => "");
+  const sent = text.trimEnd().split(/ *\n/);
   const log = sent.filter((line) => !/ 644$| marks | \/home\/vagrant\/\.k3s-token /.test(line));
   return { all, exitCode, sent, log, left: (await readdir(file("there"))).join(" ") };
 }
