@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds the box of libvirt's machines without a loop device or Docker: a Debian with K3s and its images in it. Run as
-# root, in a mount namespace of its own (unshare --mount): what it mounts goes with it.
-#   build.sh WORK    a folder with files/, which lies above Debian's files, and images/, archives of images for K3s;
-#                    WORK/machine.box is made there
-#     SUITE, PACKAGES    Debian's release and packages, separated by commas
-#     SIZE               of the disk, such as 8G
+# Builds the box for libvirt, a Debian with K3s and its images, without Docker or a loop device. Run it as root in its own
+# mount namespace (unshare --mount), so that its mounts end with it.
+#   build.sh WORK    a folder with files/, which are copied over Debian's, and images/, the image archives for K3s;
+#                    creates WORK/machine.box
+#     SUITE, PACKAGES    Debian's release; its packages, separated by commas
+#     SIZE               size of the disk, such as 8G
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,11 +12,11 @@ work=$1
 root=$work/root
 say() { echo "== $1"; }
 
-say "building a Debian $SUITE"
+say "installing Debian $SUITE"
 # mmdebstrap sends SIGHUP to its whole process group when it fails.
 setsid --wait mmdebstrap --quiet --variant=minbase --include="$PACKAGES" "$SUITE" "$root"
 
-say "setting it up as a machine"
+say "setting up the machine"
 cp -r "$work/files/." "$root/"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/run"
@@ -25,15 +25,15 @@ cp "$here/../image/setup.sh" "$here/../image/fill.sh" "$here/vm.sh" "$root/tmp/"
 chroot "$root" sh /tmp/setup.sh
 chroot "$root" sh /tmp/vm.sh
 
-say "unpacking K3s's images into it"
+say "unpacking the images for K3s"
 mkdir "$root/images" "$root/fill"
 mount --bind "$work/images" "$root/images"
-# In namespaces of its own, so that whatever containerd starts ends with it.
+# In its own PID namespace, so that everything containerd starts ends with it.
 unshare --pid --fork --kill-child --net chroot "$root" sh /tmp/fill.sh
 umount "$root/images" "$root/tmp" "$root/run" "$root/proc"
 rm -rf "$root/images" "$root/fill"
 
-say "making the disk"
+say "creating the disk"
 rm -rf "$root"/var/log/* "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* \
   "$root/var/lib/dbus/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"

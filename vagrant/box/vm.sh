@@ -1,8 +1,8 @@
 #!/bin/sh
-# What a virtual machine needs beyond ../image/setup.sh. Runs in the box's root folder while the box is built.
+# What a virtual machine needs in addition to ../image/setup.sh. Runs chrooted into the box while it is built.
 set -eu
 
-# Vagrant's well-known public key, with which it finds a new machine; it puts one of its own in its place at once.
+# Vagrant's well-known public key, for the first login; Vagrant then replaces it with a new one.
 # https://github.com/hashicorp/vagrant/tree/main/keys
 cat >/home/vagrant/.ssh/authorized_keys <<'KEY'
 ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4O7PtixWKn5y2hMNG0zQPyUecp4pzC6kivAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OHlnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure public key
@@ -10,8 +10,8 @@ KEY
 chown vagrant:vagrant /home/vagrant/.ssh/authorized_keys
 chmod 0600 /home/vagrant/.ssh/authorized_keys
 
-# eth0 is Vagrant's own network; eth1, the lab's, is set up by Vagrant. Where eth0 leads nowhere there must be a default
-# route all the same: kube-proxy's addresses need one (https://docs.k3s.io/installation/airgap#default-network-route).
+# eth0 is Vagrant's network; Vagrant configures eth1, the lab's. Without internet access there must still be a default route:
+# K3s and kube-proxy need one (https://docs.k3s.io/installation/airgap#default-network-route).
 cat >/etc/systemd/network/10-eth0.network <<'CONF'
 [Match]
 Name=eth0
@@ -32,10 +32,10 @@ systemctl mask --quiet systemd-networkd-wait-online.service getty@tty1.service s
   sys-fs-fuse-connections.mount modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
 echo '/dev/vda / ext4 rw,noatime 0 0' >/etc/fstab
 
-# The first start would bring caches up to date that are: minutes on an emulated processor (systemd-update-done.service).
+# Otherwise the first boot rebuilds caches that are current: minutes on an emulated CPU (systemd-update-done.service).
 touch /etc/.updated /var/.updated
 
-# Of the initial file system a virtual machine needs its disk's driver and little else.
+# The initramfs needs little more than the disk's driver.
 sed -i 's/^MODULES=.*/MODULES=list/' /etc/initramfs-tools/initramfs.conf
 printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >>/etc/initramfs-tools/modules
 update-initramfs -u

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Masks the units that a machine in a container has no use for.
+# Masks units that are useless in a container.
 set -eu
 systemctl mask --quiet \
   getty.target console-getty.service systemd-logind.service systemd-udevd.service \
@@ -7,8 +7,8 @@ systemctl mask --quiet \
   systemd-modules-load.service systemd-sysctl.service dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
   sys-kernel-config.mount sys-fs-fuse-connections.mount
 
-# Vagrant's user is let in with the key that the container was given in its environment. It is the container's, whoever owns
-# the file that it came from, and wherever that file is now.
+# The public key that logs in as Vagrant's user comes from the container's environment, so that it does not depend on who owns
+# the key file on the host or where that file is now.
 cat >/usr/local/sbin/k3s-lab-ssh-key <<'SCRIPT'
 #!/bin/sh
 key=$(tr '\0' '\n' </proc/1/environ | sed -n 's/^K3S_LAB_SSH_KEY=//p')

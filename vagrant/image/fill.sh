@@ -1,7 +1,7 @@
 #!/bin/sh
-# Unpacks the images of the archives in /images into /opt/k3s-lab/containerd, laid out as containerd's root folder, so that K3s
-# finds them in its image store when it starts for the first time; provision/k3s.sh links them there.
-# /fill is not an overlay mount, which a container's own file system is: unpacking makes one on it.
+# Imports the image archives in /images and keeps the unpacked store in /opt/k3s-lab/containerd, laid out like containerd's root
+# directory. place.sh links it into K3s's data directory, so that K3s starts with the images in its store.
+# /fill must not be on an overlay mount, as a container's own file system is: unpacking mounts an overlay on it.
 set -eu
 
 containerd --log-level error --root /fill --state /run/fill --address /run/fill.sock &

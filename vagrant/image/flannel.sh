@@ -1,6 +1,6 @@
 #!/bin/sh
-# The CNI plugin flannel. A pod may be scheduled a moment before K3s has written its node's part of the network, and
-# kubelet would try again only 15 s later: a new pod waits for that file.
+# Wrapper around flannel's CNI plugin. A pod can be scheduled just before K3s writes its node's subnet file, and kubelet would
+# retry only 15 s later. So ADD waits up to 10 s for that file.
 if [ "${CNI_COMMAND:-}" = ADD ]; then
   tries=0
   until [ -s /run/flannel/subnet.env ] || [ "$tries" -ge 100 ]; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts what a machine, or a node of k3d, carries of K3s where K3s looks for it: place.sh server | agent. Run as root, as
-# often as you like; what is there stays.
+# Puts the K3s files of a machine's or k3d node's image where K3s looks for them: place.sh server | agent. Runs as root and
+# can be repeated: it overwrites nothing that K3s has written.
 set -eu
 
 carried=${CARRIED:-/opt/k3s-lab}
@@ -10,14 +10,14 @@ units=${UNITS:-/etc/systemd/system}
 if [ "$1" = server ] && [ -n "$(ls "$carried/manifests" 2>/dev/null)" ]; then
   mkdir -p "$data/server/manifests"
   for manifest in "$carried"/manifests/*.yaml; do
-    # Behind a load balancer k3s.sh writes this one.
+    # Behind a load balancer, k3s.sh writes this one.
     case "${TRAEFIK:-} $manifest" in "every-node "*/k3s-lab-traefik-config.yaml) continue ;; esac
     cp "$manifest" "$data/server/manifests/"
   done
 fi
 
-# What a bundle brought: archives, which K3s imports when it starts, once for each bundle; and programs, for a K3s that
-# has none of its own inside.
+# From a bundle: image archives, which K3s imports at its next start, once per bundle; and the programs that a K3s built
+# without them needs.
 if [ -e "$carried/bundle" ]; then
   if ! cmp -s "$carried/bundle" "$data/agent/k3s-lab-imported"; then
     mkdir -p "$data/agent/images"
@@ -32,8 +32,8 @@ Environment=PATH=$carried/cni:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
   fi
 fi
 
-# The carried images come into K3s's image store without being copied: containerd's small databases are copied, the
-# unpacked images and their blobs are links. What K3s adds later lies in its own folder.
+# Fills K3s's image store without copying the images: containerd's small databases are copied, blobs and unpacked images are
+# links. What K3s adds later goes into its own directory.
 from=$carried/containerd to=$data/agent/containerd
 snapshots=io.containerd.snapshotter.v1.overlayfs
 if [ -d "$from" ] && [ ! -d "$to" ]; then

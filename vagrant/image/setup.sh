@@ -1,6 +1,6 @@
 #!/bin/sh
-# Turns a bare Debian with systemd into a machine: user vagrant, ssh by key. What only a container or only a virtual
-# machine needs is in container.sh beside this and in ../box/vm.sh.
+# Turns a minimal Debian with systemd into a machine with user vagrant and SSH by key. Containers also run container.sh,
+# virtual machines ../box/vm.sh.
 set -eu
 
 useradd --create-home --shell /bin/bash vagrant
@@ -15,7 +15,7 @@ PasswordAuthentication no
 UseDNS no
 CONF
 
-# Every machine makes its own host keys and id at its first start.
+# Each machine generates its own host keys and machine-id at first boot.
 rm -f /etc/ssh/ssh_host_*
 : >/etc/machine-id
 mkdir -p /etc/systemd/system/ssh.service.d
@@ -30,7 +30,7 @@ echo 'HostKey /etc/ssh/ssh_host_ed25519_key' >>/etc/ssh/sshd_config.d/lab.conf
 mkdir -p /etc/systemd/journald.conf.d
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >/etc/systemd/journald.conf.d/lab.conf
 
-# K3s starts its own containerd, and the lab its own HAProxy; the timers would take a lab's processors.
+# K3s starts its own containerd and the lab its own HAProxy; the timers would only use CPU.
 systemctl mask --quiet \
   containerd.service haproxy.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
   systemd-tmpfiles-clean.timer

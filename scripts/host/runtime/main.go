@@ -1,9 +1,9 @@
-// Command oci-runtime stands in front of runc on hosts that lack CAP_SYS_RESOURCE.
+// Command oci-runtime wraps runc on hosts that lack CAP_SYS_RESOURCE.
 //
-// There runc cannot grant that capability, raise resource limits or make a process harder to kill than its parent, so
-// privileged containers and `exec` fail. This program takes those three wishes out of the container's config.json, or
-// out of the process file of `exec`, and then becomes runc. It follows the OCI runtime command line and specification
-// (opencontainers/runtime-spec, config.md).
+// There, runc cannot grant that capability, raise resource limits or lower a process's OOM score below its parent's, so
+// privileged containers and `exec` fail. This program removes these three requests from the container's config.json, or
+// from the process file of `exec`, and then replaces itself with runc. It follows the OCI runtime command line and
+// specification (opencontainers/runtime-spec, config.md).
 package main
 
 import (
@@ -30,10 +30,10 @@ func main() {
 	os.Exit(1)
 }
 
-// globalValues are runc's global options that take their value as the next argument.
+// globalValues are runc's global options that take a value as the next argument.
 var globalValues = map[string]bool{"--log": true, "--log-format": true, "--root": true, "--criu": true}
 
-// relax edits the file that the command line makes runc read, if it makes it read one.
+// relax edits the file that runc will read for this command line, if there is one.
 func relax(args []string) error {
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
 		if globalValues[args[0]] && len(args) > 1 {
@@ -60,7 +60,7 @@ func relax(args []string) error {
 	return nil
 }
 
-// option is the value of an option in either spelling, as one argument or two; empty where it is not given.
+// option returns the value of an option, given as `--name value` or `--name=value`; empty if it is missing.
 func option(args []string, names ...string) string {
 	for i, arg := range args {
 		for _, name := range names {
@@ -75,7 +75,7 @@ func option(args []string, names ...string) string {
 	return ""
 }
 
-// edit rewrites a JSON file in place; numbers keep their digits.
+// edit rewrites a JSON file in place; numbers keep all their digits.
 func edit(file string, change func(map[string]any)) error {
 	input, err := os.Open(file)
 	if err != nil {
@@ -96,7 +96,7 @@ func edit(file string, change func(map[string]any)) error {
 	return os.WriteFile(file, output, 0o600)
 }
 
-// relaxProcess takes out of an OCI process what needs CAP_SYS_RESOURCE.
+// relaxProcess removes everything that needs CAP_SYS_RESOURCE from an OCI process.
 func relaxProcess(process map[string]any) {
 	delete(process, "rlimits")
 	if adjust, ok := process["oomScoreAdj"].(json.Number); ok {
@@ -117,7 +117,7 @@ func relaxProcess(process map[string]any) {
 	}
 }
 
-// realRunc is the runc that this program stands in front of: the first on a fixed path that is not itself.
+// realRunc finds the runc to wrap: the first one on a fixed path that is not this program.
 func realRunc() (string, error) {
 	self, _ := os.Executable()
 	own, _ := os.Stat(self)

@@ -1,4 +1,4 @@
-/* Holds a pod's namespaces open: sleeps until it is told to end, and reaps the children it inherits as PID 1. */
+/* Holds a pod's namespaces open: sleeps until SIGINT or SIGTERM, and as PID 1 reaps orphaned processes. */
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -8,7 +8,7 @@ int main(void) {
   sigaddset(&awaited, SIGINT);
   sigaddset(&awaited, SIGTERM);
   sigaddset(&awaited, SIGCHLD);
-  /* A blocked signal stays pending even for PID 1, to which the kernel sends nothing by default. */
+  /* The kernel drops signals to PID 1 that have no handler, unless they are blocked: then they stay pending. */
   sigprocmask(SIG_BLOCK, &awaited, 0);
 
   for (;;) {
