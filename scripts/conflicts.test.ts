@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { type Claims, conflictsOf } from "../stacks/model/conflicts.ts";
 import { recordedClaims } from "./conflicts.ts";
 
-test("what a stack that is up takes is what was recorded of it", () => {
+test("a running stack uses what its state recorded", () => {
   const command = (environment: Record<string, string>) => ({
     urn: "urn",
     type: "command:local:Command",
@@ -26,7 +26,7 @@ test("what a stack that is up takes is what was recorded of it", () => {
     assert.deepEqual(recordedClaims("cluster", [command({ LAB_MACHINE: damaged })]).machines, []);
 });
 
-test("a stack whose apps are up takes their hosts", () => {
+test("a stack with running apps uses their hosts", () => {
   const resource = (type: string, inputs: object) => ({
     urn: "urn",
     type,

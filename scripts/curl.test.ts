@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { caFile } from "../stacks/observe/lab-ca.ts";
 import { curl, curlSecurely } from "./curl.ts";
 
-test("an app is asked by its host and its path", () => {
+test("requests an app by host and path", () => {
   assert.equal(
     curl("192.168.42.110", "app.com", "/api"),
     "curl -H 'Host: app.com' http://192.168.42.110/api",
@@ -12,7 +12,7 @@ test("an app is asked by its host and its path", () => {
   assert.equal(curl("192.168.42.110", undefined, "/"), "curl http://192.168.42.110/");
 });
 
-test("by https the name is asked for, and whoever signed its certificate is trusted", () => {
+test("uses the host name over https and trusts the authority that signed its certificate", () => {
   const at = ["--connect-to", "::127.0.0.1:8444", "https://app.com/api"];
   assert.equal(
     curlSecurely({ host: "app.com", tls: {} }, "127.0.0.1:8444", "/api"),

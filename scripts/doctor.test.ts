@@ -70,7 +70,7 @@ const withProvider = (provider: "libvirt" | "virtualbox" | "hosts"): Partial<Com
   stacks: async () => ({ machines: [["cluster", config(provider)]], k3d: [], external: [], apps: [] }),
 });
 
-test("a computer that has all it needs has no problem, and each provider's reason is told", async () => {
+test("a complete machine has no problems, and each provider's reason is shown", async () => {
   const findings = await examine(["cluster"], well);
   assert.deepEqual(
     findings.filter(({ status }) => status !== "ok"),
@@ -85,14 +85,14 @@ test("a computer that has all it needs has no problem, and each provider's reaso
   });
 });
 
-test("each stack file's faults are findings, and the rest is looked at all the same", async () => {
+test("faults in stack files are findings and do not stop the other checks", async () => {
   const fault = new LabError("Pulumi.cluster.yaml: k3s-lab:network is not accepted", { exitCode: 2 });
   const of = await found({ stacks: () => Promise.reject(fault) });
   assert.deepEqual(of("cluster/file"), { status: "problem", found: fault.message });
   assert.equal(of("computer").status, "ok");
 });
 
-test("what `lab up` installs as root is a warning, without root a problem with the command", async () => {
+test("packages that `lab up` installs are a warning as root, and a problem with the command otherwise", async () => {
   const changes: Partial<Computer> = { missingPackages: async () => ["vagrant"] };
   const command =
     "sudo apt-get update && sudo apt-get install -y --no-install-recommends --no-remove vagrant";
@@ -102,7 +102,7 @@ test("what `lab up` installs as root is a warning, without root a problem with t
   assert.deepEqual(user("cluster/packages"), { status: "problem", found: "missing: vagrant", fix: command });
 });
 
-test("Docker that is not this user's is a problem; the command is taken out of the message", async () => {
+test("another user's Docker is a problem, and the command is shown separately", async () => {
   const reason = new LabError(
     "Docker runs here, but not for you. Join its group:\n  sudo usermod -aG docker me",
   );
@@ -114,7 +114,7 @@ test("Docker that is not this user's is a problem; the command is taken out of t
   });
 });
 
-test("a provider that the stack file names and that cannot be used is a problem with what fixes it", async () => {
+test("a provider in the stack file that is unusable is a problem with its fix", async () => {
   const of = await found({
     ...withProvider("libvirt"),
     probes: { ...well.probes, libvirt: async () => "you may not use /dev/kvm" },
@@ -126,7 +126,7 @@ test("a provider that the stack file names and that cannot be used is a problem 
   });
 });
 
-test("VirtualBox: its networks, and a Vagrant that is too old for it", async () => {
+test("VirtualBox: its networks, and a Vagrant too old for it", async () => {
   const of = await found({
     ...withProvider("virtualbox"),
     probes: { ...well.probes, virtualbox: async () => undefined },
@@ -145,7 +145,7 @@ test("VirtualBox: its networks, and a Vagrant that is too old for it", async () 
   assert.equal(good("cluster/vagrant").status, "ok");
 });
 
-test("tools that are missing: how long they take, and Go only where they could be built", async () => {
+test("missing tools: the download time, and Go only if something would be built", async () => {
   const none = async () =>
     (await well.tools()).map(({ installed: _, ...one }) => ({ ...one, installed: undefined }));
   const of = await found({ tools: none });
@@ -158,13 +158,13 @@ test("tools that are missing: how long they take, and Go only where they could b
   assert.equal((await found({ go: async () => ({ missing: "no go" }) }))("tools").status, "ok");
 });
 
-test("no room is a problem before the machines are made, not after", async () => {
+test("low memory or disk is a problem only before the machines exist", async () => {
   const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
   assert.match((await found({ facts }))("cluster/room").found, /need 2\.0 GiB of memory and 1\.0 GiB/);
   assert.equal((await found({ facts, hasMachines: async () => true }))("cluster/room").status, "ok");
 });
 
-test("hosts need neither Vagrant nor Docker, nor this computer's memory", async () => {
+test("provider hosts needs no Vagrant, Docker or local memory", async () => {
   const facts = async () => ({ ...(await well.facts()), memoryAvailable: GiB });
   const of = await found({ ...withProvider("hosts"), facts });
   assert.deepEqual(of("cluster/vagrant"), { status: "ok", found: "not used" });
@@ -173,7 +173,7 @@ test("hosts need neither Vagrant nor Docker, nor this computer's memory", async 
   assert.equal(of("cluster/room").status, "ok");
 });
 
-test("who holds a stack, and what an interrupted run left", async () => {
+test("shows who holds a stack and what an interrupted run left behind", async () => {
   const traces = (locks: readonly { pid: number; alive: boolean }[], forgotten: readonly string[] = []) =>
     found({ traces: async () => ({ locks, forgotten }) });
   assert.deepEqual((await traces([{ pid: 42, alive: true }]))("cluster/runs"), {
@@ -189,7 +189,7 @@ test("who holds a stack, and what an interrupted run left", async () => {
   });
 });
 
-test("each probe is made once, however many findings go by it", async () => {
+test("runs each probe once, however many findings use it", async () => {
   let looks = 0;
   const libvirt = async () => {
     looks += 1;
@@ -199,11 +199,11 @@ test("each probe is made once, however many findings go by it", async () => {
   assert.equal(looks, 1);
 });
 
-test("an error that was not made for a person is not swallowed", async () => {
+test("unexpected errors are not swallowed", async () => {
   await assert.rejects(found({ facts: () => Promise.reject(new TypeError("a bug")) }), TypeError);
 });
 
-test("a line for each finding, with the next step below one that is not well", () => {
+test("prints a line per finding, with the next step below each problem", () => {
   const findings: Finding[] = [
     { id: "a", title: "A", status: "ok", found: "fine", fix: "unneeded" },
     { id: "b", title: "B", status: "problem", found: "two\nlines", fix: "do this" },
@@ -218,7 +218,7 @@ test("a line for each finding, with the next step below one that is not well", (
   assert.equal(summarizeFindings([], 10), "no problems, no warnings (0.0 s)");
 });
 
-test("a network that is in use, and a Debian that cannot be made, are problems with what helps", async () => {
+test("a network in use and a Debian that cannot be built are problems with their fixes", async () => {
   const look = await found({
     refuseOverlapping: async (network) => {
       throw new LabError(
@@ -237,7 +237,7 @@ test("a network that is in use, and a Debian that cannot be made, are problems w
   assert.match(look("cluster/debian").fix ?? "", /apt-get install .* uidmap$/);
 });
 
-test("what is peculiar about a computer is told, and what to do where it is in the way", async () => {
+test("shows what is unusual about this machine and the workaround if it matters", async () => {
   const look = await found({
     quirks: async () => [
       { found: "SELinux is enforcing" },

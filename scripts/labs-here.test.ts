@@ -25,7 +25,7 @@ afterEach(() => {
 });
 after(() => rm(bin, { recursive: true }));
 
-test("C11: labs of any checkout are seen, running or not, whatever their network; what is not a lab's is not", async () => {
+test("C11: finds labs of any checkout, running or not, in any network, and nothing else", async () => {
   const lines = [
     "k3s-lab-cluster-two-server\tan-id\t/home/me/lab\t",
     "k3s-lab-old\t\t/home/me/old\t",
@@ -54,7 +54,7 @@ esac`,
   ]);
 });
 
-test("where nothing is installed, or no daemon is there, there is no lab", async () => {
+test("without a provider or a daemon there is no lab", async () => {
   await programs();
   assert.deepEqual(await labsHere(), []);
   await programs({

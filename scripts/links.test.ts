@@ -24,7 +24,7 @@ test("a tool that is linked again is not hashed again", async () => {
   assert.equal(await readFile(join(dir, "manifest.json"), "utf8"), manifest, "nothing new was noted");
 });
 
-test("another file, or one that is written anew in the same place, takes the place of the old one", async () => {
+test("another file, or a rewritten one, replaces the old link", async () => {
   const path = join(folder, "place", "tool");
   for (const content of ["one", "another"]) {
     const file = join(folder, content);
@@ -41,14 +41,14 @@ test("another file, or one that is written anew in the same place, takes the pla
   assert.equal(await readlink(path), "one");
 });
 
-test("a symbolic link to the file is replaced by the file: programs look where they really lie", async () => {
+test("a symbolic link is replaced by the file: programs resolve their real path", async () => {
   const [file, path] = [join(folder, "one"), join(folder, "linked")];
   await placeSymlink(file, path);
   await placeFile(file, path);
   await assert.rejects(readlink(path), { code: "EINVAL" });
 });
 
-test("what a run of the same process id left when it was killed is in nobody's way", async () => {
+test("leftovers of a killed run with the same process id do no harm", async () => {
   const [file, path] = [join(folder, "new"), join(folder, "again", "tool")];
   await writeFile(file, "new");
   await mkdir(join(folder, "again"));

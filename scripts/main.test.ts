@@ -14,7 +14,7 @@ const lab = (...args: string[]) =>
   );
 
 for (const args of [["--help"], ["up", "--help"], ["tools", "install", "--help"]])
-  test(`\`lab ${args.join(" ")}\` shows help and ends well`, async () => {
+  test(`\`lab ${args.join(" ")}\` shows help and exits with 0`, async () => {
     const { exitCode, stdout } = await lab(...args);
     assert.equal(exitCode, 0);
     assert.match(stdout, /^Usage: lab/);
@@ -43,7 +43,7 @@ for (const [args, message] of [
   [["bundle", "constructor"], /only for x86_64 and aarch64/],
   [["tools", "install", "nonsense"], /nonsense.*Allowed choices/],
 ] as const)
-  test(`\`lab ${args.join(" ")}\` is bad input: exit code 2`, async () => {
+  test(`\`lab ${args.join(" ")}\` is invalid: exit code 2`, async () => {
     const { exitCode, all } = await lab(...args);
     assert.equal(exitCode, 2, all);
     assert.match(all, message);

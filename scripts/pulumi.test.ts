@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { warningIn } from "./pulumi.ts";
 
-test("a warning of a script and one of the program are shown; what is the ordinary course is not", () => {
+test("shows warnings of scripts and programs, and hides routine messages", () => {
   const said = (
     severity: "info" | "warning" | "error",
     message: string,

@@ -8,7 +8,7 @@ const never = (): Promise<undefined> => new Promise(() => {});
 const step = (title: string, run: Step["run"], endsWithin?: number): Step =>
   endsWithin === undefined ? { title, run } : { title, run, endsWithin };
 
-test("groups run one after the other, the steps of a group side by side", async () => {
+test("groups run in order, the steps of a group concurrently", async () => {
   const order: string[] = [];
   const said = (name: string, ms: number) =>
     step(name, async () => {
@@ -20,7 +20,7 @@ test("groups run one after the other, the steps of a group side by side", async 
   assert.deepEqual(order, ["fast", "slow", "after"]);
 });
 
-test("a failure is thrown as it is, ends the neighbours and their programs, and no further group begins", async () => {
+test("a failure is rethrown, aborts the other steps and their programs, and skips later groups", async () => {
   const broke = new LabError("broke", { exitCode: 4 });
   let childrenEnded = 0;
   const begun: string[] = [];
@@ -47,7 +47,7 @@ test("a failure is thrown as it is, ends the neighbours and their programs, and 
   assert.deepEqual(begun, []);
 });
 
-test("what ends in good order is waited for, so long", async () => {
+test("waits for steps that end cleanly, up to a limit", async () => {
   let ended = false;
   const inOrder = step(
     "in order",
@@ -68,7 +68,7 @@ test("what ends in good order is waited for, so long", async () => {
   assert.ok(performance.now() - began < 30_000);
 });
 
-test("an interrupt is the reason that is told, in the words of the step that knows more", async () => {
+test("after an interrupt, the step with the better reason is reported", async () => {
   const abort = new AbortController();
   const reason = new LabError("Interrupted.", { exitCode: 130 });
   const more = new LabError("Interrupted during pulumi up.", { exitCode: 130 });

@@ -14,23 +14,23 @@ const plenty: HostFacts = {
   diskFree: 50 * GiB,
 };
 
-test("a computer with room for the machines is accepted", () => {
+test("accepts enough memory and disk", () => {
   assert.deepEqual(missingRequirements(lab, plenty), []);
   assert.deepEqual(missingRequirements(lab, { ...plenty, memoryAvailable: 3 * GiB }), []);
 });
 
-test("too little memory is told with both numbers", () => {
+test("too little memory is reported with both numbers", () => {
   assert.match(
     missingRequirements(lab, { ...plenty, memoryAvailable: 2 * GiB })[0] ?? "",
     /need 3\.0 GiB .* 2\.0 GiB is available/,
   );
 });
 
-test("too little disk is told with the folder", () => {
+test("too little disk is reported with the folder", () => {
   assert.match(missingRequirements(lab, { ...plenty, diskFree: GiB })[0] ?? "", /^\/\S+ has 1\.0 GiB free/);
 });
 
-test("more machines in containers than the kernel watches files for are refused with the command that fixes it", () => {
+test("refuses more container machines than inotify limits allow, with the command to raise them", () => {
   const agents = Array.from({ length: 10 }, (_, index) => ({
     name: `agent${index}`,
     role: "agent" as const,

@@ -7,7 +7,7 @@ const names = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const listeners = () => names.map((name) => process.listenerCount(name));
 
 for (const name of names)
-  test(`${name} stops the next command, not the one that runs`, async () => {
+  test(`${name} stops the next command, not the running one`, async () => {
     const before = listeners();
     const done: string[] = [];
     const series = interruptible("It was stopped.", async (signal) => {
@@ -23,7 +23,7 @@ for (const name of names)
     assert.deepEqual(listeners(), before);
   });
 
-test("what fails without being stopped fails as it is", async () => {
+test("a failure that is not an abort is rethrown", async () => {
   const before = listeners();
   const broke = new Error("broke");
   await assert.rejects(

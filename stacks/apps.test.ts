@@ -25,7 +25,7 @@ async function ownCertificate(host: string) {
   return files;
 }
 
-test("an app's name in Pulumi says where it is, whatever the default namespace", async () => {
+test("an app's Pulumi name includes its namespace, whatever the default namespace", async () => {
   const made = await deploy({
     namespaces: [{ name: "dev", quota: { pods: 10 } }],
     apps: [
@@ -48,7 +48,7 @@ test("an app's name in Pulumi says where it is, whatever the default namespace",
     assert.ok(position(before, "dev") < position("Deployment", "dev-app1"), `${before} is there first`);
 });
 
-test("the lab's own Traefik is the one that may ask pods of an isolated namespace, and no address is waited for", async () => {
+test("the lab's own Traefik may reach pods of isolated namespaces, and its address is not awaited", async () => {
   const made = await deploy({
     namespaces: [{ name: "dev" }],
     apps: [{ name: "app1", namespace: "dev" }],
@@ -61,14 +61,14 @@ test("the lab's own Traefik is the one that may ask pods of an isolated namespac
   assert.equal((ingress.inputs.spec as { ingressClassName: string }).ingressClassName, "traefik");
 });
 
-test("nothing is made on a cluster that cannot route requests", async () => {
+test("creates nothing on a cluster that cannot route requests", async () => {
   await assert.rejects(
     deploy({ ingress: "nginx", apps: [{ name: "app1" }] }),
     /no IngressClass "nginx"; it has none/,
   );
 });
 
-test("the image of the stack file is used as it is; the cluster is told from others by its UID, and never thought gone", async () => {
+test("the stack file's image is used unchanged; the cluster is identified by UID and never assumed gone", async () => {
   const made = await deploy({ apps: [{ name: "app1" }] });
   const app = kind(made, "Deployment").find(({ name }) => name === "default-app1");
   assert.match(JSON.stringify(app?.inputs), /"image":"web:1"/);
@@ -78,7 +78,7 @@ test("the image of the stack file is used as it is; the cluster is told from oth
   assert.ok(!("deleteUnreachable" in (provider?.inputs ?? {})));
 });
 
-test("everything that is made carries this stack's marks, and is asked for before", async () => {
+test("every object has this stack's labels and is checked for conflicts first", async () => {
   const values = {
     namespaces: [
       { name: "dev", quota: { pods: 10 } },
@@ -112,7 +112,7 @@ test("everything that is made carries this stack's marks, and is asked for befor
   assert.deepEqual(places.sort(), objectsOf(config).map(pathOf).sort());
 });
 
-test("an app by https has its certificate in a Secret, and where no port is known nobody is sent there", async () => {
+test("an https app has its certificate in a Secret, and no redirect if the port is unknown", async () => {
   const tls = await ownCertificate("app1.com");
   const made = await deploy({ apps: [{ name: "app1", host: "app1.com", tls }, { name: "app2" }] });
   const [secret, ...more] = kind(made, "Secret");
@@ -127,7 +127,7 @@ test("an app by https has its certificate in a Secret, and where no port is know
   assert.doesNotMatch(JSON.stringify(made), /HTTPS_PORT/);
 });
 
-test("nothing is made with a certificate of another host", async () => {
+test("creates nothing with a certificate for another host", async () => {
   const tls = await ownCertificate("other.com");
   await assert.rejects(
     deploy({ apps: [{ name: "app1", host: "app1.com", tls }] }),
@@ -138,7 +138,7 @@ test("nothing is made with a certificate of another host", async () => {
 /** What the program made of the stack file that the lab comes with, before apps could have paths and the rest. */
 const today = join(import.meta.dirname, "apps.today.json");
 
-test("a newer lab makes the same objects of the same stack file: to update the lab rolls nothing out", async () => {
+test("updating the lab leaves the objects of a stack file unchanged: nothing rolls out", async () => {
   const made = await deploy({
     ingress: "managed",
     namespaces: [{ name: "dev" }],

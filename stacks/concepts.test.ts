@@ -8,7 +8,7 @@ const { default: program } = await import("./concepts.ts");
 
 const values = { ingress: "managed", services: { loadBalancerPort: 8088 } };
 
-test("every kind of volume is mounted by the same pods, which are behind every Service", async () => {
+test("the same pods mount every kind of volume and are behind every Service", async () => {
   const made = await deployed(program, values);
   const [deployment] = kind(made, "Deployment").filter(({ name }) => name === "web");
   assert.ok(deployment);
@@ -41,7 +41,7 @@ test("every kind of volume is mounted by the same pods, which are behind every S
   );
 });
 
-test("everything that is made is asked for before", async () => {
+test("every object is checked for conflicts first", async () => {
   for (const services of [values.services, {}]) {
     const made = (await deployed(program, { ...values, services })).filter(({ type }) =>
       type.startsWith("kubernetes:"),

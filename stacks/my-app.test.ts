@@ -9,7 +9,7 @@ const { default: program } = await import("./my-app.ts");
 const images = { app: "app:1", database: "postgres:1" };
 const deploy = (values: object = {}) => deployed(program, { ingress: "managed", images, ...values });
 
-test("the page asks the API alone, which begins once the database answers", async () => {
+test("the page calls only the API, which starts once the database answers", async () => {
   const made = await deploy();
   const pods = Object.fromEntries(
     kind(made, "Deployment").map((one) => [metadataOf(one).name, JSON.stringify(one.inputs)]),
@@ -32,14 +32,14 @@ test("the page asks the API alone, which begins once the database answers", asyn
   });
 });
 
-test("plain Pulumi refuses a database that nothing could be written to, as `lab up` does", async () => {
+test("plain Pulumi refuses a read-only database, as `lab up` does", async () => {
   await assert.rejects(deploy({ database: { primary: 1 } }), {
     exitCode: 2,
     message: /k3s-lab:database: a new database begins in db-0\. Set primary: 0\./,
   });
 });
 
-test("another greeting is another ConfigMap of the page alone", async () => {
+test("another greeting changes only the page's ConfigMap", async () => {
   const names = async (values: object) =>
     kind(await deploy(values), "ConfigMap").map((one) => metadataOf(one).name);
   const [before, after] = [await names({}), await names({ greeting: "Another" })];
@@ -49,11 +49,11 @@ test("another greeting is another ConfigMap of the page alone", async () => {
   );
 });
 
-test("no password is in the environment of a container", async () => {
+test("no container has a password in its environment", async () => {
   for (const { inputs } of await deploy()) assert.doesNotMatch(JSON.stringify(inputs), /secretKeyRef/);
 });
 
-test("everything that is made is asked for before, but for what its content names", async () => {
+test("every object is checked for conflicts first, except those named by content", async () => {
   const values = { ingress: "managed", images };
   const made = (await deploy()).filter(({ type }) => type.startsWith("kubernetes:"));
   const places = made

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BadRequest, entryId, newEntry } from "./entries.ts";
 
-test("an entry is trimmed, in one form of Unicode, and may have lines", () => {
+test("entries are trimmed and normalized, and may span lines", () => {
   assert.deepEqual(newEntry({ name: "  Ada\t", text: "e\u0301\r\nline\n", more: 1 }), {
     name: "Ada",
     text: "é\nline",
@@ -23,14 +23,14 @@ const refused: readonly (readonly [string, object, RegExp])[] = [
   ["half a character", { name: "x", text: "\ud800" }, /contains invalid characters/],
 ];
 for (const [what, sent, message] of refused)
-  test(`an entry with ${what} is refused`, () => {
+  test(`an entry with ${what} is rejected`, () => {
     assert.throws(
       () => newEntry(sent as Record<string, unknown>),
       (error) => error instanceof BadRequest && message.test(error.message),
     );
   });
 
-test("an entry's number is a whole one", () => {
+test("entry numbers are integers", () => {
   assert.equal(entryId("12"), 12);
   for (const text of ["", "0", "-1", "1.5", "1e3", "x", "9".repeat(16), "1;drop table entries"])
     assert.throws(() => entryId(text), BadRequest, text);

@@ -63,7 +63,7 @@ async function start(api: RequestListener | string): Promise<string> {
 }
 
 describe("the frontend", () => {
-  it("shows entries without a script, and nothing that was written becomes markup", async () => {
+  it("renders entries without JavaScript and escapes markup", async () => {
     const asked: string[] = [];
     const base = await start((request, response) => {
       asked.push(request.url ?? "");
@@ -97,7 +97,7 @@ describe("the frontend", () => {
     );
   });
 
-  it("tells programs the same", async () => {
+  it("returns the same as JSON", async () => {
     const base = await start(answering);
     const json = await fetch(base, { headers: { accept: "application/json" } });
     assert.deepEqual(await json.json(), {
@@ -117,7 +117,7 @@ describe("the frontend", () => {
     );
   });
 
-  it("says by its status that the API is gone, and still shows the page", async () => {
+  it("serves the page with an error status when the API is down", async () => {
     const base = await start("http://127.0.0.1:9/api");
     const response = await fetch(base, { headers: { accept: "text/html" } });
     assert.equal(response.status, 503);
@@ -127,7 +127,7 @@ describe("the frontend", () => {
     assert.equal((await fetch(failing)).status, 503);
   });
 
-  it("asks again where the API had closed the connection", async () => {
+  it("retries when the API has closed the connection", async () => {
     let connections = 0;
     const base = await start((request, response) => {
       connections += 1;
@@ -138,7 +138,7 @@ describe("the frontend", () => {
     assert.equal(connections, 3);
   });
 
-  it("refuses what it does not have", async () => {
+  it("rejects unknown paths and methods", async () => {
     const base = await start(answering);
     assert.equal((await fetch(`${base}/nowhere`)).status, 404);
     assert.equal((await fetch(`${base}/?including=x`)).status, 400);
@@ -149,7 +149,7 @@ describe("the frontend", () => {
     );
   });
 
-  it("writes each request as a line of JSON to the folder that it shares with another container", async () => {
+  it("writes each request as a JSON line to the shared log folder", async () => {
     await mkdir(join(folder, "log"), { recursive: true });
     const base = await start(answering);
     await (await fetch(`${base}/?a=1`, { headers: { "x-forwarded-for": "192.168.42.9, 10.42.0.1" } })).text();
@@ -163,7 +163,7 @@ describe("the frontend", () => {
     assert.deepEqual(line, { ...who, path: "/?a=1", status: 200, cut: false });
   });
 
-  it("puts the log aside before it fills the volume", async () => {
+  it("rotates the log before it fills the volume", async () => {
     await mkdir(join(folder, "small"), { recursive: true });
     const file = join(folder, "small", "access.log");
     await writeFile(file, "x".repeat(4 * 1024 * 1024));
@@ -172,7 +172,7 @@ describe("the frontend", () => {
     assert.equal(await readFile(file, "utf8"), "{}\n");
   });
 
-  it("names the setting that is missing, or wrong", async () => {
+  it("names a missing or invalid setting", async () => {
     const make = () => createMyApp("frontend", config, { config: folder, secret: folder });
     await writeFile(join(folder, "api-url"), "ftp://x\n");
     assert.throws(make, /^RangeError: api-url is "ftp:\/\/x"/);

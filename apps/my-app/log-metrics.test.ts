@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { createMyApp } from "./server.ts";
 
-test("the access log of the container beside it becomes metrics, across the log's ends and halves of lines", async (t) => {
+test("turns the sidecar's access log into metrics, across rotations and partial lines", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "log-metrics-"));
   const logFile = join(folder, "access.log");
   const neighbour = createServer((_, response) => response.end("ok")).listen(0, "127.0.0.1");

@@ -6,7 +6,7 @@ import { cookie, Sessions } from "./session.ts";
 const request = (headers: Readonly<Record<string, string>>) => ({ headers }) as unknown as IncomingMessage;
 const tokenOf = (header: string) => header.split(";")[0]?.split("=")[1] ?? "";
 
-test("a session is known to every pod that has the password, until it ends or the password is another", () => {
+test("every pod with the same password accepts a session until it expires or the password changes", () => {
   let now = 1_000_000;
   const sessions = new Sessions("secret", () => now);
   const { token, formToken } = sessions.begin();
@@ -19,7 +19,7 @@ test("a session is known to every pod that has the password, until it ends or th
   assert.equal(sessions.of(token), undefined);
 });
 
-test("what was not signed here is no session", () => {
+test("a session without a valid signature is rejected", () => {
   const sessions = new Sessions("secret");
   const { token, formToken } = sessions.begin();
   const [ends, nonce, signature] = token.split(".");
@@ -40,14 +40,14 @@ test("what was not signed here is no session", () => {
   assert.notEqual(sessions.begin().formToken, formToken);
 });
 
-test("only the password is the password", async () => {
+test("only the exact password is accepted", async () => {
   const sessions = new Sessions("secret");
   assert.equal(await sessions.isPassword("secret"), true);
   for (const other of ["", "Secret", "secret ", "x".repeat(10_000)])
     assert.equal(await sessions.isPassword(other), false);
 });
 
-test("a cookie is for the admin's pages of the same site alone, and behind TLS never goes by http", () => {
+test("the cookie is limited to same-site admin pages, and to https behind TLS", () => {
   const sessions = new Sessions("secret");
   const session = sessions.begin();
   const header = cookie(request({ "x-forwarded-proto": "https" }), session);

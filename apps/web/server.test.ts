@@ -35,7 +35,7 @@ describe("the web app", () => {
     server.closeAllConnections();
   });
 
-  it("tells as JSON who answered and how the request came", async () => {
+  it("returns JSON with the pod and the request", async () => {
     const response = await fetch(`${base}/?a=1`, {
       headers: {
         accept: "application/json",
@@ -66,7 +66,7 @@ describe("the web app", () => {
     });
   });
 
-  it("shows the same as a page that loads nothing and runs nothing", async () => {
+  it("renders the same as a page without scripts or external resources", async () => {
     const response = await fetch(base, { headers: { accept: "text/html" } });
     const page = await response.text();
     assert.equal(response.headers.get("content-type"), "text/html; charset=utf-8");
@@ -79,14 +79,14 @@ describe("the web app", () => {
     );
   });
 
-  it("never lets a header become markup", async () => {
+  it("never renders a header as markup", async () => {
     const evil = `<img src=x onerror='alert("&")'>`;
     const { body } = await plainGet(base, "/", { accept: "text/html", host: evil, "x-forwarded-host": evil });
     assert.ok(!body.includes("<img"));
     assert.ok(body.includes("&#60;img src=x onerror=&#39;alert(&#34;&#38;&#34;)&#39;&#62;"));
   });
 
-  it("answers HEAD with the page's headers alone", async () => {
+  it("answers HEAD with the page's headers and no body", async () => {
     const page = await fetch(base);
     const head = await fetch(base, { method: "HEAD" });
     assert.equal(head.status, 200);
@@ -95,7 +95,7 @@ describe("the web app", () => {
     assert.ok(Number(page.headers.get("content-length")) > 0);
   });
 
-  it("answers under any path: an Ingress hands on the path that led to the app", async () => {
+  it("answers under any path, since an Ingress passes the path on", async () => {
     for (const path of ["/api", "/api/entries?a=1", "/a.b/~c"]) {
       const response = await fetch(base + path, { headers: { accept: "application/json" } });
       assert.equal(response.status, 200);
@@ -104,7 +104,7 @@ describe("the web app", () => {
     }
   });
 
-  it("sends those who come by http to https where it is told to, and nobody else", async () => {
+  it("redirects http to https only when configured to", async () => {
     const secure = createWebServer({ ...config, httpsPort: 8444 }).server;
     const standard = createWebServer({ ...config, httpsPort: 443 }).server;
     const ask = async (server: Server, path: string, headers: Record<string, string>) => {
@@ -129,7 +129,7 @@ describe("the web app", () => {
     assert.equal(await plainGet(base, "/", http).then(({ status }) => status), 200);
   });
 
-  it("refuses what it does not have", async () => {
+  it("rejects what it does not serve", async () => {
     const post = await fetch(base, { method: "POST", body: "x" });
     assert.equal(post.status, 405);
     assert.equal(post.headers.get("allow"), "GET, HEAD");
@@ -149,7 +149,7 @@ describe("the web app", () => {
     await broken.stop();
   });
 
-  it("counts its requests for Prometheus, but no probes, at a port that no Ingress leads to", async () => {
+  it("counts requests, but not probes, for Prometheus, on a port outside the Ingress", async () => {
     const { server: fresh, metricsServer, stop } = createWebServer(config);
     const baseOf = async (one: Server) => {
       one.listen(0, "127.0.0.1");
@@ -175,7 +175,7 @@ describe("the web app", () => {
   });
 });
 
-it("chooses the format by Accept", () => {
+it("negotiates the format by Accept", () => {
   const cases: Readonly<Record<string, string>> = {
     "": "text",
     "*/*": "text",
@@ -206,8 +206,8 @@ it("reads its environment, with defaults and limits", () => {
     assert.throws(() => readConfig({ PORT }), new RegExp(`^RangeError: PORT is "${PORT}"`));
 });
 
-describe("ending by SIGTERM", () => {
-  it("stays there for a moment but unready", async () => {
+describe("shutdown on SIGTERM", () => {
+  it("keeps answering briefly while unready", async () => {
     const { child, base } = await start({ LINGER_MS: "30000" });
     const agent = new Agent({ keepAlive: true });
     await plainGet(base, "/", {}, agent);
@@ -221,7 +221,7 @@ describe("ending by SIGTERM", () => {
     agent.destroy();
   });
 
-  it("finishes open requests, then ends", async () => {
+  it("finishes open requests before it exits", async () => {
     const { child, base } = await start({ LINGER_MS: "0" });
     const ended = once(child, "exit");
     const asked = request(`${base}/slow?ms=700`, { headers: { expect: "100-continue" } });
@@ -235,7 +235,7 @@ describe("ending by SIGTERM", () => {
     assert.deepEqual(await ended, [0, null]);
   });
 
-  it("goes on as long as it is asked, and no longer than two and a half times as long", async () => {
+  it("lingers as long as configured, and at most two and a half times as long", async () => {
     const { child, base } = await start({ LINGER_MS: "1000" });
     const ended = once(child, "exit");
     const line = await seen(child, /SIGTERM/, () => child.kill("SIGTERM"));
@@ -259,7 +259,7 @@ describe("ending by SIGTERM", () => {
     assert.ok(longestPause >= 2000 || lasted >= 2490, `a request was lost after ${lasted} ms`);
   });
 
-  it("does not wait for connections without a request", async () => {
+  it("does not wait for idle connections", async () => {
     const { child, base } = await start({ LINGER_MS: "0" });
     const agent = new Agent({ keepAlive: true });
     await plainGet(base, "/", {}, agent);
@@ -269,7 +269,7 @@ describe("ending by SIGTERM", () => {
     agent.destroy();
   });
 
-  it("refuses to start with a port that is none", async () => {
+  it("refuses to start with an invalid port", async () => {
     const child = spawn(process.execPath, [join(import.meta.dirname, "server.ts")], {
       env: { ...process.env, PORT: "http" },
     });
@@ -332,7 +332,7 @@ async function seen(child: ChildProcess, pattern: RegExp, act: () => void = () =
   return found;
 }
 
-it("a connection on which nothing was asked does not hold up the end", async () => {
+it("a connection without a request does not delay the exit", async () => {
   const { server, stop } = createWebServer({ ...config, lingerMs: 0 });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { majorOf, readHeader } from "./header.ts";
 import { header } from "./testing.ts";
 
-test("what a backup says of itself, as PostgreSQL 15 and 16 write it", () => {
+test("reads the headers of PostgreSQL 15 and 16 backups", () => {
   const expected = {
     database: "guestbook",
     server: "15.20 (Debian)",
@@ -14,7 +14,7 @@ test("what a backup says of itself, as PostgreSQL 15 and 16 write it", () => {
   assert.deepEqual([majorOf(expected.server), majorOf("19devel"), majorOf("none")], [15, 19, 0]);
 });
 
-test("what is no backup, or ends too early", () => {
+test("rejects files that are not backups, or are truncated", () => {
   const whole = header();
   for (let length = 0; length < whole.length; length += 1)
     assert.equal(readHeader(whole.subarray(0, length)), undefined);

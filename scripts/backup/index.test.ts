@@ -57,7 +57,7 @@ describe("backups and their files", () => {
     return await readBackup(file, "guestbook");
   };
 
-  it("a backup and its checksum are there, for their owner alone, and can be read", async () => {
+  it("a backup and its checksum are written, readable by the owner only", async () => {
     const made = await backUp(fake({ facts: "f|150020\nentries|2|2026-11-30T01:00:00Z" }).database, file);
     assert.deepEqual(made, {
       file,
@@ -69,7 +69,7 @@ describe("backups and their files", () => {
     assert.equal((await readBackup(file, "guestbook")).server, "15.20 (Debian)");
   });
 
-  it("what is there is kept: a file, its checksum, a link that leads nowhere", async () => {
+  it("existing files are kept: a backup, its checksum, a dangling link", async () => {
     const { database, scripts } = fake();
     await writeFile(file, "mine");
     assert.match(
@@ -96,7 +96,7 @@ describe("backups and their files", () => {
     assert.deepEqual(await readdir(folder), ["book.dump"]);
   });
 
-  it("nothing is written where the backup fails, is cut off, or has no place", async () => {
+  it("nothing is written if the backup fails, is cut off, or the folder is missing", async () => {
     const ended =
       (exitCode: number | undefined, stderr: string, bytes: Uint8Array) => async (path: string) => {
         await writeFile(path, bytes);
@@ -124,7 +124,7 @@ describe("backups and their files", () => {
     assert.match(await refusal(backUp(fake().database, join(file, "x"))), /^2 .*cannot be written/);
   });
 
-  it("refuses what is no file that can be read", async () => {
+  it("rejects files that cannot be read", async () => {
     assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*does not exist\. Nothing was changed/);
     await mkdir(file);
     assert.match(await refusal(readBackup(file, "guestbook")), /^2 .*is not a file/);
@@ -138,7 +138,7 @@ describe("backups and their files", () => {
     }
   });
 
-  it("rows are replaced only by --yes, and an empty table is none", async () => {
+  it("rows are replaced only with --yes; an empty table needs no confirmation", async () => {
     const backup = await place();
     const { database, scripts } = fake({ facts: "f|150020\nentries|1|2026-11-30T00:00:00Z\nother|0|" });
     assert.match(
@@ -153,7 +153,7 @@ describe("backups and their files", () => {
     assert.match(empty.scripts[0] ?? "", /postgres-entry restore </);
   });
 
-  it("a backup of a newer PostgreSQL, or by a newer pg_dump, is not sent", async () => {
+  it("backups of a newer PostgreSQL or pg_dump are not sent", async () => {
     for (const newer of [header({ server: "16.1" }), header({ program: "17beta1" })]) {
       const { database, scripts } = fake();
       const backup = await place(newer);
@@ -165,7 +165,7 @@ describe("backups and their files", () => {
     }
   });
 
-  it("says what was changed only where the pod has said so", async () => {
+  it("reports a change only if the pod confirmed it", async () => {
     const backup = await place();
     const ended = (stdout: string, stderr: string) =>
       fake({ restored: { exitCode: 1, stdout, stderr } }).database;

@@ -38,6 +38,6 @@ for (const [name, answers, expected] of [
     false,
   ],
 ] as const)
-  test(`by hand the apps are ${expected ? "" : "not "}there when ${name}`, async () => {
+  test(`by hand, the apps are ${expected ? "" : "not "}deployed when ${name}`, async () => {
     assert.equal(await allAnswer(answers, routes), expected);
   });

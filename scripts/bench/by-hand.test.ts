@@ -8,7 +8,7 @@ import { addressOf, substrates } from "./substrates.ts";
 
 const here = import.meta.dirname;
 
-test("by hand the machines are those of the stack file", async () => {
+test("the manual steps create the machines of the stack file", async () => {
   const { machines } = await readStackFile("cluster", root);
   const vagrantfile = await readFile(join(here, "Vagrantfile"), "utf8");
   for (const { name, ip, memory, cpus } of machines) {
@@ -17,7 +17,7 @@ test("by hand the machines are those of the stack file", async () => {
   }
 });
 
-test("by hand on k3d the address is the one that is watched", async () => {
+test("the manual k3d steps use the address that is polled", async () => {
   const script = await readFile(join(here, "by-hand-k3d.sh"), "utf8");
   assert.ok(script.includes(`address=${await addressOf(substrates.k3d)}\n`));
 });

@@ -34,7 +34,7 @@ const fakeSummary = summarize(
   2,
 );
 
-test("medians are taken of each thing that is measured", () => {
+test("takes the median of each measurement", () => {
   const [k3s, k3d] = fakeSummary.results;
   assert.deepEqual(k3s?.medians, {
     nodesReady: 31,
@@ -49,17 +49,17 @@ test("medians are taken of each thing that is measured", () => {
   assert.equal(k3d.measurements.length, 3);
 });
 
-test("nothing measured is no result", () => {
+test("reports nothing when nothing was measured", () => {
   assert.throws(() => summarize(fakeSummary.results, [], 2), RangeError);
 });
 
-test("values are shown with their unit", () => {
+test("shows values with their unit", () => {
   assert.equal(format(12.34, "seconds"), "12.3 s");
   assert.equal(format(1.5 * 1024 ** 3, "bytes"), "1536 MiB");
   assert.equal(format(41.5, "count"), "42");
 });
 
-test("the table says what was brought up and what it took", () => {
+test("the table shows what was created and how long it took", () => {
   const text = renderClusters(fakeSummary);
   assert.match(
     text,
@@ -71,7 +71,7 @@ test("the table says what was brought up and what it took", () => {
   assert.match(text, /Medians of 3 rounds on 2 CPUs/);
 });
 
-test("one of a thing is one", () => {
+test("uses the singular for one", () => {
   const results = fakeSummary.results.map((one) => ({ ...one, apps: 1, pods: 1 }));
   const text = renderClusters({ rounds: 1, cpus: 1, results });
   assert.match(text, /One round on 1 CPU,/);

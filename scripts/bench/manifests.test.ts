@@ -12,7 +12,7 @@ interface Manifest {
 }
 
 for (const name of substrateNames)
-  test(`by hand the apps on ${name} are those of the stack file, each in a namespace that is there`, async () => {
+  test(`the manual manifests for ${name} contain the stack file's apps, each in an existing namespace`, async () => {
     const config = await readApps(substrates[name].stacks[1]);
     const text = await renderManifests(config, "registry.localhost/web:1");
     const objects = parseAllDocuments(text).map((one) => one.toJS() as Manifest);
@@ -39,7 +39,7 @@ for (const name of substrateNames)
     assert.ok(position("ResourceQuota") < position("Deployment"));
   });
 
-test("by hand each app is asked for by a host that leads to it", () => {
+test("the manual steps request each app by a host that routes to it", () => {
   const app = (name: string, host?: string) => ({ name, namespace: "dev", replicas: 1, version: "1", host });
   assert.equal(
     appRoutes({ apps: [app("a", "a.com"), app("b", "*.b.com"), app("c")] }),

@@ -9,7 +9,7 @@ const timing = (returned: number, answering?: number, phases: Timing["phases"] =
   ...(answering === undefined ? {} : { answering }),
 });
 
-test("the median is the middle, whatever the order", () => {
+test("the median does not depend on the order", () => {
   assert.equal(median([3, 1, 2]), 2);
   assert.equal(median([4, 1, 3, 2]), 2.5);
   assert.equal(median([10, 9, 100]), 10);
@@ -33,7 +33,7 @@ const timings = {
   down: [timing(25), timing(19)],
 };
 
-test("medians of every command, and of its phases in the order in which they end", () => {
+test("takes medians per command and of its phases, in the order they end", () => {
   const medians = mediansOf(timings);
   assert.deepEqual(medians.byHand, {
     ...{ returned: 51, processor: 5.1, answering: 49.5 },
@@ -45,7 +45,7 @@ test("medians of every command, and of its phases in the order in which they end
   assert.deepEqual(medians.down, { returned: 22, processor: 2.2, phases: [] });
 });
 
-test("shows phases, answers and returns", () => {
+test("shows phases, the first answer and the return", () => {
   const text = render(mediansOf(timings), 2);
   assert.match(text, /\n\| by hand \| machines \| 9\.0 s \|\n/);
   assert.match(text, /\n\| lab up \| all apps answer, seen from outside \| 41\.0 s \|\n/);
@@ -55,14 +55,14 @@ test("shows phases, answers and returns", () => {
   assert.match(text, /Medians of 2 rounds/);
 });
 
-test("what a substrate does not have is not in its report", () => {
+test("leaves out what a substrate does not have", () => {
   const rounds = [[{ up: timing(70, 40) }, { up: timing(74, 42) }], [{ byHand: timing(50, 49) }]];
   const measured = timingsOf(rounds);
   assert.deepEqual(Object.keys(measured), ["byHand", "up"]);
   assert.doesNotMatch(render(mediansOf(measured), 2), /my-app|no change|lab down/);
 });
 
-test("a report begins with what was run, where and when", () => {
+test("the report starts with what was run, where and when", () => {
   assert.match(
     heading("k3d", "scripts/lab bench --substrate k3d", new Date("2026-11-25T22:05:09Z")),
     /^# Benchmark k3d, 2026-11-25\n\n\* Command: `scripts\/lab bench --substrate k3d`\n\* Computer: .+ CPUs, .+\n\* K3s v1\.\d+.*\n\n$/,

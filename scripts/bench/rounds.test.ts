@@ -28,7 +28,7 @@ function contender(
 const round = ["ready", "up", "down"];
 const of = (title: string, names: readonly string[]) => names.map((name) => `${title} ${name}`);
 
-test("contenders are measured in turn, and again in each round", async () => {
+test("contenders take turns in every round", async () => {
   const calls: string[] = [];
   const lines: string[] = [];
   const both = [contender(calls, "K3s"), contender(calls, "k3d")];
@@ -43,7 +43,7 @@ test("contenders are measured in turn, and again in each round", async () => {
 });
 
 for (const [index, name] of ["prepare", ...round].entries())
-  test(`nothing is left behind when ${name} fails`, async () => {
+  test(`cleans up when ${name} fails`, async () => {
     const calls: string[] = [];
     const fails = contender(calls, "K3s", { failing: index });
     await assert.rejects(
@@ -53,7 +53,7 @@ for (const [index, name] of ["prepare", ...round].entries())
     assert.deepEqual(calls.slice(index + 1), index < 2 ? [] : ["K3s takeDown"]);
   });
 
-test("it ends between two steps when it is told to, and takes down what is up", async () => {
+test("an abort takes effect between two steps and takes down what is up", async () => {
   const calls: string[] = [];
   const stop = new AbortController();
   const stopped = contender(calls, "K3s", { onCall: (name) => name === "up" && stop.abort() });

@@ -9,7 +9,7 @@ import { fakeRun } from "../host/fake-run.ts";
 import { inCopy, readExtent, requireContainers, withDockerHost } from "./site.ts";
 import { rivals, substrates } from "./substrates.ts";
 
-test("how much is brought up is what the stack files say", async () => {
+test("counts machines and apps from the stack files", async () => {
   const { machines } = await readStackFile("cluster", root);
   const { apps } = await readStackFile("apps", root);
   const { nodes, apps: count, pods, stacks } = await readExtent(substrates.cluster);
@@ -17,14 +17,14 @@ test("how much is brought up is what the stack files say", async () => {
   assert.ok(pods >= count);
 });
 
-test("SQLite on one server is compared with etcd on three", async () => {
+test("compares SQLite on one server with etcd on three", async () => {
   const { machines } = await readStackFile("cluster", root);
   assert.equal(machines.filter(({ role }) => role === "server").length, 1);
   const { nodes, stacks } = await readExtent(rivals.etcd);
   assert.deepEqual([nodes, stacks], [4, "cluster-ha apps-ha"]);
 });
 
-test("docker alone is told where its daemon is", async () => {
+test("passes the Docker host only to docker", async () => {
   const { run, commands } = fakeRun([/./, {}]);
   const there = withDockerHost("unix:///x.sock", run);
   await there(["docker", "ps"]);
@@ -32,7 +32,7 @@ test("docker alone is told where its daemon is", async () => {
   assert.deepEqual(commands, ["docker --host unix:///x.sock ps", "du /"]);
 });
 
-test("VMs are refused before anything starts", async () => {
+test("refuses VMs before anything starts", async () => {
   const docker = { provider: "docker", reason: "" } as const;
   const libvirt = { provider: "libvirt", reason: "KVM runs guests here" } as const;
   const { cluster, k3d } = substrates;
@@ -61,7 +61,7 @@ async function checkout(t: TestContext): Promise<string> {
 }
 const noLab = () => assert.fail("nothing is up");
 
-test("a change of the copy is not one of the checkout, whose lab is not in it", async (t) => {
+test("changes to the copy affect neither the checkout nor its lab", async (t) => {
   const original = await checkout(t);
   const copy = await inCopy(
     async (folder) => {
@@ -81,7 +81,7 @@ test("a change of the copy is not one of the checkout, whose lab is not in it", 
   assert.deepEqual(await readdir(join(original, "node_modules")), ["x"]);
 });
 
-test("a copy whose lab cannot be taken down is kept and named", async (t) => {
+test("keeps and names a copy whose lab cannot be taken down", async (t) => {
   const original = await checkout(t);
   const fails = (takeDown: () => Promise<void>) =>
     inCopy(() => Promise.reject(new Error("up broke")), takeDown, original);

@@ -15,7 +15,7 @@ const answer = (name: string, namespace = "default", status = 200) => ({
   body: JSON.stringify({ app: name, version: "1.0.0", namespace, pod: "a" }),
 });
 
-test("the apps answer when each has answered as itself", async () => {
+test("the apps count as up once each answers with its own name", async () => {
   const asked: (string | undefined)[] = [];
   const send: Get = async (_, host) => {
     asked.push(host);
@@ -27,7 +27,7 @@ test("the apps answer when each has answered as itself", async () => {
   assert.deepEqual(asked, [undefined, "app2.com", "app2.com", "app2.com", "app2.com"]);
 });
 
-test("an app of the same name in another namespace is another app", async () => {
+test("an app of the same name in another namespace does not count", async () => {
   let asked = 0;
   const send: Get = async () => {
     asked += 1;
@@ -39,12 +39,12 @@ test("an app of the same name in another namespace is another app", async () => 
   assert.equal(asked, 3);
 });
 
-test("watching ends when it is told to", async () => {
+test("polling stops when aborted", async () => {
   const refused: Get = () => Promise.reject(new Error("connection refused"));
   await assert.rejects(untilAnswering([app("app1")], "x", refused)(AbortSignal.timeout(20)));
 });
 
-test("the guest book comes beside the apps only where its file puts it on the cluster that is measured", async (t) => {
+test("the guest book is included only if its stack file puts it on the measured cluster", async (t) => {
   assert.equal(await stackBeside(substrates.cluster), "my-app");
   assert.equal(await stackBeside(substrates.k3d), undefined);
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-bench-"));

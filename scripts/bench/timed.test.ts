@@ -11,7 +11,7 @@ async function logFile(t: { after(fn: () => Promise<void>): void }): Promise<str
   return join(directory, "log");
 }
 
-test("the end of a phase is read from either way's output", () => {
+test("reads the end of a phase from the output of either way", () => {
   assert.equal(phaseName("phase K3s server"), "K3s server");
   assert.equal(phaseName("✔ Tools: 7 ready [0.3s]"), "Tools");
   assert.equal(phaseName("✔ Stack cluster "), "Stack cluster");
@@ -20,7 +20,7 @@ test("the end of a phase is read from either way's output", () => {
   assert.equal(phaseName("› creating phase x"), undefined);
 });
 
-test("notes when phases end, when the apps answer and when the command returns", async (t) => {
+test("records when phases end, the apps answer and the command returns", async (t) => {
   const log = await logFile(t);
   const script = "console.log('phase a\\n\\u001b[32m✔\\u001b[39m b [1s]'); console.error('✔ c')";
   const timing = await timed({
@@ -43,7 +43,7 @@ test("notes when phases end, when the apps answer and when the command returns",
   assert.deepEqual(said, ["phase a", "✔ b [1s]", "✔ c"]);
 });
 
-test("a command that fails stops the benchmark with its last lines", async (t) => {
+test("a failing command stops the benchmark and shows its last lines", async (t) => {
   const log = await logFile(t);
   const gaveUp = Promise.withResolvers<void>();
   const failing = timed({
@@ -61,7 +61,7 @@ test("a command that fails stops the benchmark with its last lines", async (t) =
   await gaveUp.promise;
 });
 
-test("processor time is that of the command and of what it starts", async (t) => {
+test("CPU time includes child processes", async (t) => {
   const log = await logFile(t);
   const busy = "while (process.cpuUsage().user < 400_000);";
   const child = `require('node:child_process').execFileSync(process.execPath, ['--eval', ${JSON.stringify(busy)}])`;

@@ -24,7 +24,7 @@ function clusterOf(text: string) {
   return parseConfig("cluster", Object.fromEntries(values), "FILE");
 }
 
-test("one more machine is like the last one, with a name and an address of its own", () => {
+test("an added machine copies the last one, with a new name and address", () => {
   const changed = oneMoreMachine(machines);
   assert.deepEqual(clusterOf(changed).machines.slice(0, 2), clusterOf(machines).machines);
   assert.deepEqual(clusterOf(changed).machines[2], {
@@ -38,7 +38,7 @@ test("one more machine is like the last one, with a name and an address of its o
   assert.equal(clusterOf(oneMoreMachine(changed)).machines[3]?.ip, "192.168.42.113");
 });
 
-test("one more machine beside a server alone is an agent, and takes no name that is taken", () => {
+test("a machine added to a single server is an agent with an unused name", () => {
   const alone =
     "config: {'k3s-lab:machines': [{name: agent1, role: server, ip: 192.168.42.255}], 'k3s-lab:network': 192.168.40.0/21}";
   assert.deepEqual(
@@ -50,14 +50,14 @@ test("one more machine beside a server alone is an agent, and takes no name that
   );
 });
 
-test("k3d has no agent unless told otherwise", () => {
+test("k3d has no agents by default", () => {
   const text = "apiVersion: k3d.io/v1alpha5\nkind: Simple\n# how many\nservers: 1\nagents: 2\n";
   assert.equal(oneMoreAgent(text), text.replace("agents: 2", "agents: 3"));
   assert.equal(oneMoreAgent("kind: Simple\n"), "kind: Simple\nagents: 1\n");
 });
 
 for (const [name, { topology }] of Object.entries({ ...substrates, ...rivals }))
-  test(`the file of ${name} is understood`, async () => {
+  test(`reads the file of ${name}`, async () => {
     const text = await readFile(join(root, topology.file), "utf8");
     const agents = (of: string) =>
       parseDocument(of)
@@ -66,7 +66,7 @@ for (const [name, { topology }] of Object.entries({ ...substrates, ...rivals }))
     assert.notDeepEqual(agents(topology.oneMore(text)), agents(text));
   });
 
-test("by hand on k3d there are as many nodes as the file says", async () => {
+test("the manual k3d steps create as many nodes as the file", async () => {
   const script = await readFile(join(root, "scripts", "bench", "by-hand-k3d.sh"), "utf8");
   const option = (name: string, usual: number) =>
     Number(new RegExp(`--${name} (\\d+)`).exec(script)?.[1] ?? usual);

@@ -19,7 +19,7 @@ const inspect: Answer = [
   { stdout: JSON.stringify([container("aaa", 1000, ["images", "a"]), container("bbb", 2000, ["images"])]) },
 ];
 
-test("adds up what all containers take, a shared volume once", async () => {
+test("sums up all containers and counts a shared volume once", async () => {
   const { run, commands } = fakeRun(
     listed,
     inspect,
@@ -46,12 +46,12 @@ for (const [name, answers, expected] of [
     /The usage of the container aaa cannot be read/,
   ],
 ] as const satisfies readonly (readonly [string, readonly Answer[], RegExp])[])
-  test(`says so where there is ${name}`, async () => {
+  test(`reports ${name}`, async () => {
     const { run } = fakeRun(...answers);
     await assert.rejects(usageOf(["x"], run), { name: "LabError", message: expected });
   });
 
-test("what a container takes is read in its cgroup, of version 1 or 2", async () => {
+test("reads a container's usage from cgroup v1 or v2", async () => {
   const script = new URL("usage.sh", import.meta.url).pathname;
   // This test's own cgroup may be the computer's, which has no such files.
   const { stdout, failed } = await execa("sh", [script, import.meta.dirname], { reject: false });

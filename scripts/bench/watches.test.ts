@@ -9,7 +9,7 @@ const node = (status: "True" | "False"): Node => ({
 });
 const never = new AbortController().signal;
 
-test("nodes are waited for until enough of them are Ready", async () => {
+test("waits until enough nodes are Ready", async () => {
   const seen = [
     () => Promise.reject(new Error("there is no kubeconfig")),
     () => Promise.resolve([node("True")]),
@@ -21,17 +21,17 @@ test("nodes are waited for until enough of them are Ready", async () => {
   assert.equal(looks, 4);
 });
 
-test("a look that gets no answer does not hold up the next one", async () => {
+test("a poll without an answer does not delay the next one", async () => {
   let looks = 0;
   const look = () => (looks++ === 0 ? new Promise<Node[]>(() => {}) : Promise.resolve([node("True")]));
   await untilReady(1, look)(never);
   assert.equal(looks, 2);
 });
 
-test("waiting for nodes ends when it is told to", async () => {
+test("waiting for nodes stops when aborted", async () => {
   await assert.rejects(untilReady(1, async () => [])(AbortSignal.timeout(20)));
 });
 
-test("without a kubeconfig there are no nodes to read", async () => {
+test("without a kubeconfig there are no nodes", async () => {
   await assert.rejects(readNodes("/no/such/file"), /there is no/);
 });

@@ -9,7 +9,7 @@ const pod = (name: string, version: string, more: object = {}): Pod => ({
   status: { phase: "Running", conditions: [{ type: "Ready", status: "True" }], containerStatuses: [] },
 });
 
-test("what each version has of pods and requests, side by side", () => {
+test("compares pods and requests of each version", () => {
   const pods = [pod("a", "1.0.0"), pod("b", "1.0.0"), pod("c", "1.1.0")];
   const leaving = pod("d", "0.9.0", { deletionTimestamp: "2026-01-01T00:00:00Z" });
   const answers = ["1.0.0", "1.1.0", "1.0.0", "1.0.0"];
@@ -22,7 +22,7 @@ test("what each version has of pods and requests, side by side", () => {
   );
 });
 
-test("a request that is lost is counted as one, and ends nothing", async () => {
+test("counts a lost request and goes on", async () => {
   let sent = 0;
   const answers = await versionsOf(async () => {
     sent += 1;
@@ -32,7 +32,7 @@ test("a request that is lost is counted as one, and ends nothing", async () => {
   assert.deepEqual([answers.length, answers.filter((one) => one === "no answer").length], [200, 1]);
 });
 
-test("where nobody answers any more, it is not asked two hundred times", async () => {
+test("stops early when nothing answers", async () => {
   let sent = 0;
   const answers = await versionsOf(async () => {
     sent += 1;

@@ -17,7 +17,7 @@ config:
 # the foot
 `;
 
-test("only the characters of the value change", () => {
+test("changes only the characters of the value", () => {
   assert.equal(setInYaml(file, replicas, 12), file.replace("replicas: 3", "replicas: 12"));
   assert.equal(
     setInYaml(file, version, "1.1.0-rc.1"),
@@ -27,7 +27,7 @@ test("only the characters of the value change", () => {
   assert.equal(setInYaml(crlf, replicas, 4), crlf.replace("replicas: 3", "replicas: 4"));
 });
 
-test("a version that YAML would read as something else is quoted, and quotes stay as they are", () => {
+test("quotes a version that YAML would read as another type, and keeps existing quotes", () => {
   for (const odd of ["2.0", "1e3", "no", "v2", "2026"])
     assert.equal(
       setInYaml(file, version, odd),
@@ -37,7 +37,7 @@ test("a version that YAML would read as something else is quoted, and quotes sta
   assert.equal(setInYaml(file, third, "3.0.0"), file.replace("'2.0'", "'3.0.0'"));
 });
 
-test("a key that is not there is added in the layout that is there", () => {
+test("adds a missing key in the file's layout", () => {
   const third = ["config", "apps", 2, "replicas"];
   assert.equal(setInYaml(file, third, 2), file.replace("'2.0'", "'2.0'\n      replicas: 2"));
   const bare = "config:\n  apps: [{name: a}, {name: b, paths: [{path: /x}]}] # c";
@@ -55,7 +55,7 @@ test("a key that is not there is added in the layout that is there", () => {
   assert.equal(setInYaml("config:\n  replicas: {api: 1}", nested, 2), "config:\n  replicas: {api: 2}");
 });
 
-test("a key is removed with its line or its comma, and nothing else", () => {
+test("removes a key with its line or comma and nothing else", () => {
   assert.equal(removeFromYaml(file, replicas), file.replace(",   replicas: 3", ""));
   assert.equal(removeFromYaml(file, ["config", "apps", 0, "name"]), file.replace("name: one, ", ""));
   const last = "config:\r\n  a: 1 # c\r\n  b: '2' # of b\r\n# the foot\r\n";
@@ -70,7 +70,7 @@ test("a key is removed with its line or its comma, and nothing else", () => {
   assert.equal(removeFromYaml("a: &n 1\nb: *n\n", ["a"]), undefined);
 });
 
-test("what would change another value as well is left to a person", () => {
+test("refuses an edit that would change another value", () => {
   const shared = "config:\n  apps:\n    - {name: a, replicas: &n 2}\n    - {name: b, replicas: *n}\n";
   assert.equal(setInYaml(shared, ["config", "apps", 0, "replicas"], 3), undefined);
   const same = "config:\n  apps:\n    - &one {name: a}\n    - *one\n";

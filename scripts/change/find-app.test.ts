@@ -33,7 +33,7 @@ async function find(words: string, stack?: string, stacks: readonly string[] = u
   return `${found.stack}: ${found.app.namespace}/${found.app.name}`;
 }
 
-test("an app is found by its name, in the stacks that are up", async () => {
+test("finds an app by name in the running stacks", async () => {
   assert.equal(await find("app2"), "apps: default/app2");
   assert.equal(await find("dev/app1"), "apps-k3d: dev/app1");
   assert.equal(await find("default/app3"), "apps-k3d: default/app3");
@@ -42,7 +42,7 @@ test("an app is found by its name, in the stacks that are up", async () => {
   assert.equal(await find("app1", undefined, ["apps"]), "apps: default/app1");
 });
 
-test("what is not one app is refused in one sentence", async () => {
+test("refuses an unknown or ambiguous name in one sentence", async () => {
   const cases = [
     [
       ["app22"],

@@ -39,7 +39,7 @@ const three = [
   replicaSet("app20", "12", "7.0.0", 1),
 ];
 
-test("the history is what the app's own ReplicaSets tell, the newest first", async () => {
+test("lists the app's own ReplicaSets, newest first", async () => {
   assert.equal(
     tableOf(await history(...three)),
     `  REVISION  VERSION  CREATED                  PODS
@@ -49,7 +49,7 @@ test("the history is what the app's own ReplicaSets tell, the newest first", asy
   );
 });
 
-test("the last revision of another version is restored, or the one that is named", async () => {
+test("restores the last revision with another version, or the given one", async () => {
   const all = await history(...three);
   const restored = (version: string, wanted?: number) =>
     revisionToRestore(all, { name: "app2", version }, wanted).revision;
@@ -60,7 +60,7 @@ test("the last revision of another version is restored, or the one that is named
   assert.equal(restored("1.0.0", 11), 11);
 });
 
-test("a revision that is not there, or is there already, is refused with the history", async () => {
+test("refuses an unknown or current revision and shows the history", async () => {
   const all = await history(...three);
   const cases = [
     [all, "2.0.0", 8, /^app2: there is no revision 8\.\n {2}REVISION .*\n {2}11 /],

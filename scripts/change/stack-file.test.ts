@@ -32,7 +32,7 @@ const refused = (message: RegExp) => (error: Error) => {
   return true;
 };
 
-test("an app's pods and version are changed in its own entry", () => {
+test("changes an app's replicas and version in its own entry", () => {
   const scaled = withChange("apps-k3d", apps, app2, { replicas: 3 });
   assert.deepEqual(scaled, {
     ...{ text: apps.replace("replicas: 2", "replicas: 3"), key: "k3s-lab:apps[1].replicas" },
@@ -46,7 +46,7 @@ test("an app's pods and version are changed in its own entry", () => {
   assert.equal(withChange("apps", apps, app1, { replicas: 1 }).text, apps);
 });
 
-test("those of the guest book, whose apps share a version, are changed where its file has them", () => {
+test("changes the guest book's values, which its apps share", () => {
   const { text, key, before } = withChange("my-app", myApp, frontend, { replicas: 4 });
   assert.equal(text, myApp.replace("{api: 2}", "{api: 2, frontend: 4}"));
   assert.deepEqual([key, before], ["k3s-lab:replicas.frontend", 2]);
@@ -54,7 +54,7 @@ test("those of the guest book, whose apps share a version, are changed where its
   assert.equal(version.text, `${myApp.trimEnd()}\n  k3s-lab:version: 2.0.0\n`);
 });
 
-test("what the file may not say is refused", () => {
+test("refuses values that the stack file does not allow", () => {
   const cases = [
     [app2, { replicas: 101 }, /k3s-lab:apps\[1\]\.replicas: 101 is not accepted; expected at most 100/],
     [app2, { replicas: 5 }, /namespaces\[0\]\.quota\.pods: 6 is not accepted; expected at least 8/],
@@ -70,7 +70,7 @@ test("what the file may not say is refused", () => {
     assert.throws(() => withChange("apps", aliased, app, { replicas: 2 }), refused(/Write 2 there yourself/));
 });
 
-test("an app whose pods follow its load keeps doing so: the key is named that says it", () => {
+test("an autoscaled app stays autoscaled: the message names the key to change", () => {
   const scaled = myApp.replace("{api: 2}", "{api: {min: 2, max: 4}}");
   const api = { name: "api", namespace: "my-app" };
   assert.throws(
@@ -80,7 +80,7 @@ test("an app whose pods follow its load keeps doing so: the key is named that sa
   assert.equal(withChange("my-app", scaled, frontend, { replicas: 3 }).before, 2);
 });
 
-test("a canary comes and goes; another version takes its place", () => {
+test("adds, replaces and removes a canary", () => {
   const roomy = apps.replace("pods: 6", "pods: 7");
   const added = withChange("apps", roomy, app2, { canary: "1.1.0" });
   const text = roomy.replace("replicas: 2}", "replicas: 2, canary: 1.1.0}");
@@ -115,7 +115,7 @@ async function folder(t: TestContext): Promise<string> {
   return directory;
 }
 
-test("the file is written with its mode, through a link, and put back as it was", async (t) => {
+test("writes the file through a link, keeps its mode, and restores it", async (t) => {
   const directory = await folder(t);
   const link = join(directory, "Pulumi.apps-b.yaml");
   await symlink("Pulumi.apps.yaml", link);
@@ -127,7 +127,7 @@ test("the file is written with its mode, through a link, and put back as it was"
   assert.equal(await readFile(link, "utf8"), apps);
 });
 
-test("what was refused is not written, and what was edited since is not put back", async (t) => {
+test("writes nothing that was refused, and restores nothing that was edited meanwhile", async (t) => {
   const directory = await folder(t);
   const file = join(directory, "Pulumi.apps.yaml");
   await assert.rejects(changeStackFile("apps", app2, { replicas: 9 }, directory), refused(/quota/));
@@ -138,7 +138,7 @@ test("what was refused is not written, and what was edited since is not put back
   assert.equal(await readFile(file, "utf8"), "# another\n");
 });
 
-test("of two changes at once none is lost", async (t) => {
+test("two concurrent changes are both kept", async (t) => {
   const directory = await folder(t);
   const change = (app: Id, value: object) =>
     asRun("up", () => changeStackFile("apps", app, value as { replicas: number }, directory), directory);

@@ -14,7 +14,7 @@ const pod = (name: string, version: string, ready: boolean): Pod => ({
   },
 });
 
-test("pods are told of when they change, and not while nobody answers", async () => {
+test("prints pods when they change, and nothing while the API is silent", async () => {
   const rounds: (readonly Pod[] | undefined)[] = [
     [pod("a", "1", true)],
     [pod("a", "1", true), pod("b", "2", false)],

@@ -27,7 +27,7 @@ const read = async (from: string, to: string, name = "mine.yaml") => {
   return await readExercise(file);
 };
 
-test("a file of one's own is read, by its path", async () => {
+test("reads a user's own file by its path", async () => {
   const { name, exercise } = await read("Mine", "Ours");
   assert.equal(name, "mine");
   assert.equal(exercise.title, "Ours");
@@ -121,7 +121,7 @@ for (const [from, to, message] of faults)
     });
   });
 
-test("an exercise or a file that is not there is refused, and so is a name that no namespace takes", async () => {
+test("refuses unknown exercises, unreadable files and names that are no valid namespace", async () => {
   await assert.rejects(readExercise("wrong-selectr"), {
     exitCode: 2,
     message: /did you mean "wrong-selector"\?/,
@@ -133,13 +133,13 @@ test("an exercise or a file that is not there is refused, and so is a name that 
   await assert.rejects(read("Mine", "Ours", "My Exercise.yaml"), { exitCode: 2, message: /"My Exercise"/ });
 });
 
-test("the lab brings at least fifteen exercises, of all three parts", async () => {
+test("the lab has at least fifteen exercises from all three parts", async () => {
   const all = await Promise.all((await exerciseNames()).map(readExercise));
   assert.ok(all.length >= 15);
   assert.deepEqual([...new Set(all.map(({ exercise }) => exercise.part))].sort(), [1, 2, 3]);
 });
 
-test("values are put in wherever a text has a place for them, and no other places are taken", () => {
+test("replaces placeholders in every text and rejects unknown ones", () => {
   const values = { host: "a.com", namespace: "n" };
   assert.deepEqual(filledIn({ a: [`\${host}/\${namespace}`, 1, null] }, values), { a: ["a.com/n", 1, null] });
   for (const place of [`\${hsot}`, `\${constructor}`])

@@ -45,7 +45,7 @@ const page = (app: string, namespace = "dev"): HttpAnswer => ({
   body: JSON.stringify({ app, version: "1.0.0", namespace, pod: `${app}-a` }),
 });
 
-test("http: the status, who answered and what, at every address", async () => {
+test("http: checks status, app and body at every address", async () => {
   const proof: Proof = { http: { host: "a.com", path: "/", https: false, status: 200, app: "web" } };
   assert.deepEqual(await found(proof, { http: { one: page("web") } }), [true, "status 200 from web at one"]);
   assert.deepEqual(await found(proof, { http: { one: page("web"), two: page("web", "other") } }), [
@@ -62,7 +62,7 @@ const deployment = (spec: object, status: object, generation = 2) => ({
   kubectl: { deployment: { metadata: { name: "web", generation }, spec, status } },
 });
 
-test("ready: all pods, and of the newest revision alone", async () => {
+test("ready: counts all pods of the newest revision only", async () => {
   const proof: Proof = { ready: { kind: "Deployment", name: "web", replicas: 2 } };
   const status = { observedGeneration: 2, replicas: 2, readyReplicas: 2, updatedReplicas: 2 };
   const at = (change: object, replicas = 2) =>
@@ -80,7 +80,7 @@ test("ready: all pods, and of the newest revision alone", async () => {
   assert.deepEqual(await found(proof, {}), [false, "there is none"]);
 });
 
-test("endpoints: those that take requests, by the API's own definition", async () => {
+test("endpoints: counts ready ones, as the API defines them", async () => {
   const proof: Proof = { endpoints: { service: "web", ready: 2 } };
   const endpoints = [{ conditions: { ready: true } }, { conditions: {} }, { conditions: { ready: false } }];
   const slices = { kubectl: { endpointslice: { items: [{ endpoints }, { endpoints: null }] } } };
@@ -88,7 +88,7 @@ test("endpoints: those that take requests, by the API's own definition", async (
   assert.deepEqual(await found(proof, {}), [false, "0 ready"]);
 });
 
-test("inside: an answer or an address, and in their place what the pod was told", async () => {
+test("inside: shows the answer or address, or else the pod's error", async () => {
   const pod = { metadata: { name: "web-1" }, status: { conditions: [{ type: "Ready", status: "True" }] } };
   const inside = (answers: object, question: object, pods: object[] = [pod]) =>
     found({ inside: { from: "app=web", ...question } } as Proof, {
@@ -105,7 +105,7 @@ test("inside: an answer or an address, and in their place what the pod was told"
   assert.deepEqual(await inside({}, name, [ending]), [false, "no pod with app=web is ready"]);
 });
 
-test("objects: as many as asked for say what is asked for; the others are shown", async () => {
+test("objects: counts those with the given values and shows the others", async () => {
   const node = (name: string, status: string) => ({
     metadata: { name },
     status: { conditions: [{ type: "Ready", status }] },
@@ -123,7 +123,7 @@ test("objects: as many as asked for say what is asked for; the others are shown"
   ]);
 });
 
-test("objects: what a Secret holds is in no evidence, by whatever path it is asked for", async () => {
+test("objects: never shows data of a Secret, whatever the path", async () => {
   const secret = {
     ...{ metadata: { name: "db", labels: { a: "b" }, annotations: { applied: "c2VjcmV0" } }, type: "Opaque" },
     data: { password: "c2VjcmV0" },
@@ -144,7 +144,7 @@ test("objects: what a Secret holds is in no evidence, by whatever path it is ask
     }
 });
 
-test("what a server says of itself is one short line of text in the evidence", async () => {
+test("text from a server becomes one short line of evidence", async () => {
   const proof: Proof = { http: { path: "/", https: false, status: 200 } };
   const [, actual] = await found(proof, {
     http: { one: page(`web\u001b[2J\nok    all: ${"x".repeat(5000)}`) },
@@ -153,7 +153,7 @@ test("what a server says of itself is one short line of text in the evidence", a
   assert.ok(String(actual).length <= 1000);
 });
 
-test("certificate: valid now, and for the host", async () => {
+test("certificate: must be valid now and for the host", async () => {
   const [past, soon] = [new Date("2020-01-01"), new Date(Date.now() + 1000)];
   const proof: Proof = { certificate: { host: "a.com" } };
   const at = (until: Date, fault?: string) => found(proof, { certificate: { from: past, until, fault } });
@@ -163,7 +163,7 @@ test("certificate: valid now, and for the host", async () => {
   assert.deepEqual(await found(proof, {}), [false, "not checked: connection refused"]);
 });
 
-test("verify: the checks that a pattern takes; none is not enough", async () => {
+test("verify: needs all checks that match the pattern, and at least one", async () => {
   const check = (id: string, ok: boolean) => ({ id, ok, title: id, expected: "1", actual: "2", hint: "" });
   const verify = async () => [check("cluster/a/ready", true), check("cluster/b/ready", false)];
   assert.deepEqual(await found({ verify: "cluster/a/*" }, { verify }), [true, "1 of 1 checks passed"]);
@@ -178,7 +178,7 @@ test("verify: the checks that a pattern takes; none is not enough", async () => 
   ]);
 });
 
-test("a path leads through names, lists and names with dots", () => {
+test("a path walks through names, lists and names with dots", () => {
   const object = { a: { b: [{ k: "x", v: 1 }, { k: "y", v: null }, { k: "z" }], "c.d/e": 2 } };
   assert.deepEqual(valuesAt(object, "a.b[k=x].v"), [1]);
   assert.deepEqual(valuesAt(object, "a.b[].k"), ["x", "y", "z"]);

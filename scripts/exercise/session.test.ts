@@ -9,7 +9,7 @@ const broken = await readExercise("wrong-selector");
 const kindsIn = (cluster: ReturnType<typeof fakeCluster>, namespace: string) =>
   cluster.objects.filter(({ metadata }) => metadata.namespace === namespace).map(({ kind }) => kind);
 
-test("an exercise is started in a namespace of its own, and nothing else changes", async () => {
+test("starts an exercise in its own namespace and changes nothing else", async () => {
   const cluster = fakeCluster();
   const before = structuredClone(cluster.objects);
   const begun = await start(cluster, broken, quiet);
@@ -25,7 +25,7 @@ test("an exercise is started in a namespace of its own, and nothing else changes
   assert.match(image, /"image":"k3s-lab\/web:1"/);
 });
 
-test("it is not started twice, and the one that is there stays", async () => {
+test("refuses to start twice and keeps the running one", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const before = structuredClone(cluster.objects);
@@ -33,7 +33,7 @@ test("it is not started twice, and the one that is there stays", async () => {
   assert.deepEqual(cluster.objects, before);
 });
 
-test("a namespace of its name that somebody else made is refused, and reset leaves it alone", async () => {
+test("refuses a user's namespace of the same name, and reset leaves it alone", async () => {
   const cluster = fakeCluster();
   cluster.add({ kind: "Namespace", metadata: { name: "exercise-wrong-selector" } });
   const labels = { "k3s-lab/exercise": "wrong-selector", "k3s-lab/exercise-lab": "another" };
@@ -44,7 +44,7 @@ test("a namespace of its name that somebody else made is refused, and reset leav
   assert.deepEqual(cluster.objects, before);
 });
 
-test("a start that was interrupted is taken up by the next one, or taken away by reset", async () => {
+test("an interrupted start is continued by the next one or removed by reset", async () => {
   for (const where of ["patch", "rollout", "apply"]) {
     const cluster = fakeCluster();
     cluster.failAt = where;
@@ -66,7 +66,7 @@ const withUids = (cluster: ReturnType<typeof fakeCluster>) => (one: object, inde
   },
 });
 
-test("reset takes a namespace by its UID: one that was recreated meanwhile stays", async () => {
+test("reset deletes a namespace by UID: one recreated meanwhile stays", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const { kubectl } = cluster;
@@ -83,7 +83,7 @@ test("reset takes a namespace by its UID: one that was recreated meanwhile stays
   assert.ok(cluster.objects.some(({ kind }) => kind === "Namespace"));
 });
 
-test("labels that somebody copied to a namespace or a node of theirs make it no exercise's", async () => {
+test("labels that a user copied to a namespace or node do not make it the exercise's", async () => {
   const cluster = fakeCluster();
   const { name } = broken;
   const labels = { "k3s-lab/exercise": name, "k3s-lab/exercise-lab": cluster.lab };
@@ -95,7 +95,7 @@ test("labels that somebody copied to a namespace or a node of theirs make it no 
   assert.deepEqual(cluster.objects, before);
 });
 
-test("what a learner deleted, even the namespace itself, does not keep reset from the node and the taint", async () => {
+test("reset removes the node and the taint even if the learner deleted the namespace", async () => {
   const cluster = fakeCluster();
   cluster.add({ kind: "Node", metadata: { name: "agent" } });
   for (const name of ["lost-node", "tainted-node"]) {
@@ -114,7 +114,7 @@ test("what a learner deleted, even the namespace itself, does not keep reset fro
   );
 });
 
-test("of pods, reset ends by force those alone that are on the node that nobody runs", async () => {
+test("reset force-deletes only pods on the node without a kubelet", async () => {
   const cluster = fakeCluster();
   await start(cluster, await readExercise("lost-node"), quiet);
   cluster.add({ kind: "Pod", metadata: { name: "web-1", namespace: "exercise-lost-node" }, spec: {} });
@@ -130,7 +130,7 @@ test("of pods, reset ends by force those alone that are on the node that nobody 
   assert.ok(cluster.objects.includes(kept));
 });
 
-test("a node of somebody's that has the name of the exercise's is neither taken nor deleted", async () => {
+test("a user's node of the same name is neither used nor deleted", async () => {
   const cluster = fakeCluster();
   const theirs = cluster.add({ kind: "Node", metadata: { name: "exercise-lost-node-gone" } });
   await assert.rejects(start(cluster, await readExercise("lost-node"), quiet), /AlreadyExists/);
@@ -138,13 +138,13 @@ test("a node of somebody's that has the name of the exercise's is neither taken 
   assert.ok(cluster.objects.includes(theirs));
 });
 
-test("the node that nobody runs is no agent", async () => {
+test("the node without a kubelet does not count as an agent", async () => {
   const cluster = fakeCluster();
   await start(cluster, await readExercise("lost-node"), quiet);
   await assert.rejects(start(cluster, await readExercise("tainted-node"), quiet), /has none/);
 });
 
-test("of several agents one is taken that pods can run on: on another the exercise could not be solved", async () => {
+test("picks an agent that can run pods, so that the exercise is solvable", async () => {
   const cluster = fakeCluster();
   const at = (status: string) => ({ status: { conditions: [{ type: "Ready", status }] } });
   cluster.add({ kind: "Node", metadata: { name: "a" }, ...at("Unknown") });
@@ -155,7 +155,7 @@ test("of several agents one is taken that pods can run on: on another the exerci
   assert.deepEqual(ready.spec, { taints: [{ key: "tainted-node.exercise.k3s-lab", value: cluster.lab }] });
 });
 
-test("an exercise that needs an agent is refused where there is none, and nothing was touched", async () => {
+test("an exercise that needs an agent is refused without one, and changes nothing", async () => {
   const cluster = fakeCluster();
   const tainted = await readExercise("tainted-node");
   await assert.rejects(start(cluster, tainted, quiet), {
@@ -165,7 +165,7 @@ test("an exercise that needs an agent is refused where there is none, and nothin
   assert.equal(cluster.objects.length, fakeCluster().objects.length);
 });
 
-test("hints come one after the other, the last one again, and never with the solution", async () => {
+test("hints come in order, the last one repeats, and none gives the solution", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const given: number[] = [];
@@ -179,7 +179,7 @@ test("hints come one after the other, the last one again, and never with the sol
   assert.doesNotMatch(JSON.stringify(namespace), /solution/);
 });
 
-test("notes that somebody changed keep no exercise from being reset, its own as little as another", async () => {
+test("edited notes do not keep an exercise from being reset", async () => {
   for (const notes of [
     {},
     { "k3s-lab/exercise-content": "{" },
@@ -203,7 +203,7 @@ test("notes that somebody changed keep no exercise from being reset, its own as 
   }
 });
 
-test("a count of hints that is none begins again", async () => {
+test("an invalid hint counter starts again", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   const namespace = cluster.objects.find(({ kind }) => kind === "Namespace");
@@ -211,7 +211,7 @@ test("a count of hints that is none begins again", async () => {
   assert.equal((await nextHint(cluster, whole(chosen(await startedOn(cluster))))).number, 1);
 });
 
-test("of two labs on one cluster, none takes away the other's taint", async () => {
+test("two labs on one cluster do not remove each other's taints", async () => {
   const cluster = fakeCluster();
   const agent = cluster.add({ kind: "Node", metadata: { name: "agent" } });
   await start(cluster, await readExercise("tainted-node"), quiet);
@@ -222,7 +222,7 @@ test("of two labs on one cluster, none takes away the other's taint", async () =
   assert.deepEqual(agent.spec, { taints: [] });
 });
 
-test("an exercise that is too large for the notes is refused before anything is made", async () => {
+test("an exercise too large for its notes is refused before anything is created", async () => {
   const cluster = fakeCluster();
   const before = structuredClone(cluster.objects);
   const sees = "x".repeat(100_000);
@@ -231,7 +231,7 @@ test("an exercise that is too large for the notes is refused before anything is 
   assert.deepEqual(cluster.objects, before);
 });
 
-test("which exercise is meant is asked for where several are started", async () => {
+test("asks which exercise is meant if several are running", async () => {
   const cluster = fakeCluster();
   await assert.rejects(async () => chosen(await startedOn(cluster)), { exitCode: 2, message: /No exercise/ });
   await start(cluster, broken, quiet);
@@ -242,7 +242,7 @@ test("which exercise is meant is asked for where several are started", async () 
   assert.throws(() => chosen(all, "bad-image"), { exitCode: 2, message: /is not started/ });
 });
 
-test("a check that cannot be made says why, and does not pass", async () => {
+test("a check that cannot run shows why and does not pass", async () => {
   const cluster = fakeCluster();
   await start(cluster, broken, quiet);
   cluster.failAt = "endpointslice";
@@ -260,7 +260,7 @@ test("a check that cannot be made says why, and does not pass", async () => {
 });
 
 for (const name of await exerciseNames())
-  test(`${name}: its steps and its solution can be taken, and reset leaves nothing`, async () => {
+  test(`${name}: its steps and its solution run, and reset leaves nothing behind`, async () => {
     const cluster = fakeCluster();
     cluster.add({ kind: "Node", metadata: { name: "agent" } });
     const before = cluster.objects.map(({ metadata }) => metadata.uid);

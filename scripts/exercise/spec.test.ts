@@ -40,7 +40,7 @@ function machines() {
   return cluster;
 }
 
-test("a cluster that is as the spec asks has all points, each with its evidence", async () => {
+test("a cluster that meets the spec gets all points, each with evidence", async () => {
   const checks = await grade(machines(), part1);
   assert.deepEqual(
     checks.filter(({ ok }) => !ok).map(({ title, actual }) => `${title}: ${actual}`),
@@ -50,7 +50,7 @@ test("a cluster that is as the spec asks has all points, each with its evidence"
   assert.match(checks[0]?.actual ?? "", /^2 of 2; wils status.* True; wilsw/);
 });
 
-test("an address counts for https with the port for it", async () => {
+test("an https address includes the port", async () => {
   for (const [address, httpsPort, https] of [
     ["10.0.0.5:8080", "8443", "10.0.0.5:8443"],
     ["10.0.0.5:8080", undefined, "10.0.0.5"],
@@ -64,7 +64,7 @@ test("an address counts for https with the port for it", async () => {
   }
 });
 
-test("what is missing takes its own points alone", async () => {
+test("a failing item loses only its own points", async () => {
   const cluster = machines();
   cluster.objects.splice(1, 1);
   const failed = (await grade(cluster, part1)).filter(({ ok }) => !ok);
@@ -80,7 +80,7 @@ test("what is missing takes its own points alone", async () => {
 });
 
 for (const file of await readdir(specs))
-  test(`${file} can be read, and its points are twenty`, async () => {
+  test(`${file} is valid and adds up to twenty points`, async () => {
     const { items } = await readSpec(join(specs, file));
     assert.equal(
       items.reduce((sum, { points }) => sum + points, 0),

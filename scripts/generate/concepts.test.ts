@@ -63,7 +63,7 @@ before(async () => {
   ids = (await Promise.all(answers)).flat();
 });
 
-test("every concept of the notes has a row", () => {
+test("every concept in the notes has a row", () => {
   for (const one of concepts)
     assert.ok(
       rows.some(({ concept }) => concept.includes(one)),
@@ -93,7 +93,7 @@ const kinds = new Set(
 );
 
 for (const { concept, stack, verb, check, command } of rows)
-  test(`${concept}: stack, verb, check and command are there`, async () => {
+  test(`${concept}: its stack, verb, check and command exist`, async () => {
     await readFile(join(root, `Pulumi.${stack}.yaml`));
     assert.ok(commands.includes(verb), `${verb} is a command`);
     assert.ok(check.startsWith(`${stack}/`), `${check} is a check of ${stack}`);

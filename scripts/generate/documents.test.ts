@@ -12,12 +12,12 @@ const programs = (await find("{scripts,stacks,vagrant}/**/*"))
   .filter((file) => !file.endsWith(".test.ts"));
 
 for (const [file, text] of await documents())
-  test(`${file} is what \`npm run generate\` writes`, async () => {
+  test(`${file} is up to date with \`npm run generate\``, async () => {
     const found = await read(file).catch(() => "");
     assert.equal(found, text, `${file} is out of date: run npm run generate and commit the result`);
   });
 
-test("program files that documents name exist", async () => {
+test("program files named in documents exist", async () => {
   const all = new Set((await find("{scripts,stacks,tests,apps}/**/*.ts")).map((file) => basename(file)));
   let named = 0;
   for (const file of await find("{*.md,docs/**/*.md}"))
@@ -28,7 +28,7 @@ test("program files that documents name exist", async () => {
   assert.ok(named > 20, `${named} names are found`);
 });
 
-test("messages that Troubleshooting explains are messages of a program", async () => {
+test("messages in Troubleshooting exist in a program", async () => {
   const sources = (await Promise.all(programs.map(read))).join("\n").replace(/\s+/g, " ");
   const [tables = ""] = (await read("docs/troubleshooting.md")).split("## Variables");
   const messages = [...tables.matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell = ""]) =>

@@ -98,7 +98,7 @@ const inProse = (
   )
 ).flat();
 
-test("a command line that does not exist is refused", async () => {
+test("an invalid command line is rejected", async () => {
   assert.match((await refusal(["up", "--force"])) ?? "", /unknown option '--force'/);
   assert.match((await refusal(["nonsense"])) ?? "", /unknown command/);
   assert.deepEqual(callsOf('eval "$(scripts/lab env)"; x=$(scripts/lab image "$y") | z # scripts/lab no'), [
@@ -107,7 +107,7 @@ test("a command line that does not exist is refused", async () => {
   ]);
 });
 
-test("every `scripts/lab` line of the documents is a command line of lab", async () => {
+test("every `scripts/lab` line in the documents is a valid command line", async () => {
   const calls = [...shellLines, ...inProse].flatMap((line) =>
     callsOf(line.text).map((words) => ({ ...line, words })),
   );
@@ -142,13 +142,12 @@ async function readYaml({ file, line, content }: Block): Promise<void> {
 }
 
 const yamlBlocks = blocks.filter(({ language }) => language === "yaml");
-test("the documents have YAML blocks", () => assert.ok(yamlBlocks.length >= 5));
-for (const block of yamlBlocks)
-  test(`${block.file}:${block.line} is a file that the lab accepts`, () => readYaml(block));
+test("the documents contain YAML blocks", () => assert.ok(yamlBlocks.length >= 5));
+for (const block of yamlBlocks) test(`${block.file}:${block.line} is a valid file`, () => readYaml(block));
 
 const stackFiles = [...(await find("Pulumi.*.yaml")), ...(await find("docs/examples/*.yaml"))];
 for (const file of stackFiles)
-  test(`${file} is accepted, and its schema accepts it too`, async () => {
+  test(`${file} is valid, also for its schema`, async () => {
     const stack = basename(file, ".yaml").replace("Pulumi.", "");
     const content = await text(file);
     await writeFile(join(folder, `Pulumi.${stack}.yaml`), content);
@@ -161,7 +160,7 @@ for (const file of stackFiles)
   });
 
 for (const file of await find("scripts/exercise/{exercises,specs}/*.yaml"))
-  test(`${file}: its schema accepts it`, async () => {
+  test(`${file} is valid for its schema`, async () => {
     const schema = /^.*\/(\w+)s\//.exec(file)?.[1];
     z.fromJSONSchema(JSON.parse(await text(`schemas/${schema}.schema.json`))).parse(
       parsePlainYaml(Buffer.from(await text(file)), file),
@@ -169,14 +168,14 @@ for (const file of await find("scripts/exercise/{exercises,specs}/*.yaml"))
   });
 
 for (const file of await find("stacks/k3d*.yaml"))
-  test(`${file} is accepted, and its schema accepts it too`, async () => {
+  test(`${file} is valid, also for its schema`, async () => {
     await readK3dFile(file, root);
     z.fromJSONSchema(JSON.parse(await text("schemas/k3d-file.schema.json"))).parse(
       parsePlainYaml(Buffer.from(await text(file)), file),
     );
   });
 
-test("every link to a file of the checkout leads to one, and every anchor to a heading", async () => {
+test("every link to a file or heading of the checkout works", async () => {
   let links = 0;
   for (const file of documents) {
     for (const [, target = ""] of (await text(file)).matchAll(/\]\(([^)#\s]*(?:#[^)\s]*)?)\)/g)) {

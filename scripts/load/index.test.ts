@@ -46,7 +46,7 @@ async function load(
   return { outcome, moments };
 }
 
-test("a load sends no more than it may, and lasts until the added pods are gone", async (t) => {
+test("a load keeps to its rate and lasts until the added pods are gone", async (t) => {
   const address = await answering(t, (_, response) => response.end("{}"));
   const { outcome, moments } = await load(address, [2, 2, 3, ...Array<number>(14).fill(4), 3, 2]);
   const { requests, failed, seconds, latency, apps } = outcome;
@@ -67,7 +67,7 @@ test("a load sends no more than it may, and lasts until the added pods are gone"
   );
 });
 
-test("requests that fail are counted, with their reasons; an end that is asked for comes at once", async (t) => {
+test("failed requests are counted by reason, and an abort takes effect at once", async (t) => {
   let asked = 0;
   const address = await answering(t, (_, response) => {
     asked += 1;
@@ -84,7 +84,7 @@ test("requests that fail are counted, with their reasons; an end that is asked f
   assert.deepEqual(reasons, { [`my-app.com through ${address}: status 503`]: failed });
 });
 
-test("a cluster that does not answer holds up neither the end of a load nor an end that is asked for", async (t) => {
+test("a silent cluster delays neither the end of a load nor an abort", async (t) => {
   const address = await answering(t, (_, response) => response.end("{}"));
   const stop = new AbortController();
   const pods = [{ app: "api", namespace: "my-app", wanted: 4, ready: 4 }];
@@ -112,7 +112,7 @@ test("a cluster that does not answer holds up neither the end of a load nor an e
   assert.ok(moments.length > 2, "how the requests go is told meanwhile");
 });
 
-test("a moment is told by a table, or by one line", () => {
+test("progress is shown as a table or as one line", () => {
   const figures = {
     requests: 9,
     failed: 1,

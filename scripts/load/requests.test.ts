@@ -13,7 +13,7 @@ import { startRequests } from "./requests.ts";
 const folder = await mkdtemp(join(tmpdir(), "k3s-lab-requests-"));
 after(() => rm(folder, { recursive: true }));
 
-test("by https over kept connections, from servers with a certificate of the authority for the host", async (t) => {
+test("sends https over kept connections and verifies the certificate for the host", async (t) => {
   const [made, other] = await Promise.all(
     ["ca", "other"].map((name) => labCertificate(["app.test"], join(folder, name))),
   );
@@ -42,14 +42,14 @@ test("by https over kept connections, from servers with a certificate of the aut
     assert.equal((await ask(host, authority)).lost, 50, host);
 });
 
-test("what was not sent yet when it is ended is not sent", async () => {
+test("sends nothing more once it is ended", async () => {
   const began = performance.now();
   const load = startRequests({ targets: [{ address: "127.0.0.1:1", host: "a" }], rate: 1 });
   const { total } = await load.stop();
   assert.ok(total <= 1 && performance.now() - began < 900, `${total} requests`);
 });
 
-test("after a server was silent, what was not sent meanwhile is not made up for: the rate is the most at any time", async (t) => {
+test("does not catch up after a stall: the rate is never exceeded", async (t) => {
   const came: number[] = [];
   let isSilent = true;
   const held: (() => void)[] = [];

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Statistics } from "./statistics.ts";
 
-test("percentiles are of answers, errors are counted apart, and of the last seconds only those count", () => {
+test("percentiles cover answers in the last seconds, errors are counted separately", () => {
   let now = 1000;
   const statistics = new Statistics(() => now);
   assert.deepEqual(statistics.recent(), { requests: 0, failed: 0, perSecond: 0, latency: undefined });

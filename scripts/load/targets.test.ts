@@ -6,7 +6,7 @@ import { serve } from "../../stacks/lib/test-server.ts";
 import { parseOnCluster } from "../../stacks/model/config.ts";
 import { targetsOf } from "./targets.ts";
 
-test("apps are asked where the cluster says, once each: a load goes to none but them", async (t) => {
+test("requests each app once, at the cluster's addresses only", async (t) => {
   const seen: string[] = [];
   let isOurs = true;
   const server = createServer(({ headers: { host = "" }, url }, response) => {

@@ -16,7 +16,7 @@ import { withFileLock } from "./file-lock.ts";
 const folder = await mkdtemp(join(tmpdir(), "lab-lock-"));
 after(() => rm(folder, { recursive: true, force: true }));
 
-test("one at a time, and everyone gets their turn", async () => {
+test("one holder at a time, and everyone gets a turn", async () => {
   let inside = 0;
   const seen: number[] = [];
   const work = async (index: number) => {
@@ -40,7 +40,7 @@ test("is released when the work fails, and leaves no file", async () => {
   assert.equal(await exists(file), false);
 });
 
-test("waiting ends when the signal aborts", async () => {
+test("waiting stops when the signal aborts", async () => {
   const file = join(folder, "waits");
   const abort = new AbortController();
   await withFileLock(file, async () => {
@@ -50,7 +50,7 @@ test("waiting ends when the signal aborts", async () => {
   });
 });
 
-test("whoever waits is told for whom, and whatever is in the file holds nobody up", async () => {
+test("a waiter is told who holds the lock; the file's content blocks nobody", async () => {
   const file = join(folder, "told");
   await writeFile(file, '{"pid": 12');
   const lines: string[] = [];
@@ -62,7 +62,7 @@ test("whoever waits is told for whom, and whatever is in the file holds nobody u
   assert.match(lines.join("\n"), new RegExp(`^waiting for process ${process.pid} on \\S+, .*told\\)$`));
 });
 
-test("it is held also while a run's programs are ended, and until Ctrl-C has been answered", async () => {
+test("stays held while a run's programs are ended and until Ctrl-C is answered", async () => {
   process.env[mark] = "a run";
   try {
     await withFileLock(join(folder, "unmarked"), async () => {
@@ -77,7 +77,7 @@ test("it is held also while a run's programs are ended, and until Ctrl-C has bee
   }
 });
 
-test("a holder that was killed, half a second in, is noticed", async () => {
+test("a killed holder is noticed within half a second", async () => {
   const file = join(folder, "killed");
   const script = `import { withFileLock } from ${JSON.stringify(join(import.meta.dirname, "file-lock.ts"))};
     await withFileLock(${JSON.stringify(file)}, async () => { console.log("held"); await new Promise((end) => setTimeout(end, 60_000)); });`;
@@ -89,49 +89,45 @@ test("a holder that was killed, half a second in, is noticed", async () => {
 });
 
 const byRoot = { skip: process.getuid?.() !== 0 && "needs root, to be another user" };
-test(
-  "a file that another user's killed run left is locked all the same, and is waited for",
-  byRoot,
-  async () => {
-    // Whoever runs this, the other user may look into it.
-    const shared = await mkdtemp("/tmp/lab-lock-shared-");
-    try {
-      await chmod(shared, 0o777);
-      const file = join(shared, "left");
-      await writeFile(file, "1 on here\n");
-      await chmod(file, 0o644);
-      const script = await readFile(join(import.meta.dirname, "lock.sh"), "utf8");
-      const asNobody = [
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "sh",
-        "-c",
-        script,
-        "sh",
-        file,
-        "2",
-      ];
-      const take = () => execa("setpriv", asNobody, { cwd: "/", input: "", reject: false, timeout: 120_000 });
-      const { exitCode, stderr } = await take();
-      assert.equal(exitCode, 0, stderr);
-      let isIn = false;
-      const { waiting } = await withFileLock(file, async () => {
-        const waiting = take().finally(() => {
-          isIn = true;
-        });
-        await setTimeout(500);
-        assert.equal(isIn, false);
-        return { waiting };
+test("the lock file of another user's killed run can be locked and waited for", byRoot, async () => {
+  // Whoever runs this, the other user may look into it.
+  const shared = await mkdtemp("/tmp/lab-lock-shared-");
+  try {
+    await chmod(shared, 0o777);
+    const file = join(shared, "left");
+    await writeFile(file, "1 on here\n");
+    await chmod(file, 0o644);
+    const script = await readFile(join(import.meta.dirname, "lock.sh"), "utf8");
+    const asNobody = [
+      "--reuid=65534",
+      "--regid=65534",
+      "--clear-groups",
+      "sh",
+      "-c",
+      script,
+      "sh",
+      file,
+      "2",
+    ];
+    const take = () => execa("setpriv", asNobody, { cwd: "/", input: "", reject: false, timeout: 120_000 });
+    const { exitCode, stderr } = await take();
+    assert.equal(exitCode, 0, stderr);
+    let isIn = false;
+    const { waiting } = await withFileLock(file, async () => {
+      const waiting = take().finally(() => {
+        isIn = true;
       });
-      assert.equal((await waiting).exitCode, 0);
-    } finally {
-      await rm(shared, { recursive: true, force: true });
-    }
-  },
-);
+      await setTimeout(500);
+      assert.equal(isIn, false);
+      return { waiting };
+    });
+    assert.equal((await waiting).exitCode, 0);
+  } finally {
+    await rm(shared, { recursive: true, force: true });
+  }
+});
 
-test("a folder that cannot be written is a sentence, not a stack trace", async () => {
+test("an unwritable folder is reported in a sentence", async () => {
   await writeFile(join(folder, "file"), "");
   await assert.rejects(
     withFileLock(join(folder, "file", "lock"), async () => "in"),

@@ -12,7 +12,7 @@ const recipe: ModuleWay = {
   seconds: 1,
 };
 
-test("the go.mod repeats the module's replacements and exclusions, which Go follows in the main module alone", () => {
+test("go.mod repeats the module's replacements and exclusions, which Go reads from the main module only", () => {
   const text = goModText(
     {
       ...recipe,
@@ -49,14 +49,14 @@ test("a module without replacements needs only itself", () => {
   );
 });
 
-test("the go.sum holds the pinned sums before the module's own", () => {
+test("go.sum holds the pinned sums before the module's own", () => {
   assert.equal(
     goSumText(recipe, "a.org/x v1.0.0 h1:x=\n"),
     "example.org/tool v1.2.3 h1:files=\nexample.org/tool v1.2.3/go.mod h1:mod=\na.org/x v1.0.0 h1:x=\n",
   );
 });
 
-test("go build gets tags and linker flags as single arguments", () => {
+test("passes tags and linker flags to go build as single arguments", () => {
   assert.deepEqual(buildArguments({ ...recipe, tags: ["a", "b"], ldflags: "-s -w" }, "/out/tool"), [
     "build",
     "-tags",
@@ -71,7 +71,7 @@ test("go build gets tags and linker flags as single arguments", () => {
   assert.deepEqual(buildArguments(own, "/out/tool"), ["build", "-o", "/out/tool", "."]);
 });
 
-test("only a module that the checksum database does not know is left out of it, beside what the user left out", () => {
+test("exempts only modules unknown to the checksum database, besides the user's own exemptions", () => {
   assert.equal(goEnvironment(recipe, {}).GONOSUMDB, undefined);
   const unknown = { ...recipe, inChecksumDatabase: false };
   assert.equal(goEnvironment(unknown, {}).GONOSUMDB, "example.org/tool");
@@ -81,13 +81,13 @@ test("only a module that the checksum database does not know is left out of it, 
   );
 });
 
-test("C is switched off for static programs and on where it is required", () => {
+test("cgo is off for static programs and on where required", () => {
   assert.equal(goEnvironment(recipe).CGO_ENABLED, undefined);
   assert.equal(goEnvironment({ ...recipe, cgo: "off" }).CGO_ENABLED, "0");
   assert.equal(goEnvironment({ ...recipe, cgo: "required" }).CGO_ENABLED, "1");
 });
 
-test("K3s says of itself what a release of it says", () => {
+test("a K3s built here reports the same version as a release", () => {
   const { ldflags = "" } = tools.k3s.ways.module ?? {};
   assert.match(ldflags, /-X github.com\/k3s-io\/k3s\/pkg\/version.Version=v1.25.4\+k3s1 /);
   assert.match(ldflags, /-X k8s.io\/component-base\/version.gitVersion=v1.25.4\+k3s1 /);

@@ -128,8 +128,8 @@ const left = async (): Promise<string[]> =>
     .map((entry) => entry.name)
     .sort();
 
-describe("the release way", () => {
-  test("downloads, checks, makes executable, and leaves nothing but the tool and its manifest", async () => {
+describe("way: release", () => {
+  test("downloads, verifies, makes executable, and leaves only the tool and its manifest", async () => {
     answers.set("/v1/tool", serve(content));
     const { files, dir, way, version } = await install(plain());
     assert.deepEqual([way, version], ["release", "v1.0.0"]);
@@ -140,7 +140,7 @@ describe("the release way", () => {
     assert.deepEqual(await left(), ["manifest.json", "tool"]);
   });
 
-  test("the second time nothing is asked for, not even whether releases can be reached", async () => {
+  test("the second install makes no requests", async () => {
     answers.set("/v1/tool", serve(content));
     await install(plain());
     asked.length = 0;
@@ -149,7 +149,7 @@ describe("the release way", () => {
     assert.deepEqual(asked, []);
   });
 
-  test("a file of another hash is thrown away and never installed, and no other way is taken instead", async () => {
+  test("a file with a wrong hash is deleted, never installed, and no other way is tried", async () => {
     answers.set("/v1/tool", serve(Buffer.from("something else")));
     const bundled = { main: "main.ts", binary: "tool" };
     const tool = plain();
@@ -164,7 +164,7 @@ describe("the release way", () => {
     assert.deepEqual(await left(), []);
   });
 
-  test("a broken download is continued where it stopped", async () => {
+  test("a broken download is resumed", async () => {
     let first = true;
     answers.set("/v1/tool", (request, response) => {
       (first ? breakOff(content, 120_000) : serve(content))(request, response);
@@ -177,7 +177,7 @@ describe("the release way", () => {
     assert.ok(lines.some((line) => line.includes("was interrupted")));
   });
 
-  test("a download that was given up is continued by the next run", async () => {
+  test("the next run resumes an aborted download", async () => {
     answers.set("/v1/tool", (request, response) => {
       if (request.headers.range) response.writeHead(503).end();
       else breakOff(content, 120_000)(request, response);
@@ -190,7 +190,7 @@ describe("the release way", () => {
     assert.equal(asked.length, 1);
   });
 
-  test("a server that cannot continue sends the whole again", async () => {
+  test("a server without range support sends everything again", async () => {
     let first = true;
     answers.set("/v1/tool", (_, response) => {
       if (first) breakOff(content, 120_000)(_, response);
@@ -202,7 +202,7 @@ describe("the release way", () => {
     assert.equal(asked.length, 2);
   });
 
-  test("a part of a file that was replaced meanwhile is not mixed with the new one", async () => {
+  test("a partial file that was replaced meanwhile is not mixed with the new one", async () => {
     answers.set("/v1/tool", (request, response) => {
       if (request.headers.range) response.writeHead(503).end();
       else breakOff(Buffer.alloc(content.length, "old"), 120_000)(request, response);
@@ -213,7 +213,7 @@ describe("the release way", () => {
     assert.deepEqual(await readFile(files.tool ?? ""), content);
   });
 
-  test("a part that is the whole already is only checked", async () => {
+  test("a complete partial file is only verified", async () => {
     const id = hashOf(Buffer.from(`${site}/v1/tool`)).slice(0, 12);
     await mkdir(join(cache, "downloads"));
     await writeFile(join(cache, "downloads", `${id}-tool.part`), content);
@@ -223,7 +223,7 @@ describe("the release way", () => {
     assert.deepEqual(asked, [{ path: "/v1/tool", range: `bytes=${content.length}-` }]);
   });
 
-  test("a server that falls silent is asked again", async () => {
+  test("a server that stalls is retried", async () => {
     let first = true;
     answers.set("/v1/tool", (request, response) => {
       if (first) fallSilent(content, 50_000)(request, response);
@@ -235,7 +235,7 @@ describe("the release way", () => {
     assert.ok(lines.some((line) => line.includes("nothing arrived")));
   });
 
-  test("a missing file is said to be missing, by its address", async () => {
+  test("a missing file is reported with its address", async () => {
     await assert.rejects(
       install(plain()),
       /Could not install tool v1\.0\.0[\s\S]*release: .*\/v1\/tool answers 404/,
@@ -244,13 +244,13 @@ describe("the release way", () => {
     assert.equal(asked.length, 1);
   });
 
-  test("nobody at the address is not asked again and again", async () => {
+  test("an unreachable address is not retried over and over", async () => {
     const nobody = plain({ url: "http://127.0.0.1:1/tool" });
     const { message } = (await install(nobody).catch((error) => error)) as Error;
     assert.match(message, /cannot be downloaded/);
   });
 
-  test("an overrun server is asked again", async () => {
+  test("an overloaded server is retried", async () => {
     let left = 1;
     answers.set("/v1/tool", (request, response) => {
       if (left-- > 0) response.writeHead(503).end();
@@ -265,7 +265,7 @@ describe("hashes", () => {
   const unknown = () =>
     releasing("tool", { url: `${site}/v1/tool`, as: "tool", checksums: [`${site}/v1/SUMS`] });
 
-  test("one that is not in the table is read from the release's checksums and kept", async () => {
+  test("a hash missing from the table is read from the release's checksums and kept", async () => {
     answers.set("/v1/tool", serve(content));
     answers.set("/v1/SUMS", serve(Buffer.from(`${"0".repeat(64)}  other\n${hashOf(content)}  tool\n`)));
     await install(unknown());
@@ -273,7 +273,7 @@ describe("hashes", () => {
     assert.deepEqual(learned, { [`${site}/v1/tool`]: hashOf(content) });
   });
 
-  test("what was learned once must stay true, whatever the checksums say later", async () => {
+  test("a learned hash is pinned, whatever the checksums say later", async () => {
     answers.set("/v1/tool", serve(content));
     answers.set("/v1/SUMS", serve(Buffer.from(hashOf(content))));
     await install(unknown());
@@ -284,7 +284,7 @@ describe("hashes", () => {
     await assert.rejects(install(unknown()), /expected/);
   });
 
-  test("no hash, no install: nothing is even downloaded", async () => {
+  test("without a hash nothing is downloaded", async () => {
     answers.set("/v1/tool", serve(content));
     await assert.rejects(install(unknown()), /No SHA-256 of .* is known, so it is not installed/);
     assert.deepEqual(
@@ -293,14 +293,14 @@ describe("hashes", () => {
     );
   });
 
-  test("a hash is only learned from a download that has it", async () => {
+  test("a hash is learned only from a download that matches it", async () => {
     answers.set("/v1/tool", serve(content));
     answers.set("/v1/SUMS", serve(Buffer.from("1".repeat(64))));
     await assert.rejects(install(unknown()), /expected 1111/);
     await assert.rejects(stat(join(cache, "releases.lock.json")), { code: "ENOENT" });
   });
 
-  test("checksum files of every shape are read, sums of other kinds are not", () => {
+  test("reads checksum files of every format and ignores other algorithms", () => {
     const hash = "a".repeat(64);
     assert.equal(checksumFor("k3s", `${hash}  k3s\n`), hash);
     assert.equal(checksumFor("k3s", `${hash.toUpperCase()} *./dist/k3s\r\n`), hash);
@@ -336,7 +336,7 @@ describe("archives", () => {
     return releasing("tool", { url: `${site}/v1/tool.tar.gz`, sha256: hashOf(data), unpack });
   };
 
-  test("only the wanted file is taken out, under its own name", async () => {
+  test("extracts only the wanted file, under its own name", async () => {
     const data = await archive([
       { name: "tool-1.0/", type: "directory" },
       { name: "./tool-1.0/tool", data: "program", mode: 0o644 },
@@ -347,7 +347,7 @@ describe("archives", () => {
     assert.deepEqual(await left(), ["manifest.json", "tool"]);
   });
 
-  test("members that point out of the folder are never written", async () => {
+  test("never writes members that point outside the folder", async () => {
     const data = await archive([
       { name: "../../escaped", data: "bad" },
       { name: "/tmp/lab-escaped-from-archive", data: "bad" },
@@ -358,7 +358,7 @@ describe("archives", () => {
     await assert.rejects(stat("/tmp/lab-escaped-from-archive"), { code: "ENOENT" });
   });
 
-  test("a link in the place of the program is refused", async () => {
+  test("refuses a link in place of the program", async () => {
     const data = await archive([{ name: "tool-1.0/tool", type: "symlink", linkname: "/etc/passwd" }]);
     await assert.rejects(install(archived(data)), /is a symlink, expected a file/);
     assert.deepEqual(
@@ -367,7 +367,7 @@ describe("archives", () => {
     );
   });
 
-  test("an archive without the program, or that is none, is named", async () => {
+  test("names an archive that is invalid or lacks the program", async () => {
     await assert.rejects(
       install(archived(await archive([{ name: "else", data: "x" }]))),
       /does not contain tool-1\.0\/tool/,
@@ -402,7 +402,7 @@ describe("the cache", () => {
   });
   const file = () => join(cache, "tools/tool/v1.0.0-release-linux-amd64/tool");
 
-  test("a changed file is noticed, thrown away with a sentence, and fetched again", async () => {
+  test("a changed file is noticed, deleted with a message, and fetched again", async () => {
     await appendFile(file(), "!");
     const { lines } = await install(plain());
     assert.ok(
@@ -412,7 +412,7 @@ describe("the cache", () => {
     assert.equal(asked.length, 1);
   });
 
-  test("so are a missing file, a damaged manifest and none at all", async () => {
+  test("so are a missing file and a damaged or missing manifest", async () => {
     await rm(file());
     assert.ok((await install(plain())).lines.some((line) => line.includes("tool is missing")));
     const manifest = join(file(), "../manifest.json");
@@ -434,19 +434,19 @@ describe("the cache", () => {
     assert.equal(asked.length, 7);
   });
 
-  test("a file that only has another time is kept", async () => {
+  test("keeps a file with only another time", async () => {
     await utimes(file(), 1, 1);
     await install(plain());
     assert.deepEqual(asked, []);
   });
 
-  test("another recipe makes another tool", async () => {
+  test("another recipe is another tool", async () => {
     answers.set("/v2/tool", serve(content));
     const { lines } = await install(plain({ url: `${site}/v2/tool` }));
     assert.ok(lines.some((line) => line.includes("its recipe has changed")));
   });
 
-  test("a change that keeps size and time is found, and what was changed is recreated", async () => {
+  test("a change that keeps size and time is found and repaired", async () => {
     await utimes(file(), 1, 1);
     await install(plain());
     const changed = Buffer.from(content);
@@ -462,7 +462,7 @@ describe("the cache", () => {
     assert.deepEqual(await readFile(files.tool ?? ""), content);
   });
 
-  test("status tells what is there", async () => {
+  test("status shows what is installed", async () => {
     const [status] = await installerFor(plain()).status();
     assert.equal(status?.installed?.size, content.length);
     assert.equal(status?.way, "release");
@@ -473,8 +473,8 @@ describe("the cache", () => {
   });
 });
 
-describe("several at once", () => {
-  test("two installers of one cache make a tool once", async () => {
+describe("concurrent installs", () => {
+  test("two installers of one cache create a tool once", async () => {
     answers.set("/v1/tool", serve(content));
     const results = await Promise.all([install(plain()), install(plain()), install(plain())]);
     assert.equal(new Set(results.map(({ dir }) => dir)).size, 1);
@@ -482,7 +482,7 @@ describe("several at once", () => {
     assert.deepEqual(await left(), ["manifest.json", "tool"]);
   });
 
-  test("at most four downloads run side by side", async () => {
+  test("at most four downloads run at once", async () => {
     let running = 0;
     let most = 0;
     const four = Promise.withResolvers<void>();
@@ -507,7 +507,7 @@ describe("several at once", () => {
     assert.equal(most, 4);
   });
 
-  test("the first failure ends the others and is the one that is reported", async () => {
+  test("the first failure aborts the others and is reported", async () => {
     answers.set("/slow", fallSilent(content, 1));
     const slow = releasing("slow", { url: `${site}/slow`, sha256: hashOf(content), as: "slow" });
     const installer = installerFor([slow, plain()]);
@@ -515,8 +515,8 @@ describe("several at once", () => {
   });
 });
 
-describe("an abort", () => {
-  test("ends a download, keeps what arrived and leaves no half tool", async () => {
+describe("abort", () => {
+  test("ends a download, keeps the partial file and no half-installed tool", async () => {
     const abort = new AbortController();
     answers.set("/v1/tool", (request, response) => {
       fallSilent(content, 100_000)(request, response);
@@ -530,7 +530,7 @@ describe("an abort", () => {
   });
 });
 
-describe("the choice of a way", () => {
+describe("choosing a way", () => {
   const bundled = { main: "main.ts", binary: "tool" };
   const module = {
     module: "example.org/tool",
@@ -549,14 +549,14 @@ describe("the choice of a way", () => {
   const go = { findGo: async () => ({ command: "go" }) };
   const offline = { probe: async () => "releases cannot be reached" };
 
-  test("a release where they can be reached, else a build where there is Go, else what is bundled", async () => {
+  test("a release if reachable, else a build if Go is installed, else the bundle", async () => {
     const tool = withWays("release", "module", "bundled");
     assert.equal(await wayOf(tool, undefined, go), "release");
     assert.equal(await wayOf(tool, undefined, { ...offline, ...go }), "module");
     assert.equal(await wayOf(tool, undefined, offline), "bundled");
   });
 
-  test("two checkouts that build different versions at once do not build in each other's folder", async () => {
+  test("two checkouts that build different versions at once use different folders", async () => {
     const other = { ...module, moduleVersion: "v2.0.0" };
     const second: Tool = { ...plain(), version: "v2.0.0", ways: { module: other } };
     const command = join(cache, "go");
@@ -583,14 +583,14 @@ esac
     assert.equal(await readFile(two.files.tool ?? "", "utf8"), "v2.0.0\n");
   });
 
-  test("whoever asks for a way gets it or, where the tool lacks it, one that comes closest", async () => {
+  test("a requested way is used, or the closest that the tool has", async () => {
     assert.equal(await wayOf(withWays("release", "module"), "module", go), "module");
     assert.equal(await wayOf(withWays("release", "bundled"), "module"), "bundled");
     assert.equal(await wayOf(withWays("module"), "release", go), "module");
     await assert.rejects(wayOf(withWays("module"), "release"), /module: there is no go on PATH/);
   });
 
-  test("LAB_TOOLS_WAY asks too, and a wrong word is refused before anything happens", async () => {
+  test("LAB_TOOLS_WAY works too, and an invalid value is refused at once", async () => {
     const before = process.env.LAB_TOOLS_WAY;
     try {
       process.env.LAB_TOOLS_WAY = "module";
@@ -606,7 +606,7 @@ esac
     }
   });
 
-  test("releases are looked for once, however many tools want them", async () => {
+  test("reachability is checked once for all tools", async () => {
     let looks = 0;
     const probe = async () => {
       looks += 1;
@@ -620,7 +620,7 @@ esac
     assert.equal(looks, 1);
   });
 
-  test("a tool that cannot be installed says what was tried for each way", async () => {
+  test("a failed install shows what was tried for each way", async () => {
     await assert.rejects(
       install(withWays("release", "module"), offline),
       (error) =>
@@ -629,21 +629,21 @@ esac
     );
   });
 
-  test("a release that is not there gives way to what is bundled", async () => {
+  test("falls back to the bundle if the release does not exist", async () => {
     const { way, files } = await install(withWays("release", "bundled"));
     assert.equal(way, "bundled");
     const script = await readFile(files.tool ?? "", "utf8");
     assert.equal(script, `#!/bin/sh\nexec ${process.execPath} ${join(cache, "main.ts")} "$@"\n`);
   });
 
-  test("a platform without a release says so", async () => {
+  test("names a platform without a release", async () => {
     await assert.rejects(
       install(plain(), { platform: "linux-arm64" }),
       /release: there is none for linux-arm64/,
     );
   });
 
-  test("programs of the machines are Linux's on a Mac, and are not built there", async () => {
+  test("on a Mac, the machines' programs are Linux's and are not built there", async () => {
     answers.set("/v1/tool", serve(content));
     const tool: Tool = { ...plain(), runsOn: "machine" };
     assert.match((await install(tool, { platform: "darwin-amd64" })).dir, /linux-amd64$/);
@@ -654,7 +654,7 @@ esac
     );
   });
 
-  test("for a machine of another architecture the release is that architecture's, cached beside this one's", async () => {
+  test("another architecture gets that architecture's release, cached separately", async () => {
     const other = Buffer.from("another architecture's program");
     answers.set("/v1/tool", serve(content));
     answers.set("/v1/tool-arm64", serve(other));
@@ -678,7 +678,7 @@ esac
     assert.deepEqual(await readFile(own.files.tool ?? ""), content);
   });
 
-  test("what cannot be installed for another platform says why", async () => {
+  test("explains what cannot be installed for another platform", async () => {
     await assert.rejects(
       install(withWays("module"), go, { platform: "linux-arm64" }),
       /module: it can only be built on linux-arm64, not on linux-amd64/,
@@ -689,7 +689,7 @@ esac
     );
   });
 
-  test("an unknown tool is named, with the known ones", async () => {
+  test("reports an unknown tool with the known ones", async () => {
     await assert.rejects(
       installerFor(plain()).install(["kubectl"]),
       /no tool "kubectl"\. The tools are tool\./,

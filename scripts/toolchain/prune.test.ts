@@ -26,7 +26,7 @@ async function file(...path: string[]): Promise<string> {
   return whole;
 }
 
-test("tools of today's versions stay, and older ones that the lab of some checkout uses", async () => {
+test("keeps current tools, and older ones that some checkout uses", async () => {
   const current = `${versionOf(tools.helm, "module")}-module-linux-amd64`;
   await file("cache/tools/helm", current, "helm");
   await file("cache/tools/helm/v3.0.0-module-linux-amd64/helm");
@@ -40,7 +40,7 @@ test("tools of today's versions stay, and older ones that the lab of some checko
   assert.deepEqual(await readdir(join(cache, "tools/k3d")), ["v5.0.0-release-linux-amd64"]);
 });
 
-test("a checkout whose note was half-written is noted again: what it uses stays", async () => {
+test("a checkout with a half-written note is noted again: its tools stay", async () => {
   const used = await file("cache/tools/k3d/v5.0.0-release-linux-amd64/k3d");
   await mkdir(join(folder, "other/.lab/bin"), { recursive: true });
   await symlink(used, join(folder, "other/.lab/bin/k3d"));
@@ -51,14 +51,14 @@ test("a checkout whose note was half-written is noted again: what it uses stays"
   assert.deepEqual(await prune({ cache, table: tools, run: noDocker }), []);
 });
 
-test("what another run takes away meanwhile is no fault", async () => {
+test("files that another run removes meanwhile are no error", async () => {
   await mkdir(join(cache, "downloads"), { recursive: true });
   // Listed, and not there when it is looked at.
   await symlink("gone", join(cache, "downloads/1.part"));
   assert.deepEqual(await prune({ cache, table: tools, run: noDocker }), []);
 });
 
-test("what a killed run was making, old downloads and Debian's packages of last month go; today's stay", async () => {
+test("removes partial files of killed runs, old downloads and last month's Debian packages; today's stay", async () => {
   for (const name of ["tools/helm/.making-v1-x", "images/debian/vim-x64"]) {
     await file("cache", name, "file");
     await file("cache", `${name}-new`, "file");
@@ -77,7 +77,7 @@ test("what a killed run was making, old downloads and Debian's packages of last 
 /** A tag as the lab gives it: it ends with a hash. */
 const hash = (digit: string) => digit.repeat(16);
 
-test("images: the newest of each kind stays, and what a container or the lab of some checkout uses", async () => {
+test("images: keeps the newest of each kind and those that a container or a checkout uses", async () => {
   await writeFile(await file("other/.lab/host.json"), `{"machineImage": "k3s-lab/machine:${hash("b")}"}`);
   await noteCheckout(cache, join(folder, "other"));
   const images = [
@@ -105,7 +105,7 @@ test("images: the newest of each kind stays, and what a container or the lab of 
   ]);
 });
 
-test("a base of last month goes when no container is there, and its successor has today's packages", async () => {
+test("removes last month's base image without containers; its successor has today's packages", async () => {
   const { run, commands } = fakeRun(
     [/^docker image ls .*(dangling|k3s-lab\.id)/, {}],
     [/^docker image ls/, { stdout: `k3s-lab/base:${hash("a")}\t2026-01-01 10:00:00 +0000 UTC\tsha256:own` }],
@@ -118,7 +118,7 @@ test("a base of last month goes when no container is there, and its successor ha
   assert.equal(commands.filter((line) => line.includes("image rm")).length, 1);
 });
 
-test("what cannot be read of a checkout may be in use: nothing is taken away", async () => {
+test("an unreadable checkout may use anything: nothing is removed", async () => {
   const unused = await file("cache/tools/helm/v3.0.0-module-linux-amd64/helm");
   await noteCheckout(cache, join(folder, "other"));
   await mkdir(join(folder, "other/.lab"), { recursive: true });

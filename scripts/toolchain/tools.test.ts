@@ -19,7 +19,7 @@ import {
 const all = Object.values(tools);
 const downloadsOf = (tool: Tool): Download[] => Object.values(tool.ways.release?.downloads ?? {}).flat();
 
-test("every tool names itself, what it is for, its files, who needs it and a way to have it", () => {
+test("every tool has a name, a purpose, files, users and a way to install it", () => {
   for (const [name, tool] of Object.entries(tools)) {
     assert.equal(tool.name, name);
     assert.ok(tool.about.length > 10, name);
@@ -33,7 +33,7 @@ test("every tool names itself, what it is for, its files, who needs it and a way
   assert.equal(new Set(files).size, files.length, "two tools give a file of one name");
 });
 
-test("every release has an HTTPS address, a hash or where to learn it, and gives the tool's files, on both architectures", () => {
+test("every release has an HTTPS address, a hash or a source for it, and its files, on both architectures", () => {
   for (const tool of all) {
     const { downloads } = tool.ways.release ?? {};
     if (!downloads) continue;
@@ -54,7 +54,7 @@ test("every release has an HTTPS address, a hash or where to learn it, and gives
   }
 });
 
-test("no two architectures share a download, or a hash, by mistake", () => {
+test("no two architectures share a download or a hash by mistake", () => {
   for (const tool of all) {
     // The installer of K3s is a script and the same everywhere.
     const own = downloadsOf(tool).filter(({ as }) => as !== "install.sh");
@@ -64,7 +64,7 @@ test("no two architectures share a download, or a hash, by mistake", () => {
   }
 });
 
-test("what is for one platform names no other", () => {
+test("entries for one platform name no other", () => {
   for (const tool of all)
     for (const platform of platforms) {
       const runsOn = platformOf(tool, platform);
@@ -77,7 +77,7 @@ test("what is for one platform names no other", () => {
     }
 });
 
-test("the releases without a hash in the table are those whose hash no public recipe has", () => {
+test("only releases without a public recipe lack a hash in the table", () => {
   const unknown = all.flatMap((tool) =>
     downloadsOf(tool).flatMap(({ sha256 }) => (sha256 ? [] : [tool.name])),
   );
@@ -96,13 +96,13 @@ test("every module is pinned by both of its sums and by a version", () => {
   }
 });
 
-test("a recipe that builds a main of ours finds its folder", async () => {
+test("a recipe that builds one of our main packages finds its folder", async () => {
   const folders = await readdir(join(root, "scripts/toolchain/go"));
   for (const { ways } of all)
     if (typeof ways.module?.package === "object") assert.ok(folders.includes(ways.module.package.recipe));
 });
 
-test("the plugins are of the versions that package.json asks for", async () => {
+test("the plugins have the versions of package.json", async () => {
   const { default: manifest } = (await import("../../package.json", { with: { type: "json" } })) as {
     default: { dependencies: Record<string, string> };
   };
@@ -111,7 +111,7 @@ test("the plugins are of the versions that package.json asks for", async () => {
   assert.equal(tools.pulumi.version, `v${manifest.dependencies["@pulumi/pulumi"]}`);
 });
 
-test("stacks get what they need and nothing else; a release of K3s needs no programs for its images", () => {
+test("stacks get only the tools they need; a released K3s needs no programs for its images", () => {
   assert.deepEqual(toolsOf(["apps"], "module"), ["pulumi", "pulumi-language-nodejs", "pulumi-kubernetes"]);
   assert.deepEqual(toolsOf(["cluster"], "release"), [
     "pulumi",
@@ -123,7 +123,7 @@ test("stacks get what they need and nothing else; a release of K3s needs no prog
   assert.deepEqual(toolsOf(["cluster", "apps", "k3d", "tests"], "module").toSorted(), toolNames.toSorted());
 });
 
-test("ways come release first, and each has its own version where that differs", () => {
+test("ways are in order, release first, and each has its own version if it differs", () => {
   assert.deepEqual(wayOrder, ["release", "module", "bundled"]);
   assert.deepEqual(waysOf(tools["pulumi-command"]), ["release", "bundled"]);
   assert.equal(versionOf(tools.k3s, "module"), "v1.25.4+k3s1");

@@ -91,7 +91,7 @@ const answer = (pod: string, client = "10.42.0.9") =>
     request: { forwarded: { "x-forwarded-server": "traefik-b", "x-real-ip": client } },
   });
 
-test("every hop of a request is told, by the pods that it really met", async (t) => {
+test("shows every hop of a request, with the pods it really reached", async (t) => {
   const found = await hops(t, { body: answer("app2-b") });
   const rows = found.map(({ hop, what, node, by }) => [hop, what, node, by].join(" | "));
   assert.deepEqual(rows, [
@@ -109,7 +109,7 @@ test("every hop of a request is told, by the pods that it really met", async (t)
   assert.match(renderHops(found), /^HOP +WHAT +NODE +FORWARDED BY\nname {16}app2\.com is not/);
 });
 
-test("a port that is no node's, and an app without a pod", async (t) => {
+test("a port without a node, and an app without a pod", async (t) => {
   const found = await hops(t, { address: "127.0.0.1:8081" });
   const what = (hop: string) => found.filter((one) => one.hop === hop).map((one) => one.what);
   assert.deepEqual(what("host port"), [
@@ -122,7 +122,7 @@ test("a port that is no node's, and an app without a pod", async (t) => {
   assert.deepEqual(what("answer"), ["status 503"]);
 });
 
-test("the node behind a port of this computer is the one that Traefik was asked from", async (t) => {
+test("the node behind a local port is the one that Traefik saw the request from", async (t) => {
   const found = await hops(t, { address: "127.0.0.1:8081", body: answer("app2-b", "10.42.1.0") });
   assert.deepEqual(
     found.slice(1, 4).map(({ hop, what, node }) => [hop, what, node]),
@@ -134,7 +134,7 @@ test("the node behind a port of this computer is the one that Traefik was asked 
   );
 });
 
-test("a node port leads through kube-proxy alone", async (t) => {
+test("a node port goes through kube-proxy only", async (t) => {
   const found = await hops(t, { address: "192.168.42.111:30080", body: answer("app2-a") });
   assert.deepEqual(
     found.slice(1, 4).map(({ hop, by }) => `${hop}: ${by}`),
@@ -142,7 +142,7 @@ test("a node port leads through kube-proxy alone", async (t) => {
   );
 });
 
-test("the diagram has a box for each hop, those on a node inside it, and no markup from outside", () => {
+test("the diagram has a box per hop, grouped by node, and no foreign markup", () => {
   const diagram = mermaidOf([
     { hop: "name", what: 'a"b<c>', by: "x" },
     { hop: "pod", what: "p", node: "agent" },
@@ -158,7 +158,7 @@ test("the diagram has a box for each hop, those on a node inside it, and no mark
   );
 });
 
-test("the app is found in the stacks that are up; what nobody or two take is refused", async (t) => {
+test("finds the app in the running stacks, and refuses an unknown or ambiguous name", async (t) => {
   const directory = await folder(t);
   const find = async (text: string, ...stacks: string[]) => {
     const { stack, app } = await findRoute(parseTarget(text), stacks, directory);

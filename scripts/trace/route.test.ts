@@ -11,7 +11,7 @@ const apps = [
   { name: "rest" },
 ];
 
-test("a host of its own goes before one with *, that before none, then the longest path", () => {
+test("an exact host beats a wildcard, which beats none; then the longest path wins", () => {
   const routes = {
     "my-app.com/": "page",
     "my-app.com/apiary": "page",

@@ -7,7 +7,7 @@ import { execa } from "execa";
 import { labAuthority } from "../../stacks/observe/lab-ca.ts";
 import { howToTrust } from "./ca.ts";
 
-test("the lines are there to be copied, whatever the folder is called", async (t) => {
+test("the commands can be copied, whatever the folder is called", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s lab's-"));
   t.after(() => rm(folder, { recursive: true }));
   const facts = await labAuthority(folder);

@@ -7,14 +7,14 @@ import { root } from "../../stacks/lib/paths.ts";
 const lab = (...args: readonly string[]) =>
   execa(process.execPath, [join(root, "scripts", "main.ts"), "exercise", ...args], { reject: false });
 
-test("the list needs no lab, and says what an exercise needs", async () => {
+test("the list needs no lab and shows requirements", async () => {
   const [text, json] = await Promise.all([lab("list"), lab("list", "--json")]);
   assert.match(text.stdout, /^tainted-node +part 1 +.*\(needs an agent\)$/m);
   const all = JSON.parse(json.stdout) as { readonly name: string }[];
   assert.equal(all.length, text.stdout.split("\n").length);
 });
 
-test("bad input is refused before anything is asked", async () => {
+test("invalid input is refused before any request", async () => {
   const refused = [
     [["start", "nonsense"], /There is no exercise "nonsense"; did you mean/],
     [["start", "./none.yaml"], /none\.yaml cannot be read: it does not exist/],

@@ -7,7 +7,7 @@ import { root } from "../../stacks/lib/paths.ts";
 const lab = (...args: readonly string[]) =>
   execa(process.execPath, [join(root, "scripts", "main.ts"), "verify", ...args], { reject: false });
 
-test("bad input is refused before anything is asked", async () => {
+test("invalid input is refused before any request", async () => {
   const missing = await lab("cluster-none");
   assert.equal(missing.exitCode, 2);
   assert.match(missing.stderr, /^lab: Pulumi\.cluster-none\.yaml cannot be read: it does not exist/m);

@@ -58,7 +58,7 @@ async function found(items: readonly object[], replicas = 2, ready = replicas) {
   }
 }
 
-test("as many pods as the autoscaler chooses are right, and its measure is told", async () => {
+test("accepts the autoscaler's number of pods and shows its metric", async () => {
   for (const [replicas, ready] of [
     [2, 2],
     [4, 3],
@@ -70,7 +70,7 @@ test("as many pods as the autoscaler chooses are right, and its measure is told"
   }
 });
 
-test("more or fewer than it may choose are not, nor fewer than the least that are ready", async () => {
+test("fails on more or fewer pods than allowed, or fewer ready than the minimum", async () => {
   for (const [replicas, ready] of [
     [5, 5],
     [1, 1],
@@ -82,7 +82,7 @@ test("more or fewer than it may choose are not, nor fewer than the least that ar
     );
 });
 
-test("CPU that is not measured yet is waited for; that it never is, is said with the reason", async () => {
+test("waits for the first CPU metric and reports why it is missing", async () => {
   const young = { conditions: [isActive("False", 60)], currentMetrics: null };
   assert.deepEqual((await found([autoscaler({ status: young })])).failed, []);
   const fresh = { ...autoscaler({ status: { conditions: null } }), status: {} };
@@ -94,7 +94,7 @@ test("CPU that is not measured yet is waited for; that it never is, is said with
   ]);
 });
 
-test("an autoscaler that is missing, or another than the stack file's, is told", async () => {
+test("reports a missing autoscaler, or one that differs from the stack file", async () => {
   assert.deepEqual((await found([])).failed, ["apps/app2/autoscaler: there is none"]);
   assert.deepEqual((await found([autoscaler({ spec: { maxReplicas: 9 } })])).failed, [
     "apps/app2/autoscaler: 2 to 9 replicas at 80 % CPU, which is 23 %",

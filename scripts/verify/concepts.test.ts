@@ -87,7 +87,7 @@ async function look(damage: (lab: Lab) => void = () => {}, values: object = {}) 
   return Object.fromEntries(checks.map((one) => [one.id.replace("concepts/", ""), one]));
 }
 
-test("pods that every Service leads to, and whose volumes keep what they should", async () => {
+test("passes when every Service reaches the pods and their volumes keep their data", async () => {
   const checks = await look();
   assert.deepEqual(Object.fromEntries(Object.values(checks).map(({ id, actual }) => [id, actual])), {
     "concepts/services/cluster-ip": "2 different pods (web-a 14, web-b 16)",
@@ -106,7 +106,7 @@ test("pods that every Service leads to, and whose volumes keep what they should"
   assert.ok(Object.values(checks).every(({ ok }) => ok));
 });
 
-test("what the stack file does not ask for is not checked", async () => {
+test("skips what the stack file does not ask for", async () => {
   assert.ok(!("services/load-balancer" in (await look(() => {}, { services: {} }))));
   assert.deepEqual(await look(() => {}, { replicas: { web: 0 } }), {});
 });
@@ -212,7 +212,7 @@ const broken: readonly (readonly [string, (lab: Lab) => void, readonly string[],
   ],
 ];
 for (const [what, damage, ids, actual] of broken)
-  test(`wrong: ${what}`, async () => {
+  test(`reports ${what}`, async () => {
     const checks = await look(damage);
     const failed = (list: readonly Check[]) => list.filter(({ ok }) => !ok).map(({ id }) => id);
     assert.deepEqual(

@@ -43,7 +43,7 @@ async function look(
   return Object.fromEntries(checks.map((one) => [one.id.replace("my-app/db/", ""), one]));
 }
 
-test("a database whose replica has all that was written is right", async () => {
+test("passes when the replica has all that was written", async () => {
   const checks = await look(2, { "db-0": ["f|1|5000"], "db-1": ["t|0|5000"] });
   assert.deepEqual(Object.keys(checks), ["replicas", "primary", "replica", "backup"]);
   assert.deepEqual(
@@ -52,13 +52,13 @@ test("a database whose replica has all that was written is right", async () => {
   );
 });
 
-test("without a replica nobody is to follow", async () => {
+test("expects no replica where there is none", async () => {
   const checks = await look(1, { "db-0": ["f|0|5000"] });
   assert.deepEqual(Object.keys(checks), ["replicas", "primary", "backup"]);
   assert.ok(Object.values(checks).every(({ ok }) => ok));
 });
 
-test("a replica may catch up while it is looked at", async () => {
+test("waits for a replica that is catching up", async () => {
   const { replica } = await look(2, { "db-0": ["f|1|5000"], "db-1": ["t|0|4000", "t|0|5100"] });
   assert.equal(replica?.ok, true);
 });
@@ -82,18 +82,18 @@ const broken: readonly (readonly [
   ["another answer", { "db-0": ["what"] }, "primary", /not checked: psql's answer is not understood/],
 ];
 for (const [what, says, check, actual] of broken)
-  test(`wrong: ${what}`, async () => {
+  test(`reports ${what}`, async () => {
     const found = (await look(2, says))[check];
     assert.equal(found?.ok, false);
     assert.match(found.actual, actual);
   });
 
-test("a pod that is not ready is told", async () => {
+test("reports a pod that is not ready", async () => {
   const { replicas } = await look(2, {}, [true, false]);
   assert.match(replicas?.actual ?? "", /^1 ready; db-1 is /);
 });
 
-test("the note that the database was made is missed where it is gone", async () => {
+test("reports a missing note of the database's creation", async () => {
   const { replicas } = await look(1, {}, [true], false);
   assert.equal(replicas?.ok, false);
   assert.match(replicas?.actual ?? "", /^1 ready; the ConfigMap db-made is missing/);
@@ -135,7 +135,7 @@ const seen: readonly (readonly [ok: boolean, found: RegExp, cron: object | undef
   [false, /, the one of \S+ failed; there is none yet$/, { status: ran(5) }],
 ];
 for (const [ok, found, cron, backup] of seen)
-  test(`backups: ${ok ? "right" : "wrong"}: ${found.source}`, async () => {
+  test(`backups ${ok ? "pass" : "fail"}: ${found.source}`, async () => {
     const check = await backups(cron, backup);
     assert.match(check?.actual ?? "", found);
     assert.equal(check?.ok, ok);
@@ -149,7 +149,7 @@ const pageOf = async (status: number, body: object | string, values: object = {}
   return runChecks("my-app", [checkPage(its, "Run it.", async () => ({ status, body: text }))]);
 };
 
-test("the page has the title of the stack file, and its entries come from the replica", async () => {
+test("the page has the stack file's title, and its entries come from the replica", async () => {
   const right = { title: "Guest book", entries: 3, api: { database: "db-read" } };
   const [ok] = await pageOf(200, right);
   assert.deepEqual([ok?.id, ok?.ok], ["my-app/frontend/page", true]);

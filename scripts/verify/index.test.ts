@@ -451,7 +451,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ],
 ];
 
-test("a Node that an exercise shows as lost is no node of the cluster, and any other is", async () => {
+test("only a Node that an exercise shows as lost is left out of the cluster", async () => {
   const withNode = (name: string, labels: object) => (lab: FakeLab) => {
     const { items } = lab.api[nodes] as { items: object[] };
     items.push({ ...structuredClone(item(lab, nodes, "agent")), metadata: { name, labels } });
@@ -470,7 +470,7 @@ test("a healthy lab passes every check", async () => {
   assert.equal(new Set(checks.map(({ id }) => id)).size, checks.length, "ids are unique");
 });
 
-test("README says how many checks the stacks have that ship", async () => {
+test("the README states how many checks the default stacks have", async () => {
   const checks = await look(undefined, undefined, root);
   const said = [...(await readFile(join(root, "README.md"), "utf8")).matchAll(/(\d+) checks/g)];
   assert.deepEqual([...new Set(said.map(([, count]) => Number(count)))], [checks.length]);
@@ -478,7 +478,7 @@ test("README says how many checks the stacks have that ship", async () => {
 
 const seenToFail = new Set<string>();
 for (const [what, damage, expected, actual] of breaks)
-  test(`seen: ${what}`, async () => {
+  test(`notices ${what}`, async () => {
     const checks = await look(damage);
     const failed = failedIds(checks);
     for (const id of failed) seenToFail.add(id);
@@ -496,7 +496,7 @@ test("every check has been seen to fail", async () => {
   );
 });
 
-test("an API server that is down fails what rests on it, and says so; the rest is still asked", async () => {
+test("reports an API server that is down and what depends on it, and still runs the rest", async () => {
   const lab = healthyLab();
   const api = await serveApi(lab);
   api.close();
@@ -513,7 +513,7 @@ test("an API server that is down fails what rests on it, and says so; the rest i
   assert.ok(!passed.some((id) => id.startsWith("apps/dns")));
 });
 
-test("without a kubeconfig the missing file is named", async () => {
+test("names a missing kubeconfig", async () => {
   const world = worldOf(healthyLab(), "http://127.0.0.1:9");
   const checks = await verify(["cluster"], {
     directory,
@@ -530,7 +530,7 @@ test("without a kubeconfig the missing file is named", async () => {
   );
 });
 
-test("where a node has no app pod, ServiceLB's stands in as the pod to reach", async () => {
+test("on a node without an app pod, ServiceLB's pod is the one to reach", async () => {
   const checks = await look(
     (lab) => {
       item(lab, pods, "app2-b").spec.nodeName = "server";
@@ -542,7 +542,7 @@ test("where a node has no app pod, ServiceLB's stands in as the pod to reach", a
   assert.ok(!checks.some(({ id }) => id === "apps/dns/agent"));
 });
 
-test("a node that a taint keeps pods away from has none to reach", async () => {
+test("a node whose taint keeps pods away has none to reach", async () => {
   const alone = (taints: object[]) =>
     look(
       (lab) => {
@@ -557,7 +557,7 @@ test("a node that a taint keeps pods away from has none to reach", async () => {
   assert.deepEqual(failedIds(await alone(cordoned)), ["apps/pod-to-pod/server/agent"]);
 });
 
-test("a pod that is on its way out is not asked", async () => {
+test("a terminating pod is not asked", async () => {
   const checks = await look(
     (lab) => {
       for (const one of ["app2-a", "app2-b", "app3-a"])
@@ -569,7 +569,7 @@ test("a pod that is on its way out is not asked", async () => {
   assert.match(checks.find(({ id }) => id === "apps/dns")?.actual ?? "", /no ready pod to check from/);
 });
 
-test("a disabled add-on is not asked for", async (t) => {
+test("a disabled add-on is not checked", async (t) => {
   await writeFile(
     join(directory, "Pulumi.cluster-bare.yaml"),
     (stackFiles["Pulumi.cluster.yaml"] ?? "").replace(
@@ -585,7 +585,7 @@ test("a disabled add-on is not asked for", async (t) => {
   );
 });
 
-test("labels and taints are those of the file, and where a taint keeps ServiceLB away nobody is expected to answer", async (t) => {
+test("labels and taints match the file; a node whose taint keeps ServiceLB away need not answer", async (t) => {
   const file = "Pulumi.cluster-marked.yaml";
   const text = (stackFiles["Pulumi.cluster.yaml"] ?? "").replace(
     "ip: 192.168.42.111 }",
@@ -623,7 +623,7 @@ test("labels and taints are those of the file, and where a taint keeps ServiceLB
   );
 });
 
-test("any other cluster: the Ingress says where it listens", async (t) => {
+test("any other cluster: the Ingress shows the addresses", async (t) => {
   const file = "Pulumi.apps-other.yaml";
   await writeFile(
     join(directory, file),
@@ -656,7 +656,7 @@ test("any other cluster: the Ingress says where it listens", async (t) => {
   );
 });
 
-test("a rollout that has failed is told, though the old pods serve", async () => {
+test("reports a failed rollout although the old pods serve", async () => {
   const checks = await look((lab) => {
     const condition = { type: "Progressing", status: "False", reason: "ProgressDeadlineExceeded" };
     item(lab, deployments, "app2").status.conditions = [condition];
@@ -666,7 +666,7 @@ test("a rollout that has failed is told, though the old pods serve", async () =>
   assert.match(actual ?? "", /^2 replicas, 2 ready, and its rollout has failed/);
 });
 
-test("of an app with a canary either version answers, by one pod more", async (t) => {
+test("with a canary, either version may answer, with one more pod", async (t) => {
   const file = "Pulumi.apps-canary.yaml";
   await writeFile(
     join(directory, file),
@@ -685,7 +685,7 @@ test("of an app with a canary either version answers, by one pod more", async (t
   assert.equal(expected("pods"), "2 different pods");
 });
 
-test("an app without replicas must not answer, and there is nothing to look from", async (t) => {
+test("an app without replicas must not answer, and no pod probes from it", async (t) => {
   const file = "Pulumi.apps-zero.yaml";
   await writeFile(
     join(directory, file),
@@ -722,7 +722,7 @@ test("an app without replicas must not answer, and there is nothing to look from
   ]);
 });
 
-test("apps that share a host are each asked at their paths", async (t) => {
+test("apps that share a host are requested at their paths", async (t) => {
   const file = "Pulumi.apps-paths.yaml";
   await writeFile(
     join(directory, file),
@@ -750,7 +750,7 @@ test("apps that share a host are each asked at their paths", async (t) => {
   assert.equal(title, `app2.com/api through ${agent}`);
 });
 
-test("a pod is asked by another at a path that its app answers", async (t) => {
+test("a pod probes another at a path that its app serves", async (t) => {
   const file = "Pulumi.apps-below.yaml";
   await writeFile(
     join(directory, file),
@@ -771,7 +771,7 @@ test("a pod is asked by another at a path that its app answers", async (t) => {
   assert.deepEqual(failedIds(await look(below, ["apps-below"])), []);
 });
 
-test("an app by https is asked there, and by http only whether it sends people there", async (t) => {
+test("an https app is requested over https, and http only for the redirect", async (t) => {
   const file = "Pulumi.apps-tls.yaml";
   await writeFile(
     join(directory, file),
@@ -796,7 +796,7 @@ test("an app by https is asked there, and by http only whether it sends people t
   assert.deepEqual([plain?.expected, plain?.actual], ["status 308", "app2 1.0.0"]);
 });
 
-test("wait looks again until all is well, and tells what is missing", async () => {
+test("wait polls until all checks pass and shows what is missing", async () => {
   const lab = healthyLab();
   const deployment = item(lab, deployments, "app2");
   deployment.status.readyReplicas = 1;
@@ -817,7 +817,7 @@ test("wait looks again until all is well, and tells what is missing", async () =
   assert.match(lines[0] ?? "", /^waiting, \d+ s at most: app2: its Deployment: 2 replicas, 1 ready$/);
 });
 
-test("wait gives up at its end with what still fails", async () => {
+test("wait gives up at its deadline and shows what still fails", async () => {
   const lab = healthyLab();
   remove(lab, deployments, "app2");
   const api = await serveApi(lab);
@@ -826,14 +826,14 @@ test("wait gives up at its end with what still fails", async () => {
   assert.deepEqual(failedIds(checks), ["apps/app2/replicas"]);
 });
 
-test("a stack file that is missing is refused before anything is asked", async () => {
+test("a missing stack file is refused before any request", async () => {
   await assert.rejects(
     verify(["cluster-none"], { directory }),
     (error) => error instanceof LabError && error.exitCode === 2,
   );
 });
 
-test("a machine without an eth1 is judged by the interface that carries its address", async () => {
+test("a machine without eth1 is checked by the interface with its address", async () => {
   const checks = await look((lab) => {
     machine(lab, agent).addresses = [{ ifname: "enp0s8", addr_info: [{ local: agent, prefixlen: 24 }] }];
     machine(lab, agent).flannel = [
@@ -845,7 +845,7 @@ test("a machine without an eth1 is judged by the interface that carries its addr
   assert.equal(address?.actual, `${agent}/24 on enp0s8`);
 });
 
-test("a pod of kube-system that died says nothing once another has taken its place, or where nobody owned it", async () => {
+test("a dead kube-system pod is ignored once replaced, or if it had no owner", async () => {
   const died = (name: string, owner: object[]) => ({
     metadata: { name, creationTimestamp: "2024-01-01T00:00:00Z", ownerReferences: owner },
     spec: {},

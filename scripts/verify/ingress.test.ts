@@ -46,7 +46,7 @@ async function ingress(t: TestContext, routes: Record<string, readonly string[]>
   return { address: await serve(t, server), asked };
 }
 
-test("asks for a host, an unknown one and none, over real HTTP", async (t) => {
+test("requests a known host, an unknown one and none, over real HTTP", async (t) => {
   const { address, asked } = await ingress(t, { "app2.com": ["app2", "a", "b", "c"], "*": ["app3", "z"] });
   const send = getWithin(3000);
   assert.equal(await whoAnswers(send, address, "app2.com"), "app2 1.0.0");
@@ -58,7 +58,7 @@ test("asks for a host, an unknown one and none, over real HTTP", async (t) => {
   assert.equal(await podsAnswering(send, address, app("app3", 1)), "1 pod");
 });
 
-test("an app that has a part of its host's paths is asked there", async (t) => {
+test("requests an app at its own paths of a shared host", async (t) => {
   const { address } = await ingress(t, { "app.com": ["web", "a"], "app.com/api": ["api", "b", "c"] });
   const send = getWithin(3000);
   assert.equal(await whoAnswers(send, address, "app.com"), "web 1.0.0");
@@ -67,7 +67,7 @@ test("an app that has a part of its host's paths is asked there", async (t) => {
   assert.equal(await podsAnswering(send, address, api), "2 different pods");
 });
 
-test("by https an app counts whose certificate is for its host, and signed by whom it should be", async (t) => {
+test("over https, the certificate must be for the app's host and signed by the expected authority", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-ingress-"));
   t.after(() => rm(folder, { recursive: true }));
   const { certificate, key } = await labCertificate(["app.com"], folder);
@@ -87,19 +87,19 @@ test("by https an app counts whose certificate is for its host, and signed by wh
   assert.match(await ask(own.certificate, "other.com"), /^no answer: .*other\.com/);
 });
 
-test("a pod that never answers is given up on after a bounded number of requests", async () => {
+test("gives up on a pod that never answers after a limited number of requests", async () => {
   let requests = 0;
   const send: Get = async () => answer("app2", requests++ % 2 ? "a" : "b");
   assert.equal(await podsAnswering(send, "address", app("app2", 3, "app2.com")), "2 different pods");
   assert.equal(requests, 3 * 20);
 });
 
-test("another app's pods do not count", async () => {
+test("ignores another app's pods", async () => {
   const send: Get = async () => answer("app3", "z");
   assert.equal(await podsAnswering(send, "address", app("app2", 1, "app2.com")), "0 different pods");
 });
 
-test("an app of the same name in another namespace is told apart", async () => {
+test("distinguishes apps of the same name in other namespaces", async () => {
   const elsewhere = {
     ...answer("app2", "a"),
     body: JSON.stringify({ ...JSON.parse(answer("app2", "a").body), namespace: "dev" }),
@@ -111,7 +111,7 @@ test("an app of the same name in another namespace is told apart", async () => {
   assert.equal(await podsAnswering(send, "address", { ...own, namespace: "dev" }), "1 pod");
 });
 
-test("where nothing answers, the reason is kept and nothing is asked again and again", async () => {
+test("without an answer it keeps the reason and does not retry over and over", async () => {
   let requests = 0;
   const send: Get = async () => {
     requests++;
@@ -125,7 +125,7 @@ test("where nothing answers, the reason is kept and nothing is asked again and a
   assert.equal(requests, 1 + 3);
 });
 
-test("an answer is an app's only when it says so itself", () => {
+test("an answer counts only if it names the app", () => {
   assert.equal(describeAnswer(answer("app1", "a")), "app1 1.0.0");
   assert.equal(describeAnswer({ ...answer("app1", "a"), status: 500 }), "status 500");
   assert.equal(describeAnswer({ status: 404, body: "404 page not found" }), "status 404");

@@ -18,7 +18,7 @@ async function answering(t: TestContext, body: Body, status = 200): Promise<stri
   return `http://${await serve(t, server)}/`;
 }
 
-test("the program runs by itself, as it does in a pod", async (t) => {
+test("the program runs standalone, as in a pod", async (t) => {
   const url = await answering(t, '{"pod":"app2-a"}');
   const file = import.meta.filename;
   const more = { counted: { [url]: 3 }, files: [file, "/nowhere"] };
@@ -32,13 +32,13 @@ test("the program runs by itself, as it does in a pod", async (t) => {
   });
 });
 
-test("what is counted comes by a connection each, for a balancer chooses a pod for each connection", async (t) => {
+test("uses a connection per request to count pods, since kube-proxy balances connections", async (t) => {
   const url = await answering(t, ({ socket }) => `{"pod":"${socket.remotePort}"}`);
   const { counts } = await look({ names: [], urls: [url], barred: [], counted: { [url]: 40 } }, 60_000, 200);
   assert.deepEqual(Object.values(counts[url] ?? {}), Array(40).fill(1));
 });
 
-test("what is no app's answer is told by its status, what did not come by its reason", async (t) => {
+test("reports another answer by its status and a failed request by its reason", async (t) => {
   const other = await answering(t, "404 page not found", 404);
   const silent = await answering(t, undefined);
   const closed = createServer();
@@ -54,7 +54,7 @@ test("what is no app's answer is told by its status, what did not come by its re
   );
 });
 
-test("what should not answer is given up on sooner, and told when it answers", async (t) => {
+test("gives up sooner on what must not answer, and reports it if it does", async (t) => {
   const silent = await answering(t, undefined);
   const open = await answering(t, '{"pod":"app2-a"}');
   const began = performance.now();
@@ -64,12 +64,12 @@ test("what should not answer is given up on sooner, and told when it answers", a
   assert.equal((await look({ names: [], urls: [], barred: [open] }, 200, 60_000)).urls[open], "app2-a");
 });
 
-test("a name that is none has a reason for an address", async () => {
+test("reports why a name does not resolve", async () => {
   const { names } = await look({ names: ["not a name"], urls: [], barred: [] }, 2000, 2000);
   assert.match(names["not a name"] ?? "", /^E[A-Z_]+$|no answer/);
 });
 
-test("any other output is refused", () => {
+test("rejects any other output", () => {
   assert.throws(() => parseAnswers("sh: node: not found"), /not understood/);
   assert.throws(() => parseAnswers('{"names":{}}'), /not understood/);
 });

@@ -53,7 +53,7 @@ async function verified(
 const failed = (checks: readonly Check[]) =>
   checks.filter(({ ok }) => !ok).map(({ id, actual }) => `${id}: ${actual}`);
 
-test("a load balancer whose ports lead to all machines passes, and so does a Traefik on each node", async () => {
+test("passes when all ports lead to all machines and each node runs Traefik", async () => {
   const checks = await verified(() => {});
   assert.deepEqual(failed(checks), []);
   const own = checks.filter(({ id }) => id.startsWith("cluster/lb/"));
@@ -69,21 +69,21 @@ test("a load balancer whose ports lead to all machines passes, and so does a Tra
   );
 });
 
-test("a machine that HAProxy leaves out is named, with what its check found", async () => {
+test("names a machine that HAProxy considers down, with the health check's reason", async () => {
   const checks = await verified((lab) => {
     lab.haproxy = up.map((line) => line.replace("http,agent,UP,L4OK", "http,agent,DOWN,L4TOUT"));
   });
   assert.deepEqual(failed(checks), ["cluster/lb/port-80: server; agent: DOWN L4TOUT"]);
 });
 
-test("a configuration by hand that leads to fewer machines fails", async () => {
+test("a manual configuration with fewer machines fails", async () => {
   const checks = await verified((lab) => {
     lab.haproxy = up.filter((line) => line !== "https,server,UP,L4OK");
   });
   assert.deepEqual(failed(checks), ["cluster/lb/port-443: agent"]);
 });
 
-test("a port that takes no connection from this computer fails, whatever HAProxy says", async () => {
+test("a port that this machine cannot connect to fails, whatever HAProxy reports", async () => {
   const connects = async (_: string, port: number) => {
     if (port === 443) throw new Error("connect ECONNREFUSED");
   };
@@ -91,7 +91,7 @@ test("a port that takes no connection from this computer fails, whatever HAProxy
   assert.deepEqual(failed(checks), ["cluster/lb/port-443: not checked: connect ECONNREFUSED"]);
 });
 
-test("a node without a Traefik of its own fails: the load balancer would lead there in vain", async () => {
+test("a node without its own Traefik fails: it could not answer the load balancer", async () => {
   const checks = await verified((lab) => {
     const pods = lab.api["/api/v1/namespaces/kube-system/pods"] as {
       items: { metadata: { name: string } }[];
@@ -101,7 +101,7 @@ test("a node without a Traefik of its own fails: the load balancer would lead th
   assert.deepEqual(failed(checks), ["cluster/add-on/traefik: server"]);
 });
 
-test("where nothing leads to Traefik, only the API servers are behind the load balancer, and Traefik is K3s's own", async () => {
+test("without Traefik behind it, only the API servers are balanced, and K3s's Traefik is unchanged", async () => {
   const checks = await verified(() => {}, {}, "--disable=servicelb");
   const ids = checks.map(({ id }) => id);
   assert.deepEqual(

@@ -16,7 +16,7 @@ const vxlan = {
 const running = { state: "running", restarts: 0, killed: 0 };
 const rest = `"clock":0,"k3s":${JSON.stringify(running)}`;
 
-test("keeps what the checks look at", (t) => {
+test("keeps what the checks use", (t) => {
   const eth1 = {
     ifname: "eth1",
     mtu: 1500,
@@ -34,23 +34,23 @@ test("keeps what the checks look at", (t) => {
   });
 });
 
-test("a device that is not flannel's kind, or none, is no error", () => {
+test("another device, or none, is not an error", () => {
   const facts = parseMachineFacts(`{"addresses":[],"flannel":[{"ifname":"flannel.1"}],${rest}}`);
   assert.deepEqual(facts.flannel, [{ linkinfo: { info_data: {} } }]);
   assert.deepEqual(parseMachineFacts(`{"addresses":[],"flannel":[],${rest}}`).flannel, []);
 });
 
-test("what a login shell prints first is no part of the answer", () => {
+test("ignores output of a login shell's profile", () => {
   const text = "Welcome {to} this host\nk3s-lab-begins\n";
   assert.deepEqual(parseMachineFacts(`${text}{"addresses":[],"flannel":[],${rest}}\n`).addresses, []);
 });
 
 for (const text of ["", "Welcome to Debian", "{}", '{"addresses":[],"flannel":'])
-  test(`refused: ${JSON.stringify(text)}`, () => {
+  test(`rejects ${JSON.stringify(text)}`, () => {
     assert.throws(() => parseMachineFacts(text), /^Error: its answer is not understood$/);
   });
 
-test("machine.sh prints what is understood here, where there is no flannel", async (t) => {
+test("parses machine.sh's output where there is no flannel", async (t) => {
   const { stdout, failed, stderr } = await execa("sh", [join(import.meta.dirname, "machine.sh")], {
     reject: false,
   });

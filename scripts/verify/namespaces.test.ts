@@ -36,7 +36,7 @@ const failed = (checks: readonly Check[]): string[] =>
 
 const [server, agent] = ["192.168.42.110", "192.168.42.111"];
 
-test("apps of other namespaces carry theirs; the default route is asked once", async () => {
+test("apps of other namespaces are named with theirs; the default route is requested once", async () => {
   const checks = await look();
   assert.deepEqual(failed(checks), []);
   assert.deepEqual(
@@ -176,7 +176,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ],
 ];
 for (const [what, damage, expected, actual] of breaks)
-  test(`seen: ${what}`, async () => {
+  test(`notices ${what}`, async () => {
     const checks = await look(damage);
     assert.deepEqual(failed(checks), [...expected].sort());
     const first = checks.find(({ id }) => id === `${stack}/${expected[0]}`);
@@ -184,7 +184,7 @@ for (const [what, damage, expected, actual] of breaks)
     assert.notEqual(first?.hint, "");
   });
 
-test("what did not answer counts only when it was asked", async () => {
+test("a missing answer counts only if it was requested", async () => {
   const lab = namespacedLab();
   const api = await serveApi(lab);
   const world = worldOf(lab, api.url);

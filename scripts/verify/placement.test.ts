@@ -86,7 +86,7 @@ async function look(cluster: Cluster, database: object = {}): Promise<Record<str
   return Object.fromEntries(checks.map((one) => [one.id.replace(/^my-app\/(.*)\/placement$/, "$1"), one]));
 }
 
-test("every part of the guest book says where it is and why", async () => {
+test("shows where every part of the guest book runs and why", async () => {
   const checks = await look(two);
   assert.deepEqual(
     Object.fromEntries(Object.entries(checks).map(([name, { ok, actual }]) => [name, [ok, actual]])),
@@ -99,7 +99,7 @@ test("every part of the guest book says where it is and why", async () => {
   );
 });
 
-test("a label that is preferred and a taint that is tolerated are named", async () => {
+test("names a preferred label and a tolerated taint", async () => {
   const dedicated = node("agent", { labels: { dedicated: "database" }, spec: { taints: [taint] } });
   const tolerations = [{ key: "dedicated", operator: "Equal", value: "database" }];
   const cluster = withDatabaseOn("server", "agent", [node("server"), dedicated], { tolerations });
@@ -116,7 +116,7 @@ test("a label that is preferred and a taint that is tolerated are named", async 
   assert.equal(none.db?.ok, true);
 });
 
-test("web apps that are together are told, and fail nothing: the scheduler chose once, and moves nobody", async () => {
+test("web apps on one node are reported but pass: the scheduler does not move pods", async () => {
   const { frontend } = await look({
     ...two,
     pods: [pod("frontend-1", "server"), pod("frontend-2", "server"), ...two.pods.slice(2)],
@@ -124,7 +124,7 @@ test("web apps that are together are told, and fail nothing: the scheduler chose
   assert.deepEqual([frontend?.ok, frontend?.actual], [true, "2 on server; on 1 of 2 nodes that fit"]);
 });
 
-test("both pods of the database on one node, while the other takes one: the copy is to move", async () => {
+test("both database pods on one node while another can take one: asks to move the replica", async () => {
   const { db } = await look(withDatabaseOn("server", "server"));
   // No run of `lab up` moves a volume: it tells this and does not fail by it, such as in a lab from before there was this rule.
   assert.deepEqual([db?.ok, db?.isPast], [false, true]);
@@ -146,7 +146,7 @@ for (const [what, other] of [
   ["has a taint that they do not tolerate", node("agent", { spec: { taints: [taint] } })],
   ["has too little memory left", node("agent", { allocatable: { cpu: "2", memory: "150Mi" } })],
 ] as const)
-  test(`both pods of the database on one node are right where the only other one ${what}`, async () => {
+  test(`both database pods on one node are right if the only other one ${what}`, async () => {
     const cluster = withDatabaseOn("server", "server", [node("server"), ...(other ? [other] : [])]);
     // What runs there takes its part of the memory.
     const { db } = await look({ ...cluster, pods: [...cluster.pods, pod("other-1", "agent")] });
@@ -155,12 +155,12 @@ for (const [what, other] of [
     assert.equal(db?.actual, `db-0 and db-1 on server (volume); ${left}; priority 1000`);
   });
 
-test("a database without its priority is told", async () => {
+test("reports a database without its priority", async () => {
   const { db } = await look(withDatabaseOn("server", "agent", two.nodes, { priority: 0 }));
   assert.deepEqual([db?.ok, db?.expected], [false, "a priority above the usual 0"]);
 });
 
-test("without an answer, or before there are pods, there is nothing to say", async () => {
+test("without an answer or pods there is nothing to check", async () => {
   const { db } = await look({ nodes: two.nodes, pods: [], volumes: [] });
   assert.deepEqual([db?.ok, db?.actual], [true, "no pod has a node"]);
   const config = parseConfig("my-app", { cluster: { stack: "cluster" } }, "FILE");
@@ -170,7 +170,7 @@ test("without an answer, or before there are pods, there is nothing to say", asy
   assert.match(frontend?.actual ?? "", /^not checked: /);
 });
 
-test("on a cluster that is not the lab's, what nodes have left is not known, and only what is seen is told", async () => {
+test("on a foreign cluster, nodes' free resources are unknown and only what is visible is shown", async () => {
   const forbidden = async () => Promise.reject(new Error("403"));
   const cluster = { kubeconfig: "k", context: "c" };
   const images = { app: "a:1", database: "p:1" };
@@ -185,7 +185,7 @@ test("on a cluster that is not the lab's, what nodes have left is not known, and
   assert.deepEqual([ok, actual], [true, "db-0 and db-1 on server; on 1 of 2 nodes that fit; priority 1000"]);
 });
 
-test("of the apps of other stacks, those that prefer nodes are told", async () => {
+test("of other stacks' apps, shows those with a node preference", async () => {
   const apps = [{ name: "web", host: "a.com", nodes: "disk=ssd" }, { name: "other" }];
   const config = parseConfig("apps", { cluster: { stack: "cluster" }, apps }, "FILE");
   const web = pod("web-1", "agent");

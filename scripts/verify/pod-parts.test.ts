@@ -30,7 +30,7 @@ async function look(damage: Partial<typeof healthy> = {}, values: object = {}): 
   return runChecks("my-app", [checkPodParts(config, "Run it.", sources)]);
 }
 
-test("a sidecar that shares what it should, an init container that ended", async () => {
+test("a sidecar with its shared volume and a finished init container pass", async () => {
   const checks = await look();
   assert.deepEqual(
     checks.map(({ id, ok }) => [id, ok]),
@@ -64,7 +64,7 @@ const broken: readonly (readonly [string, Partial<typeof healthy>, string, RegEx
   ["no ready pod", { ready: "False" }, "api/init", /^not checked: there is no ready pod/],
 ];
 for (const [what, damage, id, actual] of broken)
-  test(`wrong: ${what}`, async () => {
+  test(`reports ${what}`, async () => {
     const check = (await look(damage)).find((one) => one.id === `my-app/${id}`);
     assert.equal(check?.ok, false);
     assert.match(check.actual, actual);

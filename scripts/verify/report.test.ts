@@ -13,7 +13,7 @@ const silent = await runCheck({
   actual: async () => assert.fail("no kubeconfig"),
 });
 
-test("a check passes when what is found reads as what is expected, and only then has no hint", () => {
+test("a check passes only if found equals expected, and then has no hint", () => {
   assert.deepEqual(good, {
     id: "cluster/a",
     title: "a's <role>",
@@ -29,7 +29,7 @@ test("a check passes when what is found reads as what is expected, and only then
   );
 });
 
-test("plain lines explain each failure, and what could not be asked once", () => {
+test("plain output explains each failure, and unreachable targets once", () => {
   assert.equal(
     renderLines([good, bad, silent, silent]),
     [
@@ -56,17 +56,17 @@ test("the table fits the terminal", () => {
   assert.match(text, /expected: none\n {6}next: Run `x`\.\nChecks that got no answer/);
 });
 
-test("the summary counts", () => {
+test("the summary counts checks", () => {
   assert.equal(summarize([good, good], 940), "All 2 checks passed (0.9 s)");
   assert.equal(summarize([good, bad, silent], 1250), "2 of 3 checks failed (1.3 s)");
 });
 
-test("JSON holds every check whole", () => {
+test("JSON contains every check completely", () => {
   assert.deepEqual(JSON.parse(renderJson([good, bad])), { ok: false, checks: [good, bad] });
   assert.equal(JSON.parse(renderJson([good])).ok, true);
 });
 
-test("JUnit has a suite for each stack, and nothing that XML refuses", () => {
+test("JUnit has a suite per stack and only characters that XML allows", () => {
   assert.equal(
     renderJunit([good, bad], 1500),
     `<?xml version="1.0" encoding="UTF-8"?>
@@ -84,7 +84,7 @@ test("JUnit has a suite for each stack, and nothing that XML refuses", () => {
   );
 });
 
-test("items of a spec carry their points, and the evidence of those that pass too", () => {
+test("items of a spec show their points, and evidence also when they pass", () => {
   const items = [
     { ...good, points: 3 },
     { ...bad, points: 2 },

@@ -57,7 +57,7 @@ async function sqlite(
   return db;
 }
 
-test("Secrets in SQLite's log are told apart, and nothing else is taken for one", async () => {
+test("finds plaintext and encrypted Secrets in SQLite's log, and nothing else", async () => {
   assert.deepEqual(await find(await sqlite("plain", [plain, plain])), { encrypted: false, readable: true });
   assert.deepEqual(await find(await sqlite("encrypted", [encrypted, encrypted])), {
     encrypted: true,
@@ -67,13 +67,13 @@ test("Secrets in SQLite's log are told apart, and nothing else is taken for one"
   assert.deepEqual(await find(await sqlite("none", [])), { encrypted: false, readable: false });
 });
 
-test("a Secret that was never changed has its value right after its name", async () => {
+test("finds an unchanged Secret's value right after its name", async () => {
   const first = (name: string, value: Buffer) => sqlite(name, [value], () => [1, 0, 0]);
   assert.deepEqual(await find(await first("new", plain)), { encrypted: false, readable: true });
   assert.deepEqual(await find(await first("new-encrypted", encrypted)), { encrypted: true, readable: false });
 });
 
-test("Secrets in etcd's file are told apart", async () => {
+test("finds plaintext and encrypted Secrets in etcd's file", async () => {
   const snap = join(folder, "etcd", "etcd/member/snap");
   await mkdir(snap, { recursive: true });
   // As protocol buffers have it: the key, three revisions, the value.
@@ -90,7 +90,7 @@ test("Secrets in etcd's file are told apart", async () => {
   assert.deepEqual(await find(join(folder, "etcd")), { encrypted: true, readable: true });
 });
 
-test("where there is no datastore nothing is said", async () => {
+test("without a datastore nothing is reported", async () => {
   assert.equal(await find(join(folder, "agent")), undefined);
 });
 

@@ -29,7 +29,7 @@ async function look(servers: FakeLab["servers"]) {
 
 const all = { node: "10", lease: "20" };
 
-test("servers with the same data pass, whatever changes while they are asked", async () => {
+test("servers with the same data pass, even if objects change meanwhile", async () => {
   const check = await look({
     one: [all, { ...all, lease: "21" }],
     two: [{ ...all, lease: "21" }],
@@ -39,7 +39,7 @@ test("servers with the same data pass, whatever changes while they are asked", a
   assert.equal(check?.ok, true);
 });
 
-test("a server whose data differs is named, with what is lost with it and the way back", async () => {
+test("names a server whose data differs, what is lost with it, and how to restore it", async () => {
   const check = await look({
     one: [{ ...all, node: "12" }],
     two: [all],
@@ -53,19 +53,19 @@ test("a server whose data differs is named, with what is lost with it and the wa
   );
 });
 
-test("an object that one server alone has, or lacks, differs too", async () => {
+test("an object that exists on one server only is a difference too", async () => {
   const { actual } = (await look({ one: [all], two: [{ ...all, old: "3" }], three: [all] })) ?? {};
   assert.equal(actual, "two: data differs from one, three");
 });
 
-test("where no two agree none of them is called the odd one", async () => {
+test("if no two servers agree, none is named as the odd one", async () => {
   const three = await look({ one: [{ node: "1" }], two: [{ node: "2" }], three: [{ node: "3" }] });
   assert.equal(three?.actual, "one; two; three: all have different data");
   const two = await look({ one: [{ node: "1" }], two: [{ node: "2" }] });
   assert.equal(two?.actual, "one; two: all have different data");
 });
 
-test("a server that does not answer is another check's; of one alone nothing is said", async () => {
+test("a silent server is another check's concern; a single server is not compared", async () => {
   assert.equal((await look({ one: [all], three: [all] }))?.ok, true);
   const differs = await look({ one: [all], three: [{ node: "1" }] });
   assert.equal(differs?.actual, "one; three: all have different data");
@@ -75,7 +75,7 @@ test("a server that does not answer is another check's; of one alone nothing is 
   );
 });
 
-test("where every object has changed between the questions, nothing is compared", async () => {
+test("objects that all change between requests are not compared", async () => {
   const changed = [{ node: "1" }, { node: "2" }];
   assert.equal(
     (await look({ one: changed, two: changed }))?.actual,
@@ -83,7 +83,7 @@ test("where every object has changed between the questions, nothing is compared"
   );
 });
 
-test("servers that had the same data are not asked again while others are waited for", async () => {
+test("servers found equal are not asked again while others are polled", async () => {
   const asked: string[] = [];
   const compare = serverComparer(async ({ name }) => {
     asked.push(name);
@@ -95,7 +95,7 @@ test("servers that had the same data are not asked again while others are waited
   assert.deepEqual(asked, ["one", "two", "one", "two"]);
 });
 
-test("a server in a container is asked there, by its own kubectl", async (t) => {
+test("a server in a container is asked there with its own kubectl", async (t) => {
   const { PATH } = process.env;
   process.env.PATH = `${directory}:${PATH}`;
   t.after(() => {

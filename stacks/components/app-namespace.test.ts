@@ -34,7 +34,7 @@ const NetworkPolicy = (from: string, controller: object = { "app.kubernetes.io/n
   },
 });
 
-test("a namespace has its quota, and its pods are asked by itself and the Ingress controller alone", async () => {
+test("a namespace has its quota, and only it and the Ingress controller may reach its pods", async () => {
   const made = await manifests(
     () =>
       new AppNamespace("dev", { quota: { pods: 10, cpu: "1", memory: "2Gi" }, ingressNamespace: "traefik" }),
@@ -61,18 +61,18 @@ test("a namespace has its quota, and its pods are asked by itself and the Ingres
   });
 });
 
-test("without a quota it is isolated still; K3s has its Ingress controller in kube-system", async () => {
+test("without a quota it is still isolated; K3s's Ingress controller is in kube-system", async () => {
   assert.deepEqual(await manifests(() => new AppNamespace("dev")), {
     Namespace,
     NetworkPolicy: NetworkPolicy("kube-system"),
   });
 });
 
-test("an open namespace without a quota is a namespace, no more", async () => {
+test("an open namespace without a quota is just a namespace", async () => {
   assert.deepEqual(await manifests(() => new AppNamespace("dev", { isolated: false })), { Namespace });
 });
 
-test("of an Ingress controller that is not Traefik, every pod of its namespace is admitted", async () => {
+test("with an Ingress controller other than Traefik, every pod of its namespace is admitted", async () => {
   const args = { ingress: "nginx", ingressNamespace: "ingress-nginx" };
   assert.deepEqual(await manifests(() => new AppNamespace("dev", args)), {
     Namespace,

@@ -24,7 +24,7 @@ async function make(more: object) {
   return { autoscaler: made.HorizontalPodAutoscaler, left, annotations: metadata.annotations, spec };
 }
 
-test("the number of pods is the autoscaler's, which begins with the least and takes pods away within a minute", async () => {
+test("the autoscaler sets the replicas, starts with the minimum and scales down within a minute", async () => {
   const { autoscaler, left, spec, annotations } = await make({ autoscaling: { min: 2, max: 5, cpu: 60 } });
   const labels = { "app.kubernetes.io/name": "app2", "app.kubernetes.io/part-of": "k3s-lab" };
   assert.deepEqual(autoscaler, {
@@ -49,7 +49,7 @@ test("the number of pods is the autoscaler's, which begins with the least and ta
   assert.deepEqual(annotations, { "k3s-lab/autoscaled": "true" });
 });
 
-test("a fixed number of pods is Pulumi's", async () => {
+test("Pulumi sets a fixed number of replicas", async () => {
   assert.deepEqual(await make({ replicas: 3 }).then(({ spec, ...rest }) => [spec.replicas, rest]), [
     3,
     { autoscaler: undefined, left: [], annotations: undefined },

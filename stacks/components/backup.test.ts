@@ -23,7 +23,7 @@ const make = async (more: object = {}) => {
   return { claim: one("PersistentVolumeClaim"), cronJob: one("CronJob") };
 };
 
-test("the volume is the backups' own, and nobody waits for it before the first of them", async () => {
+test("backups have their own volume, and nothing waits for it to be bound", async () => {
   const { claim } = await make({ size: "2Gi", storageClass: "local-path" });
   assert.deepEqual(claim, {
     apiVersion: "v1",
@@ -37,7 +37,7 @@ test("the volume is the backups' own, and nobody waits for it before the first o
   });
 });
 
-test("one backup at a time, which has an end, by a pod without privileges that knows one password", async () => {
+test("one backup at a time, with a deadline, by an unprivileged pod that knows one password", async () => {
   const { cronJob } = await make();
   assert.deepEqual(cronJob, {
     apiVersion: "batch/v1",
@@ -114,7 +114,7 @@ test("one backup at a time, which has an end, by a pod without privileges that k
   });
 });
 
-test("one that is suspended keeps its volume", async () => {
+test("a suspended backup keeps its volume", async () => {
   const { claim, cronJob } = await make({ suspend: true });
   assert.ok(claim);
   assert.equal((cronJob?.spec as { suspend?: unknown } | undefined)?.suspend, true);

@@ -39,7 +39,7 @@ async function issue(folder: string): Promise<SecretInputs> {
   return secret;
 }
 
-test("a certificate is a Secret that an Ingress can name, its content a secret of Pulumi's too", async (t) => {
+test("a certificate is a Secret for the Ingress, and secret in Pulumi's state", async (t) => {
   const folder = await folderFor(t);
   const { metadata, type, stringData } = await issue(folder);
   assert.deepEqual(metadata, {
@@ -57,7 +57,7 @@ test("a certificate is a Secret that an Ingress can name, its content a secret o
   assert.deepEqual((await issue(folder)).stringData, stringData);
 });
 
-test("apps that share a host share its certificate, from the first run on", async (t) => {
+test("apps that share a host share its certificate from the first run", async (t) => {
   const folder = await folderFor(t);
   const [web, api] = await issueTwice(folder);
   assert.ok(web && api);
@@ -68,7 +68,7 @@ test("apps that share a host share its certificate, from the first run on", asyn
   );
 });
 
-test("a preview makes no certificate and no authority", async (t) => {
+test("a preview creates no certificate and no authority", async (t) => {
   const folder = await folderFor(t);
   const isDryRun = t.mock.method(pulumi.runtime, "isDryRun", () => true);
   assert.equal(isDryRun.mock.callCount(), 0);

@@ -27,7 +27,7 @@ await pulumi.runtime.setMocks(
 const { K3dCluster } = await import("./k3d-cluster.ts");
 const { joinAgents } = await import("./k3d-agents.ts");
 
-test("agents that are there change one at a time, for their pods need a place; new ones join together", async () => {
+test("existing agents change one at a time, since their pods must move; new ones join together", async () => {
   const file = { ...(await readK3dFile("stacks/k3d.yaml", root)), agents: 4 };
   const seen = { generation: "g1", boot: "b1" };
   const agents = new Map([0, 1].map((index) => [`k3d-k3d-agent-${index}-0`, seen]));

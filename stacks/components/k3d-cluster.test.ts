@@ -33,7 +33,7 @@ const clusterCommand = async (...args: Parameters<typeof clusterOf>) => {
   return command?.inputs ?? {};
 };
 
-test("the script gets whose the cluster is, and on standard input what k3d makes with the image that is here", async () => {
+test("passes the cluster's owner and, on stdin, k3d's configuration with the local image", async () => {
   const { create, update, delete: destroy, environment, stdin } = await clusterCommand({ servers: 3 });
   assert.deepEqual(
     [create, update, destroy],
@@ -56,7 +56,7 @@ test("the script gets whose the cluster is, and on standard input what k3d makes
   });
 });
 
-test("another identity or a cluster that is gone replaces it; a start does not", async () => {
+test("another identity or a missing cluster replaces it; a start does not", async () => {
   const triggers = async (...args: Parameters<typeof clusterOf>) => (await clusterCommand(...args)).triggers;
   const before = await triggers({});
   assert.deepEqual(before, ["same", "g1"]);
@@ -66,20 +66,20 @@ test("another identity or a cluster that is gone replaces it; a start does not",
   assert.notDeepEqual(await triggers({}, "same", { ...seen, generation: "g2" }), before);
 });
 
-test("the cluster's own name for itself is asked for, and again when it is another cluster", async () => {
+test("reads the cluster's own id, again after a replacement", async () => {
   const [, id] = await resourcesOf(() => clusterOf({}));
   assert.equal(id?.inputs.create, '"$K3S_LAB_ROOT/stacks/k3d/k3d.sh" cluster-id');
   assert.deepEqual(id?.inputs.triggers, ["g1"]);
 });
 
-test("what the file says of a node is a secret of Pulumi's: a token, a variable, a file", async () => {
+test("node settings such as tokens, variables and files are secrets in Pulumi", async () => {
   const envVar = "HTTP_PROXY=http://user:very-secret@proxy";
   const { stdin, ...others } = await clusterCommand({ env: [{ envVar, nodeFilters: ["server:*"] }] });
   assert.match(JSON.stringify(unwrapped(stdin)), /very-secret/);
   assert.doesNotMatch(JSON.stringify(others), /very-secret/);
 });
 
-test("an agent is recreated with its cluster, when it is gone, or when the file says another", async () => {
+test("an agent is recreated with its cluster, when it is missing, or when its settings change", async () => {
   const made = await resourcesOf(() => {
     new K3dAgent("k3d-k3d-agent-0-0", {
       file,
@@ -102,7 +102,7 @@ test("an agent is recreated with its cluster, when it is gone, or when the file 
   );
 });
 
-test("a registry has no triggers: whatever changes, its images stay", async () => {
+test("a registry has no triggers: its images survive every change", async () => {
   const registry = { name: "r.localhost", host: "127.0.0.1", hostPort: "5050", volumes: [] };
   const [command] = await resourcesOf(
     () =>

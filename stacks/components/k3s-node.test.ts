@@ -25,7 +25,7 @@ const environment = {
   LAB_FOUND: "",
 };
 
-test("a server is installed by the script, with its secrets on standard input", async () => {
+test("installs a server by the script, with its secrets on stdin", async () => {
   const [command, ...others] = await resourcesOf(
     () => new K3sNode("server", { ...server, secretConfig: "agent-token: x\n" }),
   );
@@ -42,7 +42,7 @@ test("a server is installed by the script, with its secrets on standard input", 
   assert.deepEqual(Object.values(stdin as object).sort(), [secret, lines].sort());
 });
 
-test("the playbook that installs a node knows it by its name in ssh, and no secret", async () => {
+test("the playbook finds a node by its SSH name and gets no secret in its arguments", async () => {
   const [command] = await resourcesOf(() => new K3sNode("server", { ...server, provisioner: "ansible" }));
   assert.equal(command?.inputs.create, '"$K3S_LAB_ROOT/vagrant/k3s.sh" install');
   const { LAB_FOUND: _, ...node } = environment;
@@ -55,13 +55,13 @@ test("the playbook that installs a node knows it by its name in ssh, and no secr
   assert.deepEqual(other?.inputs.environment, environment);
 });
 
-test("what was found wrong is an input, another one each time", async () => {
+test("each problem found on a node is an input that triggers a run", async () => {
   const [command] = await resourcesOf(() => new K3sNode("server", { ...server, found: "K3s is stopped" }));
   const { LAB_FOUND } = (command?.inputs.environment ?? {}) as Record<string, string>;
   assert.match(LAB_FOUND ?? "", /^K3s is stopped at \d{4}-\d\d-\d\dT/);
 });
 
-test("an agent whose cluster is gone is installed again", async () => {
+test("reinstalls an agent whose cluster is gone", async () => {
   const [command] = await resourcesOf(
     () =>
       new K3sNode("agent", {
@@ -77,7 +77,7 @@ test("an agent whose cluster is gone is installed again", async () => {
   assert.match(lost ?? "", /^no server has its cluster any more at /);
 });
 
-test("a cluster begins by the first server alone", async () => {
+test("a cluster starts with the first server only", async () => {
   const [command, ...others] = await resourcesOf(() => new K3sStart("start", server));
   assert.deepEqual(others, []);
   const { stdin: _, ...inputs } = command?.inputs ?? {};
@@ -88,7 +88,7 @@ test("a cluster begins by the first server alone", async () => {
   });
 });
 
-test("the servers that stay are written down after the nodes, and taken away before them", async () => {
+test("the list of remaining servers is written after the nodes and removed before them", async () => {
   const [, command] = await resourcesOf(
     () =>
       new ClusterServers("servers", {

@@ -24,7 +24,7 @@ const commandOf = async (
   return command?.inputs ?? {};
 };
 
-test("the machine is recorded whole, so that it can be destroyed when the stack file no longer names it", async () => {
+test("records the whole machine, so that it can be destroyed after it left the stack file", async () => {
   const { environment, delete: destroy } = await commandOf();
   assert.equal(destroy, '"$K3S_LAB_ROOT/vagrant/machine.sh" destroy');
   assert.deepEqual(environment, {
@@ -37,7 +37,7 @@ test("the machine is recorded whole, so that it can be destroyed when the stack 
   });
 });
 
-test("its ssh configuration is handed to the script", async () => {
+test("passes its SSH configuration to the script", async () => {
   const { stdin } = await commandOf();
   assert.match(String(stdin), /^Host agent\.cluster\n {2}HostName 192\.168\.42\.111$/m);
 });
@@ -51,14 +51,14 @@ test("memory changes in place; another address or a lost machine replaces it", a
   assert.notDeepEqual((await commandOf({}, { generation: "g2" })).triggers, before.triggers);
 });
 
-test("a machine that is stopped or paused is put right in place", async () => {
+test("a stopped or paused machine is repaired in place", async () => {
   const before = await commandOf();
   const stopped = await commandOf({}, { state: "stopped", found: "stopped at noon" });
   assert.deepEqual(stopped.triggers, before.triggers);
   assert.notDeepEqual(stopped.environment, before.environment);
 });
 
-test("C5: a host is its machine-id: address, port, key and host key change in place", async () => {
+test("C5: a host is identified by machine-id: address, port, key and host key change in place", async () => {
   const ssh = { user: "me" };
   const host = async (changed: object = {}, generation = "m1") =>
     (await commandOf({ ssh, ...changed }, { generation }, "hosts")).triggers;

@@ -17,7 +17,7 @@ async function commandOf(seen: { readonly generation?: string; readonly found?: 
   return resources.find(({ name }) => name === "lb-haproxy")?.inputs ?? {};
 }
 
-test("HAProxy's configuration is handed to the script, by which it is removed too", async () => {
+test("passes HAProxy's configuration to the script, also to remove it", async () => {
   const { stdin, create, delete: remove, environment } = await commandOf();
   assert.equal(stdin, "global\n");
   assert.equal(create, '"$K3S_LAB_ROOT/vagrant/load-balancer.sh" install');
@@ -30,7 +30,7 @@ test("HAProxy's configuration is handed to the script, by which it is removed to
   });
 });
 
-test("what is wrong with it, or another machine in its place, runs the script again, in place", async () => {
+test("a problem or a replaced machine runs the script again in place", async () => {
   const before = await commandOf();
   for (const seen of [{ found: "HAProxy is stopped" }, { generation: "g2" }]) {
     const after = await commandOf(seen);

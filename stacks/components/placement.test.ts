@@ -9,7 +9,7 @@ const { placement } = await import("./placement.ts");
 
 const labels = { app: "web" };
 
-test("nodes with a label are preferred, and the taint of the same name is tolerated, whatever its effect", () => {
+test("prefers nodes with a label and tolerates the taint of the same name, whatever its effect", () => {
   const { topologySpreadConstraints: _, ...rest } = placement({ labels, nodes: "example.org/dedicated=web" });
   const [key, values] = ["example.org/dedicated", ["web"]];
   const preference = { matchExpressions: [{ key, operator: "In", values }] };
@@ -21,7 +21,7 @@ test("nodes with a label are preferred, and the taint of the same name is tolera
   });
 });
 
-test("without a label pods are spread, and nothing else is said", () => {
+test("without a label, pods are only spread", () => {
   assert.deepEqual(placement({ labels }), {
     topologySpreadConstraints: [
       {
@@ -34,7 +34,7 @@ test("without a label pods are spread, and nothing else is said", () => {
   });
 });
 
-test("web apps and databases take a label, and prefer each in its own way", async () => {
+test("web apps and databases prefer a label, each in its own way", async () => {
   const nodes = "dedicated=data";
   const made = await resourcesOf(() => {
     new WebApp("web", { image: "web:1", version: "1", nodes });
@@ -55,7 +55,7 @@ test("web apps and databases take a label, and prefer each in its own way", asyn
   );
 });
 
-test("each namespace's database has a PriorityClass of its own, which evicts nobody", async () => {
+test("each namespace's database has its own PriorityClass, which never preempts", async () => {
   const args = { image: "postgres:15", owner: "o", password: "p", replicationPassword: "r" };
   const made = await resourcesOf(() => {
     for (const namespace of ["my-app", "system-app"])

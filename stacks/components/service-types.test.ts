@@ -5,7 +5,7 @@ import { mockEngine, resourcesOf } from "./mocks.ts";
 await mockEngine();
 const { ServiceTypes } = await import("./service-types.ts");
 
-test("each type leads to the app's pods in its own way", async () => {
+test("each type of Service routes to the app's pods", async () => {
   const args = { namespace: "dev", appName: "app1", nodePort: 30_080, loadBalancerPort: 8088 };
   const made = await resourcesOf(() => new ServiceTypes("services", args));
   const selector = { "app.kubernetes.io/part-of": "k3s-lab", "app.kubernetes.io/name": "app1" };
@@ -18,7 +18,7 @@ test("each type leads to the app's pods in its own way", async () => {
   });
 });
 
-test("without ports Kubernetes chooses that of the nodes, and there is no load balancer", async () => {
+test("without given ports, Kubernetes chooses the node port and there is no load balancer", async () => {
   const made = await resourcesOf(() => new ServiceTypes("services", { namespace: "dev", appName: "app1" }));
   assert.deepEqual(made.map(({ name }) => name).sort(), [
     "services-web-external-name",

@@ -11,7 +11,7 @@ const metadata = { name: "traefik", namespace: "traefik", labels };
 const clusterWide = { name: "k3s-lab-traefik", labels };
 const read = ["get", "list", "watch"];
 
-test("Traefik brings all that an Ingress controller needs, and waits for no load balancer", async () => {
+test("Traefik has all that an Ingress controller needs and does not wait for a load balancer", async () => {
   const { Deployment, ...made } = await manifests(() => new Traefik("traefik"));
   assert.deepEqual(made, {
     Namespace: {

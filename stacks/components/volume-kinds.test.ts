@@ -25,7 +25,7 @@ const of = (storage: string) => ({
   resources: { requests: { storage } },
 });
 
-test("a PersistentVolume and its claim name each other; a class makes the volume of the other claim", async () => {
+test("a PersistentVolume and its claim reference each other; a StorageClass provisions the other claim", async () => {
   const { made } = await make({ claim: "3Mi", storageClass: "fast" });
   const { spec, metadata } = made["volumes-static-volume"] as Record<string, Record<string, unknown>>;
   assert.equal(metadata?.name, "dev-static");
@@ -45,12 +45,12 @@ test("a PersistentVolume and its claim name each other; a class makes the volume
   assert.deepEqual(made["volumes-dynamic"]?.spec, { ...of("3Mi"), storageClassName: "fast" });
 });
 
-test("without a class it is the cluster's own", async () => {
+test("without a class, the cluster's default is used", async () => {
   const { made } = await make({ claim: "3Mi" });
   assert.deepEqual(made["volumes-dynamic"]?.spec, of("3Mi"));
 });
 
-test("each pod that begins is in the list of every volume once, also when it begins again", async () => {
+test("each pod start is recorded once per volume", async () => {
   const { kinds } = await make({ claim: "3Mi" });
   const [, flag = "", program = ""] = kinds.initContainer.command as string[];
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-volumes-"));
@@ -66,7 +66,7 @@ test("each pod that begins is in the list of every volume once, also when it beg
   await rm(folder, { recursive: true });
 });
 
-test("who writes is root without capabilities, and sees nothing of the node but a folder in memory", async () => {
+test("the writer is root without capabilities and sees only an in-memory host folder", async () => {
   const { kinds } = await make({ claim: "3Mi" });
   assert.deepEqual(kinds.initContainer.securityContext, {
     allowPrivilegeEscalation: false,

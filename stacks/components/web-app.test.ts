@@ -12,7 +12,7 @@ const { graceSeconds, WebApp } = await import("./web-app.ts");
 
 const image = "k3s-lab/web:1";
 
-test("a host becomes an Ingress rule to the app's own Service", async () => {
+test("a host becomes an Ingress rule for the app's Service", async () => {
   const { Ingress, Service } = await manifests(
     () => new WebApp("app2", { image, version: "1.2.3", replicas: 3, host: "app2.com" }),
   );
@@ -49,7 +49,7 @@ test("a host becomes an Ingress rule to the app's own Service", async () => {
   });
 });
 
-test("a resource may be named otherwise than its app", async () => {
+test("a resource can be named differently from its app", async () => {
   const { Deployment, Ingress } = await manifests(
     () =>
       new WebApp("dev-app1", {
@@ -73,13 +73,13 @@ test("a resource may be named otherwise than its app", async () => {
   assert.equal(spec.ingressClassName, "nginx");
 });
 
-test("without a host the rule matches every request", async () => {
+test("without a host, the rule matches every request", async () => {
   const { Ingress } = await manifests(() => new WebApp("app3", { image, version: "1" }));
   const [rule] = (Ingress as { spec: { rules: object[] } }).spec.rules;
   assert.ok(rule && !("host" in rule));
 });
 
-test("whoever drains a node takes one pod of an app at a time", async () => {
+test("a drain evicts one pod of an app at a time", async () => {
   const { PodDisruptionBudget } = await manifests(() => new WebApp("app2", { image, version: "1" }));
   const labels = { "app.kubernetes.io/name": "app2", "app.kubernetes.io/part-of": "k3s-lab" };
   assert.deepEqual(PodDisruptionBudget, {
@@ -106,7 +106,7 @@ interface PodTemplate {
   };
 }
 
-test("the pods run without privileges and are replaced without a gap", async () => {
+test("pods run unprivileged and are replaced without a gap", async () => {
   const { Deployment } = await manifests(() => new WebApp("app2", { image, version: "1.2.3", replicas: 3 }));
   const { spec } = Deployment as unknown as PodTemplate;
   assert.equal(spec.replicas, 3);
@@ -144,7 +144,7 @@ test("the pods run without privileges and are replaced without a gap", async () 
   );
 });
 
-test("a canary is a Deployment of one pod, which the Service takes for one of the app's", async () => {
+test("a canary is a Deployment of one pod, selected by the app's Service", async () => {
   const made = await resourcesOf(
     () => new WebApp("app2", { image, version: "1.0.0", canary: "1.1.0", replicas: 3, host: "app2.com" }),
   );
@@ -173,7 +173,7 @@ test("a canary is a Deployment of one pod, which the Service takes for one of th
   ]);
 });
 
-test("the grace period leaves the app time for its last request", () => {
+test("the grace period leaves time for the last request", () => {
   assert.ok(graceSeconds >= neededSeconds, `${graceSeconds} s, and the app takes up to ${neededSeconds} s`);
 });
 
@@ -199,7 +199,7 @@ const ingressesOf = async (args: Partial<WebAppArgs>) => {
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 };
 
-test("a prefix takes the path itself and what is below it, not what begins alike, whatever the controller", async () => {
+test("a prefix matches the path itself and paths below it, with any controller", async () => {
   assert.deepEqual(await ingressesOf({ paths: [{ path: "/api" }, { path: "/" }] }), [
     { name: "api", priority: undefined, paths: ["Prefix /api/", "Prefix /"] },
     { name: "api.exact", priority: "1000", paths: ["Exact /api"] },
@@ -212,7 +212,7 @@ test("an exact path comes before every prefix of its host", async () => {
   ]);
 });
 
-test("paths need a host that Traefik can put in order", async () => {
+test("paths need a host, so that Traefik can order them", async () => {
   for (const host of [undefined, "*.app.com"])
     assert.throws(
       () => new WebApp("api", { image, version: "1", host, paths: [{ path: "/api" }] }),
@@ -220,7 +220,7 @@ test("paths need a host that Traefik can put in order", async () => {
     );
 });
 
-test("each alias has a rule as the host has, and the certificate is for all of them", async () => {
+test("each alias has a rule like the host, and the certificate covers all of them", async () => {
   const args = { host: "app2.com", aliases: ["www.app2.com"], tls: { secretName: "app-tls" } };
   const { Ingress } = await manifests(() => new WebApp("app2", { image, version: "1", ...args }));
   const { rules, tls } = (Ingress as { spec: { rules: { host: string; http: object }[]; tls: object[] } })
@@ -233,7 +233,7 @@ test("each alias has a rule as the host has, and the certificate is for all of t
   assert.deepEqual(tls, [{ hosts: ["app2.com", "www.app2.com"], secretName: "app-tls" }]);
 });
 
-test("with TLS the Ingress names the Secret for the host, and the app learns where https is", async () => {
+test("with TLS, the Ingress names the Secret of the host, and the app learns the https port", async () => {
   const tls = { secretName: "app-tls", port: 8444 };
   const { Ingress, Deployment } = await manifests(
     () => new WebApp("app2", { image, version: "1", host: "app2.com", tls }),
@@ -248,7 +248,7 @@ test("with TLS the Ingress names the Secret for the host, and the app learns whe
   assert.doesNotMatch(JSON.stringify(quiet.Deployment), /HTTPS_PORT/);
 });
 
-test("an app tells where it is found", async () => {
+test("an app outputs its URL", async () => {
   const args = { image, version: "1" };
   const tls = { secretName: "s" };
   const urls = [
@@ -288,7 +288,7 @@ const podOf = (made: readonly Made[]): Pod =>
 const nameOf = (made: readonly Made[], kind: string): string =>
   inputsOf<{ metadata: { name: string } }>(made, kind).metadata.name;
 
-test("config and secrets are files of objects that another content names otherwise, and the same content the same", async () => {
+test("config and secrets are in objects named by a hash of their content", async () => {
   const make = (title: string, password: string) =>
     resourcesOf(
       () =>
@@ -323,7 +323,7 @@ test("config and secrets are files of objects that another content names otherwi
   assert.notEqual(nameOf(await make("Visitors", "secret"), "ConfigMap"), config);
 });
 
-test("what is made on one cluster is not deleted with what was there under another identity of it", async () => {
+test("objects of a new cluster are not deleted with those of the old one", async () => {
   const made = await resourcesOf(() => {
     const config = { mountPath: "/etc/app", files: { a: "1" } };
     for (const cluster of ["old", "new"])
@@ -337,7 +337,7 @@ test("what is made on one cluster is not deleted with what was there under anoth
   assert.equal(new Set(names.map((one) => JSON.stringify(one))).size, 2);
 });
 
-test("beside the app run containers with what they need, as unprivileged as the app unless they say otherwise", async () => {
+test("sidecars get what they need and are as unprivileged as the app by default", async () => {
   const made = await resourcesOf(
     () =>
       new WebApp("app2", {

@@ -6,7 +6,7 @@ import { docker, isAbsent } from "./docker.ts";
 const fake = await fakeDocker();
 after(() => fake.remove());
 
-test("absent is what Docker's own words say, of any version, and nothing else", () => {
+test("only Docker's own messages, of any version, mean absent", () => {
   for (const stderr of [
     "Error: No such object: k3d-k3d-server-0",
     "error: no such object: k3d-k3d-server-0",
@@ -27,7 +27,7 @@ test("absent is what Docker's own words say, of any version, and nothing else", 
     assert.equal(isAbsent({ stderr }), false, stderr);
 });
 
-test("a daemon that hangs is a fault with a next step, not a daemon without containers", async () => {
+test("a daemon that hangs is an error with a next step, not an empty list", async () => {
   await fake.set({ hangs: true });
   await assert.rejects(
     fake.within(() => docker(["ps"], { within: 0.5 })),

@@ -18,7 +18,7 @@ const pod = (namespace: string, owner: string, nodeName: string): Listed => ({
   spec: { nodeName },
 });
 
-test("the lab's Deployments and the Ingress controller whose only pod is on the node", () => {
+test("finds the lab's Deployments and the Ingress controller whose only pod is on the node", () => {
   const items = [
     deployment("dev", "app1", 1, "lab"),
     deployment("dev", "app2", 3, "lab"),
@@ -40,7 +40,7 @@ test("the lab's Deployments and the Ingress controller whose only pod is on the 
   assert.deepEqual(singleReplicaDeployments("three", items), []);
 });
 
-test("a pod that ends, or has ended, is not alone on its node", () => {
+test("a pod that is ending or has ended does not count", () => {
   const app = deployment("dev", "app1", 1, "lab");
   const one = pod("dev", "app1", "one");
   const ends = { ...one, metadata: { ...one.metadata, deletionTimestamp: "2026-01-01T00:00:00Z" } };

@@ -43,7 +43,7 @@ const node = (role: JoiningNode["role"]): JoiningNode => ({
   },
   labels: { "k3s-lab.id": "id", "k3s-lab.stack": "k3d" },
 });
-test("a server is made as k3d makes one, with its ports and its address, and joins one that runs", () => {
+test("creates a server as k3d does, with its ports and address, and joins a running one", () => {
   const { args, env, labels } = createNode(node("server"));
   const line = args.join(" ");
   assert.match(line, /^--privileged --userns host --init --tmpfs \/run --tmpfs \/var\/run /);
@@ -73,12 +73,12 @@ test("a server is made as k3d makes one, with its ports and its address, and joi
   );
 });
 
-test("no secret is in the arguments, where everybody may read it", () => {
+test("no secret is in the arguments, which any process can read", () => {
   for (const role of ["server", "agent"] as const)
     assert.doesNotMatch(createNode(node(role)).args.join(" "), /very-secret/);
 });
 
-test("an agent is told its own flags alone", () => {
+test("an agent gets only its own flags", () => {
   const { args } = createNode(node("agent"));
   assert.deepEqual(args.slice(args.indexOf("agent")), [
     "agent",
@@ -88,7 +88,7 @@ test("an agent is told its own flags alone", () => {
   ]);
 });
 
-test("addresses: the lowest that is free for a server, from the end for agents", () => {
+test("addresses: the lowest free one for a server, the highest for an agent", () => {
   assert.equal(gatewayOf("172.28.0.0/16"), "172.28.0.1");
   assert.equal(freeAddress("172.28.0.0/16", ["172.28.0.1", "172.28.0.2", "172.28.0.4"]), "172.28.0.3");
   assert.equal(freeAddress("172.28.0.0/30", ["172.28.0.1", "172.28.0.2"]), undefined);
@@ -96,7 +96,7 @@ test("addresses: the lowest that is free for a server, from the end for agents",
   assert.equal(agentAddress("192.168.0.0/28", 2), "192.168.0.12");
 });
 
-test("a load balancer that is recreated has the settings that the file overrides", () => {
+test("a recreated load balancer keeps the file's overrides", () => {
   const targets = { "6443.tcp": ["k3d-lab-server-0", "k3d-lab-server-1"] };
   const balancer = { name: "k3d-lab-serverlb", publish: ["127.0.0.1:6550:6443"], targets };
   assert.deepEqual(balancerValues(balancer), { ports: targets, settings: { workerConnections: 1026 } });

@@ -5,7 +5,7 @@ import { describeError, isDiskFull, LabError } from "./errors.ts";
 const ofSystem = (code: string, message: string) =>
   Object.assign(new Error(message), { code, syscall: "write", errno: -28 });
 
-test("a full disk has an exit code of its own, whoever speaks of it", () => {
+test("a full disk has its own exit code, whatever reports it", () => {
   for (const error of [
     ofSystem("ENOSPC", "ENOSPC: no space left on device, write"),
     ofSystem("EDQUOT", "EDQUOT: disk quota exceeded, write"),
@@ -20,7 +20,7 @@ test("a full disk has an exit code of its own, whoever speaks of it", () => {
   assert.ok(!isDiskFull(new LabError("The machine has no space for names.")));
 });
 
-test("a person gets a sentence and the right exit code, whatever was thrown", () => {
+test("users get a sentence and the right exit code, whatever was thrown", () => {
   assert.deepEqual(describeError(new LabError("It is so.", { exitCode: 2 })), {
     message: "It is so.",
     exitCode: 2,

@@ -15,7 +15,7 @@ async function answering(t: TestContext, answer: RequestListener): Promise<strin
   return `http://${await serve(t, server)}`;
 }
 
-test("sends the Host header that it is given, and reads the whole body", async (t) => {
+test("sends the given Host header and reads the whole body", async (t) => {
   const url = await answering(t, (request, response) => {
     response.statusCode = 418;
     response.write(`${request.headers.host} `);
@@ -27,22 +27,22 @@ test("sends the Host header that it is given, and reads the whole body", async (
   });
 });
 
-test("without a Host header it names the address", async (t) => {
+test("without a Host header, names the address", async (t) => {
   const url = await answering(t, (request, response) => response.end(request.headers.host));
   assert.equal(`http://${(await get(url)).body}`, url);
 });
 
-test("ends at the deadline, before the headers", async (t) => {
+test("times out before the headers", async (t) => {
   const url = await answering(t, () => {});
   await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
-test("ends at the deadline, in the middle of a body", async (t) => {
+test("times out in the middle of a body", async (t) => {
   const url = await answering(t, (_, response) => void response.write("a"));
   await assert.rejects(get(url, { timeout: 50 }), /^Error: timed out after 0\.05 s$/);
 });
 
-test("a body that is cut off is no answer", async (t) => {
+test("a truncated body is an error", async (t) => {
   const url = await answering(t, (_, response) => {
     response.writeHead(200, { "content-length": 10 });
     response.write("half", () => response.destroy());
@@ -50,7 +50,7 @@ test("a body that is cut off is no answer", async (t) => {
   await assert.rejects(get(url), /connection closed without an answer|aborted/);
 });
 
-test("says that nothing listens", async () => {
+test("reports that nothing listens", async () => {
   await assert.rejects(get("http://127.0.0.1:1"), /^Error: connection refused$/);
 });
 
@@ -58,7 +58,7 @@ for (const [what, dates, said] of [
   ["is not valid yet", ["20980101000000Z", "20990101000000Z"], /its certificate is not valid yet by .*clock/],
   ["has expired", ["20000101000000Z", "20010101000000Z"], /its certificate has expired by .*clock/],
 ] as const)
-  test(`says that clocks may differ where a certificate ${what}`, async (t) => {
+  test(`suggests comparing clocks if a certificate ${what}`, async (t) => {
     const folder = await mkdtemp(join(tmpdir(), "certificate-"));
     t.after(() => rm(folder, { recursive: true }));
     const settings = `[ca]\ndefault_ca=it\n[it]\ndatabase=index\nrand_serial=yes\ndefault_md=sha256\npolicy=names\nx509_extensions=it_is\n[names]\ncommonName=supplied\n[it_is]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=CA:true\n`;

@@ -53,7 +53,7 @@ const config = (server: string, cluster: object, user: object) => ({
   contexts: [{ name: "lab", context: { cluster: "lab", user: "lab" } }],
 });
 
-test("trusts the authority of the kubeconfig, shows its client certificate, and nobody else's", async (t) => {
+test("trusts only the kubeconfig's authority and presents its client certificate", async (t) => {
   const [api, client, stranger] = await Promise.all(["api", "client", "stranger"].map(certificate));
   assert.ok(api && client && stranger);
   const server = createServer(
@@ -85,7 +85,7 @@ test("trusts the authority of the kubeconfig, shows its client certificate, and 
   );
 });
 
-test("a context is chosen by name; one that is missing is named", async () => {
+test("selects a context by name and names a missing one", async () => {
   const two = config("https://one:6443/", {}, { token: "secret" });
   two.clusters.push({ name: "b", cluster: { server: "https://two:6443" } });
   two.contexts.push({ name: "b", context: { cluster: "b", user: "lab" } });
@@ -95,7 +95,7 @@ test("a context is chosen by name; one that is missing is named", async () => {
   await assert.rejects(readKubeconfig(file, "c"), /has no context "c"/);
 });
 
-test("what kubectl accepts works: no check of the certificate, another name in it, a token's file, a plugin, a proxy", async (t) => {
+test("supports what kubectl does: insecure TLS, server name, token file, exec plugin, proxy", async (t) => {
   const api = await certificate("named");
   const seen: (string | undefined)[] = [];
   const server = createServer(api, (request, response) => {
@@ -167,7 +167,7 @@ test("what kubectl accepts works: no check of the certificate, another name in i
   );
 });
 
-test("an object that is not there is told from one that cannot be asked for", async (t) => {
+test("distinguishes a missing object from one that cannot be requested", async (t) => {
   const lab = healthyLab();
   const api = await serveApi(lab);
   t.after(api.close);
@@ -178,7 +178,7 @@ test("an object that is not there is told from one that cannot be asked for", as
   await assert.rejects(connection.object("/api/v1/namespaces/other"), /the API server/);
 });
 
-test("a kubeconfig that is none is refused without showing what it holds", async () => {
+test("rejects an invalid kubeconfig without showing its content", async () => {
   const file = await kubeconfig({ users: "secret" });
   await assert.rejects(readKubeconfig(file), (error: Error) => !/secret/.test(error.message));
   await writeFile(file, "a: [");
@@ -186,7 +186,7 @@ test("a kubeconfig that is none is refused without showing what it holds", async
   await assert.rejects(readKubeconfig(join(directory, "none")), /there is no .*none/);
 });
 
-test("what was read once is not asked again", async (t) => {
+test("caches what it has read", async (t) => {
   const lab = healthyLab();
   const api = await serveApi(lab);
   t.after(api.close);
@@ -197,7 +197,7 @@ test("what was read once is not asked again", async (t) => {
   assert.deepEqual(await connect({ server: api.url }).nodes(), []);
 });
 
-test("what a namespace can hold: kinds of versions that are not the preferred one, too", async (t) => {
+test("lists namespaced kinds, including non-preferred versions", async (t) => {
   const lab = healthyLab();
   const gateway = "gateway.networking.k8s.io";
   const versions = ["v1", "v1alpha2"].map((version) => ({ groupVersion: `${gateway}/${version}` }));
@@ -218,7 +218,7 @@ test("what a namespace can hold: kinds of versions that are not the preferred on
   );
 });
 
-test("an answer that is not understood is named by its path and field", async (t) => {
+test("reports an unexpected answer by path and field", async (t) => {
   const lab = healthyLab();
   lab.api["/api/v1/nodes"] = { items: [{ metadata: {} }] };
   const api = await serveApi(lab);
@@ -238,14 +238,14 @@ const pod = (status: Partial<Pod["status"]>, deletionTimestamp?: string): Pod =>
 });
 const ready = { conditions: [{ type: "Ready", status: "True" }] };
 
-test("a pod takes requests when it is ready and not on its way out", () => {
+test("a pod takes requests when it is ready and not terminating", () => {
   assert.equal(isReady(pod(ready)), true);
   assert.equal(isReady(pod(ready, "2024-01-01T00:00:00Z")), false);
   assert.equal(isReady(pod({ conditions: [{ type: "Ready", status: "False" }] })), false);
   assert.equal(isReady(pod({})), false);
 });
 
-test("what keeps a pod from being ready is told in Kubernetes' own words", () => {
+test("shows Kubernetes' reason why a pod is not ready", () => {
   assert.equal(podState(pod({}, "2024-01-01T00:00:00Z")), "Terminating");
   assert.equal(podState(pod({})), "not ready");
   assert.equal(podState(pod({ phase: "Pending" })), "Pending");
@@ -262,7 +262,7 @@ test("what keeps a pod from being ready is told in Kubernetes' own words", () =>
   assert.equal(podState(pod({ containerStatuses: [again] })), "CrashLoopBackOff after OOMKilled");
 });
 
-test("the versions of Nodes and Leases are told by the objects' UIDs", async (t) => {
+test("reads the versions of Nodes and Leases by UID", async (t) => {
   const lab = healthyLab();
   const items = (uid: string, resourceVersion: string) => ({
     items: [{ metadata: { uid, resourceVersion } }],

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { writeOnce } from "./files.ts";
 import { knownLabId, labId } from "./lab-id.ts";
 
-test("the lab's id is made once, and callers at the same time get the same one", async () => {
+test("the id is created once, and concurrent callers get the same one", async () => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-id-"));
   try {
     const file = join(folder, ".lab", "id");
@@ -19,7 +19,7 @@ test("the lab's id is made once, and callers at the same time get the same one",
   }
 });
 
-test("an id that cannot be read is not taken for one that is missing, and nothing is written over it", async (t) => {
+test("an unreadable id is not treated as missing, and is not overwritten", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-id-"));
   t.after(() => rm(folder, { recursive: true, force: true }));
   // Whoever runs this, root too, cannot read a link that leads to itself, nor a folder.

@@ -7,20 +7,20 @@ import { childrenOf, isRunning, parseStat, processesOf, processId } from "./proc
 
 const skip = process.platform !== "linux" && "needs /proc";
 
-test("reads state and start time past any name of a program", () => {
+test("reads state and start time whatever the program's name", () => {
   const rest = Array.from({ length: 40 }, (_, index) => String(index + 4));
   assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), { state: "S", parent: 4, startTime: "22" });
   assert.equal(parseStat(""), undefined);
 });
 
-test("tells a process from a later one with its id", { skip }, async () => {
+test("distinguishes a process from a later one with the same id", { skip }, async () => {
   const self = await processId(process.pid);
   assert.ok(self);
   assert.equal(await isRunning(self), true);
   assert.equal(await isRunning({ ...self, startTime: "1" }), false);
 });
 
-test("finds processes by their command line, and sees them end", { skip }, async () => {
+test("finds processes by command line and notices their end", { skip }, async () => {
   const mark = `k3s-lab-test-${process.pid}`;
   const child = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", mark], { stdio: "ignore" });
   await once(child, "spawn");

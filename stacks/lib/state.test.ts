@@ -40,9 +40,9 @@ async function waits(wait: Promise<void>): Promise<boolean> {
   return !ended;
 }
 
-test("a stack that no run holds is not waited for", () => untilOutput("cluster", "kubeconfig", options));
+test("does not wait for a stack that no run holds", () => untilOutput("cluster", "kubeconfig", options));
 
-test("an output is waited for while a run holds the stack, and whose run is told once", async () => {
+test("waits for an output while a run holds the stack, and says once whose run it is", async () => {
   await holds(process.pid);
   await state({ nodes: [] });
   const told: number[] = [];
@@ -60,12 +60,12 @@ test("an output is waited for while a run holds the stack, and whose run is told
   assert.deepEqual(told, [process.pid]);
 });
 
-test("nobody waits for a run that another computer left, or has", { timeout: 60_000 }, async () => {
+test("does not wait for a run of another machine", { timeout: 60_000 }, async () => {
   await holds(1, "elsewhere");
   await untilOutput("cluster", "kubeconfig", options);
 });
 
-test("the wait ends with the run, however that ends", async () => {
+test("the wait ends with the run, however it ends", async () => {
   const run = spawn("sleep", ["1000"]);
   const ended = once(run, "exit");
   await once(run, "spawn");

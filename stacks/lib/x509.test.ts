@@ -32,7 +32,7 @@ const leafPem = makeCertificate({
   hosts,
 });
 
-test("Node reads what was meant", () => {
+test("Node.js reads the same fields", () => {
   const [ca, leaf] = [new X509Certificate(caPem), new X509Certificate(leafPem)];
   assert.equal(ca.ca, true);
   assert.equal(ca.subject, "O=K3s Lab\nCN=Test CA");
@@ -50,7 +50,7 @@ test("Node reads what was meant", () => {
   assert.notEqual(leaf.serialNumber, ca.serialNumber);
 });
 
-test("OpenSSL finds nothing to object to, by its strictest rules", async () => {
+test("OpenSSL accepts it in strict mode", async () => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-x509-"));
   try {
     const [ca, leaf] = [join(folder, "ca.crt"), join(folder, "leaf.crt")];
@@ -64,7 +64,7 @@ test("OpenSSL finds nothing to object to, by its strictest rules", async () => {
   }
 });
 
-test("a client that trusts the authority connects, one that does not and one that asks for another name do not", async (t) => {
+test("only a client that trusts the authority and uses the right name can connect", async (t) => {
   const key = server.privateKey.export({ type: "pkcs8", format: "pem" });
   const https = createServer({ key, cert: leafPem }, (_, response) => response.end("ok"));
   await new Promise<void>((ready) => https.listen(0, "127.0.0.1", ready));

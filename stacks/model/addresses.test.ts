@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { blockOf, overlap } from "./addresses.ts";
 
-test("networks overlap where one lies in the other, and not where they are neighbours", () => {
+test("nested networks overlap, adjacent ones do not", () => {
   const meet = (one: string, other: string) => overlap(blockOf(one), blockOf(other));
   assert.ok(meet("192.168.42.0/24", "192.168.0.0/16"));
   assert.ok(meet("192.168.0.0/16", "192.168.42.7"));

@@ -19,7 +19,7 @@ async function plan(text: string) {
 
 const server = { name: "s", role: "server", ip: "10.0.0.5" } as const;
 
-test("H12: a host is asked at its public address, which the API server's certificate names", async () => {
+test("H12: a host is reached at its public address, which is in the API server's certificate", async () => {
   const found = await plan(
     [
       "config:",
@@ -39,7 +39,7 @@ test("H12: a host is asked at its public address, which the API server's certifi
   assert.deepEqual(publicNames([...servers, server]), ["--tls-san=cluster.example", "--tls-san=203.0.113.7"]);
 });
 
-test("H12: a machine that is made here has no public address", async () => {
+test("H12: a machine created here has no public address", async () => {
   await assert.rejects(
     plan(
       "config:\n  k3s-lab:machines:\n    - {name: s, role: server, ip: 192.168.42.110, publicAddress: here.example}\n",
@@ -57,7 +57,7 @@ const marked = (file: string) => `config:
   k3s-lab:k3s: {serverArgs: [--node-taint=CriticalAddonsOnly=true:NoExecute], agentArgs: [--node-label=zone=a]}
 `;
 
-test("labels and taints of a machine are flags of its node alone", async () => {
+test("a machine's labels and taints become flags of its node only", async () => {
   const { nodes } = await plan(marked(""));
   assert.deepEqual(
     nodes.map(({ args }) => args),
@@ -69,7 +69,7 @@ test("labels and taints of a machine are flags of its node alone", async () => {
   );
 });
 
-test("no Ingress controller is expected where a taint keeps ServiceLB away, which tolerates those of a control plane", async () => {
+test("no Ingress controller is expected where a taint keeps ServiceLB away, except for control-plane taints", async () => {
   const [all, kept] = [
     ["192.168.42.110", "192.168.42.112"],
     ["192.168.42.110", "192.168.42.111"],
@@ -83,7 +83,7 @@ test("no Ingress controller is expected where a taint keeps ServiceLB away, whic
   assert.deepEqual((await plan(other)).ingress, kept);
 });
 
-test("a node of k3d's has the flags and labels that its filters say", async () => {
+test("a k3d node has the flags and labels of its filters", async () => {
   const folder = await mkdtemp(join(tmpdir(), "cluster-plan-"));
   try {
     await writeFile(join(folder, "Pulumi.k3d.yaml"), "config:\n  k3s-lab:config: k3d.yaml\n");

@@ -5,7 +5,7 @@ import { type Component, componentProblem } from "./component-options.ts";
 const problem = (component: Component, given: string, minor = 25) =>
   componentProblem(component, given, minor, 34);
 
-test("an option that a program has is accepted, with a value of its kind", () => {
+test("accepts a program's own option with a value of the right type", () => {
   for (const [component, given] of [
     ["kubelet", "max-pods=50"],
     ["kubelet", "eviction-hard=memory.available<100Mi"],
@@ -34,7 +34,7 @@ test("an option that a program has is accepted, with a value of its kind", () =>
     assert.equal(problem(component, given), undefined, given);
 });
 
-test("any other is refused with the nearest one, and what K3s sets is said so", () => {
+test("rejects any other with the nearest name, and says if K3s sets it", () => {
   for (const [component, given, sentence] of [
     ["kubelet", "max-pod=50", /an option of kubelet in Kubernetes v1\.25 \(did you mean max-pods\?\)/],
     ["kubelet", "max-pods=many", /max-pods with a decimal number/],
@@ -54,7 +54,7 @@ test("any other is refused with the nearest one, and what K3s sets is said so", 
     assert.match(problem(component, given) ?? "", sentence, given);
 });
 
-test("an option is accepted for the releases that have it", () => {
+test("accepts an option only for releases that have it", () => {
   assert.match(problem("kube-apiserver", "authentication-config=/x") ?? "", /in Kubernetes v1\.25/);
   assert.equal(problem("kube-apiserver", "authentication-config=/x", 34), undefined);
   assert.equal(problem("kube-controller-manager", "pod-eviction-timeout=1m"), undefined);

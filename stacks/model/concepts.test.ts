@@ -6,7 +6,7 @@ import { type ConceptsConfig, parseConfig } from "./config.ts";
 const parse = (values: object = {}): ConceptsConfig =>
   parseConfig("concepts", { cluster: { stack: "cluster" }, ...values }, "Pulumi.concepts.yaml");
 
-test("what is not said has its default", () => {
+test("fills in defaults", () => {
   const { namespaces, apps, static: fixed, dynamic, services } = parse();
   assert.deepEqual(namespaces, [{ name: "concepts", isolated: false }]);
   assert.deepEqual(apps, [
@@ -30,9 +30,9 @@ const refused: readonly (readonly [string, object, RegExp])[] = [
   ["the namespace of the lab's Traefik", { namespace: "traefik", ingress: "managed" }, /another name/],
 ];
 for (const [what, values, message] of refused)
-  test(`refused: ${what}`, () => assert.throws(() => parse(values), { exitCode: 2, message }));
+  test(`rejects ${what}`, () => assert.throws(() => parse(values), { exitCode: 2, message }));
 
-test("volumes that exist stay as they were made", () => {
+test("refuses changes to existing volumes", () => {
   const claim = (name: string, storage: string, more: object) => ({
     ...{ urn: "urn", type: "kubernetes:core/v1:PersistentVolumeClaim" },
     inputs: {

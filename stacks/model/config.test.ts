@@ -40,7 +40,7 @@ test("defaults are filled in", () => {
   });
 });
 
-test("the stack files of the project are accepted and hold the promised lab", async () => {
+test("the project's stack files are valid and describe the documented lab", async () => {
   const cluster = await readStackFile("cluster", root);
   assert.deepEqual(
     cluster.machines.map(({ name, role, ip }) => ({ name, role, ip })),
@@ -78,7 +78,7 @@ test("the apps on k3d are the same three in two namespaces", async () => {
   );
 });
 
-test("hosts take what is said for all and add their own; networks may be any", () => {
+test("hosts inherit the common SSH settings and may override them; any network is allowed", () => {
   const config = parseConfig(
     "cluster",
     {
@@ -102,7 +102,7 @@ test("hosts take what is said for all and add their own; networks may be any", (
 
 const balancer = { name: "lb", role: "loadbalancer", ip: "192.168.42.100" };
 
-test("a load balancer is none of the nodes, is smaller, and the API server's certificate names it", () => {
+test("a load balancer is not a node, is smaller, and is in the API server's certificate", () => {
   const found = parseConfig("cluster", { machines: [balancer, server, agent] }, "FILE");
   assert.deepEqual(
     found.machines.map(({ name }) => name),
@@ -117,7 +117,7 @@ test("a load balancer is none of the nodes, is smaller, and the API server's cer
   assert.deepEqual(found.k3s.serverArgs, ["--write-kubeconfig-mode=644", "--tls-san=192.168.42.100"]);
 });
 
-test("the load balancer of the file cluster-ha leads to three servers and an agent", async () => {
+test("the load balancer of cluster-ha leads to three servers and an agent", async () => {
   const { loadBalancer, machines } = (await readStackFile("cluster-ha", root)) as ClusterConfig;
   assert.ok(loadBalancer);
   assert.deepEqual(
@@ -126,7 +126,7 @@ test("the load balancer of the file cluster-ha leads to three servers and an age
   );
 });
 
-test("an odd number of servers is accepted", () => {
+test("accepts an odd number of servers", () => {
   const machines = [1, 2, 3].map((n) => ({ ...server, name: `s${n}`, ip: `192.168.42.11${n}` }));
   assert.equal(parseConfig("cluster", { machines }, "FILE").machines.length, 3);
 });
@@ -258,7 +258,7 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
   ],
 ];
 for (const [name, values, expected] of clusterFaults)
-  test(`refused: ${name}`, () => {
+  test(`rejects ${name}`, () => {
     const lines = faults("cluster", values);
     assert.equal(lines.length, 1, lines.join("\n"));
     assert.match(lines[0] ?? "", expected);
@@ -266,7 +266,7 @@ for (const [name, values, expected] of clusterFaults)
 
 const cluster = { stack: "cluster" };
 
-test("apps without a namespace are in the stack's own", () => {
+test("apps without a namespace use the stack's", () => {
   const values = {
     cluster,
     namespace: "lab",
@@ -285,7 +285,7 @@ test("apps without a namespace are in the stack's own", () => {
   });
 });
 
-test("apps share a host by paths", () => {
+test("apps can share a host by paths", () => {
   const values = {
     cluster,
     apps: [
@@ -300,7 +300,7 @@ test("apps share a host by paths", () => {
   ]);
 });
 
-test("namespaces that the stack makes are isolated unless it says otherwise", () => {
+test("namespaces of the stack are isolated by default", () => {
   const namespaces = [
     { name: "dev", quota: { pods: 10, cpu: "500m", memory: "2Gi" } },
     { name: "open", isolated: false },
@@ -318,7 +318,7 @@ test("namespaces that the stack makes are isolated unless it says otherwise", ()
   ]);
 });
 
-test("where the Ingress controller's pods are is known for every choice", () => {
+test("the Ingress controller's pods are known for every choice", () => {
   const where = (values: object) =>
     parseConfig("apps", { cluster, apps: [{ name: "a" }], ...values }, "FILE").ingressNamespace;
   assert.equal(where({}), "kube-system");
@@ -326,7 +326,7 @@ test("where the Ingress controller's pods are is known for every choice", () => 
   assert.equal(where({ ingress: "nginx", ingressNamespace: "ingress-nginx" }), "ingress-nginx");
 });
 
-test("an app is spoken of by its namespace too, unless that is the stack's own; Pulumi's name never depends on that", () => {
+test("an app is named with its namespace unless it is the default; its Pulumi name never depends on that", () => {
   const config = { namespace: "default" };
   const elsewhere = { name: "app1", namespace: "dev" };
   const own = { name: "app1", namespace: "default" };
@@ -622,17 +622,17 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
   ["a misspelt key on top", { cluster, ingres: "managed", apps }, /did you mean "ingress"\?/],
 ];
 for (const [name, values, expected] of appFaults)
-  test(`refused: ${name}`, () => {
+  test(`rejects ${name}`, () => {
     const lines = faults("apps", values);
     assert.equal(lines.length, 1, lines.join("\n"));
     assert.match(lines[0] ?? "", expected);
   });
 
-test("every fault is told, not only the first", () => {
+test("reports every fault, not only the first", () => {
   assert.equal(faults("cluster", { provider: "x", machines: [{ ...server, ip: "x", cpus: 0 }] }).length, 3);
 });
 
-test("a stack runs the program that its name begins with", () => {
+test("a stack runs the program that its name starts with", () => {
   assert.equal(programOf("cluster"), "cluster");
   assert.equal(programOf("apps-k3d"), "apps");
   assert.throws(() => programOf("clusters"), /no program for the stack "clusters".*cluster, apps/);
@@ -645,7 +645,7 @@ test("a stack runs the program that its name begins with", () => {
   );
 });
 
-test("a stack file that does not exist is named", async () => {
+test("names a missing stack file", async () => {
   await assert.rejects(
     readStackFile("apps-none", root),
     /Pulumi\.apps-none\.yaml cannot be read: it does not exist/,

@@ -36,7 +36,7 @@ async function read(changes: object = {}) {
   return readK3dFile("k3d.yaml", folder);
 }
 
-test("the project's own files are accepted: one server by default, three in the other", async () => {
+test("the project's own files are valid: one server by default, three in the other", async () => {
   const one = await readK3dFile("stacks/k3d.yaml", root);
   assert.deepEqual(
     [one.servers, one.agents, publishedPort(one, 80), publishedPort(one, 443)],
@@ -88,7 +88,7 @@ const faults = [
   ],
 ] as const;
 for (const [title, changes, message] of faults)
-  test(`refused: ${title}`, async () => {
+  test(`rejects ${title}`, async () => {
     await assert.rejects(read(changes), (error: LabError) => {
       assert.ok(error instanceof LabError);
       assert.equal(error.exitCode, 2);
@@ -97,7 +97,7 @@ for (const [title, changes, message] of faults)
     });
   });
 
-test("a file that cannot be read is refused before anything is touched", async () => {
+test("an unreadable file is refused before anything changes", async () => {
   await symlink(join(folder, "loop"), join(folder, "loop"));
   const files = [{ source: "loop", destination: "/x", nodeFilters: ["server:*"] }];
   await assert.rejects(read({ files }), {
@@ -106,14 +106,14 @@ test("a file that cannot be read is refused before anything is touched", async (
   });
 });
 
-test("a file that does not exist is named, with what to name instead", async () => {
+test("names a missing file and the alternative", async () => {
   await assert.rejects(
     readK3dFile("nowhere.yaml", folder),
     /^LabError: nowhere\.yaml cannot be read.*k3s-lab:config/s,
   );
 });
 
-test("nodes have the names that k3d gives them", async () => {
+test("nodes get k3d's names", async () => {
   const file = await read();
   assert.deepEqual(serversOf(file), ["k3d-k3d-server-0", "k3d-k3d-server-1", "k3d-k3d-server-2"]);
   assert.deepEqual(agentsOf(file), [
@@ -122,14 +122,14 @@ test("nodes have the names that k3d gives them", async () => {
   ]);
 });
 
-test("the release is read off the image, its digest left out", async () => {
+test("reads the release from the image, without its digest", async () => {
   assert.equal(k3sVersionOf(await read()), "v1.25.4+k3s1");
   const digest = `@sha256:${"0".repeat(64)}`;
   for (const image of [`r.example/k3s:v1.30.2-k3s2${digest}`, "localhost:5000/mirror/k3s:v1.30.2-k3s2"])
     assert.equal(k3sVersionOf(await read({ image })), "v1.30.2+k3s2");
 });
 
-test("ports of this computer: of the API, of the nodes, of the registry", async () => {
+test("lists local ports: the API's, the nodes', the registry's", async () => {
   const registries = { create: { name: "r", host: "127.0.0.1", hostPort: "5050" } };
   const file = await read({
     registries,
@@ -142,7 +142,7 @@ test("ports of this computer: of the API, of the nodes, of the registry", async 
   assert.deepEqual([publishedPort(file, 443), publishedPort(file, 22)], [8444, undefined]);
 });
 
-test("flags of servers are told from flags of agents", async () => {
+test("separates server flags from agent flags", async () => {
   const extraArgs = [
     { arg: "--disable=traefik", nodeFilters: ["server:*"] },
     { arg: "--node-label=a=b", nodeFilters: ["agent:*"] },
@@ -161,12 +161,12 @@ const plain = {
   },
 };
 
-test("k3d is told the file, without agents, and to leave the user's kubeconfig alone", async () => {
+test("k3d gets the file without agents, and must not touch the user's kubeconfig", async () => {
   const { agents: _, ...rest } = whole;
   assert.deepEqual(createConfig(await read(), { loadBalancer: true }), { ...rest, ...plain });
 });
 
-test("the load balancer's own settings are those of the file, of two of a name the last", async () => {
+test("the load balancer's settings come from the file; the last of duplicates wins", async () => {
   const settings = async (...configOverrides: string[]) => {
     const file = await read({ options: { k3d: { loadbalancer: { configOverrides } } } });
     return balancerOf(file, { loadBalancer: true })?.settings;
@@ -178,7 +178,7 @@ test("the load balancer's own settings are those of the file, of two of a name t
   assert.equal(await settings(), undefined);
 });
 
-test("without a load balancer the first server answers; what was built stands in for what cannot be pulled", async () => {
+test("without a load balancer the first server answers; a built image replaces one that cannot be pulled", async () => {
   const registries = { create: { name: "r", host: "127.0.0.1", hostPort: "5050" } };
   const file = await read({ registries, subnet: "172.28.0.0/16", agents: 0 });
   const { agents: _, ...rest } = whole;
@@ -196,7 +196,7 @@ test("without a load balancer the first server answers; what was built stands in
   assert.deepEqual(directPorts(file, 1, { loadBalancer: false }), []);
 });
 
-test("what is for servers goes to k3d, what is for agents to the agents, and `all` to both", async () => {
+test("server settings go to k3d, agent settings to the agents, and `all` to both", async () => {
   await writeFile(join(folder, "registries.txt"), "x");
   const file = await read({
     env: [
@@ -234,7 +234,7 @@ test("what is for servers goes to k3d, what is for agents to the agents, and `al
   assert.deepEqual(nodeConfig(file, { role: "server", index: 2 }).nodeLabels, ["tier=front"]);
 });
 
-test("another cluster is what k3d cannot change; agents, waiting times, order and notes are not", async () => {
+test("what k3d cannot change makes another cluster; agents, timeouts, order and notes do not", async () => {
   const identity = async (changes: object = {}) => clusterIdentity(await read(changes));
   const before = await identity();
   for (const same of [
@@ -259,7 +259,7 @@ test("another cluster is what k3d cannot change; agents, waiting times, order an
   assert.doesNotMatch(await identity({ token: "one-of-its-own" }), /one-of-its-own/);
 });
 
-test("a file that changes is another cluster, by its content", async () => {
+test("changed content of a referenced file makes another cluster", async () => {
   const files = [{ source: "manifest.yaml", destination: "k3s-manifests/a.yaml", nodeFilters: ["server:*"] }];
   await writeFile(join(folder, "manifest.yaml"), "one: 1\n");
   const before = await clusterIdentity(await read({ files }));

@@ -4,13 +4,13 @@ import { flagProblems, K3sFlags, k3sFlags, withoutSecrets } from "./k3s-flags.ts
 
 const problem = (flag: string, version?: string) => flagProblems([flag], "server", version)[0]?.expected;
 
-test("no flag is listed twice, and each is one of server or agent", () => {
+test("no flag is listed twice, and each belongs to server or agent", () => {
   const names = k3sFlags.flatMap(({ name, short }) => [name, ...(short ? [short] : [])]);
   assert.equal(new Set(names).size, names.length);
   for (const { name, roles } of k3sFlags) assert.ok(roles.length > 0, name);
 });
 
-test("what is accepted", () => {
+test("accepts K3s's flags", () => {
   const flags = [
     ...[
       "--disable=traefik,servicelb",
@@ -34,14 +34,14 @@ test("what is accepted", () => {
   assert.deepEqual(flagProblems(flags, "server"), []);
 });
 
-test("a flag that came later is refused for v1.25, one that is unknown for every version that is listed", () => {
+test("rejects flags newer than v1.25, and unknown flags for every listed version", () => {
   assert.equal(problem("--embedded-registry", "v1.34.1+k3s1"), undefined);
   assert.match(problem("--embedded-registry", "v1.25.4+k3s1") ?? "", /does not have it yet/);
   assert.match(problem("--embeded-registry", "v1.34.1+k3s1") ?? "", /did you mean --embedded-registry\?/);
   assert.equal(problem("--new-in-1-40=x", "v1.40.0+k3s1"), undefined);
 });
 
-test("a secret is not shown in whatever form it was given", () => {
+test("never shows a secret, in whatever form it was given", () => {
   const texts = [
     '"--agent-token=hunter2"',
     '["--token","hunter2"]',
@@ -55,7 +55,7 @@ test("a secret is not shown in whatever form it was given", () => {
   assert.equal(withoutSecrets("--token-file=/x --tls-san=t"), "--token-file=/x --tls-san=t");
 });
 
-test("flags are asked for by name", () => {
+test("looks flags up by name", () => {
   const flags = new K3sFlags([
     "--disable=a,b",
     "--disable=c",

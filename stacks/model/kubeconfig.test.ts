@@ -28,7 +28,7 @@ users:
     client-key-data: S0VZ
 `;
 
-test("the kubeconfig names the server's address and carries its own context; certificates stay", () => {
+test("has the server's address and its own context, and keeps the certificates", () => {
   assert.deepEqual(parse(rewriteKubeconfig(original, ["https://192.168.42.110:6443"], "k3s-lab-cluster")), {
     apiVersion: "v1",
     kind: "Config",
@@ -47,7 +47,7 @@ test("the kubeconfig names the server's address and carries its own context; cer
   });
 });
 
-test("every further server has a context of its own", () => {
+test("every further server has its own context", () => {
   const servers = ["https://10.0.0.1:6443", "https://10.0.0.2:6443"] as const;
   const { clusters, contexts, users, ...rest } = parse(rewriteKubeconfig(original, servers, "ha"));
   assert.deepEqual(
@@ -64,7 +64,7 @@ test("every further server has a context of its own", () => {
   assert.deepEqual([users.length, rest["current-context"]], [1, "ha"]);
 });
 
-test("text that is no kubeconfig is refused", () => {
+test("rejects text that is not a kubeconfig", () => {
   assert.throws(() => rewriteKubeconfig("clusters: []", ["https://192.168.42.110:6443"], "lab"));
 });
 
@@ -86,7 +86,7 @@ const several = (users: readonly object[], cluster: object = {}): string =>
 const kubeconfig = (content: string, context?: string): unknown =>
   parse(kubeconfigOf(chooseContext(content, file, context)));
 
-test("only the chosen context is taken, with its cluster and its user", () => {
+test("uses only the chosen context with its cluster and user", () => {
   const text = several([
     { name: "a", user: { token: "secret-a" } },
     { name: "b", user: { token: "secret-b" } },
@@ -102,7 +102,7 @@ test("only the chosen context is taken, with its cluster and its user", () => {
   assert.doesNotMatch(JSON.stringify(kubeconfig(text, "b")), /secret-a/);
 });
 
-test("what changes elsewhere in the file changes nothing: others, extensions, the current context", () => {
+test("ignores changes elsewhere in the file: other contexts, extensions, the current context", () => {
   const before = several([{ name: "b", user: { token: "t" } }]);
   const minikube = { extensions: [{ name: "cluster_info", extension: { "last-update": "now" } }] };
   const after = several(
@@ -116,13 +116,13 @@ test("what changes elsewhere in the file changes nothing: others, extensions, th
   assert.deepEqual(kubeconfig(changed, "b"), kubeconfig(before, "b"));
 });
 
-test("another context without a user or a cluster does not matter; the chosen one may do without a user", () => {
+test("ignores incomplete other contexts; the chosen one may lack a user", () => {
   assert.match(JSON.stringify(kubeconfig(several([]), "half")), /"user":\{\}/);
   assert.throws(() => kubeconfig(several([]), "b"), /has no user "b", which its context "b" names/);
   assert.match(JSON.stringify(kubeconfig(several([{ name: "a", user: {} }]), "a")), /https:\/\/a:6443/);
 });
 
-test("paths start from the file's folder, as they do for kubectl", () => {
+test("paths are relative to the file's folder, as in kubectl", () => {
   const user = {
     "client-certificate": "pki/client.crt",
     "client-key": "/etc/client.key",
@@ -137,7 +137,7 @@ test("paths start from the file's folder, as they do for kubectl", () => {
   assert.equal(chosen.user.exec?.command, "/home/user/.kube/login");
 });
 
-test("what client-go understands is handed on", () => {
+test("passes on everything that client-go supports", () => {
   const cluster = {
     "insecure-skip-tls-verify": true,
     "tls-server-name": "kubernetes",
@@ -149,7 +149,7 @@ test("what client-go understands is handed on", () => {
   for (const part of [...Object.keys(cluster), "as-groups"]) assert.match(text, new RegExp(`"${part}"`));
 });
 
-test("a kubeconfig that is none, or that lacks something, is refused without showing what it holds", () => {
+test("an invalid or incomplete kubeconfig is rejected without showing its content", () => {
   const refusals: readonly (readonly [string, string | undefined, RegExp])[] = [
     [several([]), "c", /has no context "c"; it has: a, b, half\. Set k3s-lab:cluster\.context/],
     ["users: [secret", "a", /is not a kubeconfig/],
@@ -244,7 +244,7 @@ test("a kubeconfig that is none, or that lacks something, is refused without sho
     );
 });
 
-test("a kubeconfig is found in the home folder, beside the stack file, or where it is said to be", () => {
+test("finds a kubeconfig in the home folder, beside the stack file, or at the given path", () => {
   assert.equal(kubeconfigFile("~/.kube/config"), join(homedir(), ".kube/config"));
   assert.equal(kubeconfigFile("kube/config"), join(root, "kube/config"));
   assert.equal(kubeconfigFile("kube", "/elsewhere"), "/elsewhere/kube");

@@ -27,7 +27,7 @@ const sectionOf = (text: string, name: string) =>
     .split("\n")
     .map((line) => line.trim());
 
-test("each port leads to the machines that answer at it: the API to servers, the rest to nodes that serve Traefik", () => {
+test("each port leads to the right machines: the API to servers, the rest to nodes with Traefik", () => {
   const text = haproxyConfig(config());
   assert.deepEqual(sectionOf(text, "http"), [
     ...["listen http", "bind :80"],
@@ -40,13 +40,13 @@ test("each port leads to the machines that answer at it: the API to servers, the
   ]);
 });
 
-test("Traefik runs on every node where a load balancer leads to it, and as K3s has it elsewhere", () => {
+test("with a load balancer, every node runs Traefik; without one, K3s's default stays", () => {
   const { loadBalancer: _, ...alone } = config();
   assert.equal(traefikOf(config()), "every-node");
   assert.equal(traefikOf(alone), "");
 });
 
-test("where K3s brings no Traefik, or nothing that leads to it, only the API server is behind it", () => {
+test("without K3s's Traefik or ServiceLB, only the API server is balanced", () => {
   for (const word of ["traefik", "servicelb"]) {
     const text = haproxyConfig(config([`--disable=${word}`]));
     assert.deepEqual(

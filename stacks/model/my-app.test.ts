@@ -7,7 +7,7 @@ import { parseConfig } from "./config.ts";
 const parse = (values: object = {}) =>
   parseConfig("my-app", { cluster: { stack: "cluster" }, ...values }, "Pulumi.my-app.yaml");
 
-test("a cluster is all that the guest book must be told", () => {
+test("the guest book needs only a cluster", () => {
   const { cluster, namespace, namespaces, ingressNamespace, database, backup, apps } = parse();
   assert.deepEqual(cluster, { stack: "cluster" });
   assert.deepEqual([namespace, namespaces], ["my-app", [{ name: "my-app", isolated: true }]]);
@@ -28,13 +28,13 @@ test("a cluster is all that the guest book must be told", () => {
   ]);
 });
 
-test("a canary is of every page, and of another version", () => {
+test("a canary covers every page and has another version", () => {
   const versions = parse({ canary: "1.1.0" }).apps.map(({ canary }) => canary);
   assert.deepEqual(versions, ["1.1.0", "1.1.0", "1.1.0"]);
   assert.throws(() => parse({ canary: "1.0.0" }), /canary: "1\.0\.0" .*another version/);
 });
 
-test("the page and its API answer other hosts too, the admin page does not", () => {
+test("additional hosts serve the page and its API, not the admin page", () => {
   const { apps } = parse({ hosts: { aliases: ["myapp.com"] } });
   assert.deepEqual(
     apps.map(({ aliases }) => aliases),
@@ -88,7 +88,7 @@ const refused: readonly (readonly [what: string, values: object, expected: RegEx
   ],
 ];
 for (const [what, values, expected] of refused)
-  test(`refused: ${what}`, () => {
+  test(`rejects ${what}`, () => {
     assert.throws(
       () => parse(values),
       (error) => {
@@ -100,7 +100,7 @@ for (const [what, values, expected] of refused)
     );
   });
 
-test("volumes that exist stay as they were made", () => {
+test("refuses changes to existing volumes", () => {
   const made = (namespace: string, storage: string, more: object = {}) => [
     {
       urn: "urn",

@@ -73,7 +73,7 @@ const disputed = [
 ];
 
 for (const value of plain)
-  test(`read: ${value}`, () => {
+  test(`reads ${value}`, () => {
     // The library is right about what nobody disputes.
     assert.deepEqual(read(`config:\n  key: ${value}\n`), parse(`config:\n  key: ${value}\n`));
   });
@@ -92,19 +92,19 @@ const forGo = [
   "{1: a}",
 ];
 for (const value of forGo)
-  test(`refused, because Go's reader ends there or reads something else: ${value}`, () => {
+  test(`rejects a value that Go's parser reads differently: ${value}`, () => {
     assert.throws(
       () => read(`config:\n  key: ${value}\n`),
       (error) => error instanceof LabError && error.exitCode === 2 && /^FILE, line 2: /.test(error.message),
     );
   });
 
-test("a value that is a secret is not shown", () => {
+test("does not show a secret value", () => {
   assert.throws(() => read("token: 0777\n"), /line 1: token: Pulumi and the lab would read it differently/);
 });
 
 for (const value of disputed)
-  test(`refused: ${JSON.stringify(value)}`, () => {
+  test(`rejects ${JSON.stringify(value)}`, () => {
     assert.throws(
       () => read(`config:\n  key: ${value}\n`),
       (error) =>
@@ -112,22 +112,22 @@ for (const value of disputed)
     );
   });
 
-test("a refusal says line, key, value and what is accepted", () => {
+test("an error names line, key, value and what is accepted", () => {
   assert.throws(() => read("config:\n  k3s-lab:machines:\n    - {name: a, cpus: 010}\n"), {
     message:
       "FILE, line 3: k3s-lab:machines[0].cpus: Pulumi and the lab would read 010 differently; expected a decimal number, true, false, or text in quotes.",
   });
 });
 
-test("a value that stands in two places is written once", () => {
+test("an alias has its anchor's value", () => {
   assert.deepEqual(read("a: &one {b: 1}\nc: *one\n"), { a: { b: 1 }, c: { b: 1 } });
 });
 
-test("a value that contains itself is refused", () => {
+test("rejects a value that contains itself", () => {
   for (const text of ["a: &one {b: *one}\n", "a: &one [[*one]]\n", "a: &one\n  b: [{c: *one}]\n"])
     assert.throws(() => read(text), /^LabError: FILE, line [12]: the alias \*one inside the value /);
 });
 
-test("a file without content is nothing", () => {
+test("an empty file has no value", () => {
   for (const text of ["", "# a comment\n", "---\n"]) assert.equal(read(text), null);
 });

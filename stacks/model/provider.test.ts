@@ -10,13 +10,13 @@ const probes = (libvirt?: string, virtualbox?: string) => ({
   virtualbox: async () => virtualbox,
 });
 
-test("a provider that the stack file names is taken without a look at the computer", async () => {
+test("a provider in the stack file is used without probing", async () => {
   const never = () => Promise.reject(new Error("probed"));
   const choice = await chooseProvider("virtualbox", undefined, { libvirt: never, virtualbox: never });
   assert.equal(choice.provider, "virtualbox");
 });
 
-test("what was chosen for auto stays while the lab is up; a word that is no provider does not count", async () => {
+test("auto keeps its choice while the lab is up; an invalid value is ignored", async () => {
   assert.equal((await chooseProvider("auto", "docker", probes())).provider, "docker");
   assert.equal((await chooseProvider("auto", "vmware", probes())).provider, "libvirt");
   assert.equal(configuredProvider({ provider: "auto" }, { autoProvider: "docker" }), "docker");
@@ -54,12 +54,12 @@ async function withPrograms(context: TestContext, programs: Readonly<Record<stri
   process.env.PATH = folder;
 }
 
-test("VirtualBox is taken where its driver answers and libvirt is not installed", async (context) => {
+test("VirtualBox is chosen if its driver works and libvirt is not installed", async (context) => {
   await withPrograms(context, { VBoxManage: "echo 7.0.20r163906" });
   assert.equal((await chooseProvider("auto")).provider, "virtualbox");
 });
 
-test("VirtualBox without its kernel driver is not taken", async (context) => {
+test("VirtualBox without its kernel driver is not chosen", async (context) => {
   await withPrograms(context, { VBoxManage: '[ "$1" = --version ]' });
   assert.deepEqual(await chooseProvider("auto"), {
     provider: "docker",

@@ -23,7 +23,7 @@ const quantities: readonly (readonly [string, number | undefined])[] = [
 for (const [text, value] of quantities)
   test(`the quantity "${text}" is ${value}`, () => assert.equal(parseQuantity(text), value));
 
-test("a quota limits what it names and nothing else", () => {
+test("a quota limits only what it names", () => {
   assert.deepEqual(hardLimits({ pods: 10, cpu: "500m", memory: "2Gi" }), {
     pods: "10",
     "requests.cpu": "500m",
@@ -32,7 +32,7 @@ test("a quota limits what it names and nothing else", () => {
   assert.deepEqual(hardLimits({ memory: "2Gi" }), { "limits.memory": "2Gi" });
 });
 
-test("a quota leaves room for the pod that each app starts before an old one goes", () => {
+test("a quota leaves room for each app's surge pod", () => {
   const parts = (quota: object) =>
     quotaShortages(quota, [1, 3, 0]).map(({ part, expected }) => [part, expected]);
   const why = "4 pods, and one more for each of the 2 Deployments during a rollout";

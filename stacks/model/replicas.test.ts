@@ -10,7 +10,7 @@ const parse = (replicas: unknown, quota: object = {}) =>
     "FILE",
   ).apps[0];
 
-test("an app has a number of pods, or as many as its load asks for within bounds", () => {
+test("an app has a fixed number of pods or a range for autoscaling", () => {
   assert.deepEqual(parse(3), { name: "a", namespace: "dev", replicas: 3, version: "1.0.0" });
   assert.deepEqual(parse({ min: 2, max: 5, cpu: 60 }), {
     ...{ name: "a", namespace: "dev", version: "1.0.0" },
@@ -28,7 +28,7 @@ test("an app has a number of pods, or as many as its load asks for within bounds
   );
 });
 
-test("a quota has room for the most pods that there may be", () => {
+test("a quota has room for the maximum number of pods", () => {
   assert.ok(parse({ max: 4 }, { pods: 5 }));
   assert.throws(() => parse({ max: 4 }, { pods: 4 }), /quota\.pods: 4 .*at least 5: 4 pods, and one more/);
 });
@@ -46,5 +46,5 @@ const refused: readonly (readonly [unknown, RegExp])[] = [
   [101, /replicas: 101 is not accepted; expected at most 100/],
 ];
 for (const [replicas, message] of refused)
-  test(`refused: replicas ${JSON.stringify(replicas)}`, () =>
+  test(`rejects replicas ${JSON.stringify(replicas)}`, () =>
     assert.throws(() => parse(replicas), { exitCode: 2, message }));

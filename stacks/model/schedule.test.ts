@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isSchedule } from "./schedule.ts";
 
-test("what Kubernetes takes as a schedule, and what it does not", () => {
+test("accepts the schedules that Kubernetes accepts", () => {
   for (const good of [
     "17 3 * * *",
     "*/15 * * * *",

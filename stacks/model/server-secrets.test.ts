@@ -24,7 +24,7 @@ async function refused(text: string, sentence: RegExp, mode = 0o600): Promise<vo
   });
 }
 
-test("a file that nobody else may read is K3s configuration", async () => {
+test("a private file is valid K3s configuration", async () => {
   assert.equal(await read(undefined), undefined);
   await writeFile(join(folder, "good"), "etcd-s3-access-key: me\netcd-s3-secret-key: hunter2\n", {
     mode: 0o600,
@@ -32,7 +32,7 @@ test("a file that nobody else may read is K3s configuration", async () => {
   assert.equal(await read("good"), '{"etcd-s3-access-key":"me","etcd-s3-secret-key":"hunter2"}');
 });
 
-test("any other file is refused, and no secret is shown", async () => {
+test("rejects any other file without showing secrets", async () => {
   await assert.rejects(read("none"), /k3s\.serverSecrets: none is not accepted; expected a file that exists/);
   await assert.rejects(read("."), /expected a file that exists/);
   await refused("etcd-s3-secret-key: hunter2", /expected a file that only you may read: chmod 600 /, 0o644);

@@ -34,7 +34,7 @@ for (const [provider, key] of [
   ["libvirt", "cluster/vagrant/machines/pi/libvirt/private_key"],
   ["virtualbox", "cluster/vagrant/machines/pi/virtualbox/private_key"],
 ] satisfies [Provider, string][])
-  test(`a machine of ${provider} is reached at its address, with the key that it was given`, async () => {
+  test(`a ${provider} machine is reached at its address with its own key`, async () => {
     const found = await understood(
       sshConfig("cluster", machine, provider),
       "pi.cluster",
@@ -67,7 +67,7 @@ test("a host is reached as the stack file says", async () => {
   );
 });
 
-test("a host behind another is reached through it, by the same user unless it says another", async () => {
+test("a host behind a jump host uses the same user by default", async () => {
   const config = (jump: string) =>
     sshConfig("cluster", { ...machine, ssh: { user: "me", key: "/keys/pi", jump } }, "hosts");
   const options = ["hostname", "port", "user", "identityfile", "proxyjump"];
@@ -84,7 +84,7 @@ test("a host behind another is reached through it, by the same user unless it sa
   assert.deepEqual([other.user, other.port], ["you", "2200"]);
 });
 
-test("a host key that the stack file gives is the only one that is taken", async () => {
+test("only a host key from the stack file is accepted", async () => {
   const found = await understood(
     sshConfig("cluster", { ...machine, ssh: { user: "me", hostKey } }, "hosts"),
     "pi.cluster",
@@ -99,7 +99,7 @@ test("a host key that the stack file gives is the only one that is taken", async
   assert.equal(knownHost("pi.cluster", hostKey), `pi.cluster ${hostKey}\n`);
 });
 
-test("H13: the key of the host on the way is noted apart from the host's own", async () => {
+test("H13: a jump host's key is recorded separately", async () => {
   const text = sshConfig("cluster", { ...machine, ssh: { user: "me", jump: "gate" } }, "hosts");
   assert.deepEqual(await understood(text, "jump.pi.cluster", "userknownhostsfile"), {
     userknownhostsfile: "/lab/.lab/ssh/pi.cluster/known_hosts.jump",
@@ -109,7 +109,7 @@ test("H13: the key of the host on the way is noted apart from the host's own", a
   });
 });
 
-test("beside a key that is named, the keys of an agent are not offered", async () => {
+test("with an explicit key, ssh-agent's keys are not offered", async () => {
   const text = sshConfig(
     "cluster",
     { ...machine, ssh: { user: "me", key: "/keys/pi", jump: "gate" } },
@@ -119,7 +119,7 @@ test("beside a key that is named, the keys of an agent are not offered", async (
     assert.deepEqual(await understood(text, name, "identitiesonly"), { identitiesonly: "yes" });
 });
 
-test("a key in the checkout is found from anywhere", async () => {
+test("a key in the checkout is found from any folder", async () => {
   const text = sshConfig("cluster", { ...machine, ssh: { user: "me", key: "keys/pi" } }, "hosts");
   assert.equal((await understood(text, "pi.cluster", "identityfile")).identityfile, "/lab/keys/pi");
 });

@@ -13,7 +13,7 @@ await writeFile(join(directory, "web.crt"), certificate);
 await writeFile(join(directory, "web.key"), key, { mode: 0o600 });
 const tls = { certificate: "web.crt", key: "web.key" };
 
-test("a certificate is judged by the host of its app, and named by its key in the stack file", async () => {
+test("a certificate must match its app's host, and is named by its key in the stack file", async () => {
   const plain = { host: "plain.com" };
   const good = { apps: [plain, { host: "app.com", tls }, { host: "lab.com", tls: {} }] };
   await refuseCertificates("apps", good, directory);
@@ -31,7 +31,7 @@ test("a certificate is judged by the host of its app, and named by its key in th
   );
 });
 
-test("what a stack's certificates are made of is known", () => {
+test("records what a stack's certificates were made from", () => {
   assert.deepEqual(certificateFilesOf([{ host: "a.com" }]), []);
   assert.deepEqual(certificateFilesOf([{ host: "a.com", tls }]), ["web.crt", "web.key"]);
   assert.deepEqual(certificateFilesOf([{ host: "a.com", tls: {} }]), []);

@@ -9,7 +9,7 @@ import { LabError } from "../lib/errors.ts";
 import { parseConfig } from "../model/config.ts";
 import { findDatabase } from "./database-pod.ts";
 
-test("only a database of the stack's own is taken, on a cluster that answers", async (t) => {
+test("only the stack's own database is used, on a cluster that answers", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "database-"));
   t.after(() => rm(folder, { recursive: true }));
   const lab = healthyLab();

@@ -8,7 +8,7 @@ import { checkHosts } from "./hosts.ts";
 const folder = await mkdtemp(join(tmpdir(), "hosts-"));
 after(() => rm(folder, { recursive: true }));
 
-test("a host without Python is refused before anything is installed where Ansible needs it", async () => {
+test("with Ansible, a host without Python is refused before anything is installed", async () => {
   // Runs the check up to its question for sudo, on this computer.
   const script = "sed -e s,/run/systemd/system,/, -e '/^sudo/i exit 1' | bash -s";
   await writeFile(join(folder, "ssh"), `#!/bin/sh\n${script}\n`, { mode: 0o755 });

@@ -48,7 +48,7 @@ async function refusal(of: K3dFile, world: Partial<World> = {}, node: string | u
   }
 }
 
-test("what was built is used for its own release alone", () => {
+test("a built image is used only for its own release", () => {
   const k3dImage = "k3s-lab/k3d:v1.25.4-k3s1-abc";
   assert.equal(chooseK3dImages(file, [], { k3dImage }).node, k3dImage);
   const newer = { ...file, image: "rancher/k3s:v1.30.0-k3s1" };
@@ -59,11 +59,11 @@ test("what was built is used for its own release alone", () => {
   assert.equal(chooseK3dImages(without, [], { k3dLoadBalancer: true }).loadBalancer, false);
 });
 
-test("a computer that has k3d, the image and the ports is not refused", async () => {
+test("accepts a machine with k3d, the image and free ports", async () => {
   assert.equal(await refusal(onPort(free)), undefined);
 });
 
-test("k3d that is missing is named first, with the command that brings it", async () => {
+test("missing k3d is reported first, with the command to install it", async () => {
   const without = await fakeDocker();
   await rm(join(without.bin, "k3d"));
   const { PATH } = process.env;
@@ -80,14 +80,14 @@ test("k3d that is missing is named first, with the command that brings it", asyn
   }
 });
 
-test("a port that another program has", async () => {
+test("reports a port that another program uses", async () => {
   assert.match(
     (await refusal(onPort(takenPort))) ?? "",
     new RegExp(`cannot have port ${takenPort} of 127.0.0.1`),
   );
 });
 
-test("a node that a person has added to the lab's own cluster is in nobody's way", async () => {
+test("a node that a user added to the lab's own cluster is no conflict", async () => {
   const labels = { app: "k3d", "k3d.cluster": "k3d", "k3d.role": "agent" };
   const server = {
     ...{ name: "k3d-k3d-server-0", status: "running" },
@@ -101,12 +101,12 @@ test("a node that a person has added to the lab's own cluster is in nobody's way
   );
 });
 
-test("a registry that the file uses and that is not there", async () => {
+test("reports a missing registry", async () => {
   const used = { ...onPort(free), registries: { use: ["mine:5000"] } };
   assert.match((await refusal(used)) ?? "", /registries\.use: mine:5000: there is no k3d registry mine/);
 });
 
-test("a folder that the file names and that is not there", async () => {
+test("reports a missing folder", async () => {
   const volumes = [{ volume: "/no/such/folder:/x", nodeFilters: ["server:*"] }];
   assert.match(
     (await refusal({ ...onPort(free), volumes })) ?? "",
@@ -114,14 +114,14 @@ test("a folder that the file names and that is not there", async () => {
   );
 });
 
-test("a folder of which this user cannot say whether it is there is Docker's to judge", async () => {
+test("leaves a folder that this user cannot read to Docker", async () => {
   const loop = join(fake.bin, "loop");
   await symlink(loop, loop);
   const volumes = [{ volume: `${loop}:/x`, nodeFilters: ["server:*"] }];
   assert.equal(await refusal({ ...onPort(free), volumes }), undefined);
 });
 
-test("before tools are fetched: where there is no Docker nothing is there; where it does not say, nothing counts as gone", async () => {
+test("before tools are installed: without Docker nothing exists; without an answer nothing counts as gone", async () => {
   const stacks = [["k3d", onPort(free)]] as const;
   const socket = join(fake.bin, "docker.sock");
   for (const broken of [
@@ -146,7 +146,7 @@ test("before tools are fetched: where there is no Docker nothing is there; where
   );
 });
 
-test("a server's start and the certificate in its kubeconfig are read together", async () => {
+test("reads a server's start time and its kubeconfig's certificate together", async () => {
   const labels = { ...mine, "k3d.cluster": "k3d", "k3d.role": "server", "k3s-lab.generation": "g" };
   const server = { name: "k3d-k3d-server-0", status: "running", labels, boot: "b", certificate: "Y2VydA==" };
   await fake.set({ containers: [server] });
@@ -155,7 +155,7 @@ test("a server's start and the certificate in its kubeconfig are read together",
   assert.deepEqual(certificates, [createHash("sha256").update("Y2VydA==").digest("hex")]);
 });
 
-test("what lives is asked for by labels, whatever it is called", async () => {
+test("finds what exists by labels, whatever its name", async () => {
   const labels = { ...mine, "k3d.role": "server" };
   await fake.set({ containers: [{ name: "old-name", status: "paused", labels }] });
   assert.equal(await fake.within(() => existsInDocker("k3d", { role: "server" })), true);

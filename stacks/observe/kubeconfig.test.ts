@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { observeKubeconfig } from "./kubeconfig.ts";
 
-test("the copy of the kubeconfig is written again where it is missing, damaged, outdated or open to others", async (t) => {
+test("rewrites a kubeconfig that is missing, damaged, outdated or readable by others", async (t) => {
   const data = "Y2VydA==";
   const hash = createHash("sha256").update(data).digest("hex");
   const text = `users:\n  - name: x\n    user: {client-certificate-data: ${data}}\n`;

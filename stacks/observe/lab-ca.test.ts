@@ -19,7 +19,7 @@ async function folderFor(t: TestContext): Promise<string> {
 
 const modeOf = async (path: string): Promise<number> => (await stat(path)).mode & 0o777;
 
-test("the authority is made once, and only its owner can read the key", async (t) => {
+test("the authority is created once, and only its owner can read the key", async (t) => {
   const folder = await folderFor(t);
   const [one, two] = await Promise.all([labAuthority(folder), labAuthority(folder)]);
   assert.deepEqual(one, two);
@@ -32,7 +32,7 @@ test("the authority is made once, and only its owner can read the key", async (t
   assert.ok(one.until > later(3640));
 });
 
-test("hosts have one certificate, until it ends within four months; looking for it makes nothing", async (t) => {
+test("hosts keep their certificate until four months before it expires; a lookup creates nothing", async (t) => {
   const folder = await folderFor(t);
   const hosts = ["app.com", "*.app.com"] as const;
   assert.equal(await findLabCertificate(hosts, folder, now), undefined);
@@ -56,7 +56,7 @@ test("hosts have one certificate, until it ends within four months; looking for 
   assert.equal(await modeOf(join(folder, "hosts")), 0o700);
 });
 
-test("what another authority signed is not taken", async (t) => {
+test("rejects a certificate of another authority", async (t) => {
   const folder = await folderFor(t);
   const made = await labCertificate(["app.com"], folder);
   for (const file of [caFile(folder), caKeyFile(folder)]) await rm(file);
@@ -66,7 +66,7 @@ test("what another authority signed is not taken", async (t) => {
   assert.notEqual((await labCertificate(["app.com"], folder)).certificate, made.certificate);
 });
 
-test("a certificate whose key is another one's, or none, is made again", async (t) => {
+test("replaces a certificate without a matching key", async (t) => {
   const folder = await folderFor(t);
   const made = await labCertificate(["app.com"], folder);
   const [file = ""] = await readdir(join(folder, "hosts"));
@@ -79,7 +79,7 @@ test("a certificate whose key is another one's, or none, is made again", async (
   assert.ok(await findLabCertificate(["app.com"], folder));
 });
 
-test("an authority that is not whole, or that ends, is never replaced in silence", async (t) => {
+test("an incomplete or expiring authority is never replaced silently", async (t) => {
   const refuses = async (damage: (folder: string) => Promise<void>, expected: RegExp, at = now) => {
     const folder = await folderFor(t);
     await labCertificate(["app.com"], folder, now);

@@ -32,7 +32,7 @@ const node = (name: string, one: NodeObservation, isMachineThere = true): Observ
 });
 const etcd = seen({ hasEtcd: true });
 
-test("flags that a cluster has for good are refused while a server has its data", () => {
+test("immutable flags are refused while a server has data", () => {
   const to = (wanted: readonly string[], before: readonly string[] = [], one = seen()) =>
     refuseImmutableFlags("Pulumi.cluster.yaml", wanted, [before], [node("s1", one), node("a1", seen())]);
   to(["--cluster-cidr=10.42.0.0/16", "--cluster-dns=10.43.0.10", "--disable=traefik"]);
@@ -59,7 +59,7 @@ test("flags that a cluster has for good are refused while a server has its data"
     );
 });
 
-test("what a machine says is read; one that says nothing is unknown, not empty", () => {
+test("a silent machine's state is unknown, not empty", () => {
   assert.deepEqual(
     readObservation(
       "arch x86_64\nstate healthy\ndata yes\netcd yes\nca c1\ncertificate ab\nversion v1.25.4+k3s1\n",
@@ -77,7 +77,7 @@ test("what a machine says is read; one that says nothing is unknown, not empty",
   assert.equal(readObservation("Welcome to this host\n").state, "unknown");
 });
 
-test("only what was installed once and is not as it was left is put right", () => {
+test("repairs only what was installed before and differs", () => {
   assert.equal(nodeFault(seen()), undefined);
   assert.equal(nodeFault(silent), undefined);
   assert.equal(nodeFault(fresh), undefined);
@@ -85,13 +85,13 @@ test("only what was installed once and is not as it was left is put right", () =
   assert.equal(nodeFault(seen({ state: "K3s is not installed" })), "K3s is not installed");
 });
 
-test("first installations go side by side, whatever the order in the file", () => {
+test("first installations run concurrently, whatever the order in the file", () => {
   assert.deepEqual(rolloutGroups([node("a1", fresh), node("a2", silent, false), node("s1", fresh)], 1), [
     ["a1", "a2", "s1"],
   ]);
 });
 
-test("what runs changes one server after the other, then agents, so many at a time", () => {
+test("running servers change one by one, then agents in batches", () => {
   const nodes = [
     ...["a1", "a2", "a3"].map((name) => node(name, seen())),
     ...["s1", "s2", "s3"].map((name) => node(name, etcd)),
@@ -100,7 +100,7 @@ test("what runs changes one server after the other, then agents, so many at a ti
   assert.deepEqual(rolloutGroups(nodes, 2), [["s1"], ["s2"], ["s3"], ["a1", "a2"], ["a3"]]);
 });
 
-test("a server that is recreated joins before the others change; one that is alone first gives its data to etcd", () => {
+test("a recreated server joins before others change; a single one migrates to etcd first", () => {
   assert.deepEqual(
     rolloutGroups(
       [node("s1", silent, false), node("s2", etcd), node("s3", etcd), node("a1", seen()), node("a2", fresh)],
@@ -114,7 +114,7 @@ test("a server that is recreated joins before the others change; one that is alo
   ]);
 });
 
-test("servers that do not run are put right before one that is well: etcd needs enough of them", () => {
+test("stopped servers are repaired before running ones: etcd needs a quorum", () => {
   const stopped = { ...etcd, state: "K3s is stopped" };
   const interrupted = { ...etcd, state: "a change of it was interrupted" };
   const notReady = { ...etcd, state: "its node is not Ready" };
@@ -130,13 +130,13 @@ test("servers that do not run are put right before one that is well: etcd needs 
   assert.deepEqual(order(etcd, lost, etcd), [["s2"], ["s1"], ["s3"]]);
 });
 
-test("a machine that does not answer counts as one that has a cluster", () => {
+test("a silent machine counts as having a cluster", () => {
   assert.equal(noCluster([node("s1", silent)]), undefined);
   assert.equal(noCluster([node("s1", silent, false)]), "no server has a cluster");
   assert.equal(noCluster([node("s1", fresh), node("a1", seen())]), "no server has a cluster");
 });
 
-test("what is lost is said where no server has the cluster's data any more", () => {
+test("reports the loss if no server has the cluster's data", () => {
   const gone = readObservation("state K3s is not installed\ndata lost\nversion v1.25.4+k3s1\n");
   assert.match(
     lostData([node("s1", gone), node("a1", seen())]) ?? "",
@@ -149,7 +149,7 @@ test("what is lost is said where no server has the cluster's data any more", () 
   assert.match(lostData([node("s1", gone), node("s2", fresh)]) ?? "", /data on s1 is gone/);
 });
 
-test("an agent is installed again only when its cluster is gone for good", () => {
+test("an agent is reinstalled only if its cluster is gone for good", () => {
   const lonely = seen({ state: "its node is not Ready" });
   const lost = (agent: NodeObservation, ...servers: ObservedNode[]) =>
     lostCluster(node("a1", agent), [...servers, node("a1", agent)]);
@@ -169,7 +169,7 @@ test("an agent is installed again only when its cluster is gone for good", () =>
     );
 });
 
-test("a release is refused that what runs cannot go to", () => {
+test("refuses a release that running nodes cannot go to", () => {
   const to = (wanted: string, from = "v1.25.4+k3s1") =>
     refuseVersionJump("Pulumi.cluster.yaml", wanted, [node("s1", seen({ version: from }))]);
   to("v1.25.4+k3s1");

@@ -25,7 +25,7 @@ async function read(content: { certificate?: string; key?: string }, hosts = ["a
   });
 }
 
-test("a certificate that clients would take is read as it is", async () => {
+test("reads a certificate that clients would accept", async () => {
   assert.deepEqual(await read({}, ["app.com", "a.app.com", "*.app.com"]), { certificate, key });
 });
 
@@ -75,7 +75,7 @@ const faults: readonly (readonly [string, () => Promise<unknown>, RegExp])[] = [
 ];
 
 for (const [name, attempt, expected] of faults)
-  test(`a certificate ${name} is refused, by the name of the file and without its content`, async () => {
+  test(`rejects a certificate ${name}, by file name and without its content`, async () => {
     await assert.rejects(attempt, (error) => {
       assert.ok(error instanceof LabError && error.exitCode === 2);
       assert.match(error.message, expected);

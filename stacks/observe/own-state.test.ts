@@ -14,7 +14,7 @@ after(() => rm(directory, { recursive: true }));
 const urn = (type: string, name: string): string =>
   `urn:pulumi:apps::k3s-lab::k3s-lab:apps:WebApp$${type}::${name}`;
 
-test("objects are known by their UIDs, the cluster by its identity, commands by what they were told", async () => {
+test("identifies objects by UID, the cluster by its identity, commands by their inputs", async () => {
   const file = join(directory, "apps.json");
   const metadata = { name: "app1", namespace: "dev", uid: "u1" };
   const resources = [
@@ -66,7 +66,7 @@ test("objects are known by their UIDs, the cluster by its identity, commands by 
   });
 });
 
-test("without a state nothing is known; half a one is an error that says where the whole one is", async () => {
+test("without a state nothing is known; a truncated one is an error that names the backup", async () => {
   assert.deepEqual(await readOwnState("apps", join(directory, "none.json")), {
     objects: [],
     pending: [],

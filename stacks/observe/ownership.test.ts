@@ -61,7 +61,7 @@ const refusal = async (objects: Record<string, Identity>, state = nothing): Prom
 };
 const app1 = "/apis/apps/v1/namespaces/default/deployments/app1";
 
-test("where the API server has each kind", () => {
+test("builds the API path of each kind", () => {
   const paths = objectsOf({ ...config, ingress: "managed" }).map(pathOf);
   for (const path of [
     app1,
@@ -76,7 +76,7 @@ test("where the API server has each kind", () => {
     assert.ok(paths.includes(path), `${path} in ${paths}`);
 });
 
-test("an object is own by both marks, whole, or when the state holds this very object", () => {
+test("an object is ours if it has both labels or the state holds its UID", () => {
   const labels = { ...labelsOf(owner) };
   assert.equal(isOwn({ uid: "1", labels }, owner, nothing), true);
   for (const other of [
@@ -97,7 +97,7 @@ test("an object is own by both marks, whole, or when the state holds this very o
   assert.equal(isOwn({ uid: "1", labels: { ...labels, "k3s-lab/lab": "lab-old" } }, owner, lost), true);
 });
 
-test("a cluster with nothing in the way is known by the UID of kube-system", async () => {
+test("a cluster without conflicts is identified by kube-system's UID", async () => {
   assert.equal(await look({}), uid);
   assert.equal(
     await look({ [app1]: { uid: "1", labels: { ...labelsOf(owner) } } }),
@@ -106,7 +106,7 @@ test("a cluster with nothing in the way is known by the UID of kube-system", asy
   );
 });
 
-test("what is in the way is named, and whose it is", async () => {
+test("reports a conflict and its owner", async () => {
   assert.equal(
     await refusal({ [app1]: { uid: "1", labels: {} }, "/api/v1/namespaces/dev": { uid: "2", labels: {} } }),
     "The cluster already has Namespace dev, Deployment default/app1, which the lab did not create. Nothing was touched. Rename the namespaces or apps in Pulumi.apps.yaml, or delete what is in the way.",
@@ -120,7 +120,7 @@ test("what is in the way is named, and whose it is", async () => {
   assert.match((await of("lab-b", "apps")) ?? "", /of the stack apps of another checkout/);
 });
 
-test("a host that somebody's Ingress has is not taken, nor asked about once the stack has it", async () => {
+test("a host of somebody's Ingress is refused, and not checked once the stack has it", async () => {
   const ingress = (host: string | undefined, marks = {}, spec: object = {}, annotations = {}): Ingress => ({
     metadata: {
       ...{ uid: "1", name: "web", namespace: "shop", labels: marks, annotations },
@@ -173,7 +173,7 @@ test("a host that somebody's Ingress has is not taken, nor asked about once the 
   assert.equal(await inspectCluster(unseen as unknown as KubernetesApi, "It", config, owner, nothing), uid);
 });
 
-test("a namespace that the stack does not make must be there", async () => {
+test("an unmanaged namespace must exist", async () => {
   const elsewhere = { ...config, apps: config.apps.map((one) => ({ ...one, namespace: "none" })) };
   await assert.rejects(
     inspectCluster(cluster({}) as KubernetesApi, "The cluster", elsewhere, owner, nothing),
@@ -181,7 +181,7 @@ test("a namespace that the stack does not make must be there", async () => {
   );
 });
 
-test("what goes with a namespace and is not the stack's: copies with its labels, and what has an owner elsewhere", async () => {
+test("finds what a deleted namespace takes along that is not the stack's, despite copied labels", async () => {
   const marks = labelsOf(owner);
   const listed = (name: string, uid: string, labels: Record<string, string> = {}, ...owners: string[]) => ({
     ...{ name, uid, labels },
@@ -227,7 +227,7 @@ test("what goes with a namespace and is not the stack's: copies with its labels,
   ]);
 });
 
-test("what an earlier version applied keeps the field manager that it has: another would be in conflict with it", () => {
+test("keeps the field manager of an earlier version: another would conflict", () => {
   const ours = "k3s-lab/lab-a/apps";
   const of = (manager?: string) => {
     const type = "kubernetes:apps/v1:Deployment";
@@ -247,7 +247,7 @@ test("what an earlier version applied keeps the field manager that it has: anoth
   assert.deepEqual(of("pulumi-kubernetes-1a2b"), { theirs: "kept" });
 });
 
-test("what is replaced goes first, unless it has another name each time and is still used", () => {
+test("deletes before replacing, unless the new object has another name and the old is in use", () => {
   const replaced = (opts: pulumi.CustomResourceOptions) => {
     const args = { type: "kubernetes:core/v1:ConfigMap", name: "app1", props: {}, resource: {} as never };
     const made = labelling(owner, nothing)({ ...args, opts });
@@ -257,7 +257,7 @@ test("what is replaced goes first, unless it has another name each time and is s
   assert.equal(replaced({ deleteBeforeReplace: false }), false);
 });
 
-test("an autoscaler is left the number of pods, but for none, which switches it off", () => {
+test("leaves the number of pods to the autoscaler, except zero, which would disable it", () => {
   const left = (stopped: OwnState["stopped"]) => {
     const args = { type: "kubernetes:apps/v1:Deployment", name: "app1", props: {}, resource: {} as never };
     const opts = { ignoreChanges: ["spec.replicas", "spec.paused"] };
@@ -269,7 +269,7 @@ test("an autoscaler is left the number of pods, but for none, which switches it 
   assert.deepEqual(left(new Set(["kubernetes:apps/v1:Deployment app2"])), left(new Set()));
 });
 
-test("who had the number of pods from an autoscaler takes it back by force, and stays so: no later run changes it", () => {
+test("after autoscaling, Pulumi takes the number of pods back by force, and later runs change nothing", () => {
   const forced = (autoscaled: readonly string[], annotations = {}) => {
     const args = { type: "kubernetes:apps/v1:Deployment", name: "app1", resource: {} as never, opts: {} };
     const state = { ...nothing, autoscaled: new Set(autoscaled) };

@@ -17,13 +17,13 @@ const k3d = (agents: Readonly<Record<string, string>>, now: string, of = file) =
     now,
   );
 
-test("what is absent has another generation at each look, and is the same", async () => {
+test("a missing container has a new generation at each check and still compares equal", async () => {
   const expected = JSON.stringify(await k3d({ a: "g2", b: "absent" }, "absent"));
   refuseUnlessMet(await k3d({ a: "g2", b: "2026-01-01" }, "2026-01-01"), expected);
   assert.throws(() => refuseUnlessMet({}, expected));
 });
 
-test("a container that is gone since, or is there again, and an edited file are named", async () => {
+test("reports a container that disappeared or came back, and an edited file", async () => {
   const expected = JSON.stringify(await k3d({ a: "g2", b: "now" }, "now"));
   const edited = { ...file, servers: 3 };
   const found = await k3d({ a: "now", b: "g3" }, "now", edited);
@@ -34,7 +34,7 @@ test("a container that is gone since, or is there again, and an edited file are 
   });
 });
 
-test("apps on a cluster of somebody else's are asked about with that cluster", () => {
+test("refuses if the cluster of the apps has changed", () => {
   const config = { namespaces: [] } as unknown as Parameters<typeof appsPreconditions>[0];
   const expected = JSON.stringify(appsPreconditions(config, "uid-1"));
   assert.throws(
@@ -44,4 +44,4 @@ test("apps on a cluster of somebody else's are asked about with that cluster", (
   refuseUnlessMet(appsPreconditions(config, "uid-1"), expected);
 });
 
-test("plain Pulumi expects nothing", () => refuseUnlessMet(appsPreconditions({} as never), undefined));
+test("plain Pulumi has no preconditions", () => refuseUnlessMet(appsPreconditions({} as never), undefined));

@@ -28,7 +28,7 @@ const made = (replicas: number, primary: number, namespace = "my-app") => {
 const never = () => assert.fail("it was asked");
 const says = (follows: boolean) => async () => follows;
 
-test("nobody is asked where nothing changes, and a new database begins in db-0", async () => {
+test("an unchanged database is not asked, and a new one starts in db-0", async () => {
   await refuseReplicaForWrites("my-app", config({ replicas: 2, primary: 1 }), made(2, 1), never);
   await refuseReplicaForWrites("my-app", config({ replicas: 1 }), made(1, 0), never);
   await refuseReplicaForWrites("my-app", config({ replicas: 2 }), [], never);
@@ -39,12 +39,12 @@ test("nobody is asked where nothing changes, and a new database begins in db-0",
     );
 });
 
-test("who takes the writes may take them alone, and after a promotion the Services follow", async () => {
+test("the primary can be made the only pod, and after a promotion the Services follow", async () => {
   await refuseReplicaForWrites("my-app", config({ replicas: 1 }), made(2, 0), says(false));
   await refuseReplicaForWrites("my-app", config({ replicas: 2, primary: 1 }), made(2, 0), says(false));
 });
 
-test("a pod that follows gets no writes, and who takes them is not taken away", async () => {
+test("a replica gets no writes, and the primary is not removed", async () => {
   const back = await refusal(
     refuseReplicaForWrites("my-app", config({ replicas: 1, primary: 0 }), made(2, 1), says(true)),
   );
@@ -63,7 +63,7 @@ test("a pod that follows gets no writes, and who takes them is not taken away", 
   );
 });
 
-test("a pod that does not say whether it takes the writes may follow", async () => {
+test("a pod that does not report its role may be a replica", async () => {
   const silent = async () => Promise.reject(new Error("the pod is not running"));
   assert.match(
     await refusal(refuseReplicaForWrites("my-app", config({ replicas: 1 }), made(2, 0), silent)),
@@ -71,7 +71,7 @@ test("a pod that does not say whether it takes the writes may follow", async () 
   );
 });
 
-test("a pod that is about to start is asked again, for as long as there is time", async () => {
+test("a starting pod is asked again until the deadline", async () => {
   const answers = [
     ["", "error: container not found"],
     ["t\n", ""],

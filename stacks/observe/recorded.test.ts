@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { recordedIn } from "./recorded.ts";
 
-test("what each server was installed with is recorded; what began the cluster once, and agents, do not count", () => {
+test("reads what each server was installed with; first-start settings and agents do not count", () => {
   const resource = (component: string, environment: Record<string, string>) => ({
     urn: `urn:pulumi:cluster::k3s-lab::k3s-lab:cluster:${component}$command:local:Command::${component}`,
     type: "command:local:Command",

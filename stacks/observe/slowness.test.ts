@@ -8,7 +8,7 @@ import { slowest } from "./slowness.ts";
 const folder = await mkdtemp(join(tmpdir(), "slowness-"));
 after(() => rm(folder, { recursive: true }));
 
-test("the slowest machine counts, to a limit; where nobody measured, nothing is slow", async () => {
+test("the slowest machine counts, up to a limit; without measurements the default applies", async () => {
   assert.equal(await slowest([join(folder, "none")]), 1);
   for (const [stack, notes] of Object.entries({
     a: { server: "1\n", agent: "7\n" },

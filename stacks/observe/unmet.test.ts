@@ -33,7 +33,7 @@ const refuse = (
     ({ uid }) => uid === "ours",
   );
 
-test("a class of volumes that the cluster does not have is refused", async () => {
+test("rejects a missing StorageClass", async () => {
   const fast = { storageClass: "fast" };
   await assert.rejects(refuse(concepts({ dynamic: fast })), {
     exitCode: 2,
@@ -49,7 +49,7 @@ test("a class of volumes that the cluster does not have is refused", async () =>
   await refuse(concepts({ dynamic: fast }), { fast: false });
 });
 
-test("no class is the cluster's own, which must be there", async () => {
+test("without a class, the cluster's default must exist", async () => {
   await assert.rejects(refuse(concepts({}), { standard: false }), {
     exitCode: 2,
     message: /^The cluster has no default StorageClass; it has standard\. Set k3s-lab:dynamic\.storageClass/,
@@ -57,12 +57,12 @@ test("no class is the cluster's own, which must be there", async () => {
   await refuse(concepts({}), { a: false, b: true });
 });
 
-test("K3s's own class, which K3s makes a while after it begins, is not asked for", async () => {
+test("K3s's own class is not required, since K3s creates it later", async () => {
   for (const dynamic of [{}, { storageClass: "local-path" }]) await refuse(concepts({ dynamic }, lab), {});
   await assert.rejects(refuse(concepts({ dynamic: { storageClass: "local-path" } }), {}), { exitCode: 2 });
 });
 
-test("a port of another Service is refused, the stack's own are not", async () => {
+test("rejects a port of another Service, not the stack's own", async () => {
   const config = concepts({ services: { nodePort: 30_080, loadBalancerPort: 8088 } });
   const service = (uid: string, type: string, port: number, nodePort?: number) => ({
     metadata: { name: "it", namespace: "theirs", uid, labels: {}, annotations: {} },
@@ -81,7 +81,7 @@ test("a port of another Service is refused, the stack's own are not", async () =
   await asking(service("ours", "LoadBalancer", 8088, 30_080), service("x", "ClusterIP", 8088));
 });
 
-test("a PersistentVolume whose claim was deleted, which Kubernetes gives to no other, is refused with the way to free it", async () => {
+test("rejects a Released PersistentVolume, with the command to free it", async () => {
   const volume = (name: string, phase: string) => ({ metadata: { name }, spec: {}, status: { phase } });
   const asking = (...volumes: object[]) => refuse(concepts({}), undefined, [], undefined, volumes);
   await assert.rejects(asking(volume("concepts-static", "Released")), {
@@ -92,7 +92,7 @@ test("a PersistentVolume whose claim was deleted, which Kubernetes gives to no o
   await asking(volume("concepts-static", "Bound"), volume("theirs-static", "Released"));
 });
 
-test("what the user may not list is not known, and refuses nothing", async () => {
+test("what the user may not list is unknown and rejects nothing", async () => {
   const forbidden = async () => Promise.reject(new ApiError("the API server answered 403", 403));
   const api = { identities: forbidden, services: forbidden, persistentVolumes: forbidden };
   const config = concepts({ dynamic: { storageClass: "fast" }, services: { nodePort: 30_080 } });

@@ -12,7 +12,7 @@ function recorder(calls: string[]): command.Runner {
 
 const state: WireObject = { create: "c", environment: { A: "1" }, stdout: "before", stderr: "oops" };
 
-test("create runs create; without it nothing runs and the outputs are empty", async () => {
+test("create runs create; without it, nothing runs and the outputs are empty", async () => {
   const calls: string[] = [];
   assert.deepEqual(await command.create({ create: "c", triggers: [1] }, recorder(calls)), {
     create: "c",
@@ -28,7 +28,7 @@ test("create runs create; without it nothing runs and the outputs are empty", as
   assert.deepEqual(calls, ["c"]);
 });
 
-test("update runs update or else create; where there is neither, the outputs stay", async () => {
+test("update runs update, else create; without both, the outputs stay", async () => {
   const calls: string[] = [];
   await command.update(state, { create: "c", update: "u" }, recorder(calls));
   await command.update(state, { create: "c" }, recorder(calls));
@@ -36,7 +36,7 @@ test("update runs update or else create; where there is neither, the outputs sta
   assert.deepEqual(calls, ["u", "c"]);
 });
 
-test("delete runs what the state recorded, if anything", async () => {
+test("delete runs the recorded command, if any", async () => {
   const calls: string[] = [];
   await command.remove(state, recorder(calls));
   await command.remove({ ...state, delete: "d" }, recorder(calls));
@@ -68,12 +68,12 @@ for (const [name, olds, news, expected] of changes)
     assert.deepEqual(command.changedInputs({}, news, olds), expected);
   });
 
-test("a state that the real plugin wrote does not differ from its own inputs", () => {
+test("a state written by the real plugin does not differ from its own inputs", () => {
   const old = { create: "c", environment: { A: "1" }, archive: {}, assets: {}, stderr: "", stdout: "s" };
   assert.deepEqual(command.changedInputs(old, { create: "c", environment: { A: "1" } }), []);
 });
 
-test("a preview knows the inputs but not what a run will make", () => {
+test("a preview knows the inputs but not the outputs", () => {
   const inputs = { create: "d" };
   const made = { stdout: unknown, stderr: unknown };
   assert.deepEqual(command.previewCreate(inputs), { ...inputs, ...made });

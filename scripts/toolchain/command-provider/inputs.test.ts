@@ -8,7 +8,7 @@ const secret = (value: string) => ({
   value,
 });
 
-test("good inputs pass, known or not, secret or not", () => {
+test("accepts valid inputs, known or unknown, secret or not", () => {
   const inputs = {
     create: "a",
     stdin: secret("s"),
@@ -21,24 +21,24 @@ test("good inputs pass, known or not, secret or not", () => {
   assert.deepEqual(checkInputs(inputs), []);
 });
 
-test("an unknown property is named with the known ones", () => {
+test("reports an unknown property with the known ones", () => {
   const [failure] = checkInputs({ creat: "a" });
   assert.equal(failure?.property, "creat");
   assert.match(failure?.reason ?? "", /^"creat" is not supported .* with .*create.*stdin/);
 });
 
-test("a run gets the plain values", () => {
+test("unwraps inputs to plain values", () => {
   const inputs = { stdin: secret("s"), environment: { A: secret("a") }, logging: "none", create: "x" };
   assert.deepEqual(executionOf(inputs), { stdin: "s", environment: { A: "a" }, logging: "none" });
 });
 
-test("text takes a string out of a secret", () => {
+test("text() unwraps a secret string", () => {
   assert.equal(text({ create: secret("c") }, "create"), "c");
   assert.equal(text({ create: 1 }, "create"), undefined);
   assert.equal(text({}, "create"), undefined);
 });
 
-test("what a command would get of the run before is not carried", () => {
+test("outputs of the previous run are not supported as inputs", () => {
   assert.match(
     checkInputs({ create: "a" })[0]?.reason ?? "",
     /^"addPreviousOutputInEnv" other than false is not/,

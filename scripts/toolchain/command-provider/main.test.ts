@@ -43,7 +43,7 @@ async function firstLines({ stdout }: ChildProcess, count: number): Promise<stri
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
-  test(`a provider that ends by ${signal} leaves no process behind`, async () => {
+  test(`leaves no process behind when ended by ${signal}`, async () => {
     const { provider, sleeper } = await startBusy();
     assert.ok(await isAlive(sleeper));
     provider.kill(signal);
@@ -51,7 +51,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGKILL"] as const) {
   });
 }
 
-test("a provider whose engine is killed ends too", async () => {
+test("ends when its engine is killed", async () => {
   const script = `"${process.execPath}" "${main}" & echo $!; wait`;
   const engine = spawn("/bin/sh", ["-c", script], { stdio: ["ignore", "pipe", "inherit"], env });
   const provider = Number((await firstLines(engine, 2))[0]);

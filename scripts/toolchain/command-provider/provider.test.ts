@@ -110,7 +110,7 @@ async function check(news: WireObject, of = urn) {
   return { inputs: answer.getInputs()?.toJavaScript(), failures: answer.toObject().failuresList };
 }
 
-test("create runs the command, shows its lines and keeps secrets secret", async () => {
+test("create runs the command, streams its lines and keeps secrets secret", async () => {
   const inputs = {
     create: 'printf "%s\\n\\n" "$A"; cat >&2',
     environment: { A: secret("hidden") },
@@ -131,7 +131,7 @@ for (const [logging, expected] of [
   ["stderr", ["err"]],
   ["none", []],
 ] as const) {
-  test(`logging ${logging} shows that alone, and returns all`, async () => {
+  test(`logging ${logging} shows only that, and returns everything`, async () => {
     const { state } = await create({ create: "echo out; echo err >&2", logging });
     assert.deepEqual(
       shown.map(({ message }) => message),
@@ -141,7 +141,7 @@ for (const [logging, expected] of [
   });
 }
 
-test("many lines are all shown, in order", async () => {
+test("shows many lines in order", async () => {
   await create({ create: "seq 1 2000" });
   assert.deepEqual(
     shown.flatMap(({ message }) => message.split("\n")),
@@ -149,19 +149,19 @@ test("many lines are all shown, in order", async () => {
   );
 });
 
-test("a failing command says how, which and what it wrote", async () => {
+test("a failure shows the exit code, the command and its output", async () => {
   await assert.rejects(create({ create: 'echo "a"; echo b >&2; exit 3' }), {
     message: 'exit status 3: running "echo \\"a\\"; echo b >&2; exit 3":\na\nb\n',
   });
 });
 
-test("a command that ends by a signal says which", async () => {
+test("a command ended by a signal names it", async () => {
   await assert.rejects(create({ create: "kill -KILL $$" }), {
     message: 'signal SIGKILL: running "kill -KILL $$":\n',
   });
 });
 
-test("a null byte in the environment is refused without its value", async () => {
+test("a null byte in the environment is rejected without its value", async () => {
   await assert.rejects(create({ create: "x", environment: { A: "hidden\0" } }), (error: Error) => {
     assert.match(error.message, /null byte/);
     assert.doesNotMatch(error.message, /hidden/);
@@ -169,7 +169,7 @@ test("a null byte in the environment is refused without its value", async () => 
   });
 });
 
-test("a long output leaves its middle out of the error", async () => {
+test("a long output is shortened in the middle of the error", async () => {
   const long = "seq 1 100000; printf '日%.0s' $(seq 1 50000); echo end; exit 1";
   await assert.rejects(create({ create: long }), (error: Error) => {
     assert.match(error.message, /^exit status 1: running "seq 1 100000;.*\n1\n2\n/);
@@ -178,7 +178,7 @@ test("a long output leaves its middle out of the error", async () => {
   });
 });
 
-test("a timeout ends the command and all it started", async () => {
+test("a timeout ends the command and its child processes", async () => {
   const started = Date.now();
   await assert.rejects(create({ create: "sleep 60 & sleep 60; wait" }, { timeout: 0.2 }), {
     message: 'timed out after 0.2 s: signal SIGTERM: running "sleep 60 & sleep 60; wait":\n',
@@ -186,7 +186,7 @@ test("a timeout ends the command and all it started", async () => {
   assert.ok(Date.now() - started < 30_000);
 });
 
-test("a preview runs nothing and takes unknown inputs", async () => {
+test("a preview runs nothing and accepts unknown inputs", async () => {
   const file = join(dir, "touched");
   const inputs = { create: `touch ${file}`, environment: { A: unknown } };
   const { state } = await create(inputs, { preview: true });
@@ -195,7 +195,7 @@ test("a preview runs nothing and takes unknown inputs", async () => {
   assert.doesNotMatch(String(listed?.stdout), /touched/);
 });
 
-test("update runs what the new inputs say, delete what the state has", async () => {
+test("update runs the new inputs' command, delete the recorded one", async () => {
   const request = new messages.UpdateRequest();
   request.setUrn(urn);
   request.setOlds(struct({ create: "x", stdout: "one", stderr: "two" }));
@@ -212,7 +212,7 @@ test("update runs what the new inputs say, delete what the state has", async () 
   assert.deepEqual(shown.at(-1)?.message, "deleted");
 });
 
-test("diff tells updates from replacements", async () => {
+test("diff distinguishes updates from replacements", async () => {
   const { DIFF_SOME, DIFF_NONE } = messages.DiffResponse.DiffChanges;
   const olds = { create: "c", environment: { A: "1" }, triggers: [1], stdout: "", stderr: "" };
   assert.deepEqual(await diff(olds, { create: "c", environment: { A: "1" }, triggers: [1] }), {
@@ -231,19 +231,19 @@ test("diff tells updates from replacements", async () => {
   );
 });
 
-test("check passes good inputs on", async () => {
+test("check passes valid inputs through", async () => {
   const inputs = { create: secret("c"), environment: { A: unknown }, addPreviousOutputInEnv: false };
   assert.deepEqual(await check(inputs), { inputs, failures: [] });
 });
 
-test("it takes secrets and previews", async () => {
+test("supports secrets and previews", async () => {
   const answer = await ask<InstanceType<typeof messages.ConfigureResponse>>((done) =>
     client.configure(new messages.ConfigureRequest(), done),
   );
   assert.deepEqual([answer.getAcceptsecrets(), answer.getSupportspreview()], [true, true]);
 });
 
-test("read gives back what it is given", async () => {
+test("read returns its inputs", async () => {
   const request = new messages.ReadRequest();
   request.setUrn(urn);
   request.setId("web1");
@@ -266,7 +266,7 @@ async function invoke(token: string, args: WireObject) {
   return answer.getReturn()?.toJavaScript();
 }
 
-test("what the stand-in does not carry is refused in one sentence that names it and what to use", async () => {
+test("unsupported inputs are refused in one sentence that names the alternative", async () => {
   const refused = (what: string) =>
     new RegExp(
       `${what} is not supported by K3s Lab's stand-in .*command\\.local\\.Command with .*create.*LAB_TOOLS_WAY=release`,
@@ -286,7 +286,7 @@ test("what the stand-in does not carry is refused in one sentence that names it 
   }
 });
 
-test("a state of the real plugin whose delete needs what is not carried is not run in another folder", async () => {
+test("a state of the real plugin whose delete uses unsupported inputs is not run in another folder", async () => {
   const file = join(dir, "elsewhere");
   const removal = new messages.DeleteRequest();
   removal.setUrn(urn);
@@ -298,12 +298,12 @@ test("a state of the real plugin whose delete needs what is not carried is not r
   assert.ok(!existsSync(file));
 });
 
-test("it tells its version", async () => {
+test("returns its version", async () => {
   const info = await ask<{ getVersion(): string }>((done) => client.getPluginInfo(new Empty(), done));
   assert.equal(info.getVersion(), "1.2.1");
 });
 
-test("cancel ends what runs, with what it started, and refuses what comes", async () => {
+test("cancel ends running commands with their child processes and refuses new ones", async () => {
   const marker = join(dir, "started");
   const script = join(dir, "long.sh");
   writeFileSync(script, `sleep 61 & echo $! > ${marker}; wait`);

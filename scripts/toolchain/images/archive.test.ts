@@ -37,7 +37,7 @@ describe("writeArchive", () => {
     { ref: "example/two:2.0", layers: [{ ...shared }], config: { cmd: ["sh"] } },
   ];
 
-  it("gives the same bytes for the same images, whatever the files' times and the order of names", async () => {
+  it("is byte-identical for the same images, whatever the file times and name order", async () => {
     const [one, two] = [join(folder, "one.tar"), join(folder, "two.tar")];
     await writeArchive(one, images());
     await utimes(join(folder, "program"), 1, 1);
@@ -54,7 +54,7 @@ describe("writeArchive", () => {
     assert.notDeepEqual(await readFile(one), await readFile(two));
   });
 
-  it("is what `docker save` writes, with each layer once", async () => {
+  it("is in `docker save` format, with each layer once", async () => {
     const target = join(folder, "whole.tar");
     await writeArchive(target, images());
     const files = await untar(createReadStream(target));
@@ -136,7 +136,7 @@ describe("writeArchive", () => {
     );
   });
 
-  it("refuses paths that leave the image or pass through a link", async () => {
+  it("refuses paths that leave the image or go through a link", async () => {
     const write = (layer: Layer) =>
       writeArchive(join(folder, "bad.tar"), [{ ref: "x:1", layers: [layer], config: {} }]);
     await assert.rejects(write({ "/a/../b": { content: "" } }), /not a plain absolute path/);

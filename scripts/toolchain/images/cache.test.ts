@@ -57,7 +57,7 @@ describe("the image cache", () => {
     await chmod(join(folder, "program"), 0o755);
   });
 
-  it("keeps the three used last", async () => {
+  it("keeps the three last used", async () => {
     const paths: string[] = [];
     for (const content of ["1", "2", "3"]) paths.push((await write(image(content))).path);
     await write(image("1"));
@@ -73,7 +73,7 @@ describe("the image cache", () => {
     assert.deepEqual(there, [true, false, true]);
   });
 
-  it("keeps the one just written, also when the clock was set back", async () => {
+  it("keeps the one just written even if the clock was set back", async () => {
     const tomorrow = Date.now() / 1000 + 86_400;
     for (const content of ["1", "2", "3"]) {
       const { path } = await write(image(content));
@@ -84,7 +84,7 @@ describe("the image cache", () => {
     assert.deepEqual(await write(image("new")), { path, written: false });
   });
 
-  it("writes again what was damaged, or has no recorded hash", async () => {
+  it("rewrites entries that are damaged or have no recorded hash", async () => {
     const { path } = await write(image());
     const whole = await sha256Of(path);
     await writeFile(path, "damaged");

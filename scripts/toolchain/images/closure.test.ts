@@ -16,7 +16,7 @@ const printed = `\tlinux-vdso.so.1 (0x00007efdc1e32000)
 \t/lib64/ld-linux-x86-64.so.2 (0x00007efdc1e34000)
 `;
 
-it("reads libraries and the loader, each where the loader looks for it", () => {
+it("finds the libraries and the loader where the loader looks for them", () => {
   assert.deepEqual(parseLdd("iptables", printed, "/cache/root"), [
     {
       at: "/usr/lib/x86_64-linux-gnu/libxtables.so.12",
@@ -27,7 +27,7 @@ it("reads libraries and the loader, each where the loader looks for it", () => {
   ]);
 });
 
-it("does so on arm64, whose loader lies elsewhere", () => {
+it("does so on arm64, with another loader path", () => {
   const text =
     "\tlinux-vdso.so.1 (0x0000ffff8a7c0000)\n\tlibc.so.6 => /lib/aarch64-linux-gnu/libc.so.6 (0x0000ffff8a5d0000)\n\t/lib/ld-linux-aarch64.so.1 (0x0000ffff8a783000)\n";
   assert.deepEqual(parseLdd("iptables", text), [
@@ -36,7 +36,7 @@ it("does so on arm64, whose loader lies elsewhere", () => {
   ]);
 });
 
-it("finds nothing beside a static program", () => {
+it("finds nothing for a static program", () => {
   assert.deepEqual(parseLdd("coredns", "\tstatically linked\n"), []);
   assert.deepEqual(parseLdd("coredns", "\tnot a dynamic executable\n"), []);
 });
@@ -48,13 +48,13 @@ it("names what is missing", () => {
   );
 });
 
-it("merges the folders that are links into /usr, and only those", () => {
+it("merges only folders that are links into /usr", () => {
   assert.equal(imagePath("/lib/x86_64-linux-gnu/libc.so.6"), "/usr/lib/x86_64-linux-gnu/libc.so.6");
   assert.equal(imagePath("/opt/lib/x.so"), "/opt/lib/x.so");
   assert.equal(imagePath("/root-b/lib/x.so", "/root"), "/root-b/lib/x.so");
 });
 
-it("takes this very Node.js with all that it needs", async () => {
+it("collects this Node.js with everything it needs", async () => {
   const layer = await programLayer("/usr/bin/node", process.execPath);
   const paths = Object.keys(layer);
   assert.ok(paths.includes("/usr/bin/node"));
@@ -65,7 +65,7 @@ it("takes this very Node.js with all that it needs", async () => {
   assert.ok(paths.some((path) => /\/ld-linux.*\.so/.test(path)));
 });
 
-it("asks the loader again only when the program or one of its libraries may be another", async (t) => {
+it("runs the loader again only if the program or a library may have changed", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "closure-"));
   t.after(() => rm(folder, { recursive: true }));
   const [program, library, log] = ["program", "libown.so", "log"].map((name) => join(folder, name)) as [
@@ -96,7 +96,7 @@ it("asks the loader again only when the program or one of its libraries may be a
   assert.equal(await asked(), 3);
 });
 
-it("takes nothing that only this shell puts under every program: an image is the same whoever makes it", async (t) => {
+it("ignores this shell's preloads: an image does not depend on who builds it", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "closure-"));
   // A program that was not asked about before.
   const layerOf = async (name: string) => {

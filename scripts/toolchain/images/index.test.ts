@@ -8,7 +8,7 @@ import pWaitFor from "p-wait-for";
 import { parseAllDocuments } from "yaml";
 import { systemManifests } from "./index.ts";
 
-it("has manifests that K3s can apply, all before its own traefik.yaml", async () => {
+it("has manifests that K3s applies before its own traefik.yaml", async () => {
   const names = (await systemManifests()).map((path) => basename(path));
   assert.deepEqual(names, [
     "k3s-lab-local-path.yaml",
@@ -78,7 +78,7 @@ echo done
   const upgrade =
     "kube-system: upgrade --install --set a=b c --disable-openapi-validation traefik https://10.43.0.1:443/static/charts/traefik.tgz";
 
-  it("installs from the cluster's own API with the arguments as they came", async () => {
+  it("installs from the cluster's API and passes its arguments on", async () => {
     assert.deepEqual(await run(["install", "--set", "a=b c"]), {
       exitCode: 0,
       said: "done",
@@ -88,7 +88,7 @@ echo done
     assert.match(six.calls.at(-1) ?? "", /https:\/\/\[fd00::1\]:443\/static/);
   });
 
-  it("asks again while the CRDs of another chart are missing, and says so once", async () => {
+  it("retries while another chart's CRDs are missing, and says so once", async () => {
     await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n".repeat(2));
     const CHART = "https://charts.example/traefik.tgz";
     const { exitCode, said, calls } = await run(["install", "--set", "a=b c"], { CHART });
@@ -99,7 +99,7 @@ echo done
 
   const served = { CHART: "https://%{KUBERNETES_API}%/static/charts/traefik-19.0.400.tgz" };
 
-  it("waits for the release that brings the CRDs of K3s's own Traefik before it tries", async () => {
+  it("waits for the CRD release of K3s's own Traefik before it tries", async () => {
     const running = run(["install", "--set", "a=b c"], served);
     const asked = async () => (await readFile(join(folder, "calls"), "utf8")).split("\n").length > 2;
     await pWaitFor(asked, { timeout: 30_000 });
@@ -110,19 +110,19 @@ echo done
     assert.equal(calls.at(-1), upgrade.replace("traefik.tgz", "traefik-19.0.400.tgz"));
   });
 
-  it("tries at its deadline though nobody brought the CRDs", async () => {
+  it("tries at its deadline even without the CRDs", async () => {
     const { exitCode, calls } = await run(["install"], { ...served, RETRY_SECONDS: "0" });
     assert.deepEqual([exitCode, calls.length], [0, 2]);
   });
 
-  it("gives up at its deadline with helm's own words", async () => {
+  it("gives up at its deadline with helm's error", async () => {
     await writeFile(join(folder, "answers"), "1 Error: Required CRDs are missing.\n".repeat(9));
     const result = await run(["install"], { RETRY_SECONDS: "0" });
     assert.equal(result.exitCode, 1);
     assert.match(result.said ?? "", /Required CRDs are missing/);
   });
 
-  it("does not repeat what cannot get better", async () => {
+  it("does not retry permanent errors", async () => {
     await writeFile(join(folder, "answers"), "1 Error: values do not meet the schema\n");
     const result = await run(["install"]);
     assert.deepEqual([result.exitCode, result.calls.length], [1, 2]);
@@ -131,7 +131,7 @@ echo done
   const failed = "1 Error: has no deployed releases\n";
   const looked = ["kube-system: status traefik", "kube-system: history traefik --output yaml"];
 
-  it("uninstalls a failed release that was never deployed and reinstalls it, unless told to abort", async () => {
+  it("uninstalls and reinstalls a failed release that was never deployed, unless told to abort", async () => {
     await writeFile(join(folder, "answers"), failed);
     await writeFile(join(folder, "status"), "NAME: traefik\nSTATUS: failed\n");
     const result = await run(["install", "--set", "a=b c"]);
@@ -147,7 +147,7 @@ echo done
     ["was deployed once", "- revision: 1\n  status: superseded\n- revision: 2\n  status: failed\n"],
     ["may have been deployed, for helm does not say", undefined],
   ] as const)
-    it(`leaves what a release serves that ${what}: traefik-crd's would take everybody's IngressRoutes`, async () => {
+    it(`keeps a release that ${what}: uninstalling traefik-crd would delete everyone's IngressRoutes`, async () => {
       await writeFile(join(folder, "answers"), failed);
       await writeFile(join(folder, "status"), "STATUS: failed\n");
       await rm(join(folder, "history"));
@@ -159,7 +159,7 @@ echo done
   const interrupted =
     "1 Error: UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress\n";
 
-  it("waits for the helm of a Job that was replaced", async () => {
+  it("waits for the helm of a replaced Job", async () => {
     await writeFile(join(folder, "answers"), interrupted.repeat(2));
     await writeFile(join(folder, "status"), "STATUS: pending-upgrade\n");
     const { exitCode, said, calls } = await run(["install", "--set", "a=b c"]);
@@ -167,7 +167,7 @@ echo done
     assert.deepEqual(calls, [upgrade, upgrade, upgrade]);
   });
 
-  it("rolls an interrupted upgrade back, and where that fails leaves it to the next Job", async () => {
+  it("rolls back an interrupted upgrade; if that fails, the next Job tries again", async () => {
     const again = ["kube-system: status traefik", "kube-system: rollback traefik"];
     await writeFile(join(folder, "answers"), interrupted);
     await writeFile(join(folder, "status"), "STATUS: pending-upgrade\n");
@@ -182,7 +182,7 @@ echo done
     assert.deepEqual([exitCode, calls], [1, [upgrade, ...again]]);
   });
 
-  it("deletes, and refuses anything else", async () => {
+  it("deletes, and rejects unknown actions", async () => {
     const deleted = await run(["delete"]);
     assert.deepEqual(deleted.calls, ["kube-system: uninstall traefik --ignore-not-found --wait"]);
     assert.equal((await run(["upgrade"])).exitCode, 2);

@@ -15,7 +15,7 @@ import { writeArchive } from "./archive.ts";
 import { appImageSpec } from "./web.ts";
 
 for (const app of appNames)
-  test(`what the tag of ${app} is a hash of is what the image gets: its configuration and its files`, () =>
+  test(`the tag of ${app} is a hash of everything in the image: configuration and files`, () =>
     sameAsHashed(app));
 
 async function sameAsHashed(app: AppName): Promise<void> {
@@ -39,7 +39,7 @@ async function sameAsHashed(app: AppName): Promise<void> {
 }
 
 for (const app of appNames)
-  test(`the files of ${app} alone are a program: nothing that it imports is missing, and no type is left`, async () => {
+  test(`the files of ${app} run alone: no import is missing and no type is left`, async () => {
     const folder = await mkdtemp(join(tmpdir(), "web-files-"));
     try {
       for (const [path, content] of Object.entries(await appFiles(app))) {
@@ -59,7 +59,7 @@ for (const app of appNames)
     }
   });
 
-test("an upgrade of the user's own Node.js is no other image where the lab's is there, which goes into it", async () => {
+test("upgrading the user's Node.js does not change the image if the lab's is there", async () => {
   const cache = await mkdtemp(join(tmpdir(), "web-node-"));
   const file = join(import.meta.dirname, "..", "node", "package.json");
   const { optionalDependencies } = JSON.parse(await readFile(file, "utf8"));
