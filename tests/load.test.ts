@@ -11,7 +11,7 @@ import { serve } from "../stacks/lib/test-server.ts";
 import { caFile, labCertificate } from "../stacks/observe/lab-ca.ts";
 import { lossDuring, spans, startLoad } from "./load.ts";
 
-test("every request without an answer is counted, with its reason; idle connections that close cost none", async (t) => {
+test("counts every unanswered request with its reason; closed idle connections cost none", async (t) => {
   let asked = 0;
   const server = createServer((request, response) => {
     asked += 1;
@@ -32,7 +32,7 @@ test("every request without an answer is counted, with its reason; idle connecti
   assert.deepEqual(gone.reasons, { "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED": 10 });
 });
 
-test("another status may be what is expected, by https too; who is not trusted loses every request", async (t) => {
+test("another status can be expected, also over https; an untrusted authority loses every request", async (t) => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-load-"));
   const { certificate: cert, key } = await labCertificate(["a.com"], folder);
   const server = createSecureServer({ cert, key }, (_, response) => response.writeHead(308).end());
@@ -53,7 +53,7 @@ test("another status may be what is expected, by https too; who is not trusted l
   }
 });
 
-test("of every lost request it is known when it was sent, of at most a thousand for one reason", async () => {
+test("records when each lost request was sent, up to a thousand per reason", async () => {
   const reason = "127.0.0.1:1 through 127.0.0.1:1: ECONNREFUSED";
   // At ten a second the fifth request is not sent before 0.4 s, however fast or slow the computer is.
   const { lostAt, seconds } = await startLoad({ addresses: ["127.0.0.1:1"], rate: 10, concurrency: 1 }).stop(
@@ -67,7 +67,7 @@ test("of every lost request it is known when it was sent, of at most a thousand 
   assert.deepEqual([many.reasons[reason], many.lostAt[reason]?.length], [1500, 1000]);
 });
 
-test("the connection of a request that waits is looked at, and told only of what was lost", async (t) => {
+test("watches the connection of a waiting request, and shows only lost ones", async (t) => {
   const held = createServer((request, response) => {
     if (request.headers.host === "app2.com") setTimeout(() => response.end("{}"), 2000);
     else if (request.headers.host === "app1.com") response.writeHead(503).end();
@@ -93,12 +93,12 @@ test("the connection of a request that waits is looked at, and told only of what
   assert.match(lost, /status 503.*; waits at 127/s);
 });
 
-test("times of losses are said as spans", () => {
+test("shows the times of losses as spans", () => {
   assert.equal(spans([21.3, 22, 22.9, 26.1, 40, 41]), "21.3–22.9, 26.1, 40, 41 s");
   assert.equal(spans([1, 3, 5], 2), "1, 3 s and 1 later");
 });
 
-test("what a change loses is said of new and of kept connections", async (t) => {
+test("distinguishes losses on new and on kept connections", async (t) => {
   const server = createServer((_, response) => response.writeHead(broken ? 503 : 200).end("{}"));
   let broken = false;
   const address = await serve(t, server);

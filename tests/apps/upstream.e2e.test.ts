@@ -86,7 +86,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     await node?.remove();
   });
 
-  test("the cluster is upstream Kubernetes, and has no Ingress controller", async () => {
+  test("the cluster is upstream Kubernetes without an Ingress controller", async () => {
     const { version } = tools.kubernetes;
     const { serverVersion } = JSON.parse(await node.kubectl("version", "--output=json")) as {
       serverVersion: { gitVersion: string };
@@ -97,7 +97,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     assert.equal(await node.kubectl("get", "ingressclasses", "--output=name"), "");
   });
 
-  test("what the cluster lacks is reported before anything is made", async () => {
+  test("missing features of the cluster are reported before anything is created", async () => {
     const elsewhere = `${node.kubeconfig}-elsewhere`;
     const text = await readFile(node.kubeconfig, "utf8");
     await writeFile(elsewhere, text.replace(/(server: https:\/\/[^:]+):\d+/, "$1:1"), { mode: 0o600 });
@@ -121,7 +121,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     assert.equal(await held(), heldBefore);
   });
 
-  test("`lab up` brings the apps and the lab's own Traefik", async () => {
+  test("`lab up` deploys the apps and the lab's own Traefik", async () => {
     await writeStackFile({});
     const { stdout: ref } = await succeeded(await checkout.lab("image"));
     const { stdout: archive } = await execa("scripts/lab", ["image", ref], {
@@ -160,7 +160,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     assert.match(all, /Stack apps-upstream: no change/);
   });
 
-  test("a network that cannot isolate namespaces fails verification, and is named", async () => {
+  test("a network without NetworkPolicy support fails verification by name", async () => {
     await writeStackFile({ isolated: true });
     await succeeded(await checkout.pulumi("up", stack));
     const { exitCode, all } = await checkout.lab("verify", stack);
@@ -170,12 +170,12 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     await writeStackFile({});
   });
 
-  test("`lab down` leaves the cluster as it was, and running", async () => {
+  test("`lab down` leaves the cluster running as it was", async () => {
     await succeeded(await checkout.lab("down", stack));
     assert.equal(await held(), heldBefore);
   });
 
-  test("what is somebody else's is in the way, and stays as it is", async () => {
+  test("foreign objects are conflicts and stay unchanged", async () => {
     const users = ["namespaces", "deployments", "services"];
     const uids = () =>
       node.kubectl(
@@ -193,7 +193,7 @@ suite("apps on upstream Kubernetes", { concurrency: false, skip }, () => {
     await node.kubectl("delete", "namespace", "dev");
   });
 
-  test("when the cluster is stopped nothing is forgotten; that it is gone for good is a person's to say", async () => {
+  test("a stopped cluster's state is kept; only a person can say that it is gone for good", async () => {
     await succeeded(await checkout.lab("up", stack));
     await node.stop();
     const { exitCode, all } = await checkout.lab("up", stack);

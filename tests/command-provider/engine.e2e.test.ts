@@ -121,7 +121,7 @@ async function log(): Promise<readonly string[]> {
 
 const up = () => pulumi("up", "--yes", "--skip-preview");
 
-test("create: the command runs once, its output and files come back, secrets stay out of sight", async () => {
+test("create: the command runs once, output and files are returned, secrets stay hidden", async () => {
   assert.match(await pulumi("preview"), /\+ 3 to create/);
   const shown = await up();
   assert.match(shown, /made red/);
@@ -161,7 +161,7 @@ test("a changed trigger: replaced, the old one deleted", async () => {
   assert.deepEqual((await log()).slice(-2), ["create blue", "delete blue"]);
 });
 
-test("a failing command: its status, text and output are in the error, and the state stays", async () => {
+test("a failing command: the error has its exit code, text and output, and the state is kept", async () => {
   await configure({ create: "echo before; echo broken >&2; exit 7" });
   const failed = await tryPulumi("up", "--yes", "--skip-preview");
   assert.notEqual(failed.exitCode, 0);
@@ -177,7 +177,7 @@ for (const [name, presses] of [
   ["once", 1],
   ["twice", 2],
 ] as const) {
-  test(`Ctrl-C ${name} in the middle: no process is left, and the next up goes on`, async () => {
+  test(`Ctrl-C ${name} in the middle: no process is left, and the next up continues`, async () => {
     const file = join(dir, `pid-${name}`);
     await configure({ create: `sleep 63 & echo $! > ${file}; wait` });
     const running = execa("pulumi", ["up", "--yes", "--skip-preview", "--non-interactive"], {
@@ -197,13 +197,13 @@ for (const [name, presses] of [
   });
 }
 
-test("destroy: delete runs, nothing is left", async () => {
+test("destroy: delete runs and nothing is left", async () => {
   await pulumi("destroy", "--yes", "--skip-preview");
   assert.deepEqual((await log()).at(-1), "delete blue");
   assert.doesNotMatch(await pulumi("stack", "--show-urns"), /command:local/);
 });
 
-test("a remote command is refused at the preview, with what to use", async () => {
+test("a remote command is refused at the preview, with the alternative", async () => {
   await writeFile(
     join(project, "index.ts"),
     'import { remote } from "@pulumi/command";\nnew remote.Command("far", { connection: { host: "127.0.0.1" }, create: "x" });\n',

@@ -191,7 +191,7 @@ const nothing: OwnState = {
   autoscaled: new Set(),
 };
 
-fault("C6: a run was interrupted while it made the apps", async () => {
+fault("C6: a run was interrupted while it created the apps", async () => {
   const error = await look((api) => {
     for (const path of ["/api/v1/namespaces/dev", "/apis/apps/v1/namespaces/dev/deployments/app1"])
       api[path] = { metadata: { name: "made", uid: "1", labels: labelsOf(owner) } };
@@ -200,50 +200,47 @@ fault("C6: a run was interrupted while it made the apps", async () => {
   return { happened: "what carries this stack's marks is its own: the next run goes on", lost: "nothing" };
 });
 
-fault(
-  "C6: the user keeps notes in a namespace that the stack made, and its apps are taken down",
-  async () => {
-    const lab = healthyLab();
-    const list = (path: string, ...items: object[]) => {
-      lab.api[path] = { items: items.map((metadata) => ({ metadata })) };
-    };
-    for (const kind of ["secrets", "events"]) list(`/api/v1/namespaces/dev/${kind}`);
-    lab.api["/apis/example.org/v2/namespaces/dev/widgets"] = { items: null };
-    list(
-      "/api/v1/namespaces/dev/configmaps",
-      { name: "kube-root-ca.crt", uid: "1" },
-      { name: "notes", uid: "2" },
-    );
-    list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: labelsOf(owner) });
-    const pod = { name: "app1-x", uid: "4", ownerReferences: [{ uid: "3", controller: true }] };
-    list("/api/v1/namespaces/dev/pods", pod, { name: "debug", uid: "5" });
-    lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "old" } };
-    const api = await serveApi(lab);
-    const connection = connect({ server: api.url });
-    const app = { apiVersion: "apps/v1", kind: "Deployment", namespace: "dev", name: "app1", uid: "3" };
-    const look = (uid: string) => {
-      const namespace = { apiVersion: "v1", kind: "Namespace", name: "dev", uid };
-      return othersIn(connection, owner, { ...nothing, objects: [namespace, app] });
-    };
-    const others = await look("old");
-    const remade = await look("older");
-    connection.close();
-    list("/apis/example.org/v2/namespaces/dev/widgets", { name: "mine", uid: "6" });
-    const later = connect({ server: api.url });
-    const withWidget = await othersIn(later, owner, {
-      ...nothing,
-      objects: [{ apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
-    });
-    later.close();
-    api.close();
-    assert.deepEqual(new Set(others), new Set(["ConfigMap dev/notes", "Pod dev/debug"]));
-    assert.ok(withWidget.includes("Widget dev/mine"), "a custom resource");
-    assert.deepEqual(remade, ["Namespace dev", ...others], "a namespace that somebody made again");
-    return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
-  },
-);
+fault("C6: `lab down` of apps with a user's ConfigMap in the stack's namespace", async () => {
+  const lab = healthyLab();
+  const list = (path: string, ...items: object[]) => {
+    lab.api[path] = { items: items.map((metadata) => ({ metadata })) };
+  };
+  for (const kind of ["secrets", "events"]) list(`/api/v1/namespaces/dev/${kind}`);
+  lab.api["/apis/example.org/v2/namespaces/dev/widgets"] = { items: null };
+  list(
+    "/api/v1/namespaces/dev/configmaps",
+    { name: "kube-root-ca.crt", uid: "1" },
+    { name: "notes", uid: "2" },
+  );
+  list("/apis/apps/v1/namespaces/dev/deployments", { name: "app1", uid: "3", labels: labelsOf(owner) });
+  const pod = { name: "app1-x", uid: "4", ownerReferences: [{ uid: "3", controller: true }] };
+  list("/api/v1/namespaces/dev/pods", pod, { name: "debug", uid: "5" });
+  lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "old" } };
+  const api = await serveApi(lab);
+  const connection = connect({ server: api.url });
+  const app = { apiVersion: "apps/v1", kind: "Deployment", namespace: "dev", name: "app1", uid: "3" };
+  const look = (uid: string) => {
+    const namespace = { apiVersion: "v1", kind: "Namespace", name: "dev", uid };
+    return othersIn(connection, owner, { ...nothing, objects: [namespace, app] });
+  };
+  const others = await look("old");
+  const remade = await look("older");
+  connection.close();
+  list("/apis/example.org/v2/namespaces/dev/widgets", { name: "mine", uid: "6" });
+  const later = connect({ server: api.url });
+  const withWidget = await othersIn(later, owner, {
+    ...nothing,
+    objects: [{ apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
+  });
+  later.close();
+  api.close();
+  assert.deepEqual(new Set(others), new Set(["ConfigMap dev/notes", "Pod dev/debug"]));
+  assert.ok(withWidget.includes("Widget dev/mine"), "a custom resource");
+  assert.deepEqual(remade, ["Namespace dev", ...others], "a namespace that somebody made again");
+  return { happened: "lab down names them: exit 3, or --replace", lost: "nothing" };
+});
 
-fault("C6: a namespace of the stack's was deleted, and the user made one of that name", async () => {
+fault("C6: a namespace of the stack was deleted and recreated by a user", async () => {
   const before: OwnState = {
     ...nothing,
     objects: [{ apiVersion: "v1", kind: "Namespace", name: "dev", uid: "old" }],
@@ -271,7 +268,7 @@ fault("C6: a namespace of the stack's was deleted, and the user made one of that
   return { happened: "the state knows another UID: refused", lost: "nothing" };
 });
 
-fault("C6: of two namespaces that leave the file the user made one of the same name", async () => {
+fault("C6: of two namespaces removed from the file, a user recreated one", async () => {
   const held = (name: string, uid: string) => ({
     apiVersion: "v1",
     kind: "Namespace",
@@ -309,7 +306,7 @@ fault("C7: another default namespace", async () => {
   };
 });
 
-fault("H4: the same stack name, another cluster", async () => {
+fault("H4: the same stack name on another cluster", async () => {
   const another = "6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c";
   const lab = healthyLab();
   lab.api["/api/v1/namespaces/kube-system"] = { metadata: { name: "kube-system", uid: another } };
@@ -340,7 +337,7 @@ fault("H6: the app's image was removed from a node", async () => {
   return { happened: "preview shows an update, which loads it again", lost: "nothing" };
 });
 
-fault("a kubeconfig's other contexts change, and one of them is broken", async () => {
+fault("other contexts of a kubeconfig change, and one of them is broken", async () => {
   const text = (more: object[], current: string) =>
     stringify({
       clusters: [{ name: "a", cluster: { server: "https://a:6443", extensions: more } }],

@@ -49,7 +49,7 @@ async function lab(...args: string[]) {
   return { exitCode, all, stdout, file: await readFile(here("Pulumi.apps.yaml"), "utf8") };
 }
 
-fault("An app is scaled or rolled out, and its cluster is refused", async () => {
+fault("An app on a refused cluster is scaled or rolled out", async () => {
   for (const args of [
     ["scale", "app1", "3"],
     ["scale", "app1", "3", "--json"],
@@ -64,7 +64,7 @@ fault("An app is scaled or rolled out, and its cluster is refused", async () => 
   return { happened: "exit 2, the stack file is restored", lost: "nothing" };
 });
 
-fault("An app is changed to what its stack file may not say, or is none", async () => {
+fault("An app is changed to a value that its stack file does not allow, or does not exist", async () => {
   const cases = [
     [["scale", "app1", "101"], /k3s-lab:apps\[0\]\.replicas: 101 is not accepted; expected at most 100/],
     [["scale", "app9", "1"], /no app "app9"; did you mean "app1"/],
@@ -86,7 +86,7 @@ fault("An app is changed to what its stack file may not say, or is none", async 
   return { happened: "exit 2 with one sentence", lost: "nothing" };
 });
 
-fault("Apps are brought up with hosts, paths or certificates that cannot be", async () => {
+fault("`lab up` of apps with invalid hosts, paths or certificates", async () => {
   const expired = await labCertificate(["a.com"], here("ca"), new Date("2020-01-01"));
   await writeFile(here("a.crt"), expired.certificate);
   await writeFile(here("a.key"), expired.key, { mode: 0o600 });
@@ -124,7 +124,7 @@ fault("Apps are brought up with hosts, paths or certificates that cannot be", as
   return { happened: "exit 2 with one sentence", lost: "nothing" };
 });
 
-fault("An app is to be rolled back, and its cluster does not answer", async () => {
+fault("An app is rolled back while its cluster does not answer", async () => {
   const { exitCode, all, file } = await lab("rollback", "app1");
   assert.equal(exitCode, 1, all);
   assert.match(all, /none\.yaml/);
@@ -144,7 +144,7 @@ const stub = (then: string) =>
     }`,
   );
 
-fault("An app is rolled out, and Pulumi fails in the middle", async () => {
+fault("Pulumi fails in the middle of a rollout", async () => {
   await stub('throw Object.assign(new Error("never ready"), { syscall: "stands for one of Pulumi" });');
   const { exitCode, all, file } = await lab("rollout", "app1", "1.1.0");
   assert.equal(exitCode, 1, all);
@@ -156,7 +156,7 @@ fault("An app is rolled out, and Pulumi fails in the middle", async () => {
   return { happened: "exit 1, the stack file keeps the change", lost: "nothing" };
 });
 
-fault("An app is scaled, and its standard output is read by a program", async () => {
+fault("An app is scaled while a program reads the standard output", async () => {
   await stub("");
   const { exitCode, stdout, file } = await lab("scale", "app1", "3", "--json");
   assert.equal(exitCode, 0);

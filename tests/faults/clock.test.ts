@@ -10,7 +10,7 @@ import { fault } from "./table.ts";
 
 // A clock that is set while something runs: when a process began counts by the clock as it is now.
 
-fault("a clock is set a day ahead while Pulumi runs: its lock is still its own", async () => {
+fault("the clock is set a day ahead while Pulumi runs: its lock stays its own", async () => {
   const folder = await mkdtemp(join(tmpdir(), "lab-clock-"));
   const nameOf = async ({ pid = 0 }: ChildProcess) => (await commandLine({ pid }))[0];
   const start = (name: string) => spawn("bash", ["-c", `exec -a ${name} sleep 60`], { stdio: "ignore" });

@@ -227,7 +227,7 @@ for (const flag of secretFlags)
     ["", [`${flag}=hunter2`]],
     [" in two items", [flag, "hunter2"]],
   ] as const)
-    test(`the secret of ${flag}${how} is refused and not shown`, async () => {
+    test(`the secret in ${flag}${how} is rejected and not shown`, async () => {
       const error = await refusal("cluster", serverFlag(...items))();
       assert.equal(error?.exitCode, 2);
       assert.match(error.message, /k3s-lab:k3s\.serverArgs\[0\]: .*expected no --/);
@@ -681,7 +681,7 @@ for (const [arg, filter, sentence] of [
   ["--embedded-registry", "server:*", /does not have it yet/],
 ] as const)
   refused(`k3d: the flag ${arg} for ${filter}`, k3dFlags(arg, filter), sentence);
-test("accepted: a flag of K3s for a node of k3d's", async () => {
+test("accepts a K3s flag for a k3d node", async () => {
   assert.equal(await k3dFlags("--snapshotter=native", "all")(), undefined);
   assert.equal(await k3dFlags("--tls-san=foo", "server:*")(), undefined);
 });
@@ -692,7 +692,7 @@ for (const [title, program, content, sentence] of [
 ])
   refused(title, refusal(program, content), sentence);
 
-test("a salt of another passphrase in a stack file does not reach Pulumi, which would end there", async () => {
+test("a salt of another passphrase in a stack file does not reach Pulumi, which would fail", async () => {
   const lab = join(folder, "checkout", ".lab");
   await mkdir(join(lab, "bin"), { recursive: true });
   await mkdir(join(lab, "pulumi", "bin"), { recursive: true });
@@ -797,11 +797,11 @@ const good: readonly (readonly [title: string, program: string, content: string]
   ],
 ];
 for (const [title, program, content] of good)
-  test(`accepted: ${title}`, async () => {
+  test(`accepts ${title}`, async () => {
     assert.ok(await read(program, content));
   });
 
-describe("lab up refuses a bad file before anything is made", () => {
+describe("lab up rejects an invalid file before anything is created", () => {
   let checkout: Checkout;
   before(async () => {
     checkout = await copyCheckout({ besideLabs: true });

@@ -86,14 +86,14 @@ for (const [name, text] of [
     return { happened: "its notes are recreated; no stack trace", lost: "nothing" };
   });
 
-fault("H20: a host.json that cannot be read, and one that is a folder", async () => {
+fault("H20: host.json is unreadable, or a folder", async () => {
   const file = join(folder, "as-folder.json");
   await mkdir(file);
   assert.deepEqual(await readHostSettings(file), {});
   return { happened: "read as empty", lost: "nothing" };
 });
 
-fault("H20: killed while it writes host.json", async () => {
+fault("H20: killed while writing host.json", async () => {
   const file = join(folder, "whole.json");
   await writeHostSettings({ k3sVersion: "v1.25.4+k3s1" }, file);
   // The new content never reaches the file's own name before it is complete.
@@ -115,7 +115,7 @@ fault("H20: killed while it writes host.json", async () => {
   return { happened: "the old file or the new one, five times", lost: "nothing" };
 });
 
-fault("H22: the notes are lost while the lab is up: provider and K3s stay", async () => {
+fault("H22: the notes are lost while the lab is up: provider and K3s stay the same", async () => {
   const directory = await checkout("recorded");
   const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
   await mkdir(stacks, { recursive: true });
@@ -146,7 +146,7 @@ fault("H22: the notes are lost while the lab is up: provider and K3s stay", asyn
   return { happened: "read from the state of what runs", lost: "nothing" };
 });
 
-fault("H22: one stack's provider and K3s are not another's", async () => {
+fault("H22: each stack has its own provider and K3s", async () => {
   const directory = await checkout("two-stacks");
   const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
   await mkdir(stacks, { recursive: true });
@@ -202,7 +202,7 @@ for (const [name, text, said] of [
   });
 
 for (const ending of ["gz", "zst"])
-  fault(`H20: another Pulumi packed its state: cluster.json.${ending}`, async () => {
+  fault(`H20: another Pulumi compressed its state: cluster.json.${ending}`, async () => {
     const directory = await checkout(`packed-${ending}`);
     const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
     await mkdir(stacks, { recursive: true });
@@ -225,7 +225,7 @@ for (const ending of ["gz", "zst"])
     return { happened: "exit 1: unpack it", lost: "nothing" };
   });
 
-fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that plain pulumi is called from", async () => {
+fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that runs plain pulumi", async () => {
   const directory = await checkout("packing");
   const own = join(directory, ".lab/pulumi/bin/pulumi");
   for (const file of [".lab/bin", ".lab/pulumi/bin"]) await mkdir(join(directory, file), { recursive: true });
@@ -240,7 +240,7 @@ fault("H20: PULUMI_DIY_BACKEND_GZIP in the shell that plain pulumi is called fro
   return { happened: "dropped: the lab reads what is not packed", lost: "nothing" };
 });
 
-fault("H20: another stack's state cannot be read", async () => {
+fault("H20: another stack's state is unreadable", async () => {
   const directory = await checkout("others-state");
   const stacks = join(directory, ".lab/state/.pulumi/stacks/k3s-lab");
   await mkdir(stacks, { recursive: true });
@@ -255,7 +255,7 @@ fault("H20: another stack's state cannot be read", async () => {
   return { happened: "exit 1: what it has is not known to be nothing", lost: "nothing" };
 });
 
-fault("H20: Pulumi's locks cannot be read", async () => {
+fault("H20: Pulumi's locks are unreadable", async () => {
   const locks = join(folder, "locks-unreadable");
   await mkdir(join(locks, "1.json"), { recursive: true });
   await assert.rejects(locksOf("cluster", locks), { code: "EISDIR" });
@@ -265,7 +265,7 @@ fault("H20: Pulumi's locks cannot be read", async () => {
   return { happened: "an error, not: nobody holds the stack", lost: "nothing" };
 });
 
-fault("H20: an empty passphrase beside a state", async () => {
+fault("H20: an empty passphrase with an existing state", async () => {
   const directory = await checkout("passphrase");
   const stacks = join(directory, ".lab", "state", ".pulumi", "stacks", "k3s-lab");
   await mkdir(stacks, { recursive: true });
@@ -310,7 +310,7 @@ fault("H18: PULUMI_*, VAGRANT_*, ANSIBLE_*, K3S_*, NODE_OPTIONS and LAB_* of the
   return { happened: "dropped, and unset in `lab env`", lost: "nothing" };
 });
 
-fault("H18: a proxy does not stand before the lab's own addresses", async () => {
+fault("H18: the lab's own addresses bypass a proxy", async () => {
   const directory = await checkout("proxy");
   await mkdir(join(directory, ".lab"));
   await writeFile(
@@ -395,7 +395,7 @@ suite("plain pulumi", withPulumi, () => {
     return { happened: "eleven commands, every byte as it was", lost: "nothing" };
   });
 
-  fault("H29: plain pulumi destroys a stack whose file is gone, or no YAML", async () => {
+  fault("H29: plain pulumi destroys a stack whose file is missing or invalid YAML", async () => {
     const { directory, pulumi } = await pulumiProject("no-stack-file");
     const file = join(directory, "Pulumi.cluster.yaml");
     const run = ["--stack", "cluster", "--yes", "--skip-preview", "--non-interactive"] as const;
@@ -463,7 +463,7 @@ const stubborn = (name: string) =>
 /** No number of another run of this file, whose programs go on meanwhile. */
 let number = process.pid * 100;
 // Each waits for the 5 s that a program gets to end.
-suite("signals in a step that runs programs", { concurrency: true }, () => {
+suite("signals during a step that runs programs", { concurrency: true }, () => {
   before(() => {
     sideBySide = true;
   });
@@ -477,7 +477,7 @@ suite("signals in a step that runs programs", { concurrency: true }, () => {
     ["SIGHUP", 130],
     ["SIGKILL", null],
   ] as const)
-    fault(`H27: ${name} in a step that runs programs`, async () => {
+    fault(`H27: ${name} during a step that runs programs`, async () => {
       const own = `${++number}`;
       const { child, directory } = await startRun(`signal-${name}`, stubborn(own));
       const exited = once(child, "exit");
@@ -499,7 +499,7 @@ suite("signals in a step that runs programs", { concurrency: true }, () => {
       };
     });
 
-  fault("H27: SIGKILL of `lab` and of what guards it", async () => {
+  fault("H27: SIGKILL of `lab` and of its guard", async () => {
     const own = `${++number}`;
     const { child } = await startRun("guard", stubborn(own));
     const { stdout } = await execa("pgrep", ["--full", "lab-guard.*end-run.ts"], { reject: false });
@@ -524,7 +524,7 @@ suite("signals in a step that runs programs", { concurrency: true }, () => {
   });
 });
 
-fault("H30: two runs at once in one checkout", async () => {
+fault("H30: two concurrent runs in one checkout", async () => {
   const go = join(folder, "go-on");
   const first = await startRun("twice", `echo begun; until [ -e '${go}' ]; do sleep 0.05; done; echo ended`);
   const second = await startRun("twice", "echo begun");
@@ -537,7 +537,7 @@ fault("H30: two runs at once in one checkout", async () => {
   return { happened: "the second waits", lost: "nothing" };
 });
 
-fault("H30: a run's lock file of somebody else's program", async () => {
+fault("H30: another program holds a run's lock file", async () => {
   const directory = join(folder, "lock-of-backup");
   await mkdir(directory);
   await writeFile(join(directory, "run.lock"), "locked by backup");
@@ -547,7 +547,7 @@ fault("H30: a run's lock file of somebody else's program", async () => {
   return { happened: "the kernel's lock counts, not what is in the file", lost: "nothing" };
 });
 
-fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another computer", async () => {
+fault("H30: Pulumi's locks: stale, of a later process, unreadable, of another machine", async () => {
   const locks = join(folder, "locks");
   await mkdir(locks);
   const now = Date.now();
@@ -602,7 +602,7 @@ const none = {
   namespace: async () => false,
 };
 
-fault("Rule 5: a machine that lives would be replaced", async () => {
+fault("Rule 5: replacing a running machine", async () => {
   const steps = [machineStep("replace", "agent", "192.168.42.111"), nodeStep("replace", "agent")];
   const losses = await lossesOf("cluster", steps, { existence: all, provider: "docker" });
   assert.equal(losses.length, 1, "its node goes with it");
@@ -630,7 +630,7 @@ fault("Rule 5: a renamed machine", async () => {
   return { happened: "named as a rename", lost: "nothing" };
 });
 
-fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
+fault("Rule 5: a namespace, a k3d cluster, a k3d agent", async () => {
   const k3d = {
     environment: { K3D_CLUSTER: "k3d", SERVERS: "k3d-k3d-server-0", NODE_NAME: "k3d-k3d-agent-0" },
   };
@@ -663,7 +663,7 @@ fault("Rule 5: a namespace, a k3d cluster, an agent of k3d's", async () => {
   return { happened: "each is named", lost: "nothing" };
 });
 
-test("`lab env` names the lab's own Docker while nothing is up, as long as it runs", async () => {
+test("`lab env` shows the lab's own Docker while it runs, even if nothing is up", async () => {
   const directory = await checkout("own-docker");
   const socket = join(directory, "docker.sock");
   await mkdir(join(directory, ".lab"), { recursive: true });
@@ -678,7 +678,7 @@ test("`lab env` names the lab's own Docker while nothing is up, as long as it ru
   assert.equal(await named(), false, "a folder is no socket");
 });
 
-fault("A full disk: `lab env` where nothing can be written", async () => {
+fault("A full disk: `lab env` without write access", async () => {
   const directory = await checkout("full");
   const mounted = join(directory, ".lab");
   await mkdir(mounted);
@@ -705,7 +705,7 @@ fault("A full disk: `lab env` where nothing can be written", async () => {
   return { happened: "exit 4; with room again it goes on", lost: "nothing" };
 });
 
-fault("H26: a step fails while its neighbour waits for a slow program", async () => {
+fault("H26: a step fails while another waits for a slow program", async () => {
   number += 1;
   const program = `import { runSteps } from ${JSON.stringify(join(root, "scripts/report.ts"))};
     import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
@@ -786,7 +786,7 @@ fault("H27: `npm start`: SIGTERM and SIGKILL of npm", async () => {
   return { happened: "lab and its programs end with it", lost: "nothing" };
 });
 
-fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKILL", async () => {
+fault("H27: a command that starts programs without changing a lab: SIGTERM and SIGKILL", async () => {
   for (const [signal, exit] of [
     ["SIGTERM", 130],
     ["SIGKILL", null],
@@ -811,43 +811,40 @@ fault("H27: a command that starts programs and changes no lab: SIGTERM and SIGKI
   return { happened: "no program goes on", lost: "nothing" };
 });
 
-fault(
-  "H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: the entry script and the program agree",
-  async () => {
-    const directory = await checkout("cache");
-    const { stdout: script } = await execa("sh", [
-      "-c",
-      `sed -n '/^# The same folder/,/^esac/p' ${join(root, "scripts/lab")}`,
-    ]);
-    for (const env of [
-      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "" },
-      { HOME: "/h", XDG_CACHE_HOME: "/x", K3S_LAB_CACHE: "" },
-      { HOME: "/h", XDG_CACHE_HOME: "relative", K3S_LAB_CACHE: "" },
-      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "my/cache" },
-      { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "/c" },
-    ]) {
-      const { stdout: shell } = await execa(
-        "sh",
-        ["-euc", `root=${directory}; ${script}\nprintf %s "$cache"`],
-        { env },
-      );
-      const { stdout: program } = await execa(
-        node[0],
-        [
-          node[1],
-          "--input-type=module",
-          "--eval",
-          `import { cacheDir } from ${JSON.stringify(join(directory, "stacks/lib/paths.ts"))}; console.log(cacheDir)`,
-        ],
-        { env },
-      );
-      assert.equal(program, shell, JSON.stringify(env));
-    }
-    return { happened: "one folder in five settings", lost: "nothing" };
-  },
-);
+fault("H32: XDG_CACHE_HOME empty, K3S_LAB_CACHE relative: entry script and program agree", async () => {
+  const directory = await checkout("cache");
+  const { stdout: script } = await execa("sh", [
+    "-c",
+    `sed -n '/^# The same folder/,/^esac/p' ${join(root, "scripts/lab")}`,
+  ]);
+  for (const env of [
+    { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "" },
+    { HOME: "/h", XDG_CACHE_HOME: "/x", K3S_LAB_CACHE: "" },
+    { HOME: "/h", XDG_CACHE_HOME: "relative", K3S_LAB_CACHE: "" },
+    { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "my/cache" },
+    { HOME: "/h", XDG_CACHE_HOME: "", K3S_LAB_CACHE: "/c" },
+  ]) {
+    const { stdout: shell } = await execa(
+      "sh",
+      ["-euc", `root=${directory}; ${script}\nprintf %s "$cache"`],
+      { env },
+    );
+    const { stdout: program } = await execa(
+      node[0],
+      [
+        node[1],
+        "--input-type=module",
+        "--eval",
+        `import { cacheDir } from ${JSON.stringify(join(directory, "stacks/lib/paths.ts"))}; console.log(cacheDir)`,
+      ],
+      { env },
+    );
+    assert.equal(program, shell, JSON.stringify(env));
+  }
+  return { happened: "one folder in five settings", lost: "nothing" };
+});
 
-fault("H23: ssh-keygen is not installed, and a key whose public half is gone", async () => {
+fault("H23: ssh-keygen is missing, or a key's public half", async () => {
   const { ensureSshKey } = await import("../../scripts/environment.ts");
   const keys = join(folder, "ssh");
   const path = process.env.PATH;
@@ -872,7 +869,7 @@ fault("H23: ssh-keygen is not installed, and a key whose public half is gone", a
   return { happened: "said with the next step; the other half comes back", lost: "nothing" };
 });
 
-fault("H29: `lab down` in a fresh checkout, with stack files gone and no tools", async () => {
+fault("H29: `lab down` in a fresh checkout without stack files and tools", async () => {
   const directory = await checkout("fresh");
   for (const file of ["Pulumi.cluster.yaml", "Pulumi.apps.yaml"]) await rm(join(directory, file));
   const bin = join(directory, "programs");

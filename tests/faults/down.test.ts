@@ -94,7 +94,7 @@ async function programs(bin: string, scripts: Readonly<Record<string, string>>):
   return bin;
 }
 
-fault("the state of hosts was lost: K3s goes on there, and is not said to be down", async () => {
+fault("the state of hosts was lost: K3s still runs there and is not reported as down", async () => {
   const { stdout, stderr } = await inCheckout({}, (directory) => {
     const module = (file: string) => JSON.stringify(join(directory, "scripts", file));
     return `import { mkdirSync, writeFileSync } from "node:fs";
@@ -152,7 +152,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
     downAfresh((directory) => withMachine(marks(directory)), id);
   const stack = "k3s-lab.stack=cluster k3s-lab.machine=server";
 
-  fault(`a checkout that was removed while its machine was up in ${provider}, and cloned again`, async () => {
+  fault(`a checkout was deleted while its machine was up in ${provider}, and cloned again`, async () => {
     const { exitCode, all } = await down("new", (root) => `k3s-lab.id=old ${stack} k3s-lab.checkout=${root}`);
     assert.equal(exitCode, 1, all);
     assert.match(
@@ -162,7 +162,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
     return { happened: "exit 1: put the id back", lost: "nothing" };
   });
 
-  fault(`\`lab down\` where another lab's machine is in ${provider}`, async () => {
+  fault(`\`lab down\` with another lab's machine in ${provider}`, async () => {
     const { exitCode, all } = await down("new", () => `k3s-lab.id=old ${stack} k3s-lab.checkout=/another`);
     assert.equal(exitCode, 0, all);
     assert.match(all, /nothing (was started from here|is up)/);
@@ -170,7 +170,7 @@ for (const [provider, withMachine] of Object.entries(providersWith)) {
   });
 
   if (provider === "VirtualBox")
-    fault("H28: a machine in VirtualBox that no state and no note knows of", async () => {
+    fault("H28: a VirtualBox machine in no state and no note", async () => {
       const { exitCode, all } = await down(
         "new",
         (root) => `k3s-lab.id=new ${stack} k3s-lab.checkout=${root}`,
@@ -230,16 +230,14 @@ async function inCheckout(
   }
 }
 
-fault(
-  "`lab down`: what others have made since the lab was brought up, in a Docker that was off",
-  async () => {
-    const { stdout } = await inCheckout(
-      {
-        docker: `[ -e "\${0%/*}/on" ] || exit 1
+fault("`lab down`: what others have created since `lab up`, in a stopped Docker", async () => {
+  const { stdout } = await inCheckout(
+    {
+      docker: `[ -e "\${0%/*}/on" ] || exit 1
 case "$*" in "ps "*) echo early; if [ -e "\${0%/*}/later" ]; then echo late; fi ;; esac`,
-        ip: `echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 dev lo"; fi`,
-      },
-      (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+      ip: `echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 dev lo"; fi`,
+    },
+    (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
       import { appearedSince, completeInventory, noteInventory } from "${directory}/scripts/inventory.ts";
       mkdirSync("${directory}/.lab");
       await noteInventory();
@@ -252,13 +250,12 @@ case "$*" in "ps "*) echo early; if [ -e "\${0%/*}/later" ]; then echo late; fi 
         others.push(...(await appearedSince()));
       }
       console.log(JSON.stringify(others.filter((line) => /container|route/.test(line))));`,
-    );
-    assert.deepEqual(JSON.parse(stdout), ["container late", "route 10.9.0.0/16 dev lo"]);
-    return { happened: "named, and left as it is: Docker's part is noted once it runs", lost: "nothing" };
-  },
-);
+  );
+  assert.deepEqual(JSON.parse(stdout), ["container late", "route 10.9.0.0/16 dev lo"]);
+  return { happened: "named, and left as it is: Docker's part is noted once it runs", lost: "nothing" };
+});
 
-fault("`lab down` where a provider does not say what is left", async () => {
+fault("`lab down` when a provider cannot list leftovers", async () => {
   const words = "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
   const ask = (...used: readonly string[]) =>
     inCheckout(
@@ -285,7 +282,7 @@ fault("`lab down` where a provider does not say what is left", async () => {
   return { happened: "an error, not: nothing is left; of those that the lab was in", lost: "nothing" };
 });
 
-fault("`lab down` of machines in Docker where a libvirt that was never used is broken", async () => {
+fault("`lab down` of Docker machines with a broken libvirt that was never used", async () => {
   const down = (target: object) =>
     inCheckout(
       { docker: "exit 0", virsh: "echo 'error: Connection refused' >&2; exit 1" },
@@ -304,7 +301,7 @@ fault("`lab down` of machines in Docker where a libvirt that was never used is b
   return { happened: "down; an error where nobody knows where the machines were", lost: "nothing" };
 });
 
-fault("`lab down` of what is elsewhere, where this user may not use a libvirt that is here", async () => {
+fault("`lab down` with a local libvirt that this user may not use", async () => {
   const { stdout, stderr } = await inCheckout(
     {
       docker: "exit 0",
@@ -329,7 +326,7 @@ fault("`lab down` of what is elsewhere, where this user may not use a libvirt th
   return { happened: "down; of the machines it is said that nobody knows", lost: "nothing" };
 });
 
-suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
+suite("`lab down` with the real Pulumi", withPulumi, () => {
   let checkout: PulumiCheckout;
   before(async () => {
     checkout = await pulumiCheckout();
@@ -353,73 +350,67 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
       ],
     ] as const
   ).entries())
-    fault(
-      `C6: \`lab down\` where the user keeps notes in a namespace, and the stack file ${what}`,
-      async () => {
-        const stack = `apps-down-${index}`;
-        const [recorded, other] = [await fakeCluster(clusterUid), await fakeCluster("other")];
-        try {
-          const file = join(checkout.directory, "other-kubeconfig");
-          await writeFile(file, kubeconfigOf(other));
-          await stackFile(stack, text(file));
-          await checkout.record(stack, madeOn(stack, recorded));
-          const { exitCode, all } = await checkout.lab(["down", stack]);
-          assert.equal(exitCode, 3, all);
-          assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
-          assert.deepEqual(other.asked, [], "the file's cluster was asked");
-          onlyReads(recorded);
-          await isKept(stack);
-        } finally {
-          recorded.close();
-          other.close();
-        }
-        return { happened: "the recorded cluster is asked: exit 3, the notes are named", lost: "nothing" };
-      },
-    );
-
-  fault(
-    "a move of apps from a person's cluster was interrupted, and both stacks are taken down",
-    async () => {
-      const stack = "apps-moving";
-      const cluster = await fakeCluster(clusterUid);
-      const type = "pulumi:pulumi:StackReference";
-      const reference = {
-        ...{
-          urn: urnOf(stack, type, "cluster"),
-          custom: true,
-          id: "organization/k3s-lab/k3d",
-          type,
-          external: true,
-        },
-        inputs: { name: "organization/k3s-lab/k3d" },
-      };
+    fault(`C6: \`lab down\` with a user's objects in a namespace, and the stack file ${what}`, async () => {
+      const stack = `apps-down-${index}`;
+      const [recorded, other] = [await fakeCluster(clusterUid), await fakeCluster("other")];
       try {
-        await checkout.record(stack, [reference, ...madeOn(stack, cluster)]);
-        const targets = [
-          { stack: "k3d", program: "k3d", made: true },
-          { stack, program: "apps", made: true, cluster: "k3d" },
-        ];
-        const module = (file: string) => JSON.stringify(join(checkout.directory, "scripts", file));
-        const look = `import { Settings } from ${module("lab.ts")};
+        const file = join(checkout.directory, "other-kubeconfig");
+        await writeFile(file, kubeconfigOf(other));
+        await stackFile(stack, text(file));
+        await checkout.record(stack, madeOn(stack, recorded));
+        const { exitCode, all } = await checkout.lab(["down", stack]);
+        assert.equal(exitCode, 3, all);
+        assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
+        assert.deepEqual(other.asked, [], "the file's cluster was asked");
+        onlyReads(recorded);
+        await isKept(stack);
+      } finally {
+        recorded.close();
+        other.close();
+      }
+      return { happened: "the recorded cluster is asked: exit 3, the notes are named", lost: "nothing" };
+    });
+
+  fault("moving apps off a foreign cluster was interrupted, and both stacks are taken down", async () => {
+    const stack = "apps-moving";
+    const cluster = await fakeCluster(clusterUid);
+    const type = "pulumi:pulumi:StackReference";
+    const reference = {
+      ...{
+        urn: urnOf(stack, type, "cluster"),
+        custom: true,
+        id: "organization/k3s-lab/k3d",
+        type,
+        external: true,
+      },
+      inputs: { name: "organization/k3s-lab/k3d" },
+    };
+    try {
+      await checkout.record(stack, [reference, ...madeOn(stack, cluster)]);
+      const targets = [
+        { stack: "k3d", program: "k3d", made: true },
+        { stack, program: "apps", made: true, cluster: "k3d" },
+      ];
+      const module = (file: string) => JSON.stringify(join(checkout.directory, "scripts", file));
+      const look = `import { Settings } from ${module("lab.ts")};
         import { refuseLossOfOthers } from ${module("down/refuse.ts")};
         import { mayContain } from ${module("recorded-cluster.ts")};
         new Settings({});
         console.log(await mayContain("${stack}", "/api/v1/namespaces/dev"));
         await refuseLossOfOthers(${JSON.stringify(targets)}, false);`;
-        const { all } = await execa(process.execPath, ["--input-type=module", "--eval", look], {
-          ...{ cwd: checkout.directory, all: true, reject: false },
-        });
-        assert.match(all, /^true$/m);
-        assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
-        onlyReads(cluster);
-      } finally {
-        cluster.close();
-      }
-      return { happened: "the person's cluster stays, and is asked", lost: "nothing" };
-    },
-  );
+      const { all } = await execa(process.execPath, ["--input-type=module", "--eval", look], {
+        ...{ cwd: checkout.directory, all: true, reject: false },
+      });
+      assert.match(all, /^true$/m);
+      assert.match(all, /would also delete what the lab did not create: ConfigMap dev\/notes/);
+      onlyReads(cluster);
+    } finally {
+      cluster.close();
+    }
+    return { happened: "the person's cluster stays, and is asked", lost: "nothing" };
+  });
 
-  fault("C6: `lab down` where a stack keeps data on volumes", async () => {
+  fault("C6: `lab down` of a stack with data on volumes", async () => {
     const labels = { "app.kubernetes.io/name": "db", "app.kubernetes.io/part-of": "k3s-lab" };
     const claim = (name: string, storage: string) => ({
       metadata: { name, uid: name, labels },
@@ -534,7 +525,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
     return { happened: "asked all the same: exit 3", lost: "nothing" };
   });
 
-  fault("C6: another cluster answers where the apps were made", async () => {
+  fault("C6: another cluster answers at the apps' address", async () => {
     const stack = "apps-other";
     const cluster = await fakeCluster("6f1c2f3e-0d1e-4f5a-9b6c-7d8e9f0a1b2c");
     try {
@@ -550,7 +541,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
     return { happened: "exit 1, with --replace too", lost: "nothing" };
   });
 
-  fault("C6: the API server does not show what is in the namespace (403)", async () => {
+  fault("C6: the API server hides a namespace's content (403)", async () => {
     const stack = "apps-forbidden";
     const hidden = /\/namespaces\/dev\/(secrets|pods)$/;
     const cluster = await fakeCluster(clusterUid, (path) => (hidden.test(path) ? 403 : undefined));
@@ -567,7 +558,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
     return { happened: "said as such: exit 3, and --replace lets it go", lost: "nothing" };
   });
 
-  fault("H5: the user's cluster is stopped, and the apps are taken down", async () => {
+  fault("H5: `lab down` of apps while the user's cluster is stopped", async () => {
     const stack = "apps-stopped";
     const cluster = await fakeCluster(clusterUid);
     cluster.close();
@@ -586,7 +577,7 @@ suite("`lab down`, with Pulumi's own programs", withPulumi, () => {
     programs(join(checkout.directory, name), { vagrant: "exit 0", docker });
   const inLab = (...path: string[]) => join(checkout.directory, ".lab", ...path);
 
-  fault("H28: a virtual machine that no state knows of, and no stack file", async () => {
+  fault("H28: a virtual machine in no state, without a stack file", async () => {
     const left = join(checkout.directory, "left-domain");
     await writeFile(left, "");
     const bin = await programsWith(
@@ -631,15 +622,13 @@ esac
     };
   });
 
-  fault(
-    "H29: a container that no state knows of, after plain `pulumi destroy`, and `provider: auto`",
-    async () => {
-      const left = join(checkout.directory, "left");
-      await writeFile(left, "");
-      // An answering daemon with one container of the stack `cluster`.
-      const bin = await programsWith(
-        "programs-left",
-        `case "$*" in
+  fault("H29: a container in no state after plain `pulumi destroy`, with `provider: auto`", async () => {
+    const left = join(checkout.directory, "left");
+    await writeFile(left, "");
+    // An answering daemon with one container of the stack `cluster`.
+    const bin = await programsWith(
+      "programs-left",
+      `case "$*" in
 *version*) echo 20.10.24 ;;
 *info*) printf '"here"\\n"k"\\n"Linux"\\n[]\\n' ;;
 *"ps "*) if [ -e ${left} ]; then echo k3s-lab-cluster-server; fi ;;
@@ -647,25 +636,24 @@ esac
 esac
 exit 0
 `,
-      );
-      await writeFile(inLab("inventory.json"), "{}");
-      await writeFile(inLab("host.json"), '{"autoProvider": "docker", "dockerHost": "unix:///nowhere"}');
-      await mkdir(inLab("cluster", "vagrant", "machines", "server", "docker"), { recursive: true });
-      // Another stack is up: what the lab started on this computer, such as its daemon, stays as it is.
-      const other = inLab("cluster-two", "vagrant", "machines", "server", "docker");
-      await mkdir(other, { recursive: true });
-      await writeFile(join(other, "id"), "another");
-      const { exitCode, all } = await checkout.lab(["down", "cluster"], { PATH: bin });
-      assert.equal(exitCode, 0, all);
-      assert.equal(existsSync(left), false, all);
-      const lines = `import { hasMachines } from "${checkout.directory}/scripts/lab.ts"; console.log(await hasMachines("cluster"))`;
-      const made = await execa(process.execPath, ["--input-type=module", "--eval", lines]);
-      assert.equal(made.stdout, "false", "folders that Vagrant left empty are no machines");
-      return { happened: "removed by its labels", lost: "nothing" };
-    },
-  );
+    );
+    await writeFile(inLab("inventory.json"), "{}");
+    await writeFile(inLab("host.json"), '{"autoProvider": "docker", "dockerHost": "unix:///nowhere"}');
+    await mkdir(inLab("cluster", "vagrant", "machines", "server", "docker"), { recursive: true });
+    // Another stack is up: what the lab started on this computer, such as its daemon, stays as it is.
+    const other = inLab("cluster-two", "vagrant", "machines", "server", "docker");
+    await mkdir(other, { recursive: true });
+    await writeFile(join(other, "id"), "another");
+    const { exitCode, all } = await checkout.lab(["down", "cluster"], { PATH: bin });
+    assert.equal(exitCode, 0, all);
+    assert.equal(existsSync(left), false, all);
+    const lines = `import { hasMachines } from "${checkout.directory}/scripts/lab.ts"; console.log(await hasMachines("cluster"))`;
+    const made = await execa(process.execPath, ["--input-type=module", "--eval", lines]);
+    assert.equal(made.stdout, "false", "folders that Vagrant left empty are no machines");
+    return { happened: "removed by its labels", lost: "nothing" };
+  });
 
-  fault("a checkout that was removed while its lab was up, and cloned again", async () => {
+  fault("a checkout was deleted while its lab was up, and cloned again", async () => {
     const marks = { "k3s-lab.id": "old-id", "k3s-lab.stack": "cluster-gone", "k3s-lab.machine": "server" };
     // What `docker inspect` says of a container, as far as it is read.
     const inspected = {
@@ -719,7 +707,7 @@ esac
     return { happened: "said, and removed after the command that is named", lost: "nothing" };
   });
 
-  fault("H20: a missing passphrase beside a state", async () => {
+  fault("H20: no passphrase with an existing state", async () => {
     const file = inLab("passphrase");
     await rename(file, `${file}.away`);
     const { exitCode, all } = await checkout.lab(["env"]);

@@ -35,7 +35,7 @@ const nothing: StackPreview = { losses: [], isUpToDate: true };
 const never = async () => assert.fail("looked at");
 const answersAll = async () => false;
 
-fault("Rule 5: one server of three goes, and namespaces of apps", async () => {
+fault("Rule 5: removing one server of three, and namespaces of apps", async () => {
   const ahead: Record<string, StackPreview> = {
     "cluster-ha": lost("cluster-ha", "the machine server-2"),
     apps: lost("apps", "the namespace dev"),
@@ -54,7 +54,7 @@ fault("Rule 5: one server of three goes, and namespaces of apps", async () => {
   return { happened: "exit 3 names both", lost: "nothing" };
 });
 
-fault("Rule 5: apps that cannot be looked at", async () => {
+fault("Rule 5: apps that cannot be inspected", async () => {
   const isUnreachable = async (stack: string) => stack === "apps";
   const preview = async (stack: string) => (stack === "apps" ? await never() : nothing);
   const gate = await openGate(["cluster", "apps"], { preview, isUnreachable, allowed: false });
@@ -80,7 +80,7 @@ fault("Rule 5: apps that cannot be looked at", async () => {
   return { happened: "asked for once their cluster is up; any other failure ends the run", lost: "nothing" };
 });
 
-fault("Rule 5: asked for after other stacks have changed", async () => {
+fault("Rule 5: asked after other stacks have changed", async () => {
   const losses: Loss[] = [{ stack: "apps", what: "the namespace dev", how: "replaced" }];
   await assert.rejects(
     confirmLosses(losses, false, async () => false, { touched: true }),
@@ -94,7 +94,7 @@ fault("Rule 5: asked for after other stacks have changed", async () => {
   return { happened: "exit 1, not 3, and says what is done", lost: "nothing" };
 });
 
-fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async () => {
+fault("Rule 5: a missing registry, namespace and k3d cluster", async () => {
   const k3d = (kind: string, name: string, operation: string) => ({
     operation,
     urn: urnOf("k3d", `k3s-lab:k3d:${kind}$command:local:Command`, name),
@@ -137,7 +137,7 @@ fault("Rule 5: a registry, a namespace and a k3d cluster that are gone", async (
   return { happened: "what is gone asks nothing, what lives is named", lost: "nothing" };
 });
 
-fault("Rule 5: a taint that drives out what runs on a node", async () => {
+fault("Rule 5: a taint that evicts a node's pods", async () => {
   const update = (name: string, had: string, gets: string) => {
     const inputs = (K3S_ARGS: string) => ({ environment: { NODE_NAME: name, K3S_ARGS } });
     const urn = urnOf("cluster", "k3s-lab:cluster:K3sNode$command:local:Command", name);
@@ -165,7 +165,7 @@ fault("Rule 5: a taint that drives out what runs on a node", async () => {
   return { happened: "a new NoExecute is asked about, no other change of taints", lost: "nothing" };
 });
 
-fault("Rule 5: a namespace with the data of a StatefulSet", async () => {
+fault("Rule 5: a namespace with a StatefulSet's data", async () => {
   const step = (type: string, name: string, inputs: object) => ({
     operation: "replace",
     urn: urnOf("apps", type, name),
@@ -201,7 +201,7 @@ fault("Rule 5: a namespace with the data of a StatefulSet", async () => {
   return { happened: "the volumes are named", lost: "nothing" };
 });
 
-fault("Rule 5: a host that was installed anew, and one whose machine-id alone is another", async () => {
+fault("Rule 5: a reinstalled host, and one with only another machine-id", async () => {
   const step = (kind: string, inputs: object) => ({
     operation: "replace",
     urn: urnOf("cluster", `k3s-lab:cluster:${kind}$command:local:Command`, "s1"),
@@ -263,7 +263,7 @@ async function dockerListing(folder: string, names: readonly string[]): Promise<
 }
 const addressOf: Readonly<Record<string, string>> = { server: "192.168.42.110", agent: "192.168.42.111" };
 
-fault("Rule 5: a machine that Docker lists when `lab up` looks, and not when Pulumi runs", async () => {
+fault("Rule 5: Docker lists a machine for `lab up` but not for Pulumi", async () => {
   const folder = await mkdtemp(join(tmpdir(), "lab-list-"));
   const { PATH } = process.env;
   const named = (what: string) => `${what}s: [{name: default, ${what}: {server: "https://127.0.0.1:6443"}}]`;
@@ -331,7 +331,7 @@ for (const [key, exit] of [
   ["\u0004", 3],
   ["yes\r", 0],
 ] as const)
-  fault(`Rule 5: ${JSON.stringify(key)} at the question`, async () => {
+  fault(`Rule 5: ${JSON.stringify(key)} at the prompt`, async () => {
     const folder = await mkdtemp(join(tmpdir(), "lab-question-"));
     const program = `import { confirmLosses } from ${JSON.stringify(join(root, "scripts/confirm.ts"))};
       import { asRun } from ${JSON.stringify(join(root, "scripts/run.ts"))};
@@ -353,7 +353,7 @@ for (const [key, exit] of [
     return { happened: `exit ${exit}`, lost: "nothing" };
   });
 
-suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
+suite("the prompt of `lab up` with the real Pulumi", withPulumi, () => {
   let checkout: PulumiCheckout;
   before(async () => {
     checkout = await pulumiCheckout();
@@ -366,7 +366,7 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
     return (await execa(process.execPath, ["--input-type=module", "--eval", program], { env })).stdout;
   };
 
-  fault("Rule 5: whether a namespace lives is for the recorded cluster to say", async () => {
+  fault("Rule 5: the recorded cluster says whether a namespace is running", async () => {
     const lab = healthyLab();
     lab.api["/api/v1/namespaces/dev"] = { metadata: { name: "dev", uid: "1" } };
     const api = await serveApi(lab);
@@ -421,7 +421,7 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
     return { happened: "gone where the cluster, or the stack that made it, says so", lost: "nothing" };
   });
 
-  fault("H4: apps on a cluster of somebody else's never count as up to date", async () => {
+  fault("H4: apps on a foreign cluster never count as up to date", async () => {
     await writeFile(
       join(checkout.directory, "Pulumi.apps-noted.yaml"),
       "config:\n  k3s-lab:cluster: {kubeconfig: /nowhere, context: kind}\n  k3s-lab:apps: [{name: app1}]\n",
@@ -433,30 +433,27 @@ suite("what `lab up` asks, with Pulumi's own programs", withPulumi, () => {
     return { happened: "its cluster may be another one since: looked at each time", lost: "nothing" };
   });
 
-  fault(
-    "Rule 5: under the real engine a program finds what `lab up` found, and ends where it does not",
-    async () => {
-      await writeFile(
-        join(checkout.directory, "Pulumi.cluster-asked.yaml"),
-        "config:\n  k3s-lab:provider: docker\n  k3s-lab:machines: [{name: server, role: server, ip: 192.168.42.110}]\n",
-      );
-      await dockerListing(checkout.directory, []);
-      const said = await inCheckout(`process.env.PATH = "${checkout.directory}:" + process.env.PATH;
+  fault("Rule 5: a program under the real engine sees what `lab up` saw, and stops otherwise", async () => {
+    await writeFile(
+      join(checkout.directory, "Pulumi.cluster-asked.yaml"),
+      "config:\n  k3s-lab:provider: docker\n  k3s-lab:machines: [{name: server, role: server, ip: 192.168.42.110}]\n",
+    );
+    await dockerListing(checkout.directory, []);
+    const said = await inCheckout(`process.env.PATH = "${checkout.directory}:" + process.env.PATH;
       const { observeStack } = await import("@/up-to-date.ts");
       const { previewStack } = await import("@/pulumi.ts");
       const { preconditions } = await observeStack("cluster-asked", {});
       const preview = (expected) =>
         previewStack("cluster-asked", { LAB_PRECONDITIONS: JSON.stringify(expected) }).catch(({ message }) => message);
       console.log(JSON.stringify([await preview({ ...preconditions, "the machine server": "g1" }), await preview(preconditions)]));`);
-      const [other, same] = JSON.parse(said) as [string, unknown];
-      assert.match(other, /Since `lab up` checked: the machine server is absent\. You have not confirmed/);
-      // The checkout has no plugins, so it ends later.
-      assert.doesNotMatch(JSON.stringify(same), /Since `lab up` checked/);
-      return { happened: "not begun", lost: "nothing" };
-    },
-  );
+    const [other, same] = JSON.parse(said) as [string, unknown];
+    assert.match(other, /Since `lab up` checked: the machine server is absent\. You have not confirmed/);
+    // The checkout has no plugins, so it ends later.
+    assert.doesNotMatch(JSON.stringify(same), /Since `lab up` checked/);
+    return { happened: "not begun", lost: "nothing" };
+  });
 
-  fault("H30: a stack file that changes while `lab up` waits for another run", async () => {
+  fault("H30: a stack file changes while `lab up` waits for another run", async () => {
     const file = join(checkout.directory, "Pulumi.apps-waits.yaml");
     await writeFile(
       file,

@@ -118,7 +118,7 @@ refused(
   /on another computer.*docker context use default/,
 );
 
-fault("C3: a Docker that hangs is not 'stopped': no second one is started", async () => {
+fault("C3: a hanging Docker is not 'stopped': no second one is started", async () => {
   await program(
     "docker",
     'case "$*" in *version*) echo "Error response from daemon: context deadline exceeded" >&2; exit 1;; *) exit 1;; esac',
@@ -129,7 +129,7 @@ fault("C3: a Docker that hangs is not 'stopped': no second one is started", asyn
   return { happened: "an error that says what to wait for", lost: "nothing" };
 });
 
-fault("k3d in the lab's own Docker makes no folder where the system's Docker has its socket", async () => {
+fault("k3d with the lab's own Docker creates no folder in place of the system's Docker socket", async () => {
   // k3d mounts a socket into its helper, and Docker makes a folder of what is not there to be mounted.
   // A shell and the benchmarks get it with the other variables, the lab's own call of k3d without a shell.
   const socket = (dockerHost: string) => labVariables({ dockerHost }).DOCKER_SOCK;
@@ -175,7 +175,7 @@ fault("Docker's own packages are not replaced by Debian's", async () => {
   return { happened: "apt was not called", lost: "nothing" };
 });
 
-fault("apt would remove a package of the user's", async () => {
+fault("apt would remove a user's package", async () => {
   await program("dpkg-query", "exit 1");
   await program(
     "apt-get",
@@ -237,7 +237,7 @@ async function serving<T>(work: (url: string, sha256: string) => Promise<T>): Pr
 const quietly = { progress: () => {}, signal: new AbortController().signal };
 
 fault(
-  "the disk is full in a download",
+  "the disk fills up during a download",
   () =>
     onSmallDisk((disk) =>
       serving(async (url, sha256) => {
@@ -260,7 +260,7 @@ fault(
 const key = { name: "tool", version: "v1", way: "release", platform: "linux-amd64", recipe: "r" } as const;
 
 fault(
-  "the disk is full while a tool is put into the cache",
+  "the disk fills up while a tool is added to the cache",
   () =>
     onSmallDisk(async (disk) => {
       const cache = new ToolCache(join(disk, "tools"));
@@ -287,7 +287,7 @@ async function killed(script: string): Promise<void> {
 }
 const module = (path: string) => JSON.stringify(join(root, path));
 
-fault("kill -9 in the middle of a cache write", async () => {
+fault("kill -9 during a cache write", async () => {
   const tools = join(folder, "killed-tools");
   await killed(`import { writeFile } from "node:fs/promises";
     import { ToolCache } from ${module("scripts/toolchain/tool-cache.ts")};
@@ -325,7 +325,7 @@ for (const [name, damage] of Object.entries({
     return { happened: "it is thrown away and made again", lost: "nothing" };
   });
 
-fault("H2: a bundle that breaks off in or after any entry", async () => {
+fault("H2: a bundle truncated in or after any entry", async () => {
   const source = join(folder, "program");
   await writeFile(source, "x".repeat(2000));
   const id = "k3s-1";
@@ -357,7 +357,7 @@ fault("H2: a bundle that breaks off in or after any entry", async () => {
   return { happened: "the marker, its last entry, comes with all others or not at all", lost };
 });
 
-fault("H22: a proxy is used for downloads, and its password is not printed", async () => {
+fault("H22: downloads use a proxy whose password is not printed", async () => {
   const asked: string[] = [];
   const proxy = createServer();
   proxy.on("connect", (request, socket) => {
@@ -377,7 +377,7 @@ fault("H22: a proxy is used for downloads, and its password is not printed", asy
   return { happened: "asked by way of the proxy", lost: "nothing" };
 });
 
-fault("two first runs at once make an image once, and one that was killed holds up nobody", async () => {
+fault("two concurrent first runs build an image once, and a killed one blocks nobody", async () => {
   await program(
     "docker",
     `case "$*" in
@@ -401,7 +401,7 @@ esac`,
   return { happened: "one makes it, the others wait and use it", lost: "nothing" };
 });
 
-fault("a Docker that fails to answer is not a Docker without the image", async () => {
+fault("a Docker that does not answer is not a Docker without the image", async () => {
   await program("docker", 'echo "Error response from daemon: i/o timeout" >&2; exit 1');
   assert.match(
     (await error(imageExists("k3s-lab/machine:1")))?.message ?? "",
@@ -410,7 +410,7 @@ fault("a Docker that fails to answer is not a Docker without the image", async (
   return { happened: "exit 1 with Docker's words; nothing is built", lost: "nothing" };
 });
 
-fault("LANGUAGE and LC_ALL of the user's, of another language", async () => {
+fault("the user's LANGUAGE and LC_ALL are another language", async () => {
   process.env.LANGUAGE = "de_DE:fr";
   process.env.LC_ALL = "de_DE.UTF-8";
   await program("virsh", 'echo "$LC_ALL/$LANGUAGE"');
@@ -462,7 +462,7 @@ for (const [name, computer, words] of [
     ),
   );
 
-fault("a VPN leads to a part of K3s's networks", async () => {
+fault("a VPN routes part of K3s's networks", async () => {
   await program(
     "ip",
     `case "$*" in *show*) echo '${JSON.stringify([{ dst: "10.42.7.0/24", dev: "tun0" }])}' ;; esac`,
@@ -494,7 +494,7 @@ fault("policy-rc.d after kill -9 of apt-get, and a user's own", async () => {
   return { happened: "the lab's is gone, the user's stays", lost: kept === "exit 104\n" ? "nothing" : kept };
 });
 
-fault("H24: a user without a range of ids makes a machine's Debian", async () => {
+fault("H24: a user without subordinate ids builds a machine's Debian", async () => {
   const computer = {
     run,
     root: false,

@@ -44,24 +44,21 @@ const problem = (work: () => Promise<unknown>): Promise<string> =>
   );
 const names = async () => (await fake.world()).containers.map(({ name }) => name);
 
-fault(
-  "a container that a person started from a commit of a server has its labels, and is not it",
-  async () => {
-    const copy = node("backup", "server", { imageId: "sha256:committed", status: "exited" });
-    await fake.set({ ...whole(), containers: [...whole().containers, copy], commits: ["sha256:committed"] });
-    assert.ok(!(await observe()).containers.some(({ name }) => name === "backup"));
-    const message = await problem(() => actions.removeCluster(owner));
-    assert.match(message, /the lab did not create everything in it: backup/);
-    await fake.set({ containers: [copy], networks: [], volumes: [], commits: ["sha256:committed"] });
-    assert.equal(await fake.within(() => existsInDocker(stack, { role: "server" })), false);
-    await fake.within(() => actions.removeAll(owner));
-    assert.deepEqual(await fake.within(() => ownThings(["docker"])), []);
-    return {
-      happened: "it is a person's",
-      lost: (await names()).includes("backup") ? "nothing" : "the copy",
-    };
-  },
-);
+fault("a user's container from a commit of a server has its labels, but is not the server", async () => {
+  const copy = node("backup", "server", { imageId: "sha256:committed", status: "exited" });
+  await fake.set({ ...whole(), containers: [...whole().containers, copy], commits: ["sha256:committed"] });
+  assert.ok(!(await observe()).containers.some(({ name }) => name === "backup"));
+  const message = await problem(() => actions.removeCluster(owner));
+  assert.match(message, /the lab did not create everything in it: backup/);
+  await fake.set({ containers: [copy], networks: [], volumes: [], commits: ["sha256:committed"] });
+  assert.equal(await fake.within(() => existsInDocker(stack, { role: "server" })), false);
+  await fake.within(() => actions.removeAll(owner));
+  assert.deepEqual(await fake.within(() => ownThings(["docker"])), []);
+  return {
+    happened: "it is a person's",
+    lost: (await names()).includes("backup") ? "nothing" : "the copy",
+  };
+});
 
 for (const renamed of [second, agent])
   fault(`the container ${renamed} was renamed: its node is not gone`, async () => {
@@ -75,18 +72,15 @@ for (const renamed of [second, agent])
     return { happened: message.split(".")[0] ?? "", lost: "nothing" };
   });
 
-fault(
-  "a server whose node was deleted has local volumes of pods: it is not made again over them",
-  async () => {
-    await fake.set(whole({ [third]: { known: false, storage: "pvc-1_default_data" } }));
-    const message = await problem(() => actions.start(cluster, input));
-    assert.match(message, new RegExp(`${third}.*pvc-1_default_data.*docker cp ${third}:.*docker rm --force`));
-    const removed = (await fake.changes()).filter((line) => line.startsWith("rm "));
-    return { happened: "refused: how they are saved", lost: removed.length > 0 ? "the volumes" : "nothing" };
-  },
-);
+fault("a server whose node was deleted has pods' local volumes: it is not recreated over them", async () => {
+  await fake.set(whole({ [third]: { known: false, storage: "pvc-1_default_data" } }));
+  const message = await problem(() => actions.start(cluster, input));
+  assert.match(message, new RegExp(`${third}.*pvc-1_default_data.*docker cp ${third}:.*docker rm --force`));
+  const removed = (await fake.changes()).filter((line) => line.startsWith("rm "));
+  return { happened: "refused: how they are saved", lost: removed.length > 0 ? "the volumes" : "nothing" };
+});
 
-fault("Docker loses what a command in a container prints, and says exit code 0", async () => {
+fault("Docker loses the output of a command in a container and reports exit code 0", async () => {
   await fake.set({ ...whole(), loses: true });
   const message = await problem(observe);
   assert.match(message, /did not report whether its creation was completed/);
@@ -97,12 +91,9 @@ fault("Docker loses what a command in a container prints, and says exit code 0",
   return { happened: "an error", lost: (await names()).length === 4 ? "nothing" : "the cluster" };
 });
 
-fault(
-  "a list of nodes that is cut short: only what the cluster says it does not find is unknown",
-  async () => {
-    await fake.set(whole({ [third]: { listed: false } }));
-    await fake.within(() => actions.start(cluster, input));
-    const removed = (await fake.changes()).filter((line) => line.startsWith("rm "));
-    return { happened: "the server stays", lost: removed.length > 0 ? third : "nothing" };
-  },
-);
+fault("a truncated list of nodes: only a node that the cluster reports as missing is unknown", async () => {
+  await fake.set(whole({ [third]: { listed: false } }));
+  await fake.within(() => actions.start(cluster, input));
+  const removed = (await fake.changes()).filter((line) => line.startsWith("rm "));
+  return { happened: "the server stays", lost: removed.length > 0 ? third : "nothing" };
+});

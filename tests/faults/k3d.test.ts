@@ -106,7 +106,7 @@ const folder = await mkdtemp(join(tmpdir(), "k3s-lab-k3d-faults-"));
 after(() => rm(folder, { recursive: true }));
 await writeFile(join(folder, "here.yaml"), "a: 1\n");
 
-fault("C8: one of three server containers is gone: it alone is recreated and joins the others", async () => {
+fault("C8: one of three server containers is gone: only it is recreated, and joins the others", async () => {
   const before = { ...whole({ "k3d-k3d-server-0": undefined }), members };
   await fake.set(before);
   const seen = await observe();
@@ -132,7 +132,7 @@ for (const [what, world] of [
   ["its member has not started", { members: unstarted, unmarked: ["k3d-k3d-server-0"] }],
   ["its node was deleted, its member was not", { members, unmade: ["k3d-k3d-server-0"] }],
 ] satisfies [string, Partial<World>][])
-  fault(`a server was lost before K3s marked its node as etcd's: ${what}`, async () => {
+  fault(`a server was lost before K3s labelled its node as an etcd member: ${what}`, async () => {
     const before = { ...whole({ "k3d-k3d-server-0": undefined }), ...world };
     await fake.set(before);
     await fake.within(() => actions.start(cluster, input(three)));
@@ -141,46 +141,40 @@ for (const [what, world] of [
     return { happened: "let go of, recreated, joined", lost: await lost(before) };
   });
 
-fault(
-  "a member that joins right now, at a container's address or elsewhere, is nobody's to remove",
-  async () => {
-    const joining = [{ address: "172.28.0.17" }, { address: "10.1.2.3" }];
-    const before = {
-      ...whole({ "k3d-k3d-server-0": undefined }),
-      members: [...members.slice(1), ...joining],
-    };
-    await fake.set(before);
-    await fake.within(() => actions.start(cluster, input(three)));
-    assert.deepEqual((await fake.world()).members, before.members);
-    return { happened: "left alone", lost: await lost(before) };
-  },
-);
+fault("a member that is joining, at a container's address or elsewhere, is not removed", async () => {
+  const joining = [{ address: "172.28.0.17" }, { address: "10.1.2.3" }];
+  const before = {
+    ...whole({ "k3d-k3d-server-0": undefined }),
+    members: [...members.slice(1), ...joining],
+  };
+  await fake.set(before);
+  await fake.within(() => actions.start(cluster, input(three)));
+  assert.deepEqual((await fake.world()).members, before.members);
+  return { happened: "left alone", lost: await lost(before) };
+});
 
-fault(
-  "k3d's load balancer is gone: it alone is recreated, and what leads to servers is told so",
-  async () => {
-    const balanced = { ...file, servers: 3, ports: read.ports };
-    const labels = { "k3d.server.loadbalancer": "k3d-k3d-serverlb", "k3d.version": "v5.8.3" };
-    const before = {
-      ...whole(),
-      containers: whole().containers.map((one) => ({ ...one, labels: { ...one.labels, ...labels } })),
-    };
-    await fake.set(before);
-    const seen = await observe();
-    assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
-    const balancer = balancerOf(balanced, { loadBalancer: true });
-    await fake.within(() => actions.start(cluster, { ...input(balanced), balancer }));
-    const made = await created();
-    assert.match(
-      made.join("\n"),
-      /--name k3d-k3d-serverlb .*--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80 .* ghcr\.io\/k3d-io\/k3d-proxy:5\.8\.3$/,
-    );
-    assert.deepEqual(balancer?.targets["80.tcp"], serversOf(three));
-    return { happened: "update in place, one container made", lost: await lost(before) };
-  },
-);
+fault("k3d's load balancer is gone: only it is recreated, with the servers' addresses", async () => {
+  const balanced = { ...file, servers: 3, ports: read.ports };
+  const labels = { "k3d.server.loadbalancer": "k3d-k3d-serverlb", "k3d.version": "v5.8.3" };
+  const before = {
+    ...whole(),
+    containers: whole().containers.map((one) => ({ ...one, labels: { ...one.labels, ...labels } })),
+  };
+  await fake.set(before);
+  const seen = await observe();
+  assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+  const balancer = balancerOf(balanced, { loadBalancer: true });
+  await fake.within(() => actions.start(cluster, { ...input(balanced), balancer }));
+  const made = await created();
+  assert.match(
+    made.join("\n"),
+    /--name k3d-k3d-serverlb .*--publish 127\.0\.0\.1:\d+:6443 --publish 127\.0\.0\.1:8081:80 .* ghcr\.io\/k3d-io\/k3d-proxy:5\.8\.3$/,
+  );
+  assert.deepEqual(balancer?.targets["80.tcp"], serversOf(three));
+  return { happened: "update in place, one container made", lost: await lost(before) };
+});
 
-fault("C8: two of three servers are gone: no silent new cluster, the way back is said", async () => {
+fault("C8: two of three servers are gone: no silent new cluster, and the way back is shown", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });
   await fake.set({ ...before, breaks: { on: "get nodes", says: "etcdserver: request timed out" } });
   const error = await thrown(() => observeK3d(stack, three));
@@ -193,7 +187,7 @@ fault("C8: two of three servers are gone: no silent new cluster, the way back is
   return { happened: "exit 1 in preview and up", lost: await lost(before) };
 });
 
-fault("C8: two of three are gone, and the one that is left was reset: they join it again", async () => {
+fault("C8: two of three are gone and the remaining one was reset: they rejoin it", async () => {
   const before = whole({ "k3d-k3d-server-0": undefined, "k3d-k3d-server-2": undefined });
   await fake.set(before);
   assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
@@ -204,23 +198,20 @@ fault("C8: two of three are gone, and the one that is left was reset: they join 
   return { happened: "both made again, join the one that answers", lost: await lost(before) };
 });
 
-fault(
-  "a server whose repair was interrupted is recreated, and the next run finds nothing to do",
-  async () => {
-    const { labels } = node("k3d-k3d-server-1", "server");
-    const half = { status: "created", made: false, boot: "", labels: { ...labels, "k3s-lab.made": "b1" } };
-    const before = whole({ "k3d-k3d-server-1": half });
-    await fake.set(before);
-    assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
-    await fake.within(() => actions.start(cluster, input(three)));
-    const changes = (await fake.changes()).filter((line) => /^(rm|create) /.test(line));
-    assert.match(changes.join("\n"), /^rm .*k3d-k3d-server-1\ncreate --name k3d-k3d-server-1 /);
-    assert.equal((await observe()).cluster.boot, "b2");
-    return { happened: "made again alone", lost: await lost(before) };
-  },
-);
+fault("a server's repair was interrupted: it is recreated, and the next run changes nothing", async () => {
+  const { labels } = node("k3d-k3d-server-1", "server");
+  const half = { status: "created", made: false, boot: "", labels: { ...labels, "k3s-lab.made": "b1" } };
+  const before = whole({ "k3d-k3d-server-1": half });
+  await fake.set(before);
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
+  await fake.within(() => actions.start(cluster, input(three)));
+  const changes = (await fake.changes()).filter((line) => /^(rm|create) /.test(line));
+  assert.match(changes.join("\n"), /^rm .*k3d-k3d-server-1\ncreate --name k3d-k3d-server-1 /);
+  assert.equal((await observe()).cluster.boot, "b2");
+  return { happened: "made again alone", lost: await lost(before) };
+});
 
-fault("a first run that ended between the marks of its servers: the cluster is whole", async () => {
+fault("a first run was interrupted between marking its servers: the cluster is complete", async () => {
   const before = whole({ "k3d-k3d-server-1": { made: false }, "k3d-k3d-server-2": { made: false } });
   await fake.set(before);
   assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "b1" });
@@ -229,20 +220,17 @@ fault("a first run that ended between the marks of its servers: the cluster is w
   return { happened: "no change", lost: await lost(before) };
 });
 
-fault(
-  "a server that was put out of etcd and began a cluster of its own does not speak for the others",
-  async () => {
-    const before = whole({ "k3d-k3d-server-0": { alone: true } });
-    await fake.set(before);
-    assert.deepEqual((await observe()).agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "b1" });
-    assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
-    await fake.within(() => actions.start(cluster, input(three)));
-    const made = await created();
-    assert.equal(made.length, 1);
-    assert.match(made.join(), /^create --name k3d-k3d-server-0 /);
-    return { happened: "it alone is recreated", lost: await lost(before) };
-  },
-);
+fault("a server removed from etcd that started its own cluster does not speak for the others", async () => {
+  const before = whole({ "k3d-k3d-server-0": { alone: true } });
+  await fake.set(before);
+  assert.deepEqual((await observe()).agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "b1" });
+  assert.deepEqual((await observe()).cluster, { generation: "g1", boot: "now" });
+  await fake.within(() => actions.start(cluster, input(three)));
+  const made = await created();
+  assert.equal(made.length, 1);
+  assert.match(made.join(), /^create --name k3d-k3d-server-0 /);
+  return { happened: "it alone is recreated", lost: await lost(before) };
+});
 
 fault("Docker does not say whether a server has its tunnel: its interface stays", async () => {
   const server = { ...node("k3d-k3d-server-0", "server"), fixed: "" };
@@ -264,7 +252,7 @@ fault("Docker does not say whether a server has its tunnel: its interface stays"
   return { happened: "an error; a plain no is a no", lost: await lost(before) };
 });
 
-fault("a server is dead, which Docker cannot even read: it alone is recreated", async () => {
+fault("a dead server that Docker cannot read: only it is recreated", async () => {
   const before = whole({ "k3d-k3d-server-1": { status: "dead" } });
   await fake.set({
     ...before,
@@ -280,7 +268,7 @@ fault("a server is dead, which Docker cannot even read: it alone is recreated", 
   return { happened: "made again, joined the others", lost: await lost(before) };
 });
 
-fault("somebody else's container has got a lost server's name: it is left alone", async () => {
+fault("another user's container has a lost server's name: it is left alone", async () => {
   const theirs: FakeContainer = { name: "k3d-k3d-server-1", status: "exited", labels: {} };
   const before = whole({ "k3d-k3d-server-1": undefined });
   const world = { ...before, containers: [...before.containers, theirs] };
@@ -295,7 +283,7 @@ fault("somebody else's container has got a lost server's name: it is left alone"
   return { happened: "exit 2", lost: await lost(world) };
 });
 
-fault("etcd does not say whether a lost server is a member: nobody joins beside it", async () => {
+fault("etcd does not say whether a lost server is a member: no server joins", async () => {
   const before = whole({ "k3d-k3d-server-1": undefined });
   await fake.set({ ...before, breaks: { on: "/db/info", says: "Unable to connect" } });
   const error = await thrown(() => actions.start(cluster, input(three)));
@@ -312,7 +300,7 @@ fault("etcd does not say whether a lost server is a member: nobody joins beside 
   return { happened: "exit 1", lost: await lost(before) };
 });
 
-fault("a user's container is in the cluster's network: nothing is removed before it is out", async () => {
+fault("a user's container is in the cluster's network: nothing is removed until it has left", async () => {
   const world = whole();
   const guest: FakeContainer = { name: "theirs", status: "running", labels: {}, address: "172.28.0.99" };
   const before = { ...world, containers: [...world.containers, guest] };
@@ -328,7 +316,7 @@ fault("a user's container is in the cluster's network: nothing is removed before
   return { happened: "exit 1 with the next step", lost: await lost(before) };
 });
 
-fault("Docker does not say whether it has the image: it is not told to be missing", async () => {
+fault("Docker does not say whether it has the image: it is not reported as missing", async () => {
   await fake.set({
     ...whole(),
     breaks: { on: "image inspect", says: "Error response from daemon: deadline" },
@@ -366,7 +354,7 @@ for (const [what, words] of [
   });
 
 for (const status of ["paused", "exited", "created"])
-  fault(`C3: a server and an agent that are ${status} are there, and are brought back`, async () => {
+  fault(`C3: a server and an agent that are ${status} exist, and are started again`, async () => {
     const before = whole({
       "k3d-k3d-server-1": { status, boot: "b1" },
       "k3d-k3d-agent-0-0": { status, boot: "b1" },
@@ -385,44 +373,38 @@ for (const status of ["paused", "exited", "created"])
     return { happened: `docker ${verb}, in place`, lost: await lost(before) };
   });
 
-fault("C3: after a restart of Docker the same containers run again: an update, no replacement", async () => {
+fault("C3: after a Docker restart the same containers run: an update, no replacement", async () => {
   await fake.set(whole(Object.fromEntries(serversOf(three).map((name) => [name, { boot: "" }]))));
   const { cluster: seen } = await observe();
   assert.deepEqual(seen, { generation: "g1", boot: "now" });
   return { happened: "update in place", lost: "nothing" };
 });
 
-fault(
-  "H6: the node of an agent was deleted: K3s in it starts again, and the node is there again",
-  async () => {
-    const before = whole({ "k3d-k3d-agent-0-0": { known: false } });
-    await fake.set(before);
-    const seen = await observe();
-    assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "now" });
-    assert.equal(seen.cluster.boot, "b1");
-    await fake.within(() => agents.startAgent(cluster, agentInput()));
-    assert.match((await fake.changes()).join("\n"), /^restart .*k3d-k3d-agent-0-0$/m);
-    assert.equal((await observe()).agents.get("k3d-k3d-agent-0-0")?.boot, "b2");
-    return { happened: "update in place", lost: await lost(before) };
-  },
-);
+fault("H6: an agent's node was deleted: its K3s restarts and the node is back", async () => {
+  const before = whole({ "k3d-k3d-agent-0-0": { known: false } });
+  await fake.set(before);
+  const seen = await observe();
+  assert.deepEqual(seen.agents.get("k3d-k3d-agent-0-0"), { generation: "g1", boot: "now" });
+  assert.equal(seen.cluster.boot, "b1");
+  await fake.within(() => agents.startAgent(cluster, agentInput()));
+  assert.match((await fake.changes()).join("\n"), /^restart .*k3d-k3d-agent-0-0$/m);
+  assert.equal((await observe()).agents.get("k3d-k3d-agent-0-0")?.boot, "b2");
+  return { happened: "update in place", lost: await lost(before) };
+});
 
-fault(
-  "H6: the node of one of three servers was deleted, and so its place in etcd: it joins again",
-  async () => {
-    const before = whole({ "k3d-k3d-server-0": { known: false } });
-    await fake.set(before);
-    const seen = await observe();
-    assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
-    await fake.within(() => actions.start(cluster, input(three)));
-    const made = await created();
-    assert.match(made.join("\n"), /^create --name k3d-k3d-server-0 /);
-    assert.equal((await observe()).cluster.boot, "b2");
-    return { happened: "made again alone, joined the others", lost: await lost(before) };
-  },
-);
+fault("H6: one of three servers' nodes was deleted, with its etcd membership: it rejoins", async () => {
+  const before = whole({ "k3d-k3d-server-0": { known: false } });
+  await fake.set(before);
+  const seen = await observe();
+  assert.deepEqual(seen.cluster, { generation: "g1", boot: "now" }, "an update, no replacement");
+  await fake.within(() => actions.start(cluster, input(three)));
+  const made = await created();
+  assert.match(made.join("\n"), /^create --name k3d-k3d-server-0 /);
+  assert.equal((await observe()).cluster.boot, "b2");
+  return { happened: "made again alone, joined the others", lost: await lost(before) };
+});
 
-fault("a lost agent is recreated alone", async () => {
+fault("only a lost agent is recreated", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
   const seen = await observe();
@@ -434,7 +416,7 @@ fault("a lost agent is recreated alone", async () => {
   return { happened: "one container made, it joins a server that answers", lost: await lost(before) };
 });
 
-fault("an agent that is not Ready yet: nobody goes on to the next one, whose pods need a place", async () => {
+fault("an agent that is not Ready yet: the next one waits, since its pods must move", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set({ ...before, notReady: 8 });
   const added = fake.within(() => agents.addAgent(cluster, agentInput()));
@@ -461,7 +443,7 @@ fault("an agent that is not Ready yet: nobody goes on to the next one, whose pod
 });
 
 fault(
-  "k3d gives servers a registries.yaml that everybody may read: root's alone it is, also of older clusters",
+  "k3d gives servers a world-readable registries.yaml: it becomes readable by root only, in older clusters too",
   async () => {
     const hidden = async () =>
       (await fake.world()).containers.flatMap(({ name, hidden }) => (hidden ? [name] : []));
@@ -475,7 +457,7 @@ fault(
   },
 );
 
-fault("a user whose files are for nobody else (umask 077): a node gets the modes that it needs", async () => {
+fault("a user with umask 077: a node gets the file modes that it needs", async () => {
   const before = whole({ "k3d-k3d-agent-0-0": undefined });
   await fake.set(before);
   const files = ["/srv/here.yaml", "/etc/rancher/k3s/registries.yaml"].map((destination) => {
@@ -502,7 +484,7 @@ fault("a user whose files are for nobody else (umask 077): a node gets the modes
 
 for (const status of ["running", "exited"])
   fault(
-    `an agent that is ${status} is to go: its pods move first, those too that nothing makes again`,
+    `removing an agent that is ${status}: its pods move first, even those without a controller`,
     async () => {
       const before = whole({ "k3d-k3d-agent-0-0": { status } });
       await fake.set(before);
@@ -518,7 +500,7 @@ for (const status of ["running", "exited"])
     },
   );
 
-fault("C12: k3d's load balancer can be pulled later: the cluster stays as it was made", async () => {
+fault("C12: k3d's load balancer image becomes available later: the cluster stays unchanged", async () => {
   await fake.set(whole());
   const { containers } = await observe();
   const later = { k3dLoadBalancer: true, k3dImage: "k3s-lab/k3d:v1.25.4-k3s1-2" };
@@ -546,23 +528,20 @@ refused(
   /cannot have port \d+ of 127\.0\.0\.1 \(ports\[0\]\.port\): another program listens on it/,
 );
 
-fault(
-  "C10: the ports that the cluster itself holds are free for it, also under another name (H11)",
-  async () => {
-    const old = whole({ "k3d-k3d-server-0": holding(takenPort) });
-    await fake.set(old);
-    const renamed = { ...onTaken, metadata: { name: "renamed" } };
-    for (const one of [onTaken, renamed])
-      await fake.within(async () => refuseTakenPorts(one, (await observeK3d(stack, one)).containers));
-    const seen = await observe(renamed);
-    assert.equal(seen.cluster.generation, "now", "a replacement, which is asked for");
-    assert.notEqual(await clusterIdentity(renamed), await clusterIdentity(onTaken));
-    await fake.within(() => actions.removeCluster(owner));
-    const { containers } = await fake.world();
-    assert.deepEqual(containers, [], "the old one goes by its labels, whatever it is called");
-    return { happened: "a replacement that ends well", lost: "nothing" };
-  },
-);
+fault("C10: ports that the cluster itself uses are free for it, also under another name (H11)", async () => {
+  const old = whole({ "k3d-k3d-server-0": holding(takenPort) });
+  await fake.set(old);
+  const renamed = { ...onTaken, metadata: { name: "renamed" } };
+  for (const one of [onTaken, renamed])
+    await fake.within(async () => refuseTakenPorts(one, (await observeK3d(stack, one)).containers));
+  const seen = await observe(renamed);
+  assert.equal(seen.cluster.generation, "now", "a replacement, which is asked for");
+  assert.notEqual(await clusterIdentity(renamed), await clusterIdentity(onTaken));
+  await fake.within(() => actions.removeCluster(owner));
+  const { containers } = await fake.world();
+  assert.deepEqual(containers, [], "the old one goes by its labels, whatever it is called");
+  return { happened: "a replacement that ends well", lost: "nothing" };
+});
 
 refused(
   "a port that another stack's running cluster holds",
@@ -655,7 +634,7 @@ const script = (action: string, stdin: object = {}) =>
     }),
   );
 
-fault("all that is made carries both labels, and goes by them: container, network, volume", async () => {
+fault("everything created has both labels and is found by them: container, network, volume", async () => {
   const made = await script("create", { ...input(three, "g1"), labels: { "k3s-lab.servers": "3" } });
   assert.equal(made.exitCode, 0, made.all);
   const { containers, networks, volumes } = await fake.world();
@@ -673,38 +652,44 @@ fault("all that is made carries both labels, and goes by them: container, networ
   return { happened: "made, found and removed by its labels", lost: "nothing" };
 });
 
-fault("an unknown action, and a stack that is not said, are told apart from work", async () => {
+fault("an unknown action and a missing stack are distinguished from work", async () => {
   const unknown = await script("creat");
   assert.equal(unknown.exitCode, 2, unknown.all);
   assert.match(unknown.all, /unknown action 'creat'/);
   return { happened: "exit 2", lost: "nothing" };
 });
 
-fault("a state that was lost: a whole cluster is adopted, not wiped", async () => {
+fault("the state was lost: a complete cluster is adopted, not deleted", async () => {
   await fake.set(whole());
   await fake.within(() => actions.create(cluster, input(three)));
   assert.deepEqual(await fake.changes(), []);
   return { happened: "taken over as it is", lost: await lost(whole()) };
 });
 
-fault("a state that was lost: a whole agent is adopted with its data; a half one is recreated", async () => {
-  const before = whole({
-    "k3d-k3d-agent-0-0": { labels: { ...node("x0", "agent").labels, "k3s-lab.identity": "i1" } },
-  });
-  await fake.set(before);
-  await fake.within(() => agents.addAgent(cluster, agentInput()));
-  assert.deepEqual(await fake.changes(), []);
-  await fake.set(whole({ "k3d-k3d-agent-0-0": { made: false } }));
-  await fake.within(() => agents.addAgent(cluster, agentInput()));
-  assert.match((await fake.changes()).join("\n"), /^rm .*agent-0-0\n[\s\S]*create --name k3d-k3d-agent-0-0/);
-  await fake.set({ ...(await fake.world()) });
-  await fake.within(() => agents.addAgent(cluster, agentInput()));
-  assert.deepEqual(await fake.changes(), [], "the one that was made is whole");
-  return { happened: "taken over as it is", lost: await lost(before) };
-});
+fault(
+  "the state was lost: a complete agent is adopted with its data, an incomplete one is recreated",
+  async () => {
+    const before = whole({
+      "k3d-k3d-agent-0-0": { labels: { ...node("x0", "agent").labels, "k3s-lab.identity": "i1" } },
+    });
+    await fake.set(before);
+    await fake.within(() => agents.addAgent(cluster, agentInput()));
+    assert.deepEqual(await fake.changes(), []);
+    await fake.set(whole({ "k3d-k3d-agent-0-0": { made: false } }));
+    await fake.within(() => agents.addAgent(cluster, agentInput()));
+    assert.match(
+      (await fake.changes()).join("\n"),
+      /^rm .*agent-0-0\n[\s\S]*create --name k3d-k3d-agent-0-0/,
+    );
+    await fake.set({ ...(await fake.world()) });
+    await fake.within(() => agents.addAgent(cluster, agentInput()));
+    assert.deepEqual(await fake.changes(), [], "the one that was made is whole");
+    return { happened: "taken over as it is", lost: await lost(before) };
+  },
+);
 
 fault(
-  "a state that was lost, and another config file since: what is there is neither wiped nor taken for it",
+  "the state was lost and the config file has changed: the cluster is neither deleted nor adopted",
   async () => {
     await fake.set(whole());
     const labels = { "k3s-lab.identity": "another" };
@@ -719,7 +704,7 @@ fault(
   },
 );
 
-fault("a registry with a folder of the user's keeps its images when its container is recreated", async () => {
+fault("a registry with a user's folder keeps its images when its container is recreated", async () => {
   const volumes = ["/srv/config.yml:/etc/docker/registry/config.yml"];
   await fake.set(whole());
   await fake.within(() => makeRegistry(cluster, registryInput(...volumes)));
@@ -742,7 +727,7 @@ fault("a registry with a folder of the user's keeps its images when its containe
   };
 });
 
-fault("another lab's volume has the name of the registry's: it is not used", async () => {
+fault("another lab's volume has the registry's name: it is not used", async () => {
   const theirs = { ...mine, "k3s-lab.id": "other" };
   const before: World = { ...whole(), volumes: [{ name: "k3d-k3d-registry", labels: theirs }] };
   await fake.set(before);
@@ -756,7 +741,7 @@ fault("another lab's volume has the name of the registry's: it is not used", asy
   return { happened: "exit 2", lost: await lost(before) };
 });
 
-fault("Docker does not say whether the network is there: a registry is not left outside of it", async () => {
+fault("Docker does not say whether the network exists: a registry is not left outside it", async () => {
   await fake.set({
     ...whole(),
     breaks: { on: "network inspect", says: "Error response from daemon: deadline" },
@@ -767,7 +752,7 @@ fault("Docker does not say whether the network is there: a registry is not left 
 });
 
 fault(
-  "k3d's state in Pulumi shows no variable's value, and another registries.yaml is another cluster",
+  "k3d's state in Pulumi shows no variable's value, and another registries.yaml makes another cluster",
   async () => {
     const registries = join(folder, "registries.yaml");
     const identities: string[] = [];
@@ -782,26 +767,23 @@ fault(
   },
 );
 
-fault(
-  "what an interrupted run left of a cluster goes before the next is made; nothing of it had served",
-  async () => {
-    await fake.set({
-      ...whole(Object.fromEntries(serversOf(three).map((name) => [name, { made: false }]))),
-      k3d: {
-        exitCode: 1,
-        says: "\u001b[31mFATA\u001b[0m[0003] Cluster creation FAILED, all changes have been rolled back!",
-      },
-    });
-    assert.equal((await observe()).cluster.generation, "now");
-    const error = await thrown(() => actions.create(cluster, input(three)));
-    assert.match(error?.message ?? "", /k3d could not create the cluster k3d: Cluster creation FAILED/);
-    const { containers, networks, volumes } = await fake.world();
-    assert.deepEqual([containers, networks, volumes], [[], [], []], "nothing half is left");
-    return { happened: "exit 1 with k3d's words, nothing half there", lost: "nothing" };
-  },
-);
+fault("what an interrupted run left of a cluster is removed before the next; it never served", async () => {
+  await fake.set({
+    ...whole(Object.fromEntries(serversOf(three).map((name) => [name, { made: false }]))),
+    k3d: {
+      exitCode: 1,
+      says: "\u001b[31mFATA\u001b[0m[0003] Cluster creation FAILED, all changes have been rolled back!",
+    },
+  });
+  assert.equal((await observe()).cluster.generation, "now");
+  const error = await thrown(() => actions.create(cluster, input(three)));
+  assert.match(error?.message ?? "", /k3d could not create the cluster k3d: Cluster creation FAILED/);
+  const { containers, networks, volumes } = await fake.world();
+  assert.deepEqual([containers, networks, volumes], [[], [], []], "nothing half is left");
+  return { happened: "exit 1 with k3d's words, nothing half there", lost: "nothing" };
+});
 
-fault("k3d is missing and the config file gone: a recorded deletion needs Docker alone", async () => {
+fault("k3d and the config file are missing: a recorded deletion needs only Docker", async () => {
   await fake.set(whole());
   await fake.within(() => actions.removeCluster(owner));
   const { containers, networks, volumes } = await fake.world();

@@ -65,7 +65,7 @@ for (const [what, machine, message] of changes)
     return { happened: `exit ${outcome.status}, the old flags run`, lost: await lost(what, outcome) };
   });
 
-fault("C1: a change of K3s is killed, and the file is put right", async () => {
+fault("C1: a K3s change is killed, and the file is corrected", async () => {
   const name = "killed";
   await provision(name, runs);
   await provision(name, {
@@ -85,7 +85,7 @@ for (const [what, file] of [
   ["the network's link file", "etc/systemd/network/10-k3s-lab-flannel.link"],
   ["what K3s carries", undefined],
 ] as const)
-  fault(`the disk is full while a change of K3s writes ${what}`, async () => {
+  fault(`the disk is full while a K3s change writes ${what}`, async () => {
     const name = `full for ${what}`;
     const offline: Machine = { ...runs, driver: "virtio_net", files: { "opt/k3s-lab/offline": "" } };
     const { path } = await provision(name, offline);
@@ -102,7 +102,7 @@ for (const [what, file] of [
     return { happened: `exit ${outcome.status}, the old flags run`, lost: await lost(name, outcome) };
   });
 
-fault("the disk is full, and what ran before a failed change cannot be copied back", async () => {
+fault("the disk is full, and the previous files cannot be restored after a failed change", async () => {
   const name = "full for putting back";
   const { path } = await provision(name, runs);
   await writeFile(
@@ -140,7 +140,7 @@ fault("C9: the first of three servers is lost while no other answers", async () 
   return { happened: "exit 1 with K3s's way back", lost: started.length ? "a second cluster" : "nothing" };
 });
 
-fault("H3: eight processes ask for a token that does not exist yet", async () => {
+fault("H3: eight processes request a token that does not exist yet", async () => {
   const odd: string[] = [];
   for (let round = 0; round < 24; round += 1) {
     const file = join(folder, `token-${round}`);
@@ -151,7 +151,7 @@ fault("H3: eight processes ask for a token that does not exist yet", async () =>
   return { happened: "all print the same token, 24 times", lost: odd.length ? odd.join(" ") : "nothing" };
 });
 
-fault("a secret that somebody wrote into a file, of one line or of several", async () => {
+fault("a secret that a user wrote into a file, on one line or several", async () => {
   const file = join(folder, "password");
   const read = async (text: string) => {
     await writeFile(file, text);
@@ -218,7 +218,7 @@ async function leaving(
 
 const three = "one=192.168.42.110 two=192.168.42.111 three=192.168.42.112\n";
 
-fault("a server leaves, and etcd does not let go of it", async () => {
+fault("a server leaves, and etcd does not remove it", async () => {
   const { exitCode, stderr, log } = await leaving("kept", three, 'test "$what" != before');
   assert.equal(exitCode, 1);
   assert.match(
@@ -240,14 +240,14 @@ fault("a server leaves, and no other can be reached", async () => {
   };
 });
 
-test("a server leaves: where one of the others cannot tell the cluster, the next one does", async () => {
+test("a server leaves: if one of the others cannot tell the cluster, the next one does", async () => {
   const answer = 'case "$alias $what" in "one.cluster before") exit 4 ;; esac';
   const { exitCode, log } = await leaving("starting", three, answer);
   assert.equal(exitCode, 0);
   assert.deepEqual(log.slice(1, 4), ["one.cluster before", "two.cluster before", "three.cluster uninstall"]);
 });
 
-fault("three servers become one: those that leave are not asked about each other", async () => {
+fault("three servers become one: the leaving ones are not asked about each other", async () => {
   const { exitCode, log } = await leaving("to one", "one=192.168.42.110\n", "");
   assert.equal(exitCode, 0);
   assert.deepEqual(log, [
@@ -259,17 +259,14 @@ fault("three servers become one: those that leave are not asked about each other
   return { happened: "the server that stays is told, before and after", lost: "nothing" };
 });
 
-fault(
-  "a whole cluster is destroyed by plain pulumi: no server that leaves itself is told of the others",
-  async () => {
-    const { exitCode, log } = await leaving("all", undefined, "");
-    assert.equal(exitCode, 0);
-    assert.deepEqual(log, ["three.cluster alive", "three.cluster uninstall"]);
-    return { happened: "K3s is uninstalled, as fast as by lab down", lost: "nothing" };
-  },
-);
+fault("plain pulumi destroys a whole cluster: no leaving server is told of the others", async () => {
+  const { exitCode, log } = await leaving("all", undefined, "");
+  assert.equal(exitCode, 0);
+  assert.deepEqual(log, ["three.cluster alive", "three.cluster uninstall"]);
+  return { happened: "K3s is uninstalled, as fast as by lab down", lost: "nothing" };
+});
 
-fault("a server leaves, and the list of those that stay cannot be read", async () => {
+fault("a server leaves, and the list of remaining servers is unreadable", async () => {
   // Root may read everything but a folder.
   await mkdir(join(folder, "unread", ".lab", "cluster", "servers"), { recursive: true });
   const { exitCode, stderr, log } = await leaving("unread", undefined, "");
@@ -305,7 +302,7 @@ for (const [role, node, from] of [
     );
   });
 
-test("a node that was not given its labels and taints is not done, and takes pods again", async () => {
+test("a node without its labels and taints is not finished, and takes pods again", async () => {
   const { exitCode, log } = await leaving("unmarked", three, `${answering}; test "$what" != marks`, {
     ...{ action: "install", node: "worker", role: "agent" },
   });
@@ -325,7 +322,7 @@ for (const [what, servers, asked] of [
     assert.deepEqual(log, [...asked, "lb.cluster alive", "lb.cluster remove"]);
   });
 
-test("a playbook's reason comes last; its secrets are the user's alone, in no argument, and go with the node", async () => {
+test("a playbook's reason comes last; its secrets are the user's only, in no argument, and are deleted with the node", async () => {
   const answer = `${answering}; case "$what" in *why) echo 'K3s runs as before' ;; esac`;
   const act = (action: string, playbook: string) =>
     leaving("playbook", three, answer, { action, node: "worker", role: "agent", playbook });
@@ -341,7 +338,7 @@ test("a playbook's reason comes last; its secrets are the user's alone, in no ar
   assert.equal(existsSync(kept), false);
 });
 
-fault("C1: an agent's change fails after it was drained", async () => {
+fault("C1: an agent's change fails after its drain", async () => {
   const answer = `case "$what" in
 observe) printf 'state healthy\\ndata yes\\npreinstalled v1.25.4+k3s1\\n' ;;
 *server-ca.crt\\"*) echo "abc /ca" ;;
@@ -359,7 +356,7 @@ esac`;
 });
 
 fault(
-  "C9: the first of three servers is lost, and those that may have the cluster cannot be asked",
+  "C9: the first of three servers is lost, and the servers that may have the cluster cannot be asked",
   async () => {
     const { status, stderr, log } = await provision("first lost, others silent", {
       environment: { SERVERS: three.trim().replace("one=", "server="), SILENT: "two three" },
@@ -375,7 +372,7 @@ fault(
 );
 
 fault(
-  "C9: the first of three servers was refused when it joined again, and keeps only its agent's certificate",
+  "C9: the first of three servers was refused when it rejoined, and has only its agent certificate",
   async () => {
     const { status, log } = await provision("refused once", {
       environment: { SERVERS: three.trim().replace("one=", "server="), SILENT: "two three" },
@@ -395,7 +392,7 @@ for (const [others, answer, told] of [
   ["have the cluster", "echo 'abc123  -'", "CLUSTER_CA='?abc123'? SILENT=''"],
   ["do not answer", "exit 255", "CLUSTER_CA='' SILENT='? two three'"],
 ] as const)
-  test(`C9: the first server, which lost its data, is told that the others ${others}`, async () => {
+  test(`C9: the first server, which lost its data, learns that the others ${others}`, async () => {
     const observed = "state K3s is not installed\\ndata lost\\npreinstalled v1.25.4+k3s1\\n";
     const machine = `case "$alias $what" in "one.cluster observe") printf '${observed}' ;; "one.cluster install") printf '%s\\n' "$*" ;; one.*) ;; *) ${answer} ;; esac`;
     const { stdout } = await leaving(`first, others ${others}`, three, machine, {
@@ -426,7 +423,7 @@ for (const [whose, takesOver] of [
   ["another checkout's lab", { token: "theirs", environment: { LAB_OWNER: "their-id/cluster" } }],
   ["a person", undefined],
 ] as const)
-  fault(`a host is given away: K3s there is now that of ${whose}, of the same node name`, async () => {
+  fault(`a host was given away: its K3s now belongs to ${whose}, with the same node name`, async () => {
     const name = `given to ${whose}`;
     const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
     const { path } = await provision(name, ours);
@@ -439,7 +436,7 @@ for (const [whose, takesOver] of [
     return { happened: said, lost };
   });
 
-fault("a host of whose K3s nothing is there: what others have in folders of such names stays", async () => {
+fault("a host without any K3s: others' files in folders of such names stay", async () => {
   const name = "never installed";
   const files = {
     "opt/k3s-lab/.lab/id": "a checkout",
@@ -465,7 +462,7 @@ fault("a host of whose K3s nothing is there: what others have in folders of such
   };
 });
 
-fault("the lab's notes on a host were removed: `lab down` uninstalls its K3s all the same", async () => {
+fault("the lab's notes on a host were removed: `lab down` still uninstalls its K3s", async () => {
   const machine = await provision("notes removed", { environment: { LAB_OWNER: "our-id/cluster" } });
   await rm(machine.path("var/lib/k3s-lab"), { recursive: true });
   await uninstall(machine, "our-id/cluster");
@@ -473,7 +470,7 @@ fault("the lab's notes on a host were removed: `lab down` uninstalls its K3s all
   return { happened: "it is gone", lost: stays ? "the record of a K3s that runs" : "nothing" };
 });
 
-test("the lab's own K3s is uninstalled, and so is one whose uninstalling was interrupted", async () => {
+test("the lab's own K3s is uninstalled, as is one whose uninstall was interrupted", async () => {
   const ours = { environment: { LAB_OWNER: "our-id/cluster" } };
   const machine = await provision("own", ours);
   await uninstall(machine, "our-id/cluster");

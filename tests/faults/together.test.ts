@@ -60,7 +60,7 @@ try {
 }
 `;
 
-suite("a new cluster and the first apps on it, with Pulumi's own programs", withPulumi, () => {
+suite("a new cluster and its first apps, with the real Pulumi", withPulumi, () => {
   let checkout: PulumiCheckout;
   const place = (name: string) => join(checkout.directory, name);
   before(async () => {
@@ -128,7 +128,7 @@ suite("a new cluster and the first apps on it, with Pulumi's own programs", with
     for (const name of ["installing", "apps-began"]) await during(run, () => exists(place(name)));
   };
 
-  fault("the first apps fail while their cluster comes up", async () => {
+  fault("the first apps fail while their cluster is created", async () => {
     await writeFile(place("apps-fail"), "");
     const run = up();
     await untilBoth(run);
@@ -176,7 +176,7 @@ suite("a new cluster and the first apps on it, with Pulumi's own programs", with
       return { happened: "the next run goes on with both", lost: "nothing" };
     });
 
-  fault("a new cluster beside apps that are on another", async () => {
+  fault("a new cluster, and apps that are on another", async () => {
     await cp(place("Pulumi.cluster.yaml"), place("Pulumi.cluster-b.yaml"));
     const values = await readFile(place("Pulumi.apps.yaml"), "utf8");
     await writeFile(place("Pulumi.apps-b.yaml"), values.replace("stack: cluster", "stack: cluster-b"));

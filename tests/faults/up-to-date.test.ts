@@ -96,31 +96,28 @@ fault("An unchanged lab is up to date", async () => {
   return { happened: "Pulumi is not started", lost: "nothing" };
 });
 
-fault("Up to date: the file of k3s.serverSecrets has other values", async () => {
+fault("Up to date: the values in k3s.serverSecrets have changed", async () => {
   const then = 'fs.writeFileSync(here("secrets.yaml"), "etcd-s3-access-key: second\\n")';
   assert.equal(await isUpToDate("cluster", { then }), false);
   return { happened, lost: "nothing" };
 });
 
-fault(
-  "Up to date: the file of k3s.serverSecrets, which is in the user's home, has other values",
-  async () => {
-    const file = here("Pulumi.cluster.yaml");
-    await writeFile(file, (await readFile(file, "utf8")).replace("secrets.yaml", "~/secrets.yaml"));
-    assert.equal(await isUpToDate("cluster"), true);
-    const then = 'fs.writeFileSync(here("secrets.yaml"), "etcd-s3-access-key: second\\n")';
-    assert.equal(await isUpToDate("cluster", { then }), false);
-    return { happened, lost: "nothing" };
-  },
-);
+fault("Up to date: the values in k3s.serverSecrets in the user's home have changed", async () => {
+  const file = here("Pulumi.cluster.yaml");
+  await writeFile(file, (await readFile(file, "utf8")).replace("secrets.yaml", "~/secrets.yaml"));
+  assert.equal(await isUpToDate("cluster"), true);
+  const then = 'fs.writeFileSync(here("secrets.yaml"), "etcd-s3-access-key: second\\n")';
+  assert.equal(await isUpToDate("cluster", { then }), false);
+  return { happened, lost: "nothing" };
+});
 
-fault("Up to date: others may read the file of k3s.serverSecrets", async () => {
+fault("Up to date: others may read the k3s.serverSecrets file", async () => {
   const then = 'fs.chmodSync(here("secrets.yaml"), 0o644)';
   assert.match(String(await isUpToDate("cluster", { then })), /a file that only you may read/);
   return { happened: "refused", lost: "nothing" };
 });
 
-fault("Up to date: the list of servers is gone", async () => {
+fault("Up to date: the list of servers is missing", async () => {
   const then = 'fs.rmSync(here(".lab/cluster/servers"))';
   assert.equal(await isUpToDate("cluster", { then }), false);
   return { happened, lost: "nothing" };
@@ -139,7 +136,7 @@ fault("Up to date: the stack file is edited while Pulumi runs", async () => {
   return { happened, lost: "nothing" };
 });
 
-fault("Up to date: the stack file cannot be read when Pulumi is done", async () => {
+fault("Up to date: the stack file is unreadable when Pulumi ends", async () => {
   const during =
     'const good = fs.readFileSync(here("Pulumi.cluster.yaml")); fs.writeFileSync(here("Pulumi.cluster.yaml"), "config: [")';
   const then = 'fs.writeFileSync(here("Pulumi.cluster.yaml"), good)';
@@ -147,13 +144,13 @@ fault("Up to date: the stack file cannot be read when Pulumi is done", async () 
   return { happened: "what was done is done; Pulumi runs the next time", lost: "nothing" };
 });
 
-fault("Up to date: K3s has stopped by the time that Pulumi is done", async () => {
+fault("Up to date: K3s has stopped when Pulumi ends", async () => {
   await play("ssh", "cat >/dev/null; printf '%s\\n' 'state K3s is stopped' 'data yes' 'ca 1'");
   assert.equal(await isUpToDate("cluster"), false);
   return { happened, lost: "nothing" };
 });
 
-fault("Up to date: `lab up` loads the apps' image after it has noted the cluster", async () => {
+fault("Up to date: `lab up` loads the apps' image after noting the cluster", async () => {
   const loads =
     "cat >/dev/null; printf '%s\\n' 'state healthy' 'data yes' 'ca 1' 'image docker.io/k3s-lab/web:1'";
   const then = `fs.writeFileSync(here("programs/ssh"), ${JSON.stringify(`#!/bin/sh\n${loads}\n`)})`;
@@ -176,7 +173,7 @@ for (const [what, outputs] of [
     return { happened: "Pulumi runs, and says what is wrong", lost: "nothing" };
   });
 
-fault("Up to date: a node has lost the apps' image by the time that Pulumi is done", async () => {
+fault("Up to date: a node has lost the apps' image when Pulumi ends", async () => {
   await writeFile(
     here("Pulumi.apps.yaml"),
     stringify({ config: { "k3s-lab:cluster": { stack: "cluster" }, "k3s-lab:apps": [{ name: "app1" }] } }),
@@ -199,26 +196,29 @@ fault("Up to date: a node has lost the apps' image by the time that Pulumi is do
   return { happened, lost: "nothing" };
 });
 
-fault("Up to date: the lab's certificate authority, which the first run makes, is another one", async () => {
-  await writeFile(
-    here("Pulumi.apps.yaml"),
-    stringify({
-      config: {
-        "k3s-lab:cluster": { stack: "cluster" },
-        "k3s-lab:image": "web:1",
-        "k3s-lab:apps": [{ name: "app1", host: "a.com", tls: {} }],
-      },
-    }),
-  );
-  const ca = `(await import("${here("stacks/observe/lab-ca.ts")}"))`;
-  const make = `await ${ca}.labCertificate(["a.com"])`;
-  assert.equal(await isUpToDate("apps", { during: make }), true);
-  const then = `fs.rmSync(here(".lab/ca"), { recursive: true }); ${make}`;
-  assert.equal(await isUpToDate("apps", { during: make, then }), false);
-  return { happened, lost: "nothing" };
-});
+fault(
+  "Up to date: the lab's certificate authority, which the first run creates, is another one",
+  async () => {
+    await writeFile(
+      here("Pulumi.apps.yaml"),
+      stringify({
+        config: {
+          "k3s-lab:cluster": { stack: "cluster" },
+          "k3s-lab:image": "web:1",
+          "k3s-lab:apps": [{ name: "app1", host: "a.com", tls: {} }],
+        },
+      }),
+    );
+    const ca = `(await import("${here("stacks/observe/lab-ca.ts")}"))`;
+    const make = `await ${ca}.labCertificate(["a.com"])`;
+    assert.equal(await isUpToDate("apps", { during: make }), true);
+    const then = `fs.rmSync(here(".lab/ca"), { recursive: true }); ${make}`;
+    assert.equal(await isUpToDate("apps", { during: make, then }), false);
+    return { happened, lost: "nothing" };
+  },
+);
 
-fault("Up to date: files that a k3d config file names have changed", async () => {
+fault("Up to date: files referenced by a k3d config file have changed", async () => {
   const { stdout } = await execa(
     process.execPath,
     [

@@ -33,7 +33,7 @@ suite("the lab's own Docker daemon", { skip, concurrency: true }, () => {
   after(() => rm(folder, { recursive: true, force: true }));
 
   for (const how of ["running", "killed", "hanging"])
-    test(`a ${how} one: ends only when no container lives in it, and leaves nothing behind`, async () => {
+    test(`a ${how} one: ends only when no container runs in it, and leaves nothing behind`, async () => {
       const script = 'mount -t tmpfs tmpfs /run && ip link set lo up && "$@"';
       const command = [
         process.execPath,

@@ -16,7 +16,7 @@ const skip =
     (await works("qemu-img", ["--version"]))
   ) && "needs root, libvirt and QEMU";
 
-test("the lab's own libvirt leaves nothing behind, and nothing of another user's lab is touched", {
+test("the lab's own libvirt leaves nothing behind and does not touch another user's lab", {
   skip,
 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-libvirt-"));

@@ -100,7 +100,7 @@ const clone = (vm: string, name: string) => [
   withoutNics(vm),
 ];
 
-suite("VirtualBox, as far as its own process", { skip }, () => {
+suite("VirtualBox, up to its own process", { skip }, () => {
   let lab: Awaited<ReturnType<typeof virtualBox>>;
   before(async () => {
     const list = Object.values(machines).map((one) => `    - ${JSON.stringify(one)}\n`);
@@ -123,7 +123,7 @@ suite("VirtualBox, as far as its own process", { skip }, () => {
     return JSON.parse(stdout) as MachineObservation;
   }
 
-  test("the first machine: box imported once, linked clone, host-only network, ssh on loopback, headless", async () => {
+  test("the first machine: imported box, linked clone, host-only network, SSH on loopback, headless", async () => {
     const { all } = await lab.machine("up", machines.boss);
     assert.match(all ?? "", /Timed out while waiting for the machine to boot/);
     const [imported = "", ...rest] = await lab.calls();
@@ -146,7 +146,7 @@ suite("VirtualBox, as far as its own process", { skip }, () => {
     assert.equal(new Set(await lab.forwardings()).size, 2);
   });
 
-  test("a program sees that a machine runs, is paused, has stopped, is not there", async () => {
+  test("reports a machine that is running, paused, stopped or missing", async () => {
     assert.deepEqual(await observe(machines.boss), { state: "running", generation: "first" });
     const id = await readFile(lab.file(".lab/cluster/vagrant/machines/boss/virtualbox/id"), "utf8");
     await lab.run("VBoxManage", ["controlvm", id, "pause"]);
@@ -169,7 +169,7 @@ suite("VirtualBox, as far as its own process", { skip }, () => {
     await lab.calls();
   });
 
-  test("Vagrant's note of the machine is lost: it is the same machine all the same", async () => {
+  test("Vagrant's note of the machine is lost: it is still the same machine", async () => {
     const note = lab.file(".lab/cluster/vagrant/machines/boss/virtualbox/id");
     const id = await readFile(note, "utf8");
     await rm(note);
@@ -179,7 +179,7 @@ suite("VirtualBox, as far as its own process", { skip }, () => {
     assert.deepEqual(await lab.calls(), []);
   });
 
-  test("another size: the machine is stopped, changed and started again, not made again", async () => {
+  test("another size: the machine is stopped, changed and started, not recreated", async () => {
     const bigger = { ...machines.boss, cpus: 2, memory: 1100 };
     await lab.machine("update", bigger);
     assert.deepEqual(await lab.calls(), [
@@ -190,7 +190,7 @@ suite("VirtualBox, as far as its own process", { skip }, () => {
     ]);
   });
 
-  test("the host-only interface goes with the last machine, and nobody else's goes with it", async () => {
+  test("the host-only interface is removed with the last machine, and nobody else's is", async () => {
     await lab.run("VBoxManage", ["hostonlyif", "create"]);
     await lab.calls();
     assert.equal((await lab.machine("destroy", machines.hand)).exitCode, 0);
@@ -218,7 +218,7 @@ test("Vagrant itself refuses the lab's network where VirtualBox does: nothing is
   );
 });
 
-test("on a computer of another architecture the box is not tried", { skip }, async () => {
+test("on another architecture the box is not tried", { skip }, async () => {
   const lab = await virtualBox();
   await writeFile(lab.file("arm.rb"), 'RbConfig::CONFIG["host_cpu"] = "aarch64"\n');
   const { all = "", exitCode } = await lab.vagrant(["up", "server", "--provider", "virtualbox"], {

@@ -77,7 +77,7 @@ const kubectl = async (...args: string[]): Promise<string> => {
 const nodeNames = async (...args: string[]): Promise<string[]> =>
   (await kubectl(...args, "get", "nodes", "--output=jsonpath={.items[*].metadata.name}")).split(" ").sort();
 
-describe("machines that are there already", { concurrency: false }, () => {
+describe("existing machines", { concurrency: false }, () => {
   const { test } = steps();
   before(async () => {
     fleet = await startFleet(names, console.log);
@@ -126,7 +126,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.deepEqual(await changedHosts(), []);
   });
 
-  test("three servers and three agents come up side by side, and are verified", async () => {
+  test("three servers and three agents start side by side and pass verification", async () => {
     await writeStackFile(await wanted());
     const up = await succeeded(await checkout.lab("up", ...stacks));
     console.log(`${names.length} hosts and three apps after ${up.seconds.toFixed(0)} s`);
@@ -135,7 +135,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.deepEqual(await nodeNames(), [...names].sort());
   });
 
-  test("the servers keep the cluster in etcd, and flannel goes over the interface with the address", async () => {
+  test("the servers store the cluster in etcd, and flannel uses the interface with the address", async () => {
     const etcd = await kubectl(
       ...["get", "nodes", "--selector=node-role.kubernetes.io/etcd=true"],
       "--output=jsonpath={.items[*].metadata.name}",
@@ -163,7 +163,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     assert.equal(await kubectl("get", "node", "a2", "--output=jsonpath={.status.capacity.pods}"), "77");
   });
 
-  test("another provider shows as a replacement of every machine", async () => {
+  test("another provider is previewed as a replacement of every machine", async () => {
     await writeFile(
       join(checkout.directory, `Pulumi.${stack}.yaml`),
       [
@@ -187,7 +187,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     await writeStackFile(await wanted(), "[--kubelet-arg=max-pods=77]");
   });
 
-  test("the loss of the first server: the API and the apps go on, `lab verify` names it, and it comes back", async () => {
+  test("losing the first server: the API and the apps continue, `lab verify` names it, and it comes back", async () => {
     await fleet.stop("s1");
     const nodes = await kubectl("--context", `k3s-lab-${stack}-2`, "get", "nodes", "--no-headers");
     assert.equal(nodes.split("\n").length, names.length);
@@ -216,7 +216,7 @@ describe("machines that are there already", { concurrency: false }, () => {
     await succeeded(await checkout.lab("verify", ...stacks, "--wait", "240"));
   });
 
-  test("a host that was reinstalled is refused until its key is accepted, then joins the cluster that is there", async () => {
+  test("a reinstalled host is refused until its key is accepted, then joins the existing cluster", async () => {
     await fleet.reinstall("s1");
     const refused = await checkout.lab("up", ...stacks);
     assert.equal(refused.exitCode, 2);

@@ -47,7 +47,7 @@ describe("backups of the guest book's database", { skip }, () => {
     return pod;
   };
 
-  it("a backup while writes run holds all that was there, and is put in place in a new database", async () => {
+  it("a backup during writes contains all earlier rows and restores into a new database", async () => {
     const db = await guestBook();
     // Pairs are written in one transaction each: half a pair would be what never was.
     const insert = "insert into entries (name, text) values ('x', 'a'), ('x', 'b')";
@@ -82,7 +82,7 @@ describe("backups of the guest book's database", { skip }, () => {
     assert.equal(await db.sql("insert into entries (name, text) values ('n', 'n') returning id > 4"), "t");
   });
 
-  it("rows that are there are named and kept, and replaced only by --yes", async () => {
+  it("existing rows are reported and kept, and replaced only with --yes", async () => {
     const db = await guestBook();
     const file = join(folder, "book.dump");
     await backUp(asLab(db), file);
@@ -98,7 +98,7 @@ describe("backups of the guest book's database", { skip }, () => {
     assert.equal(await count(db), "2|2");
   });
 
-  it("what is damaged, cut off, of another application or a newer PostgreSQL is refused, each by its own words", async () => {
+  it("refuses a damaged or truncated backup, one of another app or of a newer PostgreSQL, each with its own message", async () => {
     const db = await guestBook();
     const file = join(folder, "book.dump");
     await backUp(asLab(db), file);
@@ -147,7 +147,7 @@ describe("backups of the guest book's database", { skip }, () => {
     assert.match(sums, /^[0-9a-f]{64} {2}book\.dump\n$/);
   });
 
-  it("a database that is gone, or follows another, makes no backup and takes none", async () => {
+  it("a database that is down, or a replica, neither makes nor restores backups", async () => {
     const db = await guestBook();
     const replica = await start("db-1");
     const file = join(folder, "book.dump");

@@ -108,7 +108,7 @@ describe("the guest book and its database", { skip }, () => {
     headers: Readonly<Record<string, string>> = {},
   ) => fetch(url, { method: "POST", redirect: "manual", body: new URLSearchParams(fields), headers });
 
-  it("several pods at once make one table; entries are written and listed, the latest first", async () => {
+  it("several pods starting at once create one table; entries are written and listed, newest first", async () => {
     const [one, other, admin] = await Promise.all([start("api"), start("api"), start("admin")]);
     for (const base of [one, other, admin]) await ready(base);
     const first = await post(one, { name: "Ada", text: "It's <b>me</b>; drop table entries;--" });
@@ -133,7 +133,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal((await told(await fetch(`${one}/api`, { headers: json }))).namespace, "my-app");
   });
 
-  it("a browser's form is sent on to the page; another site's is refused", async () => {
+  it("a browser's form is redirected to the page; a cross-site form is refused", async () => {
     const base = await ready(await start("api"));
     const sent = await form(`${base}/api/entries`, { name: "Bea", text: "by a form" }, { origin: base });
     const [last] = (await list(base)).entries;
@@ -154,7 +154,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal(await newest(base), last?.id);
   });
 
-  it("refuses what is no entry, no text, too much, or not there", async () => {
+  it("rejects invalid, oversized and missing entries", async () => {
     const base = await ready(await start("api"));
     const send = async (body: string | Uint8Array<ArrayBuffer>, type = "application/json") => {
       const response = await fetch(`${base}/api/entries`, {
@@ -182,7 +182,7 @@ describe("the guest book and its database", { skip }, () => {
       assert.equal((await fetch(base + path)).status, 404, path);
   });
 
-  it("an entry is deleted by the admin's session alone", async () => {
+  it("only an admin session can delete an entry", async () => {
     const [base, admin] = await Promise.all([start("api"), start("admin")]);
     for (const each of [base, admin]) await ready(each);
     const { entry } = await told(await post(base, { name: "x", text: "to be deleted" }));
@@ -201,7 +201,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.ok(!(await list(base)).entries.some(({ id }) => id === entry.id));
   });
 
-  it("the admin logs in, deletes and logs out without a script; a stolen click deletes nothing", async () => {
+  it("the admin logs in, deletes and logs out without JavaScript; a clickjacked request deletes nothing", async () => {
     const [base, admin] = await Promise.all([start("api"), start("admin")]);
     for (const each of [base, admin]) await ready(each);
     const { entry } = await told(await post(base, { name: "<i>", text: "bad" }));
@@ -245,7 +245,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.match(out.headers.get("set-cookie") ?? "", /^my-app-session=; .*Max-Age=0/);
   });
 
-  it("guesses cost time, and many at once are asked to wait", async () => {
+  it("failed logins take time, and too many at once are throttled", async () => {
     const admin = await ready(await start("admin"));
     const began = performance.now();
     const guess = async () => {
@@ -258,7 +258,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.ok(performance.now() - began >= 500);
   });
 
-  it("nothing is lost or written twice while the database is started again", async () => {
+  it("nothing is lost or written twice while the database restarts", async () => {
     const base = await ready(await start("api"));
     const before = await newest(base);
     const writing = async (writer: number) => {
@@ -276,7 +276,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal(count, "45|45");
   });
 
-  it("a copy that does not answer is not needed, and one that is behind hides nothing from who wrote it", async () => {
+  it("reads work without the replica, and authors see their entry even if it lags", async () => {
     const behind = await pods.pod("other-0");
     await behind.startReady({ PEER_HOSTS: "", PRIMARY_HOST: "other-0" });
     const base = await start("api", { "database-read-host": behind.address });
@@ -293,7 +293,7 @@ describe("the guest book and its database", { skip }, () => {
     await behind.stop();
   });
 
-  it("is unready without its database, and answers requests by 503", async () => {
+  it("is unready without its database, and answers 503", async () => {
     const nobody = { "database-host": "127.0.0.1", "database-read-host": "127.0.0.1" };
     const base = await start("api", nobody, 300);
     const response = await fetch(`${base}/readyz`);
@@ -316,7 +316,7 @@ describe("the guest book and its database", { skip }, () => {
     await waitForDatabase(folders, new AbortController().signal);
   });
 
-  it("takes a changed password without a restart", async () => {
+  it("accepts a changed password without a restart", async () => {
     const base = await ready(await start("api"));
     await database.setPasswords("hunter-3", "copying");
     await writeFile(join(folder, "secret", "password"), "hunter-3\n");
@@ -334,7 +334,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.equal((await post(base, { name: "x", text: "with another password" })).status, 201);
   });
 
-  it("a body that is cut off, for it is far too long, takes nothing else along", async () => {
+  it("an oversized body that is cut off affects no other request", async () => {
     const base = await ready(await start("api"));
     const body = JSON.stringify({ name: "x", text: "x".repeat(5_000_000) });
     const answer = await fetch(`${base}/api/entries`, { method: "POST", headers: json, body }).catch(
@@ -346,7 +346,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.match(line, /"client":"127\.0\.0\.1"/);
   });
 
-  it("a body that never comes holds up no end", async () => {
+  it("a body that never arrives does not delay the exit", async () => {
     const base = await ready(await start("api"));
     const { hostname, port } = new URL(base);
     const headers = { "content-type": "application/json", "content-length": "100" };
@@ -362,7 +362,7 @@ describe("the guest book and its database", { skip }, () => {
     assert.match(lines.join(), /"status":499[^{]*$/);
   });
 
-  it("no secret was logged", () => {
+  it("no secret is logged", () => {
     const all = printed.join("");
     assert.match(all, /"path":"\/login"/);
     for (const secret of ["hunter-2-admin", "hunter-3", "my-app-session"])

@@ -45,7 +45,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
       await run(own(pods)).finally(() => pods.end());
     });
 
-  test("makes the database, lets in who has the password, and keeps all when it is stopped and started", async ({
+  test("creates the database, authenticates by password, and keeps the data over a restart", async ({
     primary,
   }) => {
     const db = await primary();
@@ -69,7 +69,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await rows(db), "a");
   });
 
-  test("begins again where it was killed while it made the database", async ({ pod }) => {
+  test("starts over if killed while creating the database", async ({ pod }) => {
     const db = await pod("db-0");
     await db.start();
     const folder = async () => await readdir(join(db.path(claim), "data.init")).catch(() => []);
@@ -80,7 +80,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.deepEqual((await readdir(db.path(claim))).sort(), ["data", "lock"]);
   });
 
-  test("makes the roles where it was killed before they were there", async ({ primary }) => {
+  test("creates the roles if killed before they existed", async ({ primary }) => {
     const db = await primary();
     await db.sql("drop table notes");
     for (const text of [
@@ -95,7 +95,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await db.sql("select 1"), "1");
   });
 
-  test("recovers when it was killed, and a stale lock of its own does not stop it", async ({ primary }) => {
+  test("recovers after being killed, despite its own stale lock", async ({ primary }) => {
     const db = await primary();
     await db.kill();
     assert.ok((await readdir(data(db))).includes("postmaster.pid"));
@@ -118,7 +118,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await rows(db), "a");
   });
 
-  test("a copy follows, refuses writes, and catches up when either was started again", async ({ pair }) => {
+  test("a replica follows, refuses writes, and catches up after either restarts", async ({ pair }) => {
     const [first, second] = await pair();
     assert.equal(await rows(second), "a");
     await assert.rejects(note(second, "x"), /read-only transaction/);
@@ -135,7 +135,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await first.admin("select count(*), bool_and(active) from pg_replication_slots"), "1|t");
   });
 
-  test("a copy that was killed while it was made is made again", async ({ pod, primary }) => {
+  test("a replica killed during its copy is copied again", async ({ pod, primary }) => {
     const [first, second] = [await primary(), await pod("db-1")];
     await first.sql("create table filler as select repeat('x', 1000) from generate_series(1, 60000)");
     await second.start();
@@ -152,7 +152,9 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     ["nobody kept", ["select pg_drop_replication_slot('db_1')"]],
     ["was too much to keep", ["alter system set max_slot_wal_keep_size = '1MB'", "select pg_reload_conf()"]],
   ] as const)
-    test(`a copy that lacks what ${what} is copied anew, and the primary is as it was`, async ({ pair }) => {
+    test(`a replica that lacks what ${what} is copied again, and the primary is unchanged`, async ({
+      pair,
+    }) => {
       const [first, second] = await pair();
       await second.stop();
       for (const command of lose) await first.admin(command);
@@ -168,7 +170,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
       assert.deepEqual((await readdir(second.path(claim))).sort(), ["data", "lock"]);
     });
 
-  test("a copy of another database is kept, whatever its primary has now", async ({ pair, pods }) => {
+  test("a replica of another database is kept, whatever its primary now has", async ({ pair, pods }) => {
     const [first, second] = await pair();
     await Promise.all([first.stop(), second.stop()]);
     await wipe(first);
@@ -196,7 +198,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await rows(first), "a");
   });
 
-  test("an empty pod 0 makes no new database while another pod holds a copy; after promotion it follows that", async ({
+  test("an empty pod 0 creates no database while another pod holds a copy; after promotion it follows that", async ({
     pair,
   }) => {
     const [first, second] = await pair();
@@ -231,9 +233,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.ok((await readdir(data(first))).includes("PG_VERSION"), "it is kept");
   });
 
-  test("a database that existed before is not recreated on an empty volume unless asked", async ({
-    primary,
-  }) => {
+  test("an existing database is not recreated on an empty volume unless asked", async ({ primary }) => {
     const db = await primary();
     await db.noteMade(1);
     assert.equal((await db.exec(["postgres-entry", "initialise"])).exitCode, 1, "there is one");
@@ -259,7 +259,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     await assert.rejects(rows(db), /"notes" does not exist/);
   });
 
-  test("an empty pod 0 of two that is alone lets Kubernetes make the other; where that is empty too, only force makes a new database", async ({
+  test("an empty pod 0 of two lets Kubernetes start the other; if that is empty too, only force creates a database", async ({
     pod,
   }) => {
     const first = await pod("db-0");
@@ -285,7 +285,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     await second.until(() => second.isReady(), "copies it");
   });
 
-  test("a pod whose peers say nothing makes no database", async ({ pod, pods }) => {
+  test("a pod whose peers do not answer creates no database", async ({ pod, pods }) => {
     const db = await pod("db-0");
     pods.hosts.set("db-1", db.address.replace(/\d+$/, "250"));
     await db.start();
@@ -295,7 +295,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     await db.startReady();
   });
 
-  test("asks the cluster's own DNS for whole names, by pod 0's, however many pods there are", async ({
+  test("resolves fully qualified names through the cluster's DNS, from pod 0's, for any number of pods", async ({
     pod,
     pods,
   }) => {
@@ -314,7 +314,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     await second.startReady(env);
   });
 
-  test("promotes nothing while another pod takes writes, unless it is forced", async ({ pair }) => {
+  test("refuses a promotion while another pod is primary, unless forced", async ({ pair }) => {
     const [first, second] = await pair();
     const refused = await second.exec(["postgres-entry", "promote"]);
     assert.equal(refused.exitCode, 1);
@@ -325,7 +325,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.ok(await second.isReady());
   });
 
-  test("takes changed passwords over while it runs, and connections stay", async ({ pair }) => {
+  test("applies changed passwords while running, and keeps connections", async ({ pair }) => {
     const [first, second] = await pair();
     const open = first.sql("select pg_sleep(8), 'still here'");
     const sleeping = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'";
@@ -340,7 +340,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.doesNotMatch(first.said + second.said, /it's|:new|other:/);
   });
 
-  test("takes passwords over that changed while it was away", async ({ primary }) => {
+  test("applies passwords that changed while it was stopped", async ({ primary }) => {
     const db = await primary();
     await db.stop();
     await db.setPasswords("changed", "copying");
@@ -348,7 +348,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await db.sql("select text from notes", { password: "changed" }), "a");
   });
 
-  test("writes backups that can be restored, and keeps the newest", async ({ primary }) => {
+  test("writes restorable backups and keeps the newest", async ({ primary }) => {
     const db = await primary();
     const env = { DATABASE_HOST: db.address, KEEP: "2" };
     const folder = db.path("/tmp");
@@ -397,9 +397,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.deepEqual(left, files, "a backup that failed takes none away");
   });
 
-  test("a backup that was just made stays, also where a clock was wrong when the others were", async ({
-    primary,
-  }) => {
+  test("keeps the backup just made, even if earlier ones have a wrong time", async ({ primary }) => {
     const db = await primary();
     const folder = db.path("/tmp");
     const dumps = async () => (await readdir(folder)).filter((name) => name.endsWith(".dump")).sort();
@@ -413,7 +411,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     }
   });
 
-  test("two that make a backup at once both make one", async ({ primary }) => {
+  test("two concurrent backups both succeed", async ({ primary }) => {
     const db = await primary();
     await db.sql("insert into notes select repeat(md5(n::text), 20) from generate_series(1, 20000) n");
     const dump = () => db.exec(["postgres-entry", "dump", "/tmp"]);
@@ -423,9 +421,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.deepEqual(files, []);
   });
 
-  test("a backup waits for a database that begins to answer late, as long as it is told to", async ({
-    primary,
-  }) => {
+  test("a backup waits for a slow database up to its limit", async ({ primary }) => {
     const db = await primary();
     const late = { DATABASE_HOST: db.address, KEEP: "2", PATIENCE: "30" };
     await db.stop();
@@ -436,9 +432,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(exitCode, 0, stderr);
   });
 
-  test("puts a backup in place, all of it or nothing, and replaces rows only if it is told to", async ({
-    pair,
-  }) => {
+  test("restores a backup completely or not at all, and replaces rows only if told to", async ({ pair }) => {
     const [first, second] = await pair();
     await first.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
     const backup = await readFile(join(first.path("/tmp"), "backup"));
@@ -466,9 +460,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.ok(!(await readdir(first.path("/tmp"))).some((name) => name.startsWith("restore")));
   });
 
-  test("a row that is written while a backup is put in place is not replaced unasked", async ({
-    primary,
-  }) => {
+  test("a row written during a restore is not replaced unasked", async ({ primary }) => {
     const db = await primary();
     await db.exec(["sh", "-c", "postgres-entry dump >/tmp/backup"]);
     const backup = await readFile(join(db.path("/tmp"), "backup"));
@@ -483,7 +475,7 @@ describe("the database's entrypoint", { skip, concurrency: 4 }, () => {
     assert.equal(await rows(db), "late");
   });
 
-  test("refuses what it does not know, and a user that is PostgreSQL's own", async ({ pod }) => {
+  test("refuses unknown actions, and PostgreSQL's own superuser name", async ({ pod }) => {
     const db = await pod("db-0");
     assert.equal((await db.exec(["postgres-entry", "upgrade"])).exitCode, 2);
     assert.equal((await db.exec(["postgres-entry", "server"], { DATABASE_USER: "postgres" })).exitCode, 1);

@@ -135,7 +135,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     ["provision", "s1"],
     ["up", "s1", "--provision"],
   ])
-    test(`C9: vagrant ${args.join(" ")}: the first server, which lost its disk, joins the cluster of the others`, async () => {
+    test(`C9: vagrant ${args.join(" ")}: the first server, which lost its disk, joins the others' cluster`, async () => {
       const plays = { s1: "empty", s2: "starting", s3: "installed" } as const;
       const { all, exitCode, log } = await run(args, plays);
       assert.equal(exitCode, 0, all);
@@ -151,28 +151,28 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     assert.deepEqual(sent, ["front haproxy for lab-1/cluster: s1 10.9.8.11:80"]);
   });
 
-  test("C9: a server that does not answer is not one without a cluster", async () => {
+  test("C9: a silent server is not treated as one without a cluster", async () => {
     const { log } = await run(["provision", "s1"], { s1: "empty", s2: "deaf", s3: "stopped" });
     assert.equal(log.at(-1), 's1 k3s CLUSTER_CA="" SILENT="s2 s3"');
   });
 
-  test("the first server of new machines starts the cluster", async () => {
+  test("the first of new servers starts the cluster", async () => {
     const { log } = await run(["provision", "s1"], { s1: "empty", s2: "empty", s3: "gone" });
     assert.equal(log.at(-1), 's1 k3s CLUSTER_CA="" SILENT=""');
   });
 
-  test("a server that has its data waits for nobody", async () => {
+  test("a server with data waits for nobody", async () => {
     const { log } = await run(["provision", "s1"], { s1: "installed", s2: "deaf", s3: "stopped" });
     assert.deepEqual(log, ["s1 k3s"]);
   });
 
-  test("C9: a server that Vagrant lost its note of has the cluster: the first one, empty, does not start a second", async () => {
+  test("C9: a server that Vagrant lost its note of has the cluster: the empty first one does not start a second", async () => {
     const { all, log } = await run(["provision", "s1"], { s1: "empty", s2: "unnoted", s3: "gone" });
     assert.ok(log.includes("s2 told NODE_NAME=s1 forget"), all);
     assert.equal(log.at(-1), 's1 k3s CLUSTER_CA="abc123" SILENT=""');
   });
 
-  test("a machine gets the token when it is about to be used: where the cluster does not forget the node, none", async () => {
+  test("a machine gets the token when it needs it: none if the cluster still has the node", async () => {
     const { exitCode, sent } = await run(["provision", "s1"], { s1: "empty", s2: "keeps" });
     assert.notEqual(exitCode, 0);
     assert.doesNotMatch(sent.join("\n"), /token/);
@@ -181,7 +181,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
   const withSecrets = `${servers}  k3s-lab:k3s: { serverSecrets: secrets.yaml }\n`;
   const secrets = 'etcd-s3-secret-key: "s3cr3t"\n';
 
-  test("k3s.serverSecrets reach servers as a file that nobody else may read, and no agent; servers set labels and taints", async () => {
+  test("k3s.serverSecrets reach servers as a private file, and no agent; servers set labels and taints", async () => {
     const { all, log, sent } = await run(
       ["provision"],
       { s1: "installed", a1: "installed" },
@@ -201,7 +201,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("k3s.serverSecrets that others may read are refused in one sentence", async () => {
+  test("k3s.serverSecrets readable by others are refused in one sentence", async () => {
     const { all, exitCode, log } = await run(
       ["provision", "s1"],
       { s1: "installed" },
@@ -252,7 +252,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     ["an agent that was never made", "a1", { s1: "installed", a1: "gone" }, [""], "s1"],
   ];
   for (const [what, names, plays, told, left] of destroys)
-    test(`vagrant destroy of ${what}: those that stay are told, before and after`, async () => {
+    test(`vagrant destroy of ${what}: the remaining ones are told, before and after`, async () => {
       const { all, exitCode, ...seen } = await run(
         ["destroy", "--force", ...names.split(" ").filter(Boolean)],
         plays,
@@ -265,7 +265,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     ["etcd does not let go of", { ...three, s1: "keeps", s2: "stopped" }],
     ["no other can be asked about", { ...three, s1: "stopped", s2: "deaf" }],
   ] as const)
-    test(`vagrant destroy of a server that ${why} stops before it, unless it is told otherwise`, async () => {
+    test(`vagrant destroy of a server that ${why} stops first, unless overridden`, async () => {
       const { all, exitCode, left } = await run(["destroy", "--force", "s3"], plays);
       assert.equal(left, "s1 s2 s3", all);
       assert.notEqual(exitCode, 0);
@@ -276,13 +276,13 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
       assert.equal(forced.left, "s1 s2", forced.all);
     });
 
-  test("vagrant destroy of a server that its user says no to: nobody is told anything", async () => {
+  test("vagrant destroy of a server that its user declines: nobody is told anything", async () => {
     const { all, log, left } = await run(["destroy", "s3"], three, { answers: ["n"] });
     assert.match(all, /Are you sure/);
     assert.deepEqual([log, left], [[""], "s1 s2 s3"], all);
   });
 
-  test("vagrant destroy of all, where its user says no to some: those are told of the one that goes", async () => {
+  test("vagrant destroy of all, where its user declines some: those are told of the one that leaves", async () => {
     const { all, log, left } = await run(["destroy"], three, { answers: ["y", "n", "n"] });
     assert.deepEqual(
       [log, left],
@@ -291,7 +291,7 @@ suite("plain vagrant", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("vagrant destroy by an alias of the user's: what it names is not seen, and those that stay are told", async (t) => {
+  test("vagrant destroy by a user's alias: its target is unknown, and the remaining ones are told", async (t) => {
     const folder = await mkdtemp(join(tmpdir(), "vagrant-alias-"));
     t.after(() => rm(folder, { recursive: true }));
     const aliases = join(folder, "aliases");

@@ -21,7 +21,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
       assert.equal(exitCode, 0, all);
     });
 
-  test("makes of a stack file's machine a container with its name, size, key, network and marks", async () => {
+  test("turns a stack file's machine into a container with its name, size, key, network and labels", async () => {
     const { path, vagrant, dockerLog } = await checkout(twoMachines);
     await vagrant(["up", "hand", "--no-provision"], {
       LAB_MACHINE_IMAGE: "k3s-lab/machine:abc",
@@ -48,13 +48,13 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("boxes, which belong to no stack, need no stack file", async () => {
+  test("boxes belong to no stack and need no stack file", async () => {
     const { vagrant } = await checkout("config: {}\n");
     assert.match((await vagrant(["status"])).all, /Pulumi\.cluster\.yaml: k3s-lab:machines: is missing/);
     assert.match((await vagrant(["box", "remove", "no/such"])).all, /boxes named 'no\/such' could be found/);
   });
 
-  test("takes the image that lab made from what lab wrote down", async () => {
+  test("uses the image that the lab built, from the lab's note", async () => {
     const { file, vagrant, dockerLog } = await checkout(twoMachines);
     await writeFile(file(".lab/host.json"), JSON.stringify({ machineImage: "k3s-lab/machine:noted" }));
     await vagrant(["up", "boss", "--no-provision"]);
@@ -64,7 +64,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("says what to do where no image was made, and asks no registry for one", async () => {
+  test("explains what to do without an image, and asks no registry for one", async () => {
     const { vagrant, dockerLog } = await checkout(twoMachines);
     const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"]);
     assert.notEqual(exitCode, 0);
@@ -75,7 +75,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("no machine is made for a lab whose id is half-written", async () => {
+  test("creates no machine for a lab with a half-written id", async () => {
     const { file, vagrant, dockerLog } = await checkout(twoMachines);
     await writeFile(file(".lab/id"), "\n");
     const { all, exitCode } = await vagrant(["up", "boss", "--no-provision"], {
@@ -89,7 +89,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     );
   });
 
-  test("a machine that Pulumi recorded goes before the stack file", async () => {
+  test("a machine recorded by Pulumi takes precedence over the stack file", async () => {
     const { vagrant } = await checkout(twoMachines);
     const { stdout } = await vagrant(["status", "--machine-readable"], {
       LAB_MACHINE: JSON.stringify({ name: "gone", role: "agent", ip: "10.9.8.12" }),
@@ -103,7 +103,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     ["invalid", "config: ["],
     ["of hosts", `${twoMachines}  k3s-lab:provider: hosts\n`],
   ] as const)
-    test(`a machine that Pulumi recorded needs no stack file: it is ${title}`, async () => {
+    test(`a machine recorded by Pulumi needs no stack file: it is ${title}`, async () => {
       const { file, vagrant } = await checkout(text);
       if (text === undefined) await rm(file("Pulumi.cluster.yaml"));
       const { all, exitCode } = await vagrant(["destroy", "--force", "gone"], {
@@ -125,7 +125,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     assert.match(stdout, /,boss,state,[\s\S]*,hand,state,/);
   });
 
-  test("another stack's folder of Vagrant's notes is refused", async () => {
+  test("another stack's .vagrant folder is refused", async () => {
     const { file, vagrant } = await checkout(twoMachines);
     const { all, exitCode } = await vagrant(["status"], {
       VAGRANT_DOTFILE_PATH: file(".lab/cluster-ha/vagrant"),
@@ -134,7 +134,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
     assert.match(all ?? "", /VAGRANT_DOTFILE_PATH belongs to another stack .*scripts\/lab env cluster/);
   });
 
-  test("provisioning makes the token, mode 0600, and shows it nowhere", async () => {
+  test("provisioning creates the token, mode 0600, and shows it nowhere", async () => {
     const { file, vagrant } = await checkout(twoMachines);
     const { all } = await vagrant(["provision", "boss"]);
     const token = await readFile(file(".lab/cluster/token"), "utf8");
@@ -162,7 +162,7 @@ suite("the Vagrantfile", { skip, concurrency: 2 }, () => {
       assert.doesNotMatch(all, /Vagrantfile:\d+|undefined method/);
     });
 
-  test("refuses a stack that has no file", async () => {
+  test("refuses a stack without a file", async () => {
     const { vagrant } = await checkout();
     const { all } = await vagrant(["validate"], { LAB_STACK: "cluster-nope" });
     assert.match(all ?? "", /Pulumi\.cluster-nope\.yaml cannot be read: it does not exist/);

@@ -92,7 +92,7 @@ async function evidence(): Promise<string> {
   return texts.join("\n");
 }
 
-describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
+describe("a lab on libvirt machines", { concurrency: false, timeout }, () => {
   const { test } = steps();
   before(async () => {
     // Installing libvirt writes its configuration, which is not the lab's to remove: it belongs to the state before.
@@ -111,7 +111,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await rm(folder, { recursive: true });
   });
 
-  test("a box that is not what its checksum says is one clear error, and nothing of it stays", async () => {
+  test("a box with a wrong checksum is one clear error, and nothing of it stays", async () => {
     const file = join(folder, "other.box");
     await writeFile(file, "not the box that was meant");
     const sha256 = createHash("sha256").update("the box that was meant").digest("hex");
@@ -127,7 +127,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     assert.deepEqual(await appeared(), []);
   });
 
-  test("`lab box build` says where the box is, and the same again", async () => {
+  test("`lab box build` shows where the box is, and again when it exists", async () => {
     const build = async () =>
       JSON.parse((await succeeded(await checkout.lab("box", "build", "--json"))).stdout) as {
         readonly path: string;
@@ -140,7 +140,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     assert.equal((await build()).sha256, built.sha256);
   });
 
-  test("`lab up`: three apps answer by host name from one machine of two processors, and the lab is verified", async () => {
+  test("`lab up`: three apps answer by host name from one machine with two CPUs, and verification passes", async () => {
     const began = performance.now();
     let ended = false;
     const up = checkout.lab("up").finally(() => {
@@ -167,7 +167,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await answered(agent);
   });
 
-  test("they are virtual machines: their own kernel, eth1 with the address, flannel on it, nodes Ready", async () => {
+  test("they are virtual machines: own kernel, eth1 with the address, flannel on it, nodes Ready", async () => {
     const { stdout: host } = await execa("uname", ["--kernel-release"]);
     for (const [name, address] of [
       ["server", server],
@@ -193,7 +193,7 @@ describe("a lab on libvirt's machines", { concurrency: false, timeout }, () => {
     await checkout.edit("Pulumi.cluster.yaml", "provider: docker", "provider: libvirt");
   });
 
-  test("`lab down` leaves the host as it was, a machine that nobody knows of included", async () => {
+  test("`lab down` leaves the host as it was, including an unknown machine", async () => {
     // As an interrupted `vagrant up` leaves it: a domain without the note that names it.
     await rm(join(checkout.directory, ".lab/cluster/vagrant/machines/agent/libvirt/id"));
     await succeeded(await checkout.lab("down"));

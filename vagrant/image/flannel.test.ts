@@ -24,13 +24,13 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-test("a new pod waits until the network of its node is known", async () => {
+test("a new pod waits until its node's network is known", async () => {
   const added = plugin("ADD");
   await setTimeout(300);
   await writeFile(subnet, "FLANNEL_NETWORK=10.42.0.0/16\n");
   assert.equal((await added).stdout, "{}known");
 });
 
-test("a pod that goes waits for nothing", async () => {
+test("deleting a pod does not wait", async () => {
   assert.equal((await plugin("DEL")).stdout, "{}unknown");
 });

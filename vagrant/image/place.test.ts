@@ -32,7 +32,7 @@ const store = [
   `containerd/${snapshots}/snapshots/1/fs/bin`,
 ];
 
-test("a server gets manifests and images; databases are copies, blobs and unpacked images links", async () => {
+test("a server gets manifests and images; databases are copied, blobs and unpacked images linked", async () => {
   const { data } = await place("server", "server", ["manifests/a.yaml", ...store]);
   assert.deepEqual(await readdir(join(data, "server/manifests")), ["a.yaml"]);
   const agent = join(data, "agent/containerd");
@@ -46,13 +46,13 @@ test("a server gets manifests and images; databases are copies, blobs and unpack
   assert.match(await readFile(join(agent, snapshots, "snapshots/1/fs/bin"), "utf8"), /fs\/bin$/);
 });
 
-test("an agent gets the images alone", async () => {
+test("an agent gets only the images", async () => {
   const { data } = await place("agent", "agent", ["manifests/a.yaml", ...store]);
   assert.ok(!existsSync(join(data, "server")));
   assert.ok(existsSync(join(data, "agent/containerd")));
 });
 
-test("what K3s wrote into its store since stays", async () => {
+test("keeps what K3s has since written into its store", async () => {
   const { data, run } = await place("again", "server", store);
   const database = join(data, "agent/containerd/io.containerd.metadata.v1.bolt/meta.db");
   await writeFile(database, "changed by K3s");
@@ -60,7 +60,7 @@ test("what K3s wrote into its store since stays", async () => {
   assert.equal(await readFile(database, "utf8"), "changed by K3s");
 });
 
-test("a machine that carries nothing, as one with a released K3s, is left as it is", async () => {
+test("a machine without prebuilt files, as with a released K3s, stays unchanged", async () => {
   const { data } = await place("bare", "server", []);
   assert.ok(!existsSync(data));
 });

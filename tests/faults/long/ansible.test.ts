@@ -72,7 +72,7 @@ describe("K3s by Ansible", { concurrency: false }, () => {
     await checkout.remove();
   });
 
-  test("the lab is verified, and the playbook by hand changes nothing", async () => {
+  test("the lab passes verification, and running the playbook by hand changes nothing", async () => {
     await checkout.succeeded(await checkout.lab("verify", "cluster"));
     assert.deepEqual(await playbook(), unchanged);
   });
@@ -87,7 +87,7 @@ describe("K3s by Ansible", { concurrency: false }, () => {
     assert.deepEqual(await playbook(), unchanged);
   });
 
-  fault("by Ansible: a server's flag with which K3s ends", async () => {
+  fault("by Ansible: a server flag that makes K3s exit", async () => {
     await writeStack("ansible", "--kubelet-arg=feature-gates=Nonsense=true");
     const failed = await up();
     assert.equal(failed.exitCode, 1, failed.all);
@@ -99,14 +99,14 @@ describe("K3s by Ansible", { concurrency: false }, () => {
     return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost };
   });
 
-  test("the script finds all as the playbook left it, and starts nothing again", async () => {
+  test("the script finds everything as the playbook left it, and restarts nothing", async () => {
     const started = await startedAt();
     await writeStack("shell", "--v=1");
     await checkout.succeeded(await up());
     assert.equal(await startedAt(), started);
   });
 
-  test("lab down leaves nothing of it", async () => {
+  test("lab down removes everything", async () => {
     await writeStack("ansible", "--v=1");
     await checkout.succeeded(await up());
     await checkout.succeeded(await checkout.lab("down", "cluster"));

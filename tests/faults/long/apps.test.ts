@@ -94,7 +94,7 @@ const isRefused = ({ exitCode, all }: Outcome, sentence: RegExp): void => {
   assert.match(all, sentence);
 };
 
-fault("C6: a namespace and an app of the user's own are in the way, on a cluster of the lab's", async () => {
+fault("C6: a user's namespace and app on the lab's cluster conflict", async () => {
   await kubectl("create", "namespace", "mine");
   await kubectl("create", "configmap", "precious", "--namespace=mine", "--from-literal=a=b");
   await kubectl("create", "deployment", "app9", "--image=none", "--replicas=0");
@@ -186,7 +186,7 @@ fault("H6: the app's image was removed from a node", async () => {
   return { happened: "preview shows it, lab up loads it again", lost };
 });
 
-fault("objects that a killed run has created and not noted, and another version since", async () => {
+fault("a killed run created objects without recording them, and the version has changed since", async () => {
   const before = await uids();
   const state = JSON.parse((await checkout.run("pulumi", "stack", "export", "--stack", "apps")).stdout) as {
     deployment: { resources: { urn: string; type: string }[] };
@@ -210,7 +210,7 @@ fault("objects that a killed run has created and not noted, and another version 
   return { happened: "the next run takes them on, with their new version", lost: await lostSince(before) };
 });
 
-fault("two stacks of apps on one cluster, and one of them leaves", async () => {
+fault("two apps stacks on one cluster, and one of them leaves", async () => {
   const before = await uids();
   const text = `config:
   k3s-lab:cluster: {stack: cluster}
@@ -285,11 +285,11 @@ const changes: readonly (readonly [string, () => Promise<unknown>])[] = [
   ],
 ];
 for (const [what, change] of changes)
-  fault(`H17: ${what} while requests come`, async () => {
+  fault(`H17: ${what} under requests`, async () => {
     return await lossDuring(addresses, requests, change);
   });
 
-fault("a change of the agent's flags while requests come", async () => {
+fault("the agent's flags change under requests", async () => {
   await moveLonePodsFrom(checkout, "server");
   await checkout.edit("Pulumi.cluster.yaml", "agentArgs: []", "agentArgs: [--v=1]");
   return await lossDuring(addresses, requests, async () =>
@@ -297,7 +297,7 @@ fault("a change of the agent's flags while requests come", async () => {
   );
 });
 
-fault("a clean stop of the agent while requests come: cordon, rollout restart, drain, stop", async () => {
+fault("a clean stop of the agent under requests: cordon, rollout restart, drain, stop", async () => {
   await moveLonePodsFrom(checkout, "server");
   const k3s = (action: string) => checkout.output("docker", "exec", agent, "systemctl", action, "k3s-agent");
   const outcome = await lossDuring(addresses, requests, async () => {
@@ -312,7 +312,7 @@ fault("a clean stop of the agent while requests come: cordon, rollout restart, d
   return outcome;
 });
 
-fault("the agent leaves while requests come through the server", async () => {
+fault("the agent leaves under requests through the server", async () => {
   await moveLonePodsFrom(checkout, "server");
   await checkout.edit("Pulumi.cluster.yaml", agentLine, "");
   return await lossDuring([addresses[0]], requests, async () =>
@@ -329,7 +329,7 @@ const appsAnswer = async (): Promise<void> => {
     await answers(host, app);
 };
 
-fault("`lab down apps` alone, then `lab up`", async () => {
+fault("`lab down apps` only, then `lab up`", async () => {
   await kubectl("create", "configmap", "precious", "--from-literal=a=b");
   const others = await uidsBut(/k3s-lab/);
   await checkout.succeeded(await checkout.lab("down", "apps"));
@@ -350,7 +350,7 @@ fault("`lab down cluster` with apps in the state, then `lab up`", async () => {
   return { happened: "the apps are created again on the new cluster", lost: "nothing" };
 });
 
-fault("kill -9 of `lab up` while it makes the apps, then `lab down`", async () => {
+fault("kill -9 of `lab up` while it creates the apps, then `lab down`", async () => {
   await checkout.succeeded(await checkout.lab("down"));
   const killed = await killedAt(checkout.directory, ["up"], /creating Deployment/, "SIGKILL");
   await checkout.succeeded(await checkout.lab("down"));

@@ -48,7 +48,7 @@ const outcomeSchema = z.object({
   ),
 });
 
-describe("the guest book's API follows its load", { concurrency: false }, () => {
+describe("the guest book's API is autoscaled", { concurrency: false }, () => {
   const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
@@ -63,7 +63,7 @@ describe("the guest book's API follows its load", { concurrency: false }, () => 
     await checkout.remove();
   });
 
-  fault("a load on the guest book: pods come and go, and no request is lost", async () => {
+  fault("a load on the guest book: pods are added and removed, and no request is lost", async () => {
     const load = checkout.lab("load", stack, "--duration", "75", "--json");
     await pWaitFor(async () => (await replicas()) > 2, { interval: 1000, timeout: 75_000 }).catch(
       async (cause) => assert.fail(`no pod was added (${cause}): ${(await load).all}`),
@@ -85,7 +85,7 @@ describe("the guest book's API follows its load", { concurrency: false }, () => 
     };
   });
 
-  fault("the number of pods is fixed, and left to the load again: no pod is lost", async () => {
+  fault("the number of pods is fixed, then autoscaled again: no pod is lost", async () => {
     const refused = await checkout.lab("scale", "api", "3", "--stack", stack);
     assert.equal(refused.exitCode, 2, refused.all);
     assert.match(refused.all, /Change min and max in k3s-lab:replicas\.api/);

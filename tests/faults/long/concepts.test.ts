@@ -30,7 +30,7 @@ async function earlier(): Promise<Record<string, string | undefined>> {
 
 const alone = { "empty-dir": "each pod finds itself alone" };
 
-describe("what outlives what, on every kind of volume", { concurrency: false }, () => {
+describe("which data survives what, on every kind of volume", { concurrency: false }, () => {
   const { test, fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
@@ -53,7 +53,7 @@ describe("what outlives what, on every kind of volume", { concurrency: false }, 
     ["nodePort: 30080", "nodePort: 80", /services\.nodePort: 80 is not accepted/],
   ] as const;
   for (const [from, to, message] of faults)
-    test(`${to} is refused, and nothing is touched`, async () => {
+    test(`${to} is refused, and nothing changes`, async () => {
       const before = await text();
       await writeFile(join(checkout.directory, file), before.replace(from, to));
       const { exitCode, all } = await checkout.lab("up", "concepts");
@@ -62,7 +62,7 @@ describe("what outlives what, on every kind of volume", { concurrency: false }, 
       await writeFile(join(checkout.directory, file), before);
     });
 
-  fault("the container of a pod ends: all volumes stay", async () => {
+  fault("a pod's container ends: all volumes stay", async () => {
     await kubectl("exec", "deployment/web", "--", "node", "--eval", "process.kill(1)");
     const restarts = () => ofPods("status.containerStatuses[0].restartCount");
     await pWaitFor(async () => (await restarts()).includes("1"), { interval: 500, timeout: 90_000 });
@@ -70,13 +70,13 @@ describe("what outlives what, on every kind of volume", { concurrency: false }, 
     return { happened: "it began again in the same pod", lost: "nothing" };
   });
 
-  fault("all pods are deleted: what was in the pod goes", async () => {
+  fault("all pods are deleted: data inside the pod is gone", async () => {
     await kubectl("delete", "pods", "--all", "--force", "--grace-period=0");
     assert.deepEqual(await earlier(), { ...alone, "host-path": "2", "persistent-volume": "2", claim: "2" });
     return { happened: "new pods found what earlier ones had written", lost: "nothing" };
   });
 
-  fault("their node is restarted: what was in its memory goes", async () => {
+  fault("their node restarts: in-memory data is gone", async () => {
     const [node] = (await ofPods("spec.nodeName")).split(" ");
     const before = await ofPods("status.podIP");
     // While it begins, nobody may answer.

@@ -53,7 +53,7 @@ async function docker(...args: string[]): Promise<string> {
   return stdout;
 }
 
-describe("runs that are ended, and runs from a misleading shell", { concurrency: false }, () => {
+describe("interrupted runs, and runs from a misconfigured shell", { concurrency: false }, () => {
   const { fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
@@ -81,7 +81,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
       lost: "nothing",
     }));
 
-  fault("H18, H27: the next `lab up` goes on, from a shell that misleads", async () => {
+  fault("H18, H27: the next `lab up` continues, from a misconfigured shell", async () => {
     const { exitCode, all } = await up();
     assert.equal(exitCode, 0, `${all}\n${await checkout.evidence()}`);
     const variables = JSON.parse((await checkout.lab("env", "--json")).stdout) as Record<string, string>;
@@ -110,7 +110,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     ["another address", "ip: 192.168.42.111", "ip: 192.168.42.113", 3, /would be lost:\n.*machine agent/],
     ["another name", "name: agent,", "name: worker,", 2, /cannot be renamed/],
   ] as const)
-    fault(`Rule 5: ${name} of a machine that lives, without --replace`, async () => {
+    fault(`Rule 5: ${name} of a running machine, without --replace`, async () => {
       const before = await checkout.uid();
       await checkout.edit("Pulumi.cluster.yaml", from, to);
       const { exitCode, all } = await up();
@@ -126,7 +126,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     });
 
   fault(
-    "H27: `lab down` ended in two phases, the second one in a moved checkout without stack files and with an emptied cache",
+    "H27: `lab down` interrupted in two phases, the second in a moved checkout without stack files and with an empty cache",
     async () => {
       await docker("network", "create", theirs);
       const image = await docker("inspect", "--format", "{{.Image}}", "k3s-lab-cluster-server");
@@ -169,7 +169,7 @@ describe("runs that are ended, and runs from a misleading shell", { concurrency:
     },
   );
 
-  fault("H27, H29: SIGKILL in `lab up`, then `lab down` from a fresh clone at the same place", async () => {
+  fault("H27, H29: SIGKILL in `lab up`, then `lab down` from a fresh clone at the same path", async () => {
     const machines = async () =>
       (await docker("ps", "--all", "--format", "{{.Names}}"))
         .split("\n")

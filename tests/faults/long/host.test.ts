@@ -82,7 +82,7 @@ suite("the lab's own Docker daemon under a running lab", { skip }, () => {
   );
 
   fault(
-    "a container of another checkout, paused, keeps the lab's dockerd",
+    "another checkout's paused container keeps the lab's dockerd",
     async () => {
       const { stdout: image } = await lab.run("docker", "image", "ls", "--quiet", "k3s-lab/base");
       const name = `other-lab-${process.pid}`;

@@ -40,7 +40,7 @@ const state = async (): Promise<string> => {
 };
 const lost = async () => ((await state()) === cluster ? "nothing" : "the cluster or its agent");
 
-describe("hosts that are reached in another way", { concurrency: false }, () => {
+describe("hosts that are reached differently", { concurrency: false }, () => {
   const { fault } = steps();
   before(async () => {
     fleet = await startFleet(["s1", "a1"], console.log);
@@ -55,7 +55,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
     await fleet.remove();
   });
 
-  fault("C5: a host key is added to the file, and the noted one is removed", async () => {
+  fault("C5: a host key is added to the file, and the recorded one is removed", async () => {
     await rm(join(checkout.directory, ".lab", "ssh", `a1.${stack}`, "known_hosts"));
     await succeeded(await preview("--expect-no-changes"));
     await write("a1", `ssh: {hostKey: "${await fleet.hostKey("a1")}"}`);
@@ -69,7 +69,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
     return { happened: "changed in place", lost: await lost() };
   });
 
-  fault("C4: a host is called something else", async () => {
+  fault("C4: a host is renamed", async () => {
     await write("worker");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
@@ -79,7 +79,7 @@ describe("hosts that are reached in another way", { concurrency: false }, () => 
     return { happened: "exit 2, refused in a sentence", lost: await lost() };
   });
 
-  fault("Medium: a dead host keeps the others from no change", async () => {
+  fault("Medium: a dead host does not block unchanged hosts", async () => {
     await fleet.stop("a1");
     await write("a1", undefined, "[--write-kubeconfig-mode=644, --kubelet-arg=max-pods=77]");
     const changed = await checkout.lab("up", stack);

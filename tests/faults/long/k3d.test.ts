@@ -72,7 +72,7 @@ async function repaired(name: string, planned: RegExp): Promise<{ happened: stri
   return { happened: "made again alone, joined the others", lost: await lost(before) };
 }
 
-describe("a k3d cluster of three servers, and what may happen to it", { concurrency: false }, () => {
+describe("a k3d cluster of three servers and its faults", { concurrency: false }, () => {
   const { test, fault } = steps();
   before(async () => {
     checkout = await copyCheckout();
@@ -91,12 +91,12 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     await checkout.remove();
   });
 
-  test("its three servers keep what it is in etcd", async () => {
+  test("its three servers store the cluster in etcd", async () => {
     const roles = await kubectl("get", "nodes", "--show-labels", "--no-headers");
     assert.equal(roles.match(/node-role\.kubernetes\.io\/etcd=true/g)?.length, 3, roles);
   });
 
-  test("how to reach registries, which may hold passwords, is for root alone to read", async () => {
+  test("registries.yaml, which may hold passwords, is readable by root only", async () => {
     const mode = ["stat", "-c", "%a", "/etc/rancher/k3s/registries.yaml"];
     assert.equal(await docker("exec", "k3d-k3d-ha-server-0", ...mode), "600");
   });
@@ -122,7 +122,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     return { happened: "preview says it, lab up writes it again", lost: await lost(before) };
   });
 
-  fault("the registry's container is gone: the images that were pushed are not", async () => {
+  fault("the registry's container is gone: the pushed images are not", async () => {
     const registry = "k3d-registry.localhost";
     const image = await docker("inspect", "--format", "{{.Config.Image}}", registry);
     await docker("tag", image, "127.0.0.1:5050/pushed:1");
@@ -148,7 +148,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     return { happened: "unpaused and started in place", lost: await lost(before) };
   });
 
-  fault("C10: a port of the running cluster is changed to one that is taken", async () => {
+  fault("C10: a port of the running cluster is changed to one in use", async () => {
     const before = await ids();
     const other = createServer();
     await once(other.listen(8092, "127.0.0.1"), "listening");
@@ -178,7 +178,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     return { happened: "the same containers run again", lost: await lost(before) };
   });
 
-  fault("a cluster of the same name that a person made by hand", async () => {
+  fault("a user's cluster of the same name", async () => {
     const before = await ids();
     const image = await docker("inspect", "--format", "{{.Config.Image}}", "k3d-k3d-ha-server-0");
     const config = join(checkout.directory, "by-hand.yaml");
@@ -237,7 +237,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
       };
     });
 
-  fault("H11: another metadata.name for a running cluster: asked for, and it ends well", async () => {
+  fault("H11: another metadata.name for a running cluster: confirmed, and it succeeds", async () => {
     await succeeded(await checkout.lab("up", "k3d"));
     await checkout.edit("stacks/k3d.yaml", "metadata: {name: k3d}", "metadata: {name: other}");
     const old = await docker("inspect", "--format", "{{.Id}} {{.State.Status}}", "k3d-k3d-server-0");
@@ -259,7 +259,7 @@ describe("a k3d cluster of three servers, and what may happen to it", { concurre
     return { happened: "exit 3, then with --replace the new one in its place", lost: "nothing" };
   });
 
-  test("`pulumi destroy` leaves nothing in Docker but what the other cluster has", async () => {
+  test("`pulumi destroy` leaves only the other cluster in Docker", async () => {
     await succeeded(await checkout.pulumi("destroy", "k3d-ha"));
     const left = await inDocker(checkout);
     assert.deepEqual(
@@ -288,7 +288,7 @@ describe("a k3d cluster of a server and an agent, its apps, and a lab of machine
     await checkout.remove();
   });
 
-  fault("an agent that has the only pods of apps and the Ingress controller is recreated", async () => {
+  fault("an agent with the only pods of apps and the Ingress controller is recreated", async () => {
     const was = await docker("inspect", "--format", "{{.Id}}", agent);
     await moveToAgent(checkout);
     const withVariable = 'env: [{envVar: "A=1", nodeFilters: ["agent:*"]}]\noptions:';
@@ -306,7 +306,7 @@ describe("a k3d cluster of a server and an agent, its apps, and a lab of machine
     };
   });
 
-  test("after a restart of Docker `lab up` brings the cluster back, with its addresses and names", async () => {
+  test("after a Docker restart `lab up` starts the cluster again, with its addresses and names", async () => {
     const addresses = () =>
       kubectlHere("get", "nodes", "--output=jsonpath={.items[*].status.addresses[*].address}");
     const addressesBefore = (await addresses()).split(" ").sort();
@@ -328,7 +328,7 @@ describe("a k3d cluster of a server and an agent, its apps, and a lab of machine
     assert.equal(await kubectlHere(...pod), await docker("network", "inspect", ...gateway));
   });
 
-  test("a cluster deleted behind Pulumi's back is noticed; one command brings it and the machines' lab up", async () => {
+  test("a cluster deleted behind Pulumi's back is noticed; one command restores it and the machines' lab", async () => {
     await succeeded(await checkout.run("k3d", "cluster", "delete", "k3d"));
     assert.match(await preview("k3d"), /k3d replace/);
     const stacks = ["cluster", "apps", "k3d", "apps-k3d"];
@@ -338,7 +338,7 @@ describe("a k3d cluster of a server and an agent, its apps, and a lab of machine
     await succeeded(await checkout.lab("verify", ...stacks));
   });
 
-  test("one lab goes without the other", async () => {
+  test("one lab is taken down without the other", async () => {
     await succeeded(await checkout.lab("down", "cluster", "apps"));
     await appsAnswer();
   });

@@ -193,7 +193,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
     ["a server's", { server: "--kubelet-arg=feature-gates=Nonsense=true" }],
     ["an agent's", { agent: "--kubelet-arg=feature-gates=Nonsense=true" }],
   ] as const)
-    fault(`C1: on a running lab: ${what} flag with which K3s ends`, async () => {
+    fault(`C1: on a running lab: ${what} flag that makes K3s exit`, async () => {
       await writeStack(["a1", "s1"], flags);
       const failed = await up();
       assert.equal(failed.exitCode, 1, failed.all);
@@ -204,7 +204,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
       return { happened: "exit 1 with K3s's reason, the old flags run; the next up works", lost: cost };
     });
 
-  fault("C1: a server-only flag among the agents' is refused", async () => {
+  fault("C1: a server-only flag among the agents' is rejected", async () => {
     await writeStack(["a1", "s1"], { agent: "--tls-san=x" });
     assert.equal((await up()).exitCode, 2);
     await writeStack(["a1", "s1"]);
@@ -245,7 +245,7 @@ describe("K3s on a server and an agent", { concurrency: false }, () => {
       return { happened: "preview says it, lab up repairs it, then no change", lost: await lost("a1", "s1") };
     });
 
-  fault("plain pulumi with --parallel 2 makes a lab whose agents come before the server", async () => {
+  fault("plain pulumi with --parallel 2 creates a lab whose agents come before the server", async () => {
     // `lab down` would end the lab's Docker too, and plain Pulumi does not start it.
     await succeeded(await checkout.pulumi("destroy", "cluster"));
     await writeStack(["a1", "s1"]);
@@ -276,7 +276,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
     await checkout.remove();
   });
 
-  fault("H9: a change of flags on three servers", async () => {
+  fault("H9: flags change on three servers", async () => {
     await writeStack(["a1", "s1", "s2", "s3"], { server: "--v=1" });
     const gap = await longestGap(addresses, async () => succeeded(await up()));
     const away = gap > 1000 ? `the API for ${seconds(gap)}` : "nothing";
@@ -287,7 +287,7 @@ describe("K3s on three servers", { concurrency: false }, () => {
     };
   });
 
-  fault("C1: on three servers: a flag with which K3s ends is put back under requests", async () => {
+  fault("C1: on three servers: a flag that makes K3s exit is rolled back under requests", async () => {
     await writeStack(["a1", "s1", "s2", "s3"], { server: "--kubelet-arg=feature-gates=Nonsense=true" });
     let failed: Outcome | undefined;
     const gap = await longestGap(addresses, async () => {
@@ -352,44 +352,41 @@ describe("K3s on three servers", { concurrency: false }, () => {
     },
   );
 
-  fault(
-    "two of three servers are gone with their disks, and a follower that lost its memory is left",
-    async () => {
-      const servers = ["s1", "s2", "s3"] as const;
-      const exec = async (name: string, ...command: string[]) =>
-        (await succeeded(await on(name as Name, ...command))).stdout.trim();
-      const left = await followerOf(exec, servers);
-      const gone = servers.filter((name) => name !== left);
-      const containers = gone.map((name) => `k3s-lab-cluster-${name}`);
-      await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", ...containers));
-      await succeeded(await checkout.run("docker", "kill", `k3s-lab-cluster-${left}`));
-      const refused = await up();
-      assert.equal(refused.exitCode, 1, refused.all);
-      assert.match(refused.all, /docs\/troubleshooting\.md, 'A cluster that lost most of its servers'/);
-      const commands = (await wayBack(checkout, "Machines and hosts")).replace(
-        "server.cluster",
-        `${left}.cluster`,
-      );
-      await succeeded(await checkout.run("timeout", "900", "bash", "-euxc", commands));
-      assert.deepEqual(await etcdMembers(left), servers);
-      assert.equal(await clusters(), 1);
-      await haveSameRevision(exec, servers);
-      await succeeded(await checkout.lab("verify", "cluster"));
-      const again = await on(
-        left,
-        "bash",
-        "-c",
-        await readFile(join(checkout.directory, "vagrant/provision/reset.sh"), "utf8"),
-      );
-      assert.match(again.all, /the cluster answers here: it has its majority/);
-      return {
-        happened: "exit 1; by the documented way back all three run again, with the same revision",
-        lost: await lost("a1", "s1", "s2", "s3"),
-      };
-    },
-  );
+  fault("two of three servers are gone with their disks, and a follower lost its memory", async () => {
+    const servers = ["s1", "s2", "s3"] as const;
+    const exec = async (name: string, ...command: string[]) =>
+      (await succeeded(await on(name as Name, ...command))).stdout.trim();
+    const left = await followerOf(exec, servers);
+    const gone = servers.filter((name) => name !== left);
+    const containers = gone.map((name) => `k3s-lab-cluster-${name}`);
+    await succeeded(await checkout.run("docker", "rm", "--force", "--volumes", ...containers));
+    await succeeded(await checkout.run("docker", "kill", `k3s-lab-cluster-${left}`));
+    const refused = await up();
+    assert.equal(refused.exitCode, 1, refused.all);
+    assert.match(refused.all, /docs\/troubleshooting\.md, 'A cluster that lost most of its servers'/);
+    const commands = (await wayBack(checkout, "Machines and hosts")).replace(
+      "server.cluster",
+      `${left}.cluster`,
+    );
+    await succeeded(await checkout.run("timeout", "900", "bash", "-euxc", commands));
+    assert.deepEqual(await etcdMembers(left), servers);
+    assert.equal(await clusters(), 1);
+    await haveSameRevision(exec, servers);
+    await succeeded(await checkout.lab("verify", "cluster"));
+    const again = await on(
+      left,
+      "bash",
+      "-c",
+      await readFile(join(checkout.directory, "vagrant/provision/reset.sh"), "utf8"),
+    );
+    assert.match(again.all, /the cluster answers here: it has its majority/);
+    return {
+      happened: "exit 1; by the documented way back all three run again, with the same revision",
+      lost: await lost("a1", "s1", "s2", "s3"),
+    };
+  });
 
-  fault("three servers become one: the first of the file and another leave", async () => {
+  fault("three servers become one: the first in the file and another leave", async () => {
     assert.deepEqual(await etcdMembers("s3"), ["s1", "s2", "s3"]);
     await writeStack(["a1", "s3"], { server: "--v=1" });
     const gap = await longestGap([`${network}.13`], async () =>

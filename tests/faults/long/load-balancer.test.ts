@@ -87,7 +87,7 @@ describe("a load balancer in front of three servers and an agent", { concurrency
     ["s3", 15],
     ["a1", 15],
   ] as const)
-    fault(`${name} loses its power behind the load balancer`, async () => {
+    fault(`${name} loses power behind the load balancer`, async () => {
       const outcome = await countedAround(
         kinds,
         () => checkout.output("docker", "kill", machine(name)),
@@ -98,7 +98,7 @@ describe("a load balancer in front of three servers and an agent", { concurrency
       return outcome;
     });
 
-  fault("the load balancer loses its power: the nodes answer at their own addresses", async () => {
+  fault("the load balancer loses power: the nodes answer at their own addresses", async () => {
     const direct = Object.values(nodes).flatMap((address) => hosts.map((host) => ({ address, host })));
     const outcome = await countedAround(
       { "nodes' own addresses": { targets: direct, noticed: 0 } },
@@ -109,7 +109,7 @@ describe("a load balancer in front of three servers and an agent", { concurrency
     return outcome;
   });
 
-  test("what is changed on it by hand is put right, and connections stay", async () => {
+  test("manual changes on it are repaired, and connections stay", async () => {
     const config = "/etc/k3s-lab-load-balancer/haproxy.cfg";
     await checkout.output("docker", "exec", machine("lb"), "sed", "-i", "s/retries 5/retries 4/", config);
     const { "kept connections": kept } = kinds;
@@ -121,7 +121,7 @@ describe("a load balancer in front of three servers and an agent", { concurrency
     assert.match(text, /retries 5/);
   });
 
-  test("it leaves: Traefik is K3s's own again, and nothing that it had for the load balancer stays", async () => {
+  test("it leaves: K3s's Traefik is back, and nothing of the load balancer's stays", async () => {
     const line = `    - {name: lb, role: loadbalancer, ip: ${balancer}, cpus: 1, memory: 512}\n`;
     await checkout.edit("Pulumi.cluster-ha.yaml", line, "");
     const targets = hosts.map((host) => ({ address: nodes.s1, host }));

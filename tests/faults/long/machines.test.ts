@@ -79,7 +79,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
       return { happened: "preview: an update; lab up put it right", lost: await lost(before) };
     });
 
-  fault("labels and taints of running nodes change in the file, and others set some by hand", async () => {
+  fault("labels and taints of running nodes change in the file, and users set some by hand", async () => {
     const before = await machines();
     const file = `Pulumi.${stack}.yaml`;
     const kubectl = (...args: string[]) => checkout.output("kubectl", ...args);
@@ -143,7 +143,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     return { happened: "the preview fails and says why", lost: await lost(before) };
   });
 
-  fault("C4: the agent is called something else and keeps its address", async () => {
+  fault("C4: the agent is renamed and keeps its address", async () => {
     const before = await machines();
     await checkout.edit(`Pulumi.${stack}.yaml`, "name: agent, role", "name: worker, role");
     const { exitCode, all } = await checkout.lab("up", stack);
@@ -154,7 +154,7 @@ describe("machines that were changed by hand", { concurrency: false }, () => {
     return { happened: `exit ${exitCode}, refused in a sentence`, lost: await lost(before) };
   });
 
-  fault("H1: `lab down` with a stack file that is no YAML", async () => {
+  fault("H1: `lab down` with a stack file that is invalid YAML", async () => {
     // Docker may have ended with the last machine, and then cannot be asked.
     const pids = [server, agent].map((name) => docker("inspect", "--format", "{{.State.Pid}}", name));
     const folders = (await Promise.all(pids)).map((pid) => `/proc/${pid}`);

@@ -80,7 +80,7 @@ for (const [where, place] of Object.entries(places))
     const lab = async (...args: string[]) => checkout.succeeded(await checkout.lab(...args));
 
     fault(
-      `the guest book on ${where} gets a canary, is rolled out, rolled back, scaled, configured and given a broken version while requests come`,
+      `the guest book on ${where} gets a canary, is rolled out, rolled back, scaled, configured and given a broken version under requests`,
       async () => {
         const loads = startLoads(place, authority);
         let results: readonly LoadResult[] = [];
@@ -129,7 +129,7 @@ for (const [where, place] of Object.entries(places))
       },
     );
 
-    test("a browser trusts the lab's authority once it is told to, and only for the hosts that there are", async (t) => {
+    test("a browser trusts the lab's authority once told to, and only for existing hosts", async (t) => {
       const missing = await lacking(["chromium", "certutil"]);
       if (missing.length > 0) return t.skip(`there is no ${missing.join(", no ")} on this computer`);
       const browse = await browserOf(checkout, place);

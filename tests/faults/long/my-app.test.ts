@@ -64,7 +64,7 @@ async function loseVolume(...others: string[]): Promise<string> {
   return node;
 }
 
-describe("what is written into the guest book, and what may happen to its database", {
+describe("the guest book's data and faults of its database", {
   concurrency: false,
 }, () => {
   const { fault } = steps();
@@ -82,7 +82,7 @@ describe("what is written into the guest book, and what may happen to its databa
     await checkout.remove();
   });
 
-  fault("the node of db-0 is drained", async () => {
+  fault("db-0's node is drained", async () => {
     const node = await nodeOf("db-0");
     const log = kubectl("logs", "db-0", "--follow", "--tail=5");
     await kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s");
@@ -92,7 +92,7 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "its pod waits for the node, whose volume it is on", lost: await lost() };
   });
 
-  fault("the node of db-0 is restarted", async () => {
+  fault("db-0's node restarts", async () => {
     await docker("restart", "--time=1", await nodeOf("db-0"));
     await pWaitFor(
       () =>
@@ -105,7 +105,7 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "db-0 recovers, and takes writes again", lost: await lost() };
   });
 
-  fault("the volume of db-0 is lost, and the pod db-1 is deleted at that moment", async () => {
+  fault("db-0's volume is lost, and pod db-1 is deleted at that moment", async () => {
     const node = await loseVolume("db-1");
     await saysIn("db-0", "kubectl --namespace my-app exec db-1 -- postgres-entry promote");
     assert.equal(await inVolume(node, "ls"), "lock", "no database was made");
@@ -118,7 +118,7 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "db-0 waits, db-1 is promoted by hand, db-0 copies it", lost: await lost() };
   });
 
-  fault("db-1 takes the writes, and the file asks for db-0 alone", async () => {
+  fault("db-1 is the primary, and the file asks for db-0 only", async () => {
     await checkout.edit(file, "{replicas: 2, primary: 1, size", "{replicas: 1, size");
     const { exitCode, all } = await checkout.lab("up", stack);
     assert.equal(exitCode, 2, all);
@@ -131,7 +131,7 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "exit 2, nothing changes; db-0 is promoted first", lost: await lost() };
   });
 
-  fault("the volume of the only pod is lost", async () => {
+  fault("the only pod's volume is lost", async () => {
     await succeeded(await checkout.lab("backup", stack, "book.dump"));
     const node = await loseVolume();
     await saysIn("db-0", "kubectl --namespace my-app exec db-0 -- postgres-entry initialise");
@@ -160,7 +160,7 @@ describe("what is written into the guest book, and what may happen to its databa
     return { happened: "exit 3 names every volume; `lab up` goes on with the data", lost: await lost() };
   });
 
-  fault("the cluster is lost, and a new one has its place", async () => {
+  fault("the cluster is lost and replaced by a new one", async () => {
     const uid = () => kubectl("get", "namespace", "kube-system", "--output=jsonpath={.metadata.uid}");
     const before = await uid();
     await succeeded(await checkout.lab("down", "k3d", stack, "--replace"));

@@ -209,7 +209,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
   });
 
   fault(
-    "1 % loss and 15 ms: the lab comes up from nothing",
+    "1 % loss and 15 ms: `lab up` from nothing",
     async () => {
       const happened = await overBadLines(both, () => checkout.lab("up"));
       await isUp();
@@ -219,7 +219,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
   );
 
   fault(
-    "1 % loss and 15 ms: a change of flags on all nodes",
+    "1 % loss and 15 ms: flags change on all nodes",
     async () => {
       await isUp();
       const was = await alive(...both);
@@ -232,7 +232,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
   );
 
   fault(
-    "a cut network: nothing runs, then the agent's flags change",
+    "a cut network: while nothing runs, then the agent's flags change",
     async () => {
       await isUp();
       const was = await alive(...both);
@@ -438,7 +438,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
     },
   );
 
-  fault("this computer's clock is a day behind, and a day ahead", async () => {
+  fault("this machine's clock is a day behind, and a day ahead", async () => {
     if (!hasFaketime) return "faketime is not installed";
     await isUp();
     const was = await alive(...both);
@@ -460,7 +460,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
     };
   });
 
-  fault("this computer's clock is a day behind: the apps and the lab go down", async () => {
+  fault("this machine's clock is a day behind: `lab down` of the apps and the lab", async () => {
     if (!hasFaketime) return "faketime is not installed";
     await isUp();
     const was = await alive(...both);
@@ -479,7 +479,7 @@ describe("a server, an agent and the apps", { concurrency: false }, () => {
   });
 });
 
-describe("three servers, of which one is cut off", { concurrency: false }, () => {
+describe("three servers, one of them cut off", { concurrency: false }, () => {
   const { fault } = steps();
   const names = ["s1", "s2", "s3"] as const;
   before(async () => {

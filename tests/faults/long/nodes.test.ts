@@ -31,7 +31,7 @@ describe("requests while servers leave", { concurrency: false }, () => {
     await checkout.remove();
   });
 
-  fault("two of three servers leave while requests come through the one that stays", async () => {
+  fault("two of three servers leave under requests through the remaining one", async () => {
     await moveLonePodsFrom(checkout, "server", "three");
     for (const one of leaving) await checkout.edit("Pulumi.cluster.yaml", machine(one), "");
     const change = async () => checkout.succeeded(await checkout.lab("up", "cluster", "--replace"));
