@@ -185,12 +185,16 @@ describe("a lab on libvirt machines", { concurrency: false, timeout }, () => {
     assert.equal(stdout.match(/ Ready /g)?.length, 2, stdout);
   });
 
-  test("a preview shows no change, and another provider as a replacement", async () => {
-    await succeeded(await pulumi("preview", "--stack", "cluster", "--expect-no-changes"));
+  test("a preview shows no change, and `lab up` with another provider asks before it replaces the machines", async () => {
+    const unchanged = async () =>
+      await succeeded(await pulumi("preview", "--stack", "cluster", "--expect-no-changes"));
+    await unchanged();
     await checkout.edit("Pulumi.cluster.yaml", "provider: libvirt", "provider: docker");
-    const { all } = await succeeded(await pulumi("preview", "--stack", "cluster"));
-    assert.match(all, /to replace/);
+    const { exitCode, all } = await checkout.lab("up");
+    assert.equal(exitCode, 3, all);
+    assert.match(all, /would be lost:[\s\S]*server[\s\S]*agent/);
     await checkout.edit("Pulumi.cluster.yaml", "provider: docker", "provider: libvirt");
+    await unchanged();
   });
 
   test("`lab down` leaves the host as it was, including an unknown machine", async () => {
