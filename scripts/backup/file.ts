@@ -2,7 +2,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { link, lstat, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
 import { type Header, headerLength, readHeader } from "./header.ts";
 
@@ -17,7 +17,7 @@ export interface BackupFile extends Header {
 }
 
 const refused = (message: string, cause?: unknown): LabError =>
-  new LabError(`${message} Nothing was changed.`, { cause, exitCode: 2 });
+  refusal(`${message} Nothing was changed.`, cause);
 
 /**
  * Reads a backup and checks that it is intact.
@@ -79,12 +79,9 @@ export async function writeBackup(
   await refuseExisting(file);
   const temporary = join(dirname(file), `.${basename(file)}.${randomUUID()}`);
   await writeFile(temporary, "", { flag: "wx", mode: 0o600 }).catch((cause: NodeJS.ErrnoException) => {
-    throw new LabError(
+    throw refusal(
       `"${file}" cannot be written: ${cause.message}. Choose a file in a folder that you can write to.`,
-      {
-        cause,
-        exitCode: 2,
-      },
+      cause,
     );
   });
   try {
@@ -123,10 +120,10 @@ const notAFolder = (error: NodeJS.ErrnoException): undefined => {
 };
 
 const existing = (file: string, cause?: unknown): LabError =>
-  new LabError(`"${file}" already exists and was not overwritten. Choose another file, or remove this one.`, {
+  refusal(
+    `"${file}" already exists and was not overwritten. Choose another file, or remove this one.`,
     cause,
-    exitCode: 2,
-  });
+  );
 
 async function flush(file: string): Promise<void> {
   const handle = await open(file, "r+");

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { databaseOwner as databaseName } from "../../stacks/components/guest-book.ts";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import type { DatabasePod } from "../../stacks/observe/database-pod.ts";
 import { type BackupFile, writeBackup } from "./file.ts";
 import { majorOf } from "./header.ts";
@@ -43,9 +43,8 @@ async function askDatabase({ name, run }: DatabasePod): Promise<DatabaseFacts> {
       `The database's pod ${name} does not answer: ${lastLine(stderr)}. Nothing was changed.`,
     );
   if (recovery === "t")
-    throw new LabError(
+    throw refusal(
       `The pod ${name} is a replica of another pod, which takes writes. Set k3s-lab:database.primary to that pod's number. Nothing was changed.`,
-      { exitCode: 2 },
     );
   const tables = rest.map((line) => {
     const [table = "", rows, newest] = line.split("|");
@@ -54,12 +53,14 @@ async function askDatabase({ name, run }: DatabasePod): Promise<DatabaseFacts> {
   return { major: Math.floor(Number(version) / 10_000), tables };
 }
 
-const lastLine = (text: string): string =>
-  text
+/** A pod's messages, without kubectl's own about the exit code. */
+const linesOf = (stderr: string): string[] =>
+  stderr
     .trim()
     .split("\n")
-    .filter((line) => !/^command terminated with exit code/.test(line))
-    .at(-1) || "it gave no reason";
+    .filter((line) => !/^command terminated with exit code/.test(line));
+
+const lastLine = (stderr: string): string => linesOf(stderr).at(-1) || "it gave no reason";
 
 /** Makes and verifies a backup in the pod, then sends its checksum and the backup. */
 const dumping = `set -e
@@ -127,9 +128,8 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
   const before = await askDatabase(database);
   const needed = Math.max(majorOf(backup.server), majorOf(backup.program));
   if (needed > before.major)
-    throw new LabError(
+    throw refusal(
       `The backup "${backup.file}" was made by PostgreSQL ${needed}, and the database runs PostgreSQL ${before.major}, which may not be able to read it. Nothing was changed.`,
-      { exitCode: 2 },
     );
   const replaced = before.tables.filter(({ rows }) => rows > 0);
   if (replaced.length > 0 && !yes) throw wouldReplace(replaced, backup);
@@ -149,14 +149,11 @@ export async function restore(database: DatabasePod, backup: BackupFile, yes: bo
 }
 
 /** The entrypoint's message, which also says what was changed. */
-const reasonOf = (stderr: string): string => {
-  const said = stderr
-    .trim()
-    .split("\n")
-    .filter((line) => !/^command terminated with exit code/.test(line))
-    .map((line) => line.replace(/^postgres-entry: /, ""));
-  return said.slice(-3).join("; ");
-};
+const reasonOf = (stderr: string): string =>
+  linesOf(stderr)
+    .slice(-3)
+    .map((line) => line.replace(/^postgres-entry: /, ""))
+    .join("; ");
 
 /** A table for people, such as: entries: 3 rows, the newest from 2026-11-30T01:00:00Z. */
 export const inWords = ({ name, rows, newest }: TableFacts): string =>

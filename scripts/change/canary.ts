@@ -1,10 +1,10 @@
 import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { isReady, type Pod } from "../../stacks/lib/kubernetes.ts";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { targetsOf, within } from "../load/targets.ts";
 import { renderRows } from "../rows.ts";
 import { isAppPod } from "../verify/from-pods.ts";
-import { getSecurelyWithin, getWithin, parseSelf } from "../verify/ingress.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
+import { getWithin, parseSelf } from "../verify/ingress.ts";
 import type { Seen } from "./change-app.ts";
 import type { FoundApp } from "./find-app.ts";
 import { versionIn } from "./history.ts";
@@ -29,7 +29,7 @@ export const lookAtShares = (found: FoundApp): Promise<Seen> =>
   askPlace(placeOf(found.config), async (api) => {
     const { stack, config, app } = found;
     const [target] = await targetsOf({ stack, config, apps: [app] }, api);
-    const send = target?.authority ? getSecurelyWithin(within)(target.authority) : getWithin(within);
+    const send = getWithin(within, target?.authority);
     const versions = target ? await versionsOf(() => send(target.address, target.host, target.path)) : [];
     const pods = (await api.pods(app.namespace)).filter((pod) => isAppPod(pod, [app]));
     const shares = sharesOf(pods, versions);

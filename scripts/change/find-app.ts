@@ -1,6 +1,6 @@
 import { readdir } from "node:fs/promises";
 import { closest } from "fastest-levenshtein";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { type LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { hasResources } from "../../stacks/lib/state.ts";
 import {
@@ -76,8 +76,6 @@ export async function appStacks({
   if (stacks.length > 0) return stacks;
   throw refusal("No stack of apps is up. Bring one up first, such as with scripts/lab up.");
 }
-
-const refusal = (message: string): LabError => new LabError(message, { exitCode: 2 });
 
 /** The running stacks of apps that have a file. */
 async function stacksUp(directory: string, isUp: (stack: string) => Promise<boolean>): Promise<string[]> {

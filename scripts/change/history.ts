@@ -1,4 +1,4 @@
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import type { KubernetesApi, ReplicaSet } from "../../stacks/lib/kubernetes.ts";
 import type { App } from "../../stacks/model/config.ts";
 import { renderRows } from "../rows.ts";
@@ -47,7 +47,7 @@ export function revisionToRestore(
   wanted?: number,
 ): Revision {
   const refuse = (message: string): never => {
-    throw new LabError(`${message}${history.length > 0 ? `\n${tableOf(history)}` : ""}`, { exitCode: 2 });
+    throw refusal(`${message}${history.length > 0 ? `\n${tableOf(history)}` : ""}`);
   };
   const [current] = history;
   if (current === undefined)

@@ -1,6 +1,6 @@
 import { readFile, realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
+import { type LabError, refusal } from "../../stacks/lib/errors.ts";
 import { writeWhole } from "../../stacks/lib/files.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import { type App, parseOnCluster, programOf, stackFile } from "../../stacks/model/config.ts";
@@ -103,4 +103,4 @@ export async function changeStackFile(
   return { ...done, putBack: () => put(text, before) };
 }
 
-const refused = (message: string): LabError => new LabError(`${message}.`, { exitCode: 2 });
+const refused = (message: string): LabError => refusal(`${message}.`);

@@ -2,8 +2,8 @@ import { setTimeout as pause } from "node:timers/promises";
 import { isReady, type Pod, podState } from "../../stacks/lib/kubernetes.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
 import type { App, OnCluster } from "../../stacks/model/config.ts";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { isAppPod, namespacesOf } from "../verify/from-pods.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
 import { versionIn } from "./history.ts";
 
 /** Reads the pods that are watched. */

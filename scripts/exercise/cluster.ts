@@ -1,17 +1,15 @@
 import { Agent } from "node:https";
-import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
-import { execa } from "execa";
 import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
 import { labId } from "../../stacks/lib/lab-id.ts";
-import { labDir, root } from "../../stacks/lib/paths.ts";
-import { type ClusterPlan, httpsAddress, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { root } from "../../stacks/lib/paths.ts";
+import { type ClusterPlan, httpsAddress, planOf, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { isOnCluster, type OnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
+import { kubeconfigOf, kubectl, type Place, placeOf, reachPlace } from "../../stacks/observe/place.ts";
 import type { Check } from "../verify/check.ts";
 import { verify } from "../verify/index.ts";
 import { addressesOf, type EntryPoint, type IngressAddress } from "../verify/ingress.ts";
-import { kubeconfigOf, type Place, placeOf, reachPlace } from "../verify/place.ts";
 import { slownessOf } from "../verify/slowness.ts";
 import { valuesAt } from "./values.ts";
 
@@ -52,18 +50,11 @@ export interface AppsCluster extends Cluster {
   readonly config: OnCluster;
 }
 
-/** The kubectl of the lab, on a cluster. */
-export const kubectlOn =
-  ({ kubeconfig, context }: Place, patience = 1, signal?: AbortSignal): Kubectl =>
+const kubectlOn =
+  (place: Place, patience: number, signal: AbortSignal): Kubectl =>
   async (args, input = "") => {
-    const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
-    const result = await execa("kubectl", [...where, ...args], {
-      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
-      input,
-      timeout: 180_000 * patience,
-      ...(signal ? { cancelSignal: signal } : {}),
-      reject: false,
-    });
+    const options = { input, timeout: 180_000 * patience, cancelSignal: signal };
+    const result = await kubectl(place, args, options);
     if (!result.failed) return result.stdout;
     const said = result.stderr?.trim().split("\n").at(-1) || result.shortMessage;
     throw new LabError(`kubectl ${args.slice(0, 3).join(" ")}: ${said}`, { cause: result });
@@ -105,9 +96,9 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
   // For a lab cluster any server will do; the contexts of another kubeconfig are different clusters.
   const api = isForeign ? undefined : await reach(place, patience);
   try {
-    const kubectl = kubectlOn({ ...place, context: api?.context ?? context }, patience, signal);
+    const run = kubectlOn({ ...place, context: api?.context ?? context }, patience, signal);
     return await work({
-      kubectl,
+      kubectl: run,
       addresses: async (entry) => {
         if (address !== undefined)
           return [
@@ -115,7 +106,7 @@ export async function onCluster<T>(where: Where, work: (cluster: Cluster) => Pro
           ];
         if (api && config) return addressesOf(Promise.resolve(api), config, plan, entry);
         if (plan) return entry === "web" ? plan.ingress : plan.ingress.map((one) => httpsAddress(one, plan));
-        return foreignAddresses(kubectl);
+        return foreignAddresses(run);
       },
       ...outside(patience),
       verify: isForeign ? undefined : () => verify(stacks),
@@ -145,9 +136,7 @@ async function placeOfStacks(stacks: readonly string[]): Promise<{
           plan: await readClusterPlan(stack, root),
         };
       const config = await readOnCluster(stack, root);
-      const { cluster } = config;
-      const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, root) : undefined;
-      return { place: placeOf(config), config, plan };
+      return { place: placeOf(config), config, plan: await planOf(config) };
     }),
   );
   const [first, ...others] = found;
@@ -194,9 +183,9 @@ const outside = (patience: number): Pick<Cluster, "send" | "certificate"> => ({
 });
 
 /** The Ingress controller's addresses on an unknown cluster: from its Ingresses, or its nodes. */
-async function foreignAddresses(kubectl: Kubectl): Promise<readonly IngressAddress[]> {
+async function foreignAddresses(run: Kubectl): Promise<readonly IngressAddress[]> {
   const list = async (...what: string[]): Promise<unknown> =>
-    JSON.parse(await kubectl(["get", ...what, "--output=json"]));
+    JSON.parse(await run(["get", ...what, "--output=json"]));
   const ingresses = await list("ingresses", "--all-namespaces");
   const at = "items[].status.loadBalancer.ingress[]";
   const addresses = [...valuesAt(ingresses, `${at}.ip`), ...valuesAt(ingresses, `${at}.hostname`)];

@@ -1,7 +1,7 @@
-import { LabError } from "../../stacks/lib/errors.ts";
+import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import type { Reached } from "../../stacks/lib/kubernetes.ts";
 import { root } from "../../stacks/lib/paths.ts";
-import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { planOf } from "../../stacks/model/cluster-plan.ts";
 import {
   type App,
   exampleHost,
@@ -14,14 +14,7 @@ import {
 import { pathsOf } from "../../stacks/model/routes.ts";
 import { authorityOf } from "../../stacks/observe/certificates.ts";
 import { appStacks, findApp } from "../change/find-app.ts";
-import {
-  addressesOf,
-  answersOf,
-  getSecurelyWithin,
-  getWithin,
-  unknownHost,
-  whoAnswers,
-} from "../verify/ingress.ts";
+import { addressesOf, answersOf, getWithin, unknownHost, whoAnswers } from "../verify/ingress.ts";
 import type { Target } from "./requests.ts";
 
 /** Which pods get the load. */
@@ -40,8 +33,7 @@ export interface Asked {
 export async function loadTarget(words: string, stack: string | undefined): Promise<Asked> {
   const asked = stack === undefined && isStack(words) ? await allOf(words) : await oneOf(words, stack);
   const apps = asked.apps.filter(({ replicas }) => replicas > 0);
-  if (apps.length === 0)
-    throw new LabError(`${words} has no pods to send requests to: its replicas are 0.`, { exitCode: 2 });
+  if (apps.length === 0) throw refusal(`${words} has no pods to send requests to: its replicas are 0.`);
   return { ...asked, apps };
 }
 
@@ -70,15 +62,14 @@ export const within = 10_000;
  * @throws LabError if something other than the app answers, or nothing.
  */
 export async function targetsOf({ stack, config, apps }: Asked, api: Reached): Promise<readonly Target[]> {
-  const { cluster } = config;
-  const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, root) : undefined;
+  const plan = await planOf(config);
   const targets = apps.map(async (app): Promise<Target[]> => {
     const authority = app.tls ? await authorityOf(app) : undefined;
     const entry = authority === undefined ? "web" : "websecure";
     const addresses = await addressesOf(Promise.resolve(api), config, plan, entry);
     const host = app.host === undefined ? unknownHost : exampleHost(app.host);
     const path = pathsOf(app)[0]?.path ?? "/";
-    const send = authority === undefined ? getWithin(within) : getSecurelyWithin(within)(authority);
+    const send = getWithin(within, authority);
     const own = answersOf(app);
     for (const address of addresses) {
       const answer = await whoAnswers(send, address, host, path);

@@ -4,7 +4,7 @@ import { isReady, type KubernetesApi, type Pod, type Service } from "../../stack
 import { holds, parseNetwork } from "../../stacks/model/addresses.ts";
 import { type App, controllerLabels, type OnCluster } from "../../stacks/model/config.ts";
 import { isServiceLb } from "../verify/cluster.ts";
-import { describeApp, parseSelf } from "../verify/ingress.ts";
+import { describeApp, parseSelf, selfOf } from "../verify/ingress.ts";
 import { ruleOf } from "./route.ts";
 
 /** One place that a request passes. */
@@ -41,7 +41,7 @@ export async function hopsOf(
 ): Promise<readonly Hop[]> {
   const { host, address, answer, resolved } = traced;
   const self = parseSelf(answer.body);
-  const isSelf = self?.app === app.name && self.namespace === app.namespace;
+  const own = selfOf(app, answer.body);
   const [ip = address] = address.split(":");
   const isThere = resolved === ip;
   return [
@@ -50,9 +50,9 @@ export async function hopsOf(
       what: `${host} is ${resolved}${isThere ? "" : `; asked at ${ip} with this Host header`}`,
       by: isThere ? "this computer's resolver" : "this command, as curl's --connect-to",
     },
-    ...(await entryHops(api, config, traced, isSelf ? self.request?.forwarded : undefined)),
+    ...(await entryHops(api, config, traced, own?.request?.forwarded)),
     await routerHop(api, app, traced),
-    ...(await appHops(api, app, isSelf ? self.pod : undefined)),
+    ...(await appHops(api, app, own?.pod)),
     {
       hop: "answer",
       what: `status ${answer.status}${self ? ` from ${describeApp(self)}, pod ${self.pod}` : ""}`,

@@ -1,14 +1,14 @@
 import { lookup } from "node:dns/promises";
 import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
-import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { planOf } from "../../stacks/model/cluster-plan.ts";
 import { readOnCluster } from "../../stacks/model/config.ts";
 import { isHost } from "../../stacks/model/names.ts";
 import { shown } from "../../stacks/model/schema.ts";
 import { authorityOf } from "../../stacks/observe/certificates.ts";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import type { FoundApp } from "../change/find-app.ts";
-import { addressesOf, getSecurelyWithin, getWithin, parseSelf } from "../verify/ingress.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
+import { addressesOf, getWithin, selfOf } from "../verify/ingress.ts";
 import { type Hop, hopsOf, type Traced } from "./hops.ts";
 import { isBetter, type RoutedApp, routeTo } from "./route.ts";
 
@@ -75,22 +75,20 @@ export async function trace(
   { host, path }: Target,
   { config, app }: FoundApp,
 ): Promise<{ readonly traced: Traced; readonly hops: readonly Hop[]; readonly isAnswered: boolean }> {
-  const { cluster } = config;
-  const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, root) : undefined;
+  const plan = await planOf(config);
   return await askPlace(placeOf(config), async (api) => {
     const secure = app.tls !== undefined;
     const entry = secure ? "websecure" : "web";
     const [address] = await addressesOf(Promise.resolve(api), config, plan, entry);
     if (address === undefined)
       throw new LabError("The Ingress controller has no address that this computer can use.");
-    const send = secure ? getSecurelyWithin(within)(await authorityOf(app)) : getWithin(within);
+    const send = getWithin(within, secure ? await authorityOf(app) : undefined);
     const answer = await send(address, host, path).catch((cause: Error) => {
       throw new LabError(`${address} gave no answer to ${host}${path}: ${cause.message}.`, { cause });
     });
     const resolved = await addressOf(host);
     const traced: Traced = { host, path, secure, resolved, address, answer };
-    const self = parseSelf(answer.body);
-    const isAnswered = self?.app === app.name && self.namespace === app.namespace;
+    const isAnswered = selfOf(app, answer.body) !== undefined;
     return { traced, hops: await hopsOf(api, config, app, traced), isAnswered };
   });
 }

@@ -4,9 +4,9 @@ import { z } from "zod";
 import { LabError } from "../../stacks/lib/errors.ts";
 import { isReady, type KubernetesApi } from "../../stacks/lib/kubernetes.ts";
 import { type OnCluster, stackFile } from "../../stacks/model/config.ts";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { workloadOf } from "../verify/cluster.ts";
 import { whyLate } from "../verify/late.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
 
 /** A Deployment that Pulumi waits for. */
 const deploymentSchema = z.object({ name: z.string(), namespace: z.string() });

@@ -1,10 +1,10 @@
 import { Command, InvalidArgumentError } from "commander";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { type LoadParts, type LoadSize, type Moment, runLoad } from "../load/index.ts";
 import { podsOf } from "../load/pods.ts";
 import { momentLine, momentLines, outcomeLines } from "../load/render.ts";
 import { loadTarget, targetsOf, within } from "../load/targets.ts";
 import { interruptible } from "../signals.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
 
 interface Options extends LoadSize {
   readonly stack?: string;

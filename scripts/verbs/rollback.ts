@@ -1,8 +1,8 @@
 import { InvalidArgumentError } from "commander";
+import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { type ChangeOptions, changeApp, changeCommand, changeHelp } from "../change/change-app.ts";
 import { findApp } from "../change/find-app.ts";
 import { historyOf, revisionToRestore, tableOf } from "../change/history.ts";
-import { askPlace, placeOf } from "../verify/place.ts";
 
 export const command = changeCommand("rollback")
   .argument(

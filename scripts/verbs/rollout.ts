@@ -1,4 +1,4 @@
-import { LabError } from "../../stacks/lib/errors.ts";
+import { refusal } from "../../stacks/lib/errors.ts";
 import { lookAtShares } from "../change/canary.ts";
 import {
   type ChangeOptions,
@@ -52,7 +52,7 @@ function versionOf(
   { canary, resume }: Pick<Options, "canary" | "resume">,
 ): string {
   const refuse = (message: string): never => {
-    throw new LabError(`${app.name}: ${message}.`, { exitCode: 2 });
+    throw refusal(`${app.name}: ${message}.`);
   };
   if (canary && resume)
     return refuse("--canary pauses a rollout, and --resume ends the pause: use only one of them");

@@ -1,11 +1,10 @@
-import { isIPv4 } from "node:net";
 import { isReady, type KubernetesApi, type Service } from "../../stacks/lib/kubernetes.ts";
 import { journal, mountPath, serviceNames, volumeNames, webName } from "../../stacks/model/concepts.ts";
 import type { ConceptsConfig } from "../../stacks/model/config.ts";
 import { askOnce, type CheckSpec } from "./check.ts";
 import { isAppPod } from "./from-pods.ts";
 import type { Answers } from "./in-pod.ts";
-import { differentPods, type Get, parseSelf } from "./ingress.ts";
+import { differentPods, type Get, nodesAt, parseSelf } from "./ingress.ts";
 import type { AskPod } from "./inside.ts";
 
 /** Sources for the checks of the stack `concepts`: its pods, their Services and volumes. */
@@ -127,12 +126,8 @@ function checkServices(
   ];
 }
 
-async function nodePortsOf(api: KubernetesApi, { spec }: Service): Promise<string[]> {
-  const addresses = (await api.nodes()).flatMap(({ status }) => status.addresses);
-  return addresses
-    .filter(({ type, address }) => type === "InternalIP" && isIPv4(address))
-    .map(({ address }) => `${address}:${spec.ports[0]?.nodePort}`);
-}
+const nodePortsOf = async (api: KubernetesApi, { spec }: Service): Promise<string[]> =>
+  nodesAt(await api.nodes(), spec.ports[0]?.nodePort);
 
 /** Sends requests to each address, each on its own connection: balancing is per connection. */
 async function askEach(http: Get, addresses: readonly string[], times: number): Promise<Found> {

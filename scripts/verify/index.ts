@@ -1,19 +1,19 @@
 import type { Reached } from "../../stacks/lib/kubernetes.ts";
 import { root } from "../../stacks/lib/paths.ts";
 import type { Progress } from "../../stacks/lib/progress.ts";
-import { readClusterPlan } from "../../stacks/model/cluster-plan.ts";
+import { planOf, readClusterPlan } from "../../stacks/model/cluster-plan.ts";
 import { isOnCluster, programOf, readOnCluster } from "../../stacks/model/config.ts";
 import { sshAlias } from "../../stacks/model/ssh-config.ts";
 import { authorityOf } from "../../stacks/observe/certificates.ts";
+import { kubeconfigOf, placeOf, reachPlace } from "../../stacks/observe/place.ts";
 import { checkApps } from "./apps.ts";
 import { askOnce, type Check } from "./check.ts";
 import { checkCluster } from "./cluster.ts";
 import { probeFromPods } from "./from-pods.ts";
-import { addressesOf, type Get, getSecurelyWithin, getWithin } from "./ingress.ts";
+import { addressesOf, type Get, getWithin } from "./ingress.ts";
 import { type AskPod, type ExecInPod, execInPod, podAsker } from "./inside.ts";
 import { type BalancerSources, realBalancer } from "./load-balancer.ts";
 import { type MachineFacts, readMachine } from "./machines.ts";
-import { kubeconfigOf, placeOf, reachPlace } from "./place.ts";
 import { readContainer, type SecretRecords } from "./secrets.ts";
 import { type AskServer, type CompareServers, serverAsker, serverComparer } from "./servers.ts";
 import { slownessOf } from "./slowness.ts";
@@ -56,7 +56,7 @@ const realWorld = (patience: number): World => ({
   container: (name) => readContainer(name, 8000 * patience),
   serverAsker: (kubeconfig) => serverAsker(kubeconfig, 8000 * patience),
   http: getWithin(3000 * patience),
-  https: getSecurelyWithin(3000 * patience),
+  https: (authority) => getWithin(3000 * patience, authority),
   podAsker: (kubeconfig, context, namespace) => podAsker(kubeconfig, context, namespace, patience),
   exec: (kubeconfig, context, namespace) => execInPod(kubeconfig, context, namespace, patience),
 });
@@ -108,9 +108,8 @@ async function readPlan(stack: string, directory: string): Promise<Plan> {
     };
   }
   const config = await readOnCluster(stack, directory);
-  const { cluster } = config;
   const { kubeconfig, context } = placeOf(config, directory);
-  const plan = "stack" in cluster ? await readClusterPlan(cluster.stack, directory) : undefined;
+  const plan = await planOf(config, directory);
   return (world) => {
     const api = world.connect(kubeconfig, context);
     const inside = api.then((it) =>

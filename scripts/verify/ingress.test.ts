@@ -10,15 +10,7 @@ import type { HttpAnswer } from "../../stacks/lib/http.ts";
 import { serve } from "../../stacks/lib/test-server.ts";
 import type { App } from "../../stacks/model/config.ts";
 import { labAuthority, labCertificate } from "../../stacks/observe/lab-ca.ts";
-import {
-  describeAnswer,
-  type Get,
-  getSecurelyWithin,
-  getWithin,
-  podsAnswering,
-  unknownHost,
-  whoAnswers,
-} from "./ingress.ts";
+import { describeAnswer, type Get, getWithin, podsAnswering, unknownHost, whoAnswers } from "./ingress.ts";
 
 const app = (name: string, replicas: number, host?: string): App => ({
   namespace: "default",
@@ -78,8 +70,7 @@ test("over https, the certificate must be for the app's host and signed by the e
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
   t.after(() => server.close());
   const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const ask = (authority: string, host: string) =>
-    whoAnswers(getSecurelyWithin(3000)(authority), address, host);
+  const ask = (authority: string, host: string) => whoAnswers(getWithin(3000, authority), address, host);
   assert.equal(await ask(own.certificate, "app.com"), "web 1.0.0");
   // One of the user's own stands for itself.
   assert.equal(await ask(certificate, "app.com"), "web 1.0.0");

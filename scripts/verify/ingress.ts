@@ -2,7 +2,7 @@ import { Agent } from "node:https";
 import { isIPv4 } from "node:net";
 import { z } from "zod";
 import { get, type HttpAnswer } from "../../stacks/lib/http.ts";
-import type { KubernetesApi } from "../../stacks/lib/kubernetes.ts";
+import type { KubernetesApi, Node } from "../../stacks/lib/kubernetes.ts";
 import { type ClusterPlan, httpsAddress } from "../../stacks/model/cluster-plan.ts";
 import {
   type App,
@@ -55,11 +55,15 @@ async function nodePortAddresses(api: KubernetesApi, entry: EntryPoint): Promise
   const service = services.find(({ metadata }) => metadata.name === "traefik");
   const port = service?.spec.ports.find(({ name }) => name === entry)?.nodePort;
   if (port === undefined) throw new Error(`the Service ${namespace}/traefik has no node port`);
-  return nodes
+  return nodesAt(nodes, port);
+}
+
+/** Every node's address with a port. */
+export const nodesAt = (nodes: readonly Node[], port: number | undefined): string[] =>
+  nodes
     .flatMap(({ status }) => status.addresses)
     .filter(({ type, address }) => type === "InternalIP" && isIPv4(address))
     .map(({ address }) => `${address}:${port}`);
-}
 
 /** An app's JSON description of itself. */
 const selfSchema = z.object({
@@ -97,27 +101,16 @@ export type Get = (address: IngressAddress, host: string | undefined, path?: str
 /**
  * Requests for `host`, or for the bare address.
  * @param timeout in milliseconds.
+ * @param authority use HTTPS and require a certificate for the host by this CA, in PEM; a certificate alone stands for
+ * itself. Default: HTTP.
  */
 export const getWithin =
-  (timeout: number): Get =>
+  (timeout: number, authority?: string): Get =>
   (address, host, path = "/") =>
-    get(`http://${address}${path}`, {
+    get(`${authority === undefined ? "http" : "https"}://${address}${path}`, {
       headers: { accept: "application/json", ...(host ? { host } : {}) },
       timeout,
-    });
-
-/**
- * The same over HTTPS, from a server with a certificate for the host by a CA.
- * @param timeout in milliseconds. @param authority PEM; a certificate alone stands for itself.
- */
-export const getSecurelyWithin =
-  (timeout: number) =>
-  (authority: string): Get =>
-  (address, host, path = "/") =>
-    get(`https://${address}${path}`, {
-      headers: { accept: "application/json", ...(host ? { host } : {}) },
-      timeout,
-      agent: new Agent({ ca: authority, allowPartialTrustChain: true }),
+      ...(authority && { agent: new Agent({ ca: authority, allowPartialTrustChain: true }) }),
     });
 
 /** A host that nobody has: RFC 2606 keeps `.invalid` free. */
@@ -163,17 +156,20 @@ export function parseSelf(body: string): Self | undefined {
   }
 }
 
-async function meetPods(
-  { name, namespace, replicas: own, canary, autoscaling }: App,
-  send: () => Promise<HttpAnswer>,
-): Promise<number> {
+/** An app's answer; undefined if something else answered. */
+export function selfOf({ name, namespace }: Pick<App, "name" | "namespace">, body: string): Self | undefined {
+  const self = parseSelf(body);
+  return self?.app === name && self.namespace === namespace ? self : undefined;
+}
+
+async function meetPods(app: App, send: () => Promise<HttpAnswer>): Promise<number> {
   const pods = new Set<string>();
-  const replicas = own + canaryPods({ canary });
+  const replicas = app.replicas + canaryPods(app);
   for (let requests = 0; pods.size < replicas && requests < requestsPerReplica; requests++)
     for (const { body } of await Promise.all(Array.from({ length: replicas }, send))) {
-      const self = parseSelf(body);
-      if (self?.app === name && self.namespace === namespace) pods.add(self.pod);
+      const self = selfOf(app, body);
+      if (self) pods.add(self.pod);
     }
   // An autoscaled app may have more.
-  return autoscaling ? Math.min(pods.size, replicas) : pods.size;
+  return app.autoscaling ? Math.min(pods.size, replicas) : pods.size;
 }

@@ -1,8 +1,6 @@
-import { join } from "node:path";
-import { execa } from "execa";
 import { z } from "zod";
 import type { Pod } from "../../stacks/lib/kubernetes.ts";
-import { labDir } from "../../stacks/lib/paths.ts";
+import { kubectl } from "../../stacks/observe/place.ts";
 import { type Answers, look, type Questions } from "./in-pod.ts";
 
 const answersSchema = z.object({
@@ -49,14 +47,9 @@ export function execInPod(
 ): ExecInPod {
   const seconds = 12 * patience;
   return async (name, command) => {
-    const where = ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : [])];
-    const what = ["--namespace", namespace, "exec", name, "--", ...command];
-    const result = await execa("kubectl", [...where, ...what], {
-      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
-      stdin: "ignore",
-      timeout: seconds * 1000,
-      reject: false,
-    });
+    const exec = ["--namespace", namespace, "exec", name, "--", ...command];
+    const options = { stdin: "ignore", timeout: seconds * 1000 } as const;
+    const result = await kubectl({ kubeconfig, context }, exec, options);
     if (result.timedOut) throw new Error(`kubectl exec ${name}: no answer within ${seconds} s`);
     if (result.failed) {
       const line = result.stderr?.trim().split("\n").at(-1);

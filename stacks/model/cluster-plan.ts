@@ -1,4 +1,5 @@
 import { refusal } from "../lib/errors.ts";
+import { root } from "../lib/paths.ts";
 import { recordedOf } from "../observe/recorded.ts";
 import {
   type ClusterConfig,
@@ -6,6 +7,7 @@ import {
   k3sVersion,
   type LoadBalancerMachine,
   type Machine,
+  type OnCluster,
   programOf,
   readStackFile,
 } from "./config.ts";
@@ -74,6 +76,16 @@ export const httpsAddress = (
   const [host = address] = address.split(":");
   return httpsPort === 443 ? host : `${host}:${httpsPort}`;
 };
+
+/**
+ * Reads the plan of the cluster that a stack's apps run on; undefined if no stack creates it.
+ * @param directory the folder of the stack files. Default: the checkout.
+ */
+export const planOf = async (
+  { cluster }: Pick<OnCluster, "cluster">,
+  directory: string = root,
+): Promise<ClusterPlan | undefined> =>
+  "stack" in cluster ? await readClusterPlan(cluster.stack, directory) : undefined;
 
 /**
  * Reads the cluster that a stack creates from its file.

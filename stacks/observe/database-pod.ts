@@ -1,15 +1,11 @@
-import { join } from "node:path";
-import { execa } from "execa";
-import { isDiskFull, LabError } from "../lib/errors.ts";
+import { isDiskFull, LabError, refusal } from "../lib/errors.ts";
 import { exists } from "../lib/files.ts";
-import { readKubeconfig } from "../lib/kube-access.ts";
-import { connect, type Reached, reach } from "../lib/kubernetes.ts";
 import { knownLabId } from "../lib/lab-id.ts";
-import { labDir, root, stackDir } from "../lib/paths.ts";
+import { root } from "../lib/paths.ts";
 import { type MyAppConfig, programOf, readStackFile, stackFile } from "../model/config.ts";
-import { kubeconfigFile } from "../model/kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
 import { isOwn, pathOf } from "./ownership.ts";
+import { kubectl, type Place, placeOf, reachPlace } from "./place.ts";
 
 /** What a command in a pod reads and writes. */
 export interface Streams {
@@ -42,13 +38,12 @@ export interface DatabasePod {
  * Reads what a stack's file says of its database.
  * @throws LabError (exit code 2) if it has none.
  */
-export async function databaseConfig(stack: string, directory: string = root): Promise<MyAppConfig> {
+export async function databaseConfig(stack: string): Promise<MyAppConfig> {
   if (programOf(stack) !== "my-app")
-    throw new LabError(
+    throw refusal(
       `The stack "${stack}" has no database. Only guest book stacks have one: my-app, or a stack whose name begins with my-app-.`,
-      { exitCode: 2 },
     );
-  return await readStackFile(stack as "my-app", directory);
+  return await readStackFile(stack as "my-app", root);
 }
 
 /** Milliseconds that a command in the pod may take: enough for the largest database on the slowest disk. */
@@ -65,21 +60,23 @@ export async function findDatabase(
   signal: AbortSignal,
   lab?: string,
 ): Promise<DatabasePod> {
-  const { kubeconfig, api } = await reachCluster(stack, config);
+  const place = placeOf(config);
+  if (place.context === undefined && !(await exists(place.kubeconfig))) throw notUp(stack);
+  const api = await reachPlace(place, 6).catch((cause: Error) => {
+    throw silent(stack, cause);
+  });
   try {
     const { namespace } = config;
-    const place = { apiVersion: "apps/v1", kind: "StatefulSet", namespace, name: "db" };
-    const identity = await api.object(pathOf(place));
+    const set = { apiVersion: "apps/v1", kind: "StatefulSet", namespace, name: "db" };
+    const identity = await api.object(pathOf(set));
     if (identity === undefined) throw notUp(stack);
     const owner = { lab: lab ?? (await knownLabId()), stack };
     if (!isOwn(identity, owner, await readOwnState(stack)))
-      throw new LabError(
+      throw refusal(
         `The StatefulSet ${namespace}/db in the cluster does not belong to this stack. Nothing was touched. Run the command in the checkout that created it, or rename the namespace in ${stackFile(stack)}.`,
-        { exitCode: 2 },
       );
     const name = `db-${config.database.primary}`;
-    const where = ["--kubeconfig", kubeconfig, ...(api.context ? ["--context", api.context] : [])];
-    return { name, run: runner([...where, "--namespace", namespace], name, signal) };
+    return { name, run: runner({ ...place, context: api.context }, namespace, name, signal) };
   } catch (cause) {
     if (cause instanceof LabError) throw cause;
     throw silent(stack, cause as Error);
@@ -88,26 +85,8 @@ export async function findDatabase(
   }
 }
 
-async function reachCluster(
-  stack: string,
-  { cluster }: MyAppConfig,
-): Promise<{ kubeconfig: string; api: Reached }> {
-  const own = "stack" in cluster;
-  const kubeconfig = own
-    ? join(stackDir(cluster.stack), "kubeconfig")
-    : kubeconfigFile(cluster.kubeconfig, root);
-  if (own && !(await exists(kubeconfig))) throw notUp(stack);
-  try {
-    if (own) return { kubeconfig, api: await reach(kubeconfig, 30_000) };
-    const { context } = cluster;
-    return { kubeconfig, api: { context, ...connect(await readKubeconfig(kubeconfig, context), 30_000) } };
-  } catch (cause) {
-    throw silent(stack, cause as Error);
-  }
-}
-
 const notUp = (stack: string): LabError =>
-  new LabError(`The stack "${stack}" is not up. Run \`scripts/lab up ${stack}\` first.`, { exitCode: 2 });
+  refusal(`The stack "${stack}" is not up. Run \`scripts/lab up ${stack}\` first.`);
 
 const silent = (stack: string, cause: Error): LabError =>
   new LabError(
@@ -116,17 +95,15 @@ const silent = (stack: string, cause: Error): LabError =>
   );
 
 const runner =
-  (where: readonly string[], pod: string, signal: AbortSignal): RunInPod =>
+  (place: Place, namespace: string, pod: string, signal: AbortSignal): RunInPod =>
   async (command, { input, inputFile, outputFile } = {}) => {
     const hasInput = input !== undefined || inputFile !== undefined;
-    const exec = ["exec", ...(hasInput ? ["--stdin"] : []), pod, "--container", "postgres", "--", ...command];
-    const result = await execa("kubectl", [...where, ...exec], {
-      env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
+    const exec = ["--namespace", namespace, "exec", ...(hasInput ? ["--stdin"] : []), pod];
+    const result = await kubectl(place, [...exec, "--container", "postgres", "--", ...command], {
       ...(inputFile === undefined ? { input: input ?? "" } : { inputFile }),
       ...(outputFile === undefined ? {} : { stdout: { file: outputFile } }),
       timeout: patience,
       cancelSignal: signal,
-      reject: false,
     });
     // This computer's disk is full, whatever the pod reports.
     if (result instanceof Error && isDiskFull(result.cause))

@@ -1,6 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 import { z } from "zod";
-import { LabError } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import type { StateResource } from "../lib/state.ts";
 import { type MyAppConfig, stackFile } from "../model/config.ts";
 import { type DatabasePod, findDatabase } from "./database-pod.ts";
@@ -57,18 +57,17 @@ export async function refuseReplicaForWrites(
       .map(({ inputs }) => recordedSchema.safeParse(inputs).data)
       .find((one) => one?.metadata.namespace === namespace)?.spec;
   const [set, service] = [of(":StatefulSet"), of(":Service")];
-  const refusal = (words: string) =>
-    new LabError(`${stackFile(stack)}: k3s-lab:database: ${words}`, { exitCode: 2 });
+  const refused = (words: string) => refusal(`${stackFile(stack)}: k3s-lab:database: ${words}`);
   if (set === undefined) {
     if (primary === 0) return;
-    throw refusal(`a new database begins in db-0. Set primary: 0.`);
+    throw refused(`a new database begins in db-0. Set primary: 0.`);
   }
   const was = Number(/\d+$/.exec(String(service?.selector["statefulset.kubernetes.io/pod-name"]))?.[0] ?? 0);
   if (primary === was && replicas === (set.replicas ?? 1)) return;
   const [pod, other] = [`db-${primary}`, `db-${1 - primary}`];
   const back = `Nothing was touched. Set it back to replicas: ${set.replicas ?? 1}, primary: ${was}`;
   const isReplica = await follows(stack, config).catch((cause: Error) => {
-    throw refusal(
+    throw refused(
       `it would change, but ${pod} did not say whether it takes writes: ${cause.message}. ${back} until it answers.`,
     );
   });
@@ -77,7 +76,7 @@ export async function refuseReplicaForWrites(
   const stop =
     primary === 0 ? `stop ${other} with \`${kubectl} scale statefulset db --replicas=1\`, then ` : "";
   const lost = primary === 0 ? "" : `, if ${other} is lost for good,`;
-  throw refusal(
+  throw refused(
     `${pod} replicates ${other}, which takes writes: no write would succeed. ${back}, or${lost} ${stop}promote ${pod} first: \`${kubectl} exec ${pod} -- postgres-entry promote\`.`,
   );
 }

@@ -1,4 +1,4 @@
-import { LabError, refusal } from "../lib/errors.ts";
+import { refusal } from "../lib/errors.ts";
 import { ApiError, type Identity, type KubernetesApi } from "../lib/kubernetes.ts";
 import { root } from "../lib/paths.ts";
 import { readClusterPlan } from "../model/cluster-plan.ts";
@@ -46,9 +46,8 @@ async function refuseStorageClass(
     const lacks =
       storageClass === undefined ? "has no default StorageClass" : `has no StorageClass "${storageClass}"`;
     const names = classes.map(({ name }) => name).join(", ");
-    throw new LabError(
+    throw refusal(
       `${where} ${lacks}; it has ${names ? `${names}. Set k3s-lab:${classKey} in ${stackFile(stack)} to one of these` : `none, so nothing would provision the volume of k3s-lab:${classKey} in ${stackFile(stack)}. Install a provisioner first`}.`,
-      { exitCode: 2 },
     );
   }
 }
@@ -78,9 +77,8 @@ async function refuseTakenPorts(
       ],
     ] as const)
       if (port !== undefined && isTaken)
-        throw new LabError(
+        throw refusal(
           `${stackFile(stack)}: k3s-lab:services.${key}: ${port} is not accepted; expected a port that no other Service of the cluster has (${metadata.namespace}/${metadata.name} has it).`,
-          { exitCode: 2 },
         );
 }
 

@@ -1,10 +1,11 @@
 import { join } from "node:path";
-import { LabError } from "../../stacks/lib/errors.ts";
-import { readKubeconfig } from "../../stacks/lib/kube-access.ts";
-import { connect, type Reached, reach } from "../../stacks/lib/kubernetes.ts";
-import { root, stackDir } from "../../stacks/lib/paths.ts";
-import type { OnCluster } from "../../stacks/model/config.ts";
-import { kubeconfigFile } from "../../stacks/model/kubeconfig.ts";
+import { execa, type Options } from "execa";
+import { LabError } from "../lib/errors.ts";
+import { readKubeconfig } from "../lib/kube-access.ts";
+import { connect, type Reached, reach } from "../lib/kubernetes.ts";
+import { labDir, root, stackDir } from "../lib/paths.ts";
+import type { OnCluster } from "../model/config.ts";
+import { kubeconfigFile } from "../model/kubeconfig.ts";
 
 /** How to reach the cluster that apps run on. */
 export interface Place {
@@ -41,3 +42,15 @@ export async function askPlace<T>(place: Place, ask: (api: Reached) => Promise<T
     api?.close();
   }
 }
+
+/** Runs the lab's kubectl on a cluster; a failure does not throw. */
+export const kubectl = <T extends Options>(
+  { kubeconfig, context }: Place,
+  args: readonly string[],
+  options: T,
+) =>
+  execa("kubectl", ["--kubeconfig", kubeconfig, ...(context ? ["--context", context] : []), ...args], {
+    ...options,
+    env: { PATH: `${join(labDir, "bin")}:${process.env.PATH}` },
+    reject: false as const,
+  });
