@@ -1,3 +1,5 @@
+import { words } from "../stacks/lib/words.ts";
+
 /**
  * Variables of the user's shell that would make Pulumi, Vagrant, Ansible, K3s, k3d or Node do something other than the stack files
  * say, or do it elsewhere. The lab sets those that it needs itself; the user's have no effect. What stays the user's:
@@ -32,15 +34,9 @@ export function dropInheritedVariables(environment: NodeJS.ProcessEnv): string[]
 export const droppedVariables: string[] = [];
 
 /** Variables that must be unset in a shell for plain `pulumi`, `vagrant` and `kubectl`. */
-export const variablesToUnset = [
-  "PULUMI_CONFIG_PASSPHRASE",
-  "PULUMI_BACKEND_URL",
-  "PULUMI_STACK",
-  "PULUMI_ORG",
-  "VAGRANT_DEFAULT_PROVIDER",
-  "VAGRANT_VAGRANTFILE",
-  "NODE_OPTIONS",
-] as const;
+export const variablesToUnset = words(`
+  PULUMI_CONFIG_PASSPHRASE PULUMI_BACKEND_URL PULUMI_STACK PULUMI_ORG
+  VAGRANT_DEFAULT_PROVIDER VAGRANT_VAGRANTFILE NODE_OPTIONS`);
 
 /** Hosts to reach without a proxy: this computer, and the lab's own networks. */
 const direct = ["localhost", "127.0.0.1", "::1"];

@@ -1,3 +1,4 @@
+import { words } from "../../stacks/lib/words.ts";
 import { defaultK3sVersion } from "../../stacks/versions.ts";
 
 /** How a tool can be installed; `wayOrder` says what is tried first. */
@@ -215,14 +216,12 @@ const kubernetesVersion = "v1.34.4";
 const [kubernetesMajor, kubernetesMinor] = kubernetesVersion.slice(1).split(".");
 
 /** The modules in Kubernetes's repository; each is also published separately, as v0 of the same release. */
-const kubernetesModules = `
+const kubernetesModules = words(`
   api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
   code-generator component-base component-helpers controller-manager cri-api cri-client csi-translation-lib
   dynamic-resource-allocation endpointslice externaljwt kms kube-aggregator kube-controller-manager kube-proxy
   kube-scheduler kubectl kubelet metrics mount-utils pod-security-admission sample-apiserver sample-cli-plugin
-  sample-controller`
-  .trim()
-  .split(/\s+/);
+  sample-controller`);
 
 /**
  * A static program of a Go module.

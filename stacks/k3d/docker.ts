@@ -6,6 +6,7 @@ import { LabError, refusal } from "../lib/errors.ts";
 import { ifThere } from "../lib/files.ts";
 import { daemonVariables, readHostSettings } from "../lib/host-settings.ts";
 import { labId } from "../lib/lab-id.ts";
+import { words } from "../lib/words.ts";
 
 interface Call {
   /** Timeout in seconds. Default: 60. */
@@ -201,15 +202,7 @@ async function read(name: string): Promise<Container | undefined> {
  * The docker command that lists images that a person made of the lab's containers (`docker commit`): they carry the lab's
  * labels.
  */
-export const commits = [
-  "image",
-  "ls",
-  "--all",
-  "--quiet",
-  "--no-trunc",
-  "--filter",
-  "label=k3s-lab.id",
-] as const;
+export const commits = words("image ls --all --quiet --no-trunc --filter label=k3s-lab.id");
 
 /** The ids of containers started from such images: their labels come from the image, and they belong to a person. */
 export async function copiesOf(

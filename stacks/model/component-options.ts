@@ -1,4 +1,5 @@
 import { closest } from "fastest-levenshtein";
+import { words } from "../lib/words.ts";
 
 /** The components inside K3s that get options by `--kubelet-arg` and the like. */
 export type Component =
@@ -261,8 +262,6 @@ const options: Readonly<Record<string, Options>> = {
       log-rotation-config-json metrics tls-max-version tls-min-version v2-deprecation`,
   },
 };
-
-const words = (text = ""): readonly string[] => text.split(/\s+/).filter(Boolean);
 
 const optionsOf = (component: Component, kind: keyof Options): readonly string[] =>
   Object.entries(options).flatMap(([programs, one]) =>

@@ -1,5 +1,6 @@
 import { isIP, isIPv4 } from "node:net";
 import { z } from "zod";
+import { words } from "../lib/words.ts";
 import { defaultPods, defaultServices, isPrivate, overlap, parseNetwork } from "./addresses.ts";
 import { imageReference, isHost, isPort, isSubdomain, text, textThat } from "./names.ts";
 
@@ -70,28 +71,11 @@ const isPlace = (path: string): boolean =>
   /^(\/(?!\.\.?(\/|$))[^/:\x00-\x1f]+)+\/?$/.test(path);
 
 /** Paths that k3d, Docker or K3s uses already, or that nodes must not share. */
-const ownPlaces = [
-  ...[
-    "/bin",
-    "/dev",
-    "/etc",
-    "/etc/rancher",
-    "/proc",
-    "/run",
-    "/sys",
-    "/var",
-    "/var/lib",
-    "/var/run",
-    "/k3d",
-  ],
-  ...[
-    "/var/lib/rancher",
-    "/var/lib/rancher/k3s",
-    "/var/lib/rancher/k3s/server",
-    "/var/lib/rancher/k3s/agent",
-  ],
-  ...["db", "tls", "cred", "token"].map((name) => `/var/lib/rancher/k3s/server/${name}`),
-];
+const ownPlaces = words(`
+  /bin /dev /etc /etc/rancher /k3d /proc /run /sys /var /var/lib /var/run
+  /var/lib/rancher /var/lib/rancher/k3s /var/lib/rancher/k3s/agent /var/lib/rancher/k3s/server
+  /var/lib/rancher/k3s/server/cred /var/lib/rancher/k3s/server/db /var/lib/rancher/k3s/server/tls
+  /var/lib/rancher/k3s/server/token`);
 
 export const placeOf = (volume: string): string => volume.split(":")[volume.includes(":") ? 1 : 0] ?? "";
 

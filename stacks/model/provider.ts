@@ -1,5 +1,6 @@
 import { execa } from "execa";
 import { kvmProblem } from "../lib/kvm.ts";
+import { words } from "../lib/words.ts";
 import type { ClusterConfig } from "./config.ts";
 
 /** Who creates the machines: a Vagrant provider, or nobody, because they exist already (`hosts`). */
@@ -28,17 +29,9 @@ export const providers: Readonly<Record<Provider, ProviderTraits>> = {
     key: labKey,
   },
   libvirt: {
-    packages: [
-      ...[
-        "vagrant",
-        "vagrant-libvirt",
-        "libvirt-daemon-system",
-        "libvirt-clients",
-        "dnsmasq-base",
-        "iptables",
-      ],
-      ...["qemu-utils", process.arch === "arm64" ? "qemu-system-arm" : "qemu-system-x86"],
-    ],
+    packages: words(`
+      vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base iptables qemu-utils
+      qemu-system-${process.arch === "arm64" ? "arm" : "x86"}`),
     isHere: true,
     key: keyByVagrant("libvirt"),
   },

@@ -5,6 +5,7 @@ import { LabError } from "../../../stacks/lib/errors.ts";
 import { exists } from "../../../stacks/lib/files.ts";
 import { cacheDir } from "../../../stacks/lib/paths.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
+import { words } from "../../../stacks/lib/words.ts";
 import { traefikImage as traefikRef } from "../../../stacks/versions.ts";
 import { sha256Of } from "../hashes.ts";
 import type { ToolName } from "../tools.ts";
@@ -40,16 +41,9 @@ export async function systemManifests(): Promise<string[]> {
     .map((file) => join(folder, file));
 }
 
-const packages = [
-  "busybox-static",
-  "ca-certificates",
-  "iptables",
-  "libip4tc2",
-  "libip6tc2",
-  "libmnl0",
-  "libnftnl11",
-  "libxtables12",
-];
+const packages = words(
+  "busybox-static ca-certificates iptables libip4tc2 libip6tc2 libmnl0 libnftnl11 libxtables12",
+);
 
 const nonRoot = "65532:65532";
 

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { LabError } from "../../../stacks/lib/errors.ts";
 import type { Progress } from "../../../stacks/lib/progress.ts";
+import { words } from "../../../stacks/lib/words.ts";
 import type { ImageSpec, Layer } from "./archive.ts";
 import { cachedArchive, imagesKey } from "./cache.ts";
 import { mergedUsr, programLayer } from "./closure.ts";
@@ -16,57 +17,26 @@ const repository = "k3s-lab/postgres";
 const major = 15;
 
 /** Debian's packages with PostgreSQL and its libraries. The C library is this computer's. */
-const packages = [
-  "busybox-static",
-  ...["postgresql", "postgresql-client"].map((name) => `${name}-${major}`),
-  ...[
-    "libaudit1",
-    "libcap-ng0",
-    "libcap2",
-    "libcom-err2",
-    "libffi8",
-    "libgcrypt20",
-    "libgmp10",
-    "libgnutls30",
-  ],
-  ...[
-    "libgpg-error0",
-    "libgssapi-krb5-2",
-    "libhogweed6",
-    "libicu72",
-    "libidn2-0",
-    "libk5crypto3",
-    "libkeyutils1",
-  ],
-  ...["libkrb5-3", "libkrb5support0", "libldap-2.5-0", "liblz4-1", "liblzma5", "libnettle8", "libp11-kit0"],
-  ...[
-    "libpam0g",
-    "libpq5",
-    "libreadline8",
-    "libsasl2-2",
-    "libssl3",
-    "libstdc++6",
-    "libsystemd0",
-    "libtasn1-6",
-  ],
-  ...["libtinfo6", "libunistring2", "libxml2", "libzstd1", "util-linux", "zlib1g"],
-];
+const packages = words(`
+  busybox-static postgresql-${major} postgresql-client-${major}
+  libaudit1 libcap-ng0 libcap2 libcom-err2 libffi8 libgcrypt20 libgmp10 libgnutls30 libgpg-error0 libgssapi-krb5-2
+  libhogweed6 libicu72 libidn2-0 libk5crypto3 libkeyutils1 libkrb5-3 libkrb5support0 libldap-2.5-0 liblz4-1 liblzma5
+  libnettle8 libp11-kit0 libpam0g libpq5 libreadline8 libsasl2-2 libssl3 libstdc++6 libsystemd0 libtasn1-6 libtinfo6
+  libunistring2 libxml2 libzstd1 util-linux zlib1g`);
 
 /** The programs that the entrypoint calls, and some for people in the pod. */
-const programs = [
-  ...["initdb", "pg_basebackup", "pg_controldata", "pg_ctl", "pg_dump", "pg_isready", "pg_restore"],
-  ...["postgres", "psql"],
-];
+const programs = words(
+  "initdb pg_basebackup pg_controldata pg_ctl pg_dump pg_isready pg_restore postgres psql",
+);
 
 /** Plug-ins that the server loads. Others, such as the JIT compiler of 100 MB, are left out. */
-const modules = ["dict_snowball.so", "libpqwalreceiver.so", "plpgsql.so"];
+const modules = words("dict_snowball.so libpqwalreceiver.so plpgsql.so");
 
 /** The server's other files. */
-const shared = [
-  ...["errcodes.txt", "information_schema.sql", "pg_hba.conf.sample", "pg_ident.conf.sample", "postgres.bki"],
-  ...["postgresql.conf.sample", "snowball_create.sql", "sql_features.txt", "system_constraints.sql"],
-  ...["system_functions.sql", "system_views.sql", "extension/plpgsql.control", "extension/plpgsql--1.0.sql"],
-];
+const shared = words(`
+  errcodes.txt information_schema.sql pg_hba.conf.sample pg_ident.conf.sample postgres.bki postgresql.conf.sample
+  snowball_create.sql sql_features.txt system_constraints.sql system_functions.sql system_views.sql
+  extension/plpgsql.control extension/plpgsql--1.0.sql`);
 const sharedFolders = ["timezonesets", "tsearch_data"];
 
 /** Settings that a stack file cannot change. Memory fits a pod of 256 MB; a lost replica holds back at most 256 MB of log. */

@@ -1,0 +1,2 @@
+/** The words of a text, in order: a list that reads better without quotes. */
+export const words = (text = ""): readonly string[] => text.split(/\s+/).filter(Boolean);
