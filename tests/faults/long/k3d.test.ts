@@ -82,6 +82,11 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
       "options:",
       'registries: {create: {name: k3d-registry.localhost, host: 127.0.0.1, hostPort: "5050"}}\noptions:',
     );
+    await checkout.edit(
+      "stacks/k3d-ha.yaml",
+      "options:",
+      'options:\n  k3s: {extraArgs: [{arg: --secrets-encryption, nodeFilters: ["server:*"]}]}',
+    );
     await up();
     await kubectl("create", "configmap", "keep", "--from-literal=a=b");
     uid = await askUid();
@@ -94,6 +99,12 @@ describe("a k3d cluster of three servers and its faults", { concurrency: false }
   test("its three servers store the cluster in etcd", async () => {
     const roles = await kubectl("get", "nodes", "--show-labels", "--no-headers");
     assert.equal(roles.match(/node-role\.kubernetes\.io\/etcd=true/g)?.length, 3, roles);
+  });
+
+  test("each server's copy of etcd holds Secrets encrypted", async () => {
+    const { stdout } = await succeeded(await checkout.lab("verify", "k3d-ha", "--json"));
+    const found = stdout.match(/server-\d\/secrets",[^}]*"actual":"encrypted"/g);
+    assert.equal(found?.length, 3, stdout);
   });
 
   test("registries.yaml, which may hold passwords, is readable by root only", async () => {
