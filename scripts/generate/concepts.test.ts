@@ -20,35 +20,15 @@ const rows = section
   });
 
 /** What the notes that this lab follows explain; each has a row. */
-const concepts = [
-  ...["machine, Vagrant", "provisioning", "K3s", "etcd", "k3d", "kind", "cluster, node", "control plane"],
-  ...["API server", "scheduler", "controller manager", "watches", "cloud controller manager", "kubelet"],
-  ...[
-    "container runtime",
-    "image",
-    "registry",
-    "SQLite",
-    "network of pods",
-    "pod",
-    "init container",
-    "sidecar",
-    "ReplicaSet",
-  ],
-  ...["Deployment", "scaling", "rolling update", "rollback", "StatefulSet", "Service", "DNS", "balancing"],
-  ...["host", "path", "Ingress controller", "TLS", "namespace", "ConfigMap", "Secret", "backup"],
-  ...[
-    "kubectl",
-    "manifest",
-    "kube-proxy",
-    "ClusterIP",
-    "NodePort",
-    "LoadBalancer",
-    "headless",
-    "ExternalName",
-  ],
-  ...["hostPath", "emptyDir", "PersistentVolume", "claim"],
-  ...["requests", "spreading", "affinity", "taint", "priority class", "encrypted at rest"],
-];
+const concepts = `
+  machine, Vagrant; provisioning; K3s; etcd; k3d; kind; cluster, node; control plane; API server; scheduler;
+  controller manager; watches; cloud controller manager; kubelet; container runtime; image; registry; SQLite;
+  network of pods; pod; init container; sidecar; ReplicaSet; Deployment; scaling; rolling update; rollback;
+  StatefulSet; Service; DNS; balancing; host; path; Ingress controller; TLS; namespace; ConfigMap; Secret;
+  backup; kubectl; manifest; kube-proxy; ClusterIP; NodePort; LoadBalancer; headless; ExternalName; hostPath;
+  emptyDir; PersistentVolume; claim; requests; spreading; affinity; taint; priority class; encrypted at rest`
+  .split(";")
+  .map((one) => one.trim());
 
 let ids: readonly string[] = [];
 before(async () => {

@@ -251,11 +251,6 @@ const clusterFaults: readonly (readonly [string, object, RegExp])[] = [
     { provder: "docker", machines: [server] },
     /k3s-lab:provder: unknown key; did you mean "provider"\?/,
   ],
-  [
-    "a version that is none",
-    { machines: [server], k3s: { version: "latest" } },
-    /k3s\.version: "latest" .*v1\.25\.4\+k3s1/,
-  ],
 ];
 for (const [name, values, expected] of clusterFaults)
   test(`rejects ${name}`, () => {
@@ -338,7 +333,6 @@ const apps = [{ name: "a" }];
 const inDev = (values: object) => ({ cluster, namespaces: [{ name: "dev" }], ...values });
 const withQuota = (quota: object) => ({ cluster, namespaces: [{ name: "dev", quota }], apps });
 const appFaults: readonly (readonly [string, object, RegExp])[] = [
-  ["a bad host name", { cluster, apps: [{ name: "a", host: "App_1.com" }] }, /apps\[0\]\.host: "App_1\.com"/],
   [
     "a duplicate host",
     {
@@ -433,11 +427,6 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     "a key without its certificate",
     { cluster, apps: [{ name: "a", host: "a.com", tls: { key: "a.key" } }] },
     /apps\[0\]\.tls\.certificate: is missing; expected the file of the key's certificate/,
-  ],
-  [
-    "a misspelt key of https",
-    { cluster, apps: [{ name: "a", host: "a.com", tls: { certifcate: "a.crt" } }] },
-    /apps\[0\]\.tls\.certifcate: unknown key; did you mean "certificate"\?/,
   ],
   [
     "two apps for all other hosts",
@@ -591,11 +580,6 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     /ingressNamespace: "web" .*in traefik/,
   ],
   [
-    "a misspelt namespace key",
-    { cluster, namespaces: [{ name: "dev", quoat: {} }], apps },
-    /did you mean "quota"\?/,
-  ],
-  [
     "a misspelt quota key",
     withQuota({ ram: "1Gi" }),
     /quota\.ram: unknown key; did you mean .* Known: pods, cpu, memory/,
@@ -618,8 +602,6 @@ const appFaults: readonly (readonly [string, object, RegExp])[] = [
     { cluster, ingress: "Nginx!", apps },
     /ingress: "Nginx!" .*managed, or the name/,
   ],
-  ["an image that is none", { cluster, image: "a b", apps }, /image: "a b" .*image reference/],
-  ["a misspelt key on top", { cluster, ingres: "managed", apps }, /did you mean "ingress"\?/],
 ];
 for (const [name, values, expected] of appFaults)
   test(`rejects ${name}`, () => {
