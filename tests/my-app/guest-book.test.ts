@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -50,7 +51,7 @@ describe("the guest book and its database", { skip }, () => {
     await mkdir(join(folder, "secret"));
     database = await pods.pod("db-0");
     await database.startReady();
-    await set({
+    set({
       "database-name": "guestbook",
       "database-user": "guestbook",
       "database-port": String(pods.port),
@@ -72,8 +73,9 @@ describe("the guest book and its database", { skip }, () => {
     await Promise.all(servers.splice(0).map(({ stop }) => stop()));
   });
 
-  const set = async (settings: Readonly<Record<string, string>>) => {
-    for (const [name, text] of Object.entries(settings)) await writeFile(join(folder, name), `${text}\n`);
+  // At once: another app may be starting, and would find a file that is still empty.
+  const set = (settings: Readonly<Record<string, string>>) => {
+    for (const [name, text] of Object.entries(settings)) writeFileSync(join(folder, name), `${text}\n`);
   };
 
   async function start(
@@ -81,7 +83,7 @@ describe("the guest book and its database", { skip }, () => {
     hosts: Readonly<Record<string, string>> = {},
     patienceMs = 120_000,
   ): Promise<string> {
-    await set({ "database-host": database.address, "database-read-host": database.address, ...hosts });
+    set({ "database-host": database.address, "database-read-host": database.address, ...hosts });
     const folders = { config: folder, secret: join(folder, "secret") };
     const app = createMyApp(role, config(role), folders, { patienceMs });
     servers.push(app);
@@ -305,14 +307,14 @@ describe("the guest book and its database", { skip }, () => {
   });
 
   it("an init container waits until the database answers", async () => {
-    await set({ "database-host": "127.0.0.1" });
+    set({ "database-host": "127.0.0.1" });
     const folders = { config: folder, secret: join(folder, "secret") };
     const ending = new AbortController();
     const waiting = waitForDatabase(folders, ending.signal);
     assert.equal(await Promise.race([waiting, pause(1000, "still")]), "still");
     ending.abort();
     await waiting;
-    await set({ "database-host": database.address });
+    set({ "database-host": database.address });
     await waitForDatabase(folders, new AbortController().signal);
   });
 
