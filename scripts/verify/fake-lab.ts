@@ -13,7 +13,10 @@ type Json = Record<string, unknown>;
 export interface FakeLab {
   /** What the API server answers, by path. A path that is missing is answered with 404. */
   readonly api: Record<string, Json>;
-  /** What the API server's user may not do, such as `create secrets in dev`. Default: may do all. */
+  /**
+   * What the API server's user may not do, such as `create secrets in dev`, or `patch secrets in dev *` by
+   * any name. Default: may do all.
+   */
   readonly forbidden?: readonly string[];
   /** What `machine.sh` prints, by what the machine is called to ssh. A machine that is missing does not answer. */
   readonly machines: Record<
@@ -264,7 +267,7 @@ export function namespacedLab(): FakeLab {
 export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; close(): void }> {
   const api: Server = createServer(async (request, response) => {
     const answer = request.method === "POST" ? review(lab, await text(request)) : lab.api[request.url ?? ""];
-    response.statusCode = answer ? 200 : 404;
+    response.statusCode = answer === "forbidden" ? 403 : answer ? 200 : 404;
     response.end(JSON.stringify(answer ?? {}));
   });
   await new Promise<void>((ready) => api.listen(0, "127.0.0.1", ready));
@@ -278,13 +281,13 @@ export async function serveApi(lab: FakeLab): Promise<{ readonly url: string; cl
 }
 
 /** The API server's answer to a SelfSubjectAccessReview. */
-function review({ forbidden = [] }: FakeLab, asked: string): Json {
-  const { verb, group, resource, namespace } = JSON.parse(asked).spec.resourceAttributes as Record<
-    string,
-    string
-  >;
-  const what = `${verb} ${resource}${group && `.${group}`}${namespace ? ` in ${namespace}` : ""}`;
-  return { status: { allowed: !forbidden.includes(what) } };
+function review({ forbidden = [] }: FakeLab, asked: string): Json | "forbidden" {
+  const { verb, group, resource, subresource, namespace, name } = JSON.parse(asked).spec
+    .resourceAttributes as Record<string, string | undefined>;
+  if (forbidden.includes("create selfsubjectaccessreviews")) return "forbidden";
+  const what = `${verb} ${resource}${subresource ? `/${subresource}` : ""}${group && `.${group}`}${namespace ? ` in ${namespace}` : ""}`;
+  const isForbidden = forbidden.includes(what) || (name === undefined && forbidden.includes(`${what} *`));
+  return { status: { allowed: !isForbidden } };
 }
 
 /** The lab behind everything that `verify` asks; the API server is asked by real HTTP. */

@@ -1,12 +1,12 @@
 import * as k8s from "@pulumi/kubernetes";
 import * as pulumi from "@pulumi/pulumi";
-import { managedTraefik } from "../model/config.ts";
+import { managedTraefik, rbacGroup } from "../model/config.ts";
 import { traefikImage } from "../versions.ts";
 import { AppNamespace } from "./app-namespace.ts";
 import { unprivilegedContainer, unprivilegedPod } from "./unprivileged.ts";
 import { skipAwait } from "./web-app.ts";
 
-const { namespace, ingressClass } = managedTraefik;
+const { namespace, ingressClass, role: roleName, rules } = managedTraefik;
 
 /** Container ports; below 1024 they would need a capability. */
 const ports = { web: 8000, websecure: 8443, traefik: 9000 } as const;
@@ -39,8 +39,7 @@ export class Traefik extends pulumi.ComponentResource {
 
     const { name: made } = new AppNamespace(namespace, { isolated: false }, child);
     const metadata = { name: "traefik", namespace: made, labels };
-    // These are cluster-scoped, where somebody else may have a "traefik".
-    const clusterWide = { name: "k3s-lab-traefik", labels };
+    const clusterWide = { name: roleName, labels };
 
     const account = new k8s.core.v1.ServiceAccount(name, { metadata }, child);
     const role = new k8s.rbac.v1.ClusterRole(name, { metadata: clusterWide, rules }, child);
@@ -48,7 +47,7 @@ export class Traefik extends pulumi.ComponentResource {
       name,
       {
         metadata: clusterWide,
-        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role.metadata.name },
+        roleRef: { apiGroup: rbacGroup, kind: "ClusterRole", name: role.metadata.name },
         subjects: [{ kind: "ServiceAccount", name: account.metadata.name, namespace: made }],
       },
       child,
@@ -104,22 +103,6 @@ export class Traefik extends pulumi.ComponentResource {
     this.registerOutputs({ ingressClass: this.ingressClass });
   }
 }
-
-/** What Traefik's `kubernetesingress` provider reads, and the one thing that it writes. */
-const rules: k8s.types.input.rbac.v1.PolicyRule[] = [
-  {
-    apiGroups: [""],
-    resources: ["services", "endpoints", "secrets", "nodes"],
-    verbs: ["get", "list", "watch"],
-  },
-  { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"] },
-  {
-    apiGroups: ["extensions", "networking.k8s.io"],
-    resources: ["ingresses", "ingressclasses"],
-    verbs: ["get", "list", "watch"],
-  },
-  { apiGroups: ["extensions", "networking.k8s.io"], resources: ["ingresses/status"], verbs: ["update"] },
-];
 
 function container(image: pulumi.Input<string>): k8s.types.input.core.v1.Container {
   const ping = { path: "/ping", port: "traefik" };

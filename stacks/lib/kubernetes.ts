@@ -253,11 +253,15 @@ export interface KubernetesApi extends Lists {
 
 /** What a user does with objects of a kind. */
 export interface Act {
-  readonly verb: "get" | "create" | "patch";
+  readonly verb: string;
   /** Default: the core group. */
   readonly group: string;
   /** Such as `deployments`. */
   readonly resource: string;
+  /** Such as `status`. Default: the object itself. */
+  readonly subresource?: string | undefined;
+  /** Default: whatever it is called. */
+  readonly name?: string | undefined;
   /** Default: of the whole cluster. */
   readonly namespace?: string | undefined;
 }

@@ -203,7 +203,29 @@ export type AppNamespace = z.output<typeof namespace>;
 export const managedIngress = "managed";
 
 /** Namespace and IngressClass of the lab's own Ingress controller. */
-export const managedTraefik = { namespace: "traefik", ingressClass: "traefik" } as const;
+export const managedTraefik = {
+  namespace: "traefik",
+  ingressClass: "traefik",
+  /** Its ClusterRole and ClusterRoleBinding, where somebody else may have a "traefik". */
+  role: "k3s-lab-traefik",
+  /** What Traefik's `kubernetesingress` provider reads, and the one thing that it writes. */
+  rules: [
+    {
+      apiGroups: [""],
+      resources: ["services", "endpoints", "secrets", "nodes"],
+      verbs: ["get", "list", "watch"],
+    },
+    { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"] },
+    {
+      apiGroups: ["extensions", "networking.k8s.io"],
+      resources: ["ingresses", "ingressclasses"],
+      verbs: ["get", "list", "watch"],
+    },
+    { apiGroups: ["extensions", "networking.k8s.io"], resources: ["ingresses/status"], verbs: ["update"] },
+  ],
+};
+
+export const rbacGroup = "rbac.authorization.k8s.io";
 
 /**
  * Labels that select an Ingress controller's pods in their namespace. Only Traefik's are known; with another controller

@@ -2,23 +2,17 @@ import { readFile } from "node:fs/promises";
 import { LabError, refusal } from "../lib/errors.ts";
 import { accessOf } from "../lib/kube-access.ts";
 import {
-  type Act,
   ApiError,
   connect,
   type Identity,
   type IngressClass,
   type KubernetesApi,
 } from "../lib/kubernetes.ts";
-import {
-  controllerLabels,
-  managedIngress,
-  managedTraefik,
-  type OnCluster,
-  stackFile,
-} from "../model/config.ts";
+import { controllerLabels, managedIngress, managedTraefik, type OnCluster } from "../model/config.ts";
 import { chooseContext, type KubeContext, kubeconfigFile, kubeconfigOf } from "../model/kubeconfig.ts";
 import { readOwnState } from "./own-state.ts";
-import { inspectCluster, isOwn, kindOf, type Owner, objectsOf } from "./ownership.ts";
+import { inspectCluster, isOwn, type Owner } from "./ownership.ts";
+import { refuseForbidden } from "./permissions.ts";
 
 export interface ExternalCluster {
   /** Kubeconfig file, as the stack file names it. */
@@ -55,7 +49,7 @@ export async function externalCluster(
     );
     await refuseBarrier(where, config, api);
     await refuseUnmeasured(where, config, api);
-    await refuseForbidden(where, config, owner.stack, api);
+    await refuseForbidden(api, where, config, owner.stack, state);
     return {
       kubeconfig: kubeconfigOf(context),
       identity: await inspectCluster(api, where, config, owner, state),
@@ -121,46 +115,6 @@ async function refuseUnmeasured(where: string, { apps }: OnCluster, api: Kuberne
   throw refusal(
     `${where} has no metrics-server, so nothing measures the CPU usage by which ${autoscaled.name} is scaled. Install it, or set the replicas of ${autoscaled.name} to a number.`,
   );
-}
-
-/** What a user does to make an object as Pulumi does, and to see whether somebody else's is there. */
-const verbs = ["get", "create", "patch"] as const;
-
-/** A namespace that is still to come says nothing: the rights in it may come with it. */
-async function refuseForbidden(
-  where: string,
-  config: OnCluster,
-  stack: string,
-  api: KubernetesApi,
-): Promise<void> {
-  const acts = new Map<string, Act>();
-  for (const place of objectsOf(config))
-    for (const verb of verbs) {
-      const { group, resource, namespace } = kindOf(place);
-      const kind = `${resource}${group && `.${group}`}`;
-      acts.set(`${verb} ${kind}${namespace === undefined ? "" : ` in ${namespace}`}`, {
-        verb,
-        group,
-        resource,
-        namespace,
-      });
-    }
-  const isMissing = async (namespace: string) =>
-    (await api.object(`/api/v1/namespaces/${namespace}`)) === undefined;
-  const denied = await Promise.all(
-    [...acts].map(async ([words, act]) =>
-      act.namespace !== undefined && (await isMissing(act.namespace))
-        ? []
-        : (await api.may(act)) === false
-          ? [words]
-          : [],
-    ),
-  );
-  const words = denied.flat();
-  if (words.length > 0)
-    throw refusal(
-      `${where} cannot run the stack ${stack}: its user may not ${words.join(", ")}. Nothing was touched. Ask for these permissions, or give the context of ${stackFile(stack)} a user who has them.`,
-    );
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   managedTraefik,
   type OnCluster,
   priorityClassName,
+  rbacGroup,
   tlsSecretOf,
 } from "../model/config.ts";
 import { hardLimits } from "../model/quota.ts";
@@ -78,8 +79,8 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
   const namespace = place("v1", "Namespace");
   const service = place("v1", "Service");
   const deployment = place("apps/v1", "Deployment");
-  const { namespace: home, ingressClass } = managedTraefik;
-  const rbac = "rbac.authorization.k8s.io/v1";
+  const { namespace: home, ingressClass, role } = managedTraefik;
+  const rbac = `${rbacGroup}/v1`;
   return [
     ...namespaces.flatMap(({ name, quota, isolated }) => [
       namespace(name),
@@ -92,8 +93,8 @@ export function objectsOf(config: OnCluster): ObjectPlace[] {
       ? [
           namespace(home),
           place("v1", "ServiceAccount")("traefik", home),
-          place(rbac, "ClusterRole")("k3s-lab-traefik"),
-          place(rbac, "ClusterRoleBinding")("k3s-lab-traefik"),
+          place(rbac, "ClusterRole")(role),
+          place(rbac, "ClusterRoleBinding")(role),
           place("networking.k8s.io/v1", "IngressClass")(ingressClass),
           service("traefik", home),
           deployment("traefik", home),
