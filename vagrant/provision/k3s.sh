@@ -510,6 +510,7 @@ save() {
   for path in "${kept[@]}"; do
     if is_there "$path"; then cp -a --parents "$path" $before.new; fi
   done
+  mkdir -p $before.new$manifests # says that they were saved, if only that there were none
   sync -f $before.new
   mv $before.new $before
 }
@@ -522,7 +523,10 @@ forget_saved() {
 }
 
 is_there() { [ -e "$1" ] || [ -L "$1" ]; }
+# A change that an earlier release of the lab began has no manifests saved. What was not saved stays as it is.
+has_saved() { [[ $1 != $manifests/* ]] || [ -d $before$manifests ]; }
 is_as_kept() {
+  has_saved "$1" || return 0
   if is_there "$before$1"; then diff -r --no-dereference "$before$1" "$1" >/dev/null 2>&1; elif is_there "$1"; then false; fi
 }
 
@@ -745,6 +749,9 @@ roll_back() {
   if [ -n "$started" ] || [ ${#changed[@]} -gt 0 ] || ! runs; then start_k3s; fi
   deadline=$((SECONDS + ready_within))
   if [ -n "$alone" ]; then deadline=$SECONDS; fi
+  if ! has_saved "$values" && { is_there "$values" || is_there "$retry"; }; then
+    why=". Traefik's settings in $manifests stay as they are, because the release of the lab that began this change did not save them$why"
+  fi
   if wait_until_up; then
     forget_saved
     die "the change failed, and K3s runs as before$why"

@@ -835,6 +835,28 @@ test("a change that fails leaves Traefik as it was, with a load balancer and wit
   }
 });
 
+test("a change that an older lab began, which saved no manifests, is rolled back without them, and says so", async () => {
+  const TRAEFIK = "every-node";
+  const name = "older save";
+  const { path } = await provision(name, { environment: { TRAEFIK } });
+  await provision(name, changed({ environment: { TRAEFIK }, start: 'kill -KILL "$PPID"' }));
+  await rm(path(`var/lib/k3s-lab/before${path("var/lib/rancher")}`), { recursive: true });
+  const of = ({ read }: Awaited<ReturnType<typeof provision>>) =>
+    Promise.all(["retry", "config"].map((one) => read(`${manifests}/k3s-lab-traefik-${one}.yaml`)));
+  const start = "grep -q disable $(dirname $0)/../etc/systemd/system/k3s.service && ends || up";
+  const failed = await provision(name, changed({ environment: { TRAEFIK }, start }));
+  assert.equal(failed.status, 1);
+  assert.match(failed.stderr, /K3s runs as before\. Traefik's settings in \S+ stay as they are, because/);
+  assert.doesNotMatch(await failed.read("etc/systemd/system/k3s.service"), /disable/);
+  const [retry, config] = await of(failed);
+  assert.match(retry ?? "", /k3s-lab-retry/);
+  assert.match(config ?? "", /DaemonSet/);
+  // What this release saves is put back without a word.
+  const later = await provision(name, { environment: { TRAEFIK: "", K3S_ARGS: "--disable=x" }, start });
+  assert.match(later.stderr, /K3s runs as before\. K3s says/);
+  assert.deepEqual(await of(later), [retry, config]);
+});
+
 interface HelmChartConfig {
   readonly spec: { readonly valuesContent: string };
 }
