@@ -8,6 +8,7 @@
 #   k3s.sh MODE STEP  one of these steps of `install` or `start`; ../ansible/k3s.yml does itself what lies between them:
 #     begin           refuses what is impossible, and prints the wanted state as YAML; `check begin` changes nothing
 #     place           puts the machine's files where K3s looks for them; prints "changed" if they were not there
+#     installer       runs K3s's own installer, with the variables INSTALL_K3S_… of the caller
 #     files           prints the fingerprint of the files that K3s runs from
 #     stop            before K3s restarts
 #     wait            returns when the node is Ready
@@ -775,7 +776,6 @@ plan() {
   echo "service: $service"
   echo "files: '$(fingerprint)'"
   echo "wish: '$wish'"
-  echo "installer: $installer"
   block arguments "$arguments"
   block config "$(config_text)"
 }
@@ -819,6 +819,8 @@ later_step() {
     place
     if [ "$there" != "$(placed)" ]; then echo changed >&3; fi
     ;;
+  # It keeps the lock, by which a later run ends it: it may still be downloading when the connection has broken.
+  installer) exec env --unset=K3S_VERSION --unset=K3S_ARGS sh "$installer" </dev/null ;;
   # One that does not run has to be started, whatever its files are.
   files) if runs; then fingerprint >&3; fi ;;
   stop)
@@ -876,7 +878,7 @@ esac
 # Delete what was sent for this run, however it ends; after a successful check an installation follows.
 remove_sent() {
   case "$?,$mode,$step" in
-  0,check, | 0,*,begin | 0,*,recover | *,place | *,files | *,stop | *,wait) ;;
+  0,check, | 0,*,begin | 0,*,recover | *,place | *,installer | *,files | *,stop | *,wait) ;;
   *) rm -f "$token_file" "$secret_file" $run/join ${INSTALLER:+"$INSTALLER"} ;;
   esac
 }

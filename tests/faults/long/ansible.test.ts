@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test as testAlone } from "node:test";
+import { setTimeout } from "node:timers/promises";
 import { byAnsible } from "../../../vagrant/ansible/fake-run.ts";
-import { provision } from "../../../vagrant/provision/fake-machine.ts";
+import { type FakeRun, type Machine, provision } from "../../../vagrant/provision/fake-machine.ts";
 import { type Checkout, copyCheckout } from "../../e2e/checkout.ts";
 import { steps } from "../../steps.ts";
 
@@ -193,6 +194,94 @@ testAlone("a run that another has taken over changes nothing more, and rolls not
   assert.ok(existsSync(path("var/lib/k3s-lab/before")));
   assert.equal(log.filter((line) => line.startsWith("systemctl restart")).length, 2);
 });
+
+const unit = "etc/systemd/system/k3s.service";
+const here = '"$(dirname "$0")/.."';
+/** A connection to the machine, which is this computer, until it breaks. */
+const connection = {
+  files: {
+    "bin/ssh": `#!/bin/sh\n[ ! -e ${here}/broken ] || exit 255\nfor command; do :; done\nexec setsid --wait sh -c "$command"\n`,
+  },
+  run: (fake: FakeRun) =>
+    byAnsible(fake, "--extra-vars", `ansible_connection=ssh ansible_ssh_executable=${fake.root}/bin/ssh`),
+};
+const wanted = { environment: { K3S_ARGS: "--disable=traefik" } };
+const failsThen = `grep -q disable ${here}/${unit} && ends || up`;
+
+/** The connection breaks while K3s starts. @returns the next run of something, once it is back. */
+async function broken(name: string, machine: Machine) {
+  const start = `touch ${here}/broken; ${machine.start ?? "up"}`;
+  const { status, stdout, path, log } = await provision(name, { ...connection, ...machine, start });
+  assert.notEqual(status, 0);
+  assert.match(stdout, / unreachable=1 /);
+  await rm(path("broken"));
+  const { stdout: seen } = await provision(name, { mode: "observe" });
+  return async (next: Machine) => {
+    const after = await provision(name, next);
+    const later = after.log.slice(log.length).filter((line) => /uninstall|killall/.test(line));
+    assert.deepEqual(later, [], "something was uninstalled");
+    return {
+      ...after,
+      seen,
+      said: after.stdout + after.stderr,
+      isSaved: existsSync(path("var/lib/k3s-lab/before")),
+    };
+  };
+}
+
+for (const [how, next] of [
+  ["Ansible", { run: byAnsible }],
+  ["the script", {}],
+] as const)
+  testAlone(`a connection that breaks in a change: the next run, by ${how}, finishes it`, async () => {
+    const name = `breaks before ${how}`;
+    await provision(name, {});
+    const after = await (await broken(name, wanted))({ ...wanted, ...next });
+    assert.match(after.seen, /^state a change of it was interrupted$/m);
+    assert.equal(after.status, 0, after.said);
+    assert.match(await after.read(unit), /disable/);
+    assert.equal(after.isSaved, false);
+  });
+
+testAlone("a connection that breaks in a change that fails: the next run rolls it back", async () => {
+  await provision("breaks and fails", {});
+  const next = await broken("breaks and fails", { ...wanted, start: failsThen });
+  const after = await next({ ...wanted, run: byAnsible, start: failsThen });
+  assert.match(after.said, /the change failed, and K3s runs\s+as\s+before/);
+  assert.doesNotMatch(await after.read(unit), /disable/);
+  const again = await next({ run: byAnsible });
+  assert.equal(again.status, 0, again.said);
+});
+
+testAlone(
+  "a connection that breaks in a first install: what ran there since is not uninstalled",
+  async () => {
+    const next = await broken("breaks first", { ...wanted, start: "ends" });
+    const files = { "var/lib/kubelet/pods/1/x": "" };
+    const failed = await next({ ...wanted, files, run: byAnsible, start: "ends" });
+    assert.match(failed.seen, /^state its installation was interrupted$/m);
+    assert.match(failed.said, /pods have\s+run\s+in it/);
+    assert.ok(existsSync(failed.path("var/lib/rancher/k3s/server/db/state.db")));
+    const after = await next({ ...wanted, run: byAnsible });
+    assert.equal(after.status, 0, after.said);
+  },
+);
+
+testAlone(
+  "the installer of a run whose connection has broken writes nothing once another has begun",
+  async () => {
+    const name = "late installer";
+    const { path, read } = await provision(name, {});
+    const installer = `cd ${here}/..; echo waits >>log; until [ -e go ]; do sleep 0.1; done; echo late >>${unit}`;
+    const late = provision(name, { ...connection, ...wanted, installer });
+    while (!(await read("log")).includes("waits")) await setTimeout(50);
+    const { status, stderr } = await provision(name, {});
+    assert.equal(status, 0, stderr);
+    await writeFile(path("go"), "");
+    assert.equal((await late).status, 2);
+    assert.doesNotMatch(await read(unit), /late|disable/);
+  },
+);
 
 testAlone("labs whose machines have the same name share no connection", async () => {
   const socketOf = async (name: string) => {
