@@ -1,11 +1,11 @@
 import { partsOfUrn } from "../stacks/lib/state.ts";
-import { marksIn } from "../stacks/model/k3s-cluster.ts";
+import { evictedBy, newEvictions } from "../stacks/model/k3s-cluster.ts";
 import type { Provider } from "../stacks/model/provider.ts";
 import { claimedVolume, inWords, isStatefulSet, volumesOf } from "../stacks/observe/data-volumes.ts";
 import { existsInDocker } from "../stacks/observe/k3d-host.ts";
 import { recordedHostMayHaveK3s, recordedMachineState } from "../stacks/observe/machines.ts";
 import { pathOf } from "../stacks/observe/ownership.ts";
-import { environmentOf } from "../stacks/observe/recorded.ts";
+import { environmentOf, k3sArgsIn } from "../stacks/observe/recorded.ts";
 import type { PlannedStep } from "./pulumi.ts";
 import { mayContain } from "./recorded-cluster.ts";
 
@@ -95,7 +95,7 @@ export async function lossesOf(
   for (const step of steps) {
     const how = ways[step.operation];
     if (how === undefined) continue;
-    const thing = how === "evicted" ? evictedBy(step, context) : thingOf(step, context);
+    const thing = how === "evicted" ? evictedIn(step, context) : thingOf(step, context);
     if (!thing || lost.has(thing.what) || !(await thing.exists())) continue;
     const { machine, address } = thing;
     const heir = created.find((one) => address !== undefined && one.address === address)?.machine;
@@ -182,18 +182,11 @@ function thingOf({ urn, inputs }: PlannedStep, context: Context): Thing | undefi
 }
 
 /** The pods that a node's new taints drive out. */
-function evictedBy(step: PlannedStep, context: Context): Thing | undefined {
+function evictedIn(step: PlannedStep, context: Context): Thing | undefined {
   const node = thingOf(step, context);
   if (node?.goesWith === undefined) return undefined;
-  const taintsIn = (inputs: PlannedStep["inputs"]) =>
-    marksIn((environmentOf(inputs).K3S_ARGS ?? "").split(" ").filter(Boolean)).taints;
-  const had = taintsIn(step.inputs);
-  const added = taintsIn(step.wanted ?? {}).filter((one) => one.endsWith(":NoExecute") && !had.includes(one));
-  if (added.length === 0) return undefined;
-  return {
-    ...node,
-    what: `the pods on ${node.goesWith} that do not tolerate its new taint ${added.join(", ")}; nothing recreates those without a controller`,
-  };
+  const taints = newEvictions(k3sArgsIn(step.inputs), k3sArgsIn(step.wanted));
+  return taints.length === 0 ? undefined : { ...node, what: evictedBy(node.goesWith, taints) };
 }
 
 function hostsIn(steps: readonly PlannedStep[]): ReadonlyMap<string, Environment> {

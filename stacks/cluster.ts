@@ -13,6 +13,7 @@ import type { ClusterOutputs } from "./model/outputs.ts";
 import { readServerSecrets } from "./model/server-secrets.ts";
 import { stackConfig } from "./model/stack-config.ts";
 import { observeCluster } from "./observe/cluster.ts";
+import { evictions, refuseUnasked } from "./observe/evictions.ts";
 import { kubeconfigCopy, observeKubeconfig } from "./observe/kubeconfig.ts";
 import type { MachineObservation } from "./observe/machine-list.ts";
 import { certificatesOf, isServerListMissing } from "./observe/nodes.ts";
@@ -25,6 +26,10 @@ export default async function cluster(): Promise<ClusterOutputs> {
   const { machines, network, k3s, loadBalancer, provisioner } = config;
   const observed = await observeCluster(stack, config);
   refuseUnlessMet(clusterPreconditions(config, observed));
+  refuseUnasked(stack, evictions(config, observed), {
+    isPreview: pulumi.runtime.isDryRun(),
+    warn: pulumi.log.warn,
+  });
   const { provider, version, observedMachines, observedNodes, wrongBalancer } = observed;
   const secretConfig = await readServerSecrets(k3s.serverSecrets, stackFile(stack), root);
 

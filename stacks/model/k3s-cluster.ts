@@ -134,6 +134,16 @@ export function immutableFlagProblems(
 
 const taintsOf = (args: readonly string[]): string[] =>
   new K3sFlags(args).values("--node-taint").flatMap((taints) => taints.split(","));
+/** The taints that end running pods, of a node's new flags and not of its old ones. */
+export function newEvictions(had: readonly string[], wanted: readonly string[]): string[] {
+  const old = taintsOf(had);
+  return taintsOf(wanted).filter((taint) => taint.endsWith(":NoExecute") && !old.includes(taint));
+}
+
+/** What a new taint that ends running pods costs. */
+export const evictedBy = (node: string, taints: readonly string[]): string =>
+  `the pods on ${node} that do not tolerate its new taint ${taints.join(", ")}; nothing recreates those without a controller`;
+
 const isStrict = (taint: string): boolean => /:No(Schedule|Execute)$/.test(taint);
 
 /** Whether a node's flags keep pods without a toleration away: the apps', Traefik's and CoreDNS's. */

@@ -4,13 +4,14 @@ import { observeLoadBalancer } from "./load-balancer.ts";
 import type { MachineObservation } from "./machine-list.ts";
 import { observeMachines } from "./machines.ts";
 import { type ObservedNode, observeAllNodes, refuseImmutableFlags, refuseVersionJump } from "./nodes.ts";
-import { recordedOf } from "./recorded.ts";
+import { type Recorded, recordedOf } from "./recorded.ts";
 
 /** The settings of a cluster, and its observed state before a run. */
 export interface ClusterObservation {
   readonly provider: Provider;
   /** The K3s release: the stack file's, else the one that the cluster was made with. */
   readonly version: string;
+  readonly recorded: Recorded;
   readonly observedMachines: ReadonlyMap<string, MachineObservation>;
   readonly observedNodes: readonly ObservedNode[];
   /** The fault of HAProxy to repair; undefined if there is none or it is unknown. */
@@ -39,6 +40,7 @@ export async function observeCluster(stack: string, config: ClusterConfig): Prom
     isBalancing ? observeLoadBalancer(stack, loadBalancer) : undefined,
   ]);
   refuseVersionJump(stackFile(stack), version, observedNodes);
-  refuseImmutableFlags(stackFile(stack), config.k3s.serverArgs, recorded.serverArgs ?? [], observedNodes);
-  return { provider, version, observedMachines, observedNodes, wrongBalancer };
+  const serverArgs = recorded.nodes?.filter(({ role }) => role === "server").map(({ args }) => args) ?? [];
+  refuseImmutableFlags(stackFile(stack), config.k3s.serverArgs, serverArgs, observedNodes);
+  return { provider, version, recorded, observedMachines, observedNodes, wrongBalancer };
 }

@@ -5,16 +5,20 @@ import { ifThere } from "../lib/files.ts";
 import { type HostSettings, readHostSettings } from "../lib/host-settings.ts";
 import { root, stateFile } from "../lib/paths.ts";
 import { partsOfUrn, type StateResource, stateOf } from "../lib/state.ts";
-import type { ClusterConfig } from "../model/config.ts";
+import type { ClusterConfig, Machine } from "../model/config.ts";
 import { configuredProvider, type Provider, providers } from "../model/provider.ts";
+
+/** A node, with the flags that it was installed with. */
+interface RecordedNode extends Pick<Machine, "name" | "role"> {
+  readonly args: readonly string[];
+}
 
 /** Choices made when a stack's machines were created; they stay for the machines' lifetime. */
 export interface Recorded {
   readonly provider?: Provider;
   /** K3s release that its nodes were installed with. */
   readonly k3sVersion?: string;
-  /** The flags that each of its servers was installed with. */
-  readonly serverArgs?: readonly (readonly string[])[];
+  readonly nodes?: readonly RecordedNode[];
 }
 
 /** The stacks that have a Pulumi state. */
@@ -30,13 +34,15 @@ export function recordedIn(resources: readonly StateResource[]): Recorded {
   const environments = resources.map(({ inputs }) => environmentOf(inputs));
   const provider = environments.map(({ LAB_PROVIDER }) => LAB_PROVIDER).find(Boolean);
   const k3sVersion = environments.map(({ K3S_VERSION }) => K3S_VERSION).find(Boolean);
-  const serverArgs = resources
+  const nodes = resources
     .filter(({ urn }) => partsOfUrn(urn).types.includes(":K3sNode$"))
-    .map(({ inputs }) => environmentOf(inputs))
-    .filter(({ NODE_ROLE, K3S_ARGS }) => NODE_ROLE === "server" && K3S_ARGS !== undefined)
-    .map(({ K3S_ARGS = "" }) => K3S_ARGS.split(" ").filter(Boolean));
+    .flatMap(({ inputs }): RecordedNode[] => {
+      const { NODE_NAME: name = "", NODE_ROLE, K3S_ARGS } = environmentOf(inputs);
+      if (K3S_ARGS === undefined) return [];
+      return [{ name, role: NODE_ROLE === "server" ? "server" : "agent", args: k3sArgsIn(inputs) }];
+    });
   return {
-    ...(serverArgs.length > 0 ? { serverArgs } : {}),
+    ...(nodes.length > 0 ? { nodes } : {}),
     ...(provider !== undefined && Object.hasOwn(providers, provider)
       ? { provider: provider as Provider }
       : {}),
@@ -57,6 +63,10 @@ export const providerOf = async (
   const { provider } = await recordedOf(stack);
   return configuredProvider(config, provider === undefined ? settings : { autoProvider: provider });
 };
+
+/** The K3s flags of a node's command. */
+export const k3sArgsIn = (inputs: StateResource["inputs"]): readonly string[] =>
+  (environmentOf(inputs).K3S_ARGS ?? "").split(" ").filter(Boolean);
 
 /** The environment of a recorded command, plain strings only. */
 export function environmentOf(
