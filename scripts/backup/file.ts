@@ -1,9 +1,9 @@
-import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { randomUUID } from "node:crypto";
 import { link, lstat, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { LabError, refusal } from "../../stacks/lib/errors.ts";
 import { ifThere } from "../../stacks/lib/files.ts";
+import { sha256Of } from "../toolchain/hashes.ts";
 import { type Header, headerLength, readHeader } from "./header.ts";
 
 /** The file beside a backup that `sha256sum --check` reads. */
@@ -59,12 +59,6 @@ async function beginningOf(file: string): Promise<Uint8Array> {
   } finally {
     await handle.close();
   }
-}
-
-async function sha256Of(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Buffer);
-  return hash.digest("hex");
 }
 
 /**

@@ -3,7 +3,7 @@ import { stateOf } from "../../stacks/lib/state.ts";
 import { isOnCluster, programOf } from "../../stacks/model/config.ts";
 import { type DataVolume, inWords, recordedVolumes } from "../../stacks/observe/data-volumes.ts";
 import { knownStacks } from "../../stacks/observe/recorded.ts";
-import { type Ask, confirmLosses } from "../confirm.ts";
+import { confirmLosses } from "../confirm.ts";
 import type { Loss } from "../losses.ts";
 import {
   clusterStackIn,
@@ -19,11 +19,7 @@ import type { Target } from "./target.ts";
  * gone, and neither data nor others' objects may be deleted without confirmation.
  * @throws LabError with the next step; exit code 3 if others' objects or data would be lost.
  */
-export async function refuseLossOfOthers(
-  targets: readonly Target[],
-  replace: boolean,
-  ask?: Ask,
-): Promise<void> {
+export async function refuseLossOfOthers(targets: readonly Target[], replace: boolean): Promise<void> {
   const goes = (cluster: string | undefined) => targets.some(({ stack, made }) => made && stack === cluster);
   const losses: Loss[] = [];
   for (const { stack, program, made, cluster } of targets) {
@@ -45,7 +41,7 @@ export async function refuseLossOfOthers(
       );
   }
   for (const stack of await knownStacks()) losses.push(...(await lossesWithCluster(stack, goes)));
-  await confirmLosses(losses, replace, ask, { otherwise: "back the data up first" });
+  await confirmLosses(losses, replace, undefined, { otherwise: "back the data up first" });
 }
 
 const removed = (stack: string, volume: DataVolume): Loss => ({

@@ -52,13 +52,14 @@ export interface LoadParts extends LoadSize {
   readonly signal: AbortSignal;
   /** Milliseconds between polls. Default: 1000. */
   readonly interval?: number;
-  /** Seconds to wait for added pods to be removed again. Default: 180. */
-  readonly settlesWithin?: number;
 }
+
+/** Seconds to wait for added pods to be removed again. */
+const settlesWithin = 180;
 
 /** Sends requests and watches the pods, afterwards until autoscalers have scaled down again. */
 export async function runLoad(parts: LoadParts): Promise<Outcome> {
-  const { apps, tell, signal, interval = 1000, settlesWithin = 180 } = parts;
+  const { apps, tell, signal, interval = 1000 } = parts;
   const began = performance.now();
   const seen = new Seen(apps, await parts.look());
   const statistics = new Statistics();

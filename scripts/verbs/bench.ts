@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Command, Option } from "commander";
 import { labDir } from "../../stacks/lib/paths.ts";
 import { renderClusters, summarize } from "../bench/clusters-report.ts";
 import { refuseWhileUp } from "../bench/refuse.ts";
@@ -10,6 +10,7 @@ import { inCopy, readExtent, realSite, requireContainers, takeDownAll } from "..
 import { rivals, type Site, type SubstrateName, substrateNames, substrates } from "../bench/substrates.ts";
 import { bothWays, startLog } from "../bench/ways.ts";
 import { interruptible } from "../signals.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface Options {
   readonly rounds?: number;
@@ -27,7 +28,7 @@ const log = join(labDir, "log", "bench.log");
 const progress = (line: string) => void process.stderr.write(`${line}\n`);
 
 export const command = new Command("bench")
-  .option("--rounds <number>", "number of rounds (default: 3, with --compare 1)", wholeNumber)
+  .option("--rounds <number>", "number of rounds (default: 3, with --compare 1)", wholeNumber(1, 99))
   .addOption(new Option("--substrate <name>", "kind of cluster").choices(substrateNames).default("cluster"))
   .addOption(
     new Option(
@@ -81,9 +82,4 @@ async function clusters(
   );
   const summary = summarize(extents, measured, availableParallelism());
   return { json: summary, markdown: renderClusters(summary) };
-}
-
-function wholeNumber(text: string): number {
-  if (!/^[1-9]\d?$/.test(text)) throw new InvalidArgumentError("A whole number from 1 to 99 is expected.");
-  return Number(text);
 }

@@ -1,29 +1,23 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { type LoadParts, type LoadSize, type Moment, runLoad } from "../load/index.ts";
 import { podsOf } from "../load/pods.ts";
 import { momentLine, momentLines, outcomeLines } from "../load/render.ts";
 import { loadTarget, targetsOf, within } from "../load/targets.ts";
 import { interruptible } from "../signals.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface Options extends LoadSize {
   readonly stack?: string;
   readonly json?: true;
 }
 
-const upTo =
-  (most: number) =>
-  (text: string): number => {
-    if (/^[1-9]\d{0,5}$/.test(text) && Number(text) <= most) return Number(text);
-    throw new InvalidArgumentError(`A whole number from 1 to ${most} is expected.`);
-  };
-
 export const command = new Command("load")
   .argument("<target>", "stack of apps that is up, or an app of one: APP or namespace/APP")
   .option("--stack <name>", "stack of the app, if several have one with this name")
-  .option("--duration <seconds>", "how long to send requests, at most 3600", upTo(3600), 60)
-  .option("--rate <number>", "requests a second, at most 1000", upTo(1000), 200)
-  .option("--concurrency <number>", "concurrent requests, at most 64", upTo(64), 8)
+  .option("--duration <seconds>", "how long to send requests, at most 3600", wholeNumber(1, 3600), 60)
+  .option("--rate <number>", "requests a second, at most 1000", wholeNumber(1, 1000), 200)
+  .option("--concurrency <number>", "concurrent requests, at most 64", wholeNumber(1, 64), 8)
   .option("--json", "print JSON at the end: measurements and what happened to the pods")
   .addHelpText(
     "after",

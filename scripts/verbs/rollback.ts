@@ -1,14 +1,14 @@
-import { InvalidArgumentError } from "commander";
 import { askPlace, placeOf } from "../../stacks/observe/place.ts";
 import { type ChangeOptions, changeApp, changeCommand, changeHelp } from "../change/change-app.ts";
 import { findApp } from "../change/find-app.ts";
 import { historyOf, revisionToRestore, tableOf } from "../change/history.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 export const command = changeCommand("rollback")
   .argument(
     "[revision]",
     "revision of the history (default: the last one with a different version)",
-    wholeNumber,
+    wholeNumber(0, 999_999_999, "Expected the number of a revision, such as 3."),
   )
   .option("--history", "only print the history: revisions, versions, times")
   .addHelpText(
@@ -34,9 +34,3 @@ export const command = changeCommand("rollback")
       await changeApp(found, { version }, options);
     },
   );
-
-function wholeNumber(text: string): number {
-  if (!/^\d{1,9}$/.test(text))
-    throw new InvalidArgumentError("Expected the number of a revision, such as 3.");
-  return Number(text);
-}

@@ -47,7 +47,7 @@ const labelNames = ["id", "stack", "machine", "ip", "generation", "checkout"] as
  */
 export const listMachines = (
   provider: ListingProvider,
-  deadline = 20_000,
+  deadline?: number,
 ): Promise<readonly ListedMachine[]> => lists[provider](asker(deadline));
 
 type Ask = (provider: string, program: string, args: readonly string[]) => Promise<string>;
@@ -193,12 +193,8 @@ export const machineName = (stack: string, machine: string): string => `k3s-lab-
  * A provider's current name of the virtual machine with this id; undefined if it has no such machine, or creates containers.
  * @throws LabError if the provider does not answer.
  */
-export async function nameOfMachine(
-  provider: ListingProvider,
-  id: string,
-  deadline = 20_000,
-): Promise<string | undefined> {
-  const ask = asker(deadline);
+export async function nameOfMachine(provider: ListingProvider, id: string): Promise<string | undefined> {
+  const ask = asker();
   if (provider === "virtualbox") {
     const all = lines(await ask("VirtualBox", "VBoxManage", ["list", "vms"]));
     const name = all
@@ -237,7 +233,7 @@ function unclear(provider: string, name: string, state: string): never {
 
 /** Queries in the C locale and with a deadline; a query without an answer says nothing about any machine. */
 const asker =
-  (deadline: number): Ask =>
+  (deadline = 20_000): Ask =>
   async (provider, program, args) => {
     const { failed, timedOut, code, stdout, stderr, shortMessage } = await execa(program, args, {
       env: { LC_ALL: "C" },

@@ -100,11 +100,8 @@ export async function readOwnState(stack: string, file: string = stateFile(stack
  * The generation of each machine that this stack created, by the machine's name.
  * @throws LabError when the state exists and cannot be read.
  */
-export async function recordedGenerations(
-  stack: string,
-  file: string = stateFile(stack),
-): Promise<ReadonlyMap<string, string>> {
-  const resources = await stateOf(stack, file);
+export async function recordedGenerations(stack: string): Promise<ReadonlyMap<string, string>> {
+  const resources = await stateOf(stack);
   return new Map(
     resources.flatMap(({ urn, inputs }) => {
       const { LAB_MACHINE, LAB_GENERATION } = environmentOf(inputs);
