@@ -6,9 +6,9 @@ import { stackDir } from "../stacks/lib/paths.ts";
 import { hasResources, locksOf } from "../stacks/lib/state.ts";
 import {
   chooseProvider,
+  freshProbes,
   type Provider,
   packagesOf,
-  providerProbes,
   providers,
 } from "../stacks/model/provider.ts";
 import { preflightK3d } from "../stacks/observe/k3d-ready.ts";
@@ -58,7 +58,7 @@ const thisComputer = {
   tools: (): Promise<readonly ToolStatus[]> => labInstaller.status(),
   go: findGo,
   docker: observeDocker,
-  probes: providerProbes,
+  probes: freshProbes,
   facts: hostFacts,
   missingPackages: (names: readonly string[]) => missingPackages(names),
   /** Whether `lab up` can become root, which installing packages requires. */

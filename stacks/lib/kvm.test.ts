@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { execa } from "execa";
-import { guests, runs } from "./kvm.ts";
+import { guests, type Outcome, runs, unlessHung } from "./kvm.ts";
 
 // QEMU's emulation stands in for KVM: it shows that the programs end their machines, on any computer.
 for (const arch of ["x64", "arm64"] as const) {
@@ -11,13 +14,53 @@ for (const arch of ["x64", "arm64"] as const) {
   const skip = failed && `needs ${guest.command}`;
 
   test(`the guest for ${arch} ends its machine`, { skip }, async () => {
-    assert.equal(await runs(guest, "tcg", 60_000), true);
+    assert.equal(await runs(guest, "tcg", 60_000), "ended");
   });
 
   test(`a machine for ${arch} that does something else is told apart`, { skip }, async () => {
     const image = guest.image.slice();
     // Another value for the device, another call to the firmware.
     image[arch === "x64" ? 1 : 4] = 0x11;
-    assert.equal(await runs({ ...guest, image }, "tcg"), false);
+    assert.notEqual(await runs({ ...guest, image }, "tcg"), "ended");
   });
 }
+
+/** Stands in for QEMU. */
+const program = (script: string) => ({
+  command: "/bin/sh",
+  args: () => ["-c", script],
+  image: new Uint8Array(),
+  exitCode: 0,
+});
+
+test("a guest hangs only if it had the processor: on a busy computer it may just not have had its turn", async () => {
+  assert.equal(await runs(program("exec sleep 60"), "kvm", 50), "failed");
+  assert.equal(await runs(program("exit 1"), "kvm", 60_000), "failed");
+  const busy = program("while :; do :; done");
+  while ((await runs(busy, "kvm", 50)) !== "hung");
+});
+
+test("a guest that hung is not run again before something has changed, and nothing else is remembered", async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
+  context.after(() => rm(folder, { recursive: true }));
+  const note = join(folder, "cache", "note");
+  let asked = 0;
+  const ask = async (outcome: Outcome, identity?: string, again = false) => {
+    asked = 0;
+    const run = async () => {
+      asked++;
+      return outcome;
+    };
+    return [await unlessHung(identity, run, { note, again }), asked];
+  };
+  for (const outcome of ["ended", "failed", "ended"] as const)
+    assert.deepEqual(await ask(outcome, "boot 1"), [outcome, 1]);
+  assert.deepEqual(await ask("hung"), ["hung", 1]);
+  assert.deepEqual(await ask("hung", "boot 1"), ["hung", 1]);
+  assert.deepEqual(await ask("ended", "boot 1"), ["hung", 0]);
+  assert.deepEqual(await ask("failed", "boot 2"), ["failed", 1]);
+  assert.deepEqual(await ask("ended", "boot 1"), ["hung", 0]);
+  // The doctor asks again.
+  assert.deepEqual(await ask("ended", "boot 1", true), ["ended", 1]);
+  assert.deepEqual(await ask("failed", "boot 1"), ["failed", 1]);
+});

@@ -1,8 +1,11 @@
 import { constants } from "node:fs";
-import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { access, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
+import { writeWhole } from "./files.ts";
+import { cacheDir } from "./paths.ts";
+import { parseStat } from "./processes.ts";
 
 /** A program that only powers its machine off, and how QEMU runs it. */
 interface Guest {
@@ -51,11 +54,19 @@ function bootSector(): Uint8Array {
 /** Milliseconds. KVM needs a tenth of that; under nested emulation it takes longer, and no guest boots in time. */
 const bootsWithin = 2000;
 
+let asked: Promise<string | undefined> | undefined;
+
 /**
  * Why KVM cannot run a guest on this computer; undefined if it can. That /dev/kvm opens proves nothing: without nested
- * virtualisation it exists and boots nothing. So this runs a guest of a few instructions.
+ * virtualisation it exists and boots nothing. So this runs a guest of a few instructions, once in a process.
+ * @param options.again whether a guest runs even if one has hung since this computer booted. Default: false.
  */
-export async function kvmProblem(): Promise<string | undefined> {
+export function kvmProblem({ again = false } = {}): Promise<string | undefined> {
+  if (again || asked === undefined) asked = findProblem(again);
+  return asked;
+}
+
+async function findProblem(again: boolean): Promise<string | undefined> {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
@@ -64,23 +75,65 @@ export async function kvmProblem(): Promise<string | undefined> {
   }
   const guest = guests[process.arch];
   if (!guest) return `the lab has no test guest for ${process.arch}`;
-  return (await runs(guest, "kvm")) ? undefined : "/dev/kvm exists but boots no guest";
+  const outcome = await unlessHung(await identityOf(guest), () => runs(guest, "kvm"), { again });
+  return outcome === "ended" ? undefined : "/dev/kvm exists but boots no guest";
 }
 
-/** Whether QEMU runs the guest to its end. @param within milliseconds. Default: the most that KVM needs. */
-export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bootsWithin): Promise<boolean> {
+/** What KVM's answer depends on: this boot, its device and QEMU. Undefined where that is unknown. */
+async function identityOf({ command }: Guest): Promise<string | undefined> {
+  const [boot, device, version] = await Promise.all([
+    readFile("/proc/sys/kernel/random/boot_id", "utf8").catch(() => ""),
+    // Loading another module makes the device anew.
+    stat("/dev/kvm").catch(() => undefined),
+    execa(command, ["--version"], { reject: false, stdin: "ignore", timeout: 10_000 }),
+  ]);
+  if (boot === "" || device === undefined || version.failed) return undefined;
+  return [boot.trim(), device.ino, device.rdev, device.ctimeMs, version.stdout].join("\n");
+}
+
+/** How a guest fared. Only `hung` is certain, whatever else keeps this computer busy: it had the processor and did not end. */
+export type Outcome = "ended" | "hung" | "failed";
+
+/**
+ * Runs a guest, unless the same one has hung before: that takes all of `bootsWithin`. No other outcome is remembered.
+ * @param identity of what decides the outcome. Default: nothing is remembered.
+ */
+export async function unlessHung(
+  identity: string | undefined,
+  run: () => Promise<Outcome>,
+  { again = false, note = join(cacheDir, "kvm-hangs") } = {},
+): Promise<Outcome> {
+  if (identity === undefined) return await run();
+  const noted = await readFile(note, "utf8").catch(() => undefined);
+  if (noted === identity && !again) return "hung";
+  const outcome = await run();
+  // A cache that cannot be written only costs the next run its time.
+  if (outcome === "hung") await writeWhole(note, identity).catch(() => {});
+  else if (outcome === "ended") await rm(note, { force: true }).catch(() => {});
+  return outcome;
+}
+
+/** Runs the guest with QEMU. @param within milliseconds. Default: the most that KVM needs. */
+export async function runs(guest: Guest, accelerator: "kvm" | "tcg", within = bootsWithin): Promise<Outcome> {
   const folder = await mkdtemp(join(tmpdir(), "k3s-lab-kvm-"));
   try {
     const image = join(folder, "image");
     await writeFile(image, guest.image);
-    const { exitCode, timedOut } = await execa(guest.command, guest.args(accelerator, image), {
-      reject: false,
-      timeout: within,
-      stdin: "ignore",
-    });
-    // QEMU exits with 0 when it is told to end.
-    return !timedOut && exitCode === guest.exitCode;
+    const program = execa(guest.command, guest.args(accelerator, image), { reject: false, stdin: "ignore" });
+    let late: Promise<Outcome> | undefined;
+    const timer = setTimeout(() => {
+      late = worked(program.pid).then((worked) => (worked * 2 >= within ? "hung" : "failed"));
+      void late.finally(() => program.kill("SIGKILL"));
+    }, within);
+    const { exitCode } = await program;
+    clearTimeout(timer);
+    return (await late) ?? (exitCode === guest.exitCode ? "ended" : "failed");
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** Milliseconds of processor time that a process has had. */
+async function worked(pid: number | undefined): Promise<number> {
+  return parseStat(await readFile(`/proc/${pid}/stat`, "utf8").catch(() => ""))?.worked ?? 0;
 }

@@ -7,9 +7,10 @@ import { childrenOf, isRunning, parseStat, processesOf, processId } from "./proc
 
 const skip = process.platform !== "linux" && "needs /proc";
 
-test("reads state and start time whatever the program's name", () => {
+test("reads state, parent and times whatever the program's name", () => {
   const rest = Array.from({ length: 40 }, (_, index) => String(index + 4));
-  assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), { state: "S", parent: 4, startTime: "22" });
+  const stat = { state: "S", parent: 4, startTime: "22", worked: 290 };
+  assert.deepEqual(parseStat(`7 (a) b) (c) S ${rest.join(" ")}`), stat);
   assert.equal(parseStat(""), undefined);
 });
 

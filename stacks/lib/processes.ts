@@ -40,12 +40,19 @@ export async function processStart(pid: number): Promise<number | undefined> {
 }
 
 /** What /proc/PID/stat says; its second field may hold spaces and parentheses (proc(5)). */
-export function parseStat(
-  text: string,
-): { readonly state: string; readonly parent: number; readonly startTime: string } | undefined {
+export function parseStat(text: string):
+  | {
+      readonly state: string;
+      readonly parent: number;
+      readonly startTime: string;
+      /** Milliseconds of processor time, of which a tick is ten. */
+      readonly worked: number;
+    }
+  | undefined {
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  const [state, parent, startTime] = [fields[0], fields[1], fields[19]];
-  return state && parent && startTime ? { state, parent: Number(parent), startTime } : undefined;
+  const [state, parent, user, system, startTime] = [0, 1, 11, 12, 19].map((index) => fields[index]);
+  if (!state || !parent || !startTime) return undefined;
+  return { state, parent: Number(parent), startTime, worked: (Number(user) + Number(system)) * 10 };
 }
 
 /** Whether this same process still runs. */

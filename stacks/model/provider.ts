@@ -100,15 +100,24 @@ export async function chooseProvider(
   return { provider: "docker", reason: `machines are containers here: ${libvirt}; ${virtualbox}` };
 }
 
-export const providerProbes: ProviderProbes = { libvirt: probeLibvirt, virtualbox: probeVirtualBox };
+export const providerProbes: ProviderProbes = {
+  libvirt: () => probeLibvirt(kvmProblem),
+  virtualbox: probeVirtualBox,
+};
 
-async function probeLibvirt(): Promise<string | undefined> {
+/** The same without what earlier runs have found out. */
+export const freshProbes: ProviderProbes = {
+  ...providerProbes,
+  libvirt: () => probeLibvirt(() => kvmProblem({ again: true })),
+};
+
+async function probeLibvirt(askKvm: typeof kvmProblem): Promise<string | undefined> {
   if (!(await works("virsh", ["--version"]))) return "libvirt is not installed";
-  const [plugins, kvm] = await Promise.all([
-    execa("vagrant", ["plugin", "list"], { reject: false }),
-    kvmProblem(),
-  ]);
-  return plugins.stdout?.includes("vagrant-libvirt") ? kvm : "Vagrant's libvirt plugin is not installed";
+  const kvm = await askKvm();
+  // Vagrant takes a second to tell.
+  if (kvm !== undefined) return kvm;
+  const { stdout = "" } = await execa("vagrant", ["plugin", "list"], { reject: false });
+  return stdout.includes("vagrant-libvirt") ? undefined : "Vagrant's libvirt plugin is not installed";
 }
 
 async function probeVirtualBox(): Promise<string | undefined> {
