@@ -22,7 +22,7 @@ const kinds = {
 type Kind = keyof typeof kinds;
 
 /** The names of all things on this computer of each kind that a lab creates; unknown kinds are left out. */
-type Inventory = Readonly<Partial<Record<Kind, readonly string[]>>>;
+export type Inventory = Readonly<Partial<Record<Kind, readonly string[]>>>;
 
 const inventoryFile = join(labDir, "inventory.json");
 
@@ -41,34 +41,38 @@ const linesOf = async (...command: readonly string[]): Promise<string[]> => {
 const ofDocker = /\b(docker0|docker_gwbridge|br-[0-9a-f]{12}|veth[0-9a-f]+|DOCKER[-\w]*)\b/;
 const without = (all: readonly string[], pattern: RegExp) => all.filter((one) => !pattern.test(one));
 
-/** Takes a tenth of a second. */
-async function takeInventory(): Promise<Inventory> {
-  const names = async (folder: string) => (await ifThere(readdir(folder))) ?? [];
-  const rules = ["filter", "nat"].map((table) => linesOf("iptables", "--table", table, "--list-rules"));
-  const found = {
-    containers: linesOf("docker", "ps", "--all", "--format", "{{.Names}}"),
-    networks: linesOf("docker", "network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"),
-    // Anonymous volumes are removed with their containers.
-    volumes: linesOf("docker", "volume", "ls", "--format", "{{.Name}}").then((all) =>
-      without(all, /^[0-9a-f]{64}$/),
-    ),
-    machines: linesOf("virsh", "--connect", "qemu:///system", "--quiet", "list", "--all", "--name"),
-    interfaces: names("/sys/class/net").then((all) => without(all, ofDocker)),
-    routes: linesOf("ip", "-4", "route", "show").then((all) => without(all, ofDocker)),
+const names = async (folder: string) => (await ifThere(readdir(folder))) ?? [];
+
+const lists: Readonly<Record<Kind, () => Promise<readonly string[]>>> = {
+  containers: () => linesOf("docker", "ps", "--all", "--format", "{{.Names}}"),
+  networks: () => linesOf("docker", "network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"),
+  // Anonymous volumes are removed with their containers.
+  volumes: async () =>
+    without(await linesOf("docker", "volume", "ls", "--format", "{{.Name}}"), /^[0-9a-f]{64}$/),
+  machines: () => linesOf("virsh", "--connect", "qemu:///system", "--quiet", "list", "--all", "--name"),
+  interfaces: async () => without(await names("/sys/class/net"), ofDocker),
+  routes: async () => without(await linesOf("ip", "-4", "route", "show"), ofDocker),
+  rules: async () => {
+    const tables = ["filter", "nat"].map((table) => linesOf("iptables", "--table", table, "--list-rules"));
     // An accepting chain has no rule; iptables lists it once anything has read its table.
-    rules: Promise.all(rules).then((lists) => without(without(lists.flat(), ofDocker), /^-P \w+ ACCEPT$/)),
-    mounts: readFile("/proc/self/mounts", "utf8").then((text) =>
-      text
-        .split("\n")
-        .map((line) => line.split(" ")[1] ?? "")
-        .filter((path) => path !== "" && !/\/(docker|containerd|netns)\//.test(path)),
-    ),
-    namespaces: names("/run/netns"),
-    contexts: contexts(),
-  } satisfies Record<Kind, Promise<string[]>>;
+    return without(without((await Promise.all(tables)).flat(), ofDocker), /^-P \w+ ACCEPT$/);
+  },
+  mounts: async () =>
+    (await readFile("/proc/self/mounts", "utf8"))
+      .split("\n")
+      .map((line) => line.split(" ")[1] ?? "")
+      .filter((path) => path !== "" && !/\/(docker|containerd|netns)\//.test(path)),
+  namespaces: () => names("/run/netns"),
+  contexts,
+};
+
+const allKinds = Object.keys(kinds) as Kind[];
+
+/** Lists what is on this computer. Changes nothing. */
+export async function takeInventory(wanted: readonly Kind[] = allKinds): Promise<Inventory> {
   const entries = await Promise.all(
-    Object.entries(found).map(async ([kind, list]) => {
-      const names = await list.catch(() => undefined);
+    wanted.map(async (kind) => {
+      const names = await lists[kind]().catch(() => undefined);
       return names && ([kind, [...new Set(names)].sort()] as const);
     }),
   );
@@ -82,9 +86,12 @@ async function contexts(): Promise<string[]> {
   return (found?.contexts ?? []).map(({ name }) => String(name));
 }
 
-/** Records the inventory before the first stack comes up, for `lab down` to compare. */
-export async function noteInventory(): Promise<void> {
-  await writeWhole(inventoryFile, JSON.stringify(await takeInventory()));
+/**
+ * Records the inventory before the first stack comes up, for `lab down` to compare.
+ * @param taken Default: what is there now.
+ */
+export async function noteInventory(taken?: Inventory): Promise<void> {
+  await writeWhole(inventoryFile, JSON.stringify(taken ?? (await takeInventory())));
 }
 
 /**
@@ -92,10 +99,13 @@ export async function noteInventory(): Promise<void> {
  * runs, and before the lab creates anything.
  */
 export async function completeInventory(): Promise<void> {
-  await writeWhole(inventoryFile, JSON.stringify({ ...(await takeInventory()), ...(await readNoted()) }));
+  const noted = await readNoted();
+  const missing = allKinds.filter((kind) => noted[kind] === undefined);
+  if (missing.length > 0)
+    await writeWhole(inventoryFile, JSON.stringify({ ...(await takeInventory(missing)), ...noted }));
 }
 
-const notedSchema = z.partialRecord(z.enum(Object.keys(kinds) as Kind[]), z.array(z.string()));
+const notedSchema = z.partialRecord(z.enum(allKinds), z.array(z.string()));
 
 /** The recorded inventory; empty if it is missing, incomplete or another user's. */
 async function readNoted(): Promise<Inventory> {
@@ -115,10 +125,10 @@ export const forgetInventory = (): Promise<void> => rm(inventoryFile, { force: t
 /** What appeared since the lab came up, one line each. Kinds that were not recorded then do not count. */
 export async function appearedSince(): Promise<string[]> {
   const [before, after] = [await readNoted(), await takeInventory()];
-  return Object.entries(kinds).flatMap(([kind, word]) => {
-    const known = before[kind as Kind];
-    return (known ? (after[kind as Kind] ?? []) : [])
+  return allKinds.flatMap((kind) => {
+    const known = before[kind];
+    return (known ? (after[kind] ?? []) : [])
       .filter((name) => !known?.includes(name))
-      .map((name) => `${word} ${name}`);
+      .map((name) => `${kinds[kind]} ${name}`);
   });
 }

@@ -72,7 +72,7 @@ test("only Docker's own words mean that no daemon is there", async () => {
   ];
   for (const [answer, state] of states)
     assert.equal(
-      (await askDocker(undefined, fakeRun([/version/, answer]).run)).state,
+      (await askDocker(undefined, fakeRun([/version/, answer], [/info/, answer]).run)).state,
       state,
       JSON.stringify(answer),
     );

@@ -34,13 +34,15 @@ export async function askDocker(host: string | undefined, run: Run = runHere): P
     run(["docker", ...(host ? ["--host", host] : []), command, "--format", fields.join("\n")], {
       timeout: answersWithin,
     });
-  const version = await ask("version", ["{{.Server.Version}}"]);
-  if (version.exitCode !== 0 || version.stdout.trim() === "") return noAnswer(version);
   const fields = ["Name", "KernelVersion", "OperatingSystem", "SecurityOptions"];
-  const info = await ask(
-    "info",
-    fields.map((field) => `{{json .${field}}}`),
-  );
+  const [version, info] = await Promise.all([
+    ask("version", ["{{.Server.Version}}"]),
+    ask(
+      "info",
+      fields.map((field) => `{{json .${field}}}`),
+    ),
+  ]);
+  if (version.exitCode !== 0 || version.stdout.trim() === "") return noAnswer(version);
   if (info.exitCode !== 0) return noAnswer(info);
   try {
     const [name, kernel, system, security] = info.stdout

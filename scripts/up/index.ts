@@ -3,7 +3,7 @@ import { allMachines } from "../../stacks/model/config.ts";
 import { currentSettings } from "../../stacks/observe/recorded.ts";
 import { refuseConflicts } from "../conflicts.ts";
 import { prepareLabDir } from "../environment.ts";
-import { completeInventory, noteInventory } from "../inventory.ts";
+import { completeInventory, noteInventory, takeInventory } from "../inventory.ts";
 import { anyMachines, readStacks, Settings } from "../lab.ts";
 import { runSteps, type Step, type Stopping } from "../report.ts";
 import { asRun } from "../run.ts";
@@ -52,10 +52,8 @@ export async function bringUp(stacks: readonly string[], options: UpOptions = {}
 }
 
 async function bring(run: UpRun): Promise<void> {
-  const isFirst = !(await anyMachines());
-  if (isFirst) await noteInventory();
   await runSteps(preparation(run), run.stopping);
-  if (isFirst) await completeInventory();
+  if (run.isFirst) await completeInventory();
   await run.settings.save();
   await applyStacks(run);
   await verifyOrRepair(run);
@@ -71,7 +69,10 @@ async function begin(
   const found = await readStacks(stacks);
   await refuseConflicts(found);
   const settings = new Settings(await currentSettings(found.machines[0]?.[0] ?? stacks[0]));
-  await refuseUnfit(found);
+  const isFirst = !(await anyMachines());
+  // Both only ask; nothing is created before both are done.
+  const [inventory] = await Promise.all([isFirst ? takeInventory() : undefined, refuseUnfit(found)]);
+  if (inventory) await noteInventory(inventory);
   // The machines' addresses, which must bypass a proxy.
   const networks = found.machines.flatMap(([, config]) => [
     config.network,
@@ -87,6 +88,7 @@ async function begin(
     refresh,
     watch,
     stopping,
+    isFirst,
     tools: {},
     previews: new Previews(),
     preconditions: new Map(),

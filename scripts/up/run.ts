@@ -14,6 +14,8 @@ export interface UpRun {
   /** Whether Pulumi runs and reads the actual state even if nothing has changed since the last run. */
   readonly refresh: boolean;
   readonly stopping: Required<Stopping>;
+  /** Whether no stack of this checkout had machines or nodes before. */
+  readonly isFirst: boolean;
   /** Watches while Pulumi runs. @returns a function that stops watching. */
   readonly watch: ((progress: Progress) => () => Promise<void>) | undefined;
   /** What the step "Tools" installed. */

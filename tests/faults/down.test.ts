@@ -235,14 +235,17 @@ fault("`lab down`: what others have created since `lab up`, in a stopped Docker"
     {
       docker: `[ -e "\${0%/*}/on" ] || exit 1
 case "$*" in "ps "*) echo early; if [ -e "\${0%/*}/later" ]; then echo late; fi ;; esac`,
-      ip: `echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 dev lo"; fi`,
+      ip: `echo >>"\${0%/*}/asked"
+echo "10.8.0.0/16 dev lo"; if [ -e "\${0%/*}/later" ]; then echo "10.9.0.0/16 dev lo"; fi`,
     },
-    (directory) => `import { mkdirSync, writeFileSync } from "node:fs";
+    (directory) => `import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
       import { appearedSince, completeInventory, noteInventory } from "${directory}/scripts/inventory.ts";
       mkdirSync("${directory}/.lab");
       await noteInventory();
       writeFileSync("${directory}/bin/on", "");
       await completeInventory();
+      // What was listed is not listed again.
+      if (readFileSync("${directory}/bin/asked", "utf8") !== "\\n") throw new Error("asked again");
       writeFileSync("${directory}/bin/later", "");
       const others = await appearedSince();
       for (const note of ["", "null", "[]"]) {
