@@ -68,10 +68,31 @@ function remove(lab: FakeLab, path: string, name: string): void {
   list.items = list.items.filter((one) => one !== item(lab, path, name));
 }
 
+/** Changes fields of an item's metadata, spec or status. */
+const change =
+  (path: string, name: string, parts: Readonly<Record<string, object>>): Break =>
+  (lab) => {
+    const found = item(lab, path, name);
+    for (const [part, fields] of Object.entries(parts)) found[part] = { ...found[part], ...fields };
+  };
+
+/** Makes a pod one whose container does not run. */
+const stuck = (lab: FakeLab, path: string, pod: string, state: object): void =>
+  change(path, pod, {
+    status: { conditions: [{ type: "Ready", status: "False" }], containerStatuses: [{ state }] },
+  })(lab);
+
 function machine(lab: FakeLab, ip: string) {
   const found = lab.machines[`${ip === server ? "server" : "agent"}.cluster`];
   assert.ok(found);
   return found;
+}
+
+/** What a pod on this node sees. */
+function inside(lab: FakeLab, name: string) {
+  const view = lab.inside[name];
+  assert.ok(view);
+  return view;
 }
 
 const server = "192.168.42.110";
@@ -162,9 +183,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     "an app's pod was killed at its limit of memory",
     (lab) => {
       item(lab, deployments, "app3").status.readyReplicas = 0;
-      const { status } = item(lab, pods, "app3-a");
-      status.conditions = [{ type: "Ready", status: "False" }];
-      status.containerStatuses = [{ state: { terminated: { reason: "OOMKilled" } } }];
+      stuck(lab, pods, "app3-a", { terminated: { reason: "OOMKilled" } });
     },
     ["apps/app3/replicas"],
     /^1 replica, 0 ready; app3-a is OOMKilled$/,
@@ -173,9 +192,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     "an app's image cannot be pulled",
     (lab) => {
       item(lab, deployments, "app3").status.readyReplicas = 0;
-      const { status } = item(lab, pods, "app3-a");
-      status.conditions = [{ type: "Ready", status: "False" }];
-      status.containerStatuses = [{ state: { waiting: { reason: "ImagePullBackOff" } } }];
+      stuck(lab, pods, "app3-a", { waiting: { reason: "ImagePullBackOff" } });
       warn(lab, "default", "app3-a", "Failed", "Error: ImagePullBackOff", "2024-01-01T00:00:01Z");
     },
     ["apps/app3/replicas"],
@@ -192,27 +209,23 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ...(["server", "agent"] as const).flatMap((name): (typeof breaks)[number][] => [
     [
       `${name} is not Ready`,
-      (lab) => {
-        item(lab, nodes, name).status.conditions = [
-          { type: "Ready", status: "Unknown", message: "Kubelet stopped posting node status." },
-        ];
-      },
+      change(nodes, name, {
+        status: {
+          conditions: [{ type: "Ready", status: "Unknown", message: "Kubelet stopped posting node status." }],
+        },
+      }),
       [`cluster/${name}/ready`],
       /^NotReady: Kubelet stopped/,
     ],
     [
       `${name} took the address of eth0`,
-      (lab) => {
-        item(lab, nodes, name).status.addresses = [{ type: "InternalIP", address: "172.17.0.2" }];
-      },
+      change(nodes, name, { status: { addresses: [{ type: "InternalIP", address: "172.17.0.2" }] } }),
       [`cluster/${name}/node-ip`],
       /^172\.17\.0\.2$/,
     ],
     [
       `flannel announces another address for ${name}`,
-      (lab) => {
-        item(lab, nodes, name).metadata.annotations = {};
-      },
+      change(nodes, name, { metadata: { annotations: {} } }),
       [`cluster/${name}/flannel-address`],
       /none announced/,
     ],
@@ -227,25 +240,19 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ]),
   [
     "the server has lost its role",
-    (lab) => {
-      item(lab, nodes, "server").metadata.labels = {};
-    },
+    change(nodes, "server", { metadata: { labels: {} } }),
     ["cluster/server/role"],
     /^none$/,
   ],
   [
     "the agent is a server",
-    (lab) => {
-      item(lab, nodes, "agent").metadata.labels = { "node-role.kubernetes.io/control-plane": "true" };
-    },
+    change(nodes, "agent", { metadata: { labels: { "node-role.kubernetes.io/control-plane": "true" } } }),
     ["cluster/agent/role"],
     /^control-plane$/,
   ],
   [
     "a node that no machine stands for",
-    (lab) => {
-      item(lab, nodes, "agent").metadata.name = "ghost";
-    },
+    change(nodes, "agent", { metadata: { name: "ghost" } }),
     [
       ...["flannel-address", "node-ip", "ready", "role", "version"].map((one) => `cluster/agent/${one}`),
       "cluster/nodes",
@@ -263,20 +270,14 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ],
   [
     "a pod of kube-system crashes",
-    (lab) => {
-      const { status } = item(lab, systemPods, "coredns-1");
-      status.conditions = [{ type: "Ready", status: "False" }];
-      status.containerStatuses = [{ state: { waiting: { reason: "CrashLoopBackOff" } } }];
-    },
+    (lab) => stuck(lab, systemPods, "coredns-1", { waiting: { reason: "CrashLoopBackOff" } }),
     ["cluster/system-pods"],
     /^coredns-1 is CrashLoopBackOff$/,
   ],
   [
     "a pod of kube-system gets no network",
     (lab) => {
-      const { status } = item(lab, systemPods, "svclb-traefik-2");
-      status.conditions = [{ type: "Ready", status: "False" }];
-      status.containerStatuses = [{ state: { waiting: { reason: "ContainerCreating" } } }];
+      stuck(lab, systemPods, "svclb-traefik-2", { waiting: { reason: "ContainerCreating" } });
       const [early, late] = ["2024-01-01T00:00:01Z", "2024-01-01T00:00:02Z"];
       warn(lab, "kube-system", "svclb-traefik-2", "FailedCreatePodSandBox", "no such file\nand more", late);
       warn(lab, "kube-system", "svclb-traefik-2", "Unhealthy", "an earlier one", early);
@@ -313,9 +314,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   ),
   [
     "an add-on is not ready",
-    (lab) => {
-      item(lab, systemDeployments, "traefik").status = {};
-    },
+    change(systemDeployments, "traefik", { status: { readyReplicas: undefined } }),
     ["cluster/add-on/traefik"],
     /^0 of 1 ready$/,
   ],
@@ -344,17 +343,13 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     ],
     [
       `${name} has a pod that is not ready`,
-      (lab) => {
-        item(lab, deployments, name).status.readyReplicas = 0;
-      },
+      change(deployments, name, { status: { readyReplicas: 0 } }),
       [`apps/${name}/replicas`],
       /, 0 ready$/,
     ],
     [
       `${name} was scaled by hand`,
-      (lab) => {
-        item(lab, deployments, name).spec.replicas = 5;
-      },
+      change(deployments, name, { spec: { replicas: 5 } }),
       [`apps/${name}/replicas`],
       /^5 replicas/,
     ],
@@ -413,9 +408,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     [
       `names do not resolve on ${name}`,
       (lab) => {
-        const view = lab.inside[name];
-        assert.ok(view);
-        view.names["app3.default.svc.cluster.local."] = "ENOTFOUND";
+        inside(lab, name).names["app3.default.svc.cluster.local."] = "ENOTFOUND";
       },
       [`apps/dns/${name}`],
       /^app3\.default\.svc\.cluster\.local\. is ENOTFOUND, not 10\.43\.0\.3$/,
@@ -423,9 +416,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
     [
       `pods on ${name} reach no other node`,
       (lab) => {
-        const view = lab.inside[name];
-        assert.ok(view);
-        view.urls = {};
+        inside(lab, name).urls = {};
       },
       [`apps/pod-to-pod/${name}/${name === "server" ? "agent" : "server"}`],
       /^http:\/\/10\.42\.\d\.3:8080\/: EHOSTUNREACH$/,
@@ -434,9 +425,7 @@ const breaks: readonly (readonly [string, Break, readonly string[], RegExp])[] =
   [
     "another pod answers at a pod's address",
     (lab) => {
-      const view = lab.inside.agent;
-      assert.ok(view);
-      view.urls = { "http://10.42.0.3:8080/": "somebody" };
+      inside(lab, "agent").urls = { "http://10.42.0.3:8080/": "somebody" };
     },
     ["apps/pod-to-pod/agent/server"],
     /somebody$/,
@@ -531,12 +520,7 @@ test("names a missing kubeconfig", async () => {
 });
 
 test("on a node without an app pod, ServiceLB's pod is the one to reach", async () => {
-  const checks = await look(
-    (lab) => {
-      item(lab, pods, "app2-b").spec.nodeName = "server";
-    },
-    ["apps"],
-  );
+  const checks = await look(change(pods, "app2-b", { spec: { nodeName: "server" } }), ["apps"]);
   assert.deepEqual(failedIds(checks), []);
   assert.ok(checks.some(({ id }) => id === "apps/pod-to-pod/server/agent"));
   assert.ok(!checks.some(({ id }) => id === "apps/dns/agent"));

@@ -16,6 +16,7 @@ import { pinAll } from "../../stacks/k3d/network.ts";
 import { makeRegistry } from "../../stacks/k3d/registry.ts";
 import type { LabError } from "../../stacks/lib/errors.ts";
 import { root } from "../../stacks/lib/paths.ts";
+import { words } from "../../stacks/lib/words.ts";
 import { type K3dFile, readK3dFile, serversOf } from "../../stacks/model/k3d-file.ts";
 import { balancerOf, clusterConfig, clusterIdentity, nodeConfig } from "../../stacks/model/k3d-nodes.ts";
 import { chooseK3dImages, existsInDocker, observeK3d } from "../../stacks/observe/k3d-host.ts";
@@ -327,7 +328,7 @@ fault("Docker does not say whether it has the image: it is not reported as missi
   return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
 });
 
-for (const [what, words] of [
+for (const [what, answer] of [
   [
     "Docker does not run",
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
@@ -339,7 +340,7 @@ for (const [what, words] of [
   ["Docker's own error", "Error response from daemon: context deadline exceeded"],
 ] as const)
   fault(`C3: ${what}: nothing counts as gone`, async () => {
-    await fake.set({ ...whole(), broken: words });
+    await fake.set({ ...whole(), broken: answer });
     for (const work of [
       () => observeK3d(stack, three),
       () => actions.start(cluster, input(three)),
@@ -348,7 +349,7 @@ for (const [what, words] of [
     ]) {
       const error = await thrown(work);
       assert.equal(error?.name, "LabError");
-      assert.ok(error?.message.includes(words), error?.message);
+      assert.ok(error?.message.includes(answer), error?.message);
     }
     return { happened: "exit 1 with Docker's words", lost: await lost(whole()) };
   });
@@ -820,9 +821,22 @@ const base = {
 const port = (text: string, ...nodeFilters: string[]) => ({
   ports: [{ port: text, ...(nodeFilters.length ? { nodeFilters } : {}) }],
 });
-const arg = (text: string, ...nodeFilters: string[]) => ({
-  options: { k3s: { extraArgs: [{ arg: text, nodeFilters }] } },
+/** Each of these has a value and the one filter of the nodes that get it. */
+type Filtered = readonly [value: string, filter: string];
+const list = (key: string, all: readonly Filtered[]) =>
+  all.map(([value, filter]) => ({ [key]: value, nodeFilters: [filter] }));
+const env = (...all: Filtered[]) => ({ env: list("envVar", all) });
+const volume = (...all: Filtered[]) => ({ volumes: list("volume", all) });
+const arg = (...all: Filtered[]) => ({ options: { k3s: { extraArgs: list("arg", all) } } });
+const label = (...all: Filtered[]) => ({ options: { k3s: { nodeLabels: list("label", all) } } });
+const copied = (source: string, destination: string) => ({
+  files: [{ source, destination, nodeFilters: ["all"] }],
 });
+const registry = (name: string, hostPort?: string) => ({
+  registries: { create: { name, host: "127.0.0.1", ...(hostPort ? { hostPort } : {}) } },
+});
+const alias = (ip: string, host: string) => ({ hostAliases: [{ ip, hostnames: [host] }] });
+const k3d = (more: object) => ({ options: { k3d: more } });
 const runtime = (more: object) => ({ options: { runtime: more } });
 const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ["port 80811", port("127.0.0.1:80811:80"), /ports\[0\]\.port: "127\.0\.0\.1:80811:80" .*from 1 to 65535/],
@@ -840,11 +854,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     port("127.0.0.1:6550:80"),
     /ports\[0\]\.port: "127\.0\.0\.1:6550:80" .*kubeAPI\.hostPort has/,
   ],
-  [
-    "the registry's port twice",
-    { registries: { create: { name: "r", host: "127.0.0.1", hostPort: "6550" } } },
-    /registries\.create\.hostPort: "6550" .*kubeAPI/,
-  ],
+  ["the registry's port twice", registry("r", "6550"), /registries\.create\.hostPort: "6550" .*kubeAPI/],
   [
     "a port of an agent",
     port("127.0.0.1:8081:80", "agent:0"),
@@ -857,59 +867,31 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ["the host's network", { network: "host" }, /network: "host" .*no value/],
   ["a subnet with host bits", { subnet: "172.28.0.5/16" }, /subnet: "172\.28\.0\.5\/16" .*no host bits/],
   ["K3s's own subnet", { subnet: "10.42.0.0/16" }, /subnet: "10\.42\.0\.0\/16"/],
-  [
-    "a filter without numbers",
-    { env: [{ envVar: "A=1", nodeFilters: ["server"] }] },
-    /env\[0\]\.nodeFilters\[0\]: "server" .*server:\*/,
-  ],
+  ["a filter without numbers", env(["A=1", "server"]), /env\[0\]\.nodeFilters\[0\]: "server" .*server:\*/],
   ["no filter", { env: [{ envVar: "A=1" }] }, /env\[0\]\.nodeFilters: is missing/],
-  ["a filter of an agent that is not there", arg("--v=1", "agent:5"), /"agent:5" .*numbers of agents/],
-  [
-    "a filter that is none",
-    { volumes: [{ volume: "/tmp:/x", nodeFilters: ["nodes"] }] },
-    /volumes\[0\]\.nodeFilters\[0\]/,
-  ],
-  [
-    "a relative folder",
-    { volumes: [{ volume: "./x:/x", nodeFilters: ["all"] }] },
-    /volumes\[0\]\.volume: "\.\/x:\/x"/,
-  ],
-  [
-    "a file that is not there",
-    { files: [{ source: "gone.yaml", destination: "/a", nodeFilters: ["all"] }] },
-    /files\[0\]\.source: "gone\.yaml" .*a file/,
-  ],
+  ["a filter of an agent that is not there", arg(["--v=1", "agent:5"]), /"agent:5" .*numbers of agents/],
+  ["a filter that is none", volume(["/tmp:/x", "nodes"]), /volumes\[0\]\.nodeFilters\[0\]/],
+  ["a relative folder", volume(["./x:/x", "all"]), /volumes\[0\]\.volume: "\.\/x:\/x"/],
+  ["a file that is not there", copied("gone.yaml", "/a"), /files\[0\]\.source: "gone\.yaml" .*a file/],
   [
     "a destination that is none",
-    { files: [{ source: "here.yaml", destination: "a/b", nodeFilters: ["all"] }] },
+    copied("here.yaml", "a/b"),
     /files\[0\]\.destination: "a\/b" .*k3s-manifests/,
   ],
-  [
-    "a variable that k3d sets",
-    { env: [{ envVar: "K3S_TOKEN=x", nodeFilters: ["all"] }] },
-    /env\[0\]\.envVar/,
-  ],
-  [
-    "a variable of two lines",
-    { env: [{ envVar: "A=1\nB=2", nodeFilters: ["all"] }] },
-    /env\[0\]\.envVar: .*on one line/,
-  ],
-  ["a variable without a value", { env: [{ envVar: "A", nodeFilters: ["all"] }] }, /env\[0\]\.envVar: "A"/],
-  [
-    "a value from the shell",
-    { env: [{ envVar: "A=$HOME", nodeFilters: ["all"] }] },
-    /env\[0\]\.envVar: "A=…" .*without \$NAME/,
-  ],
-  ["another data folder of K3s", arg("--data-dir=/x", "server:*"), /extraArgs\[0\]\.arg: "--data-dir=\/x"/],
-  ["another port of K3s", arg("--https-listen-port=7443", "server:*"), /--https-listen-port/],
-  ["--cluster-reset", arg("--cluster-reset", "server:*"), /--cluster-reset/],
-  ["--cluster-init", arg("--cluster-init", "server:*"), /--cluster-init/],
-  ["a token as a flag", arg("--agent-token=x", "all"), /--agent-token/],
-  ["no flannel", arg("--flannel-backend=none", "server:*"), /--flannel-backend=none/],
-  ["no ServiceLB", arg("--disable=traefik,servicelb", "server:*"), /servicelb/],
+  ["a variable that k3d sets", env(["K3S_TOKEN=x", "all"]), /env\[0\]\.envVar/],
+  ["a variable of two lines", env(["A=1\nB=2", "all"]), /env\[0\]\.envVar: .*on one line/],
+  ["a variable without a value", env(["A", "all"]), /env\[0\]\.envVar: "A"/],
+  ["a value from the shell", env(["A=$HOME", "all"]), /env\[0\]\.envVar: "A=…" .*without \$NAME/],
+  ["another data folder of K3s", arg(["--data-dir=/x", "server:*"]), /extraArgs\[0\]\.arg: "--data-dir=\/x"/],
+  ["another port of K3s", arg(["--https-listen-port=7443", "server:*"]), /--https-listen-port/],
+  ["--cluster-reset", arg(["--cluster-reset", "server:*"]), /--cluster-reset/],
+  ["--cluster-init", arg(["--cluster-init", "server:*"]), /--cluster-init/],
+  ["a token as a flag", arg(["--agent-token=x", "all"]), /--agent-token/],
+  ["no flannel", arg(["--flannel-backend=none", "server:*"]), /--flannel-backend=none/],
+  ["no ServiceLB", arg(["--disable=traefik,servicelb", "server:*"]), /servicelb/],
   [
     "a label that a node may not have",
-    { options: { k3s: { nodeLabels: [{ label: "node-role.kubernetes.io/x=y", nodeFilters: ["all"] }] } } },
+    label(["node-role.kubernetes.io/x=y", "all"]),
     /nodeLabels\[0\]\.label/,
   ],
   [
@@ -928,33 +910,21 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     { options: { kubeconfig: { updateDefaultKubeconfig: true } } },
     /updateDefaultKubeconfig: true .*one of: false/,
   ],
-  ["no image volume", { options: { k3d: { disableImageVolume: true } } }, /disableImageVolume: true/],
-  ["a time without a unit", { options: { k3d: { timeout: "180" } } }, /options\.k3d\.timeout: "180" .*180s/],
+  ["no image volume", k3d({ disableImageVolume: true }), /disableImageVolume: true/],
+  ["a time without a unit", k3d({ timeout: "180" }), /options\.k3d\.timeout: "180" .*180s/],
   [
     "an unknown key in options",
-    { options: { k3d: { waits: true } } },
+    k3d({ waits: true }),
     /options\.k3d\.waits: unknown key; did you mean "wait"/,
   ],
-  [
-    "a registry without its port",
-    { registries: { create: { name: "r", host: "127.0.0.1" } } },
-    /registries\.create\.hostPort: is missing/,
-  ],
+  ["a registry without its port", registry("r"), /registries\.create\.hostPort: is missing/],
   ["a short token", { token: "hunter2" }, /token: "…" .*at least 8 letters/],
-  [
-    "an alias without an address",
-    { hostAliases: [{ ip: "x", hostnames: ["a"] }] },
-    /hostAliases\[0\]\.ip: "x" .*an IP address/,
-  ],
+  ["an alias without an address", alias("x", "a"), /hostAliases\[0\]\.ip: "x" .*an IP address/],
   ["an image without a tag", { image: "localhost:5000/k3s" }, /image: "localhost:5000\/k3s"/],
-  ...[
-    "rancher/k3s:v1.19.4-k3s1",
-    "rancher/k3s:v0.0.0-k3s0",
-    "rancher//k3s:v1.25.4-k3s1",
-    "a/../b:v1.25.4-k3s1",
-    "-r/k3s:v1.25.4-k3s1",
-    "r:99999/k3s:v1.25.4-k3s1",
-  ].map((image) => [`the image ${image}`, { image }, /image: .*v1\.25 or later/] as const),
+  ...words(`
+    rancher/k3s:v1.19.4-k3s1 rancher/k3s:v0.0.0-k3s0 rancher//k3s:v1.25.4-k3s1 a/../b:v1.25.4-k3s1
+    -r/k3s:v1.25.4-k3s1 r:99999/k3s:v1.25.4-k3s1
+  `).map((image) => [`the image ${image}`, { image }, /image: .*v1\.25 or later/] as const),
   ...(
     [
       ["--with-node-id", /no --with-node-id: the lab knows nodes by their names/],
@@ -978,124 +948,74 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
       ["--node-external-ip=1.2.3.4", /one node for an address/],
       ["--service-node-port-range=6000-7000", /the node itself listens on 6443/],
     ] as const
-  ).map(([flag, sentence]) => [`the flag ${flag}`, arg(flag, "server:*"), sentence] as const),
-  ...[
-    "--cluster-cidr=10.99.0.0/16",
-    "--disable=traefik",
-    "--secrets-encryption",
-    "--flannel-backend=host-gw",
-  ].map(
-    (flag) => [`${flag} on one of three servers`, arg(flag, "server:0"), /the same on every server/] as const,
+  ).map(([flag, sentence]) => [`the flag ${flag}`, arg([flag, "server:*"]), sentence] as const),
+  ...words(
+    "--cluster-cidr=10.99.0.0/16 --disable=traefik --secrets-encryption --flannel-backend=host-gw",
+  ).map(
+    (flag) =>
+      [`${flag} on one of three servers`, arg([flag, "server:0"]), /the same on every server/] as const,
   ),
-  ["a taint on every node", arg("--node-taint=a=b:NoSchedule", "all"), /a node without a taint/],
+  ["a taint on every node", arg(["--node-taint=a=b:NoSchedule", "all"]), /a node without a taint/],
   [
     "one flag with two values for a node",
-    {
-      options: {
-        k3s: {
-          extraArgs: [
-            { arg: "--resolv-conf=/a", nodeFilters: ["server:*"] },
-            { arg: "--resolv-conf=/b", nodeFilters: ["server:0"] },
-          ],
-        },
-      },
-    },
+    arg(["--resolv-conf=/a", "server:*"], ["--resolv-conf=/b", "server:0"]),
     /extraArgs\[1\]\.arg: .*--resolv-conf only once/,
   ],
   [
     "one label with two values for a node",
-    {
-      options: {
-        k3s: {
-          nodeLabels: [
-            { label: "a=1", nodeFilters: ["all"] },
-            { label: "a=2", nodeFilters: ["agent:0"] },
-          ],
-        },
-      },
-    },
+    label(["a=1", "all"], ["a=2", "agent:0"]),
     /nodeLabels\[1\]\.label: .*only once for a/,
   ],
   [
     "pods in the nodes' network",
-    { subnet: "10.99.0.0/16", ...arg("--cluster-cidr=10.99.0.0/16", "server:*") },
+    { subnet: "10.99.0.0/16", ...arg(["--cluster-cidr=10.99.0.0/16", "server:*"]) },
     /subnet: .*does not overlap 10\.99\.0\.0\/16/,
   ],
   ...["8.8.0.0/16", "127.0.0.0/16", "224.0.0.0/16", "169.254.0.0/16"].map(
     (subnet) => [`the subnet ${subnet}`, { subnet }, /subnet: .*private/] as const,
   ),
-  ...[
-    "K3S_DATASTORE_ENDPOINT",
-    "K3S_AGENT_TOKEN",
-    "K3S_CLUSTER_INIT",
-    "K3S_CONFIG_FILE",
-    "K3S_LB_SERVER_PORT",
-  ].map(
+  ...words("K3S_DATASTORE_ENDPOINT K3S_AGENT_TOKEN K3S_CLUSTER_INIT K3S_CONFIG_FILE K3S_LB_SERVER_PORT").map(
     (name) =>
       [
         `the variable ${name}`,
-        { env: [{ envVar: `${name}=hunter2`, nodeFilters: ["all"] }] },
+        env([`${name}=hunter2`, "all"]),
         new RegExp(`"${name}=…" .*flags in options\\.k3s\\.extraArgs`),
       ] as const,
   ),
-  ["another PATH", { env: [{ envVar: "PATH=/x", nodeFilters: ["all"] }] }, /another variable/],
+  ["another PATH", env(["PATH=/x", "all"]), /another variable/],
   [
     "a variable twice",
-    {
-      env: [
-        { envVar: "A=1", nodeFilters: ["all"] },
-        { envVar: "A=2", nodeFilters: ["server:0"] },
-      ],
-    },
+    env(["A=1", "all"], ["A=2", "server:0"]),
     /env\[1\]\.envVar: "A=…" .*only once per node: server:0/,
   ],
   ...[
-    "/a:/",
-    "/a:/b:foo",
-    "/a:/b:ro,rw",
-    "/a:b",
-    "/a:/var/lib/rancher/k3s",
-    "/a:/b/../etc",
-    "/a:k3s-foo",
+    ...words("/a:/ /a:/b:foo /a:/b:ro,rw /a:b /a:/var/lib/rancher/k3s /a:/b/../etc /a:k3s-foo"),
     "/a\nb:/c",
   ].map(
-    (volume) =>
-      [
-        `the volume ${JSON.stringify(volume)}`,
-        { volumes: [{ volume, nodeFilters: ["all"] }] },
-        /volumes\[0\]\.volume: /,
-      ] as const,
+    (text) =>
+      [`the volume ${JSON.stringify(text)}`, volume([text, "all"]), /volumes\[0\]\.volume: /] as const,
   ),
   [
     "two volumes in one place",
-    {
-      volumes: [
-        { volume: "/a:/x", nodeFilters: ["all"] },
-        { volume: "/b:/x/", nodeFilters: ["server:0"] },
-      ],
-    },
+    volume(["/a:/x", "all"], ["/b:/x/", "server:0"]),
     /volumes\[1\]\.volume: .*only once per node/,
   ],
   ...["/", "/a/", "/a/../b", "/a\nb"].map(
-    (destination) =>
+    (path) =>
       [
-        `the destination ${JSON.stringify(destination)}`,
-        { files: [{ source: "here.yaml", destination, nodeFilters: ["all"] }] },
+        `the destination ${JSON.stringify(path)}`,
+        copied("here.yaml", path),
         /files\[0\]\.destination: .*absolute path of a file/,
       ] as const,
   ),
-  [
-    "a source with NUL",
-    { files: [{ source: "a\0", destination: "/a", nodeFilters: ["all"] }] },
-    /files\[0\]\.source: .*a file that you can read/,
-  ],
+  ["a source with NUL", copied("a\0", "/a"), /files\[0\]\.source: .*a file that you can read/],
   [
     "a soft limit above the hard one",
     runtime({ ulimits: [{ name: "nofile", soft: 2, hard: 1 }] }),
     /no higher than hard/,
   ],
   ["two GPUs in words", runtime({ gpuRequest: "two" }), /gpuRequest: "two" .*a number of GPUs/],
-  ["no time at all", { options: { k3d: { timeout: "0s" } } }, /above zero/],
+  ["no time at all", k3d({ timeout: "0s" }), /above zero/],
   [
     "an override that k3d does not have",
     { options: { k3d: { loadbalancer: { configOverrides: ["settings.workers=2"] } } } },
@@ -1103,7 +1023,7 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
   ],
   [
     "a registry with a node's name",
-    { registries: { create: { name: "k3d-k3d-server-0", host: "127.0.0.1", hostPort: "5050" } } },
+    registry("k3d-k3d-server-0", "5050"),
     /a node of the cluster has this one/,
   ],
   [
@@ -1124,8 +1044,8 @@ const badInputs: readonly (readonly [string, object, RegExp])[] = [
     { registries: { config: "mirors:\n  x: {password: hunter2}\n" } },
     /config: "…" .*a YAML mapping with mirrors, configs, auths/,
   ],
-  ["an alias with a zone", { hostAliases: [{ ip: "fe80::1%eth0", hostnames: ["a"] }] }, /without zone/],
-  ["an alias's empty label", { hostAliases: [{ ip: "1.2.3.4", hostnames: ["a..b"] }] }, /a host name/],
+  ["an alias with a zone", alias("fe80::1%eth0", "a"), /without zone/],
+  ["an alias's empty label", alias("1.2.3.4", "a..b"), /a host name/],
 ];
 for (const [what, changes, sentence] of badInputs)
   refused(
