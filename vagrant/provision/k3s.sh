@@ -637,16 +637,25 @@ place() {
   if [ "$NODE_ROLE" = server ]; then serve_on_every_node || return; fi
 }
 
+# run_k3s_installer NAME=VALUE...: the variables K3S_… here are not meant for K3s. It takes the proxy from the installer's
+# environment, and must not use it within the lab.
+run_k3s_installer() {
+  local direct
+  if [ -n "${http_proxy:-}${https_proxy:-}${HTTP_PROXY:-}${HTTPS_PROXY:-}" ]; then
+    direct=$(printf '%s\n' "${no_proxy:-${NO_PROXY:-}}" localhost 127.0.0.1 "$NODE_IP" "$(others)" | xargs | tr ' ' ',')
+    set -- "NO_PROXY=$direct" "no_proxy=$direct" "$@"
+  fi
+  env --unset=K3S_VERSION --unset=K3S_ARGS "$@" sh "$installer"
+}
+
 run_installer() {
   local file_before
   file_before=$(fingerprint)
   write_config && write_link && place || return
   local download=("INSTALL_K3S_VERSION=${K3S_VERSION:-}")
   if [ -n "$own" ]; then download=(INSTALL_K3S_SKIP_DOWNLOAD=true); fi
-  # The installer would wait for the service forever, and an agent without its server never comes up. The variables K3S_… here
-  # are not meant for K3s.
-  env --unset=K3S_VERSION --unset=K3S_ARGS "${download[@]}" INSTALL_K3S_SKIP_START=true \
-    INSTALL_K3S_EXEC="$NODE_ROLE $arguments" sh "$installer" || return
+  # The installer would wait for the service forever, and an agent without its server never comes up.
+  run_k3s_installer "${download[@]}" INSTALL_K3S_SKIP_START=true INSTALL_K3S_EXEC="$NODE_ROLE $arguments" || return
   if [ "$file_before" != "$(fingerprint)" ] || must_start; then
     step_down
     start_k3s
@@ -820,7 +829,7 @@ later_step() {
     if [ "$there" != "$(placed)" ]; then echo changed >&3; fi
     ;;
   # It keeps the lock, by which a later run ends it: it may still be downloading when the connection has broken.
-  installer) exec env --unset=K3S_VERSION --unset=K3S_ARGS sh "$installer" </dev/null ;;
+  installer) run_k3s_installer </dev/null ;;
   # One that does not run has to be started, whatever its files are.
   files) if runs; then fingerprint >&3; fi ;;
   stop)

@@ -34,6 +34,21 @@ test("a slow machine's API server gives each request more time, and others keep 
   assert.doesNotMatch(await usual.read("etc/rancher/k3s/config.yaml.d/k3s-lab.yaml"), /kube-apiserver-arg/);
 });
 
+test("a machine's proxy is not asked for the machine itself and the servers, by K3s neither", async () => {
+  const proxy = { https_proxy: "http://proxy.example:3128", no_proxy: "inside.example" };
+  const { status, stderr, log } = await provision("proxy", {
+    environment: { ...proxy, SERVERS: "server=192.168.42.110 two=192.168.42.111" },
+    installer: `echo "$NO_PROXY $no_proxy" >>"$(dirname "$0")/../../log"`,
+  });
+  assert.equal(status, 0, stderr);
+  const direct = "inside.example,localhost,127.0.0.1,192.168.42.110,192.168.42.111";
+  assert.ok(log.includes(`${direct} ${direct}`), log.join("\n"));
+  const without = await provision("no proxy", {
+    installer: 'echo "[$NO_PROXY]" >>"$(dirname "$0")/../../log"',
+  });
+  assert.ok(without.log.includes("[]"));
+});
+
 test("a virtual network interface has flannel's checksums computed, another is left alone", async () => {
   const file = "etc/systemd/network/10-k3s-lab-flannel.link";
   const virtual = await provision("virtio", { driver: "virtio_net" });

@@ -46,7 +46,7 @@ fi
 # K3s would not start beside another kubelet, and its uninstaller would remove that one's data; as in k3s.sh.
 if [ ! -e /usr/local/bin/k3s ] && ! sudo -n test -e /var/lib/k3s-lab; then
   kept=$(sudo -n find /var/lib/kubelet -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit 2>/dev/null || true)
-  if [ -n "$kept" ] || curl --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
+  if [ -n "$kept" ] || curl --disable --noproxy '*' --silent --insecure --max-time 2 --output /dev/null https://127.0.0.1:10250/healthz; then
     refuse "the kubelet of another Kubernetes runs there, or its data is in /var/lib/kubelet; remove that one first, or choose another host"
   fi
 fi

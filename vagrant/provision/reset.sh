@@ -21,7 +21,7 @@ die() {
 
 answers() {
   local tls=$data/tls
-  [ "$(curl --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key https://127.0.0.1:6443/readyz)" = ok ]
+  [ "$(curl --disable --noproxy '*' --silent --max-time 5 --cacert $tls/server-ca.crt --cert $tls/client-admin.crt --key $tls/client-admin.key https://127.0.0.1:6443/readyz)" = ok ]
 }
 
 # answers_within SECONDS
